@@ -1,0 +1,303 @@
+"""The node's settings: the one source of them at run time. No other module reads files, flags or the environment.
+
+Settings are frozen. `load` reads config.toml, replaces `${NAME}` from the environment, checks every key and value, and
+either returns all of it or raises; nothing is half applied. `resolve_paths` fills in where things lie on this system.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import tomllib
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hearthnet.errors import ConfigError
+
+__all__ = ["Config", "ObservabilityConfig", "default_config", "load", "resolve_paths", "save", "validate"]
+
+APP: Final = "hearthnet"
+_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+Port = Annotated[int, Field(ge=1, le=65_535)]
+Share = Annotated[float, Field(ge=0, le=1)]
+M = TypeVar("M", bound="Section")
+
+
+class Section(BaseModel):
+    """A frozen section; an unknown key is an error, not a typing mistake that passes unseen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class IdentityConfig(Section):
+    """`[identity]`: the device key."""
+
+    keys_dir: Path | None = None
+    auto_generate: bool = True
+
+
+class CommunityConfig(Section):
+    """`[community]`: which community, and where its manifest and events lie."""
+
+    community_id: str | None = None
+    state_dir: Path | None = None
+
+
+class TransportConfig(Section):
+    """`[transport]`: the HTTP server of the bus."""
+
+    host: str = "0.0.0.0"  # noqa: S104  # the bus is for the LAN; what is for this machine alone checks the peer
+    port: Port = 7080
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+
+class DiscoveryConfig(Section):
+    """`[discovery]`: how nodes find each other."""
+
+    mdns_enabled: bool = True
+    udp_enabled: bool = True
+    udp_multicast_group: str = "239.255.42.42"
+    udp_port: Port = 42_424
+
+
+class BusConfig(Section):
+    """`[bus]`: where calls go."""
+
+    prefer_local: bool = True
+    local_load_threshold: Share = 0.8
+
+
+class LlmBackend(Section):
+    """One of `[[llm.backends]]`. The key itself is never here: `api_key_env` names the variable that has it."""
+
+    name: Literal["llama_cpp", "ollama", "lmstudio", "hf_api", "anthropic_api"]
+    url: str
+    model: str
+    api_key_env: str | None = None
+
+
+class LlmConfig(Section):
+    """`[llm]`: language models to forward to."""
+
+    backends: tuple[LlmBackend, ...] = ()
+
+
+class FileConfig(Section):
+    """`[file]`: blobs."""
+
+    blobs_dir: Path | None = None
+    gc_threshold: Share = 0.8
+
+
+class EmergencyConfig(Section):
+    """`[emergency]`: how the node notices that the internet is down."""
+
+    enabled: bool = False
+    probe_targets: tuple[str, ...] = ("1.1.1.1", "8.8.8.8", "cloudflare.com", "quad9.net")
+
+
+class ObservabilityConfig(Section):
+    """`[observability]`: logs, metrics, traces and their store."""
+
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+    log_dir: Path | None = None
+    data_dir: Path | None = None
+    metrics_enabled: bool = True
+    otlp_endpoint: str | None = None
+    flush_interval_s: Annotated[float, Field(ge=0.05, le=60)] = 1.0
+    max_disk_mb: Annotated[int, Field(ge=64)] = 256
+    slow_ms: Annotated[float, Field(gt=0)] = 5_000.0
+
+
+class Config(Section):
+    """All settings of a node."""
+
+    identity: IdentityConfig = IdentityConfig()
+    community: CommunityConfig = CommunityConfig()
+    transport: TransportConfig = TransportConfig()
+    discovery: DiscoveryConfig = DiscoveryConfig()
+    bus: BusConfig = BusConfig()
+    llm: LlmConfig = LlmConfig()
+    file: FileConfig = FileConfig()
+    emergency: EmergencyConfig = EmergencyConfig()
+    observability: ObservabilityConfig = ObservabilityConfig()
+
+
+def default_path() -> Path:
+    """Returns where config.toml lies unless another path is given."""
+    return Path(platformdirs.user_config_dir(APP)) / "config.toml"
+
+
+def default_config() -> Config:
+    """Returns the settings of a node that nobody configured; paths are empty until `resolve_paths`."""
+    return Config()
+
+
+def load(path: Path | None = None) -> Config:
+    """Returns the settings in `path` (default: the standard place; a missing file there means the defaults).
+
+    Raises:
+        ConfigError: raised as `invalid_toml` for a file that is no TOML or cannot be read, as `invalid_field` for an
+            unknown key, a value of the wrong kind, or a variable that is not set.
+    """
+    source = default_path() if path is None else path
+    try:
+        text = source.read_text("utf-8")
+    except FileNotFoundError as error:
+        if path is None:
+            return default_config()
+        raise ConfigError(
+            "invalid_toml", message=f"{source} does not exist", hint="make one with: hearthnet init"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("invalid_toml", message=f"{source} cannot be read: {error}") from error
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(
+            "invalid_toml", message=f"{source} is not valid TOML: {error}", hint="fix that line, or delete the file"
+        ) from error
+    try:
+        config = Config.model_validate(_expand(tree, ""))
+    except ValidationError as error:
+        raise _invalid(error, source) from error
+    validate(config)
+    return config
+
+
+def _expand(value: Any, name: str) -> Any:
+    """Returns the tree with `${NAME}` in its strings replaced."""
+    if isinstance(value, dict):
+        return {key: _expand(item, f"{name}.{key}".lstrip(".")) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item, name) for item in value]
+    return _VARIABLE.sub(lambda match: _variable(match[1], name), value) if isinstance(value, str) else value
+
+
+def _variable(variable: str, name: str) -> str:
+    if variable not in os.environ:
+        raise ConfigError(
+            "invalid_field",
+            field=name,
+            message=f"[{_section(name)}] {_key(name)}: the environment has no {variable}",
+            hint=f"set it: export {variable}=…",
+        )
+    return os.environ[variable]
+
+
+def _section(name: str) -> str:
+    return name.rpartition(".")[0] or name
+
+
+def _key(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _invalid(error: ValidationError, source: Path) -> ConfigError:
+    """Returns the first thing that is wrong, by section, key and value, and how many more there are."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        what, hint = "no such setting", _known_keys(first["loc"])
+    else:
+        what, hint = f"{first['input']!r}: {first['msg'].lower()}", None
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return ConfigError(
+        "invalid_field", field=name, message=f"{source}: [{_section(name)}] {_key(name)}: {what}{more}", hint=hint
+    )
+
+
+def _known_keys(location: tuple[int | str, ...]) -> str:
+    model: type[BaseModel] = Config
+    for part in location[:-1]:
+        field = model.model_fields.get(str(part))
+        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            model = field.annotation
+    return f"known here: {', '.join(model.model_fields)}"
+
+
+def validate(config: Config) -> None:
+    """Checks what no single field can tell.
+
+    Raises:
+        ConfigError: raised as `invalid_field`.
+    """
+    transport, discovery = config.transport, config.discovery
+    if transport.port == discovery.udp_port:
+        raise ConfigError(
+            "invalid_field",
+            field="transport.port",
+            message=f"[transport] port: {transport.port} is the port of [discovery] udp_port too",
+            hint="give the two different ports",
+        )
+    if (transport.tls_cert is None) != (transport.tls_key is None):
+        raise ConfigError(
+            "invalid_field",
+            field="transport.tls_cert",
+            message="[transport] tls_cert and tls_key: one is set without the other",
+            hint="set both, or neither",
+        )
+
+
+def resolve_paths(config: Config) -> Config:
+    """Returns the settings with every empty path filled in and `~` expanded; idempotent.
+
+    Raises:
+        ConfigError: raised as `path_resolution` when this system names no home for them.
+    """
+    try:
+        data = Path(platformdirs.user_data_dir(APP))
+        logs = Path(platformdirs.user_log_dir(APP))
+        return _with_paths(config, data, logs)
+    except RuntimeError as error:  # pathlib found no home directory
+        raise ConfigError("path_resolution", message=f"no home directory: {error}", hint="set HOME") from error
+
+
+def _with_paths(config: Config, data: Path, logs: Path) -> Config:
+    def update(section: M, **standard: Path) -> M:
+        paths = {
+            name: (getattr(section, name) or default).expanduser().absolute() for name, default in standard.items()
+        }
+        return section.model_copy(update=paths)
+
+    return config.model_copy(
+        update={
+            "identity": update(config.identity, keys_dir=data / "keys"),
+            "community": update(config.community, state_dir=data / "communities"),
+            "file": update(config.file, blobs_dir=data / "blobs"),
+            "observability": update(config.observability, data_dir=data, log_dir=logs),
+        }
+    )
+
+
+def save(config: Config, path: Path | None = None) -> Path:
+    """Writes the settings, atomically and with mode 0600, and returns where.
+
+    Raises:
+        OSError: raised when the file cannot be written; the old one is then untouched.
+    """
+    import tomli_w
+
+    target = default_path() if path is None else path
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    text = tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".config-")  # mkstemp makes it 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(target)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            Path(temporary).unlink()
+        raise
+    return target

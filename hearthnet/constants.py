@@ -1,0 +1,42 @@
+"""Numbers and names that other HearthNet nodes rely on, and the fixed bounds of telemetry.
+
+Nothing here is configurable: a node that changed one of these would no longer interoperate, or would break
+what other people's queries assume. What an operator may choose is in `config.py`.
+"""
+
+from typing import Final
+
+# Interoperation (fixed by the protocol).
+PROTOCOL_TIMESTAMP_WINDOW_S: Final = 60  # a signed call older or newer than this is `expired`
+RPC_DEFAULT_TIMEOUT_SECONDS: Final = 30
+HEALTH_WINDOW_CALLS: Final = 100
+HEALTH_MIN_CALLS: Final = 20  # below this a success rate says nothing yet
+HEALTH_QUARANTINE_THRESHOLD: Final = 0.5
+HEALTH_QUARANTINE_SECONDS: Final = 60
+RATE_LIMIT_SOFT_RPS_PER_CAP: Final = 10
+RATE_LIMIT_HARD_RPS_PER_CAP: Final = 100
+RATE_LIMIT_SOFT_RPS_TOTAL: Final = 100
+RATE_LIMIT_HARD_RPS_TOTAL: Final = 1000
+MANIFEST_TTL_SECONDS: Final = 30
+MANIFEST_REPUBLISH_INTERVAL_SECONDS: Final = 20
+RESERVED_CAPABILITY_PREFIXES: Final = ("llm", "embed", "rag", "file", "market", "chat", "community")
+
+# Observability (fixed by its spec).
+TRACE_RING_BUFFER: Final = 10_000
+LOG_RING_BUFFER: Final = 10_000
+NOTABLE_SHARE: Final = 0.2  # of either ring: failed or slow traces, warnings and errors
+LOG_RETENTION_DAYS: Final = 14
+LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+
+# Bounds of one record.
+MAX_TRACE_ROW_BYTES: Final = 8 * 1024
+MAX_LOG_ROW_BYTES: Final = 4 * 1024
+MAX_JSON_LINE_BYTES: Final = 32 * 1024
+MAX_STRING_BYTES: Final = 2 * 1024
+MAX_NESTING: Final = 6
+MAX_KEYS: Final = 64
+MAX_CAPABILITY_CHARS: Final = 64  # longer than any sensible dotted name; keeps labels and columns small
+
+# Rows of small side tables, so that a restart loop or a leaking disk cannot grow them without end.
+MAX_GAP_ROWS: Final = 1_000
+MAX_RUN_ROWS: Final = 1_000

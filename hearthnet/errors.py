@@ -1,0 +1,123 @@
+"""What can go wrong, as types that tell the caller what to do about it.
+
+    HearthNetError            printed by the command line as one line and a hint
+    ├── ConfigError           the configuration cannot be used
+    ├── IdentityError         keys or manifest missing, unreadable, wrong
+    ├── StoreError            telemetry.db or the event log cannot be used
+    ├── NodeUnreachableError  a running node is needed and none answers
+    └── WireError             an answer on the wire: a code, its HTTP status, a message
+
+`WireError` carries a code of the protocol; the mapping from code to HTTP status stands here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+HTTP_STATUS: Final[dict[str, int]] = {
+    "bad_request": 400,
+    "schema_mismatch": 400,
+    "invalid_signature": 401,
+    "unauthorized": 401,
+    "revoked": 403,
+    "not_found": 404,
+    "timeout": 408,
+    "expired": 410,
+    "rate_limited": 429,
+    "capacity_exceeded": 429,
+    "internal_error": 500,
+    "not_implemented": 501,
+    "partition": 503,
+}
+
+EXIT_ERROR: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_NO_NODE: Final = 3
+EXIT_UNAUTHORIZED: Final = 4
+EXIT_DISK_FULL: Final = 5
+
+# Codes after which the command line exits with EXIT_UNAUTHORIZED.
+AUTHORIZATION_CODES: Final = frozenset({"invalid_signature", "unauthorized", "revoked", "expired"})
+
+
+class HearthNetError(Exception):
+    """An error with a message for people, a hint what to do, and the exit code of the command line."""
+
+    exit_code: int = EXIT_ERROR
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(HearthNetError):
+    """Raised when the configuration cannot be read, is wrong, or its paths cannot be resolved.
+
+    `code` is `invalid_toml`, `invalid_field` (then `details["field"]` names it) or `path_resolution`.
+    """
+
+    def __init__(self, code: str, **details: Any) -> None:
+        self.code = code
+        self.details = details
+        super().__init__(str(details.get("message", code)), hint=details.get("hint"))
+
+    @property
+    def field(self) -> str | None:
+        """The dotted name of the offending setting, where there is one."""
+        return self.details.get("field")
+
+
+class IdentityError(HearthNetError):
+    """Raised when a key, a signature or a community manifest is missing, unreadable or wrong."""
+
+
+class StoreError(HearthNetError):
+    """Raised when a database cannot be opened, is not ours, or is newer than this program."""
+
+
+class DiskFullError(HearthNetError):
+    """Raised when a file of the node cannot be written for want of space."""
+
+    exit_code = EXIT_DISK_FULL
+
+
+class NodeUnreachableError(HearthNetError):
+    """Raised when a command needs a running node and none answers on the configured port."""
+
+    exit_code = EXIT_NO_NODE
+
+
+class WireError(HearthNetError):
+    """Raised when a call ends with an error of the protocol.
+
+    Args:
+        code: one of `HTTP_STATUS`.
+        message: for the caller; never contains internals of this node.
+        retry_after_ms: when the caller may try again, in milliseconds.
+        asked_for: the caller asked for this very failure (the echo service), so it says nothing about health.
+    """
+
+    def __init__(
+        self, code: str, message: str, *, retry_after_ms: int | None = None, asked_for: bool = False
+    ) -> None:
+        if code not in HTTP_STATUS:
+            raise ValueError(f"not a wire error code: {code!r}")
+        super().__init__(message)
+        self.code = code
+        self.retry_after_ms = retry_after_ms
+        self.asked_for = asked_for
+        if code in AUTHORIZATION_CODES:
+            self.exit_code = EXIT_UNAUTHORIZED
+
+    @property
+    def status(self) -> int:
+        """The HTTP status of the answer."""
+        return HTTP_STATUS[self.code]
+
+    def body(self) -> dict[str, Any]:
+        """Returns the error body of the wire: code, message, and when to come back."""
+        body: dict[str, Any] = {"error": self.code, "message": self.message}
+        if self.retry_after_ms is not None:
+            body["retry_after_ms"] = self.retry_after_ms
+        return body

@@ -1,0 +1,1 @@
+"""The community's signed event log."""

@@ -1,0 +1,43 @@
+"""Canonical JSON: the one spelling of a value over which every signature is computed.
+
+Keys sorted at every level, no white space, UTF-8 not escaped, and a number that is whole has no fraction (1.0 is 1).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+__all__ = ["canonical_json"]
+
+# Up to here every whole float is exactly an integer; beyond, its digits would be invented.
+_MAX_EXACT: Final = 2.0**53
+_MAX_DEPTH: Final = 64
+
+_encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def canonical_json(value: Any) -> bytes:
+    """Returns the canonical spelling of a JSON value.
+
+    Raises:
+        ValueError: raised for what has none: NaN, infinities, lone surrogates, keys that are not strings, or nesting
+            beyond 64.
+    """
+    return _encode(_normal(value, 0)).encode("utf-8")
+
+
+def _normal(value: Any, depth: int) -> Any:
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"nested deeper than {_MAX_DEPTH}")
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise ValueError("keys must be strings")
+        return {key: _normal(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_normal(item, depth + 1) for item in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _MAX_EXACT:
+        return int(value)
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise ValueError(f"{type(value).__name__} is not a JSON type")

@@ -1,0 +1,138 @@
+"""Ed25519 device keys: made, kept in two files, and used to sign and verify.
+
+A node's id is its public key. A signature is text, `ed25519:<base64url>`, over canonical JSON.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from hearthnet.errors import IdentityError
+from hearthnet.identity.canonical import canonical_json
+
+__all__ = ["PREFIX", "KeyPair", "decode", "encode", "is_node_id", "short_id", "verify"]
+
+PREFIX: Final = "ed25519:"
+PRIVATE_FILE: Final = "device.ed25519"
+PUBLIC_FILE: Final = "device.pub"
+KEY_BYTES: Final = 32
+_SIGNATURE_BYTES: Final = 64
+
+
+def encode(raw: bytes) -> str:
+    """Returns `ed25519:` and unpadded base64url."""
+    return PREFIX + base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+
+
+def decode(text: str, length: int = KEY_BYTES) -> bytes:
+    """Returns the bytes of `ed25519:<base64url>`.
+
+    Raises:
+        IdentityError: raised when the text is not exactly the spelling of `length` bytes.
+    """
+    try:
+        body = text.removeprefix(PREFIX)
+        raw = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
+    except (ValueError, UnicodeEncodeError) as error:
+        raise IdentityError("not a base64url key or signature") from error
+    if not text.startswith(PREFIX) or len(raw) != length or encode(raw) != text:
+        raise IdentityError(f"not the spelling of {length} bytes as {PREFIX}<base64url>")
+    return raw
+
+
+def is_node_id(text: str) -> bool:
+    """Tells whether `text` is a full node id."""
+    try:
+        decode(text)
+    except IdentityError:
+        return False
+    return True
+
+
+def short_id(node_id: str) -> str:
+    """Returns the id for display: the first 8 bytes in base32, 16 characters with their padding, in fours."""
+    text = base64.b32encode(decode(node_id)[:8]).decode("ascii")
+    return PREFIX + "-".join(text[start : start + 4] for start in range(0, 16, 4))
+
+
+class KeyPair:
+    """A signing key and the node id that belongs to it."""
+
+    def __init__(self, private: Ed25519PrivateKey) -> None:
+        self._private = private
+        self.public_bytes: bytes = private.public_key().public_bytes_raw()
+        self.node_id = encode(self.public_bytes)
+
+    @classmethod
+    def generate(cls) -> KeyPair:
+        """Returns a new random pair."""
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def load(cls, directory: Path) -> KeyPair:
+        """Returns the pair kept in `directory`.
+
+        Raises:
+            IdentityError: raised when the key is missing, unreadable, or not 32 bytes.
+        """
+        path = directory / PRIVATE_FILE
+        try:
+            raw = path.read_bytes()
+        except FileNotFoundError as error:
+            raise IdentityError(f"no device key at {path}", hint="make one with: hearthnet init") from error
+        except OSError as error:
+            raise IdentityError(f"{path} cannot be read: {error.strerror}", hint=f"chmod 600 {path}") from error
+        if len(raw) != KEY_BYTES:
+            raise IdentityError(
+                f"{path} holds {len(raw)} bytes, a key has {KEY_BYTES}",
+                hint="restore it from a backup; without it this node is a stranger to its community",
+            )
+        return cls(Ed25519PrivateKey.from_private_bytes(raw))
+
+    def save(self, directory: Path) -> None:
+        """Writes both files, the private one with mode 0600.
+
+        Raises:
+            IdentityError: raised when there is a key already: it is never overwritten.
+        """
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private = self._private.private_bytes_raw()
+        for name, raw, mode in ((PRIVATE_FILE, private, 0o600), (PUBLIC_FILE, self.public_bytes, 0o644)):
+            path = directory / name
+            try:
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            except FileExistsError as error:
+                raise IdentityError(f"{path} exists already", hint="move it away first, if you are sure") from error
+            with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(file.fileno(), mode)  # whatever the umask says
+                file.write(raw)
+                file.flush()
+                os.fsync(file.fileno())
+
+    def sign(self, payload: dict[str, Any]) -> str:
+        """Returns the signature over the canonical JSON of `payload` without its `signature` field.
+
+        Raises:
+            ValueError: raised for a payload that has no canonical spelling.
+        """
+        return encode(self._private.sign(_signed_bytes(payload)))
+
+
+def verify(payload: dict[str, Any], signature: str, node_id: str) -> bool:
+    """Tells whether `signature` is `node_id`'s over the canonical JSON of `payload` without its `signature`."""
+    try:
+        public = Ed25519PublicKey.from_public_bytes(decode(node_id))
+        public.verify(decode(signature, _SIGNATURE_BYTES), _signed_bytes(payload))
+    except (IdentityError, InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def _signed_bytes(payload: dict[str, Any]) -> bytes:
+    return canonical_json({key: value for key, value in payload.items() if key != "signature"})

@@ -1,0 +1,171 @@
+"""The community manifest: who belongs, at which level, under which policy, signed by the community's root key."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from hearthnet.errors import IdentityError
+from hearthnet.identity.keys import KeyPair, is_node_id, verify
+
+__all__ = ["Manifest", "Member", "Policy", "Revocation", "community_dir", "read_manifest", "write_manifest"]
+
+MANIFEST_FILE: Final = "manifest.json"
+Level = Literal["anchor", "trusted", "member"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("node_id", "community_id", "root_key", check_fields=False)
+    @classmethod
+    def _is_id(cls, value: str) -> str:
+        if not is_node_id(value):
+            raise ValueError("not a full node id")
+        return value
+
+
+class Policy(_Part):
+    """How many must agree to what."""
+
+    min_signatures_to_invite: int = 1
+    min_signatures_to_demote: int = 2
+    min_signatures_to_revoke: int = 2
+    capability_token_ttl_seconds: int = 3_600
+    federation_enabled: bool = False
+    default_member_can_invite: bool = False
+
+
+class Member(_Part):
+    """A node that belongs."""
+
+    node_id: str
+    level: Level
+    added_at: str
+    added_by: str
+
+
+class Revocation(_Part):
+    """A node that belongs no more."""
+
+    node_id: str
+    revoked_at: str
+
+
+class Manifest(_Part):
+    """The signed document. `signature` is over the canonical JSON of all other fields."""
+
+    version: Literal[1] = 1
+    community_id: str
+    name: str
+    root_key: str
+    created_at: str
+    lamport_at_creation: int
+    policy: Policy
+    members: tuple[Member, ...]
+    revoked: tuple[Revocation, ...]
+    head_lamport: int
+    signature: str = ""
+
+    @classmethod
+    def genesis(cls, name: str, root: KeyPair) -> Self:
+        """Returns the signed manifest of a new community, whose root is the sole member, an anchor."""
+        now = utc_now()
+        root_id = root.node_id
+        unsigned = cls(
+            community_id=root_id,
+            name=name,
+            root_key=root_id,
+            created_at=now,
+            lamport_at_creation=1,
+            policy=Policy(),
+            members=(Member(node_id=root_id, level="anchor", added_at=now, added_by=root_id),),
+            revoked=(),
+            head_lamport=1,
+        )
+        return unsigned.signed(root)
+
+    def signed(self, root: KeyPair) -> Self:
+        """Returns the manifest with the root's signature."""
+        return self.model_copy(update={"signature": root.sign(self.as_dict())})
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Self:
+        """Returns the manifest in `raw`; its signature is not checked yet.
+
+        Raises:
+            IdentityError: raised when it is not a manifest.
+        """
+        try:
+            return cls.model_validate(orjson.loads(raw))
+        except (orjson.JSONDecodeError, ValidationError) as error:
+            first = str(error).splitlines()[0]
+            raise IdentityError(f"not a community manifest: {first}") from error
+
+    def is_valid(self) -> bool:
+        """Tells whether the root, whose key is the community's id, signed exactly this."""
+        return self.community_id == self.root_key and verify(self.as_dict(), self.signature, self.root_key)
+
+    def level_of(self, node_id: str) -> Level | None:
+        """Returns the level of a member that is not revoked, or None."""
+        if self.is_revoked(node_id):
+            return None
+        return next((member.level for member in self.members if member.node_id == node_id), None)
+
+    def is_revoked(self, node_id: str) -> bool:
+        """Tells whether the node was a member and is no more."""
+        return any(entry.node_id == node_id for entry in self.revoked)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the manifest as JSON values."""
+        return self.model_dump(mode="json")
+
+
+def utc_now() -> str:
+    """Returns the time as RFC 3339 UTC with milliseconds and `Z`."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def community_dir(state_dir: Path, community_id: str) -> Path:
+    """Returns the community's folder: its id with the colon, which some file systems refuse, replaced."""
+    return state_dir / community_id.replace(":", "_")
+
+
+def write_manifest(manifest: Manifest, directory: Path) -> Path:
+    """Writes manifest.json, atomically and with mode 0600, and returns where."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = directory / MANIFEST_FILE
+    temporary = path.with_suffix(".tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(orjson.dumps(manifest.as_dict(), option=orjson.OPT_INDENT_2) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    return path
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Returns the manifest in `directory`, its signature checked.
+
+    Raises:
+        IdentityError: raised when it is missing, is no manifest, or is not signed by the community's root.
+    """
+    path = directory / MANIFEST_FILE
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise IdentityError(
+            f"no community manifest at {path}: {error.strerror}", hint="make a community with: hearthnet init"
+        ) from error
+    manifest = Manifest.parse(raw)
+    if not manifest.is_valid():
+        raise IdentityError(
+            f"{path} is not signed by its community's root key", hint="fetch it again from a member, or from a backup"
+        )
+    return manifest

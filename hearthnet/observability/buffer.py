@@ -1,0 +1,78 @@
+"""A bounded hand-over from any thread to one writer: the newest stay, what is pushed out is counted.
+
+Guarantees:
+    - `offer` takes no lock, waits for nothing and wakes nobody, unless it must push a record out.
+    - Every record offered is, at any moment, in exactly one of: the queue, the batch in flight, the committed rows,
+      the count of the lost.
+    - A record leaves only after `confirm`, so a commit that fails loses nothing.
+Assumes:
+    - `deque.append`, `deque.popleft` and `list(deque)` are atomic (CPython's interpreter lock; its C code runs no
+      Python between two items).
+    - One thread calls `take`, `confirm` and `take_lost`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Generic, TypeVar
+
+__all__ = ["Buffer"]
+
+T = TypeVar("T")
+
+
+class Buffer(Generic[T]):
+    """Holds at most `capacity` records that the writer has not committed yet."""
+
+    def __init__(self, capacity: int) -> None:
+        if capacity < 1:
+            raise ValueError("capacity must be at least 1")
+        self.capacity = capacity
+        self._queue: deque[T] = deque()
+        self._in_flight: list[T] = []
+        self._lost = 0
+        # Re-entrant: a signal handler may log while its own thread is here.
+        self._lock = threading.RLock()
+
+    def __len__(self) -> int:
+        return len(self._queue) + len(self._in_flight)
+
+    def offer(self, record: T) -> None:
+        """Appends a record; when full, the oldest is pushed out and counted. About 0.1 us."""
+        self._queue.append(record)
+        if len(self._queue) + len(self._in_flight) > self.capacity:
+            self._push_out()
+
+    def _push_out(self) -> None:
+        with self._lock:
+            # Only the queue is cut: what is in flight may be committed already.
+            while self._queue and len(self._queue) + len(self._in_flight) > self.capacity:
+                try:
+                    self._queue.popleft()
+                except IndexError:  # the writer took the rest between the check and the call
+                    return
+                self._lost += 1
+
+    def take(self, limit: int) -> list[T]:
+        """Returns the oldest records, at most `limit`; those of a batch that was never confirmed come first."""
+        with self._lock:
+            while self._queue and len(self._in_flight) < limit:
+                self._in_flight.append(self._queue.popleft())
+            return list(self._in_flight)
+
+    def confirm(self) -> None:
+        """Forgets the batch last taken: it is committed."""
+        with self._lock:
+            self._in_flight.clear()
+
+    def snapshot(self) -> list[T]:
+        """Returns all that is not committed, oldest first."""
+        with self._lock:
+            return [*self._in_flight, *self._queue]
+
+    def take_lost(self) -> int:
+        """Returns how many records were pushed out since the last call."""
+        with self._lock:
+            lost, self._lost = self._lost, 0
+            return lost

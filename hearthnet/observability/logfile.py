@@ -1,0 +1,114 @@
+"""Daily JSON log files: `<YYYY-MM-DD>.log` by UTC date, one `write` a line, old days removed.
+
+Guarantees:
+    - A line is one `os.write` to a file opened for appending, so lines of several threads and processes never mix.
+    - `write` takes no lock but to count a loss. The descriptor's number never changes: a new day's file is put under it by `dup2`.
+    - Nothing raises: a line that cannot be written is counted.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from contextlib import suppress
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from hearthnet.constants import LOG_RETENTION_DAYS
+
+__all__ = ["DailyFile", "log_paths"]
+
+_NAME: Final = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.(\d+))?\.log")
+_DAY_S: Final = 86_400
+
+
+def log_paths(directory: Path) -> list[Path]:
+    """Returns the log files in `directory`, oldest first."""
+    found: list[tuple[str, int, Path]] = []
+    with suppress(FileNotFoundError):
+        for path in directory.iterdir():
+            match = _NAME.fullmatch(path.name)
+            if match:
+                found.append((match[1], int(match[2] or 0), path))
+    return [path for _, _, path in sorted(found)]
+
+
+class DailyFile:
+    """Appends lines to the file of the day.
+
+    Args:
+        directory: where the files lie; made if missing, with mode 0700.
+        retention_days: how many past days are kept beside today.
+    """
+
+    def __init__(self, directory: Path, retention_days: int = LOG_RETENTION_DAYS) -> None:
+        self.directory = directory
+        self.retention_days = retention_days
+        self.lost_lines = 0
+        self._lock = threading.Lock()
+        self._fd = -1
+        self._torn = False
+        self._day = -1  # days since 1970, UTC
+
+    def write(self, line: bytes, now_s: float) -> None:
+        """Appends one line (its newline included), which was made at `now_s` (seconds since 1970)."""
+        day = int(now_s // _DAY_S)
+        if day != self._day:
+            self._roll(day)
+        if self._torn:
+            line, self._torn = b"\n" + line, False
+        try:
+            complete = os.write(self._fd, line) == len(line)
+        except OSError:  # disk full, or no file could be opened; the counter is what tells
+            self._count_lost()
+            return
+        if not complete:  # the disk filled up within the line: the next one must not be glued to it
+            self._torn = True
+            self._count_lost()
+
+    def _count_lost(self) -> None:
+        with self._lock:
+            self.lost_lines += 1
+
+    def _roll(self, day: int) -> None:
+        with self._lock:
+            # A record made just before midnight may come in just after it: it goes into the new file, and the
+            # file does not roll back. Only a clock set back by more than a day does that.
+            if day == self._day or day == self._day - 1:
+                return
+            try:
+                self._open(day)
+            except OSError:  # the write that follows fails too, and is counted
+                return
+            self._day = day
+        self._remove_expired(day)
+
+    def _open(self, day: int) -> None:
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self.directory / f"{_date(day).isoformat()}.log"
+        fresh = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if self._fd < 0:
+            self._fd = fresh
+            return
+        os.dup2(fresh, self._fd, inheritable=False)
+        os.close(fresh)
+
+    def _remove_expired(self, day: int) -> None:
+        oldest = _date(day) - timedelta(days=self.retention_days)
+        for path in log_paths(self.directory):
+            if date.fromisoformat(path.name[:10]) < oldest:
+                with suppress(OSError):  # somebody else removed it, or may not: the doctor looks at the folder
+                    path.unlink()
+
+    def close(self) -> None:
+        """Closes the file; a later `write` opens it again."""
+        with self._lock:
+            fd, self._fd, self._day = self._fd, -1, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _date(day: int) -> date:
+    return datetime.fromtimestamp(day * _DAY_S, tz=UTC).date()

@@ -1,0 +1,175 @@
+"""The two records of telemetry, and how any value becomes bounded, redacted UTF-8 JSON.
+
+A record is immutable, its text is valid UTF-8 and within the bounds of `constants.py`, and its fields are the columns
+of its table in the order of its table. So nothing behind this file needs to check, clean or cut again, and no row can
+poison a batch.
+
+`encode` takes the fast way (orjson straight from the caller's dictionary) when every value is a short scalar, which is
+nearly always; anything else is rebuilt value by value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from hearthnet.constants import MAX_KEYS, MAX_NESTING, MAX_STRING_BYTES
+from hearthnet.observability.redaction import REDACTED, is_secret
+
+__all__ = ["LogRecord", "TraceRecord", "bounded", "encode", "encode_value", "fit", "safe_text"]
+
+
+class TraceRecord(NamedTuple):
+    """A finished trace. Times: `_us` UTC microseconds, `_mono_ns` of this run's monotonic clock, `_ms` durations."""
+
+    seq: int
+    run_id: str
+    trace_id: str
+    parent_id: str | None
+    capability: str
+    version: str | None
+    started_us: int
+    started_mono_ns: int
+    duration_ms: float
+    result: str
+    error: str | None
+    notable: int
+    spans: bytes
+    extras: bytes
+
+
+class LogRecord(NamedTuple):
+    """A stored log record. `repeats` counts equal records that it stands for, itself not included."""
+
+    seq: int
+    run_id: str
+    ts_us: int
+    level: str
+    logger: str
+    msg: str
+    trace_id: str | None
+    span_id: str | None
+    notable: int
+    repeats: int
+    extras: bytes
+    exc: str | None
+
+
+CUT: Final = "…[cut]"
+_SCALARS: Final = frozenset({int, float, bool, type(None)})
+_EMPTY: Final = b"{}"
+# Half of the byte limit in characters needs no encoding to be known to fit unless it is far from ASCII.
+_SHORT_CHARS: Final = MAX_STRING_BYTES // 4
+_JSON_OPTIONS: Final = orjson.OPT_NON_STR_KEYS
+
+
+def encode(extras: Mapping[Any, Any] | None) -> bytes:
+    """Returns `extras` as one JSON object: secrets replaced, everything within the bounds. Never raises."""
+    if not extras:
+        return _EMPTY
+    try:
+        for key, value in extras.items():
+            kind = type(value)
+            if type(key) is not str or is_secret(key):
+                break
+            if kind not in _SCALARS and (kind is not str or len(value) > _SHORT_CHARS):
+                break
+        else:
+            if len(extras) <= MAX_KEYS:
+                return orjson.dumps(extras)
+        return orjson.dumps(bounded(extras), option=_JSON_OPTIONS)
+    except Exception as error:  # the border to any value that a caller may hand in  # noqa: BLE001
+        return _encode_hostile(extras, error)
+
+
+def _encode_hostile(extras: object, error: Exception) -> bytes:
+    """Returns what can be kept of extras that broke the usual way (integers over 64 bits, lone surrogates …)."""
+    try:
+        return orjson.dumps(bounded(extras, strict=True), option=_JSON_OPTIONS)
+    except Exception:  # a mapping that raises while it is read  # noqa: BLE001
+        return orjson.dumps({"unencodable": f"{type(extras).__name__}: {type(error).__name__}"})
+
+
+def encode_value(value: object) -> bytes:
+    """Returns one value (a message, a name) as JSON. Never raises."""
+    try:
+        return orjson.dumps(value)
+    except Exception:  # a lone surrogate in a string, mostly  # noqa: BLE001
+        return orjson.dumps(safe_text(value))
+
+
+def bounded(value: object, *, strict: bool = False, depth: int = 0, name: str = "") -> Any:
+    """Returns a copy of `value` made of JSON types, within the bounds, secrets replaced.
+
+    Args:
+        value: anything.
+        strict: also check what is costly to check: integers over 64 bits, characters that are no UTF-8.
+        depth: nesting so far; beyond `MAX_NESTING` a marker stands for the rest.
+        name: the key that the value stands under.
+    """
+    if name and is_secret(name):
+        return REDACTED
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int):
+        return int(value) if -(2**63) <= value < 2**63 else safe_text(_number(value))
+    if isinstance(value, str):
+        return safe_text(value) if strict or len(value) > _SHORT_CHARS else value
+    if depth >= MAX_NESTING:
+        return f"[{type(value).__name__} nested too deep]"
+    if isinstance(value, Mapping):
+        return _bounded_mapping(value, strict, depth)
+    if isinstance(value, list | tuple | set | frozenset):
+        items = list(value)
+        kept = [bounded(item, strict=strict, depth=depth + 1) for item in items[:MAX_KEYS]]
+        return [*kept, f"[{len(items) - MAX_KEYS} more]"] if len(items) > MAX_KEYS else kept
+    return safe_text(value)
+
+
+def _number(value: int) -> str:
+    """Returns a huge integer in hexadecimal: decimal digits beyond 4,300 are refused by Python itself."""
+    return hex(value)
+
+
+def _bounded_mapping(value: Mapping[Any, Any], strict: bool, depth: int) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, item in value.items():
+        if len(kept) >= MAX_KEYS:
+            kept["truncated_keys"] = len(value) - MAX_KEYS
+            break
+        name = safe_text(key, limit=128)
+        kept[name] = bounded(item, strict=strict, depth=depth + 1, name=name)
+    return kept
+
+
+def safe_text(value: object, limit: int = MAX_STRING_BYTES) -> str:
+    """Returns `str(value)` as valid UTF-8 of at most `limit` bytes, cut text marked. Never raises."""
+    if type(value) is str:
+        text = value
+    else:
+        try:
+            text = str(value)
+        except Exception as error:  # `__str__` is the caller's code and may do anything  # noqa: BLE001
+            text = f"[{type(value).__name__}: str() raised {type(error).__name__}]"
+    if len(text) <= limit and text.isascii():
+        return text
+    # More characters than `limit` are more bytes, so nothing that would be kept is lost by cutting first.
+    raw = text[: limit + 1].encode("utf-8", "backslashreplace")
+    if len(raw) <= limit:
+        return raw.decode()
+    return raw[: max(0, limit - len(CUT.encode()))].decode("utf-8", "ignore") + CUT
+
+
+def fit(encoded: bytes, limit: int) -> bytes:
+    """Returns an encoded object within `limit` bytes: its largest values give way first, marked `…[cut]`."""
+    if len(encoded) <= limit:
+        return encoded
+    kept: dict[str, Any] = orjson.loads(encoded)
+    for name in sorted(kept, key=lambda key: len(orjson.dumps(kept[key])), reverse=True):
+        kept[name] = CUT
+        shorter = orjson.dumps(kept)
+        if len(shorter) <= limit:
+            return shorter
+    return orjson.dumps({"truncated_keys": len(kept)})

@@ -1,0 +1,53 @@
+"""Decides, by the name of a key, whether its value is a secret.
+
+Names are split into words (`apiKey`, `API-KEY` and `api_key` are the same two), and the verdict is remembered for
+each name, so that the caller's path pays one dictionary look-up a key. Counts of tokens are no secrets: a node that
+serves language models speaks of `tokens_in` and `max_tokens` all day.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+__all__ = ["REDACTED", "is_secret"]
+
+REDACTED: Final = "[redacted]"
+
+_SECRET_WORDS: Final = frozenset({
+    "auth", "authorization", "bearer", "cookie", "cookies", "credential", "credentials", "jwt", "passphrase",
+    "passwd", "password", "pin", "pwd", "secret", "secrets", "token",
+})  # fmt: skip
+_SECRET_PAIRS: Final = frozenset({
+    ("access", "key"), ("api", "key"), ("api", "keys"), ("encryption", "key"), ("private", "key"), ("root", "key"),
+    ("secret", "key"), ("session", "key"), ("signing", "key"), ("ssh", "key"), ("auth", "key"),
+})  # fmt: skip
+_SECRET_ENDINGS: Final = ("apikey", "password", "passwd", "privatekey", "secret", "accesstoken", "authtoken")
+# A token that is counted or timed is one of a language model.
+_MEASURES: Final = frozenset({"budget", "count", "id", "index", "limit", "ms", "rate", "total", "type", "usage"})
+
+_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_MAX_REMEMBERED: Final = 4_096  # far more names than a program has; hostile ones must not grow it for ever
+_verdicts: dict[str, bool] = {}
+
+
+def is_secret(name: str) -> bool:
+    """Tells whether a value under this key must not be recorded."""
+    verdict = _verdicts.get(name)
+    if verdict is None:
+        if len(_verdicts) >= _MAX_REMEMBERED:
+            _verdicts.clear()
+        verdict = _verdicts[name] = _judge(name)
+    return verdict
+
+
+def _judge(name: str) -> bool:
+    words = [word.lower() for word in _WORD.findall(name[:256])]
+    if "".join(words).endswith(_SECRET_ENDINGS):
+        return True
+    if not _SECRET_PAIRS.isdisjoint(zip(words, words[1:], strict=False)):
+        return True
+    found = _SECRET_WORDS.intersection(words)
+    if found == {"token"}:
+        return _MEASURES.isdisjoint(words)
+    return bool(found)

@@ -1,0 +1,121 @@
+"""Reads telemetry.db: each call one short read-only statement, so that no reader holds the WAL.
+
+One connection is kept and shared under a lock: opening one costs more than most queries.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hearthnet.database import connect_read_only
+from hearthnet.errors import StoreError
+from hearthnet.observability.record import TraceRecord
+from hearthnet.observability.store.rows import TRACE_COLUMNS, trace_from_row
+
+__all__ = ["Reader", "TraceFilter"]
+
+
+@dataclass(frozen=True, slots=True)
+class TraceFilter:
+    """Which traces are wanted; None: any.
+
+    Attributes:
+        capability: exact name.
+        result: exact result, or `failed` for all that are neither `ok` nor `cancelled`.
+        min_ms: at least this long.
+        since_us: started at or after this, UTC microseconds.
+        trace_id: exact id.
+    """
+
+    capability: str | None = None
+    result: str | None = None
+    min_ms: float | None = None
+    since_us: int | None = None
+    trace_id: str | None = None
+
+    def where(self) -> tuple[str, list[Any]]:
+        """Returns the SQL condition and its values."""
+        conditions: list[str] = []
+        values: list[Any] = []
+        if self.result == "failed":
+            conditions.append("result NOT IN ('ok', 'cancelled')")
+        for condition, value in (
+            ("capability = ?", self.capability),
+            ("result = ?", None if self.result == "failed" else self.result),
+            ("duration_ms >= ?", self.min_ms),
+            ("started_us >= ?", self.since_us),
+            ("trace_id = ?", self.trace_id),
+        ):
+            if value is not None:
+                conditions.append(condition)
+                values.append(value)
+        return ("WHERE " + " AND ".join(conditions) if conditions else ""), values
+
+    def accepts(self, record: TraceRecord) -> bool:
+        """Tells the same of a record that is not in the database yet."""
+        failed = record.result not in ("ok", "cancelled")
+        return (
+            self.capability in (None, record.capability)
+            and (self.result in (None, record.result) or (self.result == "failed" and failed))
+            and (self.min_ms is None or record.duration_ms >= self.min_ms)
+            and (self.since_us is None or record.started_us >= self.since_us)
+            and self.trace_id in (None, record.trace_id)
+        )
+
+
+ANY = TraceFilter()
+
+
+class Reader:
+    """Read-only access to one telemetry.db.
+
+    Raises:
+        StoreError: raised by every method when the database is missing or cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+
+    def rows(self, sql: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
+        """Returns all rows of a query."""
+        with self._lock:
+            try:
+                if self._connection is None:
+                    self._connection = connect_read_only(self._path)
+                # fetchall ends the statement, and with it the read transaction.
+                return self._connection.execute(sql, tuple(values)).fetchall()
+            except sqlite3.Error as error:
+                raise StoreError(f"{self._path} cannot be read: {error}") from error
+
+    def recent(self, n: int, wanted: TraceFilter = ANY) -> list[TraceRecord]:
+        """Returns the newest `n` committed traces that match, newest first."""
+        where, values = wanted.where()
+        sql = f"SELECT {TRACE_COLUMNS} FROM traces {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608  # constants
+        return [trace_from_row(row) for row in self.rows(sql, [*values, n])]
+
+    def newest(self, pending: list[TraceRecord], n: int, wanted: TraceFilter = ANY) -> list[TraceRecord]:
+        """Returns the newest `n` of the committed and the `pending`, which must have been taken before this call.
+
+        A record that was committed in between is in both, and is returned once.
+        """
+        tail = [record for record in reversed(pending) if wanted.accepts(record)]
+        known = {record.seq for record in tail}
+        merged = tail + [record for record in self.recent(n, wanted) if record.seq not in known]
+        if tail:
+            # Threads may offer out of the order of their numbers.
+            merged.sort(key=lambda record: record.seq, reverse=True)
+        return merged[:n]
+
+    def close(self) -> None:
+        """Closes the connection; the next query opens it again."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None

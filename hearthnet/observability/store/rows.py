@@ -1,0 +1,67 @@
+"""Records to rows and back, side by side, and the SQL that moves them.
+
+A record's fields are its table's columns in their order (a test compares them), so a row is the record itself with its
+bytes decoded: SQLite stores text.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from hearthnet.observability.record import LogRecord, TraceRecord
+
+__all__ = [
+    "DELETE_LOG",
+    "DELETE_TRACE",
+    "INSERT_GAP",
+    "INSERT_LOG",
+    "INSERT_TRACE",
+    "LOG_COLUMNS",
+    "TRACE_COLUMNS",
+    "log_from_row",
+    "log_to_row",
+    "now_us",
+    "trace_from_row",
+    "trace_to_row",
+]
+
+TRACE_COLUMNS: Final = ", ".join(TraceRecord._fields)
+LOG_COLUMNS: Final = ", ".join(LogRecord._fields)
+
+
+def _insert(table: str, columns: str) -> str:
+    marks = ", ".join("?" * (columns.count(",") + 1))
+    return f"INSERT INTO {table} ({columns}) VALUES ({marks})"  # noqa: S608  # constants of this file
+
+
+INSERT_TRACE: Final = _insert("traces", TRACE_COLUMNS)
+INSERT_LOG: Final = _insert("logs", LOG_COLUMNS)
+INSERT_GAP: Final = _insert("gaps", "seq, ts_us, kind, reason, count")
+DELETE_TRACE: Final = "DELETE FROM traces WHERE seq = ?"
+DELETE_LOG: Final = "DELETE FROM logs WHERE seq = ?"
+
+
+def trace_to_row(record: TraceRecord) -> tuple[Any, ...]:
+    """Returns the row of a trace."""
+    return (*record[:-2], record.spans.decode(), record.extras.decode())
+
+
+def trace_from_row(row: tuple[Any, ...]) -> TraceRecord:
+    """Returns the record that a row of `TRACE_COLUMNS` tells of."""
+    return TraceRecord(*row[:-2], row[-2].encode(), row[-1].encode())
+
+
+def log_to_row(record: LogRecord) -> tuple[Any, ...]:
+    """Returns the row of a log record."""
+    return (*record[:-2], record.extras.decode(), record.exc)
+
+
+def log_from_row(row: tuple[Any, ...]) -> LogRecord:
+    """Returns the record that a row of `LOG_COLUMNS` tells of."""
+    return LogRecord(*row[:-2], row[-2].encode(), row[-1])
+
+
+def now_us() -> int:
+    """Returns UTC microseconds since 1970."""
+    return time.time_ns() // 1_000
