@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -90,9 +90,25 @@ def run_one(
     return _run({name: _checks[name]}, config, bus, deadline_s)[0]
 
 
-def run_all(config: Config, bus: CapabilityBus | None = None, deadline_s: float = DEADLINE_S) -> list[CheckResult]:
-    """Runs every check and returns the results in the order of registration, within about `deadline_s` seconds."""
-    return _run(_checks, config, bus, deadline_s)
+def run_all(
+    config: Config,
+    bus: CapabilityBus | None = None,
+    *,
+    only: Collection[str] = (),
+    deadline_s: float = DEADLINE_S,
+) -> list[CheckResult]:
+    """Runs every check, or those in `only`, within about `deadline_s` seconds.
+
+    Returns:
+        The results in the order of registration.
+
+    Raises:
+        KeyError: raised when no check has a name that is in `only`.
+    """
+    for name in only:
+        if name not in _checks:
+            raise KeyError(name)
+    return _run({name: _checks[name] for name in _checks if not only or name in only}, config, bus, deadline_s)
 
 
 def _run(

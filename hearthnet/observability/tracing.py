@@ -45,6 +45,7 @@ __all__ = [
     "is_failure",
     "new_trace",
     "read_from",
+    "result_of",
     "set_slow_ms",
     "span",
 ]
@@ -186,7 +187,7 @@ class Trace:
 
     def fail_with(self, error: BaseException) -> None:
         """Sets the result that this exception stands for."""
-        self.fail(_code_of(error), describe(error))
+        self.fail(result_of(error), describe(error))
 
     def take_error_in_flight(self) -> None:
         """Sets the result from an exception on its way out, if nothing else did and it is this trace's own."""
@@ -354,7 +355,8 @@ def read_from(source: Callable[[int], list[TraceRecord]] | None) -> None:
     _recent = source or _recent_in_memory
 
 
-def _code_of(error: BaseException) -> str:
+def result_of(error: BaseException) -> str:
+    """Returns the result of a trace that this exception ended."""
     if isinstance(error, WireError):
         return error.code
     if isinstance(error, TimeoutError):

@@ -1,0 +1,84 @@
+"""The capabilities that this node offers, with what each needs at run time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from hearthnet.bus.capability import CapabilityDescriptor, Handler
+from hearthnet.bus.health import Health
+from hearthnet.errors import WireError
+
+__all__ = ["Entry", "Registry"]
+
+
+class Entry:
+    """An offered capability: descriptor, handler, compiled schemas, health, and how many calls run now."""
+
+    def __init__(self, descriptor: CapabilityDescriptor, handler: Handler) -> None:
+        self.descriptor = descriptor
+        self.handler = handler
+        self.health = Health()
+        self.running = 0
+        Draft202012Validator.check_schema(descriptor.request_schema)
+        Draft202012Validator.check_schema(descriptor.response_schema)
+        self._request = Draft202012Validator(descriptor.request_schema)
+        self._response = Draft202012Validator(descriptor.response_schema)
+
+    def check_request(self, body: dict[str, Any]) -> None:
+        """Raises WireError `schema_mismatch` when the body is not what the descriptor asks for."""
+        problem = next(iter(self._request.iter_errors(body)), None)
+        if problem is not None:
+            place = "/".join(str(part) for part in problem.absolute_path) or "body"
+            raise WireError("schema_mismatch", f"{place}: {problem.message[:200]}")
+
+    def check_response(self, answer: dict[str, Any]) -> None:
+        """Raises WireError `internal_error` when a handler's answer breaks its own descriptor."""
+        if not self._response.is_valid(answer):
+            raise WireError("internal_error", "the capability's answer does not match its schema")
+
+
+class Registry:
+    """Finds the entry for a name and a version."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, list[Entry]] = {}
+
+    def add(self, descriptor: CapabilityDescriptor, handler: Handler) -> Entry:
+        """Offers a capability.
+
+        Raises:
+            ValueError: raised when that name and version is offered already.
+        """
+        entries = self._entries.setdefault(descriptor.name, [])
+        if any(entry.descriptor.version == descriptor.version for entry in entries):
+            raise ValueError(f"{descriptor.name}@{descriptor.version_text} is offered already")
+        entry = Entry(descriptor, handler)
+        entries.append(entry)
+        # The newest minor that serves a request is the first one found.
+        entries.sort(key=lambda item: item.descriptor.version, reverse=True)
+        return entry
+
+    def find(self, name: str, wanted: tuple[int, int]) -> Entry:
+        """Returns the newest entry that serves a request for `name` in version `wanted`.
+
+        Raises:
+            WireError: raised as `not_found`.
+        """
+        for entry in self._entries.get(name, ()):
+            if entry.descriptor.serves(wanted):
+                return entry
+        if name in self._entries:
+            offered = ", ".join(entry.descriptor.version_text for entry in self._entries[name])
+            raise WireError("not_found", f"version {wanted[0]}.{wanted[1]} is not offered; offered: {offered}")
+        raise WireError("not_found", "no such capability on this node")
+
+    def __iter__(self) -> Any:
+        return (entry for entries in self._entries.values() for entry in entries)
+
+    def __len__(self) -> int:
+        return sum(len(entries) for entries in self._entries.values())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries

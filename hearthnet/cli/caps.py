@@ -1,0 +1,39 @@
+"""`hearthnet caps`."""
+
+from __future__ import annotations
+
+import click
+
+from hearthnet.cli.client import NodeClient
+from hearthnet.cli.options import config_option, json_option
+from hearthnet.cli.output import console, print_json, table
+from hearthnet.config import Config
+
+
+@click.command("caps")
+@config_option
+@json_option
+def command(config: Config, as_json: bool) -> None:
+    """List the capabilities with their health and latency, over their last 100 calls.
+
+    Example: hearthnet caps
+    """
+    entries = NodeClient(config).need("/status")["capabilities"]
+    if as_json:
+        print_json(entries)
+        return
+    listing = table(
+        "capability", "running", "calls", "ok", "p50 ms", "p99 ms", "state",
+        right=("running", "calls", "ok", "p50 ms", "p99 ms"),
+    )  # fmt: skip
+    for entry in entries:
+        rate = entry["success_rate"]
+        listing.add_row(
+            f"{entry['capability']}@{entry['version']}",
+            f"{entry['running']}/{entry['max_concurrent']}",
+            str(entry["calls"]),
+            "-" if rate is None else f"{rate:.0%}",
+            *("-" if entry[key] is None else f"{entry[key]:.1f}" for key in ("p50_ms", "p99_ms")),
+            "[red]quarantined[/]" if entry["quarantined"] else "[green]ready[/]",
+        )
+    console().print(listing)

@@ -1,0 +1,72 @@
+"""`hearthnet init`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+import click
+
+from hearthnet.cli.options import config_option, json_option
+from hearthnet.cli.output import print_json
+from hearthnet.config import Config, default_path, load, save
+from hearthnet.identity.keys import short_id
+from hearthnet.node import Initialised, initialise
+
+# What telemetry may take on disk, by how big a machine is.
+_MAX_DISK_MB: Final = {"anchor": 512, "hearth": 256, "spark": 128}
+
+
+@click.command("init")
+@click.option("--name", help="The community's name. Default: asked for, or 'home'.")
+@click.option(
+    "--profile",
+    type=click.Choice(sorted(_MAX_DISK_MB)),
+    default="hearth",
+    show_default=True,
+    help="How big this machine is: anchor (always on), hearth (a laptop), spark (a Raspberry Pi).",
+)
+@click.option("--non-interactive", is_flag=True, help="Ask nothing.")
+@config_option
+@json_option
+def command(config: Config, name: str | None, profile: str, non_interactive: bool, as_json: bool) -> None:
+    """Make this node's key, its configuration and its community.
+
+    What is there already stays as it is.
+
+    \b
+    Example: hearthnet init --name "Maple Street"
+             hearthnet init --profile spark --non-interactive
+    """
+    if name is None:
+        may_ask = not non_interactive and not as_json and sys.stdin.isatty()
+        name = click.prompt("Name of the community", default="home") if may_ask else "home"
+    made = initialise(config, name)
+    if not default_path().exists():
+        _save(made, profile)
+    if as_json:
+        print_json({
+            "node_id": made.node_id,
+            "community_id": made.manifest.community_id,
+            "name": made.manifest.name,
+            "config": str(default_path()),
+            "is_new": made.is_new,
+        })  # fmt: skip
+        return
+    click.echo(f"{'made' if made.is_new else 'found'} community {made.manifest.name!r}")
+    click.echo(f"node    {short_id(made.node_id)}")
+    click.echo(f"config  {default_path()}")
+    click.echo("next    hearthnet run")
+
+
+def _save(made: Initialised, profile: str) -> None:
+    """Writes config.toml without paths: they stay this system's standard ones."""
+    fresh = load()
+    save(
+        fresh.model_copy(
+            update={
+                "community": fresh.community.model_copy(update={"community_id": made.manifest.community_id}),
+                "observability": fresh.observability.model_copy(update={"max_disk_mb": _MAX_DISK_MB[profile]}),
+            }
+        )
+    )

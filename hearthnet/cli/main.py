@@ -1,0 +1,102 @@
+"""The group of commands. A command's module is imported when the command runs, so `--help` is quick.
+
+Here alone errors become one clear line, a hint, and an exit code.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+from typing import Final, NoReturn
+
+import click
+
+from hearthnet import __version__
+from hearthnet.errors import EXIT_DISK_FULL, EXIT_ERROR, EXIT_USAGE, HearthNetError
+
+__all__ = ["COMMANDS", "cli", "main"]
+
+# name: (module, one line of help); the test of the documentation compares them with each command's own help
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "init": ("init", "Make this node's key, its configuration and its community."),
+    "run": ("run", "Start the node; it records until SIGINT or SIGTERM."),
+    "status": ("status", "Show the node at a glance."),
+    "caps": ("caps", "List the capabilities with their health and latency."),
+    "call": ("call", "Call a capability of the running node."),
+    "trace": ("trace", "Show what calls did and where their time went."),
+    "log": ("log", "Read the JSON log."),
+    "doctor": ("doctor", "Check this node and say how to fix what is wrong."),
+    "paths": ("paths", "Show where this node's files lie."),
+    "version": ("version", "Print the version."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports one only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Returns the names, in the order of a node's life."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports and returns a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"hearthnet.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hearthnet")
+def cli() -> None:
+    """A HearthNet node that remembers what it did.
+
+    \b
+    Start:  hearthnet init && hearthnet run
+    Try:    hearthnet call experimental.echo --body '{"input": {"text": "hello"}}'
+    Look:   hearthnet trace recent
+    """
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Runs the command line and exits: 0 success, 1 error, 2 usage, 3 no node, 4 not authorized, 5 disk full."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
+    try:
+        code = cli.main(args=arguments, prog_name="hearthnet", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("aborted", err=True)
+        return EXIT_USAGE
+    except HearthNetError as error:
+        return _report(error.message, error.hint, error.exit_code)
+    except BrokenPipeError:
+        # The reader, `head` say, has what it wanted. Python would complain once more at its own flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "free some space: hearthnet paths shows where the files lie" if full else None
+        return _report(str(error), hint, EXIT_DISK_FULL if full else EXIT_ERROR)
+    return code if isinstance(code, int) else 0
+
+
+def _report(message: str, hint: str | None, code: int) -> int:
+    click.secho(f"error: {message}", fg="red", err=True)
+    if hint:
+        click.echo(f"hint: {hint}", err=True)
+    return code
+

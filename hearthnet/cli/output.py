@@ -1,0 +1,62 @@
+"""Printing: JSON for programs, tables for people, and nothing that a terminal would obey."""
+
+from __future__ import annotations
+
+import re
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+import orjson
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+__all__ = ["console", "local_time", "print_json", "printable", "result_style", "table"]
+
+# C0, DEL, C1, and what reorders text: recorded strings come from strangers.
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_WIDE: Final = 160  # columns where there is no terminal to ask
+
+
+def printable(text: object) -> str:
+    """Returns `text` with every control character spelled out."""
+    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text))
+
+
+def print_json(value: Any) -> None:
+    """Prints one JSON document: indented on a terminal, on one line elsewhere."""
+    options = orjson.OPT_APPEND_NEWLINE | (orjson.OPT_INDENT_2 if sys.stdout.isatty() else 0)
+    click.echo(orjson.dumps(value, option=options).decode(), nl=False)
+
+
+def console() -> Console:
+    """Returns where people read: as wide as their terminal, in colour if it has any."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+
+
+def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    """Returns an empty table with these columns; those in `right` hold numbers."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return made
+
+
+def local_time(us: int) -> str:
+    """Returns UTC microseconds as local time; with the date if it is not today's."""
+    moment = datetime.fromtimestamp(us / 1e6, tz=UTC).astimezone()
+    is_today = moment.date() == datetime.now().astimezone().date()
+    return f"{moment:%H:%M:%S}.{moment.microsecond // 1_000:03d}" if is_today else f"{moment:%m-%d %H:%M:%S}"
+
+
+def result_style(result: str) -> str:
+    """Returns the colour of a result: green, yellow for cancelled, red for every failure."""
+    return {"ok": "green", "cancelled": "yellow"}.get(result, "red")

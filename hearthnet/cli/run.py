@@ -1,0 +1,58 @@
+"""`hearthnet run`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import closing
+
+import click
+
+from hearthnet.cli.options import config_option
+from hearthnet.config import Config
+from hearthnet.identity.keys import short_id
+from hearthnet.node import Node, open_node
+from hearthnet.observability.telemetry import DATABASE
+from hearthnet.transport.server import bind
+
+
+@click.command("run")
+@config_option
+@click.option("--debug", is_flag=True, help="Log at level debug.")
+def command(config: Config, debug: bool) -> None:
+    """Start the node; it records until SIGINT or SIGTERM, then stops cleanly.
+
+    \b
+    Example: hearthnet run
+             hearthnet run --config ./test.toml --debug
+    """
+    if debug:
+        verbose = config.observability.model_copy(update={"log_level": "debug"})
+        config = config.model_copy(update={"observability": verbose})
+    asyncio.run(_run(config))
+
+
+async def _run(config: Config) -> None:
+    # Bound first: a taken port is told before anything is opened. It answers only once `serve` listens.
+    with closing(bind(config.transport)) as listening:
+        async with open_node(config) as node:
+            stop = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, stop.set)
+            _announce(node)
+            await node.serve(listening, stop)
+    click.echo("stopped")
+
+
+def _announce(node: Node) -> None:
+    config = node.config
+    assert config.observability.data_dir is not None
+    click.echo(f"node {short_id(node.bus.node_id)} of {node.manifest.name!r}, port {config.transport.port}")
+    if node.telemetry.error:
+        click.secho(f"telemetry in memory only: {node.telemetry.error}", fg="yellow", err=True)
+    else:
+        click.echo(f"telemetry  {config.observability.data_dir / DATABASE}")
+    click.echo(f"log        {config.observability.log_dir}")
+    click.echo("look       hearthnet trace recent · hearthnet log --follow · hearthnet doctor")
+    click.echo("stop       Ctrl-C")

@@ -1,0 +1,215 @@
+"""`hearthnet trace`: the newest traces, and one of them as a waterfall."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import click
+
+from hearthnet.cli.client import NodeClient
+from hearthnet.cli.options import config_option, json_option
+from hearthnet.cli.output import console, local_time, print_json, printable, result_style, table
+from hearthnet.config import Config
+from hearthnet.constants import TRACE_RING_BUFFER
+from hearthnet.errors import HearthNetError
+from hearthnet.observability.ids import is_trace_id
+from hearthnet.observability.store.reader import Reader, TraceFilter
+from hearthnet.observability.telemetry import DATABASE
+from hearthnet.observability.tracing import Trace
+
+_BAR_CHARS: Final = 30
+_NAME_CHARS: Final = 24
+
+
+@click.group("trace")
+def command() -> None:
+    """Show what calls did and where their time went.
+
+    \b
+    Example: hearthnet trace recent 20 --failed
+             hearthnet trace show 01HXR4Z6W5S9E2JQ4Y0T7B3M1C
+    """
+
+
+@command.command("recent")
+@click.argument("n", type=click.IntRange(1, TRACE_RING_BUFFER), default=20)
+@click.option("--capability", help="Only this one.")
+@click.option("--result", help="Only this result: ok, cancelled, timeout …")
+@click.option("--failed", is_flag=True, help="Only failures, of whatever code.")
+@click.option("--min-ms", type=float, help="Only those that took at least so many milliseconds.")
+@click.option("--since", type=click.DateTime(), help="Only those started at or after this local time.")
+@config_option
+@json_option
+def recent(
+    config: Config,
+    n: int,
+    capability: str | None,
+    result: str | None,
+    failed: bool,
+    min_ms: float | None,
+    since: datetime | None,
+    as_json: bool,
+) -> None:
+    """The newest N traces (20), newest first; from disk when the node is not running.
+
+    \b
+    Example: hearthnet trace recent 50 --capability llm.chat --min-ms 1000
+             hearthnet trace recent --failed --json
+    """
+    moment = since.astimezone(UTC) if since else None
+    traces = _find(config, n, capability, "failed" if failed else result, min_ms, moment)
+    if as_json:
+        print_json(traces)
+        return
+    if not traces:
+        click.echo("no traces match", err=True)
+        return
+    listing = table("time", "trace", "capability", "result", "ms", "error", right=("ms",))
+    for item in traces:
+        listing.add_row(
+            local_time(item["started_us"]),
+            item["trace_id"],
+            printable(item["capability"]),
+            f"[{result_style(item['result'])}]{item['result']}[/]",
+            f"{item['duration_ms']:.1f}",
+            _plain(item["error"] or ""),
+        )
+    console().print(listing)
+
+
+def _plain(text: str) -> Any:
+    from rich.text import Text
+
+    return Text(printable(text))
+
+
+def _find(
+    config: Config,
+    n: int,
+    capability: str | None,
+    result: str | None,
+    min_ms: float | None,
+    since: datetime | None,
+) -> list[dict[str, Any]]:
+    """Returns the traces from the running node, which knows those not committed yet, or else from disk."""
+    answer = NodeClient(config).ask(
+        "/trace/recent",
+        n=n,
+        capability=capability,
+        result=result,
+        min_ms=min_ms,
+        since=since.isoformat() if since else None,
+    )
+    if answer is not None:
+        found: list[dict[str, Any]] = answer
+        return found
+    since_us = int(since.timestamp() * 1e6) if since else None
+    return _from_disk(config, n, TraceFilter(capability, result, min_ms, since_us))
+
+
+def _from_disk(config: Config, n: int, wanted: TraceFilter) -> list[dict[str, Any]]:
+    assert config.observability.data_dir is not None
+    reader = Reader(config.observability.data_dir / DATABASE)
+    try:
+        return [Trace.from_record(record).as_dict() for record in reader.recent(n, wanted)]
+    finally:
+        reader.close()
+
+
+@command.command("show")
+@click.argument("trace_id", metavar="ID")
+@config_option
+@json_option
+def show(config: Config, trace_id: str, as_json: bool) -> None:
+    """One trace as a waterfall: each span, when it began and how long it took.
+
+    Example: hearthnet trace show 01HXR4Z6W5S9E2JQ4Y0T7B3M1C
+    """
+    known = trace_id.upper()
+    if not is_trace_id(known):
+        raise click.BadParameter("a trace id is a ULID of 26 characters", param_hint="ID")
+    visits = _visits(config, known)
+    if not visits:
+        raise HearthNetError(
+            f"no trace {known} in the ring", hint=f"its log records may be left: hearthnet log --trace {known}"
+        )
+    if as_json:
+        print_json(visits)
+        return
+    for visit in visits:
+        _draw(visit)
+
+
+def _visits(config: Config, trace_id: str) -> list[dict[str, Any]]:
+    try:
+        answer = NodeClient(config).ask(f"/trace/{trace_id}")
+    except HearthNetError:  # the node says that it has none
+        return []
+    if answer is not None:
+        found: list[dict[str, Any]] = answer
+        return found
+    return _from_disk(config, TRACE_RING_BUFFER, TraceFilter(trace_id=trace_id))
+
+
+def _draw(trace: dict[str, Any]) -> None:
+    """Prints a trace's facts and its spans, children under their parents, as bars over the trace's time."""
+    from rich.table import Table
+    from rich.text import Text
+
+    screen = console()
+    style = result_style(trace["result"])
+    version = f"@{trace['version']}" if trace["version"] else ""
+    title = Text.assemble(
+        (f"{printable(trace['capability'])}{version}", "bold"), "  ", (trace["result"], style),
+        f"  {trace['duration_ms']:.2f} ms  {local_time(trace['started_us'])}",
+    )  # fmt: skip
+    screen.print(title)
+    screen.print(Text(f"trace {trace['trace_id']}  run {trace['run_id']}", style="dim"))
+    if trace["error"]:
+        screen.print(Text(printable(trace["error"]), style=style))
+    if trace["extras"]:
+        screen.print(Text(_fields(trace["extras"]), style="dim"))
+    lines = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
+    lines.add_column(no_wrap=True, max_width=_NAME_CHARS + 10)
+    lines.add_column(no_wrap=True)
+    lines.add_column(justify="right", no_wrap=True)
+    lines.add_column(overflow="fold", style="dim")
+    for depth, item in _tree(trace["spans"]):
+        lines.add_row(
+            Text("  " * depth + printable(item["name"])),
+            Text(_bar(item, trace["duration_ms"]), style="green" if item["status"] == "ok" else "red"),
+            f"{item['duration_ms']:.2f} ms",
+            Text(_fields(item["extras"])),
+        )
+    screen.print(lines)
+    if "truncated" in trace["extras"]:
+        screen.print(f"{trace['extras']['truncated']} more span(s) did not fit the record", style="yellow")
+
+
+def _tree(spans: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
+    """Returns the spans with their depth, each after its parent; in the order of their start."""
+    depths: dict[str | None, int] = {None: -1}
+    for item in spans:
+        depths[item["id"]] = depths.get(item["parent"], -1) + 1
+    children: dict[str | None, list[dict[str, Any]]] = {}
+    for item in spans:
+        children.setdefault(item["parent"] if item["parent"] in depths else None, []).append(item)
+    ordered: list[tuple[int, dict[str, Any]]] = []
+    waiting = list(reversed(children.get(None, [])))
+    while waiting:
+        item = waiting.pop()
+        ordered.append((depths[item["id"]], item))
+        waiting.extend(reversed(children.get(item["id"], [])))
+    return ordered
+
+
+def _bar(item: dict[str, Any], total_ms: float) -> str:
+    scale = _BAR_CHARS / total_ms if total_ms > 0 else 0.0
+    start = min(_BAR_CHARS - 1, int(item["offset_ms"] * scale))
+    length = max(1, min(_BAR_CHARS - start, round(item["duration_ms"] * scale)))
+    return "·" * start + "█" * length + "·" * (_BAR_CHARS - start - length)
+
+
+def _fields(extras: dict[str, Any]) -> str:
+    return printable("  ".join(f"{key}={value}" for key, value in extras.items()))

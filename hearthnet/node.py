@@ -1,0 +1,203 @@
+"""A node: composes identity, telemetry, bus, services and transport, and takes them down in the reverse order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hearthnet import __version__
+from hearthnet.bus.bus import CapabilityBus
+from hearthnet.config import Config
+from hearthnet.errors import WireError
+from hearthnet.events.event_log import EVENTS_FILE, EventLog
+from hearthnet.identity.keys import PRIVATE_FILE, KeyPair, short_id
+from hearthnet.identity.manifest import MANIFEST_FILE, Manifest, community_dir, read_manifest, write_manifest
+from hearthnet.observability import doctor, get_logger, metrics, telemetry
+from hearthnet.observability.telemetry import DATABASE, Telemetry
+from hearthnet.services import echo
+from hearthnet.transport.app import Services, build_app
+from hearthnet.transport.server import Server
+
+__all__ = ["Node", "initialise", "open_node"]
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Initialised:
+    """What `initialise` made, or found: `is_new` tells which."""
+
+    node_id: str
+    manifest: Manifest
+    is_new: bool
+
+
+def initialise(config: Config, name: str) -> Initialised:
+    """Makes the key pair, the community, its manifest and its first event, as far as they are not there.
+
+    Raises:
+        IdentityError: raised when there is a key or a manifest already that cannot be used.
+        StoreError: raised when the event log cannot be written.
+    """
+    assert config.identity.keys_dir is not None
+    keys = _own_keys(config, config.identity.keys_dir)
+    directory = _community_path(config, config.community.community_id or keys.node_id)
+    if (directory / MANIFEST_FILE).exists():
+        return Initialised(keys.node_id, read_manifest(directory), is_new=False)
+    manifest = Manifest.genesis(name, keys)
+    with EventLog(directory / EVENTS_FILE) as events:
+        # A crash after this and before the manifest is written: the next init adds no second genesis.
+        if events.size(manifest.community_id) == 0:
+            data = {"name": name, "root_key": manifest.root_key, "created_at": manifest.created_at}
+            events.append(manifest.community_id, "community.created", data, keys)
+    write_manifest(manifest, directory)
+    return Initialised(keys.node_id, manifest, is_new=True)
+
+
+def _own_keys(config: Config, directory: Path) -> KeyPair:
+    if (directory / PRIVATE_FILE).exists() or not config.identity.auto_generate:
+        return KeyPair.load(directory)
+    keys = KeyPair.generate()
+    keys.save(directory)
+    return keys
+
+
+class Node:
+    """A running node. Made by `open_node`."""
+
+    def __init__(self, config: Config, keys: KeyPair, manifest: Manifest, recording: Telemetry) -> None:
+        self.config = config
+        self.manifest = manifest
+        self.telemetry = recording
+        self.bus = CapabilityBus(keys.node_id, manifest.level_of)
+        self._started = time.monotonic()
+        self._events_path = _community_path(config, manifest.community_id) / EVENTS_FILE
+
+    def services(self) -> Services:
+        """Returns what the transport needs of this node."""
+        return Services(
+            bus=self.bus,
+            telemetry=self.telemetry,
+            manifest=lambda: self.manifest,
+            status=self.status,
+            doctor=self.diagnose,
+        )
+
+    def diagnose(self, only: list[str]) -> list[dict[str, Any]]:
+        """Returns the doctor's findings, of all checks or of those in `only`.
+
+        Raises:
+            WireError: raised as `bad_request` when there is no check of that name.
+        """
+        try:
+            return [result.as_dict() for result in doctor.run_all(self.config, self.bus, only=only)]
+        except KeyError as error:
+            raise WireError("bad_request", f"no check is named {error.args[0]}") from error
+
+    def status(self) -> dict[str, Any]:
+        """Returns the node at a glance."""
+        size, head = self._event_log()
+        capabilities = self.bus.stats()
+        return {
+            "node_id": self.bus.node_id,
+            "short_id": short_id(self.bus.node_id),
+            "version": __version__,
+            "community_id": self.manifest.community_id,
+            "community": self.manifest.name,
+            "run_id": self.telemetry.run_id,
+            "pid": os.getpid(),
+            "uptime_s": time.monotonic() - self._started,
+            "port": self.config.transport.port,
+            "calls_in_flight": sum(entry["running"] for entry in capabilities),
+            "event_log_size": size,
+            "event_log_head": head,
+            "telemetry": {"store": self.telemetry.error or "ok"},
+            "disk": disk_use(self.config),
+            "capabilities": capabilities,
+        }
+
+    def _event_log(self) -> tuple[int, int]:
+        with EventLog(self._events_path) as events:
+            return events.size(self.manifest.community_id), events.head(self.manifest.community_id)
+
+    def refresh_metrics(self) -> None:
+        """Sets the gauges that this node owns, for a scrape."""
+        community = self.manifest.community_id
+        size, head = self._event_log()
+        metrics.event_log_size.labels(community).set(size)
+        metrics.event_log_lamport_head.labels(community).set(head)
+        metrics.nodes_online.labels(community).set(1)  # peers join with discovery; ourselves we know
+        metrics.blob_storage_bytes.set(_size(self.config.file.blobs_dir))
+        self.bus.refresh_metrics()
+
+    async def serve(self, listening: socket.socket, stop: asyncio.Event) -> None:
+        """Answers on a bound socket until `stop` is set."""
+        server = Server(build_app(self.services()), self.config.transport)
+        log.info("node started", extra={"port": self.config.transport.port, "node": short_id(self.bus.node_id)})
+        serving = asyncio.create_task(server.serve(sockets=[listening]), name="transport")
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            server.stop()
+            await serving
+        finally:
+            stopping.cancel()
+            log.info("node stopped")
+
+
+@asynccontextmanager
+async def open_node(config: Config) -> AsyncIterator[Node]:
+    """Gives a node with its telemetry recording and its services offered; `config` has its paths resolved.
+
+    Raises:
+        IdentityError: raised when the node was never initialised, or its key or manifest is unusable.
+    """
+    assert config.identity.keys_dir is not None
+    keys = KeyPair.load(config.identity.keys_dir)
+    manifest = read_manifest(_community_path(config, config.community.community_id or keys.node_id))
+    async with telemetry.open(config.observability, node_id=keys.node_id) as recording:
+        node = Node(config, keys, manifest, recording)
+        node.bus.register(echo.DESCRIPTOR, echo.echo)
+        stop_refreshing = metrics.on_scrape(node.refresh_metrics)
+        try:
+            yield node
+        finally:
+            stop_refreshing()
+
+
+def _community_path(config: Config, community_id: str) -> Path:
+    assert config.community.state_dir is not None
+    return community_dir(config.community.state_dir, community_id)
+
+
+def disk_use(config: Config) -> dict[str, int]:
+    """Returns the bytes that the node's files take, by what they are."""
+    data_dir = config.observability.data_dir
+    database = 0 if data_dir is None else sum(_size(path) for path in data_dir.glob(f"{DATABASE}*"))
+    return {
+        "telemetry_bytes": database,
+        "log_bytes": _size(config.observability.log_dir),
+        "blob_bytes": _size(config.file.blobs_dir),
+        "community_bytes": _size(config.community.state_dir),
+    }
+
+
+def _size(path: Path | None) -> int:
+    """Returns the bytes of a file or of all files below a folder; 0 for what is not there."""
+    if path is None:
+        return 0
+    files = path.rglob("*") if path.is_dir() else (path,)
+    total = 0
+    for file in files:
+        try:
+            total += file.stat().st_size if file.is_file() else 0
+        except FileNotFoundError:  # removed since it was listed: a rotated log, a -wal
+            continue
+    return total

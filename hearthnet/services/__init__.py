@@ -1,0 +1,1 @@
+"""Capabilities that a node brings along."""

@@ -1,0 +1,1 @@
+"""The node's HTTP server: signed calls in, answers, metrics and traces out."""

@@ -1,0 +1,77 @@
+"""The FastAPI application of a node: routes, errors in the wire's form, who may read what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from hearthnet import __version__
+from hearthnet.bus.bus import CapabilityBus
+from hearthnet.errors import WireError
+from hearthnet.identity.manifest import Manifest
+from hearthnet.observability import get_logger
+from hearthnet.observability.telemetry import Telemetry
+from hearthnet.transport.middleware import NameSender
+
+__all__ = ["Services", "build_app"]
+
+log = get_logger(__name__)
+
+_CODES = {400: "bad_request", 404: "not_found", 405: "bad_request", 413: "bad_request", 422: "bad_request"}
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the routes need of the node. `status` and `doctor` may take milliseconds to seconds."""
+
+    bus: CapabilityBus
+    telemetry: Telemetry
+    manifest: Callable[[], Manifest]
+    status: Callable[[], dict[str, Any]]
+    doctor: Callable[[list[str]], list[dict[str, Any]]]
+
+
+def build_app(services: Services) -> FastAPI:
+    """Returns the application."""
+    from hearthnet.transport.routes import calls, operations, telemetry
+
+    app = FastAPI(title="HearthNet node", version=__version__, docs_url=None, redoc_url=None)
+    app.state.services = services
+    app.include_router(calls)
+    app.include_router(telemetry)
+    app.include_router(operations)
+    app.add_exception_handler(WireError, _wire_error)
+    app.add_exception_handler(RequestValidationError, _bad_request)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _internal_error)
+    app.add_middleware(NameSender, node_id=services.bus.node_id)
+    return app
+
+
+async def _wire_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, WireError)
+    return JSONResponse(error.body(), error.status)
+
+
+async def _bad_request(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return JSONResponse(WireError("bad_request", f"{place}: {first['msg']}").body(), 400)
+
+
+async def _http_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    code = _CODES.get(error.status_code, "internal_error")
+    return JSONResponse({"error": code, "message": str(error.detail)}, error.status_code)
+
+
+async def _internal_error(request: Request, error: Exception) -> JSONResponse:
+    log.error("request failed", extra={"path": request.url.path}, exc_info=error)
+    return JSONResponse(WireError("internal_error", "the node's log has the cause").body(), 500)

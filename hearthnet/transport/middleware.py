@@ -1,0 +1,32 @@
+"""Pure ASGI middleware: every answer names the node that gave it.
+
+The node's own tools ask a port; this header tells them that it is their node that answers there.
+"""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hearthnet.transport.signing import SENDER
+
+__all__ = ["NameSender"]
+
+
+class NameSender:
+    """Adds `X-HearthNet-From` to every answer."""
+
+    def __init__(self, app: ASGIApp, node_id: str) -> None:
+        self._app = app
+        self._header = (SENDER.lower().encode(), node_id.encode())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), self._header]
+            await send(message)
+
+        await self._app(scope, receive, send_named)

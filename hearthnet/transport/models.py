@@ -1,0 +1,109 @@
+"""What the routes answer, as pydantic models; the OpenAPI document is made of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+__all__ = ["CapabilityOut", "CheckOut", "ErrorOut", "LiveOut", "ReadyOut", "SpanOut", "StatusOut", "TraceOut"]
+
+
+class ErrorOut(BaseModel):
+    """An error of the wire."""
+
+    error: str
+    message: str
+    retry_after_ms: int | None = None
+
+
+class SpanOut(BaseModel):
+    """A span of a trace."""
+
+    id: str
+    parent: str | None
+    name: str
+    offset_ms: float
+    duration_ms: float
+    status: str
+    extras: dict[str, Any]
+
+
+class TraceOut(BaseModel):
+    """A trace: the columns of its row, spans unfolded."""
+
+    seq: int
+    run_id: str
+    trace_id: str
+    parent_id: str | None
+    capability: str
+    version: str | None
+    started_us: int
+    started_mono_ns: int
+    duration_ms: float
+    result: str
+    error: str | None
+    notable: int
+    spans: list[SpanOut]
+    extras: dict[str, Any]
+
+
+class LiveOut(BaseModel):
+    """The process answers."""
+
+    status: str = "ok"
+
+
+class ReadyOut(BaseModel):
+    """Whether there is something to call."""
+
+    ready: bool
+    capabilities: int
+
+
+class CapabilityOut(BaseModel):
+    """An offered capability with its health."""
+
+    capability: str
+    version: str
+    stability: str
+    trust_required: str
+    running: int
+    max_concurrent: int
+    calls: int
+    success_rate: float | None
+    p50_ms: float | None
+    p99_ms: float | None
+    quarantined: bool
+
+
+class StatusOut(BaseModel):
+    """The node at a glance."""
+
+    node_id: str
+    short_id: str
+    version: str
+    community_id: str
+    community: str
+    run_id: str
+    pid: int
+    uptime_s: float
+    port: int
+    calls_in_flight: int
+    event_log_size: int
+    event_log_head: int
+    telemetry: dict[str, Any]
+    disk: dict[str, int]
+    capabilities: list[CapabilityOut]
+
+
+class CheckOut(BaseModel):
+    """A finding of the doctor."""
+
+    name: str
+    status: str
+    ok: bool
+    detail: str
+    fix: str | None
+    evidence: dict[str, Any]
+    duration_ms: float

@@ -1,0 +1,176 @@
+"""The routes: thin, each calls one thing. Who may: calls are signed, telemetry and tools are for this machine alone."""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+import orjson
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import JSONResponse, Response
+
+from hearthnet.bus.capability import RouteRequest, is_capability_name, parse_version
+from hearthnet.constants import TRACE_RING_BUFFER
+from hearthnet.errors import WireError
+from hearthnet.identity.manifest import Manifest
+from hearthnet.observability import metrics
+from hearthnet.observability.ids import is_trace_id, new_trace_id
+from hearthnet.observability.store.reader import TraceFilter
+from hearthnet.transport.app import Services
+from hearthnet.transport.models import CheckOut, ErrorOut, LiveOut, ReadyOut, StatusOut, TraceOut
+from hearthnet.transport.signing import REQUEST_ID, trace_id_of, verify_request
+from hearthnet.transport.streaming import EventStream
+
+__all__ = ["calls", "operations", "telemetry"]
+
+_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+    status: {"model": ErrorOut} for status in (400, 401, 403, 404, 408, 410, 429, 500, 503)
+}
+
+
+def services_of(request: Request) -> Services:
+    """Returns what the node gave its application."""
+    services: Services = request.app.state.services
+    return services
+
+
+def loopback_only(request: Request) -> None:
+    """Lets in requests from this machine.
+
+    Raises:
+        WireError: raised as `unauthorized` for all others.
+    """
+    host = request.client.host if request.client else ""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        address = ipaddress.ip_address("0.0.0.0")  # noqa: S104  # stands for "not loopback"
+    mapped = getattr(address, "ipv4_mapped", None)
+    if not (mapped or address).is_loopback:
+        raise WireError("unauthorized", "this answers on the node's own machine only")
+
+
+# The capability label of what no capability was called for.
+REFUSED: Final = "other"
+
+NodeServices = Annotated[Services, Depends(services_of)]
+
+calls = APIRouter()
+telemetry = APIRouter(dependencies=[Depends(loopback_only)], responses=_ERRORS)
+operations = APIRouter(responses=_ERRORS)
+
+
+@calls.post("/bus/v1/call", response_model=None, responses=_ERRORS)
+async def call(request: Request, services: NodeServices) -> Response:
+    """Calls a capability: signed headers, body `{"params": …, "input": …}`; answers JSON or server-sent events."""
+    request_id = trace_id_of(request.headers.get(REQUEST_ID, "")) or new_trace_id()
+    headers = {REQUEST_ID: request_id}
+    try:
+        route = _route(request, await request.body(), request_id, services.manifest())
+    except WireError as error:
+        # Refused before the bus saw it: a stranger's flood must not push traces out, so it is only counted.
+        metrics.requests_total.labels(REFUSED, error.code).inc()
+        return JSONResponse(error.body(), error.status, headers=headers)
+    try:
+        answer = await services.bus.handle_call(route)
+    except WireError as error:
+        return JSONResponse(error.body(), error.status, headers=headers)
+    if isinstance(answer, dict):
+        return Response(orjson.dumps(answer), media_type="application/json", headers=headers)
+    return EventStream(answer, headers)
+
+
+def _route(request: Request, raw: bytes, request_id: str, manifest: Manifest) -> RouteRequest:
+    """Returns the request that was signed."""
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise WireError("bad_request", "the body is not JSON") from error
+    envelope = verify_request(request.headers, body, manifest)
+    if not is_capability_name(envelope.capability):
+        raise WireError("bad_request", "not the name of a capability")
+    if not isinstance(body, dict) or not set(body) <= {"params", "input"}:
+        raise WireError("bad_request", "the body is an object with params and input")
+    return RouteRequest(
+        capability=envelope.capability,
+        version_req=parse_version(envelope.version),
+        body={"params": {}, **body},
+        caller=envelope.sender,
+        trace_id=request_id,
+        stream="text/event-stream" in request.headers.get("accept", ""),
+    )
+
+
+@telemetry.get("/trace", response_model=list[TraceOut])
+@telemetry.get("/trace/recent", response_model=list[TraceOut])
+def recent_traces(
+    services: NodeServices,
+    n: Annotated[int, Query(ge=1, le=TRACE_RING_BUFFER, description="how many at most")] = 100,
+    capability: Annotated[str | None, Query(max_length=64)] = None,
+    result: Annotated[str | None, Query(max_length=32, description="exact, or `failed` for every failure")] = None,
+    min_ms: Annotated[float | None, Query(ge=0, description="at least this long, milliseconds")] = None,
+    since: Annotated[datetime | None, Query(description="started at or after, ISO 8601")] = None,
+) -> list[dict[str, Any]]:
+    """The newest traces, newest first, what is not committed yet included."""
+    wanted = TraceFilter(capability, result, min_ms, None if since is None else _to_us(since))
+    return [trace.as_dict() for trace in services.telemetry.traces(n, wanted)]
+
+
+@telemetry.get("/trace/{trace_id}", response_model=list[TraceOut])
+def one_trace(trace_id: str, services: NodeServices) -> list[dict[str, Any]]:
+    """Every visit of one distributed trace to this node, newest first."""
+    known = trace_id.upper()
+    if not is_trace_id(known):
+        raise WireError("bad_request", "a trace id is a ULID of 26 characters")
+    found = services.telemetry.traces(TRACE_RING_BUFFER, TraceFilter(trace_id=known))
+    if not found:
+        raise WireError("not_found", "no such trace in the ring")
+    return [trace.as_dict() for trace in found]
+
+
+def _to_us(moment: datetime) -> int:
+    """Returns UTC microseconds; a time without a zone is UTC."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return int(aware.timestamp() * 1e6)
+
+
+@operations.get("/metrics", response_class=Response)
+def prometheus() -> Response:
+    """All metrics in the Prometheus text format."""
+    text, content_type = metrics.exposition()
+    return Response(text, headers={"Content-Type": content_type})
+
+
+@operations.get("/health")
+async def live() -> LiveOut:
+    """Answers while the process does."""
+    return LiveOut()
+
+
+@operations.get("/ready", response_model=ReadyOut)
+async def ready(services: NodeServices) -> Response:
+    """200 when one capability or more can be called, else 503."""
+    count = len(services.bus.registry)
+    return JSONResponse({"ready": count > 0, "capabilities": count}, 200 if count else 503)
+
+
+@operations.get("/manifest", response_model=Manifest)
+async def manifest(services: NodeServices) -> Manifest:
+    """The community's signed manifest."""
+    return services.manifest()
+
+
+@operations.get("/status", response_model=StatusOut, dependencies=[Depends(loopback_only)])
+def status(services: NodeServices) -> dict[str, Any]:
+    """The node at a glance, for its own tools."""
+    return services.status()
+
+
+@operations.get("/doctor", response_model=list[CheckOut], dependencies=[Depends(loopback_only)])
+def doctor(
+    services: NodeServices,
+    check: Annotated[list[str], Query(description="run these alone")] = [],  # noqa: B006  # FastAPI copies it
+) -> list[dict[str, Any]]:
+    """The findings of the doctor, run inside the node."""
+    return services.doctor(check)

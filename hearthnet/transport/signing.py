@@ -1,0 +1,135 @@
+"""Signed requests: what a caller signs, and what a node checks before it listens.
+
+The signature covers the canonical JSON of capability, version, request id, sender, community, time and body. The checks
+run from cheap to dear; each refusal has a wire code for the caller and a reason for the counter.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from ulid import ULID
+
+from hearthnet.constants import PROTOCOL_TIMESTAMP_WINDOW_S
+from hearthnet.errors import WireError
+from hearthnet.identity.keys import KeyPair, is_node_id, verify
+from hearthnet.identity.manifest import Manifest
+from hearthnet.observability import metrics
+
+__all__ = ["REQUEST_ID", "SENDER", "Envelope", "sign", "trace_id_of", "verify_request"]
+
+CAPABILITY: Final = "X-HearthNet-Capability"
+VERSION: Final = "X-HearthNet-Capability-Version"
+REQUEST_ID: Final = "X-HearthNet-Request-Id"
+SENDER: Final = "X-HearthNet-From"
+COMMUNITY: Final = "X-HearthNet-Community"
+TIMESTAMP: Final = "X-HearthNet-Timestamp"
+SIGNATURE: Final = "X-HearthNet-Signature"
+
+# Longer than any valid value; what is longer is refused before it is looked at.
+_MAX_HEADER_CHARS: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What is signed. `sender` is the full node id, `timestamp` RFC 3339 UTC with `Z`."""
+
+    capability: str
+    version: str
+    request_id: str
+    sender: str
+    community: str
+    timestamp: str
+    body: Any
+
+    def payload(self) -> dict[str, Any]:
+        """Returns the signed object, with the names of the wire."""
+        return {
+            "capability": self.capability,
+            "version": self.version,
+            "request_id": self.request_id,
+            "from": self.sender,
+            "community": self.community,
+            "timestamp": self.timestamp,
+            "body": self.body,
+        }
+
+
+def sign(
+    keys: KeyPair, community: str, capability: str, version: str, body: Any, request_id: str | None = None
+) -> dict[str, str]:
+    """Returns the headers of a call made now; `request_id` is the trace id, by default a fresh ULID."""
+    timestamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    envelope = Envelope(capability, version, request_id or str(ULID()), keys.node_id, community, timestamp, body)
+    return {
+        CAPABILITY: capability,
+        VERSION: version,
+        REQUEST_ID: envelope.request_id,
+        SENDER: keys.node_id,
+        COMMUNITY: community,
+        TIMESTAMP: timestamp,
+        SIGNATURE: keys.sign(envelope.payload()),
+    }
+
+
+def verify_request(headers: Mapping[str, str], body: Any, manifest: Manifest, now_s: float | None = None) -> Envelope:
+    """Returns the envelope of a request that is signed, fresh, and from a member that is not revoked.
+
+    Raises:
+        WireError: raised, and counted by reason, for every other request.
+    """
+    try:
+        envelope, signature = _read(headers, body)
+        _check_fresh(envelope.timestamp, time.time() if now_s is None else now_s)
+        if envelope.community != manifest.community_id:
+            raise _Refusal("community", "unauthorized", "this node belongs to another community")
+        if not verify(envelope.payload(), signature, envelope.sender):
+            raise _Refusal("wrong", "invalid_signature", "the signature does not match the request")
+        if manifest.is_revoked(envelope.sender):
+            raise _Refusal("revoked", "revoked", "this node was removed from the community")
+        if manifest.level_of(envelope.sender) is None:
+            raise _Refusal("not_member", "unauthorized", "not a member of this community")
+    except _Refusal as refusal:
+        metrics.signature_failures_total.labels(refusal.reason).inc()
+        raise
+    return envelope
+
+
+class _Refusal(WireError):
+    def __init__(self, reason: str, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.reason = reason
+
+
+def _read(headers: Mapping[str, str], body: Any) -> tuple[Envelope, str]:
+    names = (CAPABILITY, VERSION, REQUEST_ID, SENDER, COMMUNITY, TIMESTAMP, SIGNATURE)
+    missing = [name for name in names if not headers.get(name)]
+    if missing:
+        raise _Refusal("missing", "invalid_signature", f"the request is not signed: no {missing[0]}")
+    capability, version, request_id, sender, community, timestamp, signature = (headers[name] for name in names)
+    if max(len(headers[name]) for name in names) > _MAX_HEADER_CHARS or not is_node_id(sender):
+        raise _Refusal("malformed", "invalid_signature", "a signed header is malformed")
+    return Envelope(capability, version, request_id, sender, community, timestamp, body), signature
+
+
+def _check_fresh(timestamp: str, now_s: float) -> None:
+    try:
+        if not timestamp.endswith("Z"):
+            raise ValueError("not UTC")
+        sent_s = datetime.fromisoformat(timestamp).timestamp()
+    except ValueError as error:
+        raise _Refusal("malformed", "invalid_signature", f"{TIMESTAMP} is not RFC 3339 UTC with Z") from error
+    if abs(now_s - sent_s) > PROTOCOL_TIMESTAMP_WINDOW_S:
+        raise _Refusal("expired", "expired", "the request is too old, or a clock is wrong")
+
+
+def trace_id_of(request_id: str) -> str | None:
+    """Returns a caller's request id as a trace id, or None for one that is no ULID: it is never recorded."""
+    try:
+        return str(ULID.from_str(request_id.upper()))
+    except ValueError:
+        return None

@@ -1,0 +1,69 @@
+"""A call's frames as server-sent events, in the task of the request, ended when the client leaves.
+
+Starlette's own streaming response runs its iterator in a child task; here the steps stay in one task, so cancelling it
+reaches the handler at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import orjson
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from hearthnet.bus.stream import CallStream
+from hearthnet.errors import WireError
+
+__all__ = ["EventStream"]
+
+
+class EventStream(Response):
+    """Answers with `frame` events and exactly one `done` or `error` event at the end."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, stream: CallStream, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(headers={**(headers or {}), "Cache-Control": "no-store"})
+        del self.headers["content-length"]
+        self._stream = stream
+        self._is_sending = True
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the frames; when the client disconnects first, the call ends as cancelled."""
+        sender = asyncio.current_task()
+        assert sender is not None
+        watcher = asyncio.create_task(_wait_for_disconnect(receive), name="disconnect-watcher")
+        watcher.add_done_callback(lambda _: sender.cancel() if self._is_sending else None)
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await self._send_frames(send)
+        except asyncio.CancelledError:
+            if not watcher.done():
+                raise  # cancelled from outside: the server stops
+            sender.uncancel()
+        finally:
+            self._is_sending = False  # a server reports the end of the answer as a disconnect too
+            watcher.cancel()
+            await asyncio.wait({watcher})
+            await self._stream.aclose()
+
+    async def _send_frames(self, send: Send) -> None:
+        last = _event("done", {})
+        try:
+            async for frame in self._stream:
+                await send({"type": "http.response.body", "body": _event("frame", frame), "more_body": True})
+        except WireError as error:
+            last = _event("error", error.body())
+        # The trace is recorded: the stream is over before its last event is handed to the socket.
+        await send({"type": "http.response.body", "body": last, "more_body": False})
+
+
+async def _wait_for_disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _event(kind: str, data: object) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), orjson.dumps(data))
