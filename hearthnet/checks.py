@@ -1,7 +1,6 @@
 """The list of the doctor's checks, and those whose subject is the machine itself.
 
-Each check measures rather than assumes, says what it measured, and gives a fix that can be pasted. Importing this
-module registers them all.
+Each check measures rather than assumes, says what it measured, and gives a fix that can be pasted.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from hearthnet.observability.store.reader import Reader
 from hearthnet.observability.telemetry import DATABASE
 from hearthnet.transport.signing import SENDER
 
-__all__ = ["ALL"]
+__all__ = ["ALL", "register_all"]
 
 MIN_FREE_BYTES: Final = 1_000_000_000
 MAX_CLOCK_OFFSET_S: Final = 60.0
@@ -121,7 +120,9 @@ def _multicast(group: str, port: int) -> CheckResult:
         try:
             listener.bind(("", port))
         except OSError as error:
-            return _result(False, f"UDP port {port} cannot be bound: {error.strerror}", f"sudo ss -ulpn sport = :{port}")
+            return _result(
+                False, f"UDP port {port} cannot be bound: {error.strerror}", f"sudo ss -ulpn sport = :{port}"
+            )
         any_interface = socket.inet_aton(group) + socket.inet_aton("0.0.0.0")  # noqa: S104  # the system's choice
         try:
             listener.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, any_interface)
@@ -230,7 +231,11 @@ def recent_error_rate(config: Config, _: CapabilityBus | None) -> CheckResult:
     if failed:
         detail += f", most of them {rows[0][0]}"
     return _result(
-        failed / total < MAX_ERROR_RATE, detail, "hearthnet trace recent 20 --failed", traces=total, failed=failed
+        failed / total < MAX_ERROR_RATE,
+        detail,
+        "hearthnet trace recent 20 --failed",
+        traces=total,
+        failed=failed,
     )
 
 
@@ -261,5 +266,8 @@ ALL: Final[tuple[Callable[[Config, CapabilityBus | None], CheckResult], ...]] = 
     recent_error_rate,
 )
 
-for _check in ALL:
-    register(_check.__name__, _check)
+
+def register_all() -> None:
+    """Registers every check with the doctor, under its own name."""
+    for check in ALL:
+        register(check.__name__, check)

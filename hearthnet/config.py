@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 import tomllib
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -18,6 +16,7 @@ import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hearthnet.errors import ConfigError
+from hearthnet.files import replace_private
 
 __all__ = ["Config", "ObservabilityConfig", "default_config", "load", "resolve_paths", "save", "validate"]
 
@@ -162,7 +161,9 @@ def load(path: Path | None = None) -> Config:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(
-            "invalid_toml", message=f"{source} is not valid TOML: {error}", hint="fix that line, or delete the file"
+            "invalid_toml",
+            message=f"{source} is not valid TOML: {error}",
+            hint="fix that line, or delete the file",
         ) from error
     try:
         config = Config.model_validate(_expand(tree, ""))
@@ -211,7 +212,10 @@ def _invalid(error: ValidationError, source: Path) -> ConfigError:
         what, hint = f"{first['input']!r}: {first['msg'].lower()}", None
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return ConfigError(
-        "invalid_field", field=name, message=f"{source}: [{_section(name)}] {_key(name)}: {what}{more}", hint=hint
+        "invalid_field",
+        field=name,
+        message=f"{source}: [{_section(name)}] {_key(name)}: {what}{more}",
+        hint=hint,
     )
 
 
@@ -287,17 +291,5 @@ def save(config: Config, path: Path | None = None) -> Path:
     import tomli_w
 
     target = default_path() if path is None else path
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    text = tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".config-")  # mkstemp makes it 0600
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(target)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise
+    replace_private(target, tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)).encode())
     return target

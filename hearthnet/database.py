@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from hearthnet.errors import StoreError
+from hearthnet.files import make_private_dir
 
 __all__ = [
     "BUSY_TIMEOUT_S",
@@ -81,7 +82,7 @@ def open_database(path: Path, schema: Schema) -> sqlite3.Connection:
 
 def _create_private(path: Path) -> None:
     """Makes the file with mode 0600 before SQLite opens it: -wal and -shm take the database's mode."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_dir(path.parent)
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     except FileExistsError:
@@ -120,7 +121,8 @@ def migrate(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
     newest = int(files[-1].name[:4])
     if version > newest:
         raise StoreError(
-            f"{path} is of version {version}, this program knows {newest}", hint="install the newer hearthnet again"
+            f"{path} is of version {version}, this program knows {newest}",
+            hint="install the newer hearthnet again",
         )
     for file in files:
         number = int(file.name[:4])

@@ -98,9 +98,7 @@ class WireError(HearthNetError):
         asked_for: the caller asked for this very failure (the echo service), so it says nothing about health.
     """
 
-    def __init__(
-        self, code: str, message: str, *, retry_after_ms: int | None = None, asked_for: bool = False
-    ) -> None:
+    def __init__(self, code: str, message: str, *, retry_after_ms: int | None = None, asked_for: bool = False) -> None:
         if code not in HTTP_STATUS:
             raise ValueError(f"not a wire error code: {code!r}")
         super().__init__(message)

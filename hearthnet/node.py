@@ -159,6 +159,7 @@ async def open_node(config: Config) -> AsyncIterator[Node]:
     Raises:
         IdentityError: raised when the node was never initialised, or its key or manifest is unusable.
     """
+    checks.register_all()
     assert config.identity.keys_dir is not None
     keys = KeyPair.load(config.identity.keys_dir)
     manifest = read_manifest(_community_path(config, config.community.community_id or keys.node_id))

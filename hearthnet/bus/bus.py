@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from hearthnet.bus.capability import CapabilityDescriptor, Frames, Handler, RouteRequest, parse_version
 from hearthnet.bus.registry import Entry, Registry
@@ -84,7 +84,9 @@ class CapabilityBus:
             return await self._answer(request, partial(self._settle_span, made, monotonic(), request))
 
     async def _answer(
-        self, request: RouteRequest, settle: Callable[[Entry | None, BaseException | None], BaseException | None]
+        self,
+        request: RouteRequest,
+        settle: Callable[[Entry | None, BaseException | None], BaseException | None],
     ) -> dict[str, Any] | CallStream:
         """Runs the stages; `settle` is called once, here or at the end of the stream."""
         entry: Entry | None = None
@@ -144,8 +146,8 @@ class CapabilityBus:
                 async with asyncio.timeout(limit_s) as limit:
                     result = entry.handler(request)
                     if inspect.isawaitable(result):
-                        return cast("dict[str, Any] | Frames", await result)
-                    return cast("Frames", result)
+                        return await result
+                    return result
             except TimeoutError as error:
                 if not limit.expired():
                     raise
@@ -159,13 +161,18 @@ class CapabilityBus:
         """Ends the trace and counts the call; returns the error that the caller may see."""
         visible = self._visible(request, error)
         if error is not None:
-            trace.fail_with(visible if isinstance(error, WireError) else error)
+            trace.fail_with(error)
         trace.end()
         self._count(request, entry, trace.result or "ok", trace.duration_ms or 0.0, error)
         return visible
 
     def _settle_span(
-        self, made: Span, started: float, request: RouteRequest, entry: Entry | None, error: BaseException | None
+        self,
+        made: Span,
+        started: float,
+        request: RouteRequest,
+        entry: Entry | None,
+        error: BaseException | None,
     ) -> BaseException | None:
         visible = self._visible(request, error)
         result = "ok" if error is None else result_of(error)
@@ -184,7 +191,12 @@ class CapabilityBus:
         return WireError("internal_error", "the capability failed; the node's log has the cause")
 
     def _count(
-        self, request: RouteRequest, entry: Entry | None, result: str, duration_ms: float, error: BaseException | None
+        self,
+        request: RouteRequest,
+        entry: Entry | None,
+        result: str,
+        duration_ms: float,
+        error: BaseException | None,
     ) -> None:
         label = request.capability if request.capability in self.registry else _UNKNOWN
         metrics.requests_total.labels(label, result).inc()
@@ -229,5 +241,5 @@ class CapabilityBus:
 def _is_entrys_fault(error: BaseException) -> bool:
     """Tells whether an error counts against the entry: not what the caller did wrong, asked for, or gave up on."""
     if isinstance(error, WireError):
-        return not error.asked_for and (error.status >= 500 or error.code == "timeout")  # noqa: PLR2004
+        return not error.asked_for and (error.status >= 500 or error.code == "timeout")
     return isinstance(error, Exception)

@@ -26,9 +26,7 @@ from hearthnet.transport.signing import sign
 @click.option("--trace-id", help="The ULID to call under. Default: a fresh one.")
 @click.option("--timeout", "timeout_s", type=float, default=60.0, show_default=True, help="Seconds to wait.")
 @config_option
-def command(
-    config: Config, capability: str, body: str, stream: bool, trace_id: str | None, timeout_s: float
-) -> None:
+def command(config: Config, capability: str, body: str, stream: bool, trace_id: str | None, timeout_s: float) -> None:
     """Call a capability of the running node and print its answer.
 
     \b

@@ -15,7 +15,12 @@ from hearthnet.config import Config
 from hearthnet.errors import EXIT_ERROR, EXIT_USAGE
 from hearthnet.observability import doctor
 
-_MARKS: Final = {"pass": ("✔", "green"), "warn": ("!", "yellow"), "fail": ("✘", "red"), "skip": ("-", "bright_black")}
+_MARKS: Final = {
+    "pass": ("✔", "green"),
+    "warn": ("!", "yellow"),
+    "fail": ("✘", "red"),
+    "skip": ("-", "bright_black"),
+}
 _ASCII_MARKS: Final = {"✔": "ok", "✘": "X "}
 _REPORT_VERSION: Final = 1
 _NAME_CHARS: Final = max(len(check.__name__) for check in checks.ALL)
@@ -36,6 +41,7 @@ def command(config: Config, only: tuple[str, ...], listing: bool, as_json: bool)
 
     Exits with 0 when nothing failed, 1 when a check did, 2 when the doctor itself could not work.
     """
+    checks.register_all()
     if listing:
         _list(as_json=as_json)
         return
@@ -64,9 +70,7 @@ def _diagnose(config: Config, only: tuple[str, ...]) -> list[dict[str, Any]]:
 
 
 def _list(*, as_json: bool) -> None:
-    described = [
-        {"name": check.__name__, "verifies": (check.__doc__ or "").splitlines()[0]} for check in checks.ALL
-    ]
+    described = [{"name": check.__name__, "verifies": (check.__doc__ or "").splitlines()[0]} for check in checks.ALL]
     if as_json:
         print_json(described)
         return

@@ -17,7 +17,13 @@ from hearthnet.config import Config
 from hearthnet.constants import LEVELS
 from hearthnet.observability.logfile import log_paths
 
-_COLOURS: Final = {"debug": "bright_black", "info": "blue", "warning": "yellow", "error": "red", "critical": "red"}
+_COLOURS: Final = {
+    "debug": "bright_black",
+    "info": "blue",
+    "warning": "yellow",
+    "error": "red",
+    "critical": "red",
+}
 _SHOWN_APART: Final = frozenset({"ts", "level", "logger", "msg", "exc"})
 _POLL_S: Final = 0.2
 
@@ -33,7 +39,13 @@ Line = dict[str, Any]
 @config_option
 @json_option
 def command(
-    config: Config, lines: int, follow: bool, level: str, component: str | None, trace_id: str | None, as_json: bool
+    config: Config,
+    lines: int,
+    follow: bool,
+    level: str,
+    component: str | None,
+    trace_id: str | None,
+    as_json: bool,
 ) -> None:
     """Read the JSON log: the newest records, oldest of them first.
 
@@ -66,18 +78,14 @@ def _filter(level: str, component: str | None, trace_id: str | None) -> Callable
 
     def wanted(line: Line) -> bool:
         logger = str(line.get("logger", ""))
-        below = component is None or any(
-            logger == name or logger.startswith(f"{name}.") for name in accepted if name
-        )
+        below = component is None or any(logger == name or logger.startswith(f"{name}.") for name in accepted if name)
         known = trace_id is None or line.get("trace_id") == trace_id.upper()
         return below and known and line.get("level") in levels
 
     return wanted
 
 
-def _newest(
-    directory: Path, count: int, wanted: Callable[[Line], bool]
-) -> tuple[list[Line], tuple[Path, int] | None]:
+def _newest(directory: Path, count: int, wanted: Callable[[Line], bool]) -> tuple[list[Line], tuple[Path, int] | None]:
     """Returns the newest `count` matching records, and where the newest file was read up to."""
     found: list[Line] = []
     tail: tuple[Path, int] | None = None

@@ -99,4 +99,3 @@ def _report(message: str, hint: str | None, code: int) -> int:
     if hint:
         click.echo(f"hint: {hint}", err=True)
     return code
-

@@ -9,16 +9,19 @@ from hearthnet.cli.output import print_json
 from hearthnet.config import Config, default_path
 from hearthnet.observability.telemetry import DATABASE
 
+_NAMES = ("config", "keys", "communities", "blobs", "data", "telemetry", "logs")
+
 
 @click.command("paths")
+@click.argument("name", required=False, type=click.Choice(_NAMES))
 @config_option
 @json_option
-def command(config: Config, as_json: bool) -> None:
-    """Show where this node's files lie.
+def command(config: Config, name: str | None, as_json: bool) -> None:
+    """Show where this node's files lie; with NAME, that one path alone.
 
     \b
     Example: hearthnet paths
-             sqlite3 "$(hearthnet paths --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["telemetry"])')"
+             sqlite3 "$(hearthnet paths telemetry)" "SELECT * FROM recent LIMIT 5"
     """
     observability = config.observability
     assert observability.data_dir is not None
@@ -31,8 +34,10 @@ def command(config: Config, as_json: bool) -> None:
         "telemetry": observability.data_dir / DATABASE,
         "logs": observability.log_dir,
     }
-    if as_json:
-        print_json({name: str(path) for name, path in places.items()})
-        return
-    for name, path in places.items():
-        click.echo(f"{name:<12} {path}")
+    if name is not None:
+        click.echo(places[name])
+    elif as_json:
+        print_json({key: str(path) for key, path in places.items()})
+    else:
+        for key, path in places.items():
+            click.echo(f"{key:<12} {path}")

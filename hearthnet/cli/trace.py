@@ -132,7 +132,8 @@ def show(config: Config, trace_id: str, as_json: bool) -> None:
     visits = _visits(config, known)
     if not visits:
         raise HearthNetError(
-            f"no trace {known} in the ring", hint=f"its log records may be left: hearthnet log --trace {known}"
+            f"no trace {known} in the ring",
+            hint=f"its log records may be left: hearthnet log --trace {known}",
         )
     if as_json:
         print_json(visits)
@@ -208,7 +209,8 @@ def _bar(item: dict[str, Any], total_ms: float) -> str:
     scale = _BAR_CHARS / total_ms if total_ms > 0 else 0.0
     start = min(_BAR_CHARS - 1, int(item["offset_ms"] * scale))
     length = max(1, min(_BAR_CHARS - start, round(item["duration_ms"] * scale)))
-    return "·" * start + "█" * length + "·" * (_BAR_CHARS - start - length)
+    bar: str = "·" * start + "█" * length + "·" * (_BAR_CHARS - start - length)
+    return bar
 
 
 def _fields(extras: dict[str, Any]) -> str:

@@ -104,9 +104,7 @@ class EventLog:
     def _append(self, community_id: str, event_type: str, data: dict[str, Any], author: KeyPair) -> Event:
         lamport = self._tick(community_id)
         now = utc_now()
-        unsigned = Event(
-            str(ULID()), community_id, SCHEMA_VERSION, lamport, now, author.node_id, event_type, data
-        )
+        unsigned = Event(str(ULID()), community_id, SCHEMA_VERSION, lamport, now, author.node_id, event_type, data)
         signature = author.sign(unsigned.payload())
         self._connection.execute(
             f"INSERT INTO events ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # constant
@@ -142,9 +140,7 @@ class EventLog:
 
     def size(self, community_id: str) -> int:
         """Returns the number of events."""
-        row = self._connection.execute(
-            "SELECT count(*) FROM events WHERE community_id = ?", (community_id,)
-        ).fetchone()
+        row = self._connection.execute("SELECT count(*) FROM events WHERE community_id = ?", (community_id,)).fetchone()
         return int(row[0])
 
     def head(self, community_id: str) -> int:
@@ -171,4 +167,8 @@ class EventLog:
 
 
 def _from_row(row: tuple[Any, ...]) -> Event:
-    return Event(*row[:7], json.loads(row[7]), *row[8:])
+    event_id, community_id, schema_version, lamport, wall_clock, author, event_type, data, signature, received_at = row
+    return Event(
+        event_id, community_id, schema_version, lamport, wall_clock, author, event_type, json.loads(data), signature,
+        received_at,
+    )  # fmt: skip

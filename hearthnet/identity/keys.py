@@ -14,6 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from hearthnet.errors import IdentityError
+from hearthnet.files import make_private_dir
 from hearthnet.identity.canonical import canonical_json
 
 __all__ = ["PREFIX", "KeyPair", "decode", "encode", "is_node_id", "short_id", "verify"]
@@ -101,7 +102,7 @@ class KeyPair:
         Raises:
             IdentityError: raised when there is a key already: it is never overwritten.
         """
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_dir(directory)
         private = self._private.private_bytes_raw()
         for name, raw, mode in ((PRIVATE_FILE, private, 0o600), (PUBLIC_FILE, self.public_bytes, 0o644)):
             path = directory / name

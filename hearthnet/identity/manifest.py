@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal, Self
@@ -11,6 +10,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from hearthnet.errors import IdentityError
+from hearthnet.files import replace_private
 from hearthnet.identity.keys import KeyPair, is_node_id, verify
 
 __all__ = ["Manifest", "Member", "Policy", "Revocation", "community_dir", "read_manifest", "write_manifest"]
@@ -138,15 +138,8 @@ def community_dir(state_dir: Path, community_id: str) -> Path:
 
 def write_manifest(manifest: Manifest, directory: Path) -> Path:
     """Writes manifest.json, atomically and with mode 0600, and returns where."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = directory / MANIFEST_FILE
-    temporary = path.with_suffix(".tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(orjson.dumps(manifest.as_dict(), option=orjson.OPT_INDENT_2) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    replace_private(path, orjson.dumps(manifest.as_dict(), option=orjson.OPT_INDENT_2) + b"\n")
     return path
 
 
@@ -166,6 +159,7 @@ def read_manifest(directory: Path) -> Manifest:
     manifest = Manifest.parse(raw)
     if not manifest.is_valid():
         raise IdentityError(
-            f"{path} is not signed by its community's root key", hint="fetch it again from a member, or from a backup"
+            f"{path} is not signed by its community's root key",
+            hint="fetch it again from a member, or from a backup",
         )
     return manifest

@@ -79,9 +79,7 @@ def names() -> list[str]:
     return list(_checks)
 
 
-def run_one(
-    name: str, config: Config, bus: CapabilityBus | None = None, deadline_s: float = DEADLINE_S
-) -> CheckResult:
+def run_one(name: str, config: Config, bus: CapabilityBus | None = None, deadline_s: float = DEADLINE_S) -> CheckResult:
     """Runs one check.
 
     Raises:
@@ -145,6 +143,4 @@ def _guarded(name: str, check: Check, config: Config, bus: CapabilityBus | None)
 
 
 def _hung(name: str, deadline_s: float) -> CheckResult:
-    return CheckResult(
-        name, ok=False, detail=f"no answer within {deadline_s:g} s", duration_ms=deadline_s * 1_000
-    )
+    return CheckResult(name, ok=False, detail=f"no answer within {deadline_s:g} s", duration_ms=deadline_s * 1_000)

@@ -2,7 +2,8 @@
 
 Guarantees:
     - A line is one `os.write` to a file opened for appending, so lines of several threads and processes never mix.
-    - `write` takes no lock but to count a loss. The descriptor's number never changes: a new day's file is put under it by `dup2`.
+    - `write` takes no lock but to count a loss. The descriptor's number never changes: a new day's file is put
+      under it by `dup2`.
     - Nothing raises: a line that cannot be written is counted.
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from hearthnet.constants import LOG_RETENTION_DAYS
+from hearthnet.files import make_private_dir
 
 __all__ = ["DailyFile", "log_paths"]
 
@@ -86,7 +88,7 @@ class DailyFile:
         self._remove_expired(day)
 
     def _open(self, day: int) -> None:
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_dir(self.directory)
         path = self.directory / f"{_date(day).isoformat()}.log"
         fresh = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if self._fd < 0:

@@ -53,9 +53,19 @@ class LoggingConfig(Protocol):
 class Logger(logging.Logger):
     """A stdlib logger that keeps `extra` in one piece, so that no key in it can raise or overwrite a field."""
 
-    def makeRecord(  # noqa: N802, PLR0913  # the signature is the standard library's
-        self, name, level, fn, lno, msg, args, exc_info, func=None, extra=None, sinfo=None
-    ) -> logging.LogRecord:  # type: ignore[no-untyped-def]
+    def makeRecord(  # noqa: N802  # name and signature are the standard library's
+        self,
+        name: str,
+        level: int,
+        fn: str,
+        lno: int,
+        msg: object,
+        args: Any,
+        exc_info: Any,
+        func: str | None = None,
+        extra: Mapping[str, object] | None = None,
+        sinfo: str | None = None,
+    ) -> logging.LogRecord:
         """Returns the record; fields that clash with its attributes stay in `extras` alone."""
         record = logging.LogRecord(name, level, fn, lno, msg, args, exc_info, func, sinfo)
         record.extras = extra
@@ -104,7 +114,7 @@ class Shaped:
             head += b',"trace_id":"%b"' % self.trace_id.encode()
             if self.span_id is not None:
                 head += b',"span_id":"%b"' % self.span_id.encode()
-        if len(extras) > 2:  # noqa: PLR2004  # "{}"
+        if len(extras) > 2:  # "{}"
             head += b"," + extras[1:-1]
         if self.exc is not None:
             head += b',"exc":' + encode_value(self.exc)

@@ -22,7 +22,23 @@ if TYPE_CHECKING:
 __all__ = ["Instrument", "configure", "counter", "disabled", "exposition", "gauge", "histogram", "on_scrape"]
 
 # Milliseconds, from a cache hit to a long answer of a language model on a Raspberry Pi.
-DURATION_BUCKETS_MS: Final = (1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 120_000)
+DURATION_BUCKETS_MS: Final = (
+    1,
+    2.5,
+    5,
+    10,
+    25,
+    50,
+    100,
+    250,
+    500,
+    1_000,
+    2_500,
+    5_000,
+    10_000,
+    30_000,
+    120_000,
+)
 
 
 class MetricsConfig(Protocol):
@@ -59,9 +75,7 @@ class Child:
 class Instrument:
     """A named metric. Without labels it is its own only series."""
 
-    def __init__(
-        self, kind: str, name: str, doc: str, labels: Sequence[str], buckets: Sequence[float] | None
-    ) -> None:
+    def __init__(self, kind: str, name: str, doc: str, labels: Sequence[str], buckets: Sequence[float] | None) -> None:
         self.kind = kind
         self.name = name
         self.doc = doc
@@ -166,9 +180,7 @@ def gauge(name: str, doc: str, labels: Sequence[str] = ()) -> Instrument:
     return _declare("gauge", name, doc, labels)
 
 
-def histogram(
-    name: str, doc: str, labels: Sequence[str] = (), buckets: Sequence[float] | None = None
-) -> Instrument:
+def histogram(name: str, doc: str, labels: Sequence[str] = (), buckets: Sequence[float] | None = None) -> Instrument:
     """Returns the histogram of that name; `buckets` are upper bounds in its unit. See `counter`."""
     return _declare("histogram", name, doc, labels, buckets)
 
@@ -200,7 +212,7 @@ def _new_registry() -> CollectorRegistry:
     from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
 
     # A `_created` series beside each counter doubles the page and says nothing that the run's start does not.
-    disable_created_metrics()
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves it untyped
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     return registry
@@ -223,7 +235,7 @@ def exposition() -> tuple[bytes, str]:
         return b"# metrics are disabled\n", "text/plain; version=0.0.4; charset=utf-8"
     from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
-    for refresh in list(_on_scrape):
+    for refresh in _on_scrape:
         refresh()
     return generate_latest(_registry), CONTENT_TYPE_PLAIN_0_0_4
 
@@ -233,7 +245,10 @@ requests_total = counter(
     "hearthnet_requests_total", "Calls of capabilities, by how they ended.", ["capability", "result"]
 )
 request_duration_ms = histogram(
-    "hearthnet_request_duration_ms", "How long calls took, in milliseconds.", ["capability"], DURATION_BUCKETS_MS
+    "hearthnet_request_duration_ms",
+    "How long calls took, in milliseconds.",
+    ["capability"],
+    DURATION_BUCKETS_MS,
 )
 active_streams = gauge("hearthnet_active_streams", "Streams being answered now.", ["capability"])
 nodes_online = gauge("hearthnet_nodes_online", "Members seen within 90 s, this node included.", ["community"])
@@ -248,7 +263,9 @@ llm_tokens_generated_total = counter(
 )
 llm_concurrent = gauge("hearthnet_llm_concurrent", "Calls of a language model running now.", ["model"])
 capability_health_success_rate = gauge(
-    "hearthnet_capability_health_success_rate", "Share of the last 100 calls that succeeded.", ["capability", "node"]
+    "hearthnet_capability_health_success_rate",
+    "Share of the last 100 calls that succeeded.",
+    ["capability", "node"],
 )
 rate_limited_total = counter(
     "hearthnet_rate_limited_total", "Calls turned away for being too many.", ["capability", "reason"]

@@ -8,6 +8,7 @@ serves language models speaks of `tokens_in` and `max_tokens` all day.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Final
 
 __all__ = ["REDACTED", "is_secret"]
@@ -45,7 +46,7 @@ def _judge(name: str) -> bool:
     words = [word.lower() for word in _WORD.findall(name[:256])]
     if "".join(words).endswith(_SECRET_ENDINGS):
         return True
-    if not _SECRET_PAIRS.isdisjoint(zip(words, words[1:], strict=False)):
+    if not _SECRET_PAIRS.isdisjoint(pairwise(words)):
         return True
     found = _SECRET_WORDS.intersection(words)
     if found == {"token"}:

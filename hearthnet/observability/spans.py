@@ -12,7 +12,7 @@ from contextvars import Token
 from functools import wraps
 from time import monotonic_ns
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, cast
 
 import orjson
 
@@ -75,13 +75,14 @@ class Span:
 
     def __enter__(self) -> Self:
         self._outer = outer = current.get()
-        if outer is None or outer.trace.ended:  # type: ignore[attr-defined]  # tracing sets only its own scopes
+        trace = None if outer is None else cast("Trace", outer.trace)  # tracing sets only its own scopes
+        if outer is None or trace is None or trace.ended:
             self.id = ""  # an orphan: it measures, and is stored nowhere
             orphan_spans_total.inc()
         else:
             self.id = new_span_id()
             self.parent = outer.span_id
-            self.trace = trace = outer.trace  # type: ignore[assignment]  # as above
+            self.trace = trace
             trace.add_span(self)
             current.set(self)
         self._started_ns = monotonic_ns()
@@ -130,7 +131,7 @@ class Span:
                     async for item in function(*args, **kwargs):
                         yield item
 
-            return traced_generator  # type: ignore[return-value]
+            return traced_generator
 
         @wraps(function)
         def traced(*args: P.args, **kwargs: P.kwargs) -> R:

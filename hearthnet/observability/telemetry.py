@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from hearthnet import __version__
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.errors import StoreError
+from hearthnet.files import make_private_dir
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability import metrics, tracing
 from hearthnet.observability import recorder as recording
@@ -129,7 +130,7 @@ class Telemetry:
     def _take_lock(self, directory: Path) -> None:
         """Makes this the one process that writes the store in `directory`."""
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_dir(directory)
             path = directory / "telemetry.lock"
             self._lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

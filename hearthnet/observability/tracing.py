@@ -143,7 +143,7 @@ class Trace:
             trace.started_us, trace.started_ns, trace.duration_ms, trace.result, trace.error, trace.notable,
             trace._spans_json, extras,
         ) = record  # fmt: skip
-        trace.extras = orjson.loads(extras) if len(extras) > 2 else {}  # noqa: PLR2004  # "{}"
+        trace.extras = orjson.loads(extras) if len(extras) > 2 else {}  # "{}"
         trace.ended = True
         trace._spans = None
         trace._unseen = 0
@@ -251,7 +251,11 @@ class Trace:
         return b"[" + b",".join(kept) + b"]", extras
 
     def _log_done(self) -> None:
-        fields: dict[str, Any] = {"capability": self.capability, "result": self.result, "ms": self.duration_ms}
+        fields: dict[str, Any] = {
+            "capability": self.capability,
+            "result": self.result,
+            "ms": self.duration_ms,
+        }
         if self.error is not None:
             fields["error"] = self.error
         outside = swap(Root(self, None, started=False))

@@ -20,6 +20,7 @@ class NameSender:
         self._header = (SENDER.lower().encode(), node_id.encode())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -86,20 +86,20 @@ def verify_request(headers: Mapping[str, str], body: Any, manifest: Manifest, no
         envelope, signature = _read(headers, body)
         _check_fresh(envelope.timestamp, time.time() if now_s is None else now_s)
         if envelope.community != manifest.community_id:
-            raise _Refusal("community", "unauthorized", "this node belongs to another community")
+            raise _RefusedError("community", "unauthorized", "this node belongs to another community")
         if not verify(envelope.payload(), signature, envelope.sender):
-            raise _Refusal("wrong", "invalid_signature", "the signature does not match the request")
+            raise _RefusedError("wrong", "invalid_signature", "the signature does not match the request")
         if manifest.is_revoked(envelope.sender):
-            raise _Refusal("revoked", "revoked", "this node was removed from the community")
+            raise _RefusedError("revoked", "revoked", "this node was removed from the community")
         if manifest.level_of(envelope.sender) is None:
-            raise _Refusal("not_member", "unauthorized", "not a member of this community")
-    except _Refusal as refusal:
+            raise _RefusedError("not_member", "unauthorized", "not a member of this community")
+    except _RefusedError as refusal:
         metrics.signature_failures_total.labels(refusal.reason).inc()
         raise
     return envelope
 
 
-class _Refusal(WireError):
+class _RefusedError(WireError):
     def __init__(self, reason: str, code: str, message: str) -> None:
         super().__init__(code, message)
         self.reason = reason
@@ -109,10 +109,10 @@ def _read(headers: Mapping[str, str], body: Any) -> tuple[Envelope, str]:
     names = (CAPABILITY, VERSION, REQUEST_ID, SENDER, COMMUNITY, TIMESTAMP, SIGNATURE)
     missing = [name for name in names if not headers.get(name)]
     if missing:
-        raise _Refusal("missing", "invalid_signature", f"the request is not signed: no {missing[0]}")
+        raise _RefusedError("missing", "invalid_signature", f"the request is not signed: no {missing[0]}")
     capability, version, request_id, sender, community, timestamp, signature = (headers[name] for name in names)
     if max(len(headers[name]) for name in names) > _MAX_HEADER_CHARS or not is_node_id(sender):
-        raise _Refusal("malformed", "invalid_signature", "a signed header is malformed")
+        raise _RefusedError("malformed", "invalid_signature", "a signed header is malformed")
     return Envelope(capability, version, request_id, sender, community, timestamp, body), signature
 
 
@@ -122,9 +122,9 @@ def _check_fresh(timestamp: str, now_s: float) -> None:
             raise ValueError("not UTC")
         sent_s = datetime.fromisoformat(timestamp).timestamp()
     except ValueError as error:
-        raise _Refusal("malformed", "invalid_signature", f"{TIMESTAMP} is not RFC 3339 UTC with Z") from error
+        raise _RefusedError("malformed", "invalid_signature", f"{TIMESTAMP} is not RFC 3339 UTC with Z") from error
     if abs(now_s - sent_s) > PROTOCOL_TIMESTAMP_WINDOW_S:
-        raise _Refusal("expired", "expired", "the request is too old, or a clock is wrong")
+        raise _RefusedError("expired", "expired", "the request is too old, or a clock is wrong")
 
 
 def trace_id_of(request_id: str) -> str | None:

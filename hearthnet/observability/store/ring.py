@@ -24,9 +24,7 @@ class Ring:
         notable_share: the part of `size` that is reserved for notable rows; the rest is for ordinary ones.
     """
 
-    def __init__(
-        self, size: int, rows: Iterable[tuple[int, int]] = (), notable_share: float = NOTABLE_SHARE
-    ) -> None:
+    def __init__(self, size: int, rows: Iterable[tuple[int, int]] = (), notable_share: float = NOTABLE_SHARE) -> None:
         self.size = size
         self._ordinary_share = size - int(size * notable_share)
         self._ordinary: deque[int] = deque()

@@ -49,7 +49,7 @@ def trace_to_row(record: TraceRecord) -> tuple[Any, ...]:
 
 def trace_from_row(row: tuple[Any, ...]) -> TraceRecord:
     """Returns the record that a row of `TRACE_COLUMNS` tells of."""
-    return TraceRecord(*row[:-2], row[-2].encode(), row[-1].encode())
+    return TraceRecord._make((*row[:-2], row[-2].encode(), row[-1].encode()))
 
 
 def log_to_row(record: LogRecord) -> tuple[Any, ...]:
@@ -59,7 +59,7 @@ def log_to_row(record: LogRecord) -> tuple[Any, ...]:
 
 def log_from_row(row: tuple[Any, ...]) -> LogRecord:
     """Returns the record that a row of `LOG_COLUMNS` tells of."""
-    return LogRecord(*row[:-2], row[-2].encode(), row[-1])
+    return LogRecord._make((*row[:-2], row[-2].encode(), row[-1]))
 
 
 def now_us() -> int:

@@ -85,12 +85,11 @@ class Writer:
 
     async def _begin_run(self, run: Run) -> None:
         await self._db.execute(
-            "INSERT INTO runs (run_id, node_id, version, pid, boot_id, started_us) VALUES (?, ?, ?, ?, ?, ?)", run
+            "INSERT INTO runs (run_id, node_id, version, pid, boot_id, started_us) VALUES (?, ?, ?, ?, ?, ?)",
+            run,
         )
         # Ids of runs are ULIDs of one machine's clock; the oldest go by their rowid, the order of their start.
-        await self._db.execute(
-            "DELETE FROM runs WHERE rowid <= (SELECT max(rowid) FROM runs) - ?", (MAX_RUN_ROWS,)
-        )
+        await self._db.execute("DELETE FROM runs WHERE rowid <= (SELECT max(rowid) FROM runs) - ?", (MAX_RUN_ROWS,))
 
     async def flush(self) -> bool:
         """Commits all that is buffered; returns whether that succeeded."""
@@ -133,7 +132,12 @@ class Writer:
         await db.execute("COMMIT")
 
     async def _put(
-        self, ring: Ring, records: list[Record], to_row: Callable[[Record], tuple[Any, ...]], insert: str, delete: str
+        self,
+        ring: Ring,
+        records: list[Record],
+        to_row: Callable[[Record], tuple[Any, ...]],
+        insert: str,
+        delete: str,
     ) -> None:
         evicted = set(ring.shrink())
         for record in records:
@@ -175,7 +179,8 @@ class Writer:
         try:
             if await self.flush():
                 await self._db.execute(
-                    "UPDATE runs SET ended_us = ?, end_reason = ? WHERE run_id = ?", (rows.now_us(), CLEAN, run_id)
+                    "UPDATE runs SET ended_us = ?, end_reason = ? WHERE run_id = ?",
+                    (rows.now_us(), CLEAN, run_id),
                 )
                 await self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
