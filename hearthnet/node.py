@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hearthnet import __version__
+from hearthnet import __version__, checks
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.config import Config
 from hearthnet.errors import WireError
