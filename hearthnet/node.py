@@ -22,7 +22,8 @@ from hearthnet.identity.manifest import MANIFEST_FILE, Manifest, community_dir, 
 from hearthnet.observability import doctor, get_logger, metrics, telemetry
 from hearthnet.observability.telemetry import DATABASE, Telemetry
 from hearthnet.services import echo
-from hearthnet.transport.app import Services, build_app
+from hearthnet.transport.app import build_app
+from hearthnet.transport.routes import Services
 from hearthnet.transport.server import Server
 
 __all__ = ["Node", "initialise", "open_node"]

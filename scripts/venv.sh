@@ -1,9 +1,9 @@
 # Sourced by the other scripts: makes .venv beside them, once for each state of pyproject.toml, and activates it.
-# Usage: . scripts/venv.sh EXTRAS
+# Usage: extras=dev; . scripts/venv.sh   (a shell need not pass arguments to a sourced file)
 set -eu
 cd "$(dirname "$0")/.."
 venv="${HEARTHNET_VENV:-.venv}"
-stamp="$venv/.installed-${1:-plain}"
+stamp="$venv/.installed-${extras:-plain}"
 if [ ! -x "$venv/bin/python" ]; then
     "${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
         echo "error: Python 3.11 or newer is needed (set PYTHON=/path/to/python3)" >&2
@@ -16,8 +16,8 @@ if [ ! -x "$venv/bin/python" ]; then
     }
 fi
 if [ ! -f "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
-    echo "installing hearthnet${1:+[$1]} into $venv" >&2
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -e ".${1:+[$1]}" >&2
+    echo "installing hearthnet${extras:+[$extras]} into $venv" >&2
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -e ".${extras:+[$extras]}" >&2
     touch "$stamp"
 fi
 PATH="$PWD/$venv/bin:$PATH"

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import logging
+import socket
+import threading
+import time
+from contextlib import suppress
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
@@ -52,3 +58,58 @@ def config(home):
     base = default_config()
     quiet = base.emergency.model_copy(update={"probe_targets": ()})
     return resolve_paths(base.model_copy(update={"emergency": quiet}))
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port of loopback that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def taken_port():
+    """A TCP port of loopback that a program, which speaks no HTTP, listens on."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        answering = threading.Thread(target=_hang_up, args=(holder,), daemon=True)
+        answering.start()
+        yield holder.getsockname()[1]
+        holder.shutdown(socket.SHUT_RDWR)
+    answering.join()
+
+
+def _hang_up(holder: socket.socket) -> None:
+    with suppress(OSError):
+        while True:
+            holder.accept()[0].close()
+
+
+@pytest.fixture
+def http_date_server():
+    """Starts HTTP servers whose Date is off by so many seconds; returns their `host:port`."""
+    servers = []
+
+    def start(offset_s: float) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def date_time_string(self, timestamp=None):
+                return formatdate(time.time() + offset_s, usegmt=True)
+
+            def do_HEAD(self):
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *args):
+                """Stays quiet."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

@@ -76,6 +76,7 @@ class Telemetry:
         self._wake_pending = False
         self._stop_refreshing: Callable[[], None] = lambda: None
         self._is_open = False
+        self._pid = os.getpid()
 
     # --- opening and closing
 
@@ -160,7 +161,7 @@ class Telemetry:
 
     def close(self) -> None:
         """Commits the rest and marks the run clean, within 2 s; what is recorded later stays in memory. Idempotent."""
-        if not self._is_open:
+        if not self._is_open or os.getpid() != self._pid:  # a forked child has nothing of it to close
             return
         self._is_open = False
         atexit.unregister(self.close)

@@ -17,6 +17,7 @@ goes to the JSON log. A span still open at that moment is stored with the status
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -357,6 +358,10 @@ def read_from(source: Callable[[int], list[TraceRecord]] | None) -> None:
     """Makes `get_recent` read from a store; None: from memory."""
     global _recent
     _recent = source or _recent_in_memory
+
+
+# A forked child has no store: its parent's connection must not be used, nor its parent's traces be taken for its own.
+os.register_at_fork(after_in_child=lambda: read_from(None))
 
 
 def result_of(error: BaseException) -> str:

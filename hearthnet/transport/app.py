@@ -2,45 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from hearthnet import __version__
-from hearthnet.bus.bus import CapabilityBus
 from hearthnet.errors import WireError
-from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import get_logger
-from hearthnet.observability.telemetry import Telemetry
 from hearthnet.transport.middleware import NameSender
+from hearthnet.transport.routes import Services, calls, operations, telemetry
 
-__all__ = ["Services", "build_app"]
+__all__ = ["build_app"]
 
 log = get_logger(__name__)
 
 _CODES = {400: "bad_request", 404: "not_found", 405: "bad_request", 413: "bad_request", 422: "bad_request"}
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What the routes need of the node. `status` and `doctor` may take milliseconds to seconds."""
-
-    bus: CapabilityBus
-    telemetry: Telemetry
-    manifest: Callable[[], Manifest]
-    status: Callable[[], dict[str, Any]]
-    doctor: Callable[[list[str]], list[dict[str, Any]]]
-
-
 def build_app(services: Services) -> FastAPI:
     """Returns the application."""
-    from hearthnet.transport.routes import calls, operations, telemetry
-
     app = FastAPI(title="HearthNet node", version=__version__, docs_url=None, redoc_url=None)
     app.state.services = services
     app.include_router(calls)

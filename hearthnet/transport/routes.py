@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
@@ -10,6 +12,7 @@ import orjson
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 
+from hearthnet.bus.bus import CapabilityBus
 from hearthnet.bus.capability import RouteRequest, is_capability_name, parse_version
 from hearthnet.constants import TRACE_RING_BUFFER
 from hearthnet.errors import WireError
@@ -17,16 +20,27 @@ from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import metrics
 from hearthnet.observability.ids import is_trace_id, new_trace_id
 from hearthnet.observability.store.reader import TraceFilter
-from hearthnet.transport.app import Services
+from hearthnet.observability.telemetry import Telemetry
 from hearthnet.transport.models import CheckOut, ErrorOut, LiveOut, ReadyOut, StatusOut, TraceOut
 from hearthnet.transport.signing import REQUEST_ID, trace_id_of, verify_request
 from hearthnet.transport.streaming import EventStream
 
-__all__ = ["calls", "operations", "telemetry"]
+__all__ = ["Services", "calls", "operations", "telemetry"]
 
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": ErrorOut} for status in (400, 401, 403, 404, 408, 410, 429, 500, 503)
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the routes need of the node. `status` and `doctor` may take milliseconds to seconds."""
+
+    bus: CapabilityBus
+    telemetry: Telemetry
+    manifest: Callable[[], Manifest]
+    status: Callable[[], dict[str, Any]]
+    doctor: Callable[[list[str]], list[dict[str, Any]]]
 
 
 def services_of(request: Request) -> Services:

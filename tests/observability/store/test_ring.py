@@ -1,0 +1,71 @@
+"""The rule of the ring, against a model that is as slow and plain as the rule itself."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hearthnet.observability.store.ring import Ring
+
+SIZE, NOTABLE_SHARE, ORDINARY_SHARE = 10, 2, 8
+
+
+def model(rows, seq, notable):
+    """The rule in words: when full, a new row replaces the oldest of the class that is over its share."""
+    rows = [*rows, (seq, notable)]
+    if len(rows) <= SIZE:
+        return rows, None
+    ordinary = [row for row in rows if not row[1]]
+    over = ordinary if len(ordinary) > ORDINARY_SHARE else [row for row in rows if row[1]]
+    return [row for row in rows if row != over[0]], over[0][0]
+
+
+@given(st.lists(st.booleans(), max_size=80))
+def test_ring_follows_the_rule(arrivals):
+    """For any order of arrivals the ring evicts just the rows that the rule names."""
+    ring, rows = Ring(SIZE), []
+    for seq, notable in enumerate(arrivals):
+        rows, expected = model(rows, seq, int(notable))
+        assert ring.admit(seq, int(notable)) == expected
+        assert len(ring) == len(rows) <= SIZE
+
+
+@given(st.lists(st.booleans(), min_size=30, max_size=80))
+def test_newest_of_either_class_are_safe(arrivals):
+    """The newest two of a class are never pushed out by the other, whatever arrives."""
+    ring, alive = Ring(SIZE), {}
+    for seq, notable in enumerate(arrivals):
+        alive[seq] = notable
+        alive.pop(ring.admit(seq, int(notable)), None)
+        for kind in (True, False):
+            newest = [number for number, is_notable in enumerate(arrivals[: seq + 1]) if is_notable is kind][-2:]
+            assert all(number in alive for number in newest)
+
+
+def test_one_class_alone_keeps_the_newest():
+    """Successes alone, or failures alone, use the whole ring."""
+    for notable in (0, 1):
+        ring = Ring(SIZE)
+        evicted = [ring.admit(seq, notable) for seq in range(25)]
+        assert evicted == [None] * 10 + list(range(15))
+
+
+def test_flood_of_successes_keeps_the_failures():
+    """Two failures survive any number of successes; a third, beyond the share, goes first."""
+    ring = Ring(SIZE)
+    evicted = [ring.admit(seq, 1) for seq in range(3)] + [ring.admit(seq, 0) for seq in range(3, 1_000)]
+
+    assert {0, 1, 2} & set(evicted) == {0}
+
+
+def test_ring_that_shrank_gives_up_what_is_too_much():
+    """Rows of a table larger than the ring go until it fits, by the same rule."""
+    rows = [(seq, int(seq % 2)) for seq in range(20)]
+    ring = Ring(SIZE, rows)
+
+    gone = ring.shrink()
+
+    assert len(ring) == SIZE
+    # Two ordinary rows are over their share of eight; then the notable are over theirs.
+    assert gone == [0, 2, 1, 3, 5, 7, 9, 11, 13, 15]
+    assert ring.shrink() == []

@@ -1,0 +1,80 @@
+"""Record to row and back."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hearthnet.database import TELEMETRY, open_database
+from hearthnet.observability.record import LogRecord, TraceRecord, encode, safe_text
+from hearthnet.observability.store import rows
+
+text = st.text(max_size=50).map(safe_text)
+maybe = st.none() | text
+integer = st.integers(-(2**63), 2**63 - 1)
+extras = st.dictionaries(st.text(max_size=5), st.text(max_size=20), max_size=4).map(encode)
+
+traces = st.builds(
+    TraceRecord, integer, text, text, maybe, text, maybe, integer, integer,
+    st.floats(0, 1e9), text, maybe, st.sampled_from([0, 1]), st.just(b"[]"), extras,
+)  # fmt: skip
+logs = st.builds(
+    LogRecord, integer, text, integer, text, text, text, maybe, maybe, st.sampled_from([0, 1]), integer, extras, maybe
+)
+
+
+def stored(tmp_path_factory, insert: str, row: tuple, select: str) -> tuple:
+    """What SQLite gives back for a row."""
+    with_path = tmp_path_factory.mktemp("rows") / "telemetry.db"
+    connection = open_database(with_path, TELEMETRY)
+    try:
+        connection.execute(insert, row)
+        return connection.execute(select).fetchone()
+    finally:
+        connection.close()
+
+
+@given(traces)
+def test_trace_survives_its_row(record):
+    """A trace record is the same after its row."""
+    assert rows.trace_from_row(rows.trace_to_row(record)) == record
+
+
+@given(logs)
+def test_log_record_survives_its_row(record):
+    """A log record is the same after its row."""
+    assert rows.log_from_row(rows.log_to_row(record)) == record
+
+
+def test_trace_survives_the_database(tmp_path_factory):
+    """A trace with every kind of character comes back from SQLite as it was."""
+    record = TraceRecord(
+        7, "run", "id", None, "a.b", "1.0", 1, 2, 3.5, "ok", safe_text("\x00\ud800ü\n"), 1, b'[{"id":"x"}]',
+        encode({"k": "\u2028🜨"}),
+    )  # fmt: skip
+
+    row = stored(
+        tmp_path_factory, rows.INSERT_TRACE, rows.trace_to_row(record), f"SELECT {rows.TRACE_COLUMNS} FROM traces"
+    )
+
+    assert rows.trace_from_row(row) == record
+
+
+def test_log_record_survives_the_database(tmp_path_factory):
+    """A log record comes back from SQLite as it was."""
+    record = LogRecord(7, "run", 1, "info", "l", safe_text("\x00\ud800ü\n"), None, "s", 0, 2, b"{}", None)
+
+    row = stored(tmp_path_factory, rows.INSERT_LOG, rows.log_to_row(record), f"SELECT {rows.LOG_COLUMNS} FROM logs")
+
+    assert rows.log_from_row(row) == record
+
+
+def test_rows_are_strict(tmp_path_factory):
+    """A value of the wrong type is refused by the schema, not stored."""
+    record = LogRecord(7, "run", "no time", "info", "l", "m", None, None, 0, 0, b"{}", None)
+
+    with pytest.raises(sqlite3.IntegrityError, match="ts_us"):
+        stored(tmp_path_factory, rows.INSERT_LOG, rows.log_to_row(record), "SELECT 1")

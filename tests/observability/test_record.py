@@ -1,0 +1,145 @@
+"""Any value becomes bounded JSON, and no value raises."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import enum
+import pathlib
+import uuid
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hearthnet.constants import MAX_KEYS, MAX_STRING_BYTES
+from hearthnet.observability.record import encode, encode_value, fit, safe_text
+
+
+class Raising:
+    """A value that cannot be shown."""
+
+    def __str__(self):
+        raise RuntimeError("no")
+
+
+class Colour(enum.Enum):
+    """An enumeration."""
+
+    RED = 1
+
+
+def cyclic():
+    """A dictionary that holds itself."""
+    loop: dict = {}
+    loop["self"] = loop
+    return loop
+
+
+HOSTILE = {
+    "cyclic": cyclic(),
+    "deep": [[[[[[[[[[1]]]]]]]]]],
+    "nan": float("nan"),
+    "infinity": float("inf"),
+    "huge integer": 10**5_000,
+    "negative huge integer": -(2**80),
+    "surrogate": "\ud800",
+    "raising": Raising(),
+    "bytes": b"\x00\xff",
+    "datetime": dt.datetime(2026, 1, 2, tzinfo=dt.UTC),
+    "decimal": decimal.Decimal("1.5"),
+    "uuid": uuid.UUID(int=1),
+    "enum": Colour.RED,
+    "path": pathlib.Path("/tmp"),
+    "set": {1, 2},
+    "tuple keys": {(1, 2): 3, None: 4, Raising(): 5},
+    "long string": "x" * 10_000_000,
+    "long wide string": "🜨" * 1_000_000,
+    "many keys": {f"k{number}": number for number in range(10_000)},
+    "generator": (number for number in range(3)),
+    "control characters": "a\x00b\x1b[31m\nc\u2028",
+}
+
+
+@pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_values_become_valid_json(value):
+    """Whatever a caller hands in, the result is one bounded JSON object that can be read again."""
+    encoded = encode({"value": value, "plain": 1})
+
+    assert orjson.loads(encoded)["plain"] == 1
+    assert len(encoded) < (MAX_KEYS + 2) * (MAX_STRING_BYTES + 200)
+    assert all(byte >= 0x20 for byte in encoded)
+
+
+json_like = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(max_size=20),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text() | st.integers(), inner, max_size=5),
+    max_leaves=30,
+)
+
+
+@given(st.dictionaries(st.text(), json_like, max_size=10))
+def test_any_extras_become_one_object(extras):
+    """Any mapping becomes one line of JSON that names its keys."""
+    encoded = encode(extras)
+
+    assert isinstance(orjson.loads(encoded), dict)
+    assert b"\n" not in encoded
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b", "c"]), st.integers(-(2**53), 2**53) | st.booleans() | st.none()))
+def test_plain_extras_come_back_as_they_were(extras):
+    """Scalars survive unchanged."""
+    assert orjson.loads(encode(extras)) == extras
+
+
+@pytest.mark.parametrize("extras", [{"password": "hunter2"}, {"a": {"b": [{"api_key": "hunter2"}]}}])
+def test_secrets_do_not_get_through_at_any_depth(extras):
+    """The value under a secret's name is replaced, nested ones too."""
+    encoded = encode(extras)
+
+    assert b"hunter2" not in encoded
+    assert b"[redacted]" in encoded
+
+
+def test_string_is_cut_within_its_bytes():
+    """A string is cut at 2 KiB of UTF-8, never inside a character, and says so."""
+    value = orjson.loads(encode({"text": "ü" * 5_000}))["text"]
+
+    assert len(value.encode()) <= MAX_STRING_BYTES
+    assert value.startswith("üüü")
+    assert value.endswith("…[cut]")
+
+
+def test_mapping_that_raises_is_named():
+    """A mapping that cannot be read leaves its type behind."""
+
+    class Broken(dict):
+        def items(self):
+            raise OSError("gone")
+
+    assert orjson.loads(encode(Broken(a=1))) == {"unencodable": "Broken: OSError"}
+
+
+@given(st.text(max_size=300), st.integers(min_value=16, max_value=100))
+def test_safe_text_fits(text, limit):
+    """Text is at most its limit in bytes and is valid UTF-8."""
+    assert len(safe_text(text, limit).encode("utf-8")) <= limit
+
+
+@given(st.dictionaries(st.text(max_size=20), st.text(max_size=200), max_size=20), st.integers(64, 2_000))
+def test_fit_keeps_an_object_within_its_limit(extras, limit):
+    """An object that is too large loses its largest values first and stays an object."""
+    encoded = encode(extras)
+
+    shorter = fit(encoded, limit)
+
+    assert len(shorter) <= max(limit, 0)
+    assert isinstance(orjson.loads(shorter), dict)
+
+
+@given(st.text())
+def test_a_value_alone_is_json(text):
+    """A message is encoded whatever is in it."""
+    assert isinstance(orjson.loads(encode_value(text)), str)

@@ -1,0 +1,365 @@
+"""The store end to end, in process: opened, written from its thread, read, closed, opened again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+import time
+
+import orjson
+import pytest
+
+from hearthnet.constants import TRACE_RING_BUFFER
+from hearthnet.observability import get_logger, metrics, telemetry, trace
+from hearthnet.observability import recorder as recording
+from hearthnet.observability.store.reader import TraceFilter
+from hearthnet.observability.telemetry import DATABASE
+
+
+def query(observability, sql, *values):
+    """What another process would read."""
+    connection = sqlite3.connect(f"file:{observability.data_dir / DATABASE}?mode=ro", uri=True)
+    try:
+        return connection.execute(sql, values).fetchall()
+    finally:
+        connection.close()
+
+
+def record(count, capability="a.b", fail=None):
+    """Records so many traces."""
+    for _ in range(count):
+        started = trace.new_trace(capability)
+        if fail:
+            started.fail(fail)
+        trace.detach()
+
+
+def test_traces_and_logs_are_in_sql(observability):
+    """What was recorded is there for plain SQL, after a flush and after closing."""
+    with telemetry.open(observability, node_id="ed25519:me") as t:
+        with trace.new_trace("llm.chat@1.0") as started, trace.span("generate", model="tiny"):
+            get_logger("hearthnet.test").warning("careful", extra={"n": 1})
+        assert t.flush()
+        assert query(observability, "SELECT trace_id, capability, version, result FROM traces") == [
+            (started.trace_id, "llm.chat", "1.0", "ok")
+        ]
+
+    ((msg, level, trace_id, span_id, extras),) = query(
+        observability, "SELECT msg, level, trace_id, span_id, extras FROM logs"
+    )
+    ((name, span, span_extras),) = query(observability, "SELECT name, id, extras FROM spans")
+    assert (msg, level, trace_id, span_id) == ("careful", "warning", started.trace_id, span)
+    assert orjson.loads(extras) == {"n": 1}
+    assert (name, orjson.loads(span_extras)) == ("generate", {"model": "tiny"})
+    ((run_id, node_id, pid, reason),) = query(observability, "SELECT run_id, node_id, pid, end_reason FROM runs")
+    assert (run_id, node_id, pid, reason) == (t.run_id, "ed25519:me", os.getpid(), "clean")
+
+
+async def test_async_with_serves_too(observability):
+    """`async with` opens and closes without blocking the loop that it is used on."""
+    ticks = 0
+
+    async def tick():
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0)
+
+    ticking = asyncio.create_task(tick())
+    async with telemetry.open(observability):
+        record(3)
+    ticking.cancel()
+
+    assert ticks > 3
+    assert query(observability, "SELECT count(*) FROM traces") == [(3,)]
+
+
+def test_get_recent_sees_what_is_not_committed(observability):
+    """The newest trace is in `get_recent` at once, long before the next commit."""
+    slow = observability.model_copy(update={"flush_interval_s": 60.0})
+    with telemetry.open(slow):
+        record(3, "first.three")
+        record(2, "last.two")
+
+        assert [item.capability for item in trace.get_recent(3)] == ["last.two", "last.two", "first.three"]
+        assert query(slow, "SELECT count(*) FROM traces") == [(0,)]
+    assert query(slow, "SELECT count(*) FROM traces") == [(5,)]
+
+
+def test_failure_is_committed_at_once(observability):
+    """A notable trace does not wait for the interval."""
+    slow = observability.model_copy(update={"flush_interval_s": 60.0})
+    with telemetry.open(slow):
+        record(1, fail="internal_error")
+        ends_at = time.monotonic() + 10
+        while query(slow, "SELECT count(*) FROM traces") == [(0,)]:
+            assert time.monotonic() < ends_at
+
+
+def test_get_recent_is_complete_while_the_writer_commits(observability):
+    """Under load every reading is gapless and without doubles: pending and committed join at every moment."""
+    stop = threading.Event()
+    seen: list[list[int]] = []
+    with telemetry.open(observability):
+
+        def read():
+            while not stop.is_set():
+                seen.append([item.seq for item in trace.get_recent(200)])
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        record(3_000)
+        stop.set()
+        reader.join()
+
+    assert len(seen) > 5
+    for numbers in seen:
+        assert len(set(numbers)) == len(numbers)
+        assert numbers == sorted(numbers, reverse=True)
+        if numbers:
+            assert len(numbers) == min(200, numbers[0] - min(numbers) + 1)
+
+
+def test_everything_is_there_after_a_restart(observability):
+    """A second life goes on where the first ended: rows stay, `seq` rises on, each life is a run."""
+    with telemetry.open(observability):
+        record(5)
+        first = [item.trace_id for item in trace.get_recent()]
+    with telemetry.open(observability):
+        assert [item.trace_id for item in trace.get_recent()] == first
+        record(1, "second.life")
+        newest = trace.get_recent(1)[0]
+        assert newest.seq > max(item.seq for item in trace.get_recent()[1:])
+
+    assert query(observability, "SELECT count(*), count(DISTINCT seq) FROM traces") == [(6, 6)]
+    assert query(observability, "SELECT count(DISTINCT run_id) FROM traces") == [(2,)]
+    assert query(observability, "SELECT count(*) FROM runs WHERE end_reason = 'clean'") == [(2,)]
+
+
+def test_ring_keeps_the_newest_and_the_file_is_flat(observability):
+    """Of 25,000 traces the newest 10,000 are left, and a full ring's file does not grow."""
+    sizes = []
+    with telemetry.open(observability) as t:
+        for _ in range(50):
+            record(500)
+            assert t.flush()
+            sizes.append(query(observability, "SELECT page_count FROM pragma_page_count()")[0][0])
+        newest = [item.trace_id for item in trace.get_recent(TRACE_RING_BUFFER)]
+
+    assert query(observability, "SELECT count(*) FROM traces") == [(TRACE_RING_BUFFER,)]
+    assert [row[0] for row in query(observability, "SELECT trace_id FROM traces ORDER BY seq DESC")] == newest
+    full = sizes[21:]
+    assert max(full) <= min(full) * 1.03
+
+
+def test_flood_of_successes_leaves_the_failures(observability):
+    """Ten failures before 15,000 successes are still there."""
+    with telemetry.open(observability) as t:
+        record(10, "bad.one", fail="internal_error")
+        for _ in range(15):
+            record(1_000)
+            assert t.flush()
+
+    assert query(observability, "SELECT count(*) FROM errors WHERE kind = 'trace'") == [(10,)]
+    assert query(observability, "SELECT count(*) FROM traces") == [(TRACE_RING_BUFFER,)]
+
+
+def test_filters_agree_on_pending_and_committed(observability):
+    """A filter finds the same among committed and pending traces."""
+    slow = observability.model_copy(update={"flush_interval_s": 60.0})
+    with telemetry.open(slow) as t:
+        for committed in (True, False):
+            record(2, "good.one")
+            record(1, "bad.one", fail="timeout")
+            if committed:
+                assert t.flush()
+        wanted = {
+            TraceFilter(capability="good.one"): 4,
+            TraceFilter(result="timeout"): 2,
+            TraceFilter(result="failed"): 2,
+            TraceFilter(result="ok", capability="bad.one"): 0,
+            TraceFilter(min_ms=60_000): 0,
+            TraceFilter(since_us=0): 6,
+            TraceFilter(since_us=2**62): 0,
+            TraceFilter(trace_id=trace.get_recent(1)[0].trace_id): 1,
+        }
+        assert {key: len(t.find(100, key)) for key in wanted} == wanted
+
+
+def test_overflow_is_counted_and_visible(observability, monkeypatch):
+    """Records pushed out of a full buffer leave a row in `gaps`, a line in `timeline` and a count in the metrics."""
+    monkeypatch.setattr(recording, "STORE_TRACES", 100)
+    slow = observability.model_copy(update={"flush_interval_s": 60.0})
+    with telemetry.open(slow) as t:
+        gate = threading.Event()
+        # The telemetry thread's loop is held, as by a disk that does not answer.
+        t._loop.call_soon_threadsafe(gate.wait)
+        record(250)
+        gate.set()
+        assert t.flush()
+        assert b'hearthnet_telemetry_dropped_total{reason="buffer_full"} 150.0' in metrics.exposition()[0]
+
+    assert query(slow, "SELECT kind, reason, count FROM gaps") == [("trace", "buffer_full", 150)]
+    assert query(slow, "SELECT text FROM timeline WHERE kind = 'gap'") == [("150 lost",)]
+    assert query(slow, "SELECT count(*) FROM traces") == [(100,)]
+
+
+def test_lock_of_another_process_loses_nothing(observability):
+    """While somebody else holds the write lock the records wait, and are committed after it."""
+    with telemetry.open(observability) as t:
+        other = sqlite3.connect(observability.data_dir / DATABASE, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        record(20)
+        assert not t.flush(timeout_s=0.6)
+        assert len(trace.get_recent()) == 20
+        other.execute("ROLLBACK")
+        other.close()
+        assert t.flush()
+
+    assert query(observability, "SELECT count(*), count(DISTINCT trace_id) FROM traces") == [(20, 20)]
+    messages = [row[0] for row in query(observability, "SELECT msg FROM logs ORDER BY seq")]
+    assert messages == ["telemetry cannot be written", "telemetry is written again"]
+
+
+def test_commit_goes_on_while_the_loop_is_blocked(observability):
+    """A program that blocks its own event loop does not keep its records from being committed."""
+
+    async def program():
+        async with telemetry.open(observability):
+            record(5, fail="internal_error")
+            ends_at = time.monotonic() + 10
+            while query(observability, "SELECT count(*) FROM traces") != [(5,)]:  # never yields to the loop
+                assert time.monotonic() < ends_at
+
+    asyncio.run(program())
+
+
+def test_second_process_is_told_and_records_in_memory(observability):
+    """One process writes a store; a second opens, says why it has none, and answers from memory."""
+    script = f"""
+from pathlib import Path
+from hearthnet.config import ObservabilityConfig
+from hearthnet.observability import telemetry, trace
+config = ObservabilityConfig(data_dir=Path({str(observability.data_dir)!r}), log_dir=None)
+with telemetry.open(config) as t:
+    with trace.new_trace("a.b"):
+        pass
+    print(t.error, len(trace.get_recent()))
+"""
+    with telemetry.open(observability):
+        record(1)
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert "another process writes the telemetry" in done.stdout
+    assert done.stdout.strip().endswith(" 1")
+    assert query(observability, "SELECT count(*) FROM traces") == [(1,)]
+
+
+@pytest.mark.parametrize("content", [b"this is no database, " * 100, b"\0" * 8192])
+def test_store_that_cannot_be_opened_leaves_memory(observability, content):
+    """A file that is no database of ours is left alone; the program runs and records in memory."""
+    observability.data_dir.mkdir(parents=True)
+    (observability.data_dir / DATABASE).write_bytes(content)
+    with telemetry.open(observability) as t:
+        record(2)
+        assert t.error
+        assert len(trace.get_recent()) == 2
+
+    assert (observability.data_dir / DATABASE).read_bytes() == content
+
+
+def test_directory_that_cannot_be_made_leaves_memory(observability, tmp_path):
+    """Where the data folder cannot be, the program runs and records in memory."""
+    (tmp_path / "file").write_text("")
+    with telemetry.open(observability.model_copy(update={"data_dir": tmp_path / "file" / "data"})) as t:
+        record(1)
+        assert "cannot be written" in t.error
+        assert len(trace.get_recent()) == 1
+
+
+def test_program_that_never_closes_loses_nothing(observability):
+    """A program that ends without closing, or with an exception, still commits all and ends by itself."""
+    script = f"""
+from pathlib import Path
+from hearthnet.config import ObservabilityConfig
+from hearthnet.observability import telemetry, trace
+config = ObservabilityConfig(data_dir=Path({str(observability.data_dir)!r}), log_dir=None, flush_interval_s=60)
+t = telemetry.open(config)
+t.start()
+for _ in range(100):
+    with trace.new_trace("a.b"):
+        pass
+raise RuntimeError("the end")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+
+    assert done.returncode == 1
+    assert "the end" in done.stderr
+    assert query(observability, "SELECT count(*) FROM traces") == [(100,)]
+    assert query(observability, "SELECT end_reason FROM runs") == [("clean",)]
+
+
+def test_files_are_private_under_any_umask(observability):
+    """Database, WAL, shared memory and lock have mode 0600, their folder 0700."""
+    previous = os.umask(0o002)
+    try:
+        with telemetry.open(observability):
+            record(1)
+            trace.get_recent()
+            modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in observability.data_dir.iterdir()}
+    finally:
+        os.umask(previous)
+
+    assert set(modes) == {"telemetry.db", "telemetry.db-wal", "telemetry.db-shm", "telemetry.lock"}
+    assert set(modes.values()) == {0o600}
+    assert stat.S_IMODE(observability.data_dir.stat().st_mode) == 0o700
+
+
+def test_clean_stop_leaves_one_file(observability):
+    """After closing there is no WAL left: the database is complete by itself."""
+    with telemetry.open(observability):
+        record(10)
+        trace.get_recent()
+
+    assert sorted(path.name for path in observability.data_dir.iterdir()) == ["telemetry.db", "telemetry.lock"]
+
+
+def test_close_is_idempotent_and_ends_recording(observability):
+    """Closing twice is harmless; what is recorded after it stays in memory."""
+    t = telemetry.open(observability)
+    with t:
+        record(1)
+    t.close()
+    record(1, "after.close")
+
+    assert [item.capability for item in trace.get_recent()] == ["after.close"]
+    assert query(observability, "SELECT count(*) FROM traces") == [(1,)]
+
+
+def test_done_line_is_not_stored_twice(observability):
+    """The "done" line of a trace is in the JSON log alone; its row says it all."""
+    with telemetry.open(observability):
+        record(3)
+
+    assert query(observability, "SELECT count(*) FROM logs") == [(0,)]
+    assert (next(observability.log_dir.glob("*.log"))).read_bytes().count(b'"msg":"done"') == 3
+
+
+def test_forked_child_keeps_out_of_the_store(observability):
+    """A child records in its own memory: nothing of it reaches its parent's buffer or file."""
+    with telemetry.open(observability) as t:
+        record(1)
+        child = os.fork()
+        if child == 0:
+            record(5, "in.child")
+            os._exit(0 if len(trace.get_recent(100)) >= 5 else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        record(1)
+        assert t.flush()
+
+    assert query(observability, "SELECT count(*) FROM traces") == [(2,)]

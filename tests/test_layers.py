@@ -1,0 +1,174 @@
+"""The floors of the house: a file imports from lower floors, or from its own without a circle."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "hearthnet"
+
+# The most specific prefix counts.
+FLOORS = {
+    "hearthnet": 0,
+    "hearthnet.constants": 0,
+    "hearthnet.errors": 0,
+    "hearthnet.files": 0,
+    "hearthnet.config": 1,
+    "hearthnet.database": 1,
+    "hearthnet.observability.buffer": 1,
+    "hearthnet.observability.context": 1,
+    "hearthnet.observability.ids": 1,
+    "hearthnet.observability.logfile": 1,
+    "hearthnet.observability.record": 1,
+    "hearthnet.observability.recorder": 1,
+    "hearthnet.observability.redaction": 1,
+    "hearthnet.identity": 2,
+    "hearthnet.observability": 2,
+    "hearthnet.observability.doctor": 2,
+    "hearthnet.observability.logging": 2,
+    "hearthnet.observability.metrics": 2,
+    "hearthnet.observability.spans": 2,
+    "hearthnet.observability.tracing": 2,
+    "hearthnet.events": 3,
+    "hearthnet.observability.store": 3,
+    "hearthnet.observability.telemetry": 3,
+    "hearthnet.bus": 4,
+    "hearthnet.services": 4,
+    "hearthnet.transport": 5,
+    "hearthnet.checks": 6,
+    "hearthnet.node": 6,
+    "hearthnet.cli": 7,
+    "hearthnet.__main__": 7,
+}
+REASON = (
+    "what stands higher composes what stands lower; the other way round, instruments would drag the store, "
+    "the bus or the command line into every module that logs a line"
+)
+FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "util"}
+# What every module imports must cost every module nothing.
+HEAVY = {
+    "aiosqlite", "asyncio", "click", "cryptography", "fastapi", "httpx", "opentelemetry", "prometheus_client",
+    "pydantic", "rich", "sqlite3", "starlette", "ulid", "uvicorn",
+}  # fmt: skip
+
+
+def module_name(path: Path) -> str:
+    """The dotted name of a source file."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def floor_of(module: str) -> int:
+    """The floor of the longest prefix that has one."""
+    while module not in FLOORS:
+        module = module.rpartition(".")[0]
+    return FLOORS[module]
+
+
+MODULES = {module_name(path): path for path in PACKAGE.rglob("*.py")}
+
+
+def is_for_typing(node: ast.AST) -> bool:
+    """Whether a statement is `if TYPE_CHECKING:`."""
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def imports_of(path: Path) -> set[str]:
+    """The modules of ours that a file imports at run time."""
+    found: set[str] = set()
+    waiting: list[ast.AST] = [ast.parse(path.read_text("utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if is_for_typing(node):
+            continue
+        waiting.extend(ast.iter_child_nodes(node))
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names if alias.name.startswith("hearthnet"))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hearthnet"):
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found.add(full if full in MODULES else node.module or "")
+    return found
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_module_imports_from_its_floor_or_below(module):
+    """No file reaches up."""
+    too_high = {name for name in imports_of(MODULES[module]) if floor_of(name) > floor_of(module)}
+
+    assert not too_high, f"{module} (floor {floor_of(module)}) imports {sorted(too_high)}: {REASON}"
+
+
+def test_no_circles():
+    """Within a floor imports have an order."""
+    graph = {
+        module: {name for name in imports_of(path) if name != "hearthnet.observability"}
+        for module, path in MODULES.items()
+        if module != "hearthnet.observability"
+    }
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"imports go in a circle: {error.args[1]}")
+
+
+def test_only_composers_join_bus_and_store():
+    """The node, its checks, its routes and its tools join the parts; nothing else knows both bus and store."""
+    joined = {
+        module
+        for module, path in MODULES.items()
+        if any(name.startswith("hearthnet.bus") for name in imports_of(path))
+        and any(name.startswith("hearthnet.observability.store") for name in imports_of(path))
+    }
+
+    assert joined <= {"hearthnet.checks", "hearthnet.node", "hearthnet.transport.routes"}
+
+
+def test_sql_lives_where_it_may():
+    """Statements stand in the store, the event log, the checks' one query, and the module that opens databases."""
+    words = ("SELECT ", "INSERT INTO ", "DELETE FROM ", "UPDATE ")
+    users = {module for module, path in MODULES.items() if any(word in path.read_text("utf-8") for word in words)}
+    users = {module for module in users if not module.startswith("hearthnet.observability.store.")}
+
+    assert users <= {
+        "hearthnet.checks",
+        "hearthnet.cli.paths",  # an example in its help
+        "hearthnet.database",
+        "hearthnet.events.event_log",
+        "hearthnet.observability.telemetry",
+    }
+
+
+def test_no_drawers():
+    """No module or folder is named after nothing in particular."""
+    names = {part for module in MODULES for part in module.split(".")}
+
+    assert not names & FORBIDDEN_NAMES
+
+
+def test_instruments_are_light():
+    """Importing `hearthnet.observability` brings none of the heavy libraries."""
+    script = "import sys, hearthnet.observability; print(' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert HEAVY.isdisjoint(done.stdout.split())
+
+
+def test_help_is_light():
+    """`hearthnet --help` imports no command, no framework and no store."""
+    script = "import sys\nfrom hearthnet.cli.main import _run\n_run(['--help'])\nprint('\\n', ' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    loaded = done.stdout.rpartition("\n ")[2].split()
+    assert (HEAVY - {"click", "asyncio"}).isdisjoint(loaded)
+    assert [name for name in loaded if name.startswith("hearthnet.")] == [
+        "hearthnet.cli",
+        "hearthnet.errors",
+        "hearthnet.cli.main",
+    ]
