@@ -26,6 +26,9 @@ __all__ = ["CapabilityBus"]
 
 log = get_logger(__name__)
 
+# Ends a call: takes its entry and the error that ended it, returns the error that its caller may see.
+Settle = Callable[[Entry | None, BaseException | None], BaseException | None]
+
 _LEVELS: Final = ("member", "trusted", "anchor", "self")
 _UNKNOWN: Final = "other"  # the metric label of a capability that is not offered here: callers invent names
 _RETRY_AFTER_MS: Final = 1_000  # when all places are taken; an answer rarely takes less
@@ -86,7 +89,7 @@ class CapabilityBus:
     async def _answer(
         self,
         request: RouteRequest,
-        settle: Callable[[Entry | None, BaseException | None], BaseException | None],
+        settle: Settle,
     ) -> dict[str, Any] | CallStream:
         """Runs the stages; `settle` is called once, here or at the end of the stream."""
         entry: Entry | None = None
@@ -95,7 +98,8 @@ class CapabilityBus:
             limit_s = self._limit_s(entry, request)
             answer = await self._run(entry, request, limit_s)
             if not isinstance(answer, dict):
-                return CallStream(answer, current.get(), limit_s, partial(settle, entry))
+                metrics.active_streams.labels(request.capability).inc()
+                return CallStream(answer, current.get(), limit_s, partial(self._end_stream, request, entry, settle))
             with span("check_answer"):
                 entry.check_response(answer)
         except BaseException as error:
@@ -105,6 +109,13 @@ class CapabilityBus:
             raise visible or error from error
         settle(entry, None)
         return answer
+
+    @staticmethod
+    def _end_stream(
+        request: RouteRequest, entry: Entry, settle: Settle, error: BaseException | None
+    ) -> BaseException | None:
+        metrics.active_streams.labels(request.capability).dec()
+        return settle(entry, error)
 
     def _admit(self, request: RouteRequest) -> Entry:
         """Returns the entry that will serve the request, with one of its places taken."""

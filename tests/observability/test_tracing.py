@@ -210,9 +210,14 @@ def test_error_that_was_there_before_is_not_the_traces():
 
 def test_fail_wins_over_a_later_exception():
     """A result that was set stands."""
-    with pytest.raises(ValueError, match="later"), trace.new_trace("a.b") as started:
-        started.fail("rate_limited", "too many")
-        raise ValueError("later")
+
+    def fail_twice():
+        with trace.new_trace("a.b") as started:
+            started.fail("rate_limited", "too many")
+            raise ValueError("later")
+
+    with pytest.raises(ValueError, match="later"):
+        fail_twice()
 
     (finished,) = trace.get_recent(1)
     assert (finished.result, finished.error, finished.failed) == ("rate_limited", "too many", True)
