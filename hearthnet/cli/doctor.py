@@ -10,7 +10,7 @@ import click
 from hearthnet import checks
 from hearthnet.cli.client import NodeClient
 from hearthnet.cli.options import config_option, json_option
-from hearthnet.cli.output import print_json, printable
+from hearthnet.cli.output import hanging, print_json, printable
 from hearthnet.config import Config
 from hearthnet.errors import EXIT_ERROR, EXIT_USAGE
 from hearthnet.observability import doctor
@@ -75,16 +75,16 @@ def _list(*, as_json: bool) -> None:
         print_json(described)
         return
     for item in described:
-        click.echo(f"{item['name']:<{_NAME_CHARS}}  {item['verifies']}")
+        click.echo(hanging(f"{item['name']:<{_NAME_CHARS}}  ", item["verifies"]))
 
 
 def _print(results: list[dict[str, Any]]) -> None:
     for result in results:
         mark, colour = _MARKS[result["status"]]
-        detail = printable(result["detail"])
-        click.echo(f"{click.style(_drawable(mark), fg=colour)} {result['name']:<{_NAME_CHARS}}  {detail}")
+        line = hanging(f"{_drawable(mark)} {result['name']:<{_NAME_CHARS}}  ", printable(result["detail"]))
+        click.echo(click.style(line[: len(_drawable(mark))], fg=colour) + line[len(_drawable(mark)) :])
         if result["fix"]:
-            click.echo(f"  {'':<{_NAME_CHARS}}  fix: {printable(result['fix'])}")
+            click.echo(hanging(f"  {'':<{_NAME_CHARS}}  ", f"fix: {printable(result['fix'])}"))
     failed = sum(not result["ok"] for result in results)
     click.echo(f"{len(results)} checks, {failed} failed" if failed else f"{len(results)} checks, none failed")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
+import textwrap
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["console", "local_time", "print_json", "printable", "result_style", "table"]
+__all__ = ["console", "hanging", "local_time", "print_json", "printable", "result_style", "table"]
 
 # C0, DEL, C1, and what reorders text: recorded strings come from strangers.
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -40,21 +42,28 @@ def console() -> Console:
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
-    """Returns an empty table with these columns; those in `right` hold numbers."""
-    from rich.box import SIMPLE_HEAD
+    """Returns an empty table with these columns, a line a row; those in `right` hold numbers."""
     from rich.table import Table
 
-    made = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        made.add_column(column, justify="right" if column in right else "left", no_wrap=True, overflow="ellipsis")
     return made
 
 
+def hanging(prefix: str, text: str) -> str:
+    """Returns `text` behind `prefix`, which is so wide in a terminal that later lines are indented as far."""
+    if not sys.stdout.isatty():
+        return prefix + text
+    width = max(40, shutil.get_terminal_size().columns) - len(prefix)
+    return prefix + ("\n" + " " * len(prefix)).join(textwrap.wrap(text, width))
+
+
 def local_time(us: int) -> str:
-    """Returns UTC microseconds as local time; with the date if it is not today's."""
+    """Returns UTC microseconds as local time; the day instead of the seconds if it is not today."""
     moment = datetime.fromtimestamp(us / 1e6, tz=UTC).astimezone()
     is_today = moment.date() == datetime.now().astimezone().date()
-    return f"{moment:%H:%M:%S}.{moment.microsecond // 1_000:03d}" if is_today else f"{moment:%m-%d %H:%M:%S}"
+    return f"{moment:%H:%M:%S}" if is_today else f"{moment:%d %H:%M}"
 
 
 def result_style(result: str) -> str:

@@ -20,6 +20,7 @@ from hearthnet.observability.tracing import Trace
 
 _BAR_CHARS: Final = 30
 _NAME_CHARS: Final = 24
+_WIDE_ENOUGH_FOR_ERRORS: Final = 110  # below, an id would be cut to make room; `trace show` has the error
 
 
 @click.group("trace")
@@ -65,23 +66,26 @@ def recent(
     if not traces:
         click.echo("no traces match", err=True)
         return
-    listing = table("time", "trace", "capability", "result", "ms", "error", right=("ms",))
-    for item in traces:
-        listing.add_row(
-            local_time(item["started_us"]),
-            item["trace_id"],
-            printable(item["capability"]),
-            f"[{result_style(item['result'])}]{item['result']}[/]",
-            f"{item['duration_ms']:.1f}",
-            _plain(item["error"] or ""),
-        )
-    console().print(listing)
+    _list(traces)
 
 
-def _plain(text: str) -> Any:
+def _list(traces: list[dict[str, Any]]) -> None:
     from rich.text import Text
 
-    return Text(printable(text))
+    screen = console()
+    columns = ["time", "trace", "capability", "result", "ms"]
+    is_wide = screen.width >= _WIDE_ENOUGH_FOR_ERRORS
+    listing = table(*columns, *(["error"] if is_wide else []), right=("ms",))
+    for item in traces:
+        cells = [
+            Text(local_time(item["started_us"])),
+            Text(item["trace_id"]),
+            Text(printable(item["capability"])),
+            Text(item["result"], style=result_style(item["result"])),
+            Text(f"{item['duration_ms']:.1f}"),
+        ]
+        listing.add_row(*cells, *([Text(printable(item["error"] or ""))] if is_wide else []))
+    screen.print(listing)
 
 
 def _find(

@@ -75,6 +75,7 @@ class Telemetry:
         self._stopping = False
         self._wake_pending = False
         self._stop_refreshing: Callable[[], None] = lambda: None
+        self._lost_lines_seen = 0
         self._is_open = False
         self._pid = os.getpid()
 
@@ -248,6 +249,9 @@ class Telemetry:
     def _refresh_metrics(self) -> None:
         metrics.telemetry_queued.labels(kind="trace").set(len(self._recorder.traces))
         metrics.telemetry_queued.labels(kind="log").set(len(self._recorder.logs))
+        lost = node_logging.lost_lines()
+        metrics.telemetry_dropped_total.labels(reason="log_file").inc(max(0, lost - self._lost_lines_seen))
+        self._lost_lines_seen = lost
 
 
 def _boot_id() -> str | None:

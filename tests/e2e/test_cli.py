@@ -1,0 +1,298 @@
+"""The command line as a person or a script uses it: output, exit codes, with the node up and down."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+from hearthnet.config import default_path
+from hearthnet.observability import get_logger, telemetry, trace
+
+HELLO = '{"input": {"text": "hello"}}'
+
+
+def test_first_hour_of_a_newcomer(node):
+    """Call, list, show, log, SQL: the same call is seen everywhere, under its id."""
+    called = node.cli("call", "experimental.echo", "--body", HELLO)
+    assert (called.returncode, json.loads(called.stdout), called.stderr) == (0, {"text": "hello"}, "")
+    failed = node.cli("call", "experimental.echo@1.0", "--body", '{"input": {"text": "x", "fail": "timeout"}}')
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("error: timeout: as asked for\nhint: hearthnet trace show ")
+
+    listed = json.loads(node.cli("trace", "recent", "--json").stdout)
+    assert [item["result"] for item in listed] == ["timeout", "ok"]
+    trace_id = listed[1]["trace_id"]
+    table = node.cli("trace", "recent").stdout
+    assert trace_id in table
+    assert "timeout" in table
+
+    shown = node.cli("trace", "show", trace_id.lower()).stdout
+    for name in ("find", "authorize", "validate", "admit", "handle", "check_answer"):
+        assert re.search(rf"^{name} .*█.* ms", shown, re.MULTILINE)
+    logged = json.loads(node.cli("log", "--trace", trace_id, "--json").stdout)
+    assert [line["msg"] for line in logged] == ["done"]
+    node.wait_for_sql(
+        [("experimental.echo", "ok")], "SELECT capability, result FROM traces WHERE trace_id = ?", trace_id
+    )
+    assert len(node.sql("SELECT * FROM spans WHERE trace_id = ?", trace_id)) == 6
+
+
+def test_call_streams_frame_by_frame(node):
+    """`--stream` prints a JSON line a frame; without it the frames are one array; an error ends with 1."""
+    body = '{"input": {"text": "hi", "frames": 2}}'
+    streamed = node.cli("call", "experimental.echo", "--stream", "--body", body)
+    assert [json.loads(line) for line in streamed.stdout.splitlines()] == [
+        {"index": 0, "text": "hi"},
+        {"index": 1, "text": "hi"},
+    ]
+    collected = node.cli("call", "experimental.echo", "--body", "-", input=body)
+    assert json.loads(collected.stdout) == [{"index": 0, "text": "hi"}, {"index": 1, "text": "hi"}]
+    failing = node.cli(
+        "call", "experimental.echo", "--stream", "--body", '{"input": {"text": "hi", "frames": 1, "fail": "partition"}}'
+    )
+    assert failing.returncode == 1
+    assert "partition" in failing.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["call", "experimental.nothing", "--body", HELLO], 1),
+        (["call", "experimental.echo", "--body", '{"input": {}}'], 1),
+        (["call", "experimental.echo", "--body", '{"input": {"text": "x", "fail": "unauthorized"}}'], 4),
+        (["call", "experimental.echo", "--body", '{"input": {"text": "x", "fail": "revoked"}}'], 4),
+        (["call", "experimental.echo", "--body", "not json"], 2),
+        (["call", "experimental.echo", "--body", "[]"], 2),
+        (["call"], 2),
+        (["nonsense"], 2),
+        (["trace", "show", "not-a-ulid"], 2),
+        (["trace", "show", "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"], 1),
+        (["doctor", "--check", "nonsense"], 2),
+        (["log", "--level", "loud"], 2),
+        (["status"], 0),
+        (["caps"], 0),
+        (["version"], 0),
+        (["paths", "telemetry"], 0),
+    ],
+)
+def test_exit_codes(node, arguments, code):
+    """Each outcome has the exit code of the contract, and an error says so on standard error alone."""
+    done = node.cli(*arguments)
+
+    assert done.returncode == code, done.stderr
+    assert bool(done.stderr) is (code != 0)
+    assert "Traceback" not in done.stderr
+
+
+def test_without_a_node(stopped_node):
+    """What can be done from disk is done; what needs a node ends with 3 and says how to start one."""
+    for arguments in (["call", "experimental.echo", "--body", HELLO], ["caps"]):
+        done = stopped_node.cli(*arguments)
+        assert done.returncode == 3
+        assert "hint: start it: hearthnet run" in done.stderr
+    status = json.loads(stopped_node.cli("status", "--json").stdout)
+    assert (status["running"], status["event_log_size"], status["community"]) == (False, 1, "home")
+    assert stopped_node.cli("log").returncode == 0
+    assert json.loads(stopped_node.cli("log", "--json").stdout) == []
+    nothing = stopped_node.cli("trace", "recent")
+    assert nothing.returncode == 1
+    assert "hint: start the node once" in nothing.stderr
+
+
+def test_another_nodes_answers_are_not_ours(node, tmp_path):
+    """Tools of a different home that find this node on their port do not show its data."""
+    config = default_path().read_text()
+    other = {**os.environ, "HOME": str(tmp_path / "other")}
+    (tmp_path / "other").mkdir()
+    assert node.cli("init", "--non-interactive", env=other).returncode == 0
+    strange = tmp_path / "strange.toml"
+    strange.write_text("\n".join(line for line in config.splitlines() if not line.startswith("community_id")))
+
+    assert node.cli("caps", "--config", str(strange), env=other).returncode == 3
+    assert not json.loads(node.cli("status", "--json", "--config", str(strange), env=other).stdout)["running"]
+
+
+def test_init_is_idempotent_and_private(home):
+    """A second `init` finds what the first made; files that hold keys or settings are for the owner alone."""
+    run = [sys.executable, "-m", "hearthnet", "init", "--json"]
+    first = json.loads(subprocess.run([*run, "--name", "Maple Street"], capture_output=True, check=True).stdout)
+    second = json.loads(subprocess.run(run, capture_output=True, check=True).stdout)
+
+    assert first["name"] == second["name"] == "Maple Street"
+    assert (first["is_new"], second["is_new"]) == (True, False)
+    assert first["node_id"] == second["node_id"] == first["community_id"]
+    data = home / ".local" / "share" / "hearthnet"
+    assert data.stat().st_mode & 0o777 == 0o700
+    assert (data / "keys" / "device.ed25519").stat().st_mode & 0o777 == 0o600
+    assert default_path().stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[transport]\nprot = 1\n", ["[transport] prot: no such setting", "known here: host, port"]),
+        ("[transport]\nport = 'x'\n", ["[transport] port: 'x'"]),
+        ("[transport\n", ["not valid TOML"]),
+        ("[observability]\nlog_level = 'loud'\n", ["[observability] log_level: 'loud'"]),
+        ("[observability]\nlog_dir = '${NOWHERE_SET}'\n", ["NOWHERE_SET", "export NOWHERE_SET"]),
+    ],
+)
+def test_malformed_config_ends_run_with_one_line(stopped_node, text, expected):
+    """A wrong setting is named with its section and value, hint and exit code 1; nothing is started."""
+    default_path().write_text(text)
+    done = stopped_node.cli("run")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) <= 2
+    assert all(part in done.stderr for part in expected)
+    assert not stopped_node.data_dir.joinpath("telemetry.db").exists()
+
+
+def test_missing_key_ends_run_with_a_hint(stopped_node):
+    """Without its key the node does not start, and says what makes one."""
+    for path in (stopped_node.data_dir / "keys").iterdir():
+        path.unlink()
+    done = stopped_node.cli("run")
+
+    assert done.returncode == 1
+    assert "no device key" in done.stderr
+    assert "hint: make one with: hearthnet init" in done.stderr
+
+
+def test_doctor_with_the_node_up_and_down(node):
+    """Healthy either way: exit 0, one JSON document; the port is ours while the node runs."""
+    up = node.cli("doctor", "--json")
+    document = json.loads(up.stdout)
+    found = {item["name"]: item for item in document["checks"]}
+    assert (up.returncode, document["version"], document["ok"]) == (0, 1, True)
+    assert set(document["checks"][0]) == {"name", "status", "ok", "detail", "fix", "evidence", "duration_ms"}
+    assert found["transport_port"]["evidence"] == {"holder": "self"}
+    assert found["at_least_one_capability"]["status"] == "pass"
+    assert node.stop() == 0
+
+    down = node.cli("doctor")
+    assert down.returncode == 0
+    assert "12 checks, none failed" in down.stdout
+    (node.data_dir / "keys" / "device.ed25519").chmod(0o644)
+    broken = node.cli("doctor", "--check", "keys_present")
+    assert broken.returncode == 1
+    assert "fix: chmod 600" in broken.stdout
+    assert len(node.cli("doctor", "--list").stdout.splitlines()) == 12
+
+
+def test_help_everywhere_has_an_example(home):
+    """Every command explains itself, with an example."""
+    commands = ["init", "run", "status", "caps", "call", "trace recent", "trace show", "log", "doctor", "paths"]
+    for command in commands:
+        arguments = [sys.executable, "-m", "hearthnet", *command.split(), "--help"]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+        assert "Example: hearthnet" in done.stdout
+        assert "\b" not in done.stdout
+
+
+def test_reader_that_has_enough_is_no_error(node):
+    """`hearthnet log | head -1` ends quietly."""
+    for number in range(50):
+        node.echo(str(number))
+    done = subprocess.run(
+        f"{sys.executable} -m hearthnet log --json -f | head -1",
+        shell=True, capture_output=True, text=True, timeout=30, preexec_fn=lambda: None,
+    )  # fmt: skip
+
+    assert json.loads(done.stdout)["msg"]
+    assert done.stderr == ""
+
+
+def test_log_filters(stopped_node, observability):
+    """Level, component and trace choose records; the newest come last."""
+    settings = observability.model_copy(update={"log_dir": stopped_node.log_dir, "log_level": "debug"})
+    with telemetry.open(settings):
+        get_logger("hearthnet.bus.router").info("one")
+        get_logger("hearthnet.busy").warning("two")
+        with trace.new_trace("a.b") as started:
+            get_logger("hearthnet.bus").error("three", extra={"evil": "\x1b[31mred\r\n"})
+
+    def messages(*arguments):
+        return [line["msg"] for line in json.loads(stopped_node.cli("log", "--json", *arguments).stdout)]
+
+    assert messages() == ["one", "two", "three", "done"]
+    assert messages("-n", "2") == ["three", "done"]
+    assert messages("-n", "0") == []
+    assert messages("--level", "warning") == ["two", "three"]
+    assert messages("--component", "bus") == ["one", "three"]
+    assert messages("--component", "hearthnet.bus.router") == ["one"]
+    assert messages("--trace", started.trace_id) == ["three", "done"]
+    text = stopped_node.cli("log").stdout
+    assert "\x1b[31m" not in text
+    assert "\\u001b[31mred\\u000d\\u000a" in text
+
+
+def test_log_follow_goes_on_across_days(stopped_node):
+    """`--follow` shows what is written from now on, in today's file and in tomorrow's."""
+    directory = stopped_node.log_dir
+    directory.mkdir(parents=True)
+    line = '{"ts":"2026-01-01T00:00:00.000Z","level":"info","logger":"hearthnet.x","msg":"%s"}\n'
+    (directory / "2026-01-01.log").write_text(line % "before")
+    following = subprocess.Popen(
+        [sys.executable, "-m", "hearthnet", "log", "--follow", "--json"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert json.loads(following.stdout.readline())["msg"] == "before"
+        with (directory / "2026-01-01.log").open("a") as file:
+            file.write(line % "same day")
+        assert json.loads(following.stdout.readline())["msg"] == "same day"
+        (directory / "2026-01-02.log").write_text(line % "next day")
+        assert json.loads(following.stdout.readline())["msg"] == "next day"
+    finally:
+        following.send_signal(signal.SIGINT)
+        assert following.wait(10) == 2
+        following.stdout.close()
+
+
+def test_waterfall_fits_a_terminal_of_80_columns(node):
+    """On a real terminal of 80 columns no line is longer, and only colours are sent."""
+    answer = node.echo("x", delay_ms=20)
+    trace_id = answer.headers["X-HearthNet-Request-Id"]
+    for arguments in (["trace", "show", trace_id], ["trace", "recent"], ["status"], ["doctor", "--list"], ["caps"]):
+        output = on_terminal([sys.executable, "-m", "hearthnet", *arguments])
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", output)
+        assert "\x1b" not in plain
+        assert max(len(line) for line in plain.splitlines()) <= 80
+
+
+def on_terminal(command: list[str]) -> str:
+    """Runs a command on a pseudo-terminal of 80 columns and returns what it sent there."""
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "80", "LINES": "24", "TERM": "xterm-256color"}
+    with subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env=environment) as process:
+        os.close(follower)
+        sent = b""
+        ends_at = time.monotonic() + 30
+        while time.monotonic() < ends_at:
+            readable, _, _ = select.select([leader], [], [], 1)
+            try:
+                part = os.read(leader, 65_536) if readable else b""
+            except OSError:  # the other end is closed: the command has ended
+                break
+            sent += part
+        assert process.wait(10) == 0
+    os.close(leader)
+    return sent.decode()
+
+
+def test_status_is_answered_to_this_machine_alone(node):
+    """The tools' own routes answer on loopback."""
+    for path in ("/status", "/doctor?check=disk_space", "/trace"):
+        assert httpx.get(f"{node.url}{path}").status_code == 200
+    assert httpx.get(f"{node.url}/doctor?check=nonsense").status_code == 400

@@ -1,0 +1,151 @@
+"""The documentation says what is true: every name in it exists, every name in the code is in it."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from pathlib import Path
+
+import click
+import pytest
+
+from hearthnet import checks
+from hearthnet.cli.main import COMMANDS, cli
+from hearthnet.config import Config
+from hearthnet.database import TELEMETRY, migrations_dir
+from hearthnet.observability import metrics
+from hearthnet.transport import routes
+
+ROOT = Path(__file__).parent.parent
+REFERENCE = (ROOT / "docs" / "reference.md").read_text("utf-8")
+README = (ROOT / "README.md").read_text("utf-8")
+ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+
+
+def section(title: str) -> str:
+    """A section of the reference."""
+    return REFERENCE.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def first_cells(text: str) -> set[str]:
+    """What stands in backticks in the first column of a table."""
+    return {
+        name
+        for row in text.splitlines()
+        if row.startswith("| `")
+        for name in re.findall(r"`([^`]+)`", row.split("|")[1])
+    }
+
+
+def commands() -> set[str]:
+    """Every command with its full name."""
+    found = set()
+    context = click.Context(cli)
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        below = command.commands if isinstance(command, click.Group) else {}
+        found |= {f"hearthnet {name} {child}" for child in below} or {f"hearthnet {name}"}
+    return found
+
+
+def schema_names() -> set[str]:
+    """The tables and views of telemetry.db."""
+    with sqlite3.connect(":memory:") as connection:
+        for file in sorted((migrations_dir() / TELEMETRY.name).glob("*.sql")):
+            connection.executescript(file.read_text("utf-8"))
+        names = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')")}
+    connection.close()
+    return names
+
+
+def http_routes() -> set[str]:
+    """Every route with its method."""
+    return {
+        f"{method} {route.path}"
+        for router in (routes.calls, routes.telemetry, routes.operations)
+        for route in router.routes
+        for method in route.methods
+    }
+
+
+def settings() -> set[str]:
+    """Every setting with its section."""
+    return {
+        f"{section_name}.{name}"
+        for section_name, field in Config.model_fields.items()
+        for name in field.annotation.model_fields
+    }
+
+
+@pytest.mark.parametrize(
+    ("title", "names"),
+    [
+        ("Commands", commands()),
+        ("Settings", settings()),
+        ("Metrics", {name for name in metrics._instruments if not name.startswith("hearthnet_test_")}),
+        ("HTTP", http_routes()),
+        ("Checks", {check.__name__ for check in checks.ALL}),
+        ("telemetry.db", schema_names()),
+    ],
+)
+def test_reference_is_complete_and_true(title, names):
+    """Each list of the reference has just the names that the code has."""
+    assert first_cells(section(title)) == names
+
+
+def test_short_help_is_each_commands_own():
+    """The one-line help that the group shows without importing a command is the command's first line."""
+    context = click.Context(cli)
+    for name, (_, text) in COMMANDS.items():
+        own = cli.get_command(context, name).help.partition("\n\n")[0].replace("\n", " ").strip()
+        assert own.startswith(text.rstrip(".")), name
+
+
+def test_every_option_is_explained():
+    """No option of any command is without help."""
+    waiting = [cli.get_command(click.Context(cli), name) for name in COMMANDS]
+    while waiting:
+        command = waiting.pop()
+        waiting += list(getattr(command, "commands", {}).values())
+        for parameter in command.params:
+            assert isinstance(parameter, click.Argument) or parameter.help, f"{command.name} {parameter.name}"
+
+
+@pytest.mark.parametrize("text", [README, ARCHITECTURE], ids=["README", "ARCHITECTURE"])
+def test_files_that_are_named_exist(text):
+    """Every file that the documents name is there."""
+    names = set(re.findall(r"`([a-z_/]+(?:\.py|/))`", text)) | set(re.findall(r"\]\(([^)]+)\)", text))
+    places = (ROOT, ROOT / "hearthnet", ROOT / "hearthnet" / "observability")
+
+    assert [name for name in sorted(names) if not any((place / name).exists() for place in places)] == []
+
+
+def test_names_in_the_architecture_exist():
+    """Every class, function and method that is named with its owner is in the source."""
+    source = "\n".join(path.read_text("utf-8") for path in (ROOT / "hearthnet").rglob("*.py"))
+    for owner, name in re.findall(r"`([A-Z]\w+)\.(\w+)`", ARCHITECTURE):
+        assert f"class {owner}" in source
+        assert re.search(rf"(def {name}\(|self\.{name}\b)", source), f"{owner}.{name}"
+
+
+def test_readme_is_short():
+    """README and architecture can be read in one sitting."""
+    assert len(README.splitlines()) < 120
+    assert len(ARCHITECTURE.splitlines()) < 200
+
+
+def test_readme_program_runs(home, tmp_path):
+    """The program in the README works as it stands there."""
+    import subprocess
+    import sys
+
+    program = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
+
+    assert re.fullmatch(r"\[<Trace [0-9A-Z]{26} experimental.work ok>\]\n", done.stdout)
+
+
+def test_no_line_numbers_or_machine_paths():
+    """Documents name files and functions, which last, not lines, which do not."""
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        assert not re.search(r"\.py:\d+", path.read_text("utf-8")), path

@@ -1,0 +1,53 @@
+"""What is installed from a wheel is complete: migrations lie where the code looks for them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """A wheel built from the source tree."""
+    target = tmp_path_factory.mktemp("wheel")
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(target)]
+    command = [sys.executable, "-m", "pip", "wheel", *options, str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    return next(target.glob("*.whl"))
+
+
+def test_wheel_has_the_migrations_and_the_types(wheel):
+    """Every migration is in the wheel, and the marker that it is typed."""
+    names = set(zipfile.ZipFile(wheel).namelist())
+    migrations = {path.relative_to(ROOT / "migrations").as_posix() for path in (ROOT / "migrations").rglob("*.sql")}
+
+    assert migrations
+    assert {f"hearthnet/_migrations/{name}" for name in migrations} <= names
+    assert "hearthnet/py.typed" in names
+    assert not any(name.startswith("tests") for name in names)
+
+
+def test_installed_wheel_makes_a_database(wheel, tmp_path):
+    """Unpacked without the source tree beside it, the package opens a store."""
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    script = f"""
+import sys
+sys.path.insert(0, {str(tmp_path / "site")!r})
+from pathlib import Path
+import hearthnet
+from hearthnet.database import TELEMETRY, migrations_dir, open_database
+assert Path(hearthnet.__file__).is_relative_to({str(tmp_path)!r}), hearthnet.__file__
+assert migrations_dir().name == "_migrations"
+connection = open_database(Path({str(tmp_path / "t.db")!r}), TELEMETRY)
+print(connection.execute("SELECT count(*) FROM timeline").fetchone())
+connection.close()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
+
+    assert done.stdout == "(0,)\n"

@@ -1,0 +1,80 @@
+"""Who may read what, through the application itself with a client that claims its address."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from hearthnet.bus.bus import CapabilityBus
+from hearthnet.identity.keys import KeyPair
+from hearthnet.identity.manifest import Manifest
+from hearthnet.observability import telemetry
+from hearthnet.services import echo
+from hearthnet.transport.app import build_app
+from hearthnet.transport.routes import Services
+
+HIDDEN = ["/trace", "/trace/recent", "/trace/01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "/status", "/doctor"]
+OPEN = ["/metrics", "/health", "/ready", "/manifest"]
+
+
+@pytest.fixture
+def keys():
+    """The node's key."""
+    return KeyPair.generate()
+
+
+@pytest.fixture
+def ask(keys, observability):
+    """Asks a path as a client of some address."""
+    manifest = Manifest.genesis("home", keys)
+    bus = CapabilityBus(keys.node_id, manifest.level_of)
+    bus.register(echo.DESCRIPTOR, echo.echo)
+
+    async def ask_as(address: str, path: str, bus: CapabilityBus = bus) -> httpx.Response:
+        services = Services(bus, recording, lambda: manifest, dict, lambda only: [])
+        transport = httpx.ASGITransport(build_app(services), client=(address, 40_000), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
+            return await client.get(path)
+
+    with telemetry.open(observability) as recording:
+        yield ask_as
+
+
+@pytest.mark.parametrize("path", HIDDEN)
+@pytest.mark.parametrize(
+    "address", ["192.168.1.20", "10.0.0.1", "::ffff:192.168.1.20", "2001:db8::1", "testclient", ""]
+)
+async def test_strangers_cannot_read_telemetry(ask, address, path):
+    """From any address that is not loopback, telemetry and tools are refused."""
+    answer = await ask(address, path)
+
+    assert answer.status_code == 401
+    assert answer.json()["error"] == "unauthorized"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
+async def test_this_machine_reads_telemetry(ask, address):
+    """Loopback, in every spelling, may."""
+    assert (await ask(address, "/trace")).status_code == 200
+
+
+@pytest.mark.parametrize("path", OPEN)
+async def test_open_routes_answer_everybody(ask, path):
+    """Metrics, health, readiness and manifest need no loopback."""
+    assert (await ask("192.168.1.20", path)).status_code == 200
+
+
+async def test_node_without_capabilities_is_not_ready(ask, keys):
+    """`/ready` is 503 until there is something to call."""
+    answer = await ask("127.0.0.1", "/ready", CapabilityBus(keys.node_id))
+
+    assert (answer.status_code, answer.json()) == (503, {"ready": False, "capabilities": 0})
+
+
+async def test_error_inside_a_route_shows_no_internals(ask):
+    """A route that fails answers with the wire's error and nothing of its cause."""
+    answer = await ask("127.0.0.1", "/status")  # this node's status is empty and breaks its model
+
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "internal_error", "message": "the node's log has the cause"}
+    assert "node_id" not in answer.text
