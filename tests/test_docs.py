@@ -82,7 +82,10 @@ def settings() -> set[str]:
     [
         ("Commands", commands()),
         ("Settings", settings()),
-        ("Metrics", {name for name in metrics._instruments if not name.startswith("hearthnet_test_")}),
+        (
+            "Metrics",
+            {made.name for made in metrics._instruments.values() if not made.name.startswith("hearthnet_test_")},
+        ),
         ("HTTP", http_routes()),
         ("Checks", {check.__name__ for check in checks.ALL}),
         ("telemetry.db", schema_names()),

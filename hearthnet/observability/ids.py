@@ -65,9 +65,9 @@ def new_span_id() -> str:
     return f"{_next_span() & 0xFFFF_FFFF_FFFF_FFFF:016x}"
 
 
-def is_trace_id(text: str) -> bool:
+def is_trace_id(text: object) -> bool:
     """Tells whether `text` is a ULID in its canonical (upper-case) spelling."""
-    return _TRACE_ID.fullmatch(text) is not None
+    return isinstance(text, str) and _TRACE_ID.fullmatch(text) is not None
 
 
 def _reseed() -> None:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import Final
 from hearthnet.constants import LOG_RETENTION_DAYS
 from hearthnet.files import make_private_dir
 
-__all__ = ["DailyFile", "log_paths"]
+__all__ = ["DailyFile", "log_key", "log_paths"]
 
 _NAME: Final = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.(\d+))?\.log")
 _DAY_S: Final = 86_400
@@ -28,13 +30,21 @@ _DAY_S: Final = 86_400
 
 def log_paths(directory: Path) -> list[Path]:
     """Returns the log files in `directory`, oldest first."""
-    found: list[tuple[str, int, Path]] = []
-    with suppress(FileNotFoundError):
-        for path in directory.iterdir():
-            match = _NAME.fullmatch(path.name)
-            if match:
-                found.append((match[1], int(match[2] or 0), path))
-    return [path for _, _, path in sorted(found)]
+    found: list[tuple[tuple[date, int], Path]] = []
+    with suppress(FileNotFoundError, NotADirectoryError):
+        found = [(key, path) for path in directory.iterdir() if (key := log_key(path)) is not None]
+    return [path for _, path in sorted(found)]
+
+
+def log_key(path: Path) -> tuple[date, int] | None:
+    """Returns a log file's day and its number within the day, by which files are ordered; None for other files."""
+    match = _NAME.fullmatch(path.name)
+    if match is None:
+        return None
+    try:
+        return date.fromisoformat(match[1]), int(match[2] or 0)
+    except ValueError:  # 2026-13-45: no day, so no file of ours
+        return None
 
 
 class DailyFile:
@@ -43,14 +53,21 @@ class DailyFile:
     Args:
         directory: where the files lie; made if missing, with mode 0700.
         retention_days: how many past days are kept beside today.
+        clock: seconds since 1970; decides what is too old.
     """
 
-    def __init__(self, directory: Path, retention_days: int = LOG_RETENTION_DAYS) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        retention_days: int = LOG_RETENTION_DAYS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._fd = -1
         self.directory = directory
+        self._clock = clock
         self.retention_days = retention_days
         self.lost_lines = 0
         self._lock = threading.Lock()
-        self._fd = -1
         self._torn = False
         self._day = -1  # days since 1970, UTC
 
@@ -85,7 +102,7 @@ class DailyFile:
             except OSError:  # the write that follows fails too, and is counted
                 return
             self._day = day
-        self._remove_expired(day)
+        self._remove_expired()
 
     def _open(self, day: int) -> None:
         make_private_dir(self.directory)
@@ -97,19 +114,32 @@ class DailyFile:
         os.dup2(fresh, self._fd, inheritable=False)
         os.close(fresh)
 
-    def _remove_expired(self, day: int) -> None:
-        oldest = _date(day) - timedelta(days=self.retention_days)
+    def _remove_expired(self) -> None:
+        # By the clock, not by the record's time: one record dated next year must not cost all that is there.
+        oldest = _date(int(self._clock() // _DAY_S)) - timedelta(days=self.retention_days)
         for path in log_paths(self.directory):
-            if date.fromisoformat(path.name[:10]) < oldest:
+            key = log_key(path)
+            if key is not None and key[0] < oldest:
                 with suppress(OSError):  # somebody else removed it, or may not: the doctor looks at the folder
                     path.unlink()
 
     def close(self) -> None:
-        """Closes the file; a later `write` opens it again."""
+        """Closes the file; a later `write` opens it again.
+
+        The descriptor's number is kept, on /dev/null: a thread may be about to write to it, and a number given back
+        would soon be another file's.
+        """
         with self._lock:
-            fd, self._fd, self._day = self._fd, -1, -1
-        if fd >= 0:
-            os.close(fd)
+            self._day = -1
+            if self._fd >= 0:
+                nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+                os.dup2(nowhere, self._fd, inheritable=False)
+                os.close(nowhere)
+
+    def __del__(self) -> None:
+        # Nobody holds this object any more, so nobody can be writing.
+        if self._fd >= 0:
+            os.close(self._fd)
 
 
 def _date(day: int) -> date:

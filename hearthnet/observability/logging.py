@@ -68,7 +68,7 @@ class Logger(logging.Logger):
     ) -> logging.LogRecord:
         """Returns the record; fields that clash with its attributes stay in `extras` alone."""
         record = logging.LogRecord(name, level, fn, lno, msg, args, exc_info, func, sinfo)
-        record.extras = extra
+        record.hearthnet_extras = extra
         if extra and type(extra) is dict and _RESERVED.isdisjoint(extra):
             record.__dict__.update(extra)
         return record
@@ -77,10 +77,18 @@ class Logger(logging.Logger):
 def get_logger(name: str) -> logging.Logger:
     """Returns the logger for a module's `__name__`; it emits JSON lines once `configure` has run."""
     logger = logging.getLogger(name)
+    root = name.partition(".")[0]
+    if root not in _own_roots:
+        _own_roots.add(root)
+        logging.getLogger(root).setLevel(_level)
     if type(logger) is logging.Logger:
         # Only our own loggers change: setLoggerClass would change everybody's from here on.
         logger.__class__ = Logger
     return logger
+
+
+_own_roots: set[str] = {"hearthnet"}  # packages whose loggers pass on `log_level` and above
+_level: int = logging.NOTSET
 
 
 class Shaped:
@@ -103,12 +111,12 @@ class Shaped:
         """Returns the JSON line without its newline: ts, level, logger, msg, then the ids and the fields."""
         line = self._line(self.extras)
         if len(line) > MAX_JSON_LINE_BYTES:
-            line = self._line(fit(self.extras, MAX_JSON_LINE_BYTES // 2))
+            line = self._line(fit(self.extras, MAX_JSON_LINE_BYTES // 4))
         return line
 
     def _line(self, extras: bytes) -> bytes:
         head = b'{"ts":"%b","level":"%b","logger":%b,"msg":%b' % (
-            _timestamp(self.now_s), self.level.encode(), _json_name(self.source.name), encode_value(self.msg),
+            _timestamp(self.now_s), self.level.encode(), _json_name(self.source.name), _json_text(self.msg),
         )  # fmt: skip
         if self.trace_id is not None:
             head += b',"trace_id":"%b"' % self.trace_id.encode()
@@ -117,7 +125,7 @@ class Shaped:
         if len(extras) > 2:  # "{}"
             head += b"," + extras[1:-1]
         if self.exc is not None:
-            head += b',"exc":' + encode_value(self.exc)
+            head += b',"exc":' + _json_text(self.exc)
         return head + b"}"
 
     def row(self) -> LogRecord:
@@ -143,16 +151,27 @@ def _message(source: logging.LogRecord) -> str:
 
 def _fields(source: logging.LogRecord) -> Mapping[Any, Any] | None:
     """Returns the extras: as given to our own loggers, or found among a foreign record's attributes."""
-    extras = source.__dict__.get("extras", _RESERVED)
+    extras = source.__dict__.get("hearthnet_extras", _RESERVED)
     if extras is _RESERVED:
         extras = {key: value for key, value in source.__dict__.items() if key not in _RESERVED}
     if not extras:
         return None
     if not isinstance(extras, Mapping):
         return {"extra": extras}
-    if _OWN_KEYS.isdisjoint(extras):
+    if type(extras) is dict and _OWN_KEYS.isdisjoint(extras) and all(type(key) is str for key in extras):
         return extras
-    return {f"x_{key}" if key in _OWN_KEYS else key: value for key, value in extras.items()}
+    return _renamed(extras)
+
+
+def _renamed(extras: Mapping[Any, Any]) -> dict[str, Any]:
+    """Returns the fields under names that are text and clash with nothing of the line's own, or with each other."""
+    renamed: dict[str, Any] = {}
+    for key, value in extras.items():
+        name = safe_text(key)
+        while name in _OWN_KEYS or name in renamed or (name != key and name in extras):
+            name = f"x_{name}"
+        renamed[name] = value
+    return renamed
 
 
 def _traceback(source: logging.LogRecord) -> str | None:
@@ -169,6 +188,15 @@ def _tail(text: str, limit: int) -> str:
     safe = safe_text(text, 16 * limit)
     raw = safe.encode()
     return safe if len(raw) <= limit else "[cut]…" + raw[len(raw) - limit + 8 :].decode("utf-8", "ignore")
+
+
+def _json_text(text: str) -> bytes:
+    """Returns text as JSON of at most a quarter of a line: a control character is six bytes there. Keeps the end."""
+    encoded = encode_value(text)
+    while len(encoded) > MAX_JSON_LINE_BYTES // 4:
+        text = "[cut]…" + text[len(text) - len(text) * MAX_JSON_LINE_BYTES // 4 // len(encoded) + 8 :]
+        encoded = encode_value(text)
+    return encoded
 
 
 def _nearest_level(levelno: int) -> str:
@@ -231,17 +259,17 @@ class JsonHandler(logging.Handler):
         """Shapes the record once and hands it to both sinks."""
         try:
             shaped = Shaped(record)
-            if self.file is not None:
-                self.file.write(shaped.line() + b"\n", shaped.now_s)
+            file = self.file
+            if file is not None:
+                file.write(shaped.line() + b"\n", shaped.now_s)
             if record.name != TRACE_LOGGER:
                 recording.active.offer_log(shaped.row())
         except Exception:  # the border to the program that is watched: count, never raise  # noqa: BLE001
             self.failures += 1
 
     def close(self) -> None:
-        """Closes the file."""
-        if self.file is not None:
-            self.file.close()
+        """Lets go of the file."""
+        self.file = None
         super().close()
 
 
@@ -252,28 +280,30 @@ _configure_lock = threading.Lock()
 def configure(config: LoggingConfig) -> None:
     """Installs the JSON handler; a second call replaces what the first installed.
 
-    HearthNet's own loggers pass on `config.log_level` and above, other libraries' warnings and errors.
+    Loggers made by `get_logger` pass on `config.log_level` and above, other libraries' warnings and errors.
     """
-    global _handler
+    global _handler, _level
     with _configure_lock:
-        _remove()
-        _handler = JsonHandler(DailyFile(config.log_dir) if config.log_dir is not None else None)
-        logging.getLogger().addHandler(_handler)
-        logging.getLogger("hearthnet").setLevel(config.log_level.upper())
+        file = DailyFile(config.log_dir) if config.log_dir is not None else None
+        if _handler is None:
+            _handler = JsonHandler(file)
+            logging.getLogger().addHandler(_handler)
+        else:
+            # Swapped in place: no record falls between two handlers. The old file closes with its last writer.
+            _handler.file = file
+        _level = logging.getLevelName(config.log_level.upper())
+        for root in _own_roots:
+            logging.getLogger(root).setLevel(_level)
 
 
 def shutdown() -> None:
-    """Takes back what `configure` installed and closes the file."""
-    with _configure_lock:
-        _remove()
-
-
-def _remove() -> None:
+    """Takes back what `configure` installed; the file closes with the last thread that writes to it."""
     global _handler
-    if _handler is not None:
-        logging.getLogger().removeHandler(_handler)
-        _handler.close()
-        _handler = None
+    with _configure_lock:
+        if _handler is not None:
+            logging.getLogger().removeHandler(_handler)
+            _handler.close()
+            _handler = None
 
 
 def lost_lines() -> int:
@@ -282,6 +312,10 @@ def lost_lines() -> int:
     if handler is None:
         return 0
     return handler.failures + (handler.file.lost_lines if handler.file is not None else 0)
+
+
+_limits: dict[str, dict[str, tuple[float, int]]] = {}
+_limits_lock = threading.Lock()
 
 
 class RateLimitedLogger:
@@ -299,8 +333,9 @@ class RateLimitedLogger:
         self.logger = logger
         self.interval_s = interval_s
         self._clock = clock
-        self._keys: dict[str, tuple[float, int]] = {}
-        self._lock = threading.Lock()
+        # Of the logger, not of this wrapper: two wrappers of one logger keep one limit.
+        self._keys = _limits.setdefault(logger.name, {})
+        self._lock = _limits_lock
 
     def log(self, level: int, msg: str, *, key: str | None = None, extra: Mapping[str, Any] | None = None) -> None:
         """Logs `msg` unless its key (default: the message itself) was logged less than `interval_s` ago."""

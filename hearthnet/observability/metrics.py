@@ -16,6 +16,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from hearthnet.observability.logging import get_logger
+
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
@@ -80,7 +82,7 @@ class Instrument:
         self.name = name
         self.doc = doc
         self.label_names = tuple(labels)
-        self._buckets = buckets
+        self.buckets = None if buckets is None else tuple(buckets)
         self._metric: Any = None
         self._children: dict[tuple[str, ...], Child] = {}
         self._own = Child()
@@ -88,22 +90,27 @@ class Instrument:
     @property
     def inc(self) -> Callable[..., None]:
         """Adds to the only series."""
-        return self._own.inc
+        return self._only().inc
 
     @property
     def dec(self) -> Callable[..., None]:
         """Takes from the only series of a gauge."""
-        return self._own.dec
+        return self._only().dec
 
     @property
     def set(self) -> Callable[..., None]:
         """Sets the only series of a gauge."""
-        return self._own.set
+        return self._only().set
 
     @property
     def observe(self) -> Callable[..., None]:
         """Adds a value to the only series of a histogram."""
-        return self._own.observe
+        return self._only().observe
+
+    def _only(self) -> Child:
+        if self.label_names:
+            raise ValueError(f"{self.name} has the labels {self.label_names}: choose a series with labels()")
+        return self._own
 
     def labels(self, *values: str, **named: str) -> Child:
         """Returns the series with these label values, by position or by name.
@@ -112,12 +119,15 @@ class Instrument:
             ValueError: raised when the labels are not those that the instrument was made with.
         """
         if named:
-            values += tuple(named[name] for name in self.label_names[len(values) :] if name in named)
+            missing = self.label_names[len(values) :]
+            if named.keys() != set(missing):
+                raise ValueError(f"{self.name} has the labels {self.label_names}")
+            values += tuple(named[name] for name in missing)
         child = self._children.get(values)
-        return self._make_child(values, named) if child is None else child
+        return self._make_child(values) if child is None else child
 
-    def _make_child(self, values: tuple[str, ...], named: dict[str, str]) -> Child:
-        if len(values) != len(self.label_names) or not set(named) <= set(self.label_names):
+    def _make_child(self, values: tuple[str, ...]) -> Child:
+        if not values or len(values) != len(self.label_names):
             raise ValueError(f"{self.name} has the labels {self.label_names}")
         with _lock:
             child = self._children.get(values)
@@ -141,9 +151,11 @@ class Instrument:
         import prometheus_client
 
         metric_type = getattr(prometheus_client, self.kind.capitalize())
-        more = {"buckets": tuple(self._buckets)} if self._buckets else {}
+        more = {"buckets": self.buckets} if self.buckets else {}
         return metric_type(self.name, self.doc, self.label_names, registry=registry, **more)
 
+
+log = get_logger(__name__)
 
 _lock = threading.RLock()
 _instruments: dict[str, Instrument] = {}
@@ -155,14 +167,17 @@ def _declare(
     kind: str, name: str, doc: str, labels: Sequence[str], buckets: Sequence[float] | None = None
 ) -> Instrument:
     with _lock:
-        known = _instruments.get(name)
+        # A counter is one metric with and without its ending: the library itself adds it.
+        key = name.removesuffix("_total")
+        known = _instruments.get(key)
         if known is not None:
-            if (known.kind, known.label_names) != (kind, tuple(labels)):
+            declared = (kind, tuple(labels), None if buckets is None else tuple(buckets))
+            if (known.kind, known.label_names, known.buckets) != declared:
                 raise ValueError(f"{name} is declared already, as a {known.kind} with labels {known.label_names}")
             return known
-        instrument = _instruments[name] = Instrument(kind, name, doc, labels, buckets)
+        instrument = _instruments[key] = Instrument(kind, name, doc, labels, buckets)
         if _registry is not None:
-            instrument.bind(_registry)
+            _bind(instrument)
         return instrument
 
 
@@ -197,7 +212,15 @@ def configure(config: MetricsConfig) -> None:
             return
         _registry = _new_registry() if wanted else None
         for instrument in _instruments.values():
-            instrument.bind(_registry)
+            _bind(instrument)
+
+
+def _bind(instrument: Instrument) -> None:
+    """Binds an instrument; one that the library refuses (a malformed name, say) stays without effect, and is told."""
+    try:
+        instrument.bind(_registry)
+    except ValueError as error:
+        log.error("metric cannot be registered", extra={"metric": instrument.name, "error": str(error)})
 
 
 def _is_installed() -> bool:
@@ -235,8 +258,11 @@ def exposition() -> tuple[bytes, str]:
         return b"# metrics are disabled\n", "text/plain; version=0.0.4; charset=utf-8"
     from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
-    for refresh in _on_scrape:
-        refresh()
+    for refresh in _on_scrape.copy():
+        try:
+            refresh()
+        except Exception:  # one owner's trouble must not hide the others' metrics
+            log.exception("gauges cannot be refreshed")
     return generate_latest(_registry), CONTENT_TYPE_PLAIN_0_0_4
 
 

@@ -62,6 +62,8 @@ _SCALARS: Final = frozenset({int, float, bool, type(None)})
 _EMPTY: Final = b"{}"
 # Half of the byte limit in characters needs no encoding to be known to fit unless it is far from ASCII.
 _SHORT_CHARS: Final = MAX_STRING_BYTES // 4
+_MAX_VALUES: Final = 1_000  # visited in one record: far more than a row can hold
+_MAX_KEY_CHARS: Final = 128
 _JSON_OPTIONS: Final = orjson.OPT_NON_STR_KEYS
 
 
@@ -100,47 +102,60 @@ def encode_value(value: object) -> bytes:
         return orjson.dumps(safe_text(value))
 
 
-def bounded(value: object, *, strict: bool = False, depth: int = 0, name: str = "") -> Any:
+def bounded(
+    value: object, *, strict: bool = False, depth: int = 0, name: str = "", budget: list[int] | None = None
+) -> Any:
     """Returns a copy of `value` made of JSON types, within the bounds, secrets replaced.
 
     Args:
         value: anything.
-        strict: also check what is costly to check: integers over 64 bits, characters that are no UTF-8.
+        strict: also check what is costly to check: characters that are no UTF-8 in short strings.
         depth: nesting so far; beyond `MAX_NESTING` a marker stands for the rest.
         name: the key that the value stands under.
+        budget: how many more values may be visited, as its only item. Keys and nesting multiply: without it a list
+            that holds itself 64 times over would be walked 64^6 times.
     """
     if name and is_secret(name):
         return REDACTED
-    if value is None or isinstance(value, bool | float):
-        return value
-    if isinstance(value, int):
-        return int(value) if -(2**63) <= value < 2**63 else safe_text(_number(value))
-    if isinstance(value, str):
-        return safe_text(value) if strict or len(value) > _SHORT_CHARS else value
+    budget = [_MAX_VALUES] if budget is None else budget
+    budget[0] -= 1
+    if budget[0] < 0:
+        return CUT
+    if not isinstance(value, Mapping | list | tuple | set | frozenset):
+        return _bounded_scalar(value, strict)
     if depth >= MAX_NESTING:
         return f"[{type(value).__name__} nested too deep]"
     if isinstance(value, Mapping):
-        return _bounded_mapping(value, strict, depth)
-    if isinstance(value, list | tuple | set | frozenset):
-        items = list(value)
-        kept = [bounded(item, strict=strict, depth=depth + 1) for item in items[:MAX_KEYS]]
-        return [*kept, f"[{len(items) - MAX_KEYS} more]"] if len(items) > MAX_KEYS else kept
+        return _bounded_mapping(value, strict, depth, budget)
+    items = list(value)
+    kept = [bounded(item, strict=strict, depth=depth + 1, budget=budget) for item in items[:MAX_KEYS]]
+    return [*kept, f"[{len(items) - MAX_KEYS} more]"] if len(items) > MAX_KEYS else kept
+
+
+def _bounded_scalar(value: object, strict: bool) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, float):
+        return float(value)  # a subclass, such as numpy's, is none of the encoder's types
+    if isinstance(value, int):
+        # Hexadecimal: Python itself refuses decimal digits beyond 4,300.
+        return int(value) if -(2**63) <= value < 2**63 else safe_text(hex(value))
+    if type(value) is str and not strict and len(value) <= _SHORT_CHARS:
+        return value
     return safe_text(value)
 
 
-def _number(value: int) -> str:
-    """Returns a huge integer in hexadecimal: decimal digits beyond 4,300 are refused by Python itself."""
-    return hex(value)
-
-
-def _bounded_mapping(value: Mapping[Any, Any], strict: bool, depth: int) -> dict[str, Any]:
+def _bounded_mapping(value: Mapping[Any, Any], strict: bool, depth: int, budget: list[int]) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for key, item in value.items():
         if len(kept) >= MAX_KEYS:
             kept["truncated_keys"] = len(value) - MAX_KEYS
             break
-        name = safe_text(key, limit=128)
-        kept[name] = bounded(item, strict=strict, depth=depth + 1, name=name)
+        name = safe_text(key)
+        try:
+            kept[name[:_MAX_KEY_CHARS]] = bounded(item, strict=strict, depth=depth + 1, name=name, budget=budget)
+        except Exception as error:  # one value that raises must not cost its neighbours  # noqa: BLE001
+            kept[name[:_MAX_KEY_CHARS]] = f"[{type(item).__name__}: {type(error).__name__}]"
     return kept
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import Token
-from functools import wraps
+from functools import partial, wraps
 from time import monotonic_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, cast
@@ -34,7 +34,7 @@ _SHORT_NAME_CHARS: Final = 128
 
 
 class Span:
-    """A named part of a trace. Made by `span(name, **extras)`; serves `with`, `async with` and as a decorator.
+    """A named part of a trace. Made by `span(name, **extras)`; serves one `with` or `async with`, or as a decorator.
 
     Attributes:
         id: 8 bytes in hexadecimal.
@@ -94,7 +94,7 @@ class Span:
         self._ended_ns = monotonic_ns()
         if error is not None:
             self.fail(error)
-        if self.id:
+        if self.id and not self.trace.ended:  # else `detach` has put back what was before the trace
             current.set(self._outer)
 
     async def __aenter__(self) -> Self:
@@ -111,34 +111,32 @@ class Span:
         self.extras.setdefault("error", describe(error))
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Returns `function` (plain, async, or an async generator) with a span around each of its calls."""
+        """Returns `function` (plain, async, or a generator of either kind) with a span around each of its calls."""
         import inspect
 
-        name, extras = self.name, self.extras
-        if inspect.iscoroutinefunction(function):
+        from hearthnet.observability import generators
+
+        make = partial(Span, self.name, **self.extras)
+        wrapped: Any
+        if inspect.isasyncgenfunction(function):
+            wrapped = generators.trace_async_generator(make, function)
+        elif inspect.isgeneratorfunction(function):
+            wrapped = generators.trace_generator(make, function)
+        elif inspect.iscoroutinefunction(function):
 
             @wraps(function)
-            async def traced_coroutine(*args: P.args, **kwargs: P.kwargs) -> Any:
-                with Span(name, **extras):
+            async def wrapped(*args: P.args, **kwargs: P.kwargs) -> Any:
+                with make():
                     return await function(*args, **kwargs)
 
-            return traced_coroutine  # type: ignore[return-value]  # R is the coroutine, which mypy can't see here
-        if inspect.isasyncgenfunction(function):
+        else:
 
             @wraps(function)
-            async def traced_generator(*args: P.args, **kwargs: P.kwargs) -> Any:
-                with Span(name, **extras):
-                    async for item in function(*args, **kwargs):
-                        yield item
+            def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+                with make():
+                    return function(*args, **kwargs)
 
-            return traced_generator
-
-        @wraps(function)
-        def traced(*args: P.args, **kwargs: P.kwargs) -> R:
-            with Span(name, **extras):
-                return function(*args, **kwargs)
-
-        return traced
+        return cast("Callable[P, R]", wrapped)
 
     @classmethod
     def from_dict(cls, trace: Trace, stored: dict[str, Any]) -> Self:

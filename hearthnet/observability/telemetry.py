@@ -13,11 +13,12 @@ import asyncio
 import atexit
 import fcntl
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -53,6 +54,9 @@ def open(config: ObservabilityConfig, *, node_id: str | None = None) -> Telemetr
     return Telemetry(config, node_id)
 
 
+_opened: Telemetry | None = None
+
+
 class Telemetry:
     """Records everything until it is closed.
 
@@ -77,7 +81,7 @@ class Telemetry:
         self._stop_refreshing: Callable[[], None] = lambda: None
         self._lost_lines_seen = 0
         self._is_open = False
-        self._pid = os.getpid()
+        self._pid: int | None = None
 
     # --- opening and closing
 
@@ -96,7 +100,16 @@ class Telemetry:
         await asyncio.to_thread(self.close)
 
     def start(self) -> None:
-        """Configures logging and metrics and opens the store; never raises for a store that cannot be opened."""
+        """Configures logging and metrics and opens the store; a store that cannot be opened leaves it in memory.
+
+        Raises:
+            RuntimeError: raised when this process has telemetry open already: the instruments write to one place.
+        """
+        global _opened
+        if _opened is not None or self._pid is not None:
+            raise RuntimeError("telemetry is open already" if _opened is not None else "make a new one to open again")
+        _opened = self
+        self._pid = os.getpid()
         node_logging.configure(self._config)
         metrics.configure(self._config)
         tracing.set_slow_ms(self._config.slow_ms)
@@ -104,11 +117,11 @@ class Telemetry:
         atexit.register(self.close)
         try:
             self._start_store()
-        except StoreError as error:
-            self.error = error.message
+        except (StoreError, sqlite3.Error) as error:
+            self.error = str(error)
             self._unlock()
             recording.install(self._recorder)
-            log.warning("telemetry is kept in memory only", extra={"reason": error.message})
+            log.warning("telemetry is kept in memory only", extra={"reason": self.error})
 
     def _start_store(self) -> None:
         directory = self._config.data_dir
@@ -117,11 +130,11 @@ class Telemetry:
         path = directory / DATABASE
         self._take_lock(directory)
         connection = open_database(path, TELEMETRY)
-        last_seq: int = connection.execute(
-            "SELECT max((SELECT ifnull(max(seq), 0) FROM traces), (SELECT ifnull(max(seq), 0) FROM logs),"
-            " (SELECT ifnull(max(seq), 0) FROM gaps))"
-        ).fetchone()[0]
-        connection.close()
+        with closing(connection):
+            last_seq: int = connection.execute(
+                "SELECT max((SELECT ifnull(max(seq), 0) FROM traces), (SELECT ifnull(max(seq), 0) FROM logs),"
+                " (SELECT ifnull(max(seq), 0) FROM gaps))"
+            ).fetchone()[0]
         self._recorder = Recorder(self.run_id, last_seq + 1, self._wake)
         self._run_thread(Writer(path, self._recorder))
         self._reader = Reader(path)
@@ -162,6 +175,7 @@ class Telemetry:
 
     def close(self) -> None:
         """Commits the rest and marks the run clean, within 2 s; what is recorded later stays in memory. Idempotent."""
+        global _opened
         if not self._is_open or os.getpid() != self._pid:  # a forked child has nothing of it to close
             return
         self._is_open = False
@@ -171,13 +185,22 @@ class Telemetry:
         if self._reader is not None:
             # First: while a reader is connected, SQLite leaves -wal and -shm behind.
             self._reader.close()
+        recording.install(None)  # before the drain: what is recorded from here on does not keep it from ending
         if self._thread is not None:
             self._stopping = True
             self._wake()
             self._thread.join(_CLOSE_TIMEOUT_S)
-        recording.install(None)
+        self._keep_leftovers()
         self._unlock()
         node_logging.shutdown()
+        _opened = None
+
+    def _keep_leftovers(self) -> None:
+        """Moves into memory what threads handed over while the writer was ending, and what could not be written."""
+        for record in self._recorder.traces.snapshot():
+            recording.active.traces.offer(record)
+        for entry in self._recorder.logs.snapshot():
+            recording.active.logs.offer(entry)
 
     # --- the telemetry thread
 
@@ -252,6 +275,15 @@ class Telemetry:
         lost = node_logging.lost_lines()
         metrics.telemetry_dropped_total.labels(reason="log_file").inc(max(0, lost - self._lost_lines_seen))
         self._lost_lines_seen = lost
+
+
+def _forget() -> None:
+    """Lets a forked child open its own: its parent's thread and file are not its."""
+    global _opened
+    _opened = None
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def _boot_id() -> str | None:

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from time import monotonic_ns, time_ns
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 import orjson
 
@@ -115,8 +115,9 @@ class Trace:
 
     def __init__(self, capability: str, trace_id: str | None = None, parent_id: str | None = None) -> None:
         now_ns = time_ns()
-        self.trace_id = new_trace_id(now_ns) if trace_id is None else trace_id
-        self.parent_id = parent_id
+        # An id that is no ULID is replaced, never recorded.
+        self.trace_id = trace_id if trace_id is not None and is_trace_id(trace_id) else new_trace_id(now_ns)
+        self.parent_id = None if parent_id is None else safe_text(parent_id, MAX_CAPABILITY_CHARS)
         self.capability = capability
         self.version: str | None = None
         self.started_us = now_ns // 1_000
@@ -133,7 +134,7 @@ class Trace:
         self._spans: list[Span] | None = []
         self._spans_json = b"[]"
         # An error that is being handled already when the trace begins is not the trace's.
-        self._handling = id(sys.exc_info()[1])
+        self._handling = sys.exc_info()[1]
 
     @classmethod
     def from_record(cls, record: TraceRecord) -> Self:
@@ -148,7 +149,7 @@ class Trace:
         trace.ended = True
         trace._spans = None
         trace._unseen = 0
-        trace._handling = 0
+        trace._handling = None
         return trace
 
     @property
@@ -184,7 +185,8 @@ class Trace:
     def fail(self, code: str, message: str | None = None) -> None:
         """Sets the result to `code`; one that is no wire error code is recorded as `internal_error`."""
         self.result = code if code in _RESULTS else "internal_error"
-        self.error = safe_text(message if message is not None else code)
+        if message is not None or is_failure(code):
+            self.error = safe_text(message if message is not None else code)
 
     def fail_with(self, error: BaseException) -> None:
         """Sets the result that this exception stands for."""
@@ -193,7 +195,7 @@ class Trace:
     def take_error_in_flight(self) -> None:
         """Sets the result from an exception on its way out, if nothing else did and it is this trace's own."""
         error = sys.exc_info()[1]
-        if error is not None and self.result is None and id(error) != self._handling:
+        if error is not None and self.result is None and error is not self._handling:
             self.fail_with(error)
 
     def __enter__(self) -> Self:
@@ -219,7 +221,9 @@ class Trace:
         if self.result is None:
             self.result = OK
         self.notable = 1 if self.duration_ms >= _slow_ms or is_failure(self.result) else 0
+        self._handling = None
         recorder = recording.active
+        self.run_id = recorder.run_id  # telemetry may have been opened since the trace began
         self.seq = recorder.next_seq()
         recorder.offer_trace(self._record(ended_ns))
         self._log_done()
@@ -242,10 +246,9 @@ class Trace:
         kept: list[bytes] = []
         for opened in self._spans or ():
             encoded = orjson.dumps(opened.as_dict(ended_ns))
-            room -= len(encoded) + 1
-            if room < 0:
-                break
-            kept.append(encoded)
+            if len(encoded) < room:
+                room -= len(encoded) + 1
+                kept.append(encoded)
         missing = len(self._spans or ()) - len(kept) + self._unseen
         if missing:
             extras = orjson.dumps({**orjson.loads(extras), "truncated": missing})
@@ -304,15 +307,10 @@ def new_trace(capability: str, *, trace_id: str | None = None, parent_id: str | 
     Returns:
         The trace. Used with `with`, it detaches by itself and takes its result from an exception that leaves.
     """
-    if trace_id is not None and not is_trace_id(trace_id):
-        trace_id = None
-    version = None
-    if "@" in capability:
-        capability, _, version = capability.partition("@")
-    if len(capability) > MAX_CAPABILITY_CHARS or not capability.isascii():
-        capability = safe_text(capability, MAX_CAPABILITY_CHARS)
-    trace = Trace(capability, trace_id, parent_id)
-    trace.version = version
+    name, _, version = safe_text(capability, 2 * MAX_CAPABILITY_CHARS).partition("@")
+    trace = Trace(safe_text(name, MAX_CAPABILITY_CHARS), trace_id, parent_id)
+    if version:
+        trace.version = safe_text(version, MAX_CAPABILITY_CHARS)
     Root.enter(trace, started=True)
     return trace
 
@@ -335,9 +333,12 @@ def detach() -> None:
 
 
 def current_trace() -> Trace | None:
-    """Returns the trace attached to the current task, or None."""
+    """Returns the trace attached to the current task, or None; one that has ended is nobody's current trace."""
     scope = current.get()
-    return None if scope is None else scope.trace  # type: ignore[return-value]  # tracing sets only its own
+    if scope is None:
+        return None
+    trace = cast("Trace", scope.trace)  # tracing sets only its own scopes
+    return None if trace.ended else trace
 
 
 def _recent_in_memory(n: int) -> list[TraceRecord]:

@@ -206,7 +206,7 @@ def test_files_are_private(logs, tmp_path):
     """The log file has mode 0600 in a folder of mode 0700, whatever the umask."""
     previous = os.umask(0o002)
     try:
-        file = DailyFile(tmp_path / "fresh" / "logs")
+        file = DailyFile(tmp_path / "fresh" / "logs", clock=lambda: 0.0)
         file.write(b"{}\n", 0.0)
         file.close()
     finally:
@@ -218,7 +218,7 @@ def test_files_are_private(logs, tmp_path):
 
 def test_day_rolls_at_midnight_utc(tmp_path):
     """The last record of a day and the first of the next lie in their own files; none is lost."""
-    file = DailyFile(tmp_path)
+    file = DailyFile(tmp_path, clock=lambda: 0.0)
     for number, now_s in enumerate((DAY_S - 0.001, DAY_S, DAY_S - 0.001, DAY_S + 5.0)):
         file.write(b"%d\n" % number, now_s)
     file.close()
@@ -234,8 +234,9 @@ def test_old_days_are_removed_and_nothing_else(tmp_path):
     directory.mkdir()
     for name in ("2026-05-01.log", "2026-05-01.2.log", "2026-05-12.log", "notes.log", "2026-05-01.txt"):
         (directory / name).write_text("")
-    file = DailyFile(directory)
-    file.write(b"{}\n", dt.datetime(2026, 5, 26, tzinfo=dt.UTC).timestamp())
+    today = dt.datetime(2026, 5, 26, tzinfo=dt.UTC).timestamp()
+    file = DailyFile(directory, clock=lambda: today)
+    file.write(b"{}\n", today)
     file.close()
 
     left = sorted(path.name for path in directory.iterdir())
@@ -260,7 +261,7 @@ import resource, signal, sys
 from pathlib import Path
 from hearthnet.observability.logfile import DailyFile
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-file = DailyFile(Path({str(tmp_path)!r}))
+file = DailyFile(Path({str(tmp_path)!r}), clock=lambda: 0.0)
 resource.setrlimit(resource.RLIMIT_FSIZE, (15, resource.RLIM_INFINITY))
 file.write(b'{{"n":1}}\\n', 0.0)
 file.write(b'{{"n":2222}}\\n', 0.0)

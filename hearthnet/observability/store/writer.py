@@ -12,6 +12,7 @@ Assumes:
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from time import perf_counter
@@ -41,6 +42,7 @@ Record = TypeVar("Record", TraceRecord, LogRecord)
 _written_traces = metrics.telemetry_written_total.labels(kind="trace")
 _written_logs = metrics.telemetry_written_total.labels(kind="log")
 _dropped = metrics.telemetry_dropped_total.labels(reason="buffer_full")
+_poisoned = metrics.telemetry_dropped_total.labels(reason="poison")
 
 Run = tuple[str, str | None, str, int, str | None, int]  # the columns of `runs` down to started_us
 
@@ -60,6 +62,7 @@ class Writer:
         self._traces: Ring
         self._logs: Ring
         self._is_failing = False
+        self._is_singly = False  # after a batch with a row that cannot be stored
         self._gaps: list[tuple[int, int, str, str, int]] = []
 
     async def open(self, run: Run) -> None:
@@ -103,7 +106,11 @@ class Writer:
                 await self._commit(traces, logs)
             except Exception as error:  # anything SQLite or the disk may say; the records are kept  # noqa: BLE001
                 await self._recover_from(error)
-                return False
+                if isinstance(error, sqlite3.OperationalError) or self._is_singly:
+                    return False
+                self._is_singly = True  # not the disk: a row of this batch is the trouble
+                continue
+            self._is_singly = False
             self._confirm(len(traces), len(logs))
             metrics.telemetry_flush_seconds.observe(perf_counter() - started)
 
@@ -149,8 +156,26 @@ class Writer:
         if evicted:
             await self._db.executemany(delete, ((seq,) for seq in evicted))
         if kept:
+            if self._is_singly:
+                await self._insert_singly(insert, [(record, to_row) for record in kept])
+                return
             # A generator: the rows are made in the connection's thread, while it steps through them.
             await self._db.executemany(insert, (to_row(record) for record in kept))
+
+    async def _insert_singly(self, insert: str, kept: list[tuple[Any, Callable[[Any], tuple[Any, ...]]]]) -> None:
+        """Inserts row by row; one that cannot be is left out, and counted."""
+        for record, to_row in kept:
+            try:
+                # A statement that fails undoes itself; the transaction goes on.
+                await self._db.execute(insert, to_row(record))
+            except sqlite3.OperationalError:
+                raise
+            except Exception as error:  # what SQLite cannot bind or its schema refuses  # noqa: BLE001
+                kind = "trace" if isinstance(record, TraceRecord) else "log"
+                _poisoned.inc()
+                gap = (self._recorder.next_seq(), rows.now_us(), kind, "poison", 1)
+                await self._db.execute(rows.INSERT_GAP, gap)
+                log.warning("a record cannot be stored", extra={"kind": kind, "error": str(error)})
 
     def _confirm(self, traces: int, logs: int) -> None:
         self._recorder.traces.confirm()
