@@ -6,13 +6,15 @@ a crash half-way leaves the old schema. `application_id` tells our files from ot
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hearthnet.errors import StoreError
+from hearthnet.errors import DiskFullError, HearthNetError, StoreError
 from hearthnet.files import make_private_dir
 
 __all__ = [
@@ -32,6 +34,8 @@ WRITER_PRAGMAS: Final = (
     "PRAGMA secure_delete = ON",  # what left the ring is gone from the file's pages too
 )
 BUSY_TIMEOUT_S: Final = 0.25  # short: whoever waits longer retries later with its records still in hand
+# SQLite reports a full disk as an I/O error where it needs more than this for its shared memory.
+_HARDLY_ANY_BYTES: Final = 128 * 1024
 _MIN_SQLITE: Final = (3, 37, 0)  # STRICT tables
 
 
@@ -61,6 +65,7 @@ def open_database(path: Path, schema: Schema) -> sqlite3.Connection:
 
     Raises:
         StoreError: raised when the file is not ours, is newer than this program, or cannot be opened.
+        DiskFullError: raised when there is no space for it.
     """
     if sqlite3.sqlite_version_info < _MIN_SQLITE:
         raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old", hint="SQLite 3.37 or newer is needed")
@@ -68,16 +73,32 @@ def open_database(path: Path, schema: Schema) -> sqlite3.Connection:
         _create_private(path)
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
     except (OSError, sqlite3.Error) as error:
-        raise StoreError(f"{path} cannot be opened: {error}", hint=f"check that {path.parent} is writable") from error
+        raise store_error(path, error) from error
     try:
         prepare(connection, path, schema)
     except sqlite3.Error as error:
         connection.close()
-        raise StoreError(f"{path} cannot be used: {error}") from error
+        raise store_error(path, error) from error
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def store_error(path: Path, error: OSError | sqlite3.Error) -> HearthNetError:
+    """Returns what a failure to use the database at `path` means for the operator: no space, or something else."""
+    code = getattr(error, "sqlite_errorcode", None)
+    number = error.errno if isinstance(error, OSError) else None
+    is_full = code == sqlite3.SQLITE_FULL or number in (errno.ENOSPC, errno.EDQUOT)
+    if is_full or (code is not None and code & 0xFF == sqlite3.SQLITE_IOERR and _free_bytes(path) < _HARDLY_ANY_BYTES):
+        return DiskFullError(
+            f"{path} cannot be written: the disk is full", hint=f"free some space: df -h {path.parent}"
+        )
+    return StoreError(f"{path} cannot be used: {error}", hint=f"check that {path.parent} is writable")
+
+
+def _free_bytes(path: Path) -> int:
+    return shutil.disk_usage(path.parent).free if path.parent.is_dir() else _HARDLY_ANY_BYTES
 
 
 def _create_private(path: Path) -> None:

@@ -4,6 +4,7 @@
     ├── ConfigError           the configuration cannot be used
     ├── IdentityError         keys or manifest missing, unreadable, wrong
     ├── StoreError            telemetry.db or the event log cannot be used
+    ├── DiskFullError         no space for a file of the node
     ├── NodeUnreachableError  a running node is needed and none answers
     └── WireError             an answer on the wire: a code, its HTTP status, a message
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from hearthnet import __version__, checks
 from hearthnet.bus.bus import CapabilityBus
@@ -29,6 +29,8 @@ from hearthnet.transport.server import Server
 __all__ = ["Node", "initialise", "open_node"]
 
 log = get_logger(__name__)
+
+ONLINE_S: Final = 90.0  # a member whose signed call is older than this counts as gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class Node:
         self.telemetry = recording
         self.bus = CapabilityBus(keys.node_id, manifest.level_of)
         self._started = time.monotonic()
+        self._last_seen: dict[str, float] = {}  # members only, so as small as the manifest
         self._events_path = _community_path(config, manifest.community_id) / EVENTS_FILE
 
     def services(self) -> Services:
@@ -87,6 +90,7 @@ class Node:
             bus=self.bus,
             telemetry=self.telemetry,
             manifest=lambda: self.manifest,
+            seen=self.note_seen,
             status=self.status,
             doctor=self.diagnose,
         )
@@ -101,6 +105,16 @@ class Node:
             return [result.as_dict() for result in doctor.run_all(self.config, self.bus, only=only)]
         except KeyError as error:
             raise WireError("bad_request", f"no check is named {error.args[0]}") from error
+
+    def note_seen(self, caller: str) -> None:
+        """Notes that a member's signed call came in now."""
+        self._last_seen[caller] = time.monotonic()
+
+    def _online(self) -> int:
+        """Returns how many members were seen lately, ourselves included."""
+        since = time.monotonic() - ONLINE_S
+        others = [seen for caller, seen in self._last_seen.copy().items() if caller != self.bus.node_id]
+        return 1 + sum(seen >= since for seen in others)
 
     def status(self) -> dict[str, Any]:
         """Returns the node at a glance."""
@@ -134,7 +148,7 @@ class Node:
         size, head = self._event_log()
         metrics.event_log_size.labels(community).set(size)
         metrics.event_log_lamport_head.labels(community).set(head)
-        metrics.nodes_online.labels(community).set(1)  # peers join with discovery; ourselves we know
+        metrics.nodes_online.labels(community).set(self._online())
         metrics.blob_storage_bytes.set(_size(self.config.file.blobs_dir))
         self.bus.refresh_metrics()
 

@@ -99,7 +99,9 @@ class CapabilityBus:
             answer = await self._run(entry, request, limit_s)
             if not isinstance(answer, dict):
                 metrics.active_streams.labels(request.capability).inc()
-                return CallStream(answer, current.get(), limit_s, partial(self._end_stream, request, entry, settle))
+                return CallStream(
+                    answer, current.get(), limit_s, entry.check_frame, partial(self._end_stream, request, entry, settle)
+                )
             with span("check_answer"):
                 entry.check_response(answer)
         except BaseException as error:
@@ -171,7 +173,7 @@ class CapabilityBus:
     ) -> BaseException | None:
         """Ends the trace and counts the call; returns the error that the caller may see."""
         visible = self._visible(request, error)
-        if error is not None:
+        if error is not None and trace.result is None:  # what the handler set itself stands
             trace.fail_with(error)
         trace.end()
         self._count(request, entry, trace.result or "ok", trace.duration_ms or 0.0, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 from jsonschema import Draft202012Validator
 
 from hearthnet.bus.capability import CapabilityDescriptor, Handler
@@ -23,8 +24,10 @@ class Entry:
         self.running = 0
         Draft202012Validator.check_schema(descriptor.request_schema)
         Draft202012Validator.check_schema(descriptor.response_schema)
+        Draft202012Validator.check_schema(descriptor.stream_schema)
         self._request = Draft202012Validator(descriptor.request_schema)
         self._response = Draft202012Validator(descriptor.response_schema)
+        self._frame = Draft202012Validator(descriptor.stream_schema)
 
     def check_request(self, body: dict[str, Any]) -> None:
         """Raises WireError `schema_mismatch` when the body is not what the descriptor asks for."""
@@ -34,9 +37,21 @@ class Entry:
             raise WireError("schema_mismatch", f"{place}: {problem.message[:200]}")
 
     def check_response(self, answer: dict[str, Any]) -> None:
-        """Raises WireError `internal_error` when a handler's answer breaks its own descriptor."""
-        if not self._response.is_valid(answer):
-            raise WireError("internal_error", "the capability's answer does not match its schema")
+        """Raises WireError `internal_error` when a handler's answer breaks its own descriptor or is no JSON."""
+        _check(self._response, answer, "answer")
+
+    def check_frame(self, frame: dict[str, Any]) -> None:
+        """Raises WireError `internal_error` when a frame breaks the descriptor or is no JSON."""
+        _check(self._frame, frame, "frame")
+
+
+def _check(schema: Draft202012Validator, made: object, what: str) -> None:
+    if not schema.is_valid(made):
+        raise WireError("internal_error", f"the capability's {what} does not match its schema")
+    try:
+        orjson.dumps(made)
+    except (TypeError, ValueError) as error:  # told here, while the call can still fail in an orderly way
+        raise WireError("internal_error", f"the capability's {what} is not JSON") from error
 
 
 class Registry:

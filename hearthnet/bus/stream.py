@@ -21,6 +21,7 @@ class CallStream:
         scope: the call's place in its trace. It is current during a step and only then, so a consumer's own trace
             and the call's never mix.
         limit_s: the longest wait for one frame.
+        check: raises when a frame is not what the capability promises.
         settle: called exactly once, with None or the error that ended the stream; returns the error to raise.
     """
 
@@ -29,10 +30,12 @@ class CallStream:
         frames: Frames,
         scope: Scope | None,
         limit_s: float,
+        check: Callable[[dict[str, Any]], None],
         settle: Callable[[BaseException | None], BaseException | None],
     ) -> None:
         self._frames = frames
         self._limit_s = limit_s
+        self._check = check
         self._settle = settle
         self._count = 0
         self._is_over = False
@@ -50,6 +53,7 @@ class CallStream:
         try:
             async with asyncio.timeout(self._limit_s):
                 frame = await anext(self._frames)
+            self._check(frame)
         except StopAsyncIteration:
             self._end(None)
             raise
@@ -73,6 +77,7 @@ class CallStream:
         """Ends the call as cancelled if it is not over, and lets the handler clean up."""
         if self._is_over:
             return
+        self._is_over = True
         outside = swap(self._scope)
         try:
             close = getattr(self._frames, "aclose", None)
@@ -81,3 +86,8 @@ class CallStream:
         finally:
             self._end(GeneratorExit("the caller left"))
             swap(outside)
+
+    def __del__(self) -> None:
+        # A consumer that broke off and forgot the stream: its place must come back all the same.
+        if not self._is_over:
+            self._end(GeneratorExit("the caller forgot the stream"))

@@ -67,6 +67,8 @@ def _call(
     client = NodeClient(config, timeout_s)
     try:
         with client.http.stream("POST", "/bus/v1/call", content=orjson.dumps(body), headers=headers) as answer:
+            if not client.is_ours(answer):
+                raise client.unreachable()
             _print(answer, stream=stream)
     except httpx.ConnectError as error:
         raise client.unreachable() from error

@@ -44,7 +44,7 @@ class NodeClient:
             answer = self.http.get(path, params={k: v for k, v in parameters.items() if v is not None})
         except httpx.HTTPError:
             return None
-        if not self._is_ours(answer):
+        if not self.is_ours(answer):
             return None
         if answer.is_error:
             raise HearthNetError(f"the node answered: {answer.json().get('message', answer.status_code)}")
@@ -65,7 +65,8 @@ class NodeClient:
         """Returns the error for a node that is not there."""
         return NodeUnreachableError(f"no node of ours answers on port {self.port}", hint="start it: hearthnet run")
 
-    def _is_ours(self, answer: httpx.Response) -> bool:
+    def is_ours(self, answer: httpx.Response) -> bool:
+        """Tells whether it is our node that answered."""
         try:
             return self._keys_dir is not None and answer.headers.get(SENDER) == KeyPair.load(self._keys_dir).node_id
         except IdentityError:

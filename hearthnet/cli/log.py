@@ -15,7 +15,7 @@ from hearthnet.cli.options import config_option, json_option
 from hearthnet.cli.output import print_json, printable
 from hearthnet.config import Config
 from hearthnet.constants import LEVELS
-from hearthnet.observability.logfile import log_paths
+from hearthnet.observability.logfile import log_key, log_paths
 
 _COLOURS: Final = {
     "debug": "bright_black",
@@ -80,7 +80,7 @@ def _filter(level: str, component: str | None, trace_id: str | None) -> Callable
         logger = str(line.get("logger", ""))
         below = component is None or any(logger == name or logger.startswith(f"{name}.") for name in accepted if name)
         known = trace_id is None or line.get("trace_id") == trace_id.upper()
-        return below and known and line.get("level") in levels
+        return below and known and str(line.get("level")) in levels
 
     return wanted
 
@@ -117,7 +117,8 @@ def _follow(directory: Path, tail: tuple[Path, int] | None, wanted: Callable[[Li
     """Yields matching records as they are written, from day to day, until interrupted."""
     path, offset = tail or (None, 0)
     while True:
-        for newer in [item for item in log_paths(directory) if path is None or item.name >= path.name]:
+        seen = log_key(path) if path is not None else None
+        for newer in [item for item in log_paths(directory) if seen is None or (log_key(item) or seen) >= seen]:
             if newer != path:
                 path, offset = newer, 0
             with newer.open("rb") as file:
@@ -128,7 +129,7 @@ def _follow(directory: Path, tail: tuple[Path, int] | None, wanted: Callable[[Li
 
 
 def _echo_json(line: Line) -> None:
-    click.echo(orjson.dumps(line).decode())
+    click.echo(printable(orjson.dumps(line).decode()))
 
 
 def _echo(line: Line) -> None:

@@ -84,9 +84,10 @@ def _run(arguments: list[str] | None) -> int:
     except HearthNetError as error:
         return _report(error.message, error.hint, error.exit_code)
     except BrokenPipeError:
-        # The reader, `head` say, has what it wanted. Python would complain once more at its own flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _end_quietly()
+    except SystemExit as error:
+        # click itself turns a broken pipe into an exit with 1.
+        return _end_quietly() if isinstance(error.__context__, BrokenPipeError) else int(error.code or 0)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         hint = "free some space: hearthnet paths shows where the files lie" if full else None
@@ -94,8 +95,16 @@ def _run(arguments: list[str] | None) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _end_quietly() -> int:
+    """The reader, `head` say, has what it wanted. Python would complain once more at its own flush."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
 def _report(message: str, hint: str | None, code: int) -> int:
-    click.secho(f"error: {message}", fg="red", err=True)
+    from hearthnet.cli.output import printable
+
+    click.secho(f"error: {printable(message)}", fg="red", err=True)
     if hint:
-        click.echo(f"hint: {hint}", err=True)
+        click.echo(f"hint: {printable(hint)}", err=True)
     return code

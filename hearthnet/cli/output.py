@@ -31,7 +31,9 @@ def printable(text: object) -> str:
 def print_json(value: Any) -> None:
     """Prints one JSON document: indented on a terminal, on one line elsewhere."""
     options = orjson.OPT_APPEND_NEWLINE | (orjson.OPT_INDENT_2 if sys.stdout.isatty() else 0)
-    click.echo(orjson.dumps(value, option=options).decode(), nl=False)
+    # JSON leaves C1 and what reorders text as it is; escaped, it is the same JSON.
+    text = orjson.dumps(value, option=options).decode()
+    click.echo("\n".join(printable(line) for line in text.split("\n")), nl=False)
 
 
 def console() -> Console:

@@ -164,7 +164,7 @@ def _draw(trace: dict[str, Any]) -> None:
 
     screen = console()
     style = result_style(trace["result"])
-    version = f"@{trace['version']}" if trace["version"] else ""
+    version = f"@{printable(trace['version'])}" if trace["version"] else ""
     title = Text.assemble(
         (f"{printable(trace['capability'])}{version}", "bold"), "  ", (trace["result"], style),
         f"  {trace['duration_ms']:.2f} ms  {local_time(trace['started_us'])}",

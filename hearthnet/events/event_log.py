@@ -13,8 +13,7 @@ from typing import Any, Final, Self
 
 from ulid import ULID
 
-from hearthnet.database import EVENTS, open_database
-from hearthnet.errors import StoreError
+from hearthnet.database import EVENTS, open_database, store_error
 from hearthnet.identity.canonical import canonical_json
 from hearthnet.identity.keys import KeyPair, verify
 from hearthnet.identity.manifest import utc_now
@@ -86,7 +85,7 @@ class EventLog:
         """Ticks the clock, signs and stores an event of our own, and returns it.
 
         Raises:
-            StoreError: raised when it cannot be written; nothing of it is stored then.
+            StoreError, DiskFullError: raised when it cannot be written; nothing of it is stored then.
         """
         try:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -98,7 +97,7 @@ class EventLog:
                     self._connection.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
-            raise StoreError(f"{self._path} cannot be written: {error}") from error
+            raise store_error(self._path, error) from error
         return event
 
     def _append(self, community_id: str, event_type: str, data: dict[str, Any], author: KeyPair) -> Event:
@@ -163,7 +162,7 @@ class EventLog:
             finally:
                 self._connection.execute("ROLLBACK")
         except sqlite3.Error as error:
-            raise StoreError(f"{self._path} cannot be written: {error}") from error
+            raise store_error(self._path, error) from error
 
 
 def _from_row(row: tuple[Any, ...]) -> Event:

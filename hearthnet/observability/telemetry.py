@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from hearthnet import __version__
 from hearthnet.database import TELEMETRY, open_database
-from hearthnet.errors import StoreError
+from hearthnet.errors import DiskFullError, StoreError
 from hearthnet.files import make_private_dir
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability import metrics, tracing
@@ -117,7 +117,7 @@ class Telemetry:
         atexit.register(self.close)
         try:
             self._start_store()
-        except (StoreError, sqlite3.Error) as error:
+        except (StoreError, DiskFullError, sqlite3.Error) as error:
             self.error = str(error)
             self._unlock()
             recording.install(self._recorder)

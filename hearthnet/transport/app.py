@@ -6,6 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
 from hearthnet import __version__
 from hearthnet.errors import WireError
@@ -20,7 +21,7 @@ log = get_logger(__name__)
 _CODES = {400: "bad_request", 404: "not_found", 405: "bad_request", 413: "bad_request", 422: "bad_request"}
 
 
-def build_app(services: Services) -> FastAPI:
+def build_app(services: Services) -> ASGIApp:
     """Returns the application."""
     app = FastAPI(title="HearthNet node", version=__version__, docs_url=None, redoc_url=None)
     app.state.services = services
@@ -31,8 +32,8 @@ def build_app(services: Services) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _bad_request)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _internal_error)
-    app.add_middleware(NameSender, node_id=services.bus.node_id)
-    return app
+    # Outermost, around the framework's own handling of errors: every answer names the node.
+    return NameSender(app, services.bus.node_id)
 
 
 async def _wire_error(_: Request, error: Exception) -> JSONResponse:

@@ -25,9 +25,18 @@ class NameSender:
             await self._app(scope, receive, send)
             return
 
+        is_answered = False
+
         async def send_named(message: Message) -> None:
+            nonlocal is_answered
             if message["type"] == "http.response.start":
+                is_answered = True
                 message["headers"] = [*message.get("headers", ()), self._header]
             await send(message)
 
-        await self._app(scope, receive, send_named)
+        try:
+            await self._app(scope, receive, send_named)
+        except Exception:
+            # The framework raises an error again after it was logged and answered, to have it logged once more.
+            if not is_answered:
+                raise

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import orjson
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
+from starlette.requests import ClientDisconnect
 
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.bus.capability import RouteRequest, is_capability_name, parse_version
@@ -34,11 +35,12 @@ _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the routes need of the node. `status` and `doctor` may take milliseconds to seconds."""
+    """What the routes need of the node; `seen` takes who called, `status` and `doctor` may take seconds."""
 
     bus: CapabilityBus
     telemetry: Telemetry
     manifest: Callable[[], Manifest]
+    seen: Callable[[str], None]
     status: Callable[[], dict[str, Any]]
     doctor: Callable[[list[str]], list[dict[str, Any]]]
 
@@ -61,7 +63,9 @@ def loopback_only(request: Request) -> None:
     except ValueError:
         address = ipaddress.ip_address("0.0.0.0")  # noqa: S104  # stands for "not loopback"
     mapped = getattr(address, "ipv4_mapped", None)
-    if not (mapped or address).is_loopback:
+    # A peer that has the address it called at is this machine too: a node may listen on that address alone.
+    own = (request.scope.get("server") or ("",))[0]
+    if not (mapped or address).is_loopback and (host != own or not host):
         raise WireError("unauthorized", "this answers on the node's own machine only")
 
 
@@ -82,6 +86,9 @@ async def call(request: Request, services: NodeServices) -> Response:
     headers = {REQUEST_ID: request_id}
     try:
         route = _route(request, await request.body(), request_id, services.manifest())
+        services.seen(route.caller)
+    except ClientDisconnect:
+        return Response(status_code=400)  # nobody is there to read it
     except WireError as error:
         # Refused before the bus saw it: a stranger's flood must not push traces out, so it is only counted.
         metrics.requests_total.labels(REFUSED, error.code).inc()

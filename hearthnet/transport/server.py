@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from hearthnet.config import TransportConfig
 from hearthnet.errors import HearthNetError
@@ -44,7 +44,7 @@ def bind(config: TransportConfig) -> socket.socket:
 class Server(uvicorn.Server):
     """uvicorn without its handling of signals: the node stops it, in its own order."""
 
-    def __init__(self, app: FastAPI, config: TransportConfig) -> None:
+    def __init__(self, app: ASGIApp, config: TransportConfig) -> None:
         super().__init__(
             uvicorn.Config(
                 app,

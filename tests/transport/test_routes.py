@@ -31,7 +31,7 @@ def ask(keys, observability):
     bus.register(echo.DESCRIPTOR, echo.echo)
 
     async def ask_as(address: str, path: str, bus: CapabilityBus = bus) -> httpx.Response:
-        services = Services(bus, recording, lambda: manifest, dict, lambda only: [])
+        services = Services(bus, recording, lambda: manifest, lambda caller: None, dict, lambda only: [])
         transport = httpx.ASGITransport(build_app(services), client=(address, 40_000), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
             return await client.get(path)
