@@ -21,7 +21,7 @@ Frames = AsyncIterator[dict[str, Any]]
 Handler = Callable[["RouteRequest"], Awaitable[dict[str, Any] | Frames] | Frames]
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
-_VERSION: Final = re.compile(r"(\d{1,4})\.(\d{1,4})")
+_VERSION: Final = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})")
 
 
 def is_capability_name(text: str) -> bool:

@@ -9,7 +9,7 @@ import errno
 import importlib
 import os
 import sys
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -33,6 +33,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
 }
 
 
+class _ReaderLeftError(Exception):
+    """Raised in place of a broken pipe, which click would turn into an exit with 1."""
+
+
 class LazyGroup(click.Group):
     """A group that knows its commands by name and imports one only to run it."""
 
@@ -47,6 +51,13 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"hearthnet.cli.{COMMANDS[cmd_name][0]}")
         command: click.Command = module.command
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderLeftError from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Lists the commands without importing them."""
@@ -83,11 +94,8 @@ def _run(arguments: list[str] | None) -> int:
         return EXIT_USAGE
     except HearthNetError as error:
         return _report(error.message, error.hint, error.exit_code)
-    except BrokenPipeError:
+    except (_ReaderLeftError, BrokenPipeError):
         return _end_quietly()
-    except SystemExit as error:
-        # click itself turns a broken pipe into an exit with 1.
-        return _end_quietly() if isinstance(error.__context__, BrokenPipeError) else int(error.code or 0)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         hint = "free some space: hearthnet paths shows where the files lie" if full else None

@@ -62,7 +62,7 @@ _SCALARS: Final = frozenset({int, float, bool, type(None)})
 _EMPTY: Final = b"{}"
 # Half of the byte limit in characters needs no encoding to be known to fit unless it is far from ASCII.
 _SHORT_CHARS: Final = MAX_STRING_BYTES // 4
-_MAX_VALUES: Final = 1_000  # visited in one record: far more than a row can hold
+_MAX_CONTAINERS: Final = 100  # visited in one record: with 64 values each, far more than a row can hold
 _MAX_KEY_CHARS: Final = 128
 _JSON_OPTIONS: Final = orjson.OPT_NON_STR_KEYS
 
@@ -112,17 +112,17 @@ def bounded(
         strict: also check what is costly to check: characters that are no UTF-8 in short strings.
         depth: nesting so far; beyond `MAX_NESTING` a marker stands for the rest.
         name: the key that the value stands under.
-        budget: how many more values may be visited, as its only item. Keys and nesting multiply: without it a list
+        budget: how many more containers may be visited, as its only item. Keys and nesting multiply: without it a list
             that holds itself 64 times over would be walked 64^6 times.
     """
     if name and is_secret(name):
         return REDACTED
-    budget = [_MAX_VALUES] if budget is None else budget
+    if not isinstance(value, Mapping | list | tuple | set | frozenset):
+        return _bounded_scalar(value, strict)
+    budget = [_MAX_CONTAINERS] if budget is None else budget
     budget[0] -= 1
     if budget[0] < 0:
         return CUT
-    if not isinstance(value, Mapping | list | tuple | set | frozenset):
-        return _bounded_scalar(value, strict)
     if depth >= MAX_NESTING:
         return f"[{type(value).__name__} nested too deep]"
     if isinstance(value, Mapping):

@@ -205,13 +205,12 @@ def test_reader_that_has_enough_is_no_error(node):
     """`hearthnet log | head -1` ends quietly."""
     for number in range(50):
         node.echo(str(number))
-    done = subprocess.run(
-        f"{sys.executable} -m hearthnet log --json -f | head -1",
-        shell=True, capture_output=True, text=True, timeout=30, preexec_fn=lambda: None,
-    )  # fmt: skip
-
-    assert json.loads(done.stdout)["msg"]
-    assert done.stderr == ""
+    for arguments in ("log --json -f", "log", "trace recent"):
+        piped = f"{sys.executable} -m hearthnet {arguments} | head -1; echo ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", piped], capture_output=True, text=True, timeout=30)
+        assert done.stdout.splitlines()[-1] == "0"
+        assert len(done.stdout.splitlines()) == 2
+        assert done.stderr == ""
 
 
 def test_log_filters(stopped_node, observability):
@@ -238,6 +237,28 @@ def test_log_filters(stopped_node, observability):
     assert "\\u001b[31mred\\u000d\\u000a" in text
 
 
+def test_foreign_server_is_no_node(stopped_node, http_date_server):
+    """Whatever else answers on the port is not taken for a node."""
+    port = http_date_server(0).partition(":")[2]
+    strange = default_path().read_text().replace(str(stopped_node.port), port)
+    default_path().write_text(strange)
+
+    assert stopped_node.cli("call", "experimental.echo", "--body", HELLO).returncode == 3
+    assert stopped_node.cli("caps").returncode == 3
+
+
+def test_nothing_recorded_reaches_the_terminal_raw(stopped_node, observability):
+    """Control characters and reordering marks in records are spelled out, in tables, waterfalls and JSON."""
+    evil = "x\x1b[31mEVIL\x9b31m\u202e"
+    settings = observability.model_copy(update={"data_dir": stopped_node.data_dir})
+    with telemetry.open(settings), trace.new_trace(f"{evil}@{evil}") as started, trace.span(evil, **{evil: evil}):
+        started.fail("timeout", evil)
+    for arguments in (["trace", "recent"], ["trace", "recent", "--json"], ["trace", "show", started.trace_id]):
+        sent = on_terminal([sys.executable, "-m", "hearthnet", *arguments])
+        assert not re.search("\x1b\\[31mEVIL|[\x80-\x9f\u202e]", sent)
+        assert "EVIL" in sent
+
+
 def test_log_follow_goes_on_across_days(stopped_node):
     """`--follow` shows what is written from now on, in today's file and in tomorrow's."""
     directory = stopped_node.log_dir
@@ -252,6 +273,8 @@ def test_log_follow_goes_on_across_days(stopped_node):
         with (directory / "2026-01-01.log").open("a") as file:
             file.write(line % "same day")
         assert json.loads(following.stdout.readline())["msg"] == "same day"
+        (directory / "2026-01-01.1.log").write_text(line % "same day, next file")
+        assert json.loads(following.stdout.readline())["msg"] == "same day, next file"
         (directory / "2026-01-02.log").write_text(line % "next day")
         assert json.loads(following.stdout.readline())["msg"] == "next day"
     finally:

@@ -320,3 +320,100 @@ def test_no_module_logs_past_us():
     ]
 
     assert users == ["observability/logging.py"]
+
+
+def test_control_characters_do_not_break_the_limit(logs):
+    """A traceback of control characters, six bytes each in JSON, stays within the line."""
+    try:
+        raise ValueError("\x01" * 100_000)
+    except ValueError:
+        get_logger("hearthnet.test").exception("\x02" * 2_000, extra={"x": "\x03" * 2_000})
+
+    (line,) = logs()
+    assert len(line) <= MAX_JSON_LINE_BYTES
+    assert orjson.loads(line)["level"] == "error"
+
+
+def test_no_field_is_lost_to_another(logs):
+    """Fields called like the renamed ones, or like the wrapper's own, are all kept."""
+    get_logger("hearthnet.test").info("m", extra={"extras": 1, "x_ts": 2, "ts": 3, "x_x_ts": 4})
+
+    (line,) = (orjson.loads(raw) for raw in logs())
+    assert line["extras"] == 1
+    assert {key: item for key, item in line.items() if "ts" in key and key not in ("ts", "extras")} == {
+        "x_ts": 2,
+        "x_x_x_ts": 3,
+        "x_x_ts": 4,
+    }
+
+
+def test_logger_of_a_plugin_has_the_configured_level(logs):
+    """A logger made by `get_logger` outside our package logs at the same level."""
+    get_logger("someplugin.part").debug("heard")
+
+    assert [orjson.loads(raw)["msg"] for raw in logs()] == ["heard"]
+
+
+def test_reconfiguring_loses_no_line(logs):
+    """While `configure` runs again and again, every record of every thread is in the file."""
+    stop = threading.Event()
+    counts = [0, 0]
+
+    def write(name):
+        log = get_logger("hearthnet.test")
+        while not stop.is_set():
+            log.info("line", extra={"thread": name, "number": counts[name]})
+            counts[name] += 1
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(100):
+        node_logging.configure(ObservabilityConfig(log_dir=logs.directory))
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+    assert len(logs()) == sum(counts)
+
+
+def test_closed_files_number_is_not_given_away(tmp_path):
+    """After `close` a late line goes nowhere, never into a file that was opened since."""
+    file = DailyFile(tmp_path, clock=lambda: 0.0)
+    file.write(b"one\n", 0.0)
+    descriptor = file._fd
+    file.close()
+    with (tmp_path / "victim").open("wb") as victim:
+        os.write(descriptor, b"late\n")
+        assert victim.fileno() != descriptor
+    file.write(b"two\n", 0.0)
+
+    assert (tmp_path / "victim").read_bytes() == b""
+    assert (tmp_path / "1970-01-01.log").read_bytes() == b"one\ntwo\n"
+
+
+def test_record_of_the_future_removes_nothing(tmp_path):
+    """What is too old is decided by the clock, not by one record's time."""
+    (tmp_path / "1970-01-01.log").write_text("kept")
+    file = DailyFile(tmp_path, clock=lambda: 0.0)
+    file.write(b"{}\n", 400 * DAY_S)
+
+    assert (tmp_path / "1970-01-01.log").exists()
+
+
+def test_file_named_after_no_day_is_left_alone(tmp_path):
+    """`2026-13-45.log` is no day: it is neither removed nor in the way."""
+    (tmp_path / "2026-13-45.log").write_text("")
+    DailyFile(tmp_path, clock=lambda: 0.0).write(b"{}\n", 0.0)
+
+    assert [path.name for path in log_paths(tmp_path)] == ["1970-01-01.log"]
+
+
+def test_two_limits_of_one_logger_are_one():
+    """Two wrappers of a logger share their second."""
+    now = [500.0]
+    first, second = (RateLimitedLogger(get_logger("hearthnet.shared"), clock=lambda: now[0]) for _ in range(2))
+    first.warning("same")
+    second.warning("same")
+
+    assert len(recording.active.logs.snapshot()) <= 1

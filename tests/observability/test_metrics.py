@@ -155,3 +155,52 @@ def test_hostile_label_values_are_escaped():
     metrics.counter("hearthnet_test_hostile_total", "Test.", ["kind"]).labels('a"b\n\\').inc()
 
     assert value("hearthnet_test_hostile_total", kind='a"b\n\\') == 1
+
+
+def test_labelled_instrument_has_no_series_of_its_own():
+    """Counting without choosing a series is a mistake that is told, not lost."""
+    with pytest.raises(ValueError, match="choose a series"):
+        metrics.requests_total.inc()
+
+
+def test_label_given_twice_or_too_many_is_an_error():
+    """Also when the series is known already."""
+    metrics.requests_total.labels(capability="a", result="ok")
+    with pytest.raises(ValueError, match="capability"):
+        metrics.requests_total.labels(capability="a", result="ok", more="x")
+    with pytest.raises(ValueError, match="capability"):
+        metrics.requests_total.labels("a", "ok", result="late")
+
+
+def test_counter_is_one_with_and_without_its_ending():
+    """Two modules that name a counter with and without `_total` share it; other buckets are another metric."""
+    first = metrics.counter("hearthnet_test_hits", "Test.")
+    assert metrics.counter("hearthnet_test_hits_total", "Test.") is first
+    metrics.histogram("hearthnet_test_span_ms", "Test.", buckets=[1, 2])
+    with pytest.raises(ValueError, match="declared already"):
+        metrics.histogram("hearthnet_test_span_ms", "Test.", buckets=[1, 3])
+
+
+def test_metric_that_the_library_refuses_stops_nobody():
+    """A malformed name leaves that one instrument without effect and all others at work."""
+    metrics.configure(ON)
+    bad = metrics.counter("hearthnet_test_bad_total", "Test.", ["not-a-label"])
+    bad.labels("x").inc()
+    metrics.blob_storage_bytes.set(7)
+    metrics._instruments.pop("hearthnet_test_bad")
+
+    assert value("hearthnet_blob_storage_bytes") == 7
+
+
+def test_refresh_that_fails_hides_no_metric():
+    """A gauge's owner that raises at a scrape costs only its own gauges."""
+    metrics.configure(ON)
+
+    def broken():
+        raise OSError("gone")
+
+    stop = metrics.on_scrape(broken)
+    try:
+        assert value("hearthnet_blob_storage_bytes") is not None
+    finally:
+        stop()

@@ -37,7 +37,28 @@ def cyclic():
     return loop
 
 
+class Float(float):
+    """A float that no encoder knows, as numpy's."""
+
+
+class Text(str):
+    """A string of a type of its own."""
+
+    __slots__ = ()
+
+
+def wide():
+    """A list of 64^6 values, all of them shared."""
+    value: list = [0] * 64
+    for _ in range(5):
+        value = [value] * 64
+    return value
+
+
 HOSTILE = {
+    "float subclass": Float(0.5),
+    "string subclass": Text("x"),
+    "wide": wide(),
     "cyclic": cyclic(),
     "deep": [[[[[[[[[[1]]]]]]]]]],
     "nan": float("nan"),
@@ -143,3 +164,23 @@ def test_fit_keeps_an_object_within_its_limit(extras, limit):
 def test_a_value_alone_is_json(text):
     """A message is encoded whatever is in it."""
     assert isinstance(orjson.loads(encode_value(text)), str)
+
+
+def test_one_bad_value_costs_its_neighbours_nothing():
+    """Of a mapping in which one value raises, the others are kept."""
+
+    class Bad(dict):
+        def items(self):
+            raise OSError("gone")
+
+    assert orjson.loads(encode({"a": 1, "bad": Bad(), "score": Float(0.5), "c": "x"})) == {
+        "a": 1,
+        "bad": "[Bad: OSError]",
+        "score": 0.5,
+        "c": "x",
+    }
+
+
+def test_secret_behind_a_long_name_is_found():
+    """A name is judged whole, before it is cut."""
+    assert b"hunter2" not in encode({"a" * 125 + "_password": "hunter2", "list": [1]})

@@ -15,7 +15,8 @@ from hearthnet.observability import redaction
         "password", "Passwd", "db_password", "apiKey", "API-KEY", "x-api-key", "openai_api_key", "OPENAI_APIKEY",
         "authorization", "Proxy-Authorization", "cookie", "Set-Cookie", "access_token", "accessToken", "token",
         "refresh.token", "client_secret", "privateKey", "private_key", "signing_key", "aws_secret_access_key", "jwt",
-        "credentials", "passphrase", "hf_token", "sessionKey",
+        "credentials", "passphrase", "hf_token", "sessionKey", "id_token", "idToken", "apitoken", "refreshtoken",
+        "secretkey", "apikeys", "db_pass", "passcode", "otp", "api_tokens", "sessionid", "access_token_ms",
     ],
 )  # fmt: skip
 def test_secret_names_are_secret(name):
@@ -27,7 +28,8 @@ def test_secret_names_are_secret(name):
     "name",
     [
         "tokens", "tokens_in", "max_tokens", "token_count", "tokens_per_second", "token_limit", "key", "keys",
-        "monkey", "author", "capability", "secretary", "path", "pinned", "keyboard", "trace_id", "session_id", "",
+        "monkey", "author", "capability", "secretary", "path", "pinned", "keyboard", "time_to_first_token", "token_id",
+        "ms_per_token", "tokens_out", "compass", "passed", "trace_id", "session_id", "",
     ],
 )  # fmt: skip
 def test_plain_names_are_not(name):

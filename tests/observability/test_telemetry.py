@@ -17,6 +17,7 @@ import pytest
 from hearthnet.constants import TRACE_RING_BUFFER
 from hearthnet.observability import get_logger, metrics, telemetry, trace
 from hearthnet.observability import recorder as recording
+from hearthnet.observability.record import TraceRecord
 from hearthnet.observability.store.reader import TraceFilter
 from hearthnet.observability.telemetry import DATABASE
 
@@ -363,3 +364,84 @@ def test_forked_child_keeps_out_of_the_store(observability):
         assert t.flush()
 
     assert query(observability, "SELECT count(*) FROM traces") == [(2,)]
+
+
+def test_row_that_sqlite_refuses_costs_only_itself(observability):
+    """One record that cannot be stored is counted as a gap; its neighbours are committed, then and later."""
+    with telemetry.open(observability) as t:
+        record(3)
+        recording.active.offer_trace(_poisoned(trace.get_recent(1)[0]))
+        record(2)
+        assert t.flush()
+        record(1)
+        assert t.flush()
+
+    assert query(observability, "SELECT count(*) FROM traces") == [(6,)]
+    assert query(observability, "SELECT kind, reason, count FROM gaps") == [("trace", "poison", 1)]
+
+
+def _poisoned(like):
+    """A record that SQLite cannot bind: an integer of more than 64 bits."""
+    return TraceRecord(
+        recording.active.next_seq(), like.run_id, like.trace_id, None, "a.b", None, 2**70, 0, 1.0, "ok", None, 0,
+        b"[]", b"{}",
+    )  # fmt: skip
+
+
+def test_close_under_load_is_in_time_and_complete(observability):
+    """While threads go on recording, close ends within its two seconds, and the run is marked clean."""
+    stop = threading.Event()
+
+    def work():
+        while not stop.is_set():
+            record(1)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    with telemetry.open(observability):
+        for thread in threads:
+            thread.start()
+        record(100, "before.close")
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+    assert not (observability.data_dir / "telemetry.db-wal").exists()
+    assert query(observability, "SELECT end_reason FROM runs") == [("clean",)]
+    assert query(observability, "SELECT count(*) FROM traces WHERE capability = 'before.close'") == [(100,)]
+
+
+def test_second_opening_in_one_process_is_refused(observability, tmp_path):
+    """The instruments write to one place: opening twice is an error, and the first goes on."""
+    other = observability.model_copy(update={"data_dir": tmp_path / "other"})
+    first = telemetry.open(observability)
+    with first:
+        with pytest.raises(RuntimeError, match="open already"):
+            telemetry.open(other).start()
+        record(1)
+    with pytest.raises(RuntimeError, match="make a new one"):
+        first.start()
+
+    assert query(observability, "SELECT count(*) FROM traces") == [(1,)]
+
+
+def test_trace_that_began_before_opening_belongs_to_the_run_it_ends_in(observability):
+    """Every row's run is in `runs`."""
+    trace.new_trace("early.bird")
+    with telemetry.open(observability):
+        trace.detach()
+
+    assert query(observability, "SELECT count(*) FROM traces JOIN runs USING (run_id)") == [(1,)]
+
+
+@pytest.mark.parametrize("damage", ["DROP TABLE traces", "DROP VIEW recent; DROP TABLE gaps"])
+def test_store_of_ours_that_lacks_a_table_leaves_memory(observability, damage):
+    """A database that claims to be ours and is not whole is told; the program runs and records in memory."""
+    with telemetry.open(observability):
+        pass
+    connection = sqlite3.connect(observability.data_dir / DATABASE)
+    connection.executescript(damage)
+    connection.close()
+    with telemetry.open(observability) as t:
+        record(1)
+        assert "no such table" in t.error
+        assert len(trace.get_recent()) == 1

@@ -406,3 +406,159 @@ def test_memory_keeps_the_newest_ten_thousand():
         trace.detach()
 
     assert len(trace.get_recent(20_000)) == 10_000
+
+
+def test_result_without_a_failure_has_no_error():
+    """`cancelled` needs no error text."""
+    with trace.new_trace("a.b") as started:
+        started.fail("cancelled")
+
+    assert trace.get_recent(1)[0].error is None
+
+
+def test_new_error_at_the_old_ones_address_counts():
+    """An exception that was handled when the trace began hides no later one, even at the same address."""
+
+    def real():
+        try:
+            raise ValueError("old")
+        except ValueError:
+            trace.new_trace("a.b")
+        try:
+            raise ValueError("real")
+        finally:
+            trace.detach()
+
+    with pytest.raises(ValueError, match="real"):
+        real()
+
+    assert trace.get_recent(1)[0].error == "ValueError: real"
+
+
+@pytest.mark.parametrize("capability", [None, 5, b"x", "@", "@1.0", "a@" + "9" * 100_000, "x@\ud800"])
+def test_any_capability_is_recorded(capability):
+    """Whatever stands for a name becomes a short, valid one; nothing raises."""
+    with trace.new_trace(capability, trace_id=7, parent_id="\ud800" * 1_000):
+        pass
+
+    record = recording.active.traces.snapshot()[0]
+    assert all(len(str(value).encode("utf-8")) <= 64 for value in record[1:6])
+
+
+def test_one_large_span_does_not_cost_the_others():
+    """A span that does not fit a row is left out; those that do are kept."""
+    with trace.new_trace("a.b"):
+        with trace.span("large", **{f"k{number}": "x" * 2_000 for number in range(4)}):
+            pass
+        for number in range(5):
+            with trace.span("small", number=number):
+                pass
+
+    finished = trace.get_recent(1)[0]
+    assert [item.name for item in finished.spans] == ["small"] * 5
+    assert finished.extras == {"truncated": 1}
+
+
+def test_span_that_ends_after_its_trace_restores_nothing():
+    """A span left open, closed after `detach`, does not bring the ended trace back."""
+    trace.new_trace("a.b")
+    late = trace.span("late").__enter__()
+    trace.detach()
+    late.__exit__(None, None, None)
+
+    assert trace.current_trace() is None
+
+
+async def test_generators_have_their_span_only_while_they_run():
+    """Between two items the consumer's spans are not the generator's children, and after it nothing is left open."""
+
+    @trace.span("made")
+    async def items():
+        for number in range(3):
+            with trace.span("step"):
+                yield number
+
+    @trace.span("plain")
+    def plain_items():
+        yield 1
+        yield 2
+
+    with trace.new_trace("a.b"):
+        async for _ in items():
+            with trace.span("use"):
+                pass
+        for _ in plain_items():
+            with trace.span("use"):
+                pass
+        stopped_early = items()
+        async for _ in stopped_early:
+            break
+        await stopped_early.aclose()
+        with trace.span("after"):
+            pass
+
+    finished = trace.get_recent(1)[0]
+    names = {item.id: item.name for item in finished.spans}
+    parents = {(item.name, names.get(item.parent)) for item in finished.spans}
+    assert parents == {("made", None), ("step", "made"), ("use", None), ("plain", None), ("after", None)}
+    assert {item.status for item in finished.spans} <= {"ok", "cancelled"}
+
+
+async def test_generators_get_what_is_sent_thrown_and_closed():
+    """A wrapped generator still receives values and exceptions, returns its value, and is closed at once."""
+    closed = []
+
+    @trace.span("echo")
+    def echoes():
+        got = None
+        try:
+            while got != "stop":
+                try:
+                    got = yield got
+                except KeyError:
+                    got = "caught"
+        finally:
+            closed.append("plain")
+        return "returned"
+
+    @trace.span("echo")
+    async def async_echoes():
+        got = None
+        try:
+            while True:
+                try:
+                    got = yield got
+                except KeyError:
+                    got = "caught"
+        finally:
+            closed.append("async")
+
+    with trace.new_trace("a.b"):
+        plain = echoes()
+        assert (next(plain), plain.send("x"), plain.throw(KeyError())) == (None, "x", "caught")
+        with pytest.raises(StopIteration) as stop:
+            plain.send("stop")
+        generator = async_echoes()
+        assert [await anext(generator), await generator.asend("x"), await generator.athrow(KeyError())] == [
+            None,
+            "x",
+            "caught",
+        ]
+        await generator.aclose()
+
+    assert stop.value.value == "returned"
+    assert closed == ["plain", "async"]
+
+
+def test_generator_that_fails_marks_its_span():
+    """An error inside a wrapped generator reaches the consumer and the span."""
+
+    @trace.span("broken")
+    def broken():
+        yield 1
+        raise ValueError("inside")
+
+    with trace.new_trace("a.b"), pytest.raises(ValueError, match="inside"):
+        list(broken())
+
+    assert trace.get_recent(1)[0].spans[0].status == "error"

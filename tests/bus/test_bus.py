@@ -1,0 +1,445 @@
+"""A call's stages: each way to fail has its code, its trace, its count, and gives its place back."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from types import SimpleNamespace
+
+import pytest
+
+from hearthnet.bus.bus import CapabilityBus
+from hearthnet.bus.capability import CapabilityDescriptor, RouteRequest
+from hearthnet.errors import WireError
+from hearthnet.observability import metrics, trace
+
+ME = "ed25519:me"
+LEVELS = {"ed25519:member": "member", "ed25519:trusted": "trusted", "ed25519:anchor": "anchor"}
+BODY = {"params": {}, "input": {"text": "hi"}}
+
+
+@pytest.fixture
+def bus():
+    """A bus that knows a node of each level."""
+    return CapabilityBus(ME, LEVELS.get)
+
+
+def offer(bus, handler, name="experimental.thing", **more):
+    """Offers a handler; returns its entry."""
+    return bus.registry.add(CapabilityDescriptor(name=name, version=(1, 0), **more), handler)
+
+
+def request(name="experimental.thing", version=(1, 0), caller=ME, body=BODY, **more):
+    """A request for the offered capability."""
+    return RouteRequest(name, version, body, caller, **more)
+
+
+async def fails(bus, *arguments, **more) -> WireError:
+    """Makes a call that must fail; its trace must have the same result."""
+    with pytest.raises(WireError) as caught:
+        await bus.handle_call(request(*arguments, **more))
+    assert trace.get_recent(1)[0].result == caught.value.code
+    return caught.value
+
+
+async def answer(_):
+    """A handler that works."""
+    return {"done": True}
+
+
+async def test_call_is_one_trace_with_a_span_for_each_stage(bus):
+    """A call that succeeds is recorded under the caller's id before its answer is returned."""
+
+    async def handler(_):
+        with trace.span("inner"):
+            return {"done": True}
+
+    offer(bus, handler)
+    found = await bus.handle_call(request(trace_id="01HXR4Z6W5S9E2JQ4Y0T7B3M1C", caller="ed25519:member"))
+
+    (item,) = trace.get_recent()
+    names = {part.id: part.name for part in item.spans}
+    assert found == {"done": True}
+    assert (item.trace_id, item.capability, item.version, item.result) == (
+        "01HXR4Z6W5S9E2JQ4Y0T7B3M1C",
+        "experimental.thing",
+        "1.0",
+        "ok",
+    )
+    assert [(part.name, names.get(part.parent)) for part in item.spans] == [
+        ("find", None),
+        ("authorize", None),
+        ("validate", None),
+        ("admit", None),
+        ("handle", None),
+        ("inner", "handle"),
+        ("check_answer", None),
+    ]
+    assert item.extras == {"caller": "ed25519:member"}
+    assert trace.current_trace() is None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "code"),
+    [
+        ({"name": "experimental.other"}, "not_found"),
+        ({"version": (2, 0)}, "not_found"),
+        ({"version": (1, 1)}, "not_found"),
+        ({"caller": "ed25519:stranger"}, "unauthorized"),
+        ({"body": {"params": {}, "input": {}}}, "schema_mismatch"),
+    ],
+)
+async def test_call_that_is_turned_away(bus, wanted, code):
+    """Unknown, of another version, from a stranger, or unfitting: the code says which; no place is taken."""
+    schema = {"properties": {"input": {"required": ["text"]}}}
+    entry = offer(bus, answer, request_schema=schema)
+
+    assert (await fails(bus, **wanted)).code == code
+    assert entry.running == 0
+    assert entry.health.calls == 0
+
+
+@pytest.mark.parametrize("required", ["member", "trusted", "anchor", "self"])
+@pytest.mark.parametrize("level", ["member", "trusted", "anchor", "self"])
+async def test_trust_is_a_ladder(bus, required, level):
+    """Who stands as high as required, or higher, is let in."""
+    offer(bus, answer, trust_required=required)
+    caller = ME if level == "self" else f"ed25519:{level}"
+    order = ["member", "trusted", "anchor", "self"]
+
+    if order.index(level) >= order.index(required):
+        assert await bus.handle_call(request(caller=caller)) == {"done": True}
+    else:
+        assert (await fails(bus, caller=caller)).code == "unauthorized"
+
+
+async def test_full_capability_turns_away(bus):
+    """With all places taken the next call is told when to come back, and counted."""
+    metrics.configure(SimpleNamespace(metrics_enabled=True))
+    gate = asyncio.Event()
+
+    async def waiting(_):
+        await gate.wait()
+        return {}
+
+    offer(bus, waiting, max_concurrent=2)
+    running = [asyncio.create_task(bus.handle_call(request())) for _ in range(2)]
+    await asyncio.sleep(0)
+    error = await fails(bus)
+    gate.set()
+    await asyncio.gather(*running)
+
+    assert (error.code, error.status, error.retry_after_ms) == ("capacity_exceeded", 429, 1_000)
+    assert await bus.handle_call(request()) == {}
+    page = metrics.exposition()[0].decode()
+    assert 'rate_limited_total{capability="experimental.thing",reason="max_concurrent"} 1.0' in page
+
+
+async def test_time_limit_of_the_capability_counts_against_it(bus):
+    """A handler that takes too long is stopped; that is its own fault."""
+    stopped = []
+
+    async def endless(_):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.append(True)
+
+    entry = offer(bus, endless, timeout_seconds=0.02)
+
+    assert (await fails(bus)).code == "timeout"
+    assert stopped == [True]
+    assert (entry.running, entry.health.success_rate) == (0, 0.0)
+
+
+async def test_deadline_of_the_caller_does_not(bus):
+    """A caller that waits less than the capability allows proves nothing about it."""
+
+    async def endless(_):
+        await asyncio.Event().wait()
+
+    entry = offer(bus, endless)
+
+    assert (await fails(bus, deadline_ms=20)).code == "timeout"
+    assert entry.health.calls == 0
+
+
+async def test_handler_that_raises_shows_no_internals(bus):
+    """The caller learns that it failed; the trace and the log learn why."""
+
+    async def broken(_):
+        raise ValueError("the secret path /home/x")
+
+    entry = offer(bus, broken)
+    error = await fails(bus)
+
+    assert error.code == "internal_error"
+    assert "secret path" not in error.message
+    assert trace.get_recent(1)[0].error == "ValueError: the secret path /home/x"
+    assert entry.health.success_rate == 0.0
+
+
+async def test_result_that_the_handler_set_stands(bus):
+    """`trace.fail` in a handler wins over the exception that follows."""
+
+    async def explicit(_):
+        trace.current_trace().fail("rate_limited", "upstream is busy")
+        raise ValueError("gives up")
+
+    offer(bus, explicit)
+    with pytest.raises(WireError):
+        await bus.handle_call(request())
+
+    assert (trace.get_recent(1)[0].result, trace.get_recent(1)[0].error) == ("rate_limited", "upstream is busy")
+
+
+@pytest.mark.parametrize("made", [{"wrong": 1}, {"done": {1, 2}}, {"done": 2**70}])
+async def test_answer_that_breaks_its_promise_fails(bus, made):
+    """An answer outside its schema, or that is no JSON, ends as the node's own error."""
+
+    async def handler(_):
+        return made
+
+    offer(bus, handler, response_schema={"required": ["done"]})
+
+    assert (await fails(bus)).code == "internal_error"
+
+
+async def test_cancelled_call_gives_its_place_back(bus):
+    """A call whose task is cancelled is recorded as cancelled and says nothing about health."""
+
+    async def endless(_):
+        await asyncio.Event().wait()
+
+    entry = offer(bus, endless)
+    task = asyncio.create_task(bus.handle_call(request()))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert trace.get_recent(1)[0].result == "cancelled"
+    assert (entry.running, entry.health.calls) == (0, 0)
+
+
+async def test_every_call_is_counted_once(bus):
+    """The counters name each outcome once; names that callers invent share one label."""
+    metrics.configure(SimpleNamespace(metrics_enabled=True))
+    offer(bus, answer)
+    await bus.handle_call(request())
+    for name in ("experimental.a", "experimental.b"):
+        await fails(bus, name)
+    await fails(bus, caller="ed25519:stranger")
+
+    page = metrics.exposition()[0].decode()
+    lines = [line for line in page.splitlines() if line.startswith("hearthnet_requests_total{")]
+    counts = [line for line in lines if not line.endswith(" 0.0")]  # series of other tests
+    assert sorted(counts) == [
+        'hearthnet_requests_total{capability="experimental.thing",result="ok"} 1.0',
+        'hearthnet_requests_total{capability="experimental.thing",result="unauthorized"} 1.0',
+        'hearthnet_requests_total{capability="other",result="not_found"} 2.0',
+    ]
+
+
+async def test_call_inside_a_trace_is_a_span_of_it(bus):
+    """A capability that calls another adds a span, not a trace; both are counted."""
+
+    async def outer(_):
+        return await bus.call("experimental.inner", "1.0", BODY)
+
+    offer(bus, outer)
+    offer(bus, answer, name="experimental.inner")
+    assert await bus.handle_call(request()) == {"done": True}
+
+    (item,) = trace.get_recent()
+    (call,) = [part for part in item.spans if part.name == "call"]
+    below = [part.name for part in item.spans if part.parent == call.id]
+    assert call.extras == {"capability": "experimental.inner", "version": "1.0", "result": "ok"}
+    assert below == ["find", "authorize", "validate", "admit", "handle", "check_answer"]
+
+
+async def test_call_outside_a_trace_is_one_of_its_own(bus):
+    """A call from a task whose trace has ended is recorded by itself."""
+    offer(bus, answer)
+    gate = asyncio.Event()
+
+    async def later():
+        await gate.wait()
+        return await bus.call("experimental.thing", "1.0", BODY)
+
+    with trace.new_trace("experimental.short"):
+        task = asyncio.create_task(later())
+        await asyncio.sleep(0)
+    gate.set()
+    assert await task == {"done": True}
+
+    assert [item.capability for item in trace.get_recent()] == ["experimental.thing", "experimental.short"]
+
+
+async def test_failing_entry_is_quarantined(bus):
+    """From twenty calls on, one that mostly fails answers `partition` without being run."""
+    calls = []
+
+    async def broken(_):
+        calls.append(1)
+        raise ValueError("always")
+
+    offer(bus, broken)
+    for _ in range(20):
+        await fails(bus)
+    error = await fails(bus)
+
+    assert (error.code, error.status) == ("partition", 503)
+    assert error.retry_after_ms > 50_000
+    assert len(calls) == 20
+
+
+async def test_failure_that_was_asked_for_is_no_illness(bus):
+    """Failures of the caller's own making leave health alone."""
+
+    async def obliging(_):
+        raise WireError("internal_error", "as asked for", asked_for=True)
+
+    async def picky(_):
+        raise WireError("bad_request", "not like this")
+
+    asked, picked = offer(bus, obliging), offer(bus, picky, name="experimental.picky")
+    await fails(bus)
+    await fails(bus, "experimental.picky")
+
+    assert asked.health.calls == picked.health.calls == 0
+
+
+# --- streams
+
+
+async def frames(_):
+    """A handler that answers in three frames, each made inside a span."""
+    for index in range(3):
+        with trace.span("frame", index=index):
+            await asyncio.sleep(0)
+        yield {"index": index}
+
+
+async def test_stream_is_recorded_before_its_end_is_seen(bus):
+    """Frame by frame, then the end; by then the trace is there, with the spans of all steps."""
+    entry = offer(bus, frames)
+    stream = await bus.handle_call(request(stream=True))
+    assert trace.get_recent() == []
+    assert entry.running == 1
+
+    assert [frame async for frame in stream] == [{"index": 0}, {"index": 1}, {"index": 2}]
+
+    (item,) = trace.get_recent()
+    (whole,) = [part for part in item.spans if part.name == "stream"]
+    assert whole.extras == {"frames": 3}
+    assert [part.parent for part in item.spans if part.name == "frame"] == [whole.id] * 3
+    assert (item.result, entry.running, entry.health.success_rate) == ("ok", 0, 1.0)
+
+
+async def test_stream_and_its_consumer_do_not_mix(bus):
+    """Between two frames the consumer's own trace is current, never the call's."""
+    offer(bus, frames)
+    stream = await bus.handle_call(request(stream=True))
+    with trace.new_trace("experimental.consumer") as mine:
+        async for frame in stream:
+            assert trace.current_trace() is mine
+            with trace.span("use", index=frame["index"]):
+                pass
+
+    consumer, call = trace.get_recent()
+    assert [part.name for part in consumer.spans] == ["use"] * 3
+    assert "use" not in [part.name for part in call.spans]
+
+
+async def breaks_after_one(_):
+    """A handler that fails in the middle."""
+    yield {"index": 0}
+    raise ValueError("in the middle")
+
+
+async def ends_with_code_after_one(_):
+    """A handler that ends with a wire error in the middle."""
+    yield {"index": 0}
+    raise WireError("capacity_exceeded", "enough")
+
+
+async def yields_no_json(_):
+    """A handler whose second frame cannot be sent."""
+    yield {"index": 0}
+    yield {"index": {1, 2}}
+
+
+@pytest.mark.parametrize(
+    ("handler", "code"),
+    [
+        (breaks_after_one, "internal_error"),
+        (ends_with_code_after_one, "capacity_exceeded"),
+        (yields_no_json, "internal_error"),
+    ],
+)
+async def test_stream_that_fails_in_the_middle(bus, handler, code):
+    """The error reaches the consumer with its code, which the trace has too; the place is free."""
+    entry = offer(bus, handler)
+    stream = await bus.handle_call(request(stream=True))
+    assert await anext(stream) == {"index": 0}
+    with pytest.raises(WireError) as caught:
+        await anext(stream)
+
+    assert caught.value.code == trace.get_recent(1)[0].result == code
+    assert entry.running == 0
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+
+
+async def test_stream_that_stalls_is_ended(bus):
+    """The time limit holds for each frame."""
+
+    async def stalls(_):
+        yield {"index": 0}
+        await asyncio.Event().wait()
+
+    offer(bus, stalls, timeout_seconds=0.02)
+    stream = await bus.handle_call(request(stream=True))
+    await anext(stream)
+    with pytest.raises(WireError) as caught:
+        await anext(stream)
+
+    assert caught.value.code == trace.get_recent(1)[0].result == "timeout"
+
+
+async def test_stream_that_is_closed_is_cancelled_once(bus):
+    """Closing in the middle, even twice at once, ends the call once and lets the handler clean up."""
+    metrics.configure(SimpleNamespace(metrics_enabled=True))
+    cleaned = []
+
+    async def careful(_):
+        try:
+            for index in range(3):
+                yield {"index": index}
+        finally:
+            await asyncio.sleep(0)
+            cleaned.append(trace.current_trace().capability)
+
+    entry = offer(bus, careful)
+    stream = await bus.handle_call(request(stream=True))
+    await anext(stream)
+    await asyncio.gather(stream.aclose(), stream.aclose())
+    await stream.aclose()
+
+    assert [item.result for item in trace.get_recent()] == ["cancelled"]
+    assert (cleaned, entry.running, entry.health.calls) == (["experimental.thing"], 0, 0)
+    assert b'hearthnet_active_streams{capability="experimental.thing"} 0.0' in metrics.exposition()[0]
+
+
+async def test_forgotten_stream_gives_its_place_back(bus):
+    """A consumer that breaks off and drops the stream leaves a cancelled trace and a free place."""
+    entry = offer(bus, frames)
+    stream = await bus.handle_call(request(stream=True))
+    async for _ in stream:
+        break
+    del stream
+    gc.collect()
+
+    assert entry.running == 0
+    assert trace.get_recent(1)[0].result == "cancelled"
