@@ -10,8 +10,11 @@ import pytest
 
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.bus.capability import CapabilityDescriptor, RouteRequest
+from hearthnet.bus.health import Health
 from hearthnet.errors import WireError
+from hearthnet.observability import logging as node_logging
 from hearthnet.observability import metrics, trace
+from hearthnet.observability import recorder as recording
 
 ME = "ed25519:me"
 LEVELS = {"ed25519:member": "member", "ed25519:trusted": "trusted", "ed25519:anchor": "anchor"}
@@ -443,3 +446,390 @@ async def test_forgotten_stream_gives_its_place_back(bus):
 
     assert entry.running == 0
     assert trace.get_recent(1)[0].result == "cancelled"
+
+
+# --- what health may and may not learn from a call
+
+
+class Clock:
+    """Monotonic seconds that pass when told to."""
+
+    now = 1_000.0
+
+    def __call__(self) -> float:
+        """Returns the time."""
+        return self.now
+
+
+async def turns():
+    """Lets tasks that are ready run as far as they get."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_only_the_probe_decides(bus):
+    """A call from before the quarantine that ends while the probe runs neither lifts it nor opens a second place."""
+    gates = {}
+
+    async def gated(wanted):
+        name = wanted.body["input"]["text"]
+        if name == "fail":
+            raise ValueError("always")
+        await gates.setdefault(name, asyncio.Event()).wait()
+        return {}
+
+    entry = offer(bus, gated, max_concurrent=10)
+    entry.health = Health(clock := Clock())
+    old = asyncio.create_task(bus.handle_call(request(body={"input": {"text": "old"}})))
+    await turns()
+    for _ in range(20):
+        await fails(bus, body={"input": {"text": "fail"}})
+    clock.now += 61
+    probe = asyncio.create_task(bus.handle_call(request(body={"input": {"text": "probe"}})))
+    await turns()
+    assert entry.running == 2
+    gates["old"].set()
+    await old
+
+    assert entry.health.is_quarantined
+    assert (await fails(bus, body={"input": {"text": "fail"}})).code == "partition"
+    gates["probe"].set()
+    await probe
+    assert not entry.health.is_quarantined
+
+
+async def test_call_given_up_during_the_probe_leaves_the_probe_alone(bus):
+    """A cancelled call from before the quarantine does not make a second call the probe."""
+
+    async def gated(wanted):
+        if wanted.body["input"]["text"] == "fail":
+            raise ValueError("always")
+        await asyncio.Event().wait()
+
+    entry = offer(bus, gated, max_concurrent=10)
+    entry.health = Health(clock := Clock())
+    waiting = {"input": {"text": "wait"}}
+    old = asyncio.create_task(bus.handle_call(request(body=waiting)))
+    await turns()
+    for _ in range(20):
+        await fails(bus, body={"input": {"text": "fail"}})
+    clock.now += 61
+    probe = asyncio.create_task(bus.handle_call(request(body=waiting)))
+    await turns()
+    old.cancel()
+    await asyncio.gather(old, return_exceptions=True)
+
+    assert (await fails(bus, body={"input": {"text": "fail"}})).code == "partition"
+    probe.cancel()
+    await asyncio.gather(probe, return_exceptions=True)
+    assert entry.running == 0
+
+
+async def test_quarantine_ends_with_a_good_probe(bus):
+    """After its time one call is let through, and a good answer brings the capability back."""
+    well = False
+
+    async def moody(_):
+        if not well:
+            raise ValueError("not today")
+        return {}
+
+    entry = offer(bus, moody)
+    entry.health = Health(clock := Clock())
+    for _ in range(20):
+        await fails(bus)
+    assert (await fails(bus)).code == "partition"
+    clock.now += 61
+    assert (await fails(bus)).code == "internal_error"
+    assert (await fails(bus)).code == "partition"
+    clock.now += 61
+    well = True
+
+    assert [await bus.handle_call(request()) for _ in range(3)] == [{}, {}, {}]
+
+
+async def test_deadline_of_the_caller_does_not_count_against_a_stream(bus):
+    """A stream whose caller waits less than the capability allows proves nothing about it either."""
+
+    async def stalls(_):
+        yield {"index": 0}
+        await asyncio.Event().wait()
+
+    entry = offer(bus, stalls)
+    stream = await bus.handle_call(request(stream=True, deadline_ms=20))
+    await anext(stream)
+    with pytest.raises(WireError) as caught:
+        await anext(stream)
+
+    assert caught.value.code == "timeout"
+    assert (entry.running, entry.health.calls) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("code", "counts"),
+    [
+        ("bad_request", False),
+        ("not_found", False),
+        ("unauthorized", False),
+        ("rate_limited", False),
+        ("timeout", True),
+        ("internal_error", True),
+        ("not_implemented", True),
+        ("partition", True),
+    ],
+)
+async def test_codes_that_count_against_the_capability(bus, code, counts):
+    """What the caller did wrong says nothing about health; what the node failed at does."""
+
+    async def failing(_):
+        raise WireError(code, "so it is")
+
+    entry = offer(bus, failing)
+    assert (await fails(bus)).code == code
+
+    assert entry.health.calls == (1 if counts else 0)
+
+
+async def test_handlers_own_timeout_is_a_timeout(bus):
+    """A handler that ran into a time limit of its own has failed, under that name and without internals."""
+
+    async def impatient(_):
+        raise TimeoutError("connecting to 10.0.0.7")
+
+    entry = offer(bus, impatient)
+    error = await fails(bus)
+
+    assert (error.code, entry.health.success_rate) == ("timeout", 0.0)
+    assert "10.0.0.7" not in error.message
+
+
+# --- how handlers break
+
+
+@pytest.mark.parametrize("made", [None, [], "text", 5, object()], ids=["none", "list", "text", "number", "object"])
+async def test_answer_that_is_neither_object_nor_frames_fails(bus, made):
+    """The call fails at once, as the node's own error: there is no stream to wait for."""
+
+    async def handler(_):
+        return made
+
+    entry = offer(bus, handler)
+
+    assert (await fails(bus)).code == "internal_error"
+    assert (entry.running, entry.health.success_rate) == (0, 0.0)
+
+
+async def test_cause_of_a_failure_is_in_the_log(bus):
+    """What the caller is not told stands in the log, with the traceback and the id of the call."""
+    node_logging.configure(SimpleNamespace(log_level="info", log_dir=None))
+
+    async def broken(_):
+        raise ValueError("the secret path /home/x")
+
+    offer(bus, broken)
+    await fails(bus)
+
+    (failed,) = trace.get_recent(1)
+    (logged,) = [item for item in recording.active.logs.snapshot() if item.msg == "capability failed"]
+    assert (logged.level, logged.trace_id) == ("error", failed.trace_id)
+    assert "the secret path /home/x" in logged.exc
+
+
+async def test_handler_that_raises_before_it_awaits_gives_its_place_back(bus):
+    """A plain function that fails is a handler that fails."""
+
+    def broken(_):
+        raise ValueError("at once")
+
+    entry = offer(bus, broken)
+
+    assert (await fails(bus)).code == "internal_error"
+    assert entry.running == 0
+
+
+async def test_failed_call_inside_a_trace_marks_its_span(bus):
+    """The inner failure is the span's; the outer capability may still answer well."""
+
+    async def outer(_):
+        with pytest.raises(WireError):
+            await bus.call("experimental.inner", "1.0", BODY)
+        return {}
+
+    async def broken(_):
+        raise ValueError("inside")
+
+    offer(bus, outer)
+    inner = offer(bus, broken, name="experimental.inner")
+    assert await bus.handle_call(request()) == {}
+
+    (item,) = trace.get_recent()
+    (call,) = [part for part in item.spans if part.name == "call"]
+    assert (item.result, call.status, call.extras["result"]) == ("ok", "error", "internal_error")
+    assert (inner.running, inner.health.success_rate) == (0, 0.0)
+
+
+async def test_failed_call_does_not_end_its_callers_trace(bus):
+    """A trace of the caller's own goes on after a call in it failed, with nothing of the call left open."""
+    with trace.new_trace("experimental.outer") as mine:
+        with pytest.raises(WireError):
+            await bus.call("experimental.absent", "1.0", BODY)
+        assert trace.current_trace() is mine
+        with trace.span("after") as after:
+            pass
+
+    assert after.parent is None
+    assert [item.result for item in trace.get_recent()] == ["ok"]
+
+
+async def test_request_from_inside_a_trace_returns_to_it(bus):
+    """A request that is handled inside a trace has a trace of its own; then the outer one is current again."""
+    offer(bus, answer)
+    with trace.new_trace("experimental.outer") as mine:
+        await bus.handle_call(request())
+        with pytest.raises(WireError):
+            await bus.handle_call(request("experimental.absent"))
+        assert trace.current_trace() is mine
+
+    assert [item.capability for item in trace.get_recent()] == [
+        "experimental.outer",
+        "experimental.absent",
+        "experimental.thing",
+    ]
+
+
+# --- how streams end
+
+
+async def test_cancelled_step_ends_the_stream_as_cancelled(bus):
+    """A consumer whose task is cancelled while it waits for a frame cancels the call, once."""
+    cleaned = []
+
+    async def stalls(_):
+        try:
+            yield {"index": 0}
+            await asyncio.Event().wait()
+        finally:
+            cleaned.append(True)
+
+    entry = offer(bus, stalls)
+    stream = await bus.handle_call(request(stream=True))
+    await anext(stream)
+
+    async def step():
+        return await anext(stream)
+
+    task = asyncio.create_task(step())
+    await turns()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await stream.aclose()
+
+    assert [item.result for item in trace.get_recent()] == ["cancelled"]
+    assert (cleaned, entry.running, entry.health.calls) == ([True], 0, 0)
+
+
+async def test_frame_that_breaks_its_promise_lets_the_handler_clean_up(bus):
+    """A frame outside the schema ends the stream; the handler, stopped at that frame, has cleaned up by then."""
+    cleaned = []
+
+    async def careless(_):
+        try:
+            yield {"index": 0}
+            yield {"wrong": 1}
+        finally:
+            cleaned.append(True)
+
+    offer(bus, careless, stream_schema={"required": ["index"]})
+    stream = await bus.handle_call(request(stream=True))
+    await anext(stream)
+    with pytest.raises(WireError) as caught:
+        await anext(stream)
+    await stream.aclose()
+
+    assert caught.value.code == "internal_error"
+    assert cleaned == [True]
+
+
+async def test_forgotten_stream_leaves_its_consumers_trace_alone(bus):
+    """Dropping a stream ends the call's trace; the consumer's own stays current and takes what follows."""
+    offer(bus, frames)
+    stream = await bus.handle_call(request(stream=True))
+    with trace.new_trace("experimental.consumer") as mine:
+        await anext(stream)
+        del stream
+        gc.collect()
+        assert trace.current_trace() is mine
+        with trace.span("after"):
+            pass
+
+    results = {item.capability: item for item in trace.get_recent()}
+    assert results["experimental.thing"].result == "cancelled"
+    assert [part.name for part in results["experimental.consumer"].spans] == ["after"]
+
+
+async def test_closing_before_the_first_frame_is_cancelled(bus):
+    """A stream that nobody read is a cancelled call, and its place is free."""
+    entry = offer(bus, frames)
+    stream = await bus.handle_call(request(stream=True))
+    await stream.aclose()
+
+    assert [item.result for item in trace.get_recent()] == ["cancelled"]
+    assert entry.running == 0
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+
+
+async def test_stream_inside_a_trace_is_part_of_it(bus):
+    """A capability that streams from another records one trace, with the inner frames' spans in it."""
+
+    async def outer(_):
+        stream = await bus.call("experimental.inner", "1.0", BODY, stream=True)
+        return {"frames": [frame["index"] async for frame in stream]}
+
+    offer(bus, outer)
+    inner = offer(bus, frames, name="experimental.inner")
+    assert await bus.handle_call(request()) == {"frames": [0, 1, 2]}
+
+    (item,) = trace.get_recent()
+    names = {part.id: part.name for part in item.spans}
+    assert [names[part.parent] for part in item.spans if part.name in ("frame", "stream")] == ["call", *["stream"] * 3]
+    assert (item.result, inner.running) == ("ok", 0)
+
+
+async def test_stream_is_counted_once(bus):
+    """One call in the counters, however many frames; while it runs it is an active stream."""
+    metrics.configure(SimpleNamespace(metrics_enabled=True))
+    offer(bus, frames, name="experimental.counted")
+    stream = await bus.handle_call(request("experimental.counted", stream=True))
+    await anext(stream)
+    assert b'hearthnet_active_streams{capability="experimental.counted"} 1.0' in metrics.exposition()[0]
+    async for _ in stream:
+        pass
+
+    page = metrics.exposition()[0].decode()
+    assert 'hearthnet_active_streams{capability="experimental.counted"} 0.0' in page
+    assert 'hearthnet_requests_total{capability="experimental.counted",result="ok"} 1.0' in page
+    assert 'hearthnet_request_duration_ms_count{capability="experimental.counted"} 1.0' in page
+
+
+async def test_stats_tell_of_each_entry(bus):
+    """Calls in flight, health and latency by entry."""
+    gate = asyncio.Event()
+
+    async def waiting(wanted):
+        if wanted.body["input"]["text"] == "wait":
+            await gate.wait()
+        return {}
+
+    offer(bus, waiting, max_concurrent=2)
+    await bus.handle_call(request())
+    task = asyncio.create_task(bus.handle_call(request(body={"input": {"text": "wait"}})))
+    await turns()
+    (stats,) = bus.stats()
+    gate.set()
+    await task
+
+    assert (stats["capability"], stats["version"], stats["max_concurrent"]) == ("experimental.thing", "1.0", 2)
+    assert (stats["running"], stats["calls"], stats["success_rate"], stats["quarantined"]) == (1, 1, 1.0, False)
+    assert 0 <= stats["p50_ms"] <= stats["p99_ms"]

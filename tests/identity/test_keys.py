@@ -1,0 +1,247 @@
+"""Device keys: their spelling, their two files, and what a signature proves."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hearthnet.errors import IdentityError
+from hearthnet.identity.canonical import canonical_json
+from hearthnet.identity.keys import KeyPair, decode, encode, is_node_id, short_id, verify
+
+RAW = bytes(range(32))
+ID = "ed25519:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
+
+
+def mode(path: Path) -> int:
+    """The permission bits of a file."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture
+def pair():
+    """A fresh key pair."""
+    return KeyPair.generate()
+
+
+def test_spelling_of_a_node_id():
+    """`ed25519:` and base64url without padding."""
+    assert encode(RAW) == ID
+    assert decode(ID) == RAW
+
+
+def test_spelling_uses_the_url_alphabet():
+    """Bytes that plain base64 spells with + and / are spelled with - and _."""
+    text = encode(b"\xfb\xff" * 16)
+
+    assert set("+/=").isdisjoint(text)
+    assert set("-_") <= set(text)
+    assert decode(text) == b"\xfb\xff" * 16
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_spelling_is_read_back(raw):
+    """Every 32 bytes have one spelling, which is a node id."""
+    assert decode(encode(raw)) == raw
+    assert is_node_id(encode(raw))
+
+
+@given(st.text())
+def test_reading_any_text_is_safe(text):
+    """What is no spelling is refused as such, and what is one is spelled the same again."""
+    try:
+        assert encode(decode(text)) == text
+    except IdentityError:
+        assert not is_node_id(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ed25519:",
+        ID.removeprefix("ed25519:"),
+        ID.upper(),
+        ID + "=",
+        ID + "A",
+        ID[:-1],
+        ID[:-1] + "9",  # the same bytes, other unused bits
+        " " + ID,
+        ID + "\n",
+        ID.replace("AAEC", "AA+C"),
+        ID.replace("AAEC", "ÄÄEC"),
+        "rsa:" + ID.removeprefix("ed25519:"),
+        "ed25519:" + ID,
+    ],
+)
+def test_other_spellings_are_refused(text):
+    """One key has one id: padding, white space, other alphabets and lengths are none."""
+    assert not is_node_id(text)
+    with pytest.raises(IdentityError):
+        decode(text)
+
+
+def test_length_is_checked():
+    """A signature's 64 bytes are no key, and a key's 32 no signature."""
+    with pytest.raises(IdentityError, match="32"):
+        decode(encode(bytes(64)))
+    with pytest.raises(IdentityError, match="64"):
+        decode(ID, 64)
+
+
+def test_short_id():
+    """The first 8 bytes in base32, the first 16 characters in fours."""
+    assert short_id(ID) == "ed25519:AAAQ-EAYE-AUDA-O==="
+    assert short_id(ID).removeprefix("ed25519:").replace("-", "") == base64.b32encode(RAW[:8]).decode()[:16]
+
+
+def test_short_id_of_no_id_is_refused():
+    """There is no short form of what is no id."""
+    with pytest.raises(IdentityError):
+        short_id("ed25519:short")
+
+
+def test_node_id_is_the_public_key(pair):
+    """The id spells the 32-byte verify key."""
+    assert decode(pair.node_id) == pair.public_bytes
+    assert len(pair.public_bytes) == 32
+
+
+def test_generated_pairs_differ():
+    """Two nodes are two."""
+    assert KeyPair.generate().node_id != KeyPair.generate().node_id
+
+
+def test_signature_is_over_canonical_json_without_its_own_field(pair):
+    """The format other nodes verify: `ed25519:<base64url>` of Ed25519 over the canonical payload."""
+    payload = {"b": 1.0, "a": "ä", "signature": "whatever"}
+    signature = pair.sign(payload)
+
+    assert re.fullmatch(r"ed25519:[A-Za-z0-9_-]{86}", signature)
+    raw = decode(signature, 64)
+    Ed25519PublicKey.from_public_bytes(pair.public_bytes).verify(raw, canonical_json({"a": "ä", "b": 1}))
+    assert verify(payload, signature, pair.node_id)
+    assert verify({"a": "ä", "b": 1}, signature, pair.node_id)
+
+
+@pytest.mark.parametrize(
+    "tampered", [{"a": 2}, {"a": 1, "b": 0}, {}, {"b": 1}, {"a": "1"}, {"a": True}, {"a": float("nan")}]
+)
+def test_signature_of_another_payload_is_none(pair, tampered):
+    """Any change of the payload breaks the signature; one that cannot be spelled has none."""
+    assert not verify(tampered, pair.sign({"a": 1}), pair.node_id)
+
+
+def test_signature_of_another_key_is_none(pair):
+    """Only the key that signed verifies."""
+    assert not verify({"a": 1}, KeyPair.generate().sign({"a": 1}), pair.node_id)
+
+
+@pytest.mark.parametrize("signature", ["", "ed25519:", "garbage", ID, "ed25519:" + "A" * 86, "ed25519:é"])
+def test_malformed_signature_is_none(pair, signature):
+    """What is no signature verifies nothing and raises nothing."""
+    assert not verify({"a": 1}, signature, pair.node_id)
+
+
+@pytest.mark.parametrize("node_id", ["", "ed25519:", "me", "ed25519:" + "A" * 44])
+def test_malformed_id_verifies_nothing(pair, node_id):
+    """An id that is none belongs to nobody."""
+    assert not verify({"a": 1}, pair.sign({"a": 1}), node_id)
+
+
+def test_payload_without_spelling_cannot_be_signed(pair):
+    """NaN has no canonical spelling."""
+    with pytest.raises(ValueError, match="JSON"):
+        pair.sign({"a": float("nan")})
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_key_files(tmp_path, pair, umask):
+    """Raw 32 bytes each; the private one 0600, the public one 0644, the folder 0700, whatever the umask."""
+    folder = tmp_path / "keys"
+    before = os.umask(umask)
+    try:
+        pair.save(folder)
+    finally:
+        os.umask(before)
+
+    private, public = folder / "device.ed25519", folder / "device.pub"
+    assert (mode(private), mode(public), mode(folder)) == (0o600, 0o644, 0o700)
+    assert len(private.read_bytes()) == 32
+    assert public.read_bytes() == pair.public_bytes
+
+
+def test_loaded_pair_is_the_saved_one(tmp_path, pair):
+    """It has the same id and signs the same."""
+    pair.save(tmp_path)
+    loaded = KeyPair.load(tmp_path)
+
+    assert loaded.node_id == pair.node_id
+    assert loaded.sign({"a": 1}) == pair.sign({"a": 1})
+
+
+def test_key_is_never_overwritten(tmp_path, pair):
+    """A second save is refused and changes neither file."""
+    pair.save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("device*")}
+
+    with pytest.raises(IdentityError, match="exists already"):
+        KeyPair.generate().save(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("device*")} == before
+
+
+@pytest.mark.parametrize("name", ["device.ed25519", "device.pub"])
+def test_refused_save_leaves_no_half_of_a_pair(tmp_path, pair, name):
+    """Where either file is there already, nothing is added beside it."""
+    folder = tmp_path / "keys"
+    folder.mkdir()
+    (folder / name).write_bytes(RAW)
+
+    with pytest.raises(IdentityError, match="exists already"):
+        pair.save(folder)
+    assert [(path.name, path.read_bytes()) for path in folder.iterdir()] == [(name, RAW)]
+
+
+def test_missing_key_is_refused(tmp_path):
+    """No key: the error says where it looked and how to make one."""
+    with pytest.raises(IdentityError, match=re.escape(str(tmp_path / "device.ed25519"))) as caught:
+        KeyPair.load(tmp_path)
+    assert "hearthnet init" in caught.value.hint
+
+
+@pytest.mark.parametrize("length", [0, 31, 33, 64])
+def test_key_of_another_length_is_refused(tmp_path, length):
+    """A truncated or padded key is told with its length, and is left for whoever can mend it."""
+    path = tmp_path / "device.ed25519"
+    path.write_bytes(bytes(length))
+
+    with pytest.raises(IdentityError, match=f"{length} bytes") as caught:
+        KeyPair.load(tmp_path)
+    assert caught.value.hint
+    assert path.read_bytes() == bytes(length)
+
+
+def test_unreadable_key_is_refused(tmp_path):
+    """What cannot be read is told with a way out."""
+    (tmp_path / "device.ed25519").mkdir()
+
+    with pytest.raises(IdentityError, match="cannot be read") as caught:
+        KeyPair.load(tmp_path)
+    assert "chmod 600" in caught.value.hint
+
+
+def test_private_key_is_not_shown(tmp_path, pair):
+    """Neither the pair's text nor an error about it holds the private bytes."""
+    pair.save(tmp_path)
+    private = (tmp_path / "device.ed25519").read_bytes()
+
+    assert private.hex() not in repr(pair)
+    assert encode(private) not in repr(pair)

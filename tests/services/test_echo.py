@@ -1,0 +1,105 @@
+"""The echo service: the knob for everything else."""
+
+from __future__ import annotations
+
+import pytest
+
+from hearthnet.bus.bus import CapabilityBus
+from hearthnet.bus.capability import RouteRequest
+from hearthnet.errors import HTTP_STATUS, WireError
+from hearthnet.observability import trace
+from hearthnet.services import echo
+
+
+@pytest.fixture
+def call():
+    """Calls the echo service on a bus of its own."""
+    bus = CapabilityBus("ed25519:me")
+    bus.register(echo.DESCRIPTOR, echo.echo)
+    return lambda **wanted: bus.handle_call(
+        RouteRequest("experimental.echo", (1, 0), {"params": {}, "input": wanted}, "ed25519:me")
+    )
+
+
+async def test_input_comes_back(call):
+    """The answer is the input as it came."""
+    wanted = {"text": "ü 🜨", "delay_ms": 0, "fail": None, "frames": 0}
+
+    assert await call(**wanted) == wanted
+
+
+async def test_delay_is_a_span(call):
+    """Waiting takes at least as long as asked for, and is a span of its own."""
+    await call(text="x", delay_ms=15)
+
+    (wait,) = [part for part in trace.get_recent(1)[0].spans if part.name == "wait"]
+    assert wait.duration_ms >= 14
+    assert wait.extras == {"delay_ms": 15}
+
+
+@pytest.mark.parametrize("code", HTTP_STATUS)
+async def test_it_fails_as_asked(call, code):
+    """Every code of the wire can be had, from a call and from the end of a stream."""
+    with pytest.raises(WireError) as caught:
+        await call(text="x", fail=code)
+    assert caught.value.code == code
+
+    stream = await call(text="x", fail=code, frames=1)
+    assert await anext(stream) == {"index": 0, "text": "x"}
+    with pytest.raises(WireError):
+        await anext(stream)
+    assert [item.result for item in trace.get_recent()] == [code, code]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {},
+        {"text": 1},
+        {"text": "x", "delay_ms": -1},
+        {"text": "x", "delay_ms": 60_001},
+        {"text": "x", "fail": "nonsense"},
+        {"text": "x", "frames": -1},
+        {"text": "x", "frames": 1.5},
+        {"text": "x", "more": 1},
+    ],
+)
+async def test_what_does_not_fit_is_refused(call, wanted):
+    """Anything outside its schema is the caller's mistake."""
+    with pytest.raises(WireError) as caught:
+        await call(**wanted)
+
+    assert caught.value.code == "schema_mismatch"
+
+
+async def test_stream_has_as_many_frames_as_asked(call):
+    """Numbered from 0, each with the text."""
+    stream = await call(text="x", frames=3)
+
+    assert [frame async for frame in stream] == [{"index": index, "text": "x"} for index in range(3)]
+    assert trace.get_recent(1)[0].result == "ok"
+
+
+async def test_failure_as_asked_says_nothing_about_health(call):
+    """However often it fails on request, it is never quarantined."""
+    for _ in range(30):
+        with pytest.raises(WireError, match="as asked for"):
+            await call(text="x", fail="internal_error")
+
+    assert await call(text="x") == {"text": "x"}
+
+
+async def test_frame_number_is_bounded(call):
+    """A thousand frames may be had, no more."""
+    await (await call(text="x", frames=1_000)).aclose()
+    with pytest.raises(WireError, match="1000"):
+        await call(text="x", frames=1_001)
+
+
+def test_descriptor_is_that_of_the_protocol():
+    """Name, version, places and patience are what other nodes count on."""
+    descriptor = echo.DESCRIPTOR
+
+    assert (descriptor.name, descriptor.version, descriptor.max_concurrent) == ("experimental.echo", (1, 0), 64)
+    assert descriptor.timeout_seconds > 60
+    assert descriptor.idempotent

@@ -1,0 +1,239 @@
+"""Who is listened to: every reason to refuse, its code and its count."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hearthnet.errors import WireError
+from hearthnet.identity.keys import KeyPair
+from hearthnet.identity.manifest import Manifest, Revocation, utc_now
+from hearthnet.observability import metrics
+from hearthnet.observability.ids import is_trace_id
+from hearthnet.transport.signing import sign, trace_id_of, verify_request
+
+BODY = {"params": {}, "input": {"text": "hi", "n": 1.0}}
+
+
+@pytest.fixture(scope="module")
+def keys():
+    """The root of a community, and its only member."""
+    return KeyPair.generate()
+
+
+@pytest.fixture(scope="module")
+def manifest(keys):
+    """The community."""
+    return Manifest.genesis("home", keys)
+
+
+@pytest.fixture
+def headers(keys):
+    """A request that is accepted."""
+    return sign(keys, keys.node_id, "llm.chat", "1.0", BODY, "01HXR4Z6W5S9E2JQ4Y0T7B3M1C")
+
+
+def refused(headers, body, manifest, reason, **more) -> WireError:
+    """Verifies a request that must be refused; the reason must be counted, once."""
+    metrics.configure(SimpleNamespace(metrics_enabled=True))
+    with pytest.raises(WireError) as caught:
+        verify_request(headers, body, manifest, **more)
+    assert f'hearthnet_signature_failures_total{{reason="{reason}"}} 1.0' in metrics.exposition()[0].decode()
+    return caught.value
+
+
+def test_good_request_is_read(headers, keys, manifest):
+    """A signed, fresh request of a member is what its headers say."""
+    envelope = verify_request(headers, BODY, manifest)
+
+    assert (envelope.capability, envelope.version, envelope.sender) == ("llm.chat", "1.0", keys.node_id)
+    assert envelope.request_id == "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
+
+
+def test_signature_covers_the_value_of_the_body(headers, manifest):
+    """1 for 1.0 and another order are the same body."""
+    assert verify_request(headers, {"input": {"n": 1, "text": "hi"}, "params": {}}, manifest)
+
+
+@pytest.mark.parametrize(
+    "name", ["Capability", "Capability-Version", "Request-Id", "From", "Community", "Timestamp", "Signature"]
+)
+def test_missing_header_is_refused(headers, manifest, name):
+    """Without any one of its headers a request is not signed."""
+    del headers[f"X-HearthNet-{name}"]
+
+    assert refused(headers, BODY, manifest, "missing").code == "invalid_signature"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("Capability", "llm.other"), ("Capability-Version", "1.1"), ("Request-Id", "01HXR4Z6W5S9E2JQ4Y0T7B3M1D")],
+)
+def test_changed_header_is_refused(headers, manifest, name, value):
+    """What is signed cannot be changed on its way."""
+    headers[f"X-HearthNet-{name}"] = value
+
+    assert refused(headers, BODY, manifest, "wrong").code == "invalid_signature"
+
+
+@pytest.mark.parametrize("body", [{}, None, [], {"params": {}, "input": {"text": "ho", "n": 1}}, {"x": float("inf")}])
+def test_changed_body_is_refused(headers, manifest, body):
+    """Nor can the body, whatever it is changed into."""
+    assert refused(headers, body, manifest, "wrong").code == "invalid_signature"
+
+
+@pytest.mark.parametrize(("offset_s", "ok"), [(-61, False), (-59, True), (0, True), (59, True), (61, False)])
+def test_requests_are_fresh(keys, manifest, headers, offset_s, ok):
+    """Sixty seconds either way; beyond that the request is expired."""
+    now_s = datetime.fromisoformat(headers["X-HearthNet-Timestamp"]).timestamp() + offset_s
+    if ok:
+        assert verify_request(headers, BODY, manifest, now_s)
+    else:
+        error = refused(headers, BODY, manifest, "expired", now_s=now_s)
+        assert (error.code, error.status) == ("expired", 410)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["yesterday", "2026-05-26T08:14:22", "2026-05-26T08:14:22+02:00", "1716712462", "2026-13-45T00:00:00Z", "Z"],
+)
+def test_malformed_time_is_refused(headers, manifest, value):
+    """A time that is not RFC 3339 UTC with Z is malformed."""
+    headers["X-HearthNet-Timestamp"] = value
+
+    assert refused(headers, BODY, manifest, "malformed").code == "invalid_signature"
+
+
+@pytest.mark.parametrize(("name", "value"), [("From", "nobody"), ("From", "ed25519:AAAA"), ("Capability", "x" * 300)])
+def test_malformed_header_is_refused(headers, manifest, name, value):
+    """A sender that is no node id, or a header of absurd length, is refused before it is looked at."""
+    headers[f"X-HearthNet-{name}"] = value
+
+    assert refused(headers, BODY, manifest, "malformed").code == "invalid_signature"
+
+
+def test_stranger_is_refused(keys, manifest):
+    """A good signature by nobody we know is not enough."""
+    headers = sign(KeyPair.generate(), keys.node_id, "llm.chat", "1.0", BODY)
+
+    assert refused(headers, BODY, manifest, "not_member").code == "unauthorized"
+
+
+def test_other_community_is_refused(keys, manifest):
+    """A request for another community is not ours to answer."""
+    headers = sign(keys, KeyPair.generate().node_id, "llm.chat", "1.0", BODY)
+
+    assert refused(headers, BODY, manifest, "community").code == "unauthorized"
+
+
+def test_revoked_member_is_refused(headers, keys, manifest):
+    """A member that was removed is told so."""
+    gone = Revocation(node_id=keys.node_id, revoked_at=utc_now())
+    error = refused(headers, BODY, manifest.model_copy(update={"revoked": (gone,)}), "revoked")
+
+    assert (error.code, error.status) == ("revoked", 403)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"),
+        ("01hxr4z6w5s9e2jq4y0t7b3m1c", "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"),
+        ("", None),
+        ("x", None),
+        ("8" + "Z" * 25, None),
+        ("0" * 200_000, None),
+        ("<script>alert(1)</script>", None),
+        ("01HXR4Z6W5S9E2JQ4Y0T7B3M1\x1b", None),
+        ("01HXR4Z6W5S9E2JQ4Y0T7B3M1é", None),
+        ("é" * 26, None),
+    ],
+)
+def test_only_a_ulid_becomes_a_trace_id(given, expected):
+    """What is no ULID gives none, whatever it is."""
+    assert trace_id_of(given) == expected
+
+
+@pytest.mark.parametrize("name", ["From", "Community", "Timestamp", "Signature"])
+def test_header_of_another_request_is_refused(headers, keys, manifest, name):
+    """A header taken from another request, good by itself, does not fit this one."""
+    headers[f"X-HearthNet-{name}"] = {
+        "From": KeyPair.generate().node_id,
+        "Community": KeyPair.generate().node_id,
+        "Timestamp": (datetime.now(UTC) - timedelta(seconds=5)).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "Signature": sign(keys, keys.node_id, "llm.chat", "1.0", BODY)["X-HearthNet-Signature"],
+    }[name]
+    reason = "community" if name == "Community" else "wrong"
+
+    assert refused(headers, BODY, manifest, reason).status == 401
+
+
+@pytest.mark.parametrize("value", ["garbage", "ed25519:", "ed25519:AAAA", "ed25519:" + "A" * 86, "é"])
+def test_signature_that_is_none_is_refused(headers, manifest, value):
+    """Whatever stands there, it verifies nothing and breaks nothing."""
+    headers["X-HearthNet-Signature"] = value
+
+    assert refused(headers, BODY, manifest, "wrong").code == "invalid_signature"
+
+
+def test_body_nested_without_end_is_refused(headers, manifest):
+    """A body that has no canonical spelling is not the signed one."""
+    body: list = []
+    for _ in range(5_000):
+        body = [body]
+
+    assert refused(headers, body, manifest, "wrong").code == "invalid_signature"
+
+
+def test_own_headers_have_the_form_of_the_wire(headers, keys, manifest):
+    """The seven names, and the time in whole seconds of UTC, as every node reads it."""
+    assert set(headers) == {
+        f"X-HearthNet-{name}"
+        for name in ("Capability", "Capability-Version", "Request-Id", "From", "Community", "Timestamp", "Signature")
+    }
+    assert (headers["X-HearthNet-From"], headers["X-HearthNet-Community"]) == (keys.node_id, manifest.community_id)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", headers["X-HearthNet-Timestamp"])
+
+
+def signed_at(keys, timestamp: str) -> dict[str, str]:
+    """The headers of a request whose time is spelled in this way."""
+    made = sign(keys, keys.node_id, "llm.chat", "1.0", BODY)
+    payload = {
+        "capability": "llm.chat",
+        "version": "1.0",
+        "request_id": made["X-HearthNet-Request-Id"],
+        "from": keys.node_id,
+        "community": keys.node_id,
+        "timestamp": timestamp,
+        "body": BODY,
+    }
+    return {**made, "X-HearthNet-Timestamp": timestamp, "X-HearthNet-Signature": keys.sign(payload)}
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S.123Z"])
+def test_times_of_the_wire_are_accepted(keys, manifest, form):
+    """Whole seconds, and milliseconds too; and what is signed are exactly the seven fields of the protocol."""
+    timestamp = datetime.now(UTC).strftime(form)
+
+    assert verify_request(signed_at(keys, timestamp), BODY, manifest).timestamp == timestamp
+
+
+@pytest.mark.parametrize("form", ["%Y%m%dT%H%M%SZ", "%G-W%V-%uT%H:%M:%SZ", "%Y-%m-%d_%H:%M:%SZ"])
+def test_other_spellings_of_the_time_are_malformed(keys, manifest, form):
+    """ISO 8601 knows more than RFC 3339: a basic form, a week date or another separator is no time of the wire."""
+    timestamp = datetime.now(UTC).strftime(form)
+
+    assert refused(signed_at(keys, timestamp), BODY, manifest, "malformed").code == "invalid_signature"
+
+
+@given(st.text() | st.text("0123456789ABCDEFGHJKMNPQRSTVWXYZilou\u0131\u017f", min_size=26, max_size=26))
+def test_trace_id_is_a_ulid_or_none(text):
+    """Whatever a caller sends, only a ULID in its one spelling gets on record."""
+    found = trace_id_of(text)
+
+    assert found is None or is_trace_id(found)
