@@ -10,10 +10,10 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from hearthnet.errors import ConfigError
 from hearthnet.files import replace_private
@@ -23,7 +23,19 @@ __all__ = ["Config", "ObservabilityConfig", "default_config", "load", "resolve_p
 APP: Final = "hearthnet"
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
-Port = Annotated[int, Field(ge=1, le=65_535)]
+
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a boolean is no number")
+    return value
+
+
+def _empty_is_none(value: Any) -> Any:
+    return None if value == "" else value
+
+
+Port = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1, le=65_535)]
+MaybePath = Annotated[Path | None, BeforeValidator(_empty_is_none)]
 Share = Annotated[float, Field(ge=0, le=1)]
 M = TypeVar("M", bound="Section")
 
@@ -37,7 +49,7 @@ class Section(BaseModel):
 class IdentityConfig(Section):
     """`[identity]`: the device key."""
 
-    keys_dir: Path | None = None
+    keys_dir: MaybePath = None
     auto_generate: bool = True
 
 
@@ -45,7 +57,7 @@ class CommunityConfig(Section):
     """`[community]`: which community, and where its manifest and events lie."""
 
     community_id: str | None = None
-    state_dir: Path | None = None
+    state_dir: MaybePath = None
 
 
 class TransportConfig(Section):
@@ -53,8 +65,8 @@ class TransportConfig(Section):
 
     host: str = "0.0.0.0"  # noqa: S104  # the bus is for the LAN; what is for this machine alone checks the peer
     port: Port = 7080
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
+    tls_cert: MaybePath = None
+    tls_key: MaybePath = None
 
 
 class DiscoveryConfig(Section):
@@ -91,7 +103,7 @@ class LlmConfig(Section):
 class FileConfig(Section):
     """`[file]`: blobs."""
 
-    blobs_dir: Path | None = None
+    blobs_dir: MaybePath = None
     gc_threshold: Share = 0.8
 
 
@@ -106,8 +118,8 @@ class ObservabilityConfig(Section):
     """`[observability]`: logs, metrics, traces and their store."""
 
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
-    log_dir: Path | None = None
-    data_dir: Path | None = None
+    log_dir: MaybePath = None
+    data_dir: MaybePath = None
     metrics_enabled: bool = True
     otlp_endpoint: str | None = None
     flush_interval_s: Annotated[float, Field(ge=0.05, le=60)] = 1.0
@@ -159,7 +171,7 @@ def load(path: Path | None = None) -> Config:
         raise ConfigError("invalid_toml", message=f"{source} cannot be read: {error}") from error
     try:
         tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(
             "invalid_toml",
             message=f"{source} is not valid TOML: {error}",
@@ -168,7 +180,7 @@ def load(path: Path | None = None) -> Config:
     try:
         config = Config.model_validate(_expand(tree, ""))
     except ValidationError as error:
-        raise _invalid(error, source) from error
+        raise _invalid(error, source, tree) from error
     validate(config)
     return config
 
@@ -201,7 +213,7 @@ def _key(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _invalid(error: ValidationError, source: Path) -> ConfigError:
+def _invalid(error: ValidationError, source: Path, tree: Any) -> ConfigError:
     """Returns the first thing that is wrong, by section, key and value, and how many more there are."""
     problems = error.errors(include_url=False)
     first = problems[0]
@@ -209,7 +221,7 @@ def _invalid(error: ValidationError, source: Path) -> ConfigError:
     if first["type"] == "extra_forbidden":
         what, hint = "no such setting", _known_keys(first["loc"])
     else:
-        what, hint = f"{first['input']!r}: {first['msg'].lower()}", None
+        what, hint = f"{_as_written(tree, first)}: {first['msg'].lower()}", None
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return ConfigError(
         "invalid_field",
@@ -219,12 +231,22 @@ def _invalid(error: ValidationError, source: Path) -> ConfigError:
     )
 
 
+def _as_written(tree: Any, problem: Any) -> str:
+    """Returns the value as it stands in the file: what came from the environment may be a secret."""
+    for part in problem["loc"]:
+        if isinstance(tree, dict | list):
+            tree = tree[part] if isinstance(part, int) or part in tree else None
+    is_variable = isinstance(tree, str) and _VARIABLE.search(tree) is not None
+    return repr(tree if is_variable else problem["input"])
+
+
 def _known_keys(location: tuple[int | str, ...]) -> str:
     model: type[BaseModel] = Config
     for part in location[:-1]:
         field = model.model_fields.get(str(part))
-        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            model = field.annotation
+        for candidate in (field.annotation, *get_args(field.annotation)) if field is not None else ():
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                model = candidate
     return f"known here: {', '.join(model.model_fields)}"
 
 
@@ -266,16 +288,15 @@ def resolve_paths(config: Config) -> Config:
 
 
 def _with_paths(config: Config, data: Path, logs: Path) -> Config:
-    def update(section: M, **standard: Path) -> M:
-        paths = {
-            name: (getattr(section, name) or default).expanduser().absolute() for name, default in standard.items()
-        }
-        return section.model_copy(update=paths)
+    def update(section: M, **standard: Path | None) -> M:
+        paths = {name: getattr(section, name) or default for name, default in standard.items()}
+        return section.model_copy(update={name: path and path.expanduser().absolute() for name, path in paths.items()})
 
     return config.model_copy(
         update={
             "identity": update(config.identity, keys_dir=data / "keys"),
             "community": update(config.community, state_dir=data / "communities"),
+            "transport": update(config.transport, tls_cert=None, tls_key=None),
             "file": update(config.file, blobs_dir=data / "blobs"),
             "observability": update(config.observability, data_dir=data, log_dir=logs),
         }

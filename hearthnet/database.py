@@ -161,7 +161,9 @@ def _apply(connection: sqlite3.Connection, script: str, number: int, schema: Sch
     except sqlite3.Error:
         if connection.in_transaction:
             connection.rollback()
-        raise
+        # Another process may have applied it between our look at the version and our turn to write.
+        if connection.execute("PRAGMA user_version").fetchone()[0] < number:
+            raise
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from hearthnet import __version__, checks
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.config import Config
-from hearthnet.errors import WireError
+from hearthnet.errors import IdentityError, WireError
 from hearthnet.events.event_log import EVENTS_FILE, EventLog
 from hearthnet.identity.keys import PRIVATE_FILE, KeyPair, short_id
 from hearthnet.identity.manifest import MANIFEST_FILE, Manifest, community_dir, read_manifest, write_manifest
@@ -54,14 +54,25 @@ def initialise(config: Config, name: str) -> Initialised:
     directory = _community_path(config, config.community.community_id or keys.node_id)
     if (directory / MANIFEST_FILE).exists():
         return Initialised(keys.node_id, read_manifest(directory), is_new=False)
-    manifest = Manifest.genesis(name, keys)
+    if config.community.community_id not in (None, keys.node_id):
+        raise IdentityError(
+            f"the manifest of community {config.community.community_id} is missing",
+            hint="fetch it from a member; or remove [community] community_id to make a community of your own",
+        )
     with EventLog(directory / EVENTS_FILE) as events:
-        # A crash after this and before the manifest is written: the next init adds no second genesis.
-        if events.size(manifest.community_id) == 0:
-            data = {"name": name, "root_key": manifest.root_key, "created_at": manifest.created_at}
-            events.append(manifest.community_id, "community.created", data, keys)
+        manifest = _genesis(events, name, keys)
     write_manifest(manifest, directory)
     return Initialised(keys.node_id, manifest, is_new=True)
+
+
+def _genesis(events: EventLog, name: str, keys: KeyPair) -> Manifest:
+    """Returns the manifest that the log's first event tells of, and writes that event if there is none."""
+    for event in events.events(keys.node_id):  # left by a crash before the manifest was written
+        return Manifest.genesis(event.data["name"], keys, event.data["created_at"])
+    manifest = Manifest.genesis(name, keys)
+    data = {"name": name, "root_key": manifest.root_key, "created_at": manifest.created_at}
+    events.append(manifest.community_id, "community.created", data, keys)
+    return manifest
 
 
 def _own_keys(config: Config, directory: Path) -> KeyPair:

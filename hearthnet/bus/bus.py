@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from hearthnet.bus.capability import CapabilityDescriptor, Frames, Handler, RouteRequest, parse_version
 from hearthnet.bus.registry import Entry, Registry
@@ -26,8 +26,16 @@ __all__ = ["CapabilityBus"]
 
 log = get_logger(__name__)
 
-# Ends a call: takes its entry and the error that ended it, returns the error that its caller may see.
-Settle = Callable[[Entry | None, BaseException | None], BaseException | None]
+
+class Admission(NamedTuple):
+    """A place that a call has taken; `is_probe`: it decides whether a quarantine ends."""
+
+    entry: Entry
+    is_probe: bool
+
+
+# Ends a call: takes its place and the error that ended it, returns the error that its caller may see.
+Settle = Callable[[Admission | None, BaseException | None], BaseException | None]
 
 _LEVELS: Final = ("member", "trusted", "anchor", "self")
 _UNKNOWN: Final = "other"  # the metric label of a capability that is not offered here: callers invent names
@@ -92,34 +100,46 @@ class CapabilityBus:
         settle: Settle,
     ) -> dict[str, Any] | CallStream:
         """Runs the stages; `settle` is called once, here or at the end of the stream."""
-        entry: Entry | None = None
+        admission: Admission | None = None
         try:
-            entry = self._admit(request)
+            admission = self._admit(request)
+            entry = admission.entry
             limit_s = self._limit_s(entry, request)
             answer = await self._run(entry, request, limit_s)
             if not isinstance(answer, dict):
-                metrics.active_streams.labels(request.capability).inc()
-                return CallStream(
-                    answer, current.get(), limit_s, entry.check_frame, partial(self._end_stream, request, entry, settle)
-                )
+                return self._stream(answer, admission, request, settle)
             with span("check_answer"):
                 entry.check_response(answer)
         except BaseException as error:
-            visible = settle(entry, error)
+            visible = settle(admission, error)
             if visible is error:
                 raise
             raise visible or error from error
-        settle(entry, None)
+        settle(admission, None)
         return answer
+
+    def _stream(self, frames: object, admission: Admission, request: RouteRequest, settle: Settle) -> CallStream:
+        if not isinstance(frames, AsyncIterator):
+            raise WireError("internal_error", "the capability's answer is neither an object nor frames")
+        entry = admission.entry
+        metrics.active_streams.labels(request.capability).inc()
+        return CallStream(
+            frames,
+            current.get(),
+            self._limit_s(entry, request),
+            self._limit_s(entry, request) < entry.descriptor.timeout_seconds,
+            entry.check_frame,
+            partial(self._end_stream, request, admission, settle),
+        )
 
     @staticmethod
     def _end_stream(
-        request: RouteRequest, entry: Entry, settle: Settle, error: BaseException | None
+        request: RouteRequest, admission: Admission, settle: Settle, error: BaseException | None
     ) -> BaseException | None:
         metrics.active_streams.labels(request.capability).dec()
-        return settle(entry, error)
+        return settle(admission, error)
 
-    def _admit(self, request: RouteRequest) -> Entry:
+    def _admit(self, request: RouteRequest) -> Admission:
         """Returns the entry that will serve the request, with one of its places taken."""
         with span("find"):
             entry = self.registry.find(request.capability, request.version_req)
@@ -135,7 +155,7 @@ class CapabilityBus:
             if wait_ms:
                 raise WireError("partition", "quarantined after too many failures", retry_after_ms=wait_ms)
             entry.running += 1
-        return entry
+        return Admission(entry, is_probe=entry.health.is_quarantined)
 
     def _check_trust(self, entry: Entry, caller: str) -> None:
         if caller == self.node_id:
@@ -169,14 +189,14 @@ class CapabilityBus:
                 raise WireError("timeout", f"no answer within {limit_s:g} s", asked_for=own) from error
 
     def _settle_trace(
-        self, trace: Trace, request: RouteRequest, entry: Entry | None, error: BaseException | None
+        self, trace: Trace, request: RouteRequest, admission: Admission | None, error: BaseException | None
     ) -> BaseException | None:
         """Ends the trace and counts the call; returns the error that the caller may see."""
         visible = self._visible(request, error)
         if error is not None and trace.result is None:  # what the handler set itself stands
             trace.fail_with(error)
         trace.end()
-        self._count(request, entry, trace.result or "ok", trace.duration_ms or 0.0, error)
+        self._count(request, admission, trace.result or "ok", trace.duration_ms or 0.0, error)
         return visible
 
     def _settle_span(
@@ -184,13 +204,13 @@ class CapabilityBus:
         made: Span,
         started: float,
         request: RouteRequest,
-        entry: Entry | None,
+        admission: Admission | None,
         error: BaseException | None,
     ) -> BaseException | None:
         visible = self._visible(request, error)
         result = "ok" if error is None else result_of(error)
         made.extras["result"] = result
-        self._count(request, entry, result, (monotonic() - started) * 1_000, error)
+        self._count(request, admission, result, (monotonic() - started) * 1_000, error)
         return visible
 
     @staticmethod
@@ -206,7 +226,7 @@ class CapabilityBus:
     def _count(
         self,
         request: RouteRequest,
-        entry: Entry | None,
+        admission: Admission | None,
         result: str,
         duration_ms: float,
         error: BaseException | None,
@@ -214,14 +234,13 @@ class CapabilityBus:
         label = request.capability if request.capability in self.registry else _UNKNOWN
         metrics.requests_total.labels(label, result).inc()
         metrics.request_duration_ms.labels(label).observe(duration_ms)
-        if entry is None:
+        if admission is None:
             return
+        entry, is_probe = admission
         entry.running -= 1
-        if error is None:
-            entry.health.record(ok=True, duration_ms=duration_ms)
-        elif _is_entrys_fault(error):
-            entry.health.record(ok=False, duration_ms=duration_ms)
-        else:
+        if error is None or _is_entrys_fault(error):
+            entry.health.record(ok=error is None, duration_ms=duration_ms, is_probe=is_probe)
+        elif is_probe:
             entry.health.skip()
 
     def refresh_metrics(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -44,8 +45,16 @@ class Health:
         self._is_probing = True
         return 0
 
-    def record(self, *, ok: bool, duration_ms: float) -> None:
-        """Takes the outcome of a call that says something about the entry."""
+    def record(self, *, ok: bool, duration_ms: float, is_probe: bool = True) -> None:
+        """Takes the outcome of a call that says something about the entry.
+
+        Args:
+            ok: whether it succeeded.
+            duration_ms: how long it took.
+            is_probe: false for a call that was admitted before a quarantine and ends within it: it decides nothing.
+        """
+        if self.is_quarantined and not is_probe:
+            return
         if self._is_probing:
             self._is_probing = False
             self._calls.clear()
@@ -57,7 +66,7 @@ class Health:
             self._calls.clear()
 
     def skip(self) -> None:
-        """Takes a call whose outcome says nothing: if it was the probe, the next one is."""
+        """Takes a probe whose outcome says nothing: the next call is the probe."""
         self._is_probing = False
 
     @property
@@ -75,7 +84,8 @@ class Health:
         durations = sorted(duration for _, duration in self._calls)
         if not durations:
             return None
-        return durations[min(len(durations) - 1, int(share * len(durations)))]
+        # Nearest rank, as in the view `capability_stats`.
+        return durations[max(0, math.ceil(share * len(durations)) - 1)]
 
     @property
     def calls(self) -> int:

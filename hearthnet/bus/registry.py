@@ -66,10 +66,10 @@ class Registry:
         Raises:
             ValueError: raised when that name and version is offered already.
         """
-        entries = self._entries.setdefault(descriptor.name, [])
-        if any(entry.descriptor.version == descriptor.version for entry in entries):
+        if any(entry.descriptor.version == descriptor.version for entry in self._entries.get(descriptor.name, ())):
             raise ValueError(f"{descriptor.name}@{descriptor.version_text} is offered already")
         entry = Entry(descriptor, handler)
+        entries = self._entries.setdefault(descriptor.name, [])
         entries.append(entry)
         # The newest minor that serves a request is the first one found.
         entries.sort(key=lambda item: item.descriptor.version, reverse=True)

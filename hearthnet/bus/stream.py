@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from hearthnet.bus.capability import Frames
+from hearthnet.errors import WireError
 from hearthnet.observability.context import Scope, swap
 from hearthnet.observability.tracing import span
 
@@ -21,6 +22,7 @@ class CallStream:
         scope: the call's place in its trace. It is current during a step and only then, so a consumer's own trace
             and the call's never mix.
         limit_s: the longest wait for one frame.
+        is_own_limit: the caller itself set that limit, so that reaching it says nothing about the capability.
         check: raises when a frame is not what the capability promises.
         settle: called exactly once, with None or the error that ended the stream; returns the error to raise.
     """
@@ -30,11 +32,13 @@ class CallStream:
         frames: Frames,
         scope: Scope | None,
         limit_s: float,
+        is_own_limit: bool,
         check: Callable[[dict[str, Any]], None],
         settle: Callable[[BaseException | None], BaseException | None],
     ) -> None:
         self._frames = frames
         self._limit_s = limit_s
+        self._is_own_limit = is_own_limit
         self._check = check
         self._settle = settle
         self._count = 0
@@ -51,9 +55,7 @@ class CallStream:
             raise StopAsyncIteration
         outside = swap(self._scope)
         try:
-            async with asyncio.timeout(self._limit_s):
-                frame = await anext(self._frames)
-            self._check(frame)
+            frame = await self._next()
         except StopAsyncIteration:
             self._end(None)
             raise
@@ -66,6 +68,26 @@ class CallStream:
             self._scope = swap(outside)
         self._count += 1
         return frame
+
+    async def _next(self) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(self._limit_s) as limit:
+                frame = await anext(self._frames)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise WireError("timeout", f"no frame within {self._limit_s:g} s", asked_for=self._is_own_limit) from error
+        try:
+            self._check(frame)
+        except WireError:
+            await self._close_frames()
+            raise
+        return frame
+
+    async def _close_frames(self) -> None:
+        close = getattr(self._frames, "aclose", None)
+        if close is not None:
+            await close()
 
     def _end(self, error: BaseException | None) -> BaseException | None:
         self._is_over = True
@@ -80,9 +102,7 @@ class CallStream:
         self._is_over = True
         outside = swap(self._scope)
         try:
-            close = getattr(self._frames, "aclose", None)
-            if close is not None:
-                await close()
+            await self._close_frames()
         finally:
             self._end(GeneratorExit("the caller left"))
             swap(outside)
@@ -90,4 +110,8 @@ class CallStream:
     def __del__(self) -> None:
         # A consumer that broke off and forgot the stream: its place must come back all the same.
         if not self._is_over:
-            self._end(GeneratorExit("the caller forgot the stream"))
+            outside = swap(self._scope)  # whose context the collector runs in is anybody's guess
+            try:
+                self._end(GeneratorExit("the caller forgot the stream"))
+            finally:
+                swap(outside)

@@ -103,13 +103,14 @@ class KeyPair:
             IdentityError: raised when there is a key already: it is never overwritten.
         """
         make_private_dir(directory)
+        present = [name for name in (PRIVATE_FILE, PUBLIC_FILE) if (directory / name).exists()]
+        if present:
+            # Checked for both before either is written: half a pair would be loaded by the next start.
+            raise IdentityError(f"{directory / present[0]} exists already", hint="move it away first, if you are sure")
         private = self._private.private_bytes_raw()
         for name, raw, mode in ((PRIVATE_FILE, private, 0o600), (PUBLIC_FILE, self.public_bytes, 0o644)):
             path = directory / name
-            try:
-                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-            except FileExistsError as error:
-                raise IdentityError(f"{path} exists already", hint="move it away first, if you are sure") from error
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
             with os.fdopen(descriptor, "wb") as file:
                 os.fchmod(file.fileno(), mode)  # whatever the umask says
                 file.write(raw)

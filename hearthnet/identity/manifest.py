@@ -73,9 +73,9 @@ class Manifest(_Part):
     signature: str = ""
 
     @classmethod
-    def genesis(cls, name: str, root: KeyPair) -> Self:
-        """Returns the signed manifest of a new community, whose root is the sole member, an anchor."""
-        now = utc_now()
+    def genesis(cls, name: str, root: KeyPair, created_at: str | None = None) -> Self:
+        """Returns the signed manifest of a community made now, or at `created_at`; its root is its one member."""
+        now = created_at or utc_now()
         root_id = root.node_id
         unsigned = cls(
             community_id=root_id,

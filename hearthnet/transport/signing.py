@@ -6,6 +6,7 @@ run from cheap to dear; each refusal has a wire code for the caller and a reason
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ COMMUNITY: Final = "X-HearthNet-Community"
 TIMESTAMP: Final = "X-HearthNet-Timestamp"
 SIGNATURE: Final = "X-HearthNet-Signature"
 
+_RFC_3339_UTC: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?Z")
 # Longer than any valid value; what is longer is refused before it is looked at.
 _MAX_HEADER_CHARS: Final = 256
 
@@ -63,7 +65,7 @@ def sign(
     keys: KeyPair, community: str, capability: str, version: str, body: Any, request_id: str | None = None
 ) -> dict[str, str]:
     """Returns the headers of a call made now; `request_id` is the trace id, by default a fresh ULID."""
-    timestamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    timestamp = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     envelope = Envelope(capability, version, request_id or str(ULID()), keys.node_id, community, timestamp, body)
     return {
         CAPABILITY: capability,
@@ -118,8 +120,8 @@ def _read(headers: Mapping[str, str], body: Any) -> tuple[Envelope, str]:
 
 def _check_fresh(timestamp: str, now_s: float) -> None:
     try:
-        if not timestamp.endswith("Z"):
-            raise ValueError("not UTC")
+        if _RFC_3339_UTC.fullmatch(timestamp) is None:
+            raise ValueError("another spelling of a time")
         sent_s = datetime.fromisoformat(timestamp).timestamp()
     except ValueError as error:
         raise _RefusedError("malformed", "invalid_signature", f"{TIMESTAMP} is not RFC 3339 UTC with Z") from error
