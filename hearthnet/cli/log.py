@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import select
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ _COLOURS: Final = {
     "critical": "red",
 }
 _SHOWN_APART: Final = frozenset({"ts", "level", "logger", "msg", "exc"})
-_POLL_S: Final = 0.2
+_POLL_MS: Final = 200
 
 Line = dict[str, Any]
 
@@ -125,7 +126,15 @@ def _follow(directory: Path, tail: tuple[Path, int] | None, wanted: Callable[[Li
                 file.seek(offset)
                 yield from (line for line in _records(file) if wanted(line))
                 offset = file.tell()
-        time.sleep(_POLL_S)
+        _wait_or_leave()
+
+
+def _wait_or_leave() -> None:
+    """Waits a moment; raises BrokenPipeError as soon as nobody reads our output, which no write would tell in time."""
+    poller = select.poll()
+    poller.register(sys.stdout, 0)  # errors and hang-ups alone; they are always reported
+    if poller.poll(_POLL_MS):
+        raise BrokenPipeError
 
 
 def _echo_json(line: Line) -> None:
