@@ -178,14 +178,15 @@ class Writer:
                 log.warning("a record cannot be stored", extra={"kind": kind, "error": str(error)})
 
     def _confirm(self, traces: int, logs: int) -> None:
+        if self._is_failing:
+            # Before the batch is confirmed: whoever waits for that, and then closes, has this record in the store too.
+            self._is_failing = False
+            log.info("telemetry is written again")
         self._recorder.traces.confirm()
         self._recorder.logs.confirm()
         self._gaps.clear()
         _written_traces.inc(traces)
         _written_logs.inc(logs)
-        if self._is_failing:
-            self._is_failing = False
-            log.info("telemetry is written again")
 
     async def _recover_from(self, error: Exception) -> None:
         if not self._is_failing:
