@@ -371,7 +371,7 @@ def test_half_of_a_tls_pair_is_refused(key):
 @pytest.mark.parametrize("config", [default_config(), full()], ids=["defaults", "full"])
 def test_good_settings_are_valid(config):
     """Validation passes what no rule forbids."""
-    validate(config)
+    assert validate(config) is None
 
 
 def test_resolved_paths_are_the_standard_ones(home):

@@ -47,6 +47,7 @@ log = node_logging.get_logger(__name__)
 DATABASE: Final = "telemetry.db"
 _CLOSE_TIMEOUT_S: Final = 2.0  # a clean stop is drained, checkpointed and closed within this
 _OPEN_TIMEOUT_S: Final = 10.0
+_FLUSH_POLL_S: Final = 0.002  # a commit takes a millisecond or two; only tests and shutdown wait for one
 
 
 def open(config: ObservabilityConfig, *, node_id: str | None = None) -> Telemetry:  # noqa: A001  # the spec's name
@@ -196,11 +197,18 @@ class Telemetry:
         _opened = None
 
     def _keep_leftovers(self) -> None:
-        """Moves into memory what threads handed over while the writer was ending, and what could not be written."""
-        for record in self._recorder.traces.snapshot():
+        """Moves into memory what threads handed over while the writer was ending, and what could not be written.
+
+        For the store that is a loss: counted, and told in the JSON log, the one sink that is still there.
+        """
+        traces, logs = self._recorder.traces.snapshot(), self._recorder.logs.snapshot()
+        for record in traces:
             recording.active.traces.offer(record)
-        for entry in self._recorder.logs.snapshot():
+        for entry in logs:
             recording.active.logs.offer(entry)
+        if self._thread is not None and (traces or logs):
+            metrics.telemetry_dropped_total.labels(reason="closed").inc(len(traces) + len(logs))
+            log.warning("records were not committed", extra={"traces": len(traces), "logs": len(logs)})
 
     # --- the telemetry thread
 
@@ -244,7 +252,7 @@ class Telemetry:
             if time.monotonic() > ends_at:
                 return False
             self._wake()
-            time.sleep(0.002)
+            time.sleep(_FLUSH_POLL_S)
         return not self._pending()
 
     def _pending(self) -> list[Any]:

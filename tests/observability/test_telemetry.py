@@ -445,3 +445,20 @@ def test_store_of_ours_that_lacks_a_table_leaves_memory(observability, damage):
         record(1)
         assert "no such table" in t.error
         assert len(trace.get_recent()) == 1
+
+
+def test_records_that_closing_could_not_commit_are_told(observability):
+    """When another process holds the database to the end, what is left is counted, logged, and kept in memory."""
+    with telemetry.open(observability):
+        other = sqlite3.connect(observability.data_dir / DATABASE, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        record(20)
+    other.execute("ROLLBACK")
+    other.close()
+
+    lines = b"".join(path.read_bytes() for path in observability.log_dir.glob("*.log")).splitlines()
+    told = [line for line in map(orjson.loads, lines) if line["msg"] == "records were not committed"]
+    assert [line["traces"] for line in told] == [20]
+    assert b'hearthnet_telemetry_dropped_total{reason="closed"}' in metrics.exposition()[0]
+    assert len(trace.get_recent()) == 20
+    assert query(observability, "SELECT ended_us FROM runs") == [(None,)]

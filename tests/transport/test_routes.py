@@ -8,9 +8,11 @@ import pytest
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest
-from hearthnet.observability import telemetry
+from hearthnet.observability import telemetry, trace
+from hearthnet.observability.record import TraceRecord
 from hearthnet.services import echo
 from hearthnet.transport.app import build_app
+from hearthnet.transport.models import TraceOut
 from hearthnet.transport.routes import Services
 
 HIDDEN = ["/trace", "/trace/recent", "/trace/01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "/status", "/doctor"]
@@ -78,3 +80,11 @@ async def test_error_inside_a_route_shows_no_internals(ask):
     assert answer.status_code == 500
     assert answer.json() == {"error": "internal_error", "message": "the node's log has the cause"}
     assert "node_id" not in answer.text
+
+
+def test_traces_have_one_shape_from_record_to_answer():
+    """The columns of a row, the keys of a trace and the fields of the answer are the same words in the same order."""
+    with trace.new_trace("a.b"):
+        pass
+
+    assert list(TraceOut.model_fields) == list(TraceRecord._fields) == list(trace.get_recent(1)[0].as_dict())
