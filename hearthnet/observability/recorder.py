@@ -1,4 +1,4 @@
-"""The one place where a record enters: numbered, buffered, and, for a notable one, the writer woken.
+"""The one place where a record enters: numbered, kept in the black box, buffered, and, if it must be, the writer woken.
 
 `active` is what the instruments write to. Without a store it is a recorder in memory, whose buffers are the rings
 themselves; `telemetry.open` installs one that a writer empties, and its close puts a fresh one in memory back.
@@ -12,6 +12,7 @@ from itertools import count
 from typing import Final
 
 from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
+from hearthnet.observability.blackbox import BlackBox
 from hearthnet.observability.buffer import Buffer
 from hearthnet.observability.ids import new_trace_id
 from hearthnet.observability.record import LogRecord, TraceRecord
@@ -29,30 +30,56 @@ class Recorder:
     Args:
         run_id: the run's ULID.
         first_seq: the number of the next record; above every number already in the database.
-        wake: called, at once, when a notable record came in or a buffer is half full. None: nobody empties the
-            buffers, they are the rings.
+        wake: called with whether it is urgent: when a notable record came in or a buffer is half full; and, not
+            urgent, when the first record came in after `is_idle` was set. None: nobody empties the buffers, they are
+            the rings.
+
+    Attributes:
+        box: keeps what is recorded over a kill; None: nothing does.
+        is_idle: set by the writer when it has nothing to do and waits to be told of the next record.
     """
 
-    def __init__(self, run_id: str, first_seq: int = 1, wake: Callable[[], None] | None = None) -> None:
+    def __init__(self, run_id: str, first_seq: int = 1, wake: Callable[[bool], None] | None = None) -> None:
         self.run_id = run_id
         self.next_seq = count(first_seq).__next__
         self.traces: Buffer[TraceRecord] = Buffer(STORE_TRACES if wake else TRACE_RING_BUFFER)
         self.logs: Buffer[LogRecord] = Buffer(STORE_LOGS if wake else LOG_RING_BUFFER)
+        self.box: BlackBox | None = None
+        self.is_idle = False
         self._wake = wake
+        self._many_traces = self.traces.capacity // 2
+        self._many_logs = self.logs.capacity // 2
 
     def offer_trace(self, record: TraceRecord) -> None:
         """Takes a finished trace."""
-        traces = self.traces
-        traces.offer(record)
-        if self._wake is not None and (record.notable or len(traces) == STORE_TRACES // 2):
-            self._wake()
+        box = self.box
+        if box is not None:
+            box.append_trace(record)
+        self.traces.offer(record)
+        if record.notable or self.is_idle or len(self.traces) == self._many_traces:
+            self._tell(record.notable or len(self.traces) >= self._many_traces)
 
     def offer_log(self, record: LogRecord) -> None:
         """Takes a log record."""
-        logs = self.logs
-        logs.offer(record)
-        if self._wake is not None and (record.notable or len(logs) == STORE_LOGS // 2):
-            self._wake()
+        box = self.box
+        if box is not None:
+            box.append_log(record)
+        self.logs.offer(record)
+        if record.notable or self.is_idle or len(self.logs) == self._many_logs:
+            self._tell(record.notable or len(self.logs) >= self._many_logs)
+
+    def _tell(self, is_urgent: object) -> None:
+        if self._wake is not None:
+            self.is_idle = False
+            self._wake(bool(is_urgent))
+
+    def has_pending(self) -> bool:
+        """Tells whether there is anything that is not committed."""
+        return bool(len(self.traces) or len(self.logs))
+
+    def number_from(self, seq: int) -> None:
+        """Goes on numbering at `seq`: a database that was opened late has numbers of its own."""
+        self.next_seq = count(seq).__next__
 
 
 active: Recorder = Recorder(new_trace_id())

@@ -20,16 +20,16 @@ from hearthnet.observability.context import Scope, current
 from hearthnet.observability.ids import new_span_id
 from hearthnet.observability.metrics import orphan_spans_total
 from hearthnet.observability.record import encode, safe_text
+from hearthnet.observability.results import CANCELLED
 
 if TYPE_CHECKING:
     from hearthnet.observability.tracing import Trace
 
-__all__ = ["CANCELLED", "Root", "Span", "describe"]
+__all__ = ["Root", "Span", "describe"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-CANCELLED: Final = "cancelled"
 _SHORT_NAME_CHARS: Final = 128
 
 
@@ -64,6 +64,11 @@ class Span:
         return self.id
 
     @property
+    def started_ns(self) -> int:
+        """When it was opened, on the monotonic clock of its run."""
+        return self._started_ns
+
+    @property
     def offset_ms(self) -> float:
         """Milliseconds from the start of the trace to the start of the span."""
         return (self._started_ns - self.trace.started_ns) / 1e6
@@ -83,8 +88,10 @@ class Span:
             self.id = new_span_id()
             self.parent = outer.span_id
             self.trace = trace
-            trace.add_span(self)
+            self._started_ns = started_ns = monotonic_ns()
+            trace.add_span(self, started_ns)
             current.set(self)
+            return self
         self._started_ns = monotonic_ns()
         return self
 
@@ -96,6 +103,7 @@ class Span:
             self.fail(error)
         if self.id and not self.trace.ended:  # else `detach` has put back what was before the trace
             current.set(self._outer)
+            self.trace.close_span(self)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()

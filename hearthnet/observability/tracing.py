@@ -28,13 +28,14 @@ from typing import Any, Final, Self, cast
 import orjson
 
 from hearthnet.constants import MAX_CAPABILITY_CHARS, MAX_TRACE_ROW_BYTES, TRACE_RING_BUFFER
-from hearthnet.errors import HTTP_STATUS, WireError
 from hearthnet.observability import recorder as recording
+from hearthnet.observability.blackbox import NOWHERE
 from hearthnet.observability.context import current, swap
 from hearthnet.observability.ids import is_trace_id, new_trace_id
 from hearthnet.observability.logging import TRACE_LOGGER, get_logger
 from hearthnet.observability.record import TraceRecord, encode, fit, safe_text
-from hearthnet.observability.spans import CANCELLED, Root, Span, describe
+from hearthnet.observability.results import OK, RESULTS, is_failure, result_of
+from hearthnet.observability.spans import Root, Span, describe
 
 __all__ = [
     "Span",
@@ -51,8 +52,6 @@ __all__ = [
     "span",
 ]
 
-OK: Final = "ok"
-_RESULTS: Final = frozenset({OK, CANCELLED, "interrupted", *HTTP_STATUS})
 # About 8 KiB hold sixty spans; more are kept only so that `extras.truncated` can tell how many there were.
 _MAX_SPANS: Final = 1_000
 # What a row may hold in spans and extras, beside ids, names and an error of at most 2 KiB.
@@ -68,11 +67,6 @@ def set_slow_ms(limit_ms: float) -> None:
     """Makes traces that last `limit_ms` or longer notable."""
     global _slow_ms
     _slow_ms = limit_ms
-
-
-def is_failure(result: str) -> bool:
-    """Tells whether a trace with this result failed: it is neither `ok` nor `cancelled`."""
-    return result not in (OK, CANCELLED)
 
 
 class Trace:
@@ -93,7 +87,10 @@ class Trace:
     """
 
     __slots__ = (
+        "_box",
         "_handling",
+        "_open",
+        "_place",
         "_spans",
         "_spans_json",
         "_unseen",
@@ -114,6 +111,7 @@ class Trace:
     )
 
     def __init__(self, capability: str, trace_id: str | None = None, parent_id: str | None = None) -> None:
+        self._place = NOWHERE
         now_ns = time_ns()
         # An id that is no ULID is replaced, never recorded.
         self.trace_id = trace_id if trace_id is not None and is_trace_id(trace_id) else new_trace_id(now_ns)
@@ -126,20 +124,26 @@ class Trace:
         self.result: str | None = None
         self.error: str | None = None
         self.extras: dict[str, Any] = {}
-        self.run_id = recording.active.run_id
+        recorder = recording.active
+        self.run_id = recorder.run_id
         self.seq: int | None = None
         self.notable = 0
         self.ended = False
         self._unseen = 0
         self._spans: list[Span] | None = []
         self._spans_json = b"[]"
+        self._open: list[Span] = []
         # An error that is being handled already when the trace begins is not the trace's.
         self._handling = sys.exc_info()[1]
+        self._box = box = recorder.box
+        if box is not None:
+            self._place = box.begin(self.trace_id, capability, self.started_us, self.started_ns)
 
     @classmethod
     def from_record(cls, record: TraceRecord) -> Self:
         """Returns the finished trace that a record tells of; its spans are decoded when first asked for."""
         trace = cls.__new__(cls)
+        trace._place = NOWHERE
         (
             trace.seq, trace.run_id, trace.trace_id, trace.parent_id, trace.capability, trace.version,
             trace.started_us, trace.started_ns, trace.duration_ms, trace.result, trace.error, trace.notable,
@@ -174,17 +178,46 @@ class Trace:
         """Whether it ended with anything but `ok` and `cancelled`."""
         return self.result is not None and is_failure(self.result)
 
-    def add_span(self, opened: Span) -> None:
-        """Takes a span that has just opened."""
+    def add_span(self, opened: Span, started_ns: int) -> None:
+        """Takes a span that opens now."""
+        self._open.append(opened)
+        if self._place >= 0 and self._box is not None:
+            self._box.open_span(self._place, opened.name, started_ns)
         spans = self._spans
         if spans is not None and len(spans) < _MAX_SPANS:
             spans.append(opened)
         else:
             self._unseen += 1
 
+    def close_span(self, closed: Span) -> None:
+        """Lets go of a span that has just closed: the newest of those still open is now the innermost."""
+        still_open = self._open
+        if still_open and still_open[-1] is closed:
+            del still_open[-1]
+        elif closed in still_open:  # beside it, in another task, one opened later and is open yet
+            still_open.remove(closed)
+            return
+        if self._place >= 0 and self._box is not None:
+            if still_open:
+                innermost = still_open[-1]
+                self._box.open_span(self._place, innermost.name, innermost.started_ns)
+            else:
+                self._box.close_span(self._place)
+
+    def _leave_box(self) -> None:
+        """Takes the trace out of the table of those in flight."""
+        place, self._place = self._place, NOWHERE
+        if place >= 0 and self._box is not None:
+            self._box.end(place)
+
+    def __del__(self) -> None:
+        # Nobody can end it any more: it is not in flight, and its place must not be lost.
+        if self._place >= 0:
+            self._leave_box()
+
     def fail(self, code: str, message: str | None = None) -> None:
         """Sets the result to `code`; one that is no wire error code is recorded as `internal_error`."""
-        self.result = code if code in _RESULTS else "internal_error"
+        self.result = code if code in RESULTS else "internal_error"
         if message is not None or is_failure(code):
             self.error = safe_text(message if message is not None else code)
 
@@ -225,7 +258,9 @@ class Trace:
         recorder = recording.active
         self.run_id = recorder.run_id  # telemetry may have been opened since the trace began
         self.seq = recorder.next_seq()
+        # First the finished trace, then the mark: killed in between, the box has both, and recovery knows them as one.
         recorder.offer_trace(self._record(ended_ns))
+        self._leave_box()
         self._log_done()
 
     def _record(self, ended_ns: int) -> TraceRecord:
@@ -363,13 +398,3 @@ def read_from(source: Callable[[int], list[TraceRecord]] | None) -> None:
 
 # A forked child has no store: its parent's connection must not be used, nor its parent's traces be taken for its own.
 os.register_at_fork(after_in_child=lambda: read_from(None))
-
-
-def result_of(error: BaseException) -> str:
-    """Returns the result of a trace that this exception ended."""
-    if isinstance(error, WireError):
-        return error.code
-    if isinstance(error, TimeoutError):
-        return "timeout"
-    # Cancellation, GeneratorExit, KeyboardInterrupt: the work was cut short, it was not wrong.
-    return "internal_error" if isinstance(error, Exception) else CANCELLED

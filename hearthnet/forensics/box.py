@@ -1,0 +1,286 @@
+"""The layout of a black box file, and how to read one that its process did not close.
+
+    header      4 KiB: who wrote it (checksummed), and counters that change while it is written
+    in flight   4,096 entries of 128 bytes: a trace that has begun and not ended, and its innermost open span
+    traces      a byte ring of frames
+    logs        a byte ring of frames
+
+A frame is magic, length, ordinal, payload, and a checksum over all of these. The ordinal counts the frames of its ring
+from 1, so what was overwritten can be told. A payload is a JSON array with the columns of its table but `run_id`, which
+the header has. JSON holds no byte of the magic and no zero byte, so nothing that a stranger has recorded can pose as a
+frame.
+
+Reading never raises for what the bytes are: a record that is torn, overwritten or flipped is skipped, every other one
+is found. The process that writes uses `observability/blackbox.py`, which takes the layout from here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+__all__ = ["Box", "Header", "InFlight", "boxes_in", "is_alive", "process_start", "read_box", "this_boot"]
+
+MAGIC: Final = b"HNBOX\x00\r\n"
+LAYOUT_VERSION: Final = 1
+HEADER_BYTES: Final = 4_096
+# magic, version, in-flight entries, bytes of the trace ring, bytes of the log ring, role, pid, process start (clock
+# ticks since boot), started (UTC us), started (monotonic ns), run id, boot id, program version, node id
+HEADER: Final = struct.Struct("<8sIIQQBQQqq26s36s32s64s")
+CRC: Final = struct.Struct("<I")
+COUNTERS_AT: Final = 1_024
+# frames of either ring that are committed, highest number committed, traces that found no room in the table, the
+# last sign of life of the writer (monotonic ns), clean end (UTC us; 0 while it runs)
+COUNTERS: Final = struct.Struct("<QQQQqq")
+COMMITTED: Final = struct.Struct("<QQQ")
+OVERFLOW_AT: Final = COUNTERS_AT + COMMITTED.size
+HEARTBEAT_AT: Final = OVERFLOW_AT + 8
+ENDED_AT: Final = HEARTBEAT_AT + 8
+ENTRIES: Final = 4_096
+ENTRY_BYTES: Final = 128
+# trace id, capability, started (UTC us), started (monotonic ns), 1 while in flight. The mark is last: struct clears the
+# place first and fills it in order, so an entry that is marked is whole.
+TRACE: Final = struct.Struct("<26s48sqqB")
+TRACE_MARK_AT: Final = TRACE.size - 1
+# name, started (monotonic ns), 1 while a span is open
+SPAN: Final = struct.Struct("<28sqB")
+SPAN_AT: Final = TRACE.size
+SPAN_MARK_AT: Final = TRACE.size + SPAN.size - 1
+FRAME_MAGIC: Final = b"\xf5HN\xfa"  # two bytes that UTF-8 never has
+FRAME: Final = struct.Struct("<4sIQ")
+FRAME_OVERHEAD: Final = FRAME.size + CRC.size
+MAX_PAYLOAD_BYTES: Final = 64 * 1024  # several times the largest row: a longer length is a torn one
+PRIMARY: Final = 1  # of the process that writes the store: its numbers are the database's
+SECONDARY: Final = 2  # of another process: its numbers are its own
+_MAX_DAMAGED: Final = 100_000  # frames that fail their checksum; more is no ring but a hostile file
+_GLOB: Final = "telemetry.*.box"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Who wrote a box. Times: `_us` UTC microseconds, `_ns` of that boot's monotonic clock."""
+
+    entries: int
+    trace_bytes: int
+    log_bytes: int
+    role: int
+    pid: int
+    process_start: int
+    started_us: int
+    started_ns: int
+    run_id: str
+    boot_id: str
+    version: str
+    node_id: str | None
+
+    @property
+    def total_bytes(self) -> int:
+        """The size of the whole file."""
+        return HEADER_BYTES + self.entries * ENTRY_BYTES + self.trace_bytes + self.log_bytes
+
+    def pack(self) -> bytes:
+        """Returns the header as it stands in the file, its checksum behind it."""
+        packed = HEADER.pack(
+            MAGIC, LAYOUT_VERSION, self.entries, self.trace_bytes, self.log_bytes, self.role, self.pid,
+            self.process_start, self.started_us, self.started_ns, self.run_id.encode(), self.boot_id.encode(),
+            self.version.encode(), (self.node_id or "").encode(),
+        )  # fmt: skip
+        return packed + CRC.pack(zlib.crc32(packed))
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A trace that had begun and not ended. `span` is None outside any span, or where its mark was being changed."""
+
+    trace_id: str
+    capability: str
+    started_us: int
+    started_ns: int
+    span: str | None
+    span_started_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """What a box file holds.
+
+    Attributes:
+        header: who wrote it.
+        traces: payloads of finished traces by ordinal, oldest first.
+        logs: payloads of log records by ordinal, oldest first.
+        in_flight: traces that had not ended, in the order of their start.
+        committed_traces: how many frames of the trace ring were in the database, by its writer's word.
+        committed_logs: the same of the log ring.
+        committed_seq: the highest number in the database, by its writer's word.
+        overflow: traces whose start found no room in the table.
+        heartbeat_ns: the last sign of life of the writer, on the header's monotonic clock; 0: none.
+        ended_us: when it was closed cleanly; 0: it was not.
+        damaged: frames whose checksum was wrong.
+    """
+
+    header: Header
+    traces: list[tuple[int, bytes]] = field(default_factory=list)
+    logs: list[tuple[int, bytes]] = field(default_factory=list)
+    in_flight: list[InFlight] = field(default_factory=list)
+    committed_traces: int = 0
+    committed_logs: int = 0
+    committed_seq: int = 0
+    overflow: int = 0
+    heartbeat_ns: int = 0
+    ended_us: int = 0
+    damaged: int = 0
+
+
+def boxes_in(directory: Path) -> list[Path]:
+    """Returns the box files in `directory`, oldest first."""
+    return sorted(directory.glob(_GLOB), key=lambda path: (_modified(path), path.name))
+
+
+def _modified(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:  # taken in by another process since it was listed
+        return 0
+
+
+def read_box(path: Path) -> Box | None:
+    """Returns what a box file holds, or None where it is no box or its header is damaged.
+
+    Raises:
+        OSError: raised when the file cannot be read.
+    """
+    return parse(path.read_bytes())
+
+
+def read_header(content: bytes) -> Header | None:
+    """Returns the header at the start of `content`, or None where it is none of this layout, or damaged."""
+    if len(content) < HEADER.size + CRC.size:
+        return None
+    packed = content[: HEADER.size]
+    if CRC.unpack_from(content, HEADER.size)[0] != zlib.crc32(packed):
+        return None
+    (
+        magic, version, entries, trace_bytes, log_bytes, role, pid, start, started_us, started_ns,
+        run_id, boot_id, program, node_id,
+    ) = HEADER.unpack(packed)  # fmt: skip
+    if magic != MAGIC or version != LAYOUT_VERSION:
+        return None
+    return Header(
+        entries, trace_bytes, log_bytes, role, pid, start, started_us, started_ns,
+        _text(run_id), _text(boot_id), _text(program), _text(node_id) or None,
+    )  # fmt: skip
+
+
+def parse(content: bytes) -> Box | None:
+    """Returns what the bytes of a box file say; see `read_box`. A file that was cut gives what it still has."""
+    header = read_header(content)
+    if header is None:
+        return None
+    traces_at = HEADER_BYTES + header.entries * ENTRY_BYTES
+    logs_at = traces_at + header.trace_bytes
+    traces, torn_traces = scan(content[traces_at:logs_at])
+    logs, torn_logs = scan(content[logs_at : logs_at + header.log_bytes])
+    counters = (0,) * 6
+    if len(content) >= HEADER_BYTES:
+        counters = COUNTERS.unpack_from(content, COUNTERS_AT)
+    in_flight = sorted(_in_flight(content[HEADER_BYTES:traces_at]), key=lambda entry: entry.started_ns)
+    return Box(header, traces, logs, in_flight, *counters, damaged=torn_traces + torn_logs)
+
+
+def scan(ring: bytes) -> tuple[list[tuple[int, bytes]], int]:
+    """Returns the whole frames of a ring as (ordinal, payload), oldest first, and how many others were damaged."""
+    found: dict[int, bytes] = {}
+    damaged = 0
+    at = ring.find(FRAME_MAGIC)
+    while at >= 0 and damaged < _MAX_DAMAGED:
+        ordinal, payload = _frame(ring, at)
+        if payload is None:
+            damaged += 1
+            at += 1
+        else:
+            found[ordinal] = payload
+            at += FRAME_OVERHEAD + len(payload)
+        at = ring.find(FRAME_MAGIC, at)
+    return sorted(found.items()), damaged
+
+
+def _frame(ring: bytes, at: int) -> tuple[int, bytes | None]:
+    if at + FRAME_OVERHEAD > len(ring):
+        return 0, None
+    _, length, ordinal = FRAME.unpack_from(ring, at)
+    end = at + FRAME.size + length
+    if length > MAX_PAYLOAD_BYTES or end + CRC.size > len(ring):
+        return 0, None
+    if CRC.unpack_from(ring, end)[0] != zlib.crc32(ring[at:end]):
+        return 0, None
+    return ordinal, ring[at + FRAME.size : end]
+
+
+def _in_flight(table: bytes) -> Iterator[InFlight]:
+    for at in range(0, len(table) - ENTRY_BYTES + 1, ENTRY_BYTES):
+        if table[at + TRACE_MARK_AT] != 1:
+            continue
+        trace_id, capability, started_us, started_ns, _ = TRACE.unpack_from(table, at)
+        name, span_started_ns, is_open = SPAN.unpack_from(table, at + SPAN_AT)
+        span = _text(name) if is_open == 1 else None
+        yield InFlight(
+            _text(trace_id), _text(capability), started_us, started_ns, span, span_started_ns if span else None
+        )
+
+
+def _text(padded: bytes) -> str:
+    """Returns a field as text; a character that the field's end cut in two is left out."""
+    return padded.rstrip(b"\0").decode("utf-8", "ignore")
+
+
+def fields(payload: bytes) -> list[Any] | None:
+    """Returns a payload's values, or None where it is no JSON array: whole by its checksum, so written by no box."""
+    try:
+        values = json.loads(payload)
+    except (ValueError, RecursionError):
+        return None
+    return values if isinstance(values, list) else None
+
+
+def this_boot() -> str:
+    """Returns the kernel's id of this boot; empty where the system has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:  # not Linux
+        return ""
+
+
+def process_start(pid: int) -> int | None:
+    """Returns when a process started, in clock ticks since boot; 0 where the system does not say; None: it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_bytes()
+    except FileNotFoundError:
+        return _unknown_start(pid)
+    except OSError:
+        return None
+    # The name, in brackets, may hold anything; the start is the twentieth field behind it.
+    behind = status[status.rfind(b")") + 2 :].split()
+    return None if behind[:1] == [b"Z"] else int(behind[19])
+
+
+def _unknown_start(pid: int) -> int | None:
+    if Path("/proc/self/stat").exists():
+        return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        return 0
+    return 0
+
+
+def is_alive(header: Header) -> bool:
+    """Tells whether the process that wrote a box still runs: its pid, boot and start all agree."""
+    return header.boot_id == this_boot() and process_start(header.pid) == header.process_start

@@ -1,0 +1,325 @@
+"""The black box: a memory-mapped ring file that still holds the last records, and what was going on, after a kill.
+
+What is written into the mapping is the kernel's as soon as the instruction is done: it survives SIGKILL, a segfault and
+an OOM kill without a system call. It is not synced: against a power cut the database is the answer. The file is
+allocated in full when it is made, so that a full disk cannot turn a write into SIGBUS.
+
+    trace begins 0.35 us · span opens and closes 0.5 us · trace ends 0.1 us · a record of 400 bytes 1.1 us
+
+Guarantees:
+    - Nothing here raises into the program that is watched once the box is made; what could not be kept is counted.
+    - Frames are whole or recognisably torn; an entry in flight is whole or not marked (see `forensics/box.py`).
+    - A forked child cannot touch its parent's box: its mapping becomes memory of its own.
+Assumes:
+    - One process writes a box. Its threads share it: the lock covers three additions, the copying is outside it.
+    - Nobody truncates the file while it is mapped. That is SIGBUS, and nothing helps against it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+import weakref
+from pathlib import Path
+from time import monotonic_ns, time_ns
+from typing import Any, Final
+from zlib import crc32
+
+import orjson
+
+from hearthnet.forensics import box as layout
+from hearthnet.observability.record import LogRecord, TraceRecord, safe_text
+
+__all__ = ["NOWHERE", "BlackBox", "Sizes", "new_header"]
+
+NOWHERE: Final = -1
+_COPY_ON_WRITE: Final = frozenset({"btrfs", "zfs", "bcachefs"})
+
+
+class _Written:
+    """Writes to the file with `pwrite`: on a copy-on-write file system a mapped page may need space that is not there.
+
+    A record costs a system call more, and one that the disk has no room for is refused, not a SIGBUS.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = os.dup(fd)
+
+    def __setitem__(self, place: slice, content: bytes, /) -> None:
+        os.pwrite(self._fd, content, place.start)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class Sizes:
+    """How large the parts of a box are, in bytes.
+
+    Args:
+        traces: ring of finished traces.
+        logs: ring of log records.
+    """
+
+    __slots__ = ("logs", "traces")
+
+    def __init__(self, traces: int, logs: int) -> None:
+        self.traces = traces
+        self.logs = logs
+
+    @property
+    def total(self) -> int:
+        """The whole file."""
+        return layout.HEADER_BYTES + layout.ENTRIES * layout.ENTRY_BYTES + self.traces + self.logs
+
+
+class _Ring:
+    """A byte ring's place in the file, and where its next frame goes."""
+
+    __slots__ = ("at", "end", "lock", "ordinal", "start")
+
+    def __init__(self, start: int, size: int) -> None:
+        self.start = self.at = start
+        self.end = start + size
+        self.ordinal = 0
+        # Re-entrant: a signal handler may log while its own thread is here.
+        self.lock = threading.RLock()
+
+    def reserve(self, size: int) -> tuple[int, int]:
+        """Returns where the next frame goes and its ordinal."""
+        with self.lock:
+            at = self.at
+            if at + size > self.end:
+                at = self.start
+            self.at = at + size
+            self.ordinal += 1
+            return at, self.ordinal
+
+
+class BlackBox:
+    """The box of this process.
+
+    Args:
+        path: of the file; there must be none yet.
+        header: who writes it.
+
+    Attributes:
+        path: of the file.
+        failures: records that could not be kept.
+
+    Raises:
+        OSError: raised when the file cannot be made in full.
+    """
+
+    def __init__(self, path: Path, header: layout.Header) -> None:
+        self.path = path
+        self.header = header
+        self.failures = 0
+        self._overflow = 0
+        self._committed_traces = 0
+        self._committed_logs = 0
+        traces_at = layout.HEADER_BYTES + header.entries * layout.ENTRY_BYTES
+        self._traces = _Ring(traces_at, header.trace_bytes)
+        self._logs = _Ring(traces_at + header.trace_bytes, header.log_bytes)
+        self._free = list(range(header.entries - 1, -1, -1))
+        self._map, self._identity = _make(path, header)
+        _boxes.add(self)
+
+    # --- traces in flight
+
+    def begin(self, trace_id: str, capability: str, started_us: int, started_ns: int) -> int:
+        """Marks that a trace has begun; returns its place in the table, or -1 where the table is full (counted)."""
+        try:
+            place = self._free.pop()
+        except IndexError:
+            self._overflow += 1
+            self._put(layout.OVERFLOW_AT, self._overflow.to_bytes(8, "little"))
+            return NOWHERE
+        at = layout.HEADER_BYTES + place * layout.ENTRY_BYTES
+        self._pack(layout.SPAN, at + layout.SPAN_AT, b"", 0, 0)
+        self._pack(layout.TRACE, at, trace_id.encode(), _bytes_of(capability), started_us, started_ns, 1)
+        return place
+
+    def open_span(self, place: int, name: str, started_ns: int) -> None:
+        """Shows a span as the innermost open one of the trace at `place`."""
+        at = layout.HEADER_BYTES + place * layout.ENTRY_BYTES + layout.SPAN_AT
+        self._pack(layout.SPAN, at, _bytes_of(name), started_ns, 1)
+
+    def close_span(self, place: int) -> None:
+        """Shows the trace at `place` outside any span."""
+        at = layout.HEADER_BYTES + place * layout.ENTRY_BYTES + layout.SPAN_MARK_AT
+        self._put(at, b"\0")
+
+    def end(self, place: int) -> None:
+        """Gives the place of a trace back: it has ended, or nobody can end it any more."""
+        self._put(layout.HEADER_BYTES + place * layout.ENTRY_BYTES + layout.TRACE_MARK_AT, b"\0")
+        self._free.append(place)
+
+    # --- records
+
+    def append_trace(self, record: TraceRecord) -> None:
+        """Keeps a finished trace."""
+        seq, _, *rest, spans, extras = record
+        self._append(self._traces, [seq, *rest, orjson.Fragment(spans), orjson.Fragment(extras)])
+
+    def append_log(self, record: LogRecord) -> None:
+        """Keeps a log record."""
+        seq, _, *rest, extras, exc = record
+        self._append(self._logs, [seq, *rest, orjson.Fragment(extras), exc])
+
+    def _append(self, ring: _Ring, values: list[Any]) -> None:
+        try:
+            payload = orjson.dumps(values)
+            size = len(payload) + layout.FRAME_OVERHEAD
+            at, ordinal = ring.reserve(size)
+            frame = layout.FRAME.pack(layout.FRAME_MAGIC, len(payload), ordinal) + payload
+            self._map[at : at + size] = frame + crc32(frame).to_bytes(4, "little")
+        except Exception:  # a record that is no JSON, a disk without space: the buffer has it still  # noqa: BLE001
+            self.failures += 1
+
+    def _pack(self, struct: Any, at: int, *values: Any) -> None:
+        try:
+            struct.pack_into(self._map, at, *values)
+        except TypeError:  # not a mapping
+            self._put(at, struct.pack(*values))
+
+    def _put(self, at: int, content: bytes) -> None:
+        try:
+            self._map[at : at + len(content)] = content
+        except OSError:  # only a box that is written by system calls
+            self.failures += 1
+
+    def note_committed(self, traces: int, logs: int, seq: int) -> None:
+        """Notes how many more frames of each ring are in the database, and the highest number there."""
+        self._committed_traces += traces
+        self._committed_logs += logs
+        self._put(layout.COUNTERS_AT, layout.COMMITTED.pack(self._committed_traces, self._committed_logs, max(seq, 0)))
+
+    def note_alive(self) -> None:
+        """Notes that the writer is at work now."""
+        self._put(layout.HEARTBEAT_AT, monotonic_ns().to_bytes(8, "little"))
+
+    def note_ended(self, ended_us: int) -> None:
+        """Notes that the process stopped recording in good order."""
+        self._put(layout.ENDED_AT, ended_us.to_bytes(8, "little"))
+
+    @property
+    def overflow(self) -> int:
+        """How many traces found no room in the table."""
+        return self._overflow
+
+    # --- the file
+
+    def is_in_place(self) -> bool:
+        """Tells whether the path still leads to this box's file."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self._identity
+
+    def restore(self) -> None:
+        """Makes the file again where somebody removed it, with all that the box holds.
+
+        Raises:
+            OSError: raised when it cannot be made.
+        """
+        old = self._map
+        fresh, identity = _make(self.path, self.header)
+        if isinstance(old, mmap.mmap):
+            fresh[0 : len(old)] = old[:]
+        self._map, self._identity = fresh, identity
+
+    def contents(self) -> layout.Box | None:
+        """Returns what the box holds now."""
+        if isinstance(self._map, mmap.mmap):
+            return layout.parse(self._map[:])
+        return layout.read_box(self.path)
+
+    def close(self, *, remove: bool) -> None:
+        """Ends writing, and removes the file if all of it is in the database. Late records go nowhere. Idempotent."""
+        _boxes.discard(self)
+        self.let_go()
+        if remove and self.is_in_place():
+            self.path.unlink()
+
+    def let_go(self) -> None:
+        """Makes every later write go to memory that nobody reads."""
+        self._map = mmap.mmap(-1, self.header.total_bytes)
+
+
+def _bytes_of(text: str) -> bytes:
+    try:
+        return text.encode()
+    except Exception:  # lone surrogates, or no text at all  # noqa: BLE001
+        return safe_text(text).encode()
+
+
+def new_header(role: int, run_id: str, version: str, node_id: str | None, sizes: Sizes) -> layout.Header:
+    """Returns the header of a new box of this process."""
+    return layout.Header(
+        entries=layout.ENTRIES,
+        trace_bytes=sizes.traces,
+        log_bytes=sizes.logs,
+        role=role,
+        pid=os.getpid(),
+        process_start=layout.process_start(os.getpid()) or 0,
+        started_us=time_ns() // 1_000,
+        started_ns=monotonic_ns(),
+        run_id=run_id,
+        boot_id=layout.this_boot(),
+        version=version,
+        node_id=node_id,
+    )
+
+
+def _make(path: Path, header: layout.Header) -> tuple[Any, tuple[int, int]]:
+    """Makes the file, all of its space allocated, and returns its memory and its identity (device, inode)."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        _allocate(fd, header.total_bytes)
+        os.pwrite(fd, header.pack(), 0)
+        status = os.fstat(fd)
+        memory = _Written(fd) if _file_system(path) in _COPY_ON_WRITE else mmap.mmap(fd, header.total_bytes)
+    except BaseException:
+        path.unlink()
+        raise
+    finally:
+        os.close(fd)
+    return memory, (status.st_dev, status.st_ino)
+
+
+def _allocate(fd: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, size)
+        return
+    block = bytes(1 << 20)  # macOS has no such call: what is written is allocated
+    for at in range(0, size, len(block)):
+        os.pwrite(fd, block[: size - at], at)
+
+
+def _file_system(path: Path) -> str:
+    """Returns the type of the file system that `path` is on; empty where the system does not say."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:  # not Linux
+        return ""
+    wanted = path.resolve()
+    best, kind = -1, ""
+    for line in mounts:
+        before, _, behind = line.partition(" - ")
+        point = before.split()[4].encode().decode("unicode_escape")  # a space is \040 there
+        if wanted.is_relative_to(point) and len(point) >= best:
+            best, kind = len(point), behind.split()[0]
+    return kind
+
+
+_boxes: weakref.WeakSet[BlackBox] = weakref.WeakSet()
+
+
+def _let_go_in_child() -> None:
+    for box in list(_boxes):
+        box.let_go()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
