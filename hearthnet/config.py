@@ -123,7 +123,9 @@ class ObservabilityConfig(Section):
     metrics_enabled: bool = True
     otlp_endpoint: str | None = None
     flush_interval_s: Annotated[float, Field(ge=0.05, le=60)] = 1.0
+    eco: bool = False
     max_disk_mb: Annotated[int, Field(ge=64)] = 256
+    keep_free_mb: Annotated[int, Field(ge=0)] = 128
     slow_ms: Annotated[float, Field(gt=0)] = 5_000.0
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hearthnet.errors import DiskFullError, HearthNetError, StoreError
+from hearthnet.errors import DiskFullError, HearthNetError, StoreError, UnusableStoreError
 from hearthnet.files import make_private_dir
 
 __all__ = [
@@ -26,6 +26,8 @@ __all__ = [
     "connect_read_only",
     "migrations_dir",
     "open_database",
+    "reason_of",
+    "store_error",
 ]
 
 # What every connection that writes must set: these are kept by the connection, not by the file.
@@ -41,13 +43,21 @@ _MIN_SQLITE: Final = (3, 37, 0)  # STRICT tables
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """A kind of database: the folder of its migrations, and the number in its header that tells it is ours."""
+    """A kind of database.
+
+    Attributes:
+        name: the folder of its migrations.
+        application_id: the number in its header that tells it is ours.
+        reserve_bytes: of disk that a new one takes at once, so that it can be filled on a disk that is full later.
+    """
 
     name: str
     application_id: int
+    reserve_bytes: int = 0
 
 
-TELEMETRY: Final = Schema("telemetry", 0x48_4E_74_6C)  # "HNtl"
+# 10,000 traces of 1 KB and 10,000 log records of half of that: a ring at home rates never grows the file.
+TELEMETRY: Final = Schema("telemetry", 0x48_4E_74_6C, reserve_bytes=16_000_000)  # "HNtl"
 EVENTS: Final = Schema("events", 0x48_4E_65_76)  # "HNev"
 
 
@@ -64,7 +74,8 @@ def open_database(path: Path, schema: Schema) -> sqlite3.Connection:
     """Returns a connection to `path` (made if missing, mode 0600) with WAL, full sync and the newest schema.
 
     Raises:
-        StoreError: raised when the file is not ours, is newer than this program, or cannot be opened.
+        UnusableStoreError: raised when the file is damaged, not ours, or newer than this program.
+        StoreError: raised when it cannot be opened.
         DiskFullError: raised when there is no space for it.
     """
     if sqlite3.sqlite_version_info < _MIN_SQLITE:
@@ -89,12 +100,35 @@ def store_error(path: Path, error: OSError | sqlite3.Error) -> HearthNetError:
     """Returns what a failure to use the database at `path` means for the operator: no space, or something else."""
     code = getattr(error, "sqlite_errorcode", None)
     number = error.errno if isinstance(error, OSError) else None
+    if code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return UnusableStoreError(f"{path} is damaged: {error}", hint="move it aside and start again")
     is_full = code == sqlite3.SQLITE_FULL or number in (errno.ENOSPC, errno.EDQUOT)
     if is_full or (code is not None and code & 0xFF == sqlite3.SQLITE_IOERR and _free_bytes(path) < _HARDLY_ANY_BYTES):
         return DiskFullError(
             f"{path} cannot be written: the disk is full", hint=f"free some space: df -h {path.parent}"
         )
     return StoreError(f"{path} cannot be used: {error}", hint=f"check that {path.parent} is writable")
+
+
+def reason_of(error: BaseException) -> str:
+    """Returns in one word why a database cannot be written.
+
+    It is `locked`, `disk_full`, `read_only`, `io`, `corrupt` or `other`: the labels of a metric, and words of the log.
+    """
+    code = getattr(error, "sqlite_errorcode", None)
+    return _REASONS.get(code & 0xFF, "other") if code is not None else "other"
+
+
+_REASONS: Final = {
+    sqlite3.SQLITE_BUSY: "locked",
+    sqlite3.SQLITE_LOCKED: "locked",
+    sqlite3.SQLITE_FULL: "disk_full",
+    sqlite3.SQLITE_READONLY: "read_only",
+    sqlite3.SQLITE_IOERR: "io",
+    sqlite3.SQLITE_CANTOPEN: "io",
+    sqlite3.SQLITE_CORRUPT: "corrupt",
+    sqlite3.SQLITE_NOTADB: "corrupt",
+}
 
 
 def _free_bytes(path: Path) -> int:
@@ -115,13 +149,18 @@ def prepare(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
     """Checks that the database is ours, sets what each connection needs, and migrates it.
 
     Raises:
-        StoreError: raised when the file is not ours or is newer than this program.
+        UnusableStoreError: raised when the file is not ours or is newer than this program.
+        StoreError: raised when its file system cannot hold it.
     """
     identity = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     if identity != schema.application_id and (tables or identity or version):
-        raise StoreError(f"{path} is not a {schema.name} database of HearthNet", hint="move it aside and start again")
+        raise UnusableStoreError(
+            f"{path} is not a {schema.name} database of HearthNet", hint="move it aside and start again"
+        )
+    if schema.reserve_bytes and not (tables or identity or version):
+        _reserve(connection, schema.reserve_bytes)
     # Outside a transaction only: inside one, SQLite would answer "delete" and change nothing.
     if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
         raise StoreError(f"{path} does not support WAL", hint="put it on a local file system")
@@ -130,18 +169,39 @@ def prepare(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
     migrate(connection, path, schema)
 
 
+def _reserve(connection: sqlite3.Connection, size: int) -> None:
+    """Grows an empty database to `size` bytes of free pages, in one transaction; best effort.
+
+    Before WAL is switched on, so that the space is taken once. A disk without so much space gets a database that grows.
+    """
+    if connection.execute("PRAGMA page_count").fetchone()[0] > 1:  # done, and killed before the first migration
+        return
+    try:
+        connection.execute("PRAGMA secure_delete = OFF")  # the space holds nothing
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("CREATE TABLE reserve (space)")
+        connection.execute("INSERT INTO reserve VALUES (zeroblob(?))", (size,))
+        connection.execute("DROP TABLE reserve")
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        if connection.in_transaction:
+            connection.rollback()
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+            raise
+
+
 def migrate(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
     """Applies the migrations that the database lacks, each in one transaction with its number.
 
     Raises:
-        StoreError: raised when the database is newer than the newest migration here.
+        UnusableStoreError: raised when the database is newer than the newest migration here.
         sqlite3.Error: raised when a migration fails; the database is then as it was before that migration.
     """
     files = sorted((migrations_dir() / schema.name).glob("[0-9]*.sql"))
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     newest = int(files[-1].name[:4])
     if version > newest:
-        raise StoreError(
+        raise UnusableStoreError(
             f"{path} is of version {version}, this program knows {newest}",
             hint="install the newer hearthnet again",
         )

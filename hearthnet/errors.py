@@ -4,6 +4,7 @@
     ├── ConfigError           the configuration cannot be used
     ├── IdentityError         keys or manifest missing, unreadable, wrong
     ├── StoreError            telemetry.db or the event log cannot be used
+    │   └── UnusableStoreError    nor ever will be: damaged, not ours, or newer than this program
     ├── DiskFullError         no space for a file of the node
     ├── NodeUnreachableError  a running node is needed and none answers
     └── WireError             an answer on the wire: a code, its HTTP status, a message
@@ -75,6 +76,10 @@ class IdentityError(HearthNetError):
 
 class StoreError(HearthNetError):
     """Raised when a database cannot be opened, is not ours, or is newer than this program."""
+
+
+class UnusableStoreError(StoreError):
+    """Raised when a database is damaged, not ours, or newer than this program: waiting will not help."""
 
 
 class DiskFullError(HearthNetError):

@@ -61,6 +61,12 @@ class Buffer(Generic[T]):
                 self._in_flight.append(self._queue.popleft())
             return list(self._in_flight)
 
+    def put_back(self, keep: int) -> None:
+        """Returns all but the oldest `keep` records of the batch last taken to the queue's head."""
+        with self._lock:
+            self._queue.extendleft(reversed(self._in_flight[keep:]))
+            del self._in_flight[keep:]
+
     def confirm(self) -> None:
         """Forgets the batch last taken: it is committed."""
         with self._lock:

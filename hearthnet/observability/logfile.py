@@ -1,9 +1,12 @@
-"""Daily JSON log files: `<YYYY-MM-DD>.log` by UTC date, one `write` a line, old days removed.
+"""Daily JSON log files: `<YYYY-MM-DD>.log` by UTC date, one `write` a line, bounded in bytes and in days.
+
+A day that outgrows its part goes on in `<YYYY-MM-DD>.1.log`, `.2.log` and so on: a file that is open is never renamed.
+The oldest files go first, so that all of them together stay within their bound.
 
 Guarantees:
     - A line is one `os.write` to a file opened for appending, so lines of several threads and processes never mix.
-    - `write` takes no lock but to count a loss. The descriptor's number never changes: a new day's file is put
-      under it by `dup2`.
+    - `write` takes no lock but to count a loss or to change files. The descriptor's number never changes: a new file is
+      put under it by `dup2`.
     - Nothing raises: a line that cannot be written is counted.
 """
 
@@ -26,6 +29,9 @@ __all__ = ["DailyFile", "log_key", "log_paths"]
 
 _NAME: Final = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.(\d+))?\.log")
 _DAY_S: Final = 86_400
+_MAX_BYTES: Final = 40_000_000  # what the budget of `max_disk_mb` leaves for logs by default
+_PARTS: Final = 8  # files that share the bound: what is lost at a time when the oldest goes
+_LOOK_BYTES: Final = 64 * 1024  # after so many of our own bytes the file is looked at: others write to it too
 
 
 def log_paths(directory: Path) -> list[Path]:
@@ -54,6 +60,12 @@ class DailyFile:
         directory: where the files lie; made if missing, with mode 0700.
         retention_days: how many past days are kept beside today.
         clock: seconds since 1970; decides what is too old.
+        max_bytes: of all log files together.
+
+    Attributes:
+        lost_lines: lines that could not be written.
+        is_shedding: set from outside: the disk is nearly full, only what matters should be written.
+        shed_lines: lines that were left out for that.
     """
 
     def __init__(
@@ -61,21 +73,29 @@ class DailyFile:
         directory: Path,
         retention_days: int = LOG_RETENTION_DAYS,
         clock: Callable[[], float] = time.time,
+        max_bytes: int = _MAX_BYTES,
     ) -> None:
         self._fd = -1
         self.directory = directory
         self._clock = clock
         self.retention_days = retention_days
         self.lost_lines = 0
+        self.is_shedding = False
+        self.shed_lines = 0
         self._lock = threading.Lock()
         self._torn = False
         self._day = -1  # days since 1970, UTC
+        self._unseen = 0  # bytes that we wrote since the file's size was looked at
+        self._max_bytes = max_bytes
 
     def write(self, line: bytes, now_s: float) -> None:
         """Appends one line (its newline included), which was made at `now_s` (seconds since 1970)."""
         day = int(now_s // _DAY_S)
         if day != self._day:
             self._roll(day)
+        self._unseen += len(line)
+        if self._unseen >= _LOOK_BYTES:
+            self._look()
         if self._torn:
             line, self._torn = b"\n" + line, False
         try:
@@ -86,6 +106,11 @@ class DailyFile:
         if not complete:  # the disk filled up within the line: the next one must not be glued to it
             self._torn = True
             self._count_lost()
+
+    def limit(self, max_bytes: int) -> None:
+        """Bounds all log files together to `max_bytes` from now on."""
+        self._max_bytes = max_bytes
+        self._remove_surplus()
 
     def _count_lost(self) -> None:
         with self._lock:
@@ -103,16 +128,43 @@ class DailyFile:
                 return
             self._day = day
         self._remove_expired()
+        self._remove_surplus()
+
+    def _look(self) -> None:
+        """Goes on in the day's next file if this one is full."""
+        with self._lock:
+            if self._unseen < _LOOK_BYTES:  # another thread looked
+                return
+            self._unseen = 0
+            try:
+                if os.fstat(self._fd).st_size < self._part_bytes():
+                    return
+                self._open(self._day)
+            except OSError:  # the write that follows fails too, and is counted
+                return
+        self._remove_surplus()
+
+    def _part_bytes(self) -> int:
+        return self._max_bytes // _PARTS
 
     def _open(self, day: int) -> None:
+        """Opens the day's last file that is not full, or the one after it."""
         make_private_dir(self.directory)
-        path = self.directory / f"{_date(day).isoformat()}.log"
-        fresh = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # The highest that is there: parts that were removed as the oldest leave a hole before it.
+        there = [key[1] for file in log_paths(self.directory) if (key := log_key(file)) and key[0] == _date(day)]
+        number = max(there, default=0)
+        if there and self._path(day, number).stat().st_size >= self._part_bytes():
+            number += 1
+        fresh = os.open(self._path(day, number), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if self._fd < 0:
             self._fd = fresh
             return
         os.dup2(fresh, self._fd, inheritable=False)
         os.close(fresh)
+
+    def _path(self, day: int, number: int) -> Path:
+        ending = f".{number}.log" if number else ".log"
+        return self.directory / f"{_date(day).isoformat()}{ending}"
 
     def _remove_expired(self) -> None:
         # By the clock, not by the record's time: one record dated next year must not cost all that is there.
@@ -120,8 +172,19 @@ class DailyFile:
         for path in log_paths(self.directory):
             key = log_key(path)
             if key is not None and key[0] < oldest:
-                with suppress(OSError):  # somebody else removed it, or may not: the doctor looks at the folder
-                    path.unlink()
+                _remove(path)
+
+    def _remove_surplus(self) -> None:
+        """Removes the oldest files until the rest, and the one being written when it is full, are within the bound."""
+        paths = log_paths(self.directory)
+        sizes = [_size(path) for path in paths]
+        # The newest is being written, by us or by another process; each of them may be one look late.
+        total = sum(sizes[:-1]) + self._part_bytes() + 2 * _LOOK_BYTES
+        for path, size in zip(paths[:-1], sizes[:-1], strict=True):
+            if total <= self._max_bytes:
+                return
+            _remove(path)
+            total -= size
 
     def close(self) -> None:
         """Closes the file; a later `write` opens it again.
@@ -140,6 +203,18 @@ class DailyFile:
         # Nobody holds this object any more, so nobody can be writing.
         if self._fd >= 0:
             os.close(self._fd)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # somebody else removed it, or may not: the doctor looks at the folder
+        path.unlink()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # removed since it was listed
+        return 0
 
 
 def _date(day: int) -> date:

@@ -261,7 +261,10 @@ class JsonHandler(logging.Handler):
             shaped = Shaped(record)
             file = self.file
             if file is not None:
-                file.write(shaped.line() + b"\n", shaped.now_s)
+                if file.is_shedding and record.levelno < logging.WARNING:
+                    file.shed_lines += 1
+                else:
+                    file.write(shaped.line() + b"\n", shaped.now_s)
             if record.name != TRACE_LOGGER:
                 recording.active.offer_log(shaped.row())
         except Exception:  # the border to the program that is watched: count, never raise  # noqa: BLE001
@@ -312,6 +315,28 @@ def lost_lines() -> int:
     if handler is None:
         return 0
     return handler.failures + (handler.file.lost_lines if handler.file is not None else 0)
+
+
+def shed(is_on: bool) -> None:
+    """Has the JSON log take warnings and errors alone, or everything again: the disk is nearly full, or not."""
+    if _handler is not None and _handler.file is not None:
+        _handler.file.is_shedding = is_on
+
+
+def is_shedding() -> bool:
+    """Tells whether the JSON log takes warnings and errors alone."""
+    return _handler is not None and _handler.file is not None and _handler.file.is_shedding
+
+
+def shed_lines() -> int:
+    """Returns how many lines were left out of the JSON log for want of space."""
+    return _handler.file.shed_lines if _handler is not None and _handler.file is not None else 0
+
+
+def limit_files(max_bytes: int) -> None:
+    """Bounds the JSON log files together."""
+    if _handler is not None and _handler.file is not None:
+        _handler.file.limit(max_bytes)
 
 
 _limits: dict[str, dict[str, tuple[float, int]]] = {}

@@ -307,4 +307,18 @@ telemetry_dropped_total = counter("hearthnet_telemetry_dropped_total", "Records 
 telemetry_flush_seconds = histogram(
     "hearthnet_telemetry_flush_seconds", "How long commits took.", (), (0.001, 0.005, 0.02, 0.1, 0.5, 2, 10)
 )
+telemetry_flush_failures_total = counter(
+    "hearthnet_telemetry_flush_failures_total", "Commits that were put off, by why.", ["reason"]
+)
+telemetry_recovered_total = counter(
+    "hearthnet_telemetry_recovered_total", "Records taken in from black boxes of other runs.", ["kind"]
+)
+telemetry_commits_total = counter("hearthnet_telemetry_commits_total", "Transactions committed.")
+telemetry_fsyncs_total = counter(
+    "hearthnet_telemetry_fsyncs_total", "Times the disk was told to keep what was written: a commit 1, a checkpoint 2."
+)
+telemetry_disk_written_bytes_total = counter(
+    "hearthnet_telemetry_disk_written_bytes_total", "Bytes of database and WAL handed to the disk."
+)
+telemetry_disk_bytes = gauge("hearthnet_telemetry_disk_bytes", "Bytes of telemetry's files on disk.", ["part"])
 orphan_spans_total = counter("hearthnet_telemetry_orphan_spans_total", "Spans opened outside any trace.")

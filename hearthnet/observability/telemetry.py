@@ -4,50 +4,49 @@
         …                                                          …
 
 `open` also configures logging and metrics. The thread has an event loop of its own, so records are committed whatever
-the program's loop is doing. Where the store cannot be opened the program runs on, and telemetry answers from memory.
+the program's loop is doing. Where the store cannot be opened the program runs on, telemetry answers from memory, and
+the thread goes on trying. A second process of the same store writes a black box of its own, which the first one takes
+in.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
-import fcntl
 import os
 import sqlite3
-import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import Future
-from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from hearthnet import __version__
-from hearthnet.database import TELEMETRY, open_database
-from hearthnet.errors import DiskFullError, StoreError
-from hearthnet.files import make_private_dir
+from hearthnet.errors import HearthNetError, StoreError
+from hearthnet.forensics import box as layout
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability import metrics, tracing
 from hearthnet.observability import recorder as recording
+from hearthnet.observability.blackbox import BlackBox, new_header
+from hearthnet.observability.budget import Budget, disk_bytes
 from hearthnet.observability.ids import new_trace_id
 from hearthnet.observability.record import TraceRecord
 from hearthnet.observability.recorder import Recorder
+from hearthnet.observability.store.lock import StoreInUseError, StoreLock
+from hearthnet.observability.store.quarantine import quarantined
 from hearthnet.observability.store.reader import ANY, Reader, TraceFilter
-from hearthnet.observability.store.rows import now_us
-from hearthnet.observability.store.writer import Run, Writer
+from hearthnet.observability.store.rows import Run, now_us
+from hearthnet.observability.store.thread import Pace, StoreThread
 from hearthnet.observability.tracing import Trace
 
 if TYPE_CHECKING:
     from hearthnet.config import ObservabilityConfig
 
-__all__ = ["Telemetry", "open"]
+__all__ = ["DATABASE", "Telemetry", "open"]
 
 log = node_logging.get_logger(__name__)
 
 DATABASE: Final = "telemetry.db"
 _CLOSE_TIMEOUT_S: Final = 2.0  # a clean stop is drained, checkpointed and closed within this
-_OPEN_TIMEOUT_S: Final = 10.0
-_FLUSH_POLL_S: Final = 0.002  # a commit takes a millisecond or two; only tests and shutdown wait for one
+_OPEN_TIMEOUT_S: Final = 30.0  # a slow card, a large store, a full black box: all of it before the port opens
 
 
 def open(config: ObservabilityConfig, *, node_id: str | None = None) -> Telemetry:  # noqa: A001  # the spec's name
@@ -63,26 +62,30 @@ class Telemetry:
 
     Attributes:
         run_id: of this life of the process.
-        error: why there is no store and records stay in memory, or None.
     """
 
     def __init__(self, config: ObservabilityConfig, node_id: str | None = None) -> None:
         self._config = config
         self._node_id = node_id
         self.run_id = new_trace_id()
-        self.error: str | None = None
-        self._lock_fd = -1
+        self._error: str | None = None
+        self._budget = Budget(config.max_disk_mb)
         self._reader: Reader | None = None
         self._recorder = Recorder(self.run_id)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._work = asyncio.Event()
-        self._stopping = False
-        self._wake_pending = False
+        self._thread: StoreThread | None = None
+        self._lock: StoreLock | None = None
         self._stop_refreshing: Callable[[], None] = lambda: None
-        self._lost_lines_seen = 0
+        self._counted: dict[str, int] = {}
         self._is_open = False
         self._pid: int | None = None
+
+    @property
+    def error(self) -> str | None:
+        """Why nothing is written to telemetry.db at present, or None."""
+        thread = self._thread
+        if self._error is not None or thread is None:
+            return self._error
+        return thread.error or (thread.writer.failing if thread.writer is not None else None)
 
     # --- opening and closing
 
@@ -103,6 +106,8 @@ class Telemetry:
     def start(self) -> None:
         """Configures logging and metrics and opens the store; a store that cannot be opened leaves it in memory.
 
+        What earlier runs left in their black boxes is in the database when this returns.
+
         Raises:
             RuntimeError: raised when this process has telemetry open already: the instruments write to one place.
         """
@@ -118,61 +123,60 @@ class Telemetry:
         atexit.register(self.close)
         try:
             self._start_store()
-        except (StoreError, DiskFullError, sqlite3.Error) as error:
-            self.error = str(error)
-            self._unlock()
-            recording.install(self._recorder)
-            log.warning("telemetry is kept in memory only", extra={"reason": self.error})
+        except (HearthNetError, sqlite3.Error) as error:
+            log.warning("telemetry is kept in memory only", extra={"reason": str(error)})
+        recording.install(self._recorder)
+        self._stop_refreshing = metrics.on_scrape(self._refresh_metrics)
 
     def _start_store(self) -> None:
         directory = self._config.data_dir
         if directory is None:
-            raise StoreError("no data_dir is configured")
+            self._error = "no data_dir is configured"
+            raise StoreError(self._error)
         path = directory / DATABASE
-        self._take_lock(directory)
-        connection = open_database(path, TELEMETRY)
-        with closing(connection):
-            last_seq: int = connection.execute(
-                "SELECT max((SELECT ifnull(max(seq), 0) FROM traces), (SELECT ifnull(max(seq), 0) FROM logs),"
-                " (SELECT ifnull(max(seq), 0) FROM gaps))"
-            ).fetchone()[0]
-        self._recorder = Recorder(self.run_id, last_seq + 1, self._wake)
-        self._run_thread(Writer(path, self._recorder))
-        self._reader = Reader(path)
-        recording.install(self._recorder)
-        tracing.read_from(self._recent)
-        self._stop_refreshing = metrics.on_scrape(self._refresh_metrics)
-
-    def _take_lock(self, directory: Path) -> None:
-        """Makes this the one process that writes the store in `directory`."""
+        self._lock = StoreLock(directory)
+        run: Run = (self.run_id, self._node_id, __version__, os.getpid(), layout.this_boot() or None, now_us())
+        recorder = Recorder(self.run_id, 1, self._wake)
+        pace = Pace(self._config.flush_interval_s, self._config.eco, self._config.keep_free_mb)
+        thread = StoreThread(path, recorder, run, self._budget, pace, self._lock)
         try:
-            make_private_dir(directory)
-            path = directory / "telemetry.lock"
-            self._lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StoreError(f"another process writes the telemetry in {directory}") from error
+            self._thread, self._recorder = thread, recorder
+            thread.start(_OPEN_TIMEOUT_S)
+        except StoreInUseError as error:
+            self._thread, self._recorder = None, Recorder(self.run_id)
+            self._error = error.message
+            self._keep_box(directory)
+            raise
+        finally:
+            if self._thread is not None:
+                self._reader = Reader(path)
+                tracing.read_from(self._recent)
+                self._share_out_logs()
+
+    def _wake(self, is_urgent: bool) -> None:
+        if self._thread is not None:
+            self._thread.wake(is_urgent)
+
+    def _share_out_logs(self) -> None:
+        """Gives the JSON logs what a quarantined database leaves of their part of the budget."""
+        assert self._config.data_dir is not None
+        kept = sum(path.stat().st_size for path in quarantined(self._config.data_dir / DATABASE))
+        node_logging.limit_files(self._budget.rest - min(kept, self._budget.quarantine))
+
+    def _keep_box(self, directory: Path) -> None:
+        """Makes the black box of a process that does not write the store, if the budget has room for it."""
+        sizes = self._budget.secondary_box()
+        path = directory / f"telemetry.{os.getpid()}.box"
+        try:
+            if path.exists():  # of an earlier process with our number, which nobody has taken in yet
+                path.rename(directory / f"telemetry.{os.getpid()}.{self.run_id}.box")
+            if sum(box.stat().st_size for box in layout.boxes_in(directory)) + sizes.total > self._budget.boxes:
+                self._error = f"{self._error}, and there are as many black boxes as max_disk_mb allows"
+                return
+            header = new_header(layout.SECONDARY, self.run_id, __version__, self._node_id, sizes)
+            self._recorder.box = BlackBox(path, header)
         except OSError as error:
-            raise StoreError(f"{directory} cannot be written: {error.strerror}") from error
-
-    def _unlock(self) -> None:
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
-            self._lock_fd = -1
-
-    def _run_thread(self, writer: Writer) -> None:
-        ready: Future[None] = Future()
-        # A daemon, so that a program that never closes still ends; `atexit` closes before daemons are stopped.
-        # aiosqlite's own thread inherits this from the thread that makes it.
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._write(writer, ready)), name="hearthnet-telemetry", daemon=True
-        )
-        self._thread.start()
-        try:
-            ready.result(_OPEN_TIMEOUT_S)
-        except TimeoutError as error:
-            self._stopping = True
-            raise StoreError("telemetry.db could not be opened in time") from error
+            log.warning("there is no black box", extra={"error": str(error)})
 
     def close(self) -> None:
         """Commits the rest and marks the run clean, within 2 s; what is recorded later stays in memory. Idempotent."""
@@ -188,75 +192,45 @@ class Telemetry:
             self._reader.close()
         recording.install(None)  # before the drain: what is recorded from here on does not keep it from ending
         if self._thread is not None:
-            self._stopping = True
-            self._wake()
-            self._thread.join(_CLOSE_TIMEOUT_S)
+            self._thread.stop(_CLOSE_TIMEOUT_S)
         self._keep_leftovers()
-        self._unlock()
+        self._close_box()
+        if self._lock is not None:
+            self._lock.release()
         node_logging.shutdown()
         _opened = None
+
+    def _close_box(self) -> None:
+        """Removes the box if all that it has is in the database; else the next start, or the holder, takes it in."""
+        box = self._recorder.box
+        if box is None:
+            return
+        if self._thread is None:
+            box.note_ended(now_us())
+        box.close(remove=self._thread is not None and self._thread.is_clean)
 
     def _keep_leftovers(self) -> None:
         """Moves into memory what threads handed over while the writer was ending, and what could not be written.
 
-        For the store that is a loss: counted, and told in the JSON log, the one sink that is still there.
+        The black box has it too, for the next start. Without one it is lost to the store: counted, and told in the JSON
+        log, the one sink that is still there.
         """
         traces, logs = self._recorder.traces.snapshot(), self._recorder.logs.snapshot()
         for record in traces:
             recording.active.traces.offer(record)
         for entry in logs:
             recording.active.logs.offer(entry)
-        if self._thread is not None and (traces or logs):
-            metrics.telemetry_dropped_total.labels(reason="closed").inc(len(traces) + len(logs))
-            log.warning("records were not committed", extra={"traces": len(traces), "logs": len(logs)})
-
-    # --- the telemetry thread
-
-    def _wake(self) -> None:
-        """Has the writer flush now; from any thread, at most one call a flush reaches the loop."""
-        loop = self._loop
-        if loop is not None and not self._wake_pending:
-            self._wake_pending = True
-            with suppress(RuntimeError):  # the loop has just ended: `close` has drained what was there
-                loop.call_soon_threadsafe(self._work.set)
-
-    async def _write(self, writer: Writer, ready: Future[None]) -> None:
-        self._loop = asyncio.get_running_loop()
-        try:
-            await writer.open(self._run_row())
-        except Exception as error:  # reported to the thread that waits in `open`  # noqa: BLE001
-            ready.set_exception(StoreError(f"telemetry.db could not be opened: {error}"))
+        if self._thread is None or not (traces or logs):
             return
-        ready.set_result(None)
-        try:
-            while not self._stopping:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._work.wait(), self._config.flush_interval_s)
-                self._work.clear()
-                self._wake_pending = False
-                await writer.flush()
-        finally:
-            await writer.close(self.run_id)
-            self._loop = None
-
-    def _run_row(self) -> Run:
-        return (self.run_id, self._node_id, __version__, os.getpid(), _boot_id(), now_us())
+        is_kept = self._recorder.box is not None and not self._thread.is_clean
+        if not is_kept:
+            metrics.telemetry_dropped_total.labels(reason="closed").inc(len(traces) + len(logs))
+        fields = {"traces": len(traces), "logs": len(logs), "in_black_box": is_kept}
+        log.warning("records were not committed", extra=fields)
 
     def flush(self, timeout_s: float = 10.0) -> bool:
         """Waits until all that was recorded before this call is committed; returns whether it is."""
-        ends_at = time.monotonic() + timeout_s
-        last = max((record.seq for record in self._pending()), default=0)
-        while self._thread is not None and self._thread.is_alive():
-            if all(record.seq > last for record in self._pending()):
-                return True
-            if time.monotonic() > ends_at:
-                return False
-            self._wake()
-            time.sleep(_FLUSH_POLL_S)
-        return not self._pending()
-
-    def _pending(self) -> list[Any]:
-        return [*self._recorder.traces.snapshot(), *self._recorder.logs.snapshot()]
+        return self._thread.flush(timeout_s) if self._thread is not None else not self._recorder.has_pending()
 
     # --- reading
 
@@ -280,22 +254,37 @@ class Telemetry:
     def _refresh_metrics(self) -> None:
         metrics.telemetry_queued.labels(kind="trace").set(len(self._recorder.traces))
         metrics.telemetry_queued.labels(kind="log").set(len(self._recorder.logs))
-        lost = node_logging.lost_lines()
-        metrics.telemetry_dropped_total.labels(reason="log_file").inc(max(0, lost - self._lost_lines_seen))
-        self._lost_lines_seen = lost
+        lost = metrics.telemetry_dropped_total
+        self._count("log_file", node_logging.lost_lines(), lost.labels(reason="log_file").inc)
+        self._count("log_shed", node_logging.shed_lines(), lost.labels(reason="log_shed").inc)
+        box = self._recorder.box
+        if box is not None:
+            self._count("box", box.failures, lost.labels(reason="box").inc)
+            self._count("in_flight", box.overflow, lost.labels(reason="in_flight_table_full").inc)
+        if self._thread is not None and self._thread.writer is not None:
+            written = self._thread.writer.room.written_bytes()
+            if written is not None:
+                self._count("written", written, metrics.telemetry_disk_written_bytes_total.inc)
+        for part, size in self.disk_bytes().items():
+            metrics.telemetry_disk_bytes.labels(part=part).set(size)
+
+    def _count(self, name: str, total: int, inc: Callable[[float], None]) -> None:
+        """Brings a counter up to a total that somebody else counts."""
+        inc(max(0, total - self._counted.get(name, 0)))
+        self._counted[name] = total
+
+    def disk_bytes(self) -> dict[str, int]:
+        """Returns the bytes on disk by part of the budget: database, wal, box, quarantine, logs."""
+        directory, log_dir = self._config.data_dir, self._config.log_dir
+        return disk_bytes(directory, log_dir)
 
 
 def _forget() -> None:
-    """Lets a forked child open its own: its parent's thread and file are not its."""
+    """Lets a forked child open its own: its parent's thread, file and lock are not its."""
     global _opened
+    if _opened is not None and _opened._lock is not None:  # noqa: SLF001  # of this module
+        _opened._lock.release()  # noqa: SLF001  # the child's descriptor; the parent's keeps the lock
     _opened = None
 
 
 os.register_at_fork(after_in_child=_forget)
-
-
-def _boot_id() -> str | None:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    except OSError:  # not Linux
-        return None

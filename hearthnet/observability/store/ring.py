@@ -45,6 +45,15 @@ class Ring:
         over = self._ordinary if len(self._ordinary) > self._ordinary_share else self._notable
         return over.popleft()
 
+    def give_up(self, count: int) -> list[int]:
+        """Returns the keys of `count` rows that go for want of space, each class giving in proportion to its share."""
+        gone = []
+        for _ in range(min(count, len(self))):
+            is_over = len(self._ordinary) * self.size >= len(self) * self._ordinary_share
+            over = self._ordinary if self._ordinary and (is_over or not self._notable) else self._notable
+            gone.append(over.popleft())
+        return gone
+
     def shrink(self) -> list[int]:
         """Returns the keys that must go because the table holds more than the ring's size."""
         return [self._evict() for _ in range(len(self) - self.size)]

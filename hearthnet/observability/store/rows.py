@@ -12,13 +12,21 @@ from typing import Any, Final
 from hearthnet.observability.record import LogRecord, TraceRecord
 
 __all__ = [
+    "CLEAN",
     "DELETE_LOG",
     "DELETE_TRACE",
+    "END_RUN",
     "INSERT_GAP",
     "INSERT_LOG",
+    "INSERT_RUN",
     "INSERT_TRACE",
     "LOG_COLUMNS",
+    "NOTE_WEAR",
     "TRACE_COLUMNS",
+    "UNCLEAN",
+    "Gap",
+    "Numbered",
+    "Run",
     "log_from_row",
     "log_to_row",
     "now_us",
@@ -30,14 +38,28 @@ TRACE_COLUMNS: Final = ", ".join(TraceRecord._fields)
 LOG_COLUMNS: Final = ", ".join(LogRecord._fields)
 
 
+Run = tuple[str, str | None, str, int, str | None, int]  # the columns of `runs` down to started_us
+Numbered = TraceRecord | LogRecord
+Gap = tuple[int, int, str, str, int]  # the columns of `gaps`
+
+
 def _insert(table: str, columns: str) -> str:
     marks = ", ".join("?" * (columns.count(",") + 1))
-    return f"INSERT INTO {table} ({columns}) VALUES ({marks})"  # noqa: S608  # constants of this file
+    # A number that is there already is that very record, taken in from the black box while its thread was on its way.
+    return f"INSERT INTO {table} ({columns}) VALUES ({marks}) ON CONFLICT (seq) DO NOTHING"  # noqa: S608  # constants
 
 
 INSERT_TRACE: Final = _insert("traces", TRACE_COLUMNS)
 INSERT_LOG: Final = _insert("logs", LOG_COLUMNS)
 INSERT_GAP: Final = _insert("gaps", "seq, ts_us, kind, reason, count")
+INSERT_RUN: Final = (
+    "INSERT INTO runs (run_id, node_id, version, pid, boot_id, started_us) VALUES (?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (run_id) DO NOTHING"
+)
+END_RUN: Final = "UPDATE runs SET ended_us = ?, end_reason = ? WHERE run_id = ?"
+NOTE_WEAR: Final = "UPDATE runs SET commits = ?, written_bytes = ? WHERE run_id = ?"
+CLEAN: Final = "clean"
+UNCLEAN: Final = "unclean"
 DELETE_TRACE: Final = "DELETE FROM traces WHERE seq = ?"
 DELETE_LOG: Final = "DELETE FROM logs WHERE seq = ?"
 

@@ -1,11 +1,12 @@
 """Takes batches from the recorder and commits them, on one connection, in the telemetry thread.
 
-A flush is one transaction: rows that must go, new traces, new log records, and a row in `gaps` for what was lost. The
-records leave the buffer after COMMIT. When it fails they stay, the rings are read anew, and the next flush tries again.
+A flush is one transaction a batch: rows that must go, new traces, new log records, and a row in `gaps` for what was
+lost. The records leave the buffer after COMMIT. When it fails they stay, and the next flush tries again.
 
 Guarantees:
     - Only this connection writes and checkpoints.
-    - A failed flush loses nothing and is logged once; the next success is logged too.
+    - A failed flush loses nothing, is counted each time and logged once; the next success is logged too.
+    - Database and WAL stay within their budget; on a full disk rows are replaced in place.
 Assumes:
     - All methods run on one event loop; none is called while another of them waits.
 """
@@ -13,29 +14,35 @@ Assumes:
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, TypeVar
 
 import aiosqlite
 
-from hearthnet.constants import LOG_RING_BUFFER, MAX_GAP_ROWS, MAX_RUN_ROWS, TRACE_RING_BUFFER
-from hearthnet.database import BUSY_TIMEOUT_S, WRITER_PRAGMAS
+from hearthnet.constants import MAX_GAP_ROWS, MAX_RUN_ROWS, TRACE_RING_BUFFER
+from hearthnet.database import BUSY_TIMEOUT_S, WRITER_PRAGMAS, reason_of
 from hearthnet.observability import metrics
+from hearthnet.observability.budget import Budget
 from hearthnet.observability.buffer import Buffer
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.record import LogRecord, TraceRecord
 from hearthnet.observability.recorder import Recorder
 from hearthnet.observability.store import rows
+from hearthnet.observability.store.merge import LOGS, TRACES, Table
 from hearthnet.observability.store.ring import Ring
+from hearthnet.observability.store.room import Room
+from hearthnet.observability.store.wal import Wal, holders
 
-__all__ = ["Run", "Writer"]
+__all__ = ["Writer"]
 
 log = get_logger(__name__)
 
 BATCH_ROWS: Final = 2_000  # about 10 ms of SQLite a transaction: short for readers, long enough to be cheap
-CLEAN: Final = "clean"
+BATCH_BYTES: Final = 2_000_000  # a transaction's share of the WAL
+_ROW_BYTES: Final = 250  # ids, names and numbers of a row, beside its JSON
+PINNED: Final = "wal_pinned"
+GONE: Final = "gone"
 
 Record = TypeVar("Record", TraceRecord, LogRecord)
 
@@ -44,8 +51,6 @@ _written_logs = metrics.telemetry_written_total.labels(kind="log")
 _dropped = metrics.telemetry_dropped_total.labels(reason="buffer_full")
 _poisoned = metrics.telemetry_dropped_total.labels(reason="poison")
 
-Run = tuple[str, str | None, str, int, str | None, int]  # the columns of `runs` down to started_us
-
 
 class Writer:
     """Owns the one connection that writes telemetry.db.
@@ -53,66 +58,104 @@ class Writer:
     Args:
         path: of a database that is prepared already.
         recorder: whose buffers it empties.
+        budget: the bytes that database and WAL may take.
+        ring_rows: rows of either ring.
+        floor_seq: records numbered so or lower were numbered before the database was known, and are numbered anew.
+
+    Attributes:
+        failing: why nothing is committed at present, in one word; None while all is well.
+        must_reopen: whether this connection can do no more: the file is gone, broken, or fails again and again.
     """
 
-    def __init__(self, path: Path, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        path: Path,
+        recorder: Recorder,
+        *,
+        budget: Budget | None = None,
+        ring_rows: int = TRACE_RING_BUFFER,
+        floor_seq: int = 0,
+    ) -> None:
         self._path = path
         self._recorder = recorder
+        self._ring_rows = ring_rows
+        self._floor_seq = floor_seq
         self._db: aiosqlite.Connection
-        self._traces: Ring
-        self._logs: Ring
-        self._is_failing = False
+        self._traces = Ring(ring_rows)
+        self._logs = Ring(ring_rows)
+        budget = budget or Budget(256)
+        self.wal = Wal(path, budget)
+        self.room = Room(path, budget)
+        self.failing: str | None = None
+        self.must_reopen = False
+        self._failures = 0
         self._is_singly = False  # after a batch with a row that cannot be stored
-        self._gaps: list[tuple[int, int, str, str, int]] = []
+        self._gaps: list[rows.Gap] = []
+        self._commits = 0
 
-    async def open(self, run: Run) -> None:
+    async def open(self, run: rows.Run) -> None:
         """Connects, reads the rings, and writes the row of this run."""
         self._db = await aiosqlite.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         try:
             for pragma in WRITER_PRAGMAS:
                 await self._db.execute(pragma)
-            await self._read_rings()
+            await self.read_rings()
+            await self.wal.prepare(self._db)
+            await self.room.prepare(self._db)
             await self._begin_run(run)
         except BaseException:
             await self._db.close()
             raise
 
-    async def _read_rings(self) -> None:
-        self._traces = Ring(TRACE_RING_BUFFER, await self._keys("traces"))
-        self._logs = Ring(LOG_RING_BUFFER, await self._keys("logs"))
+    async def read_rings(self) -> None:
+        """Reads anew which rows there are."""
+        self._traces = Ring(self._ring_rows, await self._keys(TRACES))
+        self._logs = Ring(self._ring_rows, await self._keys(LOGS))
 
-    async def _keys(self, table: str) -> Iterable[tuple[int, int]]:
-        sql = f"SELECT seq, notable FROM {table} ORDER BY seq"  # noqa: S608  # one of two constants
-        async with self._db.execute(sql) as cursor:
+    async def _keys(self, table: Table) -> list[tuple[int, int]]:
+        async with self._db.execute(table.keys()) as cursor:
             return [(seq, notable) for seq, notable in await cursor.fetchall()]
 
-    async def _begin_run(self, run: Run) -> None:
-        await self._db.execute(
-            "INSERT INTO runs (run_id, node_id, version, pid, boot_id, started_us) VALUES (?, ?, ?, ?, ?, ?)",
-            run,
-        )
+    async def _begin_run(self, run: rows.Run) -> None:
+        await self._db.execute(rows.INSERT_RUN, run)
         # Ids of runs are ULIDs of one machine's clock; the oldest go by their rowid, the order of their start.
         await self._db.execute("DELETE FROM runs WHERE rowid <= (SELECT max(rowid) FROM runs) - ?", (MAX_RUN_ROWS,))
 
     async def flush(self) -> bool:
         """Commits all that is buffered; returns whether that succeeded."""
         while True:
-            traces, logs = self._recorder.traces.take(BATCH_ROWS), self._recorder.logs.take(BATCH_ROWS)
+            traces, logs, row_bytes = self._take()
             self._note_losses()
             if not (traces or logs or self._gaps):
                 return True
+            if not self.room.is_in_place():
+                return self._fail(GONE, "the file was moved or removed")
             started = perf_counter()
             try:
-                await self._commit(traces, logs)
+                if not await self.wal.has_room(self._db, row_bytes):
+                    return self._fail(PINNED, "a reader keeps the WAL from being reused", holders(self._path))
+                await self._commit(traces, logs, row_bytes)
             except Exception as error:  # anything SQLite or the disk may say; the records are kept  # noqa: BLE001
-                await self._recover_from(error)
-                if isinstance(error, sqlite3.OperationalError) or self._is_singly:
-                    return False
-                self._is_singly = True  # not the disk: a row of this batch is the trouble
+                if not await self._can_retry(error):
+                    return self._fail(reason_of(error), str(error))
                 continue
-            self._is_singly = False
-            self._confirm(len(traces), len(logs))
+            self._confirm(traces, logs, row_bytes)
             metrics.telemetry_flush_seconds.observe(perf_counter() - started)
+            await self._checkpoint()
+
+    def _take(self) -> tuple[list[TraceRecord], list[LogRecord], int]:
+        limit = self.room.batch_rows(BATCH_ROWS)
+        traces, trace_bytes = _within(self._recorder.traces, limit, BATCH_BYTES)
+        logs, log_bytes = _within(self._recorder.logs, limit, BATCH_BYTES)
+        if self._floor_seq:
+            traces, logs = self._numbered(traces), self._numbered(logs)
+        return traces, logs, trace_bytes + log_bytes
+
+    def _numbered(self, records: list[Record]) -> list[Record]:
+        return [
+            record._replace(seq=self._recorder.next_seq()) if record.seq <= self._floor_seq else record
+            for record in records
+        ]
 
     def _note_losses(self) -> None:
         buffers: tuple[tuple[str, Buffer[Any]], ...] = (
@@ -124,12 +167,20 @@ class Writer:
             if lost:
                 _dropped.inc(lost)
                 self._gaps.append((self._recorder.next_seq(), rows.now_us(), kind, "buffer_full", lost))
+                log.warning("records were lost: the buffer was full", extra={"kind": kind, "count": lost})
 
-    async def _commit(self, traces: list[TraceRecord], logs: list[LogRecord]) -> None:
+    async def _commit(self, traces: list[TraceRecord], logs: list[LogRecord], row_bytes: int) -> None:
         db = self._db
         await db.execute("BEGIN IMMEDIATE")
-        await self._put(self._traces, traces, rows.trace_to_row, rows.INSERT_TRACE, rows.DELETE_TRACE)
-        await self._put(self._logs, logs, rows.log_to_row, rows.INSERT_LOG, rows.DELETE_LOG)
+        gone_traces, kept_traces = _admit(self._traces, traces)
+        gone_logs, kept_logs = _admit(self._logs, logs)
+        await self._delete(TRACES, gone_traces)
+        await self._delete(LOGS, gone_logs)
+        while await self.room.is_short(db, row_bytes):
+            if not await self._give_up_oldest():
+                break
+        await self._insert(TRACES, kept_traces)
+        await self._insert(LOGS, kept_logs)
         if self._gaps:
             await db.executemany(rows.INSERT_GAP, self._gaps)
             await db.execute(
@@ -138,76 +189,151 @@ class Writer:
             )
         await db.execute("COMMIT")
 
-    async def _put(
-        self,
-        ring: Ring,
-        records: list[Record],
-        to_row: Callable[[Record], tuple[Any, ...]],
-        insert: str,
-        delete: str,
-    ) -> None:
-        evicted = set(ring.shrink())
-        for record in records:
-            replaced = ring.admit(record.seq, record.notable)
-            if replaced is not None:
-                evicted.add(replaced)
-        # A batch larger than a share evicts some of its own: those are never written.
-        kept = [record for record in records if record.seq not in evicted]
-        if evicted:
-            await self._db.executemany(delete, ((seq,) for seq in evicted))
-        if kept:
-            if self._is_singly:
-                await self._insert_singly(insert, [(record, to_row) for record in kept])
-                return
-            # A generator: the rows are made in the connection's thread, while it steps through them.
-            await self._db.executemany(insert, (to_row(record) for record in kept))
+    async def _delete(self, table: Table, keys: set[int]) -> None:
+        if keys:
+            await self._db.executemany(table.delete, ((seq,) for seq in sorted(keys)))
 
-    async def _insert_singly(self, insert: str, kept: list[tuple[Any, Callable[[Any], tuple[Any, ...]]]]) -> None:
+    async def _give_up_oldest(self) -> bool:
+        """Removes some of the oldest rows of the fuller ring: its file may not grow."""
+        ring, table = max((self._traces, TRACES), (self._logs, LOGS), key=lambda pair: len(pair[0]))
+        gone = ring.give_up(max(50, len(ring) // 50))
+        await self._delete(table, set(gone))
+        return bool(gone)
+
+    async def _insert(self, table: Table, kept: list[Any]) -> None:
+        if not kept:
+            return
+        if self._is_singly:
+            await self._insert_singly(table, kept)
+            return
+        # A generator: the rows are made in the connection's thread, while it steps through them.
+        await self._db.executemany(table.insert, (table.to_row(record) for record in kept))
+
+    async def _insert_singly(self, table: Table, kept: list[Any]) -> None:
         """Inserts row by row; one that cannot be is left out, and counted."""
-        for record, to_row in kept:
+        for record in kept:
             try:
                 # A statement that fails undoes itself; the transaction goes on.
-                await self._db.execute(insert, to_row(record))
+                await self._db.execute(table.insert, table.to_row(record))
             except sqlite3.OperationalError:
                 raise
             except Exception as error:  # what SQLite cannot bind or its schema refuses  # noqa: BLE001
-                kind = "trace" if isinstance(record, TraceRecord) else "log"
+                kind = "trace" if table is TRACES else "log"
                 _poisoned.inc()
                 gap = (self._recorder.next_seq(), rows.now_us(), kind, "poison", 1)
                 await self._db.execute(rows.INSERT_GAP, gap)
                 log.warning("a record cannot be stored", extra={"kind": kind, "error": str(error)})
 
-    def _confirm(self, traces: int, logs: int) -> None:
-        if self._is_failing:
+    def _confirm(self, traces: list[TraceRecord], logs: list[LogRecord], row_bytes: int) -> None:
+        if self.failing is not None:
             # Before the batch is confirmed: whoever waits for that, and then closes, has this record in the store too.
-            self._is_failing = False
-            log.info("telemetry is written again")
+            log.info("telemetry is written again", extra={"reason": self.failing})
+            self.failing = None
+        self._failures = 0
+        self._is_singly = False
         self._recorder.traces.confirm()
         self._recorder.logs.confirm()
+        box = self._recorder.box
+        if box is not None:
+            highest = max(traces[-1].seq if traces else 0, logs[-1].seq if logs else 0)
+            box.note_committed(len(traces), len(logs), highest)
         self._gaps.clear()
-        _written_traces.inc(traces)
-        _written_logs.inc(logs)
+        self._commits += 1
+        self.wal.note(row_bytes)
+        _written_traces.inc(len(traces))
+        _written_logs.inc(len(logs))
+        metrics.telemetry_commits_total.inc()
+        metrics.telemetry_fsyncs_total.inc()
 
-    async def _recover_from(self, error: Exception) -> None:
-        if not self._is_failing:
-            self._is_failing = True
-            log.warning("telemetry cannot be written", extra={"error": str(error), "path": str(self._path)})
+    async def _checkpoint(self) -> None:
+        try:
+            await self.wal.checkpoint_if_due(self._db)
+        except sqlite3.Error as error:  # the commit before it stands; the next flush meets the trouble itself
+            metrics.telemetry_flush_failures_total.labels(reason=reason_of(error)).inc()
+
+    async def _can_retry(self, error: Exception) -> bool:
+        """Undoes what the failed commit began; returns whether the same batch should be tried again at once."""
+        reason = reason_of(error)
         try:
             if self._db.in_transaction:
                 await self._db.execute("ROLLBACK")
-            # What the rings had admitted is not there.
-            await self._read_rings()
-        except Exception as second:  # the file is gone or broken: the next flush meets it again  # noqa: BLE001
+            await self.read_rings()  # what they had admitted is not there
+            if reason == "disk_full" and not self.room.is_tight:
+                # In place there is room: in the WAL once it is free to be reused, in the database for small batches.
+                self.room.is_tight = True
+                await self.wal.checkpoint(self._db)
+                return True
+        except Exception as second:  # the file is gone or broken  # noqa: BLE001
+            self.must_reopen = True
             log.warning("telemetry cannot be read", extra={"error": str(second), "path": str(self._path)})
+            return False
+        if reason == "other" and not isinstance(error, sqlite3.OperationalError) and not self._is_singly:
+            self._is_singly = True  # not the disk: a row of this batch is the trouble
+            return True
+        return False
 
-    async def close(self, run_id: str) -> None:
-        """Commits the rest, marks the run clean, moves the WAL into the database, and disconnects."""
+    def _fail(self, reason: str, error: str, held_by: list[str] | None = None) -> bool:
+        metrics.telemetry_flush_failures_total.labels(reason=reason).inc()
+        self._failures += 1
+        # A lock, a full disk and a reader end by themselves; anything else may be the connection's own trouble.
+        if reason in (GONE, "corrupt") or (self._failures > 1 and reason in ("io", "read_only", "other")):
+            self.must_reopen = True
+        if self.failing is None:
+            fields: dict[str, Any] = {"reason": reason, "error": error, "path": str(self._path)}
+            if held_by:
+                fields["held_by"] = held_by
+            log.warning("telemetry cannot be written", extra=fields)
+        self.failing = reason
+        return False
+
+    async def note_wear(self, run_id: str) -> None:
+        """Brings the run's row up to date: what it cost the disk so far."""
+        written = self.room.written_bytes()
+        await self._db.execute(rows.NOTE_WEAR, (self._commits, written, run_id))
+
+    async def close(self, run_id: str) -> bool:
+        """Commits the rest, marks the run clean, empties the WAL; returns whether all that succeeded."""
         try:
-            if await self.flush():
-                await self._db.execute(
-                    "UPDATE runs SET ended_us = ?, end_reason = ? WHERE run_id = ?",
-                    (rows.now_us(), CLEAN, run_id),
-                )
-                await self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            if not await self.flush():
+                return False
+            await self.note_wear(run_id)
+            await self._db.execute(rows.END_RUN, (rows.now_us(), rows.CLEAN, run_id))
+            await self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             await self._db.close()
+        return True
+
+    async def abandon(self) -> None:
+        """Disconnects without writing anything."""
+        await self._db.close()
+
+
+def _within(buffer: Buffer[Any], max_rows: int, max_bytes: int) -> tuple[list[Any], int]:
+    """Takes a batch of at most so many rows and, unless its first row is larger, bytes; returns it and its bytes."""
+    records = buffer.take(max_rows)
+    total = 0
+    for index, record in enumerate(records):
+        size = _size(record)
+        if total + size > max_bytes and index:
+            buffer.put_back(index)
+            return records[:index], total
+        total += size
+    return records, total
+
+
+def _size(record: TraceRecord | LogRecord) -> int:
+    """Returns about how many bytes a record's row takes."""
+    text = record[-2:]  # spans and extras, or extras and the traceback
+    return _ROW_BYTES + len(record[5] or "") + sum(len(part) for part in text if part)
+
+
+def _admit(ring: Ring, records: list[Record]) -> tuple[set[int], list[Record]]:
+    """Returns the keys of the rows that must go for `records`, and those of `records` that are to be written."""
+    gone = set(ring.shrink())
+    for record in records:
+        replaced = ring.admit(record.seq, record.notable)
+        if replaced is not None:
+            gone.add(replaced)
+    # A batch larger than a share evicts some of its own: those are never written.
+    kept = [record for record in records if record.seq not in gone]
+    return gone, kept

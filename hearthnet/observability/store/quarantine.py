@@ -1,0 +1,125 @@
+"""Moves a database that cannot be used aside, whole, and takes over from it what can still be read.
+
+A table is read forward from its lowest number until it breaks, and backward from its highest: a damaged page costs what
+lies on it, not what lies behind it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+from hearthnet.errors import StoreError
+from hearthnet.observability.logging import get_logger
+from hearthnet.observability.store import rows
+from hearthnet.observability.store.merge import LOGS, TRACES, merge
+
+__all__ = ["move_aside", "quarantined", "salvage"]
+
+log = get_logger(__name__)
+
+_SIDECARS: Final = ("", "-wal", "-shm")
+_MARK: Final = ".corrupt-"
+# JSON that is none any more is where a bit has flipped that SQLite does not see.
+_SELECT_TRACES: Final = f"SELECT {rows.TRACE_COLUMNS} FROM traces WHERE json_valid(spans) AND json_valid(extras)"  # noqa: S608
+_SELECT_LOGS: Final = f"SELECT {rows.LOG_COLUMNS} FROM logs WHERE json_valid(extras)"  # noqa: S608  # constants, as above
+
+
+def quarantined(path: Path) -> list[Path]:
+    """Returns the databases that were moved aside from `path`, oldest first."""
+    found = path.parent.glob(f"{path.name}{_MARK}*")
+    return sorted(file for file in found if not file.name.endswith(("-wal", "-shm", "-journal")))
+
+
+def move_aside(path: Path, reason: str) -> Path:
+    """Renames the database with its -wal and -shm; earlier ones in quarantine go, one is kept.
+
+    Raises:
+        StoreError: raised when it cannot be renamed.
+    """
+    for old in quarantined(path):
+        _remove(old)
+    name = f"{path.name}{_MARK}{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    target = path.with_name(name)
+    try:
+        for ending in _SIDECARS:
+            file = path.with_name(path.name + ending)
+            if file.exists():
+                file.rename(path.with_name(name + ending))
+    except OSError as error:
+        raise StoreError(f"{path} cannot be used ({reason}) nor moved aside: {error.strerror}") from error
+    log.error("telemetry.db was moved aside", extra={"reason": reason, "to": str(target)})
+    return target
+
+
+def _remove(path: Path) -> None:
+    for ending in _SIDECARS:
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+
+
+def keep_within(path: Path, limit: int) -> None:
+    """Removes what was moved aside from `path` as far as it is larger than `limit` bytes: it has been salvaged."""
+    for file in quarantined(path):
+        size = sum(part.stat().st_size for part in _parts(file))
+        if size > limit:
+            log.warning("a quarantined database is too large to keep", extra={"path": str(file), "bytes": size})
+            _remove(file)
+
+
+def _parts(path: Path) -> list[Path]:
+    parts = (path.with_name(path.name + ending) for ending in _SIDECARS)
+    return [part for part in parts if part.exists()]
+
+
+def salvage(damaged: Path, connection: sqlite3.Connection) -> tuple[int, int]:
+    """Copies the traces and log records that can be read from `damaged` into the new database; returns how many.
+
+    Raises:
+        sqlite3.Error: raised when the new database cannot be written.
+    """
+    if not damaged.is_file():  # a folder stood in the database's place
+        return 0, 0
+    try:
+        source = sqlite3.connect(f"{damaged.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        source.execute("PRAGMA query_only = ON")
+    except sqlite3.Error:
+        return 0, 0
+    with closing(source):
+        traces = _readable(source, _SELECT_TRACES, rows.trace_from_row)
+        logs = _readable(source, _SELECT_LOGS, rows.log_from_row)
+        runs = _readable(source, "SELECT run_id, node_id, version, pid, boot_id, started_us FROM runs", tuple)
+    for run in runs.values():
+        _insert_run(connection, run)
+    return merge(connection, TRACES, list(traces.values())), merge(connection, LOGS, list(logs.values()))
+
+
+def _readable(source: sqlite3.Connection, select: str, make: Callable[[Any], Any]) -> dict[Any, Any]:
+    """Returns what `select` gives, read from both ends as far as each goes, by its first column."""
+    found: dict[Any, Any] = {}
+    for order in ("ASC", "DESC"):
+        try:
+            for row in source.execute(f"{select} ORDER BY rowid {order}"):
+                if row[0] in found and order == "DESC":
+                    break
+                _keep(found, row, make)
+        except (sqlite3.Error, UnicodeDecodeError):  # the damaged page: the other direction reads the rest
+            continue
+    return found
+
+
+def _keep(found: dict[Any, Any], row: Any, make: Callable[[Any], Any]) -> None:
+    try:
+        found[row[0]] = make(row)
+    except (AttributeError, TypeError, ValueError):  # a column that is not what it was
+        return
+
+
+def _insert_run(connection: sqlite3.Connection, run: tuple[Any, ...]) -> None:
+    try:
+        connection.execute(rows.INSERT_RUN, run)
+    except sqlite3.IntegrityError as error:
+        log.warning("a run could not be salvaged", extra={"error": str(error)})

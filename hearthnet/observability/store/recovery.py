@@ -1,0 +1,225 @@
+"""Takes into the database what the black boxes of dead runs hold and it lacks, and closes those runs.
+
+Each box once, whenever this is killed: a record is known by its number, and the transaction that closes the run is the
+last. Only then the file goes. The box of a process that lives is never touched.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+from hearthnet.forensics import box as layout
+from hearthnet.observability.logging import get_logger
+from hearthnet.observability.record import LogRecord, TraceRecord
+from hearthnet.observability.store import rows
+from hearthnet.observability.store.evidence import Evidence, evidence_of
+from hearthnet.observability.store.merge import LOGS, TRACES, last_seq, merge
+
+__all__ = ["Recovered", "close_other_runs", "dead_boxes", "recover", "refill", "take_in"]
+
+log = get_logger(__name__)
+
+NextSeq = Callable[[], int]
+KILLED: Final = "killed"  # the process ended while more was waiting than its box holds
+WAL_LOST: Final = "wal_lost"  # the database has lost what was committed: its WAL was removed or damaged
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What was taken in, over all boxes."""
+
+    runs: int = 0
+    traces: int = 0
+    logs: int = 0
+    interrupted: int = 0
+    lost: int = 0
+
+    def add(self, other: Recovered) -> None:
+        """Adds what another box gave."""
+        self.runs += other.runs
+        self.traces += other.traces
+        self.logs += other.logs
+        self.interrupted += other.interrupted
+        self.lost += other.lost
+
+
+def dead_boxes(directory: Path, own: Path | None = None) -> list[tuple[Path, layout.Box | None]]:
+    """Returns the boxes of processes that have ended, oldest first; None for a file that is no box any more.
+
+    Args:
+        directory: of the store.
+        own: the box of this process, which is left alone.
+    """
+    found: list[tuple[Path, layout.Box | None]] = []
+    for path in layout.boxes_in(directory):
+        if path == own:
+            continue
+        try:
+            box = layout.read_box(path)
+        except OSError as error:  # unreadable now; it stays for the next start
+            log.warning("a black box cannot be read", extra={"path": str(path), "error": str(error)})
+            continue
+        if box is None or not _is_written(box):
+            found.append((path, box))
+    return found
+
+
+def _is_written(box: layout.Box) -> bool:
+    # One that this process has closed without having committed all is nobody's any more.
+    return box.ended_us == 0 and box.header.pid != os.getpid() and layout.is_alive(box.header)
+
+
+def recover(
+    connection: sqlite3.Connection,
+    directory: Path,
+    own: Path | None = None,
+    next_seq: NextSeq | None = None,
+) -> Recovered:
+    """Takes in every dead box in `directory` and removes it.
+
+    Args:
+        connection: to the store's database.
+        directory: of the store.
+        own: the box of this process, which is left alone.
+        next_seq: gives numbers to what has none of this database; None: they go on from the highest there is.
+
+    Raises:
+        sqlite3.Error: raised when the database cannot be written; the boxes that are left stay as they are.
+    """
+    total = Recovered()
+    for path, box in dead_boxes(directory, own):
+        if box is None:
+            log.warning("a black box is damaged beyond reading", extra={"path": str(path)})
+        else:
+            total.add(take_in(connection, box, next_seq))
+        path.unlink(missing_ok=True)
+    return total
+
+
+def take_in(connection: sqlite3.Connection, box: layout.Box, next_seq: NextSeq | None = None) -> Recovered:
+    """Puts the records of one box into the database and closes its run; nothing if that was done before."""
+    if _is_closed(connection, box.header.run_id):
+        return Recovered()
+    evidence = evidence_of(box)
+    is_secondary = box.header.role == layout.SECONDARY
+    wal_lost, traces, logs = 0, len(evidence.traces), len(evidence.logs)
+    if not is_secondary:
+        wal_lost = _count_wal_loss(connection, box, evidence)
+        traces = merge(connection, TRACES, evidence.traces)
+        logs = merge(connection, LOGS, evidence.logs)
+    if next_seq is None:
+        highest = last_seq(connection)
+        next_seq = count(
+            (highest if is_secondary else max(highest, box.committed_seq, _highest(evidence))) + 1
+        ).__next__
+    _close_run(connection, box, evidence, wal_lost, next_seq)
+    # What was numbered anew came on top of full rings: their rule, applied once more.
+    merge(connection, TRACES, [])
+    merge(connection, LOGS, [])
+    return Recovered(1, traces, logs, len(evidence.interrupted), evidence.lost_traces + evidence.lost_logs + wal_lost)
+
+
+def refill(connection: sqlite3.Connection, box: layout.Box) -> None:
+    """Puts what this process had committed, as far as its own box has it, into a database that lacks it."""
+    evidence = evidence_of(
+        replace(
+            box,
+            traces=[frame for frame in box.traces if frame[0] <= box.committed_traces],
+            logs=[frame for frame in box.logs if frame[0] <= box.committed_logs],
+            in_flight=[],
+        )
+    )
+    merge(connection, TRACES, evidence.traces)
+    merge(connection, LOGS, evidence.logs)
+
+
+def _is_closed(connection: sqlite3.Connection, run_id: str) -> bool:
+    row = connection.execute("SELECT ended_us FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+    return row is not None and row[0] is not None
+
+
+def _highest(evidence: Evidence) -> int:
+    return max((record.seq for records in (evidence.traces, evidence.logs) for record in records), default=0)
+
+
+def _count_wal_loss(connection: sqlite3.Connection, box: layout.Box, evidence: Evidence) -> int:
+    """Returns how many numbers were committed once, are not in the database, and are older than the box's oldest."""
+    last = last_seq(connection)
+    if last >= box.committed_seq:
+        return 0
+    first_kept = min((records[0].seq for records in (evidence.traces, evidence.logs) if records), default=last + 1)
+    return max(0, first_kept - last - 1)
+
+
+def _close_run(
+    connection: sqlite3.Connection, box: layout.Box, evidence: Evidence, wal_lost: int, next_seq: NextSeq
+) -> None:
+    """Inserts what has no number yet, notes what was lost, and closes the run: one transaction."""
+    header = box.header
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        run = (header.run_id, header.node_id, header.version, header.pid, header.boot_id or None, header.started_us)
+        connection.execute(rows.INSERT_RUN, run)
+        if header.role == layout.SECONDARY:
+            _insert_numbered(connection, evidence, next_seq)
+        for record in evidence.interrupted:
+            connection.execute(rows.INSERT_TRACE, rows.trace_to_row(record._replace(seq=next_seq())))
+        now = rows.now_us()
+        losses = (
+            ("trace", KILLED, evidence.lost_traces),
+            ("log", KILLED, evidence.lost_logs),
+            ("trace", WAL_LOST, wal_lost),
+        )
+        for kind, reason, lost in losses:
+            if lost:
+                connection.execute(rows.INSERT_GAP, (next_seq(), now, kind, reason, lost))
+        _end_run(connection, header.run_id, header.started_us, box.ended_us)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _insert_numbered(connection: sqlite3.Connection, evidence: Evidence, next_seq: NextSeq) -> None:
+    """Inserts the records of another process, in the order of its own numbers, under numbers of this database."""
+    records: list[TraceRecord | LogRecord] = [*evidence.traces, *evidence.logs]
+    for record in sorted(records, key=lambda item: item.seq):
+        numbered = record._replace(seq=next_seq())
+        if isinstance(numbered, TraceRecord):
+            connection.execute(rows.INSERT_TRACE, rows.trace_to_row(numbered))
+        else:
+            connection.execute(rows.INSERT_LOG, rows.log_to_row(numbered))
+
+
+def _end_run(connection: sqlite3.Connection, run_id: str, started_us: int, clean_us: int) -> None:
+    """Closes a run: cleanly where it says so itself, else at its last sign of life in the database."""
+    last = connection.execute(
+        "SELECT max(ifnull((SELECT max(started_us + CAST(duration_ms * 1000 AS INTEGER)) FROM traces"
+        " WHERE run_id = :run), 0), ifnull((SELECT max(ts_us) FROM logs WHERE run_id = :run), 0), :started)",
+        {"run": run_id, "started": started_us},
+    ).fetchone()[0]
+    connection.execute(rows.END_RUN, (clean_us, rows.CLEAN, run_id) if clean_us else (last, rows.UNCLEAN, run_id))
+
+
+def close_other_runs(connection: sqlite3.Connection, run_id: str) -> None:
+    """Closes, as unclean, runs but this one that have no end and no box: the lock is ours, so none of them lives."""
+    sql = "SELECT run_id, started_us FROM runs WHERE ended_us IS NULL AND run_id <> ?"
+    open_runs = connection.execute(sql, (run_id,)).fetchall()
+    if not open_runs:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for other_id, started_us in open_runs:
+            _end_run(connection, other_id, started_us, 0)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

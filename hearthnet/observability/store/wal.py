@@ -1,0 +1,125 @@
+"""Keeps the WAL within its bounds: decides when to checkpoint, and whether there is room for another transaction.
+
+SQLite reuses the WAL from its start once all of it is in the database and no reader needs it. A reader in a long
+transaction keeps both from happening; then the WAL grows up to its cap, and writing pauses until the reader ends.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import aiosqlite
+
+from hearthnet.observability import metrics
+from hearthnet.observability.budget import Budget
+
+__all__ = ["Wal", "holders"]
+
+_FRAME_BYTES: Final = 4_096 + 24
+# Room taken at once, so that commits go on when the disk is full: the WAL's size between two checkpoints.
+_RESERVE_BYTES: Final = 4_000_000
+# A row's page is written, the page of the row that goes, and a share of the pages above them.
+_PAGES_PER_ROW_BYTE: Final = 3
+_COMMIT_BYTES: Final = 10 * _FRAME_BYTES  # a commit of one row touches so many pages
+_MAX_HOLDERS: Final = 5
+
+
+class Wal:
+    """The WAL of the database at `path`.
+
+    Attributes:
+        used: bytes of it that hold frames, by its last checkpoint and an estimate of what came since.
+    """
+
+    def __init__(self, path: Path, budget: Budget) -> None:
+        self.path = path.with_name(f"{path.name}-wal")
+        self.used = 0
+        self._budget = budget
+        self._due = min(_RESERVE_BYTES, budget.wal // 2)
+
+    async def prepare(self, db: aiosqlite.Connection) -> None:
+        """Sets what the connection needs, and takes the room of the WAL; best effort on a full disk."""
+        await db.execute("PRAGMA wal_autocheckpoint = 0")
+        await db.execute(f"PRAGMA journal_size_limit = {self._budget.wal:d}")
+        self._reserve()
+
+    def _reserve(self) -> None:
+        # No lock of SQLite's is on this file, so opening and closing it beside SQLite is harmless.
+        with suppress(OSError):
+            fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(fd, 0, self._due)
+            finally:
+                os.close(fd)
+
+    def size(self) -> int:
+        """Returns the file's size in bytes, 0 where there is none."""
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return 0
+
+    def note(self, row_bytes: int) -> None:
+        """Notes a commit of so many bytes of rows."""
+        self.used += _growth(row_bytes)
+
+    async def checkpoint_if_due(self, db: aiosqlite.Connection) -> None:
+        """Moves the WAL into the database when enough has gathered."""
+        if self.used >= self._due:
+            await self.checkpoint(db)
+
+    async def checkpoint(self, db: aiosqlite.Connection) -> bool:
+        """Moves into the database what no reader needs; returns whether all of the WAL is free to be reused."""
+        frames, done = (await self._checkpoint(db, "PASSIVE"))[1:]
+        if frames != done:
+            self.used = frames * _FRAME_BYTES
+            return False
+        if self.size() > self._budget.wal:  # readers that take turns may hold it though each is short
+            return await self._restart(db)
+        self.used = 0
+        return True
+
+    async def _restart(self, db: aiosqlite.Connection) -> bool:
+        """Waits, as long as the connection's busy time-out, until no reader is in the WAL, and cuts it."""
+        busy, frames, _ = await self._checkpoint(db, "TRUNCATE")
+        self.used = max(0, frames) * _FRAME_BYTES if busy else 0
+        if not busy:
+            self._reserve()
+        return not busy
+
+    async def _checkpoint(self, db: aiosqlite.Connection, mode: str) -> tuple[int, int, int]:
+        async with db.execute(f"PRAGMA wal_checkpoint({mode})") as cursor:
+            row = await cursor.fetchone()
+        metrics.telemetry_fsyncs_total.inc(2)
+        assert row is not None
+        return row[0], row[1], row[2]
+
+    async def has_room(self, db: aiosqlite.Connection, row_bytes: int) -> bool:
+        """Tells whether a commit of so many bytes of rows stays within the cap; makes room if that can be."""
+        cap = self._budget.wal_pinned
+        if self.used + _growth(row_bytes) <= cap:
+            return True
+        if await self.checkpoint(db) and self.used + _growth(row_bytes) <= cap:
+            return True
+        return await self._restart(db)
+
+
+def _growth(row_bytes: int) -> int:
+    return row_bytes * _PAGES_PER_ROW_BYTE + _COMMIT_BYTES
+
+
+def holders(path: Path) -> list[str]:
+    """Returns which other processes have a file open, as `name (pid)`, as far as this system and its rights tell."""
+    found: list[str] = []
+    wanted = str(path.resolve())
+    for process in Path("/proc").glob("[0-9]*"):
+        if int(process.name) == os.getpid() or len(found) >= _MAX_HOLDERS:
+            continue
+        with suppress(OSError):  # of another user, or gone
+            if any(str(fd.readlink()) == wanted for fd in (process / "fd").iterdir()):
+                found.append(f"{(process / 'comm').read_text().strip()} ({process.name})")
+    return found
