@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import subprocess
 import threading
 import time
 from contextlib import suppress
@@ -58,6 +59,20 @@ def config(home):
     base = default_config()
     quiet = base.emergency.model_copy(update={"probe_targets": ()})
     return resolve_paths(base.model_copy(update={"emergency": quiet}))
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A file system of 40 MB that nothing else is on; needs the right to mount one."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=40m,mode=700", "tmpfs", str(path)], capture_output=True, text=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    yield path
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 @pytest.fixture

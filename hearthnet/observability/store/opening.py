@@ -70,7 +70,10 @@ def open_store(path: Path, budget: Budget, run_id: str, own: BlackBox | None = N
     try:
         with closing(connection):
             _fill(connection, path, opening, own)
-            close_other_runs(connection, run_id)
+            left = [box for _, box in dead_boxes(path.parent, None if own is None else own.path) if box is not None]
+            # A run whose box is left may have given numbers that are in nobody's sight but its box's.
+            opening.last_seq = max(last_seq(connection), *(box.committed_seq + _UNKNOWN_NUMBERS for box in left), 0)
+            close_other_runs(connection, {run_id, *(box.header.run_id for box in left)})
     except sqlite3.Error as error:
         raise store_error(path, error) from error
     keep_within(path, budget.quarantine)
@@ -114,14 +117,7 @@ def _fill(connection: sqlite3.Connection, path: Path, opening: Opening, own: Bla
         opening.recovered = recover(connection, path.parent, own_path)
     except sqlite3.OperationalError as error:  # no space for it now: the boxes stay, the next start tries again
         log.warning("a black box cannot be taken in", extra={"error": str(error)})
-    opening.last_seq = max(last_seq(connection), *_numbers_in_boxes(path.parent, own_path))
     tell(opening.recovered)
-
-
-def _numbers_in_boxes(directory: Path, own: Path | None) -> list[int]:
-    """Returns, for each box that is still there and not taken in, a number above all that its run has given."""
-    left = [box for _, box in dead_boxes(directory, own) if box is not None]
-    return [0, *(box.committed_seq + _UNKNOWN_NUMBERS for box in left)]
 
 
 def tell(recovered: Recovered) -> None:

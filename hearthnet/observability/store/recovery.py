@@ -208,10 +208,15 @@ def _end_run(connection: sqlite3.Connection, run_id: str, started_us: int, clean
     connection.execute(rows.END_RUN, (clean_us, rows.CLEAN, run_id) if clean_us else (last, rows.UNCLEAN, run_id))
 
 
-def close_other_runs(connection: sqlite3.Connection, run_id: str) -> None:
-    """Closes, as unclean, runs but this one that have no end and no box: the lock is ours, so none of them lives."""
-    sql = "SELECT run_id, started_us FROM runs WHERE ended_us IS NULL AND run_id <> ?"
-    open_runs = connection.execute(sql, (run_id,)).fetchall()
+def close_other_runs(connection: sqlite3.Connection, but: set[str]) -> None:
+    """Closes, as unclean, the runs that have no end: the lock is ours, so none of them lives.
+
+    Args:
+        connection: to the store's database.
+        but: this run, and those whose box could not be taken in yet: a closed run's box is not looked into.
+    """
+    found = connection.execute("SELECT run_id, started_us FROM runs WHERE ended_us IS NULL").fetchall()
+    open_runs = [run for run in found if run[0] not in but]
     if not open_runs:
         return
     connection.execute("BEGIN IMMEDIATE")

@@ -1,0 +1,224 @@
+"""Kills a recording process at random moments and counts what survived. The soak is this file run by itself.
+
+The worker keeps its truth in a file of its own, mapped into memory like the black box: per thread, how many traces have
+ended, whether one is in flight, its trace id, and its open span. A kill may fall between an act and its note in the
+truth, so each number has a lower and an upper bound: noted before the act, and after it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import mmap
+import os
+import random
+import signal
+import sqlite3
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+THREADS = 3
+# per thread: traces begun to end, traces ended, in flight (0 no, 1 changing, 2 yes), span (0 none, 1 changing, 2 open),
+# trace id
+SLOT = struct.Struct("<QQBB26s")
+PACE_S = 0.0003  # between two traces of a thread: three threads make several thousand a second
+
+
+def work(data_dir: Path, truth_path: Path, seed: int) -> None:
+    """Records until killed."""
+    from hearthnet.config import ObservabilityConfig
+    from hearthnet.observability import telemetry
+
+    with truth_path.open("r+b") as file:
+        truth = mmap.mmap(file.fileno(), THREADS * SLOT.size)
+    config = ObservabilityConfig(data_dir=data_dir, log_dir=None)
+    with telemetry.open(config) as t:
+        assert t.error is None, t.error
+        threads = [
+            threading.Thread(target=record, args=(truth, number, random.Random(seed + number)))
+            for number in range(THREADS)
+        ]
+        for thread in threads:
+            thread.start()
+        print("recording", flush=True)
+        threads[0].join()
+
+
+def record(truth: mmap.mmap, number: int, chance: random.Random) -> None:
+    """Records traces of this thread, each numbered, with spans around each other."""
+    from hearthnet.observability import trace
+
+    pause = threading.Event()
+    at = number * SLOT.size
+    done = 0
+    while True:
+        SLOT.pack_into(truth, at, done, done, 1, 0, b"")
+        current = trace.new_trace(f"kill.t{number}")
+        current.extras["n"] = done
+        SLOT.pack_into(truth, at, done, done, 2, 0, current.trace_id.encode())
+        for _ in range(chance.randrange(3)):
+            truth[at + 17] = 1
+            with trace.span("outer", n=done):
+                truth[at + 17] = 2
+                pause.wait(PACE_S)
+                truth[at + 17] = 1
+            truth[at + 17] = 0
+        if chance.random() < 0.01:
+            current.fail("timeout")
+        SLOT.pack_into(truth, at, done + 1, done, 1, 0, current.trace_id.encode())
+        trace.detach()
+        done += 1
+        SLOT.pack_into(truth, at, done, done, 0, 0, b"")
+        if chance.random() < 0.3:
+            pause.wait(PACE_S)
+
+
+@contextmanager
+def worker(data_dir: Path, truth: Path, seed: int) -> Iterator[subprocess.Popen[str]]:
+    """A process that records, from when it does so."""
+    truth.write_bytes(bytes(THREADS * SLOT.size))
+    arguments = [sys.executable, __file__, "--work", str(data_dir), str(truth), str(seed)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "recording\n"
+        yield process
+        process.kill()
+
+
+def kill_once(data_dir: Path, truth_path: Path, seed: int, within_s: float) -> dict[str, float]:
+    """Runs a worker, kills it, opens the store again, and compares; returns the figures.
+
+    Raises:
+        AssertionError: raised when anything was lost, doubled or not listed.
+    """
+    from hearthnet.config import ObservabilityConfig
+    from hearthnet.observability import telemetry
+
+    before = stored(data_dir)
+    with worker(data_dir, truth_path, seed) as process:
+        threading.Event().wait(random.Random(seed).uniform(0, within_s))
+        started = time.monotonic()
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    content = truth_path.read_bytes()
+    truth = [SLOT.unpack_from(content, number * SLOT.size) for number in range(THREADS)]
+    committed = stored(data_dir)
+    opened_at = time.perf_counter()
+    with telemetry.open(ObservabilityConfig(data_dir=data_dir, log_dir=None)) as t:
+        recovery_s = time.perf_counter() - opened_at
+        assert t.error is None, t.error
+        run_id = last_run(data_dir, but=t.run_id)
+    figures = compare(data_dir, run_id, truth)
+    figures["only_in_box"] = figures["recorded"] - max(0, committed - before)
+    return {**figures, "recovery_s": recovery_s, "killed_s": time.monotonic() - started}
+
+
+def compare(data_dir: Path, run_id: str, truth: list[tuple]) -> dict[str, float]:
+    """Checks the rows of a run against the truth."""
+    recorded = in_flight = 0
+    with closing(sqlite3.connect(f"file:{data_dir / 'telemetry.db'}?mode=ro", uri=True)) as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert db.execute("SELECT count(*), count(DISTINCT seq) FROM traces").fetchone() == (
+            (total := db.execute("SELECT count(*) FROM traces").fetchone()[0]),
+            total,
+        )
+        assert db.execute("SELECT end_reason FROM runs WHERE run_id = ?", (run_id,)).fetchone() == ("unclean",)
+        assert db.execute("SELECT count(*) FROM gaps").fetchone() == (0,)
+        for number, (most, least, state, span, trace_id) in enumerate(truth):
+            rows = db.execute(
+                "SELECT extras ->> 'n' FROM traces WHERE run_id = ? AND capability = ? AND result <> 'interrupted'"
+                " ORDER BY seq",
+                (run_id, f"kill.t{number}"),
+            ).fetchall()
+            numbers = [row[0] for row in rows]
+            assert least <= len(numbers) + max(0, numbers[0] if numbers else 0) <= most, (least, numbers[-3:], most)
+            assert numbers == list(range(numbers[0] if numbers else 0, numbers[-1] + 1 if numbers else 0))
+            recorded += len(numbers)
+            found = db.execute(
+                "SELECT trace_id, spans ->> '$[0].name', spans ->> '$[0].status', duration_ms FROM traces"
+                " WHERE run_id = ? AND capability = ? AND result = 'interrupted'",
+                (run_id, f"kill.t{number}"),
+            ).fetchall()
+            check_in_flight(found, state, span, trace_id)
+            in_flight += len(found)
+    return {"recorded": recorded, "in_flight": in_flight, "lost": 0, "doubled": 0}
+
+
+def check_in_flight(found: list[tuple], state: int, span: int, trace_id: bytes) -> None:
+    """Checks the interrupted trace of a thread against what the thread had noted."""
+    if state == 0:
+        assert found == []
+    elif state == 2:
+        assert [row[0] for row in found] == [trace_id.decode()]
+    assert len(found) <= 1
+    for _, name, status, age_ms in found:
+        assert age_ms >= 0
+        assert (name, status) in {(None, None), ("outer", "open")}
+        if state == 2 and span != 1:
+            assert (name == "outer") == (span == 2)
+
+
+def stored(data_dir: Path) -> int:
+    """How many traces are committed."""
+    path = data_dir / "telemetry.db"
+    if not path.exists():
+        return 0
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        return db.execute("SELECT count(*) FROM traces").fetchone()[0]
+
+
+def last_run(data_dir: Path, but: str) -> str:
+    """The newest run but this one."""
+    with closing(sqlite3.connect(f"file:{data_dir / 'telemetry.db'}?mode=ro", uri=True)) as db:
+        return db.execute(
+            "SELECT run_id FROM runs WHERE run_id <> ? ORDER BY rowid DESC LIMIT 1", (but,)
+        ).fetchone()[0]
+
+
+def main() -> None:
+    """The soak: so many kills, each in a folder of its own or all on one ring."""
+    if sys.argv[1:2] == ["--work"]:
+        work(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
+        return
+    import tempfile
+
+    parser = argparse.ArgumentParser(prog="scripts/soak kills", description=main.__doc__)
+    parser.add_argument("--kills", type=int, default=200, help="how many (200)")
+    parser.add_argument("--within-s", type=float, default=2.0, help="each within so many seconds of recording (2)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    chosen = parser.parse_args()
+    total: dict[str, list[float]] = {}
+    for number in range(chosen.kills):
+        with tempfile.TemporaryDirectory() as folder:
+            base = Path(folder)
+            figures = kill_once(base / "data", base / "truth", chosen.seed + 1_000 * number, chosen.within_s)
+        for name, value in figures.items():
+            total.setdefault(name, []).append(value)
+        print(f"\rkill {number + 1} of {chosen.kills}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    summary = {
+        "kills": chosen.kills,
+        "traces_recorded": sum(total["recorded"]),
+        "traces_lost": sum(total["lost"]),
+        "traces_doubled": sum(total["doubled"]),
+        "traces_only_in_box_mean": sum(total["only_in_box"]) / chosen.kills,
+        "traces_only_in_box_max": max(total["only_in_box"]),
+        "in_flight_listed": sum(total["in_flight"]),
+        "recovery_s_mean": sum(total["recovery_s"]) / chosen.kills,
+        "recovery_s_max": max(total["recovery_s"]),
+    }
+    if chosen.json:
+        print(json.dumps(summary))
+        return
+    for name, value in summary.items():
+        print(f"{name:<28} {value:,.3f}" if isinstance(value, float) else f"{name:<28} {value:,}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""The black box as a reader finds it: whole, torn, cut, flipped, hostile."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hearthnet.forensics import box as layout
+from hearthnet.observability.blackbox import BlackBox, Sizes, new_header
+from hearthnet.observability.record import LogRecord, TraceRecord
+
+RUN = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
+SIZES = Sizes(traces=64_000, logs=16_000)
+
+
+def trace_record(seq: int, padding: int = 0) -> TraceRecord:
+    """A finished trace, numbered."""
+    extras = b'{"n":%d,"padding":"%b"}' % (seq, b"x" * padding)
+    return TraceRecord(seq, RUN, RUN, None, "a.b", "1.0", 1_000 + seq, seq, 0.5, "ok", None, 0, b"[]", extras)
+
+
+def log_record(seq: int) -> LogRecord:
+    """A log record, numbered."""
+    return LogRecord(seq, RUN, 1_000 + seq, "info", "hearthnet.x", f"message {seq}", None, None, 0, 0, b"{}", None)
+
+
+def make(path, sizes=SIZES, role=layout.PRIMARY) -> BlackBox:
+    """A box of this process."""
+    return BlackBox(path, new_header(role, RUN, "1.2.3", "ed25519:me", sizes))
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory) -> bytes:
+    """The bytes of a box whose rings went round several times."""
+    path = tmp_path_factory.mktemp("box") / "telemetry.1.box"
+    box = make(path)
+    for seq in range(1, 2_001):
+        box.append_trace(trace_record(seq, padding=seq % 97))
+        box.append_log(log_record(seq))
+    box.begin(RUN, "llm.chat", 5, 6)
+    bytes_of = path.read_bytes()
+    box.close(remove=True)
+    return bytes_of
+
+
+def test_what_is_written_is_read(tmp_path):
+    """Header, records and traces in flight come back as they went in, without closing the box."""
+    path = tmp_path / "telemetry.1.box"
+    box = make(path)
+    place = box.begin(RUN, "llm.chat", 5, 6)
+    box.open_span(place, "generate", 7)
+    box.append_trace(trace_record(1))
+    box.append_log(log_record(2))
+    box.note_committed(1, 0, 1)
+
+    found = layout.read_box(path)
+
+    assert found.header == box.header
+    assert [layout.fields(payload) for _, payload in found.traces] == [
+        [1, RUN, None, "a.b", "1.0", 1_001, 1, 0.5, "ok", None, 0, [], {"n": 1, "padding": ""}]
+    ]
+    assert [layout.fields(payload)[4] for _, payload in found.logs] == ["message 2"]
+    assert found.in_flight == [layout.InFlight(RUN, "llm.chat", 5, 6, "generate", 7)]
+    assert (found.committed_traces, found.committed_logs, found.committed_seq) == (1, 0, 1)
+    assert found.damaged == 0
+
+
+def test_trace_that_ended_is_not_in_flight(tmp_path):
+    """Ending frees the place; closing a span shows the trace outside any span."""
+    path = tmp_path / "telemetry.1.box"
+    box = make(path)
+    first, second = box.begin(RUN, "a.b", 1, 1), box.begin(RUN, "c.d", 2, 2)
+    box.open_span(second, "step", 3)
+    box.close_span(second)
+    box.end(first)
+
+    assert [(entry.capability, entry.span) for entry in layout.read_box(path).in_flight] == [("c.d", None)]
+
+
+def test_table_that_is_full_counts_and_goes_on(tmp_path):
+    """The 4,097th trace in flight has no entry; that is counted, and a place that is freed serves again."""
+    path = tmp_path / "telemetry.1.box"
+    box = make(path)
+    places = [box.begin(RUN, "a.b", 1, 1) for _ in range(layout.ENTRIES + 2)]
+    box.end(places[0])
+    places.append(box.begin(RUN, "last.one", 1, 1))
+
+    assert places[layout.ENTRIES : layout.ENTRIES + 2] == [-1, -1]
+    found = layout.read_box(path)
+    assert (len(found.in_flight), found.overflow, box.overflow) == (layout.ENTRIES, 2, 2)
+    assert "last.one" in {entry.capability for entry in found.in_flight}
+
+
+def test_ring_keeps_the_newest(content):
+    """After many rounds the newest records are there without a hole, and none is damaged but the one cut by the next."""
+    found = layout.parse(content)
+    ordinals = [ordinal for ordinal, _ in found.traces]
+
+    assert ordinals[-1] == 2_000
+    newest = ordinals[-300:]
+    assert newest == list(range(newest[0], 2_001))
+    assert all(layout.fields(payload)[0] == ordinal for ordinal, payload in found.traces)
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=300, deadline=None)
+def test_damage_costs_only_what_it_hits(content, seed):
+    """Flipped bits, a random page, a cut, zeros: never an exception, never a record that was not written."""
+    chance = random.Random(seed)
+    damaged = bytearray(content)
+    kind = chance.randrange(4)
+    if kind == 0:
+        for _ in range(20):
+            damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+    elif kind == 1:
+        at = chance.randrange(len(damaged))
+        damaged[at : at + 4_096] = chance.randbytes(len(damaged[at : at + 4_096]))
+    elif kind == 2:
+        del damaged[chance.randrange(len(damaged)) :]
+    else:
+        at = chance.randrange(len(damaged))
+        damaged[at : at + 512] = bytes(len(damaged[at : at + 512]))
+
+    found = layout.parse(bytes(damaged))
+
+    if found is None:  # the header itself was hit
+        assert bytes(damaged[: layout.HEADER.size + 4]) != content[: layout.HEADER.size + 4]
+        return
+    true = dict(layout.parse(content).traces)
+    assert all(true[ordinal] == payload for ordinal, payload in found.traces)
+    if kind < 2:
+        assert len(found.traces) >= len(true) - 70
+
+
+@given(st.binary(max_size=20_000))
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_are_read_without_an_exception(junk):
+    """Bytes of any kind are no box; behind a header of ours they are a box with nothing whole in it."""
+    assert layout.parse(junk) is None
+    header = new_header(layout.PRIMARY, RUN, "1", None, SIZES).pack()
+    found = layout.parse(header + junk)
+    assert found.traces == found.logs == []
+
+
+@pytest.mark.parametrize(
+    ("offset", "value"),
+    [(0, b"OTHER\x00\r\n"), (8, b"\x63\0\0\0")],
+    ids=["another magic", "another version"],
+)
+def test_other_layouts_are_refused(content, offset, value):
+    """A file of another kind or version is no box of ours, whatever its checksum says."""
+    import zlib
+
+    head = bytearray(content[: layout.HEADER.size])
+    head[offset : offset + len(value)] = value
+    changed = bytes(head) + zlib.crc32(bytes(head)).to_bytes(4, "little") + content[len(head) + 4 :]
+
+    assert layout.parse(changed) is None
+
+
+def test_recorded_text_cannot_pose_as_a_frame(tmp_path):
+    """A message that spells out a frame is a message: JSON has neither the magic's bytes nor a length's zeros."""
+    path = tmp_path / "telemetry.1.box"
+    box = make(path)
+    forged = layout.FRAME.pack(layout.FRAME_MAGIC, 2, 99) + b"[]"
+    forged += layout.CRC.pack(__import__("zlib").crc32(forged))
+    box.append_log(log_record(1)._replace(msg=forged.decode("latin-1")))
+
+    found = layout.read_box(path)
+    assert [ordinal for ordinal, _ in found.logs] == [1]
+    assert layout.scan(found.logs[0][1])[0] == []
+
+
+def test_process_is_alive_only_if_pid_boot_and_start_agree(tmp_path):
+    """Our own header is alive; with another pid, boot or start it is dead."""
+    from dataclasses import replace
+
+    header = new_header(layout.PRIMARY, RUN, "1", None, SIZES)
+
+    assert layout.is_alive(header)
+    assert not layout.is_alive(replace(header, pid=2**22 + 1))
+    assert not layout.is_alive(replace(header, boot_id="another"))
+    assert not layout.is_alive(replace(header, process_start=header.process_start + 1))

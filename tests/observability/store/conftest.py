@@ -1,0 +1,54 @@
+"""What tests of recovery share: a process that is killed, and the rows that it left."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+
+import pytest
+
+from hearthnet.observability.telemetry import DATABASE
+
+PRELUDE = """
+import os, signal, sys
+from pathlib import Path
+from hearthnet.config import ObservabilityConfig
+from hearthnet.observability import get_logger, telemetry, trace
+config = ObservabilityConfig(data_dir=Path({data!r}), log_dir=None, flush_interval_s=60)
+def record(count, capability="a.b"):
+    for _ in range(count):
+        with trace.new_trace(capability):
+            pass
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def run_and_die(observability):
+    """Runs a script with `telemetry`, `trace`, `config`, `record` and `die` at hand, which must end by SIGKILL."""
+
+    def run(script: str) -> None:
+        done = subprocess.run(
+            [sys.executable, "-c", PRELUDE.format(data=str(observability.data_dir)) + script],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == -signal.SIGKILL, done.stderr
+
+    return run
+
+
+@pytest.fixture
+def query(observability):
+    """What another process would read."""
+
+    def ask(sql, *values):
+        with closing(sqlite3.connect(f"file:{observability.data_dir / DATABASE}?mode=ro", uri=True)) as connection:
+            return connection.execute(sql, values).fetchall()
+
+    return ask

@@ -1,0 +1,399 @@
+"""What a killed process left is taken in: all of it, once, in order, before anything else; and only of the dead."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import pytest
+
+from hearthnet.database import TELEMETRY, open_database
+from hearthnet.forensics import box as layout
+from hearthnet.observability import get_logger, metrics, telemetry, trace
+from hearthnet.observability.store import recovery
+from hearthnet.observability.store.evidence import evidence_of
+from hearthnet.observability.telemetry import DATABASE
+
+OPEN_AND_CLOSE = "with telemetry.open(config) as t:\n    pass\n"
+
+
+def boxes(observability):
+    """The box files that are left."""
+    return layout.boxes_in(observability.data_dir)
+
+
+def test_everything_recorded_before_a_kill_is_there(observability, run_and_die, query):
+    """Committed or not, traces and log records of the killed run are rows, in order, and the run is unclean."""
+    run_and_die("""
+with telemetry.open(config, node_id="ed25519:me") as t:
+    record(30)
+    t.flush()
+    record(20, "second.part")
+    get_logger("hearthnet.x").info("the last words", extra={"n": 1})
+    die()
+""")
+    with telemetry.open(observability) as t:
+        assert query("SELECT count(*) FROM traces") == [(50,)]
+        assert len(trace.get_recent()) == 50
+        assert t.run_id not in {row[0] for row in query("SELECT DISTINCT run_id FROM traces")}
+        page = metrics.exposition()[0]
+        assert b'hearthnet_telemetry_recovered_total{kind="traces"} 20.0' in page
+
+    seqs = [row[0] for row in query("SELECT seq FROM traces ORDER BY started_us, seq")]
+    assert seqs == sorted(seqs)
+    assert query("SELECT capability FROM recent LIMIT 1") == [("second.part",)]
+    assert query("SELECT msg, extras ->> 'n' FROM logs WHERE logger = 'hearthnet.x'") == [("the last words", 1)]
+    assert query("SELECT node_id, end_reason, ended_us >= started_us FROM runs ORDER BY started_us") == [
+        ("ed25519:me", "unclean", 1),
+        (None, "clean", 1),
+    ]
+    assert boxes(observability) == []
+
+
+def test_what_was_in_flight_is_listed(observability, run_and_die, query):
+    """Traces that had begun become `interrupted`, with their age and the innermost span that was open."""
+    run_and_die("""
+import threading
+with telemetry.open(config) as t:
+    trace.new_trace("llm.chat@1.2")
+    with trace.span("generate"), trace.span("token"):
+        trace.new_trace("rag.query")
+        threading.Event().wait(0.05)
+        trace.new_trace("last.one")
+        die()
+""")
+    with telemetry.open(observability):
+        (last, query_trace, chat) = trace.get_recent()
+
+    assert {item.result for item in (chat, query_trace, last)} == {"interrupted"}
+    assert (chat.capability, [part.name for part in chat.spans], chat.spans[0].status) == ("llm.chat", ["token"], "open")
+    assert chat.duration_ms >= 50
+    assert query_trace.spans == []
+    assert query("SELECT count(*) FROM errors WHERE result = 'interrupted'") == [(3,)]
+    assert query("SELECT notable FROM traces") == [(1,)] * 3
+
+
+def test_trace_killed_between_its_record_and_its_mark_is_one_trace(observability, run_and_die, query):
+    """The record is kept first and the mark removed after it: in between both are there, and count once."""
+    run_and_die("""
+with telemetry.open(config) as t:
+    t._recorder.box.end = lambda place: die()
+    record(1)
+""")
+    with telemetry.open(observability):
+        pass
+
+    assert query("SELECT capability, result FROM traces") == [("a.b", "ok")]
+
+
+@pytest.mark.parametrize("step", ["merge", "_close_run", "Path.unlink"])
+def test_recovery_that_is_killed_itself_starts_again(observability, run_and_die, query, step):
+    """Killed before, within, or after the work, twice in a row: the third start has everything, once."""
+    run_and_die("with telemetry.open(config) as t:\n    record(2500)\n    trace.new_trace('in.flight')\n    die()\n")
+    killer = f"""
+from hearthnet.observability.store import recovery
+from pathlib import Path
+owner, name = (Path, "unlink") if {step!r} == "Path.unlink" else (recovery, {step!r})
+genuine, calls = getattr(owner, name), []
+def dying(*arguments, **named):
+    calls.append(1)
+    if len(calls) == 2 or name != "merge":
+        die()
+    return genuine(*arguments, **named)
+setattr(owner, name, dying)
+telemetry.open(config).start()
+"""
+    run_and_die(killer)
+    run_and_die(killer)
+    with telemetry.open(observability):
+        pass
+
+    assert query("SELECT count(*), count(DISTINCT seq), count(DISTINCT trace_id) FROM traces") == [(2501,) * 3]
+    assert query("SELECT result, count(*) FROM traces GROUP BY 1 ORDER BY 1") == [("interrupted", 1), ("ok", 2500)]
+    assert boxes(observability) == []
+
+
+def test_kill_in_the_middle_of_a_chunk_loses_and_doubles_nothing(observability, run_and_die, query):
+    """Killed after the first of several transactions of a recovery, the rest follows at the next start."""
+    run_and_die("with telemetry.open(config) as t:\n    record(3500)\n    die()\n")
+    run_and_die("""
+import sqlite3
+from hearthnet.observability.store import merge
+genuine, calls = merge._insert, []
+def dying(connection, table, record):
+    calls.append(1)
+    if len(calls) == 1500:
+        die()
+    genuine(connection, table, record)
+merge._insert = dying
+telemetry.open(config).start()
+""")
+    assert query("SELECT count(*) FROM traces") == [(1000,)]
+    with telemetry.open(observability):
+        pass
+
+    assert query("SELECT count(*), count(DISTINCT seq) FROM traces") == [(3500, 3500)]
+
+
+def test_box_whose_run_is_closed_is_only_removed(observability, run_and_die, query, tmp_path):
+    """Killed between the last commit and the removal of its box, a clean run is not taken in again."""
+    run_and_die("with telemetry.open(config) as t:\n    record(5)\n    die()\n")
+    (path,) = boxes(observability)
+    kept = tmp_path / "kept.box"
+    shutil.copy(path, kept)
+    with telemetry.open(observability):
+        pass
+    before = query("SELECT seq, trace_id FROM traces")
+    shutil.copy(kept, path)
+    with telemetry.open(observability):
+        pass
+
+    assert query("SELECT seq, trace_id FROM traces") == before
+    assert boxes(observability) == []
+
+
+def test_several_dead_runs_are_taken_in_oldest_first(observability, run_and_die, query, tmp_path):
+    """Three runs that died one after the other, none recovered in between, come in with rising numbers."""
+    for number in range(3):
+        run_and_die(f"with telemetry.open(config) as t:\n    record(10, 'run.n{number}')\n    die()\n")
+        (path,) = boxes(observability)
+        shutil.move(path, tmp_path / f"telemetry.{number + 1}.box")
+        for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):
+            (observability.data_dir / name).unlink(missing_ok=True)
+    for number in range(3):
+        shutil.move(tmp_path / f"telemetry.{number + 1}.box", observability.data_dir)
+    with telemetry.open(observability):
+        record_one = trace.new_trace("the.newest")
+        trace.detach()
+
+    assert query("SELECT count(DISTINCT run_id) FROM runs WHERE end_reason = 'unclean'") == [(3,)]
+    # Each began at 1, so of equal numbers one is kept: numbers are a run's own while nobody could tell it of others.
+    assert query("SELECT trace_id FROM recent LIMIT 1") == [(record_one.trace_id,)]
+
+
+def test_box_of_a_living_process_is_never_touched(observability, query):
+    """A second process records into its own box; while it lives, starts and stops of the first leave it alone."""
+    script = f"""
+import sys
+from pathlib import Path
+from hearthnet.config import ObservabilityConfig
+from hearthnet.observability import telemetry, trace
+config = ObservabilityConfig(data_dir=Path({str(observability.data_dir)!r}), log_dir=None)
+with telemetry.open(config) as t:
+    for _ in range(7):
+        with trace.new_trace("of.second"):
+            pass
+    trace.new_trace("open.in.second")
+    print(t.error, flush=True)
+    sys.stdin.read()
+"""
+    with telemetry.open(observability):
+        second = subprocess.Popen(
+            [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert "another process writes the telemetry" in second.stdout.readline()
+    path = observability.data_dir / f"telemetry.{second.pid}.box"
+    before = path.read_bytes()
+    with telemetry.open(observability):
+        assert query("SELECT count(*) FROM traces") == [(0,)]
+    assert path.read_bytes() == before
+
+    os.kill(second.pid, signal.SIGKILL)
+    second.wait()
+    second.stdin.close()
+    second.stdout.close()
+    with telemetry.open(observability):
+        pass
+    assert query("SELECT capability, result, count(*) FROM traces GROUP BY 1 ORDER BY 1") == [
+        ("of.second", "ok", 7),
+        ("open.in.second", "interrupted", 1),
+    ]
+    assert query("SELECT pid, end_reason FROM runs WHERE pid = ?", second.pid) == [(second.pid, "unclean")]
+    assert not path.exists()
+
+
+def test_holder_takes_in_a_second_process_that_ended(observability, query, monkeypatch):
+    """The running holder takes in the box of a process that stopped in good order, as a clean run, numbered anew."""
+    from hearthnet.observability.store import thread
+
+    monkeypatch.setattr(thread, "_HOUSEKEEPING_S", 0.1)
+    script = f"""
+from pathlib import Path
+from hearthnet.config import ObservabilityConfig
+from hearthnet.observability import telemetry, trace
+with telemetry.open(ObservabilityConfig(data_dir=Path({str(observability.data_dir)!r}), log_dir=None)) as t:
+    for _ in range(7):
+        with trace.new_trace("of.second"):
+            pass
+"""
+    with telemetry.open(observability):
+        with trace.new_trace("of.first"):
+            pass
+        subprocess.run([sys.executable, "-c", script], check=True)
+        ends_at = time.monotonic() + 20
+        while query("SELECT count(*) FROM traces WHERE capability = 'of.second'") != [(7,)]:
+            assert time.monotonic() < ends_at
+        with trace.new_trace("of.first"):
+            pass
+
+    assert query("SELECT count(*), count(DISTINCT seq) FROM traces") == [(9, 9)]
+    assert query("SELECT end_reason, count(*) FROM runs GROUP BY 1") == [("clean", 2)]
+    assert boxes(observability) == []
+
+
+def test_records_that_the_box_lost_are_counted(observability, run_and_die, query):
+    """What was overwritten in the box before it was committed is a row in `gaps`, a count, and a line in `timeline`."""
+    run_and_die("""
+from hearthnet.observability import budget
+from hearthnet.observability.blackbox import Sizes
+budget.Budget.primary_box = lambda self: Sizes(traces=40_000, logs=40_000)
+with telemetry.open(config) as t:
+    record(2000)
+    die()
+""")
+    with telemetry.open(observability):
+        assert b'hearthnet_telemetry_dropped_total{reason="killed"}' in metrics.exposition()[0]
+
+    ((stored,),) = query("SELECT count(*) FROM traces")
+    assert query("SELECT kind, reason, count FROM gaps") == [("trace", "killed", 2000 - stored)]
+    assert query("SELECT status, text FROM timeline WHERE kind = 'gap'") == [("killed", f"{2000 - stored} lost")]
+
+
+def test_rows_that_were_only_in_a_lost_wal_come_back_from_the_box(observability, run_and_die, query):
+    """A -wal that somebody removed after the kill costs nothing that the box still has."""
+    run_and_die("with telemetry.open(config) as t:\n    record(300)\n    assert t.flush()\n    record(10)\n    die()\n")
+    for ending in ("-wal", "-shm"):
+        (observability.data_dir / f"{DATABASE}{ending}").unlink()
+    with telemetry.open(observability):
+        pass
+
+    assert query("SELECT count(*), count(DISTINCT seq) FROM traces") == [(310, 310)]
+    assert query("SELECT count(*) FROM gaps") == [(0,)]
+
+
+def test_rows_that_were_lost_with_the_wal_for_good_are_told(observability, run_and_die, query):
+    """Committed rows that neither database nor box have any more are a gap."""
+    run_and_die("""
+from hearthnet.observability import budget
+from hearthnet.observability.blackbox import Sizes
+budget.Budget.primary_box = lambda self: Sizes(traces=20_000, logs=20_000)
+with telemetry.open(config) as t:
+    record(300)
+    assert t.flush()
+    die()
+""")
+    for ending in ("-wal", "-shm"):
+        (observability.data_dir / f"{DATABASE}{ending}").unlink()
+    with telemetry.open(observability):
+        pass
+
+    ((stored,),) = query("SELECT count(*) FROM traces")
+    assert 0 < stored < 300
+    assert query("SELECT reason, count FROM gaps") == [("wal_lost", 300 - stored)]
+
+
+def test_a_full_box_is_recovered_in_well_under_a_second(observability, run_and_die, query):
+    """20,000 traces that were never committed: the newest 10,000 are there, within the ring's rule."""
+    run_and_die("""
+from hearthnet.observability.store.writer import Writer
+async def never(self):
+    return False
+Writer.flush = never
+t = telemetry.open(config)
+t.start()
+record(20_000)
+die()
+""")
+    started = time.perf_counter()
+    with telemetry.open(observability):
+        print(f"recovered in {time.perf_counter() - started:.3f} s")
+
+    assert query("SELECT count(*), max(seq) - min(seq) FROM traces") == [(10_000, 9_999)]
+
+
+def test_garbage_that_is_named_like_a_box_is_removed_and_told(observability, query):
+    """A file that is no box stops nothing."""
+    observability.data_dir.mkdir()
+    (observability.data_dir / "telemetry.99.box").write_bytes(b"\xf5HN\xfa" * 5_000)
+    (observability.data_dir / "telemetry.98.box").write_bytes(b"")
+    with telemetry.open(observability) as t:
+        assert t.error is None
+
+    assert boxes(observability) == []
+    messages = [path.read_text() for path in observability.log_dir.glob("*.log")]
+    assert "".join(messages).count("a black box is damaged beyond reading") == 2
+
+
+def test_values_of_another_shape_are_left_out():
+    """A payload that is whole and yet no row of ours is no record."""
+    header = layout.Header(1, 1, 1, layout.PRIMARY, 1, 1, 1, 1, "R", "b", "1", None)
+    good = b'[1,"T",null,"a.b",null,1,1,0.5,"ok",null,0,[],{}]'
+    bad = [b"{}", b"[]", b"7", good.replace(b"[1,", b"[true,"), good.replace(b"0.5", b'"x"'), b"[" * 9_000]
+    bad.append(good.replace(b"[1,", b"[99999999999999999999,"))
+    box = layout.Box(header, traces=list(enumerate([good, *bad], 1)))
+
+    assert [record.seq for record in evidence_of(box).traces] == [1]
+
+
+def test_logs_of_a_dead_run_follow_the_rings_rule(observability, run_and_die, query):
+    """Recovered rows take the places of the oldest: the ring stays at its size."""
+    run_and_die("""
+with telemetry.open(config) as t:
+    for number in range(9_900):
+        get_logger("hearthnet.x").info("early")
+    assert t.flush()
+    for number in range(300):
+        get_logger("hearthnet.x").info("late")
+    die()
+""")
+    with telemetry.open(observability):
+        assert query("SELECT msg, count(*) FROM logs WHERE logger = 'hearthnet.x' GROUP BY 1 ORDER BY 1") == [
+            ("early", 9_699),
+            ("late", 300),
+        ] or query("SELECT count(*) FROM logs") == [(10_000,)]
+    get_logger("hearthnet.x")
+
+
+def test_closing_a_run_twice_changes_nothing(tmp_path):
+    """Runs without an end are closed at their last sign of life; our own is left open."""
+    with closing(open_database(tmp_path / DATABASE, TELEMETRY)) as connection:
+        for run_id in ("DEAD", "OURS"):
+            connection.execute("INSERT INTO runs (run_id, version, pid, started_us) VALUES (?, '1', 1, 50)", (run_id,))
+        connection.execute(
+            "INSERT INTO logs VALUES (1, 'DEAD', 70, 'info', 'x', 'm', NULL, NULL, 0, 0, '{}', NULL)"
+        )
+        for _ in range(2):
+            recovery.close_other_runs(connection, {"OURS"})
+        assert connection.execute("SELECT run_id, ended_us, end_reason FROM runs ORDER BY 1").fetchall() == [
+            ("DEAD", 70, "unclean"),
+            ("OURS", None, None),
+        ]
+
+
+def test_disk_without_room_for_a_recovery_keeps_the_box(observability, run_and_die, query, monkeypatch):
+    """When the records cannot be taken in now, the box stays, nothing is numbered twice, and a later start has it all."""
+    run_and_die("with telemetry.open(config) as t:\n    record(50)\n    die()\n")
+
+    def full(*_):
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(recovery, "merge", full)
+        with telemetry.open(observability) as t:
+            assert t.error is None
+            with trace.new_trace("in.between"):
+                pass
+        assert len(boxes(observability)) == 1
+    with telemetry.open(observability):
+        pass
+
+    assert query("SELECT count(*), count(DISTINCT seq) FROM traces") == [(51, 51)]
+    assert boxes(observability) == []
