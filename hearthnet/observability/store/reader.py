@@ -82,17 +82,30 @@ class Reader:
         self._path = path
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._identity = (-1, -1)
 
     def rows(self, sql: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
         """Returns all rows of a query."""
         with self._lock:
             try:
-                if self._connection is None:
-                    self._connection = connect_read_only(self._path)
                 # fetchall ends the statement, and with it the read transaction.
-                return self._connection.execute(sql, tuple(values)).fetchall()
+                return self._connected().execute(sql, tuple(values)).fetchall()
             except sqlite3.Error as error:
+                self._disconnect()
                 raise StoreError(f"{self._path} cannot be read: {error}") from error
+
+    def _connected(self) -> sqlite3.Connection:
+        """Returns the connection to the file that is at the path now: the store may have been moved aside."""
+        try:
+            status = self._path.stat()
+            identity = (status.st_dev, status.st_ino)
+        except OSError:
+            identity = (-1, -1)
+        if self._connection is None or identity != self._identity:
+            self._disconnect()
+            self._connection = connect_read_only(self._path)
+            self._identity = identity
+        return self._connection
 
     def recent(self, n: int, wanted: TraceFilter = ANY) -> list[TraceRecord]:
         """Returns the newest `n` committed traces that match, newest first."""
@@ -116,6 +129,9 @@ class Reader:
     def close(self) -> None:
         """Closes the connection; the next query opens it again."""
         with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

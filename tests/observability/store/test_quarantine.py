@@ -1,0 +1,251 @@
+"""A database that cannot be used is moved aside whole, what can be read is taken over, and the node starts."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from hearthnet.observability import get_logger, telemetry, trace
+from hearthnet.observability.store.quarantine import quarantined
+from hearthnet.observability.telemetry import DATABASE
+
+TRACES = 3_000
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory):
+    """The bytes of a database with 3,000 traces and 500 log records."""
+    from hearthnet.config import ObservabilityConfig
+
+    directory = tmp_path_factory.mktemp("healthy")
+    with telemetry.open(ObservabilityConfig(data_dir=directory, log_dir=None)) as t:
+        for number in range(TRACES):
+            with trace.new_trace("a.b"), trace.span("step", n=number):
+                pass
+        for number in range(500):
+            get_logger("hearthnet.x").warning("careful", extra={"n": number})
+        assert t.flush()
+    with closing(sqlite3.connect(directory / DATABASE)) as connection:
+        connection.execute("VACUUM")  # so that damage hits rows and not the reserve
+    return (directory / DATABASE).read_bytes()
+
+
+@pytest.fixture
+def place(observability, healthy):
+    """Puts bytes in the database's place; returns its path."""
+    observability.data_dir.mkdir(mode=0o700)
+    path = observability.data_dir / DATABASE
+    path.write_bytes(healthy)
+    return path
+
+
+def stored(path) -> int:
+    """How many of the 3,000 traces are there."""
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        return connection.execute("SELECT count(*) FROM traces WHERE capability = 'a.b'").fetchone()[0]
+
+
+def opens(observability) -> None:
+    """Telemetry opens on a fresh database and records."""
+    with telemetry.open(observability) as t:
+        assert t.error is None
+        with trace.new_trace("after.it"):
+            pass
+        assert t.flush()
+
+
+def messages(observability) -> str:
+    """All of the JSON log."""
+    return "".join(path.read_text() for path in observability.log_dir.glob("*.log"))
+
+
+@pytest.mark.parametrize(
+    ("pages", "at_least"), [(1, 2_900), (5, 2_000)], ids=["one page overwritten", "five pages overwritten"]
+)
+def test_overwritten_pages_cost_what_lies_on_them(observability, place, pages, at_least):
+    """Random bytes over a page or five: the rest is salvaged, the damaged file kept and named in the log."""
+    chance = random.Random(7)
+    content = bytearray(place.read_bytes())
+    middle = len(content) // 4096 // 3
+    for number in range(pages):
+        at = (middle + number) * 4096
+        content[at : at + 4096] = chance.randbytes(4096)
+    place.write_bytes(content)
+
+    opens(observability)
+
+    assert at_least <= stored(place) < TRACES + 1
+    (kept,) = quarantined(place)
+    assert kept.read_bytes() == bytes(content)
+    assert "telemetry.db was moved aside" in messages(observability)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"this is no database, " * 1_000,
+        bytes(8_192),
+        os.urandom(50_000),
+    ],
+    ids=["text", "zeros", "noise"],
+)
+def test_file_that_is_no_database_is_moved_aside(observability, place, content):
+    """Whatever stands in the database's place is kept under another name, and a new one begun."""
+    place.write_bytes(content)
+
+    opens(observability)
+
+    assert stored(place) == 0
+    assert [path.read_bytes() for path in quarantined(place)] == [content]
+
+
+@pytest.mark.parametrize("share", [0.5, 0.95, 0.02], ids=["half", "nearly all", "two pages"])
+def test_truncated_database_is_moved_aside(observability, place, share):
+    """A database that was cut is damaged; the node starts on a new one."""
+    content = place.read_bytes()
+    place.write_bytes(content[: int(len(content) * share)])
+
+    opens(observability)
+
+    assert len(quarantined(place)) == 1
+    assert stored(place) >= 0
+
+
+def test_header_of_zeros_is_moved_aside(observability, place):
+    """A first page of zeros makes the file no database."""
+    place.write_bytes(bytes(100) + place.read_bytes()[100:])
+
+    opens(observability)
+
+    assert len(quarantined(place)) == 1
+
+
+def test_empty_file_is_a_new_database(observability, place):
+    """An empty file is where SQLite begins: nothing to move."""
+    place.write_bytes(b"")
+
+    opens(observability)
+
+    assert quarantined(place) == []
+
+
+def test_folder_in_its_place_is_moved_aside(observability, place):
+    """Even a folder of that name does not keep the node from recording."""
+    place.unlink()
+    place.mkdir()
+    (place / "something").write_text("x")
+
+    opens(observability)
+
+    assert [path.is_dir() for path in quarantined(place)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("change", "salvaged"),
+    [
+        ("PRAGMA user_version = 99", TRACES),
+        ("PRAGMA application_id = 7", TRACES),
+        ("DROP VIEW recent", TRACES),
+        ("DROP TABLE gaps", TRACES),
+        ("DROP TABLE traces", 0),
+        ("ALTER TABLE traces ADD COLUMN of_the_future TEXT; PRAGMA user_version = 99", TRACES),
+    ],
+)
+def test_foreign_newer_and_incomplete_databases_are_moved_aside(observability, place, change, salvaged):
+    """What another program or a newer version made is kept as it is; rows that can be read are taken over."""
+    with closing(sqlite3.connect(place)) as connection:
+        connection.executescript(change)
+
+    opens(observability)
+
+    assert stored(place) == salvaged
+    assert len(quarantined(place)) == 1
+
+
+def test_foreign_wal_is_moved_aside_with_it(observability, place, tmp_path):
+    """A -wal that does not belong to the database goes with it; none is left beside the new one."""
+    wal = place.with_name(f"{DATABASE}-wal")
+    with closing(sqlite3.connect(tmp_path / "other.db", isolation_level=None)) as other:
+        other.execute("PRAGMA journal_mode = WAL")
+        other.executescript("CREATE TABLE t (x); INSERT INTO t VALUES (zeroblob(100000));")
+        shutil.copy(tmp_path / "other.db-wal", wal)
+
+    opens(observability)
+
+    assert stored(place) >= 0
+    kept = {path.name for path in observability.data_dir.iterdir() if ".corrupt-" in path.name}
+    assert all(".corrupt-" in name for name in kept)
+
+
+@pytest.mark.parametrize("shm", [None, b"\xff" * 32_768], ids=["missing", "noise"])
+def test_shm_of_any_kind_costs_nothing(observability, place, shm):
+    """The -shm file is rebuilt."""
+    if shm is not None:
+        place.with_name(f"{DATABASE}-shm").write_bytes(shm)
+
+    opens(observability)
+
+    assert stored(place) == TRACES
+    assert quarantined(place) == []
+
+
+def test_one_quarantined_database_is_kept(observability, place):
+    """The next one takes the place of the last: quarantine is part of the budget."""
+    for number in range(3):
+        place.write_bytes(b"no database %d" % number * 100)
+        opens(observability)
+        # Names have a second's resolution: the same second may see two.
+    (kept,) = quarantined(place)
+    assert kept.read_bytes().startswith(b"no database 2")
+
+
+def test_quarantine_is_within_the_budget(observability, place):
+    """A damaged database that is larger than its share of max_disk_mb is salvaged, told, and not kept."""
+    small = observability.model_copy(update={"max_disk_mb": 64})
+    with place.open("r+b") as file:
+        file.truncate(20_000_000)
+        file.write(b"no header at all")
+
+    opens(small)
+
+    assert quarantined(place) == []
+    assert "too large to keep" in messages(observability)
+
+
+def test_damage_found_while_running_is_healed(observability, place):
+    """Pages overwritten under a running node: it moves the file aside, goes on in a new one, and loses no trace of its
+    own run."""
+    with telemetry.open(observability) as t:
+        for _ in range(50):
+            with trace.new_trace("of.this.run"):
+                pass
+        assert t.flush()
+        with closing(sqlite3.connect(place)) as other:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        # As a failing card does: behind SQLite's back, and nothing of it is in the page cache of the writer.
+        size = place.stat().st_size
+        fd = os.open(place, os.O_WRONLY)
+        os.pwrite(fd, os.urandom(size - 4096), 4096)
+        # Not closed here: closing would drop the locks that SQLite holds for this process.
+        for _ in range(30):
+            with trace.new_trace("of.this.run"):
+                pass
+            t.flush(0.5)
+            if quarantined(place):
+                break
+        assert t.flush()
+    os.close(fd)
+
+    assert len(quarantined(place)) == 1
+    with closing(sqlite3.connect(place)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        ((count, distinct),) = connection.execute(
+            "SELECT count(*), count(DISTINCT seq) FROM traces WHERE capability = 'of.this.run'"
+        ).fetchall()
+    assert count == distinct >= 51

@@ -1,0 +1,627 @@
+"""What a disk, another process, a clock or a program can do to the store, and what must come of it."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing, contextmanager
+
+import orjson
+import pytest
+
+from hearthnet.observability import get_logger, metrics, telemetry, trace
+from hearthnet.observability.budget import Budget, disk_bytes
+from hearthnet.observability.record import TraceRecord
+from hearthnet.observability.store.quarantine import quarantined
+from hearthnet.observability.telemetry import DATABASE
+
+
+def record(count, capability="a.b", fail=None):
+    """Records so many traces."""
+    for _ in range(count):
+        started = trace.new_trace(capability)
+        if fail:
+            started.fail(fail)
+        trace.detach()
+
+
+def record_large(count, n=0):
+    """Records so many traces whose rows are nearly as large as a row may be."""
+    for _ in range(count):
+        with trace.new_trace("large.one") as started:
+            started.extras["n"] = n
+            for _ in range(4):
+                with trace.span("part", text="x" * 1_100):
+                    pass
+
+
+@pytest.fixture
+def query(observability):
+    """What another process would read."""
+
+    def ask(sql, *values):
+        with closing(sqlite3.connect(f"file:{observability.data_dir / DATABASE}?mode=ro", uri=True)) as connection:
+            return connection.execute(sql, values).fetchall()
+
+    return ask
+
+
+def told(observability) -> list[str]:
+    """The messages of the JSON log, the traces' own left out."""
+    lines = b"".join(path.read_bytes() for path in sorted(observability.log_dir.glob("*.log"))).splitlines()
+    return [line["msg"] for line in map(orjson.loads, lines) if line["msg"] != "done"]
+
+
+def count_of(name: str) -> float:
+    """The value of a metric, its labels included in the name."""
+    for line in metrics.exposition()[0].decode().splitlines():
+        if line.startswith(f"{name} "):
+            return float(line.rpartition(" ")[2])
+    return 0.0
+
+
+@contextmanager
+def holding(path, sql):
+    """Another connection in the middle of a transaction."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        for statement in sql:
+            other.execute(statement).fetchall()
+        yield other
+
+
+@contextmanager
+def full(directory):
+    """A disk without a free byte."""
+    filler = directory / "filler"
+    try:
+        with filler.open("wb", buffering=0) as file:
+            for size in (1 << 20, 4_096, 1):
+                try:
+                    while file.write(bytes(size)) == size:
+                        pass
+                except OSError:
+                    continue
+        yield
+    finally:
+        filler.unlink()
+
+
+@pytest.fixture
+def on_tiny_disk(observability, tiny_disk):
+    """Settings of a store that is alone on a small disk; its floor is 5 % of it."""
+    return observability.model_copy(
+        update={"data_dir": tiny_disk / "data", "log_dir": tiny_disk / "logs", "max_disk_mb": 64}
+    )
+
+
+# --- the disk
+
+
+def test_young_ring_goes_on_on_a_full_disk(on_tiny_disk):
+    """A database of the first second has its space: on a disk without a free byte traces are still committed."""
+    with telemetry.open(on_tiny_disk) as t:
+        record(10)
+        assert t.flush()
+        with full(on_tiny_disk.data_dir):
+            for _ in range(50):
+                record(100, "on.full.disk")
+                assert t.flush(), t.error
+        path = on_tiny_disk.data_dir / DATABASE
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("SELECT count(*) FROM traces").fetchone() == (5_010,)
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_full_ring_is_replaced_in_place_on_a_full_disk(on_tiny_disk):
+    """Ten thousand more traces on a full disk: the newest are there, the file has not grown, nothing is lost."""
+    with telemetry.open(on_tiny_disk) as t:
+        for _ in range(12):
+            record(1_000)
+            assert t.flush()
+        path = on_tiny_disk.data_dir / DATABASE
+        size = path.stat().st_size
+        with full(on_tiny_disk.data_dir):
+            for _ in range(40):
+                record(250, "on.full.disk")
+                assert t.flush(), t.error
+            assert path.stat().st_size == size
+            with closing(sqlite3.connect(path)) as connection:
+                ((count,),) = connection.execute("SELECT count(*) FROM traces WHERE capability = 'on.full.disk'")
+                assert connection.execute("SELECT count(*) FROM gaps").fetchone() == (0,)
+        assert count == 10_000
+
+
+def test_rows_that_do_not_fit_a_full_disk_push_out_the_oldest(on_tiny_disk):
+    """Where large rows need more than there is, the oldest go; the newest is always there, and the node goes on."""
+    with telemetry.open(on_tiny_disk) as t:
+        with full(on_tiny_disk.data_dir):
+            for number in range(60):
+                record_large(100, number)
+                assert t.flush(), t.error
+        with closing(sqlite3.connect(on_tiny_disk.data_dir / DATABASE)) as connection:
+            assert connection.execute(
+                "SELECT extras ->> 'n' FROM traces ORDER BY seq DESC LIMIT 1"
+            ).fetchone() == (59,)
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert t._thread.is_clean
+
+
+def test_full_disk_is_told_counted_and_over_when_it_is_over(on_tiny_disk):
+    """Below the floor the JSON log takes warnings alone, which is told; with space again all is as before."""
+    with telemetry.open(on_tiny_disk) as t:
+        with full(on_tiny_disk.data_dir):
+            record(5)
+            assert t.flush()
+            record(5)
+            assert count_of('hearthnet_telemetry_dropped_total{reason="log_shed"}') > 0
+        record(5)
+        assert t.flush()
+        record(5, "after.it")
+        assert t.flush()
+        with closing(sqlite3.connect(on_tiny_disk.data_dir / DATABASE)) as connection:
+            assert connection.execute("SELECT count(*) FROM traces").fetchone() == (20,)
+
+    messages = told(on_tiny_disk)
+    assert messages[-1] == "the disk has space again"
+    lines = b"".join(path.read_bytes() for path in on_tiny_disk.log_dir.glob("*.log"))
+    assert lines.count(b"after.it") == 5
+
+
+def test_disk_that_is_full_at_the_first_start_leaves_memory_and_is_tried_again(on_tiny_disk):
+    """Without any space nothing can be made: records stay in memory, and are stored as soon as there is some."""
+    on_tiny_disk.data_dir.mkdir()
+    with telemetry_on_full_disk(on_tiny_disk) as t:
+        record(30)
+        ends_at = time.monotonic() + 30
+        while not t.flush(0.5):
+            assert time.monotonic() < ends_at, t.error
+        assert t.error is None
+        with closing(sqlite3.connect(on_tiny_disk.data_dir / DATABASE)) as connection:
+            assert connection.execute("SELECT count(*), count(DISTINCT seq) FROM traces").fetchone() == (50, 50)
+
+
+@contextmanager
+def telemetry_on_full_disk(config):
+    """Telemetry that was opened on a full disk, and recorded 20 traces there."""
+    t = telemetry.open(config)
+    with full(config.data_dir):
+        t.start()
+        assert t.error
+        record(20)
+        assert len(trace.get_recent()) == 20
+    try:
+        yield t
+    finally:
+        t.close()
+
+
+def test_read_only_file_system_is_survived(on_tiny_disk, tiny_disk):
+    """The disk turns read-only under the store: recording goes on, is told once, and resumes when it may write."""
+
+    def remount(how):
+        subprocess.run(["mount", "-o", f"remount,{how}", str(tiny_disk)], check=True, capture_output=True)
+
+    with telemetry.open(on_tiny_disk) as t:
+        record(5)
+        assert t.flush()
+        try:
+            remount("ro")
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"cannot be remounted while files are open: {error.stderr.decode().strip()}")
+        record(5)
+        t.flush(0.5)
+        remount("rw")
+        assert t.flush(20)
+        assert len(trace.get_recent()) == 10
+
+
+def test_directory_that_is_removed_is_made_again(observability, query):
+    """Somebody removes the data folder: within a commit there is a new store, with all that this run had recorded."""
+    with telemetry.open(observability) as t:
+        record(300)
+        assert t.flush()
+        shutil.rmtree(observability.data_dir)
+        record(20, "after.it")
+        assert t.flush(20)
+        assert query("SELECT count(*), count(DISTINCT seq) FROM traces") == [(320, 320)]
+        record(1)
+        assert t.flush()
+    assert sorted(path.name for path in observability.data_dir.iterdir()) == [DATABASE, "telemetry.lock"]
+    assert query("SELECT count(*) FROM traces") == [(321,)]
+    assert query("SELECT end_reason FROM runs") == [("clean",)]
+    assert "telemetry.db was opened again" in told(observability)
+
+
+@pytest.mark.parametrize("how", ["unlink", "rename", "replace"])
+def test_database_that_is_moved_away_is_noticed(observability, query, tmp_path, how):
+    """A database that was removed, renamed or replaced is not written into the void: a new one is begun."""
+    with telemetry.open(observability) as t:
+        record(50)
+        assert t.flush()
+        assert len(trace.get_recent(200)) == 50
+        path = observability.data_dir / DATABASE
+        if how == "unlink":
+            path.unlink()
+        else:
+            path.rename(tmp_path / "away.db")
+        if how == "replace":
+            path.write_bytes(b"something else " * 1_000)
+        assert len(trace.get_recent(200)) in (0, 50)
+        record(50)
+        assert t.flush(20)
+        assert query("SELECT count(*), count(DISTINCT seq) FROM traces") == [(100, 100)]
+        assert len(trace.get_recent(200)) == 100
+
+
+def test_box_that_is_removed_is_made_again(observability, monkeypatch):
+    """A black box that somebody removed is back after the next look, with what it held."""
+    from hearthnet.observability.store import thread
+
+    monkeypatch.setattr(thread, "_HOUSEKEEPING_S", 0.05)
+    with telemetry.open(observability) as t:
+        record(5)
+        box = observability.data_dir / f"telemetry.{os.getpid()}.box"
+        box.unlink()
+        ends_at = time.monotonic() + 20
+        while not box.exists():
+            record(1)
+            t.flush()
+            assert time.monotonic() < ends_at
+
+
+# --- other processes
+
+
+def test_lock_for_thirty_seconds_costs_nothing(observability, query):
+    """Another process holds the database for 30 s under load: nobody waits, and all of it is stored afterwards."""
+    slowest_s = 0.0
+    with telemetry.open(observability) as t:
+        record(10)
+        assert t.flush()
+        with holding(observability.data_dir / DATABASE, ["BEGIN IMMEDIATE"]) as other:
+            ends_at = time.monotonic() + 30
+            recorded = 0
+            pause = threading.Event()
+            while time.monotonic() < ends_at:
+                started = time.perf_counter()
+                record(20)
+                slowest_s = max(slowest_s, time.perf_counter() - started)
+                recorded += 20
+                pause.wait(0.1)
+            assert t.error == "locked"
+            assert len(trace.get_recent(10)) == 10
+            assert count_of('hearthnet_telemetry_flush_failures_total{reason="locked"}') < 60
+            other.execute("ROLLBACK")
+        assert t.flush(20)
+
+    assert query("SELECT count(*), count(DISTINCT seq) FROM traces") == [(recorded + 10, recorded + 10)]
+    assert slowest_s < 1.0
+    assert told(observability).count("telemetry cannot be written") == 1
+
+
+def test_lock_for_ever_sheds_the_oldest_and_tells(observability, query, monkeypatch):
+    """When the buffer is full the oldest go; the loss is counted, logged, and a row in the data."""
+    from hearthnet.observability import recorder
+
+    monkeypatch.setattr(recorder, "STORE_TRACES", 500)
+    with telemetry.open(observability) as t:
+        with holding(observability.data_dir / DATABASE, ["BEGIN IMMEDIATE"]) as other:
+            record(1_700)
+            t.flush(0.5)
+            other.execute("ROLLBACK")
+        assert t.flush(20)
+        lost = count_of('hearthnet_telemetry_dropped_total{reason="buffer_full"}')
+
+    assert query("SELECT count(*) FROM traces") == [(1_700 - lost,)]
+    assert query("SELECT sum(count) FROM gaps WHERE reason = 'buffer_full'") == [(lost,)]
+    assert lost >= 1_200
+
+
+def test_reader_in_a_long_transaction_cannot_grow_the_wal_beyond_its_cap(observability, query):
+    """A forgotten shell: the WAL stops at its cap, writing pauses and says who holds it, and resumes, the WAL shrinks."""
+    small = observability.model_copy(update={"max_disk_mb": 64})
+    wal = small.data_dir / f"{DATABASE}-wal"
+    budget = Budget(64)
+    with telemetry.open(small) as t:
+        record(10)
+        assert t.flush()
+        reader = subprocess.Popen(
+            [sys.executable, "-c", READER.format(path=str(small.data_dir / DATABASE))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert reader.stdout.readline() == "10\n"
+        largest = recorded = 0
+        while t.error != "wal_pinned":
+            record_large(20)
+            recorded += 20
+            t.flush(1)
+            largest = max(largest, wal.stat().st_size)
+            assert recorded < 10_000
+        for _ in range(5):
+            record(20)
+            recorded += 20
+            t.flush(0.3)
+            largest = max(largest, wal.stat().st_size)
+        reader.communicate("done\n")
+        assert t.flush(20)
+        assert t.error is None
+        record(1)
+        assert t.flush()
+        assert wal.stat().st_size <= budget.wal + 1_000_000
+
+    assert budget.wal < largest <= budget.wal_pinned
+    assert query("SELECT count(*), count(DISTINCT seq) FROM traces") == [(recorded + 11, recorded + 11)]
+    lines = [orjson.loads(line) for path in small.log_dir.glob("*.log") for line in path.read_bytes().splitlines()]
+    (paused,) = [line for line in lines if line["msg"] == "telemetry cannot be written"]
+    assert paused["reason"] == "wal_pinned"
+    assert f"({reader.pid})" in paused["held_by"][0]
+
+
+READER = """
+import sqlite3
+connection = sqlite3.connect({path!r}, isolation_level=None)
+connection.execute("BEGIN")
+print(connection.execute("SELECT count(*) FROM traces").fetchone()[0], flush=True)
+input()
+"""
+
+
+def test_fork_and_multiprocessing_do_no_harm(observability, query):
+    """Children that record, by fork and by a pool, neither hang nor touch the store; the parent's rows are whole."""
+    with telemetry.open(observability) as t:
+        record(10)
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            assert pool.map(_in_child, range(4)) == [5] * 4
+        record(10)
+        assert t.flush()
+
+    assert query("SELECT count(*) FROM traces") == [(20,)]
+    assert query("PRAGMA integrity_check") == [("ok",)]
+
+
+def _in_child(_: int) -> int:
+    before = len(trace.get_recent())
+    record(5, "in.child")
+    return len(trace.get_recent()) - before
+
+
+# --- the program
+
+
+def test_exit_without_clean_up_loses_nothing(observability, query):
+    """`os._exit` in the middle of work is one more kill: everything is there at the next start."""
+    script = f"""
+import os
+from pathlib import Path
+from hearthnet.config import ObservabilityConfig
+from hearthnet.observability import telemetry, trace
+telemetry.open(ObservabilityConfig(data_dir=Path({str(observability.data_dir)!r}), log_dir=None)).start()
+for _ in range(3000):
+    with trace.new_trace("a.b"):
+        pass
+os._exit(7)
+"""
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 7
+    with telemetry.open(observability):
+        assert query("SELECT count(*) FROM traces") == [(3_000,)]
+
+
+def test_asyncio_run_that_ends_with_rows_pending_loses_nothing(observability, query):
+    """A program whose loop ends, without closing telemetry, has its rows committed at exit."""
+    script = f"""
+import asyncio
+from pathlib import Path
+from hearthnet.config import ObservabilityConfig
+from hearthnet.observability import telemetry, trace
+async def main():
+    telemetry.open(ObservabilityConfig(data_dir=Path({str(observability.data_dir)!r}), log_dir=None)).start()
+    for _ in range(500):
+        with trace.new_trace("a.b"):
+            await asyncio.sleep(0)
+asyncio.run(main())
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+    assert query("SELECT count(*) FROM traces") == [(500,)]
+    assert query("SELECT end_reason FROM runs") == [("clean",)]
+
+
+def test_blocked_loop_does_not_stop_the_commits(observability, query):
+    """A program that never yields to its loop has its traces in SQL all the same."""
+
+    async def program():
+        async with telemetry.open(observability):
+            record(5)
+            ends_at = time.monotonic() + 10
+            while query("SELECT count(*) FROM traces") != [(5,)]:
+                assert time.monotonic() < ends_at
+
+    asyncio.run(program())
+
+
+def test_storm_of_exceptions_is_bounded_and_true(observability, query):
+    """Four threads fail as fast as they can: the ring keeps its share of each class, and the numbers add up."""
+
+    def fail():
+        for _ in range(2_000):
+            with trace.new_trace("bad.one") as started:
+                try:
+                    raise ValueError("x" * 100)
+                except ValueError:
+                    get_logger("hearthnet.x").exception("it failed")
+                started.fail("internal_error")
+
+    with telemetry.open(observability) as t:
+        record(3_000, "good.one")
+        threads = [threading.Thread(target=fail) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert t.flush(30)
+        lost = count_of('hearthnet_telemetry_dropped_total{reason="buffer_full"}')
+        commits = count_of("hearthnet_telemetry_commits_total")
+
+    ((stored,),) = query("SELECT count(*) FROM traces")
+    assert stored >= min(10_000, 11_000 - lost)
+    assert query("SELECT count(*) FROM errors LIMIT 1")[0][0] > 1_000
+    assert query("SELECT ifnull(sum(count), 0) FROM gaps") == [(lost,)]
+    assert commits < 1_000
+
+
+def test_clock_that_steps_changes_no_order(observability, query, monkeypatch):
+    """An hour back, ten years ahead, 1970: newest first is by number, and eviction too."""
+    from hearthnet.observability import tracing
+
+    steps = [0, -3_600, 10 * 365 * 86_400, -time.time() + 60]
+    with telemetry.open(observability) as t:
+        for number, step in enumerate(steps):
+            genuine = time.time_ns
+            monkeypatch.setattr(tracing, "time_ns", lambda step=step, now=genuine: int(now() + step * 1e9))
+            record(100, f"step.n{number}")
+        assert t.flush()
+        assert [item.capability for item in trace.get_recent(400)] == [
+            f"step.n{number}" for number in (3, 2, 1, 0) for _ in range(100)
+        ]
+
+    assert query("SELECT capability FROM recent LIMIT 1") == [("step.n3",)]
+    assert all(item.duration_ms >= 0 for item in trace.get_recent(400))
+
+
+def test_poison_row_costs_itself(observability, query):
+    """A row that SQLite refuses is left out and counted; its batch is stored."""
+    with telemetry.open(observability) as t:
+        recorder = t._recorder
+        record(3)
+        recorder.offer_trace(
+            TraceRecord(recorder.next_seq(), t.run_id, "X", None, "a.b", None, 2**70, 0, 1.0, "ok", None, 0, b"[]", b"{}")
+        )
+        record(3)
+        assert t.flush()
+
+    assert query("SELECT count(*) FROM traces") == [(6,)]
+    assert query("SELECT reason, count FROM gaps") == [("poison", 1)]
+
+
+# --- bounds
+
+
+def test_idle_thread_sleeps(observability, query):
+    """With nothing to do nobody wakes; the first record afterwards is committed within the interval."""
+    with telemetry.open(observability) as t:
+        record(1)
+        assert t.flush()
+        wakes = []
+        genuine = t._thread._work
+
+        async def counted():
+            wakes.append(1)
+            await genuine()
+
+        t._thread._work = counted
+        threading.Event().wait(1.0)
+        assert wakes == []
+        record(1)
+        ends_at = time.monotonic() + 10
+        while query("SELECT count(*) FROM traces") != [(2,)]:
+            assert time.monotonic() < ends_at
+        threading.Event().wait(0.3)
+        assert len(wakes) <= 2
+
+
+def test_hour_of_load_with_a_pinned_reader_stays_within_the_budget(observability):
+    """A storm of log records and large traces, with a shell in a transaction: at every look the bytes are within
+    max_disk_mb."""
+    config = observability.model_copy(update={"max_disk_mb": 64, "flush_interval_s": 0.05})
+    largest = 0
+    with telemetry.open(config) as t:
+        record(10)
+        assert t.flush()
+        with holding(config.data_dir / DATABASE, ["BEGIN", "SELECT count(*) FROM traces"]):
+            for number in range(60):
+                record_large(60, number)
+                for _ in range(240):
+                    get_logger("hearthnet.storm").warning("storm", extra={"text": "y" * 1_900, "n": number})
+                t.flush(0.05)
+                parts = disk_bytes(config.data_dir, config.log_dir)
+                largest = max(largest, sum(parts.values()))
+                assert sum(parts.values()) <= 64_000_000, parts
+        assert t.flush(30)
+        parts = disk_bytes(config.data_dir, config.log_dir)
+        assert sum(parts.values()) <= 64_000_000, parts
+    print(f"largest {largest / 1e6:.1f} MB of 64")
+
+
+def test_page_ceiling_is_kept_by_giving_up_the_oldest(observability, query):
+    """Rows of the largest size in a small budget: the database stops at its ceiling, the newest are there."""
+    config = observability.model_copy(update={"max_disk_mb": 64})
+    with telemetry.open(config) as t:
+        for number in range(80):
+            record_large(100, number)
+            assert t.flush(), t.error
+    path = config.data_dir / DATABASE
+
+    assert path.stat().st_size <= Budget(64).database
+    assert query("SELECT extras ->> 'n' FROM traces ORDER BY seq DESC LIMIT 1") == [(79,)]
+    assert query("SELECT count(*) FROM traces")[0][0] > 2_000
+
+
+def test_flood_of_successes_and_flood_of_failures(observability, query):
+    """Ten failures survive 100,000 successes; after a flood of failures the newest 100 give the true error rate."""
+    with telemetry.open(observability) as t:
+        record(10, "bad.one", fail="internal_error")
+        for _ in range(50):
+            record(2_000)
+            t.flush()
+        assert query("SELECT count(*) FROM traces WHERE capability = 'bad.one'") == [(10,)]
+        for _ in range(10):
+            record(1_200, "bad.two", fail="timeout")
+            t.flush()
+        for _ in range(25):
+            record(3, "mixed.one")
+            record(1, "mixed.one", fail="timeout")
+        assert t.flush()
+
+    newest = "SELECT result FROM traces ORDER BY seq DESC LIMIT 100"
+    assert query(f"SELECT avg(result <> 'ok') FROM ({newest})") == [(0.25,)]
+    assert query("SELECT count(*) FROM traces WHERE notable = 0")[0][0] >= 8_000
+    assert query("SELECT count(*) FROM traces") == [(10_000,)]
+
+
+def test_wear_is_counted(observability, query):
+    """Commits, fsyncs and the bytes handed to the disk are metrics, and stand in the run's row."""
+    with telemetry.open(observability) as t:
+        for _ in range(20):
+            record(50)
+            assert t.flush()
+        commits = count_of("hearthnet_telemetry_commits_total")
+        written = count_of("hearthnet_telemetry_disk_written_bytes_total")
+        assert count_of("hearthnet_telemetry_fsyncs_total") >= commits >= 20
+        assert count_of('hearthnet_telemetry_disk_bytes{part="database"}') > 1_000_000
+
+    ((in_row, bytes_in_row),) = query("SELECT commits, written_bytes FROM runs")
+    assert in_row >= commits
+    assert bytes_in_row is None or bytes_in_row >= written > 100_000
+
+
+def test_eco_commits_rarely_and_failures_soon(observability, query):
+    """`eco` waits half a minute for ordinary records, not for a failure."""
+    config = observability.model_copy(update={"eco": True})
+    with telemetry.open(config):
+        record(5)
+        threading.Event().wait(0.5)
+        assert query("SELECT count(*) FROM traces") == [(0,)]
+        record(1, fail="timeout")
+        ends_at = time.monotonic() + 15
+        while query("SELECT count(*) FROM traces") != [(6,)]:
+            assert time.monotonic() < ends_at
+    assert quarantined(observability.data_dir / DATABASE) == []
