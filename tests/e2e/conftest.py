@@ -84,9 +84,19 @@ class RunningNode:
 
     def wait_for_sql(self, expected, query: str, *values) -> None:
         """Waits until a query answers as expected: until the next commit."""
+        found = []
+
+        def answers_as_expected():
+            found[:] = self.sql(query, *values)
+            return found == expected
+
+        self.wait_a_while_for(answers_as_expected, found)
+
+    def wait_a_while_for(self, condition, instead=None) -> None:
+        """Waits until something is so."""
         ends_at = time.monotonic() + 15
-        while (found := self.sql(query, *values)) != expected:
-            assert time.monotonic() < ends_at, found
+        while not condition():
+            assert time.monotonic() < ends_at, instead
             self._wait_a_moment()
 
     def cli(self, *arguments: str, **options) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,154 @@
+"""A real node that is killed, starved and robbed: it answers all the while, and afterwards knows what happened."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import closing
+
+import httpx
+import pytest
+
+from hearthnet.config import load, save
+
+READER = """
+import sqlite3
+connection = sqlite3.connect({path!r}, isolation_level=None)
+connection.execute({begin!r})
+print(connection.execute("SELECT count(*) FROM traces").fetchone()[0], flush=True)
+input()
+"""
+
+
+@pytest.fixture
+def node_on_tiny_disk(stopped_node, tiny_disk):
+    """A running node whose telemetry is alone on a small disk."""
+    config = load()
+    places = {"data_dir": tiny_disk / "data", "log_dir": tiny_disk / "logs", "max_disk_mb": 64}
+    save(config.model_copy(update={"observability": config.observability.model_copy(update=places)}))
+    stopped_node.data_dir, stopped_node.log_dir = places["data_dir"], places["log_dir"]
+    stopped_node.start()
+    yield stopped_node
+    if stopped_node.process.poll() is None:
+        stopped_node.stop(signal.SIGKILL)
+
+
+def answers(node, count=20) -> None:
+    """So many calls in a row are answered."""
+    with httpx.Client() as client:
+        for number in range(count):
+            assert node.echo(str(number), client).status_code == 200
+
+
+def test_killed_node_knows_what_it_was_doing(node):
+    """SIGKILL in the middle of a call: at the next start the port opens on a store that has all, and names that call."""
+    answers(node, 50)
+    waiting = threading.Thread(target=lambda: pytest.raises(httpx.HTTPError, node.echo, "slow", delay_ms=30_000))
+    waiting.start()
+    while httpx.get(f"{node.url}/status").json()["calls_in_flight"] != 1:
+        node._wait_a_moment()
+    node.stop(signal.SIGKILL)
+    waiting.join()
+
+    node.start()
+    newest = httpx.get(f"{node.url}/trace", params={"n": 100}).json()
+
+    assert [item["result"] for item in newest] == ["interrupted"] + ["ok"] * 50
+    assert newest[0]["capability"] == "experimental.echo"
+    assert [(part["name"], part["status"]) for part in newest[0]["spans"]] == [("wait", "open")]
+    assert node.sql("SELECT end_reason FROM runs ORDER BY started_us") == [("unclean",), (None,)]
+    shown = node.cli("trace", "show", newest[0]["trace_id"])
+    assert "interrupted" in shown.stdout
+    listed = node.cli("trace", "recent", "5", "--result", "interrupted")
+    assert newest[0]["trace_id"] in listed.stdout
+    assert node.stop() == 0
+    assert list(node.data_dir.glob("telemetry.*.box")) == []
+
+
+def test_node_answers_on_a_full_disk(node_on_tiny_disk, tiny_disk):
+    """Not a byte is free: calls are answered, traces committed in place, metrics and traces served; then all is well."""
+    node = node_on_tiny_disk
+    answers(node)
+    filler = tiny_disk / "filler"
+    with pytest.raises(OSError, match="No space"), filler.open("wb", buffering=0) as file:
+        while file.write(bytes(1 << 16)) == 1 << 16:
+            pass
+        raise OSError("No space left")
+    answers(node, 60)
+    assert httpx.get(f"{node.url}/metrics").status_code == 200
+    assert len(httpx.get(f"{node.url}/trace", params={"n": 100}).json()) == 80
+    node.wait_for_sql([(80,)], "SELECT count(*) FROM traces")
+    filler.unlink()
+    answers(node)
+    node.wait_for_sql([(100,)], "SELECT count(*) FROM traces")
+    assert node.stop() == 0
+
+
+def test_node_answers_while_the_database_is_locked(node):
+    """Another process holds the write lock: calls are answered, and stored when it ends."""
+    answers(node, 5)
+    with closing(sqlite3.connect(node.data_dir / "telemetry.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        answers(node, 50)
+        assert len(httpx.get(f"{node.url}/trace", params={"n": 100}).json()) == 55
+        other.execute("ROLLBACK")
+    node.wait_for_sql([(55,)], "SELECT count(*) FROM traces")
+
+
+def test_node_answers_while_a_shell_pins_the_wal(node):
+    """A reader in a transaction keeps nobody waiting."""
+    path = str(node.data_dir / "telemetry.db")
+    reader = subprocess.Popen(
+        [sys.executable, "-c", READER.format(path=path, begin="BEGIN")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    reader.stdout.readline()
+    answers(node, 50)
+    node.wait_for_sql([(50,)], "SELECT count(*) FROM traces")
+    reader.communicate("done\n")
+
+
+def test_node_answers_when_its_data_folder_is_removed(node):
+    """The folder of the store is removed under the node: it goes on, on a new store with all of this run's traces."""
+    answers(node, 30)
+    node.wait_for_sql([(30,)], "SELECT count(*) FROM traces")
+    for path in node.data_dir.glob("telemetry*"):
+        path.unlink()
+    answers(node, 30)
+    node.wait_a_while_for(lambda: (node.data_dir / "telemetry.db").exists())
+    node.wait_for_sql([(60,)], "SELECT count(*) FROM traces")
+    assert node.stop() == 0
+
+
+@pytest.mark.parametrize("content", [b"no database at all " * 500, b""], ids=["text", "empty"])
+def test_node_starts_whatever_stands_in_the_databases_place(stopped_node, content):
+    """Junk where the database belongs is moved aside, and the node records."""
+    (stopped_node.data_dir / "telemetry.db").write_bytes(content)
+    stopped_node.start()
+    answers(stopped_node, 3)
+    stopped_node.wait_for_sql([(3,)], "SELECT count(*) FROM traces")
+
+
+def test_second_process_is_told_and_taken_in(node):
+    """A program of the same store is told that the node writes it, and what it records is in the database after all."""
+    script = f"""
+from pathlib import Path
+from hearthnet.config import ObservabilityConfig
+from hearthnet.observability import telemetry, trace
+with telemetry.open(ObservabilityConfig(data_dir=Path({str(node.data_dir)!r}), log_dir=None)) as t:
+    print(t.error)
+    for _ in range(7):
+        with trace.new_trace("of.program"):
+            pass
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "another process writes the telemetry" in done.stdout
+    assert node.stop() == 0
+    node.start()
+    assert node.sql("SELECT count(*) FROM traces WHERE capability = 'of.program'") == [(7,)]
+    shutil.rmtree(node.log_dir)
+    answers(node, 2)
