@@ -23,6 +23,7 @@ from hearthnet.events.event_log import EVENTS_FILE, EventLog
 from hearthnet.identity.keys import PRIVATE_FILE, PUBLIC_FILE, KeyPair, short_id
 from hearthnet.identity.manifest import Manifest, community_dir, read_manifest
 from hearthnet.observability.doctor import CheckResult, register
+from hearthnet.observability.store.quarantine import quarantined
 from hearthnet.observability.store.reader import Reader
 from hearthnet.observability.telemetry import DATABASE
 from hearthnet.transport.signing import SENDER
@@ -239,6 +240,29 @@ def recent_error_rate(config: Config, _: CapabilityBus | None) -> CheckResult:
     )
 
 
+def telemetry_store(config: Config, _: CapabilityBus | None) -> CheckResult:
+    """telemetry.db can be read, and none that was damaged waits for somebody to look at it."""
+    path = (config.observability.data_dir or Path()) / DATABASE
+    kept = quarantined(path)
+    if kept:
+        detail = f"a database that could not be used was moved to {kept[-1]}; a new one was begun"
+        fix = f"look at it (sqlite3 {kept[-1]}), then acknowledge: rm -r {kept[-1]}*"
+        return CheckResult("", ok=True, detail=detail, fix=fix, status="warn", evidence={"quarantined": str(kept[-1])})
+    if not path.is_file():
+        return _result(True, "nothing recorded yet")
+    reader = Reader(path)
+    try:
+        ((traces, logs, lost),) = reader.rows(
+            "SELECT (SELECT count(*) FROM traces), (SELECT count(*) FROM logs), (SELECT ifnull(sum(count), 0) FROM gaps)"
+        )
+    except StoreError as error:
+        return _result(False, error.message, error.hint or "start the node: it moves a damaged store aside")
+    finally:
+        reader.close()
+    detail = f"{traces} trace(s), {logs} log record(s), {lost} lost"
+    return _result(True, detail, traces=traces, logs=logs, lost=lost)
+
+
 def _keys_dir(config: Config) -> Path:
     return config.identity.keys_dir or Path("keys")
 
@@ -264,6 +288,7 @@ ALL: Final[tuple[Callable[[Config, CapabilityBus | None], CheckResult], ...]] = 
     clock_sanity,
     llm_backend_reachable,
     recent_error_rate,
+    telemetry_store,
 )
 
 

@@ -101,7 +101,7 @@ def store_error(path: Path, error: OSError | sqlite3.Error) -> HearthNetError:
     code = getattr(error, "sqlite_errorcode", None)
     number = error.errno if isinstance(error, OSError) else None
     if code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return UnusableStoreError(f"{path} is damaged: {error}", hint="move it aside and start again")
+        return UnusableStoreError(f"{path} cannot be used: {error}", hint="move it aside and start again")
     is_full = code == sqlite3.SQLITE_FULL or number in (errno.ENOSPC, errno.EDQUOT)
     if is_full or (code is not None and code & 0xFF == sqlite3.SQLITE_IOERR and _free_bytes(path) < _HARDLY_ANY_BYTES):
         return DiskFullError(

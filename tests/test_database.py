@@ -15,6 +15,7 @@ from hearthnet.database import EVENTS, TELEMETRY, connect_read_only, migrations_
 from hearthnet.errors import DiskFullError, StoreError
 from hearthnet.observability.record import LogRecord, TraceRecord
 
+NEWEST = max(int(file.name[:4]) for file in (migrations_dir() / TELEMETRY.name).glob("*.sql"))
 # Columns that other people's queries rely on; tables may have more.
 PROMISED = {
     "traces": {
@@ -75,7 +76,8 @@ def migrations(tmp_path, monkeypatch):
     """A folder of migrations that a test may add to; returns a function that adds one."""
     folder = tmp_path / "migrations" / "telemetry"
     folder.mkdir(parents=True)
-    (folder / "0001_initial.sql").write_text((migrations_dir() / "telemetry" / "0001_initial.sql").read_text())
+    for file in (migrations_dir() / "telemetry").glob("*.sql"):
+        (folder / file.name).write_text(file.read_text())
     monkeypatch.setattr(database, "migrations_dir", lambda: folder.parent)
     return lambda name, script: (folder / name).write_text(script)
 
@@ -154,21 +156,21 @@ def test_files_are_private(path, umask):
 @pytest.mark.usefixtures("opened")
 def test_new_migration_is_applied_once(path, migrations):
     """An older database is brought up to date, with what is in it."""
-    migrations("0002_more.sql", "CREATE TABLE more (a);\nINSERT INTO more VALUES (1);")
+    migrations("9002_more.sql", "CREATE TABLE more (a);\nINSERT INTO more VALUES (1);")
     for _ in range(2):
         connection = open_database(path, TELEMETRY)
-        assert pragma(connection, "user_version") == 2
+        assert pragma(connection, "user_version") == 9_002
         assert connection.execute("SELECT * FROM more").fetchall() == [(1,)]
         connection.close()
 
 
 def test_migrations_run_in_the_order_of_their_numbers(path, migrations):
     """A blank file takes them all, one after the other."""
-    migrations("0003_c.sql", "INSERT INTO b VALUES (3);")
-    migrations("0002_b.sql", "CREATE TABLE b (a);")
+    migrations("9003_c.sql", "INSERT INTO b VALUES (3);")
+    migrations("9002_b.sql", "CREATE TABLE b (a);")
     connection = open_database(path, TELEMETRY)
 
-    assert pragma(connection, "user_version") == 3
+    assert pragma(connection, "user_version") == 9_003
     assert connection.execute("SELECT a FROM b").fetchall() == [(3,)]
     connection.close()
 
@@ -179,12 +181,15 @@ def test_half_a_migration_leaves_the_old_schema(path, migrations):
     connection.execute("INSERT INTO gaps VALUES (1, 2, 'trace', 'full', 3)")
     connection.close()
     before = tables(path)
-    migrations("0002_half.sql", HALF)
+    migrations("9002_half.sql", HALF)
 
     with pytest.raises(StoreError, match="already exists"):
         open_database(path, TELEMETRY)
     connection = sqlite3.connect(path)
-    assert (pragma(connection, "user_version"), pragma(connection, "application_id")) == (1, TELEMETRY.application_id)
+    assert (pragma(connection, "user_version"), pragma(connection, "application_id")) == (
+        NEWEST,
+        TELEMETRY.application_id,
+    )
     assert connection.execute("SELECT count(*) FROM gaps").fetchone() == (1,)
     connection.close()
     assert tables(path) == before
@@ -192,13 +197,13 @@ def test_half_a_migration_leaves_the_old_schema(path, migrations):
 
 def test_migration_that_was_mended_is_applied(path, migrations):
     """After a failure the next start tries again."""
-    migrations("0002_half.sql", HALF)
+    migrations("9002_half.sql", HALF)
     with pytest.raises(StoreError):
         open_database(path, TELEMETRY)
-    migrations("0002_half.sql", "CREATE TABLE first_half (a);")
+    migrations("9002_half.sql", "CREATE TABLE first_half (a);")
     connection = open_database(path, TELEMETRY)
 
-    assert pragma(connection, "user_version") == 2
+    assert pragma(connection, "user_version") == 9_002
     assert "first_half" in tables(path)
     connection.close()
 
@@ -230,7 +235,7 @@ def test_database_that_another_process_migrated_meanwhile_is_fine(path, monkeypa
     monkeypatch.setattr(database, "_apply", lose_the_race)
     connection = open_database(path, TELEMETRY)
 
-    assert pragma(connection, "user_version") == 1
+    assert pragma(connection, "user_version") == NEWEST
     connection.close()
 
 
@@ -339,7 +344,7 @@ def test_full_database_is_told_as_a_full_disk(opened, path):
     """SQLite's own word for no space means the same."""
     opened.execute(f"PRAGMA max_page_count = {pragma(opened, 'page_count')}")
     with pytest.raises(sqlite3.OperationalError) as caught:
-        opened.execute("INSERT INTO gaps VALUES (1, 2, ?, 'full', 3)", ("x" * 100_000,))
+        opened.execute("INSERT INTO gaps VALUES (1, 2, ?, 'full', 3)", ("x" * (TELEMETRY.reserve_bytes + 100_000),))
 
     assert isinstance(database.store_error(path, caught.value), DiskFullError)
 
@@ -371,7 +376,7 @@ def test_reading_connection_refuses_writes(opened, path, statement):
 
     assert reader.execute("SELECT count(*) FROM gaps").fetchone() == (0,)
     reader.close()
-    assert pragma(opened, "user_version") == 1
+    assert pragma(opened, "user_version") == NEWEST
 
 
 def test_reader_sees_what_the_writer_committed(opened, path):

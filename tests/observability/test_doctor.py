@@ -37,7 +37,7 @@ def test_doctor_all_pass_on_default_config(node):
     results = doctor.run_all(*node)
 
     assert [result.name for result in results] == doctor.names()
-    assert len(results) == 12
+    assert len(results) == 13
     assert [(result.name, result.detail) for result in results if not result.ok] == []
 
 

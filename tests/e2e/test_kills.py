@@ -1,0 +1,52 @@
+"""SIGKILL at random moments under load: nothing completed is lost or doubled, everything in flight is named."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import kills
+import orjson
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_kill_loses_nothing(tmp_path, seed):
+    """A run that is killed at a random moment has all of its traces after the next start, and names those in flight."""
+    figures = kills.kill_once(tmp_path / "data", tmp_path / "truth", seed, within_s=0.7)
+
+    assert figures["recorded"] > 0
+    assert figures["lost"] == figures["doubled"] == 0
+
+
+def test_kills_in_a_row_on_one_store_lose_nothing(tmp_path):
+    """Five lives of one store, each killed: the order and the truth of each life survive the next."""
+    for seed in range(5):
+        kills.kill_once(tmp_path / "data", tmp_path / "truth", 100 + seed, within_s=0.3)
+
+
+def test_the_check_can_fail(tmp_path):
+    """With a truth that claims one trace more than was recorded, the comparison says so."""
+    kills.kill_once(tmp_path / "data", tmp_path / "truth", 1, within_s=0.3)
+    run_id = kills.last_run(tmp_path / "data", but="")
+    run_id = kills.last_run(tmp_path / "data", but=run_id)
+    content = (tmp_path / "truth").read_bytes()
+    truth = [kills.SLOT.unpack_from(content, number * kills.SLOT.size) for number in range(kills.THREADS)]
+    most, least, *rest = truth[0]
+    with pytest.raises(AssertionError):
+        kills.compare(tmp_path / "data", run_id, [(most + 2, least + 2, *rest), *truth[1:]])
+
+
+def test_soak_prints_its_figures():
+    """The soak runs by itself and prints one document."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "e2e" / "kills.py", "--kills", "1", "--within-s", "0.2", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert orjson.loads(done.stdout)["traces_lost"] == 0
