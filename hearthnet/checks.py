@@ -253,7 +253,8 @@ def telemetry_store(config: Config, _: CapabilityBus | None) -> CheckResult:
     reader = Reader(path)
     try:
         ((traces, logs, lost),) = reader.rows(
-            "SELECT (SELECT count(*) FROM traces), (SELECT count(*) FROM logs), (SELECT ifnull(sum(count), 0) FROM gaps)"
+            "SELECT (SELECT count(*) FROM traces), (SELECT count(*) FROM logs),"
+            " (SELECT ifnull(sum(count), 0) FROM gaps)"
         )
     except StoreError as error:
         return _result(False, error.message, error.hint or "start the node: it moves a damaged store aside")

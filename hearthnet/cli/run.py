@@ -12,6 +12,7 @@ from hearthnet.cli.options import config_option
 from hearthnet.config import Config
 from hearthnet.identity.keys import short_id
 from hearthnet.node import Node, open_node
+from hearthnet.observability.store.recovery import Recovered
 from hearthnet.observability.telemetry import DATABASE
 from hearthnet.transport.server import bind
 
@@ -53,6 +54,17 @@ def _announce(node: Node) -> None:
         click.secho(f"telemetry in memory only: {node.telemetry.error}", fg="yellow", err=True)
     else:
         click.echo(f"telemetry  {config.observability.data_dir / DATABASE}")
+        _announce_recovery(node.telemetry.recovered)
     click.echo(f"log        {config.observability.log_dir}")
     click.echo("look       hearthnet trace recent · hearthnet log --follow · hearthnet doctor")
     click.echo("stop       Ctrl-C")
+
+
+def _announce_recovery(found: Recovered) -> None:
+    if not found.runs:
+        return
+    taken = f"{found.traces} trace(s) and {found.logs} log record(s) were taken in from its black box"
+    click.secho(f"the last run did not stop cleanly: {taken}", fg="yellow", err=True)
+    if found.interrupted:
+        hint = "hearthnet trace recent --result interrupted"
+        click.secho(f"{found.interrupted} call(s) were cut short: {hint}", fg="yellow", err=True)

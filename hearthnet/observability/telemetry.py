@@ -31,8 +31,8 @@ from hearthnet.observability.ids import new_trace_id
 from hearthnet.observability.record import TraceRecord
 from hearthnet.observability.recorder import Recorder
 from hearthnet.observability.store.lock import StoreInUseError, StoreLock
-from hearthnet.observability.store.quarantine import quarantined
 from hearthnet.observability.store.reader import ANY, Reader, TraceFilter
+from hearthnet.observability.store.recovery import Recovered
 from hearthnet.observability.store.rows import Run, now_us
 from hearthnet.observability.store.thread import Pace, StoreThread
 from hearthnet.observability.tracing import Trace
@@ -87,6 +87,11 @@ class Telemetry:
             return self._error
         return thread.error or (thread.writer.failing if thread.writer is not None else None)
 
+    @property
+    def recovered(self) -> Recovered:
+        """What the last opening took in from black boxes of runs that did not stop cleanly."""
+        return Recovered() if self._thread is None else self._thread.recovered
+
     # --- opening and closing
 
     def __enter__(self) -> Self:
@@ -117,6 +122,7 @@ class Telemetry:
         _opened = self
         self._pid = os.getpid()
         node_logging.configure(self._config)
+        node_logging.limit_files(self._budget.rest)
         metrics.configure(self._config)
         tracing.set_slow_ms(self._config.slow_ms)
         self._is_open = True
@@ -151,17 +157,10 @@ class Telemetry:
             if self._thread is not None:
                 self._reader = Reader(path)
                 tracing.read_from(self._recent)
-                self._share_out_logs()
 
     def _wake(self, is_urgent: bool) -> None:
         if self._thread is not None:
             self._thread.wake(is_urgent)
-
-    def _share_out_logs(self) -> None:
-        """Gives the JSON logs what a quarantined database leaves of their part of the budget."""
-        assert self._config.data_dir is not None
-        kept = sum(path.stat().st_size for path in quarantined(self._config.data_dir / DATABASE))
-        node_logging.limit_files(self._budget.rest - min(kept, self._budget.quarantine))
 
     def _keep_box(self, directory: Path) -> None:
         """Makes the black box of a process that does not write the store, if the budget has room for it."""

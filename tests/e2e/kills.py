@@ -175,9 +175,7 @@ def stored(data_dir: Path) -> int:
 def last_run(data_dir: Path, but: str) -> str:
     """The newest run but this one."""
     with closing(sqlite3.connect(f"file:{data_dir / 'telemetry.db'}?mode=ro", uri=True)) as db:
-        return db.execute(
-            "SELECT run_id FROM runs WHERE run_id <> ? ORDER BY rowid DESC LIMIT 1", (but,)
-        ).fetchone()[0]
+        return db.execute("SELECT run_id FROM runs WHERE run_id <> ? ORDER BY rowid DESC LIMIT 1", (but,)).fetchone()[0]
 
 
 def main() -> None:

@@ -226,9 +226,7 @@ def test_box_goes_on_while_the_disk_is_full(tiny_disk):
 def test_copy_on_write_file_systems_are_written_by_calls(tmp_path, monkeypatch):
     """Where a mapped page may need new space, the same box is written with `pwrite`, and reads the same."""
     monkeypatch.setattr(blackbox, "_file_system", lambda _: "btrfs")
-    box = BlackBox(
-        tmp_path / "telemetry.1.box", new_header(layout.PRIMARY, RUN, "1", None, Sizes(500_000, 100_000))
-    )
+    box = BlackBox(tmp_path / "telemetry.1.box", new_header(layout.PRIMARY, RUN, "1", None, Sizes(500_000, 100_000)))
     place = box.begin(RUN, "a.b", 1, 2)
     box.open_span(place, "step", 3)
     for seq in range(1, 101):
@@ -257,9 +255,7 @@ def test_budget_of_the_spec():
 def test_box_holds_ten_seconds_of_traces(tmp_path):
     """20,000 traces with two spans each, the ten seconds at 2,000 a second, fit the default box."""
     spans = b'[{"id":"0123456789abcdef","parent":null,"name":"generate","offset_ms":0.01,"duration_ms":0.5,"status":"ok","extras":{"model":"tiny"}},{"id":"0123456789abcdee","parent":"0123456789abcdef","name":"tokenize","offset_ms":0.01,"duration_ms":0.5,"status":"ok","extras":{"tokens":12}}]'
-    box = BlackBox(
-        tmp_path / "telemetry.1.box", new_header(layout.PRIMARY, RUN, "1", None, Budget(256).primary_box())
-    )
+    box = BlackBox(tmp_path / "telemetry.1.box", new_header(layout.PRIMARY, RUN, "1", None, Budget(256).primary_box()))
     record = record_of(2**40)._replace(spans=spans, started_us=2**50, started_mono_ns=2**45, version="1.0")
     for _ in range(20_000):
         box.append_trace(record)

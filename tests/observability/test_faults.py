@@ -146,9 +146,7 @@ def test_rows_that_do_not_fit_a_full_disk_push_out_the_oldest(on_tiny_disk):
                 record_large(100, number)
                 assert t.flush(), t.error
         with closing(sqlite3.connect(on_tiny_disk.data_dir / DATABASE)) as connection:
-            assert connection.execute(
-                "SELECT extras ->> 'n' FROM traces ORDER BY seq DESC LIMIT 1"
-            ).fetchone() == (59,)
+            assert connection.execute("SELECT extras ->> 'n' FROM traces ORDER BY seq DESC LIMIT 1").fetchone() == (59,)
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert t._thread.is_clean
 
@@ -503,7 +501,9 @@ def test_poison_row_costs_itself(observability, query):
         recorder = t._recorder
         record(3)
         recorder.offer_trace(
-            TraceRecord(recorder.next_seq(), t.run_id, "X", None, "a.b", None, 2**70, 0, 1.0, "ok", None, 0, b"[]", b"{}")
+            TraceRecord(
+                recorder.next_seq(), t.run_id, "X", None, "a.b", None, 2**70, 0, 1.0, "ok", None, 0, b"[]", b"{}"
+            )
         )
         record(3)
         assert t.flush()

@@ -28,13 +28,13 @@ from hearthnet.errors import DiskFullError, HearthNetError, StoreError
 from hearthnet.forensics import box as layout
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability.blackbox import BlackBox, new_header
-from hearthnet.observability.budget import MB, Budget
+from hearthnet.observability.budget import MB, Budget, disk_bytes
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.recorder import Recorder
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.lock import StoreInUseError, StoreLock
 from hearthnet.observability.store.opening import open_store, tell
-from hearthnet.observability.store.recovery import dead_boxes, recover
+from hearthnet.observability.store.recovery import Recovered, dead_boxes, recover
 from hearthnet.observability.store.writer import Writer
 
 __all__ = ["Pace", "StoreThread"]
@@ -89,6 +89,7 @@ class StoreThread:
 
     Attributes:
         error: why there is no store at present, or None.
+        recovered: what the last opening took in.
         is_clean: whether the run was ended in good order, all of it committed.
     """
 
@@ -99,6 +100,7 @@ class StoreThread:
         self.budget = budget
         self.error: str | None = None
         self.is_clean = False
+        self.recovered = Recovered()
         self.writer: Writer | None = None
         self._recorder = recorder
         self._run = run
@@ -219,7 +221,9 @@ class StoreThread:
             raise
         self.writer = writer
         self.error = None
+        self.recovered = opening.recovered
         self._was_open = True
+        node_logging.limit_files(self.budget.rest - disk_bytes(self.path.parent, None)["quarantine"])
         self._keep_box()
         self._look_at_disk()
 

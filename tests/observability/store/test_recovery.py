@@ -72,7 +72,11 @@ with telemetry.open(config) as t:
         (last, query_trace, chat) = trace.get_recent()
 
     assert {item.result for item in (chat, query_trace, last)} == {"interrupted"}
-    assert (chat.capability, [part.name for part in chat.spans], chat.spans[0].status) == ("llm.chat", ["token"], "open")
+    assert (chat.capability, [part.name for part in chat.spans], chat.spans[0].status) == (
+        "llm.chat",
+        ["token"],
+        "open",
+    )
     assert chat.duration_ms >= 50
     assert query_trace.spans == []
     assert query("SELECT count(*) FROM errors WHERE result = 'interrupted'") == [(3,)]
@@ -365,9 +369,7 @@ def test_closing_a_run_twice_changes_nothing(tmp_path):
     with closing(open_database(tmp_path / DATABASE, TELEMETRY)) as connection:
         for run_id in ("DEAD", "OURS"):
             connection.execute("INSERT INTO runs (run_id, version, pid, started_us) VALUES (?, '1', 1, 50)", (run_id,))
-        connection.execute(
-            "INSERT INTO logs VALUES (1, 'DEAD', 70, 'info', 'x', 'm', NULL, NULL, 0, 0, '{}', NULL)"
-        )
+        connection.execute("INSERT INTO logs VALUES (1, 'DEAD', 70, 'info', 'x', 'm', NULL, NULL, 0, 0, '{}', NULL)")
         for _ in range(2):
             recovery.close_other_runs(connection, {"OURS"})
         assert connection.execute("SELECT run_id, ended_us, end_reason FROM runs ORDER BY 1").fetchall() == [
