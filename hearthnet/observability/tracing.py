@@ -261,13 +261,20 @@ class Trace:
         # First the finished trace, then the mark: killed in between, the box has both, and recovery knows them as one.
         recorder.offer_trace(self._record(ended_ns))
         self._leave_box()
+        self._let_go_of_spans()
         self._log_done()
+
+    def _let_go_of_spans(self) -> None:
+        """Keeps the spans as they were recorded: they refer to this trace, and a circle would wait for the collector."""
+        self._spans = None
+        self._open = []
 
     def _record(self, ended_ns: int) -> TraceRecord:
         spans = orjson.dumps([opened.as_dict(ended_ns) for opened in self._spans or ()])
         extras = encode(self.extras)
         if len(spans) + len(extras) > _ROOM_BYTES or self._unseen:
             spans, extras = self._cut(ended_ns, extras)
+        self._spans_json = spans
         return TraceRecord(
             self.seq or 0, self.run_id, self.trace_id, self.parent_id, self.capability, self.version,
             self.started_us, self.started_ns, self.duration_ms or 0.0, self.result or OK, self.error, self.notable,

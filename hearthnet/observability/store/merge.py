@@ -34,6 +34,7 @@ class Table:
     size: int
     insert: str
     delete: str
+    delete_range: str
     to_row: Callable[[Any], tuple[Any, ...]]
 
     def keys(self) -> str:
@@ -41,8 +42,10 @@ class Table:
         return f"SELECT seq, notable FROM {self.name} ORDER BY seq"  # noqa: S608  # one of two constants
 
 
-TRACES: Final = Table("traces", TRACE_RING_BUFFER, rows.INSERT_TRACE, rows.DELETE_TRACE, rows.trace_to_row)
-LOGS: Final = Table("logs", LOG_RING_BUFFER, rows.INSERT_LOG, rows.DELETE_LOG, rows.log_to_row)
+TRACES: Final = Table(
+    "traces", TRACE_RING_BUFFER, rows.INSERT_TRACE, rows.DELETE_TRACE, rows.DELETE_TRACES, rows.trace_to_row
+)
+LOGS: Final = Table("logs", LOG_RING_BUFFER, rows.INSERT_LOG, rows.DELETE_LOG, rows.DELETE_LOGS, rows.log_to_row)
 
 
 def merge(connection: sqlite3.Connection, table: Table, records: Sequence[TraceRecord | LogRecord]) -> int:

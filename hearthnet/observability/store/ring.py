@@ -8,11 +8,27 @@ rows of the other. Only the keys are kept in memory, oldest first; rebuilt when 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from hearthnet.constants import NOTABLE_SHARE
 
-__all__ = ["Ring"]
+__all__ = ["Leaving", "Ring"]
+
+Range = tuple[int, int, int]  # rows from this number to that one, of this class
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """Rows that must go.
+
+    Attributes:
+        ranges: of the table's rows.
+        unwritten: of the new rows, those that need not be written: a batch larger than a share evicts some of its own.
+    """
+
+    ranges: list[Range]
+    unwritten: frozenset[int]
 
 
 class Ring:
@@ -38,22 +54,58 @@ class Ring:
     def admit(self, seq: int, notable: int) -> int | None:
         """Takes the key of a new row and returns the key of the row that must go for it, or None."""
         (self._notable if notable else self._ordinary).append(seq)
-        return self._evict() if len(self) > self.size else None
+        return self._evict()[0] if len(self) > self.size else None
 
-    def _evict(self) -> int:
+    def admit_all(self, rows: Sequence[tuple[int, int]]) -> Leaving:
+        """Takes the `(seq, notable)` of new rows, oldest first, and returns which rows must go for them."""
+        if self._is_plain(rows):
+            gone = [self._ordinary.popleft() for _ in rows]
+            self._ordinary.extend([seq for seq, _ in rows])
+            return Leaving([(min(gone), max(gone), 0)], frozenset())
+        leaving: tuple[list[int], list[int]] = ([], [])
+        for key, notable in self._surplus():
+            leaving[notable].append(key)
+        for seq, notable in rows:
+            (self._notable if notable else self._ordinary).append(seq)
+            if len(self) > self.size:
+                key, was_notable = self._evict()
+                leaving[was_notable].append(key)
+        new = {seq for seq, _ in rows}
+        return Leaving(_ranges(leaving), frozenset(new.intersection([*leaving[0], *leaving[1]])))
+
+    def _is_plain(self, rows: Sequence[tuple[int, int]]) -> bool:
+        """Tells whether each of `rows` just replaces the oldest ordinary one: the everyday case, 0.1 us a row."""
+        return (
+            len(self) == self.size
+            and self._ordinary_share <= len(self._ordinary)
+            and 0 < len(rows) <= len(self._ordinary)
+            and not any(notable for _, notable in rows)
+        )
+
+    def _evict(self) -> tuple[int, int]:
         # One row too many: if the ordinary are not over their share, the notable are.
-        over = self._ordinary if len(self._ordinary) > self._ordinary_share else self._notable
-        return over.popleft()
+        if len(self._ordinary) > self._ordinary_share:
+            return self._ordinary.popleft(), 0
+        return self._notable.popleft(), 1
 
-    def give_up(self, count: int) -> list[int]:
-        """Returns the keys of `count` rows that go for want of space, each class giving in proportion to its share."""
-        gone = []
+    def _surplus(self) -> Iterator[tuple[int, int]]:
+        while len(self) > self.size:
+            yield self._evict()
+
+    def give_up(self, count: int) -> Leaving:
+        """Returns `count` rows that go for want of space, each class giving in proportion to its share."""
+        leaving: tuple[list[int], list[int]] = ([], [])
         for _ in range(min(count, len(self))):
             is_over = len(self._ordinary) * self.size >= len(self) * self._ordinary_share
-            over = self._ordinary if self._ordinary and (is_over or not self._notable) else self._notable
-            gone.append(over.popleft())
-        return gone
+            notable = 0 if self._ordinary and (is_over or not self._notable) else 1
+            leaving[notable].append((self._notable if notable else self._ordinary).popleft())
+        return Leaving(_ranges(leaving), frozenset())
 
     def shrink(self) -> list[int]:
         """Returns the keys that must go because the table holds more than the ring's size."""
-        return [self._evict() for _ in range(len(self) - self.size)]
+        return [key for key, _ in self._surplus()]
+
+
+def _ranges(leaving: tuple[list[int], list[int]]) -> list[Range]:
+    # A class gives up its oldest: all of its rows from the lowest of these to the highest.
+    return [(min(keys), max(keys), notable) for notable, keys in enumerate(leaving) if keys]

@@ -16,6 +16,7 @@ from hearthnet.observability.budget import Budget, free_bytes
 
 __all__ = ["Room"]
 
+_PAGES: Final = "SELECT page_count, freelist_count FROM pragma_page_count(), pragma_freelist_count()"
 _TIGHT_BATCH_ROWS: Final = 200
 _PAGE_BYTES: Final = 4_096
 _SLACK_PAGES: Final = 16  # for pages that split, the gaps, the header
@@ -33,6 +34,7 @@ class Room:
         self._path = path
         self._ceiling = budget.database // _PAGE_BYTES
         self.is_tight = False
+        self._spare_pages = 0
         self._identity = (-1, -1)
         self._io: Path | None = None  # of the thread that writes
 
@@ -42,7 +44,7 @@ class Room:
         status = self._path.stat()
         self._identity = (status.st_dev, status.st_ino)
         await db.create_function("hearthnet_thread", 0, threading.get_native_id)
-        thread = await _number(db, "SELECT hearthnet_thread()")
+        ((thread,),) = await db.execute_fetchall("SELECT hearthnet_thread()")
         self._io = Path(f"/proc/self/task/{thread}/io")
 
     def is_in_place(self) -> bool:
@@ -71,10 +73,15 @@ class Room:
 
     async def is_short(self, db: aiosqlite.Connection, row_bytes: int) -> bool:
         """Tells whether so many bytes of rows would make the file larger than it may be."""
-        pages = await _number(db, "PRAGMA page_count")
-        free = await _number(db, "PRAGMA freelist_count")
-        limit = pages if self.is_tight else self._ceiling
-        return free + max(0, limit - pages) < row_bytes * 3 // 2 // _PAGE_BYTES + _SLACK_PAGES
+        needed = row_bytes * 3 // 2 // _PAGE_BYTES + _SLACK_PAGES
+        # Asked again only when what there was last time may be used up: a trip to the thread each commit would tell.
+        self._spare_pages -= needed
+        if self._spare_pages < 0 or self.is_tight:
+            rows = await db.execute_fetchall(_PAGES)
+            ((pages, free),) = rows
+            limit = pages if self.is_tight else self._ceiling
+            self._spare_pages = free + max(0, limit - pages) - needed
+        return self._spare_pages < 0
 
     def written_bytes(self) -> int | None:
         """Returns the bytes that the writing thread has handed to the disk; None where the system does not count."""
@@ -87,11 +94,3 @@ class Room:
         except OSError:
             return None  # not Linux, or not allowed
         return None
-
-
-async def _number(db: aiosqlite.Connection, sql: str) -> int:
-    async with db.execute(sql) as cursor:
-        row = await cursor.fetchone()
-    assert row is not None
-    value: int = row[0]
-    return value

@@ -14,7 +14,9 @@ from hearthnet.observability.record import LogRecord, TraceRecord
 __all__ = [
     "CLEAN",
     "DELETE_LOG",
+    "DELETE_LOGS",
     "DELETE_TRACE",
+    "DELETE_TRACES",
     "END_RUN",
     "INSERT_GAP",
     "INSERT_LOG",
@@ -62,6 +64,9 @@ CLEAN: Final = "clean"
 UNCLEAN: Final = "unclean"
 DELETE_TRACE: Final = "DELETE FROM traces WHERE seq = ?"
 DELETE_LOG: Final = "DELETE FROM logs WHERE seq = ?"
+# The oldest of a class: a walk along the table, where a look-up for each row would cost twice as much.
+DELETE_TRACES: Final = "DELETE FROM traces WHERE seq BETWEEN ? AND ? AND notable = ?"
+DELETE_LOGS: Final = "DELETE FROM logs WHERE seq BETWEEN ? AND ? AND notable = ?"
 
 
 def trace_to_row(record: TraceRecord) -> tuple[Any, ...]:

@@ -92,11 +92,9 @@ class Wal:
         return not busy
 
     async def _checkpoint(self, db: aiosqlite.Connection, mode: str) -> tuple[int, int, int]:
-        async with db.execute(f"PRAGMA wal_checkpoint({mode})") as cursor:
-            row = await cursor.fetchone()
+        ((busy, frames, done),) = await db.execute_fetchall(f"PRAGMA wal_checkpoint({mode})")
         metrics.telemetry_fsyncs_total.inc(2)
-        assert row is not None
-        return row[0], row[1], row[2]
+        return busy, frames, done
 
     async def has_room(self, db: aiosqlite.Connection, row_bytes: int) -> bool:
         """Tells whether a commit of so many bytes of rows stays within the cap; makes room if that can be."""

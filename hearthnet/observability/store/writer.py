@@ -14,6 +14,8 @@ Assumes:
 from __future__ import annotations
 
 import sqlite3
+from bisect import bisect_right
+from itertools import accumulate
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, TypeVar
@@ -30,7 +32,7 @@ from hearthnet.observability.record import LogRecord, TraceRecord
 from hearthnet.observability.recorder import Recorder
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.merge import LOGS, TRACES, Table
-from hearthnet.observability.store.ring import Ring
+from hearthnet.observability.store.ring import Range, Ring
 from hearthnet.observability.store.room import Room
 from hearthnet.observability.store.wal import Wal, holders
 
@@ -172,10 +174,8 @@ class Writer:
     async def _commit(self, traces: list[TraceRecord], logs: list[LogRecord], row_bytes: int) -> None:
         db = self._db
         await db.execute("BEGIN IMMEDIATE")
-        gone_traces, kept_traces = _admit(self._traces, traces)
-        gone_logs, kept_logs = _admit(self._logs, logs)
-        await self._delete(TRACES, gone_traces)
-        await self._delete(LOGS, gone_logs)
+        kept_traces = await self._replace(TRACES, self._traces, traces)
+        kept_logs = await self._replace(LOGS, self._logs, logs)
         while await self.room.is_short(db, row_bytes):
             if not await self._give_up_oldest():
                 break
@@ -189,16 +189,26 @@ class Writer:
             )
         await db.execute("COMMIT")
 
-    async def _delete(self, table: Table, keys: set[int]) -> None:
-        if keys:
-            await self._db.executemany(table.delete, ((seq,) for seq in sorted(keys)))
+    async def _replace(self, table: Table, ring: Ring, records: list[Record]) -> list[Record]:
+        """Removes the rows that must go for `records`; returns those of `records` that are to be written."""
+        if not records:
+            return records
+        leaving = ring.admit_all([(record.seq, record.notable) for record in records])
+        await self._delete(table, leaving.ranges)
+        if not leaving.unwritten:
+            return records
+        return [record for record in records if record.seq not in leaving.unwritten]
+
+    async def _delete(self, table: Table, ranges: list[Range]) -> None:
+        if ranges:
+            await self._db.executemany(table.delete_range, ranges)
 
     async def _give_up_oldest(self) -> bool:
         """Removes some of the oldest rows of the fuller ring: its file may not grow."""
         ring, table = max((self._traces, TRACES), (self._logs, LOGS), key=lambda pair: len(pair[0]))
-        gone = ring.give_up(max(50, len(ring) // 50))
-        await self._delete(table, set(gone))
-        return bool(gone)
+        ranges = ring.give_up(max(50, len(ring) // 50)).ranges
+        await self._delete(table, ranges)
+        return bool(ranges)
 
     async def _insert(self, table: Table, kept: list[Any]) -> None:
         if not kept:
@@ -308,32 +318,20 @@ class Writer:
         await self._db.close()
 
 
-def _within(buffer: Buffer[Any], max_rows: int, max_bytes: int) -> tuple[list[Any], int]:
+def _within(buffer: Buffer[Record], max_rows: int, max_bytes: int) -> tuple[list[Record], int]:
     """Takes a batch of at most so many rows and, unless its first row is larger, bytes; returns it and its bytes."""
     records = buffer.take(max_rows)
-    total = 0
-    for index, record in enumerate(records):
-        size = _size(record)
-        if total + size > max_bytes and index:
-            buffer.put_back(index)
-            return records[:index], total
-        total += size
-    return records, total
+    sizes = [_size(record) for record in records]
+    total = sum(sizes)
+    if total <= max_bytes:
+        return records, total
+    count = bisect_right(list(accumulate(sizes)), max_bytes) or 1
+    buffer.put_back(count)
+    return records[:count], sum(sizes[:count])
 
 
 def _size(record: TraceRecord | LogRecord) -> int:
     """Returns about how many bytes a record's row takes."""
-    text = record[-2:]  # spans and extras, or extras and the traceback
-    return _ROW_BYTES + len(record[5] or "") + sum(len(part) for part in text if part)
-
-
-def _admit(ring: Ring, records: list[Record]) -> tuple[set[int], list[Record]]:
-    """Returns the keys of the rows that must go for `records`, and those of `records` that are to be written."""
-    gone = set(ring.shrink())
-    for record in records:
-        replaced = ring.admit(record.seq, record.notable)
-        if replaced is not None:
-            gone.add(replaced)
-    # A batch larger than a share evicts some of its own: those are never written.
-    kept = [record for record in records if record.seq not in gone]
-    return gone, kept
+    if isinstance(record, TraceRecord):
+        return _ROW_BYTES + len(record.spans) + len(record.extras)
+    return _ROW_BYTES + len(record.extras) + len(record.msg) + len(record.exc or "")

@@ -30,6 +30,43 @@ def test_ring_follows_the_rule(arrivals):
         assert len(ring) == len(rows) <= SIZE
 
 
+@given(st.lists(st.lists(st.booleans(), max_size=25), max_size=8))
+def test_batches_follow_the_same_rule(batches):
+    """Rows taken in by the batch leave the table as they would one by one, in ranges of one class each."""
+    ring, table, seq = Ring(SIZE), {}, 0
+    rows: list = []
+    for batch in batches:
+        new = [(seq + number, int(notable)) for number, notable in enumerate(batch)]
+        seq += len(batch)
+        for key, notable in new:
+            rows, _ = model(rows, key, notable)
+        leaving = ring.admit_all(new)
+        for first, last, notable in leaving.ranges:
+            table = {k: v for k, v in table.items() if not (first <= k <= last and v == notable)}
+        table |= {key: notable for key, notable in new if key not in leaving.unwritten}
+        assert sorted(table.items()) == rows
+        assert len(ring) == len(rows)
+
+
+@given(st.lists(st.booleans(), max_size=10), st.integers(1, 12))
+def test_giving_up_takes_the_oldest_of_each_class_in_proportion(arrivals, count):
+    """For want of space the oldest go, and no class is emptied for the other while both have rows over their part."""
+    ring, table = Ring(SIZE), {}
+    for seq, notable in enumerate(arrivals):
+        ring.admit(seq, int(notable))
+        table[seq] = int(notable)
+    before = dict(table)
+    leaving = ring.give_up(count)
+    for first, last, notable in leaving.ranges:
+        table = {k: v for k, v in table.items() if not (first <= k <= last and v == notable)}
+
+    assert len(table) == len(ring) == max(0, len(arrivals) - count)
+    for kind in (0, 1):
+        of_class = [key for key, notable in before.items() if notable == kind]
+        kept = [key for key, notable in table.items() if notable == kind]
+        assert kept == of_class[len(of_class) - len(kept) :]
+
+
 @given(st.lists(st.booleans(), min_size=30, max_size=80))
 def test_newest_of_either_class_are_safe(arrivals):
     """The newest two of a class are never pushed out by the other, whatever arrives."""
