@@ -27,6 +27,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "call": ("call", "Call a capability of the running node."),
     "trace": ("trace", "Show what calls did and where their time went."),
     "log": ("log", "Read the JSON log."),
+    "telemetry": ("telemetry", "Look after telemetry.db: copy it, rebuild it, remove from it."),
     "doctor": ("doctor", "Check this node and say how to fix what is wrong."),
     "paths": ("paths", "Show where this node's files lie."),
     "version": ("version", "Print the version."),

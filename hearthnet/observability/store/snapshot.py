@@ -1,0 +1,164 @@
+"""Copies telemetry.db into one file, whole, while the node writes on or when it does not run.
+
+SQLite itself makes the copy, in one read transaction, so it shows one moment. It is built under another name in the
+folder of its target, checked, synced, and renamed: under its own name there is never a part of a copy.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hearthnet.database import TELEMETRY, connect_read_only, store_error
+from hearthnet.errors import HearthNetError, StoreError, UnusableStoreError
+
+__all__ = ["TABLES", "Copy", "building", "count_rows", "refuse_existing", "snapshot", "sync_folder"]
+
+TABLES: Final = ("traces", "logs", "runs", "gaps")
+_SIDECARS: Final = ("-wal", "-shm", "-journal")
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A finished copy.
+
+    Attributes:
+        path: of the file.
+        rows: by table.
+        bytes: of the file.
+    """
+
+    path: Path
+    rows: dict[str, int]
+    bytes: int
+
+
+def snapshot(source: Path, target: Path, *, force: bool = False) -> Copy:
+    """Writes a copy of the database at `source` to `target`, mode 0600.
+
+    Raises:
+        StoreError: raised when `target` exists and `force` is not set, when it is a file of the store itself, and when
+            either cannot be used.
+        UnusableStoreError: raised when `source` is damaged or not ours.
+        DiskFullError: raised when there is no space for the copy.
+    """
+    refuse_existing(source, target, force=force)
+    with closing(connect_read_only(source)) as connection, building(target) as temporary:
+        _copy(connection, source, temporary)
+        rows = _check(temporary, source)
+    return Copy(target, rows, target.stat().st_size)
+
+
+def _copy(connection: sqlite3.Connection, source: Path, temporary: Path) -> None:
+    try:
+        if connection.execute("PRAGMA application_id").fetchone()[0] != TELEMETRY.application_id:
+            raise UnusableStoreError(f"{source} is not a telemetry database of HearthNet")
+        # Of the whole connection, the copy included; what is opened `mode=ro` stays so.
+        connection.execute("PRAGMA query_only = OFF")
+        connection.execute("VACUUM INTO ?", (str(temporary),))
+    except sqlite3.Error as error:
+        # What is damaged is the source, what has no room is the copy.
+        found = store_error(source, error)
+        raise found if isinstance(found, UnusableStoreError) else store_error(temporary, error) from error
+
+
+def _check(temporary: Path, source: Path) -> dict[str, int]:
+    """Returns the rows of the copy by table; raises UnusableStoreError where SQLite finds damage in it."""
+    try:
+        with closing(connect_read_only(temporary)) as connection:
+            found = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
+            if found != "ok":
+                raise UnusableStoreError(f"the copy of {source} is damaged: {' '.join(found.split())[:200]}")
+            return count_rows(connection)
+    except sqlite3.Error as error:
+        raise store_error(temporary, error) from error
+
+
+def count_rows(connection: sqlite3.Connection) -> dict[str, int]:
+    """Returns how many rows each table has."""
+    return {
+        name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0]  # noqa: S608  # constants
+        for name in TABLES
+    }
+
+
+def refuse_existing(source: Path, target: Path, *, force: bool) -> None:
+    """Checks that a database may be written to `target`.
+
+    Raises:
+        StoreError: raised when it exists and `force` is not set, or is a folder or a file of the store at `source`.
+    """
+    if target.is_dir() or not target.name:
+        raise StoreError(f"{target} is a folder", hint="name a file in it")
+    own = {source.resolve(), *_beside(source.resolve())}
+    if target.resolve() in own or (target.exists() and source.exists() and target.samefile(source)):
+        raise StoreError(f"{target} belongs to the store itself", hint="name another file")
+    there = [path for path in (target, *_beside(target)) if path.exists() or path.is_symlink()]
+    if there and not force:
+        raise StoreError(f"{there[0]} exists already", hint="name another file, or replace it with --force")
+
+
+def _beside(path: Path) -> list[Path]:
+    return [path.with_name(path.name + ending) for ending in _SIDECARS]
+
+
+@contextmanager
+def building(target: Path) -> Iterator[Path]:
+    """Gives an empty file of mode 0600 beside `target`, which becomes `target` at the end; an error leaves nothing.
+
+    Raises:
+        HearthNetError: raised when the folder cannot be written or is full.
+    """
+    try:
+        # mkstemp makes it 0600, before SQLite opens it.
+        fd, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
+    except OSError as error:
+        raise _folder_error(target, error) from error
+    temporary = Path(name)
+    try:
+        os.close(fd)
+        yield temporary
+        _put_in_place(temporary, target)
+    except BaseException as error:
+        for path in (temporary, *_beside(temporary)):
+            path.unlink(missing_ok=True)
+        if isinstance(error, HearthNetError):  # nobody knows the name that is gone
+            error.message = error.message.replace(str(temporary), str(target))
+        raise
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    try:
+        sync_file(temporary)
+        for leftover in _beside(target):  # of the file that is replaced: a WAL is another database's poison
+            leftover.unlink(missing_ok=True)
+        temporary.replace(target)
+        sync_folder(target.parent)
+    except OSError as error:
+        raise store_error(target, error) from error
+
+
+def _folder_error(target: Path, error: OSError) -> HearthNetError:
+    if not target.parent.is_dir():
+        return StoreError(f"the folder {target.parent} does not exist", hint=f"make it: mkdir -p {target.parent}")
+    return store_error(target, error)
+
+
+def sync_file(path: Path) -> None:
+    """Has the disk keep what is in a file that no connection of this process has open."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_folder(directory: Path) -> None:
+    """Has the disk keep which files a folder has."""
+    sync_file(directory)

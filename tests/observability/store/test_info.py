@@ -1,0 +1,152 @@
+"""What `info` tells is what is on disk, whoever runs."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from datetime import datetime
+
+import pytest
+
+from hearthnet.errors import StoreError, UnusableStoreError
+from hearthnet.observability import get_logger, telemetry, trace
+from hearthnet.observability.store.info import Limits, info, iso
+from hearthnet.observability.telemetry import DATABASE
+
+LIMITS = Limits(256, 128)
+
+
+@pytest.fixture
+def store(observability):
+    """The database of a process that has ended: 12 traces, 2 of them failed, 5 log records, one a warning."""
+    with telemetry.open(observability):
+        for number in range(12):
+            with trace.new_trace("a.b") as started:
+                if number < 2:
+                    started.fail("timeout")
+        for _ in range(4):
+            get_logger("hearthnet.test").info("working")
+        get_logger("hearthnet.test").warning("look")
+    return observability.data_dir / DATABASE
+
+
+def change(store, sql):
+    """Changes the database as another program might."""
+    with closing(sqlite3.connect(store)) as connection, connection:
+        connection.executescript(sql)
+
+
+def test_rings_and_their_times(store, observability):
+    """Rows by class, and the oldest and newest in ISO UTC."""
+    found = info(store, observability.log_dir, LIMITS)
+
+    traces, logs = found["rings"]["traces"], found["rings"]["logs"]
+    assert (traces["rows"], traces["ordinary"], traces["notable"], traces["size"]) == (12, 10, 2, 10_000)
+    assert (logs["rows"], logs["ordinary"], logs["notable"]) == (5, 4, 1)
+    assert traces["oldest"] <= traces["newest"]
+    assert traces["newest"].endswith("Z")
+    assert datetime.fromisoformat(traces["newest"]).utcoffset().total_seconds() == 0
+    assert found["schema"] == 2
+
+
+def test_bytes_and_budget(store, observability):
+    """Bytes by part add up, and the bounds are those of max_disk_mb."""
+    store.with_name(f"{DATABASE}.corrupt-20260101T000000Z").write_bytes(bytes(1_000))
+    disk = (found := info(store, observability.log_dir, LIMITS))["disk"]
+
+    assert disk["bytes"]["database"] >= store.stat().st_size
+    assert disk["bytes"]["logs"] == sum(path.stat().st_size for path in observability.log_dir.iterdir())
+    assert disk["bytes"]["quarantine"] == 1_000
+    assert disk["total"] == sum(disk["bytes"].values())
+    assert disk["budget"]["total"] == 256_000_000
+    assert disk["budget"]["database"] == 128_000_000
+    assert disk["free"] > 0
+    assert 0 < disk["floor"] <= 128_000_000
+    assert [item["bytes"] for item in found["quarantined"]] == [1_000]
+
+
+def test_losses_by_reason(store, observability):
+    """Gaps are summed by reason and kind."""
+    gaps = ((90, "trace", "buffer_full", 5), (91, "trace", "buffer_full", 7), (92, "log", "killed", 1))
+    for seq, kind, reason, count in gaps:
+        change(store, f"INSERT INTO gaps VALUES ({seq}, {seq}000000, '{kind}', '{reason}', {count})")
+
+    drops = info(store, observability.log_dir, LIMITS)["drops"]
+    assert [(item["reason"], item["kind"], item["count"]) for item in drops] == [
+        ("buffer_full", "trace", 12),
+        ("killed", "log", 1),
+    ]
+    assert drops[0]["last"] == iso(91_000_000) == "1970-01-01T00:01:31.000Z"
+
+
+def test_wear_counts_measured_runs_alone(store, observability):
+    """A run that was not measured, or whose end nobody knows, does not thin the rate."""
+    day = 86_400_000_000
+    change(
+        store,
+        f"""DELETE FROM runs;
+        INSERT INTO runs VALUES ('a', NULL, '1', 1, NULL, 0, {day}, 'clean', 1000, 5000000);
+        INSERT INTO runs VALUES ('b', NULL, '1', 1, NULL, 0, {day}, 'unclean', 500, 4000000);
+        INSERT INTO runs VALUES ('c', NULL, '1', 1, NULL, 0, {9 * day}, 'clean', NULL, NULL);
+        INSERT INTO runs VALUES ('d', NULL, '1', 1, NULL, 0, NULL, NULL, 7, 7);""",
+    )
+    found = info(store, observability.log_dir, LIMITS)
+
+    assert found["wear"]["measured_runs"] == 2
+    assert (found["wear"]["written_bytes_per_day"], found["wear"]["commits_per_day"]) == (4_500_000, 750)
+    # The last has no end and no process: it was killed.
+    assert found["runs"] == {"count": 4, "running": 0, "unclean": 2}
+
+
+def test_running_process_and_its_box(store, observability):
+    """While a process writes, its run counts as running and its box as alive; killed, the box is dead."""
+    script = f"""
+import sys
+from hearthnet.config import ObservabilityConfig
+from hearthnet.observability import telemetry
+telemetry.open(ObservabilityConfig.model_validate({observability.model_dump(mode="json")!r})).start()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        found = info(store, observability.log_dir, LIMITS)
+        process.kill()
+    assert found["runs"] == {"count": 2, "running": 1, "unclean": 0}
+    assert [(box["pid"], box["alive"]) for box in found["boxes"]] == [(process.pid, True)]
+
+    after = info(store, observability.log_dir, LIMITS)
+    assert after["runs"] == {"count": 2, "running": 0, "unclean": 1}
+    assert [box["alive"] for box in after["boxes"]] == [False]
+
+
+def test_what_cannot_be_read_is_an_error(tmp_path, observability):
+    """No database and a damaged one are told apart."""
+    with pytest.raises(StoreError, match="does not exist") as raised:
+        info(tmp_path / DATABASE, observability.log_dir, LIMITS)
+    assert raised.value.hint
+    (tmp_path / DATABASE).write_bytes(b"garbage" * 1_000)
+    with pytest.raises(UnusableStoreError, match="not a database"):
+        info(tmp_path / DATABASE, observability.log_dir, LIMITS)
+
+
+def test_garbage_beside_the_database_is_shown_not_trusted(store, observability):
+    """A file that is named like a box and is none has no process, and is not alive."""
+    store.with_name("telemetry.7.box").write_bytes(b"garbage")
+
+    (box,) = info(store, observability.log_dir, LIMITS)["boxes"]
+    assert (box["pid"], box["alive"], box["bytes"]) == (None, False, 7)
+
+
+def test_empty_store(observability):
+    """A store without records has no times, and no rate."""
+    with telemetry.open(observability):
+        pass
+    store = observability.data_dir / DATABASE
+    change(store, "DELETE FROM runs")
+
+    found = info(store, observability.log_dir, LIMITS)
+    assert found["rings"]["traces"]["oldest"] is None
+    assert found["wear"]["written_bytes_per_day"] is None

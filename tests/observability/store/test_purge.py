@@ -1,0 +1,374 @@
+"""A purge leaves no byte of what it takes in any file, and every byte of what it does not take."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import orjson
+import pytest
+
+from hearthnet.database import TELEMETRY, open_database
+from hearthnet.errors import DiskFullError, StoreError
+from hearthnet.forensics.box import boxes_in
+from hearthnet.observability import get_logger, telemetry, trace
+from hearthnet.observability.budget import Budget
+from hearthnet.observability.store import rows
+from hearthnet.observability.store.lock import StoreInUseError, StoreLock
+from hearthnet.observability.store.purge import Places, count, purge
+from hearthnet.observability.store.quarantine import quarantined
+from hearthnet.observability.store.selection import Selection
+from hearthnet.observability.telemetry import DATABASE
+
+SECRET = "planted.Zq7"
+PLANTS = [SECRET, "span-Zq7", "extra-Zq7", "message-Zq7", "traceback-Zq7", "torn-Zq7", "called-Zq7"]
+log = get_logger("hearthnet.test")
+
+
+def live(count=40):
+    """A life with traces that hold planted strings everywhere, between innocent ones; returns the planted ids."""
+    planted = []
+    for number in range(count):
+        with trace.new_trace("innocent.work"), trace.span("step", kept=f"keep-{number}"):
+            log.info("kept message", extra={"number": number})
+        with trace.new_trace(SECRET) as started, trace.span("span-Zq7", text="extra-Zq7 " * (1 + number * 7 % 90)):
+            planted.append(started.trace_id)
+            log.info("message-Zq7", extra={"number": number})
+            try:
+                raise ValueError("traceback-Zq7")
+            except ValueError:
+                log.exception("it broke")
+    return planted
+
+
+def call_from_another_trace():
+    """A trace of another capability that calls the planted one, and a log record that names it outside any trace."""
+    with trace.new_trace("innocent.caller"), trace.span("call", capability=SECRET, version="1.0"):
+        log.info("called-Zq7")
+    log.info("routed", extra={"capability": f"{SECRET}@1.0"})
+
+
+@pytest.fixture
+def places(observability):
+    """Where the store and the logs of these settings are."""
+    return Places(observability.data_dir / DATABASE, observability.log_dir, Budget(observability.max_disk_mb))
+
+
+@pytest.fixture
+def lived(observability, places):
+    """A store after a clean life; its ring has churned, so that pages were split, merged and freed."""
+    with telemetry.open(observability) as t:
+        live()
+        call_from_another_trace()
+        assert t.flush()
+    return places
+
+
+def killed_run(observability):
+    """A process that dies in the middle of it: a box with planted strings, a trace in flight, a WAL, a torn line."""
+    script = f"""
+import os, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from hearthnet.config import ObservabilityConfig
+from hearthnet.observability import telemetry, trace
+import test_purge
+telemetry.open(ObservabilityConfig.model_validate({observability.model_dump(mode="json")!r})).start()
+test_purge.live()
+trace.new_trace(test_purge.SECRET)
+os._exit(9)
+"""
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 9
+    torn = b'{"ts":"2026-01-01T00:00:00.000Z","msg":"torn-Zq7 %s\n' % SECRET.encode()
+    newest = max(observability.log_dir.glob("*.log"))
+    newest.write_bytes(newest.read_bytes() + torn)
+
+
+def files_of(places):
+    """Every file there is, with its bytes."""
+    found = [*places.store.parent.rglob("*"), *places.log_dir.rglob("*")]
+    return {path.name: path.read_bytes() for path in found if path.is_file()}
+
+
+def contents(places):
+    """The same, but for what a reader leaves beside a database: an index of the WAL, and an empty WAL."""
+    return {name: content for name, content in files_of(places).items() if not name.endswith("-shm") and content}
+
+
+def where(places, *strings):
+    """Which files hold one of the strings."""
+    return {(name, text) for name, content in files_of(places).items() for text in strings if text.encode() in content}
+
+
+def nothing(*_):
+    """Agrees to all, hears all."""
+
+
+def run(places, selection, agree=nothing):
+    """Purges."""
+    return purge(places, selection, agree=agree, progress=nothing)
+
+
+def ask(places, sql):
+    """All rows of an answer."""
+    with closing(sqlite3.connect(f"file:{places.store}?mode=ro", uri=True)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def test_capability_leaves_no_byte(lived, observability):
+    """After a clean life and a killed one: database, WAL, box, JSON logs, torn lines, callers; the rest stays."""
+    killed_run(observability)
+    box = boxes_in(lived.store.parent)[0]
+    another_name = lived.store.parent.parent / "the-boxes-bytes"
+    another_name.hardlink_to(box)
+    assert {text for _, text in where(lived, *PLANTS)} == set(PLANTS)
+    asked = []
+
+    purged = run(lived, Selection(capability=SECRET), asked.append)
+
+    assert where(lived, *PLANTS) == set()
+    assert not any(another_name.read_bytes())
+    assert sorted(path.name for path in lived.store.parent.iterdir()) == [DATABASE, "telemetry.lock"]
+    assert (purged.traces, purged.logs) == (40 + 40 + 1 + 1, 2 * 80 + 2)
+    assert [item.traces for item in asked] == [82]
+    assert ask(lived, "SELECT capability, count(*) FROM traces GROUP BY 1") == [("innocent.work", 80)]
+    assert ask(lived, "SELECT count(*) FROM logs WHERE msg = 'kept message'") == [(80,)]
+    kept = [orjson.loads(line) for path in lived.log_dir.glob("*.log") for line in path.read_bytes().splitlines()]
+    assert sum(line["msg"] == "kept message" for line in kept) == 80
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in lived.log_dir.iterdir())
+
+
+def test_trace_leaves_no_byte(observability, places):
+    """One trace of many goes with all that was logged in it, also what names its id; its neighbours stay."""
+    with telemetry.open(observability):
+        planted = live()
+        log.info("mentions another", extra={"request": planted[3]})
+
+    purged = run(places, Selection(trace_id=planted[3]))
+
+    assert (purged.traces, purged.logs, purged.log_lines) == (1, 3, 4)
+    assert where(places, planted[3]) == set()
+    assert where(places, planted[4]) != set()
+    assert ask(places, "SELECT count(*) FROM traces") == [(79,)]
+
+
+def test_everything_leaves_no_byte(lived, observability):
+    """All rows, runs and log files; the database is there, empty, with its room, and the next life uses it."""
+    killed_run(observability)
+    lived.store.with_name(f"{DATABASE}.corrupt-20260101T000000Z").write_text(SECRET)
+    lived.store.with_name(f"{DATABASE}.corrupt-20260101T000000Z-wal").write_text(SECRET)
+    lived.store.with_name(f".{DATABASE}-killed").write_text(SECRET)
+
+    purged = run(lived, Selection(everything=True))
+
+    assert where(lived, *PLANTS, "innocent", "kept") == set()
+    assert purged.runs == 2
+    assert len(purged.quarantined) == 1
+    assert list(lived.log_dir.iterdir()) == []
+    assert ask(lived, "SELECT (SELECT count(*) FROM runs) + (SELECT count(*) FROM logs)") == [(0,)]
+    assert abs(TELEMETRY.reserve_bytes - lived.store.stat().st_size) < 50_000
+    assert lived.store.stat().st_blocks * 512 >= lived.store.stat().st_size
+    with telemetry.open(observability), trace.new_trace("after.it"):
+        assert trace.get_recent() == []
+    assert ask(lived, "SELECT capability FROM traces") == [("after.it",)]
+
+
+@pytest.mark.parametrize("seed", [3, 14])
+def test_bytes_that_secure_delete_leaves_are_gone_too(places, seed):
+    """Rows of all sizes, deleted at random for long: what rebalanced pages keep of them is not there afterwards."""
+    chance = random.Random(seed)
+    with closing(open_database(places.store, TELEMETRY)) as connection:
+        connection.execute("PRAGMA secure_delete = OFF")  # the worst: whatever leaves, leaves its bytes
+        living = []
+        for seq in range(1, 6_001):
+            name = SECRET if chance.random() < 0.3 else "innocent.work"
+            text = f"{name}-{seq:06d} " * chance.choice([1, 3, 10, 60, 200, 400])
+            values = (seq, "r", "t", None, name, None, 1, 1, 1.0, "ok", None, 0, f'["{text}"]', "{}")
+            connection.execute(rows.INSERT_TRACE, values)
+            living.append(seq)
+            if len(living) > 1_500:
+                connection.execute(rows.DELETE_TRACE, (living.pop(chance.randrange(40)),))
+    # Each under its own trace: the planted ones alone are named.
+    with closing(sqlite3.connect(places.store)) as connection, connection:
+        connection.execute("UPDATE traces SET trace_id = capability")
+    places.log_dir.mkdir()
+    assert SECRET.encode() in places.store.read_bytes()
+
+    run(places, Selection(capability=SECRET))
+
+    assert where(places, SECRET) == set()
+    assert ask(places, "SELECT count(*) > 1000, count(DISTINCT capability) FROM traces") == [(1, 1)]
+    assert ask(places, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_older_than_takes_what_was_recorded_before(observability, places):
+    """Rows, lines, gaps and ended runs of before go, whole old files too; what came after stays."""
+    with telemetry.open(observability):
+        live(10)
+    old = places.log_dir / f"{datetime.now(UTC) - timedelta(days=3):%Y-%m-%d}.log"
+    old.write_bytes(b"no line at all\n")
+    middle = time.time_ns() // 1_000
+    with telemetry.open(observability), trace.new_trace("after.it"):
+        log.info("after it")
+
+    purged = run(places, Selection(before_us=middle))
+
+    assert where(places, *PLANTS, "kept") == set()
+    assert not old.exists()
+    assert (purged.traces, purged.logs, purged.runs, purged.log_lines) == (20, 30, 1, 51)
+    assert ask(places, "SELECT capability FROM traces") == [("after.it",)]
+    assert ask(places, "SELECT msg FROM logs") == [("after it",)]
+    assert ask(places, "SELECT count(*) FROM runs") == [(1,)]
+
+
+def test_count_changes_nothing(lived, observability):
+    """Counting tells the same as the purge that follows, boxes of the dead included, and touches no file."""
+    killed_run(observability)
+    lived.store.with_name(f"{DATABASE}.corrupt-20260101T000000Z").write_text("x")
+    before = contents(lived)
+
+    found = count(lived, Selection(capability=SECRET))
+
+    assert contents(lived) == before
+    purged = run(lived, Selection(capability=SECRET))
+    assert found == purged
+
+
+def test_refusal_leaves_every_record(lived):
+    """Whoever says no keeps all of it, and the lock is free again."""
+
+    def refuse(_):
+        raise KeyboardInterrupt
+
+    before = contents(lived)
+    with pytest.raises(KeyboardInterrupt):
+        run(lived, Selection(everything=True), refuse)
+    assert contents(lived) == before
+    lock = StoreLock(lived.store.parent)
+    lock.acquire()
+    lock.release()
+
+
+def test_running_process_is_an_error(lived, observability):
+    """The one that writes the store, by its lock; nothing is touched."""
+    with telemetry.open(observability), pytest.raises(StoreInUseError) as raised:
+        run(lived, Selection(everything=True))
+    assert "stop the node" in raised.value.hint
+    assert where(lived, SECRET) != set()
+
+
+def test_living_secondary_process_is_named(lived, observability):
+    """A process that records beside the node, and outlives it, holds records that nobody may take from it."""
+    lock = StoreLock(lived.store.parent)
+    lock.acquire()
+    script = f"""
+import sys
+from hearthnet.config import ObservabilityConfig
+from hearthnet.observability import telemetry
+telemetry.open(ObservabilityConfig.model_validate({observability.model_dump(mode="json")!r})).start()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as secondary:
+        assert secondary.stdout.readline() == b"ready\n"
+        lock.release()
+        try:
+            with pytest.raises(StoreInUseError, match=f"process {secondary.pid} is recording"):
+                run(lived, Selection(everything=True))
+            assert where(lived, SECRET) != set()
+        finally:
+            secondary.send_signal(signal.SIGKILL)
+    run(lived, Selection(everything=True))
+    assert boxes_in(lived.store.parent) == []
+
+
+def test_reader_that_keeps_the_wal_is_told_and_doing_it_again_ends_it(lived):
+    """While another process reads, the WAL still shows what went: that is an error, and the next purge finishes."""
+    script = f"""
+import sqlite3, sys
+connection = sqlite3.connect("file:{lived.store}?mode=ro", uri=True, isolation_level=None)
+connection.execute("BEGIN")
+connection.execute("SELECT count(*) FROM traces").fetchone()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
+        assert reader.stdout.readline() == b"ready\n"
+        with pytest.raises(StoreError, match=rf"\({reader.pid}\) is reading"):
+            run(lived, Selection(capability=SECRET))
+        reader.stdin.close()
+    assert ask(lived, f"SELECT count(*) FROM traces WHERE capability = '{SECRET}'") == [(0,)]
+    run(lived, Selection(capability=SECRET))
+
+    assert where(lived, *PLANTS) == set()
+
+
+@pytest.fixture
+def on_full_disk(observability, tiny_disk):
+    """A store of 5,000 traces with its logs, on a disk that is full but for 300 KB."""
+    settings = observability.model_copy(update={"data_dir": tiny_disk / "data", "log_dir": tiny_disk / "logs"})
+    with telemetry.open(settings):
+        live(2_500)
+    with (tiny_disk / "filler").open("wb", buffering=0) as file:
+        with suppress(OSError):
+            while file.write(bytes(65_536)):
+                continue
+        file.truncate(file.tell() - 300_000)
+    return Places(settings.data_dir / DATABASE, settings.log_dir, Budget(256))
+
+
+def test_full_disk_is_told_and_doing_it_again_ends_it(on_full_disk, tiny_disk):
+    """Without room for what is to stay the purge says so; with room the next one leaves no byte."""
+    with pytest.raises(DiskFullError):
+        run(on_full_disk, Selection(capability=SECRET))
+    (tiny_disk / "filler").unlink()
+    run(on_full_disk, Selection(capability=SECRET))
+
+    assert where(on_full_disk, *PLANTS) == set()
+    assert ask(on_full_disk, "PRAGMA integrity_check") == [("ok",)]
+    assert ask(on_full_disk, "SELECT count(*) FROM traces") == [(2_500,)]
+
+
+def test_everything_goes_on_a_full_disk(on_full_disk):
+    """What frees space goes first, so a full disk can be emptied."""
+    run(on_full_disk, Selection(everything=True))
+
+    assert where(on_full_disk, *PLANTS) == set()
+
+
+def test_names_that_only_begin_alike_stay(observability, places):
+    """A capability is its whole name: `planted.Zq7.more` and `planted` are others."""
+    with telemetry.open(observability):
+        for name in (f"{SECRET}.more", "planted", SECRET):
+            with trace.new_trace(name):
+                log.info("working")
+    run(places, Selection(capability=SECRET))
+
+    assert ask(places, "SELECT capability FROM traces ORDER BY 1") == [("planted",), (f"{SECRET}.more",)]
+
+
+def test_nothing_there_is_no_error(tmp_path):
+    """Without database and logs there is nothing to do, and no database is made."""
+    places = Places(tmp_path / "data" / DATABASE, tmp_path / "none", Budget(256))
+
+    assert run(places, Selection(everything=True)).is_nothing
+    assert not places.store.exists()
+
+
+def test_damaged_database_is_salvaged_and_then_purged(lived):
+    """A store that is damaged is moved aside and salvaged, as at a start; then the quarantine goes whole."""
+    content = bytearray(lived.store.read_bytes())
+    content[100:2_000] = b"\x01" * 1_900
+    lived.store.write_bytes(content)
+
+    run(lived, Selection(capability=SECRET))
+
+    assert quarantined(lived.store) == []
+    # What only the damaged database knew to belong together is not known any more.
+    assert where(lived, *(text for text in PLANTS if text != "called-Zq7")) == set()

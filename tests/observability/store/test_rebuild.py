@@ -1,0 +1,226 @@
+"""A database rebuilt from the JSON logs: what lines tell is there again, in order and within bounds."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+
+import orjson
+import pytest
+
+from hearthnet.database import TELEMETRY
+from hearthnet.errors import DiskFullError, StoreError
+from hearthnet.forensics.box import boxes_in
+from hearthnet.observability import get_logger, telemetry, trace
+from hearthnet.observability.ids import new_trace_id
+from hearthnet.observability.store.lock import StoreInUseError
+from hearthnet.observability.store.quarantine import quarantined
+from hearthnet.observability.store.rebuild import log_bytes, rebuild, rebuild_in_place
+from hearthnet.observability.telemetry import DATABASE
+
+SLOW_MS = 5_000.0
+
+
+def ask(path, sql, *values):
+    """All rows of an answer."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        return connection.execute(sql, values).fetchall()
+
+
+def nothing(*_):
+    """Takes what is told, and agrees to all."""
+
+
+def line(msg="working", ts="2026-03-01T10:00:00.000Z", **fields):
+    """A line of the log."""
+    values = {"ts": ts, "level": "info", "logger": "hearthnet.x", "msg": msg, **fields}
+    return orjson.dumps(values) + b"\n"
+
+
+def done(ms=1.5, result="ok", level="info", **fields):
+    """The line of a trace that ended."""
+    named = {"capability": "a.b", "result": result, "ms": ms, **fields}
+    return line("done", level=level, logger="hearthnet.trace", **{"trace_id": new_trace_id(), **named})
+
+
+def write(directory, *lines, name="2026-03-01.log"):
+    """Writes a log file."""
+    directory.mkdir(exist_ok=True)
+    (directory / name).write_bytes(b"".join(lines))
+
+
+@pytest.fixture
+def lived(observability):
+    """A store and its logs after a life of all kinds of records."""
+    log = get_logger("hearthnet.test")
+    with telemetry.open(observability):
+        for number in range(20):
+            with trace.new_trace("llm.chat@1.0") as started, trace.span("step"):
+                log.info("working", extra={"number": number, "nested": {"a": [1, 2]}})
+                if number == 7:
+                    started.fail("timeout", "too slow")
+        log.warning("look", extra={"ü": "ä\n\u202e"})
+        try:
+            raise ValueError("planted")
+        except ValueError:
+            log.exception("broken")
+    return observability.data_dir / DATABASE
+
+
+def test_rebuilt_rows_are_those_that_were_recorded(lived, observability, tmp_path):
+    """All that a line tells equals the original row: times to the millisecond, ids, extras, tracebacks, class."""
+    made = rebuild(observability.log_dir, lived, tmp_path / "new.db", SLOW_MS, progress=nothing)
+
+    columns = "ts_us / 1000, level, logger, msg, trace_id, span_id, notable, repeats, extras, exc"
+    logs = f"SELECT {columns} FROM logs ORDER BY seq"
+    assert ask(made.path, logs) == ask(lived, logs)
+    traces = "SELECT trace_id, capability, duration_ms, result, error, notable FROM traces ORDER BY seq"
+    assert ask(made.path, traces) == ask(lived, traces)
+    started = "SELECT started_us FROM traces ORDER BY seq"
+    pairs = zip(ask(made.path, started), ask(lived, started), strict=True)
+    assert max(abs(new - old) for (new,), (old,) in pairs) <= 2_000
+    assert (made.skipped, made.rows["traces"], made.rows["logs"]) == (0, 20, 22)
+    assert ask(made.path, "SELECT DISTINCT spans, extras, version FROM traces") == [("[]", "{}", None)]
+    assert ask(made.path, "SELECT run_id, end_reason, ended_us >= started_us FROM runs") == [
+        (made.run_id, "rebuilt", 1)
+    ]
+    assert ask(made.path, "PRAGMA application_id") == [(TELEMETRY.application_id,)]
+    assert ask(made.path, "PRAGMA user_version") == ask(lived, "PRAGMA user_version")
+    assert made.path.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.glob("*new.db*")] == ["new.db"]
+
+
+def test_lines_that_are_not_ours_are_counted_not_taken(tmp_path):
+    """Garbage of every kind costs its own line alone; bounds of a row hold."""
+    garbage = [
+        b"\xff\xfe\n", b"{\n", b"[]\n", b"null\n", b'"text"\n', b'{"msg":"no more"}\n', b"[" * 5_000 + b"\n",
+        line(level="loud"), line(ts="yesterday"), line(ts=5), line(ts="2026-03-01T10:00:00"), line(msg=5),
+        line(logger=None), done(ms="long"), done(ms=-1), done(ms=True), done(trace_id="x"), done(capability=7),
+    ]  # fmt: skip
+    large = line(
+        "m" * 30_000, big="x" * 20_000, exc="t" * 20_000, deep={"a": {"b": [{}] * 500}}, n=2.0**70, trace_id="no"
+    )
+    write(tmp_path / "logs", line("first"), *garbage, large, done(capability="c" * 300), line("last", span_id=3)[:-1])
+
+    made = rebuild(tmp_path / "logs", tmp_path / "none.db", tmp_path / "new.db", SLOW_MS, progress=nothing)
+
+    assert made.skipped == len(garbage)
+    assert made.lines == len(garbage) + 4
+    assert [row[0][:5] for row in ask(made.path, "SELECT msg FROM logs ORDER BY seq")] == ["first", "mmmmm", "last"]
+    sizes = ask(made.path, "SELECT length(msg) + length(extras) + length(ifnull(exc, '')) FROM logs")
+    assert max(sizes) < (4_096,)
+    assert ask(made.path, "SELECT count(*) FROM logs WHERE trace_id IS NOT NULL OR span_id IS NOT NULL") == [(0,)]
+    assert ask(made.path, "SELECT length(capability) FROM traces") <= [(64,)]
+
+
+def test_ring_rules_hold_and_memory_is_bounded(tmp_path):
+    """Of 40,000 lines the newest stay, the early notable ones within their share; numbers rise with the lines."""
+    early = [done(result="timeout", level="warning") for _ in range(3_000)]
+    write(tmp_path / "logs", *early, name="2026-02-01.log")
+    write(tmp_path / "logs", *(done(ms=SLOW_MS if n == 0 else 1) for n in range(20_000)), name="2026-02-02.log")
+    write(tmp_path / "logs", *(line(str(n)) for n in range(20_000)), name="2026-02-02.1.log")
+    read = []
+    made = rebuild(tmp_path / "logs", tmp_path / "none.db", tmp_path / "new.db", SLOW_MS, progress=read.append)
+
+    assert (made.rows["traces"], made.rows["logs"]) == (10_000, 10_000)
+    assert ask(made.path, "SELECT sum(notable), sum(result = 'timeout') FROM traces") == [(2_000, 1_999)]
+    assert ask(made.path, "SELECT min(seq), max(seq) FROM logs") == [(33_001, 43_000)]
+    assert ask(made.path, "SELECT msg FROM logs ORDER BY seq DESC LIMIT 2") == [("19999",), ("19998",)]
+    assert sum(read) == log_bytes(tmp_path / "logs")
+
+
+def test_nothing_is_written_without_logs_or_over_an_existing_file(lived, observability, tmp_path):
+    """No logs, an existing file, the store itself: each an error, and all stays as it is."""
+    target = tmp_path / "new.db"
+    with pytest.raises(StoreError, match="no log files"):
+        rebuild(tmp_path / "none", lived, target, SLOW_MS, progress=nothing)
+    target.write_bytes(b"precious")
+    with pytest.raises(StoreError, match="exists already"):
+        rebuild(observability.log_dir, lived, target, SLOW_MS, progress=nothing)
+    with pytest.raises(StoreError, match="belongs to the store"):
+        rebuild(observability.log_dir, lived, lived, SLOW_MS, force=True, progress=nothing)
+
+    assert target.read_bytes() == b"precious"
+    rebuild(observability.log_dir, lived, target, SLOW_MS, force=True, progress=nothing)
+    assert ask(target, "SELECT count(*) FROM traces") == [(20,)]
+
+
+def test_full_disk_leaves_nothing(lived, observability, tiny_disk):
+    """A database that does not fit is an error of a full disk, and its part is gone."""
+    (tiny_disk / "filler").write_bytes(bytes(40 * 1024 * 1024 - 96 * 1024))
+
+    with pytest.raises(DiskFullError):
+        rebuild(observability.log_dir, lived, tiny_disk / "new.db", SLOW_MS, progress=nothing)
+    assert [path.name for path in tiny_disk.iterdir()] == ["filler"]
+
+
+def test_in_place_moves_the_old_one_aside_and_a_node_goes_on_with_it(lived, observability):
+    """The old database is kept whole; the new one has its room, and the next life numbers on from it."""
+    before = ask(lived, "SELECT count(*) FROM spans")
+    made = rebuild_in_place(observability.log_dir, lived, SLOW_MS, agree=nothing, progress=nothing)
+
+    assert quarantined(lived) == [made.moved_to]
+    assert ask(made.moved_to, "SELECT count(*) FROM spans") == before
+    assert ask(lived, "SELECT count(*) FROM traces") == [(20,)]
+    assert lived.stat().st_size >= TELEMETRY.reserve_bytes
+    with telemetry.open(observability), trace.new_trace("after.it"):
+        assert len(trace.get_recent(100)) == 20
+    assert ask(lived, "SELECT capability FROM traces ORDER BY seq DESC LIMIT 1") == [("after.it",)]
+    assert ask(lived, "SELECT count(*) FROM runs WHERE end_reason = 'unclean'") == [(0,)]
+
+
+def test_damaged_database_is_replaced(lived, observability):
+    """What this is for: the file is garbage, the logs are not."""
+    lived.write_bytes(b"garbage" * 1_000)
+    made = rebuild_in_place(observability.log_dir, lived, SLOW_MS, agree=nothing, progress=nothing)
+
+    assert made.moved_to.read_bytes() == b"garbage" * 1_000
+    assert ask(lived, "SELECT count(*) FROM logs") == [(22,)]
+
+
+def test_refusal_leaves_everything(lived, observability):
+    """Whoever says no, and a running process, leave database and folder as they were, and the lock free."""
+
+    def refuse():
+        raise KeyboardInterrupt
+
+    before = lived.read_bytes(), sorted(lived.parent.iterdir())
+    with pytest.raises(KeyboardInterrupt):
+        rebuild_in_place(observability.log_dir, lived, SLOW_MS, agree=refuse, progress=nothing)
+    assert (lived.read_bytes(), sorted(lived.parent.iterdir())) == before
+
+    with telemetry.open(observability), pytest.raises(StoreInUseError):
+        rebuild_in_place(observability.log_dir, lived, SLOW_MS, agree=nothing, progress=nothing)
+    assert quarantined(lived) == []
+
+
+def test_black_box_of_a_killed_run_is_taken_in_once(lived, observability):
+    """A killed run's traces come with their spans from its box, not from their lines as well; its box goes."""
+    script = f"""
+import os
+from hearthnet.config import ObservabilityConfig
+from hearthnet.observability import get_logger, telemetry, trace
+telemetry.open(ObservabilityConfig.model_validate({observability.model_dump(mode="json")!r})).start()
+for _ in range(30):
+    with trace.new_trace("killed.run"), trace.span("inside"):
+        get_logger("hearthnet.test").info("in the box")
+trace.new_trace("in.flight")
+os._exit(9)
+"""
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 9
+    assert len(boxes_in(lived.parent)) == 1
+
+    rebuild_in_place(observability.log_dir, lived, SLOW_MS, agree=nothing, progress=nothing)
+
+    found = ask(
+        lived,
+        "SELECT count(*), count(DISTINCT trace_id), sum(spans <> '[]') FROM traces WHERE capability = ?",
+        "killed.run",
+    )
+    assert found == [(30, 30, 30)]
+    assert ask(lived, "SELECT count(*) FROM logs WHERE msg = 'in the box'") == [(30,)]
+    assert ask(lived, "SELECT result FROM traces WHERE capability = 'in.flight'") == [("interrupted",)]
+    assert boxes_in(lived.parent) == []
+    assert ask(lived, "SELECT count(*) FROM gaps") == [(0,)]
