@@ -33,7 +33,7 @@ __all__ = [
 # What every connection that writes must set: these are kept by the connection, not by the file.
 WRITER_PRAGMAS: Final = (
     "PRAGMA synchronous = FULL",  # with NORMAL a power cut cost up to 29 s of commits at home rates
-    "PRAGMA secure_delete = ON",  # what left the ring is gone from the file's pages too
+    "PRAGMA secure_delete = ON",  # what left the ring is overwritten, as far as pages are not rebalanced
 )
 BUSY_TIMEOUT_S: Final = 0.25  # short: whoever waits longer retries later with its records still in hand
 # SQLite reports a full disk as an I/O error where it needs more than this for its shared memory.

@@ -1,7 +1,7 @@
 """The layout of a black box file, and how to read one that its process did not close.
 
     header      4 KiB: who wrote it (checksummed), and counters that change while it is written
-    in flight   4,096 entries of 128 bytes: a trace that has begun and not ended, and its innermost open span
+    in flight   4,096 entries of 160 bytes: a trace that has begun and not ended, and its innermost open span
     traces      a byte ring of frames
     logs        a byte ring of frames
 
@@ -16,6 +16,7 @@ is found. The process that writes uses `observability/blackbox.py`, which takes 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import struct
@@ -25,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["Box", "Header", "InFlight", "boxes_in", "is_alive", "process_start", "read_box", "this_boot"]
+__all__ = ["Box", "Header", "InFlight", "boxes_in", "is_alive", "is_locked", "process_start", "read_box", "this_boot"]
 
 MAGIC: Final = b"HNBOX\x00\r\n"
 LAYOUT_VERSION: Final = 1
@@ -43,13 +44,14 @@ OVERFLOW_AT: Final = COUNTERS_AT + COMMITTED.size
 HEARTBEAT_AT: Final = OVERFLOW_AT + 8
 ENDED_AT: Final = HEARTBEAT_AT + 8
 ENTRIES: Final = 4_096
-ENTRY_BYTES: Final = 128
+ENTRY_BYTES: Final = 160
+CAPABILITY_BYTES: Final = 64  # a longer name is cut in the table
 # trace id, capability, started (UTC us), started (monotonic ns), 1 while in flight. The mark is last: struct clears the
 # place first and fills it in order, so an entry that is marked is whole.
-TRACE: Final = struct.Struct("<26s48sqqB")
+TRACE: Final = struct.Struct(f"<26s{CAPABILITY_BYTES}sqqB")
 TRACE_MARK_AT: Final = TRACE.size - 1
 # name, started (monotonic ns), 1 while a span is open
-SPAN: Final = struct.Struct("<28sqB")
+SPAN: Final = struct.Struct("<44sqB")
 SPAN_AT: Final = TRACE.size
 SPAN_MARK_AT: Final = TRACE.size + SPAN.size - 1
 FRAME_MAGIC: Final = b"\xf5HN\xfa"  # two bytes that UTF-8 never has
@@ -279,6 +281,24 @@ def _unknown_start(pid: int) -> int | None:
     except PermissionError:
         return 0
     return 0
+
+
+def is_locked(path: Path) -> bool:
+    """Tells whether a process holds a box's lock, as its writer does for life.
+
+    Of a writer in another pid namespace (a container on the same volume) nothing else could tell.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def is_alive(header: Header) -> bool:

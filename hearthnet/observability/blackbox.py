@@ -17,6 +17,7 @@ Assumes:
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import threading
@@ -31,7 +32,7 @@ import orjson
 from hearthnet.forensics import box as layout
 from hearthnet.observability.record import LogRecord, TraceRecord, safe_text
 
-__all__ = ["NOWHERE", "BlackBox", "Sizes", "new_header"]
+__all__ = ["NOWHERE", "BlackBox", "Sizes", "box_path", "new_header"]
 
 NOWHERE: Final = -1
 _COPY_ON_WRITE: Final = frozenset({"btrfs", "zfs", "bcachefs"})
@@ -49,7 +50,10 @@ class _Written:
     def __setitem__(self, place: slice, content: bytes, /) -> None:
         os.pwrite(self._fd, content, place.start)
 
-    def close(self) -> None:
+    def __getitem__(self, place: slice, /) -> bytes:
+        return os.pread(self._fd, place.stop - place.start, place.start)
+
+    def __del__(self) -> None:
         os.close(self._fd)
 
 
@@ -118,11 +122,12 @@ class BlackBox:
         self._overflow = 0
         self._committed_traces = 0
         self._committed_logs = 0
+        self._committed_seq = 0
         traces_at = layout.HEADER_BYTES + header.entries * layout.ENTRY_BYTES
         self._traces = _Ring(traces_at, header.trace_bytes)
         self._logs = _Ring(traces_at + header.trace_bytes, header.log_bytes)
         self._free = list(range(header.entries - 1, -1, -1))
-        self._map, self._identity = _make(path, header)
+        self._fd, self._map, self._identity = _make(path, header)
         _boxes.add(self)
 
     # --- traces in flight
@@ -190,10 +195,12 @@ class BlackBox:
             self.failures += 1
 
     def note_committed(self, traces: int, logs: int, seq: int) -> None:
-        """Notes how many more frames of each ring are in the database, and the highest number there."""
+        """Notes how many more frames of each ring are in the database or counted as lost, and the highest number."""
         self._committed_traces += traces
         self._committed_logs += logs
-        self._put(layout.COUNTERS_AT, layout.COMMITTED.pack(self._committed_traces, self._committed_logs, max(seq, 0)))
+        self._committed_seq = max(self._committed_seq, seq)
+        committed = (self._committed_traces, self._committed_logs, self._committed_seq)
+        self._put(layout.COUNTERS_AT, layout.COMMITTED.pack(*committed))
 
     def note_alive(self) -> None:
         """Notes that the writer is at work now."""
@@ -224,28 +231,33 @@ class BlackBox:
         Raises:
             OSError: raised when it cannot be made.
         """
-        old = self._map
-        fresh, identity = _make(self.path, self.header)
-        if isinstance(old, mmap.mmap):
-            fresh[0 : len(old)] = old[:]
-        self._map, self._identity = fresh, identity
+        size = self.header.total_bytes
+        held_fd = self._fd
+        self._fd, fresh, self._identity = _make(self.path, self.header)
+        fresh[0:size] = self._map[0:size]
+        self._map = fresh
+        os.close(held_fd)
 
     def contents(self) -> layout.Box | None:
         """Returns what the box holds now."""
-        if isinstance(self._map, mmap.mmap):
-            return layout.parse(self._map[:])
-        return layout.read_box(self.path)
+        return layout.parse(self._map[0 : self.header.total_bytes])
 
     def close(self, *, remove: bool) -> None:
         """Ends writing, and removes the file if all of it is in the database. Late records go nowhere. Idempotent."""
         _boxes.discard(self)
+        for place in range(self.header.entries):
+            # The process lives: its traces in flight will end, in memory.
+            self._put(layout.HEADER_BYTES + place * layout.ENTRY_BYTES + layout.TRACE_MARK_AT, b"\0")
         self.let_go()
         if remove and self.is_in_place():
             self.path.unlink()
 
     def let_go(self) -> None:
-        """Makes every later write go to memory that nobody reads."""
+        """Makes every later write go to memory that nobody reads, and gives the file's lock back."""
         self._map = mmap.mmap(-1, self.header.total_bytes)
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 def _bytes_of(text: str) -> bytes:
@@ -273,20 +285,26 @@ def new_header(role: int, run_id: str, version: str, node_id: str | None, sizes:
     )
 
 
-def _make(path: Path, header: layout.Header) -> tuple[Any, tuple[int, int]]:
-    """Makes the file, all of its space allocated, and returns its memory and its identity (device, inode)."""
+def box_path(directory: Path, run_id: str) -> Path:
+    """Returns where this process's box goes; another name where its pid's is taken: in another pid namespace, say."""
+    path = directory / f"telemetry.{os.getpid()}.box"
+    return path.with_name(f"telemetry.{os.getpid()}.{run_id}.box") if path.exists() else path
+
+
+def _make(path: Path, header: layout.Header) -> tuple[int, Any, tuple[int, int]]:
+    """Makes the file, all of its space allocated and locked; returns its descriptor, memory, and (device, inode)."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _allocate(fd, header.total_bytes)
         os.pwrite(fd, header.pack(), 0)
         status = os.fstat(fd)
         memory = _Written(fd) if _file_system(path) in _COPY_ON_WRITE else mmap.mmap(fd, header.total_bytes)
     except BaseException:
         path.unlink()
-        raise
-    finally:
         os.close(fd)
-    return memory, (status.st_dev, status.st_ino)
+        raise
+    return fd, memory, (status.st_dev, status.st_ino)
 
 
 def _allocate(fd: int, size: int) -> None:

@@ -13,10 +13,11 @@ from typing import Final
 
 from hearthnet.observability.blackbox import Sizes
 
-__all__ = ["MB", "Budget", "disk_bytes", "free_bytes"]
+__all__ = ["MB", "PAGE_BYTES", "Budget", "disk_bytes", "free_bytes"]
 
 MB: Final = 1_000_000
-_SMALLEST_BOX: Final = 800_000  # a table of 4,096 entries takes 528 KB of it
+PAGE_BYTES: Final = 4_096
+_SMALLEST_BOX: Final = 1_000_000  # a table of 4,096 entries takes 655 KB of it
 _MAX_FLOOR_SHARE: Final = 0.05  # of the file system: a floor for a card must not close a small disk altogether
 
 
@@ -40,6 +41,11 @@ class Budget:
         self.wal_pinned = self.total // 4
         self.boxes = self.total * 3 // 32
         self.rest = self.total - self.database - self.wal_pinned - self.boxes
+
+    @property
+    def pages(self) -> int:
+        """The database's ceiling in pages."""
+        return self.database // PAGE_BYTES
 
     @property
     def quarantine(self) -> int:

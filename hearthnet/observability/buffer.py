@@ -57,6 +57,7 @@ class Buffer(Generic[T]):
     def take(self, limit: int) -> list[T]:
         """Returns the oldest records, at most `limit`; those of a batch that was never confirmed come first."""
         with self._lock:
+            self.put_back(limit)
             while self._queue and len(self._in_flight) < limit:
                 self._in_flight.append(self._queue.popleft())
             return list(self._in_flight)

@@ -16,6 +16,7 @@ import os
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
@@ -31,13 +32,14 @@ _NAME: Final = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.(\d+))?\.log")
 _DAY_S: Final = 86_400
 _MAX_BYTES: Final = 40_000_000  # what the budget of `max_disk_mb` leaves for logs by default
 _PARTS: Final = 8  # files that share the bound: what is lost at a time when the oldest goes
+_LOOK_S: Final = 1.0  # and after so long: somebody may have removed it
 _LOOK_BYTES: Final = 64 * 1024  # after so many of our own bytes the file is looked at: others write to it too
 
 
 def log_paths(directory: Path) -> list[Path]:
     """Returns the log files in `directory`, oldest first."""
     found: list[tuple[tuple[date, int], Path]] = []
-    with suppress(FileNotFoundError, NotADirectoryError):
+    with suppress(OSError):  # missing, no folder, or not ours to read
         found = [(key, path) for path in directory.iterdir() if (key := log_key(path)) is not None]
     return [path for _, path in sorted(found)]
 
@@ -85,8 +87,10 @@ class DailyFile:
         self._lock = threading.Lock()
         self._torn = False
         self._day = -1  # days since 1970, UTC
-        self._unseen = 0  # bytes that we wrote since the file's size was looked at
+        self._unseen = 0  # bytes that we wrote since the file was looked at
+        self._looked_s = 0.0
         self._max_bytes = max_bytes
+        _files.add(self)
 
     def write(self, line: bytes, now_s: float) -> None:
         """Appends one line (its newline included), which was made at `now_s` (seconds since 1970)."""
@@ -94,8 +98,8 @@ class DailyFile:
         if day != self._day:
             self._roll(day)
         self._unseen += len(line)
-        if self._unseen >= _LOOK_BYTES:
-            self._look()
+        if self._unseen >= _LOOK_BYTES or not 0 <= now_s - self._looked_s < _LOOK_S:
+            self._look(now_s)
         if self._torn:
             line, self._torn = b"\n" + line, False
         try:
@@ -126,18 +130,19 @@ class DailyFile:
                 self._open(day)
             except OSError:  # the write that follows fails too, and is counted
                 return
+            is_step = self._day >= 0 and abs(day - self._day) > self.retention_days
             self._day = day
-        self._remove_expired()
+        if not is_step:  # a clock that was set is no reason to remove what was logged before
+            self._remove_expired()
         self._remove_surplus()
 
-    def _look(self) -> None:
-        """Goes on in the day's next file if this one is full."""
+    def _look(self, now_s: float) -> None:
+        """Goes on in the day's next file if this one is full, or in a new one if somebody removed it."""
         with self._lock:
-            if self._unseen < _LOOK_BYTES:  # another thread looked
-                return
-            self._unseen = 0
+            self._unseen, self._looked_s = 0, now_s
             try:
-                if os.fstat(self._fd).st_size < self._part_bytes():
+                status = os.fstat(self._fd)
+                if status.st_nlink and status.st_size < self._part_bytes():
                     return
                 self._open(self._day)
             except OSError:  # the write that follows fails too, and is counted
@@ -176,15 +181,23 @@ class DailyFile:
 
     def _remove_surplus(self) -> None:
         """Removes the oldest files until the rest, and the one being written when it is full, are within the bound."""
-        paths = log_paths(self.directory)
-        sizes = [_size(path) for path in paths]
-        # The newest is being written, by us or by another process; each of them may be one look late.
-        total = sum(sizes[:-1]) + self._part_bytes() + 2 * _LOOK_BYTES
-        for path, size in zip(paths[:-1], sizes[:-1], strict=True):
+        tomorrow = _date(int(self._clock() // _DAY_S) + 1)
+        # What a wrong clock dated into the future would never be the oldest: it goes first.
+        paths = sorted(log_paths(self.directory), key=lambda path: (log_key(path) or (tomorrow,))[0] <= tomorrow)
+        others = [(path, _size(path)) for path in paths if not self._is_open(path)]
+        # Each process that writes may be one look late.
+        total = sum(size for _, size in others) + self._part_bytes() + 2 * _LOOK_BYTES
+        for path, size in others:
             if total <= self._max_bytes:
                 return
             _remove(path)
             total -= size
+
+    def _is_open(self, path: Path) -> bool:
+        try:
+            return self._fd >= 0 and os.path.samestat(path.stat(), os.fstat(self._fd))
+        except OSError:  # removed since it was listed
+            return False
 
     def close(self) -> None:
         """Closes the file; a later `write` opens it again.
@@ -199,10 +212,26 @@ class DailyFile:
                 os.dup2(nowhere, self._fd, inheritable=False)
                 os.close(nowhere)
 
+    def forget_lock(self) -> None:
+        """Makes a new lock: for a forked child."""
+        self._lock = threading.Lock()
+
     def __del__(self) -> None:
         # Nobody holds this object any more, so nobody can be writing.
         if self._fd >= 0:
             os.close(self._fd)
+
+
+_files: weakref.WeakSet[DailyFile] = weakref.WeakSet()
+
+
+def _free_locks_in_child() -> None:
+    # A thread of the parent may have held one at the fork; it is not there to give it back.
+    for file in list(_files):
+        file.forget_lock()
+
+
+os.register_at_fork(after_in_child=_free_locks_in_child)
 
 
 def _remove(path: Path) -> None:

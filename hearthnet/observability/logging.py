@@ -12,6 +12,7 @@ Logging never raises, whatever it is handed, and holds no lock while it works.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -69,7 +70,7 @@ class Logger(logging.Logger):
         """Returns the record; fields that clash with its attributes stay in `extras` alone."""
         record = logging.LogRecord(name, level, fn, lno, msg, args, exc_info, func, sinfo)
         record.hearthnet_extras = extra
-        if extra and type(extra) is dict and _RESERVED.isdisjoint(extra):
+        if type(extra) is dict and _RESERVED.isdisjoint(extra):
             record.__dict__.update(extra)
         return record
 
@@ -154,7 +155,7 @@ def _fields(source: logging.LogRecord) -> Mapping[Any, Any] | None:
     extras = source.__dict__.get("hearthnet_extras", _RESERVED)
     if extras is _RESERVED:
         extras = {key: value for key, value in source.__dict__.items() if key not in _RESERVED}
-    if not extras:
+    if extras is None:
         return None
     if not isinstance(extras, Mapping):
         return {"extra": extras}
@@ -317,26 +318,14 @@ def lost_lines() -> int:
     return handler.failures + (handler.file.lost_lines if handler.file is not None else 0)
 
 
-def shed(is_on: bool) -> None:
-    """Has the JSON log take warnings and errors alone, or everything again: the disk is nearly full, or not."""
-    if _handler is not None and _handler.file is not None:
-        _handler.file.is_shedding = is_on
+def log_file() -> DailyFile | None:
+    """Returns the file that the JSON lines go to; None before `configure`, and where there is none."""
+    return None if _handler is None else _handler.file
 
 
-def is_shedding() -> bool:
-    """Tells whether the JSON log takes warnings and errors alone."""
-    return _handler is not None and _handler.file is not None and _handler.file.is_shedding
-
-
-def shed_lines() -> int:
-    """Returns how many lines were left out of the JSON log for want of space."""
-    return _handler.file.shed_lines if _handler is not None and _handler.file is not None else 0
-
-
-def limit_files(max_bytes: int) -> None:
-    """Bounds the JSON log files together."""
-    if _handler is not None and _handler.file is not None:
-        _handler.file.limit(max_bytes)
+def keep_quiet() -> None:
+    """Has records go nowhere where `configure` does not run: the standard library would print them."""
+    logging.getLogger("hearthnet").addHandler(logging.NullHandler())
 
 
 _limits: dict[str, dict[str, tuple[float, int]]] = {}
@@ -360,7 +349,6 @@ class RateLimitedLogger:
         self._clock = clock
         # Of the logger, not of this wrapper: two wrappers of one logger keep one limit.
         self._keys = _limits.setdefault(logger.name, {})
-        self._lock = _limits_lock
 
     def log(self, level: int, msg: str, *, key: str | None = None, extra: Mapping[str, Any] | None = None) -> None:
         """Logs `msg` unless its key (default: the message itself) was logged less than `interval_s` ago."""
@@ -375,7 +363,7 @@ class RateLimitedLogger:
     def _admit(self, key: str) -> int | None:
         """Returns how many were held back since the last one passed, or None: this one is held back too."""
         now = self._clock()
-        with self._lock:
+        with _limits_lock:
             last, suppressed = self._keys.get(key, (float("-inf"), 0))
             if now - last < self.interval_s:
                 self._keys[key] = (last, suppressed + 1)
@@ -396,3 +384,12 @@ class RateLimitedLogger:
     def error(self, msg: str, *, key: str | None = None, extra: Mapping[str, Any] | None = None) -> None:
         """Logs at level error, limited, with the traceback of an exception being handled."""
         self.log(logging.ERROR, msg, key=key, extra=extra)
+
+
+def _free_locks_in_child() -> None:
+    # A thread of the parent may have held one at the fork; it is not there to give it back.
+    global _configure_lock, _limits_lock
+    _configure_lock, _limits_lock = threading.Lock(), threading.Lock()
+
+
+os.register_at_fork(after_in_child=_free_locks_in_child)

@@ -12,6 +12,7 @@ A child (`labels(…)`) is kept, and its methods are those of `prometheus_client
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -161,6 +162,15 @@ _lock = threading.RLock()
 _instruments: dict[str, Instrument] = {}
 _registry: CollectorRegistry | None = None
 _on_scrape: list[Callable[[], None]] = []
+
+
+def _free_lock_in_child() -> None:
+    # A thread of the parent may have held it at the fork; it is not there to give it back.
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_free_lock_in_child)
 
 
 def _declare(

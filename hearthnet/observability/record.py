@@ -69,9 +69,11 @@ _JSON_OPTIONS: Final = orjson.OPT_NON_STR_KEYS
 
 def encode(extras: Mapping[Any, Any] | None) -> bytes:
     """Returns `extras` as one JSON object: secrets replaced, everything within the bounds. Never raises."""
-    if not extras:
+    if extras is None:
         return _EMPTY
     try:
+        if not extras:
+            return _EMPTY
         for key, value in extras.items():
             kind = type(value)
             if type(key) is not str or is_secret(key):

@@ -56,7 +56,7 @@ class Recorder:
         if box is not None:
             box.append_trace(record)
         self.traces.offer(record)
-        if record.notable or self.is_idle or len(self.traces) == self._many_traces:
+        if record.notable or self.is_idle or len(self.traces) >= self._many_traces:
             self._tell(record.notable or len(self.traces) >= self._many_traces)
 
     def offer_log(self, record: LogRecord) -> None:
@@ -65,13 +65,21 @@ class Recorder:
         if box is not None:
             box.append_log(record)
         self.logs.offer(record)
-        if record.notable or self.is_idle or len(self.logs) == self._many_logs:
+        if record.notable or self.is_idle or len(self.logs) >= self._many_logs:
             self._tell(record.notable or len(self.logs) >= self._many_logs)
 
     def _tell(self, is_urgent: object) -> None:
         if self._wake is not None:
             self.is_idle = False
             self._wake(bool(is_urgent))
+
+    def keep_in(self, box: BlackBox) -> None:
+        """Has `box` keep what is recorded from now on, and what waits already."""
+        self.box = box
+        for trace in self.traces.snapshot():
+            box.append_trace(trace)
+        for entry in self.logs.snapshot():
+            box.append_log(entry)
 
     def has_pending(self) -> bool:
         """Tells whether there is anything that is not committed."""

@@ -116,7 +116,8 @@ class Span:
     def fail(self, error: BaseException) -> None:
         """Marks the span failed, or cancelled where the work was cut short rather than wrong."""
         self.status = "error" if isinstance(error, Exception) else CANCELLED
-        self.extras.setdefault("error", describe(error))
+        if isinstance(self.extras, dict):  # the program may have put anything there
+            self.extras.setdefault("error", describe(error))
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Returns `function` (plain, async, or a generator of either kind) with a span around each of its calls."""
@@ -167,7 +168,7 @@ class Span:
             "name": safe_text(self.name, _SHORT_NAME_CHARS),
             "offset_ms": (self._started_ns - self.trace.started_ns) / 1e6,
             "duration_ms": (ended - self._started_ns) / 1e6,
-            "status": "open" if is_open else self.status,
+            "status": "open" if is_open else safe_text(self.status, _SHORT_NAME_CHARS),
             "extras": orjson.Fragment(encode(self.extras)),
         }
 

@@ -25,7 +25,7 @@ from hearthnet.forensics import box as layout
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability import metrics, tracing
 from hearthnet.observability import recorder as recording
-from hearthnet.observability.blackbox import BlackBox, new_header
+from hearthnet.observability.blackbox import BlackBox, box_path, new_header
 from hearthnet.observability.budget import Budget, disk_bytes
 from hearthnet.observability.ids import new_trace_id
 from hearthnet.observability.record import TraceRecord
@@ -119,10 +119,20 @@ class Telemetry:
         global _opened
         if _opened is not None or self._pid is not None:
             raise RuntimeError("telemetry is open already" if _opened is not None else "make a new one to open again")
-        _opened = self
         self._pid = os.getpid()
+        _opened = self
+        try:
+            self._configure()
+        except BaseException:  # a setting that cannot be: the next opening must not be told that this one is open
+            _opened = None
+            raise
+        recording.install(self._recorder)
+        self._stop_refreshing = metrics.on_scrape(self._refresh_metrics)
+
+    def _configure(self) -> None:
         node_logging.configure(self._config)
-        node_logging.limit_files(self._budget.rest)
+        if (file := node_logging.log_file()) is not None:
+            file.limit(self._budget.rest)
         metrics.configure(self._config)
         tracing.set_slow_ms(self._config.slow_ms)
         self._is_open = True
@@ -131,8 +141,6 @@ class Telemetry:
             self._start_store()
         except (HearthNetError, sqlite3.Error) as error:
             log.warning("telemetry is kept in memory only", extra={"reason": str(error)})
-        recording.install(self._recorder)
-        self._stop_refreshing = metrics.on_scrape(self._refresh_metrics)
 
     def _start_store(self) -> None:
         directory = self._config.data_dir
@@ -140,11 +148,11 @@ class Telemetry:
             self._error = "no data_dir is configured"
             raise StoreError(self._error)
         path = directory / DATABASE
-        self._lock = StoreLock(directory)
+        self._lock = lock = StoreLock(directory)
         run: Run = (self.run_id, self._node_id, __version__, os.getpid(), layout.this_boot() or None, now_us())
         recorder = Recorder(self.run_id, 1, self._wake)
         pace = Pace(self._config.flush_interval_s, self._config.eco, self._config.keep_free_mb)
-        thread = StoreThread(path, recorder, run, self._budget, pace, self._lock)
+        thread = StoreThread(path, recorder, run, self._budget, pace, lock)
         try:
             self._thread, self._recorder = thread, recorder
             thread.start(_OPEN_TIMEOUT_S)
@@ -165,10 +173,8 @@ class Telemetry:
     def _keep_box(self, directory: Path) -> None:
         """Makes the black box of a process that does not write the store, if the budget has room for it."""
         sizes = self._budget.secondary_box()
-        path = directory / f"telemetry.{os.getpid()}.box"
+        path = box_path(directory, self.run_id)
         try:
-            if path.exists():  # of an earlier process with our number, which nobody has taken in yet
-                path.rename(directory / f"telemetry.{os.getpid()}.{self.run_id}.box")
             if sum(box.stat().st_size for box in layout.boxes_in(directory)) + sizes.total > self._budget.boxes:
                 self._error = f"{self._error}, and there are as many black boxes as max_disk_mb allows"
                 return
@@ -194,8 +200,6 @@ class Telemetry:
             self._thread.stop(_CLOSE_TIMEOUT_S)
         self._keep_leftovers()
         self._close_box()
-        if self._lock is not None:
-            self._lock.release()
         node_logging.shutdown()
         _opened = None
 
@@ -255,7 +259,8 @@ class Telemetry:
         metrics.telemetry_queued.labels(kind="log").set(len(self._recorder.logs))
         lost = metrics.telemetry_dropped_total
         self._count("log_file", node_logging.lost_lines(), lost.labels(reason="log_file").inc)
-        self._count("log_shed", node_logging.shed_lines(), lost.labels(reason="log_shed").inc)
+        if (file := node_logging.log_file()) is not None:
+            self._count("log_shed", file.shed_lines, lost.labels(reason="log_shed").inc)
         box = self._recorder.box
         if box is not None:
             self._count("box", box.failures, lost.labels(reason="box").inc)

@@ -33,6 +33,7 @@ from hearthnet.observability.blackbox import NOWHERE
 from hearthnet.observability.context import current, swap
 from hearthnet.observability.ids import is_trace_id, new_trace_id
 from hearthnet.observability.logging import TRACE_LOGGER, get_logger
+from hearthnet.observability.metrics import telemetry_dropped_total
 from hearthnet.observability.record import TraceRecord, encode, fit, safe_text
 from hearthnet.observability.results import OK, RESULTS, is_failure, result_of
 from hearthnet.observability.spans import Root, Span, describe
@@ -61,6 +62,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 span = Span
 _log = get_logger(TRACE_LOGGER)
 _slow_ms: float = 5_000.0
+unencodable_total = telemetry_dropped_total.labels(reason="unencodable")
 
 
 def set_slow_ms(limit_ms: float) -> None:
@@ -87,28 +89,10 @@ class Trace:
     """
 
     __slots__ = (
-        "_box",
-        "_handling",
-        "_open",
-        "_place",
-        "_spans",
-        "_spans_json",
-        "_unseen",
-        "capability",
-        "duration_ms",
-        "ended",
-        "error",
-        "extras",
-        "notable",
-        "parent_id",
-        "result",
-        "run_id",
-        "seq",
-        "started_ns",
-        "started_us",
-        "trace_id",
-        "version",
-    )
+        "_box", "_handling", "_open", "_place", "_spans", "_spans_json", "_unseen", "capability", "duration_ms",
+        "ended", "error", "extras", "notable", "parent_id", "result", "run_id", "seq", "started_ns", "started_us",
+        "trace_id", "version",
+    )  # fmt: skip
 
     def __init__(self, capability: str, trace_id: str | None = None, parent_id: str | None = None) -> None:
         self._place = NOWHERE
@@ -259,13 +243,16 @@ class Trace:
         self.run_id = recorder.run_id  # telemetry may have been opened since the trace began
         self.seq = recorder.next_seq()
         # First the finished trace, then the mark: killed in between, the box has both, and recovery knows them as one.
-        recorder.offer_trace(self._record(ended_ns))
+        try:
+            recorder.offer_trace(self._record(ended_ns))
+        except Exception:  # the program put something there that no check foresees  # noqa: BLE001
+            unencodable_total.inc()
         self._leave_box()
         self._let_go_of_spans()
         self._log_done()
 
     def _let_go_of_spans(self) -> None:
-        """Keeps the spans as they were recorded: they refer to this trace, and a circle would wait for the collector."""
+        """Keeps the spans as recorded alone: they refer to this trace, and a circle would wait for the collector."""
         self._spans = None
         self._open = []
 

@@ -183,12 +183,12 @@ def test_doctor_with_the_node_up_and_down(node):
 
     down = node.cli("doctor")
     assert down.returncode == 0
-    assert "12 checks, none failed" in down.stdout
+    assert "13 checks, none failed" in down.stdout
     (node.data_dir / "keys" / "device.ed25519").chmod(0o644)
     broken = node.cli("doctor", "--check", "keys_present")
     assert broken.returncode == 1
     assert "fix: chmod 600" in broken.stdout
-    assert len(node.cli("doctor", "--list").stdout.splitlines()) == 12
+    assert len(node.cli("doctor", "--list").stdout.splitlines()) == 13
 
 
 def test_help_everywhere_has_an_example(home):

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from contextlib import closing
+from contextlib import closing, suppress
 
 import httpx
 import pytest
@@ -44,10 +44,16 @@ def answers(node, count=20) -> None:
             assert node.echo(str(number), client).status_code == 200
 
 
+def call_that_breaks_off(node) -> None:
+    """A long call whose node dies meanwhile."""
+    with pytest.raises(httpx.HTTPError):
+        node.echo("slow", delay_ms=30_000)
+
+
 def test_killed_node_knows_what_it_was_doing(node):
-    """SIGKILL in the middle of a call: at the next start the port opens on a store that has all, and names that call."""
+    """SIGKILL in the middle of a call: at the next start the port opens on a store that has all, and names it."""
     answers(node, 50)
-    waiting = threading.Thread(target=lambda: pytest.raises(httpx.HTTPError, node.echo, "slow", delay_ms=30_000))
+    waiting = threading.Thread(target=call_that_breaks_off, args=(node,))
     waiting.start()
     while httpx.get(f"{node.url}/status").json()["calls_in_flight"] != 1:
         node._wait_a_moment()
@@ -71,14 +77,13 @@ def test_killed_node_knows_what_it_was_doing(node):
 
 
 def test_node_answers_on_a_full_disk(node_on_tiny_disk, tiny_disk):
-    """Not a byte is free: calls are answered, traces committed in place, metrics and traces served; then all is well."""
+    """Not a byte is free: calls are answered, traces committed in place, pages served; then all is well."""
     node = node_on_tiny_disk
     answers(node)
     filler = tiny_disk / "filler"
-    with pytest.raises(OSError, match="No space"), filler.open("wb", buffering=0) as file:
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
         while file.write(bytes(1 << 16)) == 1 << 16:
             pass
-        raise OSError("No space left")
     answers(node, 60)
     assert httpx.get(f"{node.url}/metrics").status_code == 200
     assert len(httpx.get(f"{node.url}/trace", params={"n": 100}).json()) == 80
@@ -120,7 +125,7 @@ def test_node_answers_when_its_data_folder_is_removed(node):
     for path in node.data_dir.glob("telemetry*"):
         path.unlink()
     answers(node, 30)
-    node.wait_a_while_for(lambda: (node.data_dir / "telemetry.db").exists())
+    node.wait_a_while_for((node.data_dir / "telemetry.db").exists)
     node.wait_for_sql([(60,)], "SELECT count(*) FROM traces")
     assert node.stop() == 0
 

@@ -95,7 +95,7 @@ def test_table_that_is_full_counts_and_goes_on(tmp_path):
 
 
 def test_ring_keeps_the_newest(content):
-    """After many rounds the newest records are there without a hole, and none is damaged but the one cut by the next."""
+    """After many rounds the newest records are there without a hole."""
     found = layout.parse(content)
     ordinals = [ordinal for ordinal, _ in found.traces]
 

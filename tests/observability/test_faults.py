@@ -323,7 +323,7 @@ def test_lock_for_ever_sheds_the_oldest_and_tells(observability, query, monkeypa
 
 
 def test_reader_in_a_long_transaction_cannot_grow_the_wal_beyond_its_cap(observability, query):
-    """A forgotten shell: the WAL stops at its cap, writing pauses and says who holds it, and resumes, the WAL shrinks."""
+    """A forgotten shell: the WAL stops at its cap, writing pauses, says who holds it, resumes, and the WAL shrinks."""
     small = observability.model_copy(update={"max_disk_mb": 64})
     wal = small.data_dir / f"{DATABASE}-wal"
     budget = Budget(64)
@@ -539,8 +539,7 @@ def test_idle_thread_sleeps(observability, query):
 
 
 def test_hour_of_load_with_a_pinned_reader_stays_within_the_budget(observability):
-    """A storm of log records and large traces, with a shell in a transaction: at every look the bytes are within
-    max_disk_mb."""
+    """A storm of log records and large traces, a shell in a transaction: at every look all is within max_disk_mb."""
     config = observability.model_copy(update={"max_disk_mb": 64, "flush_interval_s": 0.05})
     largest = 0
     with telemetry.open(config) as t:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, Final
 
 import orjson
@@ -76,8 +77,21 @@ def _whole(frames: list[tuple[int, bytes]], kinds: tuple[tuple[Any, ...], ...]) 
         values = fields(payload)
         if values is None or len(values) != len(kinds):
             continue
-        if all(_fits(value, kind) for value, kind in zip(values, kinds, strict=True)):
-            yield [orjson.dumps(value) if isinstance(value, list | dict) else value for value in values]
+        if not all(_fits(value, kind) for value, kind in zip(values, kinds, strict=True)):
+            continue
+        try:
+            yield [orjson.dumps(value) if isinstance(value, list | dict) else _checked(value) for value in values]
+        except (TypeError, ValueError):  # an integer of 25 digits, a lone surrogate: no record of ours has one
+            continue
+
+
+def _checked(value: Any) -> Any:
+    """Returns the value; raises ValueError for text that is no UTF-8 and for a number that is none."""
+    if isinstance(value, str):
+        value.encode()
+    if isinstance(value, float) and not isfinite(value):
+        raise ValueError("not finite")
+    return value
 
 
 def _fits(value: Any, kind: tuple[Any, ...]) -> bool:
@@ -110,9 +124,8 @@ def _interrupted(entry: InFlight, run_id: str, end_ns: int) -> TraceRecord:
                 "extras": {},
             }
         )
-    name, _, version = entry.capability.partition("@")
     return TraceRecord(
-        0, run_id, entry.trace_id, None, name, version or None, entry.started_us, entry.started_ns,
+        0, run_id, entry.trace_id, None, entry.capability, None, entry.started_us, entry.started_ns,
         max(0, end_ns - entry.started_ns) / 1e6, INTERRUPTED, None, 1, orjson.dumps(spans), b"{}",
     )  # fmt: skip
 

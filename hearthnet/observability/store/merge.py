@@ -17,6 +17,7 @@ from hearthnet.observability.logging import get_logger
 from hearthnet.observability.record import LogRecord, TraceRecord
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.ring import Ring
+from hearthnet.observability.store.room import PAGES, pages_for
 
 __all__ = ["LOGS", "TRACES", "Table", "last_seq", "merge"]
 
@@ -24,6 +25,7 @@ log = get_logger(__name__)
 
 # Records a transaction: keeps the WAL of a recovery within its budget, whatever the rows hold.
 _CHUNK_ROWS: Final = 1_000
+_ROW_BYTES: Final = 100  # a row's numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def merge(connection: sqlite3.Connection, table: Table, records: Sequence[TraceR
         connection.execute("BEGIN IMMEDIATE")
         try:
             connection.executemany(table.delete, ((seq,) for seq in leaving[chunk]))
-            for record in wanted[chunk]:
+            for record in _fitting(connection, table, ring, wanted[chunk]):
                 _insert(connection, table, record)
             connection.execute("COMMIT")
         except BaseException:
@@ -78,6 +80,25 @@ def merge(connection: sqlite3.Connection, table: Table, records: Sequence[TraceR
             raise
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
     return len(wanted)
+
+
+def _fitting(
+    connection: sqlite3.Connection, table: Table, ring: Ring, records: Sequence[TraceRecord | LogRecord]
+) -> list[TraceRecord | LogRecord]:
+    """Makes room for `records` below the database's ceiling, from the oldest; returns those that are not given up."""
+    kept = list(records)
+    texts = [part for record in kept for part in record if isinstance(part, str | bytes)]
+    needed = pages_for(_ROW_BYTES * len(kept) + sum(map(len, texts)))
+    ((ceiling,),) = connection.execute("PRAGMA max_page_count").fetchall()
+    while kept:
+        ((pages, free),) = connection.execute(PAGES).fetchall()
+        ranges = ring.give_up(max(50, len(ring) // 50)).ranges if free + ceiling - pages < needed else []
+        if not ranges:
+            break
+        connection.executemany(table.delete_range, ranges)
+        for first, last, notable in ranges:
+            kept = [record for record in kept if not (first <= record.seq <= last and record.notable == notable)]
+    return kept
 
 
 def _insert(connection: sqlite3.Connection, table: Table, record: TraceRecord | LogRecord) -> None:

@@ -19,8 +19,8 @@ from hearthnet.observability.blackbox import BlackBox
 from hearthnet.observability.budget import Budget
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.store.merge import last_seq
-from hearthnet.observability.store.quarantine import keep_within, move_aside, salvage
-from hearthnet.observability.store.recovery import Recovered, close_other_runs, dead_boxes, recover, refill
+from hearthnet.observability.store.quarantine import Salvage, keep_within, move_aside, salvage
+from hearthnet.observability.store.recovery import Recovered, boxes_left, close_other_runs, recover, refill
 
 __all__ = ["Opening", "open_store", "tell"]
 
@@ -62,21 +62,27 @@ def open_store(path: Path, budget: Budget, run_id: str, own: BlackBox | None = N
         DiskFullError: raised when there is no space for a new one.
     """
     opening = Opening()
+    saved: Salvage | None = None
     try:
         connection = _open_whole(path)
     except UnusableStoreError as error:
         opening.moved_to = move_aside(path, error.message)
+        saved = salvage(opening.moved_to)
+        # Before there is a second database: what is too large to keep would be so beside it, too.
+        keep_within(path, budget.quarantine)
         connection = open_database(path, TELEMETRY)
     try:
         with closing(connection):
+            connection.execute(f"PRAGMA max_page_count = {budget.pages:d}")
+            if saved is not None:
+                saved.put(connection)
             _fill(connection, path, opening, own)
-            left = [box for _, box in dead_boxes(path.parent, None if own is None else own.path) if box is not None]
+            left = boxes_left(path.parent)
             # A run whose box is left may have given numbers that are in nobody's sight but its box's.
             opening.last_seq = max(last_seq(connection), *(box.committed_seq + _UNKNOWN_NUMBERS for box in left), 0)
             close_other_runs(connection, {run_id, *(box.header.run_id for box in left)})
     except sqlite3.Error as error:
         raise store_error(path, error) from error
-    keep_within(path, budget.quarantine)
     return opening
 
 
@@ -107,9 +113,6 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _fill(connection: sqlite3.Connection, path: Path, opening: Opening, own: BlackBox | None) -> None:
-    if opening.moved_to is not None:
-        traces, logs = salvage(opening.moved_to, connection)
-        log.warning("telemetry was salvaged", extra={"traces": traces, "logs": logs, "from": str(opening.moved_to)})
     own_path = None if own is None else own.path
     try:
         if own is not None and (contents := own.contents()) is not None:

@@ -6,10 +6,12 @@ lies on it, not what lies behind it.
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +20,7 @@ from hearthnet.observability.logging import get_logger
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.merge import LOGS, TRACES, merge
 
-__all__ = ["move_aside", "quarantined", "salvage"]
+__all__ = ["Salvage", "keep_within", "move_aside", "quarantined", "salvage"]
 
 log = get_logger(__name__)
 
@@ -26,6 +28,7 @@ _SIDECARS: Final = ("", "-wal", "-shm")
 _MARK: Final = ".corrupt-"
 # JSON that is none any more is where a bit has flipped that SQLite does not see.
 _SELECT_TRACES: Final = f"SELECT {rows.TRACE_COLUMNS} FROM traces WHERE json_valid(spans) AND json_valid(extras)"  # noqa: S608
+_SELECT_RUNS: Final = "SELECT run_id, node_id, version, pid, boot_id, started_us, ended_us, end_reason FROM runs"
 _SELECT_LOGS: Final = f"SELECT {rows.LOG_COLUMNS} FROM logs WHERE json_valid(extras)"  # noqa: S608  # constants, as above
 
 
@@ -41,11 +44,11 @@ def move_aside(path: Path, reason: str) -> Path:
     Raises:
         StoreError: raised when it cannot be renamed.
     """
-    for old in quarantined(path):
-        _remove(old)
     name = f"{path.name}{_MARK}{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     target = path.with_name(name)
     try:
+        for old in quarantined(path):
+            _remove(old)
         for ending in _SIDECARS:
             file = path.with_name(path.name + ending)
             if file.exists():
@@ -57,8 +60,11 @@ def move_aside(path: Path, reason: str) -> Path:
 
 
 def _remove(path: Path) -> None:
-    for ending in _SIDECARS:
-        path.with_name(path.name + ending).unlink(missing_ok=True)
+    for part in _parts(path):
+        if part.is_dir():  # it stood in the database's place
+            shutil.rmtree(part)
+        else:
+            part.unlink()
 
 
 def keep_within(path: Path, limit: int) -> None:
@@ -75,26 +81,46 @@ def _parts(path: Path) -> list[Path]:
     return [part for part in parts if part.exists()]
 
 
-def salvage(damaged: Path, connection: sqlite3.Connection) -> tuple[int, int]:
-    """Copies the traces and log records that can be read from `damaged` into the new database; returns how many.
+@dataclass(slots=True)
+class Salvage:
+    """What could be read from a damaged database."""
 
-    Raises:
-        sqlite3.Error: raised when the new database cannot be written.
-    """
+    traces: list[Any] = field(default_factory=list)
+    logs: list[Any] = field(default_factory=list)
+    runs: list[Any] = field(default_factory=list)
+
+    def put(self, connection: sqlite3.Connection) -> None:
+        """Inserts it into the new database, as far as its rings have room.
+
+        Raises:
+            sqlite3.Error: raised when the new database cannot be written.
+        """
+        for *run, ended_us, reason in self.runs:
+            try:
+                connection.execute(rows.INSERT_RUN, run)
+                connection.execute(rows.END_RUN, (ended_us, reason, run[0]))
+            except (sqlite3.IntegrityError, sqlite3.InterfaceError) as error:
+                log.warning("a run could not be salvaged", extra={"error": str(error)})
+        traces = merge(connection, TRACES, self.traces)
+        logs = merge(connection, LOGS, self.logs)
+        log.warning("telemetry was salvaged", extra={"traces": traces, "logs": logs})
+
+
+def salvage(damaged: Path) -> Salvage:
+    """Returns the traces, log records and runs that can be read from `damaged`. Never raises for what is in it."""
     if not damaged.is_file():  # a folder stood in the database's place
-        return 0, 0
+        return Salvage()
     try:
         source = sqlite3.connect(f"{damaged.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
         source.execute("PRAGMA query_only = ON")
     except sqlite3.Error:
-        return 0, 0
+        return Salvage()
     with closing(source):
-        traces = _readable(source, _SELECT_TRACES, rows.trace_from_row)
-        logs = _readable(source, _SELECT_LOGS, rows.log_from_row)
-        runs = _readable(source, "SELECT run_id, node_id, version, pid, boot_id, started_us FROM runs", tuple)
-    for run in runs.values():
-        _insert_run(connection, run)
-    return merge(connection, TRACES, list(traces.values())), merge(connection, LOGS, list(logs.values()))
+        return Salvage(
+            list(_readable(source, _SELECT_TRACES, rows.trace_from_row).values()),
+            list(_readable(source, _SELECT_LOGS, rows.log_from_row).values()),
+            list(_readable(source, _SELECT_RUNS, tuple).values()),
+        )
 
 
 def _readable(source: sqlite3.Connection, select: str, make: Callable[[Any], Any]) -> dict[Any, Any]:
@@ -116,10 +142,3 @@ def _keep(found: dict[Any, Any], row: Any, make: Callable[[Any], Any]) -> None:
         found[row[0]] = make(row)
     except (AttributeError, TypeError, ValueError):  # a column that is not what it was
         return
-
-
-def _insert_run(connection: sqlite3.Connection, run: tuple[Any, ...]) -> None:
-    try:
-        connection.execute(rows.INSERT_RUN, run)
-    except sqlite3.IntegrityError as error:
-        log.warning("a run could not be salvaged", extra={"error": str(error)})

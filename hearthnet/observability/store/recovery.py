@@ -21,7 +21,7 @@ from hearthnet.observability.store import rows
 from hearthnet.observability.store.evidence import Evidence, evidence_of
 from hearthnet.observability.store.merge import LOGS, TRACES, last_seq, merge
 
-__all__ = ["Recovered", "close_other_runs", "dead_boxes", "recover", "refill", "take_in"]
+__all__ = ["Recovered", "boxes_left", "close_other_runs", "dead_boxes", "recover", "refill", "take_in"]
 
 log = get_logger(__name__)
 
@@ -65,14 +65,30 @@ def dead_boxes(directory: Path, own: Path | None = None) -> list[tuple[Path, lay
         except OSError as error:  # unreadable now; it stays for the next start
             log.warning("a black box cannot be read", extra={"path": str(path), "error": str(error)})
             continue
-        if box is None or not _is_written(box):
+        if box is None or not _is_written(path, box):
             found.append((path, box))
     return found
 
 
-def _is_written(box: layout.Box) -> bool:
+def _is_written(path: Path, box: layout.Box) -> bool:
+    """Tells whether a process still writes a box: it holds the box's lock, or pid, boot and start agree."""
+    if box.ended_us or layout.is_locked(path):
+        return box.ended_us == 0
     # One that this process has closed without having committed all is nobody's any more.
-    return box.ended_us == 0 and box.header.pid != os.getpid() and layout.is_alive(box.header)
+    return box.header.pid != os.getpid() and layout.is_alive(box.header)
+
+
+def boxes_left(directory: Path) -> list[layout.Box]:
+    """Returns the boxes in `directory` that can be read, of the living and of the dead."""
+    found = []
+    for path in layout.boxes_in(directory):
+        try:
+            box = layout.read_box(path)
+        except OSError:  # removed since it was listed, or not ours to read
+            continue
+        if box is not None:
+            found.append(box)
+    return found
 
 
 def recover(
@@ -98,16 +114,22 @@ def recover(
             log.warning("a black box is damaged beyond reading", extra={"path": str(path)})
         else:
             total.add(take_in(connection, box, next_seq))
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:  # taken in all the same: next time nothing of it is missing
+            log.warning("a black box cannot be removed", extra={"path": str(path), "error": str(error)})
     return total
 
 
 def take_in(connection: sqlite3.Connection, box: layout.Box, next_seq: NextSeq | None = None) -> Recovered:
-    """Puts the records of one box into the database and closes its run; nothing if that was done before."""
-    if _is_closed(connection, box.header.run_id):
+    """Puts the records of one box into the database and closes its run, as far as that was not done before."""
+    is_secondary = box.header.role == layout.SECONDARY
+    is_closed = _is_closed(connection, box.header.run_id)
+    if is_closed and is_secondary:
         return Recovered()
     evidence = evidence_of(box)
-    is_secondary = box.header.role == layout.SECONDARY
+    if is_closed:  # what it has is known by its numbers: to look once more costs nothing, not to look may
+        return Recovered(traces=merge(connection, TRACES, evidence.traces), logs=merge(connection, LOGS, evidence.logs))
     wal_lost, traces, logs = 0, len(evidence.traces), len(evidence.logs)
     if not is_secondary:
         wal_lost = _count_wal_loss(connection, box, evidence)

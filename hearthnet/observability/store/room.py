@@ -7,20 +7,26 @@ not grow at all: then rows are written over the oldest, in batches that the rese
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Final
 
 import aiosqlite
 
-from hearthnet.observability.budget import Budget, free_bytes
+from hearthnet.observability.budget import PAGE_BYTES, Budget, free_bytes
 
-__all__ = ["Room"]
+__all__ = ["PAGES", "Room", "pages_for"]
 
-_PAGES: Final = "SELECT page_count, freelist_count FROM pragma_page_count(), pragma_freelist_count()"
+_REFUSAL_S: Final = 60.0  # a disk that gave no space is asked for more so much later
+PAGES: Final = "SELECT page_count, freelist_count FROM pragma_page_count(), pragma_freelist_count()"
 _TIGHT_BATCH_ROWS: Final = 200
-_PAGE_BYTES: Final = 4_096
 _SLACK_PAGES: Final = 16  # for pages that split, the gaps, the header
 _COMFORT_BYTES: Final = 8_000_000  # above the floor, before growing is allowed again: no flutter at the edge
+
+
+def pages_for(row_bytes: int) -> int:
+    """Returns how many pages so many bytes of rows may take at most."""
+    return row_bytes * 3 // 2 // PAGE_BYTES + _SLACK_PAGES
 
 
 class Room:
@@ -32,28 +38,36 @@ class Room:
 
     def __init__(self, path: Path, budget: Budget) -> None:
         self._path = path
-        self._ceiling = budget.database // _PAGE_BYTES
+        self._ceiling = budget.pages
         self.is_tight = False
-        self._spare_pages = 0
-        self._identity = (-1, -1)
+        self._refused_until = 0.0
+        self._may_grow = False
+        self._wal = path.with_name(f"{path.name}-wal")
+        self._identity: list[tuple[int, int]] = []
         self._io: Path | None = None  # of the thread that writes
 
     async def prepare(self, db: aiosqlite.Connection) -> None:
         """Sets the ceiling, and remembers which file this is and which thread writes it."""
         await db.execute(f"PRAGMA max_page_count = {self._ceiling:d}")
-        status = self._path.stat()
-        self._identity = (status.st_dev, status.st_ino)
+        self._identity = self._identities()
         await db.create_function("hearthnet_thread", 0, threading.get_native_id)
         ((thread,),) = await db.execute_fetchall("SELECT hearthnet_thread()")
         self._io = Path(f"/proc/self/task/{thread}/io")
 
     def is_in_place(self) -> bool:
-        """Tells whether the path still leads to the file that is open: to any other, nothing would be written."""
-        try:
-            status = self._path.stat()
-        except OSError:
-            return False
-        return (status.st_dev, status.st_ino) == self._identity
+        """Tells whether database and WAL are still the files that are open: to others, nothing would be written."""
+        return self._identities() == self._identity
+
+    def _identities(self) -> list[tuple[int, int]]:
+        """Returns device and inode of database and WAL, as far as they are there."""
+        found = []
+        for path in (self._path, self._wal):
+            try:
+                status = path.stat()
+            except OSError:
+                continue
+            found.append((status.st_dev, status.st_ino))
+        return found
 
     def look(self, floor: int) -> bool:
         """Looks at the disk; returns whether less than `floor` bytes, or its share of a small disk, are free."""
@@ -63,7 +77,7 @@ class Room:
             return False
         if free < floor:
             self.is_tight = True
-        elif free > floor + min(_COMFORT_BYTES, floor):
+        elif free > floor + min(_COMFORT_BYTES, floor) and time.monotonic() >= self._refused_until:
             self.is_tight = False
         return free < floor
 
@@ -73,15 +87,26 @@ class Room:
 
     async def is_short(self, db: aiosqlite.Connection, row_bytes: int) -> bool:
         """Tells whether so many bytes of rows would make the file larger than it may be."""
-        needed = row_bytes * 3 // 2 // _PAGE_BYTES + _SLACK_PAGES
-        # Asked again only when what there was last time may be used up: a trip to the thread each commit would tell.
-        self._spare_pages -= needed
-        if self._spare_pages < 0 or self.is_tight:
-            rows = await db.execute_fetchall(_PAGES)
-            ((pages, free),) = rows
-            limit = pages if self.is_tight else self._ceiling
-            self._spare_pages = free + max(0, limit - pages) - needed
-        return self._spare_pages < 0
+        needed = pages_for(row_bytes)
+        ((pages, free),) = await db.execute_fetchall(PAGES)
+        self._may_grow = free < needed
+        limit = pages if self.is_tight else self._ceiling
+        return bool(free + max(0, limit - pages) < needed)
+
+    async def has_grown(self, db: aiosqlite.Connection) -> bool:
+        """Tells whether the database is larger than its file: pages in the WAL have no space in the file yet.
+
+        They must get it now: were the disk full at the next checkpoint, nothing could be stored any more.
+        """
+        if not self._may_grow:
+            return False
+        ((pages, _),) = await db.execute_fetchall(PAGES)
+        return bool(pages * PAGE_BYTES > self._path.stat().st_size)
+
+    def refuse(self) -> None:
+        """Notes that the disk gave no more space, whatever it says is free (a quota): not to be asked for a while."""
+        self.is_tight = True
+        self._refused_until = time.monotonic() + _REFUSAL_S
 
     def written_bytes(self) -> int | None:
         """Returns the bytes that the writing thread has handed to the disk; None where the system does not count."""

@@ -13,7 +13,6 @@ Assumes:
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 import threading
 import time
@@ -24,12 +23,11 @@ from pathlib import Path
 from typing import Final
 
 from hearthnet.database import TELEMETRY, open_database
-from hearthnet.errors import DiskFullError, HearthNetError, StoreError
+from hearthnet.errors import HearthNetError, StoreError
 from hearthnet.forensics import box as layout
-from hearthnet.observability import logging as node_logging
-from hearthnet.observability.blackbox import BlackBox, new_header
+from hearthnet.observability.blackbox import BlackBox, box_path, new_header
 from hearthnet.observability.budget import MB, Budget, disk_bytes
-from hearthnet.observability.logging import get_logger
+from hearthnet.observability.logging import get_logger, log_file
 from hearthnet.observability.recorder import Recorder
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.lock import StoreInUseError, StoreLock
@@ -48,6 +46,7 @@ _HOUSEKEEPING_S: Final = 60.0
 _FIRST_RETRY_S: Final = 0.1
 _LAST_RETRY_S: Final = 5.0  # a lock or a full disk ends unannounced; this is how long it then takes to notice
 _REOPEN_RETRY_S: Final = 30.0
+_NUMBERS_IN_HAND: Final = 100_000
 _FLUSH_POLL_S: Final = 0.002  # a commit takes a millisecond or two; only tests and shutdown wait for one
 
 
@@ -110,6 +109,7 @@ class StoreThread:
         self._event = asyncio.Event()
         self._is_urgent = False
         self._hurry = False
+        self._is_low = False
         self._stopping = False
         self._wake_pending = False
         self._flushed_at = self._kept_house_at = time.monotonic()
@@ -179,10 +179,23 @@ class StoreThread:
             await self._open_first(ready)
             while not self._stopping:
                 await self._wait()
-                await self._work()
+                await self._work_guarded()
         finally:
             await self._end()
             self._loop = None
+            # Not before: whoever holds it is the one that writes, and this thread may have been in the middle of it.
+            self._lock.release()
+
+    async def _work_guarded(self) -> None:
+        try:
+            await self._work()
+        except Exception as error:  # the thread must not end: it opens the store anew, later
+            self.error = f"{type(error).__name__}: {error}"
+            self._retry_s = _REOPEN_RETRY_S
+            writer, self.writer = self.writer, None
+            if writer is not None:
+                await writer.abandon()
+            log.exception("telemetry met an error that it does not know")
 
     async def _open_first(self, ready: Future[None]) -> None:
         try:
@@ -208,9 +221,15 @@ class StoreThread:
             self._lock.acquire()
             box = self._recorder.box
             opening = open_store(self.path, self.budget, self._run[0], box)
+            if self._stopping and self._was_open:  # `close` did not wait so long: the next start finds the box
+                raise StoreError("telemetry is closing")
             # Records that wait were numbered without knowing the database.
             floor_seq = opening.last_seq if self._recorder.has_pending() and not self._was_open else 0
-            self._recorder.number_from(max(opening.last_seq + 1, self._recorder.next_seq()))
+            if not self._was_open and not self._recorder.has_pending():
+                self._recorder.number_from(opening.last_seq + 1)
+            elif self._recorder.next_seq() <= opening.last_seq:
+                # Not just above: threads that hold the old counter go on with it for a moment.
+                self._recorder.number_from(opening.last_seq + _NUMBERS_IN_HAND)
             writer = Writer(self.path, self._recorder, budget=self.budget, floor_seq=floor_seq)
             await writer.open(self._run)
         except (sqlite3.Error, OSError) as error:
@@ -223,7 +242,8 @@ class StoreThread:
         self.error = None
         self.recovered = opening.recovered
         self._was_open = True
-        node_logging.limit_files(self.budget.rest - disk_bytes(self.path.parent, None)["quarantine"])
+        if (file := log_file()) is not None:
+            file.limit(self.budget.rest - disk_bytes(self.path.parent, None)["quarantine"])
         self._keep_box()
         self._look_at_disk()
 
@@ -233,26 +253,29 @@ class StoreThread:
         try:
             if box is None:
                 # With the budget's other boxes: each process that ended has been taken in, so there is room.
-                path = self.path.with_name(f"telemetry.{os.getpid()}.box")
                 run_id, node_id, version = self._run[:3]
                 header = new_header(layout.PRIMARY, run_id, version, node_id, self.budget.primary_box())
-                self._recorder.box = BlackBox(path, header)
+                self._recorder.keep_in(BlackBox(box_path(self.path.parent, run_id), header))
             elif not box.is_in_place():
                 box.restore()
         except OSError as error:
             log.warning("there is no black box: a kill would cost what is not committed", extra={"error": str(error)})
 
     def _look_at_disk(self) -> None:
-        if self.writer is not None:
-            is_low = self.writer.room.look(self._pace.keep_free_mb * MB)
-            if is_low != node_logging.is_shedding():
-                node_logging.shed(is_low)
-                log.warning(
-                    "the disk is nearly full: telemetry does not grow, the JSON log takes warnings alone"
-                    if is_low
-                    else "the disk has space again",
-                    extra={"path": str(self.path.parent), "keep_free_mb": self._pace.keep_free_mb},
-                )
+        if self.writer is None:
+            return
+        is_low = self.writer.room.look(self._pace.keep_free_mb * MB)
+        if is_low == self._is_low:
+            return
+        self._is_low = is_low
+        if (file := log_file()) is not None:
+            file.is_shedding = is_low
+        log.warning(
+            "the disk is nearly full: telemetry does not grow, the JSON log takes warnings alone"
+            if is_low
+            else "the disk has space again",
+            extra={"path": str(self.path.parent), "keep_free_mb": self._pace.keep_free_mb},
+        )
 
     async def _wait(self) -> None:
         """Waits until there is something to do."""
@@ -292,6 +315,7 @@ class StoreThread:
             await self._reopen()
         if self.writer is None:
             return
+        self._keep_box()
         if self._recorder.box is not None:
             self._recorder.box.note_alive()
         self._look_at_disk()
@@ -308,7 +332,7 @@ class StoreThread:
                 await writer.abandon()
         try:
             await self._open()
-        except (HearthNetError, DiskFullError) as error:
+        except HearthNetError as error:
             log.warning("telemetry.db cannot be opened again", extra={"error": error.message})
             self._retry_s = min(2 * self._retry_s, _REOPEN_RETRY_S)
             return
@@ -327,6 +351,7 @@ class StoreThread:
             if dead_boxes(self.path.parent, own):
                 # A second connection writes, but not at the same time: this thread is waiting here.
                 with closing(open_database(self.path, TELEMETRY)) as connection:
+                    connection.execute(f"PRAGMA max_page_count = {self.budget.pages:d}")
                     tell(recover(connection, self.path.parent, own, self._recorder.next_seq))
                 await writer.read_rings()
         except (sqlite3.Error, HearthNetError) as error:

@@ -135,7 +135,7 @@ class Writer:
             started = perf_counter()
             try:
                 if not await self.wal.has_room(self._db, row_bytes):
-                    return self._fail(PINNED, "a reader keeps the WAL from being reused", holders(self._path))
+                    return self._fail(PINNED, "a reader keeps the WAL from being reused")
                 await self._commit(traces, logs, row_bytes)
             except Exception as error:  # anything SQLite or the disk may say; the records are kept  # noqa: BLE001
                 if not await self._can_retry(error):
@@ -168,6 +168,8 @@ class Writer:
             lost = buffer.take_lost()
             if lost:
                 _dropped.inc(lost)
+                if self._recorder.box is not None:  # told here, so not to be told once more after a kill
+                    self._recorder.box.note_committed(lost if kind == "trace" else 0, lost if kind == "log" else 0, 0)
                 self._gaps.append((self._recorder.next_seq(), rows.now_us(), kind, "buffer_full", lost))
                 log.warning("records were lost: the buffer was full", extra={"kind": kind, "count": lost})
 
@@ -257,6 +259,8 @@ class Writer:
 
     async def _checkpoint(self) -> None:
         try:
+            if await self.room.has_grown(self._db):
+                await self.wal.checkpoint(self._db)
             await self.wal.checkpoint_if_due(self._db)
         except sqlite3.Error as error:  # the commit before it stands; the next flush meets the trouble itself
             metrics.telemetry_flush_failures_total.labels(reason=reason_of(error)).inc()
@@ -268,11 +272,8 @@ class Writer:
             if self._db.in_transaction:
                 await self._db.execute("ROLLBACK")
             await self.read_rings()  # what they had admitted is not there
-            if reason == "disk_full" and not self.room.is_tight:
-                # In place there is room: in the WAL once it is free to be reused, in the database for small batches.
-                self.room.is_tight = True
-                await self.wal.checkpoint(self._db)
-                return True
+            if reason == "disk_full":
+                return await self._can_write_in_place()
         except Exception as second:  # the file is gone or broken  # noqa: BLE001
             self.must_reopen = True
             log.warning("telemetry cannot be read", extra={"error": str(second), "path": str(self._path)})
@@ -282,7 +283,17 @@ class Writer:
             return True
         return False
 
-    def _fail(self, reason: str, error: str, held_by: list[str] | None = None) -> bool:
+    async def _can_write_in_place(self) -> bool:
+        """Tells whether it is worth trying once more: with the WAL free to be reused, in small batches."""
+        was_tight = self.room.is_tight
+        self.room.refuse()
+        try:
+            await self.wal.checkpoint(self._db)
+        except sqlite3.OperationalError:  # no space even for that: wait until there is
+            return False
+        return not was_tight
+
+    def _fail(self, reason: str, error: str) -> bool:
         metrics.telemetry_flush_failures_total.labels(reason=reason).inc()
         self._failures += 1
         # A lock, a full disk and a reader end by themselves; anything else may be the connection's own trouble.
@@ -290,8 +301,8 @@ class Writer:
             self.must_reopen = True
         if self.failing is None:
             fields: dict[str, Any] = {"reason": reason, "error": error, "path": str(self._path)}
-            if held_by:
-                fields["held_by"] = held_by
+            if reason in (PINNED, "locked"):
+                fields["held_by"] = holders(self._path)
             log.warning("telemetry cannot be written", extra=fields)
         self.failing = reason
         return False

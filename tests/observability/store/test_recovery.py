@@ -379,7 +379,7 @@ def test_closing_a_run_twice_changes_nothing(tmp_path):
 
 
 def test_disk_without_room_for_a_recovery_keeps_the_box(observability, run_and_die, query, monkeypatch):
-    """When the records cannot be taken in now, the box stays, nothing is numbered twice, and a later start has it all."""
+    """When the records cannot be taken in now the box stays, nothing is numbered twice, a later start has it all."""
     run_and_die("with telemetry.open(config) as t:\n    record(50)\n    die()\n")
 
     def full(*_):
