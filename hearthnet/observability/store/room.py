@@ -6,6 +6,8 @@ not grow at all: then rows are written over the oldest, in batches that the rese
 
 from __future__ import annotations
 
+import os
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -90,8 +92,20 @@ class Room:
         needed = pages_for(row_bytes)
         ((pages, free),) = await db.execute_fetchall(PAGES)
         self._may_grow = free < needed
+        if self._may_grow and not self.is_tight and not self._can_grow(needed):
+            self.refuse()
         limit = pages if self.is_tight else self._ceiling
         return bool(free + max(0, limit - pages) < needed)
+
+    def _can_grow(self, pages: int) -> bool:
+        """Tells whether the disk gives so many pages: what it says is free may be reserved, or beyond a quota."""
+        try:
+            with tempfile.TemporaryFile(dir=self._path.parent) as probe:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(probe.fileno(), 0, pages * PAGE_BYTES)
+        except OSError:
+            return False
+        return True
 
     async def has_grown(self, db: aiosqlite.Connection) -> bool:
         """Tells whether the database is larger than its file: pages in the WAL have no space in the file yet.
