@@ -330,7 +330,7 @@ def test_recording_has_all_that_a_store_does(entries):
 
     assert set(paths.values()) == {DATABASE, f"{DATABASE}-wal", f"{DATABASE}-journal"}
     assert running.count((Kind.SYNC, f"{DATABASE}-wal", 0)) >= 10
-    assert running.count((Kind.SYNC, DATABASE, 0)) >= 2
+    assert running.count((Kind.SYNC, DATABASE, 0)) >= 1
     assert running.count((Kind.WRITE, f"{DATABASE}-wal", 0)) >= 1
     assert any(entry.data.startswith(b"committed") and entry.data > b"committed 0" for entry in entries[first:last])
 

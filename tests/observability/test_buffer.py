@@ -113,3 +113,18 @@ def test_threads_lose_nothing_uncounted():
 
     assert len(set(taken)) == len(taken)
     assert len(taken) + buffer.take_lost() == 8 * 5_000
+
+
+def test_smaller_batch_takes_part_of_what_was_in_flight():
+    """After a batch failed, a smaller one is its oldest records; the rest waits, in order, and none is lost."""
+    buffer = Buffer(100)
+    for number in range(30):
+        buffer.offer(number)
+    assert len(buffer.take(20)) == 20
+
+    assert buffer.take(5) == [0, 1, 2, 3, 4]
+    assert buffer.snapshot() == list(range(30))
+    buffer.confirm()
+    assert buffer.take(10) == list(range(5, 15))
+    buffer.put_back(3)
+    assert buffer.take(4) == [5, 6, 7, 8]

@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager
 
 import orjson
 import pytest
+from faults import vfs
 
 from hearthnet.observability import get_logger, metrics, telemetry, trace
 from hearthnet.observability.budget import Budget, disk_bytes
@@ -200,24 +201,39 @@ def telemetry_on_full_disk(config):
         t.close()
 
 
-def test_read_only_file_system_is_survived(on_tiny_disk, tiny_disk):
-    """The disk turns read-only under the store: recording goes on, is told once, and resumes when it may write."""
-
-    def remount(how):
-        subprocess.run(["mount", "-o", f"remount,{how}", str(tiny_disk)], check=True, capture_output=True)
-
-    with telemetry.open(on_tiny_disk) as t:
+@pytest.mark.skipif(bool(vfs.UNAVAILABLE), reason=vfs.UNAVAILABLE or "there is one")
+@pytest.mark.parametrize("fault", ["io_error", "disk_full"])
+def test_disk_that_refuses_to_write_is_survived(observability, fault):
+    """Every write or sync fails, or every one that needs space: recording goes on, is told once, and resumes."""
+    with vfs.installed() as disk, telemetry.open(observability) as t:
         record(5)
         assert t.flush()
-        try:
-            remount("ro")
-        except subprocess.CalledProcessError as error:
-            pytest.skip(f"cannot be remounted while files are open: {error.stderr.decode().strip()}")
+        with getattr(disk, fault)():
+            for _ in range(3):
+                record(5)
+                t.flush(0.5)
+            assert len(trace.get_recent(100)) == 20
+            assert (t.error is None) == (fault == "disk_full")  # in place there is room
+        assert t.flush(40)
+        assert t.error is None
+        assert len(trace.get_recent(100)) == 20
+    assert told(observability).count("telemetry cannot be written") == (fault == "io_error")
+
+
+@pytest.mark.skipif(bool(vfs.UNAVAILABLE), reason=vfs.UNAVAILABLE or "there is one")
+@pytest.mark.parametrize("number", range(1, 12))
+def test_any_single_write_may_fail(observability, query, number):
+    """Whichever write of a commit fails, once: all is stored in the end, once."""
+    with vfs.installed() as disk, telemetry.open(observability) as t:
         record(5)
-        t.flush(0.5)
-        remount("rw")
-        assert t.flush(20)
-        assert len(trace.get_recent()) == 10
+        assert t.flush()
+        with disk.nth_fails(number, vfs.Kind.WRITE):
+            record(300)
+            t.flush(1)
+        assert t.flush(40)
+
+    assert query("SELECT count(*), count(DISTINCT seq) FROM traces") == [(305, 305)]
+    assert query("PRAGMA integrity_check") == [("ok",)]
 
 
 def test_directory_that_is_removed_is_made_again(observability, query):

@@ -12,7 +12,7 @@ import pytest
 
 from hearthnet.constants import MAX_TRACE_ROW_BYTES
 from hearthnet.errors import WireError
-from hearthnet.observability import metrics, trace
+from hearthnet.observability import get_logger, metrics, trace
 from hearthnet.observability import recorder as recording
 
 
@@ -562,3 +562,32 @@ def test_generator_that_fails_marks_its_span():
         list(broken())
 
     assert trace.get_recent(1)[0].spans[0].status == "error"
+
+
+class Ambiguous:
+    """A value that has no truth, as an array has none."""
+
+    def __bool__(self):
+        raise ValueError("the truth value is ambiguous")
+
+
+@pytest.mark.parametrize("status", [object(), "\ud800", 7])
+def test_span_status_of_any_kind_costs_no_trace(status):
+    """A status that is no JSON is written as text; nothing raises into the program."""
+    with trace.new_trace("a.b"), trace.span("step") as step:
+        step.status = status
+
+    assert [part.name for part in trace.get_recent(1)[0].spans] == ["step"]
+
+
+def test_extras_of_any_kind_never_raise():
+    """Extras that are no dictionary, or have no truth value, cost at most themselves."""
+    started = trace.new_trace("a.b")
+    started.extras = Ambiguous()
+    with pytest.raises(KeyError, match="the program's own"), trace.span("step") as step:  # noqa: PT012
+        step.extras = None
+        raise KeyError("the program's own")
+    trace.detach()
+    get_logger("hearthnet.x").warning("careful", extra=Ambiguous())
+
+    assert trace.get_recent(1)[0].trace_id == started.trace_id

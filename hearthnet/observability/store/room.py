@@ -44,6 +44,7 @@ class Room:
         self.is_tight = False
         self._refused_until = 0.0
         self._may_grow = False
+        self._spare_pages = 0
         self._wal = path.with_name(f"{path.name}-wal")
         self._identity: list[tuple[int, int]] = []
         self._io: Path | None = None  # of the thread that writes
@@ -90,10 +91,16 @@ class Room:
     async def is_short(self, db: aiosqlite.Connection, row_bytes: int) -> bool:
         """Tells whether so many bytes of rows would make the file larger than it may be."""
         needed = pages_for(row_bytes)
+        # What was free last time, less all that may have been used since: to ask is a trip to the connection's thread.
+        self._spare_pages -= needed
+        self._may_grow = False
+        if self._spare_pages >= 0 and not self.is_tight:
+            return False
         ((pages, free),) = await db.execute_fetchall(PAGES)
         self._may_grow = free < needed
         if self._may_grow and not self.is_tight and not self._can_grow(needed):
             self.refuse()
+        self._spare_pages = free - needed
         limit = pages if self.is_tight else self._ceiling
         return bool(free + max(0, limit - pages) < needed)
 

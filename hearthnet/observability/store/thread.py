@@ -46,6 +46,7 @@ _HOUSEKEEPING_S: Final = 60.0
 _FIRST_RETRY_S: Final = 0.1
 _LAST_RETRY_S: Final = 5.0  # a lock or a full disk ends unannounced; this is how long it then takes to notice
 _REOPEN_RETRY_S: Final = 30.0
+_LASTING: Final = ("io", "read_only", "other")  # what opening again need not have ended
 _NUMBERS_IN_HAND: Final = 100_000
 _FLUSH_POLL_S: Final = 0.002  # a commit takes a millisecond or two; only tests and shutdown wait for one
 
@@ -211,8 +212,11 @@ class StoreThread:
         else:
             ready.set_result(None)
 
-    async def _open(self) -> None:
+    async def _open(self, failing: str | None = None) -> None:
         """Opens the store, for the first time or again.
+
+        Args:
+            failing: why nothing could be committed, until a commit shows that it is over.
 
         Raises:
             HearthNetError: raised when it cannot be opened.
@@ -238,6 +242,7 @@ class StoreThread:
         except HearthNetError as error:
             self.error = error.message
             raise
+        writer.failing = failing
         self.writer = writer
         self.error = None
         self.recovered = opening.recovered
@@ -327,16 +332,20 @@ class StoreThread:
 
     async def _reopen(self) -> None:
         writer, self.writer = self.writer, None
+        failing = None
         if writer is not None:
+            self.error = writer.failing
+            failing = writer.failing if writer.failing in _LASTING else None
             with suppress(sqlite3.Error):
                 await writer.abandon()
         try:
-            await self._open()
+            await self._open(failing)
         except HearthNetError as error:
             log.warning("telemetry.db cannot be opened again", extra={"error": error.message})
             self._retry_s = min(2 * self._retry_s, _REOPEN_RETRY_S)
             return
-        log.warning("telemetry.db was opened again", extra={"path": str(self.path)})
+        if failing is None:
+            log.warning("telemetry.db was opened again", extra={"path": str(self.path)})
 
     async def _keep_house(self) -> None:
         """Takes in the boxes of other processes that have ended, and notes what this run cost the disk."""

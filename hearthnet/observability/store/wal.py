@@ -23,6 +23,7 @@ _FRAME_BYTES: Final = 4_096 + 24
 _RESERVE_BYTES: Final = 4_000_000
 # A row's page is written, the page of the row that goes, and a share of the pages above them.
 _PAGES_PER_ROW_BYTE: Final = 3
+_LEAST_SCALE: Final = 0.3  # what is expected is the most that the largest rows can take
 _COMMIT_BYTES: Final = 10 * _FRAME_BYTES  # a commit of one row touches so many pages
 _MAX_HOLDERS: Final = 5
 
@@ -38,6 +39,7 @@ class Wal:
         self.path = path.with_name(f"{path.name}-wal")
         self.used = 0
         self._budget = budget
+        self._scale = 1.0  # how much of what was expected the WAL really took, lately
         self._due = min(_RESERVE_BYTES, budget.wal // 2)
 
     async def prepare(self, db: aiosqlite.Connection) -> None:
@@ -69,12 +71,14 @@ class Wal:
 
     async def checkpoint_if_due(self, db: aiosqlite.Connection) -> None:
         """Moves the WAL into the database when enough has gathered."""
-        if self.used >= self._due:
+        if self.used * self._scale >= self._due:
             await self.checkpoint(db)
 
     async def checkpoint(self, db: aiosqlite.Connection) -> bool:
         """Moves into the database what no reader needs; returns whether all of the WAL is free to be reused."""
         frames, done = (await self._checkpoint(db, "PASSIVE"))[1:]
+        if self.used:
+            self._scale = min(1.0, max(_LEAST_SCALE, frames * _FRAME_BYTES / self.used))
         if frames != done:
             self.used = frames * _FRAME_BYTES
             return False

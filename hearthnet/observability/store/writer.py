@@ -9,6 +9,9 @@ Guarantees:
     - Database and WAL stay within their budget; on a full disk rows are replaced in place.
 Assumes:
     - All methods run on one event loop; none is called while another of them waits.
+
+The connection begins a transaction, at once an immediate one, with the first statement that writes: each statement is a
+trip to its thread, and a flush of one batch makes three.
 """
 
 from __future__ import annotations
@@ -97,7 +100,7 @@ class Writer:
 
     async def open(self, run: rows.Run) -> None:
         """Connects, reads the rings, and writes the row of this run."""
-        self._db = await aiosqlite.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        self._db = await aiosqlite.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level="IMMEDIATE")
         try:
             for pragma in WRITER_PRAGMAS:
                 await self._db.execute(pragma)
@@ -105,6 +108,7 @@ class Writer:
             await self.wal.prepare(self._db)
             await self.room.prepare(self._db)
             await self._begin_run(run)
+            await self._db.commit()
         except BaseException:
             await self._db.close()
             raise
@@ -175,7 +179,6 @@ class Writer:
 
     async def _commit(self, traces: list[TraceRecord], logs: list[LogRecord], row_bytes: int) -> None:
         db = self._db
-        await db.execute("BEGIN IMMEDIATE")
         kept_traces = await self._replace(TRACES, self._traces, traces)
         kept_logs = await self._replace(LOGS, self._logs, logs)
         while await self.room.is_short(db, row_bytes):
@@ -189,7 +192,7 @@ class Writer:
                 "DELETE FROM gaps WHERE seq <= (SELECT seq FROM gaps ORDER BY seq DESC LIMIT 1 OFFSET ?)",
                 (MAX_GAP_ROWS,),
             )
-        await db.execute("COMMIT")
+        await db.commit()
 
     async def _replace(self, table: Table, ring: Ring, records: list[Record]) -> list[Record]:
         """Removes the rows that must go for `records`; returns those of `records` that are to be written."""
@@ -269,8 +272,7 @@ class Writer:
         """Undoes what the failed commit began; returns whether the same batch should be tried again at once."""
         reason = reason_of(error)
         try:
-            if self._db.in_transaction:
-                await self._db.execute("ROLLBACK")
+            await self._db.rollback()
             await self.read_rings()  # what they had admitted is not there
             if reason == "disk_full":
                 return await self._can_write_in_place()
@@ -311,6 +313,7 @@ class Writer:
         """Brings the run's row up to date: what it cost the disk so far."""
         written = self.room.written_bytes()
         await self._db.execute(rows.NOTE_WEAR, (self._commits, written, run_id))
+        await self._db.commit()
 
     async def close(self, run_id: str) -> bool:
         """Commits the rest, marks the run clean, empties the WAL; returns whether all that succeeded."""
@@ -319,6 +322,7 @@ class Writer:
                 return False
             await self.note_wear(run_id)
             await self._db.execute(rows.END_RUN, (rows.now_us(), rows.CLEAN, run_id))
+            await self._db.commit()
             await self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             await self._db.close()
@@ -332,7 +336,7 @@ class Writer:
 def _within(buffer: Buffer[Record], max_rows: int, max_bytes: int) -> tuple[list[Record], int]:
     """Takes a batch of at most so many rows and, unless its first row is larger, bytes; returns it and its bytes."""
     records = buffer.take(max_rows)
-    sizes = [_size(record) for record in records]
+    sizes = _sizes(records)
     total = sum(sizes)
     if total <= max_bytes:
         return records, total
@@ -341,8 +345,8 @@ def _within(buffer: Buffer[Record], max_rows: int, max_bytes: int) -> tuple[list
     return records[:count], sum(sizes[:count])
 
 
-def _size(record: TraceRecord | LogRecord) -> int:
-    """Returns about how many bytes a record's row takes."""
-    if isinstance(record, TraceRecord):
-        return _ROW_BYTES + len(record.spans) + len(record.extras)
-    return _ROW_BYTES + len(record.extras) + len(record.msg) + len(record.exc or "")
+def _sizes(records: list[Any]) -> list[int]:
+    """Returns about how many bytes the row of each record takes."""
+    if records and isinstance(records[0], TraceRecord):
+        return [_ROW_BYTES + len(record.spans) + len(record.extras) for record in records]
+    return [_ROW_BYTES + len(record.msg) + len(record.extras) + len(record.exc or "") for record in records]

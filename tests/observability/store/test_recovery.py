@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import zlib
 from contextlib import closing
 
 import pytest
@@ -16,7 +17,9 @@ import pytest
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.forensics import box as layout
 from hearthnet.observability import get_logger, metrics, telemetry, trace
-from hearthnet.observability.store import recovery
+from hearthnet.observability.blackbox import BlackBox, Sizes, new_header
+from hearthnet.observability.budget import Budget
+from hearthnet.observability.store import recovery, thread
 from hearthnet.observability.store.evidence import evidence_of
 from hearthnet.observability.telemetry import DATABASE
 
@@ -224,8 +227,6 @@ with telemetry.open(config) as t:
 
 def test_holder_takes_in_a_second_process_that_ended(observability, query, monkeypatch):
     """The running holder takes in the box of a process that stopped in good order, as a clean run, numbered anew."""
-    from hearthnet.observability.store import thread
-
     monkeypatch.setattr(thread, "_HOUSEKEEPING_S", 0.1)
     script = f"""
 from pathlib import Path
@@ -399,3 +400,149 @@ def test_disk_without_room_for_a_recovery_keeps_the_box(observability, run_and_d
 
     assert query("SELECT count(*), count(DISTINCT seq) FROM traces") == [(51, 51)]
     assert boxes(observability) == []
+
+
+def test_run_of_a_living_process_is_not_closed(observability, query):
+    """A process that closed with records uncommitted lives on: its run stays open, its box is read when it dies."""
+    script = f"""
+import sqlite3, sys
+from pathlib import Path
+from hearthnet.config import ObservabilityConfig
+from hearthnet.observability import telemetry, trace
+data = Path({str(observability.data_dir)!r})
+with telemetry.open(ObservabilityConfig(data_dir=data, log_dir=None, flush_interval_s=60)):
+    other = sqlite3.connect(data / "telemetry.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    for _ in range(100):
+        with trace.new_trace("of.first"):
+            pass
+other.execute("ROLLBACK")
+print("closed", flush=True)
+sys.stdin.read()
+"""
+    first = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert first.stdout.readline() == "closed\n"
+    with telemetry.open(observability):
+        assert query("SELECT ended_us FROM runs WHERE pid = ?", first.pid) == [(None,)]
+    first.communicate()
+    with telemetry.open(observability):
+        pass
+
+    assert query("SELECT count(*) FROM traces WHERE capability = 'of.first'") == [(100,)]
+    assert boxes(observability) == []
+
+
+def test_box_that_is_locked_is_alive(observability, query):
+    """A box whose lock is held belongs to a living process, whatever this pid namespace says of its pid."""
+    from dataclasses import replace
+
+    observability.data_dir.mkdir(mode=0o700)
+    header = new_header(layout.SECONDARY, "01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "1", None, Sizes(50_000, 10_000))
+    box = BlackBox(observability.data_dir / "telemetry.1.box", replace(header, pid=2**22 + 1))
+    with telemetry.open(observability):
+        assert box.is_in_place()
+    box.close(remove=False)
+    with telemetry.open(observability):
+        assert not box.is_in_place()
+
+
+@pytest.mark.parametrize(
+    "hostile", [b"9" * 25, b"NaN", b"1e400", b'"\\ud800"'], ids=["huge", "nan", "infinite", "surrogate"]
+)
+def test_box_with_hostile_values_stops_nothing(observability, query, hostile):
+    """A box that is whole by its checksums, with values that no row can hold: its other records come in."""
+    observability.data_dir.mkdir(mode=0o700)
+    header = new_header(layout.PRIMARY, "01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "1", None, Sizes(50_000, 10_000))
+    box = BlackBox(observability.data_dir / "telemetry.1.box", header)
+    good = b'[1,"T",null,"a.b",null,1,1,0.5,"ok",null,0,[],{}]'
+    for payload in (
+        good,
+        good.replace(b"{}", b'{"v":%b}' % hostile).replace(b"[1,", b"[2,"),
+        good.replace(b"0.5", hostile),
+    ):
+        at, ordinal = box._traces.reserve(len(payload) + layout.FRAME_OVERHEAD)
+        frame = layout.FRAME.pack(layout.FRAME_MAGIC, len(payload), ordinal) + payload
+        box._map[at : at + len(frame) + 4] = frame + zlib.crc32(frame).to_bytes(4, "little")
+    box.close(remove=False)
+    with telemetry.open(observability) as t:
+        assert t.error is None
+        with trace.new_trace("a.b"):
+            pass
+        assert t.flush()
+
+    assert 2 <= query("SELECT count(*) FROM traces")[0][0] <= 3
+
+
+def test_box_that_cannot_be_removed_does_not_end_the_thread(observability, query, monkeypatch):
+    """A taken-in box that stays is taken in again to no effect; recording goes on."""
+    monkeypatch.setattr(thread, "_HOUSEKEEPING_S", 0.1)
+    with telemetry.open(observability) as t:
+        (observability.data_dir / "telemetry.77.box").mkdir()
+        ends_at = time.monotonic() + 2
+        while time.monotonic() < ends_at:
+            with trace.new_trace("a.b"):
+                pass
+            assert t.flush()
+        assert t.error is None
+
+    assert query("SELECT count(*) > 10 FROM traces") == [(1,)]
+
+
+def test_losses_that_were_counted_are_not_counted_again_after_a_kill(observability, run_and_die, query):
+    """What was pushed out of the buffer is a gap of its reason; the kill that follows adds none."""
+    run_and_die("""
+import sqlite3
+with telemetry.open(config) as t:
+    record(1)
+    t.flush()
+    other = sqlite3.connect(config.data_dir / "telemetry.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    record(60_000)
+    t.flush(0.5)
+    other.execute("ROLLBACK")
+    assert t.flush(30)
+    die()
+""")
+    with telemetry.open(observability):
+        pass
+
+    assert query("SELECT reason, sum(count) FROM gaps GROUP BY 1") == [("buffer_full", 40_000)]
+
+
+def test_recovery_keeps_the_ceiling(observability, run_and_die):
+    """Run after run is killed with large traces in its box: the database stays below its part of a small budget."""
+    small = observability.model_copy(update={"max_disk_mb": 64})
+    for _ in range(10):
+        run_and_die("""
+config = config.model_copy(update={"max_disk_mb": 64})
+with telemetry.open(config) as t:
+    for _ in range(600):
+        with trace.new_trace("large.one"):
+            for _ in range(4):
+                with trace.span("part", text="x" * 1_100):
+                    pass
+    die()
+""")
+    with telemetry.open(small):
+        assert (observability.data_dir / DATABASE).stat().st_size <= Budget(64).database
+
+
+def test_thread_goes_on_after_an_error_that_it_does_not_know(observability, query):
+    """Whatever goes wrong inside, the thread opens the store anew, and says meanwhile what it was."""
+    with telemetry.open(observability) as t:
+        writer = t._thread.writer
+
+        async def broken():
+            raise ValueError("not foreseen")
+
+        writer.flush = broken
+        with trace.new_trace("a.b"):
+            pass
+        ends_at = time.monotonic() + 20
+        while t.error is None:
+            assert time.monotonic() < ends_at
+        assert t.error == "ValueError: not foreseen"
+        assert t.flush(20)
+        assert t.error is None
+
+    assert query("SELECT count(*) FROM traces") == [(1,)]
