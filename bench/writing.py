@@ -40,7 +40,7 @@ async def _batches(turns: int) -> Section:
                 seconds = await _take_turns(pair, batch_rows, count, turns)
                 speeds = {name: [batch_rows * count / each for each in spent] for name, spent in seconds.items()}
                 section.lines.append(_batch_line(batch_rows, speeds))
-    section.notes.append("ours commits at most 2,000 rows in one transaction, the floor the whole batch")
+    section.notes.append("ours commits at most 1,000 rows in one transaction, the floor the whole batch")
     return section
 
 

@@ -58,8 +58,10 @@ class Buffer(Generic[T]):
         """Returns the oldest records, at most `limit`; those of a batch that was never confirmed come first."""
         with self._lock:
             self.put_back(limit)
-            while self._queue and len(self._in_flight) < limit:
-                self._in_flight.append(self._queue.popleft())
+            # Only ever shortened under this lock, so there is at least as much as was counted.
+            missing = min(limit - len(self._in_flight), len(self._queue))
+            popleft = self._queue.popleft
+            self._in_flight.extend([popleft() for _ in range(missing)])
             return list(self._in_flight)
 
     def put_back(self, keep: int) -> None:

@@ -71,7 +71,7 @@ DELETE_LOGS: Final = "DELETE FROM logs WHERE seq BETWEEN ? AND ? AND notable = ?
 
 def trace_to_row(record: TraceRecord) -> tuple[Any, ...]:
     """Returns the row of a trace."""
-    return (*record[:-2], record.spans.decode(), record.extras.decode())
+    return record[:-2] + (record[-2].decode(), record[-1].decode())  # noqa: RUF005  # half the time of unpacking
 
 
 def trace_from_row(row: tuple[Any, ...]) -> TraceRecord:
