@@ -27,6 +27,7 @@ THREADS = 3
 # per thread: traces begun to end, traces ended, in flight (0 no, 1 changing, 2 yes), span (0 none, 1 changing, 2 open),
 # trace id
 SLOT = struct.Struct("<QQBB26s")
+STATE, SPAN, TRACE_ID = 16, 17, 18
 PACE_S = 0.0003  # between two traces of a thread: three threads make several thousand a second
 
 
@@ -58,23 +59,27 @@ def record(truth: mmap.mmap, number: int, chance: random.Random) -> None:
     at = number * SLOT.size
     done = 0
     while True:
-        SLOT.pack_into(truth, at, done, done, 1, 0, b"")
+        truth[at + STATE] = 1
         current = trace.new_trace(f"kill.t{number}")
         current.extras["n"] = done
-        SLOT.pack_into(truth, at, done, done, 2, 0, current.trace_id.encode())
+        truth[at + TRACE_ID : at + SLOT.size] = current.trace_id.encode()
+        truth[at + STATE] = 2
         for _ in range(chance.randrange(3)):
-            truth[at + 17] = 1
+            truth[at + SPAN] = 1
             with trace.span("outer", n=done):
-                truth[at + 17] = 2
+                truth[at + SPAN] = 2
                 pause.wait(PACE_S)
-                truth[at + 17] = 1
-            truth[at + 17] = 0
+                truth[at + SPAN] = 1
+            truth[at + SPAN] = 0
         if chance.random() < 0.01:
             current.fail("timeout")
-        SLOT.pack_into(truth, at, done + 1, done, 1, 0, current.trace_id.encode())
+        truth[at + STATE] = 1
+        # Each a single store: a structure that is packed is cleared first, and a kill may fall in between.
+        truth[at : at + 8] = (done + 1).to_bytes(8, "little")
         trace.detach()
         done += 1
-        SLOT.pack_into(truth, at, done, done, 0, 0, b"")
+        truth[at + 8 : at + 16] = done.to_bytes(8, "little")
+        truth[at + STATE] = 0
         if chance.random() < 0.3:
             pause.wait(PACE_S)
 
