@@ -45,7 +45,7 @@ def fill(path: Path, record: TraceRecord, count: int) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = OFF")  # only while it is filled
     for first in range(1, count + 1, _FILL_ROWS):
         records = numbered(record, first, min(_FILL_ROWS, count + 1 - first))
-        _insert(connection, map(rows.trace_to_row, records))
+        _insert(connection, map(_row, records))
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.execute("PRAGMA synchronous = FULL")
     return connection
@@ -55,6 +55,11 @@ def _insert(connection: sqlite3.Connection, ready: Iterable[tuple[Any, ...]]) ->
     connection.execute("BEGIN IMMEDIATE")
     connection.executemany(_INSERT, ready)
     connection.execute("COMMIT")
+
+
+def _row(record: TraceRecord) -> tuple[Any, ...]:
+    """Returns the record with its JSON as text, which SQLite stores as it is."""
+    return (*record[:-2], record.spans.decode(), record.extras.decode())
 
 
 class Floor:
@@ -69,7 +74,7 @@ class Floor:
         """Commits so many batches of so many rows; returns the seconds that the commits took."""
         total = 0.0
         for _ in range(batches):
-            ready = [rows.trace_to_row(record) for record in numbered(self._record, self._next, batch_rows)]
+            ready = [_row(record) for record in numbered(self._record, self._next, batch_rows)]
             self._next += batch_rows
             started = perf_counter()
             _insert(self._connection, ready)

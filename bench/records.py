@@ -25,7 +25,7 @@ def make_trace() -> None:
 def template() -> TraceRecord:
     """Returns the record that the instruments make of such a trace."""
     make_trace()
-    return recording.active.traces.snapshot()[-1]
+    return recording.active.pending_traces()[-1]
 
 
 def numbered(record: TraceRecord, first_seq: int, count: int) -> Iterator[TraceRecord]:

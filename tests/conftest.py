@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import socket
+import sqlite3
 import subprocess
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ import pytest
 
 from hearthnet.config import ObservabilityConfig, default_config, resolve_paths
 from hearthnet.observability import logging as node_logging
-from hearthnet.observability import metrics, tracing
+from hearthnet.observability import messages, metrics, redaction, tracing
 from hearthnet.observability import recorder as recording
 from hearthnet.observability.context import current
 
@@ -43,8 +44,17 @@ def fresh_instruments():
     recording.install(None)
     tracing.read_from(None)
     tracing.set_slow_ms(5_000.0)
+    redaction.configure()
+    redaction.forget_secrets()
     current.set(None)
     logging.getLogger("hearthnet").setLevel(logging.NOTSET)
+
+
+@pytest.fixture
+def unsampled(monkeypatch):
+    """Every log record is stored, however many there are of a message."""
+    monkeypatch.setattr(messages, "LINES_A_SECOND", 1_000_000)
+    monkeypatch.setattr(messages, "ROWS_A_SECOND", 1_000_000)
 
 
 @pytest.fixture
@@ -128,3 +138,21 @@ def http_date_server():
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def query_until():
+    """Asks a store again and again until it answers as expected; fails after half a minute."""
+
+    def ask(settings, sql, expected):
+        ends_at = time.monotonic() + 30
+        found = None
+        while time.monotonic() < ends_at:
+            with closing(sqlite3.connect(f"file:{settings.data_dir}/telemetry.db?mode=ro", uri=True)) as connection:
+                found = connection.execute(sql).fetchall()
+            if found == expected:
+                return
+            threading.Event().wait(0.05)
+        raise AssertionError(f"{sql}: {found}, not {expected}")
+
+    return ask

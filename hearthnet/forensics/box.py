@@ -50,6 +50,8 @@ CAPABILITY_BYTES: Final = 64  # a longer name is cut in the table
 # place first and fills it in order, so an entry that is marked is whole.
 TRACE: Final = struct.Struct(f"<26s{CAPABILITY_BYTES}sqqB")
 TRACE_MARK_AT: Final = TRACE.size - 1
+# The same with the span's part cleared, which ends up clear before the mark is set.
+ENTRY: Final = struct.Struct(f"{TRACE.format}53x")
 # name, started (monotonic ns), 1 while a span is open
 SPAN: Final = struct.Struct("<44sqB")
 SPAN_AT: Final = TRACE.size

@@ -30,11 +30,19 @@ from zlib import crc32
 import orjson
 
 from hearthnet.forensics import box as layout
-from hearthnet.observability.record import LogRecord, TraceRecord, safe_text
+from hearthnet.observability.record import LogFields, TraceFields, safe_text
 
 __all__ = ["NOWHERE", "BlackBox", "Sizes", "box_path", "new_header"]
 
 NOWHERE: Final = -1
+_FRAME_MAGIC: Final = layout.FRAME_MAGIC
+_FRAME_OVERHEAD: Final = layout.FRAME_OVERHEAD
+_SPAN_AT: Final = layout.SPAN_AT
+_SPAN_MARK_AT: Final = layout.SPAN_MARK_AT
+_TRACE_MARK_AT: Final = layout.TRACE_MARK_AT
+_pack_entry: Final = layout.ENTRY.pack_into
+_pack_span: Final = layout.SPAN.pack_into
+_pack_frame: Final = layout.FRAME.pack
 _COPY_ON_WRITE: Final = frozenset({"btrfs", "zfs", "bcachefs"})
 
 
@@ -89,16 +97,6 @@ class _Ring:
         # Re-entrant: a signal handler may log while its own thread is here.
         self.lock = threading.RLock()
 
-    def reserve(self, size: int) -> tuple[int, int]:
-        """Returns where the next frame goes and its ordinal."""
-        with self.lock:
-            at = self.at
-            if at + size > self.end:
-                at = self.start
-            self.at = at + size
-            self.ordinal += 1
-            return at, self.ordinal
-
 
 class BlackBox:
     """The box of this process.
@@ -126,67 +124,79 @@ class BlackBox:
         traces_at = layout.HEADER_BYTES + header.entries * layout.ENTRY_BYTES
         self._traces = _Ring(traces_at, header.trace_bytes)
         self._logs = _Ring(traces_at + header.trace_bytes, header.log_bytes)
-        self._free = list(range(header.entries - 1, -1, -1))
+        self._free = [layout.HEADER_BYTES + number * layout.ENTRY_BYTES for number in reversed(range(header.entries))]
         self._fd, self._map, self._identity = _make(path, header)
         _boxes.add(self)
 
     # --- traces in flight
 
     def begin(self, trace_id: str, capability: str, started_us: int, started_ns: int) -> int:
-        """Marks that a trace has begun; returns its place in the table, or -1 where the table is full (counted)."""
+        """Marks that a trace has begun; returns its place in the file, or -1 where the table is full (counted)."""
         try:
             place = self._free.pop()
         except IndexError:
             self._overflow += 1
             self._put(layout.OVERFLOW_AT, self._overflow.to_bytes(8, "little"))
             return NOWHERE
-        at = layout.HEADER_BYTES + place * layout.ENTRY_BYTES
-        self._pack(layout.SPAN, at + layout.SPAN_AT, b"", 0, 0)
-        self._pack(layout.TRACE, at, trace_id.encode(), _bytes_of(capability), started_us, started_ns, 1)
+        try:
+            _pack_entry(self._map, place, trace_id.encode(), capability.encode(), started_us, started_ns, 1)
+        except TypeError:  # not a mapping
+            entry = layout.ENTRY.pack(trace_id.encode(), capability.encode(), started_us, started_ns, 1)
+            self._put(place, entry)
         return place
 
     def open_span(self, place: int, name: str, started_ns: int) -> None:
         """Shows a span as the innermost open one of the trace at `place`."""
-        at = layout.HEADER_BYTES + place * layout.ENTRY_BYTES + layout.SPAN_AT
-        self._pack(layout.SPAN, at, _bytes_of(name), started_ns, 1)
+        try:
+            _pack_span(self._map, place + _SPAN_AT, name.encode(), started_ns, 1)
+        except (TypeError, AttributeError, UnicodeError):  # not a mapping; or no text, or none that is UTF-8
+            self._put(place + layout.SPAN_AT, layout.SPAN.pack(_bytes_of(name), started_ns, 1))
 
     def close_span(self, place: int) -> None:
         """Shows the trace at `place` outside any span."""
-        at = layout.HEADER_BYTES + place * layout.ENTRY_BYTES + layout.SPAN_MARK_AT
-        self._put(at, b"\0")
+        at = place + _SPAN_MARK_AT
+        try:
+            self._map[at : at + 1] = b"\0"
+        except OSError:  # only a box that is written by system calls
+            self.failures += 1
 
     def end(self, place: int) -> None:
         """Gives the place of a trace back: it has ended, or nobody can end it any more."""
-        self._put(layout.HEADER_BYTES + place * layout.ENTRY_BYTES + layout.TRACE_MARK_AT, b"\0")
+        at = place + _TRACE_MARK_AT
+        try:
+            self._map[at : at + 1] = b"\0"
+        except OSError:  # only a box that is written by system calls
+            self.failures += 1
         self._free.append(place)
 
     # --- records
 
-    def append_trace(self, record: TraceRecord) -> None:
+    def append_trace(self, record: TraceFields) -> None:
         """Keeps a finished trace."""
-        seq, _, *rest, spans, extras = record
-        self._append(self._traces, [seq, *rest, orjson.Fragment(spans), orjson.Fragment(extras)])
-
-    def append_log(self, record: LogRecord) -> None:
-        """Keeps a log record."""
-        seq, _, *rest, extras, exc = record
-        self._append(self._logs, [seq, *rest, orjson.Fragment(extras), exc])
-
-    def _append(self, ring: _Ring, values: list[Any]) -> None:
         try:
-            payload = orjson.dumps(values)
-            size = len(payload) + layout.FRAME_OVERHEAD
-            at, ordinal = ring.reserve(size)
-            frame = layout.FRAME.pack(layout.FRAME_MAGIC, len(payload), ordinal) + payload
-            self._map[at : at + size] = frame + crc32(frame).to_bytes(4, "little")
+            head = orjson.dumps((record[0], *record[2:12]))
+            self._append(self._traces, b"%b,%b,%b]" % (head[:-1], record[12], record[13]))
         except Exception:  # a record that is no JSON, a disk without space: the buffer has it still  # noqa: BLE001
             self.failures += 1
 
-    def _pack(self, struct: Any, at: int, *values: Any) -> None:
+    def append_log(self, record: LogFields) -> None:
+        """Keeps a log record."""
         try:
-            struct.pack_into(self._map, at, *values)
-        except TypeError:  # not a mapping
-            self._put(at, struct.pack(*values))
+            values = (record[0], *record[2:10], orjson.Fragment(record[10]), record[11])
+            self._append(self._logs, orjson.dumps(values))
+        except Exception:  # as above  # noqa: BLE001
+            self.failures += 1
+
+    def _append(self, ring: _Ring, payload: bytes) -> None:
+        size = len(payload) + _FRAME_OVERHEAD
+        with ring.lock:
+            at = ring.at
+            if at + size > ring.end:
+                at = ring.start
+            ring.at = at + size
+            ring.ordinal = ordinal = ring.ordinal + 1
+        frame = _pack_frame(_FRAME_MAGIC, len(payload), ordinal) + payload
+        self._map[at : at + size] = frame + crc32(frame).to_bytes(4, "little")
 
     def _put(self, at: int, content: bytes) -> None:
         try:
@@ -245,9 +255,9 @@ class BlackBox:
     def close(self, *, remove: bool) -> None:
         """Ends writing, and removes the file if all of it is in the database. Late records go nowhere. Idempotent."""
         _boxes.discard(self)
-        for place in range(self.header.entries):
+        for number in range(self.header.entries):
             # The process lives: its traces in flight will end, in memory.
-            self._put(layout.HEADER_BYTES + place * layout.ENTRY_BYTES + layout.TRACE_MARK_AT, b"\0")
+            self._put(layout.HEADER_BYTES + number * layout.ENTRY_BYTES + layout.TRACE_MARK_AT, b"\0")
         self.let_go()
         if remove and self.is_in_place():
             self.path.unlink()

@@ -7,7 +7,10 @@ span that opens sets a new scope and puts the old one back, so tasks that copied
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from hearthnet.observability.record import LogFields
 
 __all__ = ["Scope", "TraceLike", "current", "swap"]
 
@@ -15,7 +18,12 @@ __all__ = ["Scope", "TraceLike", "current", "swap"]
 class TraceLike(Protocol):
     """What the context needs to know of a trace."""
 
-    trace_id: str
+    @property
+    def trace_id(self) -> str:
+        """Its ULID."""
+
+    def hold(self, record: LogFields) -> bool:
+        """Keeps a log record until the trace ends and shows whether it matters; False if it cannot."""
 
 
 class Scope(Protocol):

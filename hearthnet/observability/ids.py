@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from itertools import count
 from time import time_ns
 from typing import Final
 
-__all__ = ["is_trace_id", "new_span_id", "new_trace_id"]
+__all__ = ["is_trace_id", "new_span_id", "new_span_number", "new_trace_id", "span_id_of"]
 
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford base32
 _PAIRS: Final = tuple(a + b for a in _ALPHABET for b in _ALPHABET)  # ten bits at a time
@@ -42,8 +43,13 @@ def _spell(number: int, length: int) -> str:
     return "".join(_PAIRS[(number >> shift) & 1023] for shift in range(5 * length - 10, -1, -10))
 
 
+def _span_numbers() -> Callable[[], int]:
+    # The upper half of the range is left to count into: no process lives long enough to leave it.
+    return count((int.from_bytes(os.urandom(8), "big") >> 1) + 1).__next__
+
+
 _current = _Millisecond(0)
-_next_span = count(int.from_bytes(os.urandom(8), "big")).__next__
+_next_span = _span_numbers()
 
 
 def new_trace_id(now_ns: int | None = None) -> str:
@@ -60,9 +66,19 @@ def new_trace_id(now_ns: int | None = None) -> str:
     return current.head + _PAIRS[tail >> 10] + _PAIRS[tail & 1023]
 
 
+def new_span_number() -> int:
+    """Returns a fresh span id as a number, never 0: counted on from a random start in each process."""
+    return _next_span()
+
+
 def new_span_id() -> str:
-    """Returns a fresh span id: 8 bytes as 16 hexadecimal digits, from a random start in each process."""
-    return f"{_next_span() & 0xFFFF_FFFF_FFFF_FFFF:016x}"
+    """Returns a fresh span id as it is written."""
+    return span_id_of(_next_span())
+
+
+def span_id_of(number: int) -> str:
+    """Returns a span id as it is written: 8 bytes as 16 hexadecimal digits."""
+    return f"{number:016x}"
 
 
 def is_trace_id(text: object) -> bool:
@@ -74,7 +90,7 @@ def _reseed() -> None:
     """Gives a forked child its own randomness: it would repeat its parent's ids otherwise."""
     global _current, _next_span
     _current = _Millisecond(0)
-    _next_span = count(int.from_bytes(os.urandom(8), "big")).__next__
+    _next_span = _span_numbers()
 
 
 os.register_at_fork(after_in_child=_reseed)

@@ -13,30 +13,34 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from time import time_ns
 from typing import Any, Final, Protocol
 
-from hearthnet.constants import LEVELS, MAX_JSON_LINE_BYTES, MAX_LOG_ROW_BYTES
 from hearthnet.observability import recorder as recording
-from hearthnet.observability.context import current
+from hearthnet.observability.context import Scope, current
+from hearthnet.observability.entry import (
+    Entry,
+    ExcInfo,
+    encode_extras,
+    exc_info_of,
+    repeats_of,
+    stack_of,
+    text_of,
+)
 from hearthnet.observability.logfile import DailyFile
-from hearthnet.observability.record import LogRecord, encode, encode_value, fit, safe_text
+from hearthnet.observability.messages import DEBUG, Message, find, forget, held_back, is_any_held_back
+from hearthnet.observability.ratelimit import RateLimitedLogger, tell_suppressed
+from hearthnet.observability.record import encode
 
 __all__ = ["JsonFormatter", "Logger", "RateLimitedLogger", "configure", "get_logger", "shutdown"]
 
+DONE: Final = "done"
 TRACE_LOGGER: Final = "hearthnet.trace"  # its "done" lines go to the JSON log alone: the trace's row says it all
 
 _RESERVED: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
-# Keys that the line or the row has of its own; a field of that name is kept under `x_<name>`.
-_OWN_KEYS: Final = frozenset({"ts", "level", "logger", "msg", "trace_id", "span_id", "exc"})
-_LEVEL_NAMES: Final = {getattr(logging, name.upper()): name for name in LEVELS}
-# The row's other columns (ids, names, message) take the rest of MAX_LOG_ROW_BYTES.
-_ROW_TEXT_BYTES: Final = 1_024
-_MAX_REMEMBERED: Final = 1_024
 
 
 class LoggingConfig(Protocol):
@@ -45,6 +49,10 @@ class LoggingConfig(Protocol):
     @property
     def log_level(self) -> str:
         """The lowest level that HearthNet's own loggers pass on."""
+
+    @property
+    def keep_debug_of_failures(self) -> bool:
+        """Whether the debug records of a trace that fails or is slow are stored, whatever the level."""
 
     @property
     def log_dir(self) -> Path | None:
@@ -74,6 +82,56 @@ class Logger(logging.Logger):
             record.__dict__.update(extra)
         return record
 
+    def _log(
+        self,
+        level: int,
+        msg: object,
+        args: Any,
+        exc_info: Any = None,
+        extra: Mapping[str, object] | None = None,
+        stack_info: bool = False,
+        stacklevel: int = 1,
+    ) -> None:
+        """Hands the record to our handler itself where no other would get it; else it goes the standard way.
+
+        The standard way finds the caller's line, the process and the thread, which our lines do not have: it takes
+        three times as long.
+        """
+        handler = _handler
+        if handler is None or stack_info or self.filters or not _is_alone(self, handler):
+            super()._log(level, msg, args, exc_info, extra, stack_info, stacklevel + 1)
+        elif level >= handler.level:
+            handler.take(self.name, level, text_of(msg, args), exc_info and exc_info_of(exc_info), extra)
+
+    def debug(self, msg: object, *args: object, **more: Any) -> None:
+        """Logs at level debug. Below the logger's level, a trace that asks for it keeps the record until it ends."""
+        if self.isEnabledFor(DEBUG):
+            self._log(DEBUG, msg, args, **more)
+        elif _keep_debug and (scope := current.get()) is not None:
+            _keep_on(scope, self.name, text_of(msg, args), more)
+
+
+def _is_alone(logger: logging.Logger, handler: logging.Handler) -> bool:
+    """Tells whether `handler` is the only one that a logger's records reach."""
+    walked: logging.Logger | None = logger
+    while walked is not None:
+        if walked.handlers:
+            return walked.handlers == [handler] and (walked.parent is None or not walked.propagate)
+        if not walked.propagate:
+            return False
+        walked = walked.parent
+    return False
+
+
+def _keep_on(scope: Scope, logger: str, text: str, more: Mapping[str, Any]) -> None:
+    """Has a trace keep a debug record that its logger does not pass on."""
+    try:
+        extras, exc = encode_extras(more.get("extra"), exc_info_of(more.get("exc_info")))
+        scope.trace.hold(Entry(find(logger, DEBUG, text), extras, exc, time_ns()).fields(0, ""))
+    except Exception:  # the border to the program that is watched: count, never raise  # noqa: BLE001
+        if _handler is not None:
+            _handler.failures += 1
+
 
 def get_logger(name: str) -> logging.Logger:
     """Returns the logger for a module's `__name__`; it emits JSON lines once `configure` has run."""
@@ -88,145 +146,9 @@ def get_logger(name: str) -> logging.Logger:
     return logger
 
 
+_keep_debug = False  # whether traces keep debug records until they end
 _own_roots: set[str] = {"hearthnet"}  # packages whose loggers pass on `log_level` and above
 _level: int = logging.NOTSET
-
-
-class Shaped:
-    """A log record in the form that its sinks want: the line's parts and the row's."""
-
-    __slots__ = ("exc", "extras", "level", "msg", "now_s", "source", "span_id", "trace_id")
-
-    def __init__(self, source: logging.LogRecord) -> None:
-        self.source = source
-        self.now_s = source.created
-        self.level = _LEVEL_NAMES.get(source.levelno) or _nearest_level(source.levelno)
-        self.msg = _message(source)
-        self.extras = encode(_fields(source))
-        self.exc = _traceback(source)
-        scope = current.get()
-        self.trace_id = None if scope is None else scope.trace.trace_id
-        self.span_id = None if scope is None else scope.span_id
-
-    def line(self) -> bytes:
-        """Returns the JSON line without its newline: ts, level, logger, msg, then the ids and the fields."""
-        line = self._line(self.extras)
-        if len(line) > MAX_JSON_LINE_BYTES:
-            line = self._line(fit(self.extras, MAX_JSON_LINE_BYTES // 4))
-        return line
-
-    def _line(self, extras: bytes) -> bytes:
-        head = b'{"ts":"%b","level":"%b","logger":%b,"msg":%b' % (
-            _timestamp(self.now_s), self.level.encode(), _json_name(self.source.name), _json_text(self.msg),
-        )  # fmt: skip
-        if self.trace_id is not None:
-            head += b',"trace_id":"%b"' % self.trace_id.encode()
-            if self.span_id is not None:
-                head += b',"span_id":"%b"' % self.span_id.encode()
-        if len(extras) > 2:  # "{}"
-            head += b"," + extras[1:-1]
-        if self.exc is not None:
-            head += b',"exc":' + _json_text(self.exc)
-        return head + b"}"
-
-    def row(self) -> LogRecord:
-        """Returns the record for the store, numbered."""
-        recorder = recording.active
-        exc = self.exc
-        extras = fit(self.extras, _ROW_TEXT_BYTES) if exc or len(self.msg) > _ROW_TEXT_BYTES else self.extras
-        return LogRecord(
-            recorder.next_seq(), recorder.run_id, int(self.now_s * 1e6), self.level,
-            safe_text(self.source.name, 128), safe_text(self.msg, _ROW_TEXT_BYTES), self.trace_id, self.span_id,
-            1 if self.source.levelno >= logging.WARNING else 0, 0,
-            fit(extras, MAX_LOG_ROW_BYTES - 2 * _ROW_TEXT_BYTES),
-            None if exc is None else _tail(exc, _ROW_TEXT_BYTES),
-        )  # fmt: skip
-
-
-def _message(source: logging.LogRecord) -> str:
-    try:
-        return safe_text(source.getMessage())
-    except Exception as error:  # arguments that do not fit the template, or raise  # noqa: BLE001
-        return safe_text(f"{safe_text(source.msg)} [{type(error).__name__} in its arguments]")
-
-
-def _fields(source: logging.LogRecord) -> Mapping[Any, Any] | None:
-    """Returns the extras: as given to our own loggers, or found among a foreign record's attributes."""
-    extras = source.__dict__.get("hearthnet_extras", _RESERVED)
-    if extras is _RESERVED:
-        extras = {key: value for key, value in source.__dict__.items() if key not in _RESERVED}
-    if extras is None:
-        return None
-    if not isinstance(extras, Mapping):
-        return {"extra": extras}
-    if type(extras) is dict and _OWN_KEYS.isdisjoint(extras) and all(type(key) is str for key in extras):
-        return extras
-    return _renamed(extras)
-
-
-def _renamed(extras: Mapping[Any, Any]) -> dict[str, Any]:
-    """Returns the fields under names that are text and clash with nothing of the line's own, or with each other."""
-    renamed: dict[str, Any] = {}
-    for key, value in extras.items():
-        name = safe_text(key)
-        while name in _OWN_KEYS or name in renamed or (name != key and name in extras):
-            name = f"x_{name}"
-        renamed[name] = value
-    return renamed
-
-
-def _traceback(source: logging.LogRecord) -> str | None:
-    if source.exc_info and source.exc_info[1] is not None:
-        try:
-            return _tail(_plain.formatException(source.exc_info), MAX_JSON_LINE_BYTES // 4)
-        except Exception as error:  # an exception whose own `__str__` raises  # noqa: BLE001
-            return f"{type(source.exc_info[1]).__name__}: [{type(error).__name__} while formatting]"
-    return _tail(source.stack_info, MAX_JSON_LINE_BYTES // 4) if source.stack_info else None
-
-
-def _tail(text: str, limit: int) -> str:
-    """Returns the end of a traceback, where the error stands, within `limit` bytes."""
-    safe = safe_text(text, 16 * limit)
-    raw = safe.encode()
-    return safe if len(raw) <= limit else "[cut]…" + raw[len(raw) - limit + 8 :].decode("utf-8", "ignore")
-
-
-def _json_text(text: str) -> bytes:
-    """Returns text as JSON of at most a quarter of a line: a control character is six bytes there. Keeps the end."""
-    encoded = encode_value(text)
-    while len(encoded) > MAX_JSON_LINE_BYTES // 4:
-        text = "[cut]…" + text[len(text) - len(text) * MAX_JSON_LINE_BYTES // 4 // len(encoded) + 8 :]
-        encoded = encode_value(text)
-    return encoded
-
-
-def _nearest_level(levelno: int) -> str:
-    return next((name for number, name in reversed(_LEVEL_NAMES.items()) if levelno >= number), LEVELS[0])
-
-
-_plain = logging.Formatter()
-_names: dict[str, bytes] = {}
-_second: tuple[int, bytes] = (-1, b"")
-
-
-def _json_name(name: str) -> bytes:
-    encoded = _names.get(name)
-    if encoded is None:
-        if len(_names) >= _MAX_REMEMBERED:
-            _names.clear()
-        encoded = _names[name] = encode_value(safe_text(name, 128))
-    return encoded
-
-
-def _timestamp(now_s: float) -> bytes:
-    """Returns UTC with milliseconds; the part down to the second is kept for all records of that second."""
-    global _second
-    now_ms = int(now_s * 1_000)
-    second, ms = divmod(now_ms, 1_000)
-    kept = _second
-    if kept[0] != second:
-        kept = _second = (second, time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second)).encode())
-    return b"%b%03dZ" % (kept[1], ms)
 
 
 class JsonFormatter(logging.Formatter):
@@ -234,7 +156,21 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Returns the line, without a newline at its end."""
-        return Shaped(record).line().decode()
+        message = find(record.name, record.levelno, text_of(record.msg, record.args))
+        extras, exc = encode_extras(_extras(record), exc_info_of(record.exc_info))
+        return Entry(message, extras, exc or stack_of(record.stack_info), _created_ns(record)).line().decode()[:-1]
+
+
+def _extras(record: logging.LogRecord) -> object:
+    """Returns the extras: as given to our own loggers, or found among a foreign record's attributes."""
+    extras = record.__dict__.get("hearthnet_extras", _RESERVED)
+    if extras is not _RESERVED:
+        return extras
+    return {key: value for key, value in record.__dict__.items() if key not in _RESERVED} or None
+
+
+def _created_ns(record: logging.LogRecord) -> int:
+    return int(record.created * 1e6) * 1_000
 
 
 class JsonHandler(logging.Handler):
@@ -257,18 +193,67 @@ class JsonHandler(logging.Handler):
         return True
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Shapes the record once and hands it to both sinks."""
+        """Takes a record that came the standard way."""
         try:
-            shaped = Shaped(record)
-            file = self.file
-            if file is not None:
-                if file.is_shedding and record.levelno < logging.WARNING:
-                    file.shed_lines += 1
-                else:
-                    file.write(shaped.line() + b"\n", shaped.now_s)
-            if record.name != TRACE_LOGGER:
-                recording.active.offer_log(shaped.row())
+            message = find(record.name, record.levelno, text_of(record.msg, record.args))
+            exc_info = exc_info_of(record.exc_info)
+            self._take(message, _extras(record), exc_info, stack_of(record.stack_info), _created_ns(record))
         except Exception:  # the border to the program that is watched: count, never raise  # noqa: BLE001
+            self.failures += 1
+
+    def take(self, logger: str, level: int, text: str, exc_info: ExcInfo | None, extra: object) -> None:
+        """Takes a record in its parts."""
+        try:
+            self._take(find(logger, level, text), extra, exc_info, None, time_ns())
+        except Exception:  # as above  # noqa: BLE001
+            self.failures += 1
+
+    def _take(self, message: Message, extra: object, exc_info: ExcInfo | None, stack: str | None, now_ns: int) -> None:
+        """Shapes the record once and hands it to both sinks, as far as its message's budget goes."""
+        second = now_ns // 1_000_000_000
+        if message.is_over(second):
+            self.tell_repeats(message)
+        if not message.admit_line(second):
+            return
+        extras, exc = encode_extras(extra, exc_info)
+        entry = Entry(message, extras, exc or stack, now_ns)
+        self._write(entry.line(), message, now_ns)
+        if message.logger == TRACE_LOGGER:
+            return
+        recorder = recording.active
+        if message.admit_row():
+            recorder.offer_log(entry.fields(recorder.next_seq(), recorder.run_id))
+        elif (scope := current.get()) is not None and scope.trace.hold(entry.fields(0, "")):
+            message.forget_row()  # the trace has it
+
+    def _write(self, line: bytes, message: Message, now_ns: int) -> None:
+        file = self.file
+        if file is None:
+            return
+        if file.is_shedding and not message.is_notable:
+            file.shed_lines += 1
+        else:
+            file.write(line, now_ns / 1e9)
+
+    def tell_repeats(self, message: Message) -> None:
+        """Writes and stores how many records of a message were held back."""
+        lines, held_rows = message.take_held_back()
+        now_ns = time_ns()
+        if lines:
+            self._write(repeats_of(message, lines, now_ns)[0], message, now_ns)
+        if held_rows:
+            recorder = recording.active
+            fields = repeats_of(message, held_rows, now_ns)[1]
+            recorder.offer_log((recorder.next_seq(), recorder.run_id, *fields[2:]))
+
+    def take_done(self, level: int, trace_id: str, fields: dict[str, Any]) -> None:
+        """Writes the line of a trace that has ended: one for each, whatever their number."""
+        try:
+            message = find(TRACE_LOGGER, level, DONE)
+            entry = Entry(message, encode(fields), None, time_ns())
+            entry.trace_id, entry.span_id = trace_id, None
+            self._write(entry.line(), message, entry.now_ns)
+        except Exception:  # as above  # noqa: BLE001
             self.failures += 1
 
     def close(self) -> None:
@@ -278,6 +263,7 @@ class JsonHandler(logging.Handler):
 
 
 _handler: JsonHandler | None = None
+_trace_log = get_logger(TRACE_LOGGER)
 _configure_lock = threading.Lock()
 
 
@@ -286,7 +272,7 @@ def configure(config: LoggingConfig) -> None:
 
     Loggers made by `get_logger` pass on `config.log_level` and above, other libraries' warnings and errors.
     """
-    global _handler, _level
+    global _handler, _keep_debug, _level
     with _configure_lock:
         file = DailyFile(config.log_dir) if config.log_dir is not None else None
         if _handler is None:
@@ -296,18 +282,43 @@ def configure(config: LoggingConfig) -> None:
             # Swapped in place: no record falls between two handlers. The old file closes with its last writer.
             _handler.file = file
         _level = logging.getLevelName(config.log_level.upper())
+        _keep_debug = config.keep_debug_of_failures
         for root in _own_roots:
             logging.getLogger(root).setLevel(_level)
 
 
 def shutdown() -> None:
     """Takes back what `configure` installed; the file closes with the last thread that writes to it."""
-    global _handler
+    global _handler, _keep_debug
+    tell_held_back(all_of_them=True)
+    forget()
+    _keep_debug = False
     with _configure_lock:
         if _handler is not None:
             logging.getLogger().removeHandler(_handler)
             _handler.close()
             _handler = None
+
+
+def log_done(level: int, trace_id: str, fields: dict[str, Any]) -> None:
+    """Logs that a trace has ended; the caller has made it current, for handlers that are not ours."""
+    handler = _handler
+    if handler is None or _trace_log.filters or not _is_alone(_trace_log, handler):
+        _trace_log.log(level, DONE, extra=fields)
+    elif level >= handler.level:
+        handler.take_done(level, trace_id, fields)
+
+
+def tell_held_back(*, all_of_them: bool = False) -> bool:
+    """Tells what was held back of messages that have been silent since (or of all); returns whether more waits.
+
+    The telemetry thread calls it now and then, so that the count of a storm that has ended does not wait for the next.
+    """
+    tell_suppressed(all_of_them=all_of_them)
+    if (handler := _handler) is not None:
+        for message in held_back(None if all_of_them else time_ns() // 1_000_000_000):
+            handler.tell_repeats(message)
+    return is_any_held_back()
 
 
 def lost_lines() -> int:
@@ -328,68 +339,10 @@ def keep_quiet() -> None:
     logging.getLogger("hearthnet").addHandler(logging.NullHandler())
 
 
-_limits: dict[str, dict[str, tuple[float, int]]] = {}
-_limits_lock = threading.Lock()
+def _free_lock_in_child() -> None:
+    # A thread of the parent may have held it at the fork; it is not there to give it back.
+    global _configure_lock
+    _configure_lock = threading.Lock()
 
 
-class RateLimitedLogger:
-    """Passes at most one record a second for each message key, and says with the next how many it held back.
-
-    Args:
-        logger: where to log.
-        interval_s: the least time between two records of a key.
-        clock: monotonic seconds; tests hand in their own.
-    """
-
-    def __init__(
-        self, logger: logging.Logger, interval_s: float = 1.0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.logger = logger
-        self.interval_s = interval_s
-        self._clock = clock
-        # Of the logger, not of this wrapper: two wrappers of one logger keep one limit.
-        self._keys = _limits.setdefault(logger.name, {})
-
-    def log(self, level: int, msg: str, *, key: str | None = None, extra: Mapping[str, Any] | None = None) -> None:
-        """Logs `msg` unless its key (default: the message itself) was logged less than `interval_s` ago."""
-        suppressed = self._admit(key or msg)
-        if suppressed is None:
-            return
-        fields = dict(extra or {})
-        if suppressed:
-            fields["suppressed"] = suppressed
-        self.logger.log(level, msg, extra=fields, exc_info=sys.exc_info() if level >= logging.ERROR else None)
-
-    def _admit(self, key: str) -> int | None:
-        """Returns how many were held back since the last one passed, or None: this one is held back too."""
-        now = self._clock()
-        with _limits_lock:
-            last, suppressed = self._keys.get(key, (float("-inf"), 0))
-            if now - last < self.interval_s:
-                self._keys[key] = (last, suppressed + 1)
-                return None
-            if len(self._keys) >= _MAX_REMEMBERED:
-                self._keys.clear()
-            self._keys[key] = (now, 0)
-            return suppressed
-
-    def info(self, msg: str, *, key: str | None = None, extra: Mapping[str, Any] | None = None) -> None:
-        """Logs at level info, limited."""
-        self.log(logging.INFO, msg, key=key, extra=extra)
-
-    def warning(self, msg: str, *, key: str | None = None, extra: Mapping[str, Any] | None = None) -> None:
-        """Logs at level warning, limited."""
-        self.log(logging.WARNING, msg, key=key, extra=extra)
-
-    def error(self, msg: str, *, key: str | None = None, extra: Mapping[str, Any] | None = None) -> None:
-        """Logs at level error, limited, with the traceback of an exception being handled."""
-        self.log(logging.ERROR, msg, key=key, extra=extra)
-
-
-def _free_locks_in_child() -> None:
-    # A thread of the parent may have held one at the fork; it is not there to give it back.
-    global _configure_lock, _limits_lock
-    _configure_lock, _limits_lock = threading.Lock(), threading.Lock()
-
-
-os.register_at_fork(after_in_child=_free_locks_in_child)
+os.register_at_fork(after_in_child=_free_lock_in_child)

@@ -6,6 +6,8 @@ poison a batch.
 
 `encode` takes the fast way (orjson straight from the caller's dictionary) when every value is a short scalar, which is
 nearly always; anything else is rebuilt value by value.
+
+What orjson returns takes 4 KiB of memory however short it is; what is kept is a copy of it, which takes its length.
 """
 
 from __future__ import annotations
@@ -18,7 +20,27 @@ import orjson
 from hearthnet.constants import MAX_KEYS, MAX_NESTING, MAX_STRING_BYTES
 from hearthnet.observability.redaction import REDACTED, is_secret
 
-__all__ = ["LogRecord", "TraceRecord", "bounded", "encode", "encode_value", "fit", "safe_text"]
+__all__ = [
+    "LogFields",
+    "LogRecord",
+    "TraceFields",
+    "TraceRecord",
+    "bounded",
+    "encode",
+    "encode_plain",
+    "encode_value",
+    "fit",
+    "is_plain",
+    "safe_text",
+]
+
+
+# A record as the buffers hold it: its fields as a plain tuple, which the garbage collector soon leaves alone (a named
+# one it would visit again and again, thousands of them) and which is made in a third of the time.
+TraceFields = tuple[
+    int, str, str, str | None, str, str | None, int, int, float, str, str | None, int, bytes, bytes
+]  # fmt: skip
+LogFields = tuple[int, str, int, str, str, str, str | None, str | None, int, int, bytes, str | None]
 
 
 class TraceRecord(NamedTuple):
@@ -65,25 +87,51 @@ _SHORT_CHARS: Final = MAX_STRING_BYTES // 4
 _MAX_CONTAINERS: Final = 100  # visited in one record: with 64 values each, far more than a row can hold
 _MAX_KEY_CHARS: Final = 128
 _JSON_OPTIONS: Final = orjson.OPT_NON_STR_KEYS
+_MAX_REMEMBERED: Final = 4_096
+_harmless: set[str] = set()  # keys that are known to name no secret
+
+
+def is_plain(extras: object) -> bool:
+    """Tells whether extras can be encoded as they are: few short scalars, no secrets. About 0.2 us for two keys.
+
+    What it does not look for makes orjson raise: integers over 64 bits, lone surrogates.
+    """
+    if type(extras) is not dict or len(extras) > MAX_KEYS:
+        return False
+    for key, value in extras.items():
+        if key not in _harmless and not _is_harmless(key):
+            return False
+        if type(value) not in _SCALARS and (type(value) is not str or len(value) > _SHORT_CHARS):
+            return False
+    return True
+
+
+def encode_plain(extras: object) -> bytes | None:
+    """Returns extras that can be encoded as they are, encoded; None for others, which `encode` is for."""
+    if not is_plain(extras):
+        return None
+    try:
+        return b"%b" % orjson.dumps(extras)
+    except TypeError:  # an integer over 64 bits, a lone surrogate
+        return None
+
+
+def _is_harmless(key: object) -> bool:
+    if type(key) is not str or is_secret(key):
+        return False
+    if len(_harmless) >= _MAX_REMEMBERED:
+        _harmless.clear()
+    _harmless.add(key)
+    return True
 
 
 def encode(extras: Mapping[Any, Any] | None) -> bytes:
     """Returns `extras` as one JSON object: secrets replaced, everything within the bounds. Never raises."""
-    if extras is None:
-        return _EMPTY
+    encoded = _EMPTY if extras is None else encode_plain(extras)
+    if encoded is not None:
+        return encoded
     try:
-        if not extras:
-            return _EMPTY
-        for key, value in extras.items():
-            kind = type(value)
-            if type(key) is not str or is_secret(key):
-                break
-            if kind not in _SCALARS and (kind is not str or len(value) > _SHORT_CHARS):
-                break
-        else:
-            if len(extras) <= MAX_KEYS:
-                return orjson.dumps(extras)
-        return orjson.dumps(bounded(extras), option=_JSON_OPTIONS)
+        return b"%b" % orjson.dumps(bounded(extras), option=_JSON_OPTIONS) if extras else _EMPTY
     except Exception as error:  # the border to any value that a caller may hand in  # noqa: BLE001
         return _encode_hostile(extras, error)
 
@@ -91,7 +139,7 @@ def encode(extras: Mapping[Any, Any] | None) -> bytes:
 def _encode_hostile(extras: object, error: Exception) -> bytes:
     """Returns what can be kept of extras that broke the usual way (integers over 64 bits, lone surrogates …)."""
     try:
-        return orjson.dumps(bounded(extras, strict=True), option=_JSON_OPTIONS)
+        return b"%b" % orjson.dumps(bounded(extras, strict=True), option=_JSON_OPTIONS)
     except Exception:  # a mapping that raises while it is read  # noqa: BLE001
         return orjson.dumps({"unencodable": f"{type(extras).__name__}: {type(error).__name__}"})
 

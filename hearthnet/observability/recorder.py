@@ -15,13 +15,15 @@ from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
 from hearthnet.observability.blackbox import BlackBox
 from hearthnet.observability.buffer import Buffer
 from hearthnet.observability.ids import new_trace_id
-from hearthnet.observability.record import LogRecord, TraceRecord
+from hearthnet.observability.record import LogFields, LogRecord, TraceFields, TraceRecord
 
 __all__ = ["Recorder", "active", "install"]
 
 # Ten seconds at 2,000 traces a second, the longest lock by another process that must cost nothing.
 STORE_TRACES: Final = 20_000
 STORE_LOGS: Final = 10_000
+_TRACE_NOTABLE: Final = 11
+_LOG_NOTABLE: Final = 8
 
 
 class Recorder:
@@ -42,36 +44,42 @@ class Recorder:
     def __init__(self, run_id: str, first_seq: int = 1, wake: Callable[[bool], None] | None = None) -> None:
         self.run_id = run_id
         self.next_seq = count(first_seq).__next__
-        self.traces: Buffer[TraceRecord] = Buffer(STORE_TRACES if wake else TRACE_RING_BUFFER)
-        self.logs: Buffer[LogRecord] = Buffer(STORE_LOGS if wake else LOG_RING_BUFFER)
+        self.traces: Buffer[TraceFields] = Buffer(STORE_TRACES if wake else TRACE_RING_BUFFER)
+        self.logs: Buffer[LogFields] = Buffer(STORE_LOGS if wake else LOG_RING_BUFFER)
         self.box: BlackBox | None = None
         self.is_idle = False
         self._wake = wake
         self._many_traces = self.traces.capacity // 2
         self._many_logs = self.logs.capacity // 2
 
-    def offer_trace(self, record: TraceRecord) -> None:
+    def offer_trace(self, record: TraceFields) -> None:
         """Takes a finished trace."""
-        box = self.box
-        if box is not None:
-            box.append_trace(record)
-        self.traces.offer(record)
-        if record.notable or self.is_idle or len(self.traces) >= self._many_traces:
-            self._tell(record.notable or len(self.traces) >= self._many_traces)
+        if self.box is not None:
+            self.box.append_trace(record)
+        is_urgent = self.traces.offer(record) >= self._many_traces or record[_TRACE_NOTABLE] == 1
+        if is_urgent or self.is_idle:
+            self._tell(is_urgent)
 
-    def offer_log(self, record: LogRecord) -> None:
+    def offer_log(self, record: LogFields) -> None:
         """Takes a log record."""
-        box = self.box
-        if box is not None:
-            box.append_log(record)
-        self.logs.offer(record)
-        if record.notable or self.is_idle or len(self.logs) >= self._many_logs:
-            self._tell(record.notable or len(self.logs) >= self._many_logs)
+        if self.box is not None:
+            self.box.append_log(record)
+        is_urgent = self.logs.offer(record) >= self._many_logs or record[_LOG_NOTABLE] == 1
+        if is_urgent or self.is_idle:
+            self._tell(is_urgent)
 
-    def _tell(self, is_urgent: object) -> None:
+    def _tell(self, is_urgent: bool) -> None:
         if self._wake is not None:
             self.is_idle = False
-            self._wake(bool(is_urgent))
+            self._wake(is_urgent)
+
+    def pending_traces(self) -> list[TraceRecord]:
+        """Returns the traces that are not committed, oldest first."""
+        return list(map(TraceRecord._make, self.traces.snapshot()))
+
+    def pending_logs(self) -> list[LogRecord]:
+        """Returns the log records that are not committed, oldest first."""
+        return list(map(LogRecord._make, self.logs.snapshot()))
 
     def keep_in(self, box: BlackBox) -> None:
         """Has `box` keep what is recorded from now on, and what waits already."""
@@ -84,10 +92,6 @@ class Recorder:
     def has_pending(self) -> bool:
         """Tells whether there is anything that is not committed."""
         return bool(len(self.traces) or len(self.logs))
-
-    def is_filling(self) -> bool:
-        """Tells whether a buffer is half full."""
-        return len(self.traces) >= self._many_traces or len(self.logs) >= self._many_logs
 
     def number_from(self, seq: int) -> None:
         """Goes on numbering at `seq`: a database that was opened late has numbers of its own."""

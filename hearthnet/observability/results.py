@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from hearthnet.errors import HTTP_STATUS, WireError
 
-__all__ = ["CANCELLED", "INTERRUPTED", "OK", "RESULTS", "is_failure", "result_of"]
+__all__ = ["CANCELLED", "INTERRUPTED", "OK", "RESULTS", "decisive", "is_failure", "result_of"]
 
 OK: Final = "ok"
 CANCELLED: Final = "cancelled"
 INTERRUPTED: Final = "interrupted"  # its run died
 RESULTS: Final = frozenset({OK, CANCELLED, INTERRUPTED, *HTTP_STATUS})
+
+_TIMEOUT: Final = "timeout"
+_UNEXPECTED: Final = "internal_error"
+# What says least about the cause comes first: one failure in a group has the others cancelled, or waiting in vain.
+_RANKS: Final = {CANCELLED: 0, _TIMEOUT: 1, _UNEXPECTED: 3}
+_OTHER_RANK: Final = 2
 
 
 def is_failure(result: str) -> bool:
@@ -20,10 +27,32 @@ def is_failure(result: str) -> bool:
 
 
 def result_of(error: BaseException) -> str:
-    """Returns the result of a trace that this exception ended."""
+    """Returns the result of a trace that this exception ended; of a group, what its decisive one stands for."""
+    error = decisive(error)
     if isinstance(error, WireError):
         return error.code
     if isinstance(error, TimeoutError):
-        return "timeout"
+        return _TIMEOUT
     # Cancellation, GeneratorExit, KeyboardInterrupt: the work was cut short, it was not wrong.
-    return "internal_error" if isinstance(error, Exception) else CANCELLED
+    return _UNEXPECTED if isinstance(error, Exception) else CANCELLED
+
+
+def decisive(error: BaseException) -> BaseException:
+    """Returns the exception itself, or of a group the one that tells most of the cause; of equals, the first.
+
+    An unexpected error goes before a wire error, that before a timeout, and that before a cancellation.
+    """
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    return max(_leaves(error), key=lambda leaf: _RANKS.get(result_of(leaf), _OTHER_RANK))
+
+
+def _leaves(group: BaseException) -> Iterator[BaseException]:
+    """Yields the exceptions of a group and of the groups in it, in their order."""
+    waiting = [group]
+    while waiting:
+        error = waiting.pop()
+        if isinstance(error, BaseExceptionGroup):
+            waiting.extend(reversed(error.exceptions))
+        else:
+            yield error

@@ -1,8 +1,8 @@
 """Spans, and the scopes that tie traces and spans to a context.
 
 A span is its own scope: while it is open it is what the context variable holds, so a span that opens inside finds its
-parent there. A trace's scope is a `Root`. A span outside any trace, or of a trace that has ended, is an orphan: it
-measures, is counted, and is stored nowhere.
+parent there. A trace is its own scope where it began, and has a `Root` where it is attached. A span outside any trace,
+or of a trace that has ended, is an orphan: it measures, is counted, and is stored nowhere.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, cast
 
 import orjson
 
+from hearthnet.observability import orphans
 from hearthnet.observability.context import Scope, current
-from hearthnet.observability.ids import new_span_id
+from hearthnet.observability.ids import new_span_number, span_id_of
 from hearthnet.observability.metrics import orphan_spans_total
-from hearthnet.observability.record import encode, safe_text
-from hearthnet.observability.results import CANCELLED
+from hearthnet.observability.record import encode, is_plain, safe_text
+from hearthnet.observability.results import CANCELLED, OK
 
 if TYPE_CHECKING:
-    from hearthnet.observability.tracing import Trace
+    from hearthnet.observability.traces import Trace
 
-__all__ = ["Root", "Span", "describe"]
+__all__ = ["Root", "Span", "describe", "innermost_root", "restore"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,8 +38,7 @@ class Span:
     """A named part of a trace. Made by `span(name, **extras)`; serves one `with` or `async with`, or as a decorator.
 
     Attributes:
-        id: 8 bytes in hexadecimal.
-        parent: the id of the span around it; None directly under the trace.
+        number: the id as a number; 0 before it is opened, and for an orphan.
         name: what is done; a constant.
         offset_ms: from the start of the trace.
         duration_ms: None while it is open.
@@ -46,22 +46,31 @@ class Span:
         extras: fields; may be added to until the trace ends. Bounded and redacted when the trace is recorded.
     """
 
-    __slots__ = ("_ended_ns", "_outer", "_started_ns", "extras", "id", "name", "parent", "status", "trace")
+    __slots__ = ("_ended_ns", "_outer", "_parent", "_started_ns", "extras", "name", "number", "status", "trace")
 
     trace: Trace
 
     def __init__(self, name: str, /, **extras: Any) -> None:
         self.name = name
         self.extras = extras
-        self.id = ""
-        self.parent: str | None = None
-        self.status = "ok"
+        self.number = self._parent = 0
+        self.status = OK
         self._started_ns = self._ended_ns = 0
+
+    @property
+    def id(self) -> str:
+        """The id; empty before the span is opened, and for an orphan."""
+        return span_id_of(self.number) if self.number else ""
 
     @property
     def span_id(self) -> str:
         """The id, under the name that every scope has for it."""
         return self.id
+
+    @property
+    def parent(self) -> str | None:
+        """The id of the span around it; None directly under the trace."""
+        return span_id_of(self._parent) if self._parent else None
 
     @property
     def started_ns(self) -> int:
@@ -79,20 +88,20 @@ class Span:
         return (self._ended_ns - self._started_ns) / 1e6 if self._ended_ns else None
 
     def __enter__(self) -> Self:
-        self._outer = outer = current.get()
-        trace = None if outer is None else cast("Trace", outer.trace)  # tracing sets only its own scopes
-        if outer is None or trace is None or trace.ended:
-            self.id = ""  # an orphan: it measures, and is stored nowhere
+        outer = cast("Span | Root | Trace | None", current.get())  # tracing sets only its own scopes
+        if outer is None or (trace := outer.trace).ended:
+            self.number = 0  # an orphan: it measures, and is stored nowhere
             orphan_spans_total.inc()
-        else:
-            self.id = new_span_id()
-            self.parent = outer.span_id
-            self.trace = trace
-            self._started_ns = started_ns = monotonic_ns()
-            trace.add_span(self, started_ns)
-            current.set(self)
+            orphans.note(self.name)
+            self._started_ns = monotonic_ns()
             return self
+        self._outer = outer
+        self._parent = outer.number
+        self.number = new_span_number()
+        self.trace = trace
         self._started_ns = monotonic_ns()
+        trace.take_span(self)
+        current.set(self)
         return self
 
     def __exit__(
@@ -101,9 +110,11 @@ class Span:
         self._ended_ns = monotonic_ns()
         if error is not None:
             self.fail(error)
-        if self.id and not self.trace.ended:  # else `detach` has put back what was before the trace
-            current.set(self._outer)
-            self.trace.close_span(self)
+        if self.number and not (trace := self.trace).ended:  # else `detach` has put back what was before the trace
+            scope = current.get()
+            if scope is self or (scope is not None and scope.trace is trace):
+                current.set(self._outer)  # not in a context that has another trace: a generator that ends elsewhere
+            trace.close_span(self)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -152,62 +163,73 @@ class Span:
         """Returns the span that a stored one tells of."""
         item = cls(stored["name"])
         item.trace = trace
-        item.id, item.parent, item.status = stored["id"], stored["parent"], stored["status"]
+        item.number = int(stored["id"], 16)
+        item._parent = int(stored["parent"] or "0", 16)
+        item.status = stored["status"]
         item.extras = stored["extras"]
         item._started_ns = trace.started_ns + round(stored["offset_ms"] * 1e6)
         item._ended_ns = item._started_ns + round(stored["duration_ms"] * 1e6)
         return item
 
     def as_dict(self, ended_ns: int | None = None) -> dict[str, Any]:
-        """Returns the span as it is stored; one still open lasts until `ended_ns` and has the status `open`."""
-        is_open = not self._ended_ns
-        ended = (ended_ns or monotonic_ns()) if is_open else self._ended_ns
+        """Returns the span as it is stored; one still open lasts until `ended_ns` and has the status `open`.
+
+        It is ready to be encoded, as long as names are text that is UTF-8: see `as_safe_dict`.
+        """
+        started_ns, closed_ns, extras = self._started_ns, self._ended_ns, self.extras
         return {
-            "id": self.id,
-            "parent": self.parent,
-            "name": safe_text(self.name, _SHORT_NAME_CHARS),
-            "offset_ms": (self._started_ns - self.trace.started_ns) / 1e6,
-            "duration_ms": (ended - self._started_ns) / 1e6,
-            "status": "open" if is_open else safe_text(self.status, _SHORT_NAME_CHARS),
-            "extras": orjson.Fragment(encode(self.extras)),
+            "id": span_id_of(self.number),
+            "parent": span_id_of(self._parent) if self._parent else None,
+            "name": self.name,
+            "offset_ms": (started_ns - self.trace.started_ns) / 1e6,
+            "duration_ms": ((closed_ns or ended_ns or monotonic_ns()) - started_ns) / 1e6,
+            "status": self.status if closed_ns else "open",
+            "extras": extras if is_plain(extras) else orjson.Fragment(encode(extras)),
         }
+
+    def as_safe_dict(self, ended_ns: int) -> dict[str, Any]:
+        """Returns the span as it is stored, whatever the program has put into it."""
+        stored = self.as_dict(ended_ns)
+        stored["name"] = safe_text(self.name, _SHORT_NAME_CHARS)
+        stored["status"] = safe_text(stored["status"], _SHORT_NAME_CHARS)
+        stored["extras"] = orjson.Fragment(encode(self.extras))
+        return stored
 
 
 class Root:
-    """The scope of a trace outside any span, in the context where it was started or attached."""
+    """The scope of a trace outside any span, in a context that it is attached to; where it began it is its own."""
 
-    __slots__ = ("outer", "started", "token", "trace")
+    __slots__ = ("token", "trace")
 
+    number = 0
     span_id: None = None
     token: Token[Scope | None]
 
-    def __init__(self, trace: Trace, outer: Scope | None, started: bool) -> None:
+    def __init__(self, trace: Trace) -> None:
         self.trace = trace
-        self.outer = outer
-        self.started = started
-
-    @classmethod
-    def enter(cls, trace: Trace, *, started: bool) -> None:
-        """Makes `trace` current, as its starter or merely attached."""
-        root = cls(trace, current.get(), started)
-        root.token = current.set(root)
-
-    @staticmethod
-    def innermost() -> Root | None:
-        """Returns the root of the current trace, past spans that were left open."""
-        scope = current.get()
-        while isinstance(scope, Span):
-            scope = scope._outer
-        return scope  # type: ignore[return-value]  # tracing sets only spans and roots
 
     def leave(self) -> bool:
-        """Puts the previous scope back; returns whether this context is the one that started the trace."""
-        try:
-            current.reset(self.token)
-        except (ValueError, RuntimeError):  # a token of another context: the trace came with a copy of it
-            current.set(self.outer)
-            return False
-        return self.started
+        """Puts the previous scope back. Returns False: a trace does not end where it is merely attached."""
+        restore(self.token)
+        return False
+
+
+def innermost_root() -> Root | Trace | None:
+    """Returns the root of the current trace, past spans that were left open."""
+    scope = current.get()
+    while isinstance(scope, Span):
+        scope = scope._outer
+    return cast("Root | Trace | None", scope)  # tracing sets only its own scopes
+
+
+def restore(token: Token[Scope | None]) -> bool:
+    """Puts the previous scope back; returns whether `token` is of this very context, not of the one it was copied from."""
+    try:
+        current.reset(token)
+    except (ValueError, RuntimeError):
+        current.set(None if token.old_value is Token.MISSING else token.old_value)
+        return False
+    return True
 
 
 def describe(error: BaseException) -> str:

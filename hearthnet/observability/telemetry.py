@@ -23,7 +23,7 @@ from hearthnet import __version__
 from hearthnet.errors import HearthNetError, StoreError
 from hearthnet.forensics import box as layout
 from hearthnet.observability import logging as node_logging
-from hearthnet.observability import metrics, tracing
+from hearthnet.observability import metrics, redaction, tracing
 from hearthnet.observability import recorder as recording
 from hearthnet.observability.blackbox import BlackBox, box_path, new_header
 from hearthnet.observability.budget import Budget, disk_bytes
@@ -130,6 +130,7 @@ class Telemetry:
         self._stop_refreshing = metrics.on_scrape(self._refresh_metrics)
 
     def _configure(self) -> None:
+        redaction.configure(self._config.redact_keys, self._config.redact_patterns)  # before anything is recorded
         node_logging.configure(self._config)
         if (file := node_logging.log_file()) is not None:
             file.limit(self._budget.rest)
@@ -242,7 +243,7 @@ class Telemetry:
 
     def find(self, n: int, wanted: TraceFilter) -> list[TraceRecord]:
         """Returns the newest `n` traces that match, newest first, what is not committed yet included."""
-        pending = self._recorder.traces.snapshot()  # before the query: see Reader.newest
+        pending = self._recorder.pending_traces()  # before the query: see Reader.newest
         if self._reader is not None:
             try:
                 return self._reader.newest(pending, n, wanted)

@@ -621,7 +621,7 @@ async def test_answer_that_is_neither_object_nor_frames_fails(bus, made):
 
 async def test_cause_of_a_failure_is_in_the_log(bus):
     """What the caller is not told stands in the log, with the traceback and the id of the call."""
-    node_logging.configure(SimpleNamespace(log_level="info", log_dir=None))
+    node_logging.configure(SimpleNamespace(log_level="info", log_dir=None, keep_debug_of_failures=False))
 
     async def broken(_):
         raise ValueError("the secret path /home/x")
@@ -630,7 +630,7 @@ async def test_cause_of_a_failure_is_in_the_log(bus):
     await fails(bus)
 
     (failed,) = trace.get_recent(1)
-    (logged,) = [item for item in recording.active.logs.snapshot() if item.msg == "capability failed"]
+    (logged,) = [item for item in recording.active.pending_logs() if item.msg == "capability failed"]
     assert (logged.level, logged.trace_id) == ("error", failed.trace_id)
     assert "the secret path /home/x" in logged.exc
 

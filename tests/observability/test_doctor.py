@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 
 from hearthnet import checks
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.node import initialise
-from hearthnet.observability import doctor, telemetry, trace
+from hearthnet.observability import doctor, metrics, orphans, telemetry, trace
+from hearthnet.observability.carry import carry
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.services import echo
 
@@ -37,7 +39,7 @@ def test_doctor_all_pass_on_default_config(node):
     results = doctor.run_all(*node)
 
     assert [result.name for result in results] == doctor.names()
-    assert len(results) == 13
+    assert len(results) == len(checks.ALL)
     assert [(result.name, result.detail) for result in results if not result.ok] == []
 
 
@@ -206,3 +208,59 @@ def test_unknown_check_is_an_error(config):
         doctor.run_one("nonsense", config)
     with pytest.raises(KeyError):
         doctor.run_all(config, only=["nonsense"])
+
+
+def test_orphan_spans_are_shown(node):
+    """A span that found no trace is a warning with its count, its name and what to do; none is none."""
+    metrics.configure(SimpleNamespace(metrics_enabled=True))
+    orphans.forget()
+    with trace.new_trace("a.b"), trace.span("at home"):
+        pass
+    before = doctor.run_one("orphan_spans", *node)
+    for name in ("lost", "late", "lost"):
+        with trace.span(name):
+            orphans.note(name)
+    result = doctor.run_one("orphan_spans", *node)
+
+    assert (before.status, before.evidence) == ("pass", {"count": 0})
+    assert (result.status, result.ok) == ("warn", True)
+    assert result.evidence == {"count": 3, "names": ["lost", "late"]}
+    assert result.detail.startswith("3 span(s)")
+    assert "lost, late" in result.detail
+    assert "carry()" in result.fix
+
+
+def test_orphan_of_a_trace_that_ended_is_shown(node):
+    """A span that opens in what outlived its trace counts as well."""
+    metrics.configure(SimpleNamespace(metrics_enabled=True))
+    with trace.new_trace("a.b"):
+        late = carry(lambda: trace.span("late").__enter__().__exit__(None, None, None))
+    late()
+
+    assert doctor.run_one("orphan_spans", *node).evidence["count"] == 1
+
+
+def test_orphans_that_nothing_counts_are_skipped(node):
+    """Without a node, or without metrics, the check says that it cannot know."""
+    config, bus = node
+    assert "not running" in doctor.run_one("orphan_spans", config, None).detail
+
+    with trace.span("alone"):
+        pass
+    result = doctor.run_one("orphan_spans", config, bus)
+    assert (result.status, result.ok) == ("skip", True)
+    assert "metrics are switched off" in result.detail
+
+
+def test_names_of_orphans_are_few_and_clean():
+    """The newest come first, each once; a flood keeps the last, and no name is longer or wilder than a name."""
+    orphans.forget()
+    for number in range(1_000):
+        orphans.note(f"span {number}")
+    orphans.note("x" * 100_000)
+    orphans.note("\ud800")
+    found = orphans.recent_names()
+
+    assert found[2:4] == ["span 999", "span 998"]
+    assert len(found) == 32
+    assert all(len(name.encode()) <= 128 for name in found)

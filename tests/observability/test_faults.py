@@ -494,13 +494,13 @@ def test_storm_of_exceptions_is_bounded_and_true(observability, query):
 
 def test_clock_that_steps_changes_no_order(observability, query, monkeypatch):
     """An hour back, ten years ahead, 1970: newest first is by number, and eviction too."""
-    from hearthnet.observability import tracing
+    from hearthnet.observability import traces
 
     steps = [0, -3_600, 10 * 365 * 86_400, -time.time() + 60]
     with telemetry.open(observability) as t:
         for number, step in enumerate(steps):
             genuine = time.time_ns
-            monkeypatch.setattr(tracing, "time_ns", lambda step=step, now=genuine: int(now() + step * 1e9))
+            monkeypatch.setattr(traces, "time_ns", lambda step=step, now=genuine: int(now() + step * 1e9))
             record(100, f"step.n{number}")
         assert t.flush()
         assert [item.capability for item in trace.get_recent(400)] == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from hearthnet.observability.logfile import DailyFile, log_paths
 
 DAY_S = 86_400
-NOON_S = 1_795_521_600.0 - DAY_S / 2  # some noon, UTC
+NOON_S = 1_795_521_600.0  # 2026-11-24, UTC
 
 
 def line(number: int, size: int = 1_000) -> bytes:
@@ -87,6 +88,66 @@ assert file.lost_lines == 0
     lines = [orjson.loads(raw) for path in log_paths(tmp_path) for raw in path.read_bytes().splitlines()]
     assert sorted((item["p"], item["n"]) for item in lines) == [(p, n) for p in range(3) for n in range(4_000)]
     assert len(log_paths(tmp_path)) > 2
+
+
+def test_processes_write_lines_of_all_sizes_to_one_file(tmp_path):
+    """Three processes, 2,000 lines each of 200 to 30,000 bytes, one file: each line is whole, once, and in order."""
+    script = f"""
+import random, sys
+from pathlib import Path
+from hearthnet.observability.logfile import DailyFile
+file, process = DailyFile(Path({str(tmp_path)!r}), clock=lambda: {NOON_S}, max_bytes=4_000_000_000), int(sys.argv[1])
+sizes = random.Random(process)
+sys.stdin.read(1)  # all begin at once
+for number in range(2000):
+    text = b"%d" % process * sizes.randint(200, 30_000)
+    file.write(b'{{"n":%d,"p":%d,"x":"%b"}}\\n' % (number, process, text), {NOON_S} + number / 1_000)
+assert file.lost_lines == 0
+"""
+    running = [
+        subprocess.Popen([sys.executable, "-c", script, str(number)], stdin=subprocess.PIPE) for number in range(3)
+    ]
+    for process in running:
+        process.stdin.write(b"\n")
+        process.stdin.close()
+    assert [process.wait(60) for process in running] == [0, 0, 0]
+
+    (path,) = log_paths(tmp_path)
+    lines = [orjson.loads(raw) for raw in path.read_bytes().splitlines()]
+    assert len(lines) == 6_000
+    for process in range(3):
+        assert [item["n"] for item in lines if item["p"] == process] == list(range(2_000))
+    assert all(item["x"] == str(item["p"]) * len(item["x"]) for item in lines)
+
+
+def test_threads_write_through_midnight_without_losing_a_record(tmp_path):
+    """Eight threads write on while the day ends: each record is there once, whole, and in order of its day."""
+    midnight_s = NOON_S + DAY_S / 2
+    ticks = itertools.count()  # the clock: a millisecond for each look at it; half of the records are of either day
+    file = DailyFile(tmp_path, clock=lambda: midnight_s, max_bytes=400_000_000)
+    start = threading.Barrier(8)
+
+    def work(thread: int) -> None:
+        start.wait()
+        for number in range(2_000):
+            now_s = midnight_s + (next(ticks) - 8_000) / 1_000
+            file.write(b'{"t":%d,"n":%d,"at":%f,"x":"%b"}\n' % (thread, number, now_s, b"y" * 300), now_s)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    yesterday, today = log_paths(tmp_path)
+    assert [yesterday.name, today.name] == ["2026-11-24.log", "2026-11-25.log"]
+    before, after = ([orjson.loads(raw) for raw in path.read_bytes().splitlines()] for path in (yesterday, today))
+    assert file.lost_lines == 0
+    assert all(item["at"] < midnight_s for item in before)
+    assert len(after) >= 8_000  # and those made just before midnight that came in just after it
+    assert sorted((item["t"], item["n"]) for item in before + after) == [(t, n) for t in range(8) for n in range(2_000)]
+    for thread in range(8):  # in the order in which each thread wrote
+        assert [item["n"] for item in before + after if item["t"] == thread] == list(range(2_000))
 
 
 def test_files_of_a_wrong_clock_are_the_first_to_go(tmp_path):

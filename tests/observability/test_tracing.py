@@ -330,7 +330,7 @@ def test_secrets_in_spans_are_redacted():
     with trace.new_trace("a.b") as started, trace.span("s", api_key="hunter2"):
         started.extras["password"] = "hunter2"
 
-    assert b"hunter2" not in b"".join(recording.active.traces.snapshot()[0][-2:])
+    assert b"hunter2" not in b"".join(recording.active.pending_traces()[0][-2:])
 
 
 @pytest.mark.parametrize("given", ["../../etc/passwd", "\x1b[2J", "0" * 200_000, "01hxr4z6w5s9e2jq4y0t7b3m1c", ""])
@@ -359,7 +359,7 @@ def test_row_is_cut_at_its_limit(spans):
             with trace.span("work", number=number, text="ü" * 100):
                 pass
 
-    record = recording.active.traces.snapshot()[0]
+    record = recording.active.pending_traces()[0]
     kept = orjson.loads(record.spans)
     assert sum(len(str(value).encode()) if not isinstance(value, bytes) else len(value) for value in record) <= (
         MAX_TRACE_ROW_BYTES
@@ -374,7 +374,7 @@ def test_huge_extras_of_a_trace_do_not_crowd_out_everything():
         started.extras.update({f"k{number}": "x" * 2_000 for number in range(60)})
         started.fail("internal_error", "y" * 100_000)
 
-    record = recording.active.traces.snapshot()[0]
+    record = recording.active.pending_traces()[0]
     assert sum(len(value) for value in (record.spans, record.extras, record.error.encode())) < MAX_TRACE_ROW_BYTES
 
 
@@ -441,7 +441,7 @@ def test_any_capability_is_recorded(capability):
     with trace.new_trace(capability, trace_id=7, parent_id="\ud800" * 1_000):
         pass
 
-    record = recording.active.traces.snapshot()[0]
+    record = recording.active.pending_traces()[0]
     assert all(len(str(value).encode("utf-8")) <= 64 for value in record[1:6])
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Final
 
 from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
@@ -30,14 +31,20 @@ _ROW_BYTES: Final = 100  # a row's numbers
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A ring's table: what it holds and how records get in and out."""
+    """A ring's table: what it holds and how records get in and out.
+
+    Attributes:
+        insert_many: inserts `ROWS_AT_ONCE` rows.
+        keys_of: returns a record's number and whether it is notable.
+    """
 
     name: str
     size: int
     insert: str
+    insert_many: str
     delete: str
     delete_range: str
-    to_row: Callable[[Any], tuple[Any, ...]]
+    keys_of: Callable[[Any], tuple[int, int]]
 
     def keys(self) -> str:
         """Returns the query for `(seq, notable)` of every row, oldest first."""
@@ -45,9 +52,13 @@ class Table:
 
 
 TRACES: Final = Table(
-    "traces", TRACE_RING_BUFFER, rows.INSERT_TRACE, rows.DELETE_TRACE, rows.DELETE_TRACES, rows.trace_to_row
-)
-LOGS: Final = Table("logs", LOG_RING_BUFFER, rows.INSERT_LOG, rows.DELETE_LOG, rows.DELETE_LOGS, rows.log_to_row)
+    "traces", TRACE_RING_BUFFER, rows.INSERT_TRACE, rows.INSERT_TRACES, rows.DELETE_TRACE, rows.DELETE_TRACES,
+    itemgetter(TraceRecord._fields.index("seq"), TraceRecord._fields.index("notable")),
+)  # fmt: skip
+LOGS: Final = Table(
+    "logs", LOG_RING_BUFFER, rows.INSERT_LOG, rows.INSERT_LOGS, rows.DELETE_LOG, rows.DELETE_LOGS,
+    itemgetter(LogRecord._fields.index("seq"), LogRecord._fields.index("notable")),
+)  # fmt: skip
 
 
 def merge(connection: sqlite3.Connection, table: Table, records: Sequence[TraceRecord | LogRecord]) -> int:
@@ -103,7 +114,7 @@ def _fitting(
 
 def _insert(connection: sqlite3.Connection, table: Table, record: TraceRecord | LogRecord) -> None:
     try:
-        connection.execute(table.insert, table.to_row(record))
+        connection.execute(table.insert, record)
     except (sqlite3.IntegrityError, sqlite3.InterfaceError, UnicodeError, OverflowError) as error:
         # One row of a damaged source that is not what its table holds; its neighbours are.
         log.warning("a record cannot be taken over", extra={"table": table.name, "error": str(error)})

@@ -191,7 +191,7 @@ def _close_run(
         if header.role == layout.SECONDARY:
             _insert_numbered(connection, evidence, next_seq)
         for record in evidence.interrupted:
-            connection.execute(rows.INSERT_TRACE, rows.trace_to_row(record._replace(seq=next_seq())))
+            connection.execute(rows.INSERT_TRACE, record._replace(seq=next_seq()))
         now = rows.now_us()
         losses = (
             ("trace", KILLED, evidence.lost_traces),
@@ -215,9 +215,9 @@ def _insert_numbered(connection: sqlite3.Connection, evidence: Evidence, next_se
     for record in sorted(records, key=lambda item: item.seq):
         numbered = record._replace(seq=next_seq())
         if isinstance(numbered, TraceRecord):
-            connection.execute(rows.INSERT_TRACE, rows.trace_to_row(numbered))
+            connection.execute(rows.INSERT_TRACE, numbered)
         else:
-            connection.execute(rows.INSERT_LOG, rows.log_to_row(numbered))
+            connection.execute(rows.INSERT_LOG, numbered)
 
 
 def _end_run(connection: sqlite3.Connection, run_id: str, started_us: int, clean_us: int) -> None:

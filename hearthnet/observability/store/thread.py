@@ -27,7 +27,7 @@ from hearthnet.errors import HearthNetError, StoreError
 from hearthnet.forensics import box as layout
 from hearthnet.observability.blackbox import BlackBox, box_path, new_header
 from hearthnet.observability.budget import MB, Budget, disk_bytes
-from hearthnet.observability.logging import get_logger, log_file
+from hearthnet.observability.logging import get_logger, log_file, tell_held_back
 from hearthnet.observability.recorder import Recorder
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.lock import StoreInUseError, StoreLock
@@ -43,6 +43,7 @@ _MIN_GAP_S: Final = 0.2  # between two commits, so that a storm of failures does
 _ECO_INTERVAL_S: Final = 30.0
 _ECO_GAP_S: Final = 5.0
 _HOUSEKEEPING_S: Final = 60.0
+_TELLING_S: Final = 1.0  # the budgets of messages are of a second
 _FIRST_RETRY_S: Final = 0.1
 _LAST_RETRY_S: Final = 5.0  # a lock or a full disk ends unannounced; this is how long it then takes to notice
 _REOPEN_RETRY_S: Final = 30.0
@@ -150,19 +151,21 @@ class StoreThread:
     def flush(self, timeout_s: float) -> bool:
         """Waits until all that was recorded before this call is committed; returns whether it is."""
         ends_at = time.monotonic() + timeout_s
-        waited_for = {record.seq for record in self._pending()}
+        waited_for = self._pending()
         while self._thread is not None and self._thread.is_alive():
-            if waited_for.isdisjoint(record.seq for record in self._pending()):
+            if waited_for.isdisjoint(self._pending()):
                 return True
             if time.monotonic() > ends_at:
                 return False
             self._hurry = True
             self.wake(True)
             time.sleep(_FLUSH_POLL_S)
-        return waited_for.isdisjoint(record.seq for record in self._pending())
+        return waited_for.isdisjoint(self._pending())
 
-    def _pending(self) -> list[rows.Numbered]:
-        return [*self._recorder.traces.snapshot(), *self._recorder.logs.snapshot()]
+    def _pending(self) -> set[int]:
+        """Returns the numbers of what is not committed."""
+        traces = {record[0] for record in self._recorder.traces.snapshot()}
+        return traces | {record[0] for record in self._recorder.logs.snapshot()}
 
     def stop(self, timeout_s: float) -> None:
         """Ends the thread: what is buffered is committed first, as far as that can be done in time."""
@@ -292,7 +295,8 @@ class StoreThread:
         if not recorder.has_pending():
             recorder.is_idle = True
             if not recorder.has_pending():  # else its thread may have looked before the line above
-                await self._woken(_HOUSEKEEPING_S)
+                # A storm of log records that has just ended is told of soon.
+                await self._woken(_TELLING_S if tell_held_back() else _HOUSEKEEPING_S)
             recorder.is_idle = False
         if recorder.has_pending() and not self._is_urgent:
             await self._woken(self._pace.commit_s)
@@ -315,7 +319,6 @@ class StoreThread:
     _retry_s: float = _FIRST_RETRY_S
 
     async def _work(self) -> None:
-        is_hurried = self._hurry or self._stopping
         self._is_urgent = self._hurry = False
         if self.writer is None or self.writer.must_reopen:
             await self._reopen()
@@ -325,7 +328,7 @@ class StoreThread:
         if self._recorder.box is not None:
             self._recorder.box.note_alive()
         self._look_at_disk()
-        self.writer.is_gentle = not is_hurried and not self._recorder.is_filling()
+        tell_held_back()
         is_committed = await self.writer.flush()
         self._flushed_at = time.monotonic()
         self._retry_s = _FIRST_RETRY_S if is_committed else min(2 * self._retry_s, _LAST_RETRY_S)

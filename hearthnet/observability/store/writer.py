@@ -17,10 +17,10 @@ trip to its thread, and a flush of one batch makes three.
 from __future__ import annotations
 
 import sqlite3
-import time
 from bisect import bisect_right
-from collections.abc import Iterator
-from itertools import accumulate
+from collections.abc import Callable, Iterator
+from itertools import accumulate, chain
+from operator import add, itemgetter
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, TypeVar
@@ -33,7 +33,7 @@ from hearthnet.observability import metrics
 from hearthnet.observability.budget import Budget
 from hearthnet.observability.buffer import Buffer
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.record import LogRecord, TraceRecord
+from hearthnet.observability.record import LogFields, TraceFields, TraceRecord
 from hearthnet.observability.recorder import Recorder
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.merge import LOGS, TRACES, Table
@@ -49,12 +49,10 @@ log = get_logger(__name__)
 BATCH_ROWS: Final = 1_000
 BATCH_BYTES: Final = 2_000_000  # a transaction's share of the WAL
 _ROW_BYTES: Final = 250  # ids, names and numbers of a row, beside its JSON
-_ROWS_AT_ONCE: Final = 50  # 0.2 ms; with 20 nothing was gained
-_PAUSE_S: Final = 0.000_05  # with what waking costs, twice as long: enough for another thread to take its turn
 PINNED: Final = "wal_pinned"
 GONE: Final = "gone"
 
-Record = TypeVar("Record", TraceRecord, LogRecord)
+Record = TypeVar("Record", TraceFields, LogFields)
 
 _written_traces = metrics.telemetry_written_total.labels(kind="trace")
 _written_logs = metrics.telemetry_written_total.labels(kind="log")
@@ -74,7 +72,6 @@ class Writer:
 
     Attributes:
         failing: why nothing is committed at present, in one word; None while all is well.
-        is_gentle: whether to leave the interpreter to other threads now and then: nobody waits for the commit.
         must_reopen: whether this connection can do no more: the file is gone, broken, or fails again and again.
     """
 
@@ -99,7 +96,6 @@ class Writer:
         self.room = Room(path, budget)
         self.failing: str | None = None
         self.must_reopen = False
-        self.is_gentle = False
         self._failures = 0
         self._is_singly = False  # after a batch with a row that cannot be stored
         self._gaps: list[rows.Gap] = []
@@ -156,18 +152,17 @@ class Writer:
             metrics.telemetry_flush_seconds.observe(perf_counter() - started)
             await self._checkpoint()
 
-    def _take(self) -> tuple[list[TraceRecord], list[LogRecord], int]:
+    def _take(self) -> tuple[list[TraceFields], list[LogFields], int]:
         limit = self.room.batch_rows(BATCH_ROWS)
-        traces, trace_bytes = _within(self._recorder.traces, limit, BATCH_BYTES)
-        logs, log_bytes = _within(self._recorder.logs, limit, BATCH_BYTES)
+        traces, trace_bytes = _within(self._recorder.traces, limit, _trace_sizes)
+        logs, log_bytes = _within(self._recorder.logs, limit, _log_sizes)
         if self._floor_seq:
             traces, logs = self._numbered(traces), self._numbered(logs)
         return traces, logs, trace_bytes + log_bytes
 
-    def _numbered(self, records: list[Record]) -> list[Record]:
+    def _numbered(self, records: list[Any]) -> list[Any]:
         return [
-            record._replace(seq=self._recorder.next_seq()) if record.seq <= self._floor_seq else record
-            for record in records
+            (self._recorder.next_seq(), *record[1:]) if record[0] <= self._floor_seq else record for record in records
         ]
 
     def _note_losses(self) -> None:
@@ -184,7 +179,7 @@ class Writer:
                 self._gaps.append((self._recorder.next_seq(), rows.now_us(), kind, "buffer_full", lost))
                 log.warning("records were lost: the buffer was full", extra={"kind": kind, "count": lost})
 
-    async def _commit(self, traces: list[TraceRecord], logs: list[LogRecord], row_bytes: int) -> None:
+    async def _commit(self, traces: list[TraceFields], logs: list[LogFields], row_bytes: int) -> None:
         db = self._db
         kept_traces = await self._replace(TRACES, self._traces, traces)
         kept_logs = await self._replace(LOGS, self._logs, logs)
@@ -205,11 +200,11 @@ class Writer:
         """Removes the rows that must go for `records`; returns those of `records` that are to be written."""
         if not records:
             return records
-        leaving = ring.admit_all([(record.seq, record.notable) for record in records])
+        leaving = ring.admit_all(list(map(table.keys_of, records)))
         await self._delete(table, leaving.ranges)
         if not leaving.unwritten:
             return records
-        return [record for record in records if record.seq not in leaving.unwritten]
+        return [record for record in records if record[0] not in leaving.unwritten]
 
     async def _delete(self, table: Table, ranges: list[Range]) -> None:
         if ranges:
@@ -228,16 +223,18 @@ class Writer:
         if self._is_singly:
             await self._insert_singly(table, kept)
             return
-        # A generator: the rows are made in the connection's thread, while it steps through them.
-        made = (table.to_row(record) for record in kept)
-        await self._db.executemany(table.insert, _gently(made) if self.is_gentle else made)
+        many = len(kept) - len(kept) % rows.ROWS_AT_ONCE
+        if many:
+            await self._db.executemany(table.insert_many, _flat(kept, many))
+        if many < len(kept):
+            await self._db.executemany(table.insert, kept[many:])
 
     async def _insert_singly(self, table: Table, kept: list[Any]) -> None:
         """Inserts row by row; one that cannot be is left out, and counted."""
         for record in kept:
             try:
                 # A statement that fails undoes itself; the transaction goes on.
-                await self._db.execute(table.insert, table.to_row(record))
+                await self._db.execute(table.insert, record)
             except sqlite3.OperationalError:
                 raise
             except Exception as error:  # what SQLite cannot bind or its schema refuses  # noqa: BLE001
@@ -247,7 +244,7 @@ class Writer:
                 await self._db.execute(rows.INSERT_GAP, gap)
                 log.warning("a record cannot be stored", extra={"kind": kind, "error": str(error)})
 
-    def _confirm(self, traces: list[TraceRecord], logs: list[LogRecord], row_bytes: int) -> None:
+    def _confirm(self, traces: list[TraceFields], logs: list[LogFields], row_bytes: int) -> None:
         if self.failing is not None:
             # Before the batch is confirmed: whoever waits for that, and then closes, has this record in the store too.
             log.info("telemetry is written again", extra={"reason": self.failing})
@@ -258,7 +255,7 @@ class Writer:
         self._recorder.logs.confirm()
         box = self._recorder.box
         if box is not None:
-            highest = max(traces[-1].seq if traces else 0, logs[-1].seq if logs else 0)
+            highest = max(traces[-1][0] if traces else 0, logs[-1][0] if logs else 0)
             box.note_committed(len(traces), len(logs), highest)
         self._gaps.clear()
         self._commits += 1
@@ -341,32 +338,35 @@ class Writer:
         await self._db.close()
 
 
-def _within(buffer: Buffer[Record], max_rows: int, max_bytes: int) -> tuple[list[Record], int]:
+def _within(
+    buffer: Buffer[Record], max_rows: int, sizes_of: Callable[[list[Record]], list[int]]
+) -> tuple[list[Record], int]:
     """Takes a batch of at most so many rows and, unless its first row is larger, bytes; returns it and its bytes."""
     records = buffer.take(max_rows)
-    sizes = _sizes(records)
-    total = sum(sizes)
-    if total <= max_bytes:
+    sizes = sizes_of(records)
+    total = sum(sizes) + _ROW_BYTES * len(sizes)
+    if total <= BATCH_BYTES:
         return records, total
-    count = bisect_right(list(accumulate(sizes)), max_bytes) or 1
+    count = bisect_right(list(accumulate(size + _ROW_BYTES for size in sizes)), BATCH_BYTES) or 1
     buffer.put_back(count)
-    return records[:count], sum(sizes[:count])
+    return records[:count], sum(sizes[:count]) + _ROW_BYTES * count
 
 
-def _gently(made: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-    """Yields rows with pauses in between.
-
-    SQLite gives the interpreter's lock back for each row, and takes it again before another thread has woken up: that
-    thread, the program's event loop say, would wait for the switch interval of 5 ms.
-    """
-    for number, row in enumerate(made, 1):
-        if number % _ROWS_AT_ONCE == 0:
-            time.sleep(_PAUSE_S)
-        yield row
+_spans_of: Final = itemgetter(TraceRecord._fields.index("spans"))
+_extras_of: Final = itemgetter(TraceRecord._fields.index("extras"))
 
 
-def _sizes(records: list[Any]) -> list[int]:
-    """Returns about how many bytes the row of each record takes."""
-    if records and isinstance(records[0], TraceRecord):
-        return [_ROW_BYTES + len(record.spans) + len(record.extras) for record in records]
-    return [_ROW_BYTES + len(record.msg) + len(record.extras) + len(record.exc or "") for record in records]
+def _trace_sizes(records: list[TraceFields]) -> list[int]:
+    """Returns how many bytes of JSON each record has."""
+    return list(map(add, map(len, map(_spans_of, records)), map(len, map(_extras_of, records))))
+
+
+def _log_sizes(records: list[LogFields]) -> list[int]:
+    """Returns how many characters of text and bytes of JSON each record has."""
+    return [len(msg) + len(extras) + len(exc or "") for _, _, _, _, _, msg, _, _, _, _, extras, exc in records]
+
+
+def _flat(records: list[Any], count: int) -> Iterator[tuple[Any, ...]]:
+    """Yields the values of so many records, `ROWS_AT_ONCE` of them at a time."""
+    for start in range(0, count, rows.ROWS_AT_ONCE):
+        yield tuple(chain.from_iterable(records[start : start + rows.ROWS_AT_ONCE]))

@@ -77,8 +77,9 @@ def killed_run(observability):
 import os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from hearthnet.config import ObservabilityConfig
-from hearthnet.observability import telemetry, trace
+from hearthnet.observability import messages, telemetry, trace
 import test_purge
+messages.ROWS_A_SECOND = 1_000
 telemetry.open(ObservabilityConfig.model_validate({observability.model_dump(mode="json")!r})).start()
 test_purge.live()
 trace.new_trace(test_purge.SECRET)
@@ -121,6 +122,7 @@ def ask(places, sql):
         return connection.execute(sql).fetchall()
 
 
+@pytest.mark.usefixtures("unsampled")
 def test_capability_leaves_no_byte(lived, observability):
     """After a clean life and a killed one: database, WAL, box, JSON logs, torn lines, callers; the rest stays."""
     killed_run(observability)
@@ -323,6 +325,7 @@ def on_full_disk(observability, tiny_disk):
     return Places(settings.data_dir / DATABASE, settings.log_dir, Budget(256))
 
 
+@pytest.mark.usefixtures("unsampled")
 def test_full_disk_is_told_and_doing_it_again_ends_it(on_full_disk, tiny_disk):
     """Without room for what is to stay the purge says so; with room the next one leaves no byte."""
     with pytest.raises(DiskFullError):

@@ -69,6 +69,7 @@ def lived(observability):
     return observability.data_dir / DATABASE
 
 
+@pytest.mark.usefixtures("unsampled")
 def test_rebuilt_rows_are_those_that_were_recorded(lived, observability, tmp_path):
     """All that a line tells equals the original row: times to the millisecond, ids, extras, tracebacks, class."""
     made = rebuild(observability.log_dir, lived, tmp_path / "new.db", SLOW_MS, progress=nothing)
@@ -196,12 +197,14 @@ def test_refusal_leaves_everything(lived, observability):
     assert quarantined(lived) == []
 
 
+@pytest.mark.usefixtures("unsampled")
 def test_black_box_of_a_killed_run_is_taken_in_once(lived, observability):
     """A killed run's traces come with their spans from its box, not from their lines as well; its box goes."""
     script = f"""
 import os
 from hearthnet.config import ObservabilityConfig
-from hearthnet.observability import get_logger, telemetry, trace
+from hearthnet.observability import get_logger, messages, telemetry, trace
+messages.ROWS_A_SECOND = 1_000
 telemetry.open(ObservabilityConfig.model_validate({observability.model_dump(mode="json")!r})).start()
 for _ in range(30):
     with trace.new_trace("killed.run"), trace.span("inside"):

@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-import zlib
 from contextlib import closing
 
 import pytest
@@ -349,6 +348,8 @@ def test_values_of_another_shape_are_left_out():
 def test_logs_of_a_dead_run_follow_the_rings_rule(observability, run_and_die, query):
     """Recovered rows take the places of the oldest: the ring stays at its size."""
     run_and_die("""
+from hearthnet.observability import messages
+messages.LINES_A_SECOND = messages.ROWS_A_SECOND = 1_000_000
 with telemetry.open(config) as t:
     for number in range(9_900):
         get_logger("hearthnet.x").info("early")
@@ -457,9 +458,7 @@ def test_box_with_hostile_values_stops_nothing(observability, query, hostile):
         good.replace(b"{}", b'{"v":%b}' % hostile).replace(b"[1,", b"[2,"),
         good.replace(b"0.5", hostile),
     ):
-        at, ordinal = box._traces.reserve(len(payload) + layout.FRAME_OVERHEAD)
-        frame = layout.FRAME.pack(layout.FRAME_MAGIC, len(payload), ordinal) + payload
-        box._map[at : at + len(frame) + 4] = frame + zlib.crc32(frame).to_bytes(4, "little")
+        box._append(box._traces, payload)
     box.close(remove=False)
     with telemetry.open(observability) as t:
         assert t.error is None

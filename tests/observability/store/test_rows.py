@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from itertools import chain
 
 import pytest
 from hypothesis import given
@@ -37,16 +38,39 @@ def stored(tmp_path_factory, insert: str, row: tuple, select: str) -> tuple:
         connection.close()
 
 
-@given(traces)
-def test_trace_survives_its_row(record):
-    """A trace record is the same after its row."""
-    assert rows.trace_from_row(rows.trace_to_row(record)) == record
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """An open database that all examples of a property share."""
+    connection = open_database(tmp_path_factory.mktemp("rows") / "telemetry.db", TELEMETRY)
+    yield connection
+    connection.close()
 
 
-@given(logs)
-def test_log_record_survives_its_row(record):
-    """A log record is the same after its row."""
-    assert rows.log_from_row(rows.log_to_row(record)) == record
+@given(record=traces)
+def test_trace_survives_its_row(database, record):
+    """A trace record is the same after its row, inserted alone or with others in one statement."""
+    others = [record._replace(seq=number) for number in range(1, rows.ROWS_AT_ONCE)]
+    batch = [*others, record._replace(seq=rows.ROWS_AT_ONCE)]
+    database.execute("DELETE FROM traces")
+
+    database.execute(rows.INSERT_TRACES, list(chain.from_iterable(batch)))
+    database.execute(rows.INSERT_TRACE, record._replace(seq=rows.ROWS_AT_ONCE + 1))
+
+    found = database.execute(f"SELECT {rows.TRACE_COLUMNS} FROM traces ORDER BY seq").fetchall()
+    assert [rows.trace_from_row(row) for row in found] == [*batch, record._replace(seq=rows.ROWS_AT_ONCE + 1)]
+
+
+@given(record=logs)
+def test_log_record_survives_its_row(database, record):
+    """A log record is the same after its row, inserted alone or with others in one statement."""
+    batch = [record._replace(seq=number) for number in range(1, rows.ROWS_AT_ONCE + 1)]
+    database.execute("DELETE FROM logs")
+
+    database.execute(rows.INSERT_LOGS, list(chain.from_iterable(batch)))
+    database.execute(rows.INSERT_LOG, record._replace(seq=rows.ROWS_AT_ONCE + 1))
+
+    found = database.execute(f"SELECT {rows.LOG_COLUMNS} FROM logs ORDER BY seq").fetchall()
+    assert [rows.log_from_row(row) for row in found] == [*batch, record._replace(seq=rows.ROWS_AT_ONCE + 1)]
 
 
 def test_trace_survives_the_database(tmp_path_factory):
@@ -56,9 +80,7 @@ def test_trace_survives_the_database(tmp_path_factory):
         encode({"k": "\u2028🜨"}),
     )  # fmt: skip
 
-    row = stored(
-        tmp_path_factory, rows.INSERT_TRACE, rows.trace_to_row(record), f"SELECT {rows.TRACE_COLUMNS} FROM traces"
-    )
+    row = stored(tmp_path_factory, rows.INSERT_TRACE, record, f"SELECT {rows.TRACE_COLUMNS} FROM traces")
 
     assert rows.trace_from_row(row) == record
 
@@ -67,7 +89,7 @@ def test_log_record_survives_the_database(tmp_path_factory):
     """A log record comes back from SQLite as it was."""
     record = LogRecord(7, "run", 1, "info", "l", safe_text("\x00\ud800ü\n"), None, "s", 0, 2, b"{}", None)
 
-    row = stored(tmp_path_factory, rows.INSERT_LOG, rows.log_to_row(record), f"SELECT {rows.LOG_COLUMNS} FROM logs")
+    row = stored(tmp_path_factory, rows.INSERT_LOG, record, f"SELECT {rows.LOG_COLUMNS} FROM logs")
 
     assert rows.log_from_row(row) == record
 
@@ -77,4 +99,4 @@ def test_rows_are_strict(tmp_path_factory):
     record = LogRecord(7, "run", "no time", "info", "l", "m", None, None, 0, 0, b"{}", None)
 
     with pytest.raises(sqlite3.IntegrityError, match="ts_us"):
-        stored(tmp_path_factory, rows.INSERT_LOG, rows.log_to_row(record), "SELECT 1")
+        stored(tmp_path_factory, rows.INSERT_LOG, record, "SELECT 1")

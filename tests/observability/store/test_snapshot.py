@@ -40,6 +40,7 @@ def ask(path, sql):
         return connection.execute(sql).fetchone()
 
 
+@pytest.mark.usefixtures("unsampled")
 def test_copy_is_the_whole_database_in_one_private_file(store, tmp_path):
     """Rows, views, application_id and user_version are there; nothing lies beside it; no room is wasted."""
     copy = tmp_path / "copy.db"
