@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from typing import Any
+
 import click
 
+from bench import hot as hot_bench
 from bench import store as store_bench
-from bench.report import as_json, as_table, count
+from bench.report import Section, are_whole, as_json, as_table, count
 
 __all__ = ["bench"]
+
+Command = Callable[..., Any]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -16,16 +23,25 @@ def bench() -> None:
 
     \b
     Examples:
-      scripts/bench store            everything, about five minutes
-      scripts/bench store --quick    a look, about one minute
+      scripts/bench store            the durable store, about five minutes
+      scripts/bench hot              what a call costs the caller, about seven minutes
+      scripts/bench hot --quick      a look, about one minute
       scripts/bench store --json     one JSON document on standard output
     """  # noqa: D301  # click reads \b as "keep these lines as they are"
 
 
+_is_json = click.option("--json", "is_json", is_flag=True, help="Print one JSON document instead of tables.")
+_is_quick = click.option("--quick", "is_quick", is_flag=True, help="Few and short rounds: a look, not a measurement.")
+
+
+def _only(parts: dict[str, Any]) -> Callable[[Command], Command]:
+    return click.option("--only", "wanted", multiple=True, type=click.Choice(list(parts)), help="This part alone.")
+
+
 @bench.command()
-@click.option("--json", "is_json", is_flag=True, help="Print one JSON document instead of tables.")
-@click.option("--quick", "is_quick", is_flag=True, help="Few and short rounds: a look, not a measurement.")
-@click.option("--only", "wanted", multiple=True, type=click.Choice(list(store_bench.PARTS)), help="This part alone.")
+@_is_json
+@_is_quick
+@_only(store_bench.PARTS)
 def store(is_json: bool, is_quick: bool, wanted: tuple[str, ...]) -> None:
     """Measures the durable store: writing, reading, wear of the disk, lag of the event loop.
 
@@ -38,9 +54,37 @@ def store(is_json: bool, is_quick: bool, wanted: tuple[str, ...]) -> None:
       scripts/bench store --only lag --json
     """  # noqa: D301
     machine, sections = store_bench.run(wanted or tuple(store_bench.PARTS), is_quick)
-    click.echo((as_json if is_json else as_table)(machine, is_quick, sections))
-    if not is_json:
-        click.echo(f"\naims: {count(sections, True)} met, {count(sections, False)} missed")
+    _show("store", is_json, is_quick, machine, sections)
+
+
+@bench.command()
+@_is_json
+@_is_quick
+@_only(hot_bench.PARTS)
+def hot(is_json: bool, is_quick: bool, wanted: tuple[str, ...]) -> None:
+    """Measures what a trace, a span, a log record and a counter cost the caller; starting; memory.
+
+    Missed aims are shown; the exit code is 0 all the same. It is 1 if something that was made has not arrived: then
+    nothing was measured. The folder for temporary files (TMPDIR) should be on a real disk.
+
+    \b
+    Examples:
+      scripts/bench hot --quick
+      scripts/bench hot --only trace --only record --json
+    """  # noqa: D301
+    machine, sections = hot_bench.run(wanted or tuple(hot_bench.PARTS), is_quick)
+    _show("hot", is_json, is_quick, machine, sections)
+    if not are_whole(sections):
+        click.echo("NOT ALL that was made has arrived: do not believe the figures of those lines", err=True)
+        sys.exit(1)
+
+
+def _show(name: str, is_json: bool, is_quick: bool, machine: dict[str, Any], sections: list[Section]) -> None:
+    if is_json:
+        click.echo(as_json(name, machine, is_quick, sections))
+        return
+    click.echo(as_table(machine, is_quick, sections))
+    click.echo(f"\naims: {count(sections, True)} met, {count(sections, False)} missed")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,10 @@ from typing import Any, Final
 
 __all__ = ["describe", "file_system", "written_bytes"]
 
-_LIBRARIES: Final = ("hearthnet", "aiosqlite", "orjson", "opentelemetry-sdk")
+_LIBRARIES: Final = (
+    "hearthnet", "aiosqlite", "orjson", "prometheus_client", "opentelemetry-sdk", "logfire", "structlog", "loguru",
+    "python-json-logger",
+)  # fmt: skip
 _IO: Final = Path("/proc/self/io")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
@@ -10,12 +11,12 @@ import orjson
 
 from bench.stats import Spread
 
-__all__ = ["Aim", "Line", "Section", "as_json", "as_table", "count"]
+__all__ = ["Aim", "Line", "Section", "are_whole", "as_json", "as_table", "count"]
 
 _NAME: Final = 36
 _VALUE: Final = 15
 _RATIO: Final = 18
-_AIM: Final = 7
+_AIM: Final = 8
 _WIDTH: Final = _NAME + 2 * _VALUE + _RATIO + _AIM + len("met") + 5
 
 
@@ -35,7 +36,7 @@ class Aim:
 
     def text(self) -> str:
         """Returns the bound as the table shows it."""
-        return f"{'>=' if self.at_least else '<='} {self.limit:g}"
+        return f"{'>=' if self.at_least else '<='} {self.limit:.3g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Line:
         against: the same of the floor or the peer; None where there is none.
         ratio: ours divided by theirs, turn by turn.
         aim: what is wanted, or None where the line is there to be known.
+        is_whole: whether all that was made has arrived; a figure of less meets no aim.
     """
 
     name: str
@@ -57,12 +59,15 @@ class Line:
     against: Spread | None = None
     ratio: Spread | None = None
     aim: Aim | None = None
+    is_whole: bool = True
 
     def met(self) -> bool | None:
         """Tells whether the median meets the aim; None where there is none, or nothing to compare."""
         bound = None if self.aim is None else self.ratio if self.aim.of == "ratio" else self.measured
         if self.aim is None or bound is None:
             return None
+        if not self.is_whole:
+            return False
         return bound.median >= self.aim.limit if self.aim.at_least else bound.median <= self.aim.limit
 
     def as_dict(self) -> dict[str, Any]:
@@ -97,10 +102,15 @@ def count(sections: Iterable[Section], is_met: bool) -> int:
     return sum(line.met() is is_met for section in sections for line in section.lines)
 
 
-def as_json(machine: dict[str, Any], is_quick: bool, sections: Iterable[Section]) -> str:
+def are_whole(sections: Iterable[Section]) -> bool:
+    """Tells whether every line is of work that was done in full."""
+    return all(line.is_whole for section in sections for line in section.lines)
+
+
+def as_json(benchmark: str, machine: dict[str, Any], is_quick: bool, sections: Iterable[Section]) -> str:
     """Returns everything as one JSON document."""
     document = {
-        "benchmark": "store",
+        "benchmark": benchmark,
         "quick": is_quick,
         "machine": machine,
         "sections": [section.as_dict() for section in sections],
@@ -110,7 +120,7 @@ def as_json(machine: dict[str, Any], is_quick: bool, sections: Iterable[Section]
 
 def as_table(machine: dict[str, Any], is_quick: bool, sections: Iterable[Section]) -> str:
     """Returns everything as text of at most 100 columns."""
-    lines = [f"{name}: {value}" for name, value in machine.items()]
+    lines = [textwrap.fill(f"{name}: {value}", _WIDTH, subsequent_indent="  ") for name, value in machine.items()]
     if is_quick:
         lines.append("quick: few and short rounds; look at the ranges before believing a median")
     for section in sections:
@@ -120,7 +130,11 @@ def as_table(machine: dict[str, Any], is_quick: bool, sections: Iterable[Section
 
 def _section(section: Section) -> list[str]:
     head = _row(section.title, "ours", section.against, "ratio (range)", "aim", "met")
-    return [head, "-" * _WIDTH, *map(_line, section.lines), *(f"  {note}" for note in section.notes)]
+    return [head, "-" * _WIDTH, *map(_line, section.lines), *map(_note, section.notes)]
+
+
+def _note(note: str) -> str:
+    return textwrap.fill(note, _WIDTH, initial_indent="  ", subsequent_indent="    ")
 
 
 def _line(line: Line) -> str:

@@ -13,12 +13,23 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
 import platformdirs
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from hearthnet.errors import ConfigError
 from hearthnet.files import replace_private
+from hearthnet.observability.redaction import is_secret, register_secrets
+from hearthnet.observability.redaction_shapes import check_pattern
 
-__all__ = ["Config", "ObservabilityConfig", "default_config", "load", "resolve_paths", "save", "validate"]
+__all__ = [
+    "Config",
+    "ObservabilityConfig",
+    "default_config",
+    "known_secrets",
+    "load",
+    "resolve_paths",
+    "save",
+    "validate",
+]
 
 APP: Final = "hearthnet"
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -37,6 +48,8 @@ def _empty_is_none(value: Any) -> Any:
 Port = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1, le=65_535)]
 MaybePath = Annotated[Path | None, BeforeValidator(_empty_is_none)]
 Share = Annotated[float, Field(ge=0, le=1)]
+KeyName = Annotated[str, Field(min_length=2, max_length=64, pattern="[A-Za-z]")]
+Pattern = Annotated[str, AfterValidator(check_pattern)]
 M = TypeVar("M", bound="Section")
 
 
@@ -93,6 +106,10 @@ class LlmBackend(Section):
     model: str
     api_key_env: str | None = None
 
+    def api_key(self) -> str | None:
+        """Returns the key from the environment, or None where there is none; nothing keeps it."""
+        return None if self.api_key_env is None else os.environ.get(self.api_key_env)
+
 
 class LlmConfig(Section):
     """`[llm]`: language models to forward to."""
@@ -127,6 +144,10 @@ class ObservabilityConfig(Section):
     max_disk_mb: Annotated[int, Field(ge=64)] = 256
     keep_free_mb: Annotated[int, Field(ge=0)] = 128
     slow_ms: Annotated[float, Field(gt=0)] = 5_000.0
+    keep_debug_of_failures: bool = False
+    # At most so many: each of them is run over every text that is recorded.
+    redact_keys: Annotated[tuple[KeyName, ...], Field(max_length=64)] = ()
+    redact_patterns: Annotated[tuple[Pattern, ...], Field(max_length=16)] = ()
 
 
 class Config(Section):
@@ -156,6 +177,8 @@ def default_config() -> Config:
 def load(path: Path | None = None) -> Config:
     """Returns the settings in `path` (default: the standard place; a missing file there means the defaults).
 
+    What the environment has of secrets, under a secret's name or named in the file, is never recorded from then on.
+
     Raises:
         ConfigError: raised as `invalid_toml` for a file that is no TOML or cannot be read, as `invalid_field` for an
             unknown key, a value of the wrong kind, or a variable that is not set.
@@ -165,6 +188,7 @@ def load(path: Path | None = None) -> Config:
         text = source.read_text("utf-8")
     except FileNotFoundError as error:
         if path is None:
+            register_secrets(known_secrets(default_config()))
             return default_config()
         raise ConfigError(
             "invalid_toml", message=f"{source} does not exist", hint="make one with: hearthnet init"
@@ -179,12 +203,28 @@ def load(path: Path | None = None) -> Config:
             message=f"{source} is not valid TOML: {error}",
             hint="fix that line, or delete the file",
         ) from error
+    register_secrets(_variables(tree))  # first: an error in the settings may be logged with them
     try:
         config = Config.model_validate(_expand(tree, ""))
     except ValidationError as error:
         raise _invalid(error, source, tree) from error
     validate(config)
+    register_secrets(known_secrets(config))
     return config
+
+
+def known_secrets(config: Config) -> list[str]:
+    """Returns the secrets that this program was given: variables with a secret's name, and the keys of backends."""
+    keys = (backend.api_key() for backend in config.llm.backends)
+    return [*(value for name, value in os.environ.items() if is_secret(name)), *(key for key in keys if key)]
+
+
+def _variables(value: Any) -> list[str]:
+    """Returns what the environment has for each `${NAME}` in the tree: who keeps it out of the file has a reason."""
+    if isinstance(value, dict | list):
+        items = value.values() if isinstance(value, dict) else value
+        return [found for item in items for found in _variables(item)]
+    return [os.environ.get(name, "") for name in _VARIABLE.findall(value)] if isinstance(value, str) else []
 
 
 def _expand(value: Any, name: str) -> Any:

@@ -1,0 +1,166 @@
+"""The last words of a process that a signal of the machine ends: `telemetry.<pid>.fault`, written by faulthandler.
+
+A segmentation fault in a library leaves no exception. The interpreter then writes the stacks of all threads into this
+file, which was opened beforehand. After a clean end, and after a kill that left no words, it is empty and goes.
+
+What a dead process left is kept, under a name with its time: `telemetry.<pid>.<UTC time>.fault`. It is told in the log
+once, and bounded in number and bytes.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import fcntl
+import os
+import re
+import tempfile
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Self
+
+from hearthnet.files import make_private_dir
+from hearthnet.forensics.box import is_locked
+from hearthnet.observability.logging import get_logger
+
+__all__ = ["FaultFile", "fault_paths"]
+
+log = get_logger(__name__)
+
+MAX_KEPT: Final = 8  # a crash loop says the same each time; eight tell whether it is one
+MAX_KEPT_BYTES: Final = 1_000_000  # all of them together; the stacks of a hundred threads seldom pass 200 KB
+_TIME: Final = "%Y%m%dT%H%M%SZ"
+_DATED: Final = re.compile(r"telemetry\.\d+\.\d{8}T\d{6}Z\.fault")  # others are of a process that runs, or that died
+_FIRST_LINE_BYTES: Final = 200
+
+
+def fault_paths(directory: Path) -> list[Path]:
+    """Returns the fault files in `directory`, oldest first, those of running processes included."""
+    return sorted(directory.glob("telemetry.*.fault"), key=lambda path: (_modified_s(path), path.name))
+
+
+class FaultFile:
+    """Has faulthandler write into a file of this process, from `with` on to its end.
+
+    Where somebody has enabled faulthandler already (`PYTHONFAULTHANDLER`, `-X dev`), its output stays theirs.
+
+    Attributes:
+        path: the file; None where there is none.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._fd = -1
+        self._pid = -1
+        self._found: list[Path] = []
+        self._error: str | None = None
+        self.path: Path | None = None
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Looks after what dead processes left, and enables faulthandler. Never raises: a node runs without, too."""
+        try:
+            make_private_dir(self._directory)
+            self._found = _adopt(self._directory)
+            if not faulthandler.is_enabled():
+                self.path = self._make()
+                faulthandler.enable(file=self._fd, all_threads=True)
+        except OSError as error:
+            self._error = str(error)
+
+    def _make(self) -> Path:
+        """Makes the file; it has its name only when it is locked, so that nobody takes it for a leftover."""
+        # The lock is held for life: it tells everybody, in another pid namespace too, that the file is in use.
+        fd, temporary = tempfile.mkstemp(dir=self._directory, prefix=".telemetry-fault-")  # mkstemp makes it 0600
+        path = self._directory / f"telemetry.{os.getpid()}.fault"
+        if path.exists():  # of the same number in another pid namespace
+            path = path.with_name(f"telemetry.{os.getpid()}.{time.time_ns():x}.fault")
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            Path(temporary).rename(path)
+        except OSError:
+            os.close(fd)
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        self._fd, self._pid = fd, os.getpid()
+        return path
+
+    def tell(self) -> None:
+        """Logs what `open` found: once logging is configured, which a fault file is older than."""
+        for path in self._found:
+            fields = {"file": path.name, "reason": first_line(path)}
+            log.error("an earlier run was ended by a fault", extra=fields)
+        self._found.clear()
+        if self._error is not None:
+            log.warning("there is no fault file", extra={"error": self._error})
+
+    def close(self) -> None:
+        """Disables faulthandler and removes the file if nothing is in it. Idempotent."""
+        if self._fd < 0 or self.path is None or os.getpid() != self._pid:  # a forked child has nothing of it to close
+            return
+        faulthandler.disable()
+        with suppress(OSError):  # removed by somebody
+            if os.fstat(self._fd).st_size == 0:
+                self.path.unlink()
+        os.close(self._fd)
+        self._fd = -1
+
+
+def first_line(path: Path) -> str:
+    """Returns what a fault file begins with: `Fatal Python error: Segmentation fault`; empty if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.readline(_FIRST_LINE_BYTES).decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
+
+
+def _adopt(directory: Path) -> list[Path]:
+    """Removes the empty files of dead processes, dates the others, and drops the oldest beyond the bounds.
+
+    Returns the newly dated ones.
+    """
+    fresh = []
+    for path in fault_paths(directory):
+        if not _DATED.fullmatch(path.name) and not is_locked(path):
+            with suppress(FileNotFoundError):  # another process that starts now was quicker
+                if path.stat().st_size == 0:
+                    path.unlink()
+                else:
+                    fresh.append(_date(path))
+    _drop_surplus(directory)
+    return [path for path in fresh if path.exists()]
+
+
+def _date(path: Path) -> Path:
+    # The next process may well have the same number, in a container it always has.
+    moment = datetime.fromtimestamp(_modified_s(path), tz=UTC)
+    number = path.name.split(".")[1]
+    return path.rename(path.with_name(f"telemetry.{number}.{moment:{_TIME}}.fault"))
+
+
+def _drop_surplus(directory: Path) -> None:
+    kept = [path for path in fault_paths(directory) if _DATED.fullmatch(path.name)]
+    total = 0
+    for number, path in enumerate(reversed(kept)):
+        with suppress(FileNotFoundError):
+            size = path.stat().st_size
+            if number == 0 and size > MAX_KEPT_BYTES:  # the newest is never dropped; its beginning tells the cause
+                os.truncate(path, MAX_KEPT_BYTES)
+            total += min(size, MAX_KEPT_BYTES)
+            if number >= MAX_KEPT or (number and total > MAX_KEPT_BYTES):
+                path.unlink()
+
+
+def _modified_s(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # gone since it was listed
+        return 0.0

@@ -1,0 +1,252 @@
+"""Budgets of log messages: what is held back is counted and told, and what a failing trace logged is kept."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from contextlib import closing
+
+import orjson
+import pytest
+
+from hearthnet.config import ObservabilityConfig
+from hearthnet.observability import get_logger, messages, telemetry, trace
+from hearthnet.observability import logging as node_logging
+from hearthnet.observability import recorder as recording
+from hearthnet.observability.logfile import log_paths
+from hearthnet.observability.messages import find
+
+log = get_logger("hearthnet.test")
+
+
+@pytest.fixture
+def lines(tmp_path):
+    """Logging configured into a temporary folder; returns a reader of its lines."""
+    node_logging.configure(ObservabilityConfig(log_dir=tmp_path))
+    return lambda: [orjson.loads(raw) for path in log_paths(tmp_path) for raw in path.read_bytes().splitlines()]
+
+
+@pytest.fixture
+def still(monkeypatch):
+    """A clock that stands still until it is told otherwise; nanoseconds since 1970."""
+    now = [1_790_000_000_000_000_000]
+    monkeypatch.setattr(node_logging, "time_ns", lambda: now[0])
+    return now
+
+
+def total(records):
+    """How many records these stand for."""
+    return sum(1 + record.get("repeats", 0) for record in records)
+
+
+def test_rows_beyond_the_budget_are_told_as_one(lines, still):
+    """Of fifty equal records in a second ten are stored; the next second's first one brings the count of the rest."""
+    for _ in range(50):
+        log.info("again")
+    still[0] += 1_000_000_000
+    log.info("again")
+
+    stored = recording.active.pending_logs()
+    assert [entry.repeats for entry in stored] == [0] * 10 + [39] + [0]
+    assert total(lines()) == 51
+    assert [line for line in lines() if "repeats" in line] == []  # the file has each of them
+
+
+def test_lines_beyond_the_budget_are_told_as_one(lines, still, monkeypatch):
+    """A storm leaves a bounded number of lines, and a true count."""
+    monkeypatch.setattr(messages, "LINES_A_SECOND", 100)
+    for _ in range(1_000):
+        log.warning("storm", extra={"pad": "x" * 100})
+    still[0] += 1_000_000_000
+    assert not node_logging.tell_held_back()
+
+    assert [line.get("repeats") for line in lines()] == [None] * 100 + [899]
+    assert total(lines()) == 1_000
+    assert sum(1 + entry.repeats for entry in recording.active.pending_logs()) == 1_000
+    assert all(entry.notable for entry in recording.active.pending_logs())
+
+
+def test_storm_of_four_threads_is_counted_truly(tmp_path):
+    """100,000 equal warnings: few bytes on disk, and a count in file and store that is exact."""
+    settings = ObservabilityConfig(data_dir=tmp_path / "data", log_dir=tmp_path / "logs")
+
+    def rage():
+        for number in range(25_000):
+            log.warning("storm", extra={"number": number})
+
+    with telemetry.open(settings) as opened:
+        threads = [threading.Thread(target=rage) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        node_logging.tell_held_back(all_of_them=True)
+        assert opened.flush()
+        stormy = [line for line in read(tmp_path / "logs") if line["msg"] == "storm"]
+
+    assert total(stormy) == 100_000
+    # A second's budget is 1,000; even a machine that takes half a minute writes few of them.
+    assert len(stormy) < 40_000
+    with closing(sqlite3.connect(tmp_path / "data" / "telemetry.db")) as connection:
+        count = connection.execute("SELECT sum(1 + repeats) FROM logs WHERE msg = 'storm'").fetchone()
+    assert count == (100_000,)
+
+
+def read(directory):
+    """The lines in a folder of logs."""
+    return [orjson.loads(raw) for path in log_paths(directory) for raw in path.read_bytes().splitlines()]
+
+
+def test_count_of_a_storm_that_has_ended_is_stored_by_itself(tmp_path, query_until):
+    """Nothing more is logged after the storm: the telemetry thread tells what was held back."""
+    settings = ObservabilityConfig(data_dir=tmp_path / "data", log_dir=tmp_path / "logs", flush_interval_s=0.05)
+    with telemetry.open(settings):
+        for _ in range(500):
+            log.warning("storm")
+        query_until(settings, "SELECT sum(1 + repeats) FROM logs WHERE msg = 'storm'", [(500,)])
+
+
+def test_end_of_logging_tells_what_was_held_back(lines, still, monkeypatch):
+    """What waits to be told when logging ends is told then."""
+    monkeypatch.setattr(messages, "LINES_A_SECOND", 1)
+    for _ in range(7):
+        log.info("again")
+    read_later = lines
+    node_logging.shutdown()
+
+    assert total(read_later()) == 7
+
+
+def test_different_messages_have_budgets_of_their_own(lines, still):
+    """One noisy message takes nothing from another, nor from itself at another level."""
+    for _ in range(50):
+        log.info("noisy")
+    log.info("quiet")
+    log.warning("noisy")
+
+    stored = [(entry.msg, entry.level) for entry in recording.active.pending_logs()]
+    assert stored == [("noisy", "info")] * 10 + [("quiet", "info"), ("noisy", "warning")]
+
+
+def test_many_messages_are_not_remembered_for_ever(lines, still):
+    """A program that formats variables into its messages grows nothing without end."""
+    for number in range(3_000):
+        log.info(f"message {number}")  # noqa: G004  # what one should not do
+
+    assert len(messages._known) <= 1_024
+    assert len(lines()) == 3_000
+
+
+def test_failing_trace_brings_what_it_logged(lines, still):
+    """Records beyond the budget are stored after all if their trace fails, and with it; else they are counted."""
+    for number in range(30):
+        with trace.new_trace("a.b") as started:
+            log.info("working", extra={"number": number})
+            if number == 25:
+                started.fail("timeout")
+
+    stored = recording.active.pending_logs()
+    numbers = [orjson.loads(entry.extras)["number"] for entry in stored if not entry.repeats]
+    assert numbers == [*range(10), 25]
+    assert stored[-1].trace_id == trace.get_recent(5)[4].trace_id
+
+
+def test_debug_of_a_failing_trace_is_kept_if_asked_for(tmp_path):
+    """With `keep_debug_of_failures` a failing call's debug records are stored, a succeeding one's are not."""
+    node_logging.configure(ObservabilityConfig(log_dir=tmp_path, keep_debug_of_failures=True))
+    for name in ("good.call", "bad.call"):
+        with trace.new_trace(name) as started, trace.span("step"):
+            log.debug("details of %s", name, extra={"n": 1})
+            if name == "bad.call":
+                started.fail("timeout")
+
+    (entry,) = recording.active.pending_logs()
+    assert (entry.msg, entry.level, entry.extras) == ("details of bad.call", "debug", b'{"n":1}')
+    assert entry.trace_id == trace.get_recent(1)[0].trace_id
+    assert entry.span_id == trace.get_recent(1)[0].spans[0].id
+    assert not any(line["level"] == "debug" for line in read(tmp_path))
+
+
+def test_debug_of_a_failing_trace_is_not_kept_unasked(lines):
+    """Without the setting, debug records below the level go nowhere."""
+    with trace.new_trace("bad.call") as started:
+        log.debug("details")
+        started.fail("timeout")
+
+    assert recording.active.pending_logs() == []
+
+
+def test_debug_outside_any_trace_is_not_kept(tmp_path):
+    """There is nothing to keep it on."""
+    node_logging.configure(ObservabilityConfig(log_dir=tmp_path, keep_debug_of_failures=True))
+    log.debug("details")
+
+    assert recording.active.pending_logs() == []
+
+
+def test_trace_holds_a_bounded_number_of_records(tmp_path):
+    """A failing trace that logs without end keeps the first two hundred."""
+    node_logging.configure(ObservabilityConfig(log_dir=tmp_path, keep_debug_of_failures=True))
+    with trace.new_trace("bad.call") as started:
+        for number in range(5_000):
+            log.debug("step", extra={"number": number})
+        started.fail("timeout")
+
+    kept = [orjson.loads(entry.extras)["number"] for entry in recording.active.pending_logs()]
+    assert kept == list(range(200))
+
+
+def test_hostile_debug_record_raises_nothing(tmp_path):
+    """What is kept on a trace is shaped when it is logged, and may be anything."""
+    node_logging.configure(ObservabilityConfig(log_dir=tmp_path, keep_debug_of_failures=True))
+    with trace.new_trace("bad.call") as started:
+        log.debug("wrong %d", "text", extra={1: object()})
+        log.debug("odd", extra="no mapping", exc_info=True)  # noqa: LOG014  # the mistake is the point
+        started.fail("timeout")
+
+    assert [entry.msg for entry in recording.active.pending_logs()] == ["wrong %d [TypeError in its arguments]", "odd"]
+
+
+def test_other_handlers_get_every_record_the_standard_way(lines):
+    """A handler that somebody adds sees whole records; ours goes on as before, within its budget."""
+    seen = []
+
+    class Collector(logging.Handler):
+        def emit(self, record):
+            seen.append((record.getMessage(), record.levelname, record.funcName, getattr(record, "n", None)))
+
+    collector = Collector()
+    logging.getLogger("hearthnet").addHandler(collector)
+    try:
+        log.info("for %s", "both", extra={"n": 7})
+        with trace.new_trace("a.b"):
+            pass
+    finally:
+        logging.getLogger("hearthnet").removeHandler(collector)
+    log.info("ours alone", extra={"n": 8})
+
+    assert seen[0] == ("for both", "INFO", "test_other_handlers_get_every_record_the_standard_way", 7)
+    assert [line["msg"] for line in lines()] == ["for both", "done", "ours alone"]
+    assert [message for message, *_ in seen] == ["for both", "done"]
+
+
+def test_filter_of_a_logger_is_asked(lines):
+    """A filter decides here as anywhere."""
+    log.addFilter(lambda record: "secret" not in record.getMessage())
+    try:
+        log.info("a secret")
+        log.info("no such thing")
+    finally:
+        log.filters.clear()
+
+    assert [line["msg"] for line in lines()] == ["no such thing"]
+
+
+def test_long_message_is_one_however_often_it_comes(lines, still):
+    """A message longer than a row's is cut before it is looked up, and has one budget."""
+    for _ in range(20):
+        log.info("x" * 5_000)
+
+    assert len(recording.active.pending_logs()) == 10
+    assert find("hearthnet.test", 20, "x" * 5_000) is find("hearthnet.test", 20, "x" * 5_000)

@@ -1,0 +1,257 @@
+"""W3C Trace Context: the vectors of its own tests, two spellings of an id, and what a call carries."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ulid import ULID
+
+from hearthnet.observability import trace
+from hearthnet.observability.ids import is_trace_id, new_trace_id
+from hearthnet.observability.traceparent import (
+    TRACEPARENT,
+    TraceParent,
+    from_w3c,
+    headers_for,
+    parse,
+    root_span_id,
+    spell,
+    to_w3c,
+)
+
+TRACE = "12345678901234567890123456789012"
+SPAN = "1234567890123456"
+ULID_OF_TRACE = str(ULID.from_hex(TRACE))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        f"00-{TRACE}-{SPAN}-01",
+        f"cc-{TRACE}-{SPAN}-01",
+        f"cc-{TRACE}-{SPAN}-01-what-the-future-will-be-like",
+        f"fe-{TRACE}-{SPAN}-01-",
+        f" 00-{TRACE}-{SPAN}-01",
+        f"\t00-{TRACE}-{SPAN}-01",
+        f"00-{TRACE}-{SPAN}-01 ",
+        f"00-{TRACE}-{SPAN}-01\t",
+        f"\t 00-{TRACE}-{SPAN}-01 \t",
+    ],
+)
+def test_valid_header_is_read(header):
+    """Version 00, later ones as far as they repeat it, and the white space that HTTP allows around a value."""
+    assert parse(header) == TraceParent(ULID_OF_TRACE, SPAN, is_sampled=True)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "-",
+        f"00-{TRACE}-{SPAN}-01.",
+        f"00-{TRACE}-{SPAN}-01-what-the-future-will-be-like",
+        f"00-{TRACE}-{SPAN}-01-",
+        f"cc-{TRACE}-{SPAN}-01.what-the-future-will-be-like",
+        f"cc-{TRACE}-{SPAN}-011",
+        f"ff-{TRACE}-{SPAN}-01",
+        f"FF-{TRACE}-{SPAN}-01",
+        f"CC-{TRACE}-{SPAN}-01",
+        f".0-{TRACE}-{SPAN}-01",
+        f"0.-{TRACE}-{SPAN}-01",
+        f"000-{TRACE}-{SPAN}-01",
+        f"0000-{TRACE}-{SPAN}-01",
+        f"0-{TRACE}-{SPAN}-01",
+        f"00-{'0' * 32}-{SPAN}-01",
+        f"cc-{'0' * 32}-{SPAN}-01",
+        f"00-.{TRACE[1:]}-{SPAN}-01",
+        f"00-{TRACE[:-1]}.-{SPAN}-01",
+        f"00-{TRACE}3-{SPAN}-01",
+        f"00-{TRACE[1:]}-{SPAN}-01",
+        f"00-{'A' * 32}-{SPAN}-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"00-{TRACE}-.{SPAN[1:]}-01",
+        f"00-{TRACE}-{SPAN[:-1]}.-01",
+        f"00-{TRACE}-{SPAN}7-01",
+        f"00-{TRACE}-{SPAN[1:]}-01",
+        f"00-{TRACE}-{'B' * 16}-01",
+        f"00-{TRACE}-{SPAN}-.0",
+        f"00-{TRACE}-{SPAN}-0.",
+        f"00-{TRACE}-{SPAN}-001",
+        f"00-{TRACE}-{SPAN}-1",
+        f"00-{TRACE}-{SPAN}-0A",
+        f"00-{TRACE}-{SPAN}",
+        f"00-{TRACE}-{SPAN}-01\n",
+        f"cc-{TRACE}-{SPAN}-01-\r\nX-Evil: 1",
+        f"00-{TRACE}-{SPAN}-01,00-{TRACE}-{SPAN}-01",
+        f"00-{TRACE}-{SPAN}-01, 00-{TRACE}-{SPAN}-01",
+        f"00_{TRACE}_{SPAN}_01",
+        "00-" + "\u0660" * 32 + f"-{SPAN}-01",
+        f"00-{ULID_OF_TRACE}-{SPAN}-01",
+        pytest.param("0" * 200_000, id="long"),
+        pytest.param(f"cc-{TRACE}-{SPAN}-01" + "-" * 200_000 + "\n", id="long and wrong at its end"),
+    ],
+)
+def test_invalid_header_is_none(header):
+    """Whatever breaks a rule says nothing at all."""
+    assert parse(header) is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "is_sampled"), [("00", False), ("01", True), ("02", False), ("03", True), ("ff", True), ("fe", False)]
+)
+def test_flags_are_bits(flags, is_sampled):
+    """Only the lowest bit has a meaning for us; unknown ones are no error."""
+    assert parse(f"00-{TRACE}-{SPAN}-{flags}").is_sampled is is_sampled
+
+
+@given(st.integers(1, 2**128 - 1))
+def test_each_id_has_one_spelling_as_the_other(number):
+    """Every 128 bits but zero: as python-ulid spells them, and back without loss."""
+    spelled = f"{number:032x}"
+
+    assert from_w3c(spelled) == str(ULID.from_hex(spelled))
+    assert is_trace_id(from_w3c(spelled))
+    assert to_w3c(from_w3c(spelled)) == spelled
+
+
+def test_ids_at_the_ends_of_the_range():
+    """The first hexadecimal digit may be above 7: a ULID's first character has three bits, not five."""
+    assert from_w3c("f" * 32) == "7" + "Z" * 25
+    assert to_w3c("7" + "Z" * 25) == "f" * 32
+    assert from_w3c("0" * 31 + "1") == "0" * 25 + "1"
+    assert to_w3c(new_trace_id(1_779_783_262_281_000_000)).startswith("019e")
+
+
+@pytest.mark.parametrize("given", ["", "0" * 32, "F" * 32, "f" * 31, "f" * 33, "g" * 32, "é" * 32, ULID_OF_TRACE])
+def test_what_is_no_w3c_id_is_refused(given):
+    """All zeros, upper case, another length, another alphabet."""
+    with pytest.raises(ValueError, match="not a W3C trace id"):
+        from_w3c(given)
+
+
+@pytest.mark.parametrize("given", ["", "8" + "Z" * 25, ULID_OF_TRACE.lower(), TRACE, "U" * 26, "é" * 26])
+def test_what_is_no_ulid_is_refused(given):
+    """Beyond 128 bits, another case, another alphabet."""
+    with pytest.raises(ValueError, match="not a ULID"):
+        to_w3c(given)
+
+
+@pytest.mark.parametrize(
+    ("trace_id", "span_id"),
+    [("x", SPAN), ("0" * 26, SPAN), (ULID_OF_TRACE, "0" * 16), (ULID_OF_TRACE, "x"), (ULID_OF_TRACE, "A" * 16)],
+)
+def test_no_invalid_header_is_written(trace_id, span_id):
+    """What would not be read is not spelled either."""
+    with pytest.raises(ValueError, match=r"not a|zeros"):
+        spell(trace_id, span_id)
+
+
+@given(st.integers(1, 2**128 - 1), st.integers(1, 2**64 - 1), st.booleans())
+def test_what_is_written_is_read(trace_number, span_number, is_sampled):
+    """Writing and reading are each other's reverse."""
+    said = TraceParent(from_w3c(f"{trace_number:032x}"), f"{span_number:016x}", is_sampled)
+
+    assert parse(spell(said.trace_id, said.span_id, is_sampled=is_sampled)) == said
+
+
+@given(st.text() | st.text("0123456789abcdef-", min_size=50, max_size=60))
+def test_reading_never_raises(text):
+    """Whatever a header holds, it is a valid parent or None."""
+    found = parse(text)
+
+    assert found is None or (is_trace_id(found.trace_id) and re.fullmatch("[0-9a-f]{16}", found.span_id))
+
+
+@given(st.text("0123456789abcdefAF-. \t", min_size=50, max_size=60) | st.from_regex(r"[0-9a-f]{2}-[0-9a-f]{32}-.*"))
+def test_open_telemetry_reads_no_more_than_we_do(header):
+    """OpenTelemetry's own propagator and ours agree on what is a parent, and which."""
+    propagator = pytest.importorskip("opentelemetry.trace.propagation.tracecontext").TraceContextTextMapPropagator()
+    api = pytest.importorskip("opentelemetry.trace")
+    theirs = api.get_current_span(propagator.extract({TRACEPARENT: header})).get_span_context()
+    ours = parse(header)
+
+    if ours is None:
+        assert not theirs.is_valid or re.fullmatch(r"[ \t]*00-.*", header) is None
+    else:
+        assert (theirs.trace_id, theirs.span_id) == (int(to_w3c(ours.trace_id), 16), int(ours.span_id, 16))
+
+
+def test_open_telemetry_joins_our_trace():
+    """What we send, OpenTelemetry's propagator takes up with the same ids, as sampled."""
+    propagator = pytest.importorskip("opentelemetry.trace.propagation.tracecontext").TraceContextTextMapPropagator()
+    api = pytest.importorskip("opentelemetry.trace")
+    with trace.new_trace("a.b") as started, trace.span("call") as call:
+        theirs = api.get_current_span(propagator.extract(headers_for())).get_span_context()
+        expected = (int(to_w3c(started.trace_id), 16), int(call.id, 16))
+
+    assert (theirs.trace_id, theirs.span_id, theirs.is_remote) == (*expected, True)
+    assert theirs.trace_flags.sampled
+
+
+def test_outgoing_call_names_the_innermost_span():
+    """The parent of the called side is the span that is open where the call is made."""
+    with trace.new_trace("a.b") as started, trace.span("outer"), trace.span("inner") as inner:
+        said = parse(headers_for()[TRACEPARENT])
+        assert said == TraceParent(started.trace_id, inner.id, is_sampled=True)
+
+
+async def test_outgoing_calls_side_by_side_have_their_own_parents():
+    """Each task's call names that task's span."""
+
+    async def call(name):
+        async with trace.span(name) as made:
+            await asyncio.sleep(0)
+            return parse(headers_for()[TRACEPARENT]).span_id == made.id
+
+    with trace.new_trace("a.b"):
+        assert await asyncio.gather(call("a"), call("b"), call("c")) == [True] * 3
+
+
+def test_outside_any_span_the_parent_is_the_root():
+    """It is the same each time, never zero, and can be found again from the trace's row."""
+    with trace.new_trace("a.b") as started:
+        said = [parse(headers_for()[TRACEPARENT]).span_id for _ in range(2)]
+        trace.attach(started)
+        said.append(parse(headers_for(started)[TRACEPARENT]).span_id)
+        trace.detach()
+
+    row = trace.get_recent(1)[0].as_dict()
+    assert set(said) == {root_span_id(row["trace_id"], row["started_us"], row["started_mono_ns"])}
+
+
+def test_roots_of_two_visits_differ():
+    """One distributed trace that visits a node twice at the same time of day has two roots."""
+    ids = {
+        root_span_id(ULID_OF_TRACE, 1_779_783_262_281_000, started_ns) for started_ns in range(1_000, 1_010_000, 100)
+    }
+
+    assert len(ids) == 10_090
+    assert all(re.fullmatch("[0-9a-f]{16}", item) and int(item, 16) for item in ids)
+
+
+def test_another_trace_may_be_named():
+    """A trace that is not current here: its root; the span that is open here is none of its own."""
+    with trace.new_trace("a.first") as first:
+        pass
+    with trace.new_trace("a.second"), trace.span("open here") as here:
+        said = parse(headers_for(first)[TRACEPARENT])
+        assert said.trace_id == first.trace_id
+        assert said.span_id != here.id
+
+
+def test_without_a_trace_there_is_no_header():
+    """Outside any trace, and in what outlives one, nothing is joined."""
+    assert headers_for() == {}
+    with trace.new_trace("a.b") as started:
+        trace.attach(started)
+    assert headers_for() == {}
+
+
+def test_trace_of_all_zeros_has_no_header():
+    """The one ULID that is no W3C id breaks nothing."""
+    with trace.new_trace("a.b", trace_id="0" * 26), trace.span("s"):
+        assert headers_for() == {}
