@@ -1,4 +1,4 @@
-"""`hearthnet log`: reads the daily JSON files, across days, and follows them."""
+"""`hearthnet log`: reads the daily JSON files, across days, and follows them; `hearthnet log level` is beside it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any, BinaryIO, Final
 
 import click
 import orjson
+from click.core import ParameterSource
 
+from hearthnet.cli.log_level import level as level_command
 from hearthnet.cli.options import config_option, json_option
 from hearthnet.cli.output import print_json, printable
 from hearthnet.config import Config
@@ -31,7 +33,7 @@ _POLL_MS: Final = 200
 Line = dict[str, Any]
 
 
-@click.command("log")
+@click.group("log", invoke_without_command=True)
 @click.option("-n", "lines", type=click.IntRange(0), default=50, show_default=True, help="How many, at most.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with what is logged from now on.")
 @click.option("--level", type=click.Choice(LEVELS), default="debug", help="This level and above.")
@@ -39,7 +41,9 @@ Line = dict[str, Any]
 @click.option("--trace", "trace_id", help="Only the records of this trace.")
 @config_option
 @json_option
+@click.pass_context
 def command(
+    context: click.Context,
     config: Config,
     lines: int,
     follow: bool,
@@ -57,6 +61,9 @@ def command(
 
     With --json: an array; with --follow as well, a line a record.
     """
+    if context.invoked_subcommand is not None:
+        _refuse_own_options(context)
+        return
     directory = config.observability.log_dir
     assert directory is not None
     wanted = _filter(level, component, trace_id)
@@ -70,6 +77,17 @@ def command(
     if follow:
         for line in _follow(directory, tail, wanted):
             show(line)
+
+
+command.add_command(level_command)
+
+
+def _refuse_own_options(context: click.Context) -> None:
+    """Refuses what stands before a command below: it would be without effect there."""
+    for parameter in context.command.params:
+        if parameter.name and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE:
+            name = context.invoked_subcommand
+            raise click.UsageError(f"{parameter.opts[-1]} belongs to reading the log; `{name}` has options of its own")
 
 
 def _filter(level: str, component: str | None, trace_id: str | None) -> Callable[[Line], bool]:

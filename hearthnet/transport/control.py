@@ -1,0 +1,86 @@
+"""The routes by which this machine's own tools change something in the running node: at present, log levels.
+
+A browser on this machine is no such tool: a page from anywhere may have it send a request to loopback. It then names
+the page in `Origin`, and sends JSON only after it has asked, so either is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Depends, HTTPException, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from hearthnet.errors import WireError
+from hearthnet.observability.levels import DEFAULT_FOR_S, MAX_FOR_S, Levels, LogLevelError
+from hearthnet.transport.models import ErrorOut
+from hearthnet.transport.routes import loopback_only
+
+__all__ = ["control"]
+
+_ERRORS: Final[dict[int | str, dict[str, Any]]] = {status: {"model": ErrorOut} for status in (400, 401, 403)}
+
+
+class LevelIn(BaseModel):
+    """A level for a logger; no level: back to what it was, and without a logger all of them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    logger: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    level: Literal["debug", "info", "warning", "error", "critical"] | None = None
+    for_s: Annotated[float, Field(gt=0, le=MAX_FOR_S, description="seconds until it reverts")] = DEFAULT_FOR_S
+
+
+class LevelOut(BaseModel):
+    """A logger whose level is another one for the time being."""
+
+    logger: str
+    level: str
+    was: str
+    left_s: float
+
+
+def no_browser(request: Request) -> None:
+    """Lets in what no web page has a browser send.
+
+    Raises:
+        HTTPException: raised with 403 for a request that names its page.
+        WireError: raised as `bad_request` for a POST that is not JSON.
+    """
+    if "origin" in request.headers:
+        raise HTTPException(403, "this is for the node's own tools, not for a browser")
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if request.method == "POST" and kind != "application/json":
+        raise WireError("bad_request", "the content type is application/json")
+
+
+def levels_of(request: Request) -> Levels:
+    """Returns the levels that the node's loggers have."""
+    levels: Levels = request.app.state.levels
+    return levels
+
+
+NodeLevels = Annotated[Levels, Depends(levels_of)]
+
+control = APIRouter(prefix="/control", dependencies=[Depends(loopback_only), Depends(no_browser)], responses=_ERRORS)
+
+
+@control.get("/log-level", response_model=list[LevelOut])
+def log_levels(levels: NodeLevels) -> list[dict[str, Any]]:
+    """The loggers whose level is another one for the time being."""
+    return [override.as_dict() for override in levels.current()]
+
+
+@control.post("/log-level", response_model=list[LevelOut])
+def set_log_level(wanted: LevelIn, levels: NodeLevels) -> list[dict[str, Any]]:
+    """Changes a logger's level for a while, or takes that back; answers with all that are changed then."""
+    if wanted.logger is None and wanted.level is not None:
+        raise WireError("bad_request", "a level needs a logger")
+    try:
+        if wanted.logger is not None and wanted.level is not None:
+            levels.set(wanted.logger, wanted.level, wanted.for_s)
+        else:
+            levels.reset(wanted.logger)
+    except LogLevelError as error:
+        raise WireError("bad_request", f"{error.message}; {error.hint}") from error
+    return log_levels(levels)

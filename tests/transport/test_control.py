@@ -1,0 +1,129 @@
+"""Who may change a log level, and what answers: the application itself, and a client that claims its address."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from hearthnet.bus.bus import CapabilityBus
+from hearthnet.identity.keys import KeyPair
+from hearthnet.identity.manifest import Manifest
+from hearthnet.observability import get_logger
+from hearthnet.observability.levels import Levels
+from hearthnet.observability.telemetry import Telemetry
+from hearthnet.transport.app import build_app
+from hearthnet.transport.routes import Services
+
+PATH = "/control/log-level"
+JSON = "application/json"
+DEBUG = '{"logger": "test_control", "level": "debug", "for_s": 60}'
+
+
+@pytest.fixture
+def levels():
+    """Levels that never run out within a test."""
+    get_logger("hearthnet.test_control")
+    made = Levels(start_timer=lambda delay_s, function: lambda: None)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def ask(levels, observability):
+    """Asks for levels, or changes them, as a client of some address."""
+    keys = KeyPair.generate()
+    manifest = Manifest.genesis("home", keys)
+    bus = CapabilityBus(keys.node_id, manifest.level_of)
+    services = Services(bus, Telemetry(observability), lambda: manifest, lambda caller: None, dict, lambda only: [])
+    app = build_app(services, levels)
+
+    async def ask_as(address: str = "127.0.0.1", content: str | None = None, kind: str = JSON, **headers: str):
+        transport = httpx.ASGITransport(app, client=(address, 40_000))
+        if content is not None and kind:
+            headers["content-type"] = kind
+        async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
+            return await client.request("GET" if content is None else "POST", PATH, content=content, headers=headers)
+
+    return ask_as
+
+
+async def test_level_is_set_listed_and_taken_back(ask):
+    """A change answers with all levels that are changed; a level of null takes one back."""
+    answer = await ask(content=DEBUG)
+    assert answer.status_code == 200
+    (item,) = answer.json()
+    assert (item["logger"], item["level"], item["was"]) == ("hearthnet.test_control", "debug", "warning")
+    assert 59 < item["left_s"] <= 60
+    assert [item["logger"] for item in (await ask()).json()] == ["hearthnet.test_control"]
+
+    assert (await ask(content='{"logger": "test_control"}')).json() == []
+    assert (await ask()).json() == []
+
+
+async def test_all_levels_are_taken_back_at_once(ask, levels):
+    """Without a logger, the reset is for all of them."""
+    levels.set("test_control", "debug")
+    levels.set("httpx", "debug")
+
+    assert (await ask(content="{}")).json() == []
+    assert levels.current() == []
+
+
+@pytest.mark.parametrize("address", ["192.168.1.20", "::ffff:10.0.0.1", "2001:db8::1", "testclient", ""])
+@pytest.mark.parametrize("content", [None, DEBUG])
+async def test_strangers_are_refused(ask, levels, address, content):
+    """From any address that is not loopback, levels are neither shown nor changed."""
+    answer = await ask(address, content)
+
+    assert (answer.status_code, answer.json()["error"]) == (401, "unauthorized")
+    assert levels.current() == []
+
+
+@pytest.mark.parametrize("origin", ["https://example.com", "http://127.0.0.1:7080", "null"])
+@pytest.mark.parametrize("content", [None, DEBUG])
+async def test_browser_is_refused(ask, levels, origin, content):
+    """A request that names the page it comes from is no tool's, whatever the page."""
+    answer = await ask(content=content, origin=origin)
+
+    assert (answer.status_code, answer.json()["error"]) == (403, "unauthorized")
+    assert levels.current() == []
+
+
+@pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonp"])
+async def test_other_content_types_are_refused(ask, levels, kind):
+    """What a page may send without asking first, a form or plain text, changes nothing."""
+    answer = await ask(content=DEBUG, kind=kind)
+
+    assert (answer.status_code, answer.json()["error"]) == (400, "bad_request")
+    assert levels.current() == []
+
+
+async def test_content_type_with_a_charset_is_json(ask):
+    """Parameters of the content type, and its letters' case, do not matter."""
+    assert (await ask(content=DEBUG, kind="Application/JSON; charset=utf-8")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        ('{"logger": "test_control", "level": "loud"}', "level"),
+        ('{"logger": "tets_control", "level": "debug"}', "hearthnet.test_control"),
+        ('{"logger": "tets_control"}', "no logger is named"),
+        ('{"logger": "aiosqlite", "level": "debug"}', "stays at warning"),
+        ('{"logger": "", "level": "debug"}', "logger"),
+        ('{"level": "debug"}', "needs a logger"),
+        ('{"logger": "test_control", "level": "debug", "for_s": 0}', "for_s"),
+        ('{"logger": "test_control", "level": "debug", "for_s": 86401}', "for_s"),
+        ('{"logger": "test_control", "level": "debug", "for_s": NaN}', "for_s"),
+        ('{"logger": "test_control", "level": "debug", "minutes": 1}', "minutes"),
+        ("[]", "body"),
+        ("{", ""),
+    ],
+)
+async def test_nonsense_is_a_bad_request(ask, levels, content, word):
+    """What cannot be done is told in the wire's form and changes nothing."""
+    answer = await ask(content=content)
+
+    assert (answer.status_code, answer.json()["error"]) == (400, "bad_request")
+    assert word in answer.json()["message"]
+    assert levels.current() == []
