@@ -13,6 +13,7 @@ from hearthnet.constants import (
     RPC_DEFAULT_TIMEOUT_SECONDS,
 )
 from hearthnet.errors import WireError
+from hearthnet.observability.traceparent import TraceParent
 
 __all__ = ["CapabilityDescriptor", "Frames", "Handler", "RouteRequest", "is_capability_name", "parse_version"]
 
@@ -87,6 +88,8 @@ class RouteRequest:
         body: `{"params": …, "input": …}`.
         caller: full node id of who calls.
         trace_id: the caller's ULID, or None.
+        parent_id: the caller's span in that trace, or None.
+        link: a span of another trace that the call came from, or None.
         session_id: groups calls of one conversation, or None.
         deadline_ms: how long the caller will wait, from now; None: as long as the capability allows.
         stream: whether the caller can take an answer in frames.
@@ -100,3 +103,5 @@ class RouteRequest:
     session_id: str | None = None
     deadline_ms: float | None = None
     stream: bool = False
+    parent_id: str | None = None
+    link: TraceParent | None = None

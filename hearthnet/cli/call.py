@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -10,13 +11,12 @@ import httpx
 import orjson
 from ulid import ULID
 
-from hearthnet.cli.client import NodeClient
+from hearthnet.cli.client import NodeClient, call_headers
 from hearthnet.cli.options import config_option
 from hearthnet.cli.output import print_json
 from hearthnet.config import Config
 from hearthnet.errors import HTTP_STATUS, HearthNetError, WireError
 from hearthnet.identity.keys import KeyPair
-from hearthnet.transport.signing import sign
 
 
 @click.command("call")
@@ -60,7 +60,7 @@ def _call(
     keys = KeyPair.load(config.identity.keys_dir)
     community = config.community.community_id or keys.node_id
     headers = {
-        **sign(keys, community, name, version, body, request_id),
+        **call_headers(keys, community, name, version, body, request_id),
         "Content-Type": "application/json",
         "Accept": "text/event-stream" if stream else "application/json",
     }
@@ -104,7 +104,7 @@ def _document(answer: httpx.Response) -> Any:
 def _frames(answer: httpx.Response) -> Any:
     """Yields the frames of server-sent events; an `error` event is raised."""
     event = ""
-    for line in answer.iter_lines():
+    for line in _lines(answer):
         field, _, value = line.partition(": ")
         if field == "event":
             event = value
@@ -115,6 +115,14 @@ def _frames(answer: httpx.Response) -> Any:
         elif field == "data" and event == "done":
             return
     raise HearthNetError("the stream ended without its last frame", hint="did the node stop? see: hearthnet log")
+
+
+def _lines(answer: httpx.Response) -> Iterator[str]:
+    """Yields the lines. The library's own end at U+2028 and its like too, which JSON may hold as they are."""
+    rest = b""
+    for block in answer.iter_bytes():
+        *lines, rest = (rest + block).split(b"\n")
+        yield from (line.decode() for line in lines)
 
 
 def _wire_error(document: Any) -> WireError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Final
 
 import httpx
@@ -9,9 +10,10 @@ import httpx
 from hearthnet.config import Config
 from hearthnet.errors import HearthNetError, IdentityError, NodeUnreachableError
 from hearthnet.identity.keys import KeyPair
-from hearthnet.transport.signing import SENDER
+from hearthnet.observability.traceparent import TRACEPARENT, spell
+from hearthnet.transport.signing import SENDER, sign, trace_id_of
 
-__all__ = ["NodeClient"]
+__all__ = ["NodeClient", "call_headers"]
 
 _ANY_ADDRESS: Final = ("0.0.0.0", "::", "")  # noqa: S104  # compared with, not bound
 _CONNECT_TIMEOUT_S: Final = 2.0
@@ -71,3 +73,18 @@ class NodeClient:
             return self._keys_dir is not None and answer.headers.get(SENDER) == KeyPair.load(self._keys_dir).node_id
         except IdentityError:
             return False
+
+
+def call_headers(
+    keys: KeyPair, community: str, capability: str, version: str, body: Any, request_id: str
+) -> dict[str, str]:
+    """Returns the signed headers of a call, and `traceparent` for what knows only that.
+
+    It is left out where the request id names no trace. This program records nothing, so it calls itself not sampled.
+    """
+    signed = sign(keys, community, capability, version, body, request_id)
+    trace_id = trace_id_of(request_id)
+    try:
+        return {**signed, TRACEPARENT: spell(trace_id or "", os.urandom(8).hex(), is_sampled=False)}
+    except ValueError:
+        return signed

@@ -20,6 +20,7 @@ from hearthnet.errors import WireError
 from hearthnet.identity.keys import KeyPair, is_node_id, verify
 from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import metrics
+from hearthnet.observability.traceparent import from_w3c
 
 __all__ = ["REQUEST_ID", "SENDER", "Envelope", "sign", "trace_id_of", "verify_request"]
 
@@ -32,6 +33,7 @@ TIMESTAMP: Final = "X-HearthNet-Timestamp"
 SIGNATURE: Final = "X-HearthNet-Signature"
 
 _RFC_3339_UTC: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?Z")
+_W3C_CHARS: Final = 32
 # Longer than any valid value; what is longer is refused before it is looked at.
 _MAX_HEADER_CHARS: Final = 256
 
@@ -130,8 +132,10 @@ def _check_fresh(timestamp: str, now_s: float) -> None:
 
 
 def trace_id_of(request_id: str) -> str | None:
-    """Returns a caller's request id as a trace id, or None for one that is no ULID: it is never recorded."""
+    """Returns a caller's request id as a trace id, or None for one that is neither ULID nor W3C id: never recorded."""
     try:
+        if len(request_id) == _W3C_CHARS:
+            return from_w3c(request_id)
         return str(ULID.from_str(request_id.upper()))
     except ValueError:
         return None

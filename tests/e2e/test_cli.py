@@ -15,6 +15,7 @@ import time
 import httpx
 import pytest
 
+from hearthnet import checks
 from hearthnet.config import default_path
 from hearthnet.observability import get_logger, telemetry, trace
 
@@ -183,12 +184,12 @@ def test_doctor_with_the_node_up_and_down(node):
 
     down = node.cli("doctor")
     assert down.returncode == 0
-    assert "13 checks, none failed" in down.stdout
+    assert f"{len(checks.ALL)} checks, none failed" in down.stdout
     (node.data_dir / "keys" / "device.ed25519").chmod(0o644)
     broken = node.cli("doctor", "--check", "keys_present")
     assert broken.returncode == 1
     assert "fix: chmod 600" in broken.stdout
-    assert len(node.cli("doctor", "--list").stdout.splitlines()) == 13
+    assert len(node.cli("doctor", "--list").stdout.splitlines()) == len(checks.ALL)
 
 
 def test_help_everywhere_has_an_example(home):
