@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.observability.record import safe_text
+from hearthnet.observability.record import clean_text
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus
@@ -137,7 +137,7 @@ def _guarded(name: str, check: Check, config: Config, bus: CapabilityBus | None)
         result = check(config, bus)
     except Exception as error:  # the border to each check: its failure is a finding  # noqa: BLE001
         result = CheckResult(
-            name, ok=False, detail=f"the check itself failed: {type(error).__name__}: {safe_text(error, 200)}"
+            name, ok=False, detail=f"the check itself failed: {type(error).__name__}: {clean_text(error, 200)}"
         )
     return replace(result, name=name, duration_ms=(monotonic() - started) * 1_000)
 

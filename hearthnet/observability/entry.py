@@ -15,7 +15,8 @@ from typing import Any, Final
 from hearthnet.constants import MAX_JSON_LINE_BYTES, MAX_LOG_ROW_BYTES
 from hearthnet.observability.context import current
 from hearthnet.observability.messages import MESSAGE_BYTES, Message, json_text
-from hearthnet.observability.record import LogFields, encode, encode_plain, fit, safe_text
+from hearthnet.observability.record import LogFields, clean_text, encode, encode_plain, fit, safe_text
+from hearthnet.observability.redaction import scrub
 
 __all__ = ["Entry", "ExcInfo", "encode_extras", "exc_info_of", "repeats_of", "stack_of", "text_of"]
 
@@ -111,7 +112,7 @@ def text_of(msg: object, args: Any) -> str:
             text = text % (only if isinstance(only, Mapping) and only else args)
         return text
     except Exception as error:  # arguments that do not fit the template, or raise  # noqa: BLE001
-        return f"{safe_text(msg)} [{type(error).__name__} in its arguments]"
+        return f"{clean_text(msg)} [{type(error).__name__} in its arguments]"
 
 
 def exc_info_of(given: object) -> ExcInfo | None:
@@ -153,7 +154,7 @@ def _mapping(extra: object) -> Mapping[Any, Any]:
 def _renamed(extras: Mapping[Any, Any]) -> dict[str, Any]:
     renamed: dict[str, Any] = {}
     for key, value in extras.items():
-        name = safe_text(key)
+        name = clean_text(key)
         while name in _OWN_KEYS or name in renamed or (name != key and name in extras):
             name = f"x_{name}"
         renamed[name] = value
@@ -169,7 +170,7 @@ def _traceback(exc_info: ExcInfo) -> str:
 
 def _tail(text: str, limit: int) -> str:
     """Returns the end of a traceback, where the error stands, within `limit` bytes."""
-    safe = safe_text(text, 16 * limit)
+    safe = scrub(safe_text(text, 16 * limit))
     raw = safe.encode()
     return safe if len(raw) <= limit else "[cut]…" + raw[len(raw) - limit + 8 :].decode("utf-8", "ignore")
 

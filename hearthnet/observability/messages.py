@@ -13,7 +13,7 @@ import threading
 from typing import Final
 
 from hearthnet.constants import LEVELS, MAX_JSON_LINE_BYTES
-from hearthnet.observability.record import encode_value, safe_text
+from hearthnet.observability.record import clean_text, encode_value, safe_text
 
 __all__ = [
     "DEBUG",
@@ -63,7 +63,7 @@ class Message:
     def __init__(self, logger: str, levelno: int, text: str) -> None:
         self.level = level_name(levelno)
         self.is_notable = int(levelno >= WARNING)
-        safe = safe_text(text)
+        safe = clean_text(text)
         self.logger = safe_text(logger, _LOGGER_BYTES)
         self.head = b'Z","level":"%b","logger":%b,"msg":%b' % (
             self.level.encode(), encode_value(self.logger), json_text(safe),
@@ -120,8 +120,8 @@ class Message:
 
 def find(logger: str, levelno: int, text: str) -> Message:
     """Returns what is known of a message."""
-    if len(text) > 2 * MESSAGE_BYTES:
-        text = safe_text(text)
+    if len(text) > 4 * MESSAGE_BYTES:
+        text = safe_text(text, 4 * MESSAGE_BYTES)
     message = _known.get((logger, levelno, text))
     if message is None:
         message = Message(logger, levelno, text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from hearthnet.observability.record import safe_text
+from hearthnet.observability.record import clean_text
 
 __all__ = ["forget", "note", "recent_names"]
 
@@ -22,7 +22,7 @@ def note(name: str) -> None:
 
 def recent_names() -> list[str]:
     """Returns the names of the last orphans, newest first, each once."""
-    return list(dict.fromkeys(safe_text(name, _MAX_NAME_CHARS) for name in reversed(_names.copy())))
+    return list(dict.fromkeys(clean_text(name, _MAX_NAME_CHARS) for name in reversed(_names.copy())))
 
 
 def forget() -> None:

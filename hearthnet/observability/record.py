@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from hearthnet.constants import MAX_KEYS, MAX_NESTING, MAX_STRING_BYTES
-from hearthnet.observability.redaction import REDACTED, is_secret
+from hearthnet.observability.redaction import REDACTED, is_secret, needs_scrub, on_change, scrub
 
 __all__ = [
     "LogFields",
@@ -26,6 +26,7 @@ __all__ = [
     "TraceFields",
     "TraceRecord",
     "bounded",
+    "clean_text",
     "encode",
     "encode_plain",
     "encode_value",
@@ -88,7 +89,9 @@ _MAX_CONTAINERS: Final = 100  # visited in one record: with 64 values each, far 
 _MAX_KEY_CHARS: Final = 128
 _JSON_OPTIONS: Final = orjson.OPT_NON_STR_KEYS
 _MAX_REMEMBERED: Final = 4_096
+_SECRET_CHARS: Final = 8  # what is shorter can hold no secret
 _harmless: set[str] = set()  # keys that are known to name no secret
+on_change(_harmless.clear)
 
 
 def is_plain(extras: object) -> bool:
@@ -101,7 +104,10 @@ def is_plain(extras: object) -> bool:
     for key, value in extras.items():
         if key not in _harmless and not _is_harmless(key):
             return False
-        if type(value) not in _SCALARS and (type(value) is not str or len(value) > _SHORT_CHARS):
+        if type(value) is str:
+            if len(value) >= _SECRET_CHARS and (len(value) > _SHORT_CHARS or needs_scrub(value)):
+                return False
+        elif type(value) not in _SCALARS:
             return False
     return True
 
@@ -117,7 +123,7 @@ def encode_plain(extras: object) -> bytes | None:
 
 
 def _is_harmless(key: object) -> bool:
-    if type(key) is not str or is_secret(key):
+    if type(key) is not str or is_secret(key) or needs_scrub(key):
         return False
     if len(_harmless) >= _MAX_REMEMBERED:
         _harmless.clear()
@@ -191,8 +197,8 @@ def _bounded_scalar(value: object, strict: bool) -> Any:
         # Hexadecimal: Python itself refuses decimal digits beyond 4,300.
         return int(value) if -(2**63) <= value < 2**63 else safe_text(hex(value))
     if type(value) is str and not strict and len(value) <= _SHORT_CHARS:
-        return value
-    return safe_text(value)
+        return scrub(value)
+    return clean_text(value)
 
 
 def _bounded_mapping(value: Mapping[Any, Any], strict: bool, depth: int, budget: list[int]) -> dict[str, Any]:
@@ -201,7 +207,7 @@ def _bounded_mapping(value: Mapping[Any, Any], strict: bool, depth: int, budget:
         if len(kept) >= MAX_KEYS:
             kept["truncated_keys"] = len(value) - MAX_KEYS
             break
-        name = safe_text(key)
+        name = clean_text(key)
         try:
             kept[name[:_MAX_KEY_CHARS]] = bounded(item, strict=strict, depth=depth + 1, name=name, budget=budget)
         except Exception as error:  # one value that raises must not cost its neighbours  # noqa: BLE001
@@ -225,6 +231,12 @@ def safe_text(value: object, limit: int = MAX_STRING_BYTES) -> str:
     if len(raw) <= limit:
         return raw.decode()
     return raw[: max(0, limit - len(CUT.encode()))].decode("utf-8", "ignore") + CUT
+
+
+def clean_text(value: object, limit: int = MAX_STRING_BYTES) -> str:
+    """Returns `safe_text(value, limit)` with the secrets in it replaced. Never raises."""
+    # Twice as much, then cut: no half of a secret is left at the edge.
+    return safe_text(scrub(safe_text(value, 2 * limit)), limit)
 
 
 def fit(encoded: bytes, limit: int) -> bytes:

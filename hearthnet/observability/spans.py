@@ -20,7 +20,8 @@ from hearthnet.observability import orphans
 from hearthnet.observability.context import Scope, current
 from hearthnet.observability.ids import new_span_number, span_id_of
 from hearthnet.observability.metrics import orphan_spans_total
-from hearthnet.observability.record import encode, is_plain, safe_text
+from hearthnet.observability.record import clean_text, encode, is_plain
+from hearthnet.observability.redaction import on_change
 from hearthnet.observability.results import CANCELLED, OK
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _SHORT_NAME_CHARS: Final = 128
+_MAX_NAMES: Final = 1_024
 
 
 class Span:
@@ -95,6 +97,9 @@ class Span:
             orphans.note(self.name)
             self._started_ns = monotonic_ns()
             return self
+        name = self.name
+        if type(name) is not str or name not in _names:
+            self.name = _known(name)
         self._outer = outer
         self._parent = outer.number
         self.number = new_span_number()
@@ -190,8 +195,8 @@ class Span:
     def as_safe_dict(self, ended_ns: int) -> dict[str, Any]:
         """Returns the span as it is stored, whatever the program has put into it."""
         stored = self.as_dict(ended_ns)
-        stored["name"] = safe_text(self.name, _SHORT_NAME_CHARS)
-        stored["status"] = safe_text(stored["status"], _SHORT_NAME_CHARS)
+        stored["name"] = clean_text(self.name, _SHORT_NAME_CHARS)
+        stored["status"] = clean_text(stored["status"], _SHORT_NAME_CHARS)
         stored["extras"] = orjson.Fragment(encode(self.extras))
         return stored
 
@@ -223,7 +228,7 @@ def innermost_root() -> Root | Trace | None:
 
 
 def restore(token: Token[Scope | None]) -> bool:
-    """Puts the previous scope back; returns whether `token` is of this very context, not of the one it was copied from."""
+    """Puts the previous scope back; returns whether `token` is of this context, not of one that it is a copy of."""
     try:
         current.reset(token)
     except (ValueError, RuntimeError):
@@ -232,7 +237,20 @@ def restore(token: Token[Scope | None]) -> bool:
     return True
 
 
+_names: set[str] = set()  # of spans, that can be recorded as they are
+on_change(_names.clear)
+
+
+def _known(name: object) -> str:
+    """Returns the name as it is recorded, from now on without another look."""
+    safe = clean_text(name, _SHORT_NAME_CHARS)
+    if len(_names) >= _MAX_NAMES:
+        _names.clear()
+    _names.add(safe)
+    return safe
+
+
 def describe(error: BaseException) -> str:
     """Returns type and message of an error, bounded. Never raises."""
-    message = safe_text(error)
+    message = clean_text(error)
     return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -25,7 +25,7 @@ from hearthnet.observability.ids import is_trace_id, new_trace_id
 from hearthnet.observability.logging import TRACE_LOGGER, get_logger, log_done
 from hearthnet.observability.messages import INFO, WARNING
 from hearthnet.observability.metrics import telemetry_dropped_total
-from hearthnet.observability.record import LogFields, TraceFields, TraceRecord, encode, fit, safe_text
+from hearthnet.observability.record import LogFields, TraceFields, TraceRecord, clean_text, encode, fit
 from hearthnet.observability.results import CANCELLED, OK, RESULTS, decisive, is_failure, result_of
 from hearthnet.observability.spans import Span, describe, innermost_root, restore
 
@@ -83,7 +83,7 @@ class Trace:
         now_ns = time_ns()
         # An id that is no ULID is replaced, never recorded.
         self.trace_id = trace_id if trace_id is not None and is_trace_id(trace_id) else new_trace_id(now_ns)
-        self.parent_id = None if parent_id is None else safe_text(parent_id, MAX_CAPABILITY_CHARS)
+        self.parent_id = None if parent_id is None else clean_text(parent_id, MAX_CAPABILITY_CHARS)
         self.capability = name
         self.version = version
         self.started_us = now_ns // 1_000
@@ -189,7 +189,7 @@ class Trace:
         """Sets the result to `code`; one that is no wire error code is recorded as `internal_error`."""
         self.result = code if code in RESULTS else "internal_error"
         if message is not None or is_failure(code):
-            self.error = safe_text(message if message is not None else code)
+            self.error = clean_text(message if message is not None else code)
 
     def fail_with(self, error: BaseException) -> None:
         """Sets the result that this exception stands for."""

@@ -21,7 +21,7 @@ from typing import Final, cast
 from hearthnet.constants import MAX_CAPABILITY_CHARS, TRACE_RING_BUFFER
 from hearthnet.observability import recorder as recording
 from hearthnet.observability.context import current
-from hearthnet.observability.record import TraceRecord, safe_text
+from hearthnet.observability.record import TraceRecord, clean_text, safe_text
 from hearthnet.observability.results import is_failure, result_of
 from hearthnet.observability.spans import Root, Span, innermost_root
 from hearthnet.observability.traces import Trace, set_slow_ms
@@ -70,7 +70,7 @@ _names: dict[str, tuple[str, str | None]] = {}  # of capabilities: as given, and
 
 
 def _learn(capability: object) -> tuple[str, str | None]:
-    text, _, version = safe_text(capability, 2 * MAX_CAPABILITY_CHARS).partition("@")
+    text, _, version = clean_text(capability, 2 * MAX_CAPABILITY_CHARS).partition("@")
     found = safe_text(text, MAX_CAPABILITY_CHARS), safe_text(version, MAX_CAPABILITY_CHARS) if version else None
     if type(capability) is str:
         if len(_names) >= _MAX_NAMES:
