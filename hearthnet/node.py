@@ -14,14 +14,18 @@ from typing import Any, Final
 
 from hearthnet import __version__, checks
 from hearthnet.bus.bus import CapabilityBus
-from hearthnet.config import Config
+from hearthnet.config import Config, known_secrets
 from hearthnet.errors import IdentityError, WireError
 from hearthnet.events.event_log import EVENTS_FILE, EventLog
 from hearthnet.identity.keys import PRIVATE_FILE, KeyPair, short_id
 from hearthnet.identity.manifest import MANIFEST_FILE, Manifest, community_dir, read_manifest, write_manifest
-from hearthnet.observability import doctor, get_logger, metrics, telemetry
+from hearthnet.observability import capture, doctor, get_logger, metrics, telemetry
+from hearthnet.observability.executor import ContextExecutor
+from hearthnet.observability.faultfile import FaultFile
+from hearthnet.observability.levels import Levels
+from hearthnet.observability.redaction import register_secrets
 from hearthnet.observability.telemetry import DATABASE, Telemetry
-from hearthnet.services import echo
+from hearthnet.services import echo, llm
 from hearthnet.transport.app import build_app
 from hearthnet.transport.routes import Services
 from hearthnet.transport.server import Server
@@ -91,6 +95,7 @@ class Node:
         self.manifest = manifest
         self.telemetry = recording
         self.bus = CapabilityBus(keys.node_id, manifest.level_of)
+        self.levels = Levels()
         self._started = time.monotonic()
         self._last_seen: dict[str, float] = {}  # members only, so as small as the manifest
         self._events_path = _community_path(config, manifest.community_id) / EVENTS_FILE
@@ -165,7 +170,7 @@ class Node:
 
     async def serve(self, listening: socket.socket, stop: asyncio.Event) -> None:
         """Answers on a bound socket until `stop` is set."""
-        server = Server(build_app(self.services()), self.config.transport)
+        server = Server(build_app(self.services(), self.levels), self.config.transport)
         log.info("node started", extra={"port": self.config.transport.port, "node": short_id(self.bus.node_id)})
         serving = asyncio.create_task(server.serve(sockets=[listening]), name="transport")
         stopping = asyncio.create_task(stop.wait(), name="stop")
@@ -187,16 +192,30 @@ async def open_node(config: Config) -> AsyncIterator[Node]:
     """
     checks.register_all()
     assert config.identity.keys_dir is not None
+    assert config.observability.data_dir is not None
     keys = KeyPair.load(config.identity.keys_dir)
+    register_secrets([keys.private_bytes, *known_secrets(config)])
     manifest = read_manifest(_community_path(config, config.community.community_id or keys.node_id))
-    async with telemetry.open(config.observability, node_id=keys.node_id) as recording:
-        node = Node(config, keys, manifest, recording)
-        node.bus.register(echo.DESCRIPTOR, echo.echo)
-        stop_refreshing = metrics.on_scrape(node.refresh_metrics)
-        try:
-            yield node
-        finally:
-            stop_refreshing()
+    # What a handler sends to a thread stays in its trace, whichever of asyncio's ways it takes.
+    asyncio.get_running_loop().set_default_executor(ContextExecutor(thread_name_prefix="hearthnet"))
+    # Around everything: a library that crashes while the store is opened or closed leaves its last words as well.
+    with FaultFile(config.observability.data_dir) as faults:
+        async with (
+            telemetry.open(config.observability, node_id=keys.node_id) as recording,
+            llm.LlmChat(config.llm.backends) as chat,
+        ):
+            faults.tell()
+            node = Node(config, keys, manifest, recording)
+            node.bus.register(echo.DESCRIPTOR, echo.echo)
+            if config.llm.backends:
+                node.bus.register(llm.DESCRIPTOR, chat.answer)
+            stop_refreshing = metrics.on_scrape(node.refresh_metrics)
+            try:
+                with capture.capturing(), node.levels:
+                    capture.watch_loop(asyncio.get_running_loop())
+                    yield node
+            finally:
+                stop_refreshing()
 
 
 def _community_path(config: Config, community_id: str) -> Path:

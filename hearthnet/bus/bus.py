@@ -18,7 +18,9 @@ from hearthnet.bus.registry import Entry, Registry
 from hearthnet.bus.stream import CallStream
 from hearthnet.errors import WireError
 from hearthnet.observability import get_logger, metrics
+from hearthnet.observability.bodies import Bodies, KeptBodies
 from hearthnet.observability.context import current, swap
+from hearthnet.observability.results import decisive
 from hearthnet.observability.spans import Span
 from hearthnet.observability.tracing import Trace, current_trace, detach, new_trace, result_of, span
 
@@ -48,11 +50,15 @@ class CapabilityBus:
     Args:
         node_id: our own full id; calls from it need no membership.
         level_of: returns the community level of a node, or None for a stranger.
+
+    Attributes:
+        bodies: whose calls have their bodies recorded; none, until an operator says so.
     """
 
     def __init__(self, node_id: str, level_of: Callable[[str], str | None] = lambda _: None) -> None:
         self.node_id = node_id
         self.registry = Registry()
+        self.bodies = Bodies()
         self._level_of = level_of
 
     def register(self, descriptor: CapabilityDescriptor, handler: Handler) -> None:
@@ -66,12 +72,15 @@ class CapabilityBus:
             WireError: raised when the call fails, with the code that the trace has as its result.
         """
         outside = current.get()
-        trace = new_trace(request.capability, trace_id=request.trace_id)
+        trace = new_trace(request.capability, trace_id=request.trace_id, parent_id=request.parent_id)
         trace.version = "{}.{}".format(*request.version_req)
         trace.extras["caller"] = request.caller
+        if request.link is not None:
+            trace.extras["link"] = {"trace_id": request.link.trace_id, "span_id": request.link.span_id}
         settle = partial(self._settle_trace, trace, request)
+        kept = self.bodies.keep(request.capability, trace.extras, request.body)
         try:
-            answer = await self._answer(request, settle)
+            answer = await self._answer(request, settle, kept)
         finally:
             # A stream goes on in its own scope; everything else is settled by now, so the trace has ended.
             if trace.ended:
@@ -92,12 +101,14 @@ class CapabilityBus:
         if current_trace() is None:
             return await self.handle_call(request)
         with span("call", capability=capability, version=version) as made:
-            return await self._answer(request, partial(self._settle_span, made, monotonic(), request))
+            kept = self.bodies.keep(capability, made.extras, body)
+            return await self._answer(request, partial(self._settle_span, made, monotonic(), request), kept)
 
     async def _answer(
         self,
         request: RouteRequest,
         settle: Settle,
+        kept: KeptBodies | None,
     ) -> dict[str, Any] | CallStream:
         """Runs the stages; `settle` is called once, here or at the end of the stream."""
         admission: Admission | None = None
@@ -107,7 +118,9 @@ class CapabilityBus:
             limit_s = self._limit_s(entry, request)
             answer = await self._run(entry, request, limit_s)
             if not isinstance(answer, dict):
-                return self._stream(answer, admission, request, settle)
+                return self._stream(answer, admission, request, settle, kept)
+            if kept is not None:
+                kept.take(answer)
             with span("check_answer"):
                 entry.check_response(answer)
         except BaseException as error:
@@ -118,7 +131,9 @@ class CapabilityBus:
         settle(admission, None)
         return answer
 
-    def _stream(self, frames: object, admission: Admission, request: RouteRequest, settle: Settle) -> CallStream:
+    def _stream(
+        self, frames: object, admission: Admission, request: RouteRequest, settle: Settle, kept: KeptBodies | None
+    ) -> CallStream:
         if not isinstance(frames, AsyncIterator):
             raise WireError("internal_error", "the capability's answer is neither an object nor frames")
         entry = admission.entry
@@ -128,7 +143,7 @@ class CapabilityBus:
             current.get(),
             self._limit_s(entry, request),
             self._limit_s(entry, request) < entry.descriptor.timeout_seconds,
-            entry.check_frame,
+            entry.check_frame if kept is None else kept.checking(entry.check_frame),
             partial(self._end_stream, request, admission, settle),
         )
 
@@ -155,6 +170,7 @@ class CapabilityBus:
             if wait_ms:
                 raise WireError("partition", "quarantined after too many failures", retry_after_ms=wait_ms)
             entry.running += 1
+        log.debug("call admitted", extra={"capability": request.capability, "caller": request.caller})
         return Admission(entry, is_probe=entry.health.is_quarantined)
 
     def _check_trust(self, entry: Entry, caller: str) -> None:
@@ -194,7 +210,7 @@ class CapabilityBus:
         """Ends the trace and counts the call; returns the error that the caller may see."""
         visible = self._visible(request, error)
         if error is not None and trace.result is None:  # what the handler set itself stands
-            trace.fail_with(error)
+            trace.fail_with(decisive(error))
         trace.end()
         self._count(request, admission, trace.result or "ok", trace.duration_ms or 0.0, error)
         return visible
@@ -216,9 +232,12 @@ class CapabilityBus:
     @staticmethod
     def _visible(request: RouteRequest, error: BaseException | None) -> BaseException | None:
         """Returns what may leave the node of an error: a wire error, or a cancellation. Internals are logged."""
-        if error is None or isinstance(error, WireError) or not isinstance(error, Exception):
+        if error is None or not isinstance(error, Exception):
             return error
-        if isinstance(error, TimeoutError):
+        cause = decisive(error)
+        if isinstance(cause, WireError):
+            return cause
+        if isinstance(cause, TimeoutError):
             return WireError("timeout", "no answer in time")
         log.error("capability failed", extra={"capability": request.capability}, exc_info=error)
         return WireError("internal_error", "the capability failed; the node's log has the cause")
@@ -272,6 +291,7 @@ class CapabilityBus:
 
 def _is_entrys_fault(error: BaseException) -> bool:
     """Tells whether an error counts against the entry: not what the caller did wrong, asked for, or gave up on."""
-    if isinstance(error, WireError):
-        return not error.asked_for and (error.status >= 500 or error.code == "timeout")
-    return isinstance(error, Exception)
+    cause = decisive(error)
+    if isinstance(cause, WireError):
+        return not cause.asked_for and (cause.status >= 500 or cause.code == "timeout")
+    return isinstance(cause, Exception)

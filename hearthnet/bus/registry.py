@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
 
 from hearthnet.bus.capability import CapabilityDescriptor, Handler
 from hearthnet.bus.health import Health
@@ -34,7 +35,7 @@ class Entry:
         problem = next(iter(self._request.iter_errors(body)), None)
         if problem is not None:
             place = "/".join(str(part) for part in problem.absolute_path) or "body"
-            raise WireError("schema_mismatch", f"{place}: {problem.message[:200]}")
+            raise WireError("schema_mismatch", f"{place}: {_what_is_wrong(problem)[:200]}")
 
     def check_response(self, answer: dict[str, Any]) -> None:
         """Raises WireError `internal_error` when a handler's answer breaks its own descriptor or is no JSON."""
@@ -43,6 +44,15 @@ class Entry:
     def check_frame(self, frame: dict[str, Any]) -> None:
         """Raises WireError `internal_error` when a frame breaks the descriptor or is no JSON."""
         _check(self._frame, frame, "frame")
+
+
+def _what_is_wrong(problem: ValidationError) -> str:
+    """Returns the rule that a body breaks. The library would quote the body, and errors are recorded."""
+    if problem.validator == "required":
+        return problem.message  # names what is missing
+    if problem.validator == "additionalProperties":
+        return "there is more in it than allowed"
+    return f"{problem.validator} must be {problem.validator_value!r}"
 
 
 def _check(schema: Draft202012Validator, made: object, what: str) -> None:

@@ -11,6 +11,9 @@ from starlette.types import ASGIApp
 from hearthnet import __version__
 from hearthnet.errors import WireError
 from hearthnet.observability import get_logger
+from hearthnet.observability.levels import Levels
+from hearthnet.transport.control import control
+from hearthnet.transport.control_bodies import control_bodies
 from hearthnet.transport.middleware import NameSender
 from hearthnet.transport.routes import Services, calls, operations, telemetry
 
@@ -18,16 +21,26 @@ __all__ = ["build_app"]
 
 log = get_logger(__name__)
 
-_CODES = {400: "bad_request", 404: "not_found", 405: "bad_request", 413: "bad_request", 422: "bad_request"}
+_CODES = {
+    400: "bad_request",
+    403: "unauthorized",
+    404: "not_found",
+    405: "bad_request",
+    413: "bad_request",
+    422: "bad_request",
+}
 
 
-def build_app(services: Services) -> ASGIApp:
-    """Returns the application."""
+def build_app(services: Services, levels: Levels | None = None) -> ASGIApp:
+    """Returns the application; `levels` are those of the node's loggers."""
     app = FastAPI(title="HearthNet node", version=__version__, docs_url=None, redoc_url=None)
     app.state.services = services
+    app.state.levels = levels or Levels()
     app.include_router(calls)
     app.include_router(telemetry)
     app.include_router(operations)
+    app.include_router(control)
+    app.include_router(control_bodies)
     app.add_exception_handler(WireError, _wire_error)
     app.add_exception_handler(RequestValidationError, _bad_request)
     app.add_exception_handler(HTTPException, _http_error)

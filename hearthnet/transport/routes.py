@@ -19,10 +19,11 @@ from hearthnet.constants import TRACE_RING_BUFFER
 from hearthnet.errors import WireError
 from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import metrics
-from hearthnet.observability.ids import is_trace_id, new_trace_id
 from hearthnet.observability.store.reader import TraceFilter
 from hearthnet.observability.telemetry import Telemetry
+from hearthnet.transport.leaving import unless_caller_leaves
 from hearthnet.transport.models import CheckOut, ErrorOut, LiveOut, ReadyOut, StatusOut, TraceOut
+from hearthnet.transport.origin import Origin, origin_of
 from hearthnet.transport.signing import REQUEST_ID, trace_id_of, verify_request
 from hearthnet.transport.streaming import EventStream
 
@@ -82,10 +83,10 @@ operations = APIRouter(responses=_ERRORS)
 @calls.post("/bus/v1/call", response_model=None, responses=_ERRORS)
 async def call(request: Request, services: NodeServices) -> Response:
     """Calls a capability: signed headers, body `{"params": …, "input": …}`; answers JSON or server-sent events."""
-    request_id = trace_id_of(request.headers.get(REQUEST_ID, "")) or new_trace_id()
-    headers = {REQUEST_ID: request_id}
+    origin = origin_of(request.headers)
+    headers = {REQUEST_ID: origin.trace_id}
     try:
-        route = _route(request, await request.body(), request_id, services.manifest())
+        route = _route(request, await request.body(), origin, services.manifest())
         services.seen(route.caller)
     except ClientDisconnect:
         return Response(status_code=400)  # nobody is there to read it
@@ -94,7 +95,9 @@ async def call(request: Request, services: NodeServices) -> Response:
         metrics.requests_total.labels(REFUSED, error.code).inc()
         return JSONResponse(error.body(), error.status, headers=headers)
     try:
-        answer = await services.bus.handle_call(route)
+        answer = await unless_caller_leaves(request.receive, services.bus.handle_call(route))
+    except ClientDisconnect:
+        return Response(status_code=400)
     except WireError as error:
         return JSONResponse(error.body(), error.status, headers=headers)
     if isinstance(answer, dict):
@@ -102,7 +105,7 @@ async def call(request: Request, services: NodeServices) -> Response:
     return EventStream(answer, headers)
 
 
-def _route(request: Request, raw: bytes, request_id: str, manifest: Manifest) -> RouteRequest:
+def _route(request: Request, raw: bytes, origin: Origin, manifest: Manifest) -> RouteRequest:
     """Returns the request that was signed."""
     try:
         body = orjson.loads(raw)
@@ -118,7 +121,9 @@ def _route(request: Request, raw: bytes, request_id: str, manifest: Manifest) ->
         version_req=parse_version(envelope.version),
         body={"params": {}, **body},
         caller=envelope.sender,
-        trace_id=request_id,
+        trace_id=origin.trace_id,
+        parent_id=origin.parent_id,
+        link=origin.link,
         stream="text/event-stream" in request.headers.get("accept", ""),
     )
 
@@ -141,9 +146,9 @@ def recent_traces(
 @telemetry.get("/trace/{trace_id}", response_model=list[TraceOut])
 def one_trace(trace_id: str, services: NodeServices) -> list[dict[str, Any]]:
     """Every visit of one distributed trace to this node, newest first."""
-    known = trace_id.upper()
-    if not is_trace_id(known):
-        raise WireError("bad_request", "a trace id is a ULID of 26 characters")
+    known = trace_id_of(trace_id)
+    if known is None:
+        raise WireError("bad_request", "a trace id is a ULID of 26 characters, or 32 hexadecimal digits")
     found = services.telemetry.traces(TRACE_RING_BUFFER, TraceFilter(trace_id=known))
     if not found:
         raise WireError("not_found", "no such trace in the ring")

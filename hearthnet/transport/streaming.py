@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from hearthnet.bus.stream import CallStream
 from hearthnet.errors import WireError
+from hearthnet.transport.leaving import wait_for_disconnect
 
 __all__ = ["EventStream"]
 
@@ -34,7 +35,7 @@ class EventStream(Response):
         """Sends the frames; when the client disconnects first, the call ends as cancelled."""
         sender = asyncio.current_task()
         assert sender is not None
-        watcher = asyncio.create_task(_wait_for_disconnect(receive), name="disconnect-watcher")
+        watcher = asyncio.create_task(wait_for_disconnect(receive), name="disconnect-watcher")
         watcher.add_done_callback(lambda _: sender.cancel() if self._is_sending else None)
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -58,11 +59,6 @@ class EventStream(Response):
             last = _event("error", error.body())
         # The trace is recorded: the stream is over before its last event is handed to the socket.
         await send({"type": "http.response.body", "body": last, "more_body": False})
-
-
-async def _wait_for_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _event(kind: str, data: object) -> bytes:
