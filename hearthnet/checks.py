@@ -22,6 +22,7 @@ from hearthnet.errors import HearthNetError, IdentityError, StoreError
 from hearthnet.events.event_log import EVENTS_FILE, EventLog
 from hearthnet.identity.keys import PRIVATE_FILE, PUBLIC_FILE, KeyPair, short_id
 from hearthnet.identity.manifest import Manifest, community_dir, read_manifest
+from hearthnet.observability import metrics, orphans
 from hearthnet.observability.doctor import CheckResult, register
 from hearthnet.observability.store.quarantine import quarantined
 from hearthnet.observability.store.reader import Reader
@@ -37,6 +38,7 @@ MIN_TRACES: Final = 10  # fewer say nothing about a rate
 _MDNS_GROUP: Final = "224.0.0.251"
 _MDNS_PORT: Final = 5353
 _ASK_TIMEOUT_S: Final = 2.0
+_MAX_NAMES: Final = 3  # what fits a line
 _ANCHOR_TIMEOUT_S: Final = 1.0  # four anchors that swallow packets must fit into the check's deadline
 
 
@@ -264,6 +266,31 @@ def telemetry_store(config: Config, _: CapabilityBus | None) -> CheckResult:
     return _result(True, detail, traces=traces, logs=logs, lost=lost)
 
 
+def orphan_spans(_: Config, bus: CapabilityBus | None) -> CheckResult:
+    """No span was opened outside a trace, or after its trace had ended, since the node started."""
+    if bus is None:
+        return _skip("the node is not running")
+    if metrics.disabled():
+        return _skip("metrics are switched off, so nothing counts them")
+    count = _total(metrics.orphan_spans_total.name)
+    if not count:
+        return _result(True, "every span found its trace", count=0)
+    names = orphans.recent_names()
+    detail = f"{count} span(s) were opened outside any trace and are not stored"
+    if names:
+        detail += f"; the last: {', '.join(names[:_MAX_NAMES])}"
+    fix = "take the context along: carry() for threads, ContextExecutor for pools; end a trace after its tasks"
+    return CheckResult("", ok=True, detail=detail, fix=fix, status="warn", evidence={"count": count, "names": names})
+
+
+def _total(name: str) -> int:
+    """Returns what a counter without labels stands at."""
+    for line in metrics.exposition()[0].decode().splitlines():
+        if line.startswith(f"{name} "):
+            return int(float(line.split()[1]))
+    return 0
+
+
 def _keys_dir(config: Config) -> Path:
     return config.identity.keys_dir or Path("keys")
 
@@ -290,6 +317,7 @@ ALL: Final[tuple[Callable[[Config, CapabilityBus | None], CheckResult], ...]] = 
     llm_backend_reachable,
     recent_error_rate,
     telemetry_store,
+    orphan_spans,
 )
 
 

@@ -14,8 +14,9 @@ from hearthnet.cli.main import COMMANDS, cli
 from hearthnet.config import Config
 from hearthnet.database import TELEMETRY, migrations_dir
 from hearthnet.observability import metrics
-from hearthnet.transport import routes
+from hearthnet.transport import control, control_bodies, routes
 
+ROUTERS = (control.control, control_bodies.control_bodies)
 ROOT = Path(__file__).parent.parent
 REFERENCE = (ROOT / "docs" / "reference.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
@@ -44,7 +45,9 @@ def commands() -> set[str]:
     for name in COMMANDS:
         command = cli.get_command(context, name)
         below = command.commands if isinstance(command, click.Group) else {}
-        found |= {f"hearthnet {name} {child}" for child in below} or {f"hearthnet {name}"}
+        found |= {f"hearthnet {name} {child}" for child in below}
+        if not below or command.invoke_without_command:
+            found.add(f"hearthnet {name}")
     return found
 
 
@@ -62,7 +65,7 @@ def http_routes() -> set[str]:
     """Every route with its method."""
     return {
         f"{method} {route.path}"
-        for router in (routes.calls, routes.telemetry, routes.operations)
+        for router in (*ROUTERS, routes.calls, routes.telemetry, routes.operations)
         for route in router.routes
         for method in route.methods
     }

@@ -31,6 +31,8 @@ FLOORS = {
     "hearthnet.observability.record": 1,
     "hearthnet.observability.recorder": 1,
     "hearthnet.observability.redaction": 1,
+    "hearthnet.observability.redaction_shapes": 1,
+    "hearthnet.observability.redaction_values": 1,
     "hearthnet.observability.results": 1,
     "hearthnet.identity": 2,
     "hearthnet.observability": 2,

@@ -10,6 +10,7 @@ import click
 from hearthnet.cli.client import NodeClient
 from hearthnet.cli.options import config_option, json_option
 from hearthnet.cli.output import console, local_time, print_json, printable, result_style, table
+from hearthnet.cli.trace_bodies import bodies
 from hearthnet.config import Config
 from hearthnet.constants import TRACE_RING_BUFFER
 from hearthnet.errors import HearthNetError
@@ -31,6 +32,9 @@ def command() -> None:
     Example: hearthnet trace recent 20 --failed
              hearthnet trace show 01HXR4Z6W5S9E2JQ4Y0T7B3M1C
     """
+
+
+command.add_command(bodies)
 
 
 @command.command("recent")

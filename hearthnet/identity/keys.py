@@ -96,6 +96,11 @@ class KeyPair:
             )
         return cls(Ed25519PrivateKey.from_private_bytes(raw))
 
+    @property
+    def private_bytes(self) -> bytes:
+        """The 32 bytes that are secret; so that they can be kept out of records, not to be written anywhere."""
+        return self._private.private_bytes_raw()
+
     def save(self, directory: Path) -> None:
         """Writes both files, the private one with mode 0600.
 
@@ -107,8 +112,7 @@ class KeyPair:
         if present:
             # Checked for both before either is written: half a pair would be loaded by the next start.
             raise IdentityError(f"{directory / present[0]} exists already", hint="move it away first, if you are sure")
-        private = self._private.private_bytes_raw()
-        for name, raw, mode in ((PRIVATE_FILE, private, 0o600), (PUBLIC_FILE, self.public_bytes, 0o644)):
+        for name, raw, mode in ((PRIVATE_FILE, self.private_bytes, 0o600), (PUBLIC_FILE, self.public_bytes, 0o644)):
             path = directory / name
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
             with os.fdopen(descriptor, "wb") as file:

@@ -75,7 +75,7 @@ class Bodies:
         return {name: max(0.0, until - now) for name, until in allowed.items()}
 
     def keep(self, capability: str, extras: dict[str, Any], body: dict[str, Any]) -> KeptBodies | None:
-        """Puts a body into the extras of its trace or span and returns what takes the answer; None where not allowed."""
+        """Puts a body into the extras of its trace or span and returns what takes the answer, or None if refused."""
         if not self.is_allowed(capability):
             return None
         return KeptBodies(extras, body)

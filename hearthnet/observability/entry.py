@@ -18,7 +18,7 @@ from hearthnet.observability.messages import MESSAGE_BYTES, Message, json_text
 from hearthnet.observability.record import LogFields, clean_text, encode, encode_plain, fit, safe_text
 from hearthnet.observability.redaction import scrub
 
-__all__ = ["Entry", "ExcInfo", "encode_extras", "exc_info_of", "repeats_of", "stack_of", "text_of"]
+__all__ = ["Entry", "ExcInfo", "encode_extras", "exc_info_of", "repeats_of", "stack_of", "text_of", "timestamp"]
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 

@@ -17,7 +17,7 @@ from itertools import count
 from time import time_ns
 from typing import Final
 
-__all__ = ["is_trace_id", "new_span_id", "new_span_number", "new_trace_id", "span_id_of"]
+__all__ = ["is_trace_id", "new_span_id", "new_trace_id", "next_span_number", "span_id_of"]
 
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford base32
 _PAIRS: Final = tuple(a + b for a in _ALPHABET for b in _ALPHABET)  # ten bits at a time
@@ -49,7 +49,8 @@ def _span_numbers() -> Callable[[], int]:
 
 
 _current = _Millisecond(0)
-_next_span = _span_numbers()
+# Returns a fresh span id as a number, never 0. Ask the module for it: it is another function in a forked child.
+next_span_number = _span_numbers()
 
 
 def new_trace_id(now_ns: int | None = None) -> str:
@@ -66,14 +67,9 @@ def new_trace_id(now_ns: int | None = None) -> str:
     return current.head + _PAIRS[tail >> 10] + _PAIRS[tail & 1023]
 
 
-def new_span_number() -> int:
-    """Returns a fresh span id as a number, never 0: counted on from a random start in each process."""
-    return _next_span()
-
-
 def new_span_id() -> str:
     """Returns a fresh span id as it is written."""
-    return span_id_of(_next_span())
+    return span_id_of(next_span_number())
 
 
 def span_id_of(number: int) -> str:
@@ -88,9 +84,9 @@ def is_trace_id(text: object) -> bool:
 
 def _reseed() -> None:
     """Gives a forked child its own randomness: it would repeat its parent's ids otherwise."""
-    global _current, _next_span
+    global _current, next_span_number
     _current = _Millisecond(0)
-    _next_span = _span_numbers()
+    next_span_number = _span_numbers()
 
 
 os.register_at_fork(after_in_child=_reseed)

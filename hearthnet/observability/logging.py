@@ -19,6 +19,8 @@ from pathlib import Path
 from time import time_ns
 from typing import Any, Final, Protocol
 
+import orjson
+
 from hearthnet.observability import recorder as recording
 from hearthnet.observability.context import Scope, current
 from hearthnet.observability.entry import (
@@ -29,11 +31,11 @@ from hearthnet.observability.entry import (
     repeats_of,
     stack_of,
     text_of,
+    timestamp,
 )
 from hearthnet.observability.logfile import DailyFile
 from hearthnet.observability.messages import DEBUG, Message, find, forget, held_back, is_any_held_back
 from hearthnet.observability.ratelimit import RateLimitedLogger, tell_suppressed
-from hearthnet.observability.record import encode
 
 __all__ = ["JsonFormatter", "Logger", "RateLimitedLogger", "configure", "get_logger", "shutdown"]
 
@@ -250,9 +252,11 @@ class JsonHandler(logging.Handler):
         """Writes the line of a trace that has ended: one for each, whatever their number."""
         try:
             message = find(TRACE_LOGGER, level, DONE)
-            entry = Entry(message, encode(fields), None, time_ns())
-            entry.trace_id, entry.span_id = trace_id, None
-            self._write(entry.line(), message, entry.now_ns)
+            now_ns = time_ns()
+            line = b'%b%b,"trace_id":"%b",%b\n' % (
+                timestamp(now_ns), message.head, trace_id.encode(), orjson.dumps(fields)[1:],
+            )  # fmt: skip
+            self._write(line, message, now_ns)
         except Exception:  # as above  # noqa: BLE001
             self.failures += 1
 
@@ -300,13 +304,20 @@ def shutdown() -> None:
             _handler = None
 
 
-def log_done(level: int, trace_id: str, fields: dict[str, Any]) -> None:
-    """Logs that a trace has ended; the caller has made it current, for handlers that are not ours."""
+def log_done(level: int, trace_id: str, fields: dict[str, Any]) -> bool:
+    """Writes the line of a trace that has ended; returns False where others listen too, for the standard way to do it.
+
+    Args:
+        level: the standard library's number.
+        trace_id: a ULID.
+        fields: of a trace's record, so that they can be encoded as they are.
+    """
     handler = _handler
     if handler is None or _trace_log.filters or not _is_alone(_trace_log, handler):
-        _trace_log.log(level, DONE, extra=fields)
-    elif level >= handler.level:
+        return False
+    if level >= handler.level:
         handler.take_done(level, trace_id, fields)
+    return True
 
 
 def tell_held_back(*, all_of_them: bool = False) -> bool:

@@ -56,7 +56,9 @@ _ORDINARY: Final = len(_RARITY)  # for what is not listed: `-`, `_`, `.`, `=`, `
 _MAX_PATTERN_CHARS: Final = 512
 # As text, here and below: compiled when they are first needed, not by every program that logs a line.
 _NO_SYNTAX: Final = r"(?s:\\.|\[\^?\]?[^\]]*\])"
-_REPEATED_REPEAT: Final = r"\([^()]*(?:[*+]|\{\d*,\d*\})(?!\+)[^()]*\)(?:[*+]|\{\d*,\d*\})(?!\+)"
+_REPEAT: Final = r"(?:[*+]|\{\d*,\d*\})"
+_POSSESSIVE: Final = r"(?:[*+?]|\{[\d,]*\})\+"
+_GROUP: Final = rf"\(([^()]*)\)({_REPEAT})?"
 
 _PATH: Final = r"(?:~|\.{1,2}|[A-Za-z]:\\)?(?:[/\\][\w.@+ -]*)+(?::(?:[/\\][\w.@+ -]*)+)*"
 _HOST_OR_NUMBER: Final = r"[\d.,:_+-]+|(?:https?://)?[a-z0-9-]+(?:\.[a-z0-9-]+)*(?::\d{1,5})?/?"
@@ -92,9 +94,20 @@ def check_pattern(pattern: str) -> str:
         raise ValueError(f"no regular expression: {error}") from error
     if compiled.search("") is not None:
         raise ValueError("it matches the empty text, so it would match everywhere")
-    if re.search(_REPEATED_REPEAT, re.sub(_NO_SYNTAX, "x", pattern)) is not None:
+    if _repeats_a_repeat(pattern):
         raise ValueError("a repeat inside a repeat may take for ever; make the inner one possessive, as in (a++b)+")
     return pattern
+
+
+def _repeats_a_repeat(pattern: str) -> bool:
+    """Tells whether a group that can be repeated has a repeat in it, at whatever depth."""
+    plain = re.sub(_POSSESSIVE, "x", re.sub(_NO_SYNTAX, "x", pattern))
+    while (group := re.search(_GROUP, plain)) is not None:  # from the innermost out
+        has_repeat = re.search(_REPEAT, group[1]) is not None
+        if has_repeat and group[2]:
+            return True
+        plain = f"{plain[: group.start()]}{'x+' if has_repeat or group[2] else 'x'}{plain[group.end() :]}"
+    return False
 
 
 def spellings(value: str | bytes) -> set[str]:

@@ -60,6 +60,8 @@ _COOKIE: Final = re.compile(r"cookies?$", re.IGNORECASE)
 _NO_NAME: Final = re.compile(
     r"(?:(?:Error|Exception|Warning|Failure)|\.(?:py|pyc|pyi|js|ts|rs|go|c|h|md|toml|json|txt|log|sql|sh))$"
 )
+# Name and value as headers are kept: `(b'cookie', b'…')`.
+_PAIR: Final = re.compile(r"\(b?([\"'])([\w.\-]{2,64})\1, ?(?=b?[\"'])")
 # User and password before a host. The password may hold an `@`: the last one counts.
 _USERINFO: Final = re.compile(r"://(?:[^\s/?#\"'<>@:]*+:([^\s/?#\"'<>]*)|(?=[^\s/@]{0,64}\d)([\w.~%+-]{20,}))@")
 _PORT: Final = re.compile(r"\d{1,5}(?!\w)")
@@ -76,8 +78,11 @@ class _Key(NamedTuple):
 
 
 def named(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
-    """Yields where the values of secret names stand, and the passwords in URLs."""
+    """Yields where the values of secret names stand, in pairs too, and the passwords in URLs."""
     yield from _keyed(text, is_secret)
+    for match in _PAIR.finditer(text):
+        if is_secret(match[2]) and (span := _value(text, _Key(match[2], "(", True, ":", match.end() - 1))) is not None:
+            yield span
     if "@" in text:
         for match in _USERINFO.finditer(text):
             yield match.span(match.lastindex or 0)

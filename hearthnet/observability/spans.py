@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, cast
 
 import orjson
 
-from hearthnet.observability import orphans
+from hearthnet.observability import ids, orphans
 from hearthnet.observability.context import Scope, current
-from hearthnet.observability.ids import new_span_number, span_id_of
+from hearthnet.observability.ids import span_id_of
 from hearthnet.observability.metrics import orphan_spans_total
 from hearthnet.observability.record import clean_text, encode, is_plain
 from hearthnet.observability.redaction import on_change
@@ -90,7 +90,7 @@ class Span:
         return (self._ended_ns - self._started_ns) / 1e6 if self._ended_ns else None
 
     def __enter__(self) -> Self:
-        outer = cast("Span | Root | Trace | None", current.get())  # tracing sets only its own scopes
+        outer: Span | Root | Trace | None = current.get()  # type: ignore[assignment]  # tracing sets its own scopes
         if outer is None or (trace := outer.trace).ended:
             self.number = 0  # an orphan: it measures, and is stored nowhere
             orphan_spans_total.inc()
@@ -102,10 +102,10 @@ class Span:
             self.name = _known(name)
         self._outer = outer
         self._parent = outer.number
-        self.number = new_span_number()
+        self.number = ids.next_span_number()
         self.trace = trace
-        self._started_ns = monotonic_ns()
-        trace.take_span(self)
+        self._started_ns = started_ns = monotonic_ns()
+        trace.take_span(self, started_ns)
         current.set(self)
         return self
 
@@ -224,7 +224,7 @@ def innermost_root() -> Root | Trace | None:
     scope = current.get()
     while isinstance(scope, Span):
         scope = scope._outer
-    return cast("Root | Trace | None", scope)  # tracing sets only its own scopes
+    return scope  # type: ignore[return-value]  # tracing sets only its own scopes
 
 
 def restore(token: Token[Scope | None]) -> bool:

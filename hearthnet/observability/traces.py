@@ -20,9 +20,9 @@ import orjson
 from hearthnet.constants import MAX_CAPABILITY_CHARS, MAX_TRACE_ROW_BYTES
 from hearthnet.observability import recorder as recording
 from hearthnet.observability.blackbox import NOWHERE
-from hearthnet.observability.context import Scope, current, swap
+from hearthnet.observability.context import Scope, swap
 from hearthnet.observability.ids import is_trace_id, new_trace_id
-from hearthnet.observability.logging import TRACE_LOGGER, get_logger, log_done
+from hearthnet.observability.logging import DONE, TRACE_LOGGER, get_logger, log_done
 from hearthnet.observability.messages import INFO, WARNING
 from hearthnet.observability.metrics import telemetry_dropped_total
 from hearthnet.observability.record import LogFields, TraceFields, TraceRecord, clean_text, encode, fit
@@ -66,12 +66,13 @@ class Trace:
         extras: fields of the whole trace.
         run_id: the life of the process that it ran in.
         seq: its number in the database; None until it ended.
+        token: of the context in which it is current since it began.
     """
 
     __slots__ = (
-        "_box", "_handling", "_held", "_open", "_place", "_spans", "_spans_json", "_token", "_unseen", "capability",
+        "_box", "_handling", "_held", "_open", "_place", "_spans", "_spans_json", "_unseen", "capability",
         "duration_ms", "ended", "error", "extras", "notable", "parent_id", "result", "run_id", "seq", "started_ns",
-        "started_us", "trace_id", "version",
+        "started_us", "token", "trace_id", "version",
     )  # fmt: skip
 
     # As a scope: it is what the context in which it began holds, outside any span.
@@ -86,8 +87,8 @@ class Trace:
         self.parent_id = None if parent_id is None else clean_text(parent_id, MAX_CAPABILITY_CHARS)
         self.capability = name
         self.version = version
-        self.started_us = now_ns // 1_000
-        self.started_ns = monotonic_ns()
+        self.started_us = started_us = now_ns // 1_000
+        self.started_ns = started_ns = monotonic_ns()
         self.duration_ms: float | None = None
         self.result: str | None = None
         self.error: str | None = None
@@ -104,10 +105,10 @@ class Trace:
         self._held: list[LogFields] | None = None
         # An error that is being handled already when the trace begins is not the trace's.
         self._handling = sys.exception()
-        self._token: Token[Scope | None] | None = None
+        self.token: Token[Scope | None] | None = None
         self._box = box = recorder.box
         if box is not None:
-            self._place = box.begin(self.trace_id, name, self.started_us, self.started_ns)
+            self._place = box.begin(self.trace_id, name, started_us, started_ns)
 
     @classmethod
     def from_record(cls, record: TraceRecord) -> Self:
@@ -124,7 +125,7 @@ class Trace:
         trace._spans = None
         trace._unseen = 0
         trace._held = None
-        trace._handling = trace._token = None
+        trace._handling = trace.token = None
         return trace
 
     @property
@@ -154,7 +155,7 @@ class Trace:
         """Whether it ended with anything but `ok` and `cancelled`."""
         return self.result is not None and is_failure(self.result)
 
-    def take_span(self, opened: Span) -> None:
+    def take_span(self, opened: Span, started_ns: int) -> None:
         """Takes a span that has just opened."""
         self._open.append(opened)
         spans = self._spans
@@ -163,7 +164,7 @@ class Trace:
         else:
             self._unseen += 1
         if self._place > 0 and (box := self._box) is not None:
-            box.open_span(self._place, opened.name, opened.started_ns)
+            box.open_span(self._place, opened.name, started_ns)
 
     def close_span(self, closed: Span) -> None:
         """Lets go of a span that has just closed: the newest of those still open is now the innermost."""
@@ -195,16 +196,12 @@ class Trace:
         """Sets the result that this exception stands for."""
         self.fail(result_of(error), describe(decisive(error)))
 
-    def enter(self) -> None:
-        """Makes it current in the context that it was made in."""
-        self._token = current.set(self)
-
     def leave(self) -> bool:
         """Puts the previous scope back; returns whether this is the context in which it began."""
-        token = self._token
+        token = self.token
         if token is None or not restore(token):
             return False
-        self._token = None
+        self.token = None
         error = sys.exception()
         if error is not None and self.result is None and error is not self._handling:
             self.fail_with(error)  # on its way out, and this trace's own
@@ -262,7 +259,7 @@ class Trace:
                 spans = b"%b" % _dumps([opened.as_dict(ended_ns) for opened in self._spans])  # a copy: see record.py
             except Exception:  # a name that is no text, an integer over 64 bits  # noqa: BLE001
                 spans = b"%b" % _dumps([opened.as_safe_dict(ended_ns) for opened in self._spans])
-        extras = encode(self.extras)
+        extras = encode(self.extras) if self.extras != {} else b"{}"
         if len(spans) + len(extras) > _ROOM_BYTES or self._unseen:
             spans, extras = self._cut(ended_ns, extras)
         self._spans_json = spans
@@ -307,11 +304,12 @@ class Trace:
         fields: dict[str, Any] = {"capability": self.capability, "result": result, "ms": self.duration_ms}
         if self.error is not None:
             fields["error"] = self.error
-        outside = swap(self)
-        try:
-            log_done(level, self.trace_id, fields)
-        finally:
-            swap(outside)
+        if not log_done(level, self.trace_id, fields):
+            outside = swap(self)
+            try:
+                _log.log(level, DONE, extra=fields)
+            finally:
+                swap(outside)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the trace with the names and the order of its columns, spans unfolded."""

@@ -62,7 +62,7 @@ def new_trace(capability: str, *, trace_id: str | None = None, parent_id: str | 
     except (KeyError, TypeError):  # new, or no text
         name, version = _learn(capability)
     trace = Trace(name, version, trace_id, parent_id)
-    trace.enter()
+    trace.token = current.set(trace)
     return trace
 
 
@@ -91,9 +91,9 @@ def detach() -> None:
     On a trace that was merely attached, or came with a copied context, it only restores. With none it does nothing.
     An exception on its way out of the `try … finally` around this call sets the result, if nothing else did.
     """
-    root = innermost_root()
-    if root is not None and root.leave():
-        root.trace.end()
+    scope = innermost_root()
+    if scope is not None and scope.leave():
+        scope.trace.end()
 
 
 def current_trace() -> Trace | None:

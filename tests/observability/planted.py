@@ -75,6 +75,13 @@ TEXTS = (
     Planted("mnemonic", "legal winner thank", "mnemonic=legal winner thank year wave sausage"),
     Planted("cookie", "s%3Aabc.def", "Cookie: sid=s%3Aabc.def; theme=dark"),
     Planted("set-cookie", "31d4d96e407aad42", "Set-Cookie: SID=31d4d96e407aad42; Path=/; Secure"),
+    Planted(
+        "headers as pairs",
+        "swordfish",
+        "[(b'host', b'h'), (b'authorization', b'Bearer swordfish')]",
+        kept="b'host', b'h'",
+    ),
+    Planted("pairs", "hunter2", "sent [('user', 'bob'), ('password', 'hunter2')]", kept="'bob'"),
     Planted("PEM", _BODY, f"key was {_PEM} in the file", kept="in the file"),
     Planted("PEM, escaped", _BODY, json.dumps({"note": _PEM}), kept="note"),
     Planted("PEM, cut", _BODY, f"-----BEGIN RSA PRIVATE KEY-----\n{_BODY}", kept="BEGIN RSA PRIVATE KEY"),

@@ -132,7 +132,7 @@ def test_different_messages_have_budgets_of_their_own(lines, still):
 def test_many_messages_are_not_remembered_for_ever(lines, still):
     """A program that formats variables into its messages grows nothing without end."""
     for number in range(3_000):
-        log.info(f"message {number}")  # noqa: G004  # what one should not do
+        log.info(f"message {number}")  # what one should not do
 
     assert len(messages._known) <= 1_024
     assert len(lines()) == 3_000

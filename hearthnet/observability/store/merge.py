@@ -34,7 +34,7 @@ class Table:
     """A ring's table: what it holds and how records get in and out.
 
     Attributes:
-        insert_many: inserts `ROWS_AT_ONCE` rows.
+        insert_many: inserts `ROWS_AT_ONCE` rows, of what `values_of` returns of their records.
         keys_of: returns a record's number and whether it is notable.
     """
 
@@ -44,6 +44,7 @@ class Table:
     insert_many: str
     delete: str
     delete_range: str
+    values_of: Callable[[Any], tuple[Any, ...]]
     keys_of: Callable[[Any], tuple[int, int]]
 
     def keys(self) -> str:
@@ -53,11 +54,11 @@ class Table:
 
 TRACES: Final = Table(
     "traces", TRACE_RING_BUFFER, rows.INSERT_TRACE, rows.INSERT_TRACES, rows.DELETE_TRACE, rows.DELETE_TRACES,
-    itemgetter(TraceRecord._fields.index("seq"), TraceRecord._fields.index("notable")),
+    rows.trace_values, itemgetter(TraceRecord._fields.index("seq"), TraceRecord._fields.index("notable")),
 )  # fmt: skip
 LOGS: Final = Table(
     "logs", LOG_RING_BUFFER, rows.INSERT_LOG, rows.INSERT_LOGS, rows.DELETE_LOG, rows.DELETE_LOGS,
-    itemgetter(LogRecord._fields.index("seq"), LogRecord._fields.index("notable")),
+    rows.log_values, itemgetter(LogRecord._fields.index("seq"), LogRecord._fields.index("notable")),
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import sqlite3
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from itertools import accumulate, chain
+from itertools import accumulate, chain, islice
 from operator import add, itemgetter
 from pathlib import Path
 from time import perf_counter
@@ -225,7 +225,7 @@ class Writer:
             return
         many = len(kept) - len(kept) % rows.ROWS_AT_ONCE
         if many:
-            await self._db.executemany(table.insert_many, _flat(kept, many))
+            await self._db.executemany(table.insert_many, _flat(map(table.values_of, kept[:many])))
         if many < len(kept):
             await self._db.executemany(table.insert, kept[many:])
 
@@ -366,7 +366,7 @@ def _log_sizes(records: list[LogFields]) -> list[int]:
     return [len(msg) + len(extras) + len(exc or "") for _, _, _, _, _, msg, _, _, _, _, extras, exc in records]
 
 
-def _flat(records: list[Any], count: int) -> Iterator[tuple[Any, ...]]:
-    """Yields the values of so many records, `ROWS_AT_ONCE` of them at a time."""
-    for start in range(0, count, rows.ROWS_AT_ONCE):
-        yield tuple(chain.from_iterable(records[start : start + rows.ROWS_AT_ONCE]))
+def _flat(values: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """Yields the values of `ROWS_AT_ONCE` records at a time, until there are no more."""
+    while batch := tuple(chain.from_iterable(islice(values, rows.ROWS_AT_ONCE))):
+        yield batch

@@ -14,7 +14,7 @@ from hearthnet.observability.record import LogRecord, TraceRecord, encode, safe_
 from hearthnet.observability.store import rows
 
 text = st.text(max_size=50).map(safe_text)
-maybe = st.none() | text
+maybe = st.none() | text | st.sampled_from(["", "0", "0.0"])
 integer = st.integers(-(2**63), 2**63 - 1)
 extras = st.dictionaries(st.text(max_size=5), st.text(max_size=20), max_size=4).map(encode)
 
@@ -53,7 +53,7 @@ def test_trace_survives_its_row(database, record):
     batch = [*others, record._replace(seq=rows.ROWS_AT_ONCE)]
     database.execute("DELETE FROM traces")
 
-    database.execute(rows.INSERT_TRACES, list(chain.from_iterable(batch)))
+    database.execute(rows.INSERT_TRACES, list(chain.from_iterable(map(rows.trace_values, batch))))
     database.execute(rows.INSERT_TRACE, record._replace(seq=rows.ROWS_AT_ONCE + 1))
 
     found = database.execute(f"SELECT {rows.TRACE_COLUMNS} FROM traces ORDER BY seq").fetchall()
@@ -66,7 +66,7 @@ def test_log_record_survives_its_row(database, record):
     batch = [record._replace(seq=number) for number in range(1, rows.ROWS_AT_ONCE + 1)]
     database.execute("DELETE FROM logs")
 
-    database.execute(rows.INSERT_LOGS, list(chain.from_iterable(batch)))
+    database.execute(rows.INSERT_LOGS, list(chain.from_iterable(map(rows.log_values, batch))))
     database.execute(rows.INSERT_LOG, record._replace(seq=rows.ROWS_AT_ONCE + 1))
 
     found = database.execute(f"SELECT {rows.LOG_COLUMNS} FROM logs ORDER BY seq").fetchall()
