@@ -93,6 +93,10 @@ class Recorder:
         """Tells whether there is anything that is not committed."""
         return bool(len(self.traces) or len(self.logs))
 
+    def is_filling(self) -> bool:
+        """Tells whether a buffer is half full."""
+        return len(self.traces) >= self._many_traces or len(self.logs) >= self._many_logs
+
     def number_from(self, seq: int) -> None:
         """Goes on numbering at `seq`: a database that was opened late has numbers of its own."""
         self.next_seq = count(seq).__next__

@@ -281,7 +281,7 @@ def test_threads_write_whole_lines(logs):
     def write(name):
         log = get_logger("hearthnet.test")
         for number in range(300):
-            log.info(f"line of {name}", extra={"thread": name, "number": number, "pad": "x" * 500})  # noqa: G004
+            log.info(f"line of {name}", extra={"thread": name, "number": number, "pad": "x" * 500})
 
     threads = [threading.Thread(target=write, args=(name,)) for name in range(8)]
     for thread in threads:
@@ -362,7 +362,7 @@ def test_reconfiguring_loses_no_line(logs):
     def write(name):
         log = get_logger("hearthnet.test")
         while not stop.is_set():
-            log.info(f"line {counts[name] % 100}", extra={"thread": name, "number": counts[name]})  # noqa: G004
+            log.info(f"line {counts[name] % 100}", extra={"thread": name, "number": counts[name]})
             counts[name] += 1
 
     threads = [threading.Thread(target=write, args=(name,)) for name in range(2)]

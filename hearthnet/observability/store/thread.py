@@ -319,6 +319,7 @@ class StoreThread:
     _retry_s: float = _FIRST_RETRY_S
 
     async def _work(self) -> None:
+        is_hurried = self._hurry or self._stopping
         self._is_urgent = self._hurry = False
         if self.writer is None or self.writer.must_reopen:
             await self._reopen()
@@ -328,6 +329,7 @@ class StoreThread:
         if self._recorder.box is not None:
             self._recorder.box.note_alive()
         self._look_at_disk()
+        self.writer.is_gentle = not is_hurried and not self._recorder.is_filling()
         tell_held_back()
         is_committed = await self.writer.flush()
         self._flushed_at = time.monotonic()
