@@ -1,7 +1,7 @@
 """Mints trace ids (ULIDs) and span ids fast enough for the caller's path.
 
-One idea: within a second only the last two of a ULID's ten characters of time change, so the other eight are spelled out
-once a second; beside them twelve characters of randomness are drawn, and the four after these are a counter. About
+One idea: within a second only the last two of a ULID's ten characters of time change, so the other eight are spelled
+out once a second; beside them twelve characters of randomness are drawn, and the four after these are a counter. About
 0.3 us an id, where `str(ulid.ULID())` takes 3.3 us, and as much for the first after a pause: with randomness for each
 millisecond that took 15 us. Ids rise within a thread and a second; order over runs and clock steps is `seq`, never an
 id. python-ulid, which parses ids at the borders, is what the tests compare with.

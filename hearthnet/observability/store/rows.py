@@ -48,8 +48,8 @@ Numbered = TraceRecord | LogRecord
 Gap = tuple[int, int, str, str, int]  # the columns of `gaps`
 
 
-# Rows that one statement inserts. SQLite gives the interpreter's lock back once a statement: not for a microsecond a row,
-# which a thread that waits for it would sleep through.
+# Rows that one statement inserts. SQLite gives the interpreter's lock back once a statement: not for a microsecond a
+# row, which a thread that waits for it would sleep through.
 ROWS_AT_ONCE: Final = 50
 _JSON: Final = frozenset({"spans", "extras"})
 _NULLABLE_OF_TRACES: Final = frozenset({"parent_id", "version", "error"})

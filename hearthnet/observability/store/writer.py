@@ -50,8 +50,8 @@ log = get_logger(__name__)
 BATCH_ROWS: Final = 1_000
 BATCH_BYTES: Final = 2_000_000  # a transaction's share of the WAL
 _ROW_BYTES: Final = 250  # ids, names and numbers of a row, beside its JSON
-# Between two statements. What they give back of the interpreter's lock by themselves is a little less than a thread takes
-# to wake up: without a pause, the 90th percentile of the loop's lag while a batch is written is twice as high.
+# Between two statements. What they give back of the interpreter's lock by themselves is a little less than a thread
+# takes to wake up: without a pause, the loop's lag while a batch is written is twice as high in one case of ten.
 _PAUSE_S: Final = 0.000_1
 PINNED: Final = "wal_pinned"
 GONE: Final = "gone"
