@@ -51,6 +51,21 @@ def fresh_instruments():
 
 
 @pytest.fixture
+def logged():
+    """Every record that is logged while the test runs, of every level, the standard way."""
+    records: list[logging.LogRecord] = []
+    collector = logging.Handler()
+    collector.emit = records.append
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(collector)
+    root.setLevel(logging.DEBUG)
+    yield records
+    root.removeHandler(collector)
+    root.setLevel(level)
+
+
+@pytest.fixture
 def unsampled(monkeypatch):
     """Every log record is stored, however many there are of a message."""
     monkeypatch.setattr(messages, "LINES_A_SECOND", 1_000_000)

@@ -354,7 +354,7 @@ STREAM_FAILURES = [
     [(stream, *failure) for failure in FAILURES for stream in (False, True)]
     + [(True, *failure) for failure in STREAM_FAILURES],
 )
-async def test_each_failure_has_its_code(serve, backend, sample, caplog, stream, script, code, kind):
+async def test_each_failure_has_its_code(serve, backend, sample, logged, stream, script, code, kind):
     """The caller gets a code of the wire; the log says which backend and why; nothing quotes what was said."""
     backend.script = script
     call = serve(backend, timeout_s=0.3)
@@ -364,22 +364,22 @@ async def test_each_failure_has_its_code(serve, backend, sample, caplog, stream,
     (made,) = spans_of("generate")
     assert made["outcome"] == kind
     assert trace.get_recent(1)[0].result == code
-    (record,) = [record for record in caplog.records if record.msg == "language model backend failed"]
+    (record,) = [record for record in logged if record.msg == "language model backend failed"]
     assert record.kind == kind
     assert record.place in backend.url
     assert (record.status, record.levelno) == (script.status if script.how == "status" else None, logging.WARNING)
     assert sample("hearthnet_llm_concurrent", model="tiny") == 0
-    told = repr([vars(item) for item in caplog.records]) + repr(trace.get_recent(1)[0].as_dict()) + repr(failed.body())
+    told = repr([vars(item) for item in logged]) + repr(trace.get_recent(1)[0].as_dict()) + repr(failed.body())
     assert SECRET not in told
 
 
-async def test_refused_connection_is_told(serve, free_port, caplog):
+async def test_refused_connection_is_told(serve, free_port, logged):
     """A backend that is not there: the wire's 503, and when to come back."""
     call = serve(LlmBackend(name="lmstudio", url=f"http://127.0.0.1:{free_port}", model="tiny"))
     failed = await failure_of(call, stream=True)
 
     assert (failed.code, failed.retry_after_ms) == ("partition", 1_000)
-    assert [(record.kind, record.detail) for record in caplog.records if hasattr(record, "kind")] == [
+    assert [(record.kind, record.detail) for record in logged if hasattr(record, "kind")] == [
         ("unreachable", "ConnectError")
     ]
 
@@ -460,22 +460,21 @@ async def test_model_that_nobody_has(serve, backend, sample):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_key_comes_from_the_environment_and_goes_nowhere_else(serve, backend, monkeypatch, caplog, stream):
+async def test_key_comes_from_the_environment_and_goes_nowhere_else(serve, backend, monkeypatch, logged, stream):
     """Sent as a bearer token; in no log, span or error, also when the backend refuses it."""
     monkeypatch.setenv("MODEL_KEY", " sk-4711 ")
-    caplog.set_level(logging.DEBUG)
     backend.script = Script(how="status", status=401, error=error("invalid_api_key", "sk-4711 is wrong"))
     call = serve(LlmBackend(name="hf_api", url=backend.url, model="big", api_key_env="MODEL_KEY"))
     failed = await failure_of(call, stream)
 
     assert backend.headers[0]["authorization"] == "Bearer sk-4711"
     assert failed.code == "internal_error"
-    ours = [vars(item) for item in caplog.records if item.name.startswith("hearthnet")]
+    ours = [vars(item) for item in logged if item.name.startswith("hearthnet")]
     assert "sk-4711" not in repr(ours) + repr(trace.get_recent(1)[0].as_dict()) + repr(failed.body())
 
 
 @pytest.mark.parametrize("key", [None, "", "  ", "a\nb", "schlüssel"])
-async def test_key_that_cannot_be_sent_is_told(serve, backend, monkeypatch, caplog, key):
+async def test_key_that_cannot_be_sent_is_told(serve, backend, monkeypatch, logged, key):
     """Nothing is sent without the key; its name is not logged either, people put the key itself there."""
     monkeypatch.delenv("sk-0815", raising=False)
     if key is not None:
@@ -484,8 +483,8 @@ async def test_key_that_cannot_be_sent_is_told(serve, backend, monkeypatch, capl
 
     assert (await failure_of(call, stream=False)).code == "internal_error"
     assert backend.bodies == []
-    assert "api_key_env" in caplog.text or any("api_key_env" in vars(item).get("detail", "") for item in caplog.records)
-    assert "sk-0815" not in repr([vars(item) for item in caplog.records]) + repr(trace.get_recent(1)[0].as_dict())
+    assert any("api_key_env" in vars(item).get("detail", "") for item in logged)
+    assert "sk-0815" not in repr([vars(item) for item in logged]) + repr(trace.get_recent(1)[0].as_dict())
 
 
 def body(messages=MESSAGES, **params):
