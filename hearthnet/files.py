@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +23,8 @@ def replace_private(path: Path, content: bytes) -> None:
         OSError: raised when it cannot be written; the old one is then untouched.
     """
     make_private_dir(path.parent)
+    import tempfile  # late: it brings a dozen modules along
+
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mkstemp makes it 0600
     try:
         with os.fdopen(descriptor, "wb") as file:

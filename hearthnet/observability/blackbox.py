@@ -31,10 +31,10 @@ import orjson
 
 from hearthnet.forensics import box as layout
 from hearthnet.observability.record import LogFields, TraceFields, safe_text
+from hearthnet.observability.recorder import NOWHERE
 
-__all__ = ["NOWHERE", "BlackBox", "Sizes", "box_path", "new_header"]
+__all__ = ["BlackBox", "Sizes", "box_path", "new_header"]
 
-NOWHERE: Final = -1
 _FRAME_MAGIC: Final = layout.FRAME_MAGIC
 _FRAME_OVERHEAD: Final = layout.FRAME_OVERHEAD
 _SPAN_AT: Final = layout.SPAN_AT

@@ -15,9 +15,8 @@ import logging
 import os
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from time import time_ns
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
 
@@ -33,9 +32,13 @@ from hearthnet.observability.entry import (
     text_of,
     timestamp,
 )
-from hearthnet.observability.logfile import DailyFile
 from hearthnet.observability.messages import DEBUG, Message, find, forget, held_back, is_any_held_back
 from hearthnet.observability.ratelimit import RateLimitedLogger, tell_suppressed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hearthnet.observability.logfile import DailyFile
 
 __all__ = ["JsonFormatter", "Logger", "RateLimitedLogger", "configure", "get_logger", "shutdown"]
 
@@ -277,6 +280,8 @@ def configure(config: LoggingConfig) -> None:
     Loggers made by `get_logger` pass on `config.log_level` and above, other libraries' warnings and errors.
     """
     global _handler, _keep_debug, _level
+    from hearthnet.observability.logfile import DailyFile  # late: what logs need not have a file
+
     with _configure_lock:
         file = DailyFile(config.log_dir) if config.log_dir is not None else None
         if _handler is None:

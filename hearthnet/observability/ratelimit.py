@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.observability.messages import ERROR, INFO, WARNING
@@ -23,14 +22,16 @@ __all__ = ["RateLimitedLogger", "tell_suppressed"]
 _MAX_REMEMBERED: Final = 1_024
 
 
-@dataclass(slots=True)
 class _Limit:
     """When a message was last logged, and what was held back since."""
 
-    last_s: float
-    suppressed: int
-    level: int
-    msg: str
+    __slots__ = ("last_s", "level", "msg", "suppressed")
+
+    def __init__(self, last_s: float, suppressed: int, level: int, msg: str) -> None:
+        self.last_s = last_s
+        self.suppressed = suppressed
+        self.level = level
+        self.msg = msg
 
 
 _limits: dict[str, dict[str, _Limit]] = {}

@@ -9,15 +9,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from itertools import count
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
-from hearthnet.observability.blackbox import BlackBox
 from hearthnet.observability.buffer import Buffer
 from hearthnet.observability.ids import new_trace_id
 from hearthnet.observability.record import LogFields, LogRecord, TraceFields, TraceRecord
 
-__all__ = ["Recorder", "active", "install"]
+if TYPE_CHECKING:
+    from hearthnet.observability.blackbox import BlackBox
+
+__all__ = ["NOWHERE", "Recorder", "active", "install"]
+
+NOWHERE: Final = -1  # the place of a trace that no black box shows
 
 # Ten seconds at 2,000 traces a second, the longest lock by another process that must cost nothing.
 STORE_TRACES: Final = 20_000

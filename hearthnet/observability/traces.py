@@ -19,13 +19,13 @@ import orjson
 
 from hearthnet.constants import MAX_CAPABILITY_CHARS, MAX_TRACE_ROW_BYTES
 from hearthnet.observability import recorder as recording
-from hearthnet.observability.blackbox import NOWHERE
 from hearthnet.observability.context import Scope, swap
 from hearthnet.observability.ids import is_trace_id, new_trace_id
 from hearthnet.observability.logging import DONE, TRACE_LOGGER, get_logger, log_done
 from hearthnet.observability.messages import INFO, WARNING
 from hearthnet.observability.metrics import telemetry_dropped_total
 from hearthnet.observability.record import LogFields, TraceFields, TraceRecord, clean_text, encode, fit
+from hearthnet.observability.recorder import NOWHERE
 from hearthnet.observability.results import CANCELLED, OK, RESULTS, decisive, is_failure, result_of
 from hearthnet.observability.spans import Span, describe, innermost_root, restore
 
