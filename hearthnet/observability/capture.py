@@ -4,8 +4,9 @@
         capture.watch_loop(loop)        inside the loop's own program
 
 A node does this by itself. Any other program has it only if it asks: the hooks belong to the whole process. What was
-there before still runs, so tracebacks are printed as ever. In two places the record stands instead: a warning is not
-printed, and asyncio's own line about an error in its loop is not logged.
+there before still runs; where that is the interpreter's own, the traceback is printed here instead, with the secrets
+in it replaced: a service's stderr is kept as well. In two places the record stands instead: a warning is not printed,
+and asyncio's own line about an error in its loop is not logged.
 
 Guarantees:
     - A hook never raises, whatever it is handed. What it could not record is counted.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import traceback as tracebacks
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -25,12 +27,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from hearthnet.observability.logging import RateLimitedLogger, get_logger
-from hearthnet.observability.record import safe_text
+from hearthnet.observability.record import clean_text
+from hearthnet.observability.redaction import scrub
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["capturing", "failures", "install", "uninstall", "watch_loop"]
+__all__ = ["capturing", "failures", "install", "print_error", "uninstall", "watch_loop"]
 
 log = get_logger(__name__)
 # The standard library's name for them, so that what filters it elsewhere filters it here. Limited by place: a warning
@@ -38,6 +41,8 @@ log = get_logger(__name__)
 _warnings: Final = RateLimitedLogger(get_logger("py.warnings"))
 
 _NO_ERRORS: Final = (KeyboardInterrupt, SystemExit)
+# They print what they are handed, secrets and all.
+_INTERPRETERS: Final = (sys.__excepthook__, sys.__unraisablehook__, threading.__excepthook__)
 
 # Records what the hook was called with; returns whether that is enough, so that what was there before need not run.
 Report = Callable[..., bool]
@@ -55,7 +60,7 @@ class Hook:
         get: returns what is there.
         put: puts something there.
         report: records what comes in.
-        standard: what runs where nothing was there.
+        standard: what runs where nothing was there, or the interpreter's own.
     """
 
     def __init__(
@@ -65,14 +70,15 @@ class Hook:
         self._put = put
         self._report = report
         self._before = get()
-        self._standard = standard
+        is_own = self._before is None or self._before in _INTERPRETERS
+        self._next: Callable[..., Any] = standard if is_own else self._before
         self.is_active = True
         put(self)
 
     def __call__(self, *arguments: Any, **named: Any) -> None:
         """Records, and passes on to what was there."""
         if not (self.is_active and self._take(arguments, named)):
-            (self._before or self._standard)(*arguments, **named)
+            self._next(*arguments, **named)
 
     def _take(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> bool:
         global _failures
@@ -106,9 +112,9 @@ def install() -> None:
     if not _hooks:
         _hooks.extend(
             (
-                _replace(sys, "excepthook", _report_uncaught, sys.__excepthook__),
-                _replace(sys, "unraisablehook", _report_unraisable, sys.__unraisablehook__),
-                _replace(threading, "excepthook", _report_thread, threading.__excepthook__),
+                _replace(sys, "excepthook", _report_uncaught, _print_uncaught),
+                _replace(sys, "unraisablehook", _report_unraisable, _print_unraisable),
+                _replace(threading, "excepthook", _report_thread, _print_thread),
                 _replace(warnings, "showwarning", _report_warning, warnings.showwarning),
             )
         )
@@ -187,6 +193,34 @@ def _report_unraisable(found: sys.UnraisableHookArgs) -> bool:
     return False
 
 
+def print_error(error: BaseException, heading: str = "") -> None:
+    """Prints the traceback of an error to stderr, as the interpreter does, with secrets replaced. Never raises."""
+    global _failures
+    try:
+        text = heading + "".join(tracebacks.format_exception(error))
+        if sys.stderr is not None:  # a daemon may have none
+            sys.stderr.write(scrub(text))
+            sys.stderr.flush()
+    except Exception:  # an error whose `__str__` raises, a closed stderr: the record of it is made  # noqa: BLE001
+        _failures += 1
+
+
+def _print_uncaught(_: type[BaseException], error: BaseException, traceback: Any) -> None:
+    print_error(error.with_traceback(traceback))
+
+
+def _print_thread(found: threading.ExceptHookArgs) -> None:
+    if found.exc_value is not None and not issubclass(found.exc_type, SystemExit):
+        name = threading.get_ident() if found.thread is None else found.thread.name
+        print_error(found.exc_value, f"Exception in thread {name}:\n")
+
+
+def _print_unraisable(found: sys.UnraisableHookArgs) -> None:
+    if found.exc_value is not None:
+        name = getattr(found.object, "__qualname__", None) or type(found.object).__name__
+        print_error(found.exc_value, f"{found.err_msg or 'Exception ignored in'}: {name}\n")
+
+
 def _report_warning(
     message: Warning | str,
     category: type[Warning],
@@ -197,7 +231,7 @@ def _report_warning(
 ) -> bool:
     if file is not None or not _warnings.logger.hasHandlers():
         return False
-    fields = {"category": category.__name__, "text": safe_text(message), "file": filename, "line": lineno}
+    fields = {"category": category.__name__, "text": clean_text(message), "file": filename, "line": lineno}
     _warnings.warning("python warning", key=f"{category.__name__}:{filename}:{lineno}", extra=fields)
     return True
 

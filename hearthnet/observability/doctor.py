@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.observability.record import clean_text
+from hearthnet.observability.record import bounded, clean_text
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus
@@ -139,7 +139,15 @@ def _guarded(name: str, check: Check, config: Config, bus: CapabilityBus | None)
         result = CheckResult(
             name, ok=False, detail=f"the check itself failed: {type(error).__name__}: {clean_text(error, 200)}"
         )
-    return replace(result, name=name, duration_ms=(monotonic() - started) * 1_000)
+    return replace(
+        result,
+        name=name,
+        # Checks tell what they found: a URL with a password in it, a library's message.
+        detail=clean_text(result.detail),
+        fix=None if result.fix is None else clean_text(result.fix),
+        evidence=bounded(result.evidence),
+        duration_ms=(monotonic() - started) * 1_000,
+    )
 
 
 def _hung(name: str, deadline_s: float) -> CheckResult:

@@ -135,7 +135,7 @@ def encode_extras(extra: object, exc_info: ExcInfo | None) -> tuple[bytes, str |
             return encoded, None
         return encode(_mapping(extra)), None
     error = exc_info[1]
-    told = {"exc_type": type(error).__qualname__, "exc_message": safe_text(error)}
+    told = {"exc_type": type(error).__qualname__, "exc_message": clean_text(error)}
     return encode({**_mapping(extra), **told}), _traceback(exc_info)
 
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from hearthnet.constants import LEVELS, MAX_JSON_LINE_BYTES
 from hearthnet.observability.record import clean_text, encode_value, safe_text
+from hearthnet.observability.redaction import on_change
 
 __all__ = [
     "DEBUG",
@@ -39,6 +40,7 @@ _LOGGER_BYTES: Final = 128
 DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40  # the standard library's numbers
 
 _known: dict[tuple[str, int, str], Message] = {}
+on_change(_known.clear)
 _over: dict[Message, None] = {}  # those that were held back, in the order of the first time
 _lock = threading.Lock()
 
@@ -64,7 +66,7 @@ class Message:
         self.level = level_name(levelno)
         self.is_notable = int(levelno >= WARNING)
         safe = clean_text(text)
-        self.logger = safe_text(logger, _LOGGER_BYTES)
+        self.logger = clean_text(logger, _LOGGER_BYTES)
         self.head = b'Z","level":"%b","logger":%b,"msg":%b' % (
             self.level.encode(), encode_value(self.logger), json_text(safe),
         )  # fmt: skip

@@ -183,9 +183,22 @@ def bounded(
         return f"[{type(value).__name__} nested too deep]"
     if isinstance(value, Mapping):
         return _bounded_mapping(value, strict, depth, budget)
+    if len(value) == 2 and _is_secret_pair(value):
+        return [clean_text(value[0], _MAX_KEY_CHARS), REDACTED]
     items = list(value)
     kept = [bounded(item, strict=strict, depth=depth + 1, budget=budget) for item in items[:MAX_KEYS]]
     return [*kept, f"[{len(items) - MAX_KEYS} more]"] if len(items) > MAX_KEYS else kept
+
+
+def _is_secret_pair(value: object) -> bool:
+    """Tells whether this is name and value of a secret, as lists of headers have them: `(b"cookie", b"…")`."""
+    if not isinstance(value, list | tuple):
+        return False
+    name, secret = value
+    if isinstance(name, bytes):
+        name = name.decode("latin-1")
+    # Two names beside each other, `["token", "cookie"]` say, are recorded as little: there is no telling them apart.
+    return isinstance(name, str) and secret is not None and is_secret(name)
 
 
 def _bounded_scalar(value: object, strict: bool) -> Any:

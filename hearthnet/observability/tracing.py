@@ -22,6 +22,7 @@ from hearthnet.constants import MAX_CAPABILITY_CHARS, TRACE_RING_BUFFER
 from hearthnet.observability import recorder as recording
 from hearthnet.observability.context import current
 from hearthnet.observability.record import TraceRecord, clean_text, safe_text
+from hearthnet.observability.redaction import on_change
 from hearthnet.observability.results import is_failure, result_of
 from hearthnet.observability.spans import Root, Span, innermost_root
 from hearthnet.observability.traces import Trace, set_slow_ms
@@ -67,6 +68,7 @@ def new_trace(capability: str, *, trace_id: str | None = None, parent_id: str | 
 
 
 _names: dict[str, tuple[str, str | None]] = {}  # of capabilities: as given, and what is recorded
+on_change(_names.clear)
 
 
 def _learn(capability: object) -> tuple[str, str | None]:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from hearthnet.config import LlmBackend
+from hearthnet.observability.traceparent import headers_for
 from hearthnet.services.llm_errors import TOO_LONG, BackendError, error_of
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class BackendClient:
 
 def _headers(backend: LlmBackend) -> dict[str, str]:
     # identity: what a proxy compresses it also holds back until there is enough of it
-    headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+    headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **headers_for()}
     if backend.api_key_env is not None:
         key = (backend.api_key() or "").strip()
         if not key or not key.isascii() or not key.isprintable():

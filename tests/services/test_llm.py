@@ -18,6 +18,7 @@ from hearthnet.bus.capability import RouteRequest
 from hearthnet.config import LlmBackend
 from hearthnet.errors import WireError
 from hearthnet.observability import metrics, trace
+from hearthnet.observability.traceparent import to_w3c
 from hearthnet.services import llm
 from hearthnet.services.llm_client import chat_url, place_of
 from hearthnet.services.llm_errors import BackendError
@@ -124,6 +125,8 @@ async def test_answer_has_text_and_totals(serve, backend):
     assert backend.paths == ["/v1/chat/completions"]
     assert backend.bodies == [{"messages": MESSAGES, "model": "tiny", "stream": False}]
     assert "authorization" not in backend.headers[0]
+    recorded = trace.get_recent(1)[0]
+    assert backend.headers[0]["traceparent"].split("-")[1] == to_w3c(recorded.trace_id)  # the backend may join
 
 
 async def test_stream_has_pieces_and_then_totals(serve, backend):
