@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from hearthnet.observability.messages import Message
     from hearthnet.observability.record import LogFields
 
 __all__ = ["Scope", "TraceLike", "current", "swap"]
@@ -22,7 +23,7 @@ class TraceLike(Protocol):
     def trace_id(self) -> str:
         """Its ULID."""
 
-    def hold(self, record: LogFields) -> bool:
+    def hold(self, record: LogFields, message: Message | None = None) -> bool:
         """Keeps a log record until the trace ends and shows whether it matters; False if it cannot."""
 
 

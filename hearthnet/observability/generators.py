@@ -71,9 +71,14 @@ def trace_generator(
             ended_by = error
             raise
         finally:
-            with steps:
-                inner.close()
-            steps.end(ended_by)
+            try:
+                with steps:
+                    inner.close()
+            except BaseException as error:  # from its own clean-up
+                ended_by = error
+                raise
+            finally:
+                steps.end(ended_by)
 
     return traced
 
@@ -105,8 +110,13 @@ def trace_async_generator(
             ended_by = error
             raise
         finally:
-            with steps:
-                await inner.aclose()
-            steps.end(ended_by)
+            try:
+                with steps:
+                    await inner.aclose()
+            except BaseException as error:  # from its own clean-up
+                ended_by = error
+                raise
+            finally:
+                steps.end(ended_by)
 
     return traced

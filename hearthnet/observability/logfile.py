@@ -84,7 +84,8 @@ class DailyFile:
         self.lost_lines = 0
         self.is_shedding = False
         self.shed_lines = 0
-        self._lock = threading.Lock()
+        # Re-entrant: a signal handler or a finalizer may log while its own thread changes files.
+        self._lock = threading.RLock()
         self._torn = False
         self._day = -1  # days since 1970, UTC
         self._unseen = 0  # bytes that we wrote since the file was looked at
@@ -214,7 +215,7 @@ class DailyFile:
 
     def forget_lock(self) -> None:
         """Makes a new lock: for a forked child."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def __del__(self) -> None:
         # Nobody holds this object any more, so nobody can be writing.

@@ -81,7 +81,7 @@ class Logger(logging.Logger):
         sinfo: str | None = None,
     ) -> logging.LogRecord:
         """Returns the record; fields that clash with its attributes stay in `extras` alone."""
-        record = logging.LogRecord(name, level, fn, lno, msg, args, exc_info, func, sinfo)
+        record = logging.getLogRecordFactory()(name, level, fn, lno, msg, args, exc_info, func, sinfo)
         record.hearthnet_extras = extra
         if type(extra) is dict and _RESERVED.isdisjoint(extra):
             record.__dict__.update(extra)
@@ -103,15 +103,15 @@ class Logger(logging.Logger):
         three times as long.
         """
         handler = _handler
-        if handler is None or stack_info or self.filters or not _is_alone(self, handler):
+        if handler is None or stack_info or self.filters or handler.filters or not _is_alone(self, handler):
             super()._log(level, msg, args, exc_info, extra, stack_info, stacklevel + 1)
         elif level >= handler.level:
             handler.take(self.name, level, text_of(msg, args), exc_info and exc_info_of(exc_info), extra)
 
-    def debug(self, msg: object, *args: object, **more: Any) -> None:
+    def debug(self, msg: object, *args: object, stacklevel: int = 1, **more: Any) -> None:
         """Logs at level debug. Below the logger's level, a trace that asks for it keeps the record until it ends."""
         if self.isEnabledFor(DEBUG):
-            self._log(DEBUG, msg, args, **more)
+            self._log(DEBUG, msg, args, stacklevel=stacklevel + 1, **more)
         elif _keep_debug and (scope := current.get()) is not None:
             _keep_on(scope, self.name, text_of(msg, args), more)
 
@@ -228,8 +228,8 @@ class JsonHandler(logging.Handler):
         recorder = recording.active
         if message.admit_row():
             recorder.offer_log(entry.fields(recorder.next_seq(), recorder.run_id))
-        elif (scope := current.get()) is not None and scope.trace.hold(entry.fields(0, "")):
-            message.forget_row()  # the trace has it
+        elif (scope := current.get()) is None or not scope.trace.hold(entry.fields(0, ""), message):
+            message.hold_row()
 
     def _write(self, line: bytes, message: Message, now_ns: int) -> None:
         file = self.file
@@ -263,11 +263,6 @@ class JsonHandler(logging.Handler):
         except Exception:  # as above  # noqa: BLE001
             self.failures += 1
 
-    def close(self) -> None:
-        """Lets go of the file."""
-        self.file = None
-        super().close()
-
 
 _handler: JsonHandler | None = None
 _trace_log = get_logger(TRACE_LOGGER)
@@ -286,10 +281,10 @@ def configure(config: LoggingConfig) -> None:
         file = DailyFile(config.log_dir) if config.log_dir is not None else None
         if _handler is None:
             _handler = JsonHandler(file)
-            logging.getLogger().addHandler(_handler)
         else:
             # Swapped in place: no record falls between two handlers. The old file closes with its last writer.
             _handler.file = file
+        logging.getLogger().addHandler(_handler)  # once; somebody else's configuration may have removed it
         _level = logging.getLevelName(config.log_level.upper())
         _keep_debug = config.keep_debug_of_failures
         for root in _own_roots:
@@ -305,6 +300,8 @@ def shutdown() -> None:
     with _configure_lock:
         if _handler is not None:
             logging.getLogger().removeHandler(_handler)
+            # Not in `close`: the standard library calls that of every handler, whenever anybody uses `dictConfig`.
+            _handler.file = None
             _handler.close()
             _handler = None
 
@@ -318,7 +315,7 @@ def log_done(level: int, trace_id: str, fields: dict[str, Any]) -> bool:
         fields: of a trace's record, so that they can be encoded as they are.
     """
     handler = _handler
-    if handler is None or _trace_log.filters or not _is_alone(_trace_log, handler):
+    if handler is None or _trace_log.filters or handler.filters or not _is_alone(_trace_log, handler):
         return False
     if level >= handler.level:
         handler.take_done(level, trace_id, fields)

@@ -25,6 +25,7 @@ __all__ = [
     "Message",
     "find",
     "forget",
+    "held_back_by_level",
     "json_text",
     "held_back",
     "is_any_held_back",
@@ -42,7 +43,9 @@ DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40  # the standard library's numbers
 _known: dict[tuple[str, int, str], Message] = {}
 on_change(_known.clear)
 _over: dict[Message, None] = {}  # those that were held back, in the order of the first time
-_lock = threading.Lock()
+_told: dict[str, int] = {}  # how many records were held back, of those that were told, by level
+# Re-entrant: a signal handler or a finalizer may log while its own thread is here.
+_lock = threading.RLock()
 
 
 class Message:
@@ -89,12 +92,13 @@ class Message:
         return False
 
     def admit_row(self) -> bool:
-        """Tells whether one more row of the second of `admit_line` is within the budget; else it is counted."""
+        """Tells whether one more row of the second of `admit_line` is within the budget; else it is for `hold_row`."""
         self._rows += 1
-        if self._rows <= self._rows_a_second:
-            return True
+        return self._rows <= self._rows_a_second
+
+    def hold_row(self) -> None:
+        """Counts one more row as held back."""
         self._hold(0)
-        return False
 
     def _hold(self, lines: int) -> None:
         with _lock:
@@ -106,16 +110,12 @@ class Message:
         """Tells whether records were held back, in a second other than `now_second`."""
         return self.held_rows > 0 and self._second != now_second
 
-    def forget_row(self) -> None:
-        """Counts one row less as held back: it is kept elsewhere."""
-        with _lock:
-            self.held_rows -= 1
-
     def take_held_back(self) -> tuple[int, int]:
         """Returns how many lines and rows were held back since the last call."""
         with _lock:
             held = self.held_lines, self.held_rows
             self.held_lines = self.held_rows = 0
+            _told[self.level] = _told.get(self.level, 0) + held[1]
             _over.pop(self, None)
             return held
 
@@ -139,6 +139,11 @@ def held_back(now_second: int | None) -> list[Message]:
         return []
     with _lock:
         return [message for message in _over if message.is_over(now_second)]
+
+
+def held_back_by_level() -> dict[str, int]:
+    """Returns how many records have been held back and told by now, by level; only ever more until `forget`."""
+    return _told.copy()
 
 
 def is_any_held_back() -> bool:
@@ -170,12 +175,13 @@ def forget() -> None:
     """Begins anew, with budgets that are not used yet."""
     _known.clear()
     _over.clear()
+    _told.clear()
 
 
 def _free_lock_in_child() -> None:
     # A thread of the parent may have held it at the fork; it is not there to give it back. Nor are its counts ours.
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     forget()
 
 

@@ -9,7 +9,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.observability.messages import ERROR, INFO, WARNING
@@ -36,7 +37,8 @@ class _Limit:
 
 _limits: dict[str, dict[str, _Limit]] = {}
 _wrappers: dict[str, RateLimitedLogger] = {}  # one for each logger, to tell by
-_lock = threading.Lock()
+# Re-entrant: a signal handler or a finalizer may log while its own thread is here.
+_lock = threading.RLock()
 
 
 class RateLimitedLogger:
@@ -63,37 +65,45 @@ class RateLimitedLogger:
         suppressed = self._admit(key or msg, level, msg)
         if suppressed is None:
             return
-        fields = dict(extra or {})
         if suppressed:
-            fields["suppressed"] = suppressed
-        self.logger.log(level, msg, extra=fields, exc_info=sys.exc_info() if level >= ERROR else None)
+            extra = _with_count(extra, suppressed)
+        self.logger.log(level, msg, extra=extra, exc_info=sys.exc_info() if level >= ERROR else None)
 
     def _admit(self, key: str, level: int, msg: str) -> int | None:
         """Returns how many were held back since the last one passed, or None: this one is held back too."""
         now_s = self._clock()
+        forgotten: list[_Limit] = []
         with _lock:
             limit = self._keys.get(key)
             if limit is not None and now_s - limit.last_s < self.interval_s:
                 limit.suppressed += 1
                 return None
+            suppressed = 0
+            if limit is not None:
+                suppressed, limit.suppressed = limit.suppressed, 0
             if len(self._keys) >= _MAX_REMEMBERED:
+                forgotten = list(self._keys.values())
                 self._keys.clear()
             self._keys[key] = _Limit(now_s, 0, level, msg)
-            return 0 if limit is None else limit.suppressed
+        self._tell_of(forgotten)
+        return suppressed
 
     def tell(self, *, all_of_them: bool) -> None:
         """Logs how many were held back of each message that nothing was heard of since (or of all)."""
         now_s = self._clock()
         with _lock:
-            due = [
-                (limit.level, limit.msg, limit.suppressed)
-                for limit in self._keys.values()
-                if limit.suppressed and (all_of_them or now_s - limit.last_s >= self.interval_s)
-            ]
-            for limit in self._keys.values():
-                if all_of_them or now_s - limit.last_s >= self.interval_s:
-                    limit.suppressed = 0
-        for level, msg, suppressed in due:
+            due = [limit for limit in self._keys.values() if all_of_them or now_s - limit.last_s >= self.interval_s]
+        self._tell_of(due)
+
+    def _tell_of(self, limits: Iterable[_Limit]) -> None:
+        """Logs how many were held back, one record a message, whatever its keys."""
+        counts: Counter[tuple[int, str]] = Counter()
+        with _lock:
+            for limit in limits:
+                suppressed, limit.suppressed = limit.suppressed, 0
+                if suppressed:
+                    counts[limit.level, limit.msg] += suppressed
+        for (level, msg), suppressed in counts.items():
             self.logger.log(level, msg, extra={"suppressed": suppressed})
 
     def info(self, msg: str, *, key: str | None = None, extra: Mapping[str, Any] | None = None) -> None:
@@ -109,6 +119,13 @@ class RateLimitedLogger:
         self.log(ERROR, msg, key=key, extra=extra)
 
 
+def _with_count(extra: object, suppressed: int) -> dict[str, Any]:
+    try:
+        return {**extra, "suppressed": suppressed} if extra else {"suppressed": suppressed}  # type: ignore[dict-item]
+    except Exception:  # no mapping, or one that raises while it is read: the logger makes of it what it can  # noqa: BLE001
+        return {"extra": extra, "suppressed": suppressed}
+
+
 def tell_suppressed(*, all_of_them: bool = False) -> None:
     """Logs how many records were held back of messages that have been silent since (or of all)."""
     for wrapper in list(_wrappers.values()):
@@ -118,7 +135,10 @@ def tell_suppressed(*, all_of_them: bool = False) -> None:
 def _free_lock_in_child() -> None:
     # A thread of the parent may have held it at the fork; it is not there to give it back.
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
+    for keys in _limits.values():
+        for limit in keys.values():
+            limit.suppressed = 0  # the parent tells of these
 
 
 os.register_at_fork(after_in_child=_free_lock_in_child)

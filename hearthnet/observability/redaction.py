@@ -72,7 +72,9 @@ _extra_words: tuple[str, ...] = ()
 _extra_patterns: tuple[re.Pattern[str], ...] = ()
 _secrets: set[str | bytes] = set()
 _remembering: list[Callable[[], None]] = []
-_lock = threading.Lock()  # over the registered values and the expression made of them
+# Over the registered values and the expression made of them. Re-entrant: that takes a millisecond, and a signal handler
+# or a finalizer may log in the meantime.
+_lock = threading.RLock()
 _shapes: Shapes | None = None
 
 
@@ -271,7 +273,7 @@ def _replace(text: str, spans: list[Span]) -> str:
 def _free_lock_in_child() -> None:
     # A thread of the parent may have held it at the fork; it is not there to give it back.
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 os.register_at_fork(after_in_child=_free_lock_in_child)

@@ -27,7 +27,7 @@ from hearthnet.observability.results import CANCELLED, OK
 if TYPE_CHECKING:
     from hearthnet.observability.traces import Trace
 
-__all__ = ["Root", "Span", "describe", "innermost_root", "restore"]
+__all__ = ["Root", "Span", "describe", "innermost_root", "outermost_root", "restore", "step_out"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -90,6 +90,8 @@ class Span:
         return (self._ended_ns - self._started_ns) / 1e6 if self._ended_ns else None
 
     def __enter__(self) -> Self:
+        if self.number:
+            return self._open_again()
         outer: Span | Root | Trace | None = current.get()  # type: ignore[assignment]  # tracing sets its own scopes
         if outer is None or (trace := outer.trace).ended:
             self.number = 0  # an orphan: it measures, and is stored nowhere
@@ -112,11 +114,15 @@ class Span:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._ended_ns = monotonic_ns()
+        ended_ns = monotonic_ns()
+        scope = current.get()
+        if scope is not self and (again := _again_of(self, scope)) is not None:
+            again.__exit__(kind, error, traceback)
+            return
+        self._ended_ns = ended_ns
         if error is not None:
             self.fail(error)
         if self.number and not (trace := self.trace).ended:  # else `detach` has put back what was before the trace
-            scope = current.get()
             if scope is self or (scope is not None and scope.trace is trace):
                 current.set(self._outer)  # not in a context that has another trace: a generator that ends elsewhere
             trace.close_span(self)
@@ -128,6 +134,12 @@ class Span:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.__exit__(kind, error, traceback)
+
+    def _open_again(self) -> Self:
+        """Opens one more like it in its stead: this one may be open yet, around this place or in another task."""
+        again = _Again(self.name, **self.extras) if isinstance(self.extras, dict) else _Again(self.name)
+        again.origin = self
+        return cast("Self", again.__enter__())
 
     def fail(self, error: BaseException) -> None:
         """Marks the span failed, or cancelled where the work was cut short rather than wrong."""
@@ -201,6 +213,23 @@ class Span:
         return stored
 
 
+class _Again(Span):
+    """A span that stands in for one that had been opened before; the exit of that one ends it."""
+
+    __slots__ = ("origin",)
+
+    origin: Span
+
+
+def _again_of(opened: Span, scope: object) -> Span | None:
+    """Returns what stands in for `opened` in this context, the innermost one, or None."""
+    while isinstance(scope, Span) and scope is not opened:
+        if isinstance(scope, _Again) and scope.origin is opened:
+            return scope
+        scope = scope._outer
+    return None
+
+
 class Root:
     """The scope of a trace outside any span, in a context that it is attached to; where it began it is its own."""
 
@@ -225,6 +254,39 @@ def innermost_root() -> Root | Trace | None:
     while isinstance(scope, Span):
         scope = scope._outer
     return scope  # type: ignore[return-value]  # tracing sets only its own scopes
+
+
+def outermost_root(trace: Trace) -> Root | Trace | None:
+    """Returns the first scope of `trace` in this context, past what others have left on top of it; None: there is none.
+
+    A trace that was begun inside and never detached, for an exception came first, is such a one.
+    """
+    found: Root | Trace | None = None
+    scope: Span | Root | Trace | None = current.get()  # type: ignore[assignment]  # tracing sets only its own scopes
+    while scope is not None:
+        if scope.trace is trace and not isinstance(scope, Span):
+            found = scope
+        scope = _outer_of(scope)
+    return found
+
+
+def step_out() -> None:
+    """Leaves what is over already, where something around it goes on: calls in odd orders put such a scope back."""
+    first: Span | Root | Trace | None = current.get()  # type: ignore[assignment]  # as above
+    scope = first
+    while scope is not None and (scope.trace.ended or (isinstance(scope, Span) and scope._ended_ns)):
+        scope = _outer_of(scope)
+    if scope is not None and scope is not first:
+        current.set(scope)
+
+
+def _outer_of(scope: Span | Root | Trace) -> Span | Root | Trace | None:
+    if isinstance(scope, Span):
+        return scope._outer
+    token = scope.token
+    if token is None or token.old_value is Token.MISSING:
+        return None
+    return cast("Span | Root | Trace | None", token.old_value)
 
 
 def restore(token: Token[Scope | None]) -> bool:

@@ -17,13 +17,14 @@ import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from hearthnet import __version__
 from hearthnet.errors import HearthNetError, StoreError
 from hearthnet.forensics import box as layout
 from hearthnet.observability import logging as node_logging
-from hearthnet.observability import metrics, redaction, tracing
+from hearthnet.observability import messages, metrics, redaction, tracing
 from hearthnet.observability import recorder as recording
 from hearthnet.observability.blackbox import BlackBox, box_path, new_header
 from hearthnet.observability.budget import Budget, disk_bytes
@@ -34,6 +35,7 @@ from hearthnet.observability.store.lock import StoreInUseError, StoreLock
 from hearthnet.observability.store.reader import ANY, Reader, TraceFilter
 from hearthnet.observability.store.recovery import Recovered
 from hearthnet.observability.store.rows import Run, now_us
+from hearthnet.observability.store.stats import capability_stats
 from hearthnet.observability.store.thread import Pace, StoreThread
 from hearthnet.observability.tracing import Trace
 
@@ -196,6 +198,7 @@ class Telemetry:
         if self._reader is not None:
             # First: while a reader is connected, SQLite leaves -wal and -shm behind.
             self._reader.close()
+        node_logging.tell_held_back(all_of_them=True)  # while there is a store to tell
         recording.install(None)  # before the drain: what is recorded from here on does not keep it from ending
         if self._thread is not None:
             self._thread.stop(_CLOSE_TIMEOUT_S)
@@ -255,9 +258,20 @@ class Telemetry:
         """Returns what `find` does, as traces."""
         return [Trace.from_record(record) for record in self.find(n, wanted)]
 
+    def capability_stats(self) -> list[dict[str, Any]]:
+        """Returns what the committed traces of the ring say of each capability; none without a database. 30 ms."""
+        try:
+            return capability_stats(self._reader) if self._reader is not None else []
+        except StoreError as error:
+            log.warning("telemetry.db cannot be read", extra={"reason": error.message})
+            return []
+
     def _refresh_metrics(self) -> None:
         metrics.telemetry_queued.labels(kind="trace").set(len(self._recorder.traces))
         metrics.telemetry_queued.labels(kind="log").set(len(self._recorder.logs))
+        metrics.telemetry_lag_seconds.set(self._recorder.lag_s(monotonic_ns(), now_us()))
+        for level, held in messages.held_back_by_level().items():
+            self._count(f"repeats {level}", held, metrics.log_repeats_total.labels(level).inc)
         lost = metrics.telemetry_dropped_total
         self._count("log_file", node_logging.lost_lines(), lost.labels(reason="log_file").inc)
         if (file := node_logging.log_file()) is not None:

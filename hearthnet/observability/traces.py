@@ -19,15 +19,15 @@ import orjson
 
 from hearthnet.constants import MAX_CAPABILITY_CHARS, MAX_TRACE_ROW_BYTES
 from hearthnet.observability import recorder as recording
-from hearthnet.observability.context import Scope, swap
+from hearthnet.observability.context import Scope, current, swap
 from hearthnet.observability.ids import is_trace_id, new_trace_id
 from hearthnet.observability.logging import DONE, TRACE_LOGGER, get_logger, log_done
-from hearthnet.observability.messages import INFO, WARNING
+from hearthnet.observability.messages import INFO, WARNING, Message
 from hearthnet.observability.metrics import telemetry_dropped_total
 from hearthnet.observability.record import LogFields, TraceFields, TraceRecord, clean_text, encode, fit
 from hearthnet.observability.recorder import NOWHERE
 from hearthnet.observability.results import CANCELLED, OK, RESULTS, decisive, is_failure, result_of
-from hearthnet.observability.spans import Span, describe, innermost_root, restore
+from hearthnet.observability.spans import Span, describe, outermost_root, restore, step_out
 
 __all__ = ["Trace", "set_slow_ms"]
 
@@ -102,7 +102,7 @@ class Trace:
         self._spans: list[Span] | None = []
         self._spans_json = b"[]"
         self._open: list[Span] = []
-        self._held: list[LogFields] | None = None
+        self._held: list[tuple[LogFields, Message | None]] | None = None
         # An error that is being handled already when the trace begins is not the trace's.
         self._handling = sys.exception()
         self.token: Token[Scope | None] | None = None
@@ -185,6 +185,9 @@ class Trace:
         # Nobody can end it any more: it is not in flight, and its place must not be lost.
         if self._place > 0 and self._box is not None:
             self._box.end(self._place)
+            for _, message in self._held or ():
+                if message is not None:
+                    message.hold_row()
 
     def fail(self, code: str, message: str | None = None) -> None:
         """Sets the result to `code`; one that is no wire error code is recorded as `internal_error`."""
@@ -215,17 +218,19 @@ class Trace:
     ) -> None:
         if error is not None and self.result is None:
             self.fail_with(error)
-        root = innermost_root()
-        if root is not None and root.trace is self:
+        root = outermost_root(self)
+        if root is not None:
             root.leave()
         self.end()
+        if current.get() is not None:
+            step_out()
 
     def end(self) -> None:
         """Ends and records the trace, once, from whatever context; `detach` calls it where the trace began."""
         if self.ended:
             return
+        self.ended = True  # before anything is called: no other thread, and no signal handler, comes in between
         ended_ns = monotonic_ns()
-        self.ended = True
         self.duration_ms = duration_ms = (ended_ns - self.started_ns) / 1e6
         result = self.result
         if result is None:
@@ -283,22 +288,27 @@ class Trace:
             extras = orjson.dumps({**orjson.loads(extras), "truncated": missing})
         return b"[" + b",".join(kept) + b"]", extras
 
-    def hold(self, record: LogFields) -> bool:
-        """Keeps a log record until the end, to be stored if the trace fails or is slow; False: it cannot."""
+    def hold(self, record: LogFields, message: Message | None = None) -> bool:
+        """Keeps a log record until the end, to be stored if the trace fails or is slow; False: it cannot.
+
+        Where it is not stored in the end, it is counted as held back of `message`.
+        """
         if self.ended:
             return False
         if self._held is None:
             self._held = []
         if len(self._held) >= _MAX_HELD:
             return False
-        self._held.append(record)
+        self._held.append((record, message))
         return True
 
     def _let_go_of_records(self, recorder: recording.Recorder) -> None:
         held, self._held = self._held, None
-        if self.notable:
-            for record in held or ():
+        for record, message in held or ():
+            if self.notable:
                 recorder.offer_log((recorder.next_seq(), recorder.run_id, *record[2:]))
+            elif message is not None:
+                message.hold_row()
 
     def _log_done(self, level: int, result: str) -> None:
         fields: dict[str, Any] = {"capability": self.capability, "result": result, "ms": self.duration_ms}

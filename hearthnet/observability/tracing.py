@@ -24,7 +24,7 @@ from hearthnet.observability.context import current
 from hearthnet.observability.record import TraceRecord, clean_text, safe_text
 from hearthnet.observability.redaction import on_change
 from hearthnet.observability.results import is_failure, result_of
-from hearthnet.observability.spans import Root, Span, innermost_root
+from hearthnet.observability.spans import Root, Span, innermost_root, step_out
 from hearthnet.observability.traces import Trace, set_slow_ms
 
 __all__ = [
@@ -94,8 +94,12 @@ def detach() -> None:
     An exception on its way out of the `try … finally` around this call sets the result, if nothing else did.
     """
     scope = innermost_root()
-    if scope is not None and scope.leave():
+    if scope is None:
+        return
+    if scope.leave():
         scope.trace.end()
+    if current.get() is not None:
+        step_out()
 
 
 def current_trace() -> Trace | None:

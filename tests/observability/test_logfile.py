@@ -12,6 +12,7 @@ import time
 import orjson
 import pytest
 
+from hearthnet.observability import logfile
 from hearthnet.observability.logfile import DailyFile, log_paths
 
 DAY_S = 86_400
@@ -209,3 +210,23 @@ def test_folder_that_cannot_be_read_has_no_files(tmp_path):
     (tmp_path / "file").write_text("")
 
     assert log_paths(tmp_path / "missing") == log_paths(tmp_path / "file") == []
+
+
+def test_line_written_while_the_file_is_opened_does_not_wait(tmp_path, monkeypatch):
+    """A signal handler, or a finalizer, logs while its own thread opens the day's file: both lines are there."""
+    file = DailyFile(tmp_path, clock=lambda: NOON_S)
+    make = logfile.make_private_dir
+
+    def interrupted(path) -> None:
+        monkeypatch.setattr(logfile, "make_private_dir", make)
+        file.write(line(1), NOON_S)
+        make(path)
+
+    monkeypatch.setattr(logfile, "make_private_dir", interrupted)
+    writing = threading.Thread(target=file.write, args=(line(2), NOON_S), daemon=True)
+    writing.start()
+    writing.join(10)
+
+    assert not writing.is_alive()
+    assert numbers(tmp_path) == [1, 2]
+    assert file.lost_lines == 0

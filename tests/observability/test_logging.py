@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import logging
+import logging.config
 import os
 import stat
 import subprocess
@@ -20,8 +21,8 @@ from hypothesis import strategies as st
 from hearthnet.config import ObservabilityConfig
 from hearthnet.constants import MAX_JSON_LINE_BYTES, MAX_LOG_ROW_BYTES
 from hearthnet.observability import logging as node_logging
+from hearthnet.observability import ratelimit, trace
 from hearthnet.observability import recorder as recording
-from hearthnet.observability import trace
 from hearthnet.observability.logfile import DailyFile, log_paths
 from hearthnet.observability.logging import JsonFormatter, RateLimitedLogger, get_logger
 
@@ -417,3 +418,134 @@ def test_two_limits_of_one_logger_are_one():
     second.warning("same")
 
     assert len(recording.active.pending_logs()) <= 1
+
+
+def test_filter_of_the_handler_is_asked(logs):
+    """A filter that somebody puts on our handler decides, for a trace's "done" line as well."""
+    (handler,) = (item for item in logging.getLogger().handlers if isinstance(item, node_logging.JsonHandler))
+    handler.addFilter(lambda record: record.levelno >= logging.WARNING)
+    log = get_logger("hearthnet.filtered")
+    log.info("left out")
+    with trace.new_trace("a.b"):
+        log.warning("kept")
+
+    assert [orjson.loads(line)["msg"] for line in logs()] == ["kept"]
+
+
+def test_configuration_by_somebody_else_does_not_end_the_lines(logs):
+    """`dictConfig` closes every handler there is; what is logged afterwards is in the file all the same."""
+    log = get_logger("hearthnet.test")
+    logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})
+    log.warning("afterwards")
+
+    assert [orjson.loads(line)["msg"] for line in logs()] == ["afterwards"]
+
+
+def test_configure_puts_a_handler_back_that_somebody_removed(logs):
+    """What `basicConfig(force=True)` takes away is there again after the next `configure`, once."""
+    handlers = logging.getLogger().handlers
+    before = handlers.copy()
+    try:
+        handlers.clear()
+        for _ in range(2):
+            node_logging.configure(ObservabilityConfig(log_dir=logs.directory))
+        get_logger("hearthnet.test").warning("back")
+    finally:
+        handlers[:] = before
+
+    assert [orjson.loads(line)["msg"] for line in logs()] == ["back"]
+
+
+def test_other_handlers_are_told_the_caller(logged):
+    """Whoever formats our records in their own way finds the line that logged, at every level."""
+    log = get_logger("hearthnet.caller")
+    log.debug("one")
+    log.info("two")
+    logging.LoggerAdapter(log, {"a": 1}).debug("three")
+
+    assert [(record.filename, record.funcName) for record in logged] == [
+        (Path(__file__).name, "test_other_handlers_are_told_the_caller")
+    ] * 3
+
+
+def test_record_factory_is_used(logged):
+    """What a program adds to every record, by the standard library's factory, is on ours too."""
+    standard = logging.getLogRecordFactory()
+
+    def factory(*args, **named):
+        record = standard(*args, **named)
+        record.request = "r1"
+        return record
+
+    logging.setLogRecordFactory(factory)
+    try:
+        get_logger("hearthnet.test").warning("made")
+    finally:
+        logging.setLogRecordFactory(standard)
+
+    assert [record.request for record in logged] == ["r1"]
+
+
+def test_limited_messages_that_are_forgotten_are_told(logs, monkeypatch):
+    """More keys than are remembered: what was held back of the forgotten ones is counted, one record a message."""
+    monkeypatch.setattr(ratelimit, "_MAX_REMEMBERED", 20)
+    noisy = RateLimitedLogger(get_logger("hearthnet.forgotten"), clock=lambda: 100.0)
+    for number in range(60):
+        noisy.warning("lost peer", key=f"peer {number}")
+        noisy.warning("lost peer", key=f"peer {number}")
+    ratelimit.tell_suppressed(all_of_them=True)
+
+    told = [orjson.loads(line).get("suppressed", 0) for line in logs()]
+    assert sum(told) == 60
+    assert len([count for count in told if count]) == 3
+
+
+@pytest.mark.parametrize("extra", [5, "text", ["a"], None, {"ms": 1}])
+def test_limited_message_takes_any_extra(logs, extra):
+    """What is no mapping raises nothing, with a count and without one."""
+    now = [100.0]
+    noisy = RateLimitedLogger(get_logger(f"hearthnet.any.{type(extra).__name__}"), clock=lambda: now[0])
+    for _ in range(2):
+        noisy.warning("odd", extra=extra)
+    now[0] += 1.0
+    noisy.warning("odd", extra=extra)
+
+    first, second = (orjson.loads(line) for line in logs())
+    assert second.pop("suppressed") == 1
+    assert list(first.items())[1:] == list(second.items())[1:]
+
+
+def test_limited_message_logged_within_another_does_not_wait(logs, monkeypatch):
+    """A signal handler, or a finalizer, logs in the middle of a limited record: both are there, nobody waits."""
+    noisy = RateLimitedLogger(get_logger("hearthnet.within"))
+    make = ratelimit._Limit
+
+    def interrupted(*args):
+        monkeypatch.setattr(ratelimit, "_Limit", make)
+        noisy.warning("inner")
+        return make(*args)
+
+    monkeypatch.setattr(ratelimit, "_Limit", interrupted)
+    outer = threading.Thread(target=noisy.warning, args=("outer",), daemon=True)
+    outer.start()
+    outer.join(10)
+
+    assert not outer.is_alive()
+    assert [orjson.loads(line)["msg"] for line in logs()] == ["inner", "outer"]
+
+
+def test_forked_child_does_not_tell_what_its_parent_held_back(logs):
+    """What was held back before a fork is told once, by the parent."""
+    noisy = RateLimitedLogger(get_logger("hearthnet.forked"), clock=lambda: 100.0)
+    for _ in range(3):
+        noisy.warning("storm")
+    child = os.fork()
+    if child == 0:
+        try:
+            ratelimit.tell_suppressed(all_of_them=True)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    ratelimit.tell_suppressed(all_of_them=True)
+
+    assert [orjson.loads(line).get("suppressed") for line in logs()] == [None, 2]

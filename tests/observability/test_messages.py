@@ -250,3 +250,48 @@ def test_long_message_is_one_however_often_it_comes(lines, still):
 
     assert len(recording.active.pending_logs()) == 10
     assert find("hearthnet.test", 20, "x" * 5_000) is find("hearthnet.test", 20, "x" * 5_000)
+
+
+def test_records_of_a_trace_that_ends_well_are_counted(lines, still):
+    """What a trace held beyond the budget and gave up in the end is told as repeats, and then nothing waits."""
+    with trace.new_trace("good.call"):
+        for _ in range(50):
+            log.info("working")
+    node_logging.tell_held_back(all_of_them=True)
+
+    stored = recording.active.pending_logs()
+    assert sum(1 + entry.repeats for entry in stored) == 50
+    assert len(stored) == 11
+    assert not messages.is_any_held_back()
+
+
+def test_records_of_a_trace_that_fails_are_not_counted_twice(lines, still):
+    """What was stored with the failed trace is no repeat of anything, and nothing waits to be told."""
+    with trace.new_trace("bad.call") as started:
+        for _ in range(50):
+            log.info("working")
+        started.fail("timeout")
+    assert not messages.is_any_held_back()
+    node_logging.tell_held_back(all_of_them=True)
+
+    assert [entry.repeats for entry in recording.active.pending_logs()] == [0] * 50
+
+
+def test_record_held_back_while_others_are_told_does_not_wait(lines, still, monkeypatch):
+    """A finalizer logs in the middle of telling what was held back: it is counted, nobody waits for anybody."""
+    for _ in range(50):
+        log.info("storm")
+    is_over = messages.Message.is_over
+
+    def interrupted(message, second):
+        monkeypatch.setattr(messages.Message, "is_over", is_over)
+        log.info("storm")
+        return is_over(message, second)
+
+    monkeypatch.setattr(messages.Message, "is_over", interrupted)
+    telling = threading.Thread(target=node_logging.tell_held_back, kwargs={"all_of_them": True}, daemon=True)
+    telling.start()
+    telling.join(10)
+
+    assert not telling.is_alive()
+    assert sum(1 + entry.repeats for entry in recording.active.pending_logs()) == 51

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import threading
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import pytest
 
 from hearthnet.constants import MAX_TRACE_ROW_BYTES
 from hearthnet.errors import WireError
-from hearthnet.observability import get_logger, metrics, trace
+from hearthnet.observability import get_logger, metrics, trace, traces
 from hearthnet.observability import recorder as recording
 
 
@@ -591,3 +592,140 @@ def test_extras_of_any_kind_never_raise():
     get_logger("hearthnet.x").warning("careful", extra=Ambiguous())
 
     assert trace.get_recent(1)[0].trace_id == started.trace_id
+
+
+def test_span_opened_again_inside_itself_is_two_spans():
+    """One span object around a function that calls itself: each opening is a span, and `detach` comes to an end."""
+    step = trace.span("step", depth="any")
+    trace.new_trace("a.b")
+    with step, trace.span("between"), step as inner:
+        inner.extras["deep"] = True
+    ending = threading.Thread(target=contextvars.copy_context().run, args=(trace.detach,), daemon=True)
+    ending.start()
+    ending.join(10)
+    assert not ending.is_alive()
+    trace.detach()
+
+    outer, between, second = trace.get_recent(1)[0].spans
+    assert (between.parent, second.parent) == (outer.id, between.id)
+    assert (outer.extras, second.extras) == ({"depth": "any"}, {"depth": "any", "deep": True})
+    assert outer.id != second.id
+    assert {item.status for item in (outer, between, second)} == {"ok"}
+    assert trace.current_trace() is None
+
+
+def test_span_used_one_after_the_other_is_two_spans():
+    """A span object that is kept and used again does not rewrite what it measured before."""
+    step = trace.span("step")
+    with trace.new_trace("a.b"):
+        for _ in range(2):
+            with step:
+                pass
+
+    first, second = trace.get_recent(1)[0].spans
+    assert first.id != second.id
+    assert first.offset_ms + first.duration_ms <= second.offset_ms
+
+
+async def test_span_shared_by_tasks_leaves_each_in_its_own_trace():
+    """Two requests that open one span object at the same time stay apart, also when it fails in one of them."""
+    step = trace.span("step")
+    both = asyncio.Barrier(2)
+
+    async def serve(capability, error):
+        with contextlib.suppress(ValueError), trace.new_trace(capability) as own:
+            with step:
+                await both.wait()
+                if error:
+                    await both.wait()
+                    raise ValueError
+            assert trace.current_trace() is own
+            await both.wait()
+
+    await asyncio.gather(serve("a.a", None), serve("b.b", True))
+
+    finished = {item.capability: item for item in trace.get_recent()}
+    assert [(item.result, [each.status for each in item.spans]) for item in (finished["a.a"], finished["b.b"])] == [
+        ("ok", ["ok"]),
+        ("internal_error", ["error"]),
+    ]
+
+
+def test_trace_that_was_never_detached_ends_at_the_block_around_it():
+    """An exception kept an inner trace from being detached: the block around it leaves nothing of it behind."""
+    with trace.new_trace("outer.call") as outer:
+        with contextlib.suppress(ValueError), trace.new_trace("middle.call"):
+            trace.new_trace("inner.call")
+            raise ValueError
+        assert trace.current_trace() is outer
+
+    assert trace.current_trace() is None
+    assert [item.capability for item in trace.get_recent()] == ["outer.call", "middle.call"]
+
+
+def test_generator_that_ends_after_the_trace_around_it_leaves_the_outer_one():
+    """A generator's own trace, begun inside a trace and ended after it, does not put the ended one back."""
+
+    def stream():
+        with trace.new_trace("stream.call"):
+            yield
+
+    with trace.new_trace("outer.call") as outer:
+        items = stream()
+        with trace.new_trace("middle.call"):
+            next(items)
+        assert trace.current_trace() is outer
+        items.close()
+        assert trace.current_trace() is outer
+
+    assert trace.current_trace() is None
+    assert {item.capability for item in trace.get_recent()} == {"outer.call", "middle.call", "stream.call"}
+
+
+def test_detach_puts_no_closed_span_back():
+    """A trace begun inside a span and detached after it: what follows is under the outer trace, not in that span."""
+    trace.new_trace("outer.call")
+    with trace.span("first"):
+        trace.new_trace("inner.call")
+    trace.detach()
+    with trace.span("second"):
+        pass
+    trace.detach()
+
+    assert names_and_parents(trace.get_recent(1)[0]) == {"first": None, "second": None}
+
+
+def test_trace_ended_while_it_ends_is_recorded_once(monkeypatch):
+    """A signal handler, or another thread, that ends the trace in the middle of its end makes no second record."""
+    started = trace.new_trace("a.b")
+    clock = traces.monotonic_ns
+
+    def interrupted() -> int:
+        monkeypatch.setattr(traces, "monotonic_ns", clock)
+        started.end()
+        return clock()
+
+    monkeypatch.setattr(traces, "monotonic_ns", interrupted)
+    trace.detach()
+
+    assert len(trace.get_recent()) == 1
+
+
+def test_generator_that_fails_while_it_is_closed_has_a_closed_span():
+    """An error in a generator's clean-up passes on, and its span ends there, failed."""
+
+    @trace.span("stream")
+    def stream():
+        try:
+            yield
+        finally:
+            raise ValueError("in the clean-up")
+
+    with trace.new_trace("a.b"):
+        items = stream()
+        next(items)
+        with pytest.raises(ValueError, match="clean-up"):
+            items.close()
+
+    (only,) = trace.get_recent(1)[0].spans
+    assert only.status == "error"
