@@ -11,6 +11,7 @@ import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args
+from urllib.parse import unquote, urlsplit
 
 import platformdirs
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -214,9 +215,19 @@ def load(path: Path | None = None) -> Config:
 
 
 def known_secrets(config: Config) -> list[str]:
-    """Returns the secrets that this program was given: variables with a secret's name, and the keys of backends."""
-    keys = (backend.api_key() for backend in config.llm.backends)
-    return [*(value for name, value in os.environ.items() if is_secret(name)), *(key for key in keys if key)]
+    """Returns the secrets that this program was given: variables of such a name, keys and passwords of backends."""
+    given = [value for name, value in os.environ.items() if is_secret(name)]
+    for backend in config.llm.backends:
+        given += filter(None, (backend.api_key(), _password(backend.url)))
+    return given
+
+
+def _password(url: str) -> str | None:
+    try:
+        password = urlsplit(url).password
+    except ValueError:  # half an IPv6 address
+        return None
+    return None if password is None else unquote(password)
 
 
 def _variables(value: Any) -> list[str]:

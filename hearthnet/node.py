@@ -26,6 +26,7 @@ from hearthnet.observability.levels import Levels
 from hearthnet.observability.redaction import register_secrets
 from hearthnet.observability.telemetry import DATABASE, Telemetry
 from hearthnet.services import echo, llm
+from hearthnet.services.emergency import EmergencyProbe
 from hearthnet.transport.app import build_app
 from hearthnet.transport.routes import Services
 from hearthnet.transport.server import Server
@@ -96,6 +97,7 @@ class Node:
         self.telemetry = recording
         self.bus = CapabilityBus(keys.node_id, manifest.level_of)
         self.levels = Levels()
+        self.emergency = EmergencyProbe(config.emergency)
         self._started = time.monotonic()
         self._last_seen: dict[str, float] = {}  # members only, so as small as the manifest
         self._events_path = _community_path(config, manifest.community_id) / EVENTS_FILE
@@ -152,6 +154,7 @@ class Node:
             "telemetry": {"store": self.telemetry.error or "ok"},
             "disk": disk_use(self.config),
             "capabilities": capabilities,
+            "ring": self.telemetry.capability_stats(),
         }
 
     def _event_log(self) -> tuple[int, int]:
@@ -166,6 +169,7 @@ class Node:
         metrics.event_log_lamport_head.labels(community).set(head)
         metrics.nodes_online.labels(community).set(self._online())
         metrics.blob_storage_bytes.set(_size(self.config.file.blobs_dir))
+        self.emergency.refresh_metrics()
         self.bus.refresh_metrics()
 
     async def serve(self, listening: socket.socket, stop: asyncio.Event) -> None:
@@ -211,7 +215,7 @@ async def open_node(config: Config) -> AsyncIterator[Node]:
                 node.bus.register(llm.DESCRIPTOR, chat.answer)
             stop_refreshing = metrics.on_scrape(node.refresh_metrics)
             try:
-                with capture.capturing(), node.levels:
+                with capture.capturing(), node.levels, node.emergency:
                     capture.watch_loop(asyncio.get_running_loop())
                     yield node
             finally:

@@ -31,7 +31,10 @@ PROMISED = {
     "spans": {"seq", "trace_id", "capability", "name", "started_us", "duration_ms", "status", "extras", "ts"},
     "recent": {"ts"},
     "errors": {"ts"},
-    "capability_stats": {"ts"},
+    "capability_stats": {
+        "capability", "ts", "count", "failed", "errors", "error_rate", "p50_ms", "p90_ms", "p99_ms", "max_ms",
+        "last_ts",
+    },
     "slow": {"ts"},
     "timeline": {"ts"},
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from jsonschema import Draft202012Validator
@@ -11,8 +11,18 @@ from jsonschema.exceptions import ValidationError
 from hearthnet.bus.capability import CapabilityDescriptor, Handler
 from hearthnet.bus.health import Health
 from hearthnet.errors import WireError
+from hearthnet.observability import metrics
 
 __all__ = ["Entry", "Registry"]
+
+# Their label takes what is offered, and `other` for all that callers invent.
+_BY_CAPABILITY: Final = (
+    metrics.requests_total,
+    metrics.request_duration_ms,
+    metrics.active_streams,
+    metrics.rate_limited_total,
+    metrics.capability_health_success_rate,
+)
 
 
 class Entry:
@@ -83,6 +93,8 @@ class Registry:
         entries.append(entry)
         # The newest minor that serves a request is the first one found.
         entries.sort(key=lambda item: item.descriptor.version, reverse=True)
+        for instrument in _BY_CAPABILITY:
+            instrument.allow("capability", [descriptor.name])
         return entry
 
     def find(self, name: str, wanted: tuple[int, int]) -> Entry:

@@ -101,7 +101,17 @@ def _run(arguments: list[str] | None) -> int:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         hint = "free some space: hearthnet paths shows where the files lie" if full else None
         return _report(str(error), hint, EXIT_DISK_FULL if full else EXIT_ERROR)
+    except Exception as error:  # the border to a mistake of ours: told with its traceback  # noqa: BLE001
+        return _report_bug(error)
     return code if isinstance(code, int) else 0
+
+
+def _report_bug(error: Exception) -> int:
+    # The interpreter would print the same, and the secrets that are in it: a service's stderr is kept.
+    from hearthnet.observability.capture import print_error
+
+    print_error(error)
+    return EXIT_ERROR
 
 
 def _end_quietly() -> int:
@@ -112,8 +122,9 @@ def _end_quietly() -> int:
 
 def _report(message: str, hint: str | None, code: int) -> int:
     from hearthnet.cli.output import printable
+    from hearthnet.observability.redaction import scrub
 
-    click.secho(f"error: {printable(message)}", fg="red", err=True)
+    click.secho(f"error: {printable(scrub(message))}", fg="red", err=True)
     if hint:
         click.echo(f"hint: {printable(hint)}", err=True)
     return code

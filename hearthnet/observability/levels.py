@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple, Self
 from hearthnet.constants import LEVELS
 from hearthnet.errors import EXIT_USAGE, HearthNetError
 from hearthnet.observability.logging import get_logger
+from hearthnet.observability.record import clean_text
 
 __all__ = ["DEFAULT_FOR_S", "MAX_FOR_S", "THIRD_PARTY", "Levels", "LogLevelError", "Override"]
 
@@ -48,6 +49,7 @@ MAX_FOR_S: Final = 86_400.0  # whoever needs it for longer means `observability.
 DEFAULT_FOR_S: Final = 600.0
 MAX_OVERRIDES: Final = 32  # pulled from the air: more than a person follows
 _CLOSE_NAMES: Final = 3
+_QUOTED_BYTES: Final = 100  # of what somebody has typed
 _STEP: Final = 10  # between the standard library's numbers of two levels
 _INFO: Final = _STEP * (LEVELS.index("info") + 1)
 
@@ -194,7 +196,7 @@ class Levels:
             return found[0]
         close = [name for meant in (own, logger) for name in difflib.get_close_matches(meant, known, _CLOSE_NAMES)]
         near = f"near it: {', '.join(dict.fromkeys(close))}" if close else "names are in: hearthnet log"
-        raise LogLevelError(f"no logger is named {logger!r:.100}", hint=near)
+        raise LogLevelError(f"no logger is named {clean_text(repr(logger), _QUOTED_BYTES)}", hint=near)
 
     def _expire(self) -> None:
         now = self._clock()
@@ -223,7 +225,7 @@ class Levels:
 
 def _check(name: str, level: str, for_s: float) -> None:
     if level not in LEVELS:
-        raise LogLevelError(f"{level!r:.100} is no level", hint=f"one of {', '.join(LEVELS)}")
+        raise LogLevelError(f"{clean_text(repr(level), _QUOTED_BYTES)} is no level", hint=f"one of {', '.join(LEVELS)}")
     if not 0 < for_s <= MAX_FOR_S:  # written so, it refuses what is no number as well
         raise LogLevelError(f"{for_s:g} s is no time for a level", hint=f"above 0, at most {MAX_FOR_S:g} s")
     if name.partition(".")[0] in _NEVER_TALKATIVE and LEVELS.index(level) < LEVELS.index("warning"):

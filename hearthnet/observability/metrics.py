@@ -8,6 +8,7 @@ transport shows at `GET /metrics`.
     requests.labels(capability="llm.chat", result="ok").inc()
 
 A child (`labels(…)`) is kept, and its methods are those of `prometheus_client` itself once bound: 0.3 us an `inc`.
+However many label values callers invent, an instrument has a bounded number of series: `Instrument.allow`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
+from hearthnet.observability.instrument import Instrument
 from hearthnet.observability.logging import get_logger
+from hearthnet.observability.results import RESULTS
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -52,110 +55,6 @@ class MetricsConfig(Protocol):
         """Whether metrics are kept and shown."""
 
 
-def _nothing(_amount: float = 1) -> None:
-    """Stands in for every method of an instrument that is not bound."""
-
-
-class Child:
-    """One series of an instrument: `inc`, `dec` and `set` take a number, `observe` a value in the metric's unit."""
-
-    __slots__ = ("dec", "inc", "observe", "set")
-
-    inc: Callable[..., None]
-    dec: Callable[..., None]
-    set: Callable[..., None]
-    observe: Callable[..., None]
-
-    def __init__(self) -> None:
-        self.bind(None)
-
-    def bind(self, series: Any) -> None:
-        """Makes the methods those of a `prometheus_client` series; None: methods that do nothing."""
-        for method in self.__slots__:
-            setattr(self, method, getattr(series, method, _nothing))
-
-
-class Instrument:
-    """A named metric. Without labels it is its own only series."""
-
-    def __init__(self, kind: str, name: str, doc: str, labels: Sequence[str], buckets: Sequence[float] | None) -> None:
-        self.kind = kind
-        self.name = name
-        self.doc = doc
-        self.label_names = tuple(labels)
-        self.buckets = None if buckets is None else tuple(buckets)
-        self._metric: Any = None
-        self._children: dict[tuple[str, ...], Child] = {}
-        self._own = Child()
-
-    @property
-    def inc(self) -> Callable[..., None]:
-        """Adds to the only series."""
-        return self._only().inc
-
-    @property
-    def dec(self) -> Callable[..., None]:
-        """Takes from the only series of a gauge."""
-        return self._only().dec
-
-    @property
-    def set(self) -> Callable[..., None]:
-        """Sets the only series of a gauge."""
-        return self._only().set
-
-    @property
-    def observe(self) -> Callable[..., None]:
-        """Adds a value to the only series of a histogram."""
-        return self._only().observe
-
-    def _only(self) -> Child:
-        if self.label_names:
-            raise ValueError(f"{self.name} has the labels {self.label_names}: choose a series with labels()")
-        return self._own
-
-    def labels(self, *values: str, **named: str) -> Child:
-        """Returns the series with these label values, by position or by name.
-
-        Raises:
-            ValueError: raised when the labels are not those that the instrument was made with.
-        """
-        if named:
-            missing = self.label_names[len(values) :]
-            if named.keys() != set(missing):
-                raise ValueError(f"{self.name} has the labels {self.label_names}")
-            values += tuple(named[name] for name in missing)
-        child = self._children.get(values)
-        return self._make_child(values) if child is None else child
-
-    def _make_child(self, values: tuple[str, ...]) -> Child:
-        if not values or len(values) != len(self.label_names):
-            raise ValueError(f"{self.name} has the labels {self.label_names}")
-        with _lock:
-            child = self._children.get(values)
-            if child is None:
-                child = self._children[values] = Child()
-                child.bind(self._series(values))
-            return child
-
-    def _series(self, values: tuple[str, ...]) -> Any:
-        return None if self._metric is None else self._metric.labels(*values)
-
-    def bind(self, registry: CollectorRegistry | None) -> None:
-        """Registers the metric and binds every series that was handed out; None unbinds them."""
-        self._metric = None if registry is None else self._make(registry)
-        if not self.label_names:
-            self._own.bind(self._metric)
-        for values, child in self._children.items():
-            child.bind(self._series(values))
-
-    def _make(self, registry: CollectorRegistry) -> Any:
-        import prometheus_client
-
-        metric_type = getattr(prometheus_client, self.kind.capitalize())
-        more = {"buckets": self.buckets} if self.buckets else {}
-        return metric_type(self.name, self.doc, self.label_names, registry=registry, **more)
-
-
 log = get_logger(__name__)
 
 _lock = threading.RLock()
@@ -168,6 +67,8 @@ def _free_lock_in_child() -> None:
     # A thread of the parent may have held it at the fork; it is not there to give it back.
     global _lock
     _lock = threading.RLock()
+    for instrument in _instruments.values():
+        instrument.free_lock()
 
 
 os.register_at_fork(after_in_child=_free_lock_in_child)
@@ -185,10 +86,16 @@ def _declare(
             if (known.kind, known.label_names, known.buckets) != declared:
                 raise ValueError(f"{name} is declared already, as a {known.kind} with labels {known.label_names}")
             return known
-        instrument = _instruments[key] = Instrument(kind, name, doc, labels, buckets)
+        instrument = _instruments[key] = Instrument(kind, name, doc, labels, buckets, _count_overflow)
         if _registry is not None:
             _bind(instrument)
         return instrument
+
+
+def _count_overflow(name: str) -> None:
+    """Counts a combination of label values that got no series of its own."""
+    if name != telemetry_label_overflow_total.name:  # it would count itself without end
+        telemetry_label_overflow_total.labels(name).inc()
 
 
 def counter(name: str, doc: str, labels: Sequence[str] = ()) -> Instrument:
@@ -280,6 +187,7 @@ def exposition() -> tuple[bytes, str]:
 requests_total = counter(
     "hearthnet_requests_total", "Calls of capabilities, by how they ended.", ["capability", "result"]
 )
+requests_total.allow("result", RESULTS)
 request_duration_ms = histogram(
     "hearthnet_request_duration_ms",
     "How long calls took, in milliseconds.",
@@ -312,6 +220,9 @@ signature_failures_total = counter(
 
 # Telemetry's own health.
 telemetry_queued = gauge("hearthnet_telemetry_queued", "Records not committed yet.", ["kind"])
+telemetry_lag_seconds = gauge(
+    "hearthnet_telemetry_lag_seconds", "Age of the oldest record that is not committed; 0: none waits."
+)
 telemetry_written_total = counter("hearthnet_telemetry_written_total", "Records committed.", ["kind"])
 telemetry_dropped_total = counter("hearthnet_telemetry_dropped_total", "Records lost.", ["reason"])
 telemetry_flush_seconds = histogram(
@@ -332,3 +243,11 @@ telemetry_disk_written_bytes_total = counter(
 )
 telemetry_disk_bytes = gauge("hearthnet_telemetry_disk_bytes", "Bytes of telemetry's files on disk.", ["part"])
 orphan_spans_total = counter("hearthnet_telemetry_orphan_spans_total", "Spans opened outside any trace.")
+telemetry_label_overflow_total = counter(
+    "hearthnet_telemetry_label_overflow_total",
+    "Combinations of label values that were counted under `other`: their metric has all the series it may have.",
+    ["metric"],
+)
+log_repeats_total = counter(
+    "hearthnet_log_repeats_total", "Log records that sampling held back: counted, not stored one by one.", ["level"]
+)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from itertools import count
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Final
 
 from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
@@ -26,7 +27,11 @@ NOWHERE: Final = -1  # the place of a trace that no black box shows
 # Ten seconds at 2,000 traces a second, the longest lock by another process that must cost nothing.
 STORE_TRACES: Final = 20_000
 STORE_LOGS: Final = 10_000
+# Where these stand in `TraceFields` and `LogFields`.
+_TRACE_STARTED_NS: Final = 7
+_TRACE_MS: Final = 8
 _TRACE_NOTABLE: Final = 11
+_LOG_US: Final = 2
 _LOG_NOTABLE: Final = 8
 
 
@@ -53,6 +58,7 @@ class Recorder:
         self.box: BlackBox | None = None
         self.is_idle = False
         self._wake = wake
+        self._made_ns = monotonic_ns()
         self._many_traces = self.traces.capacity // 2
         self._many_logs = self.logs.capacity // 2
 
@@ -96,6 +102,21 @@ class Recorder:
     def has_pending(self) -> bool:
         """Tells whether there is anything that is not committed."""
         return bool(len(self.traces) or len(self.logs))
+
+    def lag_s(self, mono_ns: int, utc_us: int) -> float:
+        """Returns the age in seconds of the oldest record that waits to be committed; 0 where none does.
+
+        Args:
+            mono_ns: the monotonic clock's time now, by which traces are dated.
+            utc_us: UTC now, by which log records are. A step of that clock makes their age wrong while they wait, but
+                never negative, nor longer than they can have waited.
+        """
+        if self._wake is None:  # nobody commits: the buffers are where the records stay
+            return 0.0
+        traces, logs = self.traces.snapshot()[:1], self.logs.snapshot()[:1]
+        ages = [(mono_ns - record[_TRACE_STARTED_NS]) / 1e9 - record[_TRACE_MS] / 1e3 for record in traces]
+        ages += [min((utc_us - record[_LOG_US]) / 1e6, (mono_ns - self._made_ns) / 1e9) for record in logs]
+        return max(0.0, *ages) if ages else 0.0
 
     def is_filling(self) -> bool:
         """Tells whether a buffer is half full."""

@@ -60,6 +60,8 @@ class LlmChat:
     ) -> None:
         self._places = [Place(backend, asyncio.Semaphore(places)) for backend in backends]
         self._models = frozenset(backend.model for backend in backends)
+        for instrument in (metrics.llm_concurrent, metrics.llm_tokens_generated_total):
+            instrument.allow("model", self._models)
         self._client = BackendClient(timeout_s)
         self._clock = clock
 

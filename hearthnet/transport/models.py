@@ -6,7 +6,17 @@ from typing import Any
 
 from pydantic import BaseModel
 
-__all__ = ["CapabilityOut", "CheckOut", "ErrorOut", "LiveOut", "ReadyOut", "SpanOut", "StatusOut", "TraceOut"]
+__all__ = [
+    "CapabilityOut",
+    "CapabilityStatsOut",
+    "CheckOut",
+    "ErrorOut",
+    "LiveOut",
+    "ReadyOut",
+    "SpanOut",
+    "StatusOut",
+    "TraceOut",
+]
 
 
 class ErrorOut(BaseModel):
@@ -77,6 +87,20 @@ class CapabilityOut(BaseModel):
     quarantined: bool
 
 
+class CapabilityStatsOut(BaseModel):
+    """A capability over all calls that the ring holds: a row of the view `capability_stats`."""
+
+    capability: str
+    count: int
+    errors: int
+    error_rate: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    max_ms: float
+    last_ts: str
+
+
 class StatusOut(BaseModel):
     """The node at a glance."""
 
@@ -95,6 +119,7 @@ class StatusOut(BaseModel):
     telemetry: dict[str, Any]
     disk: dict[str, int]
     capabilities: list[CapabilityOut]
+    ring: list[CapabilityStatsOut]
 
 
 class CheckOut(BaseModel):

@@ -34,12 +34,13 @@ class RunningNode:
         self.keys = KeyPair.load(config.identity.keys_dir)
         self.data_dir = config.observability.data_dir
         self.log_dir = config.observability.log_dir
+        self.command = [sys.executable, "-m", "hearthnet", "run"]
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Starts the process and waits until it answers."""
         with (self.home / "run.out").open("ab") as out:
-            self.process = subprocess.Popen([sys.executable, "-m", "hearthnet", "run"], stdout=out, stderr=out)
+            self.process = subprocess.Popen(self.command, stdout=out, stderr=out)
         ends_at = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < ends_at:
             assert self.process.poll() is None, (self.home / "run.out").read_text()

@@ -436,3 +436,12 @@ def test_records_that_closing_could_not_commit_are_told(observability):
     assert b'hearthnet_telemetry_dropped_total{reason="closed"}' in metrics.exposition()[0]
     assert len(trace.get_recent()) == 20
     assert query(observability, "SELECT ended_us FROM runs") == [(None,)]
+
+
+def test_close_stores_the_count_of_what_was_held_back(observability):
+    """A storm just before the end: its rows stand for every record, although nobody told of them before."""
+    with telemetry.open(observability):
+        for _ in range(500):
+            get_logger("hearthnet.test").info("storm")
+
+    assert query(observability, "SELECT sum(1 + repeats) FROM logs WHERE msg = 'storm'") == [(500,)]

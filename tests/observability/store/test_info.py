@@ -48,7 +48,7 @@ def test_rings_and_their_times(store, observability):
     assert traces["oldest"] <= traces["newest"]
     assert traces["newest"].endswith("Z")
     assert datetime.fromisoformat(traces["newest"]).utcoffset().total_seconds() == 0
-    assert found["schema"] == 2
+    assert found["schema"] == 3
 
 
 def test_bytes_and_budget(store, observability):

@@ -1,0 +1,169 @@
+"""`capability_stats`: against Python's own figures, on old databases, and where there is none."""
+
+from __future__ import annotations
+
+import math
+import random
+import sqlite3
+from collections import defaultdict
+from contextlib import closing
+
+import pytest
+
+from hearthnet.database import TELEMETRY, migrations_dir, open_database
+from hearthnet.errors import StoreError
+from hearthnet.observability import telemetry, trace
+from hearthnet.observability.record import TraceRecord
+from hearthnet.observability.results import RESULTS, is_failure
+from hearthnet.observability.store import rows
+from hearthnet.observability.store.reader import Reader
+from hearthnet.observability.store.stats import capability_stats
+
+SECOND_US = 1_000_000
+
+
+def call(seq: int, capability: str, result: str, ms: float) -> TraceRecord:
+    """A row of `traces`."""
+    return TraceRecord(
+        seq, "r", f"t{seq}", None, capability, None, seq * SECOND_US, 0, ms, result, None, 0, b"[]", b"{}"
+    )
+
+
+def nearest_rank(sorted_ms: list[float], percent: int) -> float:
+    """The quantile as textbooks define it."""
+    return sorted_ms[max(1, math.ceil(percent * len(sorted_ms) / 100)) - 1]
+
+
+def computed(calls: list[TraceRecord]) -> list[dict]:
+    """What the view should say."""
+    groups: dict[str, list[TraceRecord]] = defaultdict(list)
+    for record in calls:
+        groups[record.capability].append(record)
+    stats = []
+    for capability, group in groups.items():
+        durations = sorted(record.duration_ms for record in group)
+        errors = sum(is_failure(record.result) for record in group)
+        last_s = max(record.started_us for record in group) // SECOND_US
+        stats.append({
+            "capability": capability,
+            "count": len(group),
+            "errors": errors,
+            "error_rate": pytest.approx(errors / len(group)),
+            "p50_ms": nearest_rank(durations, 50),
+            "p90_ms": nearest_rank(durations, 90),
+            "p99_ms": nearest_rank(durations, 99),
+            "max_ms": durations[-1],
+            "last_ts": f"1970-01-01T{last_s // 3600:02}:{last_s // 60 % 60:02}:{last_s % 60:02}.000Z",
+        })  # fmt: skip
+    return sorted(stats, key=lambda item: (-item["count"], item["capability"]))
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Where the database lies."""
+    return tmp_path / "data" / "telemetry.db"
+
+
+@pytest.fixture
+def reader(path):
+    """Reads it."""
+    made = Reader(path)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_view_agrees_with_python(path, reader, seed):
+    """Random calls of a few capabilities, many of equal length, groups of 1 to some hundred."""
+    rng = random.Random(seed)
+    names = [f"cap.n{number}" for number in range(rng.randint(1, 12))]
+    weights = [rng.random() ** 3 + 1e-3 for _ in names]
+    results = ["ok", "ok", *sorted(RESULTS)]
+    calls = [
+        call(seq, name, rng.choice(results), rng.choice([rng.expovariate(0.01), float(rng.randint(0, 9))]))
+        for seq, name in enumerate(rng.choices(names, weights, k=rng.randint(1, 1_500)), 1)
+    ]
+    with closing(open_database(path, TELEMETRY)) as connection:
+        connection.execute("BEGIN")
+        connection.executemany(rows.INSERT_TRACE, calls)
+        connection.execute("COMMIT")
+
+    assert capability_stats(reader) == computed(calls)
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 10, 11, 99, 100, 101, 199, 200])
+def test_quantiles_at_the_edges_of_a_rank(path, reader, count):
+    """Where the rank is just a whole number, and one beside it."""
+    calls = [call(seq, "a.b", "ok", float(seq)) for seq in range(1, count + 1)]
+    with closing(open_database(path, TELEMETRY)) as connection:
+        connection.executemany(rows.INSERT_TRACE, calls)
+
+    assert capability_stats(reader) == computed(calls)
+
+
+def test_database_without_calls_has_no_rows(path, reader):
+    """No capability, no row; not one of nulls."""
+    open_database(path, TELEMETRY).close()
+
+    assert capability_stats(reader) == []
+
+
+def old_database(path, calls) -> None:
+    """A store as version 2 of the schema left it."""
+    path.parent.mkdir(mode=0o700)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        for number in ("0001_initial.sql", "0002_wear.sql"):
+            connection.executescript((migrations_dir() / TELEMETRY.name / number).read_text("utf-8"))
+        connection.execute(f"PRAGMA application_id = {TELEMETRY.application_id}")
+        connection.execute("PRAGMA user_version = 2")
+        connection.executemany(rows.INSERT_TRACE, calls)
+
+
+def test_old_database_gets_the_new_columns(path, reader):
+    """What it holds stays, the columns that queries had stay, and the new ones agree with them."""
+    calls = [call(seq, "a.b", "ok" if seq < 8 else "timeout", float(seq)) for seq in range(1, 11)]
+    old_database(path, calls)
+    with closing(sqlite3.connect(path)) as connection:
+        before = connection.execute("SELECT * FROM capability_stats").fetchall()
+        names = [row[1] for row in connection.execute("PRAGMA table_info(capability_stats)")]
+        assert "errors" not in names
+
+    with closing(open_database(path, TELEMETRY)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+        assert connection.execute("SELECT count(*) FROM traces").fetchone() == (10,)
+        assert connection.execute(f"SELECT {', '.join(names)} FROM capability_stats").fetchall() == before
+        assert connection.execute("SELECT failed, errors, ts = last_ts FROM capability_stats").fetchall() == [(3, 3, 1)]
+    assert capability_stats(reader) == computed(calls)
+
+
+def test_old_database_can_be_read_as_it_is(path, reader):
+    """After an upgrade, before a node has run: the tools read the store, and do not change it."""
+    calls = [call(seq, "a.b", "ok", float(seq)) for seq in range(1, 4)]
+    old_database(path, calls)
+
+    assert capability_stats(reader) == computed(calls)
+    assert reader.rows("PRAGMA user_version") == [(2,)]
+
+
+def test_missing_database_is_told(reader):
+    """The caller decides what to make of it."""
+    with pytest.raises(StoreError, match="does not exist"):
+        capability_stats(reader)
+
+
+def test_open_telemetry_answers_whatever_the_database_does(observability, logged):
+    """Committed calls are there; without a readable database there are none, and the log says why."""
+    with telemetry.open(observability) as t:
+        for _ in range(3):
+            with trace.new_trace("a.b"):
+                pass
+        assert t.flush()
+        ((item),) = t.capability_stats()
+        assert (item["capability"], item["count"], item["errors"]) == ("a.b", 3, 0)
+
+        for file in observability.data_dir.glob("telemetry.db*"):
+            file.rename(observability.data_dir / f"away-{file.name}")
+        assert t.capability_stats() == []
+    assert any(record.msg == "telemetry.db cannot be read" for record in logged)
+    assert t.capability_stats() == []

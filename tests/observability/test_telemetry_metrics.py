@@ -1,0 +1,145 @@
+"""Telemetry's own health on the metrics page: how far the store is behind, and what sampling held back."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from hearthnet.observability import get_logger, messages, metrics, telemetry, trace
+from hearthnet.observability import logging as node_logging
+from hearthnet.observability import recorder as recording
+from hearthnet.observability.recorder import Recorder
+
+log = get_logger("hearthnet.test")
+NS = 1_000_000_000
+US = 1_000_000
+
+
+def sample(name: str, **labels: str) -> float | None:
+    """One series of the page."""
+    families = text_string_to_metric_families(metrics.exposition()[0].decode())
+    found = [item.value for family in families for item in family.samples if (item.name, item.labels) == (name, labels)]
+    return found[0] if found else None
+
+
+def a_trace(started_ns: int, ms: float) -> tuple:
+    """A trace's fields."""
+    return (1, "r", "t", None, "a.b", None, 0, started_ns, ms, "ok", None, 0, b"[]", b"{}")
+
+
+def a_record(ts_us: int) -> tuple:
+    """A log record's fields."""
+    return (2, "r", ts_us, "info", "x", "m", None, None, 0, 0, b"{}", None)
+
+
+@pytest.fixture
+def recorder():
+    """A recorder that a writer empties, made when the monotonic clock stood at 100 s."""
+    made = Recorder("r", wake=lambda _: None)
+    made._made_ns = 100 * NS
+    return made
+
+
+def test_nothing_that_waits_is_no_lag(recorder):
+    """An empty buffer is up to date."""
+    assert recorder.lag_s(500 * NS, 500 * US) == 0
+
+
+def test_lag_is_that_of_the_oldest(recorder):
+    """A trace is as old as its end, a log record as its time; what is in flight counts until it is committed."""
+    recorder.traces.offer(a_trace(110 * NS, 2_000.0))
+    recorder.traces.offer(a_trace(119 * NS, 0.0))
+    assert recorder.lag_s(120 * NS, 1_000 * US) == pytest.approx(8)
+    recorder.logs.offer(a_record(991 * US))
+    assert recorder.lag_s(120 * NS, 1_000 * US) == pytest.approx(9)
+
+    recorder.traces.take(10)
+    recorder.logs.take(10)
+    assert recorder.lag_s(121 * NS, 1_001 * US) == pytest.approx(10)
+    recorder.traces.confirm()
+    recorder.logs.confirm()
+    assert recorder.lag_s(121 * NS, 1_001 * US) == 0
+
+
+@pytest.mark.parametrize(("step_s", "expected"), [(-3_600, 0.0), (3_600, 20.0)])
+def test_step_of_the_clock_makes_no_impossible_lag(recorder, step_s, expected):
+    """Set back, the lag is not negative; set forward, it is not more than the recorder's own age."""
+    recorder.logs.offer(a_record(10_000 * US))
+
+    assert recorder.lag_s(120 * NS, (10_000 + step_s) * US) == expected
+
+
+def test_step_of_the_clock_leaves_traces_alone(recorder):
+    """They are dated by the monotonic clock."""
+    recorder.traces.offer(a_trace(118 * NS, 1_000.0))
+
+    assert recorder.lag_s(120 * NS, 0) == recorder.lag_s(120 * NS, 10**15) == pytest.approx(1)
+
+
+def test_memory_alone_has_no_lag():
+    """Where nobody commits, the records are where they stay."""
+    recorder = Recorder("r")
+    recorder.traces.offer(a_trace(0, 0.0))
+
+    assert recorder.lag_s(500 * NS, 500 * US) == 0
+
+
+def test_lag_of_a_store_that_is_held(observability):
+    """While another process holds the database the lag rises; once committed it is 0."""
+    with telemetry.open(observability) as t:
+        assert t.flush()
+        assert sample("hearthnet_telemetry_lag_seconds") == 0
+        with closing(sqlite3.connect(observability.data_dir / "telemetry.db", isolation_level=None)) as holder:
+            holder.execute("BEGIN IMMEDIATE")
+            with trace.new_trace("a.b"):
+                pass
+            first = sample("hearthnet_telemetry_lag_seconds")
+            second = sample("hearthnet_telemetry_lag_seconds")
+            holder.execute("ROLLBACK")
+        assert 0 < first < second
+        assert t.flush()
+        assert sample("hearthnet_telemetry_lag_seconds") == 0
+
+
+def test_records_that_sampling_held_back_are_counted(observability, monkeypatch):
+    """As many as the rows' `repeats` tell, by level; asked twice, they are counted once."""
+    monkeypatch.setattr(node_logging, "time_ns", lambda: 1_790_000_000_000_000_000)
+    with telemetry.open(observability):
+        for _ in range(messages.ROWS_A_SECOND + 30):
+            log.info("again")
+        for _ in range(messages.NOTABLE_ROWS_A_SECOND + 7):
+            log.warning("beware")
+        node_logging.tell_held_back(all_of_them=True)
+
+        for _ in range(2):
+            assert sample("hearthnet_log_repeats_total", level="info") == 30
+            assert sample("hearthnet_log_repeats_total", level="warning") == 7
+        stored = recording.active.pending_logs()
+        assert all(record.msg in ("again", "beware") for record in stored if record.repeats)
+
+
+def test_repeats_of_a_store_opened_again_are_not_counted_twice(observability, monkeypatch):
+    """The counter is the process's: closing and opening adds what is new alone."""
+    monkeypatch.setattr(node_logging, "time_ns", lambda: 1_790_000_000_000_000_000)
+    for expected in (5, 10):
+        with telemetry.open(observability):
+            for _ in range(messages.ROWS_A_SECOND + 5):
+                log.info("again")
+            node_logging.tell_held_back(all_of_them=True)
+            assert sample("hearthnet_log_repeats_total", level="info") == expected
+
+
+def test_what_a_trace_kept_is_not_held_back(observability, monkeypatch):
+    """A record that a failing trace brings along is stored, so it is no repeat."""
+    monkeypatch.setattr(node_logging, "time_ns", lambda: 1_790_000_000_000_000_000)
+    with telemetry.open(observability):
+        with trace.new_trace("a.b") as failing:
+            for _ in range(messages.ROWS_A_SECOND + 5):
+                log.info("inside")
+            failing.fail("internal_error")
+        node_logging.tell_held_back(all_of_them=True)
+
+        assert not sample("hearthnet_log_repeats_total", level="info")
