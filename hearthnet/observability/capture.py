@@ -236,11 +236,20 @@ def _report_warning(
     return True
 
 
+def _without_arguments(message: str) -> str:
+    """Returns asyncio's message without the arguments of a callback: shortened, they hide a secret in halves."""
+    head, found, rest = message.partition("(")
+    if not (found and head.startswith("Exception in callback ")):
+        return message
+    _, is_told, place = rest.rpartition(") at ")
+    return f"{head}(…) at {place}" if is_told else f"{head}(…)"
+
+
 def _report_loop(_: asyncio.AbstractEventLoop, context: dict[str, Any], *, is_enough: bool) -> bool:
     error = context.get("exception")
     if isinstance(error, _NO_ERRORS):
         return False
     name = getattr(context.get("task") or context.get("future"), "get_name", lambda: None)()
-    fields = {"what": context.get("message"), "task": name}
+    fields = {"what": _without_arguments(str(context.get("message"))), "task": name}
     log.error("error in the event loop", extra=fields, exc_info=error)
     return is_enough

@@ -183,22 +183,35 @@ def bounded(
         return f"[{type(value).__name__} nested too deep]"
     if isinstance(value, Mapping):
         return _bounded_mapping(value, strict, depth, budget)
-    if len(value) == 2 and _is_secret_pair(value):
-        return [clean_text(value[0], _MAX_KEY_CHARS), REDACTED]
     items = list(value)
+    if len(items) == 2 and isinstance(value, list | tuple) and _is_secrets_name(items[0]) and items[1] is not None:
+        return [clean_text(items[0], _MAX_KEY_CHARS), REDACTED]
+    items = _without_keys(items) if any(_begins_key(item) for item in items[:MAX_KEYS]) else items
     kept = [bounded(item, strict=strict, depth=depth + 1, budget=budget) for item in items[:MAX_KEYS]]
     return [*kept, f"[{len(items) - MAX_KEYS} more]"] if len(items) > MAX_KEYS else kept
 
 
-def _is_secret_pair(value: object) -> bool:
-    """Tells whether this is name and value of a secret, as lists of headers have them: `(b"cookie", b"…")`."""
-    if not isinstance(value, list | tuple):
-        return False
-    name, secret = value
-    if isinstance(name, bytes):
-        name = name.decode("latin-1")
+def _begins_key(item: object) -> bool:
+    return isinstance(item, str) and "PRIVATE KEY" in item and "-----BEGIN" in item
+
+
+def _without_keys(lines: list[Any]) -> list[Any]:
+    """Returns the lines of a text, a traceback's say, without those of a private key: each by itself looks harmless."""
+    kept: list[Any] = []
+    is_inside = False
+    for line in lines:
+        is_inside = is_inside and not (isinstance(line, str) and "-----END" in line)
+        kept.append(REDACTED if is_inside else line)
+        if _begins_key(line):
+            is_inside = "-----END" not in line[line.rindex("-----BEGIN") :]
+    return kept
+
+
+def _is_secrets_name(first: object) -> bool:
+    """Tells whether the first of two items names a secret, as in lists of headers: `(b"cookie", b"…")`."""
     # Two names beside each other, `["token", "cookie"]` say, are recorded as little: there is no telling them apart.
-    return isinstance(name, str) and secret is not None and is_secret(name)
+    name = first.decode("latin-1") if isinstance(first, bytes) else first
+    return isinstance(name, str) and len(name) <= _MAX_KEY_CHARS and is_secret(name)
 
 
 def _bounded_scalar(value: object, strict: bool) -> Any:
@@ -249,7 +262,15 @@ def safe_text(value: object, limit: int = MAX_STRING_BYTES) -> str:
 def clean_text(value: object, limit: int = MAX_STRING_BYTES) -> str:
     """Returns `safe_text(value, limit)` with the secrets in it replaced. Never raises."""
     # Twice as much, then cut: no half of a secret is left at the edge.
+    if isinstance(value, bytes | bytearray):
+        value = _clean_bytes(bytes(value[: 2 * limit]))
     return safe_text(scrub(safe_text(value, 2 * limit)), limit)
+
+
+def _clean_bytes(raw: bytes) -> bytes:
+    """Returns bytes without the secrets in the text that they are: shown, they are full of backslashes."""
+    text = raw.decode("utf-8", "surrogateescape")
+    return scrub(text).encode("utf-8", "surrogateescape")
 
 
 def fit(encoded: bytes, limit: int) -> bytes:

@@ -222,13 +222,12 @@ def _is_prose(text: str, key: _Key, value: str, end: int) -> bool:
 def _is_source_line(text: str, at: int) -> bool:
     """Tells whether this stands in a source line that a traceback shows."""
     begin = text.rfind("\n", max(0, at - _MAX_LINE_CHARS), at) + 1
+    frame = text.rfind('File "', max(0, begin - _MAX_FRAME_CHARS), begin)
+    if begin == 0 or frame < 0:
+        return False
     line = text[begin:at]
-    # An exception group draws bars in front of its lines.
-    return (
-        begin > 0
-        and len(line) - len(line.lstrip(" |")) >= 4
-        and text.rfind('File "', max(0, begin - _MAX_FRAME_CHARS), begin) >= 0
-    )
+    # Deeper than its frame: the text of an error in an exception group is indented as well, behind bars.
+    return len(line) - len(line.lstrip(" |")) > frame - (text.rfind("\n", 0, frame) + 1)
 
 
 def _unless_redacted(text: str, start: int, end: int) -> Span | None:

@@ -15,6 +15,7 @@ from hearthnet.observability.levels import Levels
 from hearthnet.transport.control import control
 from hearthnet.transport.control_bodies import control_bodies
 from hearthnet.transport.middleware import NameSender
+from hearthnet.transport.refusal import error_body
 from hearthnet.transport.routes import Services, calls, operations, telemetry
 
 __all__ = ["build_app"]
@@ -51,14 +52,14 @@ def build_app(services: Services, levels: Levels | None = None) -> ASGIApp:
 
 async def _wire_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, WireError)
-    return JSONResponse(error.body(), error.status)
+    return JSONResponse(error_body(error), error.status)
 
 
 async def _bad_request(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
-    return JSONResponse(WireError("bad_request", f"{place}: {first['msg']}").body(), 400)
+    return JSONResponse(error_body(WireError("bad_request", f"{place}: {first['msg']}")), 400)
 
 
 async def _http_error(_: Request, error: Exception) -> JSONResponse:

@@ -24,6 +24,7 @@ from hearthnet.observability.telemetry import Telemetry
 from hearthnet.transport.leaving import unless_caller_leaves
 from hearthnet.transport.models import CheckOut, ErrorOut, LiveOut, ReadyOut, StatusOut, TraceOut
 from hearthnet.transport.origin import Origin, origin_of
+from hearthnet.transport.refusal import error_body
 from hearthnet.transport.signing import REQUEST_ID, trace_id_of, verify_request
 from hearthnet.transport.streaming import EventStream
 
@@ -93,13 +94,13 @@ async def call(request: Request, services: NodeServices) -> Response:
     except WireError as error:
         # Refused before the bus saw it: a stranger's flood must not push traces out, so it is only counted.
         metrics.requests_total.labels(REFUSED, error.code).inc()
-        return JSONResponse(error.body(), error.status, headers=headers)
+        return JSONResponse(error_body(error), error.status, headers=headers)
     try:
         answer = await unless_caller_leaves(request.receive, services.bus.handle_call(route))
     except ClientDisconnect:
         return Response(status_code=400)
     except WireError as error:
-        return JSONResponse(error.body(), error.status, headers=headers)
+        return JSONResponse(error_body(error), error.status, headers=headers)
     if isinstance(answer, dict):
         return Response(orjson.dumps(answer), media_type="application/json", headers=headers)
     return EventStream(answer, headers)

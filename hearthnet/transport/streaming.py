@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from hearthnet.bus.stream import CallStream
 from hearthnet.errors import WireError
 from hearthnet.transport.leaving import wait_for_disconnect
+from hearthnet.transport.refusal import error_body
 
 __all__ = ["EventStream"]
 
@@ -56,7 +57,7 @@ class EventStream(Response):
             async for frame in self._stream:
                 await send({"type": "http.response.body", "body": _event("frame", frame), "more_body": True})
         except WireError as error:
-            last = _event("error", error.body())
+            last = _event("error", error_body(error))
         # The trace is recorded: the stream is over before its last event is handed to the socket.
         await send({"type": "http.response.body", "body": last, "more_body": False})
 

@@ -341,3 +341,23 @@ def test_pivots_are_few():
     assert all(set(pivots) & set(value) for value in values)
     assert len(pivots) < 10
     assert not set(pivots) & set("etaoinsr .:")
+
+
+def test_text_looked_at_while_the_expression_is_compiled_does_not_wait(monkeypatch):
+    """A signal handler, or a finalizer, logs in the millisecond that compiling takes: it is scrubbed all the same."""
+    redaction.register_secrets(["correct horse battery"])
+    compiling = redaction.compile_shapes
+    seen = []
+
+    def interrupted(values):
+        monkeypatch.setattr(redaction, "compile_shapes", compiling)
+        seen.append(scrub("inner: correct horse battery"))
+        return compiling(values)
+
+    monkeypatch.setattr(redaction, "compile_shapes", interrupted)
+    outer = threading.Thread(target=lambda: seen.append(scrub("outer: correct horse battery")), daemon=True)
+    outer.start()
+    outer.join(10)
+
+    assert not outer.is_alive()
+    assert seen == [f"inner: {REDACTED}", f"outer: {REDACTED}"]

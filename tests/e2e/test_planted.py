@@ -1,0 +1,281 @@
+"""Planted secrets, end to end: in no byte of any file, answer or page of a node through which they all have passed.
+
+A careless capability tells them in every way that a program has (`leaky_node.py`); callers send them wherever a request
+has a place; a backend answers with them. Beside them goes a harmless marker, which must be found everywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import signal
+import threading
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import httpx
+import orjson
+import pytest
+from faults.llm_backend import Script, running_backend
+from leaky_node import MARKER, NAME, planted_cases
+from observability.planted import REGISTERED
+
+from hearthnet.config import LlmBackend, LlmConfig, load, save
+from hearthnet.observability.redaction_shapes import spellings
+
+# What the node is given: by variables with a telling name, for a backend, in a backend's address.
+VARIABLES = {
+    "OPENAI_API_KEY": "marmalade_Gibbon+8261",
+    "DB_PASSWORD": REGISTERED[0],
+    "MAIL_SECRET": REGISTERED[1],
+    "APP_TOKEN": REGISTERED[2],
+    "SIGNING_KEY": REGISTERED[3],
+    "SSH_PASSPHRASE": "teacup_walrus_9047",  # could be the name of a capability
+}
+BACKEND_KEY = "lighthouse-ferret-3312"
+URL_PASSWORD = "c4ndle stick/77"
+GIVEN = (*VARIABLES.values(), BACKEND_KEY, URL_PASSWORD)
+CASES = planted_cases()
+NUMBERS = range(len(CASES))
+TEXTS = [case.text for case in CASES if case.text]
+GIVEN_TEXTS = [f"it was {value} here" for value in GIVEN]
+HEADERS = [text for text in (*TEXTS, *GIVEN_TEXTS) if text.isascii() and text.isprintable()]
+
+
+def needles() -> list[bytes]:
+    """What must be nowhere: each secret as it is and in other spellings."""
+    found = {spelling for value in GIVEN for spelling in spellings(value)}
+    for secret in {*GIVEN, *(case.secret for case in CASES[:-1])}:
+        if secret == "17":  # the end of a registered one, which is looked for as a whole
+            continue
+        found |= {secret, json.dumps(secret)[1:-1], quote(secret, safe="")}
+        found.add(base64.b64encode(secret.encode()).decode())
+    assert min(map(len, found)) >= 5
+    assert len(found) > 100
+    return sorted(item.encode() for item in found)
+
+
+NEEDLES = needles()
+
+
+def leaks(content: bytes) -> list[bytes]:
+    """The planted secrets in some bytes, each with what stands around the first."""
+    return [content[max(0, content.find(item) - 90) : content.find(item) + 90] for item in NEEDLES if item in content]
+
+
+class Seen:
+    """What a caller saw of a node: status lines, headers and bodies."""
+
+    def __init__(self, node) -> None:
+        self.node = node
+        self.pages: list[tuple[str, bytes]] = []
+        self.client = httpx.Client(base_url=node.url, timeout=30)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.client.close()
+
+    def ask(self, method: str, url: str, *, is_own: bool = False, **more) -> httpx.Response:
+        """Sends a request and keeps the answer; `is_own`: the body is the caller's own text, given back."""
+        answer = self.client.request(method, url, **more)
+        heads = b"\n".join(name + b": " + value for name, value in answer.headers.raw)
+        self.pages.append((f"{method} {urlsplit(url).path[:60]}", heads if is_own else heads + answer.content))
+        return answer
+
+    def call(self, body, capability=NAME, *, is_own=False, more=None, **named) -> httpx.Response:
+        """Makes a signed call."""
+        headers = {**self.node.headers(body, capability, **named), **(more or {})}
+        return self.ask("POST", "/bus/v1/call", content=orjson.dumps(body), headers=headers, is_own=is_own)
+
+    def leaky(self, number: int, how: str, **more) -> httpx.Response:
+        """Has the careless capability tell a case and end so."""
+        return self.call({"params": {}, "input": {"case": number, "how": how}}, **more)
+
+
+@pytest.fixture
+def backend():
+    """A backend that is told what to answer."""
+    with running_backend() as running:
+        yield running
+
+
+@pytest.fixture
+def leaky_node(stopped_node, backend, monkeypatch):
+    """A running node with the careless capability and a backend, which has been given secrets; debug is on."""
+    for name, value in {**VARIABLES, "CHAT": BACKEND_KEY}.items():
+        monkeypatch.setenv(name, value)
+    config = load()
+    port = urlsplit(backend.url).port
+    url = f"http://me:{quote(URL_PASSWORD, safe='')}@127.0.0.1:{port}"
+    configured = LlmBackend(name="ollama", url=url, model="tiny", api_key_env="CHAT")
+    more = {"log_level": "debug", "keep_debug_of_failures": True, "flush_interval_s": 0.1}
+    observability = config.observability.model_copy(update=more)
+    save(config.model_copy(update={"llm": LlmConfig(backends=(configured,)), "observability": observability}))
+    stopped_node.command = [stopped_node.command[0], str(Path(__file__).parent / "leaky_node.py")]
+    stopped_node.start()
+    return stopped_node
+
+
+def pass_through_handlers(seen: Seen) -> None:
+    """Every case is told by the capability, and ends it in every way."""
+    for number in NUMBERS:
+        assert seen.leaky(number, "tell").json() == {"told": MARKER}
+        assert seen.leaky(number, "answer").json() == {"told": MARKER}
+        assert seen.leaky(number, "refuse").json()["error"] == "bad_request"
+        assert seen.leaky(number, "fail").json()["error"] == "internal_error"
+        streamed = seen.leaky(number, ("refuse", "fail")[number % 2], more={"Accept": "text/event-stream"})
+        assert streamed.text.count("event: error") == 1
+
+
+def pass_through_bodies(seen: Seen) -> None:
+    """Texts are values and keys of a call's input and params, of a body that fits nothing, and of no JSON."""
+    for text in (*TEXTS[::2], *GIVEN_TEXTS):
+        seen.call({"params": {text: text}, "input": {"text": text}}, "experimental.echo", is_own=True)
+        seen.call({"params": {}, "input": {"text": text, text: 1}}, "experimental.echo")
+        seen.call({"params": {}, "input": {"text": text, "fail": text}}, "experimental.echo")
+        seen.call({text: text, "input": [text]}, "experimental.echo")
+        content = b'{"input": {"text": %b' % orjson.dumps(text)
+        seen.ask("POST", "/bus/v1/call", content=content)
+
+
+def pass_through_headers(seen: Seen) -> None:
+    """Every text that a header can hold is in each header of a call, signed or not."""
+    body = {"params": {}, "input": {"text": MARKER}}
+    for text in HEADERS:
+        seen.call(body, text)
+        seen.call(body, "experimental.echo", version=text)
+        seen.call(body, "experimental.echo", request_id=text)
+        names = ("traceparent", "tracestate", "baggage", "Authorization", "Cookie", "User-Agent", "Accept")
+        answer = seen.call(body, "experimental.echo", more=dict.fromkeys(names, text))
+        assert answer.json()["text"] == MARKER
+        seen.call(body, "experimental.echo", more={"Host": text})
+        unsigned = ("From", "Community", "Timestamp", "Signature")
+        seen.call(body, "experimental.echo", more={f"X-HearthNet-{name}": text for name in unsigned[len(text) % 3 :]})
+    assert seen.call(body, f"experimental.{VARIABLES['SSH_PASSPHRASE']}").json()["error"] == "not_found"
+
+
+def pass_through_routes(seen: Seen) -> None:
+    """Texts are in paths, queries and bodies of the other routes: those that no body had, and the given."""
+    for text in (*TEXTS[1::2], *GIVEN_TEXTS):
+        seen.ask("GET", f"/{quote(text, safe='')}?{quote(text)}")
+        seen.ask("GET", f"/trace/{quote(text, safe='')}")
+        seen.ask("GET", "/trace", params={"capability": text, "result": text})
+        seen.ask("GET", "/trace", params={"n": text, "since": text, "min_ms": text})
+        seen.ask("GET", "/doctor", params={"check": text})
+        seen.ask("POST", "/control/log-level", json={"logger": text, "level": "debug"})
+        seen.ask("POST", "/control/log-level", json={"logger": "bus", "level": text, text: text})
+        seen.ask("POST", "/control/record-bodies", json={"capability": text, "for_s": 10})
+
+
+def pass_through_backend(seen: Seen, backend) -> None:
+    """Texts are prompts, models and answers of a backend, and what it refuses with."""
+    for text in TEXTS[::4]:
+        message = {"role": "user", "content": text}
+        backend.script = Script(tokens=(text,))
+        seen.call({"params": {"model": text}, "input": {"messages": [message]}}, "llm.chat", is_own=True)
+        seen.call({"params": {"stop": 1}, "input": {"messages": [{"role": text}]}}, "llm.chat")
+        backend.script = Script(how="status", status=400, error={"error": {"message": text, "type": text}})
+        seen.call({"params": {}, "input": {"messages": [message]}}, "llm.chat")
+    assert backend.headers[0]["authorization"].startswith("Basic ")  # the address's user and password came with it
+
+
+def pass_all_through(seen: Seen, backend) -> None:
+    """Has every secret pass through every place; the second half with bodies recorded."""
+    pass_through_handlers(seen)
+    pass_through_headers(seen)
+    pass_through_routes(seen)
+    for name in (NAME, "experimental.echo", "llm.chat"):
+        seen.ask("POST", "/control/record-bodies", json={"capability": name, "for_s": 600}).raise_for_status()
+    pass_through_bodies(seen)
+    pass_through_backend(seen, backend)
+    for page in ("/metrics", "/status", "/doctor", "/trace?n=10000", "/manifest", "/ready", "/control/log-level"):
+        seen.ask("GET", page).raise_for_status()
+
+
+def files_of(node) -> dict[Path, bytes]:
+    """Every file of the node but its key and its configuration, which are where secrets belong."""
+    paths = [path for path in node.home.rglob("*") if path.is_file()]
+    exempt = {"device.ed25519", "config.toml"}
+    return {path.relative_to(node.home): path.read_bytes() for path in paths if path.name not in exempt}
+
+
+def assert_clean(contents: dict) -> None:
+    """No secret is in any of these, and the marker is in each that should have it."""
+    found = [f"{place}: {around!r}" for place, content in contents.items() for around in leaks(content)]
+    assert not found, "\n".join(found[:40])
+
+
+def have_marker(contents: dict) -> set[str]:
+    """The kinds of files that have the marker."""
+    return {path.name.removeprefix("telemetry.") for path, content in contents.items() if MARKER.encode() in content}
+
+
+def assert_tools_are_clean(node) -> None:
+    """What the command line shows of it all has the marker, and no secret."""
+    (trace_id,) = node.sql("SELECT trace_id FROM traces WHERE error LIKE ? ORDER BY seq DESC LIMIT 1", f"%{MARKER}%")[0]
+    shown = {
+        "show": node.cli("trace", "show", trace_id),
+        "recent": node.cli("trace", "recent", "10000"),
+        "log": node.cli("log", "-n", "100000"),
+        "doctor": node.cli("doctor", "--json"),
+        "snapshot": node.cli("telemetry", "snapshot", str(node.home / "copy.db")),
+        "no such call": node.cli("call", f"experimental.{VARIABLES['SSH_PASSPHRASE']}", "--body", "{}"),
+    }
+    assert_clean({name: (done.stdout + done.stderr).encode() for name, done in shown.items()})
+    assert {name for name, done in shown.items() if MARKER in done.stdout} >= {"show", "log"}
+    assert shown["snapshot"].returncode == 0, shown["snapshot"].stderr
+
+
+@pytest.mark.timeout(600)
+def test_no_planted_secret_is_in_any_byte(leaky_node, backend):
+    """Files while it runs and after it, answers, pages, what it prints, and what the tools show of it."""
+    with Seen(leaky_node) as seen:
+        pass_all_through(seen, backend)
+    leaky_node.wait_for_sql(
+        [(1,)], "SELECT count(*) > 0 FROM traces WHERE extras->>'request_body' LIKE ?", f"%{MARKER}%"
+    )
+
+    running = files_of(leaky_node)
+    assert_clean({f"{number} {place}": content for number, (place, content) in enumerate(seen.pages)})
+    assert_clean(running)
+    assert any(MARKER.encode() in content for _, content in seen.pages)
+    assert_tools_are_clean(leaky_node)
+    assert leaky_node.stop() == 0
+    stopped = files_of(leaky_node)
+    assert_clean(stopped)
+    assert {"run.out", "db", "copy.db"} <= have_marker(stopped)
+    assert any(name.endswith(".log") for name in have_marker(stopped))
+    assert any(name.endswith(".box") for name in have_marker(running))
+
+
+@pytest.mark.timeout(600)
+def test_killed_node_leaves_no_planted_secret(leaky_node):
+    """SIGKILL with a call of every kind in flight: not in the black box, and not in what the next start makes of it."""
+    waiting = [threading.Thread(target=break_off, args=(leaky_node, number)) for number in NUMBERS[-9:]]
+    with Seen(leaky_node) as seen:
+        for number in NUMBERS:
+            seen.leaky(number, "tell")
+        for thread in waiting:
+            thread.start()
+        leaky_node.wait_a_while_for(lambda: seen.ask("GET", "/status").json()["calls_in_flight"] == len(waiting))
+    leaky_node.stop(signal.SIGKILL)
+    for thread in waiting:
+        thread.join()
+
+    killed = files_of(leaky_node)
+    assert_clean(killed)
+    assert any(name.endswith(".box") for name in have_marker(killed))
+    leaky_node.start()
+    assert leaky_node.sql("SELECT count(*) FROM traces WHERE result = 'interrupted'") == [(len(waiting),)]
+    assert_tools_are_clean(leaky_node)
+    assert_clean({"trace": httpx.get(f"{leaky_node.url}/trace?n=10000", timeout=30).content})
+    assert leaky_node.stop() == 0
+    assert_clean(files_of(leaky_node))
+
+
+def break_off(node, number: int) -> None:
+    """A call whose node dies meanwhile."""
+    with httpx.Client() as client, pytest.raises(httpx.HTTPError):
+        node.call({"params": {}, "input": {"case": number, "how": "wait"}}, client, capability=NAME)
