@@ -29,13 +29,14 @@ _MAX_NESTED_CHARS: Final = 4_096  # of a value in brackets
 
 _SPACES: Final = re.compile(r"[ \t]*+")
 _OPENER: Final = re.compile(r"[bBrRuUfF]{0,2}(\\{0,7}[\"'`])")
-_QUOTED: Final = {quote: re.compile(rf"(?:[^{quote}\\\n]|\\.)*+") for quote in "\"'`"}
+# Nothing follows these repetitions, so they never go back; possessive ones over alternatives are wrong before 3.11.5.
+_QUOTED: Final = {quote: re.compile(rf"(?:[^{quote}\\\n]|\\.)*") for quote in "\"'`"}
 _BRACKET: Final = re.compile(r"[\[\]{}]")
 # Ends of a bare value: white space always; punctuation where a sentence, a list or the next `name=` goes on behind it.
 _RUN: Final = re.compile(
-    r"(?:[^\s&\"'<>,;)\]}\\]|[&\"'<>,;)\]}](?![\s,;:)\]}>&\"'.]|$|[\w.\-]{1,64}=)|\\(?![nrt\"'\\]))*+"
+    r"(?:[^\s&\"'<>,;)\]}\\]|[&\"'<>,;)\]}](?![\s,;:)\]}>&\"'.]|$|[\w.\-]{1,64}=)|\\(?![nrt\"'\\]))*"
 )
-_LINE: Final = re.compile(r"(?:[^\n\r\"'\\]|\\(?![nrt\"'\\])|[\"'](?!\s*[,;:)\]}]|\s*$))*+")
+_LINE: Final = re.compile(r"(?:[^\n\r\"'\\]|\\(?![nrt\"'\\])|[\"'](?!\s*[,;:)\]}]|\s*$))*")
 _SCHEME: Final = re.compile(
     r"(?:bearer|basic|token|apikey|api-key|negotiate|digest|hmac|signature|aws4[\w-]*)[ \t]++", re.IGNORECASE
 )

@@ -290,6 +290,7 @@ sys.stdin.read()
     assert boxes_in(lived.store.parent) == []
 
 
+@pytest.mark.usefixtures("unsampled")
 def test_reader_that_keeps_the_wal_is_told_and_doing_it_again_ends_it(lived):
     """While another process reads, the WAL still shows what went: that is an error, and the next purge finishes."""
     script = f"""
