@@ -67,7 +67,7 @@ def _batch_line(batch_rows: int, speeds: dict[str, list[float]]) -> Line:
 
 def rings(is_quick: bool) -> Section:
     """Returns the cost of a row by ring size, against the ring that a node has."""
-    return asyncio.run(_rings(3 if is_quick else 15))
+    return asyncio.run(_rings(3 if is_quick else 60))
 
 
 async def _rings(turns: int) -> Section:

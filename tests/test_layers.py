@@ -23,6 +23,7 @@ FLOORS = {
     "hearthnet.database": 1,
     "hearthnet.forensics": 1,
     "hearthnet.observability.blackbox": 1,
+    "hearthnet.observability.prefault": 1,
     "hearthnet.observability.budget": 1,
     "hearthnet.observability.buffer": 1,
     "hearthnet.observability.context": 1,

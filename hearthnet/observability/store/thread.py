@@ -328,6 +328,7 @@ class StoreThread:
         self._keep_box()
         if self._recorder.box is not None:
             self._recorder.box.note_alive()
+            self._recorder.box.prepare()
         self._look_at_disk()
         self.writer.is_gentle = not is_hurried and not self._recorder.is_filling()
         tell_held_back()
