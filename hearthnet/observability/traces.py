@@ -3,7 +3,7 @@
 A trace ends once: then its spans are encoded into one bounded record, which goes to the recorder, and one "done" line
 goes to the JSON log. A span still open at that moment is stored with the status `open`. `tracing` has the calls.
 
-    begins 1.9 us · a span with two extras 2.0 us, its part of the record 1.7 us · ends and is recorded 4.0 us
+    begins 1.8 us · a span with two extras 2.3 us, its part of the record 1.8 us · ends and is recorded 3.6 us
 """
 
 from __future__ import annotations
