@@ -2,7 +2,8 @@
 
 A ring holds `size` rows in two classes, notable and ordinary. While it is not full, either class may use the other's
 room; once full, a new row replaces the oldest of the class that is over its share, so neither can push out the newest
-rows of the other. Only the keys are kept in memory, oldest first; rebuilt when the store opens.
+rows of the other. Only the keys are kept in memory, in the order of their numbers, so that those that go are all that
+the table has between the first and the last of them; rebuilt when the store opens.
 """
 
 from __future__ import annotations
@@ -53,20 +54,21 @@ class Ring:
 
     def admit(self, seq: int, notable: int) -> int | None:
         """Takes the key of a new row and returns the key of the row that must go for it, or None."""
-        (self._notable if notable else self._ordinary).append(seq)
+        _add(self._notable if notable else self._ordinary, seq)
         return self._evict()[0] if len(self) > self.size else None
 
     def admit_all(self, rows: Sequence[tuple[int, int]]) -> Leaving:
         """Takes the `(seq, notable)` of new rows, oldest first, and returns which rows must go for them."""
+        rows = sorted(rows)  # threads may hand over out of the order of their numbers
         if self._is_plain(rows):
             gone = [self._ordinary.popleft() for _ in rows]
             self._ordinary.extend([seq for seq, _ in rows])
-            return Leaving([(min(gone), max(gone), 0)], frozenset())
+            return Leaving([(gone[0], gone[-1], 0)], frozenset())
         leaving: tuple[list[int], list[int]] = ([], [])
         for key, notable in self._surplus():
             leaving[notable].append(key)
         for seq, notable in rows:
-            (self._notable if notable else self._ordinary).append(seq)
+            _add(self._notable if notable else self._ordinary, seq)
             if len(self) > self.size:
                 key, was_notable = self._evict()
                 leaving[was_notable].append(key)
@@ -79,6 +81,7 @@ class Ring:
             len(self) == self.size
             and self._ordinary_share <= len(self._ordinary)
             and 0 < len(rows) <= len(self._ordinary)
+            and self._ordinary[-1] < rows[0][0]
             and not any([notable for _, notable in rows])  # noqa: C419  # a list is faster, and nearly always read to its end
         )
 
@@ -104,6 +107,14 @@ class Ring:
     def shrink(self) -> list[int]:
         """Returns the keys that must go because the table holds more than the ring's size."""
         return [key for key, _ in self._surplus()]
+
+
+def _add(keys: deque[int], seq: int) -> None:
+    """Adds a key in its place, which is the end or, for one that a thread was slow to hand over, a little before."""
+    place = len(keys)
+    while place and keys[place - 1] > seq:
+        place -= 1
+    keys.insert(place, seq)
 
 
 def _ranges(leaving: tuple[list[int], list[int]]) -> list[Range]:

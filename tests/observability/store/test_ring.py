@@ -106,3 +106,21 @@ def test_ring_that_shrank_gives_up_what_is_too_much():
     # Two ordinary rows are over their share of eight; then the notable are over theirs.
     assert gone == [0, 2, 1, 3, 5, 7, 9, 11, 13, 15]
     assert ring.shrink() == []
+
+
+@given(st.permutations(range(60)), st.lists(st.integers(1, 9), min_size=8, max_size=60))
+def test_records_that_come_late_cost_no_other_its_place(late, sizes):
+    """Threads hand over out of order: what a table holds, told what must go as ranges, is always the newest by number."""
+    # Near their places, as threads are: each number moves by a few.
+    arrivals = [number for _, number in sorted((number + late[number % 60] / 8, number) for number in range(200))]
+    ring, table = Ring(20), set()
+    for size in sizes:
+        batch, arrivals = arrivals[:size], arrivals[size:]
+        wanted = set(sorted(table | set(batch))[-20:])
+        leaving = ring.admit_all([(seq, 0) for seq in batch])
+        for first, last, notable in leaving.ranges:
+            assert not notable
+            table = {seq for seq in table if not first <= seq <= last}
+        table |= set(batch) - leaving.unwritten
+
+        assert table == wanted
