@@ -110,7 +110,7 @@ def test_ring_that_shrank_gives_up_what_is_too_much():
 
 @given(st.permutations(range(60)), st.lists(st.integers(1, 9), min_size=8, max_size=60))
 def test_records_that_come_late_cost_no_other_its_place(late, sizes):
-    """Threads hand over out of order: what a table holds, told what must go as ranges, is always the newest by number."""
+    """Threads hand over out of order: a table that is told what must go as ranges always holds the newest by number."""
     # Near their places, as threads are: each number moves by a few.
     arrivals = [number for _, number in sorted((number + late[number % 60] / 8, number) for number in range(200))]
     ring, table = Ring(20), set()
