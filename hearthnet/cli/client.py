@@ -63,6 +63,20 @@ class NodeClient:
             raise self.unreachable()
         return answer
 
+    def control(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
+        """Returns what the node answers to an operator's request, a refusal included.
+
+        Raises:
+            NodeUnreachableError: raised when no node of ours answers.
+        """
+        try:
+            answer = self.http.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise self.unreachable() from error
+        if not self.is_ours(answer):
+            raise self.unreachable()
+        return answer
+
     def unreachable(self) -> NodeUnreachableError:
         """Returns the error for a node that is not there."""
         return NodeUnreachableError(f"no node of ours answers on port {self.port}", hint="start it: hearthnet run")

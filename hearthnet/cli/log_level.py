@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from hearthnet.cli.options import config_option, json_option
+from hearthnet.cli.options import config_option, for_option, json_option
 from hearthnet.cli.output import print_json, printable
 from hearthnet.config import Config
 from hearthnet.constants import LEVELS
@@ -16,24 +15,13 @@ from hearthnet.errors import EXIT_USAGE, HearthNetError
 if TYPE_CHECKING:
     import httpx
 
-_DURATION: Final = re.compile(r"(\d{1,6})([smh]?)")
-_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600}
 _MAX_S: Final = 24 * 3_600
 _BAD_REQUEST: Final = 400
 
 
-def _duration(_: click.Context, __: click.Parameter, text: str) -> float:
-    """Returns seconds."""
-    match = _DURATION.fullmatch(text)
-    seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
-    if not 0 < seconds <= _MAX_S:
-        raise click.BadParameter(f"{text!r} is no time like 30s, 10m or 2h, of 24 hours at most")
-    return float(seconds)
-
-
 @click.command("level")
 @click.argument("change", metavar="[LOGGER=LEVEL]", required=False)
-@click.option("--for", "for_s", callback=_duration, default="10m", show_default=True, help="How long: 30s, 10m, 2h.")
+@for_option("30s, 10m or 2h", _MAX_S, "24 hours")
 @click.option("--reset", is_flag=True, help="Back to what it was: all of them, or the LOGGER that is named.")
 @config_option
 @json_option
@@ -77,17 +65,9 @@ def _usage(message: str, hint: str) -> HearthNetError:
 
 
 def _ask(config: Config, method: str, body: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    import httpx
-
     from hearthnet.cli.client import NodeClient
 
-    client = NodeClient(config)
-    try:
-        answer = client.http.request(method, "/control/log-level", json=body)
-    except httpx.HTTPError as error:
-        raise client.unreachable() from error
-    if not client.is_ours(answer):
-        raise client.unreachable()
+    answer = NodeClient(config).control(method, "/control/log-level", body)
     if answer.is_error:
         raise _refused(answer)
     present: list[dict[str, Any]] = answer.json()

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 import click
 
-from hearthnet.cli.options import config_option, json_option
+from hearthnet.cli.options import config_option, for_option, json_option
 from hearthnet.cli.output import print_json, printable
 from hearthnet.config import Config
 from hearthnet.errors import HearthNetError
 
 _PATH: Final = "/control/record-bodies"
-_DURATION: Final = re.compile(r"(\d{1,4})([smh]?)")
-_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600}
 _MAX_S: Final = 3_600
-
-
-def _duration(_: click.Context, __: click.Parameter, text: str) -> float:
-    """Returns seconds."""
-    match = _DURATION.fullmatch(text)
-    seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
-    if not 0 < seconds <= _MAX_S:
-        raise click.BadParameter(f"{text!r} is no time like 30s, 10m or 1h, of one hour at most")
-    return float(seconds)
 
 
 @click.command("bodies")
 @click.argument("capability", required=False)
-@click.option("--for", "for_s", callback=_duration, default="10m", show_default=True, help="How long: 30s, 10m, 1h.")
+@for_option("30s, 10m or 1h", _MAX_S, "one hour")
 @click.option("--off", is_flag=True, help="No longer: all of them, or the CAPABILITY that is named.")
 @config_option
 @json_option
@@ -61,17 +49,9 @@ def bodies(config: Config, capability: str | None, for_s: float, off: bool, as_j
 
 
 def _ask(config: Config, method: str, body: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    import httpx
-
     from hearthnet.cli.client import NodeClient
 
-    client = NodeClient(config)
-    try:
-        answer = client.http.request(method, _PATH, json=body)
-    except httpx.HTTPError as error:
-        raise client.unreachable() from error
-    if not client.is_ours(answer):
-        raise client.unreachable()
+    answer = NodeClient(config).control(method, _PATH, body)
     if answer.is_error:
         message, _, hint = answer.json().get("message", str(answer.status_code)).partition("; ")
         raise HearthNetError(f"the node answered: {message}", hint=hint or None)

@@ -11,7 +11,7 @@ Assumes:
     - All methods run on one event loop; none is called while another of them waits.
 
 The connection begins a transaction, at once an immediate one, with the first statement that writes: each statement is a
-trip to its thread, and a flush of one batch makes three.
+trip to its thread, and a flush of one batch makes three or four.
 """
 
 from __future__ import annotations
