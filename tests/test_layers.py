@@ -134,7 +134,7 @@ def test_only_composers_join_bus_and_store():
         and any(name.startswith("hearthnet.observability.store") for name in imports_of(path))
     }
 
-    assert joined <= {"hearthnet.checks", "hearthnet.node", "hearthnet.transport.routes"}
+    assert joined <= {"hearthnet.checks.telemetry", "hearthnet.node", "hearthnet.transport.routes"}
 
 
 def test_sql_lives_where_it_may():
@@ -144,7 +144,7 @@ def test_sql_lives_where_it_may():
     users = {module for module in users if not module.startswith("hearthnet.observability.store.")}
 
     assert users <= {
-        "hearthnet.checks",
+        "hearthnet.checks.telemetry",
         "hearthnet.cli.paths",  # an example in its help
         "hearthnet.database",
         "hearthnet.events.event_log",

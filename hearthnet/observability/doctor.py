@@ -1,7 +1,7 @@
 """The machinery of self-diagnostics: runs checks side by side, each isolated and with a deadline.
 
 It knows no subject. A check is a function of the configuration and the bus; it lives beside what it looks at and is
-registered by name (`hearthnet/checks.py` lists them all). One that raises becomes a failed finding with its cause, one
+registered by name (`hearthnet/checks` lists them all). One that raises becomes a failed finding with its cause, one
 that hangs is reported as such in time; neither harms the others.
 """
 

@@ -1,0 +1,39 @@
+"""The list of the doctor's checks.
+
+Each check measures rather than assumes, says what it measured, and gives a fix that can be pasted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from hearthnet.bus.bus import CapabilityBus
+from hearthnet.checks import identity, machine, network, services, telemetry
+from hearthnet.config import Config
+from hearthnet.observability.doctor import CheckResult, register
+
+__all__ = ["ALL", "register_all"]
+
+ALL: Final[tuple[Callable[[Config, CapabilityBus | None], CheckResult], ...]] = (
+    identity.keys_present,
+    identity.keys_loadable,
+    identity.community_present,
+    identity.event_log_writable,
+    network.mdns_socket,
+    network.udp_multicast,
+    network.transport_port,
+    services.at_least_one_capability,
+    machine.disk_space,
+    machine.clock_sanity,
+    services.llm_backend_reachable,
+    telemetry.recent_error_rate,
+    telemetry.telemetry_store,
+    telemetry.orphan_spans,
+)
+
+
+def register_all() -> None:
+    """Registers every check with the doctor, under its own name."""
+    for check in ALL:
+        register(check.__name__, check)
