@@ -1,0 +1,209 @@
+"""The judging rules, over cases made of the facts that files can hold. Real deaths: tests/e2e/test_deaths.py."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hearthnet.forensics.model import CAUSES, CONFIDENCES, Case, Entry, Run, Source, Vitals
+from hearthnet.forensics.verdict import deaths_in_a_row, judge
+
+S = 1_000_000
+MB = 1_000_000
+DEATH = 1_800_000_000 * S
+RUN = Run("01DEAD", DEATH - 600 * S, end_reason="unclean", pid=7, boot_id="boot-1", last_seen_us=DEATH, is_alive=False)
+NEXT = Run("01NEXT", DEATH + 5 * S, pid=8, boot_id="boot-1", is_alive=True)
+
+
+def case(run=RUN, *entries, runs=None, sources=()):
+    """A case of this run, with a later one before it unless told otherwise."""
+    return Case(Path("data"), run, [NEXT, run] if runs is None else runs, list(entries), sources=list(sources))
+
+
+def record(text, seconds_before=1.0, level="error", **extras):
+    """A log record of the dead run."""
+    exc = extras.pop("exc", None)
+    return Entry(DEATH - int(seconds_before * S), "log", level, "x.y", text, "01DEAD", 1, extras=extras, exc=exc)
+
+
+def felt(seconds_before, rss_mb, left_mb, **others):
+    """Vitals so long before the death."""
+    return Vitals(DEATH - int(seconds_before * S), int(rss_mb * MB), int(left_mb * MB), **others)
+
+
+def test_run_that_wrote_its_end_was_stopped():
+    """Nothing else is considered, and nothing is missing."""
+    verdict = judge(case(replace(RUN, end_reason="clean", ended_us=DEATH)))
+
+    assert (verdict.cause, verdict.confidence, verdict.alternatives, verdict.missing) == (
+        "clean_stop", "certain", (), (),
+    )  # fmt: skip
+
+
+def test_exception_that_ends_a_program_closes_the_store_in_order():
+    """A clean end right after an uncaught exception is no clean stop; one long before it is none of its business."""
+    clean = replace(RUN, end_reason="clean", ended_us=DEATH)
+    uncaught = record("uncaught exception", exc="Traceback …\nKeyError: 'model'")
+
+    verdict = judge(case(clean, uncaught))
+    assert (verdict.cause, verdict.confidence) == ("exception", "certain")
+    assert "KeyError: 'model'" in verdict.evidence[0]
+    assert judge(case(clean, replace(uncaught, ts_us=DEATH - 60 * S))).cause == "clean_stop"
+
+
+def test_living_process_is_not_dead():
+    """It is named as running, and as stuck if it is."""
+    alive = replace(RUN, is_alive=True, end_reason=None)
+    assert judge(case(alive, runs=[alive])).cause == "running"
+
+    verdict = judge(case(alive, record("event loop stuck", stack=["app.py:9 wait"]), runs=[alive]))
+    assert (verdict.cause, verdict.confidence) == ("running", "certain")
+    assert "stuck" in verdict.evidence[1]
+    assert "app.py:9 wait" in verdict.evidence[1]
+
+
+def test_fault_is_certain_and_says_where():
+    """The first line of its file and the innermost frame of the thread that failed are the evidence."""
+    thread = 'Current thread 0x1 (most recent call first):\n  File "a.py", line 3 in f\n'
+    fault = f"Fatal Python error: Segmentation fault\n\n{thread}"
+    verdict = judge(case(replace(RUN, fault=fault)))
+
+    assert (verdict.cause, verdict.confidence, verdict.alternatives) == ("native_fault", "certain", ())
+    assert "Segmentation fault" in verdict.evidence[0]
+    assert 'File "a.py", line 3 in f' in verdict.evidence[1]
+
+
+def test_kill_without_a_trace_is_not_told_from_an_exit():
+    """The general cause, with what it could be as well and what would tell; never certain."""
+    verdict = judge(case())
+
+    assert (verdict.cause, verdict.confidence) == ("killed", "likely")
+    assert "out_of_memory" in verdict.alternatives
+    assert "power_loss" not in verdict.alternatives  # the same boot, before and after
+    assert any("journalctl" in line for line in verdict.missing)
+    assert any("vitals" in line for line in verdict.missing)
+
+
+def test_files_from_elsewhere_leave_more_open():
+    """Nobody can say whether the process still ran when they were copied."""
+    run = replace(RUN, is_alive=None, end_reason=None)
+    verdict = judge(case(run, runs=[run]))
+
+    assert (verdict.cause, verdict.confidence) == ("killed", "possible")
+    assert {"power_loss", "running"} <= set(verdict.alternatives)
+    assert any("black box" in line for line in verdict.missing)
+
+
+@pytest.mark.parametrize(
+    ("vitals", "cause", "confidence"),
+    [
+        ([felt(60, 100, 900), felt(2, 980, 20)], "out_of_memory", "likely"),
+        ([felt(4, 100, 900), felt(2, 500, 500), felt(1, 900, 100)], "out_of_memory", "possible"),
+        ([felt(4, 100, 40), felt(2, 100, 25)], "out_of_memory", "possible"),  # somebody else ate it
+        ([felt(60, 100, 900), felt(2, 120, 880)], "killed", "likely"),
+        ([felt(4, 900, 100), felt(2, 500, 500)], "killed", "likely"),  # it gave it back
+    ],
+)
+def test_death_by_memory_is_seen_coming(vitals, cause, confidence):
+    """Little left is likely, little left of others' doing or soon used up is possible; enough left is neither."""
+    verdict = judge(case(replace(RUN, vitals=tuple(vitals))))
+
+    assert (verdict.cause, verdict.confidence) == (cause, confidence)
+
+
+@pytest.mark.parametrize(
+    ("exc", "cause"),
+    [
+        ("MemoryError", "out_of_memory"),
+        ("OSError: [Errno 28] No space left on device", "disk_full"),
+        ("ValueError: x", "exception"),
+    ],
+)
+def test_exception_names_the_cause_behind_it(exc, cause):
+    """An allocation or a write that failed is more than an exception."""
+    verdict = judge(case(RUN, record("uncaught exception", exc=exc)))
+
+    assert (verdict.cause, verdict.confidence) == (cause, "likely")
+    assert exc in verdict.evidence[0]
+
+
+def test_stuck_loop_counts_unless_it_answered_again():
+    """The last word decides; without the record, a lag that was still growing is a hint."""
+    stuck, again = record("event loop stuck", 30, stack=["app.py:9 wait"]), record("event loop answers again", 20)
+
+    assert judge(case(RUN, stuck)).cause == "loop_stuck"
+    assert "app.py:9 wait" in judge(case(RUN, stuck)).evidence[0]
+    assert judge(case(RUN, stuck, again)).cause == "killed"
+    assert judge(case(RUN, stuck, again, replace(stuck, ts_us=DEATH - S))).confidence == "likely"
+    lagging = replace(RUN, vitals=(felt(2, 100, 900, loop_lag_s=7.5),))
+    assert (judge(case(lagging)).cause, judge(case(lagging)).confidence) == ("loop_stuck", "possible")
+
+
+def test_full_disk_is_possible_until_it_had_space_again():
+    """A node lives on with a full disk, so that alone is not certain to have killed it."""
+    full = record("telemetry cannot be written", 9, "warning", reason="disk_full")
+    locked = record("telemetry cannot be written", 9, "warning", reason="locked")
+    again = record("telemetry is written again", 5, "info")
+
+    verdict = judge(case(RUN, full))
+    assert (verdict.cause, verdict.confidence) == ("disk_full", "possible")
+    assert "killed" in verdict.alternatives
+    assert judge(case(RUN, full, again)).cause == "killed"
+    assert judge(case(RUN, locked)).cause == "killed"
+
+
+@pytest.mark.parametrize(("minutes_down", "confidence"), [(1, "likely"), (600, "possible")])
+def test_other_boot_is_a_power_loss_the_likelier_the_sooner(minutes_down, confidence):
+    """A machine that came back at once was on before; after a night the node may have been dead long before."""
+    after = replace(NEXT, boot_id="boot-2", started_us=DEATH + minutes_down * 60 * S)
+    run = replace(RUN, is_alive=None)
+    verdict = judge(case(run, runs=[after, run]))
+
+    assert (verdict.cause, verdict.confidence) == ("power_loss", confidence)
+    assert "killed" in verdict.alternatives
+
+
+def test_fault_before_a_reboot_stays_the_cause():
+    """The strongest sign wins; the weaker one is still among the lines."""
+    after = replace(NEXT, boot_id="boot-2", started_us=DEATH + 60 * S)
+    run = replace(RUN, fault="Fatal Python error: Aborted\n")
+    verdict = judge(case(run, runs=[after, run]))
+
+    assert verdict.cause == "native_fault"
+    assert any("another boot" in line for line in verdict.evidence)
+
+
+def test_deaths_one_after_the_other_are_a_loop():
+    """Three within twenty minutes; a clean stop between them, or hours, and they are none."""
+
+    def earlier(number, minutes, reason="unclean"):
+        return replace(
+            RUN, run_id=f"01EARLIER{number}", started_us=RUN.started_us - minutes * 60 * S, end_reason=reason
+        )
+
+    loop = [NEXT, RUN, earlier(1, 5), earlier(2, 9)]
+    verdict = judge(case(RUN, runs=loop))
+    assert (verdict.cause, verdict.confidence) == ("restart_loop", "possible")
+    assert "3 runs in a row" in verdict.evidence[0]
+    assert len(deaths_in_a_row(loop, RUN)) == 3
+
+    assert judge(case(RUN, runs=[NEXT, RUN, earlier(1, 5, "clean"), earlier(2, 9)])).cause == "killed"
+    assert judge(case(RUN, runs=[NEXT, RUN, earlier(1, 25), earlier(2, 50)])).cause == "killed"
+
+
+def test_no_run_is_unknown_and_says_what_is_broken():
+    """Without any run the files that could not be read are all there is to say."""
+    verdict = judge(Case(Path("data"), sources=[Source(Path("telemetry.db"), "database", "damaged")]))
+
+    assert verdict.cause == "unknown"
+    assert verdict.missing == ("telemetry.db is damaged",)
+
+
+def test_every_cause_has_words():
+    """What the rules name can be told; numbers that no clock shows do not break the telling."""
+    for end, seen in (("unclean", 2**62), ("clean", -(2**62)), (None, 0)):
+        verdict = judge(case(replace(RUN, end_reason=end, last_seen_us=seen, ended_us=seen)))
+        assert verdict.cause in CAUSES
+        assert verdict.confidence in CONFIDENCES
