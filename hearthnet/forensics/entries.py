@@ -1,0 +1,146 @@
+"""Rows of the store, frames of a black box and lines of the log, as entries of one timeline.
+
+Each was perhaps written by another version of this program, or by a stranger: a value of the wrong kind becomes an
+empty one, never an error.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import datetime
+from typing import Any, Final
+
+from hearthnet.forensics.model import Entry, Vitals
+from hearthnet.forensics.stores import COLUMNS
+
+__all__ = ["from_gap", "from_line", "from_log", "from_trace", "integer", "rows_of_frames", "text", "vitals_of"]
+
+MAX_TEXT_CHARS: Final = 4_000
+_MAX_VITALS: Final = 500
+_OWN_KEYS: Final = frozenset({"ts", "level", "logger", "msg", "trace_id", "span_id", "exc", "repeats"})
+_NO_RUN: Final = "run_id"
+
+Row = dict[str, Any]
+
+
+def from_trace(row: Row, source: str = "database") -> Entry:
+    """Returns a trace's row as an entry."""
+    return Entry(
+        integer(row["started_us"]), "trace", text(row["result"]) or "unknown", text(row["capability"]),
+        text(row["error"]), text(row["run_id"]) or None, integer(row["seq"]), text(row["trace_id"]) or None,
+        number(row["duration_ms"]), source, _object(row["extras"]), None, tuple(_spans(row["spans"])),
+    )  # fmt: skip
+
+
+def from_log(row: Row, source: str = "database") -> Entry:
+    """Returns a log record's row as an entry."""
+    extras = _object(row["extras"])
+    if integer(row["repeats"]):
+        extras = {**extras, "repeats": integer(row["repeats"])}
+    return Entry(
+        integer(row["ts_us"]), "log", text(row["level"]), text(row["logger"]), text(row["msg"]),
+        text(row["run_id"]) or None, integer(row["seq"]), text(row["trace_id"]) or None, None, source, extras,
+        text(row["exc"]) or None,
+    )  # fmt: skip
+
+
+def from_gap(row: Row) -> Entry:
+    """Returns a gap's row as an entry."""
+    lost = f"{integer(row['count']):,} lost"
+    return Entry(
+        integer(row["ts_us"]), "gap", text(row["reason"]), text(row["kind"]), lost, None, integer(row["seq"])
+    )  # fmt: skip
+
+
+def from_line(line: Row) -> Entry | None:
+    """Returns a line of the JSON log as an entry; None for one without a time."""
+    try:
+        moment = datetime.fromisoformat(text(line.get("ts")))
+        ts_us = int(moment.timestamp() * 1_000 + 0.5) * 1_000  # the line has milliseconds
+    except (ValueError, OverflowError):
+        return None
+    extras = {key: value for key, value in line.items() if key not in _OWN_KEYS}
+    if integer(line.get("repeats")):
+        extras["repeats"] = integer(line["repeats"])
+    return Entry(
+        ts_us, "log", text(line.get("level")), text(line.get("logger")), text(line.get("msg")), None, None,
+        text(line.get("trace_id")) or None, None, "log", extras, text(line.get("exc")) or None,
+    )  # fmt: skip
+
+
+def rows_of_frames(frames: list[tuple[int, bytes]], table: str, run_id: str) -> list[Row]:
+    """Returns the payloads of a black box as rows of their table: its columns without `run_id`, which the box has."""
+    names = [name for name in COLUMNS[table] if name != _NO_RUN]
+    rows = []
+    for _, payload in frames:
+        try:
+            values = json.loads(payload)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(values, list) and len(values) == len(names):
+            rows.append({**dict(zip(names, values, strict=True)), "run_id": run_id})
+    return rows
+
+
+def vitals_of(value: object) -> tuple[Vitals, ...]:
+    """Returns the column `runs.vitals`: a JSON array of samples, oldest first."""
+    samples = _loaded(value)
+    if not isinstance(samples, list):
+        return ()
+    return tuple(_sample(item) for item in samples[-_MAX_VITALS:] if isinstance(item, dict))
+
+
+def _sample(item: Row) -> Vitals:
+    def whole(name: str) -> int | None:
+        return None if item.get(name) is None else integer(item[name])
+
+    return Vitals(
+        integer(item.get("ts_us")), whole("rss_bytes"), whole("memory_left_bytes"), whole("open_files"),
+        whole("disk_free_bytes"), number(item.get("load")), number(item.get("loop_lag_s")),
+    )  # fmt: skip
+
+
+def text(value: object) -> str:
+    """Returns a text, bounded and of whole characters; empty for what is none."""
+    if not isinstance(value, str):
+        return ""
+    return value[:MAX_TEXT_CHARS].encode("utf-8", "replace").decode("utf-8")
+
+
+def integer(value: object) -> int:
+    """Returns a whole number of 64 bits; 0 for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int) or not -(2**63) <= value < 2**63:
+        return 0
+    return value
+
+
+def number(value: object) -> float | None:
+    """Returns a finite number; None for what is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        found = float(value)
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def _object(value: object) -> Row:
+    found = _loaded(value)
+    return found if isinstance(found, dict) else {}
+
+
+def _spans(value: object) -> list[Row]:
+    found = _loaded(value)
+    return [span for span in found if isinstance(span, dict)] if isinstance(found, list) else []
+
+
+def _loaded(value: object) -> object:
+    """Returns JSON text as what it says; a box has the value itself."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return None

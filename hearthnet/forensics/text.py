@@ -1,0 +1,258 @@
+"""A case and its verdict as a report for a terminal: the verdict first, then what led to it, then what happened.
+
+Recorded strings come from strangers: nothing that a terminal would obey leaves here.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import Final
+
+from hearthnet.forensics.model import CAUSES, Case, Entry, Run, Verdict, Vitals
+
+__all__ = ["Paint", "printable", "report"]
+
+# C0, DEL, C1, and what reorders text.
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_COLOURS: Final = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "dim": 2, "bold": 1}
+_GOOD: Final = ("clean_stop", "running")
+_CERTAINTY: Final = {"certain": "certain", "likely": "likely, not certain", "possible": "possible, no more"}
+_BARS: Final = " ▁▂▃▄▅▆▇█"
+_ASCII_BARS: Final = " .:-=+*#@"
+_MAX_RUNS: Final = 8
+_MAX_ERRORS: Final = 10
+_MAX_ALIKE: Final = 3  # that many moments that differ in nothing but their time are shown one by one
+_MIN_COLUMNS: Final = 60
+_MAX_COLUMNS: Final = 140
+
+Paint = Callable[[str, str], str]
+
+
+def printable(text: object) -> str:
+    """Returns `text` with every control character spelled out."""
+    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text))
+
+
+def report(case: Case, verdict: Verdict, *, colour: bool, unicode: bool, columns: int | None = None) -> str:
+    """Returns the report.
+
+    Args:
+        case: what the files say.
+        verdict: how the case's run ended.
+        colour: whether the terminal shows colours.
+        unicode: whether it shows more than ASCII.
+        columns: its width; None: asked for.
+    """
+    width = columns or shutil.get_terminal_size((100, 24)).columns
+    return Report(case, verdict, colour, unicode, min(_MAX_COLUMNS, max(_MIN_COLUMNS, width))).text()
+
+
+class Report:
+    """The sections of one report. Made and used by `report`."""
+
+    def __init__(self, case: Case, verdict: Verdict, colour: bool, unicode: bool, columns: int) -> None:
+        self._case = case
+        self._verdict = verdict
+        self._colour = colour
+        self._unicode = unicode
+        self._columns = columns
+        self._more = "…" if unicode else "~"
+
+    def text(self) -> str:
+        """Returns all sections that have something to say."""
+        sections = [
+            ("", self._verdict_lines()),
+            ("In flight when it ended", self._in_flight_lines()),
+            ("Before the end", self._vitals_lines()),
+            ("Timeline, newest last", self._timeline_lines()),
+            ("Errors", self._error_lines()),
+            ("Slowest", self._slowest_lines()),
+            ("Calls a minute", self._minute_lines()),
+            ("The doctor's last findings", self._finding_lines()),
+            ("Runs, newest first", self._run_lines()),
+            ("Files", self._source_lines()),
+        ]
+        parts = []
+        for heading, lines in sections:
+            if body := list(lines):
+                parts.append("\n".join([self._paint(heading, "bold"), *body] if heading else body))
+        return "\n\n".join(parts) + "\n"
+
+    # --- the verdict
+
+    def _verdict_lines(self) -> Iterator[str]:
+        verdict, run = self._verdict, self._case.run
+        colour = "green" if verdict.cause in _GOOD else "yellow" if verdict.cause == "unknown" else "red"
+        yield self._paint(f"{verdict.cause.replace('_', ' ').upper()}: {CAUSES[verdict.cause]}", colour, "bold")
+        if run is not None:
+            lived = self._lived(run)
+            yield from self._wrapped(
+                "", f"run {printable(run.run_id)}, pid {run.pid}, started {_local(run.started_us)}{lived}"
+            )
+        if verdict.cause != "unknown":
+            yield f"confidence: {_CERTAINTY.get(verdict.confidence, verdict.confidence)}"
+        for line in verdict.evidence:
+            yield from self._wrapped("  - " if not self._unicode else "  • ", printable(line))
+        if verdict.alternatives:
+            names = ", ".join(cause.replace("_", " ") for cause in verdict.alternatives)
+            yield from self._wrapped("could also be: ", names)
+        for line in verdict.missing:
+            yield from self._wrapped("not known: ", printable(line))
+
+    @staticmethod
+    def _lived(run: Run) -> str:
+        end = run.ended_us or run.last_seen_us
+        return "" if end is None else f", lived {_span((end - run.started_us) / 1e6)}"
+
+    # --- what happened
+
+    def _in_flight_lines(self) -> Iterator[str]:
+        for trace in self._case.in_flight:
+            where = "outside any span" if trace.span is None else f"in {printable(trace.span)}"
+            age = "" if trace.span_age_ms is None else f" for {_span(trace.span_age_ms / 1e3)}"
+            line = f"{trace.trace_id}  {printable(trace.capability)}  {_span(trace.age_ms / 1e3)} old, {where}{age}"
+            yield self._cut(f"  {printable(line)}")
+
+    def _vitals_lines(self) -> Iterator[str]:
+        vitals = self._case.run.vitals if self._case.run else ()
+        for name, get, spell in _MEASURES:
+            values = [(sample.ts_us, value) for sample in vitals if (value := get(sample)) is not None]
+            if values:
+                (first_us, first), (last_us, last) = values[0], values[-1]
+                chart = self._chart([value for _, value in values][-30:])
+                span = _span((last_us - first_us) / 1e6)
+                yield f"  {name:<14} {spell(first):>9} -> {spell(last):>9} in {span}  {chart}"
+
+    def _timeline_lines(self) -> Iterator[str]:
+        for _, same in groupby(self._case.entries, lambda entry: (entry.kind, entry.status, entry.name, entry.text)):
+            entries, more = list(same), self._more
+            yield self._moment(entries[0])
+            if len(entries) > _MAX_ALIKE:
+                yield self._paint(f"  {_clock(entries[-1].ts_us)} {more} and {len(entries) - 1:,} more like it", "dim")
+            else:
+                yield from map(self._moment, entries[1:])
+
+    def _moment(self, entry: Entry) -> str:
+        lasted = "" if entry.duration_ms is None else f" {entry.duration_ms:,.1f} ms"
+        text = f" {printable(entry.text)}" if entry.text else ""
+        line = f"  {_clock(entry.ts_us)} {entry.kind:<6} {printable(entry.status):<16} {printable(entry.name)}"
+        cut = self._cut(f"{line}{lasted}{text}")
+        colour = _colour_of(entry)
+        return self._paint(cut, colour) if colour else cut
+
+    def _error_lines(self) -> Iterator[str]:
+        for group in self._case.errors[:_MAX_ERRORS]:
+            when = f"{_clock(group.first_us)} to {_clock(group.last_us)}" if group.count > 1 else _clock(group.last_us)
+            yield self._cut(f"  {group.count:>6} x  {when}  {printable(group.name)}: {printable(group.text)}")
+
+    def _slowest_lines(self) -> Iterator[str]:
+        for entry in self._case.slowest:
+            lasted = f"{entry.duration_ms or 0:>12,.1f} ms"
+            name = printable(entry.name)
+            yield self._cut(f"  {lasted}  {name}  {printable(entry.status)}  {printable(entry.trace_id or '')}")
+
+    def _minute_lines(self) -> Iterator[str]:
+        minutes = self._case.minutes
+        if not any(minute.traces for minute in minutes):
+            return
+        most = max(minute.traces for minute in minutes)
+        yield f"  calls   {self._chart([minute.traces for minute in minutes])}  at most {most:,} a minute"
+        rates = [minute.failed / minute.traces if minute.traces else 0.0 for minute in minutes]
+        yield f"  failed  {self._chart(rates, 1.0)}  {sum(m.failed for m in minutes):,} in all, up to {max(rates):.0%}"
+        yield self._paint(f"          {_clock(minutes[0].start_us)} to {_clock(minutes[-1].start_us)}", "dim")
+
+    def _finding_lines(self) -> Iterator[str]:
+        for finding in self._case.findings:
+            if finding.get("status") in ("fail", "warn"):
+                line = f"{finding.get('status')}  {finding.get('name')}: {finding.get('detail')}"
+                yield from self._wrapped("  ", printable(line))
+
+    def _run_lines(self) -> Iterator[str]:
+        for run in self._case.runs[:_MAX_RUNS]:
+            ended = "runs" if run.is_alive else run.end_reason or "no end"
+            mark = ">" if self._case.run is not None and run.run_id == self._case.run.run_id else " "
+            yield self._cut(
+                f"{mark} {_local(run.started_us)}  {printable(ended):<8} pid {run.pid:<8}"
+                f" {printable(run.version)}{self._lived(run)}"
+            )
+        more = len(self._case.runs) - _MAX_RUNS
+        if more > 0:
+            yield self._paint(f"  and {more} before", "dim")
+
+    def _source_lines(self) -> Iterator[str]:
+        for source in self._case.sources:
+            line = f"  {source.kind:<11} {source.state:<10} {printable(source.path)}"
+            yield self._cut(line)
+            if source.detail and source.state != "whole":
+                yield from self._wrapped(" " * 14, printable(source.detail))
+
+    # --- how it is written
+
+    def _paint(self, text: str, *styles: str) -> str:
+        codes = ";".join(str(_COLOURS[style]) for style in styles)
+        return f"\x1b[{codes}m{text}\x1b[0m" if self._colour and text else text
+
+    def _cut(self, line: str) -> str:
+        return line if len(line) <= self._columns else line[: self._columns - 1] + self._more
+
+    def _wrapped(self, prefix: str, text: str) -> Iterable[str]:
+        yield from textwrap.wrap(
+            text, self._columns, initial_indent=prefix, subsequent_indent=" " * min(len(prefix), 4)
+        ) or [prefix]
+
+    def _chart(self, values: list[float] | list[int], top: float | None = None) -> str:
+        bars = _BARS if self._unicode else _ASCII_BARS
+        most = top or max(values, default=0) or 1
+        places = (min(len(bars) - 1, max(1, round(value / most * (len(bars) - 1)))) if value else 0 for value in values)
+        return "".join(bars[place] for place in places)
+
+
+def _colour_of(entry: Entry) -> str:
+    if entry.kind == "gap" or entry.status == "warning":
+        return "yellow"
+    if entry.kind == "trace":
+        return "" if entry.status in ("ok", "cancelled") else "red"
+    return "red" if entry.status in ("error", "critical", "unclean") else ""
+
+
+def _bytes(value: float) -> str:
+    return f"{value / 1e6:,.0f} MB"
+
+
+_MEASURES: Final[tuple[tuple[str, Callable[[Vitals], float | None], Callable[[float], str]], ...]] = (
+    ("memory", lambda vitals: vitals.rss_bytes, _bytes),
+    ("memory left", lambda vitals: vitals.memory_left_bytes, _bytes),
+    ("disk free", lambda vitals: vitals.disk_free_bytes, _bytes),
+    ("open files", lambda vitals: vitals.open_files, lambda value: f"{value:,.0f}"),
+    ("load", lambda vitals: vitals.load, lambda value: f"{value:.2f}"),
+    ("loop lag", lambda vitals: vitals.loop_lag_s, lambda value: f"{value:.2f} s"),
+)
+
+
+def _moment(us: int) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(us / 1e6, tz=UTC).astimezone()
+    except (OverflowError, ValueError, OSError):  # a number that no clock shows
+        return None
+
+
+def _local(us: int) -> str:
+    moment = _moment(us)
+    return f"{us} us" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S %z}"
+
+
+def _clock(us: int) -> str:
+    moment = _moment(us)
+    return f"{us} us" if moment is None else f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}"
+
+
+def _span(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if abs(seconds) >= 2 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.1f} s" if abs(seconds) >= 1 else f"{seconds * 1e3:.0f} ms"

@@ -1,0 +1,245 @@
+"""The evidence is read whole, merged once, and never changed by a byte; what is broken is said."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import sqlite3
+from contextlib import closing
+
+import pytest
+from conftest import fingerprints
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hearthnet.forensics.gather import gather
+from hearthnet.forensics.groups import fingerprint
+from hearthnet.forensics.verdict import judge
+
+
+def states(case):
+    """The state of each source, by kind."""
+    return {source.kind: source.state for source in case.sources}
+
+
+def test_killed_run_is_read_from_database_wal_and_box(program):
+    """Every trace is there once, the open one with its span; nothing of the evidence has changed."""
+    base = program(40)
+    before = fingerprints(base)
+
+    case = gather(base / "data", limit=1_000)
+
+    assert fingerprints(base) == before
+    traces = [entry for entry in case.entries if entry.kind == "trace"]
+    assert len(traces) == 40
+    assert [entry.seq for entry in traces] == sorted({entry.seq for entry in traces})
+    assert {entry.source for entry in traces} == {"database", "box"}  # half of them were committed
+    (flying,) = case.in_flight
+    assert (flying.capability, flying.span) == ("rag.query", "embed")
+    assert flying.age_ms >= flying.span_age_ms >= 0
+    assert states(case) == {"database": "whole", "wal": "whole", "box": "whole", "log": "whole"}
+
+
+def test_records_and_lines_are_one_moment_each(program):
+    """A record is in store, box and JSON log; it stands in the timeline once, with its fields."""
+    case = gather(program(4) / "data", limit=1_000)
+
+    said = [entry for entry in case.entries if entry.name == "app.work"]
+    assert [entry.text for entry in said] == ["disk is slow", "last words"]
+    assert said[0].extras["path"] == "/dev/x"
+    assert case.entries[0].kind == "start"
+
+
+def test_errors_are_grouped_and_counted(program):
+    """Failures that differ in a number are one group, with its first and last moment."""
+    case = gather(program(40) / "data")
+
+    group = next(group for group in case.errors if group.kind == "trace")
+    assert (group.count, group.name) == (4, "llm.chat")
+    assert group.first_us < group.last_us
+    assert group.text.startswith("timeout: no answer after")
+    assert (sum(minute.traces for minute in case.minutes), sum(minute.failed for minute in case.minutes)) == (40, 4)
+
+
+def test_run_that_a_later_one_took_in_is_judged_the_same(program):
+    """After the next start the box is gone; verdict and in-flight traces are what they were."""
+    base = program(20)
+    before = gather(base / "data")
+    program(5, "stop")
+
+    after = gather(base / "data", run_id=before.run.run_id)
+
+    assert judge(after).cause == judge(before).cause == "killed"
+    assert not after.run.has_box
+    assert [(flying.trace_id, flying.capability, flying.span) for flying in after.in_flight] == [
+        (flying.trace_id, flying.capability, flying.span) for flying in before.in_flight
+    ]
+    newest = gather(base / "data")
+    assert (judge(newest).cause, judge(newest).confidence) == ("clean_stop", "certain")
+    assert [run.end_reason for run in newest.runs] == ["clean", "unclean"]
+
+
+@pytest.mark.parametrize("lost", ["telemetry.db-shm", "telemetry.db-wal", "telemetry.db"])
+def test_missing_file_costs_what_was_in_it(program, lost):
+    """Without -shm nothing; without WAL or database the box still has the end."""
+    base = program(40)
+    (base / "data" / lost).unlink()
+
+    case = gather(base / "data", limit=1_000)
+
+    found = sum(entry.kind == "trace" for entry in case.entries)
+    assert found == 40 if lost.endswith("-shm") else 19 <= found <= 40
+    assert case.in_flight
+    assert judge(case).cause == "killed"
+
+
+def test_read_only_folder_is_enough(program):
+    """Evidence on a medium that cannot be written, by somebody who is not its owner."""
+    base = program(10)
+    for path in [*base.rglob("*"), base]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    before = fingerprints(base)
+    try:
+        case = gather(base / "data")
+        assert judge(case).cause == "killed"
+        assert fingerprints(base) == before
+    finally:
+        for path in [base, *base.rglob("*")]:
+            path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def test_pages_overwritten_with_noise_cost_what_is_on_them(program):
+    """A damaged database gives what lies before, between and behind; what is lost is said."""
+    base = program(4_000, "stop")
+    path = base / "data" / "telemetry.db"
+    content = bytearray(path.read_bytes())
+    chance = random.Random(7)
+    pages = [at for at in range(0, len(content), 4096) if content.count(b"llm.chat", at, at + 4096) > 3]
+    for at in chance.sample(pages, 12):
+        content[at : at + 4096] = chance.randbytes(4096)
+    path.write_bytes(content)
+
+    case = gather(base / "data", limit=20_000)
+
+    assert states(case)["database"] == "damaged"
+    detail = next(source.detail for source in case.sources if source.kind == "database")
+    assert "traces" in detail
+    found = sum(entry.kind == "trace" for entry in case.entries)
+    assert 3_700 < found < 4_000  # twelve pages hold about 150
+    assert case.run is not None
+
+
+@pytest.mark.parametrize(
+    ("content", "state"),
+    [(b"", "empty"), (b"\0" * 8192, "damaged"), (b"my shopping list", "foreign"), (None, "missing")],
+)
+def test_what_is_no_database_is_told(tmp_path, content, state):
+    """A clear state, no run, and no exception."""
+    path = tmp_path / "telemetry.db"
+    if content is not None:
+        path.write_bytes(content)
+
+    case = gather(path)
+
+    assert (case.run, states(case)) == (None, {"database": state})
+    assert judge(case).cause == "unknown"
+
+
+def test_database_of_another_program_or_a_newer_one(program, tmp_path):
+    """A foreign one is left alone; a newer one is read by the names that it still has."""
+    other = tmp_path / "other"
+    other.mkdir()
+    with closing(sqlite3.connect(other / "telemetry.db")) as db:
+        db.execute("CREATE TABLE traces (a)")
+        db.commit()
+    assert states(gather(other)) == {"database": "foreign"}
+
+    base = program(8, "stop", tmp_path / "newer")
+    with closing(sqlite3.connect(base / "data" / "telemetry.db")) as db:
+        for (view,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'view'").fetchall():
+            db.execute(f"DROP VIEW {view}")
+        db.execute("ALTER TABLE logs DROP COLUMN exc")
+        db.execute("ALTER TABLE traces ADD COLUMN mood TEXT")
+        db.execute("PRAGMA user_version = 99")
+    case = gather(base / "data")
+    assert states(case)["database"] == "newer"
+    assert judge(case).cause == "clean_stop"
+    assert sum(entry.kind == "trace" for entry in case.entries) == 8
+
+
+def test_run_and_trace_can_be_named(program):
+    """By the beginning of an id; a name that nothing has is told with those that there are."""
+    base = program(30)
+    case = gather(base / "data", limit=1_000)
+    middle = [entry for entry in case.entries if entry.kind == "trace"][15]
+
+    around = gather(base / "data", around=middle.trace_id.lower())
+    assert middle.trace_id in {entry.trace_id for entry in around.entries}
+    assert gather(base / "data", run_id=case.run.run_id[:10]).run == case.run
+    with pytest.raises(ValueError, match=case.run.run_id):
+        gather(base / "data", run_id="01NOBODY")
+    with pytest.raises(ValueError, match="no trace"):
+        gather(base / "data", around="01NOBODY")
+    assert gather(base / "data", since_us=case.run.last_seen_us + 10**9).entries == []
+
+
+def test_last_words_belong_to_the_run_of_that_time(program):
+    """Faulthandler's file is matched by number and time; the doctor's last whole report is found behind a torn one."""
+    base = program(4)
+    data = base / "data"
+    pid = gather(data).run.pid
+    (data / f"telemetry.{pid}.fault").write_text("Fatal Python error: Segmentation fault\n")
+    (data / f"telemetry.{pid}.20200101T000000Z.fault").write_text("Fatal Python error: Bus error\n")
+    os.utime(data / f"telemetry.{pid}.20200101T000000Z.fault", (1_577_836_800,) * 2)
+    check = {"name": "clock_sanity", "status": "fail", "detail": "x"}
+    (data / "doctor.jsonl").write_text(json.dumps({"checks": [check]}) + '\n{"checks": [{"na')
+
+    case = gather(data)
+
+    assert "Segmentation" in case.run.fault
+    assert judge(case).cause == "native_fault"
+    assert case.findings == [check]
+
+
+def test_errors_that_differ_in_ids_share_a_fingerprint():
+    """Numbers, ids, paths and quoted words do not matter; the rest does."""
+    one = fingerprint("log", "a", "no file '/a/b' for 01HXR4Z6W5S9E2JQ4Y0T7B3M1C after 3.5 s at 0xdeadbeef")
+    two = fingerprint("log", "a", "no file '/c/d' for 01HXR4Z6W5S9E2JQ4Y0T7B3M2D after 12 s at 0x1")
+
+    assert one == two
+    assert one != fingerprint("log", "a", "no folder '/a/b' for 01HXR4Z6W5S9E2JQ4Y0T7B3M1C after 3.5 s at 0xdeadbeef")
+    assert one != fingerprint("log", "b", "no file '/a/b' for 01HXR4Z6W5S9E2JQ4Y0T7B3M1C after 3.5 s at 0xdeadbeef")
+
+
+@pytest.fixture(scope="module")
+def evidence(tmp_path_factory):
+    """A killed store whose files a test may spoil; large files cut to what matters."""
+    from conftest import PROGRAM
+
+    base = tmp_path_factory.mktemp("evidence")
+    import subprocess
+    import sys
+
+    subprocess.run([sys.executable, "-c", PROGRAM, str(base), "40", "kill"], capture_output=True)
+    return base
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@given(data=st.data())
+def test_no_byte_in_the_files_makes_it_raise(evidence, tmp_path_factory, data):
+    """Bytes flipped, cut or put anywhere: an answer each time."""
+    base = tmp_path_factory.mktemp("spoilt")
+    shutil.copytree(evidence, base, dirs_exist_ok=True)
+    for path in [*base.glob("data/telemetry.db"), *base.glob("data/*.box"), *base.glob("log/*.log")]:
+        with path.open("r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            for _ in range(data.draw(st.integers(0, 6))):
+                file.seek(data.draw(st.integers(0, max(0, min(size, 300_000) - 1))))
+                file.write(data.draw(st.binary(max_size=64)))
+            if data.draw(st.booleans()):
+                file.truncate(data.draw(st.integers(0, min(size, 300_000))))
+
+    judge(gather(base / "data", limit=1_000))
+    shutil.rmtree(base)
