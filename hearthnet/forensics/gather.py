@@ -23,6 +23,7 @@ __all__ = ["gather"]
 DATABASE: Final = "telemetry.db"
 MEMORY: Final = "doctor.jsonl"
 INTERRUPTED: Final = "interrupted"
+_DONE_LOGGER: Final = "hearthnet.trace"
 _SLOWEST: Final = 10
 _SLACK_US: Final = 2_000_000  # a record is written a moment after it was made
 _AROUND_US: Final = 30_000_000
@@ -140,8 +141,16 @@ def _timeline(numbered: list[Entry], dated: list[Entry], window: tuple[int, int]
     first, last = window
     kept = sorted((entry for entry in numbered if first <= entry.ts_us <= last), key=lambda entry: entry.seq or 0)
     known = {_same(entry) for entry in kept if entry.kind == "log"}
+    told = {entry.trace_id for entry in kept if entry.kind == "trace"}
     others = sorted(
-        (entry for entry in dated if first <= entry.ts_us <= last and _same(entry) not in known),
+        (
+            entry
+            for entry in dated
+            if first <= entry.ts_us <= last
+            and _same(entry) not in known
+            # The line that a trace's end makes says nothing that its row does not.
+            and not (entry.name == _DONE_LOGGER and entry.trace_id in told)
+        ),
         key=lambda entry: entry.ts_us,
     )
     merged: list[Entry] = []

@@ -18,7 +18,7 @@ __all__ = ["page"]
 Item = dict[str, Any]
 
 _MAX_ROWS: Final = 2_000  # a page that opens at once; the whole is in --json
-_MAX_WATERFALLS: Final = 40
+_MAX_WATERFALLS: Final = 20
 _MAX_TEXT: Final = 300
 _GOOD: Final = ("clean_stop", "running")
 _OK: Final = ("ok", "cancelled")
@@ -33,12 +33,13 @@ body{margin:0;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,sans
 main{max-width:1180px;margin:0 auto;padding:20px 16px 60px}
 h1{font-size:1.5rem;line-height:1.25;margin:.2em 0}h2{font-size:1.05rem;margin:2em 0 .5em}
 .cause{display:inline-block;padding:.1em .6em;border-radius:4px;color:#fff;background:var(--bad);font-weight:600}
-.cause.good{background:var(--ok)}.cause.open{background:var(--warn)}
+.soft li{color:var(--ink)}.cause.good{background:var(--ok)}.cause.open{background:var(--warn)}
 .soft,figcaption,th{color:var(--soft)}code,.mono,td,.row{font-family:ui-monospace,monospace;font-size:.85rem}
 .card{background:var(--card);border:1px solid var(--line);border-radius:6px;padding:12px 14px;overflow-x:auto}
 ul{margin:.4em 0;padding-left:1.2em}li{overflow-wrap:anywhere}
-svg{display:block;width:100%;height:auto}svg text{font-size:11px;fill:var(--soft)}
-.chart svg{height:220px}.minutes svg{height:90px}figure{margin:0}figure svg{height:62px}
+svg{display:block;width:100%;height:auto}
+figure{margin:0}
+.axis{display:flex;justify-content:space-between;gap:8px;font-size:.75rem}
 .vitals{display:grid;grid-template-columns:repeat(auto-fit,minmax(240px,1fr));gap:14px}
 rect.ok{fill:var(--ok)}rect.bad{fill:var(--bad)}rect.warn{fill:var(--warn)}rect.log{fill:var(--log)}
 rect.open{fill:var(--open);fill-opacity:.55;stroke:var(--open)}
@@ -116,7 +117,7 @@ def _words(causes: Iterable[str]) -> list[str]:
 def _list(heading: str, lines: list[str]) -> str:
     if not lines:
         return ""
-    return f"<div>{heading}<ul>" + "".join(f"<li>{text(line)}</li>" for line in lines) + "</ul></div>"
+    return f'<div class="soft">{heading}<ul>' + "".join(f"<li>{text(line)}</li>" for line in lines) + "</ul></div>"
 
 
 def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, tuple[object, ...]]], wide: int, name: str = "") -> str:

@@ -17,6 +17,7 @@ Item = dict[str, Any]
 _WIDTH: Final = 1_000
 _LANES: Final = 14
 _LANE: Final = 12
+_OK: Final = ("ok", "cancelled")
 _MAX_DRAWN: Final = 600
 _MAX_SPANS: Final = 64
 
@@ -48,15 +49,19 @@ def timeline_chart(entries: list[Item], in_flight: list[Item]) -> str:
     last = max(ends)
     # What began long before is drawn from the left edge on.
     scale = _WIDTH / max(1.0, last - first)
-    shapes = [*_bars(moments, first, scale), *_open_bars(flying, first, scale), *_ticks(moments, first, scale)]
-    height = _LANES * _LANE + 30
-    axis = f'<text x="0" y="{height - 2}">{text(moments[0][0]["ts"])}</text>'
-    axis += f'<text x="{_WIDTH}" y="{height - 2}" text-anchor="end">{text(moments[-1][0]["ts"])}</text>'
-    return _svg(height, "what happened, over time", "".join(shapes) + axis)
+    bars, lanes = _bars(moments, first, scale)
+    below = (lanes + 2) * _LANE + 2
+    shapes = [*bars, *_open_bars(flying, first, scale), *_ticks(moments, first, scale, below)]
+    # Beside the drawing, not in it: it is stretched to the width of its place.
+    axis = f"<span>{text(moments[0][0]['ts'])}</span><span>{text(moments[-1][0]['ts'])}</span>"
+    drawn = _svg(below + _LANE, "what happened, over time", "".join(shapes), 1.3)
+    return f'{drawn}<div class="axis soft">{axis}</div>'
 
 
-def _bars(moments: list[tuple[Item, float]], first: float, scale: float) -> Iterator[str]:
+def _bars(moments: list[tuple[Item, float]], first: float, scale: float) -> tuple[list[str], int]:
+    """Returns a bar a trace, in lanes below each other so that none hides another, and how many lanes it took."""
     free_from = [0.0] * (_LANES - 2)
+    shapes, used = [], 0
     for item, at in moments:
         if item["kind"] != "trace":
             continue
@@ -64,9 +69,11 @@ def _bars(moments: list[tuple[Item, float]], first: float, scale: float) -> Iter
         width = max(2.0, (item["duration_ms"] or 0.0) * scale)
         lane = min(range(len(free_from)), key=lambda number: (free_from[number] > left, number))
         free_from[lane] = left + width + 1
-        kind = "ok" if item["status"] in ("ok", "cancelled") else "bad"
+        used = max(used, lane + 1)
+        kind = "ok" if item["status"] in _OK else "bad"
         title = f"{item['name']} {item['status']} {item['duration_ms'] or 0:,.1f} ms"
-        yield _rect(left, (lane + 2) * _LANE, width, kind, title)
+        shapes.append(_rect(left, (lane + 2) * _LANE, width, kind, title))
+    return shapes, used
 
 
 def _open_bars(flying: Iterable[tuple[Item, float]], first: float, scale: float) -> Iterator[str]:
@@ -76,8 +83,7 @@ def _open_bars(flying: Iterable[tuple[Item, float]], first: float, scale: float)
         yield _rect(left, (number % 2) * _LANE, max(4.0, _WIDTH - left), "open", title)
 
 
-def _ticks(moments: list[tuple[Item, float]], first: float, scale: float) -> Iterator[str]:
-    y = _LANES * _LANE + 2
+def _ticks(moments: list[tuple[Item, float]], first: float, scale: float, y: float) -> Iterator[str]:
     for item, at in moments:
         if item["kind"] in ("log", "gap"):
             bad = item["kind"] == "gap" or item["status"] in ("error", "critical")
@@ -90,8 +96,9 @@ def _rect(x: float, y: float, width: float, kind: str, title: str) -> str:
     return f'<rect class="{kind}" {box}><title>{text(title)}</title></rect>'
 
 
-def _svg(height: float, label: str, inside: str) -> str:
-    view = f'viewBox="0 0 {_WIDTH} {height:.0f}" preserveAspectRatio="none"'
+def _svg(height: float, label: str, inside: str, zoom: float = 1.0) -> str:
+    """Returns a drawing as wide as its place and `height` times `zoom` pixels high."""
+    view = f'viewBox="0 0 {_WIDTH} {height:.0f}" preserveAspectRatio="none" style="height:{height * zoom:.0f}px"'
     return f'<svg {view} role="img" aria-label="{text(label)}">{inside}</svg>'
 
 

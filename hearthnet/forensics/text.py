@@ -129,8 +129,12 @@ class Report:
                 yield f"  {name:<14} {spell(first):>9} -> {spell(last):>9} in {span}  {chart}"
 
     def _timeline_lines(self) -> Iterator[str]:
+        day = ""
         for _, same in groupby(self._case.entries, lambda entry: (entry.kind, entry.status, entry.name, entry.text)):
             entries, more = list(same), self._more
+            if (today := _day(entries[0].ts_us)) != day:
+                yield self._paint(f"  {today}", "dim")
+                day = today
             yield self._moment(entries[0])
             if len(entries) > _MAX_ALIKE:
                 yield self._paint(f"  {_clock(entries[-1].ts_us)} {more} and {len(entries) - 1:,} more like it", "dim")
@@ -249,6 +253,11 @@ def _local(us: int) -> str:
 def _clock(us: int) -> str:
     moment = _moment(us)
     return f"{us} us" if moment is None else f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}"
+
+
+def _day(us: int) -> str:
+    moment = _moment(us)
+    return "" if moment is None else f"{moment:%A %Y-%m-%d, %z}"
 
 
 def _span(seconds: float) -> str:
