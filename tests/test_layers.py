@@ -146,8 +146,10 @@ def test_sql_lives_where_it_may():
     assert users <= {
         "hearthnet.checks.telemetry",
         "hearthnet.cli.paths",  # an example in its help
+        "hearthnet.cli.telemetry_sql",  # examples in its help
         "hearthnet.database",
         "hearthnet.events.event_log",
+        "hearthnet.forensics.stores",
         "hearthnet.observability.telemetry",
     }
 

@@ -17,9 +17,12 @@ from hearthnet.forensics.stores import COLUMNS
 __all__ = ["from_gap", "from_line", "from_log", "from_trace", "integer", "rows_of_frames", "text", "vitals_of"]
 
 MAX_TEXT_CHARS: Final = 4_000
+_RING: Final = 10_000  # rows that the store keeps; written out, so that this folder can be copied without any other
 _MAX_VITALS: Final = 500
 _OWN_KEYS: Final = frozenset({"ts", "level", "logger", "msg", "trace_id", "span_id", "exc", "repeats"})
 _NO_RUN: Final = "run_id"
+_DONE: Final = ("hearthnet.trace", "done")  # the line that a trace's end makes; its row has no record beside it
+_MAX_MS: Final = 1e12  # thirty years: what is longer is no duration
 
 Row = dict[str, Any]
 
@@ -29,7 +32,7 @@ def from_trace(row: Row, source: str = "database") -> Entry:
     return Entry(
         integer(row["started_us"]), "trace", text(row["result"]) or "unknown", text(row["capability"]),
         text(row["error"]), text(row["run_id"]) or None, integer(row["seq"]), text(row["trace_id"]) or None,
-        number(row["duration_ms"]), source, _object(row["extras"]), None, tuple(_spans(row["spans"])),
+        _duration_ms(row["duration_ms"]), source, _object(row["extras"]), None, tuple(_spans(row["spans"])),
     )  # fmt: skip
 
 
@@ -60,6 +63,8 @@ def from_line(line: Row) -> Entry | None:
         ts_us = int(moment.timestamp() * 1_000 + 0.5) * 1_000  # the line has milliseconds
     except (ValueError, OverflowError):
         return None
+    if (line.get("logger"), line.get("msg")) == _DONE:
+        return _from_done(line, ts_us)
     extras = {key: value for key, value in line.items() if key not in _OWN_KEYS}
     if integer(line.get("repeats")):
         extras["repeats"] = integer(line["repeats"])
@@ -69,16 +74,29 @@ def from_line(line: Row) -> Entry | None:
     )  # fmt: skip
 
 
+def _from_done(line: Row, ended_us: int) -> Entry | None:
+    duration_ms = _duration_ms(line.get("ms"))
+    if duration_ms is None:
+        return None
+    return Entry(
+        ended_us - int(duration_ms * 1_000), "trace", text(line.get("result")) or "unknown",
+        text(line.get("capability")), text(line.get("error")), None, None, text(line.get("trace_id")) or None,
+        duration_ms, "log",
+    )  # fmt: skip
+
+
 def rows_of_frames(frames: list[tuple[int, bytes]], table: str, run_id: str) -> list[Row]:
     """Returns the payloads of a black box as rows of their table: its columns without `run_id`, which the box has."""
     names = [name for name in COLUMNS[table] if name != _NO_RUN]
     rows = []
-    for _, payload in frames:
+    # As many as the store's ring would have: what is older stands in a box only until its place is needed.
+    for _, payload in frames[-_RING:]:
         try:
             values = json.loads(payload)
         except (ValueError, RecursionError):
             continue
-        if isinstance(values, list) and len(values) == len(names):
+        # A number, or nothing can be done with it: by that a record is known.
+        if isinstance(values, list) and len(values) == len(names) and integer(values[0]):
             rows.append({**dict(zip(names, values, strict=True)), "run_id": run_id})
     return rows
 
@@ -93,7 +111,7 @@ def vitals_of(value: object) -> tuple[Vitals, ...]:
 
 def _sample(item: Row) -> Vitals:
     def whole(name: str) -> int | None:
-        return None if item.get(name) is None else integer(item[name])
+        return integer(item[name]) if isinstance(item.get(name), int) else None
 
     return Vitals(
         integer(item.get("ts_us")), whole("rss_bytes"), whole("memory_left_bytes"), whole("open_files"),
@@ -105,6 +123,8 @@ def text(value: object) -> str:
     """Returns a text, bounded and of whole characters; empty for what is none."""
     if not isinstance(value, str):
         return ""
+    if value.isascii():
+        return value[:MAX_TEXT_CHARS]
     return value[:MAX_TEXT_CHARS].encode("utf-8", "replace").decode("utf-8")
 
 
@@ -124,6 +144,11 @@ def number(value: object) -> float | None:
     except OverflowError:
         return None
     return found if math.isfinite(found) else None
+
+
+def _duration_ms(value: object) -> float | None:
+    found = number(value)
+    return found if found is not None and 0 <= found < _MAX_MS else None
 
 
 def _object(value: object) -> Row:

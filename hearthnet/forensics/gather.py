@@ -6,15 +6,15 @@ Files are read, never written, and never opened by SQLite where they lie.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from hearthnet.forensics.box import Box
-from hearthnet.forensics.entries import from_gap, from_log, from_trace, integer, rows_of_frames, text
+from hearthnet.forensics.box import SECONDARY, Box
+from hearthnet.forensics.entries import from_gap, from_log, from_trace, integer, number, rows_of_frames, text
 from hearthnet.forensics.groups import error_groups, minutes_before
 from hearthnet.forensics.lives import Boxes, read_boxes, runs_of
-from hearthnet.forensics.loglines import find_log_dir, read_lines
+from hearthnet.forensics.loglines import Lines, find_log_dir, read_lines
+from hearthnet.forensics.merging import ended_us, fresh_lines, timeline, with_runs
 from hearthnet.forensics.model import Case, Entry, InFlight, Run, Source
 from hearthnet.forensics.stores import Row, Store, read_store
 
@@ -23,7 +23,10 @@ __all__ = ["gather"]
 DATABASE: Final = "telemetry.db"
 MEMORY: Final = "doctor.jsonl"
 INTERRUPTED: Final = "interrupted"
-_DONE_LOGGER: Final = "hearthnet.trace"
+_REBUILT: Final = "rebuilt"  # from the logs: the rows of no life in particular
+_NOTABLE: Final = ("warning", "error", "critical")
+_WRITTEN: Final = "telemetry is written again"
+_MAX_SIGNS: Final = 2_000
 _SLOWEST: Final = 10
 _SLACK_US: Final = 2_000_000  # a record is written a moment after it was made
 _AROUND_US: Final = 30_000_000
@@ -54,55 +57,84 @@ def gather(
     """
     directory, database = (path, path / DATABASE) if path.is_dir() or not path.suffix else (path.parent, path)
     store, boxes = read_store(database), read_boxes(directory)
-    traces, logs = _merged(store, boxes, "traces"), _merged(store, boxes, "logs")
-    runs = runs_of(store.tables["runs"], boxes, directory, _last_us(traces, logs))
+    records = _merged(store, boxes)
+    is_damaged = store.sources[0].state != "whole"
+    runs = runs_of(store.tables["runs"], boxes, directory, _spans_us(records), is_damaged=is_damaged)
     case = Case(directory, _chosen(runs, run_id), runs)
     case.findings, memory = _findings(directory / MEMORY)
     case.sources = [*store.sources, *boxes.sources, *memory, *_others(directory, database)]
-    if case.run is None:
+    run = case.run
+    if run is None:
         return case
-    window = _window(case.run, traces, since_us, around)
-    gaps = [from_gap(row) for row in store.tables["gaps"]]
-    lines, files = _lines(log_dir or find_log_dir(directory), window, limit)
-    case.sources += files
-    case.entries = _timeline([*traces, *logs, *gaps], [*_marks(runs), *lines], window)[-limit:] if limit else []
-    _judged(case, case.run, [*traces, *logs], boxes)
+    numbered = sorted([*records, *map(from_gap, store.tables["gaps"])], key=lambda entry: entry.seq or 0)
+    case.in_flight = _in_flight(run, records, boxes)
+    if _has_table(run, boxes):
+        numbered = _with_table(numbered, case.in_flight, "open" if run.is_alive else INTERRUPTED)
+    window, own = _window(run, numbered, since_us, around), (run.started_us, _end_us(run) + _SLACK_US)
+    lines = _lines(log_dir, directory, window, own, limit, case.sources)
+    apart = {key for key, (_, box) in boxes.by_run.items() if box.header.role == SECONDARY}
+    moments = timeline(numbered, with_runs(lines.entries, runs), runs, apart)
+    case.entries = _asked_for(moments, run, since_us, around, limit)
+    _judged(case, run, records, with_runs(lines.notable, runs))
     return case
 
 
-def _judged(case: Case, run: Run, records: list[Entry], boxes: Boxes) -> None:
-    """Fills in what is told of the run itself, from all of its records."""
+def _judged(case: Case, run: Run, records: list[Entry], lines: list[Entry]) -> None:
+    """Fills in what is told of the run itself, from all of its records and of those lines that have none."""
     own = [entry for entry in records if entry.run_id == run.run_id]
+    own += [line for _, line in fresh_lines(lines, own) if line.run_id == run.run_id]
     finished = [entry for entry in own if entry.kind == "trace" and entry.status != INTERRUPTED]
-    case.in_flight = _in_flight(run, own, boxes)
+    signs = sorted((entry for entry in own if _is_sign(entry)), key=lambda entry: entry.ts_us)
+    case.signs = signs[-_MAX_SIGNS:]
     case.errors = error_groups(own)
     case.slowest = sorted(finished, key=lambda entry: entry.duration_ms or 0.0, reverse=True)[:_SLOWEST]
     case.minutes = minutes_before(run.last_seen_us or run.started_us, finished)
 
 
-def _merged(store: Store, boxes: Boxes, table: str) -> list[Entry]:
-    """Returns the records of a table and those that only a box has, in the order of their numbers."""
-    make = from_trace if table == "traces" else from_log
-    found = {(row["run_id"], row["seq"]): make(row) for row in store.tables[table]}
-    for run_id, (_, box) in boxes.by_run.items():
-        for row in rows_of_frames(box.traces if table == "traces" else box.logs, table, run_id):
-            found.setdefault((run_id, row["seq"]), make(row, "box"))
+def _is_sign(entry: Entry) -> bool:
+    return entry.kind == "log" and (entry.status in _NOTABLE or entry.text == _WRITTEN)
+
+
+def _merged(store: Store, boxes: Boxes) -> list[Entry]:
+    """Returns the records of the store and those that only a box has, in the order of their numbers."""
+    found: dict[tuple[str, int, str], Entry] = {}
+    for table, kind, make in (("traces", "trace", from_trace), ("logs", "log", from_log)):
+        for entry in map(make, store.tables[table]):
+            found[entry.run_id or "", entry.seq or 0, kind] = entry
+        for run_id, (_, box) in boxes.by_run.items():
+            for row in rows_of_frames(box.traces if kind == "trace" else box.logs, table, run_id):
+                found.setdefault((run_id, row["seq"], kind), make(row, "box"))
     return sorted(found.values(), key=lambda entry: entry.seq or 0)
 
 
-def _last_us(traces: list[Entry], logs: list[Entry]) -> dict[str, int]:
-    """Returns when each run last recorded something."""
-    last: dict[str, int] = {}
-    for entry in (*traces, *logs):
+def _spans_us(records: list[Entry]) -> dict[str, tuple[int, int]]:
+    """Returns when each run first and last recorded something: by its numbers, and by the clock as it was then."""
+    found: dict[str, tuple[int, int]] = {}
+    for entry in records:
         if entry.run_id is not None and entry.status != INTERRUPTED:
-            moment = entry.ts_us + int((entry.duration_ms or 0.0) * 1_000)
-            last[entry.run_id] = max(moment, last.get(entry.run_id, 0))
-    return last
+            first_us, _ = found.get(entry.run_id, (entry.ts_us, 0))
+            found[entry.run_id] = first_us, ended_us(entry)
+    return found
+
+
+def _with_table(numbered: list[Entry], in_flight: list[InFlight], status: str) -> list[Entry]:
+    """Returns the records with those traces behind the last of their run that its box has as not ended."""
+    flying = [
+        Entry(
+            trace.started_us, "trace", status, trace.capability, "", trace.run_id, None, trace.trace_id,
+            trace.age_ms, "box",
+        )
+        for trace in in_flight
+    ]  # fmt: skip
+    run_id = in_flight[0].run_id if in_flight else None
+    place = max((place for place, entry in enumerate(numbered) if entry.run_id == run_id), default=len(numbered) - 1)
+    return [*numbered[: place + 1], *flying, *numbered[place + 1 :]]
 
 
 def _chosen(runs: list[Run], wanted: str | None) -> Run | None:
     if wanted is None:
-        return next((run for run in runs if not run.is_alive), runs[0] if runs else None)
+        lives = [run for run in runs if run.end_reason != _REBUILT]
+        return next((run for run in lives if not run.is_alive), lives[0] if lives else None)
     found = [run for run in runs if run.run_id.startswith(wanted.upper())]
     if len(found) == 1:
         return found[0]
@@ -110,87 +142,87 @@ def _chosen(runs: list[Run], wanted: str | None) -> Run | None:
     raise ValueError(f"{'no' if not found else 'more than one'} run begins with {wanted!r}; there are: {known}")
 
 
-def _window(run: Run, traces: list[Entry], since_us: int | None, around: str | None) -> tuple[int, int]:
-    """Returns the first and the last moment that the timeline may have."""
-    first, last = since_us or 0, (run.ended_us or run.last_seen_us or run.started_us) + _SLACK_US
+def _end_us(run: Run) -> int:
+    return run.ended_us or run.last_seen_us or run.started_us
+
+
+def _window(run: Run, numbered: list[Entry], since_us: int | None, around: str | None) -> tuple[int, int]:
+    """Returns the first and the last moment that lines of the log are wanted of."""
+    first, last = since_us or 0, _end_us(run) + _SLACK_US
     if around is None:
         return first, last
-    visits = [entry for entry in traces if entry.trace_id == around.upper()]
+    visits = [entry for entry in numbered if entry.trace_id == around.upper()]
     if not visits:
         raise ValueError(f"no trace {around!r} is in these files")
-    end = max(entry.ts_us + int((entry.duration_ms or 0.0) * 1_000) for entry in visits)
+    end = max(map(ended_us, visits))
     return max(first, min(entry.ts_us for entry in visits) - _AROUND_US), end + _AROUND_US
 
 
-def _lines(log_dir: Path | None, window: tuple[int, int], limit: int) -> tuple[list[Entry], list[Source]]:
-    if log_dir is None:
-        return [], []
-    return read_lines(log_dir, *window, limit)
+def _lines(
+    log_dir: Path | None,
+    directory: Path,
+    window: tuple[int, int],
+    own: tuple[int, int],
+    limit: int,
+    sources: list[Source],
+) -> Lines:
+    """Returns the lines of the logs, and notes which files were read."""
+    folder = log_dir or find_log_dir(directory)
+    if folder is None:
+        return Lines()
+    lines = read_lines(folder, window, own, limit)
+    if log_dir is not None and not log_dir.is_dir():
+        lines.sources.append(Source(log_dir, "log", "missing", "no such folder"))
+    sources += lines.sources
+    return lines
 
 
-def _marks(runs: list[Run]) -> Iterable[Entry]:
-    """Yields the start and the end of each run."""
-    for run in runs:
-        yield Entry(run.started_us, "start", run.version, f"pid {run.pid}", "the run starts", run.run_id)
-        if run.ended_us is not None:
-            yield Entry(run.ended_us, "end", run.end_reason or "", f"pid {run.pid}", "the run ends", run.run_id)
+def _asked_for(moments: list[Entry], run: Run, since_us: int | None, around: str | None, limit: int) -> list[Entry]:
+    """Returns the newest moments down to the end of the run; of a trace, those around it."""
+    own = [place for place, entry in enumerate(moments) if entry.run_id == run.run_id]
+    first, last = 0, own[-1] + 1 if own else len(moments)
+    if around is not None:
+        visits = [place for place, entry in enumerate(moments) if entry.trace_id == around.upper()]
+        last = min(len(moments), visits[-1] + 1 + limit // 2)
+        first = max(0, min(visits[0], last - limit))
+    # Those that began before and ended within are of it.
+    kept = [entry for entry in moments[first:last] if (since_us or 0) <= ended_us(entry)]
+    return kept[-limit:] if limit else []
 
 
-def _timeline(numbered: list[Entry], dated: list[Entry], window: tuple[int, int]) -> list[Entry]:
-    """Returns the moments of a window, each once: those with numbers in their order, the others by time among them."""
-    first, last = window
-    kept = sorted((entry for entry in numbered if first <= entry.ts_us <= last), key=lambda entry: entry.seq or 0)
-    known = {_same(entry) for entry in kept if entry.kind == "log"}
-    told = {entry.trace_id for entry in kept if entry.kind == "trace"}
-    others = sorted(
-        (
-            entry
-            for entry in dated
-            if first <= entry.ts_us <= last
-            and _same(entry) not in known
-            # The line that a trace's end makes says nothing that its row does not.
-            and not (entry.name == _DONE_LOGGER and entry.trace_id in told)
-        ),
-        key=lambda entry: entry.ts_us,
-    )
-    merged: list[Entry] = []
-    for entry in kept:
-        while others and others[0].ts_us <= entry.ts_us:
-            merged.append(others.pop(0))
-        merged.append(entry)
-    return [*merged, *others]
+def _has_table(run: Run, boxes: Boxes) -> bool:
+    """Tells whether the traces in flight stand in the box still: no later run has made rows of them."""
+    return run.run_id in boxes.by_run and run.end_reason is None
 
 
-def _same(entry: Entry) -> tuple[object, ...]:
-    """Returns what a record in the store and its line in the log have in common; a line has milliseconds."""
-    return entry.kind, entry.ts_us // 1_000, entry.name, entry.text, entry.trace_id
-
-
-def _in_flight(run: Run, own: list[Entry], boxes: Boxes) -> list[InFlight]:
+def _in_flight(run: Run, records: list[Entry], boxes: Boxes) -> list[InFlight]:
     """Returns the traces that had not ended: from the box, or from the rows that its recovery made."""
-    if run.run_id in boxes.by_run and run.end_reason is None:
+    if _has_table(run, boxes):
         return _from_table(run, boxes.by_run[run.run_id][1])
     return [
         InFlight(
             run.run_id, entry.trace_id or "", entry.name, entry.ts_us, entry.duration_ms or 0.0, *_open_span(entry)
         )
-        for entry in own
-        if entry.status == INTERRUPTED
-    ]
+        for entry in records
+        if entry.status == INTERRUPTED and entry.run_id == run.run_id
+    ]  # fmt: skip
 
 
 def _open_span(entry: Entry) -> tuple[str | None, float | None]:
     for span in entry.spans:
         if span.get("status") == "open":
-            lasted = span.get("duration_ms")
-            return text(span.get("name")), float(lasted) if isinstance(lasted, (int, float)) else None
+            return text(span.get("name")), number(span.get("duration_ms"))
     return None, None
 
 
 def _from_table(run: Run, box: Box) -> list[InFlight]:
     rows: list[Row] = rows_of_frames(box.traces, "traces", run.run_id)
-    finished = {(row["trace_id"], integer(row["started_mono_ns"])) for row in rows}
-    end_ns = box.header.started_ns + ((run.last_seen_us or run.started_us) - box.header.started_us) * 1_000
+    finished = {(text(row["trace_id"]), integer(row["started_mono_ns"])) for row in rows}
+    # By the clock that nobody sets: the last moment that the box tells of.
+    moments = [box.heartbeat_ns, box.header.started_ns]
+    moments += [integer(row["started_mono_ns"]) + int(min(number(row["duration_ms"]) or 0, 1e12) * 1e6) for row in rows]
+    moments += [max(trace.started_ns, trace.span_started_ns or 0) for trace in box.in_flight]
+    end_ns = max(moments)
     return [
         InFlight(
             run.run_id, text(trace.trace_id), text(trace.capability), trace.started_us,
@@ -206,9 +238,11 @@ def _from_table(run: Run, box: Box) -> list[InFlight]:
 def _findings(path: Path) -> tuple[list[dict[str, Any]], list[Source]]:
     """Returns the checks of the doctor's last report that can be read, and its memory as a source."""
     try:
-        content = path.read_bytes()[-_MAX_MEMORY_BYTES:]
-    except FileNotFoundError:
-        return [], []
+        if not path.is_file():
+            return [], []
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _MAX_MEMORY_BYTES))
+            content = file.read(_MAX_MEMORY_BYTES)
     except OSError as error:
         return [], [Source(path, "doctor", "unreadable", error.strerror or str(error))]
     source = Source(path, "doctor", "whole", "", len(content))

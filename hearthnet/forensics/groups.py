@@ -10,7 +10,7 @@ from typing import Final
 from hearthnet.forensics.entries import integer
 from hearthnet.forensics.model import Entry, ErrorGroup, Minute
 
-__all__ = ["error_groups", "fingerprint", "minutes_before"]
+__all__ = ["error_groups", "fingerprint", "minutes_before", "plain"]
 
 _FINE: Final = ("ok", "cancelled", "interrupted")
 _ERRORS: Final = ("error", "critical")
@@ -25,8 +25,13 @@ _VARIES: Final = re.compile(
 
 def fingerprint(kind: str, name: str, text: str) -> str:
     """Returns twelve digits that errors share which differ in numbers, ids, paths and quoted words alone."""
-    plain = f"{kind}\n{name}\n{_VARIES.sub('?', text)}"
-    return hashlib.sha1(plain.encode("utf-8", "replace"), usedforsecurity=False).hexdigest()[:12]
+    same = f"{kind}\n{name}\n{plain(text)}"
+    return hashlib.sha1(same.encode("utf-8", "replace"), usedforsecurity=False).hexdigest()[:12]
+
+
+def plain(text: str) -> str:
+    """Returns an error without what differs from one to the next: each such piece is a `?`."""
+    return _VARIES.sub("?", text)
 
 
 def error_groups(entries: Iterable[Entry]) -> list[ErrorGroup]:

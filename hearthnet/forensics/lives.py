@@ -5,19 +5,24 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from hearthnet.forensics.box import Box, boxes_in, is_locked, process_start, read_box, this_boot
+from hearthnet.forensics.box import Box, boxes_in, fields, is_locked, process_start, read_box, this_boot
 from hearthnet.forensics.entries import integer, text, vitals_of
 from hearthnet.forensics.model import Run, Source
 
 __all__ = ["Boxes", "read_boxes", "runs_of"]
 
+_CLEAN: Final = "clean"
 _UNCLEAN: Final = "unclean"
 _FAULT: Final = re.compile(r"telemetry\.(\d+)\.(?:[0-9A-Za-z]+\.)?fault")
 _MAX_FAULT_BYTES: Final = 64 * 1024
-_AFTER_US: Final = 60_000_000  # the last words are written at the end, by a clock that may have been set
+_MAX_BOX_BYTES: Final = 1 << 30  # many times what any budget gives one
+_DATED: Final = re.compile(r"telemetry\.\d+\.(\d{8}T\d{6})Z\.fault")
+_SECOND_US: Final = 1_000_000
+_MONO_AT: Final = 6  # the place of started_mono_ns in a trace's payload; started_us stands before it
 
 Row = dict[str, Any]
 
@@ -35,8 +40,11 @@ def read_boxes(directory: Path) -> Boxes:
     found = Boxes()
     for path in boxes_in(directory):
         try:
-            box = read_box(path)
             size = path.stat().st_size
+            if not path.is_file() or size > _MAX_BOX_BYTES:
+                found.sources.append(Source(path, "box", "foreign", "no file of ours", size))
+                continue
+            box = read_box(path)
         except OSError as error:
             found.sources.append(Source(path, "box", "unreadable", error.strerror or str(error)))
             continue
@@ -44,28 +52,45 @@ def read_boxes(directory: Path) -> Boxes:
             found.sources.append(Source(path, "box", "damaged", "no header that can be read", size))
             continue
         found.by_run[box.header.run_id] = (path, box)
-        state = "damaged" if box.damaged else "whole"
+        # One may be torn in any box: that which was being written when its process was killed.
+        state = "damaged" if box.damaged > 1 else "whole"
         told = f"{len(box.traces):,} trace(s), {len(box.logs):,} record(s), {len(box.in_flight):,} in flight"
         damage = f"; {box.damaged:,} frame(s) damaged" if box.damaged else ""
         found.sources.append(Source(path, "box", state, f"{told}{damage}", size))
     return found
 
 
-def runs_of(rows: list[Row], boxes: Boxes, directory: Path, last_us: dict[str, int]) -> list[Run]:
+def runs_of(
+    rows: list[Row], boxes: Boxes, directory: Path, spans_us: dict[str, tuple[int, int]], *, is_damaged: bool
+) -> list[Run]:
     """Returns every run, newest first.
 
     Args:
         rows: of the table `runs`.
         boxes: of the folder.
         directory: where the store lies, with the files of faulthandler.
-        last_us: when each run last recorded something.
+        spans_us: when each run first and last recorded something.
+        is_damaged: rows of the table may be lost: a run of which there are records only is one all the same.
     """
     runs = {run.run_id: run for row in rows if (run := _from_row(row)).run_id}
     for run_id, (path, box) in boxes.by_run.items():
         runs[run_id] = _with_box(runs.get(run_id) or _from_box(box), path, box)
     faults = _faults(directory)
-    ordered = sorted(runs.values(), key=lambda run: (run.started_us, run.run_id), reverse=True)
-    return [_with_fault(_seen(run, last_us), faults) for run in ordered]
+    if is_damaged:
+        for run_id, (first_us, _) in spans_us.items():
+            runs.setdefault(run_id, Run(run_id, first_us))
+    ordered = _newest_first(list(runs.values()), len(rows))
+    return [_with_fault(_seen(run, spans_us), ordered, faults) for run in ordered]
+
+
+def _newest_first(runs: list[Run], stored: int) -> list[Run]:
+    """Returns runs newest first; the first `stored` are in the order in which they began, whatever the clock showed."""
+    moments: list[int] = []
+    for place, run in enumerate(runs):
+        before = moments[-1] if moments and place < stored else run.started_us
+        moments.append(max(before, run.started_us))
+    places = sorted(range(len(runs)), key=lambda place: (moments[place], place), reverse=True)
+    return [runs[place] for place in places]
 
 
 def _from_row(row: Row) -> Run:
@@ -99,34 +124,48 @@ def _from_box(box: Box) -> Run:
 
 
 def _with_box(run: Run, path: Path, box: Box) -> Run:
-    header = box.header
-    seen = header.started_us + (box.heartbeat_ns - header.started_ns) // 1_000 if box.heartbeat_ns else 0
-    alive: bool | None = None
-    if is_locked(path):  # held for life by its writer, in another container too
-        alive = True
-    elif header.boot_id and header.boot_id == this_boot():
-        alive = process_start(header.pid) == header.process_start
-    ended = box.ended_us or run.ended_us
+    seen, ended = _heartbeat_us(box), box.ended_us or run.ended_us
     return replace(
         run,
         has_box=True,
-        is_alive=alive,
+        is_alive=False if box.ended_us else _is_alive(path, box),
         ended_us=ended,
-        end_reason="clean" if box.ended_us else run.end_reason,
+        end_reason=_CLEAN if box.ended_us else run.end_reason,
         last_seen_us=max(seen, run.last_seen_us or 0) or None,
         vitals=tuple(getattr(box, "vitals", ())) or run.vitals,
     )
 
 
-def _seen(run: Run, last_us: dict[str, int]) -> Run:
-    known = [moment for moment in (run.last_seen_us, last_us.get(run.run_id)) if moment]
+def _is_alive(path: Path, box: Box) -> bool | None:
+    """Tells whether the writer of a box runs; None where the box was written by another machine, or in another boot."""
+    if not box.header.boot_id or box.header.boot_id != this_boot():
+        return None
+    # The lock is held for life by the writer, which may be in a container where its number is another's.
+    return is_locked(path) or process_start(box.header.pid) == box.header.process_start
+
+
+def _heartbeat_us(box: Box) -> int:
+    """Returns the last sign of life by the wall clock as it was at the end: a clock may be set while a node runs."""
+    if not box.heartbeat_ns:
+        return 0
+    wall_us, mono_ns = box.header.started_us, box.header.started_ns
+    for _, payload in reversed(box.traces):
+        values = fields(payload) or []
+        if len(values) > _MONO_AT and integer(values[_MONO_AT]):
+            wall_us, mono_ns = integer(values[_MONO_AT - 1]), integer(values[_MONO_AT])
+            break
+    return wall_us + (box.heartbeat_ns - mono_ns) // 1_000
+
+
+def _seen(run: Run, spans_us: dict[str, tuple[int, int]]) -> Run:
+    known = [moment for moment in (run.last_seen_us, spans_us.get(run.run_id, (0, 0))[1]) if moment]
     return replace(run, last_seen_us=max(known, default=run.started_us))
 
 
 @dataclass(frozen=True, slots=True)
 class _Fault:
     pid: int
-    modified_us: int
+    moment_us: int | None  # of the end of its process, to the second; None: of the last of its number
     words: str
 
 
@@ -134,18 +173,35 @@ def _faults(directory: Path) -> list[_Fault]:
     found = []
     for path in directory.glob("telemetry.*.fault"):
         match = _FAULT.fullmatch(path.name)
+        if match is None or not path.is_file():
+            continue
         with suppress(OSError):  # gone, or not ours to read: nothing is known of it
             with path.open("rb") as file:
                 words = file.read(_MAX_FAULT_BYTES).decode("utf-8", "replace")
-            if match and words.strip():
-                found.append(_Fault(int(match[1]), path.stat().st_mtime_ns // 1_000, words))
+            if words.strip():
+                found.append(_Fault(int(match[1]), _moment_us(path), words))
     return found
 
 
-def _with_fault(run: Run, faults: list[_Fault]) -> Run:
-    """Returns the run with the last words of its process; a number is used again, so the time decides as well."""
-    end = (run.last_seen_us or run.started_us) + _AFTER_US
+def _moment_us(path: Path) -> int | None:
+    """Returns the time in the name of a fault file. The file's own is lost when somebody copies it."""
+    match = _DATED.fullmatch(path.name)
+    try:
+        moment = None if match is None else datetime.strptime(match[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    except ValueError:  # the 45th of a month
+        return 0
+    return None if moment is None else int(moment.timestamp()) * _SECOND_US
+
+
+def _with_fault(run: Run, runs: list[Run], faults: list[_Fault]) -> Run:
+    """Returns the run with the last words of its process: the last one of its number that began before their time."""
     for fault in faults:
-        if fault.pid == run.pid and run.started_us <= fault.modified_us <= end:
-            return replace(run, fault=fault.words)
+        if fault.pid == run.pid and run.end_reason != _CLEAN:
+            began = [other for other in runs if other.pid == run.pid and _is_before(other, fault)]
+            if began and max(began, key=lambda other: other.started_us).run_id == run.run_id:
+                return replace(run, fault=fault.words)
     return run
+
+
+def _is_before(run: Run, fault: _Fault) -> bool:
+    return fault.moment_us is None or run.started_us <= fault.moment_us + _SECOND_US

@@ -199,6 +199,8 @@ class Case:
         findings: the doctor's last, as its memory has them.
         sources: every file that was looked at.
         directory: where the store lies.
+        signs: the newest warnings and errors of the judged run, and what took one back, oldest first, whatever was
+            asked for: what a verdict rests on.
     """
 
     directory: Path
@@ -211,3 +213,4 @@ class Case:
     minutes: list[Minute] = field(default_factory=list)
     findings: list[dict[str, Any]] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
+    signs: list[Entry] = field(default_factory=list)

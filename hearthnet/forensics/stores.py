@@ -6,16 +6,15 @@ damaged page holds is lost; what lies before, behind and between such pages is r
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
-import tempfile
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
+from hearthnet.forensics.carving import carve
+from hearthnet.forensics.copies import copied
 from hearthnet.forensics.model import Source
 
 __all__ = ["COLUMNS", "Store", "read_store"]
@@ -23,10 +22,10 @@ __all__ = ["COLUMNS", "Store", "read_store"]
 APPLICATION_ID: Final = 0x48_4E_74_6C
 NEWEST_VERSION: Final = 5  # what this program writes; a newer one is read by the names that it still has
 _MAGIC: Final = b"SQLite format 3\0"
-_TRIES: Final = 3  # copies of a file that is being written
 _MAX_READS: Final = 400  # of ranges of a damaged table
 _SALVAGE_S: Final = 5.0
 _LARGEST: Final = 2**63 - 1
+_ANOTHERS: Final = "a database of another program"
 
 COLUMNS: Final = {
     "traces": (
@@ -43,6 +42,12 @@ COLUMNS: Final = {
         "vitals",
     ),
 }  # fmt: skip
+
+# By their places in a row, as the migrations have made them.
+_CARVED: Final = {
+    **COLUMNS,
+    "runs": (*COLUMNS["runs"][:8], "commits", "written_bytes", "last_seen_us", "vitals"),
+}
 
 Row = dict[str, Any]
 
@@ -68,22 +73,63 @@ def read_store(path: Path) -> Store:
     size = _size(path)
     if state == "whole":
         try:
-            with _copied(path, wal) as (copy, note):
+            with copied(path, wal) as (copy, note):
                 state, told = _read(copy, store)
                 detail = "; ".join(text for text in (note, told) if text)
         except OSError as error:
             state, detail = "unreadable", error.strerror or str(error)
         except sqlite3.Error as error:
             state, detail = "damaged", str(error)
+    if state in ("damaged", "foreign") and detail != _ANOTHERS:
+        state, detail = _add_carved(store, path, wal, state, detail)
     store.sources.append(Source(path, "database", state, detail, size))
-    if wal.exists():
+    if wal.is_file():
         store.sources.append(Source(wal, "wal", "whole" if _size(wal) else "empty", "", _size(wal)))
+    elif state in ("whole", "newer", "empty") and size and _is_wal_missed(path, store.tables["runs"]):
+        told = "the last run wrote no end and the database keeps its newest rows in a -wal: they may be lost"
+        store.sources.append(Source(wal, "wal", "missing", told))
     return store
+
+
+def _add_carved(store: Store, path: Path, wal: Path, state: str, detail: str) -> tuple[str, str]:
+    """Adds the rows that are found page by page; returns the database's state and detail with them."""
+    count = 0
+    try:
+        carved = carve(path, wal)
+    except OSError as error:
+        return state, f"{detail}; {error.strerror or error}"
+    for table, found in carved.items():
+        key = "run_id" if table == "runs" else "seq"
+        known = {row[key] for row in store.tables[table]}
+        for number, values in found.items():
+            row = {**dict.fromkeys(COLUMNS[table]), **dict(zip(_CARVED[table], values, strict=False))}
+            if key == "seq":
+                row["seq"] = number
+            if row[key] not in known:
+                store.tables[table].append(row)
+                count += 1
+        if key == "run_id":
+            store.tables[table].sort(key=lambda row: row["started_us"] if isinstance(row["started_us"], int) else 0)
+        else:
+            store.tables[table].sort(key=lambda row: row["seq"] if isinstance(row["seq"], int) else 0)
+    if not count:
+        return state, detail
+    return "damaged", f"{detail}; {count:,} row(s) were found page by page"
+
+
+def _is_wal_missed(path: Path, runs: list[Row]) -> bool:
+    """Tells whether a database lacks a WAL that it should have: after a run that did not end, it is there."""
+    if runs and runs[-1]["end_reason"] is not None:
+        return False
+    with path.open("rb") as file:
+        return file.read(100)[18:20] == b"\2\2"
 
 
 def _looks_like(path: Path) -> tuple[str, str]:
     """Returns the state of a file by its first bytes."""
     try:
+        if path.exists() and not path.is_file():  # to open a pipe would wait for its other end
+            return "foreign", "no regular file"
         with path.open("rb") as file:
             head = file.read(100)
     except FileNotFoundError:
@@ -104,36 +150,6 @@ def _size(path: Path) -> int:
         return 0
 
 
-@contextmanager
-def _copied(path: Path, wal: Path) -> Iterator[tuple[str, str]]:
-    """Gives the URI of a copy, and what should be known of it. Where there is no room for one, of the file itself."""
-    with tempfile.TemporaryDirectory(prefix="hearthnet-autopsy-") as folder:
-        copy = Path(folder) / "copy.db"
-        try:
-            for _ in range(_TRIES):
-                before = _stamp(path), _stamp(wal)
-                shutil.copyfile(path, copy)
-                # After the database: what was moved from the WAL into it meanwhile is then in both.
-                if wal.exists():
-                    shutil.copyfile(wal, copy.with_name("copy.db-wal"))
-                if (_stamp(path), _stamp(wal)) == before:
-                    yield copy.as_uri(), ""
-                    return
-            yield copy.as_uri(), "it was written to while it was copied"
-            return
-        except OSError as error:
-            note = f"no room for a copy ({error.strerror}): read in place, without its WAL"
-        yield f"{path.resolve().as_uri()}?mode=ro&immutable=1", note
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        status = path.stat()
-    except OSError:
-        return (0, 0)
-    return status.st_size, status.st_mtime_ns
-
-
 def _read(uri: str, store: Store) -> tuple[str, str]:
     """Fills the store's tables; returns the database's state and what could not be read."""
     with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
@@ -145,7 +161,7 @@ def _read(uri: str, store: Store) -> tuple[str, str]:
         if not names:
             return "empty", "no tables"
         if identity != APPLICATION_ID or "traces" not in names:
-            return "foreign", "a database of another program"
+            return "foreign", _ANOTHERS
         ends_at = monotonic() + _SALVAGE_S
         broken = [name for name in COLUMNS if not _read_table(connection, name, store.tables[name], ends_at)]
         found = _first_damage(connection)

@@ -262,9 +262,9 @@ def _place(runs: list[Run], run: Run) -> int:
 
 
 def _records(case: Case) -> list[Entry]:
-    """Returns the log records of the judged run, oldest first."""
+    """Returns the log records of the judged run, oldest first: those that tell something, whatever was asked for."""
     run_id = None if case.run is None else case.run.run_id
-    return [entry for entry in case.entries if entry.kind == "log" and entry.run_id in (run_id, None)]
+    return [entry for entry in case.signs or case.entries if entry.kind == "log" and entry.run_id in (run_id, None)]
 
 
 def _uncaught(case: Case, run: Run) -> Entry | None:

@@ -1,0 +1,80 @@
+"""Records as entries: whatever a row, a frame or a line holds, an entry or none, that every rule can take."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hearthnet.forensics.entries import from_gap, from_line, from_log, from_trace, rows_of_frames, vitals_of
+from hearthnet.forensics.groups import error_groups, minutes_before
+from hearthnet.forensics.merging import ended_us, timeline
+from hearthnet.forensics.model import Vitals
+from hearthnet.forensics.stores import COLUMNS
+
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=30))
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+STORED = st.one_of(SCALARS, st.binary(max_size=30), VALUES.map(json.dumps))
+
+
+def row(table, value):
+    """A row of such values."""
+    return st.fixed_dictionaries(dict.fromkeys(COLUMNS[table], value))
+
+
+def frame(table):
+    """A payload of a black box whose values are of any kind, its number a number or not."""
+    width = len(COLUMNS[table]) - 1
+    return st.tuples(st.integers(1, 9), st.lists(VALUES, min_size=width, max_size=width).map(json.dumps)).map(
+        lambda made: (made[0], made[1].encode())
+    )
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    traces=st.lists(row("traces", STORED), max_size=2),
+    logs=st.lists(row("logs", STORED), max_size=2),
+    gaps=st.lists(row("gaps", STORED), max_size=1),
+    frames=st.lists(frame("traces"), max_size=2),
+    lines=st.lists(st.dictionaries(st.sampled_from(["ts", "level", "logger", "msg", "ms", "exc"]), VALUES), max_size=2),
+    vitals=STORED,
+)
+def test_no_value_makes_any_rule_raise(traces, logs, gaps, frames, lines, vitals):
+    """Rows of no type, frames of another version, lines of strangers: all of it is merged, counted and grouped."""
+    boxed = [from_trace(row, "box") for row in rows_of_frames(frames, "traces", "01RUN")]
+    records = [*map(from_trace, traces), *map(from_log, logs), *map(from_gap, gaps), *boxed]
+    written = [entry for line in lines if (entry := from_line(line)) is not None]
+
+    merged = timeline(records, written, [], set())
+
+    assert len(merged) <= len(records) + len(written)
+    assert all(isinstance(ended_us(entry), int) for entry in merged)
+    minutes_before(max(map(ended_us, merged), default=0), [entry for entry in merged if entry.kind == "trace"])
+    assert sum(group.count > 0 for group in error_groups(merged)) <= len(merged)
+    assert all(isinstance(sample, Vitals) for sample in vitals_of(vitals))
+
+
+def test_done_line_is_the_trace_that_it_tells_of():
+    """It began so long before the line; one without a sensible duration is none."""
+    line = {
+        "ts": "2026-05-26T12:00:10.000Z", "level": "warning", "logger": "hearthnet.trace", "msg": "done",
+        "trace_id": "01T", "capability": "llm.chat", "result": "timeout", "ms": 2_500.5, "error": "too late",
+    }  # fmt: skip
+
+    entry = from_line(line)
+
+    assert (entry.kind, entry.status, entry.name, entry.text) == ("trace", "timeout", "llm.chat", "too late")
+    assert (entry.trace_id, entry.duration_ms, ended_us(entry)) == ("01T", 2_500.5, 1_779_796_810_000_000)
+    for wrong in (-1, float("inf"), None, "2", 1e300):
+        assert from_line({**line, "ms": wrong}) is None
+
+
+def test_vitals_that_were_not_measured_are_none():
+    """The column of a run is read by the names that it has; what is no number is not measured."""
+    column = json.dumps([{"ts_us": 5, "rss_bytes": 7, "load": 0.5, "loop_lag_s": None, "open_files": "many"}, 3])
+
+    assert vitals_of(column) == (Vitals(5, rss_bytes=7, load=0.5),)

@@ -1,0 +1,105 @@
+"""One timeline out of several sources: numbers before clocks, neighbours before times, each moment once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hearthnet.forensics.merging import timeline, with_runs
+from hearthnet.forensics.model import Entry, Run
+
+S = 1_000_000
+T0 = 1_800_000_000 * S
+RUN = Run("01RUN", T0, T0 + 100 * S, "clean", pid=7, is_alive=False)
+
+
+def record(seq, second, text, run_id="01RUN"):
+    """A log record of the store."""
+    return Entry(T0 + int(second * S), "log", "info", "x.y", text, run_id, seq)
+
+
+def line(second, text):
+    """A line of the JSON log: the same, without number and run."""
+    return replace(record(None, second, text, None), source="log")
+
+
+def trace(seq, second, trace_id, ms=5.0, source="database"):
+    """A trace by its row, or by the line that its end makes."""
+    run_id = "01RUN" if seq else None
+    return Entry(T0 + int(second * S), "trace", "ok", "a.b", "", run_id, seq, trace_id, ms, source)
+
+
+def told(entries):
+    """What an entry says, in the order of the timeline."""
+    return [entry.text or entry.trace_id for entry in entries]
+
+
+def test_number_goes_before_the_clock():
+    """A clock that is set back or forward during a run does not change the order of what the store numbered."""
+    records = [record(1, 1, "a"), record(2, 5_000, "b"), record(3, -5_000, "c"), record(4, 2, "d")]
+
+    assert told(timeline(records, [], [RUN], set())) == ["the run starts", "a", "b", "c", "d", "the run ends"]
+
+
+def test_line_without_a_record_stays_with_its_neighbours():
+    """Where the clock was set, its time says nothing; the lines before and after it, which have records, do."""
+    records = [record(1, 1, "a"), record(2, -5_000, "b"), record(3, -4_999, "c")]
+    lines = [line(1, "a"), line(2, "debug 1"), line(-5_000, "b"), line(-4_999.5, "debug 2"), line(-4_999, "c")]
+
+    assert told(timeline(records, lines, [], set())) == ["a", "debug 1", "b", "debug 2", "c"]
+
+
+def test_line_before_any_neighbour_is_placed_by_its_time():
+    """Nothing else is known of it."""
+    records = [record(1, 1, "a"), record(2, 3, "b")]
+
+    assert told(timeline(records, [line(2, "alone"), line(0.5, "first")], [], set())) == ["first", "a", "alone", "b"]
+
+
+def test_each_record_stands_for_one_line():
+    """Three equal lines of one millisecond, two records of them: one is left; a trace's own line is its row's."""
+    records = [record(1, 1, "a"), record(2, 1, "a"), trace(3, 2, "01T"), trace(4, 3, "01T", 6.0)]
+    lines = [line(1, "a")] * 3 + [trace(None, 2, "01T", source="log"), trace(None, 4, "01U", source="log")]
+
+    merged = timeline(records, lines, [], set())
+
+    assert told(merged) == ["a", "a", "a", "01T", "01T", "01U"]
+    assert [entry.source for entry in merged].count("log") == 2
+
+
+def test_numbers_of_another_process_are_its_own():
+    """A second process counts from one as well: the two are merged by time, each in its own order."""
+    other = Run("01OTHER", T0 + S, pid=8, last_seen_us=T0 + 4 * S)
+    records = [
+        record(1, 1.5, "theirs 1", "01OTHER"), record(2, 3.5, "theirs 2", "01OTHER"),
+        record(901, 1, "ours 1"), record(902, 2, "ours 2"), record(903, 5, "ours 3"),
+    ]  # fmt: skip
+
+    merged = timeline(records, [], [RUN, other], {"01OTHER"})
+
+    assert [entry.text for entry in merged if entry.kind == "log"] == [
+        "ours 1", "theirs 1", "ours 2", "theirs 2", "ours 3",
+    ]  # fmt: skip
+
+
+def test_starts_and_ends_embrace_their_run():
+    """Of a run without an end the last sign of life is told; of one that lives nothing; rows are not needed."""
+    dead = Run("01DEAD", T0 - 50 * S, end_reason=None, last_seen_us=T0 - 40 * S, is_alive=False)
+    alive = Run("01ALIVE", T0 + 200 * S, is_alive=True)
+    silent = Run("01SILENT", T0 - 90 * S, T0 - 80 * S, "clean")
+    records = [record(1, -45, "a", "01DEAD"), record(2, 1, "b"), record(3, 210, "c", "01ALIVE")]
+
+    merged = timeline(records, [], [alive, RUN, dead, silent], set())
+
+    assert [(entry.kind, entry.run_id) for entry in merged] == [
+        ("start", "01SILENT"), ("end", "01SILENT"), ("start", "01DEAD"), ("log", "01DEAD"), ("end", "01DEAD"),
+        ("start", "01RUN"), ("log", "01RUN"), ("end", "01RUN"), ("start", "01ALIVE"), ("log", "01ALIVE"),
+    ]  # fmt: skip
+    assert [entry.status for entry in merged if entry.kind == "end"] == ["clean", "no end", "clean"]
+
+
+def test_line_is_of_the_run_that_began_last_before_it():
+    """Unless that had ended in order long before; before the first run it is of none."""
+    later = Run("01LATER", T0 + 500 * S)
+    lines = [line(-1, "before"), line(50, "in it"), line(101, "closing"), line(300, "between"), line(501, "later")]
+
+    assert [entry.run_id for entry in with_runs(lines, [later, RUN])] == [None, "01RUN", "01RUN", None, "01LATER"]
