@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from bench.lag import lag
 from bench.machine import describe
+from bench.queries import queries
 from bench.reading import recent
 from bench.report import Section
 from bench.wear import wear
@@ -20,6 +21,7 @@ PARTS: Final[dict[str, Callable[[bool], list[Section]]]] = {
     "write": lambda is_quick: [batches(is_quick)],
     "rings": lambda is_quick: [rings(is_quick)],
     "read": lambda is_quick: [recent(is_quick)],
+    "queries": lambda is_quick: [queries(is_quick)],
     "wear": lambda is_quick: [wear(is_quick)],
     "lag": lag,
 }

@@ -12,6 +12,7 @@ import click
 
 from hearthnet.cli.options import config_option, json_option
 from hearthnet.cli.output import print_json, printable
+from hearthnet.cli.telemetry_sql import sql_command
 from hearthnet.cli.telemetry_text import amount, ask, bar, info_lines, rows
 from hearthnet.config import Config
 from hearthnet.observability.budget import Budget
@@ -42,6 +43,9 @@ def command() -> None:
     """
     # What the store tells the log of a node, each command here says itself.
     keep_quiet()
+
+
+command.add_command(sql_command)
 
 
 @command.command("info")

@@ -1,0 +1,192 @@
+"""`hearthnet telemetry sql` as a person uses it: beside a node that writes, without one, and on a terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pty
+import re
+import select
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import pytest
+
+from bench.sample import make_store
+
+HOSTILE = "char(27) || '[2J' || char(0x202e) || 'a'"
+COMMAND = [sys.executable, "-m", "hearthnet", "telemetry", "sql"]
+
+
+@pytest.fixture
+def asked(stopped_node):
+    """A node that does not run, with a store that has a story; returns what runs the command."""
+    make_store(stopped_node.data_dir / "telemetry.db")
+    return lambda *arguments, **options: stopped_node.cli("telemetry", "sql", *arguments, **options)
+
+
+def on_terminal(*arguments):
+    """Runs the command on a pseudo-terminal of 80 columns; returns its exit code and what it sent."""
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "80", "LINES": "24", "TERM": "xterm-256color"}
+    with subprocess.Popen(
+        [*COMMAND, *arguments], stdin=follower, stdout=follower, stderr=follower, env=environment
+    ) as p:
+        os.close(follower)
+        sent = b""
+        ends_at = time.monotonic() + 30
+        while time.monotonic() < ends_at:
+            readable, _, _ = select.select([leader], [], [], 1)
+            try:
+                part = os.read(leader, 65_536) if readable else b""
+            except OSError:  # the other end is closed: the command has ended
+                break
+            sent += part
+        code = p.wait(10)
+    os.close(leader)
+    return code, sent.decode()
+
+
+def test_running_node_is_asked_and_not_held_up(node):
+    """Committed calls are there in all forms; the node goes on writing."""
+    for number in range(5):
+        node.echo(str(number))
+    node.wait_for_sql([(5,)], "SELECT count(*) FROM traces")
+    sql = "SELECT capability, result, count(*) AS calls FROM recent GROUP BY 1, 2"
+
+    table = node.cli("telemetry", "sql", sql)
+    assert (table.returncode, table.stderr) == (0, "")
+    assert [line.split() for line in table.stdout.splitlines()] == [
+        ["capability", "result", "calls"],
+        ["experimental.echo", "ok", "5"],
+    ]
+    told = node.cli("telemetry", "sql", "--json", "-", input=sql + ";\n")
+    assert json.loads(told.stdout) == [{"capability": "experimental.echo", "result": "ok", "calls": 5}]
+    refused = node.cli("telemetry", "sql", "DELETE FROM traces")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "writing is not allowed here" in refused.stderr
+    for number in range(5):
+        node.echo(str(number))
+    node.wait_for_sql([(10,)], "SELECT count(*) FROM traces")
+
+
+def test_forms_keep_every_value(asked):
+    """NULL, texts that look like it, blobs, doubled names, and what a terminal would obey."""
+    sql = f"SELECT 1 AS a, 2.0 AS a, NULL AS n, '' AS e, 'x,\"y' AS q, x'ff00' AS b, {HOSTILE} AS h, '=1+1' AS f"
+
+    told = asked("--json", sql)
+    assert told.stdout.isascii()
+    assert "\x1b" not in told.stdout
+    assert json.loads(told.stdout) == [
+        {"a": 1, "a_2": 2.0, "n": None, "e": "", "q": 'x,"y', "b": "ff00", "h": "\x1b[2J\u202ea", "f": "=1+1"}
+    ]
+    plain = subprocess.run([*COMMAND, "--csv", sql], capture_output=True, check=True).stdout.decode()
+    assert plain.count("\r\n") == plain.count("\n") == 2
+    assert ',,"",' in plain
+    rows = list(csv.reader(io.StringIO(plain, newline="")))
+    assert rows[1] == ["1", "2.0", "", "", 'x,"y', "ff00", "\x1b[2J\u202ea", "=1+1"]
+    table = asked(sql).stdout
+    assert "\x1b" not in table
+    assert table.splitlines()[1].split() == ["1", "2.0", "NULL", 'x,"y', "x'ff00'", "\\u001b[2J\\u202ea", "=1+1"]
+    assert json.loads(asked("--json", "SELECT 1 WHERE 0").stdout) == []
+
+
+def test_terminal_gets_a_hundred_rows_and_the_time(asked):
+    """The rest is counted, long values go on below, nothing is obeyed, and the time stands at the end."""
+    code, sent = on_terminal("SELECT seq, extras FROM recent")
+    assert code == 0
+    assert "702 more rows: --limit shows more" in sent
+    assert "100 rows, " in sent
+    assert " ms" in sent.splitlines()[-1]
+    code, sent = on_terminal("--limit", "0", f"SELECT {HOSTILE} AS h, replace(hex(zeroblob(100)), '0', 'z') AS long")
+    assert code == 0
+    assert "\\u001b[2J\\u202ea" in sent
+    assert "[2J" not in sent.replace("\\u001b[2J", "")
+    assert sent.count("z") == 200
+    assert "more rows" not in sent
+    code, sent = on_terminal("SELECT * FROM recent ORDER BY seq LIMIT 2")
+    assert code == 0
+    assert re.findall(r"^seq +(\d+)\r$", re.sub(r"\x1b\[\d*m", "", sent), re.MULTILINE) == ["1", "2"]
+
+
+def test_mistake_is_marked(asked):
+    """The line, a mark below the place, the error, and what was probably meant; control characters are spelled out."""
+    done = asked("SELECT ts,\n       capabilty\n  FROM recent")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "         capabilty",
+        "         ^",
+        "error: no such column: capabilty",
+        "hint: did you mean capability?",
+    ]
+    done = asked("SELECT 1 \x1b[31m")
+    assert "\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        ([], 2, "say what"),
+        (["--list", "SELECT 1"], 2, "say what"),
+        (["--json", "--csv", "SELECT 1"], 2, "one of --json and --csv"),
+        (["--timeout", "0", "SELECT 1"], 2, "--timeout"),
+        (["--timeout", "3600", "SELECT 1"], 2, "--timeout"),
+        (["--db", "missing.db", "SELECT 1"], 2, "missing.db"),
+        (["SELECT 1"], 1, "hint: start the node once"),
+        (["--list"], 1, "hint: start the node once"),
+    ],
+)
+def test_exit_codes_where_nothing_is_yet(stopped_node, arguments, code, told):
+    """Each outcome has its exit code and is told on standard error alone; nothing is made."""
+    done = stopped_node.cli("telemetry", "sql", *arguments)
+
+    assert (done.returncode, done.stdout) == (code, "")
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (stopped_node.data_dir / "telemetry.db").exists()
+
+
+def test_copy_is_asked_and_explains_itself(asked, stopped_node, tmp_path):
+    """A snapshot elsewhere answers; what it says of its columns and how it was made is there as text and as JSON."""
+    copy = tmp_path / "copy.db"
+    assert stopped_node.cli("telemetry", "snapshot", str(copy)).returncode == 0
+    (stopped_node.data_dir / "telemetry.db").unlink()
+
+    listed = asked("--db", str(copy), "--list").stdout
+    assert "view run_history  A row a life of the node, newest first.\n" in listed
+    assert "    lived_s          from its start to its end, or to its newest record\n" in listed
+    told = json.loads(asked("--db", str(copy), "--list", "--json").stdout)
+    assert {"run_history", "minutes", "traces"} <= {relation["name"] for relation in told}
+    schema = asked("--db", str(copy), "--schema").stdout
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(schema)  # it is SQL, whole
+        assert connection.execute("SELECT count(*) FROM run_history").fetchone() == (0,)
+    counted = asked("--db", str(copy), "--csv", "SELECT count(*) FROM runs").stdout
+    assert counted.splitlines() == ["count(*)", "5"]
+    (tmp_path / "text.db").write_text("no database" * 100)
+    refused = asked("--db", str(tmp_path / "text.db"), "SELECT 1")
+    assert refused.returncode == 1
+    assert "hint: name a telemetry.db, or a snapshot of one" in refused.stderr
+
+
+def test_sorting_takes_bounded_memory(asked):
+    """What would sort gigabytes ends with 1 and a hint, at once, and writes no file for it."""
+    sql = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n ORDER BY randomblob(100000)"
+    done = asked("--timeout", "60", sql)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "more memory than it may take" in done.stderr
+    assert "hint: take fewer rows" in done.stderr
+
+
+def test_help_has_examples():
+    """The help fits 80 columns."""
+    done = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True)
+
+    assert "Example: hearthnet telemetry sql --list" in done.stdout
+    assert max(len(line) for line in done.stdout.splitlines()) <= 80
