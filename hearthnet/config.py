@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 from urllib.parse import unquote, urlsplit
 
 import platformdirs
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from hearthnet.errors import ConfigError
 from hearthnet.files import replace_private
@@ -146,13 +146,29 @@ class ObservabilityConfig(Section):
     keep_free_mb: Annotated[int, Field(ge=0)] = 128
     slow_ms: Annotated[float, Field(gt=0)] = 5_000.0
     keep_debug_of_failures: bool = False
+    stall_s: Annotated[float, Field(ge=0, le=3_600)] = 2.0
     # At most so many: each of them is run over every text that is recorded.
     redact_keys: Annotated[tuple[KeyName, ...], Field(max_length=64)] = ()
     redact_patterns: Annotated[tuple[Pattern, ...], Field(max_length=16)] = ()
 
 
+class Source:
+    """The file that settings were read from. It is no setting: two sources never make settings different."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Source)
+
+    def __hash__(self) -> int:
+        return 0
+
+
 class Config(Section):
     """All settings of a node."""
+
+    _source: Source = PrivateAttr(default_factory=Source)
 
     identity: IdentityConfig = IdentityConfig()
     community: CommunityConfig = CommunityConfig()
@@ -163,6 +179,17 @@ class Config(Section):
     file: FileConfig = FileConfig()
     emergency: EmergencyConfig = EmergencyConfig()
     observability: ObservabilityConfig = ObservabilityConfig()
+
+    @property
+    def source(self) -> Path | None:
+        """The file that these settings were read from; None when they are the defaults, or were made by a program."""
+        return self._source.path
+
+    def read_from(self, path: Path) -> Config:
+        """Returns these settings as those of a file."""
+        made = self.model_copy()
+        made._source = Source(path.absolute())  # noqa: SLF001  # of this class itself
+        return made
 
 
 def default_path() -> Path:
@@ -211,7 +238,7 @@ def load(path: Path | None = None) -> Config:
         raise _invalid(error, source, tree) from error
     validate(config)
     register_secrets(known_secrets(config))
-    return config
+    return config.read_from(source)
 
 
 def known_secrets(config: Config) -> list[str]:

@@ -23,13 +23,13 @@ def wheel(tmp_path_factory) -> Path:
 
 
 def test_wheel_has_the_migrations_and_the_types(wheel):
-    """Every migration is in the wheel, and the marker that it is typed."""
+    """Every migration is in the wheel, the marker that it is typed, and the schema of the doctor's report."""
     names = set(zipfile.ZipFile(wheel).namelist())
     migrations = {path.relative_to(ROOT / "migrations").as_posix() for path in (ROOT / "migrations").rglob("*.sql")}
 
     assert migrations
     assert {f"hearthnet/_migrations/{name}" for name in migrations} <= names
-    assert "hearthnet/py.typed" in names
+    assert {"hearthnet/py.typed", "hearthnet/schemas/doctor.json"} <= names
     assert not any(name.startswith("tests") for name in names)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hearthnet.bus.bus import CapabilityBus
-from hearthnet.checks import identity, machine, network, services, telemetry
+from hearthnet.checks import clock, files, identity, machine, modes, network, services, settings, telemetry
 from hearthnet.config import Config
 from hearthnet.observability.doctor import CheckResult, register
 
@@ -25,11 +25,14 @@ ALL: Final[tuple[Callable[[Config, CapabilityBus | None], CheckResult], ...]] = 
     network.transport_port,
     services.at_least_one_capability,
     machine.disk_space,
-    machine.clock_sanity,
+    clock.clock_sanity,
     services.llm_backend_reachable,
     telemetry.recent_error_rate,
     telemetry.telemetry_store,
     telemetry.orphan_spans,
+    files.log_directory,
+    modes.file_modes,
+    settings.config_file,
 )
 
 

@@ -29,6 +29,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "log": ("log", "Read the JSON log."),
     "telemetry": ("telemetry", "Look after telemetry.db: copy it, rebuild it, remove from it."),
     "doctor": ("doctor", "Check this node and say how to fix what is wrong."),
+    "autopsy": ("autopsy", "Say what the last run died of, from its files alone; changes none of them."),
     "paths": ("paths", "Show where this node's files lie."),
     "version": ("version", "Print the version."),
 }

@@ -20,7 +20,7 @@ from hearthnet.services.llm_errors import TOO_LONG, BackendError, error_of
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["BackendClient", "chat_url", "place_of", "read_document", "read_events"]
+__all__ = ["BackendClient", "chat_url", "place_of", "read_document", "read_events", "usable_key"]
 
 _CONNECT_TIMEOUT_S: Final = 2.0  # as the doctor's check asks; what is at home answers within milliseconds
 _MAX_DOCUMENT_BYTES: Final = 16 * 1024 * 1024  # a hundred times the longest answer of a model run at home
@@ -105,13 +105,25 @@ class BackendClient:
 def _headers(backend: LlmBackend) -> dict[str, str]:
     # identity: what a proxy compresses it also holds back until there is enough of it
     headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **headers_for()}
-    if backend.api_key_env is not None:
-        key = (backend.api_key() or "").strip()
-        if not key or not key.isascii() or not key.isprintable():
-            # Not even its name: some put the key itself there.
-            raise BackendError("key", "the variable that api_key_env names holds no usable key")
+    key = usable_key(backend)
+    if key is not None:
         headers["Authorization"] = f"Bearer {key}"
     return headers
+
+
+def usable_key(backend: LlmBackend) -> str | None:
+    """Returns the key to send to a backend; None for one that is configured without.
+
+    Raises:
+        BackendError: raised as `key` when the variable that should hold it does not.
+    """
+    if backend.api_key_env is None:
+        return None
+    key = (backend.api_key() or "").strip()
+    if not key or not key.isascii() or not key.isprintable():
+        # Not even its name: some put the key itself there.
+        raise BackendError("key", "the variable that api_key_env names holds no usable key")
+    return key
 
 
 def _kind_of(error: Exception) -> str:

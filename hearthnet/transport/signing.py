@@ -21,6 +21,7 @@ from hearthnet.identity.keys import KeyPair, is_node_id, verify
 from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import metrics
 from hearthnet.observability.traceparent import from_w3c
+from hearthnet.transport import peer_clocks
 
 __all__ = ["REQUEST_ID", "SENDER", "Envelope", "sign", "trace_id_of", "verify_request"]
 
@@ -88,7 +89,7 @@ def verify_request(headers: Mapping[str, str], body: Any, manifest: Manifest, no
     """
     try:
         envelope, signature = _read(headers, body)
-        _check_fresh(envelope.timestamp, time.time() if now_s is None else now_s)
+        offset_s = _fresh_offset_s(envelope.timestamp, time.time() if now_s is None else now_s)
         if envelope.community != manifest.community_id:
             raise _RefusedError("community", "unauthorized", "this node belongs to another community")
         if not verify(envelope.payload(), signature, envelope.sender):
@@ -100,6 +101,7 @@ def verify_request(headers: Mapping[str, str], body: Any, manifest: Manifest, no
     except _RefusedError as refusal:
         metrics.signature_failures_total.labels(refusal.reason).inc()
         raise
+    peer_clocks.note(envelope.sender, offset_s)
     return envelope
 
 
@@ -120,7 +122,8 @@ def _read(headers: Mapping[str, str], body: Any) -> tuple[Envelope, str]:
     return Envelope(capability, version, request_id, sender, community, timestamp, body), signature
 
 
-def _check_fresh(timestamp: str, now_s: float) -> None:
+def _fresh_offset_s(timestamp: str, now_s: float) -> float:
+    """Returns how far this clock is ahead of the request's, seconds."""
     try:
         if _RFC_3339_UTC.fullmatch(timestamp) is None:
             raise ValueError("another spelling of a time")
@@ -128,7 +131,9 @@ def _check_fresh(timestamp: str, now_s: float) -> None:
     except ValueError as error:
         raise _RefusedError("malformed", "invalid_signature", f"{TIMESTAMP} is not RFC 3339 UTC with Z") from error
     if abs(now_s - sent_s) > PROTOCOL_TIMESTAMP_WINDOW_S:
+        peer_clocks.note_expired(now_s - sent_s)
         raise _RefusedError("expired", "expired", "the request is too old, or a clock is wrong")
+    return now_s - sent_s
 
 
 def trace_id_of(request_id: str) -> str | None:

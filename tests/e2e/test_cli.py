@@ -15,7 +15,6 @@ import time
 import httpx
 import pytest
 
-from hearthnet import checks
 from hearthnet.config import default_path
 from hearthnet.observability import get_logger, telemetry, trace
 
@@ -169,27 +168,6 @@ def test_missing_key_ends_run_with_a_hint(stopped_node):
     assert done.returncode == 1
     assert "no device key" in done.stderr
     assert "hint: make one with: hearthnet init" in done.stderr
-
-
-def test_doctor_with_the_node_up_and_down(node):
-    """Healthy either way: exit 0, one JSON document; the port is ours while the node runs."""
-    up = node.cli("doctor", "--json")
-    document = json.loads(up.stdout)
-    found = {item["name"]: item for item in document["checks"]}
-    assert (up.returncode, document["version"], document["ok"]) == (0, 1, True)
-    assert set(document["checks"][0]) == {"name", "status", "ok", "detail", "fix", "evidence", "duration_ms"}
-    assert found["transport_port"]["evidence"] == {"holder": "self"}
-    assert found["at_least_one_capability"]["status"] == "pass"
-    assert node.stop() == 0
-
-    down = node.cli("doctor")
-    assert down.returncode == 0
-    assert f"{len(checks.ALL)} checks, none failed" in down.stdout
-    (node.data_dir / "keys" / "device.ed25519").chmod(0o644)
-    broken = node.cli("doctor", "--check", "keys_present")
-    assert broken.returncode == 1
-    assert "fix: chmod 600" in broken.stdout
-    assert len(node.cli("doctor", "--list").stdout.splitlines()) == len(checks.ALL)
 
 
 def test_help_everywhere_has_an_example(home):

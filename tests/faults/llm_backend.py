@@ -59,6 +59,7 @@ class Backend:
     bodies: list[dict] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
+    lists: dict[str, tuple[int, object]] = field(default_factory=dict)  # answers to GET: path to status and document
     at_work: int = 0
     left_at: float | None = None  # monotonic seconds, which all processes of a machine share
     left: threading.Event = field(default_factory=threading.Event)
@@ -98,6 +99,19 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         finally:
             backend.at_work -= 1
+
+    def do_GET(self):
+        """Answers with a list, of models say; 404 for what there is none of."""
+        backend = self.backend
+        backend.headers.append({name.lower(): value for name, value in self.headers.items()})
+        backend.paths.append(self.path)
+        backend.asked.set()
+        status, document = backend.lists.get(self.path, (404, {"error": "nothing here"}))
+        try:
+            self._wait_for_gate(backend.script)
+            self._send(status, document if isinstance(document, bytes) else orjson.dumps(document))
+        except (LeftError, ConnectionError):
+            self.close_connection = True
 
     def _wait_for_gate(self, script):
         ends_at = time.monotonic() + PATIENCE_S

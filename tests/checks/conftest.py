@@ -1,0 +1,29 @@
+"""Fixtures for tests of the doctor's checks: every check registered, and a node to look at."""
+
+from __future__ import annotations
+
+import pytest
+
+from hearthnet import checks
+from hearthnet.bus.bus import CapabilityBus
+from hearthnet.node import initialise
+from hearthnet.observability import doctor
+from hearthnet.services import echo
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    """Every check registered; what a test adds is gone after it."""
+    monkeypatch.setattr(doctor, "_checks", {})
+    checks.register_all()
+
+
+@pytest.fixture
+def node(config, free_port):
+    """A freshly initialised node's settings and bus."""
+    transport = config.transport.model_copy(update={"host": "127.0.0.1", "port": free_port})
+    config = config.model_copy(update={"transport": transport})
+    made = initialise(config, "home")
+    bus = CapabilityBus(made.node_id)
+    bus.register(echo.DESCRIPTOR, echo.echo)
+    return config, bus

@@ -1,0 +1,296 @@
+"""Checks of keys, community and event log, each against a healthy node and one that is broken in a real way."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+
+import pytest
+
+from hearthnet.checks import event_file
+from hearthnet.identity.keys import KeyPair, short_id
+from hearthnet.identity.manifest import Manifest, Member, Revocation, read_manifest, write_manifest
+from hearthnet.observability import doctor
+
+# Has the event log's write lock until its input is closed.
+LOCKER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """No limit of time that a loaded machine could pass."""
+    monkeypatch.setattr(event_file, "_CHECK_WITHIN_S", 30.0)
+
+
+def run(name, node):
+    """The finding of one check."""
+    return doctor.run_one(name, *node, deadline_s=60)
+
+
+def paste(fix):
+    """Runs a fix as a person would paste it."""
+    return subprocess.run(fix, shell=True, capture_output=True, text=True, check=True)
+
+
+@pytest.fixture
+def key(node):
+    """The private key's file."""
+    return node[0].identity.keys_dir / "device.ed25519"
+
+
+@pytest.fixture
+def community(node):
+    """The community's folder."""
+    (manifest,) = node[0].community.state_dir.glob("*/manifest.json")
+    return manifest.parent
+
+
+@pytest.fixture
+def log_file(community):
+    """The event log's file."""
+    return community / "events.sqlite"
+
+
+def test_healthy_node_passes_with_what_was_measured(node, key):
+    """On a fresh node all four pass, and say what they saw."""
+    present, loadable, member, events = (
+        run(name, node) for name in ("keys_present", "keys_loadable", "community_present", "event_log_writable")
+    )
+
+    assert [result.status for result in (present, loadable, member, events)] == ["pass"] * 4
+    assert (present.evidence["mode"], present.evidence["path"]) == ("0600", str(key))
+    assert loadable.evidence["short_id"] == short_id(node[1].node_id)
+    assert (member.evidence["level"], member.evidence["members"]) == ("anchor", 1)
+    assert (events.evidence["events"], events.evidence["integrity"]) == (1, "ok")
+    assert events.evidence["bytes"] > 0
+    assert events.evidence["write_ms"] > 0
+    assert events.evidence["fsync_ms"] > 0
+
+
+def test_doctor_keys_missing(node, key):
+    """`keys_present` fails when the key is missing, and says how to make one; what needs the key is skipped."""
+    key.unlink()
+
+    result = run("keys_present", node)
+    assert (result.ok, result.status, result.fix) == (False, "fail", "hearthnet init")
+    assert "a stranger to 1 community folder(s) here" in result.detail
+    loadable = run("keys_loadable", node)
+    assert (loadable.status, loadable.detail) == ("fail", "no device key to load: see keys_present")
+    assert run("community_present", node).status == run("event_log_writable", node).status == "skip"
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o400])
+def test_key_that_others_may_read_fails(node, key, mode):
+    """Any mode but 0600 fails, with the command that mends it."""
+    key.chmod(mode)
+    result = run("keys_present", node)
+
+    assert (result.status, result.fix) == ("fail", f"chmod 600 {key}")
+    assert result.evidence["mode"] == f"{mode:04o}"
+    paste(result.fix)
+    assert run("keys_present", node).status == "pass"
+
+
+def test_folder_that_others_may_write_fails(config, node, key):
+    """Whoever may write the folder may replace the key; one paste mends folder and key, whatever the folder's name."""
+    folder = key.parent.rename(key.parent.with_name("my keys; $HOME"))
+    identity = config.identity.model_copy(update={"keys_dir": folder})
+    node = node[0].model_copy(update={"identity": identity}), node[1]
+    folder.chmod(0o777)
+    (folder / key.name).chmod(0o604)
+
+    result = run("keys_present", node)
+    assert result.status == "fail"
+    assert "others may write its folder, mode 0777" in result.detail
+    paste(result.fix)
+    assert run("keys_present", node).status == "pass"
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_key_of_somebody_else_fails(node, key):
+    """A key that neither we nor the folder's owner own fails; one that is its folder's owner's does not."""
+    os.chown(key, 65_534, 65_534)
+    os.chown(key.parent, 12_345, 12_345)
+    result = run("keys_present", node)
+    assert result.status == "fail"
+    assert result.fix == f"sudo chown 12345 {key}"
+
+    os.chown(key, 12_345, 12_345)
+    assert run("keys_present", node).status == "pass"
+
+
+def test_key_that_is_no_plain_file(node, key):
+    """A link is a warning, a link to nowhere and a folder are failures."""
+    elsewhere = key.rename(key.parent.parent / "elsewhere")
+    key.symlink_to(elsewhere)
+    linked = run("keys_present", node)
+    assert (linked.status, linked.evidence["links_to"]) == ("warn", str(elsewhere))
+    assert run("keys_loadable", node).status == "pass"
+
+    elsewhere.unlink()
+    assert "which is not there" in run("keys_present", node).detail
+
+    key.unlink()
+    key.mkdir(mode=0o600)
+    folder = run("keys_present", node)
+    assert (folder.status, folder.detail) == ("fail", f"{key} is no file")
+    assert "Is a directory" in run("keys_loadable", node).detail
+
+
+def test_truncated_and_foreign_keys_fail(node, key):
+    """What is short, in another format, another's or not there at all is told apart, and the public half is mended."""
+    public = key.with_name("device.pub")
+    stranger = KeyPair.generate()
+    for content, told in (
+        (stranger.public_bytes, f"but of {short_id(stranger.node_id)}"),
+        (b"\0" * 31, "device.pub holds 31 bytes"),
+        (b"-----BEGIN PUBLIC KEY-----", "it begins as PEM"),
+        (None, "device.pub cannot be read: No such file"),
+    ):
+        public.unlink() if content is None else public.write_bytes(content)
+        result = run("keys_loadable", node)
+        assert result.status == "fail"
+        assert told in result.detail
+        paste(result.fix)
+        assert run("keys_loadable", node).status == "pass"
+
+    key.write_bytes(stranger.private_bytes)  # whose it is, nobody here knows: nothing may be derived from it
+    result = run("keys_loadable", node)
+    assert result.evidence["short_id"] == short_id(stranger.node_id)
+    assert result.fix.startswith("cp BACKUP/")
+    key.write_bytes(b"short")
+    assert "5 bytes" in run("keys_loadable", node).detail
+
+
+def test_manifest_that_is_tampered_with_or_missing_fails(node, community):
+    """A manifest that its root did not sign, that is none, and none at all are failures with a fix."""
+    path = community / "manifest.json"
+    path.write_text(path.read_text().replace('"home"', '"away"'))
+    tampered = run("community_present", node)
+    assert tampered.status == "fail"
+    assert "not signed" in tampered.detail
+    assert shlex.split(tampered.fix)[:4] == ["curl", "-fsS", "-o", str(path)]
+
+    path.write_text("{}")
+    assert "not a community manifest" in run("community_present", node).detail
+    path.unlink()
+    assert run("community_present", node).fix == "hearthnet init"
+
+
+def test_node_that_does_not_belong_fails(node, community):
+    """Revoked, no member, and the manifest of another community: three failures, each told as what it is."""
+    root = KeyPair.load(node[0].identity.keys_dir)
+    own = read_manifest(community)
+    gone = Revocation(node_id=root.node_id, revoked_at=own.created_at)
+    write_manifest(own.model_copy(update={"revoked": (gone,)}).signed(root), community)
+    revoked = run("community_present", node)
+    assert (revoked.status, "we are revoked" in revoked.detail) == ("fail", True)
+
+    other = Member(node_id=KeyPair.generate().node_id, level="anchor", added_at=own.created_at, added_by=root.node_id)
+    write_manifest(own.model_copy(update={"members": (other,)}).signed(root), community)
+    stranger = run("community_present", node)
+    assert (stranger.status, stranger.evidence["level"]) == ("fail", None)
+    assert "we are no member" in stranger.detail
+
+    write_manifest(Manifest.genesis("next door", KeyPair.generate()), community)
+    assert "is of another community, 'next door'" in run("community_present", node).detail
+    write_manifest(own, community)
+    assert run("community_present", node).status == "pass"
+
+
+def test_event_log_that_is_none_fails(node, log_file):
+    """Another program's bytes, an empty file, a folder in its place, none: failures; none is made into a new log."""
+    with closing(sqlite3.connect(log_file)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")  # so that the file is all there is
+    log_file.write_text("not a database at all, but long enough to be read as a header of one" * 20)
+    foreign = run("event_log_writable", node)
+    assert foreign.status == "fail"
+    assert foreign.fix.startswith(f"sqlite3 {log_file} .recover")
+
+    log_file.write_bytes(b"")
+    assert "it is empty" in run("event_log_writable", node).detail
+    assert log_file.stat().st_size == 0
+
+    log_file.unlink()
+    missing = run("event_log_writable", node)
+    assert (missing.status, missing.fix) == ("fail", f"cp BACKUP/events.sqlite {log_file}")
+    assert not log_file.exists()
+
+    log_file.mkdir()
+    assert "is no file" in run("event_log_writable", node).detail
+    log_file.rmdir()
+    (log_file.parent / "manifest.json").unlink()
+    assert run("event_log_writable", node).fix == "hearthnet init"
+
+
+def test_damaged_event_log_fails(node, log_file):
+    """Damage in the middle, which opening alone does not show, is found and told."""
+    with closing(sqlite3.connect(log_file)) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name LIKE 'clock%'").fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    with log_file.open("r+b") as file:
+        file.seek((page - 1) * size + 8)
+        file.write(b"\xff" * 64)
+
+    result = run("event_log_writable", node)
+    assert result.status == "fail"
+    assert ".recover | sqlite3" in result.fix
+
+
+def test_locked_event_log_names_who_locks_it(node, log_file):
+    """A lock that lasts is told as one, with the process that has it; when it is gone all is well."""
+    command = [sys.executable, "-c", LOCKER, str(log_file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as locker:
+        assert locker.stdout.readline() == "locked\n"
+        result = run("event_log_writable", node)
+        locker.stdin.close()
+        assert locker.wait(60) == 0
+
+    assert result.status == "fail"
+    assert "is locked by " in result.detail
+    if f"(pid {locker.pid})" in result.detail:
+        assert result.fix == f"ps -fp {locker.pid}"
+    else:  # a file system that tells another number in /proc/locks
+        assert result.fix == f"sudo lsof {log_file}"
+    assert run("event_log_writable", node).status == "pass"
+
+
+def test_read_only_event_log_fails(node, log_file, request):
+    """What cannot be written fails, and the fix makes it writable again."""
+    if os.geteuid() == 0:  # whom a mode does not stop
+        disk = request.getfixturevalue("tiny_disk")
+        folder = log_file.parent.rename(disk.with_name("aside"))
+        log_file.parent.symlink_to(disk)
+        for path in folder.iterdir():
+            (disk / path.name).write_bytes(path.read_bytes())
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    else:
+        log_file.chmod(0o400)
+        log_file.parent.chmod(0o500)
+    result = run("event_log_writable", node)
+
+    assert result.status == "fail"
+    assert "mount -o remount,rw" in result.fix or result.fix.startswith("chmod u+rwX ")
+    paste(result.fix.removeprefix("sudo ") if os.geteuid() == 0 else result.fix)
+    assert run("event_log_writable", node).status == "pass"
+
+
+def test_check_of_a_large_log_ends_in_time(node, monkeypatch):
+    """An integrity check that is cut off is no failure, and is not called sound."""
+    monkeypatch.setattr(event_file, "_CHECK_WITHIN_S", 0.0)
+    monkeypatch.setattr(event_file, "_STEPS_BETWEEN_LOOKS", 1)
+    result = run("event_log_writable", node)
+
+    assert (result.status, result.evidence["integrity"]) == ("pass", "unfinished")
+    assert "not all of it checked" in result.detail

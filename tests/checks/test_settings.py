@@ -1,0 +1,193 @@
+"""config.toml: what cannot be read, what is unknown, what opens more than it should."""
+
+from __future__ import annotations
+
+import subprocess
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from hearthnet.checks.settings import unusable
+from hearthnet.config import default_config, default_path, load, resolve_paths, save
+from hearthnet.errors import ConfigError
+from hearthnet.observability import doctor
+
+SECRET = "hunter22-canary"
+
+
+@pytest.fixture
+def look(home):
+    """Writes the standard config.toml and runs the check, by default with the settings that stand there."""
+
+    def run(text: str, config=None, bus=None):
+        path = default_path()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o600)
+        return doctor.run_one("config_file", resolve_paths(config or load()), bus)
+
+    return run
+
+
+def test_default_settings_pass(look, home):
+    """Without a file, with an empty one, with what `init` writes: pass; that nothing is encrypted is a remark."""
+    absent = doctor.run_one("config_file", resolve_paths(load()))
+    assert (absent.status, absent.detail) == ("pass", "no config.toml: the default settings hold")
+
+    empty = look("")
+    assert (empty.status, empty.fix) == ("pass", None)
+    assert "not encrypted: [transport] has no tls_cert and listens on 0.0.0.0" in empty.detail
+    save(default_config())
+    assert doctor.run_one("config_file", resolve_paths(load())).status == "pass"
+    assert look('[transport]\nhost = "127.0.0.1"').detail == str(default_path())
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ('[transport]\nport = 7080\nhost = "0.0.0.0\n', 3, "is not valid TOML"),
+        ("port = = 1", 1, "is not valid TOML"),
+        ("[transport]\nport = 7080\n\n# a word\n  prot = 7081\n", 5, "[transport] prot: no such setting"),
+        ('[[llm.backends]]\nname = "ollama"\nurl = "http://x"\nmodel = "m"\nkey = "k"\n', 5, "no such setting"),
+        ("[transport]\n[llm]\n[observability]\nmax_disk_mb = 1\n", 4, "max_disk_mb: 1: "),
+        ("[emergency]\nenabled = true\n[llm]\nenabled = true\n", 4, "[llm] enabled: no such setting"),
+        ("[identity]\n[nonsense]\n", 2, "nonsense: no such setting"),
+        ('[transport]\nhost = "${NO_SUCH_VARIABLE_HERE}"\n', 2, "the environment has no NO_SUCH_VARIABLE_HERE"),
+    ],
+)
+def test_file_that_is_no_settings_fails_at_its_line(look, text, line, words):
+    """What is wrong and where is told, and the fix opens the file there; the check needs no settings for that."""
+    result = look(text, default_config())
+
+    assert (result.status, result.evidence["line"]) == ("fail", line)
+    assert words in result.detail
+    assert f"line {line}" in result.detail
+    assert result.fix == f"${{EDITOR:-vi}} +{line} {default_path()}"
+
+
+def test_unknown_key_is_told_with_those_that_are_known(look):
+    """The hint of the error is part of the finding."""
+    assert "known here: host, port, tls_cert, tls_key" in look("[transport]\nprot = 1", default_config()).detail
+
+
+def test_settings_of_another_file_are_looked_at(look, tmp_path):
+    """What `--config` names is the file to check, not the standard one; gone since, it is missed."""
+    look("this is no TOML", default_config())
+    path = tmp_path / "my settings.toml"
+    path.write_text('[emergency]\nprobe_targets = ["http://a.b/"]')
+    path.chmod(0o600)
+    config = resolve_paths(load(path))
+    result = doctor.run_one("config_file", config)
+    assert (result.status, result.fix) == ("warn", f"${{EDITOR:-vi}} '{path}'")
+
+    path.unlink()
+    result = doctor.run_one("config_file", config)
+    assert (result.status, result.fix) == ("fail", "make one with: hearthnet init")
+
+
+def test_error_of_the_command_line_is_the_same_finding(look):
+    """Who cannot load the settings at all gets the finding from the error."""
+    look("[transport]\nport = 'x'", default_config())
+    with pytest.raises(ConfigError) as raised:
+        load()
+
+    assert unusable(raised.value, default_path()).evidence["line"] == 2
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o606])
+def test_settings_that_others_may_change_fail(look, mode):
+    """Who writes them decides what the node does."""
+    look("")
+    default_path().chmod(mode)
+    result = doctor.run_one("config_file", resolve_paths(load()))
+
+    assert (result.status, result.fix) == ("fail", f"chmod 600 {default_path()}")
+    subprocess.run(result.fix, shell=True, check=True)
+    assert doctor.run_one("config_file", resolve_paths(load())).status == "pass"
+
+
+BACKEND = '[[llm.backends]]\nname = "ollama"\nmodel = "m"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[emergency]\nprobe_targets = ["1.1.1.1", "http://a.b"]', "'http://a.b' is no host"),
+        ('[emergency]\nprobe_targets = ["a b"]', "'a b' is no host"),
+        ('[emergency]\nprobe_targets = ["a.b:99999"]', "'a.b:99999' is no host"),
+        ('[emergency]\nprobe_targets = ["[::1"]', "'[::1' is no host"),
+        (f'{BACKEND}url = "http://me:{SECRET}@a.b"', "its url has a key or a password in it"),
+        (f'{BACKEND}url = "http://a.b/?api_key={SECRET}"', "its url has a key or a password in it"),
+        (f'{BACKEND}url = "{SECRET}"', "its url is none of http or https"),
+        (f'{BACKEND}url = "http://a.b"\napi_key_env = "{SECRET}"', "api_key_env is no name of a variable"),
+        (f'[observability]\notlp_endpoint = "https://x:{SECRET}@a.b"', "otlp_endpoint has a key or a password in it"),
+    ],
+)
+def test_what_is_hardly_meant_is_a_warning(look, text, words):
+    """It is named by its place; what may be a secret is not quoted."""
+    result = look(text)
+
+    assert (result.status, result.ok) == ("warn", True)
+    assert words in result.detail
+    assert len(result.evidence["doubts"]) == 1
+    assert SECRET not in repr(result)
+
+
+@pytest.mark.parametrize("target", ["1.1.1.1", "quad9.net", "router.lan:8080", "[::1]:80", "box", "a.b."])
+def test_hosts_are_hosts(look, target):
+    """With a port or without, by name or by number."""
+    assert look(f'[emergency]\nprobe_targets = ["{target}"]').status == "pass"
+
+
+def write_pair(folder, name):
+    """Makes a key and a certificate of its own for it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
+    made = made.serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(days=1))
+    certificate = made.sign(key, hashes.SHA256())
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    for ending, content in (("crt", certificate.public_bytes(serialization.Encoding.PEM)), ("key", secret)):
+        (folder / f"{name}.{ending}").write_bytes(content)
+        (folder / f"{name}.{ending}").chmod(0o600)
+
+
+def test_certificate_that_cannot_be_served_fails(look, tmp_path):
+    """A missing file and a key of another certificate fail; a pair passes; a key that everybody may read warns."""
+    for name in ("a", "b"):
+        write_pair(tmp_path, name)
+
+    def settings(certificate, key):
+        return f'[transport]\ntls_cert = "{tmp_path}/{certificate}.crt"\ntls_key = "{tmp_path}/{key}.key"'
+
+    good = look(settings("a", "a"))
+    assert (good.status, good.detail) == ("pass", str(default_path()))
+    assert (
+        look(settings("a", "gone")).detail == f"[transport] tls_key: {tmp_path}/gone.key is missing, or cannot be read"
+    )
+    wrong = look(settings("a", "b"))
+    assert (wrong.status, wrong.ok) == ("fail", False)
+    assert "no pair that can be used: KEY_VALUES_MISMATCH" in wrong.detail
+    (tmp_path / "a.key").chmod(0o644)
+    assert "everybody on this machine may read" in look(settings("a", "a")).detail
+
+
+def test_settings_that_changed_since_the_node_read_them(look, node):
+    """A running node that has others is a warning; the doctor from the disk has just read them."""
+    _, bus = node
+    look("[observability]\nslow_ms = 100.0")
+    running = resolve_paths(load())
+    assert look("[observability]\nslow_ms = 100.0", running, bus).status == "pass"
+    assert look('[observability]\nslow_ms = 100.0\nlog_level = "debug"', running, bus).status == "pass"
+
+    changed = look("[observability]\nslow_ms = 200.0\n[bus]\nprefer_local = false", running, bus)
+    assert (changed.status, changed.evidence["changed"]) == ("warn", ["bus", "observability"])
+    assert "[bus], [observability] changed since the node read it" in changed.detail
+    assert look("[observability]\nslow_ms = 200.0", running, None).status == "pass"

@@ -1,0 +1,62 @@
+"""`hearthnet doctor --fix` and `--bundle` as people and scripts run them."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+
+
+def test_fix_shows_its_plan_mends_and_looks_again(stopped_node):
+    """A plan alone changes nothing; nobody to ask is a usage error; --yes mends; then there is nothing to do."""
+    key = stopped_node.keys and stopped_node.data_dir / "keys" / "device.ed25519"
+    key.chmod(0o644)
+
+    shown = stopped_node.cli("doctor", "--fix", "--dry-run")
+    assert shown.returncode == 1
+    assert f"set the mode of {key} from 0644 to 0600" in shown.stdout
+    assert f"undo: chmod 0644 {key}" in shown.stdout
+    assert key.stat().st_mode & 0o777 == 0o644
+
+    asked = stopped_node.cli("doctor", "--fix", input="")
+    assert (asked.returncode, key.stat().st_mode & 0o777) == (2, 0o644)
+    assert "--yes" in asked.stderr
+
+    mended = stopped_node.cli("doctor", "--fix", "--yes")
+    assert (mended.returncode, key.stat().st_mode & 0o777) == (0, 0o600)
+    assert "keys_present: fail -> pass" in mended.stdout
+
+    again = stopped_node.cli("doctor", "--fix", "--yes", "--json")
+    document = json.loads(again.stdout)
+    assert (again.returncode, document["plan"], document["outcomes"]) == (0, [], [])
+    assert {check["status"] for check in document["checks"]} <= {"pass", "skip", "warn"}
+
+
+def test_bundle_of_a_running_node(node, tmp_path):
+    """It lists what is in it, has the node's metrics, and is not overwritten by accident."""
+    assert node.echo("a secret recipe").status_code == 200
+    path = tmp_path / "bundle.zip"
+
+    assert node.cli("doctor", "--bundle", str(path), input="").returncode == 2
+    made = node.cli("doctor", "--bundle", str(path), "--yes")
+    assert made.returncode == 0, made.stderr
+    assert "nothing was sent anywhere" in made.stdout
+    with zipfile.ZipFile(path) as packed:
+        content = {name.rpartition("/")[2]: packed.read(name) for name in packed.namelist()}
+    assert b'hearthnet_requests_total{capability="experimental.echo",result="ok"} 1.0' in content["metrics.txt"]
+    assert json.loads(content["doctor.json"])["checks"]
+    whole = b"".join(content.values())
+    for private in (node.keys.node_id.encode(), str(node.data_dir).encode(), b"recipe"):
+        assert private not in whole
+
+    refused = node.cli("doctor", "--bundle", str(path), "--yes")
+    assert (refused.returncode, "--force" in refused.stderr) == (2, True)
+    listed = json.loads(node.cli("doctor", "--bundle", str(path), "--yes", "--force", "--json").stdout)
+    assert {part["name"] for part in listed["parts"]} == set(content)
+
+
+def test_options_that_exclude_each_other_are_told(stopped_node):
+    """Before anything is looked at or changed."""
+    for wrong in (("--dry-run",), ("--fix", "--bundle", "x.zip")):
+        done = stopped_node.cli("doctor", *wrong)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "--fix" in done.stderr
