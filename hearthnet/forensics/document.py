@@ -6,6 +6,7 @@ The document is strict JSON whatever was recorded: no number that JSON lacks, no
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -49,8 +50,7 @@ def document(case: Case, verdict: Verdict) -> dict[str, Any]:
             {**asdict(source), "path": str(source.path), "sha256": sha256_of(source.path)} for source in case.sources
         ],
     }
-    strict: dict[str, Any] = _strict(found)
-    return strict
+    return _strict_parts(found)
 
 
 def iso(us: int | None) -> str | None:
@@ -105,7 +105,38 @@ def _vitals(vitals: Vitals) -> dict[str, Any]:
 
 
 def _entry(entry: Entry) -> dict[str, Any]:
-    return {"ts": iso(entry.ts_us), **_without_times(asdict(entry)), "spans": [dict(span) for span in entry.spans]}
+    # By hand: `asdict` copies every span, of which there may be a million.
+    return {
+        "ts": iso(entry.ts_us),
+        "kind": entry.kind,
+        "status": entry.status,
+        "name": entry.name,
+        "text": entry.text,
+        "run_id": entry.run_id,
+        "seq": entry.seq,
+        "trace_id": entry.trace_id,
+        "duration_ms": entry.duration_ms,
+        "source": entry.source,
+        "extras": entry.extras,
+        "exc": entry.exc,
+        "spans": list(entry.spans),
+    }
+
+
+def _strict_parts(found: dict[str, Any]) -> dict[str, Any]:
+    """Returns a document that every JSON parser takes: what the fast encoder takes as it is, the rest mended."""
+    return {
+        name: [_mended(item) for item in value] if isinstance(value, list) else _mended(value)
+        for name, value in found.items()
+    }
+
+
+def _mended(value: Any) -> Any:
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, TypeError, RecursionError):
+        return _strict(value)
+    return value
 
 
 def _strict(value: Any) -> Any:

@@ -66,7 +66,9 @@ row.hidden=!words.every(function(word){return said.indexOf(word)>=0})})})})();
 def page(found: Item) -> str:
     """Returns the page of a document made by `document`."""
     digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"
+    policy = (
+        f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'; base-uri 'none'"
+    )
     sections = "".join(f"<section><h2>{heading}</h2>{body}</section>" for heading, body in _sections(found) if body)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

@@ -10,9 +10,9 @@ import sys
 from contextlib import closing
 
 import pytest
-from conftest import fingerprints
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from left_behind import fingerprints
 
 from hearthnet.forensics.carving import carve
 from hearthnet.forensics.gather import gather

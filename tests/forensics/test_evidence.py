@@ -9,7 +9,7 @@ import sys
 from contextlib import contextmanager
 
 import pytest
-from conftest import fingerprints
+from left_behind import fingerprints
 
 from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
 from hearthnet.forensics import entries

@@ -11,9 +11,9 @@ from collections import Counter
 from contextlib import closing
 
 import pytest
-from conftest import fingerprints
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from left_behind import fingerprints
 
 from hearthnet.forensics.gather import gather
 from hearthnet.forensics.groups import fingerprint
@@ -218,7 +218,7 @@ def test_errors_that_differ_in_ids_share_a_fingerprint():
 @pytest.fixture(scope="module")
 def evidence(tmp_path_factory):
     """A killed store whose files a test may spoil; large files cut to what matters."""
-    from conftest import PROGRAM
+    from left_behind import PROGRAM
 
     base = tmp_path_factory.mktemp("evidence")
     import subprocess

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from conftest import fingerprints
+from left_behind import fingerprints
 
 from hearthnet.forensics.document import document
 from hearthnet.forensics.gather import gather
