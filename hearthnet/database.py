@@ -190,6 +190,11 @@ def _reserve(connection: sqlite3.Connection, size: int) -> None:
             raise
 
 
+# Fails, for abs() has no answer, where the migration was applied meanwhile: one that makes its views anew would succeed
+# once more, and set an older version.
+_UNLESS_DONE: Final = "SELECT abs(-9223372036854775807 - (user_version >= {})) FROM pragma_user_version"
+
+
 def migrate(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
     """Applies the migrations that the database lacks, each in one transaction with its number.
 
@@ -215,8 +220,8 @@ def _apply(connection: sqlite3.Connection, script: str, number: int, schema: Sch
     try:
         # One script: executescript would commit a transaction that was begun outside it.
         connection.executescript(
-            f"BEGIN IMMEDIATE;\n{script}\n;PRAGMA application_id = {schema.application_id:d};"
-            f"PRAGMA user_version = {number:d}; COMMIT;"
+            f"BEGIN IMMEDIATE;\n{_UNLESS_DONE.format(number)};\n{script}\n;"
+            f"PRAGMA application_id = {schema.application_id:d}; PRAGMA user_version = {number:d}; COMMIT;"
         )
     except sqlite3.Error:
         if connection.in_transaction:

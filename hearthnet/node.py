@@ -25,6 +25,7 @@ from hearthnet.observability.faultfile import FaultFile
 from hearthnet.observability.levels import Levels
 from hearthnet.observability.redaction import register_secrets
 from hearthnet.observability.telemetry import DATABASE, Telemetry
+from hearthnet.observability.watchdog import Watchdog
 from hearthnet.services import echo, llm
 from hearthnet.services.emergency import EmergencyProbe
 from hearthnet.transport.app import build_app
@@ -214,8 +215,10 @@ async def open_node(config: Config) -> AsyncIterator[Node]:
             if config.llm.backends:
                 node.bus.register(llm.DESCRIPTOR, chat.answer)
             stop_refreshing = metrics.on_scrape(node.refresh_metrics)
+            settings = config.observability
+            watchdog = Watchdog(asyncio.get_running_loop(), settings.stall_s, settings.data_dir)
             try:
-                with capture.capturing(), node.levels, node.emergency:
+                with watchdog, capture.capturing(), node.levels, node.emergency:
                     capture.watch_loop(asyncio.get_running_loop())
                     yield node
             finally:

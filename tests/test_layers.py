@@ -138,13 +138,12 @@ def test_only_composers_join_bus_and_store():
 
 
 def test_sql_lives_where_it_may():
-    """Statements stand in the store, the event log, the checks' one query, and the module that opens databases."""
+    """Statements stand in the store, the event log, and the module that opens databases."""
     words = ("SELECT ", "INSERT INTO ", "DELETE FROM ", "UPDATE ")
     users = {module for module, path in MODULES.items() if any(word in path.read_text("utf-8") for word in words)}
     users = {module for module in users if not module.startswith("hearthnet.observability.store.")}
 
     assert users <= {
-        "hearthnet.checks.telemetry",
         "hearthnet.cli.paths",  # an example in its help
         "hearthnet.cli.telemetry_sql",  # examples in its help
         "hearthnet.database",

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hearthnet.bus.bus import CapabilityBus
-from hearthnet.checks import clock, files, identity, machine, modes, network, services, settings, telemetry
+from hearthnet.checks import clock, files, identity, machine, modes, network, runs, services, settings, store, telemetry
 from hearthnet.config import Config
 from hearthnet.observability.doctor import CheckResult, register
 
@@ -28,8 +28,10 @@ ALL: Final[tuple[Callable[[Config, CapabilityBus | None], CheckResult], ...]] = 
     clock.clock_sanity,
     services.llm_backend_reachable,
     telemetry.recent_error_rate,
-    telemetry.telemetry_store,
+    store.telemetry_store,
     telemetry.orphan_spans,
+    runs.last_run,
+    runs.restart_loop,
     files.log_directory,
     modes.file_modes,
     settings.config_file,

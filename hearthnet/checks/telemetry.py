@@ -1,78 +1,102 @@
-"""Checks of what the node recorded, and of the store that keeps it."""
+"""Checks of what the node recorded: how many of its calls failed, and which spans found no trace."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.checks.finding import found, skipped, warned
 from hearthnet.config import Config
 from hearthnet.errors import StoreError
-from hearthnet.observability import metrics, orphans
+from hearthnet.forensics.groups import plain
+from hearthnet.observability import metrics, orphans, telemetry
 from hearthnet.observability.doctor import CheckResult
-from hearthnet.observability.store.quarantine import quarantined
+from hearthnet.observability.record import TraceRecord
+from hearthnet.observability.results import is_failure
 from hearthnet.observability.store.reader import Reader
-from hearthnet.observability.telemetry import DATABASE
 
-__all__ = ["orphan_spans", "recent_error_rate", "telemetry_store"]
+__all__ = ["opened_for", "orphan_spans", "recent_error_rate"]
 
 MAX_ERROR_RATE: Final = 0.2
+TRACES: Final = 100
 MIN_TRACES: Final = 10  # fewer say nothing about a rate
 _MAX_NAMES: Final = 3  # what fits a line
+_MAX_LISTED: Final = 10
+_MAX_ERROR_CHARS: Final = 80
 
 
-def recent_error_rate(config: Config, _: CapabilityBus | None) -> CheckResult:
+def recent_error_rate(config: Config, bus: CapabilityBus | None) -> CheckResult:
     """Fewer than 20 % of the last 100 traces failed."""
-    path = (config.observability.data_dir or Path()) / DATABASE
-    if not path.is_file():
-        return found(True, "nothing recorded yet", traces=0)
-    reader = Reader(path)
+    path = (config.observability.data_dir or Path()) / telemetry.DATABASE
+    opened = opened_for(config, bus)
+    pending = [] if opened is None else opened.pending()  # before the query: see Reader.newest
+    if not pending and not path.is_file():
+        return found(True, "nothing recorded yet", traces=0, failed=0)
     try:
-        rows = reader.rows(
-            "SELECT capability, count(*), sum(result NOT IN ('ok', 'cancelled')) AS failed"
-            " FROM (SELECT capability, result FROM traces ORDER BY seq DESC LIMIT 100)"
-            " GROUP BY capability ORDER BY failed DESC"
-        )
-    finally:
-        reader.close()
-    total, failed = sum(row[1] for row in rows), sum(row[2] for row in rows)
+        records = _last(path, pending)
+    except StoreError as error:
+        return skipped(f"{error.message}: see telemetry_store")
+    failures = [record for record in records if is_failure(record.result)]
+    total, failed = len(records), len(failures)
     if total < MIN_TRACES:
-        return found(True, f"only {total} trace(s) so far, too few for a rate", traces=total, failed=failed)
-    detail = f"{failed} of the last {total} failed ({failed / total:.0%})"
-    if failed:
-        detail += f", most of them {rows[0][0]}"
+        detail = f"only {total} trace(s) so far, {failed} of them failed: too few for a rate"
+        return found(True, detail, traces=total, failed=failed)
+    evidence = {"traces": total, "failed": failed, "rate": failed / total, **_failures_in(records, failures)}
+    is_well = failed / total < MAX_ERROR_RATE
+    fix = f"hearthnet trace recent {TRACES} --failed"
     return found(
-        failed / total < MAX_ERROR_RATE,
-        detail,
-        "hearthnet trace recent 20 --failed",
-        traces=total,
-        failed=failed,
+        is_well, f"{failed} of the last {total} failed ({failed / total:.0%}){_named(evidence)}", fix, **evidence
     )
 
 
-def telemetry_store(config: Config, _: CapabilityBus | None) -> CheckResult:
-    """telemetry.db can be read, and none that was damaged waits for somebody to look at it."""
-    path = (config.observability.data_dir or Path()) / DATABASE
-    kept = quarantined(path)
-    if kept:
-        detail = f"a database that could not be used was moved to {kept[-1]}; a new one was begun"
-        fix = f"look at it (sqlite3 {kept[-1]}), then acknowledge: rm -r {kept[-1]}*"
-        return warned(detail, fix, quarantined=str(kept[-1]))
-    if not path.is_file():
-        return found(True, "nothing recorded yet")
+def opened_for(config: Config, bus: CapabilityBus | None) -> telemetry.Telemetry | None:
+    """Returns the telemetry that the node which runs in this process writes; None where the disk alone can tell."""
+    opened = telemetry.opened()
+    if bus is None or opened is None or opened.data_dir != config.observability.data_dir:
+        return None
+    return opened
+
+
+def _last(path: Path, pending: list[TraceRecord]) -> list[TraceRecord]:
+    if not path.is_file():  # the node keeps them in memory
+        return pending[: -TRACES - 1 : -1]
     reader = Reader(path)
     try:
-        ((traces, logs, lost),) = reader.rows(
-            "SELECT (SELECT count(*) FROM traces), (SELECT count(*) FROM logs),"
-            " (SELECT ifnull(sum(count), 0) FROM gaps)"
-        )
-    except StoreError as error:
-        return found(False, error.message, error.hint or "start the node: it moves a damaged store aside")
+        return reader.newest(pending, TRACES)
     finally:
         reader.close()
-    detail = f"{traces} trace(s), {logs} log record(s), {lost} lost"
-    return found(True, detail, traces=traces, logs=logs, lost=lost)
+
+
+def _failures_in(records: Sequence[TraceRecord], failures: Sequence[TraceRecord]) -> dict[str, Any]:
+    """Returns the capabilities that failed most and the errors that were met most, each with its numbers."""
+    calls = Counter(record.capability for record in records)
+    failed = Counter(record.capability for record in failures)
+    errors = Counter(map(_error, failures))
+    return {
+        "worst": [
+            {"capability": capability, "count": calls[capability], "failed": count}
+            for capability, count in failed.most_common(_MAX_LISTED)
+        ],
+        "errors": [{"error": error, "count": count} for error, count in errors.most_common(_MAX_LISTED)],
+        "trace_ids": [record.trace_id for record in failures[:_MAX_NAMES]],
+    }
+
+
+def _error(record: TraceRecord) -> str:
+    """Returns what a trace failed with, as far as other calls may have failed with the same."""
+    said = plain(" ".join((record.error or "").split()))[:_MAX_ERROR_CHARS]
+    return record.result if said in ("", record.result) else f"{record.result}: {said}"
+
+
+def _named(evidence: dict[str, Any]) -> str:
+    if not evidence["failed"]:
+        return ""
+    worst = [f"{item['capability']} ({item['failed']} of {item['count']})" for item in evidence["worst"][:_MAX_NAMES]]
+    errors = [f"{item['error']} ({item['count']})" for item in evidence["errors"][:_MAX_NAMES]]
+    return f": {', '.join(worst)}; with {', '.join(errors)}"
 
 
 def orphan_spans(_: Config, bus: CapabilityBus | None) -> CheckResult:

@@ -1,6 +1,6 @@
 """The layout of a black box file, and how to read one that its process did not close.
 
-    header      4 KiB: who wrote it (checksummed), and counters that change while it is written
+    header      4 KiB: who wrote it (checksummed), counters that change while it is written, and how the process felt
     in flight   4,096 entries of 160 bytes: a trace that has begun and not ended, and its innermost open span
     traces      a byte ring of frames
     logs        a byte ring of frames
@@ -18,16 +18,20 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+from hearthnet.forensics.model import Vitals
 
 __all__ = ["Box", "Header", "InFlight", "boxes_in", "is_alive", "is_locked", "process_start", "read_box", "this_boot"]
 
+N = TypeVar("N", int, float)
 MAGIC: Final = b"HNBOX\x00\r\n"
 LAYOUT_VERSION: Final = 1
 HEADER_BYTES: Final = 4_096
@@ -43,6 +47,16 @@ COMMITTED: Final = struct.Struct("<QQQ")
 OVERFLOW_AT: Final = COUNTERS_AT + COMMITTED.size
 HEARTBEAT_AT: Final = OVERFLOW_AT + 8
 ENDED_AT: Final = HEARTBEAT_AT + 8
+# Behind the counters, to the end of the page, samples of how the process felt, in rings of fixed slots, each with its
+# checksum. The longer ago, the fewer: (slots, how many samples lie between two of its own). With one every 2 s that is
+# all of the last minute, two a minute of the last ten, and one in five minutes of the last forty. A box of a program
+# that wrote none has zeros there, which no checksum fits.
+VITALS_AT: Final = COUNTERS_AT + COUNTERS.size
+VITALS_RINGS: Final = ((30, 1), (20, 15), (8, 150))
+# ordinal from 1, UTC us, resident bytes, bytes of memory left, open files, bytes free on the disk, load, lag of the
+# event loop (s). What is not known is -1, or no number where it is a fraction.
+VITALS: Final = struct.Struct("<IqqqiqffI")
+_VITALS_BODY: Final = VITALS.size - CRC.size
 ENTRIES: Final = 4_096
 ENTRY_BYTES: Final = 160
 CAPABILITY_BYTES: Final = 64  # a longer name is cut in the table
@@ -125,6 +139,7 @@ class Box:
         overflow: traces whose start found no room in the table.
         heartbeat_ns: the last sign of life of the writer, on the header's monotonic clock; 0: none.
         ended_us: when it was closed cleanly; 0: it was not.
+        vitals: how the process felt, oldest first.
         damaged: frames whose checksum was wrong.
     """
 
@@ -139,6 +154,7 @@ class Box:
     heartbeat_ns: int = 0
     ended_us: int = 0
     damaged: int = 0
+    vitals: list[Vitals] = field(default_factory=list)
 
 
 def boxes_in(directory: Path) -> list[Path]:
@@ -193,8 +209,10 @@ def parse(content: bytes) -> Box | None:
     counters = (0,) * 6
     if len(content) >= HEADER_BYTES:
         counters = COUNTERS.unpack_from(content, COUNTERS_AT)
-    in_flight = sorted(_in_flight(content[HEADER_BYTES:traces_at]), key=lambda entry: entry.started_ns)
-    return Box(header, traces, logs, in_flight, *counters, damaged=torn_traces + torn_logs)
+    return Box(
+        header, traces, logs, in_flight_in(content[HEADER_BYTES:traces_at]), *counters,
+        damaged=torn_traces + torn_logs, vitals=vitals_in(content[:HEADER_BYTES]),
+    )  # fmt: skip
 
 
 def scan(ring: bytes) -> tuple[list[tuple[int, bytes]], int]:
@@ -226,6 +244,11 @@ def _frame(ring: bytes, at: int) -> tuple[int, bytes | None]:
     return ordinal, ring[at + FRAME.size : end]
 
 
+def in_flight_in(table: bytes) -> list[InFlight]:
+    """Returns the traces that a table shows as not ended, in the order of their start."""
+    return sorted(_in_flight(table), key=lambda entry: entry.started_ns)
+
+
 def _in_flight(table: bytes) -> Iterator[InFlight]:
     for at in range(0, len(table) - ENTRY_BYTES + 1, ENTRY_BYTES):
         if table[at + TRACE_MARK_AT] != 1:
@@ -236,6 +259,44 @@ def _in_flight(table: bytes) -> Iterator[InFlight]:
         yield InFlight(
             _text(trace_id), _text(capability), started_us, started_ns, span, span_started_ns if span else None
         )
+
+
+def vitals_places(ordinal: int) -> list[int]:
+    """Returns where in the file a sample goes, by its ordinal from 1: a slot of the first ring, now and then others."""
+    places, at = [], VITALS_AT
+    for slots, every in VITALS_RINGS:
+        turn, rest = divmod(ordinal - 1, every)
+        if rest == 0:
+            places.append(at + turn % slots * VITALS.size)
+        at += slots * VITALS.size
+    return places
+
+
+def pack_vitals(ordinal: int, vitals: Vitals) -> bytes:
+    """Returns a sample as it stands in its slot."""
+    counts = (_known(vitals.open_files, -1), _known(vitals.disk_free_bytes, -1))
+    packed = VITALS.pack(
+        ordinal, vitals.ts_us, _known(vitals.rss_bytes, -1), _known(vitals.memory_left_bytes, -1), *counts,
+        _known(vitals.load, math.nan), _known(vitals.loop_lag_s, math.nan), 0,
+    )[:_VITALS_BODY]  # fmt: skip
+    return packed + CRC.pack(zlib.crc32(packed))
+
+
+def _known(value: N | None, unknown: N) -> N:
+    return unknown if value is None else value
+
+
+def vitals_in(page: bytes) -> list[Vitals]:
+    """Returns the whole samples of a header page, oldest first, each once. Whatever the clock did, in their order."""
+    found: dict[int, Vitals] = {}
+    slots = sum(slots for slots, _ in VITALS_RINGS)
+    for at in range(VITALS_AT, min(VITALS_AT + slots * VITALS.size, len(page) - VITALS.size + 1), VITALS.size):
+        ordinal, ts_us, rss, left, files, disk, load, lag, crc = VITALS.unpack_from(page, at)
+        if crc == zlib.crc32(page[at : at + _VITALS_BODY]):
+            whole = (None if value < 0 else value for value in (rss, left, files, disk))
+            parts = (round(value, 4) if math.isfinite(value) else None for value in (load, lag))
+            found[ordinal] = Vitals(ts_us, *whole, *parts)
+    return [found[ordinal] for ordinal in sorted(found)]
 
 
 def _text(padded: bytes) -> str:

@@ -1,17 +1,31 @@
 """The machinery of self-diagnostics: runs checks side by side, each isolated and with a deadline.
 
 It knows no subject. A check is a function of the configuration and the bus; it lives beside what it looks at and is
-registered by name (`hearthnet/checks` lists them all). One that raises becomes a failed finding with its cause, one
-that hangs is reported as such in time; neither harms the others.
+registered by name (`hearthnet/checks` lists them all).
+
+Guarantees:
+    - Whatever a check does, the report is complete: one that raises, exits, or answers with something else than a
+      `CheckResult` is a failed finding with its cause; so is one that does not answer in time, with where it hangs.
+    - A check runs once at a time. Who asks for one that runs already gets the same answer; one that still hangs from
+      the last time is told as such, and no other thread is begun. So there is one thread a check at most, however
+      often a node is asked.
+    - A check that hangs for ever does not keep the process from ending.
 """
 
 from __future__ import annotations
 
-import queue
+import os
+import sys
 import threading
-from collections.abc import Callable, Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
-from time import monotonic
+from datetime import UTC, datetime
+from inspect import iscoroutine
+from itertools import islice
+from pathlib import Path
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.observability.record import bounded, clean_text
@@ -22,9 +36,14 @@ if TYPE_CHECKING:
 
     Check = Callable[[Config, CapabilityBus | None], "CheckResult"]
 
-__all__ = ["CheckResult", "names", "register", "run_all", "run_one"]
+__all__ = ["DEADLINE_S", "STATUSES", "CheckResult", "names", "register", "run_all", "run_one"]
 
+STATUSES: Final = ("pass", "warn", "fail", "skip")
 DEADLINE_S: Final = 5.0  # more than any healthy check takes on a slow SD card; what a person waits for without worry
+MAX_AT_ONCE: Final = 32  # threads of one run: more wait for their turn
+_MAX_FRAMES: Final = 8  # innermost ones: enough to leave a library for the check that called it
+_MAX_MESSAGE_BYTES: Final = 200
+_STANDARD_LIBRARY: Final = Path(os.__file__).parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +52,15 @@ class CheckResult:
 
     Attributes:
         name: the check's.
-        ok: false only where something is wrong and needs its fix.
+        ok: false only where something is wrong and needs its fix: where the status is `fail`.
         detail: one line for people, with what was measured.
         fix: what to do, as a command where there is one.
         status: `pass`, `warn`, `fail` or `skip`; by default `pass` or `fail` as `ok` has it.
         evidence: what was measured, as data.
         duration_ms: how long the check took.
+
+    Raises:
+        ValueError: raised when the status is none, or contradicts `ok`.
     """
 
     name: str
@@ -50,8 +72,13 @@ class CheckResult:
     duration_ms: float = 0.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "ok", bool(self.ok))  # what a check measured may only be as good as true
         if not self.status:
             object.__setattr__(self, "status", "pass" if self.ok else "fail")
+        if self.status not in STATUSES:
+            raise ValueError(f"status is {self.status!r}: it is one of {', '.join(STATUSES)}")
+        if self.ok == (self.status == "fail"):
+            raise ValueError(f"ok is {self.ok} with status {self.status}: it is False for fail, else True")
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the result with the keys of the JSON report."""
@@ -66,12 +93,25 @@ class CheckResult:
         }
 
 
-_checks: dict[str, Check] = {}
+@dataclass(frozen=True, slots=True)
+class _Registered:
+    check: Check
+    deadline_s: float
 
 
-def register(name: str, check: Check) -> None:
-    """Adds a check, or replaces the one of that name."""
-    _checks[name] = check
+_checks: dict[str, _Registered] = {}
+
+
+def register(name: str, check: Check, *, deadline_s: float = DEADLINE_S) -> None:
+    """Adds a check, or replaces the one of that name.
+
+    Args:
+        name: in the report, and of `--check`.
+        check: a plain function, called in a thread of its own with the settings and the node's bus, which is None
+            where no node runs.
+        deadline_s: what it may take, in seconds; one that has not answered then has failed.
+    """
+    _checks[name] = _Registered(check, deadline_s)
 
 
 def names() -> list[str]:
@@ -79,13 +119,21 @@ def names() -> list[str]:
     return list(_checks)
 
 
-def run_one(name: str, config: Config, bus: CapabilityBus | None = None, deadline_s: float = DEADLINE_S) -> CheckResult:
+def run_one(
+    name: str, config: Config, bus: CapabilityBus | None = None, *, deadline_s: float | None = None
+) -> CheckResult:
     """Runs one check.
+
+    Args:
+        name: the check's.
+        config: the node's settings.
+        bus: the node's, where one runs in this process.
+        deadline_s: seconds that it may take, instead of its own deadline.
 
     Raises:
         KeyError: raised when no check has that name.
     """
-    return _run({name: _checks[name]}, config, bus, deadline_s)[0]
+    return run_all(config, bus, only=[name], deadline_s=deadline_s)[0]
 
 
 def run_all(
@@ -93,9 +141,15 @@ def run_all(
     bus: CapabilityBus | None = None,
     *,
     only: Collection[str] = (),
-    deadline_s: float = DEADLINE_S,
+    deadline_s: float | None = None,
 ) -> list[CheckResult]:
-    """Runs every check, or those in `only`, within about `deadline_s` seconds.
+    """Runs every check, or those in `only`, side by side: within about the longest deadline of them.
+
+    Args:
+        config: the node's settings.
+        bus: the node's, where one runs in this process.
+        only: names of checks; empty: all of them.
+        deadline_s: seconds that each may take, instead of its own deadline.
 
     Returns:
         The results in the order of registration.
@@ -106,49 +160,186 @@ def run_all(
     for name in only:
         if name not in _checks:
             raise KeyError(name)
-    return _run({name: _checks[name] for name in _checks if not only or name in only}, config, bus, deadline_s)
-
-
-def _run(
-    checks: Mapping[str, Check], config: Config, bus: CapabilityBus | None, deadline_s: float
-) -> list[CheckResult]:
-    finished: queue.SimpleQueue[CheckResult] = queue.SimpleQueue()
-    for name, check in checks.items():
-        # Daemon threads: a check that hangs for ever must not keep the doctor from leaving.
-        threading.Thread(
-            target=lambda name=name, check=check: finished.put(_guarded(name, check, config, bus)),
-            name=f"doctor-{name}",
-            daemon=True,
-        ).start()
+    wanted = [name for name in _checks if not only or name in only]
+    waiting, under_way = iter(wanted), list[_Attempt]()
     results: dict[str, CheckResult] = {}
-    ends_at = monotonic() + deadline_s
-    while len(results) < len(checks):
-        try:
-            result = finished.get(timeout=max(0.0, ends_at - monotonic()))
-        except queue.Empty:
-            break
-        results[result.name] = result
-    return [results.get(name) or _hung(name, deadline_s) for name in checks]
+    while len(results) < len(wanted):
+        for name in islice(waiting, MAX_AT_ONCE - len(under_way)):
+            under_way.append(_attempt(name, _checks[name], config, bus, deadline_s))
+        left_s = min(attempt.left_s() for attempt in under_way)
+        wait([attempt.answer for attempt in under_way], max(0.0, left_s), FIRST_COMPLETED)
+        ended = [attempt for attempt in under_way if attempt.answer.done() or attempt.left_s() <= 0]
+        results.update((attempt.name, attempt.result()) for attempt in ended)
+        under_way = [attempt for attempt in under_way if attempt not in ended]
+    return [results[name] for name in wanted]
 
 
-def _guarded(name: str, check: Check, config: Config, bus: CapabilityBus | None) -> CheckResult:
-    started = monotonic()
+@dataclass(frozen=True, slots=True, eq=False)
+class _Work:
+    """One run of a check, in a thread of its own; several may wait for it."""
+
+    name: str
+    registered: _Registered
+    config: Config
+    bus: CapabilityBus | None
+    answer: Future[CheckResult] = field(default_factory=Future)
+    started_s: float = field(default_factory=time.monotonic)
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    threads: list[threading.Thread] = field(default_factory=list)
+
+    def begin(self) -> None:
+        # A daemon: a check that hangs for ever must not keep the process from ending.
+        thread = threading.Thread(target=self._live, name=f"doctor-{self.name}", daemon=True)
+        self.threads.append(thread)
+        thread.start()
+
+    def _live(self) -> None:
+        self.end(_guarded(self))
+
+    def end(self, found: CheckResult) -> None:
+        """Gives the answer to all who wait; the next who asks begins it anew."""
+        with _lock:
+            if _under_way.get(self.name) is self:
+                del _under_way[self.name]
+        self.answer.set_result(found)
+
+    def is_for(self, registered: _Registered, config: Config, bus: CapabilityBus | None) -> bool:
+        return self.registered is registered and self.config is config and self.bus is bus
+
+    def waited_s(self) -> float:
+        return time.monotonic() - self.started_s
+
+    def stack(self) -> list[str]:
+        """Returns where it is now, innermost first; nothing before it has begun and once it has ended."""
+        frames = sys._current_frames()  # noqa: SLF001  # its documented name
+        return [place for thread in self.threads for place in _places(frames.get(thread.ident or 0))]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Attempt:
+    """What one caller waits for: a check that was begun for it, or runs since somebody else asked."""
+
+    work: _Work
+    deadline_s: float
+    is_late: bool  # it had had its time already when it was asked for now
+
+    @property
+    def name(self) -> str:
+        return self.work.name
+
+    @property
+    def answer(self) -> Future[CheckResult]:
+        return self.work.answer
+
+    def left_s(self) -> float:
+        return self.deadline_s - self.work.waited_s()
+
+    def result(self) -> CheckResult:
+        return self.answer.result() if self.answer.done() else _hung(self)
+
+
+_lock = threading.Lock()
+_under_way: dict[str, _Work] = {}
+
+
+def _attempt(
+    name: str, registered: _Registered, config: Config, bus: CapabilityBus | None, deadline_s: float | None
+) -> _Attempt:
+    """Begins a check, or joins the run of it that is under way."""
+    allowed_s = registered.deadline_s if deadline_s is None else deadline_s
+    with _lock:
+        work = _under_way.get(name)
+        if work is not None and work.is_for(registered, config, bus):
+            return _Attempt(work, allowed_s, is_late=work.waited_s() > allowed_s)
+        work = _under_way[name] = _Work(name, registered, config, bus)
     try:
-        result = check(config, bus)
-    except Exception as error:  # the border to each check: its failure is a finding  # noqa: BLE001
-        result = CheckResult(
-            name, ok=False, detail=f"the check itself failed: {type(error).__name__}: {clean_text(error, 200)}"
-        )
-    return replace(
-        result,
-        name=name,
-        # Checks tell what they found: a URL with a password in it, a library's message.
-        detail=clean_text(result.detail),
-        fix=None if result.fix is None else clean_text(result.fix),
-        evidence=bounded(result.evidence),
-        duration_ms=(monotonic() - started) * 1_000,
-    )
+        work.begin()
+    except RuntimeError as error:  # the system has no thread left
+        work.end(_failed(name, f"the check could not be begun: {clean_text(error, _MAX_MESSAGE_BYTES)}"))
+    return _Attempt(work, allowed_s, is_late=False)
 
 
-def _hung(name: str, deadline_s: float) -> CheckResult:
-    return CheckResult(name, ok=False, detail=f"no answer within {deadline_s:g} s", duration_ms=deadline_s * 1_000)
+def _guarded(work: _Work) -> CheckResult:
+    """Returns what a check answers, clean and bounded; whatever it does instead becomes a failed finding."""
+    try:
+        answer = work.registered.check(work.config, work.bus)
+        found = _clean(answer) if isinstance(answer, CheckResult) else _rubbish(work.name, answer)
+    except BaseException as error:  # the border to each check: sys.exit too is its failure, not ours  # noqa: BLE001
+        found = _raised(work.name, error)
+    return replace(found, name=work.name, duration_ms=work.waited_s() * 1_000)
+
+
+def _clean(result: CheckResult) -> CheckResult:
+    """Returns the result as it may be shown: a check tells what it found, a URL with a password in it as well.
+
+    Raises:
+        TypeError: raised when its evidence is no mapping.
+    """
+    if not isinstance(result.evidence, Mapping):
+        raise TypeError(f"its evidence is {type(result.evidence).__name__}, no mapping")
+    fix = None if result.fix is None else clean_text(result.fix)
+    return replace(result, detail=clean_text(result.detail), fix=fix, evidence=bounded(result.evidence))
+
+
+def _rubbish(name: str, answer: object) -> CheckResult:
+    if iscoroutine(answer):
+        answer.close()  # else Python warns that nobody awaited it
+    kind = type(answer).__name__
+    return _failed(name, f"the check itself failed: it answered with {kind}, no CheckResult", {"answer": kind})
+
+
+def _raised(name: str, error: BaseException) -> CheckResult:
+    kind, message = type(error).__name__, clean_text(error, _MAX_MESSAGE_BYTES)
+    stack = list(_places_of(error.__traceback__))
+    place = f", in {_telling(stack)}" if stack else ""
+    evidence = {"error": kind, "message": message, "stack": stack}
+    return _failed(name, f"the check itself failed: {kind}: {message}{place}", evidence)
+
+
+def _hung(attempt: _Attempt) -> CheckResult:
+    work, stack = attempt.work, attempt.work.stack()
+    waited_s, since = work.waited_s(), f"{work.started_at:%Y-%m-%dT%H:%M:%SZ}"
+    place = f"; it hangs in {_telling(stack)}" if stack else ""
+    if attempt.is_late:
+        said = f"still without an answer since {since}, {waited_s:.0f} s ago, so it was not begun again"
+    else:
+        said = f"no answer within {attempt.deadline_s:g} s"
+    evidence = {"deadline_s": attempt.deadline_s, "since": since, "waited_s": round(waited_s, 3), "stack": stack}
+    return replace(_failed(work.name, said + place, evidence), duration_ms=waited_s * 1_000)
+
+
+def _failed(name: str, detail: str, evidence: Mapping[str, Any] | None = None) -> CheckResult:
+    fix = f"hearthnet doctor --check {name} --verbose"  # shows the stack; what it says of the check is for its author
+    return CheckResult(name, ok=False, detail=detail, fix=fix, evidence=evidence or {})
+
+
+def _places(frame: FrameType | None) -> Iterator[str]:
+    """Yields the innermost places of a stack of calls, down to this module's."""
+    for _ in range(_MAX_FRAMES):
+        if frame is None or frame.f_code is _guarded.__code__:
+            return
+        yield _place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+        frame = frame.f_back
+
+
+def _places_of(traceback: TracebackType | None) -> Iterator[str]:
+    """Yields the same of an exception; a recursion without end has a thousand."""
+    found: list[str] = []
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        if code is not _guarded.__code__:
+            found.append(_place(code.co_filename, traceback.tb_lineno, code.co_name))
+        traceback = traceback.tb_next
+    yield from found[: -_MAX_FRAMES - 1 : -1]
+
+
+def _place(file: str, line: int, function: str) -> str:
+    return f"{function} ({file}:{line})"
+
+
+def _telling(stack: list[str]) -> str:
+    """Returns the innermost place that is not Python's own: that it waits in `threading` says little."""
+    library = f"({_STANDARD_LIBRARY}{os.sep}"
+    own = (place for place in stack if library not in place or "site-packages" in place)
+    function, _, place = next(own, stack[0]).partition(" (")
+    return f"{function} ({Path(place).name}"

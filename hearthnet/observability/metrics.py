@@ -251,3 +251,9 @@ telemetry_label_overflow_total = counter(
 log_repeats_total = counter(
     "hearthnet_log_repeats_total", "Log records that sampling held back: counted, not stored one by one.", ["level"]
 )
+event_loop_lag_seconds = gauge(
+    "hearthnet_event_loop_lag_seconds", "How late the event loop was, at worst, within the last minute."
+)
+event_loop_stalls_total = counter(
+    "hearthnet_event_loop_stalls_total", "Times the event loop did not answer for stall_s, by why.", ["cause"]
+)

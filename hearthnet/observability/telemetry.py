@@ -42,7 +42,7 @@ from hearthnet.observability.tracing import Trace
 if TYPE_CHECKING:
     from hearthnet.config import ObservabilityConfig
 
-__all__ = ["DATABASE", "Telemetry", "open"]
+__all__ = ["DATABASE", "Telemetry", "open", "opened"]
 
 log = node_logging.get_logger(__name__)
 
@@ -57,6 +57,11 @@ def open(config: ObservabilityConfig, *, node_id: str | None = None) -> Telemetr
 
 
 _opened: Telemetry | None = None
+
+
+def opened() -> Telemetry | None:
+    """Returns the telemetry that this process has open."""
+    return _opened
 
 
 class Telemetry:
@@ -88,6 +93,11 @@ class Telemetry:
         if self._error is not None or thread is None:
             return self._error
         return thread.error or (thread.writer.failing if thread.writer is not None else None)
+
+    @property
+    def data_dir(self) -> Path | None:
+        """The folder of its store."""
+        return self._config.data_dir
 
     @property
     def recovered(self) -> Recovered:
@@ -244,9 +254,13 @@ class Telemetry:
     def _recent(self, n: int) -> list[TraceRecord]:
         return self.find(n, ANY)
 
+    def pending(self) -> list[TraceRecord]:
+        """Returns the traces that are not committed yet, oldest first."""
+        return self._recorder.pending_traces()
+
     def find(self, n: int, wanted: TraceFilter) -> list[TraceRecord]:
         """Returns the newest `n` traces that match, newest first, what is not committed yet included."""
-        pending = self._recorder.pending_traces()  # before the query: see Reader.newest
+        pending = self.pending()  # before the query: see Reader.newest
         if self._reader is not None:
             try:
                 return self._reader.newest(pending, n, wanted)
@@ -266,10 +280,16 @@ class Telemetry:
             log.warning("telemetry.db cannot be read", extra={"reason": error.message})
             return []
 
+    def waiting(self) -> tuple[int, int, float]:
+        """Returns how many traces and log records wait to be committed, and the age of the oldest in seconds."""
+        recorder = self._recorder
+        return len(recorder.traces), len(recorder.logs), recorder.lag_s(monotonic_ns(), now_us())
+
     def _refresh_metrics(self) -> None:
-        metrics.telemetry_queued.labels(kind="trace").set(len(self._recorder.traces))
-        metrics.telemetry_queued.labels(kind="log").set(len(self._recorder.logs))
-        metrics.telemetry_lag_seconds.set(self._recorder.lag_s(monotonic_ns(), now_us()))
+        traces, logs, lag_s = self.waiting()
+        metrics.telemetry_queued.labels(kind="trace").set(traces)
+        metrics.telemetry_queued.labels(kind="log").set(logs)
+        metrics.telemetry_lag_seconds.set(lag_s)
         for level, held in messages.held_back_by_level().items():
             self._count(f"repeats {level}", held, metrics.log_repeats_total.labels(level).inc)
         lost = metrics.telemetry_dropped_total

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hearthnet.forensics import box as layout
+from hearthnet.forensics.model import Vitals
 from hearthnet.observability.blackbox import BlackBox, Sizes, new_header
 from hearthnet.observability.record import LogRecord, TraceRecord
 
@@ -184,3 +185,59 @@ def test_process_is_alive_only_if_pid_boot_and_start_agree(tmp_path):
     assert not layout.is_alive(replace(header, pid=2**22 + 1))
     assert not layout.is_alive(replace(header, boot_id="another"))
     assert not layout.is_alive(replace(header, process_start=header.process_start + 1))
+
+
+def vitals(number: int) -> Vitals:
+    """A sample, numbered, every 2 s."""
+    return Vitals(2_000_000 * number, number, 2**40 + number, number, 2**45, 0.5, None if number % 2 else 1.25)
+
+
+def page_of(*ordinals: int) -> bytearray:
+    """A header page in which samples of these ordinals were written, in this order."""
+    page = bytearray(layout.HEADER_BYTES)
+    for ordinal in ordinals:
+        for place in layout.vitals_places(ordinal):
+            page[place : place + layout.VITALS.size] = layout.pack_vitals(ordinal, vitals(ordinal))
+    return page
+
+
+def test_samples_fit_into_the_header_page():
+    """No slot reaches into the counters or beyond the page."""
+    places = {place for ordinal in range(1, 5_000) for place in layout.vitals_places(ordinal)}
+
+    assert min(places) >= layout.COUNTERS_AT + layout.COUNTERS.size
+    assert max(places) + layout.VITALS.size <= layout.HEADER_BYTES
+    assert len(places) == 58
+
+
+@pytest.mark.parametrize("count", [1, 2, 29, 30, 31, 500, 5_000])
+def test_samples_thin_out_with_age(count):
+    """The last minute is whole, ten minutes have one each half minute, half an hour one each five minutes."""
+    found = [sample.ts_us // 2_000_000 for sample in layout.vitals_in(page_of(*range(1, count + 1)))]
+
+    assert found == sorted(set(found))
+    assert found[-30:] == list(range(max(1, count - 29), count + 1))
+    assert set(range(1, count + 1, 15)[-20:]) <= set(found)
+    assert set(range(1, count + 1, 150)[-8:]) <= set(found)
+    assert len(found) <= 58
+    assert layout.vitals_in(page_of(*range(1, count + 1)))[-1] == vitals(count)
+
+
+def test_torn_sample_costs_itself_alone():
+    """A sample that was half written is left out; one of a clock that was set back is in its place."""
+    page = page_of(*range(1, 21))
+    page[layout.vitals_places(20)[0] + 9] ^= 1
+    assert [sample.rss_bytes for sample in layout.vitals_in(page)] == list(range(1, 20))
+
+    stepped = Vitals(5)
+    place = layout.vitals_places(21)[0]
+    page = page_of(*range(1, 20))
+    page[place : place + layout.VITALS.size] = layout.pack_vitals(21, stepped)
+    assert layout.vitals_in(page)[-1] == stepped
+    assert layout.vitals_in(page[: place + 10])[-1] == vitals(19)
+
+
+def test_box_of_a_program_that_took_none(content):
+    """Boxes from before there were samples say none, and are read as ever."""
+    assert layout.parse(content).vitals == []
+    assert layout.vitals_in(b"") == []

@@ -1,164 +1,267 @@
-"""The doctor's machinery, and its checks against healthy and broken nodes."""
+"""The doctor's machinery: whatever a check does, the report is complete, and says why."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
-from types import SimpleNamespace
 
 import pytest
 
-from hearthnet import checks
-from hearthnet.bus.bus import CapabilityBus
-from hearthnet.node import initialise
-from hearthnet.observability import doctor, metrics, orphans, telemetry, trace
-from hearthnet.observability.carry import carry
+from hearthnet.observability import doctor
 from hearthnet.observability.doctor import CheckResult
-from hearthnet.services import echo
+
+PATIENT_S = 120  # of a check that answers: a slow machine decides no test
 
 
 @pytest.fixture(autouse=True)
-def registered(monkeypatch):
-    """Every check registered; what a test adds is gone after it."""
+def no_checks(monkeypatch):
+    """No check but those that a test registers."""
     monkeypatch.setattr(doctor, "_checks", {})
-    checks.register_all()
+    monkeypatch.setattr(doctor, "_under_way", {})
 
 
 @pytest.fixture
-def node(config, free_port):
-    """A freshly initialised node's settings and bus."""
-    transport = config.transport.model_copy(update={"host": "127.0.0.1", "port": free_port})
-    config = config.model_copy(update={"transport": transport})
-    made = initialise(config, "home")
-    bus = CapabilityBus(made.node_id)
-    bus.register(echo.DESCRIPTOR, echo.echo)
-    return config, bus
+def hanging():
+    """A check that hangs until it is let go; afterwards it answers."""
+    check = Hanging()
+    yield check
+    check.go.set()
 
 
-def test_doctor_all_pass_on_default_config(node):
-    """On a fresh init every check is ok."""
-    results = doctor.run_all(*node)
+class Hanging:
+    """A check that tells how often it was begun."""
 
-    assert [result.name for result in results] == doctor.names()
-    assert len(results) == len(checks.ALL)
-    assert [(result.name, result.detail) for result in results if not result.ok] == []
+    def __init__(self):
+        self.begun, self.go, self.calls = threading.Event(), threading.Event(), 0
 
+    def __call__(self, config, bus):
+        """Hangs, then answers."""
+        self.calls += 1
+        self.begun.set()
+        self.go.wait()
+        return CheckResult("", ok=True, detail=f"call {self.calls}")
 
-@pytest.mark.parametrize(("failures", "ok"), [(0, True), (19, True), (20, False), (30, False)])
-def test_error_rate_is_read_from_sql(node, failures, ok):
-    """Twenty failures in the last hundred traces are too many; the worst capability is named."""
-    config, bus = node
-    with telemetry.open(config.observability):
-        for number in range(150):
-            with trace.new_trace("bad.one" if number >= 150 - failures else "good.one") as started:
-                if number >= 150 - failures:
-                    started.fail("internal_error")
-
-    result = doctor.run_one("recent_error_rate", config, bus)
-
-    assert result.ok is ok
-    assert (result.evidence["traces"], result.evidence["failed"]) == (100, failures)
-    assert ("bad.one" in result.detail) == (failures > 0)
+    def end(self):
+        """Lets it go, and waits until its thread has ended."""
+        threads = [thread for thread in threading.enumerate() if thread.name == "doctor-hanging"]
+        self.go.set()
+        for thread in threads:
+            thread.join()
 
 
-def test_too_few_traces_pass_and_say_so(node):
-    """Two failures out of two traces are no rate."""
-    config, bus = node
-    with telemetry.open(config.observability):
-        for _ in range(2):
-            with trace.new_trace("a.b") as started:
-                started.fail("internal_error")
-
-    result = doctor.run_one("recent_error_rate", config, bus)
-
-    assert result.ok
-    assert "too few" in result.detail
+def well(config, bus):
+    """A check with nothing to find."""
+    return CheckResult("well", True, "nothing to find")
 
 
-def test_check_that_raises_is_a_finding(config):
-    """A check that raises fails with its cause, and the others are unharmed."""
+def report(config, **checks) -> dict[str, CheckResult]:
+    """The results of these checks, by name."""
+    for name, check in checks.items():
+        doctor.register(name, check, deadline_s=PATIENT_S)
+    return {result.name: result for result in doctor.run_all(config)}
+
+
+@pytest.mark.parametrize(
+    ("ok", "status"), [(True, "fail"), (False, "pass"), (False, "warn"), (False, "skip"), (True, "fine"), (False, "no")]
+)
+def test_result_that_contradicts_itself_cannot_be(ok, status):
+    """`ok` is false for a failure only, and a status is one of four."""
+    with pytest.raises(ValueError, match="status"):
+        CheckResult("a", ok, "d", status=status)
+
+
+def test_result_of_four_fields():
+    """The contract's four fields, by place, are enough; the rest has its defaults."""
+    bad = CheckResult("keys", False, "no key", "hearthnet init")
+
+    assert (bad.status, CheckResult("keys", 1, "there").status) == ("fail", "pass")
+    assert bad.as_dict() == {
+        "name": "keys",
+        "status": "fail",
+        "ok": False,
+        "detail": "no key",
+        "fix": "hearthnet init",
+        "evidence": {},
+        "duration_ms": 0.0,
+    }
+    assert CheckResult("keys", 1, "there").as_dict()["ok"] is True
+
+
+class MuteError(Exception):
+    """An exception that cannot even be shown."""
+
+    def __str__(self):
+        raise RuntimeError("not a word")
+
+
+def raising(error):
+    """A check that raises."""
 
     def broken(config, bus):
-        raise OSError("cable unplugged")
+        raise error
 
-    doctor.register("broken", broken)
-    results = {result.name: result for result in doctor.run_all(config, only=["broken", "disk_space"])}
-
-    assert results["broken"].status == "fail"
-    assert "OSError: cable unplugged" in results["broken"].detail
-    assert results["disk_space"].ok
+    return broken
 
 
-def test_check_that_hangs_is_reported_in_time(config):
-    """A check that never returns is reported as such; the report is complete."""
+def deep(config, bus):
+    """A check that never ends, until Python ends it."""
+    return deep(config, bus)
+
+
+async def later(config, bus):
+    """A check that was not written as one."""
+
+
+@pytest.mark.parametrize(
+    ("check", "told"),
+    [
+        (raising(OSError("cable unplugged")), "OSError: cable unplugged, in broken (test_doctor.py:"),
+        (raising(SystemExit(0)), "SystemExit: 0, in broken"),
+        (raising(KeyboardInterrupt()), "KeyboardInterrupt: , in broken"),
+        (raising(BaseExceptionGroup("two", [OSError(), KeyboardInterrupt()])), "BaseExceptionGroup: two"),
+        (raising(MuteError()), "MuteError: "),
+        (deep, "RecursionError: "),
+        (lambda config, bus: None, "answered with NoneType"),
+        (lambda config, bus: (True, "fine"), "answered with tuple"),
+        (later, "answered with coroutine"),
+        (lambda config, bus: CheckResult("", True, "x", status="fail"), "ValueError: ok is True with status fail"),
+        (lambda config, bus: CheckResult("", True, "x", status="great"), "ValueError: status is 'great'"),
+        (lambda config, bus: CheckResult("", True, "x", evidence=["a"]), "TypeError: its evidence is list"),
+        (lambda: CheckResult("", True, "takes nothing"), "TypeError: "),
+    ],
+)  # fmt: skip
+def test_check_that_does_not_answer_as_it_should(config, check, told):
+    """It is a failed finding with its cause and its place; the check beside it is unharmed."""
+    found = report(config, broken=check, well=well)
+
+    assert (found["broken"].status, found["broken"].ok) == ("fail", False)
+    assert told in found["broken"].detail
+    assert found["broken"].fix == "hearthnet doctor --check broken --verbose"
+    assert found["broken"].as_dict()["evidence"]
+    assert len(found["broken"].evidence.get("stack", [])) <= 8
+    assert (found["well"].status, found["well"].detail) == ("pass", "nothing to find")
+
+
+def test_place_of_a_failure_is_the_checks_own(config):
+    """What raised is told with its innermost calls: in words the one in the check, not the one in Python's library."""
+    found = report(config, broken=lambda config, bus: int(threading.Thread().join() or 0))["broken"]
+
+    assert found.evidence["error"] == "RuntimeError"
+    assert "threading.py" in found.evidence["stack"][0]
+    assert ", in <lambda> (test_doctor.py:" in found.detail
+
+
+def test_check_that_hangs(config, hanging):
+    """It is told with where it hangs; asked again, it is not begun again, until it has ended after all."""
+    doctor.register("hanging", hanging, deadline_s=0.05)
+    doctor.register("well", well, deadline_s=PATIENT_S)
+    first = {result.name: result for result in doctor.run_all(config)}
+    hanging.begun.wait()
+    again = [doctor.run_one("hanging", config) for _ in range(3)]
+
+    assert (first["hanging"].status, first["well"].status) == ("fail", "pass")
+    assert first["hanging"].detail.startswith("no answer within 0.05 s")
+    assert first["hanging"].duration_ms >= 50
+    for late in again:
+        assert (late.status, late.detail.split(" since ")[0]) == ("fail", "still without an answer")
+        assert "it hangs in __call__ (test_doctor.py:" in late.detail
+        assert any("threading.py" in place for place in late.evidence["stack"])
+    assert hanging.calls == 1
+    assert [thread.name for thread in threading.enumerate()].count("doctor-hanging") == 1
+
+    hanging.end()
+    assert doctor.run_one("hanging", config, deadline_s=PATIENT_S).detail == "call 2"
+
+
+def test_hanging_check_of_another_node_is_not_ours(config, hanging):
+    """What hangs with other settings, or was registered anew since, says nothing about this one."""
+    doctor.register("hanging", hanging, deadline_s=0.0)
+    doctor.run_one("hanging", config)
+    other = doctor.run_one("hanging", config.model_copy())
+    doctor.register("hanging", well, deadline_s=PATIENT_S)
+
+    assert other.detail.startswith("no answer within 0 s")
+    assert doctor.run_one("hanging", config).status == "pass"
+
+
+def test_callers_at_the_same_time_share_one_run(config, hanging, monkeypatch):
+    """A check runs once at a time: who asks meanwhile gets the same answer."""
+    doctor.register("hanging", hanging, deadline_s=PATIENT_S)
+    waits, wait, answers = threading.Semaphore(0), doctor.wait, []
+    monkeypatch.setattr(doctor, "wait", lambda *given: (waits.release(), wait(*given))[1])
+    callers = [threading.Thread(target=lambda: answers.append(doctor.run_one("hanging", config))) for _ in range(5)]
+    for caller in callers:
+        caller.start()
+    for _ in callers:
+        waits.acquire()
+    hanging.go.set()
+    for caller in callers:
+        caller.join()
+
+    assert [answer.detail for answer in answers] == ["call 1"] * 5
+    assert hanging.calls == 1
+
+
+def test_many_checks_take_turns(config, monkeypatch):
+    """No more run at once than there may; those that hang give their places to others, and the order is kept."""
+    monkeypatch.setattr(doctor, "MAX_AT_ONCE", 4)
+    lock, at_once, most = threading.Lock(), [0], []
     never = threading.Event()
-    doctor.register("hanging", lambda config, bus: CheckResult("hanging", ok=never.wait(), detail=""))
-    results = {result.name: result for result in doctor.run_all(config, only=["hanging", "disk_space"], deadline_s=0.3)}
+
+    def counted(config, bus):
+        with lock:
+            at_once[0] += 1
+            most.append(at_once[0])
+        with lock:
+            at_once[0] -= 1
+        return well(config, bus)
+
+    for number in range(4):
+        doctor.register(f"hanging {number}", lambda config, bus: never.wait(), deadline_s=0.05)
+    for number in range(12):
+        doctor.register(f"well {number}", counted, deadline_s=PATIENT_S)
+    results = doctor.run_all(config)
     never.set()
 
-    assert not results["hanging"].ok
-    assert "no answer" in results["hanging"].detail
-    assert results["disk_space"].ok
+    assert [result.name for result in results] == doctor.names()
+    assert [result.status for result in results] == ["fail"] * 4 + ["pass"] * 12
+    assert max(most) <= 4
 
 
-def test_unknown_check_is_an_error(config):
-    """A name that no check has is told, not ignored."""
+def test_no_thread_left_is_a_finding(config, monkeypatch):
+    """Where the system gives no thread, that is what is told."""
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    found = report(config, well=well)["well"]
+
+    assert (found.status, found.detail) == ("fail", "the check could not be begun: can't start new thread")
+
+
+def test_hanging_check_does_not_keep_the_process():
+    """The program ends when it has told all, whatever still hangs."""
+    program = """
+import threading
+from hearthnet.observability import doctor
+doctor.register("hanging", lambda config, bus: threading.Event().wait(), deadline_s=0.05)
+print(doctor.run_one("hanging", None).detail)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("no answer within 0.05 s")
+
+
+def test_some_of_the_checks(config):
+    """Those that are asked for run, each once; a name that none has is told, not ignored."""
+    doctor.register("one", well, deadline_s=PATIENT_S)
+    doctor.register("two", well, deadline_s=PATIENT_S)
+
+    assert [result.name for result in doctor.run_all(config, only=["two", "two"])] == ["two"]
     with pytest.raises(KeyError):
         doctor.run_one("nonsense", config)
     with pytest.raises(KeyError):
-        doctor.run_all(config, only=["nonsense"])
-
-
-def test_orphan_spans_are_shown(node):
-    """A span that found no trace is a warning with its count, its name and what to do; none is none."""
-    metrics.configure(SimpleNamespace(metrics_enabled=True))
-    orphans.forget()
-    with trace.new_trace("a.b"), trace.span("at home"):
-        pass
-    before = doctor.run_one("orphan_spans", *node)
-    for name in ("lost", "late", "lost"):
-        with trace.span(name):
-            orphans.note(name)
-    result = doctor.run_one("orphan_spans", *node)
-
-    assert (before.status, before.evidence) == ("pass", {"count": 0})
-    assert (result.status, result.ok) == ("warn", True)
-    assert result.evidence == {"count": 3, "names": ["lost", "late"]}
-    assert result.detail.startswith("3 span(s)")
-    assert "lost, late" in result.detail
-    assert "carry()" in result.fix
-
-
-def test_orphan_of_a_trace_that_ended_is_shown(node):
-    """A span that opens in what outlived its trace counts as well."""
-    metrics.configure(SimpleNamespace(metrics_enabled=True))
-    with trace.new_trace("a.b"):
-        late = carry(lambda: trace.span("late").__enter__().__exit__(None, None, None))
-    late()
-
-    assert doctor.run_one("orphan_spans", *node).evidence["count"] == 1
-
-
-def test_orphans_that_nothing_counts_are_skipped(node):
-    """Without a node, or without metrics, the check says that it cannot know."""
-    config, bus = node
-    assert "not running" in doctor.run_one("orphan_spans", config, None).detail
-
-    with trace.span("alone"):
-        pass
-    result = doctor.run_one("orphan_spans", config, bus)
-    assert (result.status, result.ok) == ("skip", True)
-    assert "metrics are switched off" in result.detail
-
-
-def test_names_of_orphans_are_few_and_clean():
-    """The newest come first, each once; a flood keeps the last, and no name is longer or wilder than a name."""
-    orphans.forget()
-    for number in range(1_000):
-        orphans.note(f"span {number}")
-    orphans.note("x" * 100_000)
-    orphans.note("\ud800")
-    found = orphans.recent_names()
-
-    assert found[2:4] == ["span 999", "span 998"]
-    assert len(found) == 32
-    assert all(len(name.encode()) <= 128 for name in found)
+        doctor.run_all(config, only=["one", "nonsense"])

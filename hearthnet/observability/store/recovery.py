@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Final
+
+import orjson
 
 from hearthnet.forensics import box as layout
 from hearthnet.observability.logging import get_logger
@@ -21,12 +23,14 @@ from hearthnet.observability.store import rows
 from hearthnet.observability.store.evidence import Evidence, evidence_of
 from hearthnet.observability.store.merge import LOGS, TRACES, last_seq, merge
 
-__all__ = ["Recovered", "boxes_left", "close_other_runs", "dead_boxes", "recover", "refill", "take_in"]
+__all__ = ["Recovered", "boxes_left", "close_other_runs", "dead_boxes", "last_seen_us", "recover", "refill", "take_in"]
 
 log = get_logger(__name__)
 
 NextSeq = Callable[[], int]
 KILLED: Final = "killed"  # the process ended while more was waiting than its box holds
+_MAX_INTEGER: Final = 2**63 - 1  # of a column: a box may say anything
+_LAST_TRACES: Final = 100  # they are in the order of their end, but for a few that ended at the same time
 WAL_LOST: Final = "wal_lost"  # the database has lost what was committed: its WAL was removed or damaged
 
 
@@ -202,11 +206,31 @@ def _close_run(
             if lost:
                 connection.execute(rows.INSERT_GAP, (next_seq(), now, kind, reason, lost))
         _end_run(connection, header.run_id, header.started_us, box.ended_us)
+        connection.execute(rows.NOTE_VITALS, (last_seen_us(box, evidence), _vitals_of(box), header.run_id))
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def last_seen_us(box: layout.Box, evidence: Evidence) -> int:
+    """Returns the last sign of life that a box tells of, by the wall clock: a sample, a record, or the heartbeat.
+
+    The heartbeat is of the monotonic clock, so it counts from the start of the run, unless a sample says what the wall
+    clock showed at nearly the same time: that one may have been set meanwhile.
+    """
+    header = box.header
+    alive_us = header.started_us + max(0, box.heartbeat_ns - header.started_ns) // 1_000
+    moments = [box.vitals[-1].ts_us if box.vitals else alive_us, box.ended_us]
+    moments += [record.ts_us for record in evidence.logs[-1:]]
+    moments += [record.started_us + int(record.duration_ms * 1e3) for record in evidence.traces[-_LAST_TRACES:]]
+    return min(max(moments), _MAX_INTEGER)
+
+
+def _vitals_of(box: layout.Box) -> str | None:
+    """Returns the samples as a JSON array, None for a run that took none."""
+    return orjson.dumps([asdict(vitals) for vitals in box.vitals]).decode() if box.vitals else None
 
 
 def _insert_numbered(connection: sqlite3.Connection, evidence: Evidence, next_seq: NextSeq) -> None:

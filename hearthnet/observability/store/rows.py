@@ -25,6 +25,7 @@ __all__ = [
     "INSERT_TRACE",
     "INSERT_TRACES",
     "LOG_COLUMNS",
+    "NOTE_VITALS",
     "NOTE_WEAR",
     "ROWS_AT_ONCE",
     "TRACE_COLUMNS",
@@ -85,6 +86,7 @@ INSERT_RUN: Final = (
     " ON CONFLICT (run_id) DO NOTHING"
 )
 END_RUN: Final = "UPDATE runs SET ended_us = ?, end_reason = ? WHERE run_id = ?"
+NOTE_VITALS: Final = "UPDATE runs SET last_seen_us = ?, vitals = ? WHERE run_id = ?"
 NOTE_WEAR: Final = "UPDATE runs SET commits = ?, written_bytes = ? WHERE run_id = ?"
 CLEAN: Final = "clean"
 UNCLEAN: Final = "unclean"

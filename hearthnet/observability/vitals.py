@@ -1,0 +1,151 @@
+"""How this process feels: its memory and what is left of it, open files, room on the disk, load of the machine.
+
+    a sample 0.1 ms without a limited control group, 0.2 ms with one: 0.01 % of a core at one every 2 s
+
+Everything comes from the kernel's own files, none of it asks another thread. What a system does not tell is None.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from contextlib import suppress
+from pathlib import Path
+from time import time_ns
+from typing import Final
+
+from hearthnet.forensics.model import Vitals
+
+__all__ = ["Sampler", "cgroup_limits"]
+
+_CGROUPS: Final = Path("/sys/fs/cgroup")
+# Of a group: bytes that it may have, that it has, and which of its statistics are files that the kernel can give up.
+_V1: Final = ("memory.limit_in_bytes", "memory.usage_in_bytes", (b"total_inactive_file", b"total_active_file"))
+_V2: Final = ("memory.max", "memory.current", (b"inactive_file", b"active_file"))
+_NO_LIMIT: Final = 2**62  # version 1 has no word for it, but a number near 2**63
+Group = tuple[Path, tuple[str, str, tuple[bytes, bytes]]]
+
+
+class Sampler:
+    """Takes samples of this process.
+
+    Args:
+        directory: whose disk is meant, that of the store; None: none is.
+        proc: of this process.
+        groups: of control groups that bound its memory; None: its own.
+    """
+
+    def __init__(
+        self, directory: Path | None, proc: Path = Path("/proc/self"), groups: list[Group] | None = None
+    ) -> None:
+        self._directory = directory
+        self._proc = proc
+        self._groups = cgroup_limits(proc / "cgroup") if groups is None else groups
+
+    def sample(self, loop_lag_s: float | None) -> Vitals:
+        """Returns how the process feels now; never raises for what the system does not tell."""
+        size, resident = self._memory()
+        return Vitals(
+            ts_us=time_ns() // 1_000,
+            rss_bytes=resident,
+            memory_left_bytes=self._memory_left(size),
+            open_files=self._open_files(),
+            disk_free_bytes=self._disk_free(),
+            load=_load(),
+            loop_lag_s=loop_lag_s,
+        )
+
+    def _memory(self) -> tuple[int | None, int | None]:
+        """Returns the size of the address space and what of it is in memory, in bytes."""
+        try:
+            size, resident = (self._proc / "statm").read_bytes().split()[:2]
+        except (OSError, ValueError):  # not Linux
+            return None, None
+        page = os.sysconf("SC_PAGE_SIZE")
+        return int(size) * page, int(resident) * page
+
+    def _memory_left(self, size: int | None) -> int | None:
+        """Returns the least that is left before the machine, a control group or a limit of the process ends it."""
+        left = [_available(self._proc.parent / "meminfo"), _address_space_left(size)]
+        left += [_group_left(*group) for group in self._groups]
+        return min((bytes_left for bytes_left in left if bytes_left is not None), default=None)
+
+    def _open_files(self) -> int | None:
+        try:
+            # Since Linux 6.2 the folder's size is their number; before, and elsewhere than on Linux, it is 0.
+            folder = self._proc / "fd"
+            if size := folder.stat().st_size:
+                return size
+            with os.scandir(folder) as entries:
+                return sum(1 for _ in entries) - 1  # without the one that lists them
+        except OSError:
+            return None
+
+    def _disk_free(self) -> int | None:
+        if self._directory is None:
+            return None
+        try:
+            disk = os.statvfs(self._directory)
+        except OSError:  # removed, unmounted
+            return None
+        return disk.f_bavail * disk.f_frsize
+
+
+def _load() -> float | None:
+    try:
+        return os.getloadavg()[0]
+    except OSError:
+        return None
+
+
+def _available(meminfo: Path) -> int | None:
+    """Returns what the machine could give without swapping, by the kernel's own estimate."""
+    try:
+        _, found, rest = meminfo.read_bytes().partition(b"MemAvailable:")
+        return int(rest.split()[0]) * 1_024 if found else None
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _address_space_left(size: int | None) -> int | None:
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if size is None or limit == resource.RLIM_INFINITY else max(0, limit - size)
+
+
+def cgroup_limits(cgroup: Path, mounted: Path = _CGROUPS) -> list[Group]:
+    """Returns the control groups that may bound a process's memory, by its file `cgroup`: its own, and all above.
+
+    In a container the path may be the host's, of which nothing can be seen here but the root.
+    """
+    groups: list[Group] = []
+    try:
+        lines = cgroup.read_text("utf-8", "replace").splitlines()
+    except OSError:  # not Linux
+        return groups
+    for line in lines:
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if controllers == "":
+            groups += _levels(mounted, path, _V2) + _levels(mounted / "unified", path, _V2)
+        elif "memory" in controllers.split(","):
+            groups += _levels(mounted / "memory", path, _V1)
+    return groups
+
+
+def _levels(mounted: Path, path: str, names: tuple[str, str, tuple[bytes, bytes]]) -> list[Group]:
+    own = mounted / path.strip("/")
+    levels = [level for level in (own, *own.parents) if level.is_relative_to(mounted)]
+    return [(level, names) for level in levels if (level / names[0]).exists()]
+
+
+def _group_left(group: Path, names: tuple[str, str, tuple[bytes, bytes]]) -> int | None:
+    """Returns what a control group has left; what it holds of files does not count, the kernel gives that up first."""
+    limit_name, used_name, cached = names
+    with suppress(OSError, ValueError):  # "max": no limit; or the group has gone
+        limit = int((group / limit_name).read_bytes())
+        if limit >= _NO_LIMIT:
+            return None
+        used = int((group / used_name).read_bytes())
+        statistics = (line.split() for line in (group / "memory.stat").read_bytes().splitlines())
+        files = sum(int(pair[1]) for pair in statistics if pair[0] in cached)
+        return max(0, limit - max(0, used - files))
+    return None

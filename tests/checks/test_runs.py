@@ -1,0 +1,209 @@
+"""What the doctor says of runs that ended: real programs that stop, are killed, crash, or hang and are killed."""
+
+from __future__ import annotations
+
+import resource
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+
+import pytest
+
+from hearthnet.forensics import box as layout
+from hearthnet.observability import doctor, telemetry
+
+# Records into the store, with a call under way, and ends in the way that it is told.
+PROGRAM = """
+import ctypes, os, sys
+from pathlib import Path
+from hearthnet.config import ObservabilityConfig
+from hearthnet.observability import capture, get_logger, telemetry, trace
+from hearthnet.observability.faultfile import FaultFile
+
+folder, end, name = Path(sys.argv[1]), sys.argv[2], sys.argv[3] or None
+with FaultFile(folder), telemetry.open(ObservabilityConfig(data_dir=folder, max_disk_mb=64), node_id=name) as t:
+    for _ in range(3):
+        with trace.new_trace("llm.chat"):
+            pass
+    assert t.flush()
+    if end == "stop":
+        sys.exit()
+    if end == "stuck":
+        stuck = {"stuck_s": 2.5, "cause": "blocked", "stack": ["busy (app.py:7)"]}
+        get_logger("hearthnet.observability.watchdog").error("event loop stuck", extra=stuck)
+    if end == "exception":
+        get_logger("app").error("uncaught exception", extra={"error": "ValueError"})
+        sys.exit()
+    trace.new_trace("rag.query")
+    trace.span("embed").__enter__()
+    if end == "fault":
+        ctypes.string_at(0)
+    os.kill(os.getpid(), 9)
+"""
+RUN_TIMES = ("started", "ended", "last_seen")
+ENDS = {"stop": 0, "exception": 0, "fault": -11}
+
+
+def no_core() -> None:
+    """Has a crash leave no core file."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+@pytest.fixture
+def live(config):
+    """Has a program live and end in the node's folder."""
+    folder = config.observability.data_dir
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def run(*ends: str, node_id: str = "") -> None:
+        for end in ends:
+            command = [sys.executable, "-c", PROGRAM, str(folder), end, node_id]
+            done = subprocess.run(command, capture_output=True, preexec_fn=no_core, timeout=60)
+            assert done.returncode == ENDS.get(end, -9), done.stderr.decode()
+
+    return run
+
+
+def last(config, bus=None):
+    """The finding about the last run, however slow the machine."""
+    return doctor.run_one("last_run", config, bus, deadline_s=60)
+
+
+def loop(config, bus=None):
+    """The finding about several, however slow the machine."""
+    return doctor.run_one("restart_loop", config, bus, deadline_s=60)
+
+
+def put_back(config, hours: float, where: str = "1") -> None:
+    """Has runs, and what they recorded, be so much earlier."""
+    us = int(hours * 3_600_000_000)
+    times = (("traces", "started_us"), ("logs", "ts_us"), *(("runs", f"{name}_us") for name in RUN_TIMES))
+    with closing(sqlite3.connect(config.observability.data_dir / telemetry.DATABASE)) as connection:
+        chosen = [run_id for (run_id,) in connection.execute(f"SELECT run_id FROM runs WHERE {where}")]
+        for table, column in times:
+            statement = f"UPDATE {table} SET {column} = {column} - ? WHERE run_id = ?"
+            connection.executemany(statement, [(us, run_id) for run_id in chosen])
+        connection.commit()
+
+
+def test_no_run_and_a_first_one(node):
+    """Nothing recorded, and a node in its first life: there is nothing to say."""
+    config, bus = node
+    assert (last(config).detail, loop(config).detail) == ("nothing recorded yet", "nothing recorded yet")
+    with telemetry.open(config.observability):
+        first = last(config, bus), loop(config, bus)
+
+    assert [(result.status, result.detail) for result in first] == [
+        ("pass", "no run before this one"),
+        ("pass", "0 unclean end(s) within 20 min"),
+    ]
+
+
+def test_run_that_was_stopped(node, live):
+    """A clean stop is well, also several of them at once by hand; the running node's own run is not its last."""
+    live("stop", "stop", "stop")
+    config, bus = node
+    outside = last(config)
+    with telemetry.open(config.observability):
+        inside = last(config, bus)
+        looped = loop(config, bus)
+
+    assert (outside.status, inside.status) == ("pass", "pass")
+    assert outside.evidence["run_id"] == inside.evidence["run_id"]
+    assert (inside.evidence["cause"], inside.evidence["interrupted"]) == ("clean_stop", 0)
+    assert (looped.status, looped.evidence["deaths"]) == ("pass", 0)
+
+
+@pytest.mark.parametrize(
+    ("end", "cause", "told"),
+    [
+        ("kill", "killed", "it was killed, or exited without clean-up"),
+        ("stuck", "loop_stuck", "its event loop was stuck (likely); the event loop was stuck from"),
+        ("fault", "native_fault", "a fault in native code ended it (certain)"),
+        ("exception", "exception", "an exception that nobody caught ended it"),
+    ],
+)
+def test_run_that_ended_otherwise(node, live, end, cause, told):
+    """A warning with the cause and what was open; the same from the disk, before the next start, and in the node."""
+    live(end)
+    config, bus = node
+    box_is_there = bool(layout.boxes_in(config.observability.data_dir))
+    outside = last(config)
+    with telemetry.open(config.observability):
+        inside = last(config, bus)
+
+    assert box_is_there == (end != "exception")
+    for result in (outside, inside):
+        assert (result.status, result.ok, result.fix) == ("warn", True, "hearthnet autopsy")
+        assert told in result.detail
+        assert (result.evidence["cause"], bool(result.evidence["because"])) == (cause, True)
+        if box_is_there:
+            assert "1 call(s) were cut short: embed of rag.query" in result.detail
+            (left,) = result.evidence["open"]
+            assert (left["capability"], left["span"]) == ("rag.query", "embed")
+    assert outside.evidence["run_id"] == inside.evidence["run_id"]
+
+
+def test_machine_that_lost_power(node, live, monkeypatch):
+    """The next run is in another boot of the machine: that is the cause, as far as files tell."""
+    live("kill")
+    config, bus = node
+    monkeypatch.setattr(layout, "this_boot", lambda: "another boot")
+    with telemetry.open(config.observability):
+        result = last(config, bus)
+
+    assert (result.status, result.evidence["cause"]) == ("warn", "power_loss")
+    assert "lost power or its kernel died" in result.detail
+
+
+def test_death_long_ago(node, live):
+    """A node that has lived for a day since is well; the cause is told all the same. Stopped, it is a warning again."""
+    live("kill")
+    config, bus = node
+    with telemetry.open(config.observability):
+        put_back(config, 25)
+        result, outside = last(config, bus), last(config)
+
+    assert (result.status, outside.status) == ("pass", "pass")
+    assert result.detail.startswith("well for more than a day; before that, the run of ")
+    assert result.evidence["cause"] == "killed"
+
+
+def test_node_that_dies_again_and_again(node, live):
+    """Three deaths within 20 minutes fail, with what they share: until the node lives for so long, or for ever."""
+    config, bus = node
+    live("kill", "stop", "kill")  # somebody stopped it in between: that ends no loop
+    twice = loop(config)
+    live("kill")
+    thrice = loop(config)
+    with telemetry.open(config.observability):
+        inside = loop(config, bus)
+        put_back(config, 0.4, "ended_us IS NOT NULL")
+        later = loop(config, bus)
+
+    assert (twice.status, twice.evidence["deaths"]) == ("pass", 2)
+    for result in (thrice, inside):
+        assert (result.status, result.ok, result.fix) == ("fail", False, "hearthnet autopsy")
+        assert result.detail.startswith("3rd death in 20 min, the last one: it was killed")
+        assert "open in all or most of them: embed of rag.query" in result.detail
+        assert result.evidence["shared"] == [{"capability": "rag.query", "span": "embed", "runs": 3}]
+        assert len(result.evidence["runs"]) == 3
+    assert (later.status, later.evidence["deaths"]) == ("pass", 0)
+
+    # As if nobody had started it after the last death, and somebody asked some hours later.
+    with closing(sqlite3.connect(config.observability.data_dir / telemetry.DATABASE)) as connection:
+        connection.execute("DELETE FROM runs WHERE rowid = (SELECT max(rowid) FROM runs)")
+        connection.commit()
+    put_back(config, 3)
+    assert (loop(config).status, loop(config).evidence["deaths"]) == ("fail", 3)
+
+
+def test_other_programs_with_the_same_store(live, config):
+    """A script of somebody that dies with the node's store in hand is not the node."""
+    live("stop", node_id="N" * 52)
+    live("kill", "kill", "kill")
+
+    assert (last(config).status, loop(config).status) == ("pass", "pass")
+    live("kill", node_id="N" * 52)
+    assert (last(config).status, loop(config).evidence["deaths"]) == ("warn", 1)

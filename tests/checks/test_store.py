@@ -1,0 +1,267 @@
+"""What the doctor says of the store: damaged, foreign, newer, not written, late, lossy; and of the healthy twin."""
+
+from __future__ import annotations
+
+import shlex
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing, contextmanager
+
+import pytest
+
+from hearthnet.observability import doctor, telemetry, trace
+from hearthnet.observability.store.lock import StoreLock
+from hearthnet.observability.store.quarantine import quarantined
+from hearthnet.observability.store.rows import now_us
+from hearthnet.observability.telemetry import Telemetry
+
+HOUR_US = 3_600_000_000
+# From another process: to open and close the file in this one would drop the locks that SQLite has on it.
+OVERWRITE = """
+import sys
+with open(sys.argv[1], "r+b") as file:
+    file.seek(4096)
+    file.write(b"\\xa5" * 4096 * 100)
+"""
+
+
+@pytest.fixture
+def path(config):
+    """The node's telemetry.db."""
+    return config.observability.data_dir / telemetry.DATABASE
+
+
+@pytest.fixture
+def lived(config, path):
+    """The settings of a node that has recorded and was stopped."""
+    with telemetry.open(config.observability):
+        for _ in range(50):
+            with trace.new_trace("a.b"), trace.span("c", text="x" * 500):
+                pass
+    return config
+
+
+def store(config, bus=None):
+    """The finding, however slow the machine."""
+    return doctor.run_one("telemetry_store", config, bus, deadline_s=60)
+
+
+def change(path, *statements):
+    """Changes the database as a program with other ideas would."""
+    with closing(sqlite3.connect(path)) as connection:
+        for statement, *values in statements:
+            connection.execute(statement, values)
+        connection.commit()
+
+
+def until(condition):
+    """Waits until something is so; fails after half a minute."""
+    ends_at = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < ends_at
+        threading.Event().wait(0.02)
+
+
+def damage(path):
+    """Overwrites pages of it, the first one not."""
+    subprocess.run([sys.executable, "-c", OVERWRITE, str(path)], check=True)
+
+
+def test_store_that_is_well(node, path):
+    """Whole, written, within its budget: from the disk and in the node, with figures."""
+    config, bus = node
+    assert (store(config, bus).status, store(config).detail) == ("pass", "nothing recorded yet")
+    with telemetry.open(config.observability) as opened:
+        for _ in range(3):
+            with trace.new_trace("a.b"):
+                pass
+        assert opened.flush()
+        inside, outside = store(config, bus), store(config)
+
+    for result in (inside, outside):
+        assert (result.status, result.fix) == ("pass", None)
+        assert result.detail.startswith("3 of 10,000 traces")
+        assert "none lost" in result.detail
+        assert (result.evidence["integrity"], result.evidence["rings"]["traces"]["rows"]) == ("ok", 3)
+        assert 0 < result.evidence["bytes"]["total"] < result.evidence["bytes"]["budget"] == 256_000_000
+        assert result.evidence["lost"] == {"last_hour": {}, "since_start": {}, "in_all": {}}
+    assert (inside.evidence["not_written"], inside.evidence["waiting"]["traces"]) == (None, 0)
+    assert "waiting" not in outside.evidence
+
+
+@pytest.mark.parametrize("is_running", [False, True])
+def test_store_with_overwritten_pages(node, lived, path, is_running):
+    """Damage is found from the disk and by the node that runs on it; the checks that read it say where to look."""
+    config, bus = node
+    if not is_running:
+        damage(path)
+        results = {result.name: result for result in doctor.run_all(config, deadline_s=60)}
+    else:
+        slow = config.observability.model_copy(update={"flush_interval_s": 60})
+        with telemetry.open(slow):
+            damage(path)
+            results = {result.name: result for result in doctor.run_all(config, bus, deadline_s=60)}
+    result = results["telemetry_store"]
+
+    assert (result.status, result.ok) == ("fail", False)
+    assert f"{path} is damaged: " in result.detail
+    assert result.fix.startswith("stop the node" if is_running else "start the node (hearthnet run)")
+    for name in ("recent_error_rate", "last_run", "restart_loop"):
+        assert (results[name].status, "telemetry_store" in results[name].detail) == ("skip", True)
+
+
+def test_damaged_store_is_moved_aside_and_acknowledged(lived, path):
+    """The start that the fix asks for mends it; that is a warning until the fix of the warning is done."""
+    damage(path)
+    with telemetry.open(lived.observability):
+        warned = store(lived)
+    (aside,) = quarantined(path)
+    assert (warned.status, warned.evidence["quarantined"]) == ("warn", str(aside))
+    assert str(aside) in warned.detail
+
+    damage(path)  # that is worse, and told first; the other is not forgotten
+    both = store(lived)
+    assert (both.status, both.fix.startswith("start the node")) == ("fail", True)
+    assert both.detail.index("is damaged") < both.detail.index("was moved")
+    path.unlink()
+
+    acknowledge = warned.fix.partition("acknowledge: ")[2]
+    subprocess.run(acknowledge, shell=True, check=True)
+    assert store(lived).status == "pass"
+
+
+def test_store_of_a_newer_program_and_of_another(lived, path):
+    """A newer schema is told before a start would move it aside; a database that is not ours cannot be used."""
+    change(path, ("PRAGMA user_version = 99",))
+    newer = store(lived)
+    change(path, ("PRAGMA application_id = 7",))
+    foreign = store(lived)
+
+    assert (newer.status, newer.evidence["schema"]) == ("warn", 99)
+    assert "is of schema 99, this program knows " in newer.detail
+    assert newer.fix == "install the newer hearthnet again"
+    assert (foreign.status, "of another program" in foreign.detail) == ("fail", True)
+
+
+def test_check_of_a_large_store_is_bounded(lived, monkeypatch):
+    """Where time does not suffice the finding says that not all was looked at, and is no failure."""
+    monkeypatch.setattr("hearthnet.observability.store.integrity._WITHIN_S", -1.0)
+    monkeypatch.setattr("hearthnet.observability.store.integrity._STEPS_BETWEEN_LOOKS", 1)
+    result = store(lived)
+
+    assert (result.status, result.evidence["integrity"]) == ("pass", "checked in part: there was no time for more")
+    assert "checked in part" in result.detail
+
+
+@contextmanager
+def locked(path):
+    """Another program has it in an exclusive transaction."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+def test_store_that_another_program_locks(node, path, monkeypatch):
+    """A lock is a warning while it may pass, a failure when records wait too long, and over when it is over."""
+    config, bus = node
+    with telemetry.open(config.observability) as opened:
+        with locked(path):
+            with trace.new_trace("a.b") as made:
+                made.fail("timeout")
+            until(lambda: opened.error == "locked")
+            passing = store(config, bus)
+            with monkeypatch.context() as patience:
+                patience.setattr("hearthnet.checks.store._MAX_LAG_S", -100.0)
+                lasting = store(config, bus)
+        assert opened.flush(30)
+        until(lambda: opened.error is None)
+        after = store(config, bus)
+
+    assert (passing.status, lasting.status, after.status) == ("warn", "fail", "pass")
+    for result in (passing, lasting):
+        assert "not written at present: another program keeps it locked; " in result.detail
+        assert result.fix == f"fuser -v {shlex.quote(str(path))}"
+        assert result.evidence["not_written"] == "locked"
+
+
+def test_store_on_a_full_disk(node, tiny_disk):
+    """Nothing can be written any more: a failure with its cause and where to look."""
+    config, bus = node
+    places = {"data_dir": tiny_disk / "data", "log_dir": None, "max_disk_mb": 64}
+    config = config.model_copy(update={"observability": config.observability.model_copy(update=places)})
+    (tiny_disk / "data").mkdir(mode=0o700)
+    with pytest.raises(OSError, match="No space"):
+        (tiny_disk / "filler").write_bytes(bytes(50_000_000))
+    with telemetry.open(config.observability):
+        result = store(config, bus)
+
+    assert (result.status, result.fix) == ("fail", f"df -h {tiny_disk}/data")
+    assert "the disk is full" in result.detail
+
+
+def test_store_that_another_process_writes(node):
+    """Two nodes of one folder: the second says that it writes nothing."""
+    config, bus = node
+    holder = StoreLock(config.observability.data_dir)
+    holder.acquire()
+    try:
+        with telemetry.open(config.observability):
+            result = store(config, bus)
+    finally:
+        holder.release()
+
+    assert result.status == "fail"
+    assert "not written at present: another process writes the telemetry in " in result.detail
+
+
+def test_store_that_was_removed_under_the_node(node, path):
+    """The node does not notice before it writes; the doctor does."""
+    config, bus = node
+    slow = config.observability.model_copy(update={"flush_interval_s": 60})
+    with telemetry.open(slow):
+        path.unlink()
+        result = store(config.model_copy(update={"observability": slow}), bus)
+
+    assert (result.status, "is gone while the node runs" in result.detail) == ("fail", True)
+
+
+def test_writer_that_does_not_keep_up(node, monkeypatch):
+    """Records that wait for longer than they should are a warning with their number and age."""
+    config, bus = node
+    with telemetry.open(config.observability):
+        monkeypatch.setattr(Telemetry, "waiting", lambda opened: (40, 2, 99.4))
+        result = store(config, bus)
+
+    assert (result.status, result.evidence["waiting"]) == ("warn", {"traces": 40, "logs": 2, "oldest_s": 99.4})
+    assert "written late: 42 record(s) wait, the oldest for 99 s" in result.detail
+
+
+def test_losses_are_named(lived, path):
+    """What was lost within the hour is a warning with its reasons; what was lost before is told all the same."""
+    now, insert = now_us(), "INSERT INTO gaps (seq, ts_us, kind, reason, count) VALUES (?, ?, ?, ?, ?)"
+    change(path, (insert, 9_001, now - 3 * HOUR_US, "trace", "killed", 7))
+    old = store(lived)
+    change(path, (insert, 9_002, now, "trace", "buffer_full", 2_000), (insert, 9_003, now, "log", "buffer_full", 500))
+    change(path, (insert, 9_004, now, "log", "poison", 1))
+    fresh = store(lived)
+
+    assert (old.status, "7 lost in all" in old.detail) == ("pass", True)
+    assert old.evidence["lost"] == {"last_hour": {}, "since_start": {}, "in_all": {"killed": 7}}
+    assert fresh.status == "warn"
+    assert "2,501 record(s) were lost within the last hour: buffer_full (2,500), poison (1)" in fresh.detail
+    assert fresh.evidence["lost"]["since_start"] == {"buffer_full": 2_500, "poison": 1}
+    assert fresh.evidence["lost"]["in_all"] == {"buffer_full": 2_500, "killed": 7, "poison": 1}
+
+
+def test_more_than_the_budget_allows(lived, path):
+    """What others have put beside the store counts: the disk is as full from it."""
+    (path.parent / "telemetry.999.box").touch()
+    with (path.parent / "telemetry.999.box").open("r+b") as file:
+        file.truncate(300_000_000)  # sparse
+    result = store(lived)
+
+    assert (result.status, "max_disk_mb allows 256.0 MB" in result.detail) == ("warn", True)

@@ -1,0 +1,205 @@
+"""What the doctor says of the calls that were recorded, and of spans without a trace."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sqlite3
+import subprocess
+from collections import Counter
+from contextlib import closing
+from types import SimpleNamespace
+
+import pytest
+
+from hearthnet.observability import doctor, metrics, orphans, telemetry, trace
+from hearthnet.observability.carry import carry
+from hearthnet.observability.store.lock import StoreLock
+
+RESULTS = ("ok", "ok", "ok", "cancelled", "timeout", "internal_error", "interrupted")
+BY_HAND = (
+    "SELECT capability, count(*), sum(result NOT IN ('ok', 'cancelled')) FROM"
+    " (SELECT capability, result FROM traces ORDER BY seq DESC LIMIT 100) GROUP BY capability"
+)
+
+
+def rate(config, bus=None):
+    """The finding, however slow the machine."""
+    return doctor.run_one("recent_error_rate", config, bus, deadline_s=60)
+
+
+def record(capability, result="ok", message=None):
+    """A call that ended so."""
+    with trace.new_trace(capability) as made:
+        if result != "ok":
+            made.fail(result, message)
+
+
+def by_hand(path) -> Counter:
+    """What a person would get: calls and failures by capability."""
+    if shutil.which("sqlite3"):
+        done = subprocess.run(["sqlite3", "-readonly", path, BY_HAND], capture_output=True, text=True, check=True)
+        rows = [line.split("|") for line in done.stdout.splitlines()]
+    else:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            rows = connection.execute(BY_HAND).fetchall()
+    return {capability: (int(count), int(failed)) for capability, count, failed in rows}
+
+
+@pytest.mark.parametrize(("failures", "ok"), [(0, True), (19, True), (20, False), (30, False)])
+def test_error_rate_is_read_from_sql(node, failures, ok):
+    """Twenty failures in the last hundred traces are too many; the worst capability and the error are named."""
+    config, bus = node
+    with telemetry.open(config.observability):
+        for number in range(150):
+            if number >= 150 - failures:
+                record("bad.one", "timeout", f"no answer after {number} s")
+            else:
+                record("good.one")
+    result = rate(config, bus)
+
+    assert (result.ok, result.status) == (ok, "pass" if ok else "fail")
+    assert (result.evidence["traces"], result.evidence["failed"], result.evidence["rate"]) == (
+        100,
+        failures,
+        failures / 100,
+    )
+    assert result.detail.startswith(f"{failures} of the last 100 failed ({failures}%)")
+    if failures:
+        assert f": bad.one ({failures} of {failures}); with timeout: no answer after ? s ({failures})" in result.detail
+        assert result.evidence["worst"] == [{"capability": "bad.one", "count": failures, "failed": failures}]
+        assert len(result.evidence["trace_ids"]) == 3
+    assert (result.fix is None) == ok
+
+
+def test_error_rate_agrees_with_sql_by_hand(config):
+    """Over random calls, the doctor counts what a query typed by hand counts; cancelled is well, interrupted is not."""
+    chance = random.Random(5)
+    path = config.observability.data_dir / telemetry.DATABASE
+    for _ in range(5):
+        with telemetry.open(config.observability):
+            for number in range(chance.randrange(20, 150)):
+                message = chance.choice((None, f"no answer after {number} s"))
+                record(f"app.part{chance.randrange(5)}", chance.choice(RESULTS), message)
+        found, wanted = rate(config).evidence, by_hand(path)
+
+        assert found["traces"] == sum(count for count, _ in wanted.values())
+        assert found["failed"] == sum(failed for _, failed in wanted.values())
+        worst = {item["capability"]: (item["count"], item["failed"]) for item in found["worst"]}
+        assert worst == {capability: numbers for capability, numbers in wanted.items() if numbers[1]}
+        assert sum(item["count"] for item in found["errors"]) == found["failed"]
+
+
+def test_too_few_traces_pass_and_say_so(node):
+    """Two failures out of two traces are no rate; neither is a store that is not there."""
+    config, bus = node
+    assert rate(config, bus).detail == "nothing recorded yet"
+    with telemetry.open(config.observability):
+        record("a.b", "internal_error")
+        record("a.b", "internal_error")
+    result = rate(config, bus)
+
+    assert (result.status, result.evidence) == ("pass", {"traces": 2, "failed": 2})
+    assert "too few" in result.detail
+
+
+def test_running_node_counts_what_is_not_committed(node):
+    """The node asks itself: what waits for the next commit counts, each call once."""
+    config, bus = node
+    slow = config.observability.model_copy(update={"flush_interval_s": 60})
+    config = config.model_copy(update={"observability": slow})
+    with telemetry.open(slow) as opened:
+        for _ in range(20):
+            record("a.b")
+        assert opened.flush()
+        for _ in range(10):
+            record("c.d", "timeout")
+            record("a.b")
+        result = rate(config, bus)
+
+    assert (result.evidence["traces"], result.evidence["failed"]) == (40, 10)
+    assert result.evidence["errors"] == [{"error": "timeout", "count": 10}]
+    assert (result.status, rate(config).evidence["traces"]) == ("fail", 40)
+
+
+def test_node_that_keeps_its_calls_in_memory(node):
+    """Where another process writes the store, the node's own calls count."""
+    config, bus = node
+    holder = StoreLock(config.observability.data_dir)
+    holder.acquire()
+    try:
+        with telemetry.open(config.observability):
+            for number in range(150):
+                record("a.b", "timeout" if number >= 120 else "ok")
+            result = rate(config, bus)
+    finally:
+        holder.release()
+
+    assert (result.status, result.evidence["traces"], result.evidence["failed"]) == ("fail", 100, 30)
+
+
+def test_rate_of_a_store_that_cannot_be_read(config):
+    """That is the finding of another check: this one knows nothing."""
+    path = config.observability.data_dir / telemetry.DATABASE
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"no database at all" * 1_000)
+    result = rate(config)
+
+    assert (result.status, result.ok) == ("skip", True)
+    assert "telemetry_store" in result.detail
+
+
+def test_orphan_spans_are_shown(node):
+    """A span that found no trace is a warning with its count, its name and what to do; none is none."""
+    metrics.configure(SimpleNamespace(metrics_enabled=True))
+    orphans.forget()
+    with trace.new_trace("a.b"), trace.span("at home"):
+        pass
+    before = doctor.run_one("orphan_spans", *node)
+    for name in ("lost", "late", "lost"):
+        with trace.span(name):
+            orphans.note(name)
+    result = doctor.run_one("orphan_spans", *node)
+
+    assert (before.status, before.evidence) == ("pass", {"count": 0})
+    assert (result.status, result.ok) == ("warn", True)
+    assert result.evidence == {"count": 3, "names": ["lost", "late"]}
+    assert result.detail.startswith("3 span(s)")
+    assert "lost, late" in result.detail
+    assert "carry()" in result.fix
+
+
+def test_orphan_of_a_trace_that_ended_is_shown(node):
+    """A span that opens in what outlived its trace counts as well."""
+    metrics.configure(SimpleNamespace(metrics_enabled=True))
+    with trace.new_trace("a.b"):
+        late = carry(lambda: trace.span("late").__enter__().__exit__(None, None, None))
+    late()
+
+    assert doctor.run_one("orphan_spans", *node).evidence["count"] == 1
+
+
+def test_orphans_that_nothing_counts_are_skipped(node):
+    """Without a node, or without metrics, the check says that it cannot know."""
+    config, bus = node
+    assert "not running" in doctor.run_one("orphan_spans", config, None).detail
+
+    with trace.span("alone"):
+        pass
+    result = doctor.run_one("orphan_spans", config, bus)
+    assert (result.status, result.ok) == ("skip", True)
+    assert "metrics are switched off" in result.detail
+
+
+def test_names_of_orphans_are_few_and_clean():
+    """The newest come first, each once; a flood keeps the last, and no name is longer or wilder than a name."""
+    orphans.forget()
+    for number in range(1_000):
+        orphans.note(f"span {number}")
+    orphans.note("x" * 100_000)
+    orphans.note("\ud800")
+    found = orphans.recent_names()
+
+    assert found[2:4] == ["span 999", "span 998"]
+    assert len(found) == 32
+    assert all(len(name.encode()) <= 128 for name in found)
