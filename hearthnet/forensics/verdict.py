@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice, takewhile
 from typing import Final
 
 from hearthnet.forensics.model import CONFIDENCES, Case, Entry, Run, Verdict, Vitals
@@ -24,6 +25,7 @@ _LOW_MEMORY_BYTES: Final = 32_000_000
 _LOW_MEMORY_SHARE: Final = 0.03  # of what the process had and could still get
 _LOW_DISK_BYTES: Final = 1_000_000
 _STUCK_S: Final = 2.0
+_FRAMES: Final = 3
 _STUCK: Final = "event loop stuck"
 _ANSWERS: Final = "event loop answers again"
 _UNCAUGHT: Final = "uncaught exception"
@@ -87,10 +89,14 @@ def _exception_in_order(case: Case, run: Run) -> Sign | None:
     found = _uncaught(case, run)
     if found is None:
         return None
-    return Sign("exception", "certain", (_told(found), f"the store was closed in order at {_iso(run.ended_us)}"))
+    lines = (_told(found), f"the store was closed in order at {_iso(run.ended_us)}")
+    cause = _cause_behind(found)
+    return Sign(cause, "certain", lines) if cause == "exception" else Sign(cause, "likely", lines, ("exception",))
 
 
-def _clean_stop(_: Case, run: Run) -> Sign:
+def _clean_stop(case: Case, run: Run) -> Sign | None:
+    if _uncaught(case, run) is not None:
+        return None
     return Sign("clean_stop", "certain", (f"the store was closed in order at {_iso(run.ended_us)}",))
 
 
@@ -109,23 +115,32 @@ def _fault(_: Case, run: Run) -> Sign | None:
 
 
 def _frames(fault: str) -> Iterable[str]:
-    """Yields the innermost frame of the thread that failed."""
+    """Yields the innermost frames of the thread that failed: the first may be a library's own."""
     lines = [line.strip() for line in fault.splitlines()]
-    for at, line in enumerate(lines[:-1]):
-        if line.startswith(("Current thread", "Thread")) and lines[at + 1].startswith("File"):
-            yield f"it was in {lines[at + 1]}"
-            return
+    start = next((at for at, line in enumerate(lines) if line.startswith("Current thread")), None)
+    if start is None:
+        start = next((at for at, line in enumerate(lines) if line.startswith("Thread")), len(lines))
+    frames = takewhile(lambda line: line.startswith("File"), lines[start + 1 :])
+    for number, frame in enumerate(islice(frames, _FRAMES)):
+        yield f"it was in {frame}" if number == 0 else f"called from {frame}"
 
 
 def _exception(case: Case, run: Run) -> Sign | None:
     found = _uncaught(case, run)
     if found is None:
         return None
+    cause = _cause_behind(found)
+    others = ("killed",) if cause == "exception" else ("exception",)
+    return Sign(cause, "likely", (_told(found),), others)
+
+
+def _cause_behind(found: Entry) -> str:
+    """Returns what an exception tells of: an allocation or a write that failed is more than an exception."""
     said = f"{found.text} {found.exc or ''}"
     for cause, words in (("out_of_memory", _NO_MEMORY), ("disk_full", _NO_SPACE)):
         if any(word in said for word in words):
-            return Sign(cause, "likely", (_told(found),), ("exception",))
-    return Sign("exception", "likely", (_told(found),), ("killed",))
+            return cause
+    return "exception"
 
 
 def _out_of_memory(_: Case, run: Run) -> Sign | None:

@@ -51,6 +51,8 @@ def test_exception_that_ends_a_program_closes_the_store_in_order():
     assert (verdict.cause, verdict.confidence) == ("exception", "certain")
     assert "KeyError: 'model'" in verdict.evidence[0]
     assert judge(case(clean, replace(uncaught, ts_us=DEATH - 60 * S))).cause == "clean_stop"
+    memory = judge(case(clean, replace(uncaught, exc="Traceback …\nMemoryError")))
+    assert (memory.cause, memory.confidence, memory.alternatives) == ("out_of_memory", "likely", ("exception",))
 
 
 def test_living_process_is_not_dead():
