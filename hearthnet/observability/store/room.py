@@ -23,6 +23,8 @@ _REFUSAL_S: Final = 60.0  # a disk that gave no space is asked for more so much 
 PAGES: Final = "SELECT page_count, freelist_count FROM pragma_page_count(), pragma_freelist_count()"
 _TIGHT_BATCH_ROWS: Final = 200
 _SLACK_PAGES: Final = 16  # for pages that split, the gaps, the header
+_GRANT_PAGES: Final = 512  # 2 MB: what a probe asks for beyond what is needed now
+_GRANT_S: Final = 10.0  # how long its answer holds: others fill the disk, too
 _COMFORT_BYTES: Final = 8_000_000  # above the floor, before growing is allowed again: no flutter at the edge
 
 
@@ -45,6 +47,9 @@ class Room:
         self._refused_until = 0.0
         self._may_grow = False
         self._spare_pages = 0
+        self._known: tuple[int, int] | None = None  # pages and free pages after the last commit
+        self._granted_pages = 0
+        self._granted_until = 0.0
         self._wal = path.with_name(f"{path.name}-wal")
         self._identity: list[tuple[int, int]] = []
         self._io: Path | None = None  # of the thread that writes
@@ -96,16 +101,38 @@ class Room:
         self._may_grow = False
         if self._spare_pages >= 0 and not self.is_tight:
             return False
-        ((pages, free),) = await db.execute_fetchall(PAGES)
+        pages, free = await self._pages(db, needed)
         self._may_grow = free < needed
-        if self._may_grow and not self.is_tight and not self._can_grow(needed):
+        if self._may_grow and not self.is_tight and not self._can_grow(pages + needed - free, needed - free):
             self.refuse()
         self._spare_pages = free - needed
         limit = pages if self.is_tight else self._ceiling
         return bool(free + max(0, limit - pages) < needed)
 
-    def _can_grow(self, pages: int) -> bool:
-        """Tells whether the disk gives so many pages: what it says is free may be reserved, or beyond a quota."""
+    async def _pages(self, db: aiosqlite.Connection, needed: int) -> tuple[int, int]:
+        """Returns the pages of the database, and how many of them are free: at least so many, far from the ceiling."""
+        known, self._known = self._known, None
+        # What this transaction has removed is not counted in it, which matters where rows must go for want of pages.
+        if known is not None and not self.is_tight and known[0] + needed <= self._ceiling:
+            return known
+        ((pages, free),) = await db.execute_fetchall(PAGES)
+        return pages, free
+
+    def _can_grow(self, pages: int, more: int) -> bool:
+        """Tells whether the disk gives `more` pages, up to so many in all; a little beyond is asked for at once.
+
+        What the disk says is free may be reserved, or beyond a quota. To find out makes a file: for a ring whose file is
+        full, and stays as it is, that would be one a commit.
+        """
+        now = time.monotonic()
+        if pages <= self._granted_pages and now < self._granted_until:
+            return True
+        if self._is_given(more + _GRANT_PAGES):
+            self._granted_pages, self._granted_until = pages + _GRANT_PAGES, now + _GRANT_S
+            return True
+        return self._is_given(more)
+
+    def _is_given(self, pages: int) -> bool:
         try:
             with tempfile.TemporaryFile(dir=self._path.parent) as probe:
                 if hasattr(os, "posix_fallocate"):
@@ -121,7 +148,8 @@ class Room:
         """
         if not self._may_grow:
             return False
-        ((pages, _),) = await db.execute_fetchall(PAGES)
+        ((pages, free),) = await db.execute_fetchall(PAGES)
+        self._known = pages, free
         return bool(pages * PAGE_BYTES > self._path.stat().st_size)
 
     def refuse(self) -> None:

@@ -1,0 +1,128 @@
+"""The disk is asked for space before the file may grow: in advance, not for each commit, and not believed for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from hearthnet.database import TELEMETRY, open_database
+from hearthnet.observability.ids import new_trace_id
+from hearthnet.observability.record import TraceRecord
+from hearthnet.observability.recorder import Recorder
+from hearthnet.observability.store import room as space
+from hearthnet.observability.store import rows
+from hearthnet.observability.store.writer import Writer
+
+RING = 2_000
+BATCH = 200
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """How many bytes the disk was asked for, each time; `answers` may refuse from a size on."""
+    sizes: list[int] = []
+    real = os.posix_fallocate
+
+    def ask(fd, offset, length):
+        if length % 4_096 == 0:  # whole pages: the WAL's reserve is none of it
+            sizes.append(length)
+        if length > limit["bytes"]:
+            raise OSError(28, "No space left on device")
+        real(fd, offset, length)
+
+    limit = {"bytes": 1 << 40}
+    monkeypatch.setattr(os, "posix_fallocate", ask)
+    ask.sizes, ask.limit = sizes, limit
+    return ask
+
+
+def record(seq: int) -> TraceRecord:
+    """A trace of half a kilobyte."""
+    spans = b'[{"name":"' + b"x" * 400 + b'"}]'
+    return TraceRecord(seq, "run", new_trace_id(), None, "a.b", None, 0, 0, 1.0, "ok", None, 0, spans, b"{}")
+
+
+async def written(path, batches: int, between=lambda: None) -> Writer:
+    """Commits so many batches into a full ring whose file has no page to spare."""
+    recorder = Recorder(new_trace_id(), RING + 1, lambda _: None)
+    writer = Writer(path, recorder, ring_rows=RING)
+    await writer.open((recorder.run_id, None, "0", os.getpid(), None, rows.now_us()))
+    seq = RING + 1
+    for _ in range(batches):
+        recorder.number_from(seq + BATCH)
+        for number in range(seq, seq + BATCH):
+            recorder.traces.offer(record(number))
+        seq += BATCH
+        between()
+        assert await writer.flush()
+    await writer.abandon()
+    return writer
+
+
+@pytest.fixture
+def full(tmp_path):
+    """A store with a full ring, and not one free page."""
+    path = tmp_path / "telemetry.db"
+    with closing(open_database(path, TELEMETRY)) as db:
+        made = f"INSERT INTO traces ({rows.TRACE_COLUMNS}) VALUES ({', '.join('?' * len(TraceRecord._fields))})"
+        db.execute("BEGIN")
+        for seq in range(1, RING + 1):
+            values = record(seq)
+            db.execute(made, (*values[:-2], values[-2].decode(), values[-1].decode()))
+        db.execute("COMMIT")
+        db.execute("VACUUM")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return path
+
+
+def pages_of(path) -> int:
+    """How many pages the database has."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        return db.execute("PRAGMA page_count").fetchone()[0]
+
+
+def test_full_ring_asks_once_and_keeps_its_size(full, asked):
+    """Every batch might need pages by the estimate; the disk is asked for them once, and none are taken for good."""
+    before = pages_of(full)
+    asyncio.run(written(full, 30))
+
+    assert len(asked.sizes) == 1
+    assert pages_of(full) - before < 40
+    with closing(sqlite3.connect(full)) as db:
+        assert db.execute("SELECT count(*), max(seq) FROM traces").fetchone() == (RING, RING + 30 * BATCH)
+
+
+def test_answer_is_not_believed_for_ever(full, asked, monkeypatch):
+    """Ten seconds later somebody else may have filled the disk."""
+    now = [1_000.0]
+    monkeypatch.setattr(space.time, "monotonic", lambda: now[0])
+
+    def later():
+        now[0] += space._GRANT_S / 2
+
+    asyncio.run(written(full, 10, later))
+
+    assert 4 <= len(asked.sizes) <= 6
+
+
+def test_disk_that_has_little_is_asked_for_what_is_needed(full, asked):
+    """A refusal of what would be comfortable is none of what is needed, and is no reason to stop growing."""
+    asked.limit["bytes"] = space._GRANT_PAGES * 4_096
+    writer = asyncio.run(written(full, 3))
+
+    assert not writer.room.is_tight
+    assert len(asked.sizes) == 6
+
+
+def test_disk_that_has_nothing_is_written_in_place(full, asked):
+    """Rows are written over the oldest; the file stays as large as it is."""
+    asked.limit["bytes"] = 0
+    before = pages_of(full)
+    writer = asyncio.run(written(full, 3))
+
+    assert writer.room.is_tight
+    assert pages_of(full) == before
