@@ -48,6 +48,7 @@ def fresh_instruments():
     redaction.forget_secrets()
     current.set(None)
     logging.getLogger("hearthnet").setLevel(logging.NOTSET)
+    logging.getLogger("uvicorn.access").propagate = True  # a server without an access log switches that off
 
 
 @pytest.fixture

@@ -32,6 +32,9 @@ def store(observability):
     return observability.data_dir / DATABASE
 
 
+RUN = "run_id, node_id, version, pid, boot_id, started_us, ended_us, end_reason, commits, written_bytes"
+
+
 def change(store, sql):
     """Changes the database as another program might."""
     with closing(sqlite3.connect(store)) as connection, connection:
@@ -48,7 +51,7 @@ def test_rings_and_their_times(store, observability):
     assert traces["oldest"] <= traces["newest"]
     assert traces["newest"].endswith("Z")
     assert datetime.fromisoformat(traces["newest"]).utcoffset().total_seconds() == 0
-    assert found["schema"] == 3
+    assert found["schema"] == 5
 
 
 def test_bytes_and_budget(store, observability):
@@ -87,10 +90,10 @@ def test_wear_counts_measured_runs_alone(store, observability):
     change(
         store,
         f"""DELETE FROM runs;
-        INSERT INTO runs VALUES ('a', NULL, '1', 1, NULL, 0, {day}, 'clean', 1000, 5000000);
-        INSERT INTO runs VALUES ('b', NULL, '1', 1, NULL, 0, {day}, 'unclean', 500, 4000000);
-        INSERT INTO runs VALUES ('c', NULL, '1', 1, NULL, 0, {9 * day}, 'clean', NULL, NULL);
-        INSERT INTO runs VALUES ('d', NULL, '1', 1, NULL, 0, NULL, NULL, 7, 7);""",
+        INSERT INTO runs ({RUN}) VALUES ('a', NULL, '1', 1, NULL, 0, {day}, 'clean', 1000, 5000000);
+        INSERT INTO runs ({RUN}) VALUES ('b', NULL, '1', 1, NULL, 0, {day}, 'unclean', 500, 4000000);
+        INSERT INTO runs ({RUN}) VALUES ('c', NULL, '1', 1, NULL, 0, {9 * day}, 'clean', NULL, NULL);
+        INSERT INTO runs ({RUN}) VALUES ('d', NULL, '1', 1, NULL, 0, NULL, NULL, 7, 7);""",
     )
     found = info(store, observability.log_dir, LIMITS)
 
