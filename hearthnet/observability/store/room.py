@@ -121,8 +121,8 @@ class Room:
     def _can_grow(self, pages: int, more: int) -> bool:
         """Tells whether the disk gives `more` pages, up to so many in all; a little beyond is asked for at once.
 
-        What the disk says is free may be reserved, or beyond a quota. To find out makes a file: for a ring whose file is
-        full, and stays as it is, that would be one a commit.
+        What the disk says is free may be reserved, or beyond a quota. To find out makes a file: for a ring whose file
+        is full, and stays as it is, that would be one a commit.
         """
         now = time.monotonic()
         if pages <= self._granted_pages and now < self._granted_until:
