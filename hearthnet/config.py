@@ -139,6 +139,7 @@ class ObservabilityConfig(Section):
     log_dir: MaybePath = None
     data_dir: MaybePath = None
     metrics_enabled: bool = True
+    metrics_loopback_only: bool = False
     otlp_endpoint: str | None = None
     flush_interval_s: Annotated[float, Field(ge=0.05, le=60)] = 1.0
     eco: bool = False

@@ -112,6 +112,7 @@ class Node:
             seen=self.note_seen,
             status=self.status,
             doctor=self.diagnose,
+            metrics_loopback_only=self.config.observability.metrics_loopback_only,
         )
 
     def diagnose(self, only: list[str]) -> list[dict[str, Any]]:
@@ -164,7 +165,7 @@ class Node:
 
     def refresh_metrics(self) -> None:
         """Sets the gauges that this node owns, for a scrape."""
-        community = self.manifest.community_id
+        community = short_id(self.manifest.community_id)  # its full form is the founder's node id
         size, head = self._event_log()
         metrics.event_log_size.labels(community).set(size)
         metrics.event_log_lamport_head.labels(community).set(head)

@@ -14,9 +14,8 @@ from hearthnet.cli.main import COMMANDS, cli
 from hearthnet.config import Config
 from hearthnet.database import TELEMETRY, migrations_dir
 from hearthnet.observability import metrics
-from hearthnet.transport import control, control_bodies, routes
+from hearthnet.transport.app import ROUTERS
 
-ROUTERS = (control.control, control_bodies.control_bodies)
 ROOT = Path(__file__).parent.parent
 REFERENCE = (ROOT / "docs" / "reference.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
@@ -63,12 +62,7 @@ def schema_names() -> set[str]:
 
 def http_routes() -> set[str]:
     """Every route with its method."""
-    return {
-        f"{method} {route.path}"
-        for router in (*ROUTERS, routes.calls, routes.telemetry, routes.operations)
-        for route in router.routes
-        for method in route.methods
-    }
+    return {f"{method} {route.path}" for router in ROUTERS for route in router.routes for method in route.methods}
 
 
 def settings() -> set[str]:

@@ -17,6 +17,7 @@ from hearthnet.bus.capability import CapabilityDescriptor, Frames, Handler, Rout
 from hearthnet.bus.registry import Entry, Registry
 from hearthnet.bus.stream import CallStream
 from hearthnet.errors import WireError
+from hearthnet.identity.keys import short_id
 from hearthnet.observability import get_logger, metrics
 from hearthnet.observability.bodies import Bodies, KeptBodies
 from hearthnet.observability.context import current, swap
@@ -263,11 +264,12 @@ class CapabilityBus:
             entry.health.skip()
 
     def refresh_metrics(self) -> None:
-        """Sets the gauges of health, for a scrape."""
+        """Sets the gauges of health, for a scrape. Whoever reads them is told no full id of a node."""
+        node = short_id(self.node_id)
         for entry in self.registry:
             rate = entry.health.success_rate
             if rate is not None:
-                metrics.capability_health_success_rate.labels(entry.descriptor.name, self.node_id).set(rate)
+                metrics.capability_health_success_rate.labels(entry.descriptor.name, node).set(rate)
 
     def stats(self) -> list[dict[str, Any]]:
         """Returns each entry with its calls in flight, health and latency (milliseconds)."""

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from typing import Final
 
 from hearthnet.bus.bus import CapabilityBus
-from hearthnet.checks import clock, files, identity, machine, modes, network, runs, services, settings, store, telemetry
+from hearthnet.checks import (
+    clock, exposure, files, identity, machine, modes, network, runs, services, settings, store, telemetry,
+)  # fmt: skip
 from hearthnet.config import Config
 from hearthnet.observability.doctor import CheckResult, register
 
@@ -35,6 +37,7 @@ ALL: Final[tuple[Callable[[Config, CapabilityBus | None], CheckResult], ...]] = 
     files.log_directory,
     modes.file_modes,
     settings.config_file,
+    exposure.exposure,
 )
 
 

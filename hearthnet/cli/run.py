@@ -15,7 +15,10 @@ from hearthnet.identity.keys import short_id
 from hearthnet.node import Node, open_node
 from hearthnet.observability.store.recovery import Recovered
 from hearthnet.observability.telemetry import DATABASE
+from hearthnet.transport.app import ROUTERS
+from hearthnet.transport.exposure import reachable, summary
 from hearthnet.transport.server import bind
+from hearthnet.transport.tls import Certificate, ServingPair, now_utc
 
 
 @click.command("run")
@@ -37,12 +40,15 @@ def command(config: Config, debug: bool) -> None:
 async def _run(config: Config) -> None:
     # Bound first: a taken port is told before anything is opened. It answers only once `serve` listens.
     with closing(bind(config.transport)) as listening:
+        pair = ServingPair.of(config.transport)  # so is a certificate that cannot be served
         async with open_node(config) as node:
             stop = asyncio.Event()
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, stop.set)
             _announce(node)
+            _announce_reach(config, None if pair is None else pair.certificate)
+            click.echo("stop       Ctrl-C")
             # What is here now stays: a full collection need not visit it, and stops the loop for less long.
             gc.collect()
             gc.freeze()
@@ -61,7 +67,13 @@ def _announce(node: Node) -> None:
         _announce_recovery(node.telemetry.recovered)
     click.echo(f"log        {config.observability.log_dir}")
     click.echo("look       hearthnet trace recent · hearthnet log --follow · hearthnet doctor")
-    click.echo("stop       Ctrl-C")
+
+
+def _announce_reach(config: Config, certificate: Certificate | None) -> None:
+    click.echo(f"reach      {summary(reachable(ROUTERS, config), config.transport, certificate)}")
+    if certificate is not None and (trouble := certificate.trouble(now_utc())) is not None:
+        # No reason to stay down: the node's own tools work, and a renewed one is taken up without a restart.
+        click.secho(f"{trouble}: replace it, it is taken up by itself", fg="yellow", err=True)
 
 
 def _announce_recovery(found: Recovered) -> None:

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from pathlib import PurePath
 from time import monotonic
 from typing import Any, Final, Self
 
@@ -30,6 +31,11 @@ log = get_logger(__name__)
 
 _PLACES: Final = 4  # calls that a backend works on at once; llama.cpp's server and Ollama take about as many
 _OTHER: Final = "other"  # the metric label of a model that is not configured here: callers invent names
+
+
+def _label_of(model: str) -> str:
+    """Returns a model's name as the metrics show it to everybody: of a file its name, not in whose home it lies."""
+    return PurePath(model).name if model.startswith(("/", "~", ".")) else model
 
 
 @dataclass(slots=True)
@@ -61,7 +67,7 @@ class LlmChat:
         self._places = [Place(backend, asyncio.Semaphore(places)) for backend in backends]
         self._models = frozenset(backend.model for backend in backends)
         for instrument in (metrics.llm_concurrent, metrics.llm_tokens_generated_total):
-            instrument.allow("model", self._models)
+            instrument.allow("model", map(_label_of, self._models))
         self._client = BackendClient(timeout_s)
         self._clock = clock
 
@@ -120,7 +126,7 @@ class LlmChat:
         """Yields what one backend answers; however that ends, its place is free again and the work is counted."""
         with span("queue", backend=tally.backend):
             await place.free.acquire()
-        label = tally.model if tally.model in self._models else _OTHER
+        label = _label_of(tally.model) if tally.model in self._models else _OTHER
         running = metrics.llm_concurrent.labels(label)
         running.inc()
         tally.begin()

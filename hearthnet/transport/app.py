@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -14,14 +16,17 @@ from hearthnet.observability import get_logger
 from hearthnet.observability.levels import Levels
 from hearthnet.transport.control import control
 from hearthnet.transport.control_bodies import control_bodies
+from hearthnet.transport.documentation import documentation
 from hearthnet.transport.middleware import NameSender
 from hearthnet.transport.refusal import error_body
 from hearthnet.transport.routes import Services, calls, operations, telemetry
 
-__all__ = ["build_app"]
+__all__ = ["ROUTERS", "build_app"]
 
 log = get_logger(__name__)
 
+# All that the node answers; what is reachable from where is read off them.
+ROUTERS: Final = (calls, telemetry, operations, control, control_bodies, documentation)
 _CODES = {
     400: "bad_request",
     403: "unauthorized",
@@ -34,14 +39,11 @@ _CODES = {
 
 def build_app(services: Services, levels: Levels | None = None) -> ASGIApp:
     """Returns the application; `levels` are those of the node's loggers."""
-    app = FastAPI(title="HearthNet node", version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(title="HearthNet node", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.services = services
     app.state.levels = levels or Levels()
-    app.include_router(calls)
-    app.include_router(telemetry)
-    app.include_router(operations)
-    app.include_router(control)
-    app.include_router(control_bodies)
+    for router in ROUTERS:
+        app.include_router(router)
     app.add_exception_handler(WireError, _wire_error)
     app.add_exception_handler(RequestValidationError, _bad_request)
     app.add_exception_handler(HTTPException, _http_error)

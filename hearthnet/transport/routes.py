@@ -45,6 +45,7 @@ class Services:
     seen: Callable[[str], None]
     status: Callable[[], dict[str, Any]]
     doctor: Callable[[list[str]], list[dict[str, Any]]]
+    metrics_loopback_only: bool = False
 
 
 def services_of(request: Request) -> Services:
@@ -69,6 +70,16 @@ def loopback_only(request: Request) -> None:
     own = (request.scope.get("server") or ("",))[0]
     if not (mapped or address).is_loopback and (host != own or not host):
         raise WireError("unauthorized", "this answers on the node's own machine only")
+
+
+def scrapers(request: Request) -> None:
+    """Lets in who may read the metrics: everybody, or with `observability.metrics_loopback_only` this machine.
+
+    Raises:
+        WireError: raised as `unauthorized` for all others.
+    """
+    if services_of(request).metrics_loopback_only:
+        loopback_only(request)
 
 
 # The capability label of what no capability was called for.
@@ -162,7 +173,7 @@ def _to_us(moment: datetime) -> int:
     return int(aware.timestamp() * 1e6)
 
 
-@operations.get("/metrics", response_class=Response)
+@operations.get("/metrics", response_class=Response, dependencies=[Depends(scrapers)])
 def prometheus() -> Response:
     """All metrics in the Prometheus text format."""
     text, content_type = metrics.exposition()

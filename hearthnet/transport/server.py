@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from hearthnet.config import TransportConfig
 from hearthnet.errors import HearthNetError
+from hearthnet.transport.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, ServingPair
 
 __all__ = ["Server", "bind"]
 
@@ -46,19 +49,38 @@ class Server(uvicorn.Server):
     """uvicorn without its handling of signals: the node stops it, in its own order."""
 
     def __init__(self, app: ASGIApp, config: TransportConfig) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                lifespan="off",
-                log_config=None,  # the node's own logging is in place
-                access_log=False,  # a trace tells more
-                proxy_headers=False,  # anyone could claim to be 127.0.0.1 otherwise
-                server_header=False,
-                timeout_graceful_shutdown=1,
-                ssl_certfile=str(config.tls_cert) if config.tls_cert else None,
-                ssl_keyfile=str(config.tls_key) if config.tls_key else None,
-            )
+        settings = uvicorn.Config(
+            app,
+            lifespan="off",
+            log_config=None,  # the node's own logging is in place
+            access_log=False,  # a trace tells more
+            proxy_headers=False,  # anyone could claim to be 127.0.0.1 otherwise
+            server_header=False,
+            timeout_graceful_shutdown=1,
         )
+        settings.load()
+        self._pair = ServingPair.of(config)
+        settings.ssl = None if self._pair is None else self._pair.context
+        super().__init__(settings)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listens as uvicorn does, but with limits on the beginning and the end of TLS."""
+        loop = asyncio.get_running_loop()
+        tls: dict[str, Any] = {}
+        if self.config.ssl is not None:
+            tls = {"ssl_handshake_timeout": HANDSHAKE_TIMEOUT_S, "ssl_shutdown_timeout": SHUTDOWN_TIMEOUT_S}
+
+        def protocol() -> asyncio.Protocol:
+            made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]  # it is a class of theirs
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+            return made
+
+        self.servers = [
+            await loop.create_server(protocol, sock=one, ssl=self.config.ssl, backlog=self.config.backlog, **tls)
+            for one in sockets or ()
+        ]
+        self.started = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

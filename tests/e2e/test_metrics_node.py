@@ -12,6 +12,7 @@ from faults.llm_backend import Script, running_backend
 from prometheus_client.parser import text_string_to_metric_families
 
 from hearthnet.config import LlmBackend, LlmConfig, load, save
+from hearthnet.identity.keys import short_id
 
 CHAT = {"params": {}, "input": {"messages": [{"role": "user", "content": "hello"}]}}
 DISABLED = "# metrics are disabled\n"
@@ -45,7 +46,7 @@ def loaded_node(stopped_node, taken_port):
 
 def test_every_standard_metric_is_driven(loaded_node):
     """Each metric of the standard set has the value that the load gives it."""
-    node, own = loaded_node, loaded_node.keys.node_id
+    node, own = loaded_node, short_id(loaded_node.keys.node_id)
     for _ in range(25):  # from the twentieth on health has a rate
         assert node.echo().status_code == 200
     assert node.echo(frames=2).status_code == 200

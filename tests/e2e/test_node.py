@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from ulid import ULID
 
-from hearthnet.identity.keys import KeyPair
+from hearthnet.identity.keys import KeyPair, short_id
 
 DEFAULT_BODY = {"params": {}, "input": {"text": "hello"}}
 
@@ -240,7 +240,7 @@ def test_metrics_endpoint_format(node):
     buckets = [s for s in families["hearthnet_request_duration_ms"].samples if s.name.endswith("_bucket")]
     assert [s.value for s in buckets] == sorted(s.value for s in buckets)
     assert buckets[-1].labels["le"] == "+Inf"
-    assert samples(node)["hearthnet_event_log_size", ("community", node.keys.node_id)] == 1
+    assert samples(node)["hearthnet_event_log_size", ("community", short_id(node.keys.node_id))] == 1
     promtool = shutil.which("promtool")
     if promtool:
         done = subprocess.run([promtool, "check", "metrics"], input=answer.text, capture_output=True, text=True)

@@ -1,0 +1,157 @@
+"""What is said to be reachable is: each route is asked by a stranger, by this machine, and by a browser on it."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import APIRouter, Depends
+from fastapi.routing import APIRoute
+
+from hearthnet.bus.bus import CapabilityBus
+from hearthnet.cli import run
+from hearthnet.config import TransportConfig, default_config
+from hearthnet.identity.keys import KeyPair
+from hearthnet.identity.manifest import Manifest
+from hearthnet.observability import telemetry
+from hearthnet.transport import exposure
+from hearthnet.transport.app import ROUTERS, build_app
+from hearthnet.transport.exposure import EVERYBODY, LOOPBACK, MEMBERS, TOOLS, Reach, listens, reachable, summary
+from hearthnet.transport.routes import Services, services_of
+from hearthnet.transport.tls import Certificate
+
+REFERENCE = (Path(__file__).parents[2] / "docs" / "reference.md").read_text("utf-8")
+STRANGER, OURSELVES = "192.168.1.20", "127.0.0.1"
+REFUSED = (401, 403)
+
+
+def settings(*, metrics_loopback_only=False):
+    """A node's settings."""
+    config = default_config()
+    changed = {"metrics_loopback_only": metrics_loopback_only}
+    return config.model_copy(update={"observability": config.observability.model_copy(update=changed)})
+
+
+@pytest.fixture(params=[False, True], ids=["as it comes", "metrics_loopback_only"])
+def door(request, observability):
+    """Settings, and how their application answers a route: by its status, or by the failure inside of it."""
+    config = settings(metrics_loopback_only=request.param)
+    keys = KeyPair.generate()
+    manifest = Manifest.genesis("home", keys)
+    bus = CapabilityBus(keys.node_id, manifest.level_of)
+
+    async def ask(address: str, route: str, **headers: str) -> httpx.Response:
+        app = build_app(Services(bus, recording, lambda: manifest, print, dict, lambda only: [], request.param))
+        transport = httpx.ASGITransport(app, client=(address, 40_000), raise_app_exceptions=False)
+        method, _, path = route.partition(" ")
+        body = {"content": b"{}"} if method == "POST" else {}
+        headers = {"content-type": "application/json", **headers}
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.request(method, path.format(trace_id="1"), headers=headers, **body)
+
+    with telemetry.open(observability) as recording:
+        yield config, ask
+
+
+async def test_each_route_lets_in_whom_it_is_said_to(door):
+    """Whoever is not meant is refused, and whoever is meant is not."""
+    config, ask = door
+    asked = reachable(ROUTERS, config)
+    for reach in asked:
+        by_stranger = (await ask(STRANGER, reach.route)).status_code
+        by_us = (await ask(OURSELVES, reach.route)).status_code
+        by_page = (await ask(OURSELVES, reach.route, origin="http://evil.example")).status_code
+        assert (by_stranger not in REFUSED) == (reach.who == EVERYBODY), reach
+        assert (by_us not in REFUSED) == (reach.who != MEMBERS), reach
+        assert by_page in REFUSED or reach.who not in (TOOLS, MEMBERS), reach
+    whose = {reach.route: reach.who for reach in asked}
+    assert whose["GET /metrics"] == (LOOPBACK if config.observability.metrics_loopback_only else EVERYBODY)
+    assert {whose["GET /openapi.json"], whose["GET /docs"], whose["GET /trace/recent"]}.isdisjoint({EVERYBODY})
+
+
+async def test_nothing_is_reachable_that_is_not_listed(door):
+    """The application has no route, page or socket besides; what is not there is 404 for all."""
+    _, ask = door
+    document = (await ask(OURSELVES, "GET /openapi.json")).json()
+    listed = {reach.route for reach in reachable(ROUTERS, default_config())}
+    described = {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
+
+    assert listed - described == {"GET /docs", "GET /openapi.json"}
+    assert described < listed
+    assert all(isinstance(route, APIRoute) for router in ROUTERS for route in router.routes)
+    for path in ("/redoc", "/docs/oauth2-redirect", "/static", "/"):
+        assert (await ask(OURSELVES, f"GET {path}")).status_code == 404
+
+
+async def test_documentation_needs_no_internet_and_runs_nothing(door):
+    """The page names each route, loads nothing, and has a policy that says so."""
+    _, ask = door
+    answer = await ask(OURSELVES, "GET /docs")
+
+    assert answer.headers["content-security-policy"] == "default-src 'none'; style-src 'unsafe-inline'"
+    assert not re.search(r"<script|src=|https?://", answer.text)
+    assert [route for route in ("GET /trace/{trace_id}", "POST /bus/v1/call") if route not in answer.text] == []
+    assert "at least this long, milliseconds" in answer.text
+
+
+def test_reference_says_the_same():
+    """The table of routes in the documentation has whom the code lets in."""
+    table = REFERENCE.partition("\n## HTTP\n")[2].partition("\n## ")[0]
+    told = {
+        route: row.split("|")[2].strip()
+        for row in table.splitlines()
+        if row.startswith("| `")
+        for route in re.findall(r"`([A-Z]+ [^`]+)`", row.split("|")[1])
+    }
+
+    assert told == {reach.route: reach.who for reach in reachable(ROUTERS, default_config())}
+
+
+def test_route_without_a_gate_is_a_mistake():
+    """A forgotten dependency, or one that lets everybody in, makes a route everybody's, and that is told."""
+    router = APIRouter()
+    router.get("/forgotten")(lambda: None)
+    router.get("/gated", dependencies=[Depends(services_of)])(lambda: None)
+    found = reachable((*ROUTERS, router), default_config())
+
+    assert [reach for reach in found if reach.route == "GET /gated"] == [Reach("GET /gated", EVERYBODY)]
+    assert exposure.everybodys_mistakes(found) == ["GET /forgotten", "GET /gated"]
+    assert exposure.everybodys_mistakes(reachable(ROUTERS, default_config())) == []
+
+
+@pytest.mark.parametrize(
+    ("host", "where"),
+    [
+        ("0.0.0.0", "every network of this machine"),
+        ("::", "every network of this machine"),
+        ("", "every network of this machine"),
+        ("127.0.0.1", "this machine"),
+        ("::1", "this machine"),
+        ("localhost", "this machine"),
+        ("192.168.1.5", "the network of 192.168.1.5"),
+        ("fe80::1%eth0", "the network of fe80::1%eth0"),
+        ("hearth.local", "wherever hearth.local is reached"),
+    ],
+)
+def test_address_says_from_where(host, where):
+    """Loopback is this machine, no address in particular is every network."""
+    transport = TransportConfig(host=host)
+
+    assert listens(transport) == where
+    assert f"reachable from {where}: /metrics for everybody" in summary(
+        [Reach("GET /metrics", EVERYBODY)], transport, None
+    )
+
+
+def test_node_says_it_at_its_start(capsys):
+    """In one line; and that its certificate has expired, which does not keep it down."""
+    begins = datetime(2026, 1, 1, tzinfo=UTC)
+    run._announce_reach(default_config(), Certificate(("hearth.local",), begins, begins, is_self_signed=True))
+    told = capsys.readouterr()
+
+    shown = "port 7080 (https, certificate for hearth.local until 2026-01-01), reachable from every network"
+    assert told.out.startswith(f"reach      {shown} of this machine: /health /manifest /metrics /ready for everybody; ")
+    assert told.err == "the certificate expired on 2026-01-01: replace it, it is taken up by itself\n"
