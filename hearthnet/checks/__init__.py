@@ -10,8 +10,19 @@ from typing import Final
 
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.checks import (
-    clock, exposure, files, identity, machine, modes, network, runs, services, settings, store, telemetry,
-)  # fmt: skip
+    clock,
+    exposure,
+    files,
+    identity,
+    machine,
+    modes,
+    network,
+    runs,
+    services,
+    settings,
+    store,
+    telemetry,
+)
 from hearthnet.config import Config
 from hearthnet.observability.doctor import CheckResult, register
 
