@@ -13,23 +13,23 @@ from hearthnet.pseudonyms import Pseudonyms
 def made() -> Pseudonyms:
     """Words that know a user, a machine and a folder."""
     words = Pseudonyms(["llm.chat", "app.work"], lambda found: short_id(found) if len(found) > 40 else None)
-    words.know("user", "hermione")
+    words.know("user", "somebody")
     words.know("host", "kitchen-pi")
-    words.know("path", "/media/hermione/My Stick/hearthnet")
+    words.know("path", "/media/somebody/My Stick/hearthnet")
     return words
 
 
 @pytest.mark.parametrize(
     ("said", "shown"),
     [
-        ("/home/hermione/x/telemetry.db cannot be read", "path-1/telemetry.db cannot be read"),
-        ("at /media/hermione/My Stick/hearthnet/telemetry.db-wal", "at path-1/telemetry.db-wal"),
+        ("/home/somebody/x/telemetry.db cannot be read", "path-1/telemetry.db cannot be read"),
+        ("at /media/somebody/My Stick/hearthnet/telemetry.db-wal", "at path-1/telemetry.db-wal"),
         ("no '/mnt/My Photos/cat.jpg' there", "no 'path-1' there"),
-        ("http://hermione:pw@gpu.lan:11434/api?k=v refused", "http://host-1:11434/… refused"),
+        ("http://somebody:pw@gpu.lan:11434/api?k=v refused", "http://host-1:11434/… refused"),
         ("192.168.1.7, fe80::1 and [fd00::7]:80", "address-1, address-2 and [address-3]:80"),
         ("de:ad:be:ef:00:01 is up", "address-1 is up"),
         ("kitchen-pi answered, kitchen-pi.local not", "host-1 answered, host-2 not"),
-        ("ask hermione@owl.example", "ask user-2"),
+        ("ask somebody@owl.example", "ask user-2"),
         ("trace 01HXR4Z6W5S9E2JQ4Y0T7B3M1C and 01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "trace id-1 and id-1"),
         ("boot 71905541-68d4-4778-87be-bf82eb880129", "boot id-1"),
         ("parent 00f067aa0ba902b7", "parent id-1"),
@@ -70,7 +70,7 @@ def test_key_in_full_and_in_short_is_one_peer():
 def test_documents_are_replaced_in_every_corner():
     """Names of keys as well; the same value has the same word everywhere, and is counted."""
     words = made()
-    found = words.value({"10.0.0.7": ["10.0.0.7", {"x": "hermione"}], "n": 5, "t": ("10.0.0.8",), "none": None})
+    found = words.value({"10.0.0.7": ["10.0.0.7", {"x": "somebody"}], "n": 5, "t": ("10.0.0.8",), "none": None})
 
     assert found == {"address-1": ["address-1", {"x": "user-1"}], "n": 5, "t": ["address-2"], "none": None}
     assert words.replaced == {"address": 3, "user": 1}
@@ -81,7 +81,7 @@ def test_documents_are_replaced_in_every_corner():
 def test_any_text_is_taken(text):
     """Nothing raises, and what was known is gone from whatever it stood in."""
     words = made()
-    shown = words.text(f"{text} hermione kitchen-pi {text}")
+    shown = words.text(f"{text} somebody kitchen-pi {text}")
 
-    assert "hermione" not in shown.replace(text, "")
+    assert "somebody" not in shown.replace(text, "")
     assert isinstance(shown, str)

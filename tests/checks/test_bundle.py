@@ -21,11 +21,11 @@ CANARIES = {
     "prompt": "my grandmother's pancakes",
     "host": "gpu-tower.lan",
     "address": "192.168.77.13",
-    "folder": "/home/hermione-g/diary",
-    "mail": "hermione-g@owl.example",
+    "folder": "/home/somebody-7/diary",
+    "mail": "somebody-7@owl.example",
     "peer": PEER,
     "short": short_id(PEER),
-    "community": "Gryffindor Tower",
+    "community": "canary community",
 }
 
 
@@ -71,11 +71,11 @@ def test_nothing_of_anybody_is_in_it(recorded, tmp_path, monkeypatch):
     """Each canary, this machine, its user, its folders, the node's own ids: none of them in any byte."""
     config, bus = recorded
     monkeypatch.setattr(socket, "gethostname", lambda: "kitchen-pi-9.lan")
-    monkeypatch.setenv("LOGNAME", "luna-l")
+    monkeypatch.setenv("LOGNAME", "login-77")
     bundle = make_bundle(
         config,
         report_of(config, bus),
-        f'# of luna-l at kitchen-pi-9\nup{{node="{bus.node_id}"}} 1\n# {CANARIES["host"]}\n',
+        f'# of login-77 at kitchen-pi-9\nup{{node="{bus.node_id}"}} 1\n# {CANARIES["host"]}\n',
     )
     path = tmp_path / "out.zip"
     bundle.write(path)
@@ -85,7 +85,7 @@ def test_nothing_of_anybody_is_in_it(recorded, tmp_path, monkeypatch):
         content = {name: packed.read(name) for name in packed.namelist()}
     private = {name: text for name, text in CANARIES.items() if name not in ("community", "prompt")}
     private |= {"node": bus.node_id, "me": short_id(bus.node_id), "home": str(config.observability.data_dir)}
-    private |= {"user": "luna-l", "name": "kitchen-pi-9"}
+    private |= {"user": "login-77", "name": "kitchen-pi-9"}
     for name, text in private.items():
         for spelling in spellings(text):
             assert not [file for file, raw in content.items() if spelling in raw], name
