@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from bench import hot as hot_bench
+from bench import http as http_bench
 from bench import store as store_bench
 from bench.report import Section, are_whole, as_json, as_table, count
 
@@ -26,6 +27,7 @@ def bench() -> None:
       scripts/bench store            the durable store, about five minutes
       scripts/bench hot              what a call costs the caller, about seven minutes
       scripts/bench hot --quick      a look, about one minute
+      scripts/bench http             calls a second through HTTP, about three minutes
       scripts/bench store --json     one JSON document on standard output
     """  # noqa: D301  # click reads \b as "keep these lines as they are"
 
@@ -76,6 +78,26 @@ def hot(is_json: bool, is_quick: bool, wanted: tuple[str, ...]) -> None:
     _show("hot", is_json, is_quick, machine, sections)
     if not are_whole(sections):
         click.echo("NOT ALL that was made has arrived: do not believe the figures of those lines", err=True)
+        sys.exit(1)
+
+
+@bench.command()
+@_is_json
+@_is_quick
+def http(is_json: bool, is_quick: bool) -> None:
+    """Measures calls a second through HTTP, with telemetry on against the same application without it.
+
+    Missed aims are shown; the exit code is 0 all the same. It is 1 if a trace is missing: then nothing was measured.
+
+    \b
+    Examples:
+      scripts/bench http --quick
+      scripts/bench http --json
+    """  # noqa: D301
+    machine, sections = http_bench.run((), is_quick)
+    _show("http", is_json, is_quick, machine, sections)
+    if not are_whole(sections):
+        click.echo("NOT ALL calls have left their trace: do not believe the figures", err=True)
         sys.exit(1)
 
 

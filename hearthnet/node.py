@@ -29,6 +29,7 @@ from hearthnet.observability.watchdog import Watchdog
 from hearthnet.services import echo, llm
 from hearthnet.services.emergency import EmergencyProbe
 from hearthnet.transport.app import build_app
+from hearthnet.transport.load import Load
 from hearthnet.transport.routes import Services
 from hearthnet.transport.server import Server
 
@@ -176,7 +177,8 @@ class Node:
 
     async def serve(self, listening: socket.socket, stop: asyncio.Event) -> None:
         """Answers on a bound socket until `stop` is set."""
-        server = Server(build_app(self.services(), self.levels), self.config.transport)
+        load = Load()
+        server = Server(build_app(self.services(), self.levels, load), self.config.transport, load, self.bus.node_id)
         log.info("node started", extra={"port": self.config.transport.port, "node": short_id(self.bus.node_id)})
         serving = asyncio.create_task(server.serve(sockets=[listening]), name="transport")
         stopping = asyncio.create_task(stop.wait(), name="stop")

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from hearthnet.bus.capability import CapabilityDescriptor, Frames, Handler, RouteRequest, parse_version
+from hearthnet.bus.ratelimit import RateLimitedError, RateLimiter
 from hearthnet.bus.registry import Entry, Registry
 from hearthnet.bus.stream import CallStream
 from hearthnet.errors import WireError
@@ -54,17 +55,39 @@ class CapabilityBus:
 
     Attributes:
         bodies: whose calls have their bodies recorded; none, until an operator says so.
+        limiter: how often each peer may call.
     """
 
     def __init__(self, node_id: str, level_of: Callable[[str], str | None] = lambda _: None) -> None:
         self.node_id = node_id
         self.registry = Registry()
         self.bodies = Bodies()
+        self.limiter = RateLimiter(node_id)
         self._level_of = level_of
 
     def register(self, descriptor: CapabilityDescriptor, handler: Handler) -> None:
         """Offers a capability."""
         self.registry.add(descriptor, handler)
+
+    def check_rate(self, caller: str, capability: str, *, is_claimed: bool = False) -> None:
+        """Counts a call that came from outside, before any work is spent on it: a flood leaves no traces.
+
+        Args:
+            caller: full node id of the peer.
+            capability: what it calls; all that is not offered counts as one.
+            is_claimed: the caller is not authenticated yet. Nothing is counted then; only what is over a hard limit
+                already is turned away.
+
+        Raises:
+            RateLimitedError: raised when the call is one too many.
+        """
+        label = capability if capability in self.registry else _UNKNOWN
+        check = self.limiter.check_claimed if is_claimed else self.limiter.check
+        try:
+            check(caller, label)
+        except RateLimitedError as error:
+            metrics.rate_limited_total.labels(label, error.reason).inc()
+            raise
 
     async def handle_call(self, request: RouteRequest) -> dict[str, Any] | CallStream:
         """Answers a request; the trace is recorded before this returns, or before a stream's end is seen.

@@ -29,7 +29,8 @@ class Health:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._calls: deque[tuple[bool, float]] = deque(maxlen=HEALTH_WINDOW_CALLS)
+        self._calls: deque[tuple[bool, float]] = deque()
+        self._successes = 0  # among them: counted along, since every call asks for the rate
         self._quarantined_until: float | None = None
         self._is_probing = False
 
@@ -57,13 +58,23 @@ class Health:
             return
         if self._is_probing:
             self._is_probing = False
-            self._calls.clear()
+            self._forget()
             self._quarantined_until = None if ok else self._clock() + HEALTH_QUARANTINE_SECONDS
-        self._calls.append((ok, duration_ms))
+        self._remember(ok, duration_ms)
         rate = self.success_rate
         if rate is not None and len(self._calls) >= HEALTH_MIN_CALLS and rate < HEALTH_QUARANTINE_THRESHOLD:
             self._quarantined_until = self._clock() + HEALTH_QUARANTINE_SECONDS
-            self._calls.clear()
+            self._forget()
+
+    def _remember(self, ok: bool, duration_ms: float) -> None:
+        if len(self._calls) == HEALTH_WINDOW_CALLS:
+            self._successes -= self._calls.popleft()[0]
+        self._calls.append((ok, duration_ms))
+        self._successes += ok
+
+    def _forget(self) -> None:
+        self._calls.clear()
+        self._successes = 0
 
     def skip(self) -> None:
         """Takes a probe whose outcome says nothing: the next call is the probe."""
@@ -77,7 +88,7 @@ class Health:
     @property
     def success_rate(self) -> float | None:
         """The share of successes, or None before the first call."""
-        return sum(ok for ok, _ in self._calls) / len(self._calls) if self._calls else None
+        return self._successes / len(self._calls) if self._calls else None
 
     def quantile_ms(self, share: float) -> float | None:
         """Returns the duration that `share` of the calls did not exceed, or None before the first call."""

@@ -17,6 +17,8 @@ from hearthnet.observability.levels import Levels
 from hearthnet.transport.control import control
 from hearthnet.transport.control_bodies import control_bodies
 from hearthnet.transport.documentation import documentation
+from hearthnet.transport.gate import Gate
+from hearthnet.transport.load import Load
 from hearthnet.transport.middleware import NameSender
 from hearthnet.transport.refusal import error_body
 from hearthnet.transport.routes import Services, calls, operations, telemetry
@@ -37,8 +39,8 @@ _CODES = {
 }
 
 
-def build_app(services: Services, levels: Levels | None = None) -> ASGIApp:
-    """Returns the application; `levels` are those of the node's loggers."""
+def build_app(services: Services, levels: Levels | None = None, load: Load | None = None) -> ASGIApp:
+    """Returns the application; `levels` are those of the node's loggers, `load` is that of the server it runs in."""
     app = FastAPI(title="HearthNet node", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.services = services
     app.state.levels = levels or Levels()
@@ -49,7 +51,7 @@ def build_app(services: Services, levels: Levels | None = None) -> ASGIApp:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _internal_error)
     # Outermost, around the framework's own handling of errors: every answer names the node.
-    return NameSender(app, services.bus.node_id)
+    return NameSender(Gate(app, load or Load()), services.bus.node_id)
 
 
 async def _wire_error(_: Request, error: Exception) -> JSONResponse:

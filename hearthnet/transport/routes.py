@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.bus.capability import RouteRequest, is_capability_name, parse_version
+from hearthnet.bus.ratelimit import RateLimitedError
 from hearthnet.constants import TRACE_RING_BUFFER
 from hearthnet.errors import WireError
 from hearthnet.identity.manifest import Manifest
@@ -25,7 +26,7 @@ from hearthnet.transport.leaving import unless_caller_leaves
 from hearthnet.transport.models import CheckOut, ErrorOut, LiveOut, ReadyOut, StatusOut, TraceOut
 from hearthnet.transport.origin import Origin, origin_of
 from hearthnet.transport.refusal import error_body
-from hearthnet.transport.signing import REQUEST_ID, trace_id_of, verify_request
+from hearthnet.transport.signing import CAPABILITY, REQUEST_ID, SENDER, trace_id_of, verify_request
 from hearthnet.transport.streaming import EventStream
 
 __all__ = ["Services", "calls", "operations", "telemetry"]
@@ -85,7 +86,13 @@ def scrapers(request: Request) -> None:
 # The capability label of what no capability was called for.
 REFUSED: Final = "other"
 
-NodeServices = Annotated[Services, Depends(services_of)]
+
+async def _services(request: Request) -> Services:
+    # Async, though it waits for nothing: the framework sends a plain function to a thread, at twice the cost of a call.
+    return services_of(request)
+
+
+NodeServices = Annotated[Services, Depends(_services)]
 
 calls = APIRouter()
 telemetry = APIRouter(dependencies=[Depends(loopback_only)], responses=_ERRORS)
@@ -98,13 +105,17 @@ async def call(request: Request, services: NodeServices) -> Response:
     origin = origin_of(request.headers)
     headers = {REQUEST_ID: origin.trace_id}
     try:
+        services.bus.check_rate(request.headers.get(SENDER, ""), request.headers.get(CAPABILITY, ""), is_claimed=True)
         route = _route(request, await request.body(), origin, services.manifest())
         services.seen(route.caller)
+        services.bus.check_rate(route.caller, route.capability)
     except ClientDisconnect:
         return Response(status_code=400)  # nobody is there to read it
     except WireError as error:
         # Refused before the bus saw it: a stranger's flood must not push traces out, so it is only counted.
         metrics.requests_total.labels(REFUSED, error.code).inc()
+        if isinstance(error, RateLimitedError) and error.is_dropped:
+            headers["Connection"] = "close"  # who floods pays for a new connection each time
         return JSONResponse(error_body(error), error.status, headers=headers)
     try:
         answer = await unless_caller_leaves(request.receive, services.bus.handle_call(route))

@@ -14,6 +14,8 @@ from starlette.types import ASGIApp
 
 from hearthnet.config import TransportConfig
 from hearthnet.errors import HearthNetError
+from hearthnet.transport.load import Load
+from hearthnet.transport.protocol import CallProtocol
 from hearthnet.transport.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, ServingPair
 
 __all__ = ["Server", "bind"]
@@ -46,11 +48,20 @@ def bind(config: TransportConfig) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """uvicorn without its handling of signals: the node stops it, in its own order."""
+    """uvicorn without its handling of signals: the node stops it, in its own order.
 
-    def __init__(self, app: ASGIApp, config: TransportConfig) -> None:
+    Args:
+        app: what answers; built with the same `load`, so that it counts the calls.
+        config: where certificates are.
+        load: what there is to do.
+        node_id: named in answers that are given before the application is asked.
+    """
+
+    def __init__(self, app: ASGIApp, config: TransportConfig, load: Load | None = None, node_id: str = "") -> None:
+        self._load = load or Load()
         settings = uvicorn.Config(
             app,
+            http=CallProtocol.of(self._load, node_id),
             lifespan="off",
             log_config=None,  # the node's own logging is in place
             access_log=False,  # a trace tells more
@@ -88,5 +99,13 @@ class Server(uvicorn.Server):
         yield
 
     def stop(self) -> None:
-        """Has `serve` finish the answers that are under way, for at most a second, and return."""
+        """Has `serve` end the calls that are under way and return: see `shutdown`."""
         self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends the calls (`Load.stop`) while new ones are still told that they come too late; then closes the port.
+
+        What else is being answered gets another second.
+        """
+        await self._load.stop()
+        await super().shutdown(sockets)

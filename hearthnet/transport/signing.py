@@ -23,7 +23,7 @@ from hearthnet.observability import metrics
 from hearthnet.observability.traceparent import from_w3c
 from hearthnet.transport import peer_clocks
 
-__all__ = ["REQUEST_ID", "SENDER", "Envelope", "sign", "trace_id_of", "verify_request"]
+__all__ = ["CAPABILITY", "REQUEST_ID", "SENDER", "Envelope", "sign", "trace_id_of", "verify_request"]
 
 CAPABILITY: Final = "X-HearthNet-Capability"
 VERSION: Final = "X-HearthNet-Capability-Version"

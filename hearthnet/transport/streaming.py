@@ -18,7 +18,7 @@ from hearthnet.errors import WireError
 from hearthnet.transport.leaving import wait_for_disconnect
 from hearthnet.transport.refusal import error_body
 
-__all__ = ["EventStream"]
+__all__ = ["EventStream", "error_event"]
 
 
 class EventStream(Response):
@@ -57,9 +57,14 @@ class EventStream(Response):
             async for frame in self._stream:
                 await send({"type": "http.response.body", "body": _event("frame", frame), "more_body": True})
         except WireError as error:
-            last = _event("error", error_body(error))
+            last = error_event(error)
         # The trace is recorded: the stream is over before its last event is handed to the socket.
         await send({"type": "http.response.body", "body": last, "more_body": False})
+
+
+def error_event(error: WireError) -> bytes:
+    """Returns the event that ends a stream with an error."""
+    return _event("error", error_body(error))
 
 
 def _event(kind: str, data: object) -> bytes:

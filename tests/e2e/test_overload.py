@@ -1,0 +1,57 @@
+"""A real node called four times as often as it can serve: it refuses the rest, and serves the others as ever."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import orjson
+import overload
+from prometheus_client.parser import text_string_to_metric_families
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+async def test_overload(node):
+    """Accepted calls stay right and quick, refusals are told when to come back, and all of it is counted."""
+    figures = await overload.overload(node, seconds=3.0, probe_calls=800, share=0.5)  # others use the machine too
+
+    refused = figures["refused 429 capacity_exceeded"]
+    assert refused > 0
+    assert not [name for name in figures if name.startswith(("refused 401", "refused 5"))]
+    # A queue without a bound would be seconds long by the end: three quarters of all calls would stand in it.
+    assert figures["accepted_p99_ms"] < 2_000
+    assert figures["rss_after_mb"] - figures["rss_before_mb"] < 50
+    page = httpx.get(f"{node.url}/metrics", timeout=10).text
+    counts = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+    }
+    # Probes are refused at times too, where the machine is busy with other things.
+    assert counts["hearthnet_rate_limited_total", "other", "overload"] >= refused
+    assert counts["hearthnet_requests_total", "other", "capacity_exceeded"] >= refused
+    served = counts["hearthnet_requests_total", "experimental.echo", "ok"]
+    assert served >= figures["accepted_per_s"] * 2.9
+    assert node.stop() == 0
+    lines = [line for line in node.log_lines() if line["msg"] == "calls refused"]
+    assert 1 <= len(lines) <= 60  # one a second, however many there were
+    assert {line["reason"] for line in lines if "reason" in line} == {"overload"}
+
+
+def test_soak_prints_its_figures(home):
+    """The soak runs by itself and prints one document."""
+    script = [sys.executable, ROOT / "tests" / "e2e" / "overload.py"]
+    done = subprocess.run(
+        [*script, "--seconds", "0.5", "--probe-calls", "200", "--json"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+    )
+
+    found = orjson.loads(done.stdout)
+    assert (found["wrong"], found["lost"], found["exit_code"]) == (0, 0, 0)

@@ -1,0 +1,82 @@
+"""Rate limits where calls come in: after authentication, before the bus; on a clock that stands still."""
+
+from __future__ import annotations
+
+import httpx
+import orjson
+import pytest
+
+from hearthnet.bus.bus import CapabilityBus
+from hearthnet.bus.ratelimit import NS, RateLimiter
+from hearthnet.identity.keys import KeyPair
+from hearthnet.identity.manifest import Manifest, Member
+from hearthnet.observability import trace
+from hearthnet.services import echo
+from hearthnet.transport.app import build_app
+from hearthnet.transport.routes import Services
+from hearthnet.transport.signing import sign
+
+BODY = {"params": {}, "input": {"text": "hello"}}
+
+
+@pytest.fixture
+def own():
+    """The node's key."""
+    return KeyPair.generate()
+
+
+@pytest.fixture
+def member():
+    """A member's key."""
+    return KeyPair.generate()
+
+
+@pytest.fixture
+async def call(own, member):
+    """Calls the node, signed by some key; in the headers more may be claimed."""
+    genesis = Manifest.genesis("home", own)
+    joined = Member(node_id=member.node_id, level="member", added_at=genesis.created_at, added_by=own.node_id)
+    manifest = genesis.model_copy(update={"members": (*genesis.members, joined)}).signed(own)
+    bus = CapabilityBus(own.node_id, manifest.level_of)
+    bus.limiter = RateLimiter(own.node_id, clock=lambda: 7 * NS)
+    bus.register(echo.DESCRIPTOR, echo.echo)
+    services = Services(bus, None, lambda: manifest, lambda caller: None, dict, lambda only: [])
+    transport = httpx.ASGITransport(build_app(services), client=("192.168.1.20", 40_000))
+    async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
+
+        async def call_as(keys, capability="experimental.echo", **claimed):
+            headers = {**sign(keys, own.node_id, capability, "1.0", BODY), **claimed}
+            return await client.post("/bus/v1/call", content=orjson.dumps(BODY), headers=headers)
+
+        yield call_as
+
+
+async def test_member_is_limited(call, own, member):
+    """Ten calls are served, then ninety told when to come back, then the connection is closed; the rest goes on."""
+    answers = [await call(member) for _ in range(103)]
+
+    assert [answer.status_code for answer in answers] == [200] * 10 + [429] * 93
+    assert {(a.json()["error"], a.json()["retry_after_ms"]) for a in answers[10:100]} == {("rate_limited", 100)}
+    assert {answer.headers.get("connection") for answer in answers[:100]} == {None}
+    assert {(a.json()["error"], a.headers["connection"]) for a in answers[100:]} == {("rate_limited", "close")}
+    assert all(len(answer.headers["x-hearthnet-request-id"]) == 26 for answer in answers)
+    assert len(trace.get_recent(200)) == 10  # what is turned away pushes no trace out
+    assert (await call(member, "experimental.other")).status_code == 404
+    assert (await call(own)).status_code == 200
+
+
+async def test_stranger_uses_up_nothing_of_a_member(call, member):
+    """A flood in a member's name, signed by another, leaves the member all that it may."""
+    stranger = KeyPair.generate()
+    claim = {"X-HearthNet-From": member.node_id}
+    assert {(await call(stranger, **claim)).status_code for _ in range(150)} == {401}
+
+    assert [(await call(member)).status_code for _ in range(11)] == [200] * 10 + [429]
+
+
+async def test_flood_is_not_verified(call, member):
+    """Over the hard limit a call is refused before its signature is looked at, right or wrong."""
+    for _ in range(100):
+        await call(member)
+
+    assert (await call(member, **{"X-HearthNet-Signature": "ed25519:AAAA"})).json()["error"] == "rate_limited"
