@@ -20,6 +20,7 @@ FLOORS = {
     "hearthnet.errors": 0,
     "hearthnet.files": 0,
     "hearthnet.config": 1,
+    "hearthnet.sections": 1,
     "hearthnet.database": 1,
     "hearthnet.forensics": 1,
     "hearthnet.observability.blackbox": 1,

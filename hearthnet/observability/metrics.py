@@ -218,6 +218,9 @@ signature_failures_total = counter(
     "hearthnet_signature_failures_total", "Calls whose signature or sender was not accepted.", ["reason"]
 )
 
+# The door's.
+refused_total = counter("hearthnet_refused_total", "Requests and connections turned away at the door.", ["reason"])
+
 # Telemetry's own health.
 telemetry_queued = gauge("hearthnet_telemetry_queued", "Records not committed yet.", ["kind"])
 telemetry_lag_seconds = gauge(
