@@ -17,20 +17,23 @@ import sqlite3
 import sys
 import zipfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import orjson
 
 from hearthnet import __version__
+from hearthnet.checks.wording import without_words_of_others
 from hearthnet.config import Config, known_secrets
 from hearthnet.errors import HearthNetError, StoreError
 from hearthnet.files import replace_private
 from hearthnet.forensics.document import iso
 from hearthnet.forensics.gather import gather
-from hearthnet.forensics.groups import plain
 from hearthnet.forensics.model import Case
 from hearthnet.forensics.verdict import judge
 from hearthnet.identity.keys import short_id
@@ -55,6 +58,9 @@ _LIBRARIES: Final = (
     "pydantic",
     "uvicorn",
 )
+_NOT_PROVIDED: Final = ("not_found", "not_implemented")
+_MAX_USERS: Final = 2_000
+_PEOPLE: Final = range(1_000, 60_000)  # user ids of people; what is below and above is the system's
 _STAMP: Final = (1980, 1, 1, 0, 0, 0)  # the same content makes the same file
 _README: Final = """A diagnostic bundle of a HearthNet node, made by `hearthnet doctor --bundle`.
 
@@ -68,8 +74,8 @@ telemetry.json  how the store stands
 metrics.txt     of the running node, if one answered
 
 Peers, ids, paths, hosts, addresses and names are numbered words: peer-1 is the same peer everywhere in this bundle, and
-means nothing outside of it. Extras of calls and records, prompts and messages are not here; numbers and quoted words
-in errors were replaced by `?`.
+means nothing outside of it. Extras of calls and records, prompts and messages are not here; of errors only what
+programs say was kept: numbers, quoted words and whatever else somebody may have written are `?` and `…`.
 """
 
 
@@ -111,30 +117,36 @@ def make_bundle(config: Config, report: dict[str, Any], exposition: str | None) 
     case = gather(data_dir, log_dir=config.observability.log_dir, limit=2_000)
     words = _words(config, case)
     parts = {
-        "doctor.json": report,
+        "doctor.json": {**report, "checks": [_finding(check) for check in report["checks"]]},
         "versions.json": _versions(),
-        "config.json": config.model_dump(mode="json"),
+        "config.json": _settings(config),
         "errors.json": _errors(case),
         "traces.json": _traces(case),
         "runs.json": _runs(case),
         "telemetry.json": _store(config),
     }
     made = {"README.txt": _README.encode()}
-    made.update((name, _encoded(_clean(value, words))) for name, value in parts.items())
+    made.update((name, _encoded(words.value(value, scrub))) for name, value in parts.items())
     if exposition is not None:
         made["metrics.txt"] = words.text(scrub(exposition)).encode("utf-8", "replace")
     return Bundle(_within(made), words.replaced)
 
 
-def _clean(value: Any, words: Pseudonyms) -> Any:
-    """Returns a JSON value whose texts were redacted and then replaced."""
-    if isinstance(value, str):
-        return words.text(scrub(value))
-    if isinstance(value, dict):
-        return {words.text(scrub(str(key))): _clean(item, words) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_clean(item, words) for item in value]
-    return value
+def _settings(config: Config) -> dict[str, Any]:
+    """Returns the settings; of what is to be redacted only how many there are: somebody named there what is secret."""
+    settings = config.model_dump(mode="json")
+    for name in ("redact_keys", "redact_patterns"):
+        settings["observability"][name] = ["…"] * len(settings["observability"][name])
+    return settings
+
+
+def _finding(check: dict[str, Any]) -> dict[str, Any]:
+    """Returns a finding; of one that tells what calls failed with, without what those errors were about."""
+    errors = (check.get("evidence") or {}).get("errors")
+    if check.get("name") != "recent_error_rate" or not isinstance(errors, list):
+        return check
+    told = [{**error, "error": without_words_of_others(str(error.get("error")))} for error in errors]
+    return {**check, "detail": check["detail"].partition(": ")[0], "evidence": {**check["evidence"], "errors": told}}
 
 
 def _encoded(value: Any) -> bytes:
@@ -151,19 +163,22 @@ def _within(parts: dict[str, bytes]) -> dict[str, bytes]:
 
 def _words(config: Config, case: Case) -> Pseudonyms:
     """Returns the words, which know the names of this machine, its user, its community and its folders."""
-    words = Pseudonyms({entry.name for entry in case.entries if entry.kind in ("trace", "log")}, _short)
+    # What nobody provides was only asked for: such a name is a stranger's.
+    plain = {entry.name for entry in case.entries if entry.kind == "log" or entry.status not in _NOT_PROVIDED}
+    words = Pseudonyms(plain, _short)
     for name in (config.identity.keys_dir, config.community.state_dir, config.file.blobs_dir,
                  config.observability.data_dir, config.observability.log_dir):  # fmt: skip
         words.know("path", None if name is None else str(name))
     words.know("path", str(Path.home()))
     words.know("host", socket.gethostname())
     words.know("host", socket.gethostname().partition(".")[0])
-    words.know("user", _user())
+    for host in _hosts(config):
+        words.know("host", host)
+    for user in _users():
+        words.know("user", user)
     words.know("community", _community_name(config))
     for backend in config.llm.backends:
         words.know("variable", backend.api_key_env)
-    for run in case.runs:
-        words.know("pid", str(run.pid))
     return words
 
 
@@ -174,11 +189,28 @@ def _short(found: str) -> str | None:
         return None
 
 
-def _user() -> str | None:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name, in a container
-        return None
+def _hosts(config: Config) -> Iterator[str]:
+    """Yields the machines that the settings name: an error may have one without any dot that would tell it."""
+    settings = config.observability
+    for url in (*(backend.url for backend in config.llm.backends), settings.otlp_endpoint):
+        with suppress(ValueError):  # no URL
+            name = urlsplit(url or "").hostname or ""
+            if ":" not in name and not name.replace(".", "").isdigit():
+                yield name
+
+
+def _users() -> Iterator[str]:
+    """Yields what the user of this process and others of this machine are called: at the login, and by neighbours."""
+    with suppress(KeyError, OSError):  # a user id without a name, in a container
+        yield getpass.getuser()
+    with suppress(KeyError, ImportError):
+        import pwd
+
+        account = pwd.getpwuid(os.getuid())
+        people = [account, *(other for other in pwd.getpwall()[:_MAX_USERS] if other.pw_uid in _PEOPLE)]
+        for person in people:
+            yield person.pw_name
+            yield person.pw_gecos.partition(",")[0]
 
 
 def _community_name(config: Config) -> str | None:
@@ -217,7 +249,7 @@ def _errors(case: Case) -> list[dict[str, Any]]:
         {
             "kind": group.kind,
             "name": group.name,
-            "error": plain(group.text),
+            "error": without_words_of_others(group.text),
             "count": group.count,
             "first": iso(group.first_us),
             "last": iso(group.last_us),
@@ -229,7 +261,9 @@ def _errors(case: Case) -> list[dict[str, Any]]:
 
 def _frames(exc: str | None) -> list[str]:
     """Returns where in the code an error was raised, innermost last; never the lines themselves."""
-    return [f"{found['path']}:{found['line']} {found['name']}" for found in _FRAME.finditer(exc or "")][-_FRAMES:]
+    return [f'"{found["path"]}", line {found["line"]}, in {found["name"]}' for found in _FRAME.finditer(exc or "")][
+        -_FRAMES:
+    ]
 
 
 def _traces(case: Case) -> list[dict[str, Any]]:

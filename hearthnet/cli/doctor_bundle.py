@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hearthnet.checks.bundle import Bundle, make_bundle
 from hearthnet.cli.client import NodeClient
 from hearthnet.cli.output import print_json
 from hearthnet.config import Config
-from hearthnet.errors import HearthNetError
+from hearthnet.errors import DiskFullError, HearthNetError
 
 __all__ = ["offer_bundle"]
 
@@ -26,7 +27,7 @@ def offer_bundle(
     Raises:
         click.UsageError: raised when the file is there, or nobody can be asked.
         click.Abort: raised when the answer is no.
-        OSError: raised when it cannot be written.
+        HearthNetError: raised when it cannot be written.
     """
     if path.exists() and not force:
         raise click.UsageError(f"{path} exists; --force overwrites it")
@@ -38,11 +39,20 @@ def offer_bundle(
         _print(bundle, listing)
     if not is_sure:
         click.confirm(f"write {path}?", abort=True, err=True)
-    bundle.write(path)
+    _write(bundle, path)
     if as_json:
         print_json({"version": 1, "file": str(path), "parts": listing, "replaced": dict(bundle.replaced)})
     else:
         click.echo(f"written: {path}; nothing was sent anywhere")
+
+
+def _write(bundle: Bundle, path: Path) -> None:
+    try:
+        bundle.write(path)
+    except OSError as error:
+        kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else HearthNetError
+        hint = "name a place that you can write: --bundle FILE"
+        raise kind(f"{path} cannot be written: {error.strerror or error}", hint=hint) from error
 
 
 def _exposition(config: Config) -> str | None:
@@ -65,6 +75,6 @@ def _print(bundle: Bundle, listing: list[dict[str, Any]]) -> None:
     click.echo("The bundle holds:")
     for part in listing:
         click.echo(f"  {part['name']:<16} {part['bytes']:>9,} bytes")
-    found = ", ".join(f"{count:,} of a {kind}" for kind, count in sorted(bundle.replaced.items()))
+    found = ", ".join(f"{kind} {count:,} times" for kind, count in sorted(bundle.replaced.items()))
     click.echo(f"Replaced by numbered words: {found or 'nothing'}.")
     click.echo("No extras of calls or records, no prompts, no messages, no secrets.")

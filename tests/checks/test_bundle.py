@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import pwd
+import re
 import socket
 import zipfile
 from urllib.parse import quote
@@ -135,7 +137,7 @@ def test_bundle_is_the_same_each_time_and_bounded(recorded, tmp_path):
     bundle.write(tmp_path / "2.zip")
     assert (tmp_path / "1.zip").read_bytes() == (tmp_path / "2.zip").read_bytes()
 
-    huge = make_bundle(config, report, "x 1\n" * (MAX_BYTES // 2)).parts
+    huge = make_bundle(config, report, f"{'x' * 98}\n" * (MAX_BYTES // 98)).parts
     assert sum(map(len, huge.values())) <= MAX_BYTES
     assert huge["metrics.txt"].endswith(b"(cut)\n")
 
@@ -147,3 +149,49 @@ def test_node_that_never_ran_has_one_too(node):
 
     assert json.loads(parts["errors.json"]) == []
     assert "error" in json.loads(parts["telemetry.json"])
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        ("database is locked", "internal_error: database is locked"),
+        ("sqlite3.OperationalError: disk I/O error", "internal_error: sqlite?.OperationalError: disk I/O error"),
+        ("[Errno 28] No space left on device: '/x'", "internal_error: [Errno ?] No space left on device: ?"),
+        ("cannot parse my grandmother's pancakes", "internal_error: …"),
+        (repr("it's grandmother " + "x" * 500 + "pancakes"), "internal_error: ?"),
+        ("KeyError: grandmother", "internal_error: KeyError: …"),
+    ],
+)
+def test_of_an_error_only_what_programs_say_is_kept(node, error, kept):
+    """Quoted or not, short or long: the words of a prompt are in no part, and neither in what the doctor says."""
+    config, bus = node
+    with telemetry.open(config.observability) as t:
+        for _ in range(20):
+            with trace.new_trace("llm.chat") as made:
+                made.fail("internal_error", error)
+        with trace.new_trace("anna.meier") as made:
+            made.fail("not_found", "no such capability")
+        assert t.flush()
+    parts = make_bundle(config, report_of(config, bus), None).parts
+
+    assert json.loads(parts["errors.json"])[0]["error"] == kept
+    for word in (b"grandmother", b"pancakes", b"anna.meier"):
+        assert [name for name, content in parts.items() if word in content and name != "doctor.json"] == [], word
+    (rate,) = (check for check in json.loads(parts["doctor.json"])["checks"] if check["name"] == "recent_error_rate")
+    assert rate["evidence"]["errors"][0]["error"] == kept
+    assert "grandmother" not in json.dumps(rate)
+
+
+def test_machines_of_the_settings_and_people_of_the_system_are_known(node, monkeypatch):
+    """A host without a dot has no shape, and an account has its owner's name."""
+    config, _ = node
+    backend = LlmBackend(name="ollama", url="http://gpu-tower:11434/v1", model="tiny")
+    odd = LlmBackend(name="ollama", url="http://[odd", model="tiny")
+    config = config.model_copy(update={"llm": LlmConfig(backends=(backend, odd))})
+    account = pwd.struct_passwd(("anna77", "x", 1, 1, "Anna Meier,,,", "/home/anna77", "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: account)
+    said = "GPU-Tower is not known; ask Anna Meier or ANNA77"
+    report = {"version": 1, "ok": False, "checks": [{"name": "talkative", "detail": said, "evidence": {}}]}
+    shown = json.loads(make_bundle(config, report, None).parts["doctor.json"])["checks"][0]["detail"]
+
+    assert re.fullmatch(r"host-\d+ is not known; ask user-\d+ or user-\d+", shown)
