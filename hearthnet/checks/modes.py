@@ -89,12 +89,19 @@ def _ours(config: Config, settings: Path) -> Iterator[Stated]:
     """Yields each file and folder that this node wrote, with what the system says of it. Links are not followed."""
     yield from _stated(settings)
     if (data_dir := config.observability.data_dir) is not None:
-        yield from _folder_and(data_dir, [*data_dir.glob("telemetry.*"), *data_dir.glob(f"{MEMORY_FILE}*")])
+        yield from _folder_and(data_dir, [*_named(data_dir, "telemetry.*"), *_named(data_dir, f"{MEMORY_FILE}*")])
     if (log_dir := config.observability.log_dir) is not None:
         yield from _folder_and(log_dir, log_paths(log_dir))
     for root in (config.identity.keys_dir, config.community.state_dir, config.file.blobs_dir):
         if root is not None:
             yield from _below(root)
+
+
+def _named(folder: Path, pattern: str) -> list[Path]:
+    try:
+        return list(folder.glob(pattern))
+    except OSError:  # below a folder that we may not enter
+        return []
 
 
 def _folder_and(folder: Path, files: Iterable[Path]) -> Iterator[Stated]:

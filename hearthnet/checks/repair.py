@@ -5,14 +5,19 @@
 
 Guarantees:
     - Nothing is given to others that they did not have: modes only ever become those that files were made with.
-    - A link is not followed, and what belongs to another user is left alone.
+    - A link is not followed, what has another name elsewhere (a hard link) and what belongs to another user is left
+      alone; root mends what is of the owner of its folder, and makes nothing in another's.
     - A step that fails is told and keeps no other from being taken.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import shlex
 import shutil
+import sqlite3
 import stat
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
@@ -23,7 +28,7 @@ from typing import Any, Final
 
 from hearthnet.checks.modes import Deviation, deviations_of
 from hearthnet.config import Config
-from hearthnet.database import TELEMETRY, open_database
+from hearthnet.database import store_error
 from hearthnet.errors import HearthNetError
 from hearthnet.files import make_private_dir
 from hearthnet.forensics.box import boxes_in, is_locked
@@ -35,7 +40,9 @@ from hearthnet.observability.telemetry import DATABASE
 __all__ = ["Outcome", "Step", "plan_repairs"]
 
 _LARGE_WAL_BYTES: Final = 1_000_000  # a clean stop leaves none; less is not worth the writing
+_BUSY_S: Final = 1.0  # a reader that takes longer has the step fail
 _SIDECARS: Final = ("", "-wal", "-shm")
+_MOVED_ASIDE: Final = re.compile(r".*\.corrupt-\d{8}T\d{6}Z")  # not a copy that somebody made and called alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,53 +113,84 @@ def plan_repairs(config: Config, unwell: Collection[str], checked: Collection[st
 def _folders(config: Config) -> Iterator[Step]:
     settings = config.observability
     for folder in (settings.data_dir, settings.log_dir):
-        if folder is not None and not folder.exists():
-            yield Step(
-                "log_directory", f"make {folder}, mode 0700", f"rmdir {folder}", partial(make_private_dir, folder)
-            )
+        if folder is None or _is_there(folder):
+            continue
+        missing = [path for path in (folder, *folder.parents) if not _is_there(path)]
+        if _owner(missing[-1].parent) not in (None, os.geteuid()):  # a node of that user could not write there
+            continue
+        undo = f"rmdir {shlex.join(map(str, missing))}"
+        yield Step("log_directory", f"make {folder}, mode 0700", undo, partial(make_private_dir, folder))
+
+
+def _is_there(path: Path) -> bool:
+    """Tells whether there is something, a link that leads nowhere too; also where that cannot be seen."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _owner(path: Path) -> int | None:
+    try:
+        return path.lstat().st_uid
+    except OSError:  # gone since it was looked at, or in a folder that we may not enter
+        return None
 
 
 def _modes(config: Config, *, only_key: bool) -> Iterator[Step]:
     for item in deviations_of(config)[1]:
         if item.mode == item.expected or (only_key and Path(item.path).name != PRIVATE_FILE):
             continue
-        if not _is_mine(item.path):
+        try:
+            status = os.lstat(item.path)
+        except OSError:  # gone since it was looked at
             continue
-        what = f"set the mode of {item.path} from {item.mode} to {item.expected}"
-        yield Step("file_modes", what, f"chmod {item.mode} {item.path}", partial(_set_mode, item))
+        if _is_ours(item, status):
+            what = f"set the mode of {item.path} from {item.mode} to {item.expected}"
+            undo = f"chmod {item.mode} {shlex.quote(item.path)}"
+            yield Step("file_modes", what, undo, partial(_set_mode, item, status))
 
 
-def _is_mine(path: str) -> bool:
-    me = os.geteuid()
-    try:
-        return me in (0, os.lstat(path).st_uid)
-    except OSError:  # gone since it was looked at
+def _is_ours(item: Deviation, status: os.stat_result) -> bool:
+    if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
         return False
+    me = os.geteuid()
+    return status.st_uid == me or (me == 0 and item.uid is None)
 
 
-def _set_mode(item: Deviation) -> None:
-    # Opened without following links, so that what was checked is what is changed.
-    fd = os.open(item.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC) if _readable(item) else -1
-    if fd < 0:
-        os.chmod(item.path, int(item.expected, 8))  # noqa: PTH101  # ours, and we may not read it
-        return
+def _set_mode(item: Deviation, planned: os.stat_result) -> None:
+    # Opened without following a link and without reading, so that what was looked at is what is changed.
+    fd = os.open(item.path, getattr(os, "O_PATH", os.O_RDONLY) | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(fd)
-        if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
+        if _which(status) != _which(planned) or not _is_ours(item, status):
+            raise OSError(errno.ESTALE, "it is another file than when the plan was made")
+        if hasattr(os, "O_PATH"):
+            Path(f"/proc/self/fd/{fd}").chmod(int(item.expected, 8))
+        else:
             os.fchmod(fd, int(item.expected, 8))
     finally:
         os.close(fd)
 
 
-def _readable(item: Deviation) -> bool:
-    return os.geteuid() == 0 or bool(int(item.mode, 8) & 0o400)
+def _which(status: os.stat_result) -> tuple[int, int, int]:
+    """Returns what tells one file from another; a number is used again, by a link too."""
+    return status.st_dev, status.st_ino, stat.S_IFMT(status.st_mode)
 
 
 def _quarantines(config: Config) -> Iterator[Step]:
-    for path in quarantined((config.observability.data_dir or Path()) / DATABASE):
-        parts = [part for ending in _SIDECARS if (part := path.with_name(path.name + ending)).exists()]
-        size = sum(part.stat().st_size for part in parts if part.is_file())
-        what = f"remove {path} ({size / 1e6:.1f} MB), of which all that could be read was taken over"
+    store = (config.observability.data_dir or Path()) / DATABASE
+    if _owner(store) != os.geteuid():  # without a store of ours what was moved aside may be all that there is
+        return
+    for path in quarantined(store):
+        if _MOVED_ASIDE.fullmatch(path.name) is None or _owner(path) != os.geteuid():
+            continue
+        parts = [part for ending in _SIDECARS if _is_there(part := path.with_name(path.name + ending))]
+        size = sum(part.lstat().st_size for part in parts)
+        what = f"remove {path} ({size / 1e6:.1f} MB): what of it was not taken over is lost"
         undo = "it cannot be undone: copy the file first if it is still to be looked at"
         yield Step("telemetry_store", what, undo, partial(_remove, parts))
 
@@ -168,20 +206,34 @@ def _remove(parts: list[Path]) -> None:
 def _wal(config: Config) -> Iterator[Step]:
     """Yields a checkpoint, where a killed node left a WAL; one that runs makes its own."""
     data_dir = config.observability.data_dir
-    wal = None if data_dir is None else data_dir / f"{DATABASE}-wal"
-    if data_dir is None or wal is None or not wal.exists() or wal.stat().st_size < _LARGE_WAL_BYTES:
+    if data_dir is None:
+        return
+    wal = data_dir / f"{DATABASE}-wal"
+    try:
+        status = wal.lstat()
+    except OSError:  # none, or not ours to look at
+        return
+    # Root would leave files behind that the node's own user cannot open.
+    if status.st_size < _LARGE_WAL_BYTES or status.st_uid != os.geteuid():
         return
     if any(is_locked(box) for box in boxes_in(data_dir)):  # of a process that lives
         return
-    what = f"move {wal} ({wal.stat().st_size / 1e6:.1f} MB) into the database"
+    what = f"move {wal} ({status.st_size / 1e6:.1f} MB) into the database"
     yield Step("telemetry_store", what, "nothing to undo: the database says the same", partial(_checkpoint, data_dir))
 
 
 def _checkpoint(data_dir: Path) -> None:
+    path = data_dir / DATABASE
     lock = StoreLock(data_dir)
     lock.acquire()
     try:
-        with closing(open_database(data_dir / DATABASE, TELEMETRY)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        # Not as the store opens it, which would bring it to the newest schema: that is not in the plan.
+        uri = f"{path.resolve().as_uri()}?mode=rw"
+        with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None)) as connection:
+            is_busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    except sqlite3.Error as error:
+        raise store_error(path, error) from error
     finally:
         lock.release()
+    if is_busy:
+        raise OSError(errno.EBUSY, "another process reads the database: not all was moved")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -11,7 +10,16 @@ import click
 from hearthnet.cli.options import json_option
 from hearthnet.config import load, resolve_paths
 from hearthnet.errors import ConfigError
-from hearthnet.forensics.main import DEFAULT_LIMIT, EXIT_NOTHING, MAX_LIMIT, SCHEMA, Request, answer, moment_us
+from hearthnet.forensics.main import (
+    DEFAULT_LIMIT,
+    EXIT_NOTHING,
+    MAX_LIMIT,
+    SCHEMA,
+    Request,
+    answer,
+    has_colour,
+    moment_us,
+)
 
 
 def _moment(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
@@ -62,7 +70,9 @@ def command(
         return
     if path is None:
         path, log_dir = _own_files(config, log_dir)
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    if sys.stdout is None:  # closed by the caller
+        raise click.UsageError("there is no standard output to print to")
+    colour = has_colour(sys.stdout)
     request = Request(path, log_dir, as_json, html, force, since_us, run_id, around, limit, colour)
     sys.exit(answer(request, sys.stdout))
 

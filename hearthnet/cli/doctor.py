@@ -103,6 +103,8 @@ def command(
     elif history is not None:
         _show_history(config, history, as_json=as_json)
     else:
+        after = _Wish(fix=fix, dry_run=dry_run, bundle=bundle, yes=yes, force=force, as_json=as_json)
+        is_wished = after.is_any()
         try:
             with waiting(list(only) or doctor.names()):
                 found = diagnose(config, only)
@@ -113,8 +115,7 @@ def command(
                 memory.add(document, found)
         except Exception as error:  # the border: whatever broke the doctor is told as such  # noqa: BLE001
             _give_up(context, error, as_json=as_json)
-        after = _Wish(fix=fix, dry_run=dry_run, bundle=bundle, yes=yes, force=force, as_json=as_json)
-        if after.is_any():
+        if is_wished:
             context.exit(after.grant(config, found, document))
         if as_json:
             print_json(document)

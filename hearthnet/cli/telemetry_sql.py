@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +16,14 @@ from hearthnet.cli.options import config_option, json_option
 from hearthnet.cli.output import print_json, printable
 from hearthnet.cli.telemetry_answer import csv_lines, json_lines, print_table
 from hearthnet.config import Config
-from hearthnet.errors import StoreError, UnusableStoreError
+from hearthnet.errors import EXIT_ERROR, StoreError, UnusableStoreError
 from hearthnet.observability.store.catalog import Relation, catalog
 from hearthnet.observability.store.query import Answer, Bounds, QueryError, ask
 from hearthnet.observability.telemetry import DATABASE
 
 _TERMINAL_ROWS: Final = 100  # what a person scrolls through
 _MAX_TIMEOUT_S: Final = 60.0  # so long the writer can do without its WAL being reset
+_GRACE_S: Final = 0.5  # for SQLite to end it itself
 _HEAP_BYTES: Final = 256_000_000  # of SQLite, sorting included; this process does nothing else
 _STDIN_BYTES: Final = 1_000_000
 _AROUND: Final = 36  # characters shown before and behind a place in a line
@@ -112,12 +115,34 @@ def _rows(limit: int | None, is_for_program: bool) -> int | None:
 
 def _ask(path: Path, sql: str, bounds: Bounds) -> Answer:
     try:
-        return ask(path, sql, bounds)
+        with _ended_after(bounds.timeout_s):
+            return ask(path, sql, bounds)
     except QueryError as error:
         if error.place is not None:
             for line in marked(sql, error.place):
                 click.echo(line, err=True)
         raise
+
+
+@contextmanager
+def _ended_after(timeout_s: float) -> Iterator[None]:
+    """Ends this process, and with it the read transaction, where the time is up and SQLite does not look at the clock.
+
+    It looks between two steps; a function, `instr` of two long texts say, is one step, and may take hours.
+    """
+
+    def give_up() -> None:
+        # Not by click: the other thread may be in the middle of the same stream.
+        os.write(2, f"error: the query takes longer than {timeout_s:g} s\nhint: search in shorter texts\n".encode())
+        os._exit(EXIT_ERROR)
+
+    timer = threading.Timer(timeout_s + _GRACE_S, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def marked(sql: str, place: int) -> tuple[str, str]:

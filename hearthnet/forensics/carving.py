@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from hearthnet.forensics.looking import is_file, why_unreadable
+
 __all__ = ["Carved", "carve"]
 
 Carved = dict[str, dict[int, tuple[Any, ...]]]  # table, number of the row, its values in the order of its columns
@@ -48,7 +50,7 @@ def carve(path: Path, wal: Path | None = None) -> Carved:
         OSError: raised when a file cannot be read.
     """
     found: Carved = {"traces": {}, "logs": {}, "gaps": {}, "runs": {}}
-    if not path.is_file():
+    if not is_file(path):
         return found
     with path.open("rb") as file:
         pages = _Pages(file, _frames_of(wal))
@@ -83,7 +85,7 @@ def _are(values: tuple[Any, ...], kind: type, *places: int) -> bool:
 
 def _frames_of(wal: Path | None) -> dict[int, bytes]:
     """Returns the pages that a WAL has, the newest committed of each."""
-    if wal is None or not wal.is_file():
+    if wal is None or why_unreadable(wal) or not is_file(wal):
         return {}
     committed: dict[int, bytes] = {}
     waiting: dict[int, bytes] = {}

@@ -10,14 +10,17 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-__all__ = ["copied"]
+from hearthnet.forensics.looking import is_file
+
+__all__ = ["WITHOUT_WAL", "copied"]
 
 _TRIES: Final = 5  # a WAL begins anew every few thousand records: one copy falls into that at most, in all likelihood
 _WAL_HEAD_BYTES: Final = 32
+WITHOUT_WAL: Final = "read in place, without its WAL"
 
 
 @contextmanager
@@ -27,13 +30,14 @@ def copied(path: Path, wal: Path) -> Iterator[tuple[str, str]]:
     Raises:
         OSError: raised when the file cannot be read.
     """
-    with tempfile.TemporaryDirectory(prefix="hearthnet-autopsy-") as folder:
-        copy = Path(folder) / "copy.db"
+    with ExitStack() as stack:
         try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hearthnet-autopsy-"))
+            copy = Path(folder) / "copy.db"
             note = "" if _copy(path, wal, copy) else "it was written to while it was copied"
             uri = copy.as_uri()
         except OSError as error:
-            note = f"it could not be copied ({error.strerror}): read in place, without its WAL"
+            note = f"it could not be copied ({error.strerror or error}): {WITHOUT_WAL}"
             uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
         yield uri, note
 
@@ -45,7 +49,7 @@ def _copy(path: Path, wal: Path, copy: Path) -> bool:
         before = _state(path, wal)
         shutil.copyfile(path, copy)
         copied_wal.unlink(missing_ok=True)
-        if wal.is_file():
+        if is_file(wal):
             shutil.copyfile(wal, copied_wal)
         if _state(path, wal) == before:
             return True
@@ -54,9 +58,8 @@ def _copy(path: Path, wal: Path, copy: Path) -> bool:
 
 def _state(path: Path, wal: Path) -> tuple[object, ...]:
     """Returns the head of the WAL, another each time that it begins anew; without one, the file's size and time."""
-    try:
-        with wal.open("rb") as file:
+    if is_file(wal):
+        with suppress(FileNotFoundError), wal.open("rb") as file:
             return (file.read(_WAL_HEAD_BYTES),)
-    except FileNotFoundError:
-        status = path.stat()
-        return status.st_size, status.st_mtime_ns
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns

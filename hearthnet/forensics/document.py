@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from hearthnet.forensics.looking import is_file
 from hearthnet.forensics.model import CAUSES, Case, Entry, InFlight, Run, Verdict, Vitals
 
 __all__ = ["VERSION", "document", "iso", "sha256_of"]
@@ -66,6 +67,8 @@ def iso(us: int | None) -> str | None:
 def sha256_of(path: Path) -> str | None:
     """Returns the digest of a file, so that evidence can be told from what was changed since; None: not readable."""
     digest = hashlib.sha256()
+    if not is_file(path):
+        return None
     try:
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):

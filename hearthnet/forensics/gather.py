@@ -14,6 +14,7 @@ from hearthnet.forensics.entries import from_gap, from_log, from_trace, integer,
 from hearthnet.forensics.groups import error_groups, minutes_before
 from hearthnet.forensics.lives import Boxes, read_boxes, runs_of
 from hearthnet.forensics.loglines import Lines, find_log_dir, read_lines
+from hearthnet.forensics.looking import is_file, is_folder, listed, why_unreadable
 from hearthnet.forensics.merging import ended_us, fresh_lines, timeline, with_runs
 from hearthnet.forensics.model import Case, Entry, InFlight, Run, Source
 from hearthnet.forensics.stores import Row, Store, read_store
@@ -55,7 +56,7 @@ def gather(
     Raises:
         ValueError: raised when no run, or more than one, has that id, or no trace that one.
     """
-    directory, database = (path, path / DATABASE) if path.is_dir() or not path.suffix else (path.parent, path)
+    directory, database = (path, path / DATABASE) if is_folder(path) or not path.suffix else (path.parent, path)
     store, boxes = read_store(database), read_boxes(directory)
     records = _merged(store, boxes)
     is_damaged = store.sources[0].state != "whole"
@@ -171,7 +172,9 @@ def _lines(
     if folder is None:
         return Lines()
     lines = read_lines(folder, window, own, limit)
-    if log_dir is not None and not log_dir.is_dir():
+    if reason := why_unreadable(folder):
+        lines.sources.append(Source(folder, "log", "unreadable", f"the folder cannot be listed: {reason}"))
+    elif log_dir is not None and not is_folder(log_dir):
         lines.sources.append(Source(log_dir, "log", "missing", "no such folder"))
     sources += lines.sources
     return lines
@@ -238,7 +241,7 @@ def _from_table(run: Run, box: Box) -> list[InFlight]:
 def _findings(path: Path) -> tuple[list[dict[str, Any]], list[Source]]:
     """Returns the checks of the doctor's last report that can be read, and its memory as a source."""
     try:
-        if not path.is_file():
+        if not is_file(path):
             return [], []
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _MAX_MEMORY_BYTES))
@@ -255,11 +258,19 @@ def _findings(path: Path) -> tuple[list[dict[str, Any]], list[Source]]:
     return [], [source]
 
 
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # gone since it was listed
+        return 0
+
+
 def _others(directory: Path, database: Path) -> list[Source]:
     """Returns the files that are named and not read."""
     found = []
-    for path in sorted(directory.glob("telemetry.*")):
+    for path in listed(directory, "telemetry.*"):
         kind = "quarantine" if ".corrupt-" in path.name else "fault" if path.suffix == ".fault" else ""
-        if kind and path != database and path.is_file():
-            found.append(Source(path, kind, "whole", "", path.stat().st_size))
+        if kind and path != database and is_file(path):
+            reason = why_unreadable(path)
+            found.append(Source(path, kind, "unreadable" if reason else "whole", reason, _size(path)))
     return found

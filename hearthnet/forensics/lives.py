@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from hearthnet.forensics.box import Box, boxes_in, fields, is_locked, process_start, read_box, this_boot
 from hearthnet.forensics.entries import integer, text, vitals_of
+from hearthnet.forensics.looking import is_file, listed, why_unreadable
 from hearthnet.forensics.model import Run, Source
 
 __all__ = ["Boxes", "read_boxes", "runs_of"]
@@ -38,10 +39,13 @@ class Boxes:
 def read_boxes(directory: Path) -> Boxes:
     """Returns the black boxes in a folder. Never raises for what is in them."""
     found = Boxes()
+    if reason := why_unreadable(directory):
+        found.sources.append(Source(directory, "box", "unreadable", f"the folder cannot be listed: {reason}"))
+        return found
     for path in boxes_in(directory):
         try:
             size = path.stat().st_size
-            if not path.is_file() or size > _MAX_BOX_BYTES:
+            if not is_file(path) or size > _MAX_BOX_BYTES:
                 found.sources.append(Source(path, "box", "foreign", "no file of ours", size))
                 continue
             box = read_box(path)
@@ -171,9 +175,9 @@ class _Fault:
 
 def _faults(directory: Path) -> list[_Fault]:
     found = []
-    for path in directory.glob("telemetry.*.fault"):
+    for path in listed(directory, "telemetry.*.fault"):
         match = _FAULT.fullmatch(path.name)
-        if match is None or not path.is_file():
+        if match is None or not is_file(path):
             continue
         with suppress(OSError):  # gone, or not ours to read: nothing is known of it
             with path.open("rb") as file:

@@ -12,6 +12,7 @@ import re
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from hearthnet.forensics.model import Case, Verdict
 from hearthnet.forensics.text import printable, report
 from hearthnet.forensics.verdict import judge
 
-__all__ = ["EXIT_DIED", "EXIT_FINE", "EXIT_NOTHING", "Request", "answer", "main", "moment_us"]
+__all__ = ["EXIT_DIED", "EXIT_FINE", "EXIT_NOTHING", "Request", "answer", "has_colour", "main", "moment_us"]
 
 EXIT_FINE: Final = 0
 EXIT_DIED: Final = 1
@@ -72,6 +73,8 @@ class Request:
 def main(arguments: list[str] | None = None) -> int:
     """Answers one command line; returns the exit code."""
     chosen = _parser().parse_args(arguments)
+    if sys.stdout is None:  # closed by the caller
+        return _refuse("there is no standard output to print to")
     if chosen.schema:
         sys.stdout.write(SCHEMA.read_text("utf-8"))
         return EXIT_FINE
@@ -80,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         return _refuse(str(error))
     request = Request(
-        Path(chosen.path) if chosen.path else _standard_place(),
+        _standard_place() if chosen.path is None else Path(chosen.path),
         None if chosen.log_dir is None else Path(chosen.log_dir),
         chosen.as_json,
         None if chosen.html is None else Path(chosen.html),
@@ -89,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
         chosen.run,
         chosen.around,
         chosen.limit,
-        _has_colour(sys.stdout) and not chosen.no_color,
+        has_colour(sys.stdout) and not chosen.no_color,
     )
     try:
         code = answer(request, sys.stdout)
@@ -97,6 +100,9 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, `head` say, has what it wanted; Python would complain at its own flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FINE
+    except OSError as error:  # a full disk, say: not the node's end, and no code that says so
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _refuse(f"the report cannot be written: {error.strerror or error}")
     return code
 
 
@@ -118,7 +124,9 @@ def answer(request: Request, out: TextIO) -> int:
         return EXIT_NOTHING
     _print(request, case, verdict, out)
     if case.run is None:
-        return _refuse("there is no run to judge here", "give the folder that telemetry.db is in")
+        is_closed = any(source.state == "unreadable" for source in case.sources)
+        hint = "ask as the user whose files they are" if is_closed else "give the folder that telemetry.db is in"
+        return _refuse("there is no run to judge here", hint)
     return EXIT_FINE if verdict.cause in ("clean_stop", "running") else EXIT_DIED
 
 
@@ -128,7 +136,10 @@ def _print(request: Request, case: Case, verdict: Verdict, out: TextIO) -> None:
         # Escaped, so that what a terminal would obey stays a string of JSON.
         out.write(json.dumps(document(case, verdict), ensure_ascii=True, allow_nan=False, indent=indent) + "\n")
     else:
-        out.write(report(case, verdict, colour=request.colour, unicode=_draws(out)))
+        shown = report(case, verdict, colour=request.colour, unicode=_draws(out))
+        encoding = getattr(out, "encoding", None) or "utf-8"
+        # What the terminal's language has no letter for is spelled out.
+        out.write(shown.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _write_page(request: Request, case: Case, verdict: Verdict) -> bool:
@@ -136,19 +147,38 @@ def _write_page(request: Request, case: Case, verdict: Verdict) -> bool:
 
     target = request.html
     assert target is not None
-    if target.exists() and not request.force:
-        _refuse(f"{target} exists", "--force overwrites it")
-        return False
     try:
-        fd, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")  # mkstemp makes it 0600
-        with os.fdopen(fd, "w", encoding="utf-8", errors="replace") as file:
-            file.write(page(document(case, verdict)))
-        Path(temporary).replace(target)
+        if target.exists() and not request.force:
+            _refuse(f"{target} exists", "--force overwrites it")
+            return False
+        if any(_are_one(target, source.path) for source in case.sources):
+            _refuse(f"{target} is evidence", "name another file for the page")
+            return False
+        _replace(target, page(document(case, verdict)))
     except OSError as error:
         _refuse(f"{target} cannot be written: {error.strerror}")
         return False
     sys.stderr.write(f"page: {target}\n")
     return True
+
+
+def _are_one(target: Path, source: Path) -> bool:
+    try:
+        return target.samefile(source)
+    except OSError:  # one of them is not there
+        return False
+
+
+def _replace(target: Path, content: str) -> None:
+    fd, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")  # mkstemp makes it 0600
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8", errors="replace") as file:
+            file.write(content)
+        Path(temporary).replace(target)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            Path(temporary).unlink()
+        raise
 
 
 def _refuse(message: str, hint: str | None = None) -> int:
@@ -182,8 +212,9 @@ def _standard_place() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "share") / "hearthnet"
 
 
-def _has_colour(out: TextIO) -> bool:
-    return out.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+def has_colour(out: TextIO) -> bool:
+    """Tells whether somebody looks at `out` who wants colours."""
+    return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _draws(out: TextIO) -> bool:

@@ -14,7 +14,8 @@ from time import monotonic
 from typing import Any, Final
 
 from hearthnet.forensics.carving import carve
-from hearthnet.forensics.copies import copied
+from hearthnet.forensics.copies import WITHOUT_WAL, copied
+from hearthnet.forensics.looking import is_file, why_unreadable
 from hearthnet.forensics.model import Source
 
 __all__ = ["COLUMNS", "Store", "read_store"]
@@ -83,12 +84,22 @@ def read_store(path: Path) -> Store:
     if state in ("damaged", "foreign") and detail != _ANOTHERS:
         state, detail = _add_carved(store, path, wal, state, detail)
     store.sources.append(Source(path, "database", state, detail, size))
-    if wal.is_file():
-        store.sources.append(Source(wal, "wal", "whole" if _size(wal) else "empty", "", _size(wal)))
+    if is_file(wal):
+        store.sources.append(_wal_source(wal, state, detail))
     elif state in ("whole", "newer", "empty") and size and _is_wal_missed(path, store.tables["runs"]):
         told = "the last run wrote no end and the database keeps its newest rows in a -wal: they may be lost"
         store.sources.append(Source(wal, "wal", "missing", told))
     return store
+
+
+def _wal_source(wal: Path, state: str, detail: str) -> Source:
+    """Returns the WAL as a source; where its rows are not among those that were read, that is told."""
+    size = _size(wal)
+    if reason := why_unreadable(wal):
+        return Source(wal, "wal", "unreadable", reason, size)
+    if size and state in ("whole", "newer") and WITHOUT_WAL in detail:
+        return Source(wal, "wal", "unreadable", "its rows, the newest, are not read: see the database", size)
+    return Source(wal, "wal", "whole" if size else "empty", "", size)
 
 
 def _add_carved(store: Store, path: Path, wal: Path, state: str, detail: str) -> tuple[str, str]:
@@ -128,7 +139,8 @@ def _is_wal_missed(path: Path, runs: list[Row]) -> bool:
 def _looks_like(path: Path) -> tuple[str, str]:
     """Returns the state of a file by its first bytes."""
     try:
-        if path.exists() and not path.is_file():  # to open a pipe would wait for its other end
+        path.lstat()
+        if not is_file(path) and path.exists():  # to open a pipe would wait for its other end
             return "foreign", "no regular file"
         with path.open("rb") as file:
             head = file.read(100)

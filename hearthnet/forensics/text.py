@@ -27,6 +27,7 @@ _ASCII_BARS: Final = " .:-=+*#@"
 _MAX_RUNS: Final = 8
 _MAX_ERRORS: Final = 10
 _MAX_ALIKE: Final = 3  # that many moments that differ in nothing but their time are shown one by one
+_MAX_BARS: Final = 30
 _MIN_COLUMNS: Final = 60
 _MAX_COLUMNS: Final = 140
 
@@ -88,7 +89,8 @@ class Report:
     def _verdict_lines(self) -> Iterator[str]:
         verdict, run = self._verdict, self._case.run
         colour = "green" if verdict.cause in _GOOD else "yellow" if verdict.cause == "unknown" else "red"
-        yield self._paint(f"{verdict.cause.replace('_', ' ').upper()}: {CAUSES[verdict.cause]}", colour, "bold")
+        for line in self._wrapped("", f"{verdict.cause.replace('_', ' ').upper()}: {CAUSES[verdict.cause]}"):
+            yield self._paint(line, colour, "bold")
         if run is not None:
             lived = self._lived(run)
             yield from self._wrapped(
@@ -124,9 +126,9 @@ class Report:
             values = [(sample.ts_us, value) for sample in vitals if (value := get(sample)) is not None]
             if values:
                 (first_us, first), (last_us, last) = values[0], values[-1]
-                chart = self._chart([value for _, value in values][-30:])
-                span = _span((last_us - first_us) / 1e6)
-                yield f"  {name:<14} {spell(first):>9} -> {spell(last):>9} in {span}  {chart}"
+                told = f"  {name:<14} {spell(first):>9} -> {spell(last):>9} in {_span((last_us - first_us) / 1e6)}  "
+                room = max(1, min(_MAX_BARS, self._columns - len(told)))
+                yield self._cut(told + self._chart([value for _, value in values][-room:]))
 
     def _timeline_lines(self) -> Iterator[str]:
         day = ""
@@ -192,7 +194,7 @@ class Report:
         for source in self._case.sources:
             line = f"  {source.kind:<11} {source.state:<10} {printable(source.path)}"
             yield self._cut(line)
-            if source.detail and source.state != "whole":
+            if source.detail and (source.state != "whole" or source.kind == "database"):
                 yield from self._wrapped(" " * 14, printable(source.detail))
 
     # --- how it is written
@@ -205,9 +207,8 @@ class Report:
         return line if len(line) <= self._columns else line[: self._columns - 1] + self._more
 
     def _wrapped(self, prefix: str, text: str) -> Iterable[str]:
-        yield from textwrap.wrap(
-            text, self._columns, initial_indent=prefix, subsequent_indent=" " * min(len(prefix), 4)
-        ) or [prefix]
+        indent = " " * (min(len(prefix), 4) if prefix.strip() else len(prefix))
+        yield from textwrap.wrap(text, self._columns, initial_indent=prefix, subsequent_indent=indent) or [prefix]
 
     def _chart(self, values: list[float] | list[int], top: float | None = None) -> str:
         bars = _BARS if self._unicode else _ASCII_BARS

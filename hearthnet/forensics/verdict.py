@@ -29,6 +29,8 @@ _FRAMES: Final = 3
 _STUCK: Final = "event loop stuck"
 _ANSWERS: Final = "event loop answers again"
 _UNCAUGHT: Final = "uncaught exception"
+_CAPTURE: Final = "hearthnet.observability.capture"  # who says that; of others it would be a word like any other
+_FATAL: Final = ("Fatal ", "Windows fatal")
 _NOT_WRITTEN: Final = "telemetry cannot be written"
 _WRITTEN: Final = "telemetry is written again"
 _NO_MEMORY: Final = ("MemoryError", "Cannot allocate memory", "bad_alloc", "out of memory")
@@ -106,8 +108,11 @@ def _clean_stop(case: Case, run: Run) -> Sign | None:
 def _fault(_: Case, run: Run) -> Sign | None:
     if not run.fault or not run.fault.strip():
         return None
-    first = run.fault.strip().splitlines()[0]
-    line = f"faulthandler wrote its last words: {first}"
+    lines = run.fault.strip().splitlines()
+    fatal = next((line for line in lines if line.startswith(_FATAL)), None)
+    line = f"faulthandler wrote its last words: {fatal or lines[0]}"
+    if fatal is None:  # stacks that somebody asked for stand there too
+        return Sign("native_fault", "possible", (line,), ("killed",))
     if any(word in run.fault for word in _NO_MEMORY):
         return Sign("out_of_memory", "likely", (line,), ("native_fault",))
     # A file that is mapped into memory on a disk that is full ends the same way.
@@ -257,11 +262,14 @@ def deaths_in_a_row(runs: list[Run], run: Run) -> list[Run]:
 def _killed(case: Case, run: Run) -> Sign:
     after = _run_after(case, run)
     lines = [f"it wrote no end; its last sign of life was at {_iso(run.last_seen_us or run.started_us)}"]
+    # Last words that nobody could read may have been written.
+    is_unread = any(source.kind == "fault" and source.state == "unreadable" for source in case.sources)
+    fault = ("native_fault",) if is_unread else ()
     if run.is_alive is False or (after is not None and run.boot_id and after.boot_id == run.boot_id):
         lines.append("the machine stayed up: it was the same boot before and after")
-        return Sign("killed", "likely", tuple(lines), ("out_of_memory",))
+        return Sign("killed", "possible" if fault else "likely", tuple(lines), ("out_of_memory", *fault))
     others = ("out_of_memory", "power_loss") if after is not None else ("out_of_memory", "power_loss", "running")
-    return Sign("killed", "possible", tuple(lines), others)
+    return Sign("killed", "possible", tuple(lines), (*others, *fault))
 
 
 # --- what the rules share
@@ -285,7 +293,7 @@ def _records(case: Case) -> list[Entry]:
 def _uncaught(case: Case, run: Run) -> Entry | None:
     end_us = run.ended_us or run.last_seen_us or run.started_us
     for entry in reversed(_records(case)):
-        if entry.text == _UNCAUGHT and abs(end_us - entry.ts_us) <= _NEAR_END_US:
+        if (entry.name, entry.text) == (_CAPTURE, _UNCAUGHT) and abs(end_us - entry.ts_us) <= _NEAR_END_US:
             return entry
     return None
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import pytest
 
@@ -142,3 +143,96 @@ def test_what_belongs_to_another_is_left_alone(lived, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 54321)
 
     assert plan_repairs(lived, ["file_modes"], ALL) == []
+
+
+def test_what_has_another_name_or_was_changed_for_a_link_is_left_alone(lived, tmp_path):
+    """A hard link may be anybody's file, and between plan and deed a link may take a file's place."""
+    key = lived.identity.keys_dir / "device.ed25519"
+    store = lived.observability.data_dir / "telemetry.db"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("x")
+    elsewhere.chmod(0o664)
+    (lived.identity.keys_dir / "other name").hardlink_to(elsewhere)
+    key.chmod(0o044)  # not even ours to read
+    store.chmod(0o644)
+    plan = plan_repairs(lived, ["file_modes"], ALL)
+    assert {step.what.split()[4] for step in plan} == {str(key), str(store)}
+
+    store.unlink()
+    store.symlink_to(elsewhere)
+    outcomes = {step.what.split()[4]: step.run().error for step in plan}
+
+    assert outcomes[str(key)] is None
+    assert "another file" in outcomes[str(store)]
+    assert (key.stat().st_mode & 0o777, elsewhere.stat().st_mode & 0o777) == (0o600, 0o664)
+
+
+def test_undo_can_be_pasted(lived):
+    """Whatever the name of a file says to a shell."""
+    odd = lived.identity.keys_dir / "a; rm -rf $HOME"
+    odd.write_text("x")
+    odd.chmod(0o644)
+
+    (step,) = plan_repairs(lived, ["file_modes"], ALL)
+
+    assert shlex.split(step.undo) == ["chmod", "0644", str(odd)]
+
+
+def test_what_is_the_only_copy_or_no_quarantine_of_ours_is_kept(lived):
+    """With no store in its place nothing was taken over; a copy that somebody called alike is his."""
+    data_dir = lived.observability.data_dir
+    (data_dir / "telemetry.db.corrupt-my-copy").write_bytes(b"x")
+    (data_dir / "telemetry.db.corrupt-20260101T000000Z").write_bytes(b"x")
+    assert [step.what.split()[1] for step in plan_repairs(lived, ["telemetry_store"], [])] == [
+        str(data_dir / "telemetry.db.corrupt-20260101T000000Z")
+    ]
+
+    (data_dir / "telemetry.db").unlink()
+
+    assert plan_repairs(lived, ["telemetry_store"], []) == []
+
+
+def test_wal_that_cannot_be_moved_is_told(lived):
+    """A damaged database is a step that failed, and a reader keeps what it reads where it is."""
+    path = lived.observability.data_dir / "telemetry.db"
+    wal = path.with_name("telemetry.db-wal")
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA wal_autocheckpoint = 0")
+        db.execute("INSERT INTO gaps VALUES (10000, 0, 'log', 'x', 1)")
+        with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM gaps").fetchone()
+            for number in range(400):
+                db.execute("INSERT INTO gaps VALUES (?, 0, 'log', ?, 1)", (10_001 + number, "x" * 4_000))
+            (step,) = plan_repairs(lived, [], ["telemetry_store"])
+            assert "not all was moved" in step.run().error
+    path.write_bytes(b"no database" * 1_000)
+    wal.write_bytes(b"x" * 2_000_000)
+
+    (step,) = plan_repairs(lived, [], ["telemetry_store"])
+    assert "cannot be used" in step.run().error
+
+
+def test_folder_that_may_not_be_entered_breaks_no_plan(lived, as_nobody):
+    """Somebody who may see nothing is offered nothing."""
+    lived.observability.data_dir.chmod(0o700)
+
+    with as_nobody():
+        assert plan_repairs(lived, ALL, ALL) == []
+
+
+@pytest.fixture
+def as_nobody():
+    """What runs within it is somebody else, who owns nothing; skipped where we may not become that."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+
+    @contextmanager
+    def nobody():
+        os.seteuid(65_534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    return nobody

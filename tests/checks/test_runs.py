@@ -33,7 +33,7 @@ with FaultFile(folder), telemetry.open(ObservabilityConfig(data_dir=folder, max_
         stuck = {"stuck_s": 2.5, "cause": "blocked", "stack": ["busy (app.py:7)"]}
         get_logger("hearthnet.observability.watchdog").error("event loop stuck", extra=stuck)
     if end == "exception":
-        get_logger("app").error("uncaught exception", extra={"error": "ValueError"})
+        get_logger("hearthnet.observability.capture").critical("uncaught exception", extra={"error": "ValueError"})
         sys.exit()
     trace.new_trace("rag.query")
     trace.span("embed").__enter__()

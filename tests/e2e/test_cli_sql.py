@@ -190,3 +190,13 @@ def test_help_has_examples():
 
     assert "Example: hearthnet telemetry sql --list" in done.stdout
     assert max(len(line) for line in done.stdout.splitlines()) <= 80
+
+
+def test_one_long_step_ends_in_time_too(asked):
+    """Within a function SQLite does not look at the clock; the read transaction ends all the same."""
+    started = time.monotonic()
+    done = asked("--timeout", "0.5", "SELECT instr(hex(zeroblob(30000000)), hex(zeroblob(1000000)) || '1')")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "takes longer than 0.5 s" in done.stderr
+    assert time.monotonic() - started < 30  # it would take minutes

@@ -48,6 +48,9 @@ def test_bundle_of_a_running_node(node, tmp_path):
     for private in (node.keys.node_id.encode(), str(node.data_dir).encode(), b"recipe"):
         assert private not in whole
 
+    nowhere = node.cli("doctor", "--bundle", "/proc/bundle.zip", "--yes")
+    assert nowhere.returncode == 1
+    assert "error: /proc/bundle.zip cannot be written" in nowhere.stderr
     refused = node.cli("doctor", "--bundle", str(path), "--yes")
     assert (refused.returncode, "--force" in refused.stderr) == (2, True)
     listed = json.loads(node.cli("doctor", "--bundle", str(path), "--yes", "--force", "--json").stdout)
@@ -60,3 +63,4 @@ def test_options_that_exclude_each_other_are_told(stopped_node):
         done = stopped_node.cli("doctor", *wrong)
         assert (done.returncode, done.stdout) == (2, "")
         assert "--fix" in done.stderr
+    assert not (stopped_node.data_dir / "doctor.jsonl").exists()

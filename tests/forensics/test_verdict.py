@@ -24,8 +24,8 @@ def case(run=RUN, *entries, runs=None, sources=()):
 
 def record(text, seconds_before=1.0, level="error", **extras):
     """A log record of the dead run."""
-    exc = extras.pop("exc", None)
-    return Entry(DEATH - int(seconds_before * S), "log", level, "x.y", text, "01DEAD", 1, extras=extras, exc=exc)
+    exc, logger = extras.pop("exc", None), extras.pop("logger", "hearthnet.observability.capture")
+    return Entry(DEATH - int(seconds_before * S), "log", level, logger, text, "01DEAD", 1, extras=extras, exc=exc)
 
 
 def felt(seconds_before, rss_mb, left_mb, **others):
@@ -51,6 +51,7 @@ def test_exception_that_ends_a_program_closes_the_store_in_order():
     assert (verdict.cause, verdict.confidence) == ("exception", "certain")
     assert "KeyError: 'model'" in verdict.evidence[0]
     assert judge(case(clean, replace(uncaught, ts_us=DEATH - 60 * S))).cause == "clean_stop"
+    assert judge(case(clean, replace(uncaught, name="app.work"))).cause == "clean_stop"  # words that anybody may log
     memory = judge(case(clean, replace(uncaught, exc="Traceback …\nMemoryError")))
     assert (memory.cause, memory.confidence, memory.alternatives) == ("out_of_memory", "likely", ("exception",))
 
@@ -75,6 +76,24 @@ def test_fault_is_certain_and_says_where():
     assert (verdict.cause, verdict.confidence, verdict.alternatives) == ("native_fault", "certain", ())
     assert "Segmentation fault" in verdict.evidence[0]
     assert 'File "a.py", line 3 in f' in verdict.evidence[1]
+
+
+def test_stacks_without_a_fault_are_no_fault():
+    """Somebody may have asked for them, with a signal say."""
+    verdict = judge(case(replace(RUN, fault='Thread 0x1 (most recent call first):\n  File "a.py", line 3 in f\n')))
+
+    assert (verdict.cause, verdict.confidence) == ("native_fault", "possible")
+    assert "killed" in verdict.alternatives
+
+
+def test_last_words_that_cannot_be_read_leave_a_fault_possible():
+    """Files of another user: what was not read is no evidence that nothing was there."""
+    fault = Source(Path("telemetry.7.fault"), "fault", "unreadable", "Permission denied")
+    verdict = judge(case(sources=[fault]))
+
+    assert (verdict.cause, verdict.confidence) == ("killed", "possible")
+    assert "native_fault" in verdict.alternatives
+    assert "telemetry.7.fault is unreadable" in verdict.missing
 
 
 def test_kill_without_a_trace_is_not_told_from_an_exit():
