@@ -89,7 +89,7 @@ def disk_bytes(data_dir: Path | None, log_dir: Path | None) -> dict[str, int]:
 def _part(name: str) -> str:
     if ".corrupt-" in name:
         return "quarantine"
-    if name.endswith(".box"):
+    if name.endswith((".box", ".fault")):  # both are what a process leaves behind when it dies
         return "box"
     return "wal" if name.endswith(("-wal", "-shm")) else "database"
 

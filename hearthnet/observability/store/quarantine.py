@@ -28,7 +28,8 @@ _SIDECARS: Final = ("", "-wal", "-shm")
 _MARK: Final = ".corrupt-"
 # JSON that is none any more is where a bit has flipped that SQLite does not see.
 _SELECT_TRACES: Final = f"SELECT {rows.TRACE_COLUMNS} FROM traces WHERE json_valid(spans) AND json_valid(extras)"  # noqa: S608
-_SELECT_RUNS: Final = "SELECT run_id, node_id, version, pid, boot_id, started_us, ended_us, end_reason FROM runs"
+_RUN: Final = ("run_id", "node_id", "version", "pid", "boot_id", "started_us", "ended_us", "end_reason")
+_LATER: Final = ("last_seen_us", "vitals", "commits", "written_bytes")  # an older schema has none of them
 _SELECT_LOGS: Final = f"SELECT {rows.LOG_COLUMNS} FROM logs WHERE json_valid(extras)"  # noqa: S608  # constants, as above
 
 
@@ -95,10 +96,12 @@ class Salvage:
         Raises:
             sqlite3.Error: raised when the new database cannot be written.
         """
-        for *run, ended_us, reason in self.runs:
+        for *run, ended_us, reason, last_seen_us, vitals, commits, written_bytes in self.runs:
             try:
                 connection.execute(rows.INSERT_RUN, run)
                 connection.execute(rows.END_RUN, (ended_us, reason, run[0]))
+                connection.execute(rows.NOTE_VITALS, (last_seen_us, vitals, run[0]))
+                connection.execute(rows.NOTE_WEAR, (commits, written_bytes, run[0]))
             except (sqlite3.IntegrityError, sqlite3.InterfaceError) as error:
                 log.warning("a run could not be salvaged", extra={"error": str(error)})
         traces = merge(connection, TRACES, self.traces)
@@ -119,8 +122,17 @@ def salvage(damaged: Path) -> Salvage:
         return Salvage(
             list(_readable(source, _SELECT_TRACES, rows.trace_from_row).values()),
             list(_readable(source, _SELECT_LOGS, rows.log_from_row).values()),
-            list(_readable(source, _SELECT_RUNS, tuple).values()),
+            list(_readable(source, _select_runs(source), tuple).values()),
         )
+
+
+def _select_runs(source: sqlite3.Connection) -> str:
+    try:
+        there = {name for _, name, *_ in source.execute("PRAGMA table_info(runs)")}
+    except (sqlite3.Error, UnicodeDecodeError):  # then nothing of it can be read either
+        there = set()
+    later = (name if name in there else f"NULL AS {name}" for name in _LATER)
+    return f"SELECT {', '.join((*_RUN, *later))} FROM runs"  # noqa: S608  # constants, as above
 
 
 def _readable(source: sqlite3.Connection, select: str, make: Callable[[Any], Any]) -> dict[Any, Any]:

@@ -169,6 +169,39 @@ def test_foreign_newer_and_incomplete_databases_are_moved_aside(observability, p
     assert len(quarantined(place)) == 1
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("", (1_700_000_000_000_000, '[{"ts_us":1}]', 7, 4_096)),
+        (
+            "ALTER TABLE runs DROP COLUMN vitals; ALTER TABLE runs DROP COLUMN commits;",
+            (1_700_000_000_000_000, None, None, 4_096),
+        ),
+    ],
+    ids=["of this schema", "of an older one"],
+)
+def test_what_is_known_of_runs_is_salvaged(observability, place, change, told):
+    """How a run felt before it was killed is taken over too, as far as the damaged database has a place for it."""
+    with closing(sqlite3.connect(place)) as connection:
+        views = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'view'").fetchall()
+        connection.executescript("".join(f"DROP VIEW {name};" for (name,) in views))
+        connection.execute(
+            "UPDATE runs SET last_seen_us = 1700000000000000, commits = 7, written_bytes = 4096, vitals = ?",
+            ('[{"ts_us":1}]',),
+        )
+        connection.commit()
+        connection.executescript(change)
+        run_id = connection.execute("SELECT run_id FROM runs").fetchone()[0]
+
+    opens(observability)
+
+    with closing(sqlite3.connect(place)) as connection:
+        row = connection.execute(
+            "SELECT last_seen_us, vitals, commits, written_bytes FROM runs WHERE run_id = ?", (run_id,)
+        ).fetchone()
+    assert row == told
+
+
 def test_foreign_wal_is_moved_aside_with_it(observability, place, tmp_path):
     """A -wal that does not belong to the database goes with it; none is left beside the new one."""
     wal = place.with_name(f"{DATABASE}-wal")
