@@ -47,7 +47,7 @@ class Entry:
         self.exc = exc
         self.now_ns = now_ns
         scope = current.get()
-        self.trace_id: str | None = None if scope is None else scope.trace.trace_id
+        self.trace_id: str | None = None if scope is None else scope.trace.trace_id or None
         self.span_id: str | None = None if scope is None else scope.span_id
 
     def line(self) -> bytes:

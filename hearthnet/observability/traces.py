@@ -191,8 +191,8 @@ class Trace:
 
     def fail(self, code: str, message: str | None = None) -> None:
         """Sets the result to `code`; one that is no wire error code is recorded as `internal_error`."""
-        self.result = code if code in RESULTS else "internal_error"
-        if message is not None or is_failure(code):
+        self.result = code if isinstance(code, str) and code in RESULTS else "internal_error"
+        if message is not None or is_failure(self.result):
             self.error = clean_text(message if message is not None else code)
 
     def fail_with(self, error: BaseException) -> None:

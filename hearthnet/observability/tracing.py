@@ -23,7 +23,7 @@ from hearthnet.observability import recorder as recording
 from hearthnet.observability.context import current
 from hearthnet.observability.record import TraceRecord, clean_text, safe_text
 from hearthnet.observability.redaction import on_change
-from hearthnet.observability.results import is_failure, result_of
+from hearthnet.observability.results import OK, is_failure, result_of
 from hearthnet.observability.spans import Root, Span, innermost_root, step_out
 from hearthnet.observability.traces import Trace, set_slow_ms
 
@@ -81,10 +81,18 @@ def _learn(capability: object) -> tuple[str, str | None]:
     return found
 
 
-def attach(trace: Trace) -> None:
-    """Makes an existing trace current in this task; neither starts nor ends it. `detach` takes it back."""
-    root = Root(trace)
+def attach(trace: Trace | None) -> None:
+    """Makes an existing trace current in this task; neither starts nor ends it. `detach` takes it back.
+
+    None, which is what `current_trace` returned where there was none, has nothing recorded until then.
+    """
+    root = Root(trace if isinstance(trace, Trace) else _no_trace())
     root.token = current.set(root)
+
+
+def _no_trace() -> Trace:
+    """Returns a trace that is over, so that nothing is recorded in it."""
+    return Trace.from_record(TraceRecord(0, "", "", None, "", None, 0, 0, 0.0, OK, None, 0, b"[]", b"{}"))
 
 
 def detach() -> None:

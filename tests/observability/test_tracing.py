@@ -15,6 +15,8 @@ from hearthnet.constants import MAX_TRACE_ROW_BYTES
 from hearthnet.errors import WireError
 from hearthnet.observability import get_logger, metrics, trace, traces
 from hearthnet.observability import recorder as recording
+from hearthnet.observability.entry import Entry
+from hearthnet.observability.messages import find
 
 
 def names_and_parents(finished):
@@ -207,6 +209,28 @@ def test_error_that_was_there_before_is_not_the_traces():
         trace.detach()
 
     assert trace.get_recent(1)[0].result == "ok"
+
+
+@pytest.mark.parametrize("code", [[], {}, 5, None, b"timeout"], ids=repr)
+def test_fail_takes_whatever_it_is_given(code):
+    """What is no wire error code, and no text at all, is recorded as one."""
+    with trace.new_trace("a.b") as started:
+        started.fail(code)
+
+    assert trace.get_recent(1)[0].result == "internal_error"
+
+
+def test_attach_of_no_trace_records_nothing():
+    """`attach(current_trace())` where there was none: spans and records belong to nothing, `detach` takes it back."""
+    with trace.new_trace("a.b") as started:
+        trace.attach(None)
+        with trace.span("lost"):
+            assert Entry(find("hearthnet.x", 30, "nobody's"), {}, None, 0).trace_id is None
+        assert trace.current_trace() is None
+        trace.detach()
+        assert trace.current_trace() is started
+
+    assert trace.get_recent(1)[0].spans == []
 
 
 def test_fail_wins_over_a_later_exception():
