@@ -70,8 +70,6 @@ def command(
         return
     if path is None:
         path, log_dir = _own_files(config, log_dir)
-    if sys.stdout is None:  # closed by the caller
-        raise click.UsageError("there is no standard output to print to")
     colour = has_colour(sys.stdout)
     request = Request(path, log_dir, as_json, html, force, since_us, run_id, around, limit, colour)
     sys.exit(answer(request, sys.stdout))

@@ -192,6 +192,16 @@ def test_reader_that_has_enough_is_no_error(node):
         assert done.stderr == ""
 
 
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("arguments", ["log", "doctor --check disk_space", "paths", "version"])
+def test_closed_streams_are_nobody_s(stopped_node, arguments, closed):
+    """A supervisor may start a command with its streams closed: nothing breaks, and no database gets their number."""
+    command = f"{sys.executable} -m hearthnet {arguments} {closed}"
+    done = subprocess.run(["bash", "-c", command], stderr=subprocess.PIPE, text=True)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_log_filters(stopped_node, observability):
     """Level, component and trace choose records; the newest come last."""
     settings = observability.model_copy(update={"log_dir": stopped_node.log_dir, "log_level": "debug"})
