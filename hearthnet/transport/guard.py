@@ -138,7 +138,7 @@ class Guard:
             await send(message)
 
         if found is not None and b"transfer-encoding" in found:
-            await self._pass_counted(scope, receive, send_secured)
+            await self._pass_counted(scope, receive, send_secured, send)
         else:
             await self._app(scope, receive, send_secured)
 
@@ -172,7 +172,7 @@ class Guard:
         kind = found.get(b"content-type", b"")
         return None if kind == _JSON or _is_json(kind) else _NOT_JSON
 
-    async def _pass_counted(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _pass_counted(self, scope: Scope, receive: Receive, send_secured: Send, send: Send) -> None:
         """Passes on a request that does not tell how long it is; where that is too much, its caller has left."""
         left = self._max_body_bytes
         is_answered = False
@@ -193,7 +193,7 @@ class Guard:
             nonlocal is_answered
             if left >= 0:
                 is_answered = True
-                await send(message)
+                await send_secured(message)
 
         await self._app(scope, receive_counted, send_once)
 

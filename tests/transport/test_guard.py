@@ -332,6 +332,7 @@ async def test_body_of_unknown_length_is_counted(door):
     status, headers, body = await door.ask("POST", body=[b"x" * 500] * 4 + [b"y", *[b"z" * 500] * 100], **chunked)
 
     assert (status, headers["connection"], orjson.loads(body)["error"]) == (413, "close", "bad_request")
+    assert {name: headers[name] for name in SAFE} == SAFE
     assert [len(body) for body in door.app.bodies] == [2_000, 2_000]
     assert refusals() == {"body_too_large": 1}
 
