@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hearthnet.config import TransportConfig
 from hearthnet.errors import WireError
-from hearthnet.transport.hosts import MalformedHostError, OwnHosts
+from hearthnet.transport.hosts import MalformedHostError, OwnHosts, own_names
 from hearthnet.transport.load import LAST_WORDS_S, Load
 from hearthnet.transport.refused import note_refused
 
@@ -117,7 +117,7 @@ class Guard:
     def __init__(self, app: ASGIApp, config: TransportConfig, load: Load, hosts: OwnHosts | None = None) -> None:
         self._app = app
         self._load = load
-        self._hosts = hosts or OwnHosts(config.hosts)
+        self._hosts = hosts or OwnHosts(config.hosts, lambda: own_names(config.tls_cert))
         self._max_body_bytes = config.max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

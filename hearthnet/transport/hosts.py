@@ -3,7 +3,8 @@
 A page of an attacker may have its own name resolve to this machine (DNS rebinding): to the browser node and page are
 one then, and the page reads what the node answers. What gives it away is the name it was asked by. A name counts as
 ours where nobody from outside can have it resolved elsewhere first: loopback's, this machine's host name by itself,
-below the endings that public DNS does not have, and below the search domains of this network.
+below the endings that public DNS does not have, and below the search domains of this network. So is each name in the
+node's own certificate: whoever had that signed has the name.
 
 An address is ours when it is loopback's, or the one that the connection came in at: that is always right, whatever
 DHCP hands out meanwhile. Where somebody in between translates addresses or passes requests on, `transport.hosts` names
@@ -19,6 +20,9 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
+
+from hearthnet.errors import ConfigError
+from hearthnet.transport.tls import read_certificate
 
 __all__ = ["MalformedHostError", "OwnHosts", "own_names", "without_port"]
 
@@ -47,13 +51,28 @@ def without_port(host: str) -> str:
     return found[1].strip("[]").removesuffix(".")
 
 
-def own_names() -> frozenset[str]:
-    """Returns the names that this machine has on its network, as it is set up now. Asks nobody."""
+def own_names(tls_cert: Path | None = None) -> frozenset[str]:
+    """Returns the names that this machine has on its network, as it is set up now, and those of its certificate.
+
+    Asks nobody: a name server may take long to answer, and may be another's.
+    """
+    return _machine_names() | _certified_names(tls_cert)
+
+
+def _machine_names() -> frozenset[str]:
     full = socket.gethostname().lower().removesuffix(".")
     short = full.partition(".")[0]
     if not short or _is_address(full):
         return frozenset()
     return frozenset({full, short, *(f"{short}.{ending}" for ending in (*_PRIVATE_ENDINGS, *_search_domains()))})
+
+
+def _certified_names(tls_cert: Path | None) -> frozenset[str]:
+    try:
+        certified = () if tls_cert is None else read_certificate(tls_cert).names
+    except ConfigError:  # it is being replaced; whoever serves it says so if it stays like this
+        return frozenset()
+    return frozenset(name.lower() for name in certified)
 
 
 def _search_domains() -> list[str]:

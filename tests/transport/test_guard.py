@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import httpx
 import orjson
 import pytest
+from faults.certificates import write_pair
 
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.config import TransportConfig
@@ -244,6 +245,18 @@ def test_names_of_this_machine(monkeypatch, tmp_path):
     assert "pi.local" in own_names()
     monkeypatch.setattr(hosts.socket, "gethostname", lambda: "")
     assert own_names() == frozenset()
+
+
+def test_names_of_the_certificate(tmp_path):
+    """Whoever had a certificate signed for a name has it; one that cannot be read has none."""
+    pair = write_pair(tmp_path, hosts=("Node.example.org", "203.0.113.9"))
+    own = OwnHosts(names=lambda: own_names(pair["tls_cert"]))
+    assert own.has(b"node.example.org:7080", ADDRESS)
+    assert own.has(b"203.0.113.9", ADDRESS)
+    assert not own.has(b"example.org", ADDRESS)
+
+    pair["tls_cert"].write_text("half of a certifi")
+    assert own_names(pair["tls_cert"]) == own_names()
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
