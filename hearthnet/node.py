@@ -178,8 +178,10 @@ class Node:
     async def serve(self, listening: socket.socket, stop: asyncio.Event) -> None:
         """Answers on a bound socket until `stop` is set."""
         load = Load()
-        server = Server(build_app(self.services(), self.levels, load), self.config.transport, load, self.bus.node_id)
-        log.info("node started", extra={"port": self.config.transport.port, "node": short_id(self.bus.node_id)})
+        transport = self.config.transport
+        app = build_app(self.services(), self.levels, load, transport)
+        server = Server(app, transport, load, self.bus.node_id)
+        log.info("node started", extra={"port": transport.port, "node": short_id(self.bus.node_id)})
         serving = asyncio.create_task(server.serve(sockets=[listening]), name="transport")
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:

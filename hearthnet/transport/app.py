@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from hearthnet import __version__
+from hearthnet.config import TransportConfig
 from hearthnet.errors import WireError
 from hearthnet.observability import get_logger
 from hearthnet.observability.levels import Levels
@@ -18,6 +19,7 @@ from hearthnet.transport.control import control
 from hearthnet.transport.control_bodies import control_bodies
 from hearthnet.transport.documentation import documentation
 from hearthnet.transport.gate import Gate
+from hearthnet.transport.guard import Guard
 from hearthnet.transport.load import Load
 from hearthnet.transport.middleware import NameSender
 from hearthnet.transport.refusal import error_body
@@ -29,19 +31,33 @@ log = get_logger(__name__)
 
 # All that the node answers; what is reachable from where is read off them.
 ROUTERS: Final = (calls, telemetry, operations, control, control_bodies, documentation)
-_CODES = {
-    400: "bad_request",
-    403: "unauthorized",
-    404: "not_found",
-    405: "bad_request",
-    413: "bad_request",
-    422: "bad_request",
-}
+_NOT_FOUND: Final = 404
+_FIRST_OF_OURS: Final = 500  # below, the caller is wrong
+_MAX_PLACE_PARTS: Final = 4
 
 
-def build_app(services: Services, levels: Levels | None = None, load: Load | None = None) -> ASGIApp:
-    """Returns the application; `levels` are those of the node's loggers, `load` is that of the server it runs in."""
-    app = FastAPI(title="HearthNet node", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+def build_app(
+    services: Services,
+    levels: Levels | None = None,
+    load: Load | None = None,
+    transport: TransportConfig | None = None,
+) -> ASGIApp:
+    """Returns the application of a node.
+
+    Args:
+        services: what the routes call.
+        levels: those of the node's loggers.
+        load: that of the server it runs in.
+        transport: which names it answers to, and how large a body may be.
+    """
+    app = FastAPI(
+        title="HearthNet node",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,  # a path is right or wrong
+    )
     app.state.services = services
     app.state.levels = levels or Levels()
     for router in ROUTERS:
@@ -50,8 +66,9 @@ def build_app(services: Services, levels: Levels | None = None, load: Load | Non
     app.add_exception_handler(RequestValidationError, _bad_request)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _internal_error)
+    load = load or Load()
     # Outermost, around the framework's own handling of errors: every answer names the node.
-    return NameSender(Gate(app, load or Load()), services.bus.node_id)
+    return NameSender(Guard(Gate(app, load), transport or TransportConfig(), load), services.bus.node_id)
 
 
 async def _wire_error(_: Request, error: Exception) -> JSONResponse:
@@ -62,16 +79,27 @@ async def _wire_error(_: Request, error: Exception) -> JSONResponse:
 async def _bad_request(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
+    # The place may be a name in the caller's own body: `error_body` cleans and cuts it. Values are not told.
+    place = ".".join(str(part) for part in first["loc"][:_MAX_PLACE_PARTS])
     return JSONResponse(error_body(WireError("bad_request", f"{place}: {first['msg']}")), 400)
 
 
 async def _http_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    code = _CODES.get(error.status_code, "internal_error")
-    return JSONResponse({"error": code, "message": str(error.detail)}, error.status_code)
+    if error.status_code == _NOT_FOUND:
+        told = WireError("not_found", "there is no such route; see: /docs on the node's own machine")
+    elif error.status_code < _FIRST_OF_OURS:
+        told = WireError("bad_request", str(error.detail))
+    else:
+        log.error("request failed", extra={"status": error.status_code, "error": str(error.detail)})
+        told = _internal()
+    return JSONResponse(error_body(told), error.status_code, headers=error.headers)
 
 
 async def _internal_error(request: Request, error: Exception) -> JSONResponse:
-    log.error("request failed", extra={"path": request.url.path}, exc_info=error)
-    return JSONResponse(WireError("internal_error", "the node's log has the cause").body(), 500)
+    log.error("request failed", extra={"path": request.scope["path"]}, exc_info=error)
+    return JSONResponse(_internal().body(), 500)
+
+
+def _internal() -> WireError:
+    return WireError("internal_error", "the node's log has the cause")

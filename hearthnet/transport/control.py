@@ -1,7 +1,7 @@
 """The routes by which this machine's own tools change something in the running node: at present, log levels.
 
-A browser on this machine is no such tool: a page from anywhere may have it send a request to loopback. It then names
-the page in `Origin`, and sends JSON only after it has asked, so either is refused.
+A browser on this machine is no such tool. What a page from elsewhere has it send is turned away at the door (`Guard`);
+here not even a page of the node's own, nor an address that was typed in, is let through.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hearthnet.errors import WireError
 from hearthnet.observability.levels import DEFAULT_FOR_S, MAX_FOR_S, Levels, LogLevelError
+from hearthnet.transport import strict_json
 from hearthnet.transport.models import ErrorOut
 from hearthnet.transport.routes import loopback_only
 
-__all__ = ["control"]
+__all__ = ["TOOLS_ONLY", "control"]
 
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {status: {"model": ErrorOut} for status in (400, 401, 403)}
 
@@ -41,17 +42,23 @@ class LevelOut(BaseModel):
 
 
 def no_browser(request: Request) -> None:
-    """Lets in what no web page has a browser send.
+    """Lets in what no browser sends: each of them names the page, or that it is of none.
 
     Raises:
-        HTTPException: raised with 403 for a request that names its page.
-        WireError: raised as `bad_request` for a POST that is not JSON.
+        HTTPException: raised with 403 for all others.
     """
-    if "origin" in request.headers:
+    if "origin" in request.headers or "sec-fetch-site" in request.headers:
         raise HTTPException(403, "this is for the node's own tools, not for a browser")
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if request.method == "POST" and kind != "application/json":
-        raise WireError("bad_request", "the content type is application/json")
+
+
+async def strict_body(request: Request) -> None:
+    """Lets in a body that is one value for every reader; the framework's own parser takes more.
+
+    Raises:
+        WireError: raised as `bad_request` for all others.
+    """
+    if request.method == "POST":
+        strict_json.parse(await request.body())
 
 
 def levels_of(request: Request) -> Levels:
@@ -61,8 +68,9 @@ def levels_of(request: Request) -> Levels:
 
 
 NodeLevels = Annotated[Levels, Depends(levels_of)]
+TOOLS_ONLY: Final = (Depends(loopback_only), Depends(no_browser), Depends(strict_body))
 
-control = APIRouter(prefix="/control", dependencies=[Depends(loopback_only), Depends(no_browser)], responses=_ERRORS)
+control = APIRouter(prefix="/control", dependencies=TOOLS_ONLY, responses=_ERRORS)
 
 
 @control.get("/log-level", response_model=list[LevelOut])

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.errors import WireError
 from hearthnet.observability.bodies import MAX_FOR_S
-from hearthnet.transport.control import no_browser
+from hearthnet.transport.control import TOOLS_ONLY
 from hearthnet.transport.models import ErrorOut
-from hearthnet.transport.routes import NodeServices, loopback_only
+from hearthnet.transport.routes import NodeServices
 
 __all__ = ["control_bodies"]
 
@@ -35,9 +35,7 @@ class BodiesOut(BaseModel):
     left_s: float
 
 
-control_bodies = APIRouter(
-    prefix="/control", dependencies=[Depends(loopback_only), Depends(no_browser)], responses=_ERRORS
-)
+control_bodies = APIRouter(prefix="/control", dependencies=TOOLS_ONLY, responses=_ERRORS)
 
 
 @control_bodies.get("/record-bodies", response_model=list[BodiesOut])

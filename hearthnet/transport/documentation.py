@@ -16,8 +16,11 @@ from hearthnet.transport.routes import loopback_only
 
 __all__ = ["documentation"]
 
-# Nothing of it runs or loads anything, whatever a description holds.
-_POLICY: Final = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+# Nothing of it runs or loads anything, whatever a description holds, and no page shows it within its own.
+_POLICY: Final = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+}
 _STYLE: Final = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
     "code{font:14px/1.4 ui-monospace,monospace}h2{margin:1.5rem 0 0;font-size:1rem}"

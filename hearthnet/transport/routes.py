@@ -22,6 +22,7 @@ from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import metrics
 from hearthnet.observability.store.reader import TraceFilter
 from hearthnet.observability.telemetry import Telemetry
+from hearthnet.transport import strict_json
 from hearthnet.transport.leaving import unless_caller_leaves
 from hearthnet.transport.models import CheckOut, ErrorOut, LiveOut, ReadyOut, StatusOut, TraceOut
 from hearthnet.transport.origin import Origin, origin_of
@@ -130,10 +131,7 @@ async def call(request: Request, services: NodeServices) -> Response:
 
 def _route(request: Request, raw: bytes, origin: Origin, manifest: Manifest) -> RouteRequest:
     """Returns the request that was signed."""
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise WireError("bad_request", "the body is not JSON") from error
+    body = strict_json.parse(raw)
     envelope = verify_request(request.headers, body, manifest)
     if not is_capability_name(envelope.capability):
         raise WireError("bad_request", "not the name of a capability")

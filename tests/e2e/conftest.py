@@ -64,11 +64,12 @@ class RunningNode:
 
     def headers(self, body, capability="experimental.echo", version="1.0", request_id=None, keys=None):
         """The signed headers of a call."""
-        return sign(keys or self.keys, self.keys.node_id, capability, version, body, request_id)
+        signed = sign(keys or self.keys, self.keys.node_id, capability, version, body, request_id)
+        return {"Content-Type": "application/json", **signed}
 
     def call(self, body, client=httpx, headers=None, **named) -> httpx.Response:
         """Calls a capability, signed by the node's own key unless headers are given."""
-        signed = headers if headers is not None else self.headers(body, **named)
+        signed = {"Content-Type": "application/json", **(self.headers(body, **named) if headers is None else headers)}
         return client.post(f"{self.url}/bus/v1/call", content=orjson.dumps(body), headers=signed, timeout=30)
 
     def echo(self, text="hello", client=httpx, **wanted) -> httpx.Response:

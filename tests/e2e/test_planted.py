@@ -137,7 +137,7 @@ def pass_through_bodies(seen: Seen) -> None:
         seen.call({"params": {}, "input": {"text": text, "fail": text}}, "experimental.echo")
         seen.call({text: text, "input": [text]}, "experimental.echo")
         content = b'{"input": {"text": %b' % orjson.dumps(text)
-        seen.ask("POST", "/bus/v1/call", content=content)
+        seen.ask("POST", "/bus/v1/call", content=content, headers={"Content-Type": "application/json"})
 
 
 def pass_through_headers(seen: Seen) -> None:

@@ -53,7 +53,7 @@ def raw_call(node, headers, traceparent):
     body = orjson.dumps(BODY)
     lines = [
         "POST /bus/v1/call HTTP/1.1",
-        "Host: node",
+        "Host: localhost",
         "Connection: close",
         f"Content-Length: {len(body)}",
         *(f"{name}: {value}" for name, value in headers.items()),

@@ -154,5 +154,5 @@ async def test_strangers_and_browsers_are_refused(ask, bus, content):
     """Other machines, web pages, and what is not sent as JSON change nothing and see nothing."""
     assert (await ask(content, address="192.168.1.20")).status_code == 401
     assert (await ask(content, origin="http://evil.example")).status_code == 403
-    assert (await ask(ON, **{"content-type": "text/plain"})).status_code == 400
+    assert (await ask(ON, **{"content-type": "text/plain"})).status_code == 415
     assert bus.bodies.current() == {}

@@ -59,7 +59,7 @@ def call(keys, observability):
     async def call_with(*more, request_id=OWN, capability="experimental.echo", signed=None, **headers):
         services = Services(bus, recording, lambda: manifest, lambda caller: None, dict, lambda only: [])
         signed = signed or sign(keys, keys.node_id, capability, "1.0", BODY, request_id)
-        sent = [*{**signed, **headers}.items(), *more]
+        sent = [("Content-Type", "application/json"), *{**signed, **headers}.items(), *more]
         transport = httpx.ASGITransport(build_app(services), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
             encoded = [(name.encode(), value.encode("latin-1")) for name, value in sent]

@@ -27,14 +27,15 @@ from hearthnet.transport.server import Server
 from hearthnet.transport.signing import sign
 
 BODY = orjson.dumps({"params": {}, "input": {"text": "hello"}})
+JSON = {"Content-Type": "application/json"}
 REQUEST_ID = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
 FULL = WireError("capacity_exceeded", "too much", retry_after_ms=700)
 
 
 def call(*more: str, start="POST /bus/v1/call HTTP/1.1", length: object = len(BODY), body=BODY) -> bytes:
     """The bytes of a call."""
-    lines = [start, "Host: node", f"Content-Length: {length}", f"X-HearthNet-Request-Id: {REQUEST_ID}", *more]
-    return "\r\n".join([*lines, "", ""]).encode() + body
+    lines = [start, "Host: localhost", "Content-Type: application/json", f"Content-Length: {length}"]
+    return "\r\n".join([*lines, f"X-HearthNet-Request-Id: {REQUEST_ID}", *more, "", ""]).encode() + body
 
 
 def parsed(answer: bytes) -> tuple[int, dict, dict]:
@@ -160,8 +161,8 @@ async def serving(bus, keys, load):
 
 def post(client, url, keys, capability="experimental.echo", **more):
     """A signed call that is sent when awaited."""
-    headers = sign(keys, keys.node_id, capability, "1.0", orjson.loads(BODY), REQUEST_ID)
-    return client.post(f"{url}/bus/v1/call", content=BODY, headers={**headers, **more}, timeout=30)
+    headers = {**JSON, **sign(keys, keys.node_id, capability, "1.0", orjson.loads(BODY), REQUEST_ID), **more}
+    return client.post(f"{url}/bus/v1/call", content=BODY, headers=headers, timeout=30)
 
 
 async def whole(url: str, data: bytes) -> bytes:
@@ -222,7 +223,7 @@ async def test_stop_ends_a_stream_with_an_error_and_a_call_with_503(bus, keys):
     load = Load(stop_limit_s=0.0)
     async with serving(bus, keys, load) as (server, url), httpx.AsyncClient() as client:
         hanging = asyncio.create_task(post(client, url, keys, "experimental.hang"))
-        signed = sign(keys, keys.node_id, "experimental.drip", "1.0", orjson.loads(BODY))
+        signed = {**JSON, **sign(keys, keys.node_id, "experimental.drip", "1.0", orjson.loads(BODY))}
         async with client.stream("POST", f"{url}/bus/v1/call", content=BODY, headers=signed) as answer:
             events = answer.aiter_lines()
             assert await anext(events) == "event: frame"

@@ -45,7 +45,8 @@ async def call(own, member):
     async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
 
         async def call_as(keys, capability="experimental.echo", **claimed):
-            headers = {**sign(keys, own.node_id, capability, "1.0", BODY), **claimed}
+            signed = sign(keys, own.node_id, capability, "1.0", BODY)
+            headers = {"Content-Type": "application/json", **signed, **claimed}
             return await client.post("/bus/v1/call", content=orjson.dumps(BODY), headers=headers)
 
         yield call_as
