@@ -6,19 +6,17 @@ the page in `Origin`, and sends JSON only after it has asked, so either is refus
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from hearthnet.errors import WireError
 from hearthnet.observability.levels import DEFAULT_FOR_S, MAX_FOR_S, Levels, LogLevelError
-from hearthnet.transport.models import ErrorOut
+from hearthnet.transport import answers
 from hearthnet.transport.routes import loopback_only
 
 __all__ = ["control"]
-
-_ERRORS: Final[dict[int | str, dict[str, Any]]] = {status: {"model": ErrorOut} for status in (400, 401, 403)}
 
 
 class LevelIn(BaseModel):
@@ -62,7 +60,9 @@ def levels_of(request: Request) -> Levels:
 
 NodeLevels = Annotated[Levels, Depends(levels_of)]
 
-control = APIRouter(prefix="/control", dependencies=[Depends(loopback_only), Depends(no_browser)], responses=_ERRORS)
+control = APIRouter(
+    prefix="/control", dependencies=[Depends(loopback_only), Depends(no_browser)], responses=answers.CONTROL
+)
 
 
 @control.get("/log-level", response_model=list[LevelOut])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,13 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.errors import WireError
 from hearthnet.observability.bodies import MAX_FOR_S
+from hearthnet.transport import answers
 from hearthnet.transport.control import no_browser
-from hearthnet.transport.models import ErrorOut
 from hearthnet.transport.routes import NodeServices, loopback_only
 
 __all__ = ["control_bodies"]
-
-_ERRORS: Final[dict[int | str, dict[str, Any]]] = {status: {"model": ErrorOut} for status in (400, 401, 403, 404)}
 
 
 class BodiesIn(BaseModel):
@@ -36,7 +34,7 @@ class BodiesOut(BaseModel):
 
 
 control_bodies = APIRouter(
-    prefix="/control", dependencies=[Depends(loopback_only), Depends(no_browser)], responses=_ERRORS
+    prefix="/control", dependencies=[Depends(loopback_only), Depends(no_browser)], responses=answers.CONTROL
 )
 
 
