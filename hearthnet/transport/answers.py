@@ -20,7 +20,7 @@ from hearthnet.transport.signing import (
     VERSION,
 )
 
-__all__ = ["CALL", "CONTROL", "OPEN", "PLAIN_TEXT", "READY", "SIGNED_CALL", "TELEMETRY", "completed"]
+__all__ = ["CALL", "CONTROL", "OPEN", "PLAIN_TEXT", "READY", "SIGNED_CALL", "STATUSES", "TELEMETRY", "completed"]
 
 Answers = dict[int | str, dict[str, Any]]
 
@@ -40,6 +40,7 @@ _MEANS: Final[dict[int, str]] = {
     501: "not_implemented: the capability does not do that",
     503: "partition: the node stops, or what it needs is out of reach",
 }
+STATUSES: Final = tuple(_MEANS)
 # What the door may answer to any request, whichever route it is for.
 _DOOR: Final = (400, 403, 405, 408, 413, 421, 429, 500, 503)
 
@@ -63,12 +64,21 @@ TELEMETRY: Final = _errors(401, 404, 410)
 CONTROL: Final = _errors(401, 404, 415)
 PLAIN_TEXT: Final[Answers] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 READY: Final[Answers] = {503: {"model": ReadyOut | ErrorOut, "description": f"no capability yet; {_MEANS[503]}"}}
+# One of the stream's events, as a client of server-sent events sees it.
+_EVENT: Final = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"enum": ["frame", "done", "error"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
 CALL: Final[Answers] = {
     200: {
         "description": "The capability's answer: JSON, or events `frame` that end with one `done` or `error`.",
         "content": {
             "application/json": {"schema": {"type": "object"}},
-            "text/event-stream": {"schema": {"type": "string"}},
+            "text/event-stream": {"schema": _EVENT},
         },
     },
     **_errors(401, 404, 410, 415, 501),
