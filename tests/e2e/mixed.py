@@ -141,7 +141,7 @@ async def hostile(node, chance: random.Random, tally: Tally) -> None:
             ("half a body", [call.wire[:-20]]),
             ("drop by drop", [call.wire[at : at + 8] for at in range(0, 200, 8)]),
             ("rubbish", [chance.randbytes(2_000)]),
-            ("endless head", [b"GET / HTTP/1.1\r\n", *(200 * [b"X-A: " + 1_000 * b"a" + b"\r\n"])]),
+            ("endless head", [b"GET / HTTP/1.1\r\n", *(20 * [b"X-A: " + 10_000 * b"a" + b"\r\n"])]),
             ("two lengths", [call.wire.replace(b"Host:", b"Content-Length: 1\r\nHost:", 1)]),
             ("foreign host", [call.wire.replace(b"Host: 127.0.0.1", b"Host: evil.example", 1)]),
             ("foreign page", [call.wire.replace(b"Host:", b"Origin: http://evil.example\r\nHost:", 1)]),

@@ -9,8 +9,9 @@ LIMIT_MB = 256.0
 IN_ORDER = {"rss_mb": 80.0, "open_files": 30, "disk_mb": 40.0, "log_mb": 0.1}
 
 
-async def test_everything_at_once(node):
+async def test_everything_at_once(node, monkeypatch):
     """Good calls are answered rightly, none of the bad is served, and the node stops in good order."""
+    monkeypatch.setattr(mixed, "HOLD_S", 1.0)
     tally = await mixed.mixed(node, seconds=3.0, every_s=0.5)
     figures = mixed.measured(tally)
 
