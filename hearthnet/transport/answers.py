@@ -9,6 +9,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any, Final
 
+from hearthnet.transport.gate import CALL_PATH
 from hearthnet.transport.models import ErrorOut, ReadyOut
 from hearthnet.transport.signing import (
     CAPABILITY,
@@ -148,7 +149,7 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
     for path, operations in made["paths"].items():
         for operation in operations.values():
             operation["responses"].pop("422", None)
-            headers = {**_SENDER, **(_TRACE if path == "/bus/v1/call" else {})}
+            headers = {**_SENDER, **(_TRACE if path == CALL_PATH else {})}
             for answer in operation["responses"].values():
                 answer["headers"] = headers
     for name in ("HTTPValidationError", "ValidationError"):
