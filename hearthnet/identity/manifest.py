@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from hearthnet.errors import IdentityError
 from hearthnet.files import replace_private
@@ -17,6 +17,8 @@ __all__ = ["Manifest", "Member", "Policy", "Revocation", "community_dir", "read_
 
 MANIFEST_FILE: Final = "manifest.json"
 Level = Literal["anchor", "trusted", "member"]
+# What is larger cannot be written again: neither as JSON by what writes it here, nor into a column of the event log.
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class _Part(BaseModel):
@@ -33,10 +35,10 @@ class _Part(BaseModel):
 class Policy(_Part):
     """How many must agree to what."""
 
-    min_signatures_to_invite: int = 1
-    min_signatures_to_demote: int = 2
-    min_signatures_to_revoke: int = 2
-    capability_token_ttl_seconds: int = 3_600
+    min_signatures_to_invite: Count = 1
+    min_signatures_to_demote: Count = 2
+    min_signatures_to_revoke: Count = 2
+    capability_token_ttl_seconds: Count = 3_600
     federation_enabled: bool = False
     default_member_can_invite: bool = False
 
@@ -65,11 +67,11 @@ class Manifest(_Part):
     name: str
     root_key: str
     created_at: str
-    lamport_at_creation: int
+    lamport_at_creation: Count
     policy: Policy
     members: tuple[Member, ...]
     revoked: tuple[Revocation, ...]
-    head_lamport: int
+    head_lamport: Count
     signature: str = ""
 
     @classmethod

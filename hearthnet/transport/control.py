@@ -6,20 +6,17 @@ here not even a page of the node's own, nor an address that was typed in, is let
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from hearthnet.errors import WireError
 from hearthnet.observability.levels import DEFAULT_FOR_S, MAX_FOR_S, Levels, LogLevelError
-from hearthnet.transport import strict_json
-from hearthnet.transport.models import ErrorOut
+from hearthnet.transport import described, strict_json
 from hearthnet.transport.routes import loopback_only
 
 __all__ = ["TOOLS_ONLY", "control"]
-
-_ERRORS: Final[dict[int | str, dict[str, Any]]] = {status: {"model": ErrorOut} for status in (400, 401, 403)}
 
 
 class LevelIn(BaseModel):
@@ -70,7 +67,7 @@ def levels_of(request: Request) -> Levels:
 NodeLevels = Annotated[Levels, Depends(levels_of)]
 TOOLS_ONLY: Final = (Depends(loopback_only), Depends(no_browser), Depends(strict_body))
 
-control = APIRouter(prefix="/control", dependencies=TOOLS_ONLY, responses=_ERRORS)
+control = APIRouter(prefix="/control", dependencies=TOOLS_ONLY, responses=described.CONTROL)
 
 
 @control.get("/log-level", response_model=list[LevelOut])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,13 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.errors import WireError
 from hearthnet.observability.bodies import MAX_FOR_S
+from hearthnet.transport import described
 from hearthnet.transport.control import TOOLS_ONLY
-from hearthnet.transport.models import ErrorOut
 from hearthnet.transport.routes import NodeServices
 
 __all__ = ["control_bodies"]
-
-_ERRORS: Final[dict[int | str, dict[str, Any]]] = {status: {"model": ErrorOut} for status in (400, 401, 403, 404)}
 
 
 class BodiesIn(BaseModel):
@@ -35,7 +33,7 @@ class BodiesOut(BaseModel):
     left_s: float
 
 
-control_bodies = APIRouter(prefix="/control", dependencies=TOOLS_ONLY, responses=_ERRORS)
+control_bodies = APIRouter(prefix="/control", dependencies=TOOLS_ONLY, responses=described.CONTROL)
 
 
 @control_bodies.get("/record-bodies", response_model=list[BodiesOut])

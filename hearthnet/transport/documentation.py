@@ -12,6 +12,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 
+from hearthnet.transport.described import completed
 from hearthnet.transport.routes import loopback_only
 
 __all__ = ["documentation"]
@@ -33,13 +34,13 @@ documentation = APIRouter(dependencies=[Depends(loopback_only)], include_in_sche
 @documentation.get("/openapi.json")
 def openapi(request: Request) -> JSONResponse:
     """The OpenAPI document of all routes."""
-    return JSONResponse(request.app.openapi())
+    return JSONResponse(completed(request.app.openapi()))
 
 
 @documentation.get("/docs")
 def page(request: Request) -> HTMLResponse:
     """The same as a page."""
-    document = request.app.openapi()
+    document = completed(request.app.openapi())
     routes = "".join(
         _route(method, path, operation)
         for path, operations in document["paths"].items()

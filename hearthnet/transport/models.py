@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
+
+from hearthnet.errors import HTTP_STATUS
 
 __all__ = [
     "CapabilityOut",
@@ -22,9 +24,9 @@ __all__ = [
 class ErrorOut(BaseModel):
     """An error of the wire."""
 
-    error: str
+    error: Annotated[str, Field(json_schema_extra={"enum": sorted(HTTP_STATUS)})]
     message: str
-    retry_after_ms: int | None = None
+    retry_after_ms: Annotated[int, Field(ge=0)] | None = None
 
 
 class SpanOut(BaseModel):

@@ -22,19 +22,15 @@ from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import metrics
 from hearthnet.observability.store.reader import TraceFilter
 from hearthnet.observability.telemetry import Telemetry
-from hearthnet.transport import strict_json
+from hearthnet.transport import described, strict_json
 from hearthnet.transport.leaving import unless_caller_leaves
-from hearthnet.transport.models import CheckOut, ErrorOut, LiveOut, ReadyOut, StatusOut, TraceOut
+from hearthnet.transport.models import CheckOut, LiveOut, ReadyOut, StatusOut, TraceOut
 from hearthnet.transport.origin import Origin, origin_of
 from hearthnet.transport.refusal import error_body
 from hearthnet.transport.signing import CAPABILITY, REQUEST_ID, SENDER, trace_id_of, verify_request
 from hearthnet.transport.streaming import EventStream
 
 __all__ = ["Services", "calls", "operations", "telemetry"]
-
-_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
-    status: {"model": ErrorOut} for status in (400, 401, 403, 404, 408, 410, 429, 500, 503)
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +92,11 @@ async def _services(request: Request) -> Services:
 NodeServices = Annotated[Services, Depends(_services)]
 
 calls = APIRouter()
-telemetry = APIRouter(dependencies=[Depends(loopback_only)], responses=_ERRORS)
-operations = APIRouter(responses=_ERRORS)
+telemetry = APIRouter(dependencies=[Depends(loopback_only)], responses=described.TELEMETRY)
+operations = APIRouter(responses=described.OPEN)
 
 
-@calls.post("/bus/v1/call", response_model=None, responses=_ERRORS)
+@calls.post("/bus/v1/call", response_model=None, responses=described.CALL, openapi_extra=described.SIGNED_CALL)
 async def call(request: Request, services: NodeServices) -> Response:
     """Calls a capability: signed headers, body `{"params": …, "input": …}`; answers JSON or server-sent events."""
     origin = origin_of(request.headers)
@@ -182,7 +178,7 @@ def _to_us(moment: datetime) -> int:
     return int(aware.timestamp() * 1e6)
 
 
-@operations.get("/metrics", response_class=Response, dependencies=[Depends(scrapers)])
+@operations.get("/metrics", response_class=Response, responses=described.PLAIN_TEXT, dependencies=[Depends(scrapers)])
 def prometheus() -> Response:
     """All metrics in the Prometheus text format."""
     text, content_type = metrics.exposition()
@@ -195,7 +191,7 @@ async def live() -> LiveOut:
     return LiveOut()
 
 
-@operations.get("/ready", response_model=ReadyOut)
+@operations.get("/ready", response_model=ReadyOut, responses=described.READY)
 async def ready(services: NodeServices) -> Response:
     """200 when one capability or more can be called, else 503."""
     count = len(services.bus.registry)

@@ -1,0 +1,52 @@
+"""A real node asked at random by its own OpenAPI document: no answer that the document does not tell of, and no 500."""
+
+from __future__ import annotations
+
+import document
+import pytest
+from schemathesis.core.failures import FailureGroup
+
+from hearthnet.errors import HTTP_STATUS
+from hearthnet.transport import described
+
+
+def test_every_answer_is_in_the_document(node):
+    """Right requests and wrong ones, signed by the node's own key, are answered as the document says."""
+    answered = document.fuzz(node, count=300)
+
+    assert answered.total() >= 300
+    assert not [answer for answer in answered if answer.endswith(" 500")]
+    # It reached what it is for: calls that were served, and each kind of refusal that comes before.
+    call = {int(answer.rpartition(" ")[2]) for answer in answered if answer.startswith("POST /bus/v1/call ")}
+    assert {200, 400, 401, 404} <= call
+    assert node.stop() == 0
+    assert [line["msg"] for line in node.log_lines() if line["level"] in ("error", "critical")] == []
+
+
+def test_answer_beside_the_document_is_found(node):
+    """A document that lacks the refusals does not pass."""
+    with pytest.raises(FailureGroup, match=r"Undocumented status code"):
+        document.fuzz(node, count=60, document=without_refusals(node.url))
+
+
+def without_refusals(url: str) -> dict:
+    """The node's document, as if nothing were ever refused."""
+    found = document.read_document(url)
+    for operations in found["paths"].values():
+        for operation in operations.values():
+            operation["responses"] = {"200": operation["responses"]["200"]}
+    return found
+
+
+def test_every_status_of_the_wire_is_in_the_document(node):
+    """A call tells of every status that a code has, each with the wire's error, and of no 422."""
+    found = document.read_document(node.url)
+
+    responses = found["paths"]["/bus/v1/call"]["post"]["responses"]
+    assert set(responses) == {"200", *(str(status) for status in described.STATUSES)}
+    assert set(HTTP_STATUS.values()) <= set(described.STATUSES)
+    for operations in found["paths"].values():
+        for operation in operations.values():
+            assert "422" not in operation["responses"]
+            assert all("X-HearthNet-From" in answer["headers"] for answer in operation["responses"].values())
+    assert set(found["components"]["schemas"]["ErrorOut"]["properties"]["error"]["enum"]) == set(HTTP_STATUS)
