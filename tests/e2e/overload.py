@@ -19,7 +19,6 @@ from pathlib import Path
 
 from bench.callers import Answers, Callers, signed_ahead
 from bench.stats import percentile
-
 from hearthnet.config import TransportConfig
 
 WAITING_CONNECTIONS = 32  # enough that the node never waits for a caller
