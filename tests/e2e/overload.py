@@ -95,8 +95,8 @@ def rss_bytes(pid: int) -> int:
     return pages * os.sysconf("SC_PAGESIZE")
 
 
-def start_node(home: Path):
-    """A running node in a home of its own."""
+def start_node(home: Path, command: list[str] | None = None):
+    """A running node in a home of its own, started by another command if one is given."""
     from conftest import RunningNode
 
     from hearthnet.config import load, resolve_paths, save
@@ -115,6 +115,7 @@ def start_node(home: Path):
     }
     save(config.model_copy(update=changes))
     node = RunningNode(home, port)
+    node.command = command or node.command
     node.start()
     return node
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import sys
 import threading
 import time
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 import httpx
 import orjson
+import overload
 import pytest
-from overload import rss_bytes
 from prometheus_client.parser import text_string_to_metric_families
 
 # As few descriptors as a badly configured system gives; and files that the group could write unless the node cares.
@@ -23,23 +24,29 @@ os.umask(0o002)
 os.execv(sys.executable, [sys.executable, "-m", "hearthnet", "run"])
 """
 BODY = {"params": {}, "input": {"text": "hello"}}
+JSON = {"Content-Type": "application/json"}
 MAX_WAIT_S = 2.0
 MAX_GROWTH_BYTES = 10_000_000
 MAX_LOG_BYTES = 1_000_000
 CALL = b"POST /bus/v1/call HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
-@pytest.fixture
-def poor_node(stopped_node):
-    """A node with 256 descriptors, warmed up: what it takes for the first calls is no growth."""
-    stopped_node.command = [sys.executable, "-c", LAUNCHER]
-    stopped_node.start()
-    with httpx.Client() as client:
-        for number in range(300):
-            assert stopped_node.echo(str(number), client).status_code == 200
-        for _ in range(5):
-            client.get(f"{stopped_node.url}/metrics")
-    return stopped_node
+@pytest.fixture(scope="module")
+def poor_node(tmp_path_factory):
+    """A node with 256 descriptors, warmed up: what it takes for the first calls is no growth. All attack the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
+            patch.delenv(name, raising=False)
+        patch.setenv("HOME", "")  # put back afterwards, whoever sets it
+        made = overload.start_node(tmp_path_factory.mktemp("home"), [sys.executable, "-c", LAUNCHER])
+    try:
+        with httpx.Client() as client:
+            for number in range(300):
+                assert made.echo(str(number), client).status_code == 200
+            client.get(f"{made.url}/metrics")
+        yield made
+    finally:
+        made.stop(signal.SIGKILL)
 
 
 class Member(threading.Thread):
@@ -54,23 +61,29 @@ class Member(threading.Thread):
         self.failed: list[str] = []
 
     def run(self) -> None:
-        while not self.is_over.wait(0.02):
-            began = time.monotonic()
-            try:
-                answer = self.node.echo()
-                if answer.status_code == 200:
-                    self.served += 1
-                else:
-                    self.failed.append(answer.text)
-            except httpx.HTTPError as error:
-                self.failed.append(repr(error))
-            self.worst_s = max(self.worst_s, time.monotonic() - began)
+        """Calls until it is over."""
+        # A client made for each call would read the system's certificates each time.
+        with httpx.Client(limits=httpx.Limits(max_keepalive_connections=0)) as client:
+            while not self.is_over.wait(0.02):
+                self._call(client)
+
+    def _call(self, client) -> None:
+        began = time.monotonic()
+        try:
+            answer = self.node.echo(client=client)
+            if answer.status_code == 200:
+                self.served += 1
+            else:
+                self.failed.append(answer.text)
+        except httpx.HTTPError as error:
+            self.failed.append(repr(error))
+        self.worst_s = max(self.worst_s, time.monotonic() - began)
 
 
 @contextmanager
 def siege(node):
     """What happens within is an attack: a member is served all the while, and the node hardly notices."""
-    rss, logged = rss_bytes(node.process.pid), log_bytes(node)
+    rss, logged = overload.rss_bytes(node.process.pid), log_bytes(node)
     member = Member(node)
     member.start()
     try:
@@ -82,7 +95,7 @@ def siege(node):
         member.join()
     assert member.failed == []
     assert member.worst_s < MAX_WAIT_S
-    assert rss_bytes(node.process.pid) - rss < MAX_GROWTH_BYTES
+    assert overload.rss_bytes(node.process.pid) - rss < MAX_GROWTH_BYTES
     assert log_bytes(node) - logged < MAX_LOG_BYTES
     assert node.process.poll() is None
 
@@ -104,10 +117,8 @@ def exchange(node, data: bytes) -> bytes:
     """What the node answers to these bytes, until it closes or has answered; empty where it only closes."""
     answer = b""
     with socket.create_connection(("127.0.0.1", node.port), timeout=15) as connection:
-        try:
+        with suppress(ConnectionError):  # it has read enough; its answer may be there all the same
             connection.sendall(data)
-        except ConnectionError:
-            pass  # it has read enough; its answer may be there all the same
         try:
             while b"\r\n\r\n" not in answer and (piece := connection.recv(65_536)):
                 answer += piece
@@ -169,6 +180,7 @@ def test_shapes(poor_node):
 def test_pipelined_thousands(poor_node):
     """A thousand requests at once are answered one after another; a megabyte of them ends the connection."""
     request = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    before = refused(poor_node).get("pipelined", 0)
     with siege(poor_node):
         with socket.create_connection(("127.0.0.1", poor_node.port), timeout=15) as connection:
             connection.sendall(request * 1_000)
@@ -179,7 +191,7 @@ def test_pipelined_thousands(poor_node):
                 answers += piece
         for _ in range(20):
             exchange(poor_node, request * 25_000)
-    assert refused(poor_node)["pipelined"] == 20
+    assert refused(poor_node)["pipelined"] - before == 20
 
 
 def test_crowds(poor_node):
@@ -220,24 +232,15 @@ async def read_never(node) -> None:
         headers = {**node.headers(orjson.loads(body)), "Content-Length": str(len(body)), "Host": "localhost"}
         lines = ["POST /bus/v1/call HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
         await loop.sock_sendall(connection, "\r\n".join(lines).encode() + body)
-        gone = select_hangup(connection)
-        while not gone():
+        while not connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):  # a reset is seen without reading
             await asyncio.sleep(0.2)
-
-
-def select_hangup(connection: socket.socket):
-    """Asks whether the other side has reset the connection; that needs no reading."""
-    return lambda: connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0 or _state(connection) != 1
-
-
-def _state(connection: socket.socket) -> int:
-    return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]  # 1: established
 
 
 async def test_slow_ones(poor_node):
     """Heads and bodies that trickle in get 408, what is never sent or never read is hung up on: within 15 s."""
     loop = asyncio.get_running_loop()
     began = loop.time()
+    before = refused(poor_node)
     expecting = CALL + b"Content-Length: 100\r\nExpect: 100-continue\r\n\r\n"
     with siege(poor_node):
         async with asyncio.timeout(30):
@@ -254,7 +257,11 @@ async def test_slow_ones(poor_node):
     assert {status_of(answer) for answer in last_words} == {408}
     assert answers[50] == b""
     found = refused(poor_node)
-    assert (found["slow"], found["silent"], found["stalled"]) == (50, 1, 10)
+    assert {reason: found[reason] - before.get(reason, 0) for reason in ("slow", "silent", "stalled")} == {
+        "slow": 50,
+        "silent": 1,
+        "stalled": 10,
+    }
     poor_node.wait_for_sql([(10,)], "SELECT count(*) FROM traces WHERE result = 'cancelled'")
 
 
@@ -269,26 +276,23 @@ def test_large_bodies(poor_node):
             with socket.create_connection(("127.0.0.1", poor_node.port), timeout=15) as connection:
                 sent = 0
                 connection.sendall(head)
-                with pytest.raises(ConnectionError):
+                answer = b""
+                with suppress(ConnectionError):
                     while sent < 200_000_000:
                         connection.sendall(part)
                         sent += len(part)
-                try:
+                with suppress(ConnectionError):
                     answer = connection.recv(65_536)
-                except ConnectionError:
-                    answer = b""
-            assert status_of(answer) in {413, None}
+            assert status_of(answer) in {413, None}  # a reset may have taken it
             assert sent < 20_000_000
-        assert httpx.post(f"{poor_node.url}/bus/v1/call", content=b"x" * 1_100_000, timeout=15).status_code in {
-            413,
-            415,
-        }
+        a_bit = httpx.post(f"{poor_node.url}/bus/v1/call", content=b"x" * 1_100_000, headers=JSON, timeout=15)
+        assert a_bit.status_code == 413
 
 
 def test_pages_of_others(poor_node):
     """A page that a browser shows cannot have a node of the same machine work for it: by Host, Origin or type."""
     signed = poor_node.headers(BODY)
-    headers = {**signed, "Content-Type": "application/json"}
+    headers = {**signed, **JSON}
     with siege(poor_node):
         answers = {
             name: httpx.post(f"{poor_node.url}/bus/v1/call", content=orjson.dumps(BODY), headers={**headers, **other})
@@ -316,12 +320,11 @@ BODIES = [b"[]", b"null", b'"x"', b'{"params":NaN}', DEEP, b'{"input":{},"input"
 
 def test_strange_bodies_and_ids(poor_node):
     """Bodies that are no call are 400; what stands in ids and names is answered, and stored nowhere."""
-    json = {"Content-Type": "application/json"}
     with siege(poor_node):
         for body in BODIES:
-            answer = httpx.post(
-                f"{poor_node.url}/bus/v1/call", content=body, headers={**poor_node.headers(BODY), **json}, timeout=15
-            )
+            # Signed where that can be done: it is the body that is refused, not who sends it.
+            signed = poor_node.headers(orjson.loads(body) if body in (b"[]", b"null", b'"x"') else BODY)
+            answer = httpx.post(f"{poor_node.url}/bus/v1/call", content=body, headers={**signed, **JSON}, timeout=15)
             assert (answer.status_code, answer.json()["error"]) == (400, "bad_request"), body[:20]
         for request_id in (b"<script>", b"\x1b[31m", b"a" * 10_000):
             answer = exchange(
@@ -342,10 +345,10 @@ def test_strange_bodies_and_ids(poor_node):
 
 
 async def test_made_up_names(poor_node):
-    """Thousands of made-up capabilities and callers are a handful of series, and no memory."""
+    """Hundreds of made-up capabilities and callers are a handful of series, and no memory."""
     with siege(poor_node):
         async with httpx.AsyncClient(base_url=poor_node.url, timeout=15) as client:
-            for start in range(0, 2_000, 20):
+            for start in range(0, 400, 20):
                 names = [f"made.up{number}" for number in range(start, start + 20)]
                 answers = await asyncio.gather(
                     *(
@@ -372,7 +375,8 @@ def test_modes(poor_node):
     for folder in (poor_node.data_dir, poor_node.log_dir):
         files = list(folder.rglob("*"))
         assert files
-        loose = {path.name: oct(path.stat().st_mode) for path in [folder, *files] if path.stat().st_mode & 0o077}
+        modes = {path.name: path.stat().st_mode for path in [folder, *files] if path.name != "device.pub"}
+        loose = {name: oct(mode) for name, mode in modes.items() if mode & 0o077}
         assert loose == {}
     names = {path.name for path in poor_node.data_dir.iterdir()}
     assert {"telemetry.db", "telemetry.db-wal", "telemetry.db-shm"} <= names
