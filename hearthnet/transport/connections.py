@@ -26,6 +26,8 @@ Full = Literal["connections", "address_connections"]
 REQUEST_S: Final = 10.0  # from its first byte to its last; the same for a new connection that says nothing
 # What a large body may take beyond that, where `max_body_bytes` allows one: 4 Mbit/s is a poor wireless network.
 SLOWEST_BYTES_A_SECOND: Final = 500_000
+# A newcomer gets this to begin; else the idle connections of one stranger would have everybody else's first words cut.
+GRACE_S: Final = 1.0
 KEEP_ALIVE_S: Final = 5.0  # as uvicorn has it: clients that keep connections expect 5 s, and find a closed one cheap
 STALL_S: Final = 10.0  # an answer of which the client takes nothing for so long is given up
 _LOOPBACK: Final = "loopback"
@@ -82,12 +84,13 @@ class _Party:
         self.states: dict[State, dict[Connection, None]] = {"half_open": {}, "idle": {}, "busy": {}}
         self.count = 0
 
-    def best_to_drop(self) -> Connection | None:
+    def best_to_drop(self, now: float) -> Connection | None:
         """Returns the one that is missed least; None where each has a request under way."""
-        for state in ("half_open", "idle"):
-            for connection in self.states[state]:
-                return connection
-        return next(filter(Connection.has_unread_answer, self.states["busy"]), None)
+        half_open = next(iter(self.states["half_open"]), None)
+        if half_open is not None and now - half_open.since >= GRACE_S:
+            return half_open
+        idle = next(iter(self.states["idle"]), None)
+        return idle or half_open or next(filter(Connection.has_unread_answer, self.states["busy"]), None)
 
 
 def party_of(host: str) -> str:
@@ -147,7 +150,7 @@ class Connections:
         name = party_of(host)
         party = self._parties.get(name)
         if party is not None and name != _LOOPBACK and party.count >= self._most_of_a_party:
-            if not self._drop(party.best_to_drop()):
+            if not self._drop(party.best_to_drop(self._clock())):
                 return "address_connections"
         elif self._count >= self.most and not self.make_room():
             return "connections"
@@ -161,8 +164,9 @@ class Connections:
     def make_room(self) -> bool:
         """Drops the connection that is missed least; tells whether there was one."""
         # Of addresses there are few but under an attack from thousands; then it is the connections that are many.
+        now = self._clock()
         for party in sorted(self._parties.values(), key=lambda party: party.count, reverse=True):
-            if self._drop(party.best_to_drop()):
+            if self._drop(party.best_to_drop(now)):
                 return True
         return False
 

@@ -76,6 +76,7 @@ def test_longest_wait_goes_first(house, now):
     for _ in range(4):
         now[0] += 1
         open_ones.append(enter(house, "127.0.0.1"))
+    now[0] += 1
     for _ in range(4):
         enter(house, "127.0.0.1", "busy")
 
@@ -84,6 +85,18 @@ def test_longest_wait_goes_first(house, now):
     assert dropped(idle, busy) == [True, False]
     assert house.admit("127.0.0.1") == "connections"
     assert len(house) == 6
+
+
+def test_newcomer_may_begin(house, now):
+    """One that has just come is no reason to go before those that are idle; a second later it is."""
+    idle = [enter(house, "127.0.0.1", "idle") for _ in range(5)]
+    newcomer = enter(house, "127.0.0.1")
+    enter(house, "127.0.0.1", "idle")
+    assert dropped(newcomer, *idle) == [False, True, False, False, False, False]
+
+    now[0] += 1
+    enter(house, "127.0.0.1")
+    assert dropped(newcomer, *idle) == [True, True, False, False, False, False]
 
 
 def test_unread_answer_gives_way(house):
