@@ -38,7 +38,7 @@ _UPGRADE: Final = re.compile(rb"\r\nupgrade:[^\r]*websocket")
 def head_trouble(data: bytes) -> HeadTrouble | None:
     """Returns why the request that begins with `data` is refused, or None; what has come of a head is enough to tell.
 
-    Takes 3 µs for the head of a signed call.
+    Takes 6 µs for the head of a signed call.
     """
     end = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
     if end < 0 and len(data) >= MAX_HEAD_BYTES:
@@ -73,7 +73,7 @@ def _field_trouble(head: bytes) -> HeadTrouble | None:
         return "ambiguous"
     if codings and b" http/1.0\r\n" in head[: MAX_LINE_BYTES + 2]:
         return "ambiguous"
-    return "upgrade" if _UPGRADE.search(head) is not None else None
+    return "upgrade" if b"\r\nupgrade:" in head and _UPGRADE.search(head) is not None else None
 
 
 class StrictConnection(h11.Connection):
