@@ -66,7 +66,7 @@ def _quiet(logger: Any) -> Any:
 
 
 class CallProtocol(H11Protocol):
-    """A connection of a server; see `of`. It tells `Connections` what it waits for, which takes 1.5 µs a request."""
+    """A connection of a server; see `of`. It tells `Connections` what it waits for."""
 
     load: Load
     connections_of_all: Connections
