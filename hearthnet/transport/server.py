@@ -14,6 +14,9 @@ from starlette.types import ASGIApp
 
 from hearthnet.config import TransportConfig
 from hearthnet.errors import HearthNetError
+from hearthnet.transport.connections import Connection, Connections
+from hearthnet.transport.descriptors import connections_for
+from hearthnet.transport.listener import Listener
 from hearthnet.transport.load import Load
 from hearthnet.transport.protocol import CallProtocol
 from hearthnet.transport.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, ServingPair
@@ -52,16 +55,19 @@ class Server(uvicorn.Server):
 
     Args:
         app: what answers; built with the same `load`, so that it counts the calls.
-        config: where certificates are.
+        config: where certificates are, and how much is taken.
         load: what there is to do.
         node_id: named in answers that are given before the application is asked.
     """
 
     def __init__(self, app: ASGIApp, config: TransportConfig, load: Load | None = None, node_id: str = "") -> None:
         self._load = load or Load()
+        largest = config.max_body_bytes
+        self._connections = Connections(config.max_connections, config.max_connections_per_address, largest)
         settings = uvicorn.Config(
             app,
-            http=CallProtocol.of(self._load, node_id),
+            http=CallProtocol.of(self._load, node_id, self._connections, largest),
+            ws="none",
             lifespan="off",
             log_config=None,  # the node's own logging is in place
             access_log=False,  # a trace tells more
@@ -73,25 +79,36 @@ class Server(uvicorn.Server):
         self._pair = ServingPair.of(config)
         settings.ssl = None if self._pair is None else self._pair.context
         super().__init__(settings)
+        self._listeners: list[Listener] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listens as uvicorn does, but with limits on the beginning and the end of TLS."""
-        loop = asyncio.get_running_loop()
+        """Listens with bounds on connections, and on the beginning and the end of TLS."""
+        self._connections.most = connections_for(self._connections.most)
         tls: dict[str, Any] = {}
         if self.config.ssl is not None:
             tls = {"ssl_handshake_timeout": HANDSHAKE_TIMEOUT_S, "ssl_shutdown_timeout": SHUTDOWN_TIMEOUT_S}
 
-        def protocol() -> asyncio.Protocol:
+        def protocol(connection: Connection) -> asyncio.Protocol:
             made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]  # it is a class of theirs
-                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+                config=self.config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
+                connection=connection,
             )
             return made
 
-        self.servers = [
-            await loop.create_server(protocol, sock=one, ssl=self.config.ssl, backlog=self.config.backlog, **tls)
+        self.servers = []  # of asyncio there are none
+        self._listeners = [
+            Listener(one, self._connections, protocol, self.config.backlog, self.config.ssl, **tls)
             for one in sockets or ()
         ]
         self.started = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Looks at the connections once a second; uvicorn asks ten times."""
+        if counter % 10 == 0:
+            self._connections.look()
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -108,4 +125,8 @@ class Server(uvicorn.Server):
         What else is being answered gets another second.
         """
         await self._load.stop()
+        for listener in self._listeners:
+            listener.close()
         await super().shutdown(sockets)
+        for listener in self._listeners:
+            await listener.wait_closed()

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from bench.callers import Answers, Callers, signed_ahead
 from bench.stats import percentile
+from hearthnet.config import TransportConfig
 
 WAITING_CONNECTIONS = 32  # enough that the node never waits for a caller
 PACED_CONNECTIONS = 400
@@ -26,6 +27,11 @@ TIMES = 4
 FULL_SPEED = 0.9  # of what was served before: two measurements of the same differ by as much
 WINDOW_CALLS = 150  # between two looks at the speed afterwards
 RECOVERY_S = 20.0  # no more is waited
+
+
+def with_room(transport: TransportConfig) -> TransportConfig:
+    """The settings of a node that has no fewer connections than callers: it is calls that are too many here."""
+    return transport.model_copy(update={"max_connections": 2 * PACED_CONNECTIONS})
 
 
 async def overload(node, seconds: float, probe_calls: int, share: float = FULL_SPEED) -> dict[str, float]:
@@ -89,8 +95,8 @@ def rss_bytes(pid: int) -> int:
     return pages * os.sysconf("SC_PAGESIZE")
 
 
-def start_node(home: Path):
-    """A running node in a home of its own."""
+def start_node(home: Path, command: list[str] | None = None):
+    """A running node in a home of its own, started by another command if one is given."""
     from conftest import RunningNode
 
     from hearthnet.config import load, resolve_paths, save
@@ -104,11 +110,12 @@ def start_node(home: Path):
     made = initialise(resolve_paths(config), "home")
     changes = {
         "community": config.community.model_copy(update={"community_id": made.manifest.community_id}),
-        "transport": config.transport.model_copy(update={"host": "127.0.0.1", "port": port}),
+        "transport": with_room(config.transport.model_copy(update={"host": "127.0.0.1", "port": port})),
         "emergency": config.emergency.model_copy(update={"probe_targets": ()}),
     }
     save(config.model_copy(update=changes))
     node = RunningNode(home, port)
+    node.command = command or node.command
     node.start()
     return node
 

@@ -12,11 +12,16 @@ import orjson
 import overload
 from prometheus_client.parser import text_string_to_metric_families
 
+from hearthnet.config import load, save
+
 ROOT = Path(__file__).parent.parent.parent
 
 
-async def test_overload(node):
+async def test_overload(stopped_node):
     """Accepted calls stay right and quick, refusals are told when to come back, and all of it is counted."""
+    node, config = stopped_node, load()
+    save(config.model_copy(update={"transport": overload.with_room(config.transport)}))
+    node.start()
     figures = await overload.overload(node, seconds=3.0, probe_calls=800, share=0.5)  # others use the machine too
 
     refused = figures["refused 429 capacity_exceeded"]

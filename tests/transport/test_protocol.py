@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
-from contextlib import asynccontextmanager, closing
+import ssl
+from contextlib import asynccontextmanager, closing, suppress
 
 import h11
 import httpx
 import orjson
 import pytest
+from faults.certificates import write_pair
 
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.bus.capability import CapabilityDescriptor
@@ -241,3 +244,84 @@ async def test_stop_ends_a_stream_with_an_error_and_a_call_with_503(bus, keys):
     assert (cut.status_code, cut.json()["error"], cut.headers["connection"]) == (503, "partition", "close")
     assert sorted(item.result for item in trace.get_recent(10)) == ["cancelled", "cancelled"]
     assert [entry["running"] for entry in bus.stats()] == [0, 0, 0]
+
+
+@asynccontextmanager
+async def door(transport, **pair):
+    """A server of a bare application with these settings; gives its port."""
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)) as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        server = Server(app, TransportConfig(host="127.0.0.1", **transport, **pair), node_id="me")
+        task = asyncio.create_task(server.serve(sockets=[listening]))
+        while not server.started:
+            await asyncio.sleep(0)
+        yield listening.getsockname()[1]
+        server.stop()
+        await task
+
+
+async def answers_200(port, context=None) -> bool:
+    """Whether a newcomer is served."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    head = await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    return head.startswith(b"HTTP/1.1 200")
+
+
+async def test_strangers_in_the_handshake_are_counted(tmp_path):
+    """Connections whose TLS never begins make room as others do: a client with TLS is served at once."""
+    pair = write_pair(tmp_path)
+    trusting = ssl.create_default_context(cafile=pair["tls_cert"])
+    trusting.check_hostname = False
+    async with door({"max_connections": 16}, **pair) as port:
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(40)]
+        async with asyncio.timeout(4):  # before the first handshake runs out of time
+            assert await answers_200(port, trusting)
+            gone = [reader for reader, _ in silent if not await reads_on(reader)]
+        assert len(gone) >= 25
+        for _, writer in silent:
+            writer.close()
+
+
+async def reads_on(reader) -> bool:
+    """Whether the other side has not closed yet."""
+    with suppress(TimeoutError, ConnectionError):
+        async with asyncio.timeout(0.01):
+            await reader.read(1)
+        return False
+    return not reader.at_eof() and reader.exception() is None
+
+
+async def test_no_descriptors_no_flood(logged):
+    """While no descriptor is to be had a few lines are logged, no traceback; those who wait are let in after."""
+    async with door({}) as port:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        waiting = [socket.socket() for _ in range(3)]
+        lowest = socket.socket()
+        used = lowest.fileno()
+        lowest.close()
+        # Nothing new may be opened by this process from here on.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used, hard))
+        try:
+            loop = asyncio.get_running_loop()
+            for one in waiting:
+                one.setblocking(False)
+                await loop.sock_connect(one, ("127.0.0.1", port))
+            for _ in range(50):
+                await asyncio.sleep(0.01)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for one in waiting:
+            await loop.sock_sendall(one, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert (await asyncio.wait_for(loop.sock_recv(one, 100), 15)).startswith(b"HTTP/1.1 200")
+            one.close()
+    told = [record for record in logged if record.levelname not in ("DEBUG", "INFO")]
+    assert {getattr(record, "reason", record.msg) for record in told} == {"descriptors"}
+    assert len(told) < 5

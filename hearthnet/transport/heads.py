@@ -1,0 +1,105 @@
+"""What a request may look like before it is parsed: one reading only of where it ends, and nothing that is no HTTP/1.
+
+h11 is lenient where nodes and proxies need not be: it ends lines at a bare LF, unfolds folded headers, takes
+`Content-Length` twice, and ignores it beside `Transfer-Encoding`. A proxy in front that reads one of these otherwise
+takes the end of one request for the beginning of another.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal
+
+import h11
+
+__all__ = ["MAX_HEAD_BYTES", "MESSAGES", "HeadTrouble", "StrictConnection", "head_trouble"]
+
+HeadTrouble = Literal["ambiguous", "malformed", "not_http1", "target", "too_much_head", "upgrade"]
+
+MAX_HEAD_BYTES: Final = 16_384  # a signed call has 700 bytes; browsers with many cookies have 4 kB
+MAX_HEADERS: Final = 100  # a signed call has 15
+MAX_LINE_BYTES: Final = 8_192  # of a request line; RFC 9112 asks for 8,000 at least
+# Where the answer says more than "400 Bad Request"; by what is counted.
+MESSAGES: Final[dict[HeadTrouble, str]] = {
+    "ambiguous": "where this request ends can be read in two ways",
+    "malformed": "this is no valid HTTP request",
+    "not_http1": "this port speaks HTTP/1.1",
+    "target": "a request here names a path, and is neither a proxy's nor a tunnel's",
+    "too_much_head": "the headers are larger than 16 kB or more than 100, or the request line is longer than 8 kB",
+    "upgrade": "no WebSocket is spoken here",
+}
+_LINE: Final = re.compile(rb"[!-~]+ /[!-~]* HTTP/1\.[01]\r\n")
+_HTTP1: Final = re.compile(rb"[!-~]+ [!-~]+ HTTP/1\.[01]\r\n")
+_ANY_HTTP: Final = re.compile(rb"[!-~]+ [!-~]+ HTTP/[0-9.]+\r\n")
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*[0-9]{1,18}[ \t]*\r\n")
+_UPGRADE: Final = re.compile(rb"\r\nupgrade:[^\r]*websocket")
+
+
+def head_trouble(data: bytes) -> HeadTrouble | None:
+    """Returns why the request that begins with `data` is refused, or None; what has come of a head is enough to tell.
+
+    Takes 6 µs for the head of a signed call.
+    """
+    end = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
+    if end < 0 and len(data) >= MAX_HEAD_BYTES:
+        return "too_much_head"
+    head = data if end < 0 else data[: end + 2]
+    lines = head.count(b"\r\n")
+    if head.count(b"\n") != lines:
+        return "ambiguous"
+    if lines > MAX_HEADERS + 1:
+        return "too_much_head"
+    if not lines:
+        return "too_much_head" if len(head) > MAX_LINE_BYTES else None
+    return _line_trouble(head) or (_field_trouble(head.lower()) if end >= 0 else None)
+
+
+def _line_trouble(head: bytes) -> HeadTrouble | None:
+    if head.find(b"\r\n", 0, MAX_LINE_BYTES) < 0:
+        return "too_much_head"
+    if _LINE.match(head) is not None:
+        return None
+    if _HTTP1.match(head) is not None:
+        return "target"
+    return "malformed" if _ANY_HTTP.match(head) is None else "not_http1"
+
+
+def _field_trouble(head: bytes) -> HeadTrouble | None:
+    """Looks at the whole head, in lower case."""
+    if b"\n " in head or b"\n\t" in head:
+        return "ambiguous"
+    lengths, codings = head.count(b"\r\ncontent-length"), head.count(b"\r\ntransfer-encoding")
+    if lengths + codings > 1 or (lengths and _LENGTH.search(head) is None):
+        return "ambiguous"
+    if codings and b" http/1.0\r\n" in head[: MAX_LINE_BYTES + 2]:
+        return "ambiguous"
+    return "upgrade" if b"\r\nupgrade:" in head and _UPGRADE.search(head) is not None else None
+
+
+class StrictConnection(h11.Connection):
+    """h11's connection of a server, with each head looked at before h11 does.
+
+    Attributes:
+        trouble: why the last request was refused; h11's own reasons are all `malformed`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+        self.trouble: HeadTrouble = "malformed"
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA | h11.PAUSED]:
+        """Returns the next event.
+
+        Raises:
+            h11.RemoteProtocolError: raised when what came is refused.
+        """
+        if self.their_state is h11.IDLE and (data := self.trailing_data[0]):
+            trouble = head_trouble(data)
+            if trouble is not None:
+                self.trouble = trouble
+                raise h11.RemoteProtocolError(MESSAGES[trouble])
+        event = super().next_event()
+        if isinstance(event, h11.EndOfMessage) and event.headers:
+            self.trouble = "ambiguous"  # trailers: nobody here reads them, and h11 ends their lines at a bare LF
+            raise h11.RemoteProtocolError(MESSAGES["ambiguous"])
+        return event

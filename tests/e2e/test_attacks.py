@@ -1,0 +1,384 @@
+"""A real node under attack: each is refused, costs next to nothing, and keeps nobody out who has something to say."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+import threading
+import time
+from contextlib import ExitStack, closing, contextmanager, suppress
+
+import httpx
+import orjson
+import overload
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+# As few descriptors as a badly configured system gives; and files that the group could write unless the node cares.
+LAUNCHER = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+os.umask(0o002)
+os.execv(sys.executable, [sys.executable, "-m", "hearthnet", "run"])
+"""
+BODY = {"params": {}, "input": {"text": "hello"}}
+JSON = {"Content-Type": "application/json"}
+MAX_WAIT_S = 2.0
+MAX_GROWTH_BYTES = 10_000_000
+MAX_LOG_BYTES = 1_000_000
+CALL = b"POST /bus/v1/call HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+@pytest.fixture(scope="module")
+def poor_node(tmp_path_factory):
+    """A node with 256 descriptors, warmed up: what it takes for the first calls is no growth. All attack the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
+            patch.delenv(name, raising=False)
+        patch.setenv("HOME", "")  # put back afterwards, whoever sets it
+        made = overload.start_node(tmp_path_factory.mktemp("home"), [sys.executable, "-c", LAUNCHER])
+    try:
+        with httpx.Client() as client:
+            for number in range(300):
+                assert made.echo(str(number), client).status_code == 200
+            client.get(f"{made.url}/metrics")
+        yield made
+    finally:
+        made.stop(signal.SIGKILL)
+
+
+class Member(threading.Thread):
+    """Calls the node again and again, on a new connection each time; keeps how long the worst call took."""
+
+    def __init__(self, node) -> None:
+        super().__init__(daemon=True)
+        self.node = node
+        self.is_over = threading.Event()
+        self.worst_s = 0.0
+        self.served = 0
+        self.failed: list[str] = []
+
+    def run(self) -> None:
+        """Calls until it is over."""
+        # A client made for each call would read the system's certificates each time.
+        with httpx.Client(limits=httpx.Limits(max_keepalive_connections=0)) as client:
+            while not self.is_over.wait(0.02):
+                self._call(client)
+
+    def _call(self, client) -> None:
+        began = time.monotonic()
+        try:
+            answer = self.node.echo(client=client)
+            if answer.status_code == 200:
+                self.served += 1
+            else:
+                self.failed.append(answer.text)
+        except httpx.HTTPError as error:
+            self.failed.append(repr(error))
+        self.worst_s = max(self.worst_s, time.monotonic() - began)
+
+
+@contextmanager
+def siege(node):
+    """What happens within is an attack: a member is served all the while, and the node hardly notices."""
+    rss, logged = overload.rss_bytes(node.process.pid), log_bytes(node)
+    member = Member(node)
+    member.start()
+    try:
+        yield member
+        served = member.served
+        node.wait_a_while_for(lambda: member.served >= served + 5 or member.failed, "the member is not served")
+    finally:
+        member.is_over.set()
+        member.join()
+    assert member.failed == []
+    assert member.worst_s < MAX_WAIT_S
+    assert overload.rss_bytes(node.process.pid) - rss < MAX_GROWTH_BYTES
+    assert log_bytes(node) - logged < MAX_LOG_BYTES
+    assert node.process.poll() is None
+
+
+def log_bytes(node) -> int:
+    """What has been logged, and printed."""
+    return sum(path.stat().st_size for path in [*node.log_dir.glob("*"), node.home / "run.out"])
+
+
+def refused(node) -> dict[str, float]:
+    """What was refused, by reason."""
+    page = httpx.get(f"{node.url}/metrics", timeout=10).text
+    families = {family.name: family for family in text_string_to_metric_families(page)}
+    found = families["hearthnet_refused"].samples
+    return {sample.labels["reason"]: sample.value for sample in found if sample.name.endswith("_total")}
+
+
+def exchange(node, data: bytes) -> bytes:
+    """What the node answers to these bytes, until it closes or has answered; empty where it only closes."""
+    answer = b""
+    with socket.create_connection(("127.0.0.1", node.port), timeout=15) as connection:
+        with suppress(ConnectionError):  # it has read enough; its answer may be there all the same
+            connection.sendall(data)
+        try:
+            while b"\r\n\r\n" not in answer and (piece := connection.recv(65_536)):
+                answer += piece
+        except ConnectionError:
+            return answer
+    return answer
+
+
+def status_of(answer: bytes) -> int | None:
+    """The status of an answer, None for none."""
+    return int(answer.split(b" ", 2)[1]) if answer else None
+
+
+CHUNKED = CALL + b"Transfer-Encoding: chunked\r\n\r\n"
+SMUGGLED = b"GET /trace HTTP/1.1\r\nHost: localhost\r\n\r\n"
+SHAPES = {
+    "two lengths": CALL + b"Content-Length: 0\r\nContent-Length: 42\r\n\r\n" + SMUGGLED,
+    "the same length twice": CALL + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+    "list of lengths": CALL + b"Content-Length: 2, 2\r\n\r\n{}",
+    "length and chunks": CALL + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
+    "length with a sign": CALL + b"Content-Length: +2\r\n\r\n{}",
+    "unknown coding": CALL + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "bare LF": CALL.replace(b"\r\n", b"\n") + b"Content-Length: 2\n\n{}",
+    "one bare LF": CALL + b"X-A: b\nContent-Length: 2\r\n\r\n{}",
+    "bare CR": CALL + b"X-A: b\rContent-Length: 2\r\n\r\n{}",
+    "space before the colon": CALL + b"Content-Length : 2\r\n\r\n{}",
+    "folded header": CALL + b"X-A: b\r\n Content-Length: 2\r\n\r\n{}",
+    "NUL": CALL + b"X-A: \0\r\nContent-Length: 2\r\n\r\n{}",
+    "chunk size without an end": CHUNKED + b"F" * 30_000,
+    "giant chunk size": CHUNKED + b"F" * 21 + b"\r\n",
+    "negative chunk size": CHUNKED + b"-1\r\n",
+    "chunk with a bare LF": CHUNKED + b"2\n{}\r\n0\r\n\r\n",
+    "chunk extension of megabytes": CHUNKED + b"2;" + b"x" * 3_000_000 + b"\r\n{}\r\n0\r\n\r\n",
+    "trailers": CHUNKED + b"2\r\n{}\r\n0\r\nX-A: b\r\n\r\n",
+    "WebSocket": b"GET /trace HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "HTTP/0.9": b"GET /health\r\n\r\n",
+    "CONNECT": b"CONNECT example.org:443 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "absolute target": b"GET http://example.org/ HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00" + bytes(500),
+    "large head": CALL + b"X-A: " + b"a" * 20_000 + b"\r\n\r\n",
+    "many headers": CALL + b"X-A: b\r\n" * 200 + b"\r\n",
+    "long line": b"GET /" + b"a" * 9_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "id of 200 kB": CALL + b"X-HearthNet-Request-Id: " + b"a" * 200_000 + b"\r\n\r\n",
+}
+
+
+def test_shapes(poor_node):
+    """What can be read in two ways, or is no HTTP/1.1, is 400 and the end of the connection; nothing smuggled runs."""
+    with siege(poor_node):
+        answers = {name: exchange(poor_node, data) for name, data in SHAPES.items()}
+
+    assert {name: status_of(answer) for name, answer in answers.items()} == dict.fromkeys(SHAPES, 400)
+    assert {orjson.loads(answer.partition(b"\r\n\r\n")[2])["error"] for answer in answers.values()} == {"bad_request"}
+    assert all(b"connection: close" in answer for answer in answers.values())
+    assert set(refused(poor_node)) >= {"ambiguous", "malformed", "not_http1", "target", "too_much_head", "upgrade"}
+
+
+def test_pipelined_thousands(poor_node):
+    """A thousand requests at once are answered one after another; a megabyte of them ends the connection."""
+    request = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    before = refused(poor_node).get("pipelined", 0)
+    with siege(poor_node):
+        with socket.create_connection(("127.0.0.1", poor_node.port), timeout=15) as connection:
+            connection.sendall(request * 1_000)
+            answers = b""
+            while answers.count(b"HTTP/1.1 200") < 1_000:
+                piece = connection.recv(65_536)
+                assert piece
+                answers += piece
+        for _ in range(20):
+            exchange(poor_node, request * 25_000)
+    assert refused(poor_node)["pipelined"] - before == 20
+
+
+def test_crowds(poor_node):
+    """300 half-open, 300 idle and 300 silent connections, under 256 descriptors: whoever calls is served."""
+    with siege(poor_node) as member, ExitStack() as crowd:
+        for sent in (CALL, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", b""):
+            for number in range(300):
+                if number % 100 == 0:  # the member is not quicker than this thread, whose process is the same
+                    poor_node.wait_a_while_for(lambda served=member.served: member.served > served or member.failed)
+                one = crowd.enter_context(socket.create_connection(("127.0.0.1", poor_node.port), timeout=15))
+                one.sendall(sent)
+        served = member.served
+        poor_node.wait_a_while_for(lambda: member.served >= served + 30)
+        # More than descriptors are left now: nobody is missed.
+        assert refused(poor_node)["crowded"] > 600
+    lines = [line for line in poor_node.log_lines() if line["msg"] == "fewer connections than configured"]
+    assert [line["descriptors"] for line in lines] == [256]
+
+
+async def trickle(node, head: bytes, piece: bytes) -> bytes:
+    """Sends a piece every tenth of a second until the node has had enough; returns its last words."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+    writer.write(head)
+    answer = asyncio.create_task(reader.read())
+    while not (await asyncio.wait({answer}, timeout=0.1))[0]:
+        writer.write(piece)
+    writer.close()
+    return answer.result()
+
+
+async def read_never(node) -> None:
+    """Asks for a lot and reads none of it, until the node gives up."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    connection.setblocking(False)
+    loop = asyncio.get_running_loop()
+    with closing(connection):
+        await loop.sock_connect(connection, ("127.0.0.1", node.port))
+        body = orjson.dumps({"params": {}, "input": {"text": "x" * 10_000, "frames": 1_000}})
+        headers = {**node.headers(orjson.loads(body)), "Content-Length": str(len(body)), "Host": "localhost"}
+        lines = ["POST /bus/v1/call HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+        await loop.sock_sendall(connection, "\r\n".join(lines).encode() + body)
+        while not connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):  # a reset is seen without reading
+            await asyncio.sleep(0.2)
+
+
+async def test_slow_ones(poor_node):
+    """Heads and bodies that trickle in get 408, what is never sent or never read is hung up on: within 15 s."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    before = refused(poor_node)
+    expecting = CALL + b"Content-Length: 100\r\nExpect: 100-continue\r\n\r\n"
+    with siege(poor_node):
+        async with asyncio.timeout(30):
+            answers = await asyncio.gather(
+                *(trickle(poor_node, CALL, b"X-A: b\r\n"[:1]) for _ in range(20)),
+                *(trickle(poor_node, CALL + b"Content-Length: 9000\r\n\r\n", b"{") for _ in range(20)),
+                *(trickle(poor_node, CHUNKED, b"1\r\n{\r\n") for _ in range(5)),
+                *(trickle(poor_node, expecting, b"") for _ in range(5)),
+                trickle(poor_node, b"", b""),
+                *(read_never(poor_node) for _ in range(10)),
+            )
+    assert loop.time() - began > 9
+    last_words = [answer.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"") for answer in answers[:50]]
+    assert {status_of(answer) for answer in last_words} == {408}
+    assert answers[50] == b""
+    found = refused(poor_node)
+    assert {reason: found[reason] - before.get(reason, 0) for reason in ("slow", "silent", "stalled")} == {
+        "slow": 50,
+        "silent": 1,
+        "stalled": 10,
+    }
+    poor_node.wait_for_sql([(10,)], "SELECT count(*) FROM traces WHERE result = 'cancelled'")
+
+
+def test_large_bodies(poor_node):
+    """200 MB, declared or in chunks, are 413 before they are read; the sender is cut off."""
+    piece = b"x" * 100_000
+    with siege(poor_node):
+        for head, part in (
+            (CALL + b"Content-Length: 200000000\r\n\r\n", piece),
+            (CHUNKED, b"186a0\r\n" + piece + b"\r\n"),
+        ):
+            with socket.create_connection(("127.0.0.1", poor_node.port), timeout=15) as connection:
+                sent = 0
+                connection.sendall(head)
+                answer = b""
+                with suppress(ConnectionError):
+                    while sent < 200_000_000:
+                        connection.sendall(part)
+                        sent += len(part)
+                with suppress(ConnectionError):
+                    answer = connection.recv(65_536)
+            assert status_of(answer) in {413, None}  # a reset may have taken it
+            assert sent < 20_000_000
+        a_bit = httpx.post(f"{poor_node.url}/bus/v1/call", content=b"x" * 1_100_000, headers=JSON, timeout=15)
+        assert a_bit.status_code == 413
+
+
+def test_pages_of_others(poor_node):
+    """A page that a browser shows cannot have a node of the same machine work for it: by Host, Origin or type."""
+    signed = poor_node.headers(BODY)
+    headers = {**signed, **JSON}
+    with siege(poor_node):
+        answers = {
+            name: httpx.post(f"{poor_node.url}/bus/v1/call", content=orjson.dumps(BODY), headers={**headers, **other})
+            for name, other in {
+                "host": {"Host": "evil.example"},
+                "origin": {"Origin": "https://evil.example"},
+                "no origin": {"Origin": "null"},
+                "text": {"Content-Type": "text/plain"},
+            }.items()
+        }
+    assert {name: answer.status_code for name, answer in answers.items()} == {
+        "host": 421,
+        "origin": 403,
+        "no origin": 403,
+        "text": 415,
+    }
+    assert all("access-control-allow-origin" not in answer.headers for answer in answers.values())
+    request_id = signed["X-HearthNet-Request-Id"]
+    assert httpx.get(f"{poor_node.url}/trace/{request_id}").status_code == 404
+
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+BODIES = [b"[]", b"null", b'"x"', b'{"params":NaN}', DEEP, b'{"input":{},"input":{}}', b"1" * 10_000, b'"\\ud800"', b""]
+
+
+def test_strange_bodies_and_ids(poor_node):
+    """Bodies that are no call are 400; what stands in ids and names is answered, and stored nowhere."""
+    with siege(poor_node):
+        for body in BODIES:
+            # Signed where that can be done: it is the body that is refused, not who sends it.
+            signed = poor_node.headers(orjson.loads(body) if body in (b"[]", b"null", b'"x"') else BODY)
+            answer = httpx.post(f"{poor_node.url}/bus/v1/call", content=body, headers={**signed, **JSON}, timeout=15)
+            assert (answer.status_code, answer.json()["error"]) == (400, "bad_request"), body[:20]
+        for request_id in (b"<script>", b"\x1b[31m", b"a" * 10_000):
+            answer = exchange(
+                poor_node, CALL + b"Content-Length: 2\r\nX-HearthNet-Request-Id: " + request_id + b"\r\n\r\n{}"
+            )
+            assert status_of(answer) in {400, 401}
+            assert request_id not in answer
+        split = exchange(
+            poor_node, CALL + b"X-HearthNet-Request-Id: a\r\nContent-Length: 2\r\nX-B: \xed\xa0\x80\r\n\r\n{}"
+        )
+        assert status_of(split) in {400, 401}
+        surrogate = CALL + b"Content-Length: 2\r\nX-HearthNet-Capability: \xed\xa0\x80\r\n\r\n{}"
+        assert status_of(exchange(poor_node, surrogate)) in {400, 401}
+        assert httpx.get(f"{poor_node.url}/metrics").status_code == 200
+        assert httpx.get(f"{poor_node.url}/trace").status_code == 200
+    written = b"".join(path.read_bytes() for path in poor_node.log_dir.glob("*"))
+    assert b"<script>" not in written
+
+
+async def test_made_up_names(poor_node):
+    """Hundreds of made-up capabilities and callers are a handful of series, and no memory."""
+    with siege(poor_node):
+        async with httpx.AsyncClient(base_url=poor_node.url, timeout=15) as client:
+            for start in range(0, 400, 20):
+                names = [f"made.up{number}" for number in range(start, start + 20)]
+                answers = await asyncio.gather(
+                    *(
+                        client.post(
+                            "/bus/v1/call",
+                            content=orjson.dumps(BODY),
+                            headers={
+                                **poor_node.headers(BODY, name),
+                                "Content-Type": "application/json",
+                                **({"X-HearthNet-From": f"ed25519:{name}"} if start % 40 else {}),
+                            },
+                        )
+                        for name in names
+                    )
+                )
+                assert {answer.status_code for answer in answers} <= {401, 404, 429}
+    page = httpx.get(f"{poor_node.url}/metrics").text
+    assert "made.up" not in page
+    assert page.count("\n") < 1_000
+
+
+def test_modes(poor_node):
+    """Whatever the umask, what a node writes is its own: database, -wal, -shm, log, black box and their folders."""
+    for folder in (poor_node.data_dir, poor_node.log_dir):
+        files = list(folder.rglob("*"))
+        assert files
+        modes = {path.name: path.stat().st_mode for path in [folder, *files] if path.name != "device.pub"}
+        loose = {name: oct(mode) for name, mode in modes.items() if mode & 0o077}
+        assert loose == {}
+    names = {path.name for path in poor_node.data_dir.iterdir()}
+    assert {"telemetry.db", "telemetry.db-wal", "telemetry.db-shm"} <= names
