@@ -15,8 +15,8 @@ from functools import partial
 from typing import Any, Final
 
 from hearthnet.errors import WireError
-from hearthnet.transport.answers import last_answer
 from hearthnet.transport.connections import Connection, Connections, Full
+from hearthnet.transport.raw_answers import last_answer
 from hearthnet.transport.refused import note_refused
 
 __all__ = ["Listener"]

@@ -18,11 +18,11 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from hearthnet.errors import WireError
-from hearthnet.transport.answers import answer_bytes, last_answer
 from hearthnet.transport.connections import Connection, Connections, State
 from hearthnet.transport.gate import CALL_PATH, REFUSED_FOR
 from hearthnet.transport.heads import MAX_HEAD_BYTES, MESSAGES, StrictConnection
 from hearthnet.transport.load import Load, Refusal
+from hearthnet.transport.raw_answers import answer_bytes, last_answer
 from hearthnet.transport.refused import note_refused
 from hearthnet.transport.signing import REQUEST_ID, SENDER
 

@@ -8,6 +8,7 @@ from http import HTTPStatus
 import orjson
 
 from hearthnet.errors import WireError
+from hearthnet.transport.guard import SAFE_HEADERS
 
 __all__ = ["answer_bytes", "last_answer"]
 
@@ -18,7 +19,7 @@ def answer_bytes(error: WireError, headers: Iterable[tuple[bytes, bytes]], statu
     found = HTTPStatus(status or error.status)
     lines = [
         b"HTTP/1.1 %d %b" % (found, found.phrase.encode()),
-        *(b"%b: %b" % header for header in headers),
+        *(b"%b: %b" % header for header in (*headers, *SAFE_HEADERS)),
         b"content-type: application/json",
         b"content-length: %d" % len(body),
     ]
