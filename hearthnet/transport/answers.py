@@ -1,9 +1,9 @@
 """Signed answers: who asked can prove that it was this node that answered, that request, with these bytes.
 
-An answer to a request that was verified carries a time and a signature over the canonical JSON of `Answer`. It names the
-request by its signature, so an answer to one request is none to another, nor to the same one a second time. What was not
-verified is answered unsigned: a stranger must not have the node sign, and a member learns nothing from a refusal that
-it could rely on.
+An answer to a request that was verified carries a time and a signature over the canonical JSON of `Answer`. It names
+the request by its signature, so an answer to one request is none to another, nor to the same one a second time. What
+was not verified is answered unsigned: a stranger must not have the node sign, and a member learns nothing from a
+refusal that it could rely on.
 
 A stream is signed in its last event, `done` or `error`, over all bytes before that event and the event's own data.
 Whatever was shown before is proven then, not earlier. A node that stops at once ends a stream without a signature.

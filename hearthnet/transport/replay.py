@@ -51,7 +51,7 @@ class _Seen:
         self.closed_s = closed_s
 
     def forget_before(self, expired_s: float, wanted: int) -> int:
-        """Forgets the oldest seconds, of those that ended before `expired_s`, until `wanted` are gone; returns how many."""
+        """Forgets the oldest seconds that ended by `expired_s` until `wanted` signatures are gone; returns how many."""
         gone = 0
         for second in sorted(self.seconds):
             if gone >= wanted or second + 1 > expired_s:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from ulid import ULID
 
@@ -86,10 +86,20 @@ class Envelope:
 
 
 def sign(
-    keys: KeyPair, community: str, capability: str, version: str, body: Any, request_id: str | None = None
+    keys: KeyPair,
+    community: str,
+    capability: str,
+    version: str,
+    body: Any,
+    request_id: str | None = None,
+    timestamp: str | None = None,
 ) -> dict[str, str]:
-    """Returns the headers of a call made now; `request_id` is the trace id, by default a fresh ULID."""
-    timestamp = now_stamp()
+    """Returns the headers of a call; `request_id` is the trace id, by default a fresh ULID; `timestamp` is now.
+
+    Who makes the same call under the same id again within a second needs a time with milliseconds (`now_stamp`): else
+    it has the same signature, and is refused as a replay.
+    """
+    timestamp = timestamp or now_stamp()
     envelope = Envelope(capability, version, request_id or str(ULID()), keys.node_id, community, timestamp, body)
     return {
         CAPABILITY: capability,
@@ -102,9 +112,9 @@ def sign(
     }
 
 
-def now_stamp() -> str:
-    """Returns the time as the wire has it: RFC 3339 UTC with `Z`, whole seconds."""
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+def now_stamp(timespec: Literal["seconds", "milliseconds"] = "seconds") -> str:
+    """Returns the time as the wire has it: RFC 3339 UTC with `Z`."""
+    return datetime.now(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +129,21 @@ class Claim:
     offset_s: float
 
 
-def read_claim(headers: Mapping[str, str], manifest: Manifest, now_s: float | None = None) -> Claim:
+def read_claim(
+    headers: Mapping[str, str], manifest: Manifest, now_s: float | None = None, target: str | None = None
+) -> Claim:
     """Returns what a request claims, which is fresh, for this community and from a member that is not revoked.
 
-    It is not verified yet, and its body is not looked at, nor need it have arrived. Takes 8 us.
+    It is not verified yet, and its body is not looked at, nor need it have arrived. Takes 8 us. `target` is what a GET
+    asks for, as it must have been signed.
 
     Raises:
         WireError: raised, and counted by reason, for every other request.
     """
     with _counted():
         envelope, signature = _read(headers)
+        if target is not None and envelope.capability != target:
+            raise _RefusedError("wrong", "invalid_signature", "another path or query was signed than is asked for")
         offset_s = _fresh_offset_s(envelope.timestamp, time.time() if now_s is None else now_s)
         if envelope.community != manifest.community_id:
             raise _RefusedError("community", "unauthorized", "this node belongs to another community")
