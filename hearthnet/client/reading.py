@@ -31,15 +31,16 @@ class Asked:
 
 def is_stream(answer: httpx.Response) -> bool:
     """Tells whether an answer comes in frames."""
-    return answer.headers.get("content-type", "").startswith("text/event-stream")
+    kind: str = answer.headers.get("content-type", "")
+    return kind.startswith("text/event-stream")
 
 
 async def read_document(answer: httpx.Response, asked: Asked) -> Any:
     """Returns the JSON of an answer.
 
     Raises:
-        WireError: raised for the error that the node answered with. It need not be signed: believing one that is made up
-            costs a call, which whoever is on the way can have for less.
+        WireError: raised for the error that the node answered with. It need not be signed: believing one that is made
+            up costs a call, which whoever is on the way can have for less.
         UntrustedAnswerError: raised for another node's answer, or one without its signature.
         HearthNetError: raised when it is no JSON, or too large.
     """
