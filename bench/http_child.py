@@ -81,7 +81,9 @@ def main(kind: str, folder: Path) -> None:
             recording = stack.enter_context(telemetry.open(config))
         elif kind == "off":
             stand_ins.install()
-        services = Services(bus, cast(Telemetry, recording), lambda: manifest, lambda _: None, dict, lambda _: [])
+        services = Services(
+            bus, cast(Telemetry, recording), lambda: manifest, lambda _: None, dict, lambda _: [], keys=keys
+        )
         asyncio.run(_serve(services, keys))
         if kind == "on":
             recording.flush()

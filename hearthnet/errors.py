@@ -3,6 +3,7 @@
     HearthNetError            printed by the command line as one line and a hint
     ├── ConfigError           the configuration cannot be used
     ├── IdentityError         keys or manifest missing, unreadable, wrong
+    │   └── UntrustedAnswerError  an answer is not proven to be the asked node's
     ├── StoreError            telemetry.db or the event log cannot be used
     │   └── UnusableStoreError    nor ever will be: damaged, not ours, or newer than this program
     ├── DiskFullError         no space for a file of the node
@@ -72,6 +73,12 @@ class ConfigError(HearthNetError):
 
 class IdentityError(HearthNetError):
     """Raised when a key, a signature or a community manifest is missing, unreadable or wrong."""
+
+
+class UntrustedAnswerError(IdentityError):
+    """Raised when an answer is another node's, or has no signature of the node that was asked, or does not fit it."""
+
+    exit_code = EXIT_UNAUTHORIZED
 
 
 class StoreError(HearthNetError):

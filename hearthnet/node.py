@@ -30,6 +30,7 @@ from hearthnet.services import echo, llm
 from hearthnet.services.emergency import EmergencyProbe
 from hearthnet.transport.app import build_app
 from hearthnet.transport.load import Load
+from hearthnet.transport.replay import Replays
 from hearthnet.transport.routes import Services
 from hearthnet.transport.server import Server
 
@@ -100,6 +101,8 @@ class Node:
         self.bus = CapabilityBus(keys.node_id, manifest.level_of)
         self.levels = Levels()
         self.emergency = EmergencyProbe(config.emergency)
+        self._keys = keys
+        self._replays = Replays(keys.node_id)
         self._started = time.monotonic()
         self._last_seen: dict[str, float] = {}  # members only, so as small as the manifest
         self._events_path = _community_path(config, manifest.community_id) / EVENTS_FILE
@@ -114,6 +117,8 @@ class Node:
             status=self.status,
             doctor=self.diagnose,
             metrics_loopback_only=self.config.observability.metrics_loopback_only,
+            keys=self._keys,
+            replays=self._replays,
         )
 
     def diagnose(self, only: list[str]) -> list[dict[str, Any]]:

@@ -50,6 +50,7 @@ FLOORS = {
     "hearthnet.services": 4,
     "hearthnet.transport": 5,
     "hearthnet.checks": 6,
+    "hearthnet.client": 6,
     "hearthnet.node": 6,
     "hearthnet.cli": 7,
     "hearthnet.__main__": 7,

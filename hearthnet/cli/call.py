@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import click
-import httpx
 import orjson
 from ulid import ULID
 
-from hearthnet.cli.client import NodeClient, call_headers
+from hearthnet.cli.client import NodeClient, url_of
 from hearthnet.cli.options import config_option
 from hearthnet.cli.output import print_json
+from hearthnet.client import Client
 from hearthnet.config import Config
-from hearthnet.errors import HTTP_STATUS, HearthNetError, WireError
+from hearthnet.errors import HearthNetError, NodeUnreachableError, UntrustedAnswerError, WireError
 from hearthnet.identity.keys import KeyPair
 
 
@@ -38,7 +38,7 @@ def command(config: Config, capability: str, body: str, stream: bool, trace_id: 
     name, _, version = capability.partition("@")
     request_id = trace_id or str(ULID())
     try:
-        _call(config, name, version or "1.0", _parse(body), request_id, stream=stream, timeout_s=timeout_s)
+        asyncio.run(_call(config, name, version or "1.0", _parse(body), request_id, stream=stream, timeout_s=timeout_s))
     except WireError as error:
         raise _with_hint(error, request_id) from error
 
@@ -53,83 +53,25 @@ def _parse(body: str) -> Any:
     return {"params": {}, **parsed}
 
 
-def _call(
+async def _call(
     config: Config, name: str, version: str, body: Any, request_id: str, *, stream: bool, timeout_s: float
 ) -> None:
     assert config.identity.keys_dir is not None
+    transport = config.transport
     keys = KeyPair.load(config.identity.keys_dir)
     community = config.community.community_id or keys.node_id
-    headers = {
-        **call_headers(keys, community, name, version, body, request_id),
-        "Content-Type": "application/json",
-        "Accept": "text/event-stream" if stream else "application/json",
-    }
-    client = NodeClient(config, timeout_s)
     try:
-        with client.http.stream("POST", "/bus/v1/call", content=orjson.dumps(body), headers=headers) as answer:
-            if not client.is_ours(answer):
-                raise client.unreachable()
-            _print(answer, stream=stream)
-    except httpx.ConnectError as error:
-        raise client.unreachable() from error
-    except httpx.TimeoutException as error:
-        raise WireError("timeout", f"no answer within {timeout_s:g} s") from error
-    except httpx.HTTPError as error:
-        raise HearthNetError(f"the connection to the node broke: {error}") from error
-
-
-def _print(answer: httpx.Response, *, stream: bool) -> None:
-    if answer.headers.get("content-type", "").startswith("text/event-stream"):
-        frames = _frames(answer)
-        if stream:
-            for frame in frames:
+        async with Client(
+            url_of(transport), keys, community, keys.node_id, certificate=transport.tls_cert, timeout_s=timeout_s
+        ) as node:
+            if not stream:
+                print_json(await node.call(name, body, version, request_id=request_id))
+                return
+            async for frame in node.stream(name, body, version, request_id=request_id):
                 click.echo(orjson.dumps(frame).decode())
-        else:
-            print_json(list(frames))
-        return
-    answer.read()
-    document = _document(answer)
-    if answer.is_error:
-        raise _wire_error(document)
-    print_json(document)
-
-
-def _document(answer: httpx.Response) -> Any:
-    try:
-        return orjson.loads(answer.content)
-    except orjson.JSONDecodeError as error:
-        raise HearthNetError(f"what answered is no HearthNet node (HTTP {answer.status_code})") from error
-
-
-def _frames(answer: httpx.Response) -> Any:
-    """Yields the frames of server-sent events; an `error` event is raised."""
-    event = ""
-    for line in _lines(answer):
-        field, _, value = line.partition(": ")
-        if field == "event":
-            event = value
-        elif field == "data" and event == "error":
-            raise _wire_error(orjson.loads(value))
-        elif field == "data" and event == "frame":
-            yield orjson.loads(value)
-        elif field == "data" and event == "done":
-            return
-    raise HearthNetError("the stream ended without its last frame", hint="did the node stop? see: hearthnet log")
-
-
-def _lines(answer: httpx.Response) -> Iterator[str]:
-    """Yields the lines. The library's own end at U+2028 and its like too, which JSON may hold as they are."""
-    rest = b""
-    for block in answer.iter_bytes():
-        *lines, rest = (rest + block).split(b"\n")
-        yield from (line.decode() for line in lines)
-
-
-def _wire_error(document: Any) -> WireError:
-    code = document.get("error") if isinstance(document, dict) else None
-    if code not in HTTP_STATUS:
-        return WireError("internal_error", f"the node answered: {document!r:.200}")
-    return WireError(code, document.get("message", ""), retry_after_ms=document.get("retry_after_ms"))
+    except (NodeUnreachableError, UntrustedAnswerError) as error:
+        # Whatever else answers on our port is not our node.
+        raise NodeClient(config).unreachable() from error
 
 
 def _with_hint(error: WireError, request_id: str) -> HearthNetError:

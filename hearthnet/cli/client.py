@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Final
 
 import httpx
 
-from hearthnet.config import Config
+from hearthnet.client.tls import pinned
+from hearthnet.config import Config, TransportConfig
 from hearthnet.errors import HearthNetError, IdentityError, NodeUnreachableError
 from hearthnet.identity.keys import KeyPair
-from hearthnet.observability.traceparent import TRACEPARENT, spell
-from hearthnet.transport.signing import SENDER, sign, trace_id_of
+from hearthnet.transport.signing import SENDER
 
-__all__ = ["NodeClient", "call_headers"]
+__all__ = ["NodeClient", "url_of"]
 
 _ANY_ADDRESS: Final = ("0.0.0.0", "::", "")  # noqa: S104  # compared with, not bound
 _CONNECT_TIMEOUT_S: Final = 2.0
@@ -23,16 +22,12 @@ class NodeClient:
     """Talks to the node of this configuration on this machine."""
 
     def __init__(self, config: Config, timeout_s: float = 15.0) -> None:
-        transport = config.transport
-        host = "127.0.0.1" if transport.host in _ANY_ADDRESS else transport.host
-        scheme = "https" if transport.tls_cert else "http"
-        self.port = transport.port
+        self.port = config.transport.port
         self._keys_dir = config.identity.keys_dir
-        # verify: the certificate is our own, the connection stays on this machine
         self.http = httpx.Client(
-            base_url=f"{scheme}://{f'[{host}]' if ':' in host else host}:{transport.port}",
+            base_url=url_of(config.transport),
             timeout=httpx.Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S),
-            verify=transport.tls_cert is None,
+            verify=pinned(config.transport.tls_cert),
             trust_env=False,
         )
 
@@ -89,16 +84,8 @@ class NodeClient:
             return False
 
 
-def call_headers(
-    keys: KeyPair, community: str, capability: str, version: str, body: Any, request_id: str
-) -> dict[str, str]:
-    """Returns the signed headers of a call, and `traceparent` for what knows only that.
-
-    It is left out where the request id names no trace. This program records nothing, so it calls itself not sampled.
-    """
-    signed = sign(keys, community, capability, version, body, request_id)
-    trace_id = trace_id_of(request_id)
-    try:
-        return {**signed, TRACEPARENT: spell(trace_id or "", os.urandom(8).hex(), is_sampled=False)}
-    except ValueError:
-        return signed
+def url_of(transport: TransportConfig) -> str:
+    """Returns where the node of these settings answers on its own machine."""
+    host = "127.0.0.1" if transport.host in _ANY_ADDRESS else transport.host
+    scheme = "https" if transport.tls_cert else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{transport.port}"

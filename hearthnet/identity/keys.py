@@ -17,7 +17,7 @@ from hearthnet.errors import IdentityError
 from hearthnet.files import make_private_dir
 from hearthnet.identity.canonical import canonical_json
 
-__all__ = ["PREFIX", "KeyPair", "decode", "encode", "is_node_id", "short_id", "verify"]
+__all__ = ["PREFIX", "KeyPair", "decode", "encode", "is_node_id", "is_signature", "short_id", "verify"]
 
 PREFIX: Final = "ed25519:"
 PRIVATE_FILE: Final = "device.ed25519"
@@ -51,6 +51,15 @@ def is_node_id(text: str) -> bool:
     """Tells whether `text` is a full node id."""
     try:
         decode(text)
+    except IdentityError:
+        return False
+    return True
+
+
+def is_signature(text: str) -> bool:
+    """Tells whether `text` is spelled as a signature; of what, and whose, `verify` tells."""
+    try:
+        decode(text, _SIGNATURE_BYTES)
     except IdentityError:
         return False
     return True

@@ -12,8 +12,8 @@ from typing import Any, Final
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 
+from hearthnet.transport.access import SignedRoute, members_or_loopback
 from hearthnet.transport.described import completed
-from hearthnet.transport.routes import loopback_only
 
 __all__ = ["documentation"]
 
@@ -28,7 +28,7 @@ _STYLE: Final = (
     "p,ul{margin:.25rem 0}@media(prefers-color-scheme:dark){body{background:#111;color:#ddd}a{color:#8bf}}"
 )
 
-documentation = APIRouter(dependencies=[Depends(loopback_only)], include_in_schema=False)
+documentation = APIRouter(route_class=SignedRoute, dependencies=[Depends(members_or_loopback)], include_in_schema=False)
 
 
 @documentation.get("/openapi.json")

@@ -2,7 +2,8 @@
 
 Who may is decided by the dependencies of a route; a route without one of those is everybody's: it is `EXPECTED_OPEN`,
 or a mistake that the doctor tells. From where is decided by the address that the port listens on. A firewall may let
-less through, and a proxy on this machine more: what comes through it comes from this machine.
+less through. A proxy on this machine makes everybody a caller from this machine, unless it says for whom it asks
+(`Forwarded`, `X-Forwarded-For`), as they do: such a request is one from elsewhere.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
-"""The routes: thin, each calls one thing. Who may: calls are signed, telemetry and tools are for this machine alone."""
+"""The routes: thin, each calls one thing. Who may: calls are signed, tools are for this machine alone; see `access`."""
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
@@ -13,7 +10,6 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 
-from hearthnet.bus.bus import CapabilityBus
 from hearthnet.bus.capability import RouteRequest, is_capability_name, parse_version
 from hearthnet.bus.ratelimit import RateLimitedError
 from hearthnet.constants import TRACE_RING_BUFFER
@@ -21,78 +17,45 @@ from hearthnet.errors import WireError
 from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import metrics
 from hearthnet.observability.store.reader import TraceFilter
-from hearthnet.observability.telemetry import Telemetry
 from hearthnet.transport import described, strict_json
+from hearthnet.transport.access import (
+    NodeServices,
+    Services,
+    SignedRoute,
+    loopback_only,
+    members_or_loopback,
+    scrapers,
+    services_of,
+    signer_for,
+)
+from hearthnet.transport.answer_signing import Signer
 from hearthnet.transport.leaving import unless_caller_leaves
 from hearthnet.transport.models import CheckOut, LiveOut, ReadyOut, StatusOut, TraceOut
 from hearthnet.transport.origin import Origin, origin_of
 from hearthnet.transport.refusal import error_body
-from hearthnet.transport.signing import CAPABILITY, REQUEST_ID, SENDER, trace_id_of, verify_request
+from hearthnet.transport.signing import CAPABILITY, REQUEST_ID, SENDER, Envelope, read_claim, trace_id_of, verify_claim
 from hearthnet.transport.streaming import EventStream
 
-__all__ = ["Services", "calls", "operations", "telemetry"]
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What the routes need of the node; `seen` takes who called, `status` and `doctor` may take seconds."""
-
-    bus: CapabilityBus
-    telemetry: Telemetry
-    manifest: Callable[[], Manifest]
-    seen: Callable[[str], None]
-    status: Callable[[], dict[str, Any]]
-    doctor: Callable[[list[str]], list[dict[str, Any]]]
-    metrics_loopback_only: bool = False
-
-
-def services_of(request: Request) -> Services:
-    """Returns what the node gave its application."""
-    services: Services = request.app.state.services
-    return services
-
-
-def loopback_only(request: Request) -> None:
-    """Lets in requests from this machine.
-
-    Raises:
-        WireError: raised as `unauthorized` for all others.
-    """
-    host = request.client.host if request.client else ""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        address = ipaddress.ip_address("0.0.0.0")  # noqa: S104  # stands for "not loopback"
-    mapped = getattr(address, "ipv4_mapped", None)
-    # A peer that has the address it called at is this machine too: a node may listen on that address alone.
-    own = (request.scope.get("server") or ("",))[0]
-    if not (mapped or address).is_loopback and (host != own or not host):
-        raise WireError("unauthorized", "this answers on the node's own machine only")
-
-
-def scrapers(request: Request) -> None:
-    """Lets in who may read the metrics: everybody, or with `observability.metrics_loopback_only` this machine.
-
-    Raises:
-        WireError: raised as `unauthorized` for all others.
-    """
-    if services_of(request).metrics_loopback_only:
-        loopback_only(request)
+__all__ = [
+    "NodeServices",
+    "Services",
+    "calls",
+    "loopback_only",
+    "members_or_loopback",
+    "operations",
+    "services_of",
+    "telemetry",
+]
 
 
 # The capability label of what no capability was called for.
 REFUSED: Final = "other"
 
 
-async def _services(request: Request) -> Services:
-    # Async, though it waits for nothing: the framework sends a plain function to a thread, at twice the cost of a call.
-    return services_of(request)
-
-
-NodeServices = Annotated[Services, Depends(_services)]
-
 calls = APIRouter()
-telemetry = APIRouter(dependencies=[Depends(loopback_only)], responses=described.TELEMETRY)
+telemetry = APIRouter(
+    route_class=SignedRoute, dependencies=[Depends(members_or_loopback)], responses=described.TELEMETRY
+)
 operations = APIRouter(responses=described.OPEN)
 
 
@@ -101,9 +64,15 @@ async def call(request: Request, services: NodeServices) -> Response:
     """Calls a capability: signed headers, body `{"params": …, "input": …}`; answers JSON or server-sent events."""
     origin = origin_of(request.headers)
     headers = {REQUEST_ID: origin.trace_id}
+    signer: Signer | None = None
     try:
         services.bus.check_rate(request.headers.get(SENDER, ""), request.headers.get(CAPABILITY, ""), is_claimed=True)
-        route = _route(request, await request.body(), origin, services.manifest())
+        # Strangers are turned away by their headers alone: their body is neither awaited nor parsed.
+        claim = read_claim(request.headers, services.manifest())
+        body = strict_json.parse(await request.body())
+        envelope = verify_claim(claim, body, services.replays)
+        signer = signer_for(services, claim.signature)
+        route = _route(request, envelope, body, origin)
         services.seen(route.caller)
         services.bus.check_rate(route.caller, route.capability)
     except ClientDisconnect:
@@ -113,22 +82,29 @@ async def call(request: Request, services: NodeServices) -> Response:
         metrics.requests_total.labels(REFUSED, error.code).inc()
         if isinstance(error, RateLimitedError) and error.is_dropped:
             headers["Connection"] = "close"  # who floods pays for a new connection each time
-        return JSONResponse(error_body(error), error.status, headers=headers)
+        return _refused(error, headers, signer)
     try:
         answer = await unless_caller_leaves(request.receive, services.bus.handle_call(route))
     except ClientDisconnect:
         return Response(status_code=400)
     except WireError as error:
-        return JSONResponse(error_body(error), error.status, headers=headers)
+        return _refused(error, headers, signer)
     if isinstance(answer, dict):
-        return Response(orjson.dumps(answer), media_type="application/json", headers=headers)
-    return EventStream(answer, headers)
+        return _signed(Response(orjson.dumps(answer), media_type="application/json", headers=headers), signer)
+    return EventStream(answer, headers, signer)
 
 
-def _route(request: Request, raw: bytes, origin: Origin, manifest: Manifest) -> RouteRequest:
+def _refused(error: WireError, headers: dict[str, str], signer: Signer | None) -> Response:
+    return _signed(JSONResponse(error_body(error), error.status, headers=headers), signer)
+
+
+def _signed(answer: Response, signer: Signer | None) -> Response:
+    """Returns the answer, signed if the request was verified."""
+    return answer if signer is None else signer.signed(answer)
+
+
+def _route(request: Request, envelope: Envelope, body: Any, origin: Origin) -> RouteRequest:
     """Returns the request that was signed."""
-    body = strict_json.parse(raw)
-    envelope = verify_request(request.headers, body, manifest)
     if not is_capability_name(envelope.capability):
         raise WireError("bad_request", "not the name of a capability")
     if not isinstance(body, dict) or not set(body) <= {"params", "input"}:

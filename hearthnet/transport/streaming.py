@@ -7,7 +7,9 @@ reaches the handler at once.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Mapping
+from typing import Any
 
 import orjson
 from starlette.responses import Response
@@ -15,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from hearthnet.bus.stream import CallStream
 from hearthnet.errors import WireError
+from hearthnet.transport.answer_signing import Signer
 from hearthnet.transport.leaving import wait_for_disconnect
 from hearthnet.transport.refusal import error_body
 
@@ -22,14 +25,17 @@ __all__ = ["EventStream", "error_event"]
 
 
 class EventStream(Response):
-    """Answers with `frame` events and exactly one `done` or `error` event at the end."""
+    """Answers with `frame` events and exactly one `done` or `error` event at the end, which `signer` signs."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, stream: CallStream, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, stream: CallStream, headers: Mapping[str, str] | None = None, signer: Signer | None = None
+    ) -> None:
         super().__init__(headers={**(headers or {}), "Cache-Control": "no-store"})
         del self.headers["content-length"]
         self._stream = stream
+        self._signer = signer
         self._is_sending = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,14 +58,19 @@ class EventStream(Response):
             await self._stream.aclose()
 
     async def _send_frames(self, send: Send) -> None:
-        last = _event("done", {})
+        kind, data = "done", dict[str, Any]()
+        sent = hashlib.sha256()
         try:
             async for frame in self._stream:
-                await send({"type": "http.response.body", "body": _event("frame", frame), "more_body": True})
+                event = _event("frame", frame)
+                sent.update(event)
+                await send({"type": "http.response.body", "body": event, "more_body": True})
         except WireError as error:
-            last = error_event(error)
+            kind, data = "error", error_body(error)
+        if self._signer is not None:
+            data = self._signer.end(sent, data)
         # The trace is recorded: the stream is over before its last event is handed to the socket.
-        await send({"type": "http.response.body", "body": last, "more_body": False})
+        await send({"type": "http.response.body", "body": _event(kind, data), "more_body": False})
 
 
 def error_event(error: WireError) -> bytes:

@@ -17,7 +17,7 @@ import pytest
 from hearthnet.config import load, resolve_paths, save
 from hearthnet.identity.keys import KeyPair
 from hearthnet.node import initialise
-from hearthnet.transport.signing import sign
+from hearthnet.transport.signing import now_stamp, sign
 
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 15
@@ -64,7 +64,9 @@ class RunningNode:
 
     def headers(self, body, capability="experimental.echo", version="1.0", request_id=None, keys=None):
         """The signed headers of a call."""
-        signed = sign(keys or self.keys, self.keys.node_id, capability, version, body, request_id)
+        # With milliseconds: tests make the same call under the same id again, which must not be the same signature.
+        stamp = now_stamp("milliseconds")
+        signed = sign(keys or self.keys, self.keys.node_id, capability, version, body, request_id, stamp)
         return {"Content-Type": "application/json", **signed}
 
     def call(self, body, client=httpx, headers=None, **named) -> httpx.Response:

@@ -13,7 +13,7 @@ from ulid import ULID
 
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.bus.capability import CapabilityDescriptor
-from hearthnet.cli.client import call_headers
+from hearthnet.client.client import call_headers
 from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import metrics, telemetry, trace, traceparent

@@ -7,6 +7,7 @@ import resource
 import socket
 import ssl
 from contextlib import asynccontextmanager, closing, suppress
+from datetime import UTC, datetime, timedelta
 
 import h11
 import httpx
@@ -162,9 +163,9 @@ async def serving(bus, keys, load):
         await task
 
 
-def post(client, url, keys, capability="experimental.echo", **more):
+def post(client, url, keys, capability="experimental.echo", request_id=REQUEST_ID, **more):
     """A signed call that is sent when awaited."""
-    headers = {**JSON, **sign(keys, keys.node_id, capability, "1.0", orjson.loads(BODY), REQUEST_ID), **more}
+    headers = {**JSON, **sign(keys, keys.node_id, capability, "1.0", orjson.loads(BODY), request_id), **more}
     return client.post(f"{url}/bus/v1/call", content=BODY, headers=headers, timeout=30)
 
 
@@ -183,7 +184,7 @@ async def test_both_ways_out_answer_alike(bus, keys):
     """A refused call in one piece, and one in two pieces that is parsed, get the same answer; neither is a trace."""
     load = Fixed()
     async with serving(bus, keys, load) as (_, url), httpx.AsyncClient() as client:
-        assert (await post(client, url, keys)).status_code == 200
+        assert (await post(client, url, keys, request_id=None)).status_code == 200
         load.why = "overload"
         parsed_one = await post(client, url, keys)
         quick = parsed(await whole(url, call()))
@@ -208,13 +209,14 @@ async def test_both_ways_out_answer_alike(bus, keys):
 async def test_connection_serves_on_after_refusals(bus, keys):
     """A connection whose calls were refused unparsed is as good as new: the next call on it is served."""
     load = Fixed()
-    headers = sign(keys, keys.node_id, "experimental.echo", "1.0", orjson.loads(BODY), REQUEST_ID)
-    data = call(*(f"{name}: {value}" for name, value in headers.items() if "Request-Id" not in name))
+    now = datetime.now(UTC).replace(microsecond=0)
     async with serving(bus, keys, load) as (_, url):
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
-        for why, status in ((None, 200), ("overload", 429), ("overload", 429), (None, 200)):
+        for number, (why, status) in enumerate(((None, 200), ("overload", 429), ("overload", 429), (None, 200))):
             load.why = why
-            writer.write(data)
+            stamp = (now + timedelta(seconds=number)).strftime("%Y-%m-%dT%H:%M:%SZ")
+            headers = sign(keys, keys.node_id, "experimental.echo", "1.0", orjson.loads(BODY), REQUEST_ID, stamp)
+            writer.write(call(*(f"{name}: {value}" for name, value in headers.items() if "Request-Id" not in name)))
             head = await reader.readuntil(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 %d " % status)
             await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]))

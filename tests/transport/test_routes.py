@@ -11,9 +11,12 @@ from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import telemetry, trace
 from hearthnet.observability.record import TraceRecord
 from hearthnet.services import echo
+from hearthnet.transport.answer_signing import is_signed_answer
 from hearthnet.transport.app import build_app
 from hearthnet.transport.models import TraceOut
+from hearthnet.transport.replay import Replays
 from hearthnet.transport.routes import Services
+from hearthnet.transport.signing import sign
 
 HIDDEN = ["/trace", "/trace/recent", "/trace/01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "/status", "/doctor"]
 OPEN = ["/metrics", "/health", "/ready", "/manifest"]
@@ -32,11 +35,15 @@ def ask(keys, observability):
     bus = CapabilityBus(keys.node_id, manifest.level_of)
     bus.register(echo.DESCRIPTOR, echo.echo)
 
-    async def ask_as(address: str, path: str, bus: CapabilityBus = bus) -> httpx.Response:
-        services = Services(bus, recording, lambda: manifest, lambda caller: None, dict, lambda only: [])
+    replays = Replays(keys.node_id)
+
+    async def ask_as(address: str, path: str, bus: CapabilityBus = bus, headers=None) -> httpx.Response:
+        services = Services(
+            bus, recording, lambda: manifest, lambda _: None, dict, lambda _: [], keys=keys, replays=replays
+        )
         transport = httpx.ASGITransport(build_app(services), client=(address, 40_000), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
-            return await client.get(path)
+            return await client.get(path, headers=headers)
 
     with telemetry.open(observability) as recording:
         yield ask_as
@@ -58,6 +65,50 @@ async def test_strangers_cannot_read_telemetry(ask, address, path):
 async def test_this_machine_reads_telemetry(ask, address):
     """Loopback, in every spelling, may."""
     assert (await ask(address, "/trace")).status_code == 200
+
+
+@pytest.mark.parametrize("header", ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"])
+@pytest.mark.parametrize("path", ["/trace", "/status", "/docs"])
+async def test_what_a_proxy_passes_on_is_not_from_this_machine(ask, header, path):
+    """A request from loopback that names whom it is passed on for is a stranger's."""
+    answer = await ask("127.0.0.1", path, headers={header: "127.0.0.1"})
+
+    assert (answer.status_code, answer.json()["error"]) == (401, "unauthorized")
+
+
+@pytest.mark.parametrize("path", ["/trace", "/trace/recent?n=3&result=ok", "/docs", "/openapi.json"])
+async def test_member_reads_from_anywhere_once(ask, keys, path):
+    """A signed GET is answered, signed; the same again, or the same for another path, is not."""
+    headers = sign(keys, keys.node_id, f"GET {path}", "1.0", None)
+    elsewhere = await ask("192.168.1.20", "/trace?n=7", headers=headers)
+    answer = await ask("192.168.1.20", path, headers=headers)
+    again = await ask("127.0.0.1", path, headers=headers)
+
+    assert (elsewhere.status_code, answer.status_code, again.status_code) == (401, 200, 401)
+    asked = headers["X-HearthNet-Signature"]
+    assert is_signed_answer(answer.headers, 200, answer.content, asked, keys.node_id)
+    assert not is_signed_answer(answer.headers, 200, answer.content + b" ", asked, keys.node_id)
+    assert {elsewhere.json()["error"], again.json()["error"]} == {"invalid_signature"}
+    assert "x-hearthnet-signature" not in {*elsewhere.headers, *again.headers}
+
+
+async def test_tools_of_the_machine_are_not_for_members(ask, keys):
+    """What is for loopback alone is not opened by a signature."""
+    headers = sign(keys, keys.node_id, "GET /status", "1.0", None)
+
+    assert (await ask("192.168.1.20", "/status", headers=headers)).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [("/none", 404, "not_found"), ("/trace?n=x", 400, "bad_request"), ("/bus/v1/call", 405, "bad_request")],
+)
+async def test_errors_of_the_framework_have_the_wires_form(ask, path, status, code):
+    """What no route answers, or a parameter that does not fit, is told like every other error."""
+    answer = await ask("127.0.0.1", path)
+
+    assert (answer.status_code, answer.json()["error"]) == (status, code)
+    assert answer.json()["message"]
 
 
 @pytest.mark.parametrize("path", OPEN)

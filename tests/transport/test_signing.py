@@ -168,7 +168,7 @@ def test_header_of_another_request_is_refused(headers, keys, manifest, name):
         "Timestamp": (datetime.now(UTC) - timedelta(seconds=5)).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "Signature": sign(keys, keys.node_id, "llm.chat", "1.0", BODY)["X-HearthNet-Signature"],
     }[name]
-    reason = "community" if name == "Community" else "wrong"
+    reason = {"From": "not_member", "Community": "community"}.get(name, "wrong")
 
     assert refused(headers, BODY, manifest, reason).status == 401
 
@@ -177,8 +177,9 @@ def test_header_of_another_request_is_refused(headers, keys, manifest, name):
 def test_signature_that_is_none_is_refused(headers, manifest, value):
     """Whatever stands there, it verifies nothing and breaks nothing."""
     headers["X-HearthNet-Signature"] = value
+    reason = "wrong" if value == "ed25519:" + "A" * 86 else "malformed"
 
-    assert refused(headers, BODY, manifest, "wrong").code == "invalid_signature"
+    assert refused(headers, BODY, manifest, reason).code == "invalid_signature"
 
 
 def test_body_nested_without_end_is_refused(headers, manifest):

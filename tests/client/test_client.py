@@ -1,0 +1,232 @@
+"""The client of a node: it is answered, and believes nothing that is not proven; over real connections."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from contextlib import asynccontextmanager, closing
+from types import SimpleNamespace
+
+import pytest
+from faults.certificates import write_pair
+
+from hearthnet.bus.bus import CapabilityBus
+from hearthnet.bus.capability import CapabilityDescriptor
+from hearthnet.client import Client
+from hearthnet.config import TransportConfig
+from hearthnet.errors import HearthNetError, NodeUnreachableError, UntrustedAnswerError, WireError
+from hearthnet.identity.keys import KeyPair
+from hearthnet.identity.manifest import Manifest
+from hearthnet.observability import telemetry, trace
+from hearthnet.services import echo
+from hearthnet.transport.app import build_app
+from hearthnet.transport.load import Load
+from hearthnet.transport.routes import Services
+from hearthnet.transport.server import Server
+
+BODY = {"params": {}, "input": {"text": "hello"}}
+FRAMES = {"params": {}, "input": {"text": "hello", "frames": 3}}
+BUSY = CapabilityDescriptor("experimental.busy", (1, 0), max_concurrent=8)
+
+
+@pytest.fixture
+def keys():
+    """The node's key, which calls it too."""
+    return KeyPair.generate()
+
+
+@pytest.fixture
+def busy():
+    """How often the busy capability puts callers off, and the traces under which it was called."""
+    return SimpleNamespace(left=0, seen=[])
+
+
+@pytest.fixture
+def bus(keys, busy):
+    """A bus with the echo service, and one that puts callers off."""
+    made = CapabilityBus(keys.node_id, Manifest.genesis("home", keys).level_of)
+
+    async def put_off(request):
+        busy.seen.append(request.trace_id)
+        busy.left -= 1
+        if busy.left >= 0:
+            raise WireError("rate_limited", "later", retry_after_ms=1)
+        return {"ok": True}
+
+    made.register(echo.DESCRIPTOR, echo.echo)
+    made.register(BUSY, put_off)
+    return made
+
+
+@asynccontextmanager
+async def serving(bus, keys, recording=None, **tls):
+    """A node's server; gives its port."""
+    manifest = Manifest.genesis("home", keys)
+    services = Services(bus, recording, lambda: manifest, lambda _: None, dict, lambda _: [], keys=keys)
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)) as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        load = Load()
+        config = TransportConfig(host="127.0.0.1", **tls)
+        server = Server(build_app(services, load=load), config, load, keys.node_id)
+        task = asyncio.create_task(server.serve(sockets=[listening]))
+        yield listening.getsockname()[1]
+        server.stop()
+        await task
+
+
+@asynccontextmanager
+async def between(port: int, old: bytes, new: bytes):
+    """Something on the way that changes answers; gives its port."""
+
+    async def pass_on(reader, writer, change=lambda data: data):
+        while data := await reader.read(65_536):
+            writer.write(change(data))
+        writer.close()
+
+    async def serve(reader, writer):
+        behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", port)
+        served.append((writer, behind_writer, asyncio.current_task()))
+        both = pass_on(reader, behind_writer), pass_on(behind_reader, writer, lambda data: re.sub(old, new, data))
+        await asyncio.gather(*both, return_exceptions=True)
+
+    served: list[tuple] = []
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+        server.close()
+        for *writers, task in served:
+            for writer in writers:
+                writer.close()
+            await task
+
+
+def client(port, keys, scheme="http", **more):
+    """A client of the node at a port."""
+    return Client(f"{scheme}://127.0.0.1:{port}", keys, keys.node_id, **{"node_id": keys.node_id, **more})
+
+
+async def test_node_is_called_and_read(bus, keys, observability):
+    """A call, a stream frame by frame, and a signed GET with a query; each under its own trace."""
+    with telemetry.open(observability) as recording:
+        async with serving(bus, keys, recording) as port, client(port, keys) as node:
+            assert await node.call("experimental.echo", BODY) == {"text": "hello"}
+            frames = [frame async for frame in node.stream("experimental.echo", FRAMES)]
+            traces = await node.get("/trace/recent", n=2, capability="experimental.echo")
+            with pytest.raises(WireError, match="no such trace") as caught:
+                await node.get("/trace/01HXR4Z6W5S9E2JQ4Y0T7B3M1C")
+
+    assert [frame["index"] for frame in frames] == [0, 1, 2]
+    assert [found["result"] for found in traces] == ["ok", "ok"]
+    assert caught.value.code == "not_found"
+
+
+async def test_call_is_tried_again_only_when_told(bus, keys, busy):
+    """Put off, a call is signed anew under the same trace as often as is allowed; by itself it is made once."""
+    async with serving(bus, keys) as port, client(port, keys) as node:
+        busy.left = 2
+        assert await node.call(BUSY.name, BODY, tries=3) == {"ok": True}
+        assert len(busy.seen) == 3
+        assert len(set(busy.seen)) == 1
+        busy.left = 2
+        with pytest.raises(WireError) as caught:
+            await node.call(BUSY.name, BODY)
+
+    assert (caught.value.code, caught.value.retry_after_ms, busy.left) == ("rate_limited", 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (rb'{"text":"hello"}', b'{"text":"hullo"}'),
+        (rb"x-hearthnet-signature: [^\r]+\r\n", b""),
+        (rb"(x-hearthnet-timestamp: \d\d)\d\d", rb"\g<1>99"),
+        (rb"HTTP/1.1 200 OK", b"HTTP/1.1 202 OK"),
+    ],
+)
+async def test_changed_answer_is_not_believed(bus, keys, old, new):
+    """One character of the body, the time, the status, another name, or no signature at all."""
+    async with serving(bus, keys) as port, between(port, old, new) as way, client(way, keys) as node:
+        with pytest.raises(UntrustedAnswerError) as caught:
+            await node.call("experimental.echo", BODY)
+
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (rb'"index":1', b'"index":7'),
+        (rb'"signature":"[^"]+"', b'"signature":"ed25519"'),
+        (rb"(event: done\ndata: ).*\n", b"\\1{}\n"),
+    ],
+)
+async def test_changed_stream_is_not_believed(bus, keys, old, new):
+    """Its frames come, and its end tells that they are not the node's."""
+    async with serving(bus, keys) as port, between(port, old, new) as way, client(way, keys) as node:
+        frames = node.stream("experimental.echo", FRAMES)
+        assert [await anext(frames) for _ in range(3)]
+        with pytest.raises(UntrustedAnswerError):
+            await anext(frames)
+
+
+async def test_answer_to_another_request_is_not_believed(bus, keys):
+    """A genuine answer that was recorded, to the same question, proves nothing about this one."""
+    recorded: list[bytes] = []
+
+    async def replay(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"".join(recorded))
+        writer.close()
+
+    def record(found):
+        recorded.append(found[0])
+        return found[0]
+
+    async with serving(bus, keys) as port, between(port, rb"(?s).+", record) as way, client(way, keys) as node:
+        assert await node.call("experimental.echo", BODY) == {"text": "hello"}
+    async with (
+        await asyncio.start_server(replay, "127.0.0.1", 0) as old,
+        client(old.sockets[0].getsockname()[1], keys) as node,
+    ):
+        with pytest.raises(UntrustedAnswerError):
+            await node.call("experimental.echo", BODY)
+
+
+async def test_other_node_and_no_node(bus, keys, free_port, taken_port):
+    """A node of another name, a port that nobody listens on, and one whose program hangs up."""
+    async with serving(bus, keys) as port, client(port, keys, node_id=KeyPair.generate().node_id) as node:
+        with pytest.raises(UntrustedAnswerError):
+            await node.call("experimental.echo", BODY)
+    async with client(free_port, keys) as node:
+        with pytest.raises(NodeUnreachableError):
+            await node.call("experimental.echo", BODY)
+    async with client(taken_port, keys) as node:
+        with pytest.raises(HearthNetError, match="broke"):
+            await node.call("experimental.echo", BODY)
+
+
+async def test_silence_ends_in_time(bus, keys):
+    """A node that takes longer than the caller waits is a timeout, tries and all."""
+    slow = {"params": {}, "input": {"text": "hello", "delay_ms": 60_000}}
+    async with serving(bus, keys) as port, client(port, keys, timeout_s=0.2) as node:
+        with pytest.raises(WireError) as caught:
+            await node.call("experimental.echo", slow, tries=5)
+
+    assert caught.value.code == "timeout"
+
+
+@pytest.mark.parametrize("for_days", [90, -0.5], ids=["valid", "expired"])
+async def test_certificate_is_pinned(bus, keys, tmp_path, for_days):
+    """The node's own certificate is trusted, though nobody vouches for it and it may be old; no other is."""
+    tls = write_pair(tmp_path, for_days=for_days)
+    other = write_pair(tmp_path, "other")["tls_cert"]
+    async with serving(bus, keys, **tls) as port:
+        async with client(port, keys, "https", certificate=tls["tls_cert"]) as node:
+            assert await node.call("experimental.echo", BODY) == {"text": "hello"}
+        for certificate in (other, tmp_path / "none.pem", None):
+            async with client(port, keys, "https", certificate=certificate) as node:
+                with pytest.raises(NodeUnreachableError):
+                    await node.call("experimental.echo", BODY)
+
+    assert len(trace.get_recent(10)) == 1

@@ -1,0 +1,193 @@
+"""What is not signed, by a member, for the first time, is not executed: by the thousand, over real connections."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import socket
+import subprocess
+import sys
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import orjson
+import pytest
+
+from hearthnet.bus.bus import CapabilityBus
+from hearthnet.bus.capability import CapabilityDescriptor
+from hearthnet.config import TransportConfig
+from hearthnet.identity.keys import KeyPair
+from hearthnet.identity.manifest import Manifest, Revocation, utc_now
+from hearthnet.observability import metrics, trace
+from hearthnet.transport.app import build_app
+from hearthnet.transport.load import Load
+from hearthnet.transport.replay import Replays
+from hearthnet.transport.routes import Services
+from hearthnet.transport.server import Server
+from hearthnet.transport.signing import sign
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "client.md"
+COUNTED = CapabilityDescriptor("experimental.counted", (1, 0), max_concurrent=64)
+HEADERS = [
+    f"X-HearthNet-{name}"
+    for name in ("Capability", "Capability-Version", "Request-Id", "From", "Community", "Timestamp", "Signature")
+]
+WORKERS = 8
+
+
+@pytest.fixture
+def keys():
+    """The node's key: its own calls have no rate, so that no limit hides what is tested."""
+    return KeyPair.generate()
+
+
+@pytest.fixture
+def revoked():
+    """The key of a member that was removed."""
+    return KeyPair.generate()
+
+
+@pytest.fixture
+async def door(keys, revoked):
+    """A server, what its handler has executed, and a way to send it many requests: gives the answers, in order."""
+    metrics.configure(SimpleNamespace(metrics_enabled=True))
+    gone = Revocation(node_id=revoked.node_id, revoked_at=utc_now())
+    manifest = Manifest.genesis("home", keys).model_copy(update={"revoked": (gone,)})
+    bus = CapabilityBus(keys.node_id, manifest.level_of)
+    executed = []
+
+    async def count(request):
+        executed.append(request.body["input"]["n"])
+        return {"n": len(executed)}
+
+    bus.register(COUNTED, count)
+    services = Services(
+        bus, None, lambda: manifest, lambda _: None, dict, lambda _: [], keys=keys, replays=Replays(keys.node_id)
+    )
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)) as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        load = Load()
+        server = Server(build_app(services, load=load), TransportConfig(host="127.0.0.1"), load, keys.node_id)
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/bus/v1/call"
+        yield executed, lambda requests: send(url, requests)
+        server.stop()
+        await serving
+
+
+async def send(url: str, requests) -> list[httpx.Response]:
+    """Sends requests over a few connections."""
+    answers: list[httpx.Response] = [None] * len(requests)
+    waiting = iter(enumerate(requests))
+    async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
+
+        async def work():
+            for number, (headers, body) in waiting:
+                answers[number] = await client.post(url, content=body, headers=headers)
+
+        await asyncio.gather(*(work() for _ in range(WORKERS)))
+    return answers
+
+
+def signed(keys, community, count):
+    """So many calls, each another one."""
+    made = []
+    for number in range(count):
+        body = {"params": {}, "input": {"n": number}}
+        made.append((sign(keys, community, COUNTED.name, "1.0", body), orjson.dumps(body)))
+    return made
+
+
+def told(answers) -> Counter:
+    """How often which status and code was answered."""
+    return Counter((answer.status_code, answer.json().get("error")) for answer in answers)
+
+
+def failures() -> dict[str, float]:
+    """The counter of refused signatures, by reason."""
+    lines = metrics.exposition()[0].decode().splitlines()
+    start = 'hearthnet_signature_failures_total{reason="'
+    found = {line[len(start) :].partition('"')[0]: float(line.split()[-1]) for line in lines if line.startswith(start)}
+    return {reason: count for reason, count in found.items() if count}
+
+
+def altered(headers, name, chance):
+    """The headers with one character of one of them changed into another of its kind."""
+    value = headers[name]
+    place = chance.randrange(len(value))
+    others = "0123456789" if value[place].isdigit() else "abcdefghijklmnopqrstuvwxyz"
+    changed = chance.choice([other for other in others if other != value[place]])
+    return {**headers, name: value[:place] + changed + value[place + 1 :]}
+
+
+async def test_requests_that_come_again_are_not_executed(door, keys):
+    """A thousand recorded requests are sent again, with other unsigned headers too: all are refused."""
+    executed, send_all = door
+    requests = signed(keys, keys.node_id, 1_000)
+    assert told(await send_all(requests)) == {(200, None): 1_000}
+    again = [({**headers, "Accept": "text/event-stream"}, body) for headers, body in requests]
+
+    assert told(await send_all(again)) == {(401, "invalid_signature"): 1_000}
+    assert sorted(executed) == list(range(1_000))
+    assert failures() == {"replayed": 1_000}
+
+
+async def test_no_header_can_be_altered(door, keys):
+    """One character of any signed header: 1,001 requests, none is executed; then the true ones still are."""
+    executed, send_all = door
+    chance = random.Random(7)
+    requests = signed(keys, keys.node_id, 1_001)
+    forged = [
+        (altered(headers, HEADERS[number % len(HEADERS)], chance), body)
+        for number, (headers, body) in enumerate(requests)
+    ]
+    answers = await send_all(forged)
+
+    assert {answer.status_code for answer in answers} <= {401, 410}
+    assert executed == []
+    assert sum(failures().values()) == 1_001
+    assert "x-hearthnet-signature" not in {name for answer in answers for name in answer.headers}
+    assert told(await send_all(requests[:50])) == {(200, None): 50}  # forgeries have used up nothing of theirs
+
+
+async def test_strangers_and_the_removed_are_not_executed(door, keys, revoked):
+    """A thousand calls of a stranger and a hundred of a former member are refused by who they are; no trace of them."""
+    executed, send_all = door
+    by_stranger = await send_all(signed(KeyPair.generate(), keys.node_id, 1_000))
+    by_removed = await send_all(signed(revoked, keys.node_id, 100))
+
+    assert told(by_stranger) == {(401, "unauthorized"): 1_000}
+    assert told(by_removed) == {(403, "revoked"): 100}
+    assert executed == []
+    assert failures() == {"not_member": 1_000, "revoked": 100}
+    assert trace.get_recent(10) == []
+
+
+def test_real_node_refuses_what_comes_again(node):
+    """Over the wire of a running node, which signs what it answers."""
+    body = {"params": {}, "input": {"text": "hello"}}
+    headers = node.headers(body)
+
+    assert "x-hearthnet-signature" in node.call(body, headers=headers).headers
+    again = node.call(body, headers=headers)
+    assert (again.status_code, again.json()["error"]) == (401, "invalid_signature")
+    done = node.cli("call", "experimental.echo", "--body", '{"input": {"text": "hello"}}')
+    assert (done.returncode, orjson.loads(done.stdout)) == (0, {"text": "hello"})
+
+
+def test_programs_in_the_documentation_run(node):
+    """Both programs of `docs/client.md`, as they stand there, against a running node."""
+    programs = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text("utf-8"), re.DOTALL)
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", program, node.url], capture_output=True, text=True, check=True, timeout=60
+        ).stdout
+        for program in programs
+    ]
+
+    assert printed == ["{'text': 'hello'}\n0 hello\n1 hello\n1 trace\n", "200 1\n"]
