@@ -143,19 +143,20 @@ def large_bodies_are_cut_off(caller):
     # A client that sends on until it is stopped gets its answer all the same, or is told that nobody reads.
     for content in (b"[" * BIG, (b"[" * 50_000 for _ in range(BIG // 50_000))):
         try:
-            answer = httpx.post(caller.node.url + CALL, content=content, headers={"Content-Type": "application/json"})
+            answer = httpx.post(caller.node.url + CALL, content=content, headers=caller.node.headers(BODY))
         except httpx.TransportError:
             continue
         assert (answer.status_code, answer.headers["connection"]) == (413, "close")
     chunk = b"1000\r\n" + b"[" * 0x1000 + b"\r\n"
-    status, headers, _ = caller.ask(start, *JSON, "Transfer-Encoding: chunked", body=chunk * 25)
+    signed = [f"{name}: {value}" for name, value in caller.node.headers(BODY).items()]
+    status, headers, _ = caller.ask(start, *signed, "Transfer-Encoding: chunked", body=chunk * 25)
     assert (status, headers["connection"]) == (413, "close")
     assert turned_away(caller.node)["body_too_large"] == 4
     assert resident_bytes(caller.node) - resident < 10_000_000
 
 
 def ambiguous_bodies_are_refused(caller):
-    """What two readers could read differently is a bad request, signed or not; nothing fails inside."""
+    """What two readers could read differently is a bad request, whoever signed it; nothing fails inside."""
     url, signed = caller.node.url + CALL, caller.node.headers(BODY)
     for raw in (
         b'{"params": {}, "input": {"text": "hello", "text": "hello"}}',
