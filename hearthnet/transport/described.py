@@ -51,14 +51,21 @@ def _errors(*own: int) -> Answers:
     return {status: {"model": ErrorOut, "description": _MEANS[status]} for status in sorted({*_DOOR, *own})}
 
 
-def _header(description: str, **schema: Any) -> dict[str, Any]:
-    return {"description": description, "required": True, "schema": {"type": "string", **schema}}
+def _header(description: str, *, required: bool = True, **schema: Any) -> dict[str, Any]:
+    return {"description": description, "required": required, "schema": {"type": "string", **schema}}
 
 
+_MEMBERS_PATH: Final = "/trace"
 _NODE_ID: Final = r"^ed25519:[A-Za-z0-9_-]{43}$"
+_SIGNATURE: Final = r"^ed25519:[A-Za-z0-9_-]{86}$"
 _ULID: Final = "^[0-7][0-9A-HJKMNP-TV-Z]{25}$"
 _SENDER: Final = {SENDER: _header("the node that answers, full id", pattern=_NODE_ID)}
 _TRACE: Final = {REQUEST_ID: _header("the call's trace id, a ULID", pattern=_ULID)}
+# On every answer to a request that was verified; what it covers stands in docs/reference.md.
+_PROOF: Final = {
+    TIMESTAMP: _header("when a request that was verified was answered", required=False),
+    SIGNATURE: _header("the node's, over that answer", required=False, pattern=_SIGNATURE),
+}
 
 OPEN: Final = _errors(401)
 TELEMETRY: Final = _errors(401, 404, 410)
@@ -115,7 +122,7 @@ SIGNED_CALL: Final[dict[str, Any]] = {
         _signed(
             SIGNATURE,
             "Ed25519 over the canonical JSON of capability, version, request_id, from, community, timestamp, body",
-            r"^ed25519:[A-Za-z0-9_-]{86}$",
+            _SIGNATURE,
             "ed25519:" + 86 * "A",
         ),
     ],
@@ -139,6 +146,17 @@ SIGNED_CALL: Final[dict[str, Any]] = {
 }
 
 
+def _signed_get() -> list[dict[str, Any]]:
+    """Returns the headers of a GET that a member of elsewhere signs: those of a call, for another thing asked."""
+    made = deepcopy(SIGNED_CALL["parameters"])
+    made[0] |= {
+        "description": "`GET <path?query>` as it is sent; the body that is signed is null",
+        "schema": {"type": "string", "pattern": "^GET /", "maxLength": 1_024},
+        "example": "GET /trace/recent?n=10",
+    }
+    return [{**parameter, "required": False} for parameter in made]
+
+
 def completed(document: dict[str, Any]) -> dict[str, Any]:
     """Returns the framework's OpenAPI document as the node answers.
 
@@ -150,6 +168,10 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
         for operation in operations.values():
             operation["responses"].pop("422", None)
             headers = {**_SENDER, **(_TRACE if path == CALL_PATH else {})}
+            if path == CALL_PATH or path.startswith(_MEMBERS_PATH):
+                headers |= _PROOF
+            if path.startswith(_MEMBERS_PATH):
+                operation.setdefault("parameters", []).extend(_signed_get())
             for answer in operation["responses"].values():
                 answer["headers"] = headers
     for name in ("HTTPValidationError", "ValidationError"):
