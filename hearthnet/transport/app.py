@@ -32,6 +32,7 @@ log = get_logger(__name__)
 # All that the node answers; what is reachable from where is read off them.
 ROUTERS: Final = (calls, telemetry, operations, control, control_bodies, documentation)
 _NOT_FOUND: Final = 404
+_OTHER_METHOD: Final = 405
 _FIRST_OF_OURS: Final = 500  # below, the caller is wrong
 _MAX_PLACE_PARTS: Final = 4
 
@@ -88,6 +89,8 @@ async def _http_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == _NOT_FOUND:
         told = WireError("not_found", "there is no such route; see: /docs on the node's own machine")
+    elif error.status_code == _OTHER_METHOD:
+        told = WireError("bad_request", f"this route takes {(error.headers or {}).get('Allow', 'another method')}")
     elif error.status_code < _FIRST_OF_OURS:
         told = WireError("bad_request", str(error.detail))
     else:

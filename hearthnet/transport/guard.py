@@ -2,7 +2,7 @@
 
     400  a host that is none, a header twice, a GET with a body     413  a body that is too large
     403  a page of another origin                                   415  a POST that is not JSON
-    405  another method than GET, HEAD, POST                        421  a name that is not this node's
+    405  another method than GET and POST                           421  a name that is not this node's
 
 A browser on this network is made to attack by any page it shows. Each of its ways is closed twice: by the name it asks
 for (`OwnHosts`), by the origin it tells (`Origin`, or `Sec-Fetch-Site` where a GET has none), and by the content type,
@@ -28,7 +28,7 @@ from hearthnet.config import TransportConfig
 from hearthnet.errors import WireError
 from hearthnet.transport.hosts import MalformedHostError, OwnHosts, own_names
 from hearthnet.transport.load import LAST_WORDS_S, Load
-from hearthnet.transport.refused import note_refused
+from hearthnet.transport.refused import Reason, note_refused
 
 __all__ = ["REFUSALS", "SAFE_HEADERS", "Guard", "secured"]
 
@@ -49,7 +49,7 @@ SAFE_HEADERS: Final = (*_ALWAYS, *_UNLESS_SET)
 _LOOKED_AT: Final = frozenset(
     b"host origin sec-fetch-site sec-fetch-mode sec-fetch-dest content-type content-length transfer-encoding".split()
 )
-_READING: Final = ("GET", "HEAD")
+_READING: Final = "GET"
 _OWN_SITES: Final = (None, b"none", b"same-origin")
 _DEFAULT_PORTS: Final = {"http": b":80", "https": b":443"}
 _JSON: Final = b"application/json"
@@ -62,7 +62,7 @@ class _Refusal:
     """An answer that is always the same, and the word that it is counted by; `is_last`: the connection ends with it."""
 
     status: int
-    reason: str
+    reason: Reason
     message: str
     is_last: bool = False
     allow: bytes = b""
@@ -86,7 +86,7 @@ _NO_HOST: Final = _Refusal(400, "bad_host", "the Host header names no host")
 _TWICE: Final = _Refusal(400, "bad_header", "a header that may stand once stands twice")
 _READ_WITH_BODY: Final = _Refusal(400, "unexpected_body", "a GET has no body", is_last=True)
 _OTHER_ORIGIN: Final = _Refusal(403, "origin", "this node answers no page of another origin")
-_OTHER_METHOD: Final = _Refusal(405, "method", "the methods are GET, HEAD and POST", allow=b"GET, HEAD, POST")
+_OTHER_METHOD: Final = _Refusal(405, "method", "the methods are GET and POST", allow=b"GET, POST")
 _TOO_LARGE: Final = _Refusal(413, "body_too_large", "the body is larger than [transport] max_body_bytes", is_last=True)
 _NOT_JSON: Final = _Refusal(415, "content_type", "the content type is application/json, in UTF-8")
 _OTHER_HOST: Final = _Refusal(
@@ -160,7 +160,7 @@ class Guard:
             return _OTHER_ORIGIN
         if method == "POST":
             return self._judge_body(found)
-        if method not in _READING:
+        if method != _READING:
             return _OTHER_METHOD
         has_body = b"transfer-encoding" in found or found.get(b"content-length", b"0") != b"0"
         return _READ_WITH_BODY if has_body else None
@@ -236,7 +236,7 @@ def _is_own_origin(found: Mapping[bytes, bytes], scheme: str, host: bytes, metho
     if found.get(b"sec-fetch-site") in _OWN_SITES:
         return True
     is_navigation = found.get(b"sec-fetch-mode") == b"navigate" and found.get(b"sec-fetch-dest") == b"document"
-    return is_navigation and method in _READING
+    return is_navigation and method == _READING
 
 
 def _is_json(kind: bytes) -> bool:

@@ -23,7 +23,7 @@ from hearthnet.transport.gate import CALL_PATH, REFUSED_FOR
 from hearthnet.transport.heads import MAX_HEAD_BYTES, MESSAGES, StrictConnection
 from hearthnet.transport.load import Load, Refusal
 from hearthnet.transport.raw_answers import answer_bytes, last_answer
-from hearthnet.transport.refused import note_refused
+from hearthnet.transport.refused import Reason, note_refused
 from hearthnet.transport.signing import REQUEST_ID, SENDER
 
 __all__ = ["CallProtocol", "plain_call", "quick_answer"]
@@ -184,7 +184,7 @@ class CallProtocol(H11Protocol):
         trouble = self.conn.trouble
         self._refuse(trouble, WireError("bad_request", MESSAGES[trouble]))
 
-    def _refuse(self, reason: str, error: WireError, status: int | None = None) -> None:
+    def _refuse(self, reason: Reason, error: WireError, status: int | None = None) -> None:
         """Answers with an error and closes; where another answer has begun, it is cut short."""
         note_refused(reason, address=self.connection.party)
         cycle: Any = self.cycle  # None before the first request, whatever uvicorn declares

@@ -21,9 +21,8 @@ from hearthnet.constants import PROTOCOL_TIMESTAMP_WINDOW_S
 from hearthnet.errors import WireError
 from hearthnet.identity.keys import KeyPair, is_node_id, is_signature, verify
 from hearthnet.identity.manifest import Manifest
-from hearthnet.observability import metrics
 from hearthnet.observability.traceparent import from_w3c
-from hearthnet.transport import peer_clocks
+from hearthnet.transport import failed_signatures, peer_clocks
 from hearthnet.transport.replay import Replays
 
 __all__ = [
@@ -169,7 +168,7 @@ def verify_claim(claim: Claim, body: Any, replays: Replays | None = None) -> Env
         WireError: raised, and counted by reason, for every other request.
     """
     envelope = replace(claim.envelope, body=body)
-    with _counted():
+    with _counted(envelope.sender):
         if not verify(envelope.payload(), claim.signature, envelope.sender):
             raise _RefusedError("wrong", "invalid_signature", "the signature does not match the request")
         # After that alone, or anybody could fill the memory, or have a request refused before it comes.
@@ -207,16 +206,18 @@ def _remember(replays: Replays, claim: Claim) -> None:
 
 
 @contextmanager
-def _counted() -> Iterator[None]:
+def _counted(member: str | None = None) -> Iterator[None]:
     try:
         yield
     except _RefusedError as refusal:
-        metrics.signature_failures_total.labels(refusal.reason).inc()
+        failed_signatures.note(refusal.reason, member)
         raise
 
 
 class _RefusedError(WireError):
-    def __init__(self, reason: str, code: str, message: str, retry_after_ms: int | None = None) -> None:
+    def __init__(
+        self, reason: failed_signatures.Reason, code: str, message: str, retry_after_ms: int | None = None
+    ) -> None:
         super().__init__(code, message, retry_after_ms=retry_after_ms)
         self.reason = reason
 
