@@ -27,6 +27,7 @@ _CALL_PATH: Final = "/bus/v1/call"
 _GET_VERSION: Final = "1.0"
 _CONNECT_TIMEOUT_S: Final = 2.0
 _GET_TRIES: Final = 3
+_MAX_PORT: Final = 65_535
 _MAX_WAIT_S: Final = 10.0  # what a node asks for, and no node may ask for more
 # A node answers so before it has begun: it was not able to, and will be.
 _PUT_OFF: Final = frozenset({"rate_limited", "capacity_exceeded", "partition"})
@@ -47,6 +48,9 @@ class Client:
         node_id: full id of the node that is called.
         certificate: PEM file that an `https` node is known by; none else is trusted.
         timeout_s: how long a call, all its tries together, or the next frame of a stream may take, seconds.
+
+    Raises:
+        HearthNetError: raised when the url is none of a node.
     """
 
     def __init__(
@@ -64,7 +68,7 @@ class Client:
         self._node_id = node_id
         self._timeout_s = timeout_s
         self._http = httpx.AsyncClient(
-            base_url=url,
+            base_url=_checked(url),
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_TIMEOUT_S)),
             verify=pinned(certificate),
             trust_env=False,  # a proxy of the environment is not for what is at home
@@ -193,13 +197,26 @@ class Client:
         except httpx.TimeoutException as error:
             raise self._late() from error
         except httpx.HTTPError as error:
-            raise HearthNetError(f"the connection to the node broke: {error}", hint="see: hearthnet log") from error
+            hint = "does it speak the other one of http and https? else see: hearthnet log"
+            raise HearthNetError(f"the connection to the node broke: {error}", hint=hint) from error
         finally:
             if answer is not None:
                 await answer.aclose()
 
     def _late(self) -> WireError:
         return WireError("timeout", f"no answer within {self._timeout_s:g} s")
+
+
+def _checked(url: str) -> httpx.URL:
+    """Returns an address that a connection can be tried to; httpx would tell what is wrong in five ways, one by one."""
+    try:
+        parsed = httpx.URL(url)
+        is_usable = parsed.scheme in ("http", "https") and parsed.host != "" and 0 < (parsed.port or 80) <= _MAX_PORT
+    except httpx.InvalidURL:
+        is_usable = False
+    if not is_usable:
+        raise HearthNetError(f"{url!r} is no address of a node", hint="such as http://192.168.1.7:7080")
+    return parsed
 
 
 def call_headers(

@@ -117,7 +117,7 @@ def _parsed(event: bytes) -> tuple[str, dict[str, Any]]:
 
 def _wire_error(document: Any) -> WireError:
     code = document.get("error") if isinstance(document, dict) else None
-    if code not in HTTP_STATUS:
+    if not isinstance(code, str) or code not in HTTP_STATUS:
         return WireError("internal_error", f"the node answered: {document!r:.200}")
     wait_ms = document.get("retry_after_ms")
     message = str(document.get("message", ""))

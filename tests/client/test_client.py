@@ -206,6 +206,36 @@ async def test_other_node_and_no_node(bus, keys, free_port, taken_port):
             await node.call("experimental.echo", BODY)
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["localhost:7080", "", "ftp://localhost", "http://", "http://[::1", "http://localhost:99999", "http://localhost:x"],
+)
+def test_what_is_no_address_is_told_at_once(keys, url):
+    """With an example, and not as whatever breaks first deep below."""
+    with pytest.raises(HearthNetError, match="is no address of a node") as caught:
+        Client(url, keys, keys.node_id, keys.node_id)
+    assert caught.value.hint == "such as http://192.168.1.7:7080"
+
+
+@pytest.mark.parametrize("body", [b"[]", b'{"error": []}', b'{"error": {"timeout": 1}}', b'{"error": "no_code"}'])
+async def test_errors_that_are_none_of_the_wire_are_told_as_one(keys, body):
+    """Whatever stands in the place of a code, whoever calls gets an error that it knows."""
+
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        head = f"HTTP/1.1 500 No\r\nX-HearthNet-From: {keys.node_id}\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        writer.close()
+
+    async with (
+        await asyncio.start_server(answer, "127.0.0.1", 0) as strange,
+        client(strange.sockets[0].getsockname()[1], keys) as node,
+    ):
+        with pytest.raises(WireError) as caught:
+            await node.call("experimental.echo", BODY)
+    assert caught.value.code == "internal_error"
+
+
 async def test_silence_ends_in_time(bus, keys):
     """A node that takes longer than the caller waits is a timeout, tries and all."""
     slow = {"params": {}, "input": {"text": "hello", "delay_ms": 60_000}}
