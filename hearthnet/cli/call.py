@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Any
+from typing import Any, Final
+from urllib.parse import quote
 
 import click
 import orjson
@@ -17,6 +18,15 @@ from hearthnet.client import Client
 from hearthnet.config import Config
 from hearthnet.errors import HearthNetError, NodeUnreachableError, UntrustedAnswerError, WireError
 from hearthnet.identity.keys import KeyPair
+
+# What to do about a call that was refused before it was one.
+_HINTS: Final = {
+    "bad_request": "hearthnet call --help",
+    "expired": "hearthnet doctor --check clock_sanity",
+    "invalid_signature": "hearthnet doctor --check keys_loadable",
+    "revoked": "hearthnet doctor --check community_present",
+    "unauthorized": "hearthnet doctor --check community_present",
+}
 
 
 @click.command("call")
@@ -40,7 +50,7 @@ def command(config: Config, capability: str, body: str, stream: bool, trace_id: 
     try:
         asyncio.run(_call(config, name, version or "1.0", _parse(body), request_id, stream=stream, timeout_s=timeout_s))
     except WireError as error:
-        raise _with_hint(error, request_id) from error
+        raise _with_hint(config, error, request_id) from error
 
 
 def _parse(body: str) -> Any:
@@ -74,7 +84,24 @@ async def _call(
         raise NodeClient(config).unreachable() from error
 
 
-def _with_hint(error: WireError, request_id: str) -> HearthNetError:
-    shown = HearthNetError(f"{error.code}: {error.message}", hint=f"hearthnet trace show {request_id}")
+def _with_hint(config: Config, error: WireError, request_id: str) -> HearthNetError:
+    shown = HearthNetError(f"{error.code}: {error.message}", hint=_hint(config, error, request_id))
     shown.exit_code = error.exit_code
     return shown
+
+
+def _hint(config: Config, error: WireError, request_id: str) -> str:
+    """Returns where to look next. What was refused before it was a call has no trace, and only the node knows which."""
+    # A call that took too long for us may still be at work there: it gets its trace.
+    if error.code == "timeout" or _has_trace(config, request_id):
+        return f"hearthnet trace show {request_id}"
+    if error.retry_after_ms is not None:
+        return f"call again in {error.retry_after_ms / 1_000:g} s"
+    return _HINTS.get(error.code, "hearthnet log")
+
+
+def _has_trace(config: Config, request_id: str) -> bool:
+    try:
+        return NodeClient(config).ask(f"/trace/{quote(request_id, safe='')}") is not None
+    except HearthNetError:
+        return False

@@ -29,6 +29,13 @@ def test_first_hour_of_a_newcomer(node):
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: timeout: as asked for\nhint: hearthnet trace show ")
 
+    # What was refused before it was a call has no trace to be shown.
+    refused = node.cli("call", "experimental.echo", "--body", '{"inputs": {}}')
+    assert (
+        refused.stderr
+        == "error: bad_request: the body is an object with params and input\nhint: hearthnet call --help\n"
+    )
+
     listed = json.loads(node.cli("trace", "recent", "--json").stdout)
     assert [item["result"] for item in listed] == ["timeout", "ok"]
     trace_id = listed[1]["trace_id"]
