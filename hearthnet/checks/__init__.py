@@ -11,6 +11,7 @@ from typing import Final
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.checks import (
     clock,
+    door,
     exposure,
     files,
     identity,
@@ -49,6 +50,8 @@ ALL: Final[tuple[Callable[[Config, CapabilityBus | None], CheckResult], ...]] = 
     modes.file_modes,
     settings.config_file,
     exposure.exposure,
+    door.connection_limit,
+    door.members_refused,
 )
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from hearthnet.observability import get_logger
 
-__all__ = ["RESERVED", "connections_for"]
+__all__ = ["RESERVED", "connections_for", "enough_for"]
 
 log = get_logger(__name__)
 
@@ -25,10 +25,18 @@ def connections_for(wanted: int) -> int:
         soft = need if hard == resource.RLIM_INFINITY else min(need, hard)
         with suppress(OSError, ValueError):  # forbidden: what there is has to do
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if soft == resource.RLIM_INFINITY or soft >= need:
-        return wanted
-    most = max(1, soft - RESERVED)
-    hint = f"raise the limit of open files to {need} (ulimit -n, LimitNOFILE=); or lower [transport] max_connections"
-    log.warning("fewer connections than configured", extra={"max_connections": most, "descriptors": soft, "hint": hint})
+    most, soft = enough_for(wanted)
+    if most < wanted:
+        hint = (
+            f"raise the limit of open files to {need} (ulimit -n, LimitNOFILE=); or lower [transport] max_connections"
+        )
+        shown = {"max_connections": most, "descriptors": soft, "hint": hint}
+        log.warning("fewer connections than configured", extra=shown)
     return most
+
+
+def enough_for(wanted: int) -> tuple[int, int]:
+    """Returns how many of the wanted connections this process's descriptors suffice for, and how many it may have."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    is_enough = soft == resource.RLIM_INFINITY or soft >= wanted + RESERVED
+    return wanted if is_enough else max(1, soft - RESERVED), soft

@@ -1,0 +1,106 @@
+"""The checks of the door: room for connections, and members whose requests are refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from hearthnet.bus.bus import CapabilityBus
+from hearthnet.config import Config
+from hearthnet.errors import WireError
+from hearthnet.identity.keys import KeyPair, short_id
+from hearthnet.identity.manifest import Manifest
+from hearthnet.observability import doctor
+from hearthnet.transport import failed_signatures
+from hearthnet.transport.replay import Replays
+from hearthnet.transport.signing import SIGNATURE, sign, verify_request
+
+BODY = {"params": {}, "input": {}}
+
+
+@pytest.fixture(autouse=True)
+def forgotten():
+    """No member was refused yet, nor is after the test."""
+    failed_signatures.forget()
+    yield
+    failed_signatures.forget()
+
+
+# In a process of its own: what a process gave up of its limits it does not get back.
+LIMITED = """
+import resource, sys
+from hearthnet.checks.door import connection_limit
+from hearthnet.bus.bus import CapabilityBus
+from hearthnet.config import Config
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[1])))
+found = connection_limit(Config(), CapabilityBus("node"))
+print(found.status, found.ok, found.detail, found.fix, found.evidence["possible"], sep="|")
+"""
+
+
+FEW = "255 connections at one time, not 256: the node may open 335 files"
+RAISE = "raise its limit of open files to 336 (ulimit -n, LimitNOFILE=), or lower max_connections"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [(335, f"warn|True|{FEW}|{RAISE}|255"), (336, "pass|True|256 connections at one time|None|256")],
+)
+def test_connections_need_descriptors(files, expected):
+    """One file fewer than the configured connections need is told with what to do, just enough is well."""
+    made = [sys.executable, "-c", LIMITED, str(files)]
+    done = subprocess.run(made, capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == (expected, "")
+
+
+def test_limit_of_another_process_is_not_judged():
+    """Without a node its limit is not known; this program's own says nothing about it."""
+    assert doctor.run_one("connection_limit", Config(), None, deadline_s=60).status == "skip"
+    assert doctor.run_one("members_refused", Config(), None, deadline_s=60).status == "skip"
+
+
+def refused(headers, manifest, replays=None, body=BODY):
+    """Whether the request is refused."""
+    try:
+        verify_request(headers, body, manifest, replays=replays)
+    except WireError:
+        return True
+    return False
+
+
+def test_members_that_are_refused_are_named(node):
+    """With the reasons, and what to do about the most frequent; strangers are not told of, nor what was accepted."""
+    config, _ = node
+    keys = KeyPair.generate()
+    manifest, replays, bus = Manifest.genesis("home", keys), Replays(), CapabilityBus(keys.node_id)
+    signed = sign(keys, keys.node_id, "experimental.echo", "1.0", BODY)
+    stranger = sign(KeyPair.generate(), keys.node_id, "experimental.echo", "1.0", BODY)
+    assert not refused(signed, manifest, replays)
+    assert refused(stranger, manifest)
+    assert refused({**signed, SIGNATURE: "ed25519:none"}, manifest)  # whose it is was not looked at yet
+
+    well = doctor.run_one("members_refused", config, bus, deadline_s=60)
+    assert (well.status, well.evidence) == ("pass", {"reasons": {}, "members": []})
+
+    for _ in range(2):
+        assert refused(signed, manifest, replays)
+    assert refused(sign(keys, keys.node_id, "experimental.echo", "1.0", BODY), manifest, replays, body={"other": 1})
+
+    found = doctor.run_one("members_refused", config, bus, deadline_s=60)
+    name = short_id(keys.node_id)
+    assert found.status == "warn"
+    assert found.detail == f"3 request(s) in the name of {name} refused within the hour: replayed (2), wrong (1)"
+    assert "sign each try anew" in found.fix
+
+
+def test_a_flood_in_the_name_of_members_is_bounded(monkeypatch):
+    """Some hundred are kept, and for an hour."""
+    now = [1_000.0]
+    monkeypatch.setattr(failed_signatures, "monotonic", lambda: now[0])
+    for number in range(10_000):
+        failed_signatures.note("wrong", f"member {number}")
+    assert len(failed_signatures.of_members()) == 256
+    now[0] += failed_signatures.RECENT_S + 1
+    assert failed_signatures.of_members() == []
