@@ -17,7 +17,7 @@ from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest
 from hearthnet.observability.telemetry import Telemetry
 from hearthnet.transport.answer_signing import Signer
-from hearthnet.transport.refusal import error_body
+from hearthnet.transport.error_body import error_body
 from hearthnet.transport.replay import Replays
 from hearthnet.transport.signing import CAPABILITY, SENDER, read_claim, verify_claim
 

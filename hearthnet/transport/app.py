@@ -18,11 +18,11 @@ from hearthnet.observability.levels import Levels
 from hearthnet.transport.control import control
 from hearthnet.transport.control_bodies import control_bodies
 from hearthnet.transport.documentation import documentation
+from hearthnet.transport.error_body import error_body
 from hearthnet.transport.gate import Gate
 from hearthnet.transport.guard import Guard
 from hearthnet.transport.load import Load
 from hearthnet.transport.middleware import NameSender
-from hearthnet.transport.refusal import error_body
 from hearthnet.transport.routes import Services, calls, operations, telemetry
 
 __all__ = ["ROUTERS", "build_app"]

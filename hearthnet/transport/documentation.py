@@ -6,6 +6,7 @@ not, and which would learn of every visit. Neither is for strangers: a list of a
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ _STYLE: Final = (
     "code{font:14px/1.4 ui-monospace,monospace}h2{margin:1.5rem 0 0;font-size:1rem}"
     "p,ul{margin:.25rem 0}@media(prefers-color-scheme:dark){body{background:#111;color:#ddd}a{color:#8bf}}"
 )
+_CODE: Final = re.compile("`([^`]+)`")
 
 documentation = APIRouter(route_class=SignedRoute, dependencies=[Depends(members_or_loopback)], include_in_schema=False)
 
@@ -56,12 +58,17 @@ def _route(method: str, path: str, operation: dict[str, Any]) -> str:
     parameters = "".join(_parameter(parameter) for parameter in operation.get("parameters", ()))
     answers = ", ".join(escape(status) for status in operation["responses"])
     return (
-        f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(operation.get('description', ''))}</p>"
+        f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{_prose(operation.get('description', ''))}</p>"
         f"{f'<ul>{parameters}</ul>' if parameters else ''}<p>answers {answers}</p>"
     )
 
 
 def _parameter(parameter: dict[str, Any]) -> str:
     needed = ", needed" if parameter.get("required") else ""
-    text = escape(parameter.get("description") or parameter.get("schema", {}).get("description") or "")
+    text = _prose(parameter.get("description") or parameter.get("schema", {}).get("description") or "")
     return f"<li><code>{escape(parameter['name'])}</code> ({escape(parameter['in'])}{needed}) {text}</li>"
+
+
+def _prose(text: str) -> str:
+    """Returns a description as HTML: what stands in backticks is code, all else is text."""
+    return _CODE.sub(r"<code>\1</code>", escape(text))

@@ -11,9 +11,9 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hearthnet.errors import WireError
+from hearthnet.transport.error_body import error_body
 from hearthnet.transport.load import LAST_WORDS_S, Load, Refusal
 from hearthnet.transport.origin import origin_of
-from hearthnet.transport.refusal import error_body
 from hearthnet.transport.signing import REQUEST_ID
 from hearthnet.transport.streaming import EventStream, error_event
 

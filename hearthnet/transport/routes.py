@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Path as PathParameter
 from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 
@@ -29,10 +30,10 @@ from hearthnet.transport.access import (
     signer_for,
 )
 from hearthnet.transport.answer_signing import Signer
+from hearthnet.transport.error_body import error_body
 from hearthnet.transport.leaving import unless_caller_leaves
 from hearthnet.transport.models import CheckOut, LiveOut, ReadyOut, StatusOut, TraceOut
 from hearthnet.transport.origin import Origin, origin_of
-from hearthnet.transport.refusal import error_body
 from hearthnet.transport.signing import CAPABILITY, REQUEST_ID, SENDER, Envelope, read_claim, trace_id_of, verify_claim
 from hearthnet.transport.streaming import EventStream
 
@@ -126,7 +127,7 @@ def _route(request: Request, envelope: Envelope, body: Any, origin: Origin) -> R
 def recent_traces(
     services: NodeServices,
     n: Annotated[int, Query(ge=1, le=TRACE_RING_BUFFER, description="how many at most")] = 100,
-    capability: Annotated[str | None, Query(max_length=64)] = None,
+    capability: Annotated[str | None, Query(max_length=64, description="its name")] = None,
     result: Annotated[str | None, Query(max_length=32, description="exact, or `failed` for every failure")] = None,
     min_ms: Annotated[float | None, Query(ge=0, description="at least this long, milliseconds")] = None,
     since: Annotated[datetime | None, Query(description="started at or after, ISO 8601")] = None,
@@ -137,7 +138,10 @@ def recent_traces(
 
 
 @telemetry.get("/trace/{trace_id}", response_model=list[TraceOut])
-def one_trace(trace_id: str, services: NodeServices) -> list[dict[str, Any]]:
+def one_trace(
+    trace_id: Annotated[str, PathParameter(description="a ULID, or the 32 hexadecimal digits of a W3C trace id")],
+    services: NodeServices,
+) -> list[dict[str, Any]]:
     """Every visit of one distributed trace to this node, newest first."""
     known = trace_id_of(trace_id)
     if known is None:

@@ -18,8 +18,8 @@ from starlette.types import Receive, Scope, Send
 from hearthnet.bus.stream import CallStream
 from hearthnet.errors import WireError
 from hearthnet.transport.answer_signing import Signer
+from hearthnet.transport.error_body import error_body
 from hearthnet.transport.leaving import wait_for_disconnect
-from hearthnet.transport.refusal import error_body
 
 __all__ = ["EventStream", "error_event"]
 

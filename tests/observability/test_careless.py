@@ -14,7 +14,7 @@ from hearthnet.observability import capture, doctor, redaction
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.record import bounded, clean_text
 from hearthnet.observability.redaction import REDACTED, scrub
-from hearthnet.transport.refusal import error_body
+from hearthnet.transport.error_body import error_body
 
 KEY = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0\nMzEfYyjiWA4R4/M2\n-----END PRIVATE KEY-----\nafter"
 UNCAUGHT = """

@@ -20,10 +20,10 @@ from hearthnet.observability.logging import RateLimitedLogger
 from hearthnet.observability.telemetry import Telemetry
 from hearthnet.transport import hosts, refused
 from hearthnet.transport.app import build_app
+from hearthnet.transport.error_body import error_body
 from hearthnet.transport.guard import REFUSALS, Guard
 from hearthnet.transport.hosts import OwnHosts, own_names
 from hearthnet.transport.load import Load
-from hearthnet.transport.refusal import error_body
 from hearthnet.transport.routes import Services
 
 ADDRESS = "192.168.1.5"

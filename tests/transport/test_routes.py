@@ -92,6 +92,16 @@ async def test_member_reads_from_anywhere_once(ask, keys, path):
     assert "x-hearthnet-signature" not in {*elsewhere.headers, *again.headers}
 
 
+async def test_documentation_page_is_in_words(ask):
+    """Each parameter is explained, and what is code is set as code."""
+    page = (await ask("127.0.0.1", "/docs")).text
+
+    assert "<code>GET /trace/{trace_id}</code>" in page
+    assert "body <code>{&quot;params&quot;: …, &quot;input&quot;: …}</code>" in page
+    assert "`" not in page
+    assert ") </li>" not in page
+
+
 async def test_tools_of_the_machine_are_not_for_members(ask, keys):
     """What is for loopback alone is not opened by a signature."""
     headers = sign(keys, keys.node_id, "GET /status", "1.0", None)
