@@ -126,7 +126,7 @@ class CallProtocol(H11Protocol):
 
     def _is_too_much_body(self) -> bool:
         """Ends a connection whose body goes on and on; tells whether it does. The application counts what is in it."""
-        if self.cycle.response_complete:  # refused before its body was read; the client has its answer
+        if self.cycle.response_started:  # refused before its body was read; the client has its answer
             self.transport.close()
             return True
         if self._bytes > self.most_bytes:

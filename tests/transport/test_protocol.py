@@ -23,6 +23,7 @@ from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import trace
 from hearthnet.services import echo
+from hearthnet.transport import server as transport_server
 from hearthnet.transport.app import build_app
 from hearthnet.transport.load import Load
 from hearthnet.transport.protocol import plain_call, quick_answer
@@ -249,17 +250,17 @@ async def test_stop_ends_a_stream_with_an_error_and_a_call_with_503(bus, keys):
 
 
 @asynccontextmanager
-async def door(transport, **pair):
-    """A server of a bare application with these settings; gives its port."""
+async def door(transport, app=None, **pair):
+    """A server of an application, a bare one by default, with these settings; gives its port."""
 
-    async def app(scope, receive, send):
+    async def bare(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body", "body": b""})
 
     with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)) as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
-        server = Server(app, TransportConfig(host="127.0.0.1", **transport, **pair), node_id="me")
+        server = Server(app or bare, TransportConfig(host="127.0.0.1", **transport, **pair), node_id="me")
         task = asyncio.create_task(server.serve(sockets=[listening]))
         while not server.started:
             await asyncio.sleep(0)
@@ -277,14 +278,15 @@ async def answers_200(port, context=None) -> bool:
     return head.startswith(b"HTTP/1.1 200")
 
 
-async def test_strangers_in_the_handshake_are_counted(tmp_path):
+async def test_strangers_in_the_handshake_are_counted(tmp_path, monkeypatch):
     """Connections whose TLS never begins make room as others do: a client with TLS is served at once."""
+    monkeypatch.setattr(transport_server, "HANDSHAKE_TIMEOUT_S", 600.0)  # no handshake runs out of time meanwhile
     pair = write_pair(tmp_path)
     trusting = ssl.create_default_context(cafile=pair["tls_cert"])
     trusting.check_hostname = False
     async with door({"max_connections": 16}, **pair) as port:
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(40)]
-        async with asyncio.timeout(4):  # before the first handshake runs out of time
+        async with asyncio.timeout(60):
             assert await answers_200(port, trusting)
             gone = [reader for reader, _ in silent if not await reads_on(reader)]
         assert len(gone) >= 25
@@ -299,6 +301,27 @@ async def reads_on(reader) -> bool:
             await reader.read(1)
         return False
     return not reader.at_eof() and reader.exception() is None
+
+
+async def test_who_sends_on_after_a_refusal_is_not_refused_again(logged):
+    """The application has answered and counted it, and reads on for a moment: the connection ends, and no more."""
+
+    async def refuse(scope, receive, send):
+        headers = [(b"content-length", b"2")]
+        await send({"type": "http.response.start", "status": 413, "headers": headers})
+        await send({"type": "http.response.body", "body": b"{}", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async with door({"max_body_bytes": 1_024}, app=refuse) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
+        assert (await reader.readuntil(b"{}")).startswith(b"HTTP/1.1 413")
+        with suppress(ConnectionError):
+            writer.write(b"[" * 200_000)
+            await reader.read()
+        writer.close()
+    assert [record.msg for record in logged if record.levelname == "WARNING"] == []
 
 
 async def test_no_descriptors_no_flood(logged):
