@@ -151,7 +151,9 @@ def large_bodies_are_cut_off(caller):
     signed = [f"{name}: {value}" for name, value in caller.node.headers(BODY).items()]
     status, headers, _ = caller.ask(start, *signed, "Transfer-Encoding: chunked", body=chunk * 25)
     assert (status, headers["connection"]) == (413, "close")
-    assert turned_away(caller.node)["body_too_large"] == 4
+    found = turned_away(caller.node)
+    # Chunks that come faster than the application reads them are cut off before it has counted them.
+    assert found["body_too_large"] + found.get("too_much_body", 0) == 4
     assert resident_bytes(caller.node) - resident < 10_000_000
 
 
