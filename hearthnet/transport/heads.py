@@ -28,6 +28,7 @@ MESSAGES: Final[dict[HeadTrouble, str]] = {
     "too_much_head": "the headers are larger than 16 kB or more than 100, or the request line is longer than 8 kB",
     "upgrade": "no WebSocket is spoken here",
 }
+_BEGINNINGS: Final = frozenset(bytes((code,)) for code in (*b"\r\n", *range(0x21, 0x7F)))
 _LINE: Final = re.compile(rb"[!-~]+ /[!-~]* HTTP/1\.[01]\r\n")
 _HTTP1: Final = re.compile(rb"[!-~]+ [!-~]+ HTTP/1\.[01]\r\n")
 _ANY_HTTP: Final = re.compile(rb"[!-~]+ [!-~]+ HTTP/[0-9.]+\r\n")
@@ -40,6 +41,8 @@ def head_trouble(data: bytes) -> HeadTrouble | None:
 
     Takes 6 µs for the head of a signed call.
     """
+    if data[:1] not in _BEGINNINGS:
+        return "malformed"  # TLS, mostly, whose random bytes may look like lines
     end = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
     if end < 0 and len(data) >= MAX_HEAD_BYTES:
         return "too_much_head"

@@ -25,6 +25,7 @@ from hearthnet.observability import trace
 from hearthnet.services import echo
 from hearthnet.transport import server as transport_server
 from hearthnet.transport.app import build_app
+from hearthnet.transport.heads import head_trouble
 from hearthnet.transport.load import Load
 from hearthnet.transport.protocol import plain_call, quick_answer
 from hearthnet.transport.routes import Services
@@ -301,6 +302,13 @@ async def reads_on(reader) -> bool:
             await reader.read(1)
         return False
     return not reader.at_eof() and reader.exception() is None
+
+
+@pytest.mark.parametrize("more", [b"", b"\n", b"\r\n", b"GET / HTTP/1.1\r\n\r\n"])
+def test_tls_is_no_http_whatever_its_bytes_are(more):
+    """The random bytes of a hello hold the end of a line in half of all cases: it is malformed, not ambiguous."""
+    assert head_trouble(b"\x16\x03\x01" + more) == "malformed"
+    assert head_trouble(b"G") is None  # an honest beginning may be as short
 
 
 async def test_who_sends_on_after_a_refusal_is_not_refused_again(logged):
