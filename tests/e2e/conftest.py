@@ -1,119 +1,15 @@
-"""A real node: its own process, home and port, called over HTTP by a client that signs."""
+"""Real nodes for the tests of this folder."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sqlite3
-import subprocess
-import sys
-import time
-from pathlib import Path
 
-import httpx
-import orjson
 import pytest
+from running_node import RunningNode
 
 from hearthnet.config import load, resolve_paths, save
-from hearthnet.identity.keys import KeyPair
 from hearthnet.node import initialise
-from hearthnet.transport.signing import now_stamp, sign
-
-START_TIMEOUT_S = 30
-STOP_TIMEOUT_S = 15
-
-
-class RunningNode:
-    """A node's process and what a test asks of it."""
-
-    def __init__(self, home: Path, port: int) -> None:
-        self.home = home
-        self.port = port
-        self.url = f"http://127.0.0.1:{port}"
-        config = resolve_paths(load())
-        self.keys = KeyPair.load(config.identity.keys_dir)
-        self.data_dir = config.observability.data_dir
-        self.log_dir = config.observability.log_dir
-        self.command = [sys.executable, "-m", "hearthnet", "run"]
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Starts the process and waits until it answers."""
-        with (self.home / "run.out").open("ab") as out:
-            self.process = subprocess.Popen(self.command, stdout=out, stderr=out)
-        ends_at = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < ends_at:
-            assert self.process.poll() is None, (self.home / "run.out").read_text()
-            try:
-                if httpx.get(f"{self.url}/ready", timeout=1).status_code == 200:
-                    return
-            except httpx.TransportError:
-                self._wait_a_moment()
-        raise AssertionError("the node does not answer")
-
-    def _wait_a_moment(self) -> None:
-        try:
-            self.process.wait(0.05)
-        except subprocess.TimeoutExpired:
-            return
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        """Sends a signal and returns the exit code."""
-        self.process.send_signal(number)
-        return self.process.wait(STOP_TIMEOUT_S)
-
-    def headers(self, body, capability="experimental.echo", version="1.0", request_id=None, keys=None):
-        """The signed headers of a call."""
-        # With milliseconds: tests make the same call under the same id again, which must not be the same signature.
-        stamp = now_stamp("milliseconds")
-        signed = sign(keys or self.keys, self.keys.node_id, capability, version, body, request_id, stamp)
-        return {"Content-Type": "application/json", **signed}
-
-    def call(self, body, client=httpx, headers=None, **named) -> httpx.Response:
-        """Calls a capability, signed by the node's own key unless headers are given."""
-        signed = {"Content-Type": "application/json", **(self.headers(body, **named) if headers is None else headers)}
-        return client.post(f"{self.url}/bus/v1/call", content=orjson.dumps(body), headers=signed, timeout=30)
-
-    def echo(self, text="hello", client=httpx, **wanted) -> httpx.Response:
-        """Calls the echo service."""
-        return self.call({"params": {}, "input": {"text": text, **wanted}}, client)
-
-    def sql(self, query: str, *values):
-        """What `sqlite3` would answer, from another process."""
-        connection = sqlite3.connect(f"file:{self.data_dir / 'telemetry.db'}?mode=ro", uri=True, timeout=5)
-        try:
-            return connection.execute(query, values).fetchall()
-        finally:
-            connection.close()
-
-    def wait_for_sql(self, expected, query: str, *values) -> None:
-        """Waits until a query answers as expected: until the next commit."""
-        found = []
-
-        def answers_as_expected():
-            found[:] = self.sql(query, *values)
-            return found == expected
-
-        self.wait_a_while_for(answers_as_expected, found)
-
-    def wait_a_while_for(self, condition, instead=None) -> None:
-        """Waits until something is so."""
-        ends_at = time.monotonic() + 15
-        while not condition():
-            assert time.monotonic() < ends_at, instead
-            self._wait_a_moment()
-
-    def cli(self, *arguments: str, **options) -> subprocess.CompletedProcess[str]:
-        """Runs the command line as a person would."""
-        return subprocess.run(
-            [sys.executable, "-m", "hearthnet", *arguments], capture_output=True, text=True, timeout=60, **options
-        )
-
-    def log_lines(self) -> list[dict]:
-        """Every line of the JSON log, parsed."""
-        return [
-            orjson.loads(line) for path in sorted(self.log_dir.glob("*.log")) for line in path.read_bytes().splitlines()
-        ]
 
 
 @pytest.fixture

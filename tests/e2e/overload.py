@@ -15,7 +15,6 @@ import socket
 import sys
 import tempfile
 import time
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 from bench.callers import Answers, Callers, signed_ahead
@@ -96,16 +95,10 @@ def rss_bytes(pid: int) -> int:
     return pages * os.sysconf("SC_PAGESIZE")
 
 
-def nodes():
-    """The module of running nodes, by its file: many folders have a `conftest`, and the last one read has the name."""
-    spec = spec_from_file_location("nodes_of_e2e", Path(__file__).with_name("conftest.py"))
-    made = module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
-
-
 def start_node(home: Path, command: list[str] | None = None):
     """A running node in a home of its own, started by another command if one is given."""
+    from running_node import RunningNode
+
     from hearthnet.config import load, resolve_paths, save
     from hearthnet.node import initialise
 
@@ -121,7 +114,7 @@ def start_node(home: Path, command: list[str] | None = None):
         "emergency": config.emergency.model_copy(update={"probe_targets": ()}),
     }
     save(config.model_copy(update=changes))
-    node = nodes().RunningNode(home, port)
+    node = RunningNode(home, port)
     node.command = command or node.command
     node.start()
     return node

@@ -36,6 +36,7 @@ HEADERS = [
     f"X-HearthNet-{name}"
     for name in ("Capability", "Capability-Version", "Request-Id", "From", "Community", "Timestamp", "Signature")
 ]
+JSON = {"Content-Type": "application/json"}
 WORKERS = 8
 
 
@@ -88,7 +89,7 @@ async def send(url: str, requests) -> list[httpx.Response]:
 
         async def work():
             for number, (headers, body) in waiting:
-                answers[number] = await client.post(url, content=body, headers=headers)
+                answers[number] = await client.post(url, content=body, headers={**JSON, **headers})
 
         await asyncio.gather(*(work() for _ in range(WORKERS)))
     return answers
