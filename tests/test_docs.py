@@ -15,7 +15,7 @@ from hearthnet.cli.main import COMMANDS, cli
 from hearthnet.config import Config
 from hearthnet.database import TELEMETRY, migrations_dir
 from hearthnet.observability import metrics
-from hearthnet.transport import failed_signatures, refused
+from hearthnet.transport import described, failed_signatures, refused
 from hearthnet.transport.app import ROUTERS
 
 ROOT = Path(__file__).parent.parent
@@ -104,6 +104,17 @@ def test_no_reason_is_there_for_nothing(owner):
     folder = Path(owner.__file__).parent
     code = "".join(file.read_text("utf-8") for file in folder.glob("*.py") if file != Path(owner.__file__))
     assert [reason for reason in get_args(owner.Reason) if f'"{reason}"' not in code] == []
+
+
+def test_statuses_are_those_of_the_openapi_document():
+    """With the same codes in the same words."""
+    rows = re.findall(r"^\| ([0-9]{3}) \| (.+?) \| (.+) \|$", section("HTTP"), re.MULTILINE)
+    told = {int(status): f"{codes.replace('`', '')}: {meaning}" for status, codes, meaning in rows}
+    document = described.OPEN | described.CALL
+    assert set(told) == set(described.STATUSES)
+    for status, text in told.items():
+        if ";" not in text.partition(":")[0]:  # else each code has words of its own
+            assert text.replace("`", "") == document[status]["description"].replace("`", "")
 
 
 def test_short_help_is_each_commands_own():

@@ -1,4 +1,4 @@
-"""The routes by which this machine's own tools change something in the running node: at present, log levels.
+"""The routes by which this machine's own tools change log levels in the running node.
 
 A browser on this machine is no such tool. What a page from elsewhere has it send is turned away at the door (`Guard`);
 here not even a page of the node's own, nor an address that was typed in, is let through.

@@ -27,12 +27,12 @@ Answers = dict[int | str, dict[str, Any]]
 
 _MEANS: Final[dict[int, str]] = {
     400: "bad_request, schema_mismatch: the request breaks a rule that the message names",
-    401: "invalid_signature, unauthorized: not signed, not fresh, not a member, or not from this machine",
+    401: "invalid_signature, unauthorized: not signed, or not anew, not a member, or not from this machine",
     403: "revoked: the node was removed from the community; bad_request, unauthorized: a page of another origin asks",
     404: "not_found: nothing of that name is here",
     405: "bad_request: the path has another method",
     408: "timeout: the capability took too long, or the request took too long to arrive",
-    410: "expired: the request was signed over a minute ago or ahead, or a clock is wrong",
+    410: "expired: signed over a minute ago or ahead, or a clock is wrong",
     413: "bad_request: the body or its headers are larger than the node takes",
     415: "bad_request: the content type is not application/json",
     421: "bad_request: the Host names another machine",
