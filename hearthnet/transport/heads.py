@@ -15,18 +15,22 @@ from h11._receivebuffer import ReceiveBuffer
 
 __all__ = ["MAX_HEAD_BYTES", "MESSAGES", "HeadTrouble", "StrictConnection", "head_trouble"]
 
-HeadTrouble = Literal["ambiguous", "malformed", "not_http1", "target", "too_much_head", "upgrade"]
+HeadTrouble = Literal["ambiguous", "malformed", "not_http1", "target", "too_many_chunks", "too_much_head", "upgrade"]
 
 MAX_HEAD_BYTES: Final = 16_384  # a signed call has 700 bytes; browsers with many cookies have 4 kB
 MAX_HEADERS: Final = 100  # a signed call has 15
 MAX_LINE_BYTES: Final = 8_192  # of a request line; RFC 9112 asks for 8,000 at least
 MAX_CHUNK_LINE_BYTES: Final = 256  # a length has 8; nobody here reads what may stand behind it
+# A chunk takes 10 µs, whatever is in it: a megabyte byte by byte would take the node 3 s. Clients send 16 kB or more.
+FREE_CHUNKS: Final = 1_000
+MIN_CHUNK_BYTES: Final = 256  # on average, where there are more
 # Where the answer says more than "400 Bad Request"; by what is counted.
 MESSAGES: Final[dict[HeadTrouble, str]] = {
     "ambiguous": "where this request ends can be read in two ways",
     "malformed": "this is no valid HTTP request",
     "not_http1": "this port speaks HTTP/1.1",
     "target": "a request here names a path, and is neither a proxy's nor a tunnel's",
+    "too_many_chunks": "the body comes in too many small chunks; send it in larger ones, or with Content-Length",
     "too_much_head": "the headers are larger than 16 kB or more than 100, or the request line is longer than 8 kB",
     "upgrade": "no WebSocket is spoken here",
 }
@@ -94,24 +98,37 @@ class _StrictBuffer(ReceiveBuffer):
 
     Attributes:
         is_in_body: the lines that come are those of chunks.
-        has_trailers: something stood behind the last chunk.
+        trouble: why no more was given.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.is_in_body = False
-        self.has_trailers = False
+        self.trouble: HeadTrouble | None = None
+        self._chunks = 0  # of this body
+        self._body_bytes = 0
 
     def maybe_extract_next_line(self) -> bytearray | None:
         """Returns the line before a chunk.
 
         Raises:
-            h11.LocalProtocolError: raised where it is too long, or has what is no text; h11 makes it a remote one.
+            h11.LocalProtocolError: raised where it is too long, has what is no text, or is one of too many; h11 makes
+                it a remote one.
         """
         line = super().maybe_extract_next_line()
-        if line is not None and not _is_chunk_line(line):
-            raise h11.LocalProtocolError(MESSAGES["malformed"])
+        if line is not None:
+            self._chunks += 1
+            if not _is_chunk_line(line):
+                raise self._refused("malformed")
+            if self._chunks > FREE_CHUNKS and self._body_bytes < self._chunks * MIN_CHUNK_BYTES:
+                raise self._refused("too_many_chunks")
         return line
+
+    def maybe_extract_at_most(self, count: int) -> bytearray | None:
+        """Returns what has come of a body, and counts it."""
+        found = super().maybe_extract_at_most(count)
+        self._body_bytes += len(found or b"")
+        return found
 
     def maybe_extract_lines(self) -> list[bytearray] | None:
         """Returns the lines of a head, or none after the last chunk.
@@ -119,10 +136,15 @@ class _StrictBuffer(ReceiveBuffer):
         Raises:
             h11.LocalProtocolError: raised for trailers: nobody here reads them, and h11 ends their lines at a bare LF.
         """
-        if self.is_in_body and not b"\r\n".startswith(self._data[:2]):
-            self.has_trailers = True
-            raise h11.LocalProtocolError(MESSAGES["ambiguous"])
+        if not self.is_in_body:
+            self._chunks = self._body_bytes = 0
+        elif not b"\r\n".startswith(self._data[:2]):
+            raise self._refused("ambiguous")
         return super().maybe_extract_lines()
+
+    def _refused(self, trouble: HeadTrouble) -> h11.LocalProtocolError:
+        self.trouble = trouble
+        return h11.LocalProtocolError(MESSAGES[trouble])
 
 
 class StrictConnection(h11.Connection):
@@ -152,6 +174,5 @@ class StrictConnection(h11.Connection):
         try:
             return super().next_event()
         except h11.RemoteProtocolError:
-            if self._receive_buffer.has_trailers:
-                self.trouble = "ambiguous"
+            self.trouble = self._receive_buffer.trouble or self.trouble
             raise

@@ -57,6 +57,22 @@ def test_plain_chunks_are_read():
     assert isinstance(found[-1], h11.EndOfMessage)
 
 
+def test_chunks_are_worth_their_work():
+    """A body byte by byte is refused after a thousand chunks; one of many bytes may have as many as it needs."""
+    connection = StrictConnection()
+    events(connection, CHUNKED + (b"400\r\n" + b"x" * 1_024 + b"\r\n") * 2_000)
+    with pytest.raises(h11.RemoteProtocolError):
+        events(connection, b"1\r\nx\r\n" * 100_000)
+    assert connection.trouble == "too_many_chunks"
+    connection = StrictConnection()
+    for _ in range(2):  # of each request anew
+        found = events(connection, CHUNKED + b"1\r\nx\r\n" * 999 + b"0\r\n\r\n")
+        assert isinstance(found[-1], h11.EndOfMessage)
+        connection.send(h11.Response(status_code=200, headers=[("Content-Length", "0")]))
+        connection.send(h11.EndOfMessage())
+        connection.start_next_cycle()
+
+
 @pytest.mark.parametrize("host", ["[" + "0" * 46 + "]", "[" + "0" * 15_000, "[::1", "[]", "[::1%" + "a" * 65 + "]"])
 def test_long_addresses_are_no_hosts(host):
     """An address has 45 characters, and its zone a few; the rest is not looked at in every way."""
