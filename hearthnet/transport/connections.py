@@ -29,6 +29,9 @@ SLOWEST_BYTES_A_SECOND: Final = 500_000
 # A newcomer gets this to begin; else the idle connections of one stranger would have everybody else's first words cut.
 GRACE_S: Final = 1.0
 KEEP_ALIVE_S: Final = 5.0  # as uvicorn has it: clients that keep connections expect 5 s, and find a closed one cheap
+# Bodies that are under way, all together: whoever claims a member's name has 1 MB taken in, and 256 of them at once had
+# the node grow by 240 MB. A home has a few large calls at a time, each of them whole within a second.
+BODIES_HELD: Final = 8
 STALL_S: Final = 10.0  # an answer of which the client takes nothing for so long is given up
 _LOOPBACK: Final = "loopback"
 
@@ -63,6 +66,7 @@ class Connection:
         peer: what it is told.
         unsent_bytes: at the last look.
         stalled_since: the answer has not become shorter since then; None: nothing waits.
+        held_bytes: of a body that is not whole.
     """
 
     party: str
@@ -71,6 +75,7 @@ class Connection:
     peer: Peer | None = None
     unsent_bytes: int = 0
     stalled_since: float | None = None
+    held_bytes: int = 0
 
     def has_unread_answer(self) -> bool:
         """Tells whether its client could read."""
@@ -91,6 +96,14 @@ class _Party:
             return half_open
         idle = next(iter(self.states["idle"]), None)
         return idle or half_open or next(filter(Connection.has_unread_answer, self.states["busy"]), None)
+
+    def held_bytes(self) -> int:
+        """Returns how much of bodies that are not whole it has."""
+        return sum(connection.held_bytes for connection in self.states["half_open"])
+
+    def longest_holding(self) -> Connection | None:
+        """Returns the one whose body is under way for the longest time."""
+        return next((connection for connection in self.states["half_open"] if connection.held_bytes), None)
 
 
 def party_of(host: str) -> str:
@@ -114,7 +127,7 @@ class Connections:
     Args:
         most: in all.
         most_of_a_party: from one address; this machine's own are not bounded by it.
-        largest_body: bytes; how long a request may take depends on it.
+        largest_body: bytes; how long a request may take depends on it, and how much all that are under way may hold.
         clock: monotonic seconds; tests hand in their own.
     """
 
@@ -128,6 +141,8 @@ class Connections:
         self.most = most
         self._most_of_a_party = most_of_a_party
         self._request_s = max(REQUEST_S, largest_body / SLOWEST_BYTES_A_SECOND)
+        self._most_held_bytes = BODIES_HELD * largest_body
+        self._held_bytes = 0
         self._clock = clock
         self._parties: dict[str, _Party] = {}
         self._count = 0
@@ -179,11 +194,28 @@ class Connections:
             connection.peer.drop()
         return True
 
+    def hold(self, connection: Connection, size: int) -> None:
+        """Notes more of a body that is not whole; where all are too much, the party that has most loses some."""
+        party = self._parties.get(connection.party)
+        if party is None or connection not in party.states["half_open"]:
+            return  # dropped before
+        connection.held_bytes += size
+        self._held_bytes += size
+        while self._held_bytes > self._most_held_bytes:
+            if not self._drop(max(self._parties.values(), key=_Party.held_bytes).longest_holding()):
+                return
+
+    def release(self, connection: Connection) -> None:
+        """Notes that the body of a connection is whole, or not wanted any more. Idempotent."""
+        self._held_bytes -= connection.held_bytes
+        connection.held_bytes = 0
+
     def enter(self, connection: Connection, state: State) -> None:
         """Notes that a connection is in this state from now on. Takes 0.25 µs, twice for each request."""
         party = self._parties.get(connection.party)
         if party is None or connection not in party.states[connection.state]:
             return  # dropped before
+        self.release(connection)
         del party.states[connection.state][connection]
         connection.state = state
         connection.since = self._clock()
@@ -194,6 +226,7 @@ class Connections:
         party = self._parties.get(connection.party)
         if party is None or connection not in party.states[connection.state]:
             return
+        self.release(connection)
         del party.states[connection.state][connection]
         self._count -= 1
         party.count -= 1

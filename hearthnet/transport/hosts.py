@@ -32,7 +32,8 @@ _MAX_RESOLVER_BYTES: Final = 65_536
 _PRIVATE_ENDINGS: Final = ("local", "home.arpa", "internal", "lan", "home", "localdomain")
 _LOOK_EVERY_S: Final = 10.0  # a laptop that was carried elsewhere; three cheap reads
 _MAX_KNOWN: Final = 256  # callers spell the same name with any port
-_HOST: Final = re.compile(r"(\[[0-9a-f:.%]+[a-z0-9]*\]|[a-z0-9._-]{1,254})(?::([0-9]{0,5}))?")
+# No part may match what the next one does too: trying every border between them takes 0.4 s for a head that is full.
+_HOST: Final = re.compile(r"(\[[0-9a-f:.]{2,45}(?:%[a-z0-9%._-]{0,64})?\]|[a-z0-9._-]{1,254})(?::([0-9]{0,5}))?")
 
 
 class MalformedHostError(ValueError):

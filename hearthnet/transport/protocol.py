@@ -123,6 +123,8 @@ class CallProtocol(H11Protocol):
             note_refused("pipelined", address=self.connection.party)
             self.transport.abort()
         self._tell_state()
+        if self.conn.their_state is h11.SEND_BODY and not self.cycle.response_complete:
+            self.connections_of_all.hold(self.connection, len(data))
 
     def _is_too_much_body(self) -> bool:
         """Ends a connection whose body goes on and on; tells whether it does. The application counts what is in it."""
@@ -151,6 +153,7 @@ class CallProtocol(H11Protocol):
             return
         self.flow.resume_reading()
         self._bytes = 0
+        self.connections_of_all.release(self.connection)
         if self.conn.our_state is h11.DONE and self.conn.their_state is h11.DONE:
             self.conn.start_next_cycle()
             self._why = self.load.refusal()

@@ -25,6 +25,7 @@ Reason = Literal[
     "not_http1",
     "target",
     "upgrade",
+    "too_many_chunks",
     "too_much_head",
     "too_much_body",
     "websocket",

@@ -118,6 +118,32 @@ def test_address_with_most_loses(house):
     assert dropped(first, *many, *others, newcomer) == [False, True, False, False, False, False, False]
 
 
+def test_bodies_under_way_are_bounded_together(house):
+    """Where all hold too much, the oldest of the address that holds most goes; what is whole or dropped is not held."""
+    mine = enter(house, "192.0.2.1")
+    others = [enter(house, "192.0.2.2") for _ in range(3)]
+    house.hold(mine, 900_000)
+    for _ in range(30):  # 8 MB are held by all
+        house.hold(others[1], 100_000)
+        house.hold(others[2], 100_000)
+    house.hold(others[0], 1_000_000)
+    assert dropped(mine, *others) == [False] * 4
+    house.hold(others[0], 100_001)
+    assert dropped(mine, *others) == [False, True, False, False]
+
+    house.hold(others[0], 5_000_000)  # its last words, which nobody keeps
+    house.enter(others[1], "busy")
+    house.remove(others[2])
+    house.hold(mine, 7_100_000)
+    assert dropped(mine, *others[1:]) == [False] * 3
+    house.release(mine)
+    house.release(mine)
+    house.hold(mine, 8_000_000)
+    assert dropped(mine) == [False]
+    house.hold(mine, 1)
+    assert dropped(mine) == [True]
+
+
 def test_bound_of_an_address(house):
     """A fourth from one address displaces one of its own, or is told no; this machine has no such bound."""
     enter(house, "192.0.2.9")
