@@ -32,7 +32,7 @@ from hearthnet.transport.answer_signing import Signer
 from hearthnet.transport.leaving import unless_caller_leaves
 from hearthnet.transport.models import CheckOut, LiveOut, ReadyOut, StatusOut, TraceOut
 from hearthnet.transport.origin import Origin, origin_of
-from hearthnet.transport.refusal import error_body
+from hearthnet.transport.refusal import error_body, failure_of
 from hearthnet.transport.signing import CAPABILITY, REQUEST_ID, SENDER, Envelope, read_claim, trace_id_of, verify_claim
 from hearthnet.transport.streaming import EventStream
 
@@ -87,8 +87,8 @@ async def call(request: Request, services: NodeServices) -> Response:
         answer = await unless_caller_leaves(request.receive, services.bus.handle_call(route))
     except ClientDisconnect:
         return Response(status_code=400)
-    except WireError as error:
-        return _refused(error, headers, signer)
+    except BaseException as error:  # whatever a handler raises: its caller is owed an answer of the wire
+        return _refused(failure_of(error), headers, signer)
     if isinstance(answer, dict):
         return _signed(Response(orjson.dumps(answer), media_type="application/json", headers=headers), signer)
     return EventStream(answer, headers, signer)
