@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
+
+from fastapi.exceptions import RequestValidationError
 
 from hearthnet.errors import WireError
 from hearthnet.observability import get_logger
 from hearthnet.observability.record import clean_text
 
-__all__ = ["error_body", "failure_of"]
+__all__ = ["error_body", "failure_of", "internal", "misfit"]
 
 log = get_logger(__name__)
+
+_MAX_PLACE_PARTS: Final = 4
 
 
 def error_body(error: WireError) -> dict[str, Any]:
@@ -33,3 +37,16 @@ def failure_of(error: BaseException) -> WireError:
         raise error
     log.error("capability ended in a way that no capability may", exc_info=error)
     return WireError("internal_error", "the capability failed; the node's log has the cause")
+
+
+def misfit(error: RequestValidationError) -> WireError:
+    """Returns what a caller is told of a parameter or body that does not fit its route."""
+    first = error.errors()[0]
+    # The place may be a name in the caller's own body: `error_body` cleans and cuts it. Values are not told.
+    place = ".".join(str(part) for part in first["loc"][:_MAX_PLACE_PARTS])
+    return WireError("bad_request", f"{place}: {first['msg']}")
+
+
+def internal() -> WireError:
+    """Returns all that a caller is told of a mistake of ours."""
+    return WireError("internal_error", "the node's log has the cause")

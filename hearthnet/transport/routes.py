@@ -87,7 +87,7 @@ async def call(request: Request, services: NodeServices) -> Response:
         answer = await unless_caller_leaves(request.receive, services.bus.handle_call(route))
     except ClientDisconnect:
         return Response(status_code=400)
-    except BaseException as error:  # whatever a handler raises: its caller is owed an answer of the wire
+    except BaseException as error:  # a handler may raise anything; its caller is owed an answer  # noqa: BLE001
         return _refused(failure_of(error), headers, signer)
     if isinstance(answer, dict):
         return _signed(Response(orjson.dumps(answer), media_type="application/json", headers=headers), signer)

@@ -65,7 +65,7 @@ class EventStream(Response):
                 event = _event("frame", frame)
                 sent.update(event)
                 await send({"type": "http.response.body", "body": event, "more_body": True})
-        except BaseException as error:  # whatever a handler raises: its caller is owed a last event
+        except BaseException as error:  # a handler may raise anything; its caller is owed an end  # noqa: BLE001
             kind, data = "error", error_body(failure_of(error))
         if self._signer is not None:
             data = self._signer.end(sent, data)

@@ -1,4 +1,4 @@
-"""Calls that end in a way no capability may: their callers are answered in the wire's form, signed, and told nothing."""
+"""Calls that end in a way no capability may: callers are answered in the wire's form, signed, and told nothing."""
 
 from __future__ import annotations
 
