@@ -43,9 +43,14 @@ class NodeClient:
             return None
         if not self.is_ours(answer):
             return None
+        try:
+            document = answer.json()
+        except ValueError as error:
+            raise HearthNetError(f"what the node answered is no JSON (HTTP {answer.status_code})") from error
         if answer.is_error:
-            raise HearthNetError(f"the node answered: {answer.json().get('message', answer.status_code)}")
-        return answer.json()
+            told = document.get("message") if isinstance(document, dict) else None
+            raise HearthNetError(f"the node answered: {told or answer.status_code}")
+        return document
 
     def need(self, path: str, **parameters: Any) -> Any:
         """Returns the JSON answer to a GET.
