@@ -69,10 +69,9 @@ async def call(request: Request, services: NodeServices) -> Response:
         services.bus.check_rate(request.headers.get(SENDER, ""), request.headers.get(CAPABILITY, ""), is_claimed=True)
         # Strangers are turned away by their headers alone: their body is neither awaited nor parsed.
         claim = read_claim(request.headers, services.manifest())
-        body = strict_json.parse(await request.body())
-        envelope = verify_claim(claim, body, services.replays)
+        envelope = verify_claim(claim, strict_json.parse(await request.body()), services.replays)
         signer = signer_for(services, claim.signature)
-        route = _route(request, envelope, body, origin)
+        route = _route(request, envelope, origin)
         services.seen(route.caller)
         services.bus.check_rate(route.caller, route.capability)
     except ClientDisconnect:
@@ -103,10 +102,11 @@ def _signed(answer: Response, signer: Signer | None) -> Response:
     return answer if signer is None else signer.signed(answer)
 
 
-def _route(request: Request, envelope: Envelope, body: Any, origin: Origin) -> RouteRequest:
+def _route(request: Request, envelope: Envelope, origin: Origin) -> RouteRequest:
     """Returns the request that was signed."""
     if not is_capability_name(envelope.capability):
         raise WireError("bad_request", "not the name of a capability")
+    body = envelope.body
     if not isinstance(body, dict) or not set(body) <= {"params", "input"}:
         raise WireError("bad_request", "the body is an object with params and input")
     return RouteRequest(

@@ -123,6 +123,13 @@ async def test_node_is_called_and_read(bus, keys, observability):
     assert caught.value.code == "not_found"
 
 
+async def test_whole_number_is_an_integer(bus, keys):
+    """A caller whose language knows floats alone, or somebody on the way, cannot break what counts."""
+    floats = {"params": {}, "input": {"text": "hello", "frames": 3.0}}
+    async with serving(bus, keys) as port, client(port, keys) as node:
+        assert [frame["index"] async for frame in node.stream("experimental.echo", floats)] == [0, 1, 2]
+
+
 async def test_call_is_tried_again_only_when_told(bus, keys, busy):
     """Put off, a call is signed anew under the same trace as often as is allowed; by itself it is made once."""
     async with serving(bus, keys) as port, client(port, keys) as node:
