@@ -30,6 +30,7 @@ from hearthnet.observability.watchdog import Watchdog
 from hearthnet.services import echo, llm
 from hearthnet.services.emergency import EmergencyProbe
 from hearthnet.transport.app import build_app
+from hearthnet.transport.last_signed import LAST_SIGNED_FILE, LastSigned
 from hearthnet.transport.load import Load
 from hearthnet.transport.replay import Replays
 from hearthnet.transport.routes import Services
@@ -103,10 +104,12 @@ class Node:
         self.levels = Levels()
         self.emergency = EmergencyProbe(config.emergency)
         self._keys = keys
-        self._replays = Replays(keys.node_id)
+        folder = _community_path(config, self.manifest.community_id)
+        self._last_signed = LastSigned(folder / LAST_SIGNED_FILE)
+        self._replays = Replays(keys.node_id, last=self._last_signed)
         self._started = time.monotonic()
         self._last_seen: dict[str, float] = {}  # members only, so as small as the manifest
-        self._events_path = _community_path(config, self.manifest.community_id) / EVENTS_FILE
+        self._events_path = folder / EVENTS_FILE
 
     @property
     def manifest(self) -> Manifest:
@@ -186,6 +189,10 @@ class Node:
         self.emergency.refresh_metrics()
         self.bus.refresh_metrics()
 
+    def close(self) -> None:
+        """Closes the node's own files."""
+        self._last_signed.close()
+
     async def serve(self, listening: socket.socket, stop: asyncio.Event) -> None:
         """Answers on a bound socket until `stop` is set."""
         load = Load()
@@ -239,6 +246,7 @@ async def open_node(config: Config) -> AsyncIterator[Node]:
                     yield node
             finally:
                 stop_refreshing()
+                node.close()
 
 
 def _community_path(config: Config, community_id: str) -> Path:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import signal
 import socket
 import subprocess
 import sys
 from collections import Counter
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -214,6 +216,22 @@ def test_revocation_waits_for_no_restart(stopped_node):
     stopped_node.wait_a_while_for(is_refused, told)
     assert told == ["revoked"]
     assert stopped_node.echo().status_code == 200
+
+
+def test_kill_and_restart_execute_nothing_twice(node):
+    """What a clock that is ahead has signed in the next run's time that run refuses, and takes what follows."""
+    body = {"params": {}, "input": {"text": "hello"}}
+    ahead = (datetime.now(UTC) + timedelta(seconds=40)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    headers = sign(node.keys, node.keys.node_id, "experimental.echo", "1.0", body, None, ahead)
+    assert node.call(body, headers=headers).status_code == 200
+    node.stop(signal.SIGKILL)
+    node.start()
+
+    again = node.call(body, headers=headers)
+    assert (again.status_code, again.json()["error"]) == (410, "expired")
+    later = (datetime.now(UTC) + timedelta(seconds=50)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    headers = sign(node.keys, node.keys.node_id, "experimental.echo", "1.0", body, None, later)
+    assert node.call(body, headers=headers).status_code == 200
 
 
 def test_programs_in_the_documentation_run(node):
