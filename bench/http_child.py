@@ -32,6 +32,7 @@ from hearthnet.observability.telemetry import Telemetry
 from hearthnet.services import echo
 from hearthnet.transport.app import build_app
 from hearthnet.transport.load import Load
+from hearthnet.transport.replay import Replays
 from hearthnet.transport.routes import Services
 from hearthnet.transport.server import Server
 
@@ -82,7 +83,14 @@ def main(kind: str, folder: Path) -> None:
         elif kind == "off":
             stand_ins.install()
         services = Services(
-            bus, cast(Telemetry, recording), lambda: manifest, lambda _: None, dict, lambda _: [], keys=keys
+            bus,
+            cast(Telemetry, recording),
+            lambda: manifest,
+            lambda _: None,
+            dict,
+            lambda _: [],
+            keys=keys,
+            replays=Replays(keys.node_id),  # the caller is the node itself: a member's share ends after 16,384 calls
         )
         asyncio.run(_serve(services, keys))
         if kind == "on":

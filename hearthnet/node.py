@@ -19,6 +19,7 @@ from hearthnet.errors import IdentityError, WireError
 from hearthnet.events.event_log import EVENTS_FILE, EventLog
 from hearthnet.identity.keys import PRIVATE_FILE, KeyPair, short_id
 from hearthnet.identity.manifest import MANIFEST_FILE, Manifest, community_dir, read_manifest, write_manifest
+from hearthnet.identity.membership import Membership
 from hearthnet.observability import capture, doctor, get_logger, metrics, telemetry
 from hearthnet.observability.executor import ContextExecutor
 from hearthnet.observability.faultfile import FaultFile
@@ -29,6 +30,7 @@ from hearthnet.observability.watchdog import Watchdog
 from hearthnet.services import echo, llm
 from hearthnet.services.emergency import EmergencyProbe
 from hearthnet.transport.app import build_app
+from hearthnet.transport.last_signed import LAST_SIGNED_FILE, LastSigned
 from hearthnet.transport.load import Load
 from hearthnet.transport.replay import Replays
 from hearthnet.transport.routes import Services
@@ -94,25 +96,32 @@ def _own_keys(config: Config, directory: Path) -> KeyPair:
 class Node:
     """A running node. Made by `open_node`."""
 
-    def __init__(self, config: Config, keys: KeyPair, manifest: Manifest, recording: Telemetry) -> None:
+    def __init__(self, config: Config, keys: KeyPair, membership: Membership, recording: Telemetry) -> None:
         self.config = config
-        self.manifest = manifest
+        self.membership = membership
         self.telemetry = recording
-        self.bus = CapabilityBus(keys.node_id, manifest.level_of)
+        self.bus = CapabilityBus(keys.node_id, membership.level_of)
         self.levels = Levels()
         self.emergency = EmergencyProbe(config.emergency)
         self._keys = keys
-        self._replays = Replays(keys.node_id)
+        folder = _community_path(config, self.manifest.community_id)
+        self._last_signed = LastSigned(folder / LAST_SIGNED_FILE)
+        self._replays = Replays(keys.node_id, last=self._last_signed)
         self._started = time.monotonic()
         self._last_seen: dict[str, float] = {}  # members only, so as small as the manifest
-        self._events_path = _community_path(config, manifest.community_id) / EVENTS_FILE
+        self._events_path = folder / EVENTS_FILE
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest that holds now."""
+        return self.membership.manifest()
 
     def services(self) -> Services:
         """Returns what the transport needs of this node."""
         return Services(
             bus=self.bus,
             telemetry=self.telemetry,
-            manifest=lambda: self.manifest,
+            manifest=self.membership.manifest,
             seen=self.note_seen,
             status=self.status,
             doctor=self.diagnose,
@@ -180,6 +189,10 @@ class Node:
         self.emergency.refresh_metrics()
         self.bus.refresh_metrics()
 
+    def close(self) -> None:
+        """Closes the node's own files."""
+        self._last_signed.close()
+
     async def serve(self, listening: socket.socket, stop: asyncio.Event) -> None:
         """Answers on a bound socket until `stop` is set."""
         load = Load()
@@ -210,7 +223,7 @@ async def open_node(config: Config) -> AsyncIterator[Node]:
     assert config.observability.data_dir is not None
     keys = KeyPair.load(config.identity.keys_dir)
     register_secrets([keys.private_bytes, *known_secrets(config)])
-    manifest = read_manifest(_community_path(config, config.community.community_id or keys.node_id))
+    membership = Membership(_community_path(config, config.community.community_id or keys.node_id))
     # What a handler sends to a thread stays in its trace, whichever of asyncio's ways it takes.
     asyncio.get_running_loop().set_default_executor(ContextExecutor(thread_name_prefix="hearthnet"))
     # Around everything: a library that crashes while the store is opened or closed leaves its last words as well.
@@ -220,7 +233,7 @@ async def open_node(config: Config) -> AsyncIterator[Node]:
             llm.LlmChat(config.llm.backends) as chat,
         ):
             faults.tell()
-            node = Node(config, keys, manifest, recording)
+            node = Node(config, keys, membership, recording)
             node.bus.register(echo.DESCRIPTOR, echo.echo)
             if config.llm.backends:
                 node.bus.register(llm.DESCRIPTOR, chat.answer)
@@ -233,6 +246,7 @@ async def open_node(config: Config) -> AsyncIterator[Node]:
                     yield node
             finally:
                 stop_refreshing()
+                node.close()
 
 
 def _community_path(config: Config, community_id: str) -> Path:

@@ -43,9 +43,11 @@ class NodeClient:
             return None
         if not self.is_ours(answer):
             return None
+        document = _document(answer)
         if answer.is_error:
-            raise HearthNetError(f"the node answered: {answer.json().get('message', answer.status_code)}")
-        return answer.json()
+            told = document.get("message") if isinstance(document, dict) else None
+            raise HearthNetError(f"the node answered: {told or answer.status_code}")
+        return document
 
     def need(self, path: str, **parameters: Any) -> Any:
         """Returns the JSON answer to a GET.
@@ -63,6 +65,7 @@ class NodeClient:
 
         Raises:
             NodeUnreachableError: raised when no node of ours answers.
+            HearthNetError: raised when the answer is none of this protocol.
         """
         try:
             answer = self.http.request(method, path, json=body)
@@ -70,6 +73,8 @@ class NodeClient:
             raise self.unreachable() from error
         if not self.is_ours(answer):
             raise self.unreachable()
+        if not isinstance(_document(answer), dict if answer.is_error else list):
+            raise _not_ours(answer)
         return answer
 
     def unreachable(self) -> NodeUnreachableError:
@@ -82,6 +87,20 @@ class NodeClient:
             return self._keys_dir is not None and answer.headers.get(SENDER) == KeyPair.load(self._keys_dir).node_id
         except IdentityError:
             return False
+
+
+def _document(answer: httpx.Response) -> Any:
+    try:
+        return answer.json()
+    except ValueError as error:
+        raise _not_ours(answer) from error
+
+
+def _not_ours(answer: httpx.Response) -> HearthNetError:
+    return HearthNetError(
+        f"what answered is no HearthNet node (HTTP {answer.status_code})",
+        hint="who has the port? see: hearthnet doctor",
+    )
 
 
 def url_of(transport: TransportConfig) -> str:

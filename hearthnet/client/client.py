@@ -14,7 +14,7 @@ import httpx
 import orjson
 from ulid import ULID
 
-from hearthnet.client.reading import Asked, is_stream, read_document, read_frames
+from hearthnet.client.reading import MAX_ANSWER_BYTES, Asked, is_stream, read_document, read_frames
 from hearthnet.client.tls import pinned
 from hearthnet.errors import HearthNetError, NodeUnreachableError, WireError
 from hearthnet.identity.keys import KeyPair
@@ -69,6 +69,7 @@ class Client:
         self._timeout_s = timeout_s
         self._http = httpx.AsyncClient(
             base_url=_checked(url),
+            headers={"Accept-Encoding": "identity"},  # what is signed is what is sent
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_TIMEOUT_S)),
             verify=pinned(certificate),
             trust_env=False,  # a proxy of the environment is not for what is at home
@@ -106,7 +107,8 @@ class Client:
                 as well be called twice: a node that says so has done nothing, but whoever is on the way may say it too.
 
         Raises:
-            WireError: raised when the call fails, or its time is up (`timeout`).
+            WireError: raised when the call fails, cannot be put into JSON or headers (`bad_request`), or its time is up
+                (`timeout`).
             NodeUnreachableError: raised when nothing answers at that address.
             UntrustedAnswerError: raised when the answer is not proven to be the node's.
             HearthNetError: raised when the connection breaks.
@@ -128,11 +130,18 @@ class Client:
         prepare = self._preparing(capability, version, body, request_id or str(ULID()), "text/event-stream")
         async with self._answer(prepare()) as (answer, asked):
             if not is_stream(answer):
-                yield await read_document(answer, asked)
+                async with asyncio.timeout(self._timeout_s):
+                    document = await read_document(answer, asked)
+                yield document
                 return
             async with aclosing(read_frames(answer, asked)) as frames:  # type: ignore[type-var]  # it is a generator
-                async for frame in frames:
+                while (frame := await self._next(frames)) is not None:
                     yield frame
+
+    async def _next(self, frames: AsyncIterator[dict[str, Any]]) -> dict[str, Any] | None:
+        """Returns the next frame, None after the last; httpx only limits how long no byte at all may come."""
+        async with asyncio.timeout(self._timeout_s):
+            return await anext(frames, None)
 
     async def get(self, path: str, **parameters: Any) -> Any:
         """Returns the JSON that a route such as `/trace/recent` answers to a signed GET; put off, it is asked again.
@@ -151,12 +160,15 @@ class Client:
         return await self._within_time(prepare, _GET_TRIES)
 
     def _preparing(self, capability: str, version: str, body: Any, request_id: str, accept: str) -> Prepare:
-        content = orjson.dumps(body)
         plain = {"Content-Type": "application/json", "Accept": accept}
 
         def prepare() -> httpx.Request:
-            signed = call_headers(self._keys, self._community, capability, version, body, request_id)
-            return self._http.build_request("POST", _CALL_PATH, content=content, headers={**plain, **signed})
+            try:
+                content = orjson.dumps(body)
+                signed = call_headers(self._keys, self._community, capability, version, body, request_id)
+                return self._http.build_request("POST", _CALL_PATH, content=content, headers={**plain, **signed})
+            except (TypeError, ValueError) as error:
+                raise WireError("bad_request", f"this cannot be sent as a call: {error}") from error
 
         return prepare
 
@@ -180,7 +192,7 @@ class Client:
     async def _once(self, request: httpx.Request) -> Any:
         async with self._answer(request) as (answer, asked):
             if is_stream(answer):
-                return [frame async for frame in read_frames(answer, asked)]
+                return [frame async for frame in read_frames(answer, asked, MAX_ANSWER_BYTES)]
             return await read_document(answer, asked)
 
     @asynccontextmanager
@@ -188,13 +200,14 @@ class Client:
         """Gives an answer whose body is still to be read; what httpx raises becomes an error of ours."""
         answer = None
         try:
-            answer = await self._http.send(request, stream=True)
+            async with asyncio.timeout(self._timeout_s):
+                answer = await self._http.send(request, stream=True)
             yield answer, Asked(self._node_id, request.headers[SIGNATURE])
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise NodeUnreachableError(
                 f"no node answers at {self._http.base_url}", hint="is it running, and is its certificate the one given?"
             ) from error
-        except httpx.TimeoutException as error:
+        except (httpx.TimeoutException, TimeoutError) as error:
             raise self._late() from error
         except httpx.HTTPError as error:
             hint = "does it speak the other one of http and https? else see: hearthnet log"

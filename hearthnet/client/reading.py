@@ -16,6 +16,7 @@ from hearthnet.transport.signing import SENDER
 __all__ = ["MAX_ANSWER_BYTES", "Asked", "is_stream", "read_document", "read_frames"]
 
 MAX_ANSWER_BYTES: Final = 64_000_000  # of a document, or of one event; a node sends no more than fits its own memory
+_END: Final = b"\n\n"  # of an event
 _BROKE_OFF: Final = "the stream ended without its last frame"
 
 
@@ -30,9 +31,9 @@ class Asked:
 
 
 def is_stream(answer: httpx.Response) -> bool:
-    """Tells whether an answer comes in frames."""
+    """Tells whether an answer comes in frames; its status is signed as 200."""
     kind: str = answer.headers.get("content-type", "")
-    return kind.startswith("text/event-stream")
+    return answer.status_code == 200 and kind.startswith("text/event-stream")
 
 
 async def read_document(answer: httpx.Response, asked: Asked) -> Any:
@@ -57,18 +58,29 @@ async def read_document(answer: httpx.Response, asked: Asked) -> Any:
     return document
 
 
-async def read_frames(answer: httpx.Response, asked: Asked) -> AsyncIterator[dict[str, Any]]:
+async def read_frames(
+    answer: httpx.Response, asked: Asked, most_bytes: int | None = None
+) -> AsyncIterator[dict[str, Any]]:
     """Yields the frames of a stream as they come; that all of them are the node's is known at its end.
+
+    Args:
+        answer: whose body is to be read.
+        asked: who, and what.
+        most_bytes: of all events together, for who keeps them; each is bounded in any case.
 
     Raises:
         WireError: raised for an `error` event.
         UntrustedAnswerError: raised at the end of a stream that is not the node's, or was changed on its way.
-        HearthNetError: raised when it ends before its last event.
+        HearthNetError: raised when it ends before its last event, or is too large.
     """
     if answer.headers.get(SENDER) != asked.node_id:
         raise _untrusted(answer.headers.get(SENDER))
     sent = hashlib.sha256()
+    count_bytes = 0
     async for event in _events(answer):
+        count_bytes += len(event)
+        if most_bytes is not None and count_bytes > most_bytes:
+            raise _too_large()
         kind, data = _parsed(event)
         if kind == "frame":
             sent.update(event)
@@ -85,7 +97,8 @@ async def read_frames(answer: httpx.Response, asked: Asked) -> AsyncIterator[dic
 
 async def _read(answer: httpx.Response) -> bytes:
     body = bytearray()
-    async for block in answer.aiter_bytes():
+    # As it came: no node compresses, and a few bytes of somebody else's could unfold to any number.
+    async for block in answer.aiter_raw():
         body += block
         if len(body) > MAX_ANSWER_BYTES:
             raise _too_large()
@@ -94,11 +107,15 @@ async def _read(answer: httpx.Response) -> bytes:
 
 async def _events(answer: httpx.Response) -> AsyncIterator[bytes]:
     """Yields each event with the empty line that ends it: U+2028 and its like end none, though libraries think so."""
-    rest = b""
-    async for block in answer.aiter_bytes():
-        *events, rest = (rest + block).split(b"\n\n")
-        for event in events:
-            yield event + b"\n\n"
+    rest = bytearray()
+    async for block in answer.aiter_raw():
+        looked_at = max(0, len(rest) - 1)  # a long event comes in many blocks; each is looked at once
+        rest += block
+        while (end := rest.find(_END, looked_at)) >= 0:
+            event = bytes(rest[: end + len(_END)])
+            del rest[: len(event)]
+            looked_at = 0
+            yield event
         if len(rest) > MAX_ANSWER_BYTES:
             raise _too_large()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from pathlib import Path
 from typing import Final
@@ -11,10 +12,14 @@ __all__ = ["pinned"]
 # OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which Python has no name for. A pin does not expire: the node's own tools must
 # reach it to say that its certificate has.
 _NO_CHECK_TIME: Final = 0x20_0000
+_FIRST: Final = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
 def pinned(certificate: Path | None) -> ssl.SSLContext:
-    """Returns a context that trusts the certificates in a PEM file alone, under whatever name the node is asked.
+    """Returns a context that trusts the first certificate of a PEM file alone, under whatever name the node is asked.
+
+    What follows in the file is who signed it. An authority signs for others too, and no name is compared here: with it
+    everybody who has a certificate of that authority would be trusted.
 
     Without a file, or with one that cannot be used, it trusts nobody: no TLS connection comes about.
     """
@@ -24,7 +29,9 @@ def pinned(certificate: Path | None) -> ssl.SSLContext:
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VerifyFlags(_NO_CHECK_TIME)
     if certificate is not None:
         try:
-            context.load_verify_locations(certificate)
-        except (OSError, ssl.SSLError):
+            own = _FIRST.search(certificate.read_text("ascii", "replace"))
+            if own is not None:
+                context.load_verify_locations(cadata=own[0])
+        except OSError:  # not there, or no certificate: an SSLError is one too
             return context
     return context

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-__all__ = ["canonical_json"]
+__all__ = ["canonical_json", "normal"]
 
 # Up to here every whole float is exactly an integer; beyond, its digits would be invented.
 _MAX_EXACT: Final = 2.0**53
@@ -24,18 +24,23 @@ def canonical_json(value: Any) -> bytes:
         ValueError: raised for what has none: NaN, infinities, lone surrogates, keys that are not strings, or nesting
             beyond 64.
     """
-    return _encode(_normal(value, 0)).encode("utf-8")
+    return _encode(normal(value)).encode("utf-8")
 
 
-def _normal(value: Any, depth: int) -> Any:
+def normal(value: Any, depth: int = 0) -> Any:
+    """Returns the value that the canonical spelling of `value` has: what two callers spell alike is one and the same.
+
+    Raises:
+        ValueError: raised for what has none, as `canonical_json` does.
+    """
     if depth > _MAX_DEPTH:
         raise ValueError(f"nested deeper than {_MAX_DEPTH}")
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise ValueError("keys must be strings")
-        return {key: _normal(item, depth + 1) for key, item in value.items()}
+        return {key: normal(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_normal(item, depth + 1) for item in value]
+        return [normal(item, depth + 1) for item in value]
     if isinstance(value, float) and value.is_integer() and abs(value) <= _MAX_EXACT:
         return int(value)
     if value is None or isinstance(value, str | bool | int | float):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 
@@ -15,9 +16,10 @@ from hearthnet.bus.bus import CapabilityBus
 from hearthnet.errors import WireError
 from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest
+from hearthnet.observability import get_logger
 from hearthnet.observability.telemetry import Telemetry
 from hearthnet.transport.answer_signing import Signer
-from hearthnet.transport.error_body import error_body
+from hearthnet.transport.error_body import error_body, internal, misfit
 from hearthnet.transport.replay import Replays
 from hearthnet.transport.signing import CAPABILITY, SENDER, read_claim, verify_claim
 
@@ -31,6 +33,8 @@ __all__ = [
     "services_of",
     "signer_for",
 ]
+
+log = get_logger(__name__)
 
 # What a proxy adds. It is on this machine, so whoever comes through it seems to be; who asks directly sends none.
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
@@ -149,6 +153,11 @@ class SignedRoute(APIRoute):
                 answer = await handle(request)
             except WireError as error:
                 answer = JSONResponse(error_body(error), error.status)
+            except RequestValidationError as error:
+                answer = JSONResponse(error_body(misfit(error)), 400)
+            except Exception as error:
+                log.error("request failed", extra={"path": request.scope["path"]}, exc_info=error)
+                answer = JSONResponse(error_body(internal()), 500)
             signer: Signer | None = getattr(request.state, "signer", None)
             return answer if signer is None else signer.signed(answer)
 

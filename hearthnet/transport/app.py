@@ -18,7 +18,7 @@ from hearthnet.observability.levels import Levels
 from hearthnet.transport.control import control
 from hearthnet.transport.control_bodies import control_bodies
 from hearthnet.transport.documentation import documentation
-from hearthnet.transport.error_body import error_body
+from hearthnet.transport.error_body import error_body, internal, misfit
 from hearthnet.transport.gate import Gate
 from hearthnet.transport.guard import Guard
 from hearthnet.transport.load import Load
@@ -34,7 +34,6 @@ ROUTERS: Final = (calls, telemetry, operations, control, control_bodies, documen
 _NOT_FOUND: Final = 404
 _OTHER_METHOD: Final = 405
 _FIRST_OF_OURS: Final = 500  # below, the caller is wrong
-_MAX_PLACE_PARTS: Final = 4
 
 
 def build_app(
@@ -79,10 +78,7 @@ async def _wire_error(_: Request, error: Exception) -> JSONResponse:
 
 async def _bad_request(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    # The place may be a name in the caller's own body: `error_body` cleans and cuts it. Values are not told.
-    place = ".".join(str(part) for part in first["loc"][:_MAX_PLACE_PARTS])
-    return JSONResponse(error_body(WireError("bad_request", f"{place}: {first['msg']}")), 400)
+    return JSONResponse(error_body(misfit(error)), 400)
 
 
 async def _http_error(_: Request, error: Exception) -> JSONResponse:
@@ -95,14 +91,10 @@ async def _http_error(_: Request, error: Exception) -> JSONResponse:
         told = WireError("bad_request", str(error.detail))
     else:
         log.error("request failed", extra={"status": error.status_code, "error": str(error.detail)})
-        told = _internal()
+        told = internal()
     return JSONResponse(error_body(told), error.status_code, headers=error.headers)
 
 
 async def _internal_error(request: Request, error: Exception) -> JSONResponse:
     log.error("request failed", extra={"path": request.scope["path"]}, exc_info=error)
-    return JSONResponse(_internal().body(), 500)
-
-
-def _internal() -> WireError:
-    return WireError("internal_error", "the node's log has the cause")
+    return JSONResponse(internal().body(), 500)

@@ -26,6 +26,7 @@ from hashlib import blake2b
 from typing import Final, Literal
 
 from hearthnet.constants import PROTOCOL_TIMESTAMP_WINDOW_S
+from hearthnet.transport.last_signed import LastSigned
 
 __all__ = ["MAX_OF_ALL", "MAX_OF_SENDER", "Replays", "Verdict"]
 
@@ -71,6 +72,7 @@ class Replays:
         monotonic: seconds that never jump.
         max_of_sender: signatures of one sender.
         max_of_all: signatures of all of them.
+        last: tells what earlier runs may have answered, and the next one what this did; None: only the clock does.
     """
 
     def __init__(
@@ -80,19 +82,21 @@ class Replays:
         monotonic: Callable[[], float] = time.monotonic,
         max_of_sender: int = MAX_OF_SENDER,
         max_of_all: int = MAX_OF_ALL,
+        last: LastSigned | None = None,
     ) -> None:
         self._own = own
         self._clock = clock
         self._monotonic = monotonic
         self._max_of_sender = max_of_sender
         self._max_of_all = max_of_all
+        self._last = last
         self._senders: dict[str, _Seen] = {}
         self._count = 0
         self._swept_s = _NEVER
         # Of our own for each process: nobody can look for two signatures that are one to us.
         self._secret = os.urandom(32)
         # What an earlier run saw is not known. Its requests were signed before this one began, but for those of clocks
-        # that are ahead; and after two minutes none of them is fresh.
+        # that are ahead, which `last` knows of; and after two minutes none of them is fresh.
         self._began_s = int(clock())
         self._began_mono_s = monotonic()
 
@@ -119,7 +123,7 @@ class Replays:
         kept = seen.seconds.get(second)
         if kept is not None and digest in kept:
             return "replayed"
-        if second <= seen.closed_s or self._is_of_an_earlier_run(second):
+        if second <= seen.closed_s or self._is_of_an_earlier_run(sender, second):
             return "closed"
         if not self._has_room(seen, sender):
             return "full"
@@ -128,13 +132,17 @@ class Replays:
         seen.seconds.setdefault(second, set()).add(digest)
         seen.count += 1
         self._count += 1
+        if self._last is not None:
+            self._last.note(sender, second)
         return "new"
 
     def _digest(self, signature: str) -> int:
         made = blake2b(signature.encode(), digest_size=_DIGEST_BYTES, key=self._secret)
         return int.from_bytes(made.digest(), "little")
 
-    def _is_of_an_earlier_run(self, second: int) -> bool:
+    def _is_of_an_earlier_run(self, sender: str, second: int) -> bool:
+        if self._last is not None and self._last.was_before(sender, second):
+            return True
         if second >= self._began_s:
             return False
         return self._monotonic() - self._began_mono_s <= 2 * PROTOCOL_TIMESTAMP_WINDOW_S

@@ -30,7 +30,7 @@ from hearthnet.transport.access import (
     signer_for,
 )
 from hearthnet.transport.answer_signing import Signer
-from hearthnet.transport.error_body import error_body
+from hearthnet.transport.error_body import error_body, failure_of
 from hearthnet.transport.leaving import unless_caller_leaves
 from hearthnet.transport.models import CheckOut, LiveOut, ReadyOut, StatusOut, TraceOut
 from hearthnet.transport.origin import Origin, origin_of
@@ -70,10 +70,9 @@ async def call(request: Request, services: NodeServices) -> Response:
         services.bus.check_rate(request.headers.get(SENDER, ""), request.headers.get(CAPABILITY, ""), is_claimed=True)
         # Strangers are turned away by their headers alone: their body is neither awaited nor parsed.
         claim = read_claim(request.headers, services.manifest())
-        body = strict_json.parse(await request.body())
-        envelope = verify_claim(claim, body, services.replays)
+        envelope = verify_claim(claim, strict_json.parse(await request.body()), services.replays)
         signer = signer_for(services, claim.signature)
-        route = _route(request, envelope, body, origin)
+        route = _route(request, envelope, origin)
         services.seen(route.caller)
         services.bus.check_rate(route.caller, route.capability)
     except ClientDisconnect:
@@ -88,8 +87,8 @@ async def call(request: Request, services: NodeServices) -> Response:
         answer = await unless_caller_leaves(request.receive, services.bus.handle_call(route))
     except ClientDisconnect:
         return Response(status_code=400)
-    except WireError as error:
-        return _refused(error, headers, signer)
+    except BaseException as error:  # a handler may raise anything; its caller is owed an answer  # noqa: BLE001
+        return _refused(failure_of(error), headers, signer)
     if isinstance(answer, dict):
         return _signed(Response(orjson.dumps(answer), media_type="application/json", headers=headers), signer)
     return EventStream(answer, headers, signer)
@@ -104,10 +103,11 @@ def _signed(answer: Response, signer: Signer | None) -> Response:
     return answer if signer is None else signer.signed(answer)
 
 
-def _route(request: Request, envelope: Envelope, body: Any, origin: Origin) -> RouteRequest:
+def _route(request: Request, envelope: Envelope, origin: Origin) -> RouteRequest:
     """Returns the request that was signed."""
     if not is_capability_name(envelope.capability):
         raise WireError("bad_request", "not the name of a capability")
+    body = envelope.body
     if not isinstance(body, dict) or not set(body) <= {"params", "input"}:
         raise WireError("bad_request", "the body is an object with params and input")
     return RouteRequest(

@@ -19,6 +19,7 @@ from ulid import ULID
 
 from hearthnet.constants import PROTOCOL_TIMESTAMP_WINDOW_S
 from hearthnet.errors import WireError
+from hearthnet.identity.canonical import normal
 from hearthnet.identity.keys import KeyPair, is_node_id, is_signature, verify
 from hearthnet.identity.manifest import Manifest
 from hearthnet.observability.traceparent import from_w3c
@@ -156,6 +157,8 @@ def read_claim(
 def verify_claim(claim: Claim, body: Any, replays: Replays | None = None) -> Envelope:
     """Returns the envelope of a request with this body, if it is signed, and for the first time.
 
+    Its body is the canonical one: the same whichever way a number was spelled.
+
     Takes 125 us, of which the signature is 107. Nothing here is secret: keys and signatures are public, so how long a
     comparison takes tells nobody anything.
 
@@ -175,7 +178,8 @@ def verify_claim(claim: Claim, body: Any, replays: Replays | None = None) -> Env
         if replays is not None:
             _remember(replays, claim)
     peer_clocks.note(envelope.sender, claim.offset_s)
-    return envelope
+    # What was signed, not what was sent: 2 may come as 2.0, without a key, and a handler may not take that for a count.
+    return replace(envelope, body=normal(body))
 
 
 def verify_request(

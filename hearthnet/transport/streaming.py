@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from hearthnet.bus.stream import CallStream
 from hearthnet.errors import WireError
 from hearthnet.transport.answer_signing import Signer
-from hearthnet.transport.error_body import error_body
+from hearthnet.transport.error_body import error_body, failure_of
 from hearthnet.transport.leaving import wait_for_disconnect
 
 __all__ = ["EventStream", "error_event"]
@@ -65,8 +65,8 @@ class EventStream(Response):
                 event = _event("frame", frame)
                 sent.update(event)
                 await send({"type": "http.response.body", "body": event, "more_body": True})
-        except WireError as error:
-            kind, data = "error", error_body(error)
+        except BaseException as error:  # a handler may raise anything; its caller is owed an end  # noqa: BLE001
+            kind, data = "error", error_body(failure_of(error))
         if self._signer is not None:
             data = self._signer.end(sent, data)
         # The trace is recorded: the stream is over before its last event is handed to the socket.

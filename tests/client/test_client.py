@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import re
 import socket
 from contextlib import asynccontextmanager, closing
 from types import SimpleNamespace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from faults.certificates import write_pair
 
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.bus.capability import CapabilityDescriptor
-from hearthnet.client import Client
+from hearthnet.client import Client, reading
 from hearthnet.config import TransportConfig
 from hearthnet.errors import HearthNetError, NodeUnreachableError, UntrustedAnswerError, WireError
 from hearthnet.identity.keys import KeyPair
@@ -119,6 +121,13 @@ async def test_node_is_called_and_read(bus, keys, observability):
     assert [frame["index"] for frame in frames] == [0, 1, 2]
     assert [found["result"] for found in traces] == ["ok", "ok"]
     assert caught.value.code == "not_found"
+
+
+async def test_whole_number_is_an_integer(bus, keys):
+    """A caller whose language knows floats alone, or somebody on the way, cannot break what counts."""
+    floats = {"params": {}, "input": {"text": "hello", "frames": 3.0}}
+    async with serving(bus, keys) as port, client(port, keys) as node:
+        assert [frame["index"] async for frame in node.stream("experimental.echo", floats)] == [0, 1, 2]
 
 
 async def test_call_is_tried_again_only_when_told(bus, keys, busy):
@@ -260,3 +269,89 @@ async def test_certificate_is_pinned(bus, keys, tmp_path, for_days):
                     await node.call("experimental.echo", BODY)
 
     assert len(trace.get_recent(10)) == 1
+
+
+async def test_who_signed_the_certificate_is_not_trusted(bus, keys, tmp_path):
+    """A file with the chain of an authority pins its first certificate, not all that the authority has signed."""
+    authority = ec.generate_private_key(ec.SECP256R1())
+    own = write_pair(tmp_path, issuer="authority", signer=authority)
+    others = write_pair(tmp_path, "other", issuer="authority", signer=authority)
+    above = write_pair(tmp_path, "authority", key=authority)["tls_cert"].read_bytes()
+    chain = tmp_path / "chain.pem"
+    chain.write_bytes(own["tls_cert"].read_bytes() + above)
+    async with serving(bus, keys, **own) as port, client(port, keys, "https", certificate=chain) as node:
+        assert await node.call("experimental.echo", BODY) == {"text": "hello"}
+    async with serving(bus, keys, **others) as port, client(port, keys, "https", certificate=chain) as node:
+        with pytest.raises(NodeUnreachableError):
+            await node.call("experimental.echo", BODY)
+
+
+@asynccontextmanager
+async def answering(keys, head: str, *pieces: bytes, then_s: float = 0):
+    """What answers in the node's name, piece by piece, the last one without end; gives its port."""
+
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        named = f"HTTP/1.1 {head}\r\nx-hearthnet-from: {keys.node_id}\r\nconnection: close\r\n\r\n"
+        writer.write(named.encode() + b"".join(pieces))
+        try:
+            while then_s:
+                await writer.drain()
+                await asyncio.sleep(then_s)
+                writer.write(pieces[-1])
+        except ConnectionError:  # the client has seen enough
+            return
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+FRAME = b'event: frame\ndata: {"text":"' + b"a" * 10_000 + b'"}\n\n'
+STREAM = "200 OK\r\ncontent-type: text/event-stream"
+
+
+@pytest.mark.parametrize(
+    ("head", "piece", "then_s", "expected", "told"),
+    [
+        ("200 OK\r\ncontent-encoding: gzip", gzip.compress(bytes(30_000_000)), 0, UntrustedAnswerError, "not proven"),
+        (STREAM, FRAME, 1e-9, HearthNetError, "larger than"),
+        (STREAM, b"event: frame\ndata: " + b" " * 10_000, 1e-9, HearthNetError, "larger than"),
+        (STREAM, b"event: frame\ndata: ", 0.02, WireError, "no answer within"),
+        ("200 OK\r\na: b", b"", 60, WireError, "no answer within"),
+        ("500 Oh", b'{"error":["internal_error"]}', 0, WireError, "the node answered"),
+        ("500 Oh\r\ncontent-type: text/event-stream", FRAME, 0, HearthNetError, "no HearthNet node"),
+    ],
+    ids=["unfolds", "frames-without-end", "frame-without-end", "frame-drips", "silent", "no-code", "status-changed"],
+)
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_hostile_answers_end(keys, monkeypatch, head, piece, then_s, expected, told, is_stream):
+    """Bounded in bytes and in time, whoever answers; and what goes wrong is an error of ours."""
+    monkeypatch.setattr(reading, "MAX_ANSWER_BYTES", 200_000)
+    monkeypatch.setattr("hearthnet.client.client.MAX_ANSWER_BYTES", 200_000)
+    is_shown = is_stream and piece is FRAME and then_s  # frame by frame nothing is kept, so there is no bound
+    timeout_s = 0.5 if "within" in told else 60
+    async with answering(keys, head, piece, then_s=then_s) as port, client(port, keys, timeout_s=timeout_s) as node:
+        frames = node.stream("experimental.echo", FRAMES)
+        if is_shown:
+            assert [await anext(frames) for _ in range(30)]
+            await frames.aclose()
+            return
+        with pytest.raises(expected, match=told):
+            await (anext(frames) if is_stream else node.call("experimental.echo", BODY))
+
+
+@pytest.mark.parametrize(
+    ("capability", "body"),
+    [("experimental.écho", BODY), (BUSY.name, {"n": float("nan")}), (BUSY.name, {"n": 2**70}), (BUSY.name, {"n": {1}})],
+)
+async def test_what_cannot_be_sent_is_a_bad_request(keys, capability, body):
+    """As the node would say, but nothing is sent: nobody listens there."""
+    async with client(1, keys) as node:
+        with pytest.raises(WireError, match="cannot be sent") as caught:
+            await node.call(capability, body)
+
+    assert caught.value.code == "bad_request"
+    with pytest.raises(HearthNetError, match="no address"):
+        Client("http://[::1:7080", keys, keys.node_id, keys.node_id)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import signal
 import socket
 import subprocess
 import sys
 from collections import Counter
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,9 +21,17 @@ import pytest
 
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.bus.capability import CapabilityDescriptor
-from hearthnet.config import TransportConfig
+from hearthnet.config import TransportConfig, load, resolve_paths
 from hearthnet.identity.keys import KeyPair
-from hearthnet.identity.manifest import Manifest, Revocation, utc_now
+from hearthnet.identity.manifest import (
+    Manifest,
+    Member,
+    Revocation,
+    community_dir,
+    read_manifest,
+    utc_now,
+    write_manifest,
+)
 from hearthnet.observability import metrics, trace
 from hearthnet.transport.app import build_app
 from hearthnet.transport.load import Load
@@ -85,7 +95,8 @@ async def send(url: str, requests) -> list[httpx.Response]:
     """Sends requests over a few connections."""
     answers: list[httpx.Response] = [None] * len(requests)
     waiting = iter(enumerate(requests))
-    async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
+    kind = {"Content-Type": "application/json"}
+    async with httpx.AsyncClient(timeout=30, trust_env=False, headers=kind) as client:
 
         async def work():
             for number, (headers, body) in waiting:
@@ -179,6 +190,49 @@ def test_real_node_refuses_what_comes_again(node):
     assert (again.status_code, again.json()["error"]) == (401, "invalid_signature")
     done = node.cli("call", "experimental.echo", "--body", '{"input": {"text": "hello"}}')
     assert (done.returncode, orjson.loads(done.stdout)) == (0, {"text": "hello"})
+
+
+def test_revocation_waits_for_no_restart(stopped_node):
+    """A member is called off in the manifest's file while the node runs: a second later it is refused, by its name."""
+    member = KeyPair.generate()
+    community = stopped_node.keys.node_id
+    directory = community_dir(resolve_paths(load()).community.state_dir, community)
+    genesis = read_manifest(directory)
+    joined = Member(node_id=member.node_id, level="member", added_at=utc_now(), added_by=community)
+    known = genesis.model_copy(update={"members": (*genesis.members, joined)}).signed(stopped_node.keys)
+    write_manifest(known, directory)
+    stopped_node.start()
+    body = {"params": {}, "input": {"text": "hello"}}
+    assert stopped_node.call(body, headers=stopped_node.headers(body, keys=member)).status_code == 200
+
+    gone = Revocation(node_id=member.node_id, revoked_at=utc_now())
+    update = {"revoked": (gone,), "head_lamport": known.head_lamport + 1}
+    write_manifest(known.model_copy(update=update).signed(stopped_node.keys), directory)
+    told = []
+
+    def is_refused():
+        told[:] = [stopped_node.call(body, headers=stopped_node.headers(body, keys=member)).json().get("error")]
+        return told[0] not in (None, "rate_limited")
+
+    stopped_node.wait_a_while_for(is_refused, told)
+    assert told == ["revoked"]
+    assert stopped_node.echo().status_code == 200
+
+
+def test_kill_and_restart_execute_nothing_twice(node):
+    """What a clock that is ahead has signed in the next run's time that run refuses, and takes what follows."""
+    body = {"params": {}, "input": {"text": "hello"}}
+    ahead = (datetime.now(UTC) + timedelta(seconds=40)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    headers = sign(node.keys, node.keys.node_id, "experimental.echo", "1.0", body, None, ahead)
+    assert node.call(body, headers=headers).status_code == 200
+    node.stop(signal.SIGKILL)
+    node.start()
+
+    again = node.call(body, headers=headers)
+    assert (again.status_code, again.json()["error"]) == (410, "expired")
+    later = (datetime.now(UTC) + timedelta(seconds=50)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    headers = sign(node.keys, node.keys.node_id, "experimental.echo", "1.0", body, None, later)
+    assert node.call(body, headers=headers).status_code == 200
 
 
 def test_programs_in_the_documentation_run(node):

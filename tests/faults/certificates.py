@@ -25,8 +25,12 @@ def write_pair(
     issuer: str | None = None,
     password: bytes | None = None,
     key=None,
+    signer=None,
 ) -> dict[str, Path]:
-    """Writes a certificate (`name`.pem) and its key (`name`.key); returns them as settings of [transport]."""
+    """Writes a certificate (`name`.pem) and its key (`name`.key); returns them as settings of [transport].
+
+    `signer` is the issuer's key; by default the certificate is signed with its own.
+    """
     key = key or ec.generate_private_key(ec.SECP256R1())
     now = datetime.now(UTC)
     made = (
@@ -43,7 +47,7 @@ def write_pair(
         made = made.add_extension(x509.SubjectAlternativeName([_general(host) for host in hosts]), critical=False)
     hidden = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
     pair = {"tls_cert": folder / f"{name}.pem", "tls_key": folder / f"{name}.key"}
-    pair["tls_cert"].write_bytes(made.sign(key, hashes.SHA256()).public_bytes(PEM))
+    pair["tls_cert"].write_bytes(made.sign(signer or key, hashes.SHA256()).public_bytes(PEM))
     pair["tls_key"].write_bytes(key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, hidden))
     pair["tls_key"].chmod(0o600)
     return pair

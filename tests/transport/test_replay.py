@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import tracemalloc
+from contextlib import closing
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hearthnet.constants import PROTOCOL_TIMESTAMP_WINDOW_S as WINDOW_S
+from hearthnet.identity.keys import KeyPair
+from hearthnet.transport.last_signed import LAST_SIGNED_FILE, LastSigned
 from hearthnet.transport.replay import MAX_OF_SENDER, Replays
 
 NOW_S = 1_800_000_000
@@ -150,3 +154,51 @@ def test_full_share_takes_as_much_memory_as_is_said():
 
     assert after - before < 2_000_000
     assert replays.take("a", "one more", NOW_S) == "full"
+
+
+AHEAD, OTHER = (KeyPair.generate().node_id for _ in range(2))
+
+
+@pytest.mark.parametrize(("ahead_s", "away_s", "set_back_s"), [(0, 0, 0), (30, 5, 0), (59, 20, 0), (0, 20, 50)])
+def test_restart_opens_nothing(tmp_path, ahead_s, away_s, set_back_s):
+    """What the last run has answered the next one refuses, with clocks ahead or set back; what follows is new."""
+    clocks = Clocks()
+    signed_s = NOW_S + 10 + ahead_s
+    with closing(LastSigned(tmp_path / LAST_SIGNED_FILE)) as last:
+        clocks.go_on(10)
+        assert clocks.memory(last=last).take(AHEAD, "s", signed_s) == "new"
+    clocks.go_on(away_s)
+    clocks.wall_s -= set_back_s
+    with closing(LastSigned(tmp_path / LAST_SIGNED_FILE)) as last:
+        again = clocks.memory(last=last)
+        assert again.take(AHEAD, "s", signed_s) == "closed"
+        assert again.take(AHEAD, "t", signed_s + 1) == "new"
+        assert again.take(OTHER, "u", clocks.wall_s) == "new"
+    with closing(LastSigned(tmp_path / LAST_SIGNED_FILE)) as last:
+        assert [last.was_before(AHEAD, signed_s + more) for more in (-121, -1, 1, 2)] == [False, True, True, False]
+        assert last.was_before(OTHER, int(clocks.wall_s))
+    assert (tmp_path / LAST_SIGNED_FILE).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("kind", ["noise", "cut", "folder"])
+def test_file_that_cannot_be_used_stops_nothing(tmp_path, logged, kind):
+    """Of noise, or of a file that was cut, what is whole counts; without any file requests are taken all the same."""
+    path = tmp_path / LAST_SIGNED_FILE
+    if kind == "folder":
+        path.mkdir()
+    else:
+        with closing(LastSigned(path)) as last:
+            last.note(AHEAD, NOW_S)
+            last.note(OTHER, NOW_S)
+        whole = path.read_bytes()
+        path.write_bytes(whole[:100] if kind == "cut" else whole[:64] + bytes(range(256)))
+    with closing(LastSigned(path)) as last:
+        replays = Clocks().memory(last=last)
+        assert [replays.take(OTHER, "s", NOW_S) for _ in range(2)] == ["new", "replayed"]
+        assert last.was_before(AHEAD, NOW_S) == (kind != "folder")
+
+    assert bool(logged) == (kind == "folder")
+    if kind != "folder":
+        with closing(LastSigned(path)) as last:
+            assert last.was_before(AHEAD, NOW_S)
+            assert last.was_before(OTHER, NOW_S)

@@ -102,6 +102,18 @@ async def test_documentation_page_is_in_words(ask):
     assert ") </li>" not in page
 
 
+@pytest.mark.parametrize(("query", "status"), [("n=x", 400), ("n=1", 500)])
+async def test_errors_of_a_signed_get_are_signed(ask, keys, monkeypatch, query, status):
+    """A parameter that does not fit, and a failure of our own: whoever proved who it is can prove who answered."""
+    monkeypatch.setattr(telemetry.Telemetry, "traces", lambda *_: 1 / 0)
+    headers = sign(keys, keys.node_id, f"GET /trace?{query}", "1.0", None)
+    answer = await ask("192.168.1.20", f"/trace?{query}", headers=headers)
+
+    assert answer.status_code == status
+    assert "zero" not in answer.text
+    assert is_signed_answer(answer.headers, status, answer.content, headers["X-HearthNet-Signature"], keys.node_id)
+
+
 async def test_tools_of_the_machine_are_not_for_members(ask, keys):
     """What is for loopback alone is not opened by a signature."""
     headers = sign(keys, keys.node_id, "GET /status", "1.0", None)

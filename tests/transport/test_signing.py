@@ -60,6 +60,14 @@ def test_signature_covers_the_value_of_the_body(headers, manifest):
     assert verify_request(headers, {"input": {"n": 1, "text": "hi"}, "params": {}}, manifest)
 
 
+@pytest.mark.parametrize("spelling", [1, 1.0])
+def test_handler_gets_what_was_signed(headers, manifest, spelling):
+    """However somebody on the way spells a count, who is called gets an integer, as if nobody had."""
+    sent = {"params": {}, "input": {"text": "hi", "n": spelling}}
+
+    assert type(verify_request(headers, sent, manifest).body["input"]["n"]) is int
+
+
 @pytest.mark.parametrize(
     "name", ["Capability", "Capability-Version", "Request-Id", "From", "Community", "Timestamp", "Signature"]
 )
