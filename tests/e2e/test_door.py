@@ -151,7 +151,9 @@ def large_bodies_are_cut_off(caller):
     signed = [f"{name}: {value}" for name, value in caller.node.headers(BODY).items()]
     status, headers, _ = caller.ask(start, *signed, "Transfer-Encoding: chunked", body=chunk * 25)
     assert (status, headers["connection"]) == (413, "close")
-    assert turned_away(caller.node)["body_too_large"] == 4
+    found = turned_away(caller.node)
+    # What comes fast may be above the limit of bytes on the wire before the application has counted its first.
+    assert found["body_too_large"] == 4 or (found["body_too_large"] == 3 and found["too_much_body"] == 1), found
     assert resident_bytes(caller.node) - resident < 10_000_000
 
 
