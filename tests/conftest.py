@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import sqlite3
 import subprocess
 import threading
 import time
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
@@ -172,3 +173,20 @@ def query_until():
         raise AssertionError(f"{sql}: {found}, not {expected}")
 
     return ask
+
+
+@pytest.fixture
+def as_nobody():
+    """What runs within it is somebody else, who owns nothing; skipped where we may not become that."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+
+    @contextmanager
+    def nobody():
+        os.seteuid(65_534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    return nobody

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sqlite3
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import pytest
 
@@ -219,20 +219,3 @@ def test_folder_that_may_not_be_entered_breaks_no_plan(lived, as_nobody):
 
     with as_nobody():
         assert plan_repairs(lived, ALL, ALL) == []
-
-
-@pytest.fixture
-def as_nobody():
-    """What runs within it is somebody else, who owns nothing; skipped where we may not become that."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can become somebody else")
-
-    @contextmanager
-    def nobody():
-        os.seteuid(65_534)
-        try:
-            yield
-        finally:
-            os.seteuid(0)
-
-    return nobody

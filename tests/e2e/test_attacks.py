@@ -7,14 +7,14 @@ import signal
 import socket
 import sys
 import threading
-import time
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 
 import httpx
 import orjson
 import overload
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from siege import siege
 
 # As few descriptors as a badly configured system gives; and files that the group could write unless the node cares.
 LAUNCHER = """
@@ -25,9 +25,6 @@ os.execv(sys.executable, [sys.executable, "-m", "hearthnet", "run"])
 """
 BODY = {"params": {}, "input": {"text": "hello"}}
 JSON = {"Content-Type": "application/json"}
-MAX_WAIT_S = 2.0
-MAX_GROWTH_BYTES = 10_000_000
-MAX_LOG_BYTES = 1_000_000
 CALL = b"POST /bus/v1/call HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
@@ -47,62 +44,6 @@ def poor_node(tmp_path_factory):
         yield made
     finally:
         made.stop(signal.SIGKILL)
-
-
-class Member(threading.Thread):
-    """Calls the node again and again, on a new connection each time; keeps how long the worst call took."""
-
-    def __init__(self, node) -> None:
-        super().__init__(daemon=True)
-        self.node = node
-        self.is_over = threading.Event()
-        self.worst_s = 0.0
-        self.served = 0
-        self.failed: list[str] = []
-
-    def run(self) -> None:
-        """Calls until it is over."""
-        # A client made for each call would read the system's certificates each time.
-        with httpx.Client(limits=httpx.Limits(max_keepalive_connections=0)) as client:
-            while not self.is_over.wait(0.02):
-                self._call(client)
-
-    def _call(self, client) -> None:
-        began = time.monotonic()
-        try:
-            answer = self.node.echo(client=client)
-            if answer.status_code == 200:
-                self.served += 1
-            else:
-                self.failed.append(answer.text)
-        except httpx.HTTPError as error:
-            self.failed.append(repr(error))
-        self.worst_s = max(self.worst_s, time.monotonic() - began)
-
-
-@contextmanager
-def siege(node, max_growth_bytes=MAX_GROWTH_BYTES):
-    """What happens within is an attack: a member is served all the while, and the node hardly notices."""
-    rss, logged = overload.rss_bytes(node.process.pid), log_bytes(node)
-    member = Member(node)
-    member.start()
-    try:
-        yield member
-        served = member.served
-        node.wait_a_while_for(lambda: member.served >= served + 5 or member.failed, "the member is not served")
-    finally:
-        member.is_over.set()
-        member.join()
-    assert member.failed == []
-    assert member.worst_s < MAX_WAIT_S
-    assert overload.rss_bytes(node.process.pid) - rss < max_growth_bytes
-    assert log_bytes(node) - logged < MAX_LOG_BYTES
-    assert node.process.poll() is None
-
-
-def log_bytes(node) -> int:
-    """What has been logged, and printed."""
-    return sum(path.stat().st_size for path in [*node.log_dir.glob("*"), node.home / "run.out"])
 
 
 def refused(node) -> dict[str, float]:

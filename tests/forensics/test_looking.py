@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,23 +31,6 @@ def in_the_open(program):
     with tempfile.TemporaryDirectory() as base:
         Path(base).chmod(0o755)
         yield program(base=Path(base)) / "data"
-
-
-@pytest.fixture
-def as_nobody():
-    """What runs within it is somebody else, who owns nothing; skipped where we may not become that."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can become somebody else")
-
-    @contextmanager
-    def nobody():
-        os.seteuid(65_534)
-        try:
-            yield
-        finally:
-            os.seteuid(0)
-
-    return nobody
 
 
 def states(case):
