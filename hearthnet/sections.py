@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from hearthnet.observability.redaction_shapes import check_pattern
 
@@ -77,7 +77,15 @@ class TransportConfig(Section):
     hosts: Annotated[tuple[HostName, ...], Field(max_length=32)] = ()
     max_body_bytes: Annotated[int, BeforeValidator(_no_boolean), Field(ge=1_024, le=64_000_000)] = 1_000_000
     max_connections: Annotated[int, BeforeValidator(_no_boolean), Field(ge=16, le=65_536)] = 256
-    max_connections_per_address: Annotated[int, BeforeValidator(_no_boolean), Field(ge=4, le=65_536)] = 64
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_retired(cls, values: Any) -> Any:
+        """Leaves out what earlier versions wrote into every config.toml and this one does not need."""
+        retired = ("max_connections_per_address",)
+        return (
+            {key: value for key, value in values.items() if key not in retired} if isinstance(values, dict) else values
+        )
 
 
 class DiscoveryConfig(Section):
