@@ -35,7 +35,7 @@ _RELATIONS: Final = (
 @click.command("sql")
 @click.argument("sql", required=False, metavar="[SQL]")
 @click.option("--list", "is_list", is_flag=True, help="Show the views and tables, and what their columns mean.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV (RFC 4180), values as they are: see below.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV (RFC 4180), values as they are.")
 @click.option("--limit", type=click.IntRange(min=0), help="Rows shown; 0: all. On a terminal 100, else all.")
 @click.option(
     "--timeout",
