@@ -52,6 +52,16 @@ def test_full_share_refuses_and_forgets_nothing_that_is_fresh():
     assert replays.take("a", "5", NOW_S + 1) == "replayed"
 
 
+def test_request_that_was_long_under_way_is_not_taken_into_a_closed_second():
+    """It was fresh when its headers came; when its body is there, the room that is made is that of its own second."""
+    clock = Clock()
+    replays = clock.memory(max_of_sender=1)
+    assert replays.take("a", "0", NOW_S) == "new"
+    clock.now_s += WINDOW_S + 2
+    assert replays.take("a", "slow", NOW_S) == "closed"
+    assert replays.take("a", "0", NOW_S) == "closed"
+
+
 def test_all_together_are_bounded():
     """Many senders that stay within their shares fill it; then everybody is refused, until what is old goes."""
     clock = Clock()
