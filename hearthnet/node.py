@@ -30,9 +30,9 @@ from hearthnet.observability.watchdog import Watchdog
 from hearthnet.services import echo, llm
 from hearthnet.services.emergency import EmergencyProbe
 from hearthnet.transport.app import build_app
-from hearthnet.transport.last_signed import LAST_SIGNED_FILE, LastSigned
 from hearthnet.transport.load import Load
 from hearthnet.transport.replay import Replays
+from hearthnet.transport.replay_journal import JOURNAL_FILE, ReplayJournal
 from hearthnet.transport.routes import Services
 from hearthnet.transport.server import Server
 
@@ -105,8 +105,8 @@ class Node:
         self.emergency = EmergencyProbe(config.emergency)
         self._keys = keys
         folder = _community_path(config, self.manifest.community_id)
-        self._last_signed = LastSigned(folder / LAST_SIGNED_FILE)
-        self._replays = Replays(keys.node_id, last=self._last_signed)
+        self._journal = ReplayJournal(folder / JOURNAL_FILE)
+        self._replays = Replays(keys.node_id, journal=self._journal)
         self._started = time.monotonic()
         self._last_seen: dict[str, float] = {}  # members only, so as small as the manifest
         self._events_path = folder / EVENTS_FILE
@@ -191,7 +191,7 @@ class Node:
 
     def close(self) -> None:
         """Closes the node's own files."""
-        self._last_signed.close()
+        self._journal.close()
 
     async def serve(self, listening: socket.socket, stop: asyncio.Event) -> None:
         """Answers on a bound socket until `stop` is set."""

@@ -24,6 +24,12 @@ PRIVATE_FILE: Final = "device.ed25519"
 PUBLIC_FILE: Final = "device.pub"
 KEY_BYTES: Final = 32
 _SIGNATURE_BYTES: Final = 64
+# The y coordinates of all points whose order divides 8, also those that are written as y + p. As a key such a point
+# verifies signatures that anybody can guess; the library accepts it.
+_P: Final = 2**255 - 19
+_ORDER_8_Y: Final = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+_SMALL_ORDER: Final = frozenset({0, 1, _P - 1, _P, _P + 1, _ORDER_8_Y, _P - _ORDER_8_Y})
+_Y_BITS: Final = 2**255 - 1  # above them is the sign of x
 
 
 def encode(raw: bytes) -> str:
@@ -35,7 +41,7 @@ def decode(text: str, length: int = KEY_BYTES) -> bytes:
     """Returns the bytes of `ed25519:<base64url>`.
 
     Raises:
-        IdentityError: raised when the text is not exactly the spelling of `length` bytes.
+        IdentityError: raised when the text is not exactly the spelling of `length` bytes, or of a key of small order.
     """
     try:
         body = text.removeprefix(PREFIX)
@@ -44,6 +50,8 @@ def decode(text: str, length: int = KEY_BYTES) -> bytes:
         raise IdentityError("not a base64url key or signature") from error
     if not text.startswith(PREFIX) or len(raw) != length or encode(raw) != text:
         raise IdentityError(f"not the spelling of {length} bytes as {PREFIX}<base64url>")
+    if length == KEY_BYTES and int.from_bytes(raw, "little") & _Y_BITS in _SMALL_ORDER:
+        raise IdentityError("a key of small order, for which anybody can sign")
     return raw
 
 

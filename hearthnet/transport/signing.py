@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from ulid import ULID
 
@@ -94,11 +94,7 @@ def sign(
     request_id: str | None = None,
     timestamp: str | None = None,
 ) -> dict[str, str]:
-    """Returns the headers of a call; `request_id` is the trace id, by default a fresh ULID; `timestamp` is now.
-
-    Who makes the same call under the same id again within a second needs a time with milliseconds (`now_stamp`): else
-    it has the same signature, and is refused as a replay.
-    """
+    """Returns the headers of a call; `request_id` is the trace id, by default a fresh ULID; `timestamp` is now."""
     timestamp = timestamp or now_stamp()
     envelope = Envelope(capability, version, request_id or str(ULID()), keys.node_id, community, timestamp, body)
     return {
@@ -112,9 +108,12 @@ def sign(
     }
 
 
-def now_stamp(timespec: Literal["seconds", "milliseconds"] = "seconds") -> str:
-    """Returns the time as the wire has it: RFC 3339 UTC with `Z`."""
-    return datetime.now(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
+def now_stamp() -> str:
+    """Returns the time as the wire has it: RFC 3339 UTC with `Z`.
+
+    With milliseconds, for the same call under the same id would have the same signature within a whole second.
+    """
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True, slots=True)
