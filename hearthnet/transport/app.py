@@ -19,7 +19,7 @@ from hearthnet.observability import get_logger
 from hearthnet.observability.levels import Levels
 from hearthnet.transport.control import control
 from hearthnet.transport.control_bodies import control_bodies
-from hearthnet.transport.documentation import documentation
+from hearthnet.transport.described import openapi
 from hearthnet.transport.error_body import error_body, internal, misfit
 from hearthnet.transport.gate import Gate
 from hearthnet.transport.guard import Guard
@@ -32,7 +32,7 @@ __all__ = ["ROUTERS", "build_app"]
 log = get_logger(__name__)
 
 # All that the node answers; what is reachable from where is read off them.
-ROUTERS: Final = (calls, telemetry, operations, control, control_bodies, documentation)
+ROUTERS: Final = (calls, telemetry, operations, control, control_bodies, openapi)
 _NOT_FOUND: Final = 404
 _OTHER_METHOD: Final = 405
 _FIRST_OF_OURS: Final = 500  # below, the caller is wrong
@@ -91,7 +91,7 @@ async def _bad_request(_: Request, error: Exception) -> JSONResponse:
 async def _http_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == _NOT_FOUND:
-        told = WireError("not_found", "there is no such route; see: /docs on the node's own machine")
+        told = WireError("not_found", "there is no such route; see: /openapi.json on the node's own machine")
     elif error.status_code == _OTHER_METHOD:
         allowed = (error.headers or {}).get("Allow", "another method").replace("GET", "GET, HEAD")
         return JSONResponse(WireError("bad_request", f"this route takes {allowed}").body(), 405, {"Allow": allowed})
