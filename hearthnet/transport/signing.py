@@ -51,6 +51,7 @@ SENDER: Final = "X-HearthNet-From"
 COMMUNITY: Final = "X-HearthNet-Community"
 TIMESTAMP: Final = "X-HearthNet-Timestamp"
 SIGNATURE: Final = "X-HearthNet-Signature"
+_SIGNED_HEADERS: Final = (CAPABILITY, VERSION, REQUEST_ID, SENDER, COMMUNITY, TIMESTAMP, SIGNATURE)
 
 _RFC_3339_UTC: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?Z")
 _W3C_CHARS: Final = 32
@@ -226,13 +227,13 @@ class _RefusedError(WireError):
 
 
 def _read(headers: Mapping[str, str]) -> tuple[Envelope, str]:
-    names = (CAPABILITY, VERSION, REQUEST_ID, SENDER, COMMUNITY, TIMESTAMP, SIGNATURE)
-    missing = [name for name in names if not headers.get(name)]
-    if missing:
-        raise _RefusedError("missing", "invalid_signature", f"the request is not signed: no {missing[0]}")
-    capability, version, request_id, sender, community, timestamp, signature = (headers[name] for name in names)
+    values = [headers.get(name, "") for name in _SIGNED_HEADERS]  # each look-up goes through all headers
+    if not all(values):
+        missing = _SIGNED_HEADERS[values.index("")]
+        raise _RefusedError("missing", "invalid_signature", f"the request is not signed: no {missing}")
+    capability, version, request_id, sender, community, timestamp, signature = values
     longest = _MAX_TARGET_CHARS if capability.startswith("GET ") else _MAX_HEADER_CHARS
-    if len(capability) > longest or max(len(headers[name]) for name in names[1:]) > _MAX_HEADER_CHARS:
+    if len(capability) > longest or max(map(len, values[1:])) > _MAX_HEADER_CHARS:
         raise _RefusedError("malformed", "invalid_signature", "a signed header is longer than any should be")
     if not is_node_id(sender) or not is_signature(signature):
         raise _RefusedError("malformed", "invalid_signature", "the sender or the signature is malformed")
