@@ -21,6 +21,7 @@ __all__ = [
     "DEFAULT_HOST",
     "DEFAULT_PORT",
     "DEFAULT_UDP_PORT",
+    "RETIRED_TRANSPORT",
     "StandardPaths",
     "absolute",
     "default_path",
@@ -37,6 +38,7 @@ APP: Final = "hearthnet"
 DEFAULT_HOST: Final = "0.0.0.0"  # noqa: S104  # the bus is for the LAN; what is for this machine alone checks the peer
 DEFAULT_PORT: Final = 7080
 DEFAULT_UDP_PORT: Final = 42_424
+RETIRED_TRANSPORT: Final = ("max_connections_per_address",)  # settings of earlier versions, which are ignored
 # The XDG variable, its default below the home directory, and what follows the name of the program.
 _XDG: Final = {
     "config": ("XDG_CONFIG_HOME", ".config", ""),

@@ -10,7 +10,7 @@ __all__ = ["NODE_PACKAGES", "MissingExtraError", "missing_extra"]
 
 # What `hearthnet[node]` adds, by the names that are imported; a test compares them with pyproject.toml.
 NODE_PACKAGES: Final = frozenset(
-    {"cryptography", "fastapi", "h11", "httptools", "httpx", "jsonschema", "starlette", "tomli_w", "ulid", "uvicorn"}
+    {"cryptography", "fastapi", "httptools", "httpx", "jsonschema", "starlette", "tomli_w", "ulid", "uvicorn"}
 )
 _INSTALL: Final = "pip install 'hearthnet[node]'"
 

@@ -17,6 +17,7 @@ from hearthnet.config_file import (
     DEFAULT_HOST,
     DEFAULT_PORT,
     DEFAULT_UDP_PORT,
+    RETIRED_TRANSPORT,
     absolute,
     expand,
     read_tree,
@@ -186,7 +187,7 @@ _PLAIN: Final[dict[str, dict[str, Accepts]]] = {
         "hosts": _is_empty,
         "max_body_bytes": _between(1_024, 64_000_000, int),
         "max_connections": _between(16, 65_536, int),
-        "max_connections_per_address": _between(4, 65_536, int),
+        **dict.fromkeys(RETIRED_TRANSPORT, lambda _: True),
     },
     "discovery": {
         "mdns_enabled": _is_bool,

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from hearthnet.config_file import DEFAULT_HOST, DEFAULT_PORT, DEFAULT_UDP_PORT
+from hearthnet.config_file import DEFAULT_HOST, DEFAULT_PORT, DEFAULT_UDP_PORT, RETIRED_TRANSPORT
 from hearthnet.observability.redaction_shapes import check_pattern
 
 __all__ = [
@@ -83,10 +83,9 @@ class TransportConfig(Section):
     @classmethod
     def _without_retired(cls, values: Any) -> Any:
         """Leaves out what earlier versions wrote into every config.toml and this one does not need."""
-        retired = ("max_connections_per_address",)
-        return (
-            {key: value for key, value in values.items() if key not in retired} if isinstance(values, dict) else values
-        )
+        if not isinstance(values, dict):
+            return values
+        return {key: value for key, value in values.items() if key not in RETIRED_TRANSPORT}
 
 
 class DiscoveryConfig(Section):

@@ -24,7 +24,7 @@ CORE = {
     "aiosqlite", "click", "orjson", "platformdirs", "prometheus_client", "pydantic", "rich",
 }  # fmt: skip
 # What a node's packages bring along and our code imports by name.
-BROUGHT = {"h11", "starlette"}
+BROUGHT = {"starlette"}
 # Whose modules may import a node's packages when they are imported; a function may do so anywhere.
 OF_A_NODE = {
     "hearthnet.bus.registry", "hearthnet.checks.backends", "hearthnet.client.client", "hearthnet.client.reading",
