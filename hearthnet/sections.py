@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from hearthnet.config_file import DEFAULT_HOST, DEFAULT_PORT, DEFAULT_UDP_PORT, RETIRED_TRANSPORT
 from hearthnet.observability.redaction_shapes import check_pattern
 
 __all__ = [
@@ -69,8 +70,8 @@ class CommunityConfig(Section):
 class TransportConfig(Section):
     """`[transport]`: the HTTP server of the bus."""
 
-    host: str = "0.0.0.0"  # noqa: S104  # the bus is for the LAN; what is for this machine alone checks the peer
-    port: Port = 7080
+    host: str = DEFAULT_HOST
+    port: Port = DEFAULT_PORT
     tls_cert: MaybePath = None
     tls_key: MaybePath = None
     # Names that callers may use for this node besides its own: a router's, a reverse proxy's.
@@ -82,10 +83,9 @@ class TransportConfig(Section):
     @classmethod
     def _without_retired(cls, values: Any) -> Any:
         """Leaves out what earlier versions wrote into every config.toml and this one does not need."""
-        retired = ("max_connections_per_address",)
-        return (
-            {key: value for key, value in values.items() if key not in retired} if isinstance(values, dict) else values
-        )
+        if not isinstance(values, dict):
+            return values
+        return {key: value for key, value in values.items() if key not in RETIRED_TRANSPORT}
 
 
 class DiscoveryConfig(Section):
@@ -94,7 +94,7 @@ class DiscoveryConfig(Section):
     mdns_enabled: bool = True
     udp_enabled: bool = True
     udp_multicast_group: str = "239.255.42.42"
-    udp_port: Port = 42_424
+    udp_port: Port = DEFAULT_UDP_PORT
 
 
 class BusConfig(Section):

@@ -8,16 +8,27 @@ from __future__ import annotations
 import base64
 import os
 from pathlib import Path
-from typing import Any, Final
-
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.errors import IdentityError
+from hearthnet.extras import missing_extra
 from hearthnet.files import make_private_dir
 from hearthnet.identity.canonical import canonical_json
 
-__all__ = ["PREFIX", "KeyPair", "decode", "encode", "is_node_id", "is_signature", "short_id", "verify"]
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+__all__ = [
+    "PREFIX",
+    "KeyPair",
+    "decode",
+    "encode",
+    "is_node_id",
+    "is_signature",
+    "read_public_id",
+    "short_id",
+    "verify",
+]
 
 PREFIX: Final = "ed25519:"
 PRIVATE_FILE: Final = "device.ed25519"
@@ -79,6 +90,18 @@ def short_id(node_id: str) -> str:
     return PREFIX + "-".join(text[start : start + 4] for start in range(0, 16, 4))
 
 
+def read_public_id(directory: Path) -> str | None:
+    """Returns the node id in the public file of `directory`; None if there is none, or it is no key.
+
+    The file is only a copy. Where it must not be wrong, ask `KeyPair.load`.
+    """
+    try:
+        raw = (directory / PUBLIC_FILE).read_bytes()
+    except OSError:
+        return None
+    return encode(raw) if len(raw) == KEY_BYTES else None
+
+
 class KeyPair:
     """A signing key and the node id that belongs to it."""
 
@@ -90,7 +113,7 @@ class KeyPair:
     @classmethod
     def generate(cls) -> KeyPair:
         """Returns a new random pair."""
-        return cls(Ed25519PrivateKey.generate())
+        return cls(_private_keys().generate())
 
     @classmethod
     def load(cls, directory: Path) -> KeyPair:
@@ -111,7 +134,7 @@ class KeyPair:
                 f"{path} holds {len(raw)} bytes, a key has {KEY_BYTES}",
                 hint="restore it from a backup; without it this node is a stranger to its community",
             )
-        return cls(Ed25519PrivateKey.from_private_bytes(raw))
+        return cls(_private_keys().from_private_bytes(raw))
 
     @property
     def private_bytes(self) -> bytes:
@@ -147,8 +170,20 @@ class KeyPair:
         return encode(self._private.sign(_signed_bytes(payload)))
 
 
+def _private_keys() -> type[Ed25519PrivateKey]:
+    # Late: ids, file names and public keys are read by programs without `hearthnet[node]`.
+    try:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    except ModuleNotFoundError as error:
+        raise missing_extra(error) or error from error
+    return Ed25519PrivateKey
+
+
 def verify(payload: dict[str, Any], signature: str, node_id: str) -> bool:
     """Tells whether `signature` is `node_id`'s over the canonical JSON of `payload` without its `signature`."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
     try:
         public = Ed25519PublicKey.from_public_bytes(decode(node_id))
         public.verify(decode(signature, _SIGNATURE_BYTES), _signed_bytes(payload))

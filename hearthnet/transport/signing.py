@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from ulid import ULID
 
-from hearthnet.constants import PROTOCOL_TIMESTAMP_WINDOW_S
+from hearthnet.constants import PROTOCOL_TIMESTAMP_WINDOW_S, SENDER
 from hearthnet.errors import WireError
 from hearthnet.identity.canonical import normal
 from hearthnet.identity.keys import KeyPair, is_node_id, is_signature, verify
@@ -47,7 +47,6 @@ __all__ = [
 CAPABILITY: Final = "X-HearthNet-Capability"
 VERSION: Final = "X-HearthNet-Capability-Version"
 REQUEST_ID: Final = "X-HearthNet-Request-Id"
-SENDER: Final = "X-HearthNet-From"
 COMMUNITY: Final = "X-HearthNet-Community"
 TIMESTAMP: Final = "X-HearthNet-Timestamp"
 SIGNATURE: Final = "X-HearthNet-Signature"

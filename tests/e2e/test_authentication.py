@@ -22,14 +22,13 @@ import pytest
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.bus.capability import CapabilityDescriptor
 from hearthnet.config import TransportConfig, load, resolve_paths
+from hearthnet.identity.community import community_dir, utc_now
 from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import (
     Manifest,
     Member,
     Revocation,
-    community_dir,
     read_manifest,
-    utc_now,
     write_manifest,
 )
 from hearthnet.observability import metrics, trace

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends
 from fastapi.routing import APIRoute
 
 from hearthnet.bus.bus import CapabilityBus
-from hearthnet.cli import run
+from hearthnet.cli import serving
 from hearthnet.config import TransportConfig, default_config
 from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest
@@ -138,7 +138,7 @@ def test_address_says_from_where(host, where):
 def test_node_says_it_at_its_start(capsys):
     """In one line; and that its certificate has expired, which does not keep it down."""
     begins = datetime(2026, 1, 1, tzinfo=UTC)
-    run._announce_reach(default_config(), Certificate(("hearth.local",), begins, begins, is_self_signed=True))
+    serving._announce_reach(default_config(), Certificate(("hearth.local",), begins, begins, is_self_signed=True))
     told = capsys.readouterr()
 
     shown = "port 7080 (https, certificate for hearth.local until 2026-01-01), reachable from every network"

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hearthnet.errors import WireError
+from hearthnet.identity.community import utc_now
 from hearthnet.identity.keys import KeyPair
-from hearthnet.identity.manifest import Manifest, Revocation, utc_now
+from hearthnet.identity.manifest import Manifest, Revocation
 from hearthnet.observability import metrics
 from hearthnet.observability.ids import is_trace_id
 from hearthnet.transport.signing import sign, trace_id_of, verify_request
