@@ -1,14 +1,14 @@
-"""Where a node's files lie and where it answers: what most commands need of the settings, without importing pydantic.
+"""Where a node's files lie and where it listens: what most commands need of the settings, without importing pydantic.
 
-Importing pydantic and building the models of `config` takes longer than all else that `hearthnet log` does. `locate`
-therefore reads plain settings by itself. For whatever is not obviously valid it asks `config`, so that the rules for
-values and the words of errors stay in one place.
+Building the models of `config` takes longer than all else that `hearthnet log` does. `locate` therefore reads the few
+settings that lead to files and to the port by itself. Where one of those is not obviously valid, or a name is unknown,
+it asks `config`, so that the rules for values and the words of errors stay in one place. The values of other settings
+are not checked: a mistake there prevents no command from reading the log.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -16,23 +16,19 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from hearthnet.config_file import (
     DEFAULT_HOST,
     DEFAULT_PORT,
-    DEFAULT_UDP_PORT,
-    RETIRED_TRANSPORT,
     absolute,
     expand,
     read_tree,
     secrets_of,
     standard_paths,
 )
-from hearthnet.constants import DATABASE, LEVELS
+from hearthnet.constants import DATABASE
 from hearthnet.observability.redaction import register_secrets
 
 if TYPE_CHECKING:
     from hearthnet.config import Config
 
 __all__ = ["Locations", "bytes_of", "disk_use", "locate", "locations_of"]
-
-Accepts = Callable[[Any], bool]
 
 
 class Locations(NamedTuple):
@@ -56,9 +52,9 @@ def locate(path: Path | None = None) -> Locations:
         ConfigError: raised as `config.load` and `config.resolve_paths` do.
     """
     tree = expand(read_tree(path) or {})
-    if _is_plain(tree):
-        register_secrets(secrets_of((item["url"], item.get("api_key_env")) for item in _backends(tree)))
-        with suppress(RuntimeError):  # no home directory: `resolve_paths` says so below
+    with suppress(RuntimeError):  # no home directory: `resolve_paths` says so below
+        if _is_plain(tree):
+            register_secrets(secrets_of(_backends(tree)))
             return _plain_locations(tree)
     from hearthnet.config import load, resolve_paths
 
@@ -121,99 +117,54 @@ def _plain_locations(tree: Mapping[str, Any]) -> Locations:
     )
 
 
-def _backends(tree: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = tree.get("llm", {}).get("backends", [])
-    return found
+def _backends(tree: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+    """Yields the URL and the key's variable of each language model whose settings are of the right kind."""
+    found = tree.get("llm", {}).get("backends")
+    for item in found if isinstance(found, list) else ():
+        if isinstance(item, dict) and isinstance(url := item.get("url"), str):
+            variable = item.get("api_key_env")
+            yield url, variable if isinstance(variable, str) else None
 
 
 def _is_plain(tree: Mapping[str, Any]) -> bool:
-    """Returns whether every setting is obviously valid; False says nothing against any of them."""
-    if not all(section in _PLAIN and _fits(values, _PLAIN[section]) for section, values in tree.items()):
-        return False
-    transport, discovery = tree.get("transport", {}), tree.get("discovery", {})
-    if transport.get("port", DEFAULT_PORT) == discovery.get("udp_port", DEFAULT_UDP_PORT):
-        return False
-    return bool(transport.get("tls_cert")) == bool(transport.get("tls_key"))
-
-
-def _fits(values: Any, accepted: Mapping[str, Accepts]) -> bool:
-    return isinstance(values, dict) and all(key in accepted and accepted[key](item) for key, item in values.items())
-
-
-def _between(low: float, high: float, *kinds: type) -> Accepts:
-    return lambda value: type(value) in kinds and low <= value <= high
-
-
-def _is_bool(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_text(value: Any) -> bool:
-    # What is not printable has surrogates, perhaps, which pydantic refuses.
-    return isinstance(value, str) and value.isprintable()
-
-
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_text, value))
-
-
-def _is_empty(value: Any) -> bool:
-    return bool(value == [])
-
-
-def _are_backends(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        _fits(item, _BACKEND) and _BACKEND.keys() - item <= {"api_key_env"} for item in value
+    """Returns whether every setting that is read here is obviously valid; False says nothing against any of them."""
+    for section, values in tree.items():
+        if section not in _KEYS or not isinstance(values, dict) or not values.keys() <= _KEYS[section]:
+            return False
+    texts = [tree.get(section, {}).get(key, "") for section, key in _TEXTS]
+    port = tree.get("transport", {}).get("port", DEFAULT_PORT)
+    # Text that is not printable may have surrogates, which pydantic refuses.
+    return (
+        all(isinstance(text, str) and text.isprintable() for text in texts)
+        and type(port) is int
+        and 1 <= port <= 65_535
     )
 
 
-_is_port: Final = _between(1, 65_535, int)
-_is_share: Final = _between(0, 1, int, float)
-_BACKEND: Final[dict[str, Accepts]] = {
-    "name": lambda value: value in ("llama_cpp", "ollama", "lmstudio", "hf_api", "anthropic_api"),
-    "url": _is_text,
-    "model": _is_text,
-    "api_key_env": _is_text,
-}
-# What is accepted without asking pydantic: at most what the models in `sections` accept, which a test compares.
-_PLAIN: Final[dict[str, dict[str, Accepts]]] = {
-    "identity": {"keys_dir": _is_text, "auto_generate": _is_bool},
-    "community": {"community_id": _is_text, "state_dir": _is_text},
-    "transport": {
-        "host": _is_text,
-        "port": _is_port,
-        "tls_cert": _is_text,
-        "tls_key": _is_text,
-        "hosts": _is_empty,
-        "max_body_bytes": _between(1_024, 64_000_000, int),
-        "max_connections": _between(16, 65_536, int),
-        **dict.fromkeys(RETIRED_TRANSPORT, lambda _: True),
-    },
-    "discovery": {
-        "mdns_enabled": _is_bool,
-        "udp_enabled": _is_bool,
-        "udp_multicast_group": _is_text,
-        "udp_port": _is_port,
-    },
-    "bus": {"prefer_local": _is_bool, "local_load_threshold": _is_share},
-    "llm": {"backends": _are_backends},
-    "file": {"blobs_dir": _is_text, "gc_threshold": _is_share},
-    "emergency": {"enabled": _is_bool, "probe_targets": _are_texts},
-    "observability": {
-        "log_level": lambda value: value in LEVELS,
-        "log_dir": _is_text,
-        "data_dir": _is_text,
-        "metrics_enabled": _is_bool,
-        "metrics_loopback_only": _is_bool,
-        "otlp_endpoint": _is_text,
-        "flush_interval_s": _between(0.05, 60, int, float),
-        "eco": _is_bool,
-        "max_disk_mb": _between(64, math.inf, int),
-        "keep_free_mb": _between(0, math.inf, int),
-        "slow_ms": _between(0.001, math.inf, int, float),
-        "keep_debug_of_failures": _is_bool,
-        "stall_s": _between(0, 3_600, int, float),
-        "redact_keys": _is_empty,
-        "redact_patterns": _is_empty,
-    },
+_TEXTS: Final = (
+    ("identity", "keys_dir"),
+    ("community", "state_dir"),
+    ("community", "community_id"),
+    ("file", "blobs_dir"),
+    ("observability", "data_dir"),
+    ("observability", "log_dir"),
+    ("transport", "host"),
+    ("transport", "tls_cert"),
+)
+# Every setting there is, by its section, so that a misspelled one is an error here too; a test compares.
+_KEYS: Final = {
+    section: frozenset(names.split())
+    for section, names in {
+        "identity": "keys_dir auto_generate",
+        "community": "community_id state_dir",
+        "transport": "host port tls_cert tls_key hosts max_body_bytes max_connections max_connections_per_address",
+        "discovery": "mdns_enabled udp_enabled udp_multicast_group udp_port",
+        "bus": "prefer_local local_load_threshold",
+        "llm": "backends",
+        "file": "blobs_dir gc_threshold",
+        "emergency": "enabled probe_targets",
+        "observability": "log_level log_dir data_dir metrics_enabled metrics_loopback_only otlp_endpoint"
+        " flush_interval_s eco max_disk_mb keep_free_mb slow_ms keep_debug_of_failures stall_s redact_keys"
+        " redact_patterns",
+    }.items()
 }

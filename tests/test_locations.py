@@ -5,15 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
 
 import platformdirs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hearthnet import config_file, locations, sections
+from hearthnet import config_file, locations
 from hearthnet.config import Config, default_config, load, resolve_paths, save
+from hearthnet.config_file import RETIRED_TRANSPORT
 from hearthnet.errors import ConfigError
 from hearthnet.locations import locate, locations_of
 from hearthnet.observability.redaction import forget_secrets, scrub
@@ -31,12 +31,18 @@ PLAIN = [
     "[transport]\nmax_connections_per_address = 'any'",
     "[discovery]\nudp_port = 7000\n[bus]\nlocal_load_threshold = 1\n[emergency]\nprobe_targets = []",
 ]
-ODD = [
-    '[transport]\nport = "${PORT}"',
-    '[transport]\nhosts = ["router.lan"]',
-    '[observability]\nredact_keys = ["house"]',
-    '[bus]\nprefer_local = "yes"',
-    "[bus]\nlocal_load_threshold = true",
+ODD = ['[transport]\nport = "${PORT}"']
+# Mistakes in settings that lead to no file: only the models see them.
+UNSEEN = [
+    '[bus]\nprefer_local = "perhaps"',
+    "[transport]\nport = 42424",
+    "[discovery]\nudp_port = 7080",
+    '[transport]\ntls_cert = "c.pem"',
+    "[observability]\nslow_ms = nan",
+    '[observability]\nlog_level = "loud"',
+    BACKEND.format("gpt", "http://h"),
+    "llm.backends = 1",
+    "llm.backends = [1]",
 ]
 INVALID = [
     "[transport",
@@ -44,23 +50,12 @@ INVALID = [
     "[[transport]]",
     "[transprot]",
     "[transport]\nprot = 1",
+    '[observability]\ndata_dri = "/x"',
     "[transport]\nport = 0",
     "[transport]\nport = true",
-    "[transport]\nport = 42424",
-    "[discovery]\nudp_port = 7080",
-    '[transport]\ntls_cert = "c.pem"',
     '[transport]\nhost = "${ABSENT}"',
-    "[observability]\nslow_ms = nan",
-    "[observability]\nslow_ms = 0",
-    "[observability]\nflush_interval_s = 61",
-    '[observability]\nlog_level = "loud"',
     '[observability]\ndata_dir = "~nobody-has-this-name/data"',
     '[file]\nblobs_dir = "~nobody-has-this-name"\n[bus]\nx = 1',
-    BACKEND.format("gpt", "http://h"),
-    BACKEND.format("ollama", "http://h") + "key = 1",
-    '[[llm.backends]]\nname = "ollama"',
-    "llm.backends = 1",
-    "llm.backends = [1]",
     "a = 1",
 ]
 VALUES = st.one_of(
@@ -123,9 +118,25 @@ def test_what_init_writes_needs_no_models(tmp_path, config):
     assert loads_pydantic(save(default_config(), tmp_path / "config.toml") if config == "saved" else None) is False
 
 
+@pytest.mark.parametrize("text", UNSEEN)
+def test_mistakes_elsewhere_keep_nobody_from_files(write, text):
+    """A setting that leads to no file may be wrong: what is on disk can be read all the same."""
+    path = write(text)
+    assert isinstance(locate(path), locations.Locations)
+    with pytest.raises(ConfigError):
+        load(path)
+
+
+def test_every_setting_is_known():
+    """A new setting that is missing here would send every node the long way; one that is gone would pass."""
+    models = {name: set(field.annotation.model_fields) for name, field in Config.model_fields.items()}
+    models["transport"] |= set(RETIRED_TRANSPORT)
+    assert models == locations._KEYS
+
+
 def test_the_odd_is_left_to_the_models(write):
     """What the short way does not know for certain it does not judge."""
-    assert loads_pydantic(write(ODD[1])) is True
+    assert loads_pydantic(write(ODD[0])) is True
 
 
 def loads_pydantic(path):
@@ -138,8 +149,8 @@ def loads_pydantic(path):
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
 @given(tree=st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=4))
-def test_nothing_passes_that_the_models_refuse(tmp_path, tree):
-    """Whatever a setting is set to, the outcome is that of the models."""
+def test_what_the_models_accept_leads_to_the_same_place(tmp_path, tree):
+    """Whatever a setting is set to: where the models accept it, both ways lead to the same files and the same port."""
     import tomli_w
 
     document: dict[str, dict[str, object]] = {}
@@ -150,39 +161,7 @@ def test_nothing_passes_that_the_models_refuse(tmp_path, tree):
     path.write_text(tomli_w.dumps(document), "utf-8")
     short, full = both(path)
 
-    assert short == full
-
-
-def test_every_setting_is_known_to_both():
-    """A new setting that is missing in the table would send every node the long way; one that is gone would pass."""
-    models = {name: field.annotation for name, field in Config.model_fields.items()}
-
-    assert {name: set(keys) for name, keys in locations._PLAIN.items()} == {
-        name: set(model.model_fields) | set(config_file.RETIRED_TRANSPORT if name == "transport" else ())
-        for name, model in models.items()
-    }
-    assert set(locations._BACKEND) == set(sections.LlmBackend.model_fields)
-
-
-def test_bounds_are_those_of_the_models():
-    """The least and the most that a model allows pass; what is just beyond does not."""
-    checked = 0
-    for section, keys in locations._PLAIN.items():
-        for key, accepts in keys.items():
-            if key in config_file.RETIRED_TRANSPORT:
-                continue
-            field = Config.model_fields[section].annotation.model_fields[key]
-            for bound in field.metadata:
-                least, most = getattr(bound, "ge", None), getattr(bound, "le", None)
-                within = [end for end in (least, most) if end is not None]
-                beyond = [least - 1, least - 0.001] if least is not None else []
-                beyond += [most + 1, most + 0.001] if most is not None else []
-                assert [accepts(value) for value in within] == [True] * len(within), key
-                assert [accepts(value) for value in beyond] == [False] * len(beyond), key
-                checked += len(within)
-            if get_args(field.annotation):
-                assert all(accepts(value) for value in get_args(field.annotation) if isinstance(value, str))
-    assert checked > 15
+    assert short == full or not isinstance(full, locations.Locations)
 
 
 def test_secrets_are_known_after_the_short_way_too(write, monkeypatch):
