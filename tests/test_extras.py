@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -101,7 +102,9 @@ sys.meta_path.insert(0, Refuse())
 def run_plain(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs Python as if only `pip install hearthnet` had been typed."""
     command = [sys.executable, "-c", PLAIN + script, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    # Where logfire is installed, for the benchmarks, pydantic would warn that it cannot load its plugin.
+    environment = {**os.environ, "PYDANTIC_DISABLE_PLUGINS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
 
 
 def cli(*arguments: str) -> subprocess.CompletedProcess[str]:

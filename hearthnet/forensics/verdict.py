@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from itertools import islice, takewhile
 from typing import Final
 
+from hearthnet.constants import CRASH_LOGGER
 from hearthnet.forensics.model import CONFIDENCES, Case, Entry, Run, Verdict, Vitals
 
 __all__ = ["RESTART_LOOP_DEATHS", "RESTART_LOOP_US", "deaths_in_a_row", "judge"]
@@ -30,7 +31,6 @@ _FRAMES: Final = 3
 _STUCK: Final = "event loop stuck"
 _ANSWERS: Final = "event loop answers again"
 _UNCAUGHT: Final = "uncaught exception"
-_CAPTURE: Final = "hearthnet.observability.capture"  # who says that; of others it would be a word like any other
 _FATAL: Final = ("Fatal ", "Windows fatal")
 _NOT_WRITTEN: Final = "telemetry cannot be written"
 _WRITTEN: Final = "telemetry is written again"
@@ -294,7 +294,7 @@ def _records(case: Case) -> list[Entry]:
 def _uncaught(case: Case, run: Run) -> Entry | None:
     end_us = run.ended_us or run.last_seen_us or run.started_us
     for entry in reversed(_records(case)):
-        if (entry.name, entry.text) == (_CAPTURE, _UNCAUGHT) and abs(end_us - entry.ts_us) <= _NEAR_END_US:
+        if (entry.name, entry.text) == (CRASH_LOGGER, _UNCAUGHT) and abs(end_us - entry.ts_us) <= _NEAR_END_US:
             return entry
     return None
 

@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from hearthnet.constants import CRASH_LOGGER
 from hearthnet.observability.logging import RateLimitedLogger, get_logger
 from hearthnet.observability.record import clean_text
 from hearthnet.observability.redaction import scrub
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["capturing", "failures", "install", "print_error", "uninstall", "watch_loop"]
 
-log = get_logger(__name__)
+log = get_logger(CRASH_LOGGER)
 # The standard library's name for them, so that what filters it elsewhere filters it here. Limited by place: a warning
 # in a loop, with a filter that says "always", comes thousands of times a second.
 _warnings: Final = RateLimitedLogger(get_logger("py.warnings"))

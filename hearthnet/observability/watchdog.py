@@ -31,6 +31,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Final, Self
 
+from hearthnet.constants import WATCHDOG_LOGGER
 from hearthnet.observability import metrics
 from hearthnet.observability import recorder as recording
 from hearthnet.observability.cpu_use import STARVED, Use, cause_of, is_runnable, suspended_s, use_of
@@ -40,7 +41,7 @@ from hearthnet.observability.vitals import Sampler
 
 __all__ = ["Watchdog"]
 
-log = get_logger(__name__)
+log = get_logger(WATCHDOG_LOGGER)
 
 VITALS_S: Final = 2.0  # the spacing that the rings in the black box are cut for
 _ASK_S: Final = 1.0

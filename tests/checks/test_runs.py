@@ -18,6 +18,7 @@ PROGRAM = """
 import ctypes, os, sys
 from pathlib import Path
 from hearthnet.config import ObservabilityConfig
+from hearthnet.constants import CRASH_LOGGER, WATCHDOG_LOGGER
 from hearthnet.observability import capture, get_logger, telemetry, trace
 from hearthnet.observability.faultfile import FaultFile
 
@@ -31,9 +32,9 @@ with FaultFile(folder), telemetry.open(ObservabilityConfig(data_dir=folder, max_
         sys.exit()
     if end == "stuck":
         stuck = {"stuck_s": 2.5, "cause": "blocked", "stack": ["busy (app.py:7)"]}
-        get_logger("hearthnet.observability.watchdog").error("event loop stuck", extra=stuck)
+        get_logger(WATCHDOG_LOGGER).error("event loop stuck", extra=stuck)
     if end == "exception":
-        get_logger("hearthnet.observability.capture").critical("uncaught exception", extra={"error": "ValueError"})
+        get_logger(CRASH_LOGGER).critical("uncaught exception", extra={"error": "ValueError"})
         sys.exit()
     trace.new_trace("rag.query")
     trace.span("embed").__enter__()

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from hearthnet.constants import CRASH_LOGGER, WATCHDOG_LOGGER
 from hearthnet.forensics.model import CAUSES, CONFIDENCES, Case, Entry, Run, Source, Vitals
 from hearthnet.forensics.verdict import deaths_in_a_row, judge
+from hearthnet.observability import capture, watchdog
 
 S = 1_000_000
 MB = 1_000_000
@@ -40,6 +42,12 @@ def test_run_that_wrote_its_end_was_stopped():
     assert (verdict.cause, verdict.confidence, verdict.alternatives, verdict.missing) == (
         "clean_stop", "certain", (), (),
     )  # fmt: skip
+
+
+def test_names_of_loggers_that_are_evidence_are_fixed():
+    """Records of earlier versions bear these names: moving a module must not change them."""
+    assert capture.log.name == CRASH_LOGGER == "hearthnet.observability.capture"
+    assert watchdog.log.name == WATCHDOG_LOGGER == "hearthnet.observability.watchdog"
 
 
 def test_exception_that_ends_a_program_closes_the_store_in_order():
