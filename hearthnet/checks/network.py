@@ -7,12 +7,10 @@ import ipaddress
 import shlex
 import socket
 import sys
-from collections.abc import Callable
 from typing import Any, Final
 
 from hearthnet.bus.bus import CapabilityBus
-from hearthnet.checks import multicast
-from hearthnet.checks.finding import found, skipped, warned
+from hearthnet.checks.finding import found, skipped
 from hearthnet.checks.holder import Kind, named, port_holders
 from hearthnet.checks.port import judge_holder
 from hearthnet.config import Config, TransportConfig
@@ -23,75 +21,51 @@ __all__ = ["mdns_socket", "transport_port", "udp_multicast"]
 _MDNS_GROUP: Final = "224.0.0.251"
 _MDNS_PORT: Final = 5353
 _UNPRIVILEGED: Final = 1_024
-_DNS_TXT, _DNS_INTERNET = 16, 1
+_INTERFACE: Final = "0.0.0.0"  # noqa: S104  # the system chooses it, by the route to the group
+# What the kernel says where there is no way out for multicast: not an error of ours, but no network.
+_OFFLINE: Final = frozenset({errno.ENODEV, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.ENETDOWN})
 
 
 def mdns_socket(config: Config, _: CapabilityBus | None) -> CheckResult:
-    """The mDNS socket can bind, join its group, and hear itself.
-
-    What it sends to hear is a query for a random name under .local, which no other program has.
-    """
+    """The mDNS socket can bind and join its group."""
     if not config.discovery.mdns_enabled:
         return skipped("switched off in [discovery]")
-    return _multicast(_MDNS_GROUP, _MDNS_PORT, _query, "[discovery] mdns_enabled = false does without")
+    return _multicast(_MDNS_GROUP, _MDNS_PORT, "[discovery] mdns_enabled = false does without")
 
 
 def udp_multicast(config: Config, _: CapabilityBus | None) -> CheckResult:
-    """The UDP discovery socket can bind, join its group, and hear itself.
-
-    What it sends to hear begins with a word instead of a brace: no node takes it for an announcement, which is JSON.
-    """
+    """The UDP discovery socket can bind and join its group."""
     discovery = config.discovery
     if not discovery.udp_enabled:
         return skipped("switched off in [discovery]")
-    return _multicast(
-        discovery.udp_multicast_group, discovery.udp_port, _greeting, "[discovery] udp_enabled = false does without"
-    )
+    without = "[discovery] udp_enabled = false does without"
+    return _multicast(discovery.udp_multicast_group, discovery.udp_port, without)
 
 
-def _query(word: str) -> bytes:
-    """Returns a standard DNS query with one question: TXT of hearthnet-doctor-<word>.local."""
-    header = b"\0\0" + b"\0\0" + b"\0\1" + bytes(6)
-    labels = (f"hearthnet-doctor-{word}".encode(), b"local", b"")
-    name = b"".join(bytes([len(label)]) + label for label in labels)
-    return header + name + _DNS_TXT.to_bytes(2, "big") + _DNS_INTERNET.to_bytes(2, "big")
-
-
-def _greeting(word: str) -> bytes:
-    return f"hearthnet-doctor echo {word}\n".encode()
-
-
-def _multicast(group: str, port: int, payload: Callable[[str], bytes], without: str) -> CheckResult:
+def _multicast(group: str, port: int, without: str) -> CheckResult:
     if not _is_group(group):
         return found(False, f"{group} is no IPv4 multicast group, which are 224.0.0.0/4", _SETTINGS, group=group)
-    try:
-        multicast.check_bindable(port)
-        echo = multicast.listen(group, port, multicast.interfaces(), payload)
-    except OSError as error:
-        return _not_bound(port, without, error)
-    facts: dict[str, Any] = {
-        "port": port,
-        "group": group,
-        "interface": None,
-        "echo_ms": None,
-        "interfaces": echo.heard_ms,
-    }
-    if echo.is_offline:
-        return skipped(f"port {port} can be bound; no network that takes multicast: offline", **facts)
-    if not echo.joined:
-        why = "; ".join(f"{name}: {error.strerror}" for name, error in echo.errors.items())
-        return found(False, f"port {port} can be bound, {group} cannot be joined: {why}", _show_groups(), **facts)
-    names = ", ".join(way.name for way in echo.joined)
-    if not echo.heard_ms:
-        why = "".join(f"; {name}: {error.strerror}" for name, error in echo.errors.items())
-        detail = f"bound {port}, joined {group} on {names}, and heard no echo: a firewall or container filters it{why}"
-        return warned(detail, _show_rules(), **facts)
-    fastest = min(echo.heard_ms, key=lambda name: echo.heard_ms[name])
-    facts |= {"interface": fastest, "echo_ms": echo.heard_ms[fastest]}
+    facts: dict[str, Any] = {"port": port, "group": group}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        # The options with which every implementation shares the port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            return _not_bound(port, without, error)
+        try:
+            membership = socket.inet_aton(group) + socket.inet_aton(_INTERFACE)
+            probe.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+        except OSError as error:
+            if error.errno in _OFFLINE:
+                return skipped(f"port {port} can be bound; no network that takes multicast: offline", **facts)
+            detail = f"port {port} can be bound, {group} cannot be joined: {error.strerror}"
+            return found(False, detail, _show_groups(), **facts)
     # An implementation that shares the port, as they all do, takes nothing from another.
     others = named(port_holders("udp", port))
     shared = f"; shared with {others}, which does no harm" if others else ""
-    return found(True, f"bound {port}, joined {group}, heard itself on {', '.join(echo.heard_ms)}{shared}", **facts)
+    return found(True, f"bound {port}, joined {group}{shared}", **facts)
 
 
 def _is_group(text: str) -> bool:
@@ -167,10 +141,6 @@ def _show_holders(kind: Kind, port: int) -> str:
 
 def _show_groups() -> str:
     return "ip maddress show" if _IS_LINUX else "netstat -gn"
-
-
-def _show_rules() -> str:
-    return "sudo nft list ruleset" if _IS_LINUX else "sudo pfctl -s rules"
 
 
 def _show_addresses() -> str:
