@@ -21,7 +21,7 @@ from hearthnet.identity.keys import PRIVATE_FILE, KeyPair, short_id
 from hearthnet.identity.manifest import MANIFEST_FILE, Manifest, community_dir, read_manifest, write_manifest
 from hearthnet.identity.membership import Membership
 from hearthnet.observability import capture, doctor, get_logger, metrics, telemetry
-from hearthnet.observability.executor import ContextExecutor
+from hearthnet.observability.carry import ContextExecutor
 from hearthnet.observability.faultfile import FaultFile
 from hearthnet.observability.levels import Levels
 from hearthnet.observability.redaction import register_secrets

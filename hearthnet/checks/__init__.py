@@ -11,7 +11,6 @@ from typing import Final
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.checks import (
     clock,
-    door,
     exposure,
     files,
     identity,
@@ -50,8 +49,8 @@ ALL: Final[tuple[Callable[[Config, CapabilityBus | None], CheckResult], ...]] = 
     modes.file_modes,
     settings.config_file,
     exposure.exposure,
-    door.connection_limit,
-    door.members_refused,
+    exposure.connection_limit,
+    exposure.members_refused,
 )
 
 

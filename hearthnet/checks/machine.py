@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.checks.finding import found
@@ -57,7 +57,7 @@ def judge_disks(config: Config, look: Callable[[Path], FileSystem]) -> CheckResu
         look: gives the figures for a folder that exists; its `folders` are filled in here.
     """
     systems = _systems(_folders(config), look)
-    evidence = {
+    evidence: dict[str, Any] = {
         "free_bytes": min(system.free_bytes for system in systems),
         "file_systems": [asdict(system) for system in systems],
     }

@@ -7,16 +7,20 @@ import ipaddress
 import shlex
 import socket
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 from hearthnet.bus.bus import CapabilityBus
-from hearthnet.checks.finding import found, skipped
-from hearthnet.checks.holder import Kind, named, port_holders
-from hearthnet.checks.port import judge_holder
+from hearthnet.checks.finding import found, keys_dir, skipped, warned
+from hearthnet.checks.holder import Holder, Kind, named, port_holders
 from hearthnet.config import Config, TransportConfig
+from hearthnet.errors import IdentityError
+from hearthnet.forensics.box import boxes_in, header_of, is_alive
+from hearthnet.identity.keys import KeyPair, is_node_id, short_id
 from hearthnet.observability.doctor import CheckResult
+from hearthnet.transport.signing import SENDER
 
-__all__ = ["mdns_socket", "transport_port", "udp_multicast"]
+__all__ = ["judge_holder", "live_nodes", "mdns_socket", "transport_port", "udp_multicast"]
 
 _MDNS_GROUP: Final = "224.0.0.251"
 _MDNS_PORT: Final = 5353
@@ -150,3 +154,77 @@ def _show_addresses() -> str:
 def _allow_from(port: int) -> str | None:
     """Returns how a port below 1024 becomes free for all; macOS has no such setting."""
     return f"sudo sysctl -w {shlex.quote(f'net.ipv4.ip_unprivileged_port_start={port}')}" if _IS_LINUX else None
+
+
+_ANSWER_WITHIN_S: Final = 1.0  # a healthy node takes a few milliseconds, one on a busy Raspberry Pi a few hundred
+_ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # to ask it, not to bind it
+
+
+def judge_holder(config: Config, show_holders: str) -> CheckResult:
+    """Returns what it means that the port cannot be bound; `show_holders` is the command that lists who holds it."""
+    port = config.transport.port
+    holders = port_holders("tcp", port, config.transport.host)
+    pids = [holder.pid for holder in holders if holder.pid is not None]
+    facts: dict[str, Any] = {"port": port, "host": config.transport.host, "pids": pids}
+    answered = _ask(config.transport)
+    if answered is not None:
+        return _judge_answer(config, answered, holders, show_holders, facts)
+    for pid in live_nodes(config.observability.data_dir):
+        if pid in pids:
+            detail = f"our node (pid {pid}) holds port {port} and does not answer within {_ANSWER_WITHIN_S:g} s"
+            return found(False, detail, f"kill -KILL {pid}", holder="self", **facts)
+    who = named(holders)
+    detail = (
+        f"port {port} is held by another program{f', {who}' if who else ''}; stop it, or set another [transport] port"
+    )
+    return found(False, detail, show_holders, holder=who or None, **facts)
+
+
+def _judge_answer(
+    config: Config, node_id: str, holders: list[Holder], show_holders: str, facts: dict[str, Any]
+) -> CheckResult:
+    port, pids = config.transport.port, ", ".join(str(holder.pid) for holder in holders if holder.pid is not None)
+    where = f" (pid {pids})" if pids else ""
+    try:
+        ours = KeyPair.load(keys_dir(config)).node_id
+    except IdentityError:
+        detail = f"port {port} is held by {short_id(node_id)}{where}; without our key nobody can tell whether it is us"
+        return warned(detail, None, holder=short_id(node_id), **facts)
+    if node_id == ours:
+        return found(True, f"port {port} is held by this node, which is running{where}", holder="self", **facts)
+    detail = f"port {port} is held by another HearthNet node, {short_id(node_id)}{where}; set another [transport] port"
+    return found(False, detail, show_holders, holder=short_id(node_id), **facts)
+
+
+def _ask(transport: TransportConfig) -> str | None:
+    """Returns the id of the node that answers on the port, or None where none does."""
+    import httpx  # late: where the port is free nobody needs it
+
+    host = _ANY_ADDRESS.get(transport.host, transport.host)
+    place = f"{f'[{host}]' if ':' in host else host}:{transport.port}"
+    # A node that was started before TLS was set, or unset, speaks the other one still.
+    schemes = ("https", "http") if transport.tls_cert else ("http", "https")
+    for scheme in schemes:
+        try:
+            # Without a look at the certificate: it is our own, and the connection stays on this machine.
+            with (
+                httpx.Client(timeout=_ANSWER_WITHIN_S, verify=scheme == "http", trust_env=False) as client,
+                client.stream("GET", f"{scheme}://{place}/health") as answer,  # a stranger's body may have no end
+            ):
+                sender = answer.headers.get(SENDER, "")
+                return sender if is_node_id(sender) else None
+        except httpx.TimeoutException:
+            return None
+        except (httpx.HTTPError, httpx.InvalidURL):
+            continue
+    return None
+
+
+def live_nodes(directory: Path | None) -> list[int]:
+    """Returns the processes of ours that record into `directory` and are alive."""
+    pids = []
+    for path in boxes_in(directory) if directory is not None else ():
+        header = header_of(path)
+        if header is not None and is_alive(header):
+            pids.append(header.pid)
+    return pids

@@ -16,9 +16,7 @@ from hearthnet.checks.telemetry import opened_for
 from hearthnet.config import Config, ObservabilityConfig
 from hearthnet.errors import HearthNetError
 from hearthnet.observability.doctor import CheckResult
-from hearthnet.observability.store.info import Limits, info
-from hearthnet.observability.store.integrity import Integrity, examine
-from hearthnet.observability.store.losses import Losses, losses
+from hearthnet.observability.store.info import Integrity, Limits, Losses, examine, info, losses
 from hearthnet.observability.store.quarantine import quarantined
 from hearthnet.observability.telemetry import DATABASE, Telemetry
 

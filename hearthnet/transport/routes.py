@@ -33,11 +33,10 @@ from hearthnet.transport.access import (
 )
 from hearthnet.transport.answer_signing import Signer
 from hearthnet.transport.error_body import error_body, failure_of
-from hearthnet.transport.leaving import unless_caller_leaves
 from hearthnet.transport.models import CheckOut, LiveOut, ReadyOut, StatusOut, TraceOut
 from hearthnet.transport.origin import Origin, origin_of
 from hearthnet.transport.signing import CAPABILITY, REQUEST_ID, SENDER, Envelope, read_claim, trace_id_of, verify_claim
-from hearthnet.transport.streaming import EventStream
+from hearthnet.transport.streaming import EventStream, unless_caller_leaves
 
 __all__ = [
     "NodeServices",

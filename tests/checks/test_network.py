@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from hearthnet.checks import holder, network, port
+from hearthnet.checks import holder, network
 from hearthnet.identity.keys import KeyPair, short_id
 from hearthnet.node import open_node
 from hearthnet.observability import doctor, telemetry
@@ -63,7 +63,7 @@ print(*[f"{result.name}={result.status}" for result in doctor.run_all(config, on
 def patient(monkeypatch):
     """Loopback for multicast, and no limit of time that a loaded machine could pass."""
     monkeypatch.setattr(network, "_INTERFACE", LOOPBACK)
-    monkeypatch.setattr(port, "_ANSWER_WITHIN_S", 20.0)
+    monkeypatch.setattr(network, "_ANSWER_WITHIN_S", 20.0)
     monkeypatch.setattr(holder, "_SEARCH_S", 20.0)
 
 
@@ -321,19 +321,19 @@ async def test_port_held_by_a_node(node, tmp_path, host, with_tls):
 
 def test_node_of_ours_that_does_not_answer_fails(node, monkeypatch):
     """Its black box tells whose the port is when nothing else does."""
-    monkeypatch.setattr(port, "_ANSWER_WITHIN_S", 0.1)
+    monkeypatch.setattr(network, "_ANSWER_WITHIN_S", 0.1)
     config = node[0]
     with socket.socket() as hanging, telemetry.open(config.observability):
         hanging.bind(("127.0.0.1", config.transport.port))
         hanging.listen()
         result = run("transport_port", config)
-        recorded = port.live_nodes(config.observability.data_dir)
+        recorded = network.live_nodes(config.observability.data_dir)
 
     assert recorded == [os.getpid()]
     assert result.status == "fail"
     assert result.detail.startswith(f"our node (pid {os.getpid()}) holds port {config.transport.port}")
     assert result.fix == f"kill -KILL {os.getpid()}"
-    assert port.live_nodes(config.observability.data_dir) == []
+    assert network.live_nodes(config.observability.data_dir) == []
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")

@@ -96,8 +96,7 @@ def _boxes(directory: Path) -> tuple[Boxes, set[str]]:
     ended, living = Boxes(), set[str]()
     for path in layout.boxes_in(directory):
         try:
-            with path.open("rb") as file:
-                header = layout.read_header(file.read(layout.HEADER_BYTES))
+            header = layout.header_of(path)
             if header is None:
                 continue
             if layout.is_locked(path) or layout.is_alive(header):
