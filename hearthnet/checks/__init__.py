@@ -12,7 +12,6 @@ from hearthnet.bus.bus import CapabilityBus
 from hearthnet.checks import (
     clock,
     exposure,
-    files,
     identity,
     machine,
     modes,
@@ -45,7 +44,7 @@ ALL: Final[tuple[Callable[[Config, CapabilityBus | None], CheckResult], ...]] = 
     telemetry.orphan_spans,
     runs.last_run,
     runs.restart_loop,
-    files.log_directory,
+    machine.log_directory,
     modes.file_modes,
     settings.config_file,
     exposure.exposure,

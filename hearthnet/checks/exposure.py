@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
 from hearthnet.bus.bus import CapabilityBus
-from hearthnet.checks.finding import found, skipped, warned
+from hearthnet.checks.finding import few, found, skipped, warned
 from hearthnet.config import Config
 from hearthnet.errors import ConfigError
 from hearthnet.identity.keys import short_id
@@ -77,7 +76,6 @@ def _renewal(certificate: Certificate, config: Config) -> str:
     return f"openssl x509 -in {cert} -signkey {key} -days 825 -out {cert}"
 
 
-_MAX_NAMES: Final = 3  # what fits a line
 _CLOCK: Final = "hearthnet doctor --check clock_sanity"
 # What is wrong is with the caller, mostly; who reads this can tell its people.
 _FIXES: Final[dict[failed_signatures.Reason, str]] = {
@@ -113,10 +111,5 @@ def members_refused(_: Config, bus: CapabilityBus | None) -> CheckResult:
     if not refused:
         return found(True, "no member was refused within the hour", **evidence)
     told = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
-    detail = f"{len(refused)} request(s) in the name of {_few(members)} refused within the hour: {told}"
+    detail = f"{len(refused)} request(s) in the name of {few(members)} refused within the hour: {told}"
     return warned(detail, _FIXES.get(reasons.most_common(1)[0][0]), **evidence)
-
-
-def _few(members: Sequence[str]) -> str:
-    more = f" and {len(members) - _MAX_NAMES} more" if len(members) > _MAX_NAMES else ""
-    return ", ".join(members[:_MAX_NAMES]) + more

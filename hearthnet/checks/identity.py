@@ -7,7 +7,6 @@ import shlex
 import sqlite3
 import stat
 import sys
-import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -194,7 +193,6 @@ def _folder(config: Config, node_id: str) -> Path:
 
 _LOCKED_FOR_S: Final = 1.0  # an append takes milliseconds, on a slow card a few hundred; longer is no append
 _CHECK_WITHIN_S: Final = 0.8  # a log of a home has a few thousand events, read in a tenth of that
-_BLOCK: Final = bytes(4_096)
 
 T = TypeVar("T")
 
@@ -214,14 +212,13 @@ def judge_event_log(path: Path, community_id: str) -> CheckResult:
             detail = f"{path} is no event log: it is {'empty' if not facts['bytes'] else 'of another program'}"
             return found(False, detail, _restore(path), **facts)
         facts["events"], facts["write_ms"] = _within(_LOCKED_FOR_S, lambda: _written(path, community_id))
-        facts["fsync_ms"] = _synced_ms(path.parent)
         with closing(connect_read_only(path)) as connection:
             facts["integrity"] = quick_check(connection, _CHECK_WITHIN_S) or "unfinished"
     except (HearthNetError, OSError, sqlite3.Error) as error:
         return _unusable(path, error, facts)
     if facts["integrity"] not in ("ok", "unfinished"):
         return found(False, f"{path} is damaged: {facts['integrity']}", _recover(path), **facts)
-    detail = f"{facts['events']} event(s), {facts['bytes']} bytes, writable, synced in {facts['fsync_ms']:.1f} ms"
+    detail = f"{facts['events']} event(s), {facts['bytes']} bytes, writable"
     return found(True, f"{detail}, {'sound' if facts['integrity'] == 'ok' else 'not all of it checked'}", **facts)
 
 
@@ -261,18 +258,6 @@ def _written(path: Path, community_id: str) -> tuple[int, float]:
         events.check_writable()
         taken_ms = round((monotonic() - started) * 1_000, 3)
         return events.size(community_id), taken_ms
-
-
-def _synced_ms(directory: Path) -> float:
-    """Returns the milliseconds of a block's way to the disk: what is taken back in a database never gets there.
-
-    The file has no name, so that nothing is left of it however the doctor ends.
-    """
-    with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
-        started = monotonic()
-        file.write(_BLOCK)
-        os.fsync(file.fileno())
-        return round((monotonic() - started) * 1_000, 3)
 
 
 def _unusable(path: Path, error: HearthNetError | OSError | sqlite3.Error, facts: dict[str, Any]) -> CheckResult:

@@ -20,7 +20,7 @@ from hearthnet.identity.keys import KeyPair, is_node_id, short_id
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.transport.signing import SENDER
 
-__all__ = ["judge_holder", "live_nodes", "mdns_socket", "transport_port", "udp_multicast"]
+__all__ = ["live_nodes", "mdns_socket", "transport_port", "udp_multicast"]
 
 _MDNS_GROUP: Final = "224.0.0.251"
 _MDNS_PORT: Final = 5353
@@ -65,7 +65,7 @@ def _multicast(group: str, port: int, without: str) -> CheckResult:
             if error.errno in _OFFLINE:
                 return skipped(f"port {port} can be bound; no network that takes multicast: offline", **facts)
             detail = f"port {port} can be bound, {group} cannot be joined: {error.strerror}"
-            return found(False, detail, _show_groups(), **facts)
+            return found(False, detail, _SHOW_GROUPS, **facts)
     # An implementation that shares the port, as they all do, takes nothing from another.
     others = named(port_holders("udp", port))
     shared = f"; shared with {others}, which does no harm" if others else ""
@@ -101,7 +101,7 @@ def transport_port(config: Config, _: CapabilityBus | None) -> CheckResult:
         _bind_for_a_moment(transport)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            return judge_holder(config, _show_holders("tcp", transport.port))
+            return _judge_holder(config)
         return _not_ours(transport, error)
     return found(True, f"port {transport.port} is free", port=transport.port, holder=None)
 
@@ -122,9 +122,9 @@ def _not_ours(transport: TransportConfig, error: OSError) -> CheckResult:
         return found(False, detail, _allow_from(port), **facts)
     if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
         detail = f"{host} is no address of this machine; set [transport] host to one that is"
-        return found(False, detail, _show_addresses(), **facts)
+        return found(False, detail, _SHOW_ADDRESSES, **facts)
     detail = f"cannot listen on {host}, port {port}: {error.strerror}; set another [transport] host"
-    return found(False, detail, _show_addresses(), **facts)
+    return found(False, detail, _SHOW_ADDRESSES, **facts)
 
 
 def _privileged(port: int) -> str:
@@ -135,20 +135,14 @@ def _privileged(port: int) -> str:
 
 _SETTINGS: Final = "hearthnet paths"  # where config.toml is
 _IS_LINUX: Final = sys.platform == "linux"
+_SHOW_GROUPS: Final = "ip maddress show" if _IS_LINUX else "netstat -gn"
+_SHOW_ADDRESSES: Final = "ip -brief address" if _IS_LINUX else "ifconfig"
 
 
 def _show_holders(kind: Kind, port: int) -> str:
     if _IS_LINUX:
         return f"sudo ss -{kind[0]}lpn sport = :{port}"
     return f"sudo lsof -nP -i{kind.upper()}:{port}"
-
-
-def _show_groups() -> str:
-    return "ip maddress show" if _IS_LINUX else "netstat -gn"
-
-
-def _show_addresses() -> str:
-    return "ip -brief address" if _IS_LINUX else "ifconfig"
 
 
 def _allow_from(port: int) -> str | None:
@@ -160,15 +154,15 @@ _ANSWER_WITHIN_S: Final = 1.0  # a healthy node takes a few milliseconds, one on
 _ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # to ask it, not to bind it
 
 
-def judge_holder(config: Config, show_holders: str) -> CheckResult:
-    """Returns what it means that the port cannot be bound; `show_holders` is the command that lists who holds it."""
+def _judge_holder(config: Config) -> CheckResult:
+    """Returns what it means that the port is taken: by us, another node, a node of ours that hangs, or a stranger."""
     port = config.transport.port
     holders = port_holders("tcp", port, config.transport.host)
     pids = [holder.pid for holder in holders if holder.pid is not None]
     facts: dict[str, Any] = {"port": port, "host": config.transport.host, "pids": pids}
     answered = _ask(config.transport)
     if answered is not None:
-        return _judge_answer(config, answered, holders, show_holders, facts)
+        return _judge_answer(config, answered, holders, facts)
     for pid in live_nodes(config.observability.data_dir):
         if pid in pids:
             detail = f"our node (pid {pid}) holds port {port} and does not answer within {_ANSWER_WITHIN_S:g} s"
@@ -177,12 +171,10 @@ def judge_holder(config: Config, show_holders: str) -> CheckResult:
     detail = (
         f"port {port} is held by another program{f', {who}' if who else ''}; stop it, or set another [transport] port"
     )
-    return found(False, detail, show_holders, holder=who or None, **facts)
+    return found(False, detail, _show_holders("tcp", port), holder=who or None, **facts)
 
 
-def _judge_answer(
-    config: Config, node_id: str, holders: list[Holder], show_holders: str, facts: dict[str, Any]
-) -> CheckResult:
+def _judge_answer(config: Config, node_id: str, holders: list[Holder], facts: dict[str, Any]) -> CheckResult:
     port, pids = config.transport.port, ", ".join(str(holder.pid) for holder in holders if holder.pid is not None)
     where = f" (pid {pids})" if pids else ""
     try:
@@ -193,7 +185,7 @@ def _judge_answer(
     if node_id == ours:
         return found(True, f"port {port} is held by this node, which is running{where}", holder="self", **facts)
     detail = f"port {port} is held by another HearthNet node, {short_id(node_id)}{where}; set another [transport] port"
-    return found(False, detail, show_holders, holder=short_id(node_id), **facts)
+    return found(False, detail, _show_holders("tcp", port), holder=short_id(node_id), **facts)
 
 
 def _ask(transport: TransportConfig) -> str | None:

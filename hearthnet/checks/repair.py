@@ -23,26 +23,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hearthnet.checks.modes import Deviation, deviations_of
+from hearthnet.checks.modes import Deviation, deviations_of, owner_of
 from hearthnet.config import Config
 from hearthnet.files import make_private_dir
 from hearthnet.identity.keys import PRIVATE_FILE
 
 __all__ = ["Outcome", "Step", "plan_repairs"]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a step; `error` is None where it succeeded."""
-
-    check: str
-    what: str
-    undo: str
-    error: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Returns the outcome with the keys of the JSON output."""
-        return {"check": self.check, "what": self.what, "undo": self.undo, "ok": not self.error, "error": self.error}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +56,20 @@ class Step:
         try:
             self.apply()
         except OSError as error:
-            return Outcome(self.check, self.what, self.undo, error.strerror or str(error))
-        return Outcome(self.check, self.what, self.undo)
+            return Outcome(self, error.strerror or str(error))
+        return Outcome(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a step; `error` is None where it succeeded."""
+
+    step: Step
+    error: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the outcome with the keys of the JSON output."""
+        return {**self.step.as_dict(), "ok": not self.error, "error": self.error}
 
 
 def plan_repairs(config: Config, unwell: Collection[str]) -> list[Step]:
@@ -95,7 +93,7 @@ def _folders(config: Config) -> Iterator[Step]:
         if folder is None or _is_there(folder):
             continue
         missing = [path for path in (folder, *folder.parents) if not _is_there(path)]
-        if _owner(missing[-1].parent) not in (None, os.geteuid()):  # a node of that user could not write there
+        if owner_of(missing[-1].parent) not in (None, os.geteuid()):  # a node of that user could not write there
             continue
         undo = f"rmdir {shlex.join(map(str, missing))}"
         yield Step("log_directory", f"make {folder}, mode 0700", undo, partial(make_private_dir, folder))
@@ -110,13 +108,6 @@ def _is_there(path: Path) -> bool:
     except OSError:
         return True
     return True
-
-
-def _owner(path: Path) -> int | None:
-    try:
-        return path.lstat().st_uid
-    except OSError:  # gone since it was looked at, or in a folder that we may not enter
-        return None
 
 
 def _modes(config: Config, *, only_key: bool) -> Iterator[Step]:

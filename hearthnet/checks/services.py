@@ -11,7 +11,7 @@ from typing import Any, Final
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.bus.registry import Entry
 from hearthnet.checks.backends import Answer, ask_backends
-from hearthnet.checks.finding import found, skipped, warned
+from hearthnet.checks.finding import MAX_NAMES, few, found, skipped, warned
 from hearthnet.config import Config
 from hearthnet.constants import HEALTH_MIN_CALLS
 from hearthnet.observability.doctor import CheckResult
@@ -19,7 +19,6 @@ from hearthnet.observability.doctor import CheckResult
 __all__ = ["at_least_one_capability", "llm_backend_reachable"]
 
 MIN_SUCCESS_RATE: Final = 0.8  # what `recent_error_rate` allows of all calls together
-_MAX_NAMES: Final = 3  # what fits a line
 _FIXES: Final = {
     "dead": "start it, or correct its url under [[llm.backends]]",
     "not_ready": "see its own log: it answers, and not as a backend that is ready",
@@ -45,7 +44,7 @@ def at_least_one_capability(config: Config, bus: CapabilityBus | None) -> CheckR
     if not quarantined and not unhealthy:
         return found(True, detail, **evidence)
     for names, what in ((quarantined, "quarantined"), (unhealthy, "failing often")):
-        detail += f"; {what}: {_few(names)}" if names else ""
+        detail += f"; {what}: {few(names)}" if names else ""
     name = (quarantined or unhealthy)[0].partition("@")[0]
     return warned(detail, f"hearthnet trace recent 20 --failed --capability {name}", **evidence)
 
@@ -58,11 +57,6 @@ def _is_unhealthy(entry: Entry) -> bool:
 
 def _named(entry: Entry) -> str:
     return f"{entry.descriptor.name}@{entry.descriptor.version_text}"
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-    return ", ".join(names[:_MAX_NAMES]) + more
 
 
 def llm_backend_reachable(config: Config, _: CapabilityBus | None) -> CheckResult:
@@ -79,11 +73,11 @@ def llm_backend_reachable(config: Config, _: CapabilityBus | None) -> CheckResul
     detail = f"{len(up)} of {len(answers)} backend(s) answer"
     if troubled:
         fix = _fix(troubled)
-        detail = f"{detail}; {'; '.join(map(_told, troubled[:_MAX_NAMES]))}"
+        detail = f"{detail}; {'; '.join(map(_told, troubled[:MAX_NAMES]))}"
         return warned(detail, fix, **evidence) if up else found(False, detail, fix, **evidence)
     if not up:
-        return skipped(f"offline: {_few([_told(answer) for answer in answers])}", **evidence)
-    detail = f"{detail}; {'; '.join(map(_told, [*up, *(item for item in answers if not item.is_up)][:_MAX_NAMES]))}"
+        return skipped(f"offline: {few([_told(answer) for answer in answers])}", **evidence)
+    detail = f"{detail}; {'; '.join(map(_told, [*up, *(item for item in answers if not item.is_up)][:MAX_NAMES]))}"
     return found(True, detail, **evidence)
 
 

@@ -6,7 +6,8 @@ here not even a page of the node's own, nor an address that was typed in, is let
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -67,15 +68,15 @@ def levels_of(request: Request) -> Levels:
 
 
 NodeLevels = Annotated[Levels, Depends(levels_of)]
-TOOLS_ONLY: Final = (Depends(loopback_only), Depends(no_browser), Depends(strict_body))
+_TOOLS_ONLY = (Depends(loopback_only), Depends(no_browser), Depends(strict_body))
 
-control = APIRouter(prefix="/control", dependencies=TOOLS_ONLY, responses=described.CONTROL)
+control = APIRouter(prefix="/control", dependencies=_TOOLS_ONLY, responses=described.CONTROL)
 
 
 @control.get("/log-level", response_model=list[LevelOut])
 def log_levels(levels: NodeLevels) -> list[dict[str, Any]]:
     """The loggers whose level is another one for the time being."""
-    return [override.as_dict() for override in levels.current()]
+    return [asdict(override) for override in levels.current()]
 
 
 @control.post("/log-level", response_model=list[LevelOut])

@@ -5,44 +5,27 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.database import TELEMETRY, connect_read_only, migrations_dir, quick_check, reason_of, store_error
 from hearthnet.errors import StoreError
 from hearthnet.forensics import box as layout
+from hearthnet.forensics.model import iso
 from hearthnet.observability.budget import MB, Budget, disk_bytes, free_bytes
 from hearthnet.observability.store.merge import LOGS, TRACES, Table
 from hearthnet.observability.store.quarantine import quarantined
 from hearthnet.observability.store.rows import UNCLEAN, now_us
 
-__all__ = ["Integrity", "Limits", "Losses", "examine", "info", "iso", "losses"]
+if TYPE_CHECKING:
+    from hearthnet.config import ObservabilityConfig
+
+__all__ = ["Integrity", "Losses", "examine", "info", "losses"]
 
 _DAY_US = 86_400_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The bounds that the settings give.
-
-    Attributes:
-        max_disk_mb: of everything together.
-        keep_free_mb: to be left to the machine.
-    """
-
-    max_disk_mb: int
-    keep_free_mb: int
-
-
-def iso(us: int | None) -> str | None:
-    """Returns UTC microseconds as ISO 8601 in UTC."""
-    if us is None:
-        return None
-    return datetime.fromtimestamp(us / 1e6, tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def info(store: Path, log_dir: Path | None, limits: Limits) -> dict[str, Any]:
+def info(store: Path, settings: ObservabilityConfig) -> dict[str, Any]:
     """Returns how the store stands; times are ISO 8601 in UTC.
 
     Raises:
@@ -66,7 +49,8 @@ def info(store: Path, log_dir: Path | None, limits: Limits) -> dict[str, Any]:
             }
     except sqlite3.Error as error:
         raise store_error(store, error) from error
-    return {**found, "disk": _disk(store.parent, log_dir, limits), "quarantined": _quarantined(store), "boxes": boxes}
+    aside = [{"path": str(path), "bytes": path.stat().st_size} for path in quarantined(store)]
+    return {**found, "disk": _disk(store.parent, settings), "quarantined": aside, "boxes": boxes}
 
 
 def _ring(connection: sqlite3.Connection, table: Table, time: str) -> dict[str, Any]:
@@ -119,12 +103,12 @@ def _wear(connection: sqlite3.Connection, living: set[str]) -> dict[str, Any]:
     }
 
 
-def _disk(directory: Path, log_dir: Path | None, limits: Limits) -> dict[str, Any]:
-    budget = Budget(limits.max_disk_mb)
-    parts = disk_bytes(directory, log_dir)
+def _disk(directory: Path, settings: ObservabilityConfig) -> dict[str, Any]:
+    budget = Budget(settings.max_disk_mb)
+    parts = disk_bytes(directory, settings.log_dir)
     bounds = {"database": budget.database, "wal": budget.wal_pinned, "box": budget.boxes, "rest": budget.rest}
     try:
-        free, floor = free_bytes(directory, limits.keep_free_mb * MB)
+        free, floor = free_bytes(directory, settings.keep_free_mb * MB)
     except OSError as error:
         raise StoreError(f"{directory} cannot be read: {error.strerror}") from error
     return {
@@ -134,10 +118,6 @@ def _disk(directory: Path, log_dir: Path | None, limits: Limits) -> dict[str, An
         "free": free,
         "floor": floor,
     }
-
-
-def _quarantined(store: Path) -> list[dict[str, Any]]:
-    return [{"path": str(path), "bytes": path.stat().st_size} for path in quarantined(store)]
 
 
 def _boxes(directory: Path) -> list[dict[str, Any]]:
@@ -178,10 +158,6 @@ class Losses:
     def total(self) -> int:
         """How many that are, in all."""
         return sum(self.in_all.values())
-
-    def as_dict(self) -> dict[str, Any]:
-        """Returns them as plain data."""
-        return {"last_hour": self.last_hour, "since_start": self.since_start, "in_all": self.in_all}
 
 
 def losses(path: Path) -> Losses:
