@@ -10,6 +10,7 @@ import errno
 import os
 import sqlite3
 from pathlib import Path
+from time import monotonic
 from typing import Final, NamedTuple
 
 from hearthnet.errors import DiskFullError, HearthNetError, StoreError, UnusableStoreError
@@ -36,6 +37,8 @@ WRITER_PRAGMAS: Final = (
 BUSY_TIMEOUT_S: Final = 0.25  # short: whoever waits longer retries later with its records still in hand
 # SQLite reports a full disk as an I/O error where it needs more than this for its shared memory.
 _HARDLY_ANY_BYTES: Final = 128 * 1024
+STEPS_BETWEEN_LOOKS: Final = 1_000  # of SQLite's machine, at the clock: well below a millisecond
+_MAX_SAID_CHARS: Final = 200
 _MIN_SQLITE: Final = (3, 37, 0)  # STRICT tables
 
 
@@ -176,17 +179,48 @@ def _reserve(connection: sqlite3.Connection, size: int) -> None:
     if connection.execute("PRAGMA page_count").fetchone()[0] > 1:  # done, and killed before the first migration
         return
     try:
-        connection.execute("PRAGMA secure_delete = OFF")  # the space holds nothing
+        add_free_pages(connection, size)
+    except sqlite3.Error as error:
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+            raise
+
+
+def add_free_pages(connection: sqlite3.Connection, size: int) -> None:
+    """Grows a database by `size` bytes of free pages, in one transaction.
+
+    Raises:
+        sqlite3.Error: raised when there is no room; the database is then as it was.
+    """
+    connection.execute("PRAGMA secure_delete = OFF")  # the space holds nothing
+    try:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("CREATE TABLE reserve (space)")
         connection.execute("INSERT INTO reserve VALUES (zeroblob(?))", (size,))
         connection.execute("DROP TABLE reserve")
         connection.execute("COMMIT")
-    except sqlite3.Error as error:
+    except sqlite3.Error:
         if connection.in_transaction:
             connection.rollback()
-        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        raise
+
+
+def quick_check(connection: sqlite3.Connection, within_s: float) -> str | None:
+    """Returns `ok`, or the first damage that SQLite finds; None where there was not time enough to look at all of it.
+
+    Raises:
+        sqlite3.Error: raised when the database cannot be read.
+    """
+    ends_at = monotonic() + within_s
+    connection.set_progress_handler(lambda: monotonic() > ends_at, STEPS_BETWEEN_LOOKS)
+    try:
+        said = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
             raise
+        return None
+    finally:
+        connection.set_progress_handler(None, 0)
+    return " ".join(said.split())[:_MAX_SAID_CHARS]
 
 
 # Fails, for abs() has no answer, where the migration was applied meanwhile: one that makes its views anew would succeed

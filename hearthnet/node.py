@@ -23,7 +23,7 @@ from hearthnet.identity.manifest import Manifest, read_manifest, write_manifest
 from hearthnet.identity.membership import Membership
 from hearthnet.locations import bytes_of, disk_use, locations_of
 from hearthnet.observability import capture, doctor, get_logger, metrics, telemetry
-from hearthnet.observability.executor import ContextExecutor
+from hearthnet.observability.carry import ContextExecutor
 from hearthnet.observability.faultfile import FaultFile
 from hearthnet.observability.levels import Levels
 from hearthnet.observability.redaction import register_secrets

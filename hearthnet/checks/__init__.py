@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from hearthnet.checks import (
     clock,
-    door,
     exposure,
-    files,
     identity,
     machine,
     modes,
@@ -53,12 +51,12 @@ _CHECKS: Final[tuple[Check, ...]] = (
     telemetry.orphan_spans,
     runs.last_run,
     runs.restart_loop,
-    files.log_directory,
+    machine.log_directory,
     modes.file_modes,
     settings.config_file,
     exposure.exposure,
-    door.connection_limit,
-    door.members_refused,
+    exposure.connection_limit,
+    exposure.members_refused,
 )
 
 

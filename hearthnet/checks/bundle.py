@@ -32,16 +32,15 @@ from hearthnet.config import Config, ObservabilityConfig, default_config, resolv
 from hearthnet.constants import LEVELS, RESERVED_CAPABILITY_PREFIXES
 from hearthnet.errors import StoreError
 from hearthnet.files import replace_private
-from hearthnet.forensics.document import iso
 from hearthnet.forensics.entries import integer, number
 from hearthnet.forensics.gather import gather
-from hearthnet.forensics.model import Case, Entry, Run, Source
+from hearthnet.forensics.model import Case, Entry, Run, Source, iso
 from hearthnet.forensics.verdict import judge
 from hearthnet.observability.doctor import STATUSES
 from hearthnet.observability.doctor_history import streaks
 from hearthnet.observability.doctor_memory import recall, timestamp
 from hearthnet.observability.results import RESULTS, is_failure
-from hearthnet.observability.store.info import Limits, info
+from hearthnet.observability.store.info import info
 from hearthnet.observability.telemetry import DATABASE
 from hearthnet.sections import Section
 
@@ -318,9 +317,8 @@ def _errors(entries: list[Entry]) -> list[dict[str, Any]]:
 
 
 def _store(settings: ObservabilityConfig) -> dict[str, Any]:
-    limits = Limits(settings.max_disk_mb, settings.keep_free_mb)
     try:
-        found = info((settings.data_dir or Path()) / DATABASE, settings.log_dir, limits)
+        found = info((settings.data_dir or Path()) / DATABASE, settings)
     except (StoreError, OSError, ValueError, OverflowError):  # none, or damaged: `files` says so
         return {}
     losses = Counter[str]()

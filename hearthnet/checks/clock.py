@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -152,9 +152,7 @@ def _judge_by_peers(peers: Peers, asked: int, evidence: dict[str, Any]) -> Check
 def _evidence(anchors: list[Anchor], peers: Peers, asked: int) -> dict[str, Any]:
     return {
         "asked": asked,
-        "anchors": [
-            {"target": item.target, "offset_s": item.offset_s, "precision_s": item.precision_s} for item in anchors
-        ],
+        "anchors": [asdict(item) for item in anchors],
         "peers": len(peers.offsets_s),
         "peers_offset_s": peers.median_s if peers.offsets_s else None,
         "expired_calls": len(peers.expired_s),

@@ -1,15 +1,17 @@
-"""How a check says what it found, and where a node's own files lie."""
+"""How a check says what it found, and where a node's keys lie."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from hearthnet.config import Config
-from hearthnet.identity.community import community_dir
-from hearthnet.identity.keys import KeyPair
 from hearthnet.observability.doctor import CheckResult
 
-__all__ = ["community_path", "found", "keys_dir", "skipped", "warned"]
+__all__ = ["MAX_NAMES", "few", "found", "keys_dir", "skipped", "warned"]
+
+MAX_NAMES: Final = 3  # what fits a line
 
 
 def found(ok: bool, detail: str, fix: str | None = None, **evidence: object) -> CheckResult:
@@ -27,11 +29,12 @@ def skipped(detail: str, **evidence: object) -> CheckResult:
     return CheckResult("", ok=True, detail=detail, status="skip", evidence=evidence)
 
 
+def few(names: Sequence[str]) -> str:
+    """Returns the first names, as many as fit a line, and how many more there are."""
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more
+
+
 def keys_dir(config: Config) -> Path:
     """Returns the folder of the key pair."""
     return config.identity.keys_dir or Path("keys")
-
-
-def community_path(config: Config, keys: KeyPair) -> Path:
-    """Returns the folder of the community that the node belongs to."""
-    return community_dir(config.community.state_dir or Path(), config.community.community_id or keys.node_id)

@@ -1,36 +1,34 @@
-"""The check of the machine's disks: what is free where our files lie, and until when at the present rate.
+"""Checks of the machine's disks, what is free where our files lie, and of the log folder.
 
-Telemetry is bounded and says nothing about that rate; others fill the disk. It comes from the doctor's own memory, the
-free bytes of the last day's reports.
+Nothing is written to find out: the system is asked, and a running node knows what it lost of its log.
 """
 
 from __future__ import annotations
 
 import os
 import shlex
-import statistics
-import time
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.checks.finding import found, warned
+from hearthnet.checks.holder import user_name
 from hearthnet.config import Config
+from hearthnet.observability import logging as node_logging
 from hearthnet.observability.doctor import CheckResult
-from hearthnet.observability.doctor_memory import Remembered, recall
+from hearthnet.observability.logfile import log_key, log_paths
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus
 
-__all__ = ["FileSystem", "disk_space", "file_system_of", "full_in_s", "judge_disks"]
+__all__ = ["FileSystem", "disk_space", "file_system_of", "judge_disks", "log_directory"]
 
 MIN_FREE_BYTES: Final = 1_000_000_000
 MIN_FREE_INODES: Final = 1_000  # a file each for a day's logs, a box and a database, a hundred times over
-MIN_APART_S: Final = 600.0  # what changes within less is somebody's temporary file
-RATE_OVER_S: Final = 86_400.0
-FULL_SOON_S: Final = 3 * 86_400.0  # a long weekend
-MAX_SAMPLES: Final = 48  # their pairs are what is counted; two days of an hourly cron job
 _LOOK_FOR_SPACE: Final = "sudo du -xh --max-depth=2 {} | sort -h | tail -n 20"
 
 
@@ -57,38 +55,27 @@ class FileSystem:
     is_read_only: bool
 
 
-Sample = tuple[float, int]  # seconds since 1970, free bytes
-
-
 def disk_space(config: Config, _: CapabilityBus | None) -> CheckResult:
-    """1 GB and 1000 inodes free or more where our files lie, writable, and not full within three days."""
-    return judge_disks(config, file_system_of, time.time())
+    """1 GB and 1000 inodes free or more where our files lie, and writable."""
+    return judge_disks(config, file_system_of)
 
 
-def judge_disks(config: Config, look: Callable[[Path], FileSystem], now_s: float) -> CheckResult:
+def judge_disks(config: Config, look: Callable[[Path], FileSystem]) -> CheckResult:
     """Returns the finding about every file system that our folders lie on, each looked at once.
 
     Args:
         config: names the folders.
         look: gives the figures for a folder that exists; its `folders` are filled in here.
-        now_s: seconds since 1970.
     """
     systems = _systems(_folders(config), look)
-    data_dir = config.observability.data_dir
-    memory = [] if data_dir is None else _recalled(data_dir)
-    left_s = {system.mount: full_in_s(_samples(memory, system), now_s, system.free_bytes) for system in systems}
     evidence: dict[str, Any] = {
         "free_bytes": min(system.free_bytes for system in systems),
-        "file_systems": [{**asdict(system), "full_in_s": left_s[system.mount]} for system in systems],
+        "file_systems": [asdict(system) for system in systems],
     }
     broken = [(system, what) for system in systems if (what := _what_is_wrong(system))]
     if broken:
         return found(False, "; ".join(what for _, what in broken), _fix(broken[0][0]), **evidence)
-    soon = [system for system in systems if (left_s[system.mount] or FULL_SOON_S) < FULL_SOON_S]
-    if soon:
-        detail = "; ".join(f"{_told(system)}, full {_in(left_s[system.mount])} at the present rate" for system in soon)
-        return warned(detail, _fix(soon[0]), **evidence)
-    return found(True, "; ".join(_told(system) + _later(left_s[system.mount]) for system in systems), **evidence)
+    return found(True, "; ".join(map(_told, systems)), **evidence)
 
 
 def file_system_of(folder: Path) -> FileSystem:
@@ -171,54 +158,86 @@ def _told(system: FileSystem) -> str:
     return f"{told} free at {system.mount}"
 
 
-def _later(left_s: float | None) -> str:
-    return "" if left_s is None or left_s > 365 * 86_400 else f" (full {_in(left_s)} at the present rate)"
+_MAX_LOOKED_AT: Final = 20_000  # somebody may have put the log among a great many other files
 
 
-def _in(left_s: float | None) -> str:
-    hours = (left_s or 0.0) / 3_600
-    return f"in {hours:.0f} h" if hours < 72 else f"in {hours / 24:.0f} days"
+def log_directory(config: Config, bus: CapabilityBus | None) -> CheckResult:
+    """The log folder can be written, and where a node runs no line of its log is lost."""
+    folder = config.observability.log_dir or Path()
+    quoted = shlex.quote(str(folder))
+    if not os.access(folder, os.F_OK):  # not `exists`, which raises below a folder that we may not enter
+        return _missing_log_directory(folder)
+    if not folder.is_dir():
+        return found(False, f"{folder} is no folder", f"mv {quoted} {quoted}.old", path=str(folder))
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        return found(False, f"{folder} cannot be written: {_why_not(folder)}", _fix_access(folder), path=str(folder))
+    logs = log_paths(folder)
+    evidence = _log_evidence(folder, logs)
+    locked = [path for path in logs[-1:] if not os.access(path, os.W_OK)]
+    if locked:
+        return found(False, f"{locked[0]} cannot be written: {_why_not(locked[0])}", _fix_access(locked[0]), **evidence)
+    if bus is not None and (trouble := _trouble_of_running_node(folder, logs)):
+        return warned(trouble, "hearthnet doctor --check disk_space", **evidence)
+    detail = f"{len(logs)} file(s), {evidence['bytes'] / 1e6:.1f} MB"
+    if evidence["foreign"]:
+        detail += f"; {evidence['foreign']} there not ours"
+    return found(True, detail, **evidence)
 
 
-def full_in_s(samples: Sequence[Sample], now_s: float, free_bytes: int) -> float | None:
-    """Returns in how many seconds nothing is free, or None where that cannot be told or it is not filling up.
-
-    The rate is the median of the rates between all pairs of samples that lie ten minutes apart or more: a file that
-    came and went within the day does not decide it.
-    """
-    of_today = sorted(sample for sample in samples if 0 <= now_s - sample[0] <= RATE_OVER_S)[-MAX_SAMPLES:]
-    row = [*of_today, (now_s, free_bytes)]
-    rates = [
-        (earlier_free - later_free) / (later_s - earlier_s)
-        for number, (later_s, later_free) in enumerate(row)
-        for earlier_s, earlier_free in row[:number]
-        if later_s - earlier_s >= MIN_APART_S
-    ]
-    rate = statistics.median(rates) if rates else 0.0
-    return free_bytes / rate if rate > 0 else None
+def _missing_log_directory(folder: Path) -> CheckResult:
+    parent = next((path for path in folder.absolute().parents if os.access(path, os.F_OK)), Path("/"))
+    if os.access(parent, os.W_OK | os.X_OK) and parent.is_dir():
+        return found(True, "nothing logged yet", path=str(folder), files=0, bytes=0)
+    detail = f"{folder} is missing and cannot be made: {_why_not(parent)}"
+    fix = f"sudo install -d -m 700 -o {user_name(os.geteuid())} {shlex.quote(str(folder))}"
+    return found(False, detail, fix, path=str(folder))
 
 
-def _recalled(data_dir: Path) -> list[Remembered]:
+def _log_evidence(folder: Path, logs: Sequence[Path]) -> dict[str, Any]:
+    entries = list(islice(folder.iterdir(), _MAX_LOOKED_AT))
+    today = datetime.now(UTC).date()
+    return {
+        "path": str(folder),
+        "files": len(logs),
+        "bytes": sum(_size(path) for path in logs),
+        "foreign": sum(log_key(path) is None for path in entries),
+        "newest": logs[-1].name if logs else None,
+        "has_today": any(key[0] == today for path in logs if (key := log_key(path)) is not None),
+    }
+
+
+def _trouble_of_running_node(folder: Path, logs: Sequence[Path]) -> str | None:
+    """Returns what keeps this node's lines from the folder. A quiet node writes none for days: that is no trouble."""
+    lost = node_logging.lost_lines()
+    if lost:
+        return f"{lost} line(s) could not be written to the log since the node started"
+    file = node_logging.log_file()
+    if file is not None and file.directory == folder and file.shed_lines:
+        return f"the disk is nearly full: {file.shed_lines} line(s) below a warning were left out of the log"
+    if file is not None and file.directory == folder and not logs:
+        return "the node runs, and its log file is gone"
+    return None
+
+
+def _why_not(path: Path) -> str:
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return "the file system is read-only"
+    status = path.stat()
+    me = user_name(os.geteuid())
+    return f"it belongs to uid {status.st_uid}, has mode {stat.S_IMODE(status.st_mode):04o}, and this is {me}"
+
+
+def _fix_access(path: Path) -> str:
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return f"sudo mount -o remount,rw $(findmnt -n -o TARGET --target {shlex.quote(str(path))})"
+    if path.stat().st_uid == os.geteuid():
+        return f"chmod u+rwX {shlex.quote(str(path))}"
+    folder = path if path.is_dir() else path.parent
+    return f"sudo chown -R {user_name(os.geteuid())} {shlex.quote(str(folder))}"
+
+
+def _size(path: Path) -> int:
     try:
-        return recall(data_dir)
-    except OSError:  # not ours to read: then there is no rate, and `file_modes` says why
-        return []
-
-
-def _samples(memory: Sequence[Remembered], system: FileSystem) -> list[Sample]:
-    """Returns what earlier reports say was free on the same file system; whatever else they hold is left out."""
-    samples = []
-    for report in memory:
-        for known in _file_systems_in(report.checks.get("disk_space", {})):
-            free = known.get("free_bytes")
-            # Another disk may be mounted there by now.
-            is_same = known.get("mount") == system.mount and known.get("total_bytes") == system.total_bytes
-            if is_same and isinstance(free, int):
-                samples.append((report.ts.timestamp(), free))
-    return samples
-
-
-def _file_systems_in(check: Mapping[str, Any]) -> list[dict[str, Any]]:
-    evidence = check.get("evidence")
-    known = evidence.get("file_systems") if isinstance(evidence, dict) else None
-    return [item for item in known if isinstance(item, dict)] if isinstance(known, list) else []
+        return path.stat().st_size
+    except FileNotFoundError:  # the oldest went since it was listed
+        return 0

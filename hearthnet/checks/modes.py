@@ -21,7 +21,7 @@ from hearthnet.observability.logfile import log_key, log_paths
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus
 
-__all__ = ["Deviation", "deviations_of", "file_modes"]
+__all__ = ["Deviation", "deviations_of", "file_modes", "owner_of"]
 
 _FILE_MODE: Final = 0o600
 _FOLDER_MODE: Final = 0o700
@@ -178,11 +178,12 @@ def _fix(deviations: Sequence[Deviation]) -> str:
 
 def _sudo(paths: Sequence[str]) -> str:
     me = os.geteuid()
-    return "" if me == 0 or all(_owner(path) == me for path in paths) else "sudo "
+    return "" if me == 0 or all(owner_of(path) == me for path in paths) else "sudo "
 
 
-def _owner(path: str) -> int | None:
+def owner_of(path: str | Path) -> int | None:
+    """Returns the user whom a file belongs to; None where it is gone, or in a folder that we may not enter."""
     try:
         return os.lstat(path).st_uid
-    except OSError:  # gone by now
+    except OSError:
         return None

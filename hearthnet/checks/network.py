@@ -7,93 +7,71 @@ import ipaddress
 import shlex
 import socket
 import sys
-from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.checks import multicast
-from hearthnet.checks.finding import found, skipped, warned
-from hearthnet.checks.holder import Kind, named, port_holders
-from hearthnet.checks.port import judge_holder
+from hearthnet.checks.finding import found, keys_dir, skipped, warned
+from hearthnet.checks.holder import Holder, Kind, named, port_holders
 from hearthnet.config import Config, TransportConfig
+from hearthnet.constants import SENDER
+from hearthnet.errors import IdentityError
+from hearthnet.forensics.box import boxes_in, header_of, is_alive
+from hearthnet.identity.keys import KeyPair, is_node_id, short_id
 from hearthnet.observability.doctor import CheckResult
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus
 
-__all__ = ["mdns_socket", "transport_port", "udp_multicast"]
+__all__ = ["live_nodes", "mdns_socket", "transport_port", "udp_multicast"]
 
 _MDNS_GROUP: Final = "224.0.0.251"
 _MDNS_PORT: Final = 5353
 _UNPRIVILEGED: Final = 1_024
-_DNS_TXT, _DNS_INTERNET = 16, 1
+_INTERFACE: Final = "0.0.0.0"  # noqa: S104  # the system chooses it, by the route to the group
+# What the kernel says where there is no way out for multicast: not an error of ours, but no network.
+_OFFLINE: Final = frozenset({errno.ENODEV, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.ENETDOWN})
 
 
 def mdns_socket(config: Config, _: CapabilityBus | None) -> CheckResult:
-    """The mDNS socket can bind, join its group, and hear itself.
-
-    What it sends to hear is a query for a random name under .local, which no other program has.
-    """
+    """The mDNS socket can bind and join its group."""
     if not config.discovery.mdns_enabled:
         return skipped("switched off in [discovery]")
-    return _multicast(_MDNS_GROUP, _MDNS_PORT, _query, "[discovery] mdns_enabled = false does without")
+    return _multicast(_MDNS_GROUP, _MDNS_PORT, "[discovery] mdns_enabled = false does without")
 
 
 def udp_multicast(config: Config, _: CapabilityBus | None) -> CheckResult:
-    """The UDP discovery socket can bind, join its group, and hear itself.
-
-    What it sends to hear begins with a word instead of a brace: no node takes it for an announcement, which is JSON.
-    """
+    """The UDP discovery socket can bind and join its group."""
     discovery = config.discovery
     if not discovery.udp_enabled:
         return skipped("switched off in [discovery]")
-    return _multicast(
-        discovery.udp_multicast_group, discovery.udp_port, _greeting, "[discovery] udp_enabled = false does without"
-    )
+    without = "[discovery] udp_enabled = false does without"
+    return _multicast(discovery.udp_multicast_group, discovery.udp_port, without)
 
 
-def _query(word: str) -> bytes:
-    """Returns a standard DNS query with one question: TXT of hearthnet-doctor-<word>.local."""
-    header = b"\0\0" + b"\0\0" + b"\0\1" + bytes(6)
-    labels = (f"hearthnet-doctor-{word}".encode(), b"local", b"")
-    name = b"".join(bytes([len(label)]) + label for label in labels)
-    return header + name + _DNS_TXT.to_bytes(2, "big") + _DNS_INTERNET.to_bytes(2, "big")
-
-
-def _greeting(word: str) -> bytes:
-    return f"hearthnet-doctor echo {word}\n".encode()
-
-
-def _multicast(group: str, port: int, payload: Callable[[str], bytes], without: str) -> CheckResult:
+def _multicast(group: str, port: int, without: str) -> CheckResult:
     if not _is_group(group):
         return found(False, f"{group} is no IPv4 multicast group, which are 224.0.0.0/4", _SETTINGS, group=group)
-    try:
-        multicast.check_bindable(port)
-        echo = multicast.listen(group, port, multicast.interfaces(), payload)
-    except OSError as error:
-        return _not_bound(port, without, error)
-    facts: dict[str, Any] = {
-        "port": port,
-        "group": group,
-        "interface": None,
-        "echo_ms": None,
-        "interfaces": echo.heard_ms,
-    }
-    if echo.is_offline:
-        return skipped(f"port {port} can be bound; no network that takes multicast: offline", **facts)
-    if not echo.joined:
-        why = "; ".join(f"{name}: {error.strerror}" for name, error in echo.errors.items())
-        return found(False, f"port {port} can be bound, {group} cannot be joined: {why}", _show_groups(), **facts)
-    names = ", ".join(way.name for way in echo.joined)
-    if not echo.heard_ms:
-        why = "".join(f"; {name}: {error.strerror}" for name, error in echo.errors.items())
-        detail = f"bound {port}, joined {group} on {names}, and heard no echo: a firewall or container filters it{why}"
-        return warned(detail, _show_rules(), **facts)
-    fastest = min(echo.heard_ms, key=lambda name: echo.heard_ms[name])
-    facts |= {"interface": fastest, "echo_ms": echo.heard_ms[fastest]}
+    facts: dict[str, Any] = {"port": port, "group": group}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        # The options with which every implementation shares the port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            return _not_bound(port, without, error)
+        try:
+            membership = socket.inet_aton(group) + socket.inet_aton(_INTERFACE)
+            probe.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+        except OSError as error:
+            if error.errno in _OFFLINE:
+                return skipped(f"port {port} can be bound; no network that takes multicast: offline", **facts)
+            detail = f"port {port} can be bound, {group} cannot be joined: {error.strerror}"
+            return found(False, detail, _SHOW_GROUPS, **facts)
     # An implementation that shares the port, as they all do, takes nothing from another.
     others = named(port_holders("udp", port))
     shared = f"; shared with {others}, which does no harm" if others else ""
-    return found(True, f"bound {port}, joined {group}, heard itself on {', '.join(echo.heard_ms)}{shared}", **facts)
+    return found(True, f"bound {port}, joined {group}{shared}", **facts)
 
 
 def _is_group(text: str) -> bool:
@@ -125,7 +103,7 @@ def transport_port(config: Config, _: CapabilityBus | None) -> CheckResult:
         _bind_for_a_moment(transport)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            return judge_holder(config, _show_holders("tcp", transport.port))
+            return _judge_holder(config)
         return _not_ours(transport, error)
     return found(True, f"port {transport.port} is free", port=transport.port, holder=None)
 
@@ -146,9 +124,9 @@ def _not_ours(transport: TransportConfig, error: OSError) -> CheckResult:
         return found(False, detail, _allow_from(port), **facts)
     if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
         detail = f"{host} is no address of this machine; set [transport] host to one that is"
-        return found(False, detail, _show_addresses(), **facts)
+        return found(False, detail, _SHOW_ADDRESSES, **facts)
     detail = f"cannot listen on {host}, port {port}: {error.strerror}; set another [transport] host"
-    return found(False, detail, _show_addresses(), **facts)
+    return found(False, detail, _SHOW_ADDRESSES, **facts)
 
 
 def _privileged(port: int) -> str:
@@ -159,6 +137,8 @@ def _privileged(port: int) -> str:
 
 _SETTINGS: Final = "hearthnet paths"  # where config.toml is
 _IS_LINUX: Final = sys.platform == "linux"
+_SHOW_GROUPS: Final = "ip maddress show" if _IS_LINUX else "netstat -gn"
+_SHOW_ADDRESSES: Final = "ip -brief address" if _IS_LINUX else "ifconfig"
 
 
 def _show_holders(kind: Kind, port: int) -> str:
@@ -167,18 +147,78 @@ def _show_holders(kind: Kind, port: int) -> str:
     return f"sudo lsof -nP -i{kind.upper()}:{port}"
 
 
-def _show_groups() -> str:
-    return "ip maddress show" if _IS_LINUX else "netstat -gn"
-
-
-def _show_rules() -> str:
-    return "sudo nft list ruleset" if _IS_LINUX else "sudo pfctl -s rules"
-
-
-def _show_addresses() -> str:
-    return "ip -brief address" if _IS_LINUX else "ifconfig"
-
-
 def _allow_from(port: int) -> str | None:
     """Returns how a port below 1024 becomes free for all; macOS has no such setting."""
     return f"sudo sysctl -w {shlex.quote(f'net.ipv4.ip_unprivileged_port_start={port}')}" if _IS_LINUX else None
+
+
+_ANSWER_WITHIN_S: Final = 1.0  # a healthy node takes a few milliseconds, one on a busy Raspberry Pi a few hundred
+_ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # to ask it, not to bind it
+
+
+def _judge_holder(config: Config) -> CheckResult:
+    """Returns what it means that the port is taken: by us, another node, a node of ours that hangs, or a stranger."""
+    port = config.transport.port
+    holders = port_holders("tcp", port, config.transport.host)
+    pids = [holder.pid for holder in holders if holder.pid is not None]
+    facts: dict[str, Any] = {"port": port, "host": config.transport.host, "pids": pids}
+    answered = _ask(config.transport)
+    if answered is not None:
+        return _judge_answer(config, answered, holders, facts)
+    for pid in live_nodes(config.observability.data_dir):
+        if pid in pids:
+            detail = f"our node (pid {pid}) holds port {port} and does not answer within {_ANSWER_WITHIN_S:g} s"
+            return found(False, detail, f"kill -KILL {pid}", holder="self", **facts)
+    who = named(holders)
+    detail = (
+        f"port {port} is held by another program{f', {who}' if who else ''}; stop it, or set another [transport] port"
+    )
+    return found(False, detail, _show_holders("tcp", port), holder=who or None, **facts)
+
+
+def _judge_answer(config: Config, node_id: str, holders: list[Holder], facts: dict[str, Any]) -> CheckResult:
+    port, pids = config.transport.port, ", ".join(str(holder.pid) for holder in holders if holder.pid is not None)
+    where = f" (pid {pids})" if pids else ""
+    try:
+        ours = KeyPair.load(keys_dir(config)).node_id
+    except IdentityError:
+        detail = f"port {port} is held by {short_id(node_id)}{where}; without our key nobody can tell whether it is us"
+        return warned(detail, None, holder=short_id(node_id), **facts)
+    if node_id == ours:
+        return found(True, f"port {port} is held by this node, which is running{where}", holder="self", **facts)
+    detail = f"port {port} is held by another HearthNet node, {short_id(node_id)}{where}; set another [transport] port"
+    return found(False, detail, _show_holders("tcp", port), holder=short_id(node_id), **facts)
+
+
+def _ask(transport: TransportConfig) -> str | None:
+    """Returns the id of the node that answers on the port, or None where none does."""
+    import httpx  # late: where the port is free nobody needs it
+
+    host = _ANY_ADDRESS.get(transport.host, transport.host)
+    place = f"{f'[{host}]' if ':' in host else host}:{transport.port}"
+    # A node that was started before TLS was set, or unset, speaks the other one still.
+    schemes = ("https", "http") if transport.tls_cert else ("http", "https")
+    for scheme in schemes:
+        try:
+            # Without a look at the certificate: it is our own, and the connection stays on this machine.
+            with (
+                httpx.Client(timeout=_ANSWER_WITHIN_S, verify=scheme == "http", trust_env=False) as client,
+                client.stream("GET", f"{scheme}://{place}/health") as answer,  # a stranger's body may have no end
+            ):
+                sender = answer.headers.get(SENDER, "")
+                return sender if is_node_id(sender) else None
+        except httpx.TimeoutException:
+            return None
+        except (httpx.HTTPError, httpx.InvalidURL):
+            continue
+    return None
+
+
+def live_nodes(directory: Path | None) -> list[int]:
+    """Returns the processes of ours that record into `directory` and are alive."""
+    pids = []
+    for path in boxes_in(directory) if directory is not None else ():
+        header = header_of(path)
+        if header is not None and is_alive(header):
+            pids.append(header.pid)
+    return pids

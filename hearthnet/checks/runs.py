@@ -15,11 +15,10 @@ from hearthnet.checks.holder import lock_holders
 from hearthnet.checks.telemetry import opened_for
 from hearthnet.config import Config
 from hearthnet.errors import HearthNetError
-from hearthnet.forensics.model import CAUSES, Case, InFlight, Run, Verdict
+from hearthnet.forensics.model import CAUSES, Case, InFlight, Run, Verdict, iso
 from hearthnet.forensics.verdict import RESTART_LOOP_DEATHS, RESTART_LOOP_US, judge
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.store.deaths import died, end_us, read_case
-from hearthnet.observability.store.info import iso
 from hearthnet.observability.store.lock import LOCK_FILE
 from hearthnet.observability.store.rows import now_us
 from hearthnet.observability.telemetry import DATABASE

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.checks.finding import found, skipped, warned
+from hearthnet.checks.finding import MAX_NAMES, few, found, skipped, warned
 from hearthnet.config import Config
 from hearthnet.constants import HEALTH_MIN_CALLS
 from hearthnet.observability.doctor import CheckResult
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["at_least_one_capability", "llm_backend_reachable"]
 
 MIN_SUCCESS_RATE: Final = 0.8  # what `recent_error_rate` allows of all calls together
-_MAX_NAMES: Final = 3  # what fits a line
 _FIXES: Final = {
     "dead": "start it, or correct its url under [[llm.backends]]",
     "not_ready": "see its own log: it answers, and not as a backend that is ready",
@@ -47,7 +46,7 @@ def at_least_one_capability(config: Config, bus: CapabilityBus | None) -> CheckR
     if not quarantined and not unhealthy:
         return found(True, detail, **evidence)
     for names, what in ((quarantined, "quarantined"), (unhealthy, "failing often")):
-        detail += f"; {what}: {_few(names)}" if names else ""
+        detail += f"; {what}: {few(names)}" if names else ""
     name = (quarantined or unhealthy)[0].partition("@")[0]
     return warned(detail, f"hearthnet trace recent 20 --failed --capability {name}", **evidence)
 
@@ -62,15 +61,11 @@ def _named(entry: Entry) -> str:
     return f"{entry.descriptor.name}@{entry.descriptor.version_text}"
 
 
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-    return ", ".join(names[:_MAX_NAMES]) + more
-
-
 def llm_backend_reachable(config: Config, _: CapabilityBus | None) -> CheckResult:
     """One LLM backend or more responds, and has the model that is configured for it."""
     if not config.llm.backends:
         return skipped("no backend is configured")
+
     from hearthnet.checks.backends import ask_backends  # late: it needs httpx
 
     answers = ask_backends(config.llm.backends)
@@ -83,11 +78,11 @@ def llm_backend_reachable(config: Config, _: CapabilityBus | None) -> CheckResul
     detail = f"{len(up)} of {len(answers)} backend(s) answer"
     if troubled:
         fix = _fix(troubled)
-        detail = f"{detail}; {'; '.join(map(_told, troubled[:_MAX_NAMES]))}"
+        detail = f"{detail}; {'; '.join(map(_told, troubled[:MAX_NAMES]))}"
         return warned(detail, fix, **evidence) if up else found(False, detail, fix, **evidence)
     if not up:
-        return skipped(f"offline: {_few([_told(answer) for answer in answers])}", **evidence)
-    detail = f"{detail}; {'; '.join(map(_told, [*up, *(item for item in answers if not item.is_up)][:_MAX_NAMES]))}"
+        return skipped(f"offline: {few([_told(answer) for answer in answers])}", **evidence)
+    detail = f"{detail}; {'; '.join(map(_told, [*up, *(item for item in answers if not item.is_up)][:MAX_NAMES]))}"
     return found(True, detail, **evidence)
 
 

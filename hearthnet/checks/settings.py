@@ -1,12 +1,10 @@
-"""The check of config.toml: that it can be read, names what there is, and opens nothing that should be closed."""
+"""The check of config.toml: that it can be read, names what there is, and is closed to others; see `exposure` too."""
 
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 import shlex
-import ssl
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["config_file", "unusable"]
 
 _MAX_SHOWN: Final = 3  # what fits a line
-_MAX_SETTINGS_BYTES: Final = 1_000_000
 _TOML_PLACE: Final = re.compile(r"at line (\d+), column (\d+)")
 _VARIABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HOST_LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
@@ -48,8 +45,6 @@ def config_file(config: Config, bus: CapabilityBus | None) -> CheckResult:
         evidence["mode"] = f"{mode:04o}"
         detail = f"others than its owner may change {path} (mode {mode:04o}), and with it what this node does"
         return found(False, detail, f"chmod 600 {shlex.quote(str(path))}", **evidence)
-    if (trouble := _tls_trouble(written)) is not None:
-        return found(False, trouble, f"{_editor()} {shlex.quote(str(path))}", **evidence)
     doubts = list(_doubts(written))
     if bus is not None and config.source is not None and (changed := _changed(config, written)):
         evidence["changed"] = changed
@@ -58,51 +53,23 @@ def config_file(config: Config, bus: CapabilityBus | None) -> CheckResult:
         more = f" (and {len(doubts) - _MAX_SHOWN} more)" if len(doubts) > _MAX_SHOWN else ""
         detail = "; ".join(doubts[:_MAX_SHOWN]) + more
         return warned(detail, f"{_editor()} {shlex.quote(str(path))}", **evidence, doubts=doubts)
-    return found(True, f"{path}{_bindings(written)}", **evidence)
+    return found(True, str(path), **evidence)
 
 
 def unusable(error: ConfigError, path: Path) -> CheckResult:
-    """Returns the finding about a file that no settings could be made of, with the line that is to blame."""
-    line = _line_to_blame(error, path)
-    place = "" if line is None else f" +{line}"
-    fix = f"{_editor()}{place} {shlex.quote(str(path))}"
+    """Returns the finding about a file that no settings could be made of; the fix opens it at the line, if known."""
+    place = _TOML_PLACE.search(error.message)
+    line = None if place is None else int(place[1])
+    fix = f"{_editor()}{'' if line is None else f' +{line}'} {shlex.quote(str(path))}"
     if not path.exists():
         fix = error.hint or fix
-    where = f" (line {line})" if line is not None and "line" not in error.message else ""
     hint = f"; {error.hint}" if error.hint and error.field else ""
     evidence = {"path": str(path), "code": error.code, "field": error.field, "line": line}
-    return found(False, f"{error.message}{where}{hint}", fix, **evidence)
+    return found(False, f"{error.message}{hint}", fix, **evidence)
 
 
 def _editor() -> str:
     return "${EDITOR:-vi}"
-
-
-def _line_to_blame(error: ConfigError, path: Path) -> int | None:
-    if (place := _TOML_PLACE.search(error.message)) is not None:
-        return int(place[1])
-    if error.field is None:
-        return None
-    try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_SETTINGS_BYTES).decode("utf-8", "replace")
-    except OSError:
-        return None
-    *section, key = [part for part in error.field.split(".") if not part.isdecimal()]
-    return _line_of(text, ".".join(section), key)
-
-
-def _line_of(text: str, section: str, key: str) -> int | None:
-    """Returns the line in which a setting of a section stands, the first of several, or the section's own."""
-    current, begins = "", None
-    for number, line in enumerate(text.splitlines(), 1):
-        words = line.strip()
-        if words.startswith("["):
-            current = words.partition("#")[0].strip(" []").replace(" ", "").replace('"', "")
-            begins = begins or (number if current in (f"{section}.{key}".lstrip("."), section) else None)
-        elif current == section and re.match(rf'"?{re.escape(key)}"?\s*=', words):
-            return number
-    return begins
 
 
 def _changed(running: Config, written: Config) -> list[str]:
@@ -111,37 +78,6 @@ def _changed(running: Config, written: Config) -> list[str]:
     level = {"log_level": running.observability.log_level}
     written = written.model_copy(update={"observability": written.observability.model_copy(update=level)})
     return [name for name in Config.model_fields if getattr(running, name) != getattr(written, name)]
-
-
-def _bindings(config: Config) -> str:
-    """Returns what should be known of where the node listens; by default that is the whole network, without TLS."""
-    transport = config.transport
-    if transport.tls_cert is not None or _is_loopback(transport.host):
-        return ""
-    return f"; calls are signed, and not encrypted: [transport] has no tls_cert and listens on {transport.host}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _tls_trouble(config: Config) -> str | None:
-    """Returns why the node could not begin to serve with its certificate."""
-    transport = config.transport
-    if transport.tls_cert is None or transport.tls_key is None:
-        return None
-    for name, file in (("tls_cert", transport.tls_cert), ("tls_key", transport.tls_key)):
-        if not os.access(file, os.R_OK) or not file.is_file():
-            return f"[transport] {name}: {file} is missing, or cannot be read"
-    try:
-        # An empty password: without one the library would ask for it at the terminal.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(transport.tls_cert, transport.tls_key, password="")
-    except (ssl.SSLError, OSError) as error:
-        return f"[transport] tls_cert and tls_key are no pair that can be used: {getattr(error, 'reason', error)}"
-    return None
 
 
 def _doubts(config: Config) -> Iterator[str]:
@@ -154,9 +90,6 @@ def _doubts(config: Config) -> Iterator[str]:
     endpoint = config.observability.otlp_endpoint
     if endpoint is not None and _holds_secret(endpoint):
         yield "[observability] otlp_endpoint has a key or a password in it: write ${NAME} and put it in the environment"
-    key = config.transport.tls_key
-    if key is not None and stat.S_IMODE(key.stat().st_mode) & 0o007:
-        yield f"[transport] tls_key: everybody on this machine may read {key}"
 
 
 def _doubts_of_backend(backend: LlmBackend) -> Iterator[str]:

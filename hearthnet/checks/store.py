@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -16,9 +17,7 @@ from hearthnet.checks.telemetry import opened_for
 from hearthnet.config import Config, ObservabilityConfig
 from hearthnet.errors import HearthNetError
 from hearthnet.observability.doctor import CheckResult
-from hearthnet.observability.store.info import Limits, info
-from hearthnet.observability.store.integrity import Integrity, examine
-from hearthnet.observability.store.losses import Losses, losses
+from hearthnet.observability.store.info import Integrity, Losses, examine, info, losses
 from hearthnet.observability.store.quarantine import quarantined
 from hearthnet.observability.telemetry import DATABASE, Telemetry
 
@@ -156,7 +155,7 @@ def _damage(integrity: Integrity, path: Path, *, is_running: bool) -> Iterator[T
 def _measure(settings: ObservabilityConfig, path: Path, evidence: dict[str, Any], troubles: list[Trouble]) -> str:
     """Adds to the evidence how the store stands, and to the troubles what was lost; returns it in words."""
     try:
-        stands = info(path, settings.log_dir, Limits(settings.max_disk_mb, settings.keep_free_mb))
+        stands = info(path, settings)
         lost = losses(path)
     except HearthNetError as error:  # moved aside since it was looked at, say
         troubles.append(Trouble(True, error.message, error.hint or _look_at(path)))
@@ -164,7 +163,7 @@ def _measure(settings: ObservabilityConfig, path: Path, evidence: dict[str, Any]
     rings, disk = stands["rings"], stands["disk"]
     evidence["rings"] = {name: {key: ring[key] for key in ("rows", "size", "notable")} for name, ring in rings.items()}
     evidence["bytes"] = {**disk["bytes"], "total": disk["total"], "budget": disk["budget"]["total"]}
-    evidence["lost"] = lost.as_dict()
+    evidence["lost"] = asdict(lost)
     evidence["boxes"] = sum(not box["alive"] for box in stands["boxes"])
     troubles += _lost(lost)
     if disk["total"] > disk["budget"]["total"]:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 from hearthnet.checks.finding import found, skipped, warned
 from hearthnet.config import Config
 from hearthnet.errors import StoreError
-from hearthnet.forensics.groups import plain
-from hearthnet.observability import metrics, orphans, telemetry
+from hearthnet.forensics.entries import plain
+from hearthnet.observability import metrics, telemetry
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.record import TraceRecord
 from hearthnet.observability.results import is_failure
+from hearthnet.observability.spans import recent_orphans
 from hearthnet.observability.store.reader import Reader
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def orphan_spans(_: Config, bus: CapabilityBus | None) -> CheckResult:
     count = _total(metrics.orphan_spans_total.name)
     if not count:
         return found(True, "every span found its trace", count=0)
-    names = orphans.recent_names()
+    names = recent_orphans()
     detail = f"{count} span(s) were opened outside any trace and are not stored"
     if names:
         detail += f"; the last: {', '.join(names[:_MAX_NAMES])}"

@@ -41,7 +41,7 @@ def mend(
         click.Abort: raised when the answer is no.
     """
     unwell = [result["name"] for result in results if result["status"] in ("fail", "warn")]
-    plan = plan_repairs(config, unwell, [result["name"] for result in results])
+    plan = plan_repairs(config, unwell)
     if not as_json:
         _print_plan(plan, unwell)
     outcomes: list[Outcome] = []

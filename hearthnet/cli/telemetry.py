@@ -18,7 +18,7 @@ from hearthnet.config import Config
 from hearthnet.observability.budget import Budget
 from hearthnet.observability.ids import is_trace_id
 from hearthnet.observability.logging import keep_quiet
-from hearthnet.observability.store.info import Limits, info
+from hearthnet.observability.store.info import info
 from hearthnet.observability.store.lock import StoreInUseError
 from hearthnet.observability.store.purge import Places, Purged, count, purge
 from hearthnet.observability.store.rebuild import Rebuilt, log_bytes, rebuild, rebuild_in_place
@@ -58,8 +58,7 @@ def info_command(config: Config, as_json: bool) -> None:
     Example: hearthnet telemetry info
              hearthnet telemetry info --json
     """
-    settings = config.observability
-    found = info(_store(config), settings.log_dir, Limits(settings.max_disk_mb, settings.keep_free_mb))
+    found = info(_store(config), config.observability)
     if as_json:
         print_json(found)
         return

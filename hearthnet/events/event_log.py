@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -42,16 +42,7 @@ class Event:
 
     def payload(self) -> dict[str, Any]:
         """Returns what the author signs."""
-        return {
-            "event_id": self.event_id,
-            "community_id": self.community_id,
-            "schema_version": self.schema_version,
-            "lamport": self.lamport,
-            "wall_clock": self.wall_clock,
-            "author": self.author,
-            "event_type": self.event_type,
-            "data": self.data,
-        }
+        return {name: value for name, value in asdict(self).items() if name not in ("signature", "received_at")}
 
     def is_valid(self) -> bool:
         """Tells whether the author signed exactly this."""

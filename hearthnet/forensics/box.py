@@ -197,6 +197,15 @@ def read_header(content: bytes) -> Header | None:
     )  # fmt: skip
 
 
+def header_of(path: Path) -> Header | None:
+    """Returns the header of a box file, or None where it is none, is gone by now, or is not ours to read."""
+    try:
+        with path.open("rb") as file:
+            return read_header(file.read(HEADER_BYTES))
+    except OSError:
+        return None
+
+
 def parse(content: bytes) -> Box | None:
     """Returns what the bytes of a box file say; see `read_box`. A file that was cut gives what it still has."""
     header = read_header(content)

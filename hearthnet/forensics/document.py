@@ -9,14 +9,13 @@ import hashlib
 import json
 import math
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from hearthnet.forensics.looking import is_file
-from hearthnet.forensics.model import CAUSES, Case, Entry, InFlight, Run, Verdict, Vitals
+from hearthnet.forensics.model import CAUSES, Case, Entry, InFlight, Run, Verdict, Vitals, iso
 
-__all__ = ["VERSION", "document", "iso", "sha256_of"]
+__all__ = ["VERSION", "document", "sha256_of"]
 
 VERSION: Final = 1
 _CHUNK_BYTES: Final = 1 << 20
@@ -52,16 +51,6 @@ def document(case: Case, verdict: Verdict) -> dict[str, Any]:
         ],
     }
     return _strict_parts(found)
-
-
-def iso(us: int | None) -> str | None:
-    """Returns UTC microseconds as ISO 8601 in UTC; None for a number that no clock shows."""
-    if us is None:
-        return None
-    try:
-        return datetime.fromtimestamp(us / 1e6, tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    except (OverflowError, ValueError, OSError):
-        return None
 
 
 def sha256_of(path: Path) -> str | None:

@@ -9,15 +9,21 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from hearthnet.forensics.box import SECONDARY, Box
-from hearthnet.forensics.entries import from_gap, from_log, from_trace, integer, number, rows_of_frames, text
-from hearthnet.forensics.groups import error_groups, minutes_before
-from hearthnet.forensics.lives import Boxes, read_boxes, runs_of
+from hearthnet.forensics.box import SECONDARY
+from hearthnet.forensics.entries import (
+    error_groups,
+    from_gap,
+    from_log,
+    from_trace,
+    minutes_before,
+    rows_of_frames,
+)
+from hearthnet.forensics.lives import Boxes, as_in_flight, in_flight_in, is_sign, read_boxes, runs_of
 from hearthnet.forensics.loglines import Lines, find_log_dir, read_lines
 from hearthnet.forensics.looking import is_file, is_folder, listed, why_unreadable
 from hearthnet.forensics.merging import ended_us, fresh_lines, timeline, with_runs
 from hearthnet.forensics.model import Case, Entry, InFlight, Run, Source
-from hearthnet.forensics.stores import Row, Store, read_store
+from hearthnet.forensics.stores import Store, read_store
 
 __all__ = ["gather"]
 
@@ -25,8 +31,6 @@ DATABASE: Final = "telemetry.db"
 MEMORY: Final = "doctor.jsonl"
 INTERRUPTED: Final = "interrupted"
 _REBUILT: Final = "rebuilt"  # from the logs: the rows of no life in particular
-_NOTABLE: Final = ("warning", "error", "critical")
-_WRITTEN: Final = "telemetry is written again"
 _MAX_SIGNS: Final = 2_000
 _SLOWEST: Final = 10
 _SLACK_US: Final = 2_000_000  # a record is written a moment after it was made
@@ -85,15 +89,11 @@ def _judged(case: Case, run: Run, records: list[Entry], lines: list[Entry]) -> N
     own = [entry for entry in records if entry.run_id == run.run_id]
     own += [line for _, line in fresh_lines(lines, own) if line.run_id == run.run_id]
     finished = [entry for entry in own if entry.kind == "trace" and entry.status != INTERRUPTED]
-    signs = sorted((entry for entry in own if _is_sign(entry)), key=lambda entry: entry.ts_us)
+    signs = sorted((entry for entry in own if is_sign(entry)), key=lambda entry: entry.ts_us)
     case.signs = signs[-_MAX_SIGNS:]
     case.errors = error_groups(own)
     case.slowest = sorted(finished, key=lambda entry: entry.duration_ms or 0.0, reverse=True)[:_SLOWEST]
     case.minutes = minutes_before(run.last_seen_us or run.started_us, finished)
-
-
-def _is_sign(entry: Entry) -> bool:
-    return entry.kind == "log" and (entry.status in _NOTABLE or entry.text == _WRITTEN)
 
 
 def _merged(store: Store, boxes: Boxes) -> list[Entry]:
@@ -201,41 +201,8 @@ def _has_table(run: Run, boxes: Boxes) -> bool:
 def _in_flight(run: Run, records: list[Entry], boxes: Boxes) -> list[InFlight]:
     """Returns the traces that had not ended: from the box, or from the rows that its recovery made."""
     if _has_table(run, boxes):
-        return _from_table(run, boxes.by_run[run.run_id][1])
-    return [
-        InFlight(
-            run.run_id, entry.trace_id or "", entry.name, entry.ts_us, entry.duration_ms or 0.0, *_open_span(entry)
-        )
-        for entry in records
-        if entry.status == INTERRUPTED and entry.run_id == run.run_id
-    ]  # fmt: skip
-
-
-def _open_span(entry: Entry) -> tuple[str | None, float | None]:
-    for span in entry.spans:
-        if span.get("status") == "open":
-            return text(span.get("name")), number(span.get("duration_ms"))
-    return None, None
-
-
-def _from_table(run: Run, box: Box) -> list[InFlight]:
-    rows: list[Row] = rows_of_frames(box.traces, "traces", run.run_id)
-    finished = {(text(row["trace_id"]), integer(row["started_mono_ns"])) for row in rows}
-    # By the clock that nobody sets: the last moment that the box tells of.
-    moments = [box.heartbeat_ns, box.header.started_ns]
-    moments += [integer(row["started_mono_ns"]) + int(min(number(row["duration_ms"]) or 0, 1e12) * 1e6) for row in rows]
-    moments += [max(trace.started_ns, trace.span_started_ns or 0) for trace in box.in_flight]
-    end_ns = max(moments)
-    return [
-        InFlight(
-            run.run_id, text(trace.trace_id), text(trace.capability), trace.started_us,
-            max(0, end_ns - trace.started_ns) / 1e6, trace.span,
-            None if trace.span_started_ns is None else max(0, end_ns - trace.span_started_ns) / 1e6,
-        )
-        for trace in box.in_flight
-        # Killed between the record and the mark: it has ended.
-        if (trace.trace_id, trace.started_ns) not in finished
-    ]  # fmt: skip
+        return in_flight_in(boxes.by_run[run.run_id][1])
+    return [as_in_flight(entry) for entry in records if entry.status == INTERRUPTED and entry.run_id == run.run_id]
 
 
 def _findings(path: Path) -> tuple[list[dict[str, Any]], list[Source]]:

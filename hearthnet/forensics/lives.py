@@ -1,4 +1,4 @@
-"""The runs that the files tell of: from the database, from black boxes, and what faulthandler left of each."""
+"""The runs that the files tell of: from the database, from black boxes, what faulthandler left, what was in flight."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from hearthnet.forensics.box import Box, boxes_in, fields, is_locked, process_start, read_box, this_boot
-from hearthnet.forensics.entries import integer, text, vitals_of
+from hearthnet.forensics.box import ENTRIES, Box, boxes_in, fields, is_locked, process_start, read_box, this_boot
+from hearthnet.forensics.entries import integer, number, rows_of_frames, text, vitals_of
 from hearthnet.forensics.looking import is_file, listed, why_unreadable
-from hearthnet.forensics.model import Run, Source
+from hearthnet.forensics.model import Entry, InFlight, Run, Source
 
-__all__ = ["Boxes", "read_boxes", "runs_of"]
+__all__ = ["SIGN_LEVELS", "TAKEN_BACK", "Boxes", "as_in_flight", "in_flight_in", "is_sign", "read_boxes", "runs_of"]
 
+# What a verdict rests on: warnings and errors, and what took one back.
+SIGN_LEVELS: Final = ("warning", "error", "critical")
+TAKEN_BACK: Final = "telemetry is written again"
 _CLEAN: Final = "clean"
 _UNCLEAN: Final = "unclean"
 _FAULT: Final = re.compile(r"telemetry\.(\d+)\.(?:[0-9A-Za-z]+\.)?fault")
@@ -209,3 +212,39 @@ def _with_fault(run: Run, runs: list[Run], faults: list[_Fault]) -> Run:
 
 def _is_before(run: Run, fault: _Fault) -> bool:
     return fault.moment_us is None or run.started_us <= fault.moment_us + _SECOND_US
+
+
+def is_sign(entry: Entry) -> bool:
+    """Tells whether an entry may be a sign of what a run died of."""
+    return entry.kind == "log" and (entry.status in SIGN_LEVELS or entry.text == TAKEN_BACK)
+
+
+def as_in_flight(entry: Entry) -> InFlight:
+    """Returns the row that a trace in flight became when the box of its run was taken in."""
+    span = next((span for span in entry.spans if span.get("status") == "open"), None)
+    name, span_ms = (None, None) if span is None else (text(span.get("name")), number(span.get("duration_ms")))
+    return InFlight(
+        entry.run_id or "", entry.trace_id or "", entry.name, entry.ts_us, entry.duration_ms or 0.0, name, span_ms
+    )
+
+
+def in_flight_in(box: Box) -> list[InFlight]:
+    """Returns the traces that a box has as not ended; their rows are made when it is taken in."""
+    run_id = box.header.run_id
+    rows = rows_of_frames(box.traces[-ENTRIES:], "traces", run_id) if box.in_flight else []
+    finished = {(text(row["trace_id"]), integer(row["started_mono_ns"])) for row in rows}
+    # By the clock that nobody sets: the last moment that the box tells of.
+    moments = [box.heartbeat_ns, box.header.started_ns]
+    moments += [integer(row["started_mono_ns"]) + int(min(number(row["duration_ms"]) or 0, 1e12) * 1e6) for row in rows]
+    moments += [max(trace.started_ns, trace.span_started_ns or 0) for trace in box.in_flight]
+    end_ns = max(moments)
+    return [
+        InFlight(
+            run_id, text(trace.trace_id), text(trace.capability), trace.started_us,
+            max(0, end_ns - trace.started_ns) / 1e6, trace.span,
+            None if trace.span_started_ns is None else max(0, end_ns - trace.span_started_ns) / 1e6,
+        )
+        for trace in box.in_flight
+        # Killed between the record, which is among the last, and the mark: it has ended.
+        if (trace.trace_id, trace.started_ns) not in finished
+    ]  # fmt: skip

@@ -7,6 +7,7 @@ are UTC microseconds. Everything that a stranger may have recorded is text here,
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ __all__ = [
     "Source",
     "Verdict",
     "Vitals",
+    "iso",
 ]
 
 CAUSES: Final = {
@@ -38,6 +40,16 @@ CAUSES: Final = {
     "unknown": "the files do not tell",
 }
 CONFIDENCES: Final = ("certain", "likely", "possible")  # strongest first
+
+
+def iso(us: int | None) -> str | None:
+    """Returns UTC microseconds as ISO 8601 in UTC; None for a number that no clock shows."""
+    if us is None:
+        return None
+    try:
+        return datetime.fromtimestamp(us / 1e6, tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    except (OverflowError, ValueError, OSError):
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,19 +6,21 @@ damaged page holds is lost; what lies before, behind and between such pages is r
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
-from contextlib import closing
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
 from hearthnet.forensics.carving import carve
-from hearthnet.forensics.copies import WITHOUT_WAL, copied
 from hearthnet.forensics.looking import is_file, why_unreadable
 from hearthnet.forensics.model import Source
 
-__all__ = ["COLUMNS", "Store", "read_store"]
+__all__ = ["COLUMNS", "WITHOUT_WAL", "Store", "copied", "read_store"]
 
 APPLICATION_ID: Final = 0x48_4E_74_6C
 NEWEST_VERSION: Final = 5  # what this program writes; a newer one is read by the names that it still has
@@ -244,3 +246,54 @@ class _Reading:
         except (sqlite3.Error, OverflowError):
             return False
         return True
+
+
+_TRIES: Final = 5  # a WAL begins anew every few thousand records: one copy falls into that at most, in all likelihood
+_WAL_HEAD_BYTES: Final = 32
+WITHOUT_WAL: Final = "read in place, without its WAL"
+
+
+@contextmanager
+def copied(path: Path, wal: Path) -> Iterator[tuple[str, str]]:
+    """Gives the URI of a copy and what should be known of it; where there is no room for one, that of the file itself.
+
+    Both may be written to meanwhile. A page that moves from the WAL into the database is in both copies, for the WAL is
+    copied second, and SQLite takes it from the WAL. What is appended to the WAL is in the copy as far as it is whole.
+    Only when the WAL begins anew in between may the copies not belong together: then they are made once more.
+
+    Raises:
+        OSError: raised when the file cannot be read.
+    """
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hearthnet-autopsy-"))
+            copy = Path(folder) / "copy.db"
+            note = "" if _copy(path, wal, copy) else "it was written to while it was copied"
+            uri = copy.as_uri()
+        except OSError as error:
+            note = f"it could not be copied ({error.strerror or error}): {WITHOUT_WAL}"
+            uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+        yield uri, note
+
+
+def _copy(path: Path, wal: Path, copy: Path) -> bool:
+    """Copies both; returns whether the copies belong together."""
+    copied_wal = copy.with_name(f"{copy.name}-wal")
+    for _ in range(_TRIES):
+        before = _state(path, wal)
+        shutil.copyfile(path, copy)
+        copied_wal.unlink(missing_ok=True)
+        if is_file(wal):
+            shutil.copyfile(wal, copied_wal)
+        if _state(path, wal) == before:
+            return True
+    return False
+
+
+def _state(path: Path, wal: Path) -> tuple[object, ...]:
+    """Returns the head of the WAL, another each time that it begins anew; without one, the file's size and time."""
+    if is_file(wal):
+        with suppress(FileNotFoundError), wal.open("rb") as file:
+            return (file.read(_WAL_HEAD_BYTES),)
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns

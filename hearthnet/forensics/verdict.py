@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import islice, takewhile
 from typing import Final
 
 from hearthnet.constants import CRASH_LOGGER
-from hearthnet.forensics.model import CONFIDENCES, Case, Entry, Run, Verdict, Vitals
+from hearthnet.forensics.model import CONFIDENCES, Case, Entry, Run, Verdict, Vitals, iso
 
 __all__ = ["RESTART_LOOP_DEATHS", "RESTART_LOOP_US", "deaths_in_a_row", "judge"]
 
@@ -322,12 +321,7 @@ _NOT_WHOLE: Final = ("damaged", "missing", "unreadable", "foreign")
 
 
 def _iso(us: int | None) -> str:
-    if us is None:
-        return "an unknown time"
-    try:
-        return datetime.fromtimestamp(us / 1e6, tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    except (OverflowError, ValueError, OSError):  # a number that no clock shows
-        return f"{us} us"
+    return iso(us) or ("an unknown time" if us is None else f"{us} us")
 
 
 def _mb(count: int) -> str:

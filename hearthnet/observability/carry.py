@@ -6,17 +6,19 @@ A plain thread, a pool's thread, and the callbacks of a pool's futures start wit
     Thread(target=carry(work)).start()
     future.add_done_callback(carry(report))
 
-For pools there is `ContextExecutor` (`executor.py`), which carries every call.
+For pools there is `ContextExecutor`, which carries every call. A node makes it the default of its loop, for
+`loop.run_in_executor` leaves the context behind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
-from functools import wraps
+from functools import partial, wraps
 from typing import ParamSpec, TypeVar
 
-__all__ = ["carry"]
+__all__ = ["ContextExecutor", "carry"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,3 +48,18 @@ def carry(function: Callable[P, R]) -> Callable[P, R]:
         return context.copy().run(function, *args, **kwargs)
 
     return carried
+
+
+class ContextExecutor(ThreadPoolExecutor):
+    """Carries the context into each call, those of `map` included.
+
+    Not into the callbacks of its futures: they run in the thread that finished the call, after it. `carry` does that.
+    """
+
+    def submit(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Schedules a call in a copy of the present context.
+
+        Raises:
+            RuntimeError: raised when the pool is shut down.
+        """
+        return super().submit(copy_context().run, partial(function, *args, **kwargs))

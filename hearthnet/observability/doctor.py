@@ -18,13 +18,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from inspect import iscoroutine
-from itertools import islice
-from types import FrameType, TracebackType
+from itertools import islice, takewhile
+from traceback import walk_stack, walk_tb
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.observability.record import bounded, clean_text
@@ -211,7 +212,8 @@ class _Work:
     def stack(self) -> list[str]:
         """Returns where it is now, innermost first; nothing before it has begun and once it has ended."""
         frames = sys._current_frames()  # noqa: SLF001  # its documented name
-        return [place for thread in self.threads for place in _places(frames.get(thread.ident or 0))]
+        found = [frames[thread.ident] for thread in self.threads if thread.ident in frames]
+        return [place for frame in found for place in _places(walk_stack(frame))]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -289,7 +291,7 @@ def _rubbish(name: str, answer: object) -> CheckResult:
 
 def _raised(name: str, error: BaseException) -> CheckResult:
     kind, message = type(error).__name__, clean_text(error, _MAX_MESSAGE_BYTES)
-    stack = list(_places_of(error.__traceback__))
+    stack = _places(reversed([*walk_tb(error.__traceback__)]))
     place = f", in {_telling(stack)}" if stack else ""
     evidence = {"error": kind, "message": message, "stack": stack}
     return _failed(name, f"the check itself failed: {kind}: {message}{place}", evidence)
@@ -312,28 +314,13 @@ def _failed(name: str, detail: str, evidence: Mapping[str, Any] | None = None) -
     return CheckResult(name, ok=False, detail=detail, fix=fix, evidence=evidence or {})
 
 
-def _places(frame: FrameType | None) -> Iterator[str]:
-    """Yields the innermost places of a stack of calls, down to this module's."""
-    for _ in range(_MAX_FRAMES):
-        if frame is None or frame.f_code is _guarded.__code__:
-            return
-        yield _place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
-        frame = frame.f_back
-
-
-def _places_of(traceback: TracebackType | None) -> Iterator[str]:
-    """Yields the same of an exception; a recursion without end has a thousand."""
-    found: list[str] = []
-    while traceback is not None:
-        code = traceback.tb_frame.f_code
-        if code is not _guarded.__code__:
-            found.append(_place(code.co_filename, traceback.tb_lineno, code.co_name))
-        traceback = traceback.tb_next
-    yield from found[: -_MAX_FRAMES - 1 : -1]
-
-
-def _place(file: str, line: int, function: str) -> str:
-    return f"{function} ({file}:{line})"
+def _places(steps: Iterable[tuple[FrameType, int]]) -> list[str]:
+    """Returns the innermost places of a stack, given innermost first, down to this module's."""
+    of_the_check = takewhile(lambda step: step[0].f_code is not _guarded.__code__, steps)
+    return [
+        f"{frame.f_code.co_name} ({frame.f_code.co_filename}:{line})"
+        for frame, line in islice(of_the_check, _MAX_FRAMES)
+    ]
 
 
 def _telling(stack: list[str]) -> str:

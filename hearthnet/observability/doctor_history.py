@@ -7,7 +7,7 @@ its history.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -43,15 +43,7 @@ class Streak:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the streak with the keys of the JSON output."""
-        return {
-            "status": self.status,
-            "since": timestamp(self.since),
-            "until": timestamp(self.until),
-            "reports": self.reports,
-            "program": self.program,
-            "after": self.after,
-            "detail": self.detail,
-        }
+        return {**asdict(self), "since": timestamp(self.since), "until": timestamp(self.until)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +69,7 @@ class Change:
     def as_dict(self) -> dict[str, Any]:
         """Returns the change with the keys of the JSON output."""
         until = None if self.until is None else timestamp(self.until)
-        return {
-            "name": self.name,
-            "status": self.status,
-            "since": timestamp(self.since),
-            "was": self.was,
-            "until": until,
-            "after": self.after,
-        }
+        return {**asdict(self), "since": timestamp(self.since), "until": until}
 
 
 def streaks(memory: Sequence[Remembered], name: str) -> list[Streak]:

@@ -15,7 +15,7 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,23 +105,22 @@ def _parsed(line: bytes) -> Remembered | None:
 def _line(report: Mapping[str, Any]) -> bytes:
     """Returns a report as a line within its bound: the evidence of what is well gives way first, then long texts."""
     kept = {"version": _VERSION, **{key: report[key] for key in ("ts", "program", "source", "ok")}}
-    checks = [dict(check) for check in report["checks"]]
-    line = _encoded(kept, checks)
+    lines = (_encoded(kept, checks) for checks in _ever_less([dict(check) for check in report["checks"]]))
+    return next(line for line in lines if len(line) <= MAX_JSON_LINE_BYTES)
+
+
+def _ever_less(checks: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    yield checks
     for is_bad in (False, True):
-        if len(line) <= MAX_JSON_LINE_BYTES:
-            return line
         checks = [check if (check["status"] in ("warn", "fail")) != is_bad else _without(check) for check in checks]
-        line = _encoded(kept, checks)
+        yield checks
     for limit in _TEXT_BYTES:
-        if len(line) <= MAX_JSON_LINE_BYTES:
-            return line
-        line = _encoded(kept, [_shortened(check, limit) for check in checks])
+        yield [_shortened(check, limit) for check in checks]
     # Hundreds of checks: those that are not well are what a memory is for.
     checks = sorted((_shortened(check, _TEXT_BYTES[-1]) for check in checks), key=lambda check: bool(check["ok"]))
-    while len(line) > MAX_JSON_LINE_BYTES and checks:
+    while checks:
         checks = checks[: len(checks) * 3 // 4]
-        line = _encoded(kept, checks)
-    return line
+        yield checks
 
 
 def _encoded(kept: dict[str, Any], checks: list[dict[str, Any]]) -> bytes:

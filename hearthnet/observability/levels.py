@@ -16,8 +16,8 @@ import difflib
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Final, NamedTuple, Self
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Self
 
 from hearthnet.constants import LEVELS
 from hearthnet.errors import EXIT_USAGE, HearthNetError
@@ -78,10 +78,6 @@ class Override:
     level: str
     was: str
     left_s: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Returns it as JSON types."""
-        return asdict(self)
 
 
 class _Held(NamedTuple):

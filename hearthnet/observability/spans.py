@@ -7,6 +7,7 @@ or of a trace that has ended, is an orphan: it measures, is counted, and is stor
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from contextvars import Token
 from functools import partial, wraps
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, cast
 
 import orjson
 
-from hearthnet.observability import ids, orphans
+from hearthnet.observability import ids
 from hearthnet.observability.context import Scope, current
 from hearthnet.observability.ids import span_id_of
 from hearthnet.observability.metrics import orphan_spans_total
@@ -27,13 +28,25 @@ from hearthnet.observability.results import CANCELLED, OK
 if TYPE_CHECKING:
     from hearthnet.observability.traces import Trace
 
-__all__ = ["Root", "Span", "describe", "innermost_root", "outermost_root", "restore", "step_out"]
+__all__ = [
+    "Root",
+    "Span",
+    "describe",
+    "innermost_root",
+    "orphans",
+    "outermost_root",
+    "recent_orphans",
+    "restore",
+    "step_out",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _SHORT_NAME_CHARS: Final = 128
 _MAX_NAMES: Final = 1_024
+# Names of the last orphans, as they came: a place that loses its context does so again and again, so a few are enough.
+orphans: Final[deque[str]] = deque(maxlen=32)
 
 
 class Span:
@@ -96,7 +109,7 @@ class Span:
         if outer is None or (trace := outer.trace).ended:
             self.number = 0  # an orphan: it measures, and is stored nowhere
             orphan_spans_total.inc()
-            orphans.note(self.name)
+            orphans.append(self.name)
             self._started_ns = monotonic_ns()
             return self
         name = self.name
@@ -316,3 +329,8 @@ def describe(error: BaseException) -> str:
     """Returns type and message of an error, bounded. Never raises."""
     message = clean_text(error)
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def recent_orphans() -> list[str]:
+    """Returns the names of the last orphans, newest first, each once: the doctor says whose context was lost."""
+    return list(dict.fromkeys(clean_text(name, _SHORT_NAME_CHARS) for name in reversed(orphans.copy())))

@@ -34,9 +34,18 @@ from typing import Final, Self
 from hearthnet.constants import WATCHDOG_LOGGER
 from hearthnet.observability import metrics
 from hearthnet.observability import recorder as recording
-from hearthnet.observability.cpu_use import STARVED, Use, cause_of, is_runnable, suspended_s, use_of
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.standstill import spans_in_flight, stack_of_thread, tasks_of
+from hearthnet.observability.standstill import (
+    STARVED,
+    Use,
+    cause_of,
+    is_runnable,
+    spans_in_flight,
+    stack_of_thread,
+    suspended_s,
+    tasks_of,
+    use_of,
+)
 from hearthnet.observability.vitals import Sampler
 
 __all__ = ["Watchdog"]

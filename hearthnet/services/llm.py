@@ -15,17 +15,86 @@ from pathlib import PurePath
 from time import monotonic
 from typing import Any, Final, Self
 
-from hearthnet.bus.capability import Frames, RouteRequest
+from hearthnet.bus.capability import CapabilityDescriptor, Frames, RouteRequest
 from hearthnet.config import LlmBackend
 from hearthnet.errors import WireError
 from hearthnet.observability import get_logger, metrics
 from hearthnet.observability.tracing import span
 from hearthnet.services.llm_client import BackendClient, place_of, read_document, read_events
-from hearthnet.services.llm_descriptor import ANSWER_TIMEOUT_S, DESCRIPTOR, MAX_CHARS
 from hearthnet.services.llm_errors import BackendError
 from hearthnet.services.llm_frames import Piece, Tally, piece_of
 
-__all__ = ["DESCRIPTOR", "LlmChat"]
+__all__ = ["ANSWER_TIMEOUT_S", "DESCRIPTOR", "MAX_CHARS", "LlmChat"]
+
+ANSWER_TIMEOUT_S: Final = 300.0  # a long prompt takes a Raspberry Pi minutes before its first token
+MAX_CHARS: Final = 1_000_000  # of a whole conversation: four times the longest context of a model run at home
+_MAX_CALLS: Final = 16  # at work and waiting; a longer queue would only time out
+_MAX_MESSAGES: Final = 1_000
+_MAX_NAME_CHARS: Final = 200
+
+DESCRIPTOR: Final = CapabilityDescriptor(
+    name="llm.chat",
+    version=(1, 0),
+    stability="beta",
+    request_schema={
+        "type": "object",
+        "required": ["input"],
+        "additionalProperties": False,
+        "properties": {
+            "params": {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": {
+                    "model": {"type": "string", "minLength": 1, "maxLength": _MAX_NAME_CHARS},
+                    "temperature": {"type": "number", "minimum": 0, "maximum": 2},
+                    "top_p": {"type": "number", "minimum": 0, "maximum": 1},
+                    "max_tokens": {"type": "integer", "minimum": 1, "maximum": 1_000_000},
+                    "seed": {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
+                    "stop": {
+                        "type": ["string", "array"],
+                        "minLength": 1,
+                        "maxLength": _MAX_NAME_CHARS,
+                        "minItems": 1,
+                        "maxItems": 16,
+                        "items": {"type": "string", "minLength": 1, "maxLength": _MAX_NAME_CHARS},
+                    },
+                },
+            },
+            "input": {
+                "type": "object",
+                "required": ["messages"],
+                "additionalProperties": False,
+                "properties": {
+                    "messages": {
+                        "type": "array",
+                        "minItems": 1,
+                        "maxItems": _MAX_MESSAGES,
+                        "items": {
+                            "type": "object",
+                            "required": ["role", "content"],
+                            "additionalProperties": False,
+                            "properties": {
+                                "role": {"enum": ["system", "user", "assistant"]},
+                                "content": {"type": "string", "maxLength": MAX_CHARS},
+                            },
+                        },
+                    },
+                },
+            },
+        },
+    },
+    response_schema={
+        "type": "object",
+        "required": ["message", "model", "backend", "usage", "finish_reason", "timings"],
+    },
+    stream_schema={
+        "type": "object",
+        "anyOf": [{"required": ["delta"]}, {"required": ["done", "model", "backend", "usage", "timings"]}],
+    },
+    max_concurrent=_MAX_CALLS,
+    timeout_seconds=ANSWER_TIMEOUT_S + 5,  # the backend's own time ends first: then the log says whose it was
+)
+
 
 log = get_logger(__name__)
 

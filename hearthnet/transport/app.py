@@ -18,7 +18,6 @@ from hearthnet.errors import WireError
 from hearthnet.observability import get_logger
 from hearthnet.observability.levels import Levels
 from hearthnet.transport.control import control
-from hearthnet.transport.control_bodies import control_bodies
 from hearthnet.transport.described import openapi
 from hearthnet.transport.error_body import error_body, internal, misfit
 from hearthnet.transport.gate import Gate
@@ -32,7 +31,7 @@ __all__ = ["ROUTERS", "build_app"]
 log = get_logger(__name__)
 
 # All that the node answers; what is reachable from where is read off them.
-ROUTERS: Final = (calls, telemetry, operations, control, control_bodies, openapi)
+ROUTERS: Final = (calls, telemetry, operations, control, openapi)
 _NOT_FOUND: Final = 404
 _OTHER_METHOD: Final = 405
 _FIRST_OF_OURS: Final = 500  # below, the caller is wrong

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi import Path as PathParameter
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
 from hearthnet.bus.capability import RouteRequest, is_capability_name, parse_version
@@ -19,7 +20,9 @@ from hearthnet.constants import TRACE_RING_BUFFER
 from hearthnet.errors import WireError
 from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import metrics
+from hearthnet.observability.ids import new_trace_id
 from hearthnet.observability.store.reader import TraceFilter
+from hearthnet.observability.traceparent import TRACEPARENT, TraceParent, parse
 from hearthnet.transport import described, strict_json
 from hearthnet.transport.access import (
     NodeServices,
@@ -33,22 +36,75 @@ from hearthnet.transport.access import (
 )
 from hearthnet.transport.answer_signing import Signer
 from hearthnet.transport.error_body import error_body, failure_of
-from hearthnet.transport.leaving import unless_caller_leaves
 from hearthnet.transport.models import CheckOut, LiveOut, ReadyOut, StatusOut, TraceOut
-from hearthnet.transport.origin import Origin, origin_of
 from hearthnet.transport.signing import CAPABILITY, REQUEST_ID, SENDER, Envelope, read_claim, trace_id_of, verify_claim
-from hearthnet.transport.streaming import EventStream
+from hearthnet.transport.streaming import EventStream, unless_caller_leaves
 
 __all__ = [
     "NodeServices",
+    "Origin",
     "Services",
     "calls",
     "loopback_only",
     "members_or_loopback",
     "operations",
+    "origin_of",
     "services_of",
     "telemetry",
+    "trace_headers_rejected_total",
 ]
+
+trace_headers_rejected_total: Final = metrics.counter(
+    "hearthnet_trace_headers_rejected_total",
+    "Headers of calls that named no valid trace, or more than one.",
+    ["header"],
+)
+
+
+class Origin(NamedTuple):
+    """The trace of a call; `link` is a span of another trace."""
+
+    trace_id: str
+    parent_id: str | None = None
+    link: TraceParent | None = None
+
+
+def origin_of(headers: Headers) -> Origin:
+    """Returns where the request with these headers comes from. Never raises.
+
+    The request id is the trace id: it is signed. `traceparent` is not, so it never overrules it:
+
+        traceparent names the same trace      its span becomes the trace's parent
+        it names another one                  the trace keeps a link to that span
+        the request id is no id at all        the trace id is that of traceparent, or a fresh one
+
+    What is malformed is ignored and counted, and appears in no record: a header may hold anything.
+    """
+    own = _request_id(headers)
+    caller = _caller(headers)
+    if caller is None:
+        return Origin(own or new_trace_id())
+    if own is None or own == caller.trace_id:
+        return Origin(caller.trace_id, caller.span_id)
+    return Origin(own, link=caller)
+
+
+def _request_id(headers: Headers) -> str | None:
+    given = headers.get(REQUEST_ID, "")
+    trace_id = trace_id_of(given)
+    if given and trace_id is None:
+        trace_headers_rejected_total.labels(REQUEST_ID).inc()
+    return trace_id
+
+
+def _caller(headers: Headers) -> TraceParent | None:
+    given = headers.getlist(TRACEPARENT)
+    if not given:
+        return None
+    caller = parse(given[0]) if len(given) == 1 else None
+    if caller is None:
+        trace_headers_rejected_total.labels(TRACEPARENT).inc()
+    return caller
 
 
 # The capability label of what no capability was called for.

@@ -31,7 +31,7 @@ def forgotten():
 # In a process of its own: what a process gave up of its limits it does not get back.
 LIMITED = """
 import resource, sys
-from hearthnet.checks.door import connection_limit
+from hearthnet.checks.exposure import connection_limit
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.config import Config
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[1])))

@@ -12,8 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from hearthnet.observability import doctor, metrics, orphans, telemetry, trace
+from hearthnet.observability import doctor, metrics, telemetry, trace
 from hearthnet.observability.carry import carry
+from hearthnet.observability.spans import orphans, recent_orphans
 from hearthnet.observability.store.lock import StoreLock
 
 RESULTS = ("ok", "ok", "ok", "cancelled", "timeout", "internal_error", "interrupted")
@@ -152,13 +153,13 @@ def test_rate_of_a_store_that_cannot_be_read(config):
 def test_orphan_spans_are_shown(node):
     """A span that found no trace is a warning with its count, its name and what to do; none is none."""
     metrics.configure(SimpleNamespace(metrics_enabled=True))
-    orphans.forget()
+    orphans.clear()
     with trace.new_trace("a.b"), trace.span("at home"):
         pass
     before = doctor.run_one("orphan_spans", *node)
     for name in ("lost", "late", "lost"):
         with trace.span(name):
-            orphans.note(name)
+            orphans.append(name)
     result = doctor.run_one("orphan_spans", *node)
 
     assert (before.status, before.evidence) == ("pass", {"count": 0})
@@ -193,12 +194,12 @@ def test_orphans_that_nothing_counts_are_skipped(node):
 
 def test_names_of_orphans_are_few_and_clean():
     """The newest come first, each once; a flood keeps the last, and no name is longer or wilder than a name."""
-    orphans.forget()
+    orphans.clear()
     for number in range(1_000):
-        orphans.note(f"span {number}")
-    orphans.note("x" * 100_000)
-    orphans.note("\ud800")
-    found = orphans.recent_names()
+        orphans.append(f"span {number}")
+    orphans.append("x" * 100_000)
+    orphans.append("\ud800")
+    found = recent_orphans()
 
     assert found[2:4] == ["span 999", "span 998"]
     assert len(found) == 32

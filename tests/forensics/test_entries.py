@@ -7,8 +7,16 @@ import json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hearthnet.forensics.entries import from_gap, from_line, from_log, from_trace, rows_of_frames, vitals_of
-from hearthnet.forensics.groups import error_groups, minutes_before
+from hearthnet.forensics.entries import (
+    error_groups,
+    from_gap,
+    from_line,
+    from_log,
+    from_trace,
+    minutes_before,
+    rows_of_frames,
+    vitals_of,
+)
 from hearthnet.forensics.merging import ended_us, timeline
 from hearthnet.forensics.model import Vitals
 from hearthnet.forensics.stores import COLUMNS

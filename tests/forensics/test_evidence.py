@@ -94,7 +94,7 @@ def test_database_is_read_in_place_where_there_is_no_room_for_a_copy(program, mo
     def full(*_):
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("hearthnet.forensics.copies.shutil.copyfile", full)
+    monkeypatch.setattr("hearthnet.forensics.stores.shutil.copyfile", full)
     case = gather(base / "data", limit=1_000)
 
     (database,) = [source for source in case.sources if source.kind == "database"]

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from left_behind import fingerprints
 
+from hearthnet.forensics.entries import fingerprint
 from hearthnet.forensics.gather import gather
-from hearthnet.forensics.groups import fingerprint
 from hearthnet.forensics.verdict import judge
 
 

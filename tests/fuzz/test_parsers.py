@@ -26,7 +26,7 @@ from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import traceparent
 from hearthnet.observability.ids import is_trace_id
 from hearthnet.transport import signing
-from hearthnet.transport.origin import origin_of
+from hearthnet.transport.routes import origin_of
 
 CORPUS = Path(__file__).parent / "corpus"
 MAX_FILE_BYTES = 12_000

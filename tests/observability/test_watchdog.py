@@ -20,9 +20,9 @@ from hearthnet.constants import MAX_LOG_ROW_BYTES
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.model import Vitals
 from hearthnet.observability import metrics, standstill, telemetry, trace, watchdog
-from hearthnet.observability.cpu_use import Use, cause_of, suspended_s, use_of
 from hearthnet.observability.messages import MESSAGE_BYTES
 from hearthnet.observability.record import encode
+from hearthnet.observability.standstill import Use, cause_of, suspended_s, use_of
 from hearthnet.observability.watchdog import Watchdog
 
 PATIENCE_S = 30

@@ -19,8 +19,7 @@ from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import metrics, telemetry, trace, traceparent
 from hearthnet.services import echo
 from hearthnet.transport.app import build_app
-from hearthnet.transport.origin import origin_of
-from hearthnet.transport.routes import Services
+from hearthnet.transport.routes import Services, origin_of
 from hearthnet.transport.signing import REQUEST_ID, sign
 
 OWN = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"

@@ -15,7 +15,7 @@ from typing import Any, Final
 from hearthnet.database import connect_read_only, store_error
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.entries import from_log, from_trace, rows_of_frames
-from hearthnet.forensics.lives import Boxes, runs_of
+from hearthnet.forensics.lives import SIGN_LEVELS, TAKEN_BACK, Boxes, as_in_flight, in_flight_in, is_sign, runs_of
 from hearthnet.forensics.model import Case, Entry, InFlight, Run
 from hearthnet.forensics.stores import COLUMNS
 from hearthnet.observability.results import INTERRUPTED
@@ -31,9 +31,6 @@ _SEEN: Final = (
     " FROM traces WHERE result <> 'interrupted' GROUP BY run_id"
     " UNION ALL SELECT run_id, min(ts_us), max(ts_us) FROM logs GROUP BY run_id) GROUP BY run_id"
 )
-# The same words as those of a case that is read whole: warnings and errors, and what took one back.
-_SIGN_LEVELS: Final = ("warning", "error", "critical")
-_TAKEN_BACK: Final = "telemetry is written again"
 
 Row = dict[str, Any]
 
@@ -75,9 +72,9 @@ def _add_boxes(case: Case, boxes: Boxes) -> None:
         if run.run_id not in boxes.by_run or run.end_reason is not None:  # closed: what it has are rows already
             continue
         _, box = boxes.by_run[run.run_id]
-        case.in_flight += _from_table(box)
+        case.in_flight += in_flight_in(box)
         if run is case.run:
-            case.signs += filter(_is_sign, map(from_log, rows_of_frames(box.logs, "logs", run.run_id)))
+            case.signs += filter(is_sign, map(from_log, rows_of_frames(box.logs, "logs", run.run_id)))
             case.signs = _each_once(case.signs)[-_MAX_SIGNS:]
 
 
@@ -96,8 +93,7 @@ def _boxes(directory: Path) -> tuple[Boxes, set[str]]:
     ended, living = Boxes(), set[str]()
     for path in layout.boxes_in(directory):
         try:
-            with path.open("rb") as file:
-                header = layout.read_header(file.read(layout.HEADER_BYTES))
+            header = layout.header_of(path)
             if header is None:
                 continue
             if layout.is_locked(path) or layout.is_alive(header):
@@ -123,42 +119,16 @@ def _of_the_node(runs: list[Run]) -> list[Run]:
 
 def _interrupted(connection: sqlite3.Connection) -> Iterator[InFlight]:
     for row in _rows(connection, "traces", "WHERE result = ? ORDER BY seq", (INTERRUPTED,)):
-        trace = from_trace(row)
-        span: Row = next((span for span in trace.spans if span.get("status") == "open"), {})
-        yield InFlight(
-            trace.run_id or "", trace.trace_id or "", trace.name, trace.ts_us, trace.duration_ms or 0.0,
-            span.get("name"), span.get("duration_ms"),
-        )  # fmt: skip
+        yield as_in_flight(from_trace(row))
 
 
 def _signs(connection: sqlite3.Connection, run: Run) -> list[Entry]:
-    places = ", ".join("?" * len(_SIGN_LEVELS))
+    places = ", ".join("?" * len(SIGN_LEVELS))
     where = f"WHERE run_id = ? AND (level IN ({places}) OR msg = ?) ORDER BY seq DESC LIMIT ?"
-    rows = _rows(connection, "logs", where, (run.run_id, *_SIGN_LEVELS, _TAKEN_BACK, _MAX_SIGNS))
+    rows = _rows(connection, "logs", where, (run.run_id, *SIGN_LEVELS, TAKEN_BACK, _MAX_SIGNS))
     return [from_log(row) for row in reversed(rows)]
-
-
-def _is_sign(entry: Entry) -> bool:
-    return entry.status in _SIGN_LEVELS or entry.text == _TAKEN_BACK
 
 
 def _each_once(signs: list[Entry]) -> list[Entry]:
     """Returns records in their order; the box has what was committed as well, as long as its place is not needed."""
     return [signs[at] for at in sorted({entry.seq: place for place, entry in enumerate(signs)}.values())]
-
-
-def _from_table(box: layout.Box) -> Iterator[InFlight]:
-    """Yields the traces that a box has as not ended; their rows are made when it is taken in."""
-    run_id = box.header.run_id
-    # Killed between the record and the mark: the record is among the last.
-    rows = rows_of_frames(box.traces[-layout.ENTRIES :], "traces", run_id) if box.in_flight else []
-    finished = {(row["trace_id"], row["started_mono_ns"]) for row in rows}
-    starts = [max(trace.started_ns, trace.span_started_ns or 0) for trace in box.in_flight]
-    end_ns = max([box.heartbeat_ns, box.header.started_ns, *starts])
-    for trace in box.in_flight:
-        if (trace.trace_id, trace.started_ns) not in finished:
-            span_ms = None if trace.span_started_ns is None else (end_ns - trace.span_started_ns) / 1e6
-            yield InFlight(
-                run_id, trace.trace_id, trace.capability, trace.started_us, (end_ns - trace.started_ns) / 1e6,
-                trace.span, span_ms,
-            )  # fmt: skip

@@ -1,48 +1,31 @@
-"""Tells from disk how the store stands: its rings, its bytes against their budget, what was lost, what it wrote."""
+"""Tells from disk how the store stands: its rings, its bytes, what was lost, what it wrote, whether it is whole."""
 
 from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.database import connect_read_only, store_error
+from hearthnet.database import TELEMETRY, connect_read_only, migrations_dir, quick_check, reason_of, store_error
 from hearthnet.errors import StoreError
 from hearthnet.forensics import box as layout
+from hearthnet.forensics.model import iso
 from hearthnet.observability.budget import MB, Budget, disk_bytes, free_bytes
 from hearthnet.observability.store.merge import LOGS, TRACES, Table
 from hearthnet.observability.store.quarantine import quarantined
 from hearthnet.observability.store.rows import UNCLEAN, now_us
 
-__all__ = ["Limits", "info", "iso"]
+if TYPE_CHECKING:
+    from hearthnet.config import ObservabilityConfig
+
+__all__ = ["Integrity", "Losses", "examine", "info", "losses"]
 
 _DAY_US = 86_400_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The bounds that the settings give.
-
-    Attributes:
-        max_disk_mb: of everything together.
-        keep_free_mb: to be left to the machine.
-    """
-
-    max_disk_mb: int
-    keep_free_mb: int
-
-
-def iso(us: int | None) -> str | None:
-    """Returns UTC microseconds as ISO 8601 in UTC."""
-    if us is None:
-        return None
-    return datetime.fromtimestamp(us / 1e6, tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def info(store: Path, log_dir: Path | None, limits: Limits) -> dict[str, Any]:
+def info(store: Path, settings: ObservabilityConfig) -> dict[str, Any]:
     """Returns how the store stands; times are ISO 8601 in UTC.
 
     Raises:
@@ -66,7 +49,8 @@ def info(store: Path, log_dir: Path | None, limits: Limits) -> dict[str, Any]:
             }
     except sqlite3.Error as error:
         raise store_error(store, error) from error
-    return {**found, "disk": _disk(store.parent, log_dir, limits), "quarantined": _quarantined(store), "boxes": boxes}
+    aside = [{"path": str(path), "bytes": path.stat().st_size} for path in quarantined(store)]
+    return {**found, "disk": _disk(store.parent, settings), "quarantined": aside, "boxes": boxes}
 
 
 def _ring(connection: sqlite3.Connection, table: Table, time: str) -> dict[str, Any]:
@@ -119,12 +103,12 @@ def _wear(connection: sqlite3.Connection, living: set[str]) -> dict[str, Any]:
     }
 
 
-def _disk(directory: Path, log_dir: Path | None, limits: Limits) -> dict[str, Any]:
-    budget = Budget(limits.max_disk_mb)
-    parts = disk_bytes(directory, log_dir)
+def _disk(directory: Path, settings: ObservabilityConfig) -> dict[str, Any]:
+    budget = Budget(settings.max_disk_mb)
+    parts = disk_bytes(directory, settings.log_dir)
     bounds = {"database": budget.database, "wal": budget.wal_pinned, "box": budget.boxes, "rest": budget.rest}
     try:
-        free, floor = free_bytes(directory, limits.keep_free_mb * MB)
+        free, floor = free_bytes(directory, settings.keep_free_mb * MB)
     except OSError as error:
         raise StoreError(f"{directory} cannot be read: {error.strerror}") from error
     return {
@@ -136,16 +120,11 @@ def _disk(directory: Path, log_dir: Path | None, limits: Limits) -> dict[str, An
     }
 
 
-def _quarantined(store: Path) -> list[dict[str, Any]]:
-    return [{"path": str(path), "bytes": path.stat().st_size} for path in quarantined(store)]
-
-
 def _boxes(directory: Path) -> list[dict[str, Any]]:
     found = []
     for path in layout.boxes_in(directory):
+        header = layout.header_of(path)
         try:
-            with path.open("rb") as file:
-                header = layout.read_header(file.read(layout.HEADER_BYTES))
             size = path.stat().st_size
         except OSError:  # taken in since it was listed
             continue
@@ -159,3 +138,89 @@ def _boxes(directory: Path) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+_HOUR_US: Final = 3_600_000_000
+# What a run that was killed had lost is noted by the one after it, when that begins.
+_BY_REASON: Final = "SELECT reason, sum(count) FROM gaps WHERE ts_us >= ? GROUP BY reason ORDER BY reason"
+_BEGAN: Final = "SELECT ifnull(max(started_us), 0) FROM runs"
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Records that were lost, by reason: in the last hour, since the newest run began, and in all."""
+
+    last_hour: dict[str, int] = field(default_factory=dict)
+    since_start: dict[str, int] = field(default_factory=dict)
+    in_all: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """How many that are, in all."""
+        return sum(self.in_all.values())
+
+
+def losses(path: Path) -> Losses:
+    """Returns what was lost to the store at `path`.
+
+    Raises:
+        StoreError: raised when there is no database, or it cannot be read.
+    """
+    try:
+        with closing(connect_read_only(path)) as connection:
+            began_us = connection.execute(_BEGAN).fetchone()[0]
+            periods = (now_us() - _HOUR_US, began_us, 0)
+            return Losses(*(dict(connection.execute(_BY_REASON, (since_us,)).fetchall()) for since_us in periods))
+    except sqlite3.Error as error:
+        raise store_error(path, error) from error
+
+
+_WITHIN_S: Final = 0.8  # 10,000 rows of each ring take 10 ms; a store at its ceiling on a card may take longer
+_UNFINISHED: Final = "checked in part: there was no time for more"
+
+
+@dataclass(frozen=True, slots=True)
+class Integrity:
+    """What SQLite finds.
+
+    Attributes:
+        said: `ok`, what is wrong, or that there was no time to look at all of it.
+        is_damaged: whether the next start moves it aside.
+        is_readable: whether queries can be put to it.
+        schema: its version; None where even that cannot be read.
+        known: the newest version that this program knows.
+    """
+
+    said: str
+    is_damaged: bool = False
+    is_readable: bool = True
+    schema: int | None = None
+    known: int = 0
+
+    @property
+    def is_newer(self) -> bool:
+        """Whether a newer program has written it."""
+        return self.schema is not None and self.schema > self.known
+
+
+def examine(path: Path) -> Integrity:
+    """Returns the state of the database at `path`. Never raises for what is in it, and changes nothing."""
+    try:
+        with closing(connect_read_only(path)) as connection:
+            return _examine(connection)
+    except StoreError as error:
+        return Integrity(error.message, is_readable=False)
+    except sqlite3.Error as error:
+        is_damaged = reason_of(error) == "corrupt"
+        return Integrity(str(error), is_damaged=is_damaged, is_readable=False)
+
+
+def _examine(connection: sqlite3.Connection) -> Integrity:
+    identity = connection.execute("PRAGMA application_id").fetchone()[0]
+    schema = connection.execute("PRAGMA user_version").fetchone()[0]
+    known = max(int(file.name[:4]) for file in (migrations_dir() / TELEMETRY.name).glob("[0-9]*.sql"))
+    if identity != TELEMETRY.application_id:
+        return Integrity("it is a database of another program", is_damaged=True, is_readable=False)
+    said = quick_check(connection, _WITHIN_S) or _UNFINISHED
+    is_damaged = said not in ("ok", _UNFINISHED)
+    return Integrity(said, is_damaged, not is_damaged, schema, known)

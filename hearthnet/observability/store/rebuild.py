@@ -1,7 +1,8 @@
 """Rebuilds a telemetry database from the JSON log files: the log records, and the traces as far as "done" lines tell.
 
 A "done" line says a trace's id, capability, result and time, not its spans. Lines are read once, oldest first, and fed
-to the ring in pieces, so memory stays bounded whatever the logs hold.
+to the ring in pieces, so memory stays bounded whatever the logs hold. What the black box of a dead run has whole (a
+trace with its spans) is not rebuilt from its line as well.
 """
 
 from __future__ import annotations
@@ -10,25 +11,68 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from hearthnet import __version__
 from hearthnet.database import TELEMETRY, open_database, store_error
 from hearthnet.errors import StoreError
+from hearthnet.forensics import box as layout
 from hearthnet.observability.ids import new_trace_id
 from hearthnet.observability.logfile import log_paths
 from hearthnet.observability.record import LogRecord, TraceRecord
 from hearthnet.observability.store import rows
-from hearthnet.observability.store.leftovers import Leftovers
+from hearthnet.observability.store.evidence import evidence_of
 from hearthnet.observability.store.line import Reading, record_of
 from hearthnet.observability.store.lock import StoreLock
 from hearthnet.observability.store.merge import LOGS, TRACES, merge
 from hearthnet.observability.store.quarantine import move_aside
+from hearthnet.observability.store.recovery import dead_boxes, take_in
 from hearthnet.observability.store.snapshot import building, count_rows, refuse_existing
 
-__all__ = ["REBUILT", "Rebuilt", "log_bytes", "rebuild", "rebuild_in_place"]
+__all__ = ["REBUILT", "Leftovers", "Rebuilt", "log_bytes", "rebuild", "rebuild_in_place"]
+
+
+class Leftovers:
+    """The boxes of dead runs in a store's folder; the caller holds the store's lock.
+
+    Their numbers are the old database's and would clash with the new one's, so their records are numbered anew.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        found = dead_boxes(directory)
+        self._paths = [path for path, _ in found]
+        self._boxes = [box for _, box in found if box is not None]
+        self._traces: set[tuple[str, str]] = set()
+        self._logs: set[tuple[int, str, str]] = set()
+        for box in self._boxes:
+            evidence = evidence_of(box)
+            self._traces |= {(record.trace_id, record.capability) for record in evidence.traces}
+            self._logs |= {_identity(record) for record in evidence.logs}
+
+    def knows(self, record: TraceRecord | LogRecord) -> bool:
+        """Tells whether a box has the record that a line tells of."""
+        if isinstance(record, TraceRecord):
+            return (record.trace_id, record.capability) in self._traces
+        return _identity(record) in self._logs
+
+    def take_in(self, connection: sqlite3.Connection) -> None:
+        """Puts all that the boxes hold behind the rows that are there."""
+        for box in self._boxes:
+            # As those of another database, which by now they are.
+            take_in(connection, replace(box, header=replace(box.header, role=layout.SECONDARY)))
+
+    def remove(self) -> None:
+        """Removes the boxes: all of it is in the database."""
+        for path in self._paths:
+            path.unlink(missing_ok=True)
+
+
+def _identity(record: LogRecord) -> tuple[int, str, str]:
+    # A line's time has milliseconds.
+    return record.ts_us // 1_000, record.logger, record.msg
+
 
 REBUILT: Final = "rebuilt"
 _PIECE: Final = 2_000  # records in memory at a time; each at most a few kilobytes

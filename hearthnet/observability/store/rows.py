@@ -31,7 +31,6 @@ __all__ = [
     "TRACE_COLUMNS",
     "UNCLEAN",
     "Gap",
-    "Numbered",
     "Run",
     "log_from_row",
     "log_values",
@@ -45,7 +44,6 @@ LOG_COLUMNS: Final = ", ".join(LogRecord._fields)
 
 
 Run = tuple[str, str | None, str, int, str | None, int]  # the columns of `runs` down to started_us
-Numbered = TraceRecord | LogRecord
 Gap = tuple[int, int, str, str, int]  # the columns of `gaps`
 
 

@@ -11,11 +11,10 @@ from datetime import datetime
 import pytest
 
 from hearthnet.errors import StoreError, UnusableStoreError
+from hearthnet.forensics.model import iso
 from hearthnet.observability import get_logger, telemetry, trace
-from hearthnet.observability.store.info import Limits, info, iso
+from hearthnet.observability.store.info import info
 from hearthnet.observability.telemetry import DATABASE
-
-LIMITS = Limits(256, 128)
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def change(store, sql):
 
 def test_rings_and_their_times(store, observability):
     """Rows by class, and the oldest and newest in ISO UTC."""
-    found = info(store, observability.log_dir, LIMITS)
+    found = info(store, observability)
 
     traces, logs = found["rings"]["traces"], found["rings"]["logs"]
     assert (traces["rows"], traces["ordinary"], traces["notable"], traces["size"]) == (12, 10, 2, 10_000)
@@ -57,7 +56,7 @@ def test_rings_and_their_times(store, observability):
 def test_bytes_and_budget(store, observability):
     """Bytes by part add up, and the bounds are those of max_disk_mb."""
     store.with_name(f"{DATABASE}.corrupt-20260101T000000Z").write_bytes(bytes(1_000))
-    disk = (found := info(store, observability.log_dir, LIMITS))["disk"]
+    disk = (found := info(store, observability))["disk"]
 
     assert disk["bytes"]["database"] >= store.stat().st_size
     assert disk["bytes"]["logs"] == sum(path.stat().st_size for path in observability.log_dir.iterdir())
@@ -76,7 +75,7 @@ def test_losses_by_reason(store, observability):
     for seq, kind, reason, count in gaps:
         change(store, f"INSERT INTO gaps VALUES ({seq}, {seq}000000, '{kind}', '{reason}', {count})")
 
-    drops = info(store, observability.log_dir, LIMITS)["drops"]
+    drops = info(store, observability)["drops"]
     assert [(item["reason"], item["kind"], item["count"]) for item in drops] == [
         ("buffer_full", "trace", 12),
         ("killed", "log", 1),
@@ -95,7 +94,7 @@ def test_wear_counts_measured_runs_alone(store, observability):
         INSERT INTO runs ({RUN}) VALUES ('c', NULL, '1', 1, NULL, 0, {9 * day}, 'clean', NULL, NULL);
         INSERT INTO runs ({RUN}) VALUES ('d', NULL, '1', 1, NULL, 0, NULL, NULL, 7, 7);""",
     )
-    found = info(store, observability.log_dir, LIMITS)
+    found = info(store, observability)
 
     assert found["wear"]["measured_runs"] == 2
     assert (found["wear"]["written_bytes_per_day"], found["wear"]["commits_per_day"]) == (4_500_000, 750)
@@ -115,12 +114,12 @@ sys.stdin.read()
 """
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"ready\n"
-        found = info(store, observability.log_dir, LIMITS)
+        found = info(store, observability)
         process.kill()
     assert found["runs"] == {"count": 2, "running": 1, "unclean": 0}
     assert [(box["pid"], box["alive"]) for box in found["boxes"]] == [(process.pid, True)]
 
-    after = info(store, observability.log_dir, LIMITS)
+    after = info(store, observability)
     assert after["runs"] == {"count": 2, "running": 0, "unclean": 1}
     assert [box["alive"] for box in after["boxes"]] == [False]
 
@@ -128,18 +127,18 @@ sys.stdin.read()
 def test_what_cannot_be_read_is_an_error(tmp_path, observability):
     """No database and a damaged one are told apart."""
     with pytest.raises(StoreError, match="does not exist") as raised:
-        info(tmp_path / DATABASE, observability.log_dir, LIMITS)
+        info(tmp_path / DATABASE, observability)
     assert raised.value.hint
     (tmp_path / DATABASE).write_bytes(b"garbage" * 1_000)
     with pytest.raises(UnusableStoreError, match="not a database"):
-        info(tmp_path / DATABASE, observability.log_dir, LIMITS)
+        info(tmp_path / DATABASE, observability)
 
 
 def test_garbage_beside_the_database_is_shown_not_trusted(store, observability):
     """A file that is named like a box and is none has no process, and is not alive."""
     store.with_name("telemetry.7.box").write_bytes(b"garbage")
 
-    (box,) = info(store, observability.log_dir, LIMITS)["boxes"]
+    (box,) = info(store, observability)["boxes"]
     assert (box["pid"], box["alive"], box["bytes"]) == (None, False, 7)
 
 
@@ -150,6 +149,6 @@ def test_empty_store(observability):
     store = observability.data_dir / DATABASE
     change(store, "DELETE FROM runs")
 
-    found = info(store, observability.log_dir, LIMITS)
+    found = info(store, observability)
     assert found["rings"]["traces"]["oldest"] is None
     assert found["wear"]["written_bytes_per_day"] is None
