@@ -12,7 +12,6 @@ from pathlib import Path
 
 import httpx
 import orjson
-
 from support import forkserver
 
 from hearthnet.config import load, resolve_paths
@@ -42,7 +41,7 @@ class RunningNode:
         with (self.home / "run.out").open("ab") as out:
             self.process = forkserver.spawn(self.command, stdout=out, stderr=out)
         ends_at = time.monotonic() + START_TIMEOUT_S
-        # Without the certificates, whose reading costs more CPU than the request; a poll must not slow what it waits for.
+        # Reading certificates costs more CPU than the request, and would slow the start that is waited for.
         with httpx.Client(verify=False, timeout=1) as client:
             while time.monotonic() < ends_at:
                 assert self.process.poll() is None, (self.home / "run.out").read_text()

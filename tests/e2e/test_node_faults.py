@@ -12,6 +12,7 @@ from contextlib import closing, suppress
 
 import httpx
 import pytest
+from support import forkserver
 
 from hearthnet.config import load, save
 
@@ -108,14 +109,12 @@ def test_node_answers_while_the_database_is_locked(node):
 def test_node_answers_while_a_shell_pins_the_wal(node):
     """A reader in a transaction keeps nobody waiting."""
     path = str(node.data_dir / "telemetry.db")
-    reader = subprocess.Popen(
-        [sys.executable, "-c", READER.format(path=path, begin="BEGIN")],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    reader.stdout.readline()
-    answers(node, 50)
-    node.wait_for_sql([(50,)], "SELECT count(*) FROM traces")
-    reader.communicate("done\n")
+    command = [sys.executable, "-c", READER.format(path=path, begin="BEGIN")]
+    with forkserver.spawn(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+        reader.stdout.readline()
+        answers(node, 50)
+        node.wait_for_sql([(50,)], "SELECT count(*) FROM traces")
+        reader.communicate("done\n")
 
 
 def test_node_answers_when_its_data_folder_is_removed(node):
@@ -151,7 +150,7 @@ with telemetry.open(ObservabilityConfig(data_dir=Path({str(node.data_dir)!r}), l
         with trace.new_trace("of.program"):
             pass
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = forkserver.run([sys.executable, "-c", script], check=True)
     assert "another process writes the telemetry" in done.stdout
     assert node.stop() == 0
     node.start()

@@ -24,21 +24,35 @@ import subprocess
 import sys
 import threading
 import types
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
+from typing import IO, Any, Self
 
 MAX_MESSAGE_BYTES = 1 << 17
 
 
 class Forked:
-    """The part of `subprocess.Popen` that tests need of a process without pipes."""
+    """What `subprocess.Popen` is for a new interpreter: the part of it that tests use."""
 
-    def __init__(self, args: list[str], reply: socket.socket) -> None:
+    def __init__(self, args: list[str], reply: socket.socket, pipes: dict[str, IO[Any]]) -> None:
         self.args = args
         self.returncode: int | None = None
+        self.stdin = pipes.get("stdin")
+        self.stdout = pipes.get("stdout")
+        self.stderr = pipes.get("stderr")
         self._reply = reply
         self.pid = int(self._received(30))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pipe in (self.stdin, self.stdout, self.stderr):
+            if pipe:
+                pipe.close()
+        self.wait()
 
     def _received(self, timeout: float | None) -> bytes:
         self._reply.settimeout(timeout)
@@ -63,6 +77,20 @@ class Forked:
             return self.wait(0)
         return None
 
+    def communicate(self, input: Any = None, timeout: float = 60) -> tuple[Any, Any]:  # noqa: A002
+        """Writes the input, reads both outputs to their end, and waits; kills a process that takes longer."""
+        with ThreadPoolExecutor(2) as readers:
+            outputs = [pipe and readers.submit(pipe.read) for pipe in (self.stdout, self.stderr)]
+            try:
+                if self.stdin:
+                    with suppress(BrokenPipeError), self.stdin:
+                        if input:
+                            self.stdin.write(input)
+                self.wait(timeout)
+            finally:
+                self.kill()
+        return tuple(output and output.result() for output in outputs)  # type: ignore[return-value]
+
     def send_signal(self, number: int) -> None:
         """Sends a signal, unless the process has ended."""
         if self.poll() is None:
@@ -77,10 +105,10 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def spawn(command, *, stdin=subprocess.DEVNULL, stdout=None, stderr=None, cwd=None, env=None) -> Forked:
+def spawn(command, *, stdin=None, stdout=None, stderr=None, cwd=None, env=None, text=False) -> Forked:
     """Starts `[sys.executable, "-m", module, ...]`, `[..., "-c", program, ...]` or `[..., file, ...]`.
 
-    A stream is a file, a descriptor, `subprocess.DEVNULL`, or None for the caller's own.
+    A stream is a file, a descriptor, `subprocess.DEVNULL`, `subprocess.PIPE`, or None for the caller's own.
     """
     assert command[0] == sys.executable
     request = {
@@ -89,57 +117,32 @@ def spawn(command, *, stdin=subprocess.DEVNULL, stdout=None, stderr=None, cwd=No
         "environment": dict(os.environ if env is None else env),
     }
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs, Path(os.devnull).open("r+b", buffering=0) as null:
-        streams = [
-            number if stream is None else null.fileno() if stream == subprocess.DEVNULL else _fileno(stream)
-            for number, stream in enumerate((stdin, stdout, stderr))
-        ]
+    pipes: dict[str, IO[Any]] = {}
+    with ExitStack() as closing:
+        closing.enter_context(theirs)
+        streams = []
+        for number, (name, stream) in enumerate((("stdin", stdin), ("stdout", stdout), ("stderr", stderr))):
+            if stream == subprocess.PIPE:
+                reading, writing = os.pipe()
+                stream, kept = (reading, writing) if number == 0 else (writing, reading)  # noqa: PLW2901
+                closing.callback(os.close, stream)
+                pipes[name] = os.fdopen(kept, ("r" if number else "w") + ("" if text else "b"))
+            elif stream == subprocess.DEVNULL:
+                stream = closing.enter_context(Path(os.devnull).open("r+b", buffering=0))  # noqa: PLW2901
+            streams.append(number if stream is None else stream if isinstance(stream, int) else stream.fileno())
         socket.send_fds(_server(), [json.dumps(request).encode()], [*streams, theirs.fileno()])
-    return Forked(command, ours)
+    return Forked(command, ours, pipes)
 
 
-def run(command, *, input=None, timeout=60, check=False, **named) -> subprocess.CompletedProcess[str]:  # noqa: A002
-    """Runs a program and captures its output as text, as `subprocess.run` does."""
-    with _pipe() as (stdin, giving), _pipe() as (out, stdout), _pipe() as (err, stderr):
-        process = spawn(command, stdin=stdin, stdout=stdout, stderr=stderr, **named)
-        for end in (stdin, stdout, stderr):
-            end.close()
-        found: dict[str, str] = {}
-        reading = [
-            threading.Thread(target=lambda name=name, end=end: found.update({name: end.read().decode()}))
-            for name, end in (("stdout", out), ("stderr", err))
-        ]
-        for thread in reading:
-            thread.start()
-        with suppress(BrokenPipeError), giving:
-            giving.write((input or "").encode())
-        try:
-            process.wait(timeout)
-        finally:
-            process.kill()
-            for thread in reading:
-                thread.join()
-    done = subprocess.CompletedProcess(command, process.returncode, found["stdout"], found["stderr"])
+def run(command, *, input=None, timeout=60, check=False, text=True, **named) -> subprocess.CompletedProcess:  # noqa: A002
+    """Runs a program and captures what it prints, as `subprocess.run` does."""
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with spawn(command, **pipes, text=text, **named) as process:
+        stdout, stderr = process.communicate(input, timeout)
+    done = subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
     if check:
         done.check_returncode()
     return done
-
-
-class _pipe:  # noqa: N801  # reads as a function
-    """A pipe whose two files are closed at the end."""
-
-    def __enter__(self):
-        reading, writing = os.pipe()
-        self.ends = os.fdopen(reading, "rb", buffering=0), os.fdopen(writing, "wb", buffering=0)
-        return self.ends
-
-    def __exit__(self, *_):
-        for end in self.ends:
-            end.close()
-
-
-def _fileno(stream) -> int:
-    return stream if isinstance(stream, int) else stream.fileno()
 
 
 @cache
