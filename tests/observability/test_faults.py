@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager
 import orjson
 import pytest
 from faults import vfs
+from support import forkserver
 
 from hearthnet.observability import get_logger, metrics, telemetry, trace
 from hearthnet.observability.budget import Budget, disk_bytes
@@ -424,7 +425,7 @@ for _ in range(3000):
         pass
 os._exit(7)
 """
-    assert subprocess.run([sys.executable, "-c", script]).returncode == 7
+    assert forkserver.run([sys.executable, "-c", script]).returncode == 7
     with telemetry.open(observability):
         assert query("SELECT count(*) FROM traces") == [(3_000,)]
 
@@ -443,7 +444,7 @@ async def main():
             await asyncio.sleep(0)
 asyncio.run(main())
 """
-    subprocess.run([sys.executable, "-c", script], check=True)
+    forkserver.run([sys.executable, "-c", script], check=True)
 
     assert query("SELECT count(*) FROM traces") == [(500,)]
     assert query("SELECT end_reason FROM runs") == [("clean",)]

@@ -6,13 +6,13 @@ import asyncio
 import os
 import sqlite3
 import stat
-import subprocess
 import sys
 import threading
 import time
 
 import orjson
 import pytest
+from support import forkserver
 
 from hearthnet.constants import TRACE_RING_BUFFER
 from hearthnet.observability import get_logger, metrics, telemetry, trace
@@ -254,7 +254,7 @@ with telemetry.open(config) as t:
 """
     with telemetry.open(observability):
         record(1)
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        done = forkserver.run([sys.executable, "-c", script], check=True)
 
     assert "another process writes the telemetry" in done.stdout
     assert done.stdout.strip().endswith(" 1")
@@ -284,7 +284,7 @@ for _ in range(100):
         pass
 raise RuntimeError("the end")
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+    done = forkserver.run([sys.executable, "-c", script])
 
     assert done.returncode == 1
     assert "the end" in done.stderr

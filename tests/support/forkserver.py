@@ -17,6 +17,7 @@ import importlib
 import json
 import os
 import pkgutil
+import resource
 import runpy
 import signal
 import socket
@@ -79,8 +80,8 @@ class Forked:
 
     def communicate(self, input: Any = None, timeout: float = 60) -> tuple[Any, Any]:  # noqa: A002
         """Writes the input, reads both outputs to their end, and waits; kills a process that takes longer."""
-        with ThreadPoolExecutor(2) as readers:
-            outputs = [pipe and readers.submit(pipe.read) for pipe in (self.stdout, self.stderr)]
+        with ThreadPoolExecutor(2) as readers, ExitStack() as closing:
+            outputs = [pipe and readers.submit(closing.enter_context(pipe).read) for pipe in (self.stdout, self.stderr)]
             try:
                 if self.stdin:
                     with suppress(BrokenPipeError), self.stdin:
@@ -89,7 +90,7 @@ class Forked:
                 self.wait(timeout)
             finally:
                 self.kill()
-        return tuple(output and output.result() for output in outputs)  # type: ignore[return-value]
+            return tuple(output and output.result() for output in outputs)  # type: ignore[return-value]
 
     def send_signal(self, number: int) -> None:
         """Sends a signal, unless the process has ended."""
@@ -167,6 +168,7 @@ def _server() -> socket.socket:
 def _serve(control: socket.socket) -> None:
     """Forks for each request; returns in the process that was asked for, as that program, and at the end."""
     _import_all()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # some are started to crash
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, which then close the socket
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE_BYTES, 4)

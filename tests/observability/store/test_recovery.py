@@ -12,6 +12,7 @@ import time
 from contextlib import closing
 
 import pytest
+from support import forkserver
 
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.forensics import box as layout
@@ -200,7 +201,7 @@ with telemetry.open(config) as t:
     sys.stdin.read()
 """
     with telemetry.open(observability):
-        second = subprocess.Popen(
+        second = forkserver.spawn(
             [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         assert "another process writes the telemetry" in second.stdout.readline()
@@ -239,7 +240,7 @@ with telemetry.open(ObservabilityConfig(data_dir=Path({str(observability.data_di
     with telemetry.open(observability):
         with trace.new_trace("of.first"):
             pass
-        subprocess.run([sys.executable, "-c", script], check=True)
+        forkserver.run([sys.executable, "-c", script], check=True)
         ends_at = time.monotonic() + 20
         while query("SELECT count(*) FROM traces WHERE capability = 'of.second'") != [(7,)]:
             assert time.monotonic() < ends_at
@@ -418,7 +419,7 @@ other.execute("ROLLBACK")
 print("closed", flush=True)
 sys.stdin.read()
 """
-    first = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    first = forkserver.spawn([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert first.stdout.readline() == "closed\n"
     with telemetry.open(observability):
         assert query("SELECT ended_us FROM runs WHERE pid = ?", first.pid) == [(None,)]
