@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,21 @@ def wait_until(condition: Callable[[], T], otherwise: object = None, timeout_s: 
             raise AssertionError(otherwise() if callable(otherwise) else otherwise or f"not within {timeout_s:g} s")
         threading.Event().wait(0.01)
     return found
+
+
+async def until(condition: Callable[[], T], otherwise: object = None, timeout_s: float = PATIENCE_S) -> T:
+    """Does the same while the caller's event loop runs."""
+    ends_at = time.monotonic() + timeout_s
+    while not (found := condition()):
+        if time.monotonic() > ends_at:
+            raise AssertionError(otherwise() if callable(otherwise) else otherwise or f"not within {timeout_s:g} s")
+        await a_moment()
+    return found
+
+
+async def a_moment() -> None:
+    """Waits before a condition is looked at again."""
+    await asyncio.sleep(0.01)
 
 
 def nothing_happens(for_s: float) -> None:
