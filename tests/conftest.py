@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
+from support.ports import reserve_port
 from support.reading import rows
 from support.waiting import wait_until
 
@@ -106,9 +107,7 @@ def tiny_disk(tmp_path):
 @pytest.fixture
 def free_port() -> int:
     """A TCP port of loopback that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return reserve_port()
 
 
 @pytest.fixture

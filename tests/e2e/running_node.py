@@ -12,14 +12,14 @@ from pathlib import Path
 
 import httpx
 import orjson
-from support import forkserver
+from support import forkserver, reading
+from support.waiting import wait_until
 
 from hearthnet.config import load, resolve_paths
 from hearthnet.identity.keys import KeyPair
 from hearthnet.transport.signing import now_stamp, sign
 
-START_TIMEOUT_S = 30
-STOP_TIMEOUT_S = 15
+START_TIMEOUT_S = STOP_TIMEOUT_S = 60
 
 
 class RunningNode:
@@ -34,7 +34,7 @@ class RunningNode:
         self.data_dir = config.observability.data_dir
         self.log_dir = config.observability.log_dir
         self.command = [sys.executable, "-m", "hearthnet", "run"]
-        self.process: forkserver.Forked | None = None
+        self.process: forkserver.Process | None = None
 
     def start(self) -> None:
         """Starts the process and waits until it answers."""
@@ -78,28 +78,24 @@ class RunningNode:
 
     def sql(self, query: str, *values):
         """What `sqlite3` would answer, from another process."""
-        connection = sqlite3.connect(f"file:{self.data_dir / 'telemetry.db'}?mode=ro", uri=True, timeout=5)
-        try:
-            return connection.execute(query, values).fetchall()
-        finally:
-            connection.close()
+        return reading.rows(self.data_dir / "telemetry.db", query, *values)
 
     def wait_for_sql(self, expected, query: str, *values) -> None:
         """Waits until a query answers as expected: until the next commit."""
         found = []
 
         def answers_as_expected():
-            found[:] = self.sql(query, *values)
+            try:
+                found[:] = self.sql(query, *values)
+            except sqlite3.OperationalError as error:  # a database that is made anew has no tables yet
+                found[:] = [error]
             return found == expected
 
-        self.wait_a_while_for(answers_as_expected, found)
+        wait_until(answers_as_expected, found)
 
     def wait_a_while_for(self, condition, instead=None) -> None:
         """Waits until something is so."""
-        ends_at = time.monotonic() + 15
-        while not condition():
-            assert time.monotonic() < ends_at, instead
-            self._wait_a_moment()
+        wait_until(condition, instead)
 
     def cli(self, *arguments: str, **options) -> subprocess.CompletedProcess[str]:
         """Runs the command line as a person would; with options of `subprocess.run` by a new interpreter."""
@@ -110,6 +106,4 @@ class RunningNode:
 
     def log_lines(self) -> list[dict]:
         """Every line of the JSON log, parsed."""
-        return [
-            orjson.loads(line) for path in sorted(self.log_dir.glob("*.log")) for line in path.read_bytes().splitlines()
-        ]
+        return reading.log_lines(self.log_dir)

@@ -15,7 +15,7 @@ from hearthnet.config import LlmBackend, LlmConfig, load, save
 PROMPT = "whisperedquestion"
 TOKENS = ("murmured", "reply")
 BODY = {"params": {}, "input": {"messages": [{"role": "user", "content": PROMPT}]}}
-LEAVE_LIMIT_S = 2.0  # 0.2 is what is promised; the rest is for a machine that is busy with other tests
+LEAVE_LIMIT_S = 10.0  # 0.2 is what is promised; the rest is for a busy machine. Unnoticed it would be 50, or never
 
 
 @pytest.fixture

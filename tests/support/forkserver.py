@@ -25,6 +25,7 @@ import subprocess
 import sys
 import threading
 import types
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import cache
@@ -32,6 +33,14 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 MAX_MESSAGE_BYTES = 1 << 17
+
+
+def _of_interpreter(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(("LANG", "LC_", "PYTHON"))}
+
+
+# What an interpreter reads when it starts. Where a test wants it otherwise, it gets a new interpreter.
+_OURS = _of_interpreter(os.environ)
 
 
 class Forked:
@@ -106,12 +115,18 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def spawn(command, *, stdin=None, stdout=None, stderr=None, cwd=None, env=None, text=False) -> Forked:
+Process = Forked | subprocess.Popen  # what they share
+
+
+def spawn(command, *, stdin=None, stdout=None, stderr=None, cwd=None, env=None, text=False) -> Process:
     """Starts `[sys.executable, "-m", module, ...]`, `[..., "-c", program, ...]` or `[..., file, ...]`.
 
     A stream is a file, a descriptor, `subprocess.DEVNULL`, `subprocess.PIPE`, or None for the caller's own.
     """
     assert command[0] == sys.executable
+    if _of_interpreter(os.environ if env is None else env) != _OURS:
+        streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+        return subprocess.Popen(command, **streams, cwd=cwd, env=env, text=text)
     request = {
         "arguments": [str(part) for part in command[1:]],
         "cwd": str(cwd or Path.cwd()),

@@ -33,11 +33,10 @@ def on_terminal(
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     plain = {name: value for name, value in os.environ.items() if name not in _THEIRS}
-    given = {**plain, "TERM": "xterm-256color", "LANG": "C.UTF-8", **environment}
-    # A new interpreter where the locale matters: it decides how the streams are encoded.
-    start = subprocess.Popen if "LANG" in environment else forkserver.spawn
+    given = {**plain, "TERM": "xterm-256color", **environment}
     streams = {"stdin": follower, "stdout": follower, "stderr": subprocess.PIPE if stderr_apart else follower}
-    with start([sys.executable, "-m", "hearthnet", *arguments], **streams, env=given, text=True) as process:
+    command = [sys.executable, "-m", "hearthnet", *arguments]
+    with forkserver.spawn(command, **streams, env=given, text=True) as process:
         os.close(follower)
         os.write(leader, answer)
         sent = b""
