@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
 import subprocess
@@ -100,6 +101,7 @@ class RunningNode:
     def cli(self, *arguments: str, **options) -> subprocess.CompletedProcess[str]:
         """Runs the command line as a person would; with options of `subprocess.run` by a new interpreter."""
         command = [sys.executable, "-m", "hearthnet", *arguments]
+        options.setdefault("env", {**os.environ, "HOME": str(self.home)})
         if options.keys() <= {"cwd", "env", "input"}:
             return forkserver.run(command, **options)
         return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)

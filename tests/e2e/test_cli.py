@@ -51,17 +51,17 @@ def test_first_hour_of_a_newcomer(node):
     assert len(node.sql("SELECT * FROM spans WHERE trace_id = ?", trace_id)) == 6
 
 
-def test_call_streams_frame_by_frame(node):
+def test_call_streams_frame_by_frame(shared_node):
     """`--stream` prints a JSON line a frame; without it the frames are one array; an error ends with 1."""
     body = '{"input": {"text": "hi", "frames": 2}}'
-    streamed = node.cli("call", "experimental.echo", "--stream", "--body", body)
+    streamed = shared_node.cli("call", "experimental.echo", "--stream", "--body", body)
     assert [json.loads(line) for line in streamed.stdout.splitlines()] == [
         {"index": 0, "text": "hi"},
         {"index": 1, "text": "hi"},
     ]
-    collected = node.cli("call", "experimental.echo", "--body", "-", input=body)
+    collected = shared_node.cli("call", "experimental.echo", "--body", "-", input=body)
     assert json.loads(collected.stdout) == [{"index": 0, "text": "hi"}, {"index": 1, "text": "hi"}]
-    failing = node.cli(
+    failing = shared_node.cli(
         "call", "experimental.echo", "--stream", "--body", '{"input": {"text": "hi", "frames": 1, "fail": "partition"}}'
     )
     assert failing.returncode == 1
@@ -89,9 +89,9 @@ def test_call_streams_frame_by_frame(node):
         (["paths", "telemetry"], 0),
     ],
 )
-def test_exit_codes(node, arguments, code):
+def test_exit_codes(shared_node, arguments, code):
     """Each outcome has the exit code of the contract, and an error says so on standard error alone."""
-    done = node.cli(*arguments)
+    done = shared_node.cli(*arguments)
 
     assert done.returncode == code, done.stderr
     assert bool(done.stderr) is (code != 0)
@@ -287,8 +287,8 @@ def test_waterfall_fits_a_terminal_of_80_columns(node):
         assert max(len(line) for line in plain.splitlines()) <= 80
 
 
-def test_status_is_answered_to_this_machine_alone(node):
+def test_status_is_answered_to_this_machine_alone(shared_node):
     """The tools' own routes answer on loopback."""
     for path in ("/status", "/doctor?check=disk_space", "/trace"):
-        assert httpx.get(f"{node.url}{path}").status_code == 200
-    assert httpx.get(f"{node.url}/doctor?check=nonsense").status_code == 400
+        assert httpx.get(f"{shared_node.url}{path}").status_code == 200
+    assert httpx.get(f"{shared_node.url}/doctor?check=nonsense").status_code == 400

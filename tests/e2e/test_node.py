@@ -89,10 +89,10 @@ def test_interrupt_is_a_clean_stop(node):
     assert node.sql("SELECT end_reason FROM runs") == [("clean",)]
 
 
-def test_answer_comes_after_its_trace(node):
+def test_answer_comes_after_its_trace(shared_node):
     """When a caller has its answer, the trace is already there."""
-    answer = node.echo()
-    found = httpx.get(f"{node.url}/trace/{answer.headers['X-HearthNet-Request-Id']}")
+    answer = shared_node.echo()
+    found = httpx.get(f"{shared_node.url}/trace/{answer.headers['X-HearthNet-Request-Id']}")
 
     (item,) = found.json()
     assert item["result"] == "ok"
@@ -140,9 +140,9 @@ def test_trace_routes_filter(node):
         ("/bus/v1/call", 405),
     ],
 )
-def test_bad_reads_get_the_errors_of_the_wire(node, path, status):
+def test_bad_reads_get_the_errors_of_the_wire(shared_node, path, status):
     """Whatever is asked wrongly is answered with the wire's error body, never with a 500."""
-    answer = httpx.get(f"{node.url}{path}")
+    answer = httpx.get(f"{shared_node.url}{path}")
 
     assert answer.status_code == status
     assert set(answer.json()) >= {"error", "message"}
@@ -248,20 +248,20 @@ def test_metrics_endpoint_format(node):
         assert [line for line in remarks if not line.startswith("hearthnet_request_duration_ms ")] == []
 
 
-def test_open_routes(node):
+def test_open_routes(shared_node):
     """Health, readiness and the signed manifest are open, and every answer names the node."""
     for path in ("/health", "/ready", "/manifest", "/metrics", "/trace"):
-        answer = httpx.get(f"{node.url}{path}")
+        answer = httpx.get(f"{shared_node.url}{path}")
         assert answer.status_code == 200
-        assert answer.headers["X-HearthNet-From"] == node.keys.node_id
-    assert httpx.get(f"{node.url}/manifest").json()["community_id"] == node.keys.node_id
+        assert answer.headers["X-HearthNet-From"] == shared_node.keys.node_id
+    assert httpx.get(f"{shared_node.url}/manifest").json()["community_id"] == shared_node.keys.node_id
 
 
-def test_claims_of_a_proxy_are_not_believed(node):
+def test_claims_of_a_proxy_are_not_believed(shared_node):
     """A forwarding header opens nothing, whomever it names: what comes through a proxy is not from this machine."""
     for name, value in (("X-Forwarded-For", "127.0.0.1"), ("Forwarded", "for=127.0.0.1"), ("X-Real-IP", "::1")):
-        assert httpx.get(f"{node.url}/trace", headers={name: value}).status_code == 401
-    assert httpx.get(f"{node.url}/trace").status_code == 200
+        assert httpx.get(f"{shared_node.url}/trace", headers={name: value}).status_code == 401
+    assert httpx.get(f"{shared_node.url}/trace").status_code == 200
 
 
 def test_second_node_on_the_same_port_is_told(node):
