@@ -68,12 +68,15 @@ class RunningNode:
         signed = sign(keys or self.keys, self.keys.node_id, capability, version, body, request_id, stamp)
         return {"Content-Type": "application/json", **signed}
 
-    def call(self, body, client=httpx, headers=None, **named) -> httpx.Response:
+    def call(self, body, client=None, headers=None, **named) -> httpx.Response:
         """Calls a capability, signed by the node's own key unless headers are given."""
         signed = {"Content-Type": "application/json", **(self.headers(body, **named) if headers is None else headers)}
-        return client.post(f"{self.url}/bus/v1/call", content=orjson.dumps(body), headers=signed, timeout=30)
+        url, content = f"{self.url}/bus/v1/call", orjson.dumps(body)
+        if client is None:  # without certificates, whose reading costs ten times the CPU of the call
+            return httpx.post(url, content=content, headers=signed, timeout=30, verify=False)
+        return client.post(url, content=content, headers=signed, timeout=30)
 
-    def echo(self, text="hello", client=httpx, **wanted) -> httpx.Response:
+    def echo(self, text="hello", client=None, **wanted) -> httpx.Response:
         """Calls the echo service."""
         return self.call({"params": {}, "input": {"text": text, **wanted}}, client)
 
