@@ -96,8 +96,8 @@ def rss_bytes(pid: int) -> int:
 
 def start_node(home: Path, command: list[str] | None = None):
     """A running node in a home of its own, started by another command if one is given."""
-    from running_node import RunningNode
     from support.ports import reserve_port
+    from support.running_node import RunningNode
 
     from hearthnet.config import load, resolve_paths, save
     from hearthnet.node import initialise
