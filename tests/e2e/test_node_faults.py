@@ -56,13 +56,13 @@ def test_killed_node_knows_what_it_was_doing(node):
     answers(node, 50)
     waiting = threading.Thread(target=call_that_breaks_off, args=(node,))
     waiting.start()
-    while httpx.get(f"{node.url}/status").json()["calls_in_flight"] != 1:
+    while node.get("/status").json()["calls_in_flight"] != 1:
         node._wait_a_moment()
     node.stop(signal.SIGKILL)
     waiting.join()
 
     node.start()
-    newest = httpx.get(f"{node.url}/trace", params={"n": 100}).json()
+    newest = node.get("/trace", params={"n": 100}).json()
 
     assert [item["result"] for item in newest] == ["interrupted"] + ["ok"] * 50
     assert newest[0]["capability"] == "experimental.echo"
@@ -86,8 +86,8 @@ def test_node_answers_on_a_full_disk(node_on_tiny_disk, tiny_disk):
         while file.write(bytes(1 << 16)) == 1 << 16:
             pass
     answers(node, 60)
-    assert httpx.get(f"{node.url}/metrics").status_code == 200
-    assert len(httpx.get(f"{node.url}/trace", params={"n": 100}).json()) == 80
+    assert node.get("/metrics").status_code == 200
+    assert len(node.get("/trace", params={"n": 100}).json()) == 80
     node.wait_for_sql([(80,)], "SELECT count(*) FROM traces")
     filler.unlink()
     answers(node)
@@ -101,7 +101,7 @@ def test_node_answers_while_the_database_is_locked(node):
     with closing(sqlite3.connect(node.data_dir / "telemetry.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         answers(node, 50)
-        assert len(httpx.get(f"{node.url}/trace", params={"n": 100}).json()) == 55
+        assert len(node.get("/trace", params={"n": 100}).json()) == 55
         other.execute("ROLLBACK")
     node.wait_for_sql([(55,)], "SELECT count(*) FROM traces")
 

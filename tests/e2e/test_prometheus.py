@@ -200,7 +200,7 @@ def test_page_tells_nothing_of_people(stopped_node, monkeypatch):
     assert node.call(chat, headers={**node.headers(chat), "X-HearthNet-From": planted}).status_code == 401
     assert node.call(chat, capability="experimental.echo").status_code == 400
 
-    page = httpx.get(f"{node.url}/metrics", timeout=10).text
+    page = node.get("/metrics").text
     values = {
         value
         for family in text_string_to_metric_families(page)

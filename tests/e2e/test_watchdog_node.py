@@ -55,7 +55,7 @@ def test_stuck_node_that_is_killed_names_the_place(stopped_node):
     set_stall(0.5)
     ordinary, node.command = node.command, [sys.executable, "-c", STUCK_NODE]
     node.start()
-    page = httpx.get(f"{node.url}/metrics").text
+    page = node.get("/metrics").text
     assert "hearthnet_event_loop_lag_seconds 0." in page
     calling = threading.Thread(target=call_in_vain, args=(node,))
     calling.start()
