@@ -10,6 +10,7 @@ import click
 
 from bench import hot as hot_bench
 from bench import http as http_bench
+from bench import imports as imports_bench
 from bench import store as store_bench
 from bench.report import Section, are_whole, as_json, as_table, count
 
@@ -28,6 +29,7 @@ def bench() -> None:
       scripts/bench hot              what a call costs the caller, about seven minutes
       scripts/bench hot --quick      a look, about one minute
       scripts/bench http             calls a second through HTTP, about three minutes
+      scripts/bench imports          what starting a command costs, about half a minute
       scripts/bench store --json     one JSON document on standard output
     """  # noqa: D301  # click reads \b as "keep these lines as they are"
 
@@ -64,7 +66,7 @@ def store(is_json: bool, is_quick: bool, wanted: tuple[str, ...]) -> None:
 @_is_quick
 @_only(hot_bench.PARTS)
 def hot(is_json: bool, is_quick: bool, wanted: tuple[str, ...]) -> None:
-    """Measures what a trace, a span, a log record and a counter cost the caller; starting; memory.
+    """Measures what a trace, a span, a log record and a counter cost the caller; memory.
 
     Missed aims are shown; the exit code is 0 all the same. It is 1 if something that was made has not arrived: then
     nothing was measured. The folder for temporary files (TMPDIR) should be on a real disk.
@@ -99,6 +101,23 @@ def http(is_json: bool, is_quick: bool) -> None:
     if not are_whole(sections):
         click.echo("NOT ALL calls have left their trace: do not believe the figures", err=True)
         sys.exit(1)
+
+
+@bench.command()
+@_is_json
+@_is_quick
+def imports(is_json: bool, is_quick: bool) -> None:
+    """Measures the CPU time that commands and the instruments take to start, against the least that they must import.
+
+    Missed aims are shown; the exit code is 0 all the same.
+
+    \b
+    Examples:
+      scripts/bench imports --quick
+      scripts/bench imports --json
+    """  # noqa: D301
+    machine, sections = imports_bench.run(is_quick)
+    _show("imports", is_json, is_quick, machine, sections)
 
 
 def _show(name: str, is_json: bool, is_quick: bool, machine: dict[str, Any], sections: list[Section]) -> None:

@@ -14,8 +14,8 @@ from typing import Final
 
 from bench.progress import scratch
 from bench.sample import NOW, make_store
-from hearthnet.cli.telemetry_answer import print_table
-from hearthnet.observability.store.query import Bounds, ask
+from hearthnet.cli.telemetry_sql import print_table
+from hearthnet.observability.store.query import ask
 
 __all__ = ["DOCUMENT", "Question", "answer", "questions", "with_answers"]
 
@@ -55,7 +55,7 @@ def answer(store: Path, question: Question) -> str:
     """Returns what `hearthnet telemetry sql` prints."""
     printed = StringIO()
     with redirect_stdout(printed):
-        print_table(ask(store, question.sql_then, Bounds(timeout_s=60)))
+        print_table(ask(store, question.sql_then, timeout_s=60))
     return "".join(f"{line.rstrip()}\n" for line in printed.getvalue().splitlines())
 
 

@@ -16,7 +16,6 @@ from typing import Any, Final
 import orjson
 
 from bench.hot_contenders import OPERATIONS, Operation, Pair
-from bench.imports import imports
 from bench.machine import describe
 from bench.memory import memory
 from bench.progress import scratch, tell
@@ -112,6 +111,5 @@ def _verdicts(operation: Operation, found: Turns) -> list[str]:
 
 PARTS: Final[dict[str, Callable[[bool], Section]]] = {
     **{name: partial(_measure, name) for name in OPERATIONS},
-    "imports": imports,
     "memory": memory,
 }

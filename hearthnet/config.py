@@ -6,19 +6,26 @@ either returns all of it or raises; nothing is half applied. `resolve_paths` fil
 
 from __future__ import annotations
 
-import os
-import re
-import tomllib
 from pathlib import Path
-from typing import Any, Final, TypeVar, get_args
-from urllib.parse import unquote, urlsplit
+from typing import Any, TypeVar, get_args
 
-import platformdirs
 from pydantic import BaseModel, PrivateAttr, ValidationError
 
+from hearthnet.config_file import (
+    StandardPaths,
+    absolute,
+    default_path,
+    expand,
+    has_variable,
+    key_of,
+    read_tree,
+    secrets_of,
+    section_of,
+    standard_paths,
+)
 from hearthnet.errors import ConfigError
 from hearthnet.files import replace_private
-from hearthnet.observability.redaction import is_secret, register_secrets
+from hearthnet.observability.redaction import register_secrets
 from hearthnet.sections import (
     BusConfig,
     CommunityConfig,
@@ -41,16 +48,13 @@ __all__ = [
     "ObservabilityConfig",
     "TransportConfig",
     "default_config",
+    "default_path",
     "known_secrets",
     "load",
     "resolve_paths",
     "save",
     "validate",
 ]
-
-APP: Final = "hearthnet"
-_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
 
 M = TypeVar("M", bound=Section)
 
@@ -95,11 +99,6 @@ class Config(Section):
         return made
 
 
-def default_path() -> Path:
-    """Returns where config.toml lies unless another path is given."""
-    return Path(platformdirs.user_config_dir(APP)) / "config.toml"
-
-
 def default_config() -> Config:
     """Returns the settings of a node that nobody configured; paths are empty until `resolve_paths`."""
     return Config()
@@ -115,28 +114,12 @@ def load(path: Path | None = None) -> Config:
             unknown key, a value of the wrong kind, or a variable that is not set.
     """
     source = default_path() if path is None else path
+    tree = read_tree(path)
+    if tree is None:
+        register_secrets(known_secrets(default_config()))
+        return default_config()
     try:
-        text = source.read_text("utf-8")
-    except FileNotFoundError as error:
-        if path is None:
-            register_secrets(known_secrets(default_config()))
-            return default_config()
-        raise ConfigError(
-            "invalid_toml", message=f"{source} does not exist", hint="make one with: hearthnet init"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("invalid_toml", message=f"{source} cannot be read: {error}") from error
-    try:
-        tree = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(
-            "invalid_toml",
-            message=f"{source} is not valid TOML: {error}",
-            hint="fix that line, or delete the file",
-        ) from error
-    register_secrets(_variables(tree))  # first: an error in the settings may be logged with them
-    try:
-        config = Config.model_validate(_expand(tree, ""))
+        config = Config.model_validate(expand(tree))
     except ValidationError as error:
         raise _invalid(error, source, tree) from error
     validate(config)
@@ -146,54 +129,7 @@ def load(path: Path | None = None) -> Config:
 
 def known_secrets(config: Config) -> list[str]:
     """Returns the secrets that this program was given: variables of such a name, keys and passwords of backends."""
-    given = [value for name, value in os.environ.items() if is_secret(name)]
-    for backend in config.llm.backends:
-        given += filter(None, (backend.api_key(), _password(backend.url)))
-    return given
-
-
-def _password(url: str) -> str | None:
-    try:
-        password = urlsplit(url).password
-    except ValueError:  # half an IPv6 address
-        return None
-    return None if password is None else unquote(password)
-
-
-def _variables(value: Any) -> list[str]:
-    """Returns what the environment has for each `${NAME}` in the tree: who keeps it out of the file has a reason."""
-    if isinstance(value, dict | list):
-        items = value.values() if isinstance(value, dict) else value
-        return [found for item in items for found in _variables(item)]
-    return [os.environ.get(name, "") for name in _VARIABLE.findall(value)] if isinstance(value, str) else []
-
-
-def _expand(value: Any, name: str) -> Any:
-    """Returns the tree with `${NAME}` in its strings replaced."""
-    if isinstance(value, dict):
-        return {key: _expand(item, f"{name}.{key}".lstrip(".")) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_expand(item, name) for item in value]
-    return _VARIABLE.sub(lambda match: _variable(match[1], name), value) if isinstance(value, str) else value
-
-
-def _variable(variable: str, name: str) -> str:
-    if variable not in os.environ:
-        raise ConfigError(
-            "invalid_field",
-            field=name,
-            message=f"[{_section(name)}] {_key(name)}: the environment has no {variable}",
-            hint=f"set it: export {variable}=…",
-        )
-    return os.environ[variable]
-
-
-def _section(name: str) -> str:
-    return name.rpartition(".")[0] or name
-
-
-def _key(name: str) -> str:
-    return name.rpartition(".")[2]
+    return secrets_of((backend.url, backend.api_key_env) for backend in config.llm.backends)
 
 
 def _invalid(error: ValidationError, source: Path, tree: Any) -> ConfigError:
@@ -209,7 +145,7 @@ def _invalid(error: ValidationError, source: Path, tree: Any) -> ConfigError:
     return ConfigError(
         "invalid_field",
         field=name,
-        message=f"{source}: [{_section(name)}] {_key(name)}: {what}{more}",
+        message=f"{source}: [{section_of(name)}] {key_of(name)}: {what}{more}",
         hint=hint,
     )
 
@@ -219,8 +155,7 @@ def _as_written(tree: Any, problem: Any) -> str:
     for part in problem["loc"]:
         if isinstance(tree, dict | list):
             tree = tree[part] if isinstance(part, int) or part in tree else None
-    is_variable = isinstance(tree, str) and _VARIABLE.search(tree) is not None
-    return repr(tree if is_variable else problem["input"])
+    return repr(tree if has_variable(tree) else problem["input"])
 
 
 def _known_keys(location: tuple[int | str, ...]) -> str:
@@ -263,25 +198,23 @@ def resolve_paths(config: Config) -> Config:
         ConfigError: raised as `path_resolution` when this system names no home for them.
     """
     try:
-        data = Path(platformdirs.user_data_dir(APP))
-        logs = Path(platformdirs.user_log_dir(APP))
-        return _with_paths(config, data, logs)
+        return _with_paths(config, standard_paths())
     except RuntimeError as error:  # pathlib found no home directory
         raise ConfigError("path_resolution", message=f"no home directory: {error}", hint="set HOME") from error
 
 
-def _with_paths(config: Config, data: Path, logs: Path) -> Config:
-    def update(section: M, **standard: Path | None) -> M:
-        paths = {name: getattr(section, name) or default for name, default in standard.items()}
-        return section.model_copy(update={name: path and path.expanduser().absolute() for name, path in paths.items()})
+def _with_paths(config: Config, standard: StandardPaths) -> Config:
+    def update(section: M, **defaults: Path | None) -> M:
+        paths = {name: getattr(section, name) or default for name, default in defaults.items()}
+        return section.model_copy(update={name: path and absolute(path) for name, path in paths.items()})
 
     return config.model_copy(
         update={
-            "identity": update(config.identity, keys_dir=data / "keys"),
-            "community": update(config.community, state_dir=data / "communities"),
+            "identity": update(config.identity, keys_dir=standard.keys_dir),
+            "community": update(config.community, state_dir=standard.state_dir),
             "transport": update(config.transport, tls_cert=None, tls_key=None),
-            "file": update(config.file, blobs_dir=data / "blobs"),
-            "observability": update(config.observability, data_dir=data, log_dir=logs),
+            "file": update(config.file, blobs_dir=standard.blobs_dir),
+            "observability": update(config.observability, data_dir=standard.data_dir, log_dir=standard.log_dir),
         }
     )
 

@@ -20,8 +20,10 @@ RATE_LIMIT_HARD_RPS_TOTAL: Final = 1000
 MANIFEST_TTL_SECONDS: Final = 30
 MANIFEST_REPUBLISH_INTERVAL_SECONDS: Final = 20
 RESERVED_CAPABILITY_PREFIXES: Final = ("llm", "embed", "rag", "file", "market", "chat", "community")
+SENDER: Final = "X-HearthNet-From"  # the header of every request and answer that says which node sent it
 
 # Observability (fixed by its spec).
+DATABASE: Final = "telemetry.db"
 TRACE_RING_BUFFER: Final = 10_000
 LOG_RING_BUFFER: Final = 10_000
 NOTABLE_SHARE: Final = 0.2  # of either ring: failed or slow traces, warnings and errors

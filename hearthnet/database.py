@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import sqlite3
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from hearthnet.errors import DiskFullError, HearthNetError, StoreError, UnusableStoreError
 from hearthnet.files import make_private_dir
@@ -41,8 +39,7 @@ _HARDLY_ANY_BYTES: Final = 128 * 1024
 _MIN_SQLITE: Final = (3, 37, 0)  # STRICT tables
 
 
-@dataclass(frozen=True, slots=True)
-class Schema:
+class Schema(NamedTuple):
     """A kind of database.
 
     Attributes:
@@ -132,6 +129,8 @@ _REASONS: Final = {
 
 
 def _free_bytes(path: Path) -> int:
+    import shutil  # late: it brings every compression along
+
     return shutil.disk_usage(path.parent).free if path.parent.is_dir() else _HARDLY_ANY_BYTES
 
 

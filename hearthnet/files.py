@@ -16,8 +16,10 @@ def make_private_dir(directory: Path) -> None:
         path.mkdir(mode=0o700, exist_ok=True)
 
 
-def replace_private(path: Path, content: bytes) -> None:
+def replace_private(path: Path, content: bytes, *, is_synced: bool = True) -> None:
     """Writes a file of mode 0600 atomically: after a crash there is the old one or the new one.
+
+    Not synced, it is written faster, and after a power loss it may be empty or, on some file systems, damaged.
 
     Raises:
         OSError: raised when it cannot be written; the old one is then untouched.
@@ -30,7 +32,8 @@ def replace_private(path: Path, content: bytes) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if is_synced:
+                os.fsync(file.fileno())
         Path(temporary).replace(path)
     except BaseException:
         with suppress(FileNotFoundError):

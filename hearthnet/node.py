@@ -17,22 +17,24 @@ from hearthnet.bus.bus import CapabilityBus
 from hearthnet.config import Config, known_secrets
 from hearthnet.errors import IdentityError, WireError
 from hearthnet.events.event_log import EVENTS_FILE, EventLog
+from hearthnet.identity.community import MANIFEST_FILE, community_dir
 from hearthnet.identity.keys import PRIVATE_FILE, KeyPair, short_id
-from hearthnet.identity.manifest import MANIFEST_FILE, Manifest, community_dir, read_manifest, write_manifest
+from hearthnet.identity.manifest import Manifest, read_manifest, write_manifest
 from hearthnet.identity.membership import Membership
+from hearthnet.locations import bytes_of, disk_use, locations_of
 from hearthnet.observability import capture, doctor, get_logger, metrics, telemetry
 from hearthnet.observability.executor import ContextExecutor
 from hearthnet.observability.faultfile import FaultFile
 from hearthnet.observability.levels import Levels
 from hearthnet.observability.redaction import register_secrets
-from hearthnet.observability.telemetry import DATABASE, Telemetry
+from hearthnet.observability.telemetry import Telemetry
 from hearthnet.observability.watchdog import Watchdog
 from hearthnet.services import echo, llm
 from hearthnet.services.emergency import EmergencyProbe
 from hearthnet.transport.app import build_app
-from hearthnet.transport.last_signed import LAST_SIGNED_FILE, LastSigned
 from hearthnet.transport.load import Load
 from hearthnet.transport.replay import Replays
+from hearthnet.transport.replay_journal import JOURNAL_FILE, ReplayJournal
 from hearthnet.transport.routes import Services
 from hearthnet.transport.server import Server
 
@@ -105,8 +107,8 @@ class Node:
         self.emergency = EmergencyProbe(config.emergency)
         self._keys = keys
         folder = _community_path(config, self.manifest.community_id)
-        self._last_signed = LastSigned(folder / LAST_SIGNED_FILE)
-        self._replays = Replays(keys.node_id, last=self._last_signed)
+        self._journal = ReplayJournal(folder / JOURNAL_FILE)
+        self._replays = Replays(keys.node_id, journal=self._journal)
         self._started = time.monotonic()
         self._last_seen: dict[str, float] = {}  # members only, so as small as the manifest
         self._events_path = folder / EVENTS_FILE
@@ -169,7 +171,7 @@ class Node:
             "event_log_size": size,
             "event_log_head": head,
             "telemetry": {"store": self.telemetry.error or "ok"},
-            "disk": disk_use(self.config),
+            "disk": disk_use(locations_of(self.config)),
             "capabilities": capabilities,
             "ring": self.telemetry.capability_stats(),
         }
@@ -185,13 +187,13 @@ class Node:
         metrics.event_log_size.labels(community).set(size)
         metrics.event_log_lamport_head.labels(community).set(head)
         metrics.nodes_online.labels(community).set(self._online())
-        metrics.blob_storage_bytes.set(_size(self.config.file.blobs_dir))
+        metrics.blob_storage_bytes.set(bytes_of(locations_of(self.config).blobs_dir))
         self.emergency.refresh_metrics()
         self.bus.refresh_metrics()
 
     def close(self) -> None:
         """Closes the node's own files."""
-        self._last_signed.close()
+        self._journal.close()
 
     async def serve(self, listening: socket.socket, stop: asyncio.Event) -> None:
         """Answers on a bound socket until `stop` is set."""
@@ -252,29 +254,3 @@ async def open_node(config: Config) -> AsyncIterator[Node]:
 def _community_path(config: Config, community_id: str) -> Path:
     assert config.community.state_dir is not None
     return community_dir(config.community.state_dir, community_id)
-
-
-def disk_use(config: Config) -> dict[str, int]:
-    """Returns the bytes that the node's files take, by what they are."""
-    data_dir = config.observability.data_dir
-    database = 0 if data_dir is None else sum(_size(path) for path in data_dir.glob(f"{DATABASE}*"))
-    return {
-        "telemetry_bytes": database,
-        "log_bytes": _size(config.observability.log_dir),
-        "blob_bytes": _size(config.file.blobs_dir),
-        "community_bytes": _size(config.community.state_dir),
-    }
-
-
-def _size(path: Path | None) -> int:
-    """Returns the bytes of a file or of all files below a folder; 0 for what is not there."""
-    if path is None:
-        return 0
-    files = path.rglob("*") if path.is_dir() else (path,)
-    total = 0
-    for file in files:
-        try:
-            total += file.stat().st_size if file.is_file() else 0
-        except FileNotFoundError:  # removed since it was listed: a rotated log, a -wal
-            continue
-    return total

@@ -9,8 +9,9 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from hearthnet.config_file import DEFAULT_HOST, DEFAULT_PORT, DEFAULT_UDP_PORT, RETIRED_TRANSPORT
 from hearthnet.observability.redaction_shapes import check_pattern
 
 __all__ = [
@@ -69,15 +70,22 @@ class CommunityConfig(Section):
 class TransportConfig(Section):
     """`[transport]`: the HTTP server of the bus."""
 
-    host: str = "0.0.0.0"  # noqa: S104  # the bus is for the LAN; what is for this machine alone checks the peer
-    port: Port = 7080
+    host: str = DEFAULT_HOST
+    port: Port = DEFAULT_PORT
     tls_cert: MaybePath = None
     tls_key: MaybePath = None
     # Names that callers may use for this node besides its own: a router's, a reverse proxy's.
     hosts: Annotated[tuple[HostName, ...], Field(max_length=32)] = ()
     max_body_bytes: Annotated[int, BeforeValidator(_no_boolean), Field(ge=1_024, le=64_000_000)] = 1_000_000
     max_connections: Annotated[int, BeforeValidator(_no_boolean), Field(ge=16, le=65_536)] = 256
-    max_connections_per_address: Annotated[int, BeforeValidator(_no_boolean), Field(ge=4, le=65_536)] = 64
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_retired(cls, values: Any) -> Any:
+        """Leaves out what earlier versions wrote into every config.toml and this one does not need."""
+        if not isinstance(values, dict):
+            return values
+        return {key: value for key, value in values.items() if key not in RETIRED_TRANSPORT}
 
 
 class DiscoveryConfig(Section):
@@ -86,7 +94,7 @@ class DiscoveryConfig(Section):
     mdns_enabled: bool = True
     udp_enabled: bool = True
     udp_multicast_group: str = "239.255.42.42"
-    udp_port: Port = 42_424
+    udp_port: Port = DEFAULT_UDP_PORT
 
 
 class BusConfig(Section):

@@ -11,6 +11,7 @@ import click
 import pytest
 
 from hearthnet import checks
+from hearthnet.checks.bundle import CONTENTS
 from hearthnet.cli.main import COMMANDS, cli
 from hearthnet.config import Config
 from hearthnet.database import TELEMETRY, migrations_dir
@@ -90,6 +91,7 @@ def settings() -> set[str]:
         ("The door", set(get_args(refused.Reason))),
         ("Signatures", set(get_args(failed_signatures.Reason))),
         ("Checks", {check.__name__ for check in checks.ALL}),
+        ("The bundle", set(CONTENTS)),
         ("telemetry.db", schema_names()),
     ],
 )

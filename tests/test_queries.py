@@ -12,10 +12,10 @@ import pytest
 
 from bench.cookbook import DOCUMENT, answer, questions, with_answers
 from bench.sample import make_store
-from hearthnet.cli.telemetry_answer import shown
+from hearthnet.cli.telemetry_sql import shown
 from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
 from hearthnet.database import connect_read_only
-from hearthnet.observability.store.query import Bounds, ask
+from hearthnet.observability.store.query import ask
 
 QUESTIONS = questions(DOCUMENT.read_text("utf-8"))
 STEP = 1_000  # of SQLite's machine, each some ten to a hundred nanoseconds
@@ -72,7 +72,7 @@ def test_sqlite3_shell_says_the_same(store):
             capture_output=True,
             text=True,
         )
-        rows = ask(store, question.sql_then, Bounds(timeout_s=60)).rows
+        rows = ask(store, question.sql_then, timeout_s=60).rows
         assert done.stderr == "", question.title
         found = list(csv.reader(done.stdout.splitlines()))
         assert found == [[shown(value) for value in row] for row in rows], question.title

@@ -5,13 +5,18 @@ from __future__ import annotations
 from typing import Any, Final
 
 import orjson
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
 
 from hearthnet.bus.capability import CapabilityDescriptor, Handler
 from hearthnet.bus.health import Health
 from hearthnet.errors import WireError
+from hearthnet.extras import missing_extra
 from hearthnet.observability import metrics
+
+try:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import ValidationError
+except ModuleNotFoundError as error:  # the first package that is missing where somebody imports a node
+    raise missing_extra(error) or error from error
 
 __all__ = ["Entry", "Registry"]
 

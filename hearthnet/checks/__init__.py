@@ -6,9 +6,9 @@ Each check measures rather than assumes, says what it measured, and gives a fix 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from functools import wraps
+from typing import TYPE_CHECKING, Final
 
-from hearthnet.bus.bus import CapabilityBus
 from hearthnet.checks import (
     clock,
     door,
@@ -24,12 +24,19 @@ from hearthnet.checks import (
     store,
     telemetry,
 )
-from hearthnet.config import Config
+from hearthnet.checks.finding import skipped
+from hearthnet.extras import missing_extra
 from hearthnet.observability.doctor import CheckResult, register
+
+if TYPE_CHECKING:
+    from hearthnet.bus.bus import CapabilityBus
+    from hearthnet.config import Config
+
+    Check = Callable[[Config, CapabilityBus | None], CheckResult]
 
 __all__ = ["ALL", "register_all"]
 
-ALL: Final[tuple[Callable[[Config, CapabilityBus | None], CheckResult], ...]] = (
+_CHECKS: Final[tuple[Check, ...]] = (
     identity.keys_present,
     identity.keys_loadable,
     identity.community_present,
@@ -53,6 +60,25 @@ ALL: Final[tuple[Callable[[Config, CapabilityBus | None], CheckResult], ...]] = 
     door.connection_limit,
     door.members_refused,
 )
+
+
+def _unless_missing(check: Check) -> Check:
+    """Returns the check, skipped where it needs a package of `hearthnet[node]` that is not installed."""
+
+    @wraps(check)
+    def run(config: Config, bus: CapabilityBus | None) -> CheckResult:
+        try:
+            return check(config, bus)
+        except ModuleNotFoundError as error:
+            missing = missing_extra(error)
+            if missing is None:
+                raise
+            return skipped(str(missing))
+
+    return run
+
+
+ALL: Final = tuple(map(_unless_missing, _CHECKS))
 
 
 def register_all() -> None:

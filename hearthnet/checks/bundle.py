@@ -1,324 +1,330 @@
-"""A bundle that is safe to show in public: what helps to find a fault, and nothing that tells of a person.
+"""A diagnostic bundle that is safe to publish: every value in it comes from a closed list.
 
-Two things keep it so. What may hold a prompt, a name or a secret is not taken at all: no extras of records, no message
-with its numbers and quoted words, no source lines. And of what is taken every text goes through redaction and then
-through `Pseudonyms`. Nothing is sent anywhere: it is a file.
+Numbers and times are taken as they are. A text is taken only if it is one of our own names: of a check, a status, a
+verdict, a result, a setting, or of a module or exception class of Python, this package or a library that it uses. Any
+other text becomes `other`; none is ever copied, however harmless it looks.
 """
 
 from __future__ import annotations
 
-import getpass
 import io
+import json
 import os
 import platform
 import re
-import socket
 import sqlite3
 import sys
+import sysconfig
 import zipfile
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from importlib import metadata
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import distributions
+from math import ceil
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import urlsplit
+from typing import Any, Final, Literal, get_args, get_origin
 
-import orjson
-
-from hearthnet import __version__
-from hearthnet.checks.wording import without_words_of_others
-from hearthnet.config import Config, known_secrets
-from hearthnet.errors import HearthNetError, StoreError
+import hearthnet
+from hearthnet import checks
+from hearthnet.config import Config, ObservabilityConfig, default_config, resolve_paths
+from hearthnet.constants import LEVELS, RESERVED_CAPABILITY_PREFIXES
+from hearthnet.errors import StoreError
 from hearthnet.files import replace_private
 from hearthnet.forensics.document import iso
+from hearthnet.forensics.entries import integer, number
 from hearthnet.forensics.gather import gather
-from hearthnet.forensics.model import Case
+from hearthnet.forensics.model import Case, Entry, Run, Source
 from hearthnet.forensics.verdict import judge
-from hearthnet.identity.keys import short_id
-from hearthnet.observability.redaction import register_secrets, scrub
+from hearthnet.observability.doctor import STATUSES
+from hearthnet.observability.doctor_history import streaks
+from hearthnet.observability.doctor_memory import recall, timestamp
+from hearthnet.observability.results import RESULTS, is_failure
 from hearthnet.observability.store.info import Limits, info
 from hearthnet.observability.telemetry import DATABASE
-from hearthnet.pseudonyms import Pseudonyms
+from hearthnet.sections import Section
 
-__all__ = ["Bundle", "make_bundle"]
+__all__ = ["CONTENTS", "make_bundle", "write_bundle"]
 
-MAX_BYTES: Final = 5_000_000  # of all parts together, unpacked
-_TRACES: Final = 200
-_FRAME: Final = re.compile(r'^\s*File "(?P<path>[^"]+)", line (?P<line>\d+), in (?P<name>[\w.<>]+)$', re.MULTILINE)
-_FRAMES: Final = 12
+CONTENTS: Final = {
+    "doctor.json": "the checks: status, and since when",
+    "versions.json": "of hearthnet, Python, SQLite, libraries and the system; processors and memory",
+    "config.json": "settings that are not the default: numbers, switches and choices; of any other that it is set",
+    "runs.json": "how long each run lasted and how it ended; verdict and vital signs of the last and the present one",
+    "calls.json": "calls of these two by kind of capability: results and durations",
+    "errors.json": "errors of these two: type, place in the code, how often, first and last time",
+    "telemetry.json": "rows, bytes and losses of the store, the state of its files",
+}
+_OTHER: Final = "other"
+_OPEN: Final = "open"  # the status of a trace in flight, which is told apart
+_END_REASONS: Final = ("clean", "unclean", "rebuilt")
+_LOSS_REASONS: Final = ("buffer_full", "poison", "killed", "wal_lost")
 _LIBRARIES: Final = (
-    "aiosqlite",
-    "cryptography",
-    "fastapi",
-    "httpx",
-    "orjson",
-    "prometheus_client",
-    "pydantic",
-    "uvicorn",
-)
-_NOT_PROVIDED: Final = ("not_found", "not_implemented")
-_MAX_USERS: Final = 2_000
-_PEOPLE: Final = range(1_000, 60_000)  # user ids of people; what is below and above is the system's
+    "aiosqlite", "anyio", "click", "cryptography", "fastapi", "h11", "httpcore", "httptools", "httpx", "jsonschema",
+    "orjson", "platformdirs", "prometheus_client", "pydantic", "rich", "starlette", "uvicorn",
+)  # fmt: skip
+_PACKAGES: Final = frozenset({"hearthnet", *_LIBRARIES, *sys.stdlib_module_names})
+_HOME: Final = Path(hearthnet.__file__).parents[1]
+_CODE: Final = (_HOME, *(Path(sysconfig.get_path(name)) for name in ("purelib", "platlib", "stdlib")))
+_VERSION: Final = re.compile(r"[0-9]{1,8}(\.[0-9]{1,8}){0,3}((a|b|rc|\.post|\.dev)[0-9]{1,8})?")
+_FRAME: Final = re.compile(r'File "([^"\n]+)", line ([0-9]{1,6})')
+_MOMENTS: Final = 50_000  # both rings, and the lines of the log beside them
+_MOST: Final = 100  # runs, groups of errors, traces in flight
+_MOST_FRAMES: Final = 12
+_MOST_VITALS: Final = 30  # the last minute
 _STAMP: Final = (1980, 1, 1, 0, 0, 0)  # the same content makes the same file
-_README: Final = """A diagnostic bundle of a HearthNet node, made by `hearthnet doctor --bundle`.
-
-doctor.json     what each check found
-versions.json   of the program, Python, SQLite, libraries, the system
-config.json     the settings in force, without secrets
-errors.json     errors of the last run in groups: how often, first, last, where in the code
-traces.json     the newest calls: capability, result, duration, names and durations of spans
-runs.json       the lives of the node, how the last one ended, what was lost
-telemetry.json  how the store stands
-metrics.txt     of the running node, if one answered
-
-Peers, ids, paths, hosts, addresses and names are numbered words: peer-1 is the same peer everywhere in this bundle, and
-means nothing outside of it. Extras of calls and records, prompts and messages are not here; of errors only what
-programs say was kept: numbers, quoted words and whatever else somebody may have written are `?` and `…`.
-"""
 
 
-@dataclass(frozen=True, slots=True)
-class Bundle:
-    """What would be written.
-
-    Attributes:
-        parts: name and content of each file in it.
-        replaced: how many values were replaced, by kind.
-    """
-
-    parts: dict[str, bytes]
-    replaced: Counter[str]
-
-    def write(self, path: Path) -> None:
-        """Writes the zip with mode 0600, whole or not at all.
-
-        Raises:
-            OSError: raised when it cannot be written.
-        """
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
-            for name, content in self.parts.items():
-                packed.writestr(zipfile.ZipInfo(f"hearthnet-bundle/{name}", _STAMP), content, zipfile.ZIP_DEFLATED)
-        replace_private(path, buffer.getvalue())
-
-
-def make_bundle(config: Config, report: dict[str, Any], exposition: str | None) -> Bundle:
-    """Returns the bundle of this node.
+def make_bundle(config: Config, report: dict[str, Any]) -> dict[str, bytes]:
+    """Returns the files of the bundle by name.
 
     Args:
-        config: its settings, paths resolved.
+        config: the node's settings, paths resolved.
         report: the doctor's, as `--json` prints it.
-        exposition: the metrics of the running node; None if none answers.
     """
-    register_secrets(known_secrets(config))
-    data_dir = config.observability.data_dir or Path()
-    case = gather(data_dir, log_dir=config.observability.log_dir, limit=2_000)
-    words = _words(config, case)
-    parts = {
-        "doctor.json": {**report, "checks": [_finding(check) for check in report["checks"]]},
-        "versions.json": _versions(),
-        "config.json": _settings(config),
-        "errors.json": _errors(case),
-        "traces.json": _traces(case),
-        "runs.json": _runs(case),
-        "telemetry.json": _store(config),
-    }
-    made = {"README.txt": _README.encode()}
-    made.update((name, _encoded(words.value(value, scrub))) for name, value in parts.items())
-    if exposition is not None:
-        made["metrics.txt"] = words.text(scrub(exposition)).encode("utf-8", "replace")
-    return Bundle(_within(made), words.replaced)
-
-
-def _settings(config: Config) -> dict[str, Any]:
-    """Returns the settings; of what is to be redacted only how many there are: somebody named there what is secret."""
-    settings = config.model_dump(mode="json")
-    for name in ("redact_keys", "redact_patterns"):
-        settings["observability"][name] = ["…"] * len(settings["observability"][name])
-    return settings
-
-
-def _finding(check: dict[str, Any]) -> dict[str, Any]:
-    """Returns a finding; of one that tells what calls failed with, without what those errors were about."""
-    errors = (check.get("evidence") or {}).get("errors")
-    if check.get("name") != "recent_error_rate" or not isinstance(errors, list):
-        return check
-    told = [{**error, "error": without_words_of_others(str(error.get("error")))} for error in errors]
-    return {**check, "detail": check["detail"].partition(": ")[0], "evidence": {**check["evidence"], "errors": told}}
-
-
-def _encoded(value: Any) -> bytes:
-    return orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-
-
-def _within(parts: dict[str, bytes]) -> dict[str, bytes]:
-    """Returns the parts; the largest is cut at a line until they are within the bound, which is far off."""
-    while sum(map(len, parts.values())) > MAX_BYTES:
-        largest = max(parts, key=lambda name: len(parts[name]))
-        parts[largest] = parts[largest][: len(parts[largest]) // 2].rpartition(b"\n")[0] + b"\n(cut)\n"
-    return parts
-
-
-def _words(config: Config, case: Case) -> Pseudonyms:
-    """Returns the words, which know the names of this machine, its user, its community and its folders."""
-    # What nobody provides was only asked for: such a name is a stranger's.
-    plain = {entry.name for entry in case.entries if entry.kind == "log" or entry.status not in _NOT_PROVIDED}
-    words = Pseudonyms(plain, _short)
-    for name in (config.identity.keys_dir, config.community.state_dir, config.file.blobs_dir,
-                 config.observability.data_dir, config.observability.log_dir):  # fmt: skip
-        words.know("path", None if name is None else str(name))
-    words.know("path", str(Path.home()))
-    words.know("host", socket.gethostname())
-    words.know("host", socket.gethostname().partition(".")[0])
-    for host in _hosts(config):
-        words.know("host", host)
-    for user in _users():
-        words.know("user", user)
-    words.know("community", _community_name(config))
-    for backend in config.llm.backends:
-        words.know("variable", backend.api_key_env)
-    return words
-
-
-def _short(found: str) -> str | None:
-    try:
-        return short_id(found)
-    except (HearthNetError, ValueError):
-        return None
-
-
-def _hosts(config: Config) -> Iterator[str]:
-    """Yields the machines that the settings name: an error may have one without any dot that would tell it."""
     settings = config.observability
-    for url in (*(backend.url for backend in config.llm.backends), settings.otlp_endpoint):
-        with suppress(ValueError):  # no URL
-            name = urlsplit(url or "").hostname or ""
-            if ":" not in name and not name.replace(".", "").isdigit():
-                yield name
+    runs, sources, cases = _cases(settings)
+    own = {name: list(_own(case)) for name, case in cases.items()}
+    parts = {
+        "doctor.json": _findings(report, settings),
+        "versions.json": _versions(),
+        "config.json": _changed(config, resolve_paths(default_config())),
+        "runs.json": {
+            **{name: _ending(case, run) for name, case in cases.items() if (run := case.run)},
+            "runs": [_life(run) for run in runs[:_MOST]],
+        },
+        "calls.json": {name: list(_calls(entries)) for name, entries in own.items()},
+        "errors.json": {name: _errors(entries)[:_MOST] for name, entries in own.items()},
+        "telemetry.json": {
+            **_store(settings),
+            "files": [{"kind": file.kind, "state": file.state, "bytes": file.size_bytes} for file in sources],
+        },
+    }
+    listing = "".join(f"{name:<14}  {text}\n" for name, text in CONTENTS.items())
+    readme = f"Made by `hearthnet doctor --bundle`. It copies no text that a person or program wrote.\n\n{listing}"
+    return {"README.txt": readme.encode()} | {name: json.dumps(part, indent=2).encode() for name, part in parts.items()}
 
 
-def _users() -> Iterator[str]:
-    """Yields what the user of this process and others of this machine are called: at the login, and by neighbours."""
-    with suppress(KeyError, OSError):  # a user id without a name, in a container
-        yield getpass.getuser()
-    with suppress(KeyError, ImportError):
-        import pwd
+def write_bundle(parts: dict[str, bytes], path: Path) -> None:
+    """Writes the files as a zip with mode 0600, whole or not at all.
 
-        account = pwd.getpwuid(os.getuid())
-        people = [account, *(other for other in pwd.getpwall()[:_MAX_USERS] if other.pw_uid in _PEOPLE)]
-        for person in people:
-            yield person.pw_name
-            yield person.pw_gecos.partition(",")[0]
+    Raises:
+        OSError: raised when it cannot be written.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as packed:
+        for name, content in parts.items():
+            packed.writestr(zipfile.ZipInfo(f"hearthnet-bundle/{name}", _STAMP), content, zipfile.ZIP_DEFLATED)
+    replace_private(path, buffer.getvalue())
 
 
-def _community_name(config: Config) -> str | None:
-    from hearthnet.checks.finding import community_path, keys_dir
-    from hearthnet.identity.keys import KeyPair
-    from hearthnet.identity.manifest import read_manifest
+# --- what a text may be
 
+
+def _one_of(text: object, known: Collection[str]) -> str:
+    return text if isinstance(text, str) and text in known else _OTHER
+
+
+def _version(text: object) -> str | None:
+    match = _VERSION.match(str(text))
+    return match and match[0]
+
+
+def _kind_of(capability: str) -> str:
+    known = capability == "experimental.echo"
+    return capability if known else _one_of(capability.partition(".")[0], RESERVED_CAPABILITY_PREFIXES)
+
+
+def _exception(text: str) -> str:
+    """Returns the class that the text of an error begins with, without its module."""
+    return _one_of(text.partition(":")[0].rpartition(".")[2], _exceptions())
+
+
+@cache
+def _exceptions() -> frozenset[str]:
+    """Returns the exception classes of Python, this package and its libraries, as far as they are imported."""
+    found, waiting = set(), [BaseException]
+    while waiting:
+        kind = waiting.pop()
+        waiting += kind.__subclasses__()
+        if str(kind.__module__).partition(".")[0] in _PACKAGES:
+            found.add(kind.__name__)
+    return frozenset(found)
+
+
+def _logger(name: str) -> str:
+    """Returns a logger's name if it is one of our modules, else that of its package."""
+    parts = name.split(".")
+    is_module = all(map(str.isidentifier, parts)) and _HOME.joinpath(*parts).with_suffix(".py").is_file()
+    return name if is_module and parts[0] == "hearthnet" else _one_of(parts[0], _PACKAGES)
+
+
+def _places(text: str | None) -> list[str]:
+    """Returns the places of a traceback in their order, each as `module:line`."""
+    return [_place(path, int(line)) for path, line in _FRAME.findall(text or "")]
+
+
+def _place(path: str, line: int) -> str:
+    for folder in _CODE:
+        parts = Path(path).with_suffix("").parts[len(folder.parts) :] if path.startswith(f"{folder}/") else ()
+        # A message may look like a traceback: only a line that exists is told.
+        if parts and parts[0] in _PACKAGES and all(map(str.isidentifier, parts)) and 0 < line <= _lines_of(path):
+            return f"{'.'.join(parts)}:{line}"
+    return _OTHER
+
+
+@cache
+def _lines_of(path: str) -> int:
     try:
-        return read_manifest(community_path(config, KeyPair.load(keys_dir(config)))).name
-    except HearthNetError:
-        return None
+        return len(Path(path).read_bytes().splitlines())
+    except OSError:
+        return 0
+
+
+# --- the files
+
+
+def _findings(report: dict[str, Any], settings: ObservabilityConfig) -> dict[str, Any]:
+    try:
+        memory = recall(settings.data_dir or Path())
+    except OSError:  # since when is not known
+        memory = []
+    names = {*(check.__name__ for check in checks.ALL), "node_answers"}
+    found = []
+    for check in report["checks"]:
+        last = next(reversed(streaks(memory, check["name"])), None)
+        found.append(
+            {
+                "name": _one_of(check["name"], names),
+                "status": _one_of(check["status"], STATUSES),
+                "since": timestamp(last.since) if last is not None and last.status == check["status"] else None,
+                "duration_ms": number(check.get("duration_ms")),
+            }
+        )
+    return {"source": _one_of(report.get("source"), ("node", "disk")), "checks": found}
 
 
 def _versions() -> dict[str, Any]:
+    installed = {found.name.replace("-", "_"): found.version for found in distributions()}
     return {
-        "hearthnet": __version__,
+        "hearthnet": hearthnet.__version__,
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "system": platform.system(),
+        "release": _version(platform.release()),  # whoever builds a kernel may add a name
+        "machine": platform.machine(),
         "cpus": os.cpu_count(),
-        "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if sys.platform != "win32" else None,
-        "libraries": {name: _version(name) for name in _LIBRARIES},
+        "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "libraries": {name: _version(installed[name]) for name in _LIBRARIES if name in installed},
     }
 
 
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+def _changed(value: Any, usual: object = None, annotation: object = None) -> Any:
+    """Returns of a section the settings that differ from the usual; of a setting its value, or that it is set."""
+    if isinstance(value, Section):
+        kinds = {name: field.annotation for name, field in type(value).model_fields.items()}
+        pairs = {name: (getattr(value, name), getattr(usual, name, ...)) for name in kinds}
+        return {name: _changed(*pair, kinds[name]) for name, pair in pairs.items() if pair[0] != pair[1]}
+    if isinstance(value, tuple):
+        return [_changed(item) for item in value]
+    is_choice = get_origin(annotation) is Literal and value in get_args(annotation)
+    return value if value is None or is_choice or isinstance(value, bool | int | float) else "set"
 
 
-def _errors(case: Case) -> list[dict[str, Any]]:
-    traced = {entry.text: _frames(entry.exc) for entry in case.entries if entry.exc}
-    return [
-        {
-            "kind": group.kind,
-            "name": group.name,
-            "error": without_words_of_others(group.text),
-            "count": group.count,
-            "first": iso(group.first_us),
-            "last": iso(group.last_us),
-            "frames": next((frames for text, frames in traced.items() if group.text.startswith(text)), []),
-        }
-        for group in case.errors[:100]
-    ]
+def _cases(settings: ObservabilityConfig) -> tuple[list[Run], list[Source], dict[str, Case]]:
+    """Returns all runs, the files, and what they tell of the last run that ended and of the present one."""
+
+    def read(run_id: str | None = None) -> Case:
+        return gather(settings.data_dir or Path(), log_dir=settings.log_dir, run_id=run_id, limit=_MOMENTS)
+
+    newest, cases = read(), dict[str, Case]()
+    lives = [run for run in newest.runs if run.end_reason != "rebuilt"]
+    lives = [run for run in lives if run.node_id] or lives  # a script that records is a run too, but no node
+    for name, is_alive in (("last", False), ("present", True)):
+        run = next((run for run in lives if bool(run.is_alive) == is_alive), None)
+        with suppress(ValueError):  # taken over by a start meanwhile, or its id is damaged
+            if run is not None:
+                cases[name] = newest if newest.run is run else read(run.run_id)
+    return newest.runs, newest.sources, cases
 
 
-def _frames(exc: str | None) -> list[str]:
-    """Returns where in the code an error was raised, innermost last; never the lines themselves."""
-    return [f'"{found["path"]}", line {found["line"]}, in {found["name"]}' for found in _FRAME.finditer(exc or "")][
-        -_FRAMES:
-    ]
+def _life(run: Run) -> dict[str, Any]:
+    end_us = run.ended_us or run.last_seen_us or run.started_us
+    return {
+        "started": iso(run.started_us),
+        "last_seen": iso(end_us),
+        "lived_s": (end_us - run.started_us) / 1e6,
+        "version": _version(run.version),
+        "end_reason": run.end_reason and _one_of(run.end_reason, _END_REASONS),
+        "is_alive": run.is_alive,
+    }
 
 
-def _traces(case: Case) -> list[dict[str, Any]]:
-    traces = [entry for entry in case.entries if entry.kind == "trace"][-_TRACES:]
-    return [
-        {
-            "ts": iso(entry.ts_us),
-            "trace_id": entry.trace_id,
-            "capability": entry.name,
-            "result": entry.status,
-            "duration_ms": entry.duration_ms,
-            "spans": [
-                {key: span.get(key) for key in ("name", "offset_ms", "duration_ms", "status")} for span in entry.spans
-            ],
-        }
-        for entry in traces
-    ]
-
-
-def _runs(case: Case) -> dict[str, Any]:
+def _ending(case: Case, run: Run) -> dict[str, Any]:
     verdict = judge(case)
     return {
+        **_life(run),
         "verdict": verdict.cause,
         "confidence": verdict.confidence,
         "alternatives": verdict.alternatives,
-        "in_flight": [
-            {"capability": trace.capability, "age_ms": trace.age_ms, "span": trace.span} for trace in case.in_flight
-        ],
-        "runs": [
-            {
-                "run_id": run.run_id,
-                "version": run.version,
-                "started": iso(run.started_us),
-                "last_seen": iso(run.last_seen_us),
-                "end_reason": run.end_reason,
-                "is_alive": run.is_alive,
-            }
-            for run in case.runs[:100]
-        ],
-        "gaps": [
-            {"ts": iso(entry.ts_us), "reason": entry.status, "kind": entry.name, "text": entry.text}
-            for entry in case.entries
-            if entry.kind == "gap"
-        ],
-        "sources": [
-            {"kind": source.kind, "state": source.state, "bytes": source.size_bytes, "detail": source.detail}
-            for source in case.sources
-        ],
+        "fault": _places(run.fault)[:_MOST_FRAMES],  # innermost first
+        "in_flight": [{"kind": _kind_of(trace.capability), "ms": trace.age_ms} for trace in case.in_flight[:_MOST]],
+        "vitals": [asdict(vitals) for vitals in run.vitals[-_MOST_VITALS:]],
     }
 
 
-def _store(config: Config) -> dict[str, Any]:
-    settings = config.observability
-    store = (settings.data_dir or Path()) / DATABASE
+def _own(case: Case) -> Iterator[Entry]:
+    run_id = case.run and case.run.run_id
+    return (entry for entry in case.entries if entry.run_id == run_id and entry.status != _OPEN)
+
+
+def _calls(entries: list[Entry]) -> Iterator[dict[str, Any]]:
+    groups = defaultdict[str, list[Entry]](list)
+    for entry in entries:
+        if entry.kind == "trace":
+            groups[_kind_of(entry.name)].append(entry)
+    for kind, group in groups.items():
+        durations = sorted(entry.duration_ms or 0.0 for entry in group)
+        yield {
+            "kind": kind,
+            "results": Counter(_one_of(entry.status, RESULTS) for entry in group),
+            "p50_ms": durations[ceil(0.50 * len(durations)) - 1],
+            "p95_ms": durations[ceil(0.95 * len(durations)) - 1],
+            "max_ms": durations[-1],
+        }
+
+
+def _errors(entries: list[Entry]) -> list[dict[str, Any]]:
+    """Returns the errors in groups, the most frequent first; the innermost frame is the last."""
+    groups = defaultdict[tuple[Any, ...], list[Entry]](list)
+    for entry in entries:
+        if entry.kind == "trace" and is_failure(entry.status):
+            key = ("trace", _kind_of(entry.name), _one_of(entry.status, RESULTS), _exception(entry.text), ())
+            groups[key].append(entry)
+        elif entry.kind == "log" and entry.status in LEVELS[-2:]:
+            error, frames = _exception(str(entry.extras.get("exc_type"))), tuple(_places(entry.exc)[-_MOST_FRAMES:])
+            groups["log", _logger(entry.name), entry.status, error, frames].append(entry)
+    found = [
+        {
+            **dict(zip(("kind", "name", "status", "error", "frames"), key, strict=True)),
+            "count": sum(1 + integer(entry.extras.get("repeats")) for entry in group),
+            "first": iso(min(entry.ts_us for entry in group)),
+            "last": iso(max(entry.ts_us for entry in group)),
+        }
+        for key, group in groups.items()
+    ]
+    return sorted(found, key=lambda group: group["count"], reverse=True)
+
+
+def _store(settings: ObservabilityConfig) -> dict[str, Any]:
+    limits = Limits(settings.max_disk_mb, settings.keep_free_mb)
     try:
-        return info(store, settings.log_dir, Limits(settings.max_disk_mb, settings.keep_free_mb))
-    except StoreError as error:
-        return {"error": error.message}
+        found = info((settings.data_dir or Path()) / DATABASE, settings.log_dir, limits)
+    except (StoreError, OSError, ValueError, OverflowError):  # none, or damaged: `files` says so
+        return {}
+    losses = Counter[str]()
+    for drop in found["drops"]:
+        losses[_one_of(drop["reason"], _LOSS_REASONS)] += drop["count"]
+    figures = {name: found[name] for name in ("schema", "rings", "runs", "wear", "disk")}
+    return {**figures, "losses": losses, "quarantined": len(found["quarantined"])}

@@ -11,17 +11,17 @@ import statistics
 import time
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-import httpx
-
-from hearthnet.bus.bus import CapabilityBus
 from hearthnet.checks.asking import ask_all
 from hearthnet.checks.finding import found, skipped, warned
 from hearthnet.config import Config, EmergencyConfig
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.transport import peer_clocks
+
+if TYPE_CHECKING:
+    from hearthnet.bus.bus import CapabilityBus
 
 __all__ = ["Anchor", "clock_sanity", "judge_clock"]
 
@@ -64,6 +64,8 @@ class Peers:
 def clock_sanity(config: Config, bus: CapabilityBus | None) -> CheckResult:
     """The clock is within 60 s of anchors' HTTP dates, and near that of the peers."""
     targets = _targets(config.emergency)
+    if targets:
+        import httpx  # noqa: F401  # now: on a small machine importing it takes as long as an anchor may
     answers = ask_all(_ask, targets, _ALL_ANCHORS_S)
     return judge_clock([answer for answer in answers if answer is not None], _peers(bus), asked=len(targets))
 
@@ -83,6 +85,8 @@ def _peers(bus: CapabilityBus | None) -> Peers:
 
 def _ask(target: str) -> Anchor | None:
     """Returns what an anchor says, or None when it says nothing of use."""
+    import httpx
+
     try:
         place = urlsplit(f"//{target}").netloc
         started_s, started = time.time(), time.monotonic()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.bus.bus import CapabilityBus
 from hearthnet.checks.finding import found, skipped, warned
 from hearthnet.config import Config
 from hearthnet.identity.keys import short_id
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.transport import failed_signatures
 from hearthnet.transport.descriptors import RESERVED, enough_for
+
+if TYPE_CHECKING:
+    from hearthnet.bus.bus import CapabilityBus
 
 __all__ = ["connection_limit", "members_refused"]
 

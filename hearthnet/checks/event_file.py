@@ -18,7 +18,7 @@ from hearthnet.checks.holder import lock_holders, named
 from hearthnet.database import EVENTS, connect_read_only, reason_of, store_error
 from hearthnet.errors import DiskFullError, HearthNetError, StoreError, UnusableStoreError
 from hearthnet.events.event_log import EventLog
-from hearthnet.identity.manifest import MANIFEST_FILE
+from hearthnet.identity.community import MANIFEST_FILE
 from hearthnet.observability.doctor import CheckResult
 
 __all__ = ["judge_event_log"]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hearthnet.bus.bus import CapabilityBus
 from hearthnet.checks.finding import found, warned
 from hearthnet.config import Config
 from hearthnet.errors import ConfigError
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.transport.tls import Certificate, ServingPair, loose_key, now_utc
+
+if TYPE_CHECKING:
+    from hearthnet.bus.bus import CapabilityBus
 
 __all__ = ["exposure"]
 

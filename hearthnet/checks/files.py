@@ -12,14 +12,16 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.bus.bus import CapabilityBus
 from hearthnet.checks.finding import found, warned
 from hearthnet.config import Config
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.logfile import log_key, log_paths
+
+if TYPE_CHECKING:
+    from hearthnet.bus.bus import CapabilityBus
 
 __all__ = ["log_directory"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from hearthnet.config import Config
+from hearthnet.identity.community import community_dir
 from hearthnet.identity.keys import KeyPair
-from hearthnet.identity.manifest import community_dir
 from hearthnet.observability.doctor import CheckResult
 
 __all__ = ["community_path", "found", "keys_dir", "skipped", "warned"]

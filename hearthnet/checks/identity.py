@@ -7,18 +7,21 @@ import shlex
 import stat
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.bus.bus import CapabilityBus
 from hearthnet.checks.event_file import judge_event_log
 from hearthnet.checks.finding import found, keys_dir, skipped, warned
 from hearthnet.checks.holder import user_name
 from hearthnet.config import Config
 from hearthnet.errors import IdentityError
 from hearthnet.events.event_log import EVENTS_FILE
+from hearthnet.identity.community import MANIFEST_FILE, community_dir
 from hearthnet.identity.keys import KEY_BYTES, PRIVATE_FILE, PUBLIC_FILE, KeyPair, encode, short_id
-from hearthnet.identity.manifest import MANIFEST_FILE, community_dir, read_manifest
+from hearthnet.identity.manifest import read_manifest
 from hearthnet.observability.doctor import CheckResult
+
+if TYPE_CHECKING:
+    from hearthnet.bus.bus import CapabilityBus
 
 __all__ = ["community_present", "event_log_writable", "keys_loadable", "keys_present"]
 

@@ -13,13 +13,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.bus.bus import CapabilityBus
 from hearthnet.checks.finding import found, warned
 from hearthnet.config import Config
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.doctor_memory import Remembered, recall
+
+if TYPE_CHECKING:
+    from hearthnet.bus.bus import CapabilityBus
 
 __all__ = ["FileSystem", "disk_space", "file_system_of", "full_in_s", "judge_disks"]
 

@@ -9,15 +9,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.bus.bus import CapabilityBus
 from hearthnet.checks.finding import found, warned
 from hearthnet.config import Config, default_path
 from hearthnet.identity.keys import PUBLIC_FILE
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.doctor_memory import MEMORY_FILE
 from hearthnet.observability.logfile import log_key, log_paths
+
+if TYPE_CHECKING:
+    from hearthnet.bus.bus import CapabilityBus
 
 __all__ = ["Deviation", "deviations_of", "file_modes"]
 

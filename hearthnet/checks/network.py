@@ -8,15 +8,17 @@ import shlex
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.bus.bus import CapabilityBus
 from hearthnet.checks import multicast
 from hearthnet.checks.finding import found, skipped, warned
 from hearthnet.checks.holder import Kind, named, port_holders
 from hearthnet.checks.port import judge_holder
 from hearthnet.config import Config, TransportConfig
 from hearthnet.observability.doctor import CheckResult
+
+if TYPE_CHECKING:
+    from hearthnet.bus.bus import CapabilityBus
 
 __all__ = ["mdns_socket", "transport_port", "udp_multicast"]
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
-
 from hearthnet.checks.finding import found, keys_dir, warned
 from hearthnet.checks.holder import Holder, named, port_holders
 from hearthnet.config import Config, TransportConfig
+from hearthnet.constants import SENDER
 from hearthnet.errors import IdentityError
 from hearthnet.forensics.box import HEADER_BYTES, boxes_in, is_alive, read_header
 from hearthnet.identity.keys import KeyPair, is_node_id, short_id
 from hearthnet.observability.doctor import CheckResult
-from hearthnet.transport.signing import SENDER
 
 __all__ = ["judge_holder", "live_nodes"]
 
@@ -60,6 +58,8 @@ def _judge_answer(
 
 def _ask(transport: TransportConfig) -> str | None:
     """Returns the id of the node that answers on the port, or None where none does."""
+    import httpx
+
     host = _ANY_ADDRESS.get(transport.host, transport.host)
     place = f"{f'[{host}]' if ':' in host else host}:{transport.port}"
     # A node that was started before TLS was set, or unset, speaks the other one still.

@@ -6,15 +6,17 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.bus.bus import CapabilityBus
-from hearthnet.bus.registry import Entry
-from hearthnet.checks.backends import Answer, ask_backends
 from hearthnet.checks.finding import found, skipped, warned
 from hearthnet.config import Config
 from hearthnet.constants import HEALTH_MIN_CALLS
 from hearthnet.observability.doctor import CheckResult
+
+if TYPE_CHECKING:
+    from hearthnet.bus.bus import CapabilityBus
+    from hearthnet.bus.registry import Entry
+    from hearthnet.checks.backends import Answer
 
 __all__ = ["at_least_one_capability", "llm_backend_reachable"]
 
@@ -69,6 +71,8 @@ def llm_backend_reachable(config: Config, _: CapabilityBus | None) -> CheckResul
     """One LLM backend or more responds, and has the model that is configured for it."""
     if not config.llm.backends:
         return skipped("no backend is configured")
+    from hearthnet.checks.backends import ask_backends  # late: it needs httpx
+
     answers = ask_backends(config.llm.backends)
     evidence: dict[str, Any] = {
         "states": Counter(answer.state for answer in answers),

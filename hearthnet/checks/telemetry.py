@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.bus.bus import CapabilityBus
 from hearthnet.checks.finding import found, skipped, warned
 from hearthnet.config import Config
 from hearthnet.errors import StoreError
@@ -17,6 +16,9 @@ from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.record import TraceRecord
 from hearthnet.observability.results import is_failure
 from hearthnet.observability.store.reader import Reader
+
+if TYPE_CHECKING:
+    from hearthnet.bus.bus import CapabilityBus
 
 __all__ = ["opened_for", "orphan_spans", "recent_error_rate"]
 

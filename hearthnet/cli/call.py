@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from typing import Any, Final
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, Final
 
 import click
-import orjson
-from ulid import ULID
 
-from hearthnet.cli.client import NodeClient, url_of
-from hearthnet.cli.options import config_option
+from hearthnet.cli.options import where_option
 from hearthnet.cli.output import print_json
-from hearthnet.client import Client
-from hearthnet.config import Config
 from hearthnet.errors import HearthNetError, NodeUnreachableError, UntrustedAnswerError, WireError
-from hearthnet.identity.keys import KeyPair
+
+if TYPE_CHECKING:
+    from hearthnet.locations import Locations
 
 # What to do about a call that was refused before it was one.
 _HINTS: Final = {
@@ -35,8 +30,8 @@ _HINTS: Final = {
 @click.option("--stream", is_flag=True, help="Print the answer frame by frame, a JSON line each.")
 @click.option("--trace-id", help="The ULID to call under. Default: a fresh one.")
 @click.option("--timeout", "timeout_s", type=float, default=60.0, show_default=True, help="Seconds to wait.")
-@config_option
-def command(config: Config, capability: str, body: str, stream: bool, trace_id: str | None, timeout_s: float) -> None:
+@where_option
+def command(where: Locations, capability: str, body: str, stream: bool, trace_id: str | None, timeout_s: float) -> None:
     """Call a capability of the running node and print its answer.
 
     \b
@@ -45,15 +40,21 @@ def command(config: Config, capability: str, body: str, stream: bool, trace_id: 
 
     Exits with 1 when the call fails, 3 when no node runs, 4 when it is not authorized.
     """
+    import asyncio
+
+    from hearthnet.observability.ids import new_trace_id
+
     name, _, version = capability.partition("@")
-    request_id = trace_id or str(ULID())
+    request_id = trace_id or new_trace_id()
     try:
-        asyncio.run(_call(config, name, version or "1.0", _parse(body), request_id, stream=stream, timeout_s=timeout_s))
+        asyncio.run(_call(where, name, version or "1.0", _parse(body), request_id, stream=stream, timeout_s=timeout_s))
     except WireError as error:
-        raise _with_hint(config, error, request_id) from error
+        raise _with_hint(where, error, request_id) from error
 
 
 def _parse(body: str) -> Any:
+    import orjson
+
     try:
         parsed = orjson.loads(sys.stdin.buffer.read() if body == "-" else body)
     except orjson.JSONDecodeError as error:
@@ -64,15 +65,19 @@ def _parse(body: str) -> Any:
 
 
 async def _call(
-    config: Config, name: str, version: str, body: Any, request_id: str, *, stream: bool, timeout_s: float
+    where: Locations, name: str, version: str, body: Any, request_id: str, *, stream: bool, timeout_s: float
 ) -> None:
-    assert config.identity.keys_dir is not None
-    transport = config.transport
-    keys = KeyPair.load(config.identity.keys_dir)
-    community = config.community.community_id or keys.node_id
+    import orjson
+
+    from hearthnet.cli.client import NodeClient, url_of
+    from hearthnet.client import Client
+    from hearthnet.identity.keys import KeyPair
+
+    keys = KeyPair.load(where.keys_dir)
+    community = where.community_id or keys.node_id
     try:
         async with Client(
-            url_of(transport), keys, community, keys.node_id, certificate=transport.tls_cert, timeout_s=timeout_s
+            url_of(where), keys, community, keys.node_id, certificate=where.tls_cert, timeout_s=timeout_s
         ) as node:
             if not stream:
                 print_json(await node.call(name, body, version, request_id=request_id))
@@ -81,27 +86,31 @@ async def _call(
                 click.echo(orjson.dumps(frame).decode())
     except (NodeUnreachableError, UntrustedAnswerError) as error:
         # Whatever else answers on our port is not our node.
-        raise NodeClient(config).unreachable() from error
+        raise NodeClient(where).unreachable() from error
 
 
-def _with_hint(config: Config, error: WireError, request_id: str) -> HearthNetError:
-    shown = HearthNetError(f"{error.code}: {error.message}", hint=_hint(config, error, request_id))
+def _with_hint(where: Locations, error: WireError, request_id: str) -> HearthNetError:
+    shown = HearthNetError(f"{error.code}: {error.message}", hint=_hint(where, error, request_id))
     shown.exit_code = error.exit_code
     return shown
 
 
-def _hint(config: Config, error: WireError, request_id: str) -> str:
+def _hint(where: Locations, error: WireError, request_id: str) -> str:
     """Returns where to look next. What was refused before it was a call has no trace, and only the node knows which."""
     # A call that took too long for us may still be at work there: it gets its trace.
-    if error.code == "timeout" or _has_trace(config, request_id):
+    if error.code == "timeout" or _has_trace(where, request_id):
         return f"hearthnet trace show {request_id}"
     if error.retry_after_ms is not None:
         return f"call again in {error.retry_after_ms / 1_000:g} s"
     return _HINTS.get(error.code, "hearthnet log")
 
 
-def _has_trace(config: Config, request_id: str) -> bool:
+def _has_trace(where: Locations, request_id: str) -> bool:
+    from urllib.parse import quote
+
+    from hearthnet.cli.client import NodeClient
+
     try:
-        return NodeClient(config).ask(f"/trace/{quote(request_id, safe='')}") is not None
+        return NodeClient(where).ask(f"/trace/{quote(request_id, safe='')}") is not None
     except HearthNetError:
         return False

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from hearthnet.cli.client import NodeClient
-from hearthnet.cli.options import config_option, json_option
+from hearthnet.cli.options import json_option, where_option
 from hearthnet.cli.output import console, print_json, table
-from hearthnet.config import Config
+
+if TYPE_CHECKING:
+    from hearthnet.locations import Locations
 
 
 @click.command("caps")
-@config_option
+@where_option
 @json_option
-def command(config: Config, as_json: bool) -> None:
+def command(where: Locations, as_json: bool) -> None:
     """List the capabilities with their health and latency, over their last 100 calls.
 
     Example: hearthnet caps
     """
-    entries = NodeClient(config).need("/status")["capabilities"]
+    from hearthnet.cli.client import NodeClient
+
+    entries = NodeClient(where).need("/status")["capabilities"]
     if as_json:
         print_json(entries)
         return

@@ -1,110 +1,199 @@
-"""Asks the running node. Whatever else answers on the port is not our node: its header would name us."""
+"""Asks the running node over HTTP, with the standard library alone: importing httpx takes longer than most answers.
+
+Whatever else answers on the port is not our node: its header would name us.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Final
+import socket
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import urlencode
 
-import httpx
+import orjson
 
-from hearthnet.client.tls import pinned
-from hearthnet.config import Config, TransportConfig
+from hearthnet.constants import SENDER
 from hearthnet.errors import HearthNetError, IdentityError, NodeUnreachableError
-from hearthnet.identity.keys import KeyPair
-from hearthnet.transport.signing import SENDER
+from hearthnet.extras import missing_extra
 
-__all__ = ["NodeClient", "url_of"]
+if TYPE_CHECKING:
+    from http.client import HTTPMessage
+
+    from hearthnet.locations import Locations
+
+__all__ = ["NodeClient", "Response", "url_of"]
 
 _ANY_ADDRESS: Final = ("0.0.0.0", "::", "")  # noqa: S104  # compared with, not bound
 _CONNECT_TIMEOUT_S: Final = 2.0
+_FIRST_ERROR: Final = 400
+
+
+class Response(NamedTuple):
+    """A response of whatever listens on the port."""
+
+    status: int
+    headers: HTTPMessage
+    body: bytes
+
+    @property
+    def is_error(self) -> bool:
+        """Whether its status is one of an error."""
+        return self.status >= _FIRST_ERROR
+
+    def json(self) -> Any:
+        """Returns the document in the body.
+
+        Raises:
+            HearthNetError: raised when it is no JSON.
+        """
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError as error:
+            raise self.not_ours() from error
+
+    def not_ours(self) -> HearthNetError:
+        """Returns the error for a response that no node gives."""
+        return HearthNetError(
+            f"what answered is no HearthNet node (HTTP {self.status})",
+            hint="who has the port? see: hearthnet doctor",
+        )
 
 
 class NodeClient:
-    """Talks to the node of this configuration on this machine."""
+    """Talks to this user's node on this machine.
 
-    def __init__(self, config: Config, timeout_s: float = 15.0) -> None:
-        self.port = config.transport.port
-        self._keys_dir = config.identity.keys_dir
-        self.http = httpx.Client(
-            base_url=url_of(config.transport),
-            timeout=httpx.Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S),
-            verify=pinned(config.transport.tls_cert),
-            trust_env=False,
-        )
+    Args:
+        where: its address and its keys.
+        timeout_s: seconds to wait for each part of a response.
+    """
+
+    def __init__(self, where: Locations, timeout_s: float = 15.0) -> None:
+        self._where = where
+        self._timeout_s = timeout_s
 
     def ask(self, path: str, **parameters: Any) -> Any | None:
-        """Returns the JSON answer to a GET, or None when our node does not answer on its port.
+        """Returns the JSON response to a GET, or None when our node does not answer on its port.
 
         Raises:
             HearthNetError: raised when the node answers with an error; its message is the node's.
         """
         try:
-            answer = self.http.get(path, params={k: v for k, v in parameters.items() if v is not None})
-        except httpx.HTTPError:
+            response = self.get(path, **parameters)
+        except OSError:
             return None
-        if not self.is_ours(answer):
+        if not self.is_ours(response):
             return None
-        document = _document(answer)
-        if answer.is_error:
-            told = document.get("message") if isinstance(document, dict) else None
-            raise HearthNetError(f"the node answered: {told or answer.status_code}")
+        document = response.json()
+        if response.is_error:
+            message = document.get("message") if isinstance(document, dict) else None
+            raise HearthNetError(f"the node answered: {message or response.status}")
         return document
 
     def need(self, path: str, **parameters: Any) -> Any:
-        """Returns the JSON answer to a GET.
+        """Returns the JSON response to a GET.
 
         Raises:
             NodeUnreachableError: raised when our node does not answer on its port.
         """
-        answer = self.ask(path, **parameters)
-        if answer is None:
+        document = self.ask(path, **parameters)
+        if document is None:
             raise self.unreachable()
-        return answer
+        return document
 
-    def control(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
-        """Returns what the node answers to an operator's request, a refusal included.
+    def control(self, method: str, path: str, body: dict[str, Any] | None = None) -> Response:
+        """Returns the node's response to an operator's request, a refusal included.
 
         Raises:
             NodeUnreachableError: raised when no node of ours answers.
-            HearthNetError: raised when the answer is none of this protocol.
+            HearthNetError: raised when the response is none of this protocol.
         """
         try:
-            answer = self.http.request(method, path, json=body)
-        except httpx.HTTPError as error:
+            response = self.request(method, path, body)
+        except OSError as error:
             raise self.unreachable() from error
-        if not self.is_ours(answer):
+        if not self.is_ours(response):
             raise self.unreachable()
-        if not isinstance(_document(answer), dict if answer.is_error else list):
-            raise _not_ours(answer)
-        return answer
+        if not isinstance(response.json(), dict if response.is_error else list):
+            raise response.not_ours()
+        return response
+
+    def get(self, path: str, *, timeout_s: float | None = None, **parameters: Any) -> Response:
+        """Returns the response to a GET with these parameters; those that are None are left out.
+
+        Raises:
+            OSError: raised as `request` does.
+        """
+        given = {name: value for name, value in parameters.items() if value is not None}
+        query = f"?{urlencode(given, doseq=True)}" if given else ""
+        return self.request("GET", path + query, timeout_s=timeout_s)
+
+    def request(
+        self, method: str, target: str, body: dict[str, Any] | None = None, timeout_s: float | None = None
+    ) -> Response:
+        """Returns the response to one request, over a connection of its own.
+
+        Raises:
+            TimeoutError: raised when nothing came in time.
+            OSError: raised when there is no connection, or what comes is no HTTP.
+        """
+        content = None if body is None else orjson.dumps(body)
+        headers = {} if content is None else {"Content-Type": "application/json"}
+        # Connected first: where no node runs, nothing more has to be imported.
+        connected = self._connect(self._timeout_s if timeout_s is None else timeout_s)
+        with connected:
+            from http.client import HTTPConnection, HTTPException
+
+            try:
+                connection = HTTPConnection(host_of(self._where.host), self._where.port)
+                connection.sock = connected
+                connection.request(method, target, content, headers)
+                response = connection.getresponse()
+                return Response(response.status, response.headers, response.read())
+            except HTTPException as error:
+                raise ConnectionError(f"the response is no HTTP: {error!r}") from error
+
+    def _connect(self, timeout_s: float) -> socket.socket:
+        try:
+            connected = socket.create_connection((host_of(self._where.host), self._where.port), _CONNECT_TIMEOUT_S)
+        except UnicodeError as error:  # of a host that is no name
+            raise ConnectionError(f"{self._where.host!r} is no host") from error
+        connected.settimeout(timeout_s)
+        if self._where.tls_cert is None:
+            return connected
+        from hearthnet.client.tls import pinned
+
+        return pinned(self._where.tls_cert).wrap_socket(connected)
 
     def unreachable(self) -> NodeUnreachableError:
         """Returns the error for a node that is not there."""
-        return NodeUnreachableError(f"no node of ours answers on port {self.port}", hint="start it: hearthnet run")
+        port = self._where.port
+        return NodeUnreachableError(f"no node of ours answers on port {port}", hint="start it: hearthnet run")
 
-    def is_ours(self, answer: httpx.Response) -> bool:
-        """Tells whether it is our node that answered."""
-        try:
-            return self._keys_dir is not None and answer.headers.get(SENDER) == KeyPair.load(self._keys_dir).node_id
+    def is_ours(self, response: Response) -> bool:
+        """Returns whether it is our node that answered."""
+        sender = response.headers.get(SENDER)
+        if sender is None:
+            return False
+        from hearthnet.identity.keys import KeyPair, read_public_id
+
+        if sender == read_public_id(self._where.keys_dir):
+            return True
+        try:  # the public file may be missing or wrong; the key itself decides
+            return sender == KeyPair.load(self._where.keys_dir).node_id
         except IdentityError:
+            return False
+        except ModuleNotFoundError as error:
+            if missing_extra(error) is None:
+                raise
             return False
 
 
-def _document(answer: httpx.Response) -> Any:
-    try:
-        return answer.json()
-    except ValueError as error:
-        raise _not_ours(answer) from error
+def host_of(listening: str) -> str:
+    """Returns the address at which a node that listens on `listening` is reached from its own machine."""
+    return "127.0.0.1" if listening in _ANY_ADDRESS else listening
 
 
-def _not_ours(answer: httpx.Response) -> HearthNetError:
-    return HearthNetError(
-        f"what answered is no HearthNet node (HTTP {answer.status_code})",
-        hint="who has the port? see: hearthnet doctor",
-    )
-
-
-def url_of(transport: TransportConfig) -> str:
-    """Returns where the node of these settings answers on its own machine."""
-    host = "127.0.0.1" if transport.host in _ANY_ADDRESS else transport.host
-    scheme = "https" if transport.tls_cert else "http"
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{transport.port}"
+def url_of(where: Locations) -> str:
+    """Returns where the node answers on its own machine."""
+    host = host_of(where.host)
+    scheme = "https" if where.tls_cert else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{where.port}"

@@ -9,14 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
-
 from hearthnet import __version__
 from hearthnet.checks.holder import lock_holders
 from hearthnet.checks.settings import unusable
-from hearthnet.cli.client import NodeClient
+from hearthnet.cli.client import NodeClient, Response
 from hearthnet.config import Config
 from hearthnet.errors import ConfigError
+from hearthnet.locations import locations_of
 from hearthnet.observability import doctor
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.record import bounded, clean_text
@@ -79,38 +78,38 @@ def _unconfigured(given: NoSettings) -> Findings:
 
 
 def _ask(config: Config, only: Sequence[str]) -> Findings:
-    client = NodeClient(config, timeout_s=STATUS_TIMEOUT_S)
-    with client.http:
-        try:
-            status = client.http.get("/status")
-            if not client.is_ours(status):
-                return _from_disk(config, only, _NO_NODE)
-            return _from_node(client, status, config, only)
-        except httpx.TimeoutException as error:
-            return _silent(config, only, error)
-        except (httpx.HTTPError, httpx.InvalidURL):
+    client = NodeClient(locations_of(config))
+    waited_s = STATUS_TIMEOUT_S
+    try:
+        status = client.get("/status", timeout_s=waited_s)
+        if not client.is_ours(status):
             return _from_disk(config, only, _NO_NODE)
+        waited_s = CHECKS_TIMEOUT_S
+        answer = client.get("/doctor", timeout_s=waited_s, check=list(only))
+    except TimeoutError:
+        return _silent(config, only, waited_s)
+    except OSError:
+        return _from_disk(config, only, _NO_NODE)
+    return _from_node(status, answer, config, only)
 
 
-def _from_node(client: NodeClient, status: httpx.Response, config: Config, only: Sequence[str]) -> Findings:
-    answer = client.http.get("/doctor", params={"check": list(only)}, timeout=CHECKS_TIMEOUT_S)
-    about = status.json() if status.is_success else {}
+def _from_node(status: Response, answer: Response, config: Config, only: Sequence[str]) -> Findings:
+    about = {} if status.is_error else status.json()
     pid, program = about.get("pid"), str(about.get("version", __version__))
     # A check that this program has and the node has not: the node was started before an update.
     if answer.is_error:
-        found = _from_disk(config, only, f"the node answered with {answer.status_code}: read from the disk")
+        found = _from_disk(config, only, f"the node answered with {answer.status}: read from the disk")
         found.pid = pid
         return found
     return Findings(answer.json(), f"asked {_named(pid)}", source="node", program=program, pid=pid)
 
 
-def _silent(config: Config, only: Sequence[str], error: httpx.TimeoutException) -> Findings:
+def _silent(config: Config, only: Sequence[str], waited_s: float) -> Findings:
     """Returns what the disk tells of a node that is there and says nothing, and that this is so."""
     assert config.observability.data_dir is not None
     # The lock itself is not tried: a node that starts at this moment would find it taken.
     holders = lock_holders(config.observability.data_dir / LOCK_FILE)
     pid, port = holders[0].pid if holders else None, config.transport.port
-    waited_s = CHECKS_TIMEOUT_S if error.request.url.path == "/doctor" else STATUS_TIMEOUT_S
     if pid is None:
         note = f"what listens on port {port} did not answer within {waited_s:g} s: read from the disk"
         return _from_disk(config, only, note)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from hearthnet.cli.options import config_option, json_option
 from hearthnet.cli.output import print_json
-from hearthnet.config import Config, default_path, load, save
-from hearthnet.identity.keys import short_id
-from hearthnet.node import Initialised, initialise
+
+if TYPE_CHECKING:
+    from hearthnet.config import Config
+    from hearthnet.node import Initialised
 
 # What telemetry may take on disk, by how big a machine is.
 _MAX_DISK_MB: Final = {"anchor": 512, "hearth": 256, "spark": 128}
@@ -38,6 +39,10 @@ def command(config: Config, name: str | None, profile: str, non_interactive: boo
     Example: hearthnet init --name "Maple Street"
              hearthnet init --profile spark --non-interactive
     """
+    from hearthnet.config_file import default_path
+    from hearthnet.identity.keys import short_id
+    from hearthnet.node import initialise
+
     if name is None:
         may_ask = not non_interactive and not as_json and sys.stdin.isatty()
         name = click.prompt("Name of the community", default="home") if may_ask else "home"
@@ -61,6 +66,8 @@ def command(config: Config, name: str | None, profile: str, non_interactive: boo
 
 def _save(made: Initialised, profile: str) -> None:
     """Writes config.toml without paths: they stay this system's standard ones."""
+    from hearthnet.config import load, save
+
     fresh = load()
     save(
         fresh.model_copy(

@@ -7,18 +7,20 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 import orjson
 from click.core import ParameterSource
 
 from hearthnet.cli.log_level import level as level_command
-from hearthnet.cli.options import config_option, json_option
+from hearthnet.cli.options import json_option, where_option
 from hearthnet.cli.output import print_json, printable
-from hearthnet.config import Config
 from hearthnet.constants import LEVELS
 from hearthnet.observability.logfile import log_key, log_paths
+
+if TYPE_CHECKING:
+    from hearthnet.locations import Locations
 
 _COLOURS: Final = {
     "debug": "bright_black",
@@ -39,12 +41,12 @@ Line = dict[str, Any]
 @click.option("--level", type=click.Choice(LEVELS), default="debug", help="This level and above.")
 @click.option("--component", help="Only this logger and those below it, as hearthnet.bus or just bus.")
 @click.option("--trace", "trace_id", help="Only the records of this trace.")
-@config_option
+@where_option
 @json_option
 @click.pass_context
 def command(
     context: click.Context,
-    config: Config,
+    where: Locations,
     lines: int,
     follow: bool,
     level: str,
@@ -64,10 +66,8 @@ def command(
     if context.invoked_subcommand is not None:
         _refuse_own_options(context)
         return
-    directory = config.observability.log_dir
-    assert directory is not None
     wanted = _filter(level, component, trace_id)
-    found, tail = _newest(directory, lines, wanted)
+    found, tail = _newest(where.log_dir, lines, wanted)
     show = _echo_json if as_json else _echo
     if as_json and not follow:
         print_json(found)
@@ -75,7 +75,7 @@ def command(
     for line in found:
         show(line)
     if follow:
-        for line in _follow(directory, tail, wanted):
+        for line in _follow(where.log_dir, tail, wanted):
             show(line)
 
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from hearthnet.cli.options import config_option, for_option, json_option
+from hearthnet.cli.options import for_option, json_option, where_option
 from hearthnet.cli.output import print_json, printable
-from hearthnet.config import Config
 from hearthnet.constants import LEVELS
 from hearthnet.errors import EXIT_USAGE, HearthNetError
 
 if TYPE_CHECKING:
-    import httpx
+    from hearthnet.cli.client import Response
+    from hearthnet.locations import Locations
 
 _MAX_S: Final = 24 * 3_600
 _BAD_REQUEST: Final = 400
@@ -23,9 +23,9 @@ _BAD_REQUEST: Final = 400
 @click.argument("change", metavar="[LOGGER=LEVEL]", required=False)
 @for_option("30s, 10m or 2h", _MAX_S, "24 hours")
 @click.option("--reset", is_flag=True, help="Back to what it was: all of them, or the LOGGER that is named.")
-@config_option
+@where_option
 @json_option
-def level(config: Config, change: str | None, for_s: float, reset: bool, as_json: bool) -> None:
+def level(where: Locations, change: str | None, for_s: float, reset: bool, as_json: bool) -> None:
     """Change the level of one logger of the running node, for a while; without LOGGER=LEVEL, list what is changed.
 
     The level reverts by itself. The logger is named as in the log; `hearthnet.` may be left out. Those below it follow.
@@ -38,9 +38,9 @@ def level(config: Config, change: str | None, for_s: float, reset: bool, as_json
     Exits with 2 for a logger or a level that there is none of, 3 when no node runs.
     """
     if change is None and not reset:
-        present = _ask(config, "GET")
+        present = _ask(where, "GET")
     else:
-        present = _ask(config, "POST", _wanted(change, for_s, reset=reset))
+        present = _ask(where, "POST", _wanted(change, for_s, reset=reset))
     if as_json:
         print_json(present)
     else:
@@ -64,19 +64,19 @@ def _usage(message: str, hint: str) -> HearthNetError:
     return error
 
 
-def _ask(config: Config, method: str, body: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+def _ask(where: Locations, method: str, body: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     from hearthnet.cli.client import NodeClient
 
-    answer = NodeClient(config).control(method, "/control/log-level", body)
+    answer = NodeClient(where).control(method, "/control/log-level", body)
     if answer.is_error:
         raise _refused(answer)
     present: list[dict[str, Any]] = answer.json()
     return present
 
 
-def _refused(answer: httpx.Response) -> HearthNetError:
-    message = answer.json().get("message", str(answer.status_code))
-    if answer.status_code != _BAD_REQUEST:
+def _refused(answer: Response) -> HearthNetError:
+    message = answer.json().get("message", str(answer.status))
+    if answer.status != _BAD_REQUEST:
         return HearthNetError(f"the node answered: {message}")
     what, _, hint = message.partition("; ")
     return _usage(what, hint or "see: hearthnet log level --help")

@@ -15,6 +15,7 @@ import click
 
 from hearthnet import __version__
 from hearthnet.errors import EXIT_DISK_FULL, EXIT_ERROR, EXIT_USAGE, HearthNetError
+from hearthnet.extras import missing_extra
 
 __all__ = ["COMMANDS", "cli", "main"]
 
@@ -114,6 +115,9 @@ def _run(arguments: list[str] | None) -> int:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         hint = "free some space: hearthnet paths shows where the files lie" if full else None
         return _report(str(error), hint, EXIT_DISK_FULL if full else EXIT_ERROR)
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error)
+        return _report_bug(error) if missing is None else _report(missing.message, missing.hint, missing.exit_code)
     except Exception as error:  # the border to a mistake of ours: told with its traceback  # noqa: BLE001
         return _report_bug(error)
     return code if isinstance(code, int) else 0

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from hearthnet.config import Config, load, resolve_paths
+if TYPE_CHECKING:
+    from hearthnet.config import Config
+    from hearthnet.locations import Locations
 
-__all__ = ["config_option", "json_option"]
+__all__ = ["config_option", "json_option", "where_option"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,17 +23,38 @@ _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600}
 
 
 def _loaded(_: click.Context, __: click.Parameter, path: Path | None) -> Config:
+    from hearthnet.config import load, resolve_paths  # late: pydantic, which `--help` can do without
+
     return resolve_paths(load(path))
+
+
+def _located(_: click.Context, __: click.Parameter, path: Path | None) -> Locations:
+    from hearthnet.locations import locate
+
+    return locate(path)
+
+
+def settings_option(
+    name: str, callback: Callable[[click.Context, click.Parameter, Path | None], Any]
+) -> Callable[[F], F]:
+    """Adds `--config`; the command gets as `name` what `callback` makes of the path."""
+    return click.option(
+        "--config",
+        name,
+        type=click.Path(path_type=Path, dir_okay=False),
+        callback=callback,
+        help="Settings to use instead of the standard config.toml.",
+    )
 
 
 def config_option(command: F) -> F:
     """Adds `--config`; the command gets the settings, paths resolved, as `config`."""
-    return click.option(
-        "--config",
-        type=click.Path(path_type=Path, dir_okay=False),
-        callback=_loaded,
-        help="Settings to use instead of the standard config.toml.",
-    )(command)
+    return settings_option("config", _loaded)(command)
+
+
+def where_option(command: F) -> F:
+    """Adds `--config`; the command gets the node's paths and address alone, which is quicker, as `where`."""
+    return settings_option("where", _located)(command)
 
 
 def for_option(examples: str, max_s: int, bound: str) -> Callable[[F], F]:

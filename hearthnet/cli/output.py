@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sys
-import textwrap
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-import orjson
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,6 +27,8 @@ def printable(text: object) -> str:
 
 def print_json(value: Any) -> None:
     """Prints one JSON document: indented on a terminal, on one line elsewhere."""
+    import orjson
+
     options = orjson.OPT_APPEND_NEWLINE | (orjson.OPT_INDENT_2 if sys.stdout.isatty() else 0)
     # JSON leaves C1 and what reorders text as it is; escaped, it is the same JSON.
     text = orjson.dumps(value, option=options).decode()
@@ -57,6 +56,9 @@ def hanging(prefix: str, text: str) -> str:
     """Returns `text` behind `prefix`, which is so wide in a terminal that later lines are indented as far."""
     if not sys.stdout.isatty():
         return prefix + text
+    import shutil
+    import textwrap
+
     width = max(40, shutil.get_terminal_size().columns) - len(prefix)
     return prefix + ("\n" + " " * len(prefix)).join(textwrap.wrap(text, width))
 

@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from hearthnet.cli.options import config_option, json_option
+from hearthnet.cli.options import json_option, where_option
 from hearthnet.cli.output import print_json
-from hearthnet.config import Config, default_path
-from hearthnet.observability.telemetry import DATABASE
+from hearthnet.constants import DATABASE
+
+if TYPE_CHECKING:
+    from hearthnet.locations import Locations
 
 _NAMES = ("config", "keys", "communities", "blobs", "data", "telemetry", "logs")
 
 
 @click.command("paths")
 @click.argument("name", required=False, type=click.Choice(_NAMES))
-@config_option
+@where_option
 @json_option
-def command(config: Config, name: str | None, as_json: bool) -> None:
+def command(where: Locations, name: str | None, as_json: bool) -> None:
     """Show where this node's files lie; with NAME, that one path alone.
 
     \b
     Example: hearthnet paths
              sqlite3 "$(hearthnet paths telemetry)" "SELECT * FROM recent LIMIT 5"
     """
-    observability = config.observability
-    assert observability.data_dir is not None
+    from hearthnet.config_file import default_path
+
     places = {
         "config": default_path(),
-        "keys": config.identity.keys_dir,
-        "communities": config.community.state_dir,
-        "blobs": config.file.blobs_dir,
-        "data": observability.data_dir,
-        "telemetry": observability.data_dir / DATABASE,
-        "logs": observability.log_dir,
+        "keys": where.keys_dir,
+        "communities": where.state_dir,
+        "blobs": where.blobs_dir,
+        "data": where.data_dir,
+        "telemetry": where.data_dir / DATABASE,
+        "logs": where.log_dir,
     }
     if name is not None:
         click.echo(places[name])

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from hearthnet import __version__
-from hearthnet.cli.client import NodeClient
-from hearthnet.cli.options import config_option, json_option
+from hearthnet.cli.options import json_option, where_option
 from hearthnet.cli.output import console, print_json, printable, table
-from hearthnet.config import Config
+from hearthnet.constants import DATABASE
 from hearthnet.errors import StoreError
-from hearthnet.events.event_log import EVENTS_FILE, EventLog
-from hearthnet.identity.keys import KeyPair, short_id
-from hearthnet.identity.manifest import community_dir, read_manifest
-from hearthnet.node import disk_use
-from hearthnet.observability.store.reader import Reader
-from hearthnet.observability.store.stats import capability_stats
-from hearthnet.observability.telemetry import DATABASE
+
+if TYPE_CHECKING:
+    from hearthnet.locations import Locations
 
 _QUANTILES: Final = ("p50_ms", "p90_ms", "p99_ms")
 
 
 @click.command("status")
-@config_option
+@where_option
 @json_option
-def command(config: Config, as_json: bool) -> None:
+def command(where: Locations, as_json: bool) -> None:
     """Show the node at a glance; from disk when it is not running.
 
     The table at the end is of all calls that the telemetry store holds.
@@ -35,8 +30,10 @@ def command(config: Config, as_json: bool) -> None:
     Example: hearthnet status
              hearthnet status --json
     """
-    answer = NodeClient(config).ask("/status")
-    status = {"running": True, **answer} if answer is not None else {"running": False, **_from_disk(config)}
+    from hearthnet.cli.client import NodeClient
+
+    answer = NodeClient(where).ask("/status")
+    status = {"running": True, **answer} if answer is not None else {"running": False, **_from_disk(where)}
     if as_json:
         print_json(status)
         return
@@ -46,36 +43,46 @@ def command(config: Config, as_json: bool) -> None:
         _print_ring(status["ring"])
 
 
-def _from_disk(config: Config) -> dict[str, Any]:
-    assert config.identity.keys_dir is not None
-    assert config.community.state_dir is not None
-    keys = KeyPair.load(config.identity.keys_dir)
-    directory = community_dir(config.community.state_dir, config.community.community_id or keys.node_id)
-    manifest = read_manifest(directory)
+def _from_disk(where: Locations) -> dict[str, Any]:
+    from hearthnet.events.event_log import EVENTS_FILE, EventLog
+    from hearthnet.identity.community import Community, community_dir, signed_community
+    from hearthnet.identity.keys import KeyPair, short_id
+    from hearthnet.locations import disk_use
+
+    keys = KeyPair.load(where.keys_dir)
+    directory = community_dir(where.state_dir, where.community_id or keys.node_id)
+    community = signed_community(directory)
+    if community is None:
+        from hearthnet.identity.manifest import read_manifest  # late: it imports pydantic
+
+        manifest = read_manifest(directory)
+        community = Community(manifest.community_id, manifest.name)
     with EventLog(directory / EVENTS_FILE) as events:
-        size, head = events.size(manifest.community_id), events.head(manifest.community_id)
-    ring, trouble = _ring(config)
+        size, head = events.size(community.community_id), events.head(community.community_id)
+    ring, trouble = _ring(where)
     return {
         "node_id": keys.node_id,
         "short_id": short_id(keys.node_id),
         "version": __version__,
-        "community_id": manifest.community_id,
-        "community": manifest.name,
-        "port": config.transport.port,
+        "community_id": community.community_id,
+        "community": community.name,
+        "port": where.port,
         "event_log_size": size,
         "event_log_head": head,
         "telemetry": {"store": trouble or "ok"},
-        "disk": disk_use(config),
+        "disk": disk_use(where),
         "ring": ring,
     }
 
 
-def _ring(config: Config) -> tuple[list[dict[str, Any]], str | None]:
+def _ring(where: Locations) -> tuple[list[dict[str, Any]], str | None]:
     """Returns what the store has of each capability, and why it cannot be read; a node never run has nothing."""
-    assert config.observability.data_dir is not None
-    path = config.observability.data_dir / DATABASE
+    path = where.data_dir / DATABASE
     if not path.exists():
         return [], None
+    from hearthnet.observability.store.reader import Reader
+    from hearthnet.observability.store.stats import capability_stats
+
     reader = Reader(path)
     try:
         return capability_stats(reader), None

@@ -13,7 +13,7 @@ import click
 from hearthnet.cli.options import config_option, json_option
 from hearthnet.cli.output import print_json, printable
 from hearthnet.cli.telemetry_sql import sql_command
-from hearthnet.cli.telemetry_text import amount, ask, bar, info_lines, rows
+from hearthnet.cli.telemetry_text import amount, ask, bar, info_lines, remarks, rows
 from hearthnet.config import Config
 from hearthnet.observability.budget import Budget
 from hearthnet.observability.ids import is_trace_id
@@ -164,7 +164,9 @@ def _name(_: click.Context, __: click.Parameter, text: str | None) -> str | None
 @command.command("purge")
 @click.option("--all", "everything", is_flag=True, help="Everything.")
 @click.option("--older-than", "before_us", callback=_since, metavar="AGE", help="10m, 24h, 7d, or a local date-time.")
-@click.option("--capability", callback=_name, help="Its traces, those that name it, and all that was logged in them.")
+@click.option(
+    "--capability", callback=_name, help="Its traces, those that name it, and what was logged in them; not JSON logs."
+)
 @click.option("--trace", "trace_id", callback=_trace_id, metavar="ID", help="One trace and all that was logged in it.")
 @click.option("--dry-run", is_flag=True, help="Only count; works while the node runs.")
 @_yes
@@ -185,6 +187,8 @@ def purge_command(
     Nothing of them is left in any byte of database, WAL, black boxes and JSON logs. Quarantined databases are removed
     whole. Copies that you made elsewhere are yours to remove.
 
+    --capability leaves the JSON logs as they are, and says which days hold lines of it.
+
     \b
     Example: hearthnet telemetry purge --older-than 7d --dry-run
              hearthnet telemetry purge --capability llm.chat
@@ -200,16 +204,16 @@ def purge_command(
         print_json({"dry_run": dry_run, **asdict(found)})
         return
     click.echo(f"{'would remove' if dry_run else 'removed'} {amount(found)}")
+    for line in remarks(found):
+        click.echo(line)
 
 
 def _purge(places: Places, selection: Selection, yes: bool) -> Purged:
     def agree(found: Purged) -> None:
         if not yes:
-            ask(f"to be removed: {amount(found)}", "Remove it for good?")
+            ask("\n".join([f"to be removed: {amount(found)}", *remarks(found)]), "Remove it for good?")
 
-    total = log_bytes(places.log_dir)
-    with bar("rewriting logs", total) as progress:
-        return purge(places, selection, agree=agree, progress=progress)
+    return purge(places, selection, agree=agree)
 
 
 def _store(config: Config) -> Path:

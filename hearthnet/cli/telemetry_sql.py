@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
+import orjson
 
 from hearthnet.cli.options import config_option, json_option
-from hearthnet.cli.output import print_json, printable
-from hearthnet.cli.telemetry_answer import csv_lines, json_lines, print_table
+from hearthnet.cli.output import printable, table
 from hearthnet.config import Config
-from hearthnet.errors import EXIT_ERROR, StoreError, UnusableStoreError
-from hearthnet.observability.store.catalog import Relation, catalog
-from hearthnet.observability.store.query import Answer, Bounds, QueryError, ask
+from hearthnet.observability.store.query import Answer, ask, too_slow
 from hearthnet.observability.telemetry import DATABASE
 
 _TERMINAL_ROWS: Final = 100  # what a person scrolls through
-_MAX_TIMEOUT_S: Final = 60.0  # so long the writer can do without its WAL being reset
-_GRACE_S: Final = 0.5  # for SQLite to end it itself
-_HEAP_BYTES: Final = 256_000_000  # of SQLite, sorting included; this process does nothing else
+_MAX_TIMEOUT_S: Final = 60.0  # the writer can do without reusing its WAL for so long
+_GRACE_S: Final = 0.5  # for SQLite to end the statement itself
 _STDIN_BYTES: Final = 1_000_000
-_AROUND: Final = 36  # characters shown before and behind a place in a line
+_WHOLE_CHARS: Final = 30  # ids, times and shorter values stay on one line if they can
+_PIPE_WIDTH: Final = 1_000_000  # columns: rich cuts nothing then, and pads no further than the values go
+_RELATIONS: Final = (
+    "SELECT type, name, sql FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite~_%' ESCAPE '~'"
+    " ORDER BY type DESC, name"
+)
 
 
 @click.command("sql")
 @click.argument("sql", required=False, metavar="[SQL]")
 @click.option("--list", "is_list", is_flag=True, help="Show the views and tables, and what their columns mean.")
-@click.option("--schema", "is_schema", is_flag=True, help="Show the statements that made them.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV (RFC 4180), values as they are: see below.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV (RFC 4180), values as they are.")
 @click.option("--limit", type=click.IntRange(min=0), help="Rows shown; 0: all. On a terminal 100, else all.")
 @click.option(
     "--timeout",
@@ -55,7 +57,6 @@ def sql_command(
     config: Config,
     sql: str | None,
     is_list: bool,
-    is_schema: bool,
     as_csv: bool,
     limit: int | None,
     timeout_s: float,
@@ -77,19 +78,27 @@ def sql_command(
              hearthnet telemetry sql --json - < query.sql
              hearthnet telemetry sql --db copy.db "SELECT * FROM run_history"
     """
-    if [sql is not None, is_list, is_schema].count(True) != 1:
-        raise click.UsageError("say what: one of SQL, --list, --schema")
+    if (sql is None) is not is_list:
+        raise click.UsageError("say what: one of SQL, --list")
     if as_json and as_csv:
         raise click.UsageError("one of --json and --csv")
     assert config.observability.data_dir is not None
     path = db if db is not None else config.observability.data_dir / DATABASE
-    with _own_hint(db):
-        if sql is None:
-            _show_catalog(catalog(path, Bounds(timeout_s)), is_schema, as_json)
-            return
-        bounds = Bounds(timeout_s, _rows(limit, as_json or as_csv), heap_bytes=_HEAP_BYTES)
-        answer = _ask(path, _stdin() if sql == "-" else sql, bounds)
-    _show(answer, "json" if as_json else "csv" if as_csv else "table")
+    is_text = not (as_json or as_csv)
+    if limit is None and is_text and not is_list and sys.stdout.isatty():
+        limit = _TERMINAL_ROWS
+    statement = _RELATIONS if sql is None else _stdin() if sql == "-" else sql
+    with _killed_after(timeout_s):
+        answer = ask(path, statement, timeout_s, limit or None)
+    if not is_text:
+        # Not by click.echo, which removes escape sequences from what no terminal reads, and flushes every line.
+        sys.stdout.writelines(_json_lines(answer) if as_json else _csv_lines(answer))
+    elif is_list:
+        _print_relations(answer)
+    else:
+        print_table(answer)
+    if answer.has_more:
+        click.echo(f"there are more than these {len(answer.rows):,} rows: --limit shows more", err=True)
 
 
 def _stdin() -> str:
@@ -97,46 +106,20 @@ def _stdin() -> str:
 
 
 @contextmanager
-def _own_hint(db: Path | None) -> Iterator[None]:
-    """Of a file that the operator named, says something else than of the node's own store."""
-    try:
-        yield
-    except UnusableStoreError as error:
-        if db is None:
-            raise
-        raise StoreError(error.message, hint="name a telemetry.db, or a snapshot of one") from error
+def _killed_after(timeout_s: float) -> Iterator[None]:
+    """Ends this process, and so its read transaction, when SQLite overruns `timeout_s`.
 
-
-def _rows(limit: int | None, is_for_program: bool) -> int | None:
-    if limit is None:
-        return _TERMINAL_ROWS if sys.stdout.isatty() and not is_for_program else None
-    return limit or None
-
-
-def _ask(path: Path, sql: str, bounds: Bounds) -> Answer:
-    try:
-        with _ended_after(bounds.timeout_s):
-            return ask(path, sql, bounds)
-    except QueryError as error:
-        if error.place is not None:
-            for line in marked(sql, error.place):
-                click.echo(line, err=True)
-        raise
-
-
-@contextmanager
-def _ended_after(timeout_s: float) -> Iterator[None]:
-    """Ends this process, and with it the read transaction, where the time is up and SQLite does not look at the clock.
-
-    It looks between two steps; a function, `instr` of two long texts say, is one step, and may take hours.
+    SQLite looks at the clock between two steps; a function, `instr` of two long texts say, is one step and may take
+    hours.
     """
 
-    def give_up() -> None:
+    def kill() -> None:
         # Not by click: the other thread may be in the middle of the same stream.
-        os.write(2, f"error: the query takes longer than {timeout_s:g} s\nhint: search in shorter texts\n".encode())
-        os._exit(EXIT_ERROR)
+        error = too_slow(timeout_s)
+        os.write(2, f"error: {error.message}\nhint: {error.hint}\n".encode())
+        os._exit(error.exit_code)
 
-    timer = threading.Timer(timeout_s + _GRACE_S, give_up)
+    timer = threading.Timer(timeout_s + _GRACE_S, kill)
     timer.daemon = True
     timer.start()
     try:
@@ -145,51 +128,79 @@ def _ended_after(timeout_s: float) -> Iterator[None]:
         timer.cancel()
 
 
-def marked(sql: str, place: int) -> tuple[str, str]:
-    """Returns the line of a statement that has `place` in it, or what is around it, and a line that points there."""
-    begin = sql.rfind("\n", 0, place) + 1
-    end = sql.find("\n", place)
-    before = sql[begin:place]
-    after = sql[place : len(sql) if end < 0 else end]
-    if len(before) > _AROUND:
-        before = f"…{before[-_AROUND:]}"
-    if len(after) > _AROUND:
-        after = f"{after[:_AROUND]}…"
-    left = printable(before)
-    return f"  {left}{printable(after)}", f"  {' ' * len(left)}^"
+def _print_relations(answer: Answer) -> None:
+    """Prints each statement as far as its list of columns goes: the comments in it explain them."""
+    for _, _, sql in answer.rows:
+        head = re.match(r".*?\n\)|.*", sql, re.DOTALL)
+        assert head is not None
+        for line in head[0].splitlines():
+            click.echo(printable(line))
+        click.echo()
 
 
-def _show(answer: Answer, form: str) -> None:
-    if form == "table":
-        print_table(answer)
-    else:
-        # Not by click.echo, which takes escape sequences out of what no terminal reads, and flushes every line.
-        sys.stdout.writelines(json_lines(answer) if form == "json" else csv_lines(answer))
-    if answer.more:
-        counted = f"{answer.more:,}" if answer.is_counted else f"more than {answer.more:,}"
-        click.echo(f"{counted} more {_noun(answer.more)}: --limit shows more", err=True)
-    if sys.stdout.isatty():
-        click.echo(f"{len(answer.rows):,} {_noun(len(answer.rows))}, {answer.duration_ms:.1f} ms", err=True)
+def print_table(answer: Answer) -> None:
+    """Prints a table as wide as its values are; on a terminal that is narrower, they go on below."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.text import Text
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    names = [printable(name) for name in answer.columns]
+    texts = [[shown(value) for value in row] for row in answer.rows]
+    widths = [max(map(len, column)) for column in zip(names, *texts, strict=True)]
+    has_room = sum(min(width, _WHOLE_CHARS) + 1 for width in widths) <= console.width
+    made = table(*map(escape, names))
+    for place, column in enumerate(made.columns):
+        column.no_wrap = has_room and widths[place] <= _WHOLE_CHARS
+        column.overflow = "fold"
+        kinds = {type(row[place]) for row in answer.rows} - {type(None)}
+        column.justify = "right" if kinds and kinds <= {int, float} else "left"
+    for row in texts:
+        made.add_row(*map(Text, row))
+    console.print(made)
 
 
-def _noun(count: int) -> str:
-    return "row" if count == 1 else "rows"
+def shown(value: Any) -> str:
+    """Returns a value as the table has it, control characters spelled out."""
+    if value is None:
+        return "NULL"
+    return f"x'{value.hex()}'" if isinstance(value, bytes) else printable(value)
 
 
-def _show_catalog(relations: list[Relation], is_schema: bool, as_json: bool) -> None:
-    if as_json:
-        print_json(relations)
-    elif is_schema:
-        for relation in relations:
-            click.echo("\n".join(printable(line) for line in relation.sql.splitlines()) + ";\n")
-    else:
-        for relation in relations:
-            _show_relation(relation)
+def _json_lines(answer: Answer) -> Iterator[str]:
+    """Yields a JSON array of objects, a row a line; a repeated name gets a number: `a`, `a_2`.
+
+    A blob is its hexadecimal digits; infinity, which JSON lacks, is null.
+    """
+    names: list[str] = []
+    for column in answer.columns:
+        number, name = 1, column
+        while name in names:
+            number += 1
+            name = f"{column}_{number}"
+        names.append(name)
+    yield "["
+    for place, row in enumerate(answer.rows):
+        values = [value.hex() if isinstance(value, bytes) else value for value in row]
+        # JSON leaves C1 and what reorders text as it is; escaped, it is the same JSON.
+        text = printable(orjson.dumps(dict(zip(names, values, strict=True))).decode())
+        yield f"{',' if place else ''}\n{text}"
+    yield "\n]\n" if answer.rows else "]\n"
 
 
-def _show_relation(relation: Relation) -> None:
-    click.secho(f"{relation.kind} {printable(relation.name)}", bold=True, nl=False)
-    click.echo(f"  {printable(relation.comment)}".rstrip())
-    for column in relation.columns:
-        click.echo(f"    {printable(column.name):<16} {printable(column.comment)}".rstrip())
-    click.echo()
+def _csv_lines(answer: Answer) -> Iterator[str]:
+    """Yields CSV as RFC 4180 has it, a line of names first: NULL is empty, an empty text is two quotes.
+
+    Values are as they are, but for a terminal, which would obey what is in them.
+    """
+    clean = printable if sys.stdout.isatty() else str
+    for row in (answer.columns, *answer.rows):
+        yield ",".join("" if value is None else _field(clean(_plain(value))) for value in row) + "\r\n"
+
+
+def _plain(value: Any) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _field(text: str) -> str:
+    return text if text and not re.search('[,"\r\n]', text) else '"' + text.replace('"', '""') + '"'

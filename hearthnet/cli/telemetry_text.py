@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -16,7 +16,7 @@ from hearthnet.observability.store.purge import Purged
 if TYPE_CHECKING:
     from click._termui_impl import ProgressBar
 
-__all__ = ["amount", "ask", "bar", "info_lines", "number", "rows"]
+__all__ = ["amount", "ask", "bar", "info_lines", "number", "remarks", "rows"]
 
 _MANY: Final = 10_000_000_000  # bytes; from here on in GB
 _LEAST_DAYS: Final = 1 / 24  # what a node writes in its first minutes says nothing about its days
@@ -24,7 +24,8 @@ _LEAST_DAYS: Final = 1 / 24  # what a node writes in its first minutes says noth
 
 def ask(fact: str, question: str) -> None:
     """Asks on standard error, so that standard output has what was asked for alone; a no ends the command."""
-    click.echo(printable(fact), err=True)
+    for line in fact.splitlines():
+        click.echo(printable(line), err=True)
     try:
         click.confirm(question, abort=True, err=True)
     except click.Abort:
@@ -65,6 +66,17 @@ def amount(found: Purged) -> str:
     if found.log_files:
         parts.append(f"{number(found.log_lines, 'line')} in {number(found.log_files, 'log file')}")
     return ", ".join(parts) or "nothing"
+
+
+def remarks(found: Purged) -> Iterator[str]:
+    """Yields what the counts leave out, and what a purge by capability leaves in the JSON logs, as lines."""
+    if found.boxes:
+        yield f"not counted: what is in the black boxes of killed runs, {found.boxes:,} of them"
+    if found.days_left:
+        after = date.fromisoformat(found.days_left[-1]) + timedelta(days=1)
+        yield f"the JSON logs of {', '.join(found.days_left)} stay and may hold lines of it"
+        yield "to remove them and everything recorded before:"
+        yield f"  hearthnet telemetry purge --older-than {after}T00:00Z"
 
 
 def rows(counts: dict[str, int]) -> str:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from hearthnet.cli.client import NodeClient
-from hearthnet.cli.options import config_option, json_option
+from hearthnet.cli.options import json_option, where_option
 from hearthnet.cli.output import console, local_time, print_json, printable, result_style, table
 from hearthnet.cli.trace_bodies import bodies
-from hearthnet.config import Config
-from hearthnet.constants import TRACE_RING_BUFFER
+from hearthnet.constants import DATABASE, TRACE_RING_BUFFER
 from hearthnet.errors import HearthNetError
-from hearthnet.observability.ids import is_trace_id
-from hearthnet.observability.store.reader import Reader, TraceFilter
-from hearthnet.observability.telemetry import DATABASE
-from hearthnet.observability.tracing import Trace
+
+if TYPE_CHECKING:
+    from hearthnet.locations import Locations
+    from hearthnet.observability.store.reader import TraceFilter
 
 _BAR_CHARS: Final = 30
 _NAME_CHARS: Final = 24
@@ -44,10 +42,10 @@ command.add_command(bodies)
 @click.option("--failed", is_flag=True, help="Only failures, of whatever code.")
 @click.option("--min-ms", type=float, help="Only those that took at least so many milliseconds.")
 @click.option("--since", type=click.DateTime(), help="Only those started at or after this local time.")
-@config_option
+@where_option
 @json_option
 def recent(
-    config: Config,
+    where: Locations,
     n: int,
     capability: str | None,
     result: str | None,
@@ -63,7 +61,7 @@ def recent(
              hearthnet trace recent --failed --json
     """
     moment = since.astimezone(UTC) if since else None
-    traces = _find(config, n, capability, "failed" if failed else result, min_ms, moment)
+    traces = _find(where, n, capability, "failed" if failed else result, min_ms, moment)
     if as_json:
         print_json(traces)
         return
@@ -93,7 +91,7 @@ def _list(traces: list[dict[str, Any]]) -> None:
 
 
 def _find(
-    config: Config,
+    where: Locations,
     n: int,
     capability: str | None,
     result: str | None,
@@ -101,7 +99,10 @@ def _find(
     since: datetime | None,
 ) -> list[dict[str, Any]]:
     """Returns the traces from the running node, which knows those not committed yet, or else from disk."""
-    answer = NodeClient(config).ask(
+    from hearthnet.cli.client import NodeClient
+    from hearthnet.observability.store.reader import TraceFilter
+
+    answer = NodeClient(where).ask(
         "/trace/recent",
         n=n,
         capability=capability,
@@ -113,31 +114,34 @@ def _find(
         found: list[dict[str, Any]] = answer
         return found
     since_us = int(since.timestamp() * 1e6) if since else None
-    return _from_disk(config, n, TraceFilter(capability, result, min_ms, since_us))
+    return _from_disk(where, n, TraceFilter(capability, result, min_ms, since_us))
 
 
-def _from_disk(config: Config, n: int, wanted: TraceFilter) -> list[dict[str, Any]]:
-    assert config.observability.data_dir is not None
-    reader = Reader(config.observability.data_dir / DATABASE)
+def _from_disk(where: Locations, n: int, wanted: TraceFilter) -> list[dict[str, Any]]:
+    from hearthnet.observability.store.reader import Reader
+
+    reader = Reader(where.data_dir / DATABASE)
     try:
-        return [Trace.from_record(record).as_dict() for record in reader.recent(n, wanted)]
+        return [record.as_dict() for record in reader.recent(n, wanted)]
     finally:
         reader.close()
 
 
 @command.command("show")
 @click.argument("trace_id", metavar="ID")
-@config_option
+@where_option
 @json_option
-def show(config: Config, trace_id: str, as_json: bool) -> None:
+def show(where: Locations, trace_id: str, as_json: bool) -> None:
     """One trace as a waterfall: each span, when it began and how long it took.
 
     Example: hearthnet trace show 01HXR4Z6W5S9E2JQ4Y0T7B3M1C
     """
+    from hearthnet.observability.ids import is_trace_id
+
     known = trace_id.upper()
     if not is_trace_id(known):
         raise click.BadParameter("a trace id is a ULID of 26 characters", param_hint="ID")
-    visits = _visits(config, known)
+    visits = _visits(where, known)
     if not visits:
         raise HearthNetError(
             f"no trace {known} in the ring",
@@ -150,15 +154,18 @@ def show(config: Config, trace_id: str, as_json: bool) -> None:
         _draw(visit)
 
 
-def _visits(config: Config, trace_id: str) -> list[dict[str, Any]]:
+def _visits(where: Locations, trace_id: str) -> list[dict[str, Any]]:
+    from hearthnet.cli.client import NodeClient
+    from hearthnet.observability.store.reader import TraceFilter
+
     try:
-        answer = NodeClient(config).ask(f"/trace/{trace_id}")
+        answer = NodeClient(where).ask(f"/trace/{trace_id}")
     except HearthNetError:  # the node says that it has none
         return []
     if answer is not None:
         found: list[dict[str, Any]] = answer
         return found
-    return _from_disk(config, TRACE_RING_BUFFER, TraceFilter(trace_id=trace_id))
+    return _from_disk(where, TRACE_RING_BUFFER, TraceFilter(trace_id=trace_id))
 
 
 def _draw(trace: dict[str, Any]) -> None:

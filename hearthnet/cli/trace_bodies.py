@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from hearthnet.cli.options import config_option, for_option, json_option
+from hearthnet.cli.options import for_option, json_option, where_option
 from hearthnet.cli.output import print_json, printable
-from hearthnet.config import Config
 from hearthnet.errors import HearthNetError
+
+if TYPE_CHECKING:
+    from hearthnet.locations import Locations
 
 _PATH: Final = "/control/record-bodies"
 _MAX_S: Final = 3_600
@@ -19,9 +21,9 @@ _MAX_S: Final = 3_600
 @click.argument("capability", required=False)
 @for_option("30s, 10m or 1h", _MAX_S, "one hour")
 @click.option("--off", is_flag=True, help="No longer: all of them, or the CAPABILITY that is named.")
-@config_option
+@where_option
 @json_option
-def bodies(config: Config, capability: str | None, for_s: float, off: bool, as_json: bool) -> None:
+def bodies(where: Locations, capability: str | None, for_s: float, off: bool, as_json: bool) -> None:
     """Record what is in the calls of one capability, for a while; without CAPABILITY, list what is recorded.
 
     Requests and answers are never recorded unless this says so. It ends by itself, after an hour at most, and with the
@@ -36,9 +38,9 @@ def bodies(config: Config, capability: str | None, for_s: float, off: bool, as_j
     Exits with 3 when no node runs.
     """
     if off or capability is not None:
-        present = _ask(config, "POST", {"capability": capability, "for_s": None if off else for_s})
+        present = _ask(where, "POST", {"capability": capability, "for_s": None if off else for_s})
     else:
-        present = _ask(config, "GET")
+        present = _ask(where, "GET")
     if as_json:
         print_json(present)
         return
@@ -48,12 +50,12 @@ def bodies(config: Config, capability: str | None, for_s: float, off: bool, as_j
         click.echo(f"{printable(item['capability']):<32} for {round(item['left_s'])} s more")
 
 
-def _ask(config: Config, method: str, body: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+def _ask(where: Locations, method: str, body: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     from hearthnet.cli.client import NodeClient
 
-    answer = NodeClient(config).control(method, _PATH, body)
+    answer = NodeClient(where).control(method, _PATH, body)
     if answer.is_error:
-        message, _, hint = answer.json().get("message", str(answer.status_code)).partition("; ")
+        message, _, hint = answer.json().get("message", str(answer.status)).partition("; ")
         raise HearthNetError(f"the node answered: {message}", hint=hint or None)
     present: list[dict[str, Any]] = answer.json()
     return present

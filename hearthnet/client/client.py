@@ -19,7 +19,7 @@ from hearthnet.client.tls import pinned
 from hearthnet.errors import HearthNetError, NodeUnreachableError, WireError
 from hearthnet.identity.keys import KeyPair
 from hearthnet.observability.traceparent import TRACEPARENT, headers_for, spell
-from hearthnet.transport.signing import SIGNATURE, now_stamp, sign, trace_id_of
+from hearthnet.transport.signing import SIGNATURE, sign, trace_id_of
 
 __all__ = ["Client", "call_headers"]
 
@@ -239,7 +239,7 @@ def call_headers(
 
     It is left out where the request id names no trace. What records nothing calls itself not sampled.
     """
-    signed = sign(keys, community, capability, version, body, request_id, now_stamp("milliseconds"))
+    signed = sign(keys, community, capability, version, body, request_id)
     if around := headers_for():
         return {**signed, **around}
     try:

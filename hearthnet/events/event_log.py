@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from ulid import ULID
-
 from hearthnet.database import EVENTS, open_database, store_error
 from hearthnet.identity.canonical import canonical_json
+from hearthnet.identity.community import utc_now
 from hearthnet.identity.keys import KeyPair, verify
-from hearthnet.identity.manifest import utc_now
 
 __all__ = ["EVENTS_FILE", "Event", "EventLog"]
 
@@ -101,6 +99,8 @@ class EventLog:
         return event
 
     def _append(self, community_id: str, event_type: str, data: dict[str, Any], author: KeyPair) -> Event:
+        from ulid import ULID  # late: it brings pydantic along, and `hearthnet status` only reads
+
         lamport = self._tick(community_id)
         now = utc_now()
         unsigned = Event(str(ULID()), community_id, SCHEMA_VERSION, lamport, now, author.node_id, event_type, data)

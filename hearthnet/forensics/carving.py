@@ -6,6 +6,7 @@ is told by its shape. What the WAL has of a page goes before what the file has.
 
 Pages that the database gave back still hold rows that it deleted: those are left out as far as the list of such pages
 can be followed.
+Ours because SQLite's `.recover` belongs to its shell: Python's sqlite3 lacks it, and forensics have a bare Python only.
 """
 
 from __future__ import annotations

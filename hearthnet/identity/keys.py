@@ -8,22 +8,39 @@ from __future__ import annotations
 import base64
 import os
 from pathlib import Path
-from typing import Any, Final
-
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.errors import IdentityError
+from hearthnet.extras import missing_extra
 from hearthnet.files import make_private_dir
 from hearthnet.identity.canonical import canonical_json
 
-__all__ = ["PREFIX", "KeyPair", "decode", "encode", "is_node_id", "is_signature", "short_id", "verify"]
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+__all__ = [
+    "PREFIX",
+    "KeyPair",
+    "decode",
+    "encode",
+    "is_node_id",
+    "is_signature",
+    "read_public_id",
+    "short_id",
+    "verify",
+]
 
 PREFIX: Final = "ed25519:"
 PRIVATE_FILE: Final = "device.ed25519"
 PUBLIC_FILE: Final = "device.pub"
 KEY_BYTES: Final = 32
 _SIGNATURE_BYTES: Final = 64
+# The y coordinates of all points whose order divides 8, also those that are written as y + p. As a key such a point
+# verifies signatures that anybody can guess; the library accepts it.
+_P: Final = 2**255 - 19
+_ORDER_8_Y: Final = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+_SMALL_ORDER: Final = frozenset({0, 1, _P - 1, _P, _P + 1, _ORDER_8_Y, _P - _ORDER_8_Y})
+_Y_BITS: Final = 2**255 - 1  # above them is the sign of x
 
 
 def encode(raw: bytes) -> str:
@@ -35,7 +52,7 @@ def decode(text: str, length: int = KEY_BYTES) -> bytes:
     """Returns the bytes of `ed25519:<base64url>`.
 
     Raises:
-        IdentityError: raised when the text is not exactly the spelling of `length` bytes.
+        IdentityError: raised when the text is not exactly the spelling of `length` bytes, or of a key of small order.
     """
     try:
         body = text.removeprefix(PREFIX)
@@ -44,6 +61,8 @@ def decode(text: str, length: int = KEY_BYTES) -> bytes:
         raise IdentityError("not a base64url key or signature") from error
     if not text.startswith(PREFIX) or len(raw) != length or encode(raw) != text:
         raise IdentityError(f"not the spelling of {length} bytes as {PREFIX}<base64url>")
+    if length == KEY_BYTES and int.from_bytes(raw, "little") & _Y_BITS in _SMALL_ORDER:
+        raise IdentityError("a key of small order, for which anybody can sign")
     return raw
 
 
@@ -71,6 +90,18 @@ def short_id(node_id: str) -> str:
     return PREFIX + "-".join(text[start : start + 4] for start in range(0, 16, 4))
 
 
+def read_public_id(directory: Path) -> str | None:
+    """Returns the node id in the public file of `directory`; None if there is none, or it is no key.
+
+    The file is only a copy. Where it must not be wrong, ask `KeyPair.load`.
+    """
+    try:
+        raw = (directory / PUBLIC_FILE).read_bytes()
+    except OSError:
+        return None
+    return encode(raw) if len(raw) == KEY_BYTES else None
+
+
 class KeyPair:
     """A signing key and the node id that belongs to it."""
 
@@ -82,7 +113,7 @@ class KeyPair:
     @classmethod
     def generate(cls) -> KeyPair:
         """Returns a new random pair."""
-        return cls(Ed25519PrivateKey.generate())
+        return cls(_private_keys().generate())
 
     @classmethod
     def load(cls, directory: Path) -> KeyPair:
@@ -103,7 +134,7 @@ class KeyPair:
                 f"{path} holds {len(raw)} bytes, a key has {KEY_BYTES}",
                 hint="restore it from a backup; without it this node is a stranger to its community",
             )
-        return cls(Ed25519PrivateKey.from_private_bytes(raw))
+        return cls(_private_keys().from_private_bytes(raw))
 
     @property
     def private_bytes(self) -> bytes:
@@ -139,8 +170,20 @@ class KeyPair:
         return encode(self._private.sign(_signed_bytes(payload)))
 
 
+def _private_keys() -> type[Ed25519PrivateKey]:
+    # Late: ids, file names and public keys are read by programs without `hearthnet[node]`.
+    try:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    except ModuleNotFoundError as error:
+        raise missing_extra(error) or error from error
+    return Ed25519PrivateKey
+
+
 def verify(payload: dict[str, Any], signature: str, node_id: str) -> bool:
     """Tells whether `signature` is `node_id`'s over the canonical JSON of `payload` without its `signature`."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
     try:
         public = Ed25519PublicKey.from_public_bytes(decode(node_id))
         public.verify(decode(signature, _SIGNATURE_BYTES), _signed_bytes(payload))

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from hearthnet.errors import IdentityError
 from hearthnet.files import replace_private
+from hearthnet.identity.community import MANIFEST_FILE, utc_now
 from hearthnet.identity.keys import KeyPair, is_node_id, verify
 
-__all__ = ["Manifest", "Member", "Policy", "Revocation", "community_dir", "read_manifest", "write_manifest"]
+__all__ = ["Manifest", "Member", "Policy", "Revocation", "read_manifest", "write_manifest"]
 
-MANIFEST_FILE: Final = "manifest.json"
 Level = Literal["anchor", "trusted", "member"]
 # What is larger cannot be written again: neither as JSON by what writes it here, nor into a column of the event log.
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -126,16 +125,6 @@ class Manifest(_Part):
     def as_dict(self) -> dict[str, Any]:
         """Returns the manifest as JSON values."""
         return self.model_dump(mode="json")
-
-
-def utc_now() -> str:
-    """Returns the time as RFC 3339 UTC with milliseconds and `Z`."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def community_dir(state_dir: Path, community_id: str) -> Path:
-    """Returns the community's folder: its id with the colon, which some file systems refuse, replaced."""
-    return state_dir / community_id.replace(":", "_")
 
 
 def write_manifest(manifest: Manifest, directory: Path) -> Path:

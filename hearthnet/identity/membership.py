@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from hearthnet.errors import IdentityError
-from hearthnet.identity.manifest import MANIFEST_FILE, Level, Manifest, read_manifest
+from hearthnet.identity.community import MANIFEST_FILE
+from hearthnet.identity.manifest import Level, Manifest, read_manifest
 from hearthnet.observability import get_logger
 
 __all__ = ["LOOK_EVERY_S", "Membership"]

@@ -1,10 +1,33 @@
 """Logging, metrics, tracing and self-diagnostics for every module of a node that does I/O.
 
-Importing this is light: no database driver, web framework or metrics library comes with it.
+Importing this is light: no database driver, web framework or metrics library comes with it. An instrument is imported
+when its name is first used, so that a reader of records or of log files pays for none of them.
 """
 
-from hearthnet.observability import doctor, metrics
-from hearthnet.observability import tracing as trace
-from hearthnet.observability.logging import get_logger
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hearthnet.observability import doctor, metrics
+    from hearthnet.observability import tracing as trace
+    from hearthnet.observability.logging import get_logger
 
 __all__ = ["doctor", "get_logger", "metrics", "trace"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports an instrument by the name that the package gives it.
+
+    Raises:
+        AttributeError: raised for a name that is none of the package's.
+    """
+    if name in ("doctor", "metrics"):
+        return import_module(f"{__name__}.{name}")
+    if name == "trace":
+        found: Any = import_module(f"{__name__}.tracing")
+    elif name == "get_logger":
+        found = import_module(f"{__name__}.logging").get_logger
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found
+    return found

@@ -3,6 +3,7 @@
 What is written into the mapping is the kernel's as soon as the instruction is done: it survives SIGKILL, a segfault and
 an OOM kill without a system call. It is not synced: against a power cut the database is the answer. The file is
 allocated in full when it is made, so that a full disk cannot turn a write into SIGBUS.
+Ours because loggers and trace exporters hold what is pending or open in the process's own memory, which a kill takes.
 
     trace begins 0.35 us · span opens and closes 0.5 us · trace ends 0.1 us · a record of 400 bytes 1.1 us
 

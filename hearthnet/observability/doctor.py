@@ -24,7 +24,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from inspect import iscoroutine
 from itertools import islice
-from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,7 +42,7 @@ DEADLINE_S: Final = 5.0  # more than any healthy check takes on a slow SD card; 
 MAX_AT_ONCE: Final = 32  # threads of one run: more wait for their turn
 _MAX_FRAMES: Final = 8  # innermost ones: enough to leave a library for the check that called it
 _MAX_MESSAGE_BYTES: Final = 200
-_STANDARD_LIBRARY: Final = Path(os.__file__).parent
+_STANDARD_LIBRARY: Final = os.__file__.rpartition(os.sep)[0]  # importing pathlib costs more than all of this module
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,4 +341,4 @@ def _telling(stack: list[str]) -> str:
     library = f"({_STANDARD_LIBRARY}{os.sep}"
     own = (place for place in stack if library not in place or "site-packages" in place)
     function, _, place = next(own, stack[0]).partition(" (")
-    return f"{function} ({Path(place).name}"
+    return f"{function} ({place.rpartition(os.sep)[2]}"

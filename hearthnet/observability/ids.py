@@ -5,6 +5,7 @@ out once a second; beside them twelve characters of randomness are drawn, and th
 0.3 us an id, where `str(ulid.ULID())` takes 3.3 us, and as much for the first after a pause: with randomness for each
 millisecond that took 15 us. Ids rise within a thread and a second; order over runs and clock steps is `seq`, never an
 id. python-ulid, which parses ids at the borders, is what the tests compare with.
+Ours because python-ulid takes ten times as long, in the caller's path of every call.
 
 Guarantees: no lock; `next()` on a counter is atomic; threads that race at a new second draw separate randomness.
 Assumes: nobody relies on an id being hard to guess. Whoever has seen one can guess the next.

@@ -21,6 +21,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from hearthnet import __version__
+from hearthnet.constants import DATABASE
 from hearthnet.errors import HearthNetError, StoreError
 from hearthnet.forensics import box as layout
 from hearthnet.observability import logging as node_logging
@@ -46,7 +47,6 @@ __all__ = ["DATABASE", "Telemetry", "open", "opened"]
 
 log = node_logging.get_logger(__name__)
 
-DATABASE: Final = "telemetry.db"
 _CLOSE_TIMEOUT_S: Final = 2.0  # a clean stop is drained, checkpointed and closed within this
 _OPEN_TIMEOUT_S: Final = 30.0  # a slow card, a large store, a full black box: all of it before the port opens
 

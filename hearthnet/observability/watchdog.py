@@ -7,6 +7,7 @@ Once a second the loop is asked for a sign. When none has come for `stall_s`, on
 is, what its tasks wait for, which traces are in flight, and whether it is blocked or gets no CPU; another follows when
 ten times as long has passed, and one when it answers again. The black box has the record at once, whatever follows.
 Every 2 s a sample of the process (`vitals`) goes into the black box.
+Ours because asyncio's debug mode tells of a slow callback once it has ended, and faulthandler knows no task or trace.
 
     idle: one wake-up of either thread a second, 38 ms of CPU in a minute (0.06 % of a core), the samples included
 

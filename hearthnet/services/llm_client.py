@@ -2,6 +2,7 @@
 
 Whatever goes wrong on the way becomes a `BackendError`. Leaving the `async with`, by a cancellation too, closes the
 connection, and a closed connection is what makes a backend stop generating.
+Reads events by itself because httpx's lines have no bound, and end at U+2028 and its like, which JSON may hold.
 """
 
 from __future__ import annotations
@@ -189,7 +190,6 @@ async def read_events(response: httpx.Response) -> AsyncGenerator[Any, None]:
 
 
 async def _lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:
-    # By the byte: the library's own lines also end at U+2028 and its like, which JSON may hold as they are.
     rest = b""
     async for block in response.aiter_bytes():
         *lines, rest = (rest + block).split(b"\n")

@@ -2,6 +2,7 @@
 
 Texts pass through here on their way to the caller. `Tally.fields` is all of an answer that is ever recorded: it holds
 names, numbers and words of closed sets, and no text.
+Ours because a vendor's SDK would be a large dependency for the few fields that are read here.
 """
 
 from __future__ import annotations

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeGuard
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from hearthnet import __version__
@@ -17,12 +19,12 @@ from hearthnet.observability import get_logger
 from hearthnet.observability.levels import Levels
 from hearthnet.transport.control import control
 from hearthnet.transport.control_bodies import control_bodies
-from hearthnet.transport.documentation import documentation
+from hearthnet.transport.described import openapi
 from hearthnet.transport.error_body import error_body, internal, misfit
 from hearthnet.transport.gate import Gate
 from hearthnet.transport.guard import Guard
 from hearthnet.transport.load import Load
-from hearthnet.transport.middleware import NameSender
+from hearthnet.transport.middleware import ResponseHeaders
 from hearthnet.transport.routes import Services, calls, operations, telemetry
 
 __all__ = ["ROUTERS", "build_app"]
@@ -30,7 +32,7 @@ __all__ = ["ROUTERS", "build_app"]
 log = get_logger(__name__)
 
 # All that the node answers; what is reachable from where is read off them.
-ROUTERS: Final = (calls, telemetry, operations, control, control_bodies, documentation)
+ROUTERS: Final = (calls, telemetry, operations, control, control_bodies, openapi)
 _NOT_FOUND: Final = 404
 _OTHER_METHOD: Final = 405
 _FIRST_OF_OURS: Final = 500  # below, the caller is wrong
@@ -67,8 +69,13 @@ def build_app(
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _internal_error)
     load = load or Load()
-    # Outermost, around the framework's own handling of errors: every answer names the node.
-    return NameSender(Guard(Gate(app, load), transport or TransportConfig(), load), services.bus.node_id)
+    posts = {route.path for router in ROUTERS for route in router.routes if _takes_post(route)}
+    guard = Guard(Gate(app, load), transport or TransportConfig(), load, posts)
+    return ResponseHeaders(guard, services.bus.node_id)  # around the framework's own handling of errors too
+
+
+def _takes_post(route: BaseRoute) -> TypeGuard[APIRoute]:
+    return isinstance(route, APIRoute) and "POST" in (route.methods or ())
 
 
 async def _wire_error(_: Request, error: Exception) -> JSONResponse:
@@ -84,9 +91,10 @@ async def _bad_request(_: Request, error: Exception) -> JSONResponse:
 async def _http_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == _NOT_FOUND:
-        told = WireError("not_found", "there is no such route; see: /docs on the node's own machine")
+        told = WireError("not_found", "there is no such route; see: /openapi.json on the node's own machine")
     elif error.status_code == _OTHER_METHOD:
-        told = WireError("bad_request", f"this route takes {(error.headers or {}).get('Allow', 'another method')}")
+        allowed = (error.headers or {}).get("Allow", "another method").replace("GET", "GET, HEAD")
+        return JSONResponse(WireError("bad_request", f"this route takes {allowed}").body(), 405, {"Allow": allowed})
     elif error.status_code < _FIRST_OF_OURS:
         told = WireError("bad_request", str(error.detail))
     else:

@@ -1,4 +1,4 @@
-"""What any route may answer beside what it is for, and what a signed call is made of, for the OpenAPI document.
+"""The OpenAPI document: what any route may answer beside what it is for, and what a signed call is made of.
 
 A program that is told what can come needs no guess what to do about it, and a fuzzer can tell what may not. So the
 statuses stand here once, each with what it means; a route names those that are its own.
@@ -9,6 +9,10 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any, Final
 
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
+
+from hearthnet.transport.access import SignedRoute, members_or_loopback
 from hearthnet.transport.gate import CALL_PATH
 from hearthnet.transport.models import ErrorOut, ReadyOut
 from hearthnet.transport.signing import (
@@ -21,7 +25,7 @@ from hearthnet.transport.signing import (
     VERSION,
 )
 
-__all__ = ["CALL", "CONTROL", "OPEN", "PLAIN_TEXT", "READY", "SIGNED_CALL", "STATUSES", "TELEMETRY", "completed"]
+__all__ = ["CALL", "CONTROL", "OPEN", "PLAIN_TEXT", "READY", "SIGNED_CALL", "STATUSES", "TELEMETRY", "openapi"]
 
 Answers = dict[int | str, dict[str, Any]]
 
@@ -157,7 +161,17 @@ def _signed_get() -> list[dict[str, Any]]:
     return [{**parameter, "required": False} for parameter in made]
 
 
-def completed(document: dict[str, Any]) -> dict[str, Any]:
+# Not for strangers: a list of all routes is where an attack begins.
+openapi = APIRouter(route_class=SignedRoute, dependencies=[Depends(members_or_loopback)], include_in_schema=False)
+
+
+@openapi.get("/openapi.json")
+def document(request: Request) -> JSONResponse:
+    """The OpenAPI document of all routes."""
+    return JSONResponse(_completed(request.app.openapi()))
+
+
+def _completed(document: dict[str, Any]) -> dict[str, Any]:
     """Returns the framework's OpenAPI document as the node answers.
 
     The framework documents a 422 with a body of its own, where the node answers 400 with the wire's; and it knows

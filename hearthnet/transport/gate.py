@@ -1,4 +1,4 @@
-"""Pure ASGI middleware: refuses calls before anything looks at them, and ends those at work when the node stops."""
+"""Pure ASGI middleware: refuses calls under overload, and ends those at work when the node stops."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hearthnet.errors import WireError
+from hearthnet.transport.connections import CONNECTION
 from hearthnet.transport.error_body import error_body
-from hearthnet.transport.load import LAST_WORDS_S, Load, Refusal
-from hearthnet.transport.origin import origin_of
-from hearthnet.transport.signing import REQUEST_ID
+from hearthnet.transport.load import LAST_WORDS_S, Load
 from hearthnet.transport.streaming import EventStream, error_event
 
-__all__ = ["CALL_PATH", "REFUSED_FOR", "Gate"]
+__all__ = ["CALL_PATH", "Gate"]
 
 CALL_PATH: Final = "/bus/v1/call"
-REFUSED_FOR: Final = "hearthnet.refused_for"  # in the state of a scope: what the protocol decided when it came in
 
 
 class Gate:
@@ -32,14 +30,12 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on, or refuses it."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         self._load.begin()
         if scope["path"] != CALL_PATH:
             await self._app(scope, receive, send)
             return
-        why: Refusal | None = "stopping" if self._load.is_stopping else scope.get("state", {}).get(REFUSED_FOR)
+        connection = scope.get("state", {}).get(CONNECTION)  # None where the server is not ours
+        why = self._load.refusal(None if connection is None else connection.arrived_at)
         if why is not None:
             if why == "stopping":
                 await _read_rest(receive)
@@ -74,9 +70,7 @@ async def _read_rest(receive: Receive) -> None:
 
 
 async def _refuse(error: WireError, scope: Scope, receive: Receive, send: Send) -> None:
-    headers = {REQUEST_ID: origin_of(Headers(scope=scope)).trace_id}
-    if error.code == "partition":
-        headers["Connection"] = "close"
+    headers = {"Connection": "close"} if error.code == "partition" else {}
     await JSONResponse(error_body(error), error.status, headers=headers)(scope, receive, send)
 
 

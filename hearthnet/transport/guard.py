@@ -1,22 +1,22 @@
 """Pure ASGI middleware: turns away what cannot be meant for this node, by the head of a request, before anything works.
 
     400  a host that is none, a header twice, a GET with a body     413  a body that is too large
-    403  a page of another origin                                   415  a POST that is not JSON
-    405  another method than GET and POST                           421  a name that is not this node's
+    403  a page of another origin                                   415  a POST that is not JSON, where one is served
+    405  another method than GET, HEAD and POST                     421  a name that is not this node's
 
 A browser on this network is made to attack by any page it shows. Each of its ways is closed twice: by the name it asks
 for (`OwnHosts`), by the origin it tells (`Origin`, or `Sec-Fetch-Site` where a GET has none), and by the content type,
 which makes it ask first, and nobody answers that question. A link that somebody follows is let through: the page that
 has it cannot see where it leads. No answer allows another origin anything.
 
-A request that is let through pays 3 us for it, of some 700 that a call takes; one that is turned away costs 7 us here,
-or 17 for its name.
+A request that passes pays 3 us for it, of some 700 that a call takes; one that is refused costs 7 us here, or 17 for
+its name.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -30,21 +30,7 @@ from hearthnet.transport.hosts import MalformedHostError, OwnHosts, own_names
 from hearthnet.transport.load import LAST_WORDS_S, Load
 from hearthnet.transport.refused import Reason, note_refused
 
-__all__ = ["REFUSALS", "SAFE_HEADERS", "Guard", "secured"]
-
-Headers = Iterable[tuple[bytes, bytes]]
-
-_ALWAYS: Final = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"referrer-policy", b"no-referrer"),
-)
-_UNLESS_SET: Final = (
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-)
-# What a browser must be told with every answer, also with one that no route gave.
-SAFE_HEADERS: Final = (*_ALWAYS, *_UNLESS_SET)
+__all__ = ["REFUSALS", "Guard"]
 
 _LOOKED_AT: Final = frozenset(
     b"host origin sec-fetch-site sec-fetch-mode sec-fetch-dest content-type content-length transfer-encoding".split()
@@ -70,7 +56,7 @@ class _Refusal:
     def start(self) -> Message:
         """Returns the message that begins the answer."""
         length = str(len(self.body())).encode()
-        headers = [(b"content-type", _JSON), (b"content-length", length), *SAFE_HEADERS]
+        headers = [(b"content-type", _JSON), (b"content-length", length)]
         if self.allow:
             headers.append((b"allow", self.allow))
         if self.is_last:
@@ -86,7 +72,7 @@ _NO_HOST: Final = _Refusal(400, "bad_host", "the Host header names no host")
 _TWICE: Final = _Refusal(400, "bad_header", "a header that may stand once stands twice")
 _READ_WITH_BODY: Final = _Refusal(400, "unexpected_body", "a GET has no body", is_last=True)
 _OTHER_ORIGIN: Final = _Refusal(403, "origin", "this node answers no page of another origin")
-_OTHER_METHOD: Final = _Refusal(405, "method", "the methods are GET and POST", allow=b"GET, POST")
+_OTHER_METHOD: Final = _Refusal(405, "method", "the methods are GET, HEAD and POST", allow=b"GET, HEAD, POST")
 _TOO_LARGE: Final = _Refusal(413, "body_too_large", "the body is larger than [transport] max_body_bytes", is_last=True)
 _NOT_JSON: Final = _Refusal(415, "content_type", "the content type is application/json, in UTF-8")
 _OTHER_HOST: Final = _Refusal(
@@ -97,57 +83,42 @@ REFUSALS: Final = (
 )  # fmt: skip
 
 
-def secured(headers: Headers) -> list[tuple[bytes, bytes]]:
-    """Returns the headers of an answer with those for browsers; what a route has set itself stays."""
-    given = list(headers)
-    names = {name for name, _ in given}
-    return [*given, *_ALWAYS, *(header for header in _UNLESS_SET if header[0] not in names)]
-
-
 class Guard:
-    """Passes on what may be meant for this node.
+    """Passes on requests that may be meant for this node.
 
     Args:
-        app: what answers; counts the requests that reach it as begun.
+        app: the application; counts the requests that reach it as begun.
         config: further names of the node, and the largest body.
-        load: of the server; told of requests that are turned away.
-        hosts: the names of the node; tests hand in their own.
+        load: of the server; counts the requests that are refused here as begun.
+        posts: the paths that take a POST; elsewhere the application says which method there is.
+        hosts: the names of the node; tests pass their own.
     """
 
-    def __init__(self, app: ASGIApp, config: TransportConfig, load: Load, hosts: OwnHosts | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        config: TransportConfig,
+        load: Load,
+        posts: Collection[str],
+        hosts: OwnHosts | None = None,
+    ) -> None:
         self._app = app
         self._load = load
+        self._posts = frozenset(posts)
         self._hosts = hosts or OwnHosts(config.hosts, lambda: own_names(config.tls_cert))
         self._max_body_bytes = config.max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on, or turns it away."""
-        if scope["type"] != "http":
-            await self._other(scope, receive, send)
-            return
+        """Passes the request on, or refuses it."""
         found = _looked_at(scope["headers"])
         why = _TWICE if found is None else self._judge(scope, found)
         if why is not None:
             self._load.begin()
             await self._refuse(why, scope, receive, send)
-            return
-
-        async def send_secured(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = secured(message.get("headers", ()))
-            await send(message)
-
-        if found is not None and b"transfer-encoding" in found:
-            await self._pass_counted(scope, receive, send_secured, send)
+        elif found is not None and b"transfer-encoding" in found:
+            await self._pass_counted(scope, receive, send)
         else:
-            await self._app(scope, receive, send_secured)
-
-    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":  # no route speaks it
-            note_refused("websocket")
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        await self._app(scope, receive, send)
+            await self._app(scope, receive, send)
 
     def _judge(self, scope: Scope, found: Mapping[bytes, bytes]) -> _Refusal | None:
         host, method = found.get(b"host", b""), scope["method"]
@@ -159,21 +130,21 @@ class Guard:
         if not _is_own_origin(found, scope["scheme"], host, method):
             return _OTHER_ORIGIN
         if method == "POST":
-            return self._judge_body(found)
+            return self._judge_body(found, scope["path"])
         if method != _READING:
             return _OTHER_METHOD
         has_body = b"transfer-encoding" in found or found.get(b"content-length", b"0") != b"0"
         return _READ_WITH_BODY if has_body else None
 
-    def _judge_body(self, found: Mapping[bytes, bytes]) -> _Refusal | None:
+    def _judge_body(self, found: Mapping[bytes, bytes], path: str) -> _Refusal | None:
         length = found.get(b"content-length", b"0")
         if not length.isdigit() or len(length) > 20 or int(length) > self._max_body_bytes:
             return _TOO_LARGE
         kind = found.get(b"content-type", b"")
-        return None if kind == _JSON or _is_json(kind) else _NOT_JSON
+        return None if kind == _JSON or path not in self._posts or _is_json(kind) else _NOT_JSON
 
-    async def _pass_counted(self, scope: Scope, receive: Receive, send_secured: Send, send: Send) -> None:
-        """Passes on a request that does not tell how long it is; where that is too much, its caller has left."""
+    async def _pass_counted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes on a request of unknown length; once it is too long, the application sees a disconnect."""
         left = self._max_body_bytes
         is_answered = False
 
@@ -193,7 +164,7 @@ class Guard:
             nonlocal is_answered
             if left >= 0:
                 is_answered = True
-                await send_secured(message)
+                await send(message)
 
         await self._app(scope, receive_counted, send_once)
 
@@ -215,7 +186,7 @@ class Guard:
                     left -= len(message.get("body", b""))
 
 
-def _looked_at(headers: Headers) -> dict[bytes, bytes] | None:
+def _looked_at(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes] | None:
     """Returns those headers that decide, or None where one stands twice: two readers might take each another one."""
     found: dict[bytes, bytes] = {}
     for name, value in headers:

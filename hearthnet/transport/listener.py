@@ -15,20 +15,15 @@ from functools import partial
 from typing import Any, Final
 
 from hearthnet.errors import WireError
-from hearthnet.transport.connections import Connection, Connections, Full
-from hearthnet.transport.raw_answers import last_answer
+from hearthnet.transport.connections import Connection, Connections
+from hearthnet.transport.protocol import error_response
 from hearthnet.transport.refused import note_refused
 
 __all__ = ["Listener"]
 
 ACCEPTS_A_TURN: Final = 16  # then whoever is connected gets a turn
 RETRY_S: Final = 0.1  # after an accept that failed for want of something
-_WORDS: Final[dict[Full, WireError]] = {
-    "connections": WireError("partition", "this node has no connection to spare", retry_after_ms=1_000),
-    "address_connections": WireError(
-        "capacity_exceeded", "your address has too many connections", retry_after_ms=1_000
-    ),
-}
+_FULL: Final = WireError("partition", "this node has no connection to spare", retry_after_ms=1_000)
 _LOST: Final = 16_384  # bytes of a refused request that are read, so that closing does not take back the answer
 
 
@@ -38,19 +33,19 @@ class _Handshake:
     def __init__(self, task: asyncio.Task[None]) -> None:
         self._task = task
 
-    def drop(self) -> None:
+    def abort(self) -> None:
         """Closes the connection."""
         self._task.cancel()
 
-    expire = leave = drop
+    expire = abort
 
     def unsent_bytes(self) -> int:
-        """Nothing is answered yet."""
+        """Returns 0: there is no response yet."""
         return 0
 
-    def holds_back(self) -> bool:
-        """We wait for the client."""
-        return False
+    def is_reading(self) -> bool:
+        """Returns True: the client is awaited."""
+        return True
 
 
 class Listener:
@@ -118,27 +113,27 @@ class Listener:
     def _wait_for_descriptors(self, error: OSError) -> None:
         """Makes room, and tries again in a moment: the kernel would report the socket as ready without a pause."""
         note_refused("descriptors", error=error.strerror)
-        self._connections.make_room()
+        self._connections.evict()
         self._loop.remove_reader(self._socket.fileno())
         self._retry = self._loop.call_later(RETRY_S, self._start)
 
     def _take_in(self, made: socket.socket, host: str) -> None:
         admitted = self._connections.admit(host)
-        if not isinstance(admitted, Connection):
-            note_refused(admitted, address=host)
-            self._turn_away(made, _WORDS[admitted])
+        if admitted is None:
+            note_refused("connections", address=host)
+            self._refuse(made)
             return
         task = self._loop.create_task(self._connect(made, admitted))
         self._tasks.add(task)
         task.add_done_callback(partial(self._is_connected, made, admitted))
         admitted.peer = _Handshake(task)
 
-    def _turn_away(self, made: socket.socket, error: WireError) -> None:
-        """Answers in one piece, if that can be done without waiting."""
+    def _refuse(self, made: socket.socket) -> None:
+        """Responds in one piece, if that can be done without waiting."""
         with made, suppress(OSError):
             made.setblocking(False)
             if self._context is None:
-                made.send(last_answer(error))
+                made.send(error_response(_FULL))
                 made.shutdown(socket.SHUT_WR)
                 made.recv(_LOST)
 
@@ -152,6 +147,6 @@ class Listener:
         if not task.cancelled() and task.exception() is None:
             return
         if not task.cancelled():
-            note_refused("handshake", address=connection.party, error=type(task.exception()).__name__)
+            note_refused("handshake", address=connection.host, error=type(task.exception()).__name__)
         self._connections.remove(connection)
         made.close()

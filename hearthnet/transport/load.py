@@ -1,13 +1,12 @@
-"""How much work waits for the event loop, and whether one more call is refused for it.
+"""How long calls wait for the event loop, and whether one more is refused for it.
 
-One process works on one call at a time, so under more calls than it can serve a queue grows until nobody gets an answer
-in time. What keeps accepted calls quick is to refuse the rest early: before they are parsed, verified or routed.
+One process works on one call at a time, so with more calls than it can serve a queue grows until nobody gets a
+response in time. What keeps accepted calls quick is to refuse the rest early: before their bodies are parsed, verified
+or routed.
 
-A request waits from when its bytes were read until its task starts. The loop's turns (from the first task that starts
-in it to the end of its reading) tell what one request costs, so `waiting * cost` is how long the next one would wait.
-How long it may depends on what went before: a burst into a quiet node may queue up, it will be worked off. Where the
-turns have been long for a while the queue is a standing one, which only adds its length to every answer: then it is
-kept short. A single short turn ends that, so a node that was overloaded is itself again at once.
+A call waits from when its head was read until its task starts. How long it may depends on what went before: a burst
+that meets a quiet node may queue up, for it will be worked off. Where waits have been long for a while the queue is a
+standing one, which adds its length to every response: then it is kept short.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from hearthnet.errors import WireError
 from hearthnet.observability import get_logger, metrics
 from hearthnet.observability.logging import RateLimitedLogger
 
-__all__ = ["STOP_LIMIT_S", "Load", "Refusal"]
+__all__ = ["LAST_WORDS_S", "STOP_LIMIT_S", "Load", "Refusal"]
 
 Refusal = Literal["overload", "stopping"]
 
@@ -33,26 +32,24 @@ _often = RateLimitedLogger(log)
 STOP_LIMIT_S: Final = 5.0  # what calls get to finish in; service managers wait 10 s (docker) to 90 s (systemd)
 LAST_WORDS_S: Final = 0.5  # for a call that was cut short to say so
 MAX_WORKING: Final = 1_000  # calls begun and not ended, most of them waiting for something: some 20 MB
-BURST_S: Final = 0.25  # the queue that a quiet node takes: nobody notices a quarter of a second
-STANDING_S: Final = 0.04  # the queue of a node that is always busy; answers take about two turns of this length
-PATIENCE_S: Final = 0.1  # so long must turns have been long before the node counts as always busy
-# So many may always wait: 0.02 s of work on a desktop, 0.1 s on a Raspberry Pi. A turn that is long for other reasons
-# (a refused flood, a slow handler, a machine busy elsewhere) must not close the door to the few callers of a home.
+BURST_S: Final = 0.25  # the wait that a quiet node allows: nobody notices a quarter of a second
+STANDING_S: Final = 0.04  # the wait that a node which is always busy allows
+PATIENCE_S: Final = 0.2  # so long must waits have been long before the node counts as always busy
+# So many may always wait: 0.02 s of work on a desktop, 0.1 s on a Raspberry Pi. A loop that is late for other reasons
+# (a flood that is refused, a slow handler, a machine busy elsewhere) must not refuse the few callers of a home.
 MIN_WAITING: Final = 32
-_FIRST_COST_S: Final = 0.001  # until turns tell: a call takes 0.5 ms on a desktop, 3 ms on a Raspberry Pi
-_FORGET_CALLS: Final = 64  # the cost is about the mean over so many calls
-_REFUSED: Final = "other"  # the capability label: the refused are not looked at closely enough to know
+_REFUSED: Final = "other"  # the capability label: refused calls are not looked at closely enough to know
 
 
 class Load:
     """What a server has to do now.
 
     Args:
-        clock: monotonic seconds; tests hand in their own.
+        clock: monotonic seconds; tests pass their own.
         stop_limit_s: how long calls may go on after `stop`.
 
     Attributes:
-        waiting: requests that were read and have not begun.
+        waiting: requests whose head was read and whose task has not started.
         is_stopping: new calls are refused.
         is_cut: calls that went on for too long after that were cancelled.
     """
@@ -61,28 +58,44 @@ class Load:
         self._clock = clock
         self._stop_limit_s = stop_limit_s
         self._working: set[asyncio.Task[Any]] = set()
-        self._cost_s = _FIRST_COST_S
-        self._calm_at = clock()
-        self._turn_at = 0.0
-        self._begun = 0  # requests in this turn
+        self._late_since = self._late_at = float("-inf")
         self.waiting = 0
         self.is_stopping = False
         self.is_cut = False
 
-    def refusal(self) -> Refusal | None:
-        """Returns why a call that arrives now is refused, or None. Cheap: asked for each piece that is read."""
+    def arrive(self) -> float | None:
+        """Counts a request whose head was read; returns when, or None if too few wait for it to be refused."""
+        self.waiting += 1
+        return self._clock() if self.waiting > MIN_WAITING else None
+
+    def begin(self) -> None:
+        """Counts a request whose task has started."""
+        self.waiting = max(0, self.waiting - 1)  # an application without our server has no queue
+
+    def refusal(self, arrived_at: float | None) -> Refusal | None:
+        """Returns why a call that begins now is refused, or None.
+
+        Args:
+            arrived_at: what `arrive` returned for it.
+        """
         if self.is_stopping:
             return "stopping"
         if len(self._working) >= MAX_WORKING:
             return "overload"
-        if self.waiting < MIN_WAITING:
+        if arrived_at is None:
             return None
-        # Where nothing has begun in this turn, the loop had time.
-        is_calm = not self._begun or self._clock() - self._calm_at < PATIENCE_S
-        return "overload" if self.waiting * self._cost_s > (BURST_S if is_calm else STANDING_S) else None
+        now = self._clock()
+        waited_s = now - arrived_at
+        if waited_s <= STANDING_S:
+            return None
+        if now - self._late_at > PATIENCE_S:
+            self._late_since = now
+        self._late_at = now
+        is_burst = now - self._late_since < PATIENCE_S
+        return "overload" if waited_s > (BURST_S if is_burst else STANDING_S) else None
 
     def refuse(self, why: Refusal) -> WireError:
-        """Counts a call that is refused; returns what its caller is told."""
+        """Counts a call that is refused; returns the error for its caller."""
         if why == "stopping":
             error = WireError("partition", "this node is stopping", retry_after_ms=int(STOP_LIMIT_S * 1_000))
         else:
@@ -94,23 +107,6 @@ class Load:
         figures = {"reason": why, "waiting": self.waiting, "working": len(self._working)}
         _often.warning("calls refused", key=why, extra=figures)
         return error
-
-    def begin(self) -> None:
-        """Notes that the task of a request has started."""
-        self.waiting = max(0, self.waiting - 1)  # an application without a server of ours in front of it has no queue
-        if not self._begun:
-            self._turn_at = self._clock()
-            asyncio.get_running_loop().call_soon(self._end_turn)
-        self._begun += 1
-
-    def _end_turn(self) -> None:
-        now = self._clock()
-        took_s = now - self._turn_at
-        weight = min(1.0, self._begun / _FORGET_CALLS)
-        self._cost_s += weight * (took_s / self._begun - self._cost_s)
-        self._begun = 0
-        if took_s < STANDING_S / 2:
-            self._calm_at = now
 
     @contextmanager
     def work(self) -> Iterator[None]:

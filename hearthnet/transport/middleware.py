@@ -1,42 +1,76 @@
-"""Pure ASGI middleware: every answer names the node that gave it.
+"""Pure ASGI middleware around everything: what each response of a node has, and HEAD wherever GET is.
 
-The node's own tools ask a port; this header tells them that it is their node that answers there.
+Every response names the node, for its own tools ask a port and must know that their node answers there; repeats a valid
+request id; and tells browsers what a page may do with it, which is nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Final
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hearthnet.transport.signing import SENDER
+from hearthnet.transport.signing import REQUEST_ID, SENDER, trace_id_of
 
-__all__ = ["NameSender"]
+__all__ = ["SAFE_HEADERS", "ResponseHeaders"]
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+_ALWAYS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+)
+_UNLESS_SET: Final = (
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
+# What a browser must be told with every response, also with one that no route gave.
+SAFE_HEADERS: Final = (*_ALWAYS, *_UNLESS_SET)
+_REQUEST_ID: Final = REQUEST_ID.lower().encode()
 
 
-class NameSender:
-    """Adds `X-HearthNet-From` to every answer."""
+class ResponseHeaders:
+    """Adds `X-HearthNet-From`, `X-HearthNet-Request-Id` and the headers for browsers; serves HEAD as GET."""
 
     def __init__(self, app: ASGIApp, node_id: str) -> None:
         self._app = app
-        self._header = (SENDER.lower().encode(), node_id.encode())
+        self._always = ((SENDER.lower().encode(), node_id.encode()), *_ALWAYS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+            return  # there is neither a lifespan nor a WebSocket here
+        if scope["method"] == "HEAD":  # the server leaves the body out
+            scope = {**scope, "method": "GET"}
+        has_started = False
 
-        is_answered = False
-
-        async def send_named(message: Message) -> None:
-            nonlocal is_answered
+        async def send_with_headers(message: Message) -> None:
+            nonlocal has_started
             if message["type"] == "http.response.start":
-                is_answered = True
-                message["headers"] = [*message.get("headers", ()), self._header]
+                has_started = True
+                message["headers"] = self._completed(message.get("headers", ()), scope)
             await send(message)
 
         try:
-            await self._app(scope, receive, send_named)
+            await self._app(scope, receive, send_with_headers)
         except Exception:
             # The framework raises an error again after it was logged and answered, to have it logged once more.
-            if not is_answered:
+            if not has_started:
                 raise
+
+    def _completed(self, given: Headers, scope: Scope) -> list[tuple[bytes, bytes]]:
+        headers = [*given, *self._always]
+        names = {name for name, _ in headers}
+        headers += [header for header in _UNLESS_SET if header[0] not in names]
+        if _REQUEST_ID not in names and (request_id := _request_id(scope)) is not None:
+            headers.append((_REQUEST_ID, request_id))
+        return headers
+
+
+def _request_id(scope: Scope) -> bytes | None:
+    """Returns the trace id that the request names, if it is one."""
+    given = [value for name, value in scope["headers"] if name == _REQUEST_ID]
+    found = trace_id_of(given[0].decode("latin-1")) if len(given) == 1 else None
+    return None if found is None else found.encode()

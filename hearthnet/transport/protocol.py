@@ -1,239 +1,320 @@
-"""uvicorn's HTTP protocol, with a short way out: a call that is refused is answered from its bytes, unparsed.
+"""uvicorn's HTTP protocol over llhttp, with bounds: on what a request looks like, how long it takes, what is queued.
 
-Parsing a request, starting its task and answering through the framework takes as long as a third of a served call. A
-node that is called four times as often as it can serve would spend most of its time refusing.
+llhttp is strict by itself: a bare LF, a folded header, two lengths, a length beside chunks and control characters are
+errors to it. What it leaves open is refused in its callbacks: any version but 1.0 and 1.1, targets that are no path,
+WebSocket, trailers, `Transfer-Encoding` with HTTP/1.0, and sizes, of which it has no bounds.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 import struct
-from collections.abc import Iterable
 from contextlib import suppress
+from email.utils import formatdate
+from http import HTTPStatus
 from typing import Any, Final
 
-import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
+import orjson
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hearthnet.errors import WireError
-from hearthnet.transport.connections import Connection, Connections, State
-from hearthnet.transport.gate import CALL_PATH, REFUSED_FOR
-from hearthnet.transport.heads import MAX_HEAD_BYTES, MESSAGES, StrictConnection
-from hearthnet.transport.load import Load, Refusal
-from hearthnet.transport.raw_answers import answer_bytes, last_answer
+from hearthnet.transport.connections import CONNECTION, Connection, Connections
+from hearthnet.transport.load import Load
+from hearthnet.transport.middleware import SAFE_HEADERS
 from hearthnet.transport.refused import Reason, note_refused
-from hearthnet.transport.signing import REQUEST_ID, SENDER
+from hearthnet.transport.signing import SENDER
 
-__all__ = ["CallProtocol", "plain_call", "quick_answer"]
+__all__ = ["BoundedProtocol", "error_response"]
 
-# What a client may send before it has its answer, or after it was refused: the rest of a body that was under way.
-MAX_UNWANTED_BYTES: Final = 65_536
+MAX_HEAD_BYTES: Final = 16_384  # a signed call has 700 bytes; browsers with many cookies send 4 kB
+MAX_HEADERS: Final = 100  # a signed call has 15
+MAX_TARGET_BYTES: Final = 8_192  # RFC 9112 asks for 8,000 at least
+# Parsed in pieces, so that few requests are parsed before the first is answered: one takes 10 kB once it is.
+PIECE_BYTES: Final = 8_192
+MAX_PIPELINED_BYTES: Final = 65_536  # received and not parsed
+# What chunked coding may add to a body. A byte in each chunk adds five; clients send chunks of 16 kB or more.
+FREE_OVERHEAD_BYTES: Final = 16_384
+OVERHEAD_SHARE: Final = 1 / 16
+MAX_UNWANTED_BYTES: Final = 65_536  # of a body that is still sent after its request was answered
+# After the client closed its side: how often to probe whether it still reads.
+HALF_CLOSED_PROBE_S: Final = 0.5
+_PROBE: Final = b"HTTP/1.1 102 Processing\r\n\r\n"
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
-_START: Final = f"POST {CALL_PATH} HTTP/1.1\r\n".encode()
-_LENGTH: Final = re.compile(rb"\r\ncontent-length: *([0-9]{1,9})\r\n")
-_REQUEST_ID: Final = re.compile(rb"\r\n" + REQUEST_ID.lower().encode() + rb": *([0-9a-z]{26})\r\n")
-# What may change where a request ends, or what its answer must be.
-_SPECIAL: Final = (b"\r\ntransfer-encoding:", b"\r\nexpect:", b"\r\nconnection: close", b"\r\nupgrade:")
+_MESSAGES: Final[dict[Reason, str]] = {
+    "malformed": "this is no valid HTTP/1.1 request",
+    "not_http1": "this port speaks HTTP/1.1",
+    "pipelined": "too many requests before the first was answered",
+    "target": "the target of a request is a path here: this is no proxy",
+    "too_many_chunks": "the body comes in too many small chunks; send larger ones, or Content-Length",
+    "too_much_head": "the headers are larger than 16 kB or more than 100, or the request line is longer than 8 kB",
+    "trailers": "no trailers are read here",
+    "upgrade": "no other protocol is spoken here",
+}
 
 
-def plain_call(data: bytes) -> bytes | None:
-    """Returns the head in lower case if `data` is one whole call in its plainest form, else None: it must be parsed."""
-    end = data.find(b"\r\n\r\n")
-    if end < 0 or not data.startswith(_START):
-        return None
-    head = data[: end + 2].lower()
-    lengths = _LENGTH.findall(head)
-    is_whole = len(lengths) == 1 and len(data) == end + 4 + int(lengths[0])
-    return head if is_whole and not any(word in head for word in _SPECIAL) else None
+def error_response(error: WireError, *headers: tuple[bytes, bytes]) -> bytes:
+    """Returns a whole HTTP response that ends its connection, for what is refused before there is a request."""
+    body = orjson.dumps(error.body())
+    lines = [
+        b"HTTP/1.1 %d %b" % (error.status, HTTPStatus(error.status).phrase.encode()),
+        *(b"%b: %b" % header for header in (*headers, *SAFE_HEADERS)),
+        b"date: " + formatdate(usegmt=True).encode(),
+        b"content-type: application/json",
+        b"content-length: %d" % len(body),
+        b"connection: close",
+    ]
+    return b"\r\n".join([*lines, b"", body])
 
 
-def quick_answer(head: bytes, error: WireError, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Returns the bytes that answer a plain call with an error; `headers` are those of every answer."""
-    named = list(headers)
-    if (request_id := _REQUEST_ID.search(head)) is not None:
-        named.append((REQUEST_ID.lower().encode(), request_id[1].upper()))
-    return last_answer(error, named) if error.code == "partition" else answer_bytes(error, named)
+class _RefusedError(Exception):
+    """Raised in a callback of the parser, which then stops."""
 
 
-def _quiet(logger: Any) -> Any:
-    """Returns a logger without uvicorn's warnings of what a stranger sends, which is counted instead."""
-    quiet = logger.getChild("connection")
-    if not quiet.level:
-        quiet.setLevel("ERROR")
-    return quiet
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection. Tells `Connections` what it waits for, and `Load` of each request.
 
+    Args:
+        connection: its entry in `connections`.
+        connections: all of the server's.
+        load: of the server.
+        node_id: named in the responses that are given here.
+        uvicorn: further arguments of uvicorn's protocol.
+    """
 
-class CallProtocol(H11Protocol):
-    """A connection of a server; see `of`. It tells `Connections` what it waits for."""
+    def __init__(
+        self, connection: Connection, connections: Connections, load: Load, node_id: str, **uvicorn: Any
+    ) -> None:
+        super().__init__(**uvicorn, app_state={CONNECTION: connection})
+        # Malformed requests are counted here; a warning for each would fill the log.
+        self.logger = self.logger.getChild("connection")
+        self.logger.setLevel("ERROR")
+        self._connection = connection
+        self._connections = connections
+        self._load = load
+        self._name = (SENDER.lower().encode(), node_id.encode())
+        self._why: Reason = "malformed"
+        self._unparsed = bytearray()
+        self._is_half_closed = False
+        self._unanswered = 0  # requests
+        self._has_begun = self._is_in_head = self._is_in_body = False
+        self._begun_in_piece = 0  # requests that begin in the piece of data at hand
+        self._reset_counts()
 
-    load: Load
-    connections_of_all: Connections
-    name: tuple[bytes, bytes]  # the header that names the node, on every answer
-    most_bytes: int  # of one request, as they come in: its head, its body, and what chunks add to it
-    connection: Connection
-    conn: StrictConnection
+    def _reset_counts(self) -> None:
+        """Begins to count another request, in bytes but for the headers."""
+        self._head_bytes = 0  # of a head that is not complete, in whole pieces
+        self._field_bytes = 0
+        self._headers = 0
+        self._target_bytes = 0
+        self._body_bytes = 0
+        self._overhead_bytes = 0
+        self._unwanted_bytes = 0
 
-    @classmethod
-    def of(cls, load: Load, node_id: str, connections: Connections, largest_body: int) -> type[CallProtocol]:
-        """Returns the class of one server's connections: uvicorn makes them, and hands over nothing of ours."""
-        ours = {
-            "load": load,
-            "connections_of_all": connections,
-            "name": (SENDER.lower().encode(), node_id.encode()),
-            "most_bytes": MAX_HEAD_BYTES + 2 * largest_body,
-        }
-        return type("CallProtocol", (cls,), ours)
-
-    def __init__(self, *args: Any, connection: Connection, **more: Any) -> None:
-        super().__init__(*args, **more)
-        self.connection = connection
-        self.conn = StrictConnection()
-        self.logger = _quiet(self.logger)
-        self._bytes = 0  # of the request that comes in; with those that were not wanted after its answer
-        self._why: Refusal | None = None
+    # asyncio's callbacks
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Begins; with TLS the connection is known since before its handshake."""
+        """Begins. With TLS the connection is admitted since before its handshake."""
         super().connection_made(transport)
-        self.connection.peer = self
+        self._connection.peer = self
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends."""
         super().connection_lost(exc)
-        self.connections_of_all.remove(self.connection)
+        self._connections.remove(self._connection)
 
     def data_received(self, data: bytes) -> None:
-        """Answers a call that is refused, if it can be at once; else reads on as uvicorn does."""
-        if self.transport.is_closing():
-            return
-        why = self.load.refusal()
-        if why is not None and self._is_between_requests() and (head := plain_call(data)) is not None:
-            self._answer(head, self.load.refuse(why))
-            return
-        self._why = why
-        self._bytes += len(data)
-        if self._bytes > MAX_UNWANTED_BYTES and self.conn.their_state is h11.SEND_BODY and self._is_too_much_body():
-            return
-        super().data_received(data)
-        if self.transport.is_closing():
-            return
-        if self._bytes > MAX_UNWANTED_BYTES and len(self.conn.trailing_data[0]) > MAX_UNWANTED_BYTES:
-            note_refused("pipelined", address=self.connection.party)
-            self.transport.abort()
-        self._tell_state()
-        if self.conn.their_state is h11.SEND_BODY and not self.cycle.response_complete:
-            self.connections_of_all.hold(self.connection, len(data))
+        """Parses what arrived, as far as it is not behind a request that has no response yet."""
+        self._unparsed += data
+        self._parse()
 
-    def _is_too_much_body(self) -> bool:
-        """Ends a connection whose body goes on and on; tells whether it does. The application counts what is in it."""
-        if self.cycle.response_started:  # refused before its body was read; the client has its answer
+    def _parse(self) -> None:
+        while self._unparsed and self._unanswered < 2 and not self.transport.is_closing():
+            piece = bytes(self._unparsed[:PIECE_BYTES])
+            del self._unparsed[:PIECE_BYTES]
+            self._parse_piece(piece)
+        if len(self._unparsed) > MAX_PIPELINED_BYTES and not self.transport.is_closing():
+            self._refuse("pipelined")
+
+    def _parse_piece(self, piece: bytes) -> None:
+        """Parses a piece, and refuses what exceeds a bound by it."""
+        was_in_head, was_in_body, body_bytes = self._is_in_head, self._is_in_body, self._body_bytes
+        self._begun_in_piece = 0
+        super().data_received(piece)
+        if self.transport.is_closing():
+            return
+        if was_in_head and self._is_in_head and not self._begun_in_piece:
+            self._head_bytes += len(piece)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse("too_much_head")
+        elif self._is_in_body and self._begun_in_piece <= (not was_in_body):  # all of the piece is of this request
+            if not self._unanswered:
+                self._count_unwanted(len(piece))
+            added = self._body_bytes - (body_bytes if was_in_body else 0)
+            self._overhead_bytes += len(piece) - added - (0 if was_in_body else MAX_HEAD_BYTES)
+            if self._overhead_bytes > FREE_OVERHEAD_BYTES + self._body_bytes * OVERHEAD_SHARE:
+                self._refuse("too_many_chunks")
+
+    def _count_unwanted(self, size: int) -> None:
+        self._unwanted_bytes += size
+        if self._unwanted_bytes > MAX_UNWANTED_BYTES:
             self.transport.close()
-            return True
-        if self._bytes > self.most_bytes:
-            self._refuse("too_much_body", WireError("bad_request", "this request is too large"), 413)
-            return True
-        return False
 
-    def handle_events(self) -> None:
-        """Goes on with what was read, and counts the request that begins."""
-        before = self.cycle
-        super().handle_events()
-        if self.cycle is not before:
-            self._bytes = len(self.conn.trailing_data[0])
-            self.load.waiting += 1
-            if self._why is not None:
-                self.cycle.scope["state"][REFUSED_FOR] = self._why
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio takes either
+        """Keeps a connection whose client has closed its side only until the last request is answered.
+
+        asyncio does not support this with TLS.
+        """
+        if (self._is_in_head or self._is_in_body) and not self._unparsed:  # the rest will never come
+            return False
+        self._is_half_closed = True
+        self._end_if_half_closed()
+        is_open = not self.transport.is_closing()
+        if is_open:
+            self.loop.call_later(HALF_CLOSED_PROBE_S, self._probe)
+        return is_open
+
+    def _end_if_half_closed(self) -> None:
+        if self._is_half_closed and not self._unparsed:
+            self.shutdown()  # with the last response
+
+    def _probe(self) -> None:
+        """Finds out whether the client still reads: one that has closed both sides resets what is sent to it."""
+        if self.transport.is_closing():
+            return
+        if self._unanswered == 1 and not self.cycle.response_started:
+            if self.cycle.scope["http_version"] == "1.0":
+                self.transport.abort()  # its client would not understand a probe
+                return
+            self.transport.write(_PROBE)
+        self.loop.call_later(HALF_CLOSED_PROBE_S, self._probe)
+
+    # The parser's callbacks
+
+    def on_message_begin(self) -> None:
+        """Begins a request."""
+        super().on_message_begin()
+        self._reset_counts()
+        self._begun_in_piece += 1
+        self._has_begun = self._is_in_head = True
+        if not self._unanswered:
+            self._connections.wait(self._connection)
+
+    def on_url(self, url: bytes) -> None:
+        """Takes a piece of the target."""
+        if not self._target_bytes and not url.startswith(b"/"):
+            raise self._refusal("target")
+        self._target_bytes += len(url)
+        if self._target_bytes > MAX_TARGET_BYTES:
+            raise self._refusal("too_much_head")
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Takes a header, or a trailer."""
+        if self._is_in_body:
+            raise self._refusal("trailers")
+        self._headers += 1
+        self._field_bytes += len(name) + len(value)
+        if self._headers > MAX_HEADERS or self._field_bytes > MAX_HEAD_BYTES:
+            raise self._refusal("too_much_head")
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Starts the application, or queues the request behind those before it."""
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            raise self._refusal("not_http1")
+        if version == "1.0" and b"transfer-encoding" in dict(self.headers):
+            raise self._refusal("malformed")
+        if self.parser.should_upgrade():
+            named = dict(self.headers)
+            # HTTP/1.1 goes on, but the parser would take a body for the other protocol.
+            has_body = b"transfer-encoding" in named or b"content-length" in named
+            if has_body or named.get(b"upgrade", b"").lower().startswith(b"websocket"):
+                raise self._refusal("upgrade")
+        self._is_in_head, self._is_in_body = False, True
+        super().on_headers_complete()
+        self._unanswered += 1
+        if self._unanswered == 1:
+            self._connection.arrived_at = self._load.arrive()
+
+    def on_body(self, body: bytes) -> None:
+        """Takes a piece of the body."""
+        self._body_bytes += len(body)
+        if self._unanswered:
+            self._connections.hold(self._connection, len(body))
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Ends a request."""
+        self._is_in_body = False
+        if self._unanswered:
+            self._connections.work(self._connection)
+        super().on_message_complete()
+
+    def _refusal(self, why: Reason) -> _RefusedError:
+        self._why = why
+        return _RefusedError()
+
+    # uvicorn's callbacks
 
     def on_response_complete(self) -> None:
-        """Goes on with the next request; `Connections` ends a connection that has none, without a timer for each."""
-        self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
-        self.flow.resume_reading()
-        self._bytes = 0
-        self.connections_of_all.release(self.connection)
-        if self.conn.our_state is h11.DONE and self.conn.their_state is h11.DONE:
-            self.conn.start_next_cycle()
-            self._why = self.load.refusal()
-            self.handle_events()
-        self._tell_state()
-
-    def _tell_state(self) -> None:
-        """Tells what is waited for, if that has changed."""
-        theirs = self.conn.their_state
-        state: State = "half_open"
-        if theirs is not h11.IDLE and theirs is not h11.SEND_BODY:
-            state = "busy"
-        elif theirs is h11.IDLE and self.cycle is not None and not self.conn.trailing_data[0]:
-            state = "idle"
-        if state != self.connection.state:
-            self.connections_of_all.enter(self.connection, state)
-
-    def _is_between_requests(self) -> bool:
-        """Tells whether what comes next begins a request, and its answer would be read."""
-        return self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0] and not self.flow.write_paused
-
-    def _answer(self, head: bytes, error: WireError) -> None:
-        self.transport.write(quick_answer(head, error, (*self.server_state.default_headers, self.name)))
-        if error.code == "partition":
-            self.transport.close()
+        """Goes on with the next request."""
+        self._unanswered -= 1
+        if not self._unanswered:
+            self._connections.wait(self._connection)
         else:
-            self.connections_of_all.enter(self.connection, "idle")  # else it would count as unused since its last call
+            self._connection.arrived_at = self._load.arrive()
+        super().on_response_complete()
+        self._parse()
+        self._end_if_half_closed()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuses what is no request; uvicorn's words for it are not the wire's."""
-        trouble = self.conn.trouble
-        self._refuse(trouble, WireError("bad_request", MESSAGES[trouble]))
+        """Responds to what the parser refused, in the wire's form."""
+        del msg  # uvicorn's
+        self._refuse(self._why)
 
-    def _refuse(self, reason: Reason, error: WireError, status: int | None = None) -> None:
-        """Answers with an error and closes; where another answer has begun, it is cut short."""
-        note_refused(reason, address=self.connection.party)
-        cycle: Any = self.cycle  # None before the first request, whatever uvicorn declares
-        is_answered = cycle is None or cycle.response_complete
-        if is_answered or not cycle.response_started:
-            self.transport.write(last_answer(error, (*self.server_state.default_headers, self.name), status))
-            self.transport.close()
-        else:
-            self.transport.abort()
-        if not is_answered:
-            cycle.disconnected = True  # the application hears now that nobody waits, and its answer goes nowhere
-            cycle.message_event.set()
+    # The orders of `Connections`
 
-    def _should_upgrade(self) -> bool:
-        """Never: HTTP/1.1 goes on, as a server may have it."""
-        return False
-
-    def drop(self) -> None:
-        """Ends at once, whatever waits to be sent; the kernel's share of it goes too, a few MB with a fast network."""
+    def abort(self) -> None:
+        """Closes at once; what the kernel holds for the client, some MB on a fast network, is dropped too."""
         connected = self.transport.get_extra_info("socket")
         if connected is not None:
-            with suppress(OSError):  # closed meanwhile
+            with suppress(OSError):  # closed already
                 connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self.transport.abort()
 
     def expire(self) -> None:
-        """Answers 408 where a request has begun, and closes."""
-        if self.transport.is_closing():
-            return
-        cycle: Any = self.cycle
-        if cycle is None and not self.conn.trailing_data[0]:
-            note_refused("silent", address=self.connection.party)
+        """Responds 408 where a request has begun; then closes."""
+        if not self._has_begun:
+            note_refused("silent", address=self._connection.host)
             self.transport.close()
-        elif self.conn.their_state is h11.SEND_BODY and cycle.response_complete:
-            self.transport.close()  # refused before; what it sends since then is not wanted
-        else:
-            self._refuse("slow", WireError("timeout", "this request took too long to come in"))
-
-    def leave(self) -> None:
-        """Ends after what waits was sent."""
-        self.transport.close()
+        elif self._unanswered or self._is_in_head:
+            self._refuse("slow")
+        else:  # answered before it had arrived completely
+            self.transport.close()
 
     def unsent_bytes(self) -> int:
-        """Returns how much of an answer waits for the client; with TLS what is above 64 kB, the rest goes unseen."""
+        """Returns how much of a response waits for the client; with TLS only what is above 64 kB."""
         return self.transport.get_write_buffer_size()
 
-    def holds_back(self) -> bool:
-        """Tells whether it is us who do not read on: the application takes its time with a body."""
-        return self.flow.read_paused
+    def is_reading(self) -> bool:
+        """Returns False while the application takes its time with a body."""
+        return self.transport.is_reading()
+
+    def _refuse(self, why: Reason) -> None:
+        """Responds with an error and closes; where another response would be mixed up with it, only closes."""
+        if self._is_in_body and not self._unanswered:  # it has its response
+            self.transport.close()
+            return
+        note_refused(why, address=self._connection.host)
+        is_own = self._unanswered == 1 and self._is_in_body and not self.cycle.response_started
+        if self._unanswered and not is_own:
+            self.abort()
+            return
+        if why == "slow":
+            error = WireError("timeout", "this request took too long to arrive")
+        else:
+            error = WireError("bad_request", _MESSAGES[why])
+        self.transport.write(error_response(error, self._name))
+        self.transport.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
@@ -9,6 +10,7 @@ import orjson
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi import Path as PathParameter
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
 from hearthnet.bus.capability import RouteRequest, is_capability_name, parse_version
@@ -53,7 +55,16 @@ __all__ = [
 REFUSED: Final = "other"
 
 
-calls = APIRouter()
+class _CallRoute(APIRoute):
+    """A route whose function takes the request itself: resolving parameters costs a twelfth of a call."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Returns the function of the route."""
+        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return handler
+
+
+calls = APIRouter(route_class=_CallRoute)
 telemetry = APIRouter(
     route_class=SignedRoute, dependencies=[Depends(members_or_loopback)], responses=described.TELEMETRY
 )
@@ -61,8 +72,9 @@ operations = APIRouter(responses=described.OPEN)
 
 
 @calls.post("/bus/v1/call", response_model=None, responses=described.CALL, openapi_extra=described.SIGNED_CALL)
-async def call(request: Request, services: NodeServices) -> Response:
+async def call(request: Request) -> Response:
     """Calls a capability: signed headers, body `{"params": …, "input": …}`; answers JSON or server-sent events."""
+    services = services_of(request)
     origin = origin_of(request.headers)
     headers = {REQUEST_ID: origin.trace_id}
     signer: Signer | None = None

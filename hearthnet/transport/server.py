@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import socket
-from collections.abc import Iterator
-from typing import Any
+from contextlib import suppress
+from email.utils import formatdate
+from typing import Any, Final
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.server import ServerState
 
 from hearthnet.config import TransportConfig
 from hearthnet.errors import HearthNetError
@@ -18,10 +19,14 @@ from hearthnet.transport.connections import Connection, Connections
 from hearthnet.transport.descriptors import connections_for
 from hearthnet.transport.listener import Listener
 from hearthnet.transport.load import Load
-from hearthnet.transport.protocol import CallProtocol
+from hearthnet.transport.protocol import BoundedProtocol
 from hearthnet.transport.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, ServingPair
 
 __all__ = ["Server", "bind"]
+
+_SWEEP_S: Final = 1.0
+_GRACE_S: Final = 1.0  # for other requests than calls, after the last call has ended
+_BACKLOG: Final = 2_048
 
 
 def bind(config: TransportConfig) -> socket.socket:
@@ -50,83 +55,80 @@ def bind(config: TransportConfig) -> socket.socket:
     return server
 
 
-class Server(uvicorn.Server):
-    """uvicorn without its handling of signals: the node stops it, in its own order.
+class Server:
+    """Serves an application with uvicorn's protocol; accepts, bounds and stops by itself.
 
     Args:
-        app: what answers; built with the same `load`, so that it counts the calls.
+        app: the application; built with the same `load`, so that it counts the calls.
         config: where certificates are, and how much is taken.
         load: what there is to do.
-        node_id: named in answers that are given before the application is asked.
+        node_id: named in responses that are given before the application is asked.
+
+    Attributes:
+        started: it listens.
     """
 
     def __init__(self, app: ASGIApp, config: TransportConfig, load: Load | None = None, node_id: str = "") -> None:
         self._load = load or Load()
-        largest = config.max_body_bytes
-        self._connections = Connections(config.max_connections, config.max_connections_per_address, largest)
-        settings = uvicorn.Config(
+        self._node_id = node_id
+        self._connections = Connections(config.max_connections, config.max_body_bytes)
+        self._config = uvicorn.Config(
             app,
-            http=CallProtocol.of(self._load, node_id, self._connections, largest),
+            http=BoundedProtocol,
             ws="none",
             lifespan="off",
             log_config=None,  # the node's own logging is in place
             access_log=False,  # a trace tells more
             proxy_headers=False,  # anyone could claim to be 127.0.0.1 otherwise
             server_header=False,
-            timeout_graceful_shutdown=1,
         )
-        settings.load()
+        self._config.load()
+        self._state = ServerState()
         self._pair = ServingPair.of(config)
-        settings.ssl = None if self._pair is None else self._pair.context
-        super().__init__(settings)
-        self._listeners: list[Listener] = []
+        self._stopping = asyncio.Event()
+        self.started = False
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listens with bounds on connections, and on the beginning and the end of TLS."""
+    async def serve(self, sockets: list[socket.socket]) -> None:
+        """Listens on bound sockets until `stop`; then ends calls and connections, and closes the sockets."""
         self._connections.most = connections_for(self._connections.most)
         tls: dict[str, Any] = {}
-        if self.config.ssl is not None:
+        if self._pair is not None:
             tls = {"ssl_handshake_timeout": HANDSHAKE_TIMEOUT_S, "ssl_shutdown_timeout": SHUTDOWN_TIMEOUT_S}
-
-        def protocol(connection: Connection) -> asyncio.Protocol:
-            made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]  # it is a class of theirs
-                config=self.config,
-                server_state=self.server_state,
-                app_state=self.lifespan.state,
-                connection=connection,
-            )
-            return made
-
-        self.servers = []  # of asyncio there are none
-        self._listeners = [
-            Listener(one, self._connections, protocol, self.config.backlog, self.config.ssl, **tls)
-            for one in sockets or ()
-        ]
+        context = None if self._pair is None else self._pair.context
+        listeners = [Listener(one, self._connections, self._protocol, _BACKLOG, context, **tls) for one in sockets]
         self.started = True
+        while not self._stopping.is_set():
+            self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+            self._connections.sweep()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _SWEEP_S)
+        await self._load.stop()  # new calls are still told that they come too late
+        for listener in listeners:
+            listener.close()
+        await self._end_requests()
+        for listener in listeners:
+            await listener.wait_closed()
 
-    async def on_tick(self, counter: int) -> bool:
-        """Looks at the connections once a second; uvicorn asks ten times."""
-        if counter % 10 == 0:
-            self._connections.look()
-        return await super().on_tick(counter)
+    def _protocol(self, connection: Connection) -> asyncio.Protocol:
+        return BoundedProtocol(
+            connection,
+            self._connections,
+            self._load,
+            self._node_id,
+            config=self._config,
+            server_state=self._state,
+        )
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Captures none."""
-        yield
+    async def _end_requests(self) -> None:
+        for protocol in tuple(self._state.connections):
+            protocol.shutdown()
+        if self._state.tasks:
+            await asyncio.wait(tuple(self._state.tasks), timeout=_GRACE_S)
+        for task in tuple(self._state.tasks):
+            task.cancel()
+        for protocol in tuple(self._state.connections):
+            protocol.transport.close()
 
     def stop(self) -> None:
-        """Has `serve` end the calls that are under way and return: see `shutdown`."""
-        self.should_exit = True
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Ends the calls (`Load.stop`) while new ones are still told that they come too late; then closes the port.
-
-        What else is being answered gets another second.
-        """
-        await self._load.stop()
-        for listener in self._listeners:
-            listener.close()
-        await super().shutdown(sockets)
-        for listener in self._listeners:
-            await listener.wait_closed()
+        """Has `serve` end the calls that are under way and return."""
+        self._stopping.set()

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from ulid import ULID
 
-from hearthnet.constants import PROTOCOL_TIMESTAMP_WINDOW_S
+from hearthnet.constants import PROTOCOL_TIMESTAMP_WINDOW_S, SENDER
 from hearthnet.errors import WireError
 from hearthnet.identity.canonical import normal
 from hearthnet.identity.keys import KeyPair, is_node_id, is_signature, verify
@@ -47,10 +47,10 @@ __all__ = [
 CAPABILITY: Final = "X-HearthNet-Capability"
 VERSION: Final = "X-HearthNet-Capability-Version"
 REQUEST_ID: Final = "X-HearthNet-Request-Id"
-SENDER: Final = "X-HearthNet-From"
 COMMUNITY: Final = "X-HearthNet-Community"
 TIMESTAMP: Final = "X-HearthNet-Timestamp"
 SIGNATURE: Final = "X-HearthNet-Signature"
+_SIGNED_HEADERS: Final = (CAPABILITY, VERSION, REQUEST_ID, SENDER, COMMUNITY, TIMESTAMP, SIGNATURE)
 
 _RFC_3339_UTC: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?Z")
 _W3C_CHARS: Final = 32
@@ -94,11 +94,7 @@ def sign(
     request_id: str | None = None,
     timestamp: str | None = None,
 ) -> dict[str, str]:
-    """Returns the headers of a call; `request_id` is the trace id, by default a fresh ULID; `timestamp` is now.
-
-    Who makes the same call under the same id again within a second needs a time with milliseconds (`now_stamp`): else
-    it has the same signature, and is refused as a replay.
-    """
+    """Returns the headers of a call; `request_id` is the trace id, by default a fresh ULID; `timestamp` is now."""
     timestamp = timestamp or now_stamp()
     envelope = Envelope(capability, version, request_id or str(ULID()), keys.node_id, community, timestamp, body)
     return {
@@ -112,9 +108,12 @@ def sign(
     }
 
 
-def now_stamp(timespec: Literal["seconds", "milliseconds"] = "seconds") -> str:
-    """Returns the time as the wire has it: RFC 3339 UTC with `Z`."""
-    return datetime.now(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
+def now_stamp() -> str:
+    """Returns the time as the wire has it: RFC 3339 UTC with `Z`.
+
+    With milliseconds, for the same call under the same id would have the same signature within a whole second.
+    """
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,13 +226,13 @@ class _RefusedError(WireError):
 
 
 def _read(headers: Mapping[str, str]) -> tuple[Envelope, str]:
-    names = (CAPABILITY, VERSION, REQUEST_ID, SENDER, COMMUNITY, TIMESTAMP, SIGNATURE)
-    missing = [name for name in names if not headers.get(name)]
-    if missing:
-        raise _RefusedError("missing", "invalid_signature", f"the request is not signed: no {missing[0]}")
-    capability, version, request_id, sender, community, timestamp, signature = (headers[name] for name in names)
+    values = [headers.get(name, "") for name in _SIGNED_HEADERS]  # each look-up goes through all headers
+    if not all(values):
+        missing = _SIGNED_HEADERS[values.index("")]
+        raise _RefusedError("missing", "invalid_signature", f"the request is not signed: no {missing}")
+    capability, version, request_id, sender, community, timestamp, signature = values
     longest = _MAX_TARGET_CHARS if capability.startswith("GET ") else _MAX_HEADER_CHARS
-    if len(capability) > longest or max(len(headers[name]) for name in names[1:]) > _MAX_HEADER_CHARS:
+    if len(capability) > longest or max(map(len, values[1:])) > _MAX_HEADER_CHARS:
         raise _RefusedError("malformed", "invalid_signature", "a signed header is longer than any should be")
     if not is_node_id(sender) or not is_signature(signature):
         raise _RefusedError("malformed", "invalid_signature", "the sender or the signature is malformed")

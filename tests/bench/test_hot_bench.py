@@ -114,23 +114,33 @@ def test_a_player_knows_that_its_library_is_missing(library):
     assert Player("ours", ("hot_ours", "Traces")).is_installed()
 
 
-def test_starts_are_compared_whole_and_without_the_interpreter():
-    """What both need for a bare start is in the first ratio and not in the second."""
-    found = {"bare": [10.0], "help": [30.0], "click": [20.0], "observability": [40.0], "floor": [25.0]}
+def starts(**spent):
+    """The CPU milliseconds of each command, the interpreter's 10 included; 30 where nothing else is said."""
+    names = ["bare", *imports._FLOORS, *imports._MEASURED]
+    return {name: spent.get(name, [10.0, 12.0, 10.0] if name == "bare" else [30.0, 30.0, 30.0]) for name in names}
+
+
+def test_starts_are_compared_without_the_interpreter():
+    """What every process needs is in neither part of a ratio; the median and the least are both told."""
+    found = starts(paths=[90.0, 50.0, 60.0], status=[30.0, 30.0, 30.0])
 
     section = imports.compare(found)
+    lines = {line.name: line for line in section.lines}
 
-    assert [line.ratio.median for line in section.lines if line.ratio] == [1.5, 2.0, 1.6, 2.0]
-    assert [line.met() for line in section.lines] == [True, False, False, False, None]
+    paths = lines["paths / import click, rich"]
+    assert (paths.ratio.low, paths.ratio.median, paths.ratio.high) == (2.0, 2.5, 4.0)
+    assert paths.met() is False
+    assert lines["log / import click, rich"].met() is True
+    assert "paths 2.00" in section.notes[0]
 
 
 def test_a_floor_lost_in_noise_is_not_divided_by():
     """A start that came out faster than the bare interpreter's gives no ratio."""
-    found = {"bare": [10.0], "help": [30.0], "click": [9.5], "observability": [40.0], "floor": [10.0]}
+    section = imports.compare(starts(**{"import click, rich": [9.5, 30.0, 30.0]}))
+    lines = {line.name: line for line in section.lines}
 
-    section = imports.compare(found)
-
-    assert [line.ratio is None for line in section.lines] == [False, True, False, True, True]
+    assert lines["paths / import click, rich"].ratio is None
+    assert lines["hearthnet --help / import click"].ratio.median == 1.0
 
 
 def test_memory_is_what_was_added():

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from faults.certificates import write_pair
 
 from hearthnet.cli.client import NodeClient
-from hearthnet.config import Config, IdentityConfig, TransportConfig
-from hearthnet.errors import HearthNetError
-from hearthnet.identity.keys import KeyPair
+from hearthnet.errors import HearthNetError, NodeUnreachableError
+from hearthnet.identity.keys import PUBLIC_FILE, KeyPair
+from hearthnet.locations import locate
+
+
+def where(folder, port):
+    """The locations of a node with its keys in `folder`, on this port of this machine."""
+    return locate()._replace(keys_dir=folder / "keys", host="127.0.0.1", port=port)
 
 
 @pytest.fixture
@@ -33,10 +41,10 @@ def impostor(tmp_path):
 
     def client(status, body):
         told[:] = [status, body]
-        transport = TransportConfig(host="127.0.0.1", port=server.server_port)
-        return NodeClient(Config(identity=IdentityConfig(keys_dir=tmp_path / "keys"), transport=transport))
+        return NodeClient(where(tmp_path, server.server_port))
 
     with HTTPServer(("127.0.0.1", 0), Answers) as server:
+        client.server = server
         serving = threading.Thread(target=server.serve_forever, args=(0.01,))
         serving.start()
         yield client
@@ -54,3 +62,73 @@ def test_nonsense_is_an_error_with_a_hint(impostor, status, body):
         client.control("GET", "/control/log-level")
 
     assert caught.value.hint
+
+
+def test_the_key_decides_where_its_public_copy_is_wrong(impostor, tmp_path):
+    """A missing or foreign public file neither hides our node nor lets another one pass for it."""
+    client = impostor(200, b"{}")
+    (tmp_path / "keys" / PUBLIC_FILE).write_bytes(KeyPair.generate().public_bytes)
+    assert client.need("/status") == {}
+    (tmp_path / "keys" / PUBLIC_FILE).unlink()
+    assert client.need("/status") == {}
+
+    KeyPair.generate().save(tmp_path / "other" / "keys")
+    stranger = NodeClient(client._where._replace(keys_dir=tmp_path / "other" / "keys"))
+    assert stranger.ask("/status") is None
+    keyless = NodeClient(client._where._replace(keys_dir=tmp_path / "none"))
+    assert keyless.ask("/status") is None
+
+
+@pytest.mark.parametrize("answer", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"])
+def test_what_is_no_http_is_no_node(tmp_path, answer):
+    """A program of another protocol, or one that breaks off, counts as nothing that answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve():
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(4_096)
+                connection.sendall(answer)
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        client = NodeClient(where(tmp_path, listening.getsockname()[1]))
+        assert client.ask("/status") is None
+        serving.join()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "no such host", "a..b", "\ud800"])
+def test_nobody_answers_where_nobody_listens(tmp_path, host):
+    """A refused connection and a host that is none are the same to a command."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        client = NodeClient(where(tmp_path, unused.getsockname()[1])._replace(host=host))
+        assert client.ask("/status") is None
+        with pytest.raises(NodeUnreachableError):
+            client.control("GET", "/control/log-level")
+
+
+def test_silence_ends_in_time(tmp_path):
+    """A program that accepts and says nothing is given up on; the doctor tells this from a refusal."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        client = NodeClient(where(tmp_path, listening.getsockname()[1]))
+        with pytest.raises(TimeoutError):
+            client.get("/status", timeout_s=0.05)
+
+
+def test_only_the_pinned_certificate_is_believed(impostor, tmp_path):
+    """Over TLS our node answers; with another certificate, or in the clear, nobody does, whatever the header says."""
+    pair, other = write_pair(tmp_path, "node"), write_pair(tmp_path, "other")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair["tls_cert"], pair["tls_key"])
+    plain = impostor(200, b"[]")
+    plain._timeout_s = 5.0
+    impostor.server.socket = context.wrap_socket(impostor.server.socket, server_side=True, suppress_ragged_eofs=True)
+
+    def pinning(certificate):
+        return NodeClient(plain._where._replace(tls_cert=certificate), timeout_s=5.0)
+
+    assert pinning(pair["tls_cert"]).ask("/status") == []
+    assert pinning(other["tls_cert"]).ask("/status") is None
+    assert pinning(tmp_path / "missing.pem").ask("/status") is None
+    assert plain.ask("/status") is None

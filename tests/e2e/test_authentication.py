@@ -22,14 +22,13 @@ import pytest
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.bus.capability import CapabilityDescriptor
 from hearthnet.config import TransportConfig, load, resolve_paths
+from hearthnet.identity.community import community_dir, utc_now
 from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import (
     Manifest,
     Member,
     Revocation,
-    community_dir,
     read_manifest,
-    utc_now,
     write_manifest,
 )
 from hearthnet.observability import metrics, trace
@@ -47,6 +46,7 @@ HEADERS = [
     for name in ("Capability", "Capability-Version", "Request-Id", "From", "Community", "Timestamp", "Signature")
 ]
 JSON = {"Content-Type": "application/json"}
+ECHO = {"params": {}, "input": {"text": "hello"}}
 WORKERS = 8
 
 
@@ -219,20 +219,42 @@ def test_revocation_waits_for_no_restart(stopped_node):
     assert stopped_node.echo().status_code == 200
 
 
-def test_kill_and_restart_execute_nothing_twice(node):
-    """What a clock that is ahead has signed in the next run's time that run refuses, and takes what follows."""
-    body = {"params": {}, "input": {"text": "hello"}}
-    ahead = (datetime.now(UTC) + timedelta(seconds=40)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    headers = sign(node.keys, node.keys.node_id, "experimental.echo", "1.0", body, None, ahead)
-    assert node.call(body, headers=headers).status_code == 200
-    node.stop(signal.SIGKILL)
-    node.start()
+def stamp(offset_s: float, timespec: str = "milliseconds") -> str:
+    """A time of the wire, so many seconds from now."""
+    return (datetime.now(UTC) + timedelta(seconds=offset_s)).isoformat(timespec=timespec).replace("+00:00", "Z")
 
-    again = node.call(body, headers=headers)
-    assert (again.status_code, again.json()["error"]) == (410, "expired")
-    later = (datetime.now(UTC) + timedelta(seconds=50)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    headers = sign(node.keys, node.keys.node_id, "experimental.echo", "1.0", body, None, later)
-    assert node.call(body, headers=headers).status_code == 200
+
+def call_at(node, signed_at: str) -> tuple[dict[str, str], int]:
+    """Calls with the key of the node, signed at that time; gives the headers and the status."""
+    headers = sign(node.keys, node.keys.node_id, "experimental.echo", "1.0", ECHO, None, signed_at)
+    return headers, node.call(ECHO, headers=headers).status_code
+
+
+def test_kill_and_restart_execute_nothing_twice(node):
+    """Whatever was accepted before a kill, in any order of its times, is known after it, and after one more."""
+    accepted = [call_at(node, stamp(offset_s)) for offset_s in (0, 40, -50, 59, -5, 40)]
+    assert {status for _, status in accepted} == {200}
+    for _ in range(2):
+        node.stop(signal.SIGKILL)
+        node.start()
+        again = [node.call(ECHO, headers=headers) for headers, _ in accepted if is_fresh(headers)]
+        assert len(again) >= 4
+        assert told(again) == {(401, "invalid_signature"): len(again)}
+
+
+def is_fresh(headers) -> bool:
+    """Whether a request is not too old yet, with some seconds to spare."""
+    return headers["X-HearthNet-Timestamp"] > stamp(-57)
+
+
+def test_clock_that_is_off_is_served_from_the_first_moment(node):
+    """Callers 58 s behind and ahead, and ones with whole seconds, are served right after a start and a restart."""
+    for _ in range(2):
+        served = [call_at(node, stamp(offset_s))[1] for offset_s in (-58, 58, -5, 5)]
+        served += [call_at(node, stamp(0, "seconds"))[1] for _ in range(3)]
+        assert served == [200] * 7
+        node.stop(signal.SIGKILL)
+        node.start()
 
 
 def test_programs_in_the_documentation_run(node):

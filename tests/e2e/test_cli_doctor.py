@@ -203,9 +203,9 @@ def test_doctor_that_fails_itself(stopped_node, arguments):
     """Exit 2, one line on stderr, and stdout one valid document or nothing."""
     broken = """
 import sys
-from hearthnet.cli import doctor, main
+from hearthnet.cli import doctor_run, main
 def fails(*_): raise ValueError("no such luck")
-doctor.diagnose = fails
+doctor_run.diagnose = fails
 main.main(sys.argv[1:])
 """
     done = forkserver.run([sys.executable, "-c", broken, "doctor", *arguments])

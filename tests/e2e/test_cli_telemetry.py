@@ -47,21 +47,30 @@ def test_running_node_is_looked_at_and_copied_not_changed(node, tmp_path):
     assert node.sql("SELECT count(*) FROM traces") == [(20,)]
 
 
-def test_purge_after_a_kill_leaves_no_byte(node):
-    """The node is killed; then one capability goes from all its files, and it starts again."""
+def test_purge_after_a_kill_leaves_the_logs_by_day(node):
+    """The node is killed; one capability goes from its store, then the logs go of the days that are named."""
     for number in range(20):
         node.echo(f"{number}")
     node.wait_for_sql([(20,)], "SELECT count(*) FROM traces")
     node.echo("last")
     node.stop(signal.SIGKILL)
+    purge = ("telemetry", "purge", "--capability", "experimental.echo")
+    remarks = re.compile(
+        r"the JSON logs of \d{4}-\d\d-\d\d stay and may hold lines of it\n"
+        r"to remove them and everything recorded before:\n  hearthnet (telemetry purge --older-than \S+)\n$"
+    )
 
-    done = node.cli("telemetry", "purge", "--capability", "experimental.echo", "--yes")
-
+    dry = node.cli(*purge, "--dry-run").stdout
+    assert re.search(r"not counted: what is in the black boxes of killed runs, 1 of them\n", dry)
+    assert remarks.search(dry)
+    done = node.cli(*purge, "--yes")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("removed 21 traces, ")
-    left = [path for path in (*node.data_dir.glob("telemetry*"), *node.log_dir.iterdir()) if path.is_file()]
-    kept = b"".join(path.read_bytes() for path in left)
-    assert b'"experimental.echo"' not in kept
+    assert done.stdout.startswith("removed 21 traces")
+    left = [path for path in node.data_dir.glob("telemetry*") if path.is_file()]
+    assert b'"experimental.echo"' not in b"".join(path.read_bytes() for path in left)
+    advised = remarks.search(done.stdout)[1].split()
+    assert node.cli(*advised, "--yes").returncode == 0
+    assert list(node.log_dir.iterdir()) == []
     node.start()
     assert node.echo("again").status_code == 200
 

@@ -32,7 +32,7 @@ def test_fix_shows_its_plan_mends_and_looks_again(stopped_node):
 
 
 def test_bundle_of_a_running_node(node, tmp_path):
-    """It lists what is in it, has the node's metrics, and is not overwritten by accident."""
+    """It lists what is in it, has the present run, and is not overwritten by accident."""
     assert node.echo("a secret recipe").status_code == 200
     path = tmp_path / "bundle.zip"
 
@@ -42,8 +42,10 @@ def test_bundle_of_a_running_node(node, tmp_path):
     assert "nothing was sent anywhere" in made.stdout
     with zipfile.ZipFile(path) as packed:
         content = {name.rpartition("/")[2]: packed.read(name) for name in packed.namelist()}
-    assert b'hearthnet_requests_total{capability="experimental.echo",result="ok"} 1.0' in content["metrics.txt"]
-    assert json.loads(content["doctor.json"])["checks"]
+    (calls,) = json.loads(content["calls.json"])["present"]
+    assert (calls["kind"], calls["results"]) == ("experimental.echo", {"ok": 1})
+    assert json.loads(content["runs.json"])["present"]["verdict"] == "running"
+    assert json.loads(content["doctor.json"])["source"] == "node"
     whole = b"".join(content.values())
     for private in (node.keys.node_id.encode(), str(node.data_dir).encode(), b"recipe"):
         assert private not in whole

@@ -13,8 +13,9 @@ import pytest
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.errors import HearthNetError, IdentityError, StoreError
 from hearthnet.events.event_log import EVENTS_FILE, EventLog
+from hearthnet.identity.community import community_dir
 from hearthnet.identity.keys import KeyPair
-from hearthnet.identity.manifest import community_dir, write_manifest
+from hearthnet.identity.manifest import write_manifest
 from hearthnet.node import initialise
 from hearthnet.observability.ids import is_trace_id
 

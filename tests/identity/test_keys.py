@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,11 +48,47 @@ def test_spelling_uses_the_url_alphabet():
     assert decode(text) == b"\xfb\xff" * 16
 
 
-@given(st.binary(min_size=32, max_size=32))
+@given(st.binary(min_size=64, max_size=64))
 def test_spelling_is_read_back(raw):
-    """Every 32 bytes have one spelling, which is a node id."""
-    assert decode(encode(raw)) == raw
-    assert is_node_id(encode(raw))
+    """All bytes have one spelling."""
+    assert decode(encode(raw), 64) == raw
+
+
+# Every encoding of a point whose order divides 8: the coordinate y, that of order 8 found as a root of the curve's
+# equation, also where it is written as y + p; each with either sign bit.
+P = 2**255 - 19
+ORDER_8_Y = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+SMALL_ORDER = [
+    (y | sign << 255).to_bytes(32, "little")
+    for y in (0, 1, P - 1, P, P + 1, ORDER_8_Y, P - ORDER_8_Y)
+    for sign in (0, 1)
+]
+
+
+def test_small_order_is_what_the_curve_says():
+    """Doubling the point gives y = 0, which is of order 4; there d*y^4 + 2*y^2 - 1 is 0."""
+    d = -121665 * pow(121666, -1, P)
+    assert (d * ORDER_8_Y**4 + 2 * ORDER_8_Y**2 - 1) % P == 0
+
+
+@pytest.mark.parametrize("raw", SMALL_ORDER, ids=bytes.hex)
+def test_key_that_anybody_can_sign_for_is_none(raw):
+    """With a key of small order a signature can be guessed without a private key: it is no node id."""
+    payloads = [{"number": number} for number in range(200)]
+    signature = SMALL_ORDER[2] + bytes(32)  # the neutral point and 0
+
+    def is_forged(payload):
+        try:
+            Ed25519PublicKey.from_public_bytes(raw).verify(signature, canonical_json(payload))
+        except InvalidSignature:
+            return False
+        return True
+
+    assert any(is_forged(payload) for payload in payloads)
+    assert not is_node_id(encode(raw))
+    assert not any(verify(payload, encode(signature), encode(raw)) for payload in payloads)
+    with pytest.raises(IdentityError, match="small order"):
+        short_id(encode(raw))
 
 
 @given(st.text())

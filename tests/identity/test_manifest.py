@@ -9,8 +9,9 @@ import stat
 import pytest
 
 from hearthnet.errors import IdentityError
+from hearthnet.identity.community import community_dir
 from hearthnet.identity.keys import KeyPair, verify
-from hearthnet.identity.manifest import Manifest, Member, Revocation, community_dir, read_manifest, write_manifest
+from hearthnet.identity.manifest import Manifest, Member, Revocation, read_manifest, write_manifest
 
 RFC3339 = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z"
 

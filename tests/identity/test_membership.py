@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from hearthnet.errors import IdentityError
+from hearthnet.identity.community import MANIFEST_FILE
 from hearthnet.identity.keys import KeyPair
-from hearthnet.identity.manifest import MANIFEST_FILE, Manifest, Member, Revocation, write_manifest
+from hearthnet.identity.manifest import Manifest, Member, Revocation, write_manifest
 from hearthnet.identity.membership import LOOK_EVERY_S, Membership
 
 NOW = "2026-05-11T10:00:00.000Z"

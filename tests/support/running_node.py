@@ -18,7 +18,7 @@ from support.waiting import wait_until
 
 from hearthnet.config import load, resolve_paths
 from hearthnet.identity.keys import KeyPair
-from hearthnet.transport.signing import now_stamp, sign
+from hearthnet.transport.signing import sign
 
 START_TIMEOUT_S = STOP_TIMEOUT_S = 60
 
@@ -63,9 +63,7 @@ class RunningNode:
 
     def headers(self, body, capability="experimental.echo", version="1.0", request_id=None, keys=None):
         """The signed headers of a call."""
-        # With milliseconds: tests make the same call under the same id again, which must not be the same signature.
-        stamp = now_stamp("milliseconds")
-        signed = sign(keys or self.keys, self.keys.node_id, capability, version, body, request_id, stamp)
+        signed = sign(keys or self.keys, self.keys.node_id, capability, version, body, request_id)
         return {"Content-Type": "application/json", **signed}
 
     # Without certificates, whose reading costs ten times the CPU of a request.

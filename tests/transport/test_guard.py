@@ -9,6 +9,7 @@ import httpx
 import orjson
 import pytest
 from faults.certificates import write_pair
+from faults.refusals import refusals
 
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.config import TransportConfig
@@ -24,6 +25,7 @@ from hearthnet.transport.error_body import error_body
 from hearthnet.transport.guard import REFUSALS, Guard
 from hearthnet.transport.hosts import OwnHosts, own_names
 from hearthnet.transport.load import Load
+from hearthnet.transport.middleware import ResponseHeaders
 from hearthnet.transport.routes import Services
 
 ADDRESS = "192.168.1.5"
@@ -68,7 +70,8 @@ class Door:
         self.load = Load()
         self.app = Echo(self.load)
         settings = TransportConfig(hosts=("proxy.example.org", "203.0.113.9", "[2001:db8::7]"), max_body_bytes=LIMIT)
-        self.guard = Guard(self.app, settings, self.load, OwnHosts(settings.hosts, lambda: NAMES))
+        guard = Guard(self.app, settings, self.load, ["/"], OwnHosts(settings.hosts, lambda: NAMES))
+        self.guard = ResponseHeaders(guard, "me")
         self.read = 0
 
     async def ask(self, method="GET", host="hearth:7080", body=(), more=(), scheme="http", address=ADDRESS, **headers):
@@ -124,14 +127,6 @@ def door():
     """A guard of a node that is called hearth, with a telling proxy in front."""
     metrics.configure(SimpleNamespace(metrics_enabled=True))
     return Door()
-
-
-def refusals() -> dict[str, float]:
-    """How many were turned away, by reason; series of other tests stand at 0."""
-    name = 'hearthnet_refused_total{reason="'
-    lines = [line for line in metrics.exposition()[0].decode().splitlines() if line.startswith(name)]
-    counts = {line[len(name) :].partition('"')[0]: float(line.split()[-1]) for line in lines}
-    return {reason: count for reason, count in counts.items() if count}
 
 
 OWN = [
@@ -297,11 +292,11 @@ async def test_what_pages_load_without_an_origin_is_refused(door, site, mode, de
 
 async def test_methods_that_nothing_here_has_are_refused(door):
     """Also the question of a browser whether it may: there is no answer that would allow it."""
-    for method in ("OPTIONS", "HEAD", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "PROPFIND", "get", "X" * 5_000):
+    for method in ("OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "PROPFIND", "get", "X" * 5_000):
         status, headers, _ = await door.ask(method, access_control_request_method="POST")
-        assert (status, headers["allow"]) == (405, "GET, POST")
+        assert (status, headers["allow"]) == (405, "GET, HEAD, POST")
         assert not [name for name in headers if name.startswith("access-control")]
-    assert refusals() == {"method": 10}
+    assert refusals() == {"method": 9}
 
 
 @pytest.mark.parametrize(
@@ -380,18 +375,6 @@ async def test_every_answer_has_the_headers_for_browsers(door):
     assert {name: headers[name] for name in SAFE} == {**SAFE, "cache-control": "max-age=60"}
 
 
-async def test_other_protocols(door):
-    """No socket is opened to anybody; what a server says of its own life reaches the application."""
-    sent = []
-
-    async def send(message):
-        sent.append(message)
-
-    await door.guard({"type": "websocket", "headers": []}, None, send)
-    assert sent == [{"type": "websocket.close", "code": 1008}]
-    assert refusals() == {"websocket": 1}
-
-
 @pytest.fixture
 def ask(observability):
     """Asks a node's whole application from its own machine; `broken` is a route that fails."""
@@ -423,8 +406,10 @@ CONTROL = "/control/log-level"
         ("GET", "/health/", None, 404, "not_found"),
         ("GET", "//evil.example/..", None, 404, "not_found"),
         ("GET", "/bus/v1/call", None, 405, "bad_request"),
-        ("HEAD", "/health", None, 405, ""),
+        ("HEAD", "/bus/v1/call", None, 405, ""),
         ("POST", "/health", b"{}", 405, "bad_request"),
+        ("POST", "/trace/recent", b"plain", 405, "bad_request"),
+        ("POST", "/nowhere", b"plain", 404, "not_found"),
         ("GET", "/trace?n=%00" + "9" * 5_000, None, 400, "bad_request"),
         ("POST", "/bus/v1/call", b"[" * 100_000, 401, "invalid_signature"),
         ("POST", CONTROL, b'{"logger": "a", "logger": "b"}', 400, "bad_request"),
@@ -440,7 +425,8 @@ CONTROL = "/control/log-level"
 )
 async def test_errors_are_those_of_the_wire(ask, logged, method, path, body, status, code):
     """From the closed set, in its form, short whatever was asked; a cause is in the log and nowhere else."""
-    answer = await ask(method, path, content=body, headers=JSON if body is not None else {})
+    kind = {"content-type": "text/plain"} if body == b"plain" else JSON
+    answer = await ask(method, path, content=body, headers=kind if body is not None else {})
 
     assert answer.status_code == status
     if method != "HEAD":
@@ -448,6 +434,7 @@ async def test_errors_are_those_of_the_wire(ask, logged, method, path, body, sta
         assert answer.json()["message"]
     assert len(answer.content) < 3_000
     assert ("allow" in answer.headers) == (status == 405)
+    assert ("GET" in answer.headers.get("allow", "")) == ("HEAD" in answer.headers.get("allow", ""))
     assert {name: answer.headers[name] for name in SAFE} == SAFE
     assert "x-hearthnet-from" in answer.headers
     assert "hunter2" not in answer.text
@@ -459,7 +446,7 @@ async def test_own_page_is_no_tool(ask):
     """What the door lets in, a page of the node's own and an address that was typed, may not use the tools' routes."""
     for headers in ({"Origin": "http://localhost"}, {"Sec-Fetch-Site": "none"}):
         assert (await ask("GET", CONTROL, headers=headers)).status_code == 403
-        assert (await ask("GET", "/docs", headers=headers)).status_code == 200
+        assert (await ask("GET", "/openapi.json", headers=headers)).status_code == 200
     assert (await ask("GET", CONTROL)).status_code == 200
 
 
@@ -467,3 +454,42 @@ def test_refusals_are_clean_already():
     """The constant answers are what `error_body` would make of them."""
     for refusal in REFUSALS:
         assert orjson.loads(refusal.body()) == error_body(WireError("bad_request", refusal.message))
+
+
+@pytest.mark.parametrize(
+    "path", ["/health", "/ready", "/manifest", "/metrics", "/trace", "/trace/recent", "/openapi.json"]
+)
+async def test_head_is_get_without_a_body(ask, path):
+    """Status and headers of a HEAD are those of a GET."""
+    head, get = await ask("HEAD", path), await ask("GET", path)
+
+    assert head.status_code == get.status_code
+    assert {name for name in head.headers if name != "date"} == {name for name in get.headers if name != "date"}
+    assert head.headers["content-type"] == get.headers["content-type"]
+
+
+REQUEST_ID = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("GET", "/health", {}, 200),
+        ("GET", "/nowhere", {}, 404),
+        ("POST", "/health", {}, 405),
+        ("DELETE", "/health", {}, 405),
+        ("POST", "/bus/v1/call", {"content-type": "text/plain"}, 415),
+        ("POST", "/bus/v1/call", {**JSON, "origin": "https://evil.example"}, 403),
+        ("POST", "/bus/v1/call", {**JSON, "host": "evil.example"}, 421),
+        ("POST", "/bus/v1/call", {**JSON, "content-length": "100000000"}, 413),
+        ("POST", "/bus/v1/call", JSON, 401),
+        ("GET", "/status", {}, 500),
+    ],
+)
+async def test_request_id_comes_back(ask, method, path, headers, status):
+    """Every response repeats a valid request id, as a ULID, and nothing that is none."""
+    answer = await ask(method, path, headers={**headers, "x-hearthnet-request-id": REQUEST_ID.lower()})
+    assert (answer.status_code, answer.headers["x-hearthnet-request-id"]) == (status, REQUEST_ID)
+
+    strange = await ask(method, path, headers={**headers, "x-hearthnet-request-id": "<script>"})
+    assert strange.headers.get("x-hearthnet-request-id", REQUEST_ID) != "<script>"

@@ -28,61 +28,48 @@ def clock():
 
 @pytest.fixture
 def load(clock):
-    """The load of a server that has done nothing yet: a call counts as a millisecond."""
+    """The load of a server that has done nothing yet: nothing waits."""
     return Load(clock)
 
 
-async def turn(load, clock, requests: int, took_s: float) -> None:
-    """A turn of the loop in which so many requests begin."""
-    load.waiting = requests
-    for _ in range(requests):
-        load.begin()
-    assert load.waiting == 0
-    clock.now_s += took_s
-    await asyncio.sleep(0)
+def waited(load, clock, wait_s: float):
+    """What becomes of a call that arrives behind many others and begins after so long."""
+    load.waiting = MIN_WAITING
+    arrived_at = load.arrive()
+    clock.now_s += wait_s
+    return load.refusal(arrived_at)
 
 
-def takes(load) -> int:
-    """How many more requests may wait before one is refused."""
-    load.waiting = 0
-    while load.refusal() is None:
-        load.waiting += 1
-    found, load.waiting = load.waiting, 0
-    return found
-
-
-async def test_quiet_node_takes_a_burst(load, clock):
-    """A node with time takes a quarter of a second's worth at once; also after hours of nothing."""
-    assert takes(load) == 251
+def test_quiet_node_takes_a_burst(load, clock):
+    """A node with time lets calls wait for a quarter of a second; also after hours of nothing."""
+    assert waited(load, clock, 0.249) is None
     clock.now_s += 10_000
-    assert takes(load) == 251
+    assert waited(load, clock, 0.251) == "overload"
 
 
-async def test_standing_queue_is_kept_short(load, clock):
-    """Turns that are long for a while make the queue short; one short turn makes it as it was."""
-    for _ in range(4):
-        await turn(load, clock, 50, 0.05)
-    load.begin()  # in the next turn work goes on
-    assert takes(load) == 41
-    clock.now_s += 0.001
-    await asyncio.sleep(0)
+def test_standing_queue_is_kept_short(load, clock):
+    """Waits that are long for a while make the bound short; a moment without one makes it as it was."""
+    assert [waited(load, clock, 0.15) for _ in range(4)] == [None, None, "overload", "overload"]
+    assert waited(load, clock, 0.039) is None
+    clock.now_s += 0.2
+    assert waited(load, clock, 0.1) is None
+
+
+def test_few_are_never_refused(load, clock):
+    """However late the loop is, a few calls may wait."""
+    for _ in range(MIN_WAITING):
+        arrived_at = load.arrive()
+        clock.now_s += 1_000
+        assert load.refusal(arrived_at) is None
+    assert load.arrive() == clock.now_s
+
+
+def test_begun_requests_do_not_wait(load):
+    """What has begun makes room; an application without our server has no queue, and none below zero."""
+    load.arrive()
     load.begin()
-    assert takes(load) > 240
-
-
-async def test_cost_follows_what_requests_take(load, clock):
-    """Where a call takes four times as long, a quarter of the calls may wait."""
-    for _ in range(10):
-        await turn(load, clock, 64, 0.256)
-    assert takes(load) == 63
-
-
-async def test_few_are_never_refused(load, clock):
-    """However long turns take, a few calls may wait: the door is never closed."""
-    for _ in range(10):
-        await turn(load, clock, 100, 1_000.0)
     load.begin()
-    assert takes(load) == MIN_WAITING
+    assert load.waiting == 0
 
 
 async def test_calls_at_work_are_bounded(load):
@@ -95,10 +82,10 @@ async def test_calls_at_work_are_bounded(load):
 
     tasks = [asyncio.create_task(call()) for _ in range(MAX_WORKING)]
     await asyncio.sleep(0)
-    assert load.refusal() == "overload"
+    assert load.refusal(None) == "overload"
     tasks[0].cancel()
     await asyncio.wait({tasks[0]})
-    assert load.refusal() is None
+    assert load.refusal(None) is None
     ended.set()
     await asyncio.gather(*tasks[1:])
 
@@ -116,7 +103,7 @@ async def test_stop_waits_for_calls(load):
     await asyncio.sleep(0)
     stopping = asyncio.create_task(load.stop())
     await asyncio.sleep(0)
-    assert load.refusal() == "stopping"
+    assert load.refusal(None) == "stopping"
     assert not stopping.done()
     may_end.set()
     await stopping

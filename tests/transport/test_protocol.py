@@ -1,33 +1,39 @@
-"""The short way out: which calls are answered unparsed, and that their answers are those that others get."""
+"""A real server on a real port: overload, stopping, half-closed clients, and what llhttp leaves to us."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import resource
+import shutil
 import socket
 import ssl
+import subprocess
 from contextlib import asynccontextmanager, closing, suppress
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
-import h11
+import httptools
 import httpx
 import orjson
 import pytest
+import uvicorn
 from faults.certificates import write_pair
+from faults.refusals import refusals
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.bus.capability import CapabilityDescriptor
 from hearthnet.config import TransportConfig
-from hearthnet.errors import WireError
 from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest
-from hearthnet.observability import trace
+from hearthnet.observability import metrics, trace
 from hearthnet.services import echo
+from hearthnet.transport import protocol as transport_protocol
 from hearthnet.transport import server as transport_server
 from hearthnet.transport.app import build_app
-from hearthnet.transport.heads import head_trouble
 from hearthnet.transport.load import Load
-from hearthnet.transport.protocol import plain_call, quick_answer
 from hearthnet.transport.routes import Services
 from hearthnet.transport.server import Server
 from hearthnet.transport.signing import sign
@@ -35,7 +41,6 @@ from hearthnet.transport.signing import sign
 BODY = orjson.dumps({"params": {}, "input": {"text": "hello"}})
 JSON = {"Content-Type": "application/json"}
 REQUEST_ID = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
-FULL = WireError("capacity_exceeded", "too much", retry_after_ms=700)
 
 
 def call(*more: str, start="POST /bus/v1/call HTTP/1.1", length: object = len(BODY), body=BODY) -> bytes:
@@ -44,82 +49,14 @@ def call(*more: str, start="POST /bus/v1/call HTTP/1.1", length: object = len(BO
     return "\r\n".join([*lines, f"X-HearthNet-Request-Id: {REQUEST_ID}", *more, "", ""]).encode() + body
 
 
-def parsed(answer: bytes) -> tuple[int, dict, dict]:
-    """Status, headers and body of an answer, as a strict parser has them."""
-    client = h11.Connection(h11.CLIENT)
-    client.send(h11.Request(method="POST", target="/", headers=[("Host", "node"), ("Content-Length", "0")]))
-    client.send(h11.EndOfMessage())
-    client.receive_data(answer)
-    head, body = client.next_event(), client.next_event()
-    assert isinstance(client.next_event(), h11.EndOfMessage)
-    assert client.trailing_data[0] == b""
-    return head.status_code, dict(head.headers), orjson.loads(body.data)
-
-
-def test_plain_call_is_answered():
-    """A whole call is answered in the wire's form, under its own request id."""
-    head = plain_call(call("Accept: */*"))
-
-    status, headers, body = parsed(quick_answer(head, FULL, [(b"x-hearthnet-from", b"me")]))
-    assert (status, body) == (429, {"error": "capacity_exceeded", "message": "too much", "retry_after_ms": 700})
-    assert headers[b"x-hearthnet-request-id"] == REQUEST_ID.encode()
-    assert headers[b"x-hearthnet-from"] == b"me"
-    assert b"connection" not in headers
-
-
-def test_last_answer_says_so():
-    """A node that stops closes the connection, and says it."""
-    status, headers, _ = parsed(quick_answer(plain_call(call()), WireError("partition", "stopping"), []))
-
-    assert (status, headers[b"connection"]) == (503, b"close")
-
-
-@pytest.mark.parametrize(
-    "request_id", ["<script>", "01HXR4Z6W5S9E2JQ4Y0T7B3M1", "01HXR4Z6W5S9E2JQ4Y0T7B3M1C\tx", "%0d%0aSet-Cookie: a=b"]
-)
-def test_strange_request_id_is_not_echoed(request_id):
-    """What is no id is not in the answer."""
-    data = call().replace(REQUEST_ID.encode(), request_id.encode())
-
-    assert b"x-hearthnet-request-id" not in parsed(quick_answer(plain_call(data), FULL, []))[1]
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"\r\n\r\n",
-        call()[:40],
-        call()[:-1],
-        call() + b"G",
-        call() + call(),
-        call(start="GET /metrics HTTP/1.1"),
-        call(start="POST /bus/v1/call HTTP/1.0"),
-        call(start="POST /bus/v1/call?a=b HTTP/1.1"),
-        call("Transfer-Encoding: chunked"),
-        call("transfer-ENCODING: chunked"),
-        call("Expect: 100-continue"),
-        call("Connection: close"),
-        call("Upgrade: websocket"),
-        call("Content-Length: 3"),
-        call(length="-1"),
-        call(length="+35"),
-        call(length="0x23"),
-        call(length="35, 35"),
-    ],
-)
-def test_everything_else_is_parsed(data):
-    """What is not one whole call in its plainest form is left to the parser."""
-    assert plain_call(data) is None
-
-
 class Fixed(Load):
     """A load that refuses when a test says so."""
 
     why = None
 
-    def refusal(self):
+    def refusal(self, arrived_at):
         """What the test has said."""
+        del arrived_at
         return self.why
 
 
@@ -171,45 +108,26 @@ def post(client, url, keys, capability="experimental.echo", request_id=REQUEST_I
     return client.post(f"{url}/bus/v1/call", content=BODY, headers=headers, timeout=30)
 
 
-async def whole(url: str, data: bytes) -> bytes:
-    """What the server answers to bytes that come at once, until it closes the connection or has answered."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
-    writer.write(data)
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
-    answer = head + await reader.readexactly(length)
-    writer.close()
-    return answer
-
-
-async def test_both_ways_out_answer_alike(bus, keys):
-    """A refused call in one piece, and one in two pieces that is parsed, get the same answer; neither is a trace."""
+async def test_refused_call_is_told_when_to_come_back(bus, keys):
+    """A refused call is no trace and says nothing of its caller; other routes and later calls are served."""
     load = Fixed()
     async with serving(bus, keys, load) as (_, url), httpx.AsyncClient() as client:
-        assert (await post(client, url, keys, request_id=None)).status_code == 200
         load.why = "overload"
-        parsed_one = await post(client, url, keys)
-        quick = parsed(await whole(url, call()))
+        refused = await post(client, url, keys)
         assert (await client.get(f"{url}/health")).status_code == 200
         load.why = None
         assert (await post(client, url, keys)).json() == {"text": "hello"}
 
-    status, headers, body = quick
-    assert (status, body["error"], body["message"]) == (
-        parsed_one.status_code,
-        parsed_one.json()["error"],
-        parsed_one.json()["message"],
-    )
-    assert status == 429
-    assert 500 <= body["retry_after_ms"] < 1_500
-    for name in ("x-hearthnet-request-id", "x-hearthnet-from", "content-type"):
-        assert headers[name.encode()].decode() == parsed_one.headers[name]
-    assert b"date" in headers
-    assert len(trace.get_recent(10)) == 2
+    assert (refused.status_code, refused.json()["error"]) == (429, "capacity_exceeded")
+    assert 500 <= refused.json()["retry_after_ms"] < 1_500
+    assert refused.headers["x-hearthnet-request-id"] == REQUEST_ID
+    assert refused.headers["x-hearthnet-from"] == keys.node_id
+    assert "date" in refused.headers
+    assert len(trace.get_recent(10)) == 1
 
 
 async def test_connection_serves_on_after_refusals(bus, keys):
-    """A connection whose calls were refused unparsed is as good as new: the next call on it is served."""
+    """A connection whose calls were refused is as good as new: the next call on it is served."""
     load = Fixed()
     now = datetime.now(UTC).replace(microsecond=0)
     async with serving(bus, keys, load) as (_, url):
@@ -304,13 +222,6 @@ async def reads_on(reader) -> bool:
     return not reader.at_eof() and reader.exception() is None
 
 
-@pytest.mark.parametrize("more", [b"", b"\n", b"\r\n", b"GET / HTTP/1.1\r\n\r\n"])
-def test_tls_is_no_http_whatever_its_bytes_are(more):
-    """The random bytes of a hello hold the end of a line in half of all cases: it is malformed, not ambiguous."""
-    assert head_trouble(b"\x16\x03\x01" + more) == "malformed"
-    assert head_trouble(b"G") is None  # an honest beginning may be as short
-
-
 async def test_who_sends_on_after_a_refusal_is_not_refused_again(logged):
     """The application has answered and counted it, and reads on for a moment: the connection ends, and no more."""
 
@@ -358,3 +269,189 @@ async def test_no_descriptors_no_flood(logged):
     told = [record for record in logged if record.levelname not in ("DEBUG", "INFO")]
     assert {getattr(record, "reason", record.msg) for record in told} == {"descriptors"}
     assert len(told) < 5
+
+
+async def told(port, *pieces: bytes, is_half_closed=False) -> bytes:
+    """All that the server says to what is sent piece by piece, until it closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for piece in pieces:
+        writer.write(piece)
+        await writer.drain()
+        await asyncio.sleep(0)
+    if is_half_closed:
+        writer.write_eof()
+    async with asyncio.timeout(30):
+        said = await reader.read()
+    writer.close()
+    return said
+
+
+GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (b"GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "malformed"),
+        (b"GET / HTTP/2.0\r\nHost: localhost\r\n\r\n", "not_http1"),
+        (b"GET /health\r\n\r\n", "not_http1"),
+        (b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", "target"),
+        (b"CONNECT localhost:1 HTTP/1.1\r\nHost: localhost\r\n\r\n", "target"),
+        (b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", "malformed"),
+        (GET + b"Connection: Upgrade\r\nUpgrade: WebSocket\r\n\r\n", "upgrade"),
+        (GET + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\n{}", "upgrade"),
+        (CHUNKED + b"0\r\nX-A: b\r\n\r\n", "trailers"),
+        (GET + b"X-A: b\r\n" * 101 + b"\r\n", "too_much_head"),
+        (GET + b"X-A: " + b"a" * 25_000, "too_much_head"),
+        (b"GET /" + b"a" * 8_192 + b" HTTP/1.1\r\n", "too_much_head"),
+        (CHUNKED + b"1\r\na\r\n" * 20_000, "too_many_chunks"),
+        (CHUNKED + b"1;" + b"x" * 70_000, "too_many_chunks"),
+    ],
+)
+@pytest.mark.parametrize("is_split", [False, True])
+async def test_what_llhttp_allows_and_a_node_does_not(sent, reason, is_split):
+    """Each is 400 in the wire's form and the end of the connection, in one piece or in many; it is counted once."""
+
+    async def patient(scope, receive, send):
+        while (await receive()).get("more_body"):
+            pass
+
+    metrics.configure(SimpleNamespace(metrics_enabled=True))
+    pieces = [sent[at : at + 997] for at in range(0, len(sent), 997)] if is_split else [sent]
+    async with door({}, app=patient) as port:
+        with suppress(ConnectionError):  # more was on its way when it closed
+            said = await told(port, *pieces)
+            assert said.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+            assert b"\r\nconnection: close\r\n" in said
+            assert b"\r\nx-hearthnet-from: me\r\n" in said
+            assert orjson.loads(said.partition(b"\r\n\r\n")[2])["error"] == "bad_request"
+    assert refusals() == {reason: 1}
+
+
+@pytest.mark.parametrize("more", [b"", b"\n", b"\r\n", b"GET / HTTP/1.1\r\n\r\n"])
+async def test_tls_is_no_http_whatever_its_bytes_are(more):
+    """The random bytes of a hello may hold the end of a line: it is answered in plain text as no HTTP."""
+    async with door({}) as port:
+        assert (await told(port, b"\x16\x03\x01" + more)).startswith(b"HTTP/1.1 400")
+
+
+async def test_upgrade_without_a_body_goes_on_as_http1(bus, keys):
+    """What curl and Java ask for by default is answered, and the connection goes on."""
+    async with serving(bus, keys, Load()) as (_, url):
+        port = int(url.rpartition(":")[2])
+        ask = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(ask + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n")
+        assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200")
+        writer.write(ask + b"\r\n")
+        assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+
+@pytest.mark.parametrize("path", [b"/health", b"/metrics", b"/trace/recent", b"/openapi.json", b"/manifest"])
+async def test_half_closed_client_gets_its_response(bus, keys, observability, path):
+    """A client that says no more after its request reads the whole response, then the end."""
+    async with serving(bus, keys, Load()) as (_, url):
+        sent = b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        said = await told(int(url.rpartition(":")[2]), sent, is_half_closed=True)
+
+    head, _, body = said.partition(b"\r\n\r\n")
+    assert head.startswith((b"HTTP/1.1 200", b"HTTP/1.1 500"))  # there is no telemetry behind /trace here
+    assert len(body) == int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+
+
+async def test_half_closed_client_gets_all_responses(bus, keys):
+    """Requests that were pipelined before the end are answered, those that are not parsed yet among them."""
+    async with serving(bus, keys, Load()) as (_, url):
+        sent = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 600
+        said = await told(int(url.rpartition(":")[2]), sent, is_half_closed=True)
+
+    assert said.count(b"HTTP/1.1 200") == 600
+
+
+async def test_half_closed_client_waits_for_a_slow_call(bus, keys, monkeypatch):
+    """A slow call ends as ever; meanwhile the client is told that it is worked on, which is no response yet."""
+    monkeypatch.setattr(transport_protocol, "HALF_CLOSED_PROBE_S", 0.02)
+    body = orjson.dumps({"params": {}, "input": {"text": "late", "delay_ms": 300}})
+    signed = sign(keys, keys.node_id, "experimental.echo", "1.0", orjson.loads(body), REQUEST_ID)
+    lines = [f"{name}: {value}" for name, value in signed.items() if "Request-Id" not in name]
+    async with serving(bus, keys, Load()) as (_, url):
+        said = await told(int(url.rpartition(":")[2]), call(*lines, length=len(body), body=body), is_half_closed=True)
+
+    *probes, head, answer = said.split(b"\r\n\r\n")
+    assert set(probes) == {b"HTTP/1.1 102 Processing"}
+    assert head.startswith(b"HTTP/1.1 200")
+    assert orjson.loads(answer)["text"] == "late"
+
+
+async def test_client_that_has_left_is_noticed(bus, keys, monkeypatch):
+    """A client that closed both sides looks half-closed at first; a probe tells, and its call is cancelled."""
+    monkeypatch.setattr(transport_protocol, "HALF_CLOSED_PROBE_S", 0.02)
+    signed = sign(keys, keys.node_id, "experimental.hang", "1.0", orjson.loads(BODY), REQUEST_ID)
+    lines = [f"{name}: {value}" for name, value in signed.items() if "Request-Id" not in name]
+    async with serving(bus, keys, Load()) as (_, url), asyncio.timeout(30):
+        _, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        writer.write(call(*lines))
+        while bus.stats()[1]["running"] == 0:
+            await asyncio.sleep(0.01)
+        writer.close()
+        while bus.stats()[1]["running"]:
+            await asyncio.sleep(0.01)
+    assert [item.result for item in trace.get_recent(10)] == ["cancelled"]
+
+
+async def test_unfinished_request_of_a_closed_client_is_given_up():
+    """Where the rest of a request will never come nobody waits for it."""
+    async with door({}) as port:
+        for sent in (b"GET / HT", b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n12"):
+            assert b"408" not in await told(port, sent, is_half_closed=True)
+
+
+async def test_malformed_rest_of_an_answered_request_is_no_second_response(logged):
+    """Who was answered before the body was read, and sends nonsense after it, is only hung up on."""
+    async with door({}) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(CHUNKED)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"nonsense\r\n")
+        assert await reader.read() == b""
+        writer.close()
+    assert [record.getMessage() for record in logged if record.levelname == "WARNING"] == []
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
+async def test_curl_head(bus, keys):
+    """`curl -I` shows the headers of a GET, at once."""
+    async with serving(bus, keys, Load()) as (_, url):
+        command = ["curl", "-sS", "-I", "--max-time", "20", f"{url}/health"]
+        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("HTTP/1.1 200 OK")
+    assert "content-type: application/json" in done.stdout
+
+
+async def test_monitor_with_head_keeps_its_connection(bus, keys):
+    """A monitor that asks by HEAD again and again on one connection reads no bodies and is never out of step."""
+    async with serving(bus, keys, Load()) as (_, url), httpx.AsyncClient(base_url=url) as client:
+        for path, status in (("/health", 200), ("/ready", 200), ("/nowhere", 404), ("/metrics", 200)) * 3:
+            answer = await client.head(path)
+            assert (answer.status_code, answer.content) == (status, b"")
+            assert int(answer.headers["content-length"]) > 0
+
+
+def test_names_of_uvicorn_and_httptools_exist():
+    """What `BoundedProtocol` and `Server` use besides documented names; `pyproject.toml` has a ceiling for each."""
+    taken = inspect.signature(HttpToolsProtocol.__init__).parameters
+    assert {"config", "server_state", "app_state"} <= taken.keys()
+    for name in ("on_response_complete", "send_400_response", "shutdown"):
+        assert callable(getattr(HttpToolsProtocol, name))
+    state = ServerState()
+    assert (state.connections, state.tasks, state.default_headers) == (set(), set(), [])
+    settings = uvicorn.Config(lambda: None, ws="none", lifespan="off", log_config=None)
+    settings.load()
+    made = HttpToolsProtocol(config=settings, server_state=state, app_state={}, _loop=asyncio.new_event_loop())
+    assert {"cycle", "headers", "logger", "loop", "parser", "transport"} <= vars(made).keys()
+    made.loop.close()
+    for name in ("get_http_version", "should_upgrade", "feed_data"):
+        assert callable(getattr(httptools.HttpRequestParser, name))

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from hearthnet.database import store_error
-from hearthnet.errors import DiskFullError, StoreError
+from hearthnet.errors import DiskFullError
 from hearthnet.forensics import box as layout
 from hearthnet.observability.budget import Budget
 from hearthnet.observability.ids import new_trace_id
-from hearthnet.observability.store.evidence import Evidence, evidence_of
 from hearthnet.observability.store.lock import StoreInUseError
 from hearthnet.observability.store.opening import open_store
 from hearthnet.observability.store.recovery import dead_boxes
-from hearthnet.observability.store.selection import Selection
 
-__all__ = ["absorb", "box_pid", "refuse_living", "uncommitted"]
+__all__ = ["absorb", "box_pid", "refuse_living"]
 
 _BLOCK: Final = bytes(1 << 20)
 
@@ -48,8 +45,13 @@ def refuse_living(directory: Path) -> None:
             )
 
 
-def absorb(store: Path, budget: Budget, selection: Selection) -> None:
+def absorb(store: Path, budget: Budget, *, is_kept: bool) -> None:
     """Takes the dead boxes into the database, as the node's next start would, and overwrites their bytes.
+
+    Args:
+        store: the database.
+        budget: its bounds.
+        is_kept: whether some of a box may have to stay. If not, a box that finds no room is removed.
 
     Raises:
         StoreError: raised when the store cannot be opened.
@@ -64,16 +66,16 @@ def absorb(store: Path, budget: Budget, selection: Selection) -> None:
         open_store(store, budget, new_trace_id())
         for path, fd in opened:
             if path.exists():
-                _give_up(path, selection)
+                _give_up(path, is_kept)
             _overwrite(path, fd)
     finally:
         for _, fd in opened:
             os.close(fd)
 
 
-def _give_up(path: Path, selection: Selection) -> None:
-    """Removes a box that could not be taken in, if none of it is to be kept anyway."""
-    if not selection.everything:
+def _give_up(path: Path, is_kept: bool) -> None:
+    """Removes a box that could not be taken in, unless some of it may have to stay."""
+    if is_kept:
         raise DiskFullError(f"{path} cannot be taken into the database", hint="free some space and try again")
     path.unlink()
 
@@ -86,41 +88,3 @@ def _overwrite(path: Path, fd: int) -> None:
         os.fsync(fd)
     except OSError as error:
         raise store_error(path, error) from error
-
-
-def uncommitted(directory: Path) -> Evidence:
-    """Returns what the boxes hold that was not in the database by their word, whoever writes them.
-
-    A record with a number may have been committed since; one without has none of this database.
-
-    Raises:
-        StoreError: raised when a box cannot be read.
-    """
-    found = Evidence()
-    for path in layout.boxes_in(directory):
-        try:
-            box = layout.read_box(path)
-        except FileNotFoundError:  # taken in since it was listed
-            continue
-        except OSError as error:
-            raise StoreError(f"{path} cannot be read: {error.strerror}") from error
-        if box is not None:
-            _add(found, box)
-    return found
-
-
-def _add(found: Evidence, box: layout.Box) -> None:
-    evidence = evidence_of(
-        replace(
-            box,
-            traces=[frame for frame in box.traces if frame[0] > box.committed_traces],
-            logs=[frame for frame in box.logs if frame[0] > box.committed_logs],
-        )
-    )
-    traces, logs = evidence.traces, evidence.logs
-    if box.header.role == layout.SECONDARY:  # its numbers are its own
-        traces = [record._replace(seq=0) for record in traces]
-        logs = [record._replace(seq=0) for record in logs]
-    is_dead = not layout.is_alive(box.header)
-    found.traces.extend([*traces, *(evidence.interrupted if is_dead else ())])
-    found.logs.extend(logs)

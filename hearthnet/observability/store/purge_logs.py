@@ -1,9 +1,9 @@
-"""Takes records out of the JSON log files: a file is replaced whole, without the lines that go, or removed."""
+"""Takes lines out of the JSON log files: a file is replaced whole, without the lines that go, or removed."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -12,80 +12,69 @@ from hearthnet.database import store_error
 from hearthnet.errors import StoreError
 from hearthnet.files import replace_private
 from hearthnet.observability.logfile import log_key, log_paths
+from hearthnet.observability.store.line import line_of, time_of
 from hearthnet.observability.store.selection import Selection
 from hearthnet.observability.store.snapshot import sync_folder
 
-__all__ = ["count_lines", "learn_from_logs", "purge_logs"]
+__all__ = ["count_lines", "days_left", "purge_logs"]
 
-Progress = Callable[[int], None]
 _UNFINISHED: Final = re.compile(r"\.\d{4}-\d{2}-\d{2}(\.\d+)?\.log-.+")  # by an earlier purge that was killed
 
 
-def learn_from_logs(log_dir: Path | None, selection: Selection) -> None:
-    """Has `selection` learn which traces the lines of its capability belong to."""
-    if selection.capability is None:
-        return
-    for path in _paths(log_dir):
-        for raw in _lines(path):
-            selection.learn_line(raw)
-
-
 def count_lines(log_dir: Path | None, selection: Selection) -> tuple[int, int]:
-    """Returns how many lines go, and how many files have such lines."""
-    counts = [_count(path, selection) for path in _paths(log_dir)]
-    return sum(counts), sum(1 for count in counts if count) if not selection.everything else len(counts)
+    """Returns how many lines go, and from how many files."""
+    counts = [sum(taken for taken, _ in _judged(path, selection)) for path in _paths(log_dir, selection)]
+    return sum(counts), len(counts) if selection.everything else sum(map(bool, counts))
 
 
-def _count(path: Path, selection: Selection) -> int:
-    return sum(1 for taken, _ in _judged(path, selection) if taken)
-
-
-def purge_logs(log_dir: Path | None, selection: Selection, progress: Progress) -> tuple[int, int]:
-    """Removes the lines that go; returns how many, and how many files were replaced or removed.
+def purge_logs(log_dir: Path | None, selection: Selection) -> None:
+    """Removes the lines that go.
 
     Raises:
         StoreError: raised when a file cannot be read or replaced; it is then as it was.
         DiskFullError: raised when there is no space for what is left of a file.
     """
-    lines = files = 0
-    for path in _paths(log_dir):
+    for path in _paths(log_dir, selection):
         try:
-            size = path.stat().st_size
-            gone = _purge_file(path, selection)
+            _purge_file(path, selection)
         except OSError as error:
             raise store_error(path, error) from error
-        progress(size)
-        lines += gone
-        files += not path.exists() or gone > 0
     if log_dir is not None and log_dir.is_dir():
         for path in log_dir.iterdir():
             if _UNFINISHED.fullmatch(path.name):
                 path.unlink(missing_ok=True)
         sync_folder(log_dir)
-    return lines, files
 
 
-def _purge_file(path: Path, selection: Selection) -> int:
-    if _is_wholly_old(path, selection):
-        gone = _count(path, selection)
+def days_left(log_dir: Path | None, selection: Selection, days: set[str]) -> list[str]:
+    """Returns the days, oldest first, whose log files may hold lines of the capability: they name it, or are in `days`.
+
+    A purge by capability leaves the logs alone: which lines belong to it other lines tell, and not all of them.
+    """
+    if log_dir is None or selection.capability is None:
+        return []
+    found = {
+        str(key[0])
+        for path in log_paths(log_dir)
+        if (key := log_key(path)) and (str(key[0]) in days or any(selection.escaped in line for line in _lines(path)))
+    }
+    return sorted(found)
+
+
+def _purge_file(path: Path, selection: Selection) -> None:
+    if selection.everything or _is_wholly_old(path, selection):
         path.unlink()
-        return gone
-    kept: list[bytes] = []
-    gone = 0
-    for taken, raw in _judged(path, selection):
-        if taken:
-            gone += 1
-        else:
-            kept.append(raw)
-    if not kept and (gone or selection.everything):
+        return
+    judged = list(_judged(path, selection))
+    kept = [raw for taken, raw in judged if not taken]
+    if judged and not kept:
         path.unlink()
-    elif gone:
+    elif len(kept) < len(judged):
         replace_private(path, b"".join(kept))
-    return gone
 
 
 def _is_wholly_old(path: Path, selection: Selection) -> bool:
-    """Tells whether every line of a file is before the moment: it has lines of its day, and of the one before."""
+    """Returns whether every line of a file is before the moment: it has lines of its day, and of the one before."""
     key = log_key(path)
     if key is None or selection.before_us is None:
         return False
@@ -93,10 +82,19 @@ def _is_wholly_old(path: Path, selection: Selection) -> bool:
 
 
 def _judged(path: Path, selection: Selection) -> Iterator[tuple[bool, bytes]]:
-    taken = is_old = _is_wholly_old(path, selection)
+    taken = takes_all = selection.everything or _is_wholly_old(path, selection)
     for raw in _lines(path):
-        taken = is_old or selection.takes_line(raw, taken)
+        taken = takes_all or _is_taken(raw, selection, taken)
         yield taken, raw
+
+
+def _is_taken(raw: bytes, selection: Selection, took_last: bool) -> bool:
+    if selection.trace_id is not None:
+        return selection.trace_id.encode() in raw
+    line = line_of(raw)
+    ts_us = None if line is None else time_of(line)
+    # A torn line without a time goes with the one before it.
+    return took_last if ts_us is None or selection.before_us is None else ts_us < selection.before_us
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -109,5 +107,5 @@ def _lines(path: Path) -> Iterator[bytes]:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _paths(log_dir: Path | None) -> list[Path]:
-    return log_paths(log_dir) if log_dir is not None else []
+def _paths(log_dir: Path | None, selection: Selection) -> list[Path]:
+    return [] if log_dir is None or selection.capability is not None else log_paths(log_dir)

@@ -8,9 +8,8 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hearthnet.database import connect_read_only
 from hearthnet.errors import StoreError
@@ -20,8 +19,7 @@ from hearthnet.observability.store.rows import TRACE_COLUMNS, trace_from_row
 __all__ = ["Reader", "TraceFilter"]
 
 
-@dataclass(frozen=True, slots=True)
-class TraceFilter:
+class TraceFilter(NamedTuple):
     """Which traces are wanted; None: any.
 
     Attributes:

@@ -10,7 +10,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -92,7 +92,7 @@ def rebuild(
     result, paths = Rebuilt(target), _paths(log_dir)
     with building(target) as temporary:
         try:
-            with closing(open_database(temporary, replace(TELEMETRY, reserve_bytes=0))) as connection:
+            with closing(open_database(temporary, TELEMETRY._replace(reserve_bytes=0))) as connection:
                 _fill(connection, paths, Reading(slow_ms), result, progress)
                 connection.execute("PRAGMA journal_mode = DELETE")
                 connection.execute("VACUUM")

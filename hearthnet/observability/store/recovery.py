@@ -2,6 +2,7 @@
 
 Each box once, whenever this is killed: a record is known by its number, and the transaction that closes the run is the
 last. Only then the file goes. The box of a process that lives is never touched.
+Ours because SQLite recovers what was committed; what was not is in our box alone, and has its place by our ring's rule.
 """
 
 from __future__ import annotations

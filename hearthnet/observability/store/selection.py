@@ -1,117 +1,84 @@
-"""Which records a purge takes: one rule for rows, for what black boxes hold, and for lines of the JSON log.
+"""Which records a purge takes, as conditions in SQL.
 
-A record belongs to a capability when it is a trace of it, names it (as a whole value or key, with or without a version:
-a caller's trace has a span that does), or stands under the id of such a trace.
+A record belongs to a capability when it is a trace of it, names it as a whole JSON value or key (with or without a
+version; the span of a caller's trace does), or has the id of such a trace.
 """
 
 from __future__ import annotations
 
-import re
+from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 
 from hearthnet.forensics.box import CAPABILITY_BYTES
-from hearthnet.observability.record import LogRecord, TraceRecord
 from hearthnet.observability.results import INTERRUPTED
-from hearthnet.observability.store.line import line_of, time_of
 
-__all__ = ["Selection"]
+__all__ = ["TRACE_END", "Selection"]
 
-_TRACE_ID: Final = re.compile(rb'"trace_id":"([0-9A-Z]{26})"')
+TRACE_END: Final = "started_us + duration_ms * 1000"  # microseconds
+_BEFORE: Final = {
+    "logs": "ts_us < :before",
+    "traces": f"{TRACE_END} < :before",
+    "gaps": "ts_us < :before",
+    "runs": "ended_us < :before",  # one without an end may be running
+}
+# An id is unlike any other text, so it is sought as a text.
+_OF_TRACE: Final = {
+    "logs": "trace_id = :id OR instr(extras, :id) OR instr(msg, :id) OR instr(exc, :id)",
+    "traces": "trace_id = :id OR instr(spans, :id) OR instr(extras, :id) OR instr(error, :id)",
+}
+_NAMED: Final = (
+    "(instr({0}, :escaped) AND EXISTS (SELECT 1 FROM json_tree({0}) WHERE :name IN"
+    " (key, atom, substr(key, 1, instr(key, '@') - 1), substr(atom, 1, instr(atom, '@') - 1))))"
+)
+# The black box cuts the name of a trace in flight.
+_IDS: Final = (
+    "trace_id IN (SELECT trace_id FROM traces"  # noqa: S608  # constants
+    f" WHERE capability = :name OR (result = '{INTERRUPTED}' AND capability = :cut)"
+    f" OR {_NAMED.format('spans')} OR {_NAMED.format('extras')})"
+)
+_OF_CAPABILITY: Final = {"logs": f"{_IDS} OR {_NAMED.format('extras')}", "traces": _IDS}
 
 
+@dataclass(frozen=True, slots=True)
 class Selection:
-    """What is to go: everything, what was recorded before a moment, a capability, or a trace. One of the four.
-
-    Args:
-        everything: all there is.
-        before_us: what was recorded before this, UTC microseconds; a trace is recorded at its end.
-        capability: its name, without a version.
-        trace_id: of the trace.
+    """What a purge takes: everything, what was recorded before a moment, a capability, or a trace. One of the four.
 
     Attributes:
-        ids: of the traces that go, as far as they are known; `learn_trace` and `learn_line` add to it.
+        everything: all there is.
+        before_us: what was recorded before this, UTC microseconds; a trace is recorded at its end.
+        capability: its name, without a version. It takes no lines of the JSON log.
+        trace_id: of the trace, with every record that has its id anywhere.
     """
 
-    def __init__(
-        self,
-        *,
-        everything: bool = False,
-        before_us: int | None = None,
-        capability: str | None = None,
-        trace_id: str | None = None,
-    ) -> None:
-        self.everything = everything
-        self.before_us = before_us
-        self.capability = capability
-        self.ids = set() if trace_id is None else {trace_id}
-        self._word = capability or trace_id or ""
-        # As it stands within a JSON string.
-        self._needle = orjson.dumps(self._word)[1:-1]
-        self._cut = self._word.encode()[:CAPABILITY_BYTES].decode("utf-8", "ignore")
+    everything: bool = False
+    before_us: int | None = None
+    capability: str | None = None
+    trace_id: str | None = None
 
     @property
-    def knows_all(self) -> bool:
-        """Whether a record alone tells that it goes; otherwise it may go for what other records tell."""
-        return self.everything or self.before_us is not None
-
-    def learn_trace(self, record: TraceRecord) -> None:
-        """Notes the id of a trace that belongs to the capability."""
-        if self.capability is not None and self._belongs(record):
-            self.ids.add(record.trace_id)
-
-    def learn_line(self, raw: bytes) -> None:
-        """Notes the id that a line of the capability stands under."""
-        if self.capability is None or self._needle not in raw:
-            return
-        line = line_of(raw)
-        if line is not None and isinstance(line.get("trace_id"), str) and self._is_word(line.get("capability")):
-            self.ids.add(line["trace_id"])
-
-    def takes_trace(self, record: TraceRecord) -> bool:
-        """Tells whether a trace goes."""
-        if self.before_us is not None:
-            return record.started_us + record.duration_ms * 1_000 < self.before_us
-        return self.everything or record.trace_id in self.ids or self._belongs(record)
-
-    def takes_log(self, record: LogRecord) -> bool:
-        """Tells whether a log record goes."""
-        if self.before_us is not None:
-            return record.ts_us < self.before_us
-        return self.everything or record.trace_id in self.ids or self._is_named_in(record.extras)
-
-    def takes_line(self, raw: bytes, took_last: bool) -> bool:
-        """Tells whether a line of the JSON log goes.
-
-        Args:
-            raw: the line.
-            took_last: whether the line before it goes; a torn line without a time goes with it.
-        """
+    def conditions(self) -> dict[str, str]:
+        """The condition of each table that loses rows, in the order to delete in: `logs` need the `traces`."""
         if self.everything:
-            return True
-        line = line_of(raw)
+            return dict.fromkeys(_BEFORE, "1")
         if self.before_us is not None:
-            ts_us = None if line is None else time_of(line)
-            return took_last if ts_us is None else ts_us < self.before_us
-        if line is None:
-            return self._needle in raw or any(found.decode() in self.ids for found in _TRACE_ID.findall(raw))
-        return line.get("trace_id") in self.ids or (self._needle in raw and self._holds(line))
+            return _BEFORE
+        return _OF_TRACE if self.trace_id is not None else _OF_CAPABILITY
 
-    def _belongs(self, record: TraceRecord) -> bool:
-        is_cut = record.result == INTERRUPTED and self.capability is not None and record.capability == self._cut
-        named = self._is_named_in(record.spans) or self._is_named_in(record.extras)
-        return bool(self._word) and (is_cut or record.capability == self._word or named)
+    @property
+    def values(self) -> dict[str, Any]:
+        """The values of the parameters in `conditions`."""
+        name = self.capability or ""
+        return {
+            "before": self.before_us,
+            "id": self.trace_id,
+            "name": name,
+            "escaped": self.escaped.decode(),
+            "cut": name.encode()[:CAPABILITY_BYTES].decode("utf-8", "ignore"),
+        }
 
-    def _is_named_in(self, encoded: bytes) -> bool:
-        return bool(self._word) and self._needle in encoded and self._holds(orjson.loads(encoded))
-
-    def _holds(self, value: Any) -> bool:
-        if isinstance(value, dict):
-            return any(self._is_word(key) or self._holds(item) for key, item in value.items())
-        if isinstance(value, list):
-            return any(self._holds(item) for item in value)
-        return self._is_word(value)
-
-    def _is_word(self, value: Any) -> bool:
-        return isinstance(value, str) and (value == self._word or value.startswith(f"{self._word}@"))
+    @property
+    def escaped(self) -> bytes:
+        """The capability's name as it stands within a JSON string."""
+        return orjson.dumps(self.capability or "")[1:-1]

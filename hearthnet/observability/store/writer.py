@@ -2,6 +2,7 @@
 
 A flush is one transaction a batch: rows that must go, new traces, new log records, and a row in `gaps` for what was
 lost. The records leave the buffer after COMMIT. When it fails they stay, and the next flush tries again.
+Ours because a driver or ORM executes statements: it keeps no failed batch, no ring and no budget on a full disk.
 
 Guarantees:
     - Only this connection writes and checkpoints.

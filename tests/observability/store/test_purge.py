@@ -12,7 +12,6 @@ from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import orjson
 import pytest
 
 from hearthnet.database import TELEMETRY, open_database
@@ -107,13 +106,23 @@ def where(places, *strings):
     return {(name, text) for name, content in files_of(places).items() for text in strings if text.encode() in content}
 
 
-def nothing(*_):
-    """Agrees to all, hears all."""
+def where_but_in_logs(places, *strings):
+    """The same without the JSON logs, which a purge by capability leaves alone."""
+    return {(name, text) for name, text in where(places, *strings) if not is_log(name)}
+
+
+def nothing(_):
+    """Agrees to all."""
 
 
 def run(places, selection, agree=nothing):
     """Purges."""
-    return purge(places, selection, agree=agree, progress=nothing)
+    return purge(places, selection, agree=agree)
+
+
+def is_log(name):
+    """Whether a file is one of the JSON logs."""
+    return name.endswith(".log")
 
 
 def ask(places, sql):
@@ -123,27 +132,51 @@ def ask(places, sql):
 
 
 @pytest.mark.usefixtures("unsampled")
-def test_capability_leaves_no_byte(lived, observability):
-    """After a clean life and a killed one: database, WAL, box, JSON logs, torn lines, callers; the rest stays."""
+def test_capability_leaves_no_byte_but_in_the_logs(lived, observability):
+    """After a clean life and a killed one: database, WAL, box, callers; the rest stays, the logs as they were."""
     killed_run(observability)
     box = boxes_in(lived.store.parent)[0]
     another_name = lived.store.parent.parent / "the-boxes-bytes"
     another_name.hardlink_to(box)
-    assert {text for _, text in where(lived, *PLANTS)} == set(PLANTS)
+    assert {text for _, text in where_but_in_logs(lived, *PLANTS)} == set(PLANTS) - {"torn-Zq7"}
+    logs = {name: content for name, content in files_of(lived).items() if is_log(name)}
     asked = []
 
     purged = run(lived, Selection(capability=SECRET), asked.append)
 
-    assert where(lived, *PLANTS) == set()
+    assert where_but_in_logs(lived, *PLANTS) == set()
     assert not any(another_name.read_bytes())
     assert sorted(path.name for path in lived.store.parent.iterdir()) == [DATABASE, "telemetry.lock"]
     assert (purged.traces, purged.logs) == (40 + 40 + 1 + 1, 2 * 80 + 2)
     assert [item.traces for item in asked] == [82]
     assert ask(lived, "SELECT capability, count(*) FROM traces GROUP BY 1") == [("innocent.work", 80)]
     assert ask(lived, "SELECT count(*) FROM logs WHERE msg = 'kept message'") == [(80,)]
-    kept = [orjson.loads(line) for path in lived.log_dir.glob("*.log") for line in path.read_bytes().splitlines()]
-    assert sum(line["msg"] == "kept message" for line in kept) == 80
-    assert all(path.stat().st_mode & 0o777 == 0o600 for path in lived.log_dir.iterdir())
+    assert {name: content for name, content in files_of(lived).items() if is_log(name)} == logs
+    assert asked[0].days_left == purged.days_left == sorted(name.removesuffix(".log") for name in logs)
+
+
+def test_days_whose_logs_hold_lines_are_named(observability, places):
+    """Each day whose log names the capability, or on which a record of it was made; no other."""
+    with telemetry.open(observability):
+        with trace.new_trace(SECRET):
+            log.info("of it, by its id alone")
+        log.info("last of this day")
+    today = max(places.log_dir.iterdir())
+    lines = [line for line in today.read_bytes().splitlines(keepends=True) if SECRET.encode() not in line]
+    today.write_bytes(b"".join(lines))
+    line = b'{"ts":"2026-01-%02dT00:00:00.000Z","level":"info","logger":"a","msg":"b","capability":"%s"}\n'
+    (places.log_dir / "2026-01-02.log").write_bytes(line % (2, b"innocent.work"))
+    (places.log_dir / "2026-01-03.1.log").write_bytes(line % (3, SECRET.encode()))
+    (places.log_dir / "2026-01-03.log").write_bytes(line % (3, SECRET.encode()))
+    expected = ["2026-01-03", today.stem]
+
+    assert count(places, Selection(capability=SECRET)).days_left == expected
+    assert run(places, Selection(capability=SECRET)).days_left == expected
+    assert run(places, Selection(capability=SECRET)).days_left == ["2026-01-03"]
+    assert count(places, Selection(everything=True)).days_left == []
+
+    run(places, Selection(before_us=int(datetime(2026, 1, 4, tzinfo=UTC).timestamp() * 1e6)))
+    assert list(places.log_dir.iterdir()) == [today]
 
 
 def test_trace_leaves_no_byte(observability, places):
@@ -230,16 +263,52 @@ def test_older_than_takes_what_was_recorded_before(observability, places):
 
 
 def test_count_changes_nothing(lived, observability):
-    """Counting tells the same as the purge that follows, boxes of the dead included, and touches no file."""
-    killed_run(observability)
+    """Counting touches no file, and tells the same as the purge that follows, but for the boxes of the dead."""
     lived.store.with_name(f"{DATABASE}.corrupt-20260101T000000Z").write_text("x")
+    trace_id = ask(lived, "SELECT max(trace_id) FROM traces")[0][0]
+    for selection in (Selection(trace_id=trace_id), Selection(capability=SECRET), Selection(everything=True)):
+        before = contents(lived)
+        found = count(lived, selection)
+        assert contents(lived) == before
+        assert found == run(lived, selection)
+        assert found.traces > 0
+
+    killed_run(observability)
     before = contents(lived)
-
-    found = count(lived, Selection(capability=SECRET))
-
+    assert count(lived, Selection(capability=SECRET)).boxes == 1
     assert contents(lived) == before
-    purged = run(lived, Selection(capability=SECRET))
-    assert found == purged
+    assert run(lived, Selection(capability=SECRET)).boxes == 0
+
+
+@pytest.mark.usefixtures("unsampled")
+@pytest.mark.parametrize("steps", [0, 5, 10, 20, 30, 35])
+def test_killed_purge_leaves_a_whole_store(lived, steps):
+    """Killed while it deletes or writes anew: what stays is all there, and the next purge ends it."""
+    script = f"""
+import os, itertools
+from pathlib import Path
+from hearthnet.observability.budget import Budget
+from hearthnet.observability.store import purge
+steps = itertools.count()
+opened = purge.open_database
+def open_database(*arguments):
+    connection = opened(*arguments)
+    connection.set_progress_handler(lambda: next(steps) == {steps} and os._exit(9), 100)
+    return connection
+purge.open_database = open_database
+places = purge.Places(Path({str(lived.store)!r}), Path({str(lived.log_dir)!r}), Budget(256))
+purge.purge(places, purge.Selection(capability={SECRET!r}), agree=id)
+print(next(steps))
+"""
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert (done.returncode, done.stdout) == (9, b"")
+
+    assert ask(lived, "PRAGMA integrity_check") == [("ok",)]
+    innocent = "SELECT (SELECT count(*) FROM traces WHERE capability = 'innocent.work'), count(*) FROM logs"
+    assert ask(lived, f"{innocent} WHERE msg = 'kept message'") == [(40, 40)]
+    run(lived, Selection(capability=SECRET))
+    assert ask(lived, f"{innocent} WHERE msg = 'kept message'") == [(40, 40)]
+    assert where_but_in_logs(lived, *PLANTS) == set()
 
 
 def test_refusal_leaves_every_record(lived):
@@ -309,7 +378,7 @@ sys.stdin.read()
     assert ask(lived, f"SELECT count(*) FROM traces WHERE capability = '{SECRET}'") == [(0,)]
     run(lived, Selection(capability=SECRET))
 
-    assert where(lived, *PLANTS) == set()
+    assert where_but_in_logs(lived, *PLANTS) == set()
 
 
 @pytest.fixture
@@ -334,7 +403,7 @@ def test_full_disk_is_told_and_doing_it_again_ends_it(on_full_disk, tiny_disk):
     (tiny_disk / "filler").unlink()
     run(on_full_disk, Selection(capability=SECRET))
 
-    assert where(on_full_disk, *PLANTS) == set()
+    assert where_but_in_logs(on_full_disk, *PLANTS) == set()
     assert ask(on_full_disk, "PRAGMA integrity_check") == [("ok",)]
     assert ask(on_full_disk, "SELECT count(*) FROM traces") == [(2_500,)]
 
@@ -375,4 +444,4 @@ def test_damaged_database_is_salvaged_and_then_purged(lived):
 
     assert quarantined(lived.store) == []
     # What only the damaged database knew to belong together is not known any more.
-    assert where(lived, *(text for text in PLANTS if text != "called-Zq7")) == set()
+    assert where_but_in_logs(lived, *(text for text in PLANTS if text != "called-Zq7")) == set()

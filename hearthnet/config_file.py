@@ -1,0 +1,189 @@
+"""Reads config.toml as far as that needs no model of the settings: finds it, parses it, replaces `${NAME}`.
+
+`config` builds the settings from it. `locations` answers most commands from it alone, without importing pydantic.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from hearthnet.errors import ConfigError
+from hearthnet.observability.redaction import is_secret, register_secrets
+
+__all__ = [
+    "DEFAULT_HOST",
+    "DEFAULT_PORT",
+    "DEFAULT_UDP_PORT",
+    "RETIRED_TRANSPORT",
+    "StandardPaths",
+    "absolute",
+    "default_path",
+    "expand",
+    "has_variable",
+    "key_of",
+    "read_tree",
+    "secrets_of",
+    "section_of",
+    "standard_paths",
+]
+
+APP: Final = "hearthnet"
+DEFAULT_HOST: Final = "0.0.0.0"  # noqa: S104  # the bus is for the LAN; what is for this machine alone checks the peer
+DEFAULT_PORT: Final = 7080
+DEFAULT_UDP_PORT: Final = 42_424
+RETIRED_TRANSPORT: Final = ("max_connections_per_address",)  # settings of earlier versions, which are ignored
+# The XDG variable, its default below the home directory, and what follows the name of the program.
+_XDG: Final = {
+    "config": ("XDG_CONFIG_HOME", ".config", ""),
+    "data": ("XDG_DATA_HOME", ".local/share", ""),
+    "log": ("XDG_STATE_HOME", ".local/state", "log"),
+}
+_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+class StandardPaths(NamedTuple):
+    """Where a node's files lie on this system, unless the settings say otherwise."""
+
+    keys_dir: Path
+    state_dir: Path
+    blobs_dir: Path
+    data_dir: Path
+    log_dir: Path
+
+
+def default_path() -> Path:
+    """Returns where config.toml lies unless another path is given."""
+    return _user_dir("config") / "config.toml"
+
+
+def standard_paths() -> StandardPaths:
+    """Returns the standard folders of this user; makes none of them."""
+    data = _user_dir("data")
+    return StandardPaths(data / "keys", data / "communities", data / "blobs", data, _user_dir("log"))
+
+
+def _user_dir(kind: str) -> Path:
+    """Returns what platformdirs does, which is not imported for the plain case: that takes as long as all else here."""
+    variable, below_home, below_app = _XDG[kind]
+    base = os.environ.get(variable) or str(Path(os.environ.get("HOME", ""), below_home))
+    if sys.platform == "linux" and base.startswith("/") and os.environ.get("HOME") and "ANDROID_DATA" not in os.environ:
+        return Path(base, APP, below_app)
+    import platformdirs
+
+    return Path(getattr(platformdirs, f"user_{kind}_dir")(APP))
+
+
+def absolute(path: Path) -> Path:
+    """Returns a path of the settings with `~` expanded, independent of the working directory.
+
+    Raises:
+        RuntimeError: raised when there is no such home directory.
+    """
+    return path.expanduser().absolute()
+
+
+def read_tree(path: Path | None) -> dict[str, Any] | None:
+    """Returns the tables in `path` as they are written; None if no path is given and the standard file is missing.
+
+    Raises:
+        ConfigError: raised as `invalid_toml` for a file that is no TOML or cannot be read.
+    """
+    source = default_path() if path is None else path
+    try:
+        text = source.read_text("utf-8")
+    except FileNotFoundError as error:
+        if path is None:
+            return None
+        raise ConfigError(
+            "invalid_toml", message=f"{source} does not exist", hint="make one with: hearthnet init"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("invalid_toml", message=f"{source} cannot be read: {error}") from error
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(
+            "invalid_toml",
+            message=f"{source} is not valid TOML: {error}",
+            hint="fix that line, or delete the file",
+        ) from error
+
+
+def expand(tree: dict[str, Any]) -> dict[str, Any]:
+    """Returns the tables with `${NAME}` in their strings replaced; the values are never recorded from then on.
+
+    Raises:
+        ConfigError: raised as `invalid_field` for a variable that is not set.
+    """
+    register_secrets(_variables(tree))  # first: an error in the settings may be logged with them
+    expanded: dict[str, Any] = _expand(tree, "")
+    return expanded
+
+
+def _variables(value: Any) -> list[str]:
+    """Returns the value of each `${NAME}` in the tree: whoever keeps it out of the file has a reason."""
+    if isinstance(value, dict | list):
+        items = value.values() if isinstance(value, dict) else value
+        return [found for item in items for found in _variables(item)]
+    return [os.environ.get(name, "") for name in _VARIABLE.findall(value)] if isinstance(value, str) else []
+
+
+def _expand(value: Any, name: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _expand(item, f"{name}.{key}".lstrip(".")) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item, name) for item in value]
+    return _VARIABLE.sub(lambda match: _variable(match[1], name), value) if isinstance(value, str) else value
+
+
+def _variable(variable: str, name: str) -> str:
+    if variable not in os.environ:
+        raise ConfigError(
+            "invalid_field",
+            field=name,
+            message=f"[{section_of(name)}] {key_of(name)}: the environment has no {variable}",
+            hint=f"set it: export {variable}=…",
+        )
+    return os.environ[variable]
+
+
+def has_variable(value: Any) -> bool:
+    """Returns whether a value in the file takes something from the environment."""
+    return isinstance(value, str) and _VARIABLE.search(value) is not None
+
+
+def section_of(name: str) -> str:
+    """Returns the section in the dotted name of a setting."""
+    return name.rpartition(".")[0] or name
+
+
+def key_of(name: str) -> str:
+    """Returns the key in the dotted name of a setting."""
+    return name.rpartition(".")[2]
+
+
+def secrets_of(backends: Iterable[tuple[str, str | None]]) -> list[str]:
+    """Returns the secrets that this program was given: variables of such a name, keys and passwords of backends.
+
+    Args:
+        backends: the URL of each, and the variable that holds its key.
+    """
+    given = [value for name, value in os.environ.items() if is_secret(name)]
+    for url, variable in backends:
+        given += filter(None, (os.environ.get(variable) if variable else None, _password(url)))
+    return given
+
+
+def _password(url: str) -> str | None:
+    try:
+        password = urlsplit(url).password
+    except ValueError:  # half an IPv6 address
+        return None
+    return None if password is None else unquote(password)

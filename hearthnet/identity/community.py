@@ -1,0 +1,51 @@
+"""A community's folder, and what can be read of its manifest without the model: its id, its name, who signed it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from hearthnet.identity.keys import verify
+
+__all__ = ["MANIFEST_FILE", "Community", "community_dir", "signed_community", "utc_now"]
+
+MANIFEST_FILE: Final = "manifest.json"
+
+
+class Community(NamedTuple):
+    """A community by its id and the name that its root gave it."""
+
+    community_id: str
+    name: str
+
+
+def utc_now() -> str:
+    """Returns the time as RFC 3339 UTC with milliseconds and `Z`."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def community_dir(state_dir: Path, community_id: str) -> Path:
+    """Returns the community's folder: its id with the colon, which some file systems refuse, replaced."""
+    return state_dir / community_id.replace(":", "_")
+
+
+def signed_community(directory: Path) -> Community | None:
+    """Returns the community whose root signed the manifest in `directory` as it is written there.
+
+    None says only that this is not certain: `read_manifest` tells what is wrong, if anything is.
+    """
+    try:
+        document: Any = orjson.loads((directory / MANIFEST_FILE).read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return None
+    if not isinstance(document, dict):
+        return None
+    wanted = ("community_id", "name", "root_key", "signature")
+    if not all(isinstance(document.get(key), str) for key in wanted):
+        return None
+    community_id, name, root, signature = (document[key] for key in wanted)
+    is_signed = community_id == root and verify(document, signature, root)
+    return Community(community_id, name) if is_signed else None

@@ -1,0 +1,13 @@
+"""What a server of this process has refused."""
+
+from __future__ import annotations
+
+from hearthnet.observability import metrics
+
+
+def refusals() -> dict[str, float]:
+    """How many were refused, by reason; series of other tests stand at 0."""
+    name = 'hearthnet_refused_total{reason="'
+    lines = [line for line in metrics.exposition()[0].decode().splitlines() if line.startswith(name)]
+    counts = {line[len(name) :].partition('"')[0]: float(line.split()[-1]) for line in lines}
+    return {reason: count for reason, count in counts.items() if count}

@@ -1,0 +1,246 @@
+"""What `pip install hearthnet` alone can do: telemetry and all that reads it from disk, without a node's packages."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from hearthnet import checks
+from hearthnet.cli.main import COMMANDS
+from hearthnet.extras import NODE_PACKAGES, MissingExtraError, missing_extra
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+CORE = {
+    "aiosqlite", "click", "orjson", "platformdirs", "prometheus_client", "pydantic", "rich",
+}  # fmt: skip
+# What a node's packages bring along and our code imports by name.
+BROUGHT = {"starlette"}
+# Whose modules may import a node's packages when they are imported; a function may do so anywhere.
+OF_A_NODE = {
+    "hearthnet.bus.registry", "hearthnet.checks.backends", "hearthnet.client.client", "hearthnet.client.reading",
+}  # fmt: skip
+NEED_IT = [
+    ["run"],
+    ["init", "--non-interactive"],
+    ["call", "experimental.echo"],
+]
+MAKE_RECORDS = """
+from hearthnet.config import load, resolve_paths
+from hearthnet.observability import doctor, get_logger, metrics, telemetry, trace
+from hearthnet import checks
+config = resolve_paths(load())
+with telemetry.open(config.observability):
+    with trace.new_trace("experimental.work"), trace.span("step", size=3):
+        get_logger("hearthnet.work").warning("working", extra={"step": 1})
+    found = trace.get_recent(1)[0]
+    checks.register_all()
+    results = doctor.run_all(config)
+    assert len(results) == len(checks.ALL), results
+    assert b"hearthnet_telemetry" in metrics.exposition()[0]
+    print(found.trace_id, found.capability, len(found.spans))
+"""
+
+
+def import_names(distributions):
+    """The names under which distributions are imported."""
+    return {
+        name
+        for name, owners in metadata.packages_distributions().items()
+        if any(canonical(owner) in distributions for owner in owners)
+    }
+
+
+def canonical(name: str) -> str:
+    """A distribution's name as registries compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def requirements(lines) -> set[str]:
+    """The names in requirement lines that hold on this machine without any extra."""
+    wanted = [Requirement(line) for line in lines]
+    return {canonical(one.name) for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})}
+
+
+def closure(names: set[str]) -> set[str]:
+    """The distributions with all that they need."""
+    known: set[str] = set()
+    waiting = set(names)
+    while waiting:
+        name = waiting.pop()
+        known.add(name)
+        waiting |= requirements(metadata.requires(name) or []) - known
+    return known
+
+
+def missing_names() -> set[str]:
+    """What a plain install would not have, of all that is installed here."""
+    kept = import_names(closure(requirements(PROJECT["dependencies"])))
+    return set(metadata.packages_distributions()) - kept - {"hearthnet"}
+
+
+PLAIN = f"""
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {sorted(missing_names())!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def run_plain(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python as if only `pip install hearthnet` had been typed."""
+    command = [sys.executable, "-c", PLAIN + script, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a plain install."""
+    return run_plain("from hearthnet.cli.main import main; main(sys.argv[1:])", *arguments)
+
+
+@pytest.fixture
+def trace_id(home):
+    """A trace and a log record, made by a program in a plain install."""
+    done = run_plain(MAKE_RECORDS)
+    assert done.returncode == 0, done.stderr
+    trace_id, capability, spans = done.stdout.split()
+    assert (capability, spans) == ("experimental.work", "1")
+    return trace_id
+
+
+def test_what_telemetry_needs_is_little():
+    """Seven packages, and no list may grow without this one."""
+    assert requirements(PROJECT["dependencies"]) == {canonical(name) for name in CORE}
+
+
+def test_every_requirement_is_bounded_where_its_versions_mean_something():
+    """A new major version is tried before it is allowed; cryptography has one every few months."""
+    lines = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["node"]]
+    unbounded = [line for line in lines if "<" not in line]
+
+    assert unbounded == ["cryptography>=42"]
+
+
+def test_the_list_of_a_nodes_packages_is_that_of_the_project():
+    """The error knows every package of the extra, and none of the core's."""
+    node = requirements(PROJECT["optional-dependencies"]["node"])
+
+    assert import_names(node) | BROUGHT == NODE_PACKAGES
+    assert missing_names() >= NODE_PACKAGES
+
+
+def imported_at_once(path: Path) -> set[str]:
+    """What a file imports when it is imported: neither in a function nor for typing."""
+    found: set[str] = set()
+    waiting: list[ast.AST] = list(ast.parse(path.read_text("utf-8")).body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            found.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").partition(".")[0])
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and "TYPE_CHECKING" not in ast.dump(node):
+            waiting.extend(ast.iter_child_nodes(node))
+    return found
+
+
+def test_a_nodes_packages_are_imported_by_a_nodes_modules():
+    """Below, and in the commands, they are imported by the function that needs them."""
+    users = {}
+    for path in (ROOT / "hearthnet").rglob("*.py"):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        used = imported_at_once(path) & NODE_PACKAGES
+        if used and not module.startswith("hearthnet.transport.") and module not in OF_A_NODE:
+            users[module] = used
+
+    assert users == {}
+
+
+def test_records_are_read_back(trace_id):
+    """Each command that reads from disk does so."""
+    assert cli("version").returncode == 0
+    assert "telemetry.db" in cli("paths", "telemetry").stdout
+    assert "working" in cli("log").stdout
+    assert trace_id in cli("trace", "recent").stdout
+    assert [item["trace_id"] for item in json.loads(cli("trace", "recent", "--json").stdout)] == [trace_id]
+    assert "step" in cli("trace", "show", trace_id).stdout
+    assert trace_id in cli("telemetry", "sql", "SELECT trace_id FROM traces").stdout
+    assert cli("telemetry", "info").returncode == 0
+    assert "telemetry.db" in cli("autopsy", "--json").stdout
+
+
+def test_the_doctor_skips_what_it_cannot_look_at(trace_id):
+    """The checks that need a node's packages are skipped and say what to install; no other has failed by that."""
+    done = cli("doctor", "--json")
+    found = {item["name"]: item for item in json.loads(done.stdout)["checks"]}
+
+    assert set(found) == {check.__name__ for check in checks.ALL}
+    assert found["telemetry_store"]["status"] == "pass"
+    assert "ModuleNotFoundError" not in done.stdout
+    assert cli("doctor", "--list").returncode == 0
+
+
+def test_a_check_that_needs_the_extra_says_so(home):
+    """Its finding has the line to type."""
+    keys = home / ".local" / "share" / "hearthnet" / "keys"
+    keys.mkdir(parents=True)
+    (keys / "device.ed25519").write_bytes(bytes(32))
+    (found,) = json.loads(cli("doctor", "--check", "keys_loadable", "--json").stdout)["checks"]
+
+    assert found["status"] == "skip"
+    assert "pip install 'hearthnet[node]'" in found["detail"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_its_help(home, name):
+    """Also that of a command which cannot run here."""
+    done = cli(name, "--help")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: hearthnet")
+
+
+@pytest.mark.parametrize("arguments", NEED_IT, ids=lambda arguments: arguments[0])
+def test_a_command_that_needs_the_extra_says_so(home, arguments):
+    """One line, the line to type, exit 1, and nothing is made."""
+    done = cli(*arguments)
+
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: \w+ is not installed: .*\nhint: pip install 'hearthnet\[node\]'\n", done.stderr)
+    assert not list(home.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "from hearthnet.client import Client",
+        "from hearthnet.node import open_node",
+        "from hearthnet.identity.keys import KeyPair; KeyPair.generate()",
+    ],
+)
+def test_a_program_that_needs_the_extra_is_told_so(home, script):
+    """The error of an import has the line to type as well."""
+    done = run_plain(script)
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("pip install 'hearthnet[node]'")
+
+
+def test_a_missing_module_that_is_none_of_the_extra_is_a_mistake_of_ours():
+    """It is not explained away."""
+    assert missing_extra(ModuleNotFoundError("x", name="hearthnet.nowhere")) is None
+    assert missing_extra(ModuleNotFoundError("x")) is None
+    known = MissingExtraError("httpx")
+    assert missing_extra(known) is known
+    assert missing_extra(ModuleNotFoundError("x", name="fastapi.routing")).name == "fastapi"

@@ -1,0 +1,213 @@
+"""What is read without the models agrees with what is read with them: the same paths, the same errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import platformdirs
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hearthnet import config_file, locations, sections
+from hearthnet.config import Config, default_config, load, resolve_paths, save
+from hearthnet.errors import ConfigError
+from hearthnet.locations import locate, locations_of
+from hearthnet.observability.redaction import forget_secrets, scrub
+
+BACKEND = '[[llm.backends]]\nname = "{}"\nurl = "{}"\nmodel = "m"\n'
+PLAIN = [
+    "",
+    '[observability]\ndata_dir = "~/data"\nlog_dir = "logs"',
+    '[observability]\ndata_dir = ""\nslow_ms = 1\nstall_s = 0.5\nmax_disk_mb = 64',
+    '[identity]\nkeys_dir = "/k"\n[community]\ncommunity_id = "c"\nstate_dir = "s"\n[file]\nblobs_dir = "b"',
+    '[transport]\nhost = "::1"\nport = 9000\ntls_cert = "c.pem"\ntls_key = "k.pem"',
+    '[transport]\ntls_cert = ""\ntls_key = ""',
+    '[observability]\ndata_dir = "${HOME}/x"',
+    BACKEND.format("ollama", "http://user:s3cr3t-Pass1@h:1") + 'api_key_env = "SOME_KEY"',
+    "[transport]\nmax_connections_per_address = 'any'",
+    "[discovery]\nudp_port = 7000\n[bus]\nlocal_load_threshold = 1\n[emergency]\nprobe_targets = []",
+]
+ODD = [
+    '[transport]\nport = "${PORT}"',
+    '[transport]\nhosts = ["router.lan"]',
+    '[observability]\nredact_keys = ["house"]',
+    '[bus]\nprefer_local = "yes"',
+    "[bus]\nlocal_load_threshold = true",
+]
+INVALID = [
+    "[transport",
+    "transport = 5",
+    "[[transport]]",
+    "[transprot]",
+    "[transport]\nprot = 1",
+    "[transport]\nport = 0",
+    "[transport]\nport = true",
+    "[transport]\nport = 42424",
+    "[discovery]\nudp_port = 7080",
+    '[transport]\ntls_cert = "c.pem"',
+    '[transport]\nhost = "${ABSENT}"',
+    "[observability]\nslow_ms = nan",
+    "[observability]\nslow_ms = 0",
+    "[observability]\nflush_interval_s = 61",
+    '[observability]\nlog_level = "loud"',
+    '[observability]\ndata_dir = "~nobody-has-this-name/data"',
+    '[file]\nblobs_dir = "~nobody-has-this-name"\n[bus]\nx = 1',
+    BACKEND.format("gpt", "http://h"),
+    BACKEND.format("ollama", "http://h") + "key = 1",
+    '[[llm.backends]]\nname = "ollama"',
+    "llm.backends = 1",
+    "llm.backends = [1]",
+    "a = 1",
+]
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-1, 70_000_000),
+    st.floats(-1, 5_000),
+    st.sampled_from([float("nan"), float("inf"), "", "info", "x", "~", [], ["x"], [1], {}]),
+    st.text(max_size=5),
+)
+FIELDS = [(name, key) for name, field in Config.model_fields.items() for key in field.annotation.model_fields]
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Writes a config.toml and returns its path; the environment has what the examples name."""
+    monkeypatch.setenv("PORT", "9100")
+    monkeypatch.setenv("SOME_KEY", "key-of-the-backend")
+    monkeypatch.delenv("ABSENT", raising=False)
+
+    def write_text(text: str) -> Path:
+        path = tmp_path / "config.toml"
+        path.write_text(text, "utf-8")
+        return path
+
+    return write_text
+
+
+def outcome(read):
+    """What reading gives: locations, or all that an error says."""
+    try:
+        return read()
+    except ConfigError as error:
+        return error.code, error.field, error.message, error.hint
+
+
+def both(path):
+    """The outcome without the models, and with them."""
+    return outcome(lambda: locate(path)), outcome(lambda: locations_of(resolve_paths(load(path))))
+
+
+@pytest.mark.parametrize("text", PLAIN + ODD + INVALID)
+def test_both_ways_agree(write, text):
+    """The same locations, or the same error in the same words."""
+    short, full = both(write(text))
+
+    assert short == full
+    assert isinstance(short, locations.Locations) == (text not in INVALID)
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_plain_settings_need_no_models(write, text):
+    """What most nodes have in their file is read without pydantic."""
+    assert loads_pydantic(write(text)) is False
+
+
+@pytest.mark.parametrize("config", ["saved", "none"])
+def test_what_init_writes_needs_no_models(tmp_path, config):
+    """Nor does a node that nobody configured."""
+    assert loads_pydantic(save(default_config(), tmp_path / "config.toml") if config == "saved" else None) is False
+
+
+def test_the_odd_is_left_to_the_models(write):
+    """What the short way does not know for certain it does not judge."""
+    assert loads_pydantic(write(ODD[1])) is True
+
+
+def loads_pydantic(path):
+    """Whether locating imports pydantic, in a process of its own."""
+    script = "import sys; from pathlib import Path; from hearthnet.locations import locate\n"
+    script += "locate(*map(Path, sys.argv[1:])); print('pydantic' in sys.modules)"
+    command = [sys.executable, "-c", script, *([] if path is None else [str(path)])]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True\n"
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
+@given(tree=st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=4))
+def test_nothing_passes_that_the_models_refuse(tmp_path, tree):
+    """Whatever a setting is set to, the outcome is that of the models."""
+    import tomli_w
+
+    document: dict[str, dict[str, object]] = {}
+    for (section, key), value in tree.items():
+        if value is not None:
+            document.setdefault(section, {})[key] = value
+    path = tmp_path / "config.toml"
+    path.write_text(tomli_w.dumps(document), "utf-8")
+    short, full = both(path)
+
+    assert short == full
+
+
+def test_every_setting_is_known_to_both():
+    """A new setting that is missing in the table would send every node the long way; one that is gone would pass."""
+    models = {name: field.annotation for name, field in Config.model_fields.items()}
+
+    assert {name: set(keys) for name, keys in locations._PLAIN.items()} == {
+        name: set(model.model_fields) | set(config_file.RETIRED_TRANSPORT if name == "transport" else ())
+        for name, model in models.items()
+    }
+    assert set(locations._BACKEND) == set(sections.LlmBackend.model_fields)
+
+
+def test_bounds_are_those_of_the_models():
+    """The least and the most that a model allows pass; what is just beyond does not."""
+    checked = 0
+    for section, keys in locations._PLAIN.items():
+        for key, accepts in keys.items():
+            if key in config_file.RETIRED_TRANSPORT:
+                continue
+            field = Config.model_fields[section].annotation.model_fields[key]
+            for bound in field.metadata:
+                least, most = getattr(bound, "ge", None), getattr(bound, "le", None)
+                within = [end for end in (least, most) if end is not None]
+                beyond = [least - 1, least - 0.001] if least is not None else []
+                beyond += [most + 1, most + 0.001] if most is not None else []
+                assert [accepts(value) for value in within] == [True] * len(within), key
+                assert [accepts(value) for value in beyond] == [False] * len(beyond), key
+                checked += len(within)
+            if get_args(field.annotation):
+                assert all(accepts(value) for value in get_args(field.annotation) if isinstance(value, str))
+    assert checked > 15
+
+
+def test_secrets_are_known_after_the_short_way_too(write, monkeypatch):
+    """What the settings name as secret is kept out of what is printed, an error of a command for instance."""
+    monkeypatch.setenv("PLACE", "/srv/unsayable-place")
+    forget_secrets()
+    locate(write(PLAIN[7] + '\n[observability]\nlog_dir = "${PLACE}"'))
+    told = scrub("s3cr3t-Pass1 key-of-the-backend /srv/x")
+    forget_secrets()
+
+    assert "s3cr3t-Pass1" not in told
+    assert "key-of-the-backend" not in told
+
+
+@pytest.mark.parametrize("home", ["/home/ada", "/", "relative", "", None])
+@pytest.mark.parametrize("base", ["/srv/base", "/srv/base/", "relative", " ", "", None])
+def test_folders_are_those_of_platformdirs(monkeypatch, home, base):
+    """Whatever home and the XDG variables are, the short way leads where platformdirs does."""
+    for name, value in (("HOME", home), *((f"XDG_{kind}_HOME", base) for kind in ("CONFIG", "DATA", "STATE"))):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    expected = {
+        kind: Path(getattr(platformdirs, f"user_{kind}_dir")("hearthnet")) for kind in ("config", "data", "log")
+    }
+
+    assert {kind: config_file._user_dir(kind) for kind in expected} == expected
