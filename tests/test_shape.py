@@ -33,7 +33,7 @@ SLEEPERS = {
     "forensics/test_evidence.py": (1, "a program that paces its load"),
     "observability/store/test_recovery.py": (1, "a program whose trace must have an age"),
     "observability/test_watchdog.py": (1, "tasks that only have to be there"),
-    "transport/test_protocol.py": (2, "polls a condition"),
+    "transport/test_protocol.py": (4, "polls a condition, and gives a listener time to accept what it must not"),
 }
 
 

@@ -39,6 +39,7 @@ def _of_interpreter(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name.startswith(("LANG", "LC_", "PYTHON"))}
 
 
+_LATE = ("cryptography.hazmat.primitives.asymmetric.ed25519", "httpcore", "prometheus_client", "tomli_w")
 # What an interpreter reads when it starts. Where a test wants it otherwise, it gets a new interpreter.
 _OURS = _of_interpreter(os.environ)
 
@@ -201,11 +202,14 @@ def _serve(control: socket.socket) -> None:
 
 
 def _import_all() -> None:
-    """Imports what nodes and commands import, and starts nothing."""
-    import hearthnet.cli
+    """Imports what nodes and commands import, also what they import as late as they use it, and starts nothing."""
+    import hearthnet
 
-    for module in pkgutil.iter_modules(hearthnet.cli.__path__, "hearthnet.cli."):
-        importlib.import_module(module.name)
+    for module in pkgutil.walk_packages(hearthnet.__path__, "hearthnet."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    for name in _LATE:
+        importlib.import_module(name)
     assert threading.active_count() == 1
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page
