@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sqlite3
 import subprocess
 import threading
 import time
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
+from support.ports import reserve_port
+from support.reading import rows
+from support.waiting import wait_until
 
 from hearthnet.config import ObservabilityConfig, default_config, resolve_paths
 from hearthnet.observability import logging as node_logging
@@ -105,9 +107,7 @@ def tiny_disk(tmp_path):
 @pytest.fixture
 def free_port() -> int:
     """A TCP port of loopback that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return reserve_port()
 
 
 @pytest.fixture
@@ -159,18 +159,11 @@ def http_date_server():
 
 @pytest.fixture
 def query_until():
-    """Asks a store again and again until it answers as expected; fails after half a minute."""
+    """Asks a store again and again until it answers as expected."""
 
     def ask(settings, sql, expected):
-        ends_at = time.monotonic() + 30
-        found = None
-        while time.monotonic() < ends_at:
-            with closing(sqlite3.connect(f"file:{settings.data_dir}/telemetry.db?mode=ro", uri=True)) as connection:
-                found = connection.execute(sql).fetchall()
-            if found == expected:
-                return
-            threading.Event().wait(0.05)
-        raise AssertionError(f"{sql}: {found}, not {expected}")
+        database = settings.data_dir / "telemetry.db"
+        wait_until(lambda: rows(database, sql) == expected, lambda: f"{sql}: {rows(database, sql)}, not {expected}")
 
     return ask
 

@@ -5,18 +5,39 @@ from __future__ import annotations
 import ast
 import importlib
 import statistics
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "hearthnet").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 MAX_MODULE_LINES = 400
 MAX_BODY_LINES = 50
 MEDIAN_BODY_LINES = 8
 MAX_MOCKS = 10
+# How often a file waits for a time, and why.
+SLEEPERS = {
+    "support/waiting.py": (3, "polls a condition; lets time pass where a test is about that"),
+    "client/test_client.py": (1, "a server that trickles"),
+    "e2e/kills.py": (3, "a soak that paces its load, and kills at random moments"),
+    "e2e/leaky_node.py": (1, "a node that leaks on purpose, once a minute"),
+    "e2e/mixed.py": (4, "a soak that paces its callers"),
+    "e2e/test_attacks.py": (1, "looks for a reset"),
+    "e2e/test_power_loss.py": (1, "paces a recording, so that it spans several commits"),
+    "e2e/test_prometheus.py": (1, "paces the callers of a loaded node"),
+    "faults/lock.py": (1, "a soak that paces its load"),
+    "forensics/test_evidence.py": (1, "a program that paces its load"),
+    "observability/store/test_recovery.py": (1, "a program whose trace must have an age"),
+    "observability/test_watchdog.py": (1, "tasks that only have to be there"),
+    "transport/test_protocol.py": (4, "polls a condition, and gives a listener time to accept what it must not"),
+}
 
 
+@cache
 def bodies(path: Path) -> list[tuple[str, int]]:
     """The functions of a file with the number of lines of their bodies, docstrings not counted."""
     found = []
@@ -61,9 +82,56 @@ def test_public_face_of_observability():
     assert package.trace.__name__ == "hearthnet.observability.tracing"
 
 
-def test_tests_use_real_things():
-    """Mocks are nearly never used, and no test sleeps."""
-    texts = {path: path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)}
+def sleeps(tree: ast.AST) -> Iterator[int]:
+    """The lines on which a program waits for a time instead of for a condition.
 
-    assert sum(text.count("mock") for text in texts.values()) < MAX_MOCKS
-    assert [path.name for path, text in texts.items() if "time.sleep(" in text] == []
+    These are calls of `sleep` but for `asyncio.sleep(0)`, which lets others run, and of `wait` on what was made in the
+    same expression, or on a pause: nothing ever sets them.
+    """
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Call) and (node.args or node.keywords)):
+            continue
+        name = ast.unparse(node.func)
+        if name.rpartition(".")[2] == "sleep":
+            if ast.unparse(node) != "asyncio.sleep(0)":
+                yield node.lineno
+        elif name.endswith(("Event().wait", "pause.wait")):
+            yield node.lineno
+
+
+def programs_in(path: Path) -> Iterator[ast.AST]:
+    """The file, and the programs that stand in it as strings."""
+    tree = ast.parse(path.read_text("utf-8"))
+    yield tree
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and "import " in node.value:
+            with suppress(SyntaxError):
+                yield ast.parse(node.value)
+
+
+def test_no_test_sleeps():
+    """A test waits for a condition; what may wait for a time is listed, with the reason."""
+    found = {
+        path.relative_to(ROOT / "tests").as_posix(): sum(1 for tree in programs_in(path) for _ in sleeps(tree))
+        for path in TESTS
+        if path != Path(__file__)
+    }
+
+    assert {name: count for name, count in found.items() if count > SLEEPERS.get(name, (0, ""))[0]} == {}
+    assert all(reason for _, reason in SLEEPERS.values())
+
+
+def test_sleeps_are_found():
+    """By any of their names."""
+    text = """
+time.sleep(1); sleep(0.1); asyncio.sleep(0.01); Event().wait(0.3); threading.Event().wait(timeout=1); pause.wait(PACE_S)
+asyncio.sleep(0); Event().wait(); is_over.wait(5); process.wait(5)
+"""
+    assert list(sleeps(ast.parse(text))) == [2] * 6
+
+
+def test_tests_use_real_things():
+    """Mocks are nearly never used."""
+    texts = [path.read_text("utf-8") for path in TESTS if path != Path(__file__)]
+
+    assert sum(text.count("mock") for text in texts) < MAX_MOCKS

@@ -20,6 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from support.waiting import a_moment
 
 from hearthnet.checks import holder, network
 from hearthnet.identity.keys import KeyPair, short_id
@@ -273,7 +274,7 @@ async def serving(config):
                     break
                 except httpx.TransportError:
                     assert not task.done()
-                    await asyncio.sleep(0.01)
+                    await a_moment()
         try:
             yield running
         finally:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import resource
 import sqlite3
-import subprocess
 import sys
 from contextlib import closing
 
 import pytest
+from support import forkserver
 
 from hearthnet.forensics import box as layout
 from hearthnet.observability import doctor, telemetry
@@ -46,11 +45,6 @@ RUN_TIMES = ("started", "ended", "last_seen")
 ENDS = {"stop": 0, "exception": 0, "fault": -11}
 
 
-def no_core() -> None:
-    """Has a crash leave no core file."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
 @pytest.fixture
 def live(config):
     """Has a program live and end in the node's folder."""
@@ -59,9 +53,8 @@ def live(config):
 
     def run(*ends: str, node_id: str = "") -> None:
         for end in ends:
-            command = [sys.executable, "-c", PROGRAM, str(folder), end, node_id]
-            done = subprocess.run(command, capture_output=True, preexec_fn=no_core, timeout=60)
-            assert done.returncode == ENDS.get(end, -9), done.stderr.decode()
+            done = forkserver.run([sys.executable, "-c", PROGRAM, folder, end, node_id])
+            assert done.returncode == ENDS.get(end, -9), done.stderr
 
     return run
 

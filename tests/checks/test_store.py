@@ -6,11 +6,10 @@ import shlex
 import sqlite3
 import subprocess
 import sys
-import threading
-import time
 from contextlib import closing, contextmanager
 
 import pytest
+from support.waiting import wait_until
 
 from hearthnet.observability import doctor, telemetry, trace
 from hearthnet.observability.store.lock import StoreLock
@@ -55,14 +54,6 @@ def change(path, *statements):
         for statement, *values in statements:
             connection.execute(statement, values)
         connection.commit()
-
-
-def until(condition):
-    """Waits until something is so; fails after half a minute."""
-    ends_at = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < ends_at
-        threading.Event().wait(0.02)
 
 
 def damage(path):
@@ -172,13 +163,13 @@ def test_store_that_another_program_locks(node, path, monkeypatch):
         with locked(path):
             with trace.new_trace("a.b") as made:
                 made.fail("timeout")
-            until(lambda: opened.error == "locked")
+            wait_until(lambda: opened.error == "locked")
             passing = store(config, bus)
             with monkeypatch.context() as patience:
                 patience.setattr("hearthnet.checks.store._MAX_LAG_S", -100.0)
                 lasting = store(config, bus)
         assert opened.flush(30)
-        until(lambda: opened.error is None)
+        wait_until(lambda: opened.error is None)
         after = store(config, bus)
 
     assert (passing.status, lasting.status, after.status) == ("warn", "fail", "pass")

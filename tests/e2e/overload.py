@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import json
 import os
-import socket
 import sys
 import tempfile
 import time
@@ -97,16 +96,14 @@ def rss_bytes(pid: int) -> int:
 
 def start_node(home: Path, command: list[str] | None = None):
     """A running node in a home of its own, started by another command if one is given."""
-    from running_node import RunningNode
+    from support.ports import reserve_port
+    from support.running_node import RunningNode
 
     from hearthnet.config import load, resolve_paths, save
     from hearthnet.node import initialise
 
     os.environ["HOME"] = str(home)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    config = load()
+    config, port = load(), reserve_port()
     made = initialise(resolve_paths(config), "home")
     changes = {
         "community": config.community.model_copy(update={"community_id": made.manifest.community_id}),
@@ -142,5 +139,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
+    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
     main()

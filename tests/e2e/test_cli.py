@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
-import select
 import signal
 import subprocess
 import sys
-import time
 
-import httpx
 import pytest
+from support import forkserver
+from support.terminal import on_terminal
 
 from hearthnet.config import default_path
 from hearthnet.observability import get_logger, telemetry, trace
@@ -52,17 +50,17 @@ def test_first_hour_of_a_newcomer(node):
     assert len(node.sql("SELECT * FROM spans WHERE trace_id = ?", trace_id)) == 6
 
 
-def test_call_streams_frame_by_frame(node):
+def test_call_streams_frame_by_frame(shared_node):
     """`--stream` prints a JSON line a frame; without it the frames are one array; an error ends with 1."""
     body = '{"input": {"text": "hi", "frames": 2}}'
-    streamed = node.cli("call", "experimental.echo", "--stream", "--body", body)
+    streamed = shared_node.cli("call", "experimental.echo", "--stream", "--body", body)
     assert [json.loads(line) for line in streamed.stdout.splitlines()] == [
         {"index": 0, "text": "hi"},
         {"index": 1, "text": "hi"},
     ]
-    collected = node.cli("call", "experimental.echo", "--body", "-", input=body)
+    collected = shared_node.cli("call", "experimental.echo", "--body", "-", input=body)
     assert json.loads(collected.stdout) == [{"index": 0, "text": "hi"}, {"index": 1, "text": "hi"}]
-    failing = node.cli(
+    failing = shared_node.cli(
         "call", "experimental.echo", "--stream", "--body", '{"input": {"text": "hi", "frames": 1, "fail": "partition"}}'
     )
     assert failing.returncode == 1
@@ -90,9 +88,9 @@ def test_call_streams_frame_by_frame(node):
         (["paths", "telemetry"], 0),
     ],
 )
-def test_exit_codes(node, arguments, code):
+def test_exit_codes(shared_node, arguments, code):
     """Each outcome has the exit code of the contract, and an error says so on standard error alone."""
-    done = node.cli(*arguments)
+    done = shared_node.cli(*arguments)
 
     assert done.returncode == code, done.stderr
     assert bool(done.stderr) is (code != 0)
@@ -130,8 +128,8 @@ def test_another_nodes_answers_are_not_ours(node, tmp_path):
 def test_init_is_idempotent_and_private(home):
     """A second `init` finds what the first made; files that hold keys or settings are for the owner alone."""
     run = [sys.executable, "-m", "hearthnet", "init", "--json"]
-    first = json.loads(subprocess.run([*run, "--name", "Maple Street"], capture_output=True, check=True).stdout)
-    second = json.loads(subprocess.run(run, capture_output=True, check=True).stdout)
+    first = json.loads(forkserver.run([*run, "--name", "Maple Street"], check=True).stdout)
+    second = json.loads(forkserver.run(run, check=True).stdout)
 
     assert first["name"] == second["name"] == "Maple Street"
     assert (first["is_new"], second["is_new"]) == (True, False)
@@ -180,7 +178,7 @@ def test_help_everywhere_has_an_example(home):
     commands = ["init", "run", "status", "caps", "call", "trace recent", "trace show", "log", "doctor", "paths"]
     for command in commands:
         arguments = [sys.executable, "-m", "hearthnet", *command.split(), "--help"]
-        done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+        done = forkserver.run(arguments, check=True)
         assert "Example: hearthnet" in done.stdout
         assert "\b" not in done.stdout
 
@@ -248,7 +246,7 @@ def test_nothing_recorded_reaches_the_terminal_raw(stopped_node, observability):
     with telemetry.open(settings), trace.new_trace(f"{evil}@{evil}") as started, trace.span(evil, **{evil: evil}):
         started.fail("timeout", evil)
     for arguments in (["trace", "recent"], ["trace", "recent", "--json"], ["trace", "show", started.trace_id]):
-        sent = on_terminal([sys.executable, "-m", "hearthnet", *arguments])
+        sent = on_terminal(*arguments).text
         assert not re.search("\x1b\\[31mEVIL|[\x80-\x9f\u202e]", sent)
         assert "EVIL" in sent
 
@@ -259,9 +257,8 @@ def test_log_follow_goes_on_across_days(stopped_node):
     directory.mkdir(parents=True)
     line = '{"ts":"2026-01-01T00:00:00.000Z","level":"info","logger":"hearthnet.x","msg":"%s"}\n'
     (directory / "2026-01-01.log").write_text(line % "before")
-    following = subprocess.Popen(
-        [sys.executable, "-m", "hearthnet", "log", "--follow", "--json"], stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-m", "hearthnet", "log", "--follow", "--json"]
+    following = forkserver.spawn(command, stdout=subprocess.PIPE, text=True)
     try:
         assert json.loads(following.stdout.readline())["msg"] == "before"
         with (directory / "2026-01-01.log").open("a") as file:
@@ -273,7 +270,7 @@ def test_log_follow_goes_on_across_days(stopped_node):
         assert json.loads(following.stdout.readline())["msg"] == "next day"
     finally:
         following.send_signal(signal.SIGINT)
-        assert following.wait(10) == 2
+        assert following.wait(60) == 2
         following.stdout.close()
 
 
@@ -282,34 +279,15 @@ def test_waterfall_fits_a_terminal_of_80_columns(node):
     answer = node.echo("x", delay_ms=20)
     trace_id = answer.headers["X-HearthNet-Request-Id"]
     for arguments in (["trace", "show", trace_id], ["trace", "recent"], ["status"], ["doctor", "--list"], ["caps"]):
-        output = on_terminal([sys.executable, "-m", "hearthnet", *arguments])
+        code, output, _ = on_terminal(*arguments)
         plain = re.sub(r"\x1b\[[0-9;]*m", "", output)
+        assert code == 0
         assert "\x1b" not in plain
         assert max(len(line) for line in plain.splitlines()) <= 80
 
 
-def on_terminal(command: list[str]) -> str:
-    """Runs a command on a pseudo-terminal of 80 columns and returns what it sent there."""
-    leader, follower = pty.openpty()
-    environment = {**os.environ, "COLUMNS": "80", "LINES": "24", "TERM": "xterm-256color"}
-    with subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env=environment) as process:
-        os.close(follower)
-        sent = b""
-        ends_at = time.monotonic() + 30
-        while time.monotonic() < ends_at:
-            readable, _, _ = select.select([leader], [], [], 1)
-            try:
-                part = os.read(leader, 65_536) if readable else b""
-            except OSError:  # the other end is closed: the command has ended
-                break
-            sent += part
-        assert process.wait(10) == 0
-    os.close(leader)
-    return sent.decode()
-
-
-def test_status_is_answered_to_this_machine_alone(node):
+def test_status_is_answered_to_this_machine_alone(shared_node):
     """The tools' own routes answer on loopback."""
     for path in ("/status", "/doctor?check=disk_space", "/trace"):
-        assert httpx.get(f"{node.url}{path}").status_code == 200
-    assert httpx.get(f"{node.url}/doctor?check=nonsense").status_code == 400
+        assert shared_node.get(path).status_code == 200
+    assert shared_node.get("/doctor?check=nonsense").status_code == 400

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import pty
 import re
 import resource
-import select
 import signal
-import struct
 import subprocess
 import sys
-import termios
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 
 import jsonschema
 import pytest
+from support import forkserver
+from support.terminal import on_terminal
 
 from hearthnet import checks
 from hearthnet.cli import main
@@ -44,9 +41,10 @@ def raises(config, bus):
 def looks(config, bus):
     return CheckResult("", ok=True, detail="seen")
 
-for check in (hangs, raises, looks):
+doctor.register("hangs", hangs, deadline_s=float(sys.argv[2]))
+for check in (raises, looks):
     doctor.register(check.__name__, check)
-main(sys.argv[2:])
+main(sys.argv[3:])
 """
 
 
@@ -85,25 +83,11 @@ def in_this_process(capsys, *arguments: str) -> tuple[int, str, str]:
     return code, *capsys.readouterr()
 
 
-def on_terminal(columns: int, *arguments: str, **environment: str) -> str:
-    """What the command sends to a terminal of so many columns."""
-    leader, follower = pty.openpty()
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    plain = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LC_ALL")}
-    command = [sys.executable, "-m", "hearthnet", *arguments]
-    given = {**plain, "TERM": "xterm-256color", "LANG": "C.UTF-8", **environment}
-    with subprocess.Popen(command, stdout=follower, stderr=subprocess.PIPE, env=given) as process:
-        os.close(follower)
-        sent = b""
-        while select.select([leader], [], [], 60)[0]:
-            try:
-                sent += os.read(leader, 65_536)
-            except OSError:  # the other end is closed: the command has ended
-                break
-        assert process.wait(60) in (0, 1)
-        assert process.stderr.read() == b""  # no spinner where nobody looks
-    os.close(leader)
-    return sent.decode().replace("\r\n", "\n")
+def shown(columns: int, *arguments: str, **environment: str) -> str:
+    """What the command sends to a terminal of so many columns; no spinner where nobody looks."""
+    code, text, stderr = on_terminal(*arguments, columns=columns, stderr_apart=True, **environment)
+    assert (code in (0, 1), stderr) == (True, "")
+    return text
 
 
 def test_node_up_and_down(node):
@@ -174,7 +158,7 @@ def test_failure_warning_and_their_exit_codes(stopped_node):
 
 def test_nothing_was_ever_set_up(home):
     """On a fresh machine the doctor says how to begin, and makes nothing."""
-    done = subprocess.run([sys.executable, "-m", "hearthnet", "doctor"], capture_output=True, text=True)
+    done = forkserver.run([sys.executable, "-m", "hearthnet", "doctor"])
 
     assert done.returncode == 1
     assert "fix: hearthnet init\n" in done.stdout
@@ -196,8 +180,7 @@ def test_broken_settings_are_a_finding(stopped_node, home, text):
 def test_checks_that_hang_or_raise(stopped_node, tmp_path):
     """The report is complete and in time: one finding each, the others unharmed."""
     names = ["--check", "hangs", "--check", "raises", "--check", "looks", "--check", "keys_present"]
-    command = [sys.executable, "-c", PLUGINS, str(tmp_path / "begun"), "doctor", "--json", *names]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = forkserver.run([sys.executable, "-c", PLUGINS, tmp_path / "begun", "1", "doctor", "--json", *names])
 
     document = document_of(done)
     found = {item["name"]: item for item in document["checks"]}
@@ -223,7 +206,7 @@ def fails(*_): raise ValueError("no such luck")
 doctor_run.diagnose = fails
 main.main(sys.argv[1:])
 """
-    done = subprocess.run([sys.executable, "-c", broken, "doctor", *arguments], capture_output=True, text=True)
+    done = forkserver.run([sys.executable, "-c", broken, "doctor", *arguments])
 
     assert done.returncode == 2
     assert done.stderr.startswith("error: the doctor itself failed: ValueError: no such luck\nhint: ")
@@ -251,11 +234,10 @@ def test_nothing_is_changed_but_the_memory(node, home):
 def test_two_doctors_at_once(stopped_node):
     """Neither disturbs the other, and both are remembered."""
     command = [sys.executable, "-m", "hearthnet", "doctor", "--json"]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    for process in both:
-        output, _ = process.communicate(timeout=60)
-        document_of(subprocess.CompletedProcess(command, process.returncode, output))
-        assert process.returncode == 0
+    with ThreadPoolExecutor() as both:
+        for done in both.map(forkserver.run, [command] * 2):
+            document_of(done)
+            assert done.returncode == 0
 
     assert len(recall(stopped_node.data_dir)) == 2
 
@@ -334,15 +316,15 @@ def test_terminal_of_80_columns(stopped_node):
     key = stopped_node.data_dir / "keys" / "device.ed25519"
     key.chmod(0o644)
     fix = f"chmod 600 {key}"
-    coloured = on_terminal(80, "doctor", "--verbose")
+    coloured = shown(80, "doctor", "--verbose")
     assert "\x1b[31m" in coloured
-    narrow = re.sub(r"\x1b\[[0-9;]*m", "", on_terminal(60, "doctor"))
+    narrow = re.sub(r"\x1b\[[0-9;]*m", "", shown(60, "doctor"))
     assert "\x1b" not in narrow
     assert [line for line in narrow.splitlines() if len(line) > 60] == [fix]
     assert f"       fix:\n{fix}\n" in narrow
     assert "✘ fail keys_present\n" in narrow
 
-    bare = on_terminal(80, "doctor", NO_COLOR="1", LANG="C", LC_CTYPE="")
+    bare = shown(80, "doctor", NO_COLOR="1", LANG="C", LC_CTYPE="")
     assert bare.isascii()
     assert "\x1b" not in bare
     assert "X fail keys_present\n" in bare
@@ -351,14 +333,16 @@ def test_terminal_of_80_columns(stopped_node):
 def test_reader_that_leaves_and_person_who_interrupts(stopped_node, tmp_path):
     """A closed pipe and Ctrl-C end the doctor without a traceback."""
     command = [sys.executable, "-m", "hearthnet", "doctor"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as leaving:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with forkserver.spawn(command, **pipes) as leaving:
         leaving.stdout.close()
         assert leaving.wait(60) == 0
         assert leaving.stderr.read() == ""
 
     begun = tmp_path / "begun"
-    command = [sys.executable, "-c", PLUGINS, str(begun), "doctor", "--check", "hangs"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as hanging:
+    # Its deadline is beyond the test's: else a slow machine would end the check before the signal comes.
+    command = [sys.executable, "-c", PLUGINS, begun, "300", "doctor", "--check", "hangs"]
+    with forkserver.spawn(command, **pipes) as hanging:
         stopped_node.process = hanging
         stopped_node.wait_a_while_for(begun.exists)
         hanging.send_signal(signal.SIGINT)

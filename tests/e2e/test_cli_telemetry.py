@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
-import select
 import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import closing
 
 import pytest
+from support import forkserver
+from support.terminal import on_terminal
 
 SECRET = "Zq7-planted"
 
@@ -23,27 +21,6 @@ def rows_of(path, table="traces"):
     """How many rows a table has."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         return connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-
-
-def on_terminal(command, answer=b""):
-    """Runs a command on a pseudo-terminal of 80 columns, types an answer, returns exit code and what it sent."""
-    leader, follower = pty.openpty()
-    environment = {**os.environ, "COLUMNS": "80", "LINES": "24", "TERM": "xterm-256color"}
-    with subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env=environment) as process:
-        os.close(follower)
-        os.write(leader, answer)
-        sent = b""
-        ends_at = time.monotonic() + 30
-        while time.monotonic() < ends_at:
-            readable, _, _ = select.select([leader], [], [], 1)
-            try:
-                part = os.read(leader, 65_536) if readable else b""
-            except OSError:  # the other end is closed: the command has ended
-                break
-            sent += part
-        code = process.wait(10)
-    os.close(leader)
-    return code, sent.decode()
 
 
 def test_running_node_is_looked_at_and_copied_not_changed(node, tmp_path):
@@ -164,13 +141,11 @@ def test_purge_asks_on_a_terminal_and_shows_what(node):
     """The question has the counts; a no leaves everything and ends with 2; a yes removes."""
     node.echo("x")
     node.stop()
-    command = [sys.executable, "-m", "hearthnet", "telemetry", "purge", "--all"]
-
-    code, sent = on_terminal(command, b"n\n")
+    code, sent, _ = on_terminal("telemetry", "purge", "--all", answer=b"n\n")
     assert code == 2
     assert re.search(r"to be removed: 1 trace, \d+ log records?, ", sent)
     assert rows_of(node.data_dir / "telemetry.db") == 1
-    code, sent = on_terminal(command, b"y\n")
+    code, sent, _ = on_terminal("telemetry", "purge", "--all", answer=b"y\n")
     assert code == 0
     assert "removed 1 trace, " in sent
     assert rows_of(node.data_dir / "telemetry.db") == 0
@@ -181,7 +156,7 @@ def test_info_fits_80_columns(node):
     """On a terminal no line is longer but those that are a path, and times are local."""
     node.echo("x")
     node.wait_for_sql([(1,)], "SELECT count(*) FROM traces")
-    code, sent = on_terminal([sys.executable, "-m", "hearthnet", "telemetry", "info"])
+    code, sent, _ = on_terminal("telemetry", "info")
 
     assert code == 0
     assert [line for line in sent.splitlines() if len(line) > 80 and str(node.data_dir) not in line] == []
@@ -193,6 +168,6 @@ def test_help_has_an_example(home):
     """Every command explains itself, with an example."""
     for command in ("", "info", "snapshot", "rebuild", "purge"):
         arguments = [sys.executable, "-m", "hearthnet", "telemetry", *command.split(), "--help"]
-        done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+        done = forkserver.run(arguments, check=True)
         assert f"Example: hearthnet telemetry {command}".strip() in done.stdout
         assert max(len(line) for line in done.stdout.splitlines()) <= 80

@@ -15,7 +15,7 @@ from hearthnet.config import LlmBackend, LlmConfig, load, save
 PROMPT = "whisperedquestion"
 TOKENS = ("murmured", "reply")
 BODY = {"params": {}, "input": {"messages": [{"role": "user", "content": PROMPT}]}}
-LEAVE_LIMIT_S = 2.0  # 0.2 is what is promised; the rest is for a machine that is busy with other tests
+LEAVE_LIMIT_S = 10.0  # 0.2 is what is promised; the rest is for a busy machine. Unnoticed it would be 50, or never
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def open_stream(node, client, body=BODY, accept="text/event-stream"):
 
 def sample(node, name, **labels) -> float | None:
     """One series of the metrics page."""
-    families = text_string_to_metric_families(httpx.get(f"{node.url}/metrics", timeout=10).text)
+    families = text_string_to_metric_families(node.get("/metrics").text)
     found = [item.value for family in families for item in family.samples if (item.name, item.labels) == (name, labels)]
     return found[0] if found else None
 
@@ -85,7 +85,7 @@ def test_chat_and_its_trace(llm_node, backend):
     )
     assert sample(llm_node, "hearthnet_llm_tokens_generated_total", model="tiny", backend="ollama") == 3
     assert sample(llm_node, "hearthnet_llm_concurrent", model="tiny") == 0
-    (check,) = httpx.get(f"{llm_node.url}/doctor", params={"check": "llm_backend_reachable"}, timeout=30).json()
+    (check,) = llm_node.get("/doctor", params={"check": "llm_backend_reachable"}).json()
     assert check["ok"], check
 
 
@@ -117,7 +117,7 @@ def test_caller_that_leaves_a_stream(llm_node, backend):
     assert llm_node.sql("SELECT extras->>'outcome' FROM spans WHERE name = 'generate'") == [("cancelled",)]
     assert sample(llm_node, "hearthnet_active_streams", capability="llm.chat") == 0
     assert sample(llm_node, "hearthnet_llm_concurrent", model="tiny") == 0
-    assert httpx.get(f"{llm_node.url}/status").json()["calls_in_flight"] == 0
+    assert llm_node.get("/status").json()["calls_in_flight"] == 0
 
 
 def test_caller_that_leaves_before_an_answer(llm_node, backend):

@@ -20,7 +20,7 @@ DISABLED = "# metrics are disabled\n"
 
 def samples(node) -> dict[tuple, float]:
     """Every sample of the metrics page by name and label values."""
-    page = httpx.get(f"{node.url}/metrics", timeout=10).text
+    page = node.get("/metrics").text
     return {
         (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(page)
@@ -110,16 +110,16 @@ def test_hostile_names_grow_nothing(node):
 
 def works_without_metrics(node) -> None:
     """The node calls, streams, records and answers its tools; the page says that there are none."""
-    answer = httpx.get(f"{node.url}/metrics")
+    answer = node.get("/metrics")
     assert (answer.status_code, answer.text) == (200, DISABLED)
     assert node.echo().status_code == 200
     assert node.echo(frames=2).status_code == 200
     assert node.echo(fail="internal_error").status_code == 500
     assert node.call(CHAT, headers={}).status_code == 401
     node.wait_for_sql([(3,)], "SELECT count(*) FROM traces")
-    status = httpx.get(f"{node.url}/status").json()
+    status = node.get("/status").json()
     assert (status["telemetry"], status["ring"][0]["count"]) == ({"store": "ok"}, 3)
-    assert httpx.get(f"{node.url}/metrics").text == DISABLED
+    assert node.get("/metrics").text == DISABLED
     assert node.stop() == 0
 
 

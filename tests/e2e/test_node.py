@@ -19,7 +19,7 @@ DEFAULT_BODY = {"params": {}, "input": {"text": "hello"}}
 
 def samples(node) -> dict[tuple, float]:
     """Every sample of the metrics page by name and labels."""
-    page = httpx.get(f"{node.url}/metrics", timeout=10).text
+    page = node.get("/metrics").text
     return {
         (sample.name, *sorted(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(page)
@@ -71,13 +71,13 @@ def test_restart_keeps_everything(node):
     with httpx.Client() as client:
         for number in range(120):
             node.echo(str(number), client)
-    newest = [item["trace_id"] for item in httpx.get(f"{node.url}/trace/recent", params={"n": 100}).json()]
+    newest = [item["trace_id"] for item in node.get("/trace/recent", params={"n": 100}).json()]
     assert node.stop() == 0
 
     from_disk = node.cli("trace", "recent", "100", "--json")
     assert [item["trace_id"] for item in httpx.Response(200, text=from_disk.stdout).json()] == newest
     node.start()
-    assert [item["trace_id"] for item in httpx.get(f"{node.url}/trace").json()] == newest
+    assert [item["trace_id"] for item in node.get("/trace").json()] == newest
     node.echo("again")
     node.wait_for_sql([(121, 121, 2)], "SELECT count(*), count(DISTINCT seq), count(DISTINCT run_id) FROM traces")
     assert node.sql("SELECT end_reason FROM runs ORDER BY started_us") == [("clean",), (None,)]
@@ -89,10 +89,10 @@ def test_interrupt_is_a_clean_stop(node):
     assert node.sql("SELECT end_reason FROM runs") == [("clean",)]
 
 
-def test_answer_comes_after_its_trace(node):
+def test_answer_comes_after_its_trace(shared_node):
     """When a caller has its answer, the trace is already there."""
-    answer = node.echo()
-    found = httpx.get(f"{node.url}/trace/{answer.headers['X-HearthNet-Request-Id']}")
+    answer = shared_node.echo()
+    found = shared_node.get(f"/trace/{answer.headers['X-HearthNet-Request-Id']}")
 
     (item,) = found.json()
     assert item["result"] == "ok"
@@ -113,7 +113,7 @@ def test_trace_routes_filter(node):
     node.echo("three", delay_ms=60)
 
     def results(**wanted):
-        answers = [httpx.get(f"{node.url}{path}", params=wanted).json() for path in ("/trace", "/trace/recent")]
+        answers = [node.get(path, params=wanted).json() for path in ("/trace", "/trace/recent")]
         assert answers[0] == answers[1]
         return [item["result"] for item in answers[0]]
 
@@ -140,9 +140,9 @@ def test_trace_routes_filter(node):
         ("/bus/v1/call", 405),
     ],
 )
-def test_bad_reads_get_the_errors_of_the_wire(node, path, status):
+def test_bad_reads_get_the_errors_of_the_wire(shared_node, path, status):
     """Whatever is asked wrongly is answered with the wire's error body, never with a 500."""
-    answer = httpx.get(f"{node.url}{path}")
+    answer = shared_node.get(path)
 
     assert answer.status_code == status
     assert set(answer.json()) >= {"error", "message"}
@@ -174,7 +174,7 @@ def test_calls_that_are_refused(node):
     for answer, status, code in expected:
         assert (answer.status_code, answer.json()["error"]) == (status, code)
         assert len(answer.headers["X-HearthNet-Request-Id"]) == 26
-    raw = httpx.post(f"{node.url}/bus/v1/call", content=b"{not json", headers=signed)
+    raw = node.post("/bus/v1/call", content=b"{not json", headers=signed)
     assert (raw.status_code, raw.json()["error"]) == (400, "bad_request")
 
     found = samples(node)
@@ -208,7 +208,7 @@ def test_stream_ends_with_one_last_event(node):
     assert [event.splitlines()[0] for event in good if event] == ["event: frame"] * 3 + ["event: done"]
     assert [event.splitlines()[0] for event in bad if event] == ["event: frame"] * 2 + ["event: error"]
     assert "capacity_exceeded" in bad[2]
-    results = [item["result"] for item in httpx.get(f"{node.url}/trace").json()]
+    results = [item["result"] for item in node.get("/trace").json()]
     assert results == ["capacity_exceeded", "ok"]
 
 
@@ -222,7 +222,7 @@ def test_caller_that_leaves_ends_its_call(node):
         next(answer.iter_bytes())
 
     node.wait_for_sql([("cancelled",)], "SELECT result FROM traces")
-    status = httpx.get(f"{node.url}/status").json()
+    status = node.get("/status").json()
     assert status["calls_in_flight"] == 0
     assert samples(node)["hearthnet_active_streams", ("capability", "experimental.echo")] == 0
 
@@ -231,7 +231,7 @@ def test_metrics_endpoint_format(node):
     """The page parses as the Prometheus text format, and `promtool`, where installed, finds only the spec's unit."""
     node.echo()
     node.echo(fail="internal_error")
-    answer = httpx.get(f"{node.url}/metrics")
+    answer = node.get("/metrics")
 
     assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
     families = {family.name: family for family in text_string_to_metric_families(answer.text)}
@@ -248,20 +248,20 @@ def test_metrics_endpoint_format(node):
         assert [line for line in remarks if not line.startswith("hearthnet_request_duration_ms ")] == []
 
 
-def test_open_routes(node):
+def test_open_routes(shared_node):
     """Health, readiness and the signed manifest are open, and every answer names the node."""
     for path in ("/health", "/ready", "/manifest", "/metrics", "/trace"):
-        answer = httpx.get(f"{node.url}{path}")
+        answer = shared_node.get(path)
         assert answer.status_code == 200
-        assert answer.headers["X-HearthNet-From"] == node.keys.node_id
-    assert httpx.get(f"{node.url}/manifest").json()["community_id"] == node.keys.node_id
+        assert answer.headers["X-HearthNet-From"] == shared_node.keys.node_id
+    assert shared_node.get("/manifest").json()["community_id"] == shared_node.keys.node_id
 
 
-def test_claims_of_a_proxy_are_not_believed(node):
+def test_claims_of_a_proxy_are_not_believed(shared_node):
     """A forwarding header opens nothing, whomever it names: what comes through a proxy is not from this machine."""
     for name, value in (("X-Forwarded-For", "127.0.0.1"), ("Forwarded", "for=127.0.0.1"), ("X-Real-IP", "::1")):
-        assert httpx.get(f"{node.url}/trace", headers={name: value}).status_code == 401
-    assert httpx.get(f"{node.url}/trace").status_code == 200
+        assert shared_node.get("/trace", headers={name: value}).status_code == 401
+    assert shared_node.get("/trace").status_code == 200
 
 
 def test_second_node_on_the_same_port_is_told(node):

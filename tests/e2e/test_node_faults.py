@@ -12,6 +12,7 @@ from contextlib import closing, suppress
 
 import httpx
 import pytest
+from support import forkserver
 
 from hearthnet.config import load, save
 
@@ -55,13 +56,13 @@ def test_killed_node_knows_what_it_was_doing(node):
     answers(node, 50)
     waiting = threading.Thread(target=call_that_breaks_off, args=(node,))
     waiting.start()
-    while httpx.get(f"{node.url}/status").json()["calls_in_flight"] != 1:
+    while node.get("/status").json()["calls_in_flight"] != 1:
         node._wait_a_moment()
     node.stop(signal.SIGKILL)
     waiting.join()
 
     node.start()
-    newest = httpx.get(f"{node.url}/trace", params={"n": 100}).json()
+    newest = node.get("/trace", params={"n": 100}).json()
 
     assert [item["result"] for item in newest] == ["interrupted"] + ["ok"] * 50
     assert newest[0]["capability"] == "experimental.echo"
@@ -85,8 +86,8 @@ def test_node_answers_on_a_full_disk(node_on_tiny_disk, tiny_disk):
         while file.write(bytes(1 << 16)) == 1 << 16:
             pass
     answers(node, 60)
-    assert httpx.get(f"{node.url}/metrics").status_code == 200
-    assert len(httpx.get(f"{node.url}/trace", params={"n": 100}).json()) == 80
+    assert node.get("/metrics").status_code == 200
+    assert len(node.get("/trace", params={"n": 100}).json()) == 80
     node.wait_for_sql([(80,)], "SELECT count(*) FROM traces")
     filler.unlink()
     answers(node)
@@ -100,7 +101,7 @@ def test_node_answers_while_the_database_is_locked(node):
     with closing(sqlite3.connect(node.data_dir / "telemetry.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         answers(node, 50)
-        assert len(httpx.get(f"{node.url}/trace", params={"n": 100}).json()) == 55
+        assert len(node.get("/trace", params={"n": 100}).json()) == 55
         other.execute("ROLLBACK")
     node.wait_for_sql([(55,)], "SELECT count(*) FROM traces")
 
@@ -108,14 +109,12 @@ def test_node_answers_while_the_database_is_locked(node):
 def test_node_answers_while_a_shell_pins_the_wal(node):
     """A reader in a transaction keeps nobody waiting."""
     path = str(node.data_dir / "telemetry.db")
-    reader = subprocess.Popen(
-        [sys.executable, "-c", READER.format(path=path, begin="BEGIN")],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    reader.stdout.readline()
-    answers(node, 50)
-    node.wait_for_sql([(50,)], "SELECT count(*) FROM traces")
-    reader.communicate("done\n")
+    command = [sys.executable, "-c", READER.format(path=path, begin="BEGIN")]
+    with forkserver.spawn(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+        reader.stdout.readline()
+        answers(node, 50)
+        node.wait_for_sql([(50,)], "SELECT count(*) FROM traces")
+        reader.communicate("done\n")
 
 
 def test_node_answers_when_its_data_folder_is_removed(node):
@@ -151,7 +150,7 @@ with telemetry.open(ObservabilityConfig(data_dir=Path({str(node.data_dir)!r}), l
         with trace.new_trace("of.program"):
             pass
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = forkserver.run([sys.executable, "-c", script], check=True)
     assert "another process writes the telemetry" in done.stdout
     assert node.stop() == 0
     node.start()

@@ -270,7 +270,7 @@ def test_killed_node_leaves_no_planted_secret(leaky_node):
     leaky_node.start()
     assert leaky_node.sql("SELECT count(*) FROM traces WHERE result = 'interrupted'") == [(len(waiting),)]
     assert_tools_are_clean(leaky_node)
-    assert_clean({"trace": httpx.get(f"{leaky_node.url}/trace?n=10000", timeout=30).content})
+    assert_clean({"trace": leaky_node.get("/trace?n=10000").content})
     assert leaky_node.stop() == 0
     assert_clean(files_of(leaky_node))
 

@@ -18,6 +18,7 @@ import pytest
 from faults.certificates import write_pair
 from faults.llm_backend import Script, running_backend
 from prometheus_client.parser import text_string_to_metric_families
+from support.waiting import wait_until
 
 from hearthnet.config import LlmBackend, LlmConfig, load, save
 from hearthnet.identity.keys import KeyPair, short_id
@@ -63,12 +64,13 @@ class Prometheus:
 
 def wait_for(condition, process, output: Path):
     """Waits until something is so, as long as the process lives; returns it."""
-    ends_at = time.monotonic() + PATIENCE_S
-    while not (found := condition()):
-        assert process.poll() is None, output.read_text()
-        assert time.monotonic() < ends_at, output.read_text()
-        threading.Event().wait(0.1)
-    return found
+
+    def found_or_dead():
+        found = condition()
+        assert found or process.poll() is None, output.read_text()
+        return found
+
+    return wait_until(found_or_dead, output.read_text, PATIENCE_S)
 
 
 @contextmanager
@@ -198,7 +200,7 @@ def test_page_tells_nothing_of_people(stopped_node, monkeypatch):
     assert node.call(chat, headers={**node.headers(chat), "X-HearthNet-From": planted}).status_code == 401
     assert node.call(chat, capability="experimental.echo").status_code == 400
 
-    page = httpx.get(f"{node.url}/metrics", timeout=10).text
+    page = node.get("/metrics").text
     values = {
         value
         for family in text_string_to_metric_families(page)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 
-import httpx
 import orjson
 import pytest
 
@@ -26,9 +25,9 @@ def test_call_joins_its_callers_trace(node):
     assert (answer.status_code, answer.headers[REQUEST_ID]) == (200, trace_id)
     node.wait_for_sql([(trace_id, SPAN)], "SELECT trace_id, parent_id FROM traces")
     for spelling in (trace_id, trace_id.lower(), OTHER_AS_W3C):
-        (found,) = httpx.get(f"{node.url}/trace/{spelling}").json()
+        (found,) = node.get(f"/trace/{spelling}").json()
         assert found["parent_id"] == SPAN
-    assert httpx.get(f"{node.url}/trace/{OTHER_AS_W3C[1:]}").status_code == 400
+    assert node.get(f"/trace/{OTHER_AS_W3C[1:]}").status_code == 400
 
 
 def test_header_is_read_as_it_stands_on_the_wire(node):
@@ -42,9 +41,9 @@ def test_header_is_read_as_it_stands_on_the_wire(node):
     ]:
         headers = node.headers(BODY, request_id="01HXR4Z6W5S9E2JQ4Y0T7B3M1C")
         assert raw_call(node, headers, value).startswith(b"HTTP/1.1 200 ")
-        assert httpx.get(f"{node.url}/trace/recent", params={"n": 1}).json()[0]["parent_id"] == parent
+        assert node.get("/trace/recent", params={"n": 1}).json()[0]["parent_id"] == parent
 
-    assert 'hearthnet_trace_headers_rejected_total{header="traceparent"} 3.0' in httpx.get(f"{node.url}/metrics").text
+    assert 'hearthnet_trace_headers_rejected_total{header="traceparent"} 3.0' in node.get("/metrics").text
     assert SPAN + "-01" not in "".join(map(json.dumps, node.log_lines()))
 
 
@@ -68,7 +67,7 @@ def test_command_line_names_its_trace(node):
     """`hearthnet call` sends a parent in the trace that it calls under."""
     trace_id = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
     done = node.cli("call", "experimental.echo", "--body", json.dumps(BODY), "--trace-id", trace_id)
-    (found,) = httpx.get(f"{node.url}/trace/{trace_id}").json()
+    (found,) = node.get(f"/trace/{trace_id}").json()
 
     assert done.returncode == 0, done.stderr
     assert found["parent_id"] is not None
@@ -78,7 +77,7 @@ def test_command_line_names_its_trace(node):
 def test_instrumented_client_joins_as_it_is(node):
     """A client whose library adds `traceparent` of a trace of its own: ours is linked to it, and it is answered."""
     answer = node.call(BODY, headers=node.headers(BODY) | {"traceparent": f"00-{OTHER_AS_W3C}-{SPAN}-01"})
-    (found,) = httpx.get(f"{node.url}/trace/{answer.headers[REQUEST_ID]}").json()
+    (found,) = node.get(f"/trace/{answer.headers[REQUEST_ID]}").json()
 
     assert found["parent_id"] is None
     assert found["extras"]["link"] == {"trace_id": from_w3c(OTHER_AS_W3C), "span_id": SPAN}

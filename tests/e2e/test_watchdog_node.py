@@ -8,6 +8,7 @@ import threading
 
 import httpx
 import orjson
+from support.waiting import nothing_happens
 
 from hearthnet.config import load, save
 from hearthnet.forensics.gather import gather
@@ -54,7 +55,7 @@ def test_stuck_node_that_is_killed_names_the_place(stopped_node):
     set_stall(0.5)
     ordinary, node.command = node.command, [sys.executable, "-c", STUCK_NODE]
     node.start()
-    page = httpx.get(f"{node.url}/metrics").text
+    page = node.get("/metrics").text
     assert "hearthnet_event_loop_lag_seconds 0." in page
     calling = threading.Thread(target=call_in_vain, args=(node,))
     calling.start()
@@ -92,7 +93,7 @@ def test_node_that_was_stopped_and_continued_is_not_stuck(stopped_node):
     set_stall(1.0)
     stopped_node.start()
     stopped_node.process.send_signal(signal.SIGSTOP)
-    threading.Event().wait(4)  # what is tested is that time passes
+    nothing_happens(4)
     stopped_node.process.send_signal(signal.SIGCONT)
 
     assert stopped_node.echo().status_code == 200

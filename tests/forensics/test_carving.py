@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import shutil
 import sqlite3
-import subprocess
 import sys
 from contextlib import closing
 
@@ -13,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from left_behind import fingerprints
+from support import forkserver
 
 from hearthnet.forensics.carving import carve
 from hearthnet.forensics.gather import gather
@@ -40,8 +40,8 @@ with telemetry.open(ObservabilityConfig(data_dir=Path(sys.argv[1]), log_dir=None
 
 def leave(folder, last):
     """Has a program record into a folder and end so."""
-    done = subprocess.run([sys.executable, "-c", PROGRAM, str(folder), last], capture_output=True)
-    assert done.returncode == (-9 if last == "kill" else 0), done.stderr.decode()
+    done = forkserver.run([sys.executable, "-c", PROGRAM, folder, last])
+    assert done.returncode == (-9 if last == "kill" else 0), done.stderr
     return folder
 
 

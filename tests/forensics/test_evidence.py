@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 from left_behind import fingerprints
+from support import forkserver
 
 from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
 from hearthnet.forensics import entries
@@ -35,7 +36,7 @@ with telemetry.open(ObservabilityConfig(data_dir=Path(sys.argv[1]), log_dir=None
 @contextmanager
 def busy(folder):
     """A process that records, from when it does so until it is killed."""
-    with subprocess.Popen([sys.executable, "-c", BUSY, str(folder)], stdout=subprocess.PIPE, text=True) as process:
+    with forkserver.spawn([sys.executable, "-c", BUSY, folder], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout.readline() == "recording\n"
             yield process

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from left_behind import fingerprints
+from support import forkserver
 
 from hearthnet.forensics.entries import fingerprint
 from hearthnet.forensics.gather import gather
@@ -221,10 +222,9 @@ def evidence(tmp_path_factory):
     from left_behind import PROGRAM
 
     base = tmp_path_factory.mktemp("evidence")
-    import subprocess
     import sys
 
-    subprocess.run([sys.executable, "-c", PROGRAM, str(base), "40", "kill"], capture_output=True)
+    forkserver.run([sys.executable, "-c", PROGRAM, base, "40", "kill"])
     return base
 
 

@@ -93,7 +93,7 @@ def test_without_room_for_a_copy_the_database_is_read_and_its_wal_said_to_be_mis
 
     assert (states(case)["telemetry.db"], states(case)["telemetry.db-wal"]) == ("whole", "unreadable")
     assert "telemetry.db-wal is unreadable" in judge(case).missing
-    assert "read in place" in report(case, judge(case), colour=False, unicode=True)
+    assert "read in place" in report(case, judge(case), colour=False, unicode=True, columns=300)
     assert document(case, judge(case))["sources"]
 
 
@@ -131,6 +131,6 @@ def test_output_that_cannot_be_written_is_no_verdict(left):
     assert (closed.returncode, b"no standard output" in closed.stderr) == (main.EXIT_NOTHING, True)
 
     odd = left.rename(left.parent / "Jörg")
-    plain = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "COLUMNS": "300"}
     done = subprocess.run([sys.executable, "-S", SCRIPT, odd], capture_output=True, env=plain, timeout=60)
     assert (done.returncode, b"J\\xf6rg" in done.stdout) == (main.EXIT_DIED, True), done.stderr

@@ -217,5 +217,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path[:0] = [os.fspath(Path(__file__).parent.parent / "e2e")]
+    sys.path[:0] = [os.fspath(Path(__file__).parent.parent / "e2e"), os.fspath(Path(__file__).parent.parent)]
     main()

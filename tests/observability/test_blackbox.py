@@ -8,13 +8,13 @@ import gc
 import os
 import signal
 import stat
-import subprocess
 import sys
 import threading
 from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
+from support import forkserver
 
 from hearthnet.forensics import box as layout
 from hearthnet.observability import blackbox, get_logger, trace
@@ -152,7 +152,7 @@ trace.new_trace("in.flight")
 with trace.span("deep"):
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    done = subprocess.run([sys.executable, "-c", script])
+    done = forkserver.run([sys.executable, "-c", script])
 
     found = layout.read_box(path)
     assert done.returncode == -signal.SIGKILL

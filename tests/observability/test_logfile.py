@@ -7,10 +7,10 @@ import os
 import subprocess
 import sys
 import threading
-import time
 
 import orjson
 import pytest
+from support.waiting import wait_until
 
 from hearthnet.observability import logfile
 from hearthnet.observability.logfile import DailyFile, log_paths
@@ -197,10 +197,7 @@ def test_forked_child_is_not_held_by_its_parents_lock(tmp_path):
         if child == 0:
             file.write(line(2), NOON_S + 5)  # looks at the file, which takes the lock
             os._exit(0)
-        ends_at = time.monotonic() + 20
-        while os.waitpid(child, os.WNOHANG) == (0, 0):
-            assert time.monotonic() < ends_at
-            threading.Event().wait(0.01)
+        wait_until(lambda: os.waitpid(child, os.WNOHANG) != (0, 0))
 
     assert numbers(tmp_path) == [1, 2]
 

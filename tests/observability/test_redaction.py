@@ -7,13 +7,13 @@ import json
 import re
 import threading
 from itertools import count
-from time import perf_counter
 from urllib.parse import quote
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from planted import PLANTED, REGISTERED, TEXTS
+from support.waiting import cpu_s
 
 from hearthnet.observability import redaction
 from hearthnet.observability.redaction import REDACTED, needs_scrub, scrub
@@ -233,18 +233,8 @@ def test_time_is_linear_in_the_length(unit):
     scrub(unit * 3)  # the first use of an expression is not what is measured
     shorter, longer = (unit * (size // len(unit)) for size in (16_384, 131_072))
 
-    # Eight times the text. Quadratic would be 64 times; a busy machine may well make it 16 or 24.
-    assert best_of(3, longer) < 32 * best_of(3, shorter) + 0.05
-
-
-def best_of(times: int, text: str) -> float:
-    """The shortest of some runs, in seconds."""
-    taken = []
-    for _ in range(times):
-        began = perf_counter()
-        scrub(text)
-        taken.append(perf_counter() - began)
-    return min(taken)
+    # Eight times the text; quadratic would be 64 times. Half a millisecond is what a clock's tick may add.
+    assert cpu_s(lambda: scrub(longer), 3) < 24 * cpu_s(lambda: scrub(shorter), 3) + 0.0005
 
 
 _PIECES = st.sampled_from([

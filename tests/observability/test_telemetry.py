@@ -6,29 +6,28 @@ import asyncio
 import os
 import sqlite3
 import stat
-import subprocess
 import sys
 import threading
-import time
 
 import orjson
 import pytest
+from support import forkserver
+from support.reading import log_lines, metric, rows
+from support.waiting import wait_until
 
 from hearthnet.constants import TRACE_RING_BUFFER
+from hearthnet.forensics.box import boxes_in
 from hearthnet.observability import get_logger, metrics, telemetry, trace
 from hearthnet.observability import recorder as recording
 from hearthnet.observability.record import TraceRecord
+from hearthnet.observability.store import thread
 from hearthnet.observability.store.reader import TraceFilter
 from hearthnet.observability.telemetry import DATABASE
 
 
 def query(observability, sql, *values):
     """What another process would read."""
-    connection = sqlite3.connect(f"file:{observability.data_dir / DATABASE}?mode=ro", uri=True)
-    try:
-        return connection.execute(sql, values).fetchall()
-    finally:
-        connection.close()
+    return rows(observability.data_dir / DATABASE, sql, *values)
 
 
 def record(count, capability="a.b", fail=None):
@@ -97,9 +96,7 @@ def test_failure_is_committed_at_once(observability):
     slow = observability.model_copy(update={"flush_interval_s": 60.0})
     with telemetry.open(slow):
         record(1, fail="internal_error")
-        ends_at = time.monotonic() + 10
-        while query(slow, "SELECT count(*) FROM traces") == [(0,)]:
-            assert time.monotonic() < ends_at
+        wait_until(lambda: query(slow, "SELECT count(*) FROM traces") == [(1,)], timeout_s=30)
 
 
 def test_get_recent_is_complete_while_the_writer_commits(observability):
@@ -233,9 +230,9 @@ def test_commit_goes_on_while_the_loop_is_blocked(observability):
     async def program():
         async with telemetry.open(observability):
             record(5, fail="internal_error")
-            ends_at = time.monotonic() + 10
-            while query(observability, "SELECT count(*) FROM traces") != [(5,)]:  # never yields to the loop
-                assert time.monotonic() < ends_at
+            wait_until(
+                lambda: query(observability, "SELECT count(*) FROM traces") == [(5,)]
+            )  # never yields to the loop
 
     asyncio.run(program())
 
@@ -254,7 +251,7 @@ with telemetry.open(config) as t:
 """
     with telemetry.open(observability):
         record(1)
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        done = forkserver.run([sys.executable, "-c", script], check=True)
 
     assert "another process writes the telemetry" in done.stdout
     assert done.stdout.strip().endswith(" 1")
@@ -284,7 +281,7 @@ for _ in range(100):
         pass
 raise RuntimeError("the end")
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+    done = forkserver.run([sys.executable, "-c", script])
 
     assert done.returncode == 1
     assert "the end" in done.stderr
@@ -421,21 +418,37 @@ def test_trace_that_began_before_opening_belongs_to_the_run_it_ends_in(observabi
     assert query(observability, "SELECT count(*) FROM traces JOIN runs USING (run_id)") == [(1,)]
 
 
-def test_records_that_closing_could_not_commit_are_told(observability):
-    """When another process holds the database to the end, what is left is counted, logged, and kept in memory."""
+def close_while_locked(observability) -> list[tuple[int, bool]]:
+    """Records twenty traces and closes while another process holds the database; returns what was told of it."""
     with telemetry.open(observability):
         other = sqlite3.connect(observability.data_dir / DATABASE, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         record(20)
     other.execute("ROLLBACK")
     other.close()
-
-    lines = b"".join(path.read_bytes() for path in observability.log_dir.glob("*.log")).splitlines()
-    told = [line for line in map(orjson.loads, lines) if line["msg"] == "records were not committed"]
-    assert [line["traces"] for line in told] == [20]
-    assert b'hearthnet_telemetry_dropped_total{reason="closed"}' in metrics.exposition()[0]
     assert len(trace.get_recent()) == 20
     assert query(observability, "SELECT ended_us FROM runs") == [(None,)]
+    told = [line for line in log_lines(observability.log_dir) if line["msg"] == "records were not committed"]
+    return [(line["traces"], line["in_black_box"]) for line in told]
+
+
+def test_records_that_closing_could_not_commit_are_in_the_box(observability):
+    """When another process holds the database to the end, what is left is told, kept in memory, and in the box."""
+    assert close_while_locked(observability) == [(20, True)]
+    assert metric('hearthnet_telemetry_dropped_total{reason="closed"}') == 0
+    assert len(boxes_in(observability.data_dir)) == 1  # for the start after this process
+
+
+def test_records_that_closing_could_not_commit_are_counted_without_a_box(observability, monkeypatch):
+    """Where there is no box either, they are lost to the store, and counted."""
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(thread, "BlackBox", refuse)
+
+    assert close_while_locked(observability) == [(20, False)]
+    assert metric('hearthnet_telemetry_dropped_total{reason="closed"}') == 20
 
 
 def test_close_stores_the_count_of_what_was_held_back(observability):

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import orjson
 import pytest
+from support.waiting import until
 
 from hearthnet.constants import MAX_LOG_ROW_BYTES
 from hearthnet.forensics import box as layout
@@ -282,8 +283,7 @@ async def test_computation_is_told_as_such(logged, observability):
     with telemetry.open(observability), Watchdog(asyncio.get_running_loop(), 0.4, observability.data_dir):
         with trace.new_trace("a.b"):
             await asyncio.create_task(compute_for_long(), name="sums")
-        while not any(record.msg == ANSWERS for record in logged):
-            await asyncio.sleep(0.01)
+        await until(lambda: any(record.msg == ANSWERS for record in logged))
 
     (fields,) = [record.hearthnet_extras for record in logged if record.msg == STUCK]
     assert any("compute_for_long" in line for line in fields["stack"])

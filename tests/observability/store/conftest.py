@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import signal
 import sqlite3
-import subprocess
 import sys
 from contextlib import closing
 
 import pytest
+from support import forkserver
 
 from hearthnet.observability.telemetry import DATABASE
 
@@ -32,12 +32,7 @@ def run_and_die(observability):
     """Runs a script with `telemetry`, `trace`, `config`, `record` and `die` at hand, which must end by SIGKILL."""
 
     def run(script: str) -> None:
-        done = subprocess.run(
-            [sys.executable, "-c", PRELUDE.format(data=str(observability.data_dir)) + script],
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        done = forkserver.run([sys.executable, "-c", PRELUDE.format(data=str(observability.data_dir)) + script])
         assert done.returncode == -signal.SIGKILL, done.stderr
 
     return run

@@ -9,6 +9,7 @@ from contextlib import closing
 from datetime import datetime
 
 import pytest
+from support import forkserver
 
 from hearthnet.errors import StoreError, UnusableStoreError
 from hearthnet.forensics.model import iso
@@ -112,7 +113,7 @@ telemetry.open(ObservabilityConfig.model_validate({observability.model_dump(mode
 print("ready", flush=True)
 sys.stdin.read()
 """
-    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with forkserver.spawn([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"ready\n"
         found = info(store, observability)
         process.kill()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sqlite3
-import subprocess
 import sys
 import threading
 from contextlib import closing
 
 import pytest
+from support import forkserver
 
 from hearthnet.database import TELEMETRY
 from hearthnet.errors import DiskFullError, StoreError, UnusableStoreError
@@ -155,7 +154,7 @@ from hearthnet.observability.store import snapshot
 snapshot._check = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 snapshot.snapshot(Path({str(store)!r}), Path({str(old)!r}), force=True)
 """
-    done = subprocess.run([sys.executable, "-c", script], env={**os.environ})
+    done = forkserver.run([sys.executable, "-c", script])
 
     assert done.returncode == -signal.SIGKILL
     assert old.read_bytes() == b"older copy"
