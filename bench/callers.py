@@ -87,7 +87,7 @@ def signed_ahead(keys: KeyPair, community: str, count: int, per_second: float = 
         count: how many.
         per_second: the pace at which they will be sent, from now on: each is stamped with its second. 0: all at once.
     """
-    from hearthnet.transport.signing import Envelope
+    from hearthnet.transport.auth.signing import Envelope
 
     made = []
     now_s = time.time()

@@ -16,11 +16,11 @@ from typing import Any, Final, Protocol
 from bench.records import numbered
 from hearthnet import __version__
 from hearthnet.database import TELEMETRY, open_database
-from hearthnet.observability.budget import Budget
-from hearthnet.observability.ids import new_trace_id
-from hearthnet.observability.record import TraceRecord
-from hearthnet.observability.recorder import Recorder
+from hearthnet.observability.records.ids import new_trace_id
+from hearthnet.observability.records.record import TraceRecord
+from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store import rows
+from hearthnet.observability.store.budget import Budget
 from hearthnet.observability.store.writer import Writer
 
 __all__ = ["Contender", "Floor", "Ours", "fill"]

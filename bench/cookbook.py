@@ -14,8 +14,8 @@ from typing import Final
 
 from bench.progress import scratch
 from bench.sample import NOW, make_store
-from hearthnet.cli.telemetry_sql import print_table
-from hearthnet.observability.store.query import ask
+from hearthnet.cli.telemetry.sql import print_table
+from hearthnet.observability.store.query.statement import ask
 
 __all__ = ["DOCUMENT", "Question", "answer", "questions", "with_answers"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hearthnet.observability import recorder as recording
 from hearthnet.observability import trace
-from hearthnet.observability.ids import new_trace_id
-from hearthnet.observability.record import TraceRecord
+from hearthnet.observability.records import recorder as recording
+from hearthnet.observability.records.ids import new_trace_id
+from hearthnet.observability.records.record import TraceRecord
 
 __all__ = ["CAPABILITY", "make_trace", "numbered", "template"]
 

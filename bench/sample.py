@@ -17,7 +17,7 @@ from typing import Any, Final
 import orjson
 
 from hearthnet.database import TELEMETRY, open_database
-from hearthnet.observability.record import LogRecord, TraceRecord
+from hearthnet.observability.records.record import LogRecord, TraceRecord
 from hearthnet.observability.store import rows
 
 __all__ = ["LOGS", "NOW", "TRACES", "make_store"]
@@ -236,7 +236,7 @@ def _note(seq: int, at_us: int, life: _Life, chance: random.Random) -> LogRecord
         (
             ("hearthnet.services.emergency", "info", "probe answered", 40),
             ("hearthnet.events.event_log", "info", "event appended", 0),
-            ("hearthnet.transport.signing", "warning", "signature refused", 2),
+            ("hearthnet.transport.auth.signing", "warning", "signature refused", 2),
         )
     )
     extras = orjson.dumps({"number": chance.randint(1, 99)})

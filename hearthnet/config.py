@@ -23,10 +23,7 @@ from hearthnet.config_file import (
     section_of,
     standard_paths,
 )
-from hearthnet.errors import ConfigError
-from hearthnet.files import replace_private
-from hearthnet.observability.redaction import register_secrets
-from hearthnet.sections import (
+from hearthnet.config_sections import (
     BusConfig,
     CommunityConfig,
     DiscoveryConfig,
@@ -39,6 +36,9 @@ from hearthnet.sections import (
     Section,
     TransportConfig,
 )
+from hearthnet.errors import ConfigError
+from hearthnet.files import replace_private
+from hearthnet.observability.redaction.rules import register_secrets
 
 __all__ = [
     "Config",

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from hearthnet.errors import ConfigError
-from hearthnet.observability.redaction import is_secret, register_secrets
+from hearthnet.observability.redaction.rules import is_secret, register_secrets
 
 __all__ = [
     "DEFAULT_HOST",

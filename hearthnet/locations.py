@@ -23,7 +23,7 @@ from hearthnet.config_file import (
     standard_paths,
 )
 from hearthnet.constants import DATABASE
-from hearthnet.observability.redaction import register_secrets
+from hearthnet.observability.redaction.rules import register_secrets
 
 if TYPE_CHECKING:
     from hearthnet.config import Config

@@ -22,20 +22,21 @@ from hearthnet.identity.keys import PRIVATE_FILE, KeyPair, short_id
 from hearthnet.identity.manifest import Manifest, read_manifest, write_manifest
 from hearthnet.identity.membership import Membership
 from hearthnet.locations import bytes_of, disk_use, locations_of
-from hearthnet.observability import capture, doctor, get_logger, metrics, telemetry
-from hearthnet.observability.carry import ContextExecutor
-from hearthnet.observability.faultfile import FaultFile
-from hearthnet.observability.levels import Levels
-from hearthnet.observability.redaction import register_secrets
+from hearthnet.observability import doctor, get_logger, metrics, telemetry
+from hearthnet.observability.logs.levels import Levels
+from hearthnet.observability.process import uncaught as capture
+from hearthnet.observability.process.fault_file import FaultFile
+from hearthnet.observability.process.watchdog import Watchdog
+from hearthnet.observability.redaction.rules import register_secrets
 from hearthnet.observability.telemetry import Telemetry
-from hearthnet.observability.watchdog import Watchdog
+from hearthnet.observability.traces.propagation import ContextExecutor
 from hearthnet.services import echo, llm
 from hearthnet.services.emergency import EmergencyProbe
+from hearthnet.transport.admission.load import Load
+from hearthnet.transport.api.routes import Services
 from hearthnet.transport.app import build_app
-from hearthnet.transport.load import Load
-from hearthnet.transport.replay import Replays
-from hearthnet.transport.replay_journal import JOURNAL_FILE, ReplayJournal
-from hearthnet.transport.routes import Services
+from hearthnet.transport.auth.replay import Replays
+from hearthnet.transport.auth.replay_journal import JOURNAL_FILE, ReplayJournal
 from hearthnet.transport.server import Server
 
 __all__ = ["Node", "initialise", "open_node"]

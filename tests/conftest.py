@@ -20,9 +20,11 @@ from support.waiting import wait_until
 
 from hearthnet.config import ObservabilityConfig, default_config, resolve_paths
 from hearthnet.observability import logging as node_logging
-from hearthnet.observability import messages, metrics, redaction, tracing
-from hearthnet.observability import recorder as recording
-from hearthnet.observability.context import current
+from hearthnet.observability import metrics, tracing
+from hearthnet.observability.logs import messages
+from hearthnet.observability.records import recorder as recording
+from hearthnet.observability.records.context import current
+from hearthnet.observability.redaction import rules as redaction
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ import pytest
 from hearthnet import database
 from hearthnet.database import EVENTS, TELEMETRY, connect_read_only, migrations_dir, open_database
 from hearthnet.errors import DiskFullError, StoreError
-from hearthnet.observability.record import LogRecord, TraceRecord
+from hearthnet.observability.records.record import LogRecord, TraceRecord
 
 NEWEST = max(int(file.name[:4]) for file in (migrations_dir() / TELEMETRY.name).glob("*.sql"))
 # Columns that other people's queries rely on; tables may have more.

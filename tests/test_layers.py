@@ -19,34 +19,18 @@ FLOORS = {
     "hearthnet": 0,
     "hearthnet.constants": 0,
     "hearthnet.errors": 0,
-    "hearthnet.extras": 0,
     "hearthnet.files": 0,
     "hearthnet.config": 1,
+    "hearthnet.extras": 0,
     "hearthnet.config_file": 1,
     "hearthnet.locations": 1,
-    "hearthnet.sections": 1,
+    "hearthnet.config_sections": 1,
     "hearthnet.database": 1,
     "hearthnet.forensics": 1,
-    "hearthnet.observability.blackbox": 1,
-    "hearthnet.observability.prefault": 1,
-    "hearthnet.observability.budget": 1,
-    "hearthnet.observability.buffer": 1,
-    "hearthnet.observability.context": 1,
-    "hearthnet.observability.ids": 1,
-    "hearthnet.observability.logfile": 1,
-    "hearthnet.observability.record": 1,
-    "hearthnet.observability.recorder": 1,
     "hearthnet.observability.redaction": 1,
-    "hearthnet.observability.redaction_shapes": 1,
-    "hearthnet.observability.redaction_values": 1,
-    "hearthnet.observability.results": 1,
-    "hearthnet.identity": 2,
+    "hearthnet.observability.records": 1,
     "hearthnet.observability": 2,
-    "hearthnet.observability.doctor": 2,
-    "hearthnet.observability.logging": 2,
-    "hearthnet.observability.metrics": 2,
-    "hearthnet.observability.spans": 2,
-    "hearthnet.observability.tracing": 2,
+    "hearthnet.identity": 2,
     "hearthnet.events": 3,
     "hearthnet.observability.store": 3,
     "hearthnet.observability.telemetry": 3,
@@ -141,7 +125,7 @@ def test_only_composers_join_bus_and_store():
         and any(name.startswith("hearthnet.observability.store") for name in imports_of(path))
     }
 
-    assert joined <= {"hearthnet.checks.telemetry", "hearthnet.node", "hearthnet.transport.routes"}
+    assert joined <= {"hearthnet.checks.telemetry", "hearthnet.node", "hearthnet.transport.api.routes"}
 
 
 def test_sql_lives_where_it_may():
@@ -152,10 +136,10 @@ def test_sql_lives_where_it_may():
 
     assert users <= {
         "hearthnet.cli.paths",  # an example in its help
-        "hearthnet.cli.telemetry_sql",  # examples in its help
+        "hearthnet.cli.telemetry.sql",  # examples in its help
         "hearthnet.database",
         "hearthnet.events.event_log",
-        "hearthnet.forensics.stores",
+        "hearthnet.forensics.evidence.database",
         "hearthnet.observability.telemetry",
     }
 

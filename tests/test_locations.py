@@ -16,7 +16,7 @@ from hearthnet.config import Config, default_config, load, resolve_paths, save
 from hearthnet.config_file import RETIRED_TRANSPORT
 from hearthnet.errors import ConfigError
 from hearthnet.locations import locate, locations_of
-from hearthnet.observability.redaction import forget_secrets, scrub
+from hearthnet.observability.redaction.rules import forget_secrets, scrub
 
 BACKEND = '[[llm.backends]]\nname = "{}"\nurl = "{}"\nmodel = "m"\n'
 PLAIN = [

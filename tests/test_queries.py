@@ -12,10 +12,10 @@ import pytest
 
 from bench.cookbook import DOCUMENT, answer, questions, with_answers
 from bench.sample import make_store
-from hearthnet.cli.telemetry_sql import shown
+from hearthnet.cli.telemetry.sql import shown
 from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
 from hearthnet.database import connect_read_only
-from hearthnet.observability.store.query import ask
+from hearthnet.observability.store.query.statement import ask
 
 QUESTIONS = questions(DOCUMENT.read_text("utf-8"))
 STEP = 1_000  # of SQLite's machine, each some ten to a hundred nanoseconds

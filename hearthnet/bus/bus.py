@@ -20,10 +20,10 @@ from hearthnet.bus.stream import CallStream
 from hearthnet.errors import WireError
 from hearthnet.identity.keys import short_id
 from hearthnet.observability import get_logger, metrics
-from hearthnet.observability.bodies import Bodies, KeptBodies
-from hearthnet.observability.context import current, swap
-from hearthnet.observability.results import decisive
-from hearthnet.observability.spans import Span
+from hearthnet.observability.records.context import current, swap
+from hearthnet.observability.records.results import decisive
+from hearthnet.observability.traces.bodies import Bodies, KeptBodies
+from hearthnet.observability.traces.span import Span
 from hearthnet.observability.tracing import Trace, current_trace, detach, new_trace, result_of, span
 
 __all__ = ["CapabilityBus"]

@@ -13,7 +13,7 @@ from hearthnet.constants import (
     RPC_DEFAULT_TIMEOUT_SECONDS,
 )
 from hearthnet.errors import WireError
-from hearthnet.observability.traceparent import TraceParent
+from hearthnet.observability.traces.traceparent import TraceParent
 
 __all__ = ["CapabilityDescriptor", "Frames", "Handler", "RouteRequest", "is_capability_name", "parse_version"]
 

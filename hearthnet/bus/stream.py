@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from hearthnet.bus.capability import Frames
 from hearthnet.errors import WireError
-from hearthnet.observability.context import Scope, swap
+from hearthnet.observability.records.context import Scope, swap
 from hearthnet.observability.tracing import span
 
 __all__ = ["CallStream"]

@@ -22,7 +22,7 @@ from hearthnet.checks import (
     store,
     telemetry,
 )
-from hearthnet.checks.finding import skipped
+from hearthnet.checks.results import skipped
 from hearthnet.extras import missing_extra
 from hearthnet.observability.doctor import CheckResult, register
 

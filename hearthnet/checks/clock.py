@@ -14,11 +14,11 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from hearthnet.checks.asking import ask_all
-from hearthnet.checks.finding import found, skipped, warned
+from hearthnet.checks.probes.side_by_side import ask_all
+from hearthnet.checks.results import found, skipped, warned
 from hearthnet.config import Config, EmergencyConfig
 from hearthnet.observability.doctor import CheckResult
-from hearthnet.transport import peer_clocks
+from hearthnet.transport.auth import peer_clocks
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus

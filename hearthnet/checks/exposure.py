@@ -7,13 +7,13 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.checks.finding import few, found, skipped, warned
+from hearthnet.checks.results import few, found, skipped, warned
 from hearthnet.config import Config
 from hearthnet.errors import ConfigError
 from hearthnet.identity.keys import short_id
 from hearthnet.observability.doctor import CheckResult
-from hearthnet.transport import failed_signatures
-from hearthnet.transport.descriptors import RESERVED, enough_for
+from hearthnet.transport.auth import failed_signatures
+from hearthnet.transport.connection.fd_limit import RESERVED, enough_for
 from hearthnet.transport.tls import Certificate, ServingPair, loose_key, now_utc
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ __all__ = ["connection_limit", "exposure", "members_refused"]
 def exposure(config: Config, _: CapabilityBus | None) -> CheckResult:
     """Only what is meant to be open is, and the certificate holds for more than 14 days."""
     # Late: the routes bring the framework along, and the other checks can begin meanwhile.
-    from hearthnet.transport import exposure as reach
     from hearthnet.transport.app import ROUTERS
+    from hearthnet.transport.auth import exposure as reach
 
     transport = config.transport
     reaches = reach.reachable(ROUTERS, config)

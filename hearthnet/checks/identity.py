@@ -13,8 +13,8 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from hearthnet.checks.finding import found, keys_dir, skipped, warned
-from hearthnet.checks.holder import lock_holders, named, user_name
+from hearthnet.checks.probes.lock_owner import lock_holders, named, user_name
+from hearthnet.checks.results import found, keys_dir, skipped, warned
 from hearthnet.config import Config
 from hearthnet.database import EVENTS, connect_read_only, quick_check, reason_of, store_error
 from hearthnet.errors import DiskFullError, HearthNetError, IdentityError, StoreError, UnusableStoreError

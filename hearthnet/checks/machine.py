@@ -15,12 +15,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.checks.finding import found, warned
-from hearthnet.checks.holder import user_name
+from hearthnet.checks.probes.lock_owner import user_name
+from hearthnet.checks.results import found, warned
 from hearthnet.config import Config
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability.doctor import CheckResult
-from hearthnet.observability.logfile import log_key, log_paths
+from hearthnet.observability.logs.daily_file import log_key, log_paths
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus

@@ -11,12 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.checks.finding import found, warned
+from hearthnet.checks.results import found, warned
 from hearthnet.config import Config, default_path
 from hearthnet.identity.keys import PUBLIC_FILE
 from hearthnet.observability.doctor import CheckResult
-from hearthnet.observability.doctor_memory import MEMORY_FILE
-from hearthnet.observability.logfile import log_key, log_paths
+from hearthnet.observability.logs.daily_file import log_key, log_paths
+from hearthnet.observability.reports.report_file import MEMORY_FILE
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.checks.finding import found, keys_dir, skipped, warned
-from hearthnet.checks.holder import Holder, Kind, named, port_holders
+from hearthnet.checks.probes.lock_owner import Holder, Kind, named, port_holders
+from hearthnet.checks.results import found, keys_dir, skipped, warned
 from hearthnet.config import Config, TransportConfig
 from hearthnet.constants import SENDER
 from hearthnet.errors import IdentityError

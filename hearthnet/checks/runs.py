@@ -10,16 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.checks.finding import found, skipped, warned
-from hearthnet.checks.holder import lock_holders
+from hearthnet.checks.probes.lock_owner import lock_holders
+from hearthnet.checks.results import found, skipped, warned
 from hearthnet.checks.telemetry import opened_for
 from hearthnet.config import Config
 from hearthnet.errors import HearthNetError
 from hearthnet.forensics.model import CAUSES, Case, InFlight, Run, Verdict, iso
 from hearthnet.forensics.verdict import RESTART_LOOP_DEATHS, RESTART_LOOP_US, judge
 from hearthnet.observability.doctor import CheckResult
-from hearthnet.observability.store.deaths import died, end_us, read_case
 from hearthnet.observability.store.lock import LOCK_FILE
+from hearthnet.observability.store.recovery.run_ends import died, end_us, read_case
 from hearthnet.observability.store.rows import now_us
 from hearthnet.observability.telemetry import DATABASE
 

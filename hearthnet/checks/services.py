@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.checks.finding import MAX_NAMES, few, found, skipped, warned
+from hearthnet.checks.results import MAX_NAMES, few, found, skipped, warned
 from hearthnet.config import Config
 from hearthnet.constants import HEALTH_MIN_CALLS
 from hearthnet.observability.doctor import CheckResult
@@ -16,7 +16,7 @@ from hearthnet.observability.doctor import CheckResult
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus
     from hearthnet.bus.registry import Entry
-    from hearthnet.checks.backends import Answer
+    from hearthnet.checks.probes.llm_backends import Answer
 
 __all__ = ["at_least_one_capability", "llm_backend_reachable"]
 
@@ -66,7 +66,7 @@ def llm_backend_reachable(config: Config, _: CapabilityBus | None) -> CheckResul
     if not config.llm.backends:
         return skipped("no backend is configured")
 
-    from hearthnet.checks.backends import ask_backends  # late: it needs httpx
+    from hearthnet.checks.probes.llm_backends import ask_backends  # late: it needs httpx
 
     answers = ask_backends(config.llm.backends)
     evidence: dict[str, Any] = {

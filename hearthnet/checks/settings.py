@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-from hearthnet.checks.finding import found, warned
+from hearthnet.checks.results import found, warned
 from hearthnet.config import Config, LlmBackend, default_path, load, resolve_paths
 from hearthnet.errors import ConfigError
 from hearthnet.observability.doctor import CheckResult
-from hearthnet.observability.redaction import is_secret
+from hearthnet.observability.redaction.rules import is_secret
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus

@@ -12,13 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from hearthnet.checks.finding import found, warned
+from hearthnet.checks.results import found, warned
 from hearthnet.checks.telemetry import opened_for
 from hearthnet.config import Config, ObservabilityConfig
 from hearthnet.errors import HearthNetError
 from hearthnet.observability.doctor import CheckResult
-from hearthnet.observability.store.info import Integrity, Losses, examine, info, losses
-from hearthnet.observability.store.quarantine import quarantined
+from hearthnet.observability.store.query.info import Integrity, Losses, examine, info, losses
+from hearthnet.observability.store.recovery.quarantine import quarantined
 from hearthnet.observability.telemetry import DATABASE, Telemetry
 
 if TYPE_CHECKING:

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.checks.finding import found, skipped, warned
+from hearthnet.checks.results import found, skipped, warned
 from hearthnet.config import Config
 from hearthnet.errors import StoreError
-from hearthnet.forensics.entries import plain
+from hearthnet.forensics.evidence.entries import plain
 from hearthnet.observability import metrics, telemetry
 from hearthnet.observability.doctor import CheckResult
-from hearthnet.observability.record import TraceRecord
-from hearthnet.observability.results import is_failure
-from hearthnet.observability.spans import recent_orphans
+from hearthnet.observability.records.record import TraceRecord
+from hearthnet.observability.records.results import is_failure
 from hearthnet.observability.store.reader import Reader
+from hearthnet.observability.traces.span import recent_orphans
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus

@@ -42,7 +42,7 @@ def command(where: Locations, capability: str, body: str, stream: bool, trace_id
     """
     import asyncio
 
-    from hearthnet.observability.ids import new_trace_id
+    from hearthnet.observability.records.ids import new_trace_id
 
     name, _, version = capability.partition("@")
     request_id = trace_id or new_trace_id()

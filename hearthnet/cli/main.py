@@ -26,10 +26,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "status": ("status", "Show the node at a glance."),
     "caps": ("caps", "List the capabilities with their health and latency."),
     "call": ("call", "Call a capability of the running node."),
-    "trace": ("trace", "Show what calls did and where their time went."),
-    "log": ("log", "Read the JSON log."),
-    "telemetry": ("telemetry", "Look after telemetry.db: copy it, rebuild it, remove from it."),
-    "doctor": ("doctor", "Check this node and say how to fix what is wrong."),
+    "trace": ("trace.command", "Show what calls did and where their time went."),
+    "log": ("log.command", "Read the JSON log."),
+    "telemetry": ("telemetry.command", "Look after telemetry.db: copy it, rebuild it, remove from it."),
+    "doctor": ("doctor.command", "Check this node and say how to fix what is wrong."),
     "autopsy": ("autopsy", "Say what the last run died of, from its files alone; changes none of them."),
     "paths": ("paths", "Show where this node's files lie."),
     "version": ("version", "Print the version."),
@@ -125,7 +125,7 @@ def _run(arguments: list[str] | None) -> int:
 
 def _report_bug(error: Exception) -> int:
     # The interpreter would print the same, and the secrets that are in it: a service's stderr is kept.
-    from hearthnet.observability.capture import print_error
+    from hearthnet.observability.process.uncaught import print_error
 
     print_error(error)
     return EXIT_ERROR
@@ -139,7 +139,7 @@ def _end_quietly() -> int:
 
 def _report(message: str, hint: str | None, code: int) -> int:
     from hearthnet.cli.output import printable
-    from hearthnet.observability.redaction import scrub
+    from hearthnet.observability.redaction.rules import scrub
 
     click.secho(f"error: {printable(scrub(message))}", fg="red", err=True)
     if hint:

@@ -12,10 +12,10 @@ import click
 from hearthnet.config import Config
 from hearthnet.identity.keys import short_id
 from hearthnet.node import Node, open_node
-from hearthnet.observability.store.recovery import Recovered
+from hearthnet.observability.store.recovery.recover import Recovered
 from hearthnet.observability.telemetry import DATABASE
 from hearthnet.transport.app import ROUTERS
-from hearthnet.transport.exposure import reachable, summary
+from hearthnet.transport.auth.exposure import reachable, summary
 from hearthnet.transport.server import bind
 from hearthnet.transport.tls import Certificate, ServingPair, now_utc
 

@@ -80,8 +80,8 @@ def _ring(where: Locations) -> tuple[list[dict[str, Any]], str | None]:
     path = where.data_dir / DATABASE
     if not path.exists():
         return [], None
+    from hearthnet.observability.store.query.stats import capability_stats
     from hearthnet.observability.store.reader import Reader
-    from hearthnet.observability.store.stats import capability_stats
 
     reader = Reader(path)
     try:

@@ -18,8 +18,8 @@ from hearthnet.client.reading import MAX_ANSWER_BYTES, Asked, is_stream, read_do
 from hearthnet.client.tls import pinned
 from hearthnet.errors import HearthNetError, NodeUnreachableError, WireError
 from hearthnet.identity.keys import KeyPair
-from hearthnet.observability.traceparent import TRACEPARENT, headers_for, spell
-from hearthnet.transport.signing import SIGNATURE, sign, trace_id_of
+from hearthnet.observability.traces.traceparent import TRACEPARENT, headers_for, spell
+from hearthnet.transport.auth.signing import SIGNATURE, sign, trace_id_of
 
 __all__ = ["Client", "call_headers"]
 

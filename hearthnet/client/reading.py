@@ -10,8 +10,8 @@ import httpx
 import orjson
 
 from hearthnet.errors import HTTP_STATUS, HearthNetError, UntrustedAnswerError, WireError
-from hearthnet.transport.answer_signing import is_signed_answer, is_signed_end
-from hearthnet.transport.signing import SENDER
+from hearthnet.transport.auth.response_signing import is_signed_answer, is_signed_end
+from hearthnet.transport.auth.signing import SENDER
 
 __all__ = ["MAX_ANSWER_BYTES", "Asked", "is_stream", "read_document", "read_frames"]
 

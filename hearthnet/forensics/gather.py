@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from hearthnet.forensics.box import SECONDARY
-from hearthnet.forensics.entries import (
+from hearthnet.forensics.evidence.database import Store, read_store
+from hearthnet.forensics.evidence.entries import (
     error_groups,
     from_gap,
     from_log,
@@ -18,12 +19,11 @@ from hearthnet.forensics.entries import (
     minutes_before,
     rows_of_frames,
 )
-from hearthnet.forensics.lives import Boxes, as_in_flight, in_flight_in, is_sign, read_boxes, runs_of
-from hearthnet.forensics.loglines import Lines, find_log_dir, read_lines
-from hearthnet.forensics.looking import is_file, is_folder, listed, why_unreadable
-from hearthnet.forensics.merging import ended_us, fresh_lines, timeline, with_runs
+from hearthnet.forensics.evidence.log_lines import Lines, find_log_dir, read_lines
+from hearthnet.forensics.evidence.runs import Boxes, as_in_flight, in_flight_in, is_sign, read_boxes, runs_of
+from hearthnet.forensics.evidence.safe_stat import is_file, is_folder, listed, why_unreadable
 from hearthnet.forensics.model import Case, Entry, InFlight, Run, Source
-from hearthnet.forensics.stores import Store, read_store
+from hearthnet.forensics.timeline import ended_us, fresh_lines, timeline, with_runs
 
 __all__ = ["gather"]
 

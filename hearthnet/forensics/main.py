@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from hearthnet.forensics.document import document
 from hearthnet.forensics.gather import gather
 from hearthnet.forensics.model import Case, Verdict
-from hearthnet.forensics.text import printable, report
+from hearthnet.forensics.report.document import document
+from hearthnet.forensics.report.text import printable, report
 from hearthnet.forensics.verdict import judge
 
 __all__ = ["EXIT_DIED", "EXIT_FINE", "EXIT_NOTHING", "Request", "answer", "has_colour", "main", "moment_us"]
@@ -143,7 +143,7 @@ def _print(request: Request, case: Case, verdict: Verdict, out: TextIO) -> None:
 
 
 def _write_page(request: Request, case: Case, verdict: Verdict) -> bool:
-    from hearthnet.forensics.page import page
+    from hearthnet.forensics.report.page import page
 
     target = request.html
     assert target is not None

@@ -28,7 +28,7 @@ from traceback import walk_stack, walk_tb
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.observability.record import bounded, clean_text
+from hearthnet.observability.records.record import bounded, clean_text
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus

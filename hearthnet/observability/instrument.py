@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.observability.record import clean_text
+from hearthnet.observability.records.record import clean_text
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry

@@ -20,9 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
 
-from hearthnet.observability import recorder as recording
-from hearthnet.observability.context import Scope, current
-from hearthnet.observability.entry import (
+from hearthnet.observability.logs.entry import (
     Entry,
     ExcInfo,
     encode_extras,
@@ -32,13 +30,15 @@ from hearthnet.observability.entry import (
     text_of,
     timestamp,
 )
-from hearthnet.observability.messages import DEBUG, Message, find, forget, held_back, is_any_held_back
-from hearthnet.observability.ratelimit import RateLimitedLogger, tell_suppressed
+from hearthnet.observability.logs.messages import DEBUG, Message, find, forget, held_back, is_any_held_back
+from hearthnet.observability.logs.ratelimit import RateLimitedLogger, tell_suppressed
+from hearthnet.observability.records import recorder as recording
+from hearthnet.observability.records.context import Scope, current
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from hearthnet.observability.logfile import DailyFile
+    from hearthnet.observability.logs.daily_file import DailyFile
 
 __all__ = ["JsonFormatter", "Logger", "RateLimitedLogger", "configure", "get_logger", "shutdown"]
 
@@ -275,7 +275,7 @@ def configure(config: LoggingConfig) -> None:
     Loggers made by `get_logger` pass on `config.log_level` and above, other libraries' warnings and errors.
     """
     global _handler, _keep_debug, _level
-    from hearthnet.observability.logfile import DailyFile  # late: what logs need not have a file
+    from hearthnet.observability.logs.daily_file import DailyFile  # late: what logs need not have a file
 
     with _configure_lock:
         file = DailyFile(config.log_dir) if config.log_dir is not None else None

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from hearthnet.observability.instrument import Instrument
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.results import RESULTS
+from hearthnet.observability.records.results import RESULTS
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry

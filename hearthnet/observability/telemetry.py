@@ -25,18 +25,20 @@ from hearthnet.constants import DATABASE
 from hearthnet.errors import HearthNetError, StoreError
 from hearthnet.forensics import box as layout
 from hearthnet.observability import logging as node_logging
-from hearthnet.observability import messages, metrics, redaction, tracing
-from hearthnet.observability import recorder as recording
-from hearthnet.observability.blackbox import BlackBox, box_path, new_header
-from hearthnet.observability.budget import Budget, disk_bytes
-from hearthnet.observability.ids import new_trace_id
-from hearthnet.observability.record import TraceRecord
-from hearthnet.observability.recorder import Recorder
+from hearthnet.observability import metrics, tracing
+from hearthnet.observability.logs import messages
+from hearthnet.observability.records import recorder as recording
+from hearthnet.observability.records.blackbox import BlackBox, box_path, new_header
+from hearthnet.observability.records.ids import new_trace_id
+from hearthnet.observability.records.record import TraceRecord
+from hearthnet.observability.records.recorder import Recorder
+from hearthnet.observability.redaction import rules as redaction
+from hearthnet.observability.store.budget import Budget, disk_bytes
 from hearthnet.observability.store.lock import StoreInUseError, StoreLock
+from hearthnet.observability.store.query.stats import capability_stats
 from hearthnet.observability.store.reader import ANY, Reader, TraceFilter
-from hearthnet.observability.store.recovery import Recovered
+from hearthnet.observability.store.recovery.recover import Recovered
 from hearthnet.observability.store.rows import Run, now_us
-from hearthnet.observability.store.stats import capability_stats
 from hearthnet.observability.store.thread import Pace, StoreThread
 from hearthnet.observability.tracing import Trace
 

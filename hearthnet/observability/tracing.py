@@ -19,13 +19,13 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from hearthnet.constants import MAX_CAPABILITY_CHARS, TRACE_RING_BUFFER
-from hearthnet.observability import recorder as recording
-from hearthnet.observability.context import current
-from hearthnet.observability.record import TraceRecord, clean_text, safe_text
-from hearthnet.observability.redaction import on_change
-from hearthnet.observability.results import OK, is_failure, result_of
-from hearthnet.observability.spans import Root, Span, innermost_root, step_out
-from hearthnet.observability.traces import Trace, set_slow_ms
+from hearthnet.observability.records import recorder as recording
+from hearthnet.observability.records.context import current
+from hearthnet.observability.records.record import TraceRecord, clean_text, safe_text
+from hearthnet.observability.records.results import OK, is_failure, result_of
+from hearthnet.observability.redaction.rules import on_change
+from hearthnet.observability.traces.span import Root, Span, innermost_root, step_out
+from hearthnet.observability.traces.trace import Trace, set_slow_ms
 
 __all__ = [
     "Span",

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from hearthnet.config import LlmBackend
-from hearthnet.observability.traceparent import headers_for
+from hearthnet.observability.traces.traceparent import headers_for
 from hearthnet.services.llm_errors import TOO_LONG, BackendError, error_of
 
 if TYPE_CHECKING:

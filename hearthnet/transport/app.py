@@ -16,15 +16,15 @@ from hearthnet import __version__
 from hearthnet.config import TransportConfig
 from hearthnet.errors import WireError
 from hearthnet.observability import get_logger
-from hearthnet.observability.levels import Levels
-from hearthnet.transport.control import control
-from hearthnet.transport.described import openapi
-from hearthnet.transport.error_body import error_body, internal, misfit
-from hearthnet.transport.gate import Gate
-from hearthnet.transport.guard import Guard
-from hearthnet.transport.load import Load
+from hearthnet.observability.logs.levels import Levels
+from hearthnet.transport.admission.gate import Gate
+from hearthnet.transport.admission.guard import Guard
+from hearthnet.transport.admission.load import Load
+from hearthnet.transport.api.control import control
+from hearthnet.transport.api.error_body import error_body, internal, misfit
+from hearthnet.transport.api.openapi import openapi
+from hearthnet.transport.api.routes import Services, calls, operations, telemetry
 from hearthnet.transport.middleware import ResponseHeaders
-from hearthnet.transport.routes import Services, calls, operations, telemetry
 
 __all__ = ["ROUTERS", "build_app"]
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hearthnet.transport.signing import REQUEST_ID, SENDER, trace_id_of
+from hearthnet.transport.auth.signing import REQUEST_ID, SENDER, trace_id_of
 
 __all__ = ["SAFE_HEADERS", "ResponseHeaders"]
 

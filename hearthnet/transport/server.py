@@ -15,11 +15,11 @@ from uvicorn.server import ServerState
 
 from hearthnet.config import TransportConfig
 from hearthnet.errors import HearthNetError
-from hearthnet.transport.connections import Connection, Connections
-from hearthnet.transport.descriptors import connections_for
-from hearthnet.transport.listener import Listener
-from hearthnet.transport.load import Load
-from hearthnet.transport.protocol import BoundedProtocol
+from hearthnet.transport.admission.load import Load
+from hearthnet.transport.connection.connections import Connection, Connections
+from hearthnet.transport.connection.fd_limit import connections_for
+from hearthnet.transport.connection.listener import Listener
+from hearthnet.transport.connection.protocol import BoundedProtocol
 from hearthnet.transport.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, ServingPair
 
 __all__ = ["Server", "bind"]

@@ -14,7 +14,7 @@ from hearthnet.bus.health import Health
 from hearthnet.errors import WireError
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability import metrics, trace
-from hearthnet.observability import recorder as recording
+from hearthnet.observability.records import recorder as recording
 
 ME = "ed25519:me"
 LEVELS = {"ed25519:member": "member", "ed25519:trusted": "trusted", "ed25519:anchor": "anchor"}

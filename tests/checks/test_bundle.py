@@ -15,16 +15,16 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from hearthnet import checks
-from hearthnet.checks import bundle
-from hearthnet.checks.bundle import CONTENTS, make_bundle, write_bundle
+from hearthnet.checks.support import bundle
+from hearthnet.checks.support.bundle import CONTENTS, make_bundle, write_bundle
 from hearthnet.config import Config, LlmBackend, LlmConfig
+from hearthnet.config_sections import Section
 from hearthnet.constants import LEVELS, RESERVED_CAPABILITY_PREFIXES
 from hearthnet.forensics.model import CAUSES, CONFIDENCES
 from hearthnet.identity.keys import KeyPair, short_id
 from hearthnet.observability import doctor, get_logger, telemetry, trace
-from hearthnet.observability.doctor_memory import remember
-from hearthnet.observability.results import RESULTS
-from hearthnet.sections import Section
+from hearthnet.observability.records.results import RESULTS
+from hearthnet.observability.reports.report_file import remember
 
 PEER = KeyPair.generate().node_id
 CANARIES = {
@@ -168,7 +168,7 @@ def test_errors_have_type_and_place(recorded):
 @pytest.mark.parametrize(
     ("path", "line", "shown"),
     [
-        (bundle.__file__, 1, "hearthnet.checks.bundle:1"),
+        (bundle.__file__, 1, "hearthnet.checks.support.bundle:1"),
         (pytest.__file__, 1, "other"),
         (logging.__file__, 5, "logging.__init__:5"),
         (bundle.__file__, 99_999, "other"),

@@ -19,8 +19,8 @@ from hearthnet.errors import WireError
 from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import doctor
-from hearthnet.transport import peer_clocks
-from hearthnet.transport.signing import TIMESTAMP, sign, verify_request
+from hearthnet.transport.auth import peer_clocks
+from hearthnet.transport.auth.signing import TIMESTAMP, sign, verify_request
 
 BODY = {"params": {}, "input": {}}
 

@@ -13,9 +13,9 @@ from hearthnet.errors import WireError
 from hearthnet.identity.keys import KeyPair, short_id
 from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import doctor
-from hearthnet.transport import failed_signatures
-from hearthnet.transport.replay import Replays
-from hearthnet.transport.signing import SIGNATURE, sign, verify_request
+from hearthnet.transport.auth import failed_signatures
+from hearthnet.transport.auth.replay import Replays
+from hearthnet.transport.auth.signing import SIGNATURE, sign, verify_request
 
 BODY = {"params": {}, "input": {}}
 

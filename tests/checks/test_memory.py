@@ -15,9 +15,9 @@ import pytest
 
 from hearthnet.constants import MAX_JSON_LINE_BYTES
 from hearthnet.files import replace_private
-from hearthnet.observability import doctor_memory
-from hearthnet.observability.doctor_history import changes, streaks
-from hearthnet.observability.doctor_memory import (
+from hearthnet.observability.reports import report_file as doctor_memory
+from hearthnet.observability.reports.history import changes, streaks
+from hearthnet.observability.reports.report_file import (
     MAX_MEMORY_BYTES,
     MEMORY_FILE,
     Remembered,
@@ -149,7 +149,7 @@ for number in range(400):
 """
     # Its own lock wait is no part of this test: on a machine that stands still for seconds nothing may be lost either.
     script = script.replace(
-        "checks = ", "import hearthnet.observability.doctor_memory as m; m.LOCK_WAIT_S = 60\nchecks = "
+        "checks = ", "import hearthnet.observability.reports.report_file as m; m.LOCK_WAIT_S = 60\nchecks = "
     )
     doctors = [subprocess.Popen([sys.executable, "-c", script, name]) for name in ("one", "two")]
     assert [doctor.wait(120) for doctor in doctors] == [0, 0]

@@ -10,8 +10,8 @@ import pytest
 
 from hearthnet.config import save
 from hearthnet.observability import doctor, get_logger, telemetry, trace
-from hearthnet.observability.doctor_memory import MEMORY_FILE, recall, remember
-from hearthnet.observability.faultfile import FaultFile
+from hearthnet.observability.process.fault_file import FaultFile
+from hearthnet.observability.reports.report_file import MEMORY_FILE, recall, remember
 
 
 @pytest.fixture

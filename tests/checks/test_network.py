@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from support.waiting import a_moment
 
-from hearthnet.checks import holder, network
+from hearthnet.checks import network
+from hearthnet.checks.probes import lock_owner as holder
 from hearthnet.identity.keys import KeyPair, short_id
 from hearthnet.node import open_node
 from hearthnet.observability import doctor, telemetry

@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from hearthnet.checks.repair import plan_repairs
+from hearthnet.checks.support.repair import plan_repairs
 from hearthnet.observability import telemetry, trace
 
 ALL = ("file_modes", "keys_present", "log_directory", "telemetry_store")

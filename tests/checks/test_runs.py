@@ -18,8 +18,9 @@ import ctypes, os, sys
 from pathlib import Path
 from hearthnet.config import ObservabilityConfig
 from hearthnet.constants import CRASH_LOGGER, WATCHDOG_LOGGER
-from hearthnet.observability import capture, get_logger, telemetry, trace
-from hearthnet.observability.faultfile import FaultFile
+from hearthnet.observability import get_logger, telemetry, trace
+from hearthnet.observability.process import uncaught as capture
+from hearthnet.observability.process.fault_file import FaultFile
 
 folder, end, name = Path(sys.argv[1]), sys.argv[2], sys.argv[3] or None
 with FaultFile(folder), telemetry.open(ObservabilityConfig(data_dir=folder, max_disk_mb=64), node_id=name) as t:

@@ -13,7 +13,7 @@ import pytest
 from faults.llm_backend import running_backend
 
 from hearthnet.bus.bus import CapabilityBus
-from hearthnet.checks import backends as asked_backends
+from hearthnet.checks.probes import llm_backends as asked_backends
 from hearthnet.config import LlmBackend, LlmConfig
 from hearthnet.observability import doctor
 from hearthnet.services import echo

@@ -13,7 +13,7 @@ from support.waiting import wait_until
 
 from hearthnet.observability import doctor, telemetry, trace
 from hearthnet.observability.store.lock import StoreLock
-from hearthnet.observability.store.quarantine import quarantined
+from hearthnet.observability.store.recovery.quarantine import quarantined
 from hearthnet.observability.store.rows import now_us
 from hearthnet.observability.telemetry import Telemetry
 
@@ -139,7 +139,7 @@ def test_store_of_a_newer_program_and_of_another(lived, path):
 
 def test_check_of_a_large_store_is_bounded(lived, monkeypatch):
     """Where time does not suffice the finding says that not all was looked at, and is no failure."""
-    monkeypatch.setattr("hearthnet.observability.store.info._WITHIN_S", -1.0)
+    monkeypatch.setattr("hearthnet.observability.store.query.info._WITHIN_S", -1.0)
     monkeypatch.setattr("hearthnet.database.STEPS_BETWEEN_LOOKS", 1)
     result = store(lived)
 

@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import pytest
 
 from hearthnet.observability import doctor, metrics, telemetry, trace
-from hearthnet.observability.carry import carry
-from hearthnet.observability.spans import orphans, recent_orphans
 from hearthnet.observability.store.lock import StoreLock
+from hearthnet.observability.traces.propagation import carry
+from hearthnet.observability.traces.span import orphans, recent_orphans
 
 RESULTS = ("ok", "ok", "ok", "cancelled", "timeout", "internal_error", "interrupted")
 BY_HAND = (

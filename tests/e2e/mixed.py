@@ -30,7 +30,7 @@ from bench.callers import Request, signed_ahead
 from bench.stats import percentile
 from hearthnet.config import load
 from hearthnet.identity.keys import KeyPair
-from hearthnet.observability.budget import MB, disk_bytes
+from hearthnet.observability.store.budget import MB, disk_bytes
 
 ADDRESS, BAD_ADDRESS, HOSTILE_ADDRESS = "127.0.0.1", "127.0.0.2", "127.0.0.3"
 ANSWER_S = 20.0  # whoever waits longer has been forgotten

@@ -32,12 +32,12 @@ from hearthnet.identity.manifest import (
     write_manifest,
 )
 from hearthnet.observability import metrics, trace
+from hearthnet.transport.admission.load import Load
+from hearthnet.transport.api.routes import Services
 from hearthnet.transport.app import build_app
-from hearthnet.transport.load import Load
-from hearthnet.transport.replay import Replays
-from hearthnet.transport.routes import Services
+from hearthnet.transport.auth.replay import Replays
+from hearthnet.transport.auth.signing import sign
 from hearthnet.transport.server import Server
-from hearthnet.transport.signing import sign
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "client.md"
 COUNTED = CapabilityDescriptor("experimental.counted", (1, 0), max_concurrent=64)

@@ -20,7 +20,7 @@ from support.terminal import on_terminal
 
 from hearthnet import checks
 from hearthnet.cli import main
-from hearthnet.observability.doctor_memory import MEMORY_FILE, recall
+from hearthnet.observability.reports.report_file import MEMORY_FILE, recall
 
 SCHEMA = json.loads(files("hearthnet").joinpath("schemas/doctor.json").read_text("utf-8"))
 # Checks of a test's own, registered in a process that is else the command line as it is.
@@ -201,7 +201,8 @@ def test_doctor_that_fails_itself(stopped_node, arguments):
     """Exit 2, one line on stderr, and stdout one valid document or nothing."""
     broken = """
 import sys
-from hearthnet.cli import doctor_run, main
+from hearthnet.cli import main
+from hearthnet.cli.doctor import run as doctor_run
 def fails(*_): raise ValueError("no such luck")
 doctor_run.diagnose = fails
 main.main(sys.argv[1:])

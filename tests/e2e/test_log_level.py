@@ -19,7 +19,7 @@ def debug_lines(node) -> list[dict]:
 
 def messages(node) -> list[str]:
     """What the log says of levels."""
-    return [line["msg"] for line in node.log_lines() if line["logger"] == "hearthnet.observability.levels"]
+    return [line["msg"] for line in node.log_lines() if line["logger"] == "hearthnet.observability.logs.levels"]
 
 
 def present(node) -> list[dict]:

@@ -21,7 +21,7 @@ from leaky_node import MARKER, NAME, planted_cases
 from observability.planted import REGISTERED
 
 from hearthnet.config import LlmBackend, LlmConfig, load, save
-from hearthnet.observability.redaction_shapes import spellings
+from hearthnet.observability.redaction.shapes import spellings
 
 # What the node is given: by variables with a telling name, for a backend, in a backend's address.
 VARIABLES = {

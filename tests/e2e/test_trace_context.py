@@ -8,8 +8,8 @@ import socket
 import orjson
 import pytest
 
-from hearthnet.observability.traceparent import from_w3c, to_w3c
-from hearthnet.transport.signing import REQUEST_ID
+from hearthnet.observability.traces.traceparent import from_w3c, to_w3c
+from hearthnet.transport.auth.signing import REQUEST_ID
 
 OTHER_AS_W3C = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN = "00f067aa0ba902b7"

@@ -17,7 +17,7 @@ from hearthnet.identity.community import community_dir
 from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import write_manifest
 from hearthnet.node import initialise
-from hearthnet.observability.ids import is_trace_id
+from hearthnet.observability.records.ids import is_trace_id
 
 COLUMNS = [
     "event_id",

@@ -9,9 +9,9 @@ import subprocess
 import pytest
 from test_report import hostile
 
-from hearthnet.forensics.document import document
 from hearthnet.forensics.gather import gather
-from hearthnet.forensics.page import page
+from hearthnet.forensics.report.document import document
+from hearthnet.forensics.report.page import page
 from hearthnet.forensics.verdict import judge
 
 BROWSER = next(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from left_behind import fingerprints
 from support import forkserver
 
-from hearthnet.forensics.carving import carve
+from hearthnet.forensics.evidence.carving import carve
 from hearthnet.forensics.gather import gather
 from hearthnet.forensics.verdict import judge
 

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from hearthnet.forensics.stores import copied
+from hearthnet.forensics.evidence.database import copied
 
 ROWS = 2_000
 
@@ -66,7 +66,7 @@ def test_copy_is_of_one_moment_whatever_the_writer_does(tmp_path, writer, monkey
             if len(made) == 1:
                 meanwhile(writer)
 
-    monkeypatch.setattr("hearthnet.forensics.stores.shutil.copyfile", copyfile)
+    monkeypatch.setattr("hearthnet.forensics.evidence.database.shutil.copyfile", copyfile)
     with copied(tmp_path / "telemetry.db", tmp_path / "telemetry.db-wal") as (uri, note):
         assert read(uri) == (rows, "ok")
 
@@ -83,6 +83,6 @@ def test_writer_that_never_rests_is_told(tmp_path, writer, monkeypatch):
         checkpoint(writer, "RESTART")
         add(writer)
 
-    monkeypatch.setattr("hearthnet.forensics.stores.shutil.copyfile", copyfile)
+    monkeypatch.setattr("hearthnet.forensics.evidence.database.shutil.copyfile", copyfile)
     with copied(tmp_path / "telemetry.db", tmp_path / "telemetry.db-wal") as (_, note):
         assert "while it was copied" in note

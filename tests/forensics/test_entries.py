@@ -7,7 +7,8 @@ import json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hearthnet.forensics.entries import (
+from hearthnet.forensics.evidence.database import COLUMNS
+from hearthnet.forensics.evidence.entries import (
     error_groups,
     from_gap,
     from_line,
@@ -17,9 +18,8 @@ from hearthnet.forensics.entries import (
     rows_of_frames,
     vitals_of,
 )
-from hearthnet.forensics.merging import ended_us, timeline
 from hearthnet.forensics.model import Vitals
-from hearthnet.forensics.stores import COLUMNS
+from hearthnet.forensics.timeline import ended_us, timeline
 
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=30))
 VALUES = st.recursive(

@@ -13,9 +13,9 @@ from left_behind import fingerprints
 from support import forkserver
 
 from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
-from hearthnet.forensics import entries
+from hearthnet.forensics.evidence import entries
+from hearthnet.forensics.evidence.database import NEWEST_VERSION
 from hearthnet.forensics.gather import gather
-from hearthnet.forensics.stores import NEWEST_VERSION
 from hearthnet.forensics.verdict import judge
 
 # Records until it is killed.
@@ -67,7 +67,7 @@ def test_running_process_is_read_while_it_writes(tmp_path):
 def test_files_of_another_machine_do_not_tell_whether_it_runs(program, monkeypatch):
     """Its process numbers are not ours, even if one of ours has the same."""
     base = program(5)
-    monkeypatch.setattr("hearthnet.forensics.lives.this_boot", lambda: "another")
+    monkeypatch.setattr("hearthnet.forensics.evidence.runs.this_boot", lambda: "another")
 
     case = gather(base / "data")
 
@@ -95,7 +95,7 @@ def test_database_is_read_in_place_where_there_is_no_room_for_a_copy(program, mo
     def full(*_):
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("hearthnet.forensics.stores.shutil.copyfile", full)
+    monkeypatch.setattr("hearthnet.forensics.evidence.database.shutil.copyfile", full)
     case = gather(base / "data", limit=1_000)
 
     (database,) = [source for source in case.sources if source.kind == "database"]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from left_behind import fingerprints
 from support import forkserver
 
-from hearthnet.forensics.entries import fingerprint
+from hearthnet.forensics.evidence.entries import fingerprint
 from hearthnet.forensics.gather import gather
 from hearthnet.forensics.verdict import judge
 

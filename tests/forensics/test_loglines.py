@@ -8,7 +8,7 @@ import tracemalloc
 
 import pytest
 
-from hearthnet.forensics.loglines import find_log_dir, read_lines
+from hearthnet.forensics.evidence.log_lines import find_log_dir, read_lines
 
 S = 1_000_000
 NOON = 1_779_796_800 * S  # 2026-05-26T12:00:00Z

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from hearthnet.forensics import main
-from hearthnet.forensics.document import document
 from hearthnet.forensics.gather import gather
-from hearthnet.forensics.text import report
+from hearthnet.forensics.report.document import document
+from hearthnet.forensics.report.text import report
 from hearthnet.forensics.verdict import judge
 
 SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "forensics.py"

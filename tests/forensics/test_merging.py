@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hearthnet.forensics.merging import timeline, with_runs
 from hearthnet.forensics.model import Entry, Run
+from hearthnet.forensics.timeline import timeline, with_runs
 
 S = 1_000_000
 T0 = 1_800_000_000 * S

@@ -13,12 +13,12 @@ import jsonschema
 import pytest
 from left_behind import fingerprints
 
-from hearthnet.forensics.document import document
 from hearthnet.forensics.gather import gather
 from hearthnet.forensics.main import SCHEMA, moment_us
 from hearthnet.forensics.model import CAUSES, Case, Entry, ErrorGroup, InFlight, Minute, Run, Source, Verdict, Vitals
-from hearthnet.forensics.page import page
-from hearthnet.forensics.text import report
+from hearthnet.forensics.report.document import document
+from hearthnet.forensics.report.page import page
+from hearthnet.forensics.report.text import report
 from hearthnet.forensics.verdict import judge
 
 ROOT = Path(__file__).parent.parent.parent

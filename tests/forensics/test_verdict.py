@@ -10,7 +10,8 @@ import pytest
 from hearthnet.constants import CRASH_LOGGER, WATCHDOG_LOGGER
 from hearthnet.forensics.model import CAUSES, CONFIDENCES, Case, Entry, Run, Source, Vitals
 from hearthnet.forensics.verdict import deaths_in_a_row, judge
-from hearthnet.observability import capture, watchdog
+from hearthnet.observability.process import uncaught as capture
+from hearthnet.observability.process import watchdog
 
 S = 1_000_000
 MB = 1_000_000

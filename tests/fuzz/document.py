@@ -30,7 +30,7 @@ from ulid import ULID
 
 from hearthnet.errors import HTTP_STATUS
 from hearthnet.identity.keys import KeyPair
-from hearthnet.transport import signing
+from hearthnet.transport.auth import signing
 
 CALL = "/bus/v1/call"
 BATCH = 1_000  # requests of one seed: Hypothesis keeps what it has asked, so as not to ask it again

@@ -7,7 +7,7 @@ import pytest
 from schemathesis.core.failures import FailureGroup
 
 from hearthnet.errors import HTTP_STATUS
-from hearthnet.transport import described
+from hearthnet.transport.api import openapi as described
 
 
 def test_every_answer_is_in_the_document(node):

@@ -23,10 +23,10 @@ from hearthnet.forensics import box
 from hearthnet.identity.canonical import canonical_json
 from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest
-from hearthnet.observability import traceparent
-from hearthnet.observability.ids import is_trace_id
-from hearthnet.transport import signing
-from hearthnet.transport.routes import origin_of
+from hearthnet.observability.records.ids import is_trace_id
+from hearthnet.observability.traces import traceparent
+from hearthnet.transport.api.routes import origin_of
+from hearthnet.transport.auth import signing
 
 CORPUS = Path(__file__).parent / "corpus"
 MAX_FILE_BYTES = 12_000

@@ -17,13 +17,14 @@ import pytest
 from support import forkserver
 
 from hearthnet.forensics import box as layout
-from hearthnet.observability import blackbox, get_logger, trace
+from hearthnet.observability import get_logger, trace
 from hearthnet.observability import logging as node_logging
-from hearthnet.observability import recorder as recording
-from hearthnet.observability.blackbox import BlackBox, Sizes, new_header
-from hearthnet.observability.budget import Budget
-from hearthnet.observability.record import TraceRecord
-from hearthnet.observability.recorder import Recorder
+from hearthnet.observability.records import blackbox
+from hearthnet.observability.records import recorder as recording
+from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
+from hearthnet.observability.records.record import TraceRecord
+from hearthnet.observability.records.recorder import Recorder
+from hearthnet.observability.store.budget import Budget
 
 RUN = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
 
@@ -140,8 +141,9 @@ def test_killed_process_leaves_everything(tmp_path):
 import os, signal
 from pathlib import Path
 from hearthnet.forensics import box as layout
-from hearthnet.observability import recorder as recording, trace
-from hearthnet.observability.blackbox import BlackBox, Sizes, new_header
+from hearthnet.observability import trace
+from hearthnet.observability.records import recorder as recording
+from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
 recorder = recording.Recorder({RUN!r}, 1, lambda _: None)
 recorder.box = BlackBox(Path({str(path)!r}), new_header(layout.PRIMARY, {RUN!r}, "1", None, Sizes(4_000_000, 100_000)))
 recording.install(recorder)

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from hearthnet.constants import MAX_STRING_BYTES
-from hearthnet.observability import redaction
-from hearthnet.observability.bodies import MAX_FOR_S, Bodies
+from hearthnet.observability.redaction import rules as redaction
+from hearthnet.observability.traces.bodies import MAX_FOR_S, Bodies
 
 
 class Clock:

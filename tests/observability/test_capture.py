@@ -12,9 +12,10 @@ from types import SimpleNamespace
 import orjson
 import pytest
 
-from hearthnet.observability import capture, get_logger
+from hearthnet.observability import get_logger
 from hearthnet.observability import logging as node_logging
-from hearthnet.observability.logfile import log_paths
+from hearthnet.observability.logs.daily_file import log_paths
+from hearthnet.observability.process import uncaught as capture
 
 
 @pytest.fixture
@@ -343,7 +344,8 @@ def test_uncaught_exception_of_a_program_survives_it(tmp_path):
     script = f"""
 from pathlib import Path
 from hearthnet.config import ObservabilityConfig
-from hearthnet.observability import capture, telemetry
+from hearthnet.observability import telemetry
+from hearthnet.observability.process import uncaught as capture
 settings = ObservabilityConfig(data_dir=Path({str(tmp_path / "data")!r}), log_dir=Path({str(tmp_path / "logs")!r}))
 with telemetry.open(settings), capture.capturing():
     {{}}["missing"]
@@ -364,7 +366,8 @@ def test_uncaught_exception_of_a_program_that_is_killed_at_once_survives(tmp_pat
 import os, signal, sys
 from pathlib import Path
 from hearthnet.config import ObservabilityConfig
-from hearthnet.observability import capture, telemetry
+from hearthnet.observability import telemetry
+from hearthnet.observability.process import uncaught as capture
 sys.excepthook = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 data_dir, log_dir = Path({str(tmp_path / "data")!r}), Path({str(tmp_path / "logs")!r})
 telemetry.open(ObservabilityConfig(data_dir=data_dir, log_dir=log_dir, flush_interval_s=60)).start()

@@ -10,16 +10,19 @@ import traceback
 import pytest
 
 from hearthnet.errors import WireError
-from hearthnet.observability import capture, doctor, redaction
+from hearthnet.observability import doctor
 from hearthnet.observability.doctor import CheckResult
-from hearthnet.observability.record import bounded, clean_text
-from hearthnet.observability.redaction import REDACTED, scrub
-from hearthnet.transport.error_body import error_body
+from hearthnet.observability.process import uncaught as capture
+from hearthnet.observability.records.record import bounded, clean_text
+from hearthnet.observability.redaction import rules as redaction
+from hearthnet.observability.redaction.rules import REDACTED, scrub
+from hearthnet.transport.api.error_body import error_body
 
 KEY = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0\nMzEfYyjiWA4R4/M2\n-----END PRIVATE KEY-----\nafter"
 UNCAUGHT = """
 import sys, threading
-from hearthnet.observability import capture, logging
+from hearthnet.observability import logging
+from hearthnet.observability.process import uncaught as capture
 
 class Gone:
     def __del__(self):

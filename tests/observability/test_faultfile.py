@@ -11,11 +11,11 @@ import sys
 import orjson
 import pytest
 
-from hearthnet.observability import faultfile
 from hearthnet.observability import logging as node_logging
-from hearthnet.observability.budget import disk_bytes
-from hearthnet.observability.faultfile import MAX_KEPT, MAX_KEPT_BYTES, FaultFile, fault_paths, first_line
-from hearthnet.observability.logfile import log_paths
+from hearthnet.observability.logs.daily_file import log_paths
+from hearthnet.observability.process import fault_file as faultfile
+from hearthnet.observability.process.fault_file import MAX_KEPT, MAX_KEPT_BYTES, FaultFile, fault_paths, first_line
+from hearthnet.observability.store.budget import disk_bytes
 
 MINUTE_S = 60
 SEGFAULT = "import ctypes\nctypes.string_at(0)"
@@ -35,7 +35,7 @@ def run_child(directory, body: str, *flags: str) -> subprocess.CompletedProcess[
     script = f"""
 import os, signal, sys, threading
 from pathlib import Path
-from hearthnet.observability.faultfile import FaultFile
+from hearthnet.observability.process.fault_file import FaultFile
 with FaultFile(Path({str(directory)!r})) as faults:
 {indented}
 """
@@ -137,7 +137,7 @@ def test_what_a_dead_process_left_is_dated_and_told_once(data_dir, told):
 
 def test_file_of_a_running_process_is_left_alone(data_dir):
     """A second process of the same folder takes the first one's empty file for no leftover."""
-    second = "from pathlib import Path; from hearthnet.observability.faultfile import FaultFile; "
+    second = "from pathlib import Path; from hearthnet.observability.process.fault_file import FaultFile; "
     second += f"FaultFile(Path({str(data_dir)!r})).open()"
     inner = f"""
 import subprocess

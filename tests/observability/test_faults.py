@@ -21,10 +21,10 @@ from support.reading import log_lines, metric, rows
 from support.waiting import nothing_happens, wait_until
 
 from hearthnet.observability import get_logger, telemetry, trace
-from hearthnet.observability.budget import Budget, disk_bytes
-from hearthnet.observability.record import TraceRecord
+from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.store import thread
-from hearthnet.observability.store.quarantine import quarantined
+from hearthnet.observability.store.budget import Budget, disk_bytes
+from hearthnet.observability.store.recovery.quarantine import quarantined
 from hearthnet.observability.store.thread import Pace
 from hearthnet.observability.telemetry import DATABASE
 
@@ -310,7 +310,7 @@ def test_lock_costs_nothing(observability, query):
 
 def test_lock_for_ever_sheds_the_oldest_and_tells(observability, query, monkeypatch):
     """When the buffer is full the oldest go; the loss is counted, logged, and a row in the data."""
-    from hearthnet.observability import recorder
+    from hearthnet.observability.records import recorder
 
     monkeypatch.setattr(recorder, "STORE_TRACES", 500)
     with telemetry.open(observability) as t:
@@ -475,7 +475,7 @@ def test_storm_of_exceptions_is_bounded_and_true(observability, query):
 
 def test_clock_that_steps_changes_no_order(observability, query, monkeypatch):
     """An hour back, ten years ahead, 1970: newest first is by number, and eviction too."""
-    from hearthnet.observability import traces
+    from hearthnet.observability.traces import trace as traces
 
     steps = [0, -3_600, 10 * 365 * 86_400, -time.time() + 60]
     with telemetry.open(observability) as t:

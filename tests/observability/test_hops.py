@@ -17,7 +17,7 @@ from hearthnet.bus.bus import CapabilityBus
 from hearthnet.bus.capability import CapabilityDescriptor, RouteRequest
 from hearthnet.node import initialise, open_node
 from hearthnet.observability import get_logger, telemetry, trace
-from hearthnet.observability.carry import ContextExecutor, carry
+from hearthnet.observability.traces.propagation import ContextExecutor, carry
 
 log = get_logger("hearthnet.test.hops")
 

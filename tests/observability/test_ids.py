@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ulid import ULID
 
-from hearthnet.observability import ids
+from hearthnet.observability.records import ids
 
 
 @given(st.integers(min_value=0, max_value=2**48 - 1))

@@ -11,8 +11,8 @@ import pytest
 from hearthnet.constants import LEVELS
 from hearthnet.observability import get_logger
 from hearthnet.observability import logging as node_logging
-from hearthnet.observability.levels import MAX_FOR_S, MAX_OVERRIDES, THIRD_PARTY, Levels, LogLevelError
-from hearthnet.observability.logfile import log_paths
+from hearthnet.observability.logs.daily_file import log_paths
+from hearthnet.observability.logs.levels import MAX_FOR_S, MAX_OVERRIDES, THIRD_PARTY, Levels, LogLevelError
 
 BUS = "hearthnet.test_levels.bus"  # a package of its own: what other tests leave on the real one is not ours
 
@@ -71,7 +71,7 @@ def lines(observability):
 
 def events(lines) -> list[tuple]:
     """What the log tells of changes."""
-    told = lines("hearthnet.observability.levels")
+    told = lines("hearthnet.observability.logs.levels")
     return [(line["msg"], line["changed"], line["was"], line["to"], line.get("because")) for line in told]
 
 
@@ -158,14 +158,14 @@ def test_level_reverts_with_nobody_asking(observability):
                 reverted.set()
 
     watching = Watching()
-    logging.getLogger("hearthnet.observability.levels").addHandler(watching)
+    logging.getLogger("hearthnet.observability.logs.levels").addHandler(watching)
     try:
         with Levels() as levels:
             levels.set(BUS, "debug", for_s=0.05)
             assert reverted.wait(20)
             assert not get_logger(BUS).isEnabledFor(logging.DEBUG)
     finally:
-        logging.getLogger("hearthnet.observability.levels").removeHandler(watching)
+        logging.getLogger("hearthnet.observability.logs.levels").removeHandler(watching)
 
 
 def test_leaving_the_block_takes_everything_back(time, observability, lines):

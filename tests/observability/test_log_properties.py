@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from hearthnet.config import ObservabilityConfig
 from hearthnet.constants import MAX_JSON_LINE_BYTES, MAX_LOG_ROW_BYTES
 from hearthnet.observability import logging as node_logging
-from hearthnet.observability import recorder as recording
-from hearthnet.observability.entry import _OWN_KEYS
-from hearthnet.observability.logfile import log_paths
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.redaction import is_secret, scrub
+from hearthnet.observability.logs.daily_file import log_paths
+from hearthnet.observability.logs.entry import _OWN_KEYS
+from hearthnet.observability.records import recorder as recording
+from hearthnet.observability.redaction.rules import is_secret, scrub
 
 LINE_KEYS = ("ts", "level", "logger", "msg")
 CLASHING = ("name", "msg", "args", "message", "exc_info", "levelname", "asctime", "ts", "exc", "trace_id", "extras")

@@ -12,8 +12,8 @@ import orjson
 import pytest
 from support.waiting import wait_until
 
-from hearthnet.observability import logfile
-from hearthnet.observability.logfile import DailyFile, log_paths
+from hearthnet.observability.logs import daily_file as logfile
+from hearthnet.observability.logs.daily_file import DailyFile, log_paths
 
 DAY_S = 86_400
 NOON_S = 1_795_521_600.0  # 2026-11-24, UTC
@@ -77,7 +77,7 @@ def test_processes_share_the_parts_without_a_torn_or_lost_line(tmp_path):
     script = f"""
 import sys
 from pathlib import Path
-from hearthnet.observability.logfile import DailyFile
+from hearthnet.observability.logs.daily_file import DailyFile
 file = DailyFile(Path({str(tmp_path)!r}), clock=lambda: {NOON_S}, max_bytes=40_000_000)
 for number in range(4000):
     file.write(b'{{"n":%d,"p":%d,"x":"%b"}}\\n' % (number, int(sys.argv[1]), b"y" * 1500), {NOON_S})
@@ -96,7 +96,7 @@ def test_processes_write_lines_of_all_sizes_to_one_file(tmp_path):
     script = f"""
 import random, sys
 from pathlib import Path
-from hearthnet.observability.logfile import DailyFile
+from hearthnet.observability.logs.daily_file import DailyFile
 file, process = DailyFile(Path({str(tmp_path)!r}), clock=lambda: {NOON_S}, max_bytes=4_000_000_000), int(sys.argv[1])
 sizes = random.Random(process)
 sys.stdin.read(1)  # all begin at once

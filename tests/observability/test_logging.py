@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 from hearthnet.config import ObservabilityConfig
 from hearthnet.constants import MAX_JSON_LINE_BYTES, MAX_LOG_ROW_BYTES
 from hearthnet.observability import logging as node_logging
-from hearthnet.observability import ratelimit, trace
-from hearthnet.observability import recorder as recording
-from hearthnet.observability.logfile import DailyFile, log_paths
+from hearthnet.observability import trace
 from hearthnet.observability.logging import JsonFormatter, RateLimitedLogger, get_logger
+from hearthnet.observability.logs import ratelimit
+from hearthnet.observability.logs.daily_file import DailyFile, log_paths
+from hearthnet.observability.records import recorder as recording
 
 DAY_S = 86_400
 
@@ -260,7 +261,7 @@ def test_disk_that_fills_up_within_a_line_glues_nothing(tmp_path):
     script = f"""
 import resource, signal, sys
 from pathlib import Path
-from hearthnet.observability.logfile import DailyFile
+from hearthnet.observability.logs.daily_file import DailyFile
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 file = DailyFile(Path({str(tmp_path)!r}), clock=lambda: 0.0)
 resource.setrlimit(resource.RLIMIT_FSIZE, (15, resource.RLIM_INFINITY))

@@ -11,11 +11,12 @@ import orjson
 import pytest
 
 from hearthnet.config import ObservabilityConfig
-from hearthnet.observability import get_logger, messages, telemetry, trace
+from hearthnet.observability import get_logger, telemetry, trace
 from hearthnet.observability import logging as node_logging
-from hearthnet.observability import recorder as recording
-from hearthnet.observability.logfile import log_paths
-from hearthnet.observability.messages import find
+from hearthnet.observability.logs import messages
+from hearthnet.observability.logs.daily_file import log_paths
+from hearthnet.observability.logs.messages import find
+from hearthnet.observability.records import recorder as recording
 
 log = get_logger("hearthnet.test")
 

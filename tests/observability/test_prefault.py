@@ -7,8 +7,8 @@ import mmap
 import pytest
 
 from hearthnet.forensics import box as layout
-from hearthnet.observability import prefault
-from hearthnet.observability.blackbox import BlackBox, Sizes, new_header
+from hearthnet.observability.records import prefault
+from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
 
 
 @pytest.fixture
@@ -46,7 +46,9 @@ def test_system_without_the_call_does_without(mapped, monkeypatch):
 def test_box_prepares_what_a_busy_ring_needs_next(tmp_path, monkeypatch):
     """Twice what was written since, to the ring's end and on from its start; little written, nothing prepared."""
     asked = []
-    monkeypatch.setattr("hearthnet.observability.blackbox.populate", lambda _, start, end: asked.append((start, end)))
+    monkeypatch.setattr(
+        "hearthnet.observability.records.blackbox.populate", lambda _, start, end: asked.append((start, end))
+    )
     header = new_header(layout.PRIMARY, "01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "1", None, Sizes(400_000, 50_000))
     box = BlackBox(tmp_path / "telemetry.1.box", header)
     start, end = box._traces.start, box._traces.end

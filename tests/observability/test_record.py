@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hearthnet.constants import MAX_KEYS, MAX_STRING_BYTES
-from hearthnet.observability.record import encode, encode_value, fit, safe_text
+from hearthnet.observability.records.record import encode, encode_value, fit, safe_text
 
 
 class Raising:

@@ -7,8 +7,9 @@ import pytest
 from hearthnet.config import Config, LlmBackend, LlmConfig, known_secrets, load
 from hearthnet.errors import ConfigError
 from hearthnet.identity.keys import KeyPair
-from hearthnet.observability import redaction, telemetry
-from hearthnet.observability.redaction import scrub
+from hearthnet.observability import telemetry
+from hearthnet.observability.redaction import rules as redaction
+from hearthnet.observability.redaction.rules import scrub
 
 SECRET = "orchid-lantern-4471"
 

@@ -10,7 +10,7 @@ from hearthnet.bus.bus import CapabilityBus
 from hearthnet.bus.capability import CapabilityDescriptor, RouteRequest
 from hearthnet.errors import WireError
 from hearthnet.observability import trace
-from hearthnet.observability.results import decisive, result_of
+from hearthnet.observability.records.results import decisive, result_of
 
 CANCELLED = asyncio.CancelledError()
 TIMEOUT = TimeoutError("late")

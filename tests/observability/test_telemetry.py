@@ -18,8 +18,8 @@ from support.waiting import wait_until
 from hearthnet.constants import TRACE_RING_BUFFER
 from hearthnet.forensics.box import boxes_in
 from hearthnet.observability import get_logger, metrics, telemetry, trace
-from hearthnet.observability import recorder as recording
-from hearthnet.observability.record import TraceRecord
+from hearthnet.observability.records import recorder as recording
+from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.store import thread
 from hearthnet.observability.store.reader import TraceFilter
 from hearthnet.observability.telemetry import DATABASE

@@ -8,10 +8,11 @@ from contextlib import closing
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from hearthnet.observability import get_logger, messages, metrics, telemetry, trace
+from hearthnet.observability import get_logger, metrics, telemetry, trace
 from hearthnet.observability import logging as node_logging
-from hearthnet.observability import recorder as recording
-from hearthnet.observability.recorder import Recorder
+from hearthnet.observability.logs import messages
+from hearthnet.observability.records import recorder as recording
+from hearthnet.observability.records.recorder import Recorder
 
 log = get_logger("hearthnet.test")
 NS = 1_000_000_000

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from ulid import ULID
 
 from hearthnet.observability import trace
-from hearthnet.observability.ids import is_trace_id, new_trace_id
-from hearthnet.observability.traceparent import (
+from hearthnet.observability.records.ids import is_trace_id, new_trace_id
+from hearthnet.observability.traces.traceparent import (
     TRACEPARENT,
     TraceParent,
     from_w3c,

@@ -13,10 +13,11 @@ import pytest
 
 from hearthnet.constants import MAX_TRACE_ROW_BYTES
 from hearthnet.errors import WireError
-from hearthnet.observability import get_logger, metrics, trace, traces
-from hearthnet.observability import recorder as recording
-from hearthnet.observability.entry import Entry
-from hearthnet.observability.messages import find
+from hearthnet.observability import get_logger, metrics, trace
+from hearthnet.observability.logs.entry import Entry
+from hearthnet.observability.logs.messages import find
+from hearthnet.observability.records import recorder as recording
+from hearthnet.observability.traces import trace as traces
 
 
 def names_and_parents(finished):

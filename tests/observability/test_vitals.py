@@ -14,15 +14,15 @@ import pytest
 
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.model import Vitals
-from hearthnet.observability import blackbox
-from hearthnet.observability.blackbox import BlackBox, Sizes, new_header
-from hearthnet.observability.vitals import Sampler, cgroup_limits
+from hearthnet.observability.process.vitals import Sampler, cgroup_limits
+from hearthnet.observability.records import blackbox
+from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
 
 MB = 1_000_000
 NOTHING = Vitals(0)
 LIMITED = """
 import resource
-from hearthnet.observability.vitals import Sampler
+from hearthnet.observability.process.vitals import Sampler
 before = Sampler(None).sample(None)
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + 150_000_000, resource.RLIM_INFINITY))

@@ -20,11 +20,13 @@ from support.waiting import until
 from hearthnet.constants import MAX_LOG_ROW_BYTES
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.model import Vitals
-from hearthnet.observability import metrics, standstill, telemetry, trace, watchdog
-from hearthnet.observability.messages import MESSAGE_BYTES
-from hearthnet.observability.record import encode
-from hearthnet.observability.standstill import Use, cause_of, suspended_s, use_of
-from hearthnet.observability.watchdog import Watchdog
+from hearthnet.observability import metrics, telemetry, trace
+from hearthnet.observability.logs.messages import MESSAGE_BYTES
+from hearthnet.observability.process import stall as standstill
+from hearthnet.observability.process import watchdog
+from hearthnet.observability.process.stall import Use, cause_of, suspended_s, use_of
+from hearthnet.observability.process.watchdog import Watchdog
+from hearthnet.observability.records.record import encode
 
 PATIENCE_S = 30
 STUCK = "event loop stuck"
@@ -36,7 +38,7 @@ import asyncio, select, sys
 from pathlib import Path
 from hearthnet.config import ObservabilityConfig
 from hearthnet.observability import telemetry, trace
-from hearthnet.observability.watchdog import Watchdog
+from hearthnet.observability.process.watchdog import Watchdog
 
 async def bide():
     await asyncio.get_running_loop().create_future()
@@ -57,7 +59,7 @@ asyncio.run(main())
 """
 FORKED = """
 import asyncio, os
-from hearthnet.observability.watchdog import Watchdog
+from hearthnet.observability.process.watchdog import Watchdog
 
 async def main():
     dog = Watchdog(asyncio.get_running_loop())

@@ -18,7 +18,7 @@ from hearthnet.bus.capability import RouteRequest
 from hearthnet.config import LlmBackend
 from hearthnet.errors import WireError
 from hearthnet.observability import metrics, trace
-from hearthnet.observability.traceparent import to_w3c
+from hearthnet.observability.traces.traceparent import to_w3c
 from hearthnet.services import llm
 from hearthnet.services.llm_client import chat_url, place_of
 from hearthnet.services.llm_errors import BackendError

@@ -18,7 +18,7 @@ from support.waiting import wait_until
 
 from hearthnet.config import load, resolve_paths
 from hearthnet.identity.keys import KeyPair
-from hearthnet.transport.signing import sign
+from hearthnet.transport.auth.signing import sign
 
 START_TIMEOUT_S = STOP_TIMEOUT_S = 60
 

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from hearthnet.transport.connections import Connection, Connections
-from hearthnet.transport.descriptors import RESERVED
+from hearthnet.transport.connection.connections import Connection, Connections
+from hearthnet.transport.connection.fd_limit import RESERVED
 
 
 class Client:
@@ -164,7 +164,7 @@ def test_closed_connection_stays_so(connections):
 
 LIMITS = """
 import resource, sys
-from hearthnet.transport.descriptors import connections_for
+from hearthnet.transport.connection.fd_limit import connections_for
 soft, hard, wanted = map(int, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 print(connections_for(wanted), resource.getrlimit(resource.RLIMIT_NOFILE)[0])

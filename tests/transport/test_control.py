@@ -9,10 +9,10 @@ from hearthnet.bus.bus import CapabilityBus
 from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import get_logger
-from hearthnet.observability.levels import Levels
+from hearthnet.observability.logs.levels import Levels
 from hearthnet.observability.telemetry import Telemetry
+from hearthnet.transport.api.routes import Services
 from hearthnet.transport.app import build_app
-from hearthnet.transport.routes import Services
 
 PATH = "/control/log-level"
 JSON = "application/json"

@@ -16,8 +16,8 @@ from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import trace
 from hearthnet.observability.telemetry import Telemetry
 from hearthnet.services import echo
+from hearthnet.transport.api.routes import Services
 from hearthnet.transport.app import build_app
-from hearthnet.transport.routes import Services
 
 PATH = "/control/record-bodies"
 ECHO = "experimental.echo"

@@ -17,10 +17,10 @@ from hearthnet.config import TransportConfig, default_config
 from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import telemetry
-from hearthnet.transport import exposure
+from hearthnet.transport.api.routes import Services, services_of
 from hearthnet.transport.app import ROUTERS, build_app
-from hearthnet.transport.exposure import EVERYBODY, LOOPBACK, MEMBERS, TOOLS, Reach, listens, reachable, summary
-from hearthnet.transport.routes import Services, services_of
+from hearthnet.transport.auth import exposure
+from hearthnet.transport.auth.exposure import EVERYBODY, LOOPBACK, MEMBERS, TOOLS, Reach, listens, reachable, summary
 from hearthnet.transport.tls import Certificate
 
 REFERENCE = (Path(__file__).parents[2] / "docs" / "reference.md").read_text("utf-8")

@@ -19,14 +19,15 @@ from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import get_logger, metrics
 from hearthnet.observability.logging import RateLimitedLogger
 from hearthnet.observability.telemetry import Telemetry
-from hearthnet.transport import hosts, refused
+from hearthnet.transport.admission import hosts
+from hearthnet.transport.admission import refusals as refused
+from hearthnet.transport.admission.guard import REFUSALS, Guard
+from hearthnet.transport.admission.hosts import OwnHosts, own_names
+from hearthnet.transport.admission.load import Load
+from hearthnet.transport.api.error_body import error_body
+from hearthnet.transport.api.routes import Services
 from hearthnet.transport.app import build_app
-from hearthnet.transport.error_body import error_body
-from hearthnet.transport.guard import REFUSALS, Guard
-from hearthnet.transport.hosts import OwnHosts, own_names
-from hearthnet.transport.load import Load
 from hearthnet.transport.middleware import ResponseHeaders
-from hearthnet.transport.routes import Services
 
 ADDRESS = "192.168.1.5"
 NAMES = frozenset({"hearth", "hearth.local"})
@@ -347,7 +348,7 @@ async def test_body_of_unknown_length_is_counted(door):
 
 async def test_sender_that_never_ends_is_given_up(door, monkeypatch):
     """A refused body that trickles, or of which nothing more comes, holds its connection for half a second at most."""
-    monkeypatch.setattr("hearthnet.transport.guard.LAST_WORDS_S", 0.02)
+    monkeypatch.setattr("hearthnet.transport.admission.guard.LAST_WORDS_S", 0.02)
     sent, never = [], asyncio.Event()
     lines = [(b"host", b"hearth"), (b"content-type", b"application/json"), (b"content-length", b"90000000")]
     scope = {"type": "http", "method": "POST", "path": "/", "scheme": "http", "server": None, "headers": lines}

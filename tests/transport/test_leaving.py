@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 
 from hearthnet.errors import WireError
-from hearthnet.transport.streaming import unless_caller_leaves
+from hearthnet.transport.api.streaming import unless_caller_leaves
 
 
 class Connection:

@@ -13,10 +13,10 @@ from hearthnet.bus.bus import CapabilityBus
 from hearthnet.bus.capability import CapabilityDescriptor
 from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest
-from hearthnet.transport.answer_signing import is_signed_answer, is_signed_end
+from hearthnet.transport.api.routes import Services
 from hearthnet.transport.app import build_app
-from hearthnet.transport.routes import Services
-from hearthnet.transport.signing import SIGNATURE, sign
+from hearthnet.transport.auth.response_signing import is_signed_answer, is_signed_end
+from hearthnet.transport.auth.signing import SIGNATURE, sign
 
 ODD = CapabilityDescriptor("experimental.odd", (1, 0))
 BODY = {"params": {}, "input": {}}

@@ -16,11 +16,12 @@ from hearthnet.bus.capability import CapabilityDescriptor
 from hearthnet.client.client import call_headers
 from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest
-from hearthnet.observability import metrics, telemetry, trace, traceparent
+from hearthnet.observability import metrics, telemetry, trace
+from hearthnet.observability.traces import traceparent
 from hearthnet.services import echo
+from hearthnet.transport.api.routes import Services, origin_of
 from hearthnet.transport.app import build_app
-from hearthnet.transport.routes import Services, origin_of
-from hearthnet.transport.signing import REQUEST_ID, sign
+from hearthnet.transport.auth.signing import REQUEST_ID, sign
 
 OWN = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
 OWN_AS_W3C = traceparent.to_w3c(OWN)

@@ -30,13 +30,13 @@ from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import metrics, trace
 from hearthnet.services import echo
-from hearthnet.transport import protocol as transport_protocol
 from hearthnet.transport import server as transport_server
+from hearthnet.transport.admission.load import Load
+from hearthnet.transport.api.routes import Services
 from hearthnet.transport.app import build_app
-from hearthnet.transport.load import Load
-from hearthnet.transport.routes import Services
+from hearthnet.transport.auth.signing import sign
+from hearthnet.transport.connection import protocol as transport_protocol
 from hearthnet.transport.server import Server
-from hearthnet.transport.signing import sign
 
 BODY = orjson.dumps({"params": {}, "input": {"text": "hello"}})
 JSON = {"Content-Type": "application/json"}

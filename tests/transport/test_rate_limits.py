@@ -12,9 +12,9 @@ from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest, Member
 from hearthnet.observability import trace
 from hearthnet.services import echo
+from hearthnet.transport.api.routes import Services
 from hearthnet.transport.app import build_app
-from hearthnet.transport.routes import Services
-from hearthnet.transport.signing import sign
+from hearthnet.transport.auth.signing import sign
 
 BODY = {"params": {}, "input": {"text": "hello"}}
 

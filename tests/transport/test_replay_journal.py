@@ -8,9 +8,9 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from hearthnet.transport import replay_journal
-from hearthnet.transport.replay import Replays
-from hearthnet.transport.replay_journal import ReplayJournal
+from hearthnet.transport.auth import replay_journal
+from hearthnet.transport.auth.replay import Replays
+from hearthnet.transport.auth.replay_journal import ReplayJournal
 
 NOW_S = 1_800_000_000.5
 ACCEPTED = [("a", str(number), NOW_S + offset_s) for number, offset_s in enumerate((0, 59, -59, 0.0004, 3, -30, 59.2))]

@@ -9,14 +9,14 @@ from hearthnet.bus.bus import CapabilityBus
 from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import telemetry, trace
-from hearthnet.observability.record import TraceRecord
+from hearthnet.observability.records.record import TraceRecord
 from hearthnet.services import echo
-from hearthnet.transport.answer_signing import is_signed_answer
+from hearthnet.transport.api.models import TraceOut
+from hearthnet.transport.api.routes import Services
 from hearthnet.transport.app import build_app
-from hearthnet.transport.models import TraceOut
-from hearthnet.transport.replay import Replays
-from hearthnet.transport.routes import Services
-from hearthnet.transport.signing import sign
+from hearthnet.transport.auth.replay import Replays
+from hearthnet.transport.auth.response_signing import is_signed_answer
+from hearthnet.transport.auth.signing import sign
 
 HIDDEN = ["/trace", "/trace/recent", "/trace/01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "/status", "/doctor"]
 OPEN = ["/metrics", "/health", "/ready", "/manifest"]

@@ -15,8 +15,8 @@ from hearthnet.identity.community import utc_now
 from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest, Revocation
 from hearthnet.observability import metrics
-from hearthnet.observability.ids import is_trace_id
-from hearthnet.transport.signing import sign, trace_id_of, verify_request
+from hearthnet.observability.records.ids import is_trace_id
+from hearthnet.transport.auth.signing import sign, trace_id_of, verify_request
 
 BODY = {"params": {}, "input": {"text": "hi", "n": 1.0}}
 

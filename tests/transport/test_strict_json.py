@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hearthnet.errors import WireError
-from hearthnet.transport.strict_json import MAX_DEPTH, MAX_NODES, parse
+from hearthnet.transport.api.strict_json import MAX_DEPTH, MAX_NODES, parse
 
 MEGABYTE = 1_000_000
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from([":", '"', "\\", "a:b"])

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.record import LogRecord, TraceRecord
+from hearthnet.observability.records.record import LogRecord, TraceRecord
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.ring import Ring
 from hearthnet.observability.store.room import PAGES, pages_for

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from hearthnet.database import connect_read_only
 from hearthnet.errors import StoreError
-from hearthnet.observability.record import TraceRecord
+from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.store.rows import TRACE_COLUMNS, trace_from_row
 
 __all__ = ["Reader", "TraceFilter"]

@@ -15,7 +15,7 @@ from typing import Final
 
 import aiosqlite
 
-from hearthnet.observability.budget import PAGE_BYTES, Budget, free_bytes
+from hearthnet.observability.store.budget import PAGE_BYTES, Budget, free_bytes
 
 __all__ = ["PAGES", "Room", "pages_for"]
 

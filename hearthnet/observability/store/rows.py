@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
-from hearthnet.observability.record import LogFields, LogRecord, TraceFields, TraceRecord
+from hearthnet.observability.records.record import LogFields, LogRecord, TraceFields, TraceRecord
 
 __all__ = [
     "CLEAN",

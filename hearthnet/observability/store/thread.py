@@ -25,14 +25,14 @@ from typing import Final
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.errors import HearthNetError, StoreError
 from hearthnet.forensics import box as layout
-from hearthnet.observability.blackbox import BlackBox, box_path, new_header
-from hearthnet.observability.budget import MB, Budget, disk_bytes
 from hearthnet.observability.logging import get_logger, log_file, tell_held_back
-from hearthnet.observability.recorder import Recorder
+from hearthnet.observability.records.blackbox import BlackBox, box_path, new_header
+from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store import rows
+from hearthnet.observability.store.budget import MB, Budget, disk_bytes
 from hearthnet.observability.store.lock import StoreInUseError, StoreLock
-from hearthnet.observability.store.opening import open_store, tell
-from hearthnet.observability.store.recovery import Recovered, dead_boxes, recover
+from hearthnet.observability.store.recovery.opening import open_store, tell
+from hearthnet.observability.store.recovery.recover import Recovered, dead_boxes, recover
 from hearthnet.observability.store.writer import Writer
 
 __all__ = ["Pace", "StoreThread"]

@@ -14,7 +14,7 @@ from typing import Final
 import aiosqlite
 
 from hearthnet.observability import metrics
-from hearthnet.observability.budget import Budget
+from hearthnet.observability.store.budget import Budget
 
 __all__ = ["Wal", "holders"]
 

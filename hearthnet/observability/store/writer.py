@@ -32,12 +32,12 @@ import aiosqlite
 from hearthnet.constants import MAX_GAP_ROWS, MAX_RUN_ROWS, TRACE_RING_BUFFER
 from hearthnet.database import BUSY_TIMEOUT_S, WRITER_PRAGMAS, reason_of
 from hearthnet.observability import metrics
-from hearthnet.observability.budget import Budget
-from hearthnet.observability.buffer import Buffer
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.record import LogFields, TraceFields, TraceRecord
-from hearthnet.observability.recorder import Recorder
+from hearthnet.observability.records.buffer import Buffer
+from hearthnet.observability.records.record import LogFields, TraceFields, TraceRecord
+from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store import rows
+from hearthnet.observability.store.budget import Budget
 from hearthnet.observability.store.merge import LOGS, TRACES, Table
 from hearthnet.observability.store.ring import Range, Ring
 from hearthnet.observability.store.room import Room

@@ -8,9 +8,9 @@ from contextlib import AsyncExitStack
 import pytest
 
 from hearthnet.database import TELEMETRY, open_database
-from hearthnet.observability.ids import new_trace_id
-from hearthnet.observability.record import TraceRecord
-from hearthnet.observability.recorder import Recorder
+from hearthnet.observability.records.ids import new_trace_id
+from hearthnet.observability.records.record import TraceRecord
+from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store import rows
 from hearthnet.observability.store import writer as writing
 from hearthnet.observability.store.writer import Writer

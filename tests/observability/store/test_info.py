@@ -14,7 +14,7 @@ from support import forkserver
 from hearthnet.errors import StoreError, UnusableStoreError
 from hearthnet.forensics.model import iso
 from hearthnet.observability import get_logger, telemetry, trace
-from hearthnet.observability.store.info import info
+from hearthnet.observability.store.query.info import info
 from hearthnet.observability.telemetry import DATABASE
 
 

@@ -18,12 +18,12 @@ from hearthnet.database import TELEMETRY, open_database
 from hearthnet.errors import DiskFullError, StoreError
 from hearthnet.forensics.box import boxes_in
 from hearthnet.observability import get_logger, telemetry, trace
-from hearthnet.observability.budget import Budget
 from hearthnet.observability.store import rows
+from hearthnet.observability.store.budget import Budget
 from hearthnet.observability.store.lock import StoreInUseError, StoreLock
-from hearthnet.observability.store.purge import Places, count, purge
-from hearthnet.observability.store.quarantine import quarantined
-from hearthnet.observability.store.selection import Selection
+from hearthnet.observability.store.purge.purge import Places, count, purge
+from hearthnet.observability.store.purge.selection import Selection
+from hearthnet.observability.store.recovery.quarantine import quarantined
 from hearthnet.observability.telemetry import DATABASE
 
 SECRET = "planted.Zq7"
@@ -76,7 +76,8 @@ def killed_run(observability):
 import os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from hearthnet.config import ObservabilityConfig
-from hearthnet.observability import messages, telemetry, trace
+from hearthnet.observability import telemetry, trace
+from hearthnet.observability.logs import messages
 import test_purge
 messages.ROWS_A_SECOND = 1_000
 telemetry.open(ObservabilityConfig.model_validate({observability.model_dump(mode="json")!r})).start()
@@ -287,8 +288,8 @@ def test_killed_purge_leaves_a_whole_store(lived, steps):
     script = f"""
 import os, itertools
 from pathlib import Path
-from hearthnet.observability.budget import Budget
-from hearthnet.observability.store import purge
+from hearthnet.observability.store.budget import Budget
+from hearthnet.observability.store.purge import purge
 steps = itertools.count()
 opened = purge.open_database
 def open_database(*arguments):

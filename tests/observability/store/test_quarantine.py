@@ -12,7 +12,7 @@ from contextlib import closing
 import pytest
 
 from hearthnet.observability import get_logger, telemetry, trace
-from hearthnet.observability.store.quarantine import quarantined
+from hearthnet.observability.store.recovery.quarantine import quarantined
 from hearthnet.observability.telemetry import DATABASE
 
 TRACES = 3_000

@@ -15,8 +15,8 @@ import pytest
 
 from hearthnet.database import TELEMETRY, migrations_dir, open_database
 from hearthnet.errors import EXIT_ERROR, EXIT_USAGE, StoreError
-from hearthnet.observability.store import query
-from hearthnet.observability.store.query import Answer, QueryError, QueryLimitError, ask
+from hearthnet.observability.store.query import statement as query
+from hearthnet.observability.store.query.statement import Answer, QueryError, QueryLimitError, ask
 from hearthnet.observability.store.snapshot import snapshot
 
 TIMEOUT_S = 60

@@ -14,10 +14,10 @@ from hearthnet.database import TELEMETRY
 from hearthnet.errors import DiskFullError, StoreError
 from hearthnet.forensics.box import boxes_in
 from hearthnet.observability import get_logger, telemetry, trace
-from hearthnet.observability.ids import new_trace_id
+from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.store.lock import StoreInUseError
-from hearthnet.observability.store.quarantine import quarantined
-from hearthnet.observability.store.rebuild import log_bytes, rebuild, rebuild_in_place
+from hearthnet.observability.store.recovery.quarantine import quarantined
+from hearthnet.observability.store.recovery.rebuild import log_bytes, rebuild, rebuild_in_place
 from hearthnet.observability.telemetry import DATABASE
 
 SLOW_MS = 5_000.0
@@ -203,7 +203,8 @@ def test_black_box_of_a_killed_run_is_taken_in_once(lived, observability):
     script = f"""
 import os
 from hearthnet.config import ObservabilityConfig
-from hearthnet.observability import get_logger, messages, telemetry, trace
+from hearthnet.observability import get_logger, telemetry, trace
+from hearthnet.observability.logs import messages
 messages.ROWS_A_SECOND = 1_000
 telemetry.open(ObservabilityConfig.model_validate({observability.model_dump(mode="json")!r})).start()
 for _ in range(30):

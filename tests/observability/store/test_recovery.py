@@ -18,10 +18,11 @@ from support.waiting import wait_until
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.forensics import box as layout
 from hearthnet.observability import metrics, telemetry, trace
-from hearthnet.observability.blackbox import BlackBox, Sizes, new_header
-from hearthnet.observability.budget import Budget
-from hearthnet.observability.store import recovery, thread
-from hearthnet.observability.store.evidence import evidence_of
+from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
+from hearthnet.observability.store import thread
+from hearthnet.observability.store.budget import Budget
+from hearthnet.observability.store.recovery import recover as recovery
+from hearthnet.observability.store.recovery.box_records import evidence_of
 from hearthnet.observability.telemetry import DATABASE
 
 OPEN_AND_CLOSE = "with telemetry.open(config) as t:\n    pass\n"
@@ -105,7 +106,7 @@ def test_recovery_that_is_killed_itself_starts_again(observability, run_and_die,
     """Killed before, within, or after the work, twice in a row: the third start has everything, once."""
     run_and_die("with telemetry.open(config) as t:\n    record(2500)\n    trace.new_trace('in.flight')\n    die()\n")
     killer = f"""
-from hearthnet.observability.store import recovery
+from hearthnet.observability.store.recovery import recover as recovery
 from pathlib import Path
 owner, name = (Path, "unlink") if {step!r} == "Path.unlink" else (recovery, {step!r})
 genuine, calls = getattr(owner, name), []
@@ -254,8 +255,8 @@ with telemetry.open(ObservabilityConfig(data_dir=Path({str(observability.data_di
 def test_records_that_the_box_lost_are_counted(observability, run_and_die, query):
     """What was overwritten in the box before it was committed is a row in `gaps`, a count, and a line in `timeline`."""
     run_and_die("""
-from hearthnet.observability import budget
-from hearthnet.observability.blackbox import Sizes
+from hearthnet.observability.store import budget
+from hearthnet.observability.records.blackbox import Sizes
 budget.Budget.primary_box = lambda self: Sizes(traces=40_000, logs=40_000)
 with telemetry.open(config) as t:
     record(2000)
@@ -284,8 +285,8 @@ def test_rows_that_were_only_in_a_lost_wal_come_back_from_the_box(observability,
 def test_rows_that_were_lost_with_the_wal_for_good_are_told(observability, run_and_die, query):
     """Committed rows that neither database nor box have any more are a gap."""
     run_and_die("""
-from hearthnet.observability import budget
-from hearthnet.observability.blackbox import Sizes
+from hearthnet.observability.store import budget
+from hearthnet.observability.records.blackbox import Sizes
 budget.Budget.primary_box = lambda self: Sizes(traces=20_000, logs=20_000)
 with telemetry.open(config) as t:
     record(300)
@@ -347,7 +348,7 @@ def test_values_of_another_shape_are_left_out():
 def test_logs_of_a_dead_run_follow_the_rings_rule(observability, run_and_die, query):
     """Recovered rows take the places of the oldest: the ring stays at its size."""
     run_and_die("""
-from hearthnet.observability import messages
+from hearthnet.observability.logs import messages
 messages.LINES_A_SECOND = messages.ROWS_A_SECOND = 1_000_000
 with telemetry.open(config) as t:
     for number in range(9_900):

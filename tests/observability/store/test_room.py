@@ -10,9 +10,9 @@ from contextlib import closing
 import pytest
 
 from hearthnet.database import TELEMETRY, open_database
-from hearthnet.observability.ids import new_trace_id
-from hearthnet.observability.record import TraceRecord
-from hearthnet.observability.recorder import Recorder
+from hearthnet.observability.records.ids import new_trace_id
+from hearthnet.observability.records.record import TraceRecord
+from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store import room as space
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.writer import Writer

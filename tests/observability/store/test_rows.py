@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hearthnet.database import TELEMETRY, open_database
-from hearthnet.observability.record import LogRecord, TraceRecord, encode, safe_text
+from hearthnet.observability.records.record import LogRecord, TraceRecord, encode, safe_text
 from hearthnet.observability.store import rows
 
 text = st.text(max_size=50).map(safe_text)

@@ -13,11 +13,11 @@ import pytest
 from hearthnet.database import TELEMETRY, migrations_dir, open_database
 from hearthnet.errors import StoreError
 from hearthnet.observability import telemetry, trace
-from hearthnet.observability.record import TraceRecord
-from hearthnet.observability.results import RESULTS, is_failure
+from hearthnet.observability.records.record import TraceRecord
+from hearthnet.observability.records.results import RESULTS, is_failure
 from hearthnet.observability.store import rows
+from hearthnet.observability.store.query.stats import capability_stats
 from hearthnet.observability.store.reader import Reader
-from hearthnet.observability.store.stats import capability_stats
 
 SECOND_US = 1_000_000
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hearthnet.database import TELEMETRY, open_database
-from hearthnet.observability.record import LogRecord, TraceRecord
+from hearthnet.observability.records.record import LogRecord, TraceRecord
 from hearthnet.observability.store import rows
 
 SECOND_US = 1_000_000

@@ -1,0 +1,1 @@
+"""Probes sockets, files and processes for the checks."""

@@ -1,0 +1,98 @@
+"""`hearthnet doctor --fix`: shows what would be mended, asks, mends it, and looks again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import click
+
+from hearthnet.checks.support.repair import Outcome, Step, plan_repairs
+from hearthnet.cli.output import print_json, printable
+from hearthnet.config import Config
+
+__all__ = ["mend"]
+
+Results = Sequence[dict[str, Any]]
+
+
+def mend(
+    config: Config,
+    results: Results,
+    look_again: Callable[[Collection[str]], Results],
+    *,
+    is_sure: bool,
+    only_plan: bool,
+    as_json: bool,
+) -> bool:
+    """Carries out the plan for what is not well; returns whether no check fails any more.
+
+    Args:
+        config: the node's settings.
+        results: of the checks that were run.
+        look_again: runs these checks once more.
+        is_sure: do not ask.
+        only_plan: change nothing.
+        as_json: print one JSON document instead of text.
+
+    Raises:
+        click.UsageError: raised when nobody can be asked.
+        click.Abort: raised when the answer is no.
+    """
+    unwell = [result["name"] for result in results if result["status"] in ("fail", "warn")]
+    plan = plan_repairs(config, unwell)
+    if not as_json:
+        _print_plan(plan, unwell)
+    outcomes: list[Outcome] = []
+    after = results
+    if plan and not only_plan:
+        _ask(is_sure=is_sure)
+        outcomes = [step.run() for step in plan]
+        again = {result["name"]: result for result in look_again(sorted({*unwell, *(step.check for step in plan)}))}
+        after = [again.get(result["name"], result) for result in results]
+    if as_json:
+        _print_json(plan, outcomes, after)
+    elif outcomes:
+        _print_outcomes(outcomes, results, after)
+    return all(result["ok"] for result in after) and not any(outcome.error for outcome in outcomes)
+
+
+def _ask(*, is_sure: bool) -> None:
+    if is_sure:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("nobody can be asked here; --yes mends without asking, --dry-run shows the plan")
+    click.confirm("do this?", abort=True, err=True)
+
+
+def _print_plan(plan: Sequence[Step], unwell: Sequence[str]) -> None:
+    if not plan:
+        left = f"; by hand: {', '.join(unwell)}, each with its fix in `hearthnet doctor`" if unwell else ""
+        click.echo(f"nothing to mend that is safe to mend by itself{left}")
+        return
+    click.echo("The plan:")
+    for number, step in enumerate(plan, 1):
+        click.echo(f"  {number}. {printable(step.what)}")
+        click.secho(f"     undo: {printable(step.undo)}", dim=True)
+
+
+def _print_outcomes(outcomes: Sequence[Outcome], before: Results, after: Results) -> None:
+    for number, outcome in enumerate(outcomes, 1):
+        told = "done" if outcome.error is None else f"failed: {printable(outcome.error)}"
+        click.secho(f"  {number}. {told}", fg=None if outcome.error is None else "red")
+    click.echo("Looked again:")
+    for old, new in zip(before, after, strict=True):
+        if old is not new:
+            click.echo(f"  {new['name']}: {old['status']} -> {new['status']}  {printable(new['detail'])}")
+
+
+def _print_json(plan: Sequence[Step], outcomes: Sequence[Outcome], after: Results) -> None:
+    print_json(
+        {
+            "version": 1,
+            "plan": [step.as_dict() for step in plan],
+            "outcomes": [outcome.as_dict() for outcome in outcomes],
+            "checks": list(after),
+        }
+    )

@@ -1,0 +1,220 @@
+"""`hearthnet telemetry`: looks after the store on disk: how it stands, a copy, a rebuild, a removal for good."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import click
+
+from hearthnet.cli.options import config_option, json_option
+from hearthnet.cli.output import print_json, printable
+from hearthnet.cli.telemetry.sql import sql_command
+from hearthnet.cli.telemetry.text import amount, ask, bar, info_lines, remarks, rows
+from hearthnet.config import Config
+from hearthnet.observability.logging import keep_quiet
+from hearthnet.observability.records.ids import is_trace_id
+from hearthnet.observability.store.budget import Budget
+from hearthnet.observability.store.lock import StoreInUseError
+from hearthnet.observability.store.purge.purge import Places, Purged, count, purge
+from hearthnet.observability.store.purge.selection import Selection
+from hearthnet.observability.store.query.info import info
+from hearthnet.observability.store.recovery.rebuild import Rebuilt, log_bytes, rebuild, rebuild_in_place
+from hearthnet.observability.store.snapshot import snapshot
+from hearthnet.observability.telemetry import DATABASE
+
+_AGE: Final = re.compile(r"(\d{1,9})([smhdw])")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_FILE: Final = click.Path(path_type=Path, dir_okay=True)
+_yes = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+@click.group("telemetry")
+def command() -> None:
+    """Look after telemetry.db: copy it, rebuild it, remove from it.
+
+    \b
+    Example: hearthnet telemetry info
+             hearthnet telemetry snapshot /media/stick/telemetry.db
+             hearthnet telemetry purge --older-than 7d
+    """
+    # What the store tells the log of a node, each command here says itself.
+    keep_quiet()
+
+
+command.add_command(sql_command)
+
+
+@command.command("info")
+@config_option
+@json_option
+def info_command(config: Config, as_json: bool) -> None:
+    """How the store stands: rows, bytes against their budget, losses, wear.
+
+    \b
+    Example: hearthnet telemetry info
+             hearthnet telemetry info --json
+    """
+    found = info(_store(config), config.observability)
+    if as_json:
+        print_json(found)
+        return
+    for name, value in info_lines(found):
+        click.echo(f"{name:<12} {printable(value)}".rstrip())
+
+
+@command.command("snapshot")
+@click.argument("file", type=_FILE)
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@config_option
+@json_option
+def snapshot_command(config: Config, file: Path, force: bool, as_json: bool) -> None:
+    """Copy the database to FILE, whole and checked, while the node runs on.
+
+    \b
+    Example: hearthnet telemetry snapshot /media/stick/telemetry.db
+             hearthnet telemetry snapshot today.db --force --json
+    """
+    made = snapshot(_store(config), file.absolute(), force=force)
+    if as_json:
+        print_json({"path": str(made.path), "rows": made.rows, "bytes": made.bytes})
+        return
+    click.echo(f"{printable(made.path)}: {rows(made.rows)}, {made.bytes:,} bytes")
+
+
+@command.command("rebuild")
+@click.argument("file", type=_FILE, required=False)
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@_yes
+@config_option
+@json_option
+def rebuild_command(config: Config, file: Path | None, force: bool, yes: bool, as_json: bool) -> None:
+    """Rebuild a database from the JSON logs: log records, and traces without their spans.
+
+    With FILE, into a new database there. Without, into the place of telemetry.db, which is moved aside; the node must
+    not be running then.
+
+    \b
+    Example: hearthnet telemetry rebuild /tmp/rebuilt.db
+             hearthnet telemetry rebuild --yes
+    """
+    settings, store = config.observability, _store(config)
+    if force and file is None:
+        raise click.UsageError("--force is for FILE; without one, the old database is moved aside")
+
+    def agree() -> None:
+        if not yes and store.exists():
+            ask(f"{store} is to be moved aside", "Put a rebuilt one in its place?")
+
+    with bar("reading logs", log_bytes(settings.log_dir)) as progress:
+        if file is not None:
+            target = file.absolute()
+            made = rebuild(settings.log_dir, store, target, settings.slow_ms, force=force, progress=progress)
+        else:
+            try:
+                made = rebuild_in_place(settings.log_dir, store, settings.slow_ms, agree=agree, progress=progress)
+            except StoreInUseError as error:
+                hint = "stop the node first, or name a FILE to rebuild into"
+                raise StoreInUseError(error.message, hint=hint) from error
+    _tell_rebuilt(made, as_json)
+
+
+def _tell_rebuilt(made: Rebuilt, as_json: bool) -> None:
+    if as_json:
+        print_json({**asdict(made), "path": str(made.path), "moved_to": made.moved_to and str(made.moved_to)})
+        return
+    click.echo(f"{printable(made.path)}: {rows(made.rows)}, {made.bytes:,} bytes")
+    click.echo(f"read {made.lines:,} lines, skipped {made.skipped:,} that are not JSON or not ours")
+    click.echo(f"the rows stand under run {made.run_id}")
+    if made.moved_to is not None:
+        click.echo(f"the old database is {printable(made.moved_to)}")
+
+
+def _since(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
+    """Returns an age (10m, 24h, 7d) or a local date and time as UTC microseconds."""
+    if text is None:
+        return None
+    age = _AGE.fullmatch(text)
+    try:
+        if age is not None:
+            moment = datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
+        else:
+            moment = datetime.fromisoformat(text).astimezone(UTC)
+        return int(moment.timestamp() * 1e6)
+    except (ValueError, OverflowError, OSError) as error:
+        raise click.BadParameter(f"{text!r} is no age like 10m, 24h or 7d, nor a date and time") from error
+
+
+def _trace_id(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    if text is not None and not is_trace_id(text.upper()):
+        raise click.BadParameter("a trace id is a ULID of 26 characters")
+    return None if text is None else text.upper()
+
+
+def _name(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    if text is not None and (not text or "@" in text):
+        raise click.BadParameter("a capability's name, without its version")
+    return text
+
+
+@command.command("purge")
+@click.option("--all", "everything", is_flag=True, help="Everything.")
+@click.option("--older-than", "before_us", callback=_since, metavar="AGE", help="10m, 24h, 7d, or a local date-time.")
+@click.option(
+    "--capability", callback=_name, help="Its traces, those that name it, and what was logged in them; not JSON logs."
+)
+@click.option("--trace", "trace_id", callback=_trace_id, metavar="ID", help="One trace and all that was logged in it.")
+@click.option("--dry-run", is_flag=True, help="Only count; works while the node runs.")
+@_yes
+@config_option
+@json_option
+def purge_command(
+    config: Config,
+    everything: bool,
+    before_us: int | None,
+    capability: str | None,
+    trace_id: str | None,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Remove records for good; the node must not be running.
+
+    Nothing of them is left in any byte of database, WAL, black boxes and JSON logs. Quarantined databases are removed
+    whole. Copies that you made elsewhere are yours to remove.
+
+    --capability leaves the JSON logs as they are, and says which days hold lines of it.
+
+    \b
+    Example: hearthnet telemetry purge --older-than 7d --dry-run
+             hearthnet telemetry purge --capability llm.chat
+             hearthnet telemetry purge --all --yes
+    """
+    if [everything, before_us is not None, capability is not None, trace_id is not None].count(True) != 1:
+        raise click.UsageError("say what: one of --all, --older-than, --capability, --trace")
+    settings = config.observability
+    selection = Selection(everything=everything, before_us=before_us, capability=capability, trace_id=trace_id)
+    places = Places(_store(config), settings.log_dir, Budget(settings.max_disk_mb))
+    found = count(places, selection) if dry_run else _purge(places, selection, yes)
+    if as_json:
+        print_json({"dry_run": dry_run, **asdict(found)})
+        return
+    click.echo(f"{'would remove' if dry_run else 'removed'} {amount(found)}")
+    for line in remarks(found):
+        click.echo(line)
+
+
+def _purge(places: Places, selection: Selection, yes: bool) -> Purged:
+    def agree(found: Purged) -> None:
+        if not yes:
+            ask("\n".join([f"to be removed: {amount(found)}", *remarks(found)]), "Remove it for good?")
+
+    return purge(places, selection, agree=agree)
+
+
+def _store(config: Config) -> Path:
+    assert config.observability.data_dir is not None
+    return config.observability.data_dir / DATABASE

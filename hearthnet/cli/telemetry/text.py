@@ -1,0 +1,150 @@
+"""What the `hearthnet telemetry` commands say to people: questions, amounts, a bar, and how the store stands."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from hearthnet.cli.output import printable
+from hearthnet.observability.store.purge.purge import Purged
+
+if TYPE_CHECKING:
+    from click._termui_impl import ProgressBar
+
+__all__ = ["amount", "ask", "bar", "info_lines", "number", "remarks", "rows"]
+
+_MANY: Final = 10_000_000_000  # bytes; from here on in GB
+_LEAST_DAYS: Final = 1 / 24  # what a node writes in its first minutes says nothing about its days
+
+
+def ask(fact: str, question: str) -> None:
+    """Asks on standard error, so that standard output has what was asked for alone; a no ends the command."""
+    for line in fact.splitlines():
+        click.echo(printable(line), err=True)
+    try:
+        click.confirm(question, abort=True, err=True)
+    except click.Abort:
+        if not sys.stdin.isatty():
+            click.echo("\nnobody is here to answer; to say yes beforehand: --yes", err=True)
+        raise
+
+
+@contextmanager
+def bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Shows a bar on standard error, if that is a terminal, from the first step on: a question may come before."""
+    shown: list[ProgressBar[int]] = []
+
+    def advance(steps: int) -> None:
+        if not shown:
+            shown.append(click.progressbar(length=total, label=label, file=sys.stderr, update_min_steps=1 << 18))
+            shown[0].__enter__()
+        shown[0].update(steps)
+
+    try:
+        yield advance if sys.stderr.isatty() and total else _nowhere
+    finally:
+        for item in shown:
+            item.render_finish()
+
+
+def _nowhere(_: int) -> None:
+    """Takes steps that nobody sees."""
+
+
+def amount(found: Purged) -> str:
+    """Returns what goes, in words."""
+    counts = (
+        (found.traces, "trace"), (found.logs, "log record"), (found.gaps, "gap"), (found.runs, "run"),
+        (len(found.quarantined), "quarantined database"),
+    )  # fmt: skip
+    parts = [number(count, noun) for count, noun in counts if count]
+    if found.log_files:
+        parts.append(f"{number(found.log_lines, 'line')} in {number(found.log_files, 'log file')}")
+    return ", ".join(parts) or "nothing"
+
+
+def remarks(found: Purged) -> Iterator[str]:
+    """Yields what the counts leave out, and what a purge by capability leaves in the JSON logs, as lines."""
+    if found.boxes:
+        yield f"not counted: what is in the black boxes of killed runs, {found.boxes:,} of them"
+    if found.days_left:
+        after = date.fromisoformat(found.days_left[-1]) + timedelta(days=1)
+        yield f"the JSON logs of {', '.join(found.days_left)} stay and may hold lines of it"
+        yield "to remove them and everything recorded before:"
+        yield f"  hearthnet telemetry purge --older-than {after}T00:00Z"
+
+
+def rows(counts: dict[str, int]) -> str:
+    """Returns the rows of a database, in words."""
+    return f"{number(counts['traces'], 'trace')}, {number(counts['logs'], 'log record')}"
+
+
+def number(count: int, noun: str) -> str:
+    """Returns a number of things, in words."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def info_lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields how the store stands as names and texts, each within 80 columns but for long paths."""
+    yield "database", found["path"]
+    for name, ring in found["rings"].items():
+        yield name, f"{ring['rows']:,} of {ring['size']:,}: {ring['ordinary']:,} ordinary, {ring['notable']:,} notable"
+        if ring["rows"]:
+            yield "", f"{_local(ring['oldest'])} to {_local(ring['newest'])}"
+    yield from _disk_lines(found["disk"])
+    drops = [f"{item['count']:,} {item['kind']}s, {item['reason']}" for item in found["drops"]]
+    yield from _listed("lost", drops or ["nothing"])
+    runs = found["runs"]
+    running = ", one is running" if runs["running"] else ""
+    yield "runs", f"{runs['count']:,}, {runs['unclean']:,} of them ended uncleanly{running}"
+    yield "wear", _wear(found["wear"])
+    yield from _listed("quarantine", [f"{_mb(item['bytes'])} {item['path']}" for item in found["quarantined"]])
+    yield from _listed("black boxes", [_box(item) for item in found["boxes"]])
+
+
+def _listed(name: str, texts: list[str]) -> Iterator[tuple[str, str]]:
+    for index, text in enumerate(texts):
+        yield (name if index == 0 else ""), text
+
+
+def _disk_lines(disk: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    used, budget = disk["bytes"], disk["budget"]
+    yield "on disk", f"{_mb(disk['total'])} of {_mb(budget['total'])}"
+    for name in ("database", "wal", "box"):
+        yield "", f"{name:<10} {_mb(used[name])} of {_mb(budget[name])}"
+    yield "", f"{'logs':<10} {_mb(used['logs'])}, quarantine {_mb(used['quarantine'])} of {_mb(budget['rest'])}"
+    low = "; telemetry does not grow" if disk["free"] < disk["floor"] else ""
+    yield "free", f"{_mb(disk['free'])}, {_mb(disk['floor'])} are left to the machine{low}"
+
+
+def _wear(wear: dict[str, Any]) -> str:
+    if not wear["days"]:
+        return "not measured yet"
+    if wear["days"] < _LEAST_DAYS:
+        return f"{_mb(wear['written_bytes'])} and {number(wear['commits'], 'commit')} so far; too early for a rate"
+    return (
+        f"{_mb(wear['written_bytes_per_day'])} and {wear['commits_per_day']:,.0f} commits a day,"
+        f" over {_span(wear['days'])}"
+    )
+
+
+def _span(days: float) -> str:
+    return f"{days:.1f} days" if days >= 1 else f"{days * 24:.1f} hours"
+
+
+def _box(item: dict[str, Any]) -> str:
+    state = "alive" if item["alive"] else "dead; the next start takes it in"
+    return f"process {item['pid'] or 'unknown'}, {state}"
+
+
+def _mb(size: float) -> str:
+    return f"{size / 1e6:,.1f} MB" if size < _MANY else f"{size / 1e9:,.1f} GB"
+
+
+def _local(moment: str) -> str:
+    return f"{datetime.fromisoformat(moment).astimezone():%Y-%m-%d %H:%M:%S}"

@@ -1,0 +1,1 @@
+"""Reads what a dead node left: database, boxes, JSON lines."""

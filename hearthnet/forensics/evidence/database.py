@@ -1,0 +1,299 @@
+"""Reads telemetry.db as evidence: a private copy of it and of its WAL is opened, never the file itself.
+
+Opening a database in WAL mode changes files beside it, and may move the WAL into it. A copy may do as it likes. What a
+damaged page holds is lost; what lies before, behind and between such pages is read.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final
+
+from hearthnet.forensics.evidence.carving import carve
+from hearthnet.forensics.evidence.safe_stat import is_file, why_unreadable
+from hearthnet.forensics.model import Source
+
+__all__ = ["COLUMNS", "WITHOUT_WAL", "Store", "copied", "read_store"]
+
+APPLICATION_ID: Final = 0x48_4E_74_6C
+NEWEST_VERSION: Final = 5  # what this program writes; a newer one is read by the names that it still has
+_MAGIC: Final = b"SQLite format 3\0"
+_MAX_READS: Final = 400  # of ranges of a damaged table
+_SALVAGE_S: Final = 5.0
+_LARGEST: Final = 2**63 - 1
+_ANOTHERS: Final = "a database of another program"
+
+COLUMNS: Final = {
+    "traces": (
+        "seq", "run_id", "trace_id", "parent_id", "capability", "version", "started_us", "started_mono_ns",
+        "duration_ms", "result", "error", "notable", "spans", "extras",
+    ),
+    "logs": (
+        "seq", "run_id", "ts_us", "level", "logger", "msg", "trace_id", "span_id", "notable", "repeats", "extras",
+        "exc",
+    ),
+    "gaps": ("seq", "ts_us", "kind", "reason", "count"),
+    "runs": (
+        "run_id", "node_id", "version", "pid", "boot_id", "started_us", "ended_us", "end_reason", "last_seen_us",
+        "vitals",
+    ),
+}  # fmt: skip
+
+# By their places in a row, as the migrations have made them.
+_CARVED: Final = {
+    **COLUMNS,
+    "runs": (*COLUMNS["runs"][:8], "commits", "written_bytes", "last_seen_us", "vitals"),
+}
+
+Row = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Store:
+    """The rows of a database, each with the columns of `COLUMNS`; None for those that it has not.
+
+    Attributes:
+        tables: rows by table, oldest first.
+        sources: the database and its WAL.
+    """
+
+    tables: dict[str, list[Row]] = field(default_factory=lambda: {name: [] for name in COLUMNS})
+    sources: list[Source] = field(default_factory=list)
+
+
+def read_store(path: Path) -> Store:
+    """Returns what can be read of the database at `path`. Never raises for what is in it, and never changes it."""
+    store = Store()
+    wal = path.with_name(f"{path.name}-wal")
+    state, detail = _looks_like(path)
+    size = _size(path)
+    if state == "whole":
+        try:
+            with copied(path, wal) as (copy, note):
+                state, told = _read(copy, store)
+                detail = "; ".join(text for text in (note, told) if text)
+        except OSError as error:
+            state, detail = "unreadable", error.strerror or str(error)
+        except sqlite3.Error as error:
+            state, detail = "damaged", str(error)
+    if state in ("damaged", "foreign") and detail != _ANOTHERS:
+        state, detail = _add_carved(store, path, wal, state, detail)
+    store.sources.append(Source(path, "database", state, detail, size))
+    if is_file(wal):
+        store.sources.append(_wal_source(wal, state, detail))
+    elif state in ("whole", "newer", "empty") and size and _is_wal_missed(path, store.tables["runs"]):
+        told = "the last run wrote no end and the database keeps its newest rows in a -wal: they may be lost"
+        store.sources.append(Source(wal, "wal", "missing", told))
+    return store
+
+
+def _wal_source(wal: Path, state: str, detail: str) -> Source:
+    """Returns the WAL as a source; where its rows are not among those that were read, that is told."""
+    size = _size(wal)
+    if reason := why_unreadable(wal):
+        return Source(wal, "wal", "unreadable", reason, size)
+    if size and state in ("whole", "newer") and WITHOUT_WAL in detail:
+        return Source(wal, "wal", "unreadable", "its rows, the newest, are not read: see the database", size)
+    return Source(wal, "wal", "whole" if size else "empty", "", size)
+
+
+def _add_carved(store: Store, path: Path, wal: Path, state: str, detail: str) -> tuple[str, str]:
+    """Adds the rows that are found page by page; returns the database's state and detail with them."""
+    count = 0
+    try:
+        carved = carve(path, wal)
+    except OSError as error:
+        return state, f"{detail}; {error.strerror or error}"
+    for table, found in carved.items():
+        key = "run_id" if table == "runs" else "seq"
+        known = {row[key] for row in store.tables[table]}
+        for number, values in found.items():
+            row = {**dict.fromkeys(COLUMNS[table]), **dict(zip(_CARVED[table], values, strict=False))}
+            if key == "seq":
+                row["seq"] = number
+            if row[key] not in known:
+                store.tables[table].append(row)
+                count += 1
+        if key == "run_id":
+            store.tables[table].sort(key=lambda row: row["started_us"] if isinstance(row["started_us"], int) else 0)
+        else:
+            store.tables[table].sort(key=lambda row: row["seq"] if isinstance(row["seq"], int) else 0)
+    if not count:
+        return state, detail
+    return "damaged", f"{detail}; {count:,} row(s) were found page by page"
+
+
+def _is_wal_missed(path: Path, runs: list[Row]) -> bool:
+    """Tells whether a database lacks a WAL that it should have: after a run that did not end, it is there."""
+    if runs and runs[-1]["end_reason"] is not None:
+        return False
+    with path.open("rb") as file:
+        return file.read(100)[18:20] == b"\2\2"
+
+
+def _looks_like(path: Path) -> tuple[str, str]:
+    """Returns the state of a file by its first bytes."""
+    try:
+        path.lstat()
+        if not is_file(path) and path.exists():  # to open a pipe would wait for its other end
+            return "foreign", "no regular file"
+        with path.open("rb") as file:
+            head = file.read(100)
+    except FileNotFoundError:
+        return "missing", ""
+    except OSError as error:
+        return "unreadable", error.strerror or str(error)
+    if not head:
+        return "empty", "a file without a byte"
+    if not head.startswith(_MAGIC):
+        return ("damaged", "its first page is zeroed") if not head.strip(b"\0") else ("foreign", "no SQLite database")
+    return "whole", ""
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _read(uri: str, store: Store) -> tuple[str, str]:
+    """Fills the store's tables; returns the database's state and what could not be read."""
+    with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+        connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        connection.execute("PRAGMA query_only = ON")
+        identity = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not names:
+            return "empty", "no tables"
+        if identity != APPLICATION_ID or "traces" not in names:
+            return "foreign", _ANOTHERS
+        ends_at = monotonic() + _SALVAGE_S
+        broken = [name for name in COLUMNS if not _read_table(connection, name, store.tables[name], ends_at)]
+        found = _first_damage(connection)
+    if broken or found:
+        told = f"parts of {', '.join(broken)} cannot be read; " if broken else ""
+        counts = ", ".join(f"{len(rows):,} {name}" for name, rows in store.tables.items())
+        return "damaged", f"{told}{found or 'damage was found'}; read: {counts}"
+    return ("newer", f"schema {version}, this program knows {NEWEST_VERSION}") if version > NEWEST_VERSION else (
+        "whole", "",
+    )  # fmt: skip
+
+
+def _first_damage(connection: sqlite3.Connection) -> str:
+    try:
+        found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except (sqlite3.Error, TypeError) as error:
+        return str(error)
+    return "" if found == "ok" else found.splitlines()[-1]
+
+
+def _read_table(connection: sqlite3.Connection, table: str, rows: list[Row], ends_at: float) -> bool:
+    """Reads a table in the order of its rows; returns whether all of it could be read."""
+    try:
+        has = {column[1] for column in connection.execute(f"PRAGMA table_info({table})")}
+    except sqlite3.Error:
+        return False
+    wanted = [name for name in COLUMNS[table] if name in has]
+    if not wanted:
+        return table == "gaps"
+    select = f"SELECT rowid, {', '.join(wanted)} FROM {table} WHERE rowid BETWEEN ? AND ? ORDER BY rowid"  # noqa: S608
+    reading = _Reading(connection, select, wanted)
+    is_whole = reading.read_all(ends_at)
+    found = reading.found
+    missing = dict.fromkeys(COLUMNS[table])
+    rows.extend({**missing, **found[number]} for number in sorted(found))
+    return is_whole
+
+
+class _Reading:
+    """Reads a table that may be damaged: forward, over each damaged page in leaps, and back up to it from behind."""
+
+    def __init__(self, connection: sqlite3.Connection, select: str, names: list[str]) -> None:
+        self._connection = connection
+        self._select = select
+        self._names = names
+        self.found: dict[int, Row] = {}
+
+    def read_all(self, ends_at: float) -> bool:
+        """Reads what can be read; returns whether that is all."""
+        low, leap = 0, 1
+        for reads in range(_MAX_READS):
+            count = len(self.found)
+            if self._read(low, _LARGEST, ""):
+                return reads == 0
+            if len(self.found) > count:
+                low, leap = max(self.found) + 1, 1
+            if monotonic() > ends_at or low + leap > _LARGEST:
+                break
+            before, low, leap = low, low + leap, 2 * leap
+            self._read(before, low - 1, " DESC")
+        return False
+
+    def _read(self, low: int, high: int, order: str) -> bool:
+        """Reads a range until it ends or breaks; returns whether it ended."""
+        try:
+            for number, *values in self._connection.execute(self._select + order, (low, high)):
+                self.found[number] = dict(zip(self._names, values, strict=True))
+        except (sqlite3.Error, OverflowError):
+            return False
+        return True
+
+
+_TRIES: Final = 5  # a WAL begins anew every few thousand records: one copy falls into that at most, in all likelihood
+_WAL_HEAD_BYTES: Final = 32
+WITHOUT_WAL: Final = "read in place, without its WAL"
+
+
+@contextmanager
+def copied(path: Path, wal: Path) -> Iterator[tuple[str, str]]:
+    """Gives the URI of a copy and what should be known of it; where there is no room for one, that of the file itself.
+
+    Both may be written to meanwhile. A page that moves from the WAL into the database is in both copies, for the WAL is
+    copied second, and SQLite takes it from the WAL. What is appended to the WAL is in the copy as far as it is whole.
+    Only when the WAL begins anew in between may the copies not belong together: then they are made once more.
+
+    Raises:
+        OSError: raised when the file cannot be read.
+    """
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hearthnet-autopsy-"))
+            copy = Path(folder) / "copy.db"
+            note = "" if _copy(path, wal, copy) else "it was written to while it was copied"
+            uri = copy.as_uri()
+        except OSError as error:
+            note = f"it could not be copied ({error.strerror or error}): {WITHOUT_WAL}"
+            uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+        yield uri, note
+
+
+def _copy(path: Path, wal: Path, copy: Path) -> bool:
+    """Copies both; returns whether the copies belong together."""
+    copied_wal = copy.with_name(f"{copy.name}-wal")
+    for _ in range(_TRIES):
+        before = _state(path, wal)
+        shutil.copyfile(path, copy)
+        copied_wal.unlink(missing_ok=True)
+        if is_file(wal):
+            shutil.copyfile(wal, copied_wal)
+        if _state(path, wal) == before:
+            return True
+    return False
+
+
+def _state(path: Path, wal: Path) -> tuple[object, ...]:
+    """Returns the head of the WAL, another each time that it begins anew; without one, the file's size and time."""
+    if is_file(wal):
+        with suppress(FileNotFoundError), wal.open("rb") as file:
+            return (file.read(_WAL_HEAD_BYTES),)
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns

@@ -1,0 +1,174 @@
+"""Reads the daily JSON logs as evidence: the lines of a window of time, the newest of them, in little memory."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from hearthnet.forensics.evidence.entries import from_line
+from hearthnet.forensics.model import Entry, Source
+
+__all__ = ["Lines", "find_log_dir", "read_lines"]
+
+_NAME: Final = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.(\d+))?\.log")
+_TS: Final = re.compile(rb'\{"ts":"([0-9T:.-]{19,23})Z"')
+_MAX_LINE_BYTES: Final = 256 * 1024  # eight times what a line of ours has; longer is none of ours
+_DAY: Final = timedelta(days=1)
+_MAX_NOTABLE: Final = 2_000
+_MAX_PARTS: Final = 100  # of one torn line; more is none of ours
+_BEGIN: Final = b'{"ts":"'
+_BEGINS: Final = re.compile(re.escape(_BEGIN))
+_HEAD: Final = re.compile(
+    rb'\{"ts":"[0-9T:.Z-]{20,24}","level":"[a-z]{1,16}","logger":"[^"\\]*","msg":"(?:[^"\\]|\\.)*"'
+)
+# The level stands right behind the time. What takes a warning back is as notable as the warning.
+_NOTABLE: Final = re.compile(rb'"level":"(?:warning|error|critical)"|"msg":"telemetry is written again"')
+_HEAD_BYTES: Final = 200
+_BESIDE: Final = ("log", "logs", "../log", "../logs", ".")
+
+
+def find_log_dir(directory: Path) -> Path | None:
+    """Returns the folder beside a store that has daily logs in it, or None."""
+    for name in _BESIDE:
+        folder = directory / name
+        if _files(folder):
+            return folder
+    return None
+
+
+@dataclass(slots=True)
+class Lines:
+    """What was read of the logs.
+
+    Attributes:
+        entries: the newest lines of the window that was asked for, in the order in which they were written.
+        notable: the newest warnings and errors of all that was read.
+        sources: the files.
+    """
+
+    entries: list[Entry] = field(default_factory=list)
+    notable: list[Entry] = field(default_factory=list)
+    sources: list[Source] = field(default_factory=list)
+
+
+def read_lines(log_dir: Path, window: tuple[int, int], own: tuple[int, int], limit: int) -> Lines:
+    """Returns the newest lines of two spans of time. A log is read once, in little memory.
+
+    Args:
+        log_dir: where the files are.
+        window: from when to when lines are wanted, UTC microseconds.
+        own: from when to when the run that is judged lived: of this all that is notable is wanted.
+        limit: how many of the window.
+    """
+    reading = _Reading(window, own, limit)
+    found = Lines()
+    for path in _files(log_dir):
+        # A record lies in the file of its day; around midnight the clock may have been set.
+        if reading.low[:10] <= _day(path, 1) and _day(path, -1) <= reading.high[:10]:
+            found.sources.append(_read_file(path, reading))
+    found.entries = [entry for raw in reading.kept if (entry := _entry(raw)) is not None]
+    found.notable = [entry for raw in reading.notable if (entry := _entry(raw)) is not None]
+    return found
+
+
+class _Reading:
+    """Keeps the lines that are wanted, as bytes: most are pushed out again by later ones."""
+
+    def __init__(self, window: tuple[int, int], own: tuple[int, int], limit: int) -> None:
+        self.low, self.high = _stamp(min(window[0], own[0])), _stamp(max(window[1], own[1]))
+        self._window = _stamp(window[0]).encode(), _stamp(window[1]).encode()
+        self._own = _stamp(own[0]).encode(), _stamp(own[1]).encode()
+        self.kept: deque[bytes] = deque(maxlen=limit)
+        self.notable: deque[bytes] = deque(maxlen=_MAX_NOTABLE)
+
+    def take(self, ts: bytes, raw: bytes) -> None:
+        """Keeps a line if it is wanted; `ts` is its time as it stands there."""
+        if self._window[0] <= ts <= self._window[1]:
+            self.kept.append(raw)
+        if self._own[0] <= ts <= self._own[1] and _NOTABLE.search(raw, 0, _HEAD_BYTES):
+            self.notable.append(raw)
+
+
+def _read_file(path: Path, reading: _Reading) -> Source:
+    torn = 0
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            for raw in _lines(file):
+                # A line that was cut by a full disk or a power cut, and the next one behind it.
+                is_whole = raw.startswith(_BEGIN) and raw.endswith(b"}\n") and raw.count(_BEGIN) == 1
+                torn += not is_whole
+                for part in [raw] if is_whole else _parts(raw):
+                    if match := _TS.match(part):
+                        reading.take(match[1], part)
+    except OSError as error:
+        return Source(path, "log", "unreadable", error.strerror or str(error))
+    if torn:
+        return Source(path, "log", "damaged", f"{torn:,} line(s) are torn", size)
+    return Source(path, "log", "whole" if size else "empty", "", size)
+
+
+def _parts(raw: bytes) -> list[bytes]:
+    """Returns the lines that begin within a torn one."""
+    begins = [match.start() for match in _BEGINS.finditer(raw)][:_MAX_PARTS]
+    return [raw[begin:end] for begin, end in zip(begins, [*begins[1:], len(raw)], strict=False)]
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yields lines; one that is too long in pieces, so that a file without any does not fill the memory."""
+    while raw := file.readline(_MAX_LINE_BYTES):
+        yield raw
+
+
+def _entry(raw: bytes) -> Entry | None:
+    try:
+        line = json.loads(raw.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        line = _head_of(raw)
+    return from_line(line) if isinstance(line, dict) else None
+
+
+def _head_of(raw: bytes) -> dict[str, Any] | None:
+    """Returns what a torn line still says: its time, level, logger and message stand before all else."""
+    match = _HEAD.match(raw)
+    try:
+        return None if match is None else {**json.loads(match[0] + b"}"), "torn": True}
+    except (ValueError, RecursionError):
+        return None
+
+
+def _files(folder: Path) -> list[Path]:
+    """Returns the daily logs in a folder, oldest first."""
+    try:
+        found = [(match[1], int(match[2] or 0), path) for path in folder.iterdir() if (match := _match(path))]
+    except OSError:
+        return []
+    return [path for _, _, path in sorted(found)]
+
+
+def _match(path: Path) -> re.Match[str] | None:
+    match = _NAME.fullmatch(path.name)
+    return match if match is not None and path.is_file() else None
+
+
+def _day(path: Path, shift: int) -> str:
+    try:
+        day = datetime.strptime(path.name[:10], "%Y-%m-%d").replace(tzinfo=UTC) + shift * _DAY
+    except (ValueError, OverflowError):
+        return path.name[:10]
+    return f"{day:%Y-%m-%d}"
+
+
+def _stamp(us: int) -> str:
+    """Returns UTC microseconds as the beginning of a line has it: text that sorts as the time does."""
+    try:
+        moment = datetime.fromtimestamp(us / 1e6, tz=UTC)
+    except (OverflowError, ValueError, OSError):
+        return "0000" if us < 0 else "9999"
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00")

@@ -1,0 +1,1 @@
+"""Shows a case: JSON, text, one page."""

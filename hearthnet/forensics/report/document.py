@@ -1,0 +1,144 @@
+"""A case and its verdict as one JSON document: what `--json` prints, and what the schema describes.
+
+The document is strict JSON whatever was recorded: no number that JSON lacks, no half of a surrogate pair.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from hearthnet.forensics.evidence.safe_stat import is_file
+from hearthnet.forensics.model import CAUSES, Case, Entry, InFlight, Run, Verdict, Vitals, iso
+
+__all__ = ["VERSION", "document", "sha256_of"]
+
+VERSION: Final = 1
+_CHUNK_BYTES: Final = 1 << 20
+
+
+def document(case: Case, verdict: Verdict) -> dict[str, Any]:
+    """Returns the document; times are ISO 8601 in UTC, durations milliseconds."""
+    found: dict[str, Any] = {
+        "version": VERSION,
+        "directory": str(case.directory),
+        "verdict": verdict.cause,
+        "summary": CAUSES[verdict.cause],
+        "confidence": verdict.confidence,
+        "evidence": list(verdict.evidence),
+        "alternatives": list(verdict.alternatives),
+        "missing": list(verdict.missing),
+        "run": None if case.run is None else _run(case.run),
+        "in_flight": [_in_flight(trace) for trace in case.in_flight],
+        "timeline": [_entry(entry) for entry in case.entries],
+        "errors": [
+            {**_without_times(asdict(group)), "first": iso(group.first_us), "last": iso(group.last_us)}
+            for group in case.errors
+        ],
+        "slowest": [_entry(entry) for entry in case.slowest],
+        "minutes": [
+            {"start": iso(minute.start_us), "traces": minute.traces, "failed": minute.failed} for minute in case.minutes
+        ],
+        "vitals": [_vitals(vitals) for vitals in (case.run.vitals if case.run else ())],
+        "findings": list(case.findings),
+        "runs": [_run(run) for run in case.runs],
+        "sources": [
+            {**asdict(source), "path": str(source.path), "sha256": sha256_of(source.path)} for source in case.sources
+        ],
+    }
+    return _strict_parts(found)
+
+
+def sha256_of(path: Path) -> str | None:
+    """Returns the digest of a file, so that evidence can be told from what was changed since; None: not readable."""
+    digest = hashlib.sha256()
+    if not is_file(path):
+        return None
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    except OSError:
+        return None
+    return digest.hexdigest()
+
+
+def _without_times(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if not name.endswith("_us")}
+
+
+def _run(run: Run) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "version": run.version,
+        "pid": run.pid,
+        "boot_id": run.boot_id,
+        "node_id": run.node_id,
+        "started": iso(run.started_us),
+        "ended": iso(run.ended_us),
+        "last_seen": iso(run.last_seen_us),
+        "end_reason": run.end_reason,
+        "is_alive": run.is_alive,
+        "has_box": run.has_box,
+        "fault": run.fault,
+    }
+
+
+def _in_flight(trace: InFlight) -> dict[str, Any]:
+    return {**_without_times(asdict(trace)), "started": iso(trace.started_us)}
+
+
+def _vitals(vitals: Vitals) -> dict[str, Any]:
+    return {"ts": iso(vitals.ts_us), **_without_times(asdict(vitals))}
+
+
+def _entry(entry: Entry) -> dict[str, Any]:
+    # By hand: `asdict` copies every span, of which there may be a million.
+    return {
+        "ts": iso(entry.ts_us),
+        "kind": entry.kind,
+        "status": entry.status,
+        "name": entry.name,
+        "text": entry.text,
+        "run_id": entry.run_id,
+        "seq": entry.seq,
+        "trace_id": entry.trace_id,
+        "duration_ms": entry.duration_ms,
+        "source": entry.source,
+        "extras": entry.extras,
+        "exc": entry.exc,
+        "spans": list(entry.spans),
+    }
+
+
+def _strict_parts(found: dict[str, Any]) -> dict[str, Any]:
+    """Returns a document that every JSON parser takes: what the fast encoder takes as it is, the rest mended."""
+    return {
+        name: [_mended(item) for item in value] if isinstance(value, list) else _mended(value)
+        for name, value in found.items()
+    }
+
+
+def _mended(value: Any) -> Any:
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, TypeError, RecursionError):
+        return _strict(value)
+    return value
+
+
+def _strict(value: Any) -> Any:
+    """Returns a value that every JSON parser takes."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {_strict(str(key)): _strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(item) for item in value]
+    return value if value is None or isinstance(value, (bool, int)) else str(value)

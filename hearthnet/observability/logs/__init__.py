@@ -1,0 +1,1 @@
+"""Behind `logging`: entries, message budgets, levels, the daily file."""

@@ -1,0 +1,1 @@
+"""Watches this process: stalls, vital signs, crashes, uncaught exceptions."""

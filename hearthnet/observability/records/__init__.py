@@ -1,0 +1,1 @@
+"""What instruments are made of: records, ids, context, buffer, recorder, black box."""

@@ -1,0 +1,290 @@
+"""The two records of telemetry, and how any value becomes bounded, redacted UTF-8 JSON.
+
+A record is immutable, its text is valid UTF-8 and within the bounds of `constants.py`, and its fields are the columns
+of its table in the order of its table. So nothing behind this file needs to check, clean or cut again, and no row can
+poison a batch.
+
+`encode` takes the fast way (orjson straight from the caller's dictionary) when every value is a short scalar, which is
+nearly always; anything else is rebuilt value by value.
+
+What orjson returns takes 4 KiB of memory however short it is; what is kept is a copy of it, which takes its length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from hearthnet.constants import MAX_KEYS, MAX_NESTING, MAX_STRING_BYTES
+from hearthnet.observability.redaction.rules import REDACTED, is_secret, needs_scrub, on_change, scrub
+
+__all__ = [
+    "LogFields",
+    "LogRecord",
+    "TraceFields",
+    "TraceRecord",
+    "bounded",
+    "clean_text",
+    "encode",
+    "encode_plain",
+    "encode_value",
+    "fit",
+    "is_plain",
+    "safe_text",
+]
+
+
+# A record as the buffers hold it: its fields as a plain tuple, which the garbage collector soon leaves alone (a named
+# one it would visit again and again, thousands of them) and which is made in a third of the time.
+TraceFields = tuple[
+    int, str, str, str | None, str, str | None, int, int, float, str, str | None, int, bytes, bytes
+]  # fmt: skip
+LogFields = tuple[int, str, int, str, str, str, str | None, str | None, int, int, bytes, str | None]
+
+
+class TraceRecord(NamedTuple):
+    """A finished trace. Times: `_us` UTC microseconds, `_mono_ns` of this run's monotonic clock, `_ms` durations."""
+
+    seq: int
+    run_id: str
+    trace_id: str
+    parent_id: str | None
+    capability: str
+    version: str | None
+    started_us: int
+    started_mono_ns: int
+    duration_ms: float
+    result: str
+    error: str | None
+    notable: int
+    spans: bytes
+    extras: bytes
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the fields by name, spans and extras decoded: what `Trace.as_dict` returns of the same trace."""
+        return {**self._asdict(), "spans": orjson.loads(self.spans), "extras": orjson.loads(self.extras)}
+
+
+class LogRecord(NamedTuple):
+    """A stored log record. `repeats` counts equal records that it stands for, itself not included."""
+
+    seq: int
+    run_id: str
+    ts_us: int
+    level: str
+    logger: str
+    msg: str
+    trace_id: str | None
+    span_id: str | None
+    notable: int
+    repeats: int
+    extras: bytes
+    exc: str | None
+
+
+CUT: Final = "…[cut]"
+_SCALARS: Final = frozenset({int, float, bool, type(None)})
+_EMPTY: Final = b"{}"
+# Half of the byte limit in characters needs no encoding to be known to fit unless it is far from ASCII.
+_SHORT_CHARS: Final = MAX_STRING_BYTES // 4
+_MAX_CONTAINERS: Final = 100  # visited in one record: with 64 values each, far more than a row can hold
+_MAX_KEY_CHARS: Final = 128
+_JSON_OPTIONS: Final = orjson.OPT_NON_STR_KEYS
+_MAX_REMEMBERED: Final = 4_096
+_SECRET_CHARS: Final = 8  # what is shorter can hold no secret
+_harmless: set[str] = set()  # keys that are known to name no secret
+on_change(_harmless.clear)
+
+
+def is_plain(extras: object) -> bool:
+    """Tells whether extras can be encoded as they are: few short scalars, no secrets. About 0.2 us for two keys.
+
+    What it does not look for makes orjson raise: integers over 64 bits, lone surrogates.
+    """
+    if type(extras) is not dict or len(extras) > MAX_KEYS:
+        return False
+    for key, value in extras.items():
+        if key not in _harmless and not _is_harmless(key):
+            return False
+        if type(value) is str:
+            if len(value) >= _SECRET_CHARS and (len(value) > _SHORT_CHARS or needs_scrub(value)):
+                return False
+        elif type(value) not in _SCALARS:
+            return False
+    return True
+
+
+def encode_plain(extras: object) -> bytes | None:
+    """Returns extras that can be encoded as they are, encoded; None for others, which `encode` is for."""
+    if not is_plain(extras):
+        return None
+    try:
+        return b"%b" % orjson.dumps(extras)
+    except TypeError:  # an integer over 64 bits, a lone surrogate
+        return None
+
+
+def _is_harmless(key: object) -> bool:
+    if type(key) is not str or is_secret(key) or needs_scrub(key):
+        return False
+    if len(_harmless) >= _MAX_REMEMBERED:
+        _harmless.clear()
+    _harmless.add(key)
+    return True
+
+
+def encode(extras: Mapping[Any, Any] | None) -> bytes:
+    """Returns `extras` as one JSON object: secrets replaced, everything within the bounds. Never raises."""
+    encoded = _EMPTY if extras is None else encode_plain(extras)
+    if encoded is not None:
+        return encoded
+    try:
+        return b"%b" % orjson.dumps(bounded(extras), option=_JSON_OPTIONS) if extras else _EMPTY
+    except Exception as error:  # the border to any value that a caller may hand in  # noqa: BLE001
+        return _encode_hostile(extras, error)
+
+
+def _encode_hostile(extras: object, error: Exception) -> bytes:
+    """Returns what can be kept of extras that broke the usual way (integers over 64 bits, lone surrogates …)."""
+    try:
+        return b"%b" % orjson.dumps(bounded(extras, strict=True), option=_JSON_OPTIONS)
+    except Exception:  # a mapping that raises while it is read  # noqa: BLE001
+        return orjson.dumps({"unencodable": f"{type(extras).__name__}: {type(error).__name__}"})
+
+
+def encode_value(value: object) -> bytes:
+    """Returns one value (a message, a name) as JSON. Never raises."""
+    try:
+        return orjson.dumps(value)
+    except Exception:  # a lone surrogate in a string, mostly  # noqa: BLE001
+        return orjson.dumps(safe_text(value))
+
+
+def bounded(
+    value: object, *, strict: bool = False, depth: int = 0, name: str = "", budget: list[int] | None = None
+) -> Any:
+    """Returns a copy of `value` made of JSON types, within the bounds, secrets replaced.
+
+    Args:
+        value: anything.
+        strict: also check what is costly to check: characters that are no UTF-8 in short strings.
+        depth: nesting so far; beyond `MAX_NESTING` a marker stands for the rest.
+        name: the key that the value stands under.
+        budget: how many more containers may be visited, as its only item. Keys and nesting multiply: without it a list
+            that holds itself 64 times over would be walked 64^6 times.
+    """
+    if name and is_secret(name):
+        return REDACTED
+    if not isinstance(value, Mapping | list | tuple | set | frozenset):
+        return _bounded_scalar(value, strict)
+    budget = [_MAX_CONTAINERS] if budget is None else budget
+    budget[0] -= 1
+    if budget[0] < 0:
+        return CUT
+    if depth >= MAX_NESTING:
+        return f"[{type(value).__name__} nested too deep]"
+    if isinstance(value, Mapping):
+        return _bounded_mapping(value, strict, depth, budget)
+    items = list(value)
+    if len(items) == 2 and isinstance(value, list | tuple) and _is_secrets_name(items[0]) and items[1] is not None:
+        return [clean_text(items[0], _MAX_KEY_CHARS), REDACTED]
+    items = _without_keys(items) if any(_begins_key(item) for item in items[:MAX_KEYS]) else items
+    kept = [bounded(item, strict=strict, depth=depth + 1, budget=budget) for item in items[:MAX_KEYS]]
+    return [*kept, f"[{len(items) - MAX_KEYS} more]"] if len(items) > MAX_KEYS else kept
+
+
+def _begins_key(item: object) -> bool:
+    return isinstance(item, str) and "PRIVATE KEY" in item and "-----BEGIN" in item
+
+
+def _without_keys(lines: list[Any]) -> list[Any]:
+    """Returns the lines of a text, a traceback's say, without those of a private key: each by itself looks harmless."""
+    kept: list[Any] = []
+    is_inside = False
+    for line in lines:
+        is_inside = is_inside and not (isinstance(line, str) and "-----END" in line)
+        kept.append(REDACTED if is_inside else line)
+        if _begins_key(line):
+            is_inside = "-----END" not in line[line.rindex("-----BEGIN") :]
+    return kept
+
+
+def _is_secrets_name(first: object) -> bool:
+    """Tells whether the first of two items names a secret, as in lists of headers: `(b"cookie", b"…")`."""
+    # Two names beside each other, `["token", "cookie"]` say, are recorded as little: there is no telling them apart.
+    name = first.decode("latin-1") if isinstance(first, bytes) else first
+    return isinstance(name, str) and len(name) <= _MAX_KEY_CHARS and is_secret(name)
+
+
+def _bounded_scalar(value: object, strict: bool) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, float):
+        return float(value)  # a subclass, such as numpy's, is none of the encoder's types
+    if isinstance(value, int):
+        # Hexadecimal: Python itself refuses decimal digits beyond 4,300.
+        return int(value) if -(2**63) <= value < 2**63 else safe_text(hex(value))
+    if type(value) is str and not strict and len(value) <= _SHORT_CHARS:
+        return scrub(value)
+    return clean_text(value)
+
+
+def _bounded_mapping(value: Mapping[Any, Any], strict: bool, depth: int, budget: list[int]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, item in value.items():
+        if len(kept) >= MAX_KEYS:
+            kept["truncated_keys"] = len(value) - MAX_KEYS
+            break
+        name = clean_text(key)
+        try:
+            kept[name[:_MAX_KEY_CHARS]] = bounded(item, strict=strict, depth=depth + 1, name=name, budget=budget)
+        except Exception as error:  # one value that raises must not cost its neighbours  # noqa: BLE001
+            kept[name[:_MAX_KEY_CHARS]] = f"[{type(item).__name__}: {type(error).__name__}]"
+    return kept
+
+
+def safe_text(value: object, limit: int = MAX_STRING_BYTES) -> str:
+    """Returns `str(value)` as valid UTF-8 of at most `limit` bytes, cut text marked. Never raises."""
+    if type(value) is str:
+        text = value
+    else:
+        try:
+            text = str(value)
+        except Exception as error:  # `__str__` is the caller's code and may do anything  # noqa: BLE001
+            text = f"[{type(value).__name__}: str() raised {type(error).__name__}]"
+    if len(text) <= limit and text.isascii():
+        return text
+    # More characters than `limit` are more bytes, so nothing that would be kept is lost by cutting first.
+    raw = text[: limit + 1].encode("utf-8", "backslashreplace")
+    if len(raw) <= limit:
+        return raw.decode()
+    return raw[: max(0, limit - len(CUT.encode()))].decode("utf-8", "ignore") + CUT
+
+
+def clean_text(value: object, limit: int = MAX_STRING_BYTES) -> str:
+    """Returns `safe_text(value, limit)` with the secrets in it replaced. Never raises."""
+    # Twice as much, then cut: no half of a secret is left at the edge.
+    if isinstance(value, bytes | bytearray):
+        value = _clean_bytes(bytes(value[: 2 * limit]))
+    return safe_text(scrub(safe_text(value, 2 * limit)), limit)
+
+
+def _clean_bytes(raw: bytes) -> bytes:
+    """Returns bytes without the secrets in the text that they are: shown, they are full of backslashes."""
+    text = raw.decode("utf-8", "surrogateescape")
+    return scrub(text).encode("utf-8", "surrogateescape")
+
+
+def fit(encoded: bytes, limit: int) -> bytes:
+    """Returns an encoded object within `limit` bytes: its largest values give way first, marked `…[cut]`."""
+    if len(encoded) <= limit:
+        return encoded
+    kept: dict[str, Any] = orjson.loads(encoded)
+    for name in sorted(kept, key=lambda key: len(orjson.dumps(kept[key])), reverse=True):
+        kept[name] = CUT
+        shorter = orjson.dumps(kept)
+        if len(shorter) <= limit:
+            return shorter
+    return orjson.dumps({"truncated_keys": len(kept)})

@@ -1,0 +1,1 @@
+"""Decides what must not be recorded: by key name, by shape, by known value."""

@@ -1,0 +1,1 @@
+"""Keeps the doctor's earlier reports, and compares them."""

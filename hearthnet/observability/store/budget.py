@@ -1,0 +1,101 @@
+"""How the bytes of `max_disk_mb` are shared out: one budget for database, WAL, black boxes and JSON logs together.
+
+    database 1/2 · WAL 1/16, and up to 1/4 while a reader pins it · black boxes 3/32 · the rest: logs and a quarantine
+
+With the default of 256 MB: 128, 16 (64), 24, 40.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from hearthnet.observability.records.blackbox import Sizes
+
+__all__ = ["MB", "PAGE_BYTES", "Budget", "disk_bytes", "free_bytes"]
+
+MB: Final = 1_000_000
+PAGE_BYTES: Final = 4_096
+_SMALLEST_BOX: Final = 1_000_000  # a table of 4,096 entries takes 655 KB of it
+_MAX_FLOOR_SHARE: Final = 0.05  # of the file system: a floor for a card must not close a small disk altogether
+
+
+class Budget:
+    """The bounds in bytes that follow from `max_disk_mb`.
+
+    Attributes:
+        database: of telemetry.db.
+        wal: of its WAL.
+        wal_pinned: of its WAL while a reader keeps it from being reused.
+        boxes: of all black boxes.
+        rest: of the JSON logs and a quarantined database.
+    """
+
+    __slots__ = ("boxes", "database", "rest", "total", "wal", "wal_pinned")
+
+    def __init__(self, max_disk_mb: int) -> None:
+        self.total = max_disk_mb * MB
+        self.database = self.total // 2
+        self.wal = self.total // 16
+        self.wal_pinned = self.total // 4
+        self.boxes = self.total * 3 // 32
+        self.rest = self.total - self.database - self.wal_pinned - self.boxes
+
+    @property
+    def pages(self) -> int:
+        """The database's ceiling in pages."""
+        return self.database // PAGE_BYTES
+
+    @property
+    def quarantine(self) -> int:
+        """The largest quarantined database that is kept; the logs get what it leaves."""
+        return self.rest * 3 // 4
+
+    def primary_box(self) -> Sizes:
+        """Returns the box of the process that writes the store."""
+        return _sizes(self.boxes * 5 // 6)
+
+    def secondary_box(self) -> Sizes:
+        """Returns the box of every other process."""
+        return _sizes(max(self.boxes // 12, _SMALLEST_BOX))
+
+
+def _sizes(total: int) -> Sizes:
+    rings = total - Sizes(0, 0).total
+    return Sizes(traces=rings * 4 // 5, logs=rings // 5)
+
+
+def free_bytes(directory: Path, floor: int) -> tuple[int, int]:
+    """Returns the bytes that are free where `directory` lies, and how many of them are to be left to the machine.
+
+    Raises:
+        OSError: raised when the folder is not there.
+    """
+    status = os.statvfs(directory)
+    return status.f_bavail * status.f_frsize, min(floor, int(status.f_blocks * status.f_frsize * _MAX_FLOOR_SHARE))
+
+
+def disk_bytes(data_dir: Path | None, log_dir: Path | None) -> dict[str, int]:
+    """Returns the bytes that telemetry's files take, by part: database, wal, box, quarantine, logs."""
+    sizes = dict.fromkeys(("database", "wal", "box", "quarantine", "logs"), 0)
+    for file in data_dir.glob("telemetry.*") if data_dir is not None else ():
+        sizes[_part(file.name)] += _allocated(file)
+    for file in log_dir.glob("*.log") if log_dir is not None else ():
+        sizes["logs"] += _allocated(file)
+    return sizes
+
+
+def _part(name: str) -> str:
+    if ".corrupt-" in name:
+        return "quarantine"
+    if name.endswith((".box", ".fault")):  # both are what a process leaves behind when it dies
+        return "box"
+    return "wal" if name.endswith(("-wal", "-shm")) else "database"
+
+
+def _allocated(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:  # removed since it was listed
+        return 0

@@ -1,0 +1,111 @@
+"""Takes lines out of the JSON log files: a file is replaced whole, without the lines that go, or removed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from hearthnet.database import store_error
+from hearthnet.errors import StoreError
+from hearthnet.files import replace_private
+from hearthnet.observability.logs.daily_file import log_key, log_paths
+from hearthnet.observability.store.purge.selection import Selection
+from hearthnet.observability.store.recovery.log_line import line_of, time_of
+from hearthnet.observability.store.snapshot import sync_folder
+
+__all__ = ["count_lines", "days_left", "purge_logs"]
+
+_UNFINISHED: Final = re.compile(r"\.\d{4}-\d{2}-\d{2}(\.\d+)?\.log-.+")  # by an earlier purge that was killed
+
+
+def count_lines(log_dir: Path | None, selection: Selection) -> tuple[int, int]:
+    """Returns how many lines go, and from how many files."""
+    counts = [sum(taken for taken, _ in _judged(path, selection)) for path in _paths(log_dir, selection)]
+    return sum(counts), len(counts) if selection.everything else sum(map(bool, counts))
+
+
+def purge_logs(log_dir: Path | None, selection: Selection) -> None:
+    """Removes the lines that go.
+
+    Raises:
+        StoreError: raised when a file cannot be read or replaced; it is then as it was.
+        DiskFullError: raised when there is no space for what is left of a file.
+    """
+    for path in _paths(log_dir, selection):
+        try:
+            _purge_file(path, selection)
+        except OSError as error:
+            raise store_error(path, error) from error
+    if log_dir is not None and log_dir.is_dir():
+        for path in log_dir.iterdir():
+            if _UNFINISHED.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+        sync_folder(log_dir)
+
+
+def days_left(log_dir: Path | None, selection: Selection, days: set[str]) -> list[str]:
+    """Returns the days, oldest first, whose log files may hold lines of the capability: they name it, or are in `days`.
+
+    A purge by capability leaves the logs alone: which lines belong to it other lines tell, and not all of them.
+    """
+    if log_dir is None or selection.capability is None:
+        return []
+    found = {
+        str(key[0])
+        for path in log_paths(log_dir)
+        if (key := log_key(path)) and (str(key[0]) in days or any(selection.escaped in line for line in _lines(path)))
+    }
+    return sorted(found)
+
+
+def _purge_file(path: Path, selection: Selection) -> None:
+    if selection.everything or _is_wholly_old(path, selection):
+        path.unlink()
+        return
+    judged = list(_judged(path, selection))
+    kept = [raw for taken, raw in judged if not taken]
+    if judged and not kept:
+        path.unlink()
+    elif len(kept) < len(judged):
+        replace_private(path, b"".join(kept))
+
+
+def _is_wholly_old(path: Path, selection: Selection) -> bool:
+    """Returns whether every line of a file is before the moment: it has lines of its day, and of the one before."""
+    key = log_key(path)
+    if key is None or selection.before_us is None:
+        return False
+    return key[0] + timedelta(days=1) <= datetime.fromtimestamp(selection.before_us / 1e6, tz=UTC).date()
+
+
+def _judged(path: Path, selection: Selection) -> Iterator[tuple[bool, bytes]]:
+    taken = takes_all = selection.everything or _is_wholly_old(path, selection)
+    for raw in _lines(path):
+        taken = takes_all or _is_taken(raw, selection, taken)
+        yield taken, raw
+
+
+def _is_taken(raw: bytes, selection: Selection, took_last: bool) -> bool:
+    if selection.trace_id is not None:
+        return selection.trace_id.encode() in raw
+    line = line_of(raw)
+    ts_us = None if line is None else time_of(line)
+    # A torn line without a time goes with the one before it.
+    return took_last if ts_us is None or selection.before_us is None else ts_us < selection.before_us
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            yield from file
+    except FileNotFoundError:  # a running node has removed its oldest file
+        return
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _paths(log_dir: Path | None, selection: Selection) -> list[Path]:
+    return [] if log_dir is None or selection.capability is not None else log_paths(log_dir)

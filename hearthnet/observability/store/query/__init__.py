@@ -1,0 +1,1 @@
+"""Reads the store for people: ad-hoc SQL, its state, its statistics."""

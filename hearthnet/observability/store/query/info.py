@@ -1,0 +1,226 @@
+"""Tells from disk how the store stands: its rings, its bytes, what was lost, what it wrote, whether it is whole."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from hearthnet.database import TELEMETRY, connect_read_only, migrations_dir, quick_check, reason_of, store_error
+from hearthnet.errors import StoreError
+from hearthnet.forensics import box as layout
+from hearthnet.forensics.model import iso
+from hearthnet.observability.store.budget import MB, Budget, disk_bytes, free_bytes
+from hearthnet.observability.store.merge import LOGS, TRACES, Table
+from hearthnet.observability.store.recovery.quarantine import quarantined
+from hearthnet.observability.store.rows import UNCLEAN, now_us
+
+if TYPE_CHECKING:
+    from hearthnet.config import ObservabilityConfig
+
+__all__ = ["Integrity", "Losses", "examine", "info", "losses"]
+
+_DAY_US = 86_400_000_000
+
+
+def info(store: Path, settings: ObservabilityConfig) -> dict[str, Any]:
+    """Returns how the store stands; times are ISO 8601 in UTC.
+
+    Raises:
+        StoreError: raised when there is no database, or it cannot be read.
+    """
+    boxes = _boxes(store.parent)
+    living = {box["run_id"] for box in boxes if box["alive"]}
+    try:
+        with closing(connect_read_only(store)) as connection:
+            connection.execute("BEGIN")  # one moment for all of it
+            found = {
+                "path": str(store),
+                "schema": connection.execute("PRAGMA user_version").fetchone()[0],
+                "rings": {
+                    "traces": _ring(connection, TRACES, "started_us"),
+                    "logs": _ring(connection, LOGS, "ts_us"),
+                },
+                "drops": _drops(connection),
+                "runs": _runs(connection, living),
+                "wear": _wear(connection, living),
+            }
+    except sqlite3.Error as error:
+        raise store_error(store, error) from error
+    aside = [{"path": str(path), "bytes": path.stat().st_size} for path in quarantined(store)]
+    return {**found, "disk": _disk(store.parent, settings), "quarantined": aside, "boxes": boxes}
+
+
+def _ring(connection: sqlite3.Connection, table: Table, time: str) -> dict[str, Any]:
+    ordinary, notable, oldest, newest = connection.execute(
+        f"SELECT ifnull(sum(NOT notable), 0), ifnull(sum(notable), 0), min({time}), max({time}) FROM {table.name}"  # noqa: S608  # constants
+    ).fetchone()
+    return {
+        "size": table.size,
+        "rows": ordinary + notable,
+        "ordinary": ordinary,
+        "notable": notable,
+        "oldest": iso(oldest),
+        "newest": iso(newest),
+    }
+
+
+def _drops(connection: sqlite3.Connection) -> list[dict[str, Any]]:
+    sql = "SELECT reason, kind, sum(count), max(ts_us) FROM gaps GROUP BY reason, kind ORDER BY reason, kind"
+    return [
+        {"reason": reason, "kind": kind, "count": lost, "last": iso(last_us)}
+        for reason, kind, lost, last_us in connection.execute(sql)
+    ]
+
+
+def _runs(connection: sqlite3.Connection, living: set[str]) -> dict[str, int]:
+    found = connection.execute("SELECT run_id, ended_us, end_reason FROM runs").fetchall()
+    running = [run_id for run_id, ended_us, _ in found if ended_us is None and run_id in living]
+    # One without an end whose process is gone was killed; the next start writes that down.
+    unclean = [run for run in found if run[2] == UNCLEAN or (run[1] is None and run[0] not in living)]
+    return {"count": len(found), "running": len(running), "unclean": len(unclean)}
+
+
+def _wear(connection: sqlite3.Connection, living: set[str]) -> dict[str, Any]:
+    """Returns what the runs that were measured wrote, over the time that they lasted."""
+    now = now_us()
+    sql = (
+        "SELECT run_id, started_us, ended_us, written_bytes, ifnull(commits, 0) FROM runs WHERE written_bytes NOT NULL"
+    )
+    # How long a run lasted that was killed and is not closed yet, nobody knows.
+    runs = [row for row in connection.execute(sql) if row[2] is not None or row[0] in living]
+    days = sum(max(0, (ended_us or now) - started_us) for _, started_us, ended_us, _, _ in runs) / _DAY_US
+    written, commits = sum(row[3] for row in runs), sum(row[4] for row in runs)
+    return {
+        "measured_runs": len(runs),
+        "days": days,
+        "written_bytes": written,
+        "commits": commits,
+        "written_bytes_per_day": written / days if days else None,
+        "commits_per_day": commits / days if days else None,
+    }
+
+
+def _disk(directory: Path, settings: ObservabilityConfig) -> dict[str, Any]:
+    budget = Budget(settings.max_disk_mb)
+    parts = disk_bytes(directory, settings.log_dir)
+    bounds = {"database": budget.database, "wal": budget.wal_pinned, "box": budget.boxes, "rest": budget.rest}
+    try:
+        free, floor = free_bytes(directory, settings.keep_free_mb * MB)
+    except OSError as error:
+        raise StoreError(f"{directory} cannot be read: {error.strerror}") from error
+    return {
+        "bytes": parts,
+        "total": sum(parts.values()),
+        "budget": {**bounds, "total": budget.total},
+        "free": free,
+        "floor": floor,
+    }
+
+
+def _boxes(directory: Path) -> list[dict[str, Any]]:
+    found = []
+    for path in layout.boxes_in(directory):
+        header = layout.header_of(path)
+        try:
+            size = path.stat().st_size
+        except OSError:  # taken in since it was listed
+            continue
+        found.append(
+            {
+                "path": str(path),
+                "bytes": size,
+                "pid": None if header is None else header.pid,
+                "run_id": None if header is None else header.run_id,
+                "alive": header is not None and layout.is_alive(header),
+            }
+        )
+    return found
+
+
+_HOUR_US: Final = 3_600_000_000
+# What a run that was killed had lost is noted by the one after it, when that begins.
+_BY_REASON: Final = "SELECT reason, sum(count) FROM gaps WHERE ts_us >= ? GROUP BY reason ORDER BY reason"
+_BEGAN: Final = "SELECT ifnull(max(started_us), 0) FROM runs"
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Records that were lost, by reason: in the last hour, since the newest run began, and in all."""
+
+    last_hour: dict[str, int] = field(default_factory=dict)
+    since_start: dict[str, int] = field(default_factory=dict)
+    in_all: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """How many that are, in all."""
+        return sum(self.in_all.values())
+
+
+def losses(path: Path) -> Losses:
+    """Returns what was lost to the store at `path`.
+
+    Raises:
+        StoreError: raised when there is no database, or it cannot be read.
+    """
+    try:
+        with closing(connect_read_only(path)) as connection:
+            began_us = connection.execute(_BEGAN).fetchone()[0]
+            periods = (now_us() - _HOUR_US, began_us, 0)
+            return Losses(*(dict(connection.execute(_BY_REASON, (since_us,)).fetchall()) for since_us in periods))
+    except sqlite3.Error as error:
+        raise store_error(path, error) from error
+
+
+_WITHIN_S: Final = 0.8  # 10,000 rows of each ring take 10 ms; a store at its ceiling on a card may take longer
+_UNFINISHED: Final = "checked in part: there was no time for more"
+
+
+@dataclass(frozen=True, slots=True)
+class Integrity:
+    """What SQLite finds.
+
+    Attributes:
+        said: `ok`, what is wrong, or that there was no time to look at all of it.
+        is_damaged: whether the next start moves it aside.
+        is_readable: whether queries can be put to it.
+        schema: its version; None where even that cannot be read.
+        known: the newest version that this program knows.
+    """
+
+    said: str
+    is_damaged: bool = False
+    is_readable: bool = True
+    schema: int | None = None
+    known: int = 0
+
+    @property
+    def is_newer(self) -> bool:
+        """Whether a newer program has written it."""
+        return self.schema is not None and self.schema > self.known
+
+
+def examine(path: Path) -> Integrity:
+    """Returns the state of the database at `path`. Never raises for what is in it, and changes nothing."""
+    try:
+        with closing(connect_read_only(path)) as connection:
+            return _examine(connection)
+    except StoreError as error:
+        return Integrity(error.message, is_readable=False)
+    except sqlite3.Error as error:
+        is_damaged = reason_of(error) == "corrupt"
+        return Integrity(str(error), is_damaged=is_damaged, is_readable=False)
+
+
+def _examine(connection: sqlite3.Connection) -> Integrity:
+    identity = connection.execute("PRAGMA application_id").fetchone()[0]
+    schema = connection.execute("PRAGMA user_version").fetchone()[0]
+    known = max(int(file.name[:4]) for file in (migrations_dir() / TELEMETRY.name).glob("[0-9]*.sql"))
+    if identity != TELEMETRY.application_id:
+        return Integrity("it is a database of another program", is_damaged=True, is_readable=False)
+    said = quick_check(connection, _WITHIN_S) or _UNFINISHED
+    is_damaged = said not in ("ok", _UNFINISHED)
+    return Integrity(said, is_damaged, not is_damaged, schema, known)

@@ -1,0 +1,1 @@
+"""Opens the store, and brings in what dead runs, damaged databases and JSON logs still hold."""

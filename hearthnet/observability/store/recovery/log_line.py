@@ -1,0 +1,114 @@
+"""A line of the JSON log back to the record that it tells of, within the bounds of a row; whatever the line holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import orjson
+
+from hearthnet.constants import LEVELS, MAX_CAPABILITY_CHARS, MAX_LOG_ROW_BYTES
+from hearthnet.observability.logging import TRACE_LOGGER
+from hearthnet.observability.records.ids import is_trace_id
+from hearthnet.observability.records.record import LogRecord, TraceRecord, encode, fit, safe_text
+from hearthnet.observability.records.results import is_failure
+
+__all__ = ["DONE", "Reading", "line_of", "record_of", "time_of"]
+
+DONE: Final = "done"
+_OWN_KEYS: Final = ("ts", "level", "logger", "msg", "trace_id", "span_id", "exc")
+_NOTABLE_LEVELS: Final = frozenset(LEVELS[LEVELS.index("warning") :])
+_TEXT_BYTES: Final = 1_024
+_SPAN_ID: Final = re.compile(r"[0-9a-f]{16}")
+_MAX_MS: Final = 1e12  # thirty years: what is longer is no duration
+
+
+def _nothing_known(_: TraceRecord | LogRecord) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How lines are read.
+
+    Attributes:
+        slow_ms: from which duration a trace is notable.
+        is_known: tells of a record that it comes from elsewhere, and is left out here.
+    """
+
+    slow_ms: float
+    is_known: Callable[[TraceRecord | LogRecord], bool] = _nothing_known
+
+
+def line_of(raw: bytes) -> dict[str, Any] | None:
+    """Returns the object that a line holds, or None where it is no JSON object."""
+    try:
+        line = orjson.loads(raw)
+    except orjson.JSONDecodeError:  # torn by a full disk or a power cut, or not ours
+        return None
+    return line if isinstance(line, dict) else None
+
+
+def time_of(line: dict[str, Any]) -> int | None:
+    """Returns the UTC microseconds of a line, or None where it has no time."""
+    try:
+        moment = datetime.fromisoformat(line["ts"])
+        # A time without its zone is nobody's: ours end in Z.
+        return None if moment.tzinfo is None else round(moment.timestamp() * 1_000) * 1_000
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+
+
+def record_of(raw: bytes, seq: int, run_id: str, reading: Reading) -> TraceRecord | LogRecord | None:
+    """Returns the record that a line tells of, or None where the line is not ours. Never raises for what it holds."""
+    line = line_of(raw)
+    if line is None or line.get("level") not in LEVELS or not _are_texts(line, "logger", "msg"):
+        return None
+    ts_us = time_of(line)
+    if ts_us is None:
+        return None
+    if line["logger"] == TRACE_LOGGER and line["msg"] == DONE:
+        return _trace(line, ts_us, seq, run_id, reading.slow_ms)
+    return _log(line, ts_us, seq, run_id)
+
+
+def _are_texts(line: dict[str, Any], *names: str) -> bool:
+    return all(isinstance(line.get(name), str) for name in names)
+
+
+def _trace(line: dict[str, Any], ended_us: int, seq: int, run_id: str, slow_ms: float) -> TraceRecord | None:
+    duration_ms, error = line.get("ms"), line.get("error")
+    if not _are_texts(line, "capability", "result") or not is_trace_id(line.get("trace_id")):
+        return None
+    if isinstance(duration_ms, bool) or not isinstance(duration_ms, int | float) or not 0 <= duration_ms < _MAX_MS:
+        return None
+    result = safe_text(line["result"], MAX_CAPABILITY_CHARS)
+    is_notable = duration_ms >= slow_ms or is_failure(result)
+    return TraceRecord(
+        seq, run_id, line["trace_id"], None, safe_text(line["capability"], MAX_CAPABILITY_CHARS), None,
+        ended_us - int(duration_ms * 1_000), 0, float(duration_ms), result,
+        None if error is None else safe_text(error), int(is_notable), b"[]", b"{}",
+    )  # fmt: skip
+
+
+def _log(line: dict[str, Any], ts_us: int, seq: int, run_id: str) -> LogRecord:
+    trace_id, span_id, exc = line.get("trace_id"), line.get("span_id"), line.get("exc")
+    extras = encode({key: value for key, value in line.items() if key not in _OWN_KEYS})
+    if exc is not None or len(line["msg"]) > _TEXT_BYTES:
+        extras = fit(extras, _TEXT_BYTES)
+    return LogRecord(
+        seq, run_id, ts_us, line["level"], safe_text(line["logger"], 128), safe_text(line["msg"], _TEXT_BYTES),
+        trace_id if is_trace_id(trace_id) else None,
+        span_id if isinstance(span_id, str) and _SPAN_ID.fullmatch(span_id) else None,
+        int(line["level"] in _NOTABLE_LEVELS), 0, fit(extras, MAX_LOG_ROW_BYTES - 2 * _TEXT_BYTES),
+        None if exc is None else _tail(safe_text(exc, 16 * _TEXT_BYTES)),
+    )  # fmt: skip
+
+
+def _tail(text: str) -> str:
+    """Returns the end of a traceback, where the error stands."""
+    raw = text.encode()
+    return text if len(raw) <= _TEXT_BYTES else "[cut]…" + raw[8 - _TEXT_BYTES :].decode("utf-8", "ignore")

@@ -1,0 +1,241 @@
+"""Rebuilds a telemetry database from the JSON log files: the log records, and the traces as far as "done" lines tell.
+
+A "done" line says a trace's id, capability, result and time, not its spans. Lines are read once, oldest first, and fed
+to the ring in pieces, so memory stays bounded whatever the logs hold. What the black box of a dead run has whole (a
+trace with its spans) is not rebuilt from its line as well.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from hearthnet import __version__
+from hearthnet.database import TELEMETRY, open_database, store_error
+from hearthnet.errors import StoreError
+from hearthnet.forensics import box as layout
+from hearthnet.observability.logs.daily_file import log_paths
+from hearthnet.observability.records.ids import new_trace_id
+from hearthnet.observability.records.record import LogRecord, TraceRecord
+from hearthnet.observability.store import rows
+from hearthnet.observability.store.lock import StoreLock
+from hearthnet.observability.store.merge import LOGS, TRACES, merge
+from hearthnet.observability.store.recovery.box_records import evidence_of
+from hearthnet.observability.store.recovery.log_line import Reading, record_of
+from hearthnet.observability.store.recovery.quarantine import move_aside
+from hearthnet.observability.store.recovery.recover import dead_boxes, take_in
+from hearthnet.observability.store.snapshot import building, count_rows, refuse_existing
+
+__all__ = ["REBUILT", "Leftovers", "Rebuilt", "log_bytes", "rebuild", "rebuild_in_place"]
+
+
+class Leftovers:
+    """The boxes of dead runs in a store's folder; the caller holds the store's lock.
+
+    Their numbers are the old database's and would clash with the new one's, so their records are numbered anew.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        found = dead_boxes(directory)
+        self._paths = [path for path, _ in found]
+        self._boxes = [box for _, box in found if box is not None]
+        self._traces: set[tuple[str, str]] = set()
+        self._logs: set[tuple[int, str, str]] = set()
+        for box in self._boxes:
+            evidence = evidence_of(box)
+            self._traces |= {(record.trace_id, record.capability) for record in evidence.traces}
+            self._logs |= {_identity(record) for record in evidence.logs}
+
+    def knows(self, record: TraceRecord | LogRecord) -> bool:
+        """Tells whether a box has the record that a line tells of."""
+        if isinstance(record, TraceRecord):
+            return (record.trace_id, record.capability) in self._traces
+        return _identity(record) in self._logs
+
+    def take_in(self, connection: sqlite3.Connection) -> None:
+        """Puts all that the boxes hold behind the rows that are there."""
+        for box in self._boxes:
+            # As those of another database, which by now they are.
+            take_in(connection, replace(box, header=replace(box.header, role=layout.SECONDARY)))
+
+    def remove(self) -> None:
+        """Removes the boxes: all of it is in the database."""
+        for path in self._paths:
+            path.unlink(missing_ok=True)
+
+
+def _identity(record: LogRecord) -> tuple[int, str, str]:
+    # A line's time has milliseconds.
+    return record.ts_us // 1_000, record.logger, record.msg
+
+
+REBUILT: Final = "rebuilt"
+_PIECE: Final = 2_000  # records in memory at a time; each at most a few kilobytes
+
+Progress = Callable[[int], None]  # called with the bytes that were read since the last call
+
+
+@dataclass(slots=True)
+class Rebuilt:
+    """What came of it.
+
+    Attributes:
+        path: of the database.
+        run_id: under which the rebuilt rows stand.
+        lines: read.
+        skipped: lines of them that are no JSON or not ours.
+        rows: in the new database, by table.
+        bytes: of its file.
+        moved_to: where the old database is, if there was one and it was replaced.
+    """
+
+    path: Path
+    run_id: str = field(default_factory=new_trace_id)
+    lines: int = 0
+    skipped: int = 0
+    rows: dict[str, int] = field(default_factory=dict)
+    bytes: int = 0
+    moved_to: Path | None = None
+
+
+def log_bytes(log_dir: Path | None) -> int:
+    """Returns how many bytes of logs there are, about: a running node writes on."""
+    return sum(path.stat().st_size for path in log_paths(log_dir) if path.exists()) if log_dir is not None else 0
+
+
+def _paths(log_dir: Path | None) -> list[Path]:
+    found = log_paths(log_dir) if log_dir is not None else []
+    if not found:
+        raise StoreError(f"there are no log files in {log_dir}", hint="hearthnet paths shows where they should lie")
+    return found
+
+
+def rebuild(
+    log_dir: Path | None, store: Path, target: Path, slow_ms: float, *, force: bool = False, progress: Progress
+) -> Rebuilt:
+    """Writes a new database, one plain file, to `target`; the store itself is neither read nor changed.
+
+    Args:
+        log_dir: where the log files are.
+        store: the database that `target` must not be.
+        target: of the new database.
+        slow_ms: from which duration a trace is notable.
+        force: whether `target` may be replaced.
+        progress: told how far the reading is.
+
+    Raises:
+        StoreError: raised when there are no logs, when `target` exists, or cannot be written.
+        DiskFullError: raised when there is no space for it.
+    """
+    refuse_existing(store, target, force=force)
+    result, paths = Rebuilt(target), _paths(log_dir)
+    with building(target) as temporary:
+        try:
+            with closing(open_database(temporary, TELEMETRY._replace(reserve_bytes=0))) as connection:
+                _fill(connection, paths, Reading(slow_ms), result, progress)
+                connection.execute("PRAGMA journal_mode = DELETE")
+                connection.execute("VACUUM")
+        except sqlite3.Error as error:
+            raise store_error(target, error) from error
+    result.bytes = target.stat().st_size
+    return result
+
+
+def rebuild_in_place(
+    log_dir: Path | None, store: Path, slow_ms: float, *, agree: Callable[[], None], progress: Progress
+) -> Rebuilt:
+    """Puts a new database in the place of the store's own, which is moved aside.
+
+    Black boxes of dead runs are taken in as well: what they hold was never in the old database, or is in the logs.
+
+    Args:
+        log_dir: where the log files are.
+        store: the database.
+        slow_ms: from which duration a trace is notable.
+        agree: called when all is ready to begin; raises to leave everything as it is.
+        progress: told how far the reading is.
+
+    Raises:
+        StoreInUseError: raised when a process writes the store.
+        StoreError: raised when there are no logs, or the store cannot be written.
+        DiskFullError: raised when there is no space for a second database.
+    """
+    result, paths = Rebuilt(store), _paths(log_dir)
+    lock = StoreLock(store.parent)
+    lock.acquire()
+    try:
+        agree()
+        leftovers = Leftovers(store.parent)
+        with building(store) as temporary:
+            try:
+                with closing(open_database(temporary, TELEMETRY)) as connection:
+                    _fill(connection, paths, Reading(slow_ms, leftovers.knows), result, progress)
+                    leftovers.take_in(connection)
+                    result.rows = count_rows(connection)
+            except sqlite3.Error as error:
+                raise store_error(store, error) from error
+            if store.exists():
+                result.moved_to = move_aside(store, "rebuilt from the JSON logs")
+        leftovers.remove()
+        result.bytes = store.stat().st_size
+    finally:
+        lock.release()
+    return result
+
+
+def _fill(
+    connection: sqlite3.Connection, paths: list[Path], reading: Reading, result: Rebuilt, progress: Progress
+) -> None:
+    """Inserts what the lines tell, and the run that all of it stands under."""
+    first_us, last_us = rows.now_us(), 0
+    for piece in _pieces(paths, reading, result, progress):
+        merge(connection, TRACES, [record for record in piece if isinstance(record, TraceRecord)])
+        merge(connection, LOGS, [record for record in piece if isinstance(record, LogRecord)])
+        first_us = min(first_us, *map(_time, piece))
+        last_us = max(last_us, *map(_time, piece))
+    run = (result.run_id, None, __version__, os.getpid(), None, first_us)
+    connection.execute(rows.INSERT_RUN, run)
+    connection.execute(rows.END_RUN, (max(first_us, last_us), REBUILT, result.run_id))
+    result.rows = count_rows(connection)
+
+
+def _time(record: TraceRecord | LogRecord) -> int:
+    return record.started_us if isinstance(record, TraceRecord) else record.ts_us
+
+
+def _pieces(
+    paths: list[Path], reading: Reading, result: Rebuilt, progress: Progress
+) -> Iterator[list[TraceRecord | LogRecord]]:
+    """Yields the records in pieces of a bounded number, numbered in the order of the log."""
+    piece: list[TraceRecord | LogRecord] = []
+    for raw in _lines(paths, progress):
+        result.lines += 1
+        record = record_of(raw, result.lines, result.run_id, reading)
+        if record is None:
+            result.skipped += 1
+        elif not reading.is_known(record):
+            piece.append(record)
+        if len(piece) >= _PIECE:
+            yield piece
+            piece = []
+    if piece:
+        yield piece
+
+
+def _lines(paths: list[Path], progress: Progress) -> Iterator[bytes]:
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                for raw in file:
+                    if raw.strip():
+                        yield raw
+                    progress(len(raw))
+        except FileNotFoundError:  # a running node has removed its oldest file
+            continue
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror}") from error

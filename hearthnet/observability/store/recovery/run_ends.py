@@ -1,0 +1,142 @@
+"""Tells how the runs of a node ended: from the store as it lies, and from black boxes that nobody has taken in yet.
+
+`hearthnet autopsy` reads all that there is. The doctor has a second or two, also beside a node that works, so here
+queries read what a verdict rests on, and nothing else; the verdict itself is the same. Nothing is changed.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+from hearthnet.database import connect_read_only, store_error
+from hearthnet.forensics import box as layout
+from hearthnet.forensics.evidence.database import COLUMNS
+from hearthnet.forensics.evidence.entries import from_log, from_trace, rows_of_frames
+from hearthnet.forensics.evidence.runs import (
+    SIGN_LEVELS,
+    TAKEN_BACK,
+    Boxes,
+    as_in_flight,
+    in_flight_in,
+    is_sign,
+    runs_of,
+)
+from hearthnet.forensics.model import Case, Entry, InFlight, Run
+from hearthnet.observability.records.results import INTERRUPTED
+from hearthnet.observability.store.rows import CLEAN
+
+__all__ = ["died", "end_us", "read_case"]
+
+_REBUILT: Final = "rebuilt"  # from the logs: the rows of no life in particular
+_MAX_SIGNS: Final = 500  # the newest of a run: what it died of stands at its end
+_SEEN: Final = (
+    "SELECT run_id, min(first_us), max(last_us) FROM ("
+    " SELECT run_id, min(started_us) AS first_us, max(started_us + CAST(duration_ms * 1000 AS INTEGER)) AS last_us"
+    " FROM traces WHERE result <> 'interrupted' GROUP BY run_id"
+    " UNION ALL SELECT run_id, min(ts_us), max(ts_us) FROM logs GROUP BY run_id) GROUP BY run_id"
+)
+
+Row = dict[str, Any]
+
+
+def read_case(path: Path, alive: Collection[str] = ()) -> Case:
+    """Returns the runs of the node whose store is at `path`; judged is the newest that has ended, None if none has.
+
+    Where runs tell which node they were of, those that do not, of other programs with the same store, are left out.
+    `in_flight` has what every run left unended, `signs` the warnings and errors of the judged one.
+
+    Args:
+        path: of telemetry.db.
+        alive: ids of runs of which the caller knows that they live; a black box tells of others.
+
+    Raises:
+        StoreError: raised when there is no database, or it cannot be read.
+    """
+    boxes, living = _boxes(path.parent)
+    living.update(alive)
+    try:
+        with closing(connect_read_only(path)) as connection:
+            connection.execute("BEGIN")  # one moment for all of it
+            rows = _rows(connection, "runs", "ORDER BY rowid")
+            seen = {run_id: (first_us, last_us) for run_id, first_us, last_us in connection.execute(_SEEN)}
+            runs = runs_of(rows, boxes, path.parent, seen, is_damaged=False)
+            case = Case(path.parent, runs=_of_the_node(runs))
+            case.run = next((run for run in case.runs if run.run_id not in living and not run.is_alive), None)
+            case.in_flight = list(_interrupted(connection))
+            case.signs = [] if case.run is None else _signs(connection, case.run)
+    except sqlite3.Error as error:
+        raise store_error(path, error) from error
+    _add_boxes(case, boxes)
+    return case
+
+
+def _add_boxes(case: Case, boxes: Boxes) -> None:
+    """Adds what stands in the boxes of the dead alone."""
+    for run in case.runs:
+        if run.run_id not in boxes.by_run or run.end_reason is not None:  # closed: what it has are rows already
+            continue
+        _, box = boxes.by_run[run.run_id]
+        case.in_flight += in_flight_in(box)
+        if run is case.run:
+            case.signs += filter(is_sign, map(from_log, rows_of_frames(box.logs, "logs", run.run_id)))
+            case.signs = _each_once(case.signs)[-_MAX_SIGNS:]
+
+
+def died(run: Run) -> bool:
+    """Tells whether a run that does not live any more ended otherwise than in order."""
+    return run.end_reason != CLEAN
+
+
+def end_us(run: Run) -> int:
+    """Returns when a run ended, as well as it is known: at its last sign of life, UTC microseconds."""
+    return run.ended_us or run.last_seen_us or run.started_us
+
+
+def _boxes(directory: Path) -> tuple[Boxes, set[str]]:
+    """Returns the black boxes of runs that have ended, and the runs of those that live: theirs are not read."""
+    ended, living = Boxes(), set[str]()
+    for path in layout.boxes_in(directory):
+        try:
+            header = layout.header_of(path)
+            if header is None:
+                continue
+            if layout.is_locked(path) or layout.is_alive(header):
+                living.add(header.run_id)
+            elif (box := layout.read_box(path)) is not None:
+                ended.by_run[header.run_id] = path, box
+        except OSError:  # taken in since it was listed, or not ours to read
+            continue
+    return ended, living
+
+
+def _rows(connection: sqlite3.Connection, table: str, rest: str, values: tuple[Any, ...] = ()) -> list[Row]:
+    """Returns rows with the columns that forensics knows; a store that was not opened since an update lacks some."""
+    cursor = connection.execute(f"SELECT * FROM {table} {rest}", values)  # noqa: S608  # constants
+    names = [column[0] for column in cursor.description]
+    return [{**dict.fromkeys(COLUMNS[table]), **dict(zip(names, row, strict=True))} for row in cursor]
+
+
+def _of_the_node(runs: list[Run]) -> list[Run]:
+    lives = [run for run in runs if run.end_reason != _REBUILT]
+    return [run for run in lives if run.node_id is not None] or lives
+
+
+def _interrupted(connection: sqlite3.Connection) -> Iterator[InFlight]:
+    for row in _rows(connection, "traces", "WHERE result = ? ORDER BY seq", (INTERRUPTED,)):
+        yield as_in_flight(from_trace(row))
+
+
+def _signs(connection: sqlite3.Connection, run: Run) -> list[Entry]:
+    places = ", ".join("?" * len(SIGN_LEVELS))
+    where = f"WHERE run_id = ? AND (level IN ({places}) OR msg = ?) ORDER BY seq DESC LIMIT ?"
+    rows = _rows(connection, "logs", where, (run.run_id, *SIGN_LEVELS, TAKEN_BACK, _MAX_SIGNS))
+    return [from_log(row) for row in reversed(rows)]
+
+
+def _each_once(signs: list[Entry]) -> list[Entry]:
+    """Returns records in their order; the box has what was committed as well, as long as its place is not needed."""
+    return [signs[at] for at in sorted({entry.seq: place for place, entry in enumerate(signs)}.values())]

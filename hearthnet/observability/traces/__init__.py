@@ -1,0 +1,1 @@
+"""Behind `tracing`: traces, spans, and how they follow the work."""

@@ -1,0 +1,336 @@
+"""Spans, and the scopes that tie traces and spans to a context.
+
+A span is its own scope: while it is open it is what the context variable holds, so a span that opens inside finds its
+parent there. A trace is its own scope where it began, and has a `Root` where it is attached. A span outside any trace,
+or of a trace that has ended, is an orphan: it measures, is counted, and is stored nowhere.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextvars import Token
+from functools import partial, wraps
+from time import monotonic_ns
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, cast
+
+import orjson
+
+from hearthnet.observability.metrics import orphan_spans_total
+from hearthnet.observability.records import ids
+from hearthnet.observability.records.context import Scope, current
+from hearthnet.observability.records.ids import span_id_of
+from hearthnet.observability.records.record import clean_text, encode, is_plain
+from hearthnet.observability.records.results import CANCELLED, OK
+from hearthnet.observability.redaction.rules import on_change
+
+if TYPE_CHECKING:
+    from hearthnet.observability.traces.trace import Trace
+
+__all__ = [
+    "Root",
+    "Span",
+    "describe",
+    "innermost_root",
+    "orphans",
+    "outermost_root",
+    "recent_orphans",
+    "restore",
+    "step_out",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_SHORT_NAME_CHARS: Final = 128
+_MAX_NAMES: Final = 1_024
+# Names of the last orphans, as they came: a place that loses its context does so again and again, so a few are enough.
+orphans: Final[deque[str]] = deque(maxlen=32)
+
+
+class Span:
+    """A named part of a trace. Made by `span(name, **extras)`; serves one `with` or `async with`, or as a decorator.
+
+    Attributes:
+        number: the id as a number; 0 before it is opened, and for an orphan.
+        name: what is done; a constant.
+        offset_ms: from the start of the trace.
+        duration_ms: None while it is open.
+        status: `ok`, `error`, `cancelled`, or `open` for one that the end of its trace cut short.
+        extras: fields; may be added to until the trace ends. Bounded and redacted when the trace is recorded.
+    """
+
+    __slots__ = ("_ended_ns", "_outer", "_parent", "_started_ns", "extras", "name", "number", "status", "trace")
+
+    trace: Trace
+
+    def __init__(self, name: str, /, **extras: Any) -> None:
+        self.name = name
+        self.extras = extras
+        self.number = self._parent = 0
+        self.status = OK
+        self._started_ns = self._ended_ns = 0
+
+    @property
+    def id(self) -> str:
+        """The id; empty before the span is opened, and for an orphan."""
+        return span_id_of(self.number) if self.number else ""
+
+    @property
+    def span_id(self) -> str:
+        """The id, under the name that every scope has for it."""
+        return self.id
+
+    @property
+    def parent(self) -> str | None:
+        """The id of the span around it; None directly under the trace."""
+        return span_id_of(self._parent) if self._parent else None
+
+    @property
+    def started_ns(self) -> int:
+        """When it was opened, on the monotonic clock of its run."""
+        return self._started_ns
+
+    @property
+    def offset_ms(self) -> float:
+        """Milliseconds from the start of the trace to the start of the span."""
+        return (self._started_ns - self.trace.started_ns) / 1e6
+
+    @property
+    def duration_ms(self) -> float | None:
+        """Milliseconds that the span took; None while it is open."""
+        return (self._ended_ns - self._started_ns) / 1e6 if self._ended_ns else None
+
+    def __enter__(self) -> Self:
+        if self.number:
+            return self._open_again()
+        outer: Span | Root | Trace | None = current.get()  # type: ignore[assignment]  # tracing sets its own scopes
+        if outer is None or (trace := outer.trace).ended:
+            self.number = 0  # an orphan: it measures, and is stored nowhere
+            orphan_spans_total.inc()
+            orphans.append(self.name)
+            self._started_ns = monotonic_ns()
+            return self
+        name = self.name
+        if type(name) is not str or name not in _names:
+            self.name = _known(name)
+        self._outer = outer
+        self._parent = outer.number
+        self.number = ids.next_span_number()
+        self.trace = trace
+        self._started_ns = started_ns = monotonic_ns()
+        trace.take_span(self, started_ns)
+        current.set(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        ended_ns = monotonic_ns()
+        scope = current.get()
+        if scope is not self and (again := _again_of(self, scope)) is not None:
+            again.__exit__(kind, error, traceback)
+            return
+        self._ended_ns = ended_ns
+        if error is not None:
+            self.fail(error)
+        if self.number and not (trace := self.trace).ended:  # else `detach` has put back what was before the trace
+            if scope is self or (scope is not None and scope.trace is trace):
+                current.set(self._outer)  # not in a context that has another trace: a generator that ends elsewhere
+            trace.close_span(self)
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, traceback)
+
+    def _open_again(self) -> Self:
+        """Opens one more like it in its stead: this one may be open yet, around this place or in another task."""
+        again = _Again(self.name, **self.extras) if isinstance(self.extras, dict) else _Again(self.name)
+        again.origin = self
+        return cast("Self", again.__enter__())
+
+    def fail(self, error: BaseException) -> None:
+        """Marks the span failed, or cancelled where the work was cut short rather than wrong."""
+        self.status = "error" if isinstance(error, Exception) else CANCELLED
+        if isinstance(self.extras, dict):  # the program may have put anything there
+            self.extras.setdefault("error", describe(error))
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Returns `function` (plain, async, or a generator of either kind) with a span around each of its calls."""
+        import inspect
+
+        from hearthnet.observability.traces import generators
+
+        make = partial(Span, self.name, **self.extras)
+        wrapped: Any
+        if inspect.isasyncgenfunction(function):
+            wrapped = generators.trace_async_generator(make, function)
+        elif inspect.isgeneratorfunction(function):
+            wrapped = generators.trace_generator(make, function)
+        elif inspect.iscoroutinefunction(function):
+
+            @wraps(function)
+            async def wrapped(*args: P.args, **kwargs: P.kwargs) -> Any:
+                with make():
+                    return await function(*args, **kwargs)
+
+        else:
+
+            @wraps(function)
+            def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+                with make():
+                    return function(*args, **kwargs)
+
+        return cast("Callable[P, R]", wrapped)
+
+    @classmethod
+    def from_dict(cls, trace: Trace, stored: dict[str, Any]) -> Self:
+        """Returns the span that a stored one tells of."""
+        item = cls(stored["name"])
+        item.trace = trace
+        item.number = int(stored["id"], 16)
+        item._parent = int(stored["parent"] or "0", 16)
+        item.status = stored["status"]
+        item.extras = stored["extras"]
+        item._started_ns = trace.started_ns + round(stored["offset_ms"] * 1e6)
+        item._ended_ns = item._started_ns + round(stored["duration_ms"] * 1e6)
+        return item
+
+    def as_dict(self, ended_ns: int | None = None) -> dict[str, Any]:
+        """Returns the span as it is stored; one still open lasts until `ended_ns` and has the status `open`.
+
+        It is ready to be encoded, as long as names are text that is UTF-8: see `as_safe_dict`.
+        """
+        started_ns, closed_ns, extras = self._started_ns, self._ended_ns, self.extras
+        return {
+            "id": span_id_of(self.number),
+            "parent": span_id_of(self._parent) if self._parent else None,
+            "name": self.name,
+            "offset_ms": (started_ns - self.trace.started_ns) / 1e6,
+            "duration_ms": ((closed_ns or ended_ns or monotonic_ns()) - started_ns) / 1e6,
+            "status": self.status if closed_ns else "open",
+            "extras": extras if is_plain(extras) else orjson.Fragment(encode(extras)),
+        }
+
+    def as_safe_dict(self, ended_ns: int) -> dict[str, Any]:
+        """Returns the span as it is stored, whatever the program has put into it."""
+        stored = self.as_dict(ended_ns)
+        stored["name"] = clean_text(self.name, _SHORT_NAME_CHARS)
+        stored["status"] = clean_text(stored["status"], _SHORT_NAME_CHARS)
+        stored["extras"] = orjson.Fragment(encode(self.extras))
+        return stored
+
+
+class _Again(Span):
+    """A span that stands in for one that had been opened before; the exit of that one ends it."""
+
+    __slots__ = ("origin",)
+
+    origin: Span
+
+
+def _again_of(opened: Span, scope: object) -> Span | None:
+    """Returns what stands in for `opened` in this context, the innermost one, or None."""
+    while isinstance(scope, Span) and scope is not opened:
+        if isinstance(scope, _Again) and scope.origin is opened:
+            return scope
+        scope = scope._outer
+    return None
+
+
+class Root:
+    """The scope of a trace outside any span, in a context that it is attached to; where it began it is its own."""
+
+    __slots__ = ("token", "trace")
+
+    number = 0
+    span_id: None = None
+    token: Token[Scope | None]
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+
+    def leave(self) -> bool:
+        """Puts the previous scope back. Returns False: a trace does not end where it is merely attached."""
+        restore(self.token)
+        return False
+
+
+def innermost_root() -> Root | Trace | None:
+    """Returns the root of the current trace, past spans that were left open."""
+    scope = current.get()
+    while isinstance(scope, Span):
+        scope = scope._outer
+    return scope  # type: ignore[return-value]  # tracing sets only its own scopes
+
+
+def outermost_root(trace: Trace) -> Root | Trace | None:
+    """Returns the first scope of `trace` in this context, past what others have left on top of it; None: there is none.
+
+    A trace that was begun inside and never detached, for an exception came first, is such a one.
+    """
+    found: Root | Trace | None = None
+    scope: Span | Root | Trace | None = current.get()  # type: ignore[assignment]  # tracing sets only its own scopes
+    while scope is not None:
+        if scope.trace is trace and not isinstance(scope, Span):
+            found = scope
+        scope = _outer_of(scope)
+    return found
+
+
+def step_out() -> None:
+    """Leaves what is over already, where something around it goes on: calls in odd orders put such a scope back."""
+    first: Span | Root | Trace | None = current.get()  # type: ignore[assignment]  # as above
+    scope = first
+    while scope is not None and (scope.trace.ended or (isinstance(scope, Span) and scope._ended_ns)):
+        scope = _outer_of(scope)
+    if scope is not None and scope is not first:
+        current.set(scope)
+
+
+def _outer_of(scope: Span | Root | Trace) -> Span | Root | Trace | None:
+    if isinstance(scope, Span):
+        return scope._outer
+    token = scope.token
+    if token is None or token.old_value is Token.MISSING:
+        return None
+    return cast("Span | Root | Trace | None", token.old_value)
+
+
+def restore(token: Token[Scope | None]) -> bool:
+    """Puts the previous scope back; returns whether `token` is of this context, not of one that it is a copy of."""
+    try:
+        current.reset(token)
+    except (ValueError, RuntimeError):
+        current.set(None if token.old_value is Token.MISSING else token.old_value)
+        return False
+    return True
+
+
+_names: set[str] = set()  # of spans, that can be recorded as they are
+on_change(_names.clear)
+
+
+def _known(name: object) -> str:
+    """Returns the name as it is recorded, from now on without another look."""
+    safe = clean_text(name, _SHORT_NAME_CHARS)
+    if len(_names) >= _MAX_NAMES:
+        _names.clear()
+    _names.add(safe)
+    return safe
+
+
+def describe(error: BaseException) -> str:
+    """Returns type and message of an error, bounded. Never raises."""
+    message = clean_text(error)
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def recent_orphans() -> list[str]:
+    """Returns the names of the last orphans, newest first, each once: the doctor says whose context was lost."""
+    return list(dict.fromkeys(clean_text(name, _SHORT_NAME_CHARS) for name in reversed(orphans.copy())))

@@ -1,0 +1,1 @@
+"""Decides which requests are admitted, and how many."""

@@ -1,0 +1,1 @@
+"""The routes, their responses, and the OpenAPI document."""

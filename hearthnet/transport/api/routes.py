@@ -1,0 +1,276 @@
+"""The routes: thin, each calls one thing. Who may: calls are signed, tools are for this machine alone; see `access`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, NamedTuple
+
+import orjson
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Path as PathParameter
+from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+
+from hearthnet.bus.capability import RouteRequest, is_capability_name, parse_version
+from hearthnet.bus.ratelimit import RateLimitedError
+from hearthnet.constants import TRACE_RING_BUFFER
+from hearthnet.errors import WireError
+from hearthnet.identity.manifest import Manifest
+from hearthnet.observability import metrics
+from hearthnet.observability.records.ids import new_trace_id
+from hearthnet.observability.store.reader import TraceFilter
+from hearthnet.observability.traces.traceparent import TRACEPARENT, TraceParent, parse
+from hearthnet.transport.api import openapi as described
+from hearthnet.transport.api import strict_json
+from hearthnet.transport.api.error_body import error_body, failure_of
+from hearthnet.transport.api.models import CheckOut, LiveOut, ReadyOut, StatusOut, TraceOut
+from hearthnet.transport.api.streaming import EventStream, unless_caller_leaves
+from hearthnet.transport.auth.access import (
+    NodeServices,
+    Services,
+    SignedRoute,
+    loopback_only,
+    members_or_loopback,
+    scrapers,
+    services_of,
+    signer_for,
+)
+from hearthnet.transport.auth.response_signing import Signer
+from hearthnet.transport.auth.signing import (
+    CAPABILITY,
+    REQUEST_ID,
+    SENDER,
+    Envelope,
+    read_claim,
+    trace_id_of,
+    verify_claim,
+)
+
+__all__ = [
+    "NodeServices",
+    "Origin",
+    "Services",
+    "calls",
+    "loopback_only",
+    "members_or_loopback",
+    "operations",
+    "origin_of",
+    "services_of",
+    "telemetry",
+    "trace_headers_rejected_total",
+]
+
+trace_headers_rejected_total: Final = metrics.counter(
+    "hearthnet_trace_headers_rejected_total",
+    "Headers of calls that named no valid trace, or more than one.",
+    ["header"],
+)
+
+
+class Origin(NamedTuple):
+    """The trace of a call; `link` is a span of another trace."""
+
+    trace_id: str
+    parent_id: str | None = None
+    link: TraceParent | None = None
+
+
+def origin_of(headers: Headers) -> Origin:
+    """Returns where the request with these headers comes from. Never raises.
+
+    The request id is the trace id: it is signed. `traceparent` is not, so it never overrules it:
+
+        traceparent names the same trace      its span becomes the trace's parent
+        it names another one                  the trace keeps a link to that span
+        the request id is no id at all        the trace id is that of traceparent, or a fresh one
+
+    What is malformed is ignored and counted, and appears in no record: a header may hold anything.
+    """
+    own = _request_id(headers)
+    caller = _caller(headers)
+    if caller is None:
+        return Origin(own or new_trace_id())
+    if own is None or own == caller.trace_id:
+        return Origin(caller.trace_id, caller.span_id)
+    return Origin(own, link=caller)
+
+
+def _request_id(headers: Headers) -> str | None:
+    given = headers.get(REQUEST_ID, "")
+    trace_id = trace_id_of(given)
+    if given and trace_id is None:
+        trace_headers_rejected_total.labels(REQUEST_ID).inc()
+    return trace_id
+
+
+def _caller(headers: Headers) -> TraceParent | None:
+    given = headers.getlist(TRACEPARENT)
+    if not given:
+        return None
+    caller = parse(given[0]) if len(given) == 1 else None
+    if caller is None:
+        trace_headers_rejected_total.labels(TRACEPARENT).inc()
+    return caller
+
+
+# The capability label of what no capability was called for.
+REFUSED: Final = "other"
+
+
+class _CallRoute(APIRoute):
+    """A route whose function takes the request itself: resolving parameters costs a twelfth of a call."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Returns the function of the route."""
+        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return handler
+
+
+calls = APIRouter(route_class=_CallRoute)
+telemetry = APIRouter(
+    route_class=SignedRoute, dependencies=[Depends(members_or_loopback)], responses=described.TELEMETRY
+)
+operations = APIRouter(responses=described.OPEN)
+
+
+@calls.post("/bus/v1/call", response_model=None, responses=described.CALL, openapi_extra=described.SIGNED_CALL)
+async def call(request: Request) -> Response:
+    """Calls a capability: signed headers, body `{"params": …, "input": …}`; answers JSON or server-sent events."""
+    services = services_of(request)
+    origin = origin_of(request.headers)
+    headers = {REQUEST_ID: origin.trace_id}
+    signer: Signer | None = None
+    try:
+        services.bus.check_rate(request.headers.get(SENDER, ""), request.headers.get(CAPABILITY, ""), is_claimed=True)
+        # Strangers are turned away by their headers alone: their body is neither awaited nor parsed.
+        claim = read_claim(request.headers, services.manifest())
+        envelope = verify_claim(claim, strict_json.parse(await request.body()), services.replays)
+        signer = signer_for(services, claim.signature)
+        route = _route(request, envelope, origin)
+        services.seen(route.caller)
+        services.bus.check_rate(route.caller, route.capability)
+    except ClientDisconnect:
+        return Response(status_code=400)  # nobody is there to read it
+    except WireError as error:
+        # Refused before the bus saw it: a stranger's flood must not push traces out, so it is only counted.
+        metrics.requests_total.labels(REFUSED, error.code).inc()
+        if isinstance(error, RateLimitedError) and error.is_dropped:
+            headers["Connection"] = "close"  # who floods pays for a new connection each time
+        return _refused(error, headers, signer)
+    try:
+        answer = await unless_caller_leaves(request.receive, services.bus.handle_call(route))
+    except ClientDisconnect:
+        return Response(status_code=400)
+    except BaseException as error:  # a handler may raise anything; its caller is owed an answer  # noqa: BLE001
+        return _refused(failure_of(error), headers, signer)
+    if isinstance(answer, dict):
+        return _signed(Response(orjson.dumps(answer), media_type="application/json", headers=headers), signer)
+    return EventStream(answer, headers, signer)
+
+
+def _refused(error: WireError, headers: dict[str, str], signer: Signer | None) -> Response:
+    return _signed(JSONResponse(error_body(error), error.status, headers=headers), signer)
+
+
+def _signed(answer: Response, signer: Signer | None) -> Response:
+    """Returns the answer, signed if the request was verified."""
+    return answer if signer is None else signer.signed(answer)
+
+
+def _route(request: Request, envelope: Envelope, origin: Origin) -> RouteRequest:
+    """Returns the request that was signed."""
+    if not is_capability_name(envelope.capability):
+        raise WireError("bad_request", "not the name of a capability")
+    body = envelope.body
+    if not isinstance(body, dict) or not set(body) <= {"params", "input"}:
+        raise WireError("bad_request", "the body is an object with params and input")
+    return RouteRequest(
+        capability=envelope.capability,
+        version_req=parse_version(envelope.version),
+        body={"params": {}, **body},
+        caller=envelope.sender,
+        trace_id=origin.trace_id,
+        parent_id=origin.parent_id,
+        link=origin.link,
+        stream="text/event-stream" in request.headers.get("accept", ""),
+    )
+
+
+@telemetry.get("/trace", response_model=list[TraceOut])
+@telemetry.get("/trace/recent", response_model=list[TraceOut])
+def recent_traces(
+    services: NodeServices,
+    n: Annotated[int, Query(ge=1, le=TRACE_RING_BUFFER, description="how many at most")] = 100,
+    capability: Annotated[str | None, Query(max_length=64, description="its name")] = None,
+    result: Annotated[str | None, Query(max_length=32, description="exact, or `failed` for every failure")] = None,
+    min_ms: Annotated[float | None, Query(ge=0, description="at least this long, milliseconds")] = None,
+    since: Annotated[datetime | None, Query(description="started at or after, ISO 8601")] = None,
+) -> list[dict[str, Any]]:
+    """The newest traces, newest first, what is not committed yet included."""
+    wanted = TraceFilter(capability, result, min_ms, None if since is None else _to_us(since))
+    return [trace.as_dict() for trace in services.telemetry.traces(n, wanted)]
+
+
+@telemetry.get("/trace/{trace_id}", response_model=list[TraceOut])
+def one_trace(
+    trace_id: Annotated[str, PathParameter(description="a ULID, or the 32 hexadecimal digits of a W3C trace id")],
+    services: NodeServices,
+) -> list[dict[str, Any]]:
+    """Every visit of one distributed trace to this node, newest first."""
+    known = trace_id_of(trace_id)
+    if known is None:
+        raise WireError("bad_request", "a trace id is a ULID of 26 characters, or 32 hexadecimal digits")
+    found = services.telemetry.traces(TRACE_RING_BUFFER, TraceFilter(trace_id=known))
+    if not found:
+        raise WireError("not_found", "no such trace in the ring")
+    return [trace.as_dict() for trace in found]
+
+
+def _to_us(moment: datetime) -> int:
+    """Returns UTC microseconds; a time without a zone is UTC."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return int(aware.timestamp() * 1e6)
+
+
+@operations.get("/metrics", response_class=Response, responses=described.PLAIN_TEXT, dependencies=[Depends(scrapers)])
+def prometheus() -> Response:
+    """All metrics in the Prometheus text format."""
+    text, content_type = metrics.exposition()
+    return Response(text, headers={"Content-Type": content_type})
+
+
+@operations.get("/health")
+async def live() -> LiveOut:
+    """Answers while the process does."""
+    return LiveOut()
+
+
+@operations.get("/ready", response_model=ReadyOut, responses=described.READY)
+async def ready(services: NodeServices) -> Response:
+    """200 when one capability or more can be called, else 503."""
+    count = len(services.bus.registry)
+    return JSONResponse({"ready": count > 0, "capabilities": count}, 200 if count else 503)
+
+
+@operations.get("/manifest", response_model=Manifest)
+async def manifest(services: NodeServices) -> Manifest:
+    """The community's signed manifest."""
+    return services.manifest()
+
+
+@operations.get("/status", response_model=StatusOut, dependencies=[Depends(loopback_only)])
+def status(services: NodeServices) -> dict[str, Any]:
+    """The node at a glance, for its own tools."""
+    return services.status()
+
+
+@operations.get("/doctor", response_model=list[CheckOut], dependencies=[Depends(loopback_only)])
+def doctor(
+    services: NodeServices,
+    check: Annotated[list[str], Query(description="run these alone")] = [],  # noqa: B006  # FastAPI copies it
+) -> list[dict[str, Any]]:
+    """The findings of the doctor, run inside the node."""
+    return services.doctor(check)

@@ -1,0 +1,1 @@
+"""Signatures of requests and answers, replays, who may read what."""

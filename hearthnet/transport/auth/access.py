@@ -1,0 +1,164 @@
+"""Who may: what the routes ask before they do anything, as dependencies that `exposure` knows by their names."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final
+
+from fastapi import Depends, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
+
+from hearthnet.bus.bus import CapabilityBus
+from hearthnet.errors import WireError
+from hearthnet.identity.keys import KeyPair
+from hearthnet.identity.manifest import Manifest
+from hearthnet.observability import get_logger
+from hearthnet.observability.telemetry import Telemetry
+from hearthnet.transport.api.error_body import error_body, internal, misfit
+from hearthnet.transport.auth.replay import Replays
+from hearthnet.transport.auth.response_signing import Signer
+from hearthnet.transport.auth.signing import CAPABILITY, SENDER, read_claim, verify_claim
+
+__all__ = [
+    "NodeServices",
+    "Services",
+    "SignedRoute",
+    "loopback_only",
+    "members_or_loopback",
+    "scrapers",
+    "services_of",
+    "signer_for",
+]
+
+log = get_logger(__name__)
+
+# What a proxy adds. It is on this machine, so whoever comes through it seems to be; who asks directly sends none.
+_FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the routes need of the node; `seen` takes who called, `status` and `doctor` may take seconds.
+
+    With `keys` answers are signed; a node has them. `replays` is for all requests of one application.
+    """
+
+    bus: CapabilityBus
+    telemetry: Telemetry
+    manifest: Callable[[], Manifest]
+    seen: Callable[[str], None]
+    status: Callable[[], dict[str, Any]]
+    doctor: Callable[[list[str]], list[dict[str, Any]]]
+    metrics_loopback_only: bool = False
+    keys: KeyPair | None = None
+    replays: Replays = field(default_factory=Replays)
+
+
+def services_of(request: Request) -> Services:
+    """Returns what the node gave its application."""
+    services: Services = request.app.state.services
+    return services
+
+
+async def _services(request: Request) -> Services:
+    # Async, though it waits for nothing: the framework sends a plain function to a thread, at twice the cost of a call.
+    return services_of(request)
+
+
+NodeServices = Annotated[Services, Depends(_services)]
+
+
+def _is_loopback(request: Request) -> bool:
+    """Tells whether a request comes from this machine, and not through a proxy on it."""
+    if any(name in request.headers for name in _FORWARDED):
+        return False
+    host = request.client.host if request.client else ""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    # A peer that has the address it called at is this machine too: a node may listen on that address alone.
+    own = (request.scope.get("server") or ("",))[0]
+    return (mapped or address).is_loopback or host == own
+
+
+def loopback_only(request: Request) -> None:
+    """Lets in requests from this machine.
+
+    Raises:
+        WireError: raised as `unauthorized` for all others.
+    """
+    if not _is_loopback(request):
+        raise WireError("unauthorized", "this answers on the node's own machine only, and not through a proxy")
+
+
+def scrapers(request: Request) -> None:
+    """Lets in who may read the metrics: everybody, or with `observability.metrics_loopback_only` this machine.
+
+    Raises:
+        WireError: raised as `unauthorized` for all others.
+    """
+    if services_of(request).metrics_loopback_only:
+        loopback_only(request)
+
+
+async def members_or_loopback(request: Request) -> None:
+    """Lets in requests from this machine, and from elsewhere those that a member has signed.
+
+    What is signed has `GET <path?query>` as its capability, the bytes as they were sent, and null as its body. What is
+    signed is verified wherever it comes from, for its answer is signed then.
+
+    Raises:
+        WireError: raised for all others, with the code of what is wrong.
+    """
+    if CAPABILITY not in request.headers:
+        if _is_loopback(request):
+            return
+        raise WireError("unauthorized", "this answers on the node's own machine, and to signed requests of members")
+    services = services_of(request)
+    target = _target(request)
+    services.bus.check_rate(request.headers.get(SENDER, ""), target, is_claimed=True)
+    claim = read_claim(request.headers, services.manifest(), target=target)
+    envelope = verify_claim(claim, None, services.replays)
+    services.seen(envelope.sender)
+    request.state.signer = signer_for(services, claim.signature)
+    services.bus.check_rate(envelope.sender, target)
+
+
+def _target(request: Request) -> str:
+    path: bytes = request.scope.get("raw_path") or request.url.path.encode()
+    query: bytes = request.scope["query_string"]
+    return f"{request.method} {(path + b'?' + query if query else path).decode('latin-1')}"
+
+
+def signer_for(services: Services, signature: str) -> Signer | None:
+    """Returns what signs the answer to a request that was signed so and is verified."""
+    return None if services.keys is None else Signer(services.keys, signature)
+
+
+class SignedRoute(APIRoute):
+    """A route whose answers, errors among them, are signed where the request was."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Returns the framework's own, with that around it."""
+        handle = super().get_route_handler()
+
+        async def signed(request: Request) -> Response:
+            try:
+                answer = await handle(request)
+            except WireError as error:
+                answer = JSONResponse(error_body(error), error.status)
+            except RequestValidationError as error:
+                answer = JSONResponse(error_body(misfit(error)), 400)
+            except Exception as error:
+                log.error("request failed", extra={"path": request.scope["path"]}, exc_info=error)
+                answer = JSONResponse(error_body(internal()), 500)
+            signer: Signer | None = getattr(request.state, "signer", None)
+            return answer if signer is None else signer.signed(answer)
+
+        return signed

@@ -1,0 +1,320 @@
+"""uvicorn's HTTP protocol over llhttp, with bounds: on what a request looks like, how long it takes, what is queued.
+
+llhttp is strict by itself: a bare LF, a folded header, two lengths, a length beside chunks and control characters are
+errors to it. What it leaves open is refused in its callbacks: any version but 1.0 and 1.1, targets that are no path,
+WebSocket, trailers, `Transfer-Encoding` with HTTP/1.0, and sizes, of which it has no bounds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from contextlib import suppress
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any, Final
+
+import orjson
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from hearthnet.errors import WireError
+from hearthnet.transport.admission.load import Load
+from hearthnet.transport.admission.refusals import Reason, note_refused
+from hearthnet.transport.auth.signing import SENDER
+from hearthnet.transport.connection.connections import CONNECTION, Connection, Connections
+from hearthnet.transport.middleware import SAFE_HEADERS
+
+__all__ = ["BoundedProtocol", "error_response"]
+
+MAX_HEAD_BYTES: Final = 16_384  # a signed call has 700 bytes; browsers with many cookies send 4 kB
+MAX_HEADERS: Final = 100  # a signed call has 15
+MAX_TARGET_BYTES: Final = 8_192  # RFC 9112 asks for 8,000 at least
+# Parsed in pieces, so that few requests are parsed before the first is answered: one takes 10 kB once it is.
+PIECE_BYTES: Final = 8_192
+MAX_PIPELINED_BYTES: Final = 65_536  # received and not parsed
+# What chunked coding may add to a body. A byte in each chunk adds five; clients send chunks of 16 kB or more.
+FREE_OVERHEAD_BYTES: Final = 16_384
+OVERHEAD_SHARE: Final = 1 / 16
+MAX_UNWANTED_BYTES: Final = 65_536  # of a body that is still sent after its request was answered
+# After the client closed its side: how often to probe whether it still reads.
+HALF_CLOSED_PROBE_S: Final = 0.5
+_PROBE: Final = b"HTTP/1.1 102 Processing\r\n\r\n"
+_NO_LINGER: Final = struct.pack("ii", 1, 0)
+_MESSAGES: Final[dict[Reason, str]] = {
+    "malformed": "this is no valid HTTP/1.1 request",
+    "not_http1": "this port speaks HTTP/1.1",
+    "pipelined": "too many requests before the first was answered",
+    "target": "the target of a request is a path here: this is no proxy",
+    "too_many_chunks": "the body comes in too many small chunks; send larger ones, or Content-Length",
+    "too_much_head": "the headers are larger than 16 kB or more than 100, or the request line is longer than 8 kB",
+    "trailers": "no trailers are read here",
+    "upgrade": "no other protocol is spoken here",
+}
+
+
+def error_response(error: WireError, *headers: tuple[bytes, bytes]) -> bytes:
+    """Returns a whole HTTP response that ends its connection, for what is refused before there is a request."""
+    body = orjson.dumps(error.body())
+    lines = [
+        b"HTTP/1.1 %d %b" % (error.status, HTTPStatus(error.status).phrase.encode()),
+        *(b"%b: %b" % header for header in (*headers, *SAFE_HEADERS)),
+        b"date: " + formatdate(usegmt=True).encode(),
+        b"content-type: application/json",
+        b"content-length: %d" % len(body),
+        b"connection: close",
+    ]
+    return b"\r\n".join([*lines, b"", body])
+
+
+class _RefusedError(Exception):
+    """Raised in a callback of the parser, which then stops."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection. Tells `Connections` what it waits for, and `Load` of each request.
+
+    Args:
+        connection: its entry in `connections`.
+        connections: all of the server's.
+        load: of the server.
+        node_id: named in the responses that are given here.
+        uvicorn: further arguments of uvicorn's protocol.
+    """
+
+    def __init__(
+        self, connection: Connection, connections: Connections, load: Load, node_id: str, **uvicorn: Any
+    ) -> None:
+        super().__init__(**uvicorn, app_state={CONNECTION: connection})
+        # Malformed requests are counted here; a warning for each would fill the log.
+        self.logger = self.logger.getChild("connection")
+        self.logger.setLevel("ERROR")
+        self._connection = connection
+        self._connections = connections
+        self._load = load
+        self._name = (SENDER.lower().encode(), node_id.encode())
+        self._why: Reason = "malformed"
+        self._unparsed = bytearray()
+        self._is_half_closed = False
+        self._unanswered = 0  # requests
+        self._has_begun = self._is_in_head = self._is_in_body = False
+        self._begun_in_piece = 0  # requests that begin in the piece of data at hand
+        self._reset_counts()
+
+    def _reset_counts(self) -> None:
+        """Begins to count another request, in bytes but for the headers."""
+        self._head_bytes = 0  # of a head that is not complete, in whole pieces
+        self._field_bytes = 0
+        self._headers = 0
+        self._target_bytes = 0
+        self._body_bytes = 0
+        self._overhead_bytes = 0
+        self._unwanted_bytes = 0
+
+    # asyncio's callbacks
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Begins. With TLS the connection is admitted since before its handshake."""
+        super().connection_made(transport)
+        self._connection.peer = self
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Ends."""
+        super().connection_lost(exc)
+        self._connections.remove(self._connection)
+
+    def data_received(self, data: bytes) -> None:
+        """Parses what arrived, as far as it is not behind a request that has no response yet."""
+        self._unparsed += data
+        self._parse()
+
+    def _parse(self) -> None:
+        while self._unparsed and self._unanswered < 2 and not self.transport.is_closing():
+            piece = bytes(self._unparsed[:PIECE_BYTES])
+            del self._unparsed[:PIECE_BYTES]
+            self._parse_piece(piece)
+        if len(self._unparsed) > MAX_PIPELINED_BYTES and not self.transport.is_closing():
+            self._refuse("pipelined")
+
+    def _parse_piece(self, piece: bytes) -> None:
+        """Parses a piece, and refuses what exceeds a bound by it."""
+        was_in_head, was_in_body, body_bytes = self._is_in_head, self._is_in_body, self._body_bytes
+        self._begun_in_piece = 0
+        super().data_received(piece)
+        if self.transport.is_closing():
+            return
+        if was_in_head and self._is_in_head and not self._begun_in_piece:
+            self._head_bytes += len(piece)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse("too_much_head")
+        elif self._is_in_body and self._begun_in_piece <= (not was_in_body):  # all of the piece is of this request
+            if not self._unanswered:
+                self._count_unwanted(len(piece))
+            added = self._body_bytes - (body_bytes if was_in_body else 0)
+            self._overhead_bytes += len(piece) - added - (0 if was_in_body else MAX_HEAD_BYTES)
+            if self._overhead_bytes > FREE_OVERHEAD_BYTES + self._body_bytes * OVERHEAD_SHARE:
+                self._refuse("too_many_chunks")
+
+    def _count_unwanted(self, size: int) -> None:
+        self._unwanted_bytes += size
+        if self._unwanted_bytes > MAX_UNWANTED_BYTES:
+            self.transport.close()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio takes either
+        """Keeps a connection whose client has closed its side only until the last request is answered.
+
+        asyncio does not support this with TLS.
+        """
+        if (self._is_in_head or self._is_in_body) and not self._unparsed:  # the rest will never come
+            return False
+        self._is_half_closed = True
+        self._end_if_half_closed()
+        is_open = not self.transport.is_closing()
+        if is_open:
+            self.loop.call_later(HALF_CLOSED_PROBE_S, self._probe)
+        return is_open
+
+    def _end_if_half_closed(self) -> None:
+        if self._is_half_closed and not self._unparsed:
+            self.shutdown()  # with the last response
+
+    def _probe(self) -> None:
+        """Finds out whether the client still reads: one that has closed both sides resets what is sent to it."""
+        if self.transport.is_closing():
+            return
+        if self._unanswered == 1 and not self.cycle.response_started:
+            if self.cycle.scope["http_version"] == "1.0":
+                self.transport.abort()  # its client would not understand a probe
+                return
+            self.transport.write(_PROBE)
+        self.loop.call_later(HALF_CLOSED_PROBE_S, self._probe)
+
+    # The parser's callbacks
+
+    def on_message_begin(self) -> None:
+        """Begins a request."""
+        super().on_message_begin()
+        self._reset_counts()
+        self._begun_in_piece += 1
+        self._has_begun = self._is_in_head = True
+        if not self._unanswered:
+            self._connections.wait(self._connection)
+
+    def on_url(self, url: bytes) -> None:
+        """Takes a piece of the target."""
+        if not self._target_bytes and not url.startswith(b"/"):
+            raise self._refusal("target")
+        self._target_bytes += len(url)
+        if self._target_bytes > MAX_TARGET_BYTES:
+            raise self._refusal("too_much_head")
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Takes a header, or a trailer."""
+        if self._is_in_body:
+            raise self._refusal("trailers")
+        self._headers += 1
+        self._field_bytes += len(name) + len(value)
+        if self._headers > MAX_HEADERS or self._field_bytes > MAX_HEAD_BYTES:
+            raise self._refusal("too_much_head")
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Starts the application, or queues the request behind those before it."""
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            raise self._refusal("not_http1")
+        if version == "1.0" and b"transfer-encoding" in dict(self.headers):
+            raise self._refusal("malformed")
+        if self.parser.should_upgrade():
+            named = dict(self.headers)
+            # HTTP/1.1 goes on, but the parser would take a body for the other protocol.
+            has_body = b"transfer-encoding" in named or b"content-length" in named
+            if has_body or named.get(b"upgrade", b"").lower().startswith(b"websocket"):
+                raise self._refusal("upgrade")
+        self._is_in_head, self._is_in_body = False, True
+        super().on_headers_complete()
+        self._unanswered += 1
+        if self._unanswered == 1:
+            self._connection.arrived_at = self._load.arrive()
+
+    def on_body(self, body: bytes) -> None:
+        """Takes a piece of the body."""
+        self._body_bytes += len(body)
+        if self._unanswered:
+            self._connections.hold(self._connection, len(body))
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Ends a request."""
+        self._is_in_body = False
+        if self._unanswered:
+            self._connections.work(self._connection)
+        super().on_message_complete()
+
+    def _refusal(self, why: Reason) -> _RefusedError:
+        self._why = why
+        return _RefusedError()
+
+    # uvicorn's callbacks
+
+    def on_response_complete(self) -> None:
+        """Goes on with the next request."""
+        self._unanswered -= 1
+        if not self._unanswered:
+            self._connections.wait(self._connection)
+        else:
+            self._connection.arrived_at = self._load.arrive()
+        super().on_response_complete()
+        self._parse()
+        self._end_if_half_closed()
+
+    def send_400_response(self, msg: str) -> None:
+        """Responds to what the parser refused, in the wire's form."""
+        del msg  # uvicorn's
+        self._refuse(self._why)
+
+    # The orders of `Connections`
+
+    def abort(self) -> None:
+        """Closes at once; what the kernel holds for the client, some MB on a fast network, is dropped too."""
+        connected = self.transport.get_extra_info("socket")
+        if connected is not None:
+            with suppress(OSError):  # closed already
+                connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.transport.abort()
+
+    def expire(self) -> None:
+        """Responds 408 where a request has begun; then closes."""
+        if not self._has_begun:
+            note_refused("silent", address=self._connection.host)
+            self.transport.close()
+        elif self._unanswered or self._is_in_head:
+            self._refuse("slow")
+        else:  # answered before it had arrived completely
+            self.transport.close()
+
+    def unsent_bytes(self) -> int:
+        """Returns how much of a response waits for the client; with TLS only what is above 64 kB."""
+        return self.transport.get_write_buffer_size()
+
+    def is_reading(self) -> bool:
+        """Returns False while the application takes its time with a body."""
+        return self.transport.is_reading()
+
+    def _refuse(self, why: Reason) -> None:
+        """Responds with an error and closes; where another response would be mixed up with it, only closes."""
+        if self._is_in_body and not self._unanswered:  # it has its response
+            self.transport.close()
+            return
+        note_refused(why, address=self._connection.host)
+        is_own = self._unanswered == 1 and self._is_in_body and not self.cycle.response_started
+        if self._unanswered and not is_own:
+            self.abort()
+            return
+        if why == "slow":
+            error = WireError("timeout", "this request took too long to arrive")
+        else:
+            error = WireError("bad_request", _MESSAGES[why])
+        self.transport.write(error_response(error, self._name))
+        self.transport.close()
