@@ -17,7 +17,7 @@ from hearthnet.bus.bus import CapabilityBus
 from hearthnet.bus.capability import CapabilityDescriptor
 from hearthnet.client import Client, reading
 from hearthnet.config import TransportConfig
-from hearthnet.errors import HearthNetError, NodeUnreachableError, UntrustedAnswerError, WireError
+from hearthnet.errors import HearthNetError, NodeUnreachableError, UntrustedResponseError, WireError
 from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import telemetry, trace
@@ -156,7 +156,7 @@ async def test_call_is_tried_again_only_when_told(bus, keys, busy):
 async def test_changed_answer_is_not_believed(bus, keys, old, new):
     """One character of the body, the time, the status, another name, or no signature at all."""
     async with serving(bus, keys) as port, between(port, old, new) as way, client(way, keys) as node:
-        with pytest.raises(UntrustedAnswerError) as caught:
+        with pytest.raises(UntrustedResponseError) as caught:
             await node.call("experimental.echo", BODY)
 
     assert caught.value.hint
@@ -175,7 +175,7 @@ async def test_changed_stream_is_not_believed(bus, keys, old, new):
     async with serving(bus, keys) as port, between(port, old, new) as way, client(way, keys) as node:
         frames = node.stream("experimental.echo", FRAMES)
         assert [await anext(frames) for _ in range(3)]
-        with pytest.raises(UntrustedAnswerError):
+        with pytest.raises(UntrustedResponseError):
             await anext(frames)
 
 
@@ -198,14 +198,14 @@ async def test_answer_to_another_request_is_not_believed(bus, keys):
         await asyncio.start_server(replay, "127.0.0.1", 0) as old,
         client(old.sockets[0].getsockname()[1], keys) as node,
     ):
-        with pytest.raises(UntrustedAnswerError):
+        with pytest.raises(UntrustedResponseError):
             await node.call("experimental.echo", BODY)
 
 
 async def test_other_node_and_no_node(bus, keys, free_port, taken_port):
     """A node of another name, a port that nobody listens on, and one whose program hangs up."""
     async with serving(bus, keys) as port, client(port, keys, node_id=KeyPair.generate().node_id) as node:
-        with pytest.raises(UntrustedAnswerError):
+        with pytest.raises(UntrustedResponseError):
             await node.call("experimental.echo", BODY)
     async with client(free_port, keys) as node:
         with pytest.raises(NodeUnreachableError):
@@ -315,7 +315,7 @@ STREAM = "200 OK\r\ncontent-type: text/event-stream"
 @pytest.mark.parametrize(
     ("head", "piece", "then_s", "expected", "told"),
     [
-        ("200 OK\r\ncontent-encoding: gzip", gzip.compress(bytes(30_000_000)), 0, UntrustedAnswerError, "not proven"),
+        ("200 OK\r\ncontent-encoding: gzip", gzip.compress(bytes(30_000_000)), 0, UntrustedResponseError, "not proven"),
         (STREAM, FRAME, 1e-9, HearthNetError, "larger than"),
         (STREAM, b"event: frame\ndata: " + b" " * 10_000, 1e-9, HearthNetError, "larger than"),
         (STREAM, b"event: frame\ndata: ", 0.02, WireError, "no answer within"),
@@ -328,8 +328,8 @@ STREAM = "200 OK\r\ncontent-type: text/event-stream"
 @pytest.mark.parametrize("is_stream", [False, True])
 async def test_hostile_answers_end(keys, monkeypatch, head, piece, then_s, expected, told, is_stream):
     """Bounded in bytes and in time, whoever answers; and what goes wrong is an error of ours."""
-    monkeypatch.setattr(reading, "MAX_ANSWER_BYTES", 200_000)
-    monkeypatch.setattr("hearthnet.client.client.MAX_ANSWER_BYTES", 200_000)
+    monkeypatch.setattr(reading, "MAX_RESPONSE_BYTES", 200_000)
+    monkeypatch.setattr("hearthnet.client.client.MAX_RESPONSE_BYTES", 200_000)
     is_shown = is_stream and piece is FRAME and then_s  # frame by frame nothing is kept, so there is no bound
     timeout_s = 0.5 if "within" in told else 60
     async with answering(keys, head, piece, then_s=then_s) as port, client(port, keys, timeout_s=timeout_s) as node:

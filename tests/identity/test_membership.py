@@ -10,7 +10,7 @@ from hearthnet.errors import IdentityError
 from hearthnet.identity.community import MANIFEST_FILE
 from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest, Member, Revocation, write_manifest
-from hearthnet.identity.membership import LOOK_EVERY_S, Membership
+from hearthnet.identity.membership import CHECK_EVERY_S, Membership
 
 NOW = "2026-05-11T10:00:00.000Z"
 
@@ -43,7 +43,7 @@ def running(tmp_path, manifest):
     membership = Membership(tmp_path, lambda: clock.now_s)
 
     def later():
-        clock.now_s += LOOK_EVERY_S
+        clock.now_s += CHECK_EVERY_S
         return membership
 
     return SimpleNamespace(membership=membership, later=later)

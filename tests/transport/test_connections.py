@@ -99,17 +99,17 @@ def test_unread_response_gives_way(connections):
 def test_bodies_under_way_are_bounded_together(connections):
     """Above eight of the largest the oldest goes; one that is complete, answered or closed is not counted."""
     first, second, third = (enter(connections) for _ in range(3))
-    connections.hold(first, 4_000_000)
-    connections.hold(second, 4_000_000)
+    connections.add_body_bytes(first, 4_000_000)
+    connections.add_body_bytes(second, 4_000_000)
     assert aborted(first, second) == [False, False]
-    connections.hold(second, 1)
+    connections.add_body_bytes(second, 1)
     assert aborted(first, second) == [True, False]
 
-    connections.hold(first, 5_000_000)  # its last words, which nobody keeps
+    connections.add_body_bytes(first, 5_000_000)  # its last words, which nobody keeps
     connections.work(second)
-    connections.hold(third, 8_000_000)
+    connections.add_body_bytes(third, 8_000_000)
     assert aborted(second, third) == [False, False]
-    connections.hold(third, 1)
+    connections.add_body_bytes(third, 1)
     assert aborted(third) == [True]
 
 

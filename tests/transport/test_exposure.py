@@ -107,8 +107,8 @@ def test_route_without_a_gate_is_a_mistake():
     found = reachable((*ROUTERS, router), default_config())
 
     assert [reach for reach in found if reach.route == "GET /gated"] == [Reach("GET /gated", EVERYBODY)]
-    assert exposure.everybodys_mistakes(found) == ["GET /forgotten", "GET /gated"]
-    assert exposure.everybodys_mistakes(reachable(ROUTERS, default_config())) == []
+    assert exposure.unexpectedly_open(found) == ["GET /forgotten", "GET /gated"]
+    assert exposure.unexpectedly_open(reachable(ROUTERS, default_config())) == []
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from hearthnet.observability.telemetry import Telemetry
 from hearthnet.transport.admission import hosts
 from hearthnet.transport.admission import refusals as refused
 from hearthnet.transport.admission.guard import REFUSALS, Guard
-from hearthnet.transport.admission.hosts import OwnHosts, own_names
+from hearthnet.transport.admission.hosts import OwnHosts, own_host_names
 from hearthnet.transport.admission.load import Load
 from hearthnet.transport.api.error_body import error_body
 from hearthnet.transport.api.routes import Services
@@ -234,25 +234,25 @@ def test_names_of_this_machine(monkeypatch, tmp_path):
     resolver.write_bytes(b"nameserver 10.0.0.1\nsearch fritz.box . \xff.example\n# search commented\noptions x\n")
     monkeypatch.setattr(hosts, "_RESOLVER", resolver)
     monkeypatch.setattr(hosts.socket, "gethostname", lambda: "Pi.garden.example")
-    assert {"pi", "pi.garden.example", "pi.local", "pi.lan", "pi.home.arpa", "pi.fritz.box"} <= own_names()
-    assert {"garden.example", "fritz.box", "pi.", "pi.commented", "local"}.isdisjoint(own_names())
+    assert {"pi", "pi.garden.example", "pi.local", "pi.lan", "pi.home.arpa", "pi.fritz.box"} <= own_host_names()
+    assert {"garden.example", "fritz.box", "pi.", "pi.commented", "local"}.isdisjoint(own_host_names())
 
     resolver.unlink()
-    assert "pi.local" in own_names()
+    assert "pi.local" in own_host_names()
     monkeypatch.setattr(hosts.socket, "gethostname", lambda: "")
-    assert own_names() == frozenset()
+    assert own_host_names() == frozenset()
 
 
 def test_names_of_the_certificate(tmp_path):
     """Whoever had a certificate signed for a name has it; one that cannot be read has none."""
     pair = write_pair(tmp_path, hosts=("Node.example.org", "203.0.113.9"))
-    own = OwnHosts(names=lambda: own_names(pair["tls_cert"]))
+    own = OwnHosts(names=lambda: own_host_names(pair["tls_cert"]))
     assert own.has(b"node.example.org:7080", ADDRESS)
     assert own.has(b"203.0.113.9", ADDRESS)
     assert not own.has(b"example.org", ADDRESS)
 
     pair["tls_cert"].write_text("half of a certifi")
-    assert own_names(pair["tls_cert"]) == own_names()
+    assert own_host_names(pair["tls_cert"]) == own_host_names()
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

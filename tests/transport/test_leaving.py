@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 
 from hearthnet.errors import WireError
-from hearthnet.transport.api.streaming import unless_caller_leaves
+from hearthnet.transport.api.streaming import cancel_on_disconnect
 
 
 class Connection:
@@ -40,7 +40,7 @@ async def answer(value="answer", error=None):
 
 async def test_quick_work_asks_nobody(connection):
     """A call that is over at once never looks at the connection, and leaves no task behind."""
-    assert await unless_caller_leaves(connection.receive, answer()) == "answer"
+    assert await cancel_on_disconnect(connection.receive, answer()) == "answer"
     assert not connection.asked.is_set()
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
@@ -52,7 +52,7 @@ async def test_slow_work_of_a_patient_caller(connection):
         await connection.asked.wait()
         return "late"
 
-    assert await unless_caller_leaves(connection.receive, slow()) == "late"
+    assert await cancel_on_disconnect(connection.receive, slow()) == "late"
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
@@ -70,14 +70,14 @@ async def test_caller_that_leaves_cancels_the_work(connection):
             raise
 
     with pytest.raises(ClientDisconnect):
-        await unless_caller_leaves(connection.receive, endless())
+        await cancel_on_disconnect(connection.receive, endless())
     assert seen == ["cancelled"]
     assert asyncio.current_task().cancelling() == 0
 
 
 async def test_server_that_stops_is_no_caller_that_left(connection):
     """A cancellation from outside stays one."""
-    working = asyncio.create_task(unless_caller_leaves(connection.receive, asyncio.Event().wait()))
+    working = asyncio.create_task(cancel_on_disconnect(connection.receive, asyncio.Event().wait()))
     await connection.asked.wait()
     working.cancel()
 
@@ -88,7 +88,7 @@ async def test_server_that_stops_is_no_caller_that_left(connection):
 async def test_errors_pass(connection):
     """What the work raises is what the route sees."""
     with pytest.raises(WireError, match="all places"):
-        await unless_caller_leaves(connection.receive, answer(error=WireError("capacity_exceeded", "all places")))
+        await cancel_on_disconnect(connection.receive, answer(error=WireError("capacity_exceeded", "all places")))
 
 
 async def test_connection_that_cannot_be_watched_does_no_harm(connection):
@@ -104,4 +104,4 @@ async def test_connection_that_cannot_be_watched_does_no_harm(connection):
         await asyncio.sleep(0)
         return "late"
 
-    assert await unless_caller_leaves(broken, slow()) == "late"
+    assert await cancel_on_disconnect(broken, slow()) == "late"

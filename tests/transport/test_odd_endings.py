@@ -15,7 +15,7 @@ from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest
 from hearthnet.transport.api.routes import Services
 from hearthnet.transport.app import build_app
-from hearthnet.transport.auth.response_signing import is_signed_answer, is_signed_end
+from hearthnet.transport.auth.response_signing import is_signed_end, is_signed_response
 from hearthnet.transport.auth.signing import SIGNATURE, sign
 
 ODD = CapabilityDescriptor("experimental.odd", (1, 0))
@@ -78,7 +78,7 @@ async def test_answer_is_the_wires(call, keys, logged, ending):
     answer, asked = await call(handler)
 
     assert (answer.status_code, answer.json()) == (500, TOLD)
-    assert is_signed_answer(answer.headers, 500, answer.content, asked, keys.node_id)
+    assert is_signed_response(answer.headers, 500, answer.content, asked, keys.node_id)
     assert any(record.exc_info and record.exc_info[1] is ending for record in logged)
 
 

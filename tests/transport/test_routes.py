@@ -15,7 +15,7 @@ from hearthnet.transport.api.models import TraceOut
 from hearthnet.transport.api.routes import Services
 from hearthnet.transport.app import build_app
 from hearthnet.transport.auth.replay import Replays
-from hearthnet.transport.auth.response_signing import is_signed_answer
+from hearthnet.transport.auth.response_signing import is_signed_response
 from hearthnet.transport.auth.signing import sign
 
 HIDDEN = ["/trace", "/trace/recent", "/trace/01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "/status", "/doctor"]
@@ -86,8 +86,8 @@ async def test_member_reads_from_anywhere_once(ask, keys, path):
 
     assert (elsewhere.status_code, answer.status_code, again.status_code) == (401, 200, 401)
     asked = headers["X-HearthNet-Signature"]
-    assert is_signed_answer(answer.headers, 200, answer.content, asked, keys.node_id)
-    assert not is_signed_answer(answer.headers, 200, answer.content + b" ", asked, keys.node_id)
+    assert is_signed_response(answer.headers, 200, answer.content, asked, keys.node_id)
+    assert not is_signed_response(answer.headers, 200, answer.content + b" ", asked, keys.node_id)
     assert {elsewhere.json()["error"], again.json()["error"]} == {"invalid_signature"}
     assert "x-hearthnet-signature" not in {*elsewhere.headers, *again.headers}
 
@@ -101,7 +101,7 @@ async def test_errors_of_a_signed_get_are_signed(ask, keys, monkeypatch, query, 
 
     assert answer.status_code == status
     assert "zero" not in answer.text
-    assert is_signed_answer(answer.headers, status, answer.content, headers["X-HearthNet-Signature"], keys.node_id)
+    assert is_signed_response(answer.headers, status, answer.content, headers["X-HearthNet-Signature"], keys.node_id)
 
 
 async def test_tools_of_the_machine_are_not_for_members(ask, keys):

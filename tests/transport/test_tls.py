@@ -17,7 +17,7 @@ from hearthnet.errors import ConfigError
 from hearthnet.node import initialise
 from hearthnet.transport import server as transport_server
 from hearthnet.transport.server import Server, bind
-from hearthnet.transport.tls import LOOK_EVERY_S, Certificate, ServingPair, loose_key, read_certificate
+from hearthnet.transport.tls import CHECK_EVERY_S, Certificate, ServingPair, insecure_key_mode, read_certificate
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -196,14 +196,14 @@ async def test_renewed_pair_is_taken_up_while_the_node_runs(free_port, tmp_path,
 
         assert await shown_to(free_port) == first  # nobody looked yet
         for _ in range(3):
-            now[0] += LOOK_EVERY_S
+            now[0] += CHECK_EVERY_S
             assert await shown_to(free_port) == first  # half of it
         new["tls_key"].replace(pair["tls_key"])
-        now[0] += LOOK_EVERY_S
+        now[0] += CHECK_EVERY_S
         assert await shown_to(free_port) == second
         assert in_use.certificate == read_certificate(pair["tls_cert"])
         pair["tls_cert"].unlink()
-        now[0] += LOOK_EVERY_S
+        now[0] += CHECK_EVERY_S
         assert await shown_to(free_port) == second
         assert await ask(kept) == b"https"
         kept[1].close()
@@ -256,4 +256,4 @@ def test_key_is_for_its_owner_and_group(tmp_path, mode, found):
     key = write_pair(tmp_path)["tls_key"]
     key.chmod(mode)
 
-    assert loose_key(key) == found
+    assert insecure_key_mode(key) == found
