@@ -1,4 +1,4 @@
-"""A real node under attack: each is refused, costs next to nothing, and keeps nobody out who has something to say."""
+"""A real node under attack: attacks are refused, cost next to nothing, and lock out no caller."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from siege import siege
 
-# As few descriptors as a badly configured system gives; and files that the group could write unless the node cares.
+# As few descriptors as a badly configured system has; and a umask that lets the group write.
 LAUNCHER = """
 import os, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
@@ -30,11 +30,11 @@ CALL = b"POST /bus/v1/call HTTP/1.1\r\nHost: localhost\r\nContent-Type: applicat
 
 @pytest.fixture(scope="module")
 def poor_node(tmp_path_factory):
-    """A node with 256 descriptors, warmed up: what it takes for the first calls is no growth. All attack the same."""
+    """A node with 256 descriptors, warmed up: memory of its first calls is not growth. Shared by all attacks."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
             patch.delenv(name, raising=False)
-        patch.setenv("HOME", "")  # put back afterwards, whoever sets it
+        patch.setenv("HOME", "")  # restored afterwards, whoever sets it
         made = overload.start_node(tmp_path_factory.mktemp("home"), [sys.executable, "-c", LAUNCHER])
     try:
         with httpx.Client() as client:
@@ -47,7 +47,7 @@ def poor_node(tmp_path_factory):
 
 
 def refused(node) -> dict[str, float]:
-    """What was refused, by reason."""
+    """Returns the counter of refused requests by reason."""
     page = httpx.get(f"{node.url}/metrics", timeout=10).text
     families = {family.name: family for family in text_string_to_metric_families(page)}
     found = families["hearthnet_refused"].samples
@@ -55,10 +55,10 @@ def refused(node) -> dict[str, float]:
 
 
 def exchange(node, data: bytes) -> bytes:
-    """What the node answers to these bytes, until it closes or has answered; empty where it only closes."""
+    """Returns what the node sends to these bytes, until it closes or has responded; empty if it only closes."""
     answer = b""
     with socket.create_connection(("127.0.0.1", node.port), timeout=15) as connection:
-        with suppress(ConnectionError):  # it has read enough; its answer may be there all the same
+        with suppress(ConnectionError):  # it has read enough; its response may have arrived all the same
             connection.sendall(data)
         try:
             while b"\r\n\r\n" not in answer and (piece := connection.recv(65_536)):
@@ -69,7 +69,7 @@ def exchange(node, data: bytes) -> bytes:
 
 
 def send_and_drain(node, data: bytes) -> None:
-    """Sends without waiting for any answer, and reads until the node closes: it may have answered some of it first."""
+    """Sends without waiting for a response, and reads until the node closes: it may respond to some of it first."""
     with socket.create_connection(("127.0.0.1", node.port), timeout=15) as connection, suppress(ConnectionError):
         sender = threading.Thread(target=_send_all, args=(connection, data), daemon=True)
         sender.start()
@@ -83,7 +83,7 @@ def _send_all(connection, data: bytes) -> None:
 
 
 def status_of(answer: bytes) -> int | None:
-    """The status of an answer, None for none."""
+    """Returns the status of a response, None for none."""
     return int(answer.split(b" ", 2)[1]) if answer else None
 
 
@@ -122,13 +122,13 @@ SHAPES = {
 
 
 def head_of_member(node) -> bytes:
-    """A head whose body is awaited: from anybody else it would not be."""
+    """A head that names a member, so that the node waits for its body."""
     headers = node.headers(BODY).items()
     return CALL + "".join(f"{name}: {value}\r\n" for name, value in headers if name not in JSON).encode()
 
 
 def test_shapes(poor_node):
-    """What can be read in two ways, or is no HTTP/1.1, is 400 and the end of the connection; nothing smuggled runs."""
+    """Ambiguous requests, and ones that are not HTTP/1.1, get 400 and a closed connection; nothing smuggled runs."""
     with siege(poor_node):
         answers = {name: exchange(poor_node, data) for name, data in SHAPES.items()}
 
@@ -139,7 +139,7 @@ def test_shapes(poor_node):
 
 
 def test_pipelined_thousands(poor_node):
-    """A thousand requests at once are answered one after another; a megabyte of them ends the connection."""
+    """A thousand pipelined requests are served one after another; a megabyte of them closes the connection."""
     request = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
     before = refused(poor_node).get("pipelined", 0)
     with siege(poor_node):
@@ -156,24 +156,24 @@ def test_pipelined_thousands(poor_node):
 
 
 def test_crowds(poor_node):
-    """300 half-open, 300 idle and 300 silent connections, under 256 descriptors: whoever calls is served."""
+    """With 300 half-open, 300 idle and 300 silent connections and 256 descriptors, callers are still served."""
     with siege(poor_node) as member, ExitStack() as crowd:
         for sent in (CALL, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", b""):
             for number in range(300):
-                if number % 100 == 0:  # the member is not quicker than this thread, whose process is the same
+                if number % 100 == 0:  # the member is not faster than this thread, which shares its process
                     poor_node.wait_a_while_for(lambda served=member.served: member.served > served or member.failed)
                 one = crowd.enter_context(socket.create_connection(("127.0.0.1", poor_node.port), timeout=15))
                 one.sendall(sent)
         served = member.served
         poor_node.wait_a_while_for(lambda: member.served >= served + 30)
-        # More than descriptors are left now: nobody is missed.
+        # More connections than descriptors are open now.
         assert refused(poor_node)["crowded"] > 600
     lines = [line for line in poor_node.log_lines() if line["msg"] == "fewer connections than configured"]
     assert [line["descriptors"] for line in lines] == [256]
 
 
 async def trickle(node, head: bytes, piece: bytes) -> bytes:
-    """Sends a piece every tenth of a second until the node has had enough; returns its last words."""
+    """Sends a piece every tenth of a second until the node closes; returns its last bytes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
     writer.write(head)
     answer = asyncio.create_task(reader.read())
@@ -184,7 +184,7 @@ async def trickle(node, head: bytes, piece: bytes) -> bytes:
 
 
 async def read_never(node) -> None:
-    """Asks for a lot and reads none of it, until the node gives up."""
+    """Requests a lot and reads none of it, until the node aborts."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     connection.setblocking(False)
@@ -200,7 +200,7 @@ async def read_never(node) -> None:
 
 
 async def test_slow_ones(poor_node):
-    """Heads and bodies that trickle in get 408, what is never sent or never read is hung up on: within 15 s."""
+    """Slow heads and bodies get 408; connections that never send or never read are closed: within 15 s."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     before = refused(poor_node)
@@ -211,7 +211,7 @@ async def test_slow_ones(poor_node):
         async with asyncio.timeout(30):
             answers = await asyncio.gather(
                 *(trickle(poor_node, CALL, b"X-A: b\r\n"[:1]) for _ in range(32)),
-                # With the others that have a head fewer than 32: so many a node takes at once, however slow it is.
+                # With the others that have a head fewer than 32: so many may always wait, however slow the loop is.
                 *(trickle(poor_node, call + b"Content-Length: 9000\r\n\r\n", b"{") for _ in range(8)),
                 *(trickle(poor_node, chunked, b"1\r\n{\r\n") for _ in range(5)),
                 *(trickle(poor_node, expecting, b"") for _ in range(5)),
@@ -223,7 +223,7 @@ async def test_slow_ones(poor_node):
     last_words = [answer.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"") for answer in answers[:50]]
     assert {status_of(answer) for answer in last_words} == {408}
     assert answers[50] == b""
-    assert status_of(answers[51]) == 401  # who has not signed is not waited for
+    assert status_of(answers[51]) == 401  # an unsigned request is not waited for
     found = refused(poor_node)
     assert {reason: found[reason] - before.get(reason, 0) for reason in ("slow", "silent", "stalled")} == {
         "slow": 50,
@@ -234,12 +234,12 @@ async def test_slow_ones(poor_node):
 
 
 def test_large_bodies(poor_node):
-    """200 MB, declared or in chunks, are 413 before they are read; the sender is cut off."""
+    """200 MB, declared or in chunks, get 413 before they are read; the connection is closed."""
     piece = b"x" * 100_000
     call = head_of_member(poor_node)
     with siege(poor_node):
         for head, part, statuses in (
-            (call + b"Content-Length: 200000000\r\n\r\n", piece, {413, None}),  # a reset may have taken it
+            (call + b"Content-Length: 200000000\r\n\r\n", piece, {413, None}),  # a reset may have discarded it
             (call + b"Transfer-Encoding: chunked\r\n\r\n", b"186a0\r\n" + piece + b"\r\n", {413, None}),
             (CHUNKED, b"186a0\r\n" + piece + b"\r\n", {401, None}),
         ):
@@ -260,13 +260,13 @@ def test_large_bodies(poor_node):
 
 
 def test_bodies_that_never_end(poor_node):
-    """A member's name makes the node read bodies; 150 MB of those that lack their last bytes are not kept."""
+    """A member's name makes the node read bodies; 150 MB of incomplete ones are not kept."""
     start = head_of_member(poor_node) + b"Content-Length: 1000000\r\n\r\n" + b"x" * 990_000
     held = []
     with siege(poor_node, max_growth_bytes=40_000_000):
         for _ in range(150):
             held.append(socket.create_connection(("127.0.0.1", poor_node.port), timeout=15))
-            with suppress(ConnectionError):  # dropped already
+            with suppress(ConnectionError):  # already evicted
                 held[-1].sendall(start)
     assert refused(poor_node)["crowded"] >= 100
     for connection in held:
@@ -274,7 +274,7 @@ def test_bodies_that_never_end(poor_node):
 
 
 def test_pages_of_others(poor_node):
-    """A page that a browser shows cannot have a node of the same machine work for it: by Host, Origin or type."""
+    """A web page in a browser cannot use a node of the same machine: by Host, Origin or content type."""
     signed = poor_node.headers(BODY)
     headers = {**signed, **JSON}
     with siege(poor_node):
@@ -303,10 +303,10 @@ BODIES = [b"[]", b"null", b'"x"', b'{"params":NaN}', DEEP, b'{"input":{},"input"
 
 
 def test_strange_bodies_and_ids(poor_node):
-    """Bodies that are no call are 400; what stands in ids and names is answered, and stored nowhere."""
+    """Bodies that are not a call get 400; odd ids and names get a response, and are stored nowhere."""
     with siege(poor_node):
         for body in BODIES:
-            # Signed where that can be done: it is the body that is refused, not who sends it.
+            # Signed where possible: the body is refused, not the caller.
             signed = poor_node.headers(orjson.loads(body) if body in (b"[]", b"null", b'"x"') else BODY)
             answer = httpx.post(f"{poor_node.url}/bus/v1/call", content=body, headers={**signed, **JSON}, timeout=15)
             assert (answer.status_code, answer.json()["error"]) == (400, "bad_request"), body[:20]
@@ -329,7 +329,7 @@ def test_strange_bodies_and_ids(poor_node):
 
 
 async def test_made_up_names(poor_node):
-    """Hundreds of made-up capabilities and callers are a handful of series, and no memory."""
+    """Hundreds of invented capabilities and callers make a handful of series, and use no memory."""
     with siege(poor_node):
         async with httpx.AsyncClient(base_url=poor_node.url, timeout=15) as client:
             for start in range(0, 400, 20):
@@ -355,7 +355,7 @@ async def test_made_up_names(poor_node):
 
 
 def test_modes(poor_node):
-    """Whatever the umask, what a node writes is its own: database, -wal, -shm, log, black box and their folders."""
+    """Whatever the umask, a node's files are private: database, -wal, -shm, log, box and their folders."""
     for folder in (poor_node.data_dir, poor_node.log_dir):
         files = list(folder.rglob("*"))
         assert files

@@ -1,4 +1,4 @@
-"""What is not signed, by a member, for the first time, is not executed: by the thousand, over real connections."""
+"""Only requests signed by a member are executed, once each: tested with thousands, over real connections."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ WORKERS = 8
 
 @pytest.fixture
 def keys():
-    """The node's key: its own calls have no rate, so that no limit hides what is tested."""
+    """The node's key: its own calls have no rate limit that could hide a result."""
     return KeyPair.generate()
 
 
 @pytest.fixture
 def revoked():
-    """The key of a member that was removed."""
+    """The key of a revoked member."""
     return KeyPair.generate()
 
 
 @pytest.fixture
 async def door(keys, revoked):
-    """A server, what its handler has executed, and a way to send it many requests: gives the answers, in order."""
+    """A server, the calls its handler has executed, and a function that sends many requests and returns the responses."""
     metrics.configure(SimpleNamespace(metrics_enabled=True))
     gone = Revocation(node_id=revoked.node_id, revoked_at=utc_now())
     manifest = Manifest.genesis("home", keys).model_copy(update={"revoked": (gone,)})
@@ -107,7 +107,7 @@ async def send(url: str, requests) -> list[httpx.Response]:
 
 
 def signed(keys, community, count):
-    """So many calls, each another one."""
+    """Returns this many different calls."""
     made = []
     for number in range(count):
         body = {"params": {}, "input": {"n": number}}
@@ -116,12 +116,12 @@ def signed(keys, community, count):
 
 
 def told(answers) -> Counter:
-    """How often which status and code was answered."""
+    """Returns how often each status and code was returned."""
     return Counter((answer.status_code, answer.json().get("error")) for answer in answers)
 
 
 def failures() -> dict[str, float]:
-    """The counter of refused signatures, by reason."""
+    """Returns the counter of refused signatures by reason."""
     lines = metrics.exposition()[0].decode().splitlines()
     start = 'hearthnet_signature_failures_total{reason="'
     found = {line[len(start) :].partition('"')[0]: float(line.split()[-1]) for line in lines if line.startswith(start)}
@@ -129,7 +129,7 @@ def failures() -> dict[str, float]:
 
 
 def altered(headers, name, chance):
-    """The headers with one character of one of them changed into another of its kind."""
+    """Returns the headers with one character of one of them replaced by another of its kind."""
     value = headers[name]
     place = chance.randrange(len(value))
     others = "0123456789" if value[place].isdigit() else "abcdefghijklmnopqrstuvwxyz"
@@ -150,7 +150,7 @@ async def test_requests_that_come_again_are_not_executed(door, keys):
 
 
 async def test_no_header_can_be_altered(door, keys):
-    """One character of any signed header: 1,001 requests, none is executed; then the true ones still are."""
+    """Of 1,001 requests with one changed character in a signed header none is executed; the true ones still are."""
     executed, send_all = door
     chance = random.Random(7)
     requests = signed(keys, keys.node_id, 1_001)
@@ -164,11 +164,11 @@ async def test_no_header_can_be_altered(door, keys):
     assert executed == []
     assert sum(failures().values()) == 1_001
     assert "x-hearthnet-signature" not in {name for answer in answers for name in answer.headers}
-    assert told(await send_all(requests[:50])) == {(200, None): 50}  # forgeries have used up nothing of theirs
+    assert told(await send_all(requests[:50])) == {(200, None): 50}  # forgeries have used up nothing of the true ones
 
 
 async def test_strangers_and_the_removed_are_not_executed(door, keys, revoked):
-    """A thousand calls of a stranger and a hundred of a former member are refused by who they are; no trace of them."""
+    """A thousand calls of a non-member and a hundred of a revoked one are refused by id, and leave no trace."""
     executed, send_all = door
     by_stranger = await send_all(signed(KeyPair.generate(), keys.node_id, 1_000))
     by_removed = await send_all(signed(revoked, keys.node_id, 100))
@@ -181,7 +181,7 @@ async def test_strangers_and_the_removed_are_not_executed(door, keys, revoked):
 
 
 def test_real_node_refuses_what_comes_again(node):
-    """Over the wire of a running node, which signs what it answers."""
+    """Replays are refused by a running node, which signs its responses."""
     body = {"params": {}, "input": {"text": "hello"}}
     headers = node.headers(body)
 
@@ -193,7 +193,7 @@ def test_real_node_refuses_what_comes_again(node):
 
 
 def test_revocation_waits_for_no_restart(stopped_node):
-    """A member is called off in the manifest's file while the node runs: a second later it is refused, by its name."""
+    """A member revoked in the manifest's file while the node runs is refused a second later, with `revoked`."""
     member = KeyPair.generate()
     community = stopped_node.keys.node_id
     directory = community_dir(resolve_paths(load()).community.state_dir, community)
@@ -220,18 +220,18 @@ def test_revocation_waits_for_no_restart(stopped_node):
 
 
 def stamp(offset_s: float, timespec: str = "milliseconds") -> str:
-    """A time of the wire, so many seconds from now."""
+    """Returns a wire timestamp this many seconds from now."""
     return (datetime.now(UTC) + timedelta(seconds=offset_s)).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 def call_at(node, signed_at: str) -> tuple[dict[str, str], int]:
-    """Calls with the key of the node, signed at that time; gives the headers and the status."""
+    """Makes a call with the node's key, signed at that time; returns the headers and the status."""
     headers = sign(node.keys, node.keys.node_id, "experimental.echo", "1.0", ECHO, None, signed_at)
     return headers, node.call(ECHO, headers=headers).status_code
 
 
 def test_kill_and_restart_execute_nothing_twice(node):
-    """Whatever was accepted before a kill, in any order of its times, is known after it, and after one more."""
+    """Everything accepted before a kill, in any order of timestamps, is known after it, and after one more."""
     accepted = [call_at(node, stamp(offset_s)) for offset_s in (0, 40, -50, 59, -5, 40)]
     assert {status for _, status in accepted} == {200}
     for _ in range(2):
@@ -243,7 +243,7 @@ def test_kill_and_restart_execute_nothing_twice(node):
 
 
 def is_fresh(headers) -> bool:
-    """Whether a request is not too old yet, with some seconds to spare."""
+    """Returns True if a request is still fresh, with some seconds to spare."""
     return headers["X-HearthNet-Timestamp"] > stamp(-57)
 
 
@@ -258,7 +258,7 @@ def test_clock_that_is_off_is_served_from_the_first_moment(node):
 
 
 def test_programs_in_the_documentation_run(node):
-    """Both programs of `docs/client.md`, as they stand there, against a running node."""
+    """Both programs in `docs/client.md` work unchanged against a running node."""
     programs = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text("utf-8"), re.DOTALL)
     printed = [
         subprocess.run(

@@ -29,7 +29,7 @@ def test_first_hour_of_a_newcomer(node):
 
     # What was refused before it was a call has no trace to be shown.
     refused = node.cli("call", "experimental.echo", "--body", '{"inputs": {}}')
-    assert refused.stderr.startswith("error: bad_request: the body is an object with params and input\n")
+    assert refused.stderr.startswith("error: bad_request: the body must be an object with params and input\n")
     assert refused.stderr.endswith("\nhint: hearthnet call --help\n")
 
     listed = json.loads(node.cli("trace", "recent", "--json").stdout)

@@ -1,4 +1,4 @@
-"""A call whose caller hangs up is cancelled; every other call ends as it would have."""
+"""A call is cancelled when its client disconnects; every other call ends normally."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from hearthnet.transport.api.streaming import cancel_on_disconnect
 
 
 class Connection:
-    """A client that stays until it is told to go; what a server's `receive` tells of it."""
+    """A client that stays until told to leave; provides a server's `receive`."""
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
         self.gone = asyncio.Event()
 
     async def receive(self) -> dict:
-        """Waits for what the client does next."""
+        """Waits for the client's next event."""
         self.asked.set()
         await self.gone.wait()
         return {"type": "http.disconnect"}
@@ -32,21 +32,21 @@ async def connection():
 
 
 async def answer(value="answer", error=None):
-    """Work that is over at once."""
+    """Work that ends at once."""
     if error is not None:
         raise error
     return value
 
 
 async def test_quick_work_asks_nobody(connection):
-    """A call that is over at once never looks at the connection, and leaves no task behind."""
+    """A call that ends at once never checks the connection, and leaves no task behind."""
     assert await cancel_on_disconnect(connection.receive, answer()) == "answer"
     assert not connection.asked.is_set()
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_slow_work_of_a_patient_caller(connection):
-    """The answer comes however long it takes, and the watcher goes with it."""
+    """A slow result is returned, and the watcher ends with it."""
 
     async def slow():
         await connection.asked.wait()
@@ -57,7 +57,7 @@ async def test_slow_work_of_a_patient_caller(connection):
 
 
 async def test_caller_that_leaves_cancels_the_work(connection):
-    """The work sees a cancellation, its surroundings a disconnect; the task itself is not cancelled."""
+    """The work sees a cancellation, its caller a disconnect; the task itself is not cancelled."""
     seen = []
 
     async def endless():
@@ -76,7 +76,7 @@ async def test_caller_that_leaves_cancels_the_work(connection):
 
 
 async def test_server_that_stops_is_no_caller_that_left(connection):
-    """A cancellation from outside stays one."""
+    """A cancellation from outside stays a cancellation."""
     working = asyncio.create_task(cancel_on_disconnect(connection.receive, asyncio.Event().wait()))
     await connection.asked.wait()
     working.cancel()
@@ -86,13 +86,13 @@ async def test_server_that_stops_is_no_caller_that_left(connection):
 
 
 async def test_errors_pass(connection):
-    """What the work raises is what the route sees."""
+    """Exceptions of the work reach the route."""
     with pytest.raises(WireError, match="all places"):
         await cancel_on_disconnect(connection.receive, answer(error=WireError("capacity_exceeded", "all places")))
 
 
 async def test_connection_that_cannot_be_watched_does_no_harm(connection):
-    """A server that fails to tell leaves the call alone."""
+    """A failing `receive` does not affect the call."""
 
     async def broken():
         connection.asked.set()

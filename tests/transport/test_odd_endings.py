@@ -1,4 +1,4 @@
-"""Calls that end in a way no capability may: callers are answered in the wire's form, signed, and told nothing."""
+"""Calls whose handler raises something unusual: callers get a signed wire error without details."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOLD = {"error": "internal_error", "message": "the capability failed; the node's
 
 
 class UntellableError(Exception):
-    """Raised by what cannot even say what is wrong."""
+    """An exception whose text cannot be made."""
 
     def __str__(self):
         raise RuntimeError("secret")
@@ -42,13 +42,13 @@ ENDINGS = [
 
 @pytest.fixture
 def keys():
-    """The node's key, which calls it too."""
+    """The node's key, which is the caller's too."""
     return KeyPair.generate()
 
 
 @pytest.fixture
 def call(keys):
-    """Calls a handler through the whole application; gives the answer and the signature of the request."""
+    """Calls a handler through the whole application; returns the response and the signature of the request."""
 
     async def call_it(handler) -> tuple[httpx.Response, str]:
         manifest = Manifest.genesis("home", keys)
@@ -57,7 +57,7 @@ def call(keys):
         services = Services(bus, None, lambda: manifest, lambda _: None, dict, lambda _: [], keys=keys)
         signed = sign(keys, keys.node_id, ODD.name, "1.0", BODY)
         headers = {"Content-Type": "application/json", **signed}
-        # What it raises is raised here: the server behind it would answer with text of its own.
+        # What it raises is raised here: the server behind it would respond with text of its own.
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(build_app(services)), base_url="http://node"
         ) as client:
@@ -70,7 +70,7 @@ def call(keys):
 
 @pytest.mark.parametrize("ending", ENDINGS, ids=lambda ending: type(ending).__name__)
 async def test_answer_is_the_wires(call, keys, logged, ending):
-    """One closed code, signed; the cause is in the log alone."""
+    """The response is a signed internal error; the cause is only in the log."""
 
     async def handler(_):
         raise ending
@@ -84,7 +84,7 @@ async def test_answer_is_the_wires(call, keys, logged, ending):
 
 @pytest.mark.parametrize("ending", ENDINGS, ids=lambda ending: type(ending).__name__)
 async def test_stream_ends_with_an_error(call, keys, ending):
-    """What came before stands; the last event is the wire's error, signed."""
+    """Earlier frames are kept; the last event is the wire error, signed."""
 
     async def frames():
         yield {"index": 0}
@@ -104,7 +104,7 @@ async def test_stream_ends_with_an_error(call, keys, ending):
 
 
 async def test_cancelled_call_is_not_answered(call):
-    """A call that is cancelled from outside ends so: the server stops, or its caller has left."""
+    """A call cancelled from outside ends as cancelled: the server stops, or its caller has left."""
     begun = asyncio.Event()
 
     async def handler(_):

@@ -11,7 +11,7 @@ from hearthnet.transport.server import bind
 
 
 async def test_answers_are_sent_without_delay(free_port):
-    """A connection that asyncio accepts on our socket has no delay: an answer in two pieces does not wait."""
+    """Accepted connections have TCP_NODELAY: a response in two pieces is not delayed."""
     found = asyncio.get_running_loop().create_future()
 
     async def accept(_, writer):
