@@ -130,7 +130,7 @@ async def test_whole_number_is_an_integer(bus, keys):
         assert [frame["index"] async for frame in node.stream("experimental.echo", floats)] == [0, 1, 2]
 
 
-async def test_call_is_tried_again_only_when_told(bus, keys, busy):
+async def test_call_is_retried_only_when_allowed(bus, keys, busy):
     """A refused call is signed anew under the same trace for each try; by default there is one try."""
     async with serving(bus, keys) as port, client(port, keys) as node:
         busy.left = 2
@@ -153,7 +153,7 @@ async def test_call_is_tried_again_only_when_told(bus, keys, busy):
         (rb"HTTP/1.1 200 OK", b"HTTP/1.1 202 OK"),
     ],
 )
-async def test_changed_answer_is_not_believed(bus, keys, old, new):
+async def test_changed_response_is_rejected(bus, keys, old, new):
     """A change of the body, the time, the status, the name, or no signature at all is detected."""
     async with serving(bus, keys) as port, between(port, old, new) as way, client(way, keys) as node:
         with pytest.raises(UntrustedResponseError) as caught:
@@ -179,7 +179,7 @@ async def test_changed_stream_is_not_believed(bus, keys, old, new):
             await anext(frames)
 
 
-async def test_answer_to_another_request_is_not_believed(bus, keys):
+async def test_response_to_another_request_is_rejected(bus, keys):
     """A recorded genuine response to the same question does not prove another one."""
     recorded: list[bytes] = []
 
@@ -219,7 +219,7 @@ async def test_other_node_and_no_node(bus, keys, free_port, taken_port):
     "url",
     ["localhost:7080", "", "ftp://localhost", "http://", "http://[::1", "http://localhost:99999", "http://localhost:x"],
 )
-def test_what_is_no_address_is_told_at_once(keys, url):
+def test_invalid_url_is_an_error_at_once(keys, url):
     """An invalid url is an error with an example, not a failure somewhere below."""
     with pytest.raises(HearthNetError, match="is not the url of a node") as caught:
         Client(url, keys, keys.node_id, keys.node_id)
@@ -227,17 +227,17 @@ def test_what_is_no_address_is_told_at_once(keys, url):
 
 
 @pytest.mark.parametrize("body", [b"[]", b'{"error": []}', b'{"error": {"timeout": 1}}', b'{"error": "no_code"}'])
-async def test_errors_that_are_none_of_the_wire_are_told_as_one(keys, body):
+async def test_unknown_errors_become_wire_errors(keys, body):
     """Whatever is in place of the code, the caller gets a known error."""
 
-    async def answer(reader, writer):
+    async def response(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         head = f"HTTP/1.1 500 No\r\nX-HearthNet-From: {keys.node_id}\r\nContent-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
         writer.close()
 
     async with (
-        await asyncio.start_server(answer, "127.0.0.1", 0) as strange,
+        await asyncio.start_server(response, "127.0.0.1", 0) as strange,
         client(strange.sockets[0].getsockname()[1], keys) as node,
     ):
         with pytest.raises(WireError) as caught:
@@ -271,7 +271,7 @@ async def test_certificate_is_pinned(bus, keys, tmp_path, for_days):
     assert len(trace.get_recent(10)) == 1
 
 
-async def test_who_signed_the_certificate_is_not_trusted(bus, keys, tmp_path):
+async def test_issuer_of_the_certificate_is_not_trusted(bus, keys, tmp_path):
     """A file with an authority's chain pins its first certificate, not everything that the authority has signed."""
     authority = ec.generate_private_key(ec.SECP256R1())
     own = write_pair(tmp_path, issuer="authority", signer=authority)
@@ -290,7 +290,7 @@ async def test_who_signed_the_certificate_is_not_trusted(bus, keys, tmp_path):
 async def answering(keys, head: str, *pieces: bytes, then_s: float = 0):
     """Runs a server that sends pieces in the node's name, the last one without end; yields its port."""
 
-    async def answer(reader, writer):
+    async def response(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         named = f"HTTP/1.1 {head}\r\nx-hearthnet-from: {keys.node_id}\r\nconnection: close\r\n\r\n"
         writer.write(named.encode() + b"".join(pieces))
@@ -304,7 +304,7 @@ async def answering(keys, head: str, *pieces: bytes, then_s: float = 0):
         finally:
             writer.close()
 
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(response, "127.0.0.1", 0) as server:
         yield server.sockets[0].getsockname()[1]
 
 
@@ -313,7 +313,7 @@ STREAM = "200 OK\r\ncontent-type: text/event-stream"
 
 
 @pytest.mark.parametrize(
-    ("head", "piece", "then_s", "expected", "told"),
+    ("head", "piece", "then_s", "expected", "message"),
     [
         ("200 OK\r\ncontent-encoding: gzip", gzip.compress(bytes(30_000_000)), 0, UntrustedResponseError, "not proven"),
         (STREAM, FRAME, 1e-9, HearthNetError, "larger than"),
@@ -326,19 +326,19 @@ STREAM = "200 OK\r\ncontent-type: text/event-stream"
     ids=["unfolds", "frames-without-end", "frame-without-end", "frame-drips", "silent", "no-code", "status-changed"],
 )
 @pytest.mark.parametrize("is_stream", [False, True])
-async def test_hostile_answers_end(keys, monkeypatch, head, piece, then_s, expected, told, is_stream):
+async def test_hostile_responses_end(keys, monkeypatch, head, piece, then_s, expected, message, is_stream):
     """Size and time are limited for any server; failures are errors of ours."""
     monkeypatch.setattr(reading, "MAX_RESPONSE_BYTES", 200_000)
     monkeypatch.setattr("hearthnet.client.client.MAX_RESPONSE_BYTES", 200_000)
     is_shown = is_stream and piece is FRAME and then_s  # frames that are not kept have no limit
-    timeout_s = 0.5 if "within" in told else 60
+    timeout_s = 0.5 if "within" in message else 60
     async with answering(keys, head, piece, then_s=then_s) as port, client(port, keys, timeout_s=timeout_s) as node:
         frames = node.stream("experimental.echo", FRAMES)
         if is_shown:
             assert [await anext(frames) for _ in range(30)]
             await frames.aclose()
             return
-        with pytest.raises(expected, match=told):
+        with pytest.raises(expected, match=message):
             await (anext(frames) if is_stream else node.call("experimental.echo", BODY))
 
 

@@ -26,21 +26,21 @@ def impostor(tmp_path):
     """Runs a server that sends a fixed response in the name of our node; yields a factory for its clients."""
     keys = KeyPair.generate()
     keys.save(tmp_path / "keys")
-    told = [200, b""]
+    reply = [200, b""]
 
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self):
-            self.send_response(told[0])
+            self.send_response(reply[0])
             self.send_header("X-HearthNet-From", keys.node_id)
-            self.send_header("Content-Length", str(len(told[1])))
+            self.send_header("Content-Length", str(len(reply[1])))
             self.end_headers()
-            self.wfile.write(told[1])
+            self.wfile.write(reply[1])
 
         def log_message(self, *_):
             """Logs nothing."""
 
     def client(status, body):
-        told[:] = [status, body]
+        reply[:] = [status, body]
         return NodeClient(where(tmp_path, server.server_port))
 
     with HTTPServer(("127.0.0.1", 0), Answers) as server:
@@ -79,8 +79,8 @@ def test_the_key_decides_where_its_public_copy_is_wrong(impostor, tmp_path):
     assert keyless.ask("/status") is None
 
 
-@pytest.mark.parametrize("answer", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"])
-def test_what_is_no_http_is_no_node(tmp_path, answer):
+@pytest.mark.parametrize("response", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"])
+def test_server_of_another_protocol_is_no_node(tmp_path, response):
     """A server of another protocol, or one that hangs up, counts as no node."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
@@ -88,7 +88,7 @@ def test_what_is_no_http_is_no_node(tmp_path, answer):
             connection, _ = listening.accept()
             with connection:
                 connection.recv(4_096)
-                connection.sendall(answer)
+                connection.sendall(response)
 
         serving = threading.Thread(target=serve)
         serving.start()
@@ -98,7 +98,7 @@ def test_what_is_no_http_is_no_node(tmp_path, answer):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "no such host", "a..b", "\ud800"])
-def test_nobody_answers_where_nobody_listens(tmp_path, host):
+def test_unreachable_node_is_an_error(tmp_path, host):
     """A refused connection and an invalid host are the same to a command."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

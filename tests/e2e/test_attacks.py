@@ -56,16 +56,16 @@ def refused(node) -> dict[str, float]:
 
 def exchange(node, data: bytes) -> bytes:
     """Returns what the node sends to these bytes, until it closes or has responded; empty if it only closes."""
-    answer = b""
+    response = b""
     with socket.create_connection(("127.0.0.1", node.port), timeout=15) as connection:
         with suppress(ConnectionError):  # it has read enough; its response may have arrived all the same
             connection.sendall(data)
         try:
-            while b"\r\n\r\n" not in answer and (piece := connection.recv(65_536)):
-                answer += piece
+            while b"\r\n\r\n" not in response and (piece := connection.recv(65_536)):
+                response += piece
         except ConnectionError:
-            return answer
-    return answer
+            return response
+    return response
 
 
 def send_and_drain(node, data: bytes) -> None:
@@ -82,9 +82,9 @@ def _send_all(connection, data: bytes) -> None:
         connection.sendall(data)
 
 
-def status_of(answer: bytes) -> int | None:
+def status_of(response: bytes) -> int | None:
     """Returns the status of a response, None for none."""
-    return int(answer.split(b" ", 2)[1]) if answer else None
+    return int(response.split(b" ", 2)[1]) if response else None
 
 
 CHUNKED = CALL + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -130,11 +130,13 @@ def head_of_member(node) -> bytes:
 def test_shapes(poor_node):
     """Ambiguous requests, and ones that are not HTTP/1.1, get 400 and a closed connection; nothing smuggled runs."""
     with siege(poor_node):
-        answers = {name: exchange(poor_node, data) for name, data in SHAPES.items()}
+        responses = {name: exchange(poor_node, data) for name, data in SHAPES.items()}
 
-    assert {name: status_of(answer) for name, answer in answers.items()} == dict.fromkeys(SHAPES, 400)
-    assert {orjson.loads(answer.partition(b"\r\n\r\n")[2])["error"] for answer in answers.values()} == {"bad_request"}
-    assert all(b"connection: close" in answer for answer in answers.values())
+    assert {name: status_of(response) for name, response in responses.items()} == dict.fromkeys(SHAPES, 400)
+    assert {orjson.loads(response.partition(b"\r\n\r\n")[2])["error"] for response in responses.values()} == {
+        "bad_request"
+    }
+    assert all(b"connection: close" in response for response in responses.values())
     assert set(refused(poor_node)) >= {"malformed", "not_http1", "target", "too_much_head", "trailers", "upgrade"}
 
 
@@ -145,11 +147,11 @@ def test_pipelined_thousands(poor_node):
     with siege(poor_node):
         with socket.create_connection(("127.0.0.1", poor_node.port), timeout=15) as connection:
             connection.sendall(request * 1_000)
-            answers = b""
-            while answers.count(b"HTTP/1.1 200") < 1_000:
+            responses = b""
+            while responses.count(b"HTTP/1.1 200") < 1_000:
                 piece = connection.recv(65_536)
                 assert piece
-                answers += piece
+                responses += piece
         for _ in range(20):
             send_and_drain(poor_node, request * 25_000)
     assert refused(poor_node)["pipelined"] - before == 20
@@ -176,11 +178,11 @@ async def trickle(node, head: bytes, piece: bytes) -> bytes:
     """Sends a piece every tenth of a second until the node closes; returns its last bytes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
     writer.write(head)
-    answer = asyncio.create_task(reader.read())
-    while not (await asyncio.wait({answer}, timeout=0.1))[0]:
+    response = asyncio.create_task(reader.read())
+    while not (await asyncio.wait({response}, timeout=0.1))[0]:
         writer.write(piece)
     writer.close()
-    return answer.result()
+    return response.result()
 
 
 async def read_never(node) -> None:
@@ -209,7 +211,7 @@ async def test_slow_ones(poor_node):
     expecting = call + b"Content-Length: 100\r\nExpect: 100-continue\r\n\r\n"
     with siege(poor_node):
         async with asyncio.timeout(30):
-            answers = await asyncio.gather(
+            responses = await asyncio.gather(
                 *(trickle(poor_node, CALL, b"X-A: b\r\n"[:1]) for _ in range(32)),
                 # With the others that have a head fewer than 32: so many may always wait, however slow the loop is.
                 *(trickle(poor_node, call + b"Content-Length: 9000\r\n\r\n", b"{") for _ in range(8)),
@@ -220,10 +222,10 @@ async def test_slow_ones(poor_node):
                 *(read_never(poor_node) for _ in range(10)),
             )
     assert loop.time() - began > 9
-    last_words = [answer.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"") for answer in answers[:50]]
-    assert {status_of(answer) for answer in last_words} == {408}
-    assert answers[50] == b""
-    assert status_of(answers[51]) == 401  # an unsigned request is not waited for
+    last_words = [response.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"") for response in responses[:50]]
+    assert {status_of(response) for response in last_words} == {408}
+    assert responses[50] == b""
+    assert status_of(responses[51]) == 401  # an unsigned request is not waited for
     found = refused(poor_node)
     assert {reason: found[reason] - before.get(reason, 0) for reason in ("slow", "silent", "stalled")} == {
         "slow": 50,
@@ -246,14 +248,14 @@ def test_large_bodies(poor_node):
             with socket.create_connection(("127.0.0.1", poor_node.port), timeout=15) as connection:
                 sent = 0
                 connection.sendall(head)
-                answer = b""
+                response = b""
                 with suppress(ConnectionError):
                     while sent < 200_000_000:
                         connection.sendall(part)
                         sent += len(part)
                 with suppress(ConnectionError):
-                    answer = connection.recv(65_536)
-            assert status_of(answer) in statuses
+                    response = connection.recv(65_536)
+            assert status_of(response) in statuses
             assert sent < 20_000_000
         a_bit = httpx.post(f"{poor_node.url}/bus/v1/call", content=b"x" * 1_100_000, headers=JSON, timeout=15)
         assert a_bit.status_code == 413
@@ -278,7 +280,7 @@ def test_pages_of_others(poor_node):
     signed = poor_node.headers(BODY)
     headers = {**signed, **JSON}
     with siege(poor_node):
-        answers = {
+        responses = {
             name: httpx.post(f"{poor_node.url}/bus/v1/call", content=orjson.dumps(BODY), headers={**headers, **other})
             for name, other in {
                 "host": {"Host": "evil.example"},
@@ -287,13 +289,13 @@ def test_pages_of_others(poor_node):
                 "text": {"Content-Type": "text/plain"},
             }.items()
         }
-    assert {name: answer.status_code for name, answer in answers.items()} == {
+    assert {name: response.status_code for name, response in responses.items()} == {
         "host": 421,
         "origin": 403,
         "no origin": 403,
         "text": 415,
     }
-    assert all("access-control-allow-origin" not in answer.headers for answer in answers.values())
+    assert all("access-control-allow-origin" not in response.headers for response in responses.values())
     request_id = signed["X-HearthNet-Request-Id"]
     assert httpx.get(f"{poor_node.url}/trace/{request_id}").status_code == 404
 
@@ -308,14 +310,14 @@ def test_strange_bodies_and_ids(poor_node):
         for body in BODIES:
             # Signed where possible: the body is refused, not the caller.
             signed = poor_node.headers(orjson.loads(body) if body in (b"[]", b"null", b'"x"') else BODY)
-            answer = httpx.post(f"{poor_node.url}/bus/v1/call", content=body, headers={**signed, **JSON}, timeout=15)
-            assert (answer.status_code, answer.json()["error"]) == (400, "bad_request"), body[:20]
+            response = httpx.post(f"{poor_node.url}/bus/v1/call", content=body, headers={**signed, **JSON}, timeout=15)
+            assert (response.status_code, response.json()["error"]) == (400, "bad_request"), body[:20]
         for request_id in (b"<script>", b"\x1b[31m", b"a" * 10_000):
-            answer = exchange(
+            response = exchange(
                 poor_node, CALL + b"Content-Length: 2\r\nX-HearthNet-Request-Id: " + request_id + b"\r\n\r\n{}"
             )
-            assert status_of(answer) in {400, 401}
-            assert request_id not in answer
+            assert status_of(response) in {400, 401}
+            assert request_id not in response
         split = exchange(
             poor_node, CALL + b"X-HearthNet-Request-Id: a\r\nContent-Length: 2\r\nX-B: \xed\xa0\x80\r\n\r\n{}"
         )
@@ -334,7 +336,7 @@ async def test_made_up_names(poor_node):
         async with httpx.AsyncClient(base_url=poor_node.url, timeout=15) as client:
             for start in range(0, 400, 20):
                 names = [f"made.up{number}" for number in range(start, start + 20)]
-                answers = await asyncio.gather(
+                responses = await asyncio.gather(
                     *(
                         client.post(
                             "/bus/v1/call",
@@ -348,7 +350,7 @@ async def test_made_up_names(poor_node):
                         for name in names
                     )
                 )
-                assert {answer.status_code for answer in answers} <= {401, 404, 429}
+                assert {response.status_code for response in responses} <= {401, 404, 429}
     page = httpx.get(f"{poor_node.url}/metrics").text
     assert "made.up" not in page
     assert page.count("\n") < 1_000

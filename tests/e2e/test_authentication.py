@@ -63,7 +63,7 @@ def revoked():
 
 
 @pytest.fixture
-async def door(keys, revoked):
+async def server(keys, revoked):
     """A server, the calls its handler has executed, and a function that sends many requests and returns the responses."""
     metrics.configure(SimpleNamespace(metrics_enabled=True))
     gone = Revocation(node_id=revoked.node_id, revoked_at=utc_now())
@@ -93,17 +93,17 @@ async def door(keys, revoked):
 
 async def send(url: str, requests) -> list[httpx.Response]:
     """Sends requests over a few connections."""
-    answers: list[httpx.Response] = [None] * len(requests)
+    responses: list[httpx.Response] = [None] * len(requests)
     waiting = iter(enumerate(requests))
     kind = {"Content-Type": "application/json"}
     async with httpx.AsyncClient(timeout=30, trust_env=False, headers=kind) as client:
 
         async def work():
             for number, (headers, body) in waiting:
-                answers[number] = await client.post(url, content=body, headers={**JSON, **headers})
+                responses[number] = await client.post(url, content=body, headers={**JSON, **headers})
 
         await asyncio.gather(*(work() for _ in range(WORKERS)))
-    return answers
+    return responses
 
 
 def signed(keys, community, count):
@@ -115,9 +115,9 @@ def signed(keys, community, count):
     return made
 
 
-def told(answers) -> Counter:
+def counts(responses) -> Counter:
     """Returns how often each status and code was returned."""
-    return Counter((answer.status_code, answer.json().get("error")) for answer in answers)
+    return Counter((response.status_code, response.json().get("error")) for response in responses)
 
 
 def failures() -> dict[str, float]:
@@ -137,44 +137,44 @@ def altered(headers, name, chance):
     return {**headers, name: value[:place] + changed + value[place + 1 :]}
 
 
-async def test_requests_that_come_again_are_not_executed(door, keys):
+async def test_replayed_requests_are_not_executed(server, keys):
     """A thousand recorded requests are sent again, with other unsigned headers too: all are refused."""
-    executed, send_all = door
+    executed, send_all = server
     requests = signed(keys, keys.node_id, 1_000)
-    assert told(await send_all(requests)) == {(200, None): 1_000}
+    assert counts(await send_all(requests)) == {(200, None): 1_000}
     again = [({**headers, "Accept": "text/event-stream"}, body) for headers, body in requests]
 
-    assert told(await send_all(again)) == {(401, "invalid_signature"): 1_000}
+    assert counts(await send_all(again)) == {(401, "invalid_signature"): 1_000}
     assert sorted(executed) == list(range(1_000))
     assert failures() == {"replayed": 1_000}
 
 
-async def test_no_header_can_be_altered(door, keys):
+async def test_no_header_can_be_altered(server, keys):
     """Of 1,001 requests with one changed character in a signed header none is executed; the true ones still are."""
-    executed, send_all = door
+    executed, send_all = server
     chance = random.Random(7)
     requests = signed(keys, keys.node_id, 1_001)
     forged = [
         (altered(headers, HEADERS[number % len(HEADERS)], chance), body)
         for number, (headers, body) in enumerate(requests)
     ]
-    answers = await send_all(forged)
+    responses = await send_all(forged)
 
-    assert {answer.status_code for answer in answers} <= {401, 410}
+    assert {response.status_code for response in responses} <= {401, 410}
     assert executed == []
     assert sum(failures().values()) == 1_001
-    assert "x-hearthnet-signature" not in {name for answer in answers for name in answer.headers}
-    assert told(await send_all(requests[:50])) == {(200, None): 50}  # forgeries have used up nothing of the true ones
+    assert "x-hearthnet-signature" not in {name for response in responses for name in response.headers}
+    assert counts(await send_all(requests[:50])) == {(200, None): 50}  # forgeries have used up nothing of the true ones
 
 
-async def test_strangers_and_the_removed_are_not_executed(door, keys, revoked):
+async def test_calls_of_strangers_and_revoked_members_are_not_executed(server, keys, revoked):
     """A thousand calls of a non-member and a hundred of a revoked one are refused by id, and leave no trace."""
-    executed, send_all = door
+    executed, send_all = server
     by_stranger = await send_all(signed(KeyPair.generate(), keys.node_id, 1_000))
     by_removed = await send_all(signed(revoked, keys.node_id, 100))
 
-    assert told(by_stranger) == {(401, "unauthorized"): 1_000}
-    assert told(by_removed) == {(403, "revoked"): 100}
+    assert counts(by_stranger) == {(401, "unauthorized"): 1_000}
+    assert counts(by_removed) == {(403, "revoked"): 100}
     assert executed == []
     assert failures() == {"not_member": 1_000, "revoked": 100}
     assert trace.get_recent(10) == []
@@ -208,14 +208,14 @@ def test_revocation_waits_for_no_restart(stopped_node):
     gone = Revocation(node_id=member.node_id, revoked_at=utc_now())
     update = {"revoked": (gone,), "head_lamport": known.head_lamport + 1}
     write_manifest(known.model_copy(update=update).signed(stopped_node.keys), directory)
-    told = []
+    codes = []
 
     def is_refused():
-        told[:] = [stopped_node.call(body, headers=stopped_node.headers(body, keys=member)).json().get("error")]
-        return told[0] not in (None, "rate_limited")
+        codes[:] = [stopped_node.call(body, headers=stopped_node.headers(body, keys=member)).json().get("error")]
+        return codes[0] not in (None, "rate_limited")
 
-    stopped_node.wait_a_while_for(is_refused, told)
-    assert told == ["revoked"]
+    stopped_node.wait_a_while_for(is_refused, codes)
+    assert codes == ["revoked"]
     assert stopped_node.echo().status_code == 200
 
 
@@ -239,7 +239,7 @@ def test_kill_and_restart_execute_nothing_twice(node):
         node.start()
         again = [node.call(ECHO, headers=headers) for headers, _ in accepted if is_fresh(headers)]
         assert len(again) >= 4
-        assert told(again) == {(401, "invalid_signature"): len(again)}
+        assert counts(again) == {(401, "invalid_signature"): len(again)}
 
 
 def is_fresh(headers) -> bool:

@@ -209,7 +209,7 @@ def test_field_with_a_standard_value_may_be_missing_only_where_the_signature_cov
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"null", b'"text"', b"{}", b"\xff\xfe", b"[" * 2_000])
-def test_what_is_no_document_is_refused(tmp_path, raw):
+def test_invalid_document_is_refused(tmp_path, raw):
     """Bytes that are not a JSON object of this form are an error with a message, not a traceback."""
     (tmp_path / "manifest.json").write_bytes(raw)
 

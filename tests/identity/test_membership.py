@@ -75,7 +75,7 @@ def test_level_holds_within_a_second(running, tmp_path, manifest, root, member):
 
 
 @pytest.mark.parametrize("kind", ["gone", "cut", "older", "forged", "of another community"])
-def test_what_cannot_be_used_takes_nobody_in(running, tmp_path, manifest, root, member, logged, kind):
+def test_unusable_manifest_admits_nobody(running, tmp_path, manifest, root, member, logged, kind):
     """The current manifest stays, its revocation too, and one warning is logged; a valid file ends that."""
     known = revoking(manifest, root, member)
     write_manifest(known, tmp_path)

@@ -16,17 +16,17 @@ class Client:
     """A peer that records the operations on it."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.orders: list[str] = []
         self.unsent = 0
         self.is_held_back = False
 
     def abort(self):
         """Records the abort."""
-        self.told.append("abort")
+        self.orders.append("abort")
 
     def expire(self):
         """Records the timeout."""
-        self.told.append("expire")
+        self.orders.append("expire")
 
     def unsent_bytes(self):
         """Returns the value set by the test."""
@@ -61,7 +61,7 @@ def enter(connections, host="192.0.2.1", is_working=False) -> Connection:
 
 def aborted(*connections) -> list[bool]:
     """Returns the aborted connections."""
-    return [connection.peer.told == ["abort"] for connection in connections]
+    return [connection.peer.orders == ["abort"] for connection in connections]
 
 
 def test_longest_wait_is_evicted(connections, now):
@@ -121,20 +121,20 @@ def test_time_limits(connections, now):
     for _ in range(10):
         connections.sweep()
         now[0] += 1
-    assert waiting.peer.told == []
+    assert waiting.peer.orders == []
     connections.sweep()
 
-    assert [one.peer.told for one in (waiting, held_back, working)] == [["expire"], [], []]
+    assert [one.peer.orders for one in (waiting, held_back, working)] == [["expire"], [], []]
 
 
 def test_larger_bodies_have_more_time(now):
     """If 64 MB are allowed, they may arrive at the speed of a poor network."""
     connections = Connections(4, 64_000_000, clock=lambda: now[0])
     waiting = enter(connections)
-    for after, told in ((127, []), (128, ["expire"])):
+    for after, orders in ((127, []), (128, ["expire"])):
         now[0] = 100.0 + after
         connections.sweep()
-        assert waiting.peer.told == told
+        assert waiting.peer.orders == orders
 
 
 def test_stalled_response(connections, now):
@@ -147,8 +147,8 @@ def test_stalled_response(connections, now):
         slow.peer.unsent -= 10 if second % 9 == 0 else 0
         stalled.peer.unsent += 100
 
-    assert slow.peer.told == []
-    assert stalled.peer.told[0] == "abort"
+    assert slow.peer.orders == []
+    assert stalled.peer.orders[0] == "abort"
 
 
 def test_closed_connection_stays_so(connections):

@@ -47,11 +47,11 @@ def ask(levels, observability):
     return ask_as
 
 
-async def test_level_is_set_listed_and_taken_back(ask):
+async def test_level_is_set_listed_and_reset(ask):
     """The response to a change lists all changed levels; a level of null reverts one."""
-    answer = await ask(content=DEBUG)
-    assert answer.status_code == 200
-    (item,) = answer.json()
+    response = await ask(content=DEBUG)
+    assert response.status_code == 200
+    (item,) = response.json()
     assert (item["logger"], item["level"], item["was"]) == ("hearthnet.test_control", "debug", "warning")
     assert 59 < item["left_s"] <= 60
     assert [item["logger"] for item in (await ask()).json()] == ["hearthnet.test_control"]
@@ -60,7 +60,7 @@ async def test_level_is_set_listed_and_taken_back(ask):
     assert (await ask()).json() == []
 
 
-async def test_all_levels_are_taken_back_at_once(ask, levels):
+async def test_all_levels_are_reset_at_once(ask, levels):
     """A reset without a logger reverts all of them."""
     levels.set("test_control", "debug")
     levels.set("httpx", "debug")
@@ -73,9 +73,9 @@ async def test_all_levels_are_taken_back_at_once(ask, levels):
 @pytest.mark.parametrize("content", [None, DEBUG])
 async def test_strangers_are_refused(ask, levels, address, content):
     """From any address that is not loopback, levels are neither shown nor changed."""
-    answer = await ask(address, content)
+    response = await ask(address, content)
 
-    assert (answer.status_code, answer.json()["error"]) == (401, "unauthorized")
+    assert (response.status_code, response.json()["error"]) == (401, "unauthorized")
     assert levels.current() == []
 
 
@@ -83,18 +83,18 @@ async def test_strangers_are_refused(ask, levels, address, content):
 @pytest.mark.parametrize("content", [None, DEBUG])
 async def test_browser_is_refused(ask, levels, origin, content):
     """A request with browser headers is refused, whatever its page."""
-    answer = await ask(content=content, origin=origin)
+    response = await ask(content=content, origin=origin)
 
-    assert (answer.status_code, answer.json()["error"]) == (403, "bad_request")
+    assert (response.status_code, response.json()["error"]) == (403, "bad_request")
     assert levels.current() == []
 
 
 @pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonp"])
 async def test_other_content_types_are_refused(ask, levels, kind):
     """A body that a page can send without a preflight request, a form or plain text, changes nothing."""
-    answer = await ask(content=DEBUG, kind=kind)
+    response = await ask(content=DEBUG, kind=kind)
 
-    assert (answer.status_code, answer.json()["error"]) == (415, "bad_request")
+    assert (response.status_code, response.json()["error"]) == (415, "bad_request")
     assert levels.current() == []
 
 
@@ -122,8 +122,8 @@ async def test_content_type_with_a_charset_is_json(ask):
 )
 async def test_nonsense_is_a_bad_request(ask, levels, content, word):
     """An invalid change is a wire error and changes nothing."""
-    answer = await ask(content=content)
+    response = await ask(content=content)
 
-    assert (answer.status_code, answer.json()["error"]) == (400, "bad_request")
-    assert word in answer.json()["message"]
+    assert (response.status_code, response.json()["error"]) == (400, "bad_request")
+    assert word in response.json()["message"]
     assert levels.current() == []

@@ -63,22 +63,22 @@ async def call(bus, name=ECHO, **wanted):
     """Calls a capability; returns the newest trace."""
     request = RouteRequest(name, (1, 0), {"params": {}, "input": {"text": "dear diary", **wanted}}, bus.node_id)
     with pytest.raises(WireError) if "fail" in wanted else nullcontext():
-        answer = await bus.handle_call(request)
-        if not isinstance(answer, dict):
-            assert [frame async for frame in answer]
+        response = await bus.handle_call(request)
+        if not isinstance(response, dict):
+            assert [frame async for frame in response]
     return trace.get_recent(1)[0]
 
 
 async def test_bodies_are_recorded_while_it_is_on(ask, bus):
     """While off, no body is in the trace; while on, request and result are."""
     before = await call(bus)
-    answer = await ask(ON)
+    response = await ask(ON)
     during = await call(bus)
     ended = await ask('{"capability": "experimental.echo"}')
     after = await call(bus)
 
-    assert [item["capability"] for item in answer.json()] == [ECHO]
-    assert 59 < answer.json()[0]["left_s"] <= 60
+    assert [item["capability"] for item in response.json()] == [ECHO]
+    assert 59 < response.json()[0]["left_s"] <= 60
     assert ended.json() == []
     assert "diary" not in str(before.as_dict())
     assert "diary" not in str(after.as_dict())
@@ -142,10 +142,10 @@ async def test_all_are_ended_at_once(ask, bus):
 )
 async def test_what_cannot_be_is_refused(ask, bus, content, status):
     """A missing or excessive time, a missing or unknown capability is an error, and starts nothing."""
-    answer = await ask(content)
+    response = await ask(content)
 
-    assert answer.status_code == status
-    assert answer.json()["message"]
+    assert response.status_code == status
+    assert response.json()["message"]
     assert bus.bodies.current() == {}
 
 

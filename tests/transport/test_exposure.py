@@ -36,7 +36,7 @@ def settings(*, metrics_loopback_only=False):
 
 
 @pytest.fixture(params=[False, True], ids=["as it comes", "metrics_loopback_only"])
-def door(request, observability):
+def node_app(request, observability):
     """A configuration, and how its application responds: the status, or the failure inside a route."""
     config = settings(metrics_loopback_only=request.param)
     keys = KeyPair.generate()
@@ -56,9 +56,9 @@ def door(request, observability):
         yield config, ask
 
 
-async def test_each_route_lets_in_whom_it_is_said_to(door):
+async def test_each_route_admits_whom_it_lists(node_app):
     """Exactly the callers that a route is meant for are admitted."""
-    config, ask = door
+    config, ask = node_app
     asked = reachable(ROUTERS, config)
     for reach in asked:
         by_stranger = (await ask(STRANGER, reach.route)).status_code
@@ -72,9 +72,9 @@ async def test_each_route_lets_in_whom_it_is_said_to(door):
     assert {whose["GET /openapi.json"], whose["GET /trace/recent"]}.isdisjoint({EVERYBODY})
 
 
-async def test_nothing_is_reachable_that_is_not_listed(door):
+async def test_nothing_is_reachable_that_is_not_listed(node_app):
     """The application has no further route, page or socket; anything else is 404 for all."""
-    _, ask = door
+    _, ask = node_app
     document = (await ask(OURSELVES, "GET /openapi.json")).json()
     listed = {reach.route for reach in reachable(ROUTERS, default_config())}
     described = {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
@@ -89,14 +89,14 @@ async def test_nothing_is_reachable_that_is_not_listed(door):
 def test_reference_says_the_same():
     """The table of routes in the documentation says who is admitted, as the code does."""
     table = REFERENCE.partition("\n## HTTP\n")[2].partition("\n## ")[0]
-    told = {
+    documented = {
         route: row.split("|")[2].strip()
         for row in table.splitlines()
         if row.startswith("| `")
         for route in re.findall(r"`([A-Z]+ [^`]+)`", row.split("|")[1])
     }
 
-    assert told == {reach.route: reach.who for reach in reachable(ROUTERS, default_config())}
+    assert documented == {reach.route: reach.who for reach in reachable(ROUTERS, default_config())}
 
 
 def test_route_without_a_gate_is_a_mistake():
@@ -139,8 +139,10 @@ def test_node_says_it_at_its_start(capsys):
     """The summary is one line; an expired certificate is reported, and does not stop the node."""
     begins = datetime(2026, 1, 1, tzinfo=UTC)
     serving._announce_reach(default_config(), Certificate(("hearth.local",), begins, begins, is_self_signed=True))
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
 
     shown = "port 7080 (https, certificate for hearth.local until 2026-01-01), reachable from every network"
-    assert told.out.startswith(f"reach      {shown} of this machine: /health /manifest /metrics /ready for everybody; ")
-    assert told.err == "the certificate expired on 2026-01-01: replace it, it is taken up by itself\n"
+    assert printed.out.startswith(
+        f"reach      {shown} of this machine: /health /manifest /metrics /ready for everybody; "
+    )
+    assert printed.err == "the certificate expired on 2026-01-01: replace it, it is taken up by itself\n"

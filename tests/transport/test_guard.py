@@ -119,12 +119,12 @@ class Door:
     async def post(self, *pieces: bytes, kind: str | None = "application/json", length: object = None, **more):
         """Sends a body in pieces, with its length."""
         named = {} if kind is None else {"content_type": kind}
-        told = str(sum(map(len, pieces)) if length is None else length)
-        return await self.ask("POST", body=pieces, content_length=told, **{**named, **more})
+        declared = str(sum(map(len, pieces)) if length is None else length)
+        return await self.ask("POST", body=pieces, content_length=declared, **{**named, **more})
 
 
 @pytest.fixture
-def door():
+def guarded():
     """The guard of a node named hearth, with a configured proxy in front."""
     metrics.configure(SimpleNamespace(metrics_enabled=True))
     return Door()
@@ -178,29 +178,29 @@ NO_HOSTS += ["[::1]x", "löcalhost", "localhost,evil", "localhost\t", "\xff", "a
 
 
 @pytest.mark.parametrize("port", ["", ":7080", ":8443", ":"])
-async def test_own_names_are_let_in(door, port):
+async def test_own_names_are_admitted(guarded, port):
     """Loopback, the connection's address, the machine's names and configured ones are accepted, with any port."""
     for host in OWN:
-        assert await door.status(host=host + port) == 200, host
+        assert await guarded.status(host=host + port) == 200, host
 
 
-async def test_names_of_others_are_misdirected(door, logged, monkeypatch):
+async def test_names_of_others_are_misdirected(guarded, logged, monkeypatch):
     """Other names get 421, even if they resolve to this machine: DNS rebinding. The log has the name."""
     once = RateLimitedLogger(get_logger("hearthnet.test_guard"), clock=lambda: 0.0)
     monkeypatch.setattr(refused, "_often", once)
     for host in OTHERS:
-        assert await door.status(host=host) == 421, host
-        assert await door.status(host=f"{host}:7080") == 421, host
+        assert await guarded.status(host=host) == 421, host
+        assert await guarded.status(host=f"{host}:7080") == 421, host
 
     assert refusals() == {"host": 2 * len(OTHERS)}
     assert [record.host for record in logged if record.getMessage() == "request refused"] == ["evil.example"]
 
 
-async def test_hosts_that_are_none_are_bad_requests(door):
+async def test_invalid_hosts_are_bad_requests(guarded):
     """Empty, a user name, a space, an address without brackets, not ASCII: 400, not 421."""
     for host in NO_HOSTS:
-        assert await door.status(host=host) == 400, host
-    assert await door.status(more=[("host", "hearth")]) == 400
+        assert await guarded.status(host=host) == 400, host
+    assert await guarded.status(more=[("host", "hearth")]) == 400
     assert refusals() == {"bad_host": len(NO_HOSTS), "bad_header": 1}
 
 
@@ -208,10 +208,10 @@ async def test_hosts_that_are_none_are_bad_requests(door):
     ("address", "host"),
     [("::ffff:192.168.1.5", "192.168.1.5"), ("fe80::1%eth0", "[fe80::1]"), ("fe80::1%eth0", "[fe80::1%25eth0]")],
 )
-async def test_address_that_was_called_has_many_spellings(door, address, host):
+async def test_address_of_the_connection_has_many_spellings(guarded, address, host):
     """IPv4 addresses on a dual-stack socket, and addresses with a zone, are accepted."""
-    assert await door.status(host=host, address=address) == 200
-    assert await door.status(host=host, address="10.0.0.1") == 421
+    assert await guarded.status(host=host, address=address) == 200
+    assert await guarded.status(host=host, address="10.0.0.1") == 421
 
 
 async def test_names_follow_the_machine():
@@ -256,18 +256,19 @@ def test_names_of_the_certificate(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_pages_of_other_origins_are_refused(door, method):
+async def test_pages_of_other_origins_are_refused(guarded, method):
     """Another scheme, name or port is another origin, and so is `null`. The node's own origin is accepted."""
     for origin in ("http://evil.example", "null", "", "https://hearth:7080", "http://hearth", "http://hearth:70800"):
-        assert await door.status(method, origin=origin, content_type="application/json") == 403, origin
+        assert await guarded.status(method, origin=origin, content_type="application/json") == 403, origin
     for origin, host in (
         ("http://hearth:7080", "Hearth:7080"),
         ("http://hearth", "hearth"),
         ("http://hearth", "hearth:80"),
     ):
-        assert await door.status(method, host, origin=origin, content_type="application/json") == 200, origin
+        assert await guarded.status(method, host, origin=origin, content_type="application/json") == 200, origin
     assert (
-        await door.status(method, origin="https://hearth:7080", scheme="https", content_type="application/json") == 200
+        await guarded.status(method, origin="https://hearth:7080", scheme="https", content_type="application/json")
+        == 200
     )
     assert refusals() == {"origin": 6}
 
@@ -283,18 +284,18 @@ async def test_pages_of_other_origins_are_refused(door, method):
         ("none", "navigate", "document", 200),
     ],
 )
-async def test_what_pages_load_without_an_origin_is_refused(door, site, mode, dest, status):
+async def test_page_loads_without_an_origin_are_refused(guarded, site, mode, dest, status):
     """Images, scripts and frames of other pages are refused; followed links and typed addresses are not."""
     fetch = {"sec_fetch_site": site, "sec_fetch_mode": mode, "sec_fetch_dest": dest}
-    assert await door.status(**fetch) == status
+    assert await guarded.status(**fetch) == status
     if site == "cross-site":
-        assert await door.status("POST", content_type="application/json", **fetch) == 403  # a form of another page
+        assert await guarded.status("POST", content_type="application/json", **fetch) == 403  # a form of another page
 
 
-async def test_methods_that_nothing_here_has_are_refused(door):
+async def test_unsupported_methods_are_refused(guarded):
     """Preflight requests are refused too: no response allows another origin anything."""
     for method in ("OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "PROPFIND", "get", "X" * 5_000):
-        status, headers, _ = await door.ask(method, access_control_request_method="POST")
+        status, headers, _ = await guarded.ask(method, access_control_request_method="POST")
         assert (status, headers["allow"]) == (405, "GET, HEAD, POST")
         assert not [name for name in headers if name.startswith("access-control")]
     assert refusals() == {"method": 9}
@@ -318,35 +319,35 @@ async def test_methods_that_nothing_here_has_are_refused(door):
         ("multipart/form-data; boundary=application/json", 415),
     ],
 )
-async def test_only_json_is_posted(door, kind, status):
+async def test_only_json_is_posted(guarded, kind, status):
     """Content types that a page can send without a preflight request are refused."""
-    assert (await door.post(b"{}", kind=kind))[0] == status
+    assert (await guarded.post(b"{}", kind=kind))[0] == status
 
 
-async def test_body_that_says_it_is_too_large_is_not_read_first(door):
+async def test_body_declared_too_large_is_not_read_first(guarded):
     """413 is sent before any of the body is read; then the connection closes, after reading for a short while."""
-    assert (await door.post(b"x" * LIMIT))[0] == 200
+    assert (await guarded.post(b"x" * LIMIT))[0] == 200
     for length in (LIMIT + 1, 200_000_000, "9" * 5_000, "-1", "1e3"):
-        status, headers, body = await door.post(*[b"x" * 500] * 40, length=length)
+        status, headers, body = await guarded.post(*[b"x" * 500] * 40, length=length)
         assert (status, headers["connection"], orjson.loads(body)["error"]) == (413, "close", "bad_request")
-        assert door.read <= 1 + LIMIT // 500
-    assert door.app.bodies == [b"x" * LIMIT]
+        assert guarded.read <= 1 + LIMIT // 500
+    assert guarded.app.bodies == [b"x" * LIMIT]
     assert refusals() == {"body_too_large": 5}
 
 
-async def test_body_of_unknown_length_is_counted(door):
+async def test_body_of_unknown_length_is_counted(guarded):
     """One byte too many is 413; the application sees a disconnect."""
     chunked = {"content_type": "application/json", "transfer_encoding": "chunked"}
-    assert (await door.ask("POST", body=[b"x" * 500] * 4, **chunked))[0] == 200
-    status, headers, body = await door.ask("POST", body=[b"x" * 500] * 4 + [b"y", *[b"z" * 500] * 100], **chunked)
+    assert (await guarded.ask("POST", body=[b"x" * 500] * 4, **chunked))[0] == 200
+    status, headers, body = await guarded.ask("POST", body=[b"x" * 500] * 4 + [b"y", *[b"z" * 500] * 100], **chunked)
 
     assert (status, headers["connection"], orjson.loads(body)["error"]) == (413, "close", "bad_request")
     assert {name: headers[name] for name in SAFE} == SAFE
-    assert [len(body) for body in door.app.bodies] == [2_000, 2_000]
+    assert [len(body) for body in guarded.app.bodies] == [2_000, 2_000]
     assert refusals() == {"body_too_large": 1}
 
 
-async def test_sender_that_never_ends_is_given_up(door, monkeypatch):
+async def test_endless_body_is_cut_off(guarded, monkeypatch):
     """A refused body that trickles in, or stops, holds its connection for half a second at most."""
     monkeypatch.setattr("hearthnet.transport.admission.guard.LAST_WORDS_S", 0.02)
     sent, never = [], asyncio.Event()
@@ -356,23 +357,23 @@ async def test_sender_that_never_ends_is_given_up(door, monkeypatch):
     async def send(message):
         sent.append(message)
 
-    await asyncio.wait_for(door.guard(scope, never.wait, send), 20)
+    await asyncio.wait_for(guarded.guard(scope, never.wait, send), 20)
     assert [message.get("more_body") for message in sent] == [None, True, False]
 
 
-async def test_reading_takes_no_body(door):
+async def test_get_has_no_body(guarded):
     """A GET with a body is refused, since an intermediary may read it differently; a length of 0 is accepted."""
-    assert await door.status(content_length="0") == 200
-    assert await door.status(content_length="3", body=[b"abc"]) == 400
+    assert await guarded.status(content_length="0") == 200
+    assert await guarded.status(content_length="3", body=[b"abc"]) == 400
     assert refusals() == {"unexpected_body": 1}
 
 
-async def test_every_answer_has_the_headers_for_browsers(door):
+async def test_every_response_has_the_headers_for_browsers(guarded):
     """Each header once, on refusals too; headers that a route has set stay."""
-    _, headers, _ = await door.ask(host="evil.example")
+    _, headers, _ = await guarded.ask(host="evil.example")
     assert {name: headers[name] for name in SAFE} == SAFE
     assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
-    _, headers, _ = await door.ask()
+    _, headers, _ = await guarded.ask()
     assert {name: headers[name] for name in SAFE} == {**SAFE, "cache-control": "max-age=60"}
 
 
@@ -427,18 +428,18 @@ CONTROL = "/control/log-level"
 async def test_errors_are_those_of_the_wire(ask, logged, method, path, body, status, code):
     """Errors have a code of the closed set, the wire format, and little text; the cause is only in the log."""
     kind = {"content-type": "text/plain"} if body == b"plain" else JSON
-    answer = await ask(method, path, content=body, headers=kind if body is not None else {})
+    response = await ask(method, path, content=body, headers=kind if body is not None else {})
 
-    assert answer.status_code == status
+    assert response.status_code == status
     if method != "HEAD":
-        assert answer.json()["error"] == code
-        assert answer.json()["message"]
-    assert len(answer.content) < 3_000
-    assert ("allow" in answer.headers) == (status == 405)
-    assert ("GET" in answer.headers.get("allow", "")) == ("HEAD" in answer.headers.get("allow", ""))
-    assert {name: answer.headers[name] for name in SAFE} == SAFE
-    assert "x-hearthnet-from" in answer.headers
-    assert "hunter2" not in answer.text
+        assert response.json()["error"] == code
+        assert response.json()["message"]
+    assert len(response.content) < 3_000
+    assert ("allow" in response.headers) == (status == 405)
+    assert ("GET" in response.headers.get("allow", "")) == ("HEAD" in response.headers.get("allow", ""))
+    assert {name: response.headers[name] for name in SAFE} == SAFE
+    assert "x-hearthnet-from" in response.headers
+    assert "hunter2" not in response.text
     failures = [record for record in logged if record.getMessage() == "request failed"]
     assert [str(record.exc_info[1]) for record in failures] == (["the password is hunter2"] if status == 500 else [])
 
@@ -489,8 +490,8 @@ REQUEST_ID = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
 )
 async def test_request_id_comes_back(ask, method, path, headers, status):
     """Every response repeats a valid request id, as a ULID, and no invalid one."""
-    answer = await ask(method, path, headers={**headers, "x-hearthnet-request-id": REQUEST_ID.lower()})
-    assert (answer.status_code, answer.headers["x-hearthnet-request-id"]) == (status, REQUEST_ID)
+    response = await ask(method, path, headers={**headers, "x-hearthnet-request-id": REQUEST_ID.lower()})
+    assert (response.status_code, response.headers["x-hearthnet-request-id"]) == (status, REQUEST_ID)
 
     strange = await ask(method, path, headers={**headers, "x-hearthnet-request-id": "<script>"})
     assert strange.headers.get("x-hearthnet-request-id", REQUEST_ID) != "<script>"

@@ -31,16 +31,16 @@ async def connection():
     return Connection()
 
 
-async def answer(value="answer", error=None):
+async def response(value="response", error=None):
     """Work that ends at once."""
     if error is not None:
         raise error
     return value
 
 
-async def test_quick_work_asks_nobody(connection):
+async def test_quick_work_starts_no_watcher(connection):
     """A call that ends at once never checks the connection, and leaves no task behind."""
-    assert await cancel_on_disconnect(connection.receive, answer()) == "answer"
+    assert await cancel_on_disconnect(connection.receive, response()) == "response"
     assert not connection.asked.is_set()
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
@@ -88,7 +88,7 @@ async def test_server_that_stops_is_no_caller_that_left(connection):
 async def test_errors_pass(connection):
     """Exceptions of the work reach the route."""
     with pytest.raises(WireError, match="all places"):
-        await cancel_on_disconnect(connection.receive, answer(error=WireError("capacity_exceeded", "all places")))
+        await cancel_on_disconnect(connection.receive, response(error=WireError("capacity_exceeded", "all places")))
 
 
 async def test_connection_that_cannot_be_watched_does_no_harm(connection):

@@ -61,24 +61,24 @@ def call(keys):
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(build_app(services)), base_url="http://node"
         ) as client:
-            answer = await client.post("/bus/v1/call", content=orjson.dumps(BODY), headers=headers)
+            response = await client.post("/bus/v1/call", content=orjson.dumps(BODY), headers=headers)
         assert [entry.running for entry in bus.registry] == [0]
-        return answer, signed[SIGNATURE]
+        return response, signed[SIGNATURE]
 
     return call_it
 
 
 @pytest.mark.parametrize("ending", ENDINGS, ids=lambda ending: type(ending).__name__)
-async def test_answer_is_the_wires(call, keys, logged, ending):
+async def test_response_is_a_signed_wire_error(call, keys, logged, ending):
     """The response is a signed internal error; the cause is only in the log."""
 
     async def handler(_):
         raise ending
 
-    answer, asked = await call(handler)
+    response, asked = await call(handler)
 
-    assert (answer.status_code, answer.json()) == (500, TOLD)
-    assert is_signed_response(answer.headers, 500, answer.content, asked, keys.node_id)
+    assert (response.status_code, response.json()) == (500, TOLD)
+    assert is_signed_response(response.headers, 500, response.content, asked, keys.node_id)
     assert any(record.exc_info and record.exc_info[1] is ending for record in logged)
 
 
@@ -93,17 +93,17 @@ async def test_stream_ends_with_an_error(call, keys, ending):
     async def handler(_):
         return frames()
 
-    answer, asked = await call(handler)
-    _, last = answer.content.rstrip(b"\n").rsplit(b"data: ", 1)
+    response, asked = await call(handler)
+    _, last = response.content.rstrip(b"\n").rsplit(b"data: ", 1)
 
-    assert answer.content.startswith(b'event: frame\ndata: {"index":0}\n\nevent: error\n')
+    assert response.content.startswith(b'event: frame\ndata: {"index":0}\n\nevent: error\n')
     data = orjson.loads(last)
     assert {name: data[name] for name in TOLD} == TOLD
     sent = hashlib.sha256(b'event: frame\ndata: {"index":0}\n\n').hexdigest()
     assert is_signed_end(data, sent, asked, keys.node_id)
 
 
-async def test_cancelled_call_is_not_answered(call):
+async def test_cancelled_call_gets_no_response(call):
     """A call cancelled from outside ends as cancelled: the server stops, or its caller has left."""
     begun = asyncio.Event()
 

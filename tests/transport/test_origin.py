@@ -84,9 +84,9 @@ def newest():
 async def test_parent_in_the_same_trace(call):
     """A `traceparent` of the signed trace gives the trace its parent."""
     before = rejected("traceparent")
-    answer = await call(traceparent=f"00-{OWN_AS_W3C}-{SPAN}-01")
+    response = await call(traceparent=f"00-{OWN_AS_W3C}-{SPAN}-01")
 
-    assert (answer.status_code, answer.headers[REQUEST_ID]) == (200, OWN)
+    assert (response.status_code, response.headers[REQUEST_ID]) == (200, OWN)
     assert (newest().trace_id, newest().parent_id) == (OWN, SPAN)
     assert "link" not in newest().extras
     assert rejected("traceparent") == before
@@ -94,9 +94,9 @@ async def test_parent_in_the_same_trace(call):
 
 async def test_parent_in_another_trace(call):
     """The signed id stays the trace's id; another valid `traceparent` becomes a link."""
-    answer = await call(traceparent=f"00-{OTHER_AS_W3C}-{SPAN}-01", tracestate="vendor=x")
+    response = await call(traceparent=f"00-{OTHER_AS_W3C}-{SPAN}-01", tracestate="vendor=x")
 
-    assert answer.headers[REQUEST_ID] == OWN
+    assert response.headers[REQUEST_ID] == OWN
     assert (newest().trace_id, newest().parent_id) == (OWN, None)
     assert newest().extras["link"] == {"trace_id": OTHER, "span_id": SPAN}
     assert "vendor" not in orjson.dumps(newest().as_dict()).decode()
@@ -104,18 +104,18 @@ async def test_parent_in_another_trace(call):
 
 async def test_request_id_may_be_spelled_as_a_w3c_id(call):
     """An OpenTelemetry client signs its own trace id, and so joins its own trace."""
-    answer = await call(request_id=OTHER_AS_W3C, traceparent=f"00-{OTHER_AS_W3C}-{SPAN}-00")
+    response = await call(request_id=OTHER_AS_W3C, traceparent=f"00-{OTHER_AS_W3C}-{SPAN}-00")
 
-    assert answer.headers[REQUEST_ID] == OTHER
+    assert response.headers[REQUEST_ID] == OTHER
     assert (newest().trace_id, newest().parent_id) == (OTHER, SPAN)
 
 
 async def test_request_id_that_is_none_yields_to_traceparent(call):
     """A signed request id of another kind names no trace; then the caller's `traceparent` does."""
     before = rejected(REQUEST_ID)
-    answer = await call(request_id="call-42", traceparent=f"00-{OTHER_AS_W3C}-{SPAN}-01")
+    response = await call(request_id="call-42", traceparent=f"00-{OTHER_AS_W3C}-{SPAN}-01")
 
-    assert answer.headers[REQUEST_ID] == OTHER
+    assert response.headers[REQUEST_ID] == OTHER
     assert (newest().trace_id, newest().parent_id) == (OTHER, SPAN)
     assert rejected(REQUEST_ID) == before + 1
 
@@ -124,10 +124,10 @@ async def test_request_without_a_request_id_is_refused(call, keys):
     """The request id is signed: without one there is no call, and no trace."""
     signed = sign(keys, keys.node_id, "experimental.echo", "1.0", BODY, OWN)
     del signed[REQUEST_ID]
-    answer = await call(signed=signed, traceparent=f"00-{OTHER_AS_W3C}-{SPAN}-01")
+    response = await call(signed=signed, traceparent=f"00-{OTHER_AS_W3C}-{SPAN}-01")
 
-    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_signature")
-    assert answer.headers[REQUEST_ID] == OTHER
+    assert (response.status_code, response.json()["error"]) == (401, "invalid_signature")
+    assert response.headers[REQUEST_ID] == OTHER
     assert trace.get_recent() == []
 
 
@@ -135,8 +135,8 @@ async def test_traceparent_need_not_be_signed(call, keys):
     """Libraries that ignore signatures add the header after ours is made; it changes nothing else."""
     for span_id in (SPAN, "00f067aa0ba902b8"):
         signed = sign(keys, keys.node_id, "experimental.echo", "1.0", BODY, OWN)
-        answer = await call(signed=signed, traceparent=f"00-{OWN_AS_W3C}-{span_id}-01")
-        assert answer.status_code == 200
+        response = await call(signed=signed, traceparent=f"00-{OWN_AS_W3C}-{span_id}-01")
+        assert response.status_code == 200
         assert newest().parent_id == span_id
 
 
@@ -144,26 +144,26 @@ async def test_traceparent_need_not_be_signed(call, keys):
 async def test_invalid_header_is_ignored_and_counted(call, observability, value):
     """The call gets a trace of its own, the header is counted, and its value is recorded nowhere."""
     before = rejected("traceparent")
-    answer = await call(traceparent=value)
+    response = await call(traceparent=value)
 
-    assert (answer.status_code, answer.headers[REQUEST_ID]) == (200, OWN)
+    assert (response.status_code, response.headers[REQUEST_ID]) == (200, OWN)
     assert (newest().trace_id, newest().parent_id) == (OWN, None)
     assert rejected("traceparent") == before + 1
     written = b"".join(path.read_bytes() for path in observability.log_dir.glob("*.log"))
     assert b'"done"' in written
-    assert value.encode() not in written + orjson.dumps(newest().as_dict()) + answer.content
+    assert value.encode() not in written + orjson.dumps(newest().as_dict()) + response.content
 
 
 @pytest.mark.parametrize("value", HOSTILE)
 async def test_invalid_request_id_is_replaced_and_counted(call, observability, value):
     """A new id replaces it, in the record and in the response; the header is counted."""
     before = rejected(REQUEST_ID)
-    answer = await call(request_id=value)
+    response = await call(request_id=value)
 
-    assert re.fullmatch("[0-9A-Z]{26}", answer.headers[REQUEST_ID])
+    assert re.fullmatch("[0-9A-Z]{26}", response.headers[REQUEST_ID])
     assert rejected(REQUEST_ID) == before + 1
     written = b"".join(path.read_bytes() for path in observability.log_dir.glob("*.log"))
-    assert value.encode() not in written + answer.content + str(answer.headers).encode()
+    assert value.encode() not in written + response.content + str(response.headers).encode()
 
 
 async def test_two_headers_are_none(call):
@@ -205,9 +205,9 @@ async def test_without_traceparent_nothing_is_counted(call):
 
 async def test_handler_hands_the_trace_on(call):
     """A handler's own calls with `headers_for` join the trace, under the span that the handler runs in."""
-    answer = await call(capability="experimental.relay", traceparent=f"00-{OWN_AS_W3C}-{SPAN}-01")
+    response = await call(capability="experimental.relay", traceparent=f"00-{OWN_AS_W3C}-{SPAN}-01")
 
-    sent = traceparent.parse(answer.json()["headers"]["traceparent"])
+    sent = traceparent.parse(response.json()["headers"]["traceparent"])
     (handling,) = [item for item in newest().spans if item.name == "handle"]
     assert (sent.trace_id, sent.span_id) == (OWN, handling.id)
 
@@ -230,10 +230,10 @@ async def test_own_client_names_its_trace(call, keys):
     """The command line sends the signed headers, and a parent in the same trace that nothing recorded."""
     sent = call_headers(keys, keys.node_id, "experimental.echo", "1.0", BODY, OWN)
     said = traceparent.parse(sent["traceparent"])
-    answer = await call(signed=sent)
+    response = await call(signed=sent)
 
     assert (said.trace_id, said.is_sampled) == (OWN, False)
-    assert (answer.status_code, newest().trace_id, newest().parent_id) == (200, OWN, said.span_id)
+    assert (response.status_code, newest().trace_id, newest().parent_id) == (200, OWN, said.span_id)
 
 
 @pytest.mark.parametrize("request_id", ["call-42", "0" * 26, "0" * 32])

@@ -108,7 +108,7 @@ def post(client, url, keys, capability="experimental.echo", request_id=REQUEST_I
     return client.post(f"{url}/bus/v1/call", content=BODY, headers=headers, timeout=30)
 
 
-async def test_refused_call_is_told_when_to_come_back(bus, keys):
+async def test_refused_call_gets_a_time_to_retry(bus, keys):
     """A refused call has no trace and the log does not name its caller; other routes and later calls are served."""
     load = Fixed()
     async with serving(bus, keys, load) as (_, url), httpx.AsyncClient() as client:
@@ -149,8 +149,8 @@ async def test_stop_ends_a_stream_with_an_error_and_a_call_with_503(bus, keys):
     async with serving(bus, keys, load) as (server, url), httpx.AsyncClient() as client:
         hanging = asyncio.create_task(post(client, url, keys, "experimental.hang"))
         signed = {**JSON, **sign(keys, keys.node_id, "experimental.drip", "1.0", orjson.loads(BODY))}
-        async with client.stream("POST", f"{url}/bus/v1/call", content=BODY, headers=signed) as answer:
-            events = answer.aiter_lines()
+        async with client.stream("POST", f"{url}/bus/v1/call", content=BODY, headers=signed) as response:
+            events = response.aiter_lines()
             assert await anext(events) == "event: frame"
             while bus.stats()[1]["running"] == 0:
                 await asyncio.sleep(0.01)
@@ -169,7 +169,7 @@ async def test_stop_ends_a_stream_with_an_error_and_a_call_with_503(bus, keys):
 
 
 @asynccontextmanager
-async def door(transport, app=None, **pair):
+async def running_server(transport, app=None, **pair):
     """Runs a server of an application, by default a bare one, with these settings; yields its port."""
 
     async def bare(scope, receive, send):
@@ -197,13 +197,13 @@ async def answers_200(port, context=None) -> bool:
     return head.startswith(b"HTTP/1.1 200")
 
 
-async def test_strangers_in_the_handshake_are_counted(tmp_path, monkeypatch):
+async def test_connections_in_the_handshake_are_evicted_too(tmp_path, monkeypatch):
     """Connections without a TLS handshake are evicted like others: a TLS client is served at once."""
     monkeypatch.setattr(transport_server, "HANDSHAKE_TIMEOUT_S", 600.0)  # no handshake times out meanwhile
     pair = write_pair(tmp_path)
     trusting = ssl.create_default_context(cafile=pair["tls_cert"])
     trusting.check_hostname = False
-    async with door({"max_connections": 16}, **pair) as port:
+    async with running_server({"max_connections": 16}, **pair) as port:
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(40)]
         async with asyncio.timeout(60):
             assert await answers_200(port, trusting)
@@ -222,7 +222,7 @@ async def reads_on(reader) -> bool:
     return not reader.at_eof() and reader.exception() is None
 
 
-async def test_who_sends_on_after_a_refusal_is_not_refused_again(logged):
+async def test_data_after_a_refusal_is_not_refused_again(logged):
     """A body sent after the response is read only for a moment: then the connection ends."""
 
     async def refuse(scope, receive, send):
@@ -232,7 +232,7 @@ async def test_who_sends_on_after_a_refusal_is_not_refused_again(logged):
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    async with door({"max_body_bytes": 1_024}, app=refuse) as port:
+    async with running_server({"max_body_bytes": 1_024}, app=refuse) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
         assert (await reader.readuntil(b"{}")).startswith(b"HTTP/1.1 413")
@@ -245,7 +245,7 @@ async def test_who_sends_on_after_a_refusal_is_not_refused_again(logged):
 
 async def test_no_descriptors_no_flood(logged):
     """Without free descriptors a few lines are logged, no traceback; waiting clients are served after."""
-    async with door({}) as port:
+    async with running_server({}) as port:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         waiting = [socket.socket() for _ in range(3)]
         lowest = socket.socket()
@@ -266,12 +266,12 @@ async def test_no_descriptors_no_flood(logged):
             await loop.sock_sendall(one, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert (await asyncio.wait_for(loop.sock_recv(one, 100), 15)).startswith(b"HTTP/1.1 200")
             one.close()
-    told = [record for record in logged if record.levelname not in ("DEBUG", "INFO")]
-    assert {getattr(record, "reason", record.msg) for record in told} == {"descriptors"}
-    assert len(told) < 5
+    warnings = [record for record in logged if record.levelname not in ("DEBUG", "INFO")]
+    assert {getattr(record, "reason", record.msg) for record in warnings} == {"descriptors"}
+    assert len(warnings) < 5
 
 
-async def told(port, *pieces: bytes, is_half_closed=False) -> bytes:
+async def sent_back(port, *pieces: bytes, is_half_closed=False) -> bytes:
     """Sends pieces and returns everything that the server sends until it closes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     for piece in pieces:
@@ -319,9 +319,9 @@ async def test_what_llhttp_allows_and_a_node_does_not(sent, reason, is_split):
 
     metrics.configure(SimpleNamespace(metrics_enabled=True))
     pieces = [sent[at : at + 997] for at in range(0, len(sent), 997)] if is_split else [sent]
-    async with door({}, app=patient) as port:
+    async with running_server({}, app=patient) as port:
         with suppress(ConnectionError):  # more was on its way when it closed
-            said = await told(port, *pieces)
+            said = await sent_back(port, *pieces)
             assert said.startswith(b"HTTP/1.1 400 Bad Request\r\n")
             assert b"\r\nconnection: close\r\n" in said
             assert b"\r\nx-hearthnet-from: me\r\n" in said
@@ -332,8 +332,8 @@ async def test_what_llhttp_allows_and_a_node_does_not(sent, reason, is_split):
 @pytest.mark.parametrize("more", [b"", b"\n", b"\r\n", b"GET / HTTP/1.1\r\n\r\n"])
 async def test_tls_is_no_http_whatever_its_bytes_are(more):
     """The random bytes of a TLS hello may contain a line end: the response is a plain text 400."""
-    async with door({}) as port:
-        assert (await told(port, b"\x16\x03\x01" + more)).startswith(b"HTTP/1.1 400")
+    async with running_server({}) as port:
+        assert (await sent_back(port, b"\x16\x03\x01" + more)).startswith(b"HTTP/1.1 400")
 
 
 async def test_upgrade_without_a_body_goes_on_as_http1(bus, keys):
@@ -354,7 +354,7 @@ async def test_half_closed_client_gets_its_response(bus, keys, observability, pa
     """A client that closes its sending side reads the whole response, then the end."""
     async with serving(bus, keys, Load()) as (_, url):
         sent = b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        said = await told(int(url.rpartition(":")[2]), sent, is_half_closed=True)
+        said = await sent_back(int(url.rpartition(":")[2]), sent, is_half_closed=True)
 
     head, _, body = said.partition(b"\r\n\r\n")
     assert head.startswith((b"HTTP/1.1 200", b"HTTP/1.1 500"))  # there is no telemetry behind /trace here
@@ -365,7 +365,7 @@ async def test_half_closed_client_gets_all_responses(bus, keys):
     """Requests pipelined before the end are served, also those not parsed yet."""
     async with serving(bus, keys, Load()) as (_, url):
         sent = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 600
-        said = await told(int(url.rpartition(":")[2]), sent, is_half_closed=True)
+        said = await sent_back(int(url.rpartition(":")[2]), sent, is_half_closed=True)
 
     assert said.count(b"HTTP/1.1 200") == 600
 
@@ -377,12 +377,14 @@ async def test_half_closed_client_waits_for_a_slow_call(bus, keys, monkeypatch):
     signed = sign(keys, keys.node_id, "experimental.echo", "1.0", orjson.loads(body), REQUEST_ID)
     lines = [f"{name}: {value}" for name, value in signed.items() if "Request-Id" not in name]
     async with serving(bus, keys, Load()) as (_, url):
-        said = await told(int(url.rpartition(":")[2]), call(*lines, length=len(body), body=body), is_half_closed=True)
+        said = await sent_back(
+            int(url.rpartition(":")[2]), call(*lines, length=len(body), body=body), is_half_closed=True
+        )
 
-    *probes, head, answer = said.split(b"\r\n\r\n")
+    *probes, head, response = said.split(b"\r\n\r\n")
     assert set(probes) == {b"HTTP/1.1 102 Processing"}
     assert head.startswith(b"HTTP/1.1 200")
-    assert orjson.loads(answer)["text"] == "late"
+    assert orjson.loads(response)["text"] == "late"
 
 
 async def test_client_that_has_left_is_noticed(bus, keys, monkeypatch):
@@ -403,14 +405,14 @@ async def test_client_that_has_left_is_noticed(bus, keys, monkeypatch):
 
 async def test_unfinished_request_of_a_closed_client_is_given_up():
     """A request whose rest cannot arrive any more is not waited for."""
-    async with door({}) as port:
+    async with running_server({}) as port:
         for sent in (b"GET / HT", b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n12"):
-            assert b"408" not in await told(port, sent, is_half_closed=True)
+            assert b"408" not in await sent_back(port, sent, is_half_closed=True)
 
 
-async def test_malformed_rest_of_an_answered_request_is_no_second_response(logged):
+async def test_malformed_rest_of_a_served_request_gets_no_second_response(logged):
     """A client that sends garbage after an early response is only disconnected."""
-    async with door({}) as port:
+    async with running_server({}) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(CHUNKED)
         await reader.readuntil(b"\r\n\r\n")
@@ -435,9 +437,9 @@ async def test_monitor_with_head_keeps_its_connection(bus, keys):
     """A monitor that sends HEAD repeatedly on one connection gets no bodies and stays in sync."""
     async with serving(bus, keys, Load()) as (_, url), httpx.AsyncClient(base_url=url) as client:
         for path, status in (("/health", 200), ("/ready", 200), ("/nowhere", 404), ("/metrics", 200)) * 3:
-            answer = await client.head(path)
-            assert (answer.status_code, answer.content) == (status, b"")
-            assert int(answer.headers["content-length"]) > 0
+            response = await client.head(path)
+            assert (response.status_code, response.content) == (status, b"")
+            assert int(response.headers["content-length"]) > 0
 
 
 def test_names_of_uvicorn_and_httptools_exist():

@@ -54,13 +54,13 @@ async def call(own, member):
 
 async def test_member_is_limited(call, own, member):
     """Ten calls are served, ninety refused with a time to retry, then the connection is closed; others continue."""
-    answers = [await call(member) for _ in range(103)]
+    responses = [await call(member) for _ in range(103)]
 
-    assert [answer.status_code for answer in answers] == [200] * 10 + [429] * 93
-    assert {(a.json()["error"], a.json()["retry_after_ms"]) for a in answers[10:100]} == {("rate_limited", 100)}
-    assert {answer.headers.get("connection") for answer in answers[:100]} == {None}
-    assert {(a.json()["error"], a.headers["connection"]) for a in answers[100:]} == {("rate_limited", "close")}
-    assert all(len(answer.headers["x-hearthnet-request-id"]) == 26 for answer in answers)
+    assert [response.status_code for response in responses] == [200] * 10 + [429] * 93
+    assert {(a.json()["error"], a.json()["retry_after_ms"]) for a in responses[10:100]} == {("rate_limited", 100)}
+    assert {response.headers.get("connection") for response in responses[:100]} == {None}
+    assert {(a.json()["error"], a.headers["connection"]) for a in responses[100:]} == {("rate_limited", "close")}
+    assert all(len(response.headers["x-hearthnet-request-id"]) == 26 for response in responses)
     assert len(trace.get_recent(200)) == 10  # refused calls evict no trace
     assert (await call(member, "experimental.other")).status_code == 404
     assert (await call(own)).status_code == 200

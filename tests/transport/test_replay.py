@@ -52,7 +52,7 @@ def test_full_share_refuses_and_forgets_nothing_that_is_fresh():
     assert replays.take("a", "5", NOW_S + 1) == "replayed"
 
 
-def test_request_that_was_long_under_way_is_not_taken_into_a_closed_second():
+def test_delayed_request_is_not_accepted_into_a_closed_second():
     """A request that expired while its body arrived is closed by making space in its own second."""
     clock = Clock()
     replays = clock.memory(max_of_sender=1)
@@ -108,7 +108,7 @@ def test_clock_that_is_set_back_opens_nothing():
         max_size=60,
     )
 )
-def test_nothing_is_taken_twice_whatever_happens(steps):
+def test_nothing_is_accepted_twice_whatever_happens(steps):
     """Over any sequence of time, clock changes and restarts a fresh request is accepted once at most."""
     with TemporaryDirectory() as folder:
         check_that_nothing_is_taken_twice(Path(folder) / "replays.bin", steps)

@@ -55,10 +55,10 @@ def ask(keys, observability):
 )
 async def test_strangers_cannot_read_telemetry(ask, address, path):
     """From any address that is not loopback, telemetry and tools are refused."""
-    answer = await ask(address, path)
+    response = await ask(address, path)
 
-    assert answer.status_code == 401
-    assert answer.json()["error"] == "unauthorized"
+    assert response.status_code == 401
+    assert response.json()["error"] == "unauthorized"
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
@@ -71,9 +71,9 @@ async def test_this_machine_reads_telemetry(ask, address):
 @pytest.mark.parametrize("path", ["/trace", "/status", "/openapi.json"])
 async def test_what_a_proxy_passes_on_is_not_from_this_machine(ask, header, path):
     """A request from loopback with headers of a proxy counts as remote."""
-    answer = await ask("127.0.0.1", path, headers={header: "127.0.0.1"})
+    response = await ask("127.0.0.1", path, headers={header: "127.0.0.1"})
 
-    assert (answer.status_code, answer.json()["error"]) == (401, "unauthorized")
+    assert (response.status_code, response.json()["error"]) == (401, "unauthorized")
 
 
 @pytest.mark.parametrize("path", ["/trace", "/trace/recent?n=3&result=ok", "/openapi.json"])
@@ -81,13 +81,13 @@ async def test_member_reads_from_anywhere_once(ask, keys, path):
     """A signed GET gets a signed response; a replay, and the signature of another path, are refused."""
     headers = sign(keys, keys.node_id, f"GET {path}", "1.0", None)
     elsewhere = await ask("192.168.1.20", "/trace?n=7", headers=headers)
-    answer = await ask("192.168.1.20", path, headers=headers)
+    response = await ask("192.168.1.20", path, headers=headers)
     again = await ask("127.0.0.1", path, headers=headers)
 
-    assert (elsewhere.status_code, answer.status_code, again.status_code) == (401, 200, 401)
+    assert (elsewhere.status_code, response.status_code, again.status_code) == (401, 200, 401)
     asked = headers["X-HearthNet-Signature"]
-    assert is_signed_response(answer.headers, 200, answer.content, asked, keys.node_id)
-    assert not is_signed_response(answer.headers, 200, answer.content + b" ", asked, keys.node_id)
+    assert is_signed_response(response.headers, 200, response.content, asked, keys.node_id)
+    assert not is_signed_response(response.headers, 200, response.content + b" ", asked, keys.node_id)
     assert {elsewhere.json()["error"], again.json()["error"]} == {"invalid_signature"}
     assert "x-hearthnet-signature" not in {*elsewhere.headers, *again.headers}
 
@@ -97,11 +97,13 @@ async def test_errors_of_a_signed_get_are_signed(ask, keys, monkeypatch, query, 
     """Errors are signed too where the request was verified: an invalid parameter, and an internal error."""
     monkeypatch.setattr(telemetry.Telemetry, "traces", lambda *_: 1 / 0)
     headers = sign(keys, keys.node_id, f"GET /trace?{query}", "1.0", None)
-    answer = await ask("192.168.1.20", f"/trace?{query}", headers=headers)
+    response = await ask("192.168.1.20", f"/trace?{query}", headers=headers)
 
-    assert answer.status_code == status
-    assert "zero" not in answer.text
-    assert is_signed_response(answer.headers, status, answer.content, headers["X-HearthNet-Signature"], keys.node_id)
+    assert response.status_code == status
+    assert "zero" not in response.text
+    assert is_signed_response(
+        response.headers, status, response.content, headers["X-HearthNet-Signature"], keys.node_id
+    )
 
 
 async def test_tools_of_the_machine_are_not_for_members(ask, keys):
@@ -117,35 +119,35 @@ async def test_tools_of_the_machine_are_not_for_members(ask, keys):
 )
 async def test_errors_of_the_framework_have_the_wires_form(ask, path, status, code):
     """Unknown routes and invalid parameters are wire errors."""
-    answer = await ask("127.0.0.1", path)
+    response = await ask("127.0.0.1", path)
 
-    assert (answer.status_code, answer.json()["error"]) == (status, code)
-    assert answer.json()["message"]
+    assert (response.status_code, response.json()["error"]) == (status, code)
+    assert response.json()["message"]
 
 
 @pytest.mark.parametrize("path", OPEN)
-async def test_open_routes_answer_everybody(ask, path):
+async def test_open_routes_serve_everybody(ask, path):
     """Metrics, health, readiness and manifest are open from everywhere."""
     assert (await ask("192.168.1.20", path)).status_code == 200
 
 
 async def test_node_without_capabilities_is_not_ready(ask, keys):
     """`/ready` is 503 until there is a capability."""
-    answer = await ask("127.0.0.1", "/ready", CapabilityBus(keys.node_id))
+    response = await ask("127.0.0.1", "/ready", CapabilityBus(keys.node_id))
 
-    assert (answer.status_code, answer.json()) == (503, {"ready": False, "capabilities": 0})
+    assert (response.status_code, response.json()) == (503, {"ready": False, "capabilities": 0})
 
 
 async def test_error_inside_a_route_shows_no_internals(ask):
     """A failing route responds with a wire error without its cause."""
-    answer = await ask("127.0.0.1", "/status")  # this node's status is empty and breaks its model
+    response = await ask("127.0.0.1", "/status")  # this node's status is empty and breaks its model
 
-    assert answer.status_code == 500
-    assert answer.json() == {"error": "internal_error", "message": "the node's log has the cause"}
-    assert "node_id" not in answer.text
+    assert response.status_code == 500
+    assert response.json() == {"error": "internal_error", "message": "the node's log has the cause"}
+    assert "node_id" not in response.text
 
 
-def test_traces_have_one_shape_from_record_to_answer():
+def test_traces_have_one_shape_from_record_to_response():
     """The columns of a row, the keys of a trace and the fields of the response have the same names and order."""
     with trace.new_trace("a.b"):
         pass

@@ -10,7 +10,7 @@ from hearthnet.config import TransportConfig
 from hearthnet.transport.server import bind
 
 
-async def test_answers_are_sent_without_delay(free_port):
+async def test_responses_are_sent_without_delay(free_port):
     """Accepted connections have TCP_NODELAY: a response in two pieces is not delayed."""
     found = asyncio.get_running_loop().create_future()
 

@@ -61,7 +61,7 @@ def refusal(raw: bytes) -> str:
         '{"a": 1}'.encode("utf-16"),
     ],
 )
-def test_what_is_no_json_is_refused(raw):
+def test_invalid_json_is_refused(raw):
     """NaN, a lone surrogate, another encoding, a byte order mark and trailing text are refused."""
     assert refusal(raw).startswith("the body is not JSON")
 
@@ -79,7 +79,7 @@ def test_what_is_no_json_is_refused(raw):
         b'{"\\u003a": 1, ":": 2}',
     ],
 )
-def test_key_that_stands_twice_is_refused(raw):
+def test_repeated_key_is_refused(raw):
     """A repeated key is found at any depth, in any spelling, and despite escaped colons."""
     assert "repeated key" in refusal(raw)
 
@@ -104,7 +104,7 @@ def test_integer_that_would_become_another_is_refused(number):
         (b"null", None),
     ],
 )  # fmt: skip
-def test_what_is_unusual_and_right_is_read(raw, value):
+def test_unusual_valid_json_is_accepted(raw, value):
     """The largest integers, digits in texts and fractions, colons in texts, equal keys of different objects pass."""
     assert parse(raw) == value
 

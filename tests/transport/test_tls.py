@@ -148,7 +148,7 @@ UNUSABLE = [
 
 
 @pytest.mark.parametrize(("spoil", "setting", "message"), UNUSABLE, ids=lambda value: getattr(value, "__name__", ""))
-def test_pair_that_cannot_be_served_is_told(tmp_path, spoil, setting, message):
+def test_unusable_pair_is_an_error_with_a_hint(tmp_path, spoil, setting, message):
     """The error names the setting and the reason with a hint, and does not prompt for a password."""
     pair = write_pair(tmp_path)
     spoil(pair, tmp_path)
@@ -174,15 +174,15 @@ def test_node_does_not_start_with_such_a_pair(home, free_port, tmp_path, capsys,
     with pytest.raises(SystemExit) as caught:
         main()
 
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert caught.value.code == 1
-    assert f"the key in {tmp_path}/other.key does not belong to the certificate in {tmp_path}/node.pem" in told
-    assert "hint: set two files that belong together" in told
+    assert f"the key in {tmp_path}/other.key does not belong to the certificate in {tmp_path}/node.pem" in printed
+    assert "hint: set two files that belong together" in printed
     assert not list(resolve_paths(config).observability.data_dir.glob("telemetry.*"))
     assert ServingPair.of(TransportConfig()) is None
 
 
-async def test_renewed_pair_is_taken_up_while_the_node_runs(free_port, tmp_path, monkeypatch, logged):
+async def test_renewed_pair_is_loaded_while_the_node_runs(free_port, tmp_path, monkeypatch, logged):
     """A new pair serves once both files are new; open connections stay, an unusable pair is logged once."""
     now = [0.0]
     monkeypatch.setattr(ServingPair.__init__, "__defaults__", (lambda: now[0],))
@@ -208,9 +208,9 @@ async def test_renewed_pair_is_taken_up_while_the_node_runs(free_port, tmp_path,
         assert await ask(kept) == b"https"
         kept[1].close()
 
-    told = [record.msg for record in logged if record.name == "hearthnet.transport.tls"]
+    messages = [record.msg for record in logged if record.name == "hearthnet.transport.tls"]
     refused = "changed certificate is unusable, the old one stays"
-    assert told == [refused, "certificate reloaded", refused]
+    assert messages == [refused, "certificate reloaded", refused]
 
 
 async def test_strangers_at_the_handshake_cost_nothing(free_port, tmp_path, monkeypatch, logged):
@@ -231,19 +231,17 @@ async def test_strangers_at_the_handshake_cost_nothing(free_port, tmp_path, monk
             writer.close()
         served[1].close()
 
-    told = [record for record in logged if record.levelname not in ("DEBUG", "INFO")]
-    assert {(record.msg, record.reason) for record in told} == {("request refused", "handshake")}
-    assert len(told) < 10  # 53 clients
+    warnings = [record for record in logged if record.levelname not in ("DEBUG", "INFO")]
+    assert {(record.msg, record.reason) for record in warnings} == {("request refused", "handshake")}
+    assert len(warnings) < 10  # 53 clients
 
 
-def test_certificate_is_judged_by_its_dates():
+def test_certificate_is_checked_by_its_dates():
     """Before, during and after its validity; soon is within 14 days."""
     begins = datetime(2026, 5, 1, tzinfo=UTC)
     made = Certificate(("a", "b", "c", "d"), begins, begins + timedelta(days=90), is_self_signed=True)
 
-    assert "is not valid before 2026-05-01 00:00 UTC; is the clock wrong?" in made.trouble(
-        begins - timedelta(days=9)
-    )
+    assert "is not valid before 2026-05-01 00:00 UTC; is the clock wrong?" in made.trouble(begins - timedelta(days=9))
     assert made.trouble(begins) is made.trouble(made.not_after) is None
     assert "expired on 2026-07-30" in made.trouble(made.not_after + timedelta(seconds=1))
     assert [made.expires_soon(made.not_after - timedelta(days=days)) for days in (15, 13)] == [False, True]

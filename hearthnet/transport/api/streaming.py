@@ -45,7 +45,7 @@ async def cancel_on_disconnect(receive: Receive, work: Awaitable[T]) -> T:
     watcher: asyncio.Task[None] | None = None
     is_over = has_left = False
 
-    def tell(_: object) -> None:
+    def on_disconnect(_: object) -> None:
         nonlocal has_left
         if not is_over and watcher is not None and not watcher.cancelled() and watcher.exception() is None:
             has_left = True
@@ -54,7 +54,7 @@ async def cancel_on_disconnect(receive: Receive, work: Awaitable[T]) -> T:
     def watch() -> None:
         nonlocal watcher
         watcher = asyncio.create_task(wait_for_disconnect(receive), name="disconnect-watcher")
-        watcher.add_done_callback(tell)
+        watcher.add_done_callback(on_disconnect)
 
     patience = asyncio.get_running_loop().call_later(_PATIENCE_S, watch)
     try:

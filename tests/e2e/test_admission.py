@@ -71,14 +71,14 @@ def caller(request, stopped_node, tmp_path, monkeypatch):
     return Caller(stopped_node, context)
 
 
-def turned_away(node) -> dict[str, float]:
+def refused_counts(node) -> dict[str, float]:
     """Returns the counter of refused requests by reason."""
     name = 'hearthnet_refused_total{reason="'
     lines = [line for line in httpx.get(f"{node.url}/metrics").text.splitlines() if line.startswith(name)]
     return {line[len(name) :].partition('"')[0]: float(line.split()[-1]) for line in lines}
 
 
-def test_door(caller):
+def test_hostile_requests_are_refused(caller):
     """Nothing refused is executed, and a member is served after each step. One node, since a start takes seconds."""
     strange_heads_are_turned_away(caller)
     caller.served()
@@ -119,13 +119,13 @@ def strange_heads_are_turned_away(caller):
         assert headers["x-hearthnet-from"] == node.keys.node_id
         assert not [name for name in headers if name.startswith("access-control") or name == "server"]
     reasons = [reason for *_, reason in expected]
-    assert turned_away(node) == {reason: reasons.count(reason) for reason in reasons}
+    assert refused_counts(node) == {reason: reasons.count(reason) for reason in reasons}
 
     for host in ("localhost", f"127.0.0.1:{node.port}", "proxy.example.org:443", f"{socket.gethostname()}.local"):
         assert caller.ask("GET /health HTTP/1.1", host=host)[0] == 200, host
     assert caller.ask("GET /trace HTTP/1.1", f"Origin: {own}", host=f"localhost:{node.port}")[0] == 200
     done = [node.cli("status"), node.cli("call", "experimental.echo", "--body", orjson.dumps(BODY).decode())]
-    assert [answer.returncode for answer in done] == [0, 0], [answer.stderr for answer in done]
+    assert [response.returncode for response in done] == [0, 0], [response.stderr for response in done]
     lines = [line for line in node.log_lines() if line["msg"] == "request refused"]
     assert {line["reason"] for line in lines if "reason" in line} == set(reasons)
 
@@ -143,15 +143,15 @@ def large_bodies_are_cut_off(caller):
     # A client that sends on gets its response all the same, or a reset.
     for content in (b"[" * BIG, (b"[" * 50_000 for _ in range(BIG // 50_000))):
         try:
-            answer = httpx.post(caller.node.url + CALL, content=content, headers=caller.node.headers(BODY))
+            response = httpx.post(caller.node.url + CALL, content=content, headers=caller.node.headers(BODY))
         except httpx.TransportError:
             continue
-        assert (answer.status_code, answer.headers["connection"]) == (413, "close")
+        assert (response.status_code, response.headers["connection"]) == (413, "close")
     chunk = b"1000\r\n" + b"[" * 0x1000 + b"\r\n"
     signed = [f"{name}: {value}" for name, value in caller.node.headers(BODY).items()]
     status, headers, _ = caller.ask(start, *signed, "Transfer-Encoding: chunked", body=chunk * 25)
     assert (status, headers["connection"]) == (413, "close")
-    found = turned_away(caller.node)
+    found = refused_counts(caller.node)
     # Chunks that arrive faster than the application reads them are cut off before it has counted them.
     assert found["body_too_large"] + found.get("too_much_body", 0) == 4
     assert resident_bytes(caller.node) - resident < 10_000_000
@@ -170,8 +170,10 @@ def ambiguous_bodies_are_refused(caller):
         b"[" * 90_000,
         b"\xff",
     ):
-        answer = httpx.post(url, content=raw, headers=signed)
-        assert (answer.status_code, answer.json()["error"]) in ((400, "bad_request"), (401, "invalid_signature")), raw
+        response = httpx.post(url, content=raw, headers=signed)
+        assert (response.status_code, response.json()["error"]) in ((400, "bad_request"), (401, "invalid_signature")), (
+            raw
+        )
 
 
 def resident_bytes(node) -> int:
