@@ -64,7 +64,7 @@ def revoked():
 
 @pytest.fixture
 async def server(keys, revoked):
-    """A server, the calls its handler has executed, and a function that sends many requests and returns the responses."""
+    """A server, the calls its handler has executed, and a function that sends requests and returns the responses."""
     metrics.configure(SimpleNamespace(metrics_enabled=True))
     gone = Revocation(node_id=revoked.node_id, revoked_at=utc_now())
     manifest = Manifest.genesis("home", keys).model_copy(update={"revoked": (gone,)})

@@ -170,7 +170,7 @@ def test_missing_key_ends_run_with_a_hint(stopped_node):
 
     assert done.returncode == 1
     assert "no device key" in done.stderr
-    assert "hint: make one with: hearthnet init" in done.stderr
+    assert "hint: create one with: hearthnet init" in done.stderr
 
 
 def test_help_everywhere_has_an_example(home):
