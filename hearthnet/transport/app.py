@@ -21,7 +21,7 @@ from hearthnet.transport.admission.gate import Gate
 from hearthnet.transport.admission.guard import Guard
 from hearthnet.transport.admission.load import Load
 from hearthnet.transport.api.control import control
-from hearthnet.transport.api.error_body import error_body, internal, misfit
+from hearthnet.transport.api.error_body import error_body, internal_error, validation_failure
 from hearthnet.transport.api.openapi import openapi
 from hearthnet.transport.api.routes import Services, calls, operations, telemetry
 from hearthnet.transport.middleware import ResponseHeaders
@@ -84,7 +84,7 @@ async def _wire_error(_: Request, error: Exception) -> JSONResponse:
 
 async def _bad_request(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return JSONResponse(error_body(misfit(error)), 400)
+    return JSONResponse(error_body(validation_failure(error)), 400)
 
 
 async def _http_error(_: Request, error: Exception) -> JSONResponse:
@@ -98,10 +98,10 @@ async def _http_error(_: Request, error: Exception) -> JSONResponse:
         shown = WireError("bad_request", str(error.detail))
     else:
         log.error("request failed", extra={"status": error.status_code, "error": str(error.detail)})
-        shown = internal()
+        shown = internal_error()
     return JSONResponse(error_body(shown), error.status_code, headers=error.headers)
 
 
 async def _internal_error(request: Request, error: Exception) -> JSONResponse:
     log.error("request failed", extra={"path": request.scope["path"]}, exc_info=error)
-    return JSONResponse(internal().body(), 500)
+    return JSONResponse(internal_error().body(), 500)

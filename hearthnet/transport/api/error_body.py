@@ -11,7 +11,7 @@ from hearthnet.errors import WireError
 from hearthnet.observability import get_logger
 from hearthnet.observability.records.record import clean_text
 
-__all__ = ["error_body", "failure_of", "internal", "misfit"]
+__all__ = ["error_body", "wire_error_of", "internal_error", "validation_failure"]
 
 log = get_logger(__name__)
 
@@ -23,7 +23,7 @@ def error_body(error: WireError) -> dict[str, Any]:
     return {**error.body(), "message": clean_text(error.message)}
 
 
-def failure_of(error: BaseException) -> WireError:
+def wire_error_of(error: BaseException) -> WireError:
     """Returns the wire error for an exception that is not an `Exception`, such as `sys.exit` in a handler.
 
     Raises:
@@ -39,7 +39,7 @@ def failure_of(error: BaseException) -> WireError:
     return WireError("internal_error", "the capability failed; the node's log has the cause")
 
 
-def misfit(error: RequestValidationError) -> WireError:
+def validation_failure(error: RequestValidationError) -> WireError:
     """Returns the wire error for a parameter or body that does not match its route's schema."""
     first = error.errors()[0]
     # The location may be a key in the caller's body: `error_body` redacts and cuts it. Values are never included.
@@ -47,6 +47,6 @@ def misfit(error: RequestValidationError) -> WireError:
     return WireError("bad_request", f"{place}: {first['msg']}")
 
 
-def internal() -> WireError:
+def internal_error() -> WireError:
     """Returns the wire error for a bug of ours: no details."""
     return WireError("internal_error", "the node's log has the cause")

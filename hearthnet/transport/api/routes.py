@@ -24,7 +24,7 @@ from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.store.reader import TraceFilter
 from hearthnet.observability.traces.traceparent import TRACEPARENT, TraceParent, parse
 from hearthnet.transport.api import openapi, strict_json
-from hearthnet.transport.api.error_body import error_body, failure_of
+from hearthnet.transport.api.error_body import error_body, wire_error_of
 from hearthnet.transport.api.models import CheckOut, LiveOut, ReadyOut, StatusOut, TraceOut
 from hearthnet.transport.api.streaming import EventStream, cancel_on_disconnect
 from hearthnet.transport.auth.access import (
@@ -162,7 +162,7 @@ async def call(request: Request) -> Response:
     except ClientDisconnect:
         return Response(status_code=400)
     except BaseException as error:  # a handler may raise anything; the caller still gets a response  # noqa: BLE001
-        return _refused(failure_of(error), headers, signer)
+        return _refused(wire_error_of(error), headers, signer)
     if isinstance(result, dict):
         return _signed(Response(orjson.dumps(result), media_type="application/json", headers=headers), signer)
     return EventStream(result, headers, signer)

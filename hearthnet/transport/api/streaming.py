@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from hearthnet.bus.stream import CallStream
 from hearthnet.errors import WireError
-from hearthnet.transport.api.error_body import error_body, failure_of
+from hearthnet.transport.api.error_body import error_body, wire_error_of
 from hearthnet.transport.auth.response_signing import Signer
 
 __all__ = ["EventStream", "error_event", "cancel_on_disconnect", "wait_for_disconnect"]
@@ -119,7 +119,7 @@ class EventStream(Response):
                 sent.update(event)
                 await send({"type": "http.response.body", "body": event, "more_body": True})
         except BaseException as error:  # a handler may raise anything; the stream still gets an end  # noqa: BLE001
-            kind, data = "error", error_body(failure_of(error))
+            kind, data = "error", error_body(wire_error_of(error))
         if self._signer is not None:
             data = self._signer.end(sent, data)
         # The trace is recorded by now: the stream is closed before its last event goes to the socket.

@@ -18,7 +18,7 @@ from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import get_logger
 from hearthnet.observability.telemetry import Telemetry
-from hearthnet.transport.api.error_body import error_body, internal, misfit
+from hearthnet.transport.api.error_body import error_body, internal_error, validation_failure
 from hearthnet.transport.auth.replay import Replays
 from hearthnet.transport.auth.response_signing import Signer
 from hearthnet.transport.auth.signing import CAPABILITY, SENDER, read_claim, verify_claim
@@ -155,10 +155,10 @@ class SignedRoute(APIRoute):
             except WireError as error:
                 response = JSONResponse(error_body(error), error.status)
             except RequestValidationError as error:
-                response = JSONResponse(error_body(misfit(error)), 400)
+                response = JSONResponse(error_body(validation_failure(error)), 400)
             except Exception as error:
                 log.error("request failed", extra={"path": request.scope["path"]}, exc_info=error)
-                response = JSONResponse(error_body(internal()), 500)
+                response = JSONResponse(error_body(internal_error()), 500)
             signer: Signer | None = getattr(request.state, "signer", None)
             return response if signer is None else signer.signed(response)
 
