@@ -1,16 +1,16 @@
-"""What can go wrong, as types that tell the caller what to do about it.
+"""Exception types, by what the caller can do about them.
 
     HearthNetError            printed by the command line as one line and a hint
     ├── ConfigError           the configuration cannot be used
     ├── IdentityError         keys or manifest missing, unreadable, wrong
-    │   └── UntrustedAnswerError  an answer is not proven to be the asked node's
+    │   └── UntrustedResponseError  a response is not proven to be the called node's
     ├── StoreError            telemetry.db or the event log cannot be used
-    │   └── UnusableStoreError    nor ever will be: damaged, not ours, or newer than this program
+    │   └── UnusableStoreError    permanently: damaged, not ours, or newer than this program
     ├── DiskFullError         no space for a file of the node
-    ├── NodeUnreachableError  a running node is needed and none answers
-    └── WireError             an answer on the wire: a code, its HTTP status, a message
+    ├── NodeUnreachableError  a running node is needed and none responds
+    └── WireError             an error on the wire: a code, its HTTP status, a message
 
-`WireError` carries a code of the protocol; the mapping from code to HTTP status stands here and nowhere else.
+`WireError` carries a code of the protocol; `HTTP_STATUS` is the only mapping from codes to HTTP status.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ AUTHORIZATION_CODES: Final = frozenset({"invalid_signature", "unauthorized", "re
 
 
 class HearthNetError(Exception):
-    """An error with a message for people, a hint what to do, and the exit code of the command line."""
+    """An error with a message for users, a hint what to do, and the exit code of the command line."""
 
     exit_code: int = EXIT_ERROR
 
@@ -67,7 +67,7 @@ class ConfigError(HearthNetError):
 
     @property
     def field(self) -> str | None:
-        """The dotted name of the offending setting, where there is one."""
+        """The dotted name of the invalid setting, if any."""
         return self.details.get("field")
 
 
@@ -75,8 +75,8 @@ class IdentityError(HearthNetError):
     """Raised when a key, a signature or a community manifest is missing, unreadable or wrong."""
 
 
-class UntrustedAnswerError(IdentityError):
-    """Raised when an answer is another node's, or has no signature of the node that was asked, or does not fit it."""
+class UntrustedResponseError(IdentityError):
+    """Raised when a response is another node's, is not signed by the called node, or is for another request."""
 
     exit_code = EXIT_UNAUTHORIZED
 
@@ -90,13 +90,13 @@ class UnusableStoreError(StoreError):
 
 
 class DiskFullError(HearthNetError):
-    """Raised when a file of the node cannot be written for want of space."""
+    """Raised when a file of the node cannot be written because the disk is full."""
 
     exit_code = EXIT_DISK_FULL
 
 
 class NodeUnreachableError(HearthNetError):
-    """Raised when a command needs a running node and none answers on the configured port."""
+    """Raised when a command needs a running node and none responds on the configured port."""
 
     exit_code = EXIT_NO_NODE
 
@@ -108,7 +108,7 @@ class WireError(HearthNetError):
         code: one of `HTTP_STATUS`.
         message: for the caller; never contains internals of this node.
         retry_after_ms: when the caller may try again, in milliseconds.
-        asked_for: the caller asked for this very failure (the echo service), so it says nothing about health.
+        asked_for: the caller requested this failure (the echo service), so it does not count against health.
     """
 
     def __init__(self, code: str, message: str, *, retry_after_ms: int | None = None, asked_for: bool = False) -> None:
@@ -123,11 +123,11 @@ class WireError(HearthNetError):
 
     @property
     def status(self) -> int:
-        """The HTTP status of the answer."""
+        """The HTTP status of the response."""
         return HTTP_STATUS[self.code]
 
     def body(self) -> dict[str, Any]:
-        """Returns the error body of the wire: code, message, and when to come back."""
+        """Returns the error body on the wire: code, message, and when to retry."""
         body: dict[str, Any] = {"error": self.code, "message": self.message}
         if self.retry_after_ms is not None:
             body["retry_after_ms"] = self.retry_after_ms

@@ -17,7 +17,7 @@ from hearthnet.config import Config
 from hearthnet.database import TELEMETRY, migrations_dir
 from hearthnet.observability import metrics
 from hearthnet.transport.admission import refusals as refused
-from hearthnet.transport.api import openapi as described
+from hearthnet.transport.api import openapi
 from hearthnet.transport.app import ROUTERS
 from hearthnet.transport.auth import failed_signatures
 
@@ -114,8 +114,8 @@ def test_statuses_are_those_of_the_openapi_document():
     """With the same codes in the same words."""
     rows = re.findall(r"^\| ([0-9]{3}) \| (.+?) \| (.+) \|$", section("HTTP"), re.MULTILINE)
     told = {int(status): f"{codes.replace('`', '')}: {meaning}" for status, codes, meaning in rows}
-    document = described.OPEN | described.CALL
-    assert set(told) == set(described.STATUSES)
+    document = openapi.OPEN | openapi.CALL
+    assert set(told) == set(openapi.STATUSES)
     for status, text in told.items():
         if ";" not in text.partition(":")[0]:  # else each code has words of its own
             assert text.replace("`", "") == document[status]["description"].replace("`", "")

@@ -14,7 +14,7 @@ from hearthnet.identity.keys import short_id
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.transport.auth import failed_signatures
 from hearthnet.transport.connection.fd_limit import RESERVED, enough_for
-from hearthnet.transport.tls import Certificate, ServingPair, loose_key, now_utc
+from hearthnet.transport.tls import Certificate, ServingPair, insecure_key_mode, now_utc
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus
@@ -47,11 +47,11 @@ def exposure(config: Config, _: CapabilityBus | None) -> CheckResult:
             detail = f"{trouble}: clients that check it turn away"
             return found(False, detail, _renewal(certificate, config), **evidence)
     detail = reach.summary(reaches, transport, certificate)
-    doubts = [f"{route} answers strangers" for route in reach.everybodys_mistakes(reaches)]
+    doubts = [f"{route} answers strangers" for route in reach.unexpectedly_open(reaches)]
     fix = "hearthnet doctor --check exposure --json" if doubts else None
     if certificate is not None:
         assert transport.tls_key is not None
-        if (mode := loose_key(transport.tls_key)) is not None:
+        if (mode := insecure_key_mode(transport.tls_key)) is not None:
             doubts.append(f"{transport.tls_key} has mode {mode}: others may use the key")
             fix = fix or f"chmod 600 {shlex.quote(str(transport.tls_key))}"
         if certificate.expires_soon(now_utc()):

@@ -9,7 +9,7 @@ import click
 
 from hearthnet.cli.options import where_option
 from hearthnet.cli.output import print_json
-from hearthnet.errors import HearthNetError, NodeUnreachableError, UntrustedAnswerError, WireError
+from hearthnet.errors import HearthNetError, NodeUnreachableError, UntrustedResponseError, WireError
 
 if TYPE_CHECKING:
     from hearthnet.locations import Locations
@@ -84,7 +84,7 @@ async def _call(
                 return
             async for frame in node.stream(name, body, version, request_id=request_id):
                 click.echo(orjson.dumps(frame).decode())
-    except (NodeUnreachableError, UntrustedAnswerError) as error:
+    except (NodeUnreachableError, UntrustedResponseError) as error:
         # Whatever else answers on our port is not our node.
         raise NodeClient(where).unreachable() from error
 

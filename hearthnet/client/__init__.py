@@ -1,4 +1,4 @@
-"""Calls nodes the way nodes call each other: signed, each answer proven to be that node's, over httpx."""
+"""Client for calling nodes: signs each request and verifies each response, over httpx."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ __all__ = ["Client"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the client when it is first used: `tls` beside it is of use without httpx.
+    """Imports `Client` on first use, so that `tls` can be used without httpx.
 
     Raises:
         MissingExtraError: raised when `hearthnet[node]` is not installed.

@@ -1,4 +1,4 @@
-"""The client of one node. Asynchronous, as nodes are; a program without a loop has `asyncio.run`."""
+"""The client of one node. Asynchronous; programs without an event loop use `asyncio.run`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import httpx
 import orjson
 from ulid import ULID
 
-from hearthnet.client.reading import MAX_ANSWER_BYTES, Asked, is_stream, read_document, read_frames
+from hearthnet.client.reading import MAX_RESPONSE_BYTES, Expected, is_stream, read_document, read_frames
 from hearthnet.client.tls import pinned
 from hearthnet.errors import HearthNetError, NodeUnreachableError, WireError
 from hearthnet.identity.keys import KeyPair
@@ -28,29 +28,29 @@ _GET_VERSION: Final = "1.0"
 _CONNECT_TIMEOUT_S: Final = 2.0
 _GET_TRIES: Final = 3
 _MAX_PORT: Final = 65_535
-_MAX_WAIT_S: Final = 10.0  # what a node asks for, and no node may ask for more
-# A node answers so before it has begun: it was not able to, and will be.
-_PUT_OFF: Final = frozenset({"rate_limited", "capacity_exceeded", "partition"})
+_MAX_WAIT_S: Final = 10.0  # limit on the `retry_after_ms` of a node
+# A node refuses with these before it begins the call: it could not serve it now, and may soon.
+_RETRYABLE: Final = frozenset({"rate_limited", "capacity_exceeded", "partition"})
 
-Prepare = Callable[[], httpx.Request]  # signs a request anew: a signature is good once
+Prepare = Callable[[], httpx.Request]  # signs the request anew for each try: a signature is valid once
 
 
 class Client:
     """Calls one node in the name of a member.
 
-    Used as `async with Client(…) as node`. Every answer is checked to be from `node_id` and to this request; see
-    `transport.answer_signing`.
+    Used as `async with Client(…) as node`. Every response is verified: signed by `node_id`, and for this request; see
+    `transport.auth.response_signing`.
 
     Args:
         url: of the node, such as `http://192.168.1.7:7080`.
-        keys: of the member that calls.
-        community: its id.
-        node_id: full id of the node that is called.
-        certificate: PEM file that an `https` node is known by; none else is trusted.
-        timeout_s: how long a call, all its tries together, or the next frame of a stream may take, seconds.
+        keys: keys of the calling member.
+        community: community id.
+        node_id: full id of the called node.
+        certificate: PEM file with the certificate of an `https` node; no other one is trusted.
+        timeout_s: limit on a call with all its tries, or on the wait for the next frame of a stream, seconds.
 
     Raises:
-        HearthNetError: raised when the url is none of a node.
+        HearthNetError: raised for a url that is not one of a node.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class Client:
         self._node_id = node_id
         self._timeout_s = timeout_s
         self._http = httpx.AsyncClient(
-            base_url=_checked(url),
-            headers={"Accept-Encoding": "identity"},  # what is signed is what is sent
+            base_url=_parse_url(url),
+            headers={"Accept-Encoding": "identity"},  # the signature covers the bytes as sent
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_TIMEOUT_S)),
             verify=pinned(certificate),
-            trust_env=False,  # a proxy of the environment is not for what is at home
+            trust_env=False,  # proxies of the environment are not for nodes at home
         )
 
     async def __aenter__(self) -> Self:
@@ -96,58 +96,58 @@ class Client:
         request_id: str | None = None,
         tries: int = 1,
     ) -> Any:
-        """Returns what a capability answers; of one that answers in frames alone, the list of them.
+        """Returns the result of a capability; a list of the frames of one that only streams.
 
         Args:
             capability: its name.
             body: `{"params": …, "input": …}`.
-            version: `major.minor` at least.
-            request_id: the trace to call under, by default a fresh one.
-            tries: how often at most, where the node says when to come back. More than one is for capabilities that may
-                as well be called twice: a node that says so has done nothing, but whoever is on the way may say it too.
+            version: the lowest acceptable version, `major.minor`.
+            request_id: the trace id, by default a new one.
+            tries: how often to try at most, while the node says when to retry. Use more than one only for capabilities
+                that may be called twice: a node that says so has done nothing, but anyone on the way can say so too.
 
         Raises:
-            WireError: raised when the call fails, cannot be put into JSON or headers (`bad_request`), or its time is up
+            WireError: raised when the call fails, cannot be put into JSON or headers (`bad_request`), or takes too long
                 (`timeout`).
-            NodeUnreachableError: raised when nothing answers at that address.
-            UntrustedAnswerError: raised when the answer is not proven to be the node's.
+            NodeUnreachableError: raised when no node can be reached at that address.
+            UntrustedResponseError: raised when the response is not proven to be the node's.
             HearthNetError: raised when the connection breaks.
         """
         given_id = request_id or str(ULID())
-        prepare = self._preparing(capability, version, body, given_id, "application/json")
-        return await self._within_time(prepare, tries)
+        prepare = self._request_factory(capability, version, body, given_id, "application/json")
+        return await self._with_timeout(prepare, tries)
 
     async def stream(
         self, capability: str, body: dict[str, Any], version: str = "1.0", *, request_id: str | None = None
     ) -> AsyncIterator[dict[str, Any]]:
-        """Yields the frames of an answer as they come, or the answer itself of a capability that has none.
+        """Yields the frames of a stream as they arrive, or the one result of a capability that does not stream.
 
-        What was yielded is proven to be the node's when the stream ends without an error, not before.
+        The frames are proven to be the node's only when the stream ends without an error.
 
         Raises:
-            HearthNetError: raised as `call` does.
+            HearthNetError: raised as by `call`.
         """
-        prepare = self._preparing(capability, version, body, request_id or str(ULID()), "text/event-stream")
-        async with self._answer(prepare()) as (answer, asked):
-            if not is_stream(answer):
+        prepare = self._request_factory(capability, version, body, request_id or str(ULID()), "text/event-stream")
+        async with self._response(prepare()) as (response, expected):
+            if not is_stream(response):
                 async with asyncio.timeout(self._timeout_s):
-                    document = await read_document(answer, asked)
+                    document = await read_document(response, expected)
                 yield document
                 return
-            async with aclosing(read_frames(answer, asked)) as frames:  # type: ignore[type-var]  # it is a generator
-                while (frame := await self._next(frames)) is not None:
+            async with aclosing(read_frames(response, expected)) as frames:  # type: ignore[type-var]  # it is a generator
+                while (frame := await self._next_frame(frames)) is not None:
                     yield frame
 
-    async def _next(self, frames: AsyncIterator[dict[str, Any]]) -> dict[str, Any] | None:
-        """Returns the next frame, None after the last; httpx only limits how long no byte at all may come."""
+    async def _next_frame(self, frames: AsyncIterator[dict[str, Any]]) -> dict[str, Any] | None:
+        """Returns the next frame, None after the last; httpx limits only the time between two reads."""
         async with asyncio.timeout(self._timeout_s):
             return await anext(frames, None)
 
     async def get(self, path: str, **parameters: Any) -> Any:
-        """Returns the JSON that a route such as `/trace/recent` answers to a signed GET; put off, it is asked again.
+        """Returns the JSON of a route such as `/trace/recent`, by a signed GET; retries when the node says so.
 
         Raises:
-            HearthNetError: raised as `call` does.
+            HearthNetError: raised as by `call`.
         """
         given = {name: value for name, value in parameters.items() if value is not None}
 
@@ -157,9 +157,9 @@ class Client:
             request.headers.update(sign(self._keys, self._community, target, _GET_VERSION, None))
             return request
 
-        return await self._within_time(prepare, _GET_TRIES)
+        return await self._with_timeout(prepare, _GET_TRIES)
 
-    def _preparing(self, capability: str, version: str, body: Any, request_id: str, accept: str) -> Prepare:
+    def _request_factory(self, capability: str, version: str, body: Any, request_id: str, accept: str) -> Prepare:
         plain = {"Content-Type": "application/json", "Accept": accept}
 
         def prepare() -> httpx.Request:
@@ -168,76 +168,76 @@ class Client:
                 signed = call_headers(self._keys, self._community, capability, version, body, request_id)
                 return self._http.build_request("POST", _CALL_PATH, content=content, headers={**plain, **signed})
             except (TypeError, ValueError) as error:
-                raise WireError("bad_request", f"this cannot be sent as a call: {error}") from error
+                raise WireError("bad_request", f"the call cannot be sent: {error}") from error
 
         return prepare
 
-    async def _within_time(self, prepare: Prepare, tries: int) -> Any:
+    async def _with_timeout(self, prepare: Prepare, tries: int) -> Any:
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._tried(prepare, tries)
+                return await self._with_retries(prepare, tries)
         except TimeoutError as error:
-            raise self._late() from error
+            raise self._timeout_error() from error
 
-    async def _tried(self, prepare: Prepare, tries: int) -> Any:
+    async def _with_retries(self, prepare: Prepare, tries: int) -> Any:
         for left in reversed(range(tries)):
             try:
-                return await self._once(prepare())
+                return await self._send_once(prepare())
             except WireError as error:
-                if not left or error.code not in _PUT_OFF or error.retry_after_ms is None:
+                if not left or error.code not in _RETRYABLE or error.retry_after_ms is None:
                     raise
                 await asyncio.sleep(min(error.retry_after_ms / 1_000, _MAX_WAIT_S))
-        raise ValueError("a call takes one try at least")
+        raise ValueError("tries must be at least 1")
 
-    async def _once(self, request: httpx.Request) -> Any:
-        async with self._answer(request) as (answer, asked):
-            if is_stream(answer):
-                return [frame async for frame in read_frames(answer, asked, MAX_ANSWER_BYTES)]
-            return await read_document(answer, asked)
+    async def _send_once(self, request: httpx.Request) -> Any:
+        async with self._response(request) as (response, expected):
+            if is_stream(response):
+                return [frame async for frame in read_frames(response, expected, MAX_RESPONSE_BYTES)]
+            return await read_document(response, expected)
 
     @asynccontextmanager
-    async def _answer(self, request: httpx.Request) -> AsyncIterator[tuple[httpx.Response, Asked]]:
-        """Gives an answer whose body is still to be read; what httpx raises becomes an error of ours."""
-        answer = None
+    async def _response(self, request: httpx.Request) -> AsyncIterator[tuple[httpx.Response, Expected]]:
+        """Sends a request and yields the response, its body unread; turns httpx errors into ours."""
+        response = None
         try:
             async with asyncio.timeout(self._timeout_s):
-                answer = await self._http.send(request, stream=True)
-            yield answer, Asked(self._node_id, request.headers[SIGNATURE])
+                response = await self._http.send(request, stream=True)
+            yield response, Expected(self._node_id, request.headers[SIGNATURE])
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise NodeUnreachableError(
-                f"no node answers at {self._http.base_url}", hint="is it running, and is its certificate the one given?"
+                f"no node at {self._http.base_url}", hint="is it running, and is its certificate the given one?"
             ) from error
         except (httpx.TimeoutException, TimeoutError) as error:
-            raise self._late() from error
+            raise self._timeout_error() from error
         except httpx.HTTPError as error:
-            hint = "does it speak the other one of http and https? else see: hearthnet log"
+            hint = "check http:// vs. https://; otherwise see: hearthnet log"
             raise HearthNetError(f"the connection to the node broke: {error}", hint=hint) from error
         finally:
-            if answer is not None:
-                await answer.aclose()
+            if response is not None:
+                await response.aclose()
 
-    def _late(self) -> WireError:
-        return WireError("timeout", f"no answer within {self._timeout_s:g} s")
+    def _timeout_error(self) -> WireError:
+        return WireError("timeout", f"no response within {self._timeout_s:g} s")
 
 
-def _checked(url: str) -> httpx.URL:
-    """Returns an address that a connection can be tried to; httpx would tell what is wrong in five ways, one by one."""
+def _parse_url(url: str) -> httpx.URL:
+    """Returns the parsed url of a node, checked; httpx would raise one of five errors later."""
     try:
         parsed = httpx.URL(url)
         is_usable = parsed.scheme in ("http", "https") and parsed.host != "" and 0 < (parsed.port or 80) <= _MAX_PORT
     except httpx.InvalidURL:
         is_usable = False
     if not is_usable:
-        raise HearthNetError(f"{url!r} is no address of a node", hint="such as http://192.168.1.7:7080")
+        raise HearthNetError(f"{url!r} is not the url of a node", hint="such as http://192.168.1.7:7080")
     return parsed
 
 
 def call_headers(
     keys: KeyPair, community: str, capability: str, version: str, body: Any, request_id: str
 ) -> dict[str, str]:
-    """Returns the signed headers of a call, and `traceparent`: of the trace around it, or for what knows only that.
+    """Returns the signed headers of a call, with `traceparent`: of the current trace, else made from the request id.
 
-    It is left out where the request id names no trace. What records nothing calls itself not sampled.
+    It is omitted when the request id is not a trace id. Made from the request id it is marked as not sampled.
     """
     signed = sign(keys, community, capability, version, body, request_id)
     if around := headers_for():

@@ -1,1 +1,1 @@
-"""Who a node is: its keys, canonical JSON to sign, and the community's manifest."""
+"""Identity of a node: its keys, canonical JSON for signatures, and the community's manifest."""

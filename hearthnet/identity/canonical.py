@@ -1,6 +1,6 @@
-"""Canonical JSON: the one spelling of a value over which every signature is computed.
+"""Canonical JSON: the unique encoding of a value over which signatures are computed.
 
-Keys sorted at every level, no white space, UTF-8 not escaped, and a number that is whole has no fraction (1.0 is 1).
+Keys sorted at every level, no white space, UTF-8 not escaped, and whole numbers without a fraction (1.0 is 1).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 __all__ = ["canonical_json", "normal"]
 
-# Up to here every whole float is exactly an integer; beyond, its digits would be invented.
+# Up to here every whole float is exactly an integer; beyond, its digits would be arbitrary.
 _MAX_EXACT: Final = 2.0**53
 _MAX_DEPTH: Final = 64
 
@@ -18,20 +18,20 @@ _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, 
 
 
 def canonical_json(value: Any) -> bytes:
-    """Returns the canonical spelling of a JSON value.
+    """Returns the canonical encoding of a JSON value.
 
     Raises:
-        ValueError: raised for what has none: NaN, infinities, lone surrogates, keys that are not strings, or nesting
-            beyond 64.
+        ValueError: raised for a value without one: NaN, infinities, lone surrogates, keys that are not strings, or
+            nesting beyond 64.
     """
     return _encode(normal(value)).encode("utf-8")
 
 
 def normal(value: Any, depth: int = 0) -> Any:
-    """Returns the value that the canonical spelling of `value` has: what two callers spell alike is one and the same.
+    """Returns the value that the canonical encoding of `value` decodes to: equal for all values encoded alike.
 
     Raises:
-        ValueError: raised for what has none, as `canonical_json` does.
+        ValueError: raised for a value without a canonical encoding, as by `canonical_json`.
     """
     if depth > _MAX_DEPTH:
         raise ValueError(f"nested deeper than {_MAX_DEPTH}")

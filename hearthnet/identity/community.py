@@ -1,4 +1,4 @@
-"""A community's folder, and what can be read of its manifest without the model: its id, its name, who signed it."""
+"""A community's folder, and the verified id and name in its manifest, read without pydantic."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MANIFEST_FILE: Final = "manifest.json"
 
 
 class Community(NamedTuple):
-    """A community by its id and the name that its root gave it."""
+    """A community's id, and the name that its root gave it."""
 
     community_id: str
     name: str
@@ -28,14 +28,14 @@ def utc_now() -> str:
 
 
 def community_dir(state_dir: Path, community_id: str) -> Path:
-    """Returns the community's folder: its id with the colon, which some file systems refuse, replaced."""
+    """Returns the community's folder: its id with the colon, which some file systems reject, replaced."""
     return state_dir / community_id.replace(":", "_")
 
 
 def signed_community(directory: Path) -> Community | None:
-    """Returns the community whose root signed the manifest in `directory` as it is written there.
+    """Returns the community whose root signed the manifest in `directory`.
 
-    None says only that this is not certain: `read_manifest` tells what is wrong, if anything is.
+    None means only that this is uncertain; `read_manifest` reports the problem, if there is one.
     """
     try:
         document: Any = orjson.loads((directory / MANIFEST_FILE).read_bytes())

@@ -1,4 +1,4 @@
-"""Ed25519 device keys: made, kept in two files, and used to sign and verify.
+"""Ed25519 device keys: generating, storing in two files, signing and verifying.
 
 A node's id is its public key. A signature is text, `ed25519:<base64url>`, over canonical JSON.
 """
@@ -35,12 +35,12 @@ PRIVATE_FILE: Final = "device.ed25519"
 PUBLIC_FILE: Final = "device.pub"
 KEY_BYTES: Final = 32
 _SIGNATURE_BYTES: Final = 64
-# The y coordinates of all points whose order divides 8, also those that are written as y + p. As a key such a point
-# verifies signatures that anybody can guess; the library accepts it.
+# The y coordinates of all points whose order divides 8, including those encoded as y + p. As a key such a point
+# accepts signatures that anyone can compute; the library does not reject it.
 _P: Final = 2**255 - 19
 _ORDER_8_Y: Final = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
 _SMALL_ORDER: Final = frozenset({0, 1, _P - 1, _P, _P + 1, _ORDER_8_Y, _P - _ORDER_8_Y})
-_Y_BITS: Final = 2**255 - 1  # above them is the sign of x
+_Y_BITS: Final = 2**255 - 1  # the bit above is the sign of x
 
 
 def encode(raw: bytes) -> str:
@@ -52,7 +52,7 @@ def decode(text: str, length: int = KEY_BYTES) -> bytes:
     """Returns the bytes of `ed25519:<base64url>`.
 
     Raises:
-        IdentityError: raised when the text is not exactly the spelling of `length` bytes, or of a key of small order.
+        IdentityError: raised when the text is not the exact encoding of `length` bytes, or a key of small order.
     """
     try:
         body = text.removeprefix(PREFIX)
@@ -60,14 +60,14 @@ def decode(text: str, length: int = KEY_BYTES) -> bytes:
     except (ValueError, UnicodeEncodeError) as error:
         raise IdentityError("not a base64url key or signature") from error
     if not text.startswith(PREFIX) or len(raw) != length or encode(raw) != text:
-        raise IdentityError(f"not the spelling of {length} bytes as {PREFIX}<base64url>")
+        raise IdentityError(f"not the encoding of {length} bytes as {PREFIX}<base64url>")
     if length == KEY_BYTES and int.from_bytes(raw, "little") & _Y_BITS in _SMALL_ORDER:
-        raise IdentityError("a key of small order, for which anybody can sign")
+        raise IdentityError("a key of small order, for which anyone can sign")
     return raw
 
 
 def is_node_id(text: str) -> bool:
-    """Tells whether `text` is a full node id."""
+    """Returns True if `text` is a full node id."""
     try:
         decode(text)
     except IdentityError:
@@ -76,7 +76,7 @@ def is_node_id(text: str) -> bool:
 
 
 def is_signature(text: str) -> bool:
-    """Tells whether `text` is spelled as a signature; of what, and whose, `verify` tells."""
+    """Returns True if `text` has the form of a signature; `verify` checks its validity."""
     try:
         decode(text, _SIGNATURE_BYTES)
     except IdentityError:
@@ -85,15 +85,15 @@ def is_signature(text: str) -> bool:
 
 
 def short_id(node_id: str) -> str:
-    """Returns the id for display: the first 8 bytes in base32, 16 characters with their padding, in fours."""
+    """Returns a short id for display: the first 8 bytes in base32, 16 characters with padding, in groups of four."""
     text = base64.b32encode(decode(node_id)[:8]).decode("ascii")
     return PREFIX + "-".join(text[start : start + 4] for start in range(0, 16, 4))
 
 
 def read_public_id(directory: Path) -> str | None:
-    """Returns the node id in the public file of `directory`; None if there is none, or it is no key.
+    """Returns the node id in the public file of `directory`; None if the file is missing or not a key.
 
-    The file is only a copy. Where it must not be wrong, ask `KeyPair.load`.
+    The file is only a copy. Where a wrong id matters, use `KeyPair.load`.
     """
     try:
         raw = (directory / PUBLIC_FILE).read_bytes()
@@ -103,7 +103,7 @@ def read_public_id(directory: Path) -> str | None:
 
 
 class KeyPair:
-    """A signing key and the node id that belongs to it."""
+    """A signing key and its node id."""
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self._private = private
@@ -112,12 +112,12 @@ class KeyPair:
 
     @classmethod
     def generate(cls) -> KeyPair:
-        """Returns a new random pair."""
+        """Returns a new random key pair."""
         return cls(_private_keys().generate())
 
     @classmethod
     def load(cls, directory: Path) -> KeyPair:
-        """Returns the pair kept in `directory`.
+        """Returns the key pair stored in `directory`.
 
         Raises:
             IdentityError: raised when the key is missing, unreadable, or not 32 bytes.
@@ -126,37 +126,37 @@ class KeyPair:
         try:
             raw = path.read_bytes()
         except FileNotFoundError as error:
-            raise IdentityError(f"no device key at {path}", hint="make one with: hearthnet init") from error
+            raise IdentityError(f"no device key at {path}", hint="create one with: hearthnet init") from error
         except OSError as error:
             raise IdentityError(f"{path} cannot be read: {error.strerror}", hint=f"chmod 600 {path}") from error
         if len(raw) != KEY_BYTES:
             raise IdentityError(
-                f"{path} holds {len(raw)} bytes, a key has {KEY_BYTES}",
-                hint="restore it from a backup; without it this node is a stranger to its community",
+                f"{path} has {len(raw)} bytes, a key has {KEY_BYTES}",
+                hint="restore it from a backup; without it this node is not a member of its community",
             )
         return cls(_private_keys().from_private_bytes(raw))
 
     @property
     def private_bytes(self) -> bytes:
-        """The 32 bytes that are secret; so that they can be kept out of records, not to be written anywhere."""
+        """The 32 secret bytes, for excluding them from records; never write them anywhere."""
         return self._private.private_bytes_raw()
 
     def save(self, directory: Path) -> None:
         """Writes both files, the private one with mode 0600.
 
         Raises:
-            IdentityError: raised when there is a key already: it is never overwritten.
+            IdentityError: raised when there is already a key: it is never overwritten.
         """
         make_private_dir(directory)
         present = [name for name in (PRIVATE_FILE, PUBLIC_FILE) if (directory / name).exists()]
         if present:
-            # Checked for both before either is written: half a pair would be loaded by the next start.
-            raise IdentityError(f"{directory / present[0]} exists already", hint="move it away first, if you are sure")
+            # Checked for both before either is written: the next start would load half a pair.
+            raise IdentityError(f"{directory / present[0]} already exists", hint="move it away first, if you are sure")
         for name, raw, mode in ((PRIVATE_FILE, self.private_bytes, 0o600), (PUBLIC_FILE, self.public_bytes, 0o644)):
             path = directory / name
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
             with os.fdopen(descriptor, "wb") as file:
-                os.fchmod(file.fileno(), mode)  # whatever the umask says
+                os.fchmod(file.fileno(), mode)  # regardless of the umask
                 file.write(raw)
                 file.flush()
                 os.fsync(file.fileno())
@@ -165,13 +165,13 @@ class KeyPair:
         """Returns the signature over the canonical JSON of `payload` without its `signature` field.
 
         Raises:
-            ValueError: raised for a payload that has no canonical spelling.
+            ValueError: raised for a payload without a canonical encoding.
         """
         return encode(self._private.sign(_signed_bytes(payload)))
 
 
 def _private_keys() -> type[Ed25519PrivateKey]:
-    # Late: ids, file names and public keys are read by programs without `hearthnet[node]`.
+    # Late: programs without `hearthnet[node]` read ids, file names and public keys.
     try:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     except ModuleNotFoundError as error:
@@ -180,7 +180,7 @@ def _private_keys() -> type[Ed25519PrivateKey]:
 
 
 def verify(payload: dict[str, Any], signature: str, node_id: str) -> bool:
-    """Tells whether `signature` is `node_id`'s over the canonical JSON of `payload` without its `signature`."""
+    """Returns True if `signature` is `node_id`'s over the canonical JSON of `payload` without its `signature`."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 

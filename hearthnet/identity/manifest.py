@@ -1,4 +1,4 @@
-"""The community manifest: who belongs, at which level, under which policy, signed by the community's root key."""
+"""The community manifest: members, their levels and the policy, signed by the community's root key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hearthnet.identity.keys import KeyPair, is_node_id, verify
 __all__ = ["Manifest", "Member", "Policy", "Revocation", "read_manifest", "write_manifest"]
 
 Level = Literal["anchor", "trusted", "member"]
-# What is larger cannot be written again: neither as JSON by what writes it here, nor into a column of the event log.
+# Larger values cannot be written again: not as JSON by orjson, nor into a column of the event log.
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -32,7 +32,7 @@ class _Part(BaseModel):
 
 
 class Policy(_Part):
-    """How many must agree to what."""
+    """How many members must agree to each kind of change."""
 
     min_signatures_to_invite: Count = 1
     min_signatures_to_demote: Count = 2
@@ -43,7 +43,7 @@ class Policy(_Part):
 
 
 class Member(_Part):
-    """A node that belongs."""
+    """A member node."""
 
     node_id: str
     level: Level
@@ -52,7 +52,7 @@ class Member(_Part):
 
 
 class Revocation(_Part):
-    """A node that belongs no more."""
+    """A node that is not a member any more."""
 
     node_id: str
     revoked_at: str
@@ -75,7 +75,7 @@ class Manifest(_Part):
 
     @classmethod
     def genesis(cls, name: str, root: KeyPair, created_at: str | None = None) -> Self:
-        """Returns the signed manifest of a community made now, or at `created_at`; its root is its one member."""
+        """Returns the signed manifest of a new community, created now or at `created_at`. Its root is the member."""
         now = created_at or utc_now()
         root_id = root.node_id
         unsigned = cls(
@@ -109,7 +109,7 @@ class Manifest(_Part):
             raise IdentityError(f"not a community manifest: {first}") from error
 
     def is_valid(self) -> bool:
-        """Tells whether the root, whose key is the community's id, signed exactly this."""
+        """Returns True if the root, whose key is the community's id, signed exactly these fields."""
         return self.community_id == self.root_key and verify(self.as_dict(), self.signature, self.root_key)
 
     def level_of(self, node_id: str) -> Level | None:
@@ -119,7 +119,7 @@ class Manifest(_Part):
         return next((member.level for member in self.members if member.node_id == node_id), None)
 
     def is_revoked(self, node_id: str) -> bool:
-        """Tells whether the node was a member and is no more."""
+        """Returns True if the node's membership was revoked."""
         return any(entry.node_id == node_id for entry in self.revoked)
 
     def as_dict(self) -> dict[str, Any]:
@@ -128,24 +128,24 @@ class Manifest(_Part):
 
 
 def write_manifest(manifest: Manifest, directory: Path) -> Path:
-    """Writes manifest.json, atomically and with mode 0600, and returns where."""
+    """Writes manifest.json atomically with mode 0600, and returns its path."""
     path = directory / MANIFEST_FILE
     replace_private(path, orjson.dumps(manifest.as_dict(), option=orjson.OPT_INDENT_2) + b"\n")
     return path
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Returns the manifest in `directory`, its signature checked.
+    """Returns the manifest in `directory`, with its signature verified.
 
     Raises:
-        IdentityError: raised when it is missing, is no manifest, or is not signed by the community's root.
+        IdentityError: raised when it is missing, invalid, or not signed by the community's root.
     """
     path = directory / MANIFEST_FILE
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise IdentityError(
-            f"no community manifest at {path}: {error.strerror}", hint="make a community with: hearthnet init"
+            f"no community manifest at {path}: {error.strerror}", hint="create a community with: hearthnet init"
         ) from error
     manifest = Manifest.parse(raw)
     if not manifest.is_valid():

@@ -1,1 +1,1 @@
-"""The node's HTTP server: signed calls in, answers, metrics and traces out."""
+"""The HTTP server of a node: verifies and serves signed calls, and exposes metrics and traces."""

@@ -1,4 +1,4 @@
-"""The FastAPI application of a node: routes, errors in the wire's form, who may read what."""
+"""The FastAPI application of a node: routes, exception handlers, middleware."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hearthnet.transport.admission.gate import Gate
 from hearthnet.transport.admission.guard import Guard
 from hearthnet.transport.admission.load import Load
 from hearthnet.transport.api.control import control
-from hearthnet.transport.api.error_body import error_body, internal, misfit
+from hearthnet.transport.api.error_body import error_body, internal_error, validation_failure
 from hearthnet.transport.api.openapi import openapi
 from hearthnet.transport.api.routes import Services, calls, operations, telemetry
 from hearthnet.transport.middleware import ResponseHeaders
@@ -30,11 +30,11 @@ __all__ = ["ROUTERS", "build_app"]
 
 log = get_logger(__name__)
 
-# All that the node answers; what is reachable from where is read off them.
+# All routes of the node; `exposure` lists them with who may use each.
 ROUTERS: Final = (calls, telemetry, operations, control, openapi)
 _NOT_FOUND: Final = 404
 _OTHER_METHOD: Final = 405
-_FIRST_OF_OURS: Final = 500  # below, the caller is wrong
+_FIRST_SERVER_ERROR: Final = 500  # below, the caller is at fault
 
 
 def build_app(
@@ -46,10 +46,10 @@ def build_app(
     """Returns the application of a node.
 
     Args:
-        services: what the routes call.
-        levels: those of the node's loggers.
-        load: that of the server it runs in.
-        transport: which names it answers to, and how large a body may be.
+        services: the parts of the node that the routes use.
+        levels: levels of the node's loggers.
+        load: load of the server that runs it.
+        transport: further host names, and the largest body.
     """
     app = FastAPI(
         title="HearthNet node",
@@ -57,7 +57,7 @@ def build_app(
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        redirect_slashes=False,  # a path is right or wrong
+        redirect_slashes=False,  # no second spelling of a path
     )
     app.state.services = services
     app.state.levels = levels or Levels()
@@ -70,7 +70,7 @@ def build_app(
     load = load or Load()
     posts = {route.path for router in ROUTERS for route in router.routes if _takes_post(route)}
     guard = Guard(Gate(app, load), transport or TransportConfig(), load, posts)
-    return ResponseHeaders(guard, services.bus.node_id)  # around the framework's own handling of errors too
+    return ResponseHeaders(guard, services.bus.node_id)  # outside the framework's own error handling
 
 
 def _takes_post(route: BaseRoute) -> TypeGuard[APIRoute]:
@@ -84,24 +84,24 @@ async def _wire_error(_: Request, error: Exception) -> JSONResponse:
 
 async def _bad_request(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return JSONResponse(error_body(misfit(error)), 400)
+    return JSONResponse(error_body(validation_failure(error)), 400)
 
 
 async def _http_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == _NOT_FOUND:
-        told = WireError("not_found", "there is no such route; see: /openapi.json on the node's own machine")
+        shown = WireError("not_found", "no such route; see: /openapi.json on the node's own machine")
     elif error.status_code == _OTHER_METHOD:
         allowed = (error.headers or {}).get("Allow", "another method").replace("GET", "GET, HEAD")
-        return JSONResponse(WireError("bad_request", f"this route takes {allowed}").body(), 405, {"Allow": allowed})
-    elif error.status_code < _FIRST_OF_OURS:
-        told = WireError("bad_request", str(error.detail))
+        return JSONResponse(WireError("bad_request", f"this route allows {allowed}").body(), 405, {"Allow": allowed})
+    elif error.status_code < _FIRST_SERVER_ERROR:
+        shown = WireError("bad_request", str(error.detail))
     else:
         log.error("request failed", extra={"status": error.status_code, "error": str(error.detail)})
-        told = internal()
-    return JSONResponse(error_body(told), error.status_code, headers=error.headers)
+        shown = internal_error()
+    return JSONResponse(error_body(shown), error.status_code, headers=error.headers)
 
 
 async def _internal_error(request: Request, error: Exception) -> JSONResponse:
     log.error("request failed", extra={"path": request.scope["path"]}, exc_info=error)
-    return JSONResponse(internal().body(), 500)
+    return JSONResponse(internal_error().body(), 500)

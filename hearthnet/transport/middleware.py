@@ -1,7 +1,7 @@
-"""Pure ASGI middleware around everything: what each response of a node has, and HEAD wherever GET is.
+"""ASGI middleware around the whole application: common response headers, and HEAD wherever there is a GET.
 
-Every response names the node, for its own tools ask a port and must know that their node answers there; repeats a valid
-request id; and tells browsers what a page may do with it, which is nothing.
+Every response names the node, because its own tools must know that their node owns the port; repeats a valid request
+id; and forbids browsers to let any page use it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _UNLESS_SET: Final = (
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
-# What a browser must be told with every response, also with one that no route gave.
+# For browsers, on every response, also those that no route made.
 SAFE_HEADERS: Final = (*_ALWAYS, *_UNLESS_SET)
 _REQUEST_ID: Final = REQUEST_ID.lower().encode()
 
@@ -41,8 +41,8 @@ class ResponseHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on."""
         if scope["type"] != "http":
-            return  # there is neither a lifespan nor a WebSocket here
-        if scope["method"] == "HEAD":  # the server leaves the body out
+            return  # neither lifespan nor WebSocket is supported
+        if scope["method"] == "HEAD":  # the server omits the body
             scope = {**scope, "method": "GET"}
         has_started = False
 
@@ -56,7 +56,7 @@ class ResponseHeaders:
         try:
             await self._app(scope, receive, send_with_headers)
         except Exception:
-            # The framework raises an error again after it was logged and answered, to have it logged once more.
+            # The framework raises an error again after the response, only to have it logged once more.
             if not has_started:
                 raise
 

@@ -1,4 +1,4 @@
-"""Runs the application on a port that is bound before anything else starts, so that a taken one fails at once."""
+"""HTTP server on a port that is bound before anything else starts, so that a port in use fails at once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from hearthnet.transport.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, Ser
 __all__ = ["Server", "bind"]
 
 _SWEEP_S: Final = 1.0
-_GRACE_S: Final = 1.0  # for other requests than calls, after the last call has ended
+_GRACE_S: Final = 1.0  # for requests other than calls, after the last call has ended
 _BACKLOG: Final = 2_048
 
 
@@ -33,10 +33,10 @@ def bind(config: TransportConfig) -> socket.socket:
     """Returns a socket bound to the configured address.
 
     Raises:
-        HearthNetError: raised when the address is taken or not ours.
+        HearthNetError: raised when the address is in use or not one of this machine.
     """
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    # By its number: asyncio turns delay off only on sockets that say TCP; else an answer in two pieces waits 40 ms.
+    # With the protocol number: asyncio sets TCP_NODELAY only then; else a response in two pieces waits 40 ms.
     server = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -45,8 +45,8 @@ def bind(config: TransportConfig) -> socket.socket:
         server.close()
         if error.errno == errno.EADDRINUSE:
             raise HearthNetError(
-                f"port {config.port} is taken",
-                hint="is a node running already? see: hearthnet status; or set another [transport] port",
+                f"port {config.port} is already in use",
+                hint="is a node already running? see: hearthnet status; or set another [transport] port",
             ) from error
         raise HearthNetError(
             f"cannot listen on {config.host}:{config.port}: {error.strerror}",
@@ -56,16 +56,16 @@ def bind(config: TransportConfig) -> socket.socket:
 
 
 class Server:
-    """Serves an application with uvicorn's protocol; accepts, bounds and stops by itself.
+    """Serves an application with uvicorn's protocol; accepting, limits and stopping are its own.
 
     Args:
         app: the application; built with the same `load`, so that it counts the calls.
-        config: where certificates are, and how much is taken.
-        load: what there is to do.
-        node_id: named in responses that are given before the application is asked.
+        config: certificate paths and limits.
+        load: the current load, shared with the application.
+        node_id: named in responses that do not reach the application.
 
     Attributes:
-        started: it listens.
+        started: the server listens.
     """
 
     def __init__(self, app: ASGIApp, config: TransportConfig, load: Load | None = None, node_id: str = "") -> None:
@@ -77,9 +77,9 @@ class Server:
             http=BoundedProtocol,
             ws="none",
             lifespan="off",
-            log_config=None,  # the node's own logging is in place
-            access_log=False,  # a trace tells more
-            proxy_headers=False,  # anyone could claim to be 127.0.0.1 otherwise
+            log_config=None,  # the node configures logging
+            access_log=False,  # traces have more
+            proxy_headers=False,  # otherwise any client could claim to be 127.0.0.1
             server_header=False,
         )
         self._config.load()
@@ -89,8 +89,8 @@ class Server:
         self.started = False
 
     async def serve(self, sockets: list[socket.socket]) -> None:
-        """Listens on bound sockets until `stop`; then ends calls and connections, and closes the sockets."""
-        self._connections.most = connections_for(self._connections.most)
+        """Serves on bound sockets until `stop`; then ends calls and connections, and closes the sockets."""
+        self._connections.limit = connections_for(self._connections.limit)
         tls: dict[str, Any] = {}
         if self._pair is not None:
             tls = {"ssl_handshake_timeout": HANDSHAKE_TIMEOUT_S, "ssl_shutdown_timeout": SHUTDOWN_TIMEOUT_S}
@@ -102,7 +102,7 @@ class Server:
             self._connections.sweep()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), _SWEEP_S)
-        await self._load.stop()  # new calls are still told that they come too late
+        await self._load.stop()  # meanwhile new calls still get a refusal
         for listener in listeners:
             listener.close()
         await self._end_requests()
@@ -130,5 +130,5 @@ class Server:
             protocol.transport.close()
 
     def stop(self) -> None:
-        """Has `serve` end the calls that are under way and return."""
+        """Makes `serve` end the running calls and return."""
         self._stopping.set()

@@ -1,8 +1,8 @@
-"""TLS of the bus port: its settings, what is wrong with a certificate, and a renewed one taken up while the node runs.
+"""TLS of the bus port: loads certificate and key, and reloads them after a renewal while the node runs.
 
-At a handshake, every `LOOK_EVERY_S` seconds at most, the two files are looked at. What changed is read into a context
-of its own, and serves from then on if it is whole; else the old one stays, for a renewal writes one file after the
-other. No signal is needed for this, and connections that are open stay as they are.
+During a handshake, every `CHECK_EVERY_S` seconds at most, the two files are checked for changes. A changed pair is
+loaded into a new context and serves from then on if it is valid; until then the old pair stays in use, because a
+renewal writes one file after the other. No signal is needed, and open connections are not affected.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ __all__ = [
     "SHUTDOWN_TIMEOUT_S",
     "Certificate",
     "ServingPair",
-    "loose_key",
+    "insecure_key_mode",
     "now_utc",
     "read_certificate",
 ]
 
 log = get_logger(__name__)
 
-HANDSHAKE_TIMEOUT_S: Final = 5.0  # three trips; asyncio's own minute lets strangers hold thousands of connections
-SHUTDOWN_TIMEOUT_S: Final = 1.0  # for the peer's goodbye; asyncio's own half a minute would outlast a stop of the node
-LOOK_EVERY_S: Final = 10.0  # two stats; who renews a certificate has days
-EXPIRES_SOON: Final = timedelta(days=14)  # a certificate of 90 days is renewed 30 days ahead: half of that was missed
-# Of TLS 1.2 only what has forward secrecy and is authenticated in one step; TLS 1.3 has nothing else.
+HANDSHAKE_TIMEOUT_S: Final = 5.0  # three round trips; asyncio's default of 60 s lets an attacker hold many
+SHUTDOWN_TIMEOUT_S: Final = 1.0  # for the client's close_notify; asyncio's default 30 s would outlast a node's stop
+CHECK_EVERY_S: Final = 10.0  # two stat calls; a renewal has days
+EXPIRES_SOON: Final = timedelta(days=14)  # a certificate of 90 days is renewed 30 days before: half of that is over
+# TLS 1.2 with forward secrecy and AEAD ciphers only; TLS 1.3 has nothing else.
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _MAX_PEM_BYTES: Final = 1_000_000
-_OTHERS_READ_OR_ANY_WRITE: Final = 0o026  # the group may read: Debian gives keys to a group of their own, ssl-cert
+_OTHERS_READ_OR_ANY_WRITE: Final = 0o026  # the group may read: Debian has a group for keys, ssl-cert
 _MAX_NAMES_SHOWN: Final = 3
 _SELF_SIGN: Final = (
     "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 825 "
@@ -52,13 +52,13 @@ _SELF_SIGN: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What a certificate says of itself; times are UTC.
+    """The contents of a certificate; times are UTC.
 
     Attributes:
-        names: the names and addresses that it is for.
-        not_before: from when.
-        not_after: until when.
-        is_self_signed: nobody else vouches for it, so it can be made anew right here.
+        names: its host names and addresses.
+        not_before: start of its validity.
+        not_after: end of its validity.
+        is_self_signed: signed by its own key, so it can be recreated on this machine.
     """
 
     names: tuple[str, ...]
@@ -67,82 +67,82 @@ class Certificate:
     is_self_signed: bool
 
     def trouble(self, now: datetime) -> str | None:
-        """Returns why clients refuse it at that time, or None."""
+        """Returns why clients reject it at that time, or None."""
         if now > self.not_after:
             return f"the certificate expired on {self.not_after:%Y-%m-%d}"
         if now < self.not_before:
-            return f"the certificate is not valid before {self.not_before:%Y-%m-%d %H:%M} UTC; or is the clock wrong?"
+            return f"the certificate is not valid before {self.not_before:%Y-%m-%d %H:%M} UTC; is the clock wrong?"
         return None
 
     def days_left(self, now: datetime) -> float:
-        """Returns for how long it holds, in days; negative: since when it no longer does."""
+        """Returns the days until it expires; negative after that."""
         return (self.not_after - now) / timedelta(days=1)
 
     def expires_soon(self, now: datetime) -> bool:
-        """Tells whether it should have been renewed by now."""
+        """Returns True if it should have been renewed by now."""
         return now + EXPIRES_SOON > self.not_after
 
     def shown(self) -> str:
-        """Returns whom it is for and until when, for a line."""
+        """Returns its names and expiry date as text."""
         more = ", …" if len(self.names) > _MAX_NAMES_SHOWN else ""
         names = ", ".join(self.names[:_MAX_NAMES_SHOWN]) or "no name"
         return f"certificate for {names}{more} until {self.not_after:%Y-%m-%d}"
 
 
 class ServingPair:
-    """A certificate and its key in use, renewed when the files are.
+    """A certificate and its key in use, reloaded when the files change.
 
     Args:
-        cert: the certificate, with those in between where somebody else signed it; PEM.
+        cert: the certificate, with any intermediate ones; PEM.
         key: its private key, not encrypted; PEM.
-        clock: monotonic seconds; tests hand in their own.
+        clock: monotonic seconds; for tests.
 
     Raises:
-        ConfigError: raised as `invalid_field` when they cannot be served.
+        ConfigError: raised as `invalid_field` when the pair is unusable.
     """
 
     def __init__(self, cert: Path, key: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._cert, self._key = cert, key
         self._clock = clock
-        self._looked_at = clock()
-        self._state = self._file_state()  # before they are read: what is written meanwhile is seen the next time
+        self._checked_at = clock()
+        self._state = self._file_state()  # before reading them: a write meanwhile is seen at the next check
         self.certificate = read_certificate(cert)
         self.context = self._current = _context(cert, key)
         self.context.sni_callback = self._choose
 
     @classmethod
     def of(cls, transport: TransportConfig) -> ServingPair | None:
-        """Returns the pair of `[transport]`, or None where the port speaks plain HTTP.
+        """Returns the pair of `[transport]`, or None for plain HTTP.
 
         Raises:
-            ConfigError: raised as `invalid_field` when it cannot be served.
+            ConfigError: raised as `invalid_field` when the pair is unusable.
         """
         if transport.tls_cert is None or transport.tls_key is None:
             return None
         return cls(transport.tls_cert, transport.tls_key)
 
     def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        """Has a connection that begins be served with the files as they are now; called at each handshake."""
-        if self._clock() - self._looked_at >= LOOK_EVERY_S:
-            self._looked_at = self._clock()
-            self._look()
+        """Selects the current context for a new connection; called at each handshake."""
+        if self._clock() - self._checked_at >= CHECK_EVERY_S:
+            self._checked_at = self._clock()
+            self._reload_if_changed()
         connection.context = self._current
 
-    def _look(self) -> None:
+    def _reload_if_changed(self) -> None:
         state = self._file_state()
         if state == self._state:
             return
-        self._state = state  # of a pair that cannot be used as well: it is told once, and tried again when it changes
+        self._state = state  # also of an unusable pair: it is logged once, and tried again after the next change
         try:
             certificate, self._current = read_certificate(self._cert), _context(self._cert, self._key)
         except ConfigError as error:
-            log.warning("changed certificate cannot be used, the old one is", extra={"error": error.message})
+            log.warning("changed certificate is unusable, the old one stays", extra={"error": error.message})
             return
         self.certificate = certificate
-        log.info("certificate taken up", extra={"names": certificate.names, "not_after": str(certificate.not_after)})
+        log.info("certificate reloaded", extra={"names": certificate.names, "not_after": str(certificate.not_after)})
 
     def _file_state(self) -> list[tuple[int, ...] | None]:
-        """Returns what tells that a file was replaced, written, or opened to us; None: it is gone."""
+        """Returns values that change when a file is replaced, written, or made readable; None for a missing file."""
         found: list[tuple[int, ...] | None] = []
         for path in (self._cert, self._key):
             found.append(None)
@@ -153,12 +153,12 @@ class ServingPair:
 
 
 def read_certificate(path: Path) -> Certificate:
-    """Returns what the first certificate of a PEM file says.
+    """Returns the contents of the first certificate of a PEM file.
 
     Raises:
-        ConfigError: raised as `invalid_field` when there is none that can be read.
+        ConfigError: raised as `invalid_field` when it has no readable certificate.
     """
-    from cryptography import x509  # late: without TLS nobody needs it
+    from cryptography import x509  # late: needed only with TLS
 
     try:
         made = x509.load_pem_x509_certificate(_content("tls_cert", path))
@@ -169,7 +169,7 @@ def read_certificate(path: Path) -> Certificate:
             for name in extension.value
         ]
     except ValueError as error:
-        raise _unusable("tls_cert", f"{path} holds no certificate in PEM", _SELF_SIGN) from error
+        raise _unusable("tls_cert", f"{path} has no certificate in PEM", _SELF_SIGN) from error
     return Certificate(
         names=tuple(str(name.value) for name in names if isinstance(name, x509.DNSName | x509.IPAddress)),
         not_before=made.not_valid_before_utc,
@@ -178,8 +178,8 @@ def read_certificate(path: Path) -> Certificate:
     )
 
 
-def loose_key(path: Path) -> str | None:
-    """Returns the mode of a key that others than its owner and group may read, or than its owner write; else None."""
+def insecure_key_mode(path: Path) -> str | None:
+    """Returns the mode of a key that others may read or that is writable beyond its owner; else None."""
     mode = stat.S_IMODE(path.stat().st_mode)
     return f"{mode:04o}" if mode & _OTHERS_READ_OR_ANY_WRITE else None
 
@@ -195,7 +195,7 @@ def _context(cert: Path, key: Path) -> ssl.SSLContext:
     asked: list[bool] = []
 
     def no_password() -> str:
-        asked.append(True)  # without this OpenSSL would ask at the terminal
+        asked.append(True)  # without a callback OpenSSL would prompt on the terminal
         return ""
 
     try:
@@ -208,29 +208,29 @@ def _context(cert: Path, key: Path) -> ssl.SSLContext:
 
 def _unusable_pair(cert: Path, key: Path, reason: str, *, is_encrypted: bool) -> ConfigError:
     if is_encrypted:
-        hint = f"(umask 077; openssl pkey -in {shlex.quote(str(key))} -out plain.key), and name plain.key instead"
-        return _unusable("tls_key", f"the key in {key} is encrypted, and nobody is there to type its password", hint)
+        hint = f"(umask 077; openssl pkey -in {shlex.quote(str(key))} -out plain.key), and configure plain.key instead"
+        return _unusable("tls_key", f"the key in {key} is encrypted, and a node cannot prompt for its password", hint)
     if reason == "KEY_VALUES_MISMATCH":
-        hint = "set the two files that were made together"
-        return _unusable("tls_key", f"the key in {key} is not that of the certificate in {cert}", hint)
-    return _unusable("tls_key", f"{cert} and {key} cannot be served: {reason}", _SELF_SIGN)
+        hint = "set two files that belong together"
+        return _unusable("tls_key", f"the key in {key} does not belong to the certificate in {cert}", hint)
+    return _unusable("tls_key", f"{cert} and {key} are unusable: {reason}", _SELF_SIGN)
 
 
 def _content(field: str, path: Path) -> bytes:
-    """Returns what a file has, as far as it is sensible."""
+    """Returns the content of a file, up to a sensible size."""
     try:
         with path.open("rb") as file:
             return file.read(_MAX_PEM_BYTES)
     except OSError as error:
-        hint = "look at the path, and at who may read it; without tls_cert and tls_key the node speaks plain HTTP"
+        hint = "check the path and its permissions; without tls_cert and tls_key the node speaks plain HTTP"
         raise _unusable(field, f"{path} cannot be read: {error.strerror}", hint) from error
 
 
 def _unusable(field: str, message: str, hint: str) -> ConfigError:
-    told = f"[transport] {field}: {message}"
-    return ConfigError("invalid_field", field=f"transport.{field}", message=told, hint=hint)
+    text = f"[transport] {field}: {message}"
+    return ConfigError("invalid_field", field=f"transport.{field}", message=text, hint=hint)
 
 
 def now_utc() -> datetime:
-    """Returns the time by which certificates are judged."""
+    """Returns the time that certificates are checked against."""
     return datetime.now(UTC)

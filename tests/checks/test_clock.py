@@ -201,8 +201,8 @@ def test_peers_are_few_and_recent(monkeypatch):
     now = [1_000.0]
     monkeypatch.setattr(peer_clocks, "monotonic", lambda: now[0])
     for number in range(1_000):
-        peer_clocks.note(f"peer {number}", number)
-    peer_clocks.note("peer 800", -1.0)
+        peer_clocks.record(f"peer {number}", number)
+    peer_clocks.record("peer 800", -1.0)
     assert len(peer_clocks.offsets()) == 256
     assert (peer_clocks.offsets()["peer 800"], peer_clocks.offsets()["peer 999"]) == (-1.0, 999)
     assert "peer 1" not in peer_clocks.offsets()

@@ -100,7 +100,7 @@ def test_a_flood_in_the_name_of_members_is_bounded(monkeypatch):
     now = [1_000.0]
     monkeypatch.setattr(failed_signatures, "monotonic", lambda: now[0])
     for number in range(10_000):
-        failed_signatures.note("wrong", f"member {number}")
+        failed_signatures.record("wrong", f"member {number}")
     assert len(failed_signatures.of_members()) == 256
     now[0] += failed_signatures.RECENT_S + 1
     assert failed_signatures.of_members() == []

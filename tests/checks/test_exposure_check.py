@@ -31,7 +31,7 @@ def test_fresh_node_says_what_is_reachable_from_where(node):
     assert result.detail == (
         "port 7080 (http, not encrypted), reachable from every network of this machine: "
         "/health /manifest /metrics /ready for everybody; /bus/v1/call for signed calls of members; "
-        "/openapi.json /trace for loopback, signed members; /doctor /status /control for this machine alone"
+        "/openapi.json /trace for loopback, signed members; /doctor /status /control for this machine only"
     )
     assert {"route": "GET /trace/recent", "who": "loopback, signed members"} in result.evidence["routes"]
     assert "reachable from this machine: " in check(node, host="127.0.0.1").detail
@@ -63,7 +63,7 @@ def test_certificate_that_holds_passes(node, tmp_path):
     [
         (-100, -1, "fail", "the certificate expired on "),
         (-100, 13.5, "warn", "the certificate expires in 13 day(s); port "),
-        (1, 100, "fail", "or is the clock wrong?: clients that check it turn away"),
+        (1, 100, "fail", "is the clock wrong?: clients that check it turn away"),
     ],
     ids=["expired", "soon", "early"],
 )
@@ -96,7 +96,7 @@ def test_pair_that_cannot_be_served_fails(node, tmp_path):
     pair = write_pair(tmp_path) | {"tls_key": write_pair(tmp_path, "other")["tls_key"]}
     result = check(node, **pair)
 
-    assert (result.status, result.fix) == ("fail", "set the two files that were made together")
+    assert (result.status, result.fix) == ("fail", "set two files that belong together")
     assert result.detail.startswith("nothing is reachable, a node could not start: [transport] tls_key: the key in")
 
 

@@ -1,4 +1,4 @@
-"""The client of a node: it is answered, and believes nothing that is not proven; over real connections."""
+"""The client of a node: calls, errors, and that it accepts nothing unproven; over real connections."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hearthnet.bus.bus import CapabilityBus
 from hearthnet.bus.capability import CapabilityDescriptor
 from hearthnet.client import Client, reading
 from hearthnet.config import TransportConfig
-from hearthnet.errors import HearthNetError, NodeUnreachableError, UntrustedAnswerError, WireError
+from hearthnet.errors import HearthNetError, NodeUnreachableError, UntrustedResponseError, WireError
 from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import telemetry, trace
@@ -34,19 +34,19 @@ BUSY = CapabilityDescriptor("experimental.busy", (1, 0), max_concurrent=8)
 
 @pytest.fixture
 def keys():
-    """The node's key, which calls it too."""
+    """The node's key, which is the caller's too."""
     return KeyPair.generate()
 
 
 @pytest.fixture
 def busy():
-    """How often the busy capability puts callers off, and the traces under which it was called."""
+    """How often the busy capability refuses, and the traces under which it was called."""
     return SimpleNamespace(left=0, seen=[])
 
 
 @pytest.fixture
 def bus(keys, busy):
-    """A bus with the echo service, and one that puts callers off."""
+    """A bus with the echo service, and a capability that refuses with a time to retry."""
     made = CapabilityBus(keys.node_id, Manifest.genesis("home", keys).level_of)
 
     async def put_off(request):
@@ -63,7 +63,7 @@ def bus(keys, busy):
 
 @asynccontextmanager
 async def serving(bus, keys, recording=None, **tls):
-    """A node's server; gives its port."""
+    """Runs a node's server; yields its port."""
     manifest = Manifest.genesis("home", keys)
     services = Services(bus, recording, lambda: manifest, lambda _: None, dict, lambda _: [], keys=keys)
     with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)) as listening:
@@ -80,7 +80,7 @@ async def serving(bus, keys, recording=None, **tls):
 
 @asynccontextmanager
 async def between(port: int, old: bytes, new: bytes):
-    """Something on the way that changes answers; gives its port."""
+    """Runs a proxy that changes responses; yields its port."""
 
     async def pass_on(reader, writer, change=lambda data: data):
         while data := await reader.read(65_536):
@@ -104,12 +104,12 @@ async def between(port: int, old: bytes, new: bytes):
 
 
 def client(port, keys, scheme="http", **more):
-    """A client of the node at a port."""
+    """Returns a client of the node at a port."""
     return Client(f"{scheme}://127.0.0.1:{port}", keys, keys.node_id, **{"node_id": keys.node_id, **more})
 
 
 async def test_node_is_called_and_read(bus, keys, observability):
-    """A call, a stream frame by frame, and a signed GET with a query; each under its own trace."""
+    """A call, a stream frame by frame, and a signed GET with a query work; each has its own trace."""
     with telemetry.open(observability) as recording:
         async with serving(bus, keys, recording) as port, client(port, keys) as node:
             assert await node.call("experimental.echo", BODY) == {"text": "hello"}
@@ -124,14 +124,14 @@ async def test_node_is_called_and_read(bus, keys, observability):
 
 
 async def test_whole_number_is_an_integer(bus, keys):
-    """A caller whose language knows floats alone, or somebody on the way, cannot break what counts."""
+    """Integers respelled as floats, by the caller's language or on the way, reach the handler as integers."""
     floats = {"params": {}, "input": {"text": "hello", "frames": 3.0}}
     async with serving(bus, keys) as port, client(port, keys) as node:
         assert [frame["index"] async for frame in node.stream("experimental.echo", floats)] == [0, 1, 2]
 
 
-async def test_call_is_tried_again_only_when_told(bus, keys, busy):
-    """Put off, a call is signed anew under the same trace as often as is allowed; by itself it is made once."""
+async def test_call_is_retried_only_when_allowed(bus, keys, busy):
+    """A refused call is signed anew under the same trace for each try; by default there is one try."""
     async with serving(bus, keys) as port, client(port, keys) as node:
         busy.left = 2
         assert await node.call(BUSY.name, BODY, tries=3) == {"ok": True}
@@ -153,10 +153,10 @@ async def test_call_is_tried_again_only_when_told(bus, keys, busy):
         (rb"HTTP/1.1 200 OK", b"HTTP/1.1 202 OK"),
     ],
 )
-async def test_changed_answer_is_not_believed(bus, keys, old, new):
-    """One character of the body, the time, the status, another name, or no signature at all."""
+async def test_changed_response_is_rejected(bus, keys, old, new):
+    """A change of the body, the time, the status, the name, or no signature at all is detected."""
     async with serving(bus, keys) as port, between(port, old, new) as way, client(way, keys) as node:
-        with pytest.raises(UntrustedAnswerError) as caught:
+        with pytest.raises(UntrustedResponseError) as caught:
             await node.call("experimental.echo", BODY)
 
     assert caught.value.hint
@@ -171,16 +171,16 @@ async def test_changed_answer_is_not_believed(bus, keys, old, new):
     ],
 )
 async def test_changed_stream_is_not_believed(bus, keys, old, new):
-    """Its frames come, and its end tells that they are not the node's."""
+    """Changed frames are yielded, and the end raises that they are not the node's."""
     async with serving(bus, keys) as port, between(port, old, new) as way, client(way, keys) as node:
         frames = node.stream("experimental.echo", FRAMES)
         assert [await anext(frames) for _ in range(3)]
-        with pytest.raises(UntrustedAnswerError):
+        with pytest.raises(UntrustedResponseError):
             await anext(frames)
 
 
-async def test_answer_to_another_request_is_not_believed(bus, keys):
-    """A genuine answer that was recorded, to the same question, proves nothing about this one."""
+async def test_response_to_another_request_is_rejected(bus, keys):
+    """A recorded genuine response to the same question does not prove another one."""
     recorded: list[bytes] = []
 
     async def replay(reader, writer):
@@ -198,14 +198,14 @@ async def test_answer_to_another_request_is_not_believed(bus, keys):
         await asyncio.start_server(replay, "127.0.0.1", 0) as old,
         client(old.sockets[0].getsockname()[1], keys) as node,
     ):
-        with pytest.raises(UntrustedAnswerError):
+        with pytest.raises(UntrustedResponseError):
             await node.call("experimental.echo", BODY)
 
 
 async def test_other_node_and_no_node(bus, keys, free_port, taken_port):
-    """A node of another name, a port that nobody listens on, and one whose program hangs up."""
+    """Another node, a port without a server, and a server that hangs up each raise their error."""
     async with serving(bus, keys) as port, client(port, keys, node_id=KeyPair.generate().node_id) as node:
-        with pytest.raises(UntrustedAnswerError):
+        with pytest.raises(UntrustedResponseError):
             await node.call("experimental.echo", BODY)
     async with client(free_port, keys) as node:
         with pytest.raises(NodeUnreachableError):
@@ -219,25 +219,25 @@ async def test_other_node_and_no_node(bus, keys, free_port, taken_port):
     "url",
     ["localhost:7080", "", "ftp://localhost", "http://", "http://[::1", "http://localhost:99999", "http://localhost:x"],
 )
-def test_what_is_no_address_is_told_at_once(keys, url):
-    """With an example, and not as whatever breaks first deep below."""
-    with pytest.raises(HearthNetError, match="is no address of a node") as caught:
+def test_invalid_url_is_an_error_at_once(keys, url):
+    """An invalid url is an error with an example, not a failure somewhere below."""
+    with pytest.raises(HearthNetError, match="is not the url of a node") as caught:
         Client(url, keys, keys.node_id, keys.node_id)
     assert caught.value.hint == "such as http://192.168.1.7:7080"
 
 
 @pytest.mark.parametrize("body", [b"[]", b'{"error": []}', b'{"error": {"timeout": 1}}', b'{"error": "no_code"}'])
-async def test_errors_that_are_none_of_the_wire_are_told_as_one(keys, body):
-    """Whatever stands in the place of a code, whoever calls gets an error that it knows."""
+async def test_unknown_errors_become_wire_errors(keys, body):
+    """Whatever is in place of the code, the caller gets a known error."""
 
-    async def answer(reader, writer):
+    async def response(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         head = f"HTTP/1.1 500 No\r\nX-HearthNet-From: {keys.node_id}\r\nContent-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
         writer.close()
 
     async with (
-        await asyncio.start_server(answer, "127.0.0.1", 0) as strange,
+        await asyncio.start_server(response, "127.0.0.1", 0) as strange,
         client(strange.sockets[0].getsockname()[1], keys) as node,
     ):
         with pytest.raises(WireError) as caught:
@@ -246,7 +246,7 @@ async def test_errors_that_are_none_of_the_wire_are_told_as_one(keys, body):
 
 
 async def test_silence_ends_in_time(bus, keys):
-    """A node that takes longer than the caller waits is a timeout, tries and all."""
+    """A node that takes longer than the caller's limit is a timeout, over all tries."""
     slow = {"params": {}, "input": {"text": "hello", "delay_ms": 60_000}}
     async with serving(bus, keys) as port, client(port, keys, timeout_s=0.2) as node:
         with pytest.raises(WireError) as caught:
@@ -257,7 +257,7 @@ async def test_silence_ends_in_time(bus, keys):
 
 @pytest.mark.parametrize("for_days", [90, -0.5], ids=["valid", "expired"])
 async def test_certificate_is_pinned(bus, keys, tmp_path, for_days):
-    """The node's own certificate is trusted, though nobody vouches for it and it may be old; no other is."""
+    """The node's own certificate is trusted, self-signed and expired; no other one is."""
     tls = write_pair(tmp_path, for_days=for_days)
     other = write_pair(tmp_path, "other")["tls_cert"]
     async with serving(bus, keys, **tls) as port:
@@ -271,8 +271,8 @@ async def test_certificate_is_pinned(bus, keys, tmp_path, for_days):
     assert len(trace.get_recent(10)) == 1
 
 
-async def test_who_signed_the_certificate_is_not_trusted(bus, keys, tmp_path):
-    """A file with the chain of an authority pins its first certificate, not all that the authority has signed."""
+async def test_issuer_of_the_certificate_is_not_trusted(bus, keys, tmp_path):
+    """A file with an authority's chain pins its first certificate, not everything that the authority has signed."""
     authority = ec.generate_private_key(ec.SECP256R1())
     own = write_pair(tmp_path, issuer="authority", signer=authority)
     others = write_pair(tmp_path, "other", issuer="authority", signer=authority)
@@ -288,9 +288,9 @@ async def test_who_signed_the_certificate_is_not_trusted(bus, keys, tmp_path):
 
 @asynccontextmanager
 async def answering(keys, head: str, *pieces: bytes, then_s: float = 0):
-    """What answers in the node's name, piece by piece, the last one without end; gives its port."""
+    """Runs a server that sends pieces in the node's name, the last one without end; yields its port."""
 
-    async def answer(reader, writer):
+    async def response(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         named = f"HTTP/1.1 {head}\r\nx-hearthnet-from: {keys.node_id}\r\nconnection: close\r\n\r\n"
         writer.write(named.encode() + b"".join(pieces))
@@ -299,12 +299,12 @@ async def answering(keys, head: str, *pieces: bytes, then_s: float = 0):
                 await writer.drain()
                 await asyncio.sleep(then_s)
                 writer.write(pieces[-1])
-        except ConnectionError:  # the client has seen enough
+        except ConnectionError:  # the client has disconnected
             return
         finally:
             writer.close()
 
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(response, "127.0.0.1", 0) as server:
         yield server.sockets[0].getsockname()[1]
 
 
@@ -313,32 +313,32 @@ STREAM = "200 OK\r\ncontent-type: text/event-stream"
 
 
 @pytest.mark.parametrize(
-    ("head", "piece", "then_s", "expected", "told"),
+    ("head", "piece", "then_s", "expected", "message"),
     [
-        ("200 OK\r\ncontent-encoding: gzip", gzip.compress(bytes(30_000_000)), 0, UntrustedAnswerError, "not proven"),
+        ("200 OK\r\ncontent-encoding: gzip", gzip.compress(bytes(30_000_000)), 0, UntrustedResponseError, "not proven"),
         (STREAM, FRAME, 1e-9, HearthNetError, "larger than"),
         (STREAM, b"event: frame\ndata: " + b" " * 10_000, 1e-9, HearthNetError, "larger than"),
-        (STREAM, b"event: frame\ndata: ", 0.02, WireError, "no answer within"),
-        ("200 OK\r\na: b", b"", 60, WireError, "no answer within"),
-        ("500 Oh", b'{"error":["internal_error"]}', 0, WireError, "the node answered"),
-        ("500 Oh\r\ncontent-type: text/event-stream", FRAME, 0, HearthNetError, "no HearthNet node"),
+        (STREAM, b"event: frame\ndata: ", 0.02, WireError, "no response within"),
+        ("200 OK\r\na: b", b"", 60, WireError, "no response within"),
+        ("500 Oh", b'{"error":["internal_error"]}', 0, WireError, "unknown error"),
+        ("500 Oh\r\ncontent-type: text/event-stream", FRAME, 0, HearthNetError, "not a HearthNet node"),
     ],
     ids=["unfolds", "frames-without-end", "frame-without-end", "frame-drips", "silent", "no-code", "status-changed"],
 )
 @pytest.mark.parametrize("is_stream", [False, True])
-async def test_hostile_answers_end(keys, monkeypatch, head, piece, then_s, expected, told, is_stream):
-    """Bounded in bytes and in time, whoever answers; and what goes wrong is an error of ours."""
-    monkeypatch.setattr(reading, "MAX_ANSWER_BYTES", 200_000)
-    monkeypatch.setattr("hearthnet.client.client.MAX_ANSWER_BYTES", 200_000)
-    is_shown = is_stream and piece is FRAME and then_s  # frame by frame nothing is kept, so there is no bound
-    timeout_s = 0.5 if "within" in told else 60
+async def test_hostile_responses_end(keys, monkeypatch, head, piece, then_s, expected, message, is_stream):
+    """Size and time are limited for any server; failures are errors of ours."""
+    monkeypatch.setattr(reading, "MAX_RESPONSE_BYTES", 200_000)
+    monkeypatch.setattr("hearthnet.client.client.MAX_RESPONSE_BYTES", 200_000)
+    is_shown = is_stream and piece is FRAME and then_s  # frames that are not kept have no limit
+    timeout_s = 0.5 if "within" in message else 60
     async with answering(keys, head, piece, then_s=then_s) as port, client(port, keys, timeout_s=timeout_s) as node:
         frames = node.stream("experimental.echo", FRAMES)
         if is_shown:
             assert [await anext(frames) for _ in range(30)]
             await frames.aclose()
             return
-        with pytest.raises(expected, match=told):
+        with pytest.raises(expected, match=message):
             await (anext(frames) if is_stream else node.call("experimental.echo", BODY))
 
 
@@ -347,11 +347,11 @@ async def test_hostile_answers_end(keys, monkeypatch, head, piece, then_s, expec
     [("experimental.écho", BODY), (BUSY.name, {"n": float("nan")}), (BUSY.name, {"n": 2**70}), (BUSY.name, {"n": {1}})],
 )
 async def test_what_cannot_be_sent_is_a_bad_request(keys, capability, body):
-    """As the node would say, but nothing is sent: nobody listens there."""
+    """The same error as the node's, but nothing is sent: no server listens there."""
     async with client(1, keys) as node:
         with pytest.raises(WireError, match="cannot be sent") as caught:
             await node.call(capability, body)
 
     assert caught.value.code == "bad_request"
-    with pytest.raises(HearthNetError, match="no address"):
+    with pytest.raises(HearthNetError, match="not the url"):
         Client("http://[::1:7080", keys, keys.node_id, keys.node_id)

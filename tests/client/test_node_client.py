@@ -1,4 +1,4 @@
-"""What the command line makes of answers on the node's port that are no node's."""
+"""What the command line makes of servers on the node's port that are not a node."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from hearthnet.locations import locate
 
 
 def where(folder, port):
-    """The locations of a node with its keys in `folder`, on this port of this machine."""
+    """Returns the locations of a node with its keys in `folder`, on this port of this machine."""
     return locate()._replace(keys_dir=folder / "keys", host="127.0.0.1", port=port)
 
 
 @pytest.fixture
 def impostor(tmp_path):
-    """Answers everything with what it is given, in the name of our node; gives a way to make a client of it."""
+    """Runs a server that sends a fixed response in the name of our node; yields a factory for its clients."""
     keys = KeyPair.generate()
     keys.save(tmp_path / "keys")
-    told = [200, b""]
+    reply = [200, b""]
 
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self):
-            self.send_response(told[0])
+            self.send_response(reply[0])
             self.send_header("X-HearthNet-From", keys.node_id)
-            self.send_header("Content-Length", str(len(told[1])))
+            self.send_header("Content-Length", str(len(reply[1])))
             self.end_headers()
-            self.wfile.write(told[1])
+            self.wfile.write(reply[1])
 
         def log_message(self, *_):
-            """Tells nobody."""
+            """Logs nothing."""
 
     def client(status, body):
-        told[:] = [status, body]
+        reply[:] = [status, body]
         return NodeClient(where(tmp_path, server.server_port))
 
     with HTTPServer(("127.0.0.1", 0), Answers) as server:
@@ -65,7 +65,7 @@ def test_nonsense_is_an_error_with_a_hint(impostor, status, body):
 
 
 def test_the_key_decides_where_its_public_copy_is_wrong(impostor, tmp_path):
-    """A missing or foreign public file neither hides our node nor lets another one pass for it."""
+    """A missing or foreign public key file neither hides our node nor lets another one impersonate it."""
     client = impostor(200, b"{}")
     (tmp_path / "keys" / PUBLIC_FILE).write_bytes(KeyPair.generate().public_bytes)
     assert client.need("/status") == {}
@@ -79,16 +79,16 @@ def test_the_key_decides_where_its_public_copy_is_wrong(impostor, tmp_path):
     assert keyless.ask("/status") is None
 
 
-@pytest.mark.parametrize("answer", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"])
-def test_what_is_no_http_is_no_node(tmp_path, answer):
-    """A program of another protocol, or one that breaks off, counts as nothing that answers."""
+@pytest.mark.parametrize("response", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"])
+def test_server_of_another_protocol_is_no_node(tmp_path, response):
+    """A server of another protocol, or one that hangs up, counts as no node."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve():
             connection, _ = listening.accept()
             with connection:
                 connection.recv(4_096)
-                connection.sendall(answer)
+                connection.sendall(response)
 
         serving = threading.Thread(target=serve)
         serving.start()
@@ -98,8 +98,8 @@ def test_what_is_no_http_is_no_node(tmp_path, answer):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "no such host", "a..b", "\ud800"])
-def test_nobody_answers_where_nobody_listens(tmp_path, host):
-    """A refused connection and a host that is none are the same to a command."""
+def test_unreachable_node_is_an_error(tmp_path, host):
+    """A refused connection and an invalid host are the same to a command."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         client = NodeClient(where(tmp_path, unused.getsockname()[1])._replace(host=host))
@@ -109,7 +109,7 @@ def test_nobody_answers_where_nobody_listens(tmp_path, host):
 
 
 def test_silence_ends_in_time(tmp_path):
-    """A program that accepts and says nothing is given up on; the doctor tells this from a refusal."""
+    """A server that accepts and sends nothing times out; the doctor can tell this from a refused connection."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         client = NodeClient(where(tmp_path, listening.getsockname()[1]))
         with pytest.raises(TimeoutError):
@@ -117,7 +117,7 @@ def test_silence_ends_in_time(tmp_path):
 
 
 def test_only_the_pinned_certificate_is_believed(impostor, tmp_path):
-    """Over TLS our node answers; with another certificate, or in the clear, nobody does, whatever the header says."""
+    """With TLS our node is found; with another certificate, or without TLS, it is not, whatever the header says."""
     pair, other = write_pair(tmp_path, "node"), write_pair(tmp_path, "other")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pair["tls_cert"], pair["tls_key"])

@@ -1,4 +1,4 @@
-"""A real node under attack: each is refused, costs next to nothing, and keeps nobody out who has something to say."""
+"""A real node under attack: attacks are refused, cost next to nothing, and lock out no caller."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from siege import siege
 
-# As few descriptors as a badly configured system gives; and files that the group could write unless the node cares.
+# As few descriptors as a badly configured system has; and a umask that lets the group write.
 LAUNCHER = """
 import os, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
@@ -30,11 +30,11 @@ CALL = b"POST /bus/v1/call HTTP/1.1\r\nHost: localhost\r\nContent-Type: applicat
 
 @pytest.fixture(scope="module")
 def poor_node(tmp_path_factory):
-    """A node with 256 descriptors, warmed up: what it takes for the first calls is no growth. All attack the same."""
+    """A node with 256 descriptors, warmed up: memory of its first calls is not growth. Shared by all attacks."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
             patch.delenv(name, raising=False)
-        patch.setenv("HOME", "")  # put back afterwards, whoever sets it
+        patch.setenv("HOME", "")  # restored afterwards, whoever sets it
         made = overload.start_node(tmp_path_factory.mktemp("home"), [sys.executable, "-c", LAUNCHER])
     try:
         with httpx.Client() as client:
@@ -47,7 +47,7 @@ def poor_node(tmp_path_factory):
 
 
 def refused(node) -> dict[str, float]:
-    """What was refused, by reason."""
+    """Returns the counter of refused requests by reason."""
     page = httpx.get(f"{node.url}/metrics", timeout=10).text
     families = {family.name: family for family in text_string_to_metric_families(page)}
     found = families["hearthnet_refused"].samples
@@ -55,21 +55,21 @@ def refused(node) -> dict[str, float]:
 
 
 def exchange(node, data: bytes) -> bytes:
-    """What the node answers to these bytes, until it closes or has answered; empty where it only closes."""
-    answer = b""
+    """Returns what the node sends to these bytes, until it closes or has responded; empty if it only closes."""
+    response = b""
     with socket.create_connection(("127.0.0.1", node.port), timeout=15) as connection:
-        with suppress(ConnectionError):  # it has read enough; its answer may be there all the same
+        with suppress(ConnectionError):  # it has read enough; its response may have arrived all the same
             connection.sendall(data)
         try:
-            while b"\r\n\r\n" not in answer and (piece := connection.recv(65_536)):
-                answer += piece
+            while b"\r\n\r\n" not in response and (piece := connection.recv(65_536)):
+                response += piece
         except ConnectionError:
-            return answer
-    return answer
+            return response
+    return response
 
 
 def send_and_drain(node, data: bytes) -> None:
-    """Sends without waiting for any answer, and reads until the node closes: it may have answered some of it first."""
+    """Sends without waiting for a response, and reads until the node closes: it may respond to some of it first."""
     with socket.create_connection(("127.0.0.1", node.port), timeout=15) as connection, suppress(ConnectionError):
         sender = threading.Thread(target=_send_all, args=(connection, data), daemon=True)
         sender.start()
@@ -82,9 +82,9 @@ def _send_all(connection, data: bytes) -> None:
         connection.sendall(data)
 
 
-def status_of(answer: bytes) -> int | None:
-    """The status of an answer, None for none."""
-    return int(answer.split(b" ", 2)[1]) if answer else None
+def status_of(response: bytes) -> int | None:
+    """Returns the status of a response, None for none."""
+    return int(response.split(b" ", 2)[1]) if response else None
 
 
 CHUNKED = CALL + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -122,69 +122,71 @@ SHAPES = {
 
 
 def head_of_member(node) -> bytes:
-    """A head whose body is awaited: from anybody else it would not be."""
+    """A head that names a member, so that the node waits for its body."""
     headers = node.headers(BODY).items()
     return CALL + "".join(f"{name}: {value}\r\n" for name, value in headers if name not in JSON).encode()
 
 
 def test_shapes(poor_node):
-    """What can be read in two ways, or is no HTTP/1.1, is 400 and the end of the connection; nothing smuggled runs."""
+    """Ambiguous requests, and ones that are not HTTP/1.1, get 400 and a closed connection; nothing smuggled runs."""
     with siege(poor_node):
-        answers = {name: exchange(poor_node, data) for name, data in SHAPES.items()}
+        responses = {name: exchange(poor_node, data) for name, data in SHAPES.items()}
 
-    assert {name: status_of(answer) for name, answer in answers.items()} == dict.fromkeys(SHAPES, 400)
-    assert {orjson.loads(answer.partition(b"\r\n\r\n")[2])["error"] for answer in answers.values()} == {"bad_request"}
-    assert all(b"connection: close" in answer for answer in answers.values())
+    assert {name: status_of(response) for name, response in responses.items()} == dict.fromkeys(SHAPES, 400)
+    assert {orjson.loads(response.partition(b"\r\n\r\n")[2])["error"] for response in responses.values()} == {
+        "bad_request"
+    }
+    assert all(b"connection: close" in response for response in responses.values())
     assert set(refused(poor_node)) >= {"malformed", "not_http1", "target", "too_much_head", "trailers", "upgrade"}
 
 
 def test_pipelined_thousands(poor_node):
-    """A thousand requests at once are answered one after another; a megabyte of them ends the connection."""
+    """A thousand pipelined requests are served one after another; a megabyte of them closes the connection."""
     request = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
     before = refused(poor_node).get("pipelined", 0)
     with siege(poor_node):
         with socket.create_connection(("127.0.0.1", poor_node.port), timeout=15) as connection:
             connection.sendall(request * 1_000)
-            answers = b""
-            while answers.count(b"HTTP/1.1 200") < 1_000:
+            responses = b""
+            while responses.count(b"HTTP/1.1 200") < 1_000:
                 piece = connection.recv(65_536)
                 assert piece
-                answers += piece
+                responses += piece
         for _ in range(20):
             send_and_drain(poor_node, request * 25_000)
     assert refused(poor_node)["pipelined"] - before == 20
 
 
 def test_crowds(poor_node):
-    """300 half-open, 300 idle and 300 silent connections, under 256 descriptors: whoever calls is served."""
+    """With 300 half-open, 300 idle and 300 silent connections and 256 descriptors, callers are still served."""
     with siege(poor_node) as member, ExitStack() as crowd:
         for sent in (CALL, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", b""):
             for number in range(300):
-                if number % 100 == 0:  # the member is not quicker than this thread, whose process is the same
+                if number % 100 == 0:  # the member is not faster than this thread, which shares its process
                     poor_node.wait_a_while_for(lambda served=member.served: member.served > served or member.failed)
                 one = crowd.enter_context(socket.create_connection(("127.0.0.1", poor_node.port), timeout=15))
                 one.sendall(sent)
         served = member.served
         poor_node.wait_a_while_for(lambda: member.served >= served + 30)
-        # More than descriptors are left now: nobody is missed.
+        # More connections than descriptors are open now.
         assert refused(poor_node)["crowded"] > 600
     lines = [line for line in poor_node.log_lines() if line["msg"] == "fewer connections than configured"]
     assert [line["descriptors"] for line in lines] == [256]
 
 
 async def trickle(node, head: bytes, piece: bytes) -> bytes:
-    """Sends a piece every tenth of a second until the node has had enough; returns its last words."""
+    """Sends a piece every tenth of a second until the node closes; returns its last bytes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
     writer.write(head)
-    answer = asyncio.create_task(reader.read())
-    while not (await asyncio.wait({answer}, timeout=0.1))[0]:
+    response = asyncio.create_task(reader.read())
+    while not (await asyncio.wait({response}, timeout=0.1))[0]:
         writer.write(piece)
     writer.close()
-    return answer.result()
+    return response.result()
 
 
 async def read_never(node) -> None:
-    """Asks for a lot and reads none of it, until the node gives up."""
+    """Requests a lot and reads none of it, until the node aborts."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     connection.setblocking(False)
@@ -200,7 +202,7 @@ async def read_never(node) -> None:
 
 
 async def test_slow_ones(poor_node):
-    """Heads and bodies that trickle in get 408, what is never sent or never read is hung up on: within 15 s."""
+    """Slow heads and bodies get 408; connections that never send or never read are closed: within 15 s."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     before = refused(poor_node)
@@ -209,9 +211,9 @@ async def test_slow_ones(poor_node):
     expecting = call + b"Content-Length: 100\r\nExpect: 100-continue\r\n\r\n"
     with siege(poor_node):
         async with asyncio.timeout(30):
-            answers = await asyncio.gather(
+            responses = await asyncio.gather(
                 *(trickle(poor_node, CALL, b"X-A: b\r\n"[:1]) for _ in range(32)),
-                # With the others that have a head fewer than 32: so many a node takes at once, however slow it is.
+                # With the others that have a head fewer than 32: so many may always wait, however slow the loop is.
                 *(trickle(poor_node, call + b"Content-Length: 9000\r\n\r\n", b"{") for _ in range(8)),
                 *(trickle(poor_node, chunked, b"1\r\n{\r\n") for _ in range(5)),
                 *(trickle(poor_node, expecting, b"") for _ in range(5)),
@@ -220,10 +222,10 @@ async def test_slow_ones(poor_node):
                 *(read_never(poor_node) for _ in range(10)),
             )
     assert loop.time() - began > 9
-    last_words = [answer.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"") for answer in answers[:50]]
-    assert {status_of(answer) for answer in last_words} == {408}
-    assert answers[50] == b""
-    assert status_of(answers[51]) == 401  # who has not signed is not waited for
+    last_words = [response.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"") for response in responses[:50]]
+    assert {status_of(response) for response in last_words} == {408}
+    assert responses[50] == b""
+    assert status_of(responses[51]) == 401  # an unsigned request is not waited for
     found = refused(poor_node)
     assert {reason: found[reason] - before.get(reason, 0) for reason in ("slow", "silent", "stalled")} == {
         "slow": 50,
@@ -234,39 +236,39 @@ async def test_slow_ones(poor_node):
 
 
 def test_large_bodies(poor_node):
-    """200 MB, declared or in chunks, are 413 before they are read; the sender is cut off."""
+    """200 MB, declared or in chunks, get 413 before they are read; the connection is closed."""
     piece = b"x" * 100_000
     call = head_of_member(poor_node)
     with siege(poor_node):
         for head, part, statuses in (
-            (call + b"Content-Length: 200000000\r\n\r\n", piece, {413, None}),  # a reset may have taken it
+            (call + b"Content-Length: 200000000\r\n\r\n", piece, {413, None}),  # a reset may have discarded it
             (call + b"Transfer-Encoding: chunked\r\n\r\n", b"186a0\r\n" + piece + b"\r\n", {413, None}),
             (CHUNKED, b"186a0\r\n" + piece + b"\r\n", {401, None}),
         ):
             with socket.create_connection(("127.0.0.1", poor_node.port), timeout=15) as connection:
                 sent = 0
                 connection.sendall(head)
-                answer = b""
+                response = b""
                 with suppress(ConnectionError):
                     while sent < 200_000_000:
                         connection.sendall(part)
                         sent += len(part)
                 with suppress(ConnectionError):
-                    answer = connection.recv(65_536)
-            assert status_of(answer) in statuses
+                    response = connection.recv(65_536)
+            assert status_of(response) in statuses
             assert sent < 20_000_000
         a_bit = httpx.post(f"{poor_node.url}/bus/v1/call", content=b"x" * 1_100_000, headers=JSON, timeout=15)
         assert a_bit.status_code == 413
 
 
 def test_bodies_that_never_end(poor_node):
-    """A member's name makes the node read bodies; 150 MB of those that lack their last bytes are not kept."""
+    """A member's name makes the node read bodies; 150 MB of incomplete ones are not kept."""
     start = head_of_member(poor_node) + b"Content-Length: 1000000\r\n\r\n" + b"x" * 990_000
     held = []
     with siege(poor_node, max_growth_bytes=40_000_000):
         for _ in range(150):
             held.append(socket.create_connection(("127.0.0.1", poor_node.port), timeout=15))
-            with suppress(ConnectionError):  # dropped already
+            with suppress(ConnectionError):  # already evicted
                 held[-1].sendall(start)
     assert refused(poor_node)["crowded"] >= 100
     for connection in held:
@@ -274,11 +276,11 @@ def test_bodies_that_never_end(poor_node):
 
 
 def test_pages_of_others(poor_node):
-    """A page that a browser shows cannot have a node of the same machine work for it: by Host, Origin or type."""
+    """A web page in a browser cannot use a node of the same machine: by Host, Origin or content type."""
     signed = poor_node.headers(BODY)
     headers = {**signed, **JSON}
     with siege(poor_node):
-        answers = {
+        responses = {
             name: httpx.post(f"{poor_node.url}/bus/v1/call", content=orjson.dumps(BODY), headers={**headers, **other})
             for name, other in {
                 "host": {"Host": "evil.example"},
@@ -287,13 +289,13 @@ def test_pages_of_others(poor_node):
                 "text": {"Content-Type": "text/plain"},
             }.items()
         }
-    assert {name: answer.status_code for name, answer in answers.items()} == {
+    assert {name: response.status_code for name, response in responses.items()} == {
         "host": 421,
         "origin": 403,
         "no origin": 403,
         "text": 415,
     }
-    assert all("access-control-allow-origin" not in answer.headers for answer in answers.values())
+    assert all("access-control-allow-origin" not in response.headers for response in responses.values())
     request_id = signed["X-HearthNet-Request-Id"]
     assert httpx.get(f"{poor_node.url}/trace/{request_id}").status_code == 404
 
@@ -303,19 +305,19 @@ BODIES = [b"[]", b"null", b'"x"', b'{"params":NaN}', DEEP, b'{"input":{},"input"
 
 
 def test_strange_bodies_and_ids(poor_node):
-    """Bodies that are no call are 400; what stands in ids and names is answered, and stored nowhere."""
+    """Bodies that are not a call get 400; odd ids and names get a response, and are stored nowhere."""
     with siege(poor_node):
         for body in BODIES:
-            # Signed where that can be done: it is the body that is refused, not who sends it.
+            # Signed where possible: the body is refused, not the caller.
             signed = poor_node.headers(orjson.loads(body) if body in (b"[]", b"null", b'"x"') else BODY)
-            answer = httpx.post(f"{poor_node.url}/bus/v1/call", content=body, headers={**signed, **JSON}, timeout=15)
-            assert (answer.status_code, answer.json()["error"]) == (400, "bad_request"), body[:20]
+            response = httpx.post(f"{poor_node.url}/bus/v1/call", content=body, headers={**signed, **JSON}, timeout=15)
+            assert (response.status_code, response.json()["error"]) == (400, "bad_request"), body[:20]
         for request_id in (b"<script>", b"\x1b[31m", b"a" * 10_000):
-            answer = exchange(
+            response = exchange(
                 poor_node, CALL + b"Content-Length: 2\r\nX-HearthNet-Request-Id: " + request_id + b"\r\n\r\n{}"
             )
-            assert status_of(answer) in {400, 401}
-            assert request_id not in answer
+            assert status_of(response) in {400, 401}
+            assert request_id not in response
         split = exchange(
             poor_node, CALL + b"X-HearthNet-Request-Id: a\r\nContent-Length: 2\r\nX-B: \xed\xa0\x80\r\n\r\n{}"
         )
@@ -329,12 +331,12 @@ def test_strange_bodies_and_ids(poor_node):
 
 
 async def test_made_up_names(poor_node):
-    """Hundreds of made-up capabilities and callers are a handful of series, and no memory."""
+    """Hundreds of invented capabilities and callers make a handful of series, and use no memory."""
     with siege(poor_node):
         async with httpx.AsyncClient(base_url=poor_node.url, timeout=15) as client:
             for start in range(0, 400, 20):
                 names = [f"made.up{number}" for number in range(start, start + 20)]
-                answers = await asyncio.gather(
+                responses = await asyncio.gather(
                     *(
                         client.post(
                             "/bus/v1/call",
@@ -348,14 +350,14 @@ async def test_made_up_names(poor_node):
                         for name in names
                     )
                 )
-                assert {answer.status_code for answer in answers} <= {401, 404, 429}
+                assert {response.status_code for response in responses} <= {401, 404, 429}
     page = httpx.get(f"{poor_node.url}/metrics").text
     assert "made.up" not in page
     assert page.count("\n") < 1_000
 
 
 def test_modes(poor_node):
-    """Whatever the umask, what a node writes is its own: database, -wal, -shm, log, black box and their folders."""
+    """Whatever the umask, a node's files are private: database, -wal, -shm, log, box and their folders."""
     for folder in (poor_node.data_dir, poor_node.log_dir):
         files = list(folder.rglob("*"))
         assert files

@@ -1,4 +1,4 @@
-"""What is not signed, by a member, for the first time, is not executed: by the thousand, over real connections."""
+"""Only requests signed by a member are executed, once each: tested with thousands, over real connections."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ WORKERS = 8
 
 @pytest.fixture
 def keys():
-    """The node's key: its own calls have no rate, so that no limit hides what is tested."""
+    """The node's key: its own calls have no rate limit that could hide a result."""
     return KeyPair.generate()
 
 
 @pytest.fixture
 def revoked():
-    """The key of a member that was removed."""
+    """The key of a revoked member."""
     return KeyPair.generate()
 
 
 @pytest.fixture
-async def door(keys, revoked):
-    """A server, what its handler has executed, and a way to send it many requests: gives the answers, in order."""
+async def server(keys, revoked):
+    """A server, the calls its handler has executed, and a function that sends requests and returns the responses."""
     metrics.configure(SimpleNamespace(metrics_enabled=True))
     gone = Revocation(node_id=revoked.node_id, revoked_at=utc_now())
     manifest = Manifest.genesis("home", keys).model_copy(update={"revoked": (gone,)})
@@ -93,21 +93,21 @@ async def door(keys, revoked):
 
 async def send(url: str, requests) -> list[httpx.Response]:
     """Sends requests over a few connections."""
-    answers: list[httpx.Response] = [None] * len(requests)
+    responses: list[httpx.Response] = [None] * len(requests)
     waiting = iter(enumerate(requests))
     kind = {"Content-Type": "application/json"}
     async with httpx.AsyncClient(timeout=30, trust_env=False, headers=kind) as client:
 
         async def work():
             for number, (headers, body) in waiting:
-                answers[number] = await client.post(url, content=body, headers={**JSON, **headers})
+                responses[number] = await client.post(url, content=body, headers={**JSON, **headers})
 
         await asyncio.gather(*(work() for _ in range(WORKERS)))
-    return answers
+    return responses
 
 
 def signed(keys, community, count):
-    """So many calls, each another one."""
+    """Returns this many different calls."""
     made = []
     for number in range(count):
         body = {"params": {}, "input": {"n": number}}
@@ -115,13 +115,13 @@ def signed(keys, community, count):
     return made
 
 
-def told(answers) -> Counter:
-    """How often which status and code was answered."""
-    return Counter((answer.status_code, answer.json().get("error")) for answer in answers)
+def counts(responses) -> Counter:
+    """Returns how often each status and code was returned."""
+    return Counter((response.status_code, response.json().get("error")) for response in responses)
 
 
 def failures() -> dict[str, float]:
-    """The counter of refused signatures, by reason."""
+    """Returns the counter of refused signatures by reason."""
     lines = metrics.exposition()[0].decode().splitlines()
     start = 'hearthnet_signature_failures_total{reason="'
     found = {line[len(start) :].partition('"')[0]: float(line.split()[-1]) for line in lines if line.startswith(start)}
@@ -129,7 +129,7 @@ def failures() -> dict[str, float]:
 
 
 def altered(headers, name, chance):
-    """The headers with one character of one of them changed into another of its kind."""
+    """Returns the headers with one character of one of them replaced by another of its kind."""
     value = headers[name]
     place = chance.randrange(len(value))
     others = "0123456789" if value[place].isdigit() else "abcdefghijklmnopqrstuvwxyz"
@@ -137,51 +137,51 @@ def altered(headers, name, chance):
     return {**headers, name: value[:place] + changed + value[place + 1 :]}
 
 
-async def test_requests_that_come_again_are_not_executed(door, keys):
+async def test_replayed_requests_are_not_executed(server, keys):
     """A thousand recorded requests are sent again, with other unsigned headers too: all are refused."""
-    executed, send_all = door
+    executed, send_all = server
     requests = signed(keys, keys.node_id, 1_000)
-    assert told(await send_all(requests)) == {(200, None): 1_000}
+    assert counts(await send_all(requests)) == {(200, None): 1_000}
     again = [({**headers, "Accept": "text/event-stream"}, body) for headers, body in requests]
 
-    assert told(await send_all(again)) == {(401, "invalid_signature"): 1_000}
+    assert counts(await send_all(again)) == {(401, "invalid_signature"): 1_000}
     assert sorted(executed) == list(range(1_000))
     assert failures() == {"replayed": 1_000}
 
 
-async def test_no_header_can_be_altered(door, keys):
-    """One character of any signed header: 1,001 requests, none is executed; then the true ones still are."""
-    executed, send_all = door
+async def test_no_header_can_be_altered(server, keys):
+    """Of 1,001 requests with one changed character in a signed header none is executed; the true ones still are."""
+    executed, send_all = server
     chance = random.Random(7)
     requests = signed(keys, keys.node_id, 1_001)
     forged = [
         (altered(headers, HEADERS[number % len(HEADERS)], chance), body)
         for number, (headers, body) in enumerate(requests)
     ]
-    answers = await send_all(forged)
+    responses = await send_all(forged)
 
-    assert {answer.status_code for answer in answers} <= {401, 410}
+    assert {response.status_code for response in responses} <= {401, 410}
     assert executed == []
     assert sum(failures().values()) == 1_001
-    assert "x-hearthnet-signature" not in {name for answer in answers for name in answer.headers}
-    assert told(await send_all(requests[:50])) == {(200, None): 50}  # forgeries have used up nothing of theirs
+    assert "x-hearthnet-signature" not in {name for response in responses for name in response.headers}
+    assert counts(await send_all(requests[:50])) == {(200, None): 50}  # forgeries have used up nothing of the true ones
 
 
-async def test_strangers_and_the_removed_are_not_executed(door, keys, revoked):
-    """A thousand calls of a stranger and a hundred of a former member are refused by who they are; no trace of them."""
-    executed, send_all = door
+async def test_calls_of_strangers_and_revoked_members_are_not_executed(server, keys, revoked):
+    """A thousand calls of a non-member and a hundred of a revoked one are refused by id, and leave no trace."""
+    executed, send_all = server
     by_stranger = await send_all(signed(KeyPair.generate(), keys.node_id, 1_000))
     by_removed = await send_all(signed(revoked, keys.node_id, 100))
 
-    assert told(by_stranger) == {(401, "unauthorized"): 1_000}
-    assert told(by_removed) == {(403, "revoked"): 100}
+    assert counts(by_stranger) == {(401, "unauthorized"): 1_000}
+    assert counts(by_removed) == {(403, "revoked"): 100}
     assert executed == []
     assert failures() == {"not_member": 1_000, "revoked": 100}
     assert trace.get_recent(10) == []
 
 
 def test_real_node_refuses_what_comes_again(node):
-    """Over the wire of a running node, which signs what it answers."""
+    """Replays are refused by a running node, which signs its responses."""
     body = {"params": {}, "input": {"text": "hello"}}
     headers = node.headers(body)
 
@@ -193,7 +193,7 @@ def test_real_node_refuses_what_comes_again(node):
 
 
 def test_revocation_waits_for_no_restart(stopped_node):
-    """A member is called off in the manifest's file while the node runs: a second later it is refused, by its name."""
+    """A member revoked in the manifest's file while the node runs is refused a second later, with `revoked`."""
     member = KeyPair.generate()
     community = stopped_node.keys.node_id
     directory = community_dir(resolve_paths(load()).community.state_dir, community)
@@ -208,30 +208,30 @@ def test_revocation_waits_for_no_restart(stopped_node):
     gone = Revocation(node_id=member.node_id, revoked_at=utc_now())
     update = {"revoked": (gone,), "head_lamport": known.head_lamport + 1}
     write_manifest(known.model_copy(update=update).signed(stopped_node.keys), directory)
-    told = []
+    codes = []
 
     def is_refused():
-        told[:] = [stopped_node.call(body, headers=stopped_node.headers(body, keys=member)).json().get("error")]
-        return told[0] not in (None, "rate_limited")
+        codes[:] = [stopped_node.call(body, headers=stopped_node.headers(body, keys=member)).json().get("error")]
+        return codes[0] not in (None, "rate_limited")
 
-    stopped_node.wait_a_while_for(is_refused, told)
-    assert told == ["revoked"]
+    stopped_node.wait_a_while_for(is_refused, codes)
+    assert codes == ["revoked"]
     assert stopped_node.echo().status_code == 200
 
 
 def stamp(offset_s: float, timespec: str = "milliseconds") -> str:
-    """A time of the wire, so many seconds from now."""
+    """Returns a wire timestamp this many seconds from now."""
     return (datetime.now(UTC) + timedelta(seconds=offset_s)).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 def call_at(node, signed_at: str) -> tuple[dict[str, str], int]:
-    """Calls with the key of the node, signed at that time; gives the headers and the status."""
+    """Makes a call with the node's key, signed at that time; returns the headers and the status."""
     headers = sign(node.keys, node.keys.node_id, "experimental.echo", "1.0", ECHO, None, signed_at)
     return headers, node.call(ECHO, headers=headers).status_code
 
 
 def test_kill_and_restart_execute_nothing_twice(node):
-    """Whatever was accepted before a kill, in any order of its times, is known after it, and after one more."""
+    """Everything accepted before a kill, in any order of timestamps, is known after it, and after one more."""
     accepted = [call_at(node, stamp(offset_s)) for offset_s in (0, 40, -50, 59, -5, 40)]
     assert {status for _, status in accepted} == {200}
     for _ in range(2):
@@ -239,11 +239,11 @@ def test_kill_and_restart_execute_nothing_twice(node):
         node.start()
         again = [node.call(ECHO, headers=headers) for headers, _ in accepted if is_fresh(headers)]
         assert len(again) >= 4
-        assert told(again) == {(401, "invalid_signature"): len(again)}
+        assert counts(again) == {(401, "invalid_signature"): len(again)}
 
 
 def is_fresh(headers) -> bool:
-    """Whether a request is not too old yet, with some seconds to spare."""
+    """Returns True if a request is still fresh, with some seconds to spare."""
     return headers["X-HearthNet-Timestamp"] > stamp(-57)
 
 
@@ -258,7 +258,7 @@ def test_clock_that_is_off_is_served_from_the_first_moment(node):
 
 
 def test_programs_in_the_documentation_run(node):
-    """Both programs of `docs/client.md`, as they stand there, against a running node."""
+    """Both programs in `docs/client.md` work unchanged against a running node."""
     programs = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text("utf-8"), re.DOTALL)
     printed = [
         subprocess.run(

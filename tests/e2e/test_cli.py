@@ -29,7 +29,7 @@ def test_first_hour_of_a_newcomer(node):
 
     # What was refused before it was a call has no trace to be shown.
     refused = node.cli("call", "experimental.echo", "--body", '{"inputs": {}}')
-    assert refused.stderr.startswith("error: bad_request: the body is an object with params and input\n")
+    assert refused.stderr.startswith("error: bad_request: the body must be an object with params and input\n")
     assert refused.stderr.endswith("\nhint: hearthnet call --help\n")
 
     listed = json.loads(node.cli("trace", "recent", "--json").stdout)
@@ -170,7 +170,7 @@ def test_missing_key_ends_run_with_a_hint(stopped_node):
 
     assert done.returncode == 1
     assert "no device key" in done.stderr
-    assert "hint: make one with: hearthnet init" in done.stderr
+    assert "hint: create one with: hearthnet init" in done.stderr
 
 
 def test_help_everywhere_has_an_example(home):

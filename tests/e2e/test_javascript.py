@@ -1,4 +1,4 @@
-"""A program in JavaScript calls a node: it spells canonical JSON by the function in `docs/client.md`."""
+"""A program in JavaScript calls a node: it encodes canonical JSON with the function in `docs/client.md`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def canonical_module(tmp_path):
 
 
 def spelled(module: Path, texts: list[str]) -> list[str]:
-    """What the function makes of each JSON text."""
+    """Returns the function's result for each JSON text."""
     program = module.with_name("spell_all.mjs")
     program.write_text(SPELL_ALL, "utf-8")
     command = ["node", str(program), str(module)]
@@ -50,7 +50,7 @@ def spelled(module: Path, texts: list[str]) -> list[str]:
 
 
 def test_numbers_are_spelled_alike(canonical_module):
-    """What JavaScript spells is what the node spells, of these and of five thousand that are drawn."""
+    """JavaScript's encoding is the node's, for these and five thousand random values."""
     chance = random.Random(13)
     drawn = [struct.unpack("<d", chance.randbytes(8))[0] for _ in range(3_000)]
     drawn += [chance.uniform(-10, 10) * 10.0 ** chance.randrange(-9, 24) for _ in range(2_000)]
@@ -70,7 +70,7 @@ def test_keys_and_texts_are_spelled_alike(canonical_module):
 
 
 def test_javascript_calls_a_node(node, canonical_module):
-    """Its calls are served once, its GETs answered, and it can prove that the answers are the node's."""
+    """Its calls are executed once, its GETs served, and it can verify that the responses are the node's."""
     body = {"params": {"numbers": NUMBERS, **dict.fromkeys(KEYS, 1e-5)}, "input": {"text": "hällo 🏠"}}
     keys_folder = resolve_paths(load()).identity.keys_dir
     done = subprocess.run(

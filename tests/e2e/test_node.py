@@ -269,6 +269,6 @@ def test_second_node_on_the_same_port_is_told(node):
     second = node.cli("run")
 
     assert second.returncode == 1
-    assert f"port {node.port} is taken" in second.stderr
+    assert f"port {node.port} is already in use" in second.stderr
     assert "hint:" in second.stderr
     assert node.echo().status_code == 200

@@ -1,4 +1,4 @@
-"""A real node called four times as often as it can serve: it refuses the rest, and serves the others as ever."""
+"""A real node called at four times its capacity: it refuses the excess, and serves the rest as usual."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 async def test_overload(stopped_node):
-    """Accepted calls stay right and quick, refusals are told when to come back, and all of it is counted."""
+    """Accepted calls stay correct and fast, refused ones get a time to retry, and all of it is counted."""
     node, config = stopped_node, load()
     save(config.model_copy(update={"transport": overload.with_room(config.transport)}))
     node.start()
@@ -27,7 +27,7 @@ async def test_overload(stopped_node):
     refused = figures["refused 429 capacity_exceeded"]
     assert refused > 0
     assert not [name for name in figures if name.startswith(("refused 401", "refused 5"))]
-    # A queue without a bound would be seconds long by the end: three quarters of all calls would stand in it.
+    # An unbounded queue would be seconds long by the end: three quarters of all calls would be in it.
     assert figures["accepted_p99_ms"] < 2_000
     assert figures["rss_after_mb"] - figures["rss_before_mb"] < 50
     page = httpx.get(f"{node.url}/metrics", timeout=10).text
@@ -36,19 +36,19 @@ async def test_overload(stopped_node):
         for family in text_string_to_metric_families(page)
         for sample in family.samples
     }
-    # Probes are refused at times too, where the machine is busy with other things.
+    # Probes are refused at times too, where the machine is otherwise busy.
     assert counts["hearthnet_rate_limited_total", "other", "overload"] >= refused
     assert counts["hearthnet_requests_total", "other", "capacity_exceeded"] >= refused
     served = counts["hearthnet_requests_total", "experimental.echo", "ok"]
     assert served >= figures["accepted_per_s"] * 2.9
     assert node.stop() == 0
     lines = [line for line in node.log_lines() if line["msg"] == "calls refused"]
-    assert 1 <= len(lines) <= 60  # one a second, however many there were
+    assert 1 <= len(lines) <= 60  # one a second at most
     assert {line["reason"] for line in lines if "reason" in line} == {"overload"}
 
 
 def test_soak_prints_its_figures(home):
-    """The soak runs by itself and prints one document."""
+    """The soak runs on its own and prints one document."""
     script = [sys.executable, ROOT / "tests" / "e2e" / "overload.py"]
     done = subprocess.run(
         [*script, "--seconds", "0.5", "--probe-calls", "200", "--json"],

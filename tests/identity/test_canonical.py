@@ -1,4 +1,4 @@
-"""Canonical JSON: one spelling for one value, and refusals for what has none."""
+"""Canonical JSON: one encoding per value, and errors for values without one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ values = st.recursive(
 
 
 def shuffled(value, draw):
-    """A copy of a value with the keys of its objects in another order."""
+    """Returns a copy of a value with the keys of its objects in another order."""
     if isinstance(value, dict):
         return {key: shuffled(value[key], draw) for key in draw(st.permutations(list(value)))}
     return [shuffled(item, draw) for item in value] if isinstance(value, list) else value
@@ -55,19 +55,19 @@ def test_spelling(value, spelling):
 
 @given(values, st.data())
 def test_order_of_keys_does_not_matter(value, data):
-    """Equal values have one spelling, however their keys were put in."""
+    """Equal values have the same encoding, whatever the order of their keys."""
     assert canonical_json(shuffled(value, data.draw)) == canonical_json(value)
 
 
 @given(values)
 def test_spelling_is_read_back_as_the_same_value(value):
-    """Nothing is lost or made up: the text is JSON of an equal value."""
+    """The encoding decodes to an equal value."""
     assert json.loads(canonical_json(value)) == value
 
 
 @given(values)
 def test_spelling_of_what_was_read_back_is_the_same(value):
-    """Who receives a value and spells it again gets the same bytes, so signatures verify."""
+    """Encoding a received value again gives the same bytes, so signatures verify."""
     spelling = canonical_json(value)
 
     assert canonical_json(json.loads(spelling)) == spelling
@@ -75,7 +75,7 @@ def test_spelling_of_what_was_read_back_is_the_same(value):
 
 @given(values)
 def test_no_white_space_between_tokens(value):
-    """White space stands inside strings only."""
+    """White space occurs inside strings only."""
     spelling = canonical_json(value).decode()
 
     assert spelling == json.dumps(json.loads(spelling), separators=(",", ":"), ensure_ascii=False, sort_keys=True)
@@ -88,7 +88,7 @@ def test_whole_floats_are_spelled_as_integers(number):
 
 
 def test_argument_is_left_as_it_was():
-    """Making the spelling changes nothing in the value."""
+    """Encoding does not change the value."""
     value = {"b": [1.0], "a": {"d": 1, "c": 2}}
     canonical_json(value)
 
@@ -116,13 +116,13 @@ def test_argument_is_left_as_it_was():
     ids=lambda value: type(value).__name__,
 )
 def test_what_has_no_spelling_is_refused(value):
-    """A ValueError, never a spelling that another node would not reach."""
+    """A value without an encoding raises ValueError."""
     with pytest.raises(ValueError):  # noqa: PT011  # each has a message of its own
         canonical_json(value)
 
 
 def nested(depth: int) -> list:
-    """A list in a list in a list."""
+    """Returns nested lists."""
     value: list = []
     for _ in range(depth):
         value = [value]
@@ -130,7 +130,7 @@ def nested(depth: int) -> list:
 
 
 def test_nesting_is_bounded():
-    """64 levels are spelled; more are refused before the stack runs out."""
+    """64 levels are encoded; more are refused before the stack overflows."""
     assert canonical_json(nested(64)).startswith(b"[" * 65)
     with pytest.raises(ValueError, match="nested"):
         canonical_json(nested(65))
@@ -139,7 +139,7 @@ def test_nesting_is_bounded():
 
 
 def test_list_that_holds_itself_is_refused():
-    """A circle is endless nesting."""
+    """A circular reference is refused as endless nesting."""
     value: list = []
     value.append(value)
 

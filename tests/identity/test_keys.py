@@ -1,4 +1,4 @@
-"""Device keys: their spelling, their two files, and what a signature proves."""
+"""Device keys: their encoding, their two files, and what a signature proves."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ ID = "ed25519:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
 
 
 def mode(path: Path) -> int:
-    """The permission bits of a file."""
+    """Returns the permission bits of a file."""
     return stat.S_IMODE(path.stat().st_mode)
 
 
 @pytest.fixture
 def pair():
-    """A fresh key pair."""
+    """A new key pair."""
     return KeyPair.generate()
 
 
 def test_spelling_of_a_node_id():
-    """`ed25519:` and base64url without padding."""
+    """Keys are `ed25519:` and base64url without padding."""
     assert encode(RAW) == ID
     assert decode(ID) == RAW
 
 
 def test_spelling_uses_the_url_alphabet():
-    """Bytes that plain base64 spells with + and / are spelled with - and _."""
+    """Bytes that plain base64 encodes with + and / are encoded with - and _."""
     text = encode(b"\xfb\xff" * 16)
 
     assert set("+/=").isdisjoint(text)
@@ -50,12 +50,12 @@ def test_spelling_uses_the_url_alphabet():
 
 @given(st.binary(min_size=64, max_size=64))
 def test_spelling_is_read_back(raw):
-    """All bytes have one spelling."""
+    """All bytes have one encoding."""
     assert decode(encode(raw), 64) == raw
 
 
 # Every encoding of a point whose order divides 8: the coordinate y, that of order 8 found as a root of the curve's
-# equation, also where it is written as y + p; each with either sign bit.
+# equation, also encoded as y + p; each with either sign bit.
 P = 2**255 - 19
 ORDER_8_Y = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
 SMALL_ORDER = [
@@ -73,7 +73,7 @@ def test_small_order_is_what_the_curve_says():
 
 @pytest.mark.parametrize("raw", SMALL_ORDER, ids=bytes.hex)
 def test_key_that_anybody_can_sign_for_is_none(raw):
-    """With a key of small order a signature can be guessed without a private key: it is no node id."""
+    """A key of small order, for which a signature can be guessed without a private key, is no node id."""
     payloads = [{"number": number} for number in range(200)]
     signature = SMALL_ORDER[2] + bytes(32)  # the neutral point and 0
 
@@ -93,7 +93,7 @@ def test_key_that_anybody_can_sign_for_is_none(raw):
 
 @given(st.text())
 def test_reading_any_text_is_safe(text):
-    """What is no spelling is refused as such, and what is one is spelled the same again."""
+    """Text that is not an encoding is refused, and everything else encodes to the same text again."""
     try:
         assert encode(decode(text)) == text
     except IdentityError:
@@ -120,14 +120,14 @@ def test_reading_any_text_is_safe(text):
     ],
 )
 def test_other_spellings_are_refused(text):
-    """One key has one id: padding, white space, other alphabets and lengths are none."""
+    """One key has one id: padding, white space, other alphabets and lengths are refused."""
     assert not is_node_id(text)
     with pytest.raises(IdentityError):
         decode(text)
 
 
 def test_length_is_checked():
-    """A signature's 64 bytes are no key, and a key's 32 no signature."""
+    """A signature's 64 bytes are not a key, and a key's 32 not a signature."""
     with pytest.raises(IdentityError, match="32"):
         decode(encode(bytes(64)))
     with pytest.raises(IdentityError, match="64"):
@@ -135,30 +135,30 @@ def test_length_is_checked():
 
 
 def test_short_id():
-    """The first 8 bytes in base32, the first 16 characters in fours."""
+    """A short id has the first 8 bytes in base32, the first 16 characters in groups of four."""
     assert short_id(ID) == "ed25519:AAAQ-EAYE-AUDA-O==="
     assert short_id(ID).removeprefix("ed25519:").replace("-", "") == base64.b32encode(RAW[:8]).decode()[:16]
 
 
 def test_short_id_of_no_id_is_refused():
-    """There is no short form of what is no id."""
+    """An invalid id has no short form."""
     with pytest.raises(IdentityError):
         short_id("ed25519:short")
 
 
 def test_node_id_is_the_public_key(pair):
-    """The id spells the 32-byte verify key."""
+    """The id is the encoding of the 32-byte public key."""
     assert decode(pair.node_id) == pair.public_bytes
     assert len(pair.public_bytes) == 32
 
 
 def test_generated_pairs_differ():
-    """Two nodes are two."""
+    """Two nodes have different ids."""
     assert KeyPair.generate().node_id != KeyPair.generate().node_id
 
 
 def test_signature_is_over_canonical_json_without_its_own_field(pair):
-    """The format other nodes verify: `ed25519:<base64url>` of Ed25519 over the canonical payload."""
+    """The format that other nodes verify: `ed25519:<base64url>` of Ed25519 over the canonical payload."""
     payload = {"b": 1.0, "a": "ä", "signature": "whatever"}
     signature = pair.sign(payload)
 
@@ -173,7 +173,7 @@ def test_signature_is_over_canonical_json_without_its_own_field(pair):
     "tampered", [{"a": 2}, {"a": 1, "b": 0}, {}, {"b": 1}, {"a": "1"}, {"a": True}, {"a": float("nan")}]
 )
 def test_signature_of_another_payload_is_none(pair, tampered):
-    """Any change of the payload breaks the signature; one that cannot be spelled has none."""
+    """Any change of the payload breaks the signature; a payload without an encoding never verifies."""
     assert not verify(tampered, pair.sign({"a": 1}), pair.node_id)
 
 
@@ -184,18 +184,18 @@ def test_signature_of_another_key_is_none(pair):
 
 @pytest.mark.parametrize("signature", ["", "ed25519:", "garbage", ID, "ed25519:" + "A" * 86, "ed25519:é"])
 def test_malformed_signature_is_none(pair, signature):
-    """What is no signature verifies nothing and raises nothing."""
+    """A malformed signature does not verify and raises nothing."""
     assert not verify({"a": 1}, signature, pair.node_id)
 
 
 @pytest.mark.parametrize("node_id", ["", "ed25519:", "me", "ed25519:" + "A" * 44])
 def test_malformed_id_verifies_nothing(pair, node_id):
-    """An id that is none belongs to nobody."""
+    """An invalid id does not verify."""
     assert not verify({"a": 1}, pair.sign({"a": 1}), node_id)
 
 
 def test_payload_without_spelling_cannot_be_signed(pair):
-    """NaN has no canonical spelling."""
+    """NaN has no canonical encoding."""
     with pytest.raises(ValueError, match="JSON"):
         pair.sign({"a": float("nan")})
 
@@ -217,7 +217,7 @@ def test_key_files(tmp_path, pair, umask):
 
 
 def test_loaded_pair_is_the_saved_one(tmp_path, pair):
-    """It has the same id and signs the same."""
+    """A loaded pair has the same id and the same signatures."""
     pair.save(tmp_path)
     loaded = KeyPair.load(tmp_path)
 
@@ -230,25 +230,25 @@ def test_key_is_never_overwritten(tmp_path, pair):
     pair.save(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.glob("device*")}
 
-    with pytest.raises(IdentityError, match="exists already"):
+    with pytest.raises(IdentityError, match="already exists"):
         KeyPair.generate().save(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.glob("device*")} == before
 
 
 @pytest.mark.parametrize("name", ["device.ed25519", "device.pub"])
 def test_refused_save_leaves_no_half_of_a_pair(tmp_path, pair, name):
-    """Where either file is there already, nothing is added beside it."""
+    """If either file exists, nothing is written beside it."""
     folder = tmp_path / "keys"
     folder.mkdir()
     (folder / name).write_bytes(RAW)
 
-    with pytest.raises(IdentityError, match="exists already"):
+    with pytest.raises(IdentityError, match="already exists"):
         pair.save(folder)
     assert [(path.name, path.read_bytes()) for path in folder.iterdir()] == [(name, RAW)]
 
 
 def test_missing_key_is_refused(tmp_path):
-    """No key: the error says where it looked and how to make one."""
+    """The error for a missing key has its path and how to create one."""
     with pytest.raises(IdentityError, match=re.escape(str(tmp_path / "device.ed25519"))) as caught:
         KeyPair.load(tmp_path)
     assert "hearthnet init" in caught.value.hint
@@ -256,7 +256,7 @@ def test_missing_key_is_refused(tmp_path):
 
 @pytest.mark.parametrize("length", [0, 31, 33, 64])
 def test_key_of_another_length_is_refused(tmp_path, length):
-    """A truncated or padded key is told with its length, and is left for whoever can mend it."""
+    """A truncated or padded key is an error with its length, and is left unchanged for repair."""
     path = tmp_path / "device.ed25519"
     path.write_bytes(bytes(length))
 
@@ -267,7 +267,7 @@ def test_key_of_another_length_is_refused(tmp_path, length):
 
 
 def test_unreadable_key_is_refused(tmp_path):
-    """What cannot be read is told with a way out."""
+    """An unreadable key is an error with a hint."""
     (tmp_path / "device.ed25519").mkdir()
 
     with pytest.raises(IdentityError, match="cannot be read") as caught:
@@ -276,7 +276,7 @@ def test_unreadable_key_is_refused(tmp_path):
 
 
 def test_private_key_is_not_shown(tmp_path, pair):
-    """Neither the pair's text nor an error about it holds the private bytes."""
+    """Neither the pair's text nor an error about it contains the private bytes."""
     pair.save(tmp_path)
     private = (tmp_path / "device.ed25519").read_bytes()
 

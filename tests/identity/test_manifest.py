@@ -1,4 +1,4 @@
-"""The community manifest: its form at genesis, whom it admits, and every way in which it is refused."""
+"""The community manifest: its fields at genesis, its members, and every way in which it is refused."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_genesis_has_the_fields_of_the_protocol(manifest, root):
 
 
 def test_root_is_the_sole_member_at_genesis(manifest, root):
-    """It is an anchor, and added itself."""
+    """The root is an anchor, and added itself."""
     (member,) = manifest.as_dict()["members"]
 
     assert set(member) == {"node_id", "level", "added_at", "added_by"}
@@ -70,7 +70,7 @@ def test_root_is_the_sole_member_at_genesis(manifest, root):
 
 
 def test_signature_is_the_roots(manifest, root):
-    """It verifies over the document without its `signature` field."""
+    """The signature verifies over the document without its `signature` field."""
     document = manifest.as_dict()
     signature = document.pop("signature")
 
@@ -79,7 +79,7 @@ def test_signature_is_the_roots(manifest, root):
 
 
 def test_levels(manifest, root):
-    """A member has its level, a stranger none, and one that was removed none any more."""
+    """A member has its level, a non-member none, and a revoked one none any more."""
     friend, former, stranger = (KeyPair.generate().node_id for _ in range(3))
     members = (
         *manifest.members,
@@ -100,7 +100,7 @@ def test_levels(manifest, root):
 
 
 def test_written_manifest_is_read_back(manifest, tmp_path):
-    """The file is private, is JSON, and holds the same manifest."""
+    """The file is private, is JSON, and has the same manifest."""
     path = write_manifest(manifest, tmp_path / "community")
 
     assert path == tmp_path / "community" / "manifest.json"
@@ -110,7 +110,7 @@ def test_written_manifest_is_read_back(manifest, tmp_path):
 
 
 def test_key_order_and_white_space_of_the_file_do_not_matter(manifest, tmp_path):
-    """The signature is over the canonical spelling, so another node's formatting is fine."""
+    """The signature covers the canonical encoding, so another node's formatting is accepted."""
     document = dict(reversed(manifest.as_dict().items()))
     (tmp_path / "manifest.json").write_text(json.dumps(document, indent=7))
 
@@ -118,7 +118,7 @@ def test_key_order_and_white_space_of_the_file_do_not_matter(manifest, tmp_path)
 
 
 def change(document: dict, path: str, value: object) -> None:
-    """Sets a value deep in a document."""
+    """Sets a nested value of a document."""
     *parents, last = path.split(".")
     for part in parents:
         document = document[int(part) if isinstance(document, list) else part]
@@ -153,7 +153,7 @@ def test_tampered_manifest_is_refused(manifest, tmp_path, path, value):
 
 
 def test_added_member_is_refused_without_the_roots_signature(manifest, tmp_path):
-    """Nobody writes himself into the community."""
+    """A node cannot add itself to the community."""
     document = manifest.as_dict()
     document["members"].append({**document["members"][0], "node_id": KeyPair.generate().node_id})
     (tmp_path / "manifest.json").write_text(json.dumps(document))
@@ -163,7 +163,7 @@ def test_added_member_is_refused_without_the_roots_signature(manifest, tmp_path)
 
 
 def test_manifest_signed_by_another_root_is_refused(manifest, tmp_path):
-    """A usurper who signs with his own key, or puts it in as the root, is not the community."""
+    """A manifest signed with another key, or with another root key inside, is not the community's."""
     usurper = KeyPair.generate()
     forged = manifest.model_copy(update={"root_key": usurper.node_id}).signed(usurper)
 
@@ -190,7 +190,7 @@ def test_manifest_signed_by_another_root_is_refused(manifest, tmp_path):
     ],
 )
 def test_document_of_another_form_is_refused(manifest, path, value):
-    """Fields beyond the form, and values of another kind, make it no manifest."""
+    """Unknown fields, and values of other types, are refused."""
     document = manifest.as_dict()
     change(document, path, value)
 
@@ -200,7 +200,7 @@ def test_document_of_another_form_is_refused(manifest, path, value):
 
 @pytest.mark.parametrize("field", ["version", "signature"])
 def test_field_with_a_standard_value_may_be_missing_only_where_the_signature_covers_it(manifest, field):
-    """Leaving out a field never makes an unsigned manifest valid."""
+    """Omitting a field never makes an unsigned manifest valid."""
     document = manifest.as_dict()
     del document[field]
     parsed = Manifest.parse(json.dumps(document).encode())
@@ -209,8 +209,8 @@ def test_field_with_a_standard_value_may_be_missing_only_where_the_signature_cov
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"null", b'"text"', b"{}", b"\xff\xfe", b"[" * 2_000])
-def test_what_is_no_document_is_refused(tmp_path, raw):
-    """Bytes that are no JSON object of this form are an error for people, not a traceback."""
+def test_invalid_document_is_refused(tmp_path, raw):
+    """Bytes that are not a JSON object of this form are an error with a message, not a traceback."""
     (tmp_path / "manifest.json").write_bytes(raw)
 
     with pytest.raises(IdentityError, match="not a community manifest"):
@@ -218,20 +218,20 @@ def test_what_is_no_document_is_refused(tmp_path, raw):
 
 
 def test_missing_manifest_is_refused(tmp_path):
-    """The hint says how to make a community."""
+    """The hint says how to create a community."""
     with pytest.raises(IdentityError, match=r"manifest\.json") as caught:
         read_manifest(tmp_path)
     assert "hearthnet init" in caught.value.hint
 
 
 def test_manifest_is_frozen(manifest):
-    """What was signed cannot be changed in place."""
+    """A signed manifest is immutable."""
     with pytest.raises(ValueError, match="frozen"):
         manifest.name = "Elm Street"
 
 
 def test_folder_of_a_community_is_a_safe_name(tmp_path):
-    """The id's colon, which some file systems refuse, is replaced; other ids have other folders."""
+    """The id's colon, which some file systems reject, is replaced; other ids have other folders."""
     first, second = (KeyPair.generate().node_id for _ in range(2))
     folder = community_dir(tmp_path, first)
 

@@ -1,4 +1,4 @@
-"""The manifest of a running node: what is taken up while it runs, and what is not."""
+"""The manifest of a running node: which changes are loaded, and which are refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hearthnet.errors import IdentityError
 from hearthnet.identity.community import MANIFEST_FILE
 from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest, Member, Revocation, write_manifest
-from hearthnet.identity.membership import LOOK_EVERY_S, Membership
+from hearthnet.identity.membership import CHECK_EVERY_S, Membership
 
 NOW = "2026-05-11T10:00:00.000Z"
 
@@ -37,36 +37,36 @@ def manifest(root, member):
 
 @pytest.fixture
 def running(tmp_path, manifest):
-    """The membership of a node that has started with that manifest; `later` is when it looks again."""
+    """The membership of a node started with that manifest; `later` advances the clock to the next check."""
     write_manifest(manifest, tmp_path)
     clock = SimpleNamespace(now_s=0.0)
     membership = Membership(tmp_path, lambda: clock.now_s)
 
     def later():
-        clock.now_s += LOOK_EVERY_S
+        clock.now_s += CHECK_EVERY_S
         return membership
 
     return SimpleNamespace(membership=membership, later=later)
 
 
 def revoking(manifest, root, member, head=3):
-    """The manifest without that member."""
+    """Returns the manifest without that member."""
     gone = Revocation(node_id=member, revoked_at=NOW)
     return manifest.model_copy(update={"revoked": (gone,), "head_lamport": head}).signed(root)
 
 
 def test_revocation_holds_within_a_second(running, tmp_path, manifest, root, member, logged):
-    """What was replaced is taken up when it is looked at next, once, and told in the log."""
+    """A replaced file is loaded at the next check, once, and logged."""
     write_manifest(revoking(manifest, root, member), tmp_path)
 
     assert running.membership.level_of(member) == "member"
     assert running.later().level_of(member) is None
     assert running.later().manifest().is_revoked(member)
-    assert [record.msg for record in logged] == ["manifest taken up"]
+    assert [record.msg for record in logged] == ["manifest reloaded"]
 
 
 def test_level_holds_within_a_second(running, tmp_path, manifest, root, member):
-    """So does another level, up or down."""
+    """A change of a member's level is loaded, up or down."""
     levels = {entry.node_id: entry for entry in manifest.members}
     raised = levels[member].model_copy(update={"level": "trusted"})
     write_manifest(manifest.model_copy(update={"members": (levels[root.node_id], raised)}).signed(root), tmp_path)
@@ -75,8 +75,8 @@ def test_level_holds_within_a_second(running, tmp_path, manifest, root, member):
 
 
 @pytest.mark.parametrize("kind", ["gone", "cut", "older", "forged", "of another community"])
-def test_what_cannot_be_used_takes_nobody_in(running, tmp_path, manifest, root, member, logged, kind):
-    """The one that is known stays, the revocation in it too, and a warning is written once; what is whole ends it."""
+def test_unusable_manifest_admits_nobody(running, tmp_path, manifest, root, member, logged, kind):
+    """The current manifest stays, its revocation too, and one warning is logged; a valid file ends that."""
     known = revoking(manifest, root, member)
     write_manifest(known, tmp_path)
     assert running.later().level_of(member) is None
@@ -95,12 +95,12 @@ def test_what_cannot_be_used_takes_nobody_in(running, tmp_path, manifest, root, 
         write_manifest(Manifest.genesis("elsewhere", stranger), tmp_path)
 
     assert [running.later().manifest() for _ in range(3)] == [known] * 3
-    assert [record.msg for record in logged] == ["changed manifest cannot be used, the old one is"]
+    assert [record.msg for record in logged] == ["changed manifest is unusable, the old one stays"]
     write_manifest(revoking(manifest, root, member, head=4), tmp_path)
     assert running.later().manifest().head_lamport == 4
 
 
 def test_node_without_a_manifest_does_not_start(tmp_path):
-    """At the start there is none to keep."""
+    """At a start without a usable manifest there is nothing to keep: it is an error."""
     with pytest.raises(IdentityError, match="no community manifest"):
         Membership(tmp_path)

@@ -1,4 +1,4 @@
-"""Which connection goes when there is no room, and which took too long, by a clock of the test's own."""
+"""The table of connections: eviction when it is full, and time limits, with a fake clock."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from hearthnet.transport.connection.fd_limit import RESERVED
 
 
 class Client:
-    """A peer that notes what it is told."""
+    """A peer that records the operations on it."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.orders: list[str] = []
         self.unsent = 0
         self.is_held_back = False
 
     def abort(self):
-        """Closes at once."""
-        self.told.append("abort")
+        """Records the abort."""
+        self.orders.append("abort")
 
     def expire(self):
-        """Took too long."""
-        self.told.append("expire")
+        """Records the timeout."""
+        self.orders.append("expire")
 
     def unsent_bytes(self):
-        """What the test has set."""
+        """Returns the value set by the test."""
         return self.unsent
 
     def is_reading(self):
-        """What the test has set."""
+        """Returns the value set by the test."""
         return not self.is_held_back
 
 
 @pytest.fixture
 def now():
-    """The time, in a list that a test changes."""
+    """The current time, in a list that a test changes."""
     return [100.0]
 
 
 @pytest.fixture
 def connections(now):
-    """Room for four."""
+    """A table for four connections."""
     return Connections(4, 1_000_000, clock=lambda: now[0])
 
 
 def enter(connections, host="192.0.2.1", is_working=False) -> Connection:
-    """A connection that waits, or works on a request."""
+    """Adds a connection that waits, or has a request at work."""
     made = connections.admit(host)
     assert made is not None
     made.peer = Client()
@@ -60,15 +60,15 @@ def enter(connections, host="192.0.2.1", is_working=False) -> Connection:
 
 
 def aborted(*connections) -> list[bool]:
-    """Which were closed."""
-    return [connection.peer.told == ["abort"] for connection in connections]
+    """Returns the aborted connections."""
+    return [connection.peer.orders == ["abort"] for connection in connections]
 
 
 def test_longest_wait_is_evicted(connections, now):
-    """Of those that wait the first one goes; one at work stays; where all are at work a newcomer is refused."""
+    """The longest waiting connection is evicted, never one at work; if all are at work, a new one is refused."""
     working = enter(connections, is_working=True)
     first, second, third = (enter(connections) for _ in range(3))
-    connections.wait(first)  # its request is answered, and it waits anew
+    connections.wait(first)  # it got its response, and waits anew
     enter(connections, is_working=True)
     assert aborted(working, first, second, third) == [False, False, True, False]
 
@@ -80,7 +80,7 @@ def test_longest_wait_is_evicted(connections, now):
 
 
 def test_first_words_are_not_cut_off(connections):
-    """While a stranger holds idle connections, a newcomer is not the one that goes."""
+    """While an attacker holds idle connections, a new connection is not the one evicted."""
     idle = [enter(connections) for _ in range(3)]
     newcomer = enter(connections)
     enter(connections)
@@ -88,7 +88,7 @@ def test_first_words_are_not_cut_off(connections):
 
 
 def test_unread_response_gives_way(connections):
-    """Where all are at work, one whose client does not read its response goes."""
+    """If all are at work, one whose client does not read its response is evicted."""
     working = [enter(connections, is_working=True) for _ in range(4)]
     working[2].peer.unsent = 1
 
@@ -97,48 +97,48 @@ def test_unread_response_gives_way(connections):
 
 
 def test_bodies_under_way_are_bounded_together(connections):
-    """Above eight of the largest the oldest goes; one that is complete, answered or closed is not counted."""
+    """Above eight times the largest body the oldest is evicted; complete, served and closed ones do not count."""
     first, second, third = (enter(connections) for _ in range(3))
-    connections.hold(first, 4_000_000)
-    connections.hold(second, 4_000_000)
+    connections.add_body_bytes(first, 4_000_000)
+    connections.add_body_bytes(second, 4_000_000)
     assert aborted(first, second) == [False, False]
-    connections.hold(second, 1)
+    connections.add_body_bytes(second, 1)
     assert aborted(first, second) == [True, False]
 
-    connections.hold(first, 5_000_000)  # its last words, which nobody keeps
+    connections.add_body_bytes(first, 5_000_000)  # data after its eviction, which is ignored
     connections.work(second)
-    connections.hold(third, 8_000_000)
+    connections.add_body_bytes(third, 8_000_000)
     assert aborted(second, third) == [False, False]
-    connections.hold(third, 1)
+    connections.add_body_bytes(third, 1)
     assert aborted(third) == [True]
 
 
 def test_time_limits(connections, now):
-    """A request has 10 s to arrive; work has no end; what the server itself holds back does not count."""
+    """A request has 10 s to arrive; work has no limit; time in which the server pauses reading does not count."""
     waiting, held_back = enter(connections), enter(connections)
     working = enter(connections, is_working=True)
     held_back.peer.is_held_back = True
     for _ in range(10):
         connections.sweep()
         now[0] += 1
-    assert waiting.peer.told == []
+    assert waiting.peer.orders == []
     connections.sweep()
 
-    assert [one.peer.told for one in (waiting, held_back, working)] == [["expire"], [], []]
+    assert [one.peer.orders for one in (waiting, held_back, working)] == [["expire"], [], []]
 
 
 def test_larger_bodies_have_more_time(now):
-    """Where 64 MB are allowed, they may arrive at the pace of a poor network."""
+    """If 64 MB are allowed, they may arrive at the speed of a poor network."""
     connections = Connections(4, 64_000_000, clock=lambda: now[0])
     waiting = enter(connections)
-    for after, told in ((127, []), (128, ["expire"])):
+    for after, orders in ((127, []), (128, ["expire"])):
         now[0] = 100.0 + after
         connections.sweep()
-        assert waiting.peer.told == told
+        assert waiting.peer.orders == orders
 
 
 def test_stalled_response(connections, now):
-    """A response that becomes shorter now and then goes on; one of which nothing is taken for 10 s is dropped."""
+    """A response that keeps shrinking continues; one of which nothing is read for 10 s is aborted."""
     slow, stalled = enter(connections, is_working=True), enter(connections, is_working=True)
     slow.peer.unsent, stalled.peer.unsent = 90_000, 1_000
     for second in range(21):
@@ -147,12 +147,12 @@ def test_stalled_response(connections, now):
         slow.peer.unsent -= 10 if second % 9 == 0 else 0
         stalled.peer.unsent += 100
 
-    assert slow.peer.told == []
-    assert stalled.peer.told[0] == "abort"
+    assert slow.peer.orders == []
+    assert stalled.peer.orders[0] == "abort"
 
 
 def test_closed_connection_stays_so(connections):
-    """What was evicted and still speaks is not counted again."""
+    """An evicted connection that still sends is not counted again."""
     gone = enter(connections)
     connections.remove(gone)
     connections.remove(gone)
@@ -176,7 +176,7 @@ print(connections_for(wanted), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     [(200, 1_000, 256, 256, 256 + RESERVED), (200, 256, 256, 256 - RESERVED, 256), (500, 600, 256, 256, 500)],
 )
 def test_descriptors(soft, hard, wanted, most, raised):
-    """The soft limit is raised as far as needed and allowed; what is missing is missing from the connections."""
+    """The soft limit is raised as far as needed and allowed; otherwise the number of connections is lowered."""
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if allowed != resource.RLIM_INFINITY and allowed < hard:
         pytest.skip("this machine allows fewer descriptors")

@@ -1,4 +1,4 @@
-"""Who may change a log level, and what answers: the application itself, and a client that claims its address."""
+"""Changing log levels over HTTP: access rules and responses, with clients of various addresses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEBUG = '{"logger": "test_control", "level": "debug", "for_s": 60}'
 
 @pytest.fixture
 def levels():
-    """Levels that never run out within a test."""
+    """Levels that do not revert within a test."""
     get_logger("hearthnet.test_control")
     made = Levels(start_timer=lambda delay_s, function: lambda: None)
     yield made
@@ -30,7 +30,7 @@ def levels():
 
 @pytest.fixture
 def ask(levels, observability):
-    """Asks for levels, or changes them, as a client of some address."""
+    """Reads levels, or changes them, as a client of some address."""
     keys = KeyPair.generate()
     manifest = Manifest.genesis("home", keys)
     bus = CapabilityBus(keys.node_id, manifest.level_of)
@@ -47,11 +47,11 @@ def ask(levels, observability):
     return ask_as
 
 
-async def test_level_is_set_listed_and_taken_back(ask):
-    """A change answers with all levels that are changed; a level of null takes one back."""
-    answer = await ask(content=DEBUG)
-    assert answer.status_code == 200
-    (item,) = answer.json()
+async def test_level_is_set_listed_and_reset(ask):
+    """The response to a change lists all changed levels; a level of null reverts one."""
+    response = await ask(content=DEBUG)
+    assert response.status_code == 200
+    (item,) = response.json()
     assert (item["logger"], item["level"], item["was"]) == ("hearthnet.test_control", "debug", "warning")
     assert 59 < item["left_s"] <= 60
     assert [item["logger"] for item in (await ask()).json()] == ["hearthnet.test_control"]
@@ -60,8 +60,8 @@ async def test_level_is_set_listed_and_taken_back(ask):
     assert (await ask()).json() == []
 
 
-async def test_all_levels_are_taken_back_at_once(ask, levels):
-    """Without a logger, the reset is for all of them."""
+async def test_all_levels_are_reset_at_once(ask, levels):
+    """A reset without a logger reverts all of them."""
     levels.set("test_control", "debug")
     levels.set("httpx", "debug")
 
@@ -73,33 +73,33 @@ async def test_all_levels_are_taken_back_at_once(ask, levels):
 @pytest.mark.parametrize("content", [None, DEBUG])
 async def test_strangers_are_refused(ask, levels, address, content):
     """From any address that is not loopback, levels are neither shown nor changed."""
-    answer = await ask(address, content)
+    response = await ask(address, content)
 
-    assert (answer.status_code, answer.json()["error"]) == (401, "unauthorized")
+    assert (response.status_code, response.json()["error"]) == (401, "unauthorized")
     assert levels.current() == []
 
 
 @pytest.mark.parametrize("origin", ["https://example.com", "http://node", "null"])
 @pytest.mark.parametrize("content", [None, DEBUG])
 async def test_browser_is_refused(ask, levels, origin, content):
-    """A request that names the page it comes from is no tool's, whatever the page."""
-    answer = await ask(content=content, origin=origin)
+    """A request with browser headers is refused, whatever its page."""
+    response = await ask(content=content, origin=origin)
 
-    assert (answer.status_code, answer.json()["error"]) == (403, "bad_request")
+    assert (response.status_code, response.json()["error"]) == (403, "bad_request")
     assert levels.current() == []
 
 
 @pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonp"])
 async def test_other_content_types_are_refused(ask, levels, kind):
-    """What a page may send without asking first, a form or plain text, changes nothing."""
-    answer = await ask(content=DEBUG, kind=kind)
+    """A body that a page can send without a preflight request, a form or plain text, changes nothing."""
+    response = await ask(content=DEBUG, kind=kind)
 
-    assert (answer.status_code, answer.json()["error"]) == (415, "bad_request")
+    assert (response.status_code, response.json()["error"]) == (415, "bad_request")
     assert levels.current() == []
 
 
 async def test_content_type_with_a_charset_is_json(ask):
-    """Parameters of the content type, and its letters' case, do not matter."""
+    """Content type parameters, and upper case, do not matter."""
     assert (await ask(content=DEBUG, kind="Application/JSON; charset=utf-8")).status_code == 200
 
 
@@ -121,9 +121,9 @@ async def test_content_type_with_a_charset_is_json(ask):
     ],
 )
 async def test_nonsense_is_a_bad_request(ask, levels, content, word):
-    """What cannot be done is told in the wire's form and changes nothing."""
-    answer = await ask(content=content)
+    """An invalid change is a wire error and changes nothing."""
+    response = await ask(content=content)
 
-    assert (answer.status_code, answer.json()["error"]) == (400, "bad_request")
-    assert word in answer.json()["message"]
+    assert (response.status_code, response.json()["error"]) == (400, "bad_request")
+    assert word in response.json()["message"]
     assert levels.current() == []

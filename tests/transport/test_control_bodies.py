@@ -1,4 +1,4 @@
-"""Who may have bodies recorded, of what, for how long; and that they then stand in the trace, and only then."""
+"""Recording of bodies: access rules, limits, and that bodies are in the trace only while it is on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def keys():
 
 @pytest.fixture
 def bus(keys):
-    """A bus with the echo service, and one that calls it."""
+    """A bus with the echo service, and a capability that calls it."""
     made = CapabilityBus(keys.node_id, Manifest.genesis("home", keys).level_of)
     made.register(echo.DESCRIPTOR, echo.echo)
 
@@ -45,7 +45,7 @@ def bus(keys):
 
 @pytest.fixture
 def ask(bus, keys, observability):
-    """Asks the route as a client of some address."""
+    """Calls the route as a client of some address."""
     manifest = Manifest.genesis("home", keys)
     services = Services(bus, Telemetry(observability), lambda: manifest, lambda caller: None, dict, lambda only: [])
     app = build_app(services)
@@ -63,22 +63,22 @@ async def call(bus, name=ECHO, **wanted):
     """Calls a capability; returns the newest trace."""
     request = RouteRequest(name, (1, 0), {"params": {}, "input": {"text": "dear diary", **wanted}}, bus.node_id)
     with pytest.raises(WireError) if "fail" in wanted else nullcontext():
-        answer = await bus.handle_call(request)
-        if not isinstance(answer, dict):
-            assert [frame async for frame in answer]
+        response = await bus.handle_call(request)
+        if not isinstance(response, dict):
+            assert [frame async for frame in response]
     return trace.get_recent(1)[0]
 
 
 async def test_bodies_are_recorded_while_it_is_on(ask, bus):
-    """Off: nothing of a body is in the trace. On: request and answer. Off again: nothing."""
+    """While off, no body is in the trace; while on, request and result are."""
     before = await call(bus)
-    answer = await ask(ON)
+    response = await ask(ON)
     during = await call(bus)
     ended = await ask('{"capability": "experimental.echo"}')
     after = await call(bus)
 
-    assert [item["capability"] for item in answer.json()] == [ECHO]
-    assert 59 < answer.json()[0]["left_s"] <= 60
+    assert [item["capability"] for item in response.json()] == [ECHO]
+    assert 59 < response.json()[0]["left_s"] <= 60
     assert ended.json() == []
     assert "diary" not in str(before.as_dict())
     assert "diary" not in str(after.as_dict())
@@ -87,7 +87,7 @@ async def test_bodies_are_recorded_while_it_is_on(ask, bus):
 
 
 async def test_only_the_capability_that_was_named(ask, bus):
-    """A caller's own trace has nothing; the call inside it has its bodies in its span."""
+    """For a nested call the outer trace has no bodies; they are in the span of the call."""
     await ask(ON)
     outer = await call(bus, "experimental.forward")
 
@@ -97,7 +97,7 @@ async def test_only_the_capability_that_was_named(ask, bus):
 
 
 async def test_stream_and_failure_are_recorded(ask, bus):
-    """A stream's frames are lines; a call that fails has its request alone."""
+    """A stream's frames are recorded as lines; a failed call has only its request."""
     await ask(ON)
     streamed = await call(bus, frames=2)
     failed = await call(bus, fail="timeout")
@@ -108,7 +108,7 @@ async def test_stream_and_failure_are_recorded(ask, bus):
 
 
 async def test_secret_in_a_body_is_not_recorded(ask, bus):
-    """What is redacted elsewhere is redacted here."""
+    """Bodies are redacted like everything else."""
     await ask(ON)
     found = await call(bus, text="my password=hunter2 and sk-abcdef1234567890abcdef")
 
@@ -118,7 +118,7 @@ async def test_secret_in_a_body_is_not_recorded(ask, bus):
 
 
 async def test_all_are_ended_at_once(ask, bus):
-    """Without a capability the end is for all of them; GET lists what is on."""
+    """Ending without a capability ends all; GET lists the active ones."""
     await ask(ON)
     await ask('{"capability": "experimental.forward", "for_s": 5}')
     assert [item["capability"] for item in (await ask()).json()] == [ECHO, "experimental.forward"]
@@ -141,17 +141,17 @@ async def test_all_are_ended_at_once(ask, bus):
     ],
 )
 async def test_what_cannot_be_is_refused(ask, bus, content, status):
-    """No time, too much of it, no capability, an unknown one: told, and nothing is on."""
-    answer = await ask(content)
+    """A missing or excessive time, a missing or unknown capability is an error, and starts nothing."""
+    response = await ask(content)
 
-    assert answer.status_code == status
-    assert answer.json()["message"]
+    assert response.status_code == status
+    assert response.json()["message"]
     assert bus.bodies.current() == {}
 
 
 @pytest.mark.parametrize("content", [None, ON])
 async def test_strangers_and_browsers_are_refused(ask, bus, content):
-    """Other machines, web pages, and what is not sent as JSON change nothing and see nothing."""
+    """Other machines, web pages, and bodies that are not JSON change nothing and see nothing."""
     assert (await ask(content, address="192.168.1.20")).status_code == 401
     assert (await ask(content, origin="http://evil.example")).status_code == 403
     assert (await ask(ON, **{"content-type": "text/plain"})).status_code == 415

@@ -1,4 +1,4 @@
-"""What is said to be reachable is: each route is asked by a stranger, by this machine, and by a browser on it."""
+"""Reported exposure is real: each route is called by a stranger, by this machine, and by a browser on it."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ REFUSED = (401, 403)
 
 
 def settings(*, metrics_loopback_only=False):
-    """A node's settings."""
+    """The configuration of a node."""
     config = default_config()
     changed = {"metrics_loopback_only": metrics_loopback_only}
     return config.model_copy(update={"observability": config.observability.model_copy(update=changed)})
 
 
 @pytest.fixture(params=[False, True], ids=["as it comes", "metrics_loopback_only"])
-def door(request, observability):
-    """Settings, and how their application answers a route: by its status, or by the failure inside of it."""
+def node_app(request, observability):
+    """A configuration, and how its application responds: the status, or the failure inside a route."""
     config = settings(metrics_loopback_only=request.param)
     keys = KeyPair.generate()
     manifest = Manifest.genesis("home", keys)
@@ -56,9 +56,9 @@ def door(request, observability):
         yield config, ask
 
 
-async def test_each_route_lets_in_whom_it_is_said_to(door):
-    """Whoever is not meant is refused, and whoever is meant is not."""
-    config, ask = door
+async def test_each_route_admits_whom_it_lists(node_app):
+    """Exactly the callers that a route is meant for are admitted."""
+    config, ask = node_app
     asked = reachable(ROUTERS, config)
     for reach in asked:
         by_stranger = (await ask(STRANGER, reach.route)).status_code
@@ -72,9 +72,9 @@ async def test_each_route_lets_in_whom_it_is_said_to(door):
     assert {whose["GET /openapi.json"], whose["GET /trace/recent"]}.isdisjoint({EVERYBODY})
 
 
-async def test_nothing_is_reachable_that_is_not_listed(door):
-    """The application has no route, page or socket besides; what is not there is 404 for all."""
-    _, ask = door
+async def test_nothing_is_reachable_that_is_not_listed(node_app):
+    """The application has no further route, page or socket; anything else is 404 for all."""
+    _, ask = node_app
     document = (await ask(OURSELVES, "GET /openapi.json")).json()
     listed = {reach.route for reach in reachable(ROUTERS, default_config())}
     described = {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
@@ -87,28 +87,28 @@ async def test_nothing_is_reachable_that_is_not_listed(door):
 
 
 def test_reference_says_the_same():
-    """The table of routes in the documentation has whom the code lets in."""
+    """The table of routes in the documentation says who is admitted, as the code does."""
     table = REFERENCE.partition("\n## HTTP\n")[2].partition("\n## ")[0]
-    told = {
+    documented = {
         route: row.split("|")[2].strip()
         for row in table.splitlines()
         if row.startswith("| `")
         for route in re.findall(r"`([A-Z]+ [^`]+)`", row.split("|")[1])
     }
 
-    assert told == {reach.route: reach.who for reach in reachable(ROUTERS, default_config())}
+    assert documented == {reach.route: reach.who for reach in reachable(ROUTERS, default_config())}
 
 
 def test_route_without_a_gate_is_a_mistake():
-    """A forgotten dependency, or one that lets everybody in, makes a route everybody's, and that is told."""
+    """A route with a missing dependency, or one that admits all, is reported as unexpectedly open."""
     router = APIRouter()
     router.get("/forgotten")(lambda: None)
     router.get("/gated", dependencies=[Depends(services_of)])(lambda: None)
     found = reachable((*ROUTERS, router), default_config())
 
     assert [reach for reach in found if reach.route == "GET /gated"] == [Reach("GET /gated", EVERYBODY)]
-    assert exposure.everybodys_mistakes(found) == ["GET /forgotten", "GET /gated"]
-    assert exposure.everybodys_mistakes(reachable(ROUTERS, default_config())) == []
+    assert exposure.unexpectedly_open(found) == ["GET /forgotten", "GET /gated"]
+    assert exposure.unexpectedly_open(reachable(ROUTERS, default_config())) == []
 
 
 @pytest.mark.parametrize(
@@ -122,11 +122,11 @@ def test_route_without_a_gate_is_a_mistake():
         ("localhost", "this machine"),
         ("192.168.1.5", "the network of 192.168.1.5"),
         ("fe80::1%eth0", "the network of fe80::1%eth0"),
-        ("hearth.local", "wherever hearth.local is reached"),
+        ("hearth.local", "wherever hearth.local is reachable"),
     ],
 )
 def test_address_says_from_where(host, where):
-    """Loopback is this machine, no address in particular is every network."""
+    """Loopback is this machine, the unspecified address is every network."""
     transport = TransportConfig(host=host)
 
     assert listens(transport) == where
@@ -136,11 +136,13 @@ def test_address_says_from_where(host, where):
 
 
 def test_node_says_it_at_its_start(capsys):
-    """In one line; and that its certificate has expired, which does not keep it down."""
+    """The summary is one line; an expired certificate is reported, and does not stop the node."""
     begins = datetime(2026, 1, 1, tzinfo=UTC)
     serving._announce_reach(default_config(), Certificate(("hearth.local",), begins, begins, is_self_signed=True))
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
 
     shown = "port 7080 (https, certificate for hearth.local until 2026-01-01), reachable from every network"
-    assert told.out.startswith(f"reach      {shown} of this machine: /health /manifest /metrics /ready for everybody; ")
-    assert told.err == "the certificate expired on 2026-01-01: replace it, it is taken up by itself\n"
+    assert printed.out.startswith(
+        f"reach      {shown} of this machine: /health /manifest /metrics /ready for everybody; "
+    )
+    assert printed.err == "the certificate expired on 2026-01-01: replace it, it is taken up by itself\n"

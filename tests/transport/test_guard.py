@@ -1,4 +1,4 @@
-"""What is turned away at the door, what is let in, and what every answer tells a browser."""
+"""`Guard`: which requests it refuses and passes on, and the response headers for browsers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hearthnet.observability.telemetry import Telemetry
 from hearthnet.transport.admission import hosts
 from hearthnet.transport.admission import refusals as refused
 from hearthnet.transport.admission.guard import REFUSALS, Guard
-from hearthnet.transport.admission.hosts import OwnHosts, own_names
+from hearthnet.transport.admission.hosts import OwnHosts, own_host_names
 from hearthnet.transport.admission.load import Load
 from hearthnet.transport.api.error_body import error_body
 from hearthnet.transport.api.routes import Services
@@ -42,7 +42,7 @@ SAFE = {
 
 
 class Echo:
-    """An application that reads what it is sent, counts it as begun, and answers."""
+    """An application that reads the body, counts the request as begun, and responds."""
 
     def __init__(self, load: Load) -> None:
         self.load = load
@@ -50,7 +50,7 @@ class Echo:
         self.headers = [(b"content-type", b"text/plain"), (b"cache-control", b"max-age=60")]
 
     async def __call__(self, scope, receive, send):
-        """Answers with the length of the body."""
+        """Responds with the length of the body."""
         self.load.begin()
         body, has_more = b"", True
         while has_more:
@@ -65,7 +65,7 @@ class Echo:
 
 
 class Door:
-    """A guard with an application behind it, asked as a server would."""
+    """A guard with an application behind it, called like by a server."""
 
     def __init__(self) -> None:
         self.load = Load()
@@ -76,7 +76,7 @@ class Door:
         self.read = 0
 
     async def ask(self, method="GET", host="hearth:7080", body=(), more=(), scheme="http", address=ADDRESS, **headers):
-        """Returns status, headers (repeated ones joined) and body of the answer."""
+        """Returns status, headers (repeated ones joined) and body of the response."""
         named = {} if host is None else {"host": host}
         lines = [*{**named, **{name.replace("_", "-"): value for name, value in headers.items()}}.items(), *more]
         scope = {
@@ -98,7 +98,7 @@ class Door:
 
         self.load.waiting += 1
         await self.guard(scope, receive, send)
-        assert self.load.waiting == 0  # else requests that were turned away would make the node look busy
+        assert self.load.waiting == 0  # else refused requests would make the node look busy
         assert [message["type"] for message in sent].count("http.response.start") == 1
         assert sent[-1].get("more_body", False) is False
         found: dict[str, str] = {}
@@ -109,7 +109,7 @@ class Door:
         return sent[0]["status"], found, b"".join(message["body"] for message in sent[1:])
 
     async def status(self, *arguments, **more) -> int:
-        """Returns the status of the answer; only what is let in reaches the application."""
+        """Returns the status of the response; only admitted requests reach the application."""
         before = len(self.app.bodies)
         status, _, body = await self.ask(*arguments, **more)
         assert (len(self.app.bodies) > before) == (status == 200)
@@ -119,13 +119,13 @@ class Door:
     async def post(self, *pieces: bytes, kind: str | None = "application/json", length: object = None, **more):
         """Sends a body in pieces, with its length."""
         named = {} if kind is None else {"content_type": kind}
-        told = str(sum(map(len, pieces)) if length is None else length)
-        return await self.ask("POST", body=pieces, content_length=told, **{**named, **more})
+        declared = str(sum(map(len, pieces)) if length is None else length)
+        return await self.ask("POST", body=pieces, content_length=declared, **{**named, **more})
 
 
 @pytest.fixture
-def door():
-    """A guard of a node that is called hearth, with a telling proxy in front."""
+def guarded():
+    """The guard of a node named hearth, with a configured proxy in front."""
     metrics.configure(SimpleNamespace(metrics_enabled=True))
     return Door()
 
@@ -178,29 +178,29 @@ NO_HOSTS += ["[::1]x", "löcalhost", "localhost,evil", "localhost\t", "\xff", "a
 
 
 @pytest.mark.parametrize("port", ["", ":7080", ":8443", ":"])
-async def test_own_names_are_let_in(door, port):
-    """Loopback, the address that was called, the machine's names and those in the settings, with whatever port."""
+async def test_own_names_are_admitted(guarded, port):
+    """Loopback, the connection's address, the machine's names and configured ones are accepted, with any port."""
     for host in OWN:
-        assert await door.status(host=host + port) == 200, host
+        assert await guarded.status(host=host + port) == 200, host
 
 
-async def test_names_of_others_are_misdirected(door, logged, monkeypatch):
-    """Also one that resolves to this machine: that is how a page in a browser would get in. The log has the name."""
+async def test_names_of_others_are_misdirected(guarded, logged, monkeypatch):
+    """Other names get 421, even if they resolve to this machine: DNS rebinding. The log has the name."""
     once = RateLimitedLogger(get_logger("hearthnet.test_guard"), clock=lambda: 0.0)
     monkeypatch.setattr(refused, "_often", once)
     for host in OTHERS:
-        assert await door.status(host=host) == 421, host
-        assert await door.status(host=f"{host}:7080") == 421, host
+        assert await guarded.status(host=host) == 421, host
+        assert await guarded.status(host=f"{host}:7080") == 421, host
 
     assert refusals() == {"host": 2 * len(OTHERS)}
     assert [record.host for record in logged if record.getMessage() == "request refused"] == ["evil.example"]
 
 
-async def test_hosts_that_are_none_are_bad_requests(door):
-    """Nothing, a user, a space, an address without its brackets, other than ASCII: 400, not another node's name."""
+async def test_invalid_hosts_are_bad_requests(guarded):
+    """Empty, a user name, a space, an address without brackets, not ASCII: 400, not 421."""
     for host in NO_HOSTS:
-        assert await door.status(host=host) == 400, host
-    assert await door.status(more=[("host", "hearth")]) == 400
+        assert await guarded.status(host=host) == 400, host
+    assert await guarded.status(more=[("host", "hearth")]) == 400
     assert refusals() == {"bad_host": len(NO_HOSTS), "bad_header": 1}
 
 
@@ -208,14 +208,14 @@ async def test_hosts_that_are_none_are_bad_requests(door):
     ("address", "host"),
     [("::ffff:192.168.1.5", "192.168.1.5"), ("fe80::1%eth0", "[fe80::1]"), ("fe80::1%eth0", "[fe80::1%25eth0]")],
 )
-async def test_address_that_was_called_has_many_spellings(door, address, host):
-    """Of a socket for both families, and of one with a zone."""
-    assert await door.status(host=host, address=address) == 200
-    assert await door.status(host=host, address="10.0.0.1") == 421
+async def test_address_of_the_connection_has_many_spellings(guarded, address, host):
+    """IPv4 addresses on a dual-stack socket, and addresses with a zone, are accepted."""
+    assert await guarded.status(host=host, address=address) == 200
+    assert await guarded.status(host=host, address="10.0.0.1") == 421
 
 
 async def test_names_follow_the_machine():
-    """A name that it has since a moment ago is taken up, one that it had is forgotten; not looked up at each miss."""
+    """A new machine name is accepted and an old one refused after a while; not every miss reads the names."""
     names, now_s, looks = {"old"}, [0.0], []
     own = OwnHosts(names=lambda: looks.append(1) or frozenset(names), clock=lambda: now_s[0])
     assert own.has(b"old:1", ADDRESS)
@@ -229,45 +229,46 @@ async def test_names_follow_the_machine():
 
 
 def test_names_of_this_machine(monkeypatch, tmp_path):
-    """The host name, its short form, that below private endings and search domains; never the domain alone."""
+    """The host name, its short form, and that below private suffixes and search domains; never the domain alone."""
     resolver = tmp_path / "resolv.conf"
     resolver.write_bytes(b"nameserver 10.0.0.1\nsearch fritz.box . \xff.example\n# search commented\noptions x\n")
     monkeypatch.setattr(hosts, "_RESOLVER", resolver)
     monkeypatch.setattr(hosts.socket, "gethostname", lambda: "Pi.garden.example")
-    assert {"pi", "pi.garden.example", "pi.local", "pi.lan", "pi.home.arpa", "pi.fritz.box"} <= own_names()
-    assert {"garden.example", "fritz.box", "pi.", "pi.commented", "local"}.isdisjoint(own_names())
+    assert {"pi", "pi.garden.example", "pi.local", "pi.lan", "pi.home.arpa", "pi.fritz.box"} <= own_host_names()
+    assert {"garden.example", "fritz.box", "pi.", "pi.commented", "local"}.isdisjoint(own_host_names())
 
     resolver.unlink()
-    assert "pi.local" in own_names()
+    assert "pi.local" in own_host_names()
     monkeypatch.setattr(hosts.socket, "gethostname", lambda: "")
-    assert own_names() == frozenset()
+    assert own_host_names() == frozenset()
 
 
 def test_names_of_the_certificate(tmp_path):
-    """Whoever had a certificate signed for a name has it; one that cannot be read has none."""
+    """The names in the certificate are accepted; an unreadable certificate has none."""
     pair = write_pair(tmp_path, hosts=("Node.example.org", "203.0.113.9"))
-    own = OwnHosts(names=lambda: own_names(pair["tls_cert"]))
+    own = OwnHosts(names=lambda: own_host_names(pair["tls_cert"]))
     assert own.has(b"node.example.org:7080", ADDRESS)
     assert own.has(b"203.0.113.9", ADDRESS)
     assert not own.has(b"example.org", ADDRESS)
 
     pair["tls_cert"].write_text("half of a certifi")
-    assert own_names(pair["tls_cert"]) == own_names()
+    assert own_host_names(pair["tls_cert"]) == own_host_names()
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_pages_of_other_origins_are_refused(door, method):
-    """Another scheme, name or port is another origin; so is none that has a name. The node's own is not."""
+async def test_pages_of_other_origins_are_refused(guarded, method):
+    """Another scheme, name or port is another origin, and so is `null`. The node's own origin is accepted."""
     for origin in ("http://evil.example", "null", "", "https://hearth:7080", "http://hearth", "http://hearth:70800"):
-        assert await door.status(method, origin=origin, content_type="application/json") == 403, origin
+        assert await guarded.status(method, origin=origin, content_type="application/json") == 403, origin
     for origin, host in (
         ("http://hearth:7080", "Hearth:7080"),
         ("http://hearth", "hearth"),
         ("http://hearth", "hearth:80"),
     ):
-        assert await door.status(method, host, origin=origin, content_type="application/json") == 200, origin
+        assert await guarded.status(method, host, origin=origin, content_type="application/json") == 200, origin
     assert (
-        await door.status(method, origin="https://hearth:7080", scheme="https", content_type="application/json") == 200
+        await guarded.status(method, origin="https://hearth:7080", scheme="https", content_type="application/json")
+        == 200
     )
     assert refusals() == {"origin": 6}
 
@@ -283,18 +284,18 @@ async def test_pages_of_other_origins_are_refused(door, method):
         ("none", "navigate", "document", 200),
     ],
 )
-async def test_what_pages_load_without_an_origin_is_refused(door, site, mode, dest, status):
-    """An image, a script or a frame of another page; not a link that somebody follows, nor an address typed in."""
+async def test_page_loads_without_an_origin_are_refused(guarded, site, mode, dest, status):
+    """Images, scripts and frames of other pages are refused; followed links and typed addresses are not."""
     fetch = {"sec_fetch_site": site, "sec_fetch_mode": mode, "sec_fetch_dest": dest}
-    assert await door.status(**fetch) == status
+    assert await guarded.status(**fetch) == status
     if site == "cross-site":
-        assert await door.status("POST", content_type="application/json", **fetch) == 403  # a form of another page
+        assert await guarded.status("POST", content_type="application/json", **fetch) == 403  # a form of another page
 
 
-async def test_methods_that_nothing_here_has_are_refused(door):
-    """Also the question of a browser whether it may: there is no answer that would allow it."""
+async def test_unsupported_methods_are_refused(guarded):
+    """Preflight requests are refused too: no response allows another origin anything."""
     for method in ("OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "PROPFIND", "get", "X" * 5_000):
-        status, headers, _ = await door.ask(method, access_control_request_method="POST")
+        status, headers, _ = await guarded.ask(method, access_control_request_method="POST")
         assert (status, headers["allow"]) == (405, "GET, HEAD, POST")
         assert not [name for name in headers if name.startswith("access-control")]
     assert refusals() == {"method": 9}
@@ -306,7 +307,7 @@ async def test_methods_that_nothing_here_has_are_refused(door):
         ("application/json", 200),
         ("Application/JSON;charset=UTF-8", 200),
         ('application/json ; profile=x; charset="utf-8"', 200),
-        (None, 415),  # what a browser sends for bytes without a type, unasked
+        (None, 415),  # a browser sends this for bytes without a type, with no preflight
         ("", 415),
         ("text/plain", 415),
         ("text/plain; application/json", 415),
@@ -318,36 +319,36 @@ async def test_methods_that_nothing_here_has_are_refused(door):
         ("multipart/form-data; boundary=application/json", 415),
     ],
 )
-async def test_only_json_is_posted(door, kind, status):
-    """What a page can send without asking first is not JSON."""
-    assert (await door.post(b"{}", kind=kind))[0] == status
+async def test_only_json_is_posted(guarded, kind, status):
+    """Content types that a page can send without a preflight request are refused."""
+    assert (await guarded.post(b"{}", kind=kind))[0] == status
 
 
-async def test_body_that_says_it_is_too_large_is_not_read_first(door):
-    """413 comes before any of it is taken; the connection ends, after what is under way was read for a while."""
-    assert (await door.post(b"x" * LIMIT))[0] == 200
+async def test_body_declared_too_large_is_not_read_first(guarded):
+    """413 is sent before any of the body is read; then the connection closes, after reading for a short while."""
+    assert (await guarded.post(b"x" * LIMIT))[0] == 200
     for length in (LIMIT + 1, 200_000_000, "9" * 5_000, "-1", "1e3"):
-        status, headers, body = await door.post(*[b"x" * 500] * 40, length=length)
+        status, headers, body = await guarded.post(*[b"x" * 500] * 40, length=length)
         assert (status, headers["connection"], orjson.loads(body)["error"]) == (413, "close", "bad_request")
-        assert door.read <= 1 + LIMIT // 500
-    assert door.app.bodies == [b"x" * LIMIT]
+        assert guarded.read <= 1 + LIMIT // 500
+    assert guarded.app.bodies == [b"x" * LIMIT]
     assert refusals() == {"body_too_large": 5}
 
 
-async def test_body_of_unknown_length_is_counted(door):
-    """One byte more than may be: 413, and for the application the caller has left."""
+async def test_body_of_unknown_length_is_counted(guarded):
+    """One byte too many is 413; the application sees a disconnect."""
     chunked = {"content_type": "application/json", "transfer_encoding": "chunked"}
-    assert (await door.ask("POST", body=[b"x" * 500] * 4, **chunked))[0] == 200
-    status, headers, body = await door.ask("POST", body=[b"x" * 500] * 4 + [b"y", *[b"z" * 500] * 100], **chunked)
+    assert (await guarded.ask("POST", body=[b"x" * 500] * 4, **chunked))[0] == 200
+    status, headers, body = await guarded.ask("POST", body=[b"x" * 500] * 4 + [b"y", *[b"z" * 500] * 100], **chunked)
 
     assert (status, headers["connection"], orjson.loads(body)["error"]) == (413, "close", "bad_request")
     assert {name: headers[name] for name in SAFE} == SAFE
-    assert [len(body) for body in door.app.bodies] == [2_000, 2_000]
+    assert [len(body) for body in guarded.app.bodies] == [2_000, 2_000]
     assert refusals() == {"body_too_large": 1}
 
 
-async def test_sender_that_never_ends_is_given_up(door, monkeypatch):
-    """A refused body that trickles, or of which nothing more comes, holds its connection for half a second at most."""
+async def test_endless_body_is_cut_off(guarded, monkeypatch):
+    """A refused body that trickles in, or stops, holds its connection for half a second at most."""
     monkeypatch.setattr("hearthnet.transport.admission.guard.LAST_WORDS_S", 0.02)
     sent, never = [], asyncio.Event()
     lines = [(b"host", b"hearth"), (b"content-type", b"application/json"), (b"content-length", b"90000000")]
@@ -356,29 +357,29 @@ async def test_sender_that_never_ends_is_given_up(door, monkeypatch):
     async def send(message):
         sent.append(message)
 
-    await asyncio.wait_for(door.guard(scope, never.wait, send), 20)
+    await asyncio.wait_for(guarded.guard(scope, never.wait, send), 20)
     assert [message.get("more_body") for message in sent] == [None, True, False]
 
 
-async def test_reading_takes_no_body(door):
-    """A GET with a body means something else to somebody in between; one that says it has none does not."""
-    assert await door.status(content_length="0") == 200
-    assert await door.status(content_length="3", body=[b"abc"]) == 400
+async def test_get_has_no_body(guarded):
+    """A GET with a body is refused, since an intermediary may read it differently; a length of 0 is accepted."""
+    assert await guarded.status(content_length="0") == 200
+    assert await guarded.status(content_length="3", body=[b"abc"]) == 400
     assert refusals() == {"unexpected_body": 1}
 
 
-async def test_every_answer_has_the_headers_for_browsers(door):
-    """Once each, also where it turns somebody away; what a route has set itself stays."""
-    _, headers, _ = await door.ask(host="evil.example")
+async def test_every_response_has_the_headers_for_browsers(guarded):
+    """Each header once, on refusals too; headers that a route has set stay."""
+    _, headers, _ = await guarded.ask(host="evil.example")
     assert {name: headers[name] for name in SAFE} == SAFE
     assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
-    _, headers, _ = await door.ask()
+    _, headers, _ = await guarded.ask()
     assert {name: headers[name] for name in SAFE} == {**SAFE, "cache-control": "max-age=60"}
 
 
 @pytest.fixture
 def ask(observability):
-    """Asks a node's whole application from its own machine; `broken` is a route that fails."""
+    """Calls a node's whole application from its own machine; `broken` is a route that fails."""
     keys = KeyPair.generate()
     manifest = Manifest.genesis("home", keys)
     bus = CapabilityBus(keys.node_id, manifest.level_of)
@@ -425,26 +426,26 @@ CONTROL = "/control/log-level"
     ],
 )
 async def test_errors_are_those_of_the_wire(ask, logged, method, path, body, status, code):
-    """From the closed set, in its form, short whatever was asked; a cause is in the log and nowhere else."""
+    """Errors have a code of the closed set, the wire format, and little text; the cause is only in the log."""
     kind = {"content-type": "text/plain"} if body == b"plain" else JSON
-    answer = await ask(method, path, content=body, headers=kind if body is not None else {})
+    response = await ask(method, path, content=body, headers=kind if body is not None else {})
 
-    assert answer.status_code == status
+    assert response.status_code == status
     if method != "HEAD":
-        assert answer.json()["error"] == code
-        assert answer.json()["message"]
-    assert len(answer.content) < 3_000
-    assert ("allow" in answer.headers) == (status == 405)
-    assert ("GET" in answer.headers.get("allow", "")) == ("HEAD" in answer.headers.get("allow", ""))
-    assert {name: answer.headers[name] for name in SAFE} == SAFE
-    assert "x-hearthnet-from" in answer.headers
-    assert "hunter2" not in answer.text
+        assert response.json()["error"] == code
+        assert response.json()["message"]
+    assert len(response.content) < 3_000
+    assert ("allow" in response.headers) == (status == 405)
+    assert ("GET" in response.headers.get("allow", "")) == ("HEAD" in response.headers.get("allow", ""))
+    assert {name: response.headers[name] for name in SAFE} == SAFE
+    assert "x-hearthnet-from" in response.headers
+    assert "hunter2" not in response.text
     failures = [record for record in logged if record.getMessage() == "request failed"]
     assert [str(record.exc_info[1]) for record in failures] == (["the password is hunter2"] if status == 500 else [])
 
 
 async def test_own_page_is_no_tool(ask):
-    """What the door lets in, a page of the node's own and an address that was typed, may not use the tools' routes."""
+    """A page of the node's own and a typed address pass the guard, but may not use the tools' routes."""
     for headers in ({"Origin": "http://localhost"}, {"Sec-Fetch-Site": "none"}):
         assert (await ask("GET", CONTROL, headers=headers)).status_code == 403
         assert (await ask("GET", "/openapi.json", headers=headers)).status_code == 200
@@ -452,7 +453,7 @@ async def test_own_page_is_no_tool(ask):
 
 
 def test_refusals_are_clean_already():
-    """The constant answers are what `error_body` would make of them."""
+    """The constant responses equal those of `error_body`."""
     for refusal in REFUSALS:
         assert orjson.loads(refusal.body()) == error_body(WireError("bad_request", refusal.message))
 
@@ -461,7 +462,7 @@ def test_refusals_are_clean_already():
     "path", ["/health", "/ready", "/manifest", "/metrics", "/trace", "/trace/recent", "/openapi.json"]
 )
 async def test_head_is_get_without_a_body(ask, path):
-    """Status and headers of a HEAD are those of a GET."""
+    """HEAD has the status and headers of GET."""
     head, get = await ask("HEAD", path), await ask("GET", path)
 
     assert head.status_code == get.status_code
@@ -488,9 +489,9 @@ REQUEST_ID = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
     ],
 )
 async def test_request_id_comes_back(ask, method, path, headers, status):
-    """Every response repeats a valid request id, as a ULID, and nothing that is none."""
-    answer = await ask(method, path, headers={**headers, "x-hearthnet-request-id": REQUEST_ID.lower()})
-    assert (answer.status_code, answer.headers["x-hearthnet-request-id"]) == (status, REQUEST_ID)
+    """Every response repeats a valid request id, as a ULID, and no invalid one."""
+    response = await ask(method, path, headers={**headers, "x-hearthnet-request-id": REQUEST_ID.lower()})
+    assert (response.status_code, response.headers["x-hearthnet-request-id"]) == (status, REQUEST_ID)
 
     strange = await ask(method, path, headers={**headers, "x-hearthnet-request-id": "<script>"})
     assert strange.headers.get("x-hearthnet-request-id", REQUEST_ID) != "<script>"

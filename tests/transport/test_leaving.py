@@ -1,4 +1,4 @@
-"""A call whose caller hangs up is cancelled; every other call ends as it would have."""
+"""A call is cancelled when its client disconnects; every other call ends normally."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import pytest
 from starlette.requests import ClientDisconnect
 
 from hearthnet.errors import WireError
-from hearthnet.transport.api.streaming import unless_caller_leaves
+from hearthnet.transport.api.streaming import cancel_on_disconnect
 
 
 class Connection:
-    """A client that stays until it is told to go; what a server's `receive` tells of it."""
+    """A client that stays until told to leave; provides a server's `receive`."""
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
         self.gone = asyncio.Event()
 
     async def receive(self) -> dict:
-        """Waits for what the client does next."""
+        """Waits for the client's next event."""
         self.asked.set()
         await self.gone.wait()
         return {"type": "http.disconnect"}
@@ -31,33 +31,33 @@ async def connection():
     return Connection()
 
 
-async def answer(value="answer", error=None):
-    """Work that is over at once."""
+async def response(value="response", error=None):
+    """Work that ends at once."""
     if error is not None:
         raise error
     return value
 
 
-async def test_quick_work_asks_nobody(connection):
-    """A call that is over at once never looks at the connection, and leaves no task behind."""
-    assert await unless_caller_leaves(connection.receive, answer()) == "answer"
+async def test_quick_work_starts_no_watcher(connection):
+    """A call that ends at once never checks the connection, and leaves no task behind."""
+    assert await cancel_on_disconnect(connection.receive, response()) == "response"
     assert not connection.asked.is_set()
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_slow_work_of_a_patient_caller(connection):
-    """The answer comes however long it takes, and the watcher goes with it."""
+    """A slow result is returned, and the watcher ends with it."""
 
     async def slow():
         await connection.asked.wait()
         return "late"
 
-    assert await unless_caller_leaves(connection.receive, slow()) == "late"
+    assert await cancel_on_disconnect(connection.receive, slow()) == "late"
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_caller_that_leaves_cancels_the_work(connection):
-    """The work sees a cancellation, its surroundings a disconnect; the task itself is not cancelled."""
+    """The work sees a cancellation, its caller a disconnect; the task itself is not cancelled."""
     seen = []
 
     async def endless():
@@ -70,14 +70,14 @@ async def test_caller_that_leaves_cancels_the_work(connection):
             raise
 
     with pytest.raises(ClientDisconnect):
-        await unless_caller_leaves(connection.receive, endless())
+        await cancel_on_disconnect(connection.receive, endless())
     assert seen == ["cancelled"]
     assert asyncio.current_task().cancelling() == 0
 
 
 async def test_server_that_stops_is_no_caller_that_left(connection):
-    """A cancellation from outside stays one."""
-    working = asyncio.create_task(unless_caller_leaves(connection.receive, asyncio.Event().wait()))
+    """A cancellation from outside stays a cancellation."""
+    working = asyncio.create_task(cancel_on_disconnect(connection.receive, asyncio.Event().wait()))
     await connection.asked.wait()
     working.cancel()
 
@@ -86,13 +86,13 @@ async def test_server_that_stops_is_no_caller_that_left(connection):
 
 
 async def test_errors_pass(connection):
-    """What the work raises is what the route sees."""
+    """Exceptions of the work reach the route."""
     with pytest.raises(WireError, match="all places"):
-        await unless_caller_leaves(connection.receive, answer(error=WireError("capacity_exceeded", "all places")))
+        await cancel_on_disconnect(connection.receive, response(error=WireError("capacity_exceeded", "all places")))
 
 
 async def test_connection_that_cannot_be_watched_does_no_harm(connection):
-    """A server that fails to tell leaves the call alone."""
+    """A failing `receive` does not affect the call."""
 
     async def broken():
         connection.asked.set()
@@ -104,4 +104,4 @@ async def test_connection_that_cannot_be_watched_does_no_harm(connection):
         await asyncio.sleep(0)
         return "late"
 
-    assert await unless_caller_leaves(broken, slow()) == "late"
+    assert await cancel_on_disconnect(broken, slow()) == "late"

@@ -1,4 +1,4 @@
-"""When a call is refused for the work that waits, and how the calls at work end when the server stops."""
+"""Overload control: when a call is refused, and how running calls end when the server stops."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from hearthnet.transport.admission.load import MAX_WORKING, MIN_WAITING, Load
 
 
 class Clock:
-    """Seconds that pass when a test says so."""
+    """A clock that a test moves."""
 
     def __init__(self) -> None:
         self.now_s = 100.0
 
     def __call__(self) -> float:
-        """The time."""
+        """Returns the time."""
         return self.now_s
 
 
 @pytest.fixture
 def clock():
-    """A clock that stands still."""
+    """A clock that does not move."""
     return Clock()
 
 
 @pytest.fixture
 def load(clock):
-    """The load of a server that has done nothing yet: nothing waits."""
+    """The load of an idle server."""
     return Load(clock)
 
 
 def waited(load, clock, wait_s: float):
-    """What becomes of a call that arrives behind many others and begins after so long."""
+    """Returns the outcome of a call that arrives behind many others and starts after a wait."""
     load.waiting = MIN_WAITING
     arrived_at = load.arrive()
     clock.now_s += wait_s
@@ -41,14 +41,14 @@ def waited(load, clock, wait_s: float):
 
 
 def test_quiet_node_takes_a_burst(load, clock):
-    """A node with time lets calls wait for a quarter of a second; also after hours of nothing."""
+    """An idle node allows a wait of a quarter of a second; also after hours of nothing."""
     assert waited(load, clock, 0.249) is None
     clock.now_s += 10_000
     assert waited(load, clock, 0.251) == "overload"
 
 
 def test_standing_queue_is_kept_short(load, clock):
-    """Waits that are long for a while make the bound short; a moment without one makes it as it was."""
+    """A while of long waits shortens the allowed one; a moment without them restores it."""
     assert [waited(load, clock, 0.15) for _ in range(4)] == [None, None, "overload", "overload"]
     assert waited(load, clock, 0.039) is None
     clock.now_s += 0.2
@@ -65,7 +65,7 @@ def test_few_are_never_refused(load, clock):
 
 
 def test_begun_requests_do_not_wait(load):
-    """What has begun makes room; an application without our server has no queue, and none below zero."""
+    """Starting a request shortens the queue; without our server there is no queue, and no negative count."""
     load.arrive()
     load.begin()
     load.begin()
@@ -73,7 +73,7 @@ def test_begun_requests_do_not_wait(load):
 
 
 async def test_calls_at_work_are_bounded(load):
-    """With so many calls begun and not ended, the next is refused; when one ends there is room."""
+    """At the limit of running calls the next is refused; when one ends, one is accepted."""
     ended = asyncio.Event()
 
     async def call():
@@ -91,7 +91,7 @@ async def test_calls_at_work_are_bounded(load):
 
 
 async def test_stop_waits_for_calls(load):
-    """A call that ends in time ends by itself; new ones are refused from the first moment on."""
+    """A call that ends in time ends normally; new ones are refused from the first moment on."""
     may_end, ended = asyncio.Event(), []
 
     async def call():
@@ -112,7 +112,7 @@ async def test_stop_waits_for_calls(load):
 
 
 async def test_stop_cuts_what_goes_on(logged):
-    """A call that would go on for ever is cancelled when the time is over, and that is logged."""
+    """A call that does not end is cancelled after the time limit, and that is logged."""
     load = Load(stop_limit_s=0.0)
 
     async def call():

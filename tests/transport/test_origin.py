@@ -1,4 +1,4 @@
-"""Which trace a call joins: through the application itself, with signed headers of every kind."""
+"""Which trace a call joins: through the whole application, with signed headers of every kind."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HOSTILE = ["<script>alert(1)</script>", "00-x", f"00-{OWN_AS_W3C}-{SPAN}-01-x", 
 
 @pytest.fixture(autouse=True)
 def counting():
-    """Metrics that count."""
+    """Fresh metrics."""
     metrics.configure(SimpleNamespace(metrics_enabled=True))
 
 
@@ -46,7 +46,7 @@ def keys():
 
 @pytest.fixture
 def call(keys, observability):
-    """Calls the echo service, signed, with more headers."""
+    """Calls the echo service, signed, with further headers."""
     manifest = Manifest.genesis("home", keys)
     bus = CapabilityBus(keys.node_id, manifest.level_of)
     bus.register(echo.DESCRIPTOR, echo.echo)
@@ -70,33 +70,33 @@ def call(keys, observability):
 
 
 def rejected(header):
-    """How many headers of that name were counted as invalid."""
+    """Returns how many headers of that name were counted as invalid."""
     name = f'hearthnet_trace_headers_rejected_total{{header="{header}"}} '
     lines = metrics.exposition()[0].decode().splitlines()
     return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
 
 
 def newest():
-    """The trace that ended last."""
+    """Returns the newest trace."""
     return trace.get_recent(1)[0]
 
 
 async def test_parent_in_the_same_trace(call):
-    """`traceparent` that names the signed trace gives the trace its parent."""
+    """A `traceparent` of the signed trace gives the trace its parent."""
     before = rejected("traceparent")
-    answer = await call(traceparent=f"00-{OWN_AS_W3C}-{SPAN}-01")
+    response = await call(traceparent=f"00-{OWN_AS_W3C}-{SPAN}-01")
 
-    assert (answer.status_code, answer.headers[REQUEST_ID]) == (200, OWN)
+    assert (response.status_code, response.headers[REQUEST_ID]) == (200, OWN)
     assert (newest().trace_id, newest().parent_id) == (OWN, SPAN)
     assert "link" not in newest().extras
     assert rejected("traceparent") == before
 
 
 async def test_parent_in_another_trace(call):
-    """The signed id stays the trace's, however valid the other is; the other is linked to, not joined."""
-    answer = await call(traceparent=f"00-{OTHER_AS_W3C}-{SPAN}-01", tracestate="vendor=x")
+    """The signed id stays the trace's id; another valid `traceparent` becomes a link."""
+    response = await call(traceparent=f"00-{OTHER_AS_W3C}-{SPAN}-01", tracestate="vendor=x")
 
-    assert answer.headers[REQUEST_ID] == OWN
+    assert response.headers[REQUEST_ID] == OWN
     assert (newest().trace_id, newest().parent_id) == (OWN, None)
     assert newest().extras["link"] == {"trace_id": OTHER, "span_id": SPAN}
     assert "vendor" not in orjson.dumps(newest().as_dict()).decode()
@@ -104,70 +104,70 @@ async def test_parent_in_another_trace(call):
 
 async def test_request_id_may_be_spelled_as_a_w3c_id(call):
     """An OpenTelemetry client signs its own trace id, and so joins its own trace."""
-    answer = await call(request_id=OTHER_AS_W3C, traceparent=f"00-{OTHER_AS_W3C}-{SPAN}-00")
+    response = await call(request_id=OTHER_AS_W3C, traceparent=f"00-{OTHER_AS_W3C}-{SPAN}-00")
 
-    assert answer.headers[REQUEST_ID] == OTHER
+    assert response.headers[REQUEST_ID] == OTHER
     assert (newest().trace_id, newest().parent_id) == (OTHER, SPAN)
 
 
 async def test_request_id_that_is_none_yields_to_traceparent(call):
     """A signed request id of another kind names no trace; then the caller's `traceparent` does."""
     before = rejected(REQUEST_ID)
-    answer = await call(request_id="call-42", traceparent=f"00-{OTHER_AS_W3C}-{SPAN}-01")
+    response = await call(request_id="call-42", traceparent=f"00-{OTHER_AS_W3C}-{SPAN}-01")
 
-    assert answer.headers[REQUEST_ID] == OTHER
+    assert response.headers[REQUEST_ID] == OTHER
     assert (newest().trace_id, newest().parent_id) == (OTHER, SPAN)
     assert rejected(REQUEST_ID) == before + 1
 
 
 async def test_request_without_a_request_id_is_refused(call, keys):
-    """A request id is part of what is signed: without one there is no call, and so no trace."""
+    """The request id is signed: without one there is no call, and no trace."""
     signed = sign(keys, keys.node_id, "experimental.echo", "1.0", BODY, OWN)
     del signed[REQUEST_ID]
-    answer = await call(signed=signed, traceparent=f"00-{OTHER_AS_W3C}-{SPAN}-01")
+    response = await call(signed=signed, traceparent=f"00-{OTHER_AS_W3C}-{SPAN}-01")
 
-    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_signature")
-    assert answer.headers[REQUEST_ID] == OTHER
+    assert (response.status_code, response.json()["error"]) == (401, "invalid_signature")
+    assert response.headers[REQUEST_ID] == OTHER
     assert trace.get_recent() == []
 
 
 async def test_traceparent_need_not_be_signed(call, keys):
-    """Libraries that know nothing of signatures add it after ours was made; it can change no more than this."""
+    """Libraries that ignore signatures add the header after ours is made; it changes nothing else."""
     for span_id in (SPAN, "00f067aa0ba902b8"):
         signed = sign(keys, keys.node_id, "experimental.echo", "1.0", BODY, OWN)
-        answer = await call(signed=signed, traceparent=f"00-{OWN_AS_W3C}-{span_id}-01")
-        assert answer.status_code == 200
+        response = await call(signed=signed, traceparent=f"00-{OWN_AS_W3C}-{span_id}-01")
+        assert response.status_code == 200
         assert newest().parent_id == span_id
 
 
 @pytest.mark.parametrize("value", HOSTILE)
 async def test_invalid_header_is_ignored_and_counted(call, observability, value):
-    """The call is answered in its own trace, the header is counted, and what was in it stands nowhere."""
+    """The call gets a trace of its own, the header is counted, and its value is recorded nowhere."""
     before = rejected("traceparent")
-    answer = await call(traceparent=value)
+    response = await call(traceparent=value)
 
-    assert (answer.status_code, answer.headers[REQUEST_ID]) == (200, OWN)
+    assert (response.status_code, response.headers[REQUEST_ID]) == (200, OWN)
     assert (newest().trace_id, newest().parent_id) == (OWN, None)
     assert rejected("traceparent") == before + 1
     written = b"".join(path.read_bytes() for path in observability.log_dir.glob("*.log"))
     assert b'"done"' in written
-    assert value.encode() not in written + orjson.dumps(newest().as_dict()) + answer.content
+    assert value.encode() not in written + orjson.dumps(newest().as_dict()) + response.content
 
 
 @pytest.mark.parametrize("value", HOSTILE)
 async def test_invalid_request_id_is_replaced_and_counted(call, observability, value):
-    """A fresh id takes its place, in the record and in the answer; the header is counted."""
+    """A new id replaces it, in the record and in the response; the header is counted."""
     before = rejected(REQUEST_ID)
-    answer = await call(request_id=value)
+    response = await call(request_id=value)
 
-    assert re.fullmatch("[0-9A-Z]{26}", answer.headers[REQUEST_ID])
+    assert re.fullmatch("[0-9A-Z]{26}", response.headers[REQUEST_ID])
     assert rejected(REQUEST_ID) == before + 1
     written = b"".join(path.read_bytes() for path in observability.log_dir.glob("*.log"))
-    assert value.encode() not in written + answer.content + str(answer.headers).encode()
+    assert value.encode() not in written + response.content + str(response.headers).encode()
 
 
 async def test_two_headers_are_none(call):
-    """Exactly one `traceparent` counts; of two, even equal ones, none is believed."""
+    """Exactly one `traceparent` counts; of two, even equal ones, neither does."""
     before = rejected("traceparent")
     valid = f"00-{OWN_AS_W3C}-{SPAN}-01"
     await call(("traceparent", valid), traceparent=valid)
@@ -178,7 +178,7 @@ async def test_two_headers_are_none(call):
 
 @pytest.mark.parametrize("name", ["TraceParent", "TRACEPARENT", "TrAcEpArEnT"])
 async def test_name_has_no_case(call, name):
-    """The header's name is written in any case."""
+    """The header's name is case-insensitive."""
     await call((name, f"00-{OWN_AS_W3C}-{SPAN}-01"))
 
     assert newest().parent_id == SPAN
@@ -186,7 +186,7 @@ async def test_name_has_no_case(call, name):
 
 @pytest.mark.parametrize("name", ["trace-parent", "trace.parent", "X-Traceparent"])
 async def test_other_names_are_other_headers(call, name):
-    """What is not called `traceparent` is none, and no invalid one either."""
+    """Headers of other names are ignored, and not counted as invalid."""
     before = rejected("traceparent")
     await call((name, f"00-{OWN_AS_W3C}-{SPAN}-01"))
 
@@ -195,7 +195,7 @@ async def test_other_names_are_other_headers(call, name):
 
 
 async def test_without_traceparent_nothing_is_counted(call):
-    """A call that names no parent is as good as ever."""
+    """A call without a parent succeeds."""
     before = rejected("traceparent"), rejected(REQUEST_ID)
     await call()
 
@@ -204,16 +204,16 @@ async def test_without_traceparent_nothing_is_counted(call):
 
 
 async def test_handler_hands_the_trace_on(call):
-    """What a handler calls with `headers_for` joins the same trace, under the span that the handler runs in."""
-    answer = await call(capability="experimental.relay", traceparent=f"00-{OWN_AS_W3C}-{SPAN}-01")
+    """A handler's own calls with `headers_for` join the trace, under the span that the handler runs in."""
+    response = await call(capability="experimental.relay", traceparent=f"00-{OWN_AS_W3C}-{SPAN}-01")
 
-    sent = traceparent.parse(answer.json()["headers"]["traceparent"])
+    sent = traceparent.parse(response.json()["headers"]["traceparent"])
     (handling,) = [item for item in newest().spans if item.name == "handle"]
     assert (sent.trace_id, sent.span_id) == (OWN, handling.id)
 
 
 async def test_open_telemetry_client_joins(call, keys):
-    """What OpenTelemetry's own propagator injects is taken up: same trace, its span as the parent."""
+    """A context injected by OpenTelemetry's propagator is used: same trace, its span as the parent."""
     sdk = pytest.importorskip("opentelemetry.sdk.trace")
     propagation = pytest.importorskip("opentelemetry.trace.propagation.tracecontext")
     headers: dict[str, str] = {}
@@ -227,23 +227,23 @@ async def test_open_telemetry_client_joins(call, keys):
 
 
 async def test_own_client_names_its_trace(call, keys):
-    """The command line's headers are the signed ones, and a parent in the same trace that nothing recorded."""
+    """The command line sends the signed headers, and a parent in the same trace that nothing recorded."""
     sent = call_headers(keys, keys.node_id, "experimental.echo", "1.0", BODY, OWN)
     said = traceparent.parse(sent["traceparent"])
-    answer = await call(signed=sent)
+    response = await call(signed=sent)
 
     assert (said.trace_id, said.is_sampled) == (OWN, False)
-    assert (answer.status_code, newest().trace_id, newest().parent_id) == (200, OWN, said.span_id)
+    assert (response.status_code, newest().trace_id, newest().parent_id) == (200, OWN, said.span_id)
 
 
 @pytest.mark.parametrize("request_id", ["call-42", "0" * 26, "0" * 32])
 def test_own_client_sends_no_invalid_parent(keys, request_id):
-    """A request id that names no W3C trace goes without."""
+    """A request id that is not a W3C trace id gets no `traceparent`."""
     assert "traceparent" not in call_headers(keys, keys.node_id, "a.b", "1.0", BODY, request_id)
 
 
 def test_each_fresh_id_is_its_own():
-    """Without any header every request begins a trace of its own."""
+    """Without any header every request starts a trace of its own."""
     first, second = origin_of(Headers({})), origin_of(Headers({}))
 
     assert first.trace_id != second.trace_id

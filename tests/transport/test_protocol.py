@@ -1,4 +1,4 @@
-"""A real server on a real port: overload, stopping, half-closed clients, and what llhttp leaves to us."""
+"""A real server on a real port: overload, stopping, half-closed clients, and checks that llhttp leaves open."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ REQUEST_ID = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
 
 
 def call(*more: str, start="POST /bus/v1/call HTTP/1.1", length: object = len(BODY), body=BODY) -> bytes:
-    """The bytes of a call."""
+    """Returns the bytes of a call."""
     lines = [start, "Host: localhost", "Content-Type: application/json", f"Content-Length: {length}"]
     return "\r\n".join([*lines, f"X-HearthNet-Request-Id: {REQUEST_ID}", *more, "", ""]).encode() + body
 
@@ -55,7 +55,7 @@ class Fixed(Load):
     why = None
 
     def refusal(self, arrived_at):
-        """What the test has said."""
+        """Returns the reason set by the test."""
         del arrived_at
         return self.why
 
@@ -77,24 +77,24 @@ def bus(keys):
 
 
 async def hang(_):
-    """Never answers."""
+    """Never returns."""
     await asyncio.Event().wait()
 
 
 async def drip(_):
-    """Gives one frame and never another."""
+    """Yields one frame and never another."""
     yield {"n": 1}
     await asyncio.Event().wait()
 
 
 @asynccontextmanager
 async def serving(bus, keys, load):
-    """A real server on a real port; gives it and its URL."""
+    """Runs a real server; yields it and its URL."""
     manifest = Manifest.genesis("home", keys)
     services = Services(bus, None, lambda: manifest, lambda _: None, dict, lambda _: [])
     with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)) as listening:
         listening.bind(("127.0.0.1", 0))
-        listening.listen()  # a client may come before the server does
+        listening.listen()  # a client may connect before the server runs
         server = Server(build_app(services, load=load), TransportConfig(host="127.0.0.1"), load, keys.node_id)
         task = asyncio.create_task(server.serve(sockets=[listening]))
         yield server, f"http://127.0.0.1:{listening.getsockname()[1]}"
@@ -103,13 +103,13 @@ async def serving(bus, keys, load):
 
 
 def post(client, url, keys, capability="experimental.echo", request_id=REQUEST_ID, **more):
-    """A signed call that is sent when awaited."""
+    """Returns a signed call that is sent when awaited."""
     headers = {**JSON, **sign(keys, keys.node_id, capability, "1.0", orjson.loads(BODY), request_id), **more}
     return client.post(f"{url}/bus/v1/call", content=BODY, headers=headers, timeout=30)
 
 
-async def test_refused_call_is_told_when_to_come_back(bus, keys):
-    """A refused call is no trace and says nothing of its caller; other routes and later calls are served."""
+async def test_refused_call_gets_a_time_to_retry(bus, keys):
+    """A refused call has no trace and the log does not name its caller; other routes and later calls are served."""
     load = Fixed()
     async with serving(bus, keys, load) as (_, url), httpx.AsyncClient() as client:
         load.why = "overload"
@@ -127,7 +127,7 @@ async def test_refused_call_is_told_when_to_come_back(bus, keys):
 
 
 async def test_connection_serves_on_after_refusals(bus, keys):
-    """A connection whose calls were refused is as good as new: the next call on it is served."""
+    """A connection stays usable after its calls were refused: the next call on it is served."""
     load = Fixed()
     now = datetime.now(UTC).replace(microsecond=0)
     async with serving(bus, keys, load) as (_, url):
@@ -144,13 +144,13 @@ async def test_connection_serves_on_after_refusals(bus, keys):
 
 
 async def test_stop_ends_a_stream_with_an_error_and_a_call_with_503(bus, keys):
-    """What does not end in time is told that the node stops: a stream by its last event, a call by its answer."""
+    """Calls that do not end in time get an error that the node stops: in a stream's last event, or as response."""
     load = Load(stop_limit_s=0.0)
     async with serving(bus, keys, load) as (server, url), httpx.AsyncClient() as client:
         hanging = asyncio.create_task(post(client, url, keys, "experimental.hang"))
         signed = {**JSON, **sign(keys, keys.node_id, "experimental.drip", "1.0", orjson.loads(BODY))}
-        async with client.stream("POST", f"{url}/bus/v1/call", content=BODY, headers=signed) as answer:
-            events = answer.aiter_lines()
+        async with client.stream("POST", f"{url}/bus/v1/call", content=BODY, headers=signed) as response:
+            events = response.aiter_lines()
             assert await anext(events) == "event: frame"
             while bus.stats()[1]["running"] == 0:
                 await asyncio.sleep(0.01)
@@ -158,7 +158,7 @@ async def test_stop_ends_a_stream_with_an_error_and_a_call_with_503(bus, keys):
             rest = [line async for line in events if line]
         cut = await hanging
         with pytest.raises(httpx.TransportError):
-            await post(client, url, keys)  # the port is closed by now, or the call is never answered
+            await post(client, url, keys)  # the port is closed by now, or the call gets no response
 
     assert rest[1] == "event: error"
     assert orjson.loads(rest[2].removeprefix("data: "))["error"] == "partition"
@@ -169,8 +169,8 @@ async def test_stop_ends_a_stream_with_an_error_and_a_call_with_503(bus, keys):
 
 
 @asynccontextmanager
-async def door(transport, app=None, **pair):
-    """A server of an application, a bare one by default, with these settings; gives its port."""
+async def running_server(transport, app=None, **pair):
+    """Runs a server of an application, by default a bare one, with these settings; yields its port."""
 
     async def bare(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
@@ -189,7 +189,7 @@ async def door(transport, app=None, **pair):
 
 
 async def answers_200(port, context=None) -> bool:
-    """Whether a newcomer is served."""
+    """Returns True if a new connection is served."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
     writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     head = await reader.readuntil(b"\r\n\r\n")
@@ -197,13 +197,13 @@ async def answers_200(port, context=None) -> bool:
     return head.startswith(b"HTTP/1.1 200")
 
 
-async def test_strangers_in_the_handshake_are_counted(tmp_path, monkeypatch):
-    """Connections whose TLS never begins make room as others do: a client with TLS is served at once."""
-    monkeypatch.setattr(transport_server, "HANDSHAKE_TIMEOUT_S", 600.0)  # no handshake runs out of time meanwhile
+async def test_connections_in_the_handshake_are_evicted_too(tmp_path, monkeypatch):
+    """Connections without a TLS handshake are evicted like others: a TLS client is served at once."""
+    monkeypatch.setattr(transport_server, "HANDSHAKE_TIMEOUT_S", 600.0)  # no handshake times out meanwhile
     pair = write_pair(tmp_path)
     trusting = ssl.create_default_context(cafile=pair["tls_cert"])
     trusting.check_hostname = False
-    async with door({"max_connections": 16}, **pair) as port:
+    async with running_server({"max_connections": 16}, **pair) as port:
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(40)]
         async with asyncio.timeout(60):
             assert await answers_200(port, trusting)
@@ -214,7 +214,7 @@ async def test_strangers_in_the_handshake_are_counted(tmp_path, monkeypatch):
 
 
 async def reads_on(reader) -> bool:
-    """Whether the other side has not closed yet."""
+    """Returns True while the other side has not closed."""
     with suppress(TimeoutError, ConnectionError):
         async with asyncio.timeout(0.01):
             await reader.read(1)
@@ -222,8 +222,8 @@ async def reads_on(reader) -> bool:
     return not reader.at_eof() and reader.exception() is None
 
 
-async def test_who_sends_on_after_a_refusal_is_not_refused_again(logged):
-    """The application has answered and counted it, and reads on for a moment: the connection ends, and no more."""
+async def test_data_after_a_refusal_is_not_refused_again(logged):
+    """A body sent after the response is read only for a moment: then the connection ends."""
 
     async def refuse(scope, receive, send):
         headers = [(b"content-length", b"2")]
@@ -232,7 +232,7 @@ async def test_who_sends_on_after_a_refusal_is_not_refused_again(logged):
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    async with door({"max_body_bytes": 1_024}, app=refuse) as port:
+    async with running_server({"max_body_bytes": 1_024}, app=refuse) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
         assert (await reader.readuntil(b"{}")).startswith(b"HTTP/1.1 413")
@@ -244,14 +244,14 @@ async def test_who_sends_on_after_a_refusal_is_not_refused_again(logged):
 
 
 async def test_no_descriptors_no_flood(logged):
-    """While no descriptor is to be had a few lines are logged, no traceback; those who wait are let in after."""
-    async with door({}) as port:
+    """Without free descriptors a few lines are logged, no traceback; waiting clients are served after."""
+    async with running_server({}) as port:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         waiting = [socket.socket() for _ in range(3)]
         lowest = socket.socket()
         used = lowest.fileno()
         lowest.close()
-        # Nothing new may be opened by this process from here on.
+        # This process must not open anything from here on.
         resource.setrlimit(resource.RLIMIT_NOFILE, (used, hard))
         try:
             loop = asyncio.get_running_loop()
@@ -266,13 +266,13 @@ async def test_no_descriptors_no_flood(logged):
             await loop.sock_sendall(one, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert (await asyncio.wait_for(loop.sock_recv(one, 100), 15)).startswith(b"HTTP/1.1 200")
             one.close()
-    told = [record for record in logged if record.levelname not in ("DEBUG", "INFO")]
-    assert {getattr(record, "reason", record.msg) for record in told} == {"descriptors"}
-    assert len(told) < 5
+    warnings = [record for record in logged if record.levelname not in ("DEBUG", "INFO")]
+    assert {getattr(record, "reason", record.msg) for record in warnings} == {"descriptors"}
+    assert len(warnings) < 5
 
 
-async def told(port, *pieces: bytes, is_half_closed=False) -> bytes:
-    """All that the server says to what is sent piece by piece, until it closes."""
+async def sent_back(port, *pieces: bytes, is_half_closed=False) -> bytes:
+    """Sends pieces and returns everything that the server sends until it closes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     for piece in pieces:
         writer.write(piece)
@@ -311,7 +311,7 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n
 )
 @pytest.mark.parametrize("is_split", [False, True])
 async def test_what_llhttp_allows_and_a_node_does_not(sent, reason, is_split):
-    """Each is 400 in the wire's form and the end of the connection, in one piece or in many; it is counted once."""
+    """Each is a 400 wire error and closes the connection, in one piece or in many; it is counted once."""
 
     async def patient(scope, receive, send):
         while (await receive()).get("more_body"):
@@ -319,9 +319,9 @@ async def test_what_llhttp_allows_and_a_node_does_not(sent, reason, is_split):
 
     metrics.configure(SimpleNamespace(metrics_enabled=True))
     pieces = [sent[at : at + 997] for at in range(0, len(sent), 997)] if is_split else [sent]
-    async with door({}, app=patient) as port:
+    async with running_server({}, app=patient) as port:
         with suppress(ConnectionError):  # more was on its way when it closed
-            said = await told(port, *pieces)
+            said = await sent_back(port, *pieces)
             assert said.startswith(b"HTTP/1.1 400 Bad Request\r\n")
             assert b"\r\nconnection: close\r\n" in said
             assert b"\r\nx-hearthnet-from: me\r\n" in said
@@ -331,13 +331,13 @@ async def test_what_llhttp_allows_and_a_node_does_not(sent, reason, is_split):
 
 @pytest.mark.parametrize("more", [b"", b"\n", b"\r\n", b"GET / HTTP/1.1\r\n\r\n"])
 async def test_tls_is_no_http_whatever_its_bytes_are(more):
-    """The random bytes of a hello may hold the end of a line: it is answered in plain text as no HTTP."""
-    async with door({}) as port:
-        assert (await told(port, b"\x16\x03\x01" + more)).startswith(b"HTTP/1.1 400")
+    """The random bytes of a TLS hello may contain a line end: the response is a plain text 400."""
+    async with running_server({}) as port:
+        assert (await sent_back(port, b"\x16\x03\x01" + more)).startswith(b"HTTP/1.1 400")
 
 
 async def test_upgrade_without_a_body_goes_on_as_http1(bus, keys):
-    """What curl and Java ask for by default is answered, and the connection goes on."""
+    """The upgrade that curl and Java request by default is ignored, and the connection continues."""
     async with serving(bus, keys, Load()) as (_, url):
         port = int(url.rpartition(":")[2])
         ask = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
@@ -351,10 +351,10 @@ async def test_upgrade_without_a_body_goes_on_as_http1(bus, keys):
 
 @pytest.mark.parametrize("path", [b"/health", b"/metrics", b"/trace/recent", b"/openapi.json", b"/manifest"])
 async def test_half_closed_client_gets_its_response(bus, keys, observability, path):
-    """A client that says no more after its request reads the whole response, then the end."""
+    """A client that closes its sending side reads the whole response, then the end."""
     async with serving(bus, keys, Load()) as (_, url):
         sent = b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        said = await told(int(url.rpartition(":")[2]), sent, is_half_closed=True)
+        said = await sent_back(int(url.rpartition(":")[2]), sent, is_half_closed=True)
 
     head, _, body = said.partition(b"\r\n\r\n")
     assert head.startswith((b"HTTP/1.1 200", b"HTTP/1.1 500"))  # there is no telemetry behind /trace here
@@ -362,31 +362,33 @@ async def test_half_closed_client_gets_its_response(bus, keys, observability, pa
 
 
 async def test_half_closed_client_gets_all_responses(bus, keys):
-    """Requests that were pipelined before the end are answered, those that are not parsed yet among them."""
+    """Requests pipelined before the end are served, also those not parsed yet."""
     async with serving(bus, keys, Load()) as (_, url):
         sent = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 600
-        said = await told(int(url.rpartition(":")[2]), sent, is_half_closed=True)
+        said = await sent_back(int(url.rpartition(":")[2]), sent, is_half_closed=True)
 
     assert said.count(b"HTTP/1.1 200") == 600
 
 
 async def test_half_closed_client_waits_for_a_slow_call(bus, keys, monkeypatch):
-    """A slow call ends as ever; meanwhile the client is told that it is worked on, which is no response yet."""
+    """A slow call ends normally; meanwhile the client gets interim responses."""
     monkeypatch.setattr(transport_protocol, "HALF_CLOSED_PROBE_S", 0.02)
     body = orjson.dumps({"params": {}, "input": {"text": "late", "delay_ms": 300}})
     signed = sign(keys, keys.node_id, "experimental.echo", "1.0", orjson.loads(body), REQUEST_ID)
     lines = [f"{name}: {value}" for name, value in signed.items() if "Request-Id" not in name]
     async with serving(bus, keys, Load()) as (_, url):
-        said = await told(int(url.rpartition(":")[2]), call(*lines, length=len(body), body=body), is_half_closed=True)
+        said = await sent_back(
+            int(url.rpartition(":")[2]), call(*lines, length=len(body), body=body), is_half_closed=True
+        )
 
-    *probes, head, answer = said.split(b"\r\n\r\n")
+    *probes, head, response = said.split(b"\r\n\r\n")
     assert set(probes) == {b"HTTP/1.1 102 Processing"}
     assert head.startswith(b"HTTP/1.1 200")
-    assert orjson.loads(answer)["text"] == "late"
+    assert orjson.loads(response)["text"] == "late"
 
 
 async def test_client_that_has_left_is_noticed(bus, keys, monkeypatch):
-    """A client that closed both sides looks half-closed at first; a probe tells, and its call is cancelled."""
+    """A client that closed both sides looks half-closed at first; a probe detects it, and its call is cancelled."""
     monkeypatch.setattr(transport_protocol, "HALF_CLOSED_PROBE_S", 0.02)
     signed = sign(keys, keys.node_id, "experimental.hang", "1.0", orjson.loads(BODY), REQUEST_ID)
     lines = [f"{name}: {value}" for name, value in signed.items() if "Request-Id" not in name]
@@ -402,15 +404,15 @@ async def test_client_that_has_left_is_noticed(bus, keys, monkeypatch):
 
 
 async def test_unfinished_request_of_a_closed_client_is_given_up():
-    """Where the rest of a request will never come nobody waits for it."""
-    async with door({}) as port:
+    """A request whose rest cannot arrive any more is not waited for."""
+    async with running_server({}) as port:
         for sent in (b"GET / HT", b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n12"):
-            assert b"408" not in await told(port, sent, is_half_closed=True)
+            assert b"408" not in await sent_back(port, sent, is_half_closed=True)
 
 
-async def test_malformed_rest_of_an_answered_request_is_no_second_response(logged):
-    """Who was answered before the body was read, and sends nonsense after it, is only hung up on."""
-    async with door({}) as port:
+async def test_malformed_rest_of_a_served_request_gets_no_second_response(logged):
+    """A client that sends garbage after an early response is only disconnected."""
+    async with running_server({}) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(CHUNKED)
         await reader.readuntil(b"\r\n\r\n")
@@ -432,16 +434,16 @@ async def test_curl_head(bus, keys):
 
 
 async def test_monitor_with_head_keeps_its_connection(bus, keys):
-    """A monitor that asks by HEAD again and again on one connection reads no bodies and is never out of step."""
+    """A monitor that sends HEAD repeatedly on one connection gets no bodies and stays in sync."""
     async with serving(bus, keys, Load()) as (_, url), httpx.AsyncClient(base_url=url) as client:
         for path, status in (("/health", 200), ("/ready", 200), ("/nowhere", 404), ("/metrics", 200)) * 3:
-            answer = await client.head(path)
-            assert (answer.status_code, answer.content) == (status, b"")
-            assert int(answer.headers["content-length"]) > 0
+            response = await client.head(path)
+            assert (response.status_code, response.content) == (status, b"")
+            assert int(response.headers["content-length"]) > 0
 
 
 def test_names_of_uvicorn_and_httptools_exist():
-    """What `BoundedProtocol` and `Server` use besides documented names; `pyproject.toml` has a ceiling for each."""
+    """The undocumented names that `BoundedProtocol` and `Server` use exist; `pyproject.toml` has ceilings for each."""
     taken = inspect.signature(HttpToolsProtocol.__init__).parameters
     assert {"config", "server_state", "app_state"} <= taken.keys()
     for name in ("on_response_complete", "send_400_response", "shutdown"):

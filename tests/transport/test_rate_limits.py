@@ -1,4 +1,4 @@
-"""Rate limits where calls come in: after authentication, before the bus; on a clock that stands still."""
+"""Rate limits of calls: after authentication, before the bus; with a clock that does not move."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def member():
 
 @pytest.fixture
 async def call(own, member):
-    """Calls the node, signed by some key; in the headers more may be claimed."""
+    """Calls the node, signed by some key; the headers may claim something else."""
     genesis = Manifest.genesis("home", own)
     joined = Member(node_id=member.node_id, level="member", added_at=genesis.created_at, added_by=own.node_id)
     manifest = genesis.model_copy(update={"members": (*genesis.members, joined)}).signed(own)
@@ -53,21 +53,21 @@ async def call(own, member):
 
 
 async def test_member_is_limited(call, own, member):
-    """Ten calls are served, then ninety told when to come back, then the connection is closed; the rest goes on."""
-    answers = [await call(member) for _ in range(103)]
+    """Ten calls are served, ninety refused with a time to retry, then the connection is closed; others continue."""
+    responses = [await call(member) for _ in range(103)]
 
-    assert [answer.status_code for answer in answers] == [200] * 10 + [429] * 93
-    assert {(a.json()["error"], a.json()["retry_after_ms"]) for a in answers[10:100]} == {("rate_limited", 100)}
-    assert {answer.headers.get("connection") for answer in answers[:100]} == {None}
-    assert {(a.json()["error"], a.headers["connection"]) for a in answers[100:]} == {("rate_limited", "close")}
-    assert all(len(answer.headers["x-hearthnet-request-id"]) == 26 for answer in answers)
-    assert len(trace.get_recent(200)) == 10  # what is turned away pushes no trace out
+    assert [response.status_code for response in responses] == [200] * 10 + [429] * 93
+    assert {(a.json()["error"], a.json()["retry_after_ms"]) for a in responses[10:100]} == {("rate_limited", 100)}
+    assert {response.headers.get("connection") for response in responses[:100]} == {None}
+    assert {(a.json()["error"], a.headers["connection"]) for a in responses[100:]} == {("rate_limited", "close")}
+    assert all(len(response.headers["x-hearthnet-request-id"]) == 26 for response in responses)
+    assert len(trace.get_recent(200)) == 10  # refused calls evict no trace
     assert (await call(member, "experimental.other")).status_code == 404
     assert (await call(own)).status_code == 200
 
 
 async def test_stranger_uses_up_nothing_of_a_member(call, member):
-    """A flood in a member's name, signed by another, leaves the member all that it may."""
+    """A flood in a member's name, signed by another key, does not use up the member's limit."""
     stranger = KeyPair.generate()
     claim = {"X-HearthNet-From": member.node_id}
     assert {(await call(stranger, **claim)).status_code for _ in range(150)} == {401}
@@ -76,7 +76,7 @@ async def test_stranger_uses_up_nothing_of_a_member(call, member):
 
 
 async def test_flood_is_not_verified(call, member):
-    """Over the hard limit a call is refused before its signature is looked at, right or wrong."""
+    """Over the hard limit a call is refused before its signature is verified, valid or not."""
     for _ in range(100):
         await call(member)
 

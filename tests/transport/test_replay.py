@@ -1,4 +1,4 @@
-"""A signature is good once: on clocks that jump, with a memory that is full, and over restarts."""
+"""Replay protection: a signature is accepted once, with changing clocks, full memory, and restarts."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Clock:
         self.now_s = float(NOW_S)
 
     def memory(self, **more):
-        """A memory that goes by this clock."""
+        """Returns replay protection that uses this clock."""
         return Replays("own", lambda: self.now_s, **more)
 
 
 def test_signature_is_good_once():
-    """Of one sender, under whatever time it comes again; another sender's and another signature are new."""
+    """A signature is refused under any timestamp; another sender's and another signature are new."""
     replays = Clock().memory()
 
     assert [replays.take("a", "s", NOW_S + 1.9) for _ in range(3)] == ["new", "replayed", "replayed"]
@@ -38,7 +38,7 @@ def test_signature_is_good_once():
 
 
 def test_full_share_refuses_and_forgets_nothing_that_is_fresh():
-    """Who fills its share is refused alone, until its oldest has expired; what it sent stays known."""
+    """A sender that fills its share is refused alone, until its oldest expires; its signatures stay known."""
     clock = Clock()
     replays = clock.memory(max_of_sender=10)
     taken = [replays.take("a", str(number), NOW_S + number // 5) for number in range(15)]
@@ -52,8 +52,8 @@ def test_full_share_refuses_and_forgets_nothing_that_is_fresh():
     assert replays.take("a", "5", NOW_S + 1) == "replayed"
 
 
-def test_request_that_was_long_under_way_is_not_taken_into_a_closed_second():
-    """It was fresh when its headers came; when its body is there, the room that is made is that of its own second."""
+def test_delayed_request_is_not_accepted_into_a_closed_second():
+    """A request that expired while its body arrived is closed by making space in its own second."""
     clock = Clock()
     replays = clock.memory(max_of_sender=1)
     assert replays.take("a", "0", NOW_S) == "new"
@@ -63,7 +63,7 @@ def test_request_that_was_long_under_way_is_not_taken_into_a_closed_second():
 
 
 def test_all_together_are_bounded():
-    """Many senders that stay within their shares fill it; then everybody is refused, until what is old goes."""
+    """Many senders within their shares can fill the total; then all are refused, until old signatures expire."""
     clock = Clock()
     replays = clock.memory(max_of_all=20)
     assert {replays.take(f"member {number}", "s", NOW_S) for number in range(20)} == {"new"}
@@ -75,14 +75,14 @@ def test_all_together_are_bounded():
 
 
 def test_own_calls_have_half_of_all():
-    """The node's own key, which has no rate, is not held to the share of a member."""
+    """The node's own key, which has no rate limit, is not held to the share of a member."""
     replays = Clock().memory(max_of_sender=5, max_of_all=20)
 
     assert [replays.take("own", str(number), NOW_S) for number in range(11)] == ["new"] * 10 + ["full"]
 
 
 def test_clock_that_is_set_back_opens_nothing():
-    """What was seen an hour ago is known when its time comes round again; and new requests of that time are taken."""
+    """After the clock is set back an hour, old requests are known and new ones of that time accepted."""
     clock = Clock()
     replays = clock.memory(max_of_sender=100)
     clock.now_s += 500
@@ -108,14 +108,14 @@ def test_clock_that_is_set_back_opens_nothing():
         max_size=60,
     )
 )
-def test_nothing_is_taken_twice_whatever_happens(steps):
-    """Time passes, clocks are set, the node starts anew: a request that is found fresh is taken once at most."""
+def test_nothing_is_accepted_twice_whatever_happens(steps):
+    """Over any sequence of time, clock changes and restarts a fresh request is accepted once at most."""
     with TemporaryDirectory() as folder:
         check_that_nothing_is_taken_twice(Path(folder) / "replays.bin", steps)
 
 
 def check_that_nothing_is_taken_twice(path, steps):
-    """Takes the steps; the memory is small, so that it is full most of the time."""
+    """Runs the steps; the memory is small, so that it is usually full."""
     clock = Clock()
 
     journal = ReplayJournal(path)

@@ -1,4 +1,4 @@
-"""What a run has accepted the next one knows, and nothing else is refused: whatever happens to the file between."""
+"""The next run knows all accepted signatures and refuses nothing else, whatever happens to the file between."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ RECORD_BYTES = 24
 
 @pytest.fixture
 def path(tmp_path):
-    """Where the journal is."""
+    """The path of the journal."""
     return tmp_path / "community" / "replays.bin"
 
 
 @contextmanager
 def run(path, now_s=NOW_S, **limits):
-    """The memory of one run of a node."""
+    """The replay protection of one run of a node."""
     journal = ReplayJournal(path)
     try:
         yield Replays("own", lambda: now_s, journal=journal, **limits)
@@ -34,18 +34,18 @@ def run(path, now_s=NOW_S, **limits):
 
 
 def taken(replays, requests) -> list[str]:
-    """The verdict on each request."""
+    """Returns the verdict on each request."""
     return [replays.take(*request) for request in requests]
 
 
 def new_requests(now_s):
-    """Requests nobody has sent yet, of clocks that are off by up to 59 s."""
+    """Returns new requests, from clocks that are off by up to 59 s."""
     return [("a", f"new at {now_s + offset_s}", now_s + offset_s) for offset_s in (-59, -5, 0, 0.0004, 5, 59)]
 
 
 @pytest.mark.parametrize("away_s", [0, 0.0002, 1, 20, 3_600, -50, -3_600])
 def test_restart_knows_what_was_accepted_and_serves_the_rest(path, away_s):
-    """At once, an hour later or with a clock that was set back: the accepted are known, all others are served."""
+    """At once, an hour later or after the clock was set back: accepted ones are known, others are served."""
     with run(path) as first:
         assert set(taken(first, ACCEPTED)) == {"new"}
     for number in range(2):
@@ -56,7 +56,7 @@ def test_restart_knows_what_was_accepted_and_serves_the_rest(path, away_s):
 
 
 def test_file_is_private_and_keeps_no_signature(path):
-    """Nobody else may read it, and what is in it are hashes."""
+    """The file is private and contains only hashes."""
     with run(path) as replays:
         replays.take("sender in clear", "signature in clear", NOW_S)
 
@@ -65,7 +65,7 @@ def test_file_is_private_and_keeps_no_signature(path):
 
 
 def test_full_memory_is_full_after_a_restart(path):
-    """Shares stay full, room is made as before, and what was forgotten for want of room is not taken again."""
+    """Shares stay full, old signatures are dropped as before, and none of these is accepted again."""
     limits = {"max_of_sender": 10, "max_of_all": 40}
     with run(path, **limits) as first:
         assert taken(first, [("a", str(n), NOW_S) for n in range(12)]) == ["new"] * 10 + ["full"] * 2
@@ -74,14 +74,14 @@ def test_full_memory_is_full_after_a_restart(path):
     with run(path, later_s, **limits) as second:
         assert second.take("a", "more", later_s) == "full"
         assert taken(second, [("b", str(n), later_s) for n in range(9)]) == ["new"] * 9
-        assert second.take("b", "one more", later_s) == "new"  # the oldest has expired and makes room
+        assert second.take("b", "one more", later_s) == "new"  # the oldest has expired and is dropped
     with run(path, NOW_S, **limits) as third:  # the clock is set back
         assert third.take("b", "old", NOW_S - 50) != "new"
         assert third.take("b", "0", later_s) == "replayed"
 
 
 def test_file_is_bounded(path, monkeypatch):
-    """It is rewritten when it is full, and loses nothing by that; nor does it grow from start to start."""
+    """A full file is rewritten without losing records; it does not grow from start to start."""
     monkeypatch.setattr(replay_journal, "_MAX_BYTES", 100 * RECORD_BYTES)
     requests = [("own", str(number), NOW_S + number) for number in range(1_000)]
     sizes = []
@@ -101,7 +101,7 @@ def test_file_is_bounded(path, monkeypatch):
 
 @pytest.mark.parametrize("cut", range(1, RECORD_BYTES))
 def test_record_that_was_cut_costs_no_other(path, cut):
-    """A kill in the middle of a write takes the request that was not answered yet, and only that."""
+    """A kill during a write drops only the record of the request without a response."""
     with run(path) as first:
         taken(first, ACCEPTED)
     os.truncate(path, path.stat().st_size - cut)
@@ -113,7 +113,7 @@ def test_record_that_was_cut_costs_no_other(path, cut):
 
 @pytest.mark.parametrize("kind", ["empty", "foreign", "folder"])
 def test_after_damage_what_was_signed_before_the_start_is_refused(path, logged, kind):
-    """Nothing is known of the run before: so that is closed, once, over further restarts too, and told."""
+    """If nothing is known of the last run, its time is closed, once, over further restarts too, and logged."""
     with run(path) as first:
         taken(first, ACCEPTED)
     whole = path.read_bytes()
@@ -134,7 +134,7 @@ def test_after_damage_what_was_signed_before_the_start_is_refused(path, logged, 
 
 
 def test_noise_in_the_file_stops_nothing(path):
-    """Records that were overwritten are not known any more; all others are."""
+    """Overwritten records are unknown; all others are known."""
     with run(path) as first:
         taken(first, ACCEPTED)
     raw = path.read_bytes()
@@ -145,12 +145,12 @@ def test_noise_in_the_file_stops_nothing(path):
 
 
 def remount(folder, how):
-    """Makes a file system read-only (`ro`), or not (`rw`)."""
+    """Mounts a file system read-only (`ro`), or not (`rw`)."""
     subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)
 
 
 def test_folder_that_cannot_be_written_stops_nothing(tiny_disk, logged):
-    """What the file holds is known; what the run before may have accepted without it is closed."""
+    """Records in the file are known; the time in which the last run may have accepted more is closed."""
     path = tiny_disk / "replays.bin"
     with run(path) as first:
         taken(first, ACCEPTED)
@@ -169,7 +169,7 @@ def test_folder_that_cannot_be_written_stops_nothing(tiny_disk, logged):
 
 
 def test_full_disk_is_survived(tiny_disk, logged):
-    """After a run that could not write, what was signed before the start is closed; with room all is written again."""
+    """After a run that could not write, the time before the start is closed; with space all is written again."""
     path, ballast = tiny_disk / "replays.bin", tiny_disk / "ballast"
     early = [("a", str(number), NOW_S + number / 100) for number in range(1_000)]
     late = [("a", f"late {number}", NOW_S + 20 + number / 100) for number in range(1_000)]

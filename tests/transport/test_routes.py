@@ -1,4 +1,4 @@
-"""Who may read what, through the application itself with a client that claims its address."""
+"""Access rules of the routes, through the whole application with clients of various addresses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hearthnet.transport.api.models import TraceOut
 from hearthnet.transport.api.routes import Services
 from hearthnet.transport.app import build_app
 from hearthnet.transport.auth.replay import Replays
-from hearthnet.transport.auth.response_signing import is_signed_answer
+from hearthnet.transport.auth.response_signing import is_signed_response
 from hearthnet.transport.auth.signing import sign
 
 HIDDEN = ["/trace", "/trace/recent", "/trace/01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "/status", "/doctor"]
@@ -30,7 +30,7 @@ def keys():
 
 @pytest.fixture
 def ask(keys, observability):
-    """Asks a path as a client of some address."""
+    """Requests a path as a client of some address."""
     manifest = Manifest.genesis("home", keys)
     bus = CapabilityBus(keys.node_id, manifest.level_of)
     bus.register(echo.DESCRIPTOR, echo.echo)
@@ -55,57 +55,59 @@ def ask(keys, observability):
 )
 async def test_strangers_cannot_read_telemetry(ask, address, path):
     """From any address that is not loopback, telemetry and tools are refused."""
-    answer = await ask(address, path)
+    response = await ask(address, path)
 
-    assert answer.status_code == 401
-    assert answer.json()["error"] == "unauthorized"
+    assert response.status_code == 401
+    assert response.json()["error"] == "unauthorized"
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
 async def test_this_machine_reads_telemetry(ask, address):
-    """Loopback, in every spelling, may."""
+    """Loopback, in every spelling, is admitted."""
     assert (await ask(address, "/trace")).status_code == 200
 
 
 @pytest.mark.parametrize("header", ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"])
 @pytest.mark.parametrize("path", ["/trace", "/status", "/openapi.json"])
 async def test_what_a_proxy_passes_on_is_not_from_this_machine(ask, header, path):
-    """A request from loopback that names whom it is passed on for is a stranger's."""
-    answer = await ask("127.0.0.1", path, headers={header: "127.0.0.1"})
+    """A request from loopback with headers of a proxy counts as remote."""
+    response = await ask("127.0.0.1", path, headers={header: "127.0.0.1"})
 
-    assert (answer.status_code, answer.json()["error"]) == (401, "unauthorized")
+    assert (response.status_code, response.json()["error"]) == (401, "unauthorized")
 
 
 @pytest.mark.parametrize("path", ["/trace", "/trace/recent?n=3&result=ok", "/openapi.json"])
 async def test_member_reads_from_anywhere_once(ask, keys, path):
-    """A signed GET is answered, signed; the same again, or the same for another path, is not."""
+    """A signed GET gets a signed response; a replay, and the signature of another path, are refused."""
     headers = sign(keys, keys.node_id, f"GET {path}", "1.0", None)
     elsewhere = await ask("192.168.1.20", "/trace?n=7", headers=headers)
-    answer = await ask("192.168.1.20", path, headers=headers)
+    response = await ask("192.168.1.20", path, headers=headers)
     again = await ask("127.0.0.1", path, headers=headers)
 
-    assert (elsewhere.status_code, answer.status_code, again.status_code) == (401, 200, 401)
+    assert (elsewhere.status_code, response.status_code, again.status_code) == (401, 200, 401)
     asked = headers["X-HearthNet-Signature"]
-    assert is_signed_answer(answer.headers, 200, answer.content, asked, keys.node_id)
-    assert not is_signed_answer(answer.headers, 200, answer.content + b" ", asked, keys.node_id)
+    assert is_signed_response(response.headers, 200, response.content, asked, keys.node_id)
+    assert not is_signed_response(response.headers, 200, response.content + b" ", asked, keys.node_id)
     assert {elsewhere.json()["error"], again.json()["error"]} == {"invalid_signature"}
     assert "x-hearthnet-signature" not in {*elsewhere.headers, *again.headers}
 
 
 @pytest.mark.parametrize(("query", "status"), [("n=x", 400), ("n=1", 500)])
 async def test_errors_of_a_signed_get_are_signed(ask, keys, monkeypatch, query, status):
-    """A parameter that does not fit, and a failure of our own: whoever proved who it is can prove who answered."""
+    """Errors are signed too where the request was verified: an invalid parameter, and an internal error."""
     monkeypatch.setattr(telemetry.Telemetry, "traces", lambda *_: 1 / 0)
     headers = sign(keys, keys.node_id, f"GET /trace?{query}", "1.0", None)
-    answer = await ask("192.168.1.20", f"/trace?{query}", headers=headers)
+    response = await ask("192.168.1.20", f"/trace?{query}", headers=headers)
 
-    assert answer.status_code == status
-    assert "zero" not in answer.text
-    assert is_signed_answer(answer.headers, status, answer.content, headers["X-HearthNet-Signature"], keys.node_id)
+    assert response.status_code == status
+    assert "zero" not in response.text
+    assert is_signed_response(
+        response.headers, status, response.content, headers["X-HearthNet-Signature"], keys.node_id
+    )
 
 
 async def test_tools_of_the_machine_are_not_for_members(ask, keys):
-    """What is for loopback alone is not opened by a signature."""
+    """A signature does not open the routes for loopback only."""
     headers = sign(keys, keys.node_id, "GET /status", "1.0", None)
 
     assert (await ask("192.168.1.20", "/status", headers=headers)).status_code == 401
@@ -116,37 +118,37 @@ async def test_tools_of_the_machine_are_not_for_members(ask, keys):
     [("/none", 404, "not_found"), ("/trace?n=x", 400, "bad_request"), ("/bus/v1/call", 405, "bad_request")],
 )
 async def test_errors_of_the_framework_have_the_wires_form(ask, path, status, code):
-    """What no route answers, or a parameter that does not fit, is told like every other error."""
-    answer = await ask("127.0.0.1", path)
+    """Unknown routes and invalid parameters are wire errors."""
+    response = await ask("127.0.0.1", path)
 
-    assert (answer.status_code, answer.json()["error"]) == (status, code)
-    assert answer.json()["message"]
+    assert (response.status_code, response.json()["error"]) == (status, code)
+    assert response.json()["message"]
 
 
 @pytest.mark.parametrize("path", OPEN)
-async def test_open_routes_answer_everybody(ask, path):
-    """Metrics, health, readiness and manifest need no loopback."""
+async def test_open_routes_serve_everybody(ask, path):
+    """Metrics, health, readiness and manifest are open from everywhere."""
     assert (await ask("192.168.1.20", path)).status_code == 200
 
 
 async def test_node_without_capabilities_is_not_ready(ask, keys):
-    """`/ready` is 503 until there is something to call."""
-    answer = await ask("127.0.0.1", "/ready", CapabilityBus(keys.node_id))
+    """`/ready` is 503 until there is a capability."""
+    response = await ask("127.0.0.1", "/ready", CapabilityBus(keys.node_id))
 
-    assert (answer.status_code, answer.json()) == (503, {"ready": False, "capabilities": 0})
+    assert (response.status_code, response.json()) == (503, {"ready": False, "capabilities": 0})
 
 
 async def test_error_inside_a_route_shows_no_internals(ask):
-    """A route that fails answers with the wire's error and nothing of its cause."""
-    answer = await ask("127.0.0.1", "/status")  # this node's status is empty and breaks its model
+    """A failing route responds with a wire error without its cause."""
+    response = await ask("127.0.0.1", "/status")  # this node's status is empty and breaks its model
 
-    assert answer.status_code == 500
-    assert answer.json() == {"error": "internal_error", "message": "the node's log has the cause"}
-    assert "node_id" not in answer.text
+    assert response.status_code == 500
+    assert response.json() == {"error": "internal_error", "message": "the node's log has the cause"}
+    assert "node_id" not in response.text
 
 
-def test_traces_have_one_shape_from_record_to_answer():
-    """The columns of a row, the keys of a trace and the fields of the answer are the same words in the same order."""
+def test_traces_have_one_shape_from_record_to_response():
+    """The columns of a row, the keys of a trace and the fields of the response have the same names and order."""
     with trace.new_trace("a.b"):
         pass
 

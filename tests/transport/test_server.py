@@ -10,8 +10,8 @@ from hearthnet.config import TransportConfig
 from hearthnet.transport.server import bind
 
 
-async def test_answers_are_sent_without_delay(free_port):
-    """A connection that asyncio accepts on our socket has no delay: an answer in two pieces does not wait."""
+async def test_responses_are_sent_without_delay(free_port):
+    """Accepted connections have TCP_NODELAY: a response in two pieces is not delayed."""
     found = asyncio.get_running_loop().create_future()
 
     async def accept(_, writer):

@@ -1,4 +1,4 @@
-"""Who is listened to: every reason to refuse, its code and its count."""
+"""Verification of signed requests: every reason to refuse, its code and its counter."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def refused(headers, body, manifest, reason, **more) -> WireError:
 
 
 def test_good_request_is_read(headers, keys, manifest):
-    """A signed, fresh request of a member is what its headers say."""
+    """A signed, fresh request of a member yields what its headers say."""
     envelope = verify_request(headers, BODY, manifest)
 
     assert (envelope.capability, envelope.version, envelope.sender) == ("llm.chat", "1.0", keys.node_id)
@@ -57,13 +57,13 @@ def test_good_request_is_read(headers, keys, manifest):
 
 
 def test_signature_covers_the_value_of_the_body(headers, manifest):
-    """1 for 1.0 and another order are the same body."""
+    """1 for 1.0 and another key order are the same body."""
     assert verify_request(headers, {"input": {"n": 1, "text": "hi"}, "params": {}}, manifest)
 
 
 @pytest.mark.parametrize("spelling", [1, 1.0])
 def test_handler_gets_what_was_signed(headers, manifest, spelling):
-    """However somebody on the way spells a count, who is called gets an integer, as if nobody had."""
+    """However a count is respelled on the way, the handler gets an integer."""
     sent = {"params": {}, "input": {"text": "hi", "n": spelling}}
 
     assert type(verify_request(headers, sent, manifest).body["input"]["n"]) is int
@@ -84,7 +84,7 @@ def test_missing_header_is_refused(headers, manifest, name):
     [("Capability", "llm.other"), ("Capability-Version", "1.1"), ("Request-Id", "01HXR4Z6W5S9E2JQ4Y0T7B3M1D")],
 )
 def test_changed_header_is_refused(headers, manifest, name, value):
-    """What is signed cannot be changed on its way."""
+    """Signed headers cannot be changed."""
     headers[f"X-HearthNet-{name}"] = value
 
     assert refused(headers, BODY, manifest, "wrong").code == "invalid_signature"
@@ -92,13 +92,13 @@ def test_changed_header_is_refused(headers, manifest, name, value):
 
 @pytest.mark.parametrize("body", [{}, None, [], {"params": {}, "input": {"text": "ho", "n": 1}}, {"x": float("inf")}])
 def test_changed_body_is_refused(headers, manifest, body):
-    """Nor can the body, whatever it is changed into."""
+    """The body cannot be changed."""
     assert refused(headers, body, manifest, "wrong").code == "invalid_signature"
 
 
 @pytest.mark.parametrize(("offset_s", "ok"), [(-61, False), (-59, True), (0, True), (59, True), (61, False)])
 def test_requests_are_fresh(keys, manifest, headers, offset_s, ok):
-    """Sixty seconds either way; beyond that the request is expired."""
+    """Sixty seconds either way are fresh; beyond that the request is expired."""
     now_s = datetime.fromisoformat(headers["X-HearthNet-Timestamp"]).timestamp() + offset_s
     if ok:
         assert verify_request(headers, BODY, manifest, now_s)
@@ -120,28 +120,28 @@ def test_malformed_time_is_refused(headers, manifest, value):
 
 @pytest.mark.parametrize(("name", "value"), [("From", "nobody"), ("From", "ed25519:AAAA"), ("Capability", "x" * 300)])
 def test_malformed_header_is_refused(headers, manifest, name, value):
-    """A sender that is no node id, or a header of absurd length, is refused before it is looked at."""
+    """An invalid sender id, or an overlong header, is refused before verification."""
     headers[f"X-HearthNet-{name}"] = value
 
     assert refused(headers, BODY, manifest, "malformed").code == "invalid_signature"
 
 
 def test_stranger_is_refused(keys, manifest):
-    """A good signature by nobody we know is not enough."""
+    """A valid signature of a non-member is refused."""
     headers = sign(KeyPair.generate(), keys.node_id, "llm.chat", "1.0", BODY)
 
     assert refused(headers, BODY, manifest, "not_member").code == "unauthorized"
 
 
 def test_other_community_is_refused(keys, manifest):
-    """A request for another community is not ours to answer."""
+    """A request for another community is refused."""
     headers = sign(keys, KeyPair.generate().node_id, "llm.chat", "1.0", BODY)
 
     assert refused(headers, BODY, manifest, "community").code == "unauthorized"
 
 
 def test_revoked_member_is_refused(headers, keys, manifest):
-    """A member that was removed is told so."""
+    """A revoked member gets `revoked`."""
     gone = Revocation(node_id=keys.node_id, revoked_at=utc_now())
     error = refused(headers, BODY, manifest.model_copy(update={"revoked": (gone,)}), "revoked")
 
@@ -164,13 +164,13 @@ def test_revoked_member_is_refused(headers, keys, manifest):
     ],
 )
 def test_only_a_ulid_becomes_a_trace_id(given, expected):
-    """What is no ULID gives none, whatever it is."""
+    """Anything but a ULID gives no trace id."""
     assert trace_id_of(given) == expected
 
 
 @pytest.mark.parametrize("name", ["From", "Community", "Timestamp", "Signature"])
 def test_header_of_another_request_is_refused(headers, keys, manifest, name):
-    """A header taken from another request, good by itself, does not fit this one."""
+    """A valid header of another request does not match this one."""
     headers[f"X-HearthNet-{name}"] = {
         "From": KeyPair.generate().node_id,
         "Community": KeyPair.generate().node_id,
@@ -184,7 +184,7 @@ def test_header_of_another_request_is_refused(headers, keys, manifest, name):
 
 @pytest.mark.parametrize("value", ["garbage", "ed25519:", "ed25519:AAAA", "ed25519:" + "A" * 86, "é"])
 def test_signature_that_is_none_is_refused(headers, manifest, value):
-    """Whatever stands there, it verifies nothing and breaks nothing."""
+    """Any text as signature is refused without an exception."""
     headers["X-HearthNet-Signature"] = value
     reason = "wrong" if value == "ed25519:" + "A" * 86 else "malformed"
 
@@ -192,7 +192,7 @@ def test_signature_that_is_none_is_refused(headers, manifest, value):
 
 
 def test_body_nested_without_end_is_refused(headers, manifest):
-    """A body that has no canonical spelling is not the signed one."""
+    """A body without a canonical encoding is not the signed one."""
     body: list = []
     for _ in range(5_000):
         body = [body]
@@ -201,7 +201,7 @@ def test_body_nested_without_end_is_refused(headers, manifest):
 
 
 def test_own_headers_have_the_form_of_the_wire(headers, keys, manifest):
-    """The seven names, and the time in UTC, with milliseconds."""
+    """There are seven headers, and the time is in UTC, with milliseconds."""
     assert set(headers) == {
         f"X-HearthNet-{name}"
         for name in ("Capability", "Capability-Version", "Request-Id", "From", "Community", "Timestamp", "Signature")
@@ -211,7 +211,7 @@ def test_own_headers_have_the_form_of_the_wire(headers, keys, manifest):
 
 
 def signed_at(keys, timestamp: str) -> dict[str, str]:
-    """The headers of a request whose time is spelled in this way."""
+    """Returns the headers of a request with this spelling of its time."""
     made = sign(keys, keys.node_id, "llm.chat", "1.0", BODY)
     payload = {
         "capability": "llm.chat",
@@ -227,7 +227,7 @@ def signed_at(keys, timestamp: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("fraction", ["", ".1", ".12", ".123", ".1234", ".12345", ".123456"])
 def test_times_of_the_wire_are_accepted(keys, manifest, fraction):
-    """Whole seconds, and up to six digits of them; and what is signed are exactly the seven fields of the protocol."""
+    """Whole seconds, and up to six decimals; the signed fields are exactly the seven of the protocol."""
     timestamp = datetime.now(UTC).strftime(f"%Y-%m-%dT%H:%M:%S{fraction}Z")
 
     assert verify_request(signed_at(keys, timestamp), BODY, manifest).timestamp == timestamp
@@ -237,7 +237,7 @@ def test_times_of_the_wire_are_accepted(keys, manifest, fraction):
     "form", ["%Y%m%dT%H%M%SZ", "%G-W%V-%uT%H:%M:%SZ", "%Y-%m-%d_%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S.1234567Z"]
 )
 def test_other_spellings_of_the_time_are_malformed(keys, manifest, form):
-    """ISO 8601 knows more than RFC 3339: a basic form, a week date or another separator is no time of the wire."""
+    """Forms of ISO 8601 beyond RFC 3339 are refused: basic form, week date, another separator."""
     timestamp = datetime.now(UTC).strftime(form)
 
     assert refused(signed_at(keys, timestamp), BODY, manifest, "malformed").code == "invalid_signature"
@@ -245,7 +245,7 @@ def test_other_spellings_of_the_time_are_malformed(keys, manifest, form):
 
 @given(st.text() | st.text("0123456789ABCDEFGHJKMNPQRSTVWXYZilou\u0131\u017f", min_size=26, max_size=26))
 def test_trace_id_is_a_ulid_or_none(text):
-    """Whatever a caller sends, only a ULID in its one spelling gets on record."""
+    """Whatever a caller sends, only a ULID in canonical form is recorded."""
     found = trace_id_of(text)
 
     assert found is None or is_trace_id(found)

@@ -1,4 +1,4 @@
-"""TLS of the port, over real sockets: old clients, pairs that cannot be served, renewals, strangers."""
+"""TLS of the port, over real sockets: old clients, unusable pairs, renewals, hostile clients."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from hearthnet.errors import ConfigError
 from hearthnet.node import initialise
 from hearthnet.transport import server as transport_server
 from hearthnet.transport.server import Server, bind
-from hearthnet.transport.tls import LOOK_EVERY_S, Certificate, ServingPair, loose_key, read_certificate
+from hearthnet.transport.tls import CHECK_EVERY_S, Certificate, ServingPair, insecure_key_mode, read_certificate
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 async def scheme_app(scope, receive, send):
-    """Answers with the scheme that it was asked by."""
+    """Responds with the scheme of the request."""
     body = scope["scheme"].encode()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body})
@@ -31,7 +31,7 @@ async def scheme_app(scope, receive, send):
 
 @asynccontextmanager
 async def serving(free_port, pair):
-    """A server with this pair; gives the pair in use."""
+    """Runs a server with this pair; yields the pair in use."""
     config = TransportConfig(host="127.0.0.1", port=free_port, **pair)
     server = Server(scheme_app, config)
     task = asyncio.create_task(server.serve(sockets=[bind(config)]))
@@ -45,17 +45,17 @@ async def serving(free_port, pair):
 
 
 def trusting(pair) -> ssl.SSLContext:
-    """A client that believes in this certificate alone, and compares the host."""
+    """Returns the context of a client that trusts only this certificate, and compares the host name."""
     return ssl.create_default_context(cafile=pair["tls_cert"])
 
 
 async def connect(port, context):
-    """A connection after its handshake."""
+    """Returns a connection after its handshake."""
     return await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost")
 
 
 async def ask(connection) -> bytes:
-    """The answer to a request."""
+    """Returns the response to a request."""
     reader, writer = connection
     writer.write(REQUEST)
     head = await reader.readuntil(b"\r\n\r\n")
@@ -64,10 +64,10 @@ async def ask(connection) -> bytes:
 
 
 async def shown_to(port) -> bytes:
-    """The certificate that a new client is shown."""
+    """Returns the certificate that a new client gets."""
     blind = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     blind.check_hostname, blind.verify_mode = False, ssl.CERT_NONE
-    # Without a server name: as clients do that were given an address.
+    # Without a server name: like clients that were given an address.
     _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=blind, server_hostname="")
     shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
     writer.close()
@@ -75,7 +75,7 @@ async def shown_to(port) -> bytes:
 
 
 def der_of(pair) -> bytes:
-    """A certificate as it is shown."""
+    """Returns a certificate in the form that a client gets."""
     return ssl.PEM_cert_to_DER_cert(pair["tls_cert"].read_text())
 
 
@@ -102,7 +102,7 @@ async def test_port_speaks_modern_tls_alone(free_port, tmp_path):
 
 
 def missing(pair, folder):
-    """The key is not there."""
+    """The key is missing."""
     pair["tls_key"].unlink()
 
 
@@ -112,17 +112,17 @@ def a_folder(pair, folder):
 
 
 def no_certificate(pair, folder):
-    """Something else lies where the certificate should."""
+    """The certificate file has other content."""
     pair["tls_cert"].write_text("dear diary")
 
 
 def no_key(pair, folder):
-    """The certificate stands in for the key as well."""
+    """The certificate is also used as the key."""
     pair["tls_key"].write_bytes(pair["tls_cert"].read_bytes())
 
 
 def of_another(pair, folder):
-    """The key is that of another certificate."""
+    """The key is another certificate's."""
     pair["tls_key"] = write_pair(folder, "other")["tls_key"]
 
 
@@ -132,24 +132,24 @@ def encrypted(pair, folder):
 
 
 def too_short(pair, folder):
-    """An RSA key that was strong thirty years ago."""
+    """An RSA key that is too short today."""
     pair.update(write_pair(folder, key=rsa.generate_private_key(65537, 1024)))
 
 
 UNUSABLE = [
     (missing, "tls_key", "cannot be read: No such file"),
     (a_folder, "tls_cert", "cannot be read: Is a directory"),
-    (no_certificate, "tls_cert", "holds no certificate in PEM"),
-    (no_key, "tls_key", "cannot be served: "),
-    (of_another, "tls_key", "is not that of the certificate in"),
-    (encrypted, "tls_key", "is encrypted, and nobody is there to type its password"),
+    (no_certificate, "tls_cert", "has no certificate in PEM"),
+    (no_key, "tls_key", "are unusable: "),
+    (of_another, "tls_key", "does not belong to the certificate in"),
+    (encrypted, "tls_key", "is encrypted, and a node cannot prompt for its password"),
     (too_short, "tls_key", "EE_KEY_TOO_SMALL"),
 ]
 
 
 @pytest.mark.parametrize(("spoil", "setting", "message"), UNUSABLE, ids=lambda value: getattr(value, "__name__", ""))
-def test_pair_that_cannot_be_served_is_told(tmp_path, spoil, setting, message):
-    """By the name of its setting, with what is wrong and a hint, before anybody waits for a password."""
+def test_unusable_pair_is_an_error_with_a_hint(tmp_path, spoil, setting, message):
+    """The error names the setting and the reason with a hint, and does not prompt for a password."""
     pair = write_pair(tmp_path)
     spoil(pair, tmp_path)
 
@@ -163,7 +163,7 @@ def test_pair_that_cannot_be_served_is_told(tmp_path, spoil, setting, message):
 
 
 def test_node_does_not_start_with_such_a_pair(home, free_port, tmp_path, capsys, monkeypatch):
-    """`hearthnet run` says so and exits with 1 before it opens anything; without TLS there is no pair."""
+    """`hearthnet run` reports it and exits with 1 before it opens anything; without TLS there is no pair."""
     pair = write_pair(tmp_path)
     of_another(pair, tmp_path)
     config = load()
@@ -174,16 +174,16 @@ def test_node_does_not_start_with_such_a_pair(home, free_port, tmp_path, capsys,
     with pytest.raises(SystemExit) as caught:
         main()
 
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert caught.value.code == 1
-    assert f"the key in {tmp_path}/other.key is not that of the certificate in {tmp_path}/node.pem" in told
-    assert "hint: set the two files that were made together" in told
+    assert f"the key in {tmp_path}/other.key does not belong to the certificate in {tmp_path}/node.pem" in printed
+    assert "hint: set two files that belong together" in printed
     assert not list(resolve_paths(config).observability.data_dir.glob("telemetry.*"))
     assert ServingPair.of(TransportConfig()) is None
 
 
-async def test_renewed_pair_is_taken_up_while_the_node_runs(free_port, tmp_path, monkeypatch, logged):
-    """Once both files are new, and not before; a connection that is open stays, a bad pair is told once."""
+async def test_renewed_pair_is_loaded_while_the_node_runs(free_port, tmp_path, monkeypatch, logged):
+    """A new pair serves once both files are new; open connections stay, an unusable pair is logged once."""
     now = [0.0]
     monkeypatch.setattr(ServingPair.__init__, "__defaults__", (lambda: now[0],))
     pair = write_pair(tmp_path)
@@ -194,27 +194,27 @@ async def test_renewed_pair_is_taken_up_while_the_node_runs(free_port, tmp_path,
         second = der_of(new)
         new["tls_cert"].replace(pair["tls_cert"])
 
-        assert await shown_to(free_port) == first  # nobody looked yet
+        assert await shown_to(free_port) == first  # not checked yet
         for _ in range(3):
-            now[0] += LOOK_EVERY_S
-            assert await shown_to(free_port) == first  # half of it
+            now[0] += CHECK_EVERY_S
+            assert await shown_to(free_port) == first  # only one file is new
         new["tls_key"].replace(pair["tls_key"])
-        now[0] += LOOK_EVERY_S
+        now[0] += CHECK_EVERY_S
         assert await shown_to(free_port) == second
         assert in_use.certificate == read_certificate(pair["tls_cert"])
         pair["tls_cert"].unlink()
-        now[0] += LOOK_EVERY_S
+        now[0] += CHECK_EVERY_S
         assert await shown_to(free_port) == second
         assert await ask(kept) == b"https"
         kept[1].close()
 
-    told = [record.msg for record in logged if record.name == "hearthnet.transport.tls"]
-    refused = "changed certificate cannot be used, the old one is"
-    assert told == [refused, "certificate taken up", refused]
+    messages = [record.msg for record in logged if record.name == "hearthnet.transport.tls"]
+    refused = "changed certificate is unusable, the old one stays"
+    assert messages == [refused, "certificate reloaded", refused]
 
 
 async def test_strangers_at_the_handshake_cost_nothing(free_port, tmp_path, monkeypatch, logged):
-    """Plain HTTP, garbage and silence are hung up on, a line a second tells it, and others are served meanwhile."""
+    """Plain HTTP, garbage and silence are disconnected, logged once a second, and others are served meanwhile."""
     monkeypatch.setattr(transport_server, "HANDSHAKE_TIMEOUT_S", 2.0)
     pair = write_pair(tmp_path)
     async with serving(free_port, pair):
@@ -226,24 +226,22 @@ async def test_strangers_at_the_handshake_cost_nothing(free_port, tmp_path, monk
         served = await connect(free_port, trusting(pair))
         assert await ask(served) == b"https"
         for reader, writer in silent:
-            # To the end of the connection: long before the minute that asyncio would wait.
+            # Until the connection ends: long before asyncio's default of a minute.
             assert b"HTTP/" not in await asyncio.wait_for(reader.read(), 30)
             writer.close()
         served[1].close()
 
-    told = [record for record in logged if record.levelname not in ("DEBUG", "INFO")]
-    assert {(record.msg, record.reason) for record in told} == {("request refused", "handshake")}
-    assert len(told) < 10  # 53 strangers
+    warnings = [record for record in logged if record.levelname not in ("DEBUG", "INFO")]
+    assert {(record.msg, record.reason) for record in warnings} == {("request refused", "handshake")}
+    assert len(warnings) < 10  # 53 clients
 
 
-def test_certificate_is_judged_by_its_dates():
-    """Before, between and after them; soon is within 14 days."""
+def test_certificate_is_checked_by_its_dates():
+    """Before, during and after its validity; soon is within 14 days."""
     begins = datetime(2026, 5, 1, tzinfo=UTC)
     made = Certificate(("a", "b", "c", "d"), begins, begins + timedelta(days=90), is_self_signed=True)
 
-    assert "is not valid before 2026-05-01 00:00 UTC; or is the clock wrong?" in made.trouble(
-        begins - timedelta(days=9)
-    )
+    assert "is not valid before 2026-05-01 00:00 UTC; is the clock wrong?" in made.trouble(begins - timedelta(days=9))
     assert made.trouble(begins) is made.trouble(made.not_after) is None
     assert "expired on 2026-07-30" in made.trouble(made.not_after + timedelta(seconds=1))
     assert [made.expires_soon(made.not_after - timedelta(days=days)) for days in (15, 13)] == [False, True]
@@ -252,8 +250,8 @@ def test_certificate_is_judged_by_its_dates():
 
 @pytest.mark.parametrize(("mode", "found"), [(0o600, None), (0o640, None), (0o644, "0644"), (0o660, "0660")])
 def test_key_is_for_its_owner_and_group(tmp_path, mode, found):
-    """A group may read it, as Debian's ssl-cert does; nobody else may, and none may write it."""
+    """The group may read it, as with Debian's ssl-cert; others may not, and only the owner may write."""
     key = write_pair(tmp_path)["tls_key"]
     key.chmod(mode)
 
-    assert loose_key(key) == found
+    assert insecure_key_mode(key) == found

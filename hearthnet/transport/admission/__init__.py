@@ -1,1 +1,1 @@
-"""Decides which requests are admitted, and how many."""
+"""Admission control: which requests are served, and how many at once."""

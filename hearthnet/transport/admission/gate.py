@@ -1,4 +1,4 @@
-"""Pure ASGI middleware: refuses calls under overload, and ends those at work when the node stops."""
+"""ASGI middleware that refuses calls under overload and ends running ones when the node stops."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CALL_PATH: Final = "/bus/v1/call"
 
 
 class Gate:
-    """Lets requests through and counts them; calls alone are refused: an operator can look at a node that is busy."""
+    """Counts all requests; refuses calls alone, so that an operator can still inspect a busy node."""
 
     def __init__(self, app: ASGIApp, load: Load) -> None:
         self._app = app
@@ -34,7 +34,7 @@ class Gate:
         if scope["path"] != CALL_PATH:
             await self._app(scope, receive, send)
             return
-        connection = scope.get("state", {}).get(CONNECTION)  # None where the server is not ours
+        connection = scope.get("state", {}).get(CONNECTION)  # None on another server
         why = self._load.refusal(None if connection is None else connection.arrived_at)
         if why is not None:
             if why == "stopping":
@@ -58,11 +58,11 @@ class Gate:
             task = asyncio.current_task()
             if task is None or not self._load.is_cut or task.uncancel() > 0:
                 raise
-            await _say_that_it_ends(started, scope, receive, send)
+            await _end_cut_call(started, scope, receive, send)
 
 
 async def _read_rest(receive: Receive) -> None:
-    """Reads what is left of a request: a connection that is closed before may take the answer with it."""
+    """Reads the rest of a request: closing the connection before could discard the response."""
     with suppress(TimeoutError):
         async with asyncio.timeout(LAST_WORDS_S):
             while (await receive()).get("more_body"):
@@ -74,11 +74,11 @@ async def _refuse(error: WireError, scope: Scope, receive: Receive, send: Send) 
     await JSONResponse(error_body(error), error.status, headers=headers)(scope, receive, send)
 
 
-async def _say_that_it_ends(started: Message | None, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers a call that was cut short: by an error, or by the last event of its stream."""
+async def _end_cut_call(started: Message | None, scope: Scope, receive: Receive, send: Send) -> None:
+    """Ends a call that was cut short: with an error, or with the last event of its stream."""
     error = WireError("partition", "this node stopped before the call had ended")
     try:
-        # A client that reads no more must not keep the node.
+        # A client that does not read must not delay the stop.
         async with asyncio.timeout(LAST_WORDS_S):
             if started is None:
                 await _refuse(error, scope, receive, send)

@@ -1,16 +1,15 @@
-"""Pure ASGI middleware: turns away what cannot be meant for this node, by the head of a request, before anything works.
+"""ASGI middleware that refuses, by their head alone, requests that cannot be meant for this node.
 
-    400  a host that is none, a header twice, a GET with a body     413  a body that is too large
+    400  an invalid host, a repeated header, a GET with a body      413  a body that is too large
     403  a page of another origin                                   415  a POST that is not JSON, where one is served
-    405  another method than GET, HEAD and POST                     421  a name that is not this node's
+    405  another method than GET, HEAD and POST                     421  a host name that is not this node's
 
-A browser on this network is made to attack by any page it shows. Each of its ways is closed twice: by the name it asks
-for (`OwnHosts`), by the origin it tells (`Origin`, or `Sec-Fetch-Site` where a GET has none), and by the content type,
-which makes it ask first, and nobody answers that question. A link that somebody follows is let through: the page that
-has it cannot see where it leads. No answer allows another origin anything.
+Any web page can make a browser on this network attack the node. Each way is blocked twice: by the host (`OwnHosts`),
+by the origin (`Origin`, or `Sec-Fetch-Site` where a GET has none), and by the content type, which forces a preflight
+request that is never granted. Following a link is allowed: the page with the link cannot read the target. No response
+allows another origin anything.
 
-A request that passes pays 3 us for it, of some 700 that a call takes; one that is refused costs 7 us here, or 17 for
-its name.
+A request that passes takes 3 us here, of some 700 that a call takes; a refused one takes 7 us, or 17 for its host name.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hearthnet.config import TransportConfig
 from hearthnet.errors import WireError
-from hearthnet.transport.admission.hosts import MalformedHostError, OwnHosts, own_names
+from hearthnet.transport.admission.hosts import MalformedHostError, OwnHosts, own_host_names
 from hearthnet.transport.admission.load import LAST_WORDS_S, Load
-from hearthnet.transport.admission.refusals import Reason, note_refused
+from hearthnet.transport.admission.refusals import Reason, count_refused
 
 __all__ = ["REFUSALS", "Guard"]
 
-_LOOKED_AT: Final = frozenset(
+_DECIDING: Final = frozenset(
     b"host origin sec-fetch-site sec-fetch-mode sec-fetch-dest content-type content-length transfer-encoding".split()
 )
 _READING: Final = "GET"
@@ -45,7 +44,7 @@ _MAX_HOST_SHOWN: Final = 128
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    """An answer that is always the same, and the word that it is counted by; `is_last`: the connection ends with it."""
+    """A constant error response and its reason for the counter; `is_last`: it closes the connection."""
 
     status: int
     reason: Reason
@@ -54,7 +53,7 @@ class _Refusal:
     allow: bytes = b""
 
     def start(self) -> Message:
-        """Returns the message that begins the answer."""
+        """Returns the message that starts the response."""
         length = str(len(self.body())).encode()
         headers = [(b"content-type", _JSON), (b"content-length", length)]
         if self.allow:
@@ -68,15 +67,15 @@ class _Refusal:
         return orjson.dumps(WireError("bad_request", self.message).body())
 
 
-_NO_HOST: Final = _Refusal(400, "bad_host", "the Host header names no host")
-_TWICE: Final = _Refusal(400, "bad_header", "a header that may stand once stands twice")
-_READ_WITH_BODY: Final = _Refusal(400, "unexpected_body", "a GET has no body", is_last=True)
-_OTHER_ORIGIN: Final = _Refusal(403, "origin", "this node answers no page of another origin")
+_NO_HOST: Final = _Refusal(400, "bad_host", "the Host header names no valid host")
+_TWICE: Final = _Refusal(400, "bad_header", "a header that must be unique is repeated")
+_READ_WITH_BODY: Final = _Refusal(400, "unexpected_body", "a GET must not have a body", is_last=True)
+_OTHER_ORIGIN: Final = _Refusal(403, "origin", "pages of another origin may not use this node")
 _OTHER_METHOD: Final = _Refusal(405, "method", "the methods are GET, HEAD and POST", allow=b"GET, HEAD, POST")
 _TOO_LARGE: Final = _Refusal(413, "body_too_large", "the body is larger than [transport] max_body_bytes", is_last=True)
-_NOT_JSON: Final = _Refusal(415, "content_type", "the content type is application/json, in UTF-8")
+_NOT_JSON: Final = _Refusal(415, "content_type", "the content type must be application/json, in UTF-8")
 _OTHER_HOST: Final = _Refusal(
-    421, "host", "this node has another name; if this is one too, add it to [transport] hosts"
+    421, "host", "this node has another name; if it is also reached by this one, add it to [transport] hosts"
 )
 REFUSALS: Final = (
     _NO_HOST, _TWICE, _READ_WITH_BODY, _OTHER_ORIGIN, _OTHER_METHOD, _TOO_LARGE, _NOT_JSON, _OTHER_HOST,
@@ -88,10 +87,10 @@ class Guard:
 
     Args:
         app: the application; counts the requests that reach it as begun.
-        config: further names of the node, and the largest body.
-        load: of the server; counts the requests that are refused here as begun.
-        posts: the paths that take a POST; elsewhere the application says which method there is.
-        hosts: the names of the node; tests pass their own.
+        config: further host names of the node, and the largest body.
+        load: the server's load; counts the requests that are refused here as begun.
+        posts: paths that accept a POST; for others the application responds with the allowed method.
+        hosts: the host names of the node; for tests.
     """
 
     def __init__(
@@ -105,13 +104,13 @@ class Guard:
         self._app = app
         self._load = load
         self._posts = frozenset(posts)
-        self._hosts = hosts or OwnHosts(config.hosts, lambda: own_names(config.tls_cert))
+        self._hosts = hosts or OwnHosts(config.hosts, lambda: own_host_names(config.tls_cert))
         self._max_body_bytes = config.max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on, or refuses it."""
-        found = _looked_at(scope["headers"])
-        why = _TWICE if found is None else self._judge(scope, found)
+        found = _deciding_headers(scope["headers"])
+        why = _TWICE if found is None else self._check(scope, found)
         if why is not None:
             self._load.begin()
             await self._refuse(why, scope, receive, send)
@@ -120,7 +119,7 @@ class Guard:
         else:
             await self._app(scope, receive, send)
 
-    def _judge(self, scope: Scope, found: Mapping[bytes, bytes]) -> _Refusal | None:
+    def _check(self, scope: Scope, found: Mapping[bytes, bytes]) -> _Refusal | None:
         host, method = found.get(b"host", b""), scope["method"]
         try:
             if not self._hosts.has(host, (scope.get("server") or ("",))[0]):
@@ -130,13 +129,13 @@ class Guard:
         if not _is_own_origin(found, scope["scheme"], host, method):
             return _OTHER_ORIGIN
         if method == "POST":
-            return self._judge_body(found, scope["path"])
+            return self._check_body(found, scope["path"])
         if method != _READING:
             return _OTHER_METHOD
         has_body = b"transfer-encoding" in found or found.get(b"content-length", b"0") != b"0"
         return _READ_WITH_BODY if has_body else None
 
-    def _judge_body(self, found: Mapping[bytes, bytes], path: str) -> _Refusal | None:
+    def _check_body(self, found: Mapping[bytes, bytes], path: str) -> _Refusal | None:
         length = found.get(b"content-length", b"0")
         if not length.isdigit() or len(length) > 20 or int(length) > self._max_body_bytes:
             return _TOO_LARGE
@@ -144,7 +143,7 @@ class Guard:
         return None if kind == _JSON or path not in self._posts or _is_json(kind) else _NOT_JSON
 
     async def _pass_counted(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes on a request of unknown length; once it is too long, the application sees a disconnect."""
+        """Passes on a request of unknown length; when it becomes too long, the application sees a disconnect."""
         left = self._max_body_bytes
         is_answered = False
 
@@ -169,8 +168,8 @@ class Guard:
         await self._app(scope, receive_counted, send_once)
 
     async def _refuse(self, why: _Refusal, scope: Scope, receive: Receive, send: Send) -> None:
-        shown = {"host": _shown_host(scope)} if why is _OTHER_HOST else {}  # for who has to put it into the settings
-        note_refused(why.reason, status=why.status, **shown)
+        shown = {"host": _shown_host(scope)} if why is _OTHER_HOST else {}  # for the operator, who may add it
+        count_refused(why.reason, status=why.status, **shown)
         await send(why.start())
         await send({"type": "http.response.body", "body": why.body(), "more_body": why.is_last})
         if why.is_last:
@@ -178,7 +177,7 @@ class Guard:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _read_rest(self, receive: Receive) -> None:
-        """Reads on for a while: who is still sending when the connection closes may never see the answer."""
+        """Reads on for a while: a client still sending when the connection closes may never see the response."""
         left = self._max_body_bytes
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS_S):
@@ -186,11 +185,11 @@ class Guard:
                     left -= len(message.get("body", b""))
 
 
-def _looked_at(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes] | None:
-    """Returns those headers that decide, or None where one stands twice: two readers might take each another one."""
+def _deciding_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes] | None:
+    """Returns the headers that decide, or None if one is repeated: two readers might pick different values."""
     found: dict[bytes, bytes] = {}
     for name, value in headers:
-        if name in _LOOKED_AT:
+        if name in _DECIDING:
             if name in found:
                 return None
             found[name] = value
@@ -198,7 +197,7 @@ def _looked_at(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes] | N
 
 
 def _is_own_origin(found: Mapping[bytes, bytes], scheme: str, host: bytes, method: str) -> bool:
-    """Tells whether no page of another origin has the request sent."""
+    """Returns False for a request that a page of another origin caused."""
     origin = found.get(b"origin")
     if origin is not None:
         port = _DEFAULT_PORTS[scheme]
@@ -211,7 +210,7 @@ def _is_own_origin(found: Mapping[bytes, bytes], scheme: str, host: bytes, metho
 
 
 def _is_json(kind: bytes) -> bool:
-    """Tells whether a content type is JSON in UTF-8; parameters besides do not matter."""
+    """Returns True for the content type of JSON in UTF-8; other parameters are ignored."""
     name, *parameters = kind.lower().split(b";")
     pairs = [parameter.strip().partition(b"=") for parameter in parameters]
     charsets = [value.strip(b'"') for key, _, value in pairs if key == b"charset"]

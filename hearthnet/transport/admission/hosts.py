@@ -1,14 +1,13 @@
-"""The names under which a node may be called.
+"""The host names and addresses of this node.
 
-A page of an attacker may have its own name resolve to this machine (DNS rebinding): to the browser node and page are
-one then, and the page reads what the node answers. What gives it away is the name it was asked by. A name counts as
-ours where nobody from outside can have it resolved elsewhere first: loopback's, this machine's host name by itself,
-below the endings that public DNS does not have, and below the search domains of this network. So is each name in the
-node's own certificate: whoever had that signed has the name.
+With DNS rebinding, an attacker's page makes its own host name resolve to this machine: the browser then takes node and
+page for one origin and lets the page read responses. The Host header reveals it. A name counts as ours only if nobody
+outside can make it resolve elsewhere first: loopback's names, this machine's host name alone, below suffixes that
+public DNS does not have, and below the search domains of this network. The names in the node's own certificate count
+too: whoever got it signed controls them.
 
-An address is ours when it is loopback's, or the one that the connection came in at: that is always right, whatever
-DHCP hands out meanwhile. Where somebody in between translates addresses or passes requests on, `transport.hosts` names
-theirs.
+An address is ours if it is a loopback one, or the one that the connection was made to: that is correct whatever DHCP
+assigns. Names and addresses of a NAT or proxy in front of the node are set in `transport.hosts`.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ from typing import Final
 from hearthnet.errors import ConfigError
 from hearthnet.transport.tls import read_certificate
 
-__all__ = ["MalformedHostError", "OwnHosts", "own_names", "without_port"]
+__all__ = ["MalformedHostError", "OwnHosts", "own_host_names", "without_port"]
 
 _RESOLVER: Final = Path("/etc/resolv.conf")
 _MAX_RESOLVER_BYTES: Final = 65_536
-# Of RFC 6762, RFC 8375, ICANN's private-use domain, and what routers hand out; none is delegated.
+# From RFC 6762, RFC 8375, ICANN's private-use domain, and defaults of routers; none is delegated.
 _PRIVATE_ENDINGS: Final = ("local", "home.arpa", "internal", "lan", "home", "localdomain")
-_LOOK_EVERY_S: Final = 10.0  # a laptop that was carried elsewhere; three cheap reads
-_MAX_KNOWN: Final = 256  # callers spell the same name with any port
-# No part may match what the next one does too: trying every border between them takes 0.4 s for a head that is full.
+_CHECK_EVERY_S: Final = 10.0  # for a laptop that moves between networks; three cheap reads
+_MAX_KNOWN: Final = 256  # callers may add any port to the same name
+# No part may match what the next one can match: trying every split between them takes 0.4 s for a full head.
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]{2,45}(?:%[a-z0-9%._-]{0,64})?\]|[a-z0-9._-]{1,254})(?::([0-9]{0,5}))?")
 
 
@@ -41,10 +40,10 @@ class MalformedHostError(ValueError):
 
 
 def without_port(host: str) -> str:
-    """Returns the host of a `Host` header, in lower case, without brackets and without the dot of the root.
+    """Returns the host of a `Host` header: lower case, without brackets, port and trailing dot.
 
     Raises:
-        MalformedHostError: raised for what is no host: nothing, user names, spaces, other than ASCII.
+        MalformedHostError: raised for an invalid host: empty, with a user name, spaces, or not ASCII.
     """
     found = _HOST.fullmatch(host.lower())
     if found is None:
@@ -52,10 +51,10 @@ def without_port(host: str) -> str:
     return found[1].strip("[]").removesuffix(".")
 
 
-def own_names(tls_cert: Path | None = None) -> frozenset[str]:
-    """Returns the names that this machine has on its network, as it is set up now, and those of its certificate.
+def own_host_names(tls_cert: Path | None = None) -> frozenset[str]:
+    """Returns the names that this machine currently has on its network, and those in its certificate.
 
-    Asks nobody: a name server may take long to answer, and may be another's.
+    Sends no query: a name server may be slow, and may be under an attacker's control.
     """
     return _machine_names() | _certified_names(tls_cert)
 
@@ -71,7 +70,7 @@ def _machine_names() -> frozenset[str]:
 def _certified_names(tls_cert: Path | None) -> frozenset[str]:
     try:
         certified = () if tls_cert is None else read_certificate(tls_cert).names
-    except ConfigError:  # it is being replaced; whoever serves it says so if it stays like this
+    except ConfigError:  # it is being replaced; `ServingPair` logs it if it stays unusable
         return frozenset()
     return frozenset(name.lower() for name in certified)
 
@@ -80,25 +79,25 @@ def _search_domains() -> list[str]:
     try:
         with _RESOLVER.open(encoding="ascii", errors="replace") as file:
             lines = [line.split() for line in file.read(_MAX_RESOLVER_BYTES).lower().splitlines()]
-    except OSError:  # none: a machine may do without it
+    except OSError:  # no resolver configuration: allowed
         return []
     words = [word for line in lines if line and line[0] in ("search", "domain") for word in line[1:]]
     return [word.strip(".") for word in words if word.strip(".")]
 
 
 class OwnHosts:
-    """Tells whether a `Host` header names this node; ports do not matter.
+    """Recognizes `Host` headers that name this node; ports are ignored.
 
     Args:
-        more: names and addresses besides its own, `transport.hosts`.
-        names: what the machine is called now; asked again, now and then, when an unknown name comes.
-        clock: monotonic seconds; tests hand in their own.
+        more: further names and addresses, `transport.hosts`.
+        names: returns the machine's current names; called again now and then when an unknown name arrives.
+        clock: monotonic seconds; for tests.
     """
 
     def __init__(
         self,
         more: Iterable[str] = (),
-        names: Callable[[], frozenset[str]] = own_names,
+        names: Callable[[], frozenset[str]] = own_host_names,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._more = frozenset(_plain(host.lower().strip("[]").removesuffix(".")) for host in more)
@@ -109,10 +108,10 @@ class OwnHosts:
         self._known: set[tuple[bytes, str]] = set()
 
     def has(self, host: bytes, address: str) -> bool:
-        """Tells whether a request for `host`, over a connection to our `address`, is meant for this node.
+        """Returns True if a request for `host`, over a connection to our `address`, is meant for this node.
 
         Raises:
-            MalformedHostError: raised for what is no host at all.
+            MalformedHostError: raised for an invalid host.
         """
         if (host, address) in self._known:
             return True
@@ -130,11 +129,11 @@ class OwnHosts:
         return name == _plain(address.lower()) or (_is_address(name) and ipaddress.ip_address(name).is_loopback)
 
     def _read_again(self) -> bool:
-        if self._clock() - self._read_at < _LOOK_EVERY_S:
+        if self._clock() - self._read_at < _CHECK_EVERY_S:
             return False
         self._read_at = self._clock()
         self._names = self._read_names()
-        self._known.clear()  # what it was called before is not its name any more
+        self._known.clear()  # old names are not valid any more
         return True
 
 
@@ -147,7 +146,7 @@ def _is_address(name: str) -> bool:
 
 
 def _plain(name: str) -> str:
-    """Returns an address in its one spelling, without its zone, an IPv4 address as such; a name as it is."""
+    """Returns an address in normal form (no zone, IPv4-mapped as IPv4); other names unchanged."""
     try:
         address = ipaddress.ip_address(name.partition("%")[0])
     except ValueError:

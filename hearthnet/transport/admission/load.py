@@ -1,12 +1,11 @@
-"""How long calls wait for the event loop, and whether one more is refused for it.
+"""Overload control: refuses calls by how long they waited for the event loop.
 
-One process works on one call at a time, so with more calls than it can serve a queue grows until nobody gets a
-response in time. What keeps accepted calls quick is to refuse the rest early: before their bodies are parsed, verified
-or routed.
+One process works on one call at a time. With more calls than it can serve a queue grows until no response is in time.
+Accepted calls stay fast only if the rest are refused early: before their bodies are parsed, verified or routed.
 
-A call waits from when its head was read until its task starts. How long it may depends on what went before: a burst
-that meets a quiet node may queue up, for it will be worked off. Where waits have been long for a while the queue is a
-standing one, which adds its length to every response: then it is kept short.
+A call waits from when its head was parsed until its task starts. The allowed wait depends on the recent past: on an
+idle node a burst may queue up, because the queue will drain. Where waits have been long for a while there is a standing
+queue, which adds its length to every response: then the allowed wait is short.
 """
 
 from __future__ import annotations
@@ -29,29 +28,29 @@ Refusal = Literal["overload", "stopping"]
 log = get_logger(__name__)
 _often = RateLimitedLogger(log)
 
-STOP_LIMIT_S: Final = 5.0  # what calls get to finish in; service managers wait 10 s (docker) to 90 s (systemd)
-LAST_WORDS_S: Final = 0.5  # for a call that was cut short to say so
+STOP_LIMIT_S: Final = 5.0  # for running calls to end at a stop; service managers wait 10 s (docker) to 90 s (systemd)
+LAST_WORDS_S: Final = 0.5  # for the last response of a call that was cut short
 MAX_WORKING: Final = 1_000  # calls begun and not ended, most of them waiting for something: some 20 MB
-BURST_S: Final = 0.25  # the wait that a quiet node allows: nobody notices a quarter of a second
-STANDING_S: Final = 0.04  # the wait that a node which is always busy allows
-PATIENCE_S: Final = 0.2  # so long must waits have been long before the node counts as always busy
-# So many may always wait: 0.02 s of work on a desktop, 0.1 s on a Raspberry Pi. A loop that is late for other reasons
-# (a flood that is refused, a slow handler, a machine busy elsewhere) must not refuse the few callers of a home.
+BURST_S: Final = 0.25  # allowed wait on an idle node: a quarter of a second is hardly noticeable
+STANDING_S: Final = 0.04  # allowed wait on a node that is always busy
+PATIENCE_S: Final = 0.2  # how long waits must have been long before the node counts as always busy
+# This many may always wait: 0.02 s of work on a desktop, 0.1 s on a Raspberry Pi. A loop that is late for other reasons
+# (a refused flood, a slow handler, a machine busy elsewhere) must not refuse the few callers of a home.
 MIN_WAITING: Final = 32
-_REFUSED: Final = "other"  # the capability label: refused calls are not looked at closely enough to know
+_REFUSED: Final = "other"  # the capability label: refused calls are not parsed far enough to know theirs
 
 
 class Load:
-    """What a server has to do now.
+    """The current load of a server.
 
     Args:
-        clock: monotonic seconds; tests pass their own.
-        stop_limit_s: how long calls may go on after `stop`.
+        clock: monotonic seconds; for tests.
+        stop_limit_s: how long calls may continue after `stop`.
 
     Attributes:
-        waiting: requests whose head was read and whose task has not started.
+        waiting: requests whose head was parsed and whose task has not started.
         is_stopping: new calls are refused.
-        is_cut: calls that went on for too long after that were cancelled.
+        is_cut: calls that continued for too long after that were cancelled.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, stop_limit_s: float = STOP_LIMIT_S) -> None:
@@ -64,7 +63,7 @@ class Load:
         self.is_cut = False
 
     def arrive(self) -> float | None:
-        """Counts a request whose head was read; returns when, or None if too few wait for it to be refused."""
+        """Counts a request whose head was parsed; returns the time, or None if too few wait for it to be refused."""
         self.waiting += 1
         return self._clock() if self.waiting > MIN_WAITING else None
 
@@ -73,7 +72,7 @@ class Load:
         self.waiting = max(0, self.waiting - 1)  # an application without our server has no queue
 
     def refusal(self, arrived_at: float | None) -> Refusal | None:
-        """Returns why a call that begins now is refused, or None.
+        """Returns why a call that begins now must be refused, or None.
 
         Args:
             arrived_at: what `arrive` returned for it.
@@ -95,13 +94,13 @@ class Load:
         return "overload" if waited_s > (BURST_S if is_burst else STANDING_S) else None
 
     def refuse(self, why: Refusal) -> WireError:
-        """Counts a call that is refused; returns the error for its caller."""
+        """Counts a refused call; returns the error for its caller."""
         if why == "stopping":
             error = WireError("partition", "this node is stopping", retry_after_ms=int(STOP_LIMIT_S * 1_000))
         else:
-            # Not all at the same moment, or they would be too many again.
+            # Spread out, or they would all return at once.
             wait_ms = randrange(500, 1_500)  # noqa: S311  # no secret
-            error = WireError("capacity_exceeded", "this node has more to do than it can", retry_after_ms=wait_ms)
+            error = WireError("capacity_exceeded", "this node is overloaded", retry_after_ms=wait_ms)
         metrics.rate_limited_total.labels(_REFUSED, why).inc()
         metrics.requests_total.labels(_REFUSED, error.code).inc()
         figures = {"reason": why, "waiting": self.waiting, "working": len(self._working)}
@@ -110,7 +109,7 @@ class Load:
 
     @contextmanager
     def work(self) -> Iterator[None]:
-        """Counts the current task as one that works on a call."""
+        """Counts the current task as working on a call."""
         task = asyncio.current_task()
         assert task is not None
         self._working.add(task)
@@ -120,7 +119,7 @@ class Load:
             self._working.discard(task)
 
     async def stop(self) -> None:
-        """Refuses new calls, gives those at work `stop_limit_s` to end, and cancels the rest."""
+        """Refuses new calls, gives running ones `stop_limit_s` to end, and cancels the rest."""
         self.is_stopping = True
         if self._working:
             log.info("waiting for calls to end", extra={"calls": len(self._working), "limit_s": self._stop_limit_s})

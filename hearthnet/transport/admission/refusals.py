@@ -1,4 +1,4 @@
-"""Counts what the door turns away, and logs it so seldom that a flood of it is no flood in the log."""
+"""Counter and rate-limited log of refused connections and requests: a flood of them must not flood the log."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any, Literal, get_args
 from hearthnet.observability import get_logger, metrics
 from hearthnet.observability.logging import RateLimitedLogger
 
-__all__ = ["Reason", "note_refused"]
+__all__ = ["Reason", "count_refused"]
 
-# Those of connections, of bytes that are no request, and of a request's head.
+# For connections, for bytes that are not a request, and for the head of a request.
 Reason = Literal[
     "descriptors",
     "connections",
@@ -40,12 +40,12 @@ _often = RateLimitedLogger(get_logger(__name__))
 metrics.refused_total.allow("reason", get_args(Reason))
 
 
-def note_refused(reason: Reason, **extras: Any) -> None:
-    """Notes a request or a connection that was turned away before anything was called.
+def count_refused(reason: Reason, **extras: Any) -> None:
+    """Counts a request or connection that was refused before anything was called.
 
     Args:
-        reason: the label of `hearthnet_refused_total`; never what a caller sent.
-        extras: for the log, where this reason stands at most once a second, with how many there were between.
+        reason: the label of `hearthnet_refused_total`; never data from a caller.
+        extras: for the log, which has each reason at most once a second, with the number of records dropped between.
     """
     metrics.refused_total.labels(reason).inc()
     _often.warning("request refused", key=reason, extra={"reason": reason, **extras})

@@ -1,1 +1,1 @@
-"""The routes, their responses, and the OpenAPI document."""
+"""HTTP routes, their models, the OpenAPI document, and streaming."""

@@ -1,7 +1,7 @@
-"""The routes by which this machine's own tools change log levels, and have the bodies of calls recorded for a while.
+"""Routes for this machine's own tools: change log levels, and record the bodies of calls for a while.
 
-A browser on this machine is no such tool. What a page from elsewhere has it send is turned away at the door (`Guard`);
-here not even a page of the node's own, nor an address that was typed in, is let through.
+A browser on this machine is not one of these tools. `Guard` refuses requests from pages of other origins; the routes
+here also refuse pages of the node's own origin and addresses typed in.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from hearthnet.bus.bus import CapabilityBus
 from hearthnet.errors import WireError
 from hearthnet.observability.logs.levels import DEFAULT_FOR_S, MAX_FOR_S, Levels, LogLevelError
 from hearthnet.observability.traces.bodies import MAX_FOR_S as MAX_BODIES_FOR_S
-from hearthnet.transport.api import openapi as described
-from hearthnet.transport.api import strict_json
+from hearthnet.transport.api import openapi, strict_json
 from hearthnet.transport.api.routes import NodeServices, loopback_only
 
 __all__ = ["control"]
 
 
 class LevelIn(BaseModel):
-    """A level for a logger; no level: back to what it was, and without a logger all of them."""
+    """A level for a logger; without a level the override ends, without a logger all overrides end."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -34,7 +33,7 @@ class LevelIn(BaseModel):
 
 
 class LevelOut(BaseModel):
-    """A logger whose level is another one for the time being."""
+    """A logger with a temporary level."""
 
     logger: str
     level: str
@@ -43,17 +42,17 @@ class LevelOut(BaseModel):
 
 
 def no_browser(request: Request) -> None:
-    """Lets in what no browser sends: each of them names the page, or that it is of none.
+    """Admits requests that no browser sends: a browser adds at least one of these headers.
 
     Raises:
         HTTPException: raised with 403 for all others.
     """
     if "origin" in request.headers or "sec-fetch-site" in request.headers:
-        raise HTTPException(403, "this is for the node's own tools, not for a browser")
+        raise HTTPException(403, "this route is for the node's own tools, not for browsers")
 
 
 async def strict_body(request: Request) -> None:
-    """Lets in a body that is one value for every reader; the framework's own parser takes more.
+    """Admits a body that is strict JSON; the framework's own parser accepts more.
 
     Raises:
         WireError: raised as `bad_request` for all others.
@@ -63,7 +62,7 @@ async def strict_body(request: Request) -> None:
 
 
 def levels_of(request: Request) -> Levels:
-    """Returns the levels that the node's loggers have."""
+    """Returns the levels of the node's loggers."""
     levels: Levels = request.app.state.levels
     return levels
 
@@ -71,18 +70,18 @@ def levels_of(request: Request) -> Levels:
 NodeLevels = Annotated[Levels, Depends(levels_of)]
 _TOOLS_ONLY = (Depends(loopback_only), Depends(no_browser), Depends(strict_body))
 
-control = APIRouter(prefix="/control", dependencies=_TOOLS_ONLY, responses=described.CONTROL)
+control = APIRouter(prefix="/control", dependencies=_TOOLS_ONLY, responses=openapi.CONTROL)
 
 
 @control.get("/log-level", response_model=list[LevelOut])
 def log_levels(levels: NodeLevels) -> list[dict[str, Any]]:
-    """The loggers whose level is another one for the time being."""
+    """The loggers with a temporary level."""
     return [asdict(override) for override in levels.current()]
 
 
 @control.post("/log-level", response_model=list[LevelOut])
 def set_log_level(wanted: LevelIn, levels: NodeLevels) -> list[dict[str, Any]]:
-    """Changes a logger's level for a while, or takes that back; answers with all that are changed then."""
+    """Changes a logger's level for a while, or ends that; responds with all changed loggers."""
     if wanted.logger is None and wanted.level is not None:
         raise WireError("bad_request", "a level needs a logger")
     try:
@@ -96,7 +95,7 @@ def set_log_level(wanted: LevelIn, levels: NodeLevels) -> list[dict[str, Any]]:
 
 
 class BodiesIn(BaseModel):
-    """A capability and for how long; no time: off, and without a capability all of them."""
+    """A capability and a time; without a time recording ends, without a capability for all of them."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -107,7 +106,7 @@ class BodiesIn(BaseModel):
 
 
 class BodiesOut(BaseModel):
-    """A capability whose bodies are recorded for the time being."""
+    """A capability whose bodies are being recorded."""
 
     capability: str
     left_s: float
@@ -115,13 +114,13 @@ class BodiesOut(BaseModel):
 
 @control.get("/record-bodies", response_model=list[BodiesOut])
 async def recorded_bodies(services: NodeServices) -> list[dict[str, Any]]:
-    """The capabilities whose bodies are recorded at present."""
+    """The capabilities whose bodies are being recorded."""
     return _present(services.bus)
 
 
 @control.post("/record-bodies", response_model=list[BodiesOut])
 async def record_bodies(wanted: BodiesIn, services: NodeServices) -> list[dict[str, Any]]:
-    """Has a capability's bodies recorded for a while, or no longer; answers with all that are recorded then."""
+    """Starts or ends the recording of a capability's bodies; responds with all that are being recorded."""
     bus = services.bus
     if wanted.for_s is None:
         bus.bodies.refuse(wanted.capability)

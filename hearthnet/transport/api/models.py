@@ -1,4 +1,4 @@
-"""What the routes answer, as pydantic models; the OpenAPI document is made of them."""
+"""Pydantic models of the responses; the OpenAPI document is generated from them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 
 
 class ErrorOut(BaseModel):
-    """An error of the wire."""
+    """A wire error."""
 
     error: Annotated[str, Field(json_schema_extra={"enum": sorted(HTTP_STATUS)})]
     message: str
@@ -42,7 +42,7 @@ class SpanOut(BaseModel):
 
 
 class TraceOut(BaseModel):
-    """A trace: the columns of its row, spans unfolded."""
+    """A trace: the columns of its row, with its spans as a list."""
 
     seq: int
     run_id: str
@@ -61,13 +61,13 @@ class TraceOut(BaseModel):
 
 
 class LiveOut(BaseModel):
-    """The process answers."""
+    """The process responds."""
 
     status: str = "ok"
 
 
 class ReadyOut(BaseModel):
-    """Whether there is something to call."""
+    """Whether any capability can be called."""
 
     ready: bool
     capabilities: int
@@ -90,7 +90,7 @@ class CapabilityOut(BaseModel):
 
 
 class CapabilityStatsOut(BaseModel):
-    """A capability over all calls that the ring holds: a row of the view `capability_stats`."""
+    """A capability's statistics over all calls in the ring: a row of the view `capability_stats`."""
 
     capability: str
     count: int

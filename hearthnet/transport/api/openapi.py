@@ -1,7 +1,7 @@
-"""The OpenAPI document: what any route may answer beside what it is for, and what a signed call is made of.
+"""The OpenAPI document: the errors that each route may return, and the headers and body of a signed call.
 
-A program that is told what can come needs no guess what to do about it, and a fuzzer can tell what may not. So the
-statuses stand here once, each with what it means; a route names those that are its own.
+It lists every possible status, so that clients need not guess and a fuzzer can report any other one. So each status
+is described here once; a route names those that are its own.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from hearthnet.transport.auth.signing import CAPABILITY, COMMUNITY, REQUEST_ID, 
 
 __all__ = ["CALL", "CONTROL", "OPEN", "PLAIN_TEXT", "READY", "SIGNED_CALL", "STATUSES", "TELEMETRY", "openapi"]
 
-Answers = dict[int | str, dict[str, Any]]
+Responses = dict[int | str, dict[str, Any]]
 
 _MEANS: Final[dict[int, str]] = {
     400: "bad_request, schema_mismatch: the request breaks a rule that the message names",
-    401: "invalid_signature, unauthorized: not signed, or not anew, not a member, or not from this machine",
-    403: "revoked: the node was removed from the community; bad_request, unauthorized: a page of another origin asks",
-    404: "not_found: nothing of that name is here",
+    401: "invalid_signature, unauthorized: not signed, a reused signature, not a member, or not from this machine",
+    403: "revoked: the node was removed from the community; bad_request, unauthorized: the page has another origin",
+    404: "not_found: nothing of that name exists here",
     405: "bad_request: the path has another method",
     408: "timeout: the capability took too long, or the request took too long to arrive",
     410: "expired: signed over a minute ago or ahead, or a clock is wrong",
-    413: "bad_request: the body or its headers are larger than the node takes",
+    413: "bad_request: the body or its headers are larger than the limit",
     415: "bad_request: the content type is not application/json",
     421: "bad_request: the Host names another machine",
-    429: "rate_limited, capacity_exceeded: too many at present; `retry_after_ms` tells when to come back",
+    429: "rate_limited, capacity_exceeded: too many requests at present; retry after `retry_after_ms`",
     500: "internal_error: the node failed; its log has the cause",
     501: "not_implemented: the capability does not do that",
-    503: "partition: the node stops, or what it needs is out of reach",
+    503: "partition: the node is stopping, or something it needs is unavailable",
 }
 STATUSES: Final = tuple(_MEANS)
-# What the door may answer to any request, whichever route it is for.
-_DOOR: Final = (400, 403, 405, 408, 413, 421, 429, 500, 503)
+# What admission control may return for any request, on every route.
+_ADMISSION: Final = (400, 403, 405, 408, 413, 421, 429, 500, 503)
 
 
-def _errors(*own: int) -> Answers:
-    """Returns the error answers of a route: those of the door, and its own."""
-    return {status: {"model": ErrorOut, "description": _MEANS[status]} for status in sorted({*_DOOR, *own})}
+def _errors(*own: int) -> Responses:
+    """Returns the error responses of a route: those of admission control, and its own."""
+    return {status: {"model": ErrorOut, "description": _MEANS[status]} for status in sorted({*_ADMISSION, *own})}
 
 
 def _header(description: str, *, required: bool = True, **schema: Any) -> dict[str, Any]:
@@ -55,20 +55,20 @@ _MEMBERS_PATH: Final = "/trace"
 _NODE_ID: Final = r"^ed25519:[A-Za-z0-9_-]{43}$"
 _SIGNATURE: Final = r"^ed25519:[A-Za-z0-9_-]{86}$"
 _ULID: Final = "^[0-7][0-9A-HJKMNP-TV-Z]{25}$"
-_SENDER: Final = {SENDER: _header("the node that answers, full id", pattern=_NODE_ID)}
+_SENDER: Final = {SENDER: _header("the node that responds, full id", pattern=_NODE_ID)}
 _TRACE: Final = {REQUEST_ID: _header("the call's trace id, a ULID", pattern=_ULID)}
-# On every answer to a request that was verified; what it covers stands in docs/reference.md.
+# On every response to a verified request; docs/reference.md says what it covers.
 _PROOF: Final = {
-    TIMESTAMP: _header("when a request that was verified was answered", required=False),
-    SIGNATURE: _header("the node's, over that answer", required=False, pattern=_SIGNATURE),
+    TIMESTAMP: _header("when the response to a verified request was signed", required=False),
+    SIGNATURE: _header("the node's signature of that response", required=False, pattern=_SIGNATURE),
 }
 
 OPEN: Final = _errors(401)
 TELEMETRY: Final = _errors(401, 404, 410)
 CONTROL: Final = _errors(401, 404, 415)
-PLAIN_TEXT: Final[Answers] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
-READY: Final[Answers] = {503: {"model": ReadyOut | ErrorOut, "description": f"no capability yet; {_MEANS[503]}"}}
-# One of the stream's events, as a client of server-sent events sees it.
+PLAIN_TEXT: Final[Responses] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+READY: Final[Responses] = {503: {"model": ReadyOut | ErrorOut, "description": f"no capability yet; {_MEANS[503]}"}}
+# One event of a stream, as a client of server-sent events sees it.
 _EVENT: Final = {
     "type": "object",
     "required": ["event", "data"],
@@ -77,9 +77,9 @@ _EVENT: Final = {
         "data": {"type": "string", "contentMediaType": "application/json"},
     },
 }
-CALL: Final[Answers] = {
+CALL: Final[Responses] = {
     200: {
-        "description": "The capability's answer: JSON, or events `frame` that end with one `done` or `error`.",
+        "description": "The capability's result: JSON, or `frame` events that end with one `done` or `error`.",
         "content": {
             "application/json": {"schema": {"type": "object"}},
             "text/event-stream": {"schema": _EVENT},
@@ -101,14 +101,14 @@ def _signed(name: str, description: str, pattern: str, example: str, longest: in
 
 
 _AN_ID: Final = "ed25519:" + 43 * "A"
-# The signature is over the canonical JSON of all of these but itself, and of the body.
+# The signature covers the canonical JSON of all others and the body.
 SIGNED_CALL: Final[dict[str, Any]] = {
     "parameters": [
-        _signed(CAPABILITY, "which capability", r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$", "experimental.echo", 64),
-        _signed(VERSION, "which version at least, X.Y", r"^[0-9]{1,4}\.[0-9]{1,4}$", "1.0"),
+        _signed(CAPABILITY, "the capability", r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$", "experimental.echo", 64),
+        _signed(VERSION, "the lowest acceptable version, X.Y", r"^[0-9]{1,4}\.[0-9]{1,4}$", "1.0"),
         _signed(REQUEST_ID, "the trace id: a ULID, or 32 hexadecimal digits", _ULID, "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"),
-        _signed(SENDER, "who calls, full node id", _NODE_ID, _AN_ID),
-        _signed(COMMUNITY, "the community that both belong to", _NODE_ID, _AN_ID),
+        _signed(SENDER, "the caller's full node id", _NODE_ID, _AN_ID),
+        _signed(COMMUNITY, "the community of both nodes", _NODE_ID, _AN_ID),
         _signed(
             TIMESTAMP,
             "when it was signed: RFC 3339 UTC with Z, within 60 s of the node's clock",
@@ -132,7 +132,7 @@ SIGNED_CALL: Final[dict[str, Any]] = {
                     "additionalProperties": False,
                     "properties": {
                         "params": {"type": "object", "default": {}},
-                        "input": {"description": "what the capability's own schema asks for"},
+                        "input": {"description": "what the capability's own schema requires"},
                     },
                 },
                 "example": {"params": {}, "input": {"text": "hello"}},
@@ -143,17 +143,17 @@ SIGNED_CALL: Final[dict[str, Any]] = {
 
 
 def _signed_get() -> list[dict[str, Any]]:
-    """Returns the headers of a GET that a member of elsewhere signs: those of a call, for another thing asked."""
+    """Returns the headers of a GET that a remote member signs: those of a call, for another target."""
     made = deepcopy(SIGNED_CALL["parameters"])
     made[0] |= {
-        "description": "`GET <path?query>` as it is sent; the body that is signed is null",
+        "description": "`GET <path?query>` as it is sent; the signed body is null",
         "schema": {"type": "string", "pattern": "^GET /", "maxLength": 1_024},
         "example": "GET /trace/recent?n=10",
     }
     return [{**parameter, "required": False} for parameter in made]
 
 
-# Not for strangers: a list of all routes is where an attack begins.
+# Not for strangers: a list of all routes helps an attacker.
 openapi = APIRouter(route_class=SignedRoute, dependencies=[Depends(members_or_loopback)], include_in_schema=False)
 
 
@@ -164,10 +164,10 @@ def document(request: Request) -> JSONResponse:
 
 
 def _completed(document: dict[str, Any]) -> dict[str, Any]:
-    """Returns the framework's OpenAPI document as the node answers.
+    """Returns the framework's OpenAPI document, corrected.
 
-    The framework documents a 422 with a body of its own, where the node answers 400 with the wire's; and it knows
-    nothing of the headers that every answer has.
+    The framework documents a 422 with a body of its own, where the node returns 400 with the wire's; and it does not
+    know the headers that every response has.
     """
     made = deepcopy(document)
     for path, operations in made["paths"].items():
@@ -178,8 +178,8 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
                 headers |= _PROOF
             if path.startswith(_MEMBERS_PATH):
                 operation.setdefault("parameters", []).extend(_signed_get())
-            for answer in operation["responses"].values():
-                answer["headers"] = headers
+            for response in operation["responses"].values():
+                response["headers"] = headers
     for name in ("HTTPValidationError", "ValidationError"):
         made["components"]["schemas"].pop(name, None)
     return made

@@ -1,4 +1,4 @@
-"""The routes: thin, each calls one thing. Who may: calls are signed, tools are for this machine alone; see `access`."""
+"""The HTTP routes. Each is thin and calls one function; `access` has the rules who may use them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ from hearthnet.observability import metrics
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.store.reader import TraceFilter
 from hearthnet.observability.traces.traceparent import TRACEPARENT, TraceParent, parse
-from hearthnet.transport.api import openapi as described
-from hearthnet.transport.api import strict_json
-from hearthnet.transport.api.error_body import error_body, failure_of
+from hearthnet.transport.api import openapi, strict_json
+from hearthnet.transport.api.error_body import error_body, wire_error_of
 from hearthnet.transport.api.models import CheckOut, LiveOut, ReadyOut, StatusOut, TraceOut
-from hearthnet.transport.api.streaming import EventStream, unless_caller_leaves
+from hearthnet.transport.api.streaming import EventStream, cancel_on_disconnect
 from hearthnet.transport.auth.access import (
     NodeServices,
     Services,
@@ -71,7 +70,7 @@ trace_headers_rejected_total: Final = metrics.counter(
 
 
 class Origin(NamedTuple):
-    """The trace of a call; `link` is a span of another trace."""
+    """The trace that a call belongs to; `link` is a span of another trace."""
 
     trace_id: str
     parent_id: str | None = None
@@ -79,15 +78,15 @@ class Origin(NamedTuple):
 
 
 def origin_of(headers: Headers) -> Origin:
-    """Returns where the request with these headers comes from. Never raises.
+    """Returns the trace that a request with these headers belongs to. Never raises.
 
     The request id is the trace id: it is signed. `traceparent` is not, so it never overrules it:
 
         traceparent names the same trace      its span becomes the trace's parent
-        it names another one                  the trace keeps a link to that span
-        the request id is no id at all        the trace id is that of traceparent, or a fresh one
+        it names another one                  the trace gets a link to that span
+        the request id is invalid             the trace id is that of traceparent, or a new one
 
-    What is malformed is ignored and counted, and appears in no record: a header may hold anything.
+    Malformed headers are ignored and counted, and never recorded: they may contain anything.
     """
     own = _request_id(headers)
     caller = _caller(headers)
@@ -116,7 +115,7 @@ def _caller(headers: Headers) -> TraceParent | None:
     return caller
 
 
-# The capability label of what no capability was called for.
+# The capability label of requests that reached no capability.
 REFUSED: Final = "other"
 
 
@@ -130,22 +129,20 @@ class _CallRoute(APIRoute):
 
 
 calls = APIRouter(route_class=_CallRoute)
-telemetry = APIRouter(
-    route_class=SignedRoute, dependencies=[Depends(members_or_loopback)], responses=described.TELEMETRY
-)
-operations = APIRouter(responses=described.OPEN)
+telemetry = APIRouter(route_class=SignedRoute, dependencies=[Depends(members_or_loopback)], responses=openapi.TELEMETRY)
+operations = APIRouter(responses=openapi.OPEN)
 
 
-@calls.post("/bus/v1/call", response_model=None, responses=described.CALL, openapi_extra=described.SIGNED_CALL)
+@calls.post("/bus/v1/call", response_model=None, responses=openapi.CALL, openapi_extra=openapi.SIGNED_CALL)
 async def call(request: Request) -> Response:
-    """Calls a capability: signed headers, body `{"params": …, "input": …}`; answers JSON or server-sent events."""
+    """Calls a capability: signed headers, body `{"params": …, "input": …}`; returns JSON or server-sent events."""
     services = services_of(request)
     origin = origin_of(request.headers)
     headers = {REQUEST_ID: origin.trace_id}
     signer: Signer | None = None
     try:
         services.bus.check_rate(request.headers.get(SENDER, ""), request.headers.get(CAPABILITY, ""), is_claimed=True)
-        # Strangers are turned away by their headers alone: their body is neither awaited nor parsed.
+        # Strangers are refused by their headers alone: their body is neither awaited nor parsed.
         claim = read_claim(request.headers, services.manifest())
         envelope = verify_claim(claim, strict_json.parse(await request.body()), services.replays)
         signer = signer_for(services, claim.signature)
@@ -153,40 +150,40 @@ async def call(request: Request) -> Response:
         services.seen(route.caller)
         services.bus.check_rate(route.caller, route.capability)
     except ClientDisconnect:
-        return Response(status_code=400)  # nobody is there to read it
+        return Response(status_code=400)  # the client has gone
     except WireError as error:
-        # Refused before the bus saw it: a stranger's flood must not push traces out, so it is only counted.
+        # Refused before it reached the bus: only counted, so that a flood of these cannot evict traces.
         metrics.requests_total.labels(REFUSED, error.code).inc()
         if isinstance(error, RateLimitedError) and error.is_dropped:
-            headers["Connection"] = "close"  # who floods pays for a new connection each time
+            headers["Connection"] = "close"  # a flooding client pays for a new connection each time
         return _refused(error, headers, signer)
     try:
-        answer = await unless_caller_leaves(request.receive, services.bus.handle_call(route))
+        result = await cancel_on_disconnect(request.receive, services.bus.handle_call(route))
     except ClientDisconnect:
         return Response(status_code=400)
-    except BaseException as error:  # a handler may raise anything; its caller is owed an answer  # noqa: BLE001
-        return _refused(failure_of(error), headers, signer)
-    if isinstance(answer, dict):
-        return _signed(Response(orjson.dumps(answer), media_type="application/json", headers=headers), signer)
-    return EventStream(answer, headers, signer)
+    except BaseException as error:  # a handler may raise anything; the caller still gets a response  # noqa: BLE001
+        return _refused(wire_error_of(error), headers, signer)
+    if isinstance(result, dict):
+        return _signed(Response(orjson.dumps(result), media_type="application/json", headers=headers), signer)
+    return EventStream(result, headers, signer)
 
 
 def _refused(error: WireError, headers: dict[str, str], signer: Signer | None) -> Response:
     return _signed(JSONResponse(error_body(error), error.status, headers=headers), signer)
 
 
-def _signed(answer: Response, signer: Signer | None) -> Response:
-    """Returns the answer, signed if the request was verified."""
-    return answer if signer is None else signer.signed(answer)
+def _signed(response: Response, signer: Signer | None) -> Response:
+    """Returns the response, signed if the request was verified."""
+    return response if signer is None else signer.signed(response)
 
 
 def _route(request: Request, envelope: Envelope, origin: Origin) -> RouteRequest:
-    """Returns the request that was signed."""
+    """Returns the signed request."""
     if not is_capability_name(envelope.capability):
-        raise WireError("bad_request", "not the name of a capability")
+        raise WireError("bad_request", "not a valid capability name")
     body = envelope.body
     if not isinstance(body, dict) or not set(body) <= {"params", "input"}:
-        raise WireError("bad_request", "the body is an object with params and input")
+        raise WireError("bad_request", "the body must be an object with params and input")
     return RouteRequest(
         capability=envelope.capability,
         version_req=parse_version(envelope.version),
@@ -203,13 +200,13 @@ def _route(request: Request, envelope: Envelope, origin: Origin) -> RouteRequest
 @telemetry.get("/trace/recent", response_model=list[TraceOut])
 def recent_traces(
     services: NodeServices,
-    n: Annotated[int, Query(ge=1, le=TRACE_RING_BUFFER, description="how many at most")] = 100,
+    n: Annotated[int, Query(ge=1, le=TRACE_RING_BUFFER, description="maximum number")] = 100,
     capability: Annotated[str | None, Query(max_length=64, description="its name")] = None,
     result: Annotated[str | None, Query(max_length=32, description="exact, or `failed` for every failure")] = None,
     min_ms: Annotated[float | None, Query(ge=0, description="at least this long, milliseconds")] = None,
     since: Annotated[datetime | None, Query(description="started at or after, ISO 8601")] = None,
 ) -> list[dict[str, Any]]:
-    """The newest traces, newest first, what is not committed yet included."""
+    """The newest traces, newest first, including those that are not committed yet."""
     wanted = TraceFilter(capability, result, min_ms, None if since is None else _to_us(since))
     return [trace.as_dict() for trace in services.telemetry.traces(n, wanted)]
 
@@ -219,7 +216,7 @@ def one_trace(
     trace_id: Annotated[str, PathParameter(description="a ULID, or the 32 hexadecimal digits of a W3C trace id")],
     services: NodeServices,
 ) -> list[dict[str, Any]]:
-    """Every visit of one distributed trace to this node, newest first."""
+    """All records of one distributed trace on this node, newest first."""
     known = trace_id_of(trace_id)
     if known is None:
         raise WireError("bad_request", "a trace id is a ULID of 26 characters, or 32 hexadecimal digits")
@@ -230,12 +227,12 @@ def one_trace(
 
 
 def _to_us(moment: datetime) -> int:
-    """Returns UTC microseconds; a time without a zone is UTC."""
+    """Returns UTC microseconds; a time without a zone is taken as UTC."""
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return int(aware.timestamp() * 1e6)
 
 
-@operations.get("/metrics", response_class=Response, responses=described.PLAIN_TEXT, dependencies=[Depends(scrapers)])
+@operations.get("/metrics", response_class=Response, responses=openapi.PLAIN_TEXT, dependencies=[Depends(scrapers)])
 def prometheus() -> Response:
     """All metrics in the Prometheus text format."""
     text, content_type = metrics.exposition()
@@ -244,13 +241,13 @@ def prometheus() -> Response:
 
 @operations.get("/health")
 async def live() -> LiveOut:
-    """Answers while the process does."""
+    """Responds while the process runs."""
     return LiveOut()
 
 
-@operations.get("/ready", response_model=ReadyOut, responses=described.READY)
+@operations.get("/ready", response_model=ReadyOut, responses=openapi.READY)
 async def ready(services: NodeServices) -> Response:
-    """200 when one capability or more can be called, else 503."""
+    """200 when at least one capability can be called, else 503."""
     count = len(services.bus.registry)
     return JSONResponse({"ready": count > 0, "capabilities": count}, 200 if count else 503)
 
@@ -263,14 +260,14 @@ async def manifest(services: NodeServices) -> Manifest:
 
 @operations.get("/status", response_model=StatusOut, dependencies=[Depends(loopback_only)])
 def status(services: NodeServices) -> dict[str, Any]:
-    """The node at a glance, for its own tools."""
+    """A summary of the node, for its own tools."""
     return services.status()
 
 
 @operations.get("/doctor", response_model=list[CheckOut], dependencies=[Depends(loopback_only)])
 def doctor(
     services: NodeServices,
-    check: Annotated[list[str], Query(description="run these alone")] = [],  # noqa: B006  # FastAPI copies it
+    check: Annotated[list[str], Query(description="run only these")] = [],  # noqa: B006  # FastAPI copies it
 ) -> list[dict[str, Any]]:
     """The findings of the doctor, run inside the node."""
     return services.doctor(check)

@@ -1,7 +1,7 @@
-"""Ends a call when the client leaves, and sends its frames as server-sent events, in the task of the request.
+"""Cancels a call when its client leaves, and sends frames as server-sent events, in the task of the request.
 
-Starlette's own streaming response runs its iterator in a child task; here the steps stay in one task, so cancelling it
-reaches the handler at once.
+Starlette's own streaming response runs its iterator in a child task; here everything runs in one task, so that
+cancelling it reaches the handler at once.
 """
 
 from __future__ import annotations
@@ -18,35 +18,34 @@ from starlette.types import Receive, Scope, Send
 
 from hearthnet.bus.stream import CallStream
 from hearthnet.errors import WireError
-from hearthnet.transport.api.error_body import error_body, failure_of
+from hearthnet.transport.api.error_body import error_body, wire_error_of
 from hearthnet.transport.auth.response_signing import Signer
 
-__all__ = ["EventStream", "error_event", "unless_caller_leaves", "wait_for_disconnect"]
+__all__ = ["EventStream", "error_event", "cancel_on_disconnect", "wait_for_disconnect"]
 
 T = TypeVar("T")
 
-_PATIENCE_S: Final = 0.05  # most calls are over by then; one whose caller has left ends that much later
+_PATIENCE_S: Final = 0.05  # most calls have ended by then; others notice a client that left this much later
 
 
-async def unless_caller_leaves(receive: Receive, answering: Awaitable[T]) -> T:
-    """Returns what `answering` gives; it is cancelled when the client closes its connection first.
+async def cancel_on_disconnect(receive: Receive, work: Awaitable[T]) -> T:
+    """Returns the result of `work`, or cancels it when the client closes its connection first.
 
-    A server tells of a closed connection only to those who ask, and asking costs a task: calls that are over sooner
-    than anybody could lose patience never pay for it.
+    Learning of a closed connection takes a task. Calls that end within `_PATIENCE_S` never pay for one.
 
     Args:
         receive: of a request whose body was read.
-        answering: the work; it goes on in the caller's task.
+        work: runs in the current task.
 
     Raises:
-        ClientDisconnect: raised when the client has gone.
+        ClientDisconnect: raised when the client has left.
     """
     worker = asyncio.current_task()
     assert worker is not None
     watcher: asyncio.Task[None] | None = None
     is_over = has_left = False
 
-    def tell(_: object) -> None:
+    def on_disconnect(_: object) -> None:
         nonlocal has_left
         if not is_over and watcher is not None and not watcher.cancelled() and watcher.exception() is None:
             has_left = True
@@ -55,14 +54,14 @@ async def unless_caller_leaves(receive: Receive, answering: Awaitable[T]) -> T:
     def watch() -> None:
         nonlocal watcher
         watcher = asyncio.create_task(wait_for_disconnect(receive), name="disconnect-watcher")
-        watcher.add_done_callback(tell)
+        watcher.add_done_callback(on_disconnect)
 
     patience = asyncio.get_running_loop().call_later(_PATIENCE_S, watch)
     try:
-        return await answering
+        return await work
     except asyncio.CancelledError:
         if not has_left or worker.uncancel() > 0:
-            raise  # cancelled from outside: the server stops
+            raise  # cancelled from outside: the server is stopping
         raise ClientDisconnect from None
     finally:
         is_over = True
@@ -79,7 +78,7 @@ async def wait_for_disconnect(receive: Receive) -> None:
 
 
 class EventStream(Response):
-    """Answers with `frame` events and exactly one `done` or `error` event at the end, which `signer` signs."""
+    """Sends `frame` events and exactly one `done` or `error` event at the end, which `signer` signs."""
 
     media_type = "text/event-stream"
 
@@ -93,7 +92,7 @@ class EventStream(Response):
         self._is_sending = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends the frames; when the client disconnects first, the call ends as cancelled."""
+        """Sends the frames; if the client disconnects first, the call ends as cancelled."""
         sender = asyncio.current_task()
         assert sender is not None
         watcher = asyncio.create_task(wait_for_disconnect(receive), name="disconnect-watcher")
@@ -103,10 +102,10 @@ class EventStream(Response):
             await self._send_frames(send)
         except asyncio.CancelledError:
             if not watcher.done():
-                raise  # cancelled from outside: the server stops
+                raise  # cancelled from outside: the server is stopping
             sender.uncancel()
         finally:
-            self._is_sending = False  # a server reports the end of the answer as a disconnect too
+            self._is_sending = False  # a server reports the end of the response as a disconnect too
             watcher.cancel()
             await asyncio.wait({watcher})
             await self._stream.aclose()
@@ -119,16 +118,16 @@ class EventStream(Response):
                 event = _event("frame", frame)
                 sent.update(event)
                 await send({"type": "http.response.body", "body": event, "more_body": True})
-        except BaseException as error:  # a handler may raise anything; its caller is owed an end  # noqa: BLE001
-            kind, data = "error", error_body(failure_of(error))
+        except BaseException as error:  # a handler may raise anything; the stream still gets an end  # noqa: BLE001
+            kind, data = "error", error_body(wire_error_of(error))
         if self._signer is not None:
             data = self._signer.end(sent, data)
-        # The trace is recorded: the stream is over before its last event is handed to the socket.
+        # The trace is recorded by now: the stream is closed before its last event goes to the socket.
         await send({"type": "http.response.body", "body": _event(kind, data), "more_body": False})
 
 
 def error_event(error: WireError) -> bytes:
-    """Returns the event that ends a stream with an error."""
+    """Returns the last event of a stream that fails."""
     return _event("error", error_body(error))
 
 

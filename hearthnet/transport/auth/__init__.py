@@ -1,1 +1,1 @@
-"""Signatures of requests and answers, replays, who may read what."""
+"""Authentication and authorization: signed requests and responses, replay protection, access rules."""

@@ -1,4 +1,4 @@
-"""Who may: what the routes ask before they do anything, as dependencies that `exposure` knows by their names."""
+"""FastAPI dependencies that decide who may use a route. `exposure` reads them by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import get_logger
 from hearthnet.observability.telemetry import Telemetry
-from hearthnet.transport.api.error_body import error_body, internal, misfit
+from hearthnet.transport.api.error_body import error_body, internal_error, validation_failure
 from hearthnet.transport.auth.replay import Replays
 from hearthnet.transport.auth.response_signing import Signer
 from hearthnet.transport.auth.signing import CAPABILITY, SENDER, read_claim, verify_claim
@@ -36,15 +36,16 @@ __all__ = [
 
 log = get_logger(__name__)
 
-# What a proxy adds. It is on this machine, so whoever comes through it seems to be; who asks directly sends none.
+# Headers that a proxy adds. A proxy on this machine makes its clients look local; direct clients send none of these.
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the routes need of the node; `seen` takes who called, `status` and `doctor` may take seconds.
+    """The parts of a node that the routes use.
 
-    With `keys` answers are signed; a node has them. `replays` is for all requests of one application.
+    `seen` receives the id of each verified caller; `status` and `doctor` may take seconds. With `keys` responses are
+    signed; a node always has them. `replays` is shared by all requests of one application.
     """
 
     bus: CapabilityBus
@@ -59,13 +60,13 @@ class Services:
 
 
 def services_of(request: Request) -> Services:
-    """Returns what the node gave its application."""
+    """Returns the services of the application that serves the request."""
     services: Services = request.app.state.services
     return services
 
 
 async def _services(request: Request) -> Services:
-    # Async, though it waits for nothing: the framework sends a plain function to a thread, at twice the cost of a call.
+    # Async, though it awaits nothing: the framework runs a plain function in a thread, at twice the cost of a call.
     return services_of(request)
 
 
@@ -73,7 +74,7 @@ NodeServices = Annotated[Services, Depends(_services)]
 
 
 def _is_loopback(request: Request) -> bool:
-    """Tells whether a request comes from this machine, and not through a proxy on it."""
+    """Returns True for a request from this machine that did not pass through a proxy."""
     if any(name in request.headers for name in _FORWARDED):
         return False
     host = request.client.host if request.client else ""
@@ -82,23 +83,23 @@ def _is_loopback(request: Request) -> bool:
     except ValueError:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
-    # A peer that has the address it called at is this machine too: a node may listen on that address alone.
+    # A client with the address that it connected to is on this machine too: a node may listen on that address alone.
     own = (request.scope.get("server") or ("",))[0]
     return (mapped or address).is_loopback or host == own
 
 
 def loopback_only(request: Request) -> None:
-    """Lets in requests from this machine.
+    """Admits requests from this machine.
 
     Raises:
         WireError: raised as `unauthorized` for all others.
     """
     if not _is_loopback(request):
-        raise WireError("unauthorized", "this answers on the node's own machine only, and not through a proxy")
+        raise WireError("unauthorized", "this route is for the node's own machine only, and not through a proxy")
 
 
 def scrapers(request: Request) -> None:
-    """Lets in who may read the metrics: everybody, or with `observability.metrics_loopback_only` this machine.
+    """Admits callers that may read the metrics: all, or with `observability.metrics_loopback_only` this machine.
 
     Raises:
         WireError: raised as `unauthorized` for all others.
@@ -108,18 +109,18 @@ def scrapers(request: Request) -> None:
 
 
 async def members_or_loopback(request: Request) -> None:
-    """Lets in requests from this machine, and from elsewhere those that a member has signed.
+    """Admits requests from this machine, and from elsewhere those that a member has signed.
 
-    What is signed has `GET <path?query>` as its capability, the bytes as they were sent, and null as its body. What is
-    signed is verified wherever it comes from, for its answer is signed then.
+    The signed capability is `GET <path?query>`, byte for byte as sent; the signed body is null. A signature is verified
+    from everywhere, because the response to it is signed.
 
     Raises:
-        WireError: raised for all others, with the code of what is wrong.
+        WireError: raised for all others, with the code of the failed check.
     """
     if CAPABILITY not in request.headers:
         if _is_loopback(request):
             return
-        raise WireError("unauthorized", "this answers on the node's own machine, and to signed requests of members")
+        raise WireError("unauthorized", "this route is for the node's own machine, and for signed requests of members")
     services = services_of(request)
     target = _target(request)
     services.bus.check_rate(request.headers.get(SENDER, ""), target, is_claimed=True)
@@ -137,28 +138,28 @@ def _target(request: Request) -> str:
 
 
 def signer_for(services: Services, signature: str) -> Signer | None:
-    """Returns what signs the answer to a request that was signed so and is verified."""
+    """Returns a signer for the response to the verified request with this signature, or None without keys."""
     return None if services.keys is None else Signer(services.keys, signature)
 
 
 class SignedRoute(APIRoute):
-    """A route whose answers, errors among them, are signed where the request was."""
+    """A route that signs its responses to signed requests, errors included."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Returns the framework's own, with that around it."""
+        """Returns the framework's handler, wrapped."""
         handle = super().get_route_handler()
 
         async def signed(request: Request) -> Response:
             try:
-                answer = await handle(request)
+                response = await handle(request)
             except WireError as error:
-                answer = JSONResponse(error_body(error), error.status)
+                response = JSONResponse(error_body(error), error.status)
             except RequestValidationError as error:
-                answer = JSONResponse(error_body(misfit(error)), 400)
+                response = JSONResponse(error_body(validation_failure(error)), 400)
             except Exception as error:
                 log.error("request failed", extra={"path": request.scope["path"]}, exc_info=error)
-                answer = JSONResponse(error_body(internal()), 500)
+                response = JSONResponse(error_body(internal_error()), 500)
             signer: Signer | None = getattr(request.state, "signer", None)
-            return answer if signer is None else signer.signed(answer)
+            return response if signer is None else signer.signed(response)
 
         return signed

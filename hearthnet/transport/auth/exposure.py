@@ -1,9 +1,9 @@
-"""What of the node is reachable, by whom and from where: read off the routes themselves, so that no list can be wrong.
+"""Lists which routes are reachable, by whom and from where, as read from the routes themselves.
 
-Who may is decided by the dependencies of a route; a route without one of those is everybody's: it is `EXPECTED_OPEN`,
-or a mistake that the doctor tells. From where is decided by the address that the port listens on. A firewall may let
-less through. A proxy on this machine makes everybody a caller from this machine, unless it says for whom it asks
-(`Forwarded`, `X-Forwarded-For`), as they do: such a request is one from elsewhere.
+The dependencies of a route decide who may use it. A route without any is open to everybody: either it is in
+`EXPECTED_OPEN`, or it is a mistake that the doctor reports. The address of the port decides from where it is reachable;
+a firewall may restrict that. Through a proxy on this machine everybody looks local, unless it names its clients
+(`Forwarded`, `X-Forwarded-For`), as proxies do: such a request counts as remote.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hearthnet.config import Config, TransportConfig
 from hearthnet.transport.api.routes import calls
 from hearthnet.transport.tls import Certificate
 
-__all__ = ["EVERYBODY", "EXPECTED_OPEN", "Reach", "everybodys_mistakes", "listens", "reachable", "summary"]
+__all__ = ["EVERYBODY", "EXPECTED_OPEN", "Reach", "unexpectedly_open", "listens", "reachable", "summary"]
 
 EVERYBODY: Final = "everybody"
 MEMBERS: Final = "signed calls of members"
@@ -30,9 +30,9 @@ LOOPBACK_OR_MEMBERS: Final = "loopback, signed members"
 TOOLS: Final = "loopback, no browser"
 _WHOSE: Final = (EVERYBODY, MEMBERS, LOOPBACK_OR_MEMBERS, LOOPBACK, TOOLS)  # from the widest to the narrowest
 
-# What scrapers, load balancers and nodes that want to join ask before anybody could know them.
+# For scrapers, load balancers and nodes that want to join, which cannot authenticate.
 EXPECTED_OPEN: Final = frozenset({"GET /health", "GET /manifest", "GET /metrics", "GET /ready"})
-# A dependency by its name, and whom it lets in; of several the narrowest counts.
+# The name of each dependency and whom it admits; of several the narrowest counts.
 _GATES: Final = {"members_or_loopback": LOOPBACK_OR_MEMBERS, "loopback_only": LOOPBACK, "no_browser": TOOLS}
 _SCRAPERS: Final = "scrapers"
 _ALL_NETWORKS: Final = "every network of this machine"
@@ -47,7 +47,7 @@ class Reach:
 
 
 def reachable(routers: Iterable[APIRouter], config: Config) -> list[Reach]:
-    """Returns every route with who may use it, the widest open first."""
+    """Returns every route with who may use it, the most open first."""
     found = [
         Reach(f"{method} {route.path}", _who(route, config, is_call=router is calls))
         for router in routers
@@ -60,15 +60,15 @@ def reachable(routers: Iterable[APIRouter], config: Config) -> list[Reach]:
 
 def _who(route: APIRoute, config: Config, *, is_call: bool) -> str:
     if is_call:
-        return MEMBERS  # the signature covers the body, so the route itself looks at it
+        return MEMBERS  # the signature covers the body, so the route itself verifies it
     gates = {getattr(gate.dependency, "__name__", "") for gate in route.dependencies}
     if _SCRAPERS in gates:
         return LOOPBACK if config.observability.metrics_loopback_only else EVERYBODY
     return max((_GATES[name] for name in gates & _GATES.keys()), key=_WHOSE.index, default=EVERYBODY)
 
 
-def everybodys_mistakes(reaches: Iterable[Reach]) -> list[str]:
-    """Returns the routes that everybody may use, and that are for nobody in particular to decide so."""
+def unexpectedly_open(reaches: Iterable[Reach]) -> list[str]:
+    """Returns the routes that are open to everybody and not in `EXPECTED_OPEN`."""
     return [reach.route for reach in reaches if reach.who == EVERYBODY and reach.route not in EXPECTED_OPEN]
 
 
@@ -78,14 +78,14 @@ def listens(transport: TransportConfig) -> str:
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return "this machine" if host == "localhost" else f"wherever {host} is reached" if host else _ALL_NETWORKS
+        return "this machine" if host == "localhost" else f"wherever {host} is reachable" if host else _ALL_NETWORKS
     if address.is_loopback:
         return "this machine"
     return _ALL_NETWORKS if address.is_unspecified else f"the network of {host}"
 
 
 def summary(reaches: Iterable[Reach], transport: TransportConfig, certificate: Certificate | None) -> str:
-    """Returns in a sentence what is reachable from where; who is on loopback is on this machine."""
+    """Returns one sentence: what is reachable from where; loopback counts as this machine."""
     shown = "http, not encrypted" if certificate is None else f"https, {certificate.shown()}"
     parts = []
     for who, group in groupby(reaches, key=lambda reach: _from_where(reach.who)):
@@ -96,10 +96,10 @@ def summary(reaches: Iterable[Reach], transport: TransportConfig, certificate: C
 
 
 def _from_where(who: str) -> str:
-    return "this machine alone" if who in (LOOPBACK, TOOLS) else who
+    return "this machine only" if who in (LOOPBACK, TOOLS) else who
 
 
 def _top(route: str) -> str:
-    """Returns a path without what varies below it: `/trace/recent` is `/trace`."""
+    """Returns the first part of a path: `/trace` for `/trace/recent`."""
     path = route.partition(" ")[2]
     return path if path.startswith("/bus") else "/" + path.split("/")[1]

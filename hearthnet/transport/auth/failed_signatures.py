@@ -1,7 +1,7 @@
-"""Requests whose signature was not accepted: counted by reason, and for the doctor kept where a member is named.
+"""Rejected signatures: counts them by reason, and keeps recent ones that name a member for the doctor.
 
-Who is no member is refused before its signature is computed, so what is kept was sent by a member, or by somebody who
-names one: ids are public, and what was sent once can be sent again. It is a hint, and bounded.
+A non-member is refused before its signature is verified, so what is kept came from a member or from someone who names
+one: ids are public, and old requests can be replayed. The records are hints, and limited in number.
 """
 
 from __future__ import annotations
@@ -12,33 +12,33 @@ from typing import Final, Literal, get_args
 
 from hearthnet.observability import metrics
 
-__all__ = ["RECENT_S", "Reason", "forget", "note", "of_members"]
+__all__ = ["RECENT_S", "Reason", "forget", "record", "of_members"]
 
-# In the order in which a request is checked.
+# In the order of the checks.
 Reason = Literal[
     "missing", "malformed", "expired", "community", "revoked", "not_member", "wrong", "replayed", "closed", "full"
 ]  # fmt: skip
 metrics.signature_failures_total.allow("reason", get_args(Reason))
 
-RECENT_S: Final = 3_600.0  # what is older has been mended, or comes again
-_KEPT: Final = 256  # enough to tell whose they are
+RECENT_S: Final = 3_600.0  # an older problem is solved, or occurs again
+_KEPT: Final = 256  # enough to identify the members
 
 _of_members: deque[tuple[float, str, Reason]] = deque(maxlen=_KEPT)
 
 
-def note(reason: Reason, member: str | None) -> None:
-    """Counts a request that was refused; `member` is the node id in whose name it came, if that is a member's."""
+def record(reason: Reason, member: str | None) -> None:
+    """Counts a refused request; `member` is the node id that it names, if that is a member's."""
     metrics.signature_failures_total.labels(reason).inc()
     if member is not None:
         _of_members.append((monotonic(), member, reason))
 
 
 def of_members() -> list[tuple[str, Reason]]:
-    """Returns the node ids and reasons of the last that came in the name of members within the hour."""
+    """Returns node id and reason of each refused request that named a member, within the last hour."""
     since = monotonic() - RECENT_S
-    return [(member, reason) for noted_at, member, reason in _of_members.copy() if noted_at >= since]
+    return [(member, reason) for recorded_at, member, reason in _of_members.copy() if recorded_at >= since]
 
 
 def forget() -> None:
-    """Forgets what is kept; what was counted stays."""
+    """Clears the recent records; the counter keeps its value."""
     _of_members.clear()

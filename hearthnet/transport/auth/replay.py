@@ -1,17 +1,17 @@
-"""Remembers accepted signatures, so that a request is executed once.
+"""Replay protection: remembers accepted signatures, so that a request is executed only once.
 
-Freshness is judged by the wall clock, which may be set back: what had expired is then fresh again. So no signature is
-forgotten for its age. They are kept by sender and by the second in which the request says it was signed. When a
-sender's share is full its oldest second is dropped as a whole, if it has expired, and that second and all before it are
-closed: whatever says it was signed then is refused, remembered or not. A request is new or it is refused, whatever the
-clock does. When nothing can be dropped the request is refused as well.
+Freshness depends on the wall clock, which may be set back: expired requests are then fresh again. So no signature is
+forgotten for its age. Signatures are kept by sender and by the second of the request's timestamp. When a sender's share
+is full, its oldest expired second is dropped as a whole, and that second and all before it are closed: a request with a
+timestamp in a closed second is refused, remembered or not. So a request is new or refused, whatever the clock does.
+When nothing can be dropped the request is refused as well.
 
-Only verified requests come here, so every sender is a member, and a member that calls without end fills its own share.
-A restart goes on with what the journal holds. Where that may miss records, all that was signed before it is closed.
+Only verified requests are recorded, so every sender is a member, and a member that floods fills only its own share. A
+restart continues with the journal. If the journal may lack records, all seconds before the restart are closed.
 
-A signature takes 98 bytes at most: 1.6 MB a member, 26 MB in all. A request takes 4 us, half of it for the journal.
-Calls once a second are remembered for four hours, the node's own for 36. Signatures are no secrets, so comparing them
-need not take constant time.
+A signature takes 98 bytes at most: 1.6 MB per member, 26 MB in all. A request takes 4 us, half of it for the journal.
+At one call per second, signatures are kept for four hours, the node's own for 36. They are not secret, so comparing
+them need not take constant time.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ __all__ = ["MAX_OF_ALL", "MAX_OF_SENDER", "Replays", "Verdict"]
 
 Verdict = Literal["new", "replayed", "closed", "full"]
 
-# More than the soft limit of a peer (100 a second) for as long as a request can be fresh: 60 s, and 60 s more where the
-# sender's clock is ahead. Only who goes on calling after it was told not to comes to the end of it.
+# More than the soft limit of a node (100 a second) for as long as a request can be fresh: 60 s, and 60 s more where the
+# sender's clock is ahead. Only a caller that ignores refusals reaches it.
 MAX_OF_SENDER: Final = 16_384
-# Twice what one process can verify in as long; the node's own key has no rate and may fill half of it.
+# Twice what one process can verify in that time; the node's own key has no rate limit and may fill half of it.
 MAX_OF_ALL: Final = 262_144
 _NEVER: Final = -1
-_CLOSED: Final = 0  # in a record, in place of a signature: this second and all before it are closed
-_EVERYBODY: Final = 0  # in place of a sender
+_CLOSED: Final = 0  # in a record, instead of a signature: this second and all before it are closed
+_EVERYBODY: Final = 0  # in a record, instead of a sender: all senders
 
 
 class _Seen:
-    """The signatures of one sender by second; everything up to `closed_s` is closed."""
+    """The signatures of one sender by second; all seconds up to `closed_s` are closed."""
 
     __slots__ = ("closed_s", "count", "seconds")
 
@@ -49,7 +49,7 @@ class _Seen:
         self.closed_s = _NEVER
 
     def forget_before(self, expired_s: float, wanted: int) -> int:
-        """Forgets the oldest seconds that ended by `expired_s` until `wanted` signatures are gone; returns how many."""
+        """Drops the oldest seconds that ended by `expired_s` until `wanted` signatures are gone; returns how many."""
         if wanted <= 0:
             return 0
         gone = 0
@@ -63,14 +63,14 @@ class _Seen:
 
 
 class Replays:
-    """The memory of one node. Used in one thread, that of the event loop.
+    """The accepted signatures of one node. Used in the event loop's thread only.
 
     Args:
-        own: our node id, whose share is half of all: its rate is not limited.
-        clock: seconds of the wall clock, by which requests are fresh or not.
-        max_of_sender: signatures of one sender.
-        max_of_all: signatures of all of them.
-        journal: keeps what is accepted, over restarts; None: a restart forgets.
+        own: our node id, whose share is half of the total: it has no rate limit.
+        clock: wall clock seconds, which decide freshness.
+        max_of_sender: limit on signatures of one sender.
+        max_of_all: limit on signatures of all senders.
+        journal: persists them over restarts; None: a restart forgets them.
     """
 
     def __init__(
@@ -96,16 +96,16 @@ class Replays:
         return self._count
 
     def take(self, sender: str, signature: str, signed_s: float) -> Verdict:
-        """Remembers the signature of a request that was verified.
+        """Records the signature of a verified request.
 
         Args:
             sender: full node id of a member.
-            signature: in its one spelling.
-            signed_s: the time that the request says, seconds since the epoch; it has been found fresh.
+            signature: in canonical spelling.
+            signed_s: the request's timestamp, seconds since the epoch; already checked to be fresh.
 
         Returns:
-            `new`: answer it. `replayed`: it was here before. `closed`: it may have been. `full`: there is no room to
-            remember it, now.
+            `new`: execute it. `replayed`: it was executed before. `closed`: it may have been. `full`: there is no space
+            to record it at present.
         """
         by, second, signed = _hash(sender), int(signed_s), _hash(signature)
         seen = self._of(by)
@@ -115,7 +115,7 @@ class Replays:
             return "closed"
         if not self._has_room(by, seen):
             return "full"
-        if second <= seen.closed_s:  # the room that was made is this very second's
+        if second <= seen.closed_s:  # making space closed this very second
             return "closed"
         self._add(seen, second, signed)
         if self._journal is not None and not self._journal.append((second, by, signed)):
@@ -134,13 +134,13 @@ class Replays:
         self._count += 1
 
     def _has_room(self, sender: int, seen: _Seen) -> bool:
-        """Tells whether there is a place for one more, and makes it by what has expired if need be."""
+        """Returns True if there is space for one more signature, after dropping expired ones if needed."""
         expired_s = self._clock() - PROTOCOL_TIMESTAMP_WINDOW_S
         share = self._max_of_all // 2 if sender == self._own else self._max_of_sender
-        # After a restart it can be many too many: the journal has what was forgotten since it was rewritten.
+        # After a restart it can be far above the limit: the journal still has what was dropped since its last rewrite.
         self._count -= seen.forget_before(expired_s, seen.count + 1 - share)
         if self._count >= self._max_of_all and int(expired_s) != self._swept_s:
-            # Once a second: more has not expired since, and a flood must not have us look at everything each time.
+            # At most once a second: nothing more has expired since, and a flood must not cause a full scan each time.
             self._swept_s = int(expired_s)
             self._count -= sum(one.forget_before(expired_s, one.count) for one in self._senders.values())
         return seen.count < share and self._count < self._max_of_all
@@ -168,8 +168,8 @@ class Replays:
 
 
 def _hash(text: str) -> int:
-    """Returns 64 bits of a sender or a signature, not 0.
+    """Returns a 64-bit hash of a sender or a signature, never 0.
 
-    There is no key to it: who makes two signatures of one hash has its own second request refused.
+    The hash has no key: a sender that finds a collision only has its own second request refused.
     """
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little") or 1

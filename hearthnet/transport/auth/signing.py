@@ -1,8 +1,8 @@
-"""Signed requests: what a caller signs, and what a node checks before it listens.
+"""Signed requests: signing by a caller, verification by a node.
 
-The signature covers the canonical JSON of capability, version, request id, sender, community, time and body. The checks
-run from cheap to dear, and what a stranger can do without a member's key costs least: who it claims to be, and when, is
-looked at before the body is read. Each refusal has a wire code for the caller and a reason for the counter.
+The signature covers the canonical JSON of capability, version, request id, sender, community, time and body. Checks run
+from cheap to expensive, so that a caller without a member's key costs least: the claimed sender and time are checked
+before the body is read. Each refusal has a wire code for the caller and a reason for the counter.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ _SIGNED_HEADERS: Final = (CAPABILITY, VERSION, REQUEST_ID, SENDER, COMMUNITY, TI
 
 _RFC_3339_UTC: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?Z")
 _W3C_CHARS: Final = 32
-# Longer than any valid value; what is longer is refused before it is looked at.
+# Longer than any valid value; longer headers are refused unparsed.
 _MAX_HEADER_CHARS: Final = 256
-_MAX_TARGET_CHARS: Final = 1_024  # a signed GET has path and query in place of a capability
+_MAX_TARGET_CHARS: Final = 1_024  # a signed GET has path and query instead of a capability
 _FULL_RETRY_MS: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What is signed. `sender` is the full node id, `timestamp` RFC 3339 UTC with `Z`."""
+    """The signed fields. `sender` is the full node id, `timestamp` RFC 3339 UTC with `Z`."""
 
     capability: str
     version: str
@@ -73,7 +73,7 @@ class Envelope:
     body: Any
 
     def payload(self) -> dict[str, Any]:
-        """Returns the signed object, with the names of the wire."""
+        """Returns the signed object, with its field names on the wire."""
         return {
             "capability": self.capability,
             "version": self.version,
@@ -94,7 +94,7 @@ def sign(
     request_id: str | None = None,
     timestamp: str | None = None,
 ) -> dict[str, str]:
-    """Returns the headers of a call; `request_id` is the trace id, by default a fresh ULID; `timestamp` is now."""
+    """Returns the headers of a call; `request_id` is the trace id, by default a new ULID; `timestamp` is now."""
     timestamp = timestamp or now_stamp()
     envelope = Envelope(capability, version, request_id or str(ULID()), keys.node_id, community, timestamp, body)
     return {
@@ -109,18 +109,18 @@ def sign(
 
 
 def now_stamp() -> str:
-    """Returns the time as the wire has it: RFC 3339 UTC with `Z`.
+    """Returns the current time in the wire format: RFC 3339 UTC with `Z`.
 
-    With milliseconds, for the same call under the same id would have the same signature within a whole second.
+    In milliseconds: in whole seconds, the same call repeated under the same id would have the same signature.
     """
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What the headers of a request say; all that can be checked without its body was.
+    """The signed headers of a request, after all checks that need no body.
 
-    `offset_s` is how far this clock is ahead of the sender's, seconds.
+    `offset_s` is how far this clock is ahead of the sender's, in seconds.
     """
 
     envelope: Envelope
@@ -131,10 +131,10 @@ class Claim:
 def read_claim(
     headers: Mapping[str, str], manifest: Manifest, now_s: float | None = None, target: str | None = None
 ) -> Claim:
-    """Returns what a request claims, which is fresh, for this community and from a member that is not revoked.
+    """Returns the claim of a request that is fresh, for this community, and from a member that is not revoked.
 
-    It is not verified yet, and its body is not looked at, nor need it have arrived. Takes 10 us. `target` is what a GET
-    asks for, as it must have been signed.
+    The signature is not verified yet, and the body need not have arrived. Takes 10 us. `target` is the requested method
+    and path of a GET, which must be the signed one.
 
     Raises:
         WireError: raised, and counted by reason, for every other request.
@@ -142,7 +142,7 @@ def read_claim(
     with _counted():
         envelope, signature = _read(headers)
         if target is not None and envelope.capability != target:
-            raise _RefusedError("wrong", "invalid_signature", "another path or query was signed than is asked for")
+            raise _RefusedError("wrong", "invalid_signature", "the signed path or query is not the requested one")
         offset_s = _fresh_offset_s(envelope.timestamp, time.time() if now_s is None else now_s)
         if envelope.community != manifest.community_id:
             raise _RefusedError("community", "unauthorized", "this node belongs to another community")
@@ -154,17 +154,17 @@ def read_claim(
 
 
 def verify_claim(claim: Claim, body: Any, replays: Replays | None = None) -> Envelope:
-    """Returns the envelope of a request with this body, if it is signed, and for the first time.
+    """Returns the envelope of a request whose signature is valid for this body and was not used before.
 
-    Its body is the canonical one: the same whichever way a number was spelled.
+    The body in the envelope is the canonical one, independent of how numbers were spelled.
 
-    Takes 125 us, of which the signature is 107. Nothing here is secret: keys and signatures are public, so how long a
-    comparison takes tells nobody anything.
+    Takes 125 us, of which the signature is 107. Keys and signatures are public, so the timing of comparisons reveals
+    nothing.
 
     Args:
-        claim: what its headers say.
-        body: as JSON values; None for a GET.
-        replays: remembers it; None: it may come again.
+        claim: from the request's headers.
+        body: JSON values; None for a GET.
+        replays: records the signature; None: no replay protection.
 
     Raises:
         WireError: raised, and counted by reason, for every other request.
@@ -173,11 +173,11 @@ def verify_claim(claim: Claim, body: Any, replays: Replays | None = None) -> Env
     with _counted(envelope.sender):
         if not verify(envelope.payload(), claim.signature, envelope.sender):
             raise _RefusedError("wrong", "invalid_signature", "the signature does not match the request")
-        # After that alone, or anybody could fill the memory, or have a request refused before it comes.
+        # Only now, or anyone could fill the memory, or have a request refused before it arrives.
         if replays is not None:
             _remember(replays, claim)
-    peer_clocks.note(envelope.sender, claim.offset_s)
-    # What was signed, not what was sent: 2 may come as 2.0, without a key, and a handler may not take that for a count.
+    peer_clocks.record(envelope.sender, claim.offset_s)
+    # The signed value, not the sent one: anyone on the way can respell 2 as 2.0, and a handler may reject a float.
     return replace(envelope, body=normal(body))
 
 
@@ -200,11 +200,11 @@ def _remember(replays: Replays, claim: Claim) -> None:
     envelope = claim.envelope
     verdict = replays.take(envelope.sender, claim.signature, _signed_s(envelope.timestamp))
     if verdict == "replayed":
-        raise _RefusedError("replayed", "invalid_signature", "this very request was here before; sign it anew")
+        raise _RefusedError("replayed", "invalid_signature", "this request was already executed; sign it anew")
     if verdict == "closed":
-        raise _RefusedError("closed", "expired", "it is not known any more what was signed then; sign it anew")
+        raise _RefusedError("closed", "expired", "it may have been executed already; sign it anew")
     if verdict == "full":
-        message = "more requests than this node can tell apart; later it can again"
+        message = "this node cannot remember more requests at present; try again later"
         raise _RefusedError("full", "capacity_exceeded", message, retry_after_ms=_FULL_RETRY_MS)
 
 
@@ -213,7 +213,7 @@ def _counted(member: str | None = None) -> Iterator[None]:
     try:
         yield
     except _RefusedError as refusal:
-        failed_signatures.note(refusal.reason, member)
+        failed_signatures.record(refusal.reason, member)
         raise
 
 
@@ -226,44 +226,45 @@ class _RefusedError(WireError):
 
 
 def _read(headers: Mapping[str, str]) -> tuple[Envelope, str]:
-    values = [headers.get(name, "") for name in _SIGNED_HEADERS]  # each look-up goes through all headers
+    values = [headers.get(name, "") for name in _SIGNED_HEADERS]  # each look-up scans all headers
     if not all(values):
         missing = _SIGNED_HEADERS[values.index("")]
         raise _RefusedError("missing", "invalid_signature", f"the request is not signed: no {missing}")
     capability, version, request_id, sender, community, timestamp, signature = values
     longest = _MAX_TARGET_CHARS if capability.startswith("GET ") else _MAX_HEADER_CHARS
     if len(capability) > longest or max(map(len, values[1:])) > _MAX_HEADER_CHARS:
-        raise _RefusedError("malformed", "invalid_signature", "a signed header is longer than any should be")
+        raise _RefusedError("malformed", "invalid_signature", "a signed header is too long")
     if not is_node_id(sender) or not is_signature(signature):
         raise _RefusedError("malformed", "invalid_signature", "the sender or the signature is malformed")
     return Envelope(capability, version, request_id, sender, community, timestamp, None), signature
 
 
 def _signed_s(timestamp: str) -> float:
-    """Returns a time of the wire as seconds since the epoch; ValueError for what is none."""
+    """Returns a wire timestamp as seconds since the epoch; raises ValueError for a malformed one."""
     if _RFC_3339_UTC.fullmatch(timestamp) is None:
-        raise ValueError("another spelling of a time")
+        raise ValueError("not RFC 3339 UTC")
     return datetime.fromisoformat(timestamp).timestamp()
 
 
 def _fresh_offset_s(timestamp: str, now_s: float) -> float:
-    """Returns how far this clock is ahead of the request's, seconds."""
+    """Returns how far this clock is ahead of the request's, in seconds."""
     try:
         sent_s = _signed_s(timestamp)
     except ValueError as error:
         raise _RefusedError("malformed", "invalid_signature", f"{TIMESTAMP} is not RFC 3339 UTC with Z") from error
     if abs(now_s - sent_s) > PROTOCOL_TIMESTAMP_WINDOW_S:
-        peer_clocks.note_expired(now_s - sent_s)
+        peer_clocks.record_expired(now_s - sent_s)
         raise _RefusedError("expired", "expired", "the request is too old, or a clock is wrong")
     return now_s - sent_s
 
 
 def trace_id_of(request_id: str) -> str | None:
-    """Returns a caller's request id as a trace id, or None for one that is neither ULID nor W3C id: never recorded."""
+    """Returns a caller's request id as a trace id, or None if it is neither a ULID nor a W3C id: never recorded."""
     try:
         if len(request_id) == _W3C_CHARS:
             return from_w3c(request_id)
-        # Of ASCII alone: some letter's capital is two letters, and then 25 characters are 26.
+        # ASCII only: some letters have a capital of two letters, and 25 characters would become 26.
+
         return str(ULID.from_str(request_id.upper())) if request_id.isascii() else None
     except ValueError:
         return None

@@ -1,1 +1,1 @@
-"""Connections and the bytes on them: accepting, bounds, HTTP/1.1."""
+"""TCP connections of the bus port: accepting, limits, HTTP/1.1 parsing."""

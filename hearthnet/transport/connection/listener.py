@@ -1,7 +1,7 @@
-"""Takes connections in: bounded before anything is spent on them, the beginning of TLS included.
+"""Accepts connections, and limits them before anything is spent on them, TLS handshakes included.
 
-asyncio's own server makes a connection known only after its handshake, logs a traceback for each failed accept, and
-then takes nobody in for a second.
+asyncio's own server reports a connection only after its handshake, logs a traceback for each failed accept, and then
+accepts nothing for a second.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from functools import partial
 from typing import Any, Final
 
 from hearthnet.errors import WireError
-from hearthnet.transport.admission.refusals import note_refused
+from hearthnet.transport.admission.refusals import count_refused
 from hearthnet.transport.connection.connections import Connection, Connections
 from hearthnet.transport.connection.protocol import error_response
 
 __all__ = ["Listener"]
 
-ACCEPTS_A_TURN: Final = 16  # then whoever is connected gets a turn
-RETRY_S: Final = 0.1  # after an accept that failed for want of something
-_FULL: Final = WireError("partition", "this node has no connection to spare", retry_after_ms=1_000)
-_LOST: Final = 16_384  # bytes of a refused request that are read, so that closing does not take back the answer
+ACCEPTS_A_TURN: Final = 16  # then open connections get a turn of the loop
+RETRY_S: Final = 0.1  # after an accept that failed for lack of descriptors or memory
+_NO_SLOT: Final = WireError("partition", "this node has no connection to spare", retry_after_ms=1_000)
+_DRAIN_BYTES: Final = 16_384  # bytes of a refused request to read, so that closing does not discard the response
 
 
 class _Handshake:
-    """The peer of a connection whose protocol is not there yet: the task that makes it."""
+    """Stands in for the protocol of a connection until its handshake is done."""
 
     def __init__(self, task: asyncio.Task[None]) -> None:
         self._task = task
@@ -44,19 +44,19 @@ class _Handshake:
         return 0
 
     def is_reading(self) -> bool:
-        """Returns True: the client is awaited."""
+        """Returns True: the server waits for the client."""
         return True
 
 
 class Listener:
-    """Accepts on a socket until it is closed.
+    """Accepts connections on a socket until closed.
 
     Args:
-        listening: a bound socket; it is closed with this.
-        connections: where they are counted.
-        protocol: makes the protocol of a connection.
-        backlog: how many may wait for the kernel.
-        context: of TLS.
+        listening: a bound socket; closed together with the listener.
+        connections: the table of open connections.
+        protocol: factory for the protocol of a connection.
+        backlog: length of the kernel's accept queue.
+        context: TLS context; None for plain HTTP.
         tls: further arguments of `loop.connect_accepted_socket`.
     """
 
@@ -85,7 +85,7 @@ class Listener:
         self._loop.add_reader(self._socket.fileno(), self._accept)
 
     def close(self) -> None:
-        """Accepts no more. Idempotent."""
+        """Stops accepting. Idempotent."""
         if self._retry is not None:
             self._retry.cancel()
         if self._socket.fileno() >= 0:
@@ -95,7 +95,7 @@ class Listener:
             task.cancel()
 
     async def wait_closed(self) -> None:
-        """Returns when no handshake is under way."""
+        """Returns when no handshake is in progress."""
         if self._tasks:
             await asyncio.wait(tuple(self._tasks))
 
@@ -108,45 +108,45 @@ class Listener:
             except OSError as error:
                 self._wait_for_descriptors(error)
                 return
-            self._take_in(made, address[0])
+            self._open(made, address[0])
 
     def _wait_for_descriptors(self, error: OSError) -> None:
-        """Makes room, and tries again in a moment: the kernel would report the socket as ready without a pause."""
-        note_refused("descriptors", error=error.strerror)
+        """Evicts a connection and retries in a moment: the kernel would report the socket as ready without a pause."""
+        count_refused("descriptors", error=error.strerror)
         self._connections.evict()
         self._loop.remove_reader(self._socket.fileno())
         self._retry = self._loop.call_later(RETRY_S, self._start)
 
-    def _take_in(self, made: socket.socket, host: str) -> None:
+    def _open(self, made: socket.socket, host: str) -> None:
         admitted = self._connections.admit(host)
         if admitted is None:
-            note_refused("connections", address=host)
+            count_refused("connections", address=host)
             self._refuse(made)
             return
         task = self._loop.create_task(self._connect(made, admitted))
         self._tasks.add(task)
-        task.add_done_callback(partial(self._is_connected, made, admitted))
+        task.add_done_callback(partial(self._on_connected, made, admitted))
         admitted.peer = _Handshake(task)
 
     def _refuse(self, made: socket.socket) -> None:
-        """Responds in one piece, if that can be done without waiting."""
+        """Sends a refusal, if that is possible without waiting."""
         with made, suppress(OSError):
             made.setblocking(False)
             if self._context is None:
-                made.send(error_response(_FULL))
+                made.send(error_response(_NO_SLOT))
                 made.shutdown(socket.SHUT_WR)
-                made.recv(_LOST)
+                made.recv(_DRAIN_BYTES)
 
     async def _connect(self, made: socket.socket, connection: Connection) -> None:
-        made_by = partial(self._protocol, connection)
-        await self._loop.connect_accepted_socket(made_by, made, ssl=self._context, **self._tls)
+        factory = partial(self._protocol, connection)
+        await self._loop.connect_accepted_socket(factory, made, ssl=self._context, **self._tls)
 
-    def _is_connected(self, made: socket.socket, connection: Connection, task: asyncio.Task[None]) -> None:
-        """Lets go of a connection that came to nothing; its task may have been cancelled before it began."""
+    def _on_connected(self, made: socket.socket, connection: Connection, task: asyncio.Task[None]) -> None:
+        """Cleans up after a connection that failed; its task may have been cancelled before it began."""
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is None:
             return
         if not task.cancelled():
-            note_refused("handshake", address=connection.host, error=type(task.exception()).__name__)
+            count_refused("handshake", address=connection.host, error=type(task.exception()).__name__)
         self._connections.remove(connection)
         made.close()

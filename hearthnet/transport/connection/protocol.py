@@ -1,8 +1,8 @@
-"""uvicorn's HTTP protocol over llhttp, with bounds: on what a request looks like, how long it takes, what is queued.
+"""uvicorn's HTTP protocol over llhttp, with limits on the size, duration and number of requests.
 
-llhttp is strict by itself: a bare LF, a folded header, two lengths, a length beside chunks and control characters are
-errors to it. What it leaves open is refused in its callbacks: any version but 1.0 and 1.1, targets that are no path,
-WebSocket, trailers, `Transfer-Encoding` with HTTP/1.0, and sizes, of which it has no bounds.
+llhttp itself rejects a bare LF, a folded header, two lengths, a length beside chunks and control characters. The
+callbacks here refuse what it leaves open: any version but 1.0 and 1.1, targets that are not a path, WebSocket,
+trailers, `Transfer-Encoding` with HTTP/1.0, and excessive sizes, for which it has no limits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hearthnet.errors import WireError
 from hearthnet.transport.admission.load import Load
-from hearthnet.transport.admission.refusals import Reason, note_refused
+from hearthnet.transport.admission.refusals import Reason, count_refused
 from hearthnet.transport.auth.signing import SENDER
 from hearthnet.transport.connection.connections import CONNECTION, Connection, Connections
 from hearthnet.transport.middleware import SAFE_HEADERS
@@ -30,31 +30,31 @@ __all__ = ["BoundedProtocol", "error_response"]
 MAX_HEAD_BYTES: Final = 16_384  # a signed call has 700 bytes; browsers with many cookies send 4 kB
 MAX_HEADERS: Final = 100  # a signed call has 15
 MAX_TARGET_BYTES: Final = 8_192  # RFC 9112 asks for 8,000 at least
-# Parsed in pieces, so that few requests are parsed before the first is answered: one takes 10 kB once it is.
+# Parsed in pieces, so that only few requests are parsed before the first has its response: each takes 10 kB of memory.
 PIECE_BYTES: Final = 8_192
 MAX_PIPELINED_BYTES: Final = 65_536  # received and not parsed
-# What chunked coding may add to a body. A byte in each chunk adds five; clients send chunks of 16 kB or more.
+# Overhead that chunked coding may add to a body. One byte per chunk adds five; clients send chunks of 16 kB or more.
 FREE_OVERHEAD_BYTES: Final = 16_384
 OVERHEAD_SHARE: Final = 1 / 16
-MAX_UNWANTED_BYTES: Final = 65_536  # of a body that is still sent after its request was answered
-# After the client closed its side: how often to probe whether it still reads.
+MAX_UNWANTED_BYTES: Final = 65_536  # of a body that is still sent after the response
+# After the client closed its sending side: how often to probe whether it still reads.
 HALF_CLOSED_PROBE_S: Final = 0.5
 _PROBE: Final = b"HTTP/1.1 102 Processing\r\n\r\n"
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 _MESSAGES: Final[dict[Reason, str]] = {
-    "malformed": "this is no valid HTTP/1.1 request",
+    "malformed": "not a valid HTTP/1.1 request",
     "not_http1": "this port speaks HTTP/1.1",
-    "pipelined": "too many requests before the first was answered",
-    "target": "the target of a request is a path here: this is no proxy",
-    "too_many_chunks": "the body comes in too many small chunks; send larger ones, or Content-Length",
+    "pipelined": "too many requests were pipelined before the first response",
+    "target": "the request target must be a path: this is not a proxy",
+    "too_many_chunks": "the body has too many small chunks; send larger ones, or Content-Length",
     "too_much_head": "the headers are larger than 16 kB or more than 100, or the request line is longer than 8 kB",
-    "trailers": "no trailers are read here",
-    "upgrade": "no other protocol is spoken here",
+    "trailers": "trailers are not supported",
+    "upgrade": "protocol upgrades are not supported",
 }
 
 
 def error_response(error: WireError, *headers: tuple[bytes, bytes]) -> bytes:
-    """Returns a whole HTTP response that ends its connection, for what is refused before there is a request."""
+    """Returns a complete HTTP response that closes the connection, for errors before there is a request."""
     body = orjson.dumps(error.body())
     lines = [
         b"HTTP/1.1 %d %b" % (error.status, HTTPStatus(error.status).phrase.encode()),
@@ -68,17 +68,17 @@ def error_response(error: WireError, *headers: tuple[bytes, bytes]) -> bytes:
 
 
 class _RefusedError(Exception):
-    """Raised in a callback of the parser, which then stops."""
+    """Raised in a parser callback to stop the parser."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection. Tells `Connections` what it waits for, and `Load` of each request.
+    """The protocol of one connection. Reports its state to `Connections`, and each request to `Load`.
 
     Args:
         connection: its entry in `connections`.
-        connections: all of the server's.
-        load: of the server.
-        node_id: named in the responses that are given here.
+        connections: the server's table of connections.
+        load: the server's load.
+        node_id: named in responses made here.
         uvicorn: further arguments of uvicorn's protocol.
     """
 
@@ -86,7 +86,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self, connection: Connection, connections: Connections, load: Load, node_id: str, **uvicorn: Any
     ) -> None:
         super().__init__(**uvicorn, app_state={CONNECTION: connection})
-        # Malformed requests are counted here; a warning for each would fill the log.
+        # Malformed requests are counted here; one warning each would fill the log.
         self.logger = self.logger.getChild("connection")
         self.logger.setLevel("ERROR")
         self._connection = connection
@@ -96,14 +96,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self._why: Reason = "malformed"
         self._unparsed = bytearray()
         self._is_half_closed = False
-        self._unanswered = 0  # requests
+        self._unanswered = 0  # requests without a complete response
         self._has_begun = self._is_in_head = self._is_in_body = False
-        self._begun_in_piece = 0  # requests that begin in the piece of data at hand
+        self._begun_in_piece = 0  # requests that begin in the current piece of data
         self._reset_counts()
 
     def _reset_counts(self) -> None:
-        """Begins to count another request, in bytes but for the headers."""
-        self._head_bytes = 0  # of a head that is not complete, in whole pieces
+        """Resets the counters of a request; bytes, except `_headers`."""
+        self._head_bytes = 0  # of an incomplete head, in whole pieces
         self._field_bytes = 0
         self._headers = 0
         self._target_bytes = 0
@@ -114,17 +114,17 @@ class BoundedProtocol(HttpToolsProtocol):
     # asyncio's callbacks
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Begins. With TLS the connection is admitted since before its handshake."""
+        """Starts. With TLS the connection was admitted before its handshake."""
         super().connection_made(transport)
         self._connection.peer = self
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Ends."""
+        """Removes the connection from the table."""
         super().connection_lost(exc)
         self._connections.remove(self._connection)
 
     def data_received(self, data: bytes) -> None:
-        """Parses what arrived, as far as it is not behind a request that has no response yet."""
+        """Parses received data, as far as it does not have to wait for an earlier response."""
         self._unparsed += data
         self._parse()
 
@@ -137,7 +137,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse("pipelined")
 
     def _parse_piece(self, piece: bytes) -> None:
-        """Parses a piece, and refuses what exceeds a bound by it."""
+        """Parses a piece and enforces the size limits."""
         was_in_head, was_in_body, body_bytes = self._is_in_head, self._is_in_body, self._body_bytes
         self._begun_in_piece = 0
         super().data_received(piece)
@@ -161,11 +161,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio takes either
-        """Keeps a connection whose client has closed its side only until the last request is answered.
+        """Keeps a half-closed connection open until its last response is sent.
 
         asyncio does not support this with TLS.
         """
-        if (self._is_in_head or self._is_in_body) and not self._unparsed:  # the rest will never come
+        if (self._is_in_head or self._is_in_body) and not self._unparsed:  # the rest will never arrive
             return False
         self._is_half_closed = True
         self._end_if_half_closed()
@@ -179,7 +179,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.shutdown()  # with the last response
 
     def _probe(self) -> None:
-        """Finds out whether the client still reads: one that has closed both sides resets what is sent to it."""
+        """Checks whether the client still reads: after closing both sides it resets the connection when written to."""
         if self.transport.is_closing():
             return
         if self._unanswered == 1 and not self.cycle.response_started:
@@ -201,7 +201,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._connections.wait(self._connection)
 
     def on_url(self, url: bytes) -> None:
-        """Takes a piece of the target."""
+        """Adds a piece of the target."""
         if not self._target_bytes and not url.startswith(b"/"):
             raise self._refusal("target")
         self._target_bytes += len(url)
@@ -210,7 +210,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Takes a header, or a trailer."""
+        """Adds a header, or refuses a trailer."""
         if self._is_in_body:
             raise self._refusal("trailers")
         self._headers += 1
@@ -220,7 +220,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Starts the application, or queues the request behind those before it."""
+        """Starts the application, or queues the request behind earlier ones."""
         version = self.parser.get_http_version()
         if version not in ("1.0", "1.1"):
             raise self._refusal("not_http1")
@@ -228,7 +228,7 @@ class BoundedProtocol(HttpToolsProtocol):
             raise self._refusal("malformed")
         if self.parser.should_upgrade():
             named = dict(self.headers)
-            # HTTP/1.1 goes on, but the parser would take a body for the other protocol.
+            # HTTP/1.1 would continue, but the parser would take a body for the other protocol.
             has_body = b"transfer-encoding" in named or b"content-length" in named
             if has_body or named.get(b"upgrade", b"").lower().startswith(b"websocket"):
                 raise self._refusal("upgrade")
@@ -239,10 +239,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self._connection.arrived_at = self._load.arrive()
 
     def on_body(self, body: bytes) -> None:
-        """Takes a piece of the body."""
+        """Passes on a piece of the body."""
         self._body_bytes += len(body)
         if self._unanswered:
-            self._connections.hold(self._connection, len(body))
+            self._connections.add_body_bytes(self._connection, len(body))
             super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -259,7 +259,7 @@ class BoundedProtocol(HttpToolsProtocol):
     # uvicorn's callbacks
 
     def on_response_complete(self) -> None:
-        """Goes on with the next request."""
+        """Continues with the next request."""
         self._unanswered -= 1
         if not self._unanswered:
             self._connections.wait(self._connection)
@@ -270,44 +270,44 @@ class BoundedProtocol(HttpToolsProtocol):
         self._end_if_half_closed()
 
     def send_400_response(self, msg: str) -> None:
-        """Responds to what the parser refused, in the wire's form."""
-        del msg  # uvicorn's
+        """Responds to what the parser refused, with the wire error format."""
+        del msg  # uvicorn's own text
         self._refuse(self._why)
 
-    # The orders of `Connections`
+    # Called by `Connections`
 
     def abort(self) -> None:
-        """Closes at once; what the kernel holds for the client, some MB on a fast network, is dropped too."""
+        """Closes at once; also drops what the kernel has buffered for the client, some MB on a fast network."""
         connected = self.transport.get_extra_info("socket")
         if connected is not None:
-            with suppress(OSError):  # closed already
+            with suppress(OSError):  # already closed
                 connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self.transport.abort()
 
     def expire(self) -> None:
-        """Responds 408 where a request has begun; then closes."""
+        """Responds 408 if a request has begun; then closes."""
         if not self._has_begun:
-            note_refused("silent", address=self._connection.host)
+            count_refused("silent", address=self._connection.host)
             self.transport.close()
         elif self._unanswered or self._is_in_head:
             self._refuse("slow")
-        else:  # answered before it had arrived completely
+        else:  # its response was sent before it had arrived completely
             self.transport.close()
 
     def unsent_bytes(self) -> int:
-        """Returns how much of a response waits for the client; with TLS only what is above 64 kB."""
+        """Returns how many bytes of a response wait for the client; with TLS only those above 64 kB."""
         return self.transport.get_write_buffer_size()
 
     def is_reading(self) -> bool:
-        """Returns False while the application takes its time with a body."""
+        """Returns False while the application has paused reading of a body."""
         return self.transport.is_reading()
 
     def _refuse(self, why: Reason) -> None:
-        """Responds with an error and closes; where another response would be mixed up with it, only closes."""
-        if self._is_in_body and not self._unanswered:  # it has its response
+        """Responds with an error and closes; only closes where the error would mix with another response."""
+        if self._is_in_body and not self._unanswered:  # its response is already sent
             self.transport.close()
             return
-        note_refused(why, address=self._connection.host)
+        count_refused(why, address=self._connection.host)
         is_own = self._unanswered == 1 and self._is_in_body and not self.cycle.response_started
         if self._unanswered and not is_own:
             self.abort()
