@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hearthnet.transport.auth.signing import REQUEST_ID, SENDER, trace_id_of
 
-__all__ = ["SAFE_HEADERS", "ResponseHeaders"]
+__all__ = ["SAFE_HEADERS", "ResponseHeaders", "request_id_of"]
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -64,13 +64,13 @@ class ResponseHeaders:
         headers = [*given, *self._always]
         names = {name for name, _ in headers}
         headers += [header for header in _UNLESS_SET if header[0] not in names]
-        if _REQUEST_ID not in names and (request_id := _request_id(scope)) is not None:
+        if _REQUEST_ID not in names and (request_id := request_id_of(scope["headers"])) is not None:
             headers.append((_REQUEST_ID, request_id))
         return headers
 
 
-def _request_id(scope: Scope) -> bytes | None:
-    """Returns the trace id that the request names, if it is one."""
-    given = [value for name, value in scope["headers"] if name == _REQUEST_ID]
+def request_id_of(headers: Headers) -> bytes | None:
+    """Returns the trace id that the headers of a request name, in its canonical spelling; None without a valid one."""
+    given = [value for name, value in headers if name == _REQUEST_ID]
     found = trace_id_of(given[0].decode("latin-1")) if len(given) == 1 else None
     return None if found is None else found.encode()

@@ -15,6 +15,7 @@ from uvicorn.server import ServerState
 
 from hearthnet.config import TransportConfig
 from hearthnet.errors import HearthNetError
+from hearthnet.observability import get_logger
 from hearthnet.transport.admission.load import Load
 from hearthnet.transport.connection.connections import Connection, Connections
 from hearthnet.transport.connection.fd_limit import connections_for
@@ -26,7 +27,10 @@ __all__ = ["Server", "bind"]
 
 _SWEEP_S: Final = 1.0
 _GRACE_S: Final = 1.0  # for requests other than calls, after the last call has ended
+_GRACE_POLLS: Final = 50
 _BACKLOG: Final = 2_048
+
+log = get_logger(__name__)
 
 
 def bind(config: TransportConfig) -> socket.socket:
@@ -99,7 +103,7 @@ class Server:
         self.started = True
         while not self._stopping.is_set():
             self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
-            self._connections.sweep()
+            self._sweep()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), _SWEEP_S)
         await self._load.stop()  # meanwhile new calls still get a refusal
@@ -108,6 +112,12 @@ class Server:
         await self._end_requests()
         for listener in listeners:
             await listener.wait_closed()
+
+    def _sweep(self) -> None:
+        try:
+            self._connections.sweep()
+        except Exception:  # one connection's fault must not end the server
+            log.exception("connections cannot be checked")
 
     def _protocol(self, connection: Connection) -> asyncio.Protocol:
         return BoundedProtocol(
@@ -128,6 +138,12 @@ class Server:
             task.cancel()
         for protocol in tuple(self._state.connections):
             protocol.transport.close()
+        for _ in range(_GRACE_POLLS):  # for what is unsent, and the end of TLS
+            if not self._state.connections:
+                return
+            await asyncio.sleep(_GRACE_S / _GRACE_POLLS)
+        for protocol in tuple(self._state.connections):
+            protocol.transport.abort()
 
     def stop(self) -> None:
         """Makes `serve` end the running calls and return."""

@@ -19,6 +19,7 @@ class Client:
         self.orders: list[str] = []
         self.unsent = 0
         self.is_held_back = False
+        self.has_closed = False
 
     def abort(self):
         """Records the abort."""
@@ -35,6 +36,10 @@ class Client:
     def is_reading(self):
         """Returns the value set by the test."""
         return not self.is_held_back
+
+    def is_closing(self):
+        """Returns the value set by the test."""
+        return self.has_closed
 
 
 @pytest.fixture
@@ -135,6 +140,20 @@ def test_larger_bodies_have_more_time(now):
         now[0] = 100.0 + after
         connections.sweep()
         assert waiting.peer.orders == orders
+
+
+def test_connection_that_does_not_end_is_aborted(connections, now):
+    """Closing takes 10 s at most, also where nothing unsent is seen."""
+    closing = enter(connections)
+    closing.peer.has_closed = True
+    for _ in range(9):
+        connections.sweep()
+        now[0] += 1
+    assert closing.peer.orders == []
+    for _ in range(2):
+        connections.sweep()
+        now[0] += 1
+    assert closing.peer.orders[0] == "abort"
 
 
 def test_stalled_response(connections, now):

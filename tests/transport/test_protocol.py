@@ -20,6 +20,7 @@ import pytest
 import uvicorn
 from faults.certificates import write_pair
 from faults.refusals import refusals
+from support.waiting import a_moment, wait_until
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -35,6 +36,7 @@ from hearthnet.transport.admission.load import Load
 from hearthnet.transport.api.routes import Services
 from hearthnet.transport.app import build_app
 from hearthnet.transport.auth.signing import sign
+from hearthnet.transport.connection import connections as transport_connections
 from hearthnet.transport.connection import protocol as transport_protocol
 from hearthnet.transport.server import Server
 
@@ -153,7 +155,7 @@ async def test_stop_ends_a_stream_with_an_error_and_a_call_with_503(bus, keys):
             events = response.aiter_lines()
             assert await anext(events) == "event: frame"
             while bus.stats()[1]["running"] == 0:
-                await asyncio.sleep(0.01)
+                await a_moment()
             server.stop()
             rest = [line async for line in events if line]
         cut = await hanging
@@ -259,7 +261,7 @@ async def test_no_descriptors_no_flood(logged):
                 one.setblocking(False)
                 await loop.sock_connect(one, ("127.0.0.1", port))
             for _ in range(50):
-                await asyncio.sleep(0.01)
+                await a_moment()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for one in waiting:
@@ -336,17 +338,19 @@ async def test_tls_is_no_http_whatever_its_bytes_are(more):
         assert (await sent_back(port, b"\x16\x03\x01" + more)).startswith(b"HTTP/1.1 400")
 
 
-async def test_upgrade_without_a_body_goes_on_as_http1(bus, keys):
-    """The upgrade that curl and Java request by default is ignored, and the connection continues."""
+H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n"
+
+
+async def test_upgrade_without_a_body_is_served_as_http1(bus, keys):
+    """The upgrade that curl and Java request by default is ignored; whatever follows in that piece is not parsed."""
+    ask = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
     async with serving(bus, keys, Load()) as (_, url):
         port = int(url.rpartition(":")[2])
-        ask = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(ask + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n")
-        assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200")
-        writer.write(ask + b"\r\n")
-        assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200")
-        writer.close()
+        for rest in (b"", ask + b"\r\n", b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40\r\n\r\n" + ask):
+            for cut in (len(ask + H2C), len(ask), 5):
+                said = await sent_back(port, (ask + H2C + rest)[:cut], (ask + H2C + rest)[cut:])
+                assert (said.count(b"HTTP/1.1 "), b"connection: close" in said) == (1, True)
+                assert said.startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.parametrize("path", [b"/health", b"/metrics", b"/trace/recent", b"/openapi.json", b"/manifest"])
@@ -382,7 +386,7 @@ async def test_half_closed_client_waits_for_a_slow_call(bus, keys, monkeypatch):
         )
 
     *probes, head, response = said.split(b"\r\n\r\n")
-    assert set(probes) == {b"HTTP/1.1 102 Processing"}
+    assert set(probes) == {b"HTTP/1.1 100 Continue"}
     assert head.startswith(b"HTTP/1.1 200")
     assert orjson.loads(response)["text"] == "late"
 
@@ -396,11 +400,163 @@ async def test_client_that_has_left_is_noticed(bus, keys, monkeypatch):
         _, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
         writer.write(call(*lines))
         while bus.stats()[1]["running"] == 0:
-            await asyncio.sleep(0.01)
+            await a_moment()
         writer.close()
         while bus.stats()[1]["running"]:
-            await asyncio.sleep(0.01)
+            await a_moment()
     assert [item.result for item in trace.get_recent(10)] == ["cancelled"]
+
+
+def signed_lines(keys, capability):
+    """The signed headers of a call, as lines; its request id comes from `call`."""
+    signed = sign(keys, keys.node_id, capability, "1.0", orjson.loads(BODY), REQUEST_ID)
+    return [f"{name}: {value}" for name, value in signed.items() if "Request-Id" not in name]
+
+
+@pytest.mark.parametrize("capability", ["experimental.hang", "experimental.drip"])
+@pytest.mark.parametrize("behind", [b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+@pytest.mark.parametrize("is_reset", [False, True])
+async def test_call_ends_however_its_client_leaves(bus, keys, monkeypatch, capability, behind, is_reset):
+    """By a close or a reset, before its response or within a stream, with another request pipelined or not."""
+    monkeypatch.setattr(transport_protocol, "HALF_CLOSED_PROBE_S", 0.02)
+    monkeypatch.setattr(transport_protocol, "HALF_CLOSED_LIMIT_S", 0.1)
+    load = Load()
+    lines = [*signed_lines(keys, capability), "Accept: text/event-stream"]
+    async with serving(bus, keys, load) as (server, url), asyncio.timeout(30):
+        _, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        writer.write(call(*lines) + behind)
+        while not sum(entry["running"] for entry in bus.stats()):
+            await a_moment()
+        if is_reset:
+            writer.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, (1).to_bytes(4, "little") + bytes(4)
+            )
+        writer.close()
+        while sum(entry["running"] for entry in bus.stats()) or len(server._connections):
+            await a_moment()
+    assert load.waiting == 0
+    assert [item.result for item in trace.get_recent(10)] == ["cancelled"]
+
+
+async def test_request_behind_one_that_closes_is_not_waited_for(bus, keys):
+    """What is queued when the connection ends has never begun, and does not count as waiting."""
+    load = Load()
+    get = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+    async with serving(bus, keys, load) as (server, url):
+        for _ in range(40):
+            await sent_back(int(url.rpartition(":")[2]), get + b"Content-Length: 2\r\n\r\nab" + get + b"\r\n")
+        while len(server._connections):
+            await a_moment()
+    assert load.waiting == 0
+
+
+async def test_request_queued_without_its_body_is_timed_out_and_counted(monkeypatch):
+    """Behind an answered request it waits like any other: its bytes count, it can be evicted, and it gets 408."""
+    ready = asyncio.Event()
+
+    async def reads_all(scope, receive, send):
+        if scope["method"] == "POST":
+            ready.set()
+            while (await receive()).get("more_body"):
+                pass
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    monkeypatch.setattr(transport_connections, "REQUEST_S", 0.2)
+    monkeypatch.setattr(transport_server, "_SWEEP_S", 0.05)
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)) as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        server = Server(reads_all, TransportConfig(host="127.0.0.1", max_body_bytes=50_000), node_id="me")
+        task = asyncio.create_task(server.serve(sockets=[listening]))
+        reader, writer = await asyncio.open_connection("127.0.0.1", listening.getsockname()[1])
+        head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000\r\n\r\n"
+        writer.write(GET + b"\r\n" + head + b"x" * 1_000)
+        await asyncio.wait_for(ready.wait(), 20)
+        assert server._connections._held_bytes == 1_000
+        said = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+        server.stop()
+        await task
+    assert [line for line in said.split(b"\r\n") if line.startswith(b"HTTP/")] == [
+        b"HTTP/1.1 200 OK",
+        b"HTTP/1.1 408 Request Timeout",
+    ]
+
+
+@pytest.mark.parametrize("cut", [None, 36, 37, 40])
+async def test_response_is_not_lost_to_what_follows(cut):
+    """A malformed request behind a good one gets its error after the good one's response, however the bytes arrive."""
+    sent = GET + b"\r\nnonsense\r\n\r\n"
+    async with running_server({}) as port:
+        said = await sent_back(port, *([sent] if cut is None else [sent[:cut], sent[cut:]]))
+    assert [line for line in said.split(b"\r\n") if line.startswith(b"HTTP/")] == [
+        b"HTTP/1.1 200 OK",
+        b"HTTP/1.1 400 Bad Request",
+    ]
+
+
+async def test_error_of_a_body_repeats_the_request_id():
+    """What is refused after the head has the caller's id, like every other response."""
+
+    async def patient(scope, receive, send):
+        while (await receive()).get("more_body"):
+            pass
+
+    named = CHUNKED[:-2] + f"X-HearthNet-Request-Id: {REQUEST_ID}\r\n\r\n".encode()
+    async with running_server({}, app=patient) as port:
+        said = await sent_back(port, named, b"0\r\nX-A: b\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 400")
+    assert f"x-hearthnet-request-id: {REQUEST_ID}".encode() in said
+
+
+async def test_tls_client_that_reads_nothing_and_leaves_is_let_go(tmp_path, monkeypatch):
+    """The server goes on, and the connection is aborted, whatever asyncio's transport makes of a second close."""
+    pair = write_pair(tmp_path)
+
+    served = []
+
+    async def large(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"20000")]})
+        await send({"type": "http.response.body", "body": b"x" * 20_000})
+        served.append(scope)
+
+    monkeypatch.setattr(transport_connections, "REQUEST_S", 0.1)
+    monkeypatch.setattr(transport_connections, "STALL_S", 0.3)
+    monkeypatch.setattr(transport_server, "_SWEEP_S", 0.05)
+    context = ssl.create_default_context(cafile=pair["tls_cert"])
+    context.check_hostname = False
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)) as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        server = Server(large, TransportConfig(host="127.0.0.1", **pair), node_id="me")
+        task = asyncio.create_task(server.serve(sockets=[listening]))
+
+        def leave_unread() -> socket.socket:
+            plain = socket.socket()
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            plain.connect(listening.getsockname())
+            client = context.wrap_socket(plain)
+            for number in range(400):
+                client.sendall(GET + b"\r\n")
+                wait_until(lambda wanted=number: len(served) > wanted)
+                if any(
+                    one.transport._ssl_protocol._transport.get_write_buffer_size() for one in server._state.connections
+                ):
+                    break
+            client.settimeout(0.01)
+            with suppress(OSError):
+                client.unwrap()  # sends close_notify and reads nothing
+            return client
+
+        client = await asyncio.to_thread(leave_unread)
+        async with asyncio.timeout(30):
+            while len(server._connections):
+                await a_moment()
+        assert not task.done()
+        client.close()
+        server.stop()
+        await task
 
 
 async def test_unfinished_request_of_a_closed_client_is_given_up():

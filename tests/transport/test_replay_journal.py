@@ -187,3 +187,25 @@ def test_full_disk_is_survived(tiny_disk, logged):
     with run(path, NOW_S + 30) as third:
         assert set(taken(third, early)) == {"closed"}
         assert set(taken(third, late)) == {"replayed"}
+
+
+def test_damaged_record_of_the_far_future_closes_nothing_for_good(path):
+    """A flipped bit in a time makes it one that no clock shows: it is dropped, and newer requests are served."""
+    with run(path) as first:
+        taken(first, ACCEPTED)
+    damaged = bytearray(path.read_bytes())
+    damaged[len(replay_journal._HEADER) + 7] ^= 0x40
+    path.write_bytes(damaged)
+    for number in range(2):
+        now_s = NOW_S + 10 + number
+        with run(path, now_s) as again:
+            assert taken(again, [("new", "signature", now_s + 1 + number)]) == ["new"]
+            assert set(taken(again, ACCEPTED)) == {"replayed"}
+
+
+def test_pipe_in_its_place_stops_nothing(path):
+    """Something else where the file belongs is no journal: the start does not wait for it."""
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    with run(path) as replays:
+        assert taken(replays, [("a", "older", NOW_S - 1), ("a", "newer", NOW_S + 1)]) == ["closed", "new"]

@@ -35,6 +35,7 @@ MAX_OF_SENDER: Final = 16_384
 MAX_OF_ALL: Final = 262_144
 _NEVER: Final = -1
 _CLOSED: Final = 0  # in a record, instead of a signature: this second and all before it are closed
+_FARTHEST_S: Final = 366 * 86_400  # no clock is ahead by more
 _EVERYBODY: Final = 0  # in a record, instead of a sender: all senders
 
 
@@ -154,13 +155,15 @@ class Replays:
 
     def _restore(self, journal: ReplayJournal) -> None:
         records = journal.read()
+        everybody, began_s = self._senders[_EVERYBODY], int(self._clock())
         for second, sender, signature in records or ():
+            if second > began_s + _FARTHEST_S:  # damaged: it could close everything for good
+                continue
             seen = self._of(sender)
             if signature == _CLOSED:
                 seen.closed_s = max(seen.closed_s, second)
             elif signature not in seen.seconds.get(second, ()):
                 self._add(seen, second, signature)
-        everybody, began_s = self._senders[_EVERYBODY], int(self._clock())
         if records is None:
             everybody.closed_s = began_s
         if not journal.rewrite(self._records()):  # perhaps the last run could not write either

@@ -45,7 +45,8 @@ class ReplayJournal:
         """Returns the records, oldest first, or None if some may be missing; a missing file has no records."""
         error_text = "it is not a journal"
         try:
-            raw = self._path.read_bytes()
+            is_other = self._path.exists() and not self._path.is_file()  # a pipe would block
+            raw = b"" if is_other else self._path.read_bytes()
         except FileNotFoundError:
             return iter(())
         except OSError as error:

@@ -43,6 +43,9 @@ class Peer(Protocol):
     def is_reading(self) -> bool:
         """Returns False while the server itself has paused reading."""
 
+    def is_closing(self) -> bool:
+        """Returns whether the connection only waits for the client to take what is unsent."""
+
 
 class Connection:
     """One accepted connection.
@@ -57,7 +60,7 @@ class Connection:
         stalled_since: monotonic seconds; its response has not become shorter since then. None: nothing is unsent.
     """
 
-    __slots__ = ("arrived_at", "held_bytes", "host", "peer", "since", "stalled_since", "unsent_bytes")
+    __slots__ = ("arrived_at", "closing_since", "held_bytes", "host", "peer", "since", "stalled_since", "unsent_bytes")
 
     def __init__(self, host: str, since: float) -> None:
         self.host = host
@@ -67,6 +70,7 @@ class Connection:
         self.held_bytes = 0
         self.unsent_bytes = 0
         self.stalled_since: float | None = None
+        self.closing_since: float | None = None
 
 
 class Connections:
@@ -151,7 +155,7 @@ class Connections:
             peer = connection.peer
             if peer is None:
                 continue
-            if self._is_stalled(connection, peer, now):
+            if self._is_stalled(connection, peer, now) or self._is_stuck(connection, peer, now):
                 count_refused("stalled", address=connection.host, unsent_bytes=connection.unsent_bytes)
                 peer.abort()
             elif connection in self._waiting and now - connection.since >= self._request_s:
@@ -169,3 +173,9 @@ class Connections:
         if connection.stalled_since is None or connection.unsent_bytes < before:
             connection.stalled_since = now
         return now - connection.stalled_since >= STALL_S
+
+    def _is_stuck(self, connection: Connection, peer: Peer, now: float) -> bool:
+        """Returns whether a connection does not end: with TLS, unsent bytes below 64 kB are not seen."""
+        if connection.closing_since is None and peer.is_closing():
+            connection.closing_since = now
+        return connection.closing_since is not None and now - connection.closing_since >= STALL_S

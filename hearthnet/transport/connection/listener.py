@@ -47,6 +47,10 @@ class _Handshake:
         """Returns True: the server waits for the client."""
         return True
 
+    def is_closing(self) -> bool:
+        """Returns False: asyncio limits the handshake."""
+        return False
+
 
 class Listener:
     """Accepts connections on a socket until closed.

@@ -10,8 +10,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -21,9 +24,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from hearthnet.errors import WireError
 from hearthnet.transport.admission.load import Load
 from hearthnet.transport.admission.refusals import Reason, count_refused
-from hearthnet.transport.auth.signing import SENDER
+from hearthnet.transport.auth.signing import REQUEST_ID, SENDER
 from hearthnet.transport.connection.connections import CONNECTION, Connection, Connections
-from hearthnet.transport.middleware import SAFE_HEADERS
+from hearthnet.transport.middleware import SAFE_HEADERS, request_id_of
 
 __all__ = ["BoundedProtocol", "error_response"]
 
@@ -37,9 +40,11 @@ MAX_PIPELINED_BYTES: Final = 65_536  # received and not parsed
 FREE_OVERHEAD_BYTES: Final = 16_384
 OVERHEAD_SHARE: Final = 1 / 16
 MAX_UNWANTED_BYTES: Final = 65_536  # of a body that is still sent after the response
-# After the client closed its sending side: how often to probe whether it still reads.
+# After the client closed its sending side: how often to probe whether it still reads, and how long to wait where no
+# probe can be written: into a response that has begun, or to HTTP/1.0, which has none.
 HALF_CLOSED_PROBE_S: Final = 0.5
-_PROBE: Final = b"HTTP/1.1 102 Processing\r\n\r\n"
+HALF_CLOSED_LIMIT_S: Final = 5.0
+_PROBE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"  # some clients take any other interim response for the final one
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 _MESSAGES: Final[dict[Reason, str]] = {
     "malformed": "not a valid HTTP/1.1 request",
@@ -95,8 +100,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._name = (SENDER.lower().encode(), node_id.encode())
         self._why: Reason = "malformed"
         self._unparsed = bytearray()
-        self._is_half_closed = False
-        self._unanswered = 0  # requests without a complete response
+        self._is_parsing = True  # False: the rest is not wanted
+        self._last_words = b""  # sent after the last response
+        self._half_closed_at: float | None = None
+        self._unanswered: deque[Any] = deque()  # uvicorn's cycles without a complete response, the current one first
+        self._received = 0  # of these, requests that have arrived completely
         self._has_begun = self._is_in_head = self._is_in_body = False
         self._begun_in_piece = 0  # requests that begin in the current piece of data
         self._reset_counts()
@@ -116,20 +124,26 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Starts. With TLS the connection was admitted before its handshake."""
         super().connection_made(transport)
+        if self.scheme == "https":  # asyncio's transport breaks at the second close, and uvicorn closes twice
+            transport.close = partial(_close_once, transport, transport.close)  # type: ignore[method-assign]
         self._connection.peer = self
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Removes the connection from the table."""
         super().connection_lost(exc)
+        for cycle in self._unanswered:  # uvicorn tells only the newest
+            cycle.disconnected = True
+            cycle.message_event.set()
         self._connections.remove(self._connection)
 
     def data_received(self, data: bytes) -> None:
         """Parses received data, as far as it does not have to wait for an earlier response."""
-        self._unparsed += data
-        self._parse()
+        if self._is_parsing:
+            self._unparsed += data
+            self._parse()
 
     def _parse(self) -> None:
-        while self._unparsed and self._unanswered < 2 and not self.transport.is_closing():
+        while self._unparsed and len(self._unanswered) < 2 and not self.transport.is_closing():
             piece = bytes(self._unparsed[:PIECE_BYTES])
             del self._unparsed[:PIECE_BYTES]
             self._parse_piece(piece)
@@ -165,28 +179,32 @@ class BoundedProtocol(HttpToolsProtocol):
 
         asyncio does not support this with TLS.
         """
+        if self.scheme == "https":
+            return False
         if (self._is_in_head or self._is_in_body) and not self._unparsed:  # the rest will never arrive
             return False
-        self._is_half_closed = True
+        is_first = self._half_closed_at is None
+        self._half_closed_at = self._half_closed_at or self.loop.time()
         self._end_if_half_closed()
         is_open = not self.transport.is_closing()
-        if is_open:
+        if is_open and is_first:
             self.loop.call_later(HALF_CLOSED_PROBE_S, self._probe)
         return is_open
 
     def _end_if_half_closed(self) -> None:
-        if self._is_half_closed and not self._unparsed:
+        if self._half_closed_at is not None and not self._unparsed:
             self.shutdown()  # with the last response
 
     def _probe(self) -> None:
         """Checks whether the client still reads: after closing both sides it resets the connection when written to."""
         if self.transport.is_closing():
             return
-        if self._unanswered == 1 and not self.cycle.response_started:
-            if self.cycle.scope["http_version"] == "1.0":
-                self.transport.abort()  # its client would not understand a probe
-                return
+        cycle = self._unanswered[0] if self._unanswered else None
+        if cycle is not None and not cycle.response_started and cycle.scope["http_version"] != "1.0":
             self.transport.write(_PROBE)
+        elif self.loop.time() - (self._half_closed_at or 0.0) > HALF_CLOSED_LIMIT_S:
+            self.abort()
+            return
         self.loop.call_later(HALF_CLOSED_PROBE_S, self._probe)
 
     # The parser's callbacks
@@ -226,16 +244,19 @@ class BoundedProtocol(HttpToolsProtocol):
             raise self._refusal("not_http1")
         if version == "1.0" and b"transfer-encoding" in dict(self.headers):
             raise self._refusal("malformed")
-        if self.parser.should_upgrade():
+        is_upgrade = self.parser.should_upgrade()
+        if is_upgrade:
             named = dict(self.headers)
-            # HTTP/1.1 would continue, but the parser would take a body for the other protocol.
             has_body = b"transfer-encoding" in named or b"content-length" in named
             if has_body or named.get(b"upgrade", b"").lower().startswith(b"websocket"):
                 raise self._refusal("upgrade")
         self._is_in_head, self._is_in_body = False, True
         super().on_headers_complete()
-        self._unanswered += 1
-        if self._unanswered == 1:
+        if is_upgrade:  # the parser takes what follows for the other protocol, so the connection ends with the response
+            self.cycle.keep_alive = False
+            self._stop_parsing()
+        self._unanswered.append(self.cycle)
+        if len(self._unanswered) == 1:
             self._connection.arrived_at = self._load.arrive()
 
     def on_body(self, body: bytes) -> None:
@@ -249,7 +270,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """Ends a request."""
         self._is_in_body = False
         if self._unanswered:
-            self._connections.work(self._connection)
+            self._received += 1
+            if self._received == 1:
+                self._connections.work(self._connection)
         super().on_message_complete()
 
     def _refusal(self, why: Reason) -> _RefusedError:
@@ -260,12 +283,18 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Continues with the next request."""
-        self._unanswered -= 1
-        if not self._unanswered:
+        self._unanswered.popleft()
+        self._received = max(0, self._received - 1)  # 0: it was answered before it had arrived
+        if not self._received:
             self._connections.wait(self._connection)
-        else:
+        if self._unanswered and not self.transport.is_closing():
             self._connection.arrived_at = self._load.arrive()
+            if not self._received:
+                self._connections.add_body_bytes(self._connection, self._body_bytes)
         super().on_response_complete()
+        if self._last_words and not self._unanswered and not self.transport.is_closing():
+            self.transport.write(self._last_words)
+            self.transport.close()
         self._parse()
         self._end_if_half_closed()
 
@@ -302,19 +331,38 @@ class BoundedProtocol(HttpToolsProtocol):
         """Returns False while the application has paused reading of a body."""
         return self.transport.is_reading()
 
+    def is_closing(self) -> bool:
+        """Returns whether the connection only waits for the client to take what is unsent."""
+        return self.transport.is_closing()
+
+    def _stop_parsing(self) -> None:
+        self._is_parsing = False
+        self._unparsed.clear()
+
     def _refuse(self, why: Reason) -> None:
-        """Responds with an error and closes; only closes where the error would mix with another response."""
+        """Responds with an error and closes, after the responses to earlier requests; else only closes."""
         if self._is_in_body and not self._unanswered:  # its response is already sent
             self.transport.close()
             return
         count_refused(why, address=self._connection.host)
-        is_own = self._unanswered == 1 and self._is_in_body and not self.cycle.response_started
-        if self._unanswered and not is_own:
-            self.abort()
-            return
         if why == "slow":
             error = WireError("timeout", "this request took too long to arrive")
         else:
             error = WireError("bad_request", _MESSAGES[why])
-        self.transport.write(error_response(error, self._name))
-        self.transport.close()
+        request_id = request_id_of(self.headers or ())
+        named = () if request_id is None else ((REQUEST_ID.lower().encode(), request_id),)
+        response = error_response(error, self._name, *named)
+        is_own = len(self._unanswered) == 1 and self._is_in_body and not self.cycle.response_started
+        if not self._unanswered or is_own:
+            self.transport.write(response)
+            self.transport.close()
+        elif self._is_in_body or why == "pipelined":  # of a request that is queued already
+            self.abort()
+        else:
+            self._last_words = response
+            self._stop_parsing()
+
+
+def _close_once(transport: asyncio.Transport, close: Callable[[], None]) -> None:
+    if not transport.is_closing():
+        close()
