@@ -181,7 +181,7 @@ def test_errors_have_type_and_place(recorded):
 )
 def test_place_is_told_only_if_it_is_there(path, line, shown):
     """A message can pose as a traceback: what it can name is a line of a program that everybody has."""
-    assert bundle._places(f'  File "{path}", line {line}, in x\n') == ([shown] if path else [])
+    assert bundle._locations(f'  File "{path}", line {line}, in x\n') == ([shown] if path else [])
 
 
 def test_logger_is_told_as_far_as_it_is_a_module_of_ours():

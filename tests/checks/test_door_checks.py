@@ -40,13 +40,13 @@ print(found.status, found.ok, found.detail, found.fix, found.evidence["possible"
 """
 
 
-FEW = "255 connections at one time, not 256: the node may open 335 files"
-RAISE = "raise its limit of open files to 336 (ulimit -n, LimitNOFILE=), or lower max_connections"
+FEW = "only 255 of 256 connections possible: the node may open 335 files"
+RAISE = "raise its open file limit to 336 (ulimit -n, LimitNOFILE=), or lower max_connections"
 
 
 @pytest.mark.parametrize(
     ("files", "expected"),
-    [(335, f"warn|True|{FEW}|{RAISE}|255"), (336, "pass|True|256 connections at one time|None|256")],
+    [(335, f"warn|True|{FEW}|{RAISE}|255"), (336, "pass|True|up to 256 connections|None|256")],
 )
 def test_connections_need_descriptors(files, expected):
     """One file fewer than the configured connections need is told with what to do, just enough is well."""
@@ -91,8 +91,8 @@ def test_members_that_are_refused_are_named(node):
     found = doctor.run_one("members_refused", config, bus, deadline_s=60)
     name = short_id(keys.node_id)
     assert found.status == "warn"
-    assert found.detail == f"3 request(s) in the name of {name} refused within the hour: replayed (2), wrong (1)"
-    assert "sign each try anew" in found.fix
+    assert found.detail == f"3 requests in the name of {name} refused in the last hour: replayed (2), wrong (1)"
+    assert "sign each attempt again" in found.fix
 
 
 def test_a_flood_in_the_name_of_members_is_bounded(monkeypatch):

@@ -62,8 +62,8 @@ def test_certificate_that_holds_passes(node, tmp_path):
     ("since_days", "for_days", "status", "told"),
     [
         (-100, -1, "fail", "the certificate expired on "),
-        (-100, 13.5, "warn", "the certificate expires in 13 day(s); port "),
-        (1, 100, "fail", "or is the clock wrong?: clients that check it turn away"),
+        (-100, 13.5, "warn", "the certificate expires in 13 days; port "),
+        (1, 100, "fail", "or is the clock wrong?: clients that verify it refuse to connect"),
     ],
     ids=["expired", "soon", "early"],
 )
@@ -97,7 +97,7 @@ def test_pair_that_cannot_be_served_fails(node, tmp_path):
     result = check(node, **pair)
 
     assert (result.status, result.fix) == ("fail", "set the two files that were made together")
-    assert result.detail.startswith("nothing is reachable, a node could not start: [transport] tls_key: the key in")
+    assert result.detail.startswith("nothing is reachable, the node cannot start: [transport] tls_key: the key in")
 
 
 def test_key_that_others_may_read_warns(node, tmp_path):
@@ -107,7 +107,7 @@ def test_key_that_others_may_read_warns(node, tmp_path):
     result = check(node, **pair)
 
     assert (result.status, result.ok) == ("warn", True)
-    assert result.detail.startswith(f"{pair['tls_key']} has mode 0644: others may use the key; port ")
+    assert result.detail.startswith(f"{pair['tls_key']} has mode 0644: other users can read the key; port ")
     subprocess.run(result.fix, shell=True, check=True)
     assert check(node, **pair).status == "pass"
     pair["tls_key"].chmod(0o640)
@@ -122,4 +122,4 @@ def test_route_that_is_open_by_mistake_warns(node, monkeypatch):
     result = check(node)
 
     assert result.status == "warn"
-    assert result.detail.startswith("GET /trace/all answers strangers; port ")
+    assert result.detail.startswith("GET /trace/all serves unauthenticated clients; port ")

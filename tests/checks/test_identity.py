@@ -83,7 +83,7 @@ def test_doctor_keys_missing(node, key):
 
     result = run("keys_present", node)
     assert (result.ok, result.status, result.fix) == (False, "fail", "hearthnet init")
-    assert "a stranger to 1 community folder(s) here" in result.detail
+    assert "not a member of the 1 community folder here" in result.detail
     loadable = run("keys_loadable", node)
     assert (loadable.status, loadable.detail) == ("fail", "no device key to load: see keys_present")
     assert run("community_present", node).status == run("event_log_writable", node).status == "skip"
@@ -111,7 +111,7 @@ def test_folder_that_others_may_write_fails(config, node, key):
 
     result = run("keys_present", node)
     assert result.status == "fail"
-    assert "others may write its folder, mode 0777" in result.detail
+    assert "other users can write its folder (mode 0777)" in result.detail
     paste(result.fix)
     assert run("keys_present", node).status == "pass"
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -139,12 +139,12 @@ def test_key_that_is_no_plain_file(node, key):
     assert run("keys_loadable", node).status == "pass"
 
     elsewhere.unlink()
-    assert "which is not there" in run("keys_present", node).detail
+    assert "which does not exist" in run("keys_present", node).detail
 
     key.unlink()
     key.mkdir(mode=0o600)
     folder = run("keys_present", node)
-    assert (folder.status, folder.detail) == ("fail", f"{key} is no file")
+    assert (folder.status, folder.detail) == ("fail", f"{key} is not a file")
     assert "Is a directory" in run("keys_loadable", node).detail
 
 
@@ -153,9 +153,9 @@ def test_truncated_and_foreign_keys_fail(node, key):
     public = key.with_name("device.pub")
     stranger = KeyPair.generate()
     for content, told in (
-        (stranger.public_bytes, f"but of {short_id(stranger.node_id)}"),
-        (b"\0" * 31, "device.pub holds 31 bytes"),
-        (b"-----BEGIN PUBLIC KEY-----", "it begins as PEM"),
+        (stranger.public_bytes, f"is the public half of {short_id(stranger.node_id)}"),
+        (b"\0" * 31, "device.pub has 31 bytes"),
+        (b"-----BEGIN PUBLIC KEY-----", "it looks like PEM"),
         (None, "device.pub cannot be read: No such file"),
     ):
         public.unlink() if content is None else public.write_bytes(content)
@@ -195,16 +195,16 @@ def test_node_that_does_not_belong_fails(node, community):
     gone = Revocation(node_id=root.node_id, revoked_at=own.created_at)
     write_manifest(own.model_copy(update={"revoked": (gone,)}).signed(root), community)
     revoked = run("community_present", node)
-    assert (revoked.status, "we are revoked" in revoked.detail) == ("fail", True)
+    assert (revoked.status, "this node is revoked" in revoked.detail) == ("fail", True)
 
     other = Member(node_id=KeyPair.generate().node_id, level="anchor", added_at=own.created_at, added_by=root.node_id)
     write_manifest(own.model_copy(update={"members": (other,)}).signed(root), community)
     stranger = run("community_present", node)
     assert (stranger.status, stranger.evidence["level"]) == ("fail", None)
-    assert "we are no member" in stranger.detail
+    assert "this node is not a member" in stranger.detail
 
     write_manifest(Manifest.genesis("next door", KeyPair.generate()), community)
-    assert "is of another community, 'next door'" in run("community_present", node).detail
+    assert "belongs to another community, 'next door'" in run("community_present", node).detail
     write_manifest(own, community)
     assert run("community_present", node).status == "pass"
 
@@ -228,7 +228,7 @@ def test_event_log_that_is_none_fails(node, log_file):
     assert not log_file.exists()
 
     log_file.mkdir()
-    assert "is no file" in run("event_log_writable", node).detail
+    assert "is not a file" in run("event_log_writable", node).detail
     log_file.rmdir()
     (log_file.parent / "manifest.json").unlink()
     assert run("event_log_writable", node).fix == "hearthnet init"
@@ -258,7 +258,7 @@ def test_locked_event_log_names_who_locks_it(node, log_file):
         assert locker.wait(60) == 0
 
     assert result.status == "fail"
-    assert "is locked by " in result.detail
+    assert "has been locked by " in result.detail
     if f"(pid {locker.pid})" in result.detail:
         assert result.fix == f"ps -fp {locker.pid}"
     else:  # a file system that tells another number in /proc/locks
@@ -293,4 +293,4 @@ def test_check_of_a_large_log_ends_in_time(node, monkeypatch):
     result = run("event_log_writable", node)
 
     assert (result.status, result.evidence["integrity"]) == ("pass", "unfinished")
-    assert "not all of it checked" in result.detail
+    assert "only partly checked" in result.detail

@@ -66,7 +66,7 @@ def test_file_in_the_place_of_the_folder_fails(node):
     log_dir.parent.write_text("")
     result = check(node)
     assert result.status == "fail"
-    assert "is missing and cannot be made" in result.detail
+    assert "is missing and cannot be created" in result.detail
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -111,7 +111,7 @@ def test_running_node_that_loses_lines_warns(node, log_dir, monkeypatch):
 
     result = check(node)
     assert (result.status, result.ok) == ("warn", True)
-    assert result.detail == "3 line(s) could not be written to the log since the node started"
+    assert result.detail == "3 lines could not be written to the log since the node started"
     assert check(node, from_disk=True).status == "pass"
 
 
@@ -120,7 +120,7 @@ def test_log_file_that_somebody_removed_warns(node, log_dir):
     shutil.rmtree(log_dir)
     log_dir.mkdir(mode=0o700)
 
-    assert check(node).detail == "the node runs, and its log file is gone"
+    assert check(node).detail == "the node is running, but its log file is gone"
     assert check(node, from_disk=True).status == "pass"
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from hearthnet.checks.machine import MIN_FREE_BYTES, FileSystem, file_system_of, judge_disks
+from hearthnet.checks.machine import MIN_FREE_BYTES, FileSystem, check_disks, file_system_of
 from hearthnet.observability import doctor
 
 GB = 1_000_000_000
@@ -33,7 +33,7 @@ def look(**changes):
 )
 def test_figures_decide(config, changes, status, words):
     """Too few bytes, too few inodes and a read-only file system fail, each with its own fix."""
-    result = judge_disks(config, look(**changes))
+    result = check_disks(config, look(**changes))
 
     assert (result.status, result.ok) == (status, status == "pass")
     assert words in result.detail

@@ -56,7 +56,7 @@ def test_bus_with_and_without_capabilities(node):
 
     assert (empty.status, empty.evidence["count"]) == ("fail", 0)
     assert empty.fix
-    assert doctor.run_one("at_least_one_capability", config, bus).detail == "1 capability(ies) offered"
+    assert doctor.run_one("at_least_one_capability", config, bus).detail == "1 capability offered"
     assert doctor.run_one("at_least_one_capability", config, None).status == "skip"
 
 
@@ -97,7 +97,7 @@ def test_backend_that_answers_passes(look, backend, name, ending, path, model):
 
     place = urlsplit(backend.url).netloc
     assert (result.status, result.fix) == ("pass", None)
-    assert result.detail.startswith(f"1 of 1 backend(s) answer; {name} at {place} in ")
+    assert result.detail.startswith(f"1 of 1 backend available; {name} at {place} in ")
     assert (backend.paths, backend.bodies) == ([path], [])
     (seen,) = result.evidence["backends"]
     assert (seen["state"], seen["place"], seen["status"]) == ("ok", place, 200)
@@ -120,12 +120,12 @@ def test_dead_backends(look, backend, free_port, taken_port):
     dead = [{"name": "ollama", "url": f"http://127.0.0.1:{port}", "model": "tiny"} for port in (free_port, taken_port)]
     result = look(*dead)
     assert (result.status, result.ok, result.evidence["states"]) == ("fail", False, {"dead": 2})
-    assert f"ollama at 127.0.0.1:{free_port} does not answer (ConnectError)" in result.detail
+    assert f"ollama at 127.0.0.1:{free_port} does not respond (ConnectError)" in result.detail
     assert result.fix == "ollama serve"
 
     result = look(*dead, {"name": "lmstudio", "url": backend.url, "model": "tiny"})
     assert (result.status, result.ok) == ("warn", True)
-    assert result.detail.startswith("1 of 3 backend(s) answer; ollama at")
+    assert result.detail.startswith("1 of 3 backends available; ollama at")
 
 
 def test_worst_trouble_is_mended_first(look, backend, free_port):
@@ -146,15 +146,15 @@ def test_backend_that_says_nothing_is_dead_in_time(look, backend, monkeypatch):
         silent.script.gate.set()
 
     assert result.evidence["backends"][0]["state"] == "dead"
-    assert "does not answer (no answer in time)" in result.detail
+    assert "does not respond (no response in time)" in result.detail
 
 
 @pytest.mark.parametrize(
     ("name", "model", "words"),
     [
-        ("lmstudio", "huge", "has no 'huge': it has tiny, large"),
-        ("ollama", "huge", "has no 'huge': it has tiny:latest, qwen3:8b"),
-        ("ollama", "qwen3", "has no 'qwen3': it has tiny:latest, qwen3:8b"),
+        ("lmstudio", "huge", "does not have 'huge': it has tiny, large"),
+        ("ollama", "huge", "does not have 'huge': it has tiny:latest, qwen3:8b"),
+        ("ollama", "qwen3", "does not have 'qwen3': it has tiny:latest, qwen3:8b"),
     ],
 )
 def test_model_that_the_backend_does_not_have(look, backend, name, model, words):
@@ -190,8 +190,8 @@ def test_long_list_of_models_is_cut(look, backend):
         ((401, {"error": "bad key"}), "fail", "does not accept the key (HTTP 401)"),
         ((403, b"<html>"), "fail", "does not accept the key (HTTP 403)"),
         ((503, {"error": {"message": "Loading model"}}), "fail", "is not ready: HTTP 503"),
-        ((200, b"<html>a router's page"), "fail", "its answer is no list of models"),
-        ((200, {"data": "none"}), "fail", "its answer is no list of models"),
+        ((200, b"<html>a router's page"), "fail", "its response is not a list of models"),
+        ((200, {"data": "none"}), "fail", "its response is not a list of models"),
         ((200, {"data": [{"id": 5}, "x", {}]}), "warn", "it has no model"),
         ((404, {}), "pass", "does not list its models"),
     ],
@@ -222,7 +222,7 @@ def test_key_that_is_not_there_is_told_without_asking(look, backend):
     result = look({"name": "hf_api", "url": backend.url, "model": "tiny", "api_key_env": KEY})
 
     assert (result.status, result.evidence["states"]) == ("fail", {"no_key": 1})
-    assert "api_key_env names holds no usable key" in result.detail
+    assert "named by api_key_env has no usable key" in result.detail
     assert backend.paths == []
     assert "canary" not in repr(result)
 

@@ -31,7 +31,7 @@ def look(home):
 def test_default_settings_pass(look, home):
     """Without a file, with an empty one, with what `init` writes: pass."""
     absent = doctor.run_one("config_file", resolve_paths(load()))
-    assert (absent.status, absent.detail) == ("pass", "no config.toml: the default settings hold")
+    assert (absent.status, absent.detail) == ("pass", "no config.toml: the defaults apply")
 
     empty = look("")
     assert (empty.status, empty.detail, empty.fix) == ("pass", str(default_path()), None)
@@ -107,15 +107,15 @@ BACKEND = '[[llm.backends]]\nname = "ollama"\nmodel = "m"\n'
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('[emergency]\nprobe_targets = ["1.1.1.1", "http://a.b"]', "'http://a.b' is no host"),
-        ('[emergency]\nprobe_targets = ["a b"]', "'a b' is no host"),
-        ('[emergency]\nprobe_targets = ["a.b:99999"]', "'a.b:99999' is no host"),
-        ('[emergency]\nprobe_targets = ["[::1"]', "'[::1' is no host"),
-        (f'{BACKEND}url = "http://me:{SECRET}@a.b"', "its url has a key or a password in it"),
-        (f'{BACKEND}url = "http://a.b/?api_key={SECRET}"', "its url has a key or a password in it"),
-        (f'{BACKEND}url = "{SECRET}"', "its url is none of http or https"),
-        (f'{BACKEND}url = "http://a.b"\napi_key_env = "{SECRET}"', "api_key_env is no name of a variable"),
-        (f'[observability]\notlp_endpoint = "https://x:{SECRET}@a.b"', "otlp_endpoint has a key or a password in it"),
+        ('[emergency]\nprobe_targets = ["1.1.1.1", "http://a.b"]', "'http://a.b' is not a host"),
+        ('[emergency]\nprobe_targets = ["a b"]', "'a b' is not a host"),
+        ('[emergency]\nprobe_targets = ["a.b:99999"]', "'a.b:99999' is not a host"),
+        ('[emergency]\nprobe_targets = ["[::1"]', "'[::1' is not a host"),
+        (f'{BACKEND}url = "http://me:{SECRET}@a.b"', "url contains a key or password"),
+        (f'{BACKEND}url = "http://a.b/?api_key={SECRET}"', "url contains a key or password"),
+        (f'{BACKEND}url = "{SECRET}"', "url is not an http or https URL"),
+        (f'{BACKEND}url = "http://a.b"\napi_key_env = "{SECRET}"', "api_key_env is not a variable name"),
+        (f'[observability]\notlp_endpoint = "https://x:{SECRET}@a.b"', "otlp_endpoint contains a key or password"),
     ],
 )
 def test_what_is_hardly_meant_is_a_warning(look, text, words):
@@ -144,5 +144,5 @@ def test_settings_that_changed_since_the_node_read_them(look, node):
 
     changed = look("[observability]\nslow_ms = 200.0\n[bus]\nprefer_local = false", running, bus)
     assert (changed.status, changed.evidence["changed"]) == ("warn", ["bus", "observability"])
-    assert "[bus], [observability] changed since the node read it" in changed.detail
+    assert "[bus], [observability] changed since the node started" in changed.detail
     assert look("[observability]\nslow_ms = 200.0", running, None).status == "pass"

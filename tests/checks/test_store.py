@@ -75,7 +75,7 @@ def test_store_that_is_well(node, path):
     for result in (inside, outside):
         assert (result.status, result.fix) == ("pass", None)
         assert result.detail.startswith("3 of 10,000 traces")
-        assert "none lost" in result.detail
+        assert "none dropped" in result.detail
         assert (result.evidence["integrity"], result.evidence["rings"]["traces"]["rows"]) == ("ok", 3)
         assert 0 < result.evidence["bytes"]["total"] < result.evidence["bytes"]["budget"] == 256_000_000
         assert result.evidence["lost"] == {"last_hour": {}, "since_start": {}, "in_all": {}}
@@ -99,7 +99,7 @@ def test_store_with_overwritten_pages(node, lived, path, is_running):
 
     assert (result.status, result.ok) == ("fail", False)
     assert f"{path} is damaged: " in result.detail
-    assert result.fix.startswith("stop the node" if is_running else "start the node (hearthnet run)")
+    assert result.fix.startswith("restart the node" if is_running else "start the node (hearthnet run)")
     for name in ("recent_error_rate", "last_run", "restart_loop"):
         assert (results[name].status, "telemetry_store" in results[name].detail) == ("skip", True)
 
@@ -132,7 +132,7 @@ def test_store_of_a_newer_program_and_of_another(lived, path):
     foreign = store(lived)
 
     assert (newer.status, newer.evidence["schema"]) == ("warn", 99)
-    assert "is of schema 99, this program knows " in newer.detail
+    assert "has schema 99, this program knows " in newer.detail
     assert newer.fix == "install the newer hearthnet again"
     assert (foreign.status, "of another program" in foreign.detail) == ("fail", True)
 
@@ -174,7 +174,7 @@ def test_store_that_another_program_locks(node, path, monkeypatch):
 
     assert (passing.status, lasting.status, after.status) == ("warn", "fail", "pass")
     for result in (passing, lasting):
-        assert "not written at present: another program keeps it locked; " in result.detail
+        assert "not being written: another program keeps it locked; " in result.detail
         assert result.fix == f"fuser -v {shlex.quote(str(path))}"
         assert result.evidence["not_written"] == "locked"
 
@@ -206,7 +206,7 @@ def test_store_that_another_process_writes(node):
         holder.release()
 
     assert result.status == "fail"
-    assert "not written at present: another process writes the telemetry in " in result.detail
+    assert "not being written: another process writes the telemetry in " in result.detail
 
 
 def test_store_that_was_removed_under_the_node(node, path):
@@ -228,7 +228,7 @@ def test_writer_that_does_not_keep_up(node, monkeypatch):
         result = store(config, bus)
 
     assert (result.status, result.evidence["waiting"]) == ("warn", {"traces": 40, "logs": 2, "oldest_s": 99.4})
-    assert "written late: 42 record(s) wait, the oldest for 99 s" in result.detail
+    assert "store is behind: 42 records pending, the oldest for 99 s" in result.detail
 
 
 def test_losses_are_named(lived, path):
@@ -240,10 +240,10 @@ def test_losses_are_named(lived, path):
     change(path, (insert, 9_004, now, "log", "poison", 1))
     fresh = store(lived)
 
-    assert (old.status, "7 lost in all" in old.detail) == ("pass", True)
+    assert (old.status, "7 dropped in all" in old.detail) == ("pass", True)
     assert old.evidence["lost"] == {"last_hour": {}, "since_start": {}, "in_all": {"killed": 7}}
     assert fresh.status == "warn"
-    assert "2,501 record(s) were lost within the last hour: buffer_full (2,500), poison (1)" in fresh.detail
+    assert "2,501 records dropped in the last hour: buffer_full (2,500), poison (1)" in fresh.detail
     assert fresh.evidence["lost"]["since_start"] == {"buffer_full": 2_500, "poison": 1}
     assert fresh.evidence["lost"]["in_all"] == {"buffer_full": 2_500, "killed": 7, "poison": 1}
 

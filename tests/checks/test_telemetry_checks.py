@@ -165,7 +165,7 @@ def test_orphan_spans_are_shown(node):
     assert (before.status, before.evidence) == ("pass", {"count": 0})
     assert (result.status, result.ok) == ("warn", True)
     assert result.evidence == {"count": 3, "names": ["lost", "late"]}
-    assert result.detail.startswith("3 span(s)")
+    assert result.detail.startswith("3 spans")
     assert "lost, late" in result.detail
     assert "carry()" in result.fix
 
@@ -189,7 +189,7 @@ def test_orphans_that_nothing_counts_are_skipped(node):
         pass
     result = doctor.run_one("orphan_spans", config, bus)
     assert (result.status, result.ok) == ("skip", True)
-    assert "metrics are switched off" in result.detail
+    assert "metrics are disabled" in result.detail
 
 
 def test_names_of_orphans_are_few_and_clean():

@@ -126,7 +126,7 @@ def test_node_that_does_not_answer(node):
     assert document["pid"] == silent["evidence"]["pid"] == node.process.pid
     assert len(document["checks"]) == 1 + len(checks.ALL)
     assert one.returncode == 0  # what was asked for is well
-    assert "did not answer within 3 s: read from the disk\n" in one.stdout
+    assert "did not respond within 3 s: read from the disk\n" in one.stdout
 
 
 def test_failure_warning_and_their_exit_codes(stopped_node):
@@ -256,7 +256,7 @@ def test_memory_that_cannot_be_kept_is_a_note(stopped_node):
 
     for done in (full, blocked):
         assert status_of(document_of(done)) == {"keys_present": "pass"}
-        assert "note: this report is not remembered: " in done.stderr
+        assert "note: this report is not saved: " in done.stderr
         assert "Traceback" not in done.stderr
 
 
@@ -268,14 +268,14 @@ def test_folder_that_may_only_be_read(stopped_node):
     stopped_node.data_dir.chmod(0o700)
 
     assert status_of(document_of(done)) == {"keys_present": "pass"}
-    assert "note: this report is not remembered: " in done.stderr
+    assert "note: this report is not saved: " in done.stderr
 
 
 def test_history_of_a_check(stopped_node, capsys):
     """The streaks of a check, newest first; what is not remembered is said to be so; a recovery is told."""
     key = stopped_node.data_dir / "keys" / "device.ed25519"
     code, told, _ = in_this_process(capsys, "doctor", "--history", "keys_present")
-    assert (code, told.startswith("no report of keys_present is remembered yet")) == (0, True)
+    assert (code, told.startswith("no report of keys_present is saved yet")) == (0, True)
     for mode in (0o600, 0o644, 0o644, 0o600):
         key.chmod(mode)
         _, recovered, _ = in_this_process(capsys, "doctor", "--check", "keys_present")
@@ -287,7 +287,7 @@ def test_history_of_a_check(stopped_node, capsys):
     assert (listed["version"], listed["name"], listed["reports"]) == (1, "keys_present", 4)
     assert told.startswith("keys_present: 4 reports\n")
     assert re.search(r"fail \S+ ?\S* to \S+ ?\S*, 2 times\n +\S+device.ed25519 has mode 0644", told)
-    assert re.search(r"^keys_present well again since .*:\d\d, failing until .*:\d\d$", recovered, re.MULTILINE)
+    assert re.search(r"^keys_present healthy again since .*:\d\d, failing until .*:\d\d$", recovered, re.MULTILINE)
 
 
 def test_names_lists_and_the_schema(stopped_node, capsys):

@@ -100,7 +100,7 @@ def test_terminal_gets_a_hundred_rows(asked):
     """There are more, and that is said; long values go on below, nothing is obeyed, and a wide row is there whole."""
     code, sent = on_terminal("SELECT seq, extras FROM recent")
     assert code == 0
-    assert "there are more than these 100 rows: --limit shows more" in sent
+    assert "only the first 100 rows are shown: --limit shows more" in sent
     code, sent = on_terminal("--limit", "0", f"SELECT {HOSTILE} AS h, replace(hex(zeroblob(100)), '0', 'z') AS long")
     assert code == 0
     assert "\\u001b[2J\\u202ea" in sent
@@ -129,9 +129,9 @@ def test_mistake_is_told_in_two_lines(asked):
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        ([], 2, "say what"),
-        (["--list", "SELECT 1"], 2, "say what"),
-        (["--json", "--csv", "SELECT 1"], 2, "one of --json and --csv"),
+        ([], 2, "specify either SQL or --list"),
+        (["--list", "SELECT 1"], 2, "specify either SQL or --list"),
+        (["--json", "--csv", "SELECT 1"], 2, "only one of --json and --csv"),
         (["--timeout", "0", "SELECT 1"], 2, "--timeout"),
         (["--timeout", "3600", "SELECT 1"], 2, "--timeout"),
         (["--db", "missing.db", "SELECT 1"], 2, "missing.db"),

@@ -65,7 +65,7 @@ def test_purge_after_a_kill_leaves_the_logs_by_day(node):
     assert remarks.search(dry)
     done = node.cli(*purge, "--yes")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("removed 21 traces")
+    assert done.stdout.startswith("erased 21 traces")
     left = [path for path in node.data_dir.glob("telemetry*") if path.is_file()]
     assert b'"experimental.echo"' not in b"".join(path.read_bytes() for path in left)
     advised = remarks.search(done.stdout)[1].split()
@@ -143,11 +143,11 @@ def test_purge_asks_on_a_terminal_and_shows_what(node):
     node.stop()
     code, sent, _ = on_terminal("telemetry", "purge", "--all", answer=b"n\n")
     assert code == 2
-    assert re.search(r"to be removed: 1 trace, \d+ log records?, ", sent)
+    assert re.search(r"to be erased: 1 trace, \d+ log records?, ", sent)
     assert rows_of(node.data_dir / "telemetry.db") == 1
     code, sent, _ = on_terminal("telemetry", "purge", "--all", answer=b"y\n")
     assert code == 0
-    assert "removed 1 trace, " in sent
+    assert "erased 1 trace, " in sent
     assert rows_of(node.data_dir / "telemetry.db") == 0
     assert list(node.log_dir.iterdir()) == []
 
@@ -160,7 +160,7 @@ def test_info_fits_80_columns(node):
 
     assert code == 0
     assert [line for line in sent.splitlines() if len(line) > 80 and str(node.data_dir) not in line] == []
-    for name in ("database", "traces", "logs", "on disk", "free", "lost", "runs", "wear", "black boxes"):
+    for name in ("database", "traces", "logs", "on disk", "free", "dropped", "runs", "wear", "black boxes"):
         assert re.search(rf"^{name} ", sent, re.MULTILINE)
 
 

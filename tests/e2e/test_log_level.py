@@ -73,13 +73,13 @@ def test_levels_are_listed_and_taken_back(node):
 
 NONSENSE = (
     (["bus=loud"], "the levels are debug, info"),
-    (["bus"], "bus=debug, for instance"),
-    (["=debug"], "bus=debug, for instance"),
+    (["bus"], "example: bus=debug"),
+    (["=debug"], "example: bus=debug"),
     (["bos=debug"], "near it: hearthnet.bus"),
     (["aiosqlite=debug"], "stays at warning"),
-    (["bus=debug", "--for", "10 minutes"], "no time like 30s, 10m or 2h"),
-    (["bus=debug", "--for", "25h"], "24 hours at most"),
-    (["bus=debug", "--for", "0"], "no time like"),
+    (["bus=debug", "--for", "10 minutes"], "not a duration like 30s, 10m or 2h"),
+    (["bus=debug", "--for", "25h"], "at most 24 hours"),
+    (["bus=debug", "--for", "0"], "not a duration like"),
     (["bus=debug", "--reset"], "without a level"),
     (["bos", "--reset"], "near it: hearthnet.bus"),
 )

@@ -72,7 +72,7 @@ def test_killed_node_knows_what_it_was_doing(node):
     assert "interrupted" in shown.stdout
     listed = node.cli("trace", "recent", "5", "--result", "interrupted")
     assert newest[0]["trace_id"] in listed.stdout
-    assert "1 call(s) were cut short" in (node.home / "run.out").read_text()
+    assert "1 call interrupted" in (node.home / "run.out").read_text()
     assert node.stop() == 0
     assert list(node.data_dir.glob("telemetry.*.box")) == []
 

@@ -28,7 +28,7 @@ def test_what_cannot_be_is_told(node):
     """A capability that is not there, no time, too much of it: one line and an exit code."""
     unknown = node.cli("trace", "bodies", "experimental.nothing")
     assert unknown.returncode == 1
-    assert unknown.stderr == "error: the node answered: no such capability here\nhint: see: hearthnet caps\n"
+    assert unknown.stderr == "error: the node reported: no such capability here\nhint: see: hearthnet caps\n"
     assert node.cli("trace", "bodies", "experimental.echo", "--for", "2h").returncode == 2
     assert node.cli("trace", "bodies", "experimental.echo", "--for", "soon").returncode == 2
 

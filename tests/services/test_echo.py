@@ -29,7 +29,7 @@ async def test_input_comes_back(call):
 
 
 async def test_delay_is_a_span(call):
-    """Waiting takes at least as long as asked for, and is a span of its own."""
+    """Waiting takes at least as long simulated failure, and is a span of its own."""
     await call(text="x", delay_ms=15)
 
     (wait,) = [part for part in trace.get_recent(1)[0].spans if part.name == "wait"]
@@ -83,7 +83,7 @@ async def test_stream_has_as_many_frames_as_asked(call):
 async def test_failure_as_asked_says_nothing_about_health(call):
     """However often it fails on request, it is never quarantined."""
     for _ in range(30):
-        with pytest.raises(WireError, match="as asked for"):
+        with pytest.raises(WireError, match="simulated failure"):
             await call(text="x", fail="internal_error")
 
     assert await call(text="x") == {"text": "x"}

@@ -20,7 +20,7 @@ from hearthnet.errors import WireError
 from hearthnet.observability import metrics, trace
 from hearthnet.observability.traces.traceparent import to_w3c
 from hearthnet.services import llm
-from hearthnet.services.llm_client import chat_url, place_of
+from hearthnet.services.llm_client import address_of, chat_url
 from hearthnet.services.llm_errors import BackendError
 from hearthnet.services.llm_frames import Piece, Tally, Usage, piece_of
 
@@ -56,7 +56,7 @@ async def serve():
         chat = llm.LlmChat(configured, **settings)
         services.append(chat)
         bus = CapabilityBus(ME)
-        bus.register(llm.DESCRIPTOR, chat.answer)
+        bus.register(llm.DESCRIPTOR, chat.respond)
 
         def call(stream=False, messages=MESSAGES, body=None, **params):
             whole = {"params": params, "input": {"messages": messages}} if body is None else body
@@ -166,9 +166,9 @@ def test_urls_are_taken_apart():
     """A path before `/v1` is kept; what names a backend in a log has neither user, password nor query."""
     assert chat_url("https://host/api/v1") == "https://host/api/v1/chat/completions"
     assert chat_url("https://host/api") == "https://host/api/v1/chat/completions"
-    assert place_of("http://user:secret@host:80/v1?key=secret") == "host:80"
-    assert place_of("http://[::1]:8080") == "[::1]:8080"
-    assert place_of("http://[half") == ""
+    assert address_of("http://user:secret@host:80/v1?key=secret") == "host:80"
+    assert address_of("http://[::1]:8080") == "[::1]:8080"
+    assert address_of("http://[half") == ""
 
 
 async def test_thinking_aloud_is_kept_apart(serve, backend):
@@ -233,7 +233,7 @@ async def test_wait_for_a_place_is_seen(serve, backend):
     """A call that finds the backend at work waits in the node, and says how long."""
     now = SimpleNamespace(s=100.0)
     backend.script = Script(gate=threading.Event())
-    call = serve(backend, places=1, clock=lambda: now.s)
+    call = serve(backend, slots=1, clock=lambda: now.s)
     first = asyncio.create_task(call())
     await happens(backend.asked)
     second = asyncio.create_task(call())
@@ -281,7 +281,7 @@ async def test_caller_that_leaves_a_stream_ends_the_generation(serve, backend, s
 async def test_caller_that_leaves_before_the_first_token(serve, backend, sample, stream):
     """A call that is cancelled while the model still reads the prompt lets go of the backend at once."""
     backend.script = Script(how="silent", after=0)
-    call = serve(backend, places=1)
+    call = serve(backend, slots=1)
     waiting = asyncio.create_task(frames_of(call) if stream else call())
     await happens(backend.asked)
     waiting.cancel()
@@ -299,7 +299,7 @@ async def test_caller_that_leaves_before_the_first_token(serve, backend, sample,
 async def test_caller_that_leaves_the_queue_takes_no_place(serve, backend):
     """A call cancelled while it waits for a place was never sent, and the next one gets through."""
     backend.script = Script(gate=threading.Event())
-    call = serve(backend, places=1)
+    call = serve(backend, slots=1)
     first = asyncio.create_task(call())
     await happens(backend.asked)
     second = asyncio.create_task(call())
@@ -613,8 +613,8 @@ def test_times_are_measured_from_the_right_moments():
     tally = Tally("ollama", "tiny", is_stream=True, clock=lambda: next(moments))
     tally.begin()
     for text in ("a", "b", "c"):
-        tally.take(Piece(text))
-    tally.take(Piece(usage=Usage(7, 21), finish_reason="length"))
+        tally.add(Piece(text))
+    tally.add(Piece(usage=Usage(7, 21), finish_reason="length"))
     tally.end("ok")
 
     assert tally.fields() == {
@@ -635,7 +635,7 @@ def test_speed_of_next_to_nothing_is_unknown(pieces):
     """No token, or no time that passed: no number is better than a wrong one."""
     tally = Tally("ollama", "tiny", is_stream=True, clock=lambda: 5.0)
     for piece in pieces:
-        tally.take(piece)
+        tally.add(piece)
     tally.end("ok")
 
     assert tally.tokens_per_s is None
