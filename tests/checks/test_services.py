@@ -25,14 +25,14 @@ OLLAMA = {"models": [{"name": "tiny:latest", "model": "tiny:latest"}, {"name": "
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
-    """Backends on a slow machine are waited for."""
+    """Long timeouts for slow machines."""
     monkeypatch.setattr(asked_backends, "_ASK_TIMEOUT_S", 30.0)
     monkeypatch.setattr(asked_backends, "_ALL_S", 60.0)
 
 
 @pytest.fixture
 def backend():
-    """A backend that lists its models in both ways."""
+    """A backend that lists its models in both formats."""
     with running_backend() as running:
         running.lists = {"/v1/models": (200, COMMON), "/api/tags": (200, OLLAMA)}
         yield running
@@ -40,7 +40,7 @@ def backend():
 
 @pytest.fixture
 def look(config):
-    """Runs the check with these backends, from the disk."""
+    """Runs the check with these backends, from disk."""
 
     def run(*backends):
         made = LlmConfig(backends=tuple(LlmBackend(**backend) for backend in backends))
@@ -50,7 +50,7 @@ def look(config):
 
 
 def test_bus_with_and_without_capabilities(node):
-    """An empty bus fails, one with a capability passes, and a node that is not running is skipped."""
+    """An empty bus fails, one with a capability passes; without a node the check is skipped."""
     config, bus = node
     empty = doctor.run_one("at_least_one_capability", config, CapabilityBus(bus.node_id))
 
@@ -61,7 +61,7 @@ def test_bus_with_and_without_capabilities(node):
 
 
 def test_capabilities_that_fail_are_named(node):
-    """One in quarantine, and one that fails a third of its calls, are a warning; too few calls are none."""
+    """A quarantined capability, and one that fails a third of its calls, warn; too few calls do not count."""
     config, bus = node
     for name, outcomes in (("bad", [False] * 20), ("poor", [True, True, False] * 10), ("new", [False] * 5)):
         entry = bus.registry.add(replace(echo.DESCRIPTOR, name=f"experimental.{name}"), echo.echo)
@@ -92,7 +92,7 @@ def test_capabilities_that_fail_are_named(node):
     ],
 )
 def test_backend_that_answers_passes(look, backend, name, ending, path, model):
-    """Each kind is asked for its models in its own way, once, and for nothing else."""
+    """Each kind is asked for its models in its own way, once, and nothing else."""
     result = look({"name": name, "url": backend.url + ending, "model": model})
 
     place = urlsplit(backend.url).netloc
@@ -105,7 +105,7 @@ def test_backend_that_answers_passes(look, backend, name, ending, path, model):
 
 
 def test_backends_are_asked_at_the_same_time(look):
-    """The first answers only once the second has been asked."""
+    """The first responds only after the second was asked."""
     with running_backend() as first, running_backend() as second:
         first.lists = second.lists = {"/v1/models": (200, COMMON)}
         first.script.gate, second.script.gate = second.asked, first.asked
@@ -115,7 +115,7 @@ def test_backends_are_asked_at_the_same_time(look):
 
 
 def test_dead_backends(look, backend, free_port, taken_port):
-    """All dead is a failure, one of several a warning that says which; none configured is skipped."""
+    """All dead fails, one of several warns and is named; none configured is skipped."""
     assert look().status == "skip"
     dead = [{"name": "ollama", "url": f"http://127.0.0.1:{port}", "model": "tiny"} for port in (free_port, taken_port)]
     result = look(*dead)
@@ -129,7 +129,7 @@ def test_dead_backends(look, backend, free_port, taken_port):
 
 
 def test_worst_trouble_is_mended_first(look, backend, free_port):
-    """A backend elsewhere is not started by a command here; a dead one comes before one without the model."""
+    """A remote backend gets no start command; a dead one is worse than one without the model."""
     lacking = {"name": "lmstudio", "url": backend.url, "model": "huge"}
     result = look(lacking, {"name": "llama_cpp", "url": f"http://127.0.0.1:{free_port}", "model": "tiny"})
 
@@ -138,7 +138,7 @@ def test_worst_trouble_is_mended_first(look, backend, free_port):
 
 
 def test_backend_that_says_nothing_is_dead_in_time(look, backend, monkeypatch):
-    """The check does not wait for one that takes the connection and then hangs; the others are reported."""
+    """A backend that accepts and hangs is not waited for; the others are reported."""
     monkeypatch.setattr(asked_backends, "_ALL_S", 1.0)
     with running_backend() as silent:
         silent.script.gate = threading.Event()
@@ -158,7 +158,7 @@ def test_backend_that_says_nothing_is_dead_in_time(look, backend, monkeypatch):
     ],
 )
 def test_model_that_the_backend_does_not_have(look, backend, name, model, words):
-    """It is a warning that names what there is."""
+    """A missing model is a warning that lists the available ones."""
     result = look({"name": name, "url": backend.url, "model": model})
 
     assert (result.status, result.ok) == ("warn", True)
@@ -168,14 +168,14 @@ def test_model_that_the_backend_does_not_have(look, backend, name, model, words)
 
 
 def test_llama_cpp_answers_with_what_it_has_loaded(look, backend):
-    """Its one model has the name of a file, and takes calls under any."""
+    """llama.cpp's single model has a file name, and serves calls under any name."""
     backend.lists["/v1/models"] = (200, {"data": [{"id": "/models/some.gguf"}]})
     assert look({"name": "llama_cpp", "url": backend.url, "model": "tiny"}).status == "pass"
     assert look({"name": "lmstudio", "url": backend.url, "model": "tiny"}).status == "warn"
 
 
 def test_long_list_of_models_is_cut(look, backend):
-    """A catalogue is not copied into the report."""
+    """A long list of models is not copied into the report."""
     backend.lists["/v1/models"] = (200, {"data": [{"id": f"{number}" * 50} for number in range(5_000)]})
     result = look({"name": "lmstudio", "url": backend.url, "model": "tiny"})
 
@@ -197,7 +197,7 @@ def test_long_list_of_models_is_cut(look, backend):
     ],
 )
 def test_answers_that_are_no_list(look, backend, monkeypatch, answer, status, words):
-    """Keys that are refused, a model that still loads, and nonsense are told apart; the key is shown nowhere."""
+    """A refused key, a loading model and an invalid response are distinguished; the key is never shown."""
     monkeypatch.setenv("BACKEND_KEY", KEY)
     backend.lists["/v1/models"] = answer
     result = look({"name": "hf_api", "url": backend.url, "model": "tiny", "api_key_env": "BACKEND_KEY"})
@@ -209,7 +209,7 @@ def test_answers_that_are_no_list(look, backend, monkeypatch, answer, status, wo
 
 
 def test_key_goes_where_the_backend_takes_it(look, backend, monkeypatch):
-    """One kind has a header of its own for it."""
+    """Anthropic's key is sent in its own header."""
     monkeypatch.setenv("BACKEND_KEY", KEY)
     look({"name": "anthropic_api", "url": backend.url, "model": "tiny", "api_key_env": "BACKEND_KEY"})
 
@@ -218,7 +218,7 @@ def test_key_goes_where_the_backend_takes_it(look, backend, monkeypatch):
 
 
 def test_key_that_is_not_there_is_told_without_asking(look, backend):
-    """A variable that is not set is the finding; one that holds the key by mistake is not quoted."""
+    """An unset variable is reported; one that contains the key by mistake is not quoted."""
     result = look({"name": "hf_api", "url": backend.url, "model": "tiny", "api_key_env": KEY})
 
     assert (result.status, result.evidence["states"]) == ("fail", {"no_key": 1})
@@ -232,7 +232,7 @@ def test_key_that_is_not_there_is_told_without_asking(look, backend):
     [socket.gaierror(socket.EAI_AGAIN, "try again"), OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))],
 )
 def test_cloud_without_a_way_to_it_is_skipped(look, backend, free_port, monkeypatch, error):
-    """Offline a cloud is no failure, and what runs at home still decides; a cloud that refuses is dead."""
+    """An unreachable cloud is not a failure, and local backends still count; a cloud that refuses is dead."""
     cloud = {"name": "hf_api", "url": "https://router.example/v1", "model": "tiny"}
     home = {"name": "lmstudio", "url": backend.url, "model": "tiny"}
     gone = {**home, "url": f"http://127.0.0.1:{free_port}"}
@@ -255,7 +255,7 @@ def test_cloud_without_a_way_to_it_is_skipped(look, backend, free_port, monkeypa
 
 @pytest.mark.parametrize("url", ["", "nonsense", "http://[::1", "http://user:hunter22@127.0.0.1:1", "file:///etc"])
 def test_url_that_is_none_is_a_dead_backend(look, url):
-    """It is reported like one that does not answer, without the password in it."""
+    """An invalid url is reported like a dead backend, without its password."""
     result = look({"name": "ollama", "url": url, "model": "tiny"})
 
     assert (result.status, result.evidence["states"]) == ("fail", {"dead": 1})

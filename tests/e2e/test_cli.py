@@ -25,7 +25,7 @@ def test_first_hour_of_a_newcomer(node):
     assert (called.returncode, json.loads(called.stdout), called.stderr) == (0, {"text": "hello"}, "")
     failed = node.cli("call", "experimental.echo@1.0", "--body", '{"input": {"text": "x", "fail": "timeout"}}')
     assert failed.returncode == 1
-    assert failed.stderr.startswith("error: timeout: as asked for\nhint: hearthnet trace show ")
+    assert failed.stderr.startswith("error: timeout: simulated failure\nhint: hearthnet trace show ")
 
     # What was refused before it was a call has no trace to be shown.
     refused = node.cli("call", "experimental.echo", "--body", '{"inputs": {}}')

@@ -61,7 +61,7 @@ def test_purge_after_a_kill_leaves_the_logs_by_day(node):
     )
 
     dry = node.cli(*purge, "--dry-run").stdout
-    assert re.search(r"not counted: what is in the black boxes of killed runs, 1 of them\n", dry)
+    assert re.search(r"not counted: records in 1 black box of killed runs\n", dry)
     assert remarks.search(dry)
     done = node.cli(*purge, "--yes")
     assert (done.returncode, done.stderr) == (0, "")

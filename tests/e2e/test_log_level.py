@@ -72,7 +72,7 @@ def test_levels_are_listed_and_taken_back(node):
 
 
 NONSENSE = (
-    (["bus=loud"], "the levels are debug, info"),
+    (["bus=loud"], "levels are debug, info"),
     (["bus"], "example: bus=debug"),
     (["=debug"], "example: bus=debug"),
     (["bos=debug"], "near it: hearthnet.bus"),
@@ -99,7 +99,7 @@ def test_options_of_reading_the_log_do_not_get_lost(stopped_node):
     """An option that stands before `level` would be without effect: it is refused. The log itself reads as ever."""
     refused = stopped_node.cli("log", "--json", "level")
     assert refused.returncode == 2
-    assert "--json belongs to reading the log" in refused.stderr
+    assert "--json is for reading the log" in refused.stderr
     assert json.loads(stopped_node.cli("log", "-n", "3", "--level", "debug", "--json").stdout) == []
 
 
