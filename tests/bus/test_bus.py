@@ -1,4 +1,4 @@
-"""A call's stages: each way to fail has its code, its trace, its count, and gives its place back."""
+"""The stages of a call: every failure has its code, trace and count, and frees its slot."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ async def test_call_is_one_trace_with_a_span_for_each_stage(bus):
         ({"body": {"params": {}, "input": {}}}, "schema_mismatch"),
     ],
 )
-async def test_call_that_is_turned_away(bus, wanted, code):
+async def test_refused_call(bus, wanted, code):
     """Unknown, wrong version, not a member or invalid body: each gets its own code, and no slot is taken."""
     schema = {"properties": {"input": {"required": ["text"]}}}
     entry = offer(bus, answer, request_schema=schema)
@@ -208,7 +208,7 @@ async def test_answer_that_breaks_its_promise_fails(bus, made):
     assert (await fails(bus)).code == "internal_error"
 
 
-async def test_cancelled_call_gives_its_place_back(bus):
+async def test_cancelled_call_frees_its_slot(bus):
     """A cancelled call is recorded as cancelled and does not count for health."""
 
     async def endless(_):
@@ -297,7 +297,7 @@ async def test_failing_entry_is_quarantined(bus):
     assert len(calls) == 20
 
 
-async def test_failure_that_was_asked_for_is_no_illness(bus):
+async def test_simulated_failure_does_not_count_for_health(bus):
     """Errors caused by the caller do not count for health."""
 
     async def obliging(_):
@@ -435,7 +435,7 @@ async def test_stream_that_is_closed_is_cancelled_once(bus):
     assert b'hearthnet_active_streams{capability="experimental.thing"} 0.0' in metrics.exposition()[0]
 
 
-async def test_forgotten_stream_gives_its_place_back(bus):
+async def test_abandoned_stream_frees_its_slot(bus):
     """An abandoned stream leaves a cancelled trace and a free slot."""
     entry = offer(bus, frames)
     stream = await bus.handle_call(request(stream=True))
@@ -635,7 +635,7 @@ async def test_cause_of_a_failure_is_in_the_log(bus):
     assert "the secret path /home/x" in logged.exc
 
 
-async def test_handler_that_raises_before_it_awaits_gives_its_place_back(bus):
+async def test_handler_that_raises_before_it_awaits_frees_its_slot(bus):
     """A failing plain function is treated like a failing coroutine."""
 
     def broken(_):
@@ -751,7 +751,7 @@ async def test_frame_that_breaks_its_promise_lets_the_handler_clean_up(bus):
     assert cleaned == [True]
 
 
-async def test_forgotten_stream_leaves_its_consumers_trace_alone(bus):
+async def test_abandoned_stream_leaves_its_consumers_trace_alone(bus):
     """Dropping a stream ends the call's trace; the consumer's trace stays current."""
     offer(bus, frames)
     stream = await bus.handle_call(request(stream=True))
@@ -813,7 +813,7 @@ async def test_stream_is_counted_once(bus):
     assert 'hearthnet_request_duration_ms_count{capability="experimental.counted"} 1.0' in page
 
 
-async def test_stats_tell_of_each_entry(bus):
+async def test_stats_have_each_entry(bus):
     """Running calls, health and latency by entry."""
     gate = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""Health: figures over the last calls, quarantine, and the one probe that ends it. The clock is the test's."""
+"""Health: figures over the last calls, quarantine, and the probe that ends it, with a test clock."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_bad_probe_begins_a_new_quarantine(quarantined, clock):
     assert quarantined.admit() == 0
 
 
-def test_probe_that_says_nothing_leaves_the_place_to_the_next(quarantined, clock):
+def test_skipped_probe_is_followed_by_another(quarantined, clock):
     """A cancelled probe decides nothing: the quarantine continues, and the next call is the probe."""
     clock.now += 60
     quarantined.admit()

@@ -1,4 +1,4 @@
-"""How often a peer may call: against a plain model of token buckets, and through the bus."""
+"""Rate limits, against a plain model of token buckets and through the bus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The registry: names, versions, schemas, and which entry serves a request."""
+"""The registry: names, versions, schemas, and the choice of an entry."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_entries_are_counted_and_listed():
 
 
 @pytest.mark.parametrize("which", ["request_schema", "response_schema", "stream_schema"])
-def test_schema_that_is_none_is_refused(which):
+def test_invalid_schema_is_refused(which):
     """An invalid descriptor fails when offered, not when called; the name stays free."""
     registry = Registry()
 

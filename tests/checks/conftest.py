@@ -1,4 +1,4 @@
-"""Fixtures for tests of the doctor's checks: every check registered, and a node to look at."""
+"""Fixtures for tests of the checks: all checks registered, and a node."""
 
 from __future__ import annotations
 

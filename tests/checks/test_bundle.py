@@ -1,4 +1,4 @@
-"""The bundle: what helps is in it, and nothing but values of a closed list, whatever was recorded or set."""
+"""The bundle: useful facts, and only values from closed lists, whatever was recorded or set."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_what_helps_is_in_it(recorded):
     assert {"kind": "database", "state": "whole"}.items() <= found["telemetry.json"]["files"][0].items()
 
 
-def test_errors_have_type_and_place(recorded):
+def test_errors_have_type_and_location(recorded):
     """Classes and modules of Python, hearthnet and its libraries are named, with the line; any other is `other`."""
     config, _ = recorded
     errors = parsed(make_bundle(config, NO_REPORT))["errors.json"]["last"]
@@ -179,12 +179,12 @@ def test_errors_have_type_and_place(recorded):
         ("", 1, "other"),
     ],
 )
-def test_place_is_told_only_if_it_is_there(path, line, shown):
+def test_only_existing_locations_are_shown(path, line, shown):
     """A message that looks like a traceback can only name existing lines of known programs."""
     assert bundle._locations(f'  File "{path}", line {line}, in x\n') == ([shown] if path else [])
 
 
-def test_logger_is_told_as_far_as_it_is_a_module_of_ours():
+def test_only_our_loggers_are_named():
     """A logger that is not one of our modules is named by its package."""
     names = (
         "hearthnet.bus.bus",

@@ -1,4 +1,4 @@
-"""The clock: against local servers whose date is off, anchors that lie, and the times that peers sign."""
+"""The clock check: local servers with wrong dates, disagreeing anchors, and peers' timestamps."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def call():
 
 
 @pytest.mark.parametrize(("ahead_s", "status"), [(0, "pass"), (45, "warn"), (-45, "warn")])
-def test_peers_tell_without_the_internet(node, call, ahead_s, status):
+def test_peers_decide_without_the_internet(node, call, ahead_s, status):
     """Peers' timestamps are compared; an offset near their limit is a warning."""
     config, bus = node
     call(ahead_s)
@@ -162,7 +162,7 @@ def test_peers_tell_without_the_internet(node, call, ahead_s, status):
     assert (result.fix is None) == (status == "pass")
 
 
-def test_own_tools_and_forged_calls_tell_nothing(node, call):
+def test_own_tools_and_forged_calls_do_not_count(node, call):
     """Calls with the node's own key or a wrong signature do not count."""
     config, bus = node
     with pytest.raises(WireError, match="does not match"):
@@ -188,7 +188,7 @@ def test_calls_refused_as_expired_are_a_hint(node, call):
     assert doctor.run_one("clock_sanity", config, bus).status == "pass"
 
 
-def test_peers_that_differ_from_the_anchors_are_told(config):
+def test_peers_that_differ_from_the_anchors_warn(config):
     """If only the peers' clocks are wrong, the warning says so."""
     result = check_clock([Anchor("a", 0.1, 0.6)], Peers((-40.0, -41.0, 3.0)), asked=1)
 

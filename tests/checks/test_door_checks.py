@@ -1,4 +1,4 @@
-"""The checks of the door: room for connections, and members whose requests are refused."""
+"""The checks of the connection limit and of refused members."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_connections_need_descriptors(files, expected):
     assert (done.stdout.strip(), done.stderr) == (expected, "")
 
 
-def test_limit_of_another_process_is_not_judged():
+def test_limit_of_another_process_is_not_checked():
     """Without a node its limit is unknown; this process's own does not matter."""
     assert doctor.run_one("connection_limit", Config(), None, deadline_s=60).status == "skip"
     assert doctor.run_one("members_refused", Config(), None, deadline_s=60).status == "skip"

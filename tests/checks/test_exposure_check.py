@@ -1,4 +1,4 @@
-"""The check of what is reachable, with real certificates; each fix is run as it would be pasted."""
+"""The exposure check, with real certificates; each fix is run in a shell."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_certificate_that_holds_passes(node, tmp_path):
     ],
     ids=["expired", "soon", "early"],
 )
-def test_certificate_that_clients_refuse_is_told_in_time(node, tmp_path, since_days, for_days, status, told):
+def test_certificate_that_clients_refuse_is_reported_in_time(node, tmp_path, since_days, for_days, status, told):
     """Expired or not valid yet fails, nearly expired warns; the fix renews it with the same names."""
     pair = write_pair(tmp_path, since_days=since_days, for_days=for_days)
     result = check(node, **pair)

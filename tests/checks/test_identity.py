@@ -1,4 +1,4 @@
-"""Checks of keys, community and event log, each against a healthy node and one that is broken in a real way."""
+"""The checks of keys, community and event log, each with a healthy and a broken node."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_folder_that_others_may_write_fails(config, node, key):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_key_of_somebody_else_fails(node, key):
+def test_key_of_another_user_fails(node, key):
     """A key owned by neither us nor the folder's owner fails; one of the folder's owner passes."""
     os.chown(key, 65_534, 65_534)
     os.chown(key.parent, 12_345, 12_345)
@@ -209,7 +209,7 @@ def test_node_that_does_not_belong_fails(node, community):
     assert run("community_present", node).status == "pass"
 
 
-def test_event_log_that_is_none_fails(node, log_file):
+def test_invalid_event_log_fails(node, log_file):
     """Foreign bytes, an empty file, a folder and a missing file fail; none becomes a new log."""
     with closing(sqlite3.connect(log_file)) as connection:
         connection.execute("PRAGMA journal_mode = DELETE")  # so that the file is all there is

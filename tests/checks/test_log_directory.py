@@ -1,4 +1,4 @@
-"""The log folder as it is, and as it goes wrong."""
+"""The check of the log folder, healthy and broken."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_folder_that_is_not_there_yet_passes(node):
     assert not node[0].observability.log_dir.exists()
 
 
-def test_file_in_the_place_of_the_folder_fails(node):
+def test_file_instead_of_the_folder_fails(node):
     """A file instead of the folder, or of its parent, fails."""
     log_dir = node[0].observability.log_dir
     log_dir.parent.mkdir(parents=True)
@@ -115,7 +115,7 @@ def test_running_node_that_loses_lines_warns(node, log_dir, monkeypatch):
     assert check(node, from_disk=True).status == "pass"
 
 
-def test_log_file_that_somebody_removed_warns(node, log_dir):
+def test_removed_log_file_warns(node, log_dir):
     """A node whose log file is gone is distinguished from one that never logged."""
     shutil.rmtree(log_dir)
     log_dir.mkdir(mode=0o700)
@@ -124,7 +124,7 @@ def test_log_file_that_somebody_removed_warns(node, log_dir):
     assert check(node, from_disk=True).status == "pass"
 
 
-def test_quiet_node_is_well(node, log_dir):
+def test_quiet_node_passes(node, log_dir):
     """The newest file may be of an earlier day."""
     (ours,) = log_dir.glob("*.log")
     ours.rename(log_dir / "2026-01-02.log")

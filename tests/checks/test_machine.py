@@ -1,4 +1,4 @@
-"""Free space: figures as they might be, and a real small file system."""
+"""The check of free space, with invented figures and a real small file system."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_small_file_system_fails_and_is_the_only_one_named(config, tiny_disk):
     assert str(tiny_disk) in result.fix
 
 
-def test_read_only_file_system_is_told(tiny_disk):
+def test_read_only_file_system_is_reported(tiny_disk):
     """A read-only mount is recognised, with normal figures."""
     assert not file_system_of(tiny_disk).is_read_only
     subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)

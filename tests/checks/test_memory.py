@@ -1,4 +1,4 @@
-"""The doctor's memory: bounded, whole lines, shared by doctors at once; and what it tells of a check's past."""
+"""The saved reports: bounded, complete lines, shared by concurrent doctors; and a check's history."""
 
 from __future__ import annotations
 

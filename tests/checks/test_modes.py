@@ -1,4 +1,4 @@
-"""The modes of all that a node writes; each fix is run as it would be pasted."""
+"""The check of file modes; each fix is run in a shell."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_what_opens_nothing_that_is_recorded_is_a_warning(written, home):
         assert check(written).status == "pass"
 
 
-def test_many_deviations_are_bounded_and_mended_step_by_step(written):
+def test_many_deviations_are_bounded_and_fixed_step_by_step(written):
     """All deviations are counted, worst first; the report lists some, and each fix ends with the next check."""
     folder = next(written.community.state_dir.iterdir()) / "a folder; with 'odd' $(name)"
     folder.mkdir(mode=0o755)

@@ -1,4 +1,4 @@
-"""What the doctor mends: the plan tells it beforehand, and nothing else changes."""
+"""Repairs: the plan shows them beforehand, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_modes_become_what_they_were_made_with(lived):
     assert elsewhere.stat().st_mode & 0o777 == 0o666
 
 
-def test_only_what_was_unwell_is_mended(lived):
+def test_only_findings_are_repaired(lived):
     """A finding about the key repairs only the key; no finding, nothing."""
     key = lived.identity.keys_dir / "device.ed25519"
     key.chmod(0o644)
@@ -70,7 +70,7 @@ def test_only_what_was_unwell_is_mended(lived):
     assert plan_repairs(lived, ["clock_sanity"]) == []
 
 
-def test_step_that_fails_is_told(lived, monkeypatch):
+def test_failed_step_is_reported(lived, monkeypatch):
     """A failed step does not stop the others; here the file is gone since the plan."""
     key = lived.identity.keys_dir / "device.ed25519"
     store = lived.observability.data_dir / "telemetry.db"

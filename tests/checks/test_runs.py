@@ -1,4 +1,4 @@
-"""What the doctor says of runs that ended: real programs that stop, are killed, crash, or hang and are killed."""
+"""The checks of runs: real programs that stop, crash, hang or are killed."""
 
 from __future__ import annotations
 

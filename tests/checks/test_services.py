@@ -1,4 +1,4 @@
-"""What the node offers, and backends that answer, lie, refuse, or are not there."""
+"""The checks of capabilities and backends: working, wrong, refusing and absent ones."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_dead_backends(look, backend, free_port, taken_port):
     assert result.detail.startswith("1 of 3 backends available; ollama at")
 
 
-def test_worst_trouble_is_mended_first(look, backend, free_port):
+def test_worst_problem_is_fixed_first(look, backend, free_port):
     """A remote backend gets no start command; a dead one is worse than one without the model."""
     lacking = {"name": "lmstudio", "url": backend.url, "model": "huge"}
     result = look(lacking, {"name": "llama_cpp", "url": f"http://127.0.0.1:{free_port}", "model": "tiny"})
@@ -137,7 +137,7 @@ def test_worst_trouble_is_mended_first(look, backend, free_port):
     assert result.fix == "start it, or correct its url under [[llm.backends]]"
 
 
-def test_backend_that_says_nothing_is_dead_in_time(look, backend, monkeypatch):
+def test_silent_backend_is_dead_in_time(look, backend, monkeypatch):
     """A backend that accepts and hangs is not waited for; the others are reported."""
     monkeypatch.setattr(asked_backends, "_ALL_S", 1.0)
     with running_backend() as silent:
@@ -217,7 +217,7 @@ def test_key_goes_where_the_backend_takes_it(look, backend, monkeypatch):
     assert "authorization" not in backend.headers[0]
 
 
-def test_key_that_is_not_there_is_told_without_asking(look, backend):
+def test_missing_key_is_reported_without_asking(look, backend):
     """An unset variable is reported; one that contains the key by mistake is not quoted."""
     result = look({"name": "hf_api", "url": backend.url, "model": "tiny", "api_key_env": KEY})
 
@@ -254,7 +254,7 @@ def test_cloud_without_a_way_to_it_is_skipped(look, backend, free_port, monkeypa
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "http://[::1", "http://user:hunter22@127.0.0.1:1", "file:///etc"])
-def test_url_that_is_none_is_a_dead_backend(look, url):
+def test_invalid_url_is_a_dead_backend(look, url):
     """An invalid url is reported like a dead backend, without its password."""
     result = look({"name": "ollama", "url": url, "model": "tiny"})
 

@@ -1,4 +1,4 @@
-"""config.toml: what cannot be read, what is unknown, what opens more than it should."""
+"""The check of config.toml: unreadable, unknown settings, too open."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def test_file_that_is_no_settings_fails(look, text, line, words):
     assert result.fix == f"${{EDITOR:-vi}}{'' if line is None else f' +{line}'} {default_path()}"
 
 
-def test_unknown_key_is_told_with_those_that_are_known(look):
+def test_unknown_key_is_reported_with_the_known_ones(look):
     """The error's hint is part of the finding."""
     assert "known here: host, port, tls_cert, tls_key" in look("[transport]\nprot = 1", default_config()).detail
 
 
-def test_settings_of_another_file_are_looked_at(look, tmp_path):
+def test_settings_of_another_file_are_checked(look, tmp_path):
     """The file of `--config` is checked, not the standard one, and must exist."""
     look("this is no TOML", default_config())
     path = tmp_path / "my settings.toml"

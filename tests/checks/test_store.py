@@ -1,4 +1,4 @@
-"""What the doctor says of the store: damaged, foreign, newer, not written, late, lossy; and of the healthy twin."""
+"""The check of the store: damaged, foreign, newer, not written, late, dropping; and healthy."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def damage(path):
     subprocess.run([sys.executable, "-c", OVERWRITE, str(path)], check=True)
 
 
-def test_store_that_is_well(node, path):
+def test_healthy_store(node, path):
     """An intact store within its budget passes, from disk and in the node, with figures."""
     config, bus = node
     assert (store(config, bus).status, store(config).detail) == ("pass", "nothing recorded yet")

@@ -1,4 +1,4 @@
-"""What the doctor says of the calls that were recorded, and of spans without a trace."""
+"""The checks of recorded calls and of orphan spans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The event log: the first event of a community, the Lamport clock, and that a failed append leaves nothing."""
+"""The event log: a community's first event, the Lamport clock, and failed appends that leave nothing."""
 
 from __future__ import annotations
 
@@ -253,7 +253,7 @@ def test_failed_insert_leaves_nothing(events, path, author):
     assert events.append("c", "member.noted", {}, author).lamport == 2
 
 
-def test_locked_log_is_told(events, path, author):
+def test_locked_log_is_reported(events, path, author):
     """An append fails with a store error while another process writes, and works afterwards."""
     other = sqlite3.connect(path, isolation_level=None)
     try:

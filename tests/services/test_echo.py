@@ -1,4 +1,4 @@
-"""The echo service: the knob for everything else."""
+"""The echo service."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_delay_is_a_span(call):
 
 
 @pytest.mark.parametrize("code", HTTP_STATUS)
-async def test_it_fails_as_asked(call, code):
+async def test_it_fails_as_requested(call, code):
     """Every wire code can be simulated, for a call and at the end of a stream."""
     with pytest.raises(WireError) as caught:
         await call(text="x", fail=code)
@@ -72,7 +72,7 @@ async def test_what_does_not_fit_is_refused(call, wanted):
     assert caught.value.code == "schema_mismatch"
 
 
-async def test_stream_has_as_many_frames_as_asked(call):
+async def test_stream_has_the_requested_frames(call):
     """Numbered from 0, each with the text."""
     stream = await call(text="x", frames=3)
 
@@ -80,7 +80,7 @@ async def test_stream_has_as_many_frames_as_asked(call):
     assert trace.get_recent(1)[0].result == "ok"
 
 
-async def test_failure_as_asked_says_nothing_about_health(call):
+async def test_simulated_failure_does_not_count_for_health(call):
     """Simulated failures never lead to a quarantine."""
     for _ in range(30):
         with pytest.raises(WireError, match="simulated failure"):

@@ -1,4 +1,4 @@
-"""Emergency mode: what the probe makes of targets that answer, refuse, hang, or are none. Real sockets on loopback."""
+"""Emergency mode with targets that accept, refuse, hang or are invalid, on loopback sockets."""
 
 from __future__ import annotations
 

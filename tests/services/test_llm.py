@@ -1,4 +1,4 @@
-"""`llm.chat` against a real server: what it sends, gives, measures, records, and what it does when things go wrong."""
+"""`llm.chat` against a real server: requests, responses, timings, records, and errors."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ async def test_tokens_are_counted_where_the_backend_does_not(serve, backend, sam
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_spans_tell_what_people_ask(serve, backend, stream):
+async def test_spans_have_names_and_timings(serve, backend, stream):
     """Each attempt is a wait for a slot and a generation, recorded with names and numbers, no text."""
     call = serve(backend)
     await (frames_of(call) if stream else call())
@@ -229,7 +229,7 @@ async def test_metrics_follow_a_call(serve, backend, sample):
     assert sample("hearthnet_llm_tokens_generated_total", model="tiny", backend="llama_cpp") == 3
 
 
-async def test_wait_for_a_place_is_seen(serve, backend):
+async def test_wait_for_a_slot_is_recorded(serve, backend):
     """A call to a busy backend waits in the node, and records how long."""
     now = SimpleNamespace(s=100.0)
     backend.script = Script(gate=threading.Event())
@@ -247,7 +247,7 @@ async def test_wait_for_a_place_is_seen(serve, backend):
     assert len(backend.bodies) == 2
 
 
-async def test_more_calls_than_places_and_queue_are_turned_away(serve, backend):
+async def test_more_calls_than_slots_and_queue_are_refused(serve, backend):
     """Calls that could only time out are refused at once."""
     backend.script = Script(gate=threading.Event())
     call = serve(backend)
@@ -296,7 +296,7 @@ async def test_caller_that_leaves_before_the_first_token(serve, backend, sample,
     assert (await call())["message"]["content"] == "Good day!"
 
 
-async def test_caller_that_leaves_the_queue_takes_no_place(serve, backend):
+async def test_caller_that_leaves_the_queue_takes_no_slot(serve, backend):
     """A call cancelled while waiting for a slot is never sent, and the next one gets the slot."""
     backend.script = Script(gate=threading.Event())
     call = serve(backend, slots=1)
@@ -376,7 +376,7 @@ async def test_each_failure_has_its_code(serve, backend, sample, logged, stream,
     assert SECRET not in told
 
 
-async def test_refused_connection_is_told(serve, free_port, logged):
+async def test_refused_connection_is_reported(serve, free_port, logged):
     """An unreachable backend gives status 503 and a time to retry."""
     call = serve(LlmBackend(name="lmstudio", url=f"http://127.0.0.1:{free_port}", model="tiny"))
     failed = await failure_of(call, stream=True)
@@ -388,12 +388,12 @@ async def test_refused_connection_is_told(serve, free_port, logged):
 
 
 @pytest.mark.parametrize("url", ["", "localhost:8080", "ftp://127.0.0.1", "http://[half", f"http://{'x' * 70}.test"])
-async def test_url_that_leads_nowhere_is_told(serve, url):
+async def test_unreachable_url_is_reported(serve, url):
     """A mistake in the configuration is a backend that cannot be reached, not a crash."""
     assert (await failure_of(serve(LlmBackend(name="ollama", url=url, model="m")), stream=False)).code == "partition"
 
 
-async def test_program_that_hangs_up_is_told(serve, taken_port):
+async def test_program_that_hangs_up_is_reported(serve, taken_port):
     """What answers on the port is no backend at all."""
     call = serve(LlmBackend(name="ollama", url=f"http://127.0.0.1:{taken_port}", model="tiny"))
 
@@ -451,7 +451,7 @@ async def test_named_model_is_asked_of_those_that_have_it(serve, backend, other_
     assert [body["model"] for body in backend.bodies] == ["strange"]
 
 
-async def test_model_that_nobody_has(serve, backend, sample):
+async def test_unknown_model(serve, backend, sample):
     """A name of the caller's own that no backend knows is `not_found`, and makes no series of its own."""
     backend.script = Script(how="status", status=404, error=error("not_found_error"))
     call = serve(backend)
@@ -477,7 +477,7 @@ async def test_key_comes_from_the_environment_and_goes_nowhere_else(serve, backe
 
 
 @pytest.mark.parametrize("key", [None, "", "  ", "a\nb", "schlüssel"])
-async def test_key_that_cannot_be_sent_is_told(serve, backend, monkeypatch, logged, key):
+async def test_key_that_cannot_be_sent_is_reported(serve, backend, monkeypatch, logged, key):
     """Without the key nothing is sent; the variable's name is not logged either, since it may be the key itself."""
     monkeypatch.delenv("sk-0815", raising=False)
     if key is not None:
