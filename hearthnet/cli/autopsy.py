@@ -54,9 +54,9 @@ def command(
     config: Path | None,
     as_json: bool,
 ) -> None:
-    """Diagnose why the last run ended, from its files; changes none of them.
+    """Diagnose why the last run ended, from its files.
 
-    PATH is telemetry.db or its folder, if not this node's own.
+    PATH is telemetry.db or its folder, if not this node's own. No file is changed.
 
     \b
     Example: hearthnet autopsy

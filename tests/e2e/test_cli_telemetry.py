@@ -56,8 +56,8 @@ def test_purge_after_a_kill_leaves_the_logs_by_day(node):
     node.stop(signal.SIGKILL)
     purge = ("telemetry", "purge", "--capability", "experimental.echo")
     remarks = re.compile(
-        r"the JSON logs of \d{4}-\d\d-\d\d stay and may hold lines of it\n"
-        r"to remove them and everything recorded before:\n  hearthnet (telemetry purge --older-than \S+)\n$"
+        r"the JSON logs of \d{4}-\d\d-\d\d are kept and may have lines of it\n"
+        r"to erase them and everything older:\n  hearthnet (telemetry purge --older-than \S+)\n$"
     )
 
     dry = node.cli(*purge, "--dry-run").stdout

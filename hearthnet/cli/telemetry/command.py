@@ -52,7 +52,7 @@ command.add_command(sql_command)
 @config_option
 @json_option
 def info_command(config: Config, as_json: bool) -> None:
-    """Show store status: rows, disk usage against the budget, dropped records, bytes written.
+    """Show store status: rows, disk usage, dropped records, wear.
 
     \b
     Example: hearthnet telemetry info
@@ -72,7 +72,7 @@ def info_command(config: Config, as_json: bool) -> None:
 @config_option
 @json_option
 def snapshot_command(config: Config, file: Path, force: bool, as_json: bool) -> None:
-    """Copy the database to FILE, complete and verified, while the node keeps running.
+    """Copy the database to FILE; the node may be running.
 
     \b
     Example: hearthnet telemetry snapshot /media/stick/telemetry.db
@@ -92,10 +92,10 @@ def snapshot_command(config: Config, file: Path, force: bool, as_json: bool) -> 
 @config_option
 @json_option
 def rebuild_command(config: Config, file: Path | None, force: bool, yes: bool, as_json: bool) -> None:
-    """Rebuild a database from the JSON logs: log records, and traces without their spans.
+    """Rebuild a database from the JSON logs.
 
-    With FILE, creates a new database there. Without, replaces telemetry.db, which is moved aside; then the node must
-    not be running.
+    It gets the log records, and traces without their spans. With FILE, creates a new database there. Without, replaces
+    telemetry.db, which is moved aside; then the node must not be running.
 
     \b
     Example: hearthnet telemetry rebuild /tmp/rebuilt.db
