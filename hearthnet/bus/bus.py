@@ -264,7 +264,7 @@ class CapabilityBus:
         if isinstance(cause, TimeoutError):
             return WireError("timeout", "no response in time")
         log.error("capability failed", extra={"capability": request.capability}, exc_info=error)
-        return WireError("internal_error", "the capability failed; see the node's log for the cause")
+        return WireError("internal_error", "the capability failed; the node's log has the cause")
 
     def _count(
         self,
