@@ -1,4 +1,4 @@
-"""Lets `python -m hearthnet` stand in for the `hearthnet` command."""
+"""Entry point of `python -m hearthnet`, the same as the `hearthnet` command."""
 
 from hearthnet.cli.main import main
 

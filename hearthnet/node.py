@@ -1,4 +1,4 @@
-"""A node: composes identity, telemetry, bus, services and transport, and takes them down in the reverse order."""
+"""The node: starts identity, telemetry, bus, services and transport, and stops them in reverse order."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ __all__ = ["Node", "initialise", "open_node"]
 
 log = get_logger(__name__)
 
-ONLINE_S: Final = 90.0  # a member whose signed call is older than this counts as gone
+ONLINE_S: Final = 90.0  # a member whose last signed call is older counts as offline
 
 
 @dataclass(frozen=True, slots=True)
 class Initialised:
-    """What `initialise` made, or found: `is_new` tells which."""
+    """The result of `initialise`; `is_new` is False if the community existed already."""
 
     node_id: str
     manifest: Manifest
@@ -56,10 +56,10 @@ class Initialised:
 
 
 def initialise(config: Config, name: str) -> Initialised:
-    """Makes the key pair, the community, its manifest and its first event, as far as they are not there.
+    """Creates the key pair, the community, its manifest and its first event, unless they exist.
 
     Raises:
-        IdentityError: raised when there is a key or a manifest already that cannot be used.
+        IdentityError: raised when an existing key or manifest is unusable.
         StoreError: raised when the event log cannot be written.
     """
     assert config.identity.keys_dir is not None
@@ -70,7 +70,7 @@ def initialise(config: Config, name: str) -> Initialised:
     if config.community.community_id not in (None, keys.node_id):
         raise IdentityError(
             f"the manifest of community {config.community.community_id} is missing",
-            hint="fetch it from a member; or remove [community] community_id to make a community of your own",
+            hint="fetch it from a member, or remove [community] community_id to create a new community",
         )
     with EventLog(directory / EVENTS_FILE) as events:
         manifest = _genesis(events, name, keys)
@@ -79,8 +79,8 @@ def initialise(config: Config, name: str) -> Initialised:
 
 
 def _genesis(events: EventLog, name: str, keys: KeyPair) -> Manifest:
-    """Returns the manifest that the log's first event tells of, and writes that event if there is none."""
-    for event in events.events(keys.node_id):  # left by a crash before the manifest was written
+    """Returns the manifest according to the log's first event, which is written if the log is empty."""
+    for event in events.events(keys.node_id):  # a crash came before the manifest was written
         return Manifest.genesis(event.data["name"], keys, event.data["created_at"])
     manifest = Manifest.genesis(name, keys)
     data = {"name": name, "root_key": manifest.root_key, "created_at": manifest.created_at}
@@ -97,7 +97,7 @@ def _own_keys(config: Config, directory: Path) -> KeyPair:
 
 
 class Node:
-    """A running node. Made by `open_node`."""
+    """A running node. Created by `open_node`."""
 
     def __init__(self, config: Config, keys: KeyPair, membership: Membership, recording: Telemetry) -> None:
         self.config = config
@@ -111,16 +111,16 @@ class Node:
         self._journal = ReplayJournal(folder / JOURNAL_FILE)
         self._replays = Replays(keys.node_id, journal=self._journal)
         self._started = time.monotonic()
-        self._last_seen: dict[str, float] = {}  # members only, so as small as the manifest
+        self._last_seen: dict[str, float] = {}  # only members, so bounded by the manifest
         self._events_path = folder / EVENTS_FILE
 
     @property
     def manifest(self) -> Manifest:
-        """The manifest that holds now."""
+        """The current manifest."""
         return self.membership.manifest()
 
     def services(self) -> Services:
-        """Returns what the transport needs of this node."""
+        """Returns the parts of this node that the transport needs."""
         return Services(
             bus=self.bus,
             telemetry=self.telemetry,
@@ -134,10 +134,10 @@ class Node:
         )
 
     def diagnose(self, only: list[str]) -> list[dict[str, Any]]:
-        """Returns the doctor's findings, of all checks or of those in `only`.
+        """Runs all checks, or those in `only`, and returns their results.
 
         Raises:
-            WireError: raised as `bad_request` when there is no check of that name.
+            WireError: raised as `bad_request` when no check has that name.
         """
         try:
             return [result.as_dict() for result in doctor.run_all(self.config, self.bus, only=only)]
@@ -145,17 +145,17 @@ class Node:
             raise WireError("bad_request", f"no check is named {error.args[0]}") from error
 
     def note_seen(self, caller: str) -> None:
-        """Notes that a member's signed call came in now."""
+        """Records that a member's signed call arrived now."""
         self._last_seen[caller] = time.monotonic()
 
     def _online(self) -> int:
-        """Returns how many members were seen lately, ourselves included."""
+        """Returns the number of members seen within `ONLINE_S`, including this node."""
         since = time.monotonic() - ONLINE_S
         others = [seen for caller, seen in self._last_seen.copy().items() if caller != self.bus.node_id]
         return 1 + sum(seen >= since for seen in others)
 
     def status(self) -> dict[str, Any]:
-        """Returns the node at a glance."""
+        """Returns the node's status."""
         size, head = self._event_log()
         capabilities = self.bus.stats()
         return {
@@ -182,8 +182,8 @@ class Node:
             return events.size(self.manifest.community_id), events.head(self.manifest.community_id)
 
     def refresh_metrics(self) -> None:
-        """Sets the gauges that this node owns, for a scrape."""
-        community = short_id(self.manifest.community_id)  # its full form is the founder's node id
+        """Sets this node's gauges for a scrape."""
+        community = short_id(self.manifest.community_id)  # the full one is the founder's node id
         size, head = self._event_log()
         metrics.event_log_size.labels(community).set(size)
         metrics.event_log_lamport_head.labels(community).set(head)
@@ -197,7 +197,7 @@ class Node:
         self._journal.close()
 
     async def serve(self, listening: socket.socket, stop: asyncio.Event) -> None:
-        """Answers on a bound socket until `stop` is set."""
+        """Serves on a bound socket until `stop` is set."""
         load = Load()
         transport = self.config.transport
         app = build_app(self.services(), self.levels, load, transport)
@@ -216,10 +216,10 @@ class Node:
 
 @asynccontextmanager
 async def open_node(config: Config) -> AsyncIterator[Node]:
-    """Gives a node with its telemetry recording and its services offered; `config` has its paths resolved.
+    """Yields a node with telemetry recording and services registered; `config` must have its paths resolved.
 
     Raises:
-        IdentityError: raised when the node was never initialised, or its key or manifest is unusable.
+        IdentityError: raised when the node is not initialised, or its key or manifest is unusable.
     """
     checks.register_all()
     assert config.identity.keys_dir is not None
@@ -227,9 +227,9 @@ async def open_node(config: Config) -> AsyncIterator[Node]:
     keys = KeyPair.load(config.identity.keys_dir)
     register_secrets([keys.private_bytes, *known_secrets(config)])
     membership = Membership(_community_path(config, config.community.community_id or keys.node_id))
-    # What a handler sends to a thread stays in its trace, whichever of asyncio's ways it takes.
+    # Work that a handler sends to a thread stays in its trace, whichever asyncio function it uses.
     asyncio.get_running_loop().set_default_executor(ContextExecutor(thread_name_prefix="hearthnet"))
-    # Around everything: a library that crashes while the store is opened or closed leaves its last words as well.
+    # Outermost, so that a crash in native code while the store is opened or closed is written as well.
     with FaultFile(config.observability.data_dir) as faults:
         async with (
             telemetry.open(config.observability, node_id=keys.node_id) as recording,
@@ -239,7 +239,7 @@ async def open_node(config: Config) -> AsyncIterator[Node]:
             node = Node(config, keys, membership, recording)
             node.bus.register(echo.DESCRIPTOR, echo.echo)
             if config.llm.backends:
-                node.bus.register(llm.DESCRIPTOR, chat.answer)
+                node.bus.register(llm.DESCRIPTOR, chat.respond)
             stop_refreshing = metrics.on_scrape(node.refresh_metrics)
             settings = config.observability
             watchdog = Watchdog(asyncio.get_running_loop(), settings.stall_s, settings.data_dir)

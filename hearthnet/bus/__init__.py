@@ -1,1 +1,1 @@
-"""The capability bus: what a node offers, and the one way in which it is called."""
+"""The capability bus: registers a node's capabilities and handles all calls to them."""

@@ -1,7 +1,7 @@
-"""Calls capabilities. Every call is one trace with a span for each stage, and is counted once, however it ends.
+"""The bus: runs calls of capabilities. Every call is one trace with a span per stage, and is counted exactly once.
 
-The stages: find the entry, check who calls, check the body, take one of the entry's places, run the handler within its
-time, check the answer. A call made inside a trace becomes a span of that trace instead of a trace of its own.
+The stages: find the entry, authorize the caller, validate the body, take a slot of the entry, run the handler within
+its timeout, check the response. A call made inside a trace becomes a span of that trace instead.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ log = get_logger(__name__)
 
 
 class Admission(NamedTuple):
-    """A place that a call has taken; `is_probe`: it decides whether a quarantine ends."""
+    """A slot taken by a call; `is_probe`: the call decides whether a quarantine ends."""
 
     entry: Entry
     is_probe: bool
 
 
-# Ends a call: takes its place and the error that ended it, returns the error that its caller may see.
+# Ends a call: gets its slot and the error that ended it, returns the error that its caller may see.
 Settle = Callable[[Admission | None, BaseException | None], BaseException | None]
 
 _LEVELS: Final = ("member", "trusted", "anchor", "self")
 _UNKNOWN: Final = "other"  # the metric label of a capability that is not offered here: callers invent names
-_RETRY_AFTER_MS: Final = 1_000  # when all places are taken; an answer rarely takes less
+_RETRY_AFTER_MS: Final = 1_000  # when all slots are in use; a call rarely takes less
 
 
 class CapabilityBus:
@@ -51,11 +51,11 @@ class CapabilityBus:
 
     Args:
         node_id: our own full id; calls from it need no membership.
-        level_of: returns the community level of a node, or None for a stranger.
+        level_of: returns the community level of a node, or None if it is not a member.
 
     Attributes:
-        bodies: whose calls have their bodies recorded; none, until an operator says so.
-        limiter: how often each peer may call.
+        bodies: the capabilities whose bodies are recorded; none until an operator enables one.
+        limiter: the rate limits of callers.
     """
 
     def __init__(self, node_id: str, level_of: Callable[[str], str | None] = lambda _: None) -> None:
@@ -70,16 +70,16 @@ class CapabilityBus:
         self.registry.add(descriptor, handler)
 
     def check_rate(self, caller: str, capability: str, *, is_claimed: bool = False) -> None:
-        """Counts a call that came from outside, before any work is spent on it: a flood leaves no traces.
+        """Counts a call from outside, before any work is spent on it, so that a flood leaves no traces.
 
         Args:
-            caller: full node id of the peer.
-            capability: what it calls; all that is not offered counts as one.
-            is_claimed: the caller is not authenticated yet. Nothing is counted then; only what is over a hard limit
-                already is turned away.
+            caller: full node id of the caller.
+            capability: the capability called; all that are not offered count as one.
+            is_claimed: the caller is not authenticated yet. Then nothing is counted; the call is refused only if the
+                caller is already over a hard limit.
 
         Raises:
-            RateLimitedError: raised when the call is one too many.
+            RateLimitedError: raised when the call is over a limit.
         """
         label = capability if capability in self.registry else _UNKNOWN
         check = self.limiter.check_claimed if is_claimed else self.limiter.check
@@ -90,10 +90,10 @@ class CapabilityBus:
             raise
 
     async def handle_call(self, request: RouteRequest) -> dict[str, Any] | CallStream:
-        """Answers a request; the trace is recorded before this returns, or before a stream's end is seen.
+        """Handles a request. The trace is recorded before this returns, or before a stream's end is delivered.
 
         Raises:
-            WireError: raised when the call fails, with the code that the trace has as its result.
+            WireError: raised when the call fails; its code is the trace's result.
         """
         outside = current.get()
         trace = new_trace(request.capability, trace_id=request.trace_id, parent_id=request.parent_id)
@@ -104,19 +104,19 @@ class CapabilityBus:
         settle = partial(self._settle_trace, trace, request)
         kept = self.bodies.keep(request.capability, trace.extras, request.body)
         try:
-            answer = await self._answer(request, settle, kept)
+            response = await self._respond(request, settle, kept)
         finally:
-            # A stream goes on in its own scope; everything else is settled by now, so the trace has ended.
+            # A stream continues in its own scope; any other call is settled by now, so its trace has ended.
             if trace.ended:
                 detach()
             else:
                 swap(outside)
-        return answer
+        return response
 
     async def call(
         self, capability: str, version: str, body: dict[str, Any], *, stream: bool = False
     ) -> dict[str, Any] | CallStream:
-        """Calls a capability of this node from within it.
+        """Calls a capability of this node from inside the node.
 
         Raises:
             WireError: raised when the call fails.
@@ -126,40 +126,40 @@ class CapabilityBus:
             return await self.handle_call(request)
         with span("call", capability=capability, version=version) as made:
             kept = self.bodies.keep(capability, made.extras, body)
-            return await self._answer(request, partial(self._settle_span, made, monotonic(), request), kept)
+            return await self._respond(request, partial(self._settle_span, made, monotonic(), request), kept)
 
-    async def _answer(
+    async def _respond(
         self,
         request: RouteRequest,
         settle: Settle,
         kept: KeptBodies | None,
     ) -> dict[str, Any] | CallStream:
-        """Runs the stages; `settle` is called once, here or at the end of the stream."""
+        """Runs the stages; `settle` is called once, here or at the stream's end."""
         admission: Admission | None = None
         try:
             admission = self._admit(request)
             entry = admission.entry
             limit_s = self._limit_s(entry, request)
-            answer = await self._run(entry, request, limit_s)
-            if not isinstance(answer, dict):
-                return self._stream(answer, admission, request, settle, kept)
+            response = await self._run(entry, request, limit_s)
+            if not isinstance(response, dict):
+                return self._stream(response, admission, request, settle, kept)
             if kept is not None:
-                kept.take(answer)
+                kept.take(response)
             with span("check_answer"):
-                entry.check_response(answer)
+                entry.check_response(response)
         except BaseException as error:
             visible = settle(admission, error)
             if visible is error:
                 raise
             raise visible or error from error
         settle(admission, None)
-        return answer
+        return response
 
     def _stream(
         self, frames: object, admission: Admission, request: RouteRequest, settle: Settle, kept: KeptBodies | None
     ) -> CallStream:
         if not isinstance(frames, AsyncIterator):
-            raise WireError("internal_error", "the capability's answer is neither an object nor frames")
+            raise WireError("internal_error", "the capability's response is neither an object nor frames")
         entry = admission.entry
         metrics.active_streams.labels(request.capability).inc()
         return CallStream(
@@ -179,7 +179,7 @@ class CapabilityBus:
         return settle(admission, error)
 
     def _admit(self, request: RouteRequest) -> Admission:
-        """Returns the entry that will serve the request, with one of its places taken."""
+        """Returns the entry that will serve the request, with one of its slots taken."""
         with span("find"):
             entry = self.registry.find(request.capability, request.version_req)
         with span("authorize"):
@@ -189,7 +189,7 @@ class CapabilityBus:
         with span("admit", running=entry.running):
             if entry.running >= entry.descriptor.max_concurrent:
                 metrics.rate_limited_total.labels(request.capability, "max_concurrent").inc()
-                raise WireError("capacity_exceeded", "all places are taken", retry_after_ms=_RETRY_AFTER_MS)
+                raise WireError("capacity_exceeded", "all slots are in use", retry_after_ms=_RETRY_AFTER_MS)
             wait_ms = entry.health.admit()
             if wait_ms:
                 raise WireError("partition", "quarantined after too many failures", retry_after_ms=wait_ms)
@@ -205,7 +205,7 @@ class CapabilityBus:
             raise WireError("unauthorized", "not a member of this community")
         required = entry.descriptor.trust_required
         if _LEVELS.index(level) < _LEVELS.index(required):
-            raise WireError("unauthorized", f"this capability needs the level {required}")
+            raise WireError("unauthorized", f"this capability requires level {required}")
 
     @staticmethod
     def _limit_s(entry: Entry, request: RouteRequest) -> float:
@@ -224,16 +224,16 @@ class CapabilityBus:
             except TimeoutError as error:
                 if not limit.expired():
                     raise
-                # A deadline of the caller's own says nothing about the capability's health.
+                # A deadline set by the caller does not count against the capability's health.
                 own = limit_s < entry.descriptor.timeout_seconds
-                raise WireError("timeout", f"no answer within {limit_s:g} s", asked_for=own) from error
+                raise WireError("timeout", f"no response within {limit_s:g} s", asked_for=own) from error
 
     def _settle_trace(
         self, trace: Trace, request: RouteRequest, admission: Admission | None, error: BaseException | None
     ) -> BaseException | None:
         """Ends the trace and counts the call; returns the error that the caller may see."""
         visible = self._visible(request, error)
-        if error is not None and trace.result is None:  # what the handler set itself stands
+        if error is not None and trace.result is None:  # a result set by the handler takes precedence
             trace.fail_with(decisive(error))
         trace.end()
         self._count(request, admission, trace.result or "ok", trace.duration_ms or 0.0, error)
@@ -255,14 +255,14 @@ class CapabilityBus:
 
     @staticmethod
     def _visible(request: RouteRequest, error: BaseException | None) -> BaseException | None:
-        """Returns what may leave the node of an error: a wire error, or a cancellation. Internals are logged."""
+        """Returns the error to show to the caller: a wire error or a cancellation. Internal errors are logged."""
         if error is None or not isinstance(error, Exception):
             return error
         cause = decisive(error)
         if isinstance(cause, WireError):
             return cause
         if isinstance(cause, TimeoutError):
-            return WireError("timeout", "no answer in time")
+            return WireError("timeout", "no response in time")
         log.error("capability failed", extra={"capability": request.capability}, exc_info=error)
         return WireError("internal_error", "the capability failed; the node's log has the cause")
 
@@ -287,7 +287,7 @@ class CapabilityBus:
             entry.health.skip()
 
     def refresh_metrics(self) -> None:
-        """Sets the gauges of health, for a scrape. Whoever reads them is told no full id of a node."""
+        """Sets the health gauges for a scrape, which does not show the node's full id."""
         node = short_id(self.node_id)
         for entry in self.registry:
             rate = entry.health.success_rate
@@ -295,7 +295,7 @@ class CapabilityBus:
                 metrics.capability_health_success_rate.labels(entry.descriptor.name, node).set(rate)
 
     def stats(self) -> list[dict[str, Any]]:
-        """Returns each entry with its calls in flight, health and latency (milliseconds)."""
+        """Returns each entry with its running calls, health and latency in milliseconds."""
         return [
             {
                 "capability": entry.descriptor.name,
@@ -315,7 +315,7 @@ class CapabilityBus:
 
 
 def _is_entrys_fault(error: BaseException) -> bool:
-    """Tells whether an error counts against the entry: not what the caller did wrong, asked for, or gave up on."""
+    """Returns True if an error counts against the entry: not one caused, requested or cancelled by the caller."""
     cause = decisive(error)
     if isinstance(cause, WireError):
         return not cause.asked_for and (cause.status >= 500 or cause.code == "timeout")

@@ -1,4 +1,4 @@
-"""What can be called: a descriptor, and one request for it."""
+"""Capability descriptors, and requests to call one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _VERSION: Final = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})")
 
 
 def is_capability_name(text: str) -> bool:
-    """Tells whether `text` is a dotted lower-case name of sensible length."""
+    """Returns True if `text` is a dotted lower-case name of allowed length."""
     return len(text) <= MAX_CAPABILITY_CHARS and _NAME.fullmatch(text) is not None
 
 
@@ -34,20 +34,20 @@ def parse_version(text: str) -> tuple[int, int]:
     """Returns `(major, minor)`.
 
     Raises:
-        WireError: raised as `bad_request` when the text is no `X.Y`.
+        WireError: raised as `bad_request` when the text is not `X.Y`.
     """
     match = _VERSION.fullmatch(text)
     if match is None:
-        raise WireError("bad_request", "a version is written X.Y")
+        raise WireError("bad_request", "a version must have the form X.Y")
     return int(match[1]), int(match[2])
 
 
 @dataclass(frozen=True, slots=True)
 class CapabilityDescriptor:
-    """A named, versioned call that a node offers.
+    """A named, versioned capability.
 
     Raises:
-        ValueError: raised when the name is malformed or lies outside the prefixes that a node may use.
+        ValueError: raised when the name is malformed or has a prefix that is not allowed.
     """
 
     name: str
@@ -66,7 +66,7 @@ class CapabilityDescriptor:
         if not is_capability_name(self.name):
             raise ValueError(f"not a capability name: {self.name!r}")
         if self.name.partition(".")[0] not in (*RESERVED_CAPABILITY_PREFIXES, "experimental"):
-            raise ValueError(f"{self.name}: names outside the reserved prefixes begin with 'experimental.'")
+            raise ValueError(f"{self.name}: names outside the reserved prefixes must begin with 'experimental.'")
 
     @property
     def version_text(self) -> str:
@@ -74,25 +74,25 @@ class CapabilityDescriptor:
         return f"{self.version[0]}.{self.version[1]}"
 
     def serves(self, wanted: tuple[int, int]) -> bool:
-        """Tells whether this version serves a request for `wanted`: same major, at least its minor."""
+        """Returns True if this version serves a request for `wanted`: same major, same or newer minor."""
         return self.version[0] == wanted[0] and self.version[1] >= wanted[1]
 
 
 @dataclass(slots=True)
 class RouteRequest:
-    """One call on its way to a handler.
+    """One call of a capability.
 
     Attributes:
         capability: the name.
-        version_req: the version asked for.
+        version_req: the requested version.
         body: `{"params": …, "input": …}`.
-        caller: full node id of who calls.
+        caller: full node id of the caller.
         trace_id: the caller's ULID, or None.
         parent_id: the caller's span in that trace, or None.
-        link: a span of another trace that the call came from, or None.
+        link: a span of another trace that caused the call, or None.
         session_id: groups calls of one conversation, or None.
         deadline_ms: how long the caller will wait, from now; None: as long as the capability allows.
-        stream: whether the caller can take an answer in frames.
+        stream: whether the caller accepts a response in frames.
     """
 
     capability: str

@@ -1,12 +1,12 @@
-"""How often a peer may call: two limits for each (peer, capability) and two for each peer in all.
+"""Rate limits of callers: a soft and a hard one for each (caller, capability) and for each caller in total.
 
-A call takes a token of both hard limits when it arrives: without one it is dropped, which costs next to nothing. It is
-served if both soft limits have a token for it; else it is told when to come back. A bucket holds one second's worth, so
-a peer that was silent may send that many at once.
+A call takes a token from both hard limits when it arrives; without one it is dropped, which costs next to nothing. It
+is served if both soft limits have a token; otherwise it is refused with the time to retry. A bucket holds the tokens of
+one second, so a caller that was silent may send that many at once.
 
-A bucket is one number, the moment at which it is full again. It is full at the latest a second after its last use, and
-then says nothing: so what was not used for a second can be forgotten, and nothing else ever need be, however many peers
-and capabilities there are, as long as fewer than the bound call within one second.
+A bucket is one number, the time at which it is full again: at the latest a second after its last use. So a meter that
+was unused for a second can be evicted without effect, and no other need be as long as no more than `max_meters` are
+used within a second, however many callers and capabilities there are.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from hearthnet.errors import WireError
 
 __all__ = ["MAX_METERS", "Bucket", "RateLimitedError", "RateLimiter"]
 
-NS: Final = 1_000_000_000  # a second, and how long a bucket takes to fill
+NS: Final = 1_000_000_000  # one second, the time in which a bucket fills
 # About 3 MB. A community has tens of members, each of which uses a handful of capabilities.
 MAX_METERS: Final = 10_000
-_ALL: Final = ""  # in place of a capability: the peer in all
+_ALL: Final = ""  # instead of a capability: all calls of the caller
 
 
 class RateLimitedError(WireError):
-    """Raised for a call that is one too many.
+    """Raised for a call over a limit.
 
     Attributes:
         reason: `soft_capability`, `soft_peer`, `hard_capability` or `hard_peer`; the label of the counter.
-        is_dropped: over a hard limit, so the caller is owed nothing: its connection may be closed.
+        is_dropped: over a hard limit, so its connection may be closed.
     """
 
     def __init__(self, reason: str, wait_ns: int) -> None:
-        what = "calls" if reason.endswith("peer") else "calls of this capability"
+        calls = "calls" if reason.endswith("peer") else "calls of this capability"
         super().__init__(
             "rate_limited",
-            f"more {what} than this node takes from one caller",
+            f"more {calls} than this node accepts from one caller",
             retry_after_ms=max(1, -(-wait_ns // 1_000_000)),
         )
         self.reason = reason
@@ -52,7 +52,7 @@ class RateLimitedError(WireError):
 
 
 class Bucket:
-    """Holds up to `per_second` tokens, and gets as many a second. Times are nanoseconds, monotonic."""
+    """A token bucket with `per_second` tokens, refilled at that rate. Times are monotonic nanoseconds."""
 
     __slots__ = ("_full_at", "_interval")
 
@@ -61,20 +61,20 @@ class Bucket:
         self._full_at = 0
 
     def wait_ns(self, now: int) -> int:
-        """Returns in how many nanoseconds there is a token; 0: there is one."""
+        """Returns the nanoseconds until a token is available; 0 if one is."""
         return max(0, max(self._full_at, now) + self._interval - now - NS)
 
     def take(self, now: int) -> None:
-        """Takes a token that is there."""
+        """Takes an available token."""
         self._full_at = max(self._full_at, now) + self._interval
 
     def is_full(self, now: int) -> bool:
-        """Tells whether the bucket is as one that was never used."""
+        """Returns True if the bucket is full, as if it had never been used."""
         return self._full_at <= now
 
 
 class _Meter:
-    """The two buckets of a peer, or of a peer and a capability."""
+    """The two buckets of a caller, or of a caller and a capability."""
 
     __slots__ = ("hard", "soft")
 
@@ -87,37 +87,37 @@ class _Meter:
 
 
 class RateLimiter:
-    """Counts what peers call.
+    """Limits the rate of calls.
 
     Args:
         own: our node id, which is never limited.
-        clock: monotonic nanoseconds; tests hand in their own.
-        max_meters: how many peers, and pairs of peer and capability, are remembered.
+        clock: returns monotonic nanoseconds; tests pass their own.
+        max_meters: the number of callers, and pairs of caller and capability, to keep.
     """
 
     def __init__(self, own: str, clock: Callable[[], int] = time.monotonic_ns, max_meters: int = MAX_METERS) -> None:
         self._own = own
         self._clock = clock
         self._max_meters = max_meters
-        self._meters: OrderedDict[tuple[str, str], _Meter] = OrderedDict()  # the longest unused first
+        self._meters: OrderedDict[tuple[str, str], _Meter] = OrderedDict()  # least recently used first
 
     def __len__(self) -> int:
         return len(self._meters)
 
     def check(self, caller: str, capability: str) -> None:
-        """Counts a call of a peer.
+        """Counts a call.
 
         Args:
-            caller: its node id, which was authenticated: else anybody could use up what belongs to another.
-            capability: one that is offered, or one name for all that are not.
+            caller: the authenticated node id; otherwise anyone could use up another node's tokens.
+            capability: an offered one, or one common name for all others.
 
         Raises:
-            RateLimitedError: raised when it is one too many.
+            RateLimitedError: raised when it is over a limit.
         """
         if caller == self._own:
             return
         now = self._clock()
-        # In all before by capability: who floods one capability has used up its hard limit in all as well.
+        # The total comes before the capability: a flood of one capability uses up the hard limit of the total too.
         peer = self._meter(caller, _ALL, now)
         one = self._meter(caller, capability, now)
         for name, meter in (("hard_peer", peer), ("hard_capability", one)):
@@ -131,10 +131,10 @@ class RateLimiter:
         peer.soft.take(now)
 
     def check_claimed(self, caller: str, capability: str) -> None:
-        """Counts nothing, so whoever claims to be `caller` may be believed: a flood ends here, before it is verified.
+        """Refuses a flood before its signatures are verified. It counts nothing, so a false claim does no harm.
 
         Raises:
-            RateLimitedError: raised when the peer is over a hard limit.
+            RateLimitedError: raised when the caller is over a hard limit.
         """
         now = self._clock()
         for name, key in (("hard_peer", (caller, _ALL)), ("hard_capability", (caller, capability))):
@@ -149,7 +149,7 @@ class RateLimiter:
             self._meters.move_to_end(key)
             return meter
         if len(self._meters) >= self._max_meters:
-            self._forget(now)
+            self._evict(now)
         soft, hard = (
             (RATE_LIMIT_SOFT_RPS_TOTAL, RATE_LIMIT_HARD_RPS_TOTAL)
             if capability == _ALL
@@ -158,8 +158,8 @@ class RateLimiter:
         meter = self._meters[key] = _Meter(soft, hard)
         return meter
 
-    def _forget(self, now: int) -> None:
-        """Forgets the full ones that were longest unused; if there are none, the one that was longest unused."""
+    def _evict(self, now: int) -> None:
+        """Evicts the least recently used meter, and those after it that are full."""
         self._meters.popitem(last=False)
         while self._meters and next(iter(self._meters.values())).is_full(now):
             self._meters.popitem(last=False)

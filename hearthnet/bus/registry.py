@@ -1,4 +1,4 @@
-"""The capabilities that this node offers, with what each needs at run time."""
+"""The registry of offered capabilities and their state at run time."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from hearthnet.observability import metrics
 try:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import ValidationError
-except ModuleNotFoundError as error:  # the first package that is missing where somebody imports a node
+except ModuleNotFoundError as error:  # the first missing package when a node is imported
     raise missing_extra(error) or error from error
 
 __all__ = ["Entry", "Registry"]
 
-# Their label takes what is offered, and `other` for all that callers invent.
+# Their label is an offered capability, or `other` for names that callers invent.
 _BY_CAPABILITY: Final = (
     metrics.requests_total,
     metrics.request_duration_ms,
@@ -31,7 +31,7 @@ _BY_CAPABILITY: Final = (
 
 
 class Entry:
-    """An offered capability: descriptor, handler, compiled schemas, health, and how many calls run now."""
+    """An offered capability: descriptor, handler, compiled schemas, health, and the number of running calls."""
 
     def __init__(self, descriptor: CapabilityDescriptor, handler: Handler) -> None:
         self.descriptor = descriptor
@@ -46,27 +46,27 @@ class Entry:
         self._frame = Draft202012Validator(descriptor.stream_schema)
 
     def check_request(self, body: dict[str, Any]) -> None:
-        """Raises WireError `schema_mismatch` when the body is not what the descriptor asks for."""
+        """Raises WireError `schema_mismatch` when the body does not match the descriptor's schema."""
         problem = next(iter(self._request.iter_errors(body)), None)
         if problem is not None:
-            place = "/".join(str(part) for part in problem.absolute_path) or "body"
-            raise WireError("schema_mismatch", f"{place}: {_what_is_wrong(problem)[:200]}")
+            path = "/".join(str(part) for part in problem.absolute_path) or "body"
+            raise WireError("schema_mismatch", f"{path}: {_broken_rule(problem)[:200]}")
 
-    def check_response(self, answer: dict[str, Any]) -> None:
-        """Raises WireError `internal_error` when a handler's answer breaks its own descriptor or is no JSON."""
-        _check(self._response, answer, "answer")
+    def check_response(self, response: dict[str, Any]) -> None:
+        """Raises WireError `internal_error` when a handler's response does not match its schema or is not JSON."""
+        _check(self._response, response, "response")
 
     def check_frame(self, frame: dict[str, Any]) -> None:
-        """Raises WireError `internal_error` when a frame breaks the descriptor or is no JSON."""
+        """Raises WireError `internal_error` when a frame does not match the schema or is not JSON."""
         _check(self._frame, frame, "frame")
 
 
-def _what_is_wrong(problem: ValidationError) -> str:
-    """Returns the rule that a body breaks. The library would quote the body, and errors are recorded."""
+def _broken_rule(problem: ValidationError) -> str:
+    """Returns the rule that a body breaks. The library's own message quotes the body, and errors are recorded."""
     if problem.validator == "required":
-        return problem.message  # names what is missing
+        return problem.message  # names the missing property
     if problem.validator == "additionalProperties":
-        return "there is more in it than allowed"
+        return "unexpected properties"
     return f"{problem.validator} must be {problem.validator_value!r}"
 
 
@@ -75,7 +75,7 @@ def _check(schema: Draft202012Validator, made: object, what: str) -> None:
         raise WireError("internal_error", f"the capability's {what} does not match its schema")
     try:
         orjson.dumps(made)
-    except (TypeError, ValueError) as error:  # told here, while the call can still fail in an orderly way
+    except (TypeError, ValueError) as error:  # checked here, while the call can still fail cleanly
         raise WireError("internal_error", f"the capability's {what} is not JSON") from error
 
 
@@ -89,14 +89,14 @@ class Registry:
         """Offers a capability.
 
         Raises:
-            ValueError: raised when that name and version is offered already.
+            ValueError: raised when that name and version is already offered.
         """
         if any(entry.descriptor.version == descriptor.version for entry in self._entries.get(descriptor.name, ())):
-            raise ValueError(f"{descriptor.name}@{descriptor.version_text} is offered already")
+            raise ValueError(f"{descriptor.name}@{descriptor.version_text} is already offered")
         entry = Entry(descriptor, handler)
         entries = self._entries.setdefault(descriptor.name, [])
         entries.append(entry)
-        # The newest minor that serves a request is the first one found.
+        # Newest first, so that the first match is the newest minor version.
         entries.sort(key=lambda item: item.descriptor.version, reverse=True)
         for instrument in _BY_CAPABILITY:
             instrument.allow("capability", [descriptor.name])

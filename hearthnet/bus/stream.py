@@ -1,4 +1,4 @@
-"""An answer in frames: each step of the handler runs inside the call's trace, whoever asks for the frame."""
+"""Streamed responses: each step of the handler runs inside the call's trace, whichever task consumes the frames."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["CallStream"]
 
 
 class CallStream:
-    """Iterates a handler's frames; ends the call when they end, fail, or are closed before.
+    """Iterates over a handler's frames; ends the call when they end, fail, or are closed early.
 
     Args:
         frames: what the handler yields.
-        scope: the call's place in its trace. It is current during a step and only then, so a consumer's own trace
-            and the call's never mix.
+        scope: the call's scope in its trace. It is current only during a step, so the consumer's trace and the call's
+            never mix.
         limit_s: the longest wait for one frame.
-        is_own_limit: the caller itself set that limit, so that reaching it says nothing about the capability.
-        check: raises when a frame is not what the capability promises.
+        is_own_limit: the caller set that limit, so reaching it does not count against the capability.
+        check: raises when a frame does not match the capability's schema.
         settle: called exactly once, with None or the error that ended the stream; returns the error to raise.
     """
 
@@ -96,7 +96,7 @@ class CallStream:
         return self._settle(error)
 
     async def aclose(self) -> None:
-        """Ends the call as cancelled if it is not over, and lets the handler clean up."""
+        """Ends the call as cancelled unless it is over, and lets the handler clean up."""
         if self._is_over:
             return
         self._is_over = True
@@ -108,10 +108,10 @@ class CallStream:
             swap(outside)
 
     def __del__(self) -> None:
-        # A consumer that broke off and forgot the stream: its place must come back all the same.
+        # The consumer abandoned the stream without closing it: free the slot all the same.
         if not self._is_over:
-            outside = swap(self._scope)  # whose context the collector runs in is anybody's guess
+            outside = swap(self._scope)  # the garbage collector may run in any context
             try:
-                self._end(GeneratorExit("the caller forgot the stream"))
+                self._end(GeneratorExit("the caller abandoned the stream"))
             finally:
                 swap(outside)

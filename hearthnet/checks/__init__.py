@@ -1,6 +1,6 @@
 """The list of the doctor's checks.
 
-Each check measures rather than assumes, says what it measured, and gives a fix that can be pasted.
+Each check measures instead of assuming, reports what it measured, and offers a fix that can be pasted.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _CHECKS: Final[tuple[Check, ...]] = (
 
 
 def _unless_missing(check: Check) -> Check:
-    """Returns the check, skipped where it needs a package of `hearthnet[node]` that is not installed."""
+    """Wraps a check so that it is skipped if a package of `hearthnet[node]` is not installed."""
 
     @wraps(check)
     def run(config: Config, bus: CapabilityBus | None) -> CheckResult:
@@ -80,6 +80,6 @@ ALL: Final = tuple(map(_unless_missing, _CHECKS))
 
 
 def register_all() -> None:
-    """Registers every check with the doctor, under its own name."""
+    """Registers every check with the doctor under its function's name."""
     for check in ALL:
         register(check.__name__, check)

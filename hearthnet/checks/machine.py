@@ -1,6 +1,6 @@
-"""Checks of the machine's disks, what is free where our files lie, and of the log folder.
+"""Checks of free disk space and of the log folder.
 
-Nothing is written to find out: the system is asked, and a running node knows what it lost of its log.
+The checks write nothing: they ask the system, and a running node knows how many log lines it dropped.
 """
 
 from __future__ import annotations
@@ -21,29 +21,30 @@ from hearthnet.config import Config
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.logs.daily_file import log_key, log_paths
+from hearthnet.plural import counted
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus
 
-__all__ = ["FileSystem", "disk_space", "file_system_of", "judge_disks", "log_directory"]
+__all__ = ["FileSystem", "check_disks", "disk_space", "file_system_of", "log_directory"]
 
 MIN_FREE_BYTES: Final = 1_000_000_000
-MIN_FREE_INODES: Final = 1_000  # a file each for a day's logs, a box and a database, a hundred times over
-_LOOK_FOR_SPACE: Final = "sudo du -xh --max-depth=2 {} | sort -h | tail -n 20"
+MIN_FREE_INODES: Final = 1_000  # a hundred times what a node needs for a day's logs, a box and a database
+_SHOW_LARGEST: Final = "sudo du -xh --max-depth=2 {} | sort -h | tail -n 20"
 
 
 @dataclass(frozen=True, slots=True)
 class FileSystem:
-    """A file system, and which of our folders lie on it.
+    """A file system and our folders on it.
 
     Attributes:
-        mount: where it begins.
+        mount: its mount point.
         folders: names of settings.
         total_bytes: its size.
         free_bytes: for a program without privileges.
-        total_inodes: 0 where the file system makes them as it needs them (btrfs, zfs).
-        free_inodes: as for bytes.
-        is_read_only: nothing can be written.
+        total_inodes: 0 if the file system allocates them on demand (btrfs, zfs).
+        free_inodes: for a program without privileges.
+        is_read_only: whether it is mounted read-only.
     """
 
     mount: str
@@ -56,33 +57,33 @@ class FileSystem:
 
 
 def disk_space(config: Config, _: CapabilityBus | None) -> CheckResult:
-    """1 GB and 1000 inodes free or more where our files lie, and writable."""
-    return judge_disks(config, file_system_of)
+    """The file systems of the node's files are writable and have at least 1 GB and 1000 inodes free."""
+    return check_disks(config, file_system_of)
 
 
-def judge_disks(config: Config, look: Callable[[Path], FileSystem]) -> CheckResult:
-    """Returns the finding about every file system that our folders lie on, each looked at once.
+def check_disks(config: Config, stat_file_system: Callable[[Path], FileSystem]) -> CheckResult:
+    """Returns the finding about the file systems of our folders.
 
     Args:
         config: names the folders.
-        look: gives the figures for a folder that exists; its `folders` are filled in here.
+        stat_file_system: returns the figures for an existing folder, without `folders`.
     """
-    systems = _systems(_folders(config), look)
+    systems = _systems(_folders(config), stat_file_system)
     evidence: dict[str, Any] = {
         "free_bytes": min(system.free_bytes for system in systems),
         "file_systems": [asdict(system) for system in systems],
     }
-    broken = [(system, what) for system in systems if (what := _what_is_wrong(system))]
+    broken = [(system, problem) for system in systems if (problem := _problem_of(system))]
     if broken:
-        return found(False, "; ".join(what for _, what in broken), _fix(broken[0][0]), **evidence)
-    return found(True, "; ".join(map(_told, systems)), **evidence)
+        return found(False, "; ".join(problem for _, problem in broken), _fix(broken[0][0]), **evidence)
+    return found(True, "; ".join(map(_format_free, systems)), **evidence)
 
 
 def file_system_of(folder: Path) -> FileSystem:
-    """Returns the figures of the file system that `folder` is on.
+    """Returns the figures of the file system of `folder`.
 
     Raises:
-        OSError: raised when the folder cannot be looked at.
+        OSError: raised when the folder is not accessible.
     """
     figures = os.statvfs(folder)
     return FileSystem(
@@ -97,46 +98,46 @@ def file_system_of(folder: Path) -> FileSystem:
 
 
 def _mount_of(folder: Path) -> Path:
-    place = folder.resolve()
-    device = place.stat().st_dev
-    while place != place.parent and place.parent.stat().st_dev == device:
-        place = place.parent
-    return place
+    mount = folder.resolve()
+    device = mount.stat().st_dev
+    while mount != mount.parent and mount.parent.stat().st_dev == device:
+        mount = mount.parent
+    return mount
 
 
 def _folders(config: Config) -> dict[str, Path]:
-    """Returns every folder that the node writes to, by its setting; of one that is missing, where it would be made."""
-    named = {
+    """Returns each folder that the node writes to, by its setting; for a missing one, its nearest existing parent."""
+    folders = {
         "data_dir": config.observability.data_dir,
         "log_dir": config.observability.log_dir,
         "blobs_dir": config.file.blobs_dir,
         "state_dir": config.community.state_dir,
         "keys_dir": config.identity.keys_dir,
     }
-    return {name: _there(path) for name, path in named.items() if path is not None} or {"data_dir": Path.home()}
+    return {name: _existing(path) for name, path in folders.items() if path is not None} or {"data_dir": Path.home()}
 
 
-def _there(path: Path) -> Path:
+def _existing(path: Path) -> Path:
     # Not `exists`, which raises below a folder that we may not enter.
-    return next((place for place in (path, *path.parents) if os.access(place, os.F_OK)), Path("/"))
+    return next((parent for parent in (path, *path.parents) if os.access(parent, os.F_OK)), Path("/"))
 
 
-def _systems(folders: Mapping[str, Path], look: Callable[[Path], FileSystem]) -> list[FileSystem]:
+def _systems(folders: Mapping[str, Path], stat_file_system: Callable[[Path], FileSystem]) -> list[FileSystem]:
     names: dict[str, list[str]] = {}
     systems: dict[str, FileSystem] = {}
     for name, folder in folders.items():
-        system = look(folder)
+        system = stat_file_system(folder)
         systems.setdefault(system.mount, system)
         names.setdefault(system.mount, []).append(name)
     return [FileSystem(**{**asdict(system), "folders": tuple(names[mount])}) for mount, system in systems.items()]
 
 
-def _what_is_wrong(system: FileSystem) -> str | None:
+def _problem_of(system: FileSystem) -> str | None:
     ours = ", ".join(system.folders)
     if system.is_read_only:
         return f"{system.mount} ({ours}) is read-only"
     if system.free_bytes < MIN_FREE_BYTES:
-        return f"{_told(system)}, for {ours}"
+        return f"{_format_free(system)}, for {ours}"
     if system.total_inodes and system.free_inodes < MIN_FREE_INODES:
         return f"{system.free_inodes} of {system.total_inodes} inodes free at {system.mount}, for {ours}"
     return None
@@ -145,30 +146,30 @@ def _what_is_wrong(system: FileSystem) -> str | None:
 def _fix(system: FileSystem) -> str:
     mount = shlex.quote(system.mount)
     if system.is_read_only:
-        # The kernel does that when the disk fails: see why before writing to it again.
+        # The kernel remounts a failing disk read-only: find out why before writing to it again.
         return f"sudo dmesg --level=err,warn | tail -n 20 && sudo mount -o remount,rw {mount}"
     if system.free_bytes >= MIN_FREE_BYTES and system.total_inodes and system.free_inodes < MIN_FREE_INODES:
         return f"sudo du -x --inodes --max-depth=3 {mount} | sort -n | tail -n 20"
-    return _LOOK_FOR_SPACE.format(mount)
+    return _SHOW_LARGEST.format(mount)
 
 
-def _told(system: FileSystem) -> str:
+def _format_free(system: FileSystem) -> str:
     free = system.free_bytes
-    told = f"{free / 1e9:.1f} GB" if free >= MIN_FREE_BYTES else f"{free / 1e6:.1f} MB"
-    return f"{told} free at {system.mount}"
+    size = f"{free / 1e9:.1f} GB" if free >= MIN_FREE_BYTES else f"{free / 1e6:.1f} MB"
+    return f"{size} free at {system.mount}"
 
 
-_MAX_LOOKED_AT: Final = 20_000  # somebody may have put the log among a great many other files
+_MAX_ENTRIES: Final = 20_000  # the log folder may hold a great many other files
 
 
 def log_directory(config: Config, bus: CapabilityBus | None) -> CheckResult:
-    """The log folder can be written, and where a node runs no line of its log is lost."""
+    """The log folder can be written, and a running node drops no log lines."""
     folder = config.observability.log_dir or Path()
     quoted = shlex.quote(str(folder))
     if not os.access(folder, os.F_OK):  # not `exists`, which raises below a folder that we may not enter
         return _missing_log_directory(folder)
     if not folder.is_dir():
-        return found(False, f"{folder} is no folder", f"mv {quoted} {quoted}.old", path=str(folder))
+        return found(False, f"{folder} is not a folder", f"mv {quoted} {quoted}.old", path=str(folder))
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         return found(False, f"{folder} cannot be written: {_why_not(folder)}", _fix_access(folder), path=str(folder))
     logs = log_paths(folder)
@@ -176,11 +177,11 @@ def log_directory(config: Config, bus: CapabilityBus | None) -> CheckResult:
     locked = [path for path in logs[-1:] if not os.access(path, os.W_OK)]
     if locked:
         return found(False, f"{locked[0]} cannot be written: {_why_not(locked[0])}", _fix_access(locked[0]), **evidence)
-    if bus is not None and (trouble := _trouble_of_running_node(folder, logs)):
-        return warned(trouble, "hearthnet doctor --check disk_space", **evidence)
-    detail = f"{len(logs)} file(s), {evidence['bytes'] / 1e6:.1f} MB"
+    if bus is not None and (problem := _problem_of_running_node(folder, logs)):
+        return warned(problem, "hearthnet doctor --check disk_space", **evidence)
+    detail = f"{counted(len(logs), 'file')}, {evidence['bytes'] / 1e6:.1f} MB"
     if evidence["foreign"]:
-        detail += f"; {evidence['foreign']} there not ours"
+        detail += f"; {counted(evidence['foreign'], 'other file')} beside them"
     return found(True, detail, **evidence)
 
 
@@ -188,34 +189,34 @@ def _missing_log_directory(folder: Path) -> CheckResult:
     parent = next((path for path in folder.absolute().parents if os.access(path, os.F_OK)), Path("/"))
     if os.access(parent, os.W_OK | os.X_OK) and parent.is_dir():
         return found(True, "nothing logged yet", path=str(folder), files=0, bytes=0)
-    detail = f"{folder} is missing and cannot be made: {_why_not(parent)}"
+    detail = f"{folder} is missing and cannot be created: {_why_not(parent)}"
     fix = f"sudo install -d -m 700 -o {user_name(os.geteuid())} {shlex.quote(str(folder))}"
     return found(False, detail, fix, path=str(folder))
 
 
 def _log_evidence(folder: Path, logs: Sequence[Path]) -> dict[str, Any]:
-    entries = list(islice(folder.iterdir(), _MAX_LOOKED_AT))
+    entries = list(islice(folder.iterdir(), _MAX_ENTRIES))
     today = datetime.now(UTC).date()
     return {
         "path": str(folder),
         "files": len(logs),
-        "bytes": sum(_size(path) for path in logs),
+        "bytes": sum(_bytes_of(path) for path in logs),
         "foreign": sum(log_key(path) is None for path in entries),
         "newest": logs[-1].name if logs else None,
         "has_today": any(key[0] == today for path in logs if (key := log_key(path)) is not None),
     }
 
 
-def _trouble_of_running_node(folder: Path, logs: Sequence[Path]) -> str | None:
-    """Returns what keeps this node's lines from the folder. A quiet node writes none for days: that is no trouble."""
+def _problem_of_running_node(folder: Path, logs: Sequence[Path]) -> str | None:
+    """Returns why this node's lines do not reach the folder. A quiet node writes none for days: that is fine."""
     lost = node_logging.lost_lines()
     if lost:
-        return f"{lost} line(s) could not be written to the log since the node started"
+        return f"{counted(lost, 'line')} could not be written to the log since the node started"
     file = node_logging.log_file()
     if file is not None and file.directory == folder and file.shed_lines:
-        return f"the disk is nearly full: {file.shed_lines} line(s) below a warning were left out of the log"
+        return f"the disk is nearly full: {counted(file.shed_lines, 'line')} below a warning dropped from the log"
     if file is not None and file.directory == folder and not logs:
-        return "the node runs, and its log file is gone"
+        return "the node is running, but its log file is gone"
     return None
 
 
@@ -224,7 +225,7 @@ def _why_not(path: Path) -> str:
         return "the file system is read-only"
     status = path.stat()
     me = user_name(os.geteuid())
-    return f"it belongs to uid {status.st_uid}, has mode {stat.S_IMODE(status.st_mode):04o}, and this is {me}"
+    return f"it belongs to uid {status.st_uid} and has mode {stat.S_IMODE(status.st_mode):04o}; this process is {me}"
 
 
 def _fix_access(path: Path) -> str:
@@ -236,8 +237,8 @@ def _fix_access(path: Path) -> str:
     return f"sudo chown -R {user_name(os.geteuid())} {shlex.quote(str(folder))}"
 
 
-def _size(path: Path) -> int:
+def _bytes_of(path: Path) -> int:
     try:
         return path.stat().st_size
-    except FileNotFoundError:  # the oldest went since it was listed
+    except FileNotFoundError:  # the oldest was removed since it was listed
         return 0

@@ -1,4 +1,4 @@
-"""The check of the modes of all that a node writes: it is made for its owner alone, and should still be so."""
+"""The check of file modes: the node creates all its files for their owner only, and they should still be so."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from hearthnet.identity.keys import PUBLIC_FILE
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.logs.daily_file import log_key, log_paths
 from hearthnet.observability.reports.report_file import MEMORY_FILE
+from hearthnet.plural import counted
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus
@@ -27,24 +28,24 @@ _FILE_MODE: Final = 0o600
 _FOLDER_MODE: Final = 0o700
 _PUBLIC_MODES: Final = (0o600, 0o644)
 _OTHERS: Final = 0o077
-_MAX_LOOKED_AT: Final = 20_000  # a folder of blobs may hold more; the doctor is to answer within its deadline
+_MAX_ENTRIES: Final = 20_000  # a folder of blobs may hold more, but the check has a deadline
 _MAX_SHOWN: Final = 20
-_MAX_FIX_PATHS: Final = 8  # what a person still reads before pasting it
+_MAX_FIX_PATHS: Final = 8  # as many as a person reads before pasting
 _OWN_NAMES: Final = ("telemetry.", MEMORY_FILE, f".{MEMORY_FILE}", "keys", "communities", "blobs", "log")
 
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """A file or folder of ours that is not as it was made.
+    """A file or folder of ours whose mode or owner has changed.
 
     Attributes:
-        path: which.
-        mode: in octal, four digits.
-        expected: the same.
-        is_loose: others than the owner may do something with it.
-        is_open: loose, and what is recorded lies open: no folder, where the files in it are closed still, and not the
-            settings, which hold no secret.
-        uid: its owner, where that is not the owner of the folder that it lies in.
+        path: its path.
+        mode: its mode in octal, four digits.
+        expected: the mode that it was created with.
+        is_loose: whether other users have any access.
+        is_open: loose and exposing records: not a folder, whose files are still protected, and not the settings,
+            which hold no secret.
+        uid: its owner, if that is not the owner of its folder.
     """
 
     path: str
@@ -55,43 +56,43 @@ class Deviation:
     uid: int | None = None
 
 
-Stated = tuple[Path, os.stat_result]
+WithStatus = tuple[Path, os.stat_result]
 
 
 def file_modes(config: Config, _: CapabilityBus | None) -> CheckResult:
-    """Every file of the node is for its owner alone: 0600, in folders of mode 0700."""
-    looked_at, deviations = deviations_of(config)
+    """All files of the node have mode 0600, in folders of mode 0700."""
+    checked, deviations = deviations_of(config)
     evidence: dict[str, Any] = {
-        "looked_at": looked_at,
+        "looked_at": checked,
         "count": len(deviations),
         "loose": sum(item.is_loose for item in deviations),
         "deviations": [asdict(item) for item in deviations[:_MAX_SHOWN]],
     }
     if not deviations:
-        return found(True, f"{looked_at} file(s) and folder(s), all for their owner alone", **evidence)
+        return found(True, f"{counted(checked, 'file or folder', 'files and folders')}, all private", **evidence)
     first = deviations[0]
-    what = f"has mode {first.mode}, not {first.expected}"
+    problem = f"has mode {first.mode}, not {first.expected}"
     if first.mode == first.expected:
-        what = f"belongs to uid {first.uid}, and its folder to another"
+        problem = f"belongs to uid {first.uid}, but its folder does not"
     more = f" (and {len(deviations) - 1} more)" if len(deviations) > 1 else ""
-    detail, fix = f"{first.path} {what}{more}", _fix(deviations)
+    detail, fix = f"{first.path} {problem}{more}", _fix(deviations)
     return found(False, detail, fix, **evidence) if first.is_open else warned(detail, fix, **evidence)
 
 
 def deviations_of(config: Config) -> tuple[int, list[Deviation]]:
-    """Returns how many files and folders of ours there are, and those that are not as they were made, worst first."""
+    """Returns the number of files and folders of ours, and those that deviate, worst first."""
     settings = config.source or default_path()
-    ours = dict(islice(_ours(config, settings), _MAX_LOOKED_AT))
-    found_ones = (_deviation(path, status, is_settings=path == settings) for path, status in ours.items())
-    deviations = [item for item in found_ones if item is not None]
+    ours = dict(islice(_ours(config, settings), _MAX_ENTRIES))
+    checked = (_deviation(path, status, is_settings=path == settings) for path, status in ours.items())
+    deviations = [item for item in checked if item is not None]
     return len(ours), sorted(deviations, key=lambda item: (not item.is_open, not item.is_loose))
 
 
-def _ours(config: Config, settings: Path) -> Iterator[Stated]:
-    """Yields each file and folder that this node wrote, with what the system says of it. Links are not followed."""
-    yield from _stated(settings)
+def _ours(config: Config, settings: Path) -> Iterator[WithStatus]:
+    """Yields each file and folder that this node wrote, with its status. Links are not followed."""
+    yield from _with_status(settings)
     if (data_dir := config.observability.data_dir) is not None:
-        yield from _folder_and(data_dir, [*_named(data_dir, "telemetry.*"), *_named(data_dir, f"{MEMORY_FILE}*")])
+        yield from _folder_and(data_dir, [*_glob(data_dir, "telemetry.*"), *_glob(data_dir, f"{MEMORY_FILE}*")])
     if (log_dir := config.observability.log_dir) is not None:
         yield from _folder_and(log_dir, log_paths(log_dir))
     for root in (config.identity.keys_dir, config.community.state_dir, config.file.blobs_dir):
@@ -99,40 +100,40 @@ def _ours(config: Config, settings: Path) -> Iterator[Stated]:
             yield from _below(root)
 
 
-def _named(folder: Path, pattern: str) -> list[Path]:
+def _glob(folder: Path, pattern: str) -> list[Path]:
     try:
         return list(folder.glob(pattern))
     except OSError:  # below a folder that we may not enter
         return []
 
 
-def _folder_and(folder: Path, files: Iterable[Path]) -> Iterator[Stated]:
-    # Whoever points a setting at a folder with other things in it, /var/log say, does not want it closed.
-    if not _holds_others(folder):
-        yield from _stated(folder)
+def _folder_and(folder: Path, files: Iterable[Path]) -> Iterator[WithStatus]:
+    # A setting may point at a shared folder, /var/log say, which must stay open.
+    if not _has_other_files(folder):
+        yield from _with_status(folder)
     for file in sorted(files):
-        yield from _stated(file)
+        yield from _with_status(file)
 
 
-def _holds_others(folder: Path) -> bool:
+def _has_other_files(folder: Path) -> bool:
     try:
-        entries = islice(folder.iterdir(), _MAX_LOOKED_AT)
+        entries = islice(folder.iterdir(), _MAX_ENTRIES)
         return any(not entry.name.startswith(_OWN_NAMES) and log_key(entry) is None for entry in entries)
-    except OSError:  # missing, or not ours to look into
+    except OSError:  # missing, or not readable
         return False
 
 
-def _below(root: Path) -> Iterator[Stated]:
-    yield from _stated(root)
+def _below(root: Path) -> Iterator[WithStatus]:
+    yield from _with_status(root)
     for folder, folders, files in os.walk(root):
         for name in sorted((*folders, *files)):
-            yield from _stated(Path(folder) / name)
+            yield from _with_status(Path(folder) / name)
 
 
-def _stated(path: Path) -> Iterator[Stated]:
+def _with_status(path: Path) -> Iterator[WithStatus]:
     try:
         status = path.lstat()
-    except OSError:  # never made, gone since it was listed, or in a folder that we may not enter
+    except OSError:  # never created, gone since it was listed, or in a folder that we may not enter
         return
     if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
         yield path, status
@@ -152,7 +153,7 @@ def _deviation(path: Path, status: os.stat_result, *, is_settings: bool) -> Devi
 
 
 def _foreign_uid(path: Path, status: os.stat_result) -> int | None:
-    """Returns the owner of a file that is another than its folder's: what a node run once by `sudo` leaves behind."""
+    """Returns the owner of a file if its folder has another one, as after a node was run once with `sudo`."""
     try:
         return status.st_uid if path.parent.stat().st_uid != status.st_uid else None
     except OSError:  # gone, with its folder
@@ -160,7 +161,7 @@ def _foreign_uid(path: Path, status: os.stat_result) -> int | None:
 
 
 def _fix(deviations: Sequence[Deviation]) -> str:
-    """Returns commands for the first few, which can be pasted as one line; it ends with the next look at the rest."""
+    """Returns one line of commands for the first few deviations; it ends by running the check for the rest."""
     shown = deviations[:_MAX_FIX_PATHS]
     commands = []
     for expected in dict.fromkeys(item.expected for item in shown):
@@ -182,7 +183,7 @@ def _sudo(paths: Sequence[str]) -> str:
 
 
 def owner_of(path: str | Path) -> int | None:
-    """Returns the user whom a file belongs to; None where it is gone, or in a folder that we may not enter."""
+    """Returns the uid of a file's owner; None if it is gone, or in a folder that we may not enter."""
     try:
         return os.lstat(path).st_uid
     except OSError:

@@ -1,4 +1,4 @@
-"""How a check says what it found, and where a node's keys lie."""
+"""Helpers for checks: their results, short lists and counts in words, the folder of the keys."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Final
 from hearthnet.config import Config
 from hearthnet.observability.doctor import CheckResult
 
-__all__ = ["MAX_NAMES", "few", "found", "keys_dir", "skipped", "warned"]
+__all__ = ["MAX_NAMES", "format_names", "found", "keys_dir", "skipped", "warned"]
 
-MAX_NAMES: Final = 3  # what fits a line
+MAX_NAMES: Final = 3  # as many as fit on a line
 
 
 def found(ok: bool, detail: str, fix: str | None = None, **evidence: object) -> CheckResult:
@@ -20,17 +20,17 @@ def found(ok: bool, detail: str, fix: str | None = None, **evidence: object) -> 
 
 
 def warned(detail: str, fix: str | None = None, **evidence: object) -> CheckResult:
-    """Returns what is not wrong, and yet should be known."""
+    """Returns a warning."""
     return CheckResult("", ok=True, detail=detail, fix=fix, status="warn", evidence=evidence)
 
 
 def skipped(detail: str, **evidence: object) -> CheckResult:
-    """Returns why there was nothing to measure."""
+    """Returns a skip: there was nothing to measure."""
     return CheckResult("", ok=True, detail=detail, status="skip", evidence=evidence)
 
 
-def few(names: Sequence[str]) -> str:
-    """Returns the first names, as many as fit a line, and how many more there are."""
+def format_names(names: Sequence[str]) -> str:
+    """Returns the first `MAX_NAMES` names and the number of the others."""
     more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
     return ", ".join(names[:MAX_NAMES]) + more
 

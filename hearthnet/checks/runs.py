@@ -1,6 +1,6 @@
-"""Checks of how the node's runs ended: the last one, and several that died soon one after the other.
+"""Checks of how the node's runs ended: the last run, and several unclean ends in a short time.
 
-The cause is what `hearthnet autopsy` finds from the same signs; the doctor tells its first line.
+The cause is the verdict of `hearthnet autopsy`; the check shows its first line.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.checks.probes.lock_owner import lock_holders
-from hearthnet.checks.results import found, skipped, warned
+from hearthnet.checks.results import format_names, found, skipped, warned
 from hearthnet.checks.telemetry import opened_for
 from hearthnet.config import Config
 from hearthnet.errors import HearthNetError
@@ -22,6 +22,7 @@ from hearthnet.observability.store.lock import LOCK_FILE
 from hearthnet.observability.store.recovery.run_ends import died, end_us, read_case
 from hearthnet.observability.store.rows import now_us
 from hearthnet.observability.telemetry import DATABASE
+from hearthnet.plural import counted
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus
@@ -29,21 +30,20 @@ if TYPE_CHECKING:
 __all__ = ["last_run", "restart_loop"]
 
 _FIX: Final = "hearthnet autopsy"
-_DAY_US: Final = 24 * 3_600_000_000  # a node that has lived for so long got over it
-_MAX_NAMED: Final = 3  # what fits a line
+_DAY_US: Final = 24 * 3_600_000_000  # a node that has run for so long has recovered
 _MAX_LISTED: Final = 10
 _CLEAN_STOP: Final = "clean_stop"
 _LOOP: Final = "restart_loop"
 
 
 def last_run(config: Config, bus: CapabilityBus | None) -> CheckResult:
-    """The run before this one stopped cleanly; else why it did not, as far as is known."""
+    """The previous run stopped cleanly; if not, the cause as far as it is known."""
     case = _read(config, bus)
     if isinstance(case, CheckResult):
         return case
     run = case.run
     if run is None:
-        return found(True, "no run before this one" if case.runs else "no run is recorded yet")
+        return found(True, "no previous run" if case.runs else "no run is recorded yet")
     verdict = judge(case)
     evidence = _evidence(run, verdict, case)
     when = f"the run of {iso(run.started_us)}"
@@ -52,39 +52,39 @@ def last_run(config: Config, bus: CapabilityBus | None) -> CheckResult:
     detail = f"{when} ended uncleanly: {CAUSES[verdict.cause]} ({verdict.confidence}){_first_line(verdict)}"
     left = evidence["interrupted"]
     if left:
-        detail += f"; {left} call(s) were cut short: {_named(_opened(case, {run.run_id}))}"
+        detail += f"; {counted(left, 'call')} interrupted: {_format_open(_count_open(case, {run.run_id}))}"
     after = case.runs[: case.runs.index(run)]
     if after and now_us() - after[-1].started_us > _DAY_US:
-        return found(True, f"well for more than a day; before that, {detail}", **evidence)
+        return found(True, f"healthy for more than a day; before that, {detail}", **evidence)
     return warned(detail, _FIX, **evidence)
 
 
 def restart_loop(config: Config, bus: CapabilityBus | None) -> CheckResult:
-    """The node does not die again and again: fewer than three unclean ends within 20 minutes."""
+    """The node is not in a restart loop: fewer than three unclean ends within 20 minutes."""
     case = _read(config, bus)
     if isinstance(case, CheckResult):
         return case
-    deaths = _deaths(case)
+    ended = _unclean_runs(case)
     evidence: dict[str, Any] = {
-        "deaths": len(deaths),
+        "deaths": len(ended),
         "within_s": RESTART_LOOP_US // 1_000_000,
-        "runs": [_told(run) for run in deaths[:_MAX_LISTED]],
+        "runs": [_run_evidence(run) for run in ended[:_MAX_LISTED]],
     }
     minutes = RESTART_LOOP_US // 60_000_000
-    if len(deaths) < RESTART_LOOP_DEATHS:
-        return found(True, f"{len(deaths)} unclean end(s) within {minutes} min", **evidence)
-    counts = _opened(case, {run.run_id for run in deaths})
+    if len(ended) < RESTART_LOOP_DEATHS:
+        return found(True, f"{counted(len(ended), 'unclean end')} within {minutes} min", **evidence)
+    counts = _count_open(case, {run.run_id for run in ended})
     evidence["shared"] = [
         {"capability": capability, "span": span, "runs": runs} for (capability, span), runs in _shared(counts)
     ]
-    detail = f"{_ordinal(len(deaths))} death in {minutes} min, the last one: {CAUSES[_own_cause(judge(case))]}"
+    detail = f"{_ordinal(len(ended))} unclean end within {minutes} min, the last: {CAUSES[_own_cause(judge(case))]}"
     if evidence["shared"]:
-        detail += f"; open in all or most of them: {_named(dict(_shared(counts)))}"
+        detail += f"; open in several of them: {_format_open(dict(_shared(counts)))}"
     return found(False, detail, _FIX, **evidence)
 
 
 def _read(config: Config, bus: CapabilityBus | None) -> Case | CheckResult:
-    """Returns what is known of the runs, or the finding that nothing is."""
+    """Returns the case of the last run, or the finding that nothing is known."""
     path = (config.observability.data_dir or Path()) / DATABASE
     if not path.is_file():
         return found(True, "nothing recorded yet")
@@ -95,47 +95,45 @@ def _read(config: Config, bus: CapabilityBus | None) -> Case | CheckResult:
         return skipped(f"{error.message}: see telemetry_store")
     run = case.run
     if run is not None and run.end_reason is None and not run.has_box and lock_holders(path.with_name(LOCK_FILE)):
-        # It lives, and has no black box: on a full disk there was no room for one.
+        # It is alive without a black box, which did not fit on a full disk.
         case = read_case(path, (run.run_id,))
     return case
 
 
-def _deaths(case: Case) -> list[Run]:
-    """Returns the runs that died within the window: before now while one lives, else before the last one's end."""
+def _unclean_runs(case: Case) -> list[Run]:
+    """Returns the runs with an unclean end in the window, which ends now or, if none is alive, with the last run."""
     if case.run is None:
         return []
     is_alive = case.runs[0] is not case.run
     until_us = now_us() if is_alive else end_us(case.run)
     ended = case.runs[case.runs.index(case.run) :]
-    # A clean stop between two deaths, of somebody who tried to help, ends no loop.
+    # A clean stop in between, as by an operator who tries to help, does not end the loop.
     return [run for run in ended if died(run) and until_us - end_us(run) <= RESTART_LOOP_US]
 
 
-def _opened(case: Case, run_ids: set[str]) -> dict[tuple[str, str | None], int]:
-    """Returns in how many of the runs each capability and span was open at the end, the most frequent first."""
-    pairs = {(trace.run_id, trace.capability, trace.span) for trace in _left(case, run_ids)}
+def _count_open(case: Case, run_ids: set[str]) -> dict[tuple[str, str | None], int]:
+    """Returns the number of runs at whose end each capability and span was open, most frequent first."""
+    pairs = {(trace.run_id, trace.capability, trace.span) for trace in _in_flight(case, run_ids)}
     return dict(Counter((capability, span) for _, capability, span in sorted(pairs, key=str)).most_common())
 
 
-def _left(case: Case, run_ids: set[str]) -> Iterator[InFlight]:
+def _in_flight(case: Case, run_ids: set[str]) -> Iterator[InFlight]:
     return (trace for trace in case.in_flight if trace.run_id in run_ids)
 
 
 def _shared(counts: dict[tuple[str, str | None], int]) -> list[tuple[tuple[str, str | None], int]]:
-    """Returns what more than one run died in: one alone tells nothing of what they share."""
+    """Returns the pairs that were open in more than one run."""
     return [(pair, runs) for pair, runs in counts.items() if runs > 1][:_MAX_LISTED]
 
 
-def _named(pairs: dict[tuple[str, str | None], int]) -> str:
-    shown = [capability if span is None else f"{span} of {capability}" for capability, span in list(pairs)[:_MAX_NAMED]]
-    more = len(pairs) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
+def _format_open(pairs: dict[tuple[str, str | None], int]) -> str:
+    return format_names([capability if span is None else f"{span} of {capability}" for capability, span in pairs])
 
 
 def _evidence(run: Run, verdict: Verdict, case: Case) -> dict[str, Any]:
-    left = list(_left(case, {run.run_id}))
+    left = list(_in_flight(case, {run.run_id}))
     return {
-        **_told(run),
+        **_run_evidence(run),
         "cause": verdict.cause,
         "confidence": verdict.confidence,
         "because": verdict.evidence[:_MAX_LISTED],
@@ -153,7 +151,7 @@ def _evidence(run: Run, verdict: Verdict, case: Case) -> dict[str, Any]:
     }
 
 
-def _told(run: Run) -> dict[str, Any]:
+def _run_evidence(run: Run) -> dict[str, Any]:
     ended_us = end_us(run)
     return {
         "run_id": run.run_id,
@@ -166,13 +164,13 @@ def _told(run: Run) -> dict[str, Any]:
 
 
 def _own_cause(verdict: Verdict) -> str:
-    """Returns what one run died of, where the verdict says that it was one of many."""
+    """Returns the cause of the last run itself if the verdict is a restart loop."""
     others = (cause for cause in verdict.alternatives if verdict.cause == _LOOP)
     return next(others, verdict.cause)
 
 
 def _first_line(verdict: Verdict) -> str:
-    # Of a kill it would only say once more that there was no end.
+    # For a kill it would only repeat that no end was recorded.
     return f"; {verdict.evidence[0]}" if verdict.evidence and verdict.cause != "killed" else ""
 
 

@@ -1,6 +1,6 @@
-"""The check of the store itself: that it is whole, is written, keeps up, and loses nothing.
+"""The check of the telemetry store: intact, written, keeping up, dropping nothing.
 
-Everything that is wrong is told, what is worst first; its fix is the one shown.
+It reports all problems, worst first, with the fix of the worst.
 """
 
 from __future__ import annotations
@@ -20,82 +20,83 @@ from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.store.query.info import Integrity, Losses, examine, info, losses
 from hearthnet.observability.store.recovery.quarantine import quarantined
 from hearthnet.observability.telemetry import DATABASE, Telemetry
+from hearthnet.plural import counted
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus
 
 __all__ = ["telemetry_store"]
 
-_MAX_LAG_S: Final = 10.0  # the black box holds what comes in so long, at 2,000 a second
+_MAX_LAG_S: Final = 10.0  # the black box holds 10 s of records at 2,000 a second
 _ECO_COMMIT_S: Final = 30.0
-_PASSING: Final = ("locked", "wal_pinned")  # end by themselves, as a rule before anything is lost
-_FULL: Final = ("disk is full", "No space left")  # in the words of a store that could not even be opened
+_PASSING: Final = ("locked", "wal_pinned")  # end by themselves, as a rule before anything is dropped
+_FULL: Final = ("disk is full", "No space left")  # the errors of a store that could not be opened
 _RESTART: Final = "hearthnet run"
 
 
-class Trouble(NamedTuple):
-    """Something that is not as it should be."""
+class Problem(NamedTuple):
+    """One problem: a failure, or else a warning."""
 
     is_failure: bool
-    told: str
+    text: str
     fix: str
 
 
 def telemetry_store(config: Config, bus: CapabilityBus | None) -> CheckResult:
-    """telemetry.db is whole and written, keeps up, loses nothing, and no damaged one waits for somebody to look."""
+    """telemetry.db is intact and written, keeps up, drops nothing, and no quarantined database waits for review."""
     settings = config.observability
     path = (settings.data_dir or Path()) / DATABASE
     evidence: dict[str, Any] = {"path": str(path)}
     opened = opened_for(config, bus)
-    troubles = [*_not_written(opened, settings, path, evidence), *_quarantine(path, evidence)]
+    problems = [*_not_written(opened, settings, path, evidence), *_quarantine(path, evidence)]
     detail = "nothing recorded yet"
     if path.is_file():
         integrity = examine(path)
         evidence["integrity"] = integrity.said
         evidence["schema"] = integrity.schema
-        troubles += _damage(integrity, path, is_running=opened is not None)
+        problems += _damage(integrity, path, is_running=opened is not None)
         if integrity.is_readable:
-            detail = _measure(settings, path, evidence, troubles)
+            detail = _fill_level(settings, path, evidence, problems)
     elif opened is not None and opened.error is None:
-        told = f"{path} is gone while the node runs; it is made anew with the next record"
-        troubles.append(Trouble(True, told, f"ls -la {shlex.quote(str(path.parent))}"))
-    return _finding(detail, troubles, evidence)
+        text = f"{path} is gone while the node runs; it is created again with the next record"
+        problems.append(Problem(True, text, f"ls -la {shlex.quote(str(path.parent))}"))
+    return _finding(detail, problems, evidence)
 
 
-def _finding(detail: str, troubles: list[Trouble], evidence: Mapping[str, Any]) -> CheckResult:
-    if not troubles:
+def _finding(detail: str, problems: list[Problem], evidence: Mapping[str, Any]) -> CheckResult:
+    if not problems:
         return found(True, detail, **evidence)
-    troubles.sort(key=lambda trouble: not trouble.is_failure)
-    told = "; ".join(trouble.told for trouble in troubles)
-    if troubles[0].is_failure:
-        return found(False, told, troubles[0].fix, **evidence)
-    return warned(told, troubles[0].fix, **evidence)
+    problems.sort(key=lambda problem: not problem.is_failure)
+    text = "; ".join(problem.text for problem in problems)
+    if problems[0].is_failure:
+        return found(False, text, problems[0].fix, **evidence)
+    return warned(text, problems[0].fix, **evidence)
 
 
-# --- is it written
+# --- written
 
 
 def _not_written(
     opened: Telemetry | None, settings: ObservabilityConfig, path: Path, evidence: dict[str, Any]
-) -> Iterator[Trouble]:
-    """Yields why nothing is written at present, and that the writer does not keep up: the running node knows."""
+) -> Iterator[Problem]:
+    """Yields why the running node cannot write at present, or that its writer does not keep up."""
     if opened is None:
         return
     traces, logs, lag_s = opened.waiting()
     reason = opened.error
     evidence["waiting"] = {"traces": traces, "logs": logs, "oldest_s": round(lag_s, 3)}
     evidence["not_written"] = reason
-    late = f"{traces + logs} record(s) wait, the oldest for {lag_s:.0f} s"
+    late = f"{counted(traces + logs, 'record')} pending, the oldest for {lag_s:.0f} s"
     max_lag_s = _MAX_LAG_S + (_ECO_COMMIT_S if settings.eco else settings.flush_interval_s)
     if reason is not None:
-        why, fix = _REASONS.get(reason) or (reason, _space if any(word in reason for word in _FULL) else _look_at)
+        why, fix = _REASONS.get(reason) or (reason, _space if any(word in reason for word in _FULL) else _show_files)
         is_failure = reason not in _PASSING or lag_s > max_lag_s
-        yield Trouble(is_failure, f"the store is not written at present: {why}; {late}", fix(path))
+        yield Problem(is_failure, f"the store is not being written: {why}; {late}", fix(path))
     elif lag_s > max_lag_s:
-        yield Trouble(False, f"the store is written late: {late}", f"vmstat 1 5; df -h {shlex.quote(str(path.parent))}")
+        yield Problem(False, f"the store is behind: {late}", f"vmstat 1 5; df -h {shlex.quote(str(path.parent))}")
 
 
-def _look_at(path: Path) -> str:
+def _show_files(path: Path) -> str:
     return f"ls -la {shlex.quote(str(path.parent))}; hearthnet log --level warning"
 
 
@@ -111,75 +112,75 @@ def _mount(path: Path) -> str:
     return f"findmnt --target {shlex.quote(str(path.parent))}; ls -la {shlex.quote(str(path.parent))}"
 
 
-# What the writer says in a word: what that means, and where to look. It goes on trying by itself.
+# The writer's reasons: in words, and the command to investigate. It keeps retrying by itself.
 _REASONS: Final[dict[str, tuple[str, Callable[[Path], str]]]] = {
     "disk_full": ("the disk is full", _space),
-    "read_only": ("it may only be read", _mount),
+    "read_only": ("it is read-only", _mount),
     "locked": ("another program keeps it locked", _holders),
-    "wal_pinned": ("a reader in a long transaction keeps its WAL from being reused", _holders),
-    "io": ("the disk fails", lambda path: "dmesg --level err,warn"),
+    "wal_pinned": ("a reader in a long transaction blocks reuse of its WAL", _holders),
+    "io": ("the disk reports errors", lambda path: "dmesg --level err,warn"),
     "corrupt": ("it is damaged", lambda path: _RESTART),
-    "gone": ("the file was moved or removed", _look_at),
-    "other": ("SQLite refuses it", _look_at),
+    "gone": ("the file was moved or removed", _show_files),
+    "other": ("SQLite refuses it", _show_files),
 }
 
 
-# --- is it whole
+# --- intact
 
 
-def _quarantine(path: Path, evidence: dict[str, Any]) -> Iterator[Trouble]:
+def _quarantine(path: Path, evidence: dict[str, Any]) -> Iterator[Problem]:
     kept = quarantined(path)
     if kept:
         aside = str(kept[-1])
         evidence["quarantined"] = aside
         quoted = shlex.quote(aside)
-        fix = f"look at it (sqlite3 {quoted}), then acknowledge: rm -r {quoted}*"
-        yield Trouble(False, f"a database that could not be used was moved to {aside}; a new one was begun", fix)
+        fix = f"inspect it (sqlite3 {quoted}), then acknowledge: rm -r {quoted}*"
+        yield Problem(False, f"an unusable database was moved to {aside} and a new one started", fix)
 
 
-def _damage(integrity: Integrity, path: Path, *, is_running: bool) -> Iterator[Trouble]:
-    again = "stop the node and start it again" if is_running else "start the node"
+def _damage(integrity: Integrity, path: Path, *, is_running: bool) -> Iterator[Problem]:
+    start = "restart the node" if is_running else "start the node"
     if integrity.is_damaged:
-        fix = f"{again} ({_RESTART}): it moves a damaged store aside and takes over what can be read"
-        yield Trouble(True, f"{path} is damaged: {integrity.said}", fix)
+        fix = f"{start} ({_RESTART}): it moves a damaged store aside and salvages what can be read"
+        yield Problem(True, f"{path} is damaged: {integrity.said}", fix)
     elif not integrity.is_readable:
-        yield Trouble(True, f"{path} cannot be read: {integrity.said}", _look_at(path))
+        yield Problem(True, f"{path} cannot be read: {integrity.said}", _show_files(path))
     elif integrity.is_newer:
-        told = f"{path} is of schema {integrity.schema}, this program knows {integrity.known}"
-        yield Trouble(False, f"{told}: started, it would move the store aside", "install the newer hearthnet again")
+        text = f"{path} has schema {integrity.schema}, this program knows {integrity.known}"
+        yield Problem(False, f"{text}: a start would move the store aside", "install the newer hearthnet again")
 
 
-# --- how full it is, and what was lost
+# --- fill level and drops
 
 
-def _measure(settings: ObservabilityConfig, path: Path, evidence: dict[str, Any], troubles: list[Trouble]) -> str:
-    """Adds to the evidence how the store stands, and to the troubles what was lost; returns it in words."""
+def _fill_level(settings: ObservabilityConfig, path: Path, evidence: dict[str, Any], problems: list[Problem]) -> str:
+    """Adds the store's figures to `evidence` and what was dropped to `problems`; returns the fill level in words."""
     try:
-        stands = info(path, settings)
+        status = info(path, settings)
         lost = losses(path)
-    except HearthNetError as error:  # moved aside since it was looked at, say
-        troubles.append(Trouble(True, error.message, error.hint or _look_at(path)))
+    except HearthNetError as error:  # moved aside since it was checked, say
+        problems.append(Problem(True, error.message, error.hint or _show_files(path)))
         return ""
-    rings, disk = stands["rings"], stands["disk"]
+    rings, disk = status["rings"], status["disk"]
     evidence["rings"] = {name: {key: ring[key] for key in ("rows", "size", "notable")} for name, ring in rings.items()}
     evidence["bytes"] = {**disk["bytes"], "total": disk["total"], "budget": disk["budget"]["total"]}
     evidence["lost"] = asdict(lost)
-    evidence["boxes"] = sum(not box["alive"] for box in stands["boxes"])
-    troubles += _lost(lost)
+    evidence["boxes"] = sum(not box["alive"] for box in status["boxes"])
+    problems += _dropped(lost)
     if disk["total"] > disk["budget"]["total"]:
-        told = f"{_mb(disk['total'])} are used, [observability] max_disk_mb allows {_mb(disk['budget']['total'])}"
-        troubles.append(Trouble(False, told, "hearthnet telemetry info"))
+        text = f"{_mb(disk['total'])} used, [observability] max_disk_mb allows {_mb(disk['budget']['total'])}"
+        problems.append(Problem(False, text, "hearthnet telemetry info"))
     fill = ", ".join(f"{ring['rows']:,} of {ring['size']:,} {name}" for name, ring in rings.items())
-    kept = f"{lost.total:,} lost in all" if lost.total else "none lost"
+    dropped = f"{lost.total:,} dropped in all" if lost.total else "none dropped"
     unchecked = "" if evidence["integrity"] == "ok" else f"; {evidence['integrity']}"
-    return f"{fill}; {_mb(disk['total'])} of {_mb(disk['budget']['total'])}; {kept}{unchecked}"
+    return f"{fill}; {_mb(disk['total'])} of {_mb(disk['budget']['total'])}; {dropped}{unchecked}"
 
 
-def _lost(lost: Losses) -> Iterator[Trouble]:
+def _dropped(lost: Losses) -> Iterator[Problem]:
     if lost.last_hour:
         reasons = ", ".join(f"{reason} ({count:,})" for reason, count in Counter(lost.last_hour).most_common())
-        told = f"{sum(lost.last_hour.values()):,} record(s) were lost within the last hour: {reasons}"
-        yield Trouble(False, told, "hearthnet telemetry info")
+        text = f"{counted(sum(lost.last_hour.values()), 'record')} dropped in the last hour: {reasons}"
+        yield Problem(False, text, "hearthnet telemetry info")
 
 
 def _mb(size: int) -> str:

@@ -1,4 +1,4 @@
-"""Checks of what the node recorded: how many of its calls failed, and which spans found no trace."""
+"""Checks of the recorded traces: the error rate, and spans opened outside a trace."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.checks.results import found, skipped, warned
+from hearthnet.checks.results import MAX_NAMES, found, skipped, warned
 from hearthnet.config import Config
 from hearthnet.errors import StoreError
 from hearthnet.forensics.evidence.entries import plain
@@ -17,6 +17,7 @@ from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.results import is_failure
 from hearthnet.observability.store.reader import Reader
 from hearthnet.observability.traces.span import recent_orphans
+from hearthnet.plural import counted
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus
@@ -25,8 +26,7 @@ __all__ = ["opened_for", "orphan_spans", "recent_error_rate"]
 
 MAX_ERROR_RATE: Final = 0.2
 TRACES: Final = 100
-MIN_TRACES: Final = 10  # fewer say nothing about a rate
-_MAX_NAMES: Final = 3  # what fits a line
+MIN_TRACES: Final = 10  # fewer are too few for a rate
 _MAX_LISTED: Final = 10
 _MAX_ERROR_CHARS: Final = 80
 
@@ -45,18 +45,21 @@ def recent_error_rate(config: Config, bus: CapabilityBus | None) -> CheckResult:
     failures = [record for record in records if is_failure(record.result)]
     total, failed = len(records), len(failures)
     if total < MIN_TRACES:
-        detail = f"only {total} trace(s) so far, {failed} of them failed: too few for a rate"
+        detail = f"only {counted(total, 'trace')} so far, {failed} failed: too few for a rate"
         return found(True, detail, traces=total, failed=failed)
     evidence = {"traces": total, "failed": failed, "rate": failed / total, **_failures_in(records, failures)}
-    is_well = failed / total < MAX_ERROR_RATE
+    is_healthy = failed / total < MAX_ERROR_RATE
     fix = f"hearthnet trace recent {TRACES} --failed"
     return found(
-        is_well, f"{failed} of the last {total} failed ({failed / total:.0%}){_named(evidence)}", fix, **evidence
+        is_healthy,
+        f"{failed} of the last {total} failed ({failed / total:.0%}){_format_worst(evidence)}",
+        fix,
+        **evidence,
     )
 
 
 def opened_for(config: Config, bus: CapabilityBus | None) -> telemetry.Telemetry | None:
-    """Returns the telemetry that the node which runs in this process writes; None where the disk alone can tell."""
+    """Returns the telemetry of the node running in this process, or None if there is only the disk to read."""
     opened = telemetry.opened()
     if bus is None or opened is None or opened.data_dir != config.observability.data_dir:
         return None
@@ -64,7 +67,7 @@ def opened_for(config: Config, bus: CapabilityBus | None) -> telemetry.Telemetry
 
 
 def _last(path: Path, pending: list[TraceRecord]) -> list[TraceRecord]:
-    if not path.is_file():  # the node keeps them in memory
+    if not path.is_file():  # the node keeps records in memory only
         return pending[: -TRACES - 1 : -1]
     reader = Reader(path)
     try:
@@ -74,7 +77,7 @@ def _last(path: Path, pending: list[TraceRecord]) -> list[TraceRecord]:
 
 
 def _failures_in(records: Sequence[TraceRecord], failures: Sequence[TraceRecord]) -> dict[str, Any]:
-    """Returns the capabilities that failed most and the errors that were met most, each with its numbers."""
+    """Returns the capabilities that failed most and the most frequent errors, with counts."""
     calls = Counter(record.capability for record in records)
     failed = Counter(record.capability for record in failures)
     errors = Counter(map(_error, failures))
@@ -84,43 +87,43 @@ def _failures_in(records: Sequence[TraceRecord], failures: Sequence[TraceRecord]
             for capability, count in failed.most_common(_MAX_LISTED)
         ],
         "errors": [{"error": error, "count": count} for error, count in errors.most_common(_MAX_LISTED)],
-        "trace_ids": [record.trace_id for record in failures[:_MAX_NAMES]],
+        "trace_ids": [record.trace_id for record in failures[:MAX_NAMES]],
     }
 
 
 def _error(record: TraceRecord) -> str:
-    """Returns what a trace failed with, as far as other calls may have failed with the same."""
-    said = plain(" ".join((record.error or "").split()))[:_MAX_ERROR_CHARS]
-    return record.result if said in ("", record.result) else f"{record.result}: {said}"
+    """Returns a trace's error without its variable parts, so that equal errors can be counted."""
+    text = plain(" ".join((record.error or "").split()))[:_MAX_ERROR_CHARS]
+    return record.result if text in ("", record.result) else f"{record.result}: {text}"
 
 
-def _named(evidence: dict[str, Any]) -> str:
+def _format_worst(evidence: dict[str, Any]) -> str:
     if not evidence["failed"]:
         return ""
-    worst = [f"{item['capability']} ({item['failed']} of {item['count']})" for item in evidence["worst"][:_MAX_NAMES]]
-    errors = [f"{item['error']} ({item['count']})" for item in evidence["errors"][:_MAX_NAMES]]
+    worst = [f"{item['capability']} ({item['failed']} of {item['count']})" for item in evidence["worst"][:MAX_NAMES]]
+    errors = [f"{item['error']} ({item['count']})" for item in evidence["errors"][:MAX_NAMES]]
     return f": {', '.join(worst)}; with {', '.join(errors)}"
 
 
 def orphan_spans(_: Config, bus: CapabilityBus | None) -> CheckResult:
-    """No span was opened outside a trace, or after its trace had ended, since the node started."""
+    """Since the node started, no span was opened outside a trace or after its trace had ended."""
     if bus is None:
         return skipped("the node is not running")
     if metrics.disabled():
-        return skipped("metrics are switched off, so nothing counts them")
+        return skipped("metrics are disabled, so orphan spans are not counted")
     count = _total(metrics.orphan_spans_total.name)
     if not count:
-        return found(True, "every span found its trace", count=0)
+        return found(True, "no orphan spans", count=0)
     names = recent_orphans()
-    detail = f"{count} span(s) were opened outside any trace and are not stored"
+    detail = f"{counted(count, 'span')} opened outside any trace and not stored"
     if names:
-        detail += f"; the last: {', '.join(names[:_MAX_NAMES])}"
-    fix = "take the context along: carry() for threads, ContextExecutor for pools; end a trace after its tasks"
+        detail += f"; the last: {', '.join(names[:MAX_NAMES])}"
+    fix = "pass the context on: carry() for threads, ContextExecutor for pools; end a trace after its tasks"
     return warned(detail, fix, count=count, names=names)
 
 
 def _total(name: str) -> int:
-    """Returns what a counter without labels stands at."""
+    """Returns the value of a counter without labels."""
     for line in metrics.exposition()[0].decode().splitlines():
         if line.startswith(f"{name} "):
             return int(float(line.split()[1]))

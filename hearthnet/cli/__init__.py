@@ -1,1 +1,1 @@
-"""The `hearthnet` command: one file a command; each parses, calls one function, and prints."""
+"""The `hearthnet` command line: one file per command, which parses, calls one function, and prints."""

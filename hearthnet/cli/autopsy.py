@@ -1,4 +1,4 @@
-"""`hearthnet autopsy`: what the last run died of."""
+"""`hearthnet autopsy`: diagnoses why the last run ended."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def _moment(_: click.Context, __: click.Parameter, text: str | None) -> int | No
 @click.option("--log-dir", type=click.Path(path_type=Path, file_okay=False), help="The folder of the JSON logs.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page that opens offline.")
 @click.option("--force", is_flag=True, help="Overwrite the page.")
-@click.option("--since", "since_us", callback=_moment, help="Nothing older: 30m, 2h, 1d, or an ISO 8601 time.")
-@click.option("--run", "run_id", help="This run instead of the last that ended; its beginning is enough.")
-@click.option("--around", metavar="TRACE", help="What happened around this trace.")
+@click.option("--since", "since_us", callback=_moment, help="Only newer: 30m, 2h, 1d, or an ISO 8601 time.")
+@click.option("--run", "run_id", help="This run instead of the last ended one; a prefix is enough.")
+@click.option("--around", metavar="TRACE", help="Show what happened around this trace.")
 @click.option("--limit", type=click.IntRange(0, MAX_LIMIT), default=DEFAULT_LIMIT, show_default=True, help="Moments.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of --json.")
-@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="Settings instead of config.toml.")
+@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="Use these settings, not config.toml.")
 @json_option
 def command(
     path: Path | None,
@@ -54,16 +54,16 @@ def command(
     config: Path | None,
     as_json: bool,
 ) -> None:
-    """Say what the last run died of, from its files alone; changes none of them.
+    """Diagnose why the last run ended, from its files.
 
-    PATH is telemetry.db or its folder, when it is not this node's own.
+    PATH is telemetry.db or its folder, if not this node's own. No file is changed.
 
     \b
     Example: hearthnet autopsy
              hearthnet autopsy --html report.html
              hearthnet autopsy /media/stick/hearthnet --json
 
-    Exits with 0 when the run was stopped in order or still runs, 1 when it died, 2 when there is nothing to judge.
+    Exits with 0 when the run stopped cleanly or still runs, 1 when it ended uncleanly, 2 when no run was found.
     """
     if schema:
         click.echo(SCHEMA.read_text("utf-8"), nl=False)
@@ -79,9 +79,9 @@ def _own_files(config: Path | None, log_dir: Path | None) -> tuple[Path, Path | 
     try:
         found = resolve_paths(load(config)).observability
     except ConfigError as error:
-        # A node that died of its configuration has files all the same: they can be named.
+        # A node that fails on its configuration still has files, which can be named on the command line.
         click.secho(f"error: {error.message}", fg="red", err=True)
-        click.echo("hint: name the folder that telemetry.db is in: hearthnet autopsy FOLDER", err=True)
+        click.echo("hint: name the folder of telemetry.db: hearthnet autopsy FOLDER", err=True)
         sys.exit(EXIT_NOTHING)
     assert found.data_dir is not None
     return found.data_dir, log_dir or found.log_dir

@@ -14,7 +14,7 @@ from hearthnet.errors import HearthNetError, NodeUnreachableError, UntrustedResp
 if TYPE_CHECKING:
     from hearthnet.locations import Locations
 
-# What to do about a call that was refused before it was one.
+# What to do about a request that was refused before it became a call.
 _HINTS: Final = {
     "bad_request": "hearthnet call --help",
     "expired": "hearthnet doctor --check clock_sanity",
@@ -27,18 +27,18 @@ _HINTS: Final = {
 @click.command("call")
 @click.argument("capability", metavar="NAME[@VERSION]")
 @click.option("--body", default="{}", help="The JSON body, {params, input}; '-' reads standard input.")
-@click.option("--stream", is_flag=True, help="Print the answer frame by frame, a JSON line each.")
-@click.option("--trace-id", help="The ULID to call under. Default: a fresh one.")
+@click.option("--stream", is_flag=True, help="Print the response frame by frame, one JSON line each.")
+@click.option("--trace-id", help="The trace's ULID. Default: a new one.")
 @click.option("--timeout", "timeout_s", type=float, default=60.0, show_default=True, help="Seconds to wait.")
 @where_option
 def command(where: Locations, capability: str, body: str, stream: bool, trace_id: str | None, timeout_s: float) -> None:
-    """Call a capability of the running node and print its answer.
+    """Call a capability of the running node and print its response.
 
     \b
     Example: hearthnet call experimental.echo --body '{"input": {"text": "hello"}}'
              hearthnet call experimental.echo@1.0 --stream --body '{"input": {"text": "hi", "frames": 3}}'
 
-    Exits with 1 when the call fails, 3 when no node runs, 4 when it is not authorized.
+    Exits with 1 when the call fails, 3 when the node is not running, 4 when it is not authorized.
     """
     import asyncio
 
@@ -85,7 +85,7 @@ async def _call(
             async for frame in node.stream(name, body, version, request_id=request_id):
                 click.echo(orjson.dumps(frame).decode())
     except (NodeUnreachableError, UntrustedResponseError) as error:
-        # Whatever else answers on our port is not our node.
+        # Something other than our node responds on its port.
         raise NodeClient(where).unreachable() from error
 
 
@@ -96,8 +96,8 @@ def _with_hint(where: Locations, error: WireError, request_id: str) -> HearthNet
 
 
 def _hint(where: Locations, error: WireError, request_id: str) -> str:
-    """Returns where to look next. What was refused before it was a call has no trace, and only the node knows which."""
-    # A call that took too long for us may still be at work there: it gets its trace.
+    """Returns what to do next. A request refused before it became a call has no trace; only the node knows."""
+    # A call that timed out here may still be running there: its trace will follow.
     if error.code == "timeout" or _has_trace(where, request_id):
         return f"hearthnet trace show {request_id}"
     if error.retry_after_ms is not None:

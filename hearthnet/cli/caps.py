@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @where_option
 @json_option
 def command(where: Locations, as_json: bool) -> None:
-    """List the capabilities with their health and latency, over their last 100 calls.
+    """List the capabilities with health and latency of their last 100 calls.
 
     Example: hearthnet caps
     """

@@ -1,6 +1,6 @@
-"""Asks the running node over HTTP, with the standard library alone: importing httpx takes longer than most answers.
+"""HTTP client of the running node, on the standard library: importing httpx takes longer than most requests.
 
-Whatever else answers on the port is not our node: its header would name us.
+A response counts as our node's only if its header has our node id.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FIRST_ERROR: Final = 400
 
 
 class Response(NamedTuple):
-    """A response of whatever listens on the port."""
+    """A response from whatever listens on the port."""
 
     status: int
     headers: HTTPMessage
@@ -36,14 +36,14 @@ class Response(NamedTuple):
 
     @property
     def is_error(self) -> bool:
-        """Whether its status is one of an error."""
+        """True if the status is an error."""
         return self.status >= _FIRST_ERROR
 
     def json(self) -> Any:
-        """Returns the document in the body.
+        """Returns the parsed body.
 
         Raises:
-            HearthNetError: raised when it is no JSON.
+            HearthNetError: raised when it is not JSON.
         """
         try:
             return orjson.loads(self.body)
@@ -51,18 +51,18 @@ class Response(NamedTuple):
             raise self.not_ours() from error
 
     def not_ours(self) -> HearthNetError:
-        """Returns the error for a response that no node gives."""
+        """Returns the error for a response that is not a node's."""
         return HearthNetError(
-            f"what answered is no HearthNet node (HTTP {self.status})",
-            hint="who has the port? see: hearthnet doctor",
+            f"the response is not from a HearthNet node (HTTP {self.status})",
+            hint="find out what uses the port: hearthnet doctor --check transport_port",
         )
 
 
 class NodeClient:
-    """Talks to this user's node on this machine.
+    """Client of this user's node on this machine.
 
     Args:
-        where: its address and its keys.
+        where: the node's address and keys.
         timeout_s: seconds to wait for each part of a response.
     """
 
@@ -71,10 +71,10 @@ class NodeClient:
         self._timeout_s = timeout_s
 
     def ask(self, path: str, **parameters: Any) -> Any | None:
-        """Returns the JSON response to a GET, or None when our node does not answer on its port.
+        """Returns the JSON response to a GET, or None if our node does not respond on its port.
 
         Raises:
-            HearthNetError: raised when the node answers with an error; its message is the node's.
+            HearthNetError: raised when the node responds with an error; the message is the node's.
         """
         try:
             response = self.get(path, **parameters)
@@ -85,14 +85,14 @@ class NodeClient:
         document = response.json()
         if response.is_error:
             message = document.get("message") if isinstance(document, dict) else None
-            raise HearthNetError(f"the node answered: {message or response.status}")
+            raise HearthNetError(f"the node reported: {message or response.status}")
         return document
 
     def need(self, path: str, **parameters: Any) -> Any:
         """Returns the JSON response to a GET.
 
         Raises:
-            NodeUnreachableError: raised when our node does not answer on its port.
+            NodeUnreachableError: raised when our node does not respond on its port.
         """
         document = self.ask(path, **parameters)
         if document is None:
@@ -100,11 +100,11 @@ class NodeClient:
         return document
 
     def control(self, method: str, path: str, body: dict[str, Any] | None = None) -> Response:
-        """Returns the node's response to an operator's request, a refusal included.
+        """Returns the node's response to an operator's request, even if refused.
 
         Raises:
-            NodeUnreachableError: raised when no node of ours answers.
-            HearthNetError: raised when the response is none of this protocol.
+            NodeUnreachableError: raised when our node does not respond.
+            HearthNetError: raised when the response does not follow the protocol.
         """
         try:
             response = self.request(method, path, body)
@@ -117,7 +117,7 @@ class NodeClient:
         return response
 
     def get(self, path: str, *, timeout_s: float | None = None, **parameters: Any) -> Response:
-        """Returns the response to a GET with these parameters; those that are None are left out.
+        """Returns the response to a GET with these parameters, except those that are None.
 
         Raises:
             OSError: raised as `request` does.
@@ -129,15 +129,15 @@ class NodeClient:
     def request(
         self, method: str, target: str, body: dict[str, Any] | None = None, timeout_s: float | None = None
     ) -> Response:
-        """Returns the response to one request, over a connection of its own.
+        """Returns the response to one request, over its own connection.
 
         Raises:
-            TimeoutError: raised when nothing came in time.
-            OSError: raised when there is no connection, or what comes is no HTTP.
+            TimeoutError: raised when nothing arrives in time.
+            OSError: raised when there is no connection, or the response is not HTTP.
         """
         content = None if body is None else orjson.dumps(body)
         headers = {} if content is None else {"Content-Type": "application/json"}
-        # Connected first: where no node runs, nothing more has to be imported.
+        # Connect first: if no node runs, nothing more is imported.
         connected = self._connect(self._timeout_s if timeout_s is None else timeout_s)
         with connected:
             from http.client import HTTPConnection, HTTPException
@@ -149,13 +149,13 @@ class NodeClient:
                 response = connection.getresponse()
                 return Response(response.status, response.headers, response.read())
             except HTTPException as error:
-                raise ConnectionError(f"the response is no HTTP: {error!r}") from error
+                raise ConnectionError(f"the response is not HTTP: {error!r}") from error
 
     def _connect(self, timeout_s: float) -> socket.socket:
         try:
             connected = socket.create_connection((host_of(self._where.host), self._where.port), _CONNECT_TIMEOUT_S)
-        except UnicodeError as error:  # of a host that is no name
-            raise ConnectionError(f"{self._where.host!r} is no host") from error
+        except UnicodeError as error:  # an invalid host name
+            raise ConnectionError(f"{self._where.host!r} is not a valid host") from error
         connected.settimeout(timeout_s)
         if self._where.tls_cert is None:
             return connected
@@ -164,12 +164,12 @@ class NodeClient:
         return pinned(self._where.tls_cert).wrap_socket(connected)
 
     def unreachable(self) -> NodeUnreachableError:
-        """Returns the error for a node that is not there."""
+        """Returns the error for a node that does not respond."""
         port = self._where.port
-        return NodeUnreachableError(f"no node of ours answers on port {port}", hint="start it: hearthnet run")
+        return NodeUnreachableError(f"this node is not running on port {port}", hint="start it: hearthnet run")
 
     def is_ours(self, response: Response) -> bool:
-        """Returns whether it is our node that answered."""
+        """Returns True if the response is from our node."""
         sender = response.headers.get(SENDER)
         if sender is None:
             return False
@@ -177,7 +177,7 @@ class NodeClient:
 
         if sender == read_public_id(self._where.keys_dir):
             return True
-        try:  # the public file may be missing or wrong; the key itself decides
+        try:  # the public file may be missing or wrong; the key itself is decisive
             return sender == KeyPair.load(self._where.keys_dir).node_id
         except IdentityError:
             return False
@@ -188,12 +188,12 @@ class NodeClient:
 
 
 def host_of(listening: str) -> str:
-    """Returns the address at which a node that listens on `listening` is reached from its own machine."""
+    """Returns the local address of a node that listens on `listening`."""
     return "127.0.0.1" if listening in _ANY_ADDRESS else listening
 
 
 def url_of(where: Locations) -> str:
-    """Returns where the node answers on its own machine."""
+    """Returns the node's local URL."""
     host = host_of(where.host)
     scheme = "https" if where.tls_cert else "http"
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{where.port}"

@@ -14,26 +14,26 @@ if TYPE_CHECKING:
     from hearthnet.config import Config
     from hearthnet.node import Initialised
 
-# What telemetry may take on disk, by how big a machine is.
+# Disk budget of telemetry by profile.
 _MAX_DISK_MB: Final = {"anchor": 512, "hearth": 256, "spark": 128}
 
 
 @click.command("init")
-@click.option("--name", help="The community's name. Default: asked for, or 'home'.")
+@click.option("--name", help="The community's name. Default: ask, or 'home'.")
 @click.option(
     "--profile",
     type=click.Choice(sorted(_MAX_DISK_MB)),
     default="hearth",
     show_default=True,
-    help="How big this machine is: anchor (always on), hearth (a laptop), spark (a Raspberry Pi).",
+    help="Size of this machine: anchor (always on), hearth (laptop), spark (Raspberry Pi).",
 )
-@click.option("--non-interactive", is_flag=True, help="Ask nothing.")
+@click.option("--non-interactive", is_flag=True, help="Never ask.")
 @config_option
 @json_option
 def command(config: Config, name: str | None, profile: str, non_interactive: bool, as_json: bool) -> None:
-    """Make this node's key, its configuration and its community.
+    """Create this node's key, configuration and community.
 
-    What is there already stays as it is.
+    Whatever exists already is kept.
 
     \b
     Example: hearthnet init --name "Maple Street"
@@ -58,14 +58,14 @@ def command(config: Config, name: str | None, profile: str, non_interactive: boo
             "is_new": made.is_new,
         })  # fmt: skip
         return
-    click.echo(f"{'made' if made.is_new else 'found'} community {made.manifest.name!r}")
+    click.echo(f"{'created' if made.is_new else 'found'} community {made.manifest.name!r}")
     click.echo(f"node    {short_id(made.node_id)}")
     click.echo(f"config  {default_path()}")
     click.echo("next    hearthnet run")
 
 
 def _save(made: Initialised, profile: str) -> None:
-    """Writes config.toml without paths: they stay this system's standard ones."""
+    """Writes config.toml without paths, which default to this system's standard ones."""
     from hearthnet.config import load, save
 
     fresh = load()

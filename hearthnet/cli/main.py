@@ -1,6 +1,6 @@
-"""The group of commands. A command's module is imported when the command runs, so `--help` is quick.
+"""The command group. It imports a command's module only to run the command, so `--help` is fast.
 
-Here alone errors become one clear line, a hint, and an exit code.
+This is the only place where errors become one line, a hint and an exit code.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from hearthnet.extras import missing_extra
 
 __all__ = ["COMMANDS", "cli", "main"]
 
-# name: (module, one line of help); the test of the documentation compares them with each command's own help
+# name: (module, one line of help); tests/test_docs.py compares the line with the command's own help
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
-    "init": ("init", "Make this node's key, its configuration and its community."),
+    "init": ("init", "Create this node's key, configuration and community."),
     "run": ("run", "Start the node; it records until SIGINT or SIGTERM."),
-    "status": ("status", "Show the node at a glance."),
-    "caps": ("caps", "List the capabilities with their health and latency."),
+    "status": ("status", "Show the node's status."),
+    "caps": ("caps", "List the capabilities with health and latency."),
     "call": ("call", "Call a capability of the running node."),
-    "trace": ("trace.command", "Show what calls did and where their time went."),
+    "trace": ("trace.command", "Show traces of calls and where their time went."),
     "log": ("log.command", "Read the JSON log."),
-    "telemetry": ("telemetry.command", "Look after telemetry.db: copy it, rebuild it, remove from it."),
-    "doctor": ("doctor.command", "Check this node and say how to fix what is wrong."),
-    "autopsy": ("autopsy", "Say what the last run died of, from its files alone; changes none of them."),
-    "paths": ("paths", "Show where this node's files lie."),
+    "telemetry": ("telemetry.command", "Manage telemetry.db: status, copy, query, rebuild, purge."),
+    "doctor": ("doctor.command", "Check this node and show how to fix problems."),
+    "autopsy": ("autopsy", "Diagnose why the last run ended, from its files."),
+    "paths": ("paths", "Show the paths of this node's files."),
     "version": ("version", "Print the version."),
 }
 
 
-class _ReaderLeftError(Exception):
-    """Raised in place of a broken pipe, which click would turn into an exit with 1."""
+class _OutputClosedError(Exception):
+    """Raised instead of BrokenPipeError, which click would turn into exit code 1."""
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands by name and imports one only to run it."""
+    """A group that lists its commands by name and imports one only to run it."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Returns the names, in the order of a node's life."""
+        """Returns the names, in the order of first use."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -60,7 +60,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
-            raise _ReaderLeftError from error
+            raise _OutputClosedError from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Lists the commands without importing them."""
@@ -71,7 +71,7 @@ class LazyGroup(click.Group):
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="hearthnet")
 def cli() -> None:
-    """A HearthNet node that remembers what it did.
+    """A HearthNet node that records its calls.
 
     \b
     Start:  hearthnet init && hearthnet run
@@ -87,12 +87,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _open_standard_streams() -> None:
-    """Gives those that the caller closed to nobody: else a database would get their number, and what is printed."""
+    """Opens closed standard streams on /dev/null; else a database would get their descriptor, and the output."""
     for fd, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(fd)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor, which is this one
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(fd, "w" if fd else "r", encoding="utf-8", closefd=False))
 
@@ -109,22 +109,22 @@ def _run(arguments: list[str] | None) -> int:
         return EXIT_USAGE
     except HearthNetError as error:
         return _report(error.message, error.hint, error.exit_code)
-    except (_ReaderLeftError, BrokenPipeError):
+    except (_OutputClosedError, BrokenPipeError):
         return _end_quietly()
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        hint = "free some space: hearthnet paths shows where the files lie" if full else None
+        hint = "free some space: hearthnet paths shows where the files are" if full else None
         return _report(str(error), hint, EXIT_DISK_FULL if full else EXIT_ERROR)
     except ModuleNotFoundError as error:
         missing = missing_extra(error)
         return _report_bug(error) if missing is None else _report(missing.message, missing.hint, missing.exit_code)
-    except Exception as error:  # the border to a mistake of ours: told with its traceback  # noqa: BLE001
+    except Exception as error:  # a bug: printed with its traceback  # noqa: BLE001
         return _report_bug(error)
     return code if isinstance(code, int) else 0
 
 
 def _report_bug(error: Exception) -> int:
-    # The interpreter would print the same, and the secrets that are in it: a service's stderr is kept.
+    # The interpreter would print it with any secrets in it, and a service's stderr is kept.
     from hearthnet.observability.process.uncaught import print_error
 
     print_error(error)
@@ -132,7 +132,7 @@ def _report_bug(error: Exception) -> int:
 
 
 def _end_quietly() -> int:
-    """The reader, `head` say, has what it wanted. Python would complain once more at its own flush."""
+    """Discards the remaining output: the reader, `head` say, is done. Python's own flush would fail once more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 

@@ -1,4 +1,4 @@
-"""Options that commands share."""
+"""Options shared by commands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600}
 
 
 def _loaded(_: click.Context, __: click.Parameter, path: Path | None) -> Config:
-    from hearthnet.config import load, resolve_paths  # late: pydantic, which `--help` can do without
+    from hearthnet.config import load, resolve_paths  # late: pydantic, which `--help` does not need
 
     return resolve_paths(load(path))
 
@@ -37,7 +37,7 @@ def _located(_: click.Context, __: click.Parameter, path: Path | None) -> Locati
 def settings_option(
     name: str, callback: Callable[[click.Context, click.Parameter, Path | None], Any]
 ) -> Callable[[F], F]:
-    """Adds `--config`; the command gets as `name` what `callback` makes of the path."""
+    """Adds `--config`; the command gets the result of `callback` for that path as `name`."""
     return click.option(
         "--config",
         name,
@@ -48,27 +48,27 @@ def settings_option(
 
 
 def config_option(command: F) -> F:
-    """Adds `--config`; the command gets the settings, paths resolved, as `config`."""
+    """Adds `--config`; the command gets the settings with resolved paths as `config`."""
     return settings_option("config", _loaded)(command)
 
 
 def where_option(command: F) -> F:
-    """Adds `--config`; the command gets the node's paths and address alone, which is quicker, as `where`."""
+    """Adds `--config`; the command gets only the node's paths and address as `where`, which is faster."""
     return settings_option("where", _located)(command)
 
 
 def for_option(examples: str, max_s: int, bound: str) -> Callable[[F], F]:
-    """Adds `--for`, a time as people write it (90, 30s, 10m, 2h), as `for_s`: seconds, `max_s` at most."""
+    """Adds `--for`, a duration (90, 30s, 10m, 2h), passed to the command in seconds as `for_s`; at most `max_s`."""
 
     def seconds_of(_: click.Context, __: click.Parameter, text: str) -> float:
         match = _DURATION.fullmatch(text)
         seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
         if not 0 < seconds <= max_s:
-            raise click.BadParameter(f"{text!r} is no time like {examples}, of {bound} at most")
+            raise click.BadParameter(f"{text!r} is not a duration like {examples}, at most {bound}")
         return float(seconds)
 
-    told = f"How long: {examples.replace(' or', ',')}."
-    return click.option("--for", "for_s", callback=seconds_of, default="10m", show_default=True, help=told)
+    text = f"How long: {examples.replace(' or', ',')}."
+    return click.option("--for", "for_s", callback=seconds_of, default="10m", show_default=True, help=text)
 
 
 def json_option(command: F) -> F:

@@ -21,7 +21,7 @@ _NAMES = ("config", "keys", "communities", "blobs", "data", "telemetry", "logs")
 @where_option
 @json_option
 def command(where: Locations, name: str | None, as_json: bool) -> None:
-    """Show where this node's files lie; with NAME, that one path alone.
+    """Show the paths of this node's files; with NAME, only that one.
 
     \b
     Example: hearthnet paths
@@ -29,7 +29,7 @@ def command(where: Locations, name: str | None, as_json: bool) -> None:
     """
     from hearthnet.config_file import default_path
 
-    places = {
+    paths = {
         "config": default_path(),
         "keys": where.keys_dir,
         "communities": where.state_dir,
@@ -39,9 +39,9 @@ def command(where: Locations, name: str | None, as_json: bool) -> None:
         "logs": where.log_dir,
     }
     if name is not None:
-        click.echo(places[name])
+        click.echo(paths[name])
     elif as_json:
-        print_json({key: str(path) for key, path in places.items()})
+        print_json({key: str(path) for key, path in paths.items()})
     else:
-        for key, path in places.items():
+        for key, path in paths.items():
             click.echo(f"{key:<12} {path}")

@@ -1,4 +1,4 @@
-"""What `hearthnet run` does: serves the node, and says at the start where to look."""
+"""The implementation of `hearthnet run`: serves the node and prints a summary at the start."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hearthnet.identity.keys import short_id
 from hearthnet.node import Node, open_node
 from hearthnet.observability.store.recovery.recover import Recovered
 from hearthnet.observability.telemetry import DATABASE
+from hearthnet.plural import counted
 from hearthnet.transport.app import ROUTERS
 from hearthnet.transport.auth.exposure import reachable, summary
 from hearthnet.transport.server import bind
@@ -26,31 +27,31 @@ def serve(config: Config) -> None:
     """Runs the node until SIGINT or SIGTERM.
 
     Raises:
-        HearthNetError: raised when it cannot start.
+        HearthNetError: raised when the node cannot start.
     """
     asyncio.run(_serve(config))
 
 
 async def _serve(config: Config) -> None:
-    # Bound first: a taken port is told before anything is opened. It answers only once `serve` listens.
+    # Bind first, so that a port in use is reported before anything is opened; `serve` starts to listen later.
     with closing(bind(config.transport)) as listening:
-        pair = ServingPair.of(config.transport)  # so is a certificate that cannot be served
+        pair = ServingPair.of(config.transport)  # likewise for an unusable certificate
         async with open_node(config) as node:
             stop = asyncio.Event()
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, stop.set)
-            _announce(node)
-            _announce_reach(config, None if pair is None else pair.certificate)
+            _print_summary(node)
+            _print_reach(config, None if pair is None else pair.certificate)
             click.echo("stop       Ctrl-C")
-            # What is here now stays: a full collection need not visit it, and stops the loop for less long.
+            # All objects so far stay: excluding them makes full collections, which stop the loop, shorter.
             gc.collect()
             gc.freeze()
             await node.serve(listening, stop)
     click.echo("stopped")
 
 
-def _announce(node: Node) -> None:
+def _print_summary(node: Node) -> None:
     config = node.config
     assert config.observability.data_dir is not None
     click.echo(f"node {short_id(node.bus.node_id)} of {node.manifest.name!r}, port {config.transport.port}")
@@ -58,23 +59,23 @@ def _announce(node: Node) -> None:
         click.secho(f"telemetry in memory only: {node.telemetry.error}", fg="yellow", err=True)
     else:
         click.echo(f"telemetry  {config.observability.data_dir / DATABASE}")
-        _announce_recovery(node.telemetry.recovered)
+        _print_recovery(node.telemetry.recovered)
     click.echo(f"log        {config.observability.log_dir}")
     click.echo("look       hearthnet trace recent · hearthnet log --follow · hearthnet doctor")
 
 
-def _announce_reach(config: Config, certificate: Certificate | None) -> None:
+def _print_reach(config: Config, certificate: Certificate | None) -> None:
     click.echo(f"reach      {summary(reachable(ROUTERS, config), config.transport, certificate)}")
     if certificate is not None and (trouble := certificate.trouble(now_utc())) is not None:
-        # No reason to stay down: the node's own tools work, and a renewed one is taken up without a restart.
-        click.secho(f"{trouble}: replace it, it is taken up by itself", fg="yellow", err=True)
+        # No reason not to start: the node's own tools work, and a renewed one is loaded without a restart.
+        click.secho(f"{trouble}: replace it, a new one is loaded automatically", fg="yellow", err=True)
 
 
-def _announce_recovery(found: Recovered) -> None:
+def _print_recovery(found: Recovered) -> None:
     if not found.runs:
         return
-    taken = f"{found.traces} trace(s) and {found.logs} log record(s) were taken in from its black box"
-    click.secho(f"the last run did not stop cleanly: {taken}", fg="yellow", err=True)
+    records = f"{counted(found.traces, 'trace')} and {counted(found.logs, 'log record')}"
+    click.secho(f"the last run did not stop cleanly: recovered {records} from its black box", fg="yellow", err=True)
     if found.interrupted:
         hint = "hearthnet trace recent --result interrupted"
-        click.secho(f"{found.interrupted} call(s) were cut short: {hint}", fg="yellow", err=True)
+        click.secho(f"{counted(found.interrupted, 'call')} interrupted: {hint}", fg="yellow", err=True)

@@ -11,6 +11,7 @@ from hearthnet.cli.options import json_option, where_option
 from hearthnet.cli.output import console, print_json, printable, table
 from hearthnet.constants import DATABASE
 from hearthnet.errors import StoreError
+from hearthnet.plural import counted
 
 if TYPE_CHECKING:
     from hearthnet.locations import Locations
@@ -22,9 +23,9 @@ _QUANTILES: Final = ("p50_ms", "p90_ms", "p99_ms")
 @where_option
 @json_option
 def command(where: Locations, as_json: bool) -> None:
-    """Show the node at a glance; from disk when it is not running.
+    """Show the node's status; from disk when it is not running.
 
-    The table at the end is of all calls that the telemetry store holds.
+    The table at the end covers all calls in the telemetry store.
 
     \b
     Example: hearthnet status
@@ -32,8 +33,8 @@ def command(where: Locations, as_json: bool) -> None:
     """
     from hearthnet.cli.client import NodeClient
 
-    answer = NodeClient(where).ask("/status")
-    status = {"running": True, **answer} if answer is not None else {"running": False, **_from_disk(where)}
+    live = NodeClient(where).ask("/status")
+    status = {"running": True, **live} if live is not None else {"running": False, **_from_disk(where)}
     if as_json:
         print_json(status)
         return
@@ -76,7 +77,7 @@ def _from_disk(where: Locations) -> dict[str, Any]:
 
 
 def _ring(where: Locations) -> tuple[list[dict[str, Any]], str | None]:
-    """Returns what the store has of each capability, and why it cannot be read; a node never run has nothing."""
+    """Returns the store's statistics of each capability, empty if it never ran, and the error if it is unreadable."""
     path = where.data_dir / DATABASE
     if not path.exists():
         return [], None
@@ -86,7 +87,7 @@ def _ring(where: Locations) -> tuple[list[dict[str, Any]], str | None]:
     reader = Reader(path)
     try:
         return capability_stats(reader), None
-    except StoreError as error:  # the rest of the node can be told all the same
+    except StoreError as error:  # the rest of the status can still be shown
         return [], error.message
     finally:
         reader.close()
@@ -97,7 +98,7 @@ def _lines(status: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [
         ("node", f"{status['short_id']}  ({'running' if status['running'] else 'not running'})"),
         ("community", status["community"]),
-        ("event log", f"{status['event_log_size']} event(s), head {status['event_log_head']}"),
+        ("event log", f"{counted(status['event_log_size'], 'event')}, head {status['event_log_head']}"),
         ("telemetry", f"{disk['telemetry_bytes'] / 1e6:.1f} MB"),
         ("logs", f"{disk['log_bytes'] / 1e6:.1f} MB"),
         ("store", status["telemetry"]["store"]),
@@ -107,7 +108,7 @@ def _lines(status: dict[str, Any]) -> list[tuple[str, str]]:
         lines += [
             ("port", str(status["port"])),
             ("up", f"{status['uptime_s']:.0f} s, process {status['pid']}"),
-            ("in flight", f"{status['calls_in_flight']} call(s)"),
+            ("in flight", counted(status["calls_in_flight"], "call")),
             ("capabilities", ", ".join(capabilities) or "none"),
         ]
     return lines

@@ -1,6 +1,6 @@
 """The event log: signed events in Lamport order, in SQLite.
 
-A local append ticks the clock, signs and inserts in one transaction, so that no crash leaves a tick without its event.
+A local append ticks the clock, signs and inserts in one transaction, so a crash never leaves a tick without its event.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _COLUMNS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event. `wall_clock` and `received_at` are RFC 3339 UTC; `signature` covers all fields but the last two."""
+    """An event. `wall_clock` and `received_at` are RFC 3339 UTC; `signature` covers all fields but the last two."""
 
     event_id: str
     community_id: str
@@ -41,16 +41,16 @@ class Event:
     received_at: str = ""
 
     def payload(self) -> dict[str, Any]:
-        """Returns what the author signs."""
+        """Returns the fields that the author signs."""
         return {name: value for name, value in asdict(self).items() if name not in ("signature", "received_at")}
 
     def is_valid(self) -> bool:
-        """Tells whether the author signed exactly this."""
+        """Returns True if the author's signature matches the event."""
         return verify(self.payload(), self.signature, self.author)
 
 
 class EventLog:
-    """The log of one community in one file. Used in one thread at a time; close it, or use `with`.
+    """The log of one community in one file. Use it from one thread at a time; close it, or use `with`.
 
     Raises:
         StoreError: raised on opening when the file cannot be used.
@@ -71,10 +71,10 @@ class EventLog:
         self._connection.close()
 
     def append(self, community_id: str, event_type: str, data: dict[str, Any], author: KeyPair) -> Event:
-        """Ticks the clock, signs and stores an event of our own, and returns it.
+        """Ticks the clock, then signs, stores and returns a new event of this node.
 
         Raises:
-            StoreError, DiskFullError: raised when it cannot be written; nothing of it is stored then.
+            StoreError, DiskFullError: raised when it cannot be written; then nothing is stored.
         """
         try:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -90,7 +90,7 @@ class EventLog:
         return event
 
     def _append(self, community_id: str, event_type: str, data: dict[str, Any], author: KeyPair) -> Event:
-        from ulid import ULID  # late: it brings pydantic along, and `hearthnet status` only reads
+        from ulid import ULID  # late: it imports pydantic, which `hearthnet status` does not need
 
         lamport = self._tick(community_id)
         now = utc_now()
@@ -141,7 +141,7 @@ class EventLog:
         return int(row[0])
 
     def check_writable(self) -> None:
-        """Writes an event's clock and takes it back.
+        """Ticks the clock and rolls back.
 
         Raises:
             StoreError: raised when the log cannot be written.

@@ -1,1 +1,1 @@
-"""Capabilities that a node brings along."""
+"""The built-in capabilities of a node."""

@@ -1,6 +1,6 @@
-"""`experimental.echo@1.0`: answers its input. The knob for every demonstration and test.
+"""`experimental.echo@1.0`: returns its input. For demonstrations and tests.
 
-`delay_ms` waits first, `fail` ends with that error code, `frames` answers as a stream of so many frames.
+`delay_ms` waits first, `fail` ends with that error code, `frames` responds with a stream of that many frames.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ DESCRIPTOR: Final = CapabilityDescriptor(
 
 
 async def echo(request: RouteRequest) -> dict[str, Any] | Frames:
-    """Answers the input as it came, or as frames."""
+    """Returns the input, whole or in frames."""
     wanted = request.body["input"]
     if wanted.get("delay_ms"):
         with span("wait", delay_ms=wanted["delay_ms"]):
             await asyncio.sleep(wanted["delay_ms"] / 1_000)
     if wanted.get("frames"):
         return _frames(wanted)
-    _fail_if_asked(wanted)
+    _fail_if_requested(wanted)
     return dict(wanted)
 
 
@@ -63,9 +63,9 @@ async def _frames(wanted: dict[str, Any]) -> Frames:
     for index in range(wanted["frames"]):
         yield {"index": index, "text": wanted["text"]}
         await asyncio.sleep(0)
-    _fail_if_asked(wanted)
+    _fail_if_requested(wanted)
 
 
-def _fail_if_asked(wanted: dict[str, Any]) -> None:
+def _fail_if_requested(wanted: dict[str, Any]) -> None:
     if wanted.get("fail"):
-        raise WireError(wanted["fail"], "as asked for", asked_for=True)
+        raise WireError(wanted["fail"], "simulated failure", asked_for=True)

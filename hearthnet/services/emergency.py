@@ -1,8 +1,8 @@
-"""Emergency mode: whether the internet is there, by a small probe of `emergency.probe_targets`.
+"""Emergency mode: detects a loss of internet access by probing `emergency.probe_targets`.
 
-Off until `emergency.enabled`. A round opens a TCP connection to one target after the other and sends nothing; the first
-that answers ends it. It runs in a thread of its own: a name server that does not answer blocks for many seconds, and
-would hold up the pool of the event loop, and with it the end of the program.
+Off unless `emergency.enabled`. A round connects by TCP to one target after the other, sending nothing, until one
+accepts. It runs in its own thread: an unresponsive name server blocks for many seconds, and would block the event
+loop's executor and so the program's exit.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ __all__ = ["EMERGENCY", "NORMAL", "OFF", "EmergencyProbe"]
 
 log = get_logger(__name__)
 
-OFF: Final = "off"  # nobody looks
+OFF: Final = "off"  # not probing
 NORMAL: Final = "normal"
-EMERGENCY: Final = "emergency"  # no target answered, in two rounds one after the other
+EMERGENCY: Final = "emergency"  # no target responded in two successive rounds
 _STATES: Final = (OFF, NORMAL, EMERGENCY)
-_ROUNDS: Final = 2  # one that fails is no outage: a router that starts anew, a packet lost
+_ROUNDS: Final = 2  # a single failed round is no outage: a router restarts, a packet is dropped
 _EVERY_S: Final = 30.0
 _TIMEOUT_S: Final = 3.0
-_PORT: Final = 443  # where a target names none: all of the default ones answer there
+_PORT: Final = 443  # for targets without a port; all default targets listen there
 _STOP_TIMEOUT_S: Final = 0.5
 
 
 class EmergencyProbe:
-    """Used with `with`: probes from its beginning to its end.
+    """A context manager that probes while it is open.
 
     Args:
         config: with no target there is nothing to probe, and the state is `off`.
@@ -40,7 +40,7 @@ class EmergencyProbe:
         timeout_s: the longest wait for one target.
 
     Attributes:
-        state: `off`, `normal` or `emergency`; `normal` until two rounds have said otherwise.
+        state: `off`, `normal` or `emergency`; `normal` until two rounds have failed.
     """
 
     def __init__(self, config: EmergencyConfig, *, every_s: float = _EVERY_S, timeout_s: float = _TIMEOUT_S) -> None:
@@ -49,7 +49,7 @@ class EmergencyProbe:
         self._timeout_s = timeout_s
         self._failed_rounds = 0
         self._stopping = threading.Event()
-        # A daemon: a name server that hangs must not keep the program from ending.
+        # A daemon: a hanging name server must not block the program's exit.
         self._thread = threading.Thread(target=self._run, name="hearthnet-emergency", daemon=True)
         self.state = NORMAL if self._targets else OFF
 
@@ -71,8 +71,8 @@ class EmergencyProbe:
             self._stopping.wait(self._every_s)
 
     def check(self) -> None:
-        """Does one round, and sets the state by it."""
-        self._failed_rounds = 0 if any(map(self._answers, self._targets)) else self._failed_rounds + 1
+        """Runs one round and updates the state."""
+        self._failed_rounds = 0 if any(map(self._is_reachable, self._targets)) else self._failed_rounds + 1
         state = EMERGENCY if self._failed_rounds >= _ROUNDS else NORMAL
         if state == self.state or (state == NORMAL and self._failed_rounds):
             return
@@ -82,17 +82,17 @@ class EmergencyProbe:
         else:
             log.info("emergency mode left")
 
-    def _answers(self, target: str) -> bool:
+    def _is_reachable(self, target: str) -> bool:
         try:
-            place = urlsplit(f"//{target}")
-            address = (place.hostname or "", place.port or _PORT)
+            url = urlsplit(f"//{target}")
+            address = (url.hostname or "", url.port or _PORT)
             socket.create_connection(address, self._timeout_s).close()
-        except (OSError, ValueError):  # also a name that is none
+        except (OSError, ValueError):  # ValueError: not a valid name
             return False
         return True
 
     def refresh_metrics(self) -> None:
-        """Sets the gauge of each state, for a scrape."""
+        """Sets the gauge of each state for a scrape."""
         now = self.state
         for state in _STATES:
             metrics.emergency_mode.labels(state).set(state == now)

@@ -1,8 +1,8 @@
-"""`llm.chat@1.0`: forwards a conversation to a language model of `[[llm.backends]]`, streamed or not.
+"""`llm.chat@1.0`: forwards a conversation to one of the `[[llm.backends]]`, streamed or not.
 
-The first backend of the list answers; when it cannot, and no token was delivered yet, the next one is asked. Each try
-is two spans: `queue`, the wait for one of the backend's places, and `generate`, with what people ask of a local model.
-What is said, by either side, is recorded nowhere: not in spans, not in logs, not in errors.
+The first backend of the list is asked; if it fails before the first token was delivered, the next one is. Each attempt
+is two spans: `queue`, the wait for one of the backend's slots, and `generate`, with token counts and timings. The
+conversation itself is never recorded: not in spans, logs or errors.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from hearthnet.config import LlmBackend
 from hearthnet.errors import WireError
 from hearthnet.observability import get_logger, metrics
 from hearthnet.observability.tracing import span
-from hearthnet.services.llm_client import BackendClient, place_of, read_document, read_events
+from hearthnet.services.llm_client import BackendClient, address_of, read_document, read_events
 from hearthnet.services.llm_errors import BackendError
 from hearthnet.services.llm_frames import Piece, Tally, piece_of
 
-__all__ = ["ANSWER_TIMEOUT_S", "DESCRIPTOR", "MAX_CHARS", "LlmChat"]
+__all__ = ["RESPONSE_TIMEOUT_S", "DESCRIPTOR", "MAX_CHARS", "LlmChat"]
 
-ANSWER_TIMEOUT_S: Final = 300.0  # a long prompt takes a Raspberry Pi minutes before its first token
-MAX_CHARS: Final = 1_000_000  # of a whole conversation: four times the longest context of a model run at home
-_MAX_CALLS: Final = 16  # at work and waiting; a longer queue would only time out
+RESPONSE_TIMEOUT_S: Final = 300.0  # a Raspberry Pi takes minutes to the first token of a long prompt
+MAX_CHARS: Final = 1_000_000  # of a whole conversation: four times the longest context of models run at home
+_MAX_CALLS: Final = 16  # running and waiting; a longer queue would only time out
 _MAX_MESSAGES: Final = 1_000
 _MAX_NAME_CHARS: Final = 200
 
@@ -92,48 +92,48 @@ DESCRIPTOR: Final = CapabilityDescriptor(
         "anyOf": [{"required": ["delta"]}, {"required": ["done", "model", "backend", "usage", "timings"]}],
     },
     max_concurrent=_MAX_CALLS,
-    timeout_seconds=ANSWER_TIMEOUT_S + 5,  # the backend's own time ends first: then the log says whose it was
+    timeout_seconds=RESPONSE_TIMEOUT_S + 5,  # the backend's timeout ends first, so the log names the backend
 )
 
 
 log = get_logger(__name__)
 
-_PLACES: Final = 4  # calls that a backend works on at once; llama.cpp's server and Ollama take about as many
-_OTHER: Final = "other"  # the metric label of a model that is not configured here: callers invent names
+_SLOTS: Final = 4  # concurrent calls per backend; llama.cpp's server and Ollama take about as many
+_OTHER: Final = "other"  # the metric label of models not configured here: callers invent names
 
 
 def _label_of(model: str) -> str:
-    """Returns a model's name as the metrics show it to everybody: of a file its name, not in whose home it lies."""
+    """Returns a model's name for the metrics, which are public: only the file name of a path."""
     return PurePath(model).name if model.startswith(("/", "~", ".")) else model
 
 
 @dataclass(slots=True)
-class Place:
-    """A configured backend, and the places that it has free."""
+class BackendSlots:
+    """A configured backend and its free slots."""
 
     backend: LlmBackend
     free: asyncio.Semaphore
 
 
 class LlmChat:
-    """The service. Used with `async with`: leaving it closes the connections.
+    """The service. An async context manager that closes the connections on exit.
 
     Args:
-        backends: in the order in which they are asked.
-        timeout_s: the longest wait for a backend's answer, and for the next token of one; seconds.
-        places: how many calls a backend works on at once; the others wait here, where the wait is seen.
-        clock: monotonic seconds; tests hand in their own.
+        backends: in the order in which to ask them.
+        timeout_s: the longest wait for a backend's response, and for its next token; seconds.
+        slots: concurrent calls per backend; other calls wait here, where the wait is recorded.
+        clock: returns monotonic seconds; tests pass their own.
     """
 
     def __init__(
         self,
         backends: Sequence[LlmBackend],
         *,
-        timeout_s: float = ANSWER_TIMEOUT_S,
-        places: int = _PLACES,
+        timeout_s: float = RESPONSE_TIMEOUT_S,
+        slots: int = _SLOTS,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._places = [Place(backend, asyncio.Semaphore(places)) for backend in backends]
+        self._slots = [BackendSlots(backend, asyncio.Semaphore(slots)) for backend in backends]
         self._models = frozenset(backend.model for backend in backends)
         for instrument in (metrics.llm_concurrent, metrics.llm_tokens_generated_total):
             instrument.allow("model", map(_label_of, self._models))
@@ -146,11 +146,11 @@ class LlmChat:
     async def __aexit__(self, *_: object) -> None:
         await self._client.aclose()
 
-    async def answer(self, request: RouteRequest) -> dict[str, Any] | Frames:
-        """Answers a conversation, in frames where the caller can take them.
+    async def respond(self, request: RouteRequest) -> dict[str, Any] | Frames:
+        """Returns the model's response to a conversation, in frames if the caller accepts them.
 
         Raises:
-            WireError: raised when no backend can, with the code for why; of a stream, while it is read.
+            WireError: raised when no backend can respond; for a stream, while it is read.
         """
         messages = request.body["input"]["messages"]
         if sum(len(message["content"]) for message in messages) > MAX_CHARS:
@@ -159,42 +159,42 @@ class LlmChat:
         return frames if request.stream else await _collect(frames)
 
     async def _frames(self, wanted: dict[str, Any], *, is_stream: bool) -> AsyncIterator[dict[str, Any]]:
-        """Yields the text as it comes, and at last the totals."""
-        trouble: BackendError | None = None
-        for place in self._candidates(wanted.get("model")):
-            backend = place.backend
+        """Yields the text as it arrives, then the totals."""
+        failure: BackendError | None = None
+        for slots in self._candidates(wanted.get("model")):
+            backend = slots.backend
             tally = Tally(backend.name, wanted.get("model", backend.model), is_stream=is_stream, clock=self._clock)
             try:
-                async with aclosing(self._pieces(place, wanted, tally)) as pieces:
+                async with aclosing(self._pieces(slots, wanted, tally)) as pieces:
                     async for piece in pieces:
                         if piece.text or piece.reasoning:
                             yield _frame(piece)
             except BackendError as error:
-                trouble = error
-                _tell(backend, tally, error)
+                failure = error
+                _log_failure(backend, tally, error)
                 if error.is_final or tally.chunks:
                     break
             else:
                 yield {"done": True, **tally.totals()}
                 return
-        assert trouble is not None
-        raise self._wire_error(trouble, wanted)
+        assert failure is not None
+        raise self._wire_error(failure, wanted)
 
-    def _candidates(self, model: str | None) -> list[Place]:
-        """Returns whom to ask: those configured for the model; for one that nobody is configured for, all of them."""
-        named = [place for place in self._places if place.backend.model == model]
-        return named or self._places
+    def _candidates(self, model: str | None) -> list[BackendSlots]:
+        """Returns the backends to ask: those configured for the model, or all of them if there is none."""
+        configured = [slots for slots in self._slots if slots.backend.model == model]
+        return configured or self._slots
 
-    def _wire_error(self, trouble: BackendError, wanted: dict[str, Any]) -> WireError:
-        if trouble.kind == "no_model" and wanted.get("model") in (None, *self._models):
-            # The model is one that this node's own configuration names: no mistake of the caller.
-            return WireError("internal_error", "a backend does not have the model that is configured for it")
-        return trouble.wire_error()
+    def _wire_error(self, failure: BackendError, wanted: dict[str, Any]) -> WireError:
+        if failure.kind == "no_model" and wanted.get("model") in (None, *self._models):
+            # This node's configuration names the model: not the caller's mistake.
+            return WireError("internal_error", "a backend does not have the model configured for it")
+        return failure.wire_error()
 
-    async def _pieces(self, place: Place, wanted: dict[str, Any], tally: Tally) -> AsyncGenerator[Piece, None]:
-        """Yields what one backend answers; however that ends, its place is free again and the work is counted."""
+    async def _pieces(self, slots: BackendSlots, wanted: dict[str, Any], tally: Tally) -> AsyncGenerator[Piece, None]:
+        """Yields one backend's response; however that ends, its slot is freed and the work counted."""
         with span("queue", backend=tally.backend):
-            await place.free.acquire()
+            await slots.free.acquire()
         label = _label_of(tally.model) if tally.model in self._models else _OTHER
         running = metrics.llm_concurrent.labels(label)
         running.inc()
@@ -202,7 +202,7 @@ class LlmChat:
         try:
             with span("generate", backend=tally.backend, model=tally.model, stream=tally.is_stream) as made:
                 try:
-                    async with aclosing(self._ask(place.backend, wanted, tally)) as pieces:
+                    async with aclosing(self._ask(slots.backend, wanted, tally)) as pieces:
                         async for piece in pieces:
                             yield piece
                     tally.end("ok")
@@ -214,26 +214,26 @@ class LlmChat:
         finally:
             metrics.llm_tokens_generated_total.labels(label, tally.backend).inc(tally.tokens_out or 0)
             running.dec()
-            place.free.release()
+            slots.free.release()
 
     async def _ask(self, backend: LlmBackend, wanted: dict[str, Any], tally: Tally) -> AsyncGenerator[Piece, None]:
         body = {**wanted, "model": tally.model, "stream": tally.is_stream}
         if not tally.is_stream:
             async with self._client.post(backend, body) as response:
                 piece = piece_of(await read_document(response), "message")
-            tally.take(piece)
+            tally.add(piece)
             yield piece
             return
         body["stream_options"] = {"include_usage": True}
         async with self._client.post(backend, body) as response, aclosing(read_events(response)) as documents:
             async for document in documents:
                 piece = piece_of(document, "delta")
-                tally.take(piece)
+                tally.add(piece)
                 yield piece
 
 
 async def _collect(frames: AsyncIterator[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the answer that is told in one piece."""
+    """Returns the response of a call without streaming."""
     message = {"role": "assistant", "content": ""}
     totals: dict[str, Any] = {}
     async for frame in frames:
@@ -257,13 +257,13 @@ def _outcome(error: BaseException) -> str:
     return "failed" if isinstance(error, Exception) else "cancelled"
 
 
-def _tell(backend: LlmBackend, tally: Tally, error: BackendError) -> None:
-    """Logs what a backend did wrong, with what an operator needs to find it; the caller gets a code only."""
+def _log_failure(backend: LlmBackend, tally: Tally, error: BackendError) -> None:
+    """Logs a backend's failure with the details an operator needs; the caller only gets a code."""
     log.warning(
         "language model backend failed",
         extra={
             "backend": backend.name,
-            "place": place_of(backend.url),
+            "place": address_of(backend.url),
             "model": tally.model,
             "kind": error.kind,
             "detail": error.detail,

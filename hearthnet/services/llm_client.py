@@ -1,8 +1,8 @@
-"""Asks OpenAI-compatible backends: one POST, answered by one document or by a stream of them.
+"""Client of OpenAI-compatible backends: one POST, whose response is one document or a stream of them.
 
-Whatever goes wrong on the way becomes a `BackendError`. Leaving the `async with`, by a cancellation too, closes the
-connection, and a closed connection is what makes a backend stop generating.
-Reads events by itself because httpx's lines have no bound, and end at U+2028 and its like, which JSON may hold.
+Every failure becomes a `BackendError`. Leaving the `async with`, also by a cancellation, closes the connection, which
+makes a backend stop generating.
+It reads events itself because httpx's lines are unbounded, and end at U+2028 and the like, which JSON may contain.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from hearthnet.services.llm_errors import TOO_LONG, BackendError, error_of
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["BackendClient", "chat_url", "place_of", "read_document", "read_events", "usable_key"]
+__all__ = ["BackendClient", "chat_url", "address_of", "read_document", "read_events", "usable_key"]
 
-_CONNECT_TIMEOUT_S: Final = 2.0  # as the doctor's check asks; what is at home answers within milliseconds
-_MAX_DOCUMENT_BYTES: Final = 16 * 1024 * 1024  # a hundred times the longest answer of a model run at home
+_CONNECT_TIMEOUT_S: Final = 2.0  # as in the doctor's check; a server at home responds within milliseconds
+_MAX_DOCUMENT_BYTES: Final = 16 * 1024 * 1024  # a hundred times the longest response of models run at home
 _MAX_LINE_BYTES: Final = 1024 * 1024  # a chunk holds a token or a few
 _MAX_REFUSAL_BYTES: Final = 64 * 1024
 _DATA: Final = b"data:"
@@ -43,13 +43,13 @@ _BY_STATUS: Final = {
 
 
 def chat_url(url: str) -> str:
-    """Returns where a backend takes chats; its `url` may end in `/v1` or not."""
+    """Returns the URL of a backend's chat endpoint; its `url` may end in `/v1` or not."""
     base = url.rstrip("/")
     return f"{base}/chat/completions" if base.endswith("/v1") else f"{base}/v1/chat/completions"
 
 
-def place_of(url: str) -> str:
-    """Returns host and port of a URL: neither the user and password nor the query that may be in it."""
+def address_of(url: str) -> str:
+    """Returns host and port of a URL, without user, password or query."""
     try:
         return urlsplit(url).netloc.rpartition("@")[2]
     except ValueError:  # half an IPv6 address
@@ -57,10 +57,10 @@ def place_of(url: str) -> str:
 
 
 class BackendClient:
-    """One pool of connections to all backends, made at the first request.
+    """One connection pool for all backends, created at the first request.
 
     Args:
-        timeout_s: the longest wait for the answer, and within it for the next token; seconds.
+        timeout_s: the longest wait for the response, and within it for the next token; seconds.
     """
 
     def __init__(self, timeout_s: float) -> None:
@@ -72,7 +72,7 @@ class BackendClient:
 
         if self._pool is None:
             timeout = httpx.Timeout(self._timeout_s, connect=_CONNECT_TIMEOUT_S)
-            # trust_env: a proxy of the environment has no business with what is said at home
+            # trust_env: a proxy from the environment must not see conversations
             self._pool = httpx.AsyncClient(timeout=timeout, trust_env=False)
         return self._pool
 
@@ -84,10 +84,10 @@ class BackendClient:
 
     @asynccontextmanager
     async def post(self, backend: LlmBackend, body: dict[str, Any]) -> AsyncIterator[httpx.Response]:
-        """Gives the answer to a chat, its status 200 and its content not read yet.
+        """Yields the response to a chat, with status 200 and its content not read yet.
 
         Raises:
-            BackendError: raised when there is none, and for what goes wrong while the content is read.
+            BackendError: raised when there is no such response, or when reading its content fails.
         """
         import httpx
 
@@ -99,12 +99,12 @@ class BackendClient:
                     raise await _refusal(response)
                 yield response
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-            # The message of an error may hold a header, the key's too; its type tells enough.
+            # Only its type: an error's message may contain a header, and so the key.
             raise BackendError(_kind_of(error), type(error).__name__) from error
 
 
 def _headers(backend: LlmBackend) -> dict[str, str]:
-    # identity: what a proxy compresses it also holds back until there is enough of it
+    # identity: a proxy that compresses also buffers
     headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **headers_for()}
     key = usable_key(backend)
     if key is not None:
@@ -113,17 +113,17 @@ def _headers(backend: LlmBackend) -> dict[str, str]:
 
 
 def usable_key(backend: LlmBackend) -> str | None:
-    """Returns the key to send to a backend; None for one that is configured without.
+    """Returns the key to send to a backend; None if none is configured.
 
     Raises:
-        BackendError: raised as `key` when the variable that should hold it does not.
+        BackendError: raised as `key` when the variable has no usable key.
     """
     if backend.api_key_env is None:
         return None
     key = (backend.api_key() or "").strip()
     if not key or not key.isascii() or not key.isprintable():
-        # Not even its name: some put the key itself there.
-        raise BackendError("key", "the variable that api_key_env names holds no usable key")
+        # Its name is not shown: some users put the key itself there.
+        raise BackendError("key", "the variable named by api_key_env has no usable key")
     return key
 
 
@@ -140,14 +140,14 @@ def _kind_of(error: Exception) -> str:
 
 
 async def _refusal(response: httpx.Response) -> BackendError:
-    """Returns the error that a status other than 200 stands for."""
+    """Returns the error for a status other than 200."""
     status = response.status_code
     try:
         document = orjson.loads(await _read(response, _MAX_REFUSAL_BYTES))
-    except (orjson.JSONDecodeError, BackendError):  # no JSON, or too much of it: the status tells
+    except (orjson.JSONDecodeError, BackendError):  # not JSON, or too long: only the status counts
         document = None
-    told = error_of(document.get("error") if isinstance(document, dict) else None)
-    reason = told.reason if told is not None else None
+    reported = error_of(document.get("error") if isinstance(document, dict) else None)
+    reason = reported.reason if reported is not None else None
     kind = _BY_STATUS.get(status, "refused" if 400 <= status < 500 else "failed")
     if reason in TOO_LONG:
         kind = "too_long"
@@ -164,10 +164,10 @@ async def _read(response: httpx.Response, limit: int) -> bytes:
 
 
 async def read_document(response: httpx.Response) -> Any:
-    """Returns the answer of a backend that does not stream.
+    """Returns the document of a response that is not streamed.
 
     Raises:
-        BackendError: raised when it is no JSON.
+        BackendError: raised when it is not JSON.
     """
     return _parse(await _read(response, _MAX_DOCUMENT_BYTES))
 
@@ -176,11 +176,11 @@ async def read_events(response: httpx.Response) -> AsyncGenerator[Any, None]:
     """Yields the documents of server-sent events up to `[DONE]`.
 
     Raises:
-        BackendError: raised when one is no JSON, or the stream ends before `[DONE]`.
+        BackendError: raised when one is not JSON, or the stream ends before `[DONE]`.
     """
     async with aclosing(_lines(response)) as lines:
         async for line in lines:
-            if not line.startswith(_DATA):  # blank, a comment that keeps the connection, the event's name
+            if not line.startswith(_DATA):  # blank, a keep-alive comment, an event name
                 continue
             data = line.removeprefix(_DATA).strip()
             if data == _DONE:
@@ -204,5 +204,5 @@ def _parse(content: bytes) -> Any:
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError:
-        # from None: that error carries the whole text
+        # from None: that error contains the whole text
         raise BackendError("malformed", "not JSON") from None

@@ -1,8 +1,8 @@
-"""What a backend's documents say, and what an answer comes to: pieces of text, tokens, times.
+"""Parsing of a backend's documents, and the totals of a response: text, tokens, times.
 
-Texts pass through here on their way to the caller. `Tally.fields` is all of an answer that is ever recorded: it holds
-names, numbers and words of closed sets, and no text.
-Ours because a vendor's SDK would be a large dependency for the few fields that are read here.
+Text passes through here on its way to the caller. `Tally.fields` is all that is recorded of a response: names, numbers
+and words of closed sets, no text.
+Hand-written because a vendor's SDK would be a large dependency for the few fields read here.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ __all__ = ["Piece", "Tally", "Usage", "piece_of"]
 
 _FINISH_REASONS: Final = frozenset({"stop", "length", "content_filter", "tool_calls", "function_call"})
 _OTHER: Final = "other"
-_MAX_TOKENS: Final = 100_000_000  # more in one answer is a backend's mistake, and must not ruin a counter
+_MAX_TOKENS: Final = 100_000_000  # more in one response is a backend's error and must not ruin a counter
 _MAX_MODEL_CHARS: Final = 200
 
 
 class Usage(NamedTuple):
-    """What the backend itself counted."""
+    """The token counts reported by the backend."""
 
     tokens_in: int
     tokens_out: int
 
 
 class Piece(NamedTuple):
-    """What one document of an answer adds to it; `reasoning` is what a model thinks aloud before it answers."""
+    """The part of a response in one document; `reasoning` is the model's thinking before the actual response."""
 
     text: str = ""
     reasoning: str = ""
@@ -39,30 +39,30 @@ class Piece(NamedTuple):
 
 
 def piece_of(document: object, part: str) -> Piece:
-    """Returns what a document says.
+    """Returns the part of a response in a document.
 
     Args:
         document: parsed JSON.
-        part: where its text is: `delta` in a stream, else `message`.
+        part: the key of its text: `delta` in a stream, else `message`.
 
     Raises:
-        BackendError: raised when it is no chat completion, or tells of an error.
+        BackendError: raised when it is not a chat completion, or reports an error.
     """
     if not isinstance(document, dict):
         raise BackendError("malformed", "not an object")
-    told = error_of(document.get("error"))
-    if told is not None:
-        raise told
+    reported = error_of(document.get("error"))
+    if reported is not None:
+        raise reported
     choices = document.get("choices")
     if not isinstance(choices, list) or not (choices or part == "delta"):
         raise BackendError("malformed", "no choices")
-    choice = choices[0] if choices else {part: {}}  # the chunk that has the usage has no choice
-    said = choice.get(part) if isinstance(choice, dict) else None
-    if not isinstance(said, dict):
+    choice = choices[0] if choices else {part: {}}  # the chunk with the usage has no choice
+    content = choice.get(part) if isinstance(choice, dict) else None
+    if not isinstance(content, dict):
         raise BackendError("malformed", f"a choice without {part}")
     return Piece(
-        _text(said.get("content")),
-        _text(said.get("reasoning_content") or said.get("reasoning")),
+        _text(content.get("content")),
+        _text(content.get("reasoning_content") or content.get("reasoning")),
         _finish_reason(choice.get("finish_reason")),
         _usage(document.get("usage")),
         _model(document.get("model")),
@@ -73,7 +73,7 @@ def _text(value: object) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise BackendError("malformed", "content that is no text")
+        raise BackendError("malformed", "content that is not text")
     return value
 
 
@@ -99,39 +99,39 @@ def _model(value: object) -> str | None:
 
 
 class Tally:
-    """What one backend did for one call.
+    """Tokens and times of one call to one backend.
 
     Args:
         backend: its name in the configuration.
-        model: the model that it is asked for.
-        is_stream: whether it is asked to stream.
-        clock: monotonic seconds; tests hand in their own.
+        model: the requested model.
+        is_stream: whether a stream is requested.
+        clock: returns monotonic seconds; tests pass their own.
     """
 
     def __init__(self, backend: str, model: str, *, is_stream: bool, clock: Callable[[], float] = monotonic) -> None:
         self.backend = backend
         self.model = model
         self.is_stream = is_stream
-        self.chunks = 0  # that had text
+        self.chunks = 0  # with text
         self.outcome = "ok"
         self._clock = clock
-        self._came_at = self._sent_at = clock()
+        self._arrived_at = self._sent_at = clock()
         self._first_at: float | None = None
-        self._last_at = self._came_at
+        self._last_at = self._arrived_at
         self._ended_at: float | None = None
         self._usage: Usage | None = None
         self._finish_reason: str | None = None
-        self._answered_by = model
+        self._served_by = model
 
     def begin(self) -> None:
-        """Notes that the backend is asked now: the wait for a place is over."""
+        """Marks the start of the request to the backend: the wait for a slot is over."""
         self._sent_at = self._clock()
 
-    def take(self, piece: Piece) -> None:
-        """Takes what has just arrived."""
+    def add(self, piece: Piece) -> None:
+        """Adds a piece that has just arrived."""
         self._usage = piece.usage or self._usage
         self._finish_reason = piece.finish_reason or self._finish_reason
-        self._answered_by = piece.model or self._answered_by
+        self._served_by = piece.model or self._served_by
         if piece.text or piece.reasoning:
             self.chunks += 1
             self._last_at = self._clock()
@@ -139,20 +139,20 @@ class Tally:
                 self._first_at = self._last_at
 
     def end(self, outcome: str) -> None:
-        """Notes how it ended: `ok`, `cancelled`, or the kind of what went wrong."""
+        """Sets the outcome: `ok`, `cancelled`, or the kind of the error."""
         self.outcome = outcome
         self._ended_at = self._clock()
 
     @property
     def tokens_out(self) -> int | None:
-        """How many tokens were generated; a stream's chunks stand for them where the backend does not say."""
+        """The number of generated tokens; if the backend does not report it, a stream's chunks are counted instead."""
         if self._usage is not None:
             return self._usage.tokens_out
         return self.chunks if self.is_stream else None
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Tokens a second: of a stream from its first token to its last, else over the whole time of the backend."""
+        """Tokens per second: from the first token of a stream to its last, else over the whole time of the backend."""
         if not self.tokens_out or self._ended_at is None:
             return None
         if self.is_stream and self.chunks > 1 and self._first_at is not None:
@@ -162,21 +162,21 @@ class Tally:
         return round(count / took_s, 2) if took_s > 0 else None
 
     def timings(self) -> dict[str, float | None]:
-        """Returns the waits in milliseconds, and the speed.
+        """Returns the durations in milliseconds, and the tokens per second.
 
-        `queue_ms` is the wait for a place; `ttft_ms`, of a stream, and `backend_ms` count from its end.
+        `queue_ms` is the wait for a slot; `ttft_ms`, for a stream, and `backend_ms` start at its end.
         """
         ended_at = self._clock() if self._ended_at is None else self._ended_at
         first_at = self._first_at if self.is_stream else None
         return {
-            "queue_ms": _ms(self._sent_at - self._came_at),
+            "queue_ms": _ms(self._sent_at - self._arrived_at),
             "ttft_ms": None if first_at is None else _ms(first_at - self._sent_at),
             "backend_ms": _ms(ended_at - self._sent_at),
             "tokens_per_s": self.tokens_per_s,
         }
 
     def fields(self) -> dict[str, Any]:
-        """Returns what is recorded."""
+        """Returns the fields to record."""
         return {
             **self.timings(),
             "tokens_in": None if self._usage is None else self._usage.tokens_in,
@@ -187,9 +187,9 @@ class Tally:
         }
 
     def totals(self) -> dict[str, Any]:
-        """Returns what the caller gets beside the text."""
+        """Returns the fields for the caller, beside the text."""
         return {
-            "model": self._answered_by,
+            "model": self._served_by,
             "backend": self.backend,
             "usage": {
                 "prompt_tokens": None if self._usage is None else self._usage.tokens_in,

@@ -1,4 +1,4 @@
-"""A call's stages: each way to fail has its code, its trace, its count, and gives its place back."""
+"""The stages of a call: every failure has its code, trace and count, and frees its slot."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BODY = {"params": {}, "input": {"text": "hi"}}
 
 @pytest.fixture
 def bus():
-    """A bus that knows a node of each level."""
+    """A bus with a node of each level."""
     return CapabilityBus(ME, LEVELS.get)
 
 
@@ -38,7 +38,7 @@ def request(name="experimental.thing", version=(1, 0), caller=ME, body=BODY, **m
 
 
 async def fails(bus, *arguments, **more) -> WireError:
-    """Makes a call that must fail; its trace must have the same result."""
+    """Makes a failing call and checks that its trace has the same result."""
     with pytest.raises(WireError) as caught:
         await bus.handle_call(request(*arguments, **more))
     assert trace.get_recent(1)[0].result == caught.value.code
@@ -46,12 +46,12 @@ async def fails(bus, *arguments, **more) -> WireError:
 
 
 async def answer(_):
-    """A handler that works."""
+    """A handler that succeeds."""
     return {"done": True}
 
 
 async def test_call_is_one_trace_with_a_span_for_each_stage(bus):
-    """A call that succeeds is recorded under the caller's id before its answer is returned."""
+    """A successful call is recorded under the caller's id before its response is returned."""
 
     async def handler(_):
         with trace.span("inner"):
@@ -92,8 +92,8 @@ async def test_call_is_one_trace_with_a_span_for_each_stage(bus):
         ({"body": {"params": {}, "input": {}}}, "schema_mismatch"),
     ],
 )
-async def test_call_that_is_turned_away(bus, wanted, code):
-    """Unknown, of another version, from a stranger, or unfitting: the code says which; no place is taken."""
+async def test_refused_call(bus, wanted, code):
+    """Unknown, wrong version, not a member or invalid body: each gets its own code, and no slot is taken."""
     schema = {"properties": {"input": {"required": ["text"]}}}
     entry = offer(bus, answer, request_schema=schema)
 
@@ -105,7 +105,7 @@ async def test_call_that_is_turned_away(bus, wanted, code):
 @pytest.mark.parametrize("required", ["member", "trusted", "anchor", "self"])
 @pytest.mark.parametrize("level", ["member", "trusted", "anchor", "self"])
 async def test_trust_is_a_ladder(bus, required, level):
-    """Who stands as high as required, or higher, is let in."""
+    """A caller of the required level or higher is admitted."""
     offer(bus, answer, trust_required=required)
     caller = ME if level == "self" else f"ed25519:{level}"
     order = ["member", "trusted", "anchor", "self"]
@@ -117,7 +117,7 @@ async def test_trust_is_a_ladder(bus, required, level):
 
 
 async def test_full_capability_turns_away(bus):
-    """With all places taken the next call is told when to come back, and counted."""
+    """With all slots in use the next call is refused with a time to retry, and counted."""
     metrics.configure(SimpleNamespace(metrics_enabled=True))
     gate = asyncio.Event()
 
@@ -139,7 +139,7 @@ async def test_full_capability_turns_away(bus):
 
 
 async def test_time_limit_of_the_capability_counts_against_it(bus):
-    """A handler that takes too long is stopped; that is its own fault."""
+    """A handler that exceeds its timeout is stopped; that counts against its health."""
     stopped = []
 
     async def endless(_):
@@ -156,7 +156,7 @@ async def test_time_limit_of_the_capability_counts_against_it(bus):
 
 
 async def test_deadline_of_the_caller_does_not(bus):
-    """A caller that waits less than the capability allows proves nothing about it."""
+    """A deadline shorter than the capability's timeout does not count against its health."""
 
     async def endless(_):
         await asyncio.Event().wait()
@@ -168,7 +168,7 @@ async def test_deadline_of_the_caller_does_not(bus):
 
 
 async def test_handler_that_raises_shows_no_internals(bus):
-    """The caller learns that it failed; the trace and the log learn why."""
+    """The caller only learns that it failed; trace and log have the cause."""
 
     async def broken(_):
         raise ValueError("the secret path /home/x")
@@ -183,7 +183,7 @@ async def test_handler_that_raises_shows_no_internals(bus):
 
 
 async def test_result_that_the_handler_set_stands(bus):
-    """`trace.fail` in a handler wins over the exception that follows."""
+    """`trace.fail` in a handler takes precedence over the exception that follows."""
 
     async def explicit(_):
         trace.current_trace().fail("rate_limited", "upstream is busy")
@@ -198,7 +198,7 @@ async def test_result_that_the_handler_set_stands(bus):
 
 @pytest.mark.parametrize("made", [{"wrong": 1}, {"done": {1, 2}}, {"done": 2**70}])
 async def test_answer_that_breaks_its_promise_fails(bus, made):
-    """An answer outside its schema, or that is no JSON, ends as the node's own error."""
+    """A response that does not match its schema, or is not JSON, is an internal error."""
 
     async def handler(_):
         return made
@@ -208,8 +208,8 @@ async def test_answer_that_breaks_its_promise_fails(bus, made):
     assert (await fails(bus)).code == "internal_error"
 
 
-async def test_cancelled_call_gives_its_place_back(bus):
-    """A call whose task is cancelled is recorded as cancelled and says nothing about health."""
+async def test_cancelled_call_frees_its_slot(bus):
+    """A cancelled call is recorded as cancelled and does not count for health."""
 
     async def endless(_):
         await asyncio.Event().wait()
@@ -226,7 +226,7 @@ async def test_cancelled_call_gives_its_place_back(bus):
 
 
 async def test_every_call_is_counted_once(bus):
-    """The counters name each outcome once; names that callers invent share one label."""
+    """Each outcome is counted once; names that callers invent share one label."""
     metrics.configure(SimpleNamespace(metrics_enabled=True))
     offer(bus, answer)
     await bus.handle_call(request())
@@ -245,7 +245,7 @@ async def test_every_call_is_counted_once(bus):
 
 
 async def test_call_inside_a_trace_is_a_span_of_it(bus):
-    """A capability that calls another adds a span, not a trace; both are counted."""
+    """A nested call adds a span, not a trace; both calls are counted."""
 
     async def outer(_):
         return await bus.call("experimental.inner", "1.0", BODY)
@@ -262,7 +262,7 @@ async def test_call_inside_a_trace_is_a_span_of_it(bus):
 
 
 async def test_call_outside_a_trace_is_one_of_its_own(bus):
-    """A call from a task whose trace has ended is recorded by itself."""
+    """A call from a task whose trace has ended gets its own trace."""
     offer(bus, answer)
     gate = asyncio.Event()
 
@@ -280,7 +280,7 @@ async def test_call_outside_a_trace_is_one_of_its_own(bus):
 
 
 async def test_failing_entry_is_quarantined(bus):
-    """From twenty calls on, one that mostly fails answers `partition` without being run."""
+    """From twenty calls on, a capability that mostly fails returns `partition` without being run."""
     calls = []
 
     async def broken(_):
@@ -297,11 +297,11 @@ async def test_failing_entry_is_quarantined(bus):
     assert len(calls) == 20
 
 
-async def test_failure_that_was_asked_for_is_no_illness(bus):
-    """Failures of the caller's own making leave health alone."""
+async def test_simulated_failure_does_not_count_for_health(bus):
+    """Errors caused by the caller do not count for health."""
 
     async def obliging(_):
-        raise WireError("internal_error", "as asked for", asked_for=True)
+        raise WireError("internal_error", "simulated failure", asked_for=True)
 
     async def picky(_):
         raise WireError("bad_request", "not like this")
@@ -317,7 +317,7 @@ async def test_failure_that_was_asked_for_is_no_illness(bus):
 
 
 async def frames(_):
-    """A handler that answers in three frames, each made inside a span."""
+    """A handler that yields three frames, each made inside a span."""
     for index in range(3):
         with trace.span("frame", index=index):
             await asyncio.sleep(0)
@@ -325,7 +325,7 @@ async def frames(_):
 
 
 async def test_stream_is_recorded_before_its_end_is_seen(bus):
-    """Frame by frame, then the end; by then the trace is there, with the spans of all steps."""
+    """Frames arrive one by one; at the end the trace is recorded, with the spans of all steps."""
     entry = offer(bus, frames)
     stream = await bus.handle_call(request(stream=True))
     assert trace.get_recent() == []
@@ -341,7 +341,7 @@ async def test_stream_is_recorded_before_its_end_is_seen(bus):
 
 
 async def test_stream_and_its_consumer_do_not_mix(bus):
-    """Between two frames the consumer's own trace is current, never the call's."""
+    """Between two frames the consumer's own trace is current, not the call's."""
     offer(bus, frames)
     stream = await bus.handle_call(request(stream=True))
     with trace.new_trace("experimental.consumer") as mine:
@@ -356,19 +356,19 @@ async def test_stream_and_its_consumer_do_not_mix(bus):
 
 
 async def breaks_after_one(_):
-    """A handler that fails in the middle."""
+    """A handler that fails after its first frame."""
     yield {"index": 0}
     raise ValueError("in the middle")
 
 
 async def ends_with_code_after_one(_):
-    """A handler that ends with a wire error in the middle."""
+    """A handler that raises a wire error after its first frame."""
     yield {"index": 0}
     raise WireError("capacity_exceeded", "enough")
 
 
 async def yields_no_json(_):
-    """A handler whose second frame cannot be sent."""
+    """A handler whose second frame cannot be encoded."""
     yield {"index": 0}
     yield {"index": {1, 2}}
 
@@ -382,7 +382,7 @@ async def yields_no_json(_):
     ],
 )
 async def test_stream_that_fails_in_the_middle(bus, handler, code):
-    """The error reaches the consumer with its code, which the trace has too; the place is free."""
+    """Consumer and trace get the same error code; the slot is freed."""
     entry = offer(bus, handler)
     stream = await bus.handle_call(request(stream=True))
     assert await anext(stream) == {"index": 0}
@@ -396,7 +396,7 @@ async def test_stream_that_fails_in_the_middle(bus, handler, code):
 
 
 async def test_stream_that_stalls_is_ended(bus):
-    """The time limit holds for each frame."""
+    """The timeout applies to each frame."""
 
     async def stalls(_):
         yield {"index": 0}
@@ -412,7 +412,7 @@ async def test_stream_that_stalls_is_ended(bus):
 
 
 async def test_stream_that_is_closed_is_cancelled_once(bus):
-    """Closing in the middle, even twice at once, ends the call once and lets the handler clean up."""
+    """Closing early, even twice at once, ends the call once and lets the handler clean up."""
     metrics.configure(SimpleNamespace(metrics_enabled=True))
     cleaned = []
 
@@ -435,8 +435,8 @@ async def test_stream_that_is_closed_is_cancelled_once(bus):
     assert b'hearthnet_active_streams{capability="experimental.thing"} 0.0' in metrics.exposition()[0]
 
 
-async def test_forgotten_stream_gives_its_place_back(bus):
-    """A consumer that breaks off and drops the stream leaves a cancelled trace and a free place."""
+async def test_abandoned_stream_frees_its_slot(bus):
+    """An abandoned stream leaves a cancelled trace and a free slot."""
     entry = offer(bus, frames)
     stream = await bus.handle_call(request(stream=True))
     async for _ in stream:
@@ -452,7 +452,7 @@ async def test_forgotten_stream_gives_its_place_back(bus):
 
 
 class Clock:
-    """Monotonic seconds that pass when told to."""
+    """A monotonic clock in seconds, advanced by the test."""
 
     now = 1_000.0
 
@@ -462,13 +462,13 @@ class Clock:
 
 
 async def turns():
-    """Lets tasks that are ready run as far as they get."""
+    """Lets ready tasks run as far as they get."""
     for _ in range(5):
         await asyncio.sleep(0)
 
 
 async def test_only_the_probe_decides(bus):
-    """A call from before the quarantine that ends while the probe runs neither lifts it nor opens a second place."""
+    """A call admitted before the quarantine, ending during the probe, neither lifts it nor admits another call."""
     gates = {}
 
     async def gated(wanted):
@@ -499,7 +499,7 @@ async def test_only_the_probe_decides(bus):
 
 
 async def test_call_given_up_during_the_probe_leaves_the_probe_alone(bus):
-    """A cancelled call from before the quarantine does not make a second call the probe."""
+    """A cancelled call from before the quarantine does not turn a second call into the probe."""
 
     async def gated(wanted):
         if wanted.body["input"]["text"] == "fail":
@@ -526,7 +526,7 @@ async def test_call_given_up_during_the_probe_leaves_the_probe_alone(bus):
 
 
 async def test_quarantine_ends_with_a_good_probe(bus):
-    """After its time one call is let through, and a good answer brings the capability back."""
+    """After the quarantine one call is admitted, and its success ends the quarantine."""
     well = False
 
     async def moody(_):
@@ -549,7 +549,7 @@ async def test_quarantine_ends_with_a_good_probe(bus):
 
 
 async def test_deadline_of_the_caller_does_not_count_against_a_stream(bus):
-    """A stream whose caller waits less than the capability allows proves nothing about it either."""
+    """A caller's shorter deadline on a stream does not count against the capability either."""
 
     async def stalls(_):
         yield {"index": 0}
@@ -579,7 +579,7 @@ async def test_deadline_of_the_caller_does_not_count_against_a_stream(bus):
     ],
 )
 async def test_codes_that_count_against_the_capability(bus, code, counts):
-    """What the caller did wrong says nothing about health; what the node failed at does."""
+    """Errors caused by the caller do not count for health; failures of the node do."""
 
     async def failing(_):
         raise WireError(code, "so it is")
@@ -591,7 +591,7 @@ async def test_codes_that_count_against_the_capability(bus, code, counts):
 
 
 async def test_handlers_own_timeout_is_a_timeout(bus):
-    """A handler that ran into a time limit of its own has failed, under that name and without internals."""
+    """A handler's own TimeoutError becomes `timeout`, without internals."""
 
     async def impatient(_):
         raise TimeoutError("connecting to 10.0.0.7")
@@ -608,7 +608,7 @@ async def test_handlers_own_timeout_is_a_timeout(bus):
 
 @pytest.mark.parametrize("made", [None, [], "text", 5, object()], ids=["none", "list", "text", "number", "object"])
 async def test_answer_that_is_neither_object_nor_frames_fails(bus, made):
-    """The call fails at once, as the node's own error: there is no stream to wait for."""
+    """The call fails at once with an internal error: there is no stream to wait for."""
 
     async def handler(_):
         return made
@@ -620,7 +620,7 @@ async def test_answer_that_is_neither_object_nor_frames_fails(bus, made):
 
 
 async def test_cause_of_a_failure_is_in_the_log(bus):
-    """What the caller is not told stands in the log, with the traceback and the id of the call."""
+    """The log has the error that the caller does not see, with traceback and the call's id."""
     node_logging.configure(SimpleNamespace(log_level="info", log_dir=None, keep_debug_of_failures=False))
 
     async def broken(_):
@@ -635,8 +635,8 @@ async def test_cause_of_a_failure_is_in_the_log(bus):
     assert "the secret path /home/x" in logged.exc
 
 
-async def test_handler_that_raises_before_it_awaits_gives_its_place_back(bus):
-    """A plain function that fails is a handler that fails."""
+async def test_handler_that_raises_before_it_awaits_frees_its_slot(bus):
+    """A failing plain function is treated like a failing coroutine."""
 
     def broken(_):
         raise ValueError("at once")
@@ -648,7 +648,7 @@ async def test_handler_that_raises_before_it_awaits_gives_its_place_back(bus):
 
 
 async def test_failed_call_inside_a_trace_marks_its_span(bus):
-    """The inner failure is the span's; the outer capability may still answer well."""
+    """The span has the inner failure; the outer capability may still succeed."""
 
     async def outer(_):
         with pytest.raises(WireError):
@@ -669,7 +669,7 @@ async def test_failed_call_inside_a_trace_marks_its_span(bus):
 
 
 async def test_failed_call_does_not_end_its_callers_trace(bus):
-    """A trace of the caller's own goes on after a call in it failed, with nothing of the call left open."""
+    """The caller's trace continues after a failed call in it, with no span of the call left open."""
     with trace.new_trace("experimental.outer") as mine:
         with pytest.raises(WireError):
             await bus.call("experimental.absent", "1.0", BODY)
@@ -682,7 +682,7 @@ async def test_failed_call_does_not_end_its_callers_trace(bus):
 
 
 async def test_request_from_inside_a_trace_returns_to_it(bus):
-    """A request that is handled inside a trace has a trace of its own; then the outer one is current again."""
+    """A request handled inside a trace gets its own trace; afterwards the outer one is current again."""
     offer(bus, answer)
     with trace.new_trace("experimental.outer") as mine:
         await bus.handle_call(request())
@@ -701,7 +701,7 @@ async def test_request_from_inside_a_trace_returns_to_it(bus):
 
 
 async def test_cancelled_step_ends_the_stream_as_cancelled(bus):
-    """A consumer whose task is cancelled while it waits for a frame cancels the call, once."""
+    """Cancelling a consumer that waits for a frame cancels the call, once."""
     cleaned = []
 
     async def stalls(_):
@@ -730,7 +730,7 @@ async def test_cancelled_step_ends_the_stream_as_cancelled(bus):
 
 
 async def test_frame_that_breaks_its_promise_lets_the_handler_clean_up(bus):
-    """A frame outside the schema ends the stream; the handler, stopped at that frame, has cleaned up by then."""
+    """A frame that does not match the schema ends the stream, after the handler has cleaned up."""
     cleaned = []
 
     async def careless(_):
@@ -751,8 +751,8 @@ async def test_frame_that_breaks_its_promise_lets_the_handler_clean_up(bus):
     assert cleaned == [True]
 
 
-async def test_forgotten_stream_leaves_its_consumers_trace_alone(bus):
-    """Dropping a stream ends the call's trace; the consumer's own stays current and takes what follows."""
+async def test_abandoned_stream_leaves_its_consumers_trace_alone(bus):
+    """Dropping a stream ends the call's trace; the consumer's trace stays current."""
     offer(bus, frames)
     stream = await bus.handle_call(request(stream=True))
     with trace.new_trace("experimental.consumer") as mine:
@@ -769,7 +769,7 @@ async def test_forgotten_stream_leaves_its_consumers_trace_alone(bus):
 
 
 async def test_closing_before_the_first_frame_is_cancelled(bus):
-    """A stream that nobody read is a cancelled call, and its place is free."""
+    """A stream that was never read is a cancelled call, and its slot is freed."""
     entry = offer(bus, frames)
     stream = await bus.handle_call(request(stream=True))
     await stream.aclose()
@@ -781,7 +781,7 @@ async def test_closing_before_the_first_frame_is_cancelled(bus):
 
 
 async def test_stream_inside_a_trace_is_part_of_it(bus):
-    """A capability that streams from another records one trace, with the inner frames' spans in it."""
+    """A capability that streams from another records one trace, including the inner frames' spans."""
 
     async def outer(_):
         stream = await bus.call("experimental.inner", "1.0", BODY, stream=True)
@@ -798,7 +798,7 @@ async def test_stream_inside_a_trace_is_part_of_it(bus):
 
 
 async def test_stream_is_counted_once(bus):
-    """One call in the counters, however many frames; while it runs it is an active stream."""
+    """A stream counts as one call, however many frames; while it runs it is an active stream."""
     metrics.configure(SimpleNamespace(metrics_enabled=True))
     offer(bus, frames, name="experimental.counted")
     stream = await bus.handle_call(request("experimental.counted", stream=True))
@@ -813,8 +813,8 @@ async def test_stream_is_counted_once(bus):
     assert 'hearthnet_request_duration_ms_count{capability="experimental.counted"} 1.0' in page
 
 
-async def test_stats_tell_of_each_entry(bus):
-    """Calls in flight, health and latency by entry."""
+async def test_stats_have_each_entry(bus):
+    """Running calls, health and latency by entry."""
     gate = asyncio.Event()
 
     async def waiting(wanted):

@@ -1,4 +1,4 @@
-"""Health: figures over the last calls, quarantine, and the one probe that ends it. The clock is the test's."""
+"""Health: figures over the last calls, quarantine, and the probe that ends it, with a test clock."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hearthnet.bus.health import Health
 
 
 class Clock:
-    """Monotonic seconds that pass when told to."""
+    """A monotonic clock in seconds, advanced by the test."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -26,12 +26,12 @@ def clock():
 
 @pytest.fixture
 def health(clock):
-    """A healthy entry that was never called."""
+    """A healthy entry without calls."""
     return Health(clock)
 
 
 def record(health: Health, *, good: int = 0, bad: int = 0) -> None:
-    """Takes so many good calls, then so many bad ones."""
+    """Records that many successes, then that many failures."""
     for ok in [True] * good + [False] * bad:
         health.record(ok=ok, duration_ms=1.0)
 
@@ -44,7 +44,7 @@ def quarantined(health):
 
 
 def test_new_entry_lets_calls_through(health):
-    """Before the first call there are no figures and no quarantine."""
+    """Without calls there are no figures and no quarantine."""
     assert health.admit() == 0
     assert (health.calls, health.success_rate, health.quantile_ms(0.5), health.is_quarantined) == (
         0,
@@ -62,7 +62,7 @@ def test_success_rate_is_over_all_calls(health):
 
 
 def test_only_the_last_hundred_calls_count(health):
-    """Old failures are forgotten."""
+    """Failures outside the window do not count."""
     record(health, good=51, bad=49)
     record(health, good=100)
 
@@ -71,7 +71,7 @@ def test_only_the_last_hundred_calls_count(health):
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 1.0), (0.5, 3.0), (0.99, 5.0), (1.0, 5.0)])
 def test_quantiles(health, share, expected):
-    """The duration that so many of the calls did not exceed, whatever the order they came in."""
+    """The quantile of the durations, whatever their order."""
     for duration in (5.0, 1.0, 4.0, 2.0, 3.0):
         health.record(ok=True, duration_ms=duration)
 
@@ -90,14 +90,14 @@ def test_nineteen_failures_say_nothing_yet(health, clock):
 
 @pytest.mark.parametrize(("good", "bad", "quarantined"), [(10, 10, False), (9, 11, True), (50, 50, False)])
 def test_half_is_the_limit(health, good, bad, quarantined):
-    """Exactly half is well enough, less is not."""
+    """A success rate of exactly half is sufficient, less is not."""
     record(health, good=good, bad=bad)
 
     assert health.is_quarantined is quarantined
 
 
 def test_quarantine_lasts_sixty_seconds(quarantined, clock):
-    """Every call is turned away with the time that is left, to the end."""
+    """Every call is refused with the remaining time, until the end."""
     assert quarantined.admit() == 60_000
     clock.now += 59.5
     assert quarantined.admit() == 500
@@ -108,7 +108,7 @@ def test_quarantine_lasts_sixty_seconds(quarantined, clock):
 
 
 def test_one_call_probes(quarantined, clock):
-    """After the quarantine one call goes through; the others wait for its outcome."""
+    """After the quarantine one call is admitted; the others wait for its outcome."""
     clock.now += 60
 
     assert quarantined.admit() == 0
@@ -116,7 +116,7 @@ def test_one_call_probes(quarantined, clock):
 
 
 def test_good_probe_ends_the_quarantine(quarantined, clock):
-    """Calls go through again, and old failures are forgotten."""
+    """Calls are admitted again, and earlier failures do not count."""
     clock.now += 60
     quarantined.admit()
     record(quarantined, good=1)
@@ -127,7 +127,7 @@ def test_good_probe_ends_the_quarantine(quarantined, clock):
 
 
 def test_bad_probe_begins_a_new_quarantine(quarantined, clock):
-    """Sixty more seconds, counted from the probe's end; then another probe."""
+    """Sixty more seconds from the end of the probe; then another probe."""
     clock.now += 60
     quarantined.admit()
     clock.now += 5
@@ -139,8 +139,8 @@ def test_bad_probe_begins_a_new_quarantine(quarantined, clock):
     assert quarantined.admit() == 0
 
 
-def test_probe_that_says_nothing_leaves_the_place_to_the_next(quarantined, clock):
-    """A probe that its caller gave up on is no verdict: still quarantined, and the next call probes."""
+def test_skipped_probe_is_followed_by_another(quarantined, clock):
+    """A cancelled probe decides nothing: the quarantine continues, and the next call is the probe."""
     clock.now += 60
     quarantined.admit()
     quarantined.skip()
@@ -151,7 +151,7 @@ def test_probe_that_says_nothing_leaves_the_place_to_the_next(quarantined, clock
 
 
 def test_skipped_calls_are_not_counted(health):
-    """What says nothing changes no figure."""
+    """A skipped outcome changes no figure."""
     record(health, good=1)
     for _ in range(30):
         health.skip()

@@ -1,4 +1,4 @@
-"""How often a peer may call: against a plain model of token buckets, and through the bus."""
+"""Rate limits, against a plain model of token buckets and through the bus."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CAPABILITY = "experimental.thing"
 
 
 class Clock:
-    """Nanoseconds that pass when a test says so."""
+    """A clock in nanoseconds, advanced by the test."""
 
     def __init__(self) -> None:
         self.now = 7 * NS
@@ -36,7 +36,7 @@ class Clock:
 
 @pytest.fixture
 def clock():
-    """A clock that stands still."""
+    """A stopped clock."""
     return Clock()
 
 
@@ -47,7 +47,7 @@ def limiter(clock):
 
 
 def outcome(limiter, caller=PEER, capability=CAPABILITY) -> str:
-    """`ok`, or why a call is turned away."""
+    """Returns `ok`, or the reason why a call is refused."""
     try:
         limiter.check(caller, capability)
     except RateLimitedError as error:
@@ -56,13 +56,13 @@ def outcome(limiter, caller=PEER, capability=CAPABILITY) -> str:
 
 
 class ModelBucket:
-    """The textbook's bucket, in whole parts of a token: what flows in is counted in tokens times nanoseconds."""
+    """A textbook token bucket in exact integers: tokens times nanoseconds."""
 
     def __init__(self, per_second: int, now: int) -> None:
         self.per_second, self.level, self.at = per_second, per_second * NS, now
 
     def has_token(self, now: int) -> bool:
-        """Lets flow in what is due; tells whether a token is there."""
+        """Refills the bucket; returns True if a token is available."""
         self.level = min(self.per_second * NS, self.level + (now - self.at) * self.per_second)
         self.at = now
         return self.level >= NS
@@ -73,18 +73,18 @@ class ModelBucket:
 
 
 class Model:
-    """The rule in its plainest words."""
+    """A straightforward reference implementation of the limits."""
 
     def __init__(self, now: int) -> None:
         self._now = now
         self._buckets: dict[tuple, ModelBucket] = {}
 
     def bucket(self, per_second: int, *key: str) -> ModelBucket:
-        """The bucket of that rate and name."""
+        """Returns the bucket of that rate and name."""
         return self._buckets.setdefault((per_second, *key), ModelBucket(per_second, self._now))
 
     def check(self, peer: str, capability: str, now: int) -> str:
-        """The outcome of a call."""
+        """Returns the outcome of a call."""
         for reason, bucket in (
             ("hard_peer", self.bucket(RATE_LIMIT_HARD_RPS_TOTAL, peer)),
             ("hard_capability", self.bucket(RATE_LIMIT_HARD_RPS_PER_CAP, peer, capability)),
@@ -115,7 +115,7 @@ BURSTS = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(BURSTS)
 def test_limiter_is_its_model(bursts):
-    """Whatever is called when, each call has the outcome that plain token buckets give it; memory stays bounded."""
+    """For any sequence of calls, outcomes equal those of plain token buckets, and memory stays bounded."""
     clock = Clock()
     limiter = RateLimiter(ME, clock)
     model = Model(clock.now)
@@ -131,7 +131,7 @@ def test_limiter_is_its_model(bursts):
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from([10, 100, 1_000]), st.lists(st.integers(0, 3 * NS), max_size=60))
 def test_wait_is_true(per_second, pauses):
-    """A bucket that says how long to wait has a token then, and not a nanosecond before."""
+    """A token is available after exactly the returned wait, not a nanosecond before."""
     bucket, now = Bucket(per_second), NS
     for pause in pauses:
         now += pause % (3 * NS // per_second)
@@ -145,7 +145,7 @@ def test_wait_is_true(per_second, pauses):
 
 
 def test_one_second_of_flood(limiter, clock):
-    """A silent peer may send a second's worth at once; what follows is told when to come back, then dropped."""
+    """A silent caller may send a second's worth at once; further calls are refused, then dropped."""
     found = [outcome(limiter) for _ in range(150)]
 
     assert found == ["ok"] * 10 + ["soft_capability"] * 90 + ["hard_capability"] * 50
@@ -161,7 +161,7 @@ def test_one_second_of_flood(limiter, clock):
 
 
 def test_peer_in_all(limiter):
-    """Spread over many capabilities, a peer has its limits in all; another peer has its own."""
+    """Calls spread over many capabilities count against the caller's total; another caller has its own."""
     found = [outcome(limiter, capability=f"experimental.c{number % 200}") for number in range(1_100)]
 
     assert found.count("ok") == RATE_LIMIT_SOFT_RPS_TOTAL
@@ -171,13 +171,13 @@ def test_peer_in_all(limiter):
 
 
 def test_own_key_is_exempt(limiter):
-    """The node itself is never limited, and takes no memory."""
+    """The node itself is never limited, and uses no memory."""
     assert {outcome(limiter, ME) for _ in range(2_000)} == {"ok"}
     assert len(limiter) == 0
 
 
 def test_claim_counts_nothing(limiter):
-    """Who only claims to be a peer can neither use up what is the peer's, nor take memory."""
+    """An unverified claim uses up no tokens and no memory."""
     for _ in range(5_000):
         limiter.check_claimed(PEER, CAPABILITY)
     assert len(limiter) == 0
@@ -185,7 +185,7 @@ def test_claim_counts_nothing(limiter):
 
 
 def test_claim_of_a_flooder_is_refused(limiter, clock):
-    """A peer over its hard limit is turned away by its name alone, until there is room again."""
+    """A caller over its hard limit is refused by its claimed id, until tokens are available again."""
     for _ in range(RATE_LIMIT_HARD_RPS_PER_CAP):
         outcome(limiter)
     with pytest.raises(RateLimitedError, match="capability") as caught:
@@ -198,7 +198,7 @@ def test_claim_of_a_flooder_is_refused(limiter, clock):
 
 
 def test_memory_is_bounded(clock):
-    """However many names call, no more are remembered than the bound; full buckets go first, used ones stay."""
+    """The number of meters stays bounded; full buckets are evicted first, used ones stay."""
     limiter = RateLimiter(ME, clock, max_meters=50)
     for number in range(1_000):
         assert outcome(limiter, f"ed25519:idle{number}") == "ok"
@@ -213,7 +213,7 @@ def test_memory_is_bounded(clock):
 
 
 def test_bus_counts_by_capability_and_reason():
-    """Turned away by the bus, a call is counted under what is offered or `other`, and leaves no trace."""
+    """A call refused by the bus is counted under its capability or `other`, and leaves no trace."""
     metrics.configure(SimpleNamespace(metrics_enabled=True))
     bus = CapabilityBus(ME, lambda _: "member")
     bus.register(CapabilityDescriptor(name=CAPABILITY, version=(1, 0)), lambda _: {})

@@ -1,4 +1,4 @@
-"""The registry: names, versions, schemas, and which entry serves a request."""
+"""The registry: names, versions, schemas, and the choice of an entry."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ NAME = "experimental.thing"
 
 
 async def answer(_request):
-    """Answers nothing."""
+    """A handler with an empty response."""
     return {}
 
 
 def offered(*versions: tuple[int, int]) -> Registry:
-    """A registry that offers one capability in these versions."""
+    """A registry with one capability in these versions."""
     registry = Registry()
     for version in versions:
         registry.add(CapabilityDescriptor(NAME, version), answer)
@@ -43,7 +43,7 @@ def test_newest_minor_of_the_same_major_serves(wanted, served):
 
 @pytest.mark.parametrize("wanted", [(1, 5), (2, 1), (3, 0), (0, 0)])
 def test_version_that_nothing_serves_is_not_found(wanted):
-    """A newer minor or another major is refused; the message tells what there is."""
+    """A newer minor or another major version is refused; the message lists the offered ones."""
     with pytest.raises(WireError, match=r"1\.4") as caught:
         offered((1, 0), (1, 4), (2, 0)).find(NAME, wanted)
     assert (caught.value.code, caught.value.status) == ("not_found", 404)
@@ -51,23 +51,23 @@ def test_version_that_nothing_serves_is_not_found(wanted):
 
 @pytest.mark.parametrize("name", ["experimental.other", "", "experimental.thin"])
 def test_unknown_name_is_not_found(name):
-    """The answer does not repeat what the caller made up."""
+    """The message does not repeat the caller's text."""
     with pytest.raises(WireError, match="no such capability") as caught:
         offered((1, 0)).find(name, (1, 0))
     assert caught.value.code == "not_found"
 
 
 def test_same_version_twice_is_refused():
-    """Two handlers for one version would be a riddle."""
+    """One version cannot have two handlers."""
     registry = offered((1, 0))
 
-    with pytest.raises(ValueError, match="offered already"):
+    with pytest.raises(ValueError, match="already offered"):
         registry.add(CapabilityDescriptor(NAME, (1, 0)), answer)
     assert len(registry) == 1
 
 
 def test_entries_are_counted_and_listed():
-    """Every version is an entry; a name is in the registry with any."""
+    """Every version is an entry; a name is in the registry with any version."""
     registry = offered((1, 0), (2, 0))
 
     assert len(registry) == 2
@@ -77,8 +77,8 @@ def test_entries_are_counted_and_listed():
 
 
 @pytest.mark.parametrize("which", ["request_schema", "response_schema", "stream_schema"])
-def test_schema_that_is_none_is_refused(which):
-    """A mistake in a descriptor is told when it is offered, not when it is called; the name stays free."""
+def test_invalid_schema_is_refused(which):
+    """An invalid descriptor fails when offered, not when called; the name stays free."""
     registry = Registry()
 
     with pytest.raises(SchemaError):
@@ -87,7 +87,7 @@ def test_schema_that_is_none_is_refused(which):
 
 
 def test_capability_that_was_refused_is_unknown():
-    """A descriptor that could not be offered leaves no name behind."""
+    """A refused descriptor leaves no name behind."""
     registry = Registry()
     with pytest.raises(SchemaError):
         registry.add(CapabilityDescriptor(NAME, (1, 0), request_schema={"type": 5}), answer)
@@ -99,7 +99,7 @@ def test_capability_that_was_refused_is_unknown():
     "name", ["llm.chat", "embed.text", "rag.query", "file.get", "market.list", "chat.send", "community.join"]
 )
 def test_reserved_prefixes_may_be_offered(name):
-    """The protocol's own names, and everything below `experimental.`."""
+    """The protocol's own names, and all below `experimental.`, are valid."""
     assert CapabilityDescriptor(name, (1, 0)).name == name
 
 
@@ -108,13 +108,13 @@ def test_reserved_prefixes_may_be_offered(name):
     ["", "llm", "LLM.chat", "llm.", ".chat", "llm..chat", "llm.Chat", "llm chat", "llm.chat\n", "llm.1", "weather.now"],
 )
 def test_other_names_are_refused(name):
-    """Malformed names, and names outside the prefixes."""
+    """Malformed names, and names outside the prefixes, are refused."""
     with pytest.raises(ValueError, match="name"):
         CapabilityDescriptor(name, (1, 0))
 
 
 def test_name_is_bounded():
-    """64 characters are enough for any sensible name."""
+    """Names are limited to 64 characters."""
     longest = "experimental." + "a" * (64 - len("experimental."))
 
     assert is_capability_name(longest)
@@ -123,20 +123,20 @@ def test_name_is_bounded():
 
 @pytest.mark.parametrize(("text", "version"), [("1.0", (1, 0)), ("0.9", (0, 9)), ("12.345", (12, 345))])
 def test_version_is_read(text, version):
-    """`X.Y` are two numbers."""
+    """`X.Y` is parsed into two numbers."""
     assert parse_version(text) == version
 
 
 @pytest.mark.parametrize("text", ["", "1", "1.", ".1", "1.0.0", "v1.0", "1.0\n", " 1.0", "-1.0", "1.x", "99999.0"])
 def test_other_versions_are_refused(text):
-    """A version is a bad request unless it is `X.Y`."""
+    """Any other form is a bad request."""
     with pytest.raises(WireError, match=r"X\.Y") as caught:
         parse_version(text)
     assert caught.value.code == "bad_request"
 
 
 def test_descriptor_has_the_defaults_of_the_protocol():
-    """A capability that says nothing is experimental, for members, one at a time, within 30 s."""
+    """The defaults: experimental, for members, one call at a time, within 30 s."""
     descriptor = CapabilityDescriptor(NAME, (1, 2))
 
     assert (descriptor.stability, descriptor.trust_required, descriptor.max_concurrent) == ("experimental", "member", 1)

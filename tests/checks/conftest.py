@@ -1,4 +1,4 @@
-"""Fixtures for tests of the doctor's checks: every check registered, and a node to look at."""
+"""Fixtures for tests of the checks: all checks registered, and a node."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from hearthnet.services import echo
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    """Every check registered; what a test adds is gone after it."""
+    """Registers all checks, and unregisters those that a test adds."""
     monkeypatch.setattr(doctor, "_checks", {})
     checks.register_all()
 
 
 @pytest.fixture
 def node(config, free_port):
-    """A freshly initialised node's settings and bus."""
+    """The settings and bus of a new node."""
     transport = config.transport.model_copy(update={"host": "127.0.0.1", "port": free_port})
     config = config.model_copy(update={"transport": transport})
     made = initialise(config, "home")

@@ -7,7 +7,7 @@ from hearthnet.observability import doctor
 
 
 def test_doctor_all_pass_on_default_config(node):
-    """On a fresh init every check is ok, from disk and with a bus."""
+    """On a new node every check is ok, from disk and with a bus."""
     config, bus = node
     for results in (doctor.run_all(config, bus, deadline_s=60), doctor.run_all(config, deadline_s=60)):
         assert [result.name for result in results] == doctor.names()

@@ -1,4 +1,4 @@
-"""The bundle: what helps is in it, and nothing but values of a closed list, whatever was recorded or set."""
+"""The bundle: useful facts, and only values from closed lists, whatever was recorded or set."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ FORGED = f'x\n  File "{CANARIES["folder"]}.py", line 7, in grandmother\nhttpx.Gr
 
 
 class GrandmotherError(Exception):
-    """An error whose very class is somebody's word."""
+    """An exception class whose name is private."""
 
 
 @pytest.fixture
 def crowded(node, monkeypatch):
-    """Settings and a bus of a node that has the canaries wherever a text can be."""
+    """A node with canaries in every text that can be set."""
     config, bus = node
     monkeypatch.setenv("GRANDMOTHER_KEY", CANARIES["secret"])
     monkeypatch.setattr(socket, "gethostname", lambda: "kitchen-pi-9.lan")
@@ -67,7 +67,7 @@ def crowded(node, monkeypatch):
 
 
 def record(error=FORGED):
-    """Records calls, spans, errors and log records that hold the canaries."""
+    """Records calls, spans, errors and log records with canaries."""
     for number, name in enumerate(("llm.chat", "llm.Grandmother", "Grandmother.pancakes", "experimental.echo")):
         with trace.new_trace(name) as made, trace.span("Grandmother", note=EVERYTHING):
             made.extras["caller"] = EVERYTHING
@@ -85,7 +85,7 @@ def record(error=FORGED):
 
 @pytest.fixture
 def recorded(crowded):
-    """The same after a run that ended."""
+    """The same node after its run has ended."""
     config, bus = crowded
     with telemetry.open(config.observability, node_id=bus.node_id) as opened:
         record()
@@ -94,7 +94,7 @@ def recorded(crowded):
 
 
 def report_of(config, bus):
-    """The doctor's report on this node, with a finding of somebody's own that holds every canary."""
+    """The doctor's report on this node, with an added finding full of canaries."""
     doctor.register("Grandmother", lambda *_: doctor.CheckResult("Grandmother", ok=False, detail=EVERYTHING))
     results = [result.as_dict() for result in doctor.run_all(config, bus)]
     report = {"version": 1, "ts": "2026-01-01T00:00:00Z", "program": "1.0", "source": "disk", "ok": False}
@@ -111,7 +111,7 @@ def parsed(parts):
 
 
 def test_nothing_of_anybody_is_in_any_byte(recorded, tmp_path):
-    """No canary, no name of this machine, no folder, no id of this node."""
+    """The bundle has no canary, machine name, folder or node id."""
     config, bus = recorded
     path = tmp_path / "out.zip"
     write_bundle(make_bundle(config, report_of(config, bus)), path)
@@ -128,7 +128,7 @@ def test_nothing_of_anybody_is_in_any_byte(recorded, tmp_path):
 
 
 def test_what_helps_is_in_it(recorded):
-    """Checks, versions, changed settings, the run and its verdict, calls, errors with their place, the store."""
+    """The bundle has checks, versions, changed settings, the run and its verdict, calls, errors and the store."""
     config, bus = recorded
     found = parsed(make_bundle(config, report_of(config, bus)))
 
@@ -149,8 +149,8 @@ def test_what_helps_is_in_it(recorded):
     assert {"kind": "database", "state": "whole"}.items() <= found["telemetry.json"]["files"][0].items()
 
 
-def test_errors_have_type_and_place(recorded):
-    """Classes and modules of Python, ours and libraries by name, with the line; those of anybody else are `other`."""
+def test_errors_have_type_and_location(recorded):
+    """Classes and modules of Python, hearthnet and its libraries are named, with the line; any other is `other`."""
     config, _ = recorded
     errors = parsed(make_bundle(config, NO_REPORT))["errors.json"]["last"]
     logged = {error["name"]: error for error in errors if error["kind"] == "log"}
@@ -179,13 +179,13 @@ def test_errors_have_type_and_place(recorded):
         ("", 1, "other"),
     ],
 )
-def test_place_is_told_only_if_it_is_there(path, line, shown):
-    """A message can pose as a traceback: what it can name is a line of a program that everybody has."""
-    assert bundle._places(f'  File "{path}", line {line}, in x\n') == ([shown] if path else [])
+def test_only_existing_locations_are_shown(path, line, shown):
+    """A message that looks like a traceback can only name existing lines of known programs."""
+    assert bundle._locations(f'  File "{path}", line {line}, in x\n') == ([shown] if path else [])
 
 
-def test_logger_is_told_as_far_as_it_is_a_module_of_ours():
-    """Else by the package that it is of."""
+def test_only_our_loggers_are_named():
+    """A logger that is not one of our modules is named by its package."""
     names = (
         "hearthnet.bus.bus",
         "hearthnet.bus.pancakes",
@@ -201,7 +201,7 @@ def test_logger_is_told_as_far_as_it_is_a_module_of_ours():
 
 
 def test_present_run_of_a_running_node_is_in_it(recorded):
-    """Beside the last one that ended, with what is not committed yet and what is in flight."""
+    """The present run is included too, with uncommitted and running calls."""
     config, bus = recorded
     with telemetry.open(config.observability, node_id=bus.node_id):
         record("KeyError: pancakes")
@@ -216,7 +216,7 @@ def test_present_run_of_a_running_node_is_in_it(recorded):
 
 
 def test_last_run_is_a_nodes(recorded):
-    """A script that records into the same store is a run as well, and not the one that is asked about."""
+    """A recording script is a run too, but not the node's."""
     config, _ = recorded
     with telemetry.open(config.observability), trace.new_trace("rag.query"):
         pass
@@ -227,7 +227,7 @@ def test_last_run_is_a_nodes(recorded):
 
 
 def test_same_content_is_the_same_file(recorded, tmp_path):
-    """So that two bundles can be compared."""
+    """Equal content gives equal bundles."""
     config, _ = recorded
     parts = make_bundle(config, NO_REPORT)
     write_bundle(parts, tmp_path / "1.zip")
@@ -237,7 +237,7 @@ def test_same_content_is_the_same_file(recorded, tmp_path):
 
 
 def test_node_that_never_ran_has_one_too(node):
-    """Without a store there are still the report and the machine."""
+    """Without a store the bundle still has the report and the machine."""
     config, bus = node
     found = parsed(make_bundle(config, report_of(config, bus)))
 
@@ -246,7 +246,7 @@ def test_node_that_never_ran_has_one_too(node):
 
 
 def test_damaged_store_gives_what_can_be_read(recorded):
-    """A first page of zeros: the rows are found all the same, and the state is told."""
+    """With a zeroed first page the rows are still found, and the state is reported."""
     config, _ = recorded
     with (config.observability.data_dir / "telemetry.db").open("r+b") as file:
         file.write(bytes(4096))
@@ -275,7 +275,7 @@ WORDS = """
 
 
 def names_of(section: type[Section]) -> set[str]:
-    """The names of a section's settings and of those below."""
+    """The names of a section's settings, including nested ones."""
     below = [field.annotation for field in section.model_fields.values()]
     inner = [names_of(kind) for kind in below if isinstance(kind, type) and issubclass(kind, Section)]
     return set(section.model_fields).union(*inner)
@@ -289,7 +289,7 @@ VOCABULARY = {
 
 
 def strings_of(value):
-    """Every text of a document, keys included."""
+    """All texts of a document, keys included."""
     if isinstance(value, dict):
         yield from value
         value = list(value.values())
@@ -301,7 +301,7 @@ def strings_of(value):
 
 
 def is_of_the_list(text):
-    """Whether a text is a value that a bundle may have."""
+    """Returns True if a bundle may contain the text."""
     return (
         text in VOCABULARY
         or text in bundle._exceptions()
@@ -312,7 +312,7 @@ def is_of_the_list(text):
 
 
 def test_classes_of_tests_are_no_known_exceptions():
-    """The list has classes of Python, ours and libraries; neither those of a program that uses the node."""
+    """The list has classes of Python, hearthnet and its libraries, none of a program that uses the node."""
     assert {"ValueError", "WireError", "OperationalError", "ConnectError"} <= bundle._exceptions()
     assert "GrandmotherError" not in bundle._exceptions()
 
@@ -342,7 +342,7 @@ MOMENTS = {"traces": "started_us", "logs": "ts_us", "gaps": "ts_us", "runs": "st
 )
 @given(data=st.data())
 def test_nothing_but_values_of_the_list(recorded, data):
-    """Whatever stands in the columns of the store, the lines of the log, and what the doctor says and remembers."""
+    """Random texts in store, logs and reports never appear in the bundle."""
     config, _ = recorded
     with closing(sqlite3.connect(config.observability.data_dir / "telemetry.db", isolation_level=None)) as connection:
         connection.execute("DELETE FROM gaps")

@@ -1,4 +1,4 @@
-"""The clock: against local servers whose date is off, anchors that lie, and the times that peers sign."""
+"""The clock check: local servers with wrong dates, disagreeing anchors, and peers' timestamps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.checks import clock
-from hearthnet.checks.clock import Anchor, Peers, judge_clock
+from hearthnet.checks.clock import Anchor, Peers, check_clock
 from hearthnet.config import EmergencyConfig
 from hearthnet.errors import WireError
 from hearthnet.identity.keys import KeyPair
@@ -27,7 +27,7 @@ BODY = {"params": {}, "input": {}}
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
-    """Anchors of a slow machine are waited for; no peer is known yet."""
+    """Long timeouts for slow machines, and no known peers."""
     monkeypatch.setattr(clock, "_ANCHOR_TIMEOUT_S", 30.0)
     monkeypatch.setattr(clock, "_ALL_ANCHORS_S", 60.0)
     peer_clocks.forget()
@@ -36,14 +36,14 @@ def patient(monkeypatch):
 
 
 def with_anchors(config, *targets, enabled=False):
-    """Settings with these anchors."""
+    """Returns settings with these anchors."""
     emergency = config.emergency.model_copy(update={"probe_targets": targets, "enabled": enabled})
     return config.model_copy(update={"emergency": emergency})
 
 
 @pytest.mark.parametrize(("offset_s", "ok"), [(0, True), (45, True), (120, False), (-120, False)])
 def test_clock_is_compared_with_an_anchor(node, http_date_server, offset_s, ok):
-    """A clock two minutes off an anchor's date fails either way; three quarters of one pass."""
+    """A clock two minutes off an anchor's date fails either way; 45 s pass."""
     config, bus = node
     result = doctor.run_one("clock_sanity", with_anchors(config, http_date_server(offset_s)), bus, deadline_s=60)
 
@@ -57,7 +57,7 @@ def test_clock_is_compared_with_an_anchor(node, http_date_server, offset_s, ok):
 
 
 def test_anchors_are_asked_at_the_same_time(config):
-    """Servers that answer only once all of them have been asked do answer."""
+    """Servers that respond only after all were asked do respond."""
     together = threading.Barrier(4)
 
     class Handler(BaseHTTPRequestHandler):
@@ -68,7 +68,7 @@ def test_anchors_are_asked_at_the_same_time(config):
             self.end_headers()
 
         def log_message(self, *args):
-            """Stays quiet."""
+            """A server that sends nothing."""
 
     servers = [ThreadingHTTPServer(("127.0.0.1", 0), Handler) for _ in range(4)]
     for server in servers:
@@ -83,7 +83,7 @@ def test_anchors_are_asked_at_the_same_time(config):
 
 
 def test_anchors_that_do_not_answer_are_skipped(config, monkeypatch, taken_port, free_port):
-    """Nobody there, one that hangs up, one that says nothing, and what is no host: skipped, not failed, and in time."""
+    """Refused, closed, silent and invalid anchors are skipped in time, not failed."""
     monkeypatch.setattr(clock, "_ANCHOR_TIMEOUT_S", 0.1)
     monkeypatch.setattr(clock, "_ALL_ANCHORS_S", 2.0)
     with socket.socket() as silent:
@@ -94,25 +94,25 @@ def test_anchors_that_do_not_answer_are_skipped(config, monkeypatch, taken_port,
         result = doctor.run_one("clock_sanity", with_anchors(config, *targets))
 
     assert (result.status, result.ok, result.evidence["asked"]) == ("skip", True, 6)
-    assert "no anchor answers" in result.detail
+    assert "no anchor responds" in result.detail
 
 
 @pytest.mark.parametrize(
     ("offsets_s", "status", "words"),
     [
-        ((0.2, 0.3, 86_400.0), "pass", "c is far off itself"),
-        ((86_400.0, 0.2, -0.3, 0.1), "pass", "a is far off itself"),
+        ((0.2, 0.3, 86_400.0), "pass", "far off itself: c"),
+        ((86_400.0, 0.2, -0.3, 0.1), "pass", "far off itself: a"),
         ((-120.0, -121.0, 0.0), "fail", "this clock is 120 s behind"),
-        ((0.0, 300.0), "warn", "2 anchors answer, and no more than 1 agree"),
-        ((-9_000.0, 0.0, 9_000.0), "warn", "no more than 1 agree"),
+        ((0.0, 300.0), "warn", "2 anchors respond, but only 1 agree"),
+        ((-9_000.0, 0.0, 9_000.0), "warn", "but only 1 agree"),
         ((60.4,), "pass", "+60.4 s (±0.6 s) against a"),  # it may as well be 59.8
         ((60.7,), "fail", "this clock is 61 s ahead"),
     ],
 )
 def test_most_of_the_anchors_decide(offsets_s, status, words):
-    """One that lies is outvoted and named; where most do not agree, nothing is claimed."""
+    """A wrong anchor is outvoted and named; without a majority nothing is claimed."""
     anchors = [Anchor(name, offset_s, 0.6) for name, offset_s in zip("abcd", offsets_s, strict=False)]
-    result = judge_clock(anchors, Peers(), asked=len(anchors))
+    result = check_clock(anchors, Peers(), asked=len(anchors))
 
     assert result.status == status
     assert words in result.detail
@@ -120,7 +120,7 @@ def test_most_of_the_anchors_decide(offsets_s, status, words):
 
 
 def test_nothing_is_asked_of_the_internet_unasked(config, monkeypatch):
-    """By default no anchor is; a node that probes them anyway asks them, and so does one that has its own."""
+    """By default no anchor is asked; with emergency mode or custom targets they are."""
     asked = []
     monkeypatch.setattr(clock, "_ask", asked.append)
     default = EmergencyConfig().probe_targets
@@ -136,7 +136,7 @@ def test_nothing_is_asked_of_the_internet_unasked(config, monkeypatch):
 
 @pytest.fixture
 def call():
-    """Has a member's signed request arrive when this clock is so far ahead of the member's; returns who it was."""
+    """Simulates a member's signed request with this clock offset; returns the member."""
     keys = KeyPair.generate()
     manifest = Manifest.genesis("home", keys)
 
@@ -150,20 +150,20 @@ def call():
 
 
 @pytest.mark.parametrize(("ahead_s", "status"), [(0, "pass"), (45, "warn"), (-45, "warn")])
-def test_peers_tell_without_the_internet(node, call, ahead_s, status):
-    """The times that peers sign are compared; a clock near the limit of what they accept is a warning."""
+def test_peers_decide_without_the_internet(node, call, ahead_s, status):
+    """Peers' timestamps are compared; an offset near their limit is a warning."""
     config, bus = node
     call(ahead_s)
     result = doctor.run_one("clock_sanity", config, bus)
 
     assert (result.status, result.ok) == (status, True)
     assert result.evidence["offset_s"] == ahead_s
-    assert "against 1 peer(s)" in result.detail
+    assert "against 1 peer" in result.detail
     assert (result.fix is None) == (status == "pass")
 
 
-def test_own_tools_and_forged_calls_tell_nothing(node, call):
-    """A call by the node's own key, and one whose signature is wrong, say nothing of the clock."""
+def test_own_tools_and_forged_calls_do_not_count(node, call):
+    """Calls with the node's own key or a wrong signature do not count."""
     config, bus = node
     with pytest.raises(WireError, match="does not match"):
         call(45, body={"params": {}, "input": {"forged": True}})
@@ -175,7 +175,7 @@ def test_own_tools_and_forged_calls_tell_nothing(node, call):
 
 
 def test_calls_refused_as_expired_are_a_hint(node, call):
-    """When every call comes two minutes off this clock may be wrong; one call in time says that it is not."""
+    """If all calls are two minutes off, this clock may be wrong; one accepted call shows that it is not."""
     config, bus = node
     for _ in range(200):
         with pytest.raises(WireError, match="too old"):
@@ -188,16 +188,16 @@ def test_calls_refused_as_expired_are_a_hint(node, call):
     assert doctor.run_one("clock_sanity", config, bus).status == "pass"
 
 
-def test_peers_that_differ_from_the_anchors_are_told(config):
-    """This clock is right and the peers' are not: a warning that says whose."""
-    result = judge_clock([Anchor("a", 0.1, 0.6)], Peers((-40.0, -41.0, 3.0)), asked=1)
+def test_peers_that_differ_from_the_anchors_warn(config):
+    """If only the peers' clocks are wrong, the warning says so."""
+    result = check_clock([Anchor("a", 0.1, 0.6)], Peers((-40.0, -41.0, 3.0)), asked=1)
 
     assert result.status == "warn"
-    assert "-40.0 s against 3 peer(s): set the clocks of the peers" in result.detail
+    assert "-40.0 s against 3 peers: correct the clocks of the peers" in result.detail
 
 
 def test_peers_are_few_and_recent(monkeypatch):
-    """A flood of peers keeps the last of them, and what is an hour old is not told."""
+    """A flood of peers keeps only the last ones, and entries expire after an hour."""
     now = [1_000.0]
     monkeypatch.setattr(peer_clocks, "monotonic", lambda: now[0])
     for number in range(1_000):

@@ -1,4 +1,4 @@
-"""The checks of the door: room for connections, and members whose requests are refused."""
+"""The checks of the connection limit and of refused members."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BODY = {"params": {}, "input": {}}
 
 @pytest.fixture(autouse=True)
 def forgotten():
-    """No member was refused yet, nor is after the test."""
+    """No member is refused before or after the test."""
     failed_signatures.forget()
     yield
     failed_signatures.forget()
@@ -40,29 +40,29 @@ print(found.status, found.ok, found.detail, found.fix, found.evidence["possible"
 """
 
 
-FEW = "255 connections at one time, not 256: the node may open 335 files"
-RAISE = "raise its limit of open files to 336 (ulimit -n, LimitNOFILE=), or lower max_connections"
+FEW = "only 255 of 256 connections possible: the node may open 335 files"
+RAISE = "raise its open file limit to 336 (ulimit -n, LimitNOFILE=), or lower max_connections"
 
 
 @pytest.mark.parametrize(
     ("files", "expected"),
-    [(335, f"warn|True|{FEW}|{RAISE}|255"), (336, "pass|True|256 connections at one time|None|256")],
+    [(335, f"warn|True|{FEW}|{RAISE}|255"), (336, "pass|True|up to 256 connections|None|256")],
 )
 def test_connections_need_descriptors(files, expected):
-    """One file fewer than the configured connections need is told with what to do, just enough is well."""
+    """One file too few for the configured connections is a warning with a fix; exactly enough passes."""
     made = [sys.executable, "-c", LIMITED, str(files)]
     done = subprocess.run(made, capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.stderr) == (expected, "")
 
 
-def test_limit_of_another_process_is_not_judged():
-    """Without a node its limit is not known; this program's own says nothing about it."""
+def test_limit_of_another_process_is_not_checked():
+    """Without a node its limit is unknown; this process's own does not matter."""
     assert doctor.run_one("connection_limit", Config(), None, deadline_s=60).status == "skip"
     assert doctor.run_one("members_refused", Config(), None, deadline_s=60).status == "skip"
 
 
 def refused(headers, manifest, replays=None, body=BODY):
-    """Whether the request is refused."""
+    """Returns True if the request is refused."""
     try:
         verify_request(headers, body, manifest, replays=replays)
     except WireError:
@@ -71,7 +71,7 @@ def refused(headers, manifest, replays=None, body=BODY):
 
 
 def test_members_that_are_refused_are_named(node):
-    """With the reasons, and what to do about the most frequent; strangers are not told of, nor what was accepted."""
+    """Refused members are listed with reasons and a fix; non-members and accepted requests are not."""
     config, _ = node
     keys = KeyPair.generate()
     manifest, replays, bus = Manifest.genesis("home", keys), Replays(), CapabilityBus(keys.node_id)
@@ -91,12 +91,12 @@ def test_members_that_are_refused_are_named(node):
     found = doctor.run_one("members_refused", config, bus, deadline_s=60)
     name = short_id(keys.node_id)
     assert found.status == "warn"
-    assert found.detail == f"3 request(s) in the name of {name} refused within the hour: replayed (2), wrong (1)"
-    assert "sign each try anew" in found.fix
+    assert found.detail == f"3 requests in the name of {name} refused in the last hour: replayed (2), wrong (1)"
+    assert "sign each attempt again" in found.fix
 
 
 def test_a_flood_in_the_name_of_members_is_bounded(monkeypatch):
-    """Some hundred are kept, and for an hour."""
+    """A few hundred refusals are kept, for an hour."""
     now = [1_000.0]
     monkeypatch.setattr(failed_signatures, "monotonic", lambda: now[0])
     for number in range(10_000):

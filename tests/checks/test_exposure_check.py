@@ -1,4 +1,4 @@
-"""The check of what is reachable, with real certificates; each fix is run as it would be pasted."""
+"""The exposure check, with real certificates; each fix is run in a shell."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="no o
 
 
 def check(node, **transport):
-    """Runs the check with other settings of [transport]."""
+    """Runs the check with these settings of [transport]."""
     config = node[0]
     config = config.model_copy(update={"transport": config.transport.model_copy(update=transport)})
     return doctor.run_one("exposure", config)
 
 
 def test_fresh_node_says_what_is_reachable_from_where(node):
-    """Nothing is open that should not be, and the line names all of it."""
+    """By default nothing is open by mistake, and the detail lists all routes."""
     result = check(node, host="0.0.0.0", port=7080)
 
     assert (result.status, result.fix) == ("pass", None)
@@ -38,7 +38,7 @@ def test_fresh_node_says_what_is_reachable_from_where(node):
 
 
 def test_setting_closes_the_metrics(node):
-    """With `metrics_loopback_only` they are for this machine, and the check says so."""
+    """With `metrics_loopback_only` metrics are listed as local."""
     config, bus = node
     closed = config.observability.model_copy(update={"metrics_loopback_only": True})
     result = check((config.model_copy(update={"observability": closed}), bus))
@@ -48,7 +48,7 @@ def test_setting_closes_the_metrics(node):
 
 
 def test_certificate_that_holds_passes(node, tmp_path):
-    """With its names, its last day and how long it is until then."""
+    """The certificate's names, last day and remaining days are shown."""
     result = check(node, **write_pair(tmp_path, for_days=15.5))
 
     until = read_certificate(tmp_path / "node.pem").not_after
@@ -62,13 +62,13 @@ def test_certificate_that_holds_passes(node, tmp_path):
     ("since_days", "for_days", "status", "told"),
     [
         (-100, -1, "fail", "the certificate expired on "),
-        (-100, 13.5, "warn", "the certificate expires in 13 day(s); port "),
-        (1, 100, "fail", "is the clock wrong?: clients that check it turn away"),
+        (-100, 13.5, "warn", "the certificate expires in 13 days; port "),
+        (1, 100, "fail", "is the clock wrong?: clients that verify it refuse to connect"),
     ],
     ids=["expired", "soon", "early"],
 )
-def test_certificate_that_clients_refuse_is_told_in_time(node, tmp_path, since_days, for_days, status, told):
-    """Expired or not valid yet fails, nearly expired warns; the fix makes it anew, with the names that it had."""
+def test_certificate_that_clients_refuse_is_reported_in_time(node, tmp_path, since_days, for_days, status, told):
+    """Expired or not valid yet fails, nearly expired warns; the fix renews it with the same names."""
     pair = write_pair(tmp_path, since_days=since_days, for_days=for_days)
     result = check(node, **pair)
 
@@ -81,7 +81,7 @@ def test_certificate_that_clients_refuse_is_told_in_time(node, tmp_path, since_d
 
 @needs_openssl
 def test_certificate_that_others_signed_is_renewed_by_them(node, tmp_path):
-    """The fix shows who they are, and changes nothing."""
+    """For a certificate signed by others the fix only shows the issuer."""
     pair = write_pair(tmp_path, for_days=-1, issuer="Letters of the Alphabet")
     result = check(node, **pair)
     shown = subprocess.run(result.fix, shell=True, check=True, capture_output=True, text=True).stdout
@@ -92,22 +92,22 @@ def test_certificate_that_others_signed_is_renewed_by_them(node, tmp_path):
 
 
 def test_pair_that_cannot_be_served_fails(node, tmp_path):
-    """No node could start with it, and its hint is the fix."""
+    """An unusable pair fails, with the error's hint as the fix."""
     pair = write_pair(tmp_path) | {"tls_key": write_pair(tmp_path, "other")["tls_key"]}
     result = check(node, **pair)
 
     assert (result.status, result.fix) == ("fail", "set two files that belong together")
-    assert result.detail.startswith("nothing is reachable, a node could not start: [transport] tls_key: the key in")
+    assert result.detail.startswith("nothing is reachable, the node cannot start: [transport] tls_key: the key in")
 
 
 def test_key_that_others_may_read_warns(node, tmp_path):
-    """With its mode and a fix that closes it; a key for its group is none of them."""
+    """A readable key warns with its mode and a fix; a group-readable one passes."""
     pair = write_pair(tmp_path)
     pair["tls_key"].chmod(0o644)
     result = check(node, **pair)
 
     assert (result.status, result.ok) == ("warn", True)
-    assert result.detail.startswith(f"{pair['tls_key']} has mode 0644: others may use the key; port ")
+    assert result.detail.startswith(f"{pair['tls_key']} has mode 0644: other users can read the key; port ")
     subprocess.run(result.fix, shell=True, check=True)
     assert check(node, **pair).status == "pass"
     pair["tls_key"].chmod(0o640)
@@ -115,11 +115,11 @@ def test_key_that_others_may_read_warns(node, tmp_path):
 
 
 def test_route_that_is_open_by_mistake_warns(node, monkeypatch):
-    """Traces that strangers may read are named before anything else."""
+    """An open traces route is named first."""
     forgotten = APIRouter()
     forgotten.get("/trace/all")(lambda: None)
     monkeypatch.setattr(app, "ROUTERS", (*app.ROUTERS, forgotten))
     result = check(node)
 
     assert result.status == "warn"
-    assert result.detail.startswith("GET /trace/all answers strangers; port ")
+    assert result.detail.startswith("GET /trace/all serves unauthenticated clients; port ")

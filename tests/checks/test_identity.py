@@ -1,4 +1,4 @@
-"""Checks of keys, community and event log, each against a healthy node and one that is broken in a real way."""
+"""The checks of keys, community and event log, each with a healthy and a broken node."""
 
 from __future__ import annotations
 
@@ -29,41 +29,41 @@ sys.stdin.read()
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
-    """No limit of time that a loaded machine could pass."""
+    """Time limits that a loaded machine cannot exceed."""
     monkeypatch.setattr(identity, "_CHECK_WITHIN_S", 30.0)
 
 
 def run(name, node):
-    """The finding of one check."""
+    """Returns the finding of one check."""
     return doctor.run_one(name, *node, deadline_s=60)
 
 
 def paste(fix):
-    """Runs a fix as a person would paste it."""
+    """Runs a fix in a shell."""
     return subprocess.run(fix, shell=True, capture_output=True, text=True, check=True)
 
 
 @pytest.fixture
 def key(node):
-    """The private key's file."""
+    """The path of the private key."""
     return node[0].identity.keys_dir / "device.ed25519"
 
 
 @pytest.fixture
 def community(node):
-    """The community's folder."""
+    """The path of the community's folder."""
     (manifest,) = node[0].community.state_dir.glob("*/manifest.json")
     return manifest.parent
 
 
 @pytest.fixture
 def log_file(community):
-    """The event log's file."""
+    """The path of the event log."""
     return community / "events.sqlite"
 
 
 def test_healthy_node_passes_with_what_was_measured(node, key):
-    """On a fresh node all four pass, and say what they saw."""
+    """On a new node all four pass and show what they found."""
     present, loadable, member, events = (
         run(name, node) for name in ("keys_present", "keys_loadable", "community_present", "event_log_writable")
     )
@@ -78,12 +78,12 @@ def test_healthy_node_passes_with_what_was_measured(node, key):
 
 
 def test_doctor_keys_missing(node, key):
-    """`keys_present` fails when the key is missing, and says how to make one; what needs the key is skipped."""
+    """`keys_present` fails without a key and shows how to create one; dependent checks are skipped."""
     key.unlink()
 
     result = run("keys_present", node)
     assert (result.ok, result.status, result.fix) == (False, "fail", "hearthnet init")
-    assert "a stranger to 1 community folder(s) here" in result.detail
+    assert "not a member of the 1 community folder here" in result.detail
     loadable = run("keys_loadable", node)
     assert (loadable.status, loadable.detail) == ("fail", "no device key to load: see keys_present")
     assert run("community_present", node).status == run("event_log_writable", node).status == "skip"
@@ -91,7 +91,7 @@ def test_doctor_keys_missing(node, key):
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o400])
 def test_key_that_others_may_read_fails(node, key, mode):
-    """Any mode but 0600 fails, with the command that mends it."""
+    """Any mode but 0600 fails, with the command that fixes it."""
     key.chmod(mode)
     result = run("keys_present", node)
 
@@ -102,7 +102,7 @@ def test_key_that_others_may_read_fails(node, key, mode):
 
 
 def test_folder_that_others_may_write_fails(config, node, key):
-    """Whoever may write the folder may replace the key; one paste mends folder and key, whatever the folder's name."""
+    """A writable folder fails too; one command fixes folder and key, whatever the folder's name."""
     folder = key.parent.rename(key.parent.with_name("my keys; $HOME"))
     identity = config.identity.model_copy(update={"keys_dir": folder})
     node = node[0].model_copy(update={"identity": identity}), node[1]
@@ -111,15 +111,15 @@ def test_folder_that_others_may_write_fails(config, node, key):
 
     result = run("keys_present", node)
     assert result.status == "fail"
-    assert "others may write its folder, mode 0777" in result.detail
+    assert "other users can write its folder (mode 0777)" in result.detail
     paste(result.fix)
     assert run("keys_present", node).status == "pass"
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_key_of_somebody_else_fails(node, key):
-    """A key that neither we nor the folder's owner own fails; one that is its folder's owner's does not."""
+def test_key_of_another_user_fails(node, key):
+    """A key owned by neither us nor the folder's owner fails; one of the folder's owner passes."""
     os.chown(key, 65_534, 65_534)
     os.chown(key.parent, 12_345, 12_345)
     result = run("keys_present", node)
@@ -131,7 +131,7 @@ def test_key_of_somebody_else_fails(node, key):
 
 
 def test_key_that_is_no_plain_file(node, key):
-    """A link is a warning, a link to nowhere and a folder are failures."""
+    """A link is a warning; a dangling link and a folder fail."""
     elsewhere = key.rename(key.parent.parent / "elsewhere")
     key.symlink_to(elsewhere)
     linked = run("keys_present", node)
@@ -139,23 +139,23 @@ def test_key_that_is_no_plain_file(node, key):
     assert run("keys_loadable", node).status == "pass"
 
     elsewhere.unlink()
-    assert "which is not there" in run("keys_present", node).detail
+    assert "which does not exist" in run("keys_present", node).detail
 
     key.unlink()
     key.mkdir(mode=0o600)
     folder = run("keys_present", node)
-    assert (folder.status, folder.detail) == ("fail", f"{key} is no file")
+    assert (folder.status, folder.detail) == ("fail", f"{key} is not a file")
     assert "Is a directory" in run("keys_loadable", node).detail
 
 
 def test_truncated_and_foreign_keys_fail(node, key):
-    """What is short, in another format, another's or not there at all is told apart, and the public half is mended."""
+    """Truncated, wrong format, another key's half and missing are distinguished, and the fix works."""
     public = key.with_name("device.pub")
     stranger = KeyPair.generate()
     for content, told in (
-        (stranger.public_bytes, f"but of {short_id(stranger.node_id)}"),
-        (b"\0" * 31, "device.pub holds 31 bytes"),
-        (b"-----BEGIN PUBLIC KEY-----", "it begins as PEM"),
+        (stranger.public_bytes, f"is the public half of {short_id(stranger.node_id)}"),
+        (b"\0" * 31, "device.pub has 31 bytes"),
+        (b"-----BEGIN PUBLIC KEY-----", "it looks like PEM"),
         (None, "device.pub cannot be read: No such file"),
     ):
         public.unlink() if content is None else public.write_bytes(content)
@@ -174,7 +174,7 @@ def test_truncated_and_foreign_keys_fail(node, key):
 
 
 def test_manifest_that_is_tampered_with_or_missing_fails(node, community):
-    """A manifest that its root did not sign, that is none, and none at all are failures with a fix."""
+    """A manifest that is unsigned, invalid or missing fails with a fix."""
     path = community / "manifest.json"
     path.write_text(path.read_text().replace('"home"', '"away"'))
     tampered = run("community_present", node)
@@ -189,28 +189,28 @@ def test_manifest_that_is_tampered_with_or_missing_fails(node, community):
 
 
 def test_node_that_does_not_belong_fails(node, community):
-    """Revoked, no member, and the manifest of another community: three failures, each told as what it is."""
+    """Revoked, not a member, and another community's manifest are three different failures."""
     root = KeyPair.load(node[0].identity.keys_dir)
     own = read_manifest(community)
     gone = Revocation(node_id=root.node_id, revoked_at=own.created_at)
     write_manifest(own.model_copy(update={"revoked": (gone,)}).signed(root), community)
     revoked = run("community_present", node)
-    assert (revoked.status, "we are revoked" in revoked.detail) == ("fail", True)
+    assert (revoked.status, "this node is revoked" in revoked.detail) == ("fail", True)
 
     other = Member(node_id=KeyPair.generate().node_id, level="anchor", added_at=own.created_at, added_by=root.node_id)
     write_manifest(own.model_copy(update={"members": (other,)}).signed(root), community)
     stranger = run("community_present", node)
     assert (stranger.status, stranger.evidence["level"]) == ("fail", None)
-    assert "we are no member" in stranger.detail
+    assert "this node is not a member" in stranger.detail
 
     write_manifest(Manifest.genesis("next door", KeyPair.generate()), community)
-    assert "is of another community, 'next door'" in run("community_present", node).detail
+    assert "belongs to another community, 'next door'" in run("community_present", node).detail
     write_manifest(own, community)
     assert run("community_present", node).status == "pass"
 
 
-def test_event_log_that_is_none_fails(node, log_file):
-    """Another program's bytes, an empty file, a folder in its place, none: failures; none is made into a new log."""
+def test_invalid_event_log_fails(node, log_file):
+    """Foreign bytes, an empty file, a folder and a missing file fail; none becomes a new log."""
     with closing(sqlite3.connect(log_file)) as connection:
         connection.execute("PRAGMA journal_mode = DELETE")  # so that the file is all there is
     log_file.write_text("not a database at all, but long enough to be read as a header of one" * 20)
@@ -228,14 +228,14 @@ def test_event_log_that_is_none_fails(node, log_file):
     assert not log_file.exists()
 
     log_file.mkdir()
-    assert "is no file" in run("event_log_writable", node).detail
+    assert "is not a file" in run("event_log_writable", node).detail
     log_file.rmdir()
     (log_file.parent / "manifest.json").unlink()
     assert run("event_log_writable", node).fix == "hearthnet init"
 
 
 def test_damaged_event_log_fails(node, log_file):
-    """Damage in the middle, which opening alone does not show, is found and told."""
+    """Damage in the middle of the file, which opening does not detect, fails."""
     with closing(sqlite3.connect(log_file)) as connection:
         (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name LIKE 'clock%'").fetchone()
         (size,) = connection.execute("PRAGMA page_size").fetchone()
@@ -249,7 +249,7 @@ def test_damaged_event_log_fails(node, log_file):
 
 
 def test_locked_event_log_names_who_locks_it(node, log_file):
-    """A lock that lasts is told as one, with the process that has it; when it is gone all is well."""
+    """A lasting lock fails and names the process; afterwards the check passes."""
     command = [sys.executable, "-c", LOCKER, str(log_file)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as locker:
         assert locker.stdout.readline() == "locked\n"
@@ -258,7 +258,7 @@ def test_locked_event_log_names_who_locks_it(node, log_file):
         assert locker.wait(60) == 0
 
     assert result.status == "fail"
-    assert "is locked by " in result.detail
+    assert "has been locked by " in result.detail
     if f"(pid {locker.pid})" in result.detail:
         assert result.fix == f"ps -fp {locker.pid}"
     else:  # a file system that tells another number in /proc/locks
@@ -267,7 +267,7 @@ def test_locked_event_log_names_who_locks_it(node, log_file):
 
 
 def test_read_only_event_log_fails(node, log_file, request):
-    """What cannot be written fails, and the fix makes it writable again."""
+    """A read-only log fails, and the fix makes it writable again."""
     if os.geteuid() == 0:  # whom a mode does not stop
         disk = request.getfixturevalue("tiny_disk")
         folder = log_file.parent.rename(disk.with_name("aside"))
@@ -287,10 +287,10 @@ def test_read_only_event_log_fails(node, log_file, request):
 
 
 def test_check_of_a_large_log_ends_in_time(node, monkeypatch):
-    """An integrity check that is cut off is no failure, and is not called sound."""
+    """An integrity check cut short is not a failure, and not called intact."""
     monkeypatch.setattr(identity, "_CHECK_WITHIN_S", 0.0)
     monkeypatch.setattr(database, "STEPS_BETWEEN_LOOKS", 1)
     result = run("event_log_writable", node)
 
     assert (result.status, result.evidence["integrity"]) == ("pass", "unfinished")
-    assert "not all of it checked" in result.detail
+    assert "only partly checked" in result.detail

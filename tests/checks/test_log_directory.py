@@ -1,4 +1,4 @@
-"""The log folder as it is, and as it goes wrong."""
+"""The check of the log folder, healthy and broken."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from hearthnet.observability import logging as node_logging
 
 @pytest.fixture
 def log_dir(config):
-    """A log folder with one file of ours, made by the logging itself."""
+    """A log folder with one file, written by the logging itself."""
     node_logging.configure(config.observability)
     get_logger("hearthnet.test").info("hello")
     return config.observability.log_dir
 
 
 def check(node, *, from_disk=False):
-    """Runs the check, as in the running node or from the disk."""
+    """Runs the check, in the running node or from disk."""
     config, bus = node
     return doctor.run_one("log_directory", config, None if from_disk else bus)
 
 
 def test_log_that_is_written_passes_with_its_figures(node, log_dir):
-    """Bytes, files and what is not ours are told; nothing is changed by looking."""
+    """Bytes, files and foreign files are counted; nothing is changed."""
     (log_dir / "notes.txt").write_text("x" * 1_000)
     before = {path: path.stat() for path in (log_dir, *log_dir.iterdir())}
     result = check(node)
@@ -46,15 +46,15 @@ def test_log_that_is_written_passes_with_its_figures(node, log_dir):
 
 
 def test_folder_that_is_not_there_yet_passes(node):
-    """A node that never logged has none, and looking makes none."""
+    """A node that never logged has no folder, and the check creates none."""
     result = check(node, from_disk=True)
 
     assert (result.status, result.detail) == ("pass", "nothing logged yet")
     assert not node[0].observability.log_dir.exists()
 
 
-def test_file_in_the_place_of_the_folder_fails(node):
-    """Nothing can be logged into a file, nor below one."""
+def test_file_instead_of_the_folder_fails(node):
+    """A file instead of the folder, or of its parent, fails."""
     log_dir = node[0].observability.log_dir
     log_dir.parent.mkdir(parents=True)
     log_dir.write_text("")
@@ -66,13 +66,13 @@ def test_file_in_the_place_of_the_folder_fails(node):
     log_dir.parent.write_text("")
     result = check(node)
     assert result.status == "fail"
-    assert "is missing and cannot be made" in result.detail
+    assert "is missing and cannot be created" in result.detail
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 @pytest.mark.parametrize("mode", [0o500, 0o000])
 def test_folder_or_file_without_the_right_to_write_fails(node, log_dir, mode):
-    """The mode is told, and the fix that is offered mends it."""
+    """A wrong mode is shown, and the fix corrects it."""
     (file,) = log_dir.glob("*.log")
     for path in (file, log_dir):
         path.chmod(mode)
@@ -85,7 +85,7 @@ def test_folder_or_file_without_the_right_to_write_fails(node, log_dir, mode):
 
 
 def test_read_only_file_system_fails_for_root_too(node, tiny_disk):
-    """What no right helps against is told as what it is."""
+    """A read-only file system is reported as such."""
     config, bus = node
     here = config.observability.model_copy(update={"log_dir": tiny_disk / "logs"})
     there = (config.model_copy(update={"observability": here}), bus)
@@ -106,26 +106,26 @@ def test_read_only_file_system_fails_for_root_too(node, tiny_disk):
 
 
 def test_running_node_that_loses_lines_warns(node, log_dir, monkeypatch):
-    """Lines that could not be written are counted; from the disk nobody knows of them."""
+    """Dropped lines are counted in the running node; from disk they are unknown."""
     monkeypatch.setattr(node_logging, "lost_lines", lambda: 3)
 
     result = check(node)
     assert (result.status, result.ok) == ("warn", True)
-    assert result.detail == "3 line(s) could not be written to the log since the node started"
+    assert result.detail == "3 lines could not be written to the log since the node started"
     assert check(node, from_disk=True).status == "pass"
 
 
-def test_log_file_that_somebody_removed_warns(node, log_dir):
-    """A node that has logged, and of whose log nothing is there, is not told as one that never logged."""
+def test_removed_log_file_warns(node, log_dir):
+    """A node whose log file is gone is distinguished from one that never logged."""
     shutil.rmtree(log_dir)
     log_dir.mkdir(mode=0o700)
 
-    assert check(node).detail == "the node runs, and its log file is gone"
+    assert check(node).detail == "the node is running, but its log file is gone"
     assert check(node, from_disk=True).status == "pass"
 
 
-def test_quiet_node_is_well(node, log_dir):
-    """The newest file is of an earlier day when nothing was logged today."""
+def test_quiet_node_passes(node, log_dir):
+    """The newest file may be of an earlier day."""
     (ours,) = log_dir.glob("*.log")
     ours.rename(log_dir / "2026-01-02.log")
     result = check(node)

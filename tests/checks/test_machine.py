@@ -1,4 +1,4 @@
-"""Free space: figures as they might be, and a real small file system."""
+"""The check of free space, with invented figures and a real small file system."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from hearthnet.checks.machine import MIN_FREE_BYTES, FileSystem, file_system_of, judge_disks
+from hearthnet.checks.machine import MIN_FREE_BYTES, FileSystem, check_disks, file_system_of
 from hearthnet.observability import doctor
 
 GB = 1_000_000_000
@@ -15,7 +15,7 @@ ROOMY = FileSystem("/", (), 100 * GB, 50 * GB, 1_000_000, 900_000, is_read_only=
 
 
 def look(**changes):
-    """What looks at a file system and finds these figures."""
+    """Returns a function that reports these figures for any folder."""
     return lambda _: replace(ROOMY, **changes)
 
 
@@ -32,8 +32,8 @@ def look(**changes):
     ],
 )
 def test_figures_decide(config, changes, status, words):
-    """Too few bytes, too few inodes and a read-only file system fail, each with its own fix."""
-    result = judge_disks(config, look(**changes))
+    """Too few bytes, too few inodes and read-only fail, each with its own fix."""
+    result = check_disks(config, look(**changes))
 
     assert (result.status, result.ok) == (status, status == "pass")
     assert words in result.detail
@@ -44,7 +44,7 @@ def test_figures_decide(config, changes, status, words):
 
 
 def test_small_file_system_fails_and_is_the_only_one_named(config, tiny_disk):
-    """Of two real file systems each is measured once, and the full one is blamed."""
+    """Two real file systems are each checked once, and only the full one fails."""
     (tiny_disk / "filler").write_bytes(b"x" * 30_000_000)
     observability = config.observability.model_copy(update={"log_dir": tiny_disk / "not made yet" / "logs"})
     result = doctor.run_one("disk_space", config.model_copy(update={"observability": observability}))
@@ -60,8 +60,8 @@ def test_small_file_system_fails_and_is_the_only_one_named(config, tiny_disk):
     assert str(tiny_disk) in result.fix
 
 
-def test_read_only_file_system_is_told(tiny_disk):
-    """What the kernel mounted read-only is seen as that, with figures like any other."""
+def test_read_only_file_system_is_reported(tiny_disk):
+    """A read-only mount is recognised, with normal figures."""
     assert not file_system_of(tiny_disk).is_read_only
     subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
 

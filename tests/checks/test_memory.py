@@ -1,4 +1,4 @@
-"""The doctor's memory: bounded, whole lines, shared by doctors at once; and what it tells of a check's past."""
+"""The saved reports: bounded, complete lines, shared by concurrent doctors; and a check's history."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ START = datetime(2026, 5, 26, 8, 14, 22, 281_000, tzinfo=UTC)
 
 
 def check(name, status="pass", detail="all is well", **evidence):
-    """One result, as the report has it."""
+    """One result, as in the report."""
     return {
         "name": name,
         "status": status,
@@ -50,12 +50,12 @@ def report(number=0, *checks, program="0.3.1", **more):
 
 
 def lines_of(directory):
-    """Every line of the memory, parsed strictly."""
+    """All saved reports, parsed strictly."""
     return [orjson.loads(line) for line in (directory / MEMORY_FILE).read_bytes().splitlines()]
 
 
 def test_line_is_as_agreed_and_private(tmp_path):
-    """A line has the agreed keys, no others, and nobody else may read the file."""
+    """A line has exactly the specified keys, and the file is private."""
     remember(tmp_path, report(0, check("disk_space", free=1), changes=[], note="not kept"))
 
     (line,) = lines_of(tmp_path)
@@ -67,7 +67,7 @@ def test_line_is_as_agreed_and_private(tmp_path):
 
 
 def test_two_thousand_reports_stay_within_a_megabyte(tmp_path):
-    """The newest half and more is kept in its order, the oldest goes, and the file is never over its bound."""
+    """At least the newest half is kept in order, and the file never exceeds its bound."""
     checks = [check(f"check_{number}", detail="as it was " * 10) for number in range(14)]
     path = tmp_path / MEMORY_FILE
     sizes = []
@@ -85,7 +85,7 @@ def test_two_thousand_reports_stay_within_a_megabyte(tmp_path):
 
 
 def test_evidence_of_what_is_well_gives_way_first(tmp_path):
-    """A line that is too long loses the evidence of passes; the failure keeps its own."""
+    """A line that is too long drops the evidence of passes; failures keep theirs."""
     remember(tmp_path, report(0, check("well", big="x" * 40_000), check("ill", "fail", free=3)))
 
     (line,) = lines_of(tmp_path)
@@ -94,7 +94,7 @@ def test_evidence_of_what_is_well_gives_way_first(tmp_path):
 
 @pytest.mark.parametrize("count", [30, 2_000])
 def test_line_is_bounded_whatever_is_in_it(tmp_path, count):
-    """Long texts beyond ASCII and very many checks fit into 32 KiB; each failure is still known."""
+    """Long non-ASCII texts and very many checks fit into 32 KiB, with all failures."""
     many = [check(f"check_{number}", "pass", "ü" * 2_000, list=["y" * 900] * 30) for number in range(count)]
     remember(tmp_path, report(0, *many, check("last", "fail", "é" * 5_000, list=["z" * 900] * 60)))
 
@@ -117,7 +117,7 @@ def test_line_is_bounded_whatever_is_in_it(tmp_path, count):
     ],
 )
 def test_damage_costs_its_own_line_only(tmp_path, damage):
-    """What cannot be read is left out, also where the machine died within the last line."""
+    """Unreadable lines are skipped, also a torn last line."""
     remember(tmp_path, report(0, check("a")))
     with (tmp_path / MEMORY_FILE).open("ab") as file:
         file.write(damage)
@@ -127,7 +127,7 @@ def test_damage_costs_its_own_line_only(tmp_path, damage):
 
 
 def test_huge_foreign_file_is_read_from_its_end(tmp_path):
-    """A file that somebody made far too large costs bounded memory, and the next report brings it within bounds."""
+    """A far too large file is read with bounded memory, and the next report shrinks it."""
     path = tmp_path / MEMORY_FILE
     path.write_bytes(b"x" * 10 * MAX_MEMORY_BYTES + b"\n")
     remember(tmp_path, report(0, check("a")))
@@ -137,7 +137,7 @@ def test_huge_foreign_file_is_read_from_its_end(tmp_path):
 
 
 def test_doctors_at_once_lose_nothing_of_each_other(tmp_path):
-    """Two processes append while the file is replaced again and again: each one's newest reports are all there."""
+    """While two processes append and replace the file, the newest reports of both are kept."""
     script = f"""
 import sys
 sys.path.insert(0, {HERE!r})
@@ -164,7 +164,7 @@ for number in range(400):
 
 
 def test_file_that_was_replaced_while_it_was_waited_for(tmp_path, monkeypatch):
-    """Who opened the file and got its lock only after another doctor had put a new one there writes to the new one."""
+    """A writer that gets the lock after the file was replaced writes to the new file."""
     path = tmp_path / MEMORY_FILE
     remember(tmp_path, report(0, check("a")))
     lock = doctor_memory._lock
@@ -181,7 +181,7 @@ def test_file_that_was_replaced_while_it_was_waited_for(tmp_path, monkeypatch):
 
 
 def test_stopped_doctor_does_not_stop_others(tmp_path, monkeypatch):
-    """Who keeps the file locked is waited for a bounded time; the report is then not remembered, and that is told."""
+    """The wait for a lock is bounded; then the report is not saved, which is reported."""
     monkeypatch.setattr(doctor_memory, "LOCK_WAIT_S", 0.05)
     remember(tmp_path, report(0, check("a")))
     with (tmp_path / MEMORY_FILE).open("rb") as held:
@@ -193,7 +193,7 @@ def test_stopped_doctor_does_not_stop_others(tmp_path, monkeypatch):
 
 
 def test_full_disk_leaves_no_half_a_line(tmp_path):
-    """A line that does not fit on the disk is taken back whole."""
+    """A line that does not fit on the disk is removed completely."""
     remember(tmp_path, report(0, check("a")))
     size = (tmp_path / MEMORY_FILE).stat().st_size
     script = f"""
@@ -215,7 +215,7 @@ except OSError as error:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can write for another user")
 def test_root_leaves_the_memory_to_the_nodes_user(tmp_path):
-    """A memory that root makes or replaces belongs to whom the folder belongs to."""
+    """A file created or replaced by root belongs to the folder's owner."""
     os.chown(tmp_path, 12_345, 12_345)
     remember(tmp_path, report(0, check("a")))
     path = tmp_path / MEMORY_FILE
@@ -229,7 +229,7 @@ def test_root_leaves_the_memory_to_the_nodes_user(tmp_path):
 
 
 def past(*rows):
-    """A memory of `(minute, program, status)` of one check."""
+    """Saved reports of one check, given as `(minute, program, status)`."""
     return [
         Remembered(START + timedelta(minutes=minute), program, {"clock_sanity": check("clock_sanity", status)})
         for minute, program, status in rows
@@ -237,7 +237,7 @@ def past(*rows):
 
 
 def test_streaks_join_equal_reports_and_know_what_was_before():
-    """A streak has its first and last report, how often, and the version before if it changed with the status."""
+    """A streak has its first and last report, the count, and the version if that changed with the status."""
     memory = past((0, "1", "pass"), (5, "1", "pass"), (9, "2", "fail"), (12, "2", "fail"), (20, "2", "pass"))
     memory.insert(2, Remembered(START + timedelta(minutes=6), "1", {"other": check("other")}))
 
@@ -265,7 +265,7 @@ def test_streaks_join_equal_reports_and_know_what_was_before():
     ],
 )
 def test_changes_say_since_when_and_after_what(rows, expected):
-    """What is not well is told with its beginning, what is well again for a day, all else not."""
+    """Problems are listed with their start, recoveries for a day, nothing else."""
     *memory, present = past(*rows)
     told = [
         (
@@ -282,7 +282,7 @@ def test_changes_say_since_when_and_after_what(rows, expected):
 
 
 def test_failures_lead_the_changes():
-    """However the checks are ordered, failures come first, recoveries last."""
+    """Failures come first, recoveries last, whatever the order of checks."""
     states = {"a": "warn", "b": "pass", "c": "fail"}
     earlier = Remembered(START, "1", {name: check(name, "warn") for name in states})
     present = Remembered(START + timedelta(hours=1), "1", {name: check(name, now) for name, now in states.items()})

@@ -1,4 +1,4 @@
-"""The modes of all that a node writes; each fix is run as it would be pasted."""
+"""The check of file modes; each fix is run in a shell."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hearthnet.observability.reports.report_file import MEMORY_FILE, recall, rem
 
 @pytest.fixture
 def written(node):
-    """The settings of a node that has written one of each of its files."""
+    """The settings of a node that has written each kind of file."""
     config, _ = node
     data_dir = config.observability.data_dir
     save(config)
@@ -34,13 +34,13 @@ def check(config):
 
 
 def tree(config) -> dict[Path, int]:
-    """Every file and folder of the node with its mode."""
+    """All files and folders of the node with their modes."""
     roots = (config.observability.data_dir, config.observability.log_dir)
     return {path: path.stat().st_mode & 0o7777 for root in roots for path in (root, *root.rglob("*"))}
 
 
 def test_all_that_a_node_writes_is_for_its_owner_alone(written):
-    """Key, store, boxes, logs, memory, community and settings are looked at, and all are well."""
+    """Key, store, boxes, logs, reports, community and settings are all checked, and pass."""
     result = check(written)
 
     assert (result.status, result.evidence["deviations"]) == ("pass", [])
@@ -51,7 +51,7 @@ def test_all_that_a_node_writes_is_for_its_owner_alone(written):
 
 @pytest.mark.parametrize("mode", [0o644, 0o660, 0o602])
 def test_file_that_others_may_use_fails(written, mode):
-    """Whichever it is, it is named with its mode, and the fix mends it."""
+    """Any deviating file is named with its mode, and the fix corrects it."""
     data_dir = written.observability.data_dir
     paths = [data_dir / name for name in ("telemetry.db", "telemetry.lock", MEMORY_FILE, "keys/device.ed25519")]
     paths += [*data_dir.glob("communities/*/events.sqlite"), *written.observability.log_dir.glob("*.log")]
@@ -67,7 +67,7 @@ def test_file_that_others_may_use_fails(written, mode):
 
 
 def test_what_opens_nothing_that_is_recorded_is_a_warning(written, home):
-    """A folder that is loose over files that are not, loose settings, and a file that not even we may write."""
+    """A loose folder of private files, loose settings, and a file too restrictive warn."""
     data_dir = written.observability.data_dir
     settings = home / ".config" / "hearthnet" / "config.toml"
     for path, mode in ((data_dir / "keys", 0o750), (settings, 0o640), (data_dir / "telemetry.lock", 0o400)):
@@ -79,8 +79,8 @@ def test_what_opens_nothing_that_is_recorded_is_a_warning(written, home):
         assert check(written).status == "pass"
 
 
-def test_many_deviations_are_bounded_and_mended_step_by_step(written):
-    """All are counted, the worst first; the report names some, and each fix ends with a look at the rest."""
+def test_many_deviations_are_bounded_and_fixed_step_by_step(written):
+    """All deviations are counted, worst first; the report lists some, and each fix ends with the next check."""
     folder = next(written.community.state_dir.iterdir()) / "a folder; with 'odd' $(name)"
     folder.mkdir(mode=0o755)
     for number in range(30):
@@ -102,7 +102,7 @@ def test_many_deviations_are_bounded_and_mended_step_by_step(written):
 
 
 def test_links_and_what_is_not_ours_stay_out(written, tmp_path):
-    """Behind a link anything may lie; a folder of other things that ours lie in is not told to be closed."""
+    """Links are not followed, and a shared folder is not reported."""
     shared = tmp_path / "var log"
     shared.mkdir(mode=0o755)
     shared.chmod(0o755)
@@ -123,7 +123,7 @@ def test_links_and_what_is_not_ours_stay_out(written, tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 def test_file_of_another_owner_is_a_warning(written):
-    """A node that ran once by `sudo` leaves files that it cannot write afterwards."""
+    """Files left by a node run with `sudo` are reported."""
     path = written.observability.data_dir / "telemetry.db"
     os.chown(path, 12_345, 12_345)
     result = check(written)
@@ -135,5 +135,5 @@ def test_file_of_another_owner_is_a_warning(written):
 
 
 def test_node_that_was_never_set_up_passes(config):
-    """Nothing is there, so nothing is open."""
+    """Without files the check passes."""
     assert (check(config).status, check(config).evidence["looked_at"]) == ("pass", 0)

@@ -63,29 +63,29 @@ print(*[f"{result.name}={result.status}" for result in doctor.run_all(config, on
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
-    """Loopback for multicast, and no limit of time that a loaded machine could pass."""
+    """Loopback for multicast, and time limits that a loaded machine cannot exceed."""
     monkeypatch.setattr(network, "_INTERFACE", LOOPBACK)
-    monkeypatch.setattr(network, "_ANSWER_WITHIN_S", 20.0)
+    monkeypatch.setattr(network, "_TIMEOUT_S", 20.0)
     monkeypatch.setattr(holder, "_SEARCH_S", 20.0)
 
 
 def run(name, config, bus=None):
-    """The finding of one check."""
+    """Returns the finding of one check."""
     return doctor.run_one(name, config, bus, deadline_s=60)
 
 
 def at(config, **transport):
-    """The settings with another [transport]."""
+    """Returns settings with another [transport]."""
     return config.model_copy(update={"transport": config.transport.model_copy(update=transport)})
 
 
 def discovering(config, **discovery):
-    """The settings with another [discovery]."""
+    """Returns settings with another [discovery]."""
     return config.model_copy(update={"discovery": config.discovery.model_copy(update=discovery)})
 
 
 def has_ipv6():
-    """Whether this machine's loopback has an address of IPv6."""
+    """Returns True if the loopback interface has an IPv6 address."""
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))
@@ -99,7 +99,7 @@ needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
 
 @contextmanager
 def held(kind, host=""):
-    """Another process that holds a port: the process, and the port."""
+    """Another process that holds a port; yields the process and the port."""
     command = [sys.executable, "-c", HOLDER, kind, host]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield process, int(process.stdout.readline())
@@ -121,7 +121,7 @@ def listening(group, number):
 
 @pytest.fixture
 def udp_port(monkeypatch):
-    """A UDP port that nobody has, for mDNS too: a machine's own mDNS is none of these tests' business."""
+    """A free UDP port, also for mDNS, so that the machine's own mDNS does not matter."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("", 0))
         number = probe.getsockname()[1]
@@ -130,19 +130,19 @@ def udp_port(monkeypatch):
 
 
 def test_multicast_is_joined(node, udp_port):
-    """Bound and joined; sharing the port is no harm, and is told only while there is somebody to share it with."""
+    """Binding and joining pass; a shared port is harmless, and mentioned only while it is shared."""
     config = discovering(node[0], udp_port=udp_port)
     with listening(MDNS_GROUP, udp_port):
         shared = run("mdns_socket", config)
     alone = run("udp_multicast", config)
 
     assert (shared.status, shared.evidence) == ("pass", {"port": udp_port, "group": MDNS_GROUP})
-    assert f"(pid {os.getpid()}, this very one), which does no harm" in shared.detail
+    assert f"(pid {os.getpid()}, this process), which is harmless" in shared.detail
     assert (alone.status, "shared" in alone.detail) == ("pass", False)
 
 
 def test_multicast_without_network_is_skipped(node, udp_port, monkeypatch):
-    """No interface to join on is offline; a refusal to join is a failure."""
+    """Without an interface the check is skipped; a refused join fails."""
     config = discovering(node[0], udp_port=udp_port)
     monkeypatch.setattr(network, "_INTERFACE", "203.0.113.7")  # no address of this machine
     offline = run("udp_multicast", config)
@@ -155,7 +155,7 @@ def test_multicast_without_network_is_skipped(node, udp_port, monkeypatch):
 
 
 def test_multicast_settings(node):
-    """What is switched off is skipped; a group that is none fails."""
+    """Disabled discovery is skipped; an invalid group fails."""
     off = discovering(node[0], mdns_enabled=False, udp_enabled=False)
     assert run("mdns_socket", off).status == run("udp_multicast", off).status == "skip"
 
@@ -165,7 +165,7 @@ def test_multicast_settings(node):
 
 
 def test_udp_port_held_for_itself_fails(node, monkeypatch):
-    """A program that shares the port with nobody is a failure, and is named."""
+    """A program that does not share the port fails the check, and is named."""
     with held("udp") as (process, number):
         monkeypatch.setattr(network, "_MDNS_PORT", number)
         config = discovering(node[0], udp_port=number)
@@ -173,14 +173,14 @@ def test_udp_port_held_for_itself_fails(node, monkeypatch):
 
     for result in results:
         assert result.status == "fail"
-        assert f"(pid {process.pid}), which shares it with nobody" in result.detail
+        assert f"(pid {process.pid}), which does not share it" in result.detail
         assert result.evidence["pids"] == [process.pid]
         assert result.fix == f"sudo ss -ulpn sport = :{number}"
     assert run("udp_multicast", config).status == "pass"
 
 
 def test_port_held_by_another_program_fails(node):
-    """A program that speaks no HTTP is named; the port it left, and the same port of another address, are free."""
+    """A program without HTTP is named; a released port, and the port of another address, are free."""
     with held("tcp", "127.0.0.1") as (process, number):
         for host in ("127.0.0.1", "0.0.0.0"):
             result = run("transport_port", at(node[0], host=host, port=number))
@@ -192,16 +192,16 @@ def test_port_held_by_another_program_fails(node):
 
 
 def test_port_held_by_this_process_without_a_node_is_no_node(node, taken_port):
-    """That the doctor's own process has the port makes it no node of ours."""
+    """A port held by the doctor's own process does not count as this node."""
     result = run("transport_port", at(node[0], port=taken_port), node[1])
 
     assert result.status == "fail"
-    assert f"(pid {os.getpid()}, this very one)" in result.detail
+    assert f"(pid {os.getpid()}, this process)" in result.detail
 
 
 @needs_ipv6
 def test_ipv6_port(node):
-    """An address of IPv6 is looked at as any other, and not taken for one of IPv4."""
+    """IPv6 addresses are handled, and not confused with IPv4."""
     with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as holding:
         holding.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holding.bind(("::1", 0))
@@ -215,7 +215,7 @@ def test_ipv6_port(node):
 
 
 def test_address_of_another_machine_fails(node):
-    """An address that this machine does not have, and a name that nothing has, are told as such."""
+    """A foreign address and an unknown name are reported as such."""
     for host in ("203.0.113.7", "2001:db8::7"):
         result = run("transport_port", at(node[0], host=host))
         assert (result.status, result.ok) == ("fail", False)
@@ -225,21 +225,21 @@ def test_address_of_another_machine_fails(node):
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may have any port")
 def test_privileged_port_fails(node):
-    """A port that only root may have is told as such."""
+    """A privileged port is reported as such."""
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", 81))
         except PermissionError:
             result = run("transport_port", at(node[0], port=81))
             assert result.status == "fail"
-            assert "for root" in result.detail
+            assert "need root" in result.detail
             assert result.fix == "sudo sysctl -w net.ipv4.ip_unprivileged_port_start=81"
             return
     pytest.skip("here anyone may have any port")
 
 
 def certificate(folder):
-    """A self-signed certificate for loopback and its key, as settings of [transport]."""
+    """A self-signed certificate for loopback with its key, as [transport] settings."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "home")])
     now = datetime.now(UTC)
@@ -262,7 +262,7 @@ def certificate(folder):
 
 @asynccontextmanager
 async def serving(config):
-    """A node of ours in this process, which answers."""
+    """This node, running in this process."""
     stop = asyncio.Event()
     async with open_node(config) as running:
         task = asyncio.create_task(running.serve(bind(config.transport), stop))
@@ -293,7 +293,7 @@ async def serving(config):
     ids=["http", "tls", "ipv6"],
 )
 async def test_port_held_by_a_node(node, tmp_path, host, with_tls):
-    """Ours passes, from inside and outside; another's is told by its short id; without our key it is a warning."""
+    """This node passes, from inside and outside; another is named by short id; without our key it is a warning."""
     config, bus = node
     tls = certificate(tmp_path) if with_tls else {}
     stranger = tmp_path / "stranger"
@@ -322,8 +322,8 @@ async def test_port_held_by_a_node(node, tmp_path, host, with_tls):
 
 
 def test_node_of_ours_that_does_not_answer_fails(node, monkeypatch):
-    """Its black box tells whose the port is when nothing else does."""
-    monkeypatch.setattr(network, "_ANSWER_WITHIN_S", 0.1)
+    """A hung node is recognised by its black box."""
+    monkeypatch.setattr(network, "_TIMEOUT_S", 0.1)
     config = node[0]
     with socket.socket() as hanging, telemetry.open(config.observability):
         hanging.bind(("127.0.0.1", config.transport.port))
@@ -333,14 +333,14 @@ def test_node_of_ours_that_does_not_answer_fails(node, monkeypatch):
 
     assert recorded == [os.getpid()]
     assert result.status == "fail"
-    assert result.detail.startswith(f"our node (pid {os.getpid()}) holds port {config.transport.port}")
+    assert result.detail.startswith(f"this node (pid {os.getpid()}) holds port {config.transport.port}")
     assert result.fix == f"kill -KILL {os.getpid()}"
     assert network.live_nodes(config.observability.data_dir) == []
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")
 def test_machine_without_network(home):
-    """With no network at all nothing fails and nothing warns."""
+    """Without any network nothing fails or warns."""
     command = ["unshare", "-n", sys.executable, "-c", OFFLINE]
     if os.geteuid() != 0:
         command.insert(1, "-r")

@@ -1,4 +1,4 @@
-"""What the doctor mends: the plan tells it beforehand, and nothing else changes."""
+"""Repairs: the plan shows them beforehand, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ALL = ("file_modes", "keys_present", "log_directory", "telemetry_store")
 
 @pytest.fixture
 def lived(node):
-    """A node that has recorded something and was stopped."""
+    """A stopped node with some records."""
     config, _ = node
     with telemetry.open(config.observability), trace.new_trace("a.b"):
         pass
@@ -23,12 +23,12 @@ def lived(node):
 
 
 def modes(config):
-    """The mode of everything in the data folder."""
+    """The modes of all files in the data folder."""
     return {str(path): path.stat().st_mode & 0o777 for path in config.observability.data_dir.rglob("*")}
 
 
 def test_healthy_node_needs_nothing(lived):
-    """Not even if every check were said to be unwell; and a database that was moved aside may be the only copy."""
+    """Nothing is removed, even if all checks fail: a quarantined database may be the only copy."""
     aside = lived.observability.data_dir / "telemetry.db.corrupt-20260101T000000Z"
     aside.write_bytes(b"x")
     aside.chmod(0o600)
@@ -37,7 +37,7 @@ def test_healthy_node_needs_nothing(lived):
 
 
 def test_modes_become_what_they_were_made_with(lived):
-    """Each step says from and to and how to put it back; a link and what it points at stay."""
+    """Each step shows the change and its undo; a link and its target are not changed."""
     key = lived.identity.keys_dir / "device.ed25519"
     store = lived.observability.data_dir / "telemetry.db"
     elsewhere = lived.observability.data_dir.parent / "elsewhere"
@@ -60,8 +60,8 @@ def test_modes_become_what_they_were_made_with(lived):
     assert elsewhere.stat().st_mode & 0o777 == 0o666
 
 
-def test_only_what_was_unwell_is_mended(lived):
-    """A finding about the key mends the key alone; none, nothing."""
+def test_only_findings_are_repaired(lived):
+    """A finding about the key repairs only the key; no finding, nothing."""
     key = lived.identity.keys_dir / "device.ed25519"
     key.chmod(0o644)
     (lived.observability.data_dir / "telemetry.db").chmod(0o660)
@@ -70,8 +70,8 @@ def test_only_what_was_unwell_is_mended(lived):
     assert plan_repairs(lived, ["clock_sanity"]) == []
 
 
-def test_step_that_fails_is_told(lived, monkeypatch):
-    """The others go on; here the file has gone since the plan was made."""
+def test_failed_step_is_reported(lived, monkeypatch):
+    """A failed step does not stop the others; here the file is gone since the plan."""
     key = lived.identity.keys_dir / "device.ed25519"
     store = lived.observability.data_dir / "telemetry.db"
     key.chmod(0o644)
@@ -86,7 +86,7 @@ def test_step_that_fails_is_told(lived, monkeypatch):
 
 
 def test_missing_folders_are_made(lived):
-    """For their owner alone."""
+    """Missing folders are created private."""
     folder = lived.observability.log_dir
     for path in folder.glob("*"):
         path.unlink()
@@ -99,7 +99,7 @@ def test_missing_folders_are_made(lived):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 def test_what_belongs_to_another_is_left_alone(lived, monkeypatch):
-    """A file that a node once started by root left behind is not ours to change."""
+    """A file left by a node started as root is not changed."""
     store = lived.observability.data_dir / "telemetry.db"
     store.chmod(0o644)
     os.chown(store, 12345, -1)
@@ -109,7 +109,7 @@ def test_what_belongs_to_another_is_left_alone(lived, monkeypatch):
 
 
 def test_what_has_another_name_or_was_changed_for_a_link_is_left_alone(lived, tmp_path):
-    """A hard link may be anybody's file, and between plan and deed a link may take a file's place."""
+    """Hard links, and files replaced by a link since the plan, are not changed."""
     key = lived.identity.keys_dir / "device.ed25519"
     store = lived.observability.data_dir / "telemetry.db"
     elsewhere = tmp_path / "elsewhere"
@@ -126,12 +126,12 @@ def test_what_has_another_name_or_was_changed_for_a_link_is_left_alone(lived, tm
     outcomes = {step.what.split()[4]: step.run().error for step in plan}
 
     assert outcomes[str(key)] is None
-    assert "another file" in outcomes[str(store)]
+    assert "was replaced" in outcomes[str(store)]
     assert (key.stat().st_mode & 0o777, elsewhere.stat().st_mode & 0o777) == (0o600, 0o664)
 
 
 def test_undo_can_be_pasted(lived):
-    """Whatever the name of a file says to a shell."""
+    """File names are quoted for the shell."""
     odd = lived.identity.keys_dir / "a; rm -rf $HOME"
     odd.write_text("x")
     odd.chmod(0o644)
@@ -142,7 +142,7 @@ def test_undo_can_be_pasted(lived):
 
 
 def test_folder_that_may_not_be_entered_breaks_no_plan(lived, as_nobody):
-    """Somebody who may see nothing is offered nothing."""
+    """Without access to the files nothing is offered."""
     lived.observability.data_dir.chmod(0o700)
 
     with as_nobody():

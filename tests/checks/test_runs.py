@@ -1,4 +1,4 @@
-"""What the doctor says of runs that ended: real programs that stop, are killed, crash, or hang and are killed."""
+"""The checks of runs: real programs that stop, crash, hang or are killed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ ENDS = {"stop": 0, "exception": 0, "fault": -11}
 
 @pytest.fixture
 def live(config):
-    """Has a program live and end in the node's folder."""
+    """Runs a program that ends in a given way in the node's folder."""
     folder = config.observability.data_dir
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
@@ -61,17 +61,17 @@ def live(config):
 
 
 def last(config, bus=None):
-    """The finding about the last run, however slow the machine."""
+    """Returns the finding of `last_run`, without a time limit."""
     return doctor.run_one("last_run", config, bus, deadline_s=60)
 
 
 def loop(config, bus=None):
-    """The finding about several, however slow the machine."""
+    """Returns the finding of `restart_loop`, without a time limit."""
     return doctor.run_one("restart_loop", config, bus, deadline_s=60)
 
 
 def put_back(config, hours: float, where: str = "1") -> None:
-    """Has runs, and what they recorded, be so much earlier."""
+    """Moves runs and their records back in time."""
     us = int(hours * 3_600_000_000)
     times = (("traces", "started_us"), ("logs", "ts_us"), *(("runs", f"{name}_us") for name in RUN_TIMES))
     with closing(sqlite3.connect(config.observability.data_dir / telemetry.DATABASE)) as connection:
@@ -83,20 +83,20 @@ def put_back(config, hours: float, where: str = "1") -> None:
 
 
 def test_no_run_and_a_first_one(node):
-    """Nothing recorded, and a node in its first life: there is nothing to say."""
+    """Without records, and during the first run, there is nothing to report."""
     config, bus = node
     assert (last(config).detail, loop(config).detail) == ("nothing recorded yet", "nothing recorded yet")
     with telemetry.open(config.observability):
         first = last(config, bus), loop(config, bus)
 
     assert [(result.status, result.detail) for result in first] == [
-        ("pass", "no run before this one"),
-        ("pass", "0 unclean end(s) within 20 min"),
+        ("pass", "no previous run"),
+        ("pass", "0 unclean ends within 20 min"),
     ]
 
 
 def test_run_that_was_stopped(node, live):
-    """A clean stop is well, also several of them at once by hand; the running node's own run is not its last."""
+    """Clean stops pass, even several in a row; the running node's own run is not the last one."""
     live("stop", "stop", "stop")
     config, bus = node
     outside = last(config)
@@ -120,7 +120,7 @@ def test_run_that_was_stopped(node, live):
     ],
 )
 def test_run_that_ended_otherwise(node, live, end, cause, told):
-    """A warning with the cause and what was open; the same from the disk, before the next start, and in the node."""
+    """An unclean end is a warning with cause and open calls, the same from disk and in the node."""
     live(end)
     config, bus = node
     box_is_there = bool(layout.boxes_in(config.observability.data_dir))
@@ -134,14 +134,14 @@ def test_run_that_ended_otherwise(node, live, end, cause, told):
         assert told in result.detail
         assert (result.evidence["cause"], bool(result.evidence["because"])) == (cause, True)
         if box_is_there:
-            assert "1 call(s) were cut short: embed of rag.query" in result.detail
+            assert "1 call interrupted: embed of rag.query" in result.detail
             (left,) = result.evidence["open"]
             assert (left["capability"], left["span"]) == ("rag.query", "embed")
     assert outside.evidence["run_id"] == inside.evidence["run_id"]
 
 
 def test_machine_that_lost_power(node, live, monkeypatch):
-    """The next run is in another boot of the machine: that is the cause, as far as files tell."""
+    """If the next run is in another boot, that is the cause."""
     live("kill")
     config, bus = node
     monkeypatch.setattr(layout, "this_boot", lambda: "another boot")
@@ -153,7 +153,7 @@ def test_machine_that_lost_power(node, live, monkeypatch):
 
 
 def test_death_long_ago(node, live):
-    """A node that has lived for a day since is well; the cause is told all the same. Stopped, it is a warning again."""
+    """After a day of running the check passes, still showing the cause; after a stop it is a warning again."""
     live("kill")
     config, bus = node
     with telemetry.open(config.observability):
@@ -161,12 +161,12 @@ def test_death_long_ago(node, live):
         result, outside = last(config, bus), last(config)
 
     assert (result.status, outside.status) == ("pass", "pass")
-    assert result.detail.startswith("well for more than a day; before that, the run of ")
+    assert result.detail.startswith("healthy for more than a day; before that, the run of ")
     assert result.evidence["cause"] == "killed"
 
 
 def test_node_that_dies_again_and_again(node, live):
-    """Three deaths within 20 minutes fail, with what they share: until the node lives for so long, or for ever."""
+    """Three unclean ends within 20 minutes fail, with what they share, until the node has run for 20 minutes."""
     config, bus = node
     live("kill", "stop", "kill")  # somebody stopped it in between: that ends no loop
     twice = loop(config)
@@ -180,8 +180,8 @@ def test_node_that_dies_again_and_again(node, live):
     assert (twice.status, twice.evidence["deaths"]) == ("pass", 2)
     for result in (thrice, inside):
         assert (result.status, result.ok, result.fix) == ("fail", False, "hearthnet autopsy")
-        assert result.detail.startswith("3rd death in 20 min, the last one: it was killed")
-        assert "open in all or most of them: embed of rag.query" in result.detail
+        assert result.detail.startswith("3rd unclean end within 20 min, the last: it was killed")
+        assert "open in several of them: embed of rag.query" in result.detail
         assert result.evidence["shared"] == [{"capability": "rag.query", "span": "embed", "runs": 3}]
         assert len(result.evidence["runs"]) == 3
     assert (later.status, later.evidence["deaths"]) == ("pass", 0)
@@ -195,7 +195,7 @@ def test_node_that_dies_again_and_again(node, live):
 
 
 def test_other_programs_with_the_same_store(live, config):
-    """A script of somebody that dies with the node's store in hand is not the node."""
+    """A recording script that is killed is not the node."""
     live("stop", node_id="N" * 52)
     live("kill", "kill", "kill")
 

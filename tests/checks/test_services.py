@@ -1,4 +1,4 @@
-"""What the node offers, and backends that answer, lie, refuse, or are not there."""
+"""The checks of capabilities and backends: working, wrong, refusing and absent ones."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ OLLAMA = {"models": [{"name": "tiny:latest", "model": "tiny:latest"}, {"name": "
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
-    """Backends on a slow machine are waited for."""
+    """Long timeouts for slow machines."""
     monkeypatch.setattr(asked_backends, "_ASK_TIMEOUT_S", 30.0)
     monkeypatch.setattr(asked_backends, "_ALL_S", 60.0)
 
 
 @pytest.fixture
 def backend():
-    """A backend that lists its models in both ways."""
+    """A backend that lists its models in both formats."""
     with running_backend() as running:
         running.lists = {"/v1/models": (200, COMMON), "/api/tags": (200, OLLAMA)}
         yield running
@@ -40,7 +40,7 @@ def backend():
 
 @pytest.fixture
 def look(config):
-    """Runs the check with these backends, from the disk."""
+    """Runs the check with these backends, from disk."""
 
     def run(*backends):
         made = LlmConfig(backends=tuple(LlmBackend(**backend) for backend in backends))
@@ -50,18 +50,18 @@ def look(config):
 
 
 def test_bus_with_and_without_capabilities(node):
-    """An empty bus fails, one with a capability passes, and a node that is not running is skipped."""
+    """An empty bus fails, one with a capability passes; without a node the check is skipped."""
     config, bus = node
     empty = doctor.run_one("at_least_one_capability", config, CapabilityBus(bus.node_id))
 
     assert (empty.status, empty.evidence["count"]) == ("fail", 0)
     assert empty.fix
-    assert doctor.run_one("at_least_one_capability", config, bus).detail == "1 capability(ies) offered"
+    assert doctor.run_one("at_least_one_capability", config, bus).detail == "1 capability offered"
     assert doctor.run_one("at_least_one_capability", config, None).status == "skip"
 
 
 def test_capabilities_that_fail_are_named(node):
-    """One in quarantine, and one that fails a third of its calls, are a warning; too few calls are none."""
+    """A quarantined capability, and one that fails a third of its calls, warn; too few calls do not count."""
     config, bus = node
     for name, outcomes in (("bad", [False] * 20), ("poor", [True, True, False] * 10), ("new", [False] * 5)):
         entry = bus.registry.add(replace(echo.DESCRIPTOR, name=f"experimental.{name}"), echo.echo)
@@ -92,12 +92,12 @@ def test_capabilities_that_fail_are_named(node):
     ],
 )
 def test_backend_that_answers_passes(look, backend, name, ending, path, model):
-    """Each kind is asked for its models in its own way, once, and for nothing else."""
+    """Each kind is asked for its models in its own way, once, and nothing else."""
     result = look({"name": name, "url": backend.url + ending, "model": model})
 
     place = urlsplit(backend.url).netloc
     assert (result.status, result.fix) == ("pass", None)
-    assert result.detail.startswith(f"1 of 1 backend(s) answer; {name} at {place} in ")
+    assert result.detail.startswith(f"1 of 1 backend available; {name} at {place} in ")
     assert (backend.paths, backend.bodies) == ([path], [])
     (seen,) = result.evidence["backends"]
     assert (seen["state"], seen["place"], seen["status"]) == ("ok", place, 200)
@@ -105,7 +105,7 @@ def test_backend_that_answers_passes(look, backend, name, ending, path, model):
 
 
 def test_backends_are_asked_at_the_same_time(look):
-    """The first answers only once the second has been asked."""
+    """The first responds only after the second was asked."""
     with running_backend() as first, running_backend() as second:
         first.lists = second.lists = {"/v1/models": (200, COMMON)}
         first.script.gate, second.script.gate = second.asked, first.asked
@@ -115,21 +115,21 @@ def test_backends_are_asked_at_the_same_time(look):
 
 
 def test_dead_backends(look, backend, free_port, taken_port):
-    """All dead is a failure, one of several a warning that says which; none configured is skipped."""
+    """All dead fails, one of several warns and is named; none configured is skipped."""
     assert look().status == "skip"
     dead = [{"name": "ollama", "url": f"http://127.0.0.1:{port}", "model": "tiny"} for port in (free_port, taken_port)]
     result = look(*dead)
     assert (result.status, result.ok, result.evidence["states"]) == ("fail", False, {"dead": 2})
-    assert f"ollama at 127.0.0.1:{free_port} does not answer (ConnectError)" in result.detail
+    assert f"ollama at 127.0.0.1:{free_port} does not respond (ConnectError)" in result.detail
     assert result.fix == "ollama serve"
 
     result = look(*dead, {"name": "lmstudio", "url": backend.url, "model": "tiny"})
     assert (result.status, result.ok) == ("warn", True)
-    assert result.detail.startswith("1 of 3 backend(s) answer; ollama at")
+    assert result.detail.startswith("1 of 3 backends available; ollama at")
 
 
-def test_worst_trouble_is_mended_first(look, backend, free_port):
-    """A backend elsewhere is not started by a command here; a dead one comes before one without the model."""
+def test_worst_problem_is_fixed_first(look, backend, free_port):
+    """A remote backend gets no start command; a dead one is worse than one without the model."""
     lacking = {"name": "lmstudio", "url": backend.url, "model": "huge"}
     result = look(lacking, {"name": "llama_cpp", "url": f"http://127.0.0.1:{free_port}", "model": "tiny"})
 
@@ -137,8 +137,8 @@ def test_worst_trouble_is_mended_first(look, backend, free_port):
     assert result.fix == "start it, or correct its url under [[llm.backends]]"
 
 
-def test_backend_that_says_nothing_is_dead_in_time(look, backend, monkeypatch):
-    """The check does not wait for one that takes the connection and then hangs; the others are reported."""
+def test_silent_backend_is_dead_in_time(look, backend, monkeypatch):
+    """A backend that accepts and hangs is not waited for; the others are reported."""
     monkeypatch.setattr(asked_backends, "_ALL_S", 1.0)
     with running_backend() as silent:
         silent.script.gate = threading.Event()
@@ -146,19 +146,19 @@ def test_backend_that_says_nothing_is_dead_in_time(look, backend, monkeypatch):
         silent.script.gate.set()
 
     assert result.evidence["backends"][0]["state"] == "dead"
-    assert "does not answer (no answer in time)" in result.detail
+    assert "does not respond (no response in time)" in result.detail
 
 
 @pytest.mark.parametrize(
     ("name", "model", "words"),
     [
-        ("lmstudio", "huge", "has no 'huge': it has tiny, large"),
-        ("ollama", "huge", "has no 'huge': it has tiny:latest, qwen3:8b"),
-        ("ollama", "qwen3", "has no 'qwen3': it has tiny:latest, qwen3:8b"),
+        ("lmstudio", "huge", "does not have 'huge': it has tiny, large"),
+        ("ollama", "huge", "does not have 'huge': it has tiny:latest, qwen3:8b"),
+        ("ollama", "qwen3", "does not have 'qwen3': it has tiny:latest, qwen3:8b"),
     ],
 )
 def test_model_that_the_backend_does_not_have(look, backend, name, model, words):
-    """It is a warning that names what there is."""
+    """A missing model is a warning that lists the available ones."""
     result = look({"name": name, "url": backend.url, "model": model})
 
     assert (result.status, result.ok) == ("warn", True)
@@ -168,14 +168,14 @@ def test_model_that_the_backend_does_not_have(look, backend, name, model, words)
 
 
 def test_llama_cpp_answers_with_what_it_has_loaded(look, backend):
-    """Its one model has the name of a file, and takes calls under any."""
+    """llama.cpp's single model has a file name, and serves calls under any name."""
     backend.lists["/v1/models"] = (200, {"data": [{"id": "/models/some.gguf"}]})
     assert look({"name": "llama_cpp", "url": backend.url, "model": "tiny"}).status == "pass"
     assert look({"name": "lmstudio", "url": backend.url, "model": "tiny"}).status == "warn"
 
 
 def test_long_list_of_models_is_cut(look, backend):
-    """A catalogue is not copied into the report."""
+    """A long list of models is not copied into the report."""
     backend.lists["/v1/models"] = (200, {"data": [{"id": f"{number}" * 50} for number in range(5_000)]})
     result = look({"name": "lmstudio", "url": backend.url, "model": "tiny"})
 
@@ -190,14 +190,14 @@ def test_long_list_of_models_is_cut(look, backend):
         ((401, {"error": "bad key"}), "fail", "does not accept the key (HTTP 401)"),
         ((403, b"<html>"), "fail", "does not accept the key (HTTP 403)"),
         ((503, {"error": {"message": "Loading model"}}), "fail", "is not ready: HTTP 503"),
-        ((200, b"<html>a router's page"), "fail", "its answer is no list of models"),
-        ((200, {"data": "none"}), "fail", "its answer is no list of models"),
+        ((200, b"<html>a router's page"), "fail", "its response is not a list of models"),
+        ((200, {"data": "none"}), "fail", "its response is not a list of models"),
         ((200, {"data": [{"id": 5}, "x", {}]}), "warn", "it has no model"),
         ((404, {}), "pass", "does not list its models"),
     ],
 )
 def test_answers_that_are_no_list(look, backend, monkeypatch, answer, status, words):
-    """Keys that are refused, a model that still loads, and nonsense are told apart; the key is shown nowhere."""
+    """A refused key, a loading model and an invalid response are distinguished; the key is never shown."""
     monkeypatch.setenv("BACKEND_KEY", KEY)
     backend.lists["/v1/models"] = answer
     result = look({"name": "hf_api", "url": backend.url, "model": "tiny", "api_key_env": "BACKEND_KEY"})
@@ -209,7 +209,7 @@ def test_answers_that_are_no_list(look, backend, monkeypatch, answer, status, wo
 
 
 def test_key_goes_where_the_backend_takes_it(look, backend, monkeypatch):
-    """One kind has a header of its own for it."""
+    """Anthropic's key is sent in its own header."""
     monkeypatch.setenv("BACKEND_KEY", KEY)
     look({"name": "anthropic_api", "url": backend.url, "model": "tiny", "api_key_env": "BACKEND_KEY"})
 
@@ -217,12 +217,12 @@ def test_key_goes_where_the_backend_takes_it(look, backend, monkeypatch):
     assert "authorization" not in backend.headers[0]
 
 
-def test_key_that_is_not_there_is_told_without_asking(look, backend):
-    """A variable that is not set is the finding; one that holds the key by mistake is not quoted."""
+def test_missing_key_is_reported_without_asking(look, backend):
+    """An unset variable is reported; one that contains the key by mistake is not quoted."""
     result = look({"name": "hf_api", "url": backend.url, "model": "tiny", "api_key_env": KEY})
 
     assert (result.status, result.evidence["states"]) == ("fail", {"no_key": 1})
-    assert "api_key_env names holds no usable key" in result.detail
+    assert "named by api_key_env has no usable key" in result.detail
     assert backend.paths == []
     assert "canary" not in repr(result)
 
@@ -232,7 +232,7 @@ def test_key_that_is_not_there_is_told_without_asking(look, backend):
     [socket.gaierror(socket.EAI_AGAIN, "try again"), OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))],
 )
 def test_cloud_without_a_way_to_it_is_skipped(look, backend, free_port, monkeypatch, error):
-    """Offline a cloud is no failure, and what runs at home still decides; a cloud that refuses is dead."""
+    """An unreachable cloud is not a failure, and local backends still count; a cloud that refuses is dead."""
     cloud = {"name": "hf_api", "url": "https://router.example/v1", "model": "tiny"}
     home = {"name": "lmstudio", "url": backend.url, "model": "tiny"}
     gone = {**home, "url": f"http://127.0.0.1:{free_port}"}
@@ -254,8 +254,8 @@ def test_cloud_without_a_way_to_it_is_skipped(look, backend, free_port, monkeypa
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "http://[::1", "http://user:hunter22@127.0.0.1:1", "file:///etc"])
-def test_url_that_is_none_is_a_dead_backend(look, url):
-    """It is reported like one that does not answer, without the password in it."""
+def test_invalid_url_is_a_dead_backend(look, url):
+    """An invalid url is reported like a dead backend, without its password."""
     result = look({"name": "ollama", "url": url, "model": "tiny"})
 
     assert (result.status, result.evidence["states"]) == ("fail", {"dead": 1})

@@ -1,4 +1,4 @@
-"""config.toml: what cannot be read, what is unknown, what opens more than it should."""
+"""The check of config.toml: unreadable, unknown settings, too open."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECRET = "hunter22-canary"
 
 @pytest.fixture
 def look(home):
-    """Writes the standard config.toml and runs the check, by default with the settings that stand there."""
+    """Writes config.toml and runs the check, by default with the settings from it."""
 
     def run(text: str, config=None, bus=None):
         path = default_path()
@@ -29,9 +29,9 @@ def look(home):
 
 
 def test_default_settings_pass(look, home):
-    """Without a file, with an empty one, with what `init` writes: pass."""
+    """No file, an empty one, and that of `init` pass."""
     absent = doctor.run_one("config_file", resolve_paths(load()))
-    assert (absent.status, absent.detail) == ("pass", "no config.toml: the default settings hold")
+    assert (absent.status, absent.detail) == ("pass", "no config.toml: the defaults apply")
 
     empty = look("")
     assert (empty.status, empty.detail, empty.fix) == ("pass", str(default_path()), None)
@@ -52,7 +52,7 @@ def test_default_settings_pass(look, home):
     ],
 )
 def test_file_that_is_no_settings_fails(look, text, line, words):
-    """What is wrong is told, without settings; the fix opens the file, at the line where it stops being TOML."""
+    """An invalid file is reported without settings; the fix opens it at the line of the TOML error."""
     result = look(text, default_config())
 
     assert (result.status, result.evidence["line"]) == ("fail", line)
@@ -60,13 +60,13 @@ def test_file_that_is_no_settings_fails(look, text, line, words):
     assert result.fix == f"${{EDITOR:-vi}}{'' if line is None else f' +{line}'} {default_path()}"
 
 
-def test_unknown_key_is_told_with_those_that_are_known(look):
-    """The hint of the error is part of the finding."""
+def test_unknown_key_is_reported_with_the_known_ones(look):
+    """The error's hint is part of the finding."""
     assert "known here: host, port, tls_cert, tls_key" in look("[transport]\nprot = 1", default_config()).detail
 
 
-def test_settings_of_another_file_are_looked_at(look, tmp_path):
-    """What `--config` names is the file to check, not the standard one; gone since, it is missed."""
+def test_settings_of_another_file_are_checked(look, tmp_path):
+    """The file of `--config` is checked, not the standard one, and must exist."""
     look("this is no TOML", default_config())
     path = tmp_path / "my settings.toml"
     path.write_text('[emergency]\nprobe_targets = ["http://a.b/"]')
@@ -81,7 +81,7 @@ def test_settings_of_another_file_are_looked_at(look, tmp_path):
 
 
 def test_error_of_the_command_line_is_the_same_finding(look):
-    """Who cannot load the settings at all gets the finding from the error."""
+    """Without settings the finding is made from the error."""
     look("[transport]\nport = 'x'", default_config())
     with pytest.raises(ConfigError) as raised:
         load()
@@ -91,7 +91,7 @@ def test_error_of_the_command_line_is_the_same_finding(look):
 
 @pytest.mark.parametrize("mode", [0o620, 0o606])
 def test_settings_that_others_may_change_fail(look, mode):
-    """Who writes them decides what the node does."""
+    """A file writable by others fails."""
     look("")
     default_path().chmod(mode)
     result = doctor.run_one("config_file", resolve_paths(load()))
@@ -107,19 +107,19 @@ BACKEND = '[[llm.backends]]\nname = "ollama"\nmodel = "m"\n'
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('[emergency]\nprobe_targets = ["1.1.1.1", "http://a.b"]', "'http://a.b' is no host"),
-        ('[emergency]\nprobe_targets = ["a b"]', "'a b' is no host"),
-        ('[emergency]\nprobe_targets = ["a.b:99999"]', "'a.b:99999' is no host"),
-        ('[emergency]\nprobe_targets = ["[::1"]', "'[::1' is no host"),
-        (f'{BACKEND}url = "http://me:{SECRET}@a.b"', "its url has a key or a password in it"),
-        (f'{BACKEND}url = "http://a.b/?api_key={SECRET}"', "its url has a key or a password in it"),
-        (f'{BACKEND}url = "{SECRET}"', "its url is none of http or https"),
-        (f'{BACKEND}url = "http://a.b"\napi_key_env = "{SECRET}"', "api_key_env is no name of a variable"),
-        (f'[observability]\notlp_endpoint = "https://x:{SECRET}@a.b"', "otlp_endpoint has a key or a password in it"),
+        ('[emergency]\nprobe_targets = ["1.1.1.1", "http://a.b"]', "'http://a.b' is not a host"),
+        ('[emergency]\nprobe_targets = ["a b"]', "'a b' is not a host"),
+        ('[emergency]\nprobe_targets = ["a.b:99999"]', "'a.b:99999' is not a host"),
+        ('[emergency]\nprobe_targets = ["[::1"]', "'[::1' is not a host"),
+        (f'{BACKEND}url = "http://me:{SECRET}@a.b"', "url contains a key or password"),
+        (f'{BACKEND}url = "http://a.b/?api_key={SECRET}"', "url contains a key or password"),
+        (f'{BACKEND}url = "{SECRET}"', "url is not an http or https URL"),
+        (f'{BACKEND}url = "http://a.b"\napi_key_env = "{SECRET}"', "api_key_env is not a variable name"),
+        (f'[observability]\notlp_endpoint = "https://x:{SECRET}@a.b"', "otlp_endpoint contains a key or password"),
     ],
 )
 def test_what_is_hardly_meant_is_a_warning(look, text, words):
-    """It is named by its place; what may be a secret is not quoted."""
+    """Doubtful settings are named; possible secrets are not quoted."""
     result = look(text)
 
     assert (result.status, result.ok) == ("warn", True)
@@ -130,12 +130,12 @@ def test_what_is_hardly_meant_is_a_warning(look, text, words):
 
 @pytest.mark.parametrize("target", ["1.1.1.1", "quad9.net", "router.lan:8080", "[::1]:80", "box", "a.b."])
 def test_hosts_are_hosts(look, target):
-    """With a port or without, by name or by number."""
+    """Hosts with and without port, by name or address, are valid."""
     assert look(f'[emergency]\nprobe_targets = ["{target}"]').status == "pass"
 
 
 def test_settings_that_changed_since_the_node_read_them(look, node):
-    """A running node that has others is a warning; the doctor from the disk has just read them."""
+    """Settings changed since the node started are a warning; from disk there is no difference."""
     _, bus = node
     look("[observability]\nslow_ms = 100.0")
     running = resolve_paths(load())
@@ -144,5 +144,5 @@ def test_settings_that_changed_since_the_node_read_them(look, node):
 
     changed = look("[observability]\nslow_ms = 200.0\n[bus]\nprefer_local = false", running, bus)
     assert (changed.status, changed.evidence["changed"]) == ("warn", ["bus", "observability"])
-    assert "[bus], [observability] changed since the node read it" in changed.detail
+    assert "[bus], [observability] changed since the node started" in changed.detail
     assert look("[observability]\nslow_ms = 200.0", running, None).status == "pass"

@@ -1,4 +1,4 @@
-"""What the doctor says of the store: damaged, foreign, newer, not written, late, lossy; and of the healthy twin."""
+"""The check of the store: damaged, foreign, newer, not written, late, dropping; and healthy."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def path(config):
 
 @pytest.fixture
 def lived(config, path):
-    """The settings of a node that has recorded and was stopped."""
+    """The settings of a stopped node with records."""
     with telemetry.open(config.observability):
         for _ in range(50):
             with trace.new_trace("a.b"), trace.span("c", text="x" * 500):
@@ -49,7 +49,7 @@ def store(config, bus=None):
 
 
 def change(path, *statements):
-    """Changes the database as a program with other ideas would."""
+    """Runs statements on the database, as another program might."""
     with closing(sqlite3.connect(path)) as connection:
         for statement, *values in statements:
             connection.execute(statement, values)
@@ -57,12 +57,12 @@ def change(path, *statements):
 
 
 def damage(path):
-    """Overwrites pages of it, the first one not."""
+    """Overwrites pages, except the first one."""
     subprocess.run([sys.executable, "-c", OVERWRITE, str(path)], check=True)
 
 
-def test_store_that_is_well(node, path):
-    """Whole, written, within its budget: from the disk and in the node, with figures."""
+def test_healthy_store(node, path):
+    """An intact store within its budget passes, from disk and in the node, with figures."""
     config, bus = node
     assert (store(config, bus).status, store(config).detail) == ("pass", "nothing recorded yet")
     with telemetry.open(config.observability) as opened:
@@ -75,7 +75,7 @@ def test_store_that_is_well(node, path):
     for result in (inside, outside):
         assert (result.status, result.fix) == ("pass", None)
         assert result.detail.startswith("3 of 10,000 traces")
-        assert "none lost" in result.detail
+        assert "none dropped" in result.detail
         assert (result.evidence["integrity"], result.evidence["rings"]["traces"]["rows"]) == ("ok", 3)
         assert 0 < result.evidence["bytes"]["total"] < result.evidence["bytes"]["budget"] == 256_000_000
         assert result.evidence["lost"] == {"last_hour": {}, "since_start": {}, "in_all": {}}
@@ -85,7 +85,7 @@ def test_store_that_is_well(node, path):
 
 @pytest.mark.parametrize("is_running", [False, True])
 def test_store_with_overwritten_pages(node, lived, path, is_running):
-    """Damage is found from the disk and by the node that runs on it; the checks that read it say where to look."""
+    """Damage is found from disk and in the node; dependent checks refer to this one."""
     config, bus = node
     if not is_running:
         damage(path)
@@ -99,13 +99,13 @@ def test_store_with_overwritten_pages(node, lived, path, is_running):
 
     assert (result.status, result.ok) == ("fail", False)
     assert f"{path} is damaged: " in result.detail
-    assert result.fix.startswith("stop the node" if is_running else "start the node (hearthnet run)")
+    assert result.fix.startswith("restart the node" if is_running else "start the node (hearthnet run)")
     for name in ("recent_error_rate", "last_run", "restart_loop"):
         assert (results[name].status, "telemetry_store" in results[name].detail) == ("skip", True)
 
 
 def test_damaged_store_is_moved_aside_and_acknowledged(lived, path):
-    """The start that the fix asks for mends it; that is a warning until the fix of the warning is done."""
+    """The start suggested by the fix repairs the store; then a warning remains until it is acknowledged."""
     damage(path)
     with telemetry.open(lived.observability):
         warned = store(lived)
@@ -125,20 +125,20 @@ def test_damaged_store_is_moved_aside_and_acknowledged(lived, path):
 
 
 def test_store_of_a_newer_program_and_of_another(lived, path):
-    """A newer schema is told before a start would move it aside; a database that is not ours cannot be used."""
+    """A newer schema is a warning before a start moves it aside; a foreign database fails."""
     change(path, ("PRAGMA user_version = 99",))
     newer = store(lived)
     change(path, ("PRAGMA application_id = 7",))
     foreign = store(lived)
 
     assert (newer.status, newer.evidence["schema"]) == ("warn", 99)
-    assert "is of schema 99, this program knows " in newer.detail
+    assert "has schema 99, this program knows " in newer.detail
     assert newer.fix == "install the newer hearthnet again"
     assert (foreign.status, "of another program" in foreign.detail) == ("fail", True)
 
 
 def test_check_of_a_large_store_is_bounded(lived, monkeypatch):
-    """Where time does not suffice the finding says that not all was looked at, and is no failure."""
+    """If time runs out, the finding says that the check is incomplete, and passes."""
     monkeypatch.setattr("hearthnet.observability.store.query.info._WITHIN_S", -1.0)
     monkeypatch.setattr("hearthnet.database.STEPS_BETWEEN_LOOKS", 1)
     result = store(lived)
@@ -149,7 +149,7 @@ def test_check_of_a_large_store_is_bounded(lived, monkeypatch):
 
 @contextmanager
 def locked(path):
-    """Another program has it in an exclusive transaction."""
+    """Another program holds an exclusive transaction."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         yield
@@ -157,7 +157,7 @@ def locked(path):
 
 
 def test_store_that_another_program_locks(node, path, monkeypatch):
-    """A lock is a warning while it may pass, a failure when records wait too long, and over when it is over."""
+    """A lock is a warning at first, a failure when records are pending too long, and gone afterwards."""
     config, bus = node
     with telemetry.open(config.observability) as opened:
         with locked(path):
@@ -174,13 +174,13 @@ def test_store_that_another_program_locks(node, path, monkeypatch):
 
     assert (passing.status, lasting.status, after.status) == ("warn", "fail", "pass")
     for result in (passing, lasting):
-        assert "not written at present: another program keeps it locked; " in result.detail
+        assert "not being written: another program keeps it locked; " in result.detail
         assert result.fix == f"fuser -v {shlex.quote(str(path))}"
         assert result.evidence["not_written"] == "locked"
 
 
 def test_store_on_a_full_disk(node, tiny_disk):
-    """Nothing can be written any more: a failure with its cause and where to look."""
+    """A full disk fails, with its cause and a command to investigate."""
     config, bus = node
     places = {"data_dir": tiny_disk / "data", "log_dir": None, "max_disk_mb": 64}
     config = config.model_copy(update={"observability": config.observability.model_copy(update=places)})
@@ -195,7 +195,7 @@ def test_store_on_a_full_disk(node, tiny_disk):
 
 
 def test_store_that_another_process_writes(node):
-    """Two nodes of one folder: the second says that it writes nothing."""
+    """The second node of one folder reports that it cannot write."""
     config, bus = node
     holder = StoreLock(config.observability.data_dir)
     holder.acquire()
@@ -206,11 +206,11 @@ def test_store_that_another_process_writes(node):
         holder.release()
 
     assert result.status == "fail"
-    assert "not written at present: another process writes the telemetry in " in result.detail
+    assert "not being written: another process writes the telemetry in " in result.detail
 
 
 def test_store_that_was_removed_under_the_node(node, path):
-    """The node does not notice before it writes; the doctor does."""
+    """A removed file is noticed by the doctor before the node writes again."""
     config, bus = node
     slow = config.observability.model_copy(update={"flush_interval_s": 60})
     with telemetry.open(slow):
@@ -221,18 +221,18 @@ def test_store_that_was_removed_under_the_node(node, path):
 
 
 def test_writer_that_does_not_keep_up(node, monkeypatch):
-    """Records that wait for longer than they should are a warning with their number and age."""
+    """Records pending for too long are a warning with their count and age."""
     config, bus = node
     with telemetry.open(config.observability):
         monkeypatch.setattr(Telemetry, "waiting", lambda opened: (40, 2, 99.4))
         result = store(config, bus)
 
     assert (result.status, result.evidence["waiting"]) == ("warn", {"traces": 40, "logs": 2, "oldest_s": 99.4})
-    assert "written late: 42 record(s) wait, the oldest for 99 s" in result.detail
+    assert "store is behind: 42 records pending, the oldest for 99 s" in result.detail
 
 
 def test_losses_are_named(lived, path):
-    """What was lost within the hour is a warning with its reasons; what was lost before is told all the same."""
+    """Records dropped in the last hour are a warning with reasons; earlier ones are only mentioned."""
     now, insert = now_us(), "INSERT INTO gaps (seq, ts_us, kind, reason, count) VALUES (?, ?, ?, ?, ?)"
     change(path, (insert, 9_001, now - 3 * HOUR_US, "trace", "killed", 7))
     old = store(lived)
@@ -240,16 +240,16 @@ def test_losses_are_named(lived, path):
     change(path, (insert, 9_004, now, "log", "poison", 1))
     fresh = store(lived)
 
-    assert (old.status, "7 lost in all" in old.detail) == ("pass", True)
+    assert (old.status, "7 dropped in all" in old.detail) == ("pass", True)
     assert old.evidence["lost"] == {"last_hour": {}, "since_start": {}, "in_all": {"killed": 7}}
     assert fresh.status == "warn"
-    assert "2,501 record(s) were lost within the last hour: buffer_full (2,500), poison (1)" in fresh.detail
+    assert "2,501 records dropped in the last hour: buffer_full (2,500), poison (1)" in fresh.detail
     assert fresh.evidence["lost"]["since_start"] == {"buffer_full": 2_500, "poison": 1}
     assert fresh.evidence["lost"]["in_all"] == {"buffer_full": 2_500, "killed": 7, "poison": 1}
 
 
 def test_more_than_the_budget_allows(lived, path):
-    """What others have put beside the store counts: the disk is as full from it."""
+    """Other files beside the store count against the budget."""
     (path.parent / "telemetry.999.box").touch()
     with (path.parent / "telemetry.999.box").open("r+b") as file:
         file.truncate(300_000_000)  # sparse

@@ -1,4 +1,4 @@
-"""What the doctor says of the calls that were recorded, and of spans without a trace."""
+"""The checks of recorded calls and of orphan spans."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def record(capability, result="ok", message=None):
 
 
 def by_hand(path) -> Counter:
-    """What a person would get: calls and failures by capability."""
+    """Calls and failures by capability, from a manual query."""
     if shutil.which("sqlite3"):
         done = subprocess.run(["sqlite3", "-readonly", path, BY_HAND], capture_output=True, text=True, check=True)
         rows = [line.split("|") for line in done.stdout.splitlines()]
@@ -49,7 +49,7 @@ def by_hand(path) -> Counter:
 
 @pytest.mark.parametrize(("failures", "ok"), [(0, True), (19, True), (20, False), (30, False)])
 def test_error_rate_is_read_from_sql(node, failures, ok):
-    """Twenty failures in the last hundred traces are too many; the worst capability and the error are named."""
+    """Twenty failures in the last hundred traces fail; the worst capability and the error are named."""
     config, bus = node
     with telemetry.open(config.observability):
         for number in range(150):
@@ -74,7 +74,7 @@ def test_error_rate_is_read_from_sql(node, failures, ok):
 
 
 def test_error_rate_agrees_with_sql_by_hand(config):
-    """Over random calls, the doctor counts what a query typed by hand counts; cancelled is well, interrupted is not."""
+    """For random calls, the doctor's counts equal a manual query's; cancelled is not a failure, interrupted is."""
     chance = random.Random(5)
     path = config.observability.data_dir / telemetry.DATABASE
     for _ in range(5):
@@ -92,7 +92,7 @@ def test_error_rate_agrees_with_sql_by_hand(config):
 
 
 def test_too_few_traces_pass_and_say_so(node):
-    """Two failures out of two traces are no rate; neither is a store that is not there."""
+    """Too few traces, or no store, give no rate."""
     config, bus = node
     assert rate(config, bus).detail == "nothing recorded yet"
     with telemetry.open(config.observability):
@@ -105,7 +105,7 @@ def test_too_few_traces_pass_and_say_so(node):
 
 
 def test_running_node_counts_what_is_not_committed(node):
-    """The node asks itself: what waits for the next commit counts, each call once."""
+    """In the node, uncommitted calls count too, each once."""
     config, bus = node
     slow = config.observability.model_copy(update={"flush_interval_s": 60})
     config = config.model_copy(update={"observability": slow})
@@ -124,7 +124,7 @@ def test_running_node_counts_what_is_not_committed(node):
 
 
 def test_node_that_keeps_its_calls_in_memory(node):
-    """Where another process writes the store, the node's own calls count."""
+    """If another process writes the store, the node's own calls count."""
     config, bus = node
     holder = StoreLock(config.observability.data_dir)
     holder.acquire()
@@ -140,7 +140,7 @@ def test_node_that_keeps_its_calls_in_memory(node):
 
 
 def test_rate_of_a_store_that_cannot_be_read(config):
-    """That is the finding of another check: this one knows nothing."""
+    """A damaged store is skipped here and reported by its own check."""
     path = config.observability.data_dir / telemetry.DATABASE
     path.parent.mkdir(parents=True)
     path.write_bytes(b"no database at all" * 1_000)
@@ -151,7 +151,7 @@ def test_rate_of_a_store_that_cannot_be_read(config):
 
 
 def test_orphan_spans_are_shown(node):
-    """A span that found no trace is a warning with its count, its name and what to do; none is none."""
+    """Orphan spans are a warning with count, names and fix; none passes."""
     metrics.configure(SimpleNamespace(metrics_enabled=True))
     orphans.clear()
     with trace.new_trace("a.b"), trace.span("at home"):
@@ -165,13 +165,13 @@ def test_orphan_spans_are_shown(node):
     assert (before.status, before.evidence) == ("pass", {"count": 0})
     assert (result.status, result.ok) == ("warn", True)
     assert result.evidence == {"count": 3, "names": ["lost", "late"]}
-    assert result.detail.startswith("3 span(s)")
+    assert result.detail.startswith("3 spans")
     assert "lost, late" in result.detail
     assert "carry()" in result.fix
 
 
 def test_orphan_of_a_trace_that_ended_is_shown(node):
-    """A span that opens in what outlived its trace counts as well."""
+    """A span opened after its trace has ended counts too."""
     metrics.configure(SimpleNamespace(metrics_enabled=True))
     with trace.new_trace("a.b"):
         late = carry(lambda: trace.span("late").__enter__().__exit__(None, None, None))
@@ -181,7 +181,7 @@ def test_orphan_of_a_trace_that_ended_is_shown(node):
 
 
 def test_orphans_that_nothing_counts_are_skipped(node):
-    """Without a node, or without metrics, the check says that it cannot know."""
+    """Without a node, or without metrics, the check is skipped."""
     config, bus = node
     assert "not running" in doctor.run_one("orphan_spans", config, None).detail
 
@@ -189,11 +189,11 @@ def test_orphans_that_nothing_counts_are_skipped(node):
         pass
     result = doctor.run_one("orphan_spans", config, bus)
     assert (result.status, result.ok) == ("skip", True)
-    assert "metrics are switched off" in result.detail
+    assert "metrics are disabled" in result.detail
 
 
 def test_names_of_orphans_are_few_and_clean():
-    """The newest come first, each once; a flood keeps the last, and no name is longer or wilder than a name."""
+    """Names are listed newest first, each once, bounded in number, length and characters."""
     orphans.clear()
     for number in range(1_000):
         orphans.append(f"span {number}")

@@ -1,4 +1,4 @@
-"""The command line as a person or a script uses it: output, exit codes, with the node up and down."""
+"""The command line as used by people and scripts: output and exit codes, with and without a running node."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ HELLO = '{"input": {"text": "hello"}}'
 
 
 def test_first_hour_of_a_newcomer(node):
-    """Call, list, show, log, SQL: the same call is seen everywhere, under its id."""
+    """Call, list, show, log and SQL all show the same call under its id."""
     called = node.cli("call", "experimental.echo", "--body", HELLO)
     assert (called.returncode, json.loads(called.stdout), called.stderr) == (0, {"text": "hello"}, "")
     failed = node.cli("call", "experimental.echo@1.0", "--body", '{"input": {"text": "x", "fail": "timeout"}}')
     assert failed.returncode == 1
-    assert failed.stderr.startswith("error: timeout: as asked for\nhint: hearthnet trace show ")
+    assert failed.stderr.startswith("error: timeout: simulated failure\nhint: hearthnet trace show ")
 
     # What was refused before it was a call has no trace to be shown.
     refused = node.cli("call", "experimental.echo", "--body", '{"inputs": {}}')
@@ -51,7 +51,7 @@ def test_first_hour_of_a_newcomer(node):
 
 
 def test_call_streams_frame_by_frame(shared_node):
-    """`--stream` prints a JSON line a frame; without it the frames are one array; an error ends with 1."""
+    """`--stream` prints one JSON line per frame; without it the frames are one array; an error exits with 1."""
     body = '{"input": {"text": "hi", "frames": 2}}'
     streamed = shared_node.cli("call", "experimental.echo", "--stream", "--body", body)
     assert [json.loads(line) for line in streamed.stdout.splitlines()] == [
@@ -89,7 +89,7 @@ def test_call_streams_frame_by_frame(shared_node):
     ],
 )
 def test_exit_codes(shared_node, arguments, code):
-    """Each outcome has the exit code of the contract, and an error says so on standard error alone."""
+    """Each outcome has its specified exit code, and errors go to stderr only."""
     done = shared_node.cli(*arguments)
 
     assert done.returncode == code, done.stderr
@@ -98,7 +98,7 @@ def test_exit_codes(shared_node, arguments, code):
 
 
 def test_without_a_node(stopped_node):
-    """What can be done from disk is done; what needs a node ends with 3 and says how to start one."""
+    """Commands work from disk if they can; the others exit with 3 and show how to start a node."""
     for arguments in (["call", "experimental.echo", "--body", HELLO], ["caps"]):
         done = stopped_node.cli(*arguments)
         assert done.returncode == 3
@@ -113,7 +113,7 @@ def test_without_a_node(stopped_node):
 
 
 def test_another_nodes_answers_are_not_ours(node, tmp_path):
-    """Tools of a different home that find this node on their port do not show its data."""
+    """Tools with a different home do not show this node's data."""
     config = default_path().read_text()
     other = {**os.environ, "HOME": str(tmp_path / "other")}
     (tmp_path / "other").mkdir()
@@ -126,7 +126,7 @@ def test_another_nodes_answers_are_not_ours(node, tmp_path):
 
 
 def test_init_is_idempotent_and_private(home):
-    """A second `init` finds what the first made; files that hold keys or settings are for the owner alone."""
+    """A second `init` keeps everything; key and settings files are private."""
     run = [sys.executable, "-m", "hearthnet", "init", "--json"]
     first = json.loads(forkserver.run([*run, "--name", "Maple Street"], check=True).stdout)
     second = json.loads(forkserver.run(run, check=True).stdout)
@@ -151,7 +151,7 @@ def test_init_is_idempotent_and_private(home):
     ],
 )
 def test_malformed_config_ends_run_with_one_line(stopped_node, text, expected):
-    """A wrong setting is named with its section and value, hint and exit code 1; nothing is started."""
+    """An invalid setting is named with section, value and hint, with exit code 1; nothing is started."""
     default_path().write_text(text)
     done = stopped_node.cli("run")
 
@@ -163,7 +163,7 @@ def test_malformed_config_ends_run_with_one_line(stopped_node, text, expected):
 
 
 def test_missing_key_ends_run_with_a_hint(stopped_node):
-    """Without its key the node does not start, and says what makes one."""
+    """Without its key the node does not start, and shows how to create one."""
     for path in (stopped_node.data_dir / "keys").iterdir():
         path.unlink()
     done = stopped_node.cli("run")
@@ -184,7 +184,7 @@ def test_help_everywhere_has_an_example(home):
 
 
 def test_reader_that_has_enough_is_no_error(node):
-    """`hearthnet log | head -1` ends quietly."""
+    """`hearthnet log | head -1` exits silently."""
     for number in range(50):
         node.echo(str(number))
     for arguments in ("log --json -f", "log", "trace recent"):
@@ -197,8 +197,8 @@ def test_reader_that_has_enough_is_no_error(node):
 
 @pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize("arguments", ["log", "doctor --check disk_space", "paths", "version"])
-def test_closed_streams_are_nobody_s(stopped_node, arguments, closed):
-    """A supervisor may start a command with its streams closed: nothing breaks, and no database gets their number."""
+def test_closed_streams(stopped_node, arguments, closed):
+    """Commands work with closed standard streams, and no database gets their descriptors."""
     command = f"{sys.executable} -m hearthnet {arguments} {closed}"
     done = subprocess.run(["bash", "-c", command], stderr=subprocess.PIPE, text=True)
 
@@ -206,7 +206,7 @@ def test_closed_streams_are_nobody_s(stopped_node, arguments, closed):
 
 
 def test_log_filters(stopped_node, observability):
-    """Level, component and trace choose records; the newest come last."""
+    """Level, component and trace filter records; the newest come last."""
     settings = observability.model_copy(update={"log_dir": stopped_node.log_dir, "log_level": "debug"})
     with telemetry.open(settings):
         get_logger("hearthnet.bus.router").info("one")
@@ -230,7 +230,7 @@ def test_log_filters(stopped_node, observability):
 
 
 def test_foreign_server_is_no_node(stopped_node, http_date_server):
-    """Whatever else answers on the port is not taken for a node."""
+    """Another program on the port is not taken for a node."""
     port = http_date_server(0).partition(":")[2]
     strange = default_path().read_text().replace(str(stopped_node.port), port)
     default_path().write_text(strange)
@@ -240,7 +240,7 @@ def test_foreign_server_is_no_node(stopped_node, http_date_server):
 
 
 def test_nothing_recorded_reaches_the_terminal_raw(stopped_node, observability):
-    """Control characters and reordering marks in records are spelled out, in tables, waterfalls and JSON."""
+    """Control and reordering characters in records are escaped in tables, waterfalls and JSON."""
     evil = "x\x1b[31mEVIL\x9b31m\u202e"
     settings = observability.model_copy(update={"data_dir": stopped_node.data_dir})
     with telemetry.open(settings), trace.new_trace(f"{evil}@{evil}") as started, trace.span(evil, **{evil: evil}):
@@ -252,7 +252,7 @@ def test_nothing_recorded_reaches_the_terminal_raw(stopped_node, observability):
 
 
 def test_log_follow_goes_on_across_days(stopped_node):
-    """`--follow` shows what is written from now on, in today's file and in tomorrow's."""
+    """`--follow` shows new records, in today's file and in tomorrow's."""
     directory = stopped_node.log_dir
     directory.mkdir(parents=True)
     line = '{"ts":"2026-01-01T00:00:00.000Z","level":"info","logger":"hearthnet.x","msg":"%s"}\n'
@@ -275,7 +275,7 @@ def test_log_follow_goes_on_across_days(stopped_node):
 
 
 def test_waterfall_fits_a_terminal_of_80_columns(node):
-    """On a real terminal of 80 columns no line is longer, and only colours are sent."""
+    """On an 80-column terminal no line is longer, and the only escape sequences are colours."""
     answer = node.echo("x", delay_ms=20)
     trace_id = answer.headers["X-HearthNet-Request-Id"]
     for arguments in (["trace", "show", trace_id], ["trace", "recent"], ["status"], ["doctor", "--list"], ["caps"]):
@@ -287,7 +287,7 @@ def test_waterfall_fits_a_terminal_of_80_columns(node):
 
 
 def test_status_is_answered_to_this_machine_alone(shared_node):
-    """The tools' own routes answer on loopback."""
+    """The routes of the tools are served on loopback."""
     for path in ("/status", "/doctor?check=disk_space", "/trace"):
         assert shared_node.get(path).status_code == 200
     assert shared_node.get("/doctor?check=nonsense").status_code == 400

@@ -1,4 +1,4 @@
-"""`hearthnet doctor` as people, cron jobs and containers run it: real processes, real terminals, every state."""
+"""`hearthnet doctor` as run by people, cron jobs and containers: real processes and terminals, in every state."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ main(sys.argv[3:])
 
 
 def document_of(done: subprocess.CompletedProcess[str]) -> dict:
-    """What was printed: one JSON document that is as the schema says, and agrees with the exit code."""
+    """Parses the output: one JSON document that matches the schema and the exit code."""
     document = json.loads(done.stdout)
     jsonschema.validate(document, SCHEMA, cls=jsonschema.Draft202012Validator)
     assert done.stdout.count("\n") == 1
@@ -63,10 +63,7 @@ def status_of(document: dict) -> dict[str, str]:
 
 
 def state_of(home) -> dict[str, tuple]:
-    """Every file with what is in it and when it was written, the doctor's memory apart.
-
-    What SQLite itself needs to read a database, shared memory and an empty log, is no content.
-    """
+    """All files with content and modification time, except the doctor's saved reports."""
     return {
         str(path): (hashlib.sha256(path.read_bytes()).digest(), path.stat().st_mtime_ns, path.stat().st_mode)
         for path in home.rglob("*")
@@ -78,20 +75,20 @@ def state_of(home) -> dict[str, tuple]:
 
 
 def in_this_process(capsys, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of the command line, run here."""
+    """Runs the command line; returns exit code, stdout and stderr."""
     code = main._run(list(arguments))
     return code, *capsys.readouterr()
 
 
 def shown(columns: int, *arguments: str, **environment: str) -> str:
-    """What the command sends to a terminal of so many columns; no spinner where nobody looks."""
+    """Returns the command's output on a terminal of that width, without a spinner."""
     code, text, stderr = on_terminal(*arguments, columns=columns, stderr_apart=True, **environment)
     assert (code in (0, 1), stderr) == (True, "")
     return text
 
 
 def test_node_up_and_down(node):
-    """Healthy either way, and told who was asked; --quiet then says nothing; each report is remembered."""
+    """Healthy with and without a node, and the source is shown; --quiet prints nothing; each report is saved."""
     up = document_of(node.cli("doctor", "--json"))
     found = {item["name"]: item for item in up["checks"]}
     assert (up["version"], up["ok"], up["source"], up["pid"]) == (1, True, "node", node.process.pid)
@@ -109,7 +106,7 @@ def test_node_up_and_down(node):
 
 
 def test_node_that_does_not_answer(node):
-    """A node that hangs is a failure of its own; the rest is read from the disk, and all of it in time."""
+    """A hung node is a failure of its own; the rest is read from disk, all in time."""
     os.kill(node.process.pid, signal.SIGSTOP)
     try:
         with ThreadPoolExecutor() as both:
@@ -126,11 +123,11 @@ def test_node_that_does_not_answer(node):
     assert document["pid"] == silent["evidence"]["pid"] == node.process.pid
     assert len(document["checks"]) == 1 + len(checks.ALL)
     assert one.returncode == 0  # what was asked for is well
-    assert "did not answer within 3 s: read from the disk\n" in one.stdout
+    assert "did not respond within 3 s: read from the disk\n" in one.stdout
 
 
 def test_failure_warning_and_their_exit_codes(stopped_node):
-    """A warning is well enough but under --strict; a failure is not; both are told first, with a fix to paste."""
+    """A warning passes except with --strict, a failure does not; both come first, with a fix."""
     aside = stopped_node.data_dir / "telemetry.db.corrupt-20260526T081422Z"
     aside.touch(mode=0o600)
     warned = stopped_node.cli("doctor", "--json", "--check", "telemetry_store")
@@ -157,7 +154,7 @@ def test_failure_warning_and_their_exit_codes(stopped_node):
 
 
 def test_nothing_was_ever_set_up(home):
-    """On a fresh machine the doctor says how to begin, and makes nothing."""
+    """On a new machine the doctor shows how to begin, and creates nothing."""
     done = forkserver.run([sys.executable, "-m", "hearthnet", "doctor"])
 
     assert done.returncode == 1
@@ -168,7 +165,7 @@ def test_nothing_was_ever_set_up(home):
 
 @pytest.mark.parametrize("text", ["[transport\n", '[transport]\nport = "many"\n'])
 def test_broken_settings_are_a_finding(stopped_node, home, text):
-    """A config.toml that cannot be used is told as a failure with its cause, never as a crash."""
+    """An invalid config.toml is a failed check with its cause, never a crash."""
     (home / ".config" / "hearthnet" / "config.toml").write_text(text)
     done = stopped_node.cli("doctor", "--json")
 
@@ -178,7 +175,7 @@ def test_broken_settings_are_a_finding(stopped_node, home, text):
 
 
 def test_checks_that_hang_or_raise(stopped_node, tmp_path):
-    """The report is complete and in time: one finding each, the others unharmed."""
+    """The report is complete and in time: one finding per check, whatever the others do."""
     names = ["--check", "hangs", "--check", "raises", "--check", "looks", "--check", "keys_present"]
     done = forkserver.run([sys.executable, "-c", PLUGINS, tmp_path / "begun", "1", "doctor", "--json", *names])
 
@@ -198,7 +195,7 @@ def test_checks_that_hang_or_raise(stopped_node, tmp_path):
 
 @pytest.mark.parametrize("arguments", [["--json"], []], ids=["json", "text"])
 def test_doctor_that_fails_itself(stopped_node, arguments):
-    """Exit 2, one line on stderr, and stdout one valid document or nothing."""
+    """Exit code 2, one line on stderr, and stdout is one valid document or empty."""
     broken = """
 import sys
 from hearthnet.cli import main
@@ -219,7 +216,7 @@ main.main(sys.argv[1:])
 
 
 def test_nothing_is_changed_but_the_memory(node, home):
-    """Not a byte and not a time of any file, however it ends; --no-memory leaves that alone too."""
+    """The doctor changes no file's content or time; with --no-memory not even its saved reports."""
     node.echo()
     assert node.stop() == 0
     before = state_of(home)
@@ -233,7 +230,7 @@ def test_nothing_is_changed_but_the_memory(node, home):
 
 
 def test_two_doctors_at_once(stopped_node):
-    """Neither disturbs the other, and both are remembered."""
+    """Two doctors at once do not disturb each other, and both reports are saved."""
     command = [sys.executable, "-m", "hearthnet", "doctor", "--json"]
     with ThreadPoolExecutor() as both:
         for done in both.map(forkserver.run, [command] * 2):
@@ -244,7 +241,7 @@ def test_two_doctors_at_once(stopped_node):
 
 
 def test_memory_that_cannot_be_kept_is_a_note(stopped_node):
-    """A full disk and a memory that is no file cost the report nothing."""
+    """A full disk, or an unusable reports file, does not affect the report."""
 
     def no_space():
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
@@ -256,26 +253,26 @@ def test_memory_that_cannot_be_kept_is_a_note(stopped_node):
 
     for done in (full, blocked):
         assert status_of(document_of(done)) == {"keys_present": "pass"}
-        assert "note: this report is not remembered: " in done.stderr
+        assert "note: this report is not saved: " in done.stderr
         assert "Traceback" not in done.stderr
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes where nobody may")
 def test_folder_that_may_only_be_read(stopped_node):
-    """Without the right to write the doctor still answers."""
+    """The doctor works without write permission."""
     stopped_node.data_dir.chmod(0o500)
     done = stopped_node.cli("doctor", "--json", "--check", "keys_present")
     stopped_node.data_dir.chmod(0o700)
 
     assert status_of(document_of(done)) == {"keys_present": "pass"}
-    assert "note: this report is not remembered: " in done.stderr
+    assert "note: this report is not saved: " in done.stderr
 
 
 def test_history_of_a_check(stopped_node, capsys):
-    """The streaks of a check, newest first; what is not remembered is said to be so; a recovery is told."""
+    """A check's streaks, newest first; a check without reports is reported as such; a recovery is shown."""
     key = stopped_node.data_dir / "keys" / "device.ed25519"
     code, told, _ = in_this_process(capsys, "doctor", "--history", "keys_present")
-    assert (code, told.startswith("no report of keys_present is remembered yet")) == (0, True)
+    assert (code, told.startswith("no report of keys_present is saved yet")) == (0, True)
     for mode in (0o600, 0o644, 0o644, 0o600):
         key.chmod(mode)
         _, recovered, _ = in_this_process(capsys, "doctor", "--check", "keys_present")
@@ -287,11 +284,11 @@ def test_history_of_a_check(stopped_node, capsys):
     assert (listed["version"], listed["name"], listed["reports"]) == (1, "keys_present", 4)
     assert told.startswith("keys_present: 4 reports\n")
     assert re.search(r"fail \S+ ?\S* to \S+ ?\S*, 2 times\n +\S+device.ed25519 has mode 0644", told)
-    assert re.search(r"^keys_present well again since .*:\d\d, failing until .*:\d\d$", recovered, re.MULTILINE)
+    assert re.search(r"^keys_present healthy again since .*:\d\d, failing until .*:\d\d$", recovered, re.MULTILINE)
 
 
 def test_names_lists_and_the_schema(stopped_node, capsys):
-    """--list names each check; a name that is none is a usage error that suggests; the schema is a schema."""
+    """--list names each check; an unknown name is a usage error with suggestions; the schema is valid."""
     listed = json.loads(in_this_process(capsys, "doctor", "--list", "--json")[1])
     assert [item["name"] for item in listed] == [check.__name__ for check in checks.ALL]
     assert all(item["verifies"] for item in listed)
@@ -308,12 +305,12 @@ def test_names_lists_and_the_schema(stopped_node, capsys):
 
 
 def document_check() -> dict:
-    """A result as a report has it."""
+    """A result as in a report."""
     return {"name": "a", "status": "pass", "ok": True, "detail": "", "fix": None, "evidence": {}, "duration_ms": 0}
 
 
 def test_terminal_of_80_columns(stopped_node):
-    """Nothing is wider but a fix, which stands whole on its line; the words are there without colour and Unicode."""
+    """Only a fix may be wider, on its own line; the report is readable without colour and Unicode."""
     key = stopped_node.data_dir / "keys" / "device.ed25519"
     key.chmod(0o644)
     fix = f"chmod 600 {key}"

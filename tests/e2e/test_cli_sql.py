@@ -1,4 +1,4 @@
-"""`hearthnet telemetry sql` as a person uses it: beside a node that writes, without one, and on a terminal."""
+"""`hearthnet telemetry sql` beside a running node, without one, and on a terminal."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ COMMAND = [sys.executable, "-m", "hearthnet", "telemetry", "sql"]
 
 @pytest.fixture
 def asked(stopped_node):
-    """A node that does not run, with a store that has a story; returns what runs the command."""
+    """A stopped node with records; returns a function that runs the command."""
     make_store(stopped_node.data_dir / "telemetry.db")
     return lambda *arguments, **options: stopped_node.cli("telemetry", "sql", *arguments, **options)
 
 
 def on_terminal(*arguments):
-    """Runs the command on a pseudo-terminal of 80 columns; returns its exit code and what it sent."""
+    """Runs the command on an 80-column pseudo-terminal; returns exit code and output."""
     leader, follower = pty.openpty()
     environment = {**os.environ, "COLUMNS": "80", "LINES": "24", "TERM": "xterm-256color"}
     with subprocess.Popen(
@@ -53,7 +53,7 @@ def on_terminal(*arguments):
 
 
 def test_running_node_is_asked_and_not_held_up(node):
-    """Committed calls are there in all forms; the node goes on writing."""
+    """Committed calls appear in all formats; the node continues writing."""
     for number in range(5):
         node.echo(str(number))
     node.wait_for_sql([(5,)], "SELECT count(*) FROM traces")
@@ -76,7 +76,7 @@ def test_running_node_is_asked_and_not_held_up(node):
 
 
 def test_forms_keep_every_value(asked):
-    """NULL, texts that look like it, blobs, doubled names, and what a terminal would obey."""
+    """NULL, texts that look like NULL, blobs, repeated names and control characters are printed correctly."""
     sql = f"SELECT 1 AS a, 2.0 AS a, NULL AS n, '' AS e, 'x,\"y' AS q, x'ff00' AS b, {HOSTILE} AS h, '=1+1' AS f"
 
     told = asked("--json", sql)
@@ -97,10 +97,10 @@ def test_forms_keep_every_value(asked):
 
 
 def test_terminal_gets_a_hundred_rows(asked):
-    """There are more, and that is said; long values go on below, nothing is obeyed, and a wide row is there whole."""
+    """The row limit is reported; long values are folded, control characters escaped, and a wide row is complete."""
     code, sent = on_terminal("SELECT seq, extras FROM recent")
     assert code == 0
-    assert "there are more than these 100 rows: --limit shows more" in sent
+    assert "only the first 100 rows are shown: --limit shows more" in sent
     code, sent = on_terminal("--limit", "0", f"SELECT {HOSTILE} AS h, replace(hex(zeroblob(100)), '0', 'z') AS long")
     assert code == 0
     assert "\\u001b[2J\\u202ea" in sent
@@ -114,8 +114,8 @@ def test_terminal_gets_a_hundred_rows(asked):
     assert max(len(re.sub(r"\x1b\[\d*m", "", line)) for line in sent.splitlines()) <= 80
 
 
-def test_mistake_is_told_in_two_lines(asked):
-    """What SQLite says, and one hint; control characters are spelled out."""
+def test_error_is_reported_in_two_lines(asked):
+    """SQLite's message and one hint are printed, with control characters escaped."""
     done = asked("SELECT ts,\n       capabilty\n  FROM recent")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
@@ -129,9 +129,9 @@ def test_mistake_is_told_in_two_lines(asked):
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        ([], 2, "say what"),
-        (["--list", "SELECT 1"], 2, "say what"),
-        (["--json", "--csv", "SELECT 1"], 2, "one of --json and --csv"),
+        ([], 2, "specify either SQL or --list"),
+        (["--list", "SELECT 1"], 2, "specify either SQL or --list"),
+        (["--json", "--csv", "SELECT 1"], 2, "only one of --json and --csv"),
         (["--timeout", "0", "SELECT 1"], 2, "--timeout"),
         (["--timeout", "3600", "SELECT 1"], 2, "--timeout"),
         (["--db", "missing.db", "SELECT 1"], 2, "missing.db"),
@@ -150,7 +150,7 @@ def test_exit_codes_where_nothing_is_yet(stopped_node, arguments, code, told):
 
 
 def test_copy_is_asked_and_explains_itself(asked, stopped_node, tmp_path):
-    """A snapshot elsewhere answers; what its columns mean and how it was made is there as text and as JSON."""
+    """A snapshot elsewhere can be queried; --list explains its columns as text and JSON."""
     copy = tmp_path / "copy.db"
     assert stopped_node.cli("telemetry", "snapshot", str(copy)).returncode == 0
     (stopped_node.data_dir / "telemetry.db").unlink()
@@ -174,7 +174,7 @@ def test_copy_is_asked_and_explains_itself(asked, stopped_node, tmp_path):
 
 
 def test_sorting_takes_bounded_memory(asked):
-    """What would sort gigabytes ends with 1 and a hint, at once, and writes no file for it."""
+    """A query that would sort gigabytes exits with 1 and a hint at once, and writes no file."""
     sql = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n ORDER BY randomblob(100000)"
     done = asked("--timeout", "60", sql)
 
@@ -192,7 +192,7 @@ def test_help_has_examples():
 
 
 def test_one_long_step_ends_in_time_too(asked):
-    """Within a function SQLite does not look at the clock; the read transaction ends all the same."""
+    """Inside a function SQLite does not check the time; the read transaction ends all the same."""
     started = time.monotonic()
     done = asked("--timeout", "0.5", "SELECT instr(hex(zeroblob(30000000)), hex(zeroblob(1000000)) || '1')")
 

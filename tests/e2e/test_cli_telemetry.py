@@ -1,4 +1,4 @@
-"""`hearthnet telemetry` as a person uses it: with the node up and down, on a terminal and in a script."""
+"""`hearthnet telemetry` with the node up and down, on a terminal and in a script."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SECRET = "Zq7-planted"
 
 
 def rows_of(path, table="traces"):
-    """How many rows a table has."""
+    """Returns the number of rows of a table."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         return connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
 
 
-def test_running_node_is_looked_at_and_copied_not_changed(node, tmp_path):
-    """Info, snapshot, a rebuild to a file and a dry run work beside the node; what would change it is refused."""
+def test_running_node_is_read_and_copied_not_changed(node, tmp_path):
+    """Info, snapshot, rebuild to a file and dry run work beside the node; commands that change the store fail."""
     for number in range(20):
         node.echo(f"{SECRET}{number}")
     node.wait_for_sql([(20,)], "SELECT count(*) FROM traces")
@@ -48,7 +48,7 @@ def test_running_node_is_looked_at_and_copied_not_changed(node, tmp_path):
 
 
 def test_purge_after_a_kill_leaves_the_logs_by_day(node):
-    """The node is killed; one capability goes from its store, then the logs go of the days that are named."""
+    """After a kill, one capability is purged from the store, then the logs of the days printed."""
     for number in range(20):
         node.echo(f"{number}")
     node.wait_for_sql([(20,)], "SELECT count(*) FROM traces")
@@ -56,16 +56,16 @@ def test_purge_after_a_kill_leaves_the_logs_by_day(node):
     node.stop(signal.SIGKILL)
     purge = ("telemetry", "purge", "--capability", "experimental.echo")
     remarks = re.compile(
-        r"the JSON logs of \d{4}-\d\d-\d\d stay and may hold lines of it\n"
-        r"to remove them and everything recorded before:\n  hearthnet (telemetry purge --older-than \S+)\n$"
+        r"the JSON logs of \d{4}-\d\d-\d\d are kept and may have lines of it\n"
+        r"to erase them and everything older:\n  hearthnet (telemetry purge --older-than \S+)\n$"
     )
 
     dry = node.cli(*purge, "--dry-run").stdout
-    assert re.search(r"not counted: what is in the black boxes of killed runs, 1 of them\n", dry)
+    assert re.search(r"not counted: records in 1 black box of killed runs\n", dry)
     assert remarks.search(dry)
     done = node.cli(*purge, "--yes")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("removed 21 traces")
+    assert done.stdout.startswith("erased 21 traces")
     left = [path for path in node.data_dir.glob("telemetry*") if path.is_file()]
     assert b'"experimental.echo"' not in b"".join(path.read_bytes() for path in left)
     advised = remarks.search(done.stdout)[1].split()
@@ -76,7 +76,7 @@ def test_purge_after_a_kill_leaves_the_logs_by_day(node):
 
 
 def test_rebuild_in_place_and_go_on(node):
-    """A database of garbage is replaced by what the logs tell; the node goes on with it."""
+    """A garbage database is replaced by a rebuilt one; the node continues with it."""
     for number in range(5):
         node.echo(str(number))
     node.stop()
@@ -125,7 +125,7 @@ def test_exit_codes_where_nothing_is_yet(stopped_node, tmp_path, arguments, code
 
 
 def test_full_disk_ends_with_5(node, tiny_disk):
-    """A copy that does not fit says so, with a hint, and leaves nothing."""
+    """A copy that does not fit fails with a hint, and leaves no file."""
     node.echo("x")
     node.stop()
     (tiny_disk / "filler").write_bytes(bytes(40 * 1024 * 1024 - 16 * 1024))
@@ -138,29 +138,29 @@ def test_full_disk_ends_with_5(node, tiny_disk):
 
 
 def test_purge_asks_on_a_terminal_and_shows_what(node):
-    """The question has the counts; a no leaves everything and ends with 2; a yes removes."""
+    """The question shows the counts; declining changes nothing and exits with 2; agreeing erases."""
     node.echo("x")
     node.stop()
     code, sent, _ = on_terminal("telemetry", "purge", "--all", answer=b"n\n")
     assert code == 2
-    assert re.search(r"to be removed: 1 trace, \d+ log records?, ", sent)
+    assert re.search(r"to be erased: 1 trace, \d+ log records?, ", sent)
     assert rows_of(node.data_dir / "telemetry.db") == 1
     code, sent, _ = on_terminal("telemetry", "purge", "--all", answer=b"y\n")
     assert code == 0
-    assert "removed 1 trace, " in sent
+    assert "erased 1 trace, " in sent
     assert rows_of(node.data_dir / "telemetry.db") == 0
     assert list(node.log_dir.iterdir()) == []
 
 
 def test_info_fits_80_columns(node):
-    """On a terminal no line is longer but those that are a path, and times are local."""
+    """On a terminal only lines with a path are longer, and times are local."""
     node.echo("x")
     node.wait_for_sql([(1,)], "SELECT count(*) FROM traces")
     code, sent, _ = on_terminal("telemetry", "info")
 
     assert code == 0
     assert [line for line in sent.splitlines() if len(line) > 80 and str(node.data_dir) not in line] == []
-    for name in ("database", "traces", "logs", "on disk", "free", "lost", "runs", "wear", "black boxes"):
+    for name in ("database", "traces", "logs", "on disk", "free", "dropped", "runs", "wear", "black boxes"):
         assert re.search(rf"^{name} ", sent, re.MULTILINE)
 
 

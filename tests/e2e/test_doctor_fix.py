@@ -1,4 +1,4 @@
-"""`hearthnet doctor --fix` and `--bundle` as people and scripts run them."""
+"""`hearthnet doctor --fix` and `--bundle` as run by people and scripts."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 import zipfile
 
 
-def test_fix_shows_its_plan_mends_and_looks_again(stopped_node):
-    """A plan alone changes nothing; nobody to ask is a usage error; --yes mends; then there is nothing to do."""
+def test_fix_shows_its_plan_repairs_and_checks_again(stopped_node):
+    """--dry-run changes nothing; without a terminal --yes is required; it repairs, and then nothing is left to do."""
     key = stopped_node.keys and stopped_node.data_dir / "keys" / "device.ed25519"
     key.chmod(0o644)
 
@@ -32,7 +32,7 @@ def test_fix_shows_its_plan_mends_and_looks_again(stopped_node):
 
 
 def test_bundle_of_a_running_node(node, tmp_path):
-    """It lists what is in it, has the present run, and is not overwritten by accident."""
+    """The bundle lists its files, has the present run, and is not overwritten by accident."""
     assert node.echo("a secret recipe").status_code == 200
     path = tmp_path / "bundle.zip"
 
@@ -59,8 +59,8 @@ def test_bundle_of_a_running_node(node, tmp_path):
     assert {part["name"] for part in listed["parts"]} == set(content)
 
 
-def test_options_that_exclude_each_other_are_told(stopped_node):
-    """Before anything is looked at or changed."""
+def test_options_that_exclude_each_other_are_refused(stopped_node):
+    """Inconsistent options are refused before anything is checked or changed."""
     for wrong in (("--dry-run",), ("--fix", "--bundle", "x.zip")):
         done = stopped_node.cli("doctor", *wrong)
         assert (done.returncode, done.stdout) == (2, "")

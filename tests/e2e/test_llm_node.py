@@ -1,4 +1,4 @@
-"""A real node with a real backend: chats, callers that leave, and that nothing said is in any file."""
+"""A real node with a real backend: chats, disconnecting callers, and no conversation text in any file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEAVE_LIMIT_S = 10.0  # 0.2 is what is promised; the rest is for a busy machine.
 
 @pytest.fixture
 def backend():
-    """A backend whose words are easy to find again."""
+    """A backend with easily recognised text."""
     with running_backend() as running:
         running.script = Script(tokens=TOKENS)
         yield running
@@ -28,7 +28,7 @@ def backend():
 
 @pytest.fixture
 def llm_node(stopped_node, backend, monkeypatch):
-    """A running node that has this backend, and logs all it can."""
+    """A running node with this backend, at log level debug."""
     monkeypatch.setenv("CHAT_KEY", "sk-hearth-4711")
     config = load()
     configured = LlmBackend(name="ollama", url=backend.url, model="tiny", api_key_env="CHAT_KEY")
@@ -56,14 +56,14 @@ def open_stream(node, client, body=BODY, accept="text/event-stream"):
 
 
 def sample(node, name, **labels) -> float | None:
-    """One series of the metrics page."""
+    """Returns one series of the metrics page."""
     families = text_string_to_metric_families(node.get("/metrics").text)
     found = [item.value for family in families for item in family.samples if (item.name, item.labels) == (name, labels)]
     return found[0] if found else None
 
 
 def files_with(node, *words: str) -> list[str]:
-    """The files below the node's home that have one of the words in them."""
+    """Returns the files of the node that contain one of the words."""
     wanted = [word.encode() for word in words]
     files = [path for path in node.home.rglob("*") if path.is_file()]
     assert any(path.suffix == ".log" for path in files)
@@ -72,7 +72,7 @@ def files_with(node, *words: str) -> list[str]:
 
 
 def test_chat_and_its_trace(llm_node, backend):
-    """An answer in one piece; SQL has what it took, the metrics what was generated."""
+    """A call without streaming; SQL has its timings, the metrics its tokens."""
     answer = chat(llm_node)
 
     assert answer.status_code == 200, answer.text
@@ -90,7 +90,7 @@ def test_chat_and_its_trace(llm_node, backend):
 
 
 def test_chat_at_the_command_line(llm_node, backend):
-    """`hearthnet call llm.chat` prints the answer; with `--stream` the pieces as they come, and the totals."""
+    """`hearthnet call llm.chat` prints the response; with `--stream` the pieces as they arrive, then the totals."""
     backend.script = Script(tokens=("a\u2028", "b\u0085"))
     whole = llm_node.cli("call", "llm.chat", "--body", orjson.dumps(BODY).decode())
     streamed = llm_node.cli("call", "llm.chat@1.0", "--stream", "--body", orjson.dumps(BODY).decode())
@@ -103,7 +103,7 @@ def test_chat_at_the_command_line(llm_node, backend):
 
 
 def test_caller_that_leaves_a_stream(llm_node, backend):
-    """The backend's connection closes, the trace ends `cancelled`, all gauges are at zero again."""
+    """If the caller leaves, the backend's connection closes, the trace is `cancelled`, and all gauges are zero."""
     backend.script = Script(tokens=TOKENS * 5_000, pace_s=0.01)
     with httpx.Client() as client, open_stream(llm_node, client) as answer:
         next(answer.iter_lines())
@@ -121,7 +121,7 @@ def test_caller_that_leaves_a_stream(llm_node, backend):
 
 
 def test_caller_that_leaves_before_an_answer(llm_node, backend):
-    """It is the same for an answer in one piece: the model is not left working for nobody."""
+    """The same holds without streaming: the model does not continue for a caller that has left."""
     backend.script = Script(how="silent", after=0)
     with httpx.Client() as client, pytest.raises(httpx.ReadTimeout):
         client.post(
@@ -148,7 +148,7 @@ def chat_again(node, backend) -> httpx.Response:
 
 
 def test_node_stops_while_a_model_answers(llm_node, backend):
-    """SIGTERM in the middle of a stream: the backend is let go of and the node stops cleanly."""
+    """SIGTERM during a stream closes the backend's connection, and the node stops cleanly."""
     backend.script = Script(tokens=TOKENS * 5_000, pace_s=0.01)
     with httpx.Client() as client, open_stream(llm_node, client) as answer:
         next(answer.iter_lines())
@@ -160,7 +160,7 @@ def test_node_stops_while_a_model_answers(llm_node, backend):
 
 
 def test_nothing_that_was_said_is_in_any_file(llm_node, backend):
-    """Answered, streamed, failed, misspelt, cut off: neither prompt nor answer nor key is anywhere on disk."""
+    """Whatever happens to a call, neither prompt, response nor key is anywhere on disk."""
     chat(llm_node)
     with httpx.Client() as client, open_stream(llm_node, client) as answer:
         assert TOKENS[1] in answer.read().decode()
@@ -182,5 +182,5 @@ def test_nothing_that_was_said_is_in_any_file(llm_node, backend):
 
 
 def test_node_without_a_backend_offers_no_chat(node):
-    """Nobody is promised a model that is not there."""
+    """Without a backend the capability is not offered."""
     assert chat(node).json()["error"] == "not_found"

@@ -1,4 +1,4 @@
-"""`hearthnet log level` against a real node: debug lines come, and stop coming by themselves."""
+"""`hearthnet log level` against a real node: debug lines start, and stop by themselves."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ BUS = "hearthnet.bus.bus"
 
 
 def debug_lines(node) -> list[dict]:
-    """The debug lines of the log."""
+    """Returns the debug lines of the log."""
     return [line for line in node.log_lines() if line["level"] == "debug"]
 
 
 def messages(node) -> list[str]:
-    """What the log says of levels."""
+    """Returns the log's messages about levels."""
     return [line["msg"] for line in node.log_lines() if line["logger"] == "hearthnet.observability.logs.levels"]
 
 
 def present(node) -> list[dict]:
-    """The levels that are changed, as a program reads them."""
+    """Returns the changed levels from the JSON output."""
     done = node.cli("log", "level", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     return json.loads(done.stdout)
 
 
 def test_debug_lines_come_and_stop_by_themselves(node):
-    """At level info a call leaves no debug line; for a second after the command it does; then it does not again."""
+    """At level info a call logs no debug line; for a second after the command it does; then no longer."""
     node.echo("before")
     assert debug_lines(node) == []
 
@@ -55,7 +55,7 @@ def test_debug_lines_come_and_stop_by_themselves(node):
 
 
 def test_levels_are_listed_and_taken_back(node):
-    """Without an argument the command lists, with --reset it takes back; both can be had as JSON."""
+    """Without an argument the command lists changes, with --reset it reverts them; both also as JSON."""
     assert node.cli("log", "level").stderr == "every logger has its usual level\n"
     changed = json.loads(node.cli("log", "level", "hearthnet.bus=debug", "--json").stdout)
     assert [(item["logger"], item["level"], item["was"]) for item in changed] == [("hearthnet.bus", "debug", "info")]
@@ -72,21 +72,21 @@ def test_levels_are_listed_and_taken_back(node):
 
 
 NONSENSE = (
-    (["bus=loud"], "the levels are debug, info"),
-    (["bus"], "bus=debug, for instance"),
-    (["=debug"], "bus=debug, for instance"),
+    (["bus=loud"], "levels are debug, info"),
+    (["bus"], "example: bus=debug"),
+    (["=debug"], "example: bus=debug"),
     (["bos=debug"], "near it: hearthnet.bus"),
     (["aiosqlite=debug"], "stays at warning"),
-    (["bus=debug", "--for", "10 minutes"], "no time like 30s, 10m or 2h"),
-    (["bus=debug", "--for", "25h"], "24 hours at most"),
-    (["bus=debug", "--for", "0"], "no time like"),
+    (["bus=debug", "--for", "10 minutes"], "not a duration like 30s, 10m or 2h"),
+    (["bus=debug", "--for", "25h"], "at most 24 hours"),
+    (["bus=debug", "--for", "0"], "not a duration like"),
     (["bus=debug", "--reset"], "without a level"),
     (["bos", "--reset"], "near it: hearthnet.bus"),
 )
 
 
 def test_nonsense_is_a_usage_error(node):
-    """A logger, a level or a time that there is none of: exit 2, a hint, nothing changed."""
+    """An unknown logger, level or duration: exit code 2, a hint, nothing changed."""
     for arguments, told in NONSENSE:
         done = node.cli("log", "level", *arguments)
         assert (done.returncode, done.stdout) == (2, ""), arguments
@@ -96,15 +96,15 @@ def test_nonsense_is_a_usage_error(node):
 
 
 def test_options_of_reading_the_log_do_not_get_lost(stopped_node):
-    """An option that stands before `level` would be without effect: it is refused. The log itself reads as ever."""
+    """An option before `level` would have no effect and is refused; reading the log is unaffected."""
     refused = stopped_node.cli("log", "--json", "level")
     assert refused.returncode == 2
-    assert "--json belongs to reading the log" in refused.stderr
+    assert "--json is for reading the log" in refused.stderr
     assert json.loads(stopped_node.cli("log", "-n", "3", "--level", "debug", "--json").stdout) == []
 
 
 def test_no_node_is_exit_3(stopped_node):
-    """Without a running node there is nothing to change."""
+    """Without a running node the exit code is 3."""
     for arguments in (["level"], ["level", "bus=debug"], ["level", "--reset"]):
         done = stopped_node.cli("log", *arguments)
         assert (done.returncode, done.stdout) == (3, "")
@@ -112,7 +112,7 @@ def test_no_node_is_exit_3(stopped_node):
 
 
 def test_foreign_server_on_the_port_is_no_node(stopped_node, taken_port):
-    """Whatever else listens on the port, it is not asked to change anything and is told from our node."""
+    """Another program on the port is not taken for our node, and gets no change request."""
     config = stopped_node.home / ".config" / "hearthnet" / "config.toml"
     config.write_text(config.read_text().replace(f"port = {stopped_node.port}", f"port = {taken_port}"))
 
@@ -120,7 +120,7 @@ def test_foreign_server_on_the_port_is_no_node(stopped_node, taken_port):
 
 
 def test_browser_page_cannot_change_levels(node):
-    """Over the wire: a page's request, with its origin, is refused; one without, and no JSON, as well."""
+    """Over HTTP, a request with an Origin is refused, and so is one that is not JSON."""
     body = {"logger": "bus", "level": "debug"}
     url = f"{node.url}/control/log-level"
 
@@ -130,7 +130,7 @@ def test_browser_page_cannot_change_levels(node):
 
 
 def test_libraries_are_quiet(node):
-    """A start, a call, what is no HTTP at all and a stop leave no line of a library: ours tells of it."""
+    """Start, call, invalid HTTP and stop leave no log line of a library, only ours."""
     node.echo()
     with socket.create_connection(("127.0.0.1", node.port)) as stranger:  # uvicorn would warn of it each time
         stranger.sendall(b"\x00nonsense\r\n\r\n")
@@ -144,7 +144,7 @@ def test_libraries_are_quiet(node):
 
 
 def test_crash_of_a_node_leaves_its_last_words(stopped_node):
-    """A node that a fault ends leaves the stacks of its threads; the next start says so in the log, a later one not."""
+    """A native fault leaves the stacks of all threads; the next start logs it once."""
     stopped_node.start()
     os.kill(stopped_node.process.pid, signal.SIGSEGV)
     assert stopped_node.process.wait(60) == -signal.SIGSEGV

@@ -1,4 +1,4 @@
-"""A real node under real calls: what arrives in SQL, the log and the metrics, and what survives a restart."""
+"""A real node under real calls: the results in SQL, log and metrics, and what survives a restart."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEFAULT_BODY = {"params": {}, "input": {"text": "hello"}}
 
 
 def samples(node) -> dict[tuple, float]:
-    """Every sample of the metrics page by name and labels."""
+    """Returns all samples of the metrics page by name and labels."""
     page = node.get("/metrics").text
     return {
         (sample.name, *sorted(sample.labels.items())): sample.value
@@ -28,12 +28,12 @@ def samples(node) -> dict[tuple, float]:
 
 
 def requests_of(found, capability, result) -> float:
-    """The count of calls that ended so."""
+    """Returns the number of calls with that result."""
     return found.get(("hearthnet_requests_total", ("capability", capability), ("result", result)), 0)
 
 
 async def call_many(node, count, concurrency, **wanted) -> list[str]:
-    """Makes signed calls side by side; returns their trace ids."""
+    """Makes signed calls concurrently; returns their trace ids."""
     ids = [str(ULID()) for _ in range(count)]
     waiting = iter(ids)
     body = {"params": {}, "input": {"text": "hello", **wanted}}
@@ -50,7 +50,7 @@ async def call_many(node, count, concurrency, **wanted) -> list[str]:
 
 
 async def test_a_thousand_calls_agree_everywhere(node):
-    """1,000 signed calls, 16 at a time: SQL, metrics, log and client agree to the last one."""
+    """1,000 signed calls, 16 at a time: SQL, metrics, log and client agree exactly."""
     ids = await call_many(node, 1_000, 16)
 
     node.wait_for_sql([(1_000,)], "SELECT count(*) FROM traces")
@@ -67,7 +67,7 @@ async def test_a_thousand_calls_agree_everywhere(node):
 
 
 def test_restart_keeps_everything(node):
-    """SIGTERM ends with 0; the next start still has it all, and so does a new process reading the disk."""
+    """SIGTERM exits with 0; after the next start all records exist, also for a new process reading the disk."""
     with httpx.Client() as client:
         for number in range(120):
             node.echo(str(number), client)
@@ -90,7 +90,7 @@ def test_interrupt_is_a_clean_stop(node):
 
 
 def test_answer_comes_after_its_trace(shared_node):
-    """When a caller has its answer, the trace is already there."""
+    """The trace exists before the caller has its response."""
     answer = shared_node.echo()
     found = shared_node.get(f"/trace/{answer.headers['X-HearthNet-Request-Id']}")
 
@@ -107,7 +107,7 @@ def test_answer_comes_after_its_trace(shared_node):
 
 
 def test_trace_routes_filter(node):
-    """`/trace` and `/trace/recent` answer alike, newest first, by capability, result, duration and time."""
+    """`/trace` and `/trace/recent` return the same, newest first, filtered by capability, result, duration and time."""
     node.echo("one")
     node.echo("two", fail="timeout")
     node.echo("three", delay_ms=2_000)
@@ -141,7 +141,7 @@ def test_trace_routes_filter(node):
     ],
 )
 def test_bad_reads_get_the_errors_of_the_wire(shared_node, path, status):
-    """Whatever is asked wrongly is answered with the wire's error body, never with a 500."""
+    """An invalid request gets the wire's error body, never a 500."""
     answer = shared_node.get(path)
 
     assert answer.status_code == status
@@ -149,7 +149,7 @@ def test_bad_reads_get_the_errors_of_the_wire(shared_node, path, status):
 
 
 def test_calls_that_are_refused(node):
-    """Unsigned, tampered, strange, old, malformed, unknown, unfitting: each its status, code, and a count."""
+    """Every kind of invalid call has its status, code and count."""
     stranger = KeyPair.generate()
     signed = node.headers(DEFAULT_BODY)
     old = {**signed, "X-HearthNet-Timestamp": "2020-01-01T00:00:00Z"}
@@ -190,7 +190,7 @@ def test_calls_that_are_refused(node):
 
 
 def test_request_id_that_is_no_ulid_is_replaced(node):
-    """A signed call with a hostile request id is answered under a fresh id, and the hostile one is nowhere."""
+    """A signed call with a hostile request id gets a new id, and the hostile one is recorded nowhere."""
     answer = node.call(DEFAULT_BODY, request_id="<script>alert(1)</script>")
 
     assert answer.status_code == 200
@@ -201,7 +201,7 @@ def test_request_id_that_is_no_ulid_is_replaced(node):
 
 
 def test_stream_ends_with_one_last_event(node):
-    """A stream has its frames and exactly one `done`, or one `error` with the code, which its trace has too."""
+    """A stream has its frames and exactly one `done`, or one `error` with the trace's result."""
     good = node.echo(frames=3).text.split("\n\n")
     bad = node.echo(frames=2, fail="capacity_exceeded").text.split("\n\n")
 
@@ -213,7 +213,7 @@ def test_stream_ends_with_one_last_event(node):
 
 
 def test_caller_that_leaves_ends_its_call(node):
-    """A client that hangs up in the middle of a stream leaves a trace `cancelled` and no place taken."""
+    """A client that disconnects during a stream leaves a `cancelled` trace and no slot in use."""
     body = {"params": {}, "input": {"text": "x" * 100_000, "frames": 1_000}}
     with (
         httpx.Client() as client,
@@ -228,7 +228,7 @@ def test_caller_that_leaves_ends_its_call(node):
 
 
 def test_metrics_endpoint_format(node):
-    """The page parses as the Prometheus text format, and `promtool`, where installed, finds only the spec's unit."""
+    """The page parses as Prometheus text; `promtool`, if installed, only reports the specified unit."""
     node.echo()
     node.echo(fail="internal_error")
     answer = node.get("/metrics")
@@ -249,7 +249,7 @@ def test_metrics_endpoint_format(node):
 
 
 def test_open_routes(shared_node):
-    """Health, readiness and the signed manifest are open, and every answer names the node."""
+    """Health, readiness and manifest need no authentication, and every response names the node."""
     for path in ("/health", "/ready", "/manifest", "/metrics", "/trace"):
         answer = shared_node.get(path)
         assert answer.status_code == 200
@@ -258,14 +258,14 @@ def test_open_routes(shared_node):
 
 
 def test_claims_of_a_proxy_are_not_believed(shared_node):
-    """A forwarding header opens nothing, whomever it names: what comes through a proxy is not from this machine."""
+    """A request with a forwarding header never counts as local."""
     for name, value in (("X-Forwarded-For", "127.0.0.1"), ("Forwarded", "for=127.0.0.1"), ("X-Real-IP", "::1")):
         assert shared_node.get("/trace", headers={name: value}).status_code == 401
     assert shared_node.get("/trace").status_code == 200
 
 
-def test_second_node_on_the_same_port_is_told(node):
-    """A second start ends with one line, a hint and 1; the first goes on recording."""
+def test_second_node_on_the_same_port_is_refused(node):
+    """A second start fails with one line, a hint and exit code 1; the first node continues."""
     second = node.cli("run")
 
     assert second.returncode == 1

@@ -1,4 +1,4 @@
-"""A real node that is killed, starved and robbed: it answers all the while, and afterwards knows what happened."""
+"""A real node that is killed, or loses disk space, locks or files: it keeps serving and recovers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ input()
 
 @pytest.fixture
 def node_on_tiny_disk(stopped_node, tiny_disk):
-    """A running node whose telemetry is alone on a small disk."""
+    """A running node with its telemetry on its own small disk."""
     config = load()
     places = {"data_dir": tiny_disk / "data", "log_dir": tiny_disk / "logs", "max_disk_mb": 64}
     save(config.model_copy(update={"observability": config.observability.model_copy(update=places)}))
@@ -39,20 +39,20 @@ def node_on_tiny_disk(stopped_node, tiny_disk):
 
 
 def answers(node, count=20) -> None:
-    """So many calls in a row are answered."""
+    """Makes that many successful calls in a row."""
     with httpx.Client() as client:
         for number in range(count):
             assert node.echo(str(number), client).status_code == 200
 
 
 def call_that_breaks_off(node) -> None:
-    """A long call whose node dies meanwhile."""
+    """A long call whose node is killed meanwhile."""
     with pytest.raises(httpx.HTTPError):
         node.echo("slow", delay_ms=30_000)
 
 
 def test_killed_node_knows_what_it_was_doing(node):
-    """SIGKILL in the middle of a call: at the next start the port opens on a store that has all, and names it."""
+    """After SIGKILL during a call, the next start recovers all records before the port opens, and reports them."""
     answers(node, 50)
     waiting = threading.Thread(target=call_that_breaks_off, args=(node,))
     waiting.start()
@@ -72,13 +72,13 @@ def test_killed_node_knows_what_it_was_doing(node):
     assert "interrupted" in shown.stdout
     listed = node.cli("trace", "recent", "5", "--result", "interrupted")
     assert newest[0]["trace_id"] in listed.stdout
-    assert "1 call(s) were cut short" in (node.home / "run.out").read_text()
+    assert "1 call interrupted" in (node.home / "run.out").read_text()
     assert node.stop() == 0
     assert list(node.data_dir.glob("telemetry.*.box")) == []
 
 
 def test_node_answers_on_a_full_disk(node_on_tiny_disk, tiny_disk):
-    """Not a byte is free: calls are answered, traces committed in place, pages served; then all is well."""
+    """On a full disk calls are served, traces committed in place, pages served; afterwards all is healthy."""
     node = node_on_tiny_disk
     answers(node)
     filler = tiny_disk / "filler"
@@ -96,7 +96,7 @@ def test_node_answers_on_a_full_disk(node_on_tiny_disk, tiny_disk):
 
 
 def test_node_answers_while_the_database_is_locked(node):
-    """Another process holds the write lock: calls are answered, and stored when it ends."""
+    """While another process holds the write lock, calls are served; their traces are stored afterwards."""
     answers(node, 5)
     with closing(sqlite3.connect(node.data_dir / "telemetry.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -107,7 +107,7 @@ def test_node_answers_while_the_database_is_locked(node):
 
 
 def test_node_answers_while_a_shell_pins_the_wal(node):
-    """A reader in a transaction keeps nobody waiting."""
+    """A reader in a transaction delays no call."""
     path = str(node.data_dir / "telemetry.db")
     command = [sys.executable, "-c", READER.format(path=path, begin="BEGIN")]
     with forkserver.spawn(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
@@ -118,7 +118,7 @@ def test_node_answers_while_a_shell_pins_the_wal(node):
 
 
 def test_node_answers_when_its_data_folder_is_removed(node):
-    """The folder of the store is removed under the node: it goes on, on a new store with all of this run's traces."""
+    """If the store's folder is removed, the node continues on a new store with all of this run's traces."""
     answers(node, 30)
     node.wait_for_sql([(30,)], "SELECT count(*) FROM traces")
     for path in node.data_dir.glob("telemetry*"):
@@ -130,16 +130,16 @@ def test_node_answers_when_its_data_folder_is_removed(node):
 
 
 @pytest.mark.parametrize("content", [b"no database at all " * 500, b""], ids=["text", "empty"])
-def test_node_starts_whatever_stands_in_the_databases_place(stopped_node, content):
-    """Junk where the database belongs is moved aside, and the node records."""
+def test_node_starts_with_any_file_instead_of_the_database(stopped_node, content):
+    """A garbage database is moved aside, and the node records."""
     (stopped_node.data_dir / "telemetry.db").write_bytes(content)
     stopped_node.start()
     answers(stopped_node, 3)
     stopped_node.wait_for_sql([(3,)], "SELECT count(*) FROM traces")
 
 
-def test_second_process_is_told_and_taken_in(node):
-    """A program of the same store is told that the node writes it, and what it records is in the database after all."""
+def test_second_process_is_recovered(node):
+    """A second program of the same store learns that the node writes it, and its records reach the database."""
     script = f"""
 from pathlib import Path
 from hearthnet.config import ObservabilityConfig

@@ -1,4 +1,4 @@
-"""`hearthnet trace bodies` against a running node, and without one."""
+"""`hearthnet trace bodies` with and without a running node."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 
 def test_operator_looks_into_one_capability(node):
-    """On, a call, off: that call alone has its bodies, in the trace and on disk; the log says when."""
+    """Only calls made while recording have bodies, in the trace and on disk; the log has the times."""
     node.echo("before all that")
     on = node.cli("trace", "bodies", "experimental.echo", "--for", "5m", "--json")
     assert json.loads(on.stdout)[0]["capability"] == "experimental.echo"
@@ -24,17 +24,17 @@ def test_operator_looks_into_one_capability(node):
     assert said == ["bodies are recorded", "bodies are no longer recorded"]
 
 
-def test_what_cannot_be_is_told(node):
-    """A capability that is not there, no time, too much of it: one line and an exit code."""
+def test_invalid_arguments(node):
+    """An unknown capability or an invalid duration gives one line and an exit code."""
     unknown = node.cli("trace", "bodies", "experimental.nothing")
     assert unknown.returncode == 1
-    assert unknown.stderr == "error: the node answered: no such capability here\nhint: see: hearthnet caps\n"
+    assert unknown.stderr == "error: the node reported: no such capability here\nhint: see: hearthnet caps\n"
     assert node.cli("trace", "bodies", "experimental.echo", "--for", "2h").returncode == 2
     assert node.cli("trace", "bodies", "experimental.echo", "--for", "soon").returncode == 2
 
 
 def test_without_a_node_it_says_so(stopped_node):
-    """There is nothing to switch on in a node that does not run."""
+    """Without a running node the command exits with 3."""
     done = stopped_node.cli("trace", "bodies", "experimental.echo")
 
     assert done.returncode == 3

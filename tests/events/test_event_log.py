@@ -1,4 +1,4 @@
-"""The event log: the first event of a community, the Lamport clock, and that a failed append leaves nothing."""
+"""The event log: a community's first event, the Lamport clock, and failed appends that leave nothing."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ COLUMNS = [
 
 @pytest.fixture
 def author():
-    """Who writes the events."""
+    """The author's key pair."""
     return KeyPair.generate()
 
 
 @pytest.fixture
 def path(tmp_path):
-    """Where the log lies."""
+    """The log's path."""
     return tmp_path / "community" / EVENTS_FILE
 
 
@@ -53,7 +53,7 @@ def events(path):
 
 
 def rows(path, query: str) -> list[tuple]:
-    """What a program of its own reads from the file."""
+    """Reads the file from another process."""
     connection = sqlite3.connect(path)
     try:
         return connection.execute(query).fetchall()
@@ -62,12 +62,12 @@ def rows(path, query: str) -> list[tuple]:
 
 
 def genesis_path(config, made):
-    """The event log of a node that was just made."""
+    """The event log of a new node."""
     return community_dir(config.community.state_dir, made.manifest.community_id) / EVENTS_FILE
 
 
 def test_genesis_writes_one_signed_event(config):
-    """`initialise` makes key, manifest and exactly one `community.created`, signed by the root, at Lamport time 1."""
+    """`initialise` creates key, manifest and exactly one `community.created`, signed by the root, at Lamport time 1."""
     made = initialise(config, "Maple Street")
     with EventLog(genesis_path(config, made)) as log:
         (event,) = log.events(made.manifest.community_id)
@@ -82,7 +82,7 @@ def test_genesis_writes_one_signed_event(config):
 
 
 def test_initialising_again_changes_nothing(config):
-    """The second time finds what is there: same key, same manifest, no second event."""
+    """A second call changes nothing: same key, same manifest, no second event."""
     first = initialise(config, "Maple Street")
     second = initialise(config, "Elm Street")
     with EventLog(genesis_path(config, first)) as log:
@@ -92,7 +92,7 @@ def test_initialising_again_changes_nothing(config):
 
 
 def test_crash_before_the_manifest_adds_no_second_genesis(config):
-    """A node that died between event and manifest gets its manifest, and keeps its one event."""
+    """After a crash between event and manifest, the manifest is written and the one event kept."""
     first = initialise(config, "Maple Street")
     path = genesis_path(config, first)
     (path.parent / "manifest.json").unlink()
@@ -106,7 +106,7 @@ def test_crash_before_the_manifest_adds_no_second_genesis(config):
 
 
 def test_manifest_made_after_a_crash_agrees_with_the_event(config):
-    """Name and time of the community are what its signed first event says, not what the repeated command says."""
+    """The signed first event decides the community's name and time, not the repeated command."""
     first = initialise(config, "Maple Street")
     (genesis_path(config, first).parent / "manifest.json").unlink()
     second = initialise(config, "Elm Street")
@@ -117,7 +117,7 @@ def test_manifest_made_after_a_crash_agrees_with_the_event(config):
 
 
 def test_tampered_manifest_is_not_replaced(config):
-    """What cannot be trusted is told, not quietly made anew."""
+    """Untrusted files are an error; they are not replaced."""
     made = initialise(config, "Maple Street")
     folder = genesis_path(config, made).parent
     write_manifest(made.manifest.model_copy(update={"name": "Elm Street"}), folder)
@@ -127,7 +127,7 @@ def test_tampered_manifest_is_not_replaced(config):
 
 
 def test_missing_key_is_not_replaced_where_that_is_forbidden(config):
-    """With `auto_generate` off, a node without a key is an error and no key is made."""
+    """With `auto_generate` off, a missing key is an error and none is created."""
     strict = config.model_copy(update={"identity": config.identity.model_copy(update={"auto_generate": False})})
 
     with pytest.raises(IdentityError, match="no device key"):
@@ -136,7 +136,7 @@ def test_missing_key_is_not_replaced_where_that_is_forbidden(config):
 
 
 def test_own_genesis_is_not_written_into_another_community(config):
-    """With another community configured whose manifest is not here, no community of our own takes its folder."""
+    """A missing manifest of a configured community is an error; no own community is created there."""
     other = KeyPair.generate().node_id
     update = {"community": config.community.model_copy(update={"community_id": other})}
 
@@ -146,7 +146,7 @@ def test_own_genesis_is_not_written_into_another_community(config):
 
 
 def test_columns_are_those_of_the_protocol(events, path):
-    """Names and order that other nodes use, and the index that replay needs."""
+    """The schema has the columns that other nodes use, and the index for replay."""
     assert [row[1] for row in rows(path, "PRAGMA table_info(events)")] == COLUMNS
     assert [row[1] for row in rows(path, "PRAGMA table_info(clock)")] == ["community_id", "lamport"]
     assert [row[2] for row in rows(path, "PRAGMA index_info(events_in_order)")] == [
@@ -158,7 +158,7 @@ def test_columns_are_those_of_the_protocol(events, path):
 
 
 def test_append_ticks_the_clock(events, author):
-    """Each event has the next Lamport time, and the head is the last one's."""
+    """Each event has the next Lamport time, and the head is that of the last one."""
     assert events.head("c") == 0
     made = [events.append("c", "member.noted", {"n": number}, author) for number in range(3)]
 
@@ -168,7 +168,7 @@ def test_append_ticks_the_clock(events, author):
 
 
 def test_communities_have_clocks_of_their_own(events, author):
-    """One community's events do not move another's time."""
+    """Each community has its own clock."""
     events.append("a", "member.noted", {}, author)
     events.append("a", "member.noted", {}, author)
 
@@ -177,7 +177,7 @@ def test_communities_have_clocks_of_their_own(events, author):
 
 
 def test_clock_goes_on_after_reopening(path, author):
-    """Time never runs backwards over a restart."""
+    """The clock never goes backwards across a restart."""
     with EventLog(path) as log:
         log.append("c", "member.noted", {}, author)
     with EventLog(path) as log:
@@ -222,7 +222,7 @@ def test_tampered_event_is_not_valid(events, author, change):
 
 
 def test_time_of_receipt_is_not_signed(events, author):
-    """It is the receiver's own note."""
+    """`received_at` is not signed."""
     event = events.append("c", "member.noted", {}, author)
 
     assert replace(event, received_at="").is_valid()
@@ -230,7 +230,7 @@ def test_time_of_receipt_is_not_signed(events, author):
 
 @pytest.mark.parametrize("data", [{"n": float("nan")}, {"n": b"bytes"}, {1: 2}, {"n": "\ud800"}])
 def test_data_that_cannot_be_signed_leaves_nothing(events, path, author, data):
-    """The clock stands still and no row is there; the next append works."""
+    """A failed append leaves neither tick nor row; the next one works."""
     with pytest.raises(ValueError):  # noqa: PT011  # each has a message of its own
         events.append("c", "member.noted", data, author)
 
@@ -240,7 +240,7 @@ def test_data_that_cannot_be_signed_leaves_nothing(events, path, author, data):
 
 
 def test_failed_insert_leaves_nothing(events, path, author):
-    """When the row is refused after the clock ticked, the tick is taken back too."""
+    """If the insert fails after the tick, the tick is rolled back too."""
     events.append("c", "member.noted", {}, author)
     events._connection.execute(
         "CREATE TRIGGER refuse BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'no room'); END"
@@ -253,8 +253,8 @@ def test_failed_insert_leaves_nothing(events, path, author):
     assert events.append("c", "member.noted", {}, author).lamport == 2
 
 
-def test_locked_log_is_told(events, path, author):
-    """While another process writes, an append fails as a store error, and works after it."""
+def test_locked_log_is_reported(events, path, author):
+    """An append fails with a store error while another process writes, and works afterwards."""
     other = sqlite3.connect(path, isolation_level=None)
     try:
         other.execute("BEGIN IMMEDIATE")
@@ -270,14 +270,14 @@ def test_locked_log_is_told(events, path, author):
 
 
 def test_check_of_writing_leaves_no_trace(events, path):
-    """It proves that the clock can be written and takes the write back."""
+    """The check writes the clock and rolls back."""
     events.check_writable()
 
     assert rows(path, "SELECT count(*) FROM clock") == [(0,)]
 
 
 def test_file_that_is_no_event_log_is_refused(path):
-    """Text in its place is told, and is left as it is."""
+    """A file that is not a database is an error, and is not changed."""
     path.parent.mkdir()
     path.write_text("dear diary, " * 100)
 
@@ -287,7 +287,7 @@ def test_file_that_is_no_event_log_is_refused(path):
 
 
 def test_telemetry_database_is_no_event_log(tmp_path, path):
-    """A database of ours of the other kind is refused."""
+    """HearthNet's other kind of database is refused."""
     open_database(tmp_path / "telemetry.db", TELEMETRY).close()
     path.parent.mkdir()
     shutil.copy(tmp_path / "telemetry.db", path)
@@ -297,7 +297,7 @@ def test_telemetry_database_is_no_event_log(tmp_path, path):
 
 
 def test_replay_is_in_causal_order(events, path, author):
-    """Events come by Lamport time, then id, whatever the order of their rows."""
+    """Events are ordered by Lamport time, then id, whatever the order of rows."""
     for number in range(3):
         events.append("c", "member.noted", {"n": number}, author)
     events._connection.execute("UPDATE events SET lamport = 10 - lamport")

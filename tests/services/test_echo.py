@@ -1,4 +1,4 @@
-"""The echo service: the knob for everything else."""
+"""The echo service."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hearthnet.services import echo
 
 @pytest.fixture
 def call():
-    """Calls the echo service on a bus of its own."""
+    """Calls the echo service on its own bus."""
     bus = CapabilityBus("ed25519:me")
     bus.register(echo.DESCRIPTOR, echo.echo)
     return lambda **wanted: bus.handle_call(
@@ -22,14 +22,14 @@ def call():
 
 
 async def test_input_comes_back(call):
-    """The answer is the input as it came."""
+    """The response equals the input."""
     wanted = {"text": "ü 🜨", "delay_ms": 0, "fail": None, "frames": 0}
 
     assert await call(**wanted) == wanted
 
 
 async def test_delay_is_a_span(call):
-    """Waiting takes at least as long as asked for, and is a span of its own."""
+    """Waiting takes at least as long as requested, and has its own span."""
     await call(text="x", delay_ms=15)
 
     (wait,) = [part for part in trace.get_recent(1)[0].spans if part.name == "wait"]
@@ -38,8 +38,8 @@ async def test_delay_is_a_span(call):
 
 
 @pytest.mark.parametrize("code", HTTP_STATUS)
-async def test_it_fails_as_asked(call, code):
-    """Every code of the wire can be had, from a call and from the end of a stream."""
+async def test_it_fails_as_requested(call, code):
+    """Every wire code can be simulated, for a call and at the end of a stream."""
     with pytest.raises(WireError) as caught:
         await call(text="x", fail=code)
     assert caught.value.code == code
@@ -65,14 +65,14 @@ async def test_it_fails_as_asked(call, code):
     ],
 )
 async def test_what_does_not_fit_is_refused(call, wanted):
-    """Anything outside its schema is the caller's mistake."""
+    """Input that does not match the schema is the caller's error."""
     with pytest.raises(WireError) as caught:
         await call(**wanted)
 
     assert caught.value.code == "schema_mismatch"
 
 
-async def test_stream_has_as_many_frames_as_asked(call):
+async def test_stream_has_the_requested_frames(call):
     """Numbered from 0, each with the text."""
     stream = await call(text="x", frames=3)
 
@@ -80,24 +80,24 @@ async def test_stream_has_as_many_frames_as_asked(call):
     assert trace.get_recent(1)[0].result == "ok"
 
 
-async def test_failure_as_asked_says_nothing_about_health(call):
-    """However often it fails on request, it is never quarantined."""
+async def test_simulated_failure_does_not_count_for_health(call):
+    """Simulated failures never lead to a quarantine."""
     for _ in range(30):
-        with pytest.raises(WireError, match="as asked for"):
+        with pytest.raises(WireError, match="simulated failure"):
             await call(text="x", fail="internal_error")
 
     assert await call(text="x") == {"text": "x"}
 
 
 async def test_frame_number_is_bounded(call):
-    """A thousand frames may be had, no more."""
+    """At most a thousand frames are allowed."""
     await (await call(text="x", frames=1_000)).aclose()
     with pytest.raises(WireError, match="1000"):
         await call(text="x", frames=1_001)
 
 
 def test_descriptor_is_that_of_the_protocol():
-    """Name, version, places and patience are what other nodes count on."""
+    """Name, version, slots and timeout are what other nodes rely on."""
     descriptor = echo.DESCRIPTOR
 
     assert (descriptor.name, descriptor.version, descriptor.max_concurrent) == ("experimental.echo", (1, 0), 64)

@@ -1,4 +1,4 @@
-"""Emergency mode: what the probe makes of targets that answer, refuse, hang, or are none. Real sockets on loopback."""
+"""Emergency mode with targets that accept, refuse, hang or are invalid, on loopback sockets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def probe(*targets: str, enabled: bool = True, **options) -> EmergencyProbe:
 
 
 def states(made: EmergencyProbe) -> dict[str, float]:
-    """What the page says."""
+    """The values on the metrics page."""
     metrics.configure(SimpleNamespace(metrics_enabled=True))
     made.refresh_metrics()
     page = metrics.exposition()[0].decode().splitlines()
@@ -29,7 +29,7 @@ def states(made: EmergencyProbe) -> dict[str, float]:
 
 @pytest.fixture
 def target(free_port):
-    """Opens and closes a server at one place, as the internet comes and goes."""
+    """Opens and closes a server at one address, like the internet coming and going."""
     address = ("127.0.0.1", free_port)
     listening: list[socket.socket] = []
 
@@ -45,7 +45,7 @@ def target(free_port):
 
 
 def test_off_until_it_is_enabled(target):
-    """No thread, no connection; the page says that nobody looks."""
+    """Disabled: no thread, no connection, and the metric says `off`."""
     made = probe(target(up=True), enabled=False)
     with made:
         assert not made._thread.is_alive()
@@ -53,12 +53,12 @@ def test_off_until_it_is_enabled(target):
 
 
 def test_enabled_without_targets_is_off():
-    """There is nothing to judge by, so it is not said that the internet is gone."""
+    """Without targets the state is `off`, not `emergency`."""
     assert probe().state == OFF
 
 
 def test_target_that_answers_is_normal(target):
-    """A connection is enough."""
+    """A connection to any target is enough."""
     made = probe(target(up=True))
     for _ in range(3):
         made.check()
@@ -67,7 +67,7 @@ def test_target_that_answers_is_normal(target):
 
 
 def test_two_rounds_without_an_answer_are_an_emergency(target, logged):
-    """One is none; the first answer ends it; each change is logged once."""
+    """One failed round changes nothing; the first response ends the emergency; each change is logged once."""
     made = probe(target(up=False))
     made.check()
     assert made.state == NORMAL
@@ -83,7 +83,7 @@ def test_two_rounds_without_an_answer_are_an_emergency(target, logged):
 
 
 def test_rounds_that_fail_now_and_then_are_none(target):
-    """It takes two in a row."""
+    """Only two successive failed rounds count."""
     made = probe(target(up=False))
     for up in (False, True, False, True, False):
         target(up=up)
@@ -93,7 +93,7 @@ def test_rounds_that_fail_now_and_then_are_none(target):
 
 
 def test_one_target_of_many_is_enough(target):
-    """What comes before it may refuse, be no name, or no target at all."""
+    """Targets before it may refuse, be invalid or empty."""
     made = probe("127.0.0.1:1", "no such name.invalid", "127.0.0.1:99999999", "[::1", "", target(up=True))
     for _ in range(2):
         made.check()
@@ -103,7 +103,7 @@ def test_one_target_of_many_is_enough(target):
 
 @pytest.mark.parametrize("wrong", ["127.0.0.1:99999999", "[::1", "a..b", "x" * 300, "\udcff"])
 def test_targets_that_are_none_do_not_answer(wrong):
-    """They end no thread."""
+    """Invalid targets do not end the thread."""
     made = probe(wrong)
     made.check()
     made.check()
@@ -112,7 +112,7 @@ def test_targets_that_are_none_do_not_answer(wrong):
 
 
 def test_thread_probes_from_beginning_to_end(target):
-    """The state changes by itself, and leaving ends the thread though its next round is far away."""
+    """The state changes by itself, and leaving the context ends the thread long before its next round."""
     seen = threading.Event()
     made = probe(target(up=False), every_s=0.01)
     check = made.check

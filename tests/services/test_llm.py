@@ -1,4 +1,4 @@
-"""`llm.chat` against a real server: what it sends, gives, measures, records, and what it does when things go wrong."""
+"""`llm.chat` against a real server: requests, responses, timings, records, and errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hearthnet.errors import WireError
 from hearthnet.observability import metrics, trace
 from hearthnet.observability.traces.traceparent import to_w3c
 from hearthnet.services import llm
-from hearthnet.services.llm_client import chat_url, place_of
+from hearthnet.services.llm_client import address_of, chat_url
 from hearthnet.services.llm_errors import BackendError
 from hearthnet.services.llm_frames import Piece, Tally, Usage, piece_of
 
@@ -31,21 +31,21 @@ MESSAGES = [{"role": "system", "content": "be brief"}, {"role": "user", "content
 
 @pytest.fixture
 def backend():
-    """A backend that answers."""
+    """A working backend."""
     with running_backend() as running:
         yield running
 
 
 @pytest.fixture
 def other_backend():
-    """A second one."""
+    """A second backend."""
     with running_backend() as running:
         yield running
 
 
 @pytest.fixture
 async def serve():
-    """Offers `llm.chat` of some backends on a bus of its own; returns what calls it."""
+    """Offers `llm.chat` for some backends on its own bus; returns a function that calls it."""
     services = []
 
     def start(*backends, model="tiny", **settings):
@@ -56,7 +56,7 @@ async def serve():
         chat = llm.LlmChat(configured, **settings)
         services.append(chat)
         bus = CapabilityBus(ME)
-        bus.register(llm.DESCRIPTOR, chat.answer)
+        bus.register(llm.DESCRIPTOR, chat.respond)
 
         def call(stream=False, messages=MESSAGES, body=None, **params):
             whole = {"params": params, "input": {"messages": messages}} if body is None else body
@@ -72,7 +72,7 @@ async def serve():
 
 @pytest.fixture
 def sample():
-    """Turns metrics on; returns what reads one series."""
+    """Enables metrics; returns a function that reads one series."""
     metrics.configure(SimpleNamespace(metrics_enabled=True))
 
     def read(name, **labels):
@@ -91,14 +91,14 @@ async def frames_of(call, **wanted) -> list[dict]:
 
 
 async def failure_of(call, stream, **wanted) -> WireError:
-    """The error that a call ends with, however it is asked."""
+    """The error of a call, streamed or not."""
     with pytest.raises(WireError) as caught:
         await (frames_of(call, **wanted) if stream else call(**wanted))
     return caught.value
 
 
 async def happens(event: threading.Event) -> None:
-    """Waits for what another thread tells."""
+    """Waits for a condition set by another thread."""
     assert await asyncio.to_thread(event.wait, PATIENCE_S)
 
 
@@ -108,7 +108,7 @@ def spans_of(name, of=0):
 
 
 async def test_answer_has_text_and_totals(serve, backend):
-    """Not streamed: the message, who answered, what it took."""
+    """Without streaming: the message, the backend, the timings."""
     answer = await serve(backend)()
 
     timings = answer.pop("timings")
@@ -130,7 +130,7 @@ async def test_answer_has_text_and_totals(serve, backend):
 
 
 async def test_stream_has_pieces_and_then_totals(serve, backend):
-    """Streamed: each piece as a frame, the last frame with the totals; the backend is asked to count."""
+    """Streamed: one frame per piece, then the totals; the backend is asked for token counts."""
     *pieces, last = await frames_of(serve(backend))
 
     assert pieces == [{"delta": "Good"}, {"delta": " day"}, {"delta": "!"}]
@@ -147,7 +147,7 @@ async def test_stream_has_pieces_and_then_totals(serve, backend):
 
 
 async def test_parameters_reach_the_backend(serve, backend):
-    """Those that the caller gave, and no others."""
+    """Only the caller's parameters are forwarded."""
     params = {"model": "tiny", "temperature": 0.5, "max_tokens": 7, "stop": ["\n"], "top_p": 0.9, "seed": 42}
     await serve(backend)(**params)
 
@@ -156,23 +156,23 @@ async def test_parameters_reach_the_backend(serve, backend):
 
 @pytest.mark.parametrize("ending", ["", "/", "/v1", "/v1/"])
 async def test_url_may_end_in_v1_or_not(serve, backend, ending):
-    """However the url is written, the chat goes to the same place."""
+    """Every spelling of the url leads to the same endpoint."""
     await serve(LlmBackend(name="ollama", url=backend.url + ending, model="tiny"))()
 
     assert backend.paths == ["/v1/chat/completions"]
 
 
 def test_urls_are_taken_apart():
-    """A path before `/v1` is kept; what names a backend in a log has neither user, password nor query."""
+    """A path before `/v1` is kept; the address for logs has no user, password or query."""
     assert chat_url("https://host/api/v1") == "https://host/api/v1/chat/completions"
     assert chat_url("https://host/api") == "https://host/api/v1/chat/completions"
-    assert place_of("http://user:secret@host:80/v1?key=secret") == "host:80"
-    assert place_of("http://[::1]:8080") == "[::1]:8080"
-    assert place_of("http://[half") == ""
+    assert address_of("http://user:secret@host:80/v1?key=secret") == "host:80"
+    assert address_of("http://[::1]:8080") == "[::1]:8080"
+    assert address_of("http://[half") == ""
 
 
 async def test_thinking_aloud_is_kept_apart(serve, backend):
-    """A model's reasoning comes in frames of its own, is no part of the text, and counts as generated."""
+    """Reasoning arrives in its own frames, is not part of the text, and counts as generated."""
     backend.script = Script(reasoning=("hm", "…"), tokens=("42",), usage=None)
     call = serve(backend)
     *pieces, last = await frames_of(call)
@@ -183,7 +183,7 @@ async def test_thinking_aloud_is_kept_apart(serve, backend):
 
 
 async def test_tokens_are_counted_where_the_backend_does_not(serve, backend, sample):
-    """A stream's chunks stand for tokens, and it says so; of an answer in one piece nothing is known."""
+    """Without counts a stream's chunks are counted, and marked as such; a single response has no count."""
     backend.script = Script(usage=None)
     call = serve(backend)
     last = (await frames_of(call))[-1]
@@ -196,8 +196,8 @@ async def test_tokens_are_counted_where_the_backend_does_not(serve, backend, sam
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_spans_tell_what_people_ask(serve, backend, stream):
-    """Each try is a wait for a place and a generation, with names and numbers and no text."""
+async def test_spans_have_names_and_timings(serve, backend, stream):
+    """Each attempt is a wait for a slot and a generation, recorded with names and numbers, no text."""
     call = serve(backend)
     await (frames_of(call) if stream else call())
 
@@ -215,7 +215,7 @@ async def test_spans_tell_what_people_ask(serve, backend, stream):
 
 
 async def test_metrics_follow_a_call(serve, backend, sample):
-    """While a model works the gauge is one; afterwards it is zero, and the tokens are counted."""
+    """The gauge is one during a call and zero afterwards, and tokens are counted."""
     backend.script = Script(gate=threading.Event())
     running = asyncio.create_task(frames_of(serve(backend)))
     await happens(backend.asked)
@@ -229,11 +229,11 @@ async def test_metrics_follow_a_call(serve, backend, sample):
     assert sample("hearthnet_llm_tokens_generated_total", model="tiny", backend="llama_cpp") == 3
 
 
-async def test_wait_for_a_place_is_seen(serve, backend):
-    """A call that finds the backend at work waits in the node, and says how long."""
+async def test_wait_for_a_slot_is_recorded(serve, backend):
+    """A call to a busy backend waits in the node, and records how long."""
     now = SimpleNamespace(s=100.0)
     backend.script = Script(gate=threading.Event())
-    call = serve(backend, places=1, clock=lambda: now.s)
+    call = serve(backend, slots=1, clock=lambda: now.s)
     first = asyncio.create_task(call())
     await happens(backend.asked)
     second = asyncio.create_task(call())
@@ -247,8 +247,8 @@ async def test_wait_for_a_place_is_seen(serve, backend):
     assert len(backend.bodies) == 2
 
 
-async def test_more_calls_than_places_and_queue_are_turned_away(serve, backend):
-    """What could only time out is refused at once."""
+async def test_more_calls_than_slots_and_queue_are_refused(serve, backend):
+    """Calls that could only time out are refused at once."""
     backend.script = Script(gate=threading.Event())
     call = serve(backend)
     running = [asyncio.create_task(call()) for _ in range(llm.DESCRIPTOR.max_concurrent)]
@@ -279,9 +279,9 @@ async def test_caller_that_leaves_a_stream_ends_the_generation(serve, backend, s
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_caller_that_leaves_before_the_first_token(serve, backend, sample, stream):
-    """A call that is cancelled while the model still reads the prompt lets go of the backend at once."""
+    """A call cancelled while the model reads the prompt releases the backend at once."""
     backend.script = Script(how="silent", after=0)
-    call = serve(backend, places=1)
+    call = serve(backend, slots=1)
     waiting = asyncio.create_task(frames_of(call) if stream else call())
     await happens(backend.asked)
     waiting.cancel()
@@ -296,10 +296,10 @@ async def test_caller_that_leaves_before_the_first_token(serve, backend, sample,
     assert (await call())["message"]["content"] == "Good day!"
 
 
-async def test_caller_that_leaves_the_queue_takes_no_place(serve, backend):
-    """A call cancelled while it waits for a place was never sent, and the next one gets through."""
+async def test_caller_that_leaves_the_queue_takes_no_slot(serve, backend):
+    """A call cancelled while waiting for a slot is never sent, and the next one gets the slot."""
     backend.script = Script(gate=threading.Event())
-    call = serve(backend, places=1)
+    call = serve(backend, slots=1)
     first = asyncio.create_task(call())
     await happens(backend.asked)
     second = asyncio.create_task(call())
@@ -317,7 +317,7 @@ async def test_caller_that_leaves_the_queue_takes_no_place(serve, backend):
 
 
 def error(kind, message=SECRET):
-    """An error as backends tell it; the message quotes the prompt, as some do."""
+    """A backend's error response, whose message quotes the prompt, as some do."""
     return {"error": {"message": message, "type": kind, "code": None}}
 
 
@@ -358,7 +358,7 @@ STREAM_FAILURES = [
     + [(True, *failure) for failure in STREAM_FAILURES],
 )
 async def test_each_failure_has_its_code(serve, backend, sample, logged, stream, script, code, kind):
-    """The caller gets a code of the wire; the log says which backend and why; nothing quotes what was said."""
+    """The caller gets a wire code; the log names backend and reason; nothing quotes the conversation."""
     backend.script = script
     call = serve(backend, timeout_s=0.3)
     failed = await failure_of(call, stream)
@@ -376,8 +376,8 @@ async def test_each_failure_has_its_code(serve, backend, sample, logged, stream,
     assert SECRET not in told
 
 
-async def test_refused_connection_is_told(serve, free_port, logged):
-    """A backend that is not there: the wire's 503, and when to come back."""
+async def test_refused_connection_is_reported(serve, free_port, logged):
+    """An unreachable backend gives status 503 and a time to retry."""
     call = serve(LlmBackend(name="lmstudio", url=f"http://127.0.0.1:{free_port}", model="tiny"))
     failed = await failure_of(call, stream=True)
 
@@ -388,12 +388,12 @@ async def test_refused_connection_is_told(serve, free_port, logged):
 
 
 @pytest.mark.parametrize("url", ["", "localhost:8080", "ftp://127.0.0.1", "http://[half", f"http://{'x' * 70}.test"])
-async def test_url_that_leads_nowhere_is_told(serve, url):
+async def test_unreachable_url_is_reported(serve, url):
     """A mistake in the configuration is a backend that cannot be reached, not a crash."""
     assert (await failure_of(serve(LlmBackend(name="ollama", url=url, model="m")), stream=False)).code == "partition"
 
 
-async def test_program_that_hangs_up_is_told(serve, taken_port):
+async def test_program_that_hangs_up_is_reported(serve, taken_port):
     """What answers on the port is no backend at all."""
     call = serve(LlmBackend(name="ollama", url=f"http://127.0.0.1:{taken_port}", model="tiny"))
 
@@ -451,7 +451,7 @@ async def test_named_model_is_asked_of_those_that_have_it(serve, backend, other_
     assert [body["model"] for body in backend.bodies] == ["strange"]
 
 
-async def test_model_that_nobody_has(serve, backend, sample):
+async def test_unknown_model(serve, backend, sample):
     """A name of the caller's own that no backend knows is `not_found`, and makes no series of its own."""
     backend.script = Script(how="status", status=404, error=error("not_found_error"))
     call = serve(backend)
@@ -464,7 +464,7 @@ async def test_model_that_nobody_has(serve, backend, sample):
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_key_comes_from_the_environment_and_goes_nowhere_else(serve, backend, monkeypatch, logged, stream):
-    """Sent as a bearer token; in no log, span or error, also when the backend refuses it."""
+    """The key is sent as a bearer token, and never recorded in a log, span or error, even if refused."""
     monkeypatch.setenv("MODEL_KEY", " sk-4711 ")
     backend.script = Script(how="status", status=401, error=error("invalid_api_key", "sk-4711 is wrong"))
     call = serve(LlmBackend(name="hf_api", url=backend.url, model="big", api_key_env="MODEL_KEY"))
@@ -477,8 +477,8 @@ async def test_key_comes_from_the_environment_and_goes_nowhere_else(serve, backe
 
 
 @pytest.mark.parametrize("key", [None, "", "  ", "a\nb", "schlüssel"])
-async def test_key_that_cannot_be_sent_is_told(serve, backend, monkeypatch, logged, key):
-    """Nothing is sent without the key; its name is not logged either, people put the key itself there."""
+async def test_key_that_cannot_be_sent_is_reported(serve, backend, monkeypatch, logged, key):
+    """Without the key nothing is sent; the variable's name is not logged either, since it may be the key itself."""
     monkeypatch.delenv("sk-0815", raising=False)
     if key is not None:
         monkeypatch.setenv("sk-0815", key)
@@ -525,7 +525,7 @@ def body(messages=MESSAGES, **params):
     ],
 )
 async def test_what_does_not_fit_is_refused_and_not_quoted(serve, backend, unfit):
-    """Anything outside the schema is the caller's mistake, reaches no backend, and is recorded without its text."""
+    """Input that does not match the schema reaches no backend, and is recorded without its text."""
     failed = await failure_of(serve(backend), stream=False, body=unfit)
 
     assert failed.code == "schema_mismatch"
@@ -534,14 +534,14 @@ async def test_what_does_not_fit_is_refused_and_not_quoted(serve, backend, unfit
 
 
 async def test_conversation_has_a_size(serve, backend):
-    """Messages that each fit may be too many together."""
+    """Messages that fit one by one may be too long together."""
     messages = [{"role": "user", "content": "x" * 400_000}] * 3
     assert (await failure_of(serve(backend), stream=True, messages=messages)).code == "bad_request"
     assert backend.bodies == []
 
 
 async def test_callers_mistakes_do_not_count_against_health(serve, backend):
-    """Refused requests leave the capability as healthy as it was; failures of the backend do not."""
+    """Refused requests do not count for health; failures of the backend do."""
     call = serve(backend)
     backend.script = Script(how="status", status=400)
     await failure_of(call, stream=False)
@@ -589,7 +589,7 @@ async def test_dialects_are_understood(serve, backend):
     ],
 )
 def test_document_that_is_no_answer_is_malformed(document):
-    """Nothing that a backend answers gets further than its shape allows."""
+    """Unexpected values from a backend are not passed on."""
     with pytest.raises(BackendError) as caught:
         piece_of(document, "message")
 
@@ -598,7 +598,7 @@ def test_document_that_is_no_answer_is_malformed(document):
 
 @pytest.mark.parametrize("count", [-1, True, 1.5, "9", 10**9, None])
 def test_counts_that_cannot_be_are_not_believed(count):
-    """A backend's nonsense must not ruin a counter."""
+    """An absurd token count must not ruin a counter."""
     document = {
         "choices": [{"message": {"content": "x"}}],
         "usage": {"prompt_tokens": 5, "completion_tokens": count},
@@ -608,13 +608,13 @@ def test_counts_that_cannot_be_are_not_believed(count):
 
 
 def test_times_are_measured_from_the_right_moments():
-    """The queue ends where the backend is asked; the first token counts from there; the speed from that token on."""
+    """Queue time ends with the request to the backend; first token and speed are measured from there."""
     moments = iter([10.0, 12.0, 12.5, 13.5, 14.5, 15.0])
     tally = Tally("ollama", "tiny", is_stream=True, clock=lambda: next(moments))
     tally.begin()
     for text in ("a", "b", "c"):
-        tally.take(Piece(text))
-    tally.take(Piece(usage=Usage(7, 21), finish_reason="length"))
+        tally.add(Piece(text))
+    tally.add(Piece(usage=Usage(7, 21), finish_reason="length"))
     tally.end("ok")
 
     assert tally.fields() == {
@@ -632,17 +632,17 @@ def test_times_are_measured_from_the_right_moments():
 
 @pytest.mark.parametrize("pieces", [[], [Piece("a")], [Piece("a", usage=Usage(1, 0))]])
 def test_speed_of_next_to_nothing_is_unknown(pieces):
-    """No token, or no time that passed: no number is better than a wrong one."""
+    """Without tokens or elapsed time there is no speed."""
     tally = Tally("ollama", "tiny", is_stream=True, clock=lambda: 5.0)
     for piece in pieces:
-        tally.take(piece)
+        tally.add(piece)
     tally.end("ok")
 
     assert tally.tokens_per_s is None
 
 
 def test_importing_the_service_is_light():
-    """The client library comes with the first request."""
+    """The HTTP client is imported with the first request."""
     script = "import sys, hearthnet.services.llm; print('httpx' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
 

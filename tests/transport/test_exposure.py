@@ -138,11 +138,9 @@ def test_address_says_from_where(host, where):
 def test_node_says_it_at_its_start(capsys):
     """The summary is one line; an expired certificate is reported, and does not stop the node."""
     begins = datetime(2026, 1, 1, tzinfo=UTC)
-    serving._announce_reach(default_config(), Certificate(("hearth.local",), begins, begins, is_self_signed=True))
-    printed = capsys.readouterr()
+    serving._print_reach(default_config(), Certificate(("hearth.local",), begins, begins, is_self_signed=True))
+    told = capsys.readouterr()
 
     shown = "port 7080 (https, certificate for hearth.local until 2026-01-01), reachable from every network"
-    assert printed.out.startswith(
-        f"reach      {shown} of this machine: /health /manifest /metrics /ready for everybody; "
-    )
-    assert printed.err == "the certificate expired on 2026-01-01: replace it, it is taken up by itself\n"
+    assert told.out.startswith(f"reach      {shown} of this machine: /health /manifest /metrics /ready for everybody; ")
+    assert told.err == "the certificate expired on 2026-01-01: replace it, a new one is loaded automatically\n"

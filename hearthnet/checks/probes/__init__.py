@@ -1,1 +1,1 @@
-"""Probes sockets, files and processes for the checks."""
+"""Probes of sockets, locks, processes and backends, used by the checks."""

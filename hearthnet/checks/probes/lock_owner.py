@@ -1,7 +1,7 @@
-"""Tells which process holds a port or locks a file, from what the kernel shows in /proc, without other programs.
+"""Finds the process that holds a port or locks a file, from /proc alone.
 
-What belongs to another user is shown by its owner only, and on other systems than Linux nothing is shown: an answer may
-be empty, or name no process, where a port is held all the same.
+Another user's process is shown by its user only, and nothing is shown outside Linux. So a result may be empty or
+name no process although the port is held.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from pathlib import Path
 from time import monotonic
 from typing import Final, Literal
 
-__all__ = ["Holder", "lock_holders", "named", "port_holders", "user_name"]
+__all__ = ["Holder", "format_holders", "lock_holders", "port_holders", "user_name"]
 
 Kind = Literal["tcp", "udp"]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-_LISTENING: Final = "0A"  # the state of a TCP socket that listens, as the kernel spells it
-_SEARCH_S: Final = 0.5  # a machine with very many processes; those that were not looked at stay unnamed
+_LISTENING: Final = "0A"  # the kernel's code for a listening TCP socket
+_SEARCH_S: Final = 0.5  # with very many processes; those not searched stay unnamed
 _SOCKET: Final = re.compile(r"socket:\[(\d+)\]")
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A process that holds something. `pid` and `name` are None where the system does not show them."""
+    """A process that holds a port or lock. `pid` and `name` are None if the system does not show them."""
 
     pid: int | None
     name: str | None
@@ -39,16 +39,16 @@ class Holder:
     def __str__(self) -> str:
         if self.pid is None:
             return f"a process of {self.user}"
-        return f"{self.name or 'a process'} (pid {self.pid}{', this very one' if self.pid == os.getpid() else ''})"
+        return f"{self.name or 'a process'} (pid {self.pid}{', this process' if self.pid == os.getpid() else ''})"
 
 
-def named(holders: Iterable[Holder]) -> str:
-    """Returns the holders in words, each once; empty where none is known."""
+def format_holders(holders: Iterable[Holder]) -> str:
+    """Returns the holders in words, each once; empty if none is known."""
     return ", ".join(dict.fromkeys(str(holder) for holder in holders))
 
 
 def user_name(uid: int) -> str:
-    """Returns the name of a user, or its number where it has none."""
+    """Returns the name of a user, or the uid if it has none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -56,7 +56,7 @@ def user_name(uid: int) -> str:
 
 
 def port_holders(kind: Kind, port: int, host: str = "") -> list[Holder]:
-    """Returns who listens on `port` at an address that collides with `host`; an empty one is every address."""
+    """Returns the processes that listen on `port` at an address that collides with `host`; empty: any address."""
     wanted = _parsed(host)
     owners: dict[int, int] = {}
     for table in (kind, f"{kind}6"):
@@ -74,25 +74,25 @@ def port_holders(kind: Kind, port: int, host: str = "") -> list[Holder]:
 
 
 def lock_holders(*paths: Path) -> list[Holder]:
-    """Returns who has one of the files locked for writing; files that are not there have no lock.
+    """Returns the processes with a write lock on one of the files; missing files have none.
 
-    The files are not opened: to close one would drop the locks that this process itself has on it.
+    The files are not opened: closing one would drop this process's own locks on it.
     """
-    places = set()
+    inodes = set()
     for path in paths:
         try:
-            about = path.stat()
-        except OSError:  # not there; what cannot be looked at cannot be asked for either
+            status = path.stat()
+        except OSError:  # missing or not accessible
             continue
-        places.add(f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}:{about.st_ino}")
-    rows = [row.split() for row in _lines(Path("/proc/locks")) if "->" not in row]  # an arrow: it only waits
-    pids = {int(row[4]) for row in rows if len(row) > 5 and row[3] == "WRITE" and row[5] in places}
-    # Zero or less is a process of another container, or a lock of no one process.
+        inodes.add(f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}")
+    rows = [row.split() for row in _lines(Path("/proc/locks")) if "->" not in row]  # an arrow marks a waiter
+    pids = {int(row[4]) for row in rows if len(row) > 5 and row[3] == "WRITE" and row[5] in inodes}
+    # Zero or less: a process of another container, or a lock that belongs to no single process.
     return [Holder(pid, _name(pid), None) for pid in sorted(pids) if pid > 0]
 
 
 def _parsed(host: str) -> Address | None:
-    """Returns the address, or None for any, a name's too."""
+    """Returns the address, or None for a name or the unspecified address, which match any."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -100,12 +100,12 @@ def _parsed(host: str) -> Address | None:
     return None if address.is_unspecified else address
 
 
-def _collides(place: str, port: int, wanted: Address | None) -> bool:
-    """Tells whether a row's local address, as the kernel spells it, is in the way of a socket at `wanted`."""
-    spelled, _, number = place.partition(":")
+def _collides(local: str, port: int, wanted: Address | None) -> bool:
+    """Returns True if a row's local address, in the kernel's spelling, collides with a socket at `wanted`."""
+    spelled, _, number = local.partition(":")
     if int(number, 16) != port:
         return False
-    # Words of 32 bits, each in this machine's order.
+    # 32-bit words, each in host byte order.
     raw = b"".join(struct.pack("=I", int(spelled[at : at + 8], 16)) for at in range(0, len(spelled), 8))
     address = ipaddress.ip_address(socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw))
     if isinstance(address, ipaddress.IPv6Address):
@@ -114,7 +114,7 @@ def _collides(place: str, port: int, wanted: Address | None) -> bool:
 
 
 def _processes_with(inodes: set[int]) -> list[tuple[int, int]]:
-    """Returns pairs of an open socket's inode and a process that has it, of the processes that we may look into."""
+    """Returns (inode, pid) pairs of open sockets, for the processes that we may inspect."""
     ends_at = monotonic() + _SEARCH_S
     pairs = []
     for directory in _listed(Path("/proc")):
@@ -138,21 +138,21 @@ def _sockets(directory: Path) -> Iterator[int]:
 def _listed(directory: Path) -> list[Path]:
     try:
         return list(directory.iterdir())
-    except OSError:  # of another user, gone since, or another system
+    except OSError:  # another user's, gone since, or not Linux
         return []
 
 
 def _lines(path: Path) -> list[str]:
-    """Returns the rows of a table of the kernel, its heading left out; none where there is no such table."""
+    """Returns the rows of a kernel table without its heading; empty if there is no such table."""
     try:
         rows = path.read_text("ascii", "replace").splitlines()
-    except OSError:  # another system, or IPv6 switched off
+    except OSError:  # not Linux, or IPv6 disabled
         return []
     return [row for row in rows if "local_address" not in row]
 
 
 def _name(pid: int) -> str | None:
-    """Returns the name of a program, not its arguments: they may hold what is secret."""
+    """Returns the name of a program without its arguments, which may be secret."""
     try:
         return Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip()
     except OSError:

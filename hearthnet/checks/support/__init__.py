@@ -1,1 +1,1 @@
-"""What a person does with findings: repairs, and a bundle that is safe to share."""
+"""Support: safe repairs, and a diagnostic bundle that can be shared."""

@@ -1,8 +1,8 @@
-"""A diagnostic bundle that is safe to publish: every value in it comes from a closed list.
+"""A diagnostic bundle that is safe to publish: every text in it comes from an allow-list.
 
-Numbers and times are taken as they are. A text is taken only if it is one of our own names: of a check, a status, a
-verdict, a result, a setting, or of a module or exception class of Python, this package or a library that it uses. Any
-other text becomes `other`; none is ever copied, however harmless it looks.
+Numbers and times are copied. A text is copied only if it is the name of a check, status, verdict, result or setting,
+or of a module or exception class of Python, this package or one of its libraries. Any other text becomes `other`,
+however harmless it looks.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ __all__ = ["CONTENTS", "make_bundle", "write_bundle"]
 
 CONTENTS: Final = {
     "doctor.json": "the checks: status, and since when",
-    "versions.json": "of hearthnet, Python, SQLite, libraries and the system; processors and memory",
-    "config.json": "settings that are not the default: numbers, switches and choices; of any other that it is set",
-    "runs.json": "how long each run lasted and how it ended; verdict and vital signs of the last and the present one",
-    "calls.json": "calls of these two by kind of capability: results and durations",
-    "errors.json": "errors of these two: type, place in the code, how often, first and last time",
-    "telemetry.json": "rows, bytes and losses of the store, the state of its files",
+    "versions.json": "versions of hearthnet, Python, SQLite, libraries and the system; processors and memory",
+    "config.json": "changed settings: numbers, switches and choices; for any other only that it is set",
+    "runs.json": "duration and end of each run; verdict and vital signs of the last and the present run",
+    "calls.json": "calls of these two runs by kind of capability: results and durations",
+    "errors.json": "errors of these two runs: type, code location, count, first and last time",
+    "telemetry.json": "rows, bytes and drops of the store, the state of its files",
 }
 _OTHER: Final = "other"
-_OPEN: Final = "open"  # the status of a trace in flight, which is told apart
+_OPEN: Final = "open"  # the status of a trace in flight, listed separately
 _END_REASONS: Final = ("clean", "unclean", "rebuilt")
 _LOSS_REASONS: Final = ("buffer_full", "poison", "killed", "wal_lost")
 _LIBRARIES: Final = (
@@ -72,15 +72,15 @@ _MOMENTS: Final = 50_000  # both rings, and the lines of the log beside them
 _MOST: Final = 100  # runs, groups of errors, traces in flight
 _MOST_FRAMES: Final = 12
 _MOST_VITALS: Final = 30  # the last minute
-_STAMP: Final = (1980, 1, 1, 0, 0, 0)  # the same content makes the same file
+_STAMP: Final = (1980, 1, 1, 0, 0, 0)  # the same content gives the same file
 
 
 def make_bundle(config: Config, report: dict[str, Any]) -> dict[str, bytes]:
-    """Returns the files of the bundle by name.
+    """Returns the bundle's files by name.
 
     Args:
         config: the node's settings, paths resolved.
-        report: the doctor's, as `--json` prints it.
+        report: the doctor's report, as `--json` prints it.
     """
     settings = config.observability
     runs, sources, cases = _cases(settings)
@@ -91,7 +91,7 @@ def make_bundle(config: Config, report: dict[str, Any]) -> dict[str, bytes]:
         "config.json": _changed(config, resolve_paths(default_config())),
         "runs.json": {
             **{name: _ending(case, run) for name, case in cases.items() if (run := case.run)},
-            "runs": [_life(run) for run in runs[:_MOST]],
+            "runs": [_run_facts(run) for run in runs[:_MOST]],
         },
         "calls.json": {name: list(_calls(entries)) for name, entries in own.items()},
         "errors.json": {name: _errors(entries)[:_MOST] for name, entries in own.items()},
@@ -101,12 +101,12 @@ def make_bundle(config: Config, report: dict[str, Any]) -> dict[str, bytes]:
         },
     }
     listing = "".join(f"{name:<14}  {text}\n" for name, text in CONTENTS.items())
-    readme = f"Made by `hearthnet doctor --bundle`. It copies no text that a person or program wrote.\n\n{listing}"
+    readme = f"Made by `hearthnet doctor --bundle`. It contains no text written by a person or program.\n\n{listing}"
     return {"README.txt": readme.encode()} | {name: json.dumps(part, indent=2).encode() for name, part in parts.items()}
 
 
 def write_bundle(parts: dict[str, bytes], path: Path) -> None:
-    """Writes the files as a zip with mode 0600, whole or not at all.
+    """Writes the files as a zip with mode 0600, atomically.
 
     Raises:
         OSError: raised when it cannot be written.
@@ -118,7 +118,7 @@ def write_bundle(parts: dict[str, bytes], path: Path) -> None:
     replace_private(path, buffer.getvalue())
 
 
-# --- what a text may be
+# --- allowed texts
 
 
 def _one_of(text: object, known: Collection[str]) -> str:
@@ -136,13 +136,13 @@ def _kind_of(capability: str) -> str:
 
 
 def _exception(text: str) -> str:
-    """Returns the class that the text of an error begins with, without its module."""
+    """Returns the exception class at the start of an error text, without its module."""
     return _one_of(text.partition(":")[0].rpartition(".")[2], _exceptions())
 
 
 @cache
 def _exceptions() -> frozenset[str]:
-    """Returns the exception classes of Python, this package and its libraries, as far as they are imported."""
+    """Returns the imported exception classes of Python, this package and its libraries."""
     found, waiting = set(), [BaseException]
     while waiting:
         kind = waiting.pop()
@@ -153,21 +153,21 @@ def _exceptions() -> frozenset[str]:
 
 
 def _logger(name: str) -> str:
-    """Returns a logger's name if it is one of our modules, else that of its package."""
+    """Returns a logger's name if it is one of our modules, else its package."""
     parts = name.split(".")
     is_module = all(map(str.isidentifier, parts)) and _HOME.joinpath(*parts).with_suffix(".py").is_file()
     return name if is_module and parts[0] == "hearthnet" else _one_of(parts[0], _PACKAGES)
 
 
-def _places(text: str | None) -> list[str]:
-    """Returns the places of a traceback in their order, each as `module:line`."""
-    return [_place(path, int(line)) for path, line in _FRAME.findall(text or "")]
+def _locations(text: str | None) -> list[str]:
+    """Returns the code locations of a traceback in order, each as `module:line`."""
+    return [_location(path, int(line)) for path, line in _FRAME.findall(text or "")]
 
 
-def _place(path: str, line: int) -> str:
+def _location(path: str, line: int) -> str:
     for folder in _CODE:
         parts = Path(path).with_suffix("").parts[len(folder.parts) :] if path.startswith(f"{folder}/") else ()
-        # A message may look like a traceback: only a line that exists is told.
+        # A message may look like a traceback: only existing lines are shown.
         if parts and parts[0] in _PACKAGES and all(map(str.isidentifier, parts)) and 0 < line <= _lines_of(path):
             return f"{'.'.join(parts)}:{line}"
     return _OTHER
@@ -187,7 +187,7 @@ def _lines_of(path: str) -> int:
 def _findings(report: dict[str, Any], settings: ObservabilityConfig) -> dict[str, Any]:
     try:
         memory = recall(settings.data_dir or Path())
-    except OSError:  # since when is not known
+    except OSError:  # `since` stays unknown
         memory = []
     names = {*(check.__name__ for check in checks.ALL), "node_answers"}
     found = []
@@ -211,7 +211,7 @@ def _versions() -> dict[str, Any]:
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         "system": platform.system(),
-        "release": _version(platform.release()),  # whoever builds a kernel may add a name
+        "release": _version(platform.release()),  # a custom kernel may have a name appended
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
@@ -220,7 +220,7 @@ def _versions() -> dict[str, Any]:
 
 
 def _changed(value: Any, usual: object = None, annotation: object = None) -> Any:
-    """Returns of a section the settings that differ from the usual; of a setting its value, or that it is set."""
+    """Returns a section's settings that differ from `usual`, or a setting's value, or that it is set."""
     if isinstance(value, Section):
         kinds = {name: field.annotation for name, field in type(value).model_fields.items()}
         pairs = {name: (getattr(value, name), getattr(usual, name, ...)) for name in kinds}
@@ -232,23 +232,23 @@ def _changed(value: Any, usual: object = None, annotation: object = None) -> Any
 
 
 def _cases(settings: ObservabilityConfig) -> tuple[list[Run], list[Source], dict[str, Case]]:
-    """Returns all runs, the files, and what they tell of the last run that ended and of the present one."""
+    """Returns all runs, the files, and the cases of the last ended run and of the present one."""
 
     def read(run_id: str | None = None) -> Case:
         return gather(settings.data_dir or Path(), log_dir=settings.log_dir, run_id=run_id, limit=_MOMENTS)
 
     newest, cases = read(), dict[str, Case]()
-    lives = [run for run in newest.runs if run.end_reason != "rebuilt"]
-    lives = [run for run in lives if run.node_id] or lives  # a script that records is a run too, but no node
+    runs = [run for run in newest.runs if run.end_reason != "rebuilt"]
+    runs = [run for run in runs if run.node_id] or runs  # a recording script is a run too, but not a node's
     for name, is_alive in (("last", False), ("present", True)):
-        run = next((run for run in lives if bool(run.is_alive) == is_alive), None)
-        with suppress(ValueError):  # taken over by a start meanwhile, or its id is damaged
+        run = next((run for run in runs if bool(run.is_alive) == is_alive), None)
+        with suppress(ValueError):  # recovered by a start meanwhile, or its id is damaged
             if run is not None:
                 cases[name] = newest if newest.run is run else read(run.run_id)
     return newest.runs, newest.sources, cases
 
 
-def _life(run: Run) -> dict[str, Any]:
+def _run_facts(run: Run) -> dict[str, Any]:
     end_us = run.ended_us or run.last_seen_us or run.started_us
     return {
         "started": iso(run.started_us),
@@ -263,11 +263,11 @@ def _life(run: Run) -> dict[str, Any]:
 def _ending(case: Case, run: Run) -> dict[str, Any]:
     verdict = judge(case)
     return {
-        **_life(run),
+        **_run_facts(run),
         "verdict": verdict.cause,
         "confidence": verdict.confidence,
         "alternatives": verdict.alternatives,
-        "fault": _places(run.fault)[:_MOST_FRAMES],  # innermost first
+        "fault": _locations(run.fault)[:_MOST_FRAMES],  # innermost first
         "in_flight": [{"kind": _kind_of(trace.capability), "ms": trace.age_ms} for trace in case.in_flight[:_MOST]],
         "vitals": [asdict(vitals) for vitals in run.vitals[-_MOST_VITALS:]],
     }
@@ -295,14 +295,14 @@ def _calls(entries: list[Entry]) -> Iterator[dict[str, Any]]:
 
 
 def _errors(entries: list[Entry]) -> list[dict[str, Any]]:
-    """Returns the errors in groups, the most frequent first; the innermost frame is the last."""
+    """Returns the errors in groups, most frequent first; the innermost frame is the last."""
     groups = defaultdict[tuple[Any, ...], list[Entry]](list)
     for entry in entries:
         if entry.kind == "trace" and is_failure(entry.status):
             key = ("trace", _kind_of(entry.name), _one_of(entry.status, RESULTS), _exception(entry.text), ())
             groups[key].append(entry)
         elif entry.kind == "log" and entry.status in LEVELS[-2:]:
-            error, frames = _exception(str(entry.extras.get("exc_type"))), tuple(_places(entry.exc)[-_MOST_FRAMES:])
+            error, frames = _exception(str(entry.extras.get("exc_type"))), tuple(_locations(entry.exc)[-_MOST_FRAMES:])
             groups["log", _logger(entry.name), entry.status, error, frames].append(entry)
     found = [
         {

@@ -1,14 +1,14 @@
-"""What the doctor may mend by itself: few things, each of which can be told beforehand and harms nothing.
+"""Safe repairs for `hearthnet doctor --fix`: a few, each shown beforehand.
 
     plan = plan_repairs(config, results)
     outcomes = [step.run() for step in plan]
 
 Guarantees:
-    - Each step can be undone, and says how: nothing is removed.
-    - Nothing is given to others that they did not have: modes only ever become those that files were made with.
-    - A link is not followed, what has another name elsewhere (a hard link) and what belongs to another user is left
-      alone; root mends what is of the owner of its folder, and makes nothing in another's.
-    - A step that fails is told and keeps no other from being taken.
+    - Each step can be undone and says how; nothing is removed.
+    - No other user gains access: modes are only set to those that files were created with.
+    - Links are not followed. Hard-linked files and those of other users are left alone; root repairs files that
+      belong to the owner of their folder, and creates nothing in another user's folder.
+    - A failed step is reported and does not stop the others.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ __all__ = ["Outcome", "Step", "plan_repairs"]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing to mend.
+    """One repair.
 
     Attributes:
-        check: whose finding it mends.
-        what: what changes, from and to.
-        undo: the command that puts it back.
-        apply: does it.
+        check: the check whose finding it fixes.
+        what: the change, from and to.
+        undo: the command that reverts it.
+        apply: makes the change.
     """
 
     check: str
@@ -52,7 +52,7 @@ class Step:
         return {"check": self.check, "what": self.what, "undo": self.undo}
 
     def run(self) -> Outcome:
-        """Does it; never raises for what the system refuses."""
+        """Makes the change; an OSError becomes the outcome's error."""
         try:
             self.apply()
         except OSError as error:
@@ -62,7 +62,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a step; `error` is None where it succeeded."""
+    """The result of a step; `error` is None if it succeeded."""
 
     step: Step
     error: str | None = None
@@ -72,35 +72,35 @@ class Outcome:
         return {**self.step.as_dict(), "ok": not self.error, "error": self.error}
 
 
-def plan_repairs(config: Config, unwell: Collection[str]) -> list[Step]:
-    """Returns the steps that can be taken, in their order.
+def plan_repairs(config: Config, unhealthy: Collection[str]) -> list[Step]:
+    """Returns the possible steps, in order.
 
     Args:
         config: the node's settings, paths resolved.
-        unwell: the checks that failed or warned.
+        unhealthy: the checks that failed or warned.
     """
     steps: list[Step] = []
-    if "log_directory" in unwell or "event_log_writable" in unwell or "telemetry_store" in unwell:
+    if "log_directory" in unhealthy or "event_log_writable" in unhealthy or "telemetry_store" in unhealthy:
         steps += _folders(config)
-    if "file_modes" in unwell or "keys_present" in unwell:
-        steps += _modes(config, only_key="file_modes" not in unwell)
+    if "file_modes" in unhealthy or "keys_present" in unhealthy:
+        steps += _modes(config, only_key="file_modes" not in unhealthy)
     return steps
 
 
 def _folders(config: Config) -> Iterator[Step]:
     settings = config.observability
     for folder in (settings.data_dir, settings.log_dir):
-        if folder is None or _is_there(folder):
+        if folder is None or _exists(folder):
             continue
-        missing = [path for path in (folder, *folder.parents) if not _is_there(path)]
+        missing = [path for path in (folder, *folder.parents) if not _exists(path)]
         if owner_of(missing[-1].parent) not in (None, os.geteuid()):  # a node of that user could not write there
             continue
         undo = f"rmdir {shlex.join(map(str, missing))}"
-        yield Step("log_directory", f"make {folder}, mode 0700", undo, partial(make_private_dir, folder))
+        yield Step("log_directory", f"create {folder}, mode 0700", undo, partial(make_private_dir, folder))
 
 
-def _is_there(path: Path) -> bool:
-    """Tells whether there is something, a link that leads nowhere too; also where that cannot be seen."""
+def _exists(path: Path) -> bool:
+    """Returns True if the path exists, even as a dangling link, or if that cannot be determined."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -116,7 +116,7 @@ def _modes(config: Config, *, only_key: bool) -> Iterator[Step]:
             continue
         try:
             status = os.lstat(item.path)
-        except OSError:  # gone since it was looked at
+        except OSError:  # gone since it was checked
             continue
         if _is_ours(item, status):
             what = f"set the mode of {item.path} from {item.mode} to {item.expected}"
@@ -132,12 +132,12 @@ def _is_ours(item: Deviation, status: os.stat_result) -> bool:
 
 
 def _set_mode(item: Deviation, planned: os.stat_result) -> None:
-    # Opened without following a link and without reading, so that what was looked at is what is changed.
+    # Opened without following a link and without reading, so that the file checked is the file changed.
     fd = os.open(item.path, getattr(os, "O_PATH", os.O_RDONLY) | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(fd)
-        if _which(status) != _which(planned) or not _is_ours(item, status):
-            raise OSError(errno.ESTALE, "it is another file than when the plan was made")
+        if _file_id(status) != _file_id(planned) or not _is_ours(item, status):
+            raise OSError(errno.ESTALE, "the file was replaced since the plan was made")
         if hasattr(os, "O_PATH"):
             Path(f"/proc/self/fd/{fd}").chmod(int(item.expected, 8))
         else:
@@ -146,6 +146,6 @@ def _set_mode(item: Deviation, planned: os.stat_result) -> None:
         os.close(fd)
 
 
-def _which(status: os.stat_result) -> tuple[int, int, int]:
-    """Returns what tells one file from another; a number is used again, by a link too."""
+def _file_id(status: os.stat_result) -> tuple[int, int, int]:
+    """Returns what identifies a file: with its type, since an inode number may be reused, even by a link."""
     return status.st_dev, status.st_ino, stat.S_IFMT(status.st_mode)

@@ -1,4 +1,4 @@
-"""Where the doctor's findings come from: the running node, or the disk where none answers."""
+"""Sources of the doctor's findings: the running node, or else the disk."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from hearthnet.observability.store.lock import LOCK_FILE
 
 __all__ = ["Findings", "NoSettings", "diagnose"]
 
-_NO_NODE: Final = "no node of ours answers: read from the disk"
-STATUS_TIMEOUT_S: Final = 3.0  # a node answers within milliseconds, one on a busy Raspberry Pi within a second
-# The node's own deadline for its checks, and what it may take to answer when all of them used it up.
+_NO_NODE: Final = "this node is not running: read from the disk"
+STATUS_TIMEOUT_S: Final = 3.0  # a node responds within milliseconds, on a busy Raspberry Pi within a second
+# The node's own deadline for its checks, plus the time to respond.
 CHECKS_TIMEOUT_S: Final = doctor.DEADLINE_S + STATUS_TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True)
 class NoSettings:
-    """Why the settings in a file cannot be used."""
+    """The error that makes a settings file unusable."""
 
     error: ConfigError
     path: Path
@@ -39,16 +39,16 @@ class NoSettings:
 
 @dataclass(slots=True)
 class Findings:
-    """What the checks found, and where.
+    """The results of the checks, and their source.
 
     Attributes:
-        results: of each check, with the keys of the JSON report.
-        note: in words where they come from.
+        results: one per check, with the keys of the JSON report.
+        note: the source in words.
         source: `node` or `disk`.
         program: the version of the program that ran the checks.
-        pid: of the node, also of one that does not answer.
-        moment: when they were made.
-        duration_ms: how long that took.
+        pid: the node's pid, even if it does not respond.
+        moment: the time of the report.
+        duration_ms: how long the checks took.
     """
 
     results: list[dict[str, Any]]
@@ -61,7 +61,7 @@ class Findings:
 
 
 def diagnose(config: Config | NoSettings, only: Sequence[str]) -> Findings:
-    """Returns what the checks in `only`, or all, found: in the node if it answers, else from the disk."""
+    """Runs the checks in `only`, or all: in the node if it responds, else from the disk."""
     started = time.monotonic()
     found = _unconfigured(config) if isinstance(config, NoSettings) else _ask(config, only)
     found.duration_ms = round((time.monotonic() - started) * 1_000, 3)
@@ -69,12 +69,12 @@ def diagnose(config: Config | NoSettings, only: Sequence[str]) -> Findings:
 
 
 def _unconfigured(given: NoSettings) -> Findings:
-    """Returns the one finding that there is without settings."""
+    """Returns the only possible finding without settings."""
     found = unusable(given.error, given.path)
     fix = None if found.fix is None else clean_text(found.fix)
     evidence = bounded(found.evidence)
     result = replace(found, name="config_file", detail=clean_text(found.detail), fix=fix, evidence=evidence)
-    return Findings([result.as_dict()], "the settings cannot be used, so nothing else was checked")
+    return Findings([result.as_dict()], "the settings are unusable, so nothing else was checked")
 
 
 def _ask(config: Config, only: Sequence[str]) -> Findings:
@@ -85,40 +85,41 @@ def _ask(config: Config, only: Sequence[str]) -> Findings:
         if not client.is_ours(status):
             return _from_disk(config, only, _NO_NODE)
         waited_s = CHECKS_TIMEOUT_S
-        answer = client.get("/doctor", timeout_s=waited_s, check=list(only))
+        report = client.get("/doctor", timeout_s=waited_s, check=list(only))
     except TimeoutError:
-        return _silent(config, only, waited_s)
+        return _unresponsive(config, only, waited_s)
     except OSError:
         return _from_disk(config, only, _NO_NODE)
-    return _from_node(status, answer, config, only)
+    return _from_node(status, report, config, only)
 
 
-def _from_node(status: Response, answer: Response, config: Config, only: Sequence[str]) -> Findings:
-    about = {} if status.is_error else status.json()
-    pid, program = about.get("pid"), str(about.get("version", __version__))
-    # A check that this program has and the node has not: the node was started before an update.
-    if answer.is_error:
-        found = _from_disk(config, only, f"the node answered with {answer.status}: read from the disk")
+def _from_node(status: Response, report: Response, config: Config, only: Sequence[str]) -> Findings:
+    node = {} if status.is_error else status.json()
+    pid, program = node.get("pid"), str(node.get("version", __version__))
+    # The node may lack a check of this program if it was started before an update.
+    if report.is_error:
+        found = _from_disk(config, only, f"the node responded with {report.status}: read from the disk")
         found.pid = pid
         return found
-    return Findings(answer.json(), f"asked {_named(pid)}", source="node", program=program, pid=pid)
+    source = "the node" if pid is None else f"the node, pid {pid}"
+    return Findings(report.json(), f"asked {source}", source="node", program=program, pid=pid)
 
 
-def _silent(config: Config, only: Sequence[str], waited_s: float) -> Findings:
-    """Returns what the disk tells of a node that is there and says nothing, and that this is so."""
+def _unresponsive(config: Config, only: Sequence[str], waited_s: float) -> Findings:
+    """Returns the findings from the disk, and one about the node, which runs but does not respond."""
     assert config.observability.data_dir is not None
-    # The lock itself is not tried: a node that starts at this moment would find it taken.
+    # The lock itself is not tried: a node that starts at this moment would fail to get it.
     holders = lock_holders(config.observability.data_dir / LOCK_FILE)
     pid, port = holders[0].pid if holders else None, config.transport.port
     if pid is None:
-        note = f"what listens on port {port} did not answer within {waited_s:g} s: read from the disk"
+        note = f"no response on port {port} within {waited_s:g} s: read from the disk"
         return _from_disk(config, only, note)
-    silence = f"the node (pid {pid}) did not answer within {waited_s:g} s"
-    found = _from_disk(config, only, f"{silence}: read from the disk")
+    problem = f"the node (pid {pid}) did not respond within {waited_s:g} s"
+    found = _from_disk(config, only, f"{problem}: read from the disk")
     found.pid = pid
     if not only:
-        # Whatever it hangs in, this ends it; what it recorded is in its black box, and the next start takes it in.
-        detail = f"{silence}; what it recorded is kept when it is killed: then start it again"
+        # SIGKILL works whatever it hangs in; its records are in the black box, and the next start recovers them.
+        detail = f"{problem}; kill it and start it again: its records are kept"
         evidence = {"pid": pid, "port": port}
         result = CheckResult("node_answers", ok=False, detail=detail, fix=f"kill -KILL {pid}", evidence=evidence)
         found.results.insert(0, result.as_dict())
@@ -127,7 +128,3 @@ def _silent(config: Config, only: Sequence[str], waited_s: float) -> Findings:
 
 def _from_disk(config: Config, only: Sequence[str], note: str) -> Findings:
     return Findings([result.as_dict() for result in doctor.run_all(config, only=only)], note)
-
-
-def _named(pid: object) -> str:
-    return "the node" if pid is None else f"the node, pid {pid}"

@@ -1,4 +1,4 @@
-"""`hearthnet doctor --bundle FILE`: shows what would be in it, asks, and writes it."""
+"""`hearthnet doctor --bundle FILE`: lists the bundle's contents, asks, and writes it."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ __all__ = ["offer_bundle"]
 def offer_bundle(
     config: Config, report: dict[str, Any], path: Path, *, is_sure: bool, force: bool, as_json: bool
 ) -> None:
-    """Lists what the bundle holds, asks unless `is_sure`, and writes it.
+    """Lists the bundle's contents, asks unless `is_sure`, and writes it.
 
     Raises:
-        click.UsageError: raised when the file exists, or no terminal is there to ask on.
-        click.Abort: raised when the answer is no.
+        click.UsageError: raised when the file exists, or stdin is not a terminal.
+        click.Abort: raised when the user declines.
         HearthNetError: raised when it cannot be written.
     """
     if path.exists() and not force:
         raise click.UsageError(f"{path} exists; --force overwrites it")
     if not is_sure and not sys.stdin.isatty():
-        raise click.UsageError("no terminal to ask on; --yes writes without asking")
+        raise click.UsageError("stdin is not a terminal; pass --yes to write without asking")
     parts = make_bundle(config, report)
     if not as_json:
-        click.echo("The bundle holds these files, and no text that anybody wrote:")
+        click.echo("The bundle has these files, without any text written by a person:")
         for name, content in parts.items():
             click.echo(f"  {name:<14} {len(content):>9,} bytes  {CONTENTS.get(name, 'what each file is')}")
     if not is_sure:
@@ -51,5 +51,5 @@ def _write(parts: dict[str, bytes], path: Path) -> None:
         write_bundle(parts, path)
     except OSError as error:
         kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else HearthNetError
-        hint = "name a place that you can write: --bundle FILE"
+        hint = "choose a writable path: --bundle FILE"
         raise kind(f"{path} cannot be written: {error.strerror or error}", hint=hint) from error

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _settings(_: click.Context, __: click.Parameter, path: Path | None) -> Config | NoSettings:
-    """Returns the settings, or why there are none: that is a finding, not an end."""
+    """Returns the settings, or the error that makes them unusable, which is reported as a finding."""
     from hearthnet.cli.doctor.ask import NoSettings
     from hearthnet.config import default_path, load, resolve_paths
     from hearthnet.errors import ConfigError
@@ -37,15 +37,15 @@ def _known(_: click.Context, __: click.Parameter, wanted: tuple[str, ...]) -> tu
 @click.command("doctor")
 @click.option("--check", "only", multiple=True, metavar="NAME", callback=_known, help="Run this check; repeatable.")
 @click.option("--list", "listing", is_flag=True, help="List the checks and what they verify.")
-@click.option("--history", metavar="NAME", help="Show how a check fared in the reports that are remembered.")
+@click.option("--history", metavar="NAME", help="Show a check's results in earlier reports.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of the report.")
-@click.option("--quiet", "-q", is_flag=True, help="Print only what is not well: nothing when healthy.")
-@click.option("--verbose", "-v", is_flag=True, help="Print what was measured, too.")
+@click.option("--quiet", "-q", is_flag=True, help="Print only problems: nothing when healthy.")
+@click.option("--verbose", "-v", is_flag=True, help="Also print the measurements.")
 @click.option("--strict", is_flag=True, help="Count warnings as failures.")
-@click.option("--no-memory", is_flag=True, help="Do not remember this report.")
-@click.option("--fix", is_flag=True, help="Mend what is safe to mend: shows the plan and asks.")
-@click.option("--dry-run", is_flag=True, help="With --fix: show the plan alone.")
-@click.option("--bundle", type=click.Path(path_type=Path, dir_okay=False), help="Write a zip safe to show in public.")
+@click.option("--no-memory", is_flag=True, help="Do not save this report.")
+@click.option("--fix", is_flag=True, help="Make safe repairs: shows the plan and asks.")
+@click.option("--dry-run", is_flag=True, help="With --fix: only show the plan.")
+@click.option("--bundle", type=click.Path(path_type=Path, dir_okay=False), help="Write a zip that is safe to publish.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--force", is_flag=True, help="With --bundle: overwrite FILE.")
 @settings_option("config", _settings)
@@ -69,7 +69,7 @@ def command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Check this node and say how to fix what is wrong; asks the node if it is running.
+    """Check this node and show how to fix problems; asks the node if it is running.
 
     \b
     Example: hearthnet doctor
@@ -79,8 +79,8 @@ def command(
              hearthnet doctor --fix --dry-run
              hearthnet doctor --bundle bundle.zip
 
-    Each report is remembered in doctor.jsonl; without --fix nothing else is changed.
-    Exits with 0 when nothing failed, 1 when a check did, 2 when the doctor itself could not work.
+    Each report is saved in doctor.jsonl; without --fix nothing else is changed.
+    Exits with 0 when no check failed, 1 when one did, 2 when the doctor itself failed.
     """
     from hearthnet.cli.doctor import run as doctor_run
 
@@ -93,5 +93,5 @@ def command(
     else:
         action = doctor_run.Action(fix=fix, dry_run=dry_run, bundle=bundle, yes=yes, force=force, as_json=as_json)
         show = doctor_run.Show(quiet=quiet, verbose=verbose, strict=strict, as_json=as_json)
-        # Not sys.exit: the group still has to find out whether the reader is there.
-        context.exit(doctor_run.examine(config, only, action, show, is_remembered=not no_memory))
+        # Not sys.exit: the group still has to notice a closed pipe.
+        context.exit(doctor_run.run_checks(config, only, action, show, is_saved=not no_memory))

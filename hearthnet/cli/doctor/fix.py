@@ -1,4 +1,4 @@
-"""`hearthnet doctor --fix`: shows what would be mended, asks, mends it, and looks again."""
+"""`hearthnet doctor --fix`: shows the repair plan, asks, carries it out, and checks again."""
 
 from __future__ import annotations
 
@@ -12,44 +12,45 @@ from hearthnet.checks.support.repair import Outcome, Step, plan_repairs
 from hearthnet.cli.output import print_json, printable
 from hearthnet.config import Config
 
-__all__ = ["mend"]
+__all__ = ["fix"]
 
 Results = Sequence[dict[str, Any]]
 
 
-def mend(
+def fix(
     config: Config,
     results: Results,
-    look_again: Callable[[Collection[str]], Results],
+    check_again: Callable[[Collection[str]], Results],
     *,
     is_sure: bool,
     only_plan: bool,
     as_json: bool,
 ) -> bool:
-    """Carries out the plan for what is not well; returns whether no check fails any more.
+    """Carries out the repair plan; returns True if no check and no repair fails.
 
     Args:
         config: the node's settings.
         results: of the checks that were run.
-        look_again: runs these checks once more.
+        check_again: runs the given checks again.
         is_sure: do not ask.
         only_plan: change nothing.
         as_json: print one JSON document instead of text.
 
     Raises:
-        click.UsageError: raised when nobody can be asked.
-        click.Abort: raised when the answer is no.
+        click.UsageError: raised when stdin is not a terminal.
+        click.Abort: raised when the user declines.
     """
-    unwell = [result["name"] for result in results if result["status"] in ("fail", "warn")]
-    plan = plan_repairs(config, unwell)
+    unhealthy = [result["name"] for result in results if result["status"] in ("fail", "warn")]
+    plan = plan_repairs(config, unhealthy)
     if not as_json:
-        _print_plan(plan, unwell)
+        _print_plan(plan, unhealthy)
     outcomes: list[Outcome] = []
     after = results
     if plan and not only_plan:
         _ask(is_sure=is_sure)
         outcomes = [step.run() for step in plan]
-        again = {result["name"]: result for result in look_again(sorted({*unwell, *(step.check for step in plan)}))}
+        names = sorted({*unhealthy, *(step.check for step in plan)})
+        again = {result["name"]: result for result in check_again(names)}
         after = [again.get(result["name"], result) for result in results]
     if as_json:
         _print_json(plan, outcomes, after)
@@ -62,14 +63,16 @@ def _ask(*, is_sure: bool) -> None:
     if is_sure:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError("nobody can be asked here; --yes mends without asking, --dry-run shows the plan")
-    click.confirm("do this?", abort=True, err=True)
+        raise click.UsageError(
+            "stdin is not a terminal; pass --yes to repair without asking, --dry-run to show the plan"
+        )
+    click.confirm("carry out this plan?", abort=True, err=True)
 
 
-def _print_plan(plan: Sequence[Step], unwell: Sequence[str]) -> None:
+def _print_plan(plan: Sequence[Step], unhealthy: Sequence[str]) -> None:
     if not plan:
-        left = f"; by hand: {', '.join(unwell)}, each with its fix in `hearthnet doctor`" if unwell else ""
-        click.echo(f"nothing to mend that is safe to mend by itself{left}")
+        manual = f"; to fix by hand, see `hearthnet doctor`: {', '.join(unhealthy)}" if unhealthy else ""
+        click.echo(f"nothing that can be repaired automatically{manual}")
         return
     click.echo("The plan:")
     for number, step in enumerate(plan, 1):
@@ -79,9 +82,9 @@ def _print_plan(plan: Sequence[Step], unwell: Sequence[str]) -> None:
 
 def _print_outcomes(outcomes: Sequence[Outcome], before: Results, after: Results) -> None:
     for number, outcome in enumerate(outcomes, 1):
-        told = "done" if outcome.error is None else f"failed: {printable(outcome.error)}"
-        click.secho(f"  {number}. {told}", fg=None if outcome.error is None else "red")
-    click.echo("Looked again:")
+        text = "done" if outcome.error is None else f"failed: {printable(outcome.error)}"
+        click.secho(f"  {number}. {text}", fg=None if outcome.error is None else "red")
+    click.echo("Checked again:")
     for old, new in zip(before, after, strict=True):
         if old is not new:
             click.echo(f"  {new['name']}: {old['status']} -> {new['status']}  {printable(new['detail'])}")

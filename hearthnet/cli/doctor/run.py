@@ -1,6 +1,6 @@
-"""What `hearthnet doctor` does: runs the checks, remembers the report, prints it, mends or bundles.
+"""The implementation of `hearthnet doctor`: runs the checks, saves and prints the report, repairs or bundles.
 
-Apart from the command, so that its `--help` imports none of the checks.
+Separate from the command, so that its `--help` imports none of the checks.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from hearthnet.observability.redaction.rules import scrub
 from hearthnet.observability.reports.history import Change, changes, streaks
 from hearthnet.observability.reports.report_file import Remembered, recall, remember, timestamp
 
-__all__ = ["Action", "Show", "examine", "list_checks", "refuse_unknown", "show_history"]
+__all__ = ["Action", "Show", "list_checks", "refuse_unknown", "run_checks", "show_history"]
 
 _REPORT_VERSION: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What is wanted of the doctor beyond a report."""
+    """The action requested beyond a report: repairs or a bundle."""
 
     fix: bool
     dry_run: bool
@@ -42,22 +42,22 @@ class Action:
     as_json: bool
 
     def is_any(self) -> bool:
-        """Tells whether there is one.
+        """Returns True if an action is requested.
 
         Raises:
-            click.UsageError: raised when two exclude each other, or one needs another.
+            click.UsageError: raised when two options exclude each other, or one needs another.
         """
         if self.fix and self.bundle is not None:
-            raise click.UsageError("--fix and --bundle are two things: first the one, then the other")
+            raise click.UsageError("--fix and --bundle cannot be combined")
         if self.dry_run and not self.fix:
-            raise click.UsageError("--dry-run shows the plan of --fix")
+            raise click.UsageError("--dry-run requires --fix")
         return self.fix or self.bundle is not None
 
     def run(self, config: Config | NoSettings, found: Findings, document: dict[str, Any]) -> int:
-        """Mends, or writes the bundle; returns the exit code.
+        """Repairs, or writes the bundle; returns the exit code.
 
         Raises:
-            ConfigError: raised when there are no settings to do it with.
+            ConfigError: raised when there are no usable settings.
         """
         if isinstance(config, NoSettings):
             raise config.error
@@ -67,22 +67,22 @@ class Action:
             is_sure, force = self.yes, self.force
             offer_bundle(config, document, self.bundle, is_sure=is_sure, force=force, as_json=self.as_json)
             return 0
-        from hearthnet.cli.doctor.fix import mend
+        from hearthnet.cli.doctor.fix import fix
 
         settings = config
 
-        def look_again(names: Collection[str]) -> list[dict[str, Any]]:
+        def check_again(names: Collection[str]) -> list[dict[str, Any]]:
             return diagnose(settings, tuple(names)).results
 
-        is_well = mend(
-            settings, found.results, look_again, is_sure=self.yes, only_plan=self.dry_run, as_json=self.as_json
+        is_healthy = fix(
+            settings, found.results, check_again, is_sure=self.yes, only_plan=self.dry_run, as_json=self.as_json
         )
-        return 0 if is_well else EXIT_ERROR
+        return 0 if is_healthy else EXIT_ERROR
 
 
 @dataclass(frozen=True, slots=True)
 class Show:
-    """How the report is to be printed, and whether warnings count as failures."""
+    """How to print the report, and whether warnings count as failures."""
 
     quiet: bool
     verbose: bool
@@ -94,7 +94,7 @@ def refuse_unknown(wanted: Sequence[str]) -> None:
     """Registers the checks.
 
     Raises:
-        click.BadParameter: raised for a name in `wanted` that no check has.
+        click.BadParameter: raised when no check has one of the names.
     """
     checks.register_all()
     for name in wanted:
@@ -102,25 +102,25 @@ def refuse_unknown(wanted: Sequence[str]) -> None:
             raise _unknown(name, doctor.names(), "--check")
 
 
-def examine(
-    config: Config | NoSettings, only: tuple[str, ...], action: Action, show: Show, *, is_remembered: bool
+def run_checks(
+    config: Config | NoSettings, only: tuple[str, ...], action: Action, show: Show, *, is_saved: bool
 ) -> int:
-    """Runs the checks, prints their report or runs the action, and returns the exit code.
+    """Runs the checks, prints the report or runs the action, and returns the exit code.
 
     Raises:
-        click.UsageError: raised when the action contradicts itself.
+        click.UsageError: raised when the action's options are inconsistent.
     """
     has_action = action.is_any()
     try:
         with waiting(list(only) or doctor.names()):
             found = diagnose(config, only)
-        memory = _Memory(config)
-        news = memory.changes(found)
+        history = _History(config)
+        news = history.changes(found)
         document = _document(found, news, strict=show.strict)
-        if is_remembered:
-            memory.add(document, found)
-    except Exception as error:  # the border: whatever broke the doctor is told as such  # noqa: BLE001
-        return _give_up(error, as_json=show.as_json)
+        if is_saved:
+            history.add(document, found)
+    except Exception as error:  # any error here is one of the doctor itself  # noqa: BLE001
+        return _report_failure(error, as_json=show.as_json)
     if has_action:
         return action.run(config, found, document)
     if show.as_json:
@@ -130,34 +130,34 @@ def examine(
     return 0 if document["ok"] else EXIT_ERROR
 
 
-class _Memory:
-    """The earlier reports of this node; what cannot be read or written is told on stderr and harms nothing."""
+class _History:
+    """The saved reports of this node; failures to read or write them are only printed to stderr."""
 
     def __init__(self, config: Config | NoSettings) -> None:
         directory = None if isinstance(config, NoSettings) else config.observability.data_dir
-        # Where nothing was set up there is nothing to remember, and no folder to make.
+        # Without an initialised node there is nothing to save, and no folder to create.
         self._directory = directory if directory is not None and directory.is_dir() else None
         self._reports: list[Remembered] = []
         if self._directory is not None:
             try:
                 self._reports = recall(self._directory)
             except OSError as error:
-                _note(f"the earlier reports cannot be read: {error}")
+                _print_note(f"earlier reports cannot be read: {error}")
 
     def changes(self, found: Findings) -> list[Change]:
-        """Returns what changed until now."""
+        """Returns the changes since the earlier reports."""
         present = {result["name"]: result for result in found.results}
         return changes(self._reports, Remembered(found.moment, found.program, present))
 
     def add(self, document: dict[str, Any], found: Findings) -> None:
-        """Remembers this report."""
+        """Saves this report."""
         if self._directory is None:
             return
         try:
-            # Its own `ok`, not that of --strict: what is remembered does not depend on how it was looked at.
+            # `ok` without --strict: the saved report does not depend on the options.
             remember(self._directory, {**document, "ok": all(result["ok"] for result in found.results)})
         except OSError as error:
-            _note(f"this report is not remembered: {error}")
+            _print_note(f"this report is not saved: {error}")
 
 
 def _document(found: Findings, news: Sequence[Change], *, strict: bool) -> dict[str, Any]:
@@ -177,18 +177,24 @@ def _document(found: Findings, news: Sequence[Change], *, strict: bool) -> dict[
     }
 
 
-def _give_up(error: Exception, *, as_json: bool) -> int:
-    told = printable(scrub(f"{type(error).__name__}: {error}"))
+def _report_failure(error: Exception, *, as_json: bool) -> int:
+    message = printable(scrub(f"{type(error).__name__}: {error}"))
     if as_json:
         print_json(
-            {"version": _REPORT_VERSION, "ok": False, "program": __version__, "error": {"message": told}, "checks": []}
+            {
+                "version": _REPORT_VERSION,
+                "ok": False,
+                "program": __version__,
+                "error": {"message": message},
+                "checks": [],
+            }
         )
-    click.secho(f"error: the doctor itself failed: {told}", fg="red", err=True)
-    click.echo("hint: look at one check after the other: hearthnet doctor --check NAME", err=True)
+    click.secho(f"error: the doctor itself failed: {message}", fg="red", err=True)
+    click.echo("hint: run the checks one by one: hearthnet doctor --check NAME", err=True)
     return EXIT_USAGE
 
 
-def _note(text: str) -> None:
+def _print_note(text: str) -> None:
     click.echo(f"note: {printable(scrub(text))}", err=True)
 
 
@@ -199,7 +205,7 @@ def _unknown(name: str, known: Sequence[str], hint: str) -> click.BadParameter:
 
 
 def list_checks(*, as_json: bool) -> None:
-    """Prints the checks and what each verifies."""
+    """Prints the checks and what each one verifies."""
     verifies = {check.__name__: (check.__doc__ or "").partition("\n")[0] for check in checks.ALL}
     described = [{"name": name, "verifies": verifies.get(name, "")} for name in doctor.names()]
     if as_json:
@@ -211,25 +217,25 @@ def list_checks(*, as_json: bool) -> None:
 
 
 def show_history(config: Config | NoSettings, name: str, *, as_json: bool) -> None:
-    """Prints how one check fared in the reports that are remembered.
+    """Prints the results of one check in the saved reports.
 
     Raises:
-        ConfigError: raised when there are no settings that say where they are.
-        click.BadParameter: raised when no check has that name, nor had.
+        ConfigError: raised when there are no usable settings.
+        click.BadParameter: raised when no check has or had that name.
     """
     if isinstance(config, NoSettings):
         raise config.error
     assert config.observability.data_dir is not None
     memory = recall(config.observability.data_dir)
-    row = streaks(memory, name)
+    history = streaks(memory, name)
     known = [*doctor.names(), *{check for report in memory for check in report.checks}]
-    if not row and name not in known:
+    if not history and name not in known:
         raise _unknown(name, known, "--history")
     if as_json:
-        found = [streak.as_dict() for streak in reversed(row)]
-        reports = sum(streak.reports for streak in row)
+        found = [streak.as_dict() for streak in reversed(history)]
+        reports = sum(streak.reports for streak in history)
         print_json({"version": _REPORT_VERSION, "name": name, "reports": reports, "streaks": found})
-    elif row:
-        print_history(name, row)
+    elif history:
+        print_history(name, history)
     else:
-        click.echo(f"no report of {name} is remembered yet; each `hearthnet doctor` adds one")
+        click.echo(f"no report of {name} is saved yet; each `hearthnet doctor` adds one")

@@ -1,4 +1,4 @@
-"""What a person sees while the doctor works: a spinner."""
+"""A spinner shown while the checks run."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 
 from hearthnet.cli.doctor.text import has_unicode
+from hearthnet.plural import counted
 
 __all__ = ["waiting"]
 
 
 @contextmanager
 def waiting(known: Sized) -> Iterator[None]:
-    """Shows the spinner on stderr, and leaves nothing of it; only where stderr is a terminal that can do it."""
+    """Shows a spinner on stderr while the context is open, if stderr is a terminal."""
     if not sys.stderr.isatty():
         yield
         return
     from rich.console import Console
 
-    told = f"running {len(known)} check{'' if len(known) == 1 else 's'}"
-    with Console(stderr=True, highlight=False).status(told, spinner="dots" if has_unicode() else "line"):
+    text = f"running {counted(len(known), 'check')}"
+    with Console(stderr=True, highlight=False).status(text, spinner="dots" if has_unicode() else "line"):
         yield

@@ -1,7 +1,7 @@
-"""The doctor's report for people: what is not well first, as wide as the terminal, readable without colour.
+"""The doctor's report for people: problems first, as wide as the terminal, readable without colour.
 
-The word says what the mark says, and the mark what the colour says. A fix is never broken into lines: what does not fit
-behind its label stands on a line of its own, so that it can be pasted whole.
+Word, mark and colour all show the status. A fix is never wrapped: if it does not fit behind its label, it gets its own
+line, so that it can be pasted whole.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ import orjson
 
 from hearthnet.cli.output import printable
 from hearthnet.observability.reports.history import BAD, Change, Streak
+from hearthnet.plural import counted
 
 __all__ = ["has_unicode", "local_moment", "print_history", "print_report"]
 
-# status: (mark, the mark where there is ASCII alone, colour; what is skipped has that of the text)
+# status: (mark, ASCII mark, colour or None for the colour of text)
 _MARKS: Final = {
     "fail": ("✘", "X", "red"),
     "warn": ("!", "!", "yellow"),
@@ -31,37 +32,37 @@ _MARKS: Final = {
     "skip": ("-", "-", None),
 }
 _COUNTED: Final = {"fail": "failed", "warn": "warned", "pass": "passed", "skip": "skipped"}
-_SAID: Final = {"fail": "failing", "warn": "warning", "pass": "well again"}
-_WAS: Final = {"fail": "failing", "warn": "a warning", "pass": "well", "skip": "skipped"}
+_NOW: Final = {"fail": "failing", "warn": "warning", "pass": "healthy again"}
+_BEFORE: Final = {"fail": "failing", "warn": "a warning", "pass": "healthy", "skip": "skipped"}
 _INDENT: Final = " " * 7
 _MIN_WIDTH: Final = 40
-# What Python itself puts into LC_CTYPE where the language is C (PEP 538): it says nothing about the terminal.
+# Values that Python itself puts into LC_CTYPE in the C locale (PEP 538): they say nothing about the terminal.
 _COERCED: Final = ("", "C.UTF-8", "C.utf8", "UTF-8")
 
 
 def print_report(document: Mapping[str, Any], news: Iterable[Change], *, quiet: bool, verbose: bool) -> None:
-    """Prints a report, given as its JSON document; with `quiet` only what is not well, with `verbose` the evidence."""
+    """Prints a report, given as its JSON document; with `quiet` only problems, with `verbose` the evidence too."""
     results: list[dict[str, Any]] = document["checks"]
     bad = sorted((result for result in results if result["status"] in BAD), key=lambda result: bool(result["ok"]))
-    told = [change for change in news if not quiet or change.status in BAD]
+    shown = [change for change in news if not quiet or change.status in BAD]
     if not quiet:
-        _say(printable(document["note"]))
-    for change in told:
-        _say_wrapped("", _sentence(change))
-    if told:
-        _say("")
+        _print(printable(document["note"]))
+    for change in shown:
+        _print_wrapped("", _sentence(change))
+    if shown:
+        _print("")
     fixes: set[str] = set()
     for result in bad:
         _print_bad(result, fixes, verbose=verbose)
     if quiet:
         return
-    _print_well([result for status in ("pass", "skip") for result in results if result["status"] == status], verbose)
+    _print_good([result for status in ("pass", "skip") for result in results if result["status"] == status], verbose)
     _print_summary(document, results)
 
 
 def _print_bad(result: dict[str, Any], fixes: set[str], *, verbose: bool) -> None:
-    _say_marked(result["status"], printable(result["name"]), "")
-    _say_wrapped(_INDENT, printable(result["detail"]))
+    _print_marked(result["status"], printable(result["name"]), "")
+    _print_wrapped(_INDENT, printable(result["detail"]))
     if result["fix"]:
         _print_fix(printable(result["fix"]), fixes)
     if verbose:
@@ -74,46 +75,48 @@ def _print_fix(fix: str, fixes: set[str]) -> None:
     if width is not None and fix in fixes:
         line = f"{_INDENT}fix: as above"
     elif width is not None and len(line) > width:
-        _say(f"{_INDENT}fix:")
+        _print(f"{_INDENT}fix:")
         line = fix
     fixes.add(fix)
-    _say(line)
+    _print(line)
 
 
-def _print_well(results: list[dict[str, Any]], verbose: bool) -> None:
+def _print_good(results: list[dict[str, Any]], verbose: bool) -> None:
     names = [printable(result["name"]) for result in results]
     columns = max(map(len, names), default=0)
     for name, result in zip(names, results, strict=True):
-        _say_marked(result["status"], f"{name:<{columns}}", printable(result["detail"]), is_cut=not verbose)
+        _print_marked(result["status"], f"{name:<{columns}}", printable(result["detail"]), is_cut=not verbose)
         if verbose:
             _print_evidence(result)
 
 
 def _print_evidence(result: Mapping[str, Any]) -> None:
     for key, value in result["evidence"].items():
-        _say(f"{_INDENT}  {printable(key)}: {printable(orjson.dumps(value).decode())}")
+        _print(f"{_INDENT}  {printable(key)}: {printable(orjson.dumps(value).decode())}")
 
 
 def _print_summary(document: Mapping[str, Any], results: list[dict[str, Any]]) -> None:
     counts = Counter(result["status"] for result in results)
     numbers = ", ".join(f"{counts[status]} {word}" for status, word in _COUNTED.items())
-    line = f"{len(results)} check{'s' if len(results) != 1 else ''} in {document['duration_ms'] / 1e3:.1f} s: {numbers}"
-    _say(click.style(line, fg="green" if document["ok"] else "red", bold=True))
+    line = f"{counted(len(results), 'check')} in {document['duration_ms'] / 1e3:.1f} s: {numbers}"
+    _print(click.style(line, fg="green" if document["ok"] else "red", bold=True))
 
 
-def print_history(name: str, row: list[Streak]) -> None:
+def print_history(name: str, history: list[Streak]) -> None:
     """Prints the streaks of a check, newest first."""
-    total = sum(streak.reports for streak in row)
-    _say(f"{printable(name)}: {total} report{'s' if total != 1 else ''}")
-    for streak in reversed(row):
+    total = sum(streak.reports for streak in history)
+    _print(f"{printable(name)}: {counted(total, 'report')}")
+    for streak in reversed(history):
         times = f"{local_moment(streak.since)} to {local_moment(streak.until)}, {streak.reports} times"
         after = f", after {printable(streak.after)}" if streak.after else ""
-        _say_marked(streak.status, (times if streak.reports > 1 else f"{local_moment(streak.since)}, once") + after, "")
-        _say_wrapped(_INDENT, printable(streak.detail))
+        _print_marked(
+            streak.status, (times if streak.reports > 1 else f"{local_moment(streak.since)}, once") + after, ""
+        )
+        _print_wrapped(_INDENT, printable(streak.detail))
 
 
 def local_moment(moment: datetime) -> str:
-    """Returns a moment as local time: today the hour, within a week the day of the week too, else the date."""
+    """Returns a moment as local time: with the weekday if it is not today, or the date if a week or more ago."""
     local, now = moment.astimezone(), datetime.now().astimezone()
     if local.date() == now.date():
         return f"{local:%H:%M}"
@@ -122,30 +125,30 @@ def local_moment(moment: datetime) -> str:
 
 
 def _sentence(change: Change) -> str:
-    parts = [f"{printable(change.name)} {_SAID[change.status]} since {local_moment(change.since)}"]
+    parts = [f"{printable(change.name)} {_NOW[change.status]} since {local_moment(change.since)}"]
     if change.was is not None and change.until is not None:
-        parts.append(f"{_WAS.get(change.was, 'otherwise')} until {local_moment(change.until)}")
+        parts.append(f"{_BEFORE.get(change.was, 'different')} until {local_moment(change.until)}")
     if change.after:
         parts.append(f"after {printable(change.after)}")
     return ", ".join(parts)
 
 
-def _say_marked(status: str, title: str, text: str, *, is_cut: bool = False) -> None:
+def _print_marked(status: str, title: str, text: str, *, is_cut: bool = False) -> None:
     mark, ascii_mark, colour = _MARKS[status]
     rest = f" {title}  {text}".rstrip()
     width = _width()
     if is_cut and width is not None:
         rest = _cut(rest, width - len(f"{mark} {status}"))
-    # The word keeps the colour of all text: yellow letters cannot be read on white.
+    # The word keeps the text's colour: yellow is unreadable on white.
     word = click.style(status, bold=status in BAD)
-    _say(f"{click.style(mark if has_unicode() else ascii_mark, fg=colour, bold=True)} {word}{rest}")
+    _print(f"{click.style(mark if has_unicode() else ascii_mark, fg=colour, bold=True)} {word}{rest}")
 
 
-def _say_wrapped(indent: str, text: str) -> None:
+def _print_wrapped(indent: str, text: str) -> None:
     width = _width()
     lines = [text] if width is None else textwrap.wrap(text, width - len(indent), break_on_hyphens=False)
     for line in lines:
-        _say(indent + line)
+        _print(indent + line)
 
 
 def _cut(text: str, width: int) -> str:
@@ -157,8 +160,8 @@ def _cut(text: str, width: int) -> str:
     return set_cell_size(text, width - len(mark)).rstrip() + mark
 
 
-def _say(line: str) -> None:
-    """Prints a line; what the terminal cannot show is spelled out."""
+def _print(line: str) -> None:
+    """Prints a line, with characters escaped that the terminal cannot show."""
     encoding = sys.stdout.encoding or "ascii"
     shown = line.encode(encoding, "backslashreplace").decode(encoding)
     is_plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
@@ -166,13 +169,13 @@ def _say(line: str) -> None:
 
 
 def _width() -> int | None:
-    """Returns the columns of the terminal; None where there is none: programs like whole lines."""
+    """Returns the columns of the terminal; None without one, since programs prefer whole lines."""
     return max(_MIN_WIDTH, shutil.get_terminal_size().columns) if sys.stdout.isatty() else None
 
 
 def has_unicode() -> bool:
-    """Tells whether people here are shown more than ASCII: by the language that they set, as other programs do."""
-    told = os.environ.get("LC_ALL") or os.environ.get("LC_CTYPE", "")
-    if told in _COERCED:
-        told = os.environ.get("LC_ALL") or os.environ.get("LANG", "")
-    return "utf" in told.lower() and "utf" in (sys.stdout.encoding or "").lower()
+    """Returns True if more than ASCII can be shown, by the user's locale, as other programs do."""
+    locale = os.environ.get("LC_ALL") or os.environ.get("LC_CTYPE", "")
+    if locale in _COERCED:
+        locale = os.environ.get("LC_ALL") or os.environ.get("LANG", "")
+    return "utf" in locale.lower() and "utf" in (sys.stdout.encoding or "").lower()

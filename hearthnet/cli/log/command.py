@@ -1,4 +1,4 @@
-"""`hearthnet log`: reads the daily JSON files, across days, and follows them; `hearthnet log level` is beside it."""
+"""`hearthnet log`: reads the daily JSON log files and follows them."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ _COLOURS: Final = {
     "error": "red",
     "critical": "red",
 }
-_SHOWN_APART: Final = frozenset({"ts", "level", "logger", "msg", "exc"})
+_SHOWN_FIRST: Final = frozenset({"ts", "level", "logger", "msg", "exc"})
 _POLL_MS: Final = 200
 
 Line = dict[str, Any]
 
 
 @click.group("log", invoke_without_command=True)
-@click.option("-n", "lines", type=click.IntRange(0), default=50, show_default=True, help="How many, at most.")
-@click.option("--follow", "-f", is_flag=True, help="Go on with what is logged from now on.")
-@click.option("--level", type=click.Choice(LEVELS), default="debug", help="This level and above.")
-@click.option("--component", help="Only this logger and those below it, as hearthnet.bus or just bus.")
-@click.option("--trace", "trace_id", help="Only the records of this trace.")
+@click.option("-n", "lines", type=click.IntRange(0), default=50, show_default=True, help="Records to show, at most.")
+@click.option("--follow", "-f", is_flag=True, help="Keep printing new records.")
+@click.option("--level", type=click.Choice(LEVELS), default="debug", help="Only this level and above.")
+@click.option("--component", help="Only this logger and its children: hearthnet.bus or just bus.")
+@click.option("--trace", "trace_id", help="Only records of this trace.")
 @where_option
 @json_option
 @click.pass_context
@@ -54,14 +54,14 @@ def command(
     trace_id: str | None,
     as_json: bool,
 ) -> None:
-    """Read the JSON log: the newest records, oldest of them first.
+    """Read the JSON log: the newest records, oldest first.
 
     \b
     Example: hearthnet log --level warning
              hearthnet log --follow --component bus
              hearthnet log --trace 01HXR4Z6W5S9E2JQ4Y0T7B3M1C
 
-    With --json: an array; with --follow as well, a line a record.
+    --json prints an array; with --follow, one line per record.
     """
     if context.invoked_subcommand is not None:
         _refuse_own_options(context)
@@ -83,11 +83,11 @@ command.add_command(level_command)
 
 
 def _refuse_own_options(context: click.Context) -> None:
-    """Refuses what stands before a command below: it would be without effect there."""
+    """Refuses options before a subcommand, where they would have no effect."""
     for parameter in context.command.params:
         if parameter.name and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE:
             name = context.invoked_subcommand
-            raise click.UsageError(f"{parameter.opts[-1]} belongs to reading the log; `{name}` has options of its own")
+            raise click.UsageError(f"{parameter.opts[-1]} is for reading the log; `{name}` has its own options")
 
 
 def _filter(level: str, component: str | None, trace_id: str | None) -> Callable[[Line], bool]:
@@ -105,7 +105,7 @@ def _filter(level: str, component: str | None, trace_id: str | None) -> Callable
 
 
 def _newest(directory: Path, count: int, wanted: Callable[[Line], bool]) -> tuple[list[Line], tuple[Path, int] | None]:
-    """Returns the newest `count` matching records, and where the newest file was read up to."""
+    """Returns the newest `count` matching records, and the newest file with the offset it was read up to."""
     found: list[Line] = []
     tail: tuple[Path, int] | None = None
     for path in reversed(log_paths(directory)):
@@ -119,21 +119,21 @@ def _newest(directory: Path, count: int, wanted: Callable[[Line], bool]) -> tupl
 
 
 def _records(file: BinaryIO) -> Iterator[Line]:
-    """Yields the records from where the file stands; leaves it before a line that is not complete yet."""
+    """Yields the records from the file's position on; stops before an incomplete line."""
     while raw := file.readline():
         if not raw.endswith(b"\n"):
             file.seek(-len(raw), 1)
             return
         try:
             line = orjson.loads(raw)
-        except orjson.JSONDecodeError:  # torn by a full disk or a power cut; the next line is whole again
+        except orjson.JSONDecodeError:  # torn by a full disk or a power cut; the next line is intact
             continue
         if isinstance(line, dict):
             yield line
 
 
 def _follow(directory: Path, tail: tuple[Path, int] | None, wanted: Callable[[Line], bool]) -> Iterator[Line]:
-    """Yields matching records as they are written, from day to day, until interrupted."""
+    """Yields matching records as they are written, across days, until interrupted."""
     path, offset = tail or (None, 0)
     while True:
         seen = log_key(path) if path is not None else None
@@ -148,9 +148,9 @@ def _follow(directory: Path, tail: tuple[Path, int] | None, wanted: Callable[[Li
 
 
 def _wait_or_leave() -> None:
-    """Waits a moment; raises BrokenPipeError as soon as nobody reads our output, which no write would tell in time."""
+    """Waits a moment; raises BrokenPipeError once the reader has closed the pipe, even if nothing is written."""
     poller = select.poll()
-    poller.register(sys.stdout, 0)  # errors and hang-ups alone; they are always reported
+    poller.register(sys.stdout, 0)  # only errors and hang-ups, which are always reported
     if poller.poll(_POLL_MS):
         raise BrokenPipeError
 
@@ -161,7 +161,7 @@ def _echo_json(line: Line) -> None:
 
 def _echo(line: Line) -> None:
     level = str(line.get("level", ""))
-    fields = "  ".join(f"{key}={value}" for key, value in line.items() if key not in _SHOWN_APART)
+    fields = "  ".join(f"{key}={value}" for key, value in line.items() if key not in _SHOWN_FIRST)
     click.echo(
         f"{printable(line.get('ts', ''))} {click.style(f'{level:<8}', fg=_COLOURS.get(level))}"
         f"{printable(line.get('logger', ''))}: {click.style(printable(line.get('msg', '')), bold=True)}"

@@ -1,4 +1,4 @@
-"""`hearthnet log level`: one logger of the running node more talkative, or quieter, for a while."""
+"""`hearthnet log level`: temporarily changes the level of a logger of the running node."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _BAD_REQUEST: Final = 400
 @click.command("level")
 @click.argument("change", metavar="[LOGGER=LEVEL]", required=False)
 @for_option("30s, 10m or 2h", _MAX_S, "24 hours")
-@click.option("--reset", is_flag=True, help="Back to what it was: all of them, or the LOGGER that is named.")
+@click.option("--reset", is_flag=True, help="Restore the level of all loggers, or of LOGGER.")
 @where_option
 @json_option
 def level(where: Locations, change: str | None, for_s: float, reset: bool, as_json: bool) -> None:
-    """Change the level of one logger of the running node, for a while; without LOGGER=LEVEL, list what is changed.
+    """Change a logger's level in the running node, temporarily; without LOGGER=LEVEL, list the changes.
 
-    The level reverts by itself. The logger is named as in the log; `hearthnet.` may be left out. Those below it follow.
+    The level reverts by itself. LOGGER is a name as in the log, with or without `hearthnet.`; its children follow.
 
     \b
     Example: hearthnet log level bus=debug --for 10m
              hearthnet log level
              hearthnet log level --reset
 
-    Exits with 2 for a logger or a level that there is none of, 3 when no node runs.
+    Exits with 2 for an unknown logger or level, 3 when the node is not running.
     """
     if change is None and not reset:
         present = _ask(where, "GET")
@@ -54,7 +54,7 @@ def _wanted(change: str | None, for_s: float, *, reset: bool) -> dict[str, Any]:
             raise click.UsageError("--reset takes a LOGGER without a level")
         return {"logger": change}
     if not name or wanted not in LEVELS:
-        raise _usage(f"{change!r} is not LOGGER=LEVEL", f"the levels are {', '.join(LEVELS)}: bus=debug, for instance")
+        raise _usage(f"{change!r} is not LOGGER=LEVEL", f"levels are {', '.join(LEVELS)}; example: bus=debug")
     return {"logger": name, "level": wanted, "for_s": for_s}
 
 
@@ -67,31 +67,31 @@ def _usage(message: str, hint: str) -> HearthNetError:
 def _ask(where: Locations, method: str, body: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     from hearthnet.cli.client import NodeClient
 
-    answer = NodeClient(where).control(method, "/control/log-level", body)
-    if answer.is_error:
-        raise _refused(answer)
-    present: list[dict[str, Any]] = answer.json()
+    response = NodeClient(where).control(method, "/control/log-level", body)
+    if response.is_error:
+        raise _refusal(response)
+    present: list[dict[str, Any]] = response.json()
     return present
 
 
-def _refused(answer: Response) -> HearthNetError:
-    message = answer.json().get("message", str(answer.status))
-    if answer.status != _BAD_REQUEST:
-        return HearthNetError(f"the node answered: {message}")
-    what, _, hint = message.partition("; ")
-    return _usage(what, hint or "see: hearthnet log level --help")
+def _refusal(response: Response) -> HearthNetError:
+    message = response.json().get("message", str(response.status))
+    if response.status != _BAD_REQUEST:
+        return HearthNetError(f"the node reported: {message}")
+    problem, _, hint = message.partition("; ")
+    return _usage(problem, hint or "see: hearthnet log level --help")
 
 
 def _print(present: list[dict[str, Any]]) -> None:
     if not present:
         click.echo("every logger has its usual level", err=True)
     for item in present:
-        left = f"for {_spoken(item['left_s'])}, then {item['was']}"
+        left = f"for {_format_duration(item['left_s'])}, then {item['was']}"
         click.echo(f"{printable(item['logger']):<32} {item['level']:<8} {left}")
 
 
-def _spoken(seconds: float) -> str:
-    """Returns a time as a person writes it: 9m58s."""
+def _format_duration(seconds: float) -> str:
+    """Returns a duration like 9m58s."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     parts = ((hours, "h"), (minutes, "m"), (rest, "s"))

@@ -1,4 +1,4 @@
-"""`hearthnet telemetry`: looks after the store on disk: how it stands, a copy, a rebuild, a removal for good."""
+"""`hearthnet telemetry`: manages the store on disk: status, snapshot, rebuild, purge."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 
 @click.group("telemetry")
 def command() -> None:
-    """Look after telemetry.db: copy it, rebuild it, remove from it.
+    """Manage telemetry.db: status, copy, query, rebuild, purge.
 
     \b
     Example: hearthnet telemetry info
              hearthnet telemetry snapshot /media/stick/telemetry.db
              hearthnet telemetry purge --older-than 7d
     """
-    # What the store tells the log of a node, each command here says itself.
+    # The commands print by themselves what the store logs in a node.
     keep_quiet()
 
 
@@ -52,7 +52,7 @@ command.add_command(sql_command)
 @config_option
 @json_option
 def info_command(config: Config, as_json: bool) -> None:
-    """How the store stands: rows, bytes against their budget, losses, wear.
+    """Show store status: rows, disk usage, dropped records, wear.
 
     \b
     Example: hearthnet telemetry info
@@ -72,7 +72,7 @@ def info_command(config: Config, as_json: bool) -> None:
 @config_option
 @json_option
 def snapshot_command(config: Config, file: Path, force: bool, as_json: bool) -> None:
-    """Copy the database to FILE, whole and checked, while the node runs on.
+    """Copy the database to FILE; the node may be running.
 
     \b
     Example: hearthnet telemetry snapshot /media/stick/telemetry.db
@@ -92,10 +92,10 @@ def snapshot_command(config: Config, file: Path, force: bool, as_json: bool) -> 
 @config_option
 @json_option
 def rebuild_command(config: Config, file: Path | None, force: bool, yes: bool, as_json: bool) -> None:
-    """Rebuild a database from the JSON logs: log records, and traces without their spans.
+    """Rebuild a database from the JSON logs.
 
-    With FILE, into a new database there. Without, into the place of telemetry.db, which is moved aside; the node must
-    not be running then.
+    It gets the log records, and traces without their spans. With FILE, creates a new database there. Without, replaces
+    telemetry.db, which is moved aside; then the node must not be running.
 
     \b
     Example: hearthnet telemetry rebuild /tmp/rebuilt.db
@@ -103,11 +103,11 @@ def rebuild_command(config: Config, file: Path | None, force: bool, yes: bool, a
     """
     settings, store = config.observability, _store(config)
     if force and file is None:
-        raise click.UsageError("--force is for FILE; without one, the old database is moved aside")
+        raise click.UsageError("--force requires FILE; without it, the old database is moved aside")
 
     def agree() -> None:
         if not yes and store.exists():
-            ask(f"{store} is to be moved aside", "Put a rebuilt one in its place?")
+            ask(f"{store} will be moved aside", "Replace it with a rebuilt one?")
 
     with bar("reading logs", log_bytes(settings.log_dir)) as progress:
         if file is not None:
@@ -119,16 +119,16 @@ def rebuild_command(config: Config, file: Path | None, force: bool, yes: bool, a
             except StoreInUseError as error:
                 hint = "stop the node first, or name a FILE to rebuild into"
                 raise StoreInUseError(error.message, hint=hint) from error
-    _tell_rebuilt(made, as_json)
+    _print_rebuilt(made, as_json)
 
 
-def _tell_rebuilt(made: Rebuilt, as_json: bool) -> None:
+def _print_rebuilt(made: Rebuilt, as_json: bool) -> None:
     if as_json:
         print_json({**asdict(made), "path": str(made.path), "moved_to": made.moved_to and str(made.moved_to)})
         return
     click.echo(f"{printable(made.path)}: {rows(made.rows)}, {made.bytes:,} bytes")
     click.echo(f"read {made.lines:,} lines, skipped {made.skipped:,} that are not JSON or not ours")
-    click.echo(f"the rows stand under run {made.run_id}")
+    click.echo(f"the rows belong to run {made.run_id}")
     if made.moved_to is not None:
         click.echo(f"the old database is {printable(made.moved_to)}")
 
@@ -145,7 +145,7 @@ def _since(_: click.Context, __: click.Parameter, text: str | None) -> int | Non
             moment = datetime.fromisoformat(text).astimezone(UTC)
         return int(moment.timestamp() * 1e6)
     except (ValueError, OverflowError, OSError) as error:
-        raise click.BadParameter(f"{text!r} is no age like 10m, 24h or 7d, nor a date and time") from error
+        raise click.BadParameter(f"{text!r} is not an age like 10m, 24h or 7d, nor a date and time") from error
 
 
 def _trace_id(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
@@ -156,7 +156,7 @@ def _trace_id(_: click.Context, __: click.Parameter, text: str | None) -> str | 
 
 def _name(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
     if text is not None and (not text or "@" in text):
-        raise click.BadParameter("a capability's name, without its version")
+        raise click.BadParameter("must be a capability's name without a version")
     return text
 
 
@@ -164,10 +164,10 @@ def _name(_: click.Context, __: click.Parameter, text: str | None) -> str | None
 @click.option("--all", "everything", is_flag=True, help="Everything.")
 @click.option("--older-than", "before_us", callback=_since, metavar="AGE", help="10m, 24h, 7d, or a local date-time.")
 @click.option(
-    "--capability", callback=_name, help="Its traces, those that name it, and what was logged in them; not JSON logs."
+    "--capability", callback=_name, help="Traces of or naming this capability, and their log records; not JSON logs."
 )
-@click.option("--trace", "trace_id", callback=_trace_id, metavar="ID", help="One trace and all that was logged in it.")
-@click.option("--dry-run", is_flag=True, help="Only count; works while the node runs.")
+@click.option("--trace", "trace_id", callback=_trace_id, metavar="ID", help="One trace and its log records.")
+@click.option("--dry-run", is_flag=True, help="Only count; also works while the node runs.")
 @_yes
 @config_option
 @json_option
@@ -181,12 +181,12 @@ def purge_command(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Remove records for good; the node must not be running.
+    """Permanently erase records; the node must not be running.
 
-    Nothing of them is left in any byte of database, WAL, black boxes and JSON logs. Quarantined databases are removed
-    whole. Copies that you made elsewhere are yours to remove.
+    They are erased from the bytes of database, WAL, black boxes and JSON logs. Quarantined databases are removed
+    completely. Copies made elsewhere are not touched.
 
-    --capability leaves the JSON logs as they are, and says which days hold lines of it.
+    --capability keeps the JSON logs, and prints the days that have lines of it.
 
     \b
     Example: hearthnet telemetry purge --older-than 7d --dry-run
@@ -194,7 +194,7 @@ def purge_command(
              hearthnet telemetry purge --all --yes
     """
     if [everything, before_us is not None, capability is not None, trace_id is not None].count(True) != 1:
-        raise click.UsageError("say what: one of --all, --older-than, --capability, --trace")
+        raise click.UsageError("specify one of --all, --older-than, --capability, --trace")
     settings = config.observability
     selection = Selection(everything=everything, before_us=before_us, capability=capability, trace_id=trace_id)
     places = Places(_store(config), settings.log_dir, Budget(settings.max_disk_mb))
@@ -202,7 +202,7 @@ def purge_command(
     if as_json:
         print_json({"dry_run": dry_run, **asdict(found)})
         return
-    click.echo(f"{'would remove' if dry_run else 'removed'} {amount(found)}")
+    click.echo(f"{'would erase' if dry_run else 'erased'} {amount(found)}")
     for line in remarks(found):
         click.echo(line)
 
@@ -210,7 +210,7 @@ def purge_command(
 def _purge(places: Places, selection: Selection, yes: bool) -> Purged:
     def agree(found: Purged) -> None:
         if not yes:
-            ask("\n".join([f"to be removed: {amount(found)}", *remarks(found)]), "Remove it for good?")
+            ask("\n".join([f"to be erased: {amount(found)}", *remarks(found)]), "Erase it permanently?")
 
     return purge(places, selection, agree=agree)
 

@@ -1,4 +1,4 @@
-"""`hearthnet telemetry sql`: asks telemetry.db in SQL; it can neither change it nor hold up the node."""
+"""`hearthnet telemetry sql`: queries telemetry.db read-only, without blocking the node."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from hearthnet.config import Config
 from hearthnet.observability.store.query.statement import Answer, ask, too_slow
 from hearthnet.observability.telemetry import DATABASE
 
-_TERMINAL_ROWS: Final = 100  # what a person scrolls through
-_MAX_TIMEOUT_S: Final = 60.0  # the writer can do without reusing its WAL for so long
-_GRACE_S: Final = 0.5  # for SQLite to end the statement itself
+_TERMINAL_ROWS: Final = 100  # as many as a person scrolls through
+_MAX_TIMEOUT_S: Final = 60.0  # for so long the writer can do without reusing its WAL
+_GRACE_S: Final = 0.5  # for SQLite to interrupt the statement itself
 _STDIN_BYTES: Final = 1_000_000
 _WHOLE_CHARS: Final = 30  # ids, times and shorter values stay on one line if they can
-_PIPE_WIDTH: Final = 1_000_000  # columns: rich cuts nothing then, and pads no further than the values go
+_PIPE_WIDTH: Final = 1_000_000  # columns, so that rich cuts nothing
 _RELATIONS: Final = (
     "SELECT type, name, sql FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite~_%' ESCAPE '~'"
     " ORDER BY type DESC, name"
@@ -34,22 +34,22 @@ _RELATIONS: Final = (
 
 @click.command("sql")
 @click.argument("sql", required=False, metavar="[SQL]")
-@click.option("--list", "is_list", is_flag=True, help="Show the views and tables, and what their columns mean.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV (RFC 4180), values as they are.")
-@click.option("--limit", type=click.IntRange(min=0), help="Rows shown; 0: all. On a terminal 100, else all.")
+@click.option("--list", "is_list", is_flag=True, help="List views and tables with their columns' meaning.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV (RFC 4180) with raw values.")
+@click.option("--limit", type=click.IntRange(min=0), help="Rows shown; 0: all. Default: 100 on a terminal, else all.")
 @click.option(
     "--timeout",
     "timeout_s",
     type=click.FloatRange(min=0, max=_MAX_TIMEOUT_S, min_open=True),
     default=5.0,
     show_default=True,
-    help="Seconds that the query may take.",
+    help="Seconds before the query is aborted.",
 )
 @click.option(
     "--db",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     metavar="FILE",
-    help="Ask this file: a snapshot, say.",
+    help="Query this file, a snapshot say.",
 )
 @config_option
 @json_option
@@ -63,13 +63,13 @@ def sql_command(
     db: Path | None,
     as_json: bool,
 ) -> None:
-    """Ask telemetry.db in SQL: one SELECT, or - for standard input.
+    """Query telemetry.db: one SELECT, or - for standard input.
 
-    Nothing can be changed, and the node is not held up: all rows are fetched
+    The query is read-only and does not block the node: all rows are fetched
     at once, within --timeout. Times are UTC. docs/queries.md has twenty
-    questions with their SQL. In CSV, NULL is empty and an empty text is "";
-    a value that begins with = + - or @ is left so, and a spreadsheet takes it
-    for a formula: import such columns as text.
+    queries to start from. In CSV, NULL is empty and an empty text is "";
+    values that begin with = + - or @ are printed unchanged, and spreadsheets
+    take them for formulas: import such columns as text.
 
     \b
     Example: hearthnet telemetry sql --list
@@ -79,9 +79,9 @@ def sql_command(
              hearthnet telemetry sql --db copy.db "SELECT * FROM run_history"
     """
     if (sql is None) is not is_list:
-        raise click.UsageError("say what: one of SQL, --list")
+        raise click.UsageError("specify either SQL or --list")
     if as_json and as_csv:
-        raise click.UsageError("one of --json and --csv")
+        raise click.UsageError("specify only one of --json and --csv")
     assert config.observability.data_dir is not None
     path = db if db is not None else config.observability.data_dir / DATABASE
     is_text = not (as_json or as_csv)
@@ -89,16 +89,16 @@ def sql_command(
         limit = _TERMINAL_ROWS
     statement = _RELATIONS if sql is None else _stdin() if sql == "-" else sql
     with _killed_after(timeout_s):
-        answer = ask(path, statement, timeout_s, limit or None)
+        result = ask(path, statement, timeout_s, limit or None)
     if not is_text:
-        # Not by click.echo, which removes escape sequences from what no terminal reads, and flushes every line.
-        sys.stdout.writelines(_json_lines(answer) if as_json else _csv_lines(answer))
+        # Not click.echo, which strips escape sequences when not on a terminal, and flushes every line.
+        sys.stdout.writelines(_json_lines(result) if as_json else _csv_lines(result))
     elif is_list:
-        _print_relations(answer)
+        _print_relations(result)
     else:
-        print_table(answer)
-    if answer.has_more:
-        click.echo(f"there are more than these {len(answer.rows):,} rows: --limit shows more", err=True)
+        print_table(result)
+    if result.has_more:
+        click.echo(f"only the first {len(result.rows):,} rows are shown: --limit shows more", err=True)
 
 
 def _stdin() -> str:
@@ -107,14 +107,14 @@ def _stdin() -> str:
 
 @contextmanager
 def _killed_after(timeout_s: float) -> Iterator[None]:
-    """Ends this process, and so its read transaction, when SQLite overruns `timeout_s`.
+    """Ends this process, and so its read transaction, if SQLite overruns `timeout_s`.
 
-    SQLite looks at the clock between two steps; a function, `instr` of two long texts say, is one step and may take
+    SQLite checks the time between two steps; a function call, `instr` of two long texts say, is one step and may take
     hours.
     """
 
     def kill() -> None:
-        # Not by click: the other thread may be in the middle of the same stream.
+        # Not click: the other thread may be writing to the same stream.
         error = too_slow(timeout_s)
         os.write(2, f"error: {error.message}\nhint: {error.hint}\n".encode())
         os._exit(error.exit_code)
@@ -128,9 +128,9 @@ def _killed_after(timeout_s: float) -> Iterator[None]:
         timer.cancel()
 
 
-def _print_relations(answer: Answer) -> None:
-    """Prints each statement as far as its list of columns goes: the comments in it explain them."""
-    for _, _, sql in answer.rows:
+def _print_relations(result: Answer) -> None:
+    """Prints the head of each statement with its column list, whose comments explain the columns."""
+    for _, _, sql in result.rows:
         head = re.match(r".*?\n\)|.*", sql, re.DOTALL)
         assert head is not None
         for line in head[0].splitlines():
@@ -138,22 +138,22 @@ def _print_relations(answer: Answer) -> None:
         click.echo()
 
 
-def print_table(answer: Answer) -> None:
-    """Prints a table as wide as its values are; on a terminal that is narrower, they go on below."""
+def print_table(result: Answer) -> None:
+    """Prints a table as wide as its values; on a narrower terminal they are folded."""
     from rich.console import Console
     from rich.markup import escape
     from rich.text import Text
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-    names = [printable(name) for name in answer.columns]
-    texts = [[shown(value) for value in row] for row in answer.rows]
+    names = [printable(name) for name in result.columns]
+    texts = [[shown(value) for value in row] for row in result.rows]
     widths = [max(map(len, column)) for column in zip(names, *texts, strict=True)]
-    has_room = sum(min(width, _WHOLE_CHARS) + 1 for width in widths) <= console.width
+    fits = sum(min(width, _WHOLE_CHARS) + 1 for width in widths) <= console.width
     made = table(*map(escape, names))
-    for place, column in enumerate(made.columns):
-        column.no_wrap = has_room and widths[place] <= _WHOLE_CHARS
+    for index, column in enumerate(made.columns):
+        column.no_wrap = fits and widths[index] <= _WHOLE_CHARS
         column.overflow = "fold"
-        kinds = {type(row[place]) for row in answer.rows} - {type(None)}
+        kinds = {type(row[index]) for row in result.rows} - {type(None)}
         column.justify = "right" if kinds and kinds <= {int, float} else "left"
     for row in texts:
         made.add_row(*map(Text, row))
@@ -161,40 +161,40 @@ def print_table(answer: Answer) -> None:
 
 
 def shown(value: Any) -> str:
-    """Returns a value as the table has it, control characters spelled out."""
+    """Returns a value as text for the table, with control characters escaped."""
     if value is None:
         return "NULL"
     return f"x'{value.hex()}'" if isinstance(value, bytes) else printable(value)
 
 
-def _json_lines(answer: Answer) -> Iterator[str]:
-    """Yields a JSON array of objects, a row a line; a repeated name gets a number: `a`, `a_2`.
+def _json_lines(result: Answer) -> Iterator[str]:
+    """Yields a JSON array of objects, one row per line; a repeated column name gets a number: `a`, `a_2`.
 
-    A blob is its hexadecimal digits; infinity, which JSON lacks, is null.
+    A blob becomes hexadecimal digits; infinity, which JSON lacks, becomes null.
     """
     names: list[str] = []
-    for column in answer.columns:
+    for column in result.columns:
         number, name = 1, column
         while name in names:
             number += 1
             name = f"{column}_{number}"
         names.append(name)
     yield "["
-    for place, row in enumerate(answer.rows):
+    for index, row in enumerate(result.rows):
         values = [value.hex() if isinstance(value, bytes) else value for value in row]
-        # JSON leaves C1 and what reorders text as it is; escaped, it is the same JSON.
+        # JSON need not escape C1 and reordering characters; escaped, it is the same JSON.
         text = printable(orjson.dumps(dict(zip(names, values, strict=True))).decode())
-        yield f"{',' if place else ''}\n{text}"
-    yield "\n]\n" if answer.rows else "]\n"
+        yield f"{',' if index else ''}\n{text}"
+    yield "\n]\n" if result.rows else "]\n"
 
 
-def _csv_lines(answer: Answer) -> Iterator[str]:
-    """Yields CSV as RFC 4180 has it, a line of names first: NULL is empty, an empty text is two quotes.
+def _csv_lines(result: Answer) -> Iterator[str]:
+    """Yields CSV by RFC 4180 with a header line: NULL is empty, an empty text is two quotes.
 
-    Values are as they are, but for a terminal, which would obey what is in them.
+    Values are unchanged, except that control characters are escaped on a terminal.
     """
     clean = printable if sys.stdout.isatty() else str
-    for row in (answer.columns, *answer.rows):
+    for row in (result.columns, *result.rows):
         yield ",".join("" if value is None else _field(clean(_plain(value))) for value in row) + "\r\n"
 
 

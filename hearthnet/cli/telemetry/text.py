@@ -1,4 +1,4 @@
-"""What the `hearthnet telemetry` commands say to people: questions, amounts, a bar, and how the store stands."""
+"""Texts of the `hearthnet telemetry` commands: questions, amounts, a progress bar, the store's status."""
 
 from __future__ import annotations
 
@@ -12,31 +12,36 @@ import click
 
 from hearthnet.cli.output import printable
 from hearthnet.observability.store.purge.purge import Purged
+from hearthnet.plural import counted
 
 if TYPE_CHECKING:
     from click._termui_impl import ProgressBar
 
-__all__ = ["amount", "ask", "bar", "info_lines", "number", "remarks", "rows"]
+__all__ = ["amount", "ask", "bar", "info_lines", "remarks", "rows"]
 
-_MANY: Final = 10_000_000_000  # bytes; from here on in GB
-_LEAST_DAYS: Final = 1 / 24  # what a node writes in its first minutes says nothing about its days
+_MIN_GB: Final = 10_000_000_000  # bytes; shown in GB from here on
+_MIN_DAYS: Final = 1 / 24  # less is too short for a daily rate
 
 
 def ask(fact: str, question: str) -> None:
-    """Asks on standard error, so that standard output has what was asked for alone; a no ends the command."""
+    """Asks on standard error, so that standard output has only the result.
+
+    Raises:
+        click.Abort: raised when the user declines.
+    """
     for line in fact.splitlines():
         click.echo(printable(line), err=True)
     try:
         click.confirm(question, abort=True, err=True)
     except click.Abort:
         if not sys.stdin.isatty():
-            click.echo("\nnobody is here to answer; to say yes beforehand: --yes", err=True)
+            click.echo("\nstdin is not a terminal; pass --yes to skip the confirmation", err=True)
         raise
 
 
 @contextmanager
 def bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Shows a bar on standard error, if that is a terminal, from the first step on: a question may come before."""
+    """Yields a progress callback; on a terminal it shows a bar on standard error, from the first step on."""
     shown: list[ProgressBar[int]] = []
 
     def advance(steps: int) -> None:
@@ -46,68 +51,63 @@ def bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
         shown[0].update(steps)
 
     try:
-        yield advance if sys.stderr.isatty() and total else _nowhere
+        yield advance if sys.stderr.isatty() and total else _no_progress
     finally:
         for item in shown:
             item.render_finish()
 
 
-def _nowhere(_: int) -> None:
-    """Takes steps that nobody sees."""
+def _no_progress(_: int) -> None:
+    """Progress callback without a terminal."""
 
 
 def amount(found: Purged) -> str:
-    """Returns what goes, in words."""
+    """Returns what is erased, in words."""
     counts = (
         (found.traces, "trace"), (found.logs, "log record"), (found.gaps, "gap"), (found.runs, "run"),
         (len(found.quarantined), "quarantined database"),
     )  # fmt: skip
-    parts = [number(count, noun) for count, noun in counts if count]
+    parts = [counted(count, noun) for count, noun in counts if count]
     if found.log_files:
-        parts.append(f"{number(found.log_lines, 'line')} in {number(found.log_files, 'log file')}")
+        parts.append(f"{counted(found.log_lines, 'line')} in {counted(found.log_files, 'log file')}")
     return ", ".join(parts) or "nothing"
 
 
 def remarks(found: Purged) -> Iterator[str]:
-    """Yields what the counts leave out, and what a purge by capability leaves in the JSON logs, as lines."""
+    """Yields lines about what is not counted, and what a purge by capability leaves in the JSON logs."""
     if found.boxes:
-        yield f"not counted: what is in the black boxes of killed runs, {found.boxes:,} of them"
+        yield f"not counted: records in {counted(found.boxes, 'black box', 'black boxes')} of killed runs"
     if found.days_left:
         after = date.fromisoformat(found.days_left[-1]) + timedelta(days=1)
-        yield f"the JSON logs of {', '.join(found.days_left)} stay and may hold lines of it"
-        yield "to remove them and everything recorded before:"
+        yield f"the JSON logs of {', '.join(found.days_left)} are kept and may have lines of it"
+        yield "to erase them and everything older:"
         yield f"  hearthnet telemetry purge --older-than {after}T00:00Z"
 
 
 def rows(counts: dict[str, int]) -> str:
-    """Returns the rows of a database, in words."""
-    return f"{number(counts['traces'], 'trace')}, {number(counts['logs'], 'log record')}"
-
-
-def number(count: int, noun: str) -> str:
-    """Returns a number of things, in words."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    """Returns the row counts of a database, in words."""
+    return f"{counted(counts['traces'], 'trace')}, {counted(counts['logs'], 'log record')}"
 
 
 def info_lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yields how the store stands as names and texts, each within 80 columns but for long paths."""
+    """Yields the store's status as names and texts, each within 80 columns except for long paths."""
     yield "database", found["path"]
     for name, ring in found["rings"].items():
         yield name, f"{ring['rows']:,} of {ring['size']:,}: {ring['ordinary']:,} ordinary, {ring['notable']:,} notable"
         if ring["rows"]:
             yield "", f"{_local(ring['oldest'])} to {_local(ring['newest'])}"
     yield from _disk_lines(found["disk"])
-    drops = [f"{item['count']:,} {item['kind']}s, {item['reason']}" for item in found["drops"]]
-    yield from _listed("lost", drops or ["nothing"])
+    drops = [f"{counted(item['count'], item['kind'])}, {item['reason']}" for item in found["drops"]]
+    yield from _with_name("dropped", drops or ["nothing"])
     runs = found["runs"]
     running = ", one is running" if runs["running"] else ""
-    yield "runs", f"{runs['count']:,}, {runs['unclean']:,} of them ended uncleanly{running}"
+    yield "runs", f"{runs['count']:,}, {runs['unclean']:,} ended uncleanly{running}"
     yield "wear", _wear(found["wear"])
-    yield from _listed("quarantine", [f"{_mb(item['bytes'])} {item['path']}" for item in found["quarantined"]])
-    yield from _listed("black boxes", [_box(item) for item in found["boxes"]])
+    yield from _with_name("quarantine", [f"{_mb(item['bytes'])} {item['path']}" for item in found["quarantined"]])
+    yield from _with_name("black boxes", [_box(item) for item in found["boxes"]])
 
 
-def _listed(name: str, texts: list[str]) -> Iterator[tuple[str, str]]:
+def _with_name(name: str, texts: list[str]) -> Iterator[tuple[str, str]]:
     for index, text in enumerate(texts):
         yield (name if index == 0 else ""), text
 
@@ -119,16 +119,16 @@ def _disk_lines(disk: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "", f"{name:<10} {_mb(used[name])} of {_mb(budget[name])}"
     yield "", f"{'logs':<10} {_mb(used['logs'])}, quarantine {_mb(used['quarantine'])} of {_mb(budget['rest'])}"
     low = "; telemetry does not grow" if disk["free"] < disk["floor"] else ""
-    yield "free", f"{_mb(disk['free'])}, {_mb(disk['floor'])} are left to the machine{low}"
+    yield "free", f"{_mb(disk['free'])}, {_mb(disk['floor'])} reserved for the system{low}"
 
 
 def _wear(wear: dict[str, Any]) -> str:
     if not wear["days"]:
         return "not measured yet"
-    if wear["days"] < _LEAST_DAYS:
-        return f"{_mb(wear['written_bytes'])} and {number(wear['commits'], 'commit')} so far; too early for a rate"
+    if wear["days"] < _MIN_DAYS:
+        return f"{_mb(wear['written_bytes'])} and {counted(wear['commits'], 'commit')} so far; too early for a rate"
     return (
-        f"{_mb(wear['written_bytes_per_day'])} and {wear['commits_per_day']:,.0f} commits a day,"
+        f"{_mb(wear['written_bytes_per_day'])} and {wear['commits_per_day']:,.0f} commits per day,"
         f" over {_span(wear['days'])}"
     )
 
@@ -138,12 +138,12 @@ def _span(days: float) -> str:
 
 
 def _box(item: dict[str, Any]) -> str:
-    state = "alive" if item["alive"] else "dead; the next start takes it in"
+    state = "alive" if item["alive"] else "dead; the next start recovers it"
     return f"process {item['pid'] or 'unknown'}, {state}"
 
 
 def _mb(size: float) -> str:
-    return f"{size / 1e6:,.1f} MB" if size < _MANY else f"{size / 1e9:,.1f} GB"
+    return f"{size / 1e6:,.1f} MB" if size < _MIN_GB else f"{size / 1e9:,.1f} GB"
 
 
 def _local(moment: str) -> str:

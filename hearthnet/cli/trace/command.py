@@ -1,4 +1,4 @@
-"""`hearthnet trace`: the newest traces, and one of them as a waterfall."""
+"""`hearthnet trace`: lists recent traces, and shows one as a waterfall."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hearthnet.cli.output import console, local_time, print_json, printable, res
 from hearthnet.cli.trace.bodies import bodies
 from hearthnet.constants import DATABASE, TRACE_RING_BUFFER
 from hearthnet.errors import HearthNetError
+from hearthnet.plural import counted
 
 if TYPE_CHECKING:
     from hearthnet.locations import Locations
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 
 _BAR_CHARS: Final = 30
 _NAME_CHARS: Final = 24
-_WIDE_ENOUGH_FOR_ERRORS: Final = 110  # below, an id would be cut to make room; `trace show` has the error
+_MIN_WIDTH_FOR_ERRORS: Final = 110  # narrower, the ids would be cut; `trace show` has the error
 
 
 @click.group("trace")
 def command() -> None:
-    """Show what calls did and where their time went.
+    """Show traces of calls and where their time went.
 
     \b
     Example: hearthnet trace recent 20 --failed
@@ -37,11 +38,11 @@ command.add_command(bodies)
 
 @command.command("recent")
 @click.argument("n", type=click.IntRange(1, TRACE_RING_BUFFER), default=20)
-@click.option("--capability", help="Only this one.")
+@click.option("--capability", help="Only this capability.")
 @click.option("--result", help="Only this result: ok, cancelled, timeout …")
-@click.option("--failed", is_flag=True, help="Only failures, of whatever code.")
-@click.option("--min-ms", type=float, help="Only those that took at least so many milliseconds.")
-@click.option("--since", type=click.DateTime(), help="Only those started at or after this local time.")
+@click.option("--failed", is_flag=True, help="Only failures.")
+@click.option("--min-ms", type=float, help="Only traces of at least this many milliseconds.")
+@click.option("--since", type=click.DateTime(), help="Only traces started at or after this local time.")
 @where_option
 @json_option
 def recent(
@@ -54,7 +55,7 @@ def recent(
     since: datetime | None,
     as_json: bool,
 ) -> None:
-    """The newest N traces (20), newest first; from disk when the node is not running.
+    """List the newest N traces (20), newest first; from disk when the node is not running.
 
     \b
     Example: hearthnet trace recent 50 --capability llm.chat --min-ms 1000
@@ -76,7 +77,7 @@ def _list(traces: list[dict[str, Any]]) -> None:
 
     screen = console()
     columns = ["time", "trace", "capability", "result", "ms"]
-    is_wide = screen.width >= _WIDE_ENOUGH_FOR_ERRORS
+    is_wide = screen.width >= _MIN_WIDTH_FOR_ERRORS
     listing = table(*columns, *(["error"] if is_wide else []), right=("ms",))
     for item in traces:
         cells = [
@@ -98,11 +99,11 @@ def _find(
     min_ms: float | None,
     since: datetime | None,
 ) -> list[dict[str, Any]]:
-    """Returns the traces from the running node, which knows those not committed yet, or else from disk."""
+    """Returns the traces from the running node, which includes uncommitted ones, or else from disk."""
     from hearthnet.cli.client import NodeClient
     from hearthnet.observability.store.reader import TraceFilter
 
-    answer = NodeClient(where).ask(
+    live = NodeClient(where).ask(
         "/trace/recent",
         n=n,
         capability=capability,
@@ -110,8 +111,8 @@ def _find(
         min_ms=min_ms,
         since=since.isoformat() if since else None,
     )
-    if answer is not None:
-        found: list[dict[str, Any]] = answer
+    if live is not None:
+        found: list[dict[str, Any]] = live
         return found
     since_us = int(since.timestamp() * 1e6) if since else None
     return _from_disk(where, n, TraceFilter(capability, result, min_ms, since_us))
@@ -132,7 +133,7 @@ def _from_disk(where: Locations, n: int, wanted: TraceFilter) -> list[dict[str, 
 @where_option
 @json_option
 def show(where: Locations, trace_id: str, as_json: bool) -> None:
-    """One trace as a waterfall: each span, when it began and how long it took.
+    """Show one trace as a waterfall: the start and duration of each span.
 
     Example: hearthnet trace show 01HXR4Z6W5S9E2JQ4Y0T7B3M1C
     """
@@ -145,7 +146,7 @@ def show(where: Locations, trace_id: str, as_json: bool) -> None:
     if not visits:
         raise HearthNetError(
             f"no trace {known} in the ring",
-            hint=f"its log records may be left: hearthnet log --trace {known}",
+            hint=f"its log records may still exist: hearthnet log --trace {known}",
         )
     if as_json:
         print_json(visits)
@@ -159,17 +160,17 @@ def _visits(where: Locations, trace_id: str) -> list[dict[str, Any]]:
     from hearthnet.observability.store.reader import TraceFilter
 
     try:
-        answer = NodeClient(where).ask(f"/trace/{trace_id}")
-    except HearthNetError:  # the node says that it has none
+        live = NodeClient(where).ask(f"/trace/{trace_id}")
+    except HearthNetError:  # the node does not have it
         return []
-    if answer is not None:
-        found: list[dict[str, Any]] = answer
+    if live is not None:
+        found: list[dict[str, Any]] = live
         return found
     return _from_disk(where, TRACE_RING_BUFFER, TraceFilter(trace_id=trace_id))
 
 
 def _draw(trace: dict[str, Any]) -> None:
-    """Prints a trace's facts and its spans, children under their parents, as bars over the trace's time."""
+    """Prints a trace and its spans as bars over the trace's duration, children below their parents."""
     from rich.table import Table
     from rich.text import Text
 
@@ -200,11 +201,12 @@ def _draw(trace: dict[str, Any]) -> None:
         )
     screen.print(lines)
     if "truncated" in trace["extras"]:
-        screen.print(f"{trace['extras']['truncated']} more span(s) did not fit the record", style="yellow")
+        dropped = counted(trace["extras"]["truncated"], "span")
+        screen.print(f"{dropped} dropped: too many for one record", style="yellow")
 
 
 def _tree(spans: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
-    """Returns the spans with their depth, each after its parent; in the order of their start."""
+    """Returns the spans with their depth, by start time, each after its parent."""
     depths: dict[str | None, int] = {None: -1}
     for item in spans:
         depths[item["id"]] = depths.get(item["parent"], -1) + 1
@@ -212,11 +214,11 @@ def _tree(spans: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
     for item in spans:
         children.setdefault(item["parent"] if item["parent"] in depths else None, []).append(item)
     ordered: list[tuple[int, dict[str, Any]]] = []
-    waiting = list(reversed(children.get(None, [])))
-    while waiting:
-        item = waiting.pop()
+    pending = list(reversed(children.get(None, [])))
+    while pending:
+        item = pending.pop()
         ordered.append((depths[item["id"]], item))
-        waiting.extend(reversed(children.get(item["id"], [])))
+        pending.extend(reversed(children.get(item["id"], [])))
     return ordered
 
 
