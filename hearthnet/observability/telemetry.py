@@ -303,7 +303,7 @@ class Telemetry:
             self._count("box", box.failures, lost.labels(reason="box").inc)
             self._count("in_flight", box.overflow, lost.labels(reason="in_flight_table_full").inc)
         if self._thread is not None and self._thread.writer is not None:
-            written = self._thread.writer.room.written_bytes()
+            written = self._thread.writer.quota.written_bytes()
             if written is not None:
                 self._count("written", written, metrics.telemetry_disk_written_bytes_total.inc)
         for part, size in self.disk_bytes().items():

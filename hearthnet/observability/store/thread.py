@@ -33,6 +33,7 @@ from hearthnet.observability.store.budget import MB, Budget, disk_bytes
 from hearthnet.observability.store.lock import StoreInUseError, StoreLock
 from hearthnet.observability.store.recovery.opening import open_store, tell
 from hearthnet.observability.store.recovery.recover import Recovered, dead_boxes, recover
+from hearthnet.observability.store.rows import LOGS, TRACES
 from hearthnet.observability.store.writer import Writer
 
 __all__ = ["Pace", "StoreThread"]
@@ -164,8 +165,8 @@ class StoreThread:
 
     def _pending(self) -> set[int]:
         """Returns the numbers of what is not committed."""
-        traces = {record[0] for record in self._recorder.traces.snapshot()}
-        return traces | {record[0] for record in self._recorder.logs.snapshot()}
+        traces = {TRACES.seq_of(record) for record in self._recorder.traces.snapshot()}
+        return traces | {LOGS.seq_of(record) for record in self._recorder.logs.snapshot()}
 
     def stop(self, timeout_s: float) -> None:
         """Ends the thread: what is buffered is committed first, as far as that can be done in time."""
@@ -272,7 +273,7 @@ class StoreThread:
     def _look_at_disk(self) -> None:
         if self.writer is None:
             return
-        is_low = self.writer.room.look(self._pace.keep_free_mb * MB)
+        is_low = self.writer.quota.check_free(self._pace.keep_free_mb * MB)
         if is_low == self._is_low:
             return
         self._is_low = is_low
@@ -364,7 +365,7 @@ class StoreThread:
         if writer is None:
             return
         try:
-            await writer.note_wear(self._run[0])
+            await writer.record_wear(self._run[0])
             if dead_boxes(self.path.parent, own):
                 # A second connection writes, but not at the same time: this thread is waiting here.
                 with closing(open_database(self.path, TELEMETRY)) as connection:

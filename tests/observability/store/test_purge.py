@@ -226,10 +226,10 @@ def test_bytes_that_secure_delete_leaves_are_gone_too(places, seed):
             name = SECRET if chance.random() < 0.3 else "innocent.work"
             text = f"{name}-{seq:06d} " * chance.choice([1, 3, 10, 60, 200, 400])
             values = (seq, "r", "t", None, name, None, 1, 1, 1.0, "ok", None, 0, f'["{text}"]', "{}")
-            connection.execute(rows.INSERT_TRACE, values)
+            connection.execute(rows.TRACES.insert, values)
             living.append(seq)
             if len(living) > 1_500:
-                connection.execute(rows.DELETE_TRACE, (living.pop(chance.randrange(40)),))
+                connection.execute(rows.TRACES.delete, (living.pop(chance.randrange(40)),))
     # Each under its own trace: the planted ones alone are named.
     with closing(sqlite3.connect(places.store)) as connection, connection:
         connection.execute("UPDATE traces SET trace_id = capability")

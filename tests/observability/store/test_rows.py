@@ -53,11 +53,11 @@ def test_trace_survives_its_row(database, record):
     batch = [*others, record._replace(seq=rows.ROWS_AT_ONCE)]
     database.execute("DELETE FROM traces")
 
-    database.execute(rows.INSERT_TRACES, list(chain.from_iterable(map(rows.trace_values, batch))))
-    database.execute(rows.INSERT_TRACE, record._replace(seq=rows.ROWS_AT_ONCE + 1))
+    database.execute(rows.TRACES.insert_many, list(chain.from_iterable(map(rows.TRACES.values_of, batch))))
+    database.execute(rows.TRACES.insert, record._replace(seq=rows.ROWS_AT_ONCE + 1))
 
-    found = database.execute(f"SELECT {rows.TRACE_COLUMNS} FROM traces ORDER BY seq").fetchall()
-    assert [rows.trace_from_row(row) for row in found] == [*batch, record._replace(seq=rows.ROWS_AT_ONCE + 1)]
+    found = database.execute(f"SELECT {rows.TRACES.columns} FROM traces ORDER BY seq").fetchall()
+    assert [rows.TRACES.record_of(row) for row in found] == [*batch, record._replace(seq=rows.ROWS_AT_ONCE + 1)]
 
 
 @given(record=logs)
@@ -66,11 +66,11 @@ def test_log_record_survives_its_row(database, record):
     batch = [record._replace(seq=number) for number in range(1, rows.ROWS_AT_ONCE + 1)]
     database.execute("DELETE FROM logs")
 
-    database.execute(rows.INSERT_LOGS, list(chain.from_iterable(map(rows.log_values, batch))))
-    database.execute(rows.INSERT_LOG, record._replace(seq=rows.ROWS_AT_ONCE + 1))
+    database.execute(rows.LOGS.insert_many, list(chain.from_iterable(map(rows.LOGS.values_of, batch))))
+    database.execute(rows.LOGS.insert, record._replace(seq=rows.ROWS_AT_ONCE + 1))
 
-    found = database.execute(f"SELECT {rows.LOG_COLUMNS} FROM logs ORDER BY seq").fetchall()
-    assert [rows.log_from_row(row) for row in found] == [*batch, record._replace(seq=rows.ROWS_AT_ONCE + 1)]
+    found = database.execute(f"SELECT {rows.LOGS.columns} FROM logs ORDER BY seq").fetchall()
+    assert [rows.LOGS.record_of(row) for row in found] == [*batch, record._replace(seq=rows.ROWS_AT_ONCE + 1)]
 
 
 def test_trace_survives_the_database(tmp_path_factory):
@@ -80,18 +80,18 @@ def test_trace_survives_the_database(tmp_path_factory):
         encode({"k": "\u2028🜨"}),
     )  # fmt: skip
 
-    row = stored(tmp_path_factory, rows.INSERT_TRACE, record, f"SELECT {rows.TRACE_COLUMNS} FROM traces")
+    row = stored(tmp_path_factory, rows.TRACES.insert, record, f"SELECT {rows.TRACES.columns} FROM traces")
 
-    assert rows.trace_from_row(row) == record
+    assert rows.TRACES.record_of(row) == record
 
 
 def test_log_record_survives_the_database(tmp_path_factory):
     """A log record comes back from SQLite as it was."""
     record = LogRecord(7, "run", 1, "info", "l", safe_text("\x00\ud800ü\n"), None, "s", 0, 2, b"{}", None)
 
-    row = stored(tmp_path_factory, rows.INSERT_LOG, record, f"SELECT {rows.LOG_COLUMNS} FROM logs")
+    row = stored(tmp_path_factory, rows.LOGS.insert, record, f"SELECT {rows.LOGS.columns} FROM logs")
 
-    assert rows.log_from_row(row) == record
+    assert rows.LOGS.record_of(row) == record
 
 
 def test_rows_are_strict(tmp_path_factory):
@@ -99,4 +99,4 @@ def test_rows_are_strict(tmp_path_factory):
     record = LogRecord(7, "run", "no time", "info", "l", "m", None, None, 0, 0, b"{}", None)
 
     with pytest.raises(sqlite3.IntegrityError, match="ts_us"):
-        stored(tmp_path_factory, rows.INSERT_LOG, record, "SELECT 1")
+        stored(tmp_path_factory, rows.LOGS.insert, record, "SELECT 1")

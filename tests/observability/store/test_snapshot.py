@@ -111,7 +111,7 @@ def test_target_that_cannot_be_says_why(store, tmp_path):
         snapshot(store, tmp_path, force=True)
     with pytest.raises(StoreError, match="does not exist") as raised:
         snapshot(store, tmp_path / "none" / "copy.db")
-    assert raised.value.hint == f"make it: mkdir -p {tmp_path / 'none'}"
+    assert raised.value.hint == f"create it: mkdir -p {tmp_path / 'none'}"
 
 
 def test_source_that_is_missing_foreign_or_damaged_leaves_nothing(store, tmp_path):

@@ -85,7 +85,7 @@ def test_view_agrees_with_python(path, reader, seed):
     ]
     with closing(open_database(path, TELEMETRY)) as connection:
         connection.execute("BEGIN")
-        connection.executemany(rows.INSERT_TRACE, calls)
+        connection.executemany(rows.TRACES.insert, calls)
         connection.execute("COMMIT")
 
     assert capability_stats(reader) == computed(calls)
@@ -96,7 +96,7 @@ def test_quantiles_at_the_edges_of_a_rank(path, reader, count):
     """Where the rank is just a whole number, and one beside it."""
     calls = [call(seq, "a.b", "ok", float(seq)) for seq in range(1, count + 1)]
     with closing(open_database(path, TELEMETRY)) as connection:
-        connection.executemany(rows.INSERT_TRACE, calls)
+        connection.executemany(rows.TRACES.insert, calls)
 
     assert capability_stats(reader) == computed(calls)
 
@@ -117,7 +117,7 @@ def old_database(path, calls) -> None:
             connection.executescript((migrations_dir() / TELEMETRY.name / number).read_text("utf-8"))
         connection.execute(f"PRAGMA application_id = {TELEMETRY.application_id}")
         connection.execute("PRAGMA user_version = 2")
-        connection.executemany(rows.INSERT_TRACE, calls)
+        connection.executemany(rows.TRACES.insert, calls)
 
 
 def test_old_database_gets_the_new_columns(path, reader):

@@ -13,9 +13,8 @@ from hearthnet.errors import StoreError
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.model import iso
 from hearthnet.observability.store.budget import MB, Budget, disk_bytes, free_bytes
-from hearthnet.observability.store.merge import LOGS, TRACES, Table
 from hearthnet.observability.store.recovery.quarantine import quarantined
-from hearthnet.observability.store.rows import UNCLEAN, now_us
+from hearthnet.observability.store.rows import LOGS, TRACES, UNCLEAN, Table, now_us
 
 if TYPE_CHECKING:
     from hearthnet.config import ObservabilityConfig

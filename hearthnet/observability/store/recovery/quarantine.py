@@ -18,7 +18,8 @@ from typing import Any, Final
 from hearthnet.errors import StoreError
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.store import rows
-from hearthnet.observability.store.merge import LOGS, TRACES, merge
+from hearthnet.observability.store.merge import merge
+from hearthnet.observability.store.rows import LOGS, TRACES
 
 __all__ = ["Salvage", "keep_within", "move_aside", "quarantined", "salvage"]
 
@@ -27,10 +28,10 @@ log = get_logger(__name__)
 _SIDECARS: Final = ("", "-wal", "-shm")
 _MARK: Final = ".corrupt-"
 # JSON that is none any more is where a bit has flipped that SQLite does not see.
-_SELECT_TRACES: Final = f"SELECT {rows.TRACE_COLUMNS} FROM traces WHERE json_valid(spans) AND json_valid(extras)"  # noqa: S608
+_SELECT_TRACES: Final = f"SELECT {TRACES.columns} FROM traces WHERE json_valid(spans) AND json_valid(extras)"  # noqa: S608
 _RUN: Final = ("run_id", "node_id", "version", "pid", "boot_id", "started_us", "ended_us", "end_reason")
 _LATER: Final = ("last_seen_us", "vitals", "commits", "written_bytes")  # an older schema has none of them
-_SELECT_LOGS: Final = f"SELECT {rows.LOG_COLUMNS} FROM logs WHERE json_valid(extras)"  # noqa: S608  # constants, as above
+_SELECT_LOGS: Final = f"SELECT {LOGS.columns} FROM logs WHERE json_valid(extras)"  # noqa: S608  # constants, as above
 
 
 def quarantined(path: Path) -> list[Path]:
@@ -100,8 +101,8 @@ class Salvage:
             try:
                 connection.execute(rows.INSERT_RUN, run)
                 connection.execute(rows.END_RUN, (ended_us, reason, run[0]))
-                connection.execute(rows.NOTE_VITALS, (last_seen_us, vitals, run[0]))
-                connection.execute(rows.NOTE_WEAR, (commits, written_bytes, run[0]))
+                connection.execute(rows.SET_VITALS, (last_seen_us, vitals, run[0]))
+                connection.execute(rows.SET_WEAR, (commits, written_bytes, run[0]))
             except (sqlite3.IntegrityError, sqlite3.InterfaceError) as error:
                 log.warning("a run could not be salvaged", extra={"error": str(error)})
         traces = merge(connection, TRACES, self.traces)
@@ -120,8 +121,8 @@ def salvage(damaged: Path) -> Salvage:
         return Salvage()
     with closing(source):
         return Salvage(
-            list(_readable(source, _SELECT_TRACES, rows.trace_from_row).values()),
-            list(_readable(source, _SELECT_LOGS, rows.log_from_row).values()),
+            list(_readable(source, _SELECT_TRACES, TRACES.record_of).values()),
+            list(_readable(source, _SELECT_LOGS, LOGS.record_of).values()),
             list(_readable(source, _select_runs(source), tuple).values()),
         )
 

@@ -24,11 +24,12 @@ from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import LogRecord, TraceRecord
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.lock import StoreLock
-from hearthnet.observability.store.merge import LOGS, TRACES, merge
+from hearthnet.observability.store.merge import merge
 from hearthnet.observability.store.recovery.box_records import evidence_of
 from hearthnet.observability.store.recovery.log_line import Reading, record_of
 from hearthnet.observability.store.recovery.quarantine import move_aside
 from hearthnet.observability.store.recovery.recover import dead_boxes, take_in
+from hearthnet.observability.store.rows import LOGS, TRACES
 from hearthnet.observability.store.snapshot import building, count_rows, refuse_existing
 
 __all__ = ["REBUILT", "Leftovers", "Rebuilt", "log_bytes", "rebuild", "rebuild_in_place"]

@@ -21,8 +21,9 @@ from hearthnet.forensics import box as layout
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.records.record import LogRecord, TraceRecord
 from hearthnet.observability.store import rows
-from hearthnet.observability.store.merge import LOGS, TRACES, last_seq, merge
+from hearthnet.observability.store.merge import last_seq, merge
 from hearthnet.observability.store.recovery.box_records import Evidence, evidence_of
+from hearthnet.observability.store.rows import LOGS, TRACES
 
 __all__ = ["Recovered", "boxes_left", "close_other_runs", "dead_boxes", "last_seen_us", "recover", "refill", "take_in"]
 
@@ -196,7 +197,7 @@ def _close_run(
         if header.role == layout.SECONDARY:
             _insert_numbered(connection, evidence, next_seq)
         for record in evidence.interrupted:
-            connection.execute(rows.INSERT_TRACE, record._replace(seq=next_seq()))
+            connection.execute(TRACES.insert, record._replace(seq=next_seq()))
         now = rows.now_us()
         losses = (
             ("trace", KILLED, evidence.lost_traces),
@@ -207,7 +208,7 @@ def _close_run(
             if lost:
                 connection.execute(rows.INSERT_GAP, (next_seq(), now, kind, reason, lost))
         _end_run(connection, header.run_id, header.started_us, box.ended_us)
-        connection.execute(rows.NOTE_VITALS, (last_seen_us(box, evidence), _vitals_of(box), header.run_id))
+        connection.execute(rows.SET_VITALS, (last_seen_us(box, evidence), _vitals_of(box), header.run_id))
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
@@ -240,9 +241,9 @@ def _insert_numbered(connection: sqlite3.Connection, evidence: Evidence, next_se
     for record in sorted(records, key=lambda item: item.seq):
         numbered = record._replace(seq=next_seq())
         if isinstance(numbered, TraceRecord):
-            connection.execute(rows.INSERT_TRACE, numbered)
+            connection.execute(TRACES.insert, numbered)
         else:
-            connection.execute(rows.INSERT_LOG, numbered)
+            connection.execute(LOGS.insert, numbered)
 
 
 def _end_run(connection: sqlite3.Connection, run_id: str, started_us: int, clean_us: int) -> None:

@@ -13,8 +13,7 @@ from hearthnet.database import TELEMETRY, open_database
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.recorder import Recorder
-from hearthnet.observability.store import room as space
-from hearthnet.observability.store import rows
+from hearthnet.observability.store import disk_quota, rows
 from hearthnet.observability.store.writer import Writer
 
 RING = 2_000
@@ -68,7 +67,7 @@ def full(tmp_path):
     """A store with a full ring, and not one free page."""
     path = tmp_path / "telemetry.db"
     with closing(open_database(path, TELEMETRY)) as db:
-        made = f"INSERT INTO traces ({rows.TRACE_COLUMNS}) VALUES ({', '.join('?' * len(TraceRecord._fields))})"
+        made = f"INSERT INTO traces ({rows.TRACES.columns}) VALUES ({', '.join('?' * len(TraceRecord._fields))})"
         db.execute("BEGIN")
         for seq in range(1, RING + 1):
             values = record(seq)
@@ -99,10 +98,10 @@ def test_full_ring_asks_once_and_keeps_its_size(full, asked):
 def test_answer_is_not_believed_for_ever(full, asked, monkeypatch):
     """Ten seconds later somebody else may have filled the disk."""
     now = [1_000.0]
-    monkeypatch.setattr(space.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(disk_quota.time, "monotonic", lambda: now[0])
 
     def later():
-        now[0] += space._GRANT_S / 2
+        now[0] += disk_quota._GRANT_S / 2
 
     asyncio.run(written(full, 10, later))
 
@@ -111,10 +110,10 @@ def test_answer_is_not_believed_for_ever(full, asked, monkeypatch):
 
 def test_disk_that_has_little_is_asked_for_what_is_needed(full, asked):
     """A refusal of what would be comfortable is none of what is needed, and is no reason to stop growing."""
-    asked.limit["bytes"] = space._GRANT_PAGES * 4_096
+    asked.limit["bytes"] = disk_quota._GRANT_PAGES * 4_096
     writer = asyncio.run(written(full, 3))
 
-    assert not writer.room.is_tight
+    assert not writer.quota.is_tight
     assert len(asked.sizes) == 6
 
 
@@ -124,5 +123,5 @@ def test_disk_that_has_nothing_is_written_in_place(full, asked):
     before = pages_of(full)
     writer = asyncio.run(written(full, 3))
 
-    assert writer.room.is_tight
+    assert writer.quota.is_tight
     assert pages_of(full) == before
