@@ -12,7 +12,7 @@ import click
 from hearthnet.config import Config
 from hearthnet.identity.keys import short_id
 from hearthnet.node import Node, open_node
-from hearthnet.observability.store.recovery.recover import Recovered
+from hearthnet.observability.store.recovery.recover import Recovery
 from hearthnet.observability.telemetry import DATABASE
 from hearthnet.transport.app import ROUTERS
 from hearthnet.transport.auth.exposure import reachable, summary
@@ -70,7 +70,7 @@ def _announce_reach(config: Config, certificate: Certificate | None) -> None:
         click.secho(f"{trouble}: replace it, it is taken up by itself", fg="yellow", err=True)
 
 
-def _announce_recovery(found: Recovered) -> None:
+def _announce_recovery(found: Recovery) -> None:
     if not found.runs:
         return
     taken = f"{found.traces} trace(s) and {found.logs} log record(s) were taken in from its black box"

@@ -22,10 +22,10 @@ from support.waiting import nothing_happens, wait_until
 
 from hearthnet.observability import get_logger, telemetry, trace
 from hearthnet.observability.records.record import TraceRecord
-from hearthnet.observability.store import thread
+from hearthnet.observability.store import pacer
 from hearthnet.observability.store.budget import Budget, disk_bytes
+from hearthnet.observability.store.pacer import Pace
 from hearthnet.observability.store.recovery.quarantine import quarantined
-from hearthnet.observability.store.thread import Pace
 from hearthnet.observability.telemetry import DATABASE
 
 
@@ -239,7 +239,7 @@ def test_directory_that_is_removed_is_made_again(observability, query):
     assert sorted(path.name for path in observability.data_dir.iterdir()) == [DATABASE, "telemetry.lock"]
     assert query("SELECT count(*) FROM traces") == [(321,)]
     assert query("SELECT end_reason FROM runs") == [("clean",)]
-    assert "telemetry.db was opened again" in told(observability)
+    assert "telemetry.db was reopened" in told(observability)
 
 
 @pytest.mark.parametrize("how", ["unlink", "rename", "replace"])
@@ -265,7 +265,7 @@ def test_database_that_is_moved_away_is_noticed(observability, query, tmp_path, 
 
 def test_box_that_is_removed_is_made_again(observability, monkeypatch):
     """A black box that somebody removed is back after the next look, with what it held."""
-    monkeypatch.setattr(thread, "_HOUSEKEEPING_S", 0.05)
+    monkeypatch.setattr(pacer, "_HOUSEKEEPING_S", 0.05)
     with telemetry.open(observability) as t:
         record(5)
         box = observability.data_dir / f"telemetry.{os.getpid()}.box"
@@ -298,7 +298,7 @@ def test_lock_costs_nothing(observability, query):
             for number in range(1, 5):
                 record(20)  # returns while the lock is held, so it did not wait for it
                 wait_until(lambda number=number: failures() >= number)
-            assert t._thread._retry_s >= 2**3 * thread._FIRST_RETRY_S
+            assert t._thread.pacer.retry_s >= 2**3 * pacer.FIRST_RETRY_S
             assert t.error == "locked"
             assert len(trace.get_recent(10)) == 10
             other.execute("ROLLBACK")
@@ -516,13 +516,13 @@ def test_poison_row_costs_itself(observability, query):
 def pauses(monkeypatch):
     """How long the thread of the store meant to sleep, each time that it did, in seconds."""
     found = []
-    genuine = thread.StoreThread._woken
+    genuine = pacer.Pacer._wait_for_wake
 
     async def woken(self, timeout_s):
         found.append(timeout_s)
         await genuine(self, timeout_s)
 
-    monkeypatch.setattr(thread.StoreThread, "_woken", woken)
+    monkeypatch.setattr(pacer.Pacer, "_wait_for_wake", woken)
     return found
 
 
@@ -530,7 +530,7 @@ def test_idle_thread_sleeps(observability, query, pauses):
     """With nothing to do nobody wakes; the first record afterwards is committed within the interval."""
 
     def is_asleep():
-        return pauses and pauses[-1] == thread._HOUSEKEEPING_S
+        return pauses and pauses[-1] == pacer._HOUSEKEEPING_S
 
     with telemetry.open(observability) as t:
         record(1)
@@ -624,7 +624,7 @@ def test_wear_is_counted(observability, query):
 def test_eco_commits_rarely_and_failures_soon(observability, query, pauses, monkeypatch):
     """`eco` waits half a minute for ordinary records, not for a failure."""
     assert (Pace(is_eco=True).commit_s, Pace(is_eco=True).gap_s) == (30.0, 5.0)
-    monkeypatch.setattr(thread, "_ECO_GAP_S", 0.2)
+    monkeypatch.setattr(pacer, "_ECO_GAP_S", 0.2)
     with telemetry.open(observability.model_copy(update={"eco": True})):
         record(5)
         wait_until(lambda: 30.0 in pauses, lambda: pauses)

@@ -196,7 +196,7 @@ def test_overflow_is_counted_and_visible(observability, monkeypatch):
     with telemetry.open(slow) as t:
         gate = threading.Event()
         # The telemetry thread's loop is held, as by a disk that does not answer.
-        t._thread._loop.call_soon_threadsafe(gate.wait)
+        t._thread.pacer.loop.call_soon_threadsafe(gate.wait)
         record(250)
         gate.set()
         assert t.flush()

@@ -17,7 +17,7 @@ import orjson
 from hearthnet.cli.options import config_option, json_option
 from hearthnet.cli.output import printable, table
 from hearthnet.config import Config
-from hearthnet.observability.store.query.statement import Answer, ask, too_slow
+from hearthnet.observability.store.query.statement import QueryResult, ask, too_slow
 from hearthnet.observability.telemetry import DATABASE
 
 _TERMINAL_ROWS: Final = 100  # what a person scrolls through
@@ -128,7 +128,7 @@ def _killed_after(timeout_s: float) -> Iterator[None]:
         timer.cancel()
 
 
-def _print_relations(answer: Answer) -> None:
+def _print_relations(answer: QueryResult) -> None:
     """Prints each statement as far as its list of columns goes: the comments in it explain them."""
     for _, _, sql in answer.rows:
         head = re.match(r".*?\n\)|.*", sql, re.DOTALL)
@@ -138,7 +138,7 @@ def _print_relations(answer: Answer) -> None:
         click.echo()
 
 
-def print_table(answer: Answer) -> None:
+def print_table(answer: QueryResult) -> None:
     """Prints a table as wide as its values are; on a terminal that is narrower, they go on below."""
     from rich.console import Console
     from rich.markup import escape
@@ -167,7 +167,7 @@ def shown(value: Any) -> str:
     return f"x'{value.hex()}'" if isinstance(value, bytes) else printable(value)
 
 
-def _json_lines(answer: Answer) -> Iterator[str]:
+def _json_lines(answer: QueryResult) -> Iterator[str]:
     """Yields a JSON array of objects, a row a line; a repeated name gets a number: `a`, `a_2`.
 
     A blob is its hexadecimal digits; infinity, which JSON lacks, is null.
@@ -188,7 +188,7 @@ def _json_lines(answer: Answer) -> Iterator[str]:
     yield "\n]\n" if answer.rows else "]\n"
 
 
-def _csv_lines(answer: Answer) -> Iterator[str]:
+def _csv_lines(answer: QueryResult) -> Iterator[str]:
     """Yields CSV as RFC 4180 has it, a line of names first: NULL is empty, an empty text is two quotes.
 
     Values are as they are, but for a terminal, which would obey what is in them.

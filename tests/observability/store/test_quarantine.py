@@ -262,7 +262,7 @@ def test_damage_found_while_running_is_healed(observability, place):
         with closing(sqlite3.connect(place)) as other:
             other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         forget = t._thread.writer._db.execute("PRAGMA shrink_memory")  # as when memory is needed elsewhere
-        asyncio.run_coroutine_threadsafe(forget, t._thread._loop).result()
+        asyncio.run_coroutine_threadsafe(forget, t._thread.pacer.loop).result()
         # As a failing card does: behind SQLite's back, and nothing of it is in the page cache of the writer.
         size = place.stat().st_size
         fd = os.open(place, os.O_WRONLY)

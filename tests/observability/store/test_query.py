@@ -16,7 +16,7 @@ import pytest
 from hearthnet.database import TELEMETRY, migrations_dir, open_database
 from hearthnet.errors import EXIT_ERROR, EXIT_USAGE, StoreError
 from hearthnet.observability.store.query import statement as query
-from hearthnet.observability.store.query.statement import Answer, QueryError, QueryLimitError, ask
+from hearthnet.observability.store.query.statement import QueryError, QueryLimitError, QueryResult, ask
 from hearthnet.observability.store.snapshot import snapshot
 
 TIMEOUT_S = 60
@@ -167,7 +167,7 @@ def test_limit_keeps_the_first_rows(path):
     """Further ones are told of, not counted; two columns may have one name."""
     sql = "SELECT seq AS a, seq AS a FROM traces ORDER BY seq"
 
-    assert ask(path, sql, TIMEOUT_S, max_rows=2) == Answer(("a", "a"), [(1, 1), (2, 2)], has_more=True)
+    assert ask(path, sql, TIMEOUT_S, max_rows=2) == QueryResult(("a", "a"), [(1, 1), (2, 2)], has_more=True)
     assert not ask(path, sql, TIMEOUT_S, max_rows=3).has_more
 
 

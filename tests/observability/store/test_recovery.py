@@ -19,10 +19,10 @@ from hearthnet.database import TELEMETRY, open_database
 from hearthnet.forensics import box as layout
 from hearthnet.observability import metrics, telemetry, trace
 from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
-from hearthnet.observability.store import thread
+from hearthnet.observability.store import pacer
 from hearthnet.observability.store.budget import Budget
 from hearthnet.observability.store.recovery import recover as recovery
-from hearthnet.observability.store.recovery.box_records import evidence_of
+from hearthnet.observability.store.recovery.box_records import records_of
 from hearthnet.observability.telemetry import DATABASE
 
 OPEN_AND_CLOSE = "with telemetry.open(config) as t:\n    pass\n"
@@ -229,7 +229,7 @@ with telemetry.open(config) as t:
 
 def test_holder_takes_in_a_second_process_that_ended(observability, query, monkeypatch):
     """The running holder takes in the box of a process that stopped in good order, as a clean run, numbered anew."""
-    monkeypatch.setattr(thread, "_HOUSEKEEPING_S", 0.1)
+    monkeypatch.setattr(pacer, "_HOUSEKEEPING_S", 0.1)
     script = f"""
 from pathlib import Path
 from hearthnet.config import ObservabilityConfig
@@ -331,7 +331,7 @@ def test_garbage_that_is_named_like_a_box_is_removed_and_told(observability, que
 
     assert boxes(observability) == []
     messages = [path.read_text() for path in observability.log_dir.glob("*.log")]
-    assert "".join(messages).count("a black box is damaged beyond reading") == 2
+    assert "".join(messages).count("a black box is too damaged to recover") == 2
 
 
 def test_values_of_another_shape_are_left_out():
@@ -342,7 +342,7 @@ def test_values_of_another_shape_are_left_out():
     bad.append(good.replace(b"[1,", b"[99999999999999999999,"))
     box = layout.Box(header, traces=list(enumerate([good, *bad], 1)))
 
-    assert [record.seq for record in evidence_of(box).traces] == [1]
+    assert [record.seq for record in records_of(box).traces] == [1]
 
 
 def test_logs_of_a_dead_run_follow_the_rings_rule(observability, run_and_die, query):
@@ -482,7 +482,7 @@ def test_box_that_cannot_be_removed_does_not_end_the_thread(observability, run_a
     run_and_die("telemetry.open(config).start(); record(5, 'of.dead'); die()")
     (dead,) = boxes(observability)
     monkeypatch.setattr(Path, "unlink", unlink)
-    monkeypatch.setattr(thread, "_HOUSEKEEPING_S", 0.1)
+    monkeypatch.setattr(pacer, "_HOUSEKEEPING_S", 0.1)
     recorded = 0
     with telemetry.open(observability) as t:
         while len(refused) < 5:
