@@ -1,4 +1,4 @@
-"""Record to row and back."""
+"""Conversion of records to rows and back."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ logs = st.builds(
 
 
 def stored(tmp_path_factory, insert: str, row: tuple, select: str) -> tuple:
-    """What SQLite gives back for a row."""
+    """Inserts a row and returns what SQLite reads back."""
     with_path = tmp_path_factory.mktemp("rows") / "telemetry.db"
     connection = open_database(with_path, TELEMETRY)
     try:
@@ -74,7 +74,7 @@ def test_log_record_survives_its_row(database, record):
 
 
 def test_trace_survives_the_database(tmp_path_factory):
-    """A trace with every kind of character comes back from SQLite as it was."""
+    """A trace with every kind of character is the same after a round trip through SQLite."""
     record = TraceRecord(
         7, "run", "id", None, "a.b", "1.0", 1, 2, 3.5, "ok", safe_text("\x00\ud800ü\n"), 1, b'[{"id":"x"}]',
         encode({"k": "\u2028🜨"}),
@@ -86,7 +86,7 @@ def test_trace_survives_the_database(tmp_path_factory):
 
 
 def test_log_record_survives_the_database(tmp_path_factory):
-    """A log record comes back from SQLite as it was."""
+    """A log record is the same after a round trip through SQLite."""
     record = LogRecord(7, "run", 1, "info", "l", safe_text("\x00\ud800ü\n"), None, "s", 0, 2, b"{}", None)
 
     row = stored(tmp_path_factory, rows.LOGS.insert, record, f"SELECT {rows.LOGS.columns} FROM logs")
@@ -95,7 +95,7 @@ def test_log_record_survives_the_database(tmp_path_factory):
 
 
 def test_rows_are_strict(tmp_path_factory):
-    """A value of the wrong type is refused by the schema, not stored."""
+    """The schema refuses a value of the wrong type."""
     record = LogRecord(7, "run", "no time", "info", "l", "m", None, None, 0, 0, b"{}", None)
 
     with pytest.raises(sqlite3.IntegrityError, match="ts_us"):

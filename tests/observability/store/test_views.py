@@ -1,4 +1,4 @@
-"""The views: each against figures counted by hand."""
+"""The views, each compared with figures counted by hand."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_recent_is_newest_first_and_readable(database):
 
 
 def test_spans_unfold(database):
-    """`spans` has a row a span, its start in UTC and its fields as JSON."""
+    """`spans` has one row per span, with its start in UTC and its fields as JSON."""
     found = database.execute(
         "SELECT seq, ts, trace_id, capability, name, started_us, duration_ms, status, extras FROM spans"
     ).fetchall()
