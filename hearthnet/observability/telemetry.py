@@ -181,9 +181,9 @@ class Telemetry:
                 self._reader = Reader(path)
                 tracing.read_from(self._recent)
 
-    def _wake(self, is_urgent: bool) -> None:
+    def _wake(self, at_once: bool) -> None:
         if self._thread is not None:
-            self._thread.pacer.wake(is_urgent)
+            self._thread.pacer.wake(at_once)
 
     def _make_secondary_box(self, directory: Path) -> None:
         """Creates the box of a process that does not write the store, if the budget has space for it."""

@@ -225,7 +225,7 @@ def _examine(connection: sqlite3.Connection) -> Integrity:
     schema = connection.execute("PRAGMA user_version").fetchone()[0]
     known = max(int(file.name[:4]) for file in (migrations_dir() / TELEMETRY.name).glob("[0-9]*.sql"))
     if identity != TELEMETRY.application_id:
-        return Integrity("it is another program's database", is_damaged=True, is_readable=False)
+        return Integrity("it is a database of another program", is_damaged=True, is_readable=False)
     said = quick_check(connection, _WITHIN_S) or _UNFINISHED
     is_damaged = said not in ("ok", _UNFINISHED)
     return Integrity(said, is_damaged, not is_damaged, schema, known)
