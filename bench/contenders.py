@@ -26,7 +26,7 @@ from hearthnet.observability.store.writer import Writer
 __all__ = ["Contender", "Floor", "Ours", "fill"]
 
 _FILL_ROWS: Final = 20_000  # a transaction
-_INSERT: Final = f"INSERT INTO traces ({rows.TRACE_COLUMNS}) VALUES ({', '.join('?' * len(TraceRecord._fields))})"  # noqa: S608
+_INSERT: Final = f"INSERT INTO traces ({rows.TRACES.columns}) VALUES ({', '.join('?' * len(TraceRecord._fields))})"  # noqa: S608
 
 
 class Contender(Protocol):

@@ -19,13 +19,13 @@ from hearthnet.config import ObservabilityConfig
 from hearthnet.constants import TRACE_RING_BUFFER
 from hearthnet.database import connect_read_only
 from hearthnet.observability import telemetry, tracing
-from hearthnet.observability.store.rows import TRACE_COLUMNS
+from hearthnet.observability.store.rows import TRACES
 
 __all__ = ["recent"]
 
 _TRACES: Final = 100
 _CALLS: Final = 50  # a turn
-_SELECT: Final = f"SELECT {TRACE_COLUMNS} FROM traces ORDER BY seq DESC LIMIT {_TRACES}"  # noqa: S608  # constants
+_SELECT: Final = f"SELECT {TRACES.columns} FROM traces ORDER BY seq DESC LIMIT {_TRACES}"  # noqa: S608  # constants
 
 
 def recent(is_quick: bool) -> Section:

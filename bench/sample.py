@@ -94,9 +94,9 @@ def make_store(path: Path, traces: int = TRACES, logs: int = LOGS) -> None:
 def _insert(connection: sqlite3.Connection, records: Iterator[Any]) -> None:
     for record in records:
         if isinstance(record, TraceRecord):
-            connection.execute(rows.INSERT_TRACE, record)
+            connection.execute(rows.TRACES.insert, record)
         elif isinstance(record, LogRecord):
-            connection.execute(rows.INSERT_LOG, record)
+            connection.execute(rows.LOGS.insert, record)
         else:
             connection.execute(rows.INSERT_GAP, record)
 

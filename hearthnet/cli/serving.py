@@ -12,7 +12,7 @@ import click
 from hearthnet.config import Config
 from hearthnet.identity.keys import short_id
 from hearthnet.node import Node, open_node
-from hearthnet.observability.store.recovery.recover import Recovered
+from hearthnet.observability.store.recovery.recover import Recovery
 from hearthnet.observability.telemetry import DATABASE
 from hearthnet.plural import counted
 from hearthnet.transport.app import ROUTERS
@@ -71,7 +71,7 @@ def _print_reach(config: Config, certificate: Certificate | None) -> None:
         click.secho(f"{trouble}: replace it, a new one is loaded automatically", fg="yellow", err=True)
 
 
-def _print_recovery(found: Recovered) -> None:
+def _print_recovery(found: Recovery) -> None:
     if not found.runs:
         return
     records = f"{counted(found.traces, 'trace')} and {counted(found.logs, 'log record')}"

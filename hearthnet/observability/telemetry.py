@@ -1,12 +1,11 @@
-"""The public way in: opens the store, runs its writer in a thread of its own, and closes it.
+"""The public entry point: opens the store, runs its writer in a thread of its own, and closes it.
 
     async with telemetry.open(config.observability) as t:      with telemetry.open(config.observability) as t:
         …                                                          …
 
 `open` also configures logging and metrics. The thread has an event loop of its own, so records are committed whatever
-the program's loop is doing. Where the store cannot be opened the program runs on, telemetry answers from memory, and
-the thread goes on trying. A second process of the same store writes a black box of its own, which the first one takes
-in.
+the program's loop is doing. If the store cannot be opened, the program runs on, telemetry is served from memory, and
+the thread keeps trying. A second process with the same store writes a box of its own, which the first one recovers.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from hearthnet.errors import HearthNetError, StoreError
 from hearthnet.forensics import box as layout
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability import metrics, tracing
-from hearthnet.observability.logs import messages
 from hearthnet.observability.records import recorder as recording
 from hearthnet.observability.records.blackbox import BlackBox, box_path, new_header
 from hearthnet.observability.records.ids import new_trace_id
@@ -35,11 +33,13 @@ from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.redaction import rules as redaction
 from hearthnet.observability.store.budget import Budget, disk_bytes
 from hearthnet.observability.store.lock import StoreInUseError, StoreLock
+from hearthnet.observability.store.metrics_bridge import MetricsBridge
+from hearthnet.observability.store.pacer import Pace
 from hearthnet.observability.store.query.stats import capability_stats
 from hearthnet.observability.store.reader import ANY, Reader, TraceFilter
-from hearthnet.observability.store.recovery.recover import Recovered
+from hearthnet.observability.store.recovery.recover import Recovery
 from hearthnet.observability.store.rows import Run, now_us
-from hearthnet.observability.store.thread import Pace, StoreThread
+from hearthnet.observability.store.thread import StoreThread
 from hearthnet.observability.tracing import Trace
 
 if TYPE_CHECKING:
@@ -49,12 +49,12 @@ __all__ = ["DATABASE", "Telemetry", "open", "opened"]
 
 log = node_logging.get_logger(__name__)
 
-_CLOSE_TIMEOUT_S: Final = 2.0  # a clean stop is drained, checkpointed and closed within this
-_OPEN_TIMEOUT_S: Final = 30.0  # a slow card, a large store, a full black box: all of it before the port opens
+_CLOSE_TIMEOUT_S: Final = 2.0  # in which a clean stop drains, checkpoints and closes
+_OPEN_TIMEOUT_S: Final = 30.0  # for a slow card, a large store, a full box; the port opens after it
 
 
 def open(config: ObservabilityConfig, *, node_id: str | None = None) -> Telemetry:  # noqa: A001  # the spec's name
-    """Returns telemetry for these settings; it starts with `with` or `async with`."""
+    """Returns telemetry for these settings; `with` or `async with` starts it."""
     return Telemetry(config, node_id)
 
 
@@ -62,7 +62,7 @@ _opened: Telemetry | None = None
 
 
 def opened() -> Telemetry | None:
-    """Returns the telemetry that this process has open."""
+    """Returns the telemetry that this process has open, or None."""
     return _opened
 
 
@@ -70,7 +70,7 @@ class Telemetry:
     """Records everything until it is closed.
 
     Attributes:
-        run_id: of this life of the process.
+        run_id: of this run.
     """
 
     def __init__(self, config: ObservabilityConfig, node_id: str | None = None) -> None:
@@ -84,7 +84,7 @@ class Telemetry:
         self._thread: StoreThread | None = None
         self._lock: StoreLock | None = None
         self._stop_refreshing: Callable[[], None] = lambda: None
-        self._counted: dict[str, int] = {}
+        self._metrics = MetricsBridge()
         self._is_open = False
         self._pid: int | None = None
 
@@ -98,13 +98,13 @@ class Telemetry:
 
     @property
     def data_dir(self) -> Path | None:
-        """The folder of its store."""
+        """The store's folder."""
         return self._config.data_dir
 
     @property
-    def recovered(self) -> Recovered:
-        """What the last opening took in from black boxes of runs that did not stop cleanly."""
-        return Recovered() if self._thread is None else self._thread.recovered
+    def recovered(self) -> Recovery:
+        """The records that the last opening recovered from boxes of runs that did not stop cleanly."""
+        return Recovery() if self._thread is None else self._thread.recovered
 
     # --- opening and closing
 
@@ -123,12 +123,12 @@ class Telemetry:
         await asyncio.to_thread(self.close)
 
     def start(self) -> None:
-        """Configures logging and metrics and opens the store; a store that cannot be opened leaves it in memory.
+        """Configures logging and metrics and opens the store; if that fails, telemetry is kept in memory.
 
-        What earlier runs left in their black boxes is in the database when this returns.
+        The records in boxes of earlier runs are in the database when this returns.
 
         Raises:
-            RuntimeError: raised when this process has telemetry open already: the instruments write to one place.
+            RuntimeError: raised when this process has telemetry open already: the instruments have one destination.
         """
         global _opened
         if _opened is not None or self._pid is not None:
@@ -137,7 +137,7 @@ class Telemetry:
         _opened = self
         try:
             self._configure()
-        except BaseException:  # a setting that cannot be: the next opening must not be told that this one is open
+        except BaseException:  # an invalid setting: the next opening must not fail because of this one
             _opened = None
             raise
         recording.install(self._recorder)
@@ -174,19 +174,19 @@ class Telemetry:
         except StoreInUseError as error:
             self._thread, self._recorder = None, Recorder(self.run_id)
             self._error = error.message
-            self._keep_box(directory)
+            self._make_secondary_box(directory)
             raise
         finally:
             if self._thread is not None:
                 self._reader = Reader(path)
                 tracing.read_from(self._recent)
 
-    def _wake(self, is_urgent: bool) -> None:
+    def _wake(self, at_once: bool) -> None:
         if self._thread is not None:
-            self._thread.wake(is_urgent)
+            self._thread.pacer.wake(at_once)
 
-    def _keep_box(self, directory: Path) -> None:
-        """Makes the black box of a process that does not write the store, if the budget has room for it."""
+    def _make_secondary_box(self, directory: Path) -> None:
+        """Creates the box of a process that does not write the store, if the budget has space for it."""
         sizes = self._budget.secondary_box()
         path = box_path(directory, self.run_id)
         try:
@@ -199,28 +199,28 @@ class Telemetry:
             log.warning("there is no black box", extra={"error": str(error)})
 
     def close(self) -> None:
-        """Commits the rest and marks the run clean, within 2 s; what is recorded later stays in memory. Idempotent."""
+        """Commits the rest and marks the run clean, within 2 s; later records stay in memory. Idempotent."""
         global _opened
-        if not self._is_open or os.getpid() != self._pid:  # a forked child has nothing of it to close
+        if not self._is_open or os.getpid() != self._pid:  # a forked child has nothing to close
             return
         self._is_open = False
         atexit.unregister(self.close)
         self._stop_refreshing()
         tracing.read_from(None)
         if self._reader is not None:
-            # First: while a reader is connected, SQLite leaves -wal and -shm behind.
+            # First, because SQLite leaves -wal and -shm behind while a reader is connected.
             self._reader.close()
-        node_logging.tell_held_back(all_of_them=True)  # while there is a store to tell
-        recording.install(None)  # before the drain: what is recorded from here on does not keep it from ending
+        node_logging.tell_held_back(all_of_them=True)  # while the store can still record them
+        recording.install(None)  # before the drain, so that new records cannot prolong it
         if self._thread is not None:
             self._thread.stop(_CLOSE_TIMEOUT_S)
-        self._keep_leftovers()
+        self._keep_uncommitted()
         self._close_box()
         node_logging.shutdown()
         _opened = None
 
     def _close_box(self) -> None:
-        """Removes the box if all that it has is in the database; else the next start, or the holder, takes it in."""
+        """Deletes the box if its records are committed; else the next start, or the lock's holder, recovers it."""
         box = self._recorder.box
         if box is None:
             return
@@ -228,11 +228,11 @@ class Telemetry:
             box.note_ended(now_us())
         box.close(remove=self._thread is not None and self._thread.is_clean)
 
-    def _keep_leftovers(self) -> None:
-        """Moves into memory what threads handed over while the writer was ending, and what could not be written.
+    def _keep_uncommitted(self) -> None:
+        """Keeps in memory the records that arrived while the writer was ending, and those it could not commit.
 
-        The black box has it too, for the next start. Without one it is lost to the store: counted, and told in the JSON
-        log, the one sink that is still there.
+        The box has them too, for the next start. Without a box they are dropped from the store: counted, and logged in
+        the JSON log, the one sink that is still open.
         """
         traces, logs = self._recorder.traces.snapshot(), self._recorder.logs.snapshot()
         for record in traces:
@@ -248,7 +248,7 @@ class Telemetry:
         log.warning("records were not committed", extra=fields)
 
     def flush(self, timeout_s: float = 10.0) -> bool:
-        """Waits until all that was recorded before this call is committed; returns whether it is."""
+        """Waits until all that was recorded before this call is committed; returns False after `timeout_s`."""
         return self._thread.flush(timeout_s) if self._thread is not None else not self._recorder.has_pending()
 
     # --- reading
@@ -261,7 +261,7 @@ class Telemetry:
         return self._recorder.pending_traces()
 
     def find(self, n: int, wanted: TraceFilter) -> list[TraceRecord]:
-        """Returns the newest `n` traces that match, newest first, what is not committed yet included."""
+        """Returns the newest `n` traces that match, newest first, pending ones included."""
         pending = self.pending()  # before the query: see Reader.newest
         if self._reader is not None:
             try:
@@ -271,11 +271,11 @@ class Telemetry:
         return [record for record in reversed(pending) if wanted.accepts(record)][:n]
 
     def traces(self, n: int, wanted: TraceFilter = ANY) -> list[Trace]:
-        """Returns what `find` does, as traces."""
+        """Returns the result of `find` as `Trace` objects."""
         return [Trace.from_record(record) for record in self.find(n, wanted)]
 
     def capability_stats(self) -> list[dict[str, Any]]:
-        """Returns what the committed traces of the ring say of each capability; none without a database. 30 ms."""
+        """Returns statistics by capability of the committed traces; empty without a database. Takes 30 ms."""
         try:
             return capability_stats(self._reader) if self._reader is not None else []
         except StoreError as error:
@@ -283,36 +283,13 @@ class Telemetry:
             return []
 
     def waiting(self) -> tuple[int, int, float]:
-        """Returns how many traces and log records wait to be committed, and the age of the oldest in seconds."""
+        """Returns how many traces and log records are pending, and the age of the oldest in seconds."""
         recorder = self._recorder
         return len(recorder.traces), len(recorder.logs), recorder.lag_s(monotonic_ns(), now_us())
 
     def _refresh_metrics(self) -> None:
-        traces, logs, lag_s = self.waiting()
-        metrics.telemetry_queued.labels(kind="trace").set(traces)
-        metrics.telemetry_queued.labels(kind="log").set(logs)
-        metrics.telemetry_lag_seconds.set(lag_s)
-        for level, held in messages.held_back_by_level().items():
-            self._count(f"repeats {level}", held, metrics.log_repeats_total.labels(level).inc)
-        lost = metrics.telemetry_dropped_total
-        self._count("log_file", node_logging.lost_lines(), lost.labels(reason="log_file").inc)
-        if (file := node_logging.log_file()) is not None:
-            self._count("log_shed", file.shed_lines, lost.labels(reason="log_shed").inc)
-        box = self._recorder.box
-        if box is not None:
-            self._count("box", box.failures, lost.labels(reason="box").inc)
-            self._count("in_flight", box.overflow, lost.labels(reason="in_flight_table_full").inc)
-        if self._thread is not None and self._thread.writer is not None:
-            written = self._thread.writer.room.written_bytes()
-            if written is not None:
-                self._count("written", written, metrics.telemetry_disk_written_bytes_total.inc)
-        for part, size in self.disk_bytes().items():
-            metrics.telemetry_disk_bytes.labels(part=part).set(size)
-
-    def _count(self, name: str, total: int, inc: Callable[[float], None]) -> None:
-        """Brings a counter up to a total that somebody else counts."""
-        inc(max(0, total - self._counted.get(name, 0)))
-        self._counted[name] = total
+        writer = None if self._thread is None else self._thread.writer
+        self._metrics.refresh(self.waiting(), self._recorder.box, writer, self.disk_bytes())
 
     def disk_bytes(self) -> dict[str, int]:
         """Returns the bytes on disk by part of the budget: database, wal, box, quarantine, logs."""
@@ -321,10 +298,10 @@ class Telemetry:
 
 
 def _forget() -> None:
-    """Lets a forked child open its own: its parent's thread, file and lock are not its."""
+    """Lets a forked child open telemetry of its own: thread, file and lock belong to the parent."""
     global _opened
     if _opened is not None and _opened._lock is not None:  # noqa: SLF001  # of this module
-        _opened._lock.release()  # noqa: SLF001  # the child's descriptor; the parent's keeps the lock
+        _opened._lock.release()  # noqa: SLF001  # the child's descriptor; the parent's holds the lock
     _opened = None
 
 

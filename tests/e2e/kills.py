@@ -1,4 +1,4 @@
-"""Kills a recording process at random moments and counts what survived. The soak is this file run by itself.
+"""Kills a recording process at random moments and counts the surviving records. The soak is this file run by itself.
 
 The worker keeps its truth in a file of its own, mapped into memory like the black box: per thread, how many traces have
 ended, whether one is in flight, its trace id, and its open span. A kill may fall between an act and its note in the
@@ -53,7 +53,7 @@ def work(data_dir: Path, truth_path: Path, seed: int) -> None:
 
 
 def record(truth: mmap.mmap, number: int, chance: random.Random) -> None:
-    """Records traces of this thread, each numbered, with spans around each other."""
+    """Records numbered traces with nested spans in this thread."""
     from hearthnet.observability import trace
 
     pause = threading.Event()
@@ -87,7 +87,7 @@ def record(truth: mmap.mmap, number: int, chance: random.Random) -> None:
 
 @contextmanager
 def worker(data_dir: Path, truth: Path, seed: int) -> Iterator[subprocess.Popen[str]]:
-    """A process that records, from when it does so."""
+    """Starts a process and waits until it records."""
     truth.write_bytes(bytes(THREADS * SLOT.size))
     arguments = [sys.executable, __file__, "--work", str(data_dir), str(truth), str(seed)]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
@@ -97,7 +97,7 @@ def worker(data_dir: Path, truth: Path, seed: int) -> Iterator[subprocess.Popen[
 
 
 def kill_once(data_dir: Path, truth_path: Path, seed: int, within_s: float) -> dict[str, float]:
-    """Runs a worker, kills it, opens the store again, and compares; returns the figures.
+    """Runs a worker, kills it, reopens the store, and compares; returns the figures.
 
     Raises:
         AssertionError: raised when anything was lost, doubled or not listed.
@@ -142,7 +142,7 @@ def compare(data_dir: Path, run_id: str, truth: list[tuple]) -> dict[str, float]
                 " ORDER BY seq",
                 (run_id, f"kill.t{number}"),
             ).fetchall()
-            # A ring that is full gives up the oldest ordinary ones, and keeps failures from before them.
+            # A full ring evicts the oldest ordinary ones, and keeps failures from before them.
             first = next((n for n, notable in rows if not notable), 0)
             assert first == 0 or total == TRACE_RING_BUFFER or rows[0][0] == 0, (first, total)
             newest = [n for n, _ in rows if n >= first]
@@ -160,7 +160,7 @@ def compare(data_dir: Path, run_id: str, truth: list[tuple]) -> dict[str, float]
 
 
 def check_in_flight(found: list[tuple], state: int, span: int, trace_id: bytes) -> None:
-    """Checks the interrupted trace of a thread against what the thread had noted."""
+    """Checks the interrupted trace of a thread against what the thread had written down."""
     if state == 0:
         assert found == []
     elif state == 2:
@@ -174,7 +174,7 @@ def check_in_flight(found: list[tuple], state: int, span: int, trace_id: bytes) 
 
 
 def stored(data_dir: Path) -> int:
-    """How many traces are committed."""
+    """Returns the number of committed traces."""
     path = data_dir / "telemetry.db"
     if not path.exists():
         return 0
@@ -183,13 +183,13 @@ def stored(data_dir: Path) -> int:
 
 
 def last_run(data_dir: Path, but: str) -> str:
-    """The newest run but this one."""
+    """Returns the newest run before this one."""
     with closing(sqlite3.connect(f"file:{data_dir / 'telemetry.db'}?mode=ro", uri=True)) as db:
         return db.execute("SELECT run_id FROM runs WHERE run_id <> ? ORDER BY rowid DESC LIMIT 1", (but,)).fetchone()[0]
 
 
 def main() -> None:
-    """The soak: so many kills, each in a folder of its own or all on one ring."""
+    """Runs the soak: `count` kills, each in a folder of its own or all on one ring."""
     if sys.argv[1:2] == ["--work"]:
         work(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
         return

@@ -120,7 +120,7 @@ def test_error_is_reported_in_two_lines(asked):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
         "error: no such column: capabilty",
-        "hint: one SELECT, which only reads; hearthnet telemetry sql --list shows the tables and columns",
+        "hint: only one SELECT is allowed; hearthnet telemetry sql --list shows the tables and columns",
     ]
     done = asked("SELECT 1 \x1b[31m")
     assert "\x1b" not in done.stderr

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments under load: nothing completed is lost or doubled, everything in flight is named."""
+"""SIGKILL at random moments under load drops or duplicates no finished trace, and every trace in flight is named."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 @pytest.mark.parametrize("seed", range(8))
 def test_kill_loses_nothing(tmp_path, seed):
-    """A run that is killed at a random moment has all of its traces after the next start, and names those in flight."""
+    """A run killed at a random moment has all of its traces after the next start, and names those in flight."""
     figures = kills.kill_once(tmp_path / "data", tmp_path / "truth", seed, within_s=0.7)
 
     assert figures["recorded"] > 0
@@ -23,13 +23,13 @@ def test_kill_loses_nothing(tmp_path, seed):
 
 
 def test_kills_in_a_row_on_one_store_lose_nothing(tmp_path):
-    """Five lives of one store, each killed: the order and the truth of each life survive the next."""
+    """After five killed runs of one store, the order and content of each run survive the next."""
     for seed in range(5):
         kills.kill_once(tmp_path / "data", tmp_path / "truth", 100 + seed, within_s=0.3)
 
 
 def test_the_check_can_fail(tmp_path):
-    """With a truth that claims one trace more than was recorded, the comparison says so."""
+    """If the truth claims one trace too many, the comparison reports it."""
     kills.kill_once(tmp_path / "data", tmp_path / "truth", 1, within_s=0.3)
     run_id = kills.last_run(tmp_path / "data", but="")
     run_id = kills.last_run(tmp_path / "data", but=run_id)

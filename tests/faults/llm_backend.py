@@ -59,7 +59,7 @@ class Backend:
     bodies: list[dict] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
-    lists: dict[str, tuple[int, object]] = field(default_factory=dict)  # answers to GET: path to status and document
+    lists: dict[str, tuple[int, object]] = field(default_factory=dict)  # responses to GET: path to status and document
     at_work: int = 0
     left_at: float | None = None  # monotonic seconds, which all processes of a machine share
     left: threading.Event = field(default_factory=threading.Event)
@@ -200,7 +200,7 @@ class Handler(BaseHTTPRequestHandler):
             self._wait_while_there(PATIENCE_S)
         elif script.how == "reset":
             self._reset()
-        self.close_connection = True  # a chunked answer without its end
+        self.close_connection = True  # a chunked response without its end
 
     def _reset(self):
         """Ends the connection as a crash does."""

@@ -1,4 +1,4 @@
-"""Another process holds the database under load. The soak is this file run by itself; its twin is in test_faults.py."""
+"""Another process holds the database under load. The soak is this file; its short twin is in test_faults.py."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hearthnet.config import ObservabilityConfig
 from hearthnet.observability import metrics, telemetry, trace
 
 PACE_S = 0.1  # between batches of twenty
-SLOWEST_S = 1.0  # of a batch; one that waited for the lock would take as long as SQLite tries
+SLOWEST_S = 1.0  # of a batch; one that waited for the lock would take SQLite's busy timeout
 FAILURES_A_SECOND = 2
 
 
@@ -31,7 +31,7 @@ def failures() -> float:
 
 
 def hold(folder: Path, seconds: float) -> dict[str, float]:
-    """Records for so long while the lock is held; returns what came of it."""
+    """Records while the lock is held; returns the figures."""
     config = ObservabilityConfig(data_dir=folder / "data", log_dir=folder / "logs")
     recorded, slowest_s = 0, 0.0
     with telemetry.open(config) as t, closing(sqlite3.connect(config.data_dir / telemetry.DATABASE)) as other:
@@ -55,7 +55,7 @@ def hold(folder: Path, seconds: float) -> dict[str, float]:
 
 
 def main() -> None:
-    """Holds the database's lock under load; ends with 1 if a caller waited, or a trace was lost or stored twice."""
+    """Holds the database's lock under load; exits with 1 if a caller waited, or a trace was dropped or stored twice."""
     parser = argparse.ArgumentParser(prog="scripts/soak lock", description=main.__doc__)
     parser.add_argument("--seconds", type=float, default=30.0, help="how long (30)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")

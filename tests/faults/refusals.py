@@ -1,4 +1,4 @@
-"""What a server of this process has refused."""
+"""Counts of calls refused by a server of this process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hearthnet.observability import metrics
 
 
 def refusals() -> dict[str, float]:
-    """How many were refused, by reason; series of other tests stand at 0."""
+    """Returns refused calls by reason; series of other tests are 0."""
     name = 'hearthnet_refused_total{reason="'
     lines = [line for line in metrics.exposition()[0].decode().splitlines() if line.startswith(name)]
     counts = {line[len(name) :].partition('"')[0]: float(line.split()[-1]) for line in lines}

@@ -1,4 +1,4 @@
-"""The VFS that the fault tests rely on does what it says."""
+"""The VFS that the fault tests rely on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def connection(disk, tmp_path):
 
 
 def connect(tmp_path) -> sqlite3.Connection:
-    """A connection in autocommit mode."""
+    """Returns a connection in autocommit mode."""
     return sqlite3.connect(tmp_path / "x.db", isolation_level=None)
 
 
@@ -43,19 +43,19 @@ def insert(connection, count=1) -> None:
 
 
 def rows(connection) -> int:
-    """How many rows there are."""
+    """Returns the number of rows."""
     return connection.execute("SELECT count(*) FROM t").fetchone()[0]
 
 
 def error_of(act, *arguments) -> int:
-    """The code of the error that SQLite reports."""
+    """Returns the error code that SQLite reports."""
     with pytest.raises(sqlite3.OperationalError) as caught:
         act(*arguments)
     return caught.value.sqlite_errorcode
 
 
 def replay(entries) -> dict[str, bytes]:
-    """The files that the operations lead to."""
+    """Returns the files that the operations produce."""
     files: dict[int, bytearray] = {}
     names: dict[int, str] = {}
     for entry in entries:
@@ -89,7 +89,7 @@ def test_recording_leads_to_the_same_files(disk, tmp_path, mode):
 
 
 def test_recording_has_the_order_of_a_commit(disk, connection, tmp_path):
-    """A commit in WAL mode is writes and then a sync of the WAL, and the program's marks stand where it made them."""
+    """A commit in WAL mode is writes and then a sync of the WAL, and the program's marks are in their order."""
     connection.execute("PRAGMA synchronous = FULL")
     insert(connection)
     with disk.recording(tmp_path / "recording"):
@@ -109,7 +109,7 @@ def test_recording_has_the_order_of_a_commit(disk, connection, tmp_path):
 def test_full_disk_stops_growth_alone(disk, connection):
     """On a full disk a commit that needs a larger file fails with SQLITE_FULL, one that fits in place does not."""
     insert(connection, 20)
-    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # the WAL keeps its size, to be written over
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # the WAL keeps its size, to be overwritten
     with disk.disk_full():
         connection.execute("UPDATE t SET x = 'in place' WHERE n = 1")
         assert error_of(insert, connection, 200) == sqlite3.SQLITE_FULL
@@ -122,7 +122,7 @@ def test_full_disk_stops_growth_alone(disk, connection):
 
 
 def test_io_error_stops_everything(disk, connection):
-    """With a broken disk no commit succeeds and reading goes on; nothing is left of what failed."""
+    """With a broken disk no commit succeeds, reading works, and failed commits leave nothing."""
     with disk.io_error():
         assert error_of(insert, connection) == sqlite3.SQLITE_IOERR_WRITE
         assert rows(connection) == 100
@@ -143,8 +143,8 @@ def test_nth_operation_fails_alone(disk, connection):
     assert rows(connection) == 103
 
 
-def test_rule_tells_files_apart(disk, connection):
-    """A rule of a test may fail the database's file and leave the WAL alone: commits stand, checkpoints fail."""
+def test_rule_may_select_files(disk, connection):
+    """A rule may fail only the database's file and not the WAL: commits succeed, checkpoints fail."""
     with disk.failing(lambda operation: sqlite3.SQLITE_IOERR_WRITE if operation.role is Role.MAIN else 0):
         insert(connection)
         assert error_of(connection.execute, "PRAGMA wal_checkpoint(PASSIVE)") == sqlite3.SQLITE_IOERR_WRITE
@@ -154,7 +154,7 @@ def test_rule_tells_files_apart(disk, connection):
 
 
 def test_connections_after_it_are_as_ever(tmp_path):
-    """When it is no longer installed, new connections do not go through it."""
+    """After uninstalling, new connections do not use it."""
     with vfs.installed() as disk:
         pass
     with disk.io_error(), closing(connect(tmp_path)) as connection:

@@ -64,7 +64,7 @@ class _Vfs(Structure):
 
 
 class Kind(IntEnum):
-    """What is done."""
+    """The kind of an operation."""
 
     OPEN = 0
     WRITE = 1
@@ -75,7 +75,7 @@ class Kind(IntEnum):
 
 
 class Role(IntEnum):
-    """What a file is for; the values are SQLite's own flags of xOpen."""
+    """The purpose of a file; the values are SQLite's own flags of xOpen."""
 
     MAIN = 0x100
     JOURNAL = 0x800
@@ -97,7 +97,7 @@ class Operation(NamedTuple):
     growth: int
 
 
-Rule = Callable[[Operation], int]  # returns SQLite's code of the error, 0 to let it pass
+Rule = Callable[[Operation], int]  # returns SQLite's error code, or 0 to let it pass
 
 _IO_ERRORS: Final = {
     Kind.WRITE: sqlite3.SQLITE_IOERR_WRITE,
@@ -141,7 +141,7 @@ def read_recording(path: Path) -> list[Entry]:
 
 
 class _File:
-    """An open file: which one it is, and the original's methods for it."""
+    """An open file, with the original VFS's methods for it."""
 
     def __init__(self, number: int, role: Role, methods: _Methods) -> None:
         self.number = number
@@ -153,7 +153,7 @@ class _File:
 
 
 class Disk:
-    """The VFS. There is one in a process, and it is never freed: SQLite holds pointers into it."""
+    """The VFS. A process has one, which is never freed: SQLite holds pointers into it."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
@@ -166,7 +166,7 @@ class Disk:
         self._vfs = _Vfs.from_buffer_copy(original)
         self._vfs.zName = b"faults"
         self._vfs.xOpen, self._vfs.xDelete = _address(self._open), _address(self._delete)
-        self._tables: dict[int, _Methods] = {}  # ours by the address of the original's
+        self._tables: dict[int, _Methods] = {}  # ours, by the address of the original's
         self._files: dict[int, _File] = {}  # by the address of the sqlite3_file
         self._numbers: dict[bytes, int] = {}  # by path
         self._lock = threading.Lock()
@@ -175,14 +175,14 @@ class Disk:
         self._rules: list[Rule] = []
 
     def set_default(self, is_default: bool) -> None:
-        """Makes this, or the original again, what new connections use."""
+        """Makes new connections use this VFS, or the original again."""
         self._library.sqlite3_vfs_register(addressof(self._vfs) if is_default else self._default, 1)
 
     # --- recording
 
     @contextmanager
     def recording(self, path: Path) -> Iterator[None]:
-        """Records into a new file until the block ends; files that are open already are recorded from here on."""
+        """Records into a new file until the block ends; files that are already open are included from here on."""
         self._log_fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             yield
@@ -191,7 +191,7 @@ class Disk:
             os.close(fd)
 
     def mark(self, text: bytes) -> None:
-        """Puts a mark of the program's own into the recording: at what is done before the next operation."""
+        """Writes a mark of the program's own into the recording, before the next operation."""
         self._note(Kind.MARK, -1, data=text)
 
     def _note(self, kind: Kind, number: int, offset: int = 0, data: bytes = b"") -> None:
@@ -203,7 +203,7 @@ class Disk:
 
     @contextmanager
     def failing(self, rule: Rule) -> Iterator[None]:
-        """Asks `rule` before each write, sync and truncation until the block ends."""
+        """Calls `rule` before each write, sync and truncation until the block ends."""
         self._rules.append(rule)
         try:
             yield
@@ -211,15 +211,15 @@ class Disk:
             self._rules.remove(rule)
 
     def disk_full(self) -> AbstractContextManager[None]:
-        """No file can grow; what is there can be written over."""
+        """Refuses to let files grow; overwriting succeeds."""
         return self.failing(lambda operation: sqlite3.SQLITE_FULL if operation.growth else 0)
 
     def io_error(self) -> AbstractContextManager[None]:
-        """Nothing can be written, synced or truncated."""
+        """Fails every write, sync and truncation."""
         return self.failing(lambda operation: _IO_ERRORS[operation.kind])
 
     def nth_fails(self, n: int, kind: Kind = Kind.WRITE) -> AbstractContextManager[None]:
-        """The n-th operation of this kind from here on fails, no other."""
+        """Fails the n-th operation of this kind from here on, and no other."""
         left = n
 
         def rule(operation: Operation) -> int:
@@ -254,7 +254,7 @@ class Disk:
             number = None if path is None or is_new else self._numbers.get(path)
             if number is None:
                 number, self._next_number = self._next_number, self._next_number + 1
-            if path is not None:  # else a temporary file, which nobody sees
+            if path is not None:  # else a temporary file without a name
                 self._numbers[path] = number
         return number
 
@@ -334,12 +334,12 @@ def _make() -> tuple[Disk | None, str]:
         return None, str(error)
 
 
-_disk, UNAVAILABLE = _make()  # why there is no such VFS here, "" where there is
+_disk, UNAVAILABLE = _make()  # why there is no such VFS here, "" if there is one
 
 
 @contextmanager
 def installed() -> Iterator[Disk]:
-    """Connections that are opened in this block use the VFS, and do so until they are closed. Not to be nested."""
+    """Makes connections opened in this block use the VFS until they are closed. Not to be nested."""
     if _disk is None:
         raise RuntimeError(UNAVAILABLE)
     _disk.set_default(True)

@@ -1,4 +1,4 @@
-"""What a disk, another process, a clock or a program can do to the store, and what must come of it."""
+"""Faults of disk, other processes, clocks and programs, and how the store must behave."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from support.waiting import nothing_happens, wait_until
 
 from hearthnet.observability import get_logger, telemetry, trace
 from hearthnet.observability.records.record import TraceRecord
-from hearthnet.observability.store import thread
+from hearthnet.observability.store import pacer
 from hearthnet.observability.store.budget import Budget, disk_bytes
+from hearthnet.observability.store.pacer import Pace
 from hearthnet.observability.store.recovery.quarantine import quarantined
-from hearthnet.observability.store.thread import Pace
 from hearthnet.observability.telemetry import DATABASE
 
 
 def record(count, capability="a.b", fail=None):
-    """Records so many traces."""
+    """Records `count` traces."""
     for _ in range(count):
         started = trace.new_trace(capability)
         if fail:
@@ -39,7 +39,7 @@ def record(count, capability="a.b", fail=None):
 
 
 def record_large(count, n=0):
-    """Records so many traces whose rows are nearly as large as a row may be."""
+    """Records traces whose rows are nearly of the largest size."""
     for _ in range(count):
         with trace.new_trace("large.one") as started:
             started.extras["n"] = n
@@ -50,18 +50,18 @@ def record_large(count, n=0):
 
 @pytest.fixture
 def query(observability):
-    """What another process would read."""
+    """Runs a query as another process would."""
     return partial(rows, observability.data_dir / DATABASE)
 
 
-def told(observability) -> list[str]:
-    """The messages of the JSON log, the traces' own left out."""
+def log_messages(observability) -> list[str]:
+    """Returns the messages of the JSON log without those of traces."""
     return [line["msg"] for line in log_lines(observability.log_dir) if line["msg"] != "done"]
 
 
 @contextmanager
 def holding(path, sql):
-    """Another connection in the middle of a transaction."""
+    """Holds a transaction open on another connection."""
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         for statement in sql:
             other.execute(statement).fetchall()
@@ -70,7 +70,7 @@ def holding(path, sql):
 
 @contextmanager
 def full(directory):
-    """A disk without a free byte."""
+    """Fills the disk to the last byte."""
     filler = directory / "filler"
     try:
         with filler.open("wb", buffering=0) as file:
@@ -87,7 +87,7 @@ def full(directory):
 
 @pytest.fixture
 def on_tiny_disk(observability, tiny_disk):
-    """Settings of a store that is alone on a small disk; its floor is 5 % of it."""
+    """Settings of a store on a small disk of its own; the floor is 5 % of it."""
     return observability.model_copy(
         update={"data_dir": tiny_disk / "data", "log_dir": tiny_disk / "logs", "max_disk_mb": 64}
     )
@@ -96,8 +96,8 @@ def on_tiny_disk(observability, tiny_disk):
 # --- the disk
 
 
-def test_young_ring_goes_on_on_a_full_disk(on_tiny_disk):
-    """A database of the first second has its space: on a disk without a free byte traces are still committed."""
+def test_young_ring_keeps_committing_on_a_full_disk(on_tiny_disk):
+    """A new database has reserved its space: on a full disk traces are still committed."""
     with telemetry.open(on_tiny_disk) as t:
         record(10)
         assert t.flush()
@@ -112,7 +112,7 @@ def test_young_ring_goes_on_on_a_full_disk(on_tiny_disk):
 
 
 def test_full_ring_is_replaced_in_place_on_a_full_disk(on_tiny_disk):
-    """Ten thousand more traces on a full disk: the newest are there, the file has not grown, nothing is lost."""
+    """Of ten thousand more traces on a full disk the newest are stored, the file does not grow, nothing is dropped."""
     with telemetry.open(on_tiny_disk) as t:
         for _ in range(12):
             record(1_000)
@@ -131,7 +131,7 @@ def test_full_ring_is_replaced_in_place_on_a_full_disk(on_tiny_disk):
 
 
 def test_rows_that_do_not_fit_a_full_disk_push_out_the_oldest(on_tiny_disk):
-    """Where large rows need more than there is, the oldest go; the newest is always there, and the node goes on."""
+    """If large rows need more space than there is, the oldest are evicted and the newest stored."""
     with telemetry.open(on_tiny_disk) as t:
         with full(on_tiny_disk.data_dir):
             for number in range(60):
@@ -143,8 +143,8 @@ def test_rows_that_do_not_fit_a_full_disk_push_out_the_oldest(on_tiny_disk):
     assert t._thread.is_clean
 
 
-def test_full_disk_is_told_counted_and_over_when_it_is_over(on_tiny_disk):
-    """Below the floor the JSON log takes warnings alone, which is told; with space again all is as before."""
+def test_nearly_full_disk_is_logged_and_counted_until_it_ends(on_tiny_disk):
+    """Below the floor the JSON log drops records below warning, and this is logged; with space again it ends."""
     with telemetry.open(on_tiny_disk) as t:
         with full(on_tiny_disk.data_dir):
             record(5)
@@ -158,14 +158,14 @@ def test_full_disk_is_told_counted_and_over_when_it_is_over(on_tiny_disk):
         with closing(sqlite3.connect(on_tiny_disk.data_dir / DATABASE)) as connection:
             assert connection.execute("SELECT count(*) FROM traces").fetchone() == (20,)
 
-    messages = told(on_tiny_disk)
+    messages = log_messages(on_tiny_disk)
     assert messages[-1] == "the disk has space again"
     lines = b"".join(path.read_bytes() for path in on_tiny_disk.log_dir.glob("*.log"))
     assert lines.count(b"after.it") == 5
 
 
 def test_disk_that_is_full_at_the_first_start_leaves_memory_and_is_tried_again(on_tiny_disk):
-    """Without any space nothing can be made: records stay in memory, and are stored as soon as there is some."""
+    """Without space no file can be created: records stay in memory, and are stored as soon as there is space."""
     on_tiny_disk.data_dir.mkdir()
     with telemetry_on_full_disk(on_tiny_disk) as t:
         record(30)
@@ -177,7 +177,7 @@ def test_disk_that_is_full_at_the_first_start_leaves_memory_and_is_tried_again(o
 
 @contextmanager
 def telemetry_on_full_disk(config):
-    """Telemetry that was opened on a full disk, and recorded 20 traces there."""
+    """Telemetry opened on a full disk, with 20 traces recorded there."""
     t = telemetry.open(config)
     with full(config.data_dir):
         t.start()
@@ -193,7 +193,7 @@ def telemetry_on_full_disk(config):
 @pytest.mark.skipif(bool(vfs.UNAVAILABLE), reason=vfs.UNAVAILABLE or "there is one")
 @pytest.mark.parametrize("fault", ["io_error", "disk_full"])
 def test_disk_that_refuses_to_write_is_survived(observability, fault):
-    """Every write or sync fails, or every one that needs space: recording goes on, is told once, and resumes."""
+    """If every write or sync fails, or every one that needs space, recording continues, logs once, and recovers."""
     with vfs.installed() as disk, telemetry.open(observability) as t:
         record(5)
         assert t.flush()
@@ -202,17 +202,17 @@ def test_disk_that_refuses_to_write_is_survived(observability, fault):
                 record(5)
                 t.flush(0.5)
             assert len(trace.get_recent(100)) == 20
-            assert (t.error is None) == (fault == "disk_full")  # in place there is room
+            assert (t.error is None) == (fault == "disk_full")  # replacing rows in place needs no space
         assert t.flush(40)
         assert t.error is None
         assert len(trace.get_recent(100)) == 20
-    assert told(observability).count("telemetry cannot be written") == (fault == "io_error")
+    assert log_messages(observability).count("telemetry cannot be written") == (fault == "io_error")
 
 
 @pytest.mark.skipif(bool(vfs.UNAVAILABLE), reason=vfs.UNAVAILABLE or "there is one")
 @pytest.mark.parametrize("number", range(1, 12))
 def test_any_single_write_may_fail(observability, query, number):
-    """Whichever write of a commit fails, once: all is stored in the end, once."""
+    """If any one write of a commit fails, all records are stored in the end, once."""
     with vfs.installed() as disk, telemetry.open(observability) as t:
         record(5)
         assert t.flush()
@@ -226,7 +226,7 @@ def test_any_single_write_may_fail(observability, query, number):
 
 
 def test_directory_that_is_removed_is_made_again(observability, query):
-    """Somebody removes the data folder: within a commit there is a new store, with all that this run had recorded."""
+    """If the data folder is removed, the next commit makes a new store with all records of this run."""
     with telemetry.open(observability) as t:
         record(300)
         assert t.flush()
@@ -239,12 +239,12 @@ def test_directory_that_is_removed_is_made_again(observability, query):
     assert sorted(path.name for path in observability.data_dir.iterdir()) == [DATABASE, "telemetry.lock"]
     assert query("SELECT count(*) FROM traces") == [(321,)]
     assert query("SELECT end_reason FROM runs") == [("clean",)]
-    assert "telemetry.db was opened again" in told(observability)
+    assert "telemetry.db was reopened" in log_messages(observability)
 
 
 @pytest.mark.parametrize("how", ["unlink", "rename", "replace"])
 def test_database_that_is_moved_away_is_noticed(observability, query, tmp_path, how):
-    """A database that was removed, renamed or replaced is not written into the void: a new one is begun."""
+    """If the database is removed, renamed or replaced, a new one is created."""
     with telemetry.open(observability) as t:
         record(50)
         assert t.flush()
@@ -264,8 +264,8 @@ def test_database_that_is_moved_away_is_noticed(observability, query, tmp_path, 
 
 
 def test_box_that_is_removed_is_made_again(observability, monkeypatch):
-    """A black box that somebody removed is back after the next look, with what it held."""
-    monkeypatch.setattr(thread, "_HOUSEKEEPING_S", 0.05)
+    """A removed box is restored with its records at the next round."""
+    monkeypatch.setattr(pacer, "_HOUSEKEEPING_S", 0.05)
     with telemetry.open(observability) as t:
         record(5)
         box = observability.data_dir / f"telemetry.{os.getpid()}.box"
@@ -283,7 +283,7 @@ def test_box_that_is_removed_is_made_again(observability, monkeypatch):
 
 
 def test_lock_costs_nothing(observability, query):
-    """Another process holds the database: nobody waits for it, tries grow rare, and all is stored afterwards.
+    """While another process holds the database, no caller waits, retries slow down, and all is stored afterwards.
 
     `scripts/soak lock` does it for half a minute.
     """
@@ -296,20 +296,20 @@ def test_lock_costs_nothing(observability, query):
         assert t.flush()
         with holding(observability.data_dir / DATABASE, ["BEGIN IMMEDIATE"]) as other:
             for number in range(1, 5):
-                record(20)  # returns while the lock is held, so it did not wait for it
+                record(20)  # returns while the lock is held, so it does not wait for it
                 wait_until(lambda number=number: failures() >= number)
-            assert t._thread._retry_s >= 2**3 * thread._FIRST_RETRY_S
+            assert t._thread.pacer.retry_s >= 2**3 * pacer.FIRST_RETRY_S
             assert t.error == "locked"
             assert len(trace.get_recent(10)) == 10
             other.execute("ROLLBACK")
         assert t.flush(20)
 
     assert query("SELECT count(*), count(DISTINCT seq) FROM traces") == [(90, 90)]
-    assert told(observability).count("telemetry cannot be written") == 1
+    assert log_messages(observability).count("telemetry cannot be written") == 1
 
 
-def test_lock_for_ever_sheds_the_oldest_and_tells(observability, query, monkeypatch):
-    """When the buffer is full the oldest go; the loss is counted, logged, and a row in the data."""
+def test_lasting_lock_drops_the_oldest_and_logs(observability, query, monkeypatch):
+    """A full buffer drops the oldest records; they are counted, logged, and a row in `gaps`."""
     from hearthnet.observability.records import recorder
 
     monkeypatch.setattr(recorder, "STORE_TRACES", 500)
@@ -327,7 +327,7 @@ def test_lock_for_ever_sheds_the_oldest_and_tells(observability, query, monkeypa
 
 
 def test_reader_in_a_long_transaction_cannot_grow_the_wal_beyond_its_cap(observability, query):
-    """A forgotten shell: the WAL stops at its cap, writing pauses, says who holds it, resumes, and the WAL shrinks."""
+    """A reader pins the WAL: it stops at its cap, writing pauses, logs the holder, resumes, and the WAL shrinks."""
     small = observability.model_copy(update={"max_disk_mb": 64})
     wal = small.data_dir / f"{DATABASE}-wal"
     budget = Budget(64)
@@ -373,7 +373,7 @@ input()
 
 
 def test_fork_and_multiprocessing_do_no_harm(observability, query):
-    """Children that record, by fork and by a pool, neither hang nor touch the store; the parent's rows are whole."""
+    """Children that record, by fork and by a pool, neither hang nor touch the store; the parent's rows are complete."""
     with telemetry.open(observability) as t:
         record(10)
         with multiprocessing.get_context("fork").Pool(2) as pool:
@@ -395,7 +395,7 @@ def _in_child(_: int) -> int:
 
 
 def test_exit_without_clean_up_loses_nothing(observability, query):
-    """`os._exit` in the middle of work is one more kill: everything is there at the next start."""
+    """`os._exit` during work is like a kill: the next start recovers everything."""
     script = f"""
 import os
 from pathlib import Path
@@ -433,7 +433,7 @@ asyncio.run(main())
 
 
 def test_blocked_loop_does_not_stop_the_commits(observability, query):
-    """A program that never yields to its loop has its traces in SQL all the same."""
+    """Traces of a program that never yields to its loop are committed."""
 
     async def program():
         async with telemetry.open(observability):
@@ -444,7 +444,7 @@ def test_blocked_loop_does_not_stop_the_commits(observability, query):
 
 
 def test_storm_of_exceptions_is_bounded_and_true(observability, query):
-    """Four threads fail as fast as they can: the ring keeps its share of each class, and the numbers add up."""
+    """While four threads fail as fast as they can, the ring keeps the share of each class, and the numbers add up."""
 
     def fail():
         for _ in range(2_000):
@@ -474,7 +474,7 @@ def test_storm_of_exceptions_is_bounded_and_true(observability, query):
 
 
 def test_clock_that_steps_changes_no_order(observability, query, monkeypatch):
-    """An hour back, ten years ahead, 1970: newest first is by number, and eviction too."""
+    """If the clock is set an hour back, ten years ahead, or to 1970, order and eviction follow the numbers."""
     from hearthnet.observability.traces import trace as traces
 
     steps = [0, -3_600, 10 * 365 * 86_400, -time.time() + 60]
@@ -493,7 +493,7 @@ def test_clock_that_steps_changes_no_order(observability, query, monkeypatch):
 
 
 def test_poison_row_costs_itself(observability, query):
-    """A row that SQLite refuses is left out and counted; its batch is stored."""
+    """A row that SQLite refuses is dropped and counted; the rest of its batch is stored."""
     with telemetry.open(observability) as t:
         recorder = t._recorder
         record(3)
@@ -514,23 +514,23 @@ def test_poison_row_costs_itself(observability, query):
 
 @pytest.fixture
 def pauses(monkeypatch):
-    """How long the thread of the store meant to sleep, each time that it did, in seconds."""
+    """The timeouts of the telemetry thread's waits, in seconds."""
     found = []
-    genuine = thread.StoreThread._woken
+    genuine = pacer.Pacer._wait_for_wake
 
     async def woken(self, timeout_s):
         found.append(timeout_s)
         await genuine(self, timeout_s)
 
-    monkeypatch.setattr(thread.StoreThread, "_woken", woken)
+    monkeypatch.setattr(pacer.Pacer, "_wait_for_wake", woken)
     return found
 
 
 def test_idle_thread_sleeps(observability, query, pauses):
-    """With nothing to do nobody wakes; the first record afterwards is committed within the interval."""
+    """An idle thread is not woken; the next record is committed within the interval."""
 
     def is_asleep():
-        return pauses and pauses[-1] == thread._HOUSEKEEPING_S
+        return pauses and pauses[-1] == pacer._HOUSEKEEPING_S
 
     with telemetry.open(observability) as t:
         record(1)
@@ -548,7 +548,7 @@ def test_idle_thread_sleeps(observability, query, pauses):
 
 
 def test_hour_of_load_with_a_pinned_reader_stays_within_the_budget(observability):
-    """A storm of log records and large traces, a shell in a transaction: at every look all is within max_disk_mb."""
+    """In a storm of log records and large traces, with a pinned WAL, all files stay within max_disk_mb."""
     config = observability.model_copy(update={"max_disk_mb": 64, "flush_interval_s": 0.05})
     largest = 0
     with telemetry.open(config) as t:
@@ -570,7 +570,7 @@ def test_hour_of_load_with_a_pinned_reader_stays_within_the_budget(observability
 
 
 def test_page_ceiling_is_kept_by_giving_up_the_oldest(observability, query):
-    """Rows of the largest size in a small budget: the database stops at its ceiling, the newest are there."""
+    """With rows of the largest size in a small budget, the database stops at its ceiling and has the newest rows."""
     config = observability.model_copy(update={"max_disk_mb": 64})
     with telemetry.open(config) as t:
         for number in range(80):
@@ -606,7 +606,7 @@ def test_flood_of_successes_and_flood_of_failures(observability, query):
 
 
 def test_wear_is_counted(observability, query):
-    """Commits, fsyncs and the bytes handed to the disk are metrics, and stand in the run's row."""
+    """Commits, fsyncs and bytes written are metrics, and columns of the run's row."""
     with telemetry.open(observability) as t:
         for _ in range(20):
             record(50)
@@ -622,9 +622,9 @@ def test_wear_is_counted(observability, query):
 
 
 def test_eco_commits_rarely_and_failures_soon(observability, query, pauses, monkeypatch):
-    """`eco` waits half a minute for ordinary records, not for a failure."""
+    """`eco` commits ordinary records every half minute, failures sooner."""
     assert (Pace(is_eco=True).commit_s, Pace(is_eco=True).gap_s) == (30.0, 5.0)
-    monkeypatch.setattr(thread, "_ECO_GAP_S", 0.2)
+    monkeypatch.setattr(pacer, "_ECO_GAP_S", 0.2)
     with telemetry.open(observability.model_copy(update={"eco": True})):
         record(5)
         wait_until(lambda: 30.0 in pauses, lambda: pauses)

@@ -1,4 +1,4 @@
-"""The store end to end, in process: opened, written from its thread, read, closed, opened again."""
+"""The store end to end, in process: opened, written from its thread, read, closed, reopened."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from hearthnet.observability.telemetry import DATABASE
 
 
 def query(observability, sql, *values):
-    """What another process would read."""
+    """Runs a query as another process would."""
     return rows(observability.data_dir / DATABASE, sql, *values)
 
 
 def record(count, capability="a.b", fail=None):
-    """Records so many traces."""
+    """Records `count` traces."""
     for _ in range(count):
         started = trace.new_trace(capability)
         if fail:
@@ -40,7 +40,7 @@ def record(count, capability="a.b", fail=None):
 
 
 def test_traces_and_logs_are_in_sql(observability):
-    """What was recorded is there for plain SQL, after a flush and after closing."""
+    """Records can be queried with plain SQL after a flush and after closing."""
     with telemetry.open(observability, node_id="ed25519:me") as t:
         with trace.new_trace("llm.chat@1.0") as started, trace.span("generate", model="tiny"):
             get_logger("hearthnet.test").warning("careful", extra={"n": 1})
@@ -61,7 +61,7 @@ def test_traces_and_logs_are_in_sql(observability):
 
 
 async def test_async_with_serves_too(observability):
-    """`async with` opens and closes without blocking the loop that it is used on."""
+    """`async with` opens and closes without blocking the running loop."""
     ticks = 0
 
     async def tick():
@@ -100,7 +100,7 @@ def test_failure_is_committed_at_once(observability):
 
 
 def test_get_recent_is_complete_while_the_writer_commits(observability):
-    """Under load every reading is gapless and without doubles: pending and committed join at every moment."""
+    """Under load every read is complete and without duplicates, over pending and committed records."""
     stop = threading.Event()
     seen: list[list[int]] = []
     with telemetry.open(observability):
@@ -124,7 +124,7 @@ def test_get_recent_is_complete_while_the_writer_commits(observability):
 
 
 def test_everything_is_there_after_a_restart(observability):
-    """A second life goes on where the first ended: rows stay, `seq` rises on, each life is a run."""
+    """A second run continues the first: rows stay, `seq` keeps rising, and each is a row in `runs`."""
     with telemetry.open(observability):
         record(5)
         first = [item.trace_id for item in trace.get_recent()]
@@ -156,7 +156,7 @@ def test_ring_keeps_the_newest_and_the_file_is_flat(observability):
 
 
 def test_flood_of_successes_leaves_the_failures(observability):
-    """Ten failures before 15,000 successes are still there."""
+    """Ten failures survive 15,000 later successes."""
     with telemetry.open(observability) as t:
         record(10, "bad.one", fail="internal_error")
         for _ in range(15):
@@ -168,7 +168,7 @@ def test_flood_of_successes_leaves_the_failures(observability):
 
 
 def test_filters_agree_on_pending_and_committed(observability):
-    """A filter finds the same among committed and pending traces."""
+    """A filter selects the same committed and pending traces."""
     slow = observability.model_copy(update={"flush_interval_s": 60.0})
     with telemetry.open(slow) as t:
         for committed in (True, False):
@@ -190,13 +190,13 @@ def test_filters_agree_on_pending_and_committed(observability):
 
 
 def test_overflow_is_counted_and_visible(observability, monkeypatch):
-    """Records pushed out of a full buffer leave a row in `gaps`, a line in `timeline` and a count in the metrics."""
+    """Records dropped from a full buffer are a row in `gaps`, a line in `timeline` and a count in the metrics."""
     monkeypatch.setattr(recording, "STORE_TRACES", 100)
     slow = observability.model_copy(update={"flush_interval_s": 60.0})
     with telemetry.open(slow) as t:
         gate = threading.Event()
-        # The telemetry thread's loop is held, as by a disk that does not answer.
-        t._thread._loop.call_soon_threadsafe(gate.wait)
+        # The telemetry thread's loop is blocked, as by a disk that hangs.
+        t._thread.pacer.loop.call_soon_threadsafe(gate.wait)
         record(250)
         gate.set()
         assert t.flush()
@@ -208,7 +208,7 @@ def test_overflow_is_counted_and_visible(observability, monkeypatch):
 
 
 def test_lock_of_another_process_loses_nothing(observability):
-    """While somebody else holds the write lock the records wait, and are committed after it."""
+    """While another connection holds the write lock the records wait, and are committed after it."""
     with telemetry.open(observability) as t:
         other = sqlite3.connect(observability.data_dir / DATABASE, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -224,7 +224,7 @@ def test_lock_of_another_process_loses_nothing(observability):
     assert messages == ["telemetry cannot be written", "telemetry is written again"]
 
 
-def test_commit_goes_on_while_the_loop_is_blocked(observability):
+def test_commits_continue_while_the_loop_is_blocked(observability):
     """A program that blocks its own event loop does not keep its records from being committed."""
 
     async def program():
@@ -237,8 +237,8 @@ def test_commit_goes_on_while_the_loop_is_blocked(observability):
     asyncio.run(program())
 
 
-def test_second_process_is_told_and_records_in_memory(observability):
-    """One process writes a store; a second opens, says why it has none, and answers from memory."""
+def test_second_process_logs_why_and_records_in_memory(observability):
+    """One process writes a store; a second one logs why it has none, and serves from memory."""
     script = f"""
 from pathlib import Path
 from hearthnet.config import ObservabilityConfig
@@ -259,7 +259,7 @@ with telemetry.open(config) as t:
 
 
 def test_directory_that_cannot_be_made_leaves_memory(observability, tmp_path):
-    """Where the data folder cannot be, the program runs and records in memory."""
+    """If the data folder cannot be created, the program runs and records in memory."""
     (tmp_path / "file").write_text("")
     with telemetry.open(observability.model_copy(update={"data_dir": tmp_path / "file" / "data"})) as t:
         record(1)
@@ -268,7 +268,7 @@ def test_directory_that_cannot_be_made_leaves_memory(observability, tmp_path):
 
 
 def test_program_that_never_closes_loses_nothing(observability):
-    """A program that ends without closing, or with an exception, still commits all and ends by itself."""
+    """A program that ends without closing, or with an exception, still commits everything and exits."""
     script = f"""
 from pathlib import Path
 from hearthnet.config import ObservabilityConfig
@@ -307,7 +307,7 @@ def test_files_are_private_under_any_umask(observability):
 
 
 def test_clean_stop_leaves_one_file(observability):
-    """After closing there is no WAL left: the database is complete by itself."""
+    """Closing leaves no WAL: the database file is complete."""
     with telemetry.open(observability):
         record(10)
         trace.get_recent()
@@ -316,7 +316,7 @@ def test_clean_stop_leaves_one_file(observability):
 
 
 def test_close_is_idempotent_and_ends_recording(observability):
-    """Closing twice is harmless; what is recorded after it stays in memory."""
+    """Closing twice is harmless; later records stay in memory."""
     t = telemetry.open(observability)
     with t:
         record(1)
@@ -328,7 +328,7 @@ def test_close_is_idempotent_and_ends_recording(observability):
 
 
 def test_done_line_is_not_stored_twice(observability):
-    """The "done" line of a trace is in the JSON log alone; its row says it all."""
+    """The "done" line of a trace is in the JSON log only; the store has its row instead."""
     with telemetry.open(observability):
         record(3)
 
@@ -337,7 +337,7 @@ def test_done_line_is_not_stored_twice(observability):
 
 
 def test_forked_child_keeps_out_of_the_store(observability):
-    """A child records in its own memory: nothing of it reaches its parent's buffer or file."""
+    """A forked child records in its own memory: none of it reaches its parent's buffer or file."""
     with telemetry.open(observability) as t:
         record(1)
         child = os.fork()
@@ -352,7 +352,7 @@ def test_forked_child_keeps_out_of_the_store(observability):
 
 
 def test_row_that_sqlite_refuses_costs_only_itself(observability):
-    """One record that cannot be stored is counted as a gap; its neighbours are committed, then and later."""
+    """A record that cannot be stored is counted as a gap; the records around it are committed."""
     with telemetry.open(observability) as t:
         record(3)
         recording.active.offer_trace(_poisoned(trace.get_recent(1)[0]))
@@ -366,7 +366,7 @@ def test_row_that_sqlite_refuses_costs_only_itself(observability):
 
 
 def _poisoned(like):
-    """A record that SQLite cannot bind: an integer of more than 64 bits."""
+    """Returns a record that SQLite cannot bind: an integer of more than 64 bits."""
     return TraceRecord(
         recording.active.next_seq(), like.run_id, like.trace_id, None, "a.b", None, 2**70, 0, 1.0, "ok", None, 0,
         b"[]", b"{}",
@@ -374,7 +374,7 @@ def _poisoned(like):
 
 
 def test_close_under_load_is_in_time_and_complete(observability):
-    """While threads go on recording, close ends within its two seconds, and the run is marked clean."""
+    """While threads keep recording, close returns within its two seconds, and the run is marked clean."""
     stop = threading.Event()
 
     def work():
@@ -396,7 +396,7 @@ def test_close_under_load_is_in_time_and_complete(observability):
 
 
 def test_second_opening_in_one_process_is_refused(observability, tmp_path):
-    """The instruments write to one place: opening twice is an error, and the first goes on."""
+    """The instruments have one destination: opening twice is an error, and the first stays open."""
     other = observability.model_copy(update={"data_dir": tmp_path / "other"})
     first = telemetry.open(observability)
     with first:
@@ -419,7 +419,7 @@ def test_trace_that_began_before_opening_belongs_to_the_run_it_ends_in(observabi
 
 
 def close_while_locked(observability) -> list[tuple[int, bool]]:
-    """Records twenty traces and closes while another process holds the database; returns what was told of it."""
+    """Records twenty traces and closes while another process holds the database; returns the log lines about it."""
     with telemetry.open(observability):
         other = sqlite3.connect(observability.data_dir / DATABASE, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -433,14 +433,14 @@ def close_while_locked(observability) -> list[tuple[int, bool]]:
 
 
 def test_records_that_closing_could_not_commit_are_in_the_box(observability):
-    """When another process holds the database to the end, what is left is told, kept in memory, and in the box."""
+    """If another process holds the database until the end, pending records are kept in memory and in the box."""
     assert close_while_locked(observability) == [(20, True)]
     assert metric('hearthnet_telemetry_dropped_total{reason="closed"}') == 0
     assert len(boxes_in(observability.data_dir)) == 1  # for the start after this process
 
 
 def test_records_that_closing_could_not_commit_are_counted_without_a_box(observability, monkeypatch):
-    """Where there is no box either, they are lost to the store, and counted."""
+    """Without a box they are dropped from the store, and counted."""
 
     def refuse(*_):
         raise OSError(28, "No space left on device")
@@ -452,7 +452,7 @@ def test_records_that_closing_could_not_commit_are_counted_without_a_box(observa
 
 
 def test_close_stores_the_count_of_what_was_held_back(observability):
-    """A storm just before the end: its rows stand for every record, although nobody told of them before."""
+    """After a storm just before closing, the rows account for every record, although no summary was logged before."""
     with telemetry.open(observability):
         for _ in range(500):
             get_logger("hearthnet.test").info("storm")

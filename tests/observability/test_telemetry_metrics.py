@@ -1,4 +1,4 @@
-"""Telemetry's own health on the metrics page: how far the store is behind, and what sampling held back."""
+"""Telemetry's own health on the metrics page: the store's lag, and records dropped by sampling."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ US = 1_000_000
 
 
 def sample(name: str, **labels: str) -> float | None:
-    """One series of the page."""
+    """Returns the value of one series of the page."""
     families = text_string_to_metric_families(metrics.exposition()[0].decode())
     found = [item.value for family in families for item in family.samples if (item.name, item.labels) == (name, labels)]
     return found[0] if found else None
 
 
 def a_trace(started_ns: int, ms: float) -> tuple:
-    """A trace's fields."""
+    """Returns a trace's fields."""
     return (1, "r", "t", None, "a.b", None, 0, started_ns, ms, "ok", None, 0, b"[]", b"{}")
 
 
 def a_record(ts_us: int) -> tuple:
-    """A log record's fields."""
+    """Returns a log record's fields."""
     return (2, "r", ts_us, "info", "x", "m", None, None, 0, 0, b"{}", None)
 
 
 @pytest.fixture
 def recorder():
-    """A recorder that a writer empties, made when the monotonic clock stood at 100 s."""
+    """A recorder that a writer empties, created at 100 s of the monotonic clock."""
     made = Recorder("r", wake=lambda _: None)
     made._made_ns = 100 * NS
     return made
 
 
 def test_nothing_that_waits_is_no_lag(recorder):
-    """An empty buffer is up to date."""
+    """An empty buffer has no lag."""
     assert recorder.lag_s(500 * NS, 500 * US) == 0
 
 
 def test_lag_is_that_of_the_oldest(recorder):
-    """A trace is as old as its end, a log record as its time; what is in flight counts until it is committed."""
+    """The age of a trace counts from its end, that of a log record from its time, until it is committed."""
     recorder.traces.offer(a_trace(110 * NS, 2_000.0))
     recorder.traces.offer(a_trace(119 * NS, 0.0))
     assert recorder.lag_s(120 * NS, 1_000 * US) == pytest.approx(8)
@@ -67,21 +67,21 @@ def test_lag_is_that_of_the_oldest(recorder):
 
 @pytest.mark.parametrize(("step_s", "expected"), [(-3_600, 0.0), (3_600, 20.0)])
 def test_step_of_the_clock_makes_no_impossible_lag(recorder, step_s, expected):
-    """Set back, the lag is not negative; set forward, it is not more than the recorder's own age."""
+    """If the clock is set back, the lag is not negative; if set forward, it is at most the recorder's age."""
     recorder.logs.offer(a_record(10_000 * US))
 
     assert recorder.lag_s(120 * NS, (10_000 + step_s) * US) == expected
 
 
 def test_step_of_the_clock_leaves_traces_alone(recorder):
-    """They are dated by the monotonic clock."""
+    """The lag of traces follows the monotonic clock."""
     recorder.traces.offer(a_trace(118 * NS, 1_000.0))
 
     assert recorder.lag_s(120 * NS, 0) == recorder.lag_s(120 * NS, 10**15) == pytest.approx(1)
 
 
 def test_memory_alone_has_no_lag():
-    """Where nobody commits, the records are where they stay."""
+    """Without a writer the records stay in the buffers, and there is no lag."""
     recorder = Recorder("r")
     recorder.traces.offer(a_trace(0, 0.0))
 
@@ -106,7 +106,7 @@ def test_lag_of_a_store_that_is_held(observability):
 
 
 def test_records_that_sampling_held_back_are_counted(observability, monkeypatch):
-    """As many as the rows' `repeats` tell, by level; asked twice, they are counted once."""
+    """The counter equals the rows' `repeats` by level, also when the page is read twice."""
     monkeypatch.setattr(node_logging, "time_ns", lambda: 1_790_000_000_000_000_000)
     with telemetry.open(observability):
         for _ in range(messages.ROWS_A_SECOND + 30):
@@ -123,7 +123,7 @@ def test_records_that_sampling_held_back_are_counted(observability, monkeypatch)
 
 
 def test_repeats_of_a_store_opened_again_are_not_counted_twice(observability, monkeypatch):
-    """The counter is the process's: closing and opening adds what is new alone."""
+    """The counter belongs to the process: reopening adds only new repeats."""
     monkeypatch.setattr(node_logging, "time_ns", lambda: 1_790_000_000_000_000_000)
     for expected in (5, 10):
         with telemetry.open(observability):
@@ -134,7 +134,7 @@ def test_repeats_of_a_store_opened_again_are_not_counted_twice(observability, mo
 
 
 def test_what_a_trace_kept_is_not_held_back(observability, monkeypatch):
-    """A record that a failing trace brings along is stored, so it is no repeat."""
+    """A record that is stored because its trace failed is not a repeat."""
     monkeypatch.setattr(node_logging, "time_ns", lambda: 1_790_000_000_000_000_000)
     with telemetry.open(observability):
         with trace.new_trace("a.b") as failing:

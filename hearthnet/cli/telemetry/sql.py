@@ -17,7 +17,7 @@ import orjson
 from hearthnet.cli.options import config_option, json_option
 from hearthnet.cli.output import printable, table
 from hearthnet.config import Config
-from hearthnet.observability.store.query.statement import Answer, ask, too_slow
+from hearthnet.observability.store.query.statement import QueryResult, ask, too_slow
 from hearthnet.observability.telemetry import DATABASE
 
 _TERMINAL_ROWS: Final = 100  # as many as a person scrolls through
@@ -128,7 +128,7 @@ def _killed_after(timeout_s: float) -> Iterator[None]:
         timer.cancel()
 
 
-def _print_relations(result: Answer) -> None:
+def _print_relations(result: QueryResult) -> None:
     """Prints the head of each statement with its column list, whose comments explain the columns."""
     for _, _, sql in result.rows:
         head = re.match(r".*?\n\)|.*", sql, re.DOTALL)
@@ -138,7 +138,7 @@ def _print_relations(result: Answer) -> None:
         click.echo()
 
 
-def print_table(result: Answer) -> None:
+def print_table(result: QueryResult) -> None:
     """Prints a table as wide as its values; on a narrower terminal they are folded."""
     from rich.console import Console
     from rich.markup import escape
@@ -167,7 +167,7 @@ def shown(value: Any) -> str:
     return f"x'{value.hex()}'" if isinstance(value, bytes) else printable(value)
 
 
-def _json_lines(result: Answer) -> Iterator[str]:
+def _json_lines(result: QueryResult) -> Iterator[str]:
     """Yields a JSON array of objects, one row per line; a repeated column name gets a number: `a`, `a_2`.
 
     A blob becomes hexadecimal digits; infinity, which JSON lacks, becomes null.
@@ -188,7 +188,7 @@ def _json_lines(result: Answer) -> Iterator[str]:
     yield "\n]\n" if result.rows else "]\n"
 
 
-def _csv_lines(result: Answer) -> Iterator[str]:
+def _csv_lines(result: QueryResult) -> Iterator[str]:
     """Yields CSV by RFC 4180 with a header line: NULL is empty, an empty text is two quotes.
 
     Values are unchanged, except that control characters are escaped on a terminal.

@@ -1,1 +1,1 @@
-"""The durable store: rows, rings, the writer and the reader. All SQL of telemetry is in this folder."""
+"""The durable store: rows, rings, the writer and the reader. All SQL on telemetry.db is in this folder."""

@@ -1,6 +1,6 @@
-"""How the bytes of `max_disk_mb` are shared out: one budget for database, WAL, black boxes and JSON logs together.
+"""The shares of `max_disk_mb`: one budget for database, WAL, boxes and JSON logs together.
 
-    database 1/2 · WAL 1/16, and up to 1/4 while a reader pins it · black boxes 3/32 · the rest: logs and a quarantine
+    database 1/2 · WAL 1/16, and up to 1/4 while a reader pins it · boxes 3/32 · the rest: logs and a quarantine
 
 With the default of 256 MB: 128, 16 (64), 24, 40.
 """
@@ -18,7 +18,7 @@ __all__ = ["MB", "PAGE_BYTES", "Budget", "disk_bytes", "free_bytes"]
 MB: Final = 1_000_000
 PAGE_BYTES: Final = 4_096
 _SMALLEST_BOX: Final = 1_000_000  # a table of 4,096 entries takes 655 KB of it
-_MAX_FLOOR_SHARE: Final = 0.05  # of the file system: a floor for a card must not close a small disk altogether
+_MAX_FLOOR_SHARE: Final = 0.05  # of the file system: the default floor must not rule out a small disk
 
 
 class Budget:
@@ -28,7 +28,7 @@ class Budget:
         database: of telemetry.db.
         wal: of its WAL.
         wal_pinned: of its WAL while a reader keeps it from being reused.
-        boxes: of all black boxes.
+        boxes: of all boxes.
         rest: of the JSON logs and a quarantined database.
     """
 
@@ -49,15 +49,15 @@ class Budget:
 
     @property
     def quarantine(self) -> int:
-        """The largest quarantined database that is kept; the logs get what it leaves."""
+        """The size up to which a quarantined database is kept; the logs get the rest."""
         return self.rest * 3 // 4
 
     def primary_box(self) -> Sizes:
-        """Returns the box of the process that writes the store."""
+        """Returns the sizes of the box of the process that writes the store."""
         return _sizes(self.boxes * 5 // 6)
 
     def secondary_box(self) -> Sizes:
-        """Returns the box of every other process."""
+        """Returns the sizes of the box of every other process."""
         return _sizes(max(self.boxes // 12, _SMALLEST_BOX))
 
 
@@ -67,17 +67,17 @@ def _sizes(total: int) -> Sizes:
 
 
 def free_bytes(directory: Path, floor: int) -> tuple[int, int]:
-    """Returns the bytes that are free where `directory` lies, and how many of them are to be left to the machine.
+    """Returns the free bytes of the file system of `directory`, and how many of them must stay free.
 
     Raises:
-        OSError: raised when the folder is not there.
+        OSError: raised when the folder does not exist.
     """
     status = os.statvfs(directory)
     return status.f_bavail * status.f_frsize, min(floor, int(status.f_blocks * status.f_frsize * _MAX_FLOOR_SHARE))
 
 
 def disk_bytes(data_dir: Path | None, log_dir: Path | None) -> dict[str, int]:
-    """Returns the bytes that telemetry's files take, by part: database, wal, box, quarantine, logs."""
+    """Returns the bytes of telemetry's files by part: database, wal, box, quarantine, logs."""
     sizes = dict.fromkeys(("database", "wal", "box", "quarantine", "logs"), 0)
     for file in data_dir.glob("telemetry.*") if data_dir is not None else ():
         sizes[_part(file.name)] += _allocated(file)
@@ -89,7 +89,7 @@ def disk_bytes(data_dir: Path | None, log_dir: Path | None) -> dict[str, int]:
 def _part(name: str) -> str:
     if ".corrupt-" in name:
         return "quarantine"
-    if name.endswith((".box", ".fault")):  # both are what a process leaves behind when it dies
+    if name.endswith((".box", ".fault")):  # both outlive a process that is killed
         return "box"
     return "wal" if name.endswith(("-wal", "-shm")) else "database"
 

@@ -1,4 +1,4 @@
-"""The lock of the one process that writes a store. It ends with the process, whatever ends that."""
+"""The lock of the one process that writes a store. It is released when the process ends, however it ends."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class StoreLock:
         self._fd = -1
 
     def acquire(self) -> None:
-        """Makes this the one process that writes the store; once more where somebody removed the lock's file.
+        """Takes the lock; takes it again if the lock's file was removed meanwhile.
 
         Raises:
-            StoreInUseError: raised when another process does already.
-            StoreError: raised when the directory cannot be made or written.
+            StoreInUseError: raised when another process holds it.
+            StoreError: raised when the directory cannot be created or written.
         """
         if self._is_in_place():
             return
@@ -44,7 +44,7 @@ class StoreLock:
             self.release()
             raise StoreInUseError(
                 f"another process writes the telemetry in {self._path.parent}",
-                hint="it takes in what this one records when this one has ended",
+                hint="it recovers the records of this process after this process has ended",
             ) from error
         except OSError as error:
             self.release()
@@ -55,13 +55,13 @@ class StoreLock:
             return False
         held = os.fstat(self._fd)
         try:
-            there = self._path.stat()
+            present = self._path.stat()
         except OSError:
             return False
-        return (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino)
+        return (held.st_dev, held.st_ino) == (present.st_dev, present.st_ino)
 
     def release(self) -> None:
-        """Gives the lock back. Idempotent."""
+        """Releases the lock. Idempotent."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

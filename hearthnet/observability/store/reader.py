@@ -1,6 +1,6 @@
-"""Reads telemetry.db: each call one short read-only statement, so that no reader holds the WAL.
+"""Reads telemetry.db: each call is one short read-only statement, so that no reader pins the WAL.
 
-One connection is kept and shared under a lock: opening one costs more than most queries.
+One connection is kept and shared under a lock: opening a connection costs more than most queries.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import Any, NamedTuple
 from hearthnet.database import connect_read_only
 from hearthnet.errors import StoreError
 from hearthnet.observability.records.record import TraceRecord
-from hearthnet.observability.store.rows import TRACE_COLUMNS, trace_from_row
+from hearthnet.observability.store.rows import TRACES
 
 __all__ = ["Reader", "TraceFilter"]
 
 
 class TraceFilter(NamedTuple):
-    """Which traces are wanted; None: any.
+    """Selects traces; None selects any value.
 
     Attributes:
         capability: exact name.
-        result: exact result, or `failed` for all that are neither `ok` nor `cancelled`.
-        min_ms: at least this long.
-        since_us: started at or after this, UTC microseconds.
+        result: exact result, or `failed` for all but `ok` and `cancelled`.
+        min_ms: shortest duration in milliseconds.
+        since_us: earliest start in UTC microseconds.
         trace_id: exact id.
     """
 
@@ -55,7 +55,7 @@ class TraceFilter(NamedTuple):
         return ("WHERE " + " AND ".join(conditions) if conditions else ""), values
 
     def accepts(self, record: TraceRecord) -> bool:
-        """Tells the same of a record that is not in the database yet."""
+        """Returns True if a record matches; for records that are not in the database yet."""
         failed = record.result not in ("ok", "cancelled")
         return (
             self.capability in (None, record.capability)
@@ -93,7 +93,7 @@ class Reader:
                 raise StoreError(f"{self._path} cannot be read: {error}") from error
 
     def _connected(self) -> sqlite3.Connection:
-        """Returns the connection to the file that is at the path now: the store may have been moved aside."""
+        """Returns a connection to the file now at the path: the store may have been moved aside since."""
         try:
             status = self._path.stat()
             identity = (status.st_dev, status.st_ino)
@@ -108,24 +108,24 @@ class Reader:
     def recent(self, n: int, wanted: TraceFilter = ANY) -> list[TraceRecord]:
         """Returns the newest `n` committed traces that match, newest first."""
         where, values = wanted.where()
-        sql = f"SELECT {TRACE_COLUMNS} FROM traces {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608  # constants
-        return [trace_from_row(row) for row in self.rows(sql, [*values, n])]
+        sql = f"SELECT {TRACES.columns} FROM traces {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608  # constants
+        return [TRACES.record_of(row) for row in self.rows(sql, [*values, n])]
 
     def newest(self, pending: list[TraceRecord], n: int, wanted: TraceFilter = ANY) -> list[TraceRecord]:
-        """Returns the newest `n` of the committed and the `pending`, which must have been taken before this call.
+        """Returns the newest `n` committed and `pending` traces that match, newest first.
 
-        A record that was committed in between is in both, and is returned once.
+        `pending` must have been taken before this call. A record committed in between is in both, and returned once.
         """
         tail = [record for record in reversed(pending) if wanted.accepts(record)]
         known = {record.seq for record in tail}
         merged = tail + [record for record in self.recent(n, wanted) if record.seq not in known]
         if tail:
-            # Threads may offer out of the order of their numbers.
+            # Threads may hand over out of the order of their numbers.
             merged.sort(key=lambda record: record.seq, reverse=True)
         return merged[:n]
 
     def close(self) -> None:
-        """Closes the connection; the next query opens it again."""
+        """Closes the connection; the next query opens a new one."""
         with self._lock:
             self._disconnect()
 

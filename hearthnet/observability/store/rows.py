@@ -1,130 +1,130 @@
-"""Records to rows and back, side by side, and the SQL that moves them.
+"""The tables of telemetry.db: their SQL, and how a record becomes a row and back.
 
 A record's fields are its table's columns in their order (a test compares them), so the row to insert is the record
-itself; the statement makes text of its bytes. By the batch another way is quicker, see `_insert_many`.
+itself, and columns, JSON and NULLs follow from its annotations. Batches are inserted in a quicker way, see
+`Table.insert_many`.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Any, Final
+from operator import itemgetter
+from types import NoneType
+from typing import Any, Final, get_args, get_type_hints
 
-from hearthnet.observability.records.record import LogFields, LogRecord, TraceFields, TraceRecord
+from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
+from hearthnet.observability.records.record import LogRecord, TraceRecord
 
 __all__ = [
     "CLEAN",
-    "DELETE_LOG",
-    "DELETE_LOGS",
-    "DELETE_TRACE",
-    "DELETE_TRACES",
     "END_RUN",
     "INSERT_GAP",
-    "INSERT_LOG",
-    "INSERT_LOGS",
     "INSERT_RUN",
-    "INSERT_TRACE",
-    "INSERT_TRACES",
-    "LOG_COLUMNS",
-    "NOTE_VITALS",
-    "NOTE_WEAR",
+    "LOGS",
     "ROWS_AT_ONCE",
-    "TRACE_COLUMNS",
+    "SET_VITALS",
+    "SET_WEAR",
+    "TRACES",
     "UNCLEAN",
     "Gap",
     "Run",
-    "log_from_row",
-    "log_values",
+    "Table",
     "now_us",
-    "trace_from_row",
-    "trace_values",
 ]
-
-TRACE_COLUMNS: Final = ", ".join(TraceRecord._fields)
-LOG_COLUMNS: Final = ", ".join(LogRecord._fields)
-
 
 Run = tuple[str, str | None, str, int, str | None, int]  # the columns of `runs` down to started_us
 Gap = tuple[int, int, str, str, int]  # the columns of `gaps`
 
-
-# Rows that one statement inserts. SQLite gives the interpreter's lock back once a statement: not for a microsecond a
-# row, which a thread that waits for it would sleep through.
+# Rows that one statement inserts. SQLite releases the interpreter's lock once per statement, not for a microsecond per
+# row, which a waiting thread would sleep through.
 ROWS_AT_ONCE: Final = 50
-_JSON: Final = frozenset({"spans", "extras"})
-_NULLABLE_OF_TRACES: Final = frozenset({"parent_id", "version", "error"})
-_NULLABLE_OF_LOGS: Final = frozenset({"trace_id", "span_id", "exc"})
-# A number that is there already is that very record, taken in from the black box while its thread was on its way.
-_UNLESS_THERE: Final = "ON CONFLICT (seq) DO NOTHING"
+# A duplicate number is the same record, recovered from the box while its thread was still handing it over.
+_SKIP_KNOWN: Final = "ON CONFLICT (seq) DO NOTHING"
 
-
-def _insert(table: str, columns: str) -> str:
-    """Returns what inserts a record as it is."""
-    marks = ", ".join("CAST(? AS TEXT)" if name in _JSON else "?" for name in columns.split(", "))
-    return f"INSERT INTO {table} ({columns}) VALUES ({marks}) {_UNLESS_THERE}"  # noqa: S608  # constants
-
-
-def _insert_many(table: str, columns: str, nullable: frozenset[str]) -> str:
-    """Returns what inserts `ROWS_AT_ONCE` records, of the values that `trace_values` or `log_values` makes of each.
-
-    The sqlite3 module looks for an adapter of each value that is None or bytes, which takes it as long as all else that
-    it does for a row. So JSON comes as text, and for None a number that no text is equal to.
-    """
-    marks = ", ".join("NULLIF(?, 0)" if name in nullable else "?" for name in columns.split(", "))
-    rows = ", ".join([f"({marks})"] * ROWS_AT_ONCE)
-    return f"INSERT INTO {table} ({columns}) VALUES {rows} {_UNLESS_THERE}"  # noqa: S608  # constants
-
-
-INSERT_TRACE: Final = _insert("traces", TRACE_COLUMNS)
-INSERT_LOG: Final = _insert("logs", LOG_COLUMNS)
-INSERT_TRACES: Final = _insert_many("traces", TRACE_COLUMNS, _NULLABLE_OF_TRACES)
-INSERT_LOGS: Final = _insert_many("logs", LOG_COLUMNS, _NULLABLE_OF_LOGS)
-INSERT_GAP: Final = _insert("gaps", "seq, ts_us, kind, reason, count")
+INSERT_GAP: Final = f"INSERT INTO gaps (seq, ts_us, kind, reason, count) VALUES (?, ?, ?, ?, ?) {_SKIP_KNOWN}"  # noqa: S608
 INSERT_RUN: Final = (
     "INSERT INTO runs (run_id, node_id, version, pid, boot_id, started_us) VALUES (?, ?, ?, ?, ?, ?)"
     " ON CONFLICT (run_id) DO NOTHING"
 )
 END_RUN: Final = "UPDATE runs SET ended_us = ?, end_reason = ? WHERE run_id = ?"
-NOTE_VITALS: Final = "UPDATE runs SET last_seen_us = ?, vitals = ? WHERE run_id = ?"
-NOTE_WEAR: Final = "UPDATE runs SET commits = ?, written_bytes = ? WHERE run_id = ?"
+SET_VITALS: Final = "UPDATE runs SET last_seen_us = ?, vitals = ? WHERE run_id = ?"
+SET_WEAR: Final = "UPDATE runs SET commits = ?, written_bytes = ? WHERE run_id = ?"
 CLEAN: Final = "clean"
 UNCLEAN: Final = "unclean"
-DELETE_TRACE: Final = "DELETE FROM traces WHERE seq = ?"
-DELETE_LOG: Final = "DELETE FROM logs WHERE seq = ?"
-# The oldest of a class: a walk along the table, where a look-up for each row would cost twice as much.
-DELETE_TRACES: Final = "DELETE FROM traces WHERE seq BETWEEN ? AND ? AND notable = ?"
-DELETE_LOGS: Final = "DELETE FROM logs WHERE seq BETWEEN ? AND ? AND notable = ?"
 
 
-def trace_values(record: TraceFields) -> tuple[Any, ...]:
-    """Returns the values of a record for `INSERT_TRACES`."""
-    (
-        seq, run_id, trace_id, parent_id, capability, version, started_us, started_mono_ns, duration_ms, result, error,
-        notable, spans, extras,
-    ) = record  # fmt: skip
-    return (
-        seq, run_id, trace_id, 0 if parent_id is None else parent_id, capability, 0 if version is None else version,
-        started_us, started_mono_ns, duration_ms, result, 0 if error is None else error, notable,
-        spans.decode(), extras.decode(),
-    )  # fmt: skip
+class Table:
+    """The table of one ring.
+
+    Args:
+        name: of the table.
+        size: the ring's size in rows.
+        record: the type of its records. Fields of type `bytes` are JSON, text in the database.
+
+    Attributes:
+        columns: their names, comma-separated.
+        insert: the statement that inserts one record as it is.
+        insert_many: the statement that inserts `ROWS_AT_ONCE` records, given what `values_of` returns for each. The
+            sqlite3 module looks for an adapter of each value that is None or bytes, which takes as long as all its
+            other work on a row; so JSON is passed as text, and None as a number, which no text equals.
+        delete: the statement that deletes one row, given its number.
+        delete_range: the statement that deletes a `Range` of the ring. It walks along the table; looking each row up
+            would cost twice as much.
+        keys: the query for `(seq, notable)` of every row, oldest first.
+        keys_of: returns the same of a record.
+        seq_of: returns a record's number.
+    """
+
+    def __init__(self, name: str, size: int, record: type[TraceRecord | LogRecord]) -> None:
+        hints = get_type_hints(record)
+        nullable = [NoneType in get_args(hint) for hint in hints.values()]
+        is_json = [hint is bytes for hint in hints.values()]
+        self.name = name
+        self.size = size
+        self.columns = ", ".join(record._fields)
+        self._make = record._make
+        self._json = [at for at, is_it in enumerate(is_json) if is_it]
+        self._nullable = [at for at, is_it in enumerate(nullable) if is_it]
+
+        one = ", ".join("CAST(? AS TEXT)" if is_it else "?" for is_it in is_json)
+        each = ", ".join("NULLIF(?, 0)" if is_it else "?" for is_it in nullable)
+        many = ", ".join([f"({each})"] * ROWS_AT_ONCE)
+        # Names of tables and columns are constants of this program.
+        self.insert = f"INSERT INTO {name} ({self.columns}) VALUES ({one}) {_SKIP_KNOWN}"  # noqa: S608
+        self.insert_many = f"INSERT INTO {name} ({self.columns}) VALUES {many} {_SKIP_KNOWN}"  # noqa: S608
+        self.delete = f"DELETE FROM {name} WHERE seq = ?"  # noqa: S608
+        self.delete_range = f"DELETE FROM {name} WHERE seq BETWEEN ? AND ? AND notable = ?"  # noqa: S608
+        self.keys = f"SELECT seq, notable FROM {name} ORDER BY seq"  # noqa: S608
+        self._seq = record._fields.index("seq")
+        self.seq_of = itemgetter(self._seq)
+        self.keys_of = itemgetter(self._seq, record._fields.index("notable"))
+
+    def values_of(self, record: tuple[Any, ...]) -> list[Any]:
+        """Returns the values of a record for `insert_many`. About 0.3 us."""
+        values = list(record)
+        for at in self._nullable:
+            if values[at] is None:
+                values[at] = 0
+        for at in self._json:
+            values[at] = values[at].decode()
+        return values
+
+    def renumbered(self, record: tuple[Any, ...], seq: int) -> tuple[Any, ...]:
+        """Returns a copy of a record with another number."""
+        values = list(record)
+        values[self._seq] = seq
+        return tuple(values)
+
+    def record_of(self, row: tuple[Any, ...]) -> Any:
+        """Returns the record of a row, which has the values of `columns`."""
+        values = list(row)
+        for at in self._json:
+            values[at] = values[at].encode()
+        return self._make(values)
 
 
-def log_values(record: LogFields) -> tuple[Any, ...]:
-    """Returns the values of a record for `INSERT_LOGS`."""
-    seq, run_id, ts_us, level, logger, msg, trace_id, span_id, notable, repeats, extras, exc = record
-    return (
-        seq, run_id, ts_us, level, logger, msg, 0 if trace_id is None else trace_id,
-        0 if span_id is None else span_id, notable, repeats, extras.decode(), 0 if exc is None else exc,
-    )  # fmt: skip
-
-
-def trace_from_row(row: tuple[Any, ...]) -> TraceRecord:
-    """Returns the record that a row of `TRACE_COLUMNS` tells of."""
-    return TraceRecord._make((*row[:-2], row[-2].encode(), row[-1].encode()))
-
-
-def log_from_row(row: tuple[Any, ...]) -> LogRecord:
-    """Returns the record that a row of `LOG_COLUMNS` tells of."""
-    return LogRecord._make((*row[:-2], row[-2].encode(), row[-1]))
+TRACES: Final = Table("traces", TRACE_RING_BUFFER, TraceRecord)
+LOGS: Final = Table("logs", LOG_RING_BUFFER, LogRecord)
 
 
 def now_us() -> int:

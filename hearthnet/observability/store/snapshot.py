@@ -1,7 +1,7 @@
-"""Copies telemetry.db into one file, whole, while the node writes on or when it does not run.
+"""Copies telemetry.db into one file, whether or not the node is running.
 
-SQLite itself makes the copy, in one read transaction, so it shows one moment. It is built under another name in the
-folder of its target, checked, synced, and renamed: under its own name there is never a part of a copy.
+SQLite itself makes the copy, in one read transaction, so it shows one moment. The copy is built under a temporary name
+in the target's folder, checked, synced, and renamed: under its own name there is never half a copy.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def snapshot(source: Path, target: Path, *, force: bool = False) -> Copy:
 
     Raises:
         StoreError: raised when `target` exists and `force` is not set, when it is a file of the store itself, and when
-            either cannot be used.
-        UnusableStoreError: raised when `source` is damaged or not ours.
+            either file cannot be used.
+        UnusableStoreError: raised when `source` is damaged or another program's.
         DiskFullError: raised when there is no space for the copy.
     """
     refuse_existing(source, target, force=force)
@@ -59,17 +59,17 @@ def _copy(connection: sqlite3.Connection, source: Path, temporary: Path) -> None
     try:
         if connection.execute("PRAGMA application_id").fetchone()[0] != TELEMETRY.application_id:
             raise UnusableStoreError(f"{source} is not a telemetry database of HearthNet")
-        # Of the whole connection, the copy included; what is opened `mode=ro` stays so.
+        # Applies to the whole connection, the copy included; the source is opened `mode=ro` and stays read-only.
         connection.execute("PRAGMA query_only = OFF")
         connection.execute("VACUUM INTO ?", (str(temporary),))
     except sqlite3.Error as error:
-        # What is damaged is the source, what has no room is the copy.
+        # Damage is in the source; a lack of space concerns the copy.
         found = store_error(source, error)
         raise found if isinstance(found, UnusableStoreError) else store_error(temporary, error) from error
 
 
 def _check(temporary: Path, source: Path) -> dict[str, int]:
-    """Returns the rows of the copy by table; raises UnusableStoreError where SQLite finds damage in it."""
+    """Returns the copy's row counts by table; raises UnusableStoreError where SQLite finds damage in it."""
     try:
         with closing(connect_read_only(temporary)) as connection:
             found = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
@@ -81,7 +81,7 @@ def _check(temporary: Path, source: Path) -> dict[str, int]:
 
 
 def count_rows(connection: sqlite3.Connection) -> dict[str, int]:
-    """Returns how many rows each table has."""
+    """Returns the row counts by table."""
     return {
         name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0]  # noqa: S608  # constants
         for name in TABLES
@@ -99,9 +99,9 @@ def refuse_existing(source: Path, target: Path, *, force: bool) -> None:
     own = {source.resolve(), *_beside(source.resolve())}
     if target.resolve() in own or (target.exists() and source.exists() and target.samefile(source)):
         raise StoreError(f"{target} belongs to the store itself", hint="name another file")
-    there = [path for path in (target, *_beside(target)) if path.exists() or path.is_symlink()]
-    if there and not force:
-        raise StoreError(f"{there[0]} exists already", hint="name another file, or replace it with --force")
+    existing = [path for path in (target, *_beside(target)) if path.exists() or path.is_symlink()]
+    if existing and not force:
+        raise StoreError(f"{existing[0]} exists already", hint="name another file, or replace it with --force")
 
 
 def _beside(path: Path) -> list[Path]:
@@ -110,13 +110,13 @@ def _beside(path: Path) -> list[Path]:
 
 @contextmanager
 def building(target: Path) -> Iterator[Path]:
-    """Gives an empty file of mode 0600 beside `target`, which becomes `target` at the end; an error leaves nothing.
+    """Yields an empty file of mode 0600 beside `target`, and renames it to `target` unless the block raises.
 
     Raises:
         HearthNetError: raised when the folder cannot be written or is full.
     """
     try:
-        # mkstemp makes it 0600, before SQLite opens it.
+        # mkstemp creates it with mode 0600, before SQLite opens it.
         fd, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
     except OSError as error:
         raise _folder_error(target, error) from error
@@ -128,7 +128,7 @@ def building(target: Path) -> Iterator[Path]:
     except BaseException as error:
         for path in (temporary, *_beside(temporary)):
             path.unlink(missing_ok=True)
-        if isinstance(error, HearthNetError):  # nobody knows the name that is gone
+        if isinstance(error, HearthNetError):  # users know the target's name only
             error.message = error.message.replace(str(temporary), str(target))
         raise
 
@@ -136,7 +136,7 @@ def building(target: Path) -> Iterator[Path]:
 def _put_in_place(temporary: Path, target: Path) -> None:
     try:
         sync_file(temporary)
-        for leftover in _beside(target):  # of the file that is replaced: a WAL is another database's poison
+        for leftover in _beside(target):  # of the replaced file: its WAL would corrupt the new one
             leftover.unlink(missing_ok=True)
         temporary.replace(target)
         sync_folder(target.parent)
@@ -146,12 +146,12 @@ def _put_in_place(temporary: Path, target: Path) -> None:
 
 def _folder_error(target: Path, error: OSError) -> HearthNetError:
     if not target.parent.is_dir():
-        return StoreError(f"the folder {target.parent} does not exist", hint=f"make it: mkdir -p {target.parent}")
+        return StoreError(f"the folder {target.parent} does not exist", hint=f"create it: mkdir -p {target.parent}")
     return store_error(target, error)
 
 
 def sync_file(path: Path) -> None:
-    """Has the disk keep what is in a file that no connection of this process has open."""
+    """Syncs the content of a file that no connection of this process has open."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -160,5 +160,5 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(directory: Path) -> None:
-    """Has the disk keep which files a folder has."""
+    """Syncs a folder's list of files."""
     sync_file(directory)

@@ -1,4 +1,4 @@
-"""Keeps the WAL within its bounds: decides when to checkpoint, and whether there is room for another transaction.
+"""Keeps the WAL within its bounds: decides when to checkpoint, and whether another transaction fits.
 
 SQLite reuses the WAL from its start once all of it is in the database and no reader needs it. A reader in a long
 transaction keeps both from happening; then the WAL grows up to its cap, and writing pauses until the reader ends.
@@ -19,12 +19,12 @@ from hearthnet.observability.store.budget import Budget
 __all__ = ["Wal", "holders"]
 
 _FRAME_BYTES: Final = 4_096 + 24
-# Room taken at once, so that commits go on when the disk is full: the WAL's size between two checkpoints.
+# Reserved when the store opens, so that commits go on when the disk is full: the WAL's size between two checkpoints.
 _RESERVE_BYTES: Final = 4_000_000
-# A row's page is written, the page of the row that goes, and a share of the pages above them.
+# Written are the row's page, the page of the row it evicts, and a share of the pages above them.
 _PAGES_PER_ROW_BYTE: Final = 3
-_LEAST_SCALE: Final = 0.3  # what is expected is the most that the largest rows can take
-_COMMIT_BYTES: Final = 10 * _FRAME_BYTES  # a commit of one row touches so many pages
+_LEAST_SCALE: Final = 0.3  # the estimate is for the largest rows
+_COMMIT_BYTES: Final = 10 * _FRAME_BYTES  # a commit of one row writes so many pages
 _MAX_HOLDERS: Final = 5
 
 
@@ -32,24 +32,24 @@ class Wal:
     """The WAL of the database at `path`.
 
     Attributes:
-        used: bytes of it that hold frames, by its last checkpoint and an estimate of what came since.
+        used: bytes of it that hold frames: those of the last checkpoint, and an estimate of those written since.
     """
 
     def __init__(self, path: Path, budget: Budget) -> None:
         self.path = path.with_name(f"{path.name}-wal")
         self.used = 0
         self._budget = budget
-        self._scale = 1.0  # how much of what was expected the WAL really took, lately
+        self._scale = 1.0  # actual growth to estimated growth, lately
         self._due = min(_RESERVE_BYTES, budget.wal // 2)
 
     async def prepare(self, db: aiosqlite.Connection) -> None:
-        """Sets what the connection needs, and takes the room of the WAL; best effort on a full disk."""
+        """Configures the connection and reserves the WAL's space; best effort on a full disk."""
         await db.execute("PRAGMA wal_autocheckpoint = 0")
         await db.execute(f"PRAGMA journal_size_limit = {self._budget.wal:d}")
         self._reserve()
 
     def _reserve(self) -> None:
-        # No lock of SQLite's is on this file, so opening and closing it beside SQLite is harmless.
+        # SQLite locks other files, so opening and closing this one beside it is harmless.
         with suppress(OSError):
             fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
             try:
@@ -65,30 +65,30 @@ class Wal:
         except OSError:
             return 0
 
-    def note(self, row_bytes: int) -> None:
-        """Notes a commit of so many bytes of rows."""
+    def add(self, row_bytes: int) -> None:
+        """Counts a commit of so many bytes of rows."""
         self.used += _growth(row_bytes)
 
     async def checkpoint_if_due(self, db: aiosqlite.Connection) -> None:
-        """Moves the WAL into the database when enough has gathered."""
+        """Checkpoints when the WAL has grown enough."""
         if self.used * self._scale >= self._due:
             await self.checkpoint(db)
 
     async def checkpoint(self, db: aiosqlite.Connection) -> bool:
-        """Moves into the database what no reader needs; returns whether all of the WAL is free to be reused."""
+        """Moves frames that no reader needs into the database; returns True if all of the WAL can be reused."""
         frames, done = (await self._checkpoint(db, "PASSIVE"))[1:]
         if self.used:
             self._scale = min(1.0, max(_LEAST_SCALE, frames * _FRAME_BYTES / self.used))
         if frames != done:
             self.used = frames * _FRAME_BYTES
             return False
-        if self.size() > self._budget.wal:  # readers that take turns may hold it though each is short
+        if self.size() > self._budget.wal:  # overlapping readers, each of them short, can pin it
             return await self._restart(db)
         self.used = 0
         return True
 
     async def _restart(self, db: aiosqlite.Connection) -> bool:
-        """Waits, as long as the connection's busy time-out, until no reader is in the WAL, and cuts it."""
+        """Waits until no reader uses the WAL, as long as the connection's busy timeout, and truncates it."""
         busy, frames, _ = await self._checkpoint(db, "TRUNCATE")
         self.used = max(0, frames) * _FRAME_BYTES if busy else 0
         if not busy:
@@ -100,8 +100,8 @@ class Wal:
         metrics.telemetry_fsyncs_total.inc(2)
         return busy, frames, done
 
-    async def has_room(self, db: aiosqlite.Connection, row_bytes: int) -> bool:
-        """Tells whether a commit of so many bytes of rows stays within the cap; makes room if that can be."""
+    async def has_space(self, db: aiosqlite.Connection, row_bytes: int) -> bool:
+        """Returns True if a commit of so many bytes of rows stays within the cap, after a checkpoint if need be."""
         cap = self._budget.wal_pinned
         if self.used + _growth(row_bytes) <= cap:
             return True
@@ -115,13 +115,13 @@ def _growth(row_bytes: int) -> int:
 
 
 def holders(path: Path) -> list[str]:
-    """Returns which other processes have a file open, as `name (pid)`, as far as this system and its rights tell."""
+    """Returns the other processes that have a file open, as `name (pid)`, as far as this system shows them."""
     found: list[str] = []
     wanted = str(path.resolve())
     for process in Path("/proc").glob("[0-9]*"):
         if int(process.name) == os.getpid() or len(found) >= _MAX_HOLDERS:
             continue
-        with suppress(OSError):  # of another user, or gone
+        with suppress(OSError):  # another user's process, or one that has ended
             if any(str(fd.readlink()) == wanted for fd in (process / "fd").iterdir()):
                 found.append(f"{(process / 'comm').read_text().strip()} ({process.name})")
     return found

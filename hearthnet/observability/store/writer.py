@@ -1,18 +1,19 @@
 """Takes batches from the recorder and commits them, on one connection, in the telemetry thread.
 
-A flush is one transaction a batch: rows that must go, new traces, new log records, and a row in `gaps` for what was
-lost. The records leave the buffer after COMMIT. When it fails they stay, and the next flush tries again.
-Ours because a driver or ORM executes statements: it keeps no failed batch, no ring and no budget on a full disk.
+A flush is one transaction per batch: evicted rows, new traces, new log records, and a row in `gaps` for dropped
+records. The records leave the buffer after COMMIT. When a commit fails they stay, and the next flush tries again.
+Written here because a driver or ORM executes statements: it keeps no failed batch, no ring and no budget on a full
+disk.
 
 Guarantees:
     - Only this connection writes and checkpoints.
-    - A failed flush loses nothing, is counted each time and logged once; the next success is logged too.
+    - A failed flush drops nothing, is counted each time and logged once; the next success is logged too.
     - Database and WAL stay within their budget; on a full disk rows are replaced in place.
 Assumes:
-    - All methods run on one event loop; none is called while another of them waits.
+    - All methods run on one event loop; none is called while another is awaiting.
 
-The connection begins a transaction, at once an immediate one, with the first statement that writes: each statement is a
-trip to its thread, and a flush of one batch makes three or four.
+The first statement that writes begins an immediate transaction: each statement is a trip to the connection's thread,
+and a flush of one batch makes three or four.
 """
 
 from __future__ import annotations
@@ -34,25 +35,25 @@ from hearthnet.database import BUSY_TIMEOUT_S, WRITER_PRAGMAS, reason_of
 from hearthnet.observability import metrics
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.records.buffer import Buffer
-from hearthnet.observability.records.record import LogFields, TraceFields, TraceRecord
+from hearthnet.observability.records.record import LogFields, LogRecord, TraceFields, TraceRecord
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.budget import Budget
-from hearthnet.observability.store.merge import LOGS, TRACES, Table
+from hearthnet.observability.store.disk_quota import DiskQuota
 from hearthnet.observability.store.ring import Range, Ring
-from hearthnet.observability.store.room import Room
+from hearthnet.observability.store.rows import LOGS, TRACES, Table
 from hearthnet.observability.store.wal import Wal, holders
 
 __all__ = ["Writer"]
 
 log = get_logger(__name__)
 
-# About 5 ms of SQLite a transaction: short for readers, and for whoever waits for the interpreter's lock meanwhile.
+# About 5 ms of SQLite per transaction: short for readers, and for threads that wait for the interpreter's lock.
 BATCH_ROWS: Final = 1_000
 BATCH_BYTES: Final = 2_000_000  # a transaction's share of the WAL
-_ROW_BYTES: Final = 250  # ids, names and numbers of a row, beside its JSON
-# Between two statements. What they give back of the interpreter's lock by themselves is a little less than a thread
-# takes to wake up: without a pause, the loop's lag while a batch is written is twice as high in one case of ten.
+_ROW_BYTES: Final = 250  # ids, names and numbers of a row, without its JSON
+# Between two statements. They release the interpreter's lock for a little less than a thread takes to wake up: without
+# a pause, the loop's lag while a batch is written is twice as high in one case of ten.
 _PAUSE_S: Final = 0.000_1
 PINNED: Final = "wal_pinned"
 GONE: Final = "gone"
@@ -69,16 +70,16 @@ class Writer:
     """Owns the one connection that writes telemetry.db.
 
     Args:
-        path: of a database that is prepared already.
+        path: of a database that `open_store` has prepared.
         recorder: whose buffers it empties.
-        budget: the bytes that database and WAL may take.
-        ring_rows: rows of either ring.
-        floor_seq: records numbered so or lower were numbered before the database was known, and are numbered anew.
+        budget: the bounds of database and WAL.
+        ring_rows: the size of either ring.
+        floor_seq: records up to this number were numbered before the database could be read, and are renumbered.
 
     Attributes:
-        failing: why nothing is committed at present, in one word; None while all is well.
-        is_gentle: whether to leave the interpreter to other threads now and then: nobody waits for the commit.
-        must_reopen: whether this connection can do no more: the file is gone, broken, or fails again and again.
+        failing: the reason why commits fail at present, in one word; None while they succeed.
+        is_gentle: whether to pause for other threads now and then, because no caller waits for the commit.
+        must_reopen: whether this connection is of no more use: the file is gone, damaged, or fails repeatedly.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Writer:
         self._logs = Ring(ring_rows)
         budget = budget or Budget(256)
         self.wal = Wal(path, budget)
-        self.room = Room(path, budget)
+        self.quota = DiskQuota(path, budget)
         self.failing: str | None = None
         self.must_reopen = False
         self.is_gentle = False
@@ -109,14 +110,14 @@ class Writer:
         self._commits = 0
 
     async def open(self, run: rows.Run) -> None:
-        """Connects, reads the rings, and writes the row of this run."""
+        """Connects, reads the rings, and inserts the row of this run."""
         self._db = await aiosqlite.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level="IMMEDIATE")
         try:
             for pragma in WRITER_PRAGMAS:
                 await self._db.execute(pragma)
             await self.read_rings()
             await self.wal.prepare(self._db)
-            await self.room.prepare(self._db)
+            await self.quota.prepare(self._db)
             await self._begin_run(run)
             await self._db.commit()
         except BaseException:
@@ -124,39 +125,39 @@ class Writer:
             raise
 
     async def read_rings(self) -> None:
-        """Reads anew which rows there are."""
+        """Reads the rings' keys from the tables."""
         self._traces = Ring(self._ring_rows, await self._keys(TRACES))
         self._logs = Ring(self._ring_rows, await self._keys(LOGS))
 
     async def _keys(self, table: Table) -> list[tuple[int, int]]:
-        async with self._db.execute(table.keys()) as cursor:
+        async with self._db.execute(table.keys) as cursor:
             return [(seq, notable) for seq, notable in await cursor.fetchall()]
 
     async def _begin_run(self, run: rows.Run) -> None:
         await self._db.execute(rows.INSERT_RUN, run)
-        # Ids of runs are ULIDs of one machine's clock; the oldest go by their rowid, the order of their start.
+        # By rowid, the order of their start: ids of runs are ULIDs, which follow a clock that may be set.
         await self._db.execute("DELETE FROM runs WHERE rowid <= (SELECT max(rowid) FROM runs) - ?", (MAX_RUN_ROWS,))
 
     async def flush(self) -> bool:
-        """Commits all that is buffered; returns whether that succeeded.
+        """Commits all that is buffered; returns True if that succeeded.
 
-        Where nobody waits (`is_gentle`), what comes in during the last commit is left to the next flush: at a thousand
-        calls a second there is always some, and each commit is an fsync.
+        If no caller waits (`is_gentle`), records that arrive during the last commit are left to the next flush: at a
+        thousand calls a second there are always some, and each commit is an fsync.
         """
         buffered = len(self._recorder.traces) + len(self._recorder.logs)
         while True:
             traces, logs, row_bytes = self._take()
-            self._note_losses()
+            self._record_drops()
             if not (traces or logs or self._gaps):
                 return True
-            if not self.room.is_in_place():
+            if not self.quota.is_in_place():
                 return self._fail(GONE, "the file was moved or removed")
             started = perf_counter()
             try:
-                if not await self.wal.has_room(self._db, row_bytes):
+                if not await self.wal.has_space(self._db, row_bytes):
                     return self._fail(PINNED, "a reader keeps the WAL from being reused")
                 await self._commit(traces, logs, row_bytes)
-            except Exception as error:  # anything SQLite or the disk may say; the records are kept  # noqa: BLE001
+            except Exception as error:  # any failure of SQLite or the disk; the records are kept  # noqa: BLE001
                 if not await self._can_retry(error):
                     return self._fail(reason_of(error), str(error))
                 continue
@@ -168,38 +169,40 @@ class Writer:
                 return True
 
     def _take(self) -> tuple[list[TraceFields], list[LogFields], int]:
-        limit = self.room.batch_rows(BATCH_ROWS)
+        limit = self.quota.batch_rows(BATCH_ROWS)
         traces, trace_bytes = _within(self._recorder.traces, limit, _trace_sizes)
         logs, log_bytes = _within(self._recorder.logs, limit, _log_sizes)
         if self._floor_seq:
-            traces, logs = self._numbered(traces), self._numbered(logs)
+            traces, logs = self._renumbered(TRACES, traces), self._renumbered(LOGS, logs)
         return traces, logs, trace_bytes + log_bytes
 
-    def _numbered(self, records: list[Any]) -> list[Any]:
+    def _renumbered(self, table: Table, records: list[Any]) -> list[Any]:
         return [
-            (self._recorder.next_seq(), *record[1:]) if record[0] <= self._floor_seq else record for record in records
+            table.renumbered(record, self._recorder.next_seq()) if table.seq_of(record) <= self._floor_seq else record
+            for record in records
         ]
 
-    def _note_losses(self) -> None:
+    def _record_drops(self) -> None:
         buffers: tuple[tuple[str, Buffer[Any]], ...] = (
             ("trace", self._recorder.traces),
             ("log", self._recorder.logs),
         )
         for kind, buffer in buffers:
-            lost = buffer.take_lost()
-            if lost:
-                _dropped.inc(lost)
-                if self._recorder.box is not None:  # told here, so not to be told once more after a kill
-                    self._recorder.box.note_committed(lost if kind == "trace" else 0, lost if kind == "log" else 0, 0)
-                self._gaps.append((self._recorder.next_seq(), rows.now_us(), kind, "buffer_full", lost))
-                log.warning("records were lost: the buffer was full", extra={"kind": kind, "count": lost})
+            dropped = buffer.take_lost()
+            if dropped:
+                _dropped.inc(dropped)
+                if self._recorder.box is not None:  # counted here, so recovery must not count them again
+                    is_trace = kind == "trace"
+                    self._recorder.box.note_committed(dropped if is_trace else 0, 0 if is_trace else dropped, 0)
+                self._gaps.append((self._recorder.next_seq(), rows.now_us(), kind, "buffer_full", dropped))
+                log.warning("records were dropped: the buffer was full", extra={"kind": kind, "count": dropped})
 
     async def _commit(self, traces: list[TraceFields], logs: list[LogFields], row_bytes: int) -> None:
         db = self._db
         kept_traces = await self._replace(TRACES, self._traces, traces)
         kept_logs = await self._replace(LOGS, self._logs, logs)
-        while await self.room.is_short(db, row_bytes):
-            if not await self._give_up_oldest():
+        while await self.quota.is_short(db, row_bytes):
+            if not await self._evict_oldest():
                 break
         await self._insert(TRACES, kept_traces)
         await self._insert(LOGS, kept_logs)
@@ -212,23 +215,23 @@ class Writer:
         await db.commit()
 
     async def _replace(self, table: Table, ring: Ring, records: list[Record]) -> list[Record]:
-        """Removes the rows that must go for `records`; returns those of `records` that are to be written."""
+        """Deletes the rows that `records` evict; returns those of `records` that are to be written."""
         if not records:
             return records
-        leaving = ring.admit_all(list(map(table.keys_of, records)))
-        await self._delete(table, leaving.ranges)
-        if not leaving.unwritten:
+        evicted = ring.admit_all(list(map(table.keys_of, records)))
+        await self._delete(table, evicted.ranges)
+        if not evicted.unwritten:
             return records
-        return [record for record in records if record[0] not in leaving.unwritten]
+        return [record for record in records if table.seq_of(record) not in evicted.unwritten]
 
     async def _delete(self, table: Table, ranges: list[Range]) -> None:
         if ranges:
             await self._db.executemany(table.delete_range, ranges)
 
-    async def _give_up_oldest(self) -> bool:
-        """Removes some of the oldest rows of the fuller ring: its file may not grow."""
+    async def _evict_oldest(self) -> bool:
+        """Evicts some of the oldest rows of the fuller ring, because the file must not grow."""
         ring, table = max((self._traces, TRACES), (self._logs, LOGS), key=lambda pair: len(pair[0]))
-        ranges = ring.give_up(max(50, len(ring) // 50)).ranges
+        ranges = ring.evict_oldest(max(50, len(ring) // 50)).ranges
         await self._delete(table, ranges)
         return bool(ranges)
 
@@ -246,14 +249,14 @@ class Writer:
             await self._db.executemany(table.insert, kept[many:])
 
     async def _insert_singly(self, table: Table, kept: list[Any]) -> None:
-        """Inserts row by row; one that cannot be is left out, and counted."""
+        """Inserts row by row; a record that cannot be stored is dropped and counted."""
         for record in kept:
             try:
-                # A statement that fails undoes itself; the transaction goes on.
+                # A failed statement is rolled back by itself; the transaction goes on.
                 await self._db.execute(table.insert, record)
             except sqlite3.OperationalError:
                 raise
-            except Exception as error:  # what SQLite cannot bind or its schema refuses  # noqa: BLE001
+            except Exception as error:  # a value that SQLite cannot bind or its schema refuses  # noqa: BLE001
                 kind = "trace" if table is TRACES else "log"
                 _poisoned.inc()
                 gap = (self._recorder.next_seq(), rows.now_us(), kind, "poison", 1)
@@ -262,7 +265,7 @@ class Writer:
 
     def _confirm(self, traces: list[TraceFields], logs: list[LogFields], row_bytes: int) -> None:
         if self.failing is not None:
-            # Before the batch is confirmed: whoever waits for that, and then closes, has this record in the store too.
+            # Before the batch is confirmed: a caller that waits for that, and then closes, gets this record stored too.
             log.info("telemetry is written again", extra={"reason": self.failing})
             self.failing = None
         self._failures = 0
@@ -271,11 +274,11 @@ class Writer:
         self._recorder.logs.confirm()
         box = self._recorder.box
         if box is not None:
-            highest = max(traces[-1][0] if traces else 0, logs[-1][0] if logs else 0)
+            highest = max(*map(TRACES.seq_of, traces[-1:]), *map(LOGS.seq_of, logs[-1:]), 0)
             box.note_committed(len(traces), len(logs), highest)
         self._gaps.clear()
         self._commits += 1
-        self.wal.note(row_bytes)
+        self.wal.add(row_bytes)
         _written_traces.inc(len(traces))
         _written_logs.inc(len(logs))
         metrics.telemetry_commits_total.inc()
@@ -283,33 +286,33 @@ class Writer:
 
     async def _checkpoint(self) -> None:
         try:
-            if await self.room.has_grown(self._db):
+            if await self.quota.has_grown(self._db):
                 await self.wal.checkpoint(self._db)
             await self.wal.checkpoint_if_due(self._db)
-        except sqlite3.Error as error:  # the commit before it stands; the next flush meets the trouble itself
+        except sqlite3.Error as error:  # the batch is committed; the next flush will meet the same error
             metrics.telemetry_flush_failures_total.labels(reason=reason_of(error)).inc()
 
     async def _can_retry(self, error: Exception) -> bool:
-        """Undoes what the failed commit began; returns whether the same batch should be tried again at once."""
+        """Rolls a failed commit back; returns True if the same batch should be tried again at once."""
         reason = reason_of(error)
         try:
             await self._db.rollback()
-            await self.read_rings()  # what they had admitted is not there
+            await self.read_rings()  # they admitted rows that were not committed
             if reason == "disk_full":
                 return await self._can_write_in_place()
-        except Exception as second:  # the file is gone or broken  # noqa: BLE001
+        except Exception as second:  # the file is gone or damaged  # noqa: BLE001
             self.must_reopen = True
             log.warning("telemetry cannot be read", extra={"error": str(second), "path": str(self._path)})
             return False
         if reason == "other" and not isinstance(error, sqlite3.OperationalError) and not self._is_singly:
-            self._is_singly = True  # not the disk: a row of this batch is the trouble
+            self._is_singly = True  # a row of this batch is at fault, not the disk
             return True
         return False
 
     async def _can_write_in_place(self) -> bool:
-        """Tells whether it is worth trying once more: with the WAL free to be reused, in small batches."""
-        was_tight = self.room.is_tight
-        self.room.refuse()
+        """Returns True if another try may succeed: with the WAL free for reuse, in small batches."""
+        was_tight = self.quota.is_tight
+        self.quota.forbid_growth()
         try:
             await self.wal.checkpoint(self._db)
         except sqlite3.OperationalError:  # no space even for that: wait until there is
@@ -319,7 +322,7 @@ class Writer:
     def _fail(self, reason: str, error: str) -> bool:
         metrics.telemetry_flush_failures_total.labels(reason=reason).inc()
         self._failures += 1
-        # A lock, a full disk and a reader end by themselves; anything else may be the connection's own trouble.
+        # A lock, a full disk and a reader end by themselves; anything else may be the connection's own fault.
         if reason in (GONE, "corrupt") or (self._failures > 1 and reason in ("io", "read_only", "other")):
             self.must_reopen = True
         if self.failing is None:
@@ -330,18 +333,18 @@ class Writer:
         self.failing = reason
         return False
 
-    async def note_wear(self, run_id: str) -> None:
-        """Brings the run's row up to date: what it cost the disk so far."""
-        written = self.room.written_bytes()
-        await self._db.execute(rows.NOTE_WEAR, (self._commits, written, run_id))
+    async def record_wear(self, run_id: str) -> None:
+        """Updates the run's row with its commits and the bytes it has written."""
+        written = self.quota.written_bytes()
+        await self._db.execute(rows.SET_WEAR, (self._commits, written, run_id))
         await self._db.commit()
 
     async def close(self, run_id: str) -> bool:
-        """Commits the rest, marks the run clean, empties the WAL; returns whether all that succeeded."""
+        """Commits the rest, marks the run clean, empties the WAL; returns True if all that succeeded."""
         try:
             if not await self.flush():
                 return False
-            await self.note_wear(run_id)
+            await self.record_wear(run_id)
             await self._db.execute(rows.END_RUN, (rows.now_us(), rows.CLEAN, run_id))
             await self._db.commit()
             await self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -357,7 +360,7 @@ class Writer:
 def _within(
     buffer: Buffer[Record], max_rows: int, sizes_of: Callable[[list[Record]], list[int]]
 ) -> tuple[list[Record], int]:
-    """Takes a batch of at most so many rows and, unless its first row is larger, bytes; returns it and its bytes."""
+    """Returns a batch of at most `max_rows` rows and `BATCH_BYTES` bytes, but at least one row, and its bytes."""
     records = buffer.take(max_rows)
     sizes = sizes_of(records)
     total = sum(sizes) + _ROW_BYTES * len(sizes)
@@ -370,20 +373,21 @@ def _within(
 
 _spans_of: Final = itemgetter(TraceRecord._fields.index("spans"))
 _extras_of: Final = itemgetter(TraceRecord._fields.index("extras"))
+_texts_of: Final = itemgetter(*map(LogRecord._fields.index, ("msg", "extras", "exc")))
 
 
 def _trace_sizes(records: list[TraceFields]) -> list[int]:
-    """Returns how many bytes of JSON each record has."""
+    """Returns the bytes of JSON of each record."""
     return list(map(add, map(len, map(_spans_of, records)), map(len, map(_extras_of, records))))
 
 
 def _log_sizes(records: list[LogFields]) -> list[int]:
-    """Returns how many characters of text and bytes of JSON each record has."""
-    return [len(msg) + len(extras) + len(exc or "") for _, _, _, _, _, msg, _, _, _, _, extras, exc in records]
+    """Returns the characters of text plus bytes of JSON of each record."""
+    return [len(msg) + len(extras) + len(exc or "") for msg, extras, exc in map(_texts_of, records)]
 
 
-def _flat(values: Iterator[tuple[Any, ...]], pause_s: float) -> Iterator[tuple[Any, ...]]:
-    """Yields the values of `ROWS_AT_ONCE` records at a time, until there are no more; pauses in between."""
+def _flat(values: Iterator[list[Any]], pause_s: float) -> Iterator[tuple[Any, ...]]:
+    """Yields the values of `ROWS_AT_ONCE` records at a time; pauses in between."""
     while batch := tuple(chain.from_iterable(islice(values, rows.ROWS_AT_ONCE))):
         yield batch
         if pause_s:

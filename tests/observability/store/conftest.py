@@ -1,4 +1,4 @@
-"""What tests of recovery share: a process that is killed, and the rows that it left."""
+"""Fixtures for tests of recovery: a process that is killed, and queries of the rows it left."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def die():
 
 @pytest.fixture
 def run_and_die(observability):
-    """Runs a script with `telemetry`, `trace`, `config`, `record` and `die` at hand, which must end by SIGKILL."""
+    """Runs a script that may use `telemetry`, `trace`, `config`, `record` and `die`, and must end by SIGKILL."""
 
     def run(script: str) -> None:
         done = forkserver.run([sys.executable, "-c", PRELUDE.format(data=str(observability.data_dir)) + script])
@@ -40,7 +40,7 @@ def run_and_die(observability):
 
 @pytest.fixture
 def query(observability):
-    """What another process would read."""
+    """Runs a query as another process would."""
 
     def ask(sql, *values):
         with closing(sqlite3.connect(f"file:{observability.data_dir / DATABASE}?mode=ro", uri=True)) as connection:

@@ -1,4 +1,4 @@
-"""How much one flush commits while records go on coming in."""
+"""How much one flush commits while more records arrive."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ LATE = 5
 
 
 def record(seq: int) -> TraceRecord:
-    """A small trace."""
+    """Returns a small trace."""
     return TraceRecord(seq, "run", new_trace_id(), None, "a.b", None, 0, 0, 1.0, "ok", None, 0, b"[]", b"{}")
 
 
 class Busy(Writer):
-    """A writer during each of whose first few commits another record comes in."""
+    """A writer with another record arriving during each of its first few commits."""
 
     commits = 0
 
@@ -40,7 +40,7 @@ class Busy(Writer):
     [(True, 10, 1, 1), (True, 25, 3, 1), (False, 10, LATE + 1, 0), (False, 25, LATE + 1, 0)],
 )
 async def test_flush_commits_what_there_was(tmp_path, monkeypatch, is_gentle, buffered, commits, left):
-    """All that was there when it began, in as many batches as it takes; the rest only where somebody waits."""
+    """A flush commits all records that it found, in as many batches as needed; later ones only if a caller waits."""
     async with AsyncExitStack() as stack:
         monkeypatch.setattr(writing, "BATCH_ROWS", 10)
         path = tmp_path / "telemetry.db"

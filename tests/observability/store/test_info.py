@@ -1,4 +1,4 @@
-"""What `info` tells is what is on disk, whoever runs."""
+"""`info` reports what is on disk, whether or not a process is running."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ RUN = "run_id, node_id, version, pid, boot_id, started_us, ended_us, end_reason,
 
 
 def change(store, sql):
-    """Changes the database as another program might."""
+    """Changes the database as another program would."""
     with closing(sqlite3.connect(store)) as connection, connection:
         connection.executescript(sql)
 
 
 def test_rings_and_their_times(store, observability):
-    """Rows by class, and the oldest and newest in ISO UTC."""
+    """Rows are counted by class, with the oldest and newest time in ISO UTC."""
     found = info(store, observability)
 
     traces, logs = found["rings"]["traces"], found["rings"]["logs"]
@@ -55,7 +55,7 @@ def test_rings_and_their_times(store, observability):
 
 
 def test_bytes_and_budget(store, observability):
-    """Bytes by part add up, and the bounds are those of max_disk_mb."""
+    """Bytes by part add up to the total, and the bounds follow from max_disk_mb."""
     store.with_name(f"{DATABASE}.corrupt-20260101T000000Z").write_bytes(bytes(1_000))
     disk = (found := info(store, observability))["disk"]
 
@@ -85,7 +85,7 @@ def test_losses_by_reason(store, observability):
 
 
 def test_wear_counts_measured_runs_alone(store, observability):
-    """A run that was not measured, or whose end nobody knows, does not thin the rate."""
+    """A run that was not measured, or whose end is unknown, does not lower the rate."""
     day = 86_400_000_000
     change(
         store,
@@ -99,12 +99,12 @@ def test_wear_counts_measured_runs_alone(store, observability):
 
     assert found["wear"]["measured_runs"] == 2
     assert (found["wear"]["written_bytes_per_day"], found["wear"]["commits_per_day"]) == (4_500_000, 750)
-    # The last has no end and no process: it was killed.
+    # The last run has no end and no process: it was killed.
     assert found["runs"] == {"count": 4, "running": 0, "unclean": 2}
 
 
 def test_running_process_and_its_box(store, observability):
-    """While a process writes, its run counts as running and its box as alive; killed, the box is dead."""
+    """While a process writes, its run counts as running and its box as alive; after a kill neither does."""
     script = f"""
 import sys
 from hearthnet.config import ObservabilityConfig
@@ -126,7 +126,7 @@ sys.stdin.read()
 
 
 def test_what_cannot_be_read_is_an_error(tmp_path, observability):
-    """No database and a damaged one are told apart."""
+    """A missing database and a damaged one give different errors."""
     with pytest.raises(StoreError, match="does not exist") as raised:
         info(tmp_path / DATABASE, observability)
     assert raised.value.hint
@@ -136,7 +136,7 @@ def test_what_cannot_be_read_is_an_error(tmp_path, observability):
 
 
 def test_garbage_beside_the_database_is_shown_not_trusted(store, observability):
-    """A file that is named like a box and is none has no process, and is not alive."""
+    """A file that is named like a box but is none has no process, and is not alive."""
     store.with_name("telemetry.7.box").write_bytes(b"garbage")
 
     (box,) = info(store, observability)["boxes"]

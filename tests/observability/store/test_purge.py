@@ -1,4 +1,4 @@
-"""A purge leaves no byte of what it takes in any file, and every byte of what it does not take."""
+"""A purge erases every byte of the selected records in all files, and no byte of others."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ log = get_logger("hearthnet.test")
 
 
 def live(count=40):
-    """A life with traces that hold planted strings everywhere, between innocent ones; returns the planted ids."""
+    """Records a run with planted strings in every part of some traces, and others between; returns the planted ids."""
     planted = []
     for number in range(count):
         with trace.new_trace("innocent.work"), trace.span("step", kept=f"keep-{number}"):
@@ -48,7 +48,7 @@ def live(count=40):
 
 
 def call_from_another_trace():
-    """A trace of another capability that calls the planted one, and a log record that names it outside any trace."""
+    """Records a trace of another capability that calls the planted one, and a log record that names it."""
     with trace.new_trace("innocent.caller"), trace.span("call", capability=SECRET, version="1.0"):
         log.info("called-Zq7")
     log.info("routed", extra={"capability": f"{SECRET}@1.0"})
@@ -56,13 +56,13 @@ def call_from_another_trace():
 
 @pytest.fixture
 def places(observability):
-    """Where the store and the logs of these settings are."""
+    """Returns the paths and bounds of a store with these settings."""
     return Places(observability.data_dir / DATABASE, observability.log_dir, Budget(observability.max_disk_mb))
 
 
 @pytest.fixture
 def lived(observability, places):
-    """A store after a clean life; its ring has churned, so that pages were split, merged and freed."""
+    """A store after a clean run; its ring has churned, so that pages were split, merged and freed."""
     with telemetry.open(observability) as t:
         live()
         call_from_another_trace()
@@ -71,7 +71,7 @@ def lived(observability, places):
 
 
 def killed_run(observability):
-    """A process that dies in the middle of it: a box with planted strings, a trace in flight, a WAL, a torn line."""
+    """Kills a recording process: leaves a box with planted strings, a trace in flight, a WAL, a torn line."""
     script = f"""
 import os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -92,28 +92,28 @@ os._exit(9)
 
 
 def files_of(places):
-    """Every file there is, with its bytes."""
+    """Returns the bytes of every file."""
     found = [*places.store.parent.rglob("*"), *places.log_dir.rglob("*")]
     return {path.name: path.read_bytes() for path in found if path.is_file()}
 
 
 def contents(places):
-    """The same, but for what a reader leaves beside a database: an index of the WAL, and an empty WAL."""
+    """Returns the same without the files that a reader leaves: an index of the WAL, and an empty WAL."""
     return {name: content for name, content in files_of(places).items() if not name.endswith("-shm") and content}
 
 
 def where(places, *strings):
-    """Which files hold one of the strings."""
+    """Returns the files that contain one of the strings."""
     return {(name, text) for name, content in files_of(places).items() for text in strings if text.encode() in content}
 
 
 def where_but_in_logs(places, *strings):
-    """The same without the JSON logs, which a purge by capability leaves alone."""
+    """Returns the same without the JSON logs, which a purge by capability keeps."""
     return {(name, text) for name, text in where(places, *strings) if not is_log(name)}
 
 
 def nothing(_):
-    """Agrees to all."""
+    """Agrees to everything."""
 
 
 def run(places, selection, agree=nothing):
@@ -122,19 +122,19 @@ def run(places, selection, agree=nothing):
 
 
 def is_log(name):
-    """Whether a file is one of the JSON logs."""
+    """Returns True for a JSON log file."""
     return name.endswith(".log")
 
 
 def ask(places, sql):
-    """All rows of an answer."""
+    """Returns all rows of a query."""
     with closing(sqlite3.connect(f"file:{places.store}?mode=ro", uri=True)) as connection:
         return connection.execute(sql).fetchall()
 
 
 @pytest.mark.usefixtures("unsampled")
 def test_capability_leaves_no_byte_but_in_the_logs(lived, observability):
-    """After a clean life and a killed one: database, WAL, box, callers; the rest stays, the logs as they were."""
+    """After a clean and a killed run, the capability is gone from database, WAL, box and callers; the rest stays."""
     killed_run(observability)
     box = boxes_in(lived.store.parent)[0]
     another_name = lived.store.parent.parent / "the-boxes-bytes"
@@ -157,7 +157,7 @@ def test_capability_leaves_no_byte_but_in_the_logs(lived, observability):
 
 
 def test_days_whose_logs_hold_lines_are_named(observability, places):
-    """Each day whose log names the capability, or on which a record of it was made; no other."""
+    """Reports exactly the days whose log names the capability, or with a record of it."""
     with telemetry.open(observability):
         with trace.new_trace(SECRET):
             log.info("of it, by its id alone")
@@ -181,7 +181,7 @@ def test_days_whose_logs_hold_lines_are_named(observability, places):
 
 
 def test_trace_leaves_no_byte(observability, places):
-    """One trace of many goes with all that was logged in it, also what names its id; its neighbours stay."""
+    """One trace is erased with its log records and those that name its id; its neighbours stay."""
     with telemetry.open(observability):
         planted = live()
         log.info("mentions another", extra={"request": planted[3]})
@@ -195,7 +195,7 @@ def test_trace_leaves_no_byte(observability, places):
 
 
 def test_everything_leaves_no_byte(lived, observability):
-    """All rows, runs and log files; the database is there, empty, with its room, and the next life uses it."""
+    """All rows, runs and log files are erased; an empty database with its reserve remains, and the next run uses it."""
     killed_run(observability)
     lived.store.with_name(f"{DATABASE}.corrupt-20260101T000000Z").write_text(SECRET)
     lived.store.with_name(f"{DATABASE}.corrupt-20260101T000000Z-wal").write_text(SECRET)
@@ -217,20 +217,20 @@ def test_everything_leaves_no_byte(lived, observability):
 
 @pytest.mark.parametrize("seed", [3, 14])
 def test_bytes_that_secure_delete_leaves_are_gone_too(places, seed):
-    """Rows of all sizes, deleted at random for long: what rebalanced pages keep of them is not there afterwards."""
+    """After many deletions of rows of all sizes, a purge erases the bytes that rebalanced pages still had."""
     chance = random.Random(seed)
     with closing(open_database(places.store, TELEMETRY)) as connection:
-        connection.execute("PRAGMA secure_delete = OFF")  # the worst: whatever leaves, leaves its bytes
+        connection.execute("PRAGMA secure_delete = OFF")  # the worst case: deleted rows leave their bytes
         living = []
         for seq in range(1, 6_001):
             name = SECRET if chance.random() < 0.3 else "innocent.work"
             text = f"{name}-{seq:06d} " * chance.choice([1, 3, 10, 60, 200, 400])
             values = (seq, "r", "t", None, name, None, 1, 1, 1.0, "ok", None, 0, f'["{text}"]', "{}")
-            connection.execute(rows.INSERT_TRACE, values)
+            connection.execute(rows.TRACES.insert, values)
             living.append(seq)
             if len(living) > 1_500:
-                connection.execute(rows.DELETE_TRACE, (living.pop(chance.randrange(40)),))
-    # Each under its own trace: the planted ones alone are named.
+                connection.execute(rows.TRACES.delete, (living.pop(chance.randrange(40)),))
+    # Each has its own trace; only the planted ones are named.
     with closing(sqlite3.connect(places.store)) as connection, connection:
         connection.execute("UPDATE traces SET trace_id = capability")
     places.log_dir.mkdir()
@@ -244,7 +244,7 @@ def test_bytes_that_secure_delete_leaves_are_gone_too(places, seed):
 
 
 def test_older_than_takes_what_was_recorded_before(observability, places):
-    """Rows, lines, gaps and ended runs of before go, whole old files too; what came after stays."""
+    """Rows, lines, gaps and ended runs from before are erased, and old files as a whole; later ones stay."""
     with telemetry.open(observability):
         live(10)
     old = places.log_dir / f"{datetime.now(UTC) - timedelta(days=3):%Y-%m-%d}.log"
@@ -264,7 +264,7 @@ def test_older_than_takes_what_was_recorded_before(observability, places):
 
 
 def test_count_changes_nothing(lived, observability):
-    """Counting touches no file, and tells the same as the purge that follows, but for the boxes of the dead."""
+    """Counting changes no file, and gives the figures of the purge that follows, except for boxes of ended runs."""
     lived.store.with_name(f"{DATABASE}.corrupt-20260101T000000Z").write_text("x")
     trace_id = ask(lived, "SELECT max(trace_id) FROM traces")[0][0]
     for selection in (Selection(trace_id=trace_id), Selection(capability=SECRET), Selection(everything=True)):
@@ -284,7 +284,7 @@ def test_count_changes_nothing(lived, observability):
 @pytest.mark.usefixtures("unsampled")
 @pytest.mark.parametrize("steps", [0, 5, 10, 20, 30, 35])
 def test_killed_purge_leaves_a_whole_store(lived, steps):
-    """Killed while it deletes or writes anew: what stays is all there, and the next purge ends it."""
+    """If a purge is killed while it deletes or rewrites, other records are intact, and the next purge completes it."""
     script = f"""
 import os, itertools
 from pathlib import Path
@@ -313,7 +313,7 @@ print(next(steps))
 
 
 def test_refusal_leaves_every_record(lived):
-    """Whoever says no keeps all of it, and the lock is free again."""
+    """If the user declines, nothing is erased, and the lock is released."""
 
     def refuse(_):
         raise KeyboardInterrupt
@@ -328,7 +328,7 @@ def test_refusal_leaves_every_record(lived):
 
 
 def test_running_process_is_an_error(lived, observability):
-    """The one that writes the store, by its lock; nothing is touched."""
+    """A process that writes the store is detected by its lock; nothing is changed."""
     with telemetry.open(observability), pytest.raises(StoreInUseError) as raised:
         run(lived, Selection(everything=True))
     assert "stop the node" in raised.value.hint
@@ -336,7 +336,7 @@ def test_running_process_is_an_error(lived, observability):
 
 
 def test_living_secondary_process_is_named(lived, observability):
-    """A process that records beside the node, and outlives it, holds records that nobody may take from it."""
+    """The box of a live process that records beside the node must not be purged."""
     lock = StoreLock(lived.store.parent)
     lock.acquire()
     script = f"""
@@ -361,8 +361,8 @@ sys.stdin.read()
 
 
 @pytest.mark.usefixtures("unsampled")
-def test_reader_that_keeps_the_wal_is_told_and_doing_it_again_ends_it(lived):
-    """While another process reads, the WAL still shows what went: that is an error, and the next purge finishes."""
+def test_reader_that_pins_the_wal_is_an_error_and_the_next_purge_completes(lived):
+    """While another process reads, the WAL still has deleted rows: an error, and the next purge completes it."""
     script = f"""
 import sqlite3, sys
 connection = sqlite3.connect("file:{lived.store}?mode=ro", uri=True, isolation_level=None)
@@ -384,7 +384,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def on_full_disk(observability, tiny_disk):
-    """A store of 5,000 traces with its logs, on a disk that is full but for 300 KB."""
+    """A store of 5,000 traces with its logs, on a disk with 300 KB left."""
     settings = observability.model_copy(update={"data_dir": tiny_disk / "data", "log_dir": tiny_disk / "logs"})
     with telemetry.open(settings):
         live(2_500)
@@ -397,8 +397,8 @@ def on_full_disk(observability, tiny_disk):
 
 
 @pytest.mark.usefixtures("unsampled")
-def test_full_disk_is_told_and_doing_it_again_ends_it(on_full_disk, tiny_disk):
-    """Without room for what is to stay the purge says so; with room the next one leaves no byte."""
+def test_full_disk_is_an_error_and_the_next_purge_completes(on_full_disk, tiny_disk):
+    """Without space for the remaining rows the purge fails; with space the next one leaves no byte."""
     with pytest.raises(DiskFullError):
         run(on_full_disk, Selection(capability=SECRET))
     (tiny_disk / "filler").unlink()
@@ -409,15 +409,15 @@ def test_full_disk_is_told_and_doing_it_again_ends_it(on_full_disk, tiny_disk):
     assert ask(on_full_disk, "SELECT count(*) FROM traces") == [(2_500,)]
 
 
-def test_everything_goes_on_a_full_disk(on_full_disk):
-    """What frees space goes first, so a full disk can be emptied."""
+def test_everything_is_erased_on_a_full_disk(on_full_disk):
+    """Steps that free space are first, so a full disk can be emptied."""
     run(on_full_disk, Selection(everything=True))
 
     assert where(on_full_disk, *PLANTS) == set()
 
 
 def test_names_that_only_begin_alike_stay(observability, places):
-    """A capability is its whole name: `planted.Zq7.more` and `planted` are others."""
+    """A capability is matched by its whole name: `planted.Zq7.more` and `planted` stay."""
     with telemetry.open(observability):
         for name in (f"{SECRET}.more", "planted", SECRET):
             with trace.new_trace(name):
@@ -428,7 +428,7 @@ def test_names_that_only_begin_alike_stay(observability, places):
 
 
 def test_nothing_there_is_no_error(tmp_path):
-    """Without database and logs there is nothing to do, and no database is made."""
+    """Without database and logs there is nothing to do, and no database is created."""
     places = Places(tmp_path / "data" / DATABASE, tmp_path / "none", Budget(256))
 
     assert run(places, Selection(everything=True)).is_nothing
@@ -436,7 +436,7 @@ def test_nothing_there_is_no_error(tmp_path):
 
 
 def test_damaged_database_is_salvaged_and_then_purged(lived):
-    """A store that is damaged is moved aside and salvaged, as at a start; then the quarantine goes whole."""
+    """A damaged store is moved aside and salvaged, as at a start; then the quarantine is deleted."""
     content = bytearray(lived.store.read_bytes())
     content[100:2_000] = b"\x01" * 1_900
     lived.store.write_bytes(content)
@@ -444,5 +444,5 @@ def test_damaged_database_is_salvaged_and_then_purged(lived):
     run(lived, Selection(capability=SECRET))
 
     assert quarantined(lived.store) == []
-    # What only the damaged database knew to belong together is not known any more.
+    # Only the damaged database had the link between these records.
     assert where_but_in_logs(lived, *(text for text in PLANTS if text != "called-Zq7")) == set()

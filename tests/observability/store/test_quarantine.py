@@ -1,4 +1,4 @@
-"""A database that cannot be used is moved aside whole, what can be read is taken over, and the node starts."""
+"""An unusable database is moved aside unchanged, its readable rows are salvaged, and the node starts."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def healthy(tmp_path_factory):
             get_logger("hearthnet.x").warning("careful", extra={"n": number})
         assert t.flush()
     with closing(sqlite3.connect(directory / DATABASE)) as connection:
-        connection.execute("VACUUM")  # so that damage hits rows and not the reserve
+        connection.execute("VACUUM")  # so that the damage hits rows and not the reserve
     return (directory / DATABASE).read_bytes()
 
 
 @pytest.fixture
 def place(observability, healthy):
-    """Puts bytes in the database's place; returns its path."""
+    """Replaces the database with these bytes; returns its path."""
     observability.data_dir.mkdir(mode=0o700)
     path = observability.data_dir / DATABASE
     path.write_bytes(healthy)
@@ -46,14 +46,14 @@ def place(observability, healthy):
 
 
 def stored(path) -> int:
-    """How many of the 3,000 traces are there."""
+    """Returns how many of the 3,000 traces are present."""
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         return connection.execute("SELECT count(*) FROM traces WHERE capability = 'a.b'").fetchone()[0]
 
 
 def opens(observability) -> None:
-    """Telemetry opens on a fresh database and records."""
+    """Opens telemetry on a fresh database and records."""
     with telemetry.open(observability) as t:
         assert t.error is None
         with trace.new_trace("after.it"):
@@ -62,7 +62,7 @@ def opens(observability) -> None:
 
 
 def messages(observability) -> str:
-    """All of the JSON log."""
+    """Returns the whole JSON log."""
     return "".join(path.read_text() for path in observability.log_dir.glob("*.log"))
 
 
@@ -70,7 +70,7 @@ def messages(observability) -> str:
     ("pages", "at_least"), [(1, 2_900), (5, 2_000)], ids=["one page overwritten", "five pages overwritten"]
 )
 def test_overwritten_pages_cost_what_lies_on_them(observability, place, pages, at_least):
-    """Random bytes over a page or five: the rest is salvaged, the damaged file kept and named in the log."""
+    """With random bytes over one page or five, the rest is salvaged, and the damaged file kept and named in the log."""
     chance = random.Random(7)
     content = bytearray(place.read_bytes())
     middle = len(content) // 4096 // 3
@@ -97,7 +97,7 @@ def test_overwritten_pages_cost_what_lies_on_them(observability, place, pages, a
     ids=["text", "zeros", "noise"],
 )
 def test_file_that_is_no_database_is_moved_aside(observability, place, content):
-    """Whatever stands in the database's place is kept under another name, and a new one begun."""
+    """Any file with the database's name is kept under another name, and a new database created."""
     place.write_bytes(content)
 
     opens(observability)
@@ -108,7 +108,7 @@ def test_file_that_is_no_database_is_moved_aside(observability, place, content):
 
 @pytest.mark.parametrize("share", [0.5, 0.95, 0.02], ids=["half", "nearly all", "two pages"])
 def test_truncated_database_is_moved_aside(observability, place, share):
-    """A database that was cut is damaged; the node starts on a new one."""
+    """A truncated database is damaged; the node starts on a new one."""
     content = place.read_bytes()
     place.write_bytes(content[: int(len(content) * share)])
 
@@ -119,7 +119,7 @@ def test_truncated_database_is_moved_aside(observability, place, share):
 
 
 def test_header_of_zeros_is_moved_aside(observability, place):
-    """A first page of zeros makes the file no database."""
+    """A file whose first page is zeros is not a database."""
     place.write_bytes(bytes(100) + place.read_bytes()[100:])
 
     opens(observability)
@@ -128,7 +128,7 @@ def test_header_of_zeros_is_moved_aside(observability, place):
 
 
 def test_empty_file_is_a_new_database(observability, place):
-    """An empty file is where SQLite begins: nothing to move."""
+    """An empty file is a valid new database: nothing is moved."""
     place.write_bytes(b"")
 
     opens(observability)
@@ -137,7 +137,7 @@ def test_empty_file_is_a_new_database(observability, place):
 
 
 def test_folder_in_its_place_is_moved_aside(observability, place):
-    """Even a folder of that name does not keep the node from recording."""
+    """A folder with the database's name does not keep the node from recording."""
     place.unlink()
     place.mkdir()
     (place / "something").write_text("x")
@@ -159,7 +159,7 @@ def test_folder_in_its_place_is_moved_aside(observability, place):
     ],
 )
 def test_foreign_newer_and_incomplete_databases_are_moved_aside(observability, place, change, salvaged):
-    """What another program or a newer version made is kept as it is; rows that can be read are taken over."""
+    """A database of another program or a newer version is kept unchanged; readable rows are salvaged."""
     with closing(sqlite3.connect(place)) as connection:
         connection.executescript(change)
 
@@ -181,7 +181,7 @@ def test_foreign_newer_and_incomplete_databases_are_moved_aside(observability, p
     ids=["of this schema", "of an older one"],
 )
 def test_what_is_known_of_runs_is_salvaged(observability, place, change, told):
-    """How a run felt before it was killed is taken over too, as far as the damaged database has a place for it."""
+    """The vitals and wear of runs are salvaged too, if the damaged database has columns for them."""
     with closing(sqlite3.connect(place)) as connection:
         views = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'view'").fetchall()
         connection.executescript("".join(f"DROP VIEW {name};" for (name,) in views))
@@ -203,7 +203,7 @@ def test_what_is_known_of_runs_is_salvaged(observability, place, change, told):
 
 
 def test_foreign_wal_is_moved_aside_with_it(observability, place, tmp_path):
-    """A -wal that does not belong to the database goes with it; none is left beside the new one."""
+    """A -wal of another database is moved aside too; none is left beside the new one."""
     wal = place.with_name(f"{DATABASE}-wal")
     with closing(sqlite3.connect(tmp_path / "other.db", isolation_level=None)) as other:
         other.execute("PRAGMA journal_mode = WAL")
@@ -230,17 +230,17 @@ def test_shm_of_any_kind_costs_nothing(observability, place, shm):
 
 
 def test_one_quarantined_database_is_kept(observability, place):
-    """The next one takes the place of the last: quarantine is part of the budget."""
+    """The next quarantined database replaces the last: quarantine is part of the budget."""
     for number in range(3):
         place.write_bytes(b"no database %d" % number * 100)
         opens(observability)
-        # Names have a second's resolution: the same second may see two.
+        # Names have a resolution of a second, so two databases may get the same one.
     (kept,) = quarantined(place)
     assert kept.read_bytes().startswith(b"no database 2")
 
 
 def test_quarantine_is_within_the_budget(observability, place):
-    """A damaged database that is larger than its share of max_disk_mb is salvaged, told, and not kept."""
+    """A damaged database larger than its share of max_disk_mb is salvaged, logged, and deleted."""
     small = observability.model_copy(update={"max_disk_mb": 64})
     with place.open("r+b") as file:
         file.truncate(20_000_000)
@@ -253,7 +253,7 @@ def test_quarantine_is_within_the_budget(observability, place):
 
 
 def test_damage_found_while_running_is_healed(observability, place):
-    """Pages overwritten under a running node: it moves the file aside, and goes on with all traces of its own run."""
+    """If pages are overwritten under a running node, it moves the file aside and keeps all traces of its own run."""
     with telemetry.open(observability) as t:
         for _ in range(50):
             with trace.new_trace("of.this.run"):
@@ -261,9 +261,9 @@ def test_damage_found_while_running_is_healed(observability, place):
         assert t.flush()
         with closing(sqlite3.connect(place)) as other:
             other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        forget = t._thread.writer._db.execute("PRAGMA shrink_memory")  # as when memory is needed elsewhere
-        asyncio.run_coroutine_threadsafe(forget, t._thread._loop).result()
-        # As a failing card does: behind SQLite's back, and nothing of it is in the page cache of the writer.
+        forget = t._thread.writer._db.execute("PRAGMA shrink_memory")  # as under memory pressure
+        asyncio.run_coroutine_threadsafe(forget, t._thread.pacer.loop).result()
+        # As a failing card does: without SQLite's knowledge, and not in the writer's page cache.
         size = place.stat().st_size
         fd = os.open(place, os.O_WRONLY)
         os.pwrite(fd, os.urandom(size - 4096), 4096)

@@ -1,4 +1,4 @@
-"""The operator's SQL: it reads, for a bounded time, into bounded memory, and can do nothing else."""
+"""The operator's SQL only reads, with limits on time and memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from hearthnet.database import TELEMETRY, migrations_dir, open_database
 from hearthnet.errors import EXIT_ERROR, EXIT_USAGE, StoreError
 from hearthnet.observability.store.query import statement as query
-from hearthnet.observability.store.query.statement import Answer, QueryError, QueryLimitError, ask
+from hearthnet.observability.store.query.statement import QueryError, QueryLimitError, QueryResult, ask
 from hearthnet.observability.store.snapshot import snapshot
 
 TIMEOUT_S = 60
@@ -29,7 +29,7 @@ TRACE = (
 
 @pytest.fixture
 def writer(tmp_path):
-    """The connection that writes the store, which has three traces."""
+    """The connection that writes a store with three traces."""
     connection = open_database(tmp_path / "data" / "telemetry.db", TELEMETRY)
     for seq in (1, 2, 3):
         connection.execute(TRACE, (seq,))
@@ -44,7 +44,7 @@ def path(writer, tmp_path):
 
 
 def digests(folder):
-    """What the files of a folder hold."""
+    """Returns the content of the files of a folder."""
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir() if file.is_file()}
 
 
@@ -63,7 +63,7 @@ def digests(folder):
     ],
 )
 def test_reading_is_allowed(path, sql, first):
-    """Tables, views, table-valued functions, recursion, and pragmas that only tell."""
+    """Tables, views, table-valued functions, recursion, and pragmas that only report are allowed."""
     assert ask(path, sql, TIMEOUT_S).rows[0] == first
 
 
@@ -82,7 +82,7 @@ def test_reading_is_allowed(path, sql, first):
     ],
 )  # fmt: skip
 def test_anything_else_is_refused(path, tmp_path, monkeypatch, sql):
-    """Whatever writes, locks, sets, or opens another file ends with 2, and changes no byte."""
+    """A statement that writes, locks, sets, or opens another file exits with 2, and changes no byte."""
     monkeypatch.chdir(tmp_path)
     before = digests(path.parent)
 
@@ -97,7 +97,7 @@ def test_anything_else_is_refused(path, tmp_path, monkeypatch, sql):
 
 
 def test_snapshot_is_not_changed_by_being_asked(path, tmp_path):
-    """A copy has the same bytes afterwards, and nothing lies beside it."""
+    """A queried copy has the same bytes afterwards, and no file beside it."""
     (tmp_path / "copies").mkdir()
     copy = tmp_path / "copies" / "copy.db"
     snapshot(path, copy)
@@ -126,8 +126,8 @@ def test_snapshot_is_not_changed_by_being_asked(path, tmp_path):
         ("DROP VIEW recent", "not authorized"),
     ],
 )
-def test_wrong_statement_is_told_in_the_words_of_sqlite(path, sql, message):
-    """It ends with 2, and one hint for all of them."""
+def test_invalid_statement_shows_the_message_of_sqlite(path, sql, message):
+    """Invalid statements exit with 2 and the same hint."""
     with pytest.raises(QueryError) as caught:
         ask(path, sql, TIMEOUT_S)
 
@@ -137,7 +137,7 @@ def test_wrong_statement_is_told_in_the_words_of_sqlite(path, sql, message):
 
 
 def test_time_is_bounded(path):
-    """An endless query ends with 1 and says what to do; with a limit its first rows are there at once."""
+    """An endless query exits with 1 and a hint; with a limit of rows it returns at once."""
     with pytest.raises(QueryLimitError, match=r"longer than 0\.05 s") as caught:
         ask(path, ENDLESS + "SELECT count(*) FROM n", 0.05)
     assert caught.value.exit_code == EXIT_ERROR
@@ -148,14 +148,14 @@ def test_time_is_bounded(path):
 
 
 def test_interrupt_ends_a_statement(path):
-    """SIGINT gets through SQLite as what it is, not as a statement that takes too long."""
+    """SIGINT during a query raises KeyboardInterrupt, not the error of a slow statement."""
     killer = f"import os, signal; os.kill({os.getpid()}, signal.SIGINT)"
     with pytest.raises(KeyboardInterrupt), subprocess.Popen([sys.executable, "-c", killer]):
         ask(path, ENDLESS + "SELECT count(*) FROM n", TIMEOUT_S)
 
 
 def test_kept_rows_are_bounded(path, monkeypatch):
-    """Many rows, or one value, of more than the bound are refused with a hint."""
+    """Many rows, or one value, beyond the memory limit are refused with a hint."""
     monkeypatch.setattr(query, "_ROW_BYTES", 1_000_000)
     for sql in (ENDLESS + "SELECT x, hex(x) FROM n", "SELECT zeroblob(2000000)", "SELECT hex(zeroblob(900000))"):
         with pytest.raises(QueryLimitError, match="out of memory") as caught:
@@ -164,15 +164,15 @@ def test_kept_rows_are_bounded(path, monkeypatch):
 
 
 def test_limit_keeps_the_first_rows(path):
-    """Further ones are told of, not counted; two columns may have one name."""
+    """Further rows are reported, not counted; two columns may have the same name."""
     sql = "SELECT seq AS a, seq AS a FROM traces ORDER BY seq"
 
-    assert ask(path, sql, TIMEOUT_S, max_rows=2) == Answer(("a", "a"), [(1, 1), (2, 2)], has_more=True)
+    assert ask(path, sql, TIMEOUT_S, max_rows=2) == QueryResult(("a", "a"), [(1, 1), (2, 2)], has_more=True)
     assert not ask(path, sql, TIMEOUT_S, max_rows=3).has_more
 
 
 def test_wal_is_not_held(path, writer):
-    """After an answer, after one that was cut short, and after an error the writer can empty its WAL."""
+    """After a result, a truncated one, and an error, the writer can empty its WAL."""
     ask(path, "SELECT * FROM timeline", TIMEOUT_S)
     for sql in (ENDLESS + "SELECT x FROM n, traces", "SELECT nope FROM traces"):
         with pytest.raises((QueryLimitError, QueryError)):
@@ -184,7 +184,7 @@ def test_wal_is_not_held(path, writer):
 
 
 def test_committed_rows_are_seen_while_the_writer_is_busy(path, writer):
-    """A transaction that is open does not keep anybody from asking; what it wrote is not there yet."""
+    """Queries work while a transaction is open, and do not see its writes."""
     writer.execute("BEGIN IMMEDIATE")
     writer.execute(TRACE, (4,))
     assert ask(path, "SELECT count(*) FROM traces", TIMEOUT_S).rows == [(3,)]
@@ -193,7 +193,7 @@ def test_committed_rows_are_seen_while_the_writer_is_busy(path, writer):
 
 
 def test_store_that_cannot_be_read(tmp_path):
-    """What is missing or no database is an error with a hint, and is not made."""
+    """A missing file or one that is no database is an error with a hint, and is not created."""
     missing, garbage = tmp_path / "missing.db", tmp_path / "garbage.db"
     garbage.write_bytes(b"not a database" * 1_000)
 
@@ -206,9 +206,9 @@ def test_store_that_cannot_be_read(tmp_path):
 
 
 def test_folder_that_cannot_be_written(path, writer, as_nobody):
-    """A WAL needs an index beside it: where none can be made, the hint says what to do."""
+    """A WAL needs an index beside it: if none can be created, the hint says what to do."""
     writer.close()
-    with TemporaryDirectory() as name:  # pytest's own folders are closed to others
+    with TemporaryDirectory() as name:  # other users cannot enter pytest's own folders
         copy = Path(name) / "copy.db"
         copy.write_bytes(path.read_bytes())
         copy.parent.chmod(0o755)
@@ -218,7 +218,7 @@ def test_folder_that_cannot_be_written(path, writer, as_nobody):
 
 
 def test_store_of_an_earlier_version_gets_the_views(tmp_path):
-    """Rows of a store whose schema ended with the third migration are there in the views after the next opening."""
+    """After the next opening, the views show rows of a store whose schema ended with the third migration."""
     path = tmp_path / "old.db"
     with closing(sqlite3.connect(path)) as connection:
         for file in sorted((migrations_dir() / TELEMETRY.name).glob("000[123]_*.sql")):
@@ -234,7 +234,7 @@ def test_store_of_an_earlier_version_gets_the_views(tmp_path):
 
 
 def test_schema_explains_every_view(writer):
-    """Each view says what it is, and each of its columns what it means, in lines that `--list` shows."""
+    """Each view and each of its columns has a comment, which `--list` shows."""
     for name, sql in writer.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'view'"):
         lines = [line.strip() for line in sql.partition("\n)")[0].splitlines()]
         assert lines[1].startswith("-- "), name

@@ -1,4 +1,4 @@
-"""A database rebuilt from the JSON logs: what lines tell is there again, in order and within bounds."""
+"""A database rebuilt from the JSON logs has the records of the lines, in order and within bounds."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ SLOW_MS = 5_000.0
 
 
 def ask(path, sql, *values):
-    """All rows of an answer."""
+    """Returns all rows of a query."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         return connection.execute(sql, values).fetchall()
 
 
 def nothing(*_):
-    """Takes what is told, and agrees to all."""
+    """Accepts any progress, and agrees to everything."""
 
 
 def line(msg="working", ts="2026-03-01T10:00:00.000Z", **fields):
-    """A line of the log."""
+    """Returns a line of the log."""
     values = {"ts": ts, "level": "info", "logger": "hearthnet.x", "msg": msg, **fields}
     return orjson.dumps(values) + b"\n"
 
 
 def done(ms=1.5, result="ok", level="info", **fields):
-    """The line of a trace that ended."""
+    """Returns the line of a trace that ended."""
     named = {"capability": "a.b", "result": result, "ms": ms, **fields}
     return line("done", level=level, logger="hearthnet.trace", **{"trace_id": new_trace_id(), **named})
 
@@ -53,7 +53,7 @@ def write(directory, *lines, name="2026-03-01.log"):
 
 @pytest.fixture
 def lived(observability):
-    """A store and its logs after a life of all kinds of records."""
+    """A store and its logs after a run with all kinds of records."""
     log = get_logger("hearthnet.test")
     with telemetry.open(observability):
         for number in range(20):
@@ -71,7 +71,7 @@ def lived(observability):
 
 @pytest.mark.usefixtures("unsampled")
 def test_rebuilt_rows_are_those_that_were_recorded(lived, observability, tmp_path):
-    """All that a line tells equals the original row: times to the millisecond, ids, extras, tracebacks, class."""
+    """Every value of a line equals the original row: times to the millisecond, ids, extras, tracebacks, class."""
     made = rebuild(observability.log_dir, lived, tmp_path / "new.db", SLOW_MS, progress=nothing)
 
     columns = "ts_us / 1000, level, logger, msg, trace_id, span_id, notable, repeats, extras, exc"
@@ -94,7 +94,7 @@ def test_rebuilt_rows_are_those_that_were_recorded(lived, observability, tmp_pat
 
 
 def test_lines_that_are_not_ours_are_counted_not_taken(tmp_path):
-    """Garbage of every kind costs its own line alone; bounds of a row hold."""
+    """Garbage of any kind costs only its own line; the bounds of a row hold."""
     garbage = [
         b"\xff\xfe\n", b"{\n", b"[]\n", b"null\n", b'"text"\n', b'{"msg":"no more"}\n', b"[" * 5_000 + b"\n",
         line(level="loud"), line(ts="yesterday"), line(ts=5), line(ts="2026-03-01T10:00:00"), line(msg=5),
@@ -117,7 +117,7 @@ def test_lines_that_are_not_ours_are_counted_not_taken(tmp_path):
 
 
 def test_ring_rules_hold_and_memory_is_bounded(tmp_path):
-    """Of 40,000 lines the newest stay, the early notable ones within their share; numbers rise with the lines."""
+    """Of 40,000 lines the newest stay, and early notable ones within their share; numbers rise with the lines."""
     early = [done(result="timeout", level="warning") for _ in range(3_000)]
     write(tmp_path / "logs", *early, name="2026-02-01.log")
     write(tmp_path / "logs", *(done(ms=SLOW_MS if n == 0 else 1) for n in range(20_000)), name="2026-02-02.log")
@@ -133,7 +133,7 @@ def test_ring_rules_hold_and_memory_is_bounded(tmp_path):
 
 
 def test_nothing_is_written_without_logs_or_over_an_existing_file(lived, observability, tmp_path):
-    """No logs, an existing file, the store itself: each an error, and all stays as it is."""
+    """No logs, an existing file, and the store itself are errors, and change nothing."""
     target = tmp_path / "new.db"
     with pytest.raises(StoreError, match="no log files"):
         rebuild(tmp_path / "none", lived, target, SLOW_MS, progress=nothing)
@@ -149,7 +149,7 @@ def test_nothing_is_written_without_logs_or_over_an_existing_file(lived, observa
 
 
 def test_full_disk_leaves_nothing(lived, observability, tiny_disk):
-    """A database that does not fit is an error of a full disk, and its part is gone."""
+    """A database that does not fit is a disk-full error, and no part of it remains."""
     (tiny_disk / "filler").write_bytes(bytes(40 * 1024 * 1024 - 96 * 1024))
 
     with pytest.raises(DiskFullError):
@@ -157,8 +157,8 @@ def test_full_disk_leaves_nothing(lived, observability, tiny_disk):
     assert [path.name for path in tiny_disk.iterdir()] == ["filler"]
 
 
-def test_in_place_moves_the_old_one_aside_and_a_node_goes_on_with_it(lived, observability):
-    """The old database is kept whole; the new one has its room, and the next life numbers on from it."""
+def test_in_place_moves_the_old_one_aside_and_a_node_continues_the_new_one(lived, observability):
+    """The old database is kept; the new one has its reserve, and the next run continues its numbers."""
     before = ask(lived, "SELECT count(*) FROM spans")
     made = rebuild_in_place(observability.log_dir, lived, SLOW_MS, agree=nothing, progress=nothing)
 
@@ -173,7 +173,7 @@ def test_in_place_moves_the_old_one_aside_and_a_node_goes_on_with_it(lived, obse
 
 
 def test_damaged_database_is_replaced(lived, observability):
-    """What this is for: the file is garbage, the logs are not."""
+    """The database is garbage, the logs are good: the case that rebuilding is for."""
     lived.write_bytes(b"garbage" * 1_000)
     made = rebuild_in_place(observability.log_dir, lived, SLOW_MS, agree=nothing, progress=nothing)
 
@@ -182,7 +182,7 @@ def test_damaged_database_is_replaced(lived, observability):
 
 
 def test_refusal_leaves_everything(lived, observability):
-    """Whoever says no, and a running process, leave database and folder as they were, and the lock free."""
+    """If the user declines, or a process is running, database and folder are unchanged, and the lock is free."""
 
     def refuse():
         raise KeyboardInterrupt
@@ -198,8 +198,8 @@ def test_refusal_leaves_everything(lived, observability):
 
 
 @pytest.mark.usefixtures("unsampled")
-def test_black_box_of_a_killed_run_is_taken_in_once(lived, observability):
-    """A killed run's traces come with their spans from its box, not from their lines as well; its box goes."""
+def test_box_of_a_killed_run_is_recovered_once(lived, observability):
+    """A killed run's traces are recovered with spans from its box, not from lines as well; the box is deleted."""
     script = f"""
 import os
 from hearthnet.config import ObservabilityConfig

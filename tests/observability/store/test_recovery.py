@@ -1,4 +1,4 @@
-"""What a killed process left is taken in: all of it, once, in order, before anything else; and only of the dead."""
+"""The records of a killed process are recovered: all, once, in order, first of all; and only of ended processes."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from hearthnet.database import TELEMETRY, open_database
 from hearthnet.forensics import box as layout
 from hearthnet.observability import metrics, telemetry, trace
 from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
-from hearthnet.observability.store import thread
+from hearthnet.observability.store import pacer
 from hearthnet.observability.store.budget import Budget
 from hearthnet.observability.store.recovery import recover as recovery
-from hearthnet.observability.store.recovery.box_records import evidence_of
+from hearthnet.observability.store.recovery.box_records import records_of
 from hearthnet.observability.telemetry import DATABASE
 
 OPEN_AND_CLOSE = "with telemetry.open(config) as t:\n    pass\n"
 
 
 def boxes(observability):
-    """The box files that are left."""
+    """Returns the remaining box files."""
     return layout.boxes_in(observability.data_dir)
 
 
 def test_everything_recorded_before_a_kill_is_there(observability, run_and_die, query):
-    """Committed or not, traces and log records of the killed run are rows, in order, and the run is unclean."""
+    """Traces and log records of the killed run, committed or not, are rows, in order, and the run is unclean."""
     run_and_die("""
 with telemetry.open(config, node_id="ed25519:me") as t:
     record(30)
@@ -62,7 +62,7 @@ with telemetry.open(config, node_id="ed25519:me") as t:
 
 
 def test_what_was_in_flight_is_listed(observability, run_and_die, query):
-    """Traces that had begun become `interrupted`, with their age and the innermost span that was open."""
+    """Traces in flight become `interrupted`, with their age and the innermost open span."""
     run_and_die("""
 import threading
 with telemetry.open(config) as t:
@@ -89,7 +89,7 @@ with telemetry.open(config) as t:
 
 
 def test_trace_killed_between_its_record_and_its_mark_is_one_trace(observability, run_and_die, query):
-    """The record is kept first and the mark removed after it: in between both are there, and count once."""
+    """The record is written before the mark is removed: a kill in between leaves both, which count once."""
     run_and_die("""
 with telemetry.open(config) as t:
     t._recorder.box.end = lambda place: die()
@@ -103,7 +103,7 @@ with telemetry.open(config) as t:
 
 @pytest.mark.parametrize("step", ["merge", "_close_run", "Path.unlink"])
 def test_recovery_that_is_killed_itself_starts_again(observability, run_and_die, query, step):
-    """Killed before, within, or after the work, twice in a row: the third start has everything, once."""
+    """If recovery is killed twice, before, within, or after its work, the third start has everything once."""
     run_and_die("with telemetry.open(config) as t:\n    record(2500)\n    trace.new_trace('in.flight')\n    die()\n")
     killer = f"""
 from hearthnet.observability.store.recovery import recover as recovery
@@ -129,7 +129,7 @@ telemetry.open(config).start()
 
 
 def test_kill_in_the_middle_of_a_chunk_loses_and_doubles_nothing(observability, run_and_die, query):
-    """Killed after the first of several transactions of a recovery, the rest follows at the next start."""
+    """If recovery is killed after the first of its transactions, the next start does the rest."""
     run_and_die("with telemetry.open(config) as t:\n    record(3500)\n    die()\n")
     run_and_die("""
 import sqlite3
@@ -151,7 +151,7 @@ telemetry.open(config).start()
 
 
 def test_box_whose_run_is_closed_is_only_removed(observability, run_and_die, query, tmp_path):
-    """Killed between the last commit and the removal of its box, a clean run is not taken in again."""
+    """A clean run that is killed between its last commit and the deletion of its box is not recovered again."""
     run_and_die("with telemetry.open(config) as t:\n    record(5)\n    die()\n")
     (path,) = boxes(observability)
     kept = tmp_path / "kept.box"
@@ -168,7 +168,7 @@ def test_box_whose_run_is_closed_is_only_removed(observability, run_and_die, que
 
 
 def test_several_dead_runs_are_closed_in_one_start(observability, run_and_die, query, tmp_path):
-    """Boxes of three runs whose stores were removed since: every run is closed, and new numbers are above all."""
+    """With boxes of three runs whose stores were removed, every run is closed, and new numbers are above all."""
     for number in range(3):
         run_and_die(f"with telemetry.open(config) as t:\n    record(10, 'run.n{number}')\n    die()\n")
         (path,) = boxes(observability)
@@ -182,12 +182,12 @@ def test_several_dead_runs_are_closed_in_one_start(observability, run_and_die, q
         trace.detach()
 
     assert query("SELECT count(DISTINCT run_id) FROM runs WHERE end_reason = 'unclean'") == [(3,)]
-    # Each began at 1, so of equal numbers one is kept: numbers are a run's own while nobody could tell it of others.
+    # Each run began at 1, so of equal numbers one is kept: without a database a run cannot know the numbers of others.
     assert query("SELECT trace_id FROM recent LIMIT 1") == [(record_one.trace_id,)]
 
 
 def test_box_of_a_living_process_is_never_touched(observability, query):
-    """A second process records into its own box; while it lives, starts and stops of the first leave it alone."""
+    """A second process records into its own box, which starts and stops of the first do not touch while it runs."""
     script = f"""
 import sys
 from pathlib import Path
@@ -227,9 +227,9 @@ with telemetry.open(config) as t:
     assert not path.exists()
 
 
-def test_holder_takes_in_a_second_process_that_ended(observability, query, monkeypatch):
-    """The running holder takes in the box of a process that stopped in good order, as a clean run, numbered anew."""
-    monkeypatch.setattr(thread, "_HOUSEKEEPING_S", 0.1)
+def test_holder_recovers_the_box_of_a_second_process_that_ended(observability, query, monkeypatch):
+    """The running holder recovers the box of a process that stopped cleanly as a clean run, renumbered."""
+    monkeypatch.setattr(pacer, "_HOUSEKEEPING_S", 0.1)
     script = f"""
 from pathlib import Path
 from hearthnet.config import ObservabilityConfig
@@ -252,8 +252,8 @@ with telemetry.open(ObservabilityConfig(data_dir=Path({str(observability.data_di
     assert boxes(observability) == []
 
 
-def test_records_that_the_box_lost_are_counted(observability, run_and_die, query):
-    """What was overwritten in the box before it was committed is a row in `gaps`, a count, and a line in `timeline`."""
+def test_records_overwritten_in_the_box_are_counted(observability, run_and_die, query):
+    """Records overwritten in the box before their commit are a row in `gaps`, a count, and a line in `timeline`."""
     run_and_die("""
 from hearthnet.observability.store import budget
 from hearthnet.observability.records.blackbox import Sizes
@@ -270,8 +270,8 @@ with telemetry.open(config) as t:
     assert query("SELECT status, text FROM timeline WHERE kind = 'gap'") == [("killed", f"{2000 - stored} lost")]
 
 
-def test_rows_that_were_only_in_a_lost_wal_come_back_from_the_box(observability, run_and_die, query):
-    """A -wal that somebody removed after the kill costs nothing that the box still has."""
+def test_rows_of_a_removed_wal_are_recovered_from_the_box(observability, run_and_die, query):
+    """If the -wal is removed after the kill, the records in the box are recovered."""
     run_and_die("with telemetry.open(config) as t:\n    record(300)\n    assert t.flush()\n    record(10)\n    die()\n")
     for ending in ("-wal", "-shm"):
         (observability.data_dir / f"{DATABASE}{ending}").unlink()
@@ -282,8 +282,8 @@ def test_rows_that_were_only_in_a_lost_wal_come_back_from_the_box(observability,
     assert query("SELECT count(*) FROM gaps") == [(0,)]
 
 
-def test_rows_that_were_lost_with_the_wal_for_good_are_told(observability, run_and_die, query):
-    """Committed rows that neither database nor box have any more are a gap."""
+def test_rows_missing_from_wal_and_box_are_a_gap(observability, run_and_die, query):
+    """Committed rows that are missing from database and box are a gap."""
     run_and_die("""
 from hearthnet.observability.store import budget
 from hearthnet.observability.records.blackbox import Sizes
@@ -304,7 +304,7 @@ with telemetry.open(config) as t:
 
 
 def test_a_full_box_is_recovered(observability, run_and_die, query):
-    """20,000 traces that were never committed: the newest 10,000 are there, within the ring's rule."""
+    """Of 20,000 traces that were never committed the newest 10,000 are recovered, by the ring's rule."""
     run_and_die("""
 from hearthnet.observability.store.writer import Writer
 async def never(self):
@@ -321,8 +321,8 @@ die()
     assert query("SELECT count(*), max(seq) - min(seq) FROM traces") == [(10_000, 9_999)]
 
 
-def test_garbage_that_is_named_like_a_box_is_removed_and_told(observability, query):
-    """A file that is no box stops nothing."""
+def test_garbage_that_is_named_like_a_box_is_deleted_and_logged(observability, query):
+    """A file that is no box does not stop recovery."""
     observability.data_dir.mkdir()
     (observability.data_dir / "telemetry.99.box").write_bytes(b"\xf5HN\xfa" * 5_000)
     (observability.data_dir / "telemetry.98.box").write_bytes(b"")
@@ -331,22 +331,22 @@ def test_garbage_that_is_named_like_a_box_is_removed_and_told(observability, que
 
     assert boxes(observability) == []
     messages = [path.read_text() for path in observability.log_dir.glob("*.log")]
-    assert "".join(messages).count("a black box is damaged beyond reading") == 2
+    assert "".join(messages).count("a black box is too damaged to recover") == 2
 
 
 def test_values_of_another_shape_are_left_out():
-    """A payload that is whole and yet no row of ours is no record."""
+    """A payload with a valid checksum that does not fit its table is skipped."""
     header = layout.Header(1, 1, 1, layout.PRIMARY, 1, 1, 1, 1, "R", "b", "1", None)
     good = b'[1,"T",null,"a.b",null,1,1,0.5,"ok",null,0,[],{}]'
     bad = [b"{}", b"[]", b"7", good.replace(b"[1,", b"[true,"), good.replace(b"0.5", b'"x"'), b"[" * 9_000]
     bad.append(good.replace(b"[1,", b"[99999999999999999999,"))
     box = layout.Box(header, traces=list(enumerate([good, *bad], 1)))
 
-    assert [record.seq for record in evidence_of(box).traces] == [1]
+    assert [record.seq for record in records_of(box).traces] == [1]
 
 
 def test_logs_of_a_dead_run_follow_the_rings_rule(observability, run_and_die, query):
-    """Recovered rows take the places of the oldest: the ring stays at its size."""
+    """Recovered rows evict the oldest: the ring keeps its size."""
     run_and_die("""
 from hearthnet.observability.logs import messages
 messages.LINES_A_SECOND = messages.ROWS_A_SECOND = 1_000_000
@@ -364,7 +364,7 @@ with telemetry.open(config) as t:
 
 
 def test_closing_a_run_twice_changes_nothing(tmp_path):
-    """Runs without an end are closed at their last sign of life; our own is left open."""
+    """Runs without an end are closed as of their last record; the present run stays open."""
     with closing(open_database(tmp_path / DATABASE, TELEMETRY)) as connection:
         for run_id in ("DEAD", "OURS"):
             connection.execute("INSERT INTO runs (run_id, version, pid, started_us) VALUES (?, '1', 1, 50)", (run_id,))
@@ -378,7 +378,7 @@ def test_closing_a_run_twice_changes_nothing(tmp_path):
 
 
 def test_disk_without_room_for_a_recovery_keeps_the_box(observability, run_and_die, query, monkeypatch):
-    """When the records cannot be taken in now the box stays, nothing is numbered twice, a later start has it all."""
+    """If records cannot be recovered now, the box stays, no number is used twice, a later start recovers all."""
     run_and_die("with telemetry.open(config) as t:\n    record(50)\n    die()\n")
 
     def full(*_):
@@ -401,7 +401,7 @@ def test_disk_without_room_for_a_recovery_keeps_the_box(observability, run_and_d
 
 
 def test_run_of_a_living_process_is_not_closed(observability, query):
-    """A process that closed with records uncommitted lives on: its run stays open, its box is read when it dies."""
+    """If a process closes with uncommitted records and runs on, its box is recovered when it ends."""
     script = f"""
 import sqlite3, sys
 from pathlib import Path
@@ -431,7 +431,7 @@ sys.stdin.read()
 
 
 def test_box_that_is_locked_is_alive(observability, query):
-    """A box whose lock is held belongs to a living process, whatever this pid namespace says of its pid."""
+    """A box whose lock is held belongs to a live process, even if its pid is unknown in this pid namespace."""
     from dataclasses import replace
 
     observability.data_dir.mkdir(mode=0o700)
@@ -448,7 +448,7 @@ def test_box_that_is_locked_is_alive(observability, query):
     "hostile", [b"9" * 25, b"NaN", b"1e400", b'"\\ud800"'], ids=["huge", "nan", "infinite", "surrogate"]
 )
 def test_box_with_hostile_values_stops_nothing(observability, query, hostile):
-    """A box that is whole by its checksums, with values that no row can hold: its other records come in."""
+    """If a box with valid checksums has values that no row can hold, its other records are recovered."""
     observability.data_dir.mkdir(mode=0o700)
     header = new_header(layout.PRIMARY, "01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "1", None, Sizes(50_000, 10_000))
     box = BlackBox(observability.data_dir / "telemetry.1.box", header)
@@ -470,7 +470,7 @@ def test_box_with_hostile_values_stops_nothing(observability, query, hostile):
 
 
 def test_box_that_cannot_be_removed_does_not_end_the_thread(observability, run_and_die, query, monkeypatch):
-    """A taken-in box that stays is taken in again and again to no effect; recording goes on."""
+    """A recovered box that cannot be deleted is recovered repeatedly without effect; recording continues."""
     genuine, refused = Path.unlink, []
 
     def unlink(path, **named):
@@ -482,7 +482,7 @@ def test_box_that_cannot_be_removed_does_not_end_the_thread(observability, run_a
     run_and_die("telemetry.open(config).start(); record(5, 'of.dead'); die()")
     (dead,) = boxes(observability)
     monkeypatch.setattr(Path, "unlink", unlink)
-    monkeypatch.setattr(thread, "_HOUSEKEEPING_S", 0.1)
+    monkeypatch.setattr(pacer, "_HOUSEKEEPING_S", 0.1)
     recorded = 0
     with telemetry.open(observability) as t:
         while len(refused) < 5:
@@ -496,7 +496,7 @@ def test_box_that_cannot_be_removed_does_not_end_the_thread(observability, run_a
 
 
 def test_losses_that_were_counted_are_not_counted_again_after_a_kill(observability, run_and_die, query):
-    """What was pushed out of the buffer is a gap of its reason; the kill that follows adds none."""
+    """Records dropped from the buffer are one gap; the kill that follows adds none."""
     run_and_die("""
 import sqlite3
 with telemetry.open(config) as t:
@@ -517,7 +517,7 @@ with telemetry.open(config) as t:
 
 
 def test_recovery_keeps_the_ceiling(observability, run_and_die):
-    """Run after run is killed with large traces in its box: the database stays below its part of a small budget."""
+    """If run after run is killed with large traces in its box, the database stays below its share of a small budget."""
     small = observability.model_copy(update={"max_disk_mb": 64})
     for _ in range(10):
         run_and_die("""
@@ -534,8 +534,8 @@ with telemetry.open(config) as t:
         assert (observability.data_dir / DATABASE).stat().st_size <= Budget(64).database
 
 
-def test_thread_goes_on_after_an_error_that_it_does_not_know(observability, query):
-    """Whatever goes wrong inside, the thread opens the store anew, and says meanwhile what it was."""
+def test_thread_survives_an_unexpected_error(observability, query):
+    """After any unexpected error the thread reopens the store, and reports the error until then."""
     with telemetry.open(observability) as t:
         writer = t._thread.writer
 

@@ -1,4 +1,4 @@
-"""The rule of the ring, against a model that is as slow and plain as the rule itself."""
+"""The ring's rule, compared with a slow and plain model of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def model(rows, seq, notable):
 
 @given(st.lists(st.booleans(), max_size=80))
 def test_ring_follows_the_rule(arrivals):
-    """For any order of arrivals the ring evicts just the rows that the rule names."""
+    """For any order of arrivals the ring evicts exactly the rows that the rule says."""
     ring, rows = Ring(SIZE), []
     for seq, notable in enumerate(arrivals):
         rows, expected = model(rows, seq, int(notable))
@@ -32,7 +32,7 @@ def test_ring_follows_the_rule(arrivals):
 
 @given(st.lists(st.lists(st.booleans(), max_size=25), max_size=8))
 def test_batches_follow_the_same_rule(batches):
-    """Rows taken in by the batch leave the table as they would one by one, in ranges of one class each."""
+    """A batch evicts the rows that its records would evict one by one, as ranges of one class each."""
     ring, table, seq = Ring(SIZE), {}, 0
     rows: list = []
     for batch in batches:
@@ -40,24 +40,24 @@ def test_batches_follow_the_same_rule(batches):
         seq += len(batch)
         for key, notable in new:
             rows, _ = model(rows, key, notable)
-        leaving = ring.admit_all(new)
-        for first, last, notable in leaving.ranges:
+        evicted = ring.admit_all(new)
+        for first, last, notable in evicted.ranges:
             table = {k: v for k, v in table.items() if not (first <= k <= last and v == notable)}
-        table |= {key: notable for key, notable in new if key not in leaving.unwritten}
+        table |= {key: notable for key, notable in new if key not in evicted.unwritten}
         assert sorted(table.items()) == rows
         assert len(ring) == len(rows)
 
 
 @given(st.lists(st.booleans(), max_size=10), st.integers(1, 12))
-def test_giving_up_takes_the_oldest_of_each_class_in_proportion(arrivals, count):
-    """For want of space the oldest go, and no class is emptied for the other while both have rows over their part."""
+def test_eviction_for_space_takes_the_oldest_of_each_class_in_proportion(arrivals, count):
+    """When the disk has no space the oldest rows are evicted, from each class in proportion to its share."""
     ring, table = Ring(SIZE), {}
     for seq, notable in enumerate(arrivals):
         ring.admit(seq, int(notable))
         table[seq] = int(notable)
     before = dict(table)
-    leaving = ring.give_up(count)
-    for first, last, notable in leaving.ranges:
+    evicted = ring.evict_oldest(count)
+    for first, last, notable in evicted.ranges:
         table = {k: v for k, v in table.items() if not (first <= k <= last and v == notable)}
 
     assert len(table) == len(ring) == max(0, len(arrivals) - count)
@@ -69,7 +69,7 @@ def test_giving_up_takes_the_oldest_of_each_class_in_proportion(arrivals, count)
 
 @given(st.lists(st.booleans(), min_size=30, max_size=80))
 def test_newest_of_either_class_are_safe(arrivals):
-    """The newest two of a class are never pushed out by the other, whatever arrives."""
+    """The other class never evicts the newest two of a class, in any order of arrivals."""
     ring, alive = Ring(SIZE), {}
     for seq, notable in enumerate(arrivals):
         alive[seq] = notable
@@ -88,39 +88,39 @@ def test_one_class_alone_keeps_the_newest():
 
 
 def test_flood_of_successes_keeps_the_failures():
-    """Two failures survive any number of successes; a third, beyond the share, goes first."""
+    """Two failures survive any number of successes; a third, beyond the share, is evicted first."""
     ring = Ring(SIZE)
     evicted = [ring.admit(seq, 1) for seq in range(3)] + [ring.admit(seq, 0) for seq in range(3, 1_000)]
 
     assert {0, 1, 2} & set(evicted) == {0}
 
 
-def test_ring_that_shrank_gives_up_what_is_too_much():
-    """Rows of a table larger than the ring go until it fits, by the same rule."""
+def test_smaller_ring_evicts_the_surplus():
+    """Rows of a table larger than the ring are evicted by the same rule until the rest fits."""
     rows = [(seq, int(seq % 2)) for seq in range(20)]
     ring = Ring(SIZE, rows)
 
-    gone = ring.shrink()
+    evicted = ring.shrink()
 
     assert len(ring) == SIZE
     # Two ordinary rows are over their share of eight; then the notable are over theirs.
-    assert gone == [0, 2, 1, 3, 5, 7, 9, 11, 13, 15]
+    assert evicted == [0, 2, 1, 3, 5, 7, 9, 11, 13, 15]
     assert ring.shrink() == []
 
 
 @given(st.permutations(range(60)), st.lists(st.integers(1, 9), min_size=8, max_size=60))
-def test_records_that_come_late_cost_no_other_its_place(late, sizes):
-    """Threads hand over out of order: a table that is told what must go as ranges always holds the newest by number."""
-    # Near their places, as threads are: each number moves by a few.
+def test_late_records_evict_by_number(late, sizes):
+    """Threads hand over out of order: deleting the ranges always leaves the newest rows by number."""
+    # Threads are late by a few records: each number moves by a few.
     arrivals = [number for _, number in sorted((number + late[number % 60] / 8, number) for number in range(200))]
     ring, table = Ring(20), set()
     for size in sizes:
         batch, arrivals = arrivals[:size], arrivals[size:]
         wanted = set(sorted(table | set(batch))[-20:])
-        leaving = ring.admit_all([(seq, 0) for seq in batch])
-        for first, last, notable in leaving.ranges:
+        evicted = ring.admit_all([(seq, 0) for seq in batch])
+        for first, last, notable in evicted.ranges:
             assert not notable
             table = {seq for seq in table if not first <= seq <= last}
-        table |= set(batch) - leaving.unwritten
+        table |= set(batch) - evicted.unwritten
 
         assert table == wanted

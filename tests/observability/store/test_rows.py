@@ -1,4 +1,4 @@
-"""Record to row and back."""
+"""Conversion of records to rows and back."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ logs = st.builds(
 
 
 def stored(tmp_path_factory, insert: str, row: tuple, select: str) -> tuple:
-    """What SQLite gives back for a row."""
+    """Inserts a row and returns what SQLite reads back."""
     with_path = tmp_path_factory.mktemp("rows") / "telemetry.db"
     connection = open_database(with_path, TELEMETRY)
     try:
@@ -53,11 +53,11 @@ def test_trace_survives_its_row(database, record):
     batch = [*others, record._replace(seq=rows.ROWS_AT_ONCE)]
     database.execute("DELETE FROM traces")
 
-    database.execute(rows.INSERT_TRACES, list(chain.from_iterable(map(rows.trace_values, batch))))
-    database.execute(rows.INSERT_TRACE, record._replace(seq=rows.ROWS_AT_ONCE + 1))
+    database.execute(rows.TRACES.insert_many, list(chain.from_iterable(map(rows.TRACES.values_of, batch))))
+    database.execute(rows.TRACES.insert, record._replace(seq=rows.ROWS_AT_ONCE + 1))
 
-    found = database.execute(f"SELECT {rows.TRACE_COLUMNS} FROM traces ORDER BY seq").fetchall()
-    assert [rows.trace_from_row(row) for row in found] == [*batch, record._replace(seq=rows.ROWS_AT_ONCE + 1)]
+    found = database.execute(f"SELECT {rows.TRACES.columns} FROM traces ORDER BY seq").fetchall()
+    assert [rows.TRACES.record_of(row) for row in found] == [*batch, record._replace(seq=rows.ROWS_AT_ONCE + 1)]
 
 
 @given(record=logs)
@@ -66,37 +66,37 @@ def test_log_record_survives_its_row(database, record):
     batch = [record._replace(seq=number) for number in range(1, rows.ROWS_AT_ONCE + 1)]
     database.execute("DELETE FROM logs")
 
-    database.execute(rows.INSERT_LOGS, list(chain.from_iterable(map(rows.log_values, batch))))
-    database.execute(rows.INSERT_LOG, record._replace(seq=rows.ROWS_AT_ONCE + 1))
+    database.execute(rows.LOGS.insert_many, list(chain.from_iterable(map(rows.LOGS.values_of, batch))))
+    database.execute(rows.LOGS.insert, record._replace(seq=rows.ROWS_AT_ONCE + 1))
 
-    found = database.execute(f"SELECT {rows.LOG_COLUMNS} FROM logs ORDER BY seq").fetchall()
-    assert [rows.log_from_row(row) for row in found] == [*batch, record._replace(seq=rows.ROWS_AT_ONCE + 1)]
+    found = database.execute(f"SELECT {rows.LOGS.columns} FROM logs ORDER BY seq").fetchall()
+    assert [rows.LOGS.record_of(row) for row in found] == [*batch, record._replace(seq=rows.ROWS_AT_ONCE + 1)]
 
 
 def test_trace_survives_the_database(tmp_path_factory):
-    """A trace with every kind of character comes back from SQLite as it was."""
+    """A trace with every kind of character is the same after a round trip through SQLite."""
     record = TraceRecord(
         7, "run", "id", None, "a.b", "1.0", 1, 2, 3.5, "ok", safe_text("\x00\ud800ü\n"), 1, b'[{"id":"x"}]',
         encode({"k": "\u2028🜨"}),
     )  # fmt: skip
 
-    row = stored(tmp_path_factory, rows.INSERT_TRACE, record, f"SELECT {rows.TRACE_COLUMNS} FROM traces")
+    row = stored(tmp_path_factory, rows.TRACES.insert, record, f"SELECT {rows.TRACES.columns} FROM traces")
 
-    assert rows.trace_from_row(row) == record
+    assert rows.TRACES.record_of(row) == record
 
 
 def test_log_record_survives_the_database(tmp_path_factory):
-    """A log record comes back from SQLite as it was."""
+    """A log record is the same after a round trip through SQLite."""
     record = LogRecord(7, "run", 1, "info", "l", safe_text("\x00\ud800ü\n"), None, "s", 0, 2, b"{}", None)
 
-    row = stored(tmp_path_factory, rows.INSERT_LOG, record, f"SELECT {rows.LOG_COLUMNS} FROM logs")
+    row = stored(tmp_path_factory, rows.LOGS.insert, record, f"SELECT {rows.LOGS.columns} FROM logs")
 
-    assert rows.log_from_row(row) == record
+    assert rows.LOGS.record_of(row) == record
 
 
 def test_rows_are_strict(tmp_path_factory):
-    """A value of the wrong type is refused by the schema, not stored."""
+    """The schema refuses a value of the wrong type."""
     record = LogRecord(7, "run", "no time", "info", "l", "m", None, None, 0, 0, b"{}", None)
 
     with pytest.raises(sqlite3.IntegrityError, match="ts_us"):
-        stored(tmp_path_factory, rows.INSERT_LOG, record, "SELECT 1")
+        stored(tmp_path_factory, rows.LOGS.insert, record, "SELECT 1")

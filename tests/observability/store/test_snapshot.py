@@ -1,4 +1,4 @@
-"""A snapshot is whole, private, of one moment, and never there in part."""
+"""A snapshot is complete, private, of one moment, and never partly written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hearthnet.observability.telemetry import DATABASE
 
 
 def record(count, text="x"):
-    """Records so many traces with a log record each."""
+    """Records `count` traces with a log record each."""
     for number in range(count):
         with trace.new_trace("a.b"), trace.span("step", text=text, number=number):
             get_logger("hearthnet.test").info("working", extra={"number": number})
@@ -34,14 +34,14 @@ def store(observability):
 
 
 def ask(path, sql):
-    """The first row of an answer."""
+    """Returns the first row of a query."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         return connection.execute(sql).fetchone()
 
 
 @pytest.mark.usefixtures("unsampled")
 def test_copy_is_the_whole_database_in_one_private_file(store, tmp_path):
-    """Rows, views, application_id and user_version are there; nothing lies beside it; no room is wasted."""
+    """A copy has all rows, views, application_id and user_version, no file beside it, and no unused pages."""
     copy = tmp_path / "copy.db"
     made = snapshot(store, copy)
 
@@ -57,7 +57,7 @@ def test_copy_is_the_whole_database_in_one_private_file(store, tmp_path):
 
 
 def test_copies_while_the_store_is_written(observability, tmp_path):
-    """Each of many copies of a store that is being written is consistent, and the writer goes on."""
+    """Each of many copies of a store in use is consistent, and the writer keeps writing."""
     with telemetry.open(observability) as t:
         record(50)
         assert t.flush()
@@ -77,8 +77,8 @@ def test_copies_while_the_store_is_written(observability, tmp_path):
     assert counts[0] >= 50
 
 
-def test_existing_file_is_replaced_only_when_told(store, tmp_path):
-    """Without force the file stays as it is; with it, it is replaced, and a WAL that lay beside it goes."""
+def test_existing_file_is_replaced_only_with_force(store, tmp_path):
+    """Without force the file is unchanged; with force it is replaced, and a WAL beside it deleted."""
     target = tmp_path / "copy.db"
     target.write_bytes(b"precious")
     with pytest.raises(StoreError, match="exists already") as raised:
@@ -94,7 +94,7 @@ def test_existing_file_is_replaced_only_when_told(store, tmp_path):
 
 @pytest.mark.parametrize("name", [DATABASE, f"{DATABASE}-wal", "other-name"])
 def test_store_itself_is_never_the_target(store, name):
-    """Not under its own name, not as its WAL, not through a link, not with force."""
+    """The store itself is refused under its own name, as its WAL, through a link, and with force."""
     target = store.with_name(name)
     if name == "other-name":
         target.hardlink_to(store)
@@ -106,16 +106,16 @@ def test_store_itself_is_never_the_target(store, name):
 
 
 def test_target_that_cannot_be_says_why(store, tmp_path):
-    """A folder, and a folder that is not there, are told apart."""
+    """A folder and a missing folder give different errors."""
     with pytest.raises(StoreError, match="is a folder"):
         snapshot(store, tmp_path, force=True)
     with pytest.raises(StoreError, match="does not exist") as raised:
         snapshot(store, tmp_path / "none" / "copy.db")
-    assert raised.value.hint == f"make it: mkdir -p {tmp_path / 'none'}"
+    assert raised.value.hint == f"create it: mkdir -p {tmp_path / 'none'}"
 
 
 def test_source_that_is_missing_foreign_or_damaged_leaves_nothing(store, tmp_path):
-    """Each is an error that says which, and there is no file afterwards."""
+    """Each is an error with its own message, and leaves no file."""
     foreign = tmp_path / "foreign.db"
     with closing(sqlite3.connect(foreign)) as connection:
         connection.execute("CREATE TABLE cats (name)")
@@ -135,7 +135,7 @@ def test_source_that_is_missing_foreign_or_damaged_leaves_nothing(store, tmp_pat
 
 
 def test_full_disk_leaves_nothing(store, tiny_disk):
-    """A copy that does not fit is an error of a full disk, and its part is gone."""
+    """A copy that does not fit is a disk-full error, and no part of it remains."""
     (tiny_disk / "filler").write_bytes(bytes(40 * 1024 * 1024 - 64 * 1024))  # 64 KiB are left
 
     with pytest.raises(DiskFullError):
@@ -144,7 +144,7 @@ def test_full_disk_leaves_nothing(store, tiny_disk):
 
 
 def test_killed_while_copying_leaves_no_file_of_that_name(store, tmp_path):
-    """SIGKILL before the copy is checked: the file is not there, and an older one is as it was."""
+    """SIGKILL before the copy is checked leaves no file, and an older one unchanged."""
     old = tmp_path / "copy.db"
     old.write_bytes(b"older copy")
     script = f"""

@@ -1,4 +1,4 @@
-"""`capability_stats`: against Python's own figures, on old databases, and where there is none."""
+"""`capability_stats`, compared with Python's own figures, on old databases, and without one."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ SECOND_US = 1_000_000
 
 
 def call(seq: int, capability: str, result: str, ms: float) -> TraceRecord:
-    """A row of `traces`."""
+    """Returns a row of `traces`."""
     return TraceRecord(
         seq, "r", f"t{seq}", None, capability, None, seq * SECOND_US, 0, ms, result, None, 0, b"[]", b"{}"
     )
 
 
 def nearest_rank(sorted_ms: list[float], percent: int) -> float:
-    """The quantile as textbooks define it."""
+    """Returns the quantile as textbooks define it."""
     return sorted_ms[max(1, math.ceil(percent * len(sorted_ms) / 100)) - 1]
 
 
 def computed(calls: list[TraceRecord]) -> list[dict]:
-    """What the view should say."""
+    """Returns the expected rows of the view."""
     groups: dict[str, list[TraceRecord]] = defaultdict(list)
     for record in calls:
         groups[record.capability].append(record)
@@ -60,13 +60,13 @@ def computed(calls: list[TraceRecord]) -> list[dict]:
 
 @pytest.fixture
 def path(tmp_path):
-    """Where the database lies."""
+    """Path of the database."""
     return tmp_path / "data" / "telemetry.db"
 
 
 @pytest.fixture
 def reader(path):
-    """Reads it."""
+    """A reader of the database."""
     made = Reader(path)
     yield made
     made.close()
@@ -85,7 +85,7 @@ def test_view_agrees_with_python(path, reader, seed):
     ]
     with closing(open_database(path, TELEMETRY)) as connection:
         connection.execute("BEGIN")
-        connection.executemany(rows.INSERT_TRACE, calls)
+        connection.executemany(rows.TRACES.insert, calls)
         connection.execute("COMMIT")
 
     assert capability_stats(reader) == computed(calls)
@@ -93,23 +93,23 @@ def test_view_agrees_with_python(path, reader, seed):
 
 @pytest.mark.parametrize("count", [1, 2, 9, 10, 11, 99, 100, 101, 199, 200])
 def test_quantiles_at_the_edges_of_a_rank(path, reader, count):
-    """Where the rank is just a whole number, and one beside it."""
+    """The quantiles are right for ranks that are whole numbers, and for those beside them."""
     calls = [call(seq, "a.b", "ok", float(seq)) for seq in range(1, count + 1)]
     with closing(open_database(path, TELEMETRY)) as connection:
-        connection.executemany(rows.INSERT_TRACE, calls)
+        connection.executemany(rows.TRACES.insert, calls)
 
     assert capability_stats(reader) == computed(calls)
 
 
 def test_database_without_calls_has_no_rows(path, reader):
-    """No capability, no row; not one of nulls."""
+    """Without traces the view has no row, not one of nulls."""
     open_database(path, TELEMETRY).close()
 
     assert capability_stats(reader) == []
 
 
 def old_database(path, calls) -> None:
-    """A store as version 2 of the schema left it."""
+    """A store with version 2 of the schema."""
     path.parent.mkdir(mode=0o700)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -117,11 +117,11 @@ def old_database(path, calls) -> None:
             connection.executescript((migrations_dir() / TELEMETRY.name / number).read_text("utf-8"))
         connection.execute(f"PRAGMA application_id = {TELEMETRY.application_id}")
         connection.execute("PRAGMA user_version = 2")
-        connection.executemany(rows.INSERT_TRACE, calls)
+        connection.executemany(rows.TRACES.insert, calls)
 
 
 def test_old_database_gets_the_new_columns(path, reader):
-    """What it holds stays, the columns that queries had stay, and the new ones agree with them."""
+    """Migration keeps the rows and the columns of older queries, and the new columns agree with them."""
     calls = [call(seq, "a.b", "ok" if seq < 8 else "timeout", float(seq)) for seq in range(1, 11)]
     old_database(path, calls)
     with closing(sqlite3.connect(path)) as connection:
@@ -138,7 +138,7 @@ def test_old_database_gets_the_new_columns(path, reader):
 
 
 def test_old_database_can_be_read_as_it_is(path, reader):
-    """After an upgrade, before a node has run: the tools read the store, and do not change it."""
+    """After an upgrade, before a node has run, the tools read the store and do not change it."""
     calls = [call(seq, "a.b", "ok", float(seq)) for seq in range(1, 4)]
     old_database(path, calls)
 
@@ -146,14 +146,14 @@ def test_old_database_can_be_read_as_it_is(path, reader):
     assert reader.rows("PRAGMA user_version") == [(2,)]
 
 
-def test_missing_database_is_told(reader):
-    """The caller decides what to make of it."""
+def test_missing_database_raises(reader):
+    """A missing database raises, and the caller decides what to do."""
     with pytest.raises(StoreError, match="does not exist"):
         capability_stats(reader)
 
 
 def test_open_telemetry_answers_whatever_the_database_does(observability, logged):
-    """Committed calls are there; without a readable database there are none, and the log says why.
+    """Committed calls are counted; without a readable database there are none, and the reason is logged.
 
     The files go after the end of the telemetry thread: while it runs it makes a lost database anew and takes the
     calls back from the black box.

@@ -1,4 +1,4 @@
-"""The views: each against figures counted by hand."""
+"""The views, each compared with figures counted by hand."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def database(tmp_path):
             number, "r", f"t{number}", None, "a.b", "1.0", number * SECOND_US, 0, float(number), result, error,
             int(number == 10), span if number == 1 else b"[]", b"{}",
         )  # fmt: skip
-        connection.execute(rows.INSERT_TRACE, record)
+        connection.execute(rows.TRACES.insert, record)
     cancelled = TraceRecord(
         11, "r", "t11", None, "c.d", None, 11 * SECOND_US, 0, 500.0, "cancelled", None, 0, b"[]", b"{}"
     )
-    connection.execute(rows.INSERT_TRACE, cancelled)
+    connection.execute(rows.TRACES.insert, cancelled)
     for seq, level in ((12, "warning"), (13, "error")):
         entry = LogRecord(seq, "r", seq * SECOND_US, level, "hearthnet.x", f"a {level}", "t10", None, 1, 0, b"{}", None)
-        connection.execute(rows.INSERT_LOG, entry)
+        connection.execute(rows.LOGS.insert, entry)
     connection.execute(rows.INSERT_GAP, (14, 14 * SECOND_US, "log", "buffer_full", 3))
     yield connection
     connection.close()
@@ -46,7 +46,7 @@ def test_recent_is_newest_first_and_readable(database):
 
 
 def test_spans_unfold(database):
-    """`spans` has a row a span, its start in UTC and its fields as JSON."""
+    """`spans` has one row per span, with its start in UTC and its fields as JSON."""
     found = database.execute(
         "SELECT seq, ts, trace_id, capability, name, started_us, duration_ms, status, extras FROM spans"
     ).fetchall()

@@ -1,4 +1,4 @@
-"""Takes lines out of the JSON log files: a file is replaced whole, without the lines that go, or removed."""
+"""Erases lines of the JSON log files: replaces a file with one that lacks the selected lines, or deletes it."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from hearthnet.observability.store.snapshot import sync_folder
 
 __all__ = ["count_lines", "days_left", "purge_logs"]
 
-_UNFINISHED: Final = re.compile(r"\.\d{4}-\d{2}-\d{2}(\.\d+)?\.log-.+")  # by an earlier purge that was killed
+_UNFINISHED: Final = re.compile(r"\.\d{4}-\d{2}-\d{2}(\.\d+)?\.log-.+")  # of an earlier purge that was killed
 
 
 def count_lines(log_dir: Path | None, selection: Selection) -> tuple[int, int]:
-    """Returns how many lines go, and from how many files."""
-    counts = [sum(taken for taken, _ in _judged(path, selection)) for path in _paths(log_dir, selection)]
+    """Returns how many lines are selected, and in how many files."""
+    counts = [sum(selected for selected, _ in _marked(path, selection)) for path in _paths(log_dir, selection)]
     return sum(counts), len(counts) if selection.everything else sum(map(bool, counts))
 
 
 def purge_logs(log_dir: Path | None, selection: Selection) -> None:
-    """Removes the lines that go.
+    """Erases the selected lines.
 
     Raises:
-        StoreError: raised when a file cannot be read or replaced; it is then as it was.
-        DiskFullError: raised when there is no space for what is left of a file.
+        StoreError: raised when a file cannot be read or replaced; it is then unchanged.
+        DiskFullError: raised when there is no space for the remaining lines of a file.
     """
     for path in _paths(log_dir, selection):
         try:
@@ -47,9 +47,9 @@ def purge_logs(log_dir: Path | None, selection: Selection) -> None:
 
 
 def days_left(log_dir: Path | None, selection: Selection, days: set[str]) -> list[str]:
-    """Returns the days, oldest first, whose log files may hold lines of the capability: they name it, or are in `days`.
+    """Returns the days, oldest first, whose log files may have lines of the capability: they name it or are in `days`.
 
-    A purge by capability leaves the logs alone: which lines belong to it other lines tell, and not all of them.
+    A purge by capability keeps the log files: a line need not name the capability that it belongs to.
     """
     if log_dir is None or selection.capability is None:
         return []
@@ -65,43 +65,43 @@ def _purge_file(path: Path, selection: Selection) -> None:
     if selection.everything or _is_wholly_old(path, selection):
         path.unlink()
         return
-    judged = list(_judged(path, selection))
-    kept = [raw for taken, raw in judged if not taken]
-    if judged and not kept:
+    marked = list(_marked(path, selection))
+    kept = [raw for selected, raw in marked if not selected]
+    if marked and not kept:
         path.unlink()
-    elif len(kept) < len(judged):
+    elif len(kept) < len(marked):
         replace_private(path, b"".join(kept))
 
 
 def _is_wholly_old(path: Path, selection: Selection) -> bool:
-    """Returns whether every line of a file is before the moment: it has lines of its day, and of the one before."""
+    """Returns True if all lines of a file are before the moment; it has lines of its day and of the day before."""
     key = log_key(path)
     if key is None or selection.before_us is None:
         return False
     return key[0] + timedelta(days=1) <= datetime.fromtimestamp(selection.before_us / 1e6, tz=UTC).date()
 
 
-def _judged(path: Path, selection: Selection) -> Iterator[tuple[bool, bytes]]:
-    taken = takes_all = selection.everything or _is_wholly_old(path, selection)
+def _marked(path: Path, selection: Selection) -> Iterator[tuple[bool, bytes]]:
+    selected = is_whole = selection.everything or _is_wholly_old(path, selection)
     for raw in _lines(path):
-        taken = takes_all or _is_taken(raw, selection, taken)
-        yield taken, raw
+        selected = is_whole or _is_selected(raw, selection, selected)
+        yield selected, raw
 
 
-def _is_taken(raw: bytes, selection: Selection, took_last: bool) -> bool:
+def _is_selected(raw: bytes, selection: Selection, was_last: bool) -> bool:
     if selection.trace_id is not None:
         return selection.trace_id.encode() in raw
     line = line_of(raw)
     ts_us = None if line is None else time_of(line)
-    # A torn line without a time goes with the one before it.
-    return took_last if ts_us is None or selection.before_us is None else ts_us < selection.before_us
+    # A torn line without a time is treated as the line before it.
+    return was_last if ts_us is None or selection.before_us is None else ts_us < selection.before_us
 
 
 def _lines(path: Path) -> Iterator[bytes]:
     try:
         with path.open("rb") as file:
             yield from file
-    except FileNotFoundError:  # a running node has removed its oldest file
+    except FileNotFoundError:  # deleted by a running node
         return
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from error

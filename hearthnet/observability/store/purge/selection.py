@@ -1,4 +1,4 @@
-"""Which records a purge takes, as conditions in SQL.
+"""The records that a purge erases, as SQL conditions.
 
 A record belongs to a capability when it is a trace of it, names it as a whole JSON value or key (with or without a
 version; the span of a caller's trace does), or has the id of such a trace.
@@ -21,9 +21,9 @@ _BEFORE: Final = {
     "logs": "ts_us < :before",
     "traces": f"{TRACE_END} < :before",
     "gaps": "ts_us < :before",
-    "runs": "ended_us < :before",  # one without an end may be running
+    "runs": "ended_us < :before",  # a run without an end may be running
 }
-# An id is unlike any other text, so it is sought as a text.
+# Ids are unlike any other text, so a text search finds them.
 _OF_TRACE: Final = {
     "logs": "trace_id = :id OR instr(extras, :id) OR instr(msg, :id) OR instr(exc, :id)",
     "traces": "trace_id = :id OR instr(spans, :id) OR instr(extras, :id) OR instr(error, :id)",
@@ -32,7 +32,7 @@ _NAMED: Final = (
     "(instr({0}, :escaped) AND EXISTS (SELECT 1 FROM json_tree({0}) WHERE :name IN"
     " (key, atom, substr(key, 1, instr(key, '@') - 1), substr(atom, 1, instr(atom, '@') - 1))))"
 )
-# The black box cuts the name of a trace in flight.
+# The box truncates the name of a trace in flight.
 _IDS: Final = (
     "trace_id IN (SELECT trace_id FROM traces"  # noqa: S608  # constants
     f" WHERE capability = :name OR (result = '{INTERRUPTED}' AND capability = :cut)"
@@ -43,13 +43,13 @@ _OF_CAPABILITY: Final = {"logs": f"{_IDS} OR {_NAMED.format('extras')}", "traces
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a purge takes: everything, what was recorded before a moment, a capability, or a trace. One of the four.
+    """Selects records to erase by exactly one of its fields.
 
     Attributes:
-        everything: all there is.
-        before_us: what was recorded before this, UTC microseconds; a trace is recorded at its end.
-        capability: its name, without a version. It takes no lines of the JSON log.
-        trace_id: of the trace, with every record that has its id anywhere.
+        everything: all records.
+        before_us: records from before this time in UTC microseconds; a trace is recorded at its end.
+        capability: records of this name, given without a version. Selects no lines of the JSON log.
+        trace_id: a trace, and every record that has its id anywhere.
     """
 
     everything: bool = False
@@ -59,7 +59,7 @@ class Selection:
 
     @property
     def conditions(self) -> dict[str, str]:
-        """The condition of each table that loses rows, in the order to delete in: `logs` need the `traces`."""
+        """The condition for each table with rows to delete, in the order of deletion: `logs` refers to `traces`."""
         if self.everything:
             return dict.fromkeys(_BEFORE, "1")
         if self.before_us is not None:
@@ -80,5 +80,5 @@ class Selection:
 
     @property
     def escaped(self) -> bytes:
-        """The capability's name as it stands within a JSON string."""
+        """The capability's name as it appears within a JSON string."""
         return orjson.dumps(self.capability or "")[1:-1]

@@ -1,1 +1,1 @@
-"""Reads the store for people: ad-hoc SQL, its state, its statistics."""
+"""Queries of the store by people: ad-hoc SQL, its state, its statistics."""

@@ -1,4 +1,4 @@
-"""Tells from disk how the store stands: its rings, its bytes, what was lost, what it wrote, whether it is whole."""
+"""The state of a store on disk: row counts, disk usage, dropped records, bytes written, integrity."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from hearthnet.errors import StoreError
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.model import iso
 from hearthnet.observability.store.budget import MB, Budget, disk_bytes, free_bytes
-from hearthnet.observability.store.merge import LOGS, TRACES, Table
 from hearthnet.observability.store.recovery.quarantine import quarantined
-from hearthnet.observability.store.rows import UNCLEAN, now_us
+from hearthnet.observability.store.rows import LOGS, TRACES, UNCLEAN, Table, now_us
 
 if TYPE_CHECKING:
     from hearthnet.config import ObservabilityConfig
@@ -26,16 +25,16 @@ _DAY_US = 86_400_000_000
 
 
 def info(store: Path, settings: ObservabilityConfig) -> dict[str, Any]:
-    """Returns how the store stands; times are ISO 8601 in UTC.
+    """Returns the state of the store; times are ISO 8601 in UTC.
 
     Raises:
         StoreError: raised when there is no database, or it cannot be read.
     """
     boxes = _boxes(store.parent)
-    living = {box["run_id"] for box in boxes if box["alive"]}
+    live = {box["run_id"] for box in boxes if box["alive"]}
     try:
         with closing(connect_read_only(store)) as connection:
-            connection.execute("BEGIN")  # one moment for all of it
+            connection.execute("BEGIN")  # one snapshot for all queries
             found = {
                 "path": str(store),
                 "schema": connection.execute("PRAGMA user_version").fetchone()[0],
@@ -44,8 +43,8 @@ def info(store: Path, settings: ObservabilityConfig) -> dict[str, Any]:
                     "logs": _ring(connection, LOGS, "ts_us"),
                 },
                 "drops": _drops(connection),
-                "runs": _runs(connection, living),
-                "wear": _wear(connection, living),
+                "runs": _runs(connection, live),
+                "wear": _wear(connection, live),
             }
     except sqlite3.Error as error:
         raise store_error(store, error) from error
@@ -70,31 +69,37 @@ def _ring(connection: sqlite3.Connection, table: Table, time: str) -> dict[str, 
 def _drops(connection: sqlite3.Connection) -> list[dict[str, Any]]:
     sql = "SELECT reason, kind, sum(count), max(ts_us) FROM gaps GROUP BY reason, kind ORDER BY reason, kind"
     return [
-        {"reason": reason, "kind": kind, "count": lost, "last": iso(last_us)}
-        for reason, kind, lost, last_us in connection.execute(sql)
+        {"reason": reason, "kind": kind, "count": dropped, "last": iso(last_us)}
+        for reason, kind, dropped, last_us in connection.execute(sql)
     ]
 
 
-def _runs(connection: sqlite3.Connection, living: set[str]) -> dict[str, int]:
+def _runs(connection: sqlite3.Connection, live: set[str]) -> dict[str, int]:
     found = connection.execute("SELECT run_id, ended_us, end_reason FROM runs").fetchall()
-    running = [run_id for run_id, ended_us, _ in found if ended_us is None and run_id in living]
-    # One without an end whose process is gone was killed; the next start writes that down.
-    unclean = [run for run in found if run[2] == UNCLEAN or (run[1] is None and run[0] not in living)]
-    return {"count": len(found), "running": len(running), "unclean": len(unclean)}
+    unended = [run_id for run_id, ended_us, _ in found if ended_us is None]
+    running = len(live.intersection(unended))
+    # A run without an end whose process is gone was killed; the next start records that.
+    unclean = len(unended) - running + sum(end_reason == UNCLEAN for _, _, end_reason in found)
+    return {"count": len(found), "running": running, "unclean": unclean}
 
 
-def _wear(connection: sqlite3.Connection, living: set[str]) -> dict[str, Any]:
-    """Returns what the runs that were measured wrote, over the time that they lasted."""
+def _wear(connection: sqlite3.Connection, live: set[str]) -> dict[str, Any]:
+    """Returns the commits and bytes written of the measured runs, in all and per day."""
     now = now_us()
     sql = (
         "SELECT run_id, started_us, ended_us, written_bytes, ifnull(commits, 0) FROM runs WHERE written_bytes NOT NULL"
     )
-    # How long a run lasted that was killed and is not closed yet, nobody knows.
-    runs = [row for row in connection.execute(sql) if row[2] is not None or row[0] in living]
-    days = sum(max(0, (ended_us or now) - started_us) for _, started_us, ended_us, _, _ in runs) / _DAY_US
-    written, commits = sum(row[3] for row in runs), sum(row[4] for row in runs)
+    duration_us = written = commits = measured = 0
+    for run_id, started_us, ended_us, run_written, run_commits in connection.execute(sql):
+        if ended_us is None and run_id not in live:  # killed and not closed yet: its duration is unknown
+            continue
+        measured += 1
+        duration_us += max(0, (ended_us or now) - started_us)
+        written += run_written
+        commits += run_commits
+    days = duration_us / _DAY_US
     return {
-        "measured_runs": len(runs),
+        "measured_runs": measured,
         "days": days,
         "written_bytes": written,
         "commits": commits,
@@ -126,7 +131,7 @@ def _boxes(directory: Path) -> list[dict[str, Any]]:
         header = layout.header_of(path)
         try:
             size = path.stat().st_size
-        except OSError:  # taken in since it was listed
+        except OSError:  # recovered since it was listed
             continue
         found.append(
             {
@@ -141,14 +146,14 @@ def _boxes(directory: Path) -> list[dict[str, Any]]:
 
 
 _HOUR_US: Final = 3_600_000_000
-# What a run that was killed had lost is noted by the one after it, when that begins.
+# Records that a killed run dropped are counted by the next run when it starts.
 _BY_REASON: Final = "SELECT reason, sum(count) FROM gaps WHERE ts_us >= ? GROUP BY reason ORDER BY reason"
 _BEGAN: Final = "SELECT ifnull(max(started_us), 0) FROM runs"
 
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """Records that were lost, by reason: in the last hour, since the newest run began, and in all."""
+    """Dropped records by reason: in the last hour, since the newest run began, and in all."""
 
     last_hour: dict[str, int] = field(default_factory=dict)
     since_start: dict[str, int] = field(default_factory=dict)
@@ -156,12 +161,12 @@ class Losses:
 
     @property
     def total(self) -> int:
-        """How many that are, in all."""
+        """The number of all dropped records."""
         return sum(self.in_all.values())
 
 
 def losses(path: Path) -> Losses:
-    """Returns what was lost to the store at `path`.
+    """Returns the dropped records of the store at `path`.
 
     Raises:
         StoreError: raised when there is no database, or it cannot be read.
@@ -176,19 +181,19 @@ def losses(path: Path) -> Losses:
 
 
 _WITHIN_S: Final = 0.8  # 10,000 rows of each ring take 10 ms; a store at its ceiling on a card may take longer
-_UNFINISHED: Final = "checked in part: there was no time for more"
+_UNFINISHED: Final = "checked in part: out of time"
 
 
 @dataclass(frozen=True, slots=True)
 class Integrity:
-    """What SQLite finds.
+    """The result of checking a database.
 
     Attributes:
-        said: `ok`, what is wrong, or that there was no time to look at all of it.
-        is_damaged: whether the next start moves it aside.
-        is_readable: whether queries can be put to it.
-        schema: its version; None where even that cannot be read.
-        known: the newest version that this program knows.
+        said: `ok`, the error, or that the check ran out of time.
+        is_damaged: whether the next start moves the database aside.
+        is_readable: whether it can be queried.
+        schema: its schema version; None if that cannot be read.
+        known: the newest schema version that this program knows.
     """
 
     said: str
@@ -199,12 +204,12 @@ class Integrity:
 
     @property
     def is_newer(self) -> bool:
-        """Whether a newer program has written it."""
+        """Whether a newer version of this program has written it."""
         return self.schema is not None and self.schema > self.known
 
 
 def examine(path: Path) -> Integrity:
-    """Returns the state of the database at `path`. Never raises for what is in it, and changes nothing."""
+    """Checks the database at `path`. Never raises for its content, and changes nothing."""
     try:
         with closing(connect_read_only(path)) as connection:
             return _examine(connection)

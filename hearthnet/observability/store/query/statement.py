@@ -1,7 +1,6 @@
-"""Runs one SQL statement of the operator's on a telemetry database: read-only, within bounds of time and memory.
+"""Runs one SQL statement of an operator on a telemetry database: read-only, with limits on time and memory.
 
-All rows are fetched before the first is shown, so the read transaction ends in time: a slow terminal cannot keep the
-writer from reusing its WAL.
+All rows are fetched before the first is shown, so the read transaction ends soon: a slow terminal cannot pin the WAL.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from typing import Any, Final
 from hearthnet.database import connect_read_only
 from hearthnet.errors import EXIT_USAGE, HearthNetError, StoreError
 
-__all__ = ["Answer", "QueryError", "QueryLimitError", "ask", "too_slow"]
+__all__ = ["QueryResult", "QueryError", "QueryLimitError", "ask", "too_slow"]
 
-_ROW_BYTES: Final = 64_000_000  # of all rows that are kept
-_HEAP_BYTES: Final = 256_000_000  # of SQLite, for the whole process: it can be lowered, never raised
-_STEPS: Final = 1_000  # of SQLite's machine between two looks at the clock, some ten microseconds
+_ROW_BYTES: Final = 64_000_000  # of all fetched rows
+_HEAP_BYTES: Final = 256_000_000  # of SQLite in the whole process; SQLite lets it be lowered only
+_STEPS: Final = 1_000  # of SQLite's machine between two checks of the clock, some ten microseconds
 _READS: Final = frozenset(
     {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 )
-# Pragmas that change nothing. Those that describe one table take its name, the others no value.
+# Pragmas that change nothing. Those that describe one table take its name, the others no argument.
 _PRAGMAS: Final = frozenset(
     {
         "application_id", "compile_options", "database_list", "encoding", "freelist_count", "function_list",
@@ -36,25 +35,25 @@ _PRAGMAS: Final = frozenset(
 _TABLE_PRAGMAS: Final = frozenset(
     {"foreign_key_list", "index_info", "index_list", "index_xinfo", "table_info", "table_list", "table_xinfo"}
 )
-# An unknown name is SQLITE_SCHEMA where SQLite read the schema again before it gave up.
+# An unknown name is SQLITE_SCHEMA if SQLite has reread the schema to look for it.
 _WRONG_STATEMENT: Final = frozenset(
     {
         sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE,
         sqlite3.SQLITE_AUTH,
     }
 )  # fmt: skip
-# A database in WAL mode has files beside it, which even a reader makes.
+# A database in WAL mode has files beside it, which even a reader creates.
 _NEEDS_FOLDER: Final = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY})
-_HINT: Final = "one SELECT, which only reads; hearthnet telemetry sql --list shows the tables and columns"
+_HINT: Final = "only one SELECT is allowed; hearthnet telemetry sql --list shows the tables and columns"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class QueryResult:
     """The rows of a statement.
 
     Attributes:
-        columns: their names, as the statement has them; two may be the same.
-        rows: at most as many as were asked for.
+        columns: their names as in the statement; two may be the same.
+        rows: at most as many as requested.
         has_more: whether there are further rows.
     """
 
@@ -64,30 +63,30 @@ class Answer:
 
 
 class QueryError(HearthNetError):
-    """Raised when a statement is wrong, or does anything but read."""
+    """Raised when a statement is invalid, or does anything but read."""
 
     exit_code = EXIT_USAGE
 
 
 class QueryLimitError(HearthNetError):
-    """Raised when a statement takes more time or memory than it may."""
+    """Raised when a statement exceeds its limit of time or memory."""
 
 
-def ask(path: Path, sql: str, timeout_s: float, max_rows: int | None = None) -> Answer:
+def ask(path: Path, sql: str, timeout_s: float, max_rows: int | None = None) -> QueryResult:
     """Runs one statement and returns its rows.
 
     Args:
         path: the database.
         sql: the statement.
-        timeout_s: seconds that it may take, fetching included. A single long step, such as a function on a huge text,
-            is not interrupted.
-        max_rows: rows that are fetched. None: all.
+        timeout_s: limit in seconds, fetching included. A single long step, such as a function on a huge text, is not
+            interrupted.
+        max_rows: highest number of rows to fetch; None for all.
 
     Raises:
-        QueryError: raised when the statement is wrong, or does anything but read.
-        QueryLimitError: raised when it takes longer, or more memory, than it may.
+        QueryError: raised when the statement is invalid, or does anything but read.
+        QueryLimitError: raised when it exceeds its limit of time or memory.
         StoreError: raised when there is no database at `path`, or it cannot be read.
-        KeyboardInterrupt: raised when SIGINT arrives meanwhile.
+        KeyboardInterrupt: raised when SIGINT arrives during the query.
     """
     ends_at = time.monotonic() + timeout_s
     try:
@@ -97,19 +96,19 @@ def ask(path: Path, sql: str, timeout_s: float, max_rows: int | None = None) -> 
             return _fetch(connection.execute(sql), max_rows)
     except MemoryError as error:
         raise _too_large() from error
-    except (sqlite3.Error, ValueError) as error:  # Python's own checks of a statement have no code
+    except (sqlite3.Error, ValueError) as error:  # Python's own checks of a statement have no error code
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
         if code == sqlite3.SQLITE_INTERRUPT:
-            # A KeyboardInterrupt in the handler ends the statement, but does not get through SQLite.
+            # A KeyboardInterrupt in the handler ends the statement, but does not propagate through SQLite.
             raise (too_slow(timeout_s) if time.monotonic() > ends_at else KeyboardInterrupt) from error
         if code in _WRONG_STATEMENT:
             raise QueryError(str(error), hint=_HINT) from error
-        hint = "copy it and its -wal to a folder of yours: --db COPY" if code in _NEEDS_FOLDER else None
+        hint = "copy it and its -wal to a folder that you can write: --db COPY" if code in _NEEDS_FOLDER else None
         raise StoreError(f"{path} cannot be read: {error}", hint=hint) from error
 
 
 def _confine(connection: sqlite3.Connection) -> None:
-    connection.text_factory = lambda raw: raw.decode("utf-8", "replace")  # a damaged file may hold anything
+    connection.text_factory = lambda raw: raw.decode("utf-8", "replace")  # a damaged file may contain anything
     # Sorting stays in memory: in files it would grow as fast as the disk can write.
     connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute(f"PRAGMA hard_heap_limit = {_HEAP_BYTES:d}")
@@ -117,32 +116,32 @@ def _confine(connection: sqlite3.Connection) -> None:
 
 
 def _authorize(action: int, first: str | None, second: str | None, _: str | None, __: str | None) -> int:
-    """Allows reading, and pragmas that tell something; the connection is read-only besides."""
+    """Allows reads and pragmas that only report; the connection is read-only besides."""
     if action == sqlite3.SQLITE_PRAGMA:
         name = (first or "").lower()
         is_allowed = name in _TABLE_PRAGMAS or (name in _PRAGMAS and second is None)
     else:
-        # A table-valued function, such as json_each, declares its columns so. A real UPDATE SQLite refuses itself.
+        # Table-valued functions, such as json_each, declare their columns this way. SQLite refuses a real UPDATE.
         is_allowed = action in _READS or (action == sqlite3.SQLITE_UPDATE and first == "sqlite_master")
     return sqlite3.SQLITE_OK if is_allowed else sqlite3.SQLITE_DENY
 
 
-def _fetch(cursor: sqlite3.Cursor, max_rows: int | None) -> Answer:
+def _fetch(cursor: sqlite3.Cursor, max_rows: int | None) -> QueryResult:
     if cursor.description is None:
         raise QueryError("the statement returns no rows", hint=_HINT)
-    answer = Answer(tuple(column[0] for column in cursor.description), [])
+    result = QueryResult(tuple(column[0] for column in cursor.description), [])
     left = _ROW_BYTES
     for row in islice(cursor, max_rows):
         left -= sys.getsizeof(row) + sum(map(sys.getsizeof, row))
         if left < 0:
             raise _too_large()
-        answer.rows.append(row)
-    return Answer(answer.columns, answer.rows, has_more=next(cursor, None) is not None)
+        result.rows.append(row)
+    return QueryResult(result.columns, result.rows, has_more=next(cursor, None) is not None)
 
 
 def too_slow(timeout_s: float) -> QueryLimitError:
-    """Returns the error for a statement that does not end in time."""
-    hint = "fetch fewer rows (LIMIT, WHERE), or give it longer: --timeout"
+    """Returns the error for a statement that exceeds its time limit."""
+    hint = "fetch fewer rows (LIMIT, WHERE), or raise the limit: --timeout"
     return QueryLimitError(f"the query takes longer than {timeout_s:g} s", hint=hint)
 
 

@@ -1,4 +1,4 @@
-"""What the ring says of each capability: the view `capability_stats`, for the tools."""
+"""Statistics by capability: the view `capability_stats`, for the tools."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from hearthnet.observability.store.reader import Reader
 
 __all__ = ["capability_stats"]
 
-# `failed` and `ts` are `errors` and `last_ts` under the names that they had first: a store that this program did not
-# migrate yet, because no node ran since the upgrade, can be read as well.
+# `failed` and `ts` are the first names of `errors` and `last_ts`: stores that no node has
+# migrated since an upgrade have only these.
 _SQL: Final = (
     "SELECT capability, count, failed AS errors, error_rate, p50_ms, p90_ms, p99_ms, max_ms, ts AS last_ts"
     " FROM capability_stats ORDER BY count DESC, capability"
@@ -18,7 +18,7 @@ _NAMES: Final = ("capability", "count", "errors", "error_rate", "p50_ms", "p90_m
 
 
 def capability_stats(reader: Reader) -> list[dict[str, Any]]:
-    """Returns an object a capability, the most called first: the columns of the view. 30 ms for a full ring.
+    """Returns the rows of the view, the most called capability first. Takes 30 ms for a full ring.
 
     Raises:
         StoreError: raised when there is no database, or it cannot be read.

@@ -1,4 +1,4 @@
-"""A line of the JSON log back to the record that it tells of, within the bounds of a row; whatever the line holds."""
+"""Converts lines of the JSON log back to records, within the bounds of a row, whatever a line contains."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OWN_KEYS: Final = ("ts", "level", "logger", "msg", "trace_id", "span_id", "exc"
 _NOTABLE_LEVELS: Final = frozenset(LEVELS[LEVELS.index("warning") :])
 _TEXT_BYTES: Final = 1_024
 _SPAN_ID: Final = re.compile(r"[0-9a-f]{16}")
-_MAX_MS: Final = 1e12  # thirty years: what is longer is no duration
+_MAX_MS: Final = 1e12  # thirty years; longer durations are invalid
 
 
 def _nothing_known(_: TraceRecord | LogRecord) -> bool:
@@ -32,11 +32,11 @@ def _nothing_known(_: TraceRecord | LogRecord) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How lines are read.
+    """Settings for reading lines.
 
     Attributes:
-        slow_ms: from which duration a trace is notable.
-        is_known: tells of a record that it comes from elsewhere, and is left out here.
+        slow_ms: the duration from which a trace is notable.
+        is_known: returns True for a record that is recovered from another source, and is skipped here.
     """
 
     slow_ms: float
@@ -44,26 +44,26 @@ class Reading:
 
 
 def line_of(raw: bytes) -> dict[str, Any] | None:
-    """Returns the object that a line holds, or None where it is no JSON object."""
+    """Returns the JSON object of a line, or None if there is none."""
     try:
         line = orjson.loads(raw)
-    except orjson.JSONDecodeError:  # torn by a full disk or a power cut, or not ours
+    except orjson.JSONDecodeError:  # torn by a full disk or a power cut, or another program's
         return None
     return line if isinstance(line, dict) else None
 
 
 def time_of(line: dict[str, Any]) -> int | None:
-    """Returns the UTC microseconds of a line, or None where it has no time."""
+    """Returns the time of a line in UTC microseconds, or None if it has none."""
     try:
         moment = datetime.fromisoformat(line["ts"])
-        # A time without its zone is nobody's: ours end in Z.
+        # Times without a zone are not ours, which end in Z.
         return None if moment.tzinfo is None else round(moment.timestamp() * 1_000) * 1_000
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
 
 
 def record_of(raw: bytes, seq: int, run_id: str, reading: Reading) -> TraceRecord | LogRecord | None:
-    """Returns the record that a line tells of, or None where the line is not ours. Never raises for what it holds."""
+    """Returns the record of a line, or None if this program did not write it. Never raises for its content."""
     line = line_of(raw)
     if line is None or line.get("level") not in LEVELS or not _are_texts(line, "logger", "msg"):
         return None
@@ -88,10 +88,21 @@ def _trace(line: dict[str, Any], ended_us: int, seq: int, run_id: str, slow_ms: 
     result = safe_text(line["result"], MAX_CAPABILITY_CHARS)
     is_notable = duration_ms >= slow_ms or is_failure(result)
     return TraceRecord(
-        seq, run_id, line["trace_id"], None, safe_text(line["capability"], MAX_CAPABILITY_CHARS), None,
-        ended_us - int(duration_ms * 1_000), 0, float(duration_ms), result,
-        None if error is None else safe_text(error), int(is_notable), b"[]", b"{}",
-    )  # fmt: skip
+        seq=seq,
+        run_id=run_id,
+        trace_id=line["trace_id"],
+        parent_id=None,
+        capability=safe_text(line["capability"], MAX_CAPABILITY_CHARS),
+        version=None,
+        started_us=ended_us - int(duration_ms * 1_000),
+        started_mono_ns=0,
+        duration_ms=float(duration_ms),
+        result=result,
+        error=None if error is None else safe_text(error),
+        notable=int(is_notable),
+        spans=b"[]",
+        extras=b"{}",
+    )
 
 
 def _log(line: dict[str, Any], ts_us: int, seq: int, run_id: str) -> LogRecord:
@@ -100,15 +111,22 @@ def _log(line: dict[str, Any], ts_us: int, seq: int, run_id: str) -> LogRecord:
     if exc is not None or len(line["msg"]) > _TEXT_BYTES:
         extras = fit(extras, _TEXT_BYTES)
     return LogRecord(
-        seq, run_id, ts_us, line["level"], safe_text(line["logger"], 128), safe_text(line["msg"], _TEXT_BYTES),
-        trace_id if is_trace_id(trace_id) else None,
-        span_id if isinstance(span_id, str) and _SPAN_ID.fullmatch(span_id) else None,
-        int(line["level"] in _NOTABLE_LEVELS), 0, fit(extras, MAX_LOG_ROW_BYTES - 2 * _TEXT_BYTES),
-        None if exc is None else _tail(safe_text(exc, 16 * _TEXT_BYTES)),
-    )  # fmt: skip
+        seq=seq,
+        run_id=run_id,
+        ts_us=ts_us,
+        level=line["level"],
+        logger=safe_text(line["logger"], 128),
+        msg=safe_text(line["msg"], _TEXT_BYTES),
+        trace_id=trace_id if is_trace_id(trace_id) else None,
+        span_id=span_id if isinstance(span_id, str) and _SPAN_ID.fullmatch(span_id) else None,
+        notable=int(line["level"] in _NOTABLE_LEVELS),
+        repeats=0,
+        extras=fit(extras, MAX_LOG_ROW_BYTES - 2 * _TEXT_BYTES),
+        exc=None if exc is None else _tail(safe_text(exc, 16 * _TEXT_BYTES)),
+    )
 
 
 def _tail(text: str) -> str:
-    """Returns the end of a traceback, where the error stands."""
+    """Returns the end of a traceback, which has the error."""
     raw = text.encode()
     return text if len(raw) <= _TEXT_BYTES else "[cut]…" + raw[8 - _TEXT_BYTES :].decode("utf-8", "ignore")

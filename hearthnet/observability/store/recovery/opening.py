@@ -1,14 +1,13 @@
-"""Opens telemetry.db for its one writer: whole, of the newest schema, with what dead runs left behind taken in.
+"""Opens telemetry.db for its one writer: checked, migrated, with the records of earlier runs recovered.
 
-A database that is damaged, not ours, or newer is moved aside and a new one begun. After this the store is consistent
-and complete; the writer opens its own connection.
+A database that is damaged, another program's, or newer is moved aside, and a new one created. After this the store is
+consistent and complete; the writer opens its own connection.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -20,70 +19,60 @@ from hearthnet.observability.records.blackbox import BlackBox
 from hearthnet.observability.store.budget import Budget
 from hearthnet.observability.store.merge import last_seq
 from hearthnet.observability.store.recovery.quarantine import Salvage, keep_within, move_aside, salvage
-from hearthnet.observability.store.recovery.recover import Recovered, boxes_left, close_other_runs, recover, refill
+from hearthnet.observability.store.recovery.recover import (
+    Recovery,
+    close_other_runs,
+    recover_boxes,
+    remaining_boxes,
+    restore_committed,
+)
 
-__all__ = ["Opening", "open_store", "tell"]
+__all__ = ["log_recovery", "open_store"]
 
 log = get_logger(__name__)
 
 _TABLES: Final = frozenset({"traces", "logs", "runs", "gaps"})
 _VIEWS: Final = frozenset({"recent", "spans", "errors", "capability_stats", "slow", "timeline"})
-# Numbers that a dead run may have given and lost; what its box could not be taken in for must not be given again.
+# Numbers that an ended run may have given to records now dropped; while its box is not recovered, they stay unused.
 _UNKNOWN_NUMBERS: Final = 100_000
 
 
-@dataclass(slots=True)
-class Opening:
-    """What opening found.
-
-    Attributes:
-        last_seq: the highest number that was ever given, as far as there is evidence of it.
-        recovered: what was taken in from black boxes.
-        moved_to: where a database that could not be used was moved, or None.
-    """
-
-    last_seq: int = 0
-    recovered: Recovered = field(default_factory=Recovered)
-    moved_to: Path | None = None
-
-
-def open_store(path: Path, budget: Budget, run_id: str, own: BlackBox | None = None) -> Opening:
+def open_store(path: Path, budget: Budget, run_id: str, own: BlackBox | None = None) -> Recovery:
     """Prepares the database at `path`; the caller holds the store's lock.
 
     Args:
         path: of the database.
         budget: bounds what is kept in quarantine.
         run_id: of this run.
-        own: the box of this process when the store is opened once more in a run: what it has of the records that were
-            committed is put into a database that lost them.
+        own: the box of this process when it reopens the store: its committed records are restored to a database
+            that lost them.
 
     Raises:
-        StoreError: raised when it can be neither used nor moved aside.
+        StoreError: raised when the database can be neither used nor moved aside.
         DiskFullError: raised when there is no space for a new one.
     """
-    opening = Opening()
-    saved: Salvage | None = None
+    salvaged: Salvage | None = None
     try:
         connection = _open_whole(path)
     except UnusableStoreError as error:
-        opening.moved_to = move_aside(path, error.message)
-        saved = salvage(opening.moved_to)
-        # Before there is a second database: what is too large to keep would be so beside it, too.
+        salvaged = salvage(move_aside(path, error.message))
+        # Before the second database is created: a quarantine that is too large must not share the disk with it.
         keep_within(path, budget.quarantine)
         connection = open_database(path, TELEMETRY)
     try:
         with closing(connection):
             connection.execute(f"PRAGMA max_page_count = {budget.pages:d}")
-            if saved is not None:
-                saved.put(connection)
-            _fill(connection, path, opening, own)
-            left = boxes_left(path.parent)
-            # A run whose box is left may have given numbers that are in nobody's sight but its box's.
-            opening.last_seq = max(last_seq(connection), *(box.committed_seq + _UNKNOWN_NUMBERS for box in left), 0)
-            close_other_runs(connection, {run_id, *(box.header.run_id for box in left)})
+            if salvaged is not None:
+                salvaged.insert(connection)
+            recovery = _recover(connection, path, own)
+            remaining = remaining_boxes(path.parent)
+            # A run whose box remains may have given numbers that only its box shows.
+            unknown = (box.committed_seq + _UNKNOWN_NUMBERS for box in remaining)
+            recovery.last_seq = max(last_seq(connection), *unknown, 0)
+            close_other_runs(connection, {run_id, *(box.header.run_id for box in remaining)})
     except sqlite3.Error as error:
         raise store_error(path, error) from error
-    return opening
+    return recovery
 
 
 def _open_whole(path: Path) -> sqlite3.Connection:
@@ -102,7 +91,7 @@ def _open_whole(path: Path) -> sqlite3.Connection:
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
-    """Raises UnusableStoreError where SQLite finds damage, or something of ours is missing. 5 ms for 10,000 rows."""
+    """Raises UnusableStoreError if SQLite finds damage, or a table or view is missing. 5 ms for 10,000 rows."""
     found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if found != "ok":
         raise UnusableStoreError(f"{path} is damaged: {' '.join(str(found).split())[:200]}")
@@ -112,32 +101,33 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         raise UnusableStoreError(f"{path} is damaged: it lacks {', '.join(sorted(missing))}")
 
 
-def _fill(connection: sqlite3.Connection, path: Path, opening: Opening, own: BlackBox | None) -> None:
-    own_path = None if own is None else own.path
+def _recover(connection: sqlite3.Connection, path: Path, own: BlackBox | None) -> Recovery:
+    recovery = Recovery()
     try:
         if own is not None and (contents := own.contents()) is not None:
-            refill(connection, contents)
-        opening.recovered = recover(connection, path.parent, own_path)
-    except sqlite3.OperationalError as error:  # no space for it now: the boxes stay, the next start tries again
-        log.warning("a black box cannot be taken in", extra={"error": str(error)})
-    tell(opening.recovered)
+            restore_committed(connection, contents)
+        recovery = recover_boxes(connection, path.parent, None if own is None else own.path)
+    except sqlite3.OperationalError as error:  # no space now: the boxes stay, the next start tries again
+        log.warning("a black box cannot be recovered", extra={"error": str(error)})
+    log_recovery(recovery)
+    return recovery
 
 
-def tell(recovered: Recovered) -> None:
-    """Counts and logs what was taken in."""
+def log_recovery(recovered: Recovery) -> None:
+    """Counts and logs a recovery, unless there was nothing to recover."""
     if not recovered.runs:
         return
     for kind in ("traces", "logs", "interrupted"):
         metrics.telemetry_recovered_total.labels(kind=kind).inc(getattr(recovered, kind))
-    if recovered.lost:
-        metrics.telemetry_dropped_total.labels(reason="killed").inc(recovered.lost)
+    if recovered.dropped:
+        metrics.telemetry_dropped_total.labels(reason="killed").inc(recovered.dropped)
     log.warning(
-        "an earlier run did not stop cleanly; its black box was taken in",
+        "an earlier run did not stop cleanly; its black box was recovered",
         extra={
             "runs": recovered.runs,
             "traces": recovered.traces,
             "logs": recovered.logs,
             "interrupted": recovered.interrupted,
-            "lost": recovered.lost,
+            "lost": recovered.dropped,
         },
     )

@@ -1,7 +1,7 @@
-"""Moves a database that cannot be used aside, whole, and takes over from it what can still be read.
+"""Moves an unusable database aside unchanged, and salvages the rows that can still be read.
 
-A table is read forward from its lowest number until it breaks, and backward from its highest: a damaged page costs what
-lies on it, not what lies behind it.
+A table is read forward from its lowest number until reading fails, and backward from its highest: a damaged page costs
+the rows on it, not those behind it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Any, Final
 from hearthnet.errors import StoreError
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.store import rows
-from hearthnet.observability.store.merge import LOGS, TRACES, merge
+from hearthnet.observability.store.merge import merge
+from hearthnet.observability.store.rows import LOGS, TRACES
 
 __all__ = ["Salvage", "keep_within", "move_aside", "quarantined", "salvage"]
 
@@ -26,11 +27,11 @@ log = get_logger(__name__)
 
 _SIDECARS: Final = ("", "-wal", "-shm")
 _MARK: Final = ".corrupt-"
-# JSON that is none any more is where a bit has flipped that SQLite does not see.
-_SELECT_TRACES: Final = f"SELECT {rows.TRACE_COLUMNS} FROM traces WHERE json_valid(spans) AND json_valid(extras)"  # noqa: S608
+# Invalid JSON shows a flipped bit that SQLite does not notice.
+_SELECT_TRACES: Final = f"SELECT {TRACES.columns} FROM traces WHERE json_valid(spans) AND json_valid(extras)"  # noqa: S608
 _RUN: Final = ("run_id", "node_id", "version", "pid", "boot_id", "started_us", "ended_us", "end_reason")
-_LATER: Final = ("last_seen_us", "vitals", "commits", "written_bytes")  # an older schema has none of them
-_SELECT_LOGS: Final = f"SELECT {rows.LOG_COLUMNS} FROM logs WHERE json_valid(extras)"  # noqa: S608  # constants, as above
+_LATER: Final = ("last_seen_us", "vitals", "commits", "written_bytes")  # missing in older schemas
+_SELECT_LOGS: Final = f"SELECT {LOGS.columns} FROM logs WHERE json_valid(extras)"  # noqa: S608  # constants, as above
 
 
 def quarantined(path: Path) -> list[Path]:
@@ -40,7 +41,7 @@ def quarantined(path: Path) -> list[Path]:
 
 
 def move_aside(path: Path, reason: str) -> Path:
-    """Renames the database with its -wal and -shm; earlier ones in quarantine go, one is kept.
+    """Renames the database with its -wal and -shm; deletes earlier ones, so that one is kept in quarantine.
 
     Raises:
         StoreError: raised when it cannot be renamed.
@@ -62,14 +63,14 @@ def move_aside(path: Path, reason: str) -> Path:
 
 def _remove(path: Path) -> None:
     for part in _parts(path):
-        if part.is_dir():  # it stood in the database's place
+        if part.is_dir():  # a folder that had the database's name
             shutil.rmtree(part)
         else:
             part.unlink()
 
 
 def keep_within(path: Path, limit: int) -> None:
-    """Removes what was moved aside from `path` as far as it is larger than `limit` bytes: it has been salvaged."""
+    """Deletes quarantined databases larger than `limit` bytes; they have been salvaged."""
     for file in quarantined(path):
         size = sum(part.stat().st_size for part in _parts(file))
         if size > limit:
@@ -84,24 +85,24 @@ def _parts(path: Path) -> list[Path]:
 
 @dataclass(slots=True)
 class Salvage:
-    """What could be read from a damaged database."""
+    """The rows that could be read from a damaged database; each of `runs` has the columns `_RUN` and `_LATER`."""
 
     traces: list[Any] = field(default_factory=list)
     logs: list[Any] = field(default_factory=list)
     runs: list[Any] = field(default_factory=list)
 
-    def put(self, connection: sqlite3.Connection) -> None:
-        """Inserts it into the new database, as far as its rings have room.
+    def insert(self, connection: sqlite3.Connection) -> None:
+        """Inserts the rows into the new database, by its rings' rule.
 
         Raises:
             sqlite3.Error: raised when the new database cannot be written.
         """
-        for *run, ended_us, reason, last_seen_us, vitals, commits, written_bytes in self.runs:
+        for run_id, *run, ended_us, reason, last_seen_us, vitals, commits, written_bytes in self.runs:
             try:
-                connection.execute(rows.INSERT_RUN, run)
-                connection.execute(rows.END_RUN, (ended_us, reason, run[0]))
-                connection.execute(rows.NOTE_VITALS, (last_seen_us, vitals, run[0]))
-                connection.execute(rows.NOTE_WEAR, (commits, written_bytes, run[0]))
+                connection.execute(rows.INSERT_RUN, (run_id, *run))
+                connection.execute(rows.END_RUN, (ended_us, reason, run_id))
+                connection.execute(rows.SET_VITALS, (last_seen_us, vitals, run_id))
+                connection.execute(rows.SET_WEAR, (commits, written_bytes, run_id))
             except (sqlite3.IntegrityError, sqlite3.InterfaceError) as error:
                 log.warning("a run could not be salvaged", extra={"error": str(error)})
         traces = merge(connection, TRACES, self.traces)
@@ -110,8 +111,8 @@ class Salvage:
 
 
 def salvage(damaged: Path) -> Salvage:
-    """Returns the traces, log records and runs that can be read from `damaged`. Never raises for what is in it."""
-    if not damaged.is_file():  # a folder stood in the database's place
+    """Returns the traces, log records and runs that can be read from `damaged`. Never raises for its content."""
+    if not damaged.is_file():  # a folder had the database's name
         return Salvage()
     try:
         source = sqlite3.connect(f"{damaged.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
@@ -120,23 +121,23 @@ def salvage(damaged: Path) -> Salvage:
         return Salvage()
     with closing(source):
         return Salvage(
-            list(_readable(source, _SELECT_TRACES, rows.trace_from_row).values()),
-            list(_readable(source, _SELECT_LOGS, rows.log_from_row).values()),
+            list(_readable(source, _SELECT_TRACES, TRACES.record_of).values()),
+            list(_readable(source, _SELECT_LOGS, LOGS.record_of).values()),
             list(_readable(source, _select_runs(source), tuple).values()),
         )
 
 
 def _select_runs(source: sqlite3.Connection) -> str:
     try:
-        there = {name for _, name, *_ in source.execute("PRAGMA table_info(runs)")}
-    except (sqlite3.Error, UnicodeDecodeError):  # then nothing of it can be read either
-        there = set()
-    later = (name if name in there else f"NULL AS {name}" for name in _LATER)
+        present = {name for _, name, *_ in source.execute("PRAGMA table_info(runs)")}
+    except (sqlite3.Error, UnicodeDecodeError):  # then its rows cannot be read either
+        present = set()
+    later = (name if name in present else f"NULL AS {name}" for name in _LATER)
     return f"SELECT {', '.join((*_RUN, *later))} FROM runs"  # noqa: S608  # constants, as above
 
 
 def _readable(source: sqlite3.Connection, select: str, make: Callable[[Any], Any]) -> dict[Any, Any]:
-    """Returns what `select` gives, read from both ends as far as each goes, by its first column."""
+    """Returns the rows of `select` by their first column, read from both ends until reading fails."""
     found: dict[Any, Any] = {}
     for order in ("ASC", "DESC"):
         try:
@@ -152,5 +153,5 @@ def _readable(source: sqlite3.Connection, select: str, make: Callable[[Any], Any
 def _keep(found: dict[Any, Any], row: Any, make: Callable[[Any], Any]) -> None:
     try:
         found[row[0]] = make(row)
-    except (AttributeError, TypeError, ValueError):  # a column that is not what it was
+    except (AttributeError, TypeError, ValueError):  # a damaged value
         return

@@ -1,8 +1,8 @@
-"""Rebuilds a telemetry database from the JSON log files: the log records, and the traces as far as "done" lines tell.
+"""Rebuilds a telemetry database from the JSON log files: log records, and traces from their "done" lines.
 
-A "done" line says a trace's id, capability, result and time, not its spans. Lines are read once, oldest first, and fed
-to the ring in pieces, so memory stays bounded whatever the logs hold. What the black box of a dead run has whole (a
-trace with its spans) is not rebuilt from its line as well.
+A "done" line has a trace's id, capability, result and time, not its spans. Lines are read once, oldest first, and
+merged in pieces, so memory stays bounded whatever the size of the logs. A record that the box of an ended run has in
+full (a trace with its spans) is not rebuilt from its line as well.
 """
 
 from __future__ import annotations
@@ -24,74 +24,75 @@ from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import LogRecord, TraceRecord
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.lock import StoreLock
-from hearthnet.observability.store.merge import LOGS, TRACES, merge
-from hearthnet.observability.store.recovery.box_records import evidence_of
+from hearthnet.observability.store.merge import merge
+from hearthnet.observability.store.recovery.box_records import records_of
 from hearthnet.observability.store.recovery.log_line import Reading, record_of
 from hearthnet.observability.store.recovery.quarantine import move_aside
-from hearthnet.observability.store.recovery.recover import dead_boxes, take_in
+from hearthnet.observability.store.recovery.recover import leftover_boxes, recover_box
+from hearthnet.observability.store.rows import LOGS, TRACES
 from hearthnet.observability.store.snapshot import building, count_rows, refuse_existing
 
 __all__ = ["REBUILT", "Leftovers", "Rebuilt", "log_bytes", "rebuild", "rebuild_in_place"]
 
 
 class Leftovers:
-    """The boxes of dead runs in a store's folder; the caller holds the store's lock.
+    """The boxes of ended runs in a store's folder; the caller holds the store's lock.
 
-    Their numbers are the old database's and would clash with the new one's, so their records are numbered anew.
+    Their numbers are the old database's and would clash with the new one's, so their records are renumbered.
     """
 
     def __init__(self, directory: Path) -> None:
-        found = dead_boxes(directory)
+        found = leftover_boxes(directory)
         self._paths = [path for path, _ in found]
         self._boxes = [box for _, box in found if box is not None]
         self._traces: set[tuple[str, str]] = set()
         self._logs: set[tuple[int, str, str]] = set()
         for box in self._boxes:
-            evidence = evidence_of(box)
-            self._traces |= {(record.trace_id, record.capability) for record in evidence.traces}
-            self._logs |= {_identity(record) for record in evidence.logs}
+            records = records_of(box)
+            self._traces |= {(record.trace_id, record.capability) for record in records.traces}
+            self._logs |= {_identity(record) for record in records.logs}
 
-    def knows(self, record: TraceRecord | LogRecord) -> bool:
-        """Tells whether a box has the record that a line tells of."""
+    def has(self, record: TraceRecord | LogRecord) -> bool:
+        """Returns True if a box has the record of a line."""
         if isinstance(record, TraceRecord):
             return (record.trace_id, record.capability) in self._traces
         return _identity(record) in self._logs
 
-    def take_in(self, connection: sqlite3.Connection) -> None:
-        """Puts all that the boxes hold behind the rows that are there."""
+    def recover(self, connection: sqlite3.Connection) -> None:
+        """Inserts the records of the boxes, numbered after the rows that the database has."""
         for box in self._boxes:
-            # As those of another database, which by now they are.
-            take_in(connection, replace(box, header=replace(box.header, role=layout.SECONDARY)))
+            # As boxes of another database, which they are by now.
+            recover_box(connection, replace(box, header=replace(box.header, role=layout.SECONDARY)))
 
     def remove(self) -> None:
-        """Removes the boxes: all of it is in the database."""
+        """Deletes the boxes: their records are in the database."""
         for path in self._paths:
             path.unlink(missing_ok=True)
 
 
 def _identity(record: LogRecord) -> tuple[int, str, str]:
-    # A line's time has milliseconds.
+    # Lines have times in milliseconds.
     return record.ts_us // 1_000, record.logger, record.msg
 
 
 REBUILT: Final = "rebuilt"
 _PIECE: Final = 2_000  # records in memory at a time; each at most a few kilobytes
 
-Progress = Callable[[int], None]  # called with the bytes that were read since the last call
+Progress = Callable[[int], None]  # called with the bytes read since the last call
 
 
 @dataclass(slots=True)
 class Rebuilt:
-    """What came of it.
+    """The result of a rebuild.
 
     Attributes:
         path: of the database.
-        run_id: under which the rebuilt rows stand.
-        lines: read.
-        skipped: lines of them that are no JSON or not ours.
-        rows: in the new database, by table.
-        bytes: of its file.
-        moved_to: where the old database is, if there was one and it was replaced.
+        run_id: of the rebuilt rows.
+        lines: number of lines read.
+        skipped: how many of them are not JSON, or not written by this program.
+        rows: row counts of the new database by table.
+        bytes: size of its file.
+        moved_to: where the old database is, if it was replaced.
     """
 
     path: Path
@@ -104,32 +105,32 @@ class Rebuilt:
 
 
 def log_bytes(log_dir: Path | None) -> int:
-    """Returns how many bytes of logs there are, about: a running node writes on."""
+    """Returns the bytes of all log files, approximately: a running node keeps writing."""
     return sum(path.stat().st_size for path in log_paths(log_dir) if path.exists()) if log_dir is not None else 0
 
 
 def _paths(log_dir: Path | None) -> list[Path]:
     found = log_paths(log_dir) if log_dir is not None else []
     if not found:
-        raise StoreError(f"there are no log files in {log_dir}", hint="hearthnet paths shows where they should lie")
+        raise StoreError(f"there are no log files in {log_dir}", hint="hearthnet paths shows where they should be")
     return found
 
 
 def rebuild(
     log_dir: Path | None, store: Path, target: Path, slow_ms: float, *, force: bool = False, progress: Progress
 ) -> Rebuilt:
-    """Writes a new database, one plain file, to `target`; the store itself is neither read nor changed.
+    """Writes a new database, one plain file, to `target`; neither reads nor changes the store itself.
 
     Args:
         log_dir: where the log files are.
         store: the database that `target` must not be.
         target: of the new database.
-        slow_ms: from which duration a trace is notable.
+        slow_ms: the duration from which a trace is notable.
         force: whether `target` may be replaced.
-        progress: told how far the reading is.
+        progress: called with the bytes read since the last call.
 
     Raises:
-        StoreError: raised when there are no logs, when `target` exists, or cannot be written.
+        StoreError: raised when there are no logs, or when `target` exists or cannot be written.
         DiskFullError: raised when there is no space for it.
     """
     refuse_existing(store, target, force=force)
@@ -149,16 +150,16 @@ def rebuild(
 def rebuild_in_place(
     log_dir: Path | None, store: Path, slow_ms: float, *, agree: Callable[[], None], progress: Progress
 ) -> Rebuilt:
-    """Puts a new database in the place of the store's own, which is moved aside.
+    """Replaces the store's database with a new one, and moves the old one aside.
 
-    Black boxes of dead runs are taken in as well: what they hold was never in the old database, or is in the logs.
+    Recovers the boxes of ended runs as well: their records were never in the old database, or are in the logs.
 
     Args:
         log_dir: where the log files are.
         store: the database.
-        slow_ms: from which duration a trace is notable.
-        agree: called when all is ready to begin; raises to leave everything as it is.
-        progress: told how far the reading is.
+        slow_ms: the duration from which a trace is notable.
+        agree: called before anything is changed; raises to cancel.
+        progress: called with the bytes read since the last call.
 
     Raises:
         StoreInUseError: raised when a process writes the store.
@@ -174,8 +175,8 @@ def rebuild_in_place(
         with building(store) as temporary:
             try:
                 with closing(open_database(temporary, TELEMETRY)) as connection:
-                    _fill(connection, paths, Reading(slow_ms, leftovers.knows), result, progress)
-                    leftovers.take_in(connection)
+                    _fill(connection, paths, Reading(slow_ms, leftovers.has), result, progress)
+                    leftovers.recover(connection)
                     result.rows = count_rows(connection)
             except sqlite3.Error as error:
                 raise store_error(store, error) from error
@@ -191,7 +192,7 @@ def rebuild_in_place(
 def _fill(
     connection: sqlite3.Connection, paths: list[Path], reading: Reading, result: Rebuilt, progress: Progress
 ) -> None:
-    """Inserts what the lines tell, and the run that all of it stands under."""
+    """Inserts the records of the lines, and the run that they belong to."""
     first_us, last_us = rows.now_us(), 0
     for piece in _pieces(paths, reading, result, progress):
         merge(connection, TRACES, [record for record in piece if isinstance(record, TraceRecord)])
@@ -211,7 +212,7 @@ def _time(record: TraceRecord | LogRecord) -> int:
 def _pieces(
     paths: list[Path], reading: Reading, result: Rebuilt, progress: Progress
 ) -> Iterator[list[TraceRecord | LogRecord]]:
-    """Yields the records in pieces of a bounded number, numbered in the order of the log."""
+    """Yields the records in pieces of bounded size, numbered in the order of the log."""
     piece: list[TraceRecord | LogRecord] = []
     for raw in _lines(paths, progress):
         result.lines += 1
@@ -235,7 +236,7 @@ def _lines(paths: list[Path], progress: Progress) -> Iterator[bytes]:
                     if raw.strip():
                         yield raw
                     progress(len(raw))
-        except FileNotFoundError:  # a running node has removed its oldest file
+        except FileNotFoundError:  # deleted by a running node
             continue
         except OSError as error:
             raise StoreError(f"{path} cannot be read: {error.strerror}") from error

@@ -1,7 +1,7 @@
-"""Tells how the runs of a node ended: from the store as it lies, and from black boxes that nobody has taken in yet.
+"""How the runs of a node ended, read from the store and from boxes that are not recovered yet.
 
-`hearthnet autopsy` reads all that there is. The doctor has a second or two, also beside a node that works, so here
-queries read what a verdict rests on, and nothing else; the verdict itself is the same. Nothing is changed.
+`hearthnet autopsy` reads everything. The doctor has a second or two, often beside a running node, so the queries here
+read only what a verdict depends on; the verdict itself is the same. Nothing is changed.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from hearthnet.observability.store.rows import CLEAN
 
 __all__ = ["died", "end_us", "read_case"]
 
-_REBUILT: Final = "rebuilt"  # from the logs: the rows of no life in particular
-_MAX_SIGNS: Final = 500  # the newest of a run: what it died of stands at its end
+_REBUILT: Final = "rebuilt"  # from the logs: rows of no particular run
+_MAX_SIGNS: Final = 500  # the newest of a run: the cause of its end is among the last
 _SEEN: Final = (
     "SELECT run_id, min(first_us), max(last_us) FROM ("
     " SELECT run_id, min(started_us) AS first_us, max(started_us + CAST(duration_ms * 1000 AS INTEGER)) AS last_us"
@@ -44,14 +44,14 @@ Row = dict[str, Any]
 
 
 def read_case(path: Path, alive: Collection[str] = ()) -> Case:
-    """Returns the runs of the node whose store is at `path`; judged is the newest that has ended, None if none has.
+    """Returns the runs of the node whose store is at `path`; the verdict is on the newest ended one, if there is one.
 
-    Where runs tell which node they were of, those that do not, of other programs with the same store, are left out.
-    `in_flight` has what every run left unended, `signs` the warnings and errors of the judged one.
+    If some runs have a node id, those without, of other programs with the same store, are skipped. `in_flight` has the
+    unfinished traces of every run, `signs` the warnings and errors of the run under the verdict.
 
     Args:
         path: of telemetry.db.
-        alive: ids of runs of which the caller knows that they live; a black box tells of others.
+        alive: ids of runs that the caller knows to be running; others are known by their boxes.
 
     Raises:
         StoreError: raised when there is no database, or it cannot be read.
@@ -75,9 +75,9 @@ def read_case(path: Path, alive: Collection[str] = ()) -> Case:
 
 
 def _add_boxes(case: Case, boxes: Boxes) -> None:
-    """Adds what stands in the boxes of the dead alone."""
+    """Adds the records that only boxes of ended runs have."""
     for run in case.runs:
-        if run.run_id not in boxes.by_run or run.end_reason is not None:  # closed: what it has are rows already
+        if run.run_id not in boxes.by_run or run.end_reason is not None:  # closed: its records are in the database
             continue
         _, box = boxes.by_run[run.run_id]
         case.in_flight += in_flight_in(box)
@@ -87,17 +87,17 @@ def _add_boxes(case: Case, boxes: Boxes) -> None:
 
 
 def died(run: Run) -> bool:
-    """Tells whether a run that does not live any more ended otherwise than in order."""
+    """Returns True if an ended run did not end cleanly."""
     return run.end_reason != CLEAN
 
 
 def end_us(run: Run) -> int:
-    """Returns when a run ended, as well as it is known: at its last sign of life, UTC microseconds."""
+    """Returns when a run ended in UTC microseconds, or when it was last known alive."""
     return run.ended_us or run.last_seen_us or run.started_us
 
 
 def _boxes(directory: Path) -> tuple[Boxes, set[str]]:
-    """Returns the black boxes of runs that have ended, and the runs of those that live: theirs are not read."""
+    """Returns the boxes of ended runs, and the ids of live runs, whose boxes are not read."""
     ended, living = Boxes(), set[str]()
     for path in layout.boxes_in(directory):
         try:
@@ -108,21 +108,21 @@ def _boxes(directory: Path) -> tuple[Boxes, set[str]]:
                 living.add(header.run_id)
             elif (box := layout.read_box(path)) is not None:
                 ended.by_run[header.run_id] = path, box
-        except OSError:  # taken in since it was listed, or not ours to read
+        except OSError:  # recovered since it was listed, or not readable
             continue
     return ended, living
 
 
 def _rows(connection: sqlite3.Connection, table: str, rest: str, values: tuple[Any, ...] = ()) -> list[Row]:
-    """Returns rows with the columns that forensics knows; a store that was not opened since an update lacks some."""
+    """Returns rows with the columns that forensics knows; a store not opened since an update lacks some."""
     cursor = connection.execute(f"SELECT * FROM {table} {rest}", values)  # noqa: S608  # constants
     names = [column[0] for column in cursor.description]
     return [{**dict.fromkeys(COLUMNS[table]), **dict(zip(names, row, strict=True))} for row in cursor]
 
 
 def _of_the_node(runs: list[Run]) -> list[Run]:
-    lives = [run for run in runs if run.end_reason != _REBUILT]
-    return [run for run in lives if run.node_id is not None] or lives
+    real = [run for run in runs if run.end_reason != _REBUILT]
+    return [run for run in real if run.node_id is not None] or real
 
 
 def _interrupted(connection: sqlite3.Connection) -> Iterator[InFlight]:
@@ -131,12 +131,12 @@ def _interrupted(connection: sqlite3.Connection) -> Iterator[InFlight]:
 
 
 def _signs(connection: sqlite3.Connection, run: Run) -> list[Entry]:
-    places = ", ".join("?" * len(SIGN_LEVELS))
-    where = f"WHERE run_id = ? AND (level IN ({places}) OR msg = ?) ORDER BY seq DESC LIMIT ?"
+    marks = ", ".join("?" * len(SIGN_LEVELS))
+    where = f"WHERE run_id = ? AND (level IN ({marks}) OR msg = ?) ORDER BY seq DESC LIMIT ?"
     rows = _rows(connection, "logs", where, (run.run_id, *SIGN_LEVELS, TAKEN_BACK, _MAX_SIGNS))
     return [from_log(row) for row in reversed(rows)]
 
 
 def _each_once(signs: list[Entry]) -> list[Entry]:
-    """Returns records in their order; the box has what was committed as well, as long as its place is not needed."""
-    return [signs[at] for at in sorted({entry.seq: place for place, entry in enumerate(signs)}.values())]
+    """Returns each record once, in order; a box also has committed records until they are overwritten."""
+    return [signs[at] for at in sorted({entry.seq: at for at, entry in enumerate(signs)}.values())]

@@ -1,4 +1,4 @@
-"""The disk is asked for space before the file may grow: in advance, not for each commit, and not believed for ever."""
+"""The disk is probed for space before the file grows: in advance, not for each commit, and again after a while."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from hearthnet.database import TELEMETRY, open_database
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.recorder import Recorder
-from hearthnet.observability.store import room as space
-from hearthnet.observability.store import rows
+from hearthnet.observability.store import disk_quota, rows
 from hearthnet.observability.store.writer import Writer
 
 RING = 2_000
@@ -23,12 +22,12 @@ BATCH = 200
 
 @pytest.fixture
 def asked(monkeypatch):
-    """How many bytes the disk was asked for, each time; `answers` may refuse from a size on."""
+    """Records the size of each probe; `limit` refuses larger ones."""
     sizes: list[int] = []
     real = os.posix_fallocate
 
     def ask(fd, offset, length):
-        if length % 4_096 == 0:  # whole pages: the WAL's reserve is none of it
+        if length % 4_096 == 0:  # whole pages: the WAL's reserve is not a probe
             sizes.append(length)
         if length > limit["bytes"]:
             raise OSError(28, "No space left on device")
@@ -41,13 +40,13 @@ def asked(monkeypatch):
 
 
 def record(seq: int) -> TraceRecord:
-    """A trace of half a kilobyte."""
+    """Returns a trace of half a kilobyte."""
     spans = b'[{"name":"' + b"x" * 400 + b'"}]'
     return TraceRecord(seq, "run", new_trace_id(), None, "a.b", None, 0, 0, 1.0, "ok", None, 0, spans, b"{}")
 
 
 async def written(path, batches: int, between=lambda: None) -> Writer:
-    """Commits so many batches into a full ring whose file has no page to spare."""
+    """Commits `batches` batches into a full ring whose file has no free page."""
     recorder = Recorder(new_trace_id(), RING + 1, lambda _: None)
     writer = Writer(path, recorder, ring_rows=RING)
     await writer.open((recorder.run_id, None, "0", os.getpid(), None, rows.now_us()))
@@ -65,10 +64,10 @@ async def written(path, batches: int, between=lambda: None) -> Writer:
 
 @pytest.fixture
 def full(tmp_path):
-    """A store with a full ring, and not one free page."""
+    """A store with a full ring and no free page."""
     path = tmp_path / "telemetry.db"
     with closing(open_database(path, TELEMETRY)) as db:
-        made = f"INSERT INTO traces ({rows.TRACE_COLUMNS}) VALUES ({', '.join('?' * len(TraceRecord._fields))})"
+        made = f"INSERT INTO traces ({rows.TRACES.columns}) VALUES ({', '.join('?' * len(TraceRecord._fields))})"
         db.execute("BEGIN")
         for seq in range(1, RING + 1):
             values = record(seq)
@@ -80,13 +79,13 @@ def full(tmp_path):
 
 
 def pages_of(path) -> int:
-    """How many pages the database has."""
+    """Returns the number of pages of the database."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
         return db.execute("PRAGMA page_count").fetchone()[0]
 
 
 def test_full_ring_asks_once_and_keeps_its_size(full, asked):
-    """Every batch might need pages by the estimate; the disk is asked for them once, and none are taken for good."""
+    """By the estimate every batch might need pages; the disk is probed once, and the file keeps its size."""
     before = pages_of(full)
     asyncio.run(written(full, 30))
 
@@ -97,12 +96,12 @@ def test_full_ring_asks_once_and_keeps_its_size(full, asked):
 
 
 def test_answer_is_not_believed_for_ever(full, asked, monkeypatch):
-    """Ten seconds later somebody else may have filled the disk."""
+    """After ten seconds other programs may have filled the disk."""
     now = [1_000.0]
-    monkeypatch.setattr(space.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(disk_quota.time, "monotonic", lambda: now[0])
 
     def later():
-        now[0] += space._GRANT_S / 2
+        now[0] += disk_quota._GRANT_S / 2
 
     asyncio.run(written(full, 10, later))
 
@@ -110,19 +109,19 @@ def test_answer_is_not_believed_for_ever(full, asked, monkeypatch):
 
 
 def test_disk_that_has_little_is_asked_for_what_is_needed(full, asked):
-    """A refusal of what would be comfortable is none of what is needed, and is no reason to stop growing."""
-    asked.limit["bytes"] = space._GRANT_PAGES * 4_096
+    """If the disk grants the needed pages only, the file still grows."""
+    asked.limit["bytes"] = disk_quota._GRANT_PAGES * 4_096
     writer = asyncio.run(written(full, 3))
 
-    assert not writer.room.is_tight
+    assert not writer.quota.is_tight
     assert len(asked.sizes) == 6
 
 
 def test_disk_that_has_nothing_is_written_in_place(full, asked):
-    """Rows are written over the oldest; the file stays as large as it is."""
+    """New rows replace the oldest; the file keeps its size."""
     asked.limit["bytes"] = 0
     before = pages_of(full)
     writer = asyncio.run(written(full, 3))
 
-    assert writer.room.is_tight
+    assert writer.quota.is_tight
     assert pages_of(full) == before

@@ -1,7 +1,7 @@
-"""Keeps the database within its bounds, and space free for the machine.
+"""Keeps the database within its bounds, and disk space free for the rest of the machine.
 
-The file may grow to its ceiling. When the disk is full, or what is to be left to the machine would be touched, it may
-not grow at all: then rows are written over the oldest, in batches that the reserved WAL can hold.
+The file may grow to its ceiling. When the disk is full, or growing would use the space to be kept free, the file must
+not grow at all: new rows then replace the oldest, in batches that the reserved WAL can hold.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ import aiosqlite
 
 from hearthnet.observability.store.budget import PAGE_BYTES, Budget, free_bytes
 
-__all__ = ["PAGES", "Room", "pages_for"]
+__all__ = ["PAGES", "DiskQuota", "pages_for"]
 
-_REFUSAL_S: Final = 60.0  # a disk that gave no space is asked for more so much later
 PAGES: Final = "SELECT page_count, freelist_count FROM pragma_page_count(), pragma_freelist_count()"
+_REFUSAL_S: Final = 60.0  # how long a disk that refused space is not asked again
 _TIGHT_BATCH_ROWS: Final = 200
-_SLACK_PAGES: Final = 16  # for pages that split, the gaps, the header
-_GRANT_PAGES: Final = 512  # 2 MB: what a probe asks for beyond what is needed now
-_GRANT_S: Final = 10.0  # how long its answer holds: others fill the disk, too
-_COMFORT_BYTES: Final = 8_000_000  # above the floor, before growing is allowed again: no flutter at the edge
+_SLACK_PAGES: Final = 16  # for page splits, the gaps, the header
+_GRANT_PAGES: Final = 512  # 2 MB: what a probe asks for beyond the present need
+_GRANT_S: Final = 10.0  # how long a successful probe counts: other programs fill the disk, too
+_COMFORT_BYTES: Final = 8_000_000  # above the floor before the file may grow again, against flapping
 
 
 def pages_for(row_bytes: int) -> int:
-    """Returns how many pages so many bytes of rows may take at most."""
+    """Returns the highest number of pages that so many bytes of rows take."""
     return row_bytes * 3 // 2 // PAGE_BYTES + _SLACK_PAGES
 
 
-class Room:
-    """The space of the database at `path`.
+class DiskQuota:
+    """The disk space of the database at `path`.
 
     Attributes:
         is_tight: whether the file must not grow.
@@ -52,10 +52,10 @@ class Room:
         self._granted_until = 0.0
         self._wal = path.with_name(f"{path.name}-wal")
         self._identity: list[tuple[int, int]] = []
-        self._io: Path | None = None  # of the thread that writes
+        self._io: Path | None = None  # I/O counters of the thread that writes
 
     async def prepare(self, db: aiosqlite.Connection) -> None:
-        """Sets the ceiling, and remembers which file this is and which thread writes it."""
+        """Sets the ceiling, and remembers the file's identity and the thread that writes it."""
         await db.execute(f"PRAGMA max_page_count = {self._ceiling:d}")
         self._identity = self._identities()
         await db.create_function("hearthnet_thread", 0, threading.get_native_id)
@@ -63,11 +63,11 @@ class Room:
         self._io = Path(f"/proc/self/task/{thread}/io")
 
     def is_in_place(self) -> bool:
-        """Tells whether database and WAL are still the files that are open: to others, nothing would be written."""
+        """Returns True if database and WAL are still the files that are open: others would never see a write."""
         return self._identities() == self._identity
 
     def _identities(self) -> list[tuple[int, int]]:
-        """Returns device and inode of database and WAL, as far as they are there."""
+        """Returns device and inode of database and WAL, where they exist."""
         found = []
         for path in (self._path, self._wal):
             try:
@@ -77,11 +77,11 @@ class Room:
             found.append((status.st_dev, status.st_ino))
         return found
 
-    def look(self, floor: int) -> bool:
-        """Looks at the disk; returns whether less than `floor` bytes, or its share of a small disk, are free."""
+    def check_free(self, floor: int) -> bool:
+        """Checks the disk; returns True if less than `floor` bytes, or its share of a small disk, are free."""
         try:
             free, floor = free_bytes(self._path.parent, floor)
-        except OSError:  # the folder is gone: the next flush tells
+        except OSError:  # the folder is gone: the next flush reports it
             return False
         if free < floor:
             self.is_tight = True
@@ -90,13 +90,14 @@ class Room:
         return free < floor
 
     def batch_rows(self, usual: int) -> int:
-        """Returns how many rows a transaction may have."""
+        """Returns the highest number of rows in a transaction."""
         return _TIGHT_BATCH_ROWS if self.is_tight else usual
 
     async def is_short(self, db: aiosqlite.Connection, row_bytes: int) -> bool:
-        """Tells whether so many bytes of rows would make the file larger than it may be."""
+        """Returns True if so many bytes of rows would make the file larger than it may be."""
         needed = pages_for(row_bytes)
-        # What was free last time, less all that may have been used since: to ask is a trip to the connection's thread.
+        # The pages that were free last time, less all that may have been used since: a query is a trip to the
+        # connection's thread.
         self._spare_pages -= needed
         self._may_grow = False
         if self._spare_pages >= 0 and not self.is_tight:
@@ -104,35 +105,35 @@ class Room:
         pages, free = await self._pages(db, needed)
         self._may_grow = free < needed
         if self._may_grow and not self.is_tight and not self._can_grow(pages + needed - free, needed - free):
-            self.refuse()
+            self.forbid_growth()
         self._spare_pages = free - needed
         limit = pages if self.is_tight else self._ceiling
         return bool(free + max(0, limit - pages) < needed)
 
     async def _pages(self, db: aiosqlite.Connection, needed: int) -> tuple[int, int]:
-        """Returns the pages of the database, and how many of them are free: at least so many, far from the ceiling."""
+        """Returns the database's pages and its free pages; far from the ceiling as of the last commit."""
         known, self._known = self._known, None
-        # What this transaction has removed is not counted in it, which matters where rows must go for want of pages.
+        # The known figure lacks what this transaction has deleted, which matters where rows are evicted for space.
         if known is not None and not self.is_tight and known[0] + needed <= self._ceiling:
             return known
         ((pages, free),) = await db.execute_fetchall(PAGES)
         return pages, free
 
     def _can_grow(self, pages: int, more: int) -> bool:
-        """Tells whether the disk gives `more` pages, up to so many in all; a little beyond is asked for at once.
+        """Returns True if the disk grants `more` pages, which make `pages` in all; asks for a little beyond at once.
 
-        What the disk says is free may be reserved, or beyond a quota. To find out makes a file: for a ring whose file
-        is full, and stays as it is, that would be one a commit.
+        Space that the disk reports as free may be reserved, or beyond a quota. A probe makes a file: a full ring, whose
+        file keeps its size, would make one per commit.
         """
         now = time.monotonic()
         if pages <= self._granted_pages and now < self._granted_until:
             return True
-        if self._is_given(more + _GRANT_PAGES):
+        if self._grants(more + _GRANT_PAGES):
             self._granted_pages, self._granted_until = pages + _GRANT_PAGES, now + _GRANT_S
             return True
-        return self._is_given(more)
+        return self._grants(more)
 
-    def _is_given(self, pages: int) -> bool:
+    def _grants(self, pages: int) -> bool:
         try:
             with tempfile.TemporaryFile(dir=self._path.parent) as probe:
                 if hasattr(os, "posix_fallocate"):
@@ -142,9 +143,9 @@ class Room:
         return True
 
     async def has_grown(self, db: aiosqlite.Connection) -> bool:
-        """Tells whether the database is larger than its file: pages in the WAL have no space in the file yet.
+        """Returns True if the database is larger than its file: pages in the WAL have no space in the file yet.
 
-        They must get it now: were the disk full at the next checkpoint, nothing could be stored any more.
+        They must get it now: if the disk were full at the next checkpoint, nothing could be stored any more.
         """
         if not self._may_grow:
             return False
@@ -152,13 +153,13 @@ class Room:
         self._known = pages, free
         return bool(pages * PAGE_BYTES > self._path.stat().st_size)
 
-    def refuse(self) -> None:
-        """Notes that the disk gave no more space, whatever it says is free (a quota): not to be asked for a while."""
+    def forbid_growth(self) -> None:
+        """Keeps the file from growing for a while: the disk refused space, whatever it reports as free (a quota)."""
         self.is_tight = True
         self._refused_until = time.monotonic() + _REFUSAL_S
 
     def written_bytes(self) -> int | None:
-        """Returns the bytes that the writing thread has handed to the disk; None where the system does not count."""
+        """Returns the bytes that the writing thread has sent to the disk; None where the system does not count."""
         if self._io is None:
             return None
         try:
@@ -166,5 +167,5 @@ class Room:
                 if line.startswith("write_bytes: "):
                     return int(line.partition(" ")[2])
         except OSError:
-            return None  # not Linux, or not allowed
+            return None  # not Linux, or not permitted
         return None
