@@ -1,7 +1,7 @@
--- The view says how many failed and when last, under the names that its tools show; what was there stays.
+-- The view gains `errors` and `last_ts`, the names that the tools show; its older columns stay.
 
--- A row a capability over all that the ring holds. A quantile is the nearest rank: the shortest duration that at least
--- that share of the calls did not exceed, so it is always one that a call took. Cancelled calls count, and did not fail.
+-- One row per capability, over all retained traces. A quantile is the nearest rank: the shortest duration that at least
+-- that share of the calls did not exceed, so it is a real call's duration. Cancelled calls count as calls, not as errors.
 DROP VIEW capability_stats;
 CREATE VIEW capability_stats AS
     WITH ranked AS (
