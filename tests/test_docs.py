@@ -91,7 +91,7 @@ def settings() -> set[str]:
             {made.name for made in metrics._instruments.values() if not made.name.startswith("hearthnet_test_")},
         ),
         ("HTTP", http_routes()),
-        ("The door", set(get_args(refused.Reason))),
+        ("Refused requests", set(get_args(refused.Reason))),
         ("Signatures", set(get_args(failed_signatures.Reason))),
         ("Checks", {check.__name__ for check in checks.ALL}),
         ("The bundle", set(CONTENTS)),
