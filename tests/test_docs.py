@@ -123,7 +123,7 @@ def test_statuses_are_those_of_the_openapi_document():
 
 
 def test_short_help_is_each_commands_own():
-    """The group shows one line of help without importing the command; it is the first line of the command's own help."""
+    """The help line shown without importing a command is the first line of the command's own help."""
     context = click.Context(cli)
     for name, (_, text) in COMMANDS.items():
         own = cli.get_command(context, name).help.partition("\n\n")[0].replace("\n", " ").strip()

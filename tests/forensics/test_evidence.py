@@ -65,7 +65,7 @@ def test_running_process_is_read_while_it_writes(tmp_path):
 
 
 def test_files_of_another_machine_do_not_tell_whether_it_runs(program, monkeypatch):
-    """Pids of another boot are not compared with processes of this one."""
+    """Pids of another machine are not compared with processes of this one."""
     base = program(5)
     monkeypatch.setattr("hearthnet.forensics.evidence.runs.this_boot", lambda: "another")
 
@@ -138,7 +138,7 @@ def test_signs_do_not_depend_on_what_was_asked_for(program):
 
 
 def test_trace_in_flight_can_be_looked_around(program):
-    """A trace in flight has no row yet and comes last in its run."""
+    """A trace in flight has no row yet, and --around finds it at the end of its run."""
     base = program(10)
     (flying,) = gather(base / "data").in_flight
 

@@ -115,7 +115,7 @@ def test_page_never_overwrites_evidence(left, capsys):
 
 @pytest.mark.parametrize("columns", [60, 80])
 def test_report_fits_its_columns(left, columns):
-    """The report is printed in any encoding, with characters escaped that it lacks."""
+    """No line is wider than the terminal, verdict and charts included."""
     case = gather(left)
 
     assert max(map(len, report(case, judge(case), colour=False, unicode=True, columns=columns).splitlines())) <= columns
