@@ -111,7 +111,7 @@ CREATE VIEW capability_stats (
         SELECT capability,
                count(*)      AS count,
                sum(is_error) AS errors,
-               -- In whole numbers: a share such as 0.9 has no exact value, and could miss a place by it.
+               -- In integers: a share such as 0.9 has no exact floating-point value and could miss a rank.
                min(CASE WHEN 100 * place >= 50 * total THEN duration_ms END) AS p50_ms,
                min(CASE WHEN 100 * place >= 90 * total THEN duration_ms END) AS p90_ms,
                min(CASE WHEN 100 * place >= 99 * total THEN duration_ms END) AS p99_ms,
