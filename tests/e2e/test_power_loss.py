@@ -2,7 +2,7 @@
 
 A disk keeps what was synced. Of the writes since a file's last sync it may keep any: all of a write, nothing, or
 some of its sectors, in any combination. Names are created and removed in order and become durable with any sync, as
-on a journaling file system. Shared memory, black boxes and the lock do not survive a power cut and are not carried over.
+on a journaling file system. Shared memory, black boxes and the lock do not survive and are not carried over.
 No store survives a disk that lies about syncs; the simulated one can lie, which proves that the check detects losses.
 
 Run by itself, this file is the recording process: its arguments are the data folder and the recording.
