@@ -1,3 +1,3 @@
-"""A HearthNet node: capabilities on a bus, and the observability layer that remembers what they did."""
+"""A HearthNet node: capabilities on a bus, and the observability layer that records what they did."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

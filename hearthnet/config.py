@@ -1,7 +1,7 @@
-"""The node's settings: the one source of them at run time. No other module reads files, flags or the environment.
+"""The node's settings. No other module reads the configuration file or settings from the environment.
 
-Settings are frozen. `load` reads config.toml, replaces `${NAME}` from the environment, checks every key and value, and
-either returns all of it or raises; nothing is half applied. `resolve_paths` fills in where things lie on this system.
+Settings are frozen. `load` reads config.toml, replaces `${NAME}` from the environment and checks every key and value.
+It returns complete settings or raises; nothing is half applied. `resolve_paths` fills in this system's default paths.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ __all__ = [
 M = TypeVar("M", bound=Section)
 
 
-class Source:
-    """The file that settings were read from. It is no setting: two sources never make settings different."""
+class _Origin:
+    """The file that settings were read from. All origins compare equal: settings are compared by value alone."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Source)
+        return isinstance(other, _Origin)
 
     def __hash__(self) -> int:
         return 0
@@ -75,7 +75,7 @@ class Source:
 class Config(Section):
     """All settings of a node."""
 
-    _source: Source = PrivateAttr(default_factory=Source)
+    _origin: _Origin = PrivateAttr(default_factory=_Origin)
 
     identity: IdentityConfig = IdentityConfig()
     community: CommunityConfig = CommunityConfig()
@@ -89,29 +89,29 @@ class Config(Section):
 
     @property
     def source(self) -> Path | None:
-        """The file that these settings were read from; None when they are the defaults, or were made by a program."""
-        return self._source.path
+        """The file that these settings were read from; None for defaults and for settings made by a program."""
+        return self._origin.path
 
     def read_from(self, path: Path) -> Config:
-        """Returns these settings as those of a file."""
-        made = self.model_copy()
-        made._source = Source(path.absolute())  # noqa: SLF001  # of this class itself
-        return made
+        """Returns a copy of these settings whose `source` is `path`."""
+        copy = self.model_copy()
+        copy._origin = _Origin(path.absolute())  # noqa: SLF001  # this class's own attribute
+        return copy
 
 
 def default_config() -> Config:
-    """Returns the settings of a node that nobody configured; paths are empty until `resolve_paths`."""
+    """Returns the default settings; paths are empty until `resolve_paths`."""
     return Config()
 
 
 def load(path: Path | None = None) -> Config:
-    """Returns the settings in `path` (default: the standard place; a missing file there means the defaults).
+    """Returns the settings in `path`, or in the default file; if that one is missing, the defaults.
 
-    What the environment has of secrets, under a secret's name or named in the file, is never recorded from then on.
+    Registers the secrets in the environment and in the file for redaction.
 
     Raises:
-        ConfigError: raised as `invalid_toml` for a file that is no TOML or cannot be read, as `invalid_field` for an
-            unknown key, a value of the wrong kind, or a variable that is not set.
+        ConfigError: raised as `invalid_toml` if the file is not valid TOML or cannot be read, as `invalid_field` for an
+            unknown key, an invalid value, or a variable that is not set.
     """
     source = default_path() if path is None else path
     tree = read_tree(path)
@@ -128,30 +128,30 @@ def load(path: Path | None = None) -> Config:
 
 
 def known_secrets(config: Config) -> list[str]:
-    """Returns the secrets that this program was given: variables of such a name, keys and passwords of backends."""
+    """Returns this process's secrets: environment variables with a secret's name, backend keys and passwords."""
     return secrets_of((backend.url, backend.api_key_env) for backend in config.llm.backends)
 
 
 def _invalid(error: ValidationError, source: Path, tree: Any) -> ConfigError:
-    """Returns the first thing that is wrong, by section, key and value, and how many more there are."""
+    """Returns an error that names section, key and value of the first problem, and counts the others."""
     problems = error.errors(include_url=False)
     first = problems[0]
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        what, hint = "no such setting", _known_keys(first["loc"])
+        problem, hint = "no such setting", _known_keys(first["loc"])
     else:
-        what, hint = f"{_as_written(tree, first)}: {first['msg'].lower()}", None
+        problem, hint = f"{_as_written(tree, first)}: {first['msg'].lower()}", None
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return ConfigError(
         "invalid_field",
         field=name,
-        message=f"{source}: [{section_of(name)}] {key_of(name)}: {what}{more}",
+        message=f"{source}: [{section_of(name)}] {key_of(name)}: {problem}{more}",
         hint=hint,
     )
 
 
 def _as_written(tree: Any, problem: Any) -> str:
-    """Returns the value as it stands in the file: what came from the environment may be a secret."""
+    """Returns the value as written in the file; its expansion from the environment may be a secret."""
     for part in problem["loc"]:
         if isinstance(tree, dict | list):
             tree = tree[part] if isinstance(part, int) or part in tree else None
@@ -169,7 +169,7 @@ def _known_keys(location: tuple[int | str, ...]) -> str:
 
 
 def validate(config: Config) -> None:
-    """Checks what no single field can tell.
+    """Checks settings that depend on each other.
 
     Raises:
         ConfigError: raised as `invalid_field`.
@@ -179,8 +179,8 @@ def validate(config: Config) -> None:
         raise ConfigError(
             "invalid_field",
             field="transport.port",
-            message=f"[transport] port: {transport.port} is the port of [discovery] udp_port too",
-            hint="give the two different ports",
+            message=f"[transport] port: {transport.port} is also the port of [discovery] udp_port",
+            hint="use two different ports",
         )
     if (transport.tls_cert is None) != (transport.tls_key is None):
         raise ConfigError(
@@ -192,10 +192,10 @@ def validate(config: Config) -> None:
 
 
 def resolve_paths(config: Config) -> Config:
-    """Returns the settings with every empty path filled in and `~` expanded; idempotent.
+    """Returns the settings with every empty path filled in and `~` expanded. Idempotent.
 
     Raises:
-        ConfigError: raised as `path_resolution` when this system names no home for them.
+        ConfigError: raised as `path_resolution` when there is no home directory.
     """
     try:
         return _with_paths(config, standard_paths())
@@ -220,10 +220,10 @@ def _with_paths(config: Config, standard: StandardPaths) -> Config:
 
 
 def save(config: Config, path: Path | None = None) -> Path:
-    """Writes the settings, atomically and with mode 0600, and returns where.
+    """Writes the settings atomically, with mode 0600, and returns the path.
 
     Raises:
-        OSError: raised when the file cannot be written; the old one is then untouched.
+        OSError: raised when the file cannot be written; the old file is then untouched.
     """
     import tomli_w
 

@@ -1,6 +1,6 @@
-"""Reads config.toml as far as that needs no model of the settings: finds it, parses it, replaces `${NAME}`.
+"""Reader for config.toml without pydantic: finds the file, parses it, replaces `${NAME}`.
 
-`config` builds the settings from it. `locations` answers most commands from it alone, without importing pydantic.
+`config` builds the settings from it. `locations` reads paths and port from it without importing pydantic.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ __all__ = [
 ]
 
 APP: Final = "hearthnet"
-DEFAULT_HOST: Final = "0.0.0.0"  # noqa: S104  # the bus is for the LAN; what is for this machine alone checks the peer
+DEFAULT_HOST: Final = "0.0.0.0"  # noqa: S104  # the bus serves the LAN; local-only routes check the client address
 DEFAULT_PORT: Final = 7080
 DEFAULT_UDP_PORT: Final = 42_424
-RETIRED_TRANSPORT: Final = ("max_connections_per_address",)  # settings of earlier versions, which are ignored
-# The XDG variable, its default below the home directory, and what follows the name of the program.
+RETIRED_TRANSPORT: Final = ("max_connections_per_address",)  # settings of earlier versions, ignored
+# XDG variable, its default below the home directory, and the folder below the program's own.
 _XDG: Final = {
     "config": ("XDG_CONFIG_HOME", ".config", ""),
     "data": ("XDG_DATA_HOME", ".local/share", ""),
@@ -49,7 +49,7 @@ _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 class StandardPaths(NamedTuple):
-    """Where a node's files lie on this system, unless the settings say otherwise."""
+    """The default paths of a node's files on this system."""
 
     keys_dir: Path
     state_dir: Path
@@ -59,18 +59,18 @@ class StandardPaths(NamedTuple):
 
 
 def default_path() -> Path:
-    """Returns where config.toml lies unless another path is given."""
+    """Returns the default path of config.toml."""
     return _user_dir("config") / "config.toml"
 
 
 def standard_paths() -> StandardPaths:
-    """Returns the standard folders of this user; makes none of them."""
+    """Returns this user's default folders without creating them."""
     data = _user_dir("data")
     return StandardPaths(data / "keys", data / "communities", data / "blobs", data, _user_dir("log"))
 
 
 def _user_dir(kind: str) -> Path:
-    """Returns what platformdirs does, which is not imported for the plain case: that takes as long as all else here."""
+    """Returns the same path as platformdirs, which is imported only when needed: it doubles the time this takes."""
     variable, below_home, below_app = _XDG[kind]
     base = os.environ.get(variable) or str(Path(os.environ.get("HOME", ""), below_home))
     if sys.platform == "linux" and base.startswith("/") and os.environ.get("HOME") and "ANDROID_DATA" not in os.environ:
@@ -81,19 +81,19 @@ def _user_dir(kind: str) -> Path:
 
 
 def absolute(path: Path) -> Path:
-    """Returns a path of the settings with `~` expanded, independent of the working directory.
+    """Returns an absolute path with `~` expanded.
 
     Raises:
-        RuntimeError: raised when there is no such home directory.
+        RuntimeError: raised when the home directory does not exist.
     """
     return path.expanduser().absolute()
 
 
 def read_tree(path: Path | None) -> dict[str, Any] | None:
-    """Returns the tables in `path` as they are written; None if no path is given and the standard file is missing.
+    """Returns the parsed tables in `path`; None if no path is given and the default file is missing.
 
     Raises:
-        ConfigError: raised as `invalid_toml` for a file that is no TOML or cannot be read.
+        ConfigError: raised as `invalid_toml` if the file is not valid TOML or cannot be read.
     """
     source = default_path() if path is None else path
     try:
@@ -117,18 +117,18 @@ def read_tree(path: Path | None) -> dict[str, Any] | None:
 
 
 def expand(tree: dict[str, Any]) -> dict[str, Any]:
-    """Returns the tables with `${NAME}` in their strings replaced; the values are never recorded from then on.
+    """Returns the tables with `${NAME}` replaced in strings, and registers the values for redaction.
 
     Raises:
         ConfigError: raised as `invalid_field` for a variable that is not set.
     """
-    register_secrets(_variables(tree))  # first: an error in the settings may be logged with them
+    register_secrets(_variables(tree))  # first: an error in the settings may quote them
     expanded: dict[str, Any] = _expand(tree, "")
     return expanded
 
 
 def _variables(value: Any) -> list[str]:
-    """Returns the value of each `${NAME}` in the tree: whoever keeps it out of the file has a reason."""
+    """Returns the value of each `${NAME}` in the tree: a value kept out of the file is taken for a secret."""
     if isinstance(value, dict | list):
         items = value.values() if isinstance(value, dict) else value
         return [found for item in items for found in _variables(item)]
@@ -155,25 +155,25 @@ def _variable(variable: str, name: str) -> str:
 
 
 def has_variable(value: Any) -> bool:
-    """Returns whether a value in the file takes something from the environment."""
+    """Returns whether a value refers to an environment variable."""
     return isinstance(value, str) and _VARIABLE.search(value) is not None
 
 
 def section_of(name: str) -> str:
-    """Returns the section in the dotted name of a setting."""
+    """Returns the section of a dotted setting name."""
     return name.rpartition(".")[0] or name
 
 
 def key_of(name: str) -> str:
-    """Returns the key in the dotted name of a setting."""
+    """Returns the key of a dotted setting name."""
     return name.rpartition(".")[2]
 
 
 def secrets_of(backends: Iterable[tuple[str, str | None]]) -> list[str]:
-    """Returns the secrets that this program was given: variables of such a name, keys and passwords of backends.
+    """Returns this process's secrets: environment variables with a secret's name, backend keys and passwords.
 
     Args:
-        backends: the URL of each, and the variable that holds its key.
+        backends: for each backend its URL and the variable that holds its key.
     """
     given = [value for name, value in os.environ.items() if is_secret(name)]
     for url, variable in backends:
@@ -184,6 +184,6 @@ def secrets_of(backends: Iterable[tuple[str, str | None]]) -> list[str]:
 def _password(url: str) -> str | None:
     try:
         password = urlsplit(url).password
-    except ValueError:  # half an IPv6 address
+    except ValueError:  # an unclosed IPv6 bracket
         return None
     return None if password is None else unquote(password)

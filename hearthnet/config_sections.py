@@ -1,6 +1,6 @@
-"""The sections of the settings: what may be set, to what, and what it is unless it is set.
+"""Models of the sections of config.toml: names, types, bounds and defaults.
 
-Every field is validated here by itself; what fields must be together stands in `hearthnet.config.validate`.
+Each field is validated here on its own; `hearthnet.config.validate` checks fields that depend on each other.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 
 def _no_boolean(value: Any) -> Any:
     if isinstance(value, bool):
-        raise ValueError("a boolean is no number")
+        raise ValueError("a boolean is not a number")
     return value
 
 
@@ -48,7 +48,7 @@ Pattern = Annotated[str, AfterValidator(check_pattern)]
 
 
 class Section(BaseModel):
-    """A frozen section; an unknown key is an error, not a typing mistake that passes unseen."""
+    """A frozen section. An unknown key is an error, so that a misspelled one is noticed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,7 +61,7 @@ class IdentityConfig(Section):
 
 
 class CommunityConfig(Section):
-    """`[community]`: which community, and where its manifest and events lie."""
+    """`[community]`: the community, and where its manifest and events are stored."""
 
     community_id: str | None = None
     state_dir: MaybePath = None
@@ -74,7 +74,7 @@ class TransportConfig(Section):
     port: Port = DEFAULT_PORT
     tls_cert: MaybePath = None
     tls_key: MaybePath = None
-    # Names that callers may use for this node besides its own: a router's, a reverse proxy's.
+    # Further host names by which callers may reach this node, such as a reverse proxy's.
     hosts: Annotated[tuple[HostName, ...], Field(max_length=32)] = ()
     max_body_bytes: Annotated[int, BeforeValidator(_no_boolean), Field(ge=1_024, le=64_000_000)] = 1_000_000
     max_connections: Annotated[int, BeforeValidator(_no_boolean), Field(ge=16, le=65_536)] = 256
@@ -82,7 +82,7 @@ class TransportConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _without_retired(cls, values: Any) -> Any:
-        """Leaves out what earlier versions wrote into every config.toml and this one does not need."""
+        """Ignores settings that earlier versions wrote into every config.toml."""
         if not isinstance(values, dict):
             return values
         return {key: value for key, value in values.items() if key not in RETIRED_TRANSPORT}
@@ -98,14 +98,14 @@ class DiscoveryConfig(Section):
 
 
 class BusConfig(Section):
-    """`[bus]`: where calls go."""
+    """`[bus]`: how calls are routed."""
 
     prefer_local: bool = True
     local_load_threshold: Share = 0.8
 
 
 class LlmBackend(Section):
-    """One of `[[llm.backends]]`. The key itself is never here: `api_key_env` names the variable that has it."""
+    """One of `[[llm.backends]]`. It never holds the key: `api_key_env` names the variable that does."""
 
     name: Literal["llama_cpp", "ollama", "lmstudio", "hf_api", "anthropic_api"]
     url: str
@@ -113,25 +113,25 @@ class LlmBackend(Section):
     api_key_env: str | None = None
 
     def api_key(self) -> str | None:
-        """Returns the key from the environment, or None where there is none; nothing keeps it."""
+        """Returns the key from the environment, or None. It is not cached."""
         return None if self.api_key_env is None else os.environ.get(self.api_key_env)
 
 
 class LlmConfig(Section):
-    """`[llm]`: language models to forward to."""
+    """`[llm]`: the language model servers that calls are forwarded to."""
 
     backends: tuple[LlmBackend, ...] = ()
 
 
 class FileConfig(Section):
-    """`[file]`: blobs."""
+    """`[file]`: the blob store."""
 
     blobs_dir: MaybePath = None
     gc_threshold: Share = 0.8
 
 
 class EmergencyConfig(Section):
-    """`[emergency]`: how the node notices that the internet is down."""
+    """`[emergency]`: detection of a lost internet connection."""
 
     enabled: bool = False
     probe_targets: tuple[str, ...] = ("1.1.1.1", "8.8.8.8", "cloudflare.com", "quad9.net")
@@ -153,6 +153,6 @@ class ObservabilityConfig(Section):
     slow_ms: Annotated[float, Field(gt=0)] = 5_000.0
     keep_debug_of_failures: bool = False
     stall_s: Annotated[float, Field(ge=0, le=3_600)] = 2.0
-    # At most so many: each of them is run over every text that is recorded.
+    # Bounded: each pattern runs over every recorded text.
     redact_keys: Annotated[tuple[KeyName, ...], Field(max_length=64)] = ()
     redact_patterns: Annotated[tuple[Pattern, ...], Field(max_length=16)] = ()

@@ -1,7 +1,7 @@
-"""Numbers and names that other HearthNet nodes rely on, and the fixed bounds of telemetry.
+"""Protocol constants and the fixed bounds of telemetry.
 
-Nothing here is configurable: a node that changed one of these would no longer interoperate, or would break
-what other people's queries assume. What an operator may choose is in `config.py`.
+Nothing here is configurable: changing one would break interoperation with other nodes, or users' queries. Settings are
+in `config.py`.
 """
 
 from typing import Final
@@ -10,7 +10,7 @@ from typing import Final
 PROTOCOL_TIMESTAMP_WINDOW_S: Final = 60  # a signed call older or newer than this is `expired`
 RPC_DEFAULT_TIMEOUT_SECONDS: Final = 30
 HEALTH_WINDOW_CALLS: Final = 100
-HEALTH_MIN_CALLS: Final = 20  # below this a success rate says nothing yet
+HEALTH_MIN_CALLS: Final = 20  # below this a success rate is not significant
 HEALTH_QUARANTINE_THRESHOLD: Final = 0.5
 HEALTH_QUARANTINE_SECONDS: Final = 60
 RATE_LIMIT_SOFT_RPS_PER_CAP: Final = 10
@@ -20,13 +20,13 @@ RATE_LIMIT_HARD_RPS_TOTAL: Final = 1000
 MANIFEST_TTL_SECONDS: Final = 30
 MANIFEST_REPUBLISH_INTERVAL_SECONDS: Final = 20
 RESERVED_CAPABILITY_PREFIXES: Final = ("llm", "embed", "rag", "file", "market", "chat", "community")
-SENDER: Final = "X-HearthNet-From"  # the header of every request and answer that says which node sent it
+SENDER: Final = "X-HearthNet-From"  # header of every request and response: the id of the node that sent it
 
 # Observability (fixed by its spec).
 DATABASE: Final = "telemetry.db"
 TRACE_RING_BUFFER: Final = 10_000
 LOG_RING_BUFFER: Final = 10_000
-NOTABLE_SHARE: Final = 0.2  # of either ring: failed or slow traces, warnings and errors
+NOTABLE_SHARE: Final = 0.2  # share of each ring reserved for failed or slow traces, warnings and errors
 LOG_RETENTION_DAYS: Final = 14
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
@@ -39,9 +39,9 @@ MAX_NESTING: Final = 6
 MAX_KEYS: Final = 64
 MAX_CAPABILITY_CHARS: Final = 64  # longer than any sensible dotted name; keeps labels and columns small
 
-# Rows of small side tables, so that a restart loop or a leaking disk cannot grow them without end.
+# Rows of the side tables, bounded so that a restart loop or a failing disk cannot grow them without end.
 MAX_GAP_ROWS: Final = 1_000
 MAX_RUN_ROWS: Final = 1_000
-# Loggers whose names are stored with their records and compared there: fixed, wherever their module lies.
+# Logger names that readers of stored records compare with: fixed, even if their module moves.
 CRASH_LOGGER: Final = "hearthnet.observability.capture"
 WATCHDOG_LOGGER: Final = "hearthnet.observability.watchdog"

@@ -1,7 +1,7 @@
-"""Opens SQLite files the way that HearthNet wants them, and brings their schema up to date.
+"""Opening of SQLite databases: private files, WAL, pragmas, and schema migrations.
 
 A migration is one numbered `.sql` file. It is applied together with its number (`user_version`) in one transaction, so
-a crash half-way leaves the old schema. `application_id` tells our files from other people's.
+a crash halfway leaves the old schema. `application_id` identifies our databases.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ __all__ = [
     "store_error",
 ]
 
-# What every connection that writes must set: these are kept by the connection, not by the file.
+# Set by every writing connection: these belong to the connection, not to the file.
 WRITER_PRAGMAS: Final = (
     "PRAGMA synchronous = FULL",  # with NORMAL a power cut cost up to 29 s of commits at home rates
-    "PRAGMA secure_delete = ON",  # what left the ring is overwritten, as far as pages are not rebalanced
+    "PRAGMA secure_delete = ON",  # overwrites evicted rows, except where pages were rebalanced
 )
-BUSY_TIMEOUT_S: Final = 0.25  # short: whoever waits longer retries later with its records still in hand
-# SQLite reports a full disk as an I/O error where it needs more than this for its shared memory.
-_HARDLY_ANY_BYTES: Final = 128 * 1024
-STEPS_BETWEEN_LOOKS: Final = 1_000  # of SQLite's machine, at the clock: well below a millisecond
-_MAX_SAID_CHARS: Final = 200
+BUSY_TIMEOUT_S: Final = 0.25  # short: the writer retries later and still has its records
+# With less free space than this for its shared memory, SQLite reports a full disk as an I/O error.
+_MIN_FREE_BYTES: Final = 128 * 1024
+STEPS_BETWEEN_CHECKS: Final = 1_000  # SQLite VM steps between two checks of the clock: well below a millisecond
+_MAX_DAMAGE_CHARS: Final = 200
 _MIN_SQLITE: Final = (3, 37, 0)  # STRICT tables
 
 
@@ -47,8 +47,8 @@ class Schema(NamedTuple):
 
     Attributes:
         name: the folder of its migrations.
-        application_id: the number in its header that tells it is ours.
-        reserve_bytes: of disk that a new one takes at once, so that it can be filled on a disk that is full later.
+        application_id: the number in the file header that identifies it.
+        reserve_bytes: disk space that a new database takes at once, so that it can be filled even on a full disk.
     """
 
     name: str
@@ -56,13 +56,13 @@ class Schema(NamedTuple):
     reserve_bytes: int = 0
 
 
-# 10,000 traces of 1 KB and 10,000 log records of half of that: a ring at home rates never grows the file.
+# 10,000 traces of 1 KB and 10,000 log records of 0.5 KB: at home rates the ring never outgrows it.
 TELEMETRY: Final = Schema("telemetry", 0x48_4E_74_6C, reserve_bytes=16_000_000)  # "HNtl"
 EVENTS: Final = Schema("events", 0x48_4E_65_76)  # "HNev"
 
 
 def migrations_dir() -> Path:
-    """Returns the folder of the migrations: inside the package in a wheel, beside it in a source tree."""
+    """Returns the migrations folder: inside the package in a wheel, beside it in a source tree."""
     package = Path(__file__).parent
     for candidate in (package / "_migrations", package.parent / "migrations"):
         if candidate.is_dir():
@@ -71,12 +71,12 @@ def migrations_dir() -> Path:
 
 
 def open_database(path: Path, schema: Schema) -> sqlite3.Connection:
-    """Returns a connection to `path` (made if missing, mode 0600) with WAL, full sync and the newest schema.
+    """Returns a connection with WAL, full sync and the newest schema; creates the file with mode 0600 if missing.
 
     Raises:
         UnusableStoreError: raised when the file is damaged, not ours, or newer than this program.
         StoreError: raised when it cannot be opened.
-        DiskFullError: raised when there is no space for it.
+        DiskFullError: raised when the disk is full.
     """
     if sqlite3.sqlite_version_info < _MIN_SQLITE:
         raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old", hint="SQLite 3.37 or newer is needed")
@@ -97,13 +97,13 @@ def open_database(path: Path, schema: Schema) -> sqlite3.Connection:
 
 
 def store_error(path: Path, error: OSError | sqlite3.Error) -> HearthNetError:
-    """Returns what a failure to use the database at `path` means for the operator: no space, or something else."""
+    """Returns the error to report for a failure to use the database at `path`."""
     code = getattr(error, "sqlite_errorcode", None)
     number = error.errno if isinstance(error, OSError) else None
     if code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return UnusableStoreError(f"{path} cannot be used: {error}", hint="move it aside and start again")
     is_full = code == sqlite3.SQLITE_FULL or number in (errno.ENOSPC, errno.EDQUOT)
-    if is_full or (code is not None and code & 0xFF == sqlite3.SQLITE_IOERR and _free_bytes(path) < _HARDLY_ANY_BYTES):
+    if is_full or (code is not None and code & 0xFF == sqlite3.SQLITE_IOERR and _free_bytes(path) < _MIN_FREE_BYTES):
         return DiskFullError(
             f"{path} cannot be written: the disk is full", hint=f"free some space: df -h {path.parent}"
         )
@@ -111,9 +111,9 @@ def store_error(path: Path, error: OSError | sqlite3.Error) -> HearthNetError:
 
 
 def reason_of(error: BaseException) -> str:
-    """Returns in one word why a database cannot be written.
+    """Returns why a database cannot be written, as one word for logs and metric labels.
 
-    It is `locked`, `disk_full`, `read_only`, `io`, `corrupt` or `other`: the labels of a metric, and words of the log.
+    One of `locked`, `disk_full`, `read_only`, `io`, `corrupt`, `other`.
     """
     code = getattr(error, "sqlite_errorcode", None)
     return _REASONS.get(code & 0xFF, "other") if code is not None else "other"
@@ -132,27 +132,27 @@ _REASONS: Final = {
 
 
 def _free_bytes(path: Path) -> int:
-    import shutil  # late: it brings every compression along
+    import shutil  # late: imports every compression module
 
-    return shutil.disk_usage(path.parent).free if path.parent.is_dir() else _HARDLY_ANY_BYTES
+    return shutil.disk_usage(path.parent).free if path.parent.is_dir() else _MIN_FREE_BYTES
 
 
 def _create_private(path: Path) -> None:
-    """Makes the file with mode 0600 before SQLite opens it: -wal and -shm take the database's mode."""
+    """Creates the file with mode 0600 before SQLite opens it: -wal and -shm inherit the mode."""
     make_private_dir(path.parent)
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     except FileExistsError:
-        # Never open the file just to look at it: closing it would drop the locks that SQLite holds on it.
+        # Never open an existing file here: closing it would release the locks that SQLite holds on it.
         return
 
 
 def prepare(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
-    """Checks that the database is ours, sets what each connection needs, and migrates it.
+    """Checks that the database is ours, sets the connection's pragmas, and migrates the schema.
 
     Raises:
         UnusableStoreError: raised when the file is not ours or is newer than this program.
-        StoreError: raised when its file system cannot hold it.
+        StoreError: raised when its file system does not support WAL.
     """
     identity = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -163,7 +163,7 @@ def prepare(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
         )
     if schema.reserve_bytes and not (tables or identity or version):
         _reserve(connection, schema.reserve_bytes)
-    # Outside a transaction only: inside one, SQLite would answer "delete" and change nothing.
+    # Must run outside a transaction: inside one, SQLite returns "delete" and changes nothing.
     if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
         raise StoreError(f"{path} does not support WAL", hint="put it on a local file system")
     for pragma in WRITER_PRAGMAS:
@@ -172,11 +172,12 @@ def prepare(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
 
 
 def _reserve(connection: sqlite3.Connection, size: int) -> None:
-    """Grows an empty database to `size` bytes of free pages, in one transaction; best effort.
+    """Grows an empty database to `size` bytes of free pages, in one transaction. Best effort.
 
-    Before WAL is switched on, so that the space is taken once. A disk without so much space gets a database that grows.
+    Runs before WAL is switched on, so that the space is taken only once. On a disk with less space the database grows
+    as needed.
     """
-    if connection.execute("PRAGMA page_count").fetchone()[0] > 1:  # done, and killed before the first migration
+    if connection.execute("PRAGMA page_count").fetchone()[0] > 1:  # reserved by a run killed before its first migration
         return
     try:
         add_free_pages(connection, size)
@@ -189,7 +190,7 @@ def add_free_pages(connection: sqlite3.Connection, size: int) -> None:
     """Grows a database by `size` bytes of free pages, in one transaction.
 
     Raises:
-        sqlite3.Error: raised when there is no room; the database is then as it was.
+        sqlite3.Error: raised when there is not enough space; the database is then unchanged.
     """
     connection.execute("PRAGMA secure_delete = OFF")  # the space holds nothing
     try:
@@ -205,42 +206,42 @@ def add_free_pages(connection: sqlite3.Connection, size: int) -> None:
 
 
 def quick_check(connection: sqlite3.Connection, within_s: float) -> str | None:
-    """Returns `ok`, or the first damage that SQLite finds; None where there was not time enough to look at all of it.
+    """Returns `ok` or the first damage found; None if the check did not finish within `within_s` seconds.
 
     Raises:
         sqlite3.Error: raised when the database cannot be read.
     """
     ends_at = monotonic() + within_s
-    connection.set_progress_handler(lambda: monotonic() > ends_at, STEPS_BETWEEN_LOOKS)
+    connection.set_progress_handler(lambda: monotonic() > ends_at, STEPS_BETWEEN_CHECKS)
     try:
-        said = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+        result = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
             raise
         return None
     finally:
         connection.set_progress_handler(None, 0)
-    return " ".join(said.split())[:_MAX_SAID_CHARS]
+    return " ".join(result.split())[:_MAX_DAMAGE_CHARS]
 
 
-# Fails, for abs() has no answer, where the migration was applied meanwhile: one that makes its views anew would succeed
-# once more, and set an older version.
-_UNLESS_DONE: Final = "SELECT abs(-9223372036854775807 - (user_version >= {})) FROM pragma_user_version"
+# Fails (abs() overflows) if another process has applied the migration meanwhile: one that only recreates views would
+# succeed again and set an older version.
+_FAIL_IF_APPLIED: Final = "SELECT abs(-9223372036854775807 - (user_version >= {})) FROM pragma_user_version"
 
 
 def migrate(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
-    """Applies the migrations that the database lacks, each in one transaction with its number.
+    """Applies the missing migrations, each in one transaction with its number.
 
     Raises:
-        UnusableStoreError: raised when the database is newer than the newest migration here.
-        sqlite3.Error: raised when a migration fails; the database is then as it was before that migration.
+        UnusableStoreError: raised when the database is newer than the newest migration.
+        sqlite3.Error: raised when a migration fails; the schema is then as it was before that migration.
     """
     files = sorted((migrations_dir() / schema.name).glob("[0-9]*.sql"))
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     newest = int(files[-1].name[:4])
     if version > newest:
         raise UnusableStoreError(
-            f"{path} is of version {version}, this program knows {newest}",
+            f"{path} has schema version {version}, this program knows {newest}",
             hint="install the newer hearthnet again",
         )
     for file in files:
@@ -251,24 +252,24 @@ def migrate(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
 
 def _apply(connection: sqlite3.Connection, script: str, number: int, schema: Schema) -> None:
     try:
-        # One script: executescript would commit a transaction that was begun outside it.
+        # One script, because executescript commits any transaction begun before it.
         connection.executescript(
-            f"BEGIN IMMEDIATE;\n{_UNLESS_DONE.format(number)};\n{script}\n;"
+            f"BEGIN IMMEDIATE;\n{_FAIL_IF_APPLIED.format(number)};\n{script}\n;"
             f"PRAGMA application_id = {schema.application_id:d}; PRAGMA user_version = {number:d}; COMMIT;"
         )
     except sqlite3.Error:
         if connection.in_transaction:
             connection.rollback()
-        # Another process may have applied it between our look at the version and our turn to write.
+        # Another process may have applied it after we read the version.
         if connection.execute("PRAGMA user_version").fetchone()[0] < number:
             raise
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
-    """Returns a connection that can only read, usable from any one thread at a time.
+    """Returns a read-only connection, usable from any thread but only one at a time.
 
     Raises:
-        StoreError: raised when there is no such database, or it cannot be opened.
+        StoreError: raised when the database does not exist or cannot be opened.
     """
     if not path.is_file():
         raise StoreError(f"{path} does not exist", hint="start the node once: hearthnet run")

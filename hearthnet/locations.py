@@ -1,9 +1,9 @@
-"""Where a node's files lie and where it listens: what most commands need of the settings, without importing pydantic.
+"""Paths and listening address of a node, read from the settings without importing pydantic.
 
-Building the models of `config` takes longer than all else that `hearthnet log` does. `locate` therefore reads the few
-settings that lead to files and to the port by itself. Where one of those is not obviously valid, or a name is unknown,
-it asks `config`, so that the rules for values and the words of errors stay in one place. The values of other settings
-are not checked: a mistake there prevents no command from reading the log.
+Building the models of `config` takes longer than everything else `hearthnet log` does, so `locate` reads the few
+settings it needs by itself. If one of them is not obviously valid, or a name is unknown, it falls back to `config`:
+validation rules and error messages stay in one place. Values of other settings are not checked, so a mistake there does
+not keep a command from reading the log.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["Locations", "bytes_of", "disk_use", "locate", "locations_of"]
 
 
 class Locations(NamedTuple):
-    """The paths of a node, all absolute, its community, and where it listens."""
+    """A node's absolute paths, its community, and its listening address."""
 
     keys_dir: Path
     state_dir: Path
@@ -46,13 +46,13 @@ class Locations(NamedTuple):
 
 
 def locate(path: Path | None = None) -> Locations:
-    """Returns the locations that the settings in `path`, or in the standard file, lead to.
+    """Returns the locations given by the settings in `path` or in the default file.
 
     Raises:
         ConfigError: raised as `config.load` and `config.resolve_paths` do.
     """
     tree = expand(read_tree(path) or {})
-    with suppress(RuntimeError):  # no home directory: `resolve_paths` says so below
+    with suppress(RuntimeError):  # no home directory: `resolve_paths` below raises the error
         if _is_plain(tree):
             register_secrets(secrets_of(_backends(tree)))
             return _plain_locations(tree)
@@ -62,7 +62,7 @@ def locate(path: Path | None = None) -> Locations:
 
 
 def locations_of(config: Config) -> Locations:
-    """Returns the locations in settings whose paths are resolved."""
+    """Returns the locations of settings whose paths are resolved."""
     identity, community, observability = config.identity, config.community, config.observability
     assert identity.keys_dir is not None
     assert community.state_dir is not None
@@ -76,7 +76,7 @@ def locations_of(config: Config) -> Locations:
 
 
 def disk_use(where: Locations) -> dict[str, int]:
-    """Returns the bytes that the node's files take, by what they are."""
+    """Returns the disk usage of the node's files in bytes, by kind."""
     return {
         "telemetry_bytes": sum(bytes_of(path) for path in where.data_dir.glob(f"{DATABASE}*")),
         "log_bytes": bytes_of(where.log_dir),
@@ -86,7 +86,7 @@ def disk_use(where: Locations) -> dict[str, int]:
 
 
 def bytes_of(path: Path) -> int:
-    """Returns the bytes of a file or of all files below a folder; 0 for what is not there."""
+    """Returns the size in bytes of a file or of all files below a folder; 0 if missing."""
     files = path.rglob("*") if path.is_dir() else (path,)
     total = 0
     for file in files:
@@ -118,7 +118,7 @@ def _plain_locations(tree: Mapping[str, Any]) -> Locations:
 
 
 def _backends(tree: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
-    """Yields the URL and the key's variable of each language model whose settings are of the right kind."""
+    """Yields the URL and key variable of each language model backend whose settings have the right type."""
     found = tree.get("llm", {}).get("backends")
     for item in found if isinstance(found, list) else ():
         if isinstance(item, dict) and isinstance(url := item.get("url"), str):
@@ -127,13 +127,13 @@ def _backends(tree: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
 
 
 def _is_plain(tree: Mapping[str, Any]) -> bool:
-    """Returns whether every setting that is read here is obviously valid; False says nothing against any of them."""
+    """Returns True if every setting read here is obviously valid; False only means that `config` must decide."""
     for section, values in tree.items():
         if section not in _KEYS or not isinstance(values, dict) or not values.keys() <= _KEYS[section]:
             return False
     texts = [tree.get(section, {}).get(key, "") for section, key in _TEXTS]
     port = tree.get("transport", {}).get("port", DEFAULT_PORT)
-    # Text that is not printable may have surrogates, which pydantic refuses.
+    # Unprintable text may contain surrogates, which pydantic refuses.
     return (
         all(isinstance(text, str) and text.isprintable() for text in texts)
         and type(port) is int
@@ -151,7 +151,7 @@ _TEXTS: Final = (
     ("transport", "host"),
     ("transport", "tls_cert"),
 )
-# Every setting there is, by its section, so that a misspelled one is an error here too; a test compares.
+# Every setting by section, so that a misspelled one is an error here too; a test compares this with the models.
 _KEYS: Final = {
     section: frozenset(names.split())
     for section, names in {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What did the node die of? Needs a bare Python 3.11, and the folder `hearthnet` in or beside this script's.
+"""Finds how a node's run ended. Needs a bare Python 3.11, and the folder `hearthnet` in or beside this script's folder.
 
 python3 -I -S scripts/forensics.py /path/to/copied/files
 """
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 sys.dont_write_bytecode = True  # the folder may be evidence, or read-only
-if sys.version_info < (3, 11):  # noqa: UP036  # nothing was installed that would have checked it
+if sys.version_info < (3, 11):  # noqa: UP036  # runs without installation, so pip has not checked this
     sys.exit("error: Python 3.11 or newer is needed")
 
 _here = Path(__file__).resolve().parent

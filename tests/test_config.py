@@ -1,4 +1,4 @@
-"""Settings: their defaults, how they are read and refused, where their paths lead, and how they are written."""
+"""Settings: defaults, loading, validation, path resolution, and saving."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ DEFAULTS = {
     },
 }
 
-# TOML, the field it is about, and what the message must name.
+# TOML, the invalid field, and text that the message must contain.
 BAD_VALUES = [
     ('[transport]\nport = "many"', "transport.port", "'many'"),
     ("[transport]\nport = 0", "transport.port", "0"),
@@ -81,7 +81,7 @@ def write(tmp_path):
 
 
 def refusal(path: Path | None = None) -> ConfigError:
-    """The error with which the settings in `path` are refused."""
+    """Returns the error raised for the settings in `path`."""
     with pytest.raises(ConfigError) as caught:
         load(path)
     return caught.value
@@ -89,24 +89,24 @@ def refusal(path: Path | None = None) -> ConfigError:
 
 @pytest.mark.parametrize("section", DEFAULTS)
 def test_defaults_are_those_of_the_spec(section):
-    """Each section starts with the values that every node starts with."""
+    """Each section has the documented defaults."""
     actual = getattr(default_config(), section).model_dump()
 
     assert {name: actual[name] for name in DEFAULTS[section]} == DEFAULTS[section]
 
 
 def test_sections_are_those_of_the_spec():
-    """There is a section for each concern and no other."""
+    """There are exactly the documented sections."""
     assert set(Config.model_fields) == set(DEFAULTS)
 
 
 def test_missing_file_at_the_standard_place_means_the_defaults():
-    """A node that nobody configured runs on defaults."""
+    """Without a configuration file the defaults apply."""
     assert load() == default_config()
 
 
 def test_missing_file_that_was_named_is_refused(tmp_path):
-    """A path given on purpose must exist; the hint says how to make one."""
+    """A path given explicitly must exist; the hint says how to create the file."""
     error = refusal(tmp_path / "nowhere.toml")
 
     assert error.code == "invalid_toml"
@@ -120,7 +120,7 @@ def test_empty_file_means_the_defaults(write):
 
 
 def test_named_settings_change_and_the_others_stay(write):
-    """A file states only what differs."""
+    """A file needs only the settings that differ."""
     config = load(write('[transport]\nport = 9000\n[observability]\nlog_level = "debug"\n'))
 
     assert (config.transport.port, config.observability.log_level) == (9000, "debug")
@@ -128,7 +128,7 @@ def test_named_settings_change_and_the_others_stay(write):
 
 
 def full() -> Config:
-    """Settings that differ from the defaults in every kind of value."""
+    """Settings that differ from the defaults in every type of value."""
     return default_config().model_copy(
         update={
             "transport": TransportConfig(host="127.0.0.1", port=9000, tls_cert=Path("/c.pem"), tls_key=Path("/k.pem")),
@@ -145,12 +145,12 @@ def full() -> Config:
 
 @pytest.mark.parametrize("config", [default_config(), full()], ids=["defaults", "full"])
 def test_save_and_load_round_trip(tmp_path, config):
-    """What is saved is what is loaded."""
+    """Saved settings are loaded unchanged."""
     assert load(save(config, tmp_path / "config.toml")) == config
 
 
 def test_resolved_settings_round_trip(tmp_path):
-    """Paths that were filled in survive the file too."""
+    """Resolved paths are saved and loaded as well."""
     config = resolve_paths(default_config())
 
     assert load(save(config, tmp_path / "config.toml")) == config
@@ -163,7 +163,7 @@ def test_resolved_settings_round_trip(tmp_path):
     threshold=st.floats(0, 1),
 )
 def test_any_text_and_number_survives_the_file(tmp_path, host, port, threshold):
-    """Quotes, line ends and control characters in values come back as they were."""
+    """Quotes, line ends and control characters in values are preserved."""
     base = default_config()
     config = base.model_copy(
         update={
@@ -176,7 +176,7 @@ def test_any_text_and_number_survives_the_file(tmp_path, host, port, threshold):
 
 
 def test_save_without_a_path_is_what_load_reads():
-    """Both know the same standard place."""
+    """Without a path `save` writes the file that `load` reads."""
     config = full()
     path = save(config)
 
@@ -185,7 +185,7 @@ def test_save_without_a_path_is_what_load_reads():
 
 
 def test_saved_file_is_private(tmp_path):
-    """The file has mode 0600, and a folder made for it 0700."""
+    """The file has mode 0600, and a folder created for it 0700."""
     path = save(default_config(), tmp_path / "new" / "config.toml")
 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -193,7 +193,7 @@ def test_saved_file_is_private(tmp_path):
 
 
 def test_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
-    """When the new file cannot take its place, the old one is whole and nothing else lies about."""
+    """If the file cannot be replaced, the old one is intact and no temporary file is left."""
     path = save(full(), tmp_path / "config.toml")
     before = path.read_bytes()
 
@@ -227,7 +227,7 @@ def test_variables_are_replaced_from_the_environment(write, monkeypatch):
 
 
 def test_values_from_the_environment_are_not_expanded_again(write, monkeypatch):
-    """A value that holds `${NAME}` itself is taken as it is."""
+    """`${NAME}` inside a variable's value is not expanded again."""
     monkeypatch.setenv("OUTER", "${INNER}")
     monkeypatch.setenv("INNER", "no")
 
@@ -236,7 +236,7 @@ def test_values_from_the_environment_are_not_expanded_again(write, monkeypatch):
 
 @pytest.mark.parametrize("text", ["$NAME", "${}", "${1A}", "$ {NAME}", "${NAME"])
 def test_what_is_no_variable_stays(write, text):
-    """Only the one spelling stands for a variable."""
+    """Only `${NAME}` refers to a variable."""
     assert load(write(f"[transport]\nhost = '{text}'")).transport.host == text
 
 
@@ -272,7 +272,7 @@ def test_missing_variable_is_refused(write, monkeypatch, text, field):
     ids=["key", "section", "backend"],
 )
 def test_unknown_key_is_refused(write, text, field, known):
-    """A key or section that nobody reads is a typing mistake; the hint lists what there is at that place."""
+    """An unknown key or section is an error; the hint lists the known ones."""
     error = refusal(write(text))
 
     assert (error.code, error.field) == ("invalid_field", field)
@@ -300,7 +300,7 @@ def test_unknown_language_model_backend_is_refused(write, name):
 
 
 def test_several_problems_are_counted(write):
-    """The first is named, the others counted."""
+    """The first problem is named, the others are counted."""
     error = refusal(write("[transport]\nport = 0\nhost = 5"))
 
     assert error.field == "transport.host" or error.field == "transport.port"
@@ -309,7 +309,7 @@ def test_several_problems_are_counted(write):
 
 @pytest.mark.parametrize("text", ["[transport", "port = ", "a = 1\na = 2", "= 3", "[transport]\nhost = 'a\nb'"])
 def test_invalid_toml_is_refused(write, text):
-    """A file that is no TOML is told with its path and the parser's line."""
+    """The error for invalid TOML has the path and the parser's line."""
     path = write(text)
     error = refusal(path)
 
@@ -319,7 +319,7 @@ def test_invalid_toml_is_refused(write, text):
 
 
 def test_file_that_is_not_utf8_is_refused(tmp_path):
-    """Bytes that are no text are no settings."""
+    """A file that is not UTF-8 is an error."""
     path = tmp_path / "config.toml"
     path.write_bytes(b'[transport]\nhost = "\xff"')
 
@@ -327,13 +327,13 @@ def test_file_that_is_not_utf8_is_refused(tmp_path):
 
 
 def test_folder_in_the_place_of_the_file_is_refused(tmp_path):
-    """What cannot be read is told as an error of the file."""
+    """A file that cannot be read is a configuration error."""
     assert refusal(tmp_path).code == "invalid_toml"
 
 
 @pytest.mark.parametrize("text", ["transport = 5", 'transport = "x"', "[[transport]]\nport = 1"])
 def test_section_that_is_no_table_is_refused(write, text):
-    """A section is a table."""
+    """A section must be a table."""
     assert refusal(write(text)).field == "transport"
 
 
@@ -359,7 +359,7 @@ def test_transport_and_discovery_need_different_ports(write):
 
 @pytest.mark.parametrize("key", ["tls_cert", "tls_key"])
 def test_half_of_a_tls_pair_is_refused(key):
-    """A certificate without its key, or the other way round, serves nothing."""
+    """A certificate without its key, or the reverse, is an error."""
     config = default_config()
     half = config.transport.model_copy(update={key: Path("/x.pem")})
 
@@ -370,12 +370,12 @@ def test_half_of_a_tls_pair_is_refused(key):
 
 @pytest.mark.parametrize("config", [default_config(), full()], ids=["defaults", "full"])
 def test_good_settings_are_valid(config):
-    """Validation passes what no rule forbids."""
+    """Valid settings pass."""
     assert validate(config) is None
 
 
 def test_resolved_paths_are_the_standard_ones(home):
-    """Every empty path is filled in, below the home of who runs the node."""
+    """Every empty path is filled in, below the user's home folder."""
     config = resolve_paths(default_config())
     data = config.observability.data_dir
 
@@ -395,14 +395,14 @@ def test_resolving_twice_changes_nothing():
 
 
 def test_resolving_leaves_no_files(home):
-    """Knowing where things will lie makes none of them."""
+    """Resolving paths creates no folders."""
     resolve_paths(default_config())
 
     assert list(home.iterdir()) == []
 
 
 def test_paths_that_were_given_stay(write, tmp_path):
-    """A path of the operator's own is kept, the others are filled in."""
+    """A configured path is kept, the others are filled in."""
     config = resolve_paths(load(write(f'[observability]\nlog_dir = "{tmp_path}/mine"')))
 
     assert config.observability.log_dir == tmp_path / "mine"
@@ -410,7 +410,7 @@ def test_paths_that_were_given_stay(write, tmp_path):
 
 
 def test_empty_text_is_an_empty_path(write):
-    """`log_dir = ""` means the standard place, not wherever the node happened to be started."""
+    """`log_dir = ""` means the default folder, not the working directory."""
     config = resolve_paths(load(write('[observability]\nlog_dir = ""\n[identity]\nkeys_dir = ""')))
     standard = resolve_paths(default_config())
 
@@ -432,7 +432,7 @@ def test_tilde_is_expanded_in_every_path(write, home):
 
 
 def test_relative_paths_become_absolute(write, tmp_path, monkeypatch):
-    """A path means the same wherever the program goes later."""
+    """Resolved paths do not depend on the working directory."""
     monkeypatch.chdir(tmp_path)
     config = resolve_paths(load(write('[observability]\ndata_dir = "data"')))
 
@@ -440,7 +440,7 @@ def test_relative_paths_become_absolute(write, tmp_path, monkeypatch):
 
 
 def test_home_that_cannot_be_found_is_an_error(write):
-    """A home directory of nobody is told as `path_resolution`."""
+    """A missing home directory is a `path_resolution` error."""
     config = load(write('[observability]\ndata_dir = "~nobody-has-this-name/data"'))
 
     with pytest.raises(ConfigError) as caught:
@@ -450,7 +450,7 @@ def test_home_that_cannot_be_found_is_an_error(write):
 
 
 def test_config_error_without_message_shows_its_code():
-    """An error always has something to print."""
+    """An error always has a message."""
     error = ConfigError("invalid_field", field="a.b")
 
     assert (str(error), error.field, error.hint, error.exit_code) == ("invalid_field", "a.b", None, 1)

@@ -1,4 +1,4 @@
-"""SQLite files: made private, migrated whole or not at all, and never taken from somebody else."""
+"""SQLite files: private, migrated atomically, and foreign ones left alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hearthnet.errors import DiskFullError, StoreError
 from hearthnet.observability.records.record import LogRecord, TraceRecord
 
 NEWEST = max(int(file.name[:4]) for file in (migrations_dir() / TELEMETRY.name).glob("*.sql"))
-# Columns that other people's queries rely on; tables may have more.
+# Columns that users' queries rely on; tables may have more.
 PROMISED = {
     "traces": {
         "seq", "run_id", "trace_id", "parent_id", "capability", "version", "started_us", "duration_ms", "result",
@@ -38,16 +38,16 @@ PROMISED = {
     "slow": {"ts"},
     "timeline": {"ts"},
 }  # fmt: skip
-HALF = "CREATE TABLE first_half (a);\nCREATE TABLE traces (a);"  # the second statement fails: it is there already
+HALF = "CREATE TABLE first_half (a);\nCREATE TABLE traces (a);"  # the second statement fails: the table exists
 
 
 def columns(connection: sqlite3.Connection, table: str) -> list[str]:
-    """The columns of a table or view in their order."""
+    """Returns the columns of a table or view in order."""
     return [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
 
 
 def tables(path: Path) -> set[str]:
-    """The tables of a file, read without the package."""
+    """Returns the tables of a file, read without the package."""
     connection = sqlite3.connect(path)
     try:
         return {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
@@ -56,13 +56,13 @@ def tables(path: Path) -> set[str]:
 
 
 def pragma(connection: sqlite3.Connection, name: str) -> object:
-    """The value of a pragma."""
+    """Returns the value of a pragma."""
     return connection.execute(f"PRAGMA {name}").fetchone()[0]
 
 
 @pytest.fixture
 def path(tmp_path):
-    """Where the database lies."""
+    """The path of the database."""
     return tmp_path / "data" / "telemetry.db"
 
 
@@ -76,7 +76,7 @@ def opened(path):
 
 @pytest.fixture
 def migrations(tmp_path, monkeypatch):
-    """A folder of migrations that a test may add to; returns a function that adds one."""
+    """A function that adds a migration to a temporary folder of migrations."""
     folder = tmp_path / "migrations" / "telemetry"
     folder.mkdir(parents=True)
     for file in (migrations_dir() / "telemetry").glob("*.sql"):
@@ -87,7 +87,7 @@ def migrations(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("schema", "number"), [(TELEMETRY, 0x484E746C), (EVENTS, 0x484E6576)])
 def test_blank_file_gets_the_newest_schema(tmp_path, schema, number):
-    """A new database has its tables, its version and the number that tells it is ours."""
+    """A new database has its tables, version and application id."""
     connection = open_database(tmp_path / "new.db", schema)
     newest = max((migrations_dir() / schema.name).glob("*.sql"))
 
@@ -106,13 +106,13 @@ def test_promised_columns_are_there(opened, table):
 
 @pytest.mark.parametrize(("table", "record"), [("traces", TraceRecord), ("logs", LogRecord)])
 def test_records_are_rows(opened, table, record):
-    """A record's fields are its table's columns, in their order."""
+    """A record's fields are its table's columns, in order."""
     assert columns(opened, table) == list(record._fields)
 
 
 @pytest.mark.parametrize("table", ["traces", "logs", "runs", "gaps"])
 def test_tables_are_strict(opened, table):
-    """A value of the wrong kind is refused by SQLite itself."""
+    """SQLite refuses a value of the wrong type."""
     strict = {row[1]: row[5] for row in opened.execute("PRAGMA table_list")}
 
     assert strict[table] == 1
@@ -128,7 +128,7 @@ def test_connection_is_durable(opened):
 
 
 def test_opening_again_changes_nothing(path):
-    """What is in the database stays, and no migration runs twice."""
+    """Reopening keeps the content and applies no migration twice."""
     connection = open_database(path, TELEMETRY)
     connection.execute("INSERT INTO gaps VALUES (1, 2, 'trace', 'full', 3)")
     before = connection.execute("SELECT sql FROM sqlite_schema").fetchall()
@@ -158,7 +158,7 @@ def test_files_are_private(path, umask):
 
 @pytest.mark.usefixtures("opened")
 def test_new_migration_is_applied_once(path, migrations):
-    """An older database is brought up to date, with what is in it."""
+    """An older database is migrated with its content."""
     migrations("9002_more.sql", "CREATE TABLE more (a);\nINSERT INTO more VALUES (1);")
     for _ in range(2):
         connection = open_database(path, TELEMETRY)
@@ -168,7 +168,7 @@ def test_new_migration_is_applied_once(path, migrations):
 
 
 def test_migrations_run_in_the_order_of_their_numbers(path, migrations):
-    """A blank file takes them all, one after the other."""
+    """An empty file gets all migrations, one after the other."""
     migrations("9003_c.sql", "INSERT INTO b VALUES (3);")
     migrations("9002_b.sql", "CREATE TABLE b (a);")
     connection = open_database(path, TELEMETRY)
@@ -179,7 +179,7 @@ def test_migrations_run_in_the_order_of_their_numbers(path, migrations):
 
 
 def test_half_a_migration_leaves_the_old_schema(path, migrations):
-    """When a migration fails half-way, nothing of it is there, and the database works as before."""
+    """A migration that fails halfway leaves no trace, and the database works as before."""
     connection = open_database(path, TELEMETRY)
     connection.execute("INSERT INTO gaps VALUES (1, 2, 'trace', 'full', 3)")
     connection.close()
@@ -212,7 +212,7 @@ def test_migration_that_was_mended_is_applied(path, migrations):
 
 
 def test_blank_file_whose_first_migration_failed_is_still_ours(path, migrations):
-    """A crash at the very first start does not make the file a stranger."""
+    """After a crash during the first start the file still counts as ours."""
     broken = "CREATE TABLE first_half (a);\nNOT SQL;"
     script = (migrations_dir() / "telemetry" / "0001_initial.sql").read_text()
     migrations("0001_initial.sql", broken)
@@ -227,7 +227,7 @@ def test_blank_file_whose_first_migration_failed_is_still_ours(path, migrations)
 
 @pytest.mark.usefixtures("migrations")
 def test_database_that_another_process_migrated_meanwhile_is_fine(path, monkeypatch):
-    """Two processes that start at once on a blank file both get it; the schema is made once."""
+    """Two processes may open an empty file at once; the schema is created once."""
     apply = database._apply
 
     def lose_the_race(*arguments: object) -> None:
@@ -243,7 +243,7 @@ def test_database_that_another_process_migrated_meanwhile_is_fine(path, monkeypa
 
 
 def test_newer_database_is_refused_and_untouched(path):
-    """A program that is too old says so, says what to do, and changes nothing."""
+    """A database of a newer version is refused with a hint and not changed."""
     connection = open_database(path, TELEMETRY)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
@@ -265,7 +265,7 @@ def test_newer_database_is_refused_and_untouched(path):
     ],
 )
 def test_foreign_database_is_refused_and_untouched(path, script):
-    """Somebody else's database, even an empty one with a number of its own, is left byte for byte."""
+    """A foreign database, even an empty one with its own application id, is not changed."""
     path.parent.mkdir()
     connection = sqlite3.connect(path)
     connection.executescript(script)
@@ -281,7 +281,7 @@ def test_foreign_database_is_refused_and_untouched(path, script):
 
 @pytest.mark.parametrize(("made", "wanted"), [(EVENTS, TELEMETRY), (TELEMETRY, EVENTS)])
 def test_database_of_the_other_kind_is_refused(path, made, wanted):
-    """Ours too, but for another purpose."""
+    """A database of ours with another schema is refused."""
     open_database(path, made).close()
 
     with pytest.raises(StoreError, match=wanted.name):
@@ -290,7 +290,7 @@ def test_database_of_the_other_kind_is_refused(path, made, wanted):
 
 @pytest.mark.parametrize("content", [b"dear diary\n" * 200, b"SQLite format 3\0" + b"\xff" * 4_096])
 def test_file_that_is_no_database_is_refused_and_untouched(path, content):
-    """Text, or rubbish behind the right first bytes, is left as it is."""
+    """A file that is not a database, or is damaged, is not changed."""
     path.parent.mkdir()
     path.write_bytes(content)
 
@@ -300,7 +300,7 @@ def test_file_that_is_no_database_is_refused_and_untouched(path, content):
 
 
 def test_folder_in_the_place_of_the_file_is_refused(path):
-    """It is told as an error of the store, with a hint."""
+    """The error is a store error with a hint."""
     path.mkdir(parents=True)
 
     with pytest.raises(StoreError) as caught:
@@ -317,7 +317,7 @@ def test_file_in_the_place_of_the_folder_is_refused(tmp_path):
 
 
 def test_locked_database_is_refused_soon(path):
-    """A new file that somebody else holds is told as locked, after the short wait."""
+    """A new file locked by another connection is an error after the short wait."""
     path.parent.mkdir()
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
@@ -329,8 +329,8 @@ def test_locked_database_is_refused_soon(path):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_full_disk_is_told_as_such(path, monkeypatch, number):
-    """No space has an error and an exit code of its own."""
+def test_full_disk_is_reported_as_such(path, monkeypatch, number):
+    """A full disk has its own error and exit code."""
 
     def refuse(*_: object) -> int:
         raise OSError(number, os.strerror(number))
@@ -343,8 +343,8 @@ def test_full_disk_is_told_as_such(path, monkeypatch, number):
     assert "df" in caught.value.hint
 
 
-def test_full_database_is_told_as_a_full_disk(opened, path):
-    """SQLite's own word for no space means the same."""
+def test_full_database_is_reported_as_a_full_disk(opened, path):
+    """SQLITE_FULL is a full disk too."""
     opened.execute(f"PRAGMA max_page_count = {pragma(opened, 'page_count')}")
     with pytest.raises(sqlite3.OperationalError) as caught:
         opened.execute("INSERT INTO gaps VALUES (1, 2, ?, 'full', 3)", ("x" * (TELEMETRY.reserve_bytes + 100_000),))
@@ -353,7 +353,7 @@ def test_full_database_is_told_as_a_full_disk(opened, path):
 
 
 def test_other_errors_are_no_full_disk(opened, path):
-    """A broken statement on a disk with space is the store's error."""
+    """An error that has nothing to do with space is a store error."""
     with pytest.raises(sqlite3.OperationalError) as caught:
         opened.execute("SELECT nothing")
 
@@ -372,7 +372,7 @@ def test_other_errors_are_no_full_disk(opened, path):
     ],
 )
 def test_reading_connection_refuses_writes(opened, path, statement):
-    """A reader can look, and cannot change anything."""
+    """A read-only connection cannot write."""
     reader = connect_read_only(path)
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         reader.execute(statement)
@@ -383,7 +383,7 @@ def test_reading_connection_refuses_writes(opened, path, statement):
 
 
 def test_reader_sees_what_the_writer_committed(opened, path):
-    """Reading goes on while the writer writes; an open transaction is not seen."""
+    """A reader works while the writer writes, and does not see its open transaction."""
     reader = connect_read_only(path)
     opened.execute("INSERT INTO gaps VALUES (1, 2, 'trace', 'full', 3)")
     opened.execute("BEGIN IMMEDIATE")
@@ -396,7 +396,7 @@ def test_reader_sees_what_the_writer_committed(opened, path):
 
 
 def test_reading_a_missing_database_makes_none(path):
-    """It is told with a hint, and no file appears."""
+    """A missing database is an error with a hint, and no file is created."""
     with pytest.raises(StoreError, match="does not exist") as caught:
         connect_read_only(path)
     assert "hearthnet run" in caught.value.hint
@@ -404,7 +404,7 @@ def test_reading_a_missing_database_makes_none(path):
 
 
 def test_path_with_special_characters_can_be_read(tmp_path):
-    """Characters that mean something in a URI are part of the name."""
+    """Special characters of URIs in a path are escaped."""
     path = tmp_path / "a?b#c %41" / "telemetry.db"
     open_database(path, TELEMETRY).close()
     reader = connect_read_only(path)

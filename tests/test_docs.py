@@ -1,4 +1,4 @@
-"""The documentation says what is true: every name in it exists, every name in the code is in it."""
+"""The documentation agrees with the code: each lists exactly the names of the other."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ from hearthnet.transport.auth import failed_signatures
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = (ROOT / "docs" / "reference.md").read_text("utf-8")
+LIBRARY = (ROOT / "docs" / "library.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
 
 
 def section(title: str) -> str:
-    """A section of the reference, without those below it."""
+    """Returns a section of the reference without its subsections."""
     text = re.split(rf"\n###? {re.escape(title)}\n", REFERENCE, maxsplit=1)[1]
     return re.split(r"\n###? ", text, maxsplit=1)[0]
 
 
 def first_cells(text: str) -> set[str]:
-    """What stands in backticks in the first column of a table."""
+    """Returns the names in backticks in the first column of a table."""
     return {
         name
         for row in text.splitlines()
@@ -44,7 +45,7 @@ def first_cells(text: str) -> set[str]:
 
 
 def commands() -> set[str]:
-    """Every command with its full name."""
+    """Returns every command with its full name."""
     found = set()
     context = click.Context(cli)
     for name in COMMANDS:
@@ -57,7 +58,7 @@ def commands() -> set[str]:
 
 
 def schema_names() -> set[str]:
-    """The tables and views of telemetry.db."""
+    """Returns the tables and views of telemetry.db."""
     with sqlite3.connect(":memory:") as connection:
         for file in sorted((migrations_dir() / TELEMETRY.name).glob("*.sql")):
             connection.executescript(file.read_text("utf-8"))
@@ -67,12 +68,12 @@ def schema_names() -> set[str]:
 
 
 def http_routes() -> set[str]:
-    """Every route with its method."""
+    """Returns every route with its method."""
     return {f"{method} {route.path}" for router in ROUTERS for route in router.routes for method in route.methods}
 
 
 def settings() -> set[str]:
-    """Every setting with its section."""
+    """Returns every setting with its section."""
     return {
         f"{section_name}.{name}"
         for section_name, field in Config.model_fields.items()
@@ -90,7 +91,7 @@ def settings() -> set[str]:
             {made.name for made in metrics._instruments.values() if not made.name.startswith("hearthnet_test_")},
         ),
         ("HTTP", http_routes()),
-        ("The door", set(get_args(refused.Reason))),
+        ("Refused requests", set(get_args(refused.Reason))),
         ("Signatures", set(get_args(failed_signatures.Reason))),
         ("Checks", {check.__name__ for check in checks.ALL}),
         ("The bundle", set(CONTENTS)),
@@ -98,31 +99,31 @@ def settings() -> set[str]:
     ],
 )
 def test_reference_is_complete_and_true(title, names):
-    """Each list of the reference has just the names that the code has."""
+    """Each list in the reference has exactly the names in the code."""
     assert first_cells(section(title)) == names
 
 
 @pytest.mark.parametrize("owner", [refused, failed_signatures])
-def test_no_reason_is_there_for_nothing(owner):
-    """Mypy holds that only these are passed; each is, somewhere in the transport."""
+def test_every_reason_is_used(owner):
+    """Each reason is used somewhere in the transport; mypy checks that no others are."""
     folder = ROOT / "hearthnet" / "transport"
     code = "".join(file.read_text("utf-8") for file in folder.rglob("*.py") if file != Path(owner.__file__))
     assert [reason for reason in get_args(owner.Reason) if f'"{reason}"' not in code] == []
 
 
 def test_statuses_are_those_of_the_openapi_document():
-    """With the same codes in the same words."""
+    """The status table has the codes and the wording of the OpenAPI document."""
     rows = re.findall(r"^\| ([0-9]{3}) \| (.+?) \| (.+) \|$", section("HTTP"), re.MULTILINE)
-    told = {int(status): f"{codes.replace('`', '')}: {meaning}" for status, codes, meaning in rows}
+    listed = {int(status): f"{codes.replace('`', '')}: {meaning}" for status, codes, meaning in rows}
     document = openapi.OPEN | openapi.CALL
-    assert set(told) == set(openapi.STATUSES)
-    for status, text in told.items():
-        if ";" not in text.partition(":")[0]:  # else each code has words of its own
+    assert set(listed) == set(openapi.STATUSES)
+    for status, text in listed.items():
+        if ";" not in text.partition(":")[0]:  # otherwise each code has its own wording
             assert text.replace("`", "") == document[status]["description"].replace("`", "")
 
 
 def test_short_help_is_each_commands_own():
-    """The one-line help that the group shows without importing a command is the command's first line."""
+    """The help line shown without importing a command is the first line of the command's own help."""
     context = click.Context(cli)
     for name, (_, text) in COMMANDS.items():
         own = cli.get_command(context, name).help.partition("\n\n")[0].replace("\n", " ").strip()
@@ -130,7 +131,7 @@ def test_short_help_is_each_commands_own():
 
 
 def test_every_option_is_explained():
-    """No option of any command is without help."""
+    """Every option of every command has a help text."""
     waiting = [cli.get_command(click.Context(cli), name) for name in COMMANDS]
     while waiting:
         command = waiting.pop()
@@ -141,7 +142,7 @@ def test_every_option_is_explained():
 
 @pytest.mark.parametrize("text", [README, ARCHITECTURE], ids=["README", "ARCHITECTURE"])
 def test_files_that_are_named_exist(text):
-    """Every file that the documents name is there."""
+    """Every file named in the documents exists."""
     names = set(re.findall(r"`([a-z_/]+(?:\.py|/))`", text)) | set(re.findall(r"\]\(([^)]+)\)", text))
     places = (ROOT, ROOT / "hearthnet", ROOT / "hearthnet" / "observability")
 
@@ -149,7 +150,7 @@ def test_files_that_are_named_exist(text):
 
 
 def test_names_in_the_architecture_exist():
-    """Every class, function and method that is named with its owner is in the source."""
+    """Every method that is named with its class exists in the source."""
     source = "\n".join(path.read_text("utf-8") for path in (ROOT / "hearthnet").rglob("*.py"))
     for owner, name in re.findall(r"`([A-Z]\w+)\.(\w+)`", ARCHITECTURE):
         assert f"class {owner}" in source
@@ -157,23 +158,23 @@ def test_names_in_the_architecture_exist():
 
 
 def test_readme_is_short():
-    """README and architecture can be read in one sitting."""
+    """README and ARCHITECTURE stay short."""
     assert len(README.splitlines()) < 120
     assert len(ARCHITECTURE.splitlines()) < 200
 
 
-def test_readme_program_runs(home, tmp_path):
-    """The program in the README works as it stands there."""
+def test_library_program_runs(home, tmp_path):
+    """The program in docs/library.md works as printed."""
     import subprocess
     import sys
 
-    program = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    program = re.search(r"```python\n(.*?)```", LIBRARY, re.DOTALL)[1]
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
 
     assert re.fullmatch(r"\[<Trace [0-9A-Z]{26} experimental.work ok>\]\n", done.stdout)
 
 
 def test_no_line_numbers_or_machine_paths():
-    """Documents name files and functions, which last, not lines, which do not."""
+    """Documents name files and functions, but no line numbers."""
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         assert not re.search(r"\.py:\d+", path.read_text("utf-8")), path

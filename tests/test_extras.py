@@ -1,4 +1,4 @@
-"""What `pip install hearthnet` alone can do: telemetry and all that reads it from disk, without a node's packages."""
+"""What `pip install hearthnet` alone can do: record telemetry and read it from disk, without a node's packages."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 CORE = {
     "aiosqlite", "click", "orjson", "platformdirs", "prometheus_client", "pydantic", "rich",
 }  # fmt: skip
-# What a node's packages bring along and our code imports by name.
+# Dependencies of a node's packages that our code imports by name.
 BROUGHT = {"starlette"}
-# Whose modules may import a node's packages when they are imported; a function may do so anywhere.
+# Folders whose modules may import a node's packages at the top level; functions may do so anywhere.
 OF_A_NODE = {
     "hearthnet.bus.registry", "hearthnet.checks.probes.llm_backends",
     "hearthnet.client.client", "hearthnet.client.reading",
@@ -54,7 +54,7 @@ with telemetry.open(config.observability):
 
 
 def import_names(distributions):
-    """The names under which distributions are imported."""
+    """Returns the import names of distributions."""
     return {
         name
         for name, owners in metadata.packages_distributions().items()
@@ -63,18 +63,18 @@ def import_names(distributions):
 
 
 def canonical(name: str) -> str:
-    """A distribution's name as registries compare it."""
+    """Returns a distribution's normalised name."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def requirements(lines) -> set[str]:
-    """The names in requirement lines that hold on this machine without any extra."""
+    """Returns the names of requirements that apply on this machine without any extra."""
     wanted = [Requirement(line) for line in lines]
     return {canonical(one.name) for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})}
 
 
 def closure(names: set[str]) -> set[str]:
-    """The distributions with all that they need."""
+    """Returns the distributions with all their dependencies."""
     known: set[str] = set()
     waiting = set(names)
     while waiting:
@@ -85,7 +85,7 @@ def closure(names: set[str]) -> set[str]:
 
 
 def missing_names() -> set[str]:
-    """What a plain install would not have, of all that is installed here."""
+    """Returns the packages installed here that a plain install would not have."""
     kept = import_names(closure(requirements(PROJECT["dependencies"])))
     return set(metadata.packages_distributions()) - kept - {"hearthnet"}
 
@@ -101,7 +101,7 @@ sys.meta_path.insert(0, Refuse())
 
 
 def run_plain(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs Python as if only `pip install hearthnet` had been typed."""
+    """Runs Python as in a plain install."""
     command = [sys.executable, "-c", PLAIN + script, *arguments]
     # Where logfire is installed, for the benchmarks, pydantic would warn that it cannot load its plugin.
     environment = {**os.environ, "PYDANTIC_DISABLE_PLUGINS": "1"}
@@ -109,7 +109,7 @@ def run_plain(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command line in a plain install."""
+    """Runs the command line in a plain install."""
     return run_plain("from hearthnet.cli.main import main; main(sys.argv[1:])", *arguments)
 
 
@@ -124,12 +124,12 @@ def trace_id(home):
 
 
 def test_what_telemetry_needs_is_little():
-    """Seven packages, and no list may grow without this one."""
+    """A plain install has exactly these seven packages."""
     assert requirements(PROJECT["dependencies"]) == {canonical(name) for name in CORE}
 
 
 def test_every_requirement_is_bounded_where_its_versions_mean_something():
-    """A new major version is tried before it is allowed; cryptography has one every few months."""
+    """Every dependency has an upper bound, except cryptography, whose major version changes every few months."""
     lines = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["node"]]
     unbounded = [line for line in lines if "<" not in line]
 
@@ -137,7 +137,7 @@ def test_every_requirement_is_bounded_where_its_versions_mean_something():
 
 
 def test_the_list_of_a_nodes_packages_is_that_of_the_project():
-    """The error knows every package of the extra, and none of the core's."""
+    """The error covers every package of the extra, and none of the core."""
     node = requirements(PROJECT["optional-dependencies"]["node"])
 
     assert import_names(node) | BROUGHT == NODE_PACKAGES
@@ -145,7 +145,7 @@ def test_the_list_of_a_nodes_packages_is_that_of_the_project():
 
 
 def imported_at_once(path: Path) -> set[str]:
-    """What a file imports when it is imported: neither in a function nor for typing."""
+    """Returns a file's imports at run time outside functions."""
     found: set[str] = set()
     waiting: list[ast.AST] = list(ast.parse(path.read_text("utf-8")).body)
     while waiting:
@@ -160,7 +160,7 @@ def imported_at_once(path: Path) -> set[str]:
 
 
 def test_a_nodes_packages_are_imported_by_a_nodes_modules():
-    """Below, and in the commands, they are imported by the function that needs them."""
+    """Other modules import a node's packages in the function that needs them."""
     users = {}
     for path in (ROOT / "hearthnet").rglob("*.py"):
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -172,7 +172,7 @@ def test_a_nodes_packages_are_imported_by_a_nodes_modules():
 
 
 def test_records_are_read_back(trace_id):
-    """Each command that reads from disk does so."""
+    """Each command that reads from disk works."""
     assert cli("version").returncode == 0
     assert "telemetry.db" in cli("paths", "telemetry").stdout
     assert "working" in cli("log").stdout
@@ -185,7 +185,7 @@ def test_records_are_read_back(trace_id):
 
 
 def test_the_doctor_skips_what_it_cannot_look_at(trace_id):
-    """The checks that need a node's packages are skipped and say what to install; no other has failed by that."""
+    """Checks that need a node's packages are skipped with the install command; no other fails because of it."""
     done = cli("doctor", "--json")
     found = {item["name"]: item for item in json.loads(done.stdout)["checks"]}
 
@@ -196,7 +196,7 @@ def test_the_doctor_skips_what_it_cannot_look_at(trace_id):
 
 
 def test_a_check_that_needs_the_extra_says_so(home):
-    """Its finding has the line to type."""
+    """The finding has the install command."""
     keys = home / ".local" / "share" / "hearthnet" / "keys"
     keys.mkdir(parents=True)
     (keys / "device.ed25519").write_bytes(bytes(32))
@@ -208,7 +208,7 @@ def test_a_check_that_needs_the_extra_says_so(home):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_its_help(home, name):
-    """Also that of a command which cannot run here."""
+    """Help is printed even for a command that cannot run."""
     done = cli(name, "--help")
 
     assert (done.returncode, done.stderr) == (0, "")
@@ -217,7 +217,7 @@ def test_every_command_has_its_help(home, name):
 
 @pytest.mark.parametrize("arguments", NEED_IT, ids=lambda arguments: arguments[0])
 def test_a_command_that_needs_the_extra_says_so(home, arguments):
-    """One line, the line to type, exit 1, and nothing is made."""
+    """One line with the install command, exit code 1, and nothing is created."""
     done = cli(*arguments)
 
     assert done.returncode == 1
@@ -233,8 +233,8 @@ def test_a_command_that_needs_the_extra_says_so(home, arguments):
         "from hearthnet.identity.keys import KeyPair; KeyPair.generate()",
     ],
 )
-def test_a_program_that_needs_the_extra_is_told_so(home, script):
-    """The error of an import has the line to type as well."""
+def test_missing_extra_is_named_in_the_error(home, script):
+    """An import error has the install command as well."""
     done = run_plain(script)
 
     assert done.returncode == 1
@@ -242,7 +242,7 @@ def test_a_program_that_needs_the_extra_is_told_so(home, script):
 
 
 def test_a_missing_module_that_is_none_of_the_extra_is_a_mistake_of_ours():
-    """It is not explained away."""
+    """A missing package that is not part of the extra is reported as it is."""
     assert missing_extra(ModuleNotFoundError("x", name="hearthnet.nowhere")) is None
     assert missing_extra(ModuleNotFoundError("x")) is None
     known = MissingExtraError("httpx")

@@ -1,4 +1,4 @@
-"""What is read without the models agrees with what is read with them: the same paths, the same errors."""
+"""Reading locations without the models gives the same paths and errors as with them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PLAIN = [
     "[discovery]\nudp_port = 7000\n[bus]\nlocal_load_threshold = 1\n[emergency]\nprobe_targets = []",
 ]
 ODD = ['[transport]\nport = "${PORT}"']
-# Mistakes in settings that lead to no file: only the models see them.
+# Mistakes in other settings, which only the models check.
 UNSEEN = [
     '[bus]\nprefer_local = "perhaps"',
     "[transport]\nport = 42424",
@@ -71,7 +71,7 @@ FIELDS = [(name, key) for name, field in Config.model_fields.items() for key in 
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-    """Writes a config.toml and returns its path; the environment has what the examples name."""
+    """Writes a config.toml and returns its path; the environment has the variables of the examples."""
     monkeypatch.setenv("PORT", "9100")
     monkeypatch.setenv("SOME_KEY", "key-of-the-backend")
     monkeypatch.delenv("ABSENT", raising=False)
@@ -85,7 +85,7 @@ def write(tmp_path, monkeypatch):
 
 
 def outcome(read):
-    """What reading gives: locations, or all that an error says."""
+    """Returns the locations, or the content of the error."""
     try:
         return read()
     except ConfigError as error:
@@ -93,13 +93,13 @@ def outcome(read):
 
 
 def both(path):
-    """The outcome without the models, and with them."""
+    """Returns the outcome without the models, and with them."""
     return outcome(lambda: locate(path)), outcome(lambda: locations_of(resolve_paths(load(path))))
 
 
 @pytest.mark.parametrize("text", PLAIN + ODD + INVALID)
 def test_both_ways_agree(write, text):
-    """The same locations, or the same error in the same words."""
+    """Both give the same locations, or the same error."""
     short, full = both(write(text))
 
     assert short == full
@@ -108,19 +108,19 @@ def test_both_ways_agree(write, text):
 
 @pytest.mark.parametrize("text", PLAIN)
 def test_plain_settings_need_no_models(write, text):
-    """What most nodes have in their file is read without pydantic."""
+    """The settings of most nodes are read without pydantic."""
     assert loads_pydantic(write(text)) is False
 
 
 @pytest.mark.parametrize("config", ["saved", "none"])
 def test_what_init_writes_needs_no_models(tmp_path, config):
-    """Nor does a node that nobody configured."""
+    """Without a configuration file pydantic is not imported either."""
     assert loads_pydantic(save(default_config(), tmp_path / "config.toml") if config == "saved" else None) is False
 
 
 @pytest.mark.parametrize("text", UNSEEN)
 def test_mistakes_elsewhere_keep_nobody_from_files(write, text):
-    """A setting that leads to no file may be wrong: what is on disk can be read all the same."""
+    """An invalid value of another setting does not keep a command from reading files."""
     path = write(text)
     assert isinstance(locate(path), locations.Locations)
     with pytest.raises(ConfigError):
@@ -128,19 +128,19 @@ def test_mistakes_elsewhere_keep_nobody_from_files(write, text):
 
 
 def test_every_setting_is_known():
-    """A new setting that is missing here would send every node the long way; one that is gone would pass."""
+    """The list of settings is complete: a missing one would import pydantic, a removed one would be accepted."""
     models = {name: set(field.annotation.model_fields) for name, field in Config.model_fields.items()}
     models["transport"] |= set(RETIRED_TRANSPORT)
     assert models == locations._KEYS
 
 
 def test_the_odd_is_left_to_the_models(write):
-    """What the short way does not know for certain it does not judge."""
+    """A value that is not obviously valid is left to the models."""
     assert loads_pydantic(write(ODD[0])) is True
 
 
 def loads_pydantic(path):
-    """Whether locating imports pydantic, in a process of its own."""
+    """Returns True if locating imports pydantic, in a new process."""
     script = "import sys; from pathlib import Path; from hearthnet.locations import locate\n"
     script += "locate(*map(Path, sys.argv[1:])); print('pydantic' in sys.modules)"
     command = [sys.executable, "-c", script, *([] if path is None else [str(path)])]
@@ -150,7 +150,7 @@ def loads_pydantic(path):
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
 @given(tree=st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=4))
 def test_what_the_models_accept_leads_to_the_same_place(tmp_path, tree):
-    """Whatever a setting is set to: where the models accept it, both ways lead to the same files and the same port."""
+    """For any value that the models accept, both ways give the same files and port."""
     import tomli_w
 
     document: dict[str, dict[str, object]] = {}
@@ -165,21 +165,21 @@ def test_what_the_models_accept_leads_to_the_same_place(tmp_path, tree):
 
 
 def test_secrets_are_known_after_the_short_way_too(write, monkeypatch):
-    """What the settings name as secret is kept out of what is printed, an error of a command for instance."""
+    """Secrets named in the settings are redacted in printed errors."""
     monkeypatch.setenv("PLACE", "/srv/unsayable-place")
     forget_secrets()
     locate(write(PLAIN[7] + '\n[observability]\nlog_dir = "${PLACE}"'))
-    told = scrub("s3cr3t-Pass1 key-of-the-backend /srv/x")
+    printed = scrub("s3cr3t-Pass1 key-of-the-backend /srv/x")
     forget_secrets()
 
-    assert "s3cr3t-Pass1" not in told
-    assert "key-of-the-backend" not in told
+    assert "s3cr3t-Pass1" not in printed
+    assert "key-of-the-backend" not in printed
 
 
 @pytest.mark.parametrize("home", ["/home/ada", "/", "relative", "", None])
 @pytest.mark.parametrize("base", ["/srv/base", "/srv/base/", "relative", " ", "", None])
 def test_folders_are_those_of_platformdirs(monkeypatch, home, base):
-    """Whatever home and the XDG variables are, the short way leads where platformdirs does."""
+    """For any home and XDG variables the default paths are those of platformdirs."""
     for name, value in (("HOME", home), *((f"XDG_{kind}_HOME", base) for kind in ("CONFIG", "DATA", "STATE"))):
         if value is None:
             monkeypatch.delenv(name, raising=False)

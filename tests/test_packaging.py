@@ -1,4 +1,4 @@
-"""What is installed from a wheel is complete: migrations lie where the code looks for them."""
+"""A wheel is complete: migrations are where the code looks for them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def wheel(tmp_path_factory) -> Path:
 
 
 def test_wheel_has_the_migrations_and_the_types(wheel):
-    """Every migration is in the wheel, the marker that it is typed, and the schema of the doctor's report."""
+    """The wheel has every migration, `py.typed`, and the schema of the doctor's report."""
     names = set(zipfile.ZipFile(wheel).namelist())
     migrations = {path.relative_to(ROOT / "migrations").as_posix() for path in (ROOT / "migrations").rglob("*.sql")}
 

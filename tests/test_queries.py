@@ -1,4 +1,4 @@
-"""The cookbook says what is true: each question is asked, and prints what the document says it prints."""
+"""Each query in docs/queries.md prints the documented result."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from hearthnet.database import connect_read_only
 from hearthnet.observability.store.query.statement import ask
 
 QUESTIONS = questions(DOCUMENT.read_text("utf-8"))
-STEP = 1_000  # of SQLite's machine, each some ten to a hundred nanoseconds
-# The most that one takes is a third of it; a full scan for each row would take a hundred million.
+STEP = 1_000  # SQLite VM steps, each some ten to a hundred nanoseconds
+# The most expensive query takes a third of it; a full scan per row would take a hundred million.
 MOST_STEPS = 5_000_000
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """The store that the document tells of."""
+    """The store of the document."""
     path = tmp_path_factory.mktemp("cookbook") / "telemetry.db"
     make_store(path)
     return path
@@ -33,14 +33,14 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def full_store(tmp_path_factory):
-    """The same story with both rings full."""
+    """The same store with full rings."""
     path = tmp_path_factory.mktemp("full") / "telemetry.db"
     make_store(path, TRACE_RING_BUFFER, LOG_RING_BUFFER)
     return path
 
 
 def test_there_are_twenty():
-    """They are numbered from 1 to 20, and each block of SQL belongs to one of them."""
+    """Questions are numbered from 1 to 20, and each has one block of SQL."""
     assert [int(question.title.partition(".")[0]) for question in QUESTIONS] == list(range(1, 21))
     assert DOCUMENT.read_text("utf-8").count("```sql") == len(QUESTIONS)
     assert all(question.title.endswith("?") for question in QUESTIONS)
@@ -48,13 +48,13 @@ def test_there_are_twenty():
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.title)
 def test_answer_is_what_the_document_says(store, question):
-    """The answer is not empty, and is printed as it stands there."""
+    """The result is not empty and equals the document's."""
     assert question.answer.count("\n") >= 2
     assert answer(store, question) == question.answer
 
 
 def test_answers_are_put_where_they_belong(store):
-    """Bringing the document up to date changes nothing of what is, and mends what is not."""
+    """Updating the document restores a wrong result and changes nothing else."""
     text = DOCUMENT.read_text("utf-8")
     broken = text.replace(QUESTIONS[3].answer, "what it once was\n")
 
@@ -65,7 +65,7 @@ def test_answers_are_put_where_they_belong(store):
 
 @pytest.mark.skipif(shutil.which("sqlite3") is None, reason="there is no sqlite3 shell here")
 def test_sqlite3_shell_says_the_same(store):
-    """Every question works in the shell as it stands, with the same values."""
+    """Every query works unchanged in the sqlite3 shell, with the same values."""
     for question in QUESTIONS:
         done = subprocess.run(
             ["sqlite3", "-readonly", "-csv", "-noheader", "-nullvalue", "NULL", str(store), question.sql_then],
@@ -80,7 +80,7 @@ def test_sqlite3_shell_says_the_same(store):
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.title)
 def test_full_ring_is_asked_in_few_steps(full_store, question):
-    """No question's work grows with the square of the ring; `scripts/bench store --only queries` has the times."""
+    """No query's work is quadratic in the ring; `scripts/bench store --only queries` has the times."""
     steps = 0
 
     def count() -> int:
@@ -94,7 +94,7 @@ def test_full_ring_is_asked_in_few_steps(full_store, question):
 
 
 def test_views_agree_with_the_tables(store):
-    """What `minutes` and `run_history` count are all the traces and records that there are."""
+    """`minutes` and `run_history` count every trace and record."""
     with closing(connect_read_only(store)) as connection:
         traces, failed = connection.execute(
             "SELECT count(*), sum(result NOT IN ('ok', 'cancelled')) FROM traces"

@@ -16,7 +16,7 @@ from hearthnet.checks.telemetry import opened_for
 from hearthnet.config import Config
 from hearthnet.errors import HearthNetError
 from hearthnet.forensics.model import CAUSES, Case, InFlight, Run, Verdict, iso
-from hearthnet.forensics.verdict import RESTART_LOOP_DEATHS, RESTART_LOOP_US, judge
+from hearthnet.forensics.verdict import RESTART_LOOP_RUNS, RESTART_LOOP_US, judge
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.store.lock import LOCK_FILE
 from hearthnet.observability.store.recovery.run_ends import died, end_us, read_case
@@ -71,7 +71,7 @@ def restart_loop(config: Config, bus: CapabilityBus | None) -> CheckResult:
         "runs": [_run_evidence(run) for run in ended[:_MAX_LISTED]],
     }
     minutes = RESTART_LOOP_US // 60_000_000
-    if len(ended) < RESTART_LOOP_DEATHS:
+    if len(ended) < RESTART_LOOP_RUNS:
         return found(True, f"{counted(len(ended), 'unclean end')} within {minutes} min", **evidence)
     counts = _count_open(case, {run.run_id for run in ended})
     evidence["shared"] = [

@@ -16,9 +16,9 @@ from hearthnet.forensics.main import (
     MAX_LIMIT,
     SCHEMA,
     Request,
-    answer,
     has_colour,
     moment_us,
+    print_report,
 )
 
 
@@ -72,7 +72,7 @@ def command(
         path, log_dir = _own_files(config, log_dir)
     colour = has_colour(sys.stdout)
     request = Request(path, log_dir, as_json, html, force, since_us, run_id, around, limit, colour)
-    sys.exit(answer(request, sys.stdout))
+    sys.exit(print_report(request, sys.stdout))
 
 
 def _own_files(config: Path | None, log_dir: Path | None) -> tuple[Path, Path | None]:

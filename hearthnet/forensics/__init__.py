@@ -1,1 +1,1 @@
-"""Reads the evidence of a run: standard library only, so that it works on any machine with a bare Python."""
+"""Forensics: reads a run's files and finds how it ended. Standard library only, so it runs on any bare Python."""

@@ -1,17 +1,16 @@
-"""The layout of a black box file, and how to read one that its process did not close.
+"""Layout of a black box file, and a reader for one that its process did not close.
 
-    header      4 KiB: who wrote it (checksummed), counters that change while it is written, and how the process felt
-    in flight   4,096 entries of 160 bytes: a trace that has begun and not ended, and its innermost open span
+    header      4 KiB: its writer (checksummed), counters that change while it is written, and vitals
+    in flight   4,096 slots of 160 bytes: a trace that has not ended, and its innermost open span
     traces      a byte ring of frames
     logs        a byte ring of frames
 
 A frame is magic, length, ordinal, payload, and a checksum over all of these. The ordinal counts the frames of its ring
-from 1, so what was overwritten can be told. A payload is a JSON array with the columns of its table but `run_id`, which
-the header has. JSON holds no byte of the magic and no zero byte, so nothing that a stranger has recorded can pose as a
-frame.
+from 1, so gaps are visible. A payload is a JSON array with the columns of its table except `run_id`, which is in the
+header. JSON contains no byte of the magic and no zero byte, so recorded data cannot forge a frame.
 
-Reading never raises for what the bytes are: a record that is torn, overwritten or flipped is skipped, every other one
-is found. The process that writes uses `observability/blackbox.py`, which takes the layout from here.
+Reading never raises because of the content: a torn, overwritten or corrupt record is skipped, every other one is found.
+`observability/records/blackbox.py` writes this layout.
 """
 
 from __future__ import annotations
@@ -35,54 +34,53 @@ N = TypeVar("N", int, float)
 MAGIC: Final = b"HNBOX\x00\r\n"
 LAYOUT_VERSION: Final = 1
 HEADER_BYTES: Final = 4_096
-# magic, version, in-flight entries, bytes of the trace ring, bytes of the log ring, role, pid, process start (clock
+# magic, version, in-flight slots, bytes of the trace ring, bytes of the log ring, role, pid, process start (clock
 # ticks since boot), started (UTC us), started (monotonic ns), run id, boot id, program version, node id
 HEADER: Final = struct.Struct("<8sIIQQBQQqq26s36s32s64s")
 CRC: Final = struct.Struct("<I")
 COUNTERS_AT: Final = 1_024
-# frames of either ring that are committed, highest number committed, traces that found no room in the table, the
-# last sign of life of the writer (monotonic ns), clean end (UTC us; 0 while it runs)
+# committed frames of each ring, highest committed number, traces for which the table had no free slot, the writer's
+# last heartbeat (monotonic ns), clean end (UTC us; 0 while it runs)
 COUNTERS: Final = struct.Struct("<QQQQqq")
 COMMITTED: Final = struct.Struct("<QQQ")
 OVERFLOW_AT: Final = COUNTERS_AT + COMMITTED.size
 HEARTBEAT_AT: Final = OVERFLOW_AT + 8
 ENDED_AT: Final = HEARTBEAT_AT + 8
-# Behind the counters, to the end of the page, samples of how the process felt, in rings of fixed slots, each with its
-# checksum. The longer ago, the fewer: (slots, how many samples lie between two of its own). With one every 2 s that is
-# all of the last minute, two a minute of the last ten, and one in five minutes of the last forty. A box of a program
-# that wrote none has zeros there, which no checksum fits.
+# After the counters, to the end of the page: vitals in rings of fixed slots, each with a checksum. Older samples are
+# sparser: (slots, keep every n-th sample). With one sample every 2 s: all of the last minute, two per minute for ten
+# minutes, one per five minutes for forty. Without vitals there are zeros, which match no checksum.
 VITALS_AT: Final = COUNTERS_AT + COUNTERS.size
 VITALS_RINGS: Final = ((30, 1), (20, 15), (8, 150))
-# ordinal from 1, UTC us, resident bytes, bytes of memory left, open files, bytes free on the disk, load, lag of the
-# event loop (s). What is not known is -1, or no number where it is a fraction.
+# ordinal from 1, UTC us, resident bytes, bytes of memory left, open files, free bytes on the disk, load, event loop
+# lag (s). Unknown integers are -1, unknown floats NaN.
 VITALS: Final = struct.Struct("<IqqqiqffI")
 _VITALS_BODY: Final = VITALS.size - CRC.size
 ENTRIES: Final = 4_096
 ENTRY_BYTES: Final = 160
 CAPABILITY_BYTES: Final = 64  # a longer name is cut in the table
 # trace id, capability, started (UTC us), started (monotonic ns), 1 while in flight. The mark is last: struct clears the
-# place first and fills it in order, so an entry that is marked is whole.
+# slot first and fills it in order, so a marked slot is complete.
 TRACE: Final = struct.Struct(f"<26s{CAPABILITY_BYTES}sqqB")
 TRACE_MARK_AT: Final = TRACE.size - 1
-# The same with the span's part cleared, which ends up clear before the mark is set.
+# The same with the span's part cleared before the mark is set.
 ENTRY: Final = struct.Struct(f"{TRACE.format}53x")
 # name, started (monotonic ns), 1 while a span is open
 SPAN: Final = struct.Struct("<44sqB")
 SPAN_AT: Final = TRACE.size
 SPAN_MARK_AT: Final = TRACE.size + SPAN.size - 1
-FRAME_MAGIC: Final = b"\xf5HN\xfa"  # two bytes that UTF-8 never has
+FRAME_MAGIC: Final = b"\xf5HN\xfa"  # two of its bytes never occur in UTF-8
 FRAME: Final = struct.Struct("<4sIQ")
 FRAME_OVERHEAD: Final = FRAME.size + CRC.size
-MAX_PAYLOAD_BYTES: Final = 64 * 1024  # several times the largest row: a longer length is a torn one
-PRIMARY: Final = 1  # of the process that writes the store: its numbers are the database's
-SECONDARY: Final = 2  # of another process: its numbers are its own
-_MAX_DAMAGED: Final = 100_000  # frames that fail their checksum; more is no ring but a hostile file
+MAX_PAYLOAD_BYTES: Final = 64 * 1024  # several times the largest row: a greater length is corrupt
+PRIMARY: Final = 1  # written by the process that writes the store: records have the database's numbers
+SECONDARY: Final = 2  # written by another process, which numbers its own records
+_MAX_DAMAGED: Final = 100_000  # frames with a wrong checksum; a file with more is hostile
 _GLOB: Final = "telemetry.*.box"
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Who wrote a box. Times: `_us` UTC microseconds, `_ns` of that boot's monotonic clock."""
+    """The writer of a box. Times in `_us` are UTC microseconds, in `_ns` nanoseconds of that boot's monotonic clock."""
 
     entries: int
     trace_bytes: int
@@ -99,11 +97,11 @@ class Header:
 
     @property
     def total_bytes(self) -> int:
-        """The size of the whole file."""
+        """The size of the file."""
         return HEADER_BYTES + self.entries * ENTRY_BYTES + self.trace_bytes + self.log_bytes
 
     def pack(self) -> bytes:
-        """Returns the header as it stands in the file, its checksum behind it."""
+        """Returns the encoded header, followed by its checksum."""
         packed = HEADER.pack(
             MAGIC, LAYOUT_VERSION, self.entries, self.trace_bytes, self.log_bytes, self.role, self.pid,
             self.process_start, self.started_us, self.started_ns, self.run_id.encode(), self.boot_id.encode(),
@@ -114,7 +112,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """A trace that had begun and not ended. `span` is None outside any span, or where its mark was being changed."""
+    """A trace that had not ended. `span` is None outside any span, or if its mark was being changed."""
 
     trace_id: str
     capability: str
@@ -126,21 +124,21 @@ class InFlight:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """What a box file holds.
+    """The content of a box file.
 
     Attributes:
-        header: who wrote it.
+        header: its writer.
         traces: payloads of finished traces by ordinal, oldest first.
         logs: payloads of log records by ordinal, oldest first.
         in_flight: traces that had not ended, in the order of their start.
-        committed_traces: how many frames of the trace ring were in the database, by its writer's word.
-        committed_logs: the same of the log ring.
-        committed_seq: the highest number in the database, by its writer's word.
-        overflow: traces whose start found no room in the table.
-        heartbeat_ns: the last sign of life of the writer, on the header's monotonic clock; 0: none.
+        committed_traces: frames of the trace ring that the writer reported as committed.
+        committed_logs: the same for the log ring.
+        committed_seq: the highest number that the writer reported as committed.
+        overflow: traces for which the table had no free slot.
+        heartbeat_ns: the writer's last heartbeat on the header's monotonic clock; 0: none.
         ended_us: when it was closed cleanly; 0: it was not.
-        vitals: how the process felt, oldest first.
-        damaged: frames whose checksum was wrong.
+        vitals: samples of process health, oldest first.
+        damaged: frames with a wrong checksum.
     """
 
     header: Header
@@ -165,12 +163,12 @@ def boxes_in(directory: Path) -> list[Path]:
 def _modified(path: Path) -> int:
     try:
         return path.stat().st_mtime_ns
-    except OSError:  # taken in by another process since it was listed
+    except OSError:  # recovered and removed by another process since it was listed
         return 0
 
 
 def read_box(path: Path) -> Box | None:
-    """Returns what a box file holds, or None where it is no box or its header is damaged.
+    """Returns the content of a box file, or None if it is not a box or its header is damaged.
 
     Raises:
         OSError: raised when the file cannot be read.
@@ -179,7 +177,7 @@ def read_box(path: Path) -> Box | None:
 
 
 def read_header(content: bytes) -> Header | None:
-    """Returns the header at the start of `content`, or None where it is none of this layout, or damaged."""
+    """Returns the header at the start of `content`, or None if it is damaged or has another layout."""
     if len(content) < HEADER.size + CRC.size:
         return None
     packed = content[: HEADER.size]
@@ -198,7 +196,7 @@ def read_header(content: bytes) -> Header | None:
 
 
 def header_of(path: Path) -> Header | None:
-    """Returns the header of a box file, or None where it is none, is gone by now, or is not ours to read."""
+    """Returns the header of a box file, or None if it is not a box, is gone, or cannot be read."""
     try:
         with path.open("rb") as file:
             return read_header(file.read(HEADER_BYTES))
@@ -207,7 +205,7 @@ def header_of(path: Path) -> Header | None:
 
 
 def parse(content: bytes) -> Box | None:
-    """Returns what the bytes of a box file say; see `read_box`. A file that was cut gives what it still has."""
+    """Returns the box decoded from `content`; see `read_box`. A truncated file yields what is left of it."""
     header = read_header(content)
     if header is None:
         return None
@@ -225,7 +223,7 @@ def parse(content: bytes) -> Box | None:
 
 
 def scan(ring: bytes) -> tuple[list[tuple[int, bytes]], int]:
-    """Returns the whole frames of a ring as (ordinal, payload), oldest first, and how many others were damaged."""
+    """Returns the intact frames of a ring as (ordinal, payload), oldest first, and the number of damaged ones."""
     found: dict[int, bytes] = {}
     damaged = 0
     at = ring.find(FRAME_MAGIC)
@@ -254,7 +252,7 @@ def _frame(ring: bytes, at: int) -> tuple[int, bytes | None]:
 
 
 def in_flight_in(table: bytes) -> list[InFlight]:
-    """Returns the traces that a table shows as not ended, in the order of their start."""
+    """Returns the traces in flight in an in-flight table, in the order of their start."""
     return sorted(_in_flight(table), key=lambda entry: entry.started_ns)
 
 
@@ -270,19 +268,19 @@ def _in_flight(table: bytes) -> Iterator[InFlight]:
         )
 
 
-def vitals_places(ordinal: int) -> list[int]:
-    """Returns where in the file a sample goes, by its ordinal from 1: a slot of the first ring, now and then others."""
-    places, at = [], VITALS_AT
+def vitals_offsets(ordinal: int) -> list[int]:
+    """Returns the file offsets at which to write a sample, by its ordinal from 1: one in each ring that keeps it."""
+    offsets, at = [], VITALS_AT
     for slots, every in VITALS_RINGS:
         turn, rest = divmod(ordinal - 1, every)
         if rest == 0:
-            places.append(at + turn % slots * VITALS.size)
+            offsets.append(at + turn % slots * VITALS.size)
         at += slots * VITALS.size
-    return places
+    return offsets
 
 
 def pack_vitals(ordinal: int, vitals: Vitals) -> bytes:
-    """Returns a sample as it stands in its slot."""
+    """Returns the encoded sample with its checksum."""
     counts = (_known(vitals.open_files, -1), _known(vitals.disk_free_bytes, -1))
     packed = VITALS.pack(
         ordinal, vitals.ts_us, _known(vitals.rss_bytes, -1), _known(vitals.memory_left_bytes, -1), *counts,
@@ -296,7 +294,7 @@ def _known(value: N | None, unknown: N) -> N:
 
 
 def vitals_in(page: bytes) -> list[Vitals]:
-    """Returns the whole samples of a header page, oldest first, each once. Whatever the clock did, in their order."""
+    """Returns the intact samples of a header page, each once, ordered by ordinal: the wall clock may have been set."""
     found: dict[int, Vitals] = {}
     slots = sum(slots for slots, _ in VITALS_RINGS)
     for at in range(VITALS_AT, min(VITALS_AT + slots * VITALS.size, len(page) - VITALS.size + 1), VITALS.size):
@@ -309,12 +307,12 @@ def vitals_in(page: bytes) -> list[Vitals]:
 
 
 def _text(padded: bytes) -> str:
-    """Returns a field as text; a character that the field's end cut in two is left out."""
+    """Returns a zero-padded field as text, without a character cut at its end."""
     return padded.rstrip(b"\0").decode("utf-8", "ignore")
 
 
 def fields(payload: bytes) -> list[Any] | None:
-    """Returns a payload's values, or None where it is no JSON array: whole by its checksum, so written by no box."""
+    """Returns a payload's values, or None if it is not a JSON array: its checksum fits, but no box wrote it."""
     try:
         values = json.loads(payload)
     except (ValueError, RecursionError):
@@ -323,7 +321,7 @@ def fields(payload: bytes) -> list[Any] | None:
 
 
 def this_boot() -> str:
-    """Returns the kernel's id of this boot; empty where the system has none."""
+    """Returns the kernel's id of this boot; empty if the system has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except OSError:  # not Linux
@@ -331,14 +329,14 @@ def this_boot() -> str:
 
 
 def process_start(pid: int) -> int | None:
-    """Returns when a process started, in clock ticks since boot; 0 where the system does not say; None: it is gone."""
+    """Returns when a process started, in clock ticks since boot; 0 if unknown; None if it is gone."""
     try:
         status = Path(f"/proc/{pid}/stat").read_bytes()
     except FileNotFoundError:
         return _unknown_start(pid)
     except OSError:
         return None
-    # The name, in brackets, may hold anything; the start is the twentieth field behind it.
+    # The name, in parentheses, may contain anything; the start time is the twentieth field after it.
     behind = status[status.rfind(b")") + 2 :].split()
     return None if behind[:1] == [b"Z"] else int(behind[19])
 
@@ -356,9 +354,9 @@ def _unknown_start(pid: int) -> int | None:
 
 
 def is_locked(path: Path) -> bool:
-    """Tells whether a process holds a box's lock, as its writer does for life.
+    """Returns True if a process holds the box's lock, as its writer does until it exits.
 
-    Of a writer in another pid namespace (a container on the same volume) nothing else could tell.
+    This also detects a writer in another pid namespace, such as a container on the same volume.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -374,5 +372,5 @@ def is_locked(path: Path) -> bool:
 
 
 def is_alive(header: Header) -> bool:
-    """Tells whether the process that wrote a box still runs: its pid, boot and start all agree."""
+    """Returns True if the process that wrote a box still runs: pid, boot and start all agree."""
     return header.boot_id == this_boot() and process_start(header.pid) == header.process_start

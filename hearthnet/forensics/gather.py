@@ -1,6 +1,6 @@
-"""Gathers all that the files of a node say into one case: rows, frames and lines merged, each moment once.
+"""Builds a case from a node's files: database rows, box frames and log lines, merged without duplicates.
 
-Files are read, never written, and never opened by SQLite where they lie.
+Files are never written, and SQLite only opens copies of them.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from hearthnet.forensics.timeline import ended_us, fresh_lines, timeline, with_r
 __all__ = ["gather"]
 
 DATABASE: Final = "telemetry.db"
-MEMORY: Final = "doctor.jsonl"
+HISTORY: Final = "doctor.jsonl"
 INTERRUPTED: Final = "interrupted"
-_REBUILT: Final = "rebuilt"  # from the logs: the rows of no life in particular
+_REBUILT: Final = "rebuilt"  # rows rebuilt from the logs, which belong to no real run
 _MAX_SIGNS: Final = 2_000
 _SLOWEST: Final = 10
 _SLACK_US: Final = 2_000_000  # a record is written a moment after it was made
 _AROUND_US: Final = 30_000_000
-_MAX_MEMORY_BYTES: Final = 2_000_000
+_MAX_HISTORY_BYTES: Final = 2_000_000
 
 
 def gather(
@@ -47,18 +47,18 @@ def gather(
     around: str | None = None,
     limit: int = 200,
 ) -> Case:
-    """Returns what the files say of one run.
+    """Returns the case of one run.
 
     Args:
-        path: telemetry.db, or the folder that it is in.
-        log_dir: the JSON logs; None: looked for beside the store.
-        since_us: no moment before this, UTC microseconds.
-        run_id: which run, by the beginning of its id; None: the newest that does not run any more.
-        around: a trace id; the moments are those around its visits.
-        limit: how many moments, the newest before the run's end.
+        path: telemetry.db or its folder.
+        log_dir: the folder of the JSON logs; None: found beside the store.
+        since_us: drops older timeline entries, UTC microseconds.
+        run_id: the run, by the beginning of its id; None: the newest one that has ended.
+        around: a trace id; selects the timeline entries around that trace.
+        limit: the maximum number of timeline entries, newest first.
 
     Raises:
-        ValueError: raised when no run, or more than one, has that id, or no trace that one.
+        ValueError: raised when `run_id` matches no run or several, or `around` no trace.
     """
     directory, database = (path, path / DATABASE) if is_folder(path) or not path.suffix else (path.parent, path)
     store, boxes = read_store(database), read_boxes(directory)
@@ -66,8 +66,8 @@ def gather(
     is_damaged = store.sources[0].state != "whole"
     runs = runs_of(store.tables["runs"], boxes, directory, _spans_us(records), is_damaged=is_damaged)
     case = Case(directory, _chosen(runs, run_id), runs)
-    case.findings, memory = _findings(directory / MEMORY)
-    case.sources = [*store.sources, *boxes.sources, *memory, *_others(directory, database)]
+    case.findings, history = _findings(directory / HISTORY)
+    case.sources = [*store.sources, *boxes.sources, *history, *_unread_files(directory, database)]
     run = case.run
     if run is None:
         return case
@@ -78,14 +78,14 @@ def gather(
     window, own = _window(run, numbered, since_us, around), (run.started_us, _end_us(run) + _SLACK_US)
     lines = _lines(log_dir, directory, window, own, limit, case.sources)
     apart = {key for key, (_, box) in boxes.by_run.items() if box.header.role == SECONDARY}
-    moments = timeline(numbered, with_runs(lines.entries, runs), runs, apart)
-    case.entries = _asked_for(moments, run, since_us, around, limit)
-    _judged(case, run, records, with_runs(lines.notable, runs))
+    entries = timeline(numbered, with_runs(lines.entries, runs), runs, apart)
+    case.entries = _selected(entries, run, since_us, around, limit)
+    _summarise(case, run, records, with_runs(lines.notable, runs))
     return case
 
 
-def _judged(case: Case, run: Run, records: list[Entry], lines: list[Entry]) -> None:
-    """Fills in what is told of the run itself, from all of its records and of those lines that have none."""
+def _summarise(case: Case, run: Run, records: list[Entry], lines: list[Entry]) -> None:
+    """Sets the run's signs, errors, slowest traces and minutes, from its records and the lines without a record."""
     own = [entry for entry in records if entry.run_id == run.run_id]
     own += [line for _, line in fresh_lines(lines, own) if line.run_id == run.run_id]
     finished = [entry for entry in own if entry.kind == "trace" and entry.status != INTERRUPTED]
@@ -97,7 +97,7 @@ def _judged(case: Case, run: Run, records: list[Entry], lines: list[Entry]) -> N
 
 
 def _merged(store: Store, boxes: Boxes) -> list[Entry]:
-    """Returns the records of the store and those that only a box has, in the order of their numbers."""
+    """Returns the records of the store and those that are only in a box, in the order of their numbers."""
     found: dict[tuple[str, int, str], Entry] = {}
     for table, kind, make in (("traces", "trace", from_trace), ("logs", "log", from_log)):
         for entry in map(make, store.tables[table]):
@@ -109,7 +109,7 @@ def _merged(store: Store, boxes: Boxes) -> list[Entry]:
 
 
 def _spans_us(records: list[Entry]) -> dict[str, tuple[int, int]]:
-    """Returns when each run first and last recorded something: by its numbers, and by the clock as it was then."""
+    """Returns when each run recorded its first and last record, by the clock at that time."""
     found: dict[str, tuple[int, int]] = {}
     for entry in records:
         if entry.run_id is not None and entry.status != INTERRUPTED:
@@ -119,7 +119,7 @@ def _spans_us(records: list[Entry]) -> dict[str, tuple[int, int]]:
 
 
 def _with_table(numbered: list[Entry], in_flight: list[InFlight], status: str) -> list[Entry]:
-    """Returns the records with those traces behind the last of their run that its box has as not ended."""
+    """Returns the records with the box's traces in flight inserted after the last record of their run."""
     flying = [
         Entry(
             trace.started_us, "trace", status, trace.capability, "", trace.run_id, None, trace.trace_id,
@@ -128,19 +128,19 @@ def _with_table(numbered: list[Entry], in_flight: list[InFlight], status: str) -
         for trace in in_flight
     ]  # fmt: skip
     run_id = in_flight[0].run_id if in_flight else None
-    place = max((place for place, entry in enumerate(numbered) if entry.run_id == run_id), default=len(numbered) - 1)
-    return [*numbered[: place + 1], *flying, *numbered[place + 1 :]]
+    last = max((index for index, entry in enumerate(numbered) if entry.run_id == run_id), default=len(numbered) - 1)
+    return [*numbered[: last + 1], *flying, *numbered[last + 1 :]]
 
 
 def _chosen(runs: list[Run], wanted: str | None) -> Run | None:
     if wanted is None:
-        lives = [run for run in runs if run.end_reason != _REBUILT]
-        return next((run for run in lives if not run.is_alive), lives[0] if lives else None)
+        real = [run for run in runs if run.end_reason != _REBUILT]
+        return next((run for run in real if not run.is_alive), real[0] if real else None)
     found = [run for run in runs if run.run_id.startswith(wanted.upper())]
     if len(found) == 1:
         return found[0]
     known = ", ".join(run.run_id for run in (found or runs)[:5]) or "none"
-    raise ValueError(f"{'no' if not found else 'more than one'} run begins with {wanted!r}; there are: {known}")
+    raise ValueError(f"{'no' if not found else 'more than one'} run id begins with {wanted!r}; known runs: {known}")
 
 
 def _end_us(run: Run) -> int:
@@ -148,7 +148,7 @@ def _end_us(run: Run) -> int:
 
 
 def _window(run: Run, numbered: list[Entry], since_us: int | None, around: str | None) -> tuple[int, int]:
-    """Returns the first and the last moment that lines of the log are wanted of."""
+    """Returns the start and end of the time for which log lines are needed."""
     first, last = since_us or 0, _end_us(run) + _SLACK_US
     if around is None:
         return first, last
@@ -167,7 +167,7 @@ def _lines(
     limit: int,
     sources: list[Source],
 ) -> Lines:
-    """Returns the lines of the logs, and notes which files were read."""
+    """Returns the log lines, and appends the files that were read to `sources`."""
     folder = log_dir or find_log_dir(directory)
     if folder is None:
         return Lines()
@@ -180,39 +180,39 @@ def _lines(
     return lines
 
 
-def _asked_for(moments: list[Entry], run: Run, since_us: int | None, around: str | None, limit: int) -> list[Entry]:
-    """Returns the newest moments down to the end of the run; of a trace, those around it."""
-    own = [place for place, entry in enumerate(moments) if entry.run_id == run.run_id]
-    first, last = 0, own[-1] + 1 if own else len(moments)
+def _selected(entries: list[Entry], run: Run, since_us: int | None, around: str | None, limit: int) -> list[Entry]:
+    """Returns the newest entries up to the end of the run; with `around`, those around that trace."""
+    own = [index for index, entry in enumerate(entries) if entry.run_id == run.run_id]
+    first, last = 0, own[-1] + 1 if own else len(entries)
     if around is not None:
-        visits = [place for place, entry in enumerate(moments) if entry.trace_id == around.upper()]
-        last = min(len(moments), visits[-1] + 1 + limit // 2)
+        visits = [index for index, entry in enumerate(entries) if entry.trace_id == around.upper()]
+        last = min(len(entries), visits[-1] + 1 + limit // 2)
         first = max(0, min(visits[0], last - limit))
-    # Those that began before and ended within are of it.
-    kept = [entry for entry in moments[first:last] if (since_us or 0) <= ended_us(entry)]
+    # Includes entries that began before `since_us` and ended after it.
+    kept = [entry for entry in entries[first:last] if (since_us or 0) <= ended_us(entry)]
     return kept[-limit:] if limit else []
 
 
 def _has_table(run: Run, boxes: Boxes) -> bool:
-    """Tells whether the traces in flight stand in the box still: no later run has made rows of them."""
+    """Returns True if the traces in flight are still in the box: no later run has recovered them into rows."""
     return run.run_id in boxes.by_run and run.end_reason is None
 
 
 def _in_flight(run: Run, records: list[Entry], boxes: Boxes) -> list[InFlight]:
-    """Returns the traces that had not ended: from the box, or from the rows that its recovery made."""
+    """Returns the traces in flight, from the box or from the rows that recovery made of them."""
     if _has_table(run, boxes):
         return in_flight_in(boxes.by_run[run.run_id][1])
     return [as_in_flight(entry) for entry in records if entry.status == INTERRUPTED and entry.run_id == run.run_id]
 
 
 def _findings(path: Path) -> tuple[list[dict[str, Any]], list[Source]]:
-    """Returns the checks of the doctor's last report that can be read, and its memory as a source."""
+    """Returns the findings of the doctor's last readable report, and its history file as a source."""
     try:
         if not is_file(path):
             return [], []
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _MAX_MEMORY_BYTES))
-            content = file.read(_MAX_MEMORY_BYTES)
+            file.seek(max(0, path.stat().st_size - _MAX_HISTORY_BYTES))
+            content = file.read(_MAX_HISTORY_BYTES)
     except OSError as error:
         return [], [Source(path, "doctor", "unreadable", error.strerror or str(error))]
     source = Source(path, "doctor", "whole", "", len(content))
@@ -220,24 +220,24 @@ def _findings(path: Path) -> tuple[list[dict[str, Any]], list[Source]]:
         try:
             checks = json.loads(raw)["checks"]
             return [dict(check) for check in checks if isinstance(check, dict)], [source]
-        except (ValueError, TypeError, KeyError, RecursionError):  # torn: the one before it is whole
+        except (ValueError, TypeError, KeyError, RecursionError):  # torn: try the one before it
             continue
     return [], [source]
 
 
-def _size(path: Path) -> int:
+def _file_size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except OSError:  # gone since it was listed
+    except OSError:  # removed since it was listed
         return 0
 
 
-def _others(directory: Path, database: Path) -> list[Source]:
-    """Returns the files that are named and not read."""
+def _unread_files(directory: Path, database: Path) -> list[Source]:
+    """Returns the files that are listed as sources but not read here."""
     found = []
     for path in listed(directory, "telemetry.*"):
         kind = "quarantine" if ".corrupt-" in path.name else "fault" if path.suffix == ".fault" else ""
         if kind and path != database and is_file(path):
             reason = why_unreadable(path)
-            found.append(Source(path, kind, "unreadable" if reason else "whole", reason, _size(path)))
+            found.append(Source(path, kind, "unreadable" if reason else "whole", reason, _file_size(path)))
     return found

@@ -1,6 +1,6 @@
-"""The command line of forensics: what `scripts/forensics.py` and `hearthnet autopsy` share.
+"""The command line shared by `scripts/forensics.py` and `hearthnet autopsy`.
 
-Exit codes: 0 the run was stopped in order, or still runs; 1 it died; 2 wrong usage, or nothing there to judge.
+Exit codes: 0 the run stopped cleanly or is still running; 1 it died; 2 wrong usage, or no run was found.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hearthnet.forensics.report.document import document
 from hearthnet.forensics.report.text import printable, report
 from hearthnet.forensics.verdict import judge
 
-__all__ = ["EXIT_DIED", "EXIT_FINE", "EXIT_NOTHING", "Request", "answer", "has_colour", "main", "moment_us"]
+__all__ = ["EXIT_DIED", "EXIT_FINE", "EXIT_NOTHING", "Request", "has_colour", "main", "moment_us", "print_report"]
 
 EXIT_FINE: Final = 0
 EXIT_DIED: Final = 1
@@ -35,27 +35,30 @@ SCHEMA: Final = Path(__file__).parent.parent / "schemas" / "autopsy.json"
 _AGO: Final = re.compile(r"(\d{1,6})([smhd])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _EXAMPLES: Final = """examples:
-  forensics.py                                  what the node of this user died of
-  forensics.py /media/stick/hearthnet           files that were copied from elsewhere
+  forensics.py                                  how this user's node ended
+  forensics.py /media/stick/hearthnet           files copied from elsewhere
   forensics.py telemetry.db --run 01HXR4 --json
   forensics.py --html report.html --since 1h
 
-exit codes: 0 stopped in order, or running; 1 it died; 2 wrong usage, or nothing there to judge
+exit codes: 0 stopped cleanly or running; 1 it died; 2 wrong usage, or no run was found
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What somebody wants to know.
+    """The arguments of one report.
 
     Attributes:
-        path: telemetry.db, or the folder that it is in.
-        log_dir: the JSON logs; None: looked for beside it.
-        html: where the page goes.
-        since_us: nothing older, UTC microseconds.
-        run_id: this run instead of the last that ended; its beginning is enough.
-        around: what happened around this trace.
-        limit: how many moments of the timeline.
+        path: telemetry.db or its folder.
+        log_dir: the folder of the JSON logs; None: found beside the store.
+        as_json: print one JSON document instead of text.
+        html: the file to write the page to.
+        force: overwrite `html`.
+        since_us: drops older timeline entries, UTC microseconds.
+        run_id: the run to judge, by the beginning of its id; None: the last one that ended.
+        around: a trace id; shows the timeline around that trace.
+        limit: the maximum number of timeline entries.
+        colour: print colours.
     """
 
     path: Path
@@ -71,19 +74,19 @@ class Request:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Answers one command line; returns the exit code."""
+    """Runs one command line and returns the exit code."""
     chosen = _parser().parse_args(arguments)
     if sys.stdout is None:  # closed by the caller
-        return _refuse("there is no standard output to print to")
+        return _print_error("there is no standard output to print to")
     if chosen.schema:
         sys.stdout.write(SCHEMA.read_text("utf-8"))
         return EXIT_FINE
     try:
         since_us = None if chosen.since is None else moment_us(chosen.since)
     except ValueError as error:
-        return _refuse(str(error))
+        return _print_error(str(error))
     request = Request(
-        _standard_place() if chosen.path is None else Path(chosen.path),
+        _default_data_dir() if chosen.path is None else Path(chosen.path),
         None if chosen.log_dir is None else Path(chosen.log_dir),
         chosen.as_json,
         None if chosen.html is None else Path(chosen.html),
@@ -95,19 +98,19 @@ def main(arguments: list[str] | None = None) -> int:
         has_colour(sys.stdout) and not chosen.no_color,
     )
     try:
-        code = answer(request, sys.stdout)
+        code = print_report(request, sys.stdout)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader, `head` say, has what it wanted; Python would complain at its own flush
+    except BrokenPipeError:  # the reader, such as `head`, has closed; without dup2 Python fails at its final flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FINE
-    except OSError as error:  # a full disk, say: not the node's end, and no code that says so
+    except OSError as error:  # such as a full disk: must not look like the exit code of a dead node
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _refuse(f"the report cannot be written: {error.strerror or error}")
+        return _print_error(f"the report cannot be written: {error.strerror or error}")
     return code
 
 
-def answer(request: Request, out: TextIO) -> int:
-    """Prints what the files say; returns the exit code. Changes none of them."""
+def print_report(request: Request, out: TextIO) -> int:
+    """Prints the report and returns the exit code. Changes none of the files it reads."""
     try:
         case = gather(
             request.path,
@@ -118,27 +121,27 @@ def answer(request: Request, out: TextIO) -> int:
             limit=request.limit,
         )
     except ValueError as error:
-        return _refuse(str(error))
+        return _print_error(str(error))
     verdict = judge(case)
     if request.html is not None and not _write_page(request, case, verdict):
         return EXIT_NOTHING
     _print(request, case, verdict, out)
     if case.run is None:
         is_closed = any(source.state == "unreadable" for source in case.sources)
-        hint = "ask as the user whose files they are" if is_closed else "give the folder that telemetry.db is in"
-        return _refuse("there is no run to judge here", hint)
+        hint = "run as the user who owns the files" if is_closed else "pass the folder of telemetry.db"
+        return _print_error("no run was found in these files", hint)
     return EXIT_FINE if verdict.cause in ("clean_stop", "running") else EXIT_DIED
 
 
 def _print(request: Request, case: Case, verdict: Verdict, out: TextIO) -> None:
     if request.as_json:
         indent = 2 if out.isatty() else None
-        # Escaped, so that what a terminal would obey stays a string of JSON.
+        # ASCII only, so that terminal control characters stay escaped in JSON strings.
         out.write(json.dumps(document(case, verdict), ensure_ascii=True, allow_nan=False, indent=indent) + "\n")
     else:
-        shown = report(case, verdict, colour=request.colour, unicode=_draws(out))
+        shown = report(case, verdict, colour=request.colour, unicode=_can_draw(out))
         encoding = getattr(out, "encoding", None) or "utf-8"
-        # What the terminal's language has no letter for is spelled out.
+        # Characters that the output's encoding lacks are escaped.
         out.write(shown.encode(encoding, "backslashreplace").decode(encoding))
 
 
@@ -149,23 +152,23 @@ def _write_page(request: Request, case: Case, verdict: Verdict) -> bool:
     assert target is not None
     try:
         if target.exists() and not request.force:
-            _refuse(f"{target} exists", "--force overwrites it")
+            _print_error(f"{target} exists", "--force overwrites it")
             return False
-        if any(_are_one(target, source.path) for source in case.sources):
-            _refuse(f"{target} is evidence", "name another file for the page")
+        if any(_is_same_file(target, source.path) for source in case.sources):
+            _print_error(f"{target} is evidence", "choose another file for the page")
             return False
         _replace(target, page(document(case, verdict)))
     except OSError as error:
-        _refuse(f"{target} cannot be written: {error.strerror}")
+        _print_error(f"{target} cannot be written: {error.strerror}")
         return False
     sys.stderr.write(f"page: {target}\n")
     return True
 
 
-def _are_one(target: Path, source: Path) -> bool:
+def _is_same_file(target: Path, source: Path) -> bool:
     try:
         return target.samefile(source)
-    except OSError:  # one of them is not there
+    except OSError:  # one of them does not exist
         return False
 
 
@@ -181,7 +184,7 @@ def _replace(target: Path, content: str) -> None:
         raise
 
 
-def _refuse(message: str, hint: str | None = None) -> int:
+def _print_error(message: str, hint: str | None = None) -> int:
     sys.stderr.write(f"error: {printable(message)}\n")
     if hint:
         sys.stderr.write(f"hint: {hint}\n")
@@ -189,7 +192,7 @@ def _refuse(message: str, hint: str | None = None) -> int:
 
 
 def moment_us(text: str) -> int:
-    """Returns UTC microseconds of `30m` ago, or of an ISO 8601 time; one without a zone is local.
+    """Returns a time as UTC microseconds: `30m` means 30 minutes ago; an ISO 8601 time without a zone is local.
 
     Raises:
         ValueError: raised when it is neither.
@@ -204,8 +207,8 @@ def moment_us(text: str) -> int:
         raise ValueError(f"{text!r} is neither a time like 30m, 2h or 1d nor one like 2026-05-26T08:14:22Z") from None
 
 
-def _standard_place() -> Path:
-    """Returns where a node of this user keeps its data, as far as that can be told without any library."""
+def _default_data_dir() -> Path:
+    """Returns the default data folder of this user's node, without platformdirs."""
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Application Support" / "hearthnet"
     base = os.environ.get("XDG_DATA_HOME")
@@ -213,11 +216,11 @@ def _standard_place() -> Path:
 
 
 def has_colour(out: TextIO) -> bool:
-    """Tells whether somebody looks at `out` who wants colours."""
+    """Returns True if `out` is a terminal that shows colours."""
     return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def _draws(out: TextIO) -> bool:
+def _can_draw(out: TextIO) -> bool:
     try:
         "▁█•…".encode(getattr(out, "encoding", None) or "ascii")
     except (UnicodeEncodeError, LookupError):
@@ -235,22 +238,22 @@ def _limit(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser: Any = argparse.ArgumentParser(
         prog="forensics.py",
-        description="Says what a node died of, from its files alone. Reads; never changes a byte.",
+        description="Find out how a node's last run ended, from its files alone. Never changes them.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("path", nargs="?", help="telemetry.db, or the folder that it is in")
+    parser.add_argument("path", nargs="?", help="telemetry.db or its folder")
     parser.add_argument("--log-dir", help="the folder of the JSON logs, if it is elsewhere")
     parser.add_argument("--json", dest="as_json", action="store_true", help="print one JSON document")
-    parser.add_argument("--html", metavar="FILE", help="write a page that opens offline as well")
+    parser.add_argument("--html", metavar="FILE", help="also write an HTML page that opens offline")
     parser.add_argument("--force", action="store_true", help="overwrite FILE")
-    parser.add_argument("--since", metavar="TIME", help="nothing older: 30m, 2h, 1d, or an ISO 8601 time")
-    parser.add_argument("--run", metavar="ID", help="this run; its beginning is enough")
-    parser.add_argument("--around", metavar="TRACE", help="what happened around this trace")
+    parser.add_argument("--since", metavar="TIME", help="leave out what is older: 30m, 2h, 1d, or an ISO 8601 time")
+    parser.add_argument("--run", metavar="ID", help="judge this run; the beginning of its id is enough")
+    parser.add_argument("--around", metavar="TRACE", help="show the timeline around this trace")
     parser.add_argument(
-        "--limit", type=_limit, default=DEFAULT_LIMIT, help=f"moments of the timeline ({DEFAULT_LIMIT})"
+        "--limit", type=_limit, default=DEFAULT_LIMIT, help=f"entries of the timeline ({DEFAULT_LIMIT})"
     )
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of --json")
-    parser.add_argument("--no-color", action="store_true", help="no colours; NO_COLOR does the same")
-    made: argparse.ArgumentParser = parser
-    return made
+    parser.add_argument("--no-color", action="store_true", help="print no colours; NO_COLOR does the same")
+    typed: argparse.ArgumentParser = parser
+    return typed

@@ -1,7 +1,7 @@
-"""What is known of a node that may have died: plain data, between the reading of files and the telling of it.
+"""Data model of forensics: a case, its runs, timeline entries and verdict.
 
-Readers of the files fill a `Case`; `verdict` judges it; `text`, `document` and `page` show it. Times that end in `_us`
-are UTC microseconds. Everything that a stranger may have recorded is text here, and bounded; nothing is trusted.
+Readers of the files fill a `Case`, `verdict` judges it, and `report` shows it. Times in `_us` are UTC microseconds.
+Recorded data is untrusted: all of it is bounded text here.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ __all__ = [
 ]
 
 CAUSES: Final = {
-    "clean_stop": "it was stopped and ended in order",
-    "exception": "an exception that nobody caught ended it",
+    "clean_stop": "it stopped cleanly",
+    "exception": "an uncaught exception ended it",
     "native_fault": "a fault in native code ended it",
     "out_of_memory": "it ran out of memory",
-    "killed": "it was killed, or exited without clean-up; files alone cannot tell these apart",
-    "power_loss": "the machine lost power or its kernel died",
+    "killed": "it was killed, or exited without cleanup; files alone cannot tell these apart",
+    "power_loss": "the machine lost power or its kernel crashed",
     "disk_full": "the disk was full",
     "loop_stuck": "its event loop was stuck",
-    "restart_loop": "it dies again and again, soon after its start",
+    "restart_loop": "it keeps dying soon after its start",
     "running": "it is still running",
-    "unknown": "the files do not tell",
+    "unknown": "the files do not show how it ended",
 }
 CONFIDENCES: Final = ("certain", "likely", "possible")  # strongest first
 
 
 def iso(us: int | None) -> str | None:
-    """Returns UTC microseconds as ISO 8601 in UTC; None for a number that no clock shows."""
+    """Returns UTC microseconds as ISO 8601 in UTC; None for a number out of range."""
     if us is None:
         return None
     try:
@@ -54,14 +54,14 @@ def iso(us: int | None) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file that was looked at.
+    """A file that was read, or should have been.
 
     Attributes:
-        path: where.
+        path: its path.
         kind: `database`, `wal`, `box`, `log`, `fault`, `doctor`, `quarantine`.
         state: `whole`, `damaged`, `missing`, `unreadable`, `empty`, `foreign`, `newer`.
-        detail: what of it could be read and what could not, one line.
-        size_bytes: its size; 0 where it is missing.
+        detail: what could and could not be read, in one line.
+        size_bytes: its size; 0 if missing.
     """
 
     path: Path
@@ -73,29 +73,30 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """How a process felt at one moment. None: not measured on that system."""
+    """A sample of process health. None: not measured on that system."""
 
     ts_us: int
     rss_bytes: int | None = None
-    memory_left_bytes: int | None = None  # before a limit ends it: of the machine, of its cgroup, of its address space
+    memory_left_bytes: int | None = None  # up to the nearest limit: machine, cgroup or address space
     open_files: int | None = None
     disk_free_bytes: int | None = None
-    load: float | None = None  # of the machine, one minute
-    loop_lag_s: float | None = None  # how late the event loop was; still growing while it is stuck
+    load: float | None = None  # the machine's, over one minute
+    loop_lag_s: float | None = None  # delay of the event loop; keeps growing while it is stuck
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One life of a node.
+    """One run of a node.
 
     Attributes:
-        started_us, ended_us: None for the end of a run that wrote none.
-        end_reason: as `runs` has it: `clean`, `unclean`, or None.
-        last_seen_us: its last sign of life, whatever kind.
-        is_alive: the process runs on this machine now; None: cannot be told (files from elsewhere).
-        has_box: its black box is among the files, so what it says was not taken in by a later run.
+        started_us: when it started.
+        ended_us: when it ended; None if it recorded no end.
+        end_reason: as in the table `runs`: `clean`, `unclean`, or None.
+        last_seen_us: the last time anything shows it running.
+        is_alive: the process runs on this machine now; None: unknown (files from elsewhere).
+        has_box: its black box is among the files, so no later run has recovered it.
         vitals: oldest first.
-        fault: what faulthandler wrote, if it did.
+        fault: the output of faulthandler, if any.
     """
 
     run_id: str
@@ -115,16 +116,16 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One moment of the timeline.
+    """One entry of the timeline.
 
     Attributes:
         kind: `trace`, `log`, `gap`, `start` or `end` (of a run), `doctor`.
         status: a trace's result, a record's level, a gap's reason, a finding's status.
         name: a trace's capability, a record's logger, a gap's kind, a check's name.
-        text: an error, a message, how many were lost.
-        source: `database`, `box`, `log`, `doctor`: where it was found, the best of them.
-        seq: its number in the store's order; None for what has none.
-        spans: of a trace, as the column `spans` has them.
+        text: an error, a message, or how many records were dropped.
+        source: `database`, `box`, `log`, `doctor`: the best source that has it.
+        seq: its number in the store's order; None if it has none.
+        spans: of a trace, as in the column `spans`.
     """
 
     ts_us: int
@@ -144,7 +145,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """A trace that had begun and not ended when its run died; `age_ms` is as of the run's last sign of life."""
+    """A trace that had not ended when its run died; `age_ms` is its age when the run was last seen."""
 
     run_id: str
     trace_id: str
@@ -157,7 +158,7 @@ class InFlight:
 
 @dataclass(frozen=True, slots=True)
 class ErrorGroup:
-    """Errors that are the same but for numbers and ids in them."""
+    """Errors that differ only in numbers, ids, paths and quoted words."""
 
     fingerprint: str
     kind: str  # trace, log
@@ -171,7 +172,7 @@ class ErrorGroup:
 
 @dataclass(frozen=True, slots=True)
 class Minute:
-    """What was finished within one minute."""
+    """The calls that finished within one minute."""
 
     start_us: int
     traces: int
@@ -184,10 +185,10 @@ class Verdict:
 
     Attributes:
         cause: a key of CAUSES.
-        confidence: of CONFIDENCES.
-        evidence: the lines that led to it, each with where it was found.
-        missing: what would have told more and was not there.
-        alternatives: other causes that the same evidence allows, likeliest first.
+        confidence: one of CONFIDENCES.
+        evidence: the lines that it rests on.
+        missing: evidence that would have helped and was not there.
+        alternatives: other causes that fit the same evidence, likeliest first.
     """
 
     cause: str
@@ -199,20 +200,21 @@ class Verdict:
 
 @dataclass(slots=True)
 class Case:
-    """All that the files say; `run` is the one that is judged, None where there is none.
+    """Everything the files say about a node.
 
     Attributes:
+        directory: the folder of the store.
+        run: the run to judge; None if there is none.
         runs: newest first.
-        entries: oldest first, over all sources, each once, bounded to those asked for.
-        in_flight: of the judged run.
-        errors: most frequent first.
-        slowest: traces, slowest first.
-        minutes: the last minutes before the judged run's last sign of life, oldest first, empty ones included.
-        findings: the doctor's last, as its memory has them.
-        sources: every file that was looked at.
-        directory: where the store lies.
-        signs: the newest warnings and errors of the judged run, and what took one back, oldest first, whatever was
-            asked for: what a verdict rests on.
+        entries: the selected part of the timeline, oldest first, merged from all sources without duplicates.
+        in_flight: the run's traces that had not ended.
+        errors: the run's errors in groups, most frequent first.
+        slowest: the run's traces, slowest first.
+        minutes: the last minutes before the run was last seen, oldest first, empty ones included.
+        findings: from the doctor's last report.
+        sources: every file that was read or is missing.
+        signs: the run's newest warnings and errors, and the records that cancel one, oldest first. A verdict rests on
+            these; they do not depend on what was selected.
     """
 
     directory: Path

@@ -1,8 +1,8 @@
 -- The telemetry store: a ring of finished traces, a ring of log records, the runs of the node, and the gaps.
 -- Times ending in _us are UTC microseconds since 1970; durations are milliseconds.
--- The views below are the public face; tables may gain columns.
+-- The views below are the public interface; tables may gain columns.
 
--- One row is one trace; its spans are JSON inside it. seq rises over all runs and all tables, and is the order.
+-- One row per trace, with its spans as JSON. seq rises over all runs and all tables and defines the order.
 -- No secondary index: aggregates over 10,000 rows take about a millisecond, and each index doubles the cost of a write.
 CREATE TABLE traces (
     seq             INTEGER PRIMARY KEY,
@@ -36,7 +36,7 @@ CREATE TABLE logs (
     exc      TEXT                                  -- the traceback
 ) STRICT;
 
--- A row for each life of a node. No end means that it did not stop cleanly, or is running.
+-- One row per run. Without an end it did not stop cleanly, or is running.
 CREATE TABLE runs (
     run_id     TEXT    NOT NULL PRIMARY KEY,
     node_id    TEXT,
@@ -48,7 +48,7 @@ CREATE TABLE runs (
     end_reason TEXT
 ) STRICT;
 
--- What is missing: records that were lost before they could be written.
+-- Records that were dropped before they could be written.
 CREATE TABLE gaps (
     seq    INTEGER PRIMARY KEY,
     ts_us  INTEGER NOT NULL,
@@ -65,7 +65,7 @@ CREATE VIEW recent AS
       FROM traces
      ORDER BY seq DESC;
 
--- One row a span, the trace's own facts beside it.
+-- One row per span, with columns of its trace.
 CREATE VIEW spans AS
     SELECT t.seq                                                    AS seq,
            strftime('%Y-%m-%dT%H:%M:%fZ',
@@ -82,7 +82,7 @@ CREATE VIEW spans AS
            s.value -> 'extras'                                      AS extras
       FROM traces AS t, json_each(t.spans) AS s;
 
--- What went wrong, newest first: failed traces, and log records of level error and above.
+-- Failed traces, and log records of level error and above, newest first.
 CREATE VIEW errors AS
     SELECT seq,
            strftime('%Y-%m-%dT%H:%M:%fZ', started_us / 1e6, 'unixepoch') AS ts,
@@ -97,7 +97,7 @@ CREATE VIEW errors AS
      WHERE level IN ('error', 'critical')
      ORDER BY seq DESC;
 
--- A row a capability over all that the ring holds; ts is when it was last called.
+-- One row per capability, over all retained traces; ts is the time of the last call.
 CREATE VIEW capability_stats AS
     WITH ranked AS (
         SELECT capability, result, duration_ms, started_us,

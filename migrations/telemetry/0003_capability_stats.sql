@@ -1,7 +1,7 @@
--- The view says how many failed and when last, under the names that its tools show; what was there stays.
+-- The view gains `errors` and `last_ts`, the names that the tools show; its older columns stay.
 
--- A row a capability over all that the ring holds. A quantile is the nearest rank: the shortest duration that at least
--- that share of the calls did not exceed, so it is always one that a call took. Cancelled calls count, and did not fail.
+-- One row per capability, over all retained traces. A quantile is the nearest rank: the shortest duration that at least
+-- that share of the calls did not exceed, so it is a real call's duration. Cancelled calls count as calls, not as errors.
 DROP VIEW capability_stats;
 CREATE VIEW capability_stats AS
     WITH ranked AS (
@@ -14,7 +14,7 @@ CREATE VIEW capability_stats AS
         SELECT capability,
                count(*)                                                    AS count,
                sum(is_error)                                               AS errors,
-               -- In whole numbers: a share such as 0.9 has no exact value, and could miss a place by it.
+               -- In integers: a share such as 0.9 has no exact floating-point value and could miss a rank.
                min(CASE WHEN 100 * place >= 50 * total THEN duration_ms END) AS p50_ms,
                min(CASE WHEN 100 * place >= 90 * total THEN duration_ms END) AS p90_ms,
                min(CASE WHEN 100 * place >= 99 * total THEN duration_ms END) AS p99_ms,

@@ -1,22 +1,22 @@
--- The views say of themselves what they are: SQLite keeps a comment that stands inside a statement, so `.schema` shows
--- it, and `hearthnet telemetry sql --list` reads it. A column's comment stands behind its name, and goes on in lines of
--- its own. The columns that were there keep their names and their places; new ones come last.
+-- Self-documenting views. SQLite keeps comments inside a statement, so `.schema` shows them, and `hearthnet telemetry sql
+-- --list` reads them. A column's comment follows its name and may continue on lines of its own. Existing columns keep
+-- their names and positions; new ones come last. Databases created earlier keep the wording they were created with.
 
 DROP VIEW IF EXISTS recent;
 CREATE VIEW recent (
-    -- Traces, newest first: a row a call of a capability.
-    seq,          -- number of the record; rises over all runs, and is the order
-    ts,           -- when it began, UTC
-    trace_id,     -- the call's id, a ULID; several rows share one where a trace came by more than once
-    capability,   -- what was called, without its version
+    -- Traces, newest first: one row per call of a capability.
+    seq,          -- record number; rises over all runs and defines the order
+    ts,           -- start, UTC
+    trace_id,     -- id of the call, a ULID; calls of one trace to several capabilities share it
+    capability,   -- the capability called, without its version
     version,      -- of the capability
     result,       -- ok, a wire error code, cancelled, or interrupted: its run died
-    duration_ms,  -- how long it took; of an interrupted one: its age when its run was seen last
-    error,        -- type and message of what it failed with
-    span_count,   -- how many spans it has
-    run_id,       -- the run that it belongs to
-    parent_id,    -- the caller's span, where the caller told it
-    extras        -- JSON: caller is the node id of who called
+    duration_ms,  -- duration; of an interrupted call: its age when the run was last seen
+    error,        -- type and message of the error
+    span_count,   -- number of spans
+    run_id,       -- its run
+    parent_id,    -- the caller's span, if the caller sent it
+    extras        -- JSON: caller is the caller's node id
 ) AS
     SELECT seq,
            strftime('%Y-%m-%dT%H:%M:%fZ', started_us / 1e6, 'unixepoch'),
@@ -28,20 +28,20 @@ CREATE VIEW recent (
 
 DROP VIEW IF EXISTS spans;
 CREATE VIEW spans (
-    -- A row a span: the steps of each call, the trace's own facts beside them.
+    -- One row per span, the steps of each call, with columns of its trace.
     seq,          -- of the trace
-    ts,           -- when the span began, UTC
+    ts,           -- start of the span, UTC
     trace_id,     -- of the trace
     capability,   -- of the trace
     id,           -- of the span, within its trace
-    parent,       -- id of the span around it; NULL: directly under the trace
-    name,         -- which step
-    started_us,   -- when it began, UTC microseconds
-    offset_ms,    -- the same, since the trace began
-    duration_ms,  -- how long it took, the spans within it included
+    parent,       -- id of the parent span; NULL: directly under the trace
+    name,         -- name of the step
+    started_us,   -- start, UTC microseconds
+    offset_ms,    -- start, milliseconds after that of the trace
+    duration_ms,  -- duration, child spans included
     status,       -- ok, error, cancelled, or open: its run died meanwhile
-    extras,       -- JSON: what the step knew, such as model or tokens_out
-    run_id        -- the run that it belongs to
+    extras,       -- JSON: fields of the step, such as model or tokens_out
+    run_id        -- its run
 ) AS
     SELECT t.seq,
            strftime('%Y-%m-%dT%H:%M:%fZ', t.started_us / 1e6 + s.value ->> 'offset_ms' / 1e3, 'unixepoch'),
@@ -59,15 +59,15 @@ CREATE VIEW spans (
 
 DROP VIEW IF EXISTS errors;
 CREATE VIEW errors (
-    -- What went wrong, newest first: failed traces, and log records of level error and critical.
-    seq,       -- number of the record, and the order
-    ts,        -- when the trace began, or the record was made, UTC
+    -- Errors, newest first: failed traces, and log records of level error and critical.
+    seq,       -- record number, defines the order
+    ts,        -- start of the trace, or time of the record, UTC
     kind,      -- trace or log
-    trace_id,  -- of the trace, or that the record was made in
+    trace_id,  -- of the trace, or of the trace that logged the record
     name,      -- a trace's capability, a record's logger
     result,    -- a trace's result, a record's level
     error,     -- type and message of the error, or the record's message
-    run_id,    -- the run that it belongs to
+    run_id,    -- its run
     exc,       -- a record's traceback
     extras     -- JSON: of the trace or the record
 ) AS
@@ -86,20 +86,20 @@ CREATE VIEW errors (
 
 DROP VIEW IF EXISTS capability_stats;
 CREATE VIEW capability_stats (
-    -- A row a capability, over all that the ring holds. Cancelled calls count, and did not fail.
+    -- One row per capability, over all retained traces. Cancelled calls count as calls, not as errors.
     -- A quantile is the nearest rank: the shortest duration that at least that share of the calls did not exceed,
-    -- so it is always one that a call took.
+    -- so it is a real call's duration.
     capability,  -- without its version
-    ts,          -- as every view has it: last_ts
+    ts,          -- same as last_ts
     count,       -- calls
-    failed,      -- errors, by the name that it had first
-    error_rate,  -- errors of all calls, 0 to 1
+    failed,      -- same as errors, its older name
+    error_rate,  -- share of calls that failed, 0 to 1
     p50_ms,      -- half of the calls took no longer
-    p90_ms,      -- nine of ten took no longer
-    p99_ms,      -- 99 of a hundred took no longer
-    max_ms,      -- the longest
+    p90_ms,      -- 90 % of the calls took no longer
+    p99_ms,      -- 99 % of the calls took no longer
+    max_ms,      -- the longest duration
     errors,      -- calls that failed
-    last_ts      -- when a call began last, UTC
+    last_ts      -- start of the last call, UTC
 ) AS
     WITH ranked AS (
         SELECT capability, duration_ms, started_us,
@@ -111,7 +111,7 @@ CREATE VIEW capability_stats (
         SELECT capability,
                count(*)      AS count,
                sum(is_error) AS errors,
-               -- In whole numbers: a share such as 0.9 has no exact value, and could miss a place by it.
+               -- In integers: a share such as 0.9 has no exact floating-point value and could miss a rank.
                min(CASE WHEN 100 * place >= 50 * total THEN duration_ms END) AS p50_ms,
                min(CASE WHEN 100 * place >= 90 * total THEN duration_ms END) AS p90_ms,
                min(CASE WHEN 100 * place >= 99 * total THEN duration_ms END) AS p99_ms,
@@ -126,14 +126,14 @@ CREATE VIEW capability_stats (
 DROP VIEW IF EXISTS slow;
 CREATE VIEW slow (
     -- Traces, slowest first.
-    seq,          -- number of the record
-    ts,           -- when it began, UTC
-    trace_id,     -- the call's id
-    capability,   -- what was called
-    result,       -- how it ended, as in recent
-    duration_ms,  -- how long it took
-    error,        -- type and message of what it failed with
-    run_id        -- the run that it belongs to
+    seq,          -- record number
+    ts,           -- start, UTC
+    trace_id,     -- id of the call
+    capability,   -- the capability called
+    result,       -- as in recent
+    duration_ms,  -- duration
+    error,        -- type and message of the error
+    run_id        -- its run
 ) AS
     SELECT seq,
            strftime('%Y-%m-%dT%H:%M:%fZ', started_us / 1e6, 'unixepoch'),
@@ -143,16 +143,16 @@ CREATE VIEW slow (
 
 DROP VIEW IF EXISTS timeline;
 CREATE VIEW timeline (
-    -- Everything in one order, newest first: traces, log records, and gaps, where records were lost.
-    seq,          -- number of the record, and the order
-    ts,           -- when a trace began, a record was made, a loss was noticed, UTC
+    -- Everything in one order, newest first: traces, log records, and gaps, where records were dropped.
+    seq,          -- record number, defines the order
+    ts,           -- start of a trace, time of a record, time a gap was noticed, UTC
     kind,         -- trace, log or gap
-    status,       -- a trace's result, a record's level, why something was lost
-    name,         -- a trace's capability, a record's logger, what was lost
-    text,         -- a trace's error, a record's message, how many were lost
+    status,       -- a trace's result, a record's level, a gap's reason
+    name,         -- a trace's capability, a record's logger, the kind of dropped records
+    text,         -- a trace's error, a record's message, the number of dropped records
     duration_ms,  -- of a trace
-    trace_id,     -- of the trace, or that the record was made in
-    run_id,       -- the run that it belongs to
+    trace_id,     -- of the trace, or of the trace that logged the record
+    run_id,       -- its run
     extras        -- JSON: of the trace or the record
 ) AS
     SELECT seq,
@@ -173,13 +173,13 @@ CREATE VIEW timeline (
 
 DROP VIEW IF EXISTS minutes;
 CREATE VIEW minutes (
-    -- A row a minute in which a call began, newest first; a minute without a call has none.
-    ts,          -- when the minute began, UTC
+    -- One row per minute in which a call began, newest first.
+    ts,          -- start of the minute, UTC
     count,       -- calls that began in it
-    errors,      -- how many of them failed
-    error_rate,  -- errors of all calls, 0 to 1
+    errors,      -- calls that failed
+    error_rate,  -- share of calls that failed, 0 to 1
     avg_ms,      -- mean duration
-    max_ms       -- the longest
+    max_ms       -- the longest duration
 ) AS
     SELECT strftime('%Y-%m-%dT%H:%M:%fZ', started_us / 60000000 * 60, 'unixepoch'),
            count(*),
@@ -193,24 +193,24 @@ CREATE VIEW minutes (
 
 DROP VIEW IF EXISTS run_history;
 CREATE VIEW run_history (
-    -- A row a life of the node, newest first.
-    run_id,       -- its name, a ULID
-    ts,           -- when it started, UTC
-    ended,        -- when it ended, UTC; of one that was killed: its last sign of life; NULL: it runs, or was killed
-                  -- and no start has noticed yet
+    -- One row per run of the node, newest first.
+    run_id,       -- id of the run, a ULID
+    ts,           -- start, UTC
+    ended,        -- end, UTC; of a killed run: when it was last seen; NULL: it is running, or was killed
+                  -- and the node has not started since
     end_reason,   -- clean, unclean (killed, or the machine went down), rebuilt from the logs, or NULL as above
-    lived_s,      -- from its start to its end, or to its newest record
-    down_s,       -- from the end of the run before it to its start
-    is_new_boot,  -- 1: the machine was started anew since the run before it; NULL: not known
-    traces,       -- calls of it that the ring still holds
+    lived_s,      -- seconds from its start to its end, or to its newest record
+    down_s,       -- seconds from the end of the run before it to its start
+    is_new_boot,  -- 1: the machine was rebooted since the run before it; NULL: unknown
+    traces,       -- its traces still in the ring
     failed,       -- how many of them failed
     interrupted,  -- how many of those were in flight when it died
-    logs,         -- log records of it that the ring still holds
+    logs,         -- its log records still in the ring
     version,      -- of hearthnet
-    pid,          -- its process
-    node_id,      -- of the node
+    pid,          -- process id
+    node_id,      -- id of the node
     commits,      -- transactions of the telemetry store
-    written_bytes -- of telemetry, handed to the disk; NULL: not measured
+    written_bytes -- bytes that telemetry wrote to disk; NULL: not measured
 ) AS
     WITH called AS (
         SELECT run_id,

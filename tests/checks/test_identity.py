@@ -289,7 +289,7 @@ def test_read_only_event_log_fails(node, log_file, request):
 def test_check_of_a_large_log_ends_in_time(node, monkeypatch):
     """An integrity check cut short is not a failure, and not called intact."""
     monkeypatch.setattr(identity, "_CHECK_WITHIN_S", 0.0)
-    monkeypatch.setattr(database, "STEPS_BETWEEN_LOOKS", 1)
+    monkeypatch.setattr(database, "STEPS_BETWEEN_CHECKS", 1)
     result = run("event_log_writable", node)
 
     assert (result.status, result.evidence["integrity"]) == ("pass", "unfinished")

@@ -113,10 +113,10 @@ def test_run_that_was_stopped(node, live):
 @pytest.mark.parametrize(
     ("end", "cause", "told"),
     [
-        ("kill", "killed", "it was killed, or exited without clean-up"),
+        ("kill", "killed", "it was killed, or exited without cleanup"),
         ("stuck", "loop_stuck", "its event loop was stuck (likely); the event loop was stuck from"),
         ("fault", "native_fault", "a fault in native code ended it (certain)"),
-        ("exception", "exception", "an exception that nobody caught ended it"),
+        ("exception", "exception", "an uncaught exception ended it"),
     ],
 )
 def test_run_that_ended_otherwise(node, live, end, cause, told):
@@ -149,7 +149,7 @@ def test_machine_that_lost_power(node, live, monkeypatch):
         result = last(config, bus)
 
     assert (result.status, result.evidence["cause"]) == ("warn", "power_loss")
-    assert "lost power or its kernel died" in result.detail
+    assert "lost power or its kernel crashed" in result.detail
 
 
 def test_death_long_ago(node, live):

@@ -140,7 +140,7 @@ def test_store_of_a_newer_program_and_of_another(lived, path):
 def test_check_of_a_large_store_is_bounded(lived, monkeypatch):
     """If time runs out, the finding says that the check is incomplete, and passes."""
     monkeypatch.setattr("hearthnet.observability.store.query.info._WITHIN_S", -1.0)
-    monkeypatch.setattr("hearthnet.database.STEPS_BETWEEN_LOOKS", 1)
+    monkeypatch.setattr("hearthnet.database.STEPS_BETWEEN_CHECKS", 1)
     result = store(lived)
 
     assert (result.status, result.evidence["integrity"]) == ("pass", "checked in part: out of time")

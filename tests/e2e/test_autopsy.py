@@ -1,4 +1,4 @@
-"""`hearthnet autopsy` on this node's own files: after a kill, while it runs, after a stop, and without any."""
+"""`hearthnet autopsy` on this node's files: after a kill, while it runs, after a stop, and without files."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SCHEMA = json.loads(files("hearthnet").joinpath("schemas/autopsy.json").read_tex
 
 
 def document_of(done) -> dict:
-    """The one document on stdout, as the schema has it."""
+    """Returns the document on stdout, checked against the schema."""
     found = json.loads(done.stdout)
     jsonschema.validate(found, SCHEMA, cls=jsonschema.Draft202012Validator)
     return found
 
 
 def test_autopsy_of_a_real_node(node):
-    """Running, killed within a call, started again, stopped: the verdict each time, and the exit code that says so."""
+    """Running, killed within a call, started again, stopped: verdict and exit code each time."""
     for number in range(12):
         assert node.echo(f"hello {number}").status_code == 200
     running = node.cli("autopsy", "--json")
@@ -30,9 +30,9 @@ def test_autopsy_of_a_real_node(node):
     killed = node.cli("autopsy", "--json")
     found = document_of(killed)
     assert (killed.returncode, found["verdict"], found["confidence"]) == (1, "killed", "likely")
-    told = node.cli("autopsy", env={**os.environ, "NO_COLOR": "1"})
-    assert told.stdout.startswith("KILLED")
-    assert "experimental.echo" in told.stdout
+    printed = node.cli("autopsy", env={**os.environ, "NO_COLOR": "1"})
+    assert printed.stdout.startswith("KILLED")
+    assert "experimental.echo" in printed.stdout
 
     node.start()
     assert node.stop() == 0
@@ -43,7 +43,7 @@ def test_autopsy_of_a_real_node(node):
 
 
 def test_autopsy_without_files_or_settings(stopped_node, tmp_path):
-    """A clear line and a hint, exit code 2."""
+    """Without files: one line, a hint, and exit code 2."""
     done = stopped_node.cli("autopsy")
     assert done.returncode == 2
     assert "hint:" in done.stderr

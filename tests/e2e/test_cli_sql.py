@@ -156,8 +156,10 @@ def test_copy_is_asked_and_explains_itself(asked, stopped_node, tmp_path):
     (stopped_node.data_dir / "telemetry.db").unlink()
 
     listed = asked("--db", str(copy), "--list").stdout
-    assert "CREATE VIEW run_history (\n    -- A row a life of the node, newest first.\n" in listed
-    assert re.search("^    lived_s, +-- from its start to its end, or to its newest record$", listed, re.MULTILINE)
+    assert "CREATE VIEW run_history (\n    -- One row per run of the node, newest first.\n" in listed
+    assert re.search(
+        "^    lived_s, +-- seconds from its start to its end, or to its newest record$", listed, re.MULTILINE
+    )
     assert "SELECT" not in listed
     told = json.loads(asked("--db", str(copy), "--list", "--json").stdout)
     assert {"run_history", "minutes", "traces"} <= {relation["name"] for relation in told}

@@ -1,6 +1,6 @@
-"""Real nodes die in every way that there is, and the verdict over their files is right, or honest about not knowing.
+"""Real nodes die in every possible way, and the verdict over their files is right, or admits that it is not certain.
 
-Nothing of the evidence may change, and what was in flight is named with its open span.
+The evidence must not change, and calls in flight are listed with their open span.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DYING = [sys.executable, str(Path(__file__).with_name("dying_node.py"))]
 
 
 def call(node, body, capability="experimental.echo") -> None:
-    """A call that may never be answered, from a thread of its own."""
+    """Makes a call that may never get a response, in its own thread."""
 
     def send():
         with suppress(httpx.HTTPError):
@@ -37,19 +37,19 @@ def call(node, body, capability="experimental.echo") -> None:
 
 
 def case_of(node, **wanted) -> Case:
-    """What the node's files say."""
+    """Returns the case of the node's files."""
     return gather(node.data_dir, log_dir=node.log_dir, **wanted)
 
 
 def wait_until_in_flight(node, capability, span) -> None:
-    """A call is under way, and in that span."""
+    """Waits until a call is in flight, in that span."""
     node.wait_a_while_for(
         lambda: (capability, span) in {(found.capability, found.span) for found in case_of(node).in_flight}
     )
 
 
 def evidence_of(node) -> dict[str, tuple]:
-    """What must not change: content, time and mode of every file of the node."""
+    """Returns content, time and mode of every file of the node, which must not change."""
     found = {}
     for path in [*sorted(node.data_dir.rglob("*")), *sorted(node.log_dir.rglob("*"))]:
         status = path.lstat()
@@ -59,7 +59,7 @@ def evidence_of(node) -> dict[str, tuple]:
 
 
 def autopsy(node) -> tuple[Case, Verdict]:
-    """The verdict over a dead node, from its files as they lie, none of which it changes."""
+    """Returns case and verdict of a dead node, and checks that no file changed."""
     before = evidence_of(node)
     case = case_of(node)
     verdict = judge(case)
@@ -68,7 +68,7 @@ def autopsy(node) -> tuple[Case, Verdict]:
 
 
 def next_start(node, run_id) -> tuple[Case, Verdict]:
-    """The verdict over the same run when the next one has taken its box in; that one stops in order."""
+    """Returns case and verdict of the same run after the next one has recovered its box and stopped cleanly."""
     node.start()
     assert node.stop() == 0
     case = case_of(node, run_id=run_id)
@@ -78,7 +78,7 @@ def next_start(node, run_id) -> tuple[Case, Verdict]:
 
 @pytest.fixture
 def dying(stopped_node):
-    """A node that can be told how to die."""
+    """A node with a capability that makes it die."""
     stopped_node.command = DYING
     stopped_node.start()
     return stopped_node
@@ -94,7 +94,7 @@ def dying(stopped_node):
     ],
 )
 def test_death_without_an_end(dying, way, exit_code, cause, confidence):
-    """A fault is certain and says where; a kill and an exit cannot be told apart. The next start changes no verdict."""
+    """A fault is certain and has its location; kill and exit look alike. The next start changes no verdict."""
     call(dying, {"params": {}, "input": {"text": "x", "delay_ms": 60_000}})
     wait_until_in_flight(dying, "experimental.echo", "wait")
     if way == "kill":
@@ -122,7 +122,7 @@ def test_death_without_an_end(dying, way, exit_code, cause, confidence):
     ("way", "cause", "said"), [("raise", "exception", "KeyError"), ("memory", "out_of_memory", "MemoryError")]
 )
 def test_death_by_an_exception(dying, way, cause, said):
-    """The store is closed in order and the exception is named; for want of memory that is the cause."""
+    """The store is closed cleanly and the exception is named; a MemoryError makes memory the cause."""
     call(dying, {"params": {}, "input": {"way": way}}, "experimental.die")
     assert dying.process.wait(30) == 1
 
@@ -135,7 +135,7 @@ def test_death_by_an_exception(dying, way, cause, said):
 
 
 def test_stop_in_order_twice(node):
-    """SIGTERM is a clean stop, certain, with nothing in flight; so is the next."""
+    """SIGTERM is a certain clean stop without calls in flight; so is the next."""
     for _ in range(2):
         assert node.echo().status_code == 200
         assert node.stop() == 0
@@ -143,11 +143,11 @@ def test_stop_in_order_twice(node):
         assert (verdict.cause, verdict.confidence, case.in_flight) == ("clean_stop", "certain", [])
         node.start()
     assert judge(case_of(node, run_id=case_of(node).runs[0].run_id)).cause == "running"
-    assert case_of(node).run.end_reason == "clean"  # of one that runs and two that ended the newest that ended
+    assert case_of(node).run.end_reason == "clean"  # the newest run that has ended
 
 
 def test_loop_that_is_stuck_and_killed(dying):
-    """The watchdog's record is in the box although the loop never ran again; it names where."""
+    """The watchdog's record is in the box, with its location, although the loop never ran again."""
     call(dying, {"params": {}, "input": {"way": "block"}}, "experimental.die")
     dying.wait_a_while_for(lambda: any(entry.text == "event loop stuck" for entry in case_of(dying).signs))
     assert judge(case_of(dying)).cause == "running"
@@ -164,7 +164,7 @@ def test_loop_that_is_stuck_and_killed(dying):
 
 
 def test_death_with_a_full_disk(tiny_disk, stopped_node):
-    """What could not be stored is why the disk is named; a kill is possible as well, and said so."""
+    """Records that could not be stored point to the disk; a kill is listed as an alternative."""
     config = load()
     settings = config.observability.model_copy(update={"data_dir": tiny_disk, "max_disk_mb": 64})
     path = save(config.model_copy(update={"observability": settings}), stopped_node.home / "disk.toml")
@@ -185,14 +185,14 @@ def test_death_with_a_full_disk(tiny_disk, stopped_node):
 
 
 def _is_full(node) -> bool:
-    """The node's vitals have noticed."""
+    """Returns True once the node's vitals show a full disk."""
     assert node.echo("x" * 1000).status_code == 200
     run = case_of(node).runs[0]
     return bool(run.vitals) and run.vitals[-1].disk_free_bytes < 1_000_000
 
 
 def test_machine_that_went_down(node):
-    """A boot that is another one when the next run starts: likely a power loss; a kill before it is possible."""
+    """Another boot at the next start: likely a power loss; a kill before is an alternative."""
     assert node.echo().status_code == 200
     node.process.kill()
     node.process.wait()
@@ -213,7 +213,7 @@ def test_machine_that_went_down(node):
 
 
 def test_node_that_dies_again_and_again(node):
-    """The fourth kill in a row is a restart loop, for the doctor as well, who names the same cause of the last run."""
+    """The fourth kill in a row is a restart loop, for the doctor too, which gives the same cause for the last run."""
     for _ in range(3):
         node.process.kill()
         node.process.wait()
@@ -232,7 +232,7 @@ def test_node_that_dies_again_and_again(node):
 
 
 def test_every_way_was_tried():
-    """The program's ways are those of this file."""
+    """The ways to die in the program are those tested here."""
     text = Path(__file__).read_text()
     source = Path(DYING[1]).read_text()
     ways = [line.split('"')[1] for line in source.splitlines() if line.startswith('    "')]

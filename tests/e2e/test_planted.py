@@ -1,7 +1,7 @@
-"""Planted secrets, end to end: in no byte of any file, answer or page of a node through which they all have passed.
+"""Planted secrets, end to end: they pass through a node and are in no file, response or output of it.
 
-A careless capability tells them in every way that a program has (`leaky_node.py`); callers send them wherever a request
-has a place; a backend answers with them. Beside them goes a harmless marker, which must be found everywhere.
+A careless capability leaks them in every way that a program can (`leaky_node.py`); callers send them in every part of a
+request; a backend responds with them. A harmless marker goes along and must be found everywhere.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from observability.planted import REGISTERED
 from hearthnet.config import LlmBackend, LlmConfig, load, save
 from hearthnet.observability.redaction.shapes import spellings
 
-# What the node is given: by variables with a telling name, for a backend, in a backend's address.
+# Secrets given to the node: in variables with a secret's name, for a backend, in a backend's URL.
 VARIABLES = {
     "OPENAI_API_KEY": "marmalade_Gibbon+8261",
     "DB_PASSWORD": REGISTERED[0],
     "MAIL_SECRET": REGISTERED[1],
     "APP_TOKEN": REGISTERED[2],
     "SIGNING_KEY": REGISTERED[3],
-    "SSH_PASSPHRASE": "teacup_walrus_9047",  # could be the name of a capability
+    "SSH_PASSPHRASE": "teacup_walrus_9047",  # a valid name of a capability
 }
 BACKEND_KEY = "lighthouse-ferret-3312"
 URL_PASSWORD = "c4ndle stick/77"
@@ -43,10 +43,10 @@ HEADERS = [text for text in (*TEXTS, *GIVEN_TEXTS) if text.isascii() and text.is
 
 
 def needles() -> list[bytes]:
-    """What must be nowhere: each secret as it is and in other spellings."""
+    """Returns the forbidden texts: each secret, plain and in other spellings."""
     found = {spelling for value in GIVEN for spelling in spellings(value)}
     for secret in {*GIVEN, *(case.secret for case in CASES[:-1])}:
-        if secret == "17":  # the end of a registered one, which is looked for as a whole
+        if secret == "17":  # the end of a registered one, which is searched for as a whole
             continue
         found |= {secret, json.dumps(secret)[1:-1], quote(secret, safe="")}
         found.add(base64.b64encode(secret.encode()).decode())
@@ -59,12 +59,12 @@ NEEDLES = needles()
 
 
 def leaks(content: bytes) -> list[bytes]:
-    """The planted secrets in some bytes, each with what stands around the first."""
+    """Yields the planted secrets in some bytes, each with the bytes around its first occurrence."""
     return [content[max(0, content.find(item) - 90) : content.find(item) + 90] for item in NEEDLES if item in content]
 
 
 class Seen:
-    """What a caller saw of a node: status lines, headers and bodies."""
+    """The responses of a node: status lines, headers and bodies."""
 
     def __init__(self, node) -> None:
         self.node = node
@@ -78,7 +78,7 @@ class Seen:
         self.client.close()
 
     def ask(self, method: str, url: str, *, is_own: bool = False, **more) -> httpx.Response:
-        """Sends a request and keeps the answer; `is_own`: the body is the caller's own text, given back."""
+        """Sends a request and keeps the response; `is_own`: the body is the caller's own text, echoed."""
         answer = self.client.request(method, url, **more)
         heads = b"\n".join(name + b": " + value for name, value in answer.headers.raw)
         self.pages.append((f"{method} {urlsplit(url).path[:60]}", heads if is_own else heads + answer.content))
@@ -90,20 +90,20 @@ class Seen:
         return self.ask("POST", "/bus/v1/call", content=orjson.dumps(body), headers=headers, is_own=is_own)
 
     def leaky(self, number: int, how: str, **more) -> httpx.Response:
-        """Has the careless capability tell a case and end so."""
+        """Has the careless capability leak a text and end in the given way."""
         return self.call({"params": {}, "input": {"case": number, "how": how}}, **more)
 
 
 @pytest.fixture
 def backend():
-    """A backend that is told what to answer."""
+    """A backend with configurable responses."""
     with running_backend() as running:
         yield running
 
 
 @pytest.fixture
 def leaky_node(stopped_node, backend, monkeypatch):
-    """A running node with the careless capability and a backend, which has been given secrets; debug is on."""
+    """A running node with the careless capability, a backend and secrets; debug is on."""
     for name, value in {**VARIABLES, "CHAT": BACKEND_KEY}.items():
         monkeypatch.setenv(name, value)
     config = load()
@@ -119,7 +119,7 @@ def leaky_node(stopped_node, backend, monkeypatch):
 
 
 def pass_through_handlers(seen: Seen) -> None:
-    """Every case is told by the capability, and ends it in every way."""
+    """The capability leaks every case, and ends in every way."""
     for number in NUMBERS:
         assert seen.leaky(number, "tell").json() == {"told": MARKER}
         assert seen.leaky(number, "answer").json() == {"told": MARKER}
@@ -130,7 +130,7 @@ def pass_through_handlers(seen: Seen) -> None:
 
 
 def pass_through_bodies(seen: Seen) -> None:
-    """Texts are values and keys of a call's input and params, of a body that fits nothing, and of no JSON."""
+    """Sends texts as values and keys of input and params, in invalid bodies, and in bodies that are not JSON."""
     for text in (*TEXTS[::2], *GIVEN_TEXTS):
         seen.call({"params": {text: text}, "input": {"text": text}}, "experimental.echo", is_own=True)
         seen.call({"params": {}, "input": {"text": text, text: 1}}, "experimental.echo")
@@ -141,7 +141,7 @@ def pass_through_bodies(seen: Seen) -> None:
 
 
 def pass_through_headers(seen: Seen) -> None:
-    """Every text that a header can hold is in each header of a call, signed or not."""
+    """Sends every text that a header can hold in each header of a call, signed or not."""
     body = {"params": {}, "input": {"text": MARKER}}
     for text in HEADERS:
         seen.call(body, text)
@@ -157,7 +157,7 @@ def pass_through_headers(seen: Seen) -> None:
 
 
 def pass_through_routes(seen: Seen) -> None:
-    """Texts are in paths, queries and bodies of the other routes: those that no body had, and the given."""
+    """Sends texts in paths, queries and bodies of the other routes."""
     for text in (*TEXTS[1::2], *GIVEN_TEXTS):
         seen.ask("GET", f"/{quote(text, safe='')}?{quote(text)}")
         seen.ask("GET", f"/trace/{quote(text, safe='')}")
@@ -170,7 +170,7 @@ def pass_through_routes(seen: Seen) -> None:
 
 
 def pass_through_backend(seen: Seen, backend) -> None:
-    """Texts are prompts, models and answers of a backend, and what it refuses with."""
+    """Sends texts as prompts and models, and has the backend respond and refuse with them."""
     for text in TEXTS[::4]:
         message = {"role": "user", "content": text}
         backend.script = Script(tokens=(text,))
@@ -178,11 +178,11 @@ def pass_through_backend(seen: Seen, backend) -> None:
         seen.call({"params": {"stop": 1}, "input": {"messages": [{"role": text}]}}, "llm.chat")
         backend.script = Script(how="status", status=400, error={"error": {"message": text, "type": text}})
         seen.call({"params": {}, "input": {"messages": [message]}}, "llm.chat")
-    assert backend.headers[0]["authorization"].startswith("Basic ")  # the address's user and password came with it
+    assert backend.headers[0]["authorization"].startswith("Basic ")  # user and password of the URL were sent
 
 
 def pass_all_through(seen: Seen, backend) -> None:
-    """Has every secret pass through every place; the second half with bodies recorded."""
+    """Sends every secret through every route; the second half with recorded bodies."""
     pass_through_handlers(seen)
     pass_through_headers(seen)
     pass_through_routes(seen)
@@ -195,25 +195,25 @@ def pass_all_through(seen: Seen, backend) -> None:
 
 
 def files_of(node) -> dict[Path, bytes]:
-    """Every file of the node but its key and its configuration, which are where secrets belong."""
+    """Returns every file of the node except key and configuration, which may hold secrets."""
     paths = [path for path in node.home.rglob("*") if path.is_file()]
     exempt = {"device.ed25519", "config.toml"}
     return {path.relative_to(node.home): path.read_bytes() for path in paths if path.name not in exempt}
 
 
 def assert_clean(contents: dict) -> None:
-    """No secret is in any of these, and the marker is in each that should have it."""
+    """Checks that no content holds a secret, and that each holds the marker where it should."""
     found = [f"{place}: {around!r}" for place, content in contents.items() for around in leaks(content)]
     assert not found, "\n".join(found[:40])
 
 
 def have_marker(contents: dict) -> set[str]:
-    """The kinds of files that have the marker."""
+    """Returns the kinds of files that contain the marker."""
     return {path.name.removeprefix("telemetry.") for path, content in contents.items() if MARKER.encode() in content}
 
 
 def assert_tools_are_clean(node) -> None:
-    """What the command line shows of it all has the marker, and no secret."""
+    """The output of the command line contains the marker and no secret."""
     (trace_id,) = node.sql("SELECT trace_id FROM traces WHERE error LIKE ? ORDER BY seq DESC LIMIT 1", f"%{MARKER}%")[0]
     shown = {
         "show": node.cli("trace", "show", trace_id),
@@ -230,7 +230,7 @@ def assert_tools_are_clean(node) -> None:
 
 @pytest.mark.timeout(600)
 def test_no_planted_secret_is_in_any_byte(leaky_node, backend):
-    """Files while it runs and after it, answers, pages, what it prints, and what the tools show of it."""
+    """Files during and after the run, responses, printed output, and the output of tools hold no secret."""
     with Seen(leaky_node) as seen:
         pass_all_through(seen, backend)
     leaky_node.wait_for_sql(
@@ -252,7 +252,7 @@ def test_no_planted_secret_is_in_any_byte(leaky_node, backend):
 
 @pytest.mark.timeout(600)
 def test_killed_node_leaves_no_planted_secret(leaky_node):
-    """SIGKILL with a call of every kind in flight: not in the black box, and not in what the next start makes of it."""
+    """After SIGKILL with calls of every kind in flight, neither black box nor recovered rows hold a secret."""
     waiting = [threading.Thread(target=break_off, args=(leaky_node, number)) for number in NUMBERS[-9:]]
     with Seen(leaky_node) as seen:
         for number in NUMBERS:
@@ -276,6 +276,6 @@ def test_killed_node_leaves_no_planted_secret(leaky_node):
 
 
 def break_off(node, number: int) -> None:
-    """A call whose node dies meanwhile."""
+    """Makes a call during which the node dies."""
     with httpx.Client() as client, pytest.raises(httpx.HTTPError):
         node.call({"params": {}, "input": {"case": number, "how": "wait"}}, client, capability=NAME)

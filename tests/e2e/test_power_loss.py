@@ -1,9 +1,9 @@
-"""Power cuts, simulated: what a process did to the disk is recorded, cut off anywhere, and the store opened again.
+"""Simulated power cuts: a process's disk operations are recorded, cut off anywhere, and the store is opened again.
 
-A disk keeps what was synced. Of what was written to a file since its last sync it may keep anything: each write whole,
-not at all, or some of its sectors, in any combination. Names come and go in their order, and are settled by any sync,
-as on a journaling file system. Shared memory, black boxes and the lock are worth nothing after a power cut, and are not
-carried over. No disk that lies about its syncs is survived; that the simulated one can lie shows that the check sees.
+A disk keeps what was synced. Of the writes since a file's last sync it may keep any: all of a write, nothing, or
+some of its sectors, in any combination. Names are created and removed in order and become durable with any sync, as
+on a journaling file system. Shared memory, black boxes and the lock do not survive and are not carried over.
+No store survives a disk that lies about syncs; the simulated one can lie, which proves that the check detects losses.
 
 Run by itself, this file is the recording process: its arguments are the data folder and the recording.
 """
@@ -36,19 +36,19 @@ pytestmark = pytest.mark.skipif(bool(vfs.UNAVAILABLE), reason=vfs.UNAVAILABLE)
 SEED = 20_261_124
 INTERVAL_S = 0.2
 TRACES = 900
-PARTS = 4  # a trace has 5 KB with them: the WAL is moved into the database and begun anew several times
+PARTS = 4  # makes a trace 5 KB: the WAL is checkpointed and reset several times
 BURST = 5
 PACE_S = 0.008
 SECTOR = 512
 EARLY_CUTS, LATE_CUTS, LYING_CUTS = 30, 60, 12
-SLACK_S = 0.02  # between a record's turn in the writer and its first byte on its way to the disk
+SLACK_S = 0.02  # between a record's turn in the writer and its first byte to the disk
 
 
 # --- the process that loses power
 
 
 def record_under_vfs(data_dir: Path, recording: Path) -> None:
-    """Records numbered traces for a second and a half, and marks what is recorded and what is known to be committed."""
+    """Records numbered traces for a second and a half, and marks which are recorded and which committed."""
     config = ObservabilityConfig(data_dir=data_dir, log_dir=None, flush_interval_s=INTERVAL_S)
     with vfs.installed() as disk, disk.recording(recording):
         with telemetry.open(config) as t:
@@ -59,7 +59,7 @@ def record_under_vfs(data_dir: Path, recording: Path) -> None:
 
 
 def record_traces(disk: vfs.Disk, t: telemetry.Telemetry, reader: sqlite3.Connection) -> None:
-    """In its first half somebody asks for flushes; in the second the store keeps its own pace."""
+    """Flushes explicitly in the first half; in the second the store keeps its own pace."""
     pause = threading.Event()
     for number in range(1, TRACES + 1):
         with trace.new_trace(f"power.t{number}"):
@@ -77,7 +77,7 @@ def record_traces(disk: vfs.Disk, t: telemetry.Telemetry, reader: sqlite3.Connec
 
 
 def numbers_in(connection: sqlite3.Connection) -> list[int]:
-    """The numbers of the traces that are stored."""
+    """Returns the numbers of the stored traces."""
     found = connection.execute("SELECT capability FROM traces").fetchall()
     return [int(capability.removeprefix("power.t")) for (capability,) in found]
 
@@ -87,19 +87,19 @@ def numbers_in(connection: sqlite3.Connection) -> list[int]:
 
 @dataclass
 class StoredFile:
-    """A file's content as far as it is safe, and what was done to it since."""
+    """A file's synced content, and the operations since."""
 
     content: bytearray = field(default_factory=bytearray)
     pending: list[Entry] = field(default_factory=list)
 
     def settle(self) -> None:
-        """All of it is safe now."""
+        """Makes all operations durable."""
         for entry in self.pending:
             put(self.content, entry)
         self.pending.clear()
 
     def survivor(self, rng: random.Random) -> bytearray:
-        """What a power cut may leave."""
+        """Returns content that a power cut may leave."""
         content = bytearray(self.content)
         odds = rng.choice((0.0, 0.5, 0.9, 1.0))
         for entry in self.pending:
@@ -109,13 +109,13 @@ class StoredFile:
                 for sector in sectors(entry):
                     if rng.random() < 0.5:
                         put(content, sector)
-            elif entry.kind is Kind.WRITE and rng.random() < 0.5:  # its length came to the disk, its data did not
+            elif entry.kind is Kind.WRITE and rng.random() < 0.5:  # its length reached the disk, its data did not
                 content.extend(bytes(max(0, entry.offset + len(entry.data) - len(content))))
         return content
 
 
 def put(content: bytearray, entry: Entry) -> None:
-    """Does to `content` what the entry says."""
+    """Applies an entry to `content`."""
     if entry.kind is Kind.TRUNCATE:
         del content[entry.offset :]
     content.extend(bytes(max(0, entry.offset - len(content))))
@@ -123,7 +123,7 @@ def put(content: bytearray, entry: Entry) -> None:
 
 
 def sectors(entry: Entry) -> Iterator[Entry]:
-    """A write in the parts that a disk writes whole."""
+    """Splits a write into the parts that a disk writes atomically."""
     start = entry.offset
     end = entry.offset + len(entry.data)
     while start < end:
@@ -134,7 +134,7 @@ def sectors(entry: Entry) -> Iterator[Entry]:
 
 
 class Disk:
-    """Files and names as a recording makes them; a lying disk forgets to sync the data of files it is told of."""
+    """Files and names as recorded; a lying disk does not sync the data of the given files."""
 
     def __init__(self, lies_about: Callable[[str], bool] = lambda _: False) -> None:
         self._lies_about = lies_about
@@ -144,7 +144,7 @@ class Disk:
         self._pending_names: list[tuple[str, int | None]] = []
 
     def apply(self, entry: Entry) -> None:
-        """Goes on by one entry of the recording."""
+        """Applies the next entry of the recording."""
         if entry.kind is Kind.OPEN:
             name = self._paths[entry.file] = Path(os.fsdecode(entry.data)).name
             if entry.file not in self._files:
@@ -164,19 +164,19 @@ class Disk:
             self._files[number].settle()
 
     def save(self, folder: Path, rng: random.Random) -> None:
-        """Writes into `folder` what a power cut at this moment may leave."""
+        """Writes files into `folder` that a power cut at this moment may leave."""
         folder.mkdir(mode=0o700)
         names = {**self._names, **dict(self._pending_names[: rng.randint(0, len(self._pending_names))])}
         for name, number in names.items():
             if name and number is not None:
                 content = self._files[number].survivor(rng)
-                if name.endswith("-wal") and rng.random() < 0.5:  # reserved ahead, by other means than SQLite
+                if name.endswith("-wal") and rng.random() < 0.5:  # preallocated, not by SQLite
                     content.extend(bytes(max(0, 4_000_000 - len(content))))
                 write_sparse(folder / name, content)
 
 
 def write_sparse(path: Path, content: bytearray) -> None:
-    """Writes a file, leaving out the zeros that it may be full of."""
+    """Writes a file with holes instead of zeros."""
     step = 65_536
     zeros = bytes(step)
     with path.open("wb") as file:
@@ -193,7 +193,7 @@ def write_sparse(path: Path, content: bytearray) -> None:
 
 @dataclass
 class Expected:
-    """What the recording says about the moment of a cut.
+    """The state of the recording at the moment of a cut.
 
     Attributes:
         recorded: when each trace was recorded, by its number, counted from one.
@@ -206,7 +206,7 @@ class Expected:
     at_ns: int = 0
 
     def follow(self, entry: Entry) -> None:
-        """Goes on by one entry of the recording."""
+        """Applies the next entry of the recording."""
         self.at_ns = entry.at_ns
         if entry.kind is Kind.MARK:
             what, number = entry.data.split()
@@ -216,13 +216,13 @@ class Expected:
                 self.committed = max(self.committed, int(number))
 
     def due(self, allowed_s: float) -> int:
-        """How many traces had been recorded so long ago that they must be there, whatever is known of commits."""
+        """Returns how many traces are old enough that they must be stored, committed or not."""
         return sum(at_ns <= self.at_ns - allowed_s * 1e9 for at_ns in self.recorded)
 
 
 @dataclass
 class Outcome:
-    """What came of a cut."""
+    """The result of a cut."""
 
     cut: int
     problems: list[str]
@@ -231,7 +231,7 @@ class Outcome:
 
 
 def allowed_s(entries: list[Entry]) -> float:
-    """How long a record may wait by the promise: the interval, and what a commit and this machine took at worst."""
+    """Returns how long a record may wait: the interval, plus the worst time of a commit on this machine."""
     wals = {entry.file for entry in entries if entry.kind is Kind.OPEN and entry.data.endswith(b"-wal")}
     writing = [entry for entry in entries if entry.file in wals and entry.kind in (Kind.WRITE, Kind.SYNC)]
     slowest_commit = begun = 0
@@ -245,7 +245,7 @@ def allowed_s(entries: list[Entry]) -> float:
 
 
 def choose_cuts(entries: list[Entry], rng: random.Random, early: int, late: int) -> list[int]:
-    """Moments of the recording: anywhere, and where it matters, around syncs and names that come and go."""
+    """Returns moments of the recording: random ones, and those around syncs, creations and removals."""
     first = next(index for index, entry in enumerate(entries) if entry.data == b"recorded 1")
     chosen: set[int] = set()
     for start, stop, count in ((0, first, early), (first, len(entries), late)):
@@ -260,7 +260,7 @@ def choose_cuts(entries: list[Entry], rng: random.Random, early: int, late: int)
 
 
 def cut_power(entries: list[Entry], cuts: list[int], disk: Disk, folder: Path, rng: random.Random) -> Iterator[Outcome]:
-    """Cuts the power before each of these entries, and looks at what is left."""
+    """Cuts the power before each of these entries, and checks what is left."""
     expected = Expected()
     allowed = allowed_s(entries)
     for index, entry in enumerate(entries):
@@ -269,14 +269,14 @@ def cut_power(entries: list[Entry], cuts: list[int], disk: Disk, folder: Path, r
             disk.save(image, rng)
             outcome = examine(index, image, expected, allowed)
             if not outcome.problems:
-                shutil.rmtree(image)  # else it is evidence
+                shutil.rmtree(image)  # otherwise keep it as evidence
             yield outcome
         disk.apply(entry)
         expected.follow(entry)
 
 
 def examine(cut: int, image: Path, expected: Expected, allowed: float) -> Outcome:
-    """Opens what a cut left, as the next start does, and compares it with what must be there."""
+    """Opens the files of a cut as the next start does, and compares them with what must be there."""
     path = image / DATABASE
     before = path.stat().st_ino if path.exists() else None
     with telemetry.open(ObservabilityConfig(data_dir=image, log_dir=None)) as t:
@@ -307,7 +307,7 @@ def examine(cut: int, image: Path, expected: Expected, allowed: float) -> Outcom
 
 @pytest.fixture(scope="module")
 def entries(tmp_path_factory) -> list[Entry]:
-    """What a process that records traces does to its store, from nothing to its clean end."""
+    """The disk operations of a process that records traces, from an empty folder to its clean end."""
     folder = tmp_path_factory.mktemp("power")
     return make_recording(folder)
 
@@ -322,7 +322,7 @@ def make_recording(folder: Path) -> list[Entry]:
 
 
 def test_recording_has_all_that_a_store_does(entries):
-    """The recording covers the making of the store, dozens of commits, checkpoints under load, and the WAL reused."""
+    """The recording covers the creation of the store, dozens of commits, checkpoints under load, and WAL resets."""
     paths = {entry.file: Path(os.fsdecode(entry.data)).name for entry in entries if entry.kind is Kind.OPEN}
     first = next(index for index, entry in enumerate(entries) if entry.data == b"recorded 1")
     last = next(index for index, entry in enumerate(entries) if entry.data == b"recorded %d" % TRACES)
@@ -336,7 +336,7 @@ def test_recording_has_all_that_a_store_does(entries):
 
 
 def test_power_loss_costs_one_interval_at_most(entries, tmp_path):
-    """Wherever the power goes, the store opens whole, with all that was committed or older than the flush interval."""
+    """Wherever the power fails, the store opens intact, with all traces committed or older than the flush interval."""
     rng = random.Random(SEED)
     cuts = choose_cuts(entries, rng, EARLY_CUTS, LATE_CUTS)
 
@@ -349,7 +349,7 @@ def test_power_loss_costs_one_interval_at_most(entries, tmp_path):
 
 @pytest.mark.parametrize("suffix", ["", "-wal"], ids=["all files", "the WAL"])
 def test_disk_that_does_not_sync_is_found_out(entries, tmp_path, suffix):
-    """The same check sees what a disk loses that says it has synced all files, or the WAL alone, and has not."""
+    """The same check detects a disk that claims to have synced all files, or only the WAL, and has not."""
     rng = random.Random(SEED)
     cuts = choose_cuts(entries, rng, 0, LYING_CUTS)
 

@@ -1,4 +1,4 @@
-"""A store that a real program left behind: recorded by the recorder itself, and killed."""
+"""Fixtures: the store of a real program that recorded with the real recorder and was killed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support import forkserver
 
 @pytest.fixture
 def program(tmp_path):
-    """Runs the program in a folder of its own; returns that folder. `last`: kill, or stop."""
+    """Runs the program in its own folder and returns the folder. `last`: kill or stop."""
 
     def run(calls: int = 40, last: str = "kill", base: Path = tmp_path) -> Path:
         done = forkserver.run([sys.executable, "-c", PROGRAM, base, str(calls), last])

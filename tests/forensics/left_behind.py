@@ -1,11 +1,11 @@
-"""What tests of forensics share: a program that records and dies, and how evidence is compared."""
+"""Helpers of forensics tests: a program that records and dies, and fingerprints of evidence."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
-# Records into the folder that it is given, and dies in the way that it is told.
+# Records into the given folder, and dies in the given way.
 PROGRAM = """
 import os, sys
 from pathlib import Path
@@ -33,7 +33,7 @@ with telemetry.open(ObservabilityConfig(data_dir=base / "data", log_dir=base / "
 
 
 def fingerprints(folder: Path) -> dict[str, tuple[str, int, int]]:
-    """What must not change: name, content, time and mode of everything below a folder."""
+    """Returns name, content, time and mode of everything below a folder, which must not change."""
     found = {}
     for path in sorted(folder.rglob("*")):
         status = path.lstat()

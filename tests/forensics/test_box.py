@@ -1,4 +1,4 @@
-"""The black box as a reader finds it: whole, torn, cut, flipped, hostile."""
+"""Reading a black box: intact, torn, truncated, corrupt, hostile."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ SIZES = Sizes(traces=64_000, logs=16_000)
 
 
 def trace_record(seq: int, padding: int = 0) -> TraceRecord:
-    """A finished trace, numbered."""
+    """Returns a numbered finished trace."""
     extras = b'{"n":%d,"padding":"%b"}' % (seq, b"x" * padding)
     return TraceRecord(seq, RUN, RUN, None, "a.b", "1.0", 1_000 + seq, seq, 0.5, "ok", None, 0, b"[]", extras)
 
 
 def log_record(seq: int) -> LogRecord:
-    """A log record, numbered."""
+    """Returns a numbered log record."""
     return LogRecord(seq, RUN, 1_000 + seq, "info", "hearthnet.x", f"message {seq}", None, None, 0, 0, b"{}", None)
 
 
 def make(path, sizes=SIZES, role=layout.PRIMARY) -> BlackBox:
-    """A box of this process."""
+    """A box written by this process."""
     return BlackBox(path, new_header(role, RUN, "1.2.3", "ed25519:me", sizes))
 
 
 @pytest.fixture(scope="module")
 def content(tmp_path_factory) -> bytes:
-    """The bytes of a box whose rings went round several times."""
+    """The bytes of a box whose rings have wrapped several times."""
     path = tmp_path_factory.mktemp("box") / "telemetry.1.box"
     box = make(path)
     for seq in range(1, 2_001):
@@ -48,11 +48,11 @@ def content(tmp_path_factory) -> bytes:
 
 
 def test_what_is_written_is_read(tmp_path):
-    """Header, records and traces in flight come back as they went in, without closing the box."""
+    """Header, records and traces in flight are read back unchanged from a box that was not closed."""
     path = tmp_path / "telemetry.1.box"
     box = make(path)
-    place = box.begin(RUN, "llm.chat", 5, 6)
-    box.open_span(place, "generate", 7)
+    slot = box.begin(RUN, "llm.chat", 5, 6)
+    box.open_span(slot, "generate", 7)
     box.append_trace(trace_record(1))
     box.append_log(log_record(2))
     box.note_committed(1, 0, 1)
@@ -70,7 +70,7 @@ def test_what_is_written_is_read(tmp_path):
 
 
 def test_trace_that_ended_is_not_in_flight(tmp_path):
-    """Ending frees the place; closing a span shows the trace outside any span."""
+    """Ending a trace frees its slot; closing a span leaves the trace outside any span."""
     path = tmp_path / "telemetry.1.box"
     box = make(path)
     first, second = box.begin(RUN, "a.b", 1, 1), box.begin(RUN, "c.d", 2, 2)
@@ -82,7 +82,7 @@ def test_trace_that_ended_is_not_in_flight(tmp_path):
 
 
 def test_table_that_is_full_counts_and_goes_on(tmp_path):
-    """The 4,097th trace in flight has no entry; that is counted, and a place that is freed serves again."""
+    """The 4,097th trace in flight gets no slot and is counted; a freed slot is used again."""
     path = tmp_path / "telemetry.1.box"
     box = make(path)
     places = [box.begin(RUN, "a.b", 1, 1) for _ in range(layout.ENTRIES + 2)]
@@ -96,7 +96,7 @@ def test_table_that_is_full_counts_and_goes_on(tmp_path):
 
 
 def test_ring_keeps_the_newest(content):
-    """After many rounds the newest records are there without a hole."""
+    """After many wraps the newest records are there without a gap."""
     found = layout.parse(content)
     ordinals = [ordinal for ordinal, _ in found.traces]
 
@@ -109,7 +109,7 @@ def test_ring_keeps_the_newest(content):
 @given(st.integers(0, 2**32))
 @settings(max_examples=300, deadline=None)
 def test_damage_costs_only_what_it_hits(content, seed):
-    """Flipped bits, a random page, a cut, zeros: never an exception, never a record that was not written."""
+    """Flipped bits, a random page, truncation, zeros: no exception, and no record that was not written."""
     chance = random.Random(seed)
     damaged = bytearray(content)
     kind = chance.randrange(4)
@@ -139,7 +139,7 @@ def test_damage_costs_only_what_it_hits(content, seed):
 @given(st.binary(max_size=20_000))
 @settings(max_examples=200, deadline=None)
 def test_any_bytes_are_read_without_an_exception(junk):
-    """Bytes of any kind are no box; behind a header of ours they are a box with nothing whole in it."""
+    """Random bytes are not a box; after a valid header they are a box without intact records."""
     assert layout.parse(junk) is None
     header = new_header(layout.PRIMARY, RUN, "1", None, SIZES).pack()
     found = layout.parse(header + junk)
@@ -152,7 +152,7 @@ def test_any_bytes_are_read_without_an_exception(junk):
     ids=["another magic", "another version"],
 )
 def test_other_layouts_are_refused(content, offset, value):
-    """A file of another kind or version is no box of ours, whatever its checksum says."""
+    """A file of another kind or version is not a box, even with a valid checksum."""
     import zlib
 
     head = bytearray(content[: layout.HEADER.size])
@@ -163,7 +163,7 @@ def test_other_layouts_are_refused(content, offset, value):
 
 
 def test_recorded_text_cannot_pose_as_a_frame(tmp_path):
-    """A message that spells out a frame is a message: JSON has neither the magic's bytes nor a length's zeros."""
+    """A message that contains a frame stays a message: JSON has neither the magic's bytes nor zero bytes."""
     path = tmp_path / "telemetry.1.box"
     box = make(path)
     forged = layout.FRAME.pack(layout.FRAME_MAGIC, 2, 99) + b"[]"
@@ -176,7 +176,7 @@ def test_recorded_text_cannot_pose_as_a_frame(tmp_path):
 
 
 def test_process_is_alive_only_if_pid_boot_and_start_agree(tmp_path):
-    """Our own header is alive; with another pid, boot or start it is dead."""
+    """Our own header counts as alive; with another pid, boot or start time it does not."""
     from dataclasses import replace
 
     header = new_header(layout.PRIMARY, RUN, "1", None, SIZES)
@@ -188,22 +188,22 @@ def test_process_is_alive_only_if_pid_boot_and_start_agree(tmp_path):
 
 
 def vitals(number: int) -> Vitals:
-    """A sample, numbered, every 2 s."""
+    """Returns a numbered sample; there is one every 2 s."""
     return Vitals(2_000_000 * number, number, 2**40 + number, number, 2**45, 0.5, None if number % 2 else 1.25)
 
 
 def page_of(*ordinals: int) -> bytearray:
-    """A header page in which samples of these ordinals were written, in this order."""
+    """Returns a header page with samples of these ordinals, written in this order."""
     page = bytearray(layout.HEADER_BYTES)
     for ordinal in ordinals:
-        for place in layout.vitals_places(ordinal):
+        for place in layout.vitals_offsets(ordinal):
             page[place : place + layout.VITALS.size] = layout.pack_vitals(ordinal, vitals(ordinal))
     return page
 
 
 def test_samples_fit_into_the_header_page():
-    """No slot reaches into the counters or beyond the page."""
-    places = {place for ordinal in range(1, 5_000) for place in layout.vitals_places(ordinal)}
+    """No slot overlaps the counters or exceeds the page."""
+    places = {place for ordinal in range(1, 5_000) for place in layout.vitals_offsets(ordinal)}
 
     assert min(places) >= layout.COUNTERS_AT + layout.COUNTERS.size
     assert max(places) + layout.VITALS.size <= layout.HEADER_BYTES
@@ -212,7 +212,7 @@ def test_samples_fit_into_the_header_page():
 
 @pytest.mark.parametrize("count", [1, 2, 29, 30, 31, 500, 5_000])
 def test_samples_thin_out_with_age(count):
-    """The last minute is whole, ten minutes have one each half minute, half an hour one each five minutes."""
+    """All samples of the last minute are kept, one per half minute for ten minutes, one per five minutes before."""
     found = [sample.ts_us // 2_000_000 for sample in layout.vitals_in(page_of(*range(1, count + 1)))]
 
     assert found == sorted(set(found))
@@ -224,13 +224,13 @@ def test_samples_thin_out_with_age(count):
 
 
 def test_torn_sample_costs_itself_alone():
-    """A sample that was half written is left out; one of a clock that was set back is in its place."""
+    """A half-written sample is skipped; one from a clock that was set back keeps its position."""
     page = page_of(*range(1, 21))
-    page[layout.vitals_places(20)[0] + 9] ^= 1
+    page[layout.vitals_offsets(20)[0] + 9] ^= 1
     assert [sample.rss_bytes for sample in layout.vitals_in(page)] == list(range(1, 20))
 
     stepped = Vitals(5)
-    place = layout.vitals_places(21)[0]
+    place = layout.vitals_offsets(21)[0]
     page = page_of(*range(1, 20))
     page[place : place + layout.VITALS.size] = layout.pack_vitals(21, stepped)
     assert layout.vitals_in(page)[-1] == stepped
@@ -238,6 +238,6 @@ def test_torn_sample_costs_itself_alone():
 
 
 def test_box_of_a_program_that_took_none(content):
-    """Boxes from before there were samples say none, and are read as ever."""
+    """A box written before vitals existed is read, without samples."""
     assert layout.parse(content).vitals == []
     assert layout.vitals_in(b"") == []

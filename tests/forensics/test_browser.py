@@ -1,4 +1,4 @@
-"""The page in a real browser with the network off: it asks for nothing, complains of nothing, and its filter works."""
+"""The page in a real browser without network: no requests, no console errors, and the filter works."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BROWSER = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
 )
 pytestmark = pytest.mark.skipif(not BROWSER, reason="no Chromium here; on Debian: apt-get install chromium")
-# What the browser asks for itself, at its start; the proxy that is not there keeps it from everything.
+# Requests that the browser itself makes at its start; they fail at a proxy that does not exist.
 OWN_HOSTS = re.compile(r"https?://(?:[\w-]+\.)*(?:google\.com|googleapis\.com|gstatic\.com)(?:[/:?;]|$)")
 QUIET = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
@@ -28,7 +28,7 @@ QUIET = (
 
 
 def opened(path, tmp_path) -> tuple[str, list[str], list[str]]:
-    """Opens a page; returns what it became, what it asked for, and what the console said."""
+    """Opens a page; returns its final DOM, its requests and its console output."""
     netlog = tmp_path / "net.json"
     command = [BROWSER, *QUIET, f"--user-data-dir={tmp_path / 'profile'}", f"--log-net-log={netlog}", path.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -39,7 +39,7 @@ def opened(path, tmp_path) -> tuple[str, list[str], list[str]]:
 
 
 def test_browser_tells_of_a_page_that_asks_and_complains(tmp_path):
-    """The twin that proves the rest: a page with an image from elsewhere and a script that fails."""
+    """Counterpart that proves the checks: a page with a remote image and a failing script."""
     path = tmp_path / "bad.html"
     path.write_text('<img src="http://evil.example/x.png"><script>throw new Error("boo")</script>')
     _, asked, said = opened(path, tmp_path)
@@ -50,7 +50,7 @@ def test_browser_tells_of_a_page_that_asks_and_complains(tmp_path):
 
 @pytest.mark.parametrize("kind", ["real", "hostile"])
 def test_page_asks_for_nothing(program, tmp_path, kind):
-    """No request, no error; our script has run, nobody else's has."""
+    """No request and no error; our script ran, and no other."""
     case = gather(program(30) / "data") if kind == "real" else hostile()
     path = tmp_path / "page.html"
     path.write_text(page(document(case, judge(case))), "utf-8")

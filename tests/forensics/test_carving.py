@@ -1,4 +1,4 @@
-"""Rows of a damaged database, found page by page: all but those on the pages that are damaged."""
+"""Carving a damaged database: all rows are found but those on damaged pages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hearthnet.forensics.verdict import judge
 
 PAGE = 4_096
 TRACES = 600
-# A ring with short rows, rows that go on on other pages, and rows in the WAL alone.
+# A ring with short rows, rows with overflow pages, and rows only in the WAL.
 PROGRAM = """
 import os, sys
 from pathlib import Path
@@ -39,7 +39,7 @@ with telemetry.open(ObservabilityConfig(data_dir=Path(sys.argv[1]), log_dir=None
 
 
 def leave(folder, last):
-    """Has a program record into a folder and end so."""
+    """Runs a program that records into a folder and ends as given."""
     done = forkserver.run([sys.executable, "-c", PROGRAM, folder, last])
     assert done.returncode == (-9 if last == "kill" else 0), done.stderr
     return folder
@@ -53,7 +53,7 @@ def killed(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
-    """A store that was closed, without a page to spare, so that damage hits rows."""
+    """A closed store without free pages, so that damage hits rows."""
     folder = leave(tmp_path_factory.mktemp("packed"), "stop")
     with closing(sqlite3.connect(folder / "telemetry.db")) as db:
         db.execute("VACUUM")
@@ -62,20 +62,20 @@ def packed(tmp_path_factory):
 
 
 def rows_by_sqlite(path, table):
-    """What SQLite reads of a copy, by the number of each row."""
+    """Returns the rows that SQLite reads from a copy, by rowid."""
     with closing(sqlite3.connect(path)) as db:
         key = "rowid, run_id" if table == "runs" else "seq, NULL"
         return {number: (first, *rest) for number, first, _, *rest in db.execute(f"SELECT {key}, * FROM {table}")}
 
 
 def pages_with(content, words):
-    """The places of pages in which a text stands several times: leaves with rows."""
+    """Returns the offsets of pages that contain a text several times: leaves with rows."""
     return [at for at in range(PAGE, len(content), PAGE) if content.count(words, at, at + PAGE) > 3]
 
 
 @pytest.mark.parametrize("table", ["traces", "logs", "runs"])
 def test_every_row_is_found_as_sqlite_has_it(killed, tmp_path, table):
-    """Short rows, rows over several pages, rows of the WAL: value for value, and none besides."""
+    """Short rows, rows over several pages and rows of the WAL are found with equal values, and no others."""
     shutil.copytree(killed, tmp_path / "copy")
 
     found = carve(killed / "telemetry.db", killed / "telemetry.db-wal")[table]
@@ -85,7 +85,7 @@ def test_every_row_is_found_as_sqlite_has_it(killed, tmp_path, table):
 
 
 def test_deleted_rows_stay_deleted(packed, tmp_path):
-    """Pages that the database gave back still hold rows; what it deleted is not brought back."""
+    """Rows on free pages are not carved: deleted rows stay deleted."""
     path = shutil.copy(packed / "telemetry.db", tmp_path / "telemetry.db")
     with closing(sqlite3.connect(path)) as db:
         db.execute("DELETE FROM traces WHERE seq < 400")
@@ -98,7 +98,7 @@ def test_deleted_rows_stay_deleted(packed, tmp_path):
 
 @pytest.mark.parametrize("where", ["first page", "root of traces", "both"])
 def test_damage_above_the_rows_costs_none_of_them(packed, tmp_path, where):
-    """The schema and the way to the rows are gone; the rows are there, and the run can be judged."""
+    """Without the schema and the B-tree roots all rows are found, and the run can be judged."""
     content = bytearray((packed / "telemetry.db").read_bytes())
     with closing(sqlite3.connect(f"file:{packed / 'telemetry.db'}?mode=ro", uri=True)) as db:
         roots = dict(db.execute("SELECT name, rootpage FROM sqlite_schema WHERE rootpage > 0"))
@@ -113,13 +113,13 @@ def test_damage_above_the_rows_costs_none_of_them(packed, tmp_path, where):
     assert sum(entry.kind == "trace" for entry in case.entries) == TRACES
     (source,) = [source for source in case.sources if source.kind == "database"]
     assert source.state == "damaged"
-    assert "page by page" in source.detail
+    assert "carved" in source.detail
     assert judge(case).cause == "clean_stop"
     assert fingerprints(tmp_path) == before
 
 
 def test_records_without_a_row_of_their_run_are_of_one_all_the_same(packed, tmp_path):
-    """The page with all runs is gone: that there was one, and when, its records tell; how it ended nobody does."""
+    """Without the page of `runs` a run is inferred from its records; how it ended is unknown."""
     content = bytearray((packed / "telemetry.db").read_bytes())
     with closing(sqlite3.connect(f"file:{packed / 'telemetry.db'}?mode=ro", uri=True)) as db:
         ((root,),) = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'runs'")
@@ -135,7 +135,7 @@ def test_records_without_a_row_of_their_run_are_of_one_all_the_same(packed, tmp_
 
 
 def test_noise_on_leaves_costs_what_lies_on_them(packed, tmp_path):
-    """A third of the pages with rows overwritten: the rows of the others are all there."""
+    """With a third of the leaf pages overwritten, all rows of the others are found."""
     content = bytearray((packed / "telemetry.db").read_bytes())
     chance = random.Random(5)
     leaves = pages_with(content, b"a.b")
@@ -156,7 +156,7 @@ def test_noise_on_leaves_costs_what_lies_on_them(packed, tmp_path):
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_no_byte_makes_it_raise(packed, tmp_path_factory, data):
-    """Bytes put anywhere in pages of rows and in the head, and the file cut: rows or none."""
+    """Random bytes in leaf pages and in the header, and a truncated file: rows or none, and no exception."""
     content = bytearray((packed / "telemetry.db").read_bytes()[: 40 * PAGE])
     for _ in range(data.draw(st.integers(1, 12))):
         at = data.draw(st.integers(0, len(content) - 1))

@@ -1,4 +1,4 @@
-"""A database that is written to while it is copied: the copy is of one moment."""
+"""Copying a database while it is written: the copy is consistent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROWS = 2_000
 
 @pytest.fixture
 def writer(tmp_path):
-    """A connection that has rows in the database, and as many in its WAL."""
+    """A connection with rows in the database, and as many in its WAL."""
     with closing(sqlite3.connect(tmp_path / "telemetry.db", isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
@@ -27,19 +27,19 @@ def writer(tmp_path):
 
 
 def add(connection):
-    """A transaction of many rows."""
+    """Commits a transaction of many rows."""
     connection.execute("BEGIN")
     connection.executemany("INSERT INTO t VALUES (?, ?)", ((n, "x" * 100) for n in range(ROWS)))
     connection.execute("COMMIT")
 
 
 def checkpoint(connection, how):
-    """Moves the WAL into the database."""
+    """Checkpoints the WAL."""
     assert connection.execute(f"PRAGMA wal_checkpoint({how})").fetchall()[0][0] == 0
 
 
 def read(uri):
-    """How many rows a copy has, and whether it is whole."""
+    """Returns the number of rows in a copy, and the result of its integrity check."""
     with closing(sqlite3.connect(uri, uri=True)) as connection:
         (whole,) = connection.execute("PRAGMA integrity_check").fetchone()
         return connection.execute("SELECT count(*) FROM t").fetchone()[0], whole
@@ -56,7 +56,7 @@ def read(uri):
     ids=["appended", "checkpointed", "begun anew", "cut and begun anew"],
 )
 def test_copy_is_of_one_moment_whatever_the_writer_does(tmp_path, writer, monkeypatch, meanwhile, rows, copies):
-    """Between the two copies a transaction comes, pages move, the WAL begins anew: nothing committed is missing."""
+    """A commit, a checkpoint or a WAL reset between the two copies loses nothing that was committed."""
     copy, made = shutil.copyfile, []
 
     def copyfile(source, target):
@@ -74,8 +74,8 @@ def test_copy_is_of_one_moment_whatever_the_writer_does(tmp_path, writer, monkey
     assert not made[0].parent.exists()  # private, and gone
 
 
-def test_writer_that_never_rests_is_told(tmp_path, writer, monkeypatch):
-    """After a few tries the last copy is given, and what that may mean is said."""
+def test_note_says_that_the_writer_never_paused(tmp_path, writer, monkeypatch):
+    """After a few tries the last copy is used, with a note that it may be inconsistent."""
     copy = shutil.copyfile
 
     def copyfile(source, target):

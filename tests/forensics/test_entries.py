@@ -1,4 +1,4 @@
-"""Records as entries: whatever a row, a frame or a line holds, an entry or none, that every rule can take."""
+"""Converting records to entries: any row, frame or line becomes a valid entry or none."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ STORED = st.one_of(SCALARS, st.binary(max_size=30), VALUES.map(json.dumps))
 
 
 def row(table, value):
-    """A row of such values."""
+    """Rows of arbitrary values."""
     return st.fixed_dictionaries(dict.fromkeys(COLUMNS[table], value))
 
 
 def frame(table):
-    """A payload of a black box whose values are of any kind, its number a number or not."""
+    """Payloads of a black box with values of any type, the number included."""
     width = len(COLUMNS[table]) - 1
     return st.tuples(st.integers(1, 9), st.lists(VALUES, min_size=width, max_size=width).map(json.dumps)).map(
         lambda made: (made[0], made[1].encode())
@@ -52,7 +52,7 @@ def frame(table):
     vitals=STORED,
 )
 def test_no_value_makes_any_rule_raise(traces, logs, gaps, frames, lines, vitals):
-    """Rows of no type, frames of another version, lines of strangers: all of it is merged, counted and grouped."""
+    """Rows of wrong types, frames of another version and foreign lines are merged, counted and grouped."""
     boxed = [from_trace(row, "box") for row in rows_of_frames(frames, "traces", "01RUN")]
     records = [*map(from_trace, traces), *map(from_log, logs), *map(from_gap, gaps), *boxed]
     written = [entry for line in lines if (entry := from_line(line)) is not None]
@@ -67,7 +67,7 @@ def test_no_value_makes_any_rule_raise(traces, logs, gaps, frames, lines, vitals
 
 
 def test_done_line_is_the_trace_that_it_tells_of():
-    """It began so long before the line; one without a sensible duration is none."""
+    """A trace's start is its line's time minus the duration; without a valid duration there is no entry."""
     line = {
         "ts": "2026-05-26T12:00:10.000Z", "level": "warning", "logger": "hearthnet.trace", "msg": "done",
         "trace_id": "01T", "capability": "llm.chat", "result": "timeout", "ms": 2_500.5, "error": "too late",
@@ -82,7 +82,7 @@ def test_done_line_is_the_trace_that_it_tells_of():
 
 
 def test_vitals_that_were_not_measured_are_none():
-    """The column of a run is read by the names that it has; what is no number is not measured."""
+    """Samples are read by key; a value that is not a number counts as not measured."""
     column = json.dumps([{"ts_us": 5, "rss_bytes": 7, "load": 0.5, "loop_lag_s": None, "open_files": "many"}, 3])
 
     assert vitals_of(column) == (Vitals(5, rss_bytes=7, load=0.5),)

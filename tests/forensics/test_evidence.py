@@ -1,4 +1,4 @@
-"""What files can be like when somebody brings them: of a node that runs, copied without times, half of them missing."""
+"""Evidence as users supply it: from a running node, copied without times, or incomplete."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ with telemetry.open(ObservabilityConfig(data_dir=Path(sys.argv[1]), log_dir=None
 
 @contextmanager
 def busy(folder):
-    """A process that records, from when it does so until it is killed."""
+    """A process that records until it is killed."""
     with forkserver.spawn([sys.executable, "-c", BUSY, folder], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout.readline() == "recording\n"
@@ -45,7 +45,7 @@ def busy(folder):
 
 
 def test_running_process_is_read_while_it_writes(tmp_path):
-    """Each look finds a whole database and a run that is alive; once killed, it is not."""
+    """While it runs, each reading finds an intact database and a live run; once killed, the run is not alive."""
     with busy(tmp_path) as process:
         for _ in range(3):
             case = gather(tmp_path, limit=50)
@@ -65,7 +65,7 @@ def test_running_process_is_read_while_it_writes(tmp_path):
 
 
 def test_files_of_another_machine_do_not_tell_whether_it_runs(program, monkeypatch):
-    """Its process numbers are not ours, even if one of ours has the same."""
+    """Pids of another machine are not compared with processes of this one."""
     base = program(5)
     monkeypatch.setattr("hearthnet.forensics.evidence.runs.this_boot", lambda: "another")
 
@@ -75,8 +75,8 @@ def test_files_of_another_machine_do_not_tell_whether_it_runs(program, monkeypat
     assert "running" in judge(case).alternatives
 
 
-def test_missing_wal_is_told_unless_the_run_was_closed(program):
-    """After a kill it holds the newest rows; after a clean stop there is none."""
+def test_missing_wal_is_reported_unless_the_run_was_closed(program):
+    """After a kill the WAL holds the newest rows; after a clean stop there is none."""
     base = program(20)
     (base / "data" / "telemetry.db-wal").unlink()
     missing = [source for source in gather(base / "data").sources if source.state == "missing"]
@@ -88,7 +88,7 @@ def test_missing_wal_is_told_unless_the_run_was_closed(program):
 
 
 def test_database_is_read_in_place_where_there_is_no_room_for_a_copy(program, monkeypatch):
-    """Nothing is written beside it, and that the WAL was left out is said."""
+    """Nothing is written beside the database, and the report says that the WAL was not read."""
     base = program(20)
     before = fingerprints(base)
 
@@ -105,7 +105,7 @@ def test_database_is_read_in_place_where_there_is_no_room_for_a_copy(program, mo
 
 
 def test_last_words_are_found_in_a_copy_without_times(program, tmp_path):
-    """A copy has the time of copying: the name of a dated file tells its run, one without a date is of the newest."""
+    """A fault file is matched by the time in its name, not its mtime; an undated one belongs to the newest run."""
     base = program(3)
     first = gather(base / "data").run
     data = base / "data"
@@ -121,7 +121,7 @@ def test_last_words_are_found_in_a_copy_without_times(program, tmp_path):
 
 
 def test_signs_do_not_depend_on_what_was_asked_for(program):
-    """Neither a limit, nor a moment, nor another trace takes from a verdict what it rests on."""
+    """Neither --limit nor --since nor --around changes the evidence of a verdict."""
     base = program(30)
     whole = gather(base / "data", limit=1_000)
     first = next(entry for entry in whole.entries if entry.kind == "trace")
@@ -138,7 +138,7 @@ def test_signs_do_not_depend_on_what_was_asked_for(program):
 
 
 def test_trace_in_flight_can_be_looked_around(program):
-    """It has no row yet, and stands at the end of its run."""
+    """A trace in flight has no row yet, and --around finds it at the end of its run."""
     base = program(10)
     (flying,) = gather(base / "data").in_flight
 
@@ -149,7 +149,7 @@ def test_trace_in_flight_can_be_looked_around(program):
 
 
 def test_errors_of_a_lost_database_are_in_the_logs(program):
-    """Without database and box the lines still tell what failed, and how often."""
+    """Without database and box the log lines still show what failed, and how often."""
     base = program(40)
     whole = gather(base / "data")
     (base / "data" / "telemetry.db").unlink()
@@ -162,8 +162,8 @@ def test_errors_of_a_lost_database_are_in_the_logs(program):
 
 
 @pytest.mark.parametrize("name", ["telemetry.db", "telemetry.9.box", "telemetry.9.fault", "doctor.jsonl"])
-def test_pipe_in_the_place_of_a_file_is_left_alone(program, name):
-    """To open one would wait for its other end."""
+def test_pipe_instead_of_a_file_is_not_opened(program, name):
+    """Opening a pipe would block."""
     base = program(3)
     (base / "data" / name).unlink(missing_ok=True)
     os.mkfifo(base / "data" / name)
@@ -172,7 +172,7 @@ def test_pipe_in_the_place_of_a_file_is_left_alone(program, name):
 
 
 def test_reader_knows_every_migration(request):
-    """One that adds columns must be looked at here as well: rows found page by page have no names."""
+    """A migration that adds columns must update the list here: carved rows have no column names."""
     migrations = request.config.rootpath / "migrations" / "telemetry"
     assert max(int(path.name[:4]) for path in migrations.glob("*.sql")) <= NEWEST_VERSION
     assert TRACE_RING_BUFFER == LOG_RING_BUFFER == entries._RING

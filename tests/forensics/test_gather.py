@@ -1,4 +1,4 @@
-"""The evidence is read whole, merged once, and never changed by a byte; what is broken is said."""
+"""Gathering evidence: all of it is read and merged without duplicates, damage is reported, nothing is changed."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from hearthnet.forensics.verdict import judge
 
 
 def states(case):
-    """The state of each source, by kind."""
+    """Returns the state of each source, by kind."""
     return {source.kind: source.state for source in case.sources}
 
 
 def test_killed_run_is_read_from_database_wal_and_box(program):
-    """Every trace is there once, the open one with its span; nothing of the evidence has changed."""
+    """Every trace appears once, the open one with its span; the evidence is unchanged."""
     base = program(40)
     before = fingerprints(base)
 
@@ -45,7 +45,7 @@ def test_killed_run_is_read_from_database_wal_and_box(program):
 
 
 def test_records_and_lines_are_one_moment_each(program):
-    """A record is in store, box and JSON log; it stands in the timeline once, with its fields."""
+    """A record in store, box and JSON log appears in the timeline once, with its fields."""
     case = gather(program(4) / "data", limit=1_000)
 
     said = [entry for entry in case.entries if entry.name == "app.work"]
@@ -55,7 +55,7 @@ def test_records_and_lines_are_one_moment_each(program):
 
 
 def test_errors_are_grouped_and_counted(program):
-    """Failures that differ in a number are one group, with its first and last moment."""
+    """Failures that differ only in a number form one group with its first and last time."""
     case = gather(program(40) / "data")
 
     group = next(group for group in case.errors if group.kind == "trace")
@@ -66,7 +66,7 @@ def test_errors_are_grouped_and_counted(program):
 
 
 def test_run_that_a_later_one_took_in_is_judged_the_same(program):
-    """After the next start the box is gone; verdict and in-flight traces are what they were."""
+    """After the next start has recovered the box, verdict and traces in flight are the same."""
     base = program(20)
     before = gather(base / "data")
     program(5, "stop")
@@ -85,7 +85,7 @@ def test_run_that_a_later_one_took_in_is_judged_the_same(program):
 
 @pytest.mark.parametrize("lost", ["telemetry.db-shm", "telemetry.db-wal", "telemetry.db"])
 def test_missing_file_costs_what_was_in_it(program, lost):
-    """Without -shm nothing; without WAL or database the box still has the end."""
+    """Without -shm nothing is missing; without WAL or database the box still has the end."""
     base = program(40)
     (base / "data" / lost).unlink()
 
@@ -98,7 +98,7 @@ def test_missing_file_costs_what_was_in_it(program, lost):
 
 
 def test_read_only_folder_is_enough(program):
-    """Evidence on a medium that cannot be written, by somebody who is not its owner."""
+    """Evidence on a read-only medium can be read by another user."""
     base = program(10)
     for path in [*base.rglob("*"), base]:
         path.chmod(0o555 if path.is_dir() else 0o444)
@@ -113,7 +113,7 @@ def test_read_only_folder_is_enough(program):
 
 
 def test_pages_overwritten_with_noise_cost_what_is_on_them(program):
-    """A damaged database gives what lies before, between and behind; what is lost is said, and the log has it."""
+    """All rows outside the damaged pages are read; the damage is reported, and the log fills the gap."""
     base = program(4_000, "stop")
     path = base / "data" / "telemetry.db"
     content = bytearray(path.read_bytes())
@@ -138,8 +138,8 @@ def test_pages_overwritten_with_noise_cost_what_is_on_them(program):
     ("content", "state"),
     [(b"", "empty"), (b"\0" * 8192, "damaged"), (b"my shopping list", "foreign"), (None, "missing")],
 )
-def test_what_is_no_database_is_told(tmp_path, content, state):
-    """A clear state, no run, and no exception."""
+def test_file_that_is_not_a_database_is_reported(tmp_path, content, state):
+    """Its state is reported; there is no run and no exception."""
     path = tmp_path / "telemetry.db"
     if content is not None:
         path.write_bytes(content)
@@ -151,7 +151,7 @@ def test_what_is_no_database_is_told(tmp_path, content, state):
 
 
 def test_database_of_another_program_or_a_newer_one(program, tmp_path):
-    """A foreign one is left alone; a newer one is read by the names that it still has."""
+    """A foreign database is not read; a newer one is read by the columns it still has."""
     other = tmp_path / "other"
     other.mkdir()
     with closing(sqlite3.connect(other / "telemetry.db")) as db:
@@ -173,7 +173,7 @@ def test_database_of_another_program_or_a_newer_one(program, tmp_path):
 
 
 def test_run_and_trace_can_be_named(program):
-    """By the beginning of an id; a name that nothing has is told with those that there are."""
+    """A run is chosen by the beginning of its id; the error for an unknown one lists the known runs."""
     base = program(30)
     case = gather(base / "data", limit=1_000)
     middle = [entry for entry in case.entries if entry.kind == "trace"][15]
@@ -189,7 +189,7 @@ def test_run_and_trace_can_be_named(program):
 
 
 def test_last_words_belong_to_the_run_of_that_time(program):
-    """Faulthandler's file is matched by number and time; the doctor's last whole report is found behind a torn one."""
+    """A fault file is matched by pid and time; a torn last report of the doctor is skipped."""
     base = program(4)
     data = base / "data"
     pid = gather(data).run.pid
@@ -207,7 +207,7 @@ def test_last_words_belong_to_the_run_of_that_time(program):
 
 
 def test_errors_that_differ_in_ids_share_a_fingerprint():
-    """Numbers, ids, paths and quoted words do not matter; the rest does."""
+    """Numbers, ids, paths and quoted words do not change a fingerprint; other words do."""
     one = fingerprint("log", "a", "no file '/a/b' for 01HXR4Z6W5S9E2JQ4Y0T7B3M1C after 3.5 s at 0xdeadbeef")
     two = fingerprint("log", "a", "no file '/c/d' for 01HXR4Z6W5S9E2JQ4Y0T7B3M2D after 12 s at 0x1")
 
@@ -218,7 +218,7 @@ def test_errors_that_differ_in_ids_share_a_fingerprint():
 
 @pytest.fixture(scope="module")
 def evidence(tmp_path_factory):
-    """A killed store whose files a test may spoil; large files cut to what matters."""
+    """The files of a killed store for tests to damage; large ones are cut to their used part."""
     from left_behind import PROGRAM
 
     base = tmp_path_factory.mktemp("evidence")
@@ -231,7 +231,7 @@ def evidence(tmp_path_factory):
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 @given(data=st.data())
 def test_no_byte_in_the_files_makes_it_raise(evidence, tmp_path_factory, data):
-    """Bytes flipped, cut or put anywhere: an answer each time."""
+    """Flipped, cut or overwritten bytes anywhere: there is a verdict each time."""
     base = tmp_path_factory.mktemp("spoilt")
     shutil.copytree(evidence, base, dirs_exist_ok=True)
     for path in [*base.glob("data/telemetry.db"), *base.glob("data/*.box"), *base.glob("log/*.log")]:

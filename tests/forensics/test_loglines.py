@@ -1,4 +1,4 @@
-"""The JSON log as evidence: the window that is wanted, in little memory, torn lines as far as they go."""
+"""Reading JSON logs: a time window in bounded memory, and torn lines as far as possible."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ ALWAYS = (0, 2**62)
 
 
 def raw(second, msg="hello", level="info", logger="x.y", **fields):
-    """A line as the node writes it."""
+    """Returns a line as a node writes it."""
     ts = f"2026-05-26T12:{second // 60:02d}:{second % 60:02d}.000Z"
     named = {"ts": ts, "level": level, "logger": logger, "msg": msg, **fields}
     return json.dumps(named, separators=(",", ":")).encode() + b"\n"
 
 
 def write(folder, *lines, name="2026-05-26.log"):
-    """Makes a daily file of lines."""
+    """Writes a daily log file."""
     folder.mkdir(exist_ok=True)
     (folder / name).write_bytes(b"".join(lines))
     return folder
 
 
 def test_newest_of_the_window_are_kept_in_their_order(tmp_path):
-    """Also over the parts of a day; what lies outside is not."""
+    """The newest lines of the window are read, across the parts of a day, and no others."""
     write(tmp_path, *(raw(second, f"m{second}") for second in range(10)))
     write(tmp_path, *(raw(second, f"m{second}") for second in range(10, 20)), name="2026-05-26.1.log")
     write(tmp_path, raw(3, "other day"), name="2026-05-20.log")
@@ -43,7 +43,7 @@ def test_newest_of_the_window_are_kept_in_their_order(tmp_path):
 
 
 def test_warnings_of_the_run_are_kept_whatever_the_window(tmp_path):
-    """What a verdict rests on does not depend on how much somebody wants to see."""
+    """Warnings and errors of the run are kept whatever the window and limit."""
     last = raw(50, "done", "warning", "hearthnet.trace", trace_id="01T", capability="a.b", result="timeout", ms=7.5)
     lines = [raw(1, "disk is slow", "error"), *(raw(2, "chatter") for _ in range(50)), last]
     write(tmp_path, *lines)
@@ -69,7 +69,7 @@ def test_warnings_of_the_run_are_kept_whatever_the_window(tmp_path):
     ],
 )
 def test_torn_line_gives_what_it_still_says(tmp_path, torn, texts):
-    """Its head stands before all else; the line behind it is whole. The file is called damaged."""
+    """The start of a torn line and the intact line after it are read; the file counts as damaged."""
     write(tmp_path, torn)
 
     found = read_lines(tmp_path, ALWAYS, ALWAYS, 10)
@@ -81,7 +81,7 @@ def test_torn_line_gives_what_it_still_says(tmp_path, torn, texts):
 
 
 def test_large_log_takes_little_memory(tmp_path):
-    """Ten megabytes, some of them in a line without an end, of which two hundred lines are wanted."""
+    """Reading two hundred lines of ten megabytes takes little memory, even with an endless line."""
     line = raw(5, "x" * 400)
     write(tmp_path, *([line] * (6_000_000 // len(line))), b"y" * 4_000_000)
 
@@ -95,7 +95,7 @@ def test_large_log_takes_little_memory(tmp_path):
 
 
 def test_only_daily_logs_are_read(tmp_path):
-    """A pipe of that name would keep a reader waiting for ever; other files are none of ours."""
+    """A pipe with a log's name would block a reader; files with other names are skipped."""
     data = tmp_path / "data"
     data.mkdir()
     os.mkfifo(data / "2026-05-26.log")

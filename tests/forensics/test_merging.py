@@ -1,4 +1,4 @@
-"""One timeline out of several sources: numbers before clocks, neighbours before times, each moment once."""
+"""Merging sources into one timeline: by number first, then by neighbour, then by time, without duplicates."""
 
 from __future__ import annotations
 
@@ -13,61 +13,61 @@ RUN = Run("01RUN", T0, T0 + 100 * S, "clean", pid=7, is_alive=False)
 
 
 def record(seq, second, text, run_id="01RUN"):
-    """A log record of the store."""
+    """Returns a log record of the store."""
     return Entry(T0 + int(second * S), "log", "info", "x.y", text, run_id, seq)
 
 
 def line(second, text):
-    """A line of the JSON log: the same, without number and run."""
+    """Returns a line of the JSON log: the same without number and run."""
     return replace(record(None, second, text, None), source="log")
 
 
 def trace(seq, second, trace_id, ms=5.0, source="database"):
-    """A trace by its row, or by the line that its end makes."""
+    """Returns a trace from its row, or from the line written at its end."""
     run_id = "01RUN" if seq else None
     return Entry(T0 + int(second * S), "trace", "ok", "a.b", "", run_id, seq, trace_id, ms, source)
 
 
-def told(entries):
-    """What an entry says, in the order of the timeline."""
+def texts(entries):
+    """Returns the texts of entries in order."""
     return [entry.text or entry.trace_id for entry in entries]
 
 
 def test_number_goes_before_the_clock():
-    """A clock that is set back or forward during a run does not change the order of what the store numbered."""
+    """Setting the clock during a run does not change the order of numbered records."""
     records = [record(1, 1, "a"), record(2, 5_000, "b"), record(3, -5_000, "c"), record(4, 2, "d")]
 
-    assert told(timeline(records, [], [RUN], set())) == ["the run starts", "a", "b", "c", "d", "the run ends"]
+    assert texts(timeline(records, [], [RUN], set())) == ["the run starts", "a", "b", "c", "d", "the run ends"]
 
 
 def test_line_without_a_record_stays_with_its_neighbours():
-    """Where the clock was set, its time says nothing; the lines before and after it, which have records, do."""
+    """A line is placed by its neighbours that have records, not by a clock that was set."""
     records = [record(1, 1, "a"), record(2, -5_000, "b"), record(3, -4_999, "c")]
     lines = [line(1, "a"), line(2, "debug 1"), line(-5_000, "b"), line(-4_999.5, "debug 2"), line(-4_999, "c")]
 
-    assert told(timeline(records, lines, [], set())) == ["a", "debug 1", "b", "debug 2", "c"]
+    assert texts(timeline(records, lines, [], set())) == ["a", "debug 1", "b", "debug 2", "c"]
 
 
 def test_line_before_any_neighbour_is_placed_by_its_time():
-    """Nothing else is known of it."""
+    """Without a neighbour only its time is known."""
     records = [record(1, 1, "a"), record(2, 3, "b")]
 
-    assert told(timeline(records, [line(2, "alone"), line(0.5, "first")], [], set())) == ["first", "a", "alone", "b"]
+    assert texts(timeline(records, [line(2, "alone"), line(0.5, "first")], [], set())) == ["first", "a", "alone", "b"]
 
 
 def test_each_record_stands_for_one_line():
-    """Three equal lines of one millisecond, two records of them: one is left; a trace's own line is its row's."""
+    """Of three equal lines and two records one line is left; a trace's done line matches its row."""
     records = [record(1, 1, "a"), record(2, 1, "a"), trace(3, 2, "01T"), trace(4, 3, "01T", 6.0)]
     lines = [line(1, "a")] * 3 + [trace(None, 2, "01T", source="log"), trace(None, 4, "01U", source="log")]
 
     merged = timeline(records, lines, [], set())
 
-    assert told(merged) == ["a", "a", "a", "01T", "01T", "01U"]
+    assert texts(merged) == ["a", "a", "a", "01T", "01T", "01U"]
     assert [entry.source for entry in merged].count("log") == 2
 
 
 def test_numbers_of_another_process_are_its_own():
-    """A second process counts from one as well: the two are merged by time, each in its own order."""
+    """A second process numbers its own records: both are merged by time, each in its own order."""
     other = Run("01OTHER", T0 + S, pid=8, last_seen_us=T0 + 4 * S)
     records = [
         record(1, 1.5, "theirs 1", "01OTHER"), record(2, 3.5, "theirs 2", "01OTHER"),
@@ -82,7 +82,7 @@ def test_numbers_of_another_process_are_its_own():
 
 
 def test_starts_and_ends_embrace_their_run():
-    """Of a run without an end the last sign of life is told; of one that lives nothing; rows are not needed."""
+    """A run without an end ends when it was last seen, a live one has no end; no rows are needed."""
     dead = Run("01DEAD", T0 - 50 * S, end_reason=None, last_seen_us=T0 - 40 * S, is_alive=False)
     alive = Run("01ALIVE", T0 + 200 * S, is_alive=True)
     silent = Run("01SILENT", T0 - 90 * S, T0 - 80 * S, "clean")
@@ -98,7 +98,7 @@ def test_starts_and_ends_embrace_their_run():
 
 
 def test_line_is_of_the_run_that_began_last_before_it():
-    """Unless that had ended in order long before; before the first run it is of none."""
+    """A line belongs to the last run before it unless that ended long before; before the first run to none."""
     later = Run("01LATER", T0 + 500 * S)
     lines = [line(-1, "before"), line(50, "in it"), line(101, "closing"), line(300, "between"), line(501, "later")]
 

@@ -1,4 +1,4 @@
-"""The three ways of telling: JSON by its schema, text for a terminal, and a page. All of a hostile case as well."""
+"""The three reports: JSON with a schema, text for a terminal, and a page. Also of a hostile case."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOW = 1_800_000_000_000_000
 
 
 def hostile():
-    """A case in which every string that may be recorded is an attack."""
+    """Returns a case in which every recorded string is an attack."""
     run = Run(
         EVIL, NOW - 10**9, version=EVIL, pid=7, boot_id=EVIL, last_seen_us=NOW, fault=EVIL, is_alive=False,
         vitals=(Vitals(NOW - 4_000_000, 10**8, 10**9, 7, 10**9, 0.5, 0.0), Vitals(NOW, 9 * 10**8, 1, 7, 0, 9.0, 3.0)),
@@ -45,7 +45,7 @@ def hostile():
 
 
 def verdicts(case):
-    """The real verdict, and one of each cause with hostile evidence."""
+    """Returns the real verdict, and one of each cause with hostile evidence."""
     yield judge(case)
     for cause in CAUSES:
         yield Verdict(cause, "possible", (EVIL,), (EVIL,), ("killed",))
@@ -53,7 +53,7 @@ def verdicts(case):
 
 @pytest.mark.parametrize("case", [hostile(), Case(Path("nowhere"))], ids=["hostile", "empty"])
 def test_document_is_strict_json_by_its_schema(case):
-    """Whatever was recorded, every parser takes it."""
+    """Whatever was recorded, the document is valid and strict JSON."""
     for verdict in verdicts(case):
         text = json.dumps(document(case, verdict), allow_nan=False)
         text.encode()
@@ -61,7 +61,7 @@ def test_document_is_strict_json_by_its_schema(case):
 
 
 def test_schema_refuses_what_is_no_report():
-    """A schema that takes everything would prove nothing."""
+    """The schema refuses documents with errors."""
     whole = document(hostile(), judge(hostile()))
     for key in ("verdict", "in_flight", "timeline", "errors", "runs", "evidence", "confidence"):
         assert not VALIDATOR.is_valid({name: value for name, value in whole.items() if name != key})
@@ -70,7 +70,7 @@ def test_schema_refuses_what_is_no_report():
 
 @pytest.mark.parametrize("columns", [80, 120])
 def test_report_fits_and_gives_the_terminal_no_orders(columns):
-    """No control character but our own colours, no line too wide, and ASCII where that is all there is."""
+    """No control characters but our colours, no line too wide, and only ASCII where required."""
     for verdict in verdicts(hostile()):
         plain = report(hostile(), verdict, colour=False, unicode=True, columns=columns)
         assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]", plain)
@@ -81,7 +81,7 @@ def test_report_fits_and_gives_the_terminal_no_orders(columns):
 
 
 def test_report_of_a_real_death_says_what_matters(program):
-    """The verdict first; then the call that was open, the last words, the errors, the runs."""
+    """The verdict comes first, then the open call, the last records, the errors and the runs."""
     case = gather(program(40) / "data")
     text = report(case, judge(case), colour=False, unicode=True, columns=100)
 
@@ -91,7 +91,7 @@ def test_report_of_a_real_death_says_what_matters(program):
 
 
 class Page(HTMLParser):
-    """What a page is made of."""
+    """Collects the elements of a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,13 +99,13 @@ class Page(HTMLParser):
         self.attributes: list[tuple[str, str | None]] = []
 
     def handle_starttag(self, tag, attrs):
-        """Notes every element."""
+        """Records an element."""
         self.tags.append(tag)
         self.attributes.extend(attrs)
 
 
 def test_page_asks_for_nothing_and_runs_nothing_of_others():
-    """One script, ours; no element that loads anything; the policy forbids the rest."""
+    """Only our script, no element that loads anything, and a policy that forbids the rest."""
     for verdict in verdicts(hostile()):
         made = page(document(hostile(), verdict))
         found = Page()
@@ -121,7 +121,7 @@ def test_page_asks_for_nothing_and_runs_nothing_of_others():
 
 
 def test_page_of_full_rings_stays_small():
-    """Twenty thousand moments and their spans make a page that opens at once."""
+    """Twenty thousand entries and their spans make a page of under 2 MB."""
     spans = tuple({"id": str(n), "parent": None, "name": "s", "offset_ms": n, "duration_ms": 1.0} for n in range(60))
     run = Run("01R", NOW, last_seen_us=NOW)
     entries = [
@@ -130,23 +130,23 @@ def test_page_of_full_rings_stays_small():
     made = page(document(Case(Path("x"), run, [run], entries), Verdict("killed", "likely")))
 
     assert len(made) < 2_000_000
-    assert "18,000 before these" in made
+    assert "18,000 earlier entries" in made
 
 
 def script(*arguments, cwd):
-    """The script, with a bare Python of its own."""
+    """Runs the script with a bare Python."""
     command = [sys.executable, "-I", "-S", str(ROOT / "scripts" / "forensics.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
 
 def test_script_works_bare_on_copied_files(program, tmp_path):
-    """No library, another working directory; the evidence is as it was; a page, a document, exit codes."""
+    """Without libraries and from another folder: text, page, document, exit codes, and unchanged evidence."""
     base = program(20)
     before = fingerprints(base)
 
-    told = script(str(base / "data"), cwd="/")
-    assert (told.returncode, told.stderr) == (1, "")
-    assert told.stdout.startswith("KILLED")
+    done = script(str(base / "data"), cwd="/")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith("KILLED")
     found = json.loads(script(str(base / "data" / "telemetry.db"), "--json", "--limit", "5", cwd="/").stdout)
     VALIDATOR.validate(found)
     assert len(found["timeline"]) == 5
@@ -163,8 +163,8 @@ def test_script_works_bare_on_copied_files(program, tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"), [(None, "missing"), (b"", "empty"), (b"nonsense", "foreign"), (b"\0" * 9000, "damaged")]
 )
-def test_script_has_a_clear_answer_for_what_is_no_store(tmp_path, content, said):
-    """Exit code 2, the state of the file, a hint; no traceback."""
+def test_script_reports_files_that_are_not_a_store(tmp_path, content, said):
+    """Exit code 2, the state of the file and a hint; no traceback."""
     if content is not None:
         (tmp_path / "telemetry.db").write_bytes(content)
     done = script(str(tmp_path / "telemetry.db"), cwd=tmp_path)
@@ -175,12 +175,12 @@ def test_script_has_a_clear_answer_for_what_is_no_store(tmp_path, content, said)
     assert "Traceback" not in done.stderr
 
 
-def test_wrong_usage_is_told(program):
-    """A time that is none, a run that is not there, a reader that leaves."""
+def test_wrong_usage_is_an_error(program):
+    """An invalid time, an unknown run, and a reader that closes the pipe."""
     data = str(program(3) / "data")
     for arguments, said in (
         (("--since", "soon"), "30m"),
-        (("--run", "01NOBODY"), "no run begins"),
+        (("--run", "01NOBODY"), "no run id begins"),
         (("--around", "01NOBODY"), "no trace"),
         (("--limit", "-1"), "between"),
     ):
@@ -194,7 +194,7 @@ def test_wrong_usage_is_told(program):
 
 
 def test_times_are_read_as_people_write_them():
-    """Ago, or ISO 8601 with or without a zone."""
+    """A time is relative, or ISO 8601 with or without a zone."""
     assert moment_us("2026-05-26T08:14:22Z") == 1_779_783_262_000_000
     assert moment_us("1d") == pytest.approx(moment_us("24h"), abs=1e6)
     with pytest.raises(ValueError, match="neither"):

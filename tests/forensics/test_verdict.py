@@ -1,4 +1,4 @@
-"""The judging rules, over cases made of the facts that files can hold. Real deaths: tests/e2e/test_deaths.py."""
+"""The rules of the verdict, on constructed cases. Real deaths are in tests/e2e/test_deaths.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from hearthnet.constants import CRASH_LOGGER, WATCHDOG_LOGGER
 from hearthnet.forensics.model import CAUSES, CONFIDENCES, Case, Entry, Run, Source, Vitals
-from hearthnet.forensics.verdict import deaths_in_a_row, judge
+from hearthnet.forensics.verdict import judge, unclean_runs_in_a_row
 from hearthnet.observability.process import uncaught as capture
 from hearthnet.observability.process import watchdog
 
@@ -21,23 +21,23 @@ NEXT = Run("01NEXT", DEATH + 5 * S, pid=8, boot_id="boot-1", is_alive=True)
 
 
 def case(run=RUN, *entries, runs=None, sources=()):
-    """A case of this run, with a later one before it unless told otherwise."""
+    """Returns a case of this run, followed by a later one unless `runs` is given."""
     return Case(Path("data"), run, [NEXT, run] if runs is None else runs, list(entries), sources=list(sources))
 
 
 def record(text, seconds_before=1.0, level="error", **extras):
-    """A log record of the dead run."""
+    """Returns a log record of the dead run."""
     exc, logger = extras.pop("exc", None), extras.pop("logger", "hearthnet.observability.capture")
     return Entry(DEATH - int(seconds_before * S), "log", level, logger, text, "01DEAD", 1, extras=extras, exc=exc)
 
 
 def felt(seconds_before, rss_mb, left_mb, **others):
-    """Vitals so long before the death."""
+    """Returns vitals from this long before the death."""
     return Vitals(DEATH - int(seconds_before * S), int(rss_mb * MB), int(left_mb * MB), **others)
 
 
 def test_run_that_wrote_its_end_was_stopped():
-    """Nothing else is considered, and nothing is missing."""
+    """No other rule applies, and nothing is missing."""
     verdict = judge(case(replace(RUN, end_reason="clean", ended_us=DEATH)))
 
     assert (verdict.cause, verdict.confidence, verdict.alternatives, verdict.missing) == (
@@ -46,13 +46,13 @@ def test_run_that_wrote_its_end_was_stopped():
 
 
 def test_names_of_loggers_that_are_evidence_are_fixed():
-    """Records of earlier versions bear these names: moving a module must not change them."""
+    """Records of earlier versions have these logger names: moving a module must not change them."""
     assert capture.log.name == CRASH_LOGGER == "hearthnet.observability.capture"
     assert watchdog.log.name == WATCHDOG_LOGGER == "hearthnet.observability.watchdog"
 
 
 def test_exception_that_ends_a_program_closes_the_store_in_order():
-    """A clean end right after an uncaught exception is no clean stop; one long before it is none of its business."""
+    """A clean end right after an uncaught exception is not a clean stop; an exception long before is ignored."""
     clean = replace(RUN, end_reason="clean", ended_us=DEATH)
     uncaught = record("uncaught exception", exc="Traceback …\nKeyError: 'model'")
 
@@ -60,13 +60,13 @@ def test_exception_that_ends_a_program_closes_the_store_in_order():
     assert (verdict.cause, verdict.confidence) == ("exception", "certain")
     assert "KeyError: 'model'" in verdict.evidence[0]
     assert judge(case(clean, replace(uncaught, ts_us=DEATH - 60 * S))).cause == "clean_stop"
-    assert judge(case(clean, replace(uncaught, name="app.work"))).cause == "clean_stop"  # words that anybody may log
+    assert judge(case(clean, replace(uncaught, name="app.work"))).cause == "clean_stop"  # any program may log this text
     memory = judge(case(clean, replace(uncaught, exc="Traceback …\nMemoryError")))
     assert (memory.cause, memory.confidence, memory.alternatives) == ("out_of_memory", "likely", ("exception",))
 
 
 def test_living_process_is_not_dead():
-    """It is named as running, and as stuck if it is."""
+    """A live process is reported as running, and as stuck if it is."""
     alive = replace(RUN, is_alive=True, end_reason=None)
     assert judge(case(alive, runs=[alive])).cause == "running"
 
@@ -77,7 +77,7 @@ def test_living_process_is_not_dead():
 
 
 def test_fault_is_certain_and_says_where():
-    """The first line of its file and the innermost frame of the thread that failed are the evidence."""
+    """The first line of the fault file and the innermost frame of the failed thread are the evidence."""
     thread = 'Current thread 0x1 (most recent call first):\n  File "a.py", line 3 in f\n'
     fault = f"Fatal Python error: Segmentation fault\n\n{thread}"
     verdict = judge(case(replace(RUN, fault=fault)))
@@ -88,7 +88,7 @@ def test_fault_is_certain_and_says_where():
 
 
 def test_stacks_without_a_fault_are_no_fault():
-    """Somebody may have asked for them, with a signal say."""
+    """Stacks may have been dumped on request, by a signal for example."""
     verdict = judge(case(replace(RUN, fault='Thread 0x1 (most recent call first):\n  File "a.py", line 3 in f\n')))
 
     assert (verdict.cause, verdict.confidence) == ("native_fault", "possible")
@@ -96,7 +96,7 @@ def test_stacks_without_a_fault_are_no_fault():
 
 
 def test_last_words_that_cannot_be_read_leave_a_fault_possible():
-    """Files of another user: what was not read is no evidence that nothing was there."""
+    """An unreadable fault file does not rule out a native fault."""
     fault = Source(Path("telemetry.7.fault"), "fault", "unreadable", "Permission denied")
     verdict = judge(case(sources=[fault]))
 
@@ -105,8 +105,8 @@ def test_last_words_that_cannot_be_read_leave_a_fault_possible():
     assert "telemetry.7.fault is unreadable" in verdict.missing
 
 
-def test_kill_without_a_trace_is_not_told_from_an_exit():
-    """The general cause, with what it could be as well and what would tell; never certain."""
+def test_kill_and_exit_cannot_be_distinguished():
+    """The general cause, with alternatives and missing evidence; never certain."""
     verdict = judge(case())
 
     assert (verdict.cause, verdict.confidence) == ("killed", "likely")
@@ -117,7 +117,7 @@ def test_kill_without_a_trace_is_not_told_from_an_exit():
 
 
 def test_files_from_elsewhere_leave_more_open():
-    """Nobody can say whether the process still ran when they were copied."""
+    """Whether the process was still running when the files were copied is unknown."""
     run = replace(RUN, is_alive=None, end_reason=None)
     verdict = judge(case(run, runs=[run]))
 
@@ -131,13 +131,13 @@ def test_files_from_elsewhere_leave_more_open():
     [
         ([felt(60, 100, 900), felt(2, 980, 20)], "out_of_memory", "likely"),
         ([felt(4, 100, 900), felt(2, 500, 500), felt(1, 900, 100)], "out_of_memory", "possible"),
-        ([felt(4, 100, 40), felt(2, 100, 25)], "out_of_memory", "possible"),  # somebody else ate it
+        ([felt(4, 100, 40), felt(2, 100, 25)], "out_of_memory", "possible"),  # another process took it
         ([felt(60, 100, 900), felt(2, 120, 880)], "killed", "likely"),
-        ([felt(4, 900, 100), felt(2, 500, 500)], "killed", "likely"),  # it gave it back
+        ([felt(4, 900, 100), felt(2, 500, 500)], "killed", "likely"),  # it was freed again
     ],
 )
 def test_death_by_memory_is_seen_coming(vitals, cause, confidence):
-    """Little left is likely, little left of others' doing or soon used up is possible; enough left is neither."""
+    """Little left is likely; little left because of others, or running out, is possible; enough left is neither."""
     verdict = judge(case(replace(RUN, vitals=tuple(vitals))))
 
     assert (verdict.cause, verdict.confidence) == (cause, confidence)
@@ -152,15 +152,15 @@ def test_death_by_memory_is_seen_coming(vitals, cause, confidence):
     ],
 )
 def test_exception_names_the_cause_behind_it(exc, cause):
-    """An allocation or a write that failed is more than an exception."""
+    """A failed allocation or write has a cause of its own."""
     verdict = judge(case(RUN, record("uncaught exception", exc=exc)))
 
     assert (verdict.cause, verdict.confidence) == (cause, "likely")
     assert exc in verdict.evidence[0]
 
 
-def test_stuck_loop_counts_unless_it_answered_again():
-    """The last word decides; without the record, a lag that was still growing is a hint."""
+def test_stuck_loop_counts_unless_it_recovered():
+    """The last record decides; without one, a growing lag makes it possible."""
     stuck, again = record("event loop stuck", 30, stack=["app.py:9 wait"]), record("event loop answers again", 20)
 
     assert judge(case(RUN, stuck)).cause == "loop_stuck"
@@ -172,7 +172,7 @@ def test_stuck_loop_counts_unless_it_answered_again():
 
 
 def test_full_disk_is_possible_until_it_had_space_again():
-    """A node lives on with a full disk, so that alone is not certain to have killed it."""
+    """A node survives a full disk, so a full disk alone is never certain."""
     full = record("telemetry cannot be written", 9, "warning", reason="disk_full")
     locked = record("telemetry cannot be written", 9, "warning", reason="locked")
     again = record("telemetry is written again", 5, "info")
@@ -186,7 +186,7 @@ def test_full_disk_is_possible_until_it_had_space_again():
 
 @pytest.mark.parametrize(("minutes_down", "confidence"), [(1, "likely"), (600, "possible")])
 def test_other_boot_is_a_power_loss_the_likelier_the_sooner(minutes_down, confidence):
-    """A machine that came back at once was on before; after a night the node may have been dead long before."""
+    """A quick reboot makes a power loss likely; after a long pause the node may have died earlier."""
     after = replace(NEXT, boot_id="boot-2", started_us=DEATH + minutes_down * 60 * S)
     run = replace(RUN, is_alive=None)
     verdict = judge(case(run, runs=[after, run]))
@@ -196,17 +196,17 @@ def test_other_boot_is_a_power_loss_the_likelier_the_sooner(minutes_down, confid
 
 
 def test_fault_before_a_reboot_stays_the_cause():
-    """The strongest sign wins; the weaker one is still among the lines."""
+    """The strongest sign wins; the weaker one is still in the evidence."""
     after = replace(NEXT, boot_id="boot-2", started_us=DEATH + 60 * S)
     run = replace(RUN, fault="Fatal Python error: Aborted\n")
     verdict = judge(case(run, runs=[after, run]))
 
     assert verdict.cause == "native_fault"
-    assert any("another boot" in line for line in verdict.evidence)
+    assert any("was rebooted" in line for line in verdict.evidence)
 
 
 def test_deaths_one_after_the_other_are_a_loop():
-    """Three within twenty minutes; a clean stop between them, or hours, and they are none."""
+    """Three unclean runs within twenty minutes are a loop; with a clean stop or hours between them they are not."""
 
     def earlier(number, minutes, reason="unclean"):
         return replace(
@@ -217,14 +217,14 @@ def test_deaths_one_after_the_other_are_a_loop():
     verdict = judge(case(RUN, runs=loop))
     assert (verdict.cause, verdict.confidence) == ("restart_loop", "possible")
     assert "3 runs in a row" in verdict.evidence[0]
-    assert len(deaths_in_a_row(loop, RUN)) == 3
+    assert len(unclean_runs_in_a_row(loop, RUN)) == 3
 
     assert judge(case(RUN, runs=[NEXT, RUN, earlier(1, 5, "clean"), earlier(2, 9)])).cause == "killed"
     assert judge(case(RUN, runs=[NEXT, RUN, earlier(1, 25), earlier(2, 50)])).cause == "killed"
 
 
 def test_no_run_is_unknown_and_says_what_is_broken():
-    """Without any run the files that could not be read are all there is to say."""
+    """Without any run the verdict lists only the files that could not be read."""
     verdict = judge(Case(Path("data"), sources=[Source(Path("telemetry.db"), "database", "damaged")]))
 
     assert verdict.cause == "unknown"
@@ -232,7 +232,7 @@ def test_no_run_is_unknown_and_says_what_is_broken():
 
 
 def test_every_cause_has_words():
-    """What the rules name can be told; numbers that no clock shows do not break the telling."""
+    """Every verdict has a summary, and times out of range do not raise."""
     for end, seen in (("unclean", 2**62), ("clean", -(2**62)), (None, 0)):
         verdict = judge(case(replace(RUN, end_reason=end, last_seen_us=seen, ended_us=seen)))
         assert verdict.cause in CAUSES

@@ -1,1 +1,1 @@
-"""Reads what a dead node left: database, boxes, JSON lines."""
+"""Readers of a node's files: database, black boxes, JSON logs."""

@@ -1,12 +1,11 @@
-"""Finds the rows of a damaged database page by page, without the tree that leads to them, and without SQLite.
+"""Carves rows out of a damaged database page by page, without its B-trees and without SQLite.
 
-A row lies whole on a leaf page (what is long goes on in a chain of others), so a page that is damaged costs the rows on
-it and no others, even if it was the root of a table, the schema, or the first page of the file. Which table a row is of
-is told by its shape. What the WAL has of a page goes before what the file has.
+A row lies on one leaf page (a long one continues in a chain of overflow pages), so a damaged page costs only the rows
+on it, even if it was the root of a table, the schema, or the first page of the file. The shape of a row tells its
+table. A page in the WAL takes precedence over the same page in the file.
 
-Pages that the database gave back still hold rows that it deleted: those are left out as far as the list of such pages
-can be followed.
-Ours because SQLite's `.recover` belongs to its shell: Python's sqlite3 lacks it, and forensics have a bare Python only.
+Free pages still hold deleted rows. They are skipped as far as the freelist can be followed.
+SQLite's `.recover` exists only in its shell, not in Python's sqlite3, and forensics needs nothing but a bare Python.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from hearthnet.forensics.evidence.safe_stat import is_file, why_unreadable
 
 __all__ = ["Carved", "carve"]
 
-Carved = dict[str, dict[int, tuple[Any, ...]]]  # table, number of the row, its values in the order of its columns
+Carved = dict[str, dict[int, tuple[Any, ...]]]  # table -> rowid -> values in column order
 
-_PAGE_BYTES: Final = 4_096  # of ours, where the file's first page does not tell
-_MAX_PAGES: Final = 1 << 17  # half a gigabyte: four times what the budget gives a store by default
-_MAX_ROWS: Final = 50_000  # of a table; a ring has 10,000
+_PAGE_BYTES: Final = 4_096  # assumed if the file's first page is damaged
+_MAX_PAGES: Final = 1 << 17  # half a gigabyte: four times a store's default budget
+_MAX_ROWS: Final = 50_000  # per table; a ring has 10,000
 _MAX_ROW_BYTES: Final = 1 << 20
-_HEAD_BYTES: Final = 100  # of the first page, before its own rows
+_HEAD_BYTES: Final = 100  # the file header at the start of the first page
 _LEAF: Final = 0x0D
 _LEAF_HEAD_BYTES: Final = 8
 _WAL_HEAD: Final = struct.Struct(">IIIIII")
 _WAL_HEAD_BYTES: Final = 32
-_WAL_MAGIC: Final = 0x377F0682  # the last bit tells the byte order of checksums
+_WAL_MAGIC: Final = 0x377F0682  # the last bit is the byte order of checksums
 _FRAME_HEAD: Final = struct.Struct(">IIII")
 _FRAME_HEAD_BYTES: Final = 24
 _INT_BYTES: Final = (0, 1, 2, 3, 4, 6, 8)
@@ -41,10 +40,10 @@ _KINDS: Final = frozenset({"trace", "log"})
 
 
 def carve(path: Path, wal: Path | None = None) -> Carved:
-    """Returns the rows of each table that can be found. Never raises for what the bytes are.
+    """Returns all rows that can be found, by table. Never raises because of the content.
 
     Args:
-        path: of the database.
+        path: the database.
         wal: its WAL, if there is one.
 
     Raises:
@@ -67,7 +66,7 @@ def carve(path: Path, wal: Path | None = None) -> Carved:
 
 
 def _table_of(values: tuple[Any, ...]) -> str | None:
-    """Returns the table that a row is of, by its shape. The number of a row is not among its values but its key."""
+    """Returns the table that a row belongs to, by its shape. `seq` is not among the values: it is the rowid."""
     count = len(values)
     if count == 5 and values[0] is None and values[2] in _KINDS:
         return "gaps" if _are(values, int, 1, 4) else None
@@ -80,16 +79,16 @@ def _table_of(values: tuple[Any, ...]) -> str | None:
     return None
 
 
-def _are(values: tuple[Any, ...], kind: type, *places: int) -> bool:
-    return all(isinstance(values[place], kind) for place in places)
+def _are(values: tuple[Any, ...], kind: type, *columns: int) -> bool:
+    return all(isinstance(values[column], kind) for column in columns)
 
 
 def _frames_of(wal: Path | None) -> dict[int, bytes]:
-    """Returns the pages that a WAL has, the newest committed of each."""
+    """Returns the newest committed version of each page in a WAL."""
     if wal is None or why_unreadable(wal) or not is_file(wal):
         return {}
     committed: dict[int, bytes] = {}
-    waiting: dict[int, bytes] = {}
+    pending: dict[int, bytes] = {}
     with wal.open("rb") as file:
         head = file.read(_WAL_HEAD_BYTES)
         if len(head) < _WAL_HEAD_BYTES:
@@ -99,12 +98,12 @@ def _frames_of(wal: Path | None) -> dict[int, bytes]:
             return {}
         while len(frame := file.read(_FRAME_HEAD_BYTES + size)) == _FRAME_HEAD_BYTES + size:
             number, pages, *own = _FRAME_HEAD.unpack_from(frame)
-            if own != salts:  # of an earlier round of the WAL
+            if own != salts:  # left from before the WAL was reset
                 break
-            waiting[number] = frame[_FRAME_HEAD_BYTES:]
-            if pages:  # the last of a transaction
-                committed.update(waiting)
-                waiting.clear()
+            pending[number] = frame[_FRAME_HEAD_BYTES:]
+            if pages:  # the last frame of a transaction
+                committed.update(pending)
+                pending.clear()
     return committed
 
 
@@ -113,7 +112,7 @@ def _is_page_size(size: int) -> bool:
 
 
 class _Pages:
-    """The pages of a database as they are with what its WAL has."""
+    """The pages of a database, including those in its WAL."""
 
     def __init__(self, file: BinaryIO, newer: dict[int, bytes]) -> None:
         self._file = file
@@ -122,13 +121,13 @@ class _Pages:
         size = int.from_bytes(first[16:18], "big") if first.startswith(b"SQLite format 3\0") else 0
         size = 65_536 if size == 1 else size
         self._size = next((len(page) for page in newer.values()), size if _is_page_size(size) else _PAGE_BYTES)
-        self._unused = first[20] if size and len(first) > 20 else 0  # bytes at the end of each page
+        self._unused = first[20] if size and len(first) > 20 else 0  # reserved bytes at the end of each page
         self._first_free = int.from_bytes(first[32:36], "big") if size else 0
         in_file = file.seek(0, 2) // self._size
         self.count = min(_MAX_PAGES, max(in_file, max(newer, default=0)))
 
     def page(self, number: int) -> bytes:
-        """Returns a page; empty where there is none."""
+        """Returns a page; empty if it does not exist."""
         if (newer := self._newer.get(number)) is not None:
             return newer
         if not 1 <= number <= self.count:
@@ -138,7 +137,7 @@ class _Pages:
         return found if len(found) == self._size else b""
 
     def free(self) -> set[int]:
-        """Returns the pages that the database gave back, as far as their list is whole."""
+        """Returns the free pages, as far as the freelist is intact."""
         found: set[int] = set()
         trunk = self._first_free
         while 1 < trunk <= self.count and trunk not in found:
@@ -152,29 +151,29 @@ class _Pages:
         return found
 
     def rows(self, number: int) -> Iterator[tuple[int, tuple[Any, ...]]]:
-        """Yields the rows of a page if it is a leaf of a table; those that make no sense are skipped."""
+        """Yields the rowid and values of each valid row on a page, if it is a table leaf."""
         page = self.page(number)
         head = _HEAD_BYTES if number == 1 else 0
         if len(page) < self._size or page[head] != _LEAF:
             return
         count = int.from_bytes(page[head + 3 : head + 5], "big")
-        places = head + _LEAF_HEAD_BYTES
-        for at in range(places, min(places + 2 * count, self._size - 1), 2):
+        cells = head + _LEAF_HEAD_BYTES
+        for at in range(cells, min(cells + 2 * count, self._size - 1), 2):
             try:
                 yield self._row(page, int.from_bytes(page[at : at + 2], "big"))
-            except (IndexError, ValueError, struct.error):  # a cell, a length or a text that cannot be
+            except (IndexError, ValueError, struct.error):  # an invalid cell, length or text
                 continue
 
     def _row(self, page: bytes, at: int) -> tuple[int, tuple[Any, ...]]:
         length, at = _varint(page, at)
         row_id, at = _varint(page, at)
         if not 0 < length <= _MAX_ROW_BYTES:
-            raise ValueError("no row of ours")
+            raise ValueError("implausible row length")
         row_id -= (row_id >> 63) << 64
         return row_id, tuple(_values(self._payload(page, at, length)))
 
     def _payload(self, page: bytes, at: int, length: int) -> bytes:
-        """Returns a row's bytes: what lies on its page, and the chain that the rest of it is in."""
+        """Returns a row's bytes from its page and its overflow chain."""
         usable = self._size - self._unused
         if length <= usable - 35:
             return _exactly(page[at : at + length], length)
@@ -187,7 +186,7 @@ class _Pages:
             other = self.page(following)
             part = other[4 : 4 + min(missing, usable - 4)]
             if not part:
-                raise ValueError("the chain is broken")
+                raise ValueError("broken overflow chain")
             parts.append(part)
             missing -= len(part)
             following = int.from_bytes(other[:4], "big")
@@ -196,23 +195,23 @@ class _Pages:
 
 def _exactly(part: bytes, length: int) -> bytes:
     if len(part) != length:
-        raise ValueError("beyond its page")
+        raise ValueError("beyond the page")
     return part
 
 
 def _values(payload: bytes) -> Iterator[Any]:
-    """Yields the values of a row: the kinds of all of them stand before the first."""
+    """Yields the values of a row. Its header holds the serial types of all values."""
     head, at = _varint(payload, 0)
     body = head
     if not 0 < head <= len(payload):
-        raise ValueError("no head")
+        raise ValueError("invalid header")
     while at < head:
         kind, at = _varint(payload, at)
         value, length = _value(payload, body, kind)
         body += length
         yield value
     if body != len(payload):
-        raise ValueError("not of this length")
+        raise ValueError("wrong length")
 
 
 def _value(payload: bytes, at: int, kind: int) -> tuple[Any, int]:
@@ -226,18 +225,18 @@ def _value(payload: bytes, at: int, kind: int) -> tuple[Any, int]:
     if kind in (8, 9):
         return kind - 8, 0
     if kind < 12:
-        raise ValueError("a kind that is never used")
+        raise ValueError("unused serial type")
     length = (kind - 12) // 2
     raw = _exactly(payload[at : at + length], length)
     return (raw.decode("utf-8", "replace") if kind % 2 else raw), length
 
 
 def _varint(raw: bytes, at: int) -> tuple[int, int]:
-    """Returns a number of one to nine bytes, and the place behind it."""
+    """Returns a number of one to nine bytes, and the offset after it."""
     value = 0
-    for place in range(8):
-        byte = raw[at + place]
+    for index in range(8):
+        byte = raw[at + index]
         value = value << 7 | byte & 0x7F
         if byte < 0x80:
-            return value, at + place + 1
+            return value, at + index + 1
     return value << 8 | raw[at + 8], at + 9

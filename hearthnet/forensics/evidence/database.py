@@ -1,7 +1,7 @@
-"""Reads telemetry.db as evidence: a private copy of it and of its WAL is opened, never the file itself.
+"""Reads telemetry.db as evidence: opens a private copy of it and its WAL, never the file itself.
 
-Opening a database in WAL mode changes files beside it, and may move the WAL into it. A copy may do as it likes. What a
-damaged page holds is lost; what lies before, behind and between such pages is read.
+Opening a database in WAL mode changes files beside it, and may checkpoint the WAL. Rows on damaged pages are lost; rows
+on all other pages are read.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from hearthnet.forensics.model import Source
 __all__ = ["COLUMNS", "WITHOUT_WAL", "Store", "copied", "read_store"]
 
 APPLICATION_ID: Final = 0x48_4E_74_6C
-NEWEST_VERSION: Final = 5  # what this program writes; a newer one is read by the names that it still has
+NEWEST_VERSION: Final = 5  # the schema that this program writes; a newer one is read by the columns it still has
 _MAGIC: Final = b"SQLite format 3\0"
-_MAX_READS: Final = 400  # of ranges of a damaged table
+_MAX_READS: Final = 400  # ranges read of a damaged table
 _SALVAGE_S: Final = 5.0
 _LARGEST: Final = 2**63 - 1
-_ANOTHERS: Final = "a database of another program"
+_FOREIGN: Final = "a database of another program"
 
 COLUMNS: Final = {
     "traces": (
@@ -46,7 +46,7 @@ COLUMNS: Final = {
     ),
 }  # fmt: skip
 
-# By their places in a row, as the migrations have made them.
+# In the order of the table's columns, as the migrations created them.
 _CARVED: Final = {
     **COLUMNS,
     "runs": (*COLUMNS["runs"][:8], "commits", "written_bytes", "last_seen_us", "vitals"),
@@ -57,7 +57,7 @@ Row = dict[str, Any]
 
 @dataclass(slots=True)
 class Store:
-    """The rows of a database, each with the columns of `COLUMNS`; None for those that it has not.
+    """The rows of a database, each with the columns of `COLUMNS`; a missing column is None.
 
     Attributes:
         tables: rows by table, oldest first.
@@ -69,43 +69,43 @@ class Store:
 
 
 def read_store(path: Path) -> Store:
-    """Returns what can be read of the database at `path`. Never raises for what is in it, and never changes it."""
+    """Returns what can be read of the database. Never raises because of the content, and never changes it."""
     store = Store()
     wal = path.with_name(f"{path.name}-wal")
-    state, detail = _looks_like(path)
-    size = _size(path)
+    state, detail = _state_of(path)
+    size = _file_size(path)
     if state == "whole":
         try:
             with copied(path, wal) as (copy, note):
-                state, told = _read(copy, store)
-                detail = "; ".join(text for text in (note, told) if text)
+                state, damage = _read(copy, store)
+                detail = "; ".join(text for text in (note, damage) if text)
         except OSError as error:
             state, detail = "unreadable", error.strerror or str(error)
         except sqlite3.Error as error:
             state, detail = "damaged", str(error)
-    if state in ("damaged", "foreign") and detail != _ANOTHERS:
+    if state in ("damaged", "foreign") and detail != _FOREIGN:
         state, detail = _add_carved(store, path, wal, state, detail)
     store.sources.append(Source(path, "database", state, detail, size))
     if is_file(wal):
         store.sources.append(_wal_source(wal, state, detail))
     elif state in ("whole", "newer", "empty") and size and _is_wal_missed(path, store.tables["runs"]):
-        told = "the last run wrote no end and the database keeps its newest rows in a -wal: they may be lost"
-        store.sources.append(Source(wal, "wal", "missing", told))
+        detail = "the last run recorded no end, and the -wal that holds the newest rows is missing: they may be lost"
+        store.sources.append(Source(wal, "wal", "missing", detail))
     return store
 
 
 def _wal_source(wal: Path, state: str, detail: str) -> Source:
-    """Returns the WAL as a source; where its rows are not among those that were read, that is told."""
-    size = _size(wal)
+    """Returns the WAL as a source; its state says whether its rows were read."""
+    size = _file_size(wal)
     if reason := why_unreadable(wal):
         return Source(wal, "wal", "unreadable", reason, size)
     if size and state in ("whole", "newer") and WITHOUT_WAL in detail:
-        return Source(wal, "wal", "unreadable", "its rows, the newest, are not read: see the database", size)
+        return Source(wal, "wal", "unreadable", "its rows, the newest, were not read: see the database", size)
     return Source(wal, "wal", "whole" if size else "empty", "", size)
 
 
 def _add_carved(store: Store, path: Path, wal: Path, state: str, detail: str) -> tuple[str, str]:
-    """Adds the rows that are found page by page; returns the database's state and detail with them."""
+    """Adds carved rows to the store; returns the database's new state and detail."""
     count = 0
     try:
         carved = carve(path, wal)
@@ -127,23 +127,23 @@ def _add_carved(store: Store, path: Path, wal: Path, state: str, detail: str) ->
             store.tables[table].sort(key=lambda row: row["seq"] if isinstance(row["seq"], int) else 0)
     if not count:
         return state, detail
-    return "damaged", f"{detail}; {count:,} row(s) were found page by page"
+    return "damaged", f"{detail}; {count:,} row(s) carved from pages"
 
 
 def _is_wal_missed(path: Path, runs: list[Row]) -> bool:
-    """Tells whether a database lacks a WAL that it should have: after a run that did not end, it is there."""
+    """Returns True if a WAL should exist: the last run recorded no end and the database is in WAL mode."""
     if runs and runs[-1]["end_reason"] is not None:
         return False
     with path.open("rb") as file:
         return file.read(100)[18:20] == b"\2\2"
 
 
-def _looks_like(path: Path) -> tuple[str, str]:
-    """Returns the state of a file by its first bytes."""
+def _state_of(path: Path) -> tuple[str, str]:
+    """Returns state and detail of a file by its first bytes."""
     try:
         path.lstat()
-        if not is_file(path) and path.exists():  # to open a pipe would wait for its other end
-            return "foreign", "no regular file"
+        if not is_file(path) and path.exists():  # opening a pipe would block
+            return "foreign", "not a regular file"
         with path.open("rb") as file:
             head = file.read(100)
     except FileNotFoundError:
@@ -151,13 +151,13 @@ def _looks_like(path: Path) -> tuple[str, str]:
     except OSError as error:
         return "unreadable", error.strerror or str(error)
     if not head:
-        return "empty", "a file without a byte"
+        return "empty", "the file is empty"
     if not head.startswith(_MAGIC):
-        return ("damaged", "its first page is zeroed") if not head.strip(b"\0") else ("foreign", "no SQLite database")
+        return ("damaged", "its first page is zeroed") if not head.strip(b"\0") else ("foreign", "not a SQLite file")
     return "whole", ""
 
 
-def _size(path: Path) -> int:
+def _file_size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError:
@@ -165,7 +165,7 @@ def _size(path: Path) -> int:
 
 
 def _read(uri: str, store: Store) -> tuple[str, str]:
-    """Fills the store's tables; returns the database's state and what could not be read."""
+    """Fills the store's tables; returns the database's state and its damage."""
     with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
         connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
         connection.execute("PRAGMA query_only = ON")
@@ -175,14 +175,14 @@ def _read(uri: str, store: Store) -> tuple[str, str]:
         if not names:
             return "empty", "no tables"
         if identity != APPLICATION_ID or "traces" not in names:
-            return "foreign", _ANOTHERS
+            return "foreign", _FOREIGN
         ends_at = monotonic() + _SALVAGE_S
         broken = [name for name in COLUMNS if not _read_table(connection, name, store.tables[name], ends_at)]
         found = _first_damage(connection)
     if broken or found:
-        told = f"parts of {', '.join(broken)} cannot be read; " if broken else ""
+        unread = f"parts of {', '.join(broken)} cannot be read; " if broken else ""
         counts = ", ".join(f"{len(rows):,} {name}" for name, rows in store.tables.items())
-        return "damaged", f"{told}{found or 'damage was found'}; read: {counts}"
+        return "damaged", f"{unread}{found or 'damage was found'}; read: {counts}"
     return ("newer", f"schema {version}, this program knows {NEWEST_VERSION}") if version > NEWEST_VERSION else (
         "whole", "",
     )  # fmt: skip
@@ -197,7 +197,7 @@ def _first_damage(connection: sqlite3.Connection) -> str:
 
 
 def _read_table(connection: sqlite3.Connection, table: str, rows: list[Row], ends_at: float) -> bool:
-    """Reads a table in the order of its rows; returns whether all of it could be read."""
+    """Reads a table into `rows` in rowid order; returns False if part of it cannot be read."""
     try:
         has = {column[1] for column in connection.execute(f"PRAGMA table_info({table})")}
     except sqlite3.Error:
@@ -206,16 +206,16 @@ def _read_table(connection: sqlite3.Connection, table: str, rows: list[Row], end
     if not wanted:
         return table == "gaps"
     select = f"SELECT rowid, {', '.join(wanted)} FROM {table} WHERE rowid BETWEEN ? AND ? ORDER BY rowid"  # noqa: S608
-    reading = _Reading(connection, select, wanted)
-    is_whole = reading.read_all(ends_at)
-    found = reading.found
+    reader = _TableReader(connection, select, wanted)
+    is_whole = reader.read_all(ends_at)
+    found = reader.found
     missing = dict.fromkeys(COLUMNS[table])
     rows.extend({**missing, **found[number]} for number in sorted(found))
     return is_whole
 
 
-class _Reading:
-    """Reads a table that may be damaged: forward, over each damaged page in leaps, and back up to it from behind."""
+class _TableReader:
+    """Reads a table that may be damaged: forward, past each damaged page in growing leaps, then backward up to it."""
 
     def __init__(self, connection: sqlite3.Connection, select: str, names: list[str]) -> None:
         self._connection = connection
@@ -224,7 +224,7 @@ class _Reading:
         self.found: dict[int, Row] = {}
 
     def read_all(self, ends_at: float) -> bool:
-        """Reads what can be read; returns whether that is all."""
+        """Reads every readable row; returns False if some cannot be read."""
         low, leap = 0, 1
         for reads in range(_MAX_READS):
             count = len(self.found)
@@ -239,7 +239,7 @@ class _Reading:
         return False
 
     def _read(self, low: int, high: int, order: str) -> bool:
-        """Reads a range until it ends or breaks; returns whether it ended."""
+        """Reads a range; returns False if an error stopped it."""
         try:
             for number, *values in self._connection.execute(self._select + order, (low, high)):
                 self.found[number] = dict(zip(self._names, values, strict=True))
@@ -248,18 +248,18 @@ class _Reading:
         return True
 
 
-_TRIES: Final = 5  # a WAL begins anew every few thousand records: one copy falls into that at most, in all likelihood
+_TRIES: Final = 5  # a WAL is reset every few thousand records, so a second try almost always suffices
 _WAL_HEAD_BYTES: Final = 32
 WITHOUT_WAL: Final = "read in place, without its WAL"
 
 
 @contextmanager
 def copied(path: Path, wal: Path) -> Iterator[tuple[str, str]]:
-    """Gives the URI of a copy and what should be known of it; where there is no room for one, that of the file itself.
+    """Yields the URI of a private copy, and a note on its limits; if a copy fails, the URI of the file itself.
 
-    Both may be written to meanwhile. A page that moves from the WAL into the database is in both copies, for the WAL is
-    copied second, and SQLite takes it from the WAL. What is appended to the WAL is in the copy as far as it is whole.
-    Only when the WAL begins anew in between may the copies not belong together: then they are made once more.
+    Both files may be written to meanwhile. A page checkpointed from the WAL is in both copies, because the WAL is
+    copied second, and SQLite reads it from the WAL. Frames appended to the WAL are copied as far as they are complete.
+    Only if the WAL is reset in between may the copies not match: then they are made again.
 
     Raises:
         OSError: raised when the file cannot be read.
@@ -277,21 +277,21 @@ def copied(path: Path, wal: Path) -> Iterator[tuple[str, str]]:
 
 
 def _copy(path: Path, wal: Path, copy: Path) -> bool:
-    """Copies both; returns whether the copies belong together."""
+    """Copies both files; returns False if the copies may not match."""
     copied_wal = copy.with_name(f"{copy.name}-wal")
     for _ in range(_TRIES):
-        before = _state(path, wal)
+        before = _generation(path, wal)
         shutil.copyfile(path, copy)
         copied_wal.unlink(missing_ok=True)
         if is_file(wal):
             shutil.copyfile(wal, copied_wal)
-        if _state(path, wal) == before:
+        if _generation(path, wal) == before:
             return True
     return False
 
 
-def _state(path: Path, wal: Path) -> tuple[object, ...]:
-    """Returns the head of the WAL, another each time that it begins anew; without one, the file's size and time."""
+def _generation(path: Path, wal: Path) -> tuple[object, ...]:
+    """Returns the header of the WAL, which changes at each reset; without a WAL, the file's size and mtime."""
     if is_file(wal):
         with suppress(FileNotFoundError), wal.open("rb") as file:
             return (file.read(_WAL_HEAD_BYTES),)

@@ -1,7 +1,6 @@
-"""Rows of the store, frames of a black box and lines of the log, as entries of one timeline; their errors, in groups.
+"""Converts store rows, box frames and log lines into timeline entries, and groups errors.
 
-Each was perhaps written by another version of this program, or by a stranger: a value of the wrong kind becomes an
-empty one, never an error.
+Any of them may come from another version or be hostile: a value of the wrong type becomes an empty one, never an error.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ __all__ = [
 ]
 
 MAX_TEXT_CHARS: Final = 4_000
-_RING: Final = 10_000  # rows that the store keeps; written out, so that this folder can be copied without any other
+_RING: Final = 10_000  # rows that the store keeps per ring
 _MAX_VITALS: Final = 500
 _OWN_KEYS: Final = frozenset({"ts", "level", "logger", "msg", "trace_id", "span_id", "exc", "repeats"})
 _NO_RUN: Final = "run_id"
-_DONE: Final = ("hearthnet.trace", "done")  # the line that a trace's end makes; its row has no record beside it
-_MAX_MS: Final = 1e12  # thirty years: what is longer is no duration
+_DONE: Final = ("hearthnet.trace", "done")  # the line written when a trace ends; the store has no log row for it
+_MAX_MS: Final = 1e12  # thirty years: a longer duration is invalid
 
 Row = dict[str, Any]
 
@@ -66,17 +65,17 @@ def from_log(row: Row, source: str = "database") -> Entry:
 
 def from_gap(row: Row) -> Entry:
     """Returns a gap's row as an entry."""
-    lost = f"{integer(row['count']):,} lost"
+    dropped = f"{integer(row['count']):,} dropped"
     return Entry(
-        integer(row["ts_us"]), "gap", text(row["reason"]), text(row["kind"]), lost, None, integer(row["seq"])
+        integer(row["ts_us"]), "gap", text(row["reason"]), text(row["kind"]), dropped, None, integer(row["seq"])
     )  # fmt: skip
 
 
 def from_line(line: Row) -> Entry | None:
-    """Returns a line of the JSON log as an entry; None for one without a time."""
+    """Returns a line of the JSON log as an entry; None if it has no time."""
     try:
         moment = datetime.fromisoformat(text(line.get("ts")))
-        ts_us = int(moment.timestamp() * 1_000 + 0.5) * 1_000  # the line has milliseconds
+        ts_us = int(moment.timestamp() * 1_000 + 0.5) * 1_000  # lines have milliseconds
     except (ValueError, OverflowError):
         return None
     if (line.get("logger"), line.get("msg")) == _DONE:
@@ -102,23 +101,23 @@ def _from_done(line: Row, ended_us: int) -> Entry | None:
 
 
 def rows_of_frames(frames: list[tuple[int, bytes]], table: str, run_id: str) -> list[Row]:
-    """Returns the payloads of a black box as rows of their table: its columns without `run_id`, which the box has."""
+    """Returns the payloads of a black box as rows of their table; `run_id` comes from the box's header."""
     names = [name for name in COLUMNS[table] if name != _NO_RUN]
     rows = []
-    # As many as the store's ring would have: what is older stands in a box only until its place is needed.
+    # No more than the store's ring would keep: older frames are in the box only until they are overwritten.
     for _, payload in frames[-_RING:]:
         try:
             values = json.loads(payload)
         except (ValueError, RecursionError):
             continue
-        # A number, or nothing can be done with it: by that a record is known.
+        # Without a number a record cannot be identified.
         if isinstance(values, list) and len(values) == len(names) and integer(values[0]):
             rows.append({**dict(zip(names, values, strict=True)), "run_id": run_id})
     return rows
 
 
 def vitals_of(value: object) -> tuple[Vitals, ...]:
-    """Returns the column `runs.vitals`: a JSON array of samples, oldest first."""
+    """Returns the samples in the column `runs.vitals`, a JSON array, oldest first."""
     samples = _loaded(value)
     if not isinstance(samples, list):
         return ()
@@ -136,7 +135,7 @@ def _sample(item: Row) -> Vitals:
 
 
 def text(value: object) -> str:
-    """Returns a text, bounded and of whole characters; empty for what is none."""
+    """Returns a bounded text without lone surrogates; empty if the value is not a string."""
     if not isinstance(value, str):
         return ""
     if value.isascii():
@@ -145,14 +144,14 @@ def text(value: object) -> str:
 
 
 def integer(value: object) -> int:
-    """Returns a whole number of 64 bits; 0 for what is none."""
+    """Returns an integer of 64 bits; 0 if the value is not one."""
     if isinstance(value, bool) or not isinstance(value, int) or not -(2**63) <= value < 2**63:
         return 0
     return value
 
 
 def number(value: object) -> float | None:
-    """Returns a finite number; None for what is none."""
+    """Returns a finite number; None if the value is not one."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
@@ -178,7 +177,7 @@ def _spans(value: object) -> list[Row]:
 
 
 def _loaded(value: object) -> object:
-    """Returns JSON text as what it says; a box has the value itself."""
+    """Returns the value of JSON text; a box already holds the value itself."""
     if not isinstance(value, str):
         return value
     try:
@@ -191,7 +190,7 @@ _FINE: Final = ("ok", "cancelled", "interrupted")
 _ERRORS: Final = ("error", "critical")
 _MINUTES: Final = 15
 _MINUTE_US: Final = 60_000_000
-# What differs between two errors that are the same: what is quoted, paths, addresses, ids, numbers. Longest first.
+# Parts in which equal errors differ: quoted words, paths, addresses, ids, numbers. Longest first.
 _VARIES: Final = re.compile(
     r"'[^']{0,200}'|\"[^\"]{0,200}\"|(?:/[\w.@~+-]+){2,}|\b[0-9A-HJKMNP-TV-Z]{26}\b|0x[0-9a-fA-F]+"
     r"|\b[0-9a-fA-F]{8,}\b|\d+(?:\.\d+)*"
@@ -199,28 +198,28 @@ _VARIES: Final = re.compile(
 
 
 def fingerprint(kind: str, name: str, text: str) -> str:
-    """Returns twelve digits that errors share which differ in numbers, ids, paths and quoted words alone."""
+    """Returns twelve digits that are equal for errors that differ only in numbers, ids, paths and quoted words."""
     same = f"{kind}\n{name}\n{plain(text)}"
     return hashlib.sha1(same.encode("utf-8", "replace"), usedforsecurity=False).hexdigest()[:12]
 
 
 def plain(text: str) -> str:
-    """Returns an error without what differs from one to the next: each such piece is a `?`."""
+    """Returns an error text with each variable part replaced by `?`."""
     return _VARIES.sub("?", text)
 
 
 def error_groups(entries: Iterable[Entry]) -> list[ErrorGroup]:
-    """Returns the failed traces and the records of errors in groups, the most frequent first."""
+    """Returns failed traces and error records in groups, most frequent first."""
     groups: dict[str, ErrorGroup] = {}
     for entry in entries:
         if not _is_error(entry):
             continue
-        said = _said(entry)
-        key = fingerprint(entry.kind, entry.name, said)
+        error = _error_text(entry)
+        key = fingerprint(entry.kind, entry.name, error)
         before = groups.get(key)
         count = 1 + integer(entry.extras.get("repeats"))
         groups[key] = ErrorGroup(
-            key, entry.kind, entry.name, said, count + (before.count if before else 0),
+            key, entry.kind, entry.name, error, count + (before.count if before else 0),
             min(entry.ts_us, before.first_us) if before else entry.ts_us,
             max(entry.ts_us, before.last_us) if before else entry.ts_us,
             entry.trace_id or (before.trace_id if before else None),
@@ -232,8 +231,8 @@ def _is_error(entry: Entry) -> bool:
     return entry.status not in _FINE if entry.kind == "trace" else entry.status in _ERRORS
 
 
-def _said(entry: Entry) -> str:
-    """Returns the error itself: of a trace its result as well, of a record the last line of its traceback as well."""
+def _error_text(entry: Entry) -> str:
+    """Returns a trace's result and error, or a record's message and the last line of its traceback."""
     if entry.kind == "trace":
         return f"{entry.status}: {entry.text}" if entry.text else entry.status
     lines = (entry.exc or "").strip().splitlines()
@@ -241,7 +240,7 @@ def _said(entry: Entry) -> str:
 
 
 def minutes_before(end_us: int, traces: Iterable[Entry]) -> list[Minute]:
-    """Returns the last minutes before a moment, oldest first, those without a call too."""
+    """Returns the last minutes before `end_us`, oldest first, including empty ones."""
     first = end_us // _MINUTE_US - _MINUTES + 1
     counts = {first + number: [0, 0] for number in range(_MINUTES)}
     for trace in traces:

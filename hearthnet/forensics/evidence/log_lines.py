@@ -1,4 +1,4 @@
-"""Reads the daily JSON logs as evidence: the lines of a window of time, the newest of them, in little memory."""
+"""Reads the daily JSON logs as evidence: the newest lines of a time window, in bounded memory."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ __all__ = ["Lines", "find_log_dir", "read_lines"]
 
 _NAME: Final = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.(\d+))?\.log")
 _TS: Final = re.compile(rb'\{"ts":"([0-9T:.-]{19,23})Z"')
-_MAX_LINE_BYTES: Final = 256 * 1024  # eight times what a line of ours has; longer is none of ours
+_MAX_LINE_BYTES: Final = 256 * 1024  # eight times the longest line that a node writes
 _DAY: Final = timedelta(days=1)
 _MAX_NOTABLE: Final = 2_000
-_MAX_PARTS: Final = 100  # of one torn line; more is none of ours
+_MAX_PARTS: Final = 100  # of one torn line
 _BEGIN: Final = b'{"ts":"'
-_BEGINS: Final = re.compile(re.escape(_BEGIN))
+_LINE_START: Final = re.compile(re.escape(_BEGIN))
 _HEAD: Final = re.compile(
     rb'\{"ts":"[0-9T:.Z-]{20,24}","level":"[a-z]{1,16}","logger":"[^"\\]*","msg":"(?:[^"\\]|\\.)*"'
 )
-# The level stands right behind the time. What takes a warning back is as notable as the warning.
+# The level directly follows the time. A record that cancels a warning is as notable as the warning.
 _NOTABLE: Final = re.compile(rb'"level":"(?:warning|error|critical)"|"msg":"telemetry is written again"')
 _HEAD_BYTES: Final = 200
 _BESIDE: Final = ("log", "logs", "../log", "../logs", ".")
 
 
 def find_log_dir(directory: Path) -> Path | None:
-    """Returns the folder beside a store that has daily logs in it, or None."""
+    """Returns the folder near a store that contains daily logs, or None."""
     for name in _BESIDE:
         folder = directory / name
         if _files(folder):
@@ -44,11 +44,11 @@ def find_log_dir(directory: Path) -> Path | None:
 
 @dataclass(slots=True)
 class Lines:
-    """What was read of the logs.
+    """The entries read from the logs.
 
     Attributes:
-        entries: the newest lines of the window that was asked for, in the order in which they were written.
-        notable: the newest warnings and errors of all that was read.
+        entries: the newest lines of the window, in the order of writing.
+        notable: the newest warnings and errors of the judged run.
         sources: the files.
     """
 
@@ -58,27 +58,27 @@ class Lines:
 
 
 def read_lines(log_dir: Path, window: tuple[int, int], own: tuple[int, int], limit: int) -> Lines:
-    """Returns the newest lines of two spans of time. A log is read once, in little memory.
+    """Returns the newest lines of two time windows. Reads each log once, in bounded memory.
 
     Args:
-        log_dir: where the files are.
-        window: from when to when lines are wanted, UTC microseconds.
-        own: from when to when the run that is judged lived: of this all that is notable is wanted.
-        limit: how many of the window.
+        log_dir: the folder of the logs.
+        window: start and end of the time for which lines are wanted, UTC microseconds.
+        own: start and end of the judged run, for which warnings and errors are wanted.
+        limit: the maximum number of lines of `window`.
     """
-    reading = _Reading(window, own, limit)
+    selection = _Selection(window, own, limit)
     found = Lines()
     for path in _files(log_dir):
-        # A record lies in the file of its day; around midnight the clock may have been set.
-        if reading.low[:10] <= _day(path, 1) and _day(path, -1) <= reading.high[:10]:
-            found.sources.append(_read_file(path, reading))
-    found.entries = [entry for raw in reading.kept if (entry := _entry(raw)) is not None]
-    found.notable = [entry for raw in reading.notable if (entry := _entry(raw)) is not None]
+        # A record is in the file of its day, but the clock may have been set around midnight.
+        if selection.low[:10] <= _day(path, 1) and _day(path, -1) <= selection.high[:10]:
+            found.sources.append(_read_file(path, selection))
+    found.entries = [entry for raw in selection.kept if (entry := _entry(raw)) is not None]
+    found.notable = [entry for raw in selection.notable if (entry := _entry(raw)) is not None]
     return found
 
 
-class _Reading:
-    """Keeps the lines that are wanted, as bytes: most are pushed out again by later ones."""
+class _Selection:
+    """Keeps the newest wanted lines as bytes, and parses none: most are displaced by later ones."""
 
     def __init__(self, window: tuple[int, int], own: tuple[int, int], limit: int) -> None:
         self.low, self.high = _stamp(min(window[0], own[0])), _stamp(max(window[1], own[1]))
@@ -87,26 +87,26 @@ class _Reading:
         self.kept: deque[bytes] = deque(maxlen=limit)
         self.notable: deque[bytes] = deque(maxlen=_MAX_NOTABLE)
 
-    def take(self, ts: bytes, raw: bytes) -> None:
-        """Keeps a line if it is wanted; `ts` is its time as it stands there."""
+    def add(self, ts: bytes, raw: bytes) -> None:
+        """Keeps a line if it is wanted; `ts` is its time as written."""
         if self._window[0] <= ts <= self._window[1]:
             self.kept.append(raw)
         if self._own[0] <= ts <= self._own[1] and _NOTABLE.search(raw, 0, _HEAD_BYTES):
             self.notable.append(raw)
 
 
-def _read_file(path: Path, reading: _Reading) -> Source:
+def _read_file(path: Path, selection: _Selection) -> Source:
     torn = 0
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
             for raw in _lines(file):
-                # A line that was cut by a full disk or a power cut, and the next one behind it.
+                # A full disk or a power loss cuts a line, and the next one continues it.
                 is_whole = raw.startswith(_BEGIN) and raw.endswith(b"}\n") and raw.count(_BEGIN) == 1
                 torn += not is_whole
                 for part in [raw] if is_whole else _parts(raw):
                     if match := _TS.match(part):
-                        reading.take(match[1], part)
+                        selection.add(match[1], part)
     except OSError as error:
         return Source(path, "log", "unreadable", error.strerror or str(error))
     if torn:
@@ -116,12 +116,12 @@ def _read_file(path: Path, reading: _Reading) -> Source:
 
 def _parts(raw: bytes) -> list[bytes]:
     """Returns the lines that begin within a torn one."""
-    begins = [match.start() for match in _BEGINS.finditer(raw)][:_MAX_PARTS]
+    begins = [match.start() for match in _LINE_START.finditer(raw)][:_MAX_PARTS]
     return [raw[begin:end] for begin, end in zip(begins, [*begins[1:], len(raw)], strict=False)]
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Yields lines; one that is too long in pieces, so that a file without any does not fill the memory."""
+    """Yields lines; an overlong one in pieces, so that a file without line ends does not fill memory."""
     while raw := file.readline(_MAX_LINE_BYTES):
         yield raw
 
@@ -135,7 +135,7 @@ def _entry(raw: bytes) -> Entry | None:
 
 
 def _head_of(raw: bytes) -> dict[str, Any] | None:
-    """Returns what a torn line still says: its time, level, logger and message stand before all else."""
+    """Returns the fields at the start of a torn line: time, level, logger and message come first."""
     match = _HEAD.match(raw)
     try:
         return None if match is None else {**json.loads(match[0] + b"}"), "torn": True}
@@ -166,7 +166,7 @@ def _day(path: Path, shift: int) -> str:
 
 
 def _stamp(us: int) -> str:
-    """Returns UTC microseconds as the beginning of a line has it: text that sorts as the time does."""
+    """Returns UTC microseconds as written at the start of a line: text that sorts by time."""
     try:
         moment = datetime.fromtimestamp(us / 1e6, tz=UTC)
     except (OverflowError, ValueError, OSError):

@@ -1,4 +1,4 @@
-"""The runs that the files tell of: from the database, from black boxes, what faulthandler left, what was in flight."""
+"""Runs found in the files: from the database, black boxes and faulthandler's files; traces in flight."""
 
 from __future__ import annotations
 
@@ -10,37 +10,41 @@ from pathlib import Path
 from typing import Any, Final
 
 from hearthnet.forensics.box import ENTRIES, Box, boxes_in, fields, is_locked, process_start, read_box, this_boot
+from hearthnet.forensics.evidence.database import COLUMNS
 from hearthnet.forensics.evidence.entries import integer, number, rows_of_frames, text, vitals_of
 from hearthnet.forensics.evidence.safe_stat import is_file, listed, why_unreadable
 from hearthnet.forensics.model import Entry, InFlight, Run, Source
 
-__all__ = ["SIGN_LEVELS", "TAKEN_BACK", "Boxes", "as_in_flight", "in_flight_in", "is_sign", "read_boxes", "runs_of"]
+__all__ = ["ALL_CLEAR", "SIGN_LEVELS", "Boxes", "as_in_flight", "in_flight_in", "is_sign", "read_boxes", "runs_of"]
 
-# What a verdict rests on: warnings and errors, and what took one back.
+# A verdict rests on warnings, errors, and the record that cancels one.
 SIGN_LEVELS: Final = ("warning", "error", "critical")
-TAKEN_BACK: Final = "telemetry is written again"
+ALL_CLEAR: Final = "telemetry is written again"
 _CLEAN: Final = "clean"
 _UNCLEAN: Final = "unclean"
 _FAULT: Final = re.compile(r"telemetry\.(\d+)\.(?:[0-9A-Za-z]+\.)?fault")
 _MAX_FAULT_BYTES: Final = 64 * 1024
-_MAX_BOX_BYTES: Final = 1 << 30  # many times what any budget gives one
+_MAX_BOX_BYTES: Final = 1 << 30  # far beyond any budget
 _DATED: Final = re.compile(r"telemetry\.\d+\.(\d{8}T\d{6})Z\.fault")
 _SECOND_US: Final = 1_000_000
-_MONO_AT: Final = 6  # the place of started_mono_ns in a trace's payload; started_us stands before it
+# Positions in a trace's payload, which has the columns of `traces` without `run_id`.
+_TRACE_FIELDS: Final = [name for name in COLUMNS["traces"] if name != "run_id"]
+_WALL_AT: Final = _TRACE_FIELDS.index("started_us")
+_MONO_AT: Final = _TRACE_FIELDS.index("started_mono_ns")
 
 Row = dict[str, Any]
 
 
 @dataclass(slots=True)
 class Boxes:
-    """The black boxes of a folder, by the run that wrote each."""
+    """The black boxes of a folder, by run id."""
 
     by_run: dict[str, tuple[Path, Box]] = field(default_factory=dict)
     sources: list[Source] = field(default_factory=list)
 
 
 def read_boxes(directory: Path) -> Boxes:
-    """Returns the black boxes in a folder. Never raises for what is in them."""
+    """Returns the black boxes in a folder. Never raises because of their content."""
     found = Boxes()
     if reason := why_unreadable(directory):
         found.sources.append(Source(directory, "box", "unreadable", f"the folder cannot be listed: {reason}"))
@@ -49,21 +53,21 @@ def read_boxes(directory: Path) -> Boxes:
         try:
             size = path.stat().st_size
             if not is_file(path) or size > _MAX_BOX_BYTES:
-                found.sources.append(Source(path, "box", "foreign", "no file of ours", size))
+                found.sources.append(Source(path, "box", "foreign", "not a black box", size))
                 continue
             box = read_box(path)
         except OSError as error:
             found.sources.append(Source(path, "box", "unreadable", error.strerror or str(error)))
             continue
         if box is None:
-            found.sources.append(Source(path, "box", "damaged", "no header that can be read", size))
+            found.sources.append(Source(path, "box", "damaged", "its header cannot be read", size))
             continue
         found.by_run[box.header.run_id] = (path, box)
-        # One may be torn in any box: that which was being written when its process was killed.
+        # One torn frame is normal: the one being written when the process was killed.
         state = "damaged" if box.damaged > 1 else "whole"
-        told = f"{len(box.traces):,} trace(s), {len(box.logs):,} record(s), {len(box.in_flight):,} in flight"
+        counts = f"{len(box.traces):,} trace(s), {len(box.logs):,} record(s), {len(box.in_flight):,} in flight"
         damage = f"; {box.damaged:,} frame(s) damaged" if box.damaged else ""
-        found.sources.append(Source(path, "box", state, f"{told}{damage}", size))
+        found.sources.append(Source(path, "box", state, f"{counts}{damage}", size))
     return found
 
 
@@ -75,9 +79,9 @@ def runs_of(
     Args:
         rows: of the table `runs`.
         boxes: of the folder.
-        directory: where the store lies, with the files of faulthandler.
-        spans_us: when each run first and last recorded something.
-        is_damaged: rows of the table may be lost: a run of which there are records only is one all the same.
+        directory: the folder of the store and of faulthandler's files.
+        spans_us: when each run recorded its first and last record.
+        is_damaged: rows of `runs` may be lost, so a run is also inferred from its records.
     """
     runs = {run.run_id: run for row in rows if (run := _from_row(row)).run_id}
     for run_id, (path, box) in boxes.by_run.items():
@@ -91,19 +95,19 @@ def runs_of(
 
 
 def _newest_first(runs: list[Run], stored: int) -> list[Run]:
-    """Returns runs newest first; the first `stored` are in the order in which they began, whatever the clock showed."""
+    """Returns runs newest first. The first `stored` are already in starting order, even if the clock was set back."""
     moments: list[int] = []
-    for place, run in enumerate(runs):
-        before = moments[-1] if moments and place < stored else run.started_us
+    for index, run in enumerate(runs):
+        before = moments[-1] if moments and index < stored else run.started_us
         moments.append(max(before, run.started_us))
-    places = sorted(range(len(runs)), key=lambda place: (moments[place], place), reverse=True)
-    return [runs[place] for place in places]
+    indexes = sorted(range(len(runs)), key=lambda index: (moments[index], index), reverse=True)
+    return [runs[index] for index in indexes]
 
 
 def _from_row(row: Row) -> Run:
     ended = integer(row["ended_us"]) or None
     reason = text(row["end_reason"]) or None
-    # A run that was closed for it by the next one wrote no end: its row has the last sign of life there.
+    # If the next run closed this one's row, `ended_us` is when it was last seen.
     seen = integer(row["last_seen_us"]) or (ended if reason == _UNCLEAN else 0)
     boot_id = text(row["boot_id"]) or None
     return Run(
@@ -116,7 +120,7 @@ def _from_row(row: Row) -> Run:
         integer(row["pid"]),
         boot_id,
         seen or ended,
-        # Its box was taken in, so it is dead; that the machine was up all the while is known in this boot only.
+        # Its box was recovered, so it is dead. Only in its own boot is it known that the machine stayed up.
         False if reason and boot_id and boot_id == this_boot() else None,
         vitals=vitals_of(row["vitals"]),
     )
@@ -144,22 +148,22 @@ def _with_box(run: Run, path: Path, box: Box) -> Run:
 
 
 def _is_alive(path: Path, box: Box) -> bool | None:
-    """Tells whether the writer of a box runs; None where the box was written by another machine, or in another boot."""
+    """Returns True if the writer of a box runs; None if the box is from another machine or another boot."""
     if not box.header.boot_id or box.header.boot_id != this_boot():
         return None
-    # The lock is held for life by the writer, which may be in a container where its number is another's.
+    # The writer holds the lock until it exits; in a container its pid may differ.
     return is_locked(path) or process_start(box.header.pid) == box.header.process_start
 
 
 def _heartbeat_us(box: Box) -> int:
-    """Returns the last sign of life by the wall clock as it was at the end: a clock may be set while a node runs."""
+    """Returns the last heartbeat in UTC microseconds, by the clock as set at the end; 0 if there is none."""
     if not box.heartbeat_ns:
         return 0
     wall_us, mono_ns = box.header.started_us, box.header.started_ns
     for _, payload in reversed(box.traces):
         values = fields(payload) or []
         if len(values) > _MONO_AT and integer(values[_MONO_AT]):
-            wall_us, mono_ns = integer(values[_MONO_AT - 1]), integer(values[_MONO_AT])
+            wall_us, mono_ns = integer(values[_WALL_AT]), integer(values[_MONO_AT])
             break
     return wall_us + (box.heartbeat_ns - mono_ns) // 1_000
 
@@ -172,7 +176,7 @@ def _seen(run: Run, spans_us: dict[str, tuple[int, int]]) -> Run:
 @dataclass(frozen=True, slots=True)
 class _Fault:
     pid: int
-    moment_us: int | None  # of the end of its process, to the second; None: of the last of its number
+    moment_us: int | None  # the end of its process, to the second; None: the last process with this pid
     words: str
 
 
@@ -182,7 +186,7 @@ def _faults(directory: Path) -> list[_Fault]:
         match = _FAULT.fullmatch(path.name)
         if match is None or not is_file(path):
             continue
-        with suppress(OSError):  # gone, or not ours to read: nothing is known of it
+        with suppress(OSError):  # gone, or not readable
             with path.open("rb") as file:
                 words = file.read(_MAX_FAULT_BYTES).decode("utf-8", "replace")
             if words.strip():
@@ -191,17 +195,17 @@ def _faults(directory: Path) -> list[_Fault]:
 
 
 def _moment_us(path: Path) -> int | None:
-    """Returns the time in the name of a fault file. The file's own is lost when somebody copies it."""
+    """Returns the time in the name of a fault file. The file's mtime does not survive copying."""
     match = _DATED.fullmatch(path.name)
     try:
         moment = None if match is None else datetime.strptime(match[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
-    except ValueError:  # the 45th of a month
+    except ValueError:  # no valid date
         return 0
     return None if moment is None else int(moment.timestamp()) * _SECOND_US
 
 
 def _with_fault(run: Run, runs: list[Run], faults: list[_Fault]) -> Run:
-    """Returns the run with the last words of its process: the last one of its number that began before their time."""
+    """Returns the run with its fault file: of the runs with that pid, the last one started before the fault."""
     for fault in faults:
         if fault.pid == run.pid and run.end_reason != _CLEAN:
             began = [other for other in runs if other.pid == run.pid and _is_before(other, fault)]
@@ -215,12 +219,12 @@ def _is_before(run: Run, fault: _Fault) -> bool:
 
 
 def is_sign(entry: Entry) -> bool:
-    """Tells whether an entry may be a sign of what a run died of."""
-    return entry.kind == "log" and (entry.status in SIGN_LEVELS or entry.text == TAKEN_BACK)
+    """Returns True if an entry may be a sign of how a run ended."""
+    return entry.kind == "log" and (entry.status in SIGN_LEVELS or entry.text == ALL_CLEAR)
 
 
 def as_in_flight(entry: Entry) -> InFlight:
-    """Returns the row that a trace in flight became when the box of its run was taken in."""
+    """Returns the trace in flight of an `interrupted` row, which recovery made from a box."""
     span = next((span for span in entry.spans if span.get("status") == "open"), None)
     name, span_ms = (None, None) if span is None else (text(span.get("name")), number(span.get("duration_ms")))
     return InFlight(
@@ -229,11 +233,11 @@ def as_in_flight(entry: Entry) -> InFlight:
 
 
 def in_flight_in(box: Box) -> list[InFlight]:
-    """Returns the traces that a box has as not ended; their rows are made when it is taken in."""
+    """Returns the traces in flight of a box that has not been recovered."""
     run_id = box.header.run_id
     rows = rows_of_frames(box.traces[-ENTRIES:], "traces", run_id) if box.in_flight else []
     finished = {(text(row["trace_id"]), integer(row["started_mono_ns"])) for row in rows}
-    # By the clock that nobody sets: the last moment that the box tells of.
+    # Ages are up to the last moment in the box, by the monotonic clock.
     moments = [box.heartbeat_ns, box.header.started_ns]
     moments += [integer(row["started_mono_ns"]) + int(min(number(row["duration_ms"]) or 0, 1e12) * 1e6) for row in rows]
     moments += [max(trace.started_ns, trace.span_started_ns or 0) for trace in box.in_flight]
@@ -245,6 +249,6 @@ def in_flight_in(box: Box) -> list[InFlight]:
             None if trace.span_started_ns is None else max(0, end_ns - trace.span_started_ns) / 1e6,
         )
         for trace in box.in_flight
-        # Killed between the record, which is among the last, and the mark: it has ended.
+        # Skips a trace whose process died after recording its end, but before clearing the slot.
         if (trace.trace_id, trace.started_ns) not in finished
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Looks at files that may be anything: a pipe, a device, a folder that nobody may enter. Never waits, never raises."""
+"""File checks that never block and never raise, whatever the path is: a pipe, a device, a closed folder."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ __all__ = ["is_file", "is_folder", "listed", "why_unreadable"]
 
 
 def is_file(path: Path) -> bool:
-    """Tells whether there is a regular file, or a link to one; to open anything else may wait for ever."""
+    """Returns True for a regular file or a link to one; opening anything else may block forever."""
     return stat.S_ISREG(_mode(path))
 
 
 def is_folder(path: Path) -> bool:
-    """Tells whether there is a folder, or a link to one."""
+    """Returns True for a folder or a link to one."""
     return stat.S_ISDIR(_mode(path))
 
 
 def _mode(path: Path) -> int:
     try:
         return path.stat().st_mode
-    except (OSError, ValueError):  # missing, in a folder that we may not enter, or a name that none can have
+    except (OSError, ValueError):  # missing, in a folder that may not be entered, or an invalid name
         return 0
 
 
 def listed(folder: Path, pattern: str) -> list[Path]:
-    """Returns what is in a folder under such a name, sorted; nothing where it cannot be told."""
+    """Returns the sorted paths in a folder that match a pattern; none if it cannot be listed."""
     try:
         return sorted(folder.glob(pattern))
     except (OSError, ValueError):
@@ -35,7 +35,7 @@ def listed(folder: Path, pattern: str) -> list[Path]:
 
 
 def why_unreadable(path: Path) -> str:
-    """Returns why a file or a folder cannot be read; empty if it can, or is not there."""
+    """Returns why a file or folder cannot be read; empty if it can be, or does not exist."""
     try:
         if is_folder(path):
             with os.scandir(path) as entries:

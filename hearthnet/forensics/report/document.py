@@ -1,6 +1,6 @@
-"""A case and its verdict as one JSON document: what `--json` prints, and what the schema describes.
+"""The JSON document of a case and its verdict, as printed by `--json` and described by the schema.
 
-The document is strict JSON whatever was recorded: no number that JSON lacks, no half of a surrogate pair.
+It is strict JSON whatever was recorded: no NaN or infinity, no lone surrogates.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CHUNK_BYTES: Final = 1 << 20
 
 
 def document(case: Case, verdict: Verdict) -> dict[str, Any]:
-    """Returns the document; times are ISO 8601 in UTC, durations milliseconds."""
+    """Returns the document. Times are ISO 8601 in UTC, durations milliseconds."""
     found: dict[str, Any] = {
         "version": VERSION,
         "directory": str(case.directory),
@@ -50,11 +50,11 @@ def document(case: Case, verdict: Verdict) -> dict[str, Any]:
             {**asdict(source), "path": str(source.path), "sha256": sha256_of(source.path)} for source in case.sources
         ],
     }
-    return _strict_parts(found)
+    return _strict_document(found)
 
 
 def sha256_of(path: Path) -> str | None:
-    """Returns the digest of a file, so that evidence can be told from what was changed since; None: not readable."""
+    """Returns the SHA-256 of a file, so that a later change can be detected; None if it cannot be read."""
     digest = hashlib.sha256()
     if not is_file(path):
         return None
@@ -97,7 +97,7 @@ def _vitals(vitals: Vitals) -> dict[str, Any]:
 
 
 def _entry(entry: Entry) -> dict[str, Any]:
-    # By hand: `asdict` copies every span, of which there may be a million.
+    # Not with `asdict`, which copies every span: there may be a million.
     return {
         "ts": iso(entry.ts_us),
         "kind": entry.kind,
@@ -115,15 +115,15 @@ def _entry(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _strict_parts(found: dict[str, Any]) -> dict[str, Any]:
-    """Returns a document that every JSON parser takes: what the fast encoder takes as it is, the rest mended."""
+def _strict_document(found: dict[str, Any]) -> dict[str, Any]:
+    """Returns a document that every JSON parser accepts. Only parts that the encoder refuses are rebuilt."""
     return {
-        name: [_mended(item) for item in value] if isinstance(value, list) else _mended(value)
+        name: [_strict_part(item) for item in value] if isinstance(value, list) else _strict_part(value)
         for name, value in found.items()
     }
 
 
-def _mended(value: Any) -> Any:
+def _strict_part(value: Any) -> Any:
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, TypeError, RecursionError):
@@ -132,7 +132,7 @@ def _mended(value: Any) -> Any:
 
 
 def _strict(value: Any) -> Any:
-    """Returns a value that every JSON parser takes."""
+    """Returns a value that every JSON parser accepts."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, float):

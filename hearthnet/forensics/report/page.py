@@ -1,7 +1,7 @@
-"""A case as one page that opens offline: everything is in the file, nothing is fetched, and the policy says so.
+"""A case as one self-contained HTML page: it fetches nothing, and its content security policy forbids it.
 
-What was recorded is hostile: it is escaped where it is put, and the policy allows no script but the one below, by its
-digest. Without that script the page only lacks its filter.
+Recorded data is hostile: it is escaped where it is inserted, and the policy allows only the script below, by its
+digest. Without that script only the filter is missing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["page"]
 
 Item = dict[str, Any]
 
-_MAX_ROWS: Final = 2_000  # a page that opens at once; the whole is in --json
+_MAX_ROWS: Final = 2_000  # so that the page opens at once; --json has all
 _MAX_WATERFALLS: Final = 20
 _MAX_TEXT: Final = 300
 _GOOD: Final = ("clean_stop", "running")
@@ -86,10 +86,10 @@ def _sections(found: Item) -> Iterable[tuple[str, str]]:
     vitals = vitals_charts(found["vitals"])
     yield "Before the end", f'<div class="card vitals">{vitals}</div>' if vitals else ""
     minutes = minutes_chart(found["minutes"])
-    yield "Calls a minute, failed in red", f'<div class="card minutes">{minutes}</div>' if minutes else ""
+    yield "Calls per minute, failed in red", f'<div class="card minutes">{minutes}</div>' if minutes else ""
     yield "Errors", _errors(found["errors"])
     yield "Where the time went", _waterfalls(found["timeline"])
-    yield "Every moment", _moments(found["timeline"])
+    yield "Timeline", _timeline(found["timeline"])
     yield "The doctor's last findings", _findings(found["findings"])
     yield "Runs", _runs(found)
     yield "Files", _sources(found["sources"])
@@ -99,10 +99,10 @@ def _head(found: Item) -> str:
     cause = found["verdict"]
     kind = "good" if cause in _GOOD else "open" if cause == "unknown" else ""
     run = found["run"]
-    whose = "" if run is None else f"run {run['run_id']}, pid {run['pid']}, from {run['started']} to {_end_of(run)}"
+    subject = "" if run is None else f"run {run['run_id']}, pid {run['pid']}, from {run['started']} to {_end_of(run)}"
     return (
         f'<p class="cause {kind}">{text(cause.replace("_", " "))}</p><h1>{text(found["summary"])}</h1>'
-        f'<p class="soft">{text(whose)}</p><div class="card"><b>Confidence: {text(found["confidence"])}</b>'
+        f'<p class="soft">{text(subject)}</p><div class="card"><b>Confidence: {text(found["confidence"])}</b>'
         f"{_list('Evidence', found['evidence'])}{_list('Could also be', _words(found['alternatives']))}"
         f"{_list('Not known', found['missing'])}</div>"
     )
@@ -123,7 +123,7 @@ def _list(heading: str, lines: list[str]) -> str:
 
 
 def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, tuple[object, ...]]], wide: int, name: str = "") -> str:
-    """Returns a table; each row has a class and its cells, of which the one at `wide` may wrap."""
+    """Returns a table. Each row is a class and its cells; the cell at index `wide` may wrap."""
     body = []
     for kind, cells in rows:
         inside = "".join(
@@ -140,7 +140,7 @@ def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, tuple[object, ...]]
 
 def _in_flight(traces: list[Item]) -> str:
     rows = (
-        ("bad", (trace["trace_id"], trace["capability"], f"{trace['age_ms']:,.0f} ms", trace["span"] or "outside any"))
+        ("bad", (trace["trace_id"], trace["capability"], f"{trace['age_ms']:,.0f} ms", trace["span"] or "none"))
         for trace in traces
     )
     return _table(("trace", "capability", "age", "open span"), rows, 3)
@@ -156,7 +156,7 @@ def _errors(groups: list[Item]) -> str:
 
 def _waterfalls(entries: list[Item]) -> str:
     traces = [entry for entry in entries if entry["kind"] == "trace" and entry["spans"]]
-    # What failed tells most; then the newest.
+    # Failed traces first.
     traces.sort(key=lambda entry: entry["status"] in _OK)
     shown: list[str] = []
     for trace in traces[:_MAX_WATERFALLS]:
@@ -166,19 +166,19 @@ def _waterfalls(entries: list[Item]) -> str:
     return f'<div class="card">{"".join(shown)}</div>' if shown else ""
 
 
-def _moments(entries: list[Item]) -> str:
+def _timeline(entries: list[Item]) -> str:
     rows = (
         (
             _kind_of(entry),
-            (entry["ts"], entry["kind"], entry["status"], entry["name"], _lasted(entry), entry["text"][:_MAX_TEXT],
+            (entry["ts"], entry["kind"], entry["status"], entry["name"], _duration(entry), entry["text"][:_MAX_TEXT],
              entry["trace_id"] or ""),
         )
         for entry in entries[-_MAX_ROWS:]
     )  # fmt: skip
     drawn = _table(("time, UTC", "kind", "status", "name", "took", "text", "trace"), rows, 5, "moments")
     cut = len(entries) - _MAX_ROWS
-    more = f'<p class="soft">{cut:,} before these are left out here; --json has them.</p>' if cut > 0 else ""
-    filtering = '<input id="filter" hidden type="search" placeholder="words to look for" aria-label="filter">'
+    more = f'<p class="soft">{cut:,} earlier entries are not shown; --json has them.</p>' if cut > 0 else ""
+    filtering = '<input id="filter" hidden type="search" placeholder="words to search for" aria-label="filter">'
     return f"{filtering}{drawn}{more}" if drawn else ""
 
 
@@ -190,7 +190,7 @@ def _kind_of(entry: Item) -> str:
     return {"warning": "warn", "error": "bad", "critical": "bad"}.get(str(entry["status"]), "")
 
 
-def _lasted(entry: Item) -> str:
+def _duration(entry: Item) -> str:
     return "" if entry["duration_ms"] is None else f"{entry['duration_ms']:,.1f} ms"
 
 
@@ -205,7 +205,7 @@ def _findings(findings: list[Item]) -> str:
 
 def _runs(found: Item) -> str:
     rows = (
-        ("", (run["started"], _end_of(run), "runs" if run["is_alive"] else run["end_reason"] or "no end", run["pid"],
+        ("", (run["started"], _end_of(run), "running" if run["is_alive"] else run["end_reason"] or "no end", run["pid"],
               run["version"], run["run_id"]))
         for run in found["runs"][:100]
     )  # fmt: skip

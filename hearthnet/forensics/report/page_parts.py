@@ -1,6 +1,6 @@
-"""The drawings of the page: a timeline, bars a minute, small lines of vitals, waterfalls. SVG, and no script.
+"""SVG charts of the page: timeline, calls per minute, vitals, waterfalls. No scripts.
 
-Every text in them was escaped here; numbers are formatted, never copied.
+Every text is escaped here; numbers are formatted, never copied.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ def stamp_ms(ts: str | None) -> float | None:
 
 
 def text(value: object) -> str:
-    """Returns a value for the inside of an element or of an attribute in double quotes; nothing in it reorders text."""
+    """Returns a value escaped for an element or a double-quoted attribute, without characters that reorder text."""
     shown = "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in str(value))
     return escape(shown, quote=True)
 
 
 def timeline_chart(entries: list[Item], in_flight: list[Item]) -> str:
-    """Returns traces as bars, records as ticks below them, what was in flight as open bars; empty if none."""
+    """Returns traces as bars, log records as ticks below, traces in flight as open bars; empty without entries."""
     moments = [(item, at) for item in entries if (at := stamp_ms(item["ts"])) is not None][-_MAX_DRAWN:]
     flying = [(item, at) for item in in_flight if (at := stamp_ms(item["started"])) is not None]
     if not moments:
@@ -47,19 +47,19 @@ def timeline_chart(entries: list[Item], in_flight: list[Item]) -> str:
     ends = [at + (item["duration_ms"] or 0.0) for item, at in moments]
     first = min(at for _, at in moments)
     last = max(ends)
-    # What began long before is drawn from the left edge on.
+    # A trace in flight that began earlier is drawn from the left edge.
     scale = _WIDTH / max(1.0, last - first)
     bars, lanes = _bars(moments, first, scale)
     below = (lanes + 2) * _LANE + 2
     shapes = [*bars, *_open_bars(flying, first, scale), *_ticks(moments, first, scale, below)]
-    # Beside the drawing, not in it: it is stretched to the width of its place.
+    # Outside the drawing, which is stretched to the page width.
     axis = f"<span>{text(moments[0][0]['ts'])}</span><span>{text(moments[-1][0]['ts'])}</span>"
     drawn = _svg(below + _LANE, "what happened, over time", "".join(shapes), 1.3)
     return f'{drawn}<div class="axis soft">{axis}</div>'
 
 
 def _bars(moments: list[tuple[Item, float]], first: float, scale: float) -> tuple[list[str], int]:
-    """Returns a bar a trace, in lanes below each other so that none hides another, and how many lanes it took."""
+    """Returns one bar per trace, in lanes so that none hides another, and the number of lanes used."""
     free_from = [0.0] * (_LANES - 2)
     shapes, used = [], 0
     for item, at in moments:
@@ -97,13 +97,13 @@ def _rect(x: float, y: float, width: float, kind: str, title: str) -> str:
 
 
 def _svg(height: float, label: str, inside: str, zoom: float = 1.0) -> str:
-    """Returns a drawing as wide as its place and `height` times `zoom` pixels high."""
+    """Returns a drawing as wide as its container and `height` times `zoom` pixels high."""
     view = f'viewBox="0 0 {_WIDTH} {height:.0f}" preserveAspectRatio="none" style="height:{height * zoom:.0f}px"'
     return f'<svg {view} role="img" aria-label="{text(label)}">{inside}</svg>'
 
 
 def minutes_chart(minutes: list[Item]) -> str:
-    """Returns calls a minute as bars, the failed part of each in red; empty if there were none."""
+    """Returns calls per minute as bars, the failed part in red; empty if there were none."""
     most = max((minute["traces"] for minute in minutes), default=0)
     if not most:
         return ""
@@ -115,11 +115,11 @@ def minutes_chart(minutes: list[Item]) -> str:
             tall = 80 * count / most
             box = f'x="{number * step:.1f}" y="{80 - tall:.1f}" width="{step * 0.8:.1f}" height="{tall:.1f}"'
             shapes.append(f'<rect class="{kind}" {box}><title>{text(title)}</title></rect>')
-    return _svg(82, "calls a minute", "".join(shapes))
+    return _svg(82, "calls per minute", "".join(shapes))
 
 
 def vitals_charts(vitals: list[Item]) -> str:
-    """Returns a small line for each thing that was measured, with its first and last value."""
+    """Returns a small line chart for each measure, with its first and last value."""
     charts = []
     for name, label, unit in _MEASURES:
         known = [
@@ -148,9 +148,9 @@ def _line(label: str, unit: str, known: list[tuple[float, float]]) -> str:
     points = " ".join(
         f"{(at - first) / max(1.0, last - first) * _WIDTH:.0f},{60 - 56 * value / top:.0f}" for at, value in known
     )
-    told = f"{_number(known[0][1], unit)} → {_number(known[-1][1], unit)}"
+    change = f"{_number(known[0][1], unit)} → {_number(known[-1][1], unit)}"
     drawn = _svg(62, label, f'<polyline points="{points}"/>')
-    return f"<figure><figcaption>{text(label)} <b>{text(told)}</b></figcaption>{drawn}</figure>"
+    return f"<figure><figcaption>{text(label)} <b>{text(change)}</b></figcaption>{drawn}</figure>"
 
 
 def _number(value: float, unit: str) -> str:
@@ -177,7 +177,7 @@ def waterfall(trace: Item) -> str:
 
 
 def _depths(spans: list[Item]) -> dict[str, int]:
-    """Returns how deep each span lies; parents stand before their children, and a loop of them is cut."""
+    """Returns the depth of each span. Parents come before their children; a cycle is cut."""
     depths: dict[str, int] = {}
     for span in spans:
         depths[str(span.get("id"))] = depths.get(str(span.get("parent")), -1) + 1

@@ -1,6 +1,6 @@
-"""A case and its verdict as a report for a terminal: the verdict first, then what led to it, then what happened.
+"""The terminal report of a case: the verdict, its evidence, then what happened.
 
-Recorded strings come from strangers: nothing that a terminal would obey leaves here.
+Recorded strings are untrusted: control characters are escaped.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from hearthnet.forensics.model import CAUSES, Case, Entry, Run, Verdict, Vitals
 
 __all__ = ["Paint", "printable", "report"]
 
-# C0, DEL, C1, and what reorders text.
+# C0, DEL, C1, and characters that reorder text.
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _COLOURS: Final = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "dim": 2, "bold": 1}
 _GOOD: Final = ("clean_stop", "running")
-_CERTAINTY: Final = {"certain": "certain", "likely": "likely, not certain", "possible": "possible, no more"}
+_CERTAINTY: Final = {"certain": "certain", "likely": "likely, not certain", "possible": "only possible"}
 _BARS: Final = " ▁▂▃▄▅▆▇█"
 _ASCII_BARS: Final = " .:-=+*#@"
 _MAX_RUNS: Final = 8
 _MAX_ERRORS: Final = 10
-_MAX_ALIKE: Final = 3  # that many moments that differ in nothing but their time are shown one by one
+_MAX_ALIKE: Final = 3  # this many entries that differ only in time are shown one by one
 _MAX_BARS: Final = 30
 _MIN_COLUMNS: Final = 60
 _MAX_COLUMNS: Final = 140
@@ -35,7 +35,7 @@ Paint = Callable[[str, str], str]
 
 
 def printable(text: object) -> str:
-    """Returns `text` with every control character spelled out."""
+    """Returns `text` with every control character escaped."""
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text))
 
 
@@ -43,18 +43,18 @@ def report(case: Case, verdict: Verdict, *, colour: bool, unicode: bool, columns
     """Returns the report.
 
     Args:
-        case: what the files say.
+        case: the case.
         verdict: how the case's run ended.
         colour: whether the terminal shows colours.
         unicode: whether it shows more than ASCII.
-        columns: its width; None: asked for.
+        columns: its width; None: the terminal's own.
     """
     width = columns or shutil.get_terminal_size((100, 24)).columns
     return Report(case, verdict, colour, unicode, min(_MAX_COLUMNS, max(_MIN_COLUMNS, width))).text()
 
 
 class Report:
-    """The sections of one report. Made and used by `report`."""
+    """The sections of one report. Used by `report`."""
 
     def __init__(self, case: Case, verdict: Verdict, colour: bool, unicode: bool, columns: int) -> None:
         self._case = case
@@ -65,7 +65,7 @@ class Report:
         self._more = "…" if unicode else "~"
 
     def text(self) -> str:
-        """Returns all sections that have something to say."""
+        """Returns all sections that are not empty."""
         sections = [
             ("", self._verdict_lines()),
             ("In flight when it ended", self._in_flight_lines()),
@@ -73,7 +73,7 @@ class Report:
             ("Timeline, newest last", self._timeline_lines()),
             ("Errors", self._error_lines()),
             ("Slowest", self._slowest_lines()),
-            ("Calls a minute", self._minute_lines()),
+            ("Calls per minute", self._minute_lines()),
             ("The doctor's last findings", self._finding_lines()),
             ("Runs, newest first", self._run_lines()),
             ("Files", self._source_lines()),
@@ -92,9 +92,9 @@ class Report:
         for line in self._wrapped("", f"{verdict.cause.replace('_', ' ').upper()}: {CAUSES[verdict.cause]}"):
             yield self._paint(line, colour, "bold")
         if run is not None:
-            lived = self._lived(run)
+            ran = self._run_time(run)
             yield from self._wrapped(
-                "", f"run {printable(run.run_id)}, pid {run.pid}, started {_local(run.started_us)}{lived}"
+                "", f"run {printable(run.run_id)}, pid {run.pid}, started {_local(run.started_us)}{ran}"
             )
         if verdict.cause != "unknown":
             yield f"confidence: {_CERTAINTY.get(verdict.confidence, verdict.confidence)}"
@@ -107,9 +107,9 @@ class Report:
             yield from self._wrapped("not known: ", printable(line))
 
     @staticmethod
-    def _lived(run: Run) -> str:
+    def _run_time(run: Run) -> str:
         end = run.ended_us or run.last_seen_us
-        return "" if end is None else f", lived {_span((end - run.started_us) / 1e6)}"
+        return "" if end is None else f", ran {_span((end - run.started_us) / 1e6)}"
 
     # --- what happened
 
@@ -126,9 +126,9 @@ class Report:
             values = [(sample.ts_us, value) for sample in vitals if (value := get(sample)) is not None]
             if values:
                 (first_us, first), (last_us, last) = values[0], values[-1]
-                told = f"  {name:<14} {spell(first):>9} -> {spell(last):>9} in {_span((last_us - first_us) / 1e6)}  "
-                room = max(1, min(_MAX_BARS, self._columns - len(told)))
-                yield self._cut(told + self._chart([value for _, value in values][-room:]))
+                change = f"  {name:<14} {spell(first):>9} -> {spell(last):>9} in {_span((last_us - first_us) / 1e6)}  "
+                width = max(1, min(_MAX_BARS, self._columns - len(change)))
+                yield self._cut(change + self._chart([value for _, value in values][-width:]))
 
     def _timeline_lines(self) -> Iterator[str]:
         day = ""
@@ -137,17 +137,17 @@ class Report:
             if (today := _day(entries[0].ts_us)) != day:
                 yield self._paint(f"  {today}", "dim")
                 day = today
-            yield self._moment(entries[0])
+            yield self._entry_line(entries[0])
             if len(entries) > _MAX_ALIKE:
                 yield self._paint(f"  {_clock(entries[-1].ts_us)} {more} and {len(entries) - 1:,} more like it", "dim")
             else:
-                yield from map(self._moment, entries[1:])
+                yield from map(self._entry_line, entries[1:])
 
-    def _moment(self, entry: Entry) -> str:
-        lasted = "" if entry.duration_ms is None else f" {entry.duration_ms:,.1f} ms"
+    def _entry_line(self, entry: Entry) -> str:
+        duration = "" if entry.duration_ms is None else f" {entry.duration_ms:,.1f} ms"
         text = f" {printable(entry.text)}" if entry.text else ""
         line = f"  {_clock(entry.ts_us)} {entry.kind:<6} {printable(entry.status):<16} {printable(entry.name)}"
-        cut = self._cut(f"{line}{lasted}{text}")
+        cut = self._cut(f"{line}{duration}{text}")
         colour = _colour_of(entry)
         return self._paint(cut, colour) if colour else cut
 
@@ -158,16 +158,16 @@ class Report:
 
     def _slowest_lines(self) -> Iterator[str]:
         for entry in self._case.slowest:
-            lasted = f"{entry.duration_ms or 0:>12,.1f} ms"
+            duration = f"{entry.duration_ms or 0:>12,.1f} ms"
             name = printable(entry.name)
-            yield self._cut(f"  {lasted}  {name}  {printable(entry.status)}  {printable(entry.trace_id or '')}")
+            yield self._cut(f"  {duration}  {name}  {printable(entry.status)}  {printable(entry.trace_id or '')}")
 
     def _minute_lines(self) -> Iterator[str]:
         minutes = self._case.minutes
         if not any(minute.traces for minute in minutes):
             return
         most = max(minute.traces for minute in minutes)
-        yield f"  calls   {self._chart([minute.traces for minute in minutes])}  at most {most:,} a minute"
+        yield f"  calls   {self._chart([minute.traces for minute in minutes])}  at most {most:,} per minute"
         rates = [minute.failed / minute.traces if minute.traces else 0.0 for minute in minutes]
         yield f"  failed  {self._chart(rates, 1.0)}  {sum(m.failed for m in minutes):,} in all, up to {max(rates):.0%}"
         yield self._paint(f"          {_clock(minutes[0].start_us)} to {_clock(minutes[-1].start_us)}", "dim")
@@ -180,15 +180,15 @@ class Report:
 
     def _run_lines(self) -> Iterator[str]:
         for run in self._case.runs[:_MAX_RUNS]:
-            ended = "runs" if run.is_alive else run.end_reason or "no end"
+            ended = "running" if run.is_alive else run.end_reason or "no end"
             mark = ">" if self._case.run is not None and run.run_id == self._case.run.run_id else " "
             yield self._cut(
                 f"{mark} {_local(run.started_us)}  {printable(ended):<8} pid {run.pid:<8}"
-                f" {printable(run.version)}{self._lived(run)}"
+                f" {printable(run.version)}{self._run_time(run)}"
             )
         more = len(self._case.runs) - _MAX_RUNS
         if more > 0:
-            yield self._paint(f"  and {more} before", "dim")
+            yield self._paint(f"  and {more} earlier", "dim")
 
     def _source_lines(self) -> Iterator[str]:
         for source in self._case.sources:
@@ -197,7 +197,7 @@ class Report:
             if source.detail and (source.state != "whole" or source.kind == "database"):
                 yield from self._wrapped(" " * 14, printable(source.detail))
 
-    # --- how it is written
+    # --- formatting
 
     def _paint(self, text: str, *styles: str) -> str:
         codes = ";".join(str(_COLOURS[style]) for style in styles)
@@ -213,8 +213,10 @@ class Report:
     def _chart(self, values: list[float] | list[int], top: float | None = None) -> str:
         bars = _BARS if self._unicode else _ASCII_BARS
         most = top or max(values, default=0) or 1
-        places = (min(len(bars) - 1, max(1, round(value / most * (len(bars) - 1)))) if value else 0 for value in values)
-        return "".join(bars[place] for place in places)
+        heights = (
+            min(len(bars) - 1, max(1, round(value / most * (len(bars) - 1)))) if value else 0 for value in values
+        )
+        return "".join(bars[height] for height in heights)
 
 
 def _colour_of(entry: Entry) -> str:
@@ -242,7 +244,7 @@ _MEASURES: Final[tuple[tuple[str, Callable[[Vitals], float | None], Callable[[fl
 def _moment(us: int) -> datetime | None:
     try:
         return datetime.fromtimestamp(us / 1e6, tz=UTC).astimezone()
-    except (OverflowError, ValueError, OSError):  # a number that no clock shows
+    except (OverflowError, ValueError, OSError):  # out of range
         return None
 
 

@@ -242,7 +242,7 @@ class BlackBox:
         """Keeps a sample of how the process feels, which is a sign of life as well. For one thread. 2 us."""
         self._sampled += 1
         slot = layout.pack_vitals(self._sampled, vitals)
-        for place in layout.vitals_places(self._sampled):
+        for place in layout.vitals_offsets(self._sampled):
             self._put(place, slot)
         self.note_alive()
 

@@ -17,8 +17,8 @@ from hearthnet.forensics import box as layout
 from hearthnet.forensics.evidence.database import COLUMNS
 from hearthnet.forensics.evidence.entries import from_log, from_trace, rows_of_frames
 from hearthnet.forensics.evidence.runs import (
+    ALL_CLEAR,
     SIGN_LEVELS,
-    TAKEN_BACK,
     Boxes,
     as_in_flight,
     in_flight_in,
@@ -133,7 +133,7 @@ def _interrupted(connection: sqlite3.Connection) -> Iterator[InFlight]:
 def _signs(connection: sqlite3.Connection, run: Run) -> list[Entry]:
     marks = ", ".join("?" * len(SIGN_LEVELS))
     where = f"WHERE run_id = ? AND (level IN ({marks}) OR msg = ?) ORDER BY seq DESC LIMIT ?"
-    rows = _rows(connection, "logs", where, (run.run_id, *SIGN_LEVELS, TAKEN_BACK, _MAX_SIGNS))
+    rows = _rows(connection, "logs", where, (run.run_id, *SIGN_LEVELS, ALL_CLEAR, _MAX_SIGNS))
     return [from_log(row) for row in reversed(rows)]
 
 
