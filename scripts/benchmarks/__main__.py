@@ -1,4 +1,4 @@
-"""The command line of the benchmarks: `scripts/bench`, or `python -m bench` in a prepared environment."""
+"""The command line of the benchmarks: `scripts/bench`, or `python -m benchmarks` in a prepared environment."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from bench import hot as hot_bench
-from bench import http as http_bench
-from bench import imports as imports_bench
-from bench import store as store_bench
-from bench.report import Section, are_whole, as_json, as_table, count
+from benchmarks import hot as hot_bench
+from benchmarks import http as http_bench
+from benchmarks import imports as imports_bench
+from benchmarks import store as store_bench
+from benchmarks.report import Section, are_whole, as_json, as_table, count
 
 __all__ = ["bench"]
 

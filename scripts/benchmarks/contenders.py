@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, Protocol
 
-from bench.records import numbered
+from benchmarks.records import numbered
 from hearthnet import __version__
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.observability.records.ids import new_trace_id

@@ -1,6 +1,6 @@
 """The questions of `docs/queries.md`: read from there, asked, and their answers put there again.
 
-`python -m bench.cookbook` brings the answers in the document up to date.
+`python -m benchmarks.cookbook` brings the answers in the document up to date.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from io import StringIO
 from pathlib import Path
 from typing import Final
 
-from bench.progress import scratch
-from bench.sample import NOW, make_store
+from benchmarks.progress import scratch
+from benchmarks.sample import NOW, make_store
 from hearthnet.cli.telemetry.sql import print_table
 from hearthnet.observability.store.query.statement import ask
 
 __all__ = ["DOCUMENT", "Question", "answer", "questions", "with_answers"]
 
-DOCUMENT: Final = Path(__file__).parent.parent / "docs" / "queries.md"
+DOCUMENT: Final = Path(__file__).parent.parent.parent / "docs" / "queries.md"
 _QUESTION: Final = re.compile(
     r"^### (?P<title>\d+\. [^\n]+)\n(?P<text>.*?)```sql\n(?P<sql>.*?)```\n(?:\n```text\n(?P<answer>.*?)```\n)?",
     re.DOTALL | re.MULTILINE,

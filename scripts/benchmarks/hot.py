@@ -15,16 +15,16 @@ from typing import Any, Final
 
 import orjson
 
-from bench.hot_contenders import OPERATIONS, Operation, Pair
-from bench.machine import describe
-from bench.memory import memory
-from bench.progress import scratch, tell
-from bench.report import Aim, Line, Section
-from bench.stats import Spread
+from benchmarks.hot_contenders import OPERATIONS, Operation, Pair
+from benchmarks.machine import describe
+from benchmarks.memory import memory
+from benchmarks.progress import scratch, tell
+from benchmarks.report import Aim, Line, Section
+from benchmarks.stats import Spread
 
 __all__ = ["PARTS", "compare", "run"]
 
-_ROOT: Final = Path(__file__).parent.parent
+_SCRIPTS: Final = Path(__file__).parent.parent
 _TIMEOUT_S: Final = 120.0  # a turn takes a few seconds; more on a small machine
 
 Turns = Mapping[str, list[dict[str, Any]]]
@@ -52,9 +52,9 @@ def _measure(name: str, is_quick: bool) -> Section:
 def _turn(name: str, player: str, batches: int) -> dict[str, Any]:
     """Runs one contender in a process of its own."""
     with scratch() as folder:
-        command = [sys.executable, "-m", "bench.hot_child", name, player, str(batches), str(folder)]
+        command = [sys.executable, "-m", "benchmarks.hot_child", name, player, str(batches), str(folder)]
         done = subprocess.run(  # noqa: S603  # ourselves
-            command, cwd=_ROOT, check=True, stdout=subprocess.PIPE, timeout=_TIMEOUT_S
+            command, cwd=_SCRIPTS, check=True, stdout=subprocess.PIPE, timeout=_TIMEOUT_S
         )
     result: dict[str, Any] = orjson.loads(done.stdout)
     return result

@@ -1,6 +1,7 @@
 """One turn of one contender in a process of its own: what a call costs its caller, and the process as a whole.
 
-Prints one JSON document. Called by `bench.hot`: `python -m bench.hot_child OPERATION CONTENDER BATCHES FOLDER`.
+Prints one JSON document. Called by `benchmarks.hot`:
+`python -m benchmarks.hot_child OPERATION CONTENDER BATCHES FOLDER`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, Final
 import click
 import orjson
 
-from bench.hot_contenders import OPERATIONS, Contender, Operation
+from benchmarks.hot_contenders import OPERATIONS, Contender, Operation
 
 __all__ = ["main"]
 

@@ -47,7 +47,7 @@ class Player:
     def make(self, folder: Path) -> Contender:
         """Imports and starts it; what it writes goes to `folder`."""
         module, name = self.place
-        contender: Contender = getattr(import_module(f"bench.{module}"), name)(folder, *self.options)
+        contender: Contender = getattr(import_module(f"benchmarks.{module}"), name)(folder, *self.options)
         return contender
 
     def is_installed(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Final
 
 import logfire
 
-from bench.hot_otel import SPANS, CountingExporter, processor
+from benchmarks.hot_otel import SPANS, CountingExporter, processor
 
 __all__ = ["Spans", "Traces"]
 

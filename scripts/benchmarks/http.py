@@ -17,16 +17,16 @@ from typing import Any, Final
 
 import orjson
 
-from bench.callers import Answers, Callers, signed_ahead
-from bench.machine import describe
-from bench.progress import scratch, tell
-from bench.report import Aim, Line, Section
-from bench.stats import Spread, percentile
+from benchmarks.callers import Answers, Callers, signed_ahead
+from benchmarks.machine import describe
+from benchmarks.progress import scratch, tell
+from benchmarks.report import Aim, Line, Section
+from benchmarks.stats import Spread, percentile
 from hearthnet.identity.keys import KeyPair
 
 __all__ = ["PARTS", "run"]
 
-_ROOT: Final = Path(__file__).parent.parent
+_SCRIPTS: Final = Path(__file__).parent.parent
 _CONNECTIONS: Final = 16
 _START_S: Final = 60.0
 _WARM_UP_CALLS: Final = 2_000
@@ -90,9 +90,9 @@ async def _call(port: int, requests: Iterable[Any]) -> Answers:
 
 @contextmanager
 def _child(name: str, folder: Path) -> Iterator[Child]:
-    command = [sys.executable, "-m", "bench.http_child", name, str(folder)]
+    command = [sys.executable, "-m", "benchmarks.http_child", name, str(folder)]
     with subprocess.Popen(  # noqa: S603  # ourselves
-        command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        command, cwd=_SCRIPTS, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         try:
             yield Child(name, process)

@@ -1,10 +1,10 @@
-"""A server for `bench.http`: a node's application with the echo service, with telemetry on, not recording, or without.
+"""A server for `benchmarks.http`: a node's application with the echo service, and telemetry on, idle or absent.
 
     on    as a node runs it: traces, JSON log with its "done" lines, metrics, black box, database
     bare  the instruments are called and record nothing
     off   traces and spans are replaced by nothing at all, which no node can be told to do: the cost of the rest
 
-Prints its port, then answers "cpu" and "end" on standard input. `python -m bench.http_child KIND FOLDER`.
+Prints its port, then answers "cpu" and "end" on standard input. `python -m benchmarks.http_child KIND FOLDER`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, Final, cast
 import click
 import orjson
 
-from bench import stand_ins
+from benchmarks import stand_ins
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.config import ObservabilityConfig, TransportConfig
 from hearthnet.identity.keys import KeyPair

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from bench import machine
-from bench.progress import scratch, tell
-from bench.report import Aim, Line, Section
-from bench.stats import Spread
+from benchmarks import machine
+from benchmarks.progress import scratch, tell
+from benchmarks.report import Aim, Line, Section
+from benchmarks.stats import Spread
 
 __all__ = ["compare", "run"]
 

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import orjson
 
-from bench.lag_child import CONTENDERS
-from bench.progress import scratch, tell
-from bench.report import Aim, Line, Section
-from bench.stats import Spread
+from benchmarks.lag_child import CONTENDERS
+from benchmarks.progress import scratch, tell
+from benchmarks.report import Aim, Line, Section
+from benchmarks.stats import Spread
 
 __all__ = ["lag"]
 
@@ -22,7 +22,7 @@ _NAMES: Final = {
     "ours_done": "ours, done lines logged",
     "peer": "OpenTelemetry",
 }
-_ROOT: Final = Path(__file__).parent.parent
+_SCRIPTS: Final = Path(__file__).parent.parent
 _START_S: Final = 60.0  # more than any contender takes to start and to end
 _QUIET_MS: Final = 0.5  # p99 without telemetry; a machine with nothing else to do stays well below
 
@@ -43,9 +43,9 @@ def lag(is_quick: bool) -> list[Section]:
 def _turn(name: str, seconds: float) -> dict[str, Any]:
     """Runs one contender in a process of its own."""
     with scratch() as folder:
-        command = [sys.executable, "-m", "bench.lag_child", name, str(seconds), str(folder)]
+        command = [sys.executable, "-m", "benchmarks.lag_child", name, str(seconds), str(folder)]
         done = subprocess.run(  # noqa: S603  # ourselves
-            command, cwd=_ROOT, check=True, stdout=subprocess.PIPE, timeout=seconds + _START_S
+            command, cwd=_SCRIPTS, check=True, stdout=subprocess.PIPE, timeout=seconds + _START_S
         )
     result: dict[str, Any] = orjson.loads(done.stdout)
     return result

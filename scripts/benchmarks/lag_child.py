@@ -1,6 +1,6 @@
 """One turn of one contender in a process of its own: paces traces on an event loop and measures how late it wakes.
 
-Prints one JSON document. Called by `bench.lag`: `python -m bench.lag_child CONTENDER SECONDS FOLDER`.
+Prints one JSON document. Called by `benchmarks.lag`: `python -m benchmarks.lag_child CONTENDER SECONDS FOLDER`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, Protocol
 import click
 import orjson
 
-from bench.stats import percentile
+from benchmarks.stats import percentile
 
 __all__ = ["CONTENDERS", "main"]
 
@@ -54,7 +54,7 @@ class Ours:
     """Telemetry as a node has it, with or without the line that each trace writes to the JSON log."""
 
     def __init__(self, folder: Path, log_level: Literal["info", "warning"]) -> None:
-        from bench.records import make_trace
+        from benchmarks.records import make_trace
         from hearthnet.config import ObservabilityConfig
         from hearthnet.observability import telemetry
 
@@ -79,7 +79,7 @@ class Ours:
 
 
 def _peer(folder: Path) -> Contender:
-    from bench.peer import Peer
+    from benchmarks.peer import Peer
 
     return Peer(folder / "peer.db")
 

@@ -12,15 +12,15 @@ from typing import IO, Any, Final
 
 import orjson
 
-from bench.memory_child import KINDS, PENDING, rollup
-from bench.progress import scratch, tell
-from bench.report import Aim, Line, Section
-from bench.stats import Spread
+from benchmarks.memory_child import KINDS, PENDING, rollup
+from benchmarks.progress import scratch, tell
+from benchmarks.report import Aim, Line, Section
+from benchmarks.stats import Spread
 from hearthnet.observability import telemetry
 
 __all__ = ["compare", "memory"]
 
-_ROOT: Final = Path(__file__).parent.parent
+_SCRIPTS: Final = Path(__file__).parent.parent
 _LIMIT_MB: Final = 25.0
 
 Turns = list[dict[str, Any]]
@@ -46,9 +46,9 @@ def memory(is_quick: bool) -> Section:
 
 def _turn(folder: Path) -> dict[str, Any]:
     """Runs one process; holds its database while it fills its buffers."""
-    command = [sys.executable, "-m", "bench.memory_child", str(folder)]
+    command = [sys.executable, "-m", "benchmarks.memory_child", str(folder)]
     with subprocess.Popen(  # noqa: S603  # ourselves
-        command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        command, cwd=_SCRIPTS, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:
         assert child.stdin is not None
         assert child.stdout is not None
@@ -60,8 +60,8 @@ def _turn(folder: Path) -> dict[str, Any]:
 
 
 def _peer_turn() -> dict[str, Any]:
-    command = [sys.executable, "-m", "bench.memory_peer"]
-    done = subprocess.run(command, cwd=_ROOT, check=True, stdout=subprocess.PIPE)  # noqa: S603  # ourselves
+    command = [sys.executable, "-m", "benchmarks.memory_peer"]
+    done = subprocess.run(command, cwd=_SCRIPTS, check=True, stdout=subprocess.PIPE)  # noqa: S603  # ourselves
     result: dict[str, Any] = orjson.loads(done.stdout)
     return result
 

@@ -1,7 +1,7 @@
 """A process that fills the ring and then, while its parent holds the database, its buffers; tells its memory each time.
 
-Called by `bench.memory`: `python -m bench.memory_child FOLDER`. It says `ready` when the ring is full, goes on when it
-is sent a line, prints one JSON document, and ends when its standard input does.
+Called by `benchmarks.memory`: `python -m benchmarks.memory_child FOLDER`. It prints `ready` when the ring is full,
+continues when it is sent a line, prints one JSON document, and ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Final
 import click
 import orjson
 
-from bench.records import make_trace
+from benchmarks.records import make_trace
 from hearthnet.config import ObservabilityConfig
 from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
 from hearthnet.observability import get_logger, metrics, telemetry

@@ -1,6 +1,6 @@
 """The same with OpenTelemetry: traces wait in its queue while its exporter waits for an answer.
 
-Called by `bench.memory`: `python -m bench.memory_peer`. Prints one JSON document.
+Called by `benchmarks.memory`: `python -m benchmarks.memory_peer`. Prints one JSON document.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import orjson
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExportResult
 
-from bench.hot_otel import CountingExporter, processor
-from bench.memory_child import PENDING, rollup
-from bench.records import CAPABILITY
+from benchmarks.hot_otel import CountingExporter, processor
+from benchmarks.memory_child import PENDING, rollup
+from benchmarks.records import CAPABILITY
 
 __all__ = ["main"]
 

@@ -15,7 +15,7 @@ import orjson
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from bench.records import CAPABILITY
+from benchmarks.records import CAPABILITY
 
 __all__ = ["Peer"]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import Final
 
-from bench.cookbook import DOCUMENT, Question, questions
-from bench.progress import scratch, tell
-from bench.report import Aim, Line, Section
-from bench.sample import make_store
-from bench.stats import Spread
+from benchmarks.cookbook import DOCUMENT, Question, questions
+from benchmarks.progress import scratch, tell
+from benchmarks.report import Aim, Line, Section
+from benchmarks.sample import make_store
+from benchmarks.stats import Spread
 from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
 from hearthnet.database import connect_read_only
 from hearthnet.observability import telemetry

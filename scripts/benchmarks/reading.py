@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import orjson
 
-from bench.contenders import fill
-from bench.progress import scratch, tell
-from bench.records import template
-from bench.report import Aim, Line, Section
-from bench.stats import Spread
+from benchmarks.contenders import fill
+from benchmarks.progress import scratch, tell
+from benchmarks.records import template
+from benchmarks.report import Aim, Line, Section
+from benchmarks.stats import Spread
 from hearthnet.config import ObservabilityConfig
 from hearthnet.constants import TRACE_RING_BUFFER
 from hearthnet.database import connect_read_only

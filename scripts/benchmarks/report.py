@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from bench.stats import Spread
+from benchmarks.stats import Spread
 
 __all__ = ["Aim", "Line", "Section", "are_whole", "as_json", "as_table", "count"]
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, Final
 
-from bench.lag import lag
-from bench.machine import describe
-from bench.queries import queries
-from bench.reading import recent
-from bench.report import Section
-from bench.wear import wear
-from bench.writing import batches, rings
+from benchmarks.lag import lag
+from benchmarks.machine import describe
+from benchmarks.queries import queries
+from benchmarks.reading import recent
+from benchmarks.report import Section
+from benchmarks.wear import wear
+from benchmarks.writing import batches, rings
 
 __all__ = ["PARTS", "run"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from bench.contenders import Contender, Floor, Ours
-from bench.machine import file_system, written_bytes
-from bench.progress import scratch, tell
-from bench.records import template
-from bench.report import Line, Section
-from bench.stats import Spread
+from benchmarks.contenders import Contender, Floor, Ours
+from benchmarks.machine import file_system, written_bytes
+from benchmarks.progress import scratch, tell
+from benchmarks.records import template
+from benchmarks.report import Line, Section
+from benchmarks.stats import Spread
 from hearthnet.constants import TRACE_RING_BUFFER
 
 __all__ = ["wear"]

@@ -8,11 +8,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
-from bench.contenders import Contender, Floor, Ours
-from bench.progress import scratch, tell
-from bench.records import template
-from bench.report import Aim, Line, Section
-from bench.stats import Spread
+from benchmarks.contenders import Contender, Floor, Ours
+from benchmarks.progress import scratch, tell
+from benchmarks.records import template
+from benchmarks.report import Aim, Line, Section
+from benchmarks.stats import Spread
 from hearthnet.constants import TRACE_RING_BUFFER
 
 __all__ = ["batches", "rings"]

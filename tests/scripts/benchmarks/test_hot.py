@@ -8,15 +8,14 @@ from pathlib import Path
 
 import orjson
 import pytest
+from benchmarks import hot, imports, memory
+from benchmarks.__main__ import bench
+from benchmarks.hot_contenders import OPERATIONS, Player
+from benchmarks.memory_child import KINDS, PENDING
+from benchmarks.report import Section, are_whole, as_json, as_table, count
 from click.testing import CliRunner
 
-from bench import hot, imports, memory
-from bench.__main__ import bench
-from bench.hot_contenders import OPERATIONS, Player
-from bench.memory_child import KINDS, PENDING
-from bench.report import Section, are_whole, as_json, as_table, count
-
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 DOCS = (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
 
 
@@ -43,7 +42,9 @@ def grown(arrived: dict[str, int] = PENDING) -> dict:
 
 def child(*arguments: str) -> subprocess.CompletedProcess[bytes]:
     """One real turn."""
-    return subprocess.run([sys.executable, "-m", "bench.hot_child", *arguments], cwd=ROOT, capture_output=True)
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.hot_child", *arguments], cwd=ROOT / "scripts", capture_output=True
+    )
 
 
 def test_ratios_are_taken_turn_by_turn():
