@@ -29,11 +29,14 @@ SLEEPERS = {
     "e2e/test_attacks.py": (1, "looks for a reset"),
     "e2e/test_power_loss.py": (1, "paces a recording, so that it spans several commits"),
     "e2e/test_prometheus.py": (1, "paces the callers of a loaded node"),
-    "faults/lock.py": (1, "a soak that paces its load"),
-    "forensics/test_evidence.py": (1, "a program that paces its load"),
-    "observability/store/test_recovery.py": (1, "a program whose trace must have an age"),
-    "observability/test_watchdog.py": (1, "tasks that only have to be there"),
-    "transport/test_protocol.py": (4, "polls a condition, and gives a listener time to accept what it must not"),
+    "e2e/lock.py": (1, "a soak that paces its load"),
+    "forensics/test_gather_copies.py": (1, "a program that paces its load"),
+    "observability/store/recovery/test_recover.py": (1, "a program whose trace must have an age"),
+    "observability/process/test_watchdog.py": (1, "tasks that only have to be there"),
+    "transport/connection/test_protocol.py": (
+        4,
+        "polls a condition; gives a listener time to accept",
+    ),
 }
 
 

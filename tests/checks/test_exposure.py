@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 from fastapi import APIRouter
-from faults.certificates import write_pair
+from support.certificates import write_pair
 
 from hearthnet.observability import doctor
 from hearthnet.transport import app

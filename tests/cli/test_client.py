@@ -8,7 +8,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from faults.certificates import write_pair
+from support.certificates import write_pair
 
 from hearthnet.cli.client import NodeClient
 from hearthnet.errors import HearthNetError, NodeUnreachableError

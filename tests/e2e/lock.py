@@ -1,4 +1,4 @@
-"""Another process holds the database under load. The soak is this file run by itself; its twin is in test_faults.py."""
+"""Another process holds the database under load: a soak, run by itself; its twin is in test_store_faults.py."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ import sys
 from contextlib import contextmanager
 
 import pytest
-from left_behind import fingerprints
 from support import forkserver
+from support.left_behind import fingerprints
 
 from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
 from hearthnet.forensics.evidence import entries

@@ -6,8 +6,8 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from faults import vfs
-from faults.vfs import Kind, Role
+from support import vfs
+from support.vfs import Kind, Role
 
 pytestmark = pytest.mark.skipif(bool(vfs.UNAVAILABLE), reason=vfs.UNAVAILABLE)
 

@@ -11,8 +11,8 @@ from contextlib import closing
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from left_behind import fingerprints
 from support import forkserver
+from support.left_behind import fingerprints
 
 from hearthnet.forensics.evidence.carving import carve
 from hearthnet.forensics.gather import gather

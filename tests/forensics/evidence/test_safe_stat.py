@@ -16,7 +16,7 @@ from hearthnet.forensics.report.document import document
 from hearthnet.forensics.report.text import report
 from hearthnet.forensics.verdict import judge
 
-SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "forensics.py"
+SCRIPT = Path(__file__).parents[3] / "scripts" / "forensics.py"
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from left_behind import fingerprints
+from support.left_behind import fingerprints
 
 from hearthnet.forensics.gather import gather
 from hearthnet.forensics.main import SCHEMA, moment_us
@@ -21,7 +21,7 @@ from hearthnet.forensics.report.page import page
 from hearthnet.forensics.report.text import report
 from hearthnet.forensics.verdict import judge
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 VALIDATOR = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
 EVIL = "</script><script>alert(1)</script>\x1b[31m\u202e\ud800\x00\"'&<img src=//evil.example/x onerror=alert(1)>"
 NOW = 1_800_000_000_000_000

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from planted import PLANTED, REGISTERED, TEXTS
+from support.planted import PLANTED, REGISTERED, TEXTS
 from support.waiting import cpu_s
 
 from hearthnet.observability.redaction import rules as redaction

@@ -15,8 +15,7 @@ from contextlib import closing, contextmanager
 from functools import partial
 
 import pytest
-from faults import vfs
-from support import forkserver
+from support import forkserver, vfs
 from support.reading import log_lines, metric, rows
 from support.waiting import nothing_happens, wait_until
 

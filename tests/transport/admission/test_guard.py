@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import httpx
 import orjson
 import pytest
-from faults.certificates import write_pair
-from faults.refusals import refusals
+from support.certificates import write_pair
+from support.refusals import refusals
 
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.config import TransportConfig

@@ -23,7 +23,7 @@ from hearthnet.transport.auth import exposure
 from hearthnet.transport.auth.exposure import EVERYBODY, LOOPBACK, MEMBERS, TOOLS, Reach, listens, reachable, summary
 from hearthnet.transport.tls import Certificate
 
-REFERENCE = (Path(__file__).parents[2] / "docs" / "reference.md").read_text("utf-8")
+REFERENCE = (Path(__file__).parents[3] / "docs" / "reference.md").read_text("utf-8")
 STRANGER, OURSELVES = "192.168.1.20", "127.0.0.1"
 REFUSED = (401, 403)
 

@@ -18,8 +18,8 @@ import httpx
 import orjson
 import pytest
 import uvicorn
-from faults.certificates import write_pair
-from faults.refusals import refusals
+from support.certificates import write_pair
+from support.refusals import refusals
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
