@@ -38,6 +38,20 @@ SLEEPERS = {
         "polls a condition; gives a listener time to accept",
     ),
 }
+# Folders of tests that run several modules at once, and files about what is no module.
+BESIDE_THE_ROOMS = {
+    "e2e": "real nodes: each runs all rooms",
+    "fuzz": "one property of parsers of several rooms",
+    "support": "what several tests need, and its own tests",
+    "scripts": "the rooms of scripts/",
+    "observability/store/test_views.py": "the views are SQL in migrations/",
+    "test_docs.py": "the documentation",
+    "test_layers.py": "imports between all modules",
+    "test_packaging.py": "the wheel",
+    "test_queries.py": "docs/queries.md",
+    "test_repository.py": "licence, decisions, workflow",
+    "test_shape.py": "the source itself",
+}
 
 
 @cache
@@ -83,6 +97,25 @@ def test_public_face_of_observability():
 
     assert package.__all__ == ["doctor", "get_logger", "metrics", "trace"]
     assert package.trace.__name__ == "hearthnet.observability.tracing"
+
+
+def is_beside_its_module(path: Path) -> bool:
+    """Whether the folder that a test file mirrors has the module, or is the room, that its name begins with."""
+    room = ROOT / "hearthnet" / path.parent.relative_to(ROOT / "tests")
+    subjects = {module.stem for module in room.glob("*.py")} | {room.name}
+    name = path.stem.removeprefix("test_")
+    return room.is_dir() and any(f"{name}_".startswith(f"{subject}_") for subject in subjects)
+
+
+def test_tests_mirror_the_rooms():
+    """`hearthnet/bus/bus.py` is tested by `tests/bus/test_bus.py`, or by `test_bus_….py` beside it."""
+    files = [path.relative_to(ROOT / "tests") for path in TESTS if path.name.startswith("test_")]
+    listed = {path for path in files if {path.as_posix(), path.parts[0]} & BESIDE_THE_ROOMS.keys()}
+
+    assert [
+        path.as_posix() for path in files if path not in listed and not is_beside_its_module(ROOT / "tests" / path)
+    ] == []
+    assert {name for name in BESIDE_THE_ROOMS if not (ROOT / "tests" / name).exists()} == set()
 
 
 def sleeps(tree: ast.AST) -> Iterator[int]:
