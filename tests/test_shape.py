@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import shape
+import walks
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "hearthnet").rglob("*.py"))
@@ -78,6 +80,25 @@ def test_functions_are_small_in_the_middle():
     lines = [count for path in SOURCES for _, count in bodies(path)]
 
     assert statistics.median(lines) <= MEDIAN_BODY_LINES
+
+
+@pytest.mark.parametrize("name", [name for name in shape.GOALS if not name.startswith("walk: ")])
+def test_count_of_the_source(name):
+    """Folders, state, words, and the files of a column are within the goal, or the ceiling on the way to it."""
+    assert shape.quick_counts()[name] <= shape.CEILINGS.get(name, shape.GOALS[name])
+
+
+@pytest.mark.parametrize("name", walks.WALKS)
+def test_walk_is_short(name):
+    """What a reader must open to follow one thing through the house is within the goal, or the ceiling."""
+    modules = walks.walk(name)
+
+    assert 3 < len(modules) <= shape.CEILINGS.get(f"walk: {name}", shape.GOALS[f"walk: {name}"]), modules
+
+
+def test_a_ceiling_is_above_its_goal():
+    """Where a goal is met, it is what holds."""
+    assert {name for name, ceiling in shape.CEILINGS.items() if ceiling <= shape.GOALS[name]} == set()
 
 
 def test_exports_are_true():

@@ -142,7 +142,7 @@ def test_doctors_at_once_lose_nothing_of_each_other(tmp_path):
 import sys
 sys.path.insert(0, {HERE!r})
 from pathlib import Path
-from test_memory import check, remember, report
+from test_report_file import check, remember, report
 checks = [check(f"{{sys.argv[1]}}{{number}}", detail="x" * 1_500) for number in range(12)]
 for number in range(400):
     remember(Path({str(tmp_path)!r}), report(number, *checks, program=sys.argv[1]))
@@ -200,7 +200,7 @@ def test_full_disk_leaves_no_half_a_line(tmp_path):
 import resource, sys
 sys.path.insert(0, {HERE!r})
 from pathlib import Path
-from test_memory import check, remember, report
+from test_report_file import check, remember, report
 resource.setrlimit(resource.RLIMIT_FSIZE, ({size + 50}, {size + 50}))
 try:
     remember(Path({str(tmp_path)!r}), report(1, check("b")))
