@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import settings
 from support.ports import reserve_port
 from support.reading import rows
 from support.waiting import wait_until
@@ -25,6 +26,10 @@ from hearthnet.observability.logs import messages
 from hearthnet.observability.records import recorder as recording
 from hearthnet.observability.records.context import current
 from hearthnet.observability.redaction import rules as redaction
+
+# An example takes as long as a busy machine lets it.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,9 @@ import subprocess
 from contextlib import closing
 
 import pytest
+from benchmarks.cookbook import DOCUMENT, answer, questions, with_answers
+from benchmarks.sample import make_store
 
-from bench.cookbook import DOCUMENT, answer, questions, with_answers
-from bench.sample import make_store
 from hearthnet.cli.telemetry.sql import shown
 from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
 from hearthnet.database import connect_read_only

@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import shape
+import walks
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "hearthnet").rglob("*.py"))
@@ -29,11 +31,28 @@ SLEEPERS = {
     "e2e/test_attacks.py": (1, "looks for a reset"),
     "e2e/test_power_loss.py": (1, "paces a recording, so that it spans several commits"),
     "e2e/test_prometheus.py": (1, "paces the callers of a loaded node"),
-    "faults/lock.py": (1, "a soak that paces its load"),
-    "forensics/test_evidence.py": (1, "a program that paces its load"),
-    "observability/store/test_recovery.py": (1, "a program whose trace must have an age"),
-    "observability/test_watchdog.py": (1, "tasks that only have to be there"),
-    "transport/test_protocol.py": (4, "polls a condition, and gives a listener time to accept what it must not"),
+    "e2e/lock.py": (1, "a soak that paces its load"),
+    "forensics/test_gather_copies.py": (1, "a program that paces its load"),
+    "observability/store/recovery/test_recover.py": (1, "a program whose trace must have an age"),
+    "observability/process/test_watchdog.py": (1, "tasks that only have to be there"),
+    "transport/connection/test_protocol.py": (
+        4,
+        "polls a condition; gives a listener time to accept",
+    ),
+}
+# Folders of tests that run several modules at once, and files about what is no module.
+BESIDE_THE_ROOMS = {
+    "e2e": "real nodes: each runs all rooms",
+    "fuzz": "one property of parsers of several rooms",
+    "support": "what several tests need, and its own tests",
+    "scripts": "the rooms of scripts/",
+    "observability/store/test_views.py": "the views are SQL in migrations/",
+    "test_docs.py": "the documentation",
+    "test_layers.py": "imports between all modules",
+    "test_packaging.py": "the wheel",
+    "test_queries.py": "docs/queries.md",
+    "test_repository.py": "licence, decisions, workflow",
+    "test_shape.py": "the source itself",
 }
 
 
@@ -63,6 +82,25 @@ def test_functions_are_small_in_the_middle():
     assert statistics.median(lines) <= MEDIAN_BODY_LINES
 
 
+@pytest.mark.parametrize("name", [name for name in shape.GOALS if not name.startswith("walk: ")])
+def test_count_of_the_source(name):
+    """Folders, state, words, and the files of a column are within the goal, or the ceiling on the way to it."""
+    assert shape.quick_counts()[name] <= shape.CEILINGS.get(name, shape.GOALS[name])
+
+
+@pytest.mark.parametrize("name", walks.WALKS)
+def test_walk_is_short(name):
+    """What a reader must open to follow one thing through the house is within the goal, or the ceiling."""
+    modules = walks.walk(name)
+
+    assert 3 < len(modules) <= shape.CEILINGS.get(f"walk: {name}", shape.GOALS[f"walk: {name}"]), modules
+
+
+def test_a_ceiling_is_above_its_goal():
+    """Where a goal is met, it is what holds."""
+    assert {name for name, ceiling in shape.CEILINGS.items() if ceiling <= shape.GOALS[name]} == set()
+
+
 def test_exports_are_true():
     """Every `__all__` names only what its module has."""
     for path in SOURCES:
@@ -80,6 +118,25 @@ def test_public_face_of_observability():
 
     assert package.__all__ == ["doctor", "get_logger", "metrics", "trace"]
     assert package.trace.__name__ == "hearthnet.observability.tracing"
+
+
+def is_beside_its_module(path: Path) -> bool:
+    """Whether the folder that a test file mirrors has the module, or is the room, that its name begins with."""
+    room = ROOT / "hearthnet" / path.parent.relative_to(ROOT / "tests")
+    subjects = {module.stem for module in room.glob("*.py")} | {room.name}
+    name = path.stem.removeprefix("test_")
+    return room.is_dir() and any(f"{name}_".startswith(f"{subject}_") for subject in subjects)
+
+
+def test_tests_mirror_the_rooms():
+    """`hearthnet/bus/bus.py` is tested by `tests/bus/test_bus.py`, or by `test_bus_….py` beside it."""
+    files = [path.relative_to(ROOT / "tests") for path in TESTS if path.name.startswith("test_")]
+    listed = {path for path in files if {path.as_posix(), path.parts[0]} & BESIDE_THE_ROOMS.keys()}
+
+    assert [
+        path.as_posix() for path in files if path not in listed and not is_beside_its_module(ROOT / "tests" / path)
+    ] == []
+    assert {name for name in BESIDE_THE_ROOMS if not (ROOT / "tests" / name).exists()} == set()
 
 
 def sleeps(tree: ast.AST) -> Iterator[int]:

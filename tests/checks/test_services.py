@@ -10,7 +10,7 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
-from faults.llm_backend import running_backend
+from support.llm_backend import running_backend
 
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.checks.probes import llm_backends as asked_backends

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from observability.planted import PLANTED, Planted
+from support.planted import PLANTED, Planted
 
 from hearthnet.bus.capability import CapabilityDescriptor
 from hearthnet.config import load, resolve_paths

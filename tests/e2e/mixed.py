@@ -23,11 +23,11 @@ from pathlib import Path
 
 import httpx
 import orjson
+from benchmarks.callers import Request, signed_ahead
+from benchmarks.stats import percentile
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench.callers import Request, signed_ahead
-from bench.stats import percentile
 from hearthnet.config import load
 from hearthnet.identity.keys import KeyPair
 from hearthnet.observability.store.budget import MB, disk_bytes

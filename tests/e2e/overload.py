@@ -16,8 +16,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.callers import Answers, Callers, signed_ahead
-from bench.stats import percentile
+from benchmarks.callers import Answers, Callers, signed_ahead
+from benchmarks.stats import percentile
+
 from hearthnet.config import TransportConfig
 
 WAITING_CONNECTIONS = 32  # enough that the node never waits for a caller

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import orjson
 import pytest
-from faults.certificates import write_pair
+from support.certificates import write_pair
 
 from hearthnet.config import load, save
 

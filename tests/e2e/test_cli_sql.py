@@ -16,8 +16,7 @@ import time
 from contextlib import closing
 
 import pytest
-
-from bench.sample import make_store
+from benchmarks.sample import make_store
 
 HOSTILE = "char(27) || '[2J' || char(0x202e) || 'a'"
 COMMAND = [sys.executable, "-m", "hearthnet", "telemetry", "sql"]

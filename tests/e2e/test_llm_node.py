@@ -7,8 +7,8 @@ import time
 import httpx
 import orjson
 import pytest
-from faults.llm_backend import PATIENCE_S, Script, running_backend
 from prometheus_client.parser import text_string_to_metric_families
+from support.llm_backend import PATIENCE_S, Script, running_backend
 
 from hearthnet.config import LlmBackend, LlmConfig, load, save
 

@@ -8,8 +8,8 @@ import os
 
 import httpx
 import pytest
-from faults.llm_backend import Script, running_backend
 from prometheus_client.parser import text_string_to_metric_families
+from support.llm_backend import Script, running_backend
 from support.waiting import until
 
 from hearthnet.config import LlmBackend, LlmConfig, load, save

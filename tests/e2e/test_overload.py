@@ -54,7 +54,7 @@ def test_soak_prints_its_figures(home):
         [*script, "--seconds", "0.5", "--probe-calls", "200", "--json"],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "scripts")])},
         check=True,
     )
 

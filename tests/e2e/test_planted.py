@@ -16,9 +16,9 @@ from urllib.parse import quote, urlsplit
 import httpx
 import orjson
 import pytest
-from faults.llm_backend import Script, running_backend
 from leaky_node import MARKER, NAME, planted_cases
-from observability.planted import REGISTERED
+from support.llm_backend import Script, running_backend
+from support.planted import REGISTERED
 
 from hearthnet.config import LlmBackend, LlmConfig, load, save
 from hearthnet.observability.redaction.shapes import spellings

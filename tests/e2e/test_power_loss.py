@@ -24,8 +24,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from faults import vfs
-from faults.vfs import Entry, Kind
+from support import vfs
+from support.vfs import Entry, Kind
 
 from hearthnet.config import ObservabilityConfig
 from hearthnet.observability import telemetry, trace

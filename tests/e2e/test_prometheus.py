@@ -15,9 +15,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from faults.certificates import write_pair
-from faults.llm_backend import Script, running_backend
 from prometheus_client.parser import text_string_to_metric_families
+from support.certificates import write_pair
+from support.llm_backend import Script, running_backend
 from support.waiting import wait_until
 
 from hearthnet.config import LlmBackend, LlmConfig, load, save

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from left_behind import PROGRAM
 from support import forkserver
+from support.left_behind import PROGRAM
 
 
 @pytest.fixture

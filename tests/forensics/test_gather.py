@@ -13,8 +13,8 @@ from contextlib import closing
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from left_behind import fingerprints
 from support import forkserver
+from support.left_behind import fingerprints
 
 from hearthnet.forensics.evidence.entries import fingerprint
 from hearthnet.forensics.gather import gather
@@ -219,7 +219,7 @@ def test_errors_that_differ_in_ids_share_a_fingerprint():
 @pytest.fixture(scope="module")
 def evidence(tmp_path_factory):
     """The files of a killed store for tests to damage; large ones are cut to their used part."""
-    from left_behind import PROGRAM
+    from support.left_behind import PROGRAM
 
     base = tmp_path_factory.mktemp("evidence")
     import sys

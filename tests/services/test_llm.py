@@ -10,8 +10,8 @@ import threading
 from types import SimpleNamespace
 
 import pytest
-from faults.llm_backend import PATIENCE_S, Script, running_backend
 from prometheus_client.parser import text_string_to_metric_families
+from support.llm_backend import PATIENCE_S, Script, running_backend
 
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.bus.capability import RouteRequest

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
-from faults.certificates import write_pair
+from support.certificates import write_pair
 
 from hearthnet.cli.main import main
 from hearthnet.config import TransportConfig, load, resolve_paths, save

@@ -1,0 +1,201 @@
+"""The three reports: JSON with a schema, text for a terminal, and a page. Also of a hostile case."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import jsonschema
+import pytest
+from support.left_behind import fingerprints
+
+from hearthnet.forensics.gather import gather
+from hearthnet.forensics.main import SCHEMA, moment_us
+from hearthnet.forensics.model import CAUSES, Case, Entry, ErrorGroup, InFlight, Minute, Run, Source, Verdict, Vitals
+from hearthnet.forensics.report.document import document
+from hearthnet.forensics.report.page import page
+from hearthnet.forensics.report.text import report
+from hearthnet.forensics.verdict import judge
+
+ROOT = Path(__file__).parents[3]
+VALIDATOR = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
+EVIL = "</script><script>alert(1)</script>\x1b[31m\u202e\ud800\x00\"'&<img src=//evil.example/x onerror=alert(1)>"
+NOW = 1_800_000_000_000_000
+
+
+def hostile():
+    """Returns a case in which every recorded string is an attack."""
+    run = Run(
+        EVIL, NOW - 10**9, version=EVIL, pid=7, boot_id=EVIL, last_seen_us=NOW, fault=EVIL, is_alive=False,
+        vitals=(Vitals(NOW - 4_000_000, 10**8, 10**9, 7, 10**9, 0.5, 0.0), Vitals(NOW, 9 * 10**8, 1, 7, 0, 9.0, 3.0)),
+    )  # fmt: skip
+    span = {"id": EVIL, "parent": EVIL, "name": EVIL, "offset_ms": "x", "duration_ms": float("inf"), "status": EVIL}
+    trace = Entry(NOW, "trace", EVIL, EVIL, EVIL, EVIL, 1, EVIL, 5.0, extras={EVIL: EVIL}, spans=(span,))
+    record = Entry(NOW, "log", "error", EVIL, EVIL, EVIL, 2, None, None, "box", {"x": float("nan")}, EVIL)
+    gap = Entry(2**62, "gap", EVIL, EVIL, EVIL, None, 3)
+    return Case(
+        Path(EVIL[:20]), run, [run] * 3, [trace, record, gap], [InFlight(EVIL, EVIL, EVIL, NOW, 5.0, EVIL, 1.0)],
+        [ErrorGroup("f", "log", EVIL, EVIL, 3, NOW, NOW, EVIL)], [trace], [Minute(NOW, 5, 2), Minute(NOW + 1, 0, 0)],
+        [{"name": EVIL, "status": "fail", "detail": EVIL}], [Source(Path("/tmp/x"), "box", "damaged", EVIL, 5)],
+    )  # fmt: skip
+
+
+def verdicts(case):
+    """Returns the real verdict, and one of each cause with hostile evidence."""
+    yield judge(case)
+    for cause in CAUSES:
+        yield Verdict(cause, "possible", (EVIL,), (EVIL,), ("killed",))
+
+
+@pytest.mark.parametrize("case", [hostile(), Case(Path("nowhere"))], ids=["hostile", "empty"])
+def test_document_is_strict_json_by_its_schema(case):
+    """Whatever was recorded, the document is valid and strict JSON."""
+    for verdict in verdicts(case):
+        text = json.dumps(document(case, verdict), allow_nan=False)
+        text.encode()
+        VALIDATOR.validate(json.loads(text))
+
+
+def test_schema_refuses_what_is_no_report():
+    """The schema refuses documents with errors."""
+    whole = document(hostile(), judge(hostile()))
+    for key in ("verdict", "in_flight", "timeline", "errors", "runs", "evidence", "confidence"):
+        assert not VALIDATOR.is_valid({name: value for name, value in whole.items() if name != key})
+    assert not VALIDATOR.is_valid({**whole, "verdict": "bad luck"})
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_report_fits_and_gives_the_terminal_no_orders(columns):
+    """No control characters but our colours, no line too wide, and only ASCII where required."""
+    for verdict in verdicts(hostile()):
+        plain = report(hostile(), verdict, colour=False, unicode=True, columns=columns)
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]", plain)
+        assert max(map(len, plain.splitlines())) <= columns + 12  # a word that cannot be broken
+        coloured = report(hostile(), verdict, colour=True, unicode=True, columns=columns)
+        assert re.sub("\x1b\\[[0-9;]*m", "", coloured) == plain
+    assert report(hostile(), judge(hostile()), colour=False, unicode=False, columns=columns).isascii()
+
+
+def test_report_of_a_real_death_says_what_matters(program):
+    """The verdict comes first, then the open call, the last records, the errors and the runs."""
+    case = gather(program(40) / "data")
+    text = report(case, judge(case), colour=False, unicode=True, columns=100)
+
+    assert text.startswith("KILLED: ")
+    for said in ("rag.query", "in embed", "last words", "4 x", "no answer after", "no end", "whole"):
+        assert said in text, said
+
+
+class Page(HTMLParser):
+    """Collects the elements of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+
+    def handle_starttag(self, tag, attrs):
+        """Records an element."""
+        self.tags.append(tag)
+        self.attributes.extend(attrs)
+
+
+def test_page_asks_for_nothing_and_runs_nothing_of_others():
+    """Only our script, no element that loads anything, and a policy that forbids the rest."""
+    for verdict in verdicts(hostile()):
+        made = page(document(hostile(), verdict))
+        found = Page()
+        found.feed(made)
+        assert found.tags.count("script") == 1
+        assert not {"img", "iframe", "object", "embed", "base", "form", "a"} & set(found.tags)
+        assert not [
+            name for name, _ in found.attributes if name in ("src", "srcset", "action") or name.startswith("on")
+        ]
+        assert [value for name, value in found.attributes if name == "href"] == ["data:,"]
+        assert "default-src 'none'" in made
+        assert "evil.example/x onerror=alert(1)>" not in made
+
+
+def test_page_of_full_rings_stays_small():
+    """Twenty thousand entries and their spans make a page of under 2 MB."""
+    spans = tuple({"id": str(n), "parent": None, "name": "s", "offset_ms": n, "duration_ms": 1.0} for n in range(60))
+    run = Run("01R", NOW, last_seen_us=NOW)
+    entries = [
+        Entry(NOW + n, "trace", "ok", "llm.chat", "", "01R", n, "T" * 26, 5.0, spans=spans) for n in range(20_000)
+    ]
+    made = page(document(Case(Path("x"), run, [run], entries), Verdict("killed", "likely")))
+
+    assert len(made) < 2_000_000
+    assert "18,000 earlier entries" in made
+
+
+def script(*arguments, cwd):
+    """Runs the script with a bare Python."""
+    command = [sys.executable, "-I", "-S", str(ROOT / "scripts" / "forensics.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+
+def test_script_works_bare_on_copied_files(program, tmp_path):
+    """Without libraries and from another folder: text, page, document, exit codes, and unchanged evidence."""
+    base = program(20)
+    before = fingerprints(base)
+
+    done = script(str(base / "data"), cwd="/")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith("KILLED")
+    found = json.loads(script(str(base / "data" / "telemetry.db"), "--json", "--limit", "5", cwd="/").stdout)
+    VALIDATOR.validate(found)
+    assert len(found["timeline"]) == 5
+    drawn = script(str(base / "data"), "--html", str(tmp_path / "page.html"), cwd="/")
+    assert drawn.returncode == 1
+    assert (tmp_path / "page.html").stat().st_mode & 0o777 == 0o600
+    assert "exists" in script(str(base / "data"), "--html", str(tmp_path / "page.html"), cwd="/").stderr
+    assert {name: value for name, value in fingerprints(base).items() if name != "page.html"} == before
+
+    program(3, "stop")
+    assert script(str(base / "data"), cwd="/").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(None, "missing"), (b"", "empty"), (b"nonsense", "foreign"), (b"\0" * 9000, "damaged")]
+)
+def test_script_reports_files_that_are_not_a_store(tmp_path, content, said):
+    """Exit code 2, the state of the file and a hint; no traceback."""
+    if content is not None:
+        (tmp_path / "telemetry.db").write_bytes(content)
+    done = script(str(tmp_path / "telemetry.db"), cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert said in done.stdout
+    assert "hint:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_wrong_usage_is_an_error(program):
+    """An invalid time, an unknown run, and a reader that closes the pipe."""
+    data = str(program(3) / "data")
+    for arguments, said in (
+        (("--since", "soon"), "30m"),
+        (("--run", "01NOBODY"), "no run id begins"),
+        (("--around", "01NOBODY"), "no trace"),
+        (("--limit", "-1"), "between"),
+    ):
+        done = script(data, *arguments, cwd="/")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert said in done.stderr
+    assert json.loads(script("--schema", cwd="/").stdout)["title"]
+    piped = f"{sys.executable} -I -S {ROOT}/scripts/forensics.py {data} --json --limit 20000 | head -c 10"
+    done = subprocess.run(["bash", "-c", piped], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ('{"version"', "")
+
+
+def test_times_are_read_as_people_write_them():
+    """A time is relative, or ISO 8601 with or without a zone."""
+    assert moment_us("2026-05-26T08:14:22Z") == 1_779_783_262_000_000
+    assert moment_us("1d") == pytest.approx(moment_us("24h"), abs=1e6)
+    with pytest.raises(ValueError, match="neither"):
+        moment_us("yesterday")
