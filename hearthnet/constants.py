@@ -42,6 +42,7 @@ MAX_CAPABILITY_CHARS: Final = 64  # longer than any sensible dotted name; keeps 
 # Rows of small side tables, so that a restart loop or a leaking disk cannot grow them without end.
 MAX_GAP_ROWS: Final = 1_000
 MAX_RUN_ROWS: Final = 1_000
+NO_SLOT: Final = -1  # of a trace that no black box shows
 # Loggers whose names are stored with their records and compared there: fixed, wherever their module lies.
 CRASH_LOGGER: Final = "hearthnet.observability.capture"
 WATCHDOG_LOGGER: Final = "hearthnet.observability.watchdog"

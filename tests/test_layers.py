@@ -29,6 +29,7 @@ FLOORS = {
     "hearthnet.forensics": 1,
     "hearthnet.observability.redaction": 1,
     "hearthnet.observability.records": 1,
+    "hearthnet.observability.runtime": 1,
     "hearthnet.observability": 2,
     "hearthnet.identity": 2,
     "hearthnet.events": 3,

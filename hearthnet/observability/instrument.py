@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.observability.records.record import clean_text
+from hearthnet.observability.runtime import runtime
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -81,6 +82,7 @@ class Instrument:
         self._undeclared = 0  # series with a value that nobody declared
         self._own = Child()
         self._lock = threading.RLock()
+        runtime.track(self)
 
     @property
     def inc(self) -> Callable[..., None]:
@@ -200,8 +202,8 @@ class Instrument:
         more = {"buckets": self.buckets} if self.buckets else {}
         return metric_type(self.name, self.doc, self.label_names, registry=registry, **more)
 
-    def free_lock(self) -> None:
-        """Begins with a free lock in a forked child: the thread that held it is not there to give it back."""
+    def renew_in_child(self) -> None:
+        """Makes a new lock."""
         self._lock = threading.RLock()
 
 

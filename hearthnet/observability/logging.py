@@ -12,8 +12,6 @@ Logging never raises, whatever it is handed, and holds no lock while it works.
 from __future__ import annotations
 
 import logging
-import os
-import threading
 from collections.abc import Mapping
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -32,8 +30,8 @@ from hearthnet.observability.logs.entry import (
 )
 from hearthnet.observability.logs.messages import DEBUG, Message, find, forget, held_back, is_any_held_back
 from hearthnet.observability.logs.ratelimit import RateLimitedLogger, tell_suppressed
-from hearthnet.observability.records import recorder as recording
 from hearthnet.observability.records.context import Scope, current
+from hearthnet.observability.runtime import runtime
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +43,7 @@ __all__ = ["JsonFormatter", "Logger", "RateLimitedLogger", "configure", "get_log
 DONE: Final = "done"
 TRACE_LOGGER: Final = "hearthnet.trace"  # its "done" lines go to the JSON log alone: the trace's row says it all
 
-_RESERVED: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
+_RESERVED: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "hearthnet_extras"}
 
 
 class LoggingConfig(Protocol):
@@ -102,7 +100,7 @@ class Logger(logging.Logger):
         The standard way finds the caller's line, the process and the thread, which our lines do not have: it takes
         three times as long.
         """
-        handler = _handler
+        handler: JsonHandler | None = runtime.handler
         if handler is None or stack_info or self.filters or handler.filters or not _is_alone(self, handler):
             super()._log(level, msg, args, exc_info, extra, stack_info, stacklevel + 1)
         elif level >= handler.level:
@@ -112,7 +110,7 @@ class Logger(logging.Logger):
         """Logs at level debug. Below the logger's level, a trace that asks for it keeps the record until it ends."""
         if self.isEnabledFor(DEBUG):
             self._log(DEBUG, msg, args, stacklevel=stacklevel + 1, **more)
-        elif _keep_debug and (scope := current.get()) is not None:
+        elif runtime.keep_debug and (scope := current.get()) is not None:
             _keep_on(scope, self.name, text_of(msg, args), more)
 
 
@@ -134,8 +132,8 @@ def _keep_on(scope: Scope, logger: str, text: str, more: Mapping[str, Any]) -> N
         extras, exc = encode_extras(more.get("extra"), exc_info_of(more.get("exc_info")))
         scope.trace.hold(Entry(find(logger, DEBUG, text), extras, exc, time_ns()).fields(0, ""))
     except Exception:  # the border to the program that is watched: count, never raise  # noqa: BLE001
-        if _handler is not None:
-            _handler.failures += 1
+        if runtime.handler is not None:
+            runtime.handler.failures += 1
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -144,16 +142,14 @@ def get_logger(name: str) -> logging.Logger:
     root = name.partition(".")[0]
     if root not in _own_roots:
         _own_roots.add(root)
-        logging.getLogger(root).setLevel(_level)
+        logging.getLogger(root).setLevel(runtime.level)
     if type(logger) is logging.Logger:
         # Only our own loggers change: setLoggerClass would change everybody's from here on.
         logger.__class__ = Logger
     return logger
 
 
-_keep_debug = False  # whether traces keep debug records until they end
 _own_roots: set[str] = {"hearthnet"}  # packages whose loggers pass on `log_level` and above
-_level: int = logging.NOTSET
 
 
 class JsonFormatter(logging.Formatter):
@@ -225,7 +221,7 @@ class JsonHandler(logging.Handler):
         self._write(entry.line(), message, now_ns)
         if message.logger == TRACE_LOGGER:
             return
-        recorder = recording.active
+        recorder = runtime.recorder
         if message.admit_row():
             recorder.offer_log(entry.fields(recorder.next_seq(), recorder.run_id))
         elif (scope := current.get()) is None or not scope.trace.hold(entry.fields(0, ""), message):
@@ -247,7 +243,7 @@ class JsonHandler(logging.Handler):
         if lines:
             self._write(repeats_of(message, lines, now_ns)[0], message, now_ns)
         if held_rows:
-            recorder = recording.active
+            recorder = runtime.recorder
             fields = repeats_of(message, held_rows, now_ns)[1]
             recorder.offer_log((recorder.next_seq(), recorder.run_id, *fields[2:]))
 
@@ -264,9 +260,7 @@ class JsonHandler(logging.Handler):
             self.failures += 1
 
 
-_handler: JsonHandler | None = None
 _trace_log = get_logger(TRACE_LOGGER)
-_configure_lock = threading.Lock()
 
 
 def configure(config: LoggingConfig) -> None:
@@ -274,36 +268,45 @@ def configure(config: LoggingConfig) -> None:
 
     Loggers made by `get_logger` pass on `config.log_level` and above, other libraries' warnings and errors.
     """
-    global _handler, _keep_debug, _level
     from hearthnet.observability.logs.daily_file import DailyFile  # late: what logs need not have a file
 
-    with _configure_lock:
+    with runtime.config_lock:
         file = DailyFile(config.log_dir) if config.log_dir is not None else None
-        if _handler is None:
-            _handler = JsonHandler(file)
+        if runtime.handler is None:
+            runtime.handler = JsonHandler(file)
         else:
             # Swapped in place: no record falls between two handlers. The old file closes with its last writer.
-            _handler.file = file
-        logging.getLogger().addHandler(_handler)  # once; somebody else's configuration may have removed it
-        _level = logging.getLevelName(config.log_level.upper())
-        _keep_debug = config.keep_debug_of_failures
+            runtime.handler.file = file
+        logging.getLogger().addHandler(runtime.handler)  # once; other code's configuration may have removed it
+        runtime.level = logging.getLevelName(config.log_level.upper())
+        runtime.keep_debug = config.keep_debug_of_failures
         for root in _own_roots:
-            logging.getLogger(root).setLevel(_level)
+            logging.getLogger(root).setLevel(runtime.level)
 
 
 def shutdown() -> None:
     """Takes back what `configure` installed; the file closes with the last thread that writes to it."""
-    global _handler, _keep_debug
     tell_held_back(all_of_them=True)
     forget()
-    _keep_debug = False
-    with _configure_lock:
-        if _handler is not None:
-            logging.getLogger().removeHandler(_handler)
-            # Not in `close`: the standard library calls that of every handler, whenever anybody uses `dictConfig`.
-            _handler.file = None
-            _handler.close()
-            _handler = None
+    runtime.keep_debug = False
+    with runtime.config_lock:
+        handler: JsonHandler | None = runtime.handler
+        if handler is not None:
+            logging.getLogger().removeHandler(handler)
+            # Not in `close`: the standard library calls that of every handler whenever a program uses `dictConfig`.
+            handler.file = None
+            handler.close()
+            runtime.handler = None
+
+
+def _reset() -> None:
+    shutdown()
+    runtime.level = logging.NOTSET
+    for root in _own_roots:
+        logging.getLogger(root).setLevel(logging.NOTSET)
+
+
+runtime.at_reset(_reset)
 
 
 def log_done(level: int, trace_id: str, fields: dict[str, Any]) -> bool:
@@ -314,7 +317,7 @@ def log_done(level: int, trace_id: str, fields: dict[str, Any]) -> bool:
         trace_id: a ULID.
         fields: of a trace's record, so that they can be encoded as they are.
     """
-    handler = _handler
+    handler: JsonHandler | None = runtime.handler
     if handler is None or _trace_log.filters or handler.filters or not _is_alone(_trace_log, handler):
         return False
     if level >= handler.level:
@@ -328,7 +331,8 @@ def tell_held_back(*, all_of_them: bool = False) -> bool:
     The telemetry thread calls it now and then, so that the count of a storm that has ended does not wait for the next.
     """
     tell_suppressed(all_of_them=all_of_them)
-    if (handler := _handler) is not None:
+    handler: JsonHandler | None = runtime.handler
+    if handler is not None:
         for message in held_back(None if all_of_them else time_ns() // 1_000_000_000):
             handler.tell_repeats(message)
     return is_any_held_back()
@@ -336,7 +340,7 @@ def tell_held_back(*, all_of_them: bool = False) -> bool:
 
 def lost_lines() -> int:
     """Returns how many lines could not be written to the JSON log since `configure`."""
-    handler = _handler
+    handler: JsonHandler | None = runtime.handler
     if handler is None:
         return 0
     return handler.failures + (handler.file.lost_lines if handler.file is not None else 0)
@@ -344,18 +348,10 @@ def lost_lines() -> int:
 
 def log_file() -> DailyFile | None:
     """Returns the file that the JSON lines go to; None before `configure`, and where there is none."""
-    return None if _handler is None else _handler.file
+    handler: JsonHandler | None = runtime.handler
+    return None if handler is None else handler.file
 
 
 def keep_quiet() -> None:
     """Has records go nowhere where `configure` does not run: the standard library would print them."""
     logging.getLogger("hearthnet").addHandler(logging.NullHandler())
-
-
-def _free_lock_in_child() -> None:
-    # A thread of the parent may have held it at the fork; it is not there to give it back.
-    global _configure_lock
-    _configure_lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_free_lock_in_child)

@@ -13,14 +13,13 @@ However many label values callers invent, an instrument has a bounded number of 
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from hearthnet.observability.instrument import Instrument
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.records.results import RESULTS
+from hearthnet.observability.runtime import runtime
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -57,27 +56,14 @@ class MetricsConfig(Protocol):
 
 log = get_logger(__name__)
 
-_lock = threading.RLock()
 _instruments: dict[str, Instrument] = {}
-_registry: CollectorRegistry | None = None
 _on_scrape: list[Callable[[], None]] = []
-
-
-def _free_lock_in_child() -> None:
-    # A thread of the parent may have held it at the fork; it is not there to give it back.
-    global _lock
-    _lock = threading.RLock()
-    for instrument in _instruments.values():
-        instrument.free_lock()
-
-
-os.register_at_fork(after_in_child=_free_lock_in_child)
 
 
 def _declare(
     kind: str, name: str, doc: str, labels: Sequence[str], buckets: Sequence[float] | None = None
 ) -> Instrument:
-    with _lock:
+    with runtime.config_lock:
         # A counter is one metric with and without its ending: the library itself adds it.
         key = name.removesuffix("_total")
         known = _instruments.get(key)
@@ -87,7 +73,7 @@ def _declare(
                 raise ValueError(f"{name} is declared already, as a {known.kind} with labels {known.label_names}")
             return known
         instrument = _instruments[key] = Instrument(kind, name, doc, labels, buckets, _count_overflow)
-        if _registry is not None:
+        if runtime.registry is not None:
             _bind(instrument)
         return instrument
 
@@ -122,20 +108,25 @@ def configure(config: MetricsConfig) -> None:
 
     Idempotent: a second call leaves the registry and its counts alone. Starts no server.
     """
-    global _registry
-    with _lock:
+    with runtime.config_lock:
         wanted = config.metrics_enabled and _is_installed()
-        if wanted == (_registry is not None):
-            return
-        _registry = _new_registry() if wanted else None
-        for instrument in _instruments.values():
-            _bind(instrument)
+        if wanted != (runtime.registry is not None):
+            _bind_all(_new_registry() if wanted else None)
+
+
+def _bind_all(registry: CollectorRegistry | None) -> None:
+    runtime.registry = registry
+    for instrument in _instruments.values():
+        _bind(instrument)
+
+
+runtime.at_reset(lambda: _bind_all(None))
 
 
 def _bind(instrument: Instrument) -> None:
     """Binds an instrument; one that the library refuses (a malformed name, say) stays without effect, and is told."""
     try:
-        instrument.bind(_registry)
+        instrument.bind(runtime.registry)
     except ValueError as error:
         log.error("metric cannot be registered", extra={"metric": instrument.name, "error": str(error)})
 
@@ -160,7 +151,7 @@ def _new_registry() -> CollectorRegistry:
 
 def disabled() -> bool:
     """Tells whether instruments do nothing: metrics are off, not configured, or `prometheus_client` is missing."""
-    return _registry is None
+    return runtime.registry is None
 
 
 def on_scrape(refresh: Callable[[], None]) -> Callable[[], None]:
@@ -171,7 +162,7 @@ def on_scrape(refresh: Callable[[], None]) -> Callable[[], None]:
 
 def exposition() -> tuple[bytes, str]:
     """Returns all metrics in the Prometheus text format, and its content type. Takes milliseconds: not for a loop."""
-    if _registry is None:
+    if runtime.registry is None:
         return b"# metrics are disabled\n", "text/plain; version=0.0.4; charset=utf-8"
     from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
@@ -180,7 +171,7 @@ def exposition() -> tuple[bytes, str]:
             refresh()
         except Exception:  # one owner's trouble must not hide the others' metrics
             log.exception("gauges cannot be refreshed")
-    return generate_latest(_registry), CONTENT_TYPE_PLAIN_0_0_4
+    return generate_latest(runtime.registry), CONTENT_TYPE_PLAIN_0_0_4
 
 
 # The standard set. Each is driven by the code that owns the fact.

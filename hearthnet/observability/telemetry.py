@@ -25,14 +25,14 @@ from hearthnet.constants import DATABASE
 from hearthnet.errors import HearthNetError, StoreError
 from hearthnet.forensics import box as layout
 from hearthnet.observability import logging as node_logging
-from hearthnet.observability import metrics, tracing
+from hearthnet.observability import metrics
 from hearthnet.observability.logs import messages
-from hearthnet.observability.records import recorder as recording
 from hearthnet.observability.records.blackbox import BlackBox, box_path, new_header
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.redaction import rules as redaction
+from hearthnet.observability.runtime import runtime
 from hearthnet.observability.store.budget import Budget, disk_bytes
 from hearthnet.observability.store.lock import StoreInUseError, StoreLock
 from hearthnet.observability.store.query.stats import capability_stats
@@ -58,12 +58,10 @@ def open(config: ObservabilityConfig, *, node_id: str | None = None) -> Telemetr
     return Telemetry(config, node_id)
 
 
-_opened: Telemetry | None = None
-
-
 def opened() -> Telemetry | None:
     """Returns the telemetry that this process has open."""
-    return _opened
+    found: Telemetry | None = runtime.telemetry
+    return found
 
 
 class Telemetry:
@@ -130,17 +128,17 @@ class Telemetry:
         Raises:
             RuntimeError: raised when this process has telemetry open already: the instruments write to one place.
         """
-        global _opened
-        if _opened is not None or self._pid is not None:
-            raise RuntimeError("telemetry is open already" if _opened is not None else "make a new one to open again")
+        if (is_open := runtime.telemetry is not None) or self._pid is not None:
+            raise RuntimeError("telemetry is open already" if is_open else "make a new one to open again")
         self._pid = os.getpid()
-        _opened = self
+        runtime.telemetry = self
+        runtime.track(self)
         try:
             self._configure()
         except BaseException:  # a setting that cannot be: the next opening must not be told that this one is open
-            _opened = None
+            runtime.telemetry = None
             raise
-        recording.install(self._recorder)
+        runtime.install(self._recorder)
         self._stop_refreshing = metrics.on_scrape(self._refresh_metrics)
 
     def _configure(self) -> None:
@@ -149,7 +147,7 @@ class Telemetry:
         if (file := node_logging.log_file()) is not None:
             file.limit(self._budget.rest)
         metrics.configure(self._config)
-        tracing.set_slow_ms(self._config.slow_ms)
+        runtime.slow_ms = self._config.slow_ms
         self._is_open = True
         atexit.register(self.close)
         try:
@@ -179,7 +177,7 @@ class Telemetry:
         finally:
             if self._thread is not None:
                 self._reader = Reader(path)
-                tracing.read_from(self._recent)
+                runtime.recent = self._recent
 
     def _wake(self, is_urgent: bool) -> None:
         if self._thread is not None:
@@ -200,24 +198,28 @@ class Telemetry:
 
     def close(self) -> None:
         """Commits the rest and marks the run clean, within 2 s; what is recorded later stays in memory. Idempotent."""
-        global _opened
         if not self._is_open or os.getpid() != self._pid:  # a forked child has nothing of it to close
             return
         self._is_open = False
         atexit.unregister(self.close)
         self._stop_refreshing()
-        tracing.read_from(None)
+        runtime.recent = None
         if self._reader is not None:
             # First: while a reader is connected, SQLite leaves -wal and -shm behind.
             self._reader.close()
         node_logging.tell_held_back(all_of_them=True)  # while there is a store to tell
-        recording.install(None)  # before the drain: what is recorded from here on does not keep it from ending
+        runtime.install(None)  # before the drain: what is recorded from here on does not keep it from ending
         if self._thread is not None:
             self._thread.stop(_CLOSE_TIMEOUT_S)
         self._keep_leftovers()
         self._close_box()
         node_logging.shutdown()
-        _opened = None
+        runtime.telemetry = None
+
+    def renew_in_child(self) -> None:
+        """Releases the child's descriptor of the store's lock; the parent's keeps the lock."""
+        if self._lock is not None:
+            self._lock.release()
 
     def _close_box(self) -> None:
         """Removes the box if all that it has is in the database; else the next start, or the holder, takes it in."""
@@ -236,9 +238,9 @@ class Telemetry:
         """
         traces, logs = self._recorder.traces.snapshot(), self._recorder.logs.snapshot()
         for record in traces:
-            recording.active.traces.offer(record)
+            runtime.recorder.traces.offer(record)
         for entry in logs:
-            recording.active.logs.offer(entry)
+            runtime.recorder.logs.offer(entry)
         if self._thread is None or not (traces or logs):
             return
         is_kept = self._recorder.box is not None and not self._thread.is_clean
@@ -318,14 +320,3 @@ class Telemetry:
         """Returns the bytes on disk by part of the budget: database, wal, box, quarantine, logs."""
         directory, log_dir = self._config.data_dir, self._config.log_dir
         return disk_bytes(directory, log_dir)
-
-
-def _forget() -> None:
-    """Lets a forked child open its own: its parent's thread, file and lock are not its."""
-    global _opened
-    if _opened is not None and _opened._lock is not None:  # noqa: SLF001  # of this module
-        _opened._lock.release()  # noqa: SLF001  # the child's descriptor; the parent's keeps the lock
-    _opened = None
-
-
-os.register_at_fork(after_in_child=_forget)

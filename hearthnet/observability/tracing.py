@@ -14,18 +14,16 @@ Nothing here raises into the program that is traced, waits, or touches a file.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from typing import Final, cast
 
 from hearthnet.constants import MAX_CAPABILITY_CHARS, TRACE_RING_BUFFER
-from hearthnet.observability.records import recorder as recording
 from hearthnet.observability.records.context import current
 from hearthnet.observability.records.record import TraceRecord, clean_text, safe_text
 from hearthnet.observability.records.results import OK, is_failure, result_of
 from hearthnet.observability.redaction.rules import on_change
+from hearthnet.observability.runtime import runtime
 from hearthnet.observability.traces.span import Root, Span, innermost_root, step_out
-from hearthnet.observability.traces.trace import Trace, set_slow_ms
+from hearthnet.observability.traces.trace import Trace
 
 __all__ = [
     "Span",
@@ -36,9 +34,7 @@ __all__ = [
     "get_recent",
     "is_failure",
     "new_trace",
-    "read_from",
     "result_of",
-    "set_slow_ms",
     "span",
 ]
 
@@ -119,25 +115,11 @@ def current_trace() -> Trace | None:
     return None if trace.ended else trace
 
 
-def _recent_in_memory(n: int) -> list[TraceRecord]:
-    return recording.active.pending_traces()[-n:][::-1]
-
-
-_recent: Callable[[int], list[TraceRecord]] = _recent_in_memory
-
-
 def get_recent(n: int = 100) -> list[Trace]:
     """Returns the last `n` completed traces, newest first, what is not committed yet included."""
     if n < 1:
         return []
-    return [Trace.from_record(record) for record in _recent(min(n, TRACE_RING_BUFFER))]
-
-
-def read_from(source: Callable[[int], list[TraceRecord]] | None) -> None:
-    """Makes `get_recent` read from a store; None: from memory."""
-    global _recent
-    _recent = source or _recent_in_memory
-
-
-# A forked child has no store: its parent's connection must not be used, nor its parent's traces be taken for its own.
-os.register_at_fork(after_in_child=lambda: read_from(None))
+    n = min(n, TRACE_RING_BUFFER)
+    read = runtime.recent
+    records = runtime.recorder.pending_traces()[-n:][::-1] if read is None else read(n)
+    return [Trace.from_record(record) for record in records]

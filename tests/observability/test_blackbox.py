@@ -20,10 +20,10 @@ from hearthnet.forensics import box as layout
 from hearthnet.observability import get_logger, trace
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability.records import blackbox
-from hearthnet.observability.records import recorder as recording
 from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
 from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.recorder import Recorder
+from hearthnet.observability.runtime import runtime
 from hearthnet.observability.store.budget import Budget
 
 RUN = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
@@ -37,9 +37,9 @@ def box(tmp_path):
     )
     recorder = Recorder(RUN, 1, lambda _: None)
     recorder.box = made
-    recording.install(recorder)
+    runtime.install(recorder)
     yield made
-    recording.install(None)
+    runtime.install(None)
     made.close(remove=True)
 
 
@@ -142,11 +142,12 @@ import os, signal
 from pathlib import Path
 from hearthnet.forensics import box as layout
 from hearthnet.observability import trace
-from hearthnet.observability.records import recorder as recording
 from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
-recorder = recording.Recorder({RUN!r}, 1, lambda _: None)
+from hearthnet.observability.records.recorder import Recorder
+from hearthnet.observability.runtime import runtime
+recorder = Recorder({RUN!r}, 1, lambda _: None)
 recorder.box = BlackBox(Path({str(path)!r}), new_header(layout.PRIMARY, {RUN!r}, "1", None, Sizes(4_000_000, 100_000)))
-recording.install(recorder)
+runtime.install(recorder)
 for _ in range(1000):
     with trace.new_trace("a.b"):
         pass

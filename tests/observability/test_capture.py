@@ -376,7 +376,7 @@ capture.install()
 """
     assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == -9
 
-    script = script.partition("capture.install()")[0] + "telemetry._opened.close()"
+    script = script.partition("capture.install()")[0] + "telemetry.opened().close()"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == 0
     assert rows(tmp_path / "data") == [("critical", "uncaught exception")]
 

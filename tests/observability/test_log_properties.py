@@ -17,8 +17,8 @@ from hearthnet.observability import logging as node_logging
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.logs.daily_file import log_paths
 from hearthnet.observability.logs.entry import _OWN_KEYS
-from hearthnet.observability.records import recorder as recording
 from hearthnet.observability.redaction.rules import is_secret, scrub
+from hearthnet.observability.runtime import runtime
 
 LINE_KEYS = ("ts", "level", "logger", "msg")
 CLASHING = ("name", "msg", "args", "message", "exc_info", "levelname", "asctime", "ts", "exc", "trace_id", "extras")
@@ -123,7 +123,7 @@ def test_any_record_is_one_bounded_line_and_row(lines, msg, args, extra, has_err
     assert parsed["level"] == "warning"
     assert ("exc" in parsed) >= has_error
     assert node_logging.lost_lines() == failures
-    row = recording.active.pending_logs()[-1]
+    row = runtime.recorder.pending_logs()[-1]
     assert sum(len(item) if isinstance(item, bytes) else len(str(item).encode()) for item in row) <= MAX_LOG_ROW_BYTES
     orjson.loads(row.extras)
 

@@ -25,7 +25,7 @@ from hearthnet.observability import trace
 from hearthnet.observability.logging import JsonFormatter, RateLimitedLogger, get_logger
 from hearthnet.observability.logs import ratelimit
 from hearthnet.observability.logs.daily_file import DailyFile, log_paths
-from hearthnet.observability.records import recorder as recording
+from hearthnet.observability.runtime import runtime
 
 DAY_S = 86_400
 
@@ -88,7 +88,7 @@ def test_exception_brings_its_traceback(logs):
     (line,) = (orjson.loads(raw) for raw in logs())
     assert line["exc"].startswith("Traceback")
     assert line["exc"].endswith("ValueError: broken")
-    assert recording.active.pending_logs()[0].exc.endswith("ValueError: broken")
+    assert runtime.recorder.pending_logs()[0].exc.endswith("ValueError: broken")
 
 
 def test_fields_cannot_forge_the_records_own(logs):
@@ -158,7 +158,7 @@ def test_line_and_row_are_bounded(logs):
         log.exception("m" * 1_000_000, extra=big)
 
     assert len(logs()[0]) <= MAX_JSON_LINE_BYTES
-    row = recording.active.pending_logs()[0]
+    row = runtime.recorder.pending_logs()[0]
     assert sum(len(v) if isinstance(v, bytes) else len(str(v).encode()) for v in row) <= MAX_LOG_ROW_BYTES
 
 
@@ -253,7 +253,7 @@ def test_line_that_cannot_be_written_is_counted(tmp_path):
     get_logger("hearthnet.test").info("nowhere")
 
     assert node_logging.lost_lines() == 2
-    assert len(recording.active.pending_logs()) == 2
+    assert len(runtime.recorder.pending_logs()) == 2
 
 
 def test_disk_that_fills_up_within_a_line_glues_nothing(tmp_path):
@@ -418,7 +418,7 @@ def test_two_limits_of_one_logger_are_one():
     first.warning("same")
     second.warning("same")
 
-    assert len(recording.active.pending_logs()) <= 1
+    assert len(runtime.recorder.pending_logs()) <= 1
 
 
 def test_filter_of_the_handler_is_asked(logs):

@@ -16,7 +16,7 @@ from hearthnet.observability import logging as node_logging
 from hearthnet.observability.logs import messages
 from hearthnet.observability.logs.daily_file import log_paths
 from hearthnet.observability.logs.messages import find
-from hearthnet.observability.records import recorder as recording
+from hearthnet.observability.runtime import runtime
 
 log = get_logger("hearthnet.test")
 
@@ -48,7 +48,7 @@ def test_rows_beyond_the_budget_are_told_as_one(lines, still):
     still[0] += 1_000_000_000
     log.info("again")
 
-    stored = recording.active.pending_logs()
+    stored = runtime.recorder.pending_logs()
     assert [entry.repeats for entry in stored] == [0] * 10 + [39] + [0]
     assert total(lines()) == 51
     assert [line for line in lines() if "repeats" in line] == []  # the file has each of them
@@ -64,8 +64,8 @@ def test_lines_beyond_the_budget_are_told_as_one(lines, still, monkeypatch):
 
     assert [line.get("repeats") for line in lines()] == [None] * 100 + [899]
     assert total(lines()) == 1_000
-    assert sum(1 + entry.repeats for entry in recording.active.pending_logs()) == 1_000
-    assert all(entry.notable for entry in recording.active.pending_logs())
+    assert sum(1 + entry.repeats for entry in runtime.recorder.pending_logs()) == 1_000
+    assert all(entry.notable for entry in runtime.recorder.pending_logs())
 
 
 def test_storm_of_four_threads_is_counted_truly(tmp_path):
@@ -126,7 +126,7 @@ def test_different_messages_have_budgets_of_their_own(lines, still):
     log.info("quiet")
     log.warning("noisy")
 
-    stored = [(entry.msg, entry.level) for entry in recording.active.pending_logs()]
+    stored = [(entry.msg, entry.level) for entry in runtime.recorder.pending_logs()]
     assert stored == [("noisy", "info")] * 10 + [("quiet", "info"), ("noisy", "warning")]
 
 
@@ -147,7 +147,7 @@ def test_failing_trace_brings_what_it_logged(lines, still):
             if number == 25:
                 started.fail("timeout")
 
-    stored = recording.active.pending_logs()
+    stored = runtime.recorder.pending_logs()
     numbers = [orjson.loads(entry.extras)["number"] for entry in stored if not entry.repeats]
     assert numbers == [*range(10), 25]
     assert stored[-1].trace_id == trace.get_recent(5)[4].trace_id
@@ -162,7 +162,7 @@ def test_debug_of_a_failing_trace_is_kept_if_asked_for(tmp_path):
             if name == "bad.call":
                 started.fail("timeout")
 
-    (entry,) = recording.active.pending_logs()
+    (entry,) = runtime.recorder.pending_logs()
     assert (entry.msg, entry.level, entry.extras) == ("details of bad.call", "debug", b'{"n":1}')
     assert entry.trace_id == trace.get_recent(1)[0].trace_id
     assert entry.span_id == trace.get_recent(1)[0].spans[0].id
@@ -175,7 +175,7 @@ def test_debug_of_a_failing_trace_is_not_kept_unasked(lines):
         log.debug("details")
         started.fail("timeout")
 
-    assert recording.active.pending_logs() == []
+    assert runtime.recorder.pending_logs() == []
 
 
 def test_debug_outside_any_trace_is_not_kept(tmp_path):
@@ -183,7 +183,7 @@ def test_debug_outside_any_trace_is_not_kept(tmp_path):
     node_logging.configure(ObservabilityConfig(log_dir=tmp_path, keep_debug_of_failures=True))
     log.debug("details")
 
-    assert recording.active.pending_logs() == []
+    assert runtime.recorder.pending_logs() == []
 
 
 def test_trace_holds_a_bounded_number_of_records(tmp_path):
@@ -194,7 +194,7 @@ def test_trace_holds_a_bounded_number_of_records(tmp_path):
             log.debug("step", extra={"number": number})
         started.fail("timeout")
 
-    kept = [orjson.loads(entry.extras)["number"] for entry in recording.active.pending_logs()]
+    kept = [orjson.loads(entry.extras)["number"] for entry in runtime.recorder.pending_logs()]
     assert kept == list(range(200))
 
 
@@ -206,7 +206,7 @@ def test_hostile_debug_record_raises_nothing(tmp_path):
         log.debug("odd", extra="no mapping", exc_info=True)  # noqa: LOG014  # the mistake is the point
         started.fail("timeout")
 
-    assert [entry.msg for entry in recording.active.pending_logs()] == ["wrong %d [TypeError in its arguments]", "odd"]
+    assert [entry.msg for entry in runtime.recorder.pending_logs()] == ["wrong %d [TypeError in its arguments]", "odd"]
 
 
 def test_other_handlers_get_every_record_the_standard_way(lines):
@@ -249,7 +249,7 @@ def test_long_message_is_one_however_often_it_comes(lines, still):
     for _ in range(20):
         log.info("x" * 5_000)
 
-    assert len(recording.active.pending_logs()) == 10
+    assert len(runtime.recorder.pending_logs()) == 10
     assert find("hearthnet.test", 20, "x" * 5_000) is find("hearthnet.test", 20, "x" * 5_000)
 
 
@@ -260,7 +260,7 @@ def test_records_of_a_trace_that_ends_well_are_counted(lines, still):
             log.info("working")
     node_logging.tell_held_back(all_of_them=True)
 
-    stored = recording.active.pending_logs()
+    stored = runtime.recorder.pending_logs()
     assert sum(1 + entry.repeats for entry in stored) == 50
     assert len(stored) == 11
     assert not messages.is_any_held_back()
@@ -275,7 +275,7 @@ def test_records_of_a_trace_that_fails_are_not_counted_twice(lines, still):
     assert not messages.is_any_held_back()
     node_logging.tell_held_back(all_of_them=True)
 
-    assert [entry.repeats for entry in recording.active.pending_logs()] == [0] * 50
+    assert [entry.repeats for entry in runtime.recorder.pending_logs()] == [0] * 50
 
 
 def test_record_held_back_while_others_are_told_does_not_wait(lines, still, monkeypatch):
@@ -295,4 +295,4 @@ def test_record_held_back_while_others_are_told_does_not_wait(lines, still, monk
     telling.join(10)
 
     assert not telling.is_alive()
-    assert sum(1 + entry.repeats for entry in recording.active.pending_logs()) == 51
+    assert sum(1 + entry.repeats for entry in runtime.recorder.pending_logs()) == 51

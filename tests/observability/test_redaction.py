@@ -107,7 +107,7 @@ def test_hostile_names_do_not_fill_the_memory():
     for number in range(10_000):
         redaction.is_secret(f"name{number}")
 
-    assert len(redaction._verdicts) <= redaction._MAX_REMEMBERED
+    assert len(redaction.active.verdicts) <= redaction._MAX_REMEMBERED
 
 
 @pytest.mark.parametrize("case", TEXTS, ids=lambda case: case.description)
@@ -292,8 +292,8 @@ def test_what_is_remembered_is_bounded():
     long = "prose about nothing in particular, " * 10
     scrub(long)
 
-    assert len(redaction._clean) <= redaction._MAX_REMEMBERED
-    assert long not in redaction._clean
+    assert len(redaction.active.clean) <= redaction._MAX_REMEMBERED
+    assert long not in redaction.active.clean
 
 
 def test_registering_while_others_scrub():

@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from hearthnet.observability import get_logger, metrics, telemetry, trace
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability.logs import messages
-from hearthnet.observability.records import recorder as recording
 from hearthnet.observability.records.recorder import Recorder
+from hearthnet.observability.runtime import runtime
 
 log = get_logger("hearthnet.test")
 NS = 1_000_000_000
@@ -118,7 +118,7 @@ def test_records_that_sampling_held_back_are_counted(observability, monkeypatch)
         for _ in range(2):
             assert sample("hearthnet_log_repeats_total", level="info") == 30
             assert sample("hearthnet_log_repeats_total", level="warning") == 7
-        stored = recording.active.pending_logs()
+        stored = runtime.recorder.pending_logs()
         assert all(record.msg in ("again", "beware") for record in stored if record.repeats)
 
 

@@ -16,7 +16,6 @@ import os
 import re
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
@@ -25,6 +24,7 @@ from typing import Final
 
 from hearthnet.constants import LOG_RETENTION_DAYS
 from hearthnet.files import make_private_dir
+from hearthnet.observability.runtime import runtime
 
 __all__ = ["DailyFile", "log_key", "log_paths"]
 
@@ -91,7 +91,7 @@ class DailyFile:
         self._unseen = 0  # bytes that we wrote since the file was looked at
         self._looked_s = 0.0
         self._max_bytes = max_bytes
-        _files.add(self)
+        runtime.track(self)
 
     def write(self, line: bytes, now_s: float) -> None:
         """Appends one line (its newline included), which was made at `now_s` (seconds since 1970)."""
@@ -213,26 +213,14 @@ class DailyFile:
                 os.dup2(nowhere, self._fd, inheritable=False)
                 os.close(nowhere)
 
-    def forget_lock(self) -> None:
-        """Makes a new lock: for a forked child."""
+    def renew_in_child(self) -> None:
+        """Makes a new lock."""
         self._lock = threading.RLock()
 
     def __del__(self) -> None:
         # Nobody holds this object any more, so nobody can be writing.
         if self._fd >= 0:
             os.close(self._fd)
-
-
-_files: weakref.WeakSet[DailyFile] = weakref.WeakSet()
-
-
-def _free_locks_in_child() -> None:
-    # A thread of the parent may have held one at the fork; it is not there to give it back.
-    for file in list(_files):
-        file.forget_lock()
-
-
-os.register_at_fork(after_in_child=_free_locks_in_child)
 
 
 def _remove(path: Path) -> None:

@@ -8,13 +8,12 @@ says for how many others it stands.
 
 from __future__ import annotations
 
-import os
-import threading
 from typing import Final
 
 from hearthnet.constants import LEVELS, MAX_JSON_LINE_BYTES
 from hearthnet.observability.records.record import clean_text, encode_value, safe_text
 from hearthnet.observability.redaction.rules import on_change
+from hearthnet.observability.runtime import runtime
 
 __all__ = [
     "DEBUG",
@@ -44,8 +43,6 @@ _known: dict[tuple[str, int, str], Message] = {}
 on_change(_known.clear)
 _over: dict[Message, None] = {}  # those that were held back, in the order of the first time
 _told: dict[str, int] = {}  # how many records were held back, of those that were told, by level
-# Re-entrant: a signal handler or a finalizer may log while its own thread is here.
-_lock = threading.RLock()
 
 
 class Message:
@@ -101,7 +98,7 @@ class Message:
         self._hold(0)
 
     def _hold(self, lines: int) -> None:
-        with _lock:
+        with runtime.lock:
             self.held_lines += lines
             self.held_rows += 1
             _over[self] = None
@@ -112,7 +109,7 @@ class Message:
 
     def take_held_back(self) -> tuple[int, int]:
         """Returns how many lines and rows were held back since the last call."""
-        with _lock:
+        with runtime.lock:
             held = self.held_lines, self.held_rows
             self.held_lines = self.held_rows = 0
             _told[self.level] = _told.get(self.level, 0) + held[1]
@@ -137,7 +134,7 @@ def held_back(now_second: int | None) -> list[Message]:
     """Returns the messages of which records were held back, in seconds other than `now_second` (None: in any)."""
     if not _over:
         return []
-    with _lock:
+    with runtime.lock:
         return [message for message in _over if message.is_over(now_second)]
 
 
@@ -178,11 +175,4 @@ def forget() -> None:
     _told.clear()
 
 
-def _free_lock_in_child() -> None:
-    # A thread of the parent may have held it at the fork; it is not there to give it back. Nor are its counts ours.
-    global _lock
-    _lock = threading.RLock()
-    forget()
-
-
-os.register_at_fork(after_in_child=_free_lock_in_child)
+runtime.at_fork(forget)

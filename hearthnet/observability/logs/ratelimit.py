@@ -5,15 +5,14 @@ The count comes with the next record of that message, or by `tell_suppressed` wh
 
 from __future__ import annotations
 
-import os
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.observability.logs.messages import ERROR, INFO, WARNING
+from hearthnet.observability.runtime import runtime
 
 if TYPE_CHECKING:
     import logging
@@ -37,8 +36,6 @@ class _Limit:
 
 _limits: dict[str, dict[str, _Limit]] = {}
 _wrappers: dict[str, RateLimitedLogger] = {}  # one for each logger, to tell by
-# Re-entrant: a signal handler or a finalizer may log while its own thread is here.
-_lock = threading.RLock()
 
 
 class RateLimitedLogger:
@@ -73,7 +70,7 @@ class RateLimitedLogger:
         """Returns how many were held back since the last one passed, or None: this one is held back too."""
         now_s = self._clock()
         forgotten: list[_Limit] = []
-        with _lock:
+        with runtime.lock:
             limit = self._keys.get(key)
             if limit is not None and now_s - limit.last_s < self.interval_s:
                 limit.suppressed += 1
@@ -91,14 +88,14 @@ class RateLimitedLogger:
     def tell(self, *, all_of_them: bool) -> None:
         """Logs how many were held back of each message that nothing was heard of since (or of all)."""
         now_s = self._clock()
-        with _lock:
+        with runtime.lock:
             due = [limit for limit in self._keys.values() if all_of_them or now_s - limit.last_s >= self.interval_s]
         self._tell_of(due)
 
     def _tell_of(self, limits: Iterable[_Limit]) -> None:
         """Logs how many were held back, one record a message, whatever its keys."""
         counts: Counter[tuple[int, str]] = Counter()
-        with _lock:
+        with runtime.lock:
             for limit in limits:
                 suppressed, limit.suppressed = limit.suppressed, 0
                 if suppressed:
@@ -132,13 +129,9 @@ def tell_suppressed(*, all_of_them: bool = False) -> None:
         wrapper.tell(all_of_them=all_of_them)
 
 
-def _free_lock_in_child() -> None:
-    # A thread of the parent may have held it at the fork; it is not there to give it back.
-    global _lock
-    _lock = threading.RLock()
-    for keys in _limits.values():
-        for limit in keys.values():
-            limit.suppressed = 0  # the parent tells of these
+def _forget() -> None:
+    for keys in _limits.values():  # the wrappers hold them
+        keys.clear()
 
 
-os.register_at_fork(after_in_child=_free_lock_in_child)
+runtime.at_fork(_forget)

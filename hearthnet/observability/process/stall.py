@@ -24,8 +24,8 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from hearthnet.forensics.box import InFlight
-from hearthnet.observability.records import recorder as recording
 from hearthnet.observability.records.record import safe_text
+from hearthnet.observability.runtime import runtime
 
 __all__ = [
     "BLOCKED",
@@ -116,7 +116,7 @@ def spans_in_flight() -> list[dict[str, Any]]:
 
     From the black box of this process; without one nothing is known.
     """
-    box = recording.active.box
+    box = runtime.recorder.box
     if box is None:
         return []
     now_ns = monotonic_ns()

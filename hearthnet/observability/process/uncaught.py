@@ -30,6 +30,7 @@ from hearthnet.constants import CRASH_LOGGER
 from hearthnet.observability.logging import RateLimitedLogger, get_logger
 from hearthnet.observability.records.record import clean_text
 from hearthnet.observability.redaction.rules import scrub
+from hearthnet.observability.runtime import runtime
 
 if TYPE_CHECKING:
     import asyncio
@@ -49,7 +50,6 @@ _INTERPRETERS: Final = (sys.__excepthook__, sys.__unraisablehook__, threading.__
 Report = Callable[..., bool]
 
 _busy = threading.local()
-_failures = 0
 
 
 class Hook:
@@ -82,14 +82,13 @@ class Hook:
             self._next(*arguments, **named)
 
     def _take(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> bool:
-        global _failures
         if getattr(_busy, "is_set", False):
             return False
         _busy.is_set = True
         try:
             return self._report(*arguments, **named)
         except Exception:  # the border to whatever the interpreter hands in, at its end too  # noqa: BLE001
-            _failures += 1
+            runtime.hook_failures += 1
             return False
         finally:
             _busy.is_set = False
@@ -164,7 +163,7 @@ def capturing() -> Iterator[None]:
 
 def failures() -> int:
     """Returns how many times a hook could not record what it was called with, since the start of the process."""
-    return _failures
+    return runtime.hook_failures
 
 
 def _report_uncaught(kind: type[BaseException], error: BaseException, traceback: Any) -> bool:
@@ -196,14 +195,13 @@ def _report_unraisable(found: sys.UnraisableHookArgs) -> bool:
 
 def print_error(error: BaseException, heading: str = "") -> None:
     """Prints the traceback of an error to stderr, as the interpreter does, with secrets replaced. Never raises."""
-    global _failures
     try:
         text = heading + "".join(tracebacks.format_exception(error))
         if sys.stderr is not None:  # a daemon may have none
             sys.stderr.write(scrub(text))
             sys.stderr.flush()
     except Exception:  # an error whose `__str__` raises, a closed stderr: the record of it is made  # noqa: BLE001
-        _failures += 1
+        runtime.hook_failures += 1
 
 
 def _print_uncaught(_: type[BaseException], error: BaseException, traceback: Any) -> None:

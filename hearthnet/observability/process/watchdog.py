@@ -46,7 +46,7 @@ from hearthnet.observability.process.stall import (
     use_of,
 )
 from hearthnet.observability.process.vitals import Sampler
-from hearthnet.observability.records import recorder as recording
+from hearthnet.observability.runtime import runtime
 
 __all__ = ["Watchdog"]
 
@@ -245,6 +245,6 @@ class Watchdog:
     def _sample(self, now_s: float) -> None:
         self._sample_due_s = now_s + VITALS_S - self._ask_s / 2  # not a whole turn late for a timer's millisecond
         lag_s, self._worst_lag_s = self._worst_lag_s, 0.0
-        box = recording.active.box
+        box = runtime.recorder.box
         if box is not None:
             box.note_vitals(self._sampler.sample(lag_s if self._stall_s else None))

@@ -22,7 +22,6 @@ import fcntl
 import mmap
 import os
 import threading
-import weakref
 from pathlib import Path
 from time import monotonic_ns, time_ns
 from typing import Any, Final
@@ -30,11 +29,12 @@ from zlib import crc32
 
 import orjson
 
+from hearthnet.constants import NO_SLOT
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.model import Vitals
 from hearthnet.observability.records.prefault import populate
 from hearthnet.observability.records.record import LogFields, TraceFields, safe_text
-from hearthnet.observability.records.recorder import NOWHERE
+from hearthnet.observability.runtime import runtime
 
 __all__ = ["BlackBox", "Sizes", "box_path", "new_header"]
 
@@ -132,7 +132,7 @@ class BlackBox:
         self._logs = _Ring(traces_at + header.trace_bytes, header.log_bytes)
         self._free = [layout.HEADER_BYTES + number * layout.ENTRY_BYTES for number in reversed(range(header.entries))]
         self._fd, self._map, self._identity = _make(path, header)
-        _boxes.add(self)
+        runtime.track(self)
 
     # --- traces in flight
 
@@ -143,7 +143,7 @@ class BlackBox:
         except IndexError:
             self._overflow += 1
             self._put(layout.OVERFLOW_AT, self._overflow.to_bytes(8, "little"))
-            return NOWHERE
+            return NO_SLOT
         try:
             _pack_entry(self._map, place, trace_id.encode(), capability.encode(), started_us, started_ns, 1)
         except TypeError:  # not a mapping
@@ -288,16 +288,15 @@ class BlackBox:
 
     def close(self, *, remove: bool) -> None:
         """Ends writing, and removes the file if all of it is in the database. Late records go nowhere. Idempotent."""
-        _boxes.discard(self)
         for number in range(self.header.entries):
             # The process lives: its traces in flight will end, in memory.
             self._put(layout.HEADER_BYTES + number * layout.ENTRY_BYTES + layout.TRACE_MARK_AT, b"\0")
-        self.let_go()
+        self.renew_in_child()
         if remove and self.is_in_place():
             self.path.unlink()
 
-    def let_go(self) -> None:
-        """Makes every later write go to memory that nobody reads, and gives the file's lock back."""
+    def renew_in_child(self) -> None:
+        """Makes every later write go to memory that is never read, and releases the file's lock."""
         self._map = mmap.mmap(-1, self.header.total_bytes)
         if self._fd >= 0:
             os.close(self._fd)
@@ -374,14 +373,3 @@ def _file_system(path: Path) -> str:
         if wanted.is_relative_to(point) and len(point) >= best:
             best, kind = len(point), behind.split()[0]
     return kind
-
-
-_boxes: weakref.WeakSet[BlackBox] = weakref.WeakSet()
-
-
-def _let_go_in_child() -> None:
-    for box in list(_boxes):
-        box.let_go()
-
-
-os.register_at_fork(after_in_child=_let_go_in_child)

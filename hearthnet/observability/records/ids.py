@@ -20,7 +20,7 @@ from itertools import count
 from time import time_ns
 from typing import Final
 
-__all__ = ["is_trace_id", "new_span_id", "new_trace_id", "next_span_number", "span_id_of"]
+__all__ = ["id_source", "is_trace_id", "new_span_id", "new_trace_id", "span_id_of"]
 
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford base32
 _PAIRS: Final = tuple(a + b for a in _ALPHABET for b in _ALPHABET)  # ten bits at a time
@@ -47,33 +47,48 @@ def _spell(number: int, length: int) -> str:
     return "".join(_PAIRS[(number >> shift) & 1023] for shift in range(5 * length - 10, -1, -10))
 
 
-def _span_numbers() -> Callable[[], int]:
-    # The upper half of the range is left to count into: no process lives long enough to leave it.
-    return count((int.from_bytes(os.urandom(8), "big") >> 1) + 1).__next__
+class IdSource:
+    """The randomness that this process's ids are made of.
+
+    Attributes:
+        second: of the trace ids minted last.
+        next_span_number: returns a fresh span id as a number, never 0; another function after `reseed`.
+    """
+
+    __slots__ = ("next_span_number", "second")
+
+    second: _Second
+    next_span_number: Callable[[], int]
+
+    def __init__(self) -> None:
+        self.reseed()
+
+    def reseed(self) -> None:
+        """Draws new randomness: a forked child would repeat its parent's ids otherwise."""
+        self.second = _Second(0)
+        # The upper half of the range is left to count into: no process lives long enough to leave it.
+        self.next_span_number = count((int.from_bytes(os.urandom(8), "big") >> 1) + 1).__next__
 
 
-_current = _Second(0)
-# Returns a fresh span id as a number, never 0. Ask the module for it: it is another function in a forked child.
-next_span_number = _span_numbers()
+id_source: Final = IdSource()
 
 
 def new_trace_id(now_ns: int | None = None) -> str:
     """Returns a fresh ULID for the wall-clock time `now_ns` (nanoseconds since 1970; default: now)."""
-    global _current
     ms = (time_ns() if now_ns is None else now_ns) // 1_000_000
-    current = _current
+    current = id_source.second
     if ms >> 10 != current.number:
-        current = _current = _Second(ms >> 10)
+        current = id_source.second = _Second(ms >> 10)
     tail = current.next_tail()
     if tail >= _TAIL_LIMIT:
-        _current = _Second(ms >> 10)
+        id_source.second = _Second(ms >> 10)
         return new_trace_id(now_ns)
     return f"{current.time}{_PAIRS[ms & 1023]}{current.random}{_PAIRS[tail >> 10]}{_PAIRS[tail & 1023]}"
 
 
 def new_span_id() -> str:
     """Returns a fresh span id as it is written."""
-    return span_id_of(next_span_number())
+    return span_id_of(id_source.next_span_number())
 
 
 def span_id_of(number: int) -> str:
@@ -84,13 +99,3 @@ def span_id_of(number: int) -> str:
 def is_trace_id(text: object) -> bool:
     """Tells whether `text` is a ULID in its canonical (upper-case) spelling."""
     return isinstance(text, str) and _TRACE_ID.fullmatch(text) is not None
-
-
-def _reseed() -> None:
-    """Gives a forked child its own randomness: it would repeat its parent's ids otherwise."""
-    global _current, next_span_number
-    _current = _Second(0)
-    next_span_number = _span_numbers()
-
-
-os.register_at_fork(after_in_child=_reseed)

@@ -1,12 +1,11 @@
 """The one place where a record enters: numbered, kept in the black box, buffered, and, if it must be, the writer woken.
 
-`active` is what the instruments write to. Without a store it is a recorder in memory, whose buffers are the rings
-themselves; `telemetry.open` installs one that a writer empties, and its close puts a fresh one in memory back.
+The instruments write to `runtime.recorder`. Without a store it is one in memory, whose buffers are the rings;
+`telemetry.open` installs one that a writer empties, and its close puts a fresh one in memory back.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from itertools import count
 from time import monotonic_ns
@@ -14,15 +13,12 @@ from typing import TYPE_CHECKING, Final
 
 from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
 from hearthnet.observability.records.buffer import Buffer
-from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import LogFields, LogRecord, TraceFields, TraceRecord
 
 if TYPE_CHECKING:
     from hearthnet.observability.records.blackbox import BlackBox
 
-__all__ = ["NOWHERE", "Recorder", "active", "install"]
-
-NOWHERE: Final = -1  # the place of a trace that no black box shows
+__all__ = ["Recorder"]
 
 # Ten seconds at 2,000 traces a second, the longest lock by another process that must cost nothing.
 STORE_TRACES: Final = 20_000
@@ -125,16 +121,3 @@ class Recorder:
     def number_from(self, seq: int) -> None:
         """Goes on numbering at `seq`: a database that was opened late has numbers of its own."""
         self.next_seq = count(seq).__next__
-
-
-active: Recorder = Recorder(new_trace_id())
-
-
-def install(recorder: Recorder | None) -> None:
-    """Makes `recorder` the one that the instruments write to; None stands for a fresh one in memory."""
-    global active
-    active = Recorder(new_trace_id()) if recorder is None else recorder
-
-
-# A forked child has no telemetry thread: it must not fill a buffer that nobody empties, nor use its parent's numbers.
-os.register_at_fork(after_in_child=lambda: install(None))

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, cast
 import orjson
 
 from hearthnet.observability.metrics import orphan_spans_total
-from hearthnet.observability.records import ids
 from hearthnet.observability.records.context import Scope, current
-from hearthnet.observability.records.ids import span_id_of
+from hearthnet.observability.records.ids import id_source, span_id_of
 from hearthnet.observability.records.record import clean_text, encode, is_plain
 from hearthnet.observability.records.results import CANCELLED, OK
 from hearthnet.observability.redaction.rules import on_change
@@ -117,7 +116,7 @@ class Span:
             self.name = _known(name)
         self._outer = outer
         self._parent = outer.number
-        self.number = ids.next_span_number()
+        self.number = id_source.next_span_number()
         self.trace = trace
         self._started_ns = started_ns = monotonic_ns()
         trace.take_span(self, started_ns)

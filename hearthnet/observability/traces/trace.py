@@ -17,19 +17,19 @@ from typing import Any, Final, Self
 
 import orjson
 
-from hearthnet.constants import MAX_CAPABILITY_CHARS, MAX_TRACE_ROW_BYTES
+from hearthnet.constants import MAX_CAPABILITY_CHARS, MAX_TRACE_ROW_BYTES, NO_SLOT
 from hearthnet.observability.logging import DONE, TRACE_LOGGER, get_logger, log_done
 from hearthnet.observability.logs.messages import INFO, WARNING, Message
 from hearthnet.observability.metrics import telemetry_dropped_total
-from hearthnet.observability.records import recorder as recording
 from hearthnet.observability.records.context import Scope, current, swap
 from hearthnet.observability.records.ids import is_trace_id, new_trace_id
 from hearthnet.observability.records.record import LogFields, TraceFields, TraceRecord, clean_text, encode, fit
-from hearthnet.observability.records.recorder import NOWHERE
+from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.records.results import CANCELLED, OK, RESULTS, decisive, is_failure, result_of
+from hearthnet.observability.runtime import runtime
 from hearthnet.observability.traces.span import Span, describe, outermost_root, restore, step_out
 
-__all__ = ["Trace", "set_slow_ms"]
+__all__ = ["Trace"]
 
 # About 8 KiB hold sixty spans; more are kept only so that `extras.truncated` can tell how many there were.
 _MAX_SPANS: Final = 1_000
@@ -41,14 +41,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _dumps: Final = orjson.dumps
 _log = get_logger(TRACE_LOGGER)
-_slow_ms: float = 5_000.0
 unencodable_total = telemetry_dropped_total.labels(reason="unencodable")
-
-
-def set_slow_ms(limit_ms: float) -> None:
-    """Makes traces that last `limit_ms` or longer notable."""
-    global _slow_ms
-    _slow_ms = limit_ms
 
 
 class Trace:
@@ -80,7 +73,7 @@ class Trace:
     span_id: None = None
 
     def __init__(self, name: str, version: str | None, trace_id: str | None, parent_id: str | None) -> None:
-        self._place = NOWHERE
+        self._place = NO_SLOT
         now_ns = time_ns()
         # An id that is no ULID is replaced, never recorded.
         self.trace_id = trace_id if trace_id is not None and is_trace_id(trace_id) else new_trace_id(now_ns)
@@ -93,7 +86,7 @@ class Trace:
         self.result: str | None = None
         self.error: str | None = None
         self.extras: dict[str, Any] = {}
-        recorder = recording.active
+        recorder = runtime.recorder
         self.run_id = recorder.run_id
         self.seq: int | None = None
         self.notable = 0
@@ -114,7 +107,7 @@ class Trace:
     def from_record(cls, record: TraceRecord) -> Self:
         """Returns the finished trace that a record tells of; its spans are decoded when first asked for."""
         trace = cls.__new__(cls)
-        trace._place = NOWHERE
+        trace._place = NO_SLOT
         (
             trace.seq, trace.run_id, trace.trace_id, trace.parent_id, trace.capability, trace.version,
             trace.started_us, trace.started_ns, trace.duration_ms, trace.result, trace.error, trace.notable,
@@ -235,9 +228,9 @@ class Trace:
         result = self.result
         if result is None:
             self.result = result = OK
-        self.notable = notable = 1 if duration_ms >= _slow_ms or result not in _FINE else 0
+        self.notable = notable = 1 if duration_ms >= runtime.slow_ms or result not in _FINE else 0
         self._handling = None
-        recorder = recording.active
+        recorder = runtime.recorder
         self.run_id = recorder.run_id  # telemetry may have been opened since the trace began
         self.seq = recorder.next_seq()
         # First the finished trace, then the mark: killed in between, the box has both, and recovery knows them as one.
@@ -246,7 +239,7 @@ class Trace:
         except Exception:  # the program put something there that no check foresees  # noqa: BLE001
             unencodable_total.inc()
         if (place := self._place) > 0:
-            self._place = NOWHERE
+            self._place = NO_SLOT
             self._box.end(place)  # type: ignore[union-attr]  # it gave the place
         # The spans are kept as recorded alone: they refer to this trace, and a circle would wait for the collector.
         self._spans = None
@@ -302,7 +295,7 @@ class Trace:
         self._held.append((record, message))
         return True
 
-    def _let_go_of_records(self, recorder: recording.Recorder) -> None:
+    def _let_go_of_records(self, recorder: Recorder) -> None:
         held, self._held = self._held, None
         for record, message in held or ():
             if self.notable:

@@ -13,6 +13,8 @@ from collections import OrderedDict, deque
 from time import monotonic
 from typing import Final
 
+from hearthnet.observability.runtime import runtime
+
 __all__ = ["forget", "note", "note_expired", "offsets", "recently_expired"]
 
 _MAX_PEERS: Final = 256  # a community that is larger is not asked about each of its clocks
@@ -52,3 +54,6 @@ def forget() -> None:
     """Forgets all of it."""
     _offsets.clear()
     _expired.clear()
+
+
+runtime.at_fork(forget)
