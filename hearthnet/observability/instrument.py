@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.observability.records.record import clean_text
-from hearthnet.observability.runtime import runtime
+from hearthnet.observability.records.tracked import tracked
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -82,7 +82,7 @@ class Instrument:
         self._undeclared = 0  # series with a value that nobody declared
         self._own = Child()
         self._lock = threading.RLock()
-        runtime.track(self)
+        tracked.add(self)
 
     @property
     def inc(self) -> Callable[..., None]:

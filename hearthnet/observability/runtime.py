@@ -5,8 +5,8 @@ fork hook, at the end of this file, renews in a forked child what it cannot shar
 everything back as it is after import, for tests.
 
     runtime.recorder.record_log(values)         a record, wherever records go at present
-    runtime.track(self)                         `self.renew_in_child()` is called in a forked child
-    runtime.at_fork(forget)                     `forget()` is called there, and by `reset`
+    runtime.at_fork(forget)                     `forget()` is called in a forked child, and by `reset`
+    tracked.add(self)                           `self.renew_in_child()` is called in a forked child
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
-from weakref import WeakSet
+from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.observability.records.context import current
 from hearthnet.observability.records.ids import id_source, new_trace_id
 from hearthnet.observability.records.recorder import Recorder
+from hearthnet.observability.records.tracked import tracked
 from hearthnet.observability.redaction import rules
 
 if TYPE_CHECKING:
@@ -27,17 +27,10 @@ if TYPE_CHECKING:
 
     from hearthnet.observability.records.record import TraceRecord
 
-__all__ = ["SLOW_MS", "Renewable", "Runtime", "runtime"]
+__all__ = ["SLOW_MS", "Runtime", "runtime"]
 
 SLOW_MS: Final = 5_000.0
 _NOTSET: Final = 0  # the standard library's number
-
-
-class Renewable(Protocol):
-    """Has something that a forked child cannot share with its parent: a lock, a mapped file."""
-
-    def renew_in_child(self) -> None:
-        """Replaces it. Called in the child, which has one thread."""
 
 
 class Runtime:
@@ -60,12 +53,11 @@ class Runtime:
     """
 
     __slots__ = (
-        "_at_fork", "_at_reset", "_tracked", "config_lock", "handler", "hook_failures", "keep_debug", "level", "lock",
-        "recent", "recorder", "redaction", "registry", "slow_ms", "telemetry",
+        "_at_fork", "_at_reset", "config_lock", "handler", "hook_failures", "keep_debug", "level", "lock", "recent",
+        "recorder", "redaction", "registry", "slow_ms", "telemetry",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self._tracked: WeakSet[Renewable] = WeakSet()
         self._at_fork: list[Callable[[], None]] = []
         self._at_reset: list[Callable[[], None]] = []
         self.redaction: Final = rules.active
@@ -85,10 +77,6 @@ class Runtime:
         self.lock = threading.RLock()
         self.config_lock = threading.RLock()
         self.redaction.lock = threading.RLock()
-
-    def track(self, item: Renewable) -> None:
-        """Calls `item.renew_in_child()` in each forked child, for as long as the item lives."""
-        self._tracked.add(item)
 
     def at_fork(self, forget: Callable[[], None]) -> None:
         """Calls `forget` in each forked child and on `reset`: for counts and caches of the parent's doings."""
@@ -111,7 +99,7 @@ class Runtime:
         """
         self._renew_locks()
         id_source.reseed()
-        for item in list(self._tracked):
+        for item in list(tracked):
             item.renew_in_child()
         self._forget()
 

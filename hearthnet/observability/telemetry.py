@@ -31,6 +31,7 @@ from hearthnet.observability.records.blackbox import BlackBox, box_path, new_hea
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.recorder import Recorder
+from hearthnet.observability.records.tracked import tracked
 from hearthnet.observability.redaction import rules as redaction
 from hearthnet.observability.runtime import runtime
 from hearthnet.observability.store.budget import Budget, disk_bytes
@@ -132,7 +133,7 @@ class Telemetry:
             raise RuntimeError("telemetry is open already" if is_open else "make a new one to open again")
         self._pid = os.getpid()
         runtime.telemetry = self
-        runtime.track(self)
+        tracked.add(self)
         try:
             self._configure()
         except BaseException:  # a setting that cannot be: the next opening must not be told that this one is open

@@ -24,7 +24,7 @@ from typing import Final
 
 from hearthnet.constants import LOG_RETENTION_DAYS
 from hearthnet.files import make_private_dir
-from hearthnet.observability.runtime import runtime
+from hearthnet.observability.records.tracked import tracked
 
 __all__ = ["DailyFile", "log_key", "log_paths"]
 
@@ -91,7 +91,7 @@ class DailyFile:
         self._unseen = 0  # bytes that we wrote since the file was looked at
         self._looked_s = 0.0
         self._max_bytes = max_bytes
-        runtime.track(self)
+        tracked.add(self)
 
     def write(self, line: bytes, now_s: float) -> None:
         """Appends one line (its newline included), which was made at `now_s` (seconds since 1970)."""

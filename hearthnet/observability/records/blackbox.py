@@ -34,7 +34,7 @@ from hearthnet.forensics import box as layout
 from hearthnet.forensics.model import Vitals
 from hearthnet.observability.records.prefault import populate
 from hearthnet.observability.records.record import LogFields, TraceFields, safe_text
-from hearthnet.observability.runtime import runtime
+from hearthnet.observability.records.tracked import tracked
 
 __all__ = ["BlackBox", "Sizes", "box_path", "new_header"]
 
@@ -132,7 +132,7 @@ class BlackBox:
         self._logs = _Ring(traces_at + header.trace_bytes, header.log_bytes)
         self._free = [layout.HEADER_BYTES + number * layout.ENTRY_BYTES for number in reversed(range(header.entries))]
         self._fd, self._map, self._identity = _make(path, header)
-        runtime.track(self)
+        tracked.add(self)
 
     # --- traces in flight
 

@@ -10,10 +10,16 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from hearthnet.observability.logs.messages import Message
     from hearthnet.observability.records.record import LogFields
 
-__all__ = ["Scope", "TraceLike", "current", "swap"]
+__all__ = ["Counted", "Scope", "TraceLike", "current", "swap"]
+
+
+class Counted(Protocol):
+    """A message whose records are counted when they are not stored."""
+
+    def hold_row(self) -> None:
+        """Counts one record that is not stored."""
 
 
 class TraceLike(Protocol):
@@ -23,7 +29,7 @@ class TraceLike(Protocol):
     def trace_id(self) -> str:
         """Its ULID."""
 
-    def hold(self, record: LogFields, message: Message | None = None) -> bool:
+    def hold(self, record: LogFields, message: Counted | None = None) -> bool:
         """Keeps a log record until the trace ends and shows whether it matters; False if it cannot."""
 
 

@@ -8,13 +8,11 @@ throws or closes reaches the wrapped generator.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AbstractContextManager
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hearthnet.observability.records.context import Scope, current, swap
-
-if TYPE_CHECKING:
-    from hearthnet.observability.traces.span import Span
 
 __all__ = ["trace_async_generator", "trace_generator"]
 
@@ -22,7 +20,7 @@ __all__ = ["trace_async_generator", "trace_generator"]
 class _Steps:
     """The scope of a span that is current in steps."""
 
-    def __init__(self, span: Span) -> None:
+    def __init__(self, span: AbstractContextManager[Any]) -> None:
         self._span = span
         outside = current.get()
         span.__enter__()
@@ -45,7 +43,7 @@ class _Steps:
 
 
 def trace_generator(
-    make_span: Callable[[], Span], function: Callable[..., Generator[Any, Any, Any]]
+    make_span: Callable[[], AbstractContextManager[Any]], function: Callable[..., Generator[Any, Any, Any]]
 ) -> Callable[..., Generator[Any, Any, Any]]:
     """Returns `function` with a span around each of its generators."""
 
@@ -84,7 +82,7 @@ def trace_generator(
 
 
 def trace_async_generator(
-    make_span: Callable[[], Span], function: Callable[..., AsyncGenerator[Any, Any]]
+    make_span: Callable[[], AbstractContextManager[Any]], function: Callable[..., AsyncGenerator[Any, Any]]
 ) -> Callable[..., AsyncGenerator[Any, Any]]:
     """Returns `function` with a span around each of its asynchronous generators."""
 

@@ -13,21 +13,19 @@ from contextvars import Token
 from functools import partial, wraps
 from time import monotonic_ns
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, cast
+from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar, cast
 
 import orjson
 
 from hearthnet.observability.metrics import orphan_spans_total
-from hearthnet.observability.records.context import Scope, current
+from hearthnet.observability.records.context import Counted, Scope, current
 from hearthnet.observability.records.ids import id_source, span_id_of
-from hearthnet.observability.records.record import clean_text, encode, is_plain
+from hearthnet.observability.records.record import LogFields, clean_text, encode, is_plain
 from hearthnet.observability.records.results import CANCELLED, OK
 from hearthnet.observability.redaction.rules import on_change
 
-if TYPE_CHECKING:
-    from hearthnet.observability.traces.trace import Trace
-
 __all__ = [
+    "OpenTrace",
     "Root",
     "Span",
     "describe",
@@ -48,6 +46,42 @@ _MAX_NAMES: Final = 1_024
 orphans: Final[deque[str]] = deque(maxlen=32)
 
 
+class OpenTrace(Protocol):
+    """A trace as its spans know it, and as a scope."""
+
+    number: int
+    started_ns: int
+    ended: bool
+    token: Token[Scope | None] | None
+
+    @property
+    def trace(self) -> OpenTrace:
+        """Itself."""
+
+    @property
+    def span_id(self) -> None:
+        """None: it is the root."""
+
+    @property
+    def trace_id(self) -> str:
+        """Its ULID."""
+
+    def hold(self, record: LogFields, message: Counted | None = None) -> bool:
+        """See `TraceLike`."""
+
+    def take_span(self, opened: Span, started_ns: int) -> None:
+        """Adds a span that has just opened."""
+
+    def close_span(self, closed: Span) -> None:
+        """Removes a span from those that are open."""
+
+    def leave(self) -> bool:
+        """Puts the previous scope back; returns whether the trace began in this context."""
+
+    def end(self) -> None:
+        """Ends and records the trace, once."""
+
+
 class Span:
     """A named part of a trace. Made by `span(name, **extras)`; serves one `with` or `async with`, or as a decorator.
 
@@ -62,7 +96,7 @@ class Span:
 
     __slots__ = ("_ended_ns", "_outer", "_parent", "_started_ns", "extras", "name", "number", "status", "trace")
 
-    trace: Trace
+    trace: OpenTrace
 
     def __init__(self, name: str, /, **extras: Any) -> None:
         self.name = name
@@ -104,7 +138,7 @@ class Span:
     def __enter__(self) -> Self:
         if self.number:
             return self._open_again()
-        outer: Span | Root | Trace | None = current.get()  # type: ignore[assignment]  # tracing sets its own scopes
+        outer: Span | Root | OpenTrace | None = current.get()  # type: ignore[assignment]  # tracing sets its own scopes
         if outer is None or (trace := outer.trace).ended:
             self.number = 0  # an orphan: it measures, and is stored nowhere
             orphan_spans_total.inc()
@@ -188,7 +222,7 @@ class Span:
         return cast("Callable[P, R]", wrapped)
 
     @classmethod
-    def from_dict(cls, trace: Trace, stored: dict[str, Any]) -> Self:
+    def from_dict(cls, trace: OpenTrace, stored: dict[str, Any]) -> Self:
         """Returns the span that a stored one tells of."""
         item = cls(stored["name"])
         item.trace = trace
@@ -251,7 +285,7 @@ class Root:
     span_id: None = None
     token: Token[Scope | None]
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: OpenTrace) -> None:
         self.trace = trace
 
     def leave(self) -> bool:
@@ -260,7 +294,7 @@ class Root:
         return False
 
 
-def innermost_root() -> Root | Trace | None:
+def innermost_root() -> Root | OpenTrace | None:
     """Returns the root of the current trace, past spans that were left open."""
     scope = current.get()
     while isinstance(scope, Span):
@@ -268,13 +302,13 @@ def innermost_root() -> Root | Trace | None:
     return scope  # type: ignore[return-value]  # tracing sets only its own scopes
 
 
-def outermost_root(trace: Trace) -> Root | Trace | None:
+def outermost_root(trace: OpenTrace) -> Root | OpenTrace | None:
     """Returns the first scope of `trace` in this context, past what others have left on top of it; None: there is none.
 
     A trace that was begun inside and never detached, for an exception came first, is such a one.
     """
-    found: Root | Trace | None = None
-    scope: Span | Root | Trace | None = current.get()  # type: ignore[assignment]  # tracing sets only its own scopes
+    found: Root | OpenTrace | None = None
+    scope: Span | Root | OpenTrace | None = current.get()  # type: ignore[assignment]  # tracing sets only its own scopes
     while scope is not None:
         if scope.trace is trace and not isinstance(scope, Span):
             found = scope
@@ -284,7 +318,7 @@ def outermost_root(trace: Trace) -> Root | Trace | None:
 
 def step_out() -> None:
     """Leaves what is over already, where something around it goes on: calls in odd orders put such a scope back."""
-    first: Span | Root | Trace | None = current.get()  # type: ignore[assignment]  # as above
+    first: Span | Root | OpenTrace | None = current.get()  # type: ignore[assignment]  # as above
     scope = first
     while scope is not None and (scope.trace.ended or (isinstance(scope, Span) and scope._ended_ns)):
         scope = _outer_of(scope)
@@ -292,13 +326,13 @@ def step_out() -> None:
         current.set(scope)
 
 
-def _outer_of(scope: Span | Root | Trace) -> Span | Root | Trace | None:
+def _outer_of(scope: Span | Root | OpenTrace) -> Span | Root | OpenTrace | None:
     if isinstance(scope, Span):
         return scope._outer
     token = scope.token
     if token is None or token.old_value is Token.MISSING:
         return None
-    return cast("Span | Root | Trace | None", token.old_value)
+    return cast("Span | Root | OpenTrace | None", token.old_value)
 
 
 def restore(token: Token[Scope | None]) -> bool:

@@ -19,9 +19,9 @@ import orjson
 
 from hearthnet.constants import MAX_CAPABILITY_CHARS, MAX_TRACE_ROW_BYTES, NO_SLOT
 from hearthnet.observability.logging import DONE, TRACE_LOGGER, get_logger, log_done
-from hearthnet.observability.logs.messages import INFO, WARNING, Message
+from hearthnet.observability.logs.messages import INFO, WARNING
 from hearthnet.observability.metrics import telemetry_dropped_total
-from hearthnet.observability.records.context import Scope, current, swap
+from hearthnet.observability.records.context import Counted, Scope, current, swap
 from hearthnet.observability.records.ids import is_trace_id, new_trace_id
 from hearthnet.observability.records.record import LogFields, TraceFields, TraceRecord, clean_text, encode, fit
 from hearthnet.observability.records.recorder import Recorder
@@ -95,7 +95,7 @@ class Trace:
         self._spans: list[Span] | None = []
         self._spans_json = b"[]"
         self._open: list[Span] = []
-        self._held: list[tuple[LogFields, Message | None]] | None = None
+        self._held: list[tuple[LogFields, Counted | None]] | None = None
         # An error that is being handled already when the trace begins is not the trace's.
         self._handling = sys.exception()
         self.token: Token[Scope | None] | None = None
@@ -281,7 +281,7 @@ class Trace:
             extras = orjson.dumps({**orjson.loads(extras), "truncated": missing})
         return b"[" + b",".join(kept) + b"]", extras
 
-    def hold(self, record: LogFields, message: Message | None = None) -> bool:
+    def hold(self, record: LogFields, message: Counted | None = None) -> bool:
         """Keeps a log record until the end, to be stored if the trace fails or is slow; False: it cannot.
 
         Where it is not stored in the end, it is counted as held back of `message`.
