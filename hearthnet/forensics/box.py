@@ -6,9 +6,8 @@
     logs        a byte ring of frames
 
 A frame is magic, length, ordinal, payload, and a checksum over all of these. The ordinal counts the frames of its ring
-from 1, so what was overwritten can be told. A payload is a JSON array with the columns of its table but `run_id`, which
-the header has. JSON holds no byte of the magic and no zero byte, so nothing that a stranger has recorded can pose as a
-frame.
+from 1, so what was overwritten can be told. A payload is a JSON array of the values that `tables.FRAMES` names. JSON
+holds no byte of the magic and no zero byte, so nothing that a caller has recorded can pose as a frame.
 
 Reading never raises for what the bytes are: a record that is torn, overwritten or flipped is skipped, every other one
 is found. The process that writes uses `observability/blackbox.py`, which takes the layout from here.
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from hearthnet.forensics.model import Vitals
+from hearthnet.forensics.tables import FRAMES
 
 __all__ = ["Box", "Header", "InFlight", "boxes_in", "is_alive", "is_locked", "process_start", "read_box", "this_boot"]
 
@@ -313,13 +313,16 @@ def _text(padded: bytes) -> str:
     return padded.rstrip(b"\0").decode("utf-8", "ignore")
 
 
-def fields(payload: bytes) -> list[Any] | None:
-    """Returns a payload's values, or None where it is no JSON array: whole by its checksum, so written by no box."""
+def fields(payload: bytes, table: str) -> dict[str, Any] | None:
+    """Returns a payload's values by name; None for one of another program, or of a version with other columns."""
     try:
         values = json.loads(payload)
     except (ValueError, RecursionError):
         return None
-    return values if isinstance(values, list) else None
+    names = FRAMES[table]
+    if not isinstance(values, list) or len(values) != len(names):
+        return None
+    return dict(zip(names, values, strict=True))
 
 
 def this_boot() -> str:

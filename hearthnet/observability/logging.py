@@ -130,7 +130,7 @@ def _keep_on(scope: Scope, logger: str, text: str, more: Mapping[str, Any]) -> N
     """Has a trace keep a debug record that its logger does not pass on."""
     try:
         extras, exc = encode_extras(more.get("extra"), exc_info_of(more.get("exc_info")))
-        scope.trace.hold(Entry(find(logger, DEBUG, text), extras, exc, time_ns()).fields(0, ""))
+        scope.trace.hold(Entry(find(logger, DEBUG, text), extras, exc, time_ns()).values())
     except Exception:  # the border to the program that is watched: count, never raise  # noqa: BLE001
         if runtime.handler is not None:
             runtime.handler.failures += 1
@@ -212,7 +212,7 @@ class JsonHandler(logging.Handler):
     def _take(self, message: Message, extra: object, exc_info: ExcInfo | None, stack: str | None, now_ns: int) -> None:
         """Shapes the record once and hands it to both sinks, as far as its message's budget goes."""
         second = now_ns // 1_000_000_000
-        if message.is_over(second):
+        if message.held_rows and message.is_over(second):
             self.tell_repeats(message)
         if not message.admit_line(second):
             return
@@ -221,10 +221,9 @@ class JsonHandler(logging.Handler):
         self._write(entry.line(), message, now_ns)
         if message.logger == TRACE_LOGGER:
             return
-        recorder = runtime.recorder
         if message.admit_row():
-            recorder.offer_log(entry.fields(recorder.next_seq(), recorder.run_id))
-        elif (scope := current.get()) is None or not scope.trace.hold(entry.fields(0, ""), message):
+            runtime.recorder.record_log(entry.values())
+        elif (scope := current.get()) is None or not scope.trace.hold(entry.values(), message):
             message.hold_row()
 
     def _write(self, line: bytes, message: Message, now_ns: int) -> None:
@@ -243,9 +242,7 @@ class JsonHandler(logging.Handler):
         if lines:
             self._write(repeats_of(message, lines, now_ns)[0], message, now_ns)
         if held_rows:
-            recorder = runtime.recorder
-            fields = repeats_of(message, held_rows, now_ns)[1]
-            recorder.offer_log((recorder.next_seq(), recorder.run_id, *fields[2:]))
+            runtime.recorder.record_log(repeats_of(message, held_rows, now_ns)[1])
 
     def take_done(self, level: int, trace_id: str, fields: dict[str, Any]) -> None:
         """Writes the line of a trace that has ended: one for each, whatever their number."""

@@ -19,7 +19,6 @@ from hearthnet.constants import TRACE_RING_BUFFER
 from hearthnet.forensics.box import boxes_in
 from hearthnet.observability import get_logger, metrics, telemetry, trace
 from hearthnet.observability.records import recorder
-from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.runtime import runtime
 from hearthnet.observability.store import thread
 from hearthnet.observability.store.reader import TraceFilter
@@ -356,7 +355,7 @@ def test_row_that_sqlite_refuses_costs_only_itself(observability):
     """One record that cannot be stored is counted as a gap; its neighbours are committed, then and later."""
     with telemetry.open(observability) as t:
         record(3)
-        runtime.recorder.offer_trace(_poisoned(trace.get_recent(1)[0]))
+        runtime.recorder.record_trace(_poisoned(trace.get_recent(1)[0]))
         record(2)
         assert t.flush()
         record(1)
@@ -368,10 +367,7 @@ def test_row_that_sqlite_refuses_costs_only_itself(observability):
 
 def _poisoned(like):
     """A record that SQLite cannot bind: an integer of more than 64 bits."""
-    return TraceRecord(
-        runtime.recorder.next_seq(), like.run_id, like.trace_id, None, "a.b", None, 2**70, 0, 1.0, "ok", None, 0,
-        b"[]", b"{}",
-    )  # fmt: skip
+    return (like.trace_id, None, "a.b", None, 2**70, 0, 1.0, "ok", None, 0, b"[]", b"{}")
 
 
 def test_close_under_load_is_in_time_and_complete(observability):

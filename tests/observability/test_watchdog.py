@@ -311,8 +311,8 @@ def test_killed_while_stuck(observability):
             process.kill()
     assert process.returncode == -signal.SIGKILL
 
-    fields = record[9]
-    assert record[2:5] == ["error", "hearthnet.observability.watchdog", STUCK]
+    fields = record["extras"]
+    assert [record[name] for name in ("level", "logger", "msg")] == ["error", "hearthnet.observability.watchdog", STUCK]
     assert fields["cause"] == "blocked"
     assert fields["stack"][0].endswith(" ask_the_disk")
     assert [task.split(" waits at ")[0] for task in fields["tasks"][:2]] == ["reader ask_the_disk runs", "Task-1 main"]
@@ -340,8 +340,8 @@ def wait_for_record(directory, process) -> list:
     while time.monotonic() < ends_at and process.poll() is None:
         for path in layout.boxes_in(directory):
             box = layout.read_box(path)
-            for values in (layout.fields(payload) for _, payload in box.logs if box is not None):
-                if values[4] == STUCK:
+            for values in (layout.fields(payload, "logs") for _, payload in box.logs if box is not None):
+                if values["msg"] == STUCK:
                     return values
         try:
             process.wait(0.05)

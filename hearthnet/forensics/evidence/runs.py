@@ -26,7 +26,6 @@ _MAX_FAULT_BYTES: Final = 64 * 1024
 _MAX_BOX_BYTES: Final = 1 << 30  # many times what any budget gives one
 _DATED: Final = re.compile(r"telemetry\.\d+\.(\d{8}T\d{6})Z\.fault")
 _SECOND_US: Final = 1_000_000
-_MONO_AT: Final = 6  # the place of started_mono_ns in a trace's payload; started_us stands before it
 
 Row = dict[str, Any]
 
@@ -157,9 +156,9 @@ def _heartbeat_us(box: Box) -> int:
         return 0
     wall_us, mono_ns = box.header.started_us, box.header.started_ns
     for _, payload in reversed(box.traces):
-        values = fields(payload) or []
-        if len(values) > _MONO_AT and integer(values[_MONO_AT]):
-            wall_us, mono_ns = integer(values[_MONO_AT - 1]), integer(values[_MONO_AT])
+        row = fields(payload, "traces")
+        if row is not None and integer(row["started_mono_ns"]):
+            wall_us, mono_ns = integer(row["started_us"]), integer(row["started_mono_ns"])
             break
     return wall_us + (box.heartbeat_ns - mono_ns) // 1_000
 

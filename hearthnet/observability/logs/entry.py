@@ -15,7 +15,7 @@ from typing import Any, Final
 from hearthnet.constants import MAX_JSON_LINE_BYTES, MAX_LOG_ROW_BYTES
 from hearthnet.observability.logs.messages import MESSAGE_BYTES, Message, json_text
 from hearthnet.observability.records.context import current
-from hearthnet.observability.records.record import LogFields, clean_text, encode, encode_plain, fit, safe_text
+from hearthnet.observability.records.record import LogValues, clean_text, encode, encode_plain, fit, safe_text
 from hearthnet.observability.redaction.rules import scrub
 
 __all__ = ["Entry", "ExcInfo", "encode_extras", "exc_info_of", "repeats_of", "stack_of", "text_of", "timestamp"]
@@ -70,23 +70,23 @@ class Entry:
         parts.append(b"}\n")
         return b"".join(parts)
 
-    def fields(self, seq: int, run_id: str) -> LogFields:
-        """Returns the record for the store."""
+    def values(self) -> LogValues:
+        """Returns the record for the store; the recorder numbers it."""
         message, extras, exc = self.message, self.extras, self.exc
         if len(extras) > _EXC_BYTES:
             room = MAX_LOG_ROW_BYTES - 2 * MESSAGE_BYTES
             extras = fit(extras, MESSAGE_BYTES if exc is not None or message.is_long else room)
         return (
-            seq, run_id, self.now_ns // 1_000, message.level, message.logger, message.text, self.trace_id,
+            self.now_ns // 1_000, message.level, message.logger, message.text, self.trace_id,
             self.span_id, message.is_notable, 0, extras, None if exc is None else _tail(exc, _EXC_BYTES),
         )  # fmt: skip
 
 
-def repeats_of(message: Message, count: int, now_ns: int) -> tuple[bytes, LogFields]:
-    """Returns line and fields (not numbered) of the record that stands for `count` equal ones."""
+def repeats_of(message: Message, count: int, now_ns: int) -> tuple[bytes, LogValues]:
+    """Returns line and values of the record that stands for `count` equal ones."""
     line = b'%b%b,"repeats":%d}\n' % (timestamp(now_ns), message.head, count - 1)
     return line, (
-        0, "", now_ns // 1_000, message.level, message.logger, message.text, None, None, message.is_notable,
+        now_ns // 1_000, message.level, message.logger, message.text, None, None, message.is_notable,
         count - 1, b"{}", None,
     )  # fmt: skip
 

@@ -22,6 +22,7 @@ import fcntl
 import mmap
 import os
 import threading
+from operator import itemgetter
 from pathlib import Path
 from time import monotonic_ns, time_ns
 from typing import Any, Final
@@ -32,8 +33,9 @@ import orjson
 from hearthnet.constants import NO_SLOT
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.model import Vitals
+from hearthnet.forensics.tables import FRAMES, JSON_LAST
 from hearthnet.observability.records.prefault import populate
-from hearthnet.observability.records.record import LogFields, TraceFields, safe_text
+from hearthnet.observability.records.record import LogFields, LogRecord, TraceFields, TraceRecord, safe_text
 from hearthnet.observability.records.tracked import tracked
 
 __all__ = ["BlackBox", "Sizes", "box_path", "new_header"]
@@ -46,6 +48,11 @@ _TRACE_MARK_AT: Final = layout.TRACE_MARK_AT
 _pack_entry: Final = layout.ENTRY.pack_into
 _pack_span: Final = layout.SPAN.pack_into
 _pack_frame: Final = layout.FRAME.pack
+# A record's values as a frame has them.
+_trace_head: Final = itemgetter(*map(TraceRecord._fields.index, FRAMES["traces"][: -len(JSON_LAST)]))
+_trace_json: Final = itemgetter(*map(TraceRecord._fields.index, JSON_LAST))
+_log_values: Final = itemgetter(*map(LogRecord._fields.index, FRAMES["logs"]))
+_LOG_JSON_AT: Final = FRAMES["logs"].index("extras")
 _WORTH_BYTES: Final = 128 * 1024  # to prepare: a few hundred records a second
 _COPY_ON_WRITE: Final = frozenset({"btrfs", "zfs", "bcachefs"})
 
@@ -180,15 +187,16 @@ class BlackBox:
     def append_trace(self, record: TraceFields) -> None:
         """Keeps a finished trace."""
         try:
-            head = orjson.dumps((record[0], *record[2:12]))
-            self._append(self._traces, b"%b,%b,%b]" % (head[:-1], record[12], record[13]))
+            head = orjson.dumps(_trace_head(record))
+            self._append(self._traces, b"%b,%b]" % (head[:-1], b",".join(_trace_json(record))))
         except Exception:  # a record that is no JSON, a disk without space: the buffer has it still  # noqa: BLE001
             self.failures += 1
 
     def append_log(self, record: LogFields) -> None:
         """Keeps a log record."""
         try:
-            values = (record[0], *record[2:10], orjson.Fragment(record[10]), record[11])
+            values = list(_log_values(record))
+            values[_LOG_JSON_AT] = orjson.Fragment(values[_LOG_JSON_AT])
             self._append(self._logs, orjson.dumps(values))
         except Exception:  # as above  # noqa: BLE001
             self.failures += 1

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from hearthnet.observability.records.record import LogFields
+    from hearthnet.observability.records.record import LogValues
 
 __all__ = ["Counted", "Scope", "TraceLike", "current", "swap"]
 
@@ -29,7 +29,7 @@ class TraceLike(Protocol):
     def trace_id(self) -> str:
         """Its ULID."""
 
-    def hold(self, record: LogFields, message: Counted | None = None) -> bool:
+    def hold(self, values: LogValues, message: Counted | None = None) -> bool:
         """Keeps a log record until the trace ends and shows whether it matters; False if it cannot."""
 
 

@@ -13,7 +13,7 @@ What orjson returns takes 4 KiB of memory however short it is; what is kept is a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args, get_type_hints
 
 import orjson
 
@@ -23,10 +23,13 @@ from hearthnet.observability.redaction.rules import REDACTED, is_secret, needs_s
 __all__ = [
     "LogFields",
     "LogRecord",
+    "LogValues",
     "TraceFields",
     "TraceRecord",
+    "TraceValues",
     "bounded",
     "clean_text",
+    "column_types",
     "encode",
     "encode_plain",
     "encode_value",
@@ -36,12 +39,13 @@ __all__ = [
 ]
 
 
+# A record as the instruments make it: without its number and its run, which the recorder gives it.
+TraceValues = tuple[str, str | None, str, str | None, int, int, float, str, str | None, int, bytes, bytes]
+LogValues = tuple[int, str, str, str, str | None, str | None, int, int, bytes, str | None]
 # A record as the buffers hold it: its fields as a plain tuple, which the garbage collector soon leaves alone (a named
 # one it would visit again and again, thousands of them) and which is made in a third of the time.
-TraceFields = tuple[
-    int, str, str, str | None, str, str | None, int, int, float, str, str | None, int, bytes, bytes
-]  # fmt: skip
-LogFields = tuple[int, str, int, str, str, str, str | None, str | None, int, int, bytes, str | None]
+TraceFields = tuple[int, str, *TraceValues]
+LogFields = tuple[int, str, *LogValues]
 
 
 class TraceRecord(NamedTuple):
@@ -82,6 +86,11 @@ class LogRecord(NamedTuple):
     repeats: int
     extras: bytes
     exc: str | None
+
+
+def column_types(record: type[TraceRecord | LogRecord]) -> dict[str, tuple[type, ...]]:
+    """Returns the types that each column of a record may have; those that are bytes hold JSON."""
+    return {name: get_args(kind) or (kind,) for name, kind in get_type_hints(record).items()}
 
 
 CUT: Final = "…[cut]"

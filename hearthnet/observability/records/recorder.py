@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
 from hearthnet.observability.records.buffer import Buffer
-from hearthnet.observability.records.record import LogFields, LogRecord, TraceFields, TraceRecord
+from hearthnet.observability.records.record import (
+    LogFields,
+    LogRecord,
+    LogValues,
+    TraceFields,
+    TraceRecord,
+    TraceValues,
+)
 
 if TYPE_CHECKING:
     from hearthnet.observability.records.blackbox import BlackBox
@@ -23,12 +30,8 @@ __all__ = ["Recorder"]
 # Ten seconds at 2,000 traces a second, the longest lock by another process that must cost nothing.
 STORE_TRACES: Final = 20_000
 STORE_LOGS: Final = 10_000
-# Where these stand in `TraceFields` and `LogFields`.
-_TRACE_STARTED_NS: Final = 7
-_TRACE_MS: Final = 8
-_TRACE_NOTABLE: Final = 11
-_LOG_US: Final = 2
-_LOG_NOTABLE: Final = 8
+_TRACE_NOTABLE: Final = TraceRecord._fields.index("notable")
+_LOG_NOTABLE: Final = LogRecord._fields.index("notable")
 
 
 class Recorder:
@@ -58,16 +61,20 @@ class Recorder:
         self._many_traces = self.traces.capacity // 2
         self._many_logs = self.logs.capacity // 2
 
-    def offer_trace(self, record: TraceFields) -> None:
-        """Takes a finished trace."""
+    def record_trace(self, values: TraceValues) -> int:
+        """Numbers and keeps a finished trace; returns its number."""
+        seq = self.next_seq()
+        record = (seq, self.run_id) + values  # noqa: RUF005  # half the time of unpacking
         if self.box is not None:
             self.box.append_trace(record)
         is_urgent = self.traces.offer(record) >= self._many_traces or record[_TRACE_NOTABLE] == 1
         if is_urgent or self.is_idle:
             self._tell(is_urgent)
+        return seq
 
-    def offer_log(self, record: LogFields) -> None:
-        """Takes a log record."""
+    def record_log(self, values: LogValues) -> None:
+        """Numbers and keeps a log record."""
+        record = (self.next_seq(), self.run_id) + values  # noqa: RUF005  # as above
         if self.box is not None:
             self.box.append_log(record)
         is_urgent = self.logs.offer(record) >= self._many_logs or record[_LOG_NOTABLE] == 1
@@ -109,9 +116,9 @@ class Recorder:
         """
         if self._wake is None:  # nobody commits: the buffers are where the records stay
             return 0.0
-        traces, logs = self.traces.snapshot()[:1], self.logs.snapshot()[:1]
-        ages = [(mono_ns - record[_TRACE_STARTED_NS]) / 1e9 - record[_TRACE_MS] / 1e3 for record in traces]
-        ages += [min((utc_us - record[_LOG_US]) / 1e6, (mono_ns - self._made_ns) / 1e9) for record in logs]
+        traces, logs = self.pending_traces()[:1], self.pending_logs()[:1]
+        ages = [(mono_ns - trace.started_mono_ns) / 1e9 - trace.duration_ms / 1e3 for trace in traces]
+        ages += [min((utc_us - entry.ts_us) / 1e6, (mono_ns - self._made_ns) / 1e9) for entry in logs]
         return max(0.0, *ages) if ages else 0.0
 
     def is_filling(self) -> bool:

@@ -44,7 +44,7 @@ class Table:
     insert_many: str
     delete: str
     delete_range: str
-    values_of: Callable[[Any], tuple[Any, ...]]
+    values_of: Callable[[Any], Sequence[Any]]
     keys_of: Callable[[Any], tuple[int, int]]
 
     def keys(self) -> str:

@@ -7,9 +7,11 @@ itself; the statement makes text of its bytes. By the batch another way is quick
 from __future__ import annotations
 
 import time
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from types import NoneType
+from typing import Any, Final, TypeVar
 
-from hearthnet.observability.records.record import LogFields, LogRecord, TraceFields, TraceRecord
+from hearthnet.observability.records.record import LogFields, LogRecord, TraceFields, TraceRecord, column_types
 
 __all__ = [
     "CLEAN",
@@ -50,35 +52,35 @@ Gap = tuple[int, int, str, str, int]  # the columns of `gaps`
 # Rows that one statement inserts. SQLite gives the interpreter's lock back once a statement: not for a microsecond a
 # row, which a thread that waits for it would sleep through.
 ROWS_AT_ONCE: Final = 50
-_JSON: Final = frozenset({"spans", "extras"})
-_NULLABLE_OF_TRACES: Final = frozenset({"parent_id", "version", "error"})
-_NULLABLE_OF_LOGS: Final = frozenset({"trace_id", "span_id", "exc"})
+R = TypeVar("R", TraceRecord, LogRecord)
+_TRACE_TYPES: Final = column_types(TraceRecord)
+_LOG_TYPES: Final = column_types(LogRecord)
 # A number that is there already is that very record, taken in from the black box while its thread was on its way.
 _UNLESS_THERE: Final = "ON CONFLICT (seq) DO NOTHING"
 
 
-def _insert(table: str, columns: str) -> str:
-    """Returns what inserts a record as it is."""
-    marks = ", ".join("CAST(? AS TEXT)" if name in _JSON else "?" for name in columns.split(", "))
-    return f"INSERT INTO {table} ({columns}) VALUES ({marks}) {_UNLESS_THERE}"  # noqa: S608  # constants
+def _insert(table: str, types: dict[str, tuple[type, ...]]) -> str:
+    """Returns the statement that inserts a record as it is."""
+    marks = ", ".join("CAST(? AS TEXT)" if bytes in kind else "?" for kind in types.values())
+    return f"INSERT INTO {table} ({', '.join(types)}) VALUES ({marks}) {_UNLESS_THERE}"  # noqa: S608  # constants
 
 
-def _insert_many(table: str, columns: str, nullable: frozenset[str]) -> str:
-    """Returns what inserts `ROWS_AT_ONCE` records, of the values that `trace_values` or `log_values` makes of each.
+def _insert_many(table: str, types: dict[str, tuple[type, ...]]) -> str:
+    """Returns the statement that inserts `ROWS_AT_ONCE` records, each by the values of `trace_values` or `log_values`.
 
     The sqlite3 module looks for an adapter of each value that is None or bytes, which takes it as long as all else that
     it does for a row. So JSON comes as text, and for None a number that no text is equal to.
     """
-    marks = ", ".join("NULLIF(?, 0)" if name in nullable else "?" for name in columns.split(", "))
+    marks = ", ".join("NULLIF(?, 0)" if NoneType in kind else "?" for kind in types.values())
     rows = ", ".join([f"({marks})"] * ROWS_AT_ONCE)
-    return f"INSERT INTO {table} ({columns}) VALUES {rows} {_UNLESS_THERE}"  # noqa: S608  # constants
+    return f"INSERT INTO {table} ({', '.join(types)}) VALUES {rows} {_UNLESS_THERE}"  # noqa: S608  # constants
 
 
-INSERT_TRACE: Final = _insert("traces", TRACE_COLUMNS)
-INSERT_LOG: Final = _insert("logs", LOG_COLUMNS)
-INSERT_TRACES: Final = _insert_many("traces", TRACE_COLUMNS, _NULLABLE_OF_TRACES)
-INSERT_LOGS: Final = _insert_many("logs", LOG_COLUMNS, _NULLABLE_OF_LOGS)
-INSERT_GAP: Final = _insert("gaps", "seq, ts_us, kind, reason, count")
+INSERT_TRACE: Final = _insert("traces", _TRACE_TYPES)
+INSERT_LOG: Final = _insert("logs", _LOG_TYPES)
+INSERT_TRACES: Final = _insert_many("traces", _TRACE_TYPES)
+INSERT_LOGS: Final = _insert_many("logs", _LOG_TYPES)
+INSERT_GAP: Final = "INSERT INTO gaps (seq, ts_us, kind, reason, count) VALUES (?, ?, ?, ?, ?) " + _UNLESS_THERE  # noqa: S608
 INSERT_RUN: Final = (
     "INSERT INTO runs (run_id, node_id, version, pid, boot_id, started_us) VALUES (?, ?, ?, ?, ?, ?)"
     " ON CONFLICT (run_id) DO NOTHING"
@@ -95,36 +97,42 @@ DELETE_TRACES: Final = "DELETE FROM traces WHERE seq BETWEEN ? AND ? AND notable
 DELETE_LOGS: Final = "DELETE FROM logs WHERE seq BETWEEN ? AND ? AND notable = ?"
 
 
-def trace_values(record: TraceFields) -> tuple[Any, ...]:
-    """Returns the values of a record for `INSERT_TRACES`."""
-    (
-        seq, run_id, trace_id, parent_id, capability, version, started_us, started_mono_ns, duration_ms, result, error,
-        notable, spans, extras,
-    ) = record  # fmt: skip
-    return (
-        seq, run_id, trace_id, 0 if parent_id is None else parent_id, capability, 0 if version is None else version,
-        started_us, started_mono_ns, duration_ms, result, 0 if error is None else error, notable,
-        spans.decode(), extras.decode(),
-    )  # fmt: skip
+def _values_of(types: dict[str, tuple[type, ...]]) -> Callable[[Any], Sequence[Any]]:
+    """Returns what makes the values for `INSERT_TRACES` or `INSERT_LOGS` of a record's fields."""
+    nullable = [at for at, kind in enumerate(types.values()) if NoneType in kind]
+    encoded = [at for at, kind in enumerate(types.values()) if bytes in kind]
+
+    def values_of(fields: TraceFields | LogFields) -> Sequence[Any]:
+        values: list[Any] = list(fields)
+        for at in nullable:
+            if values[at] is None:
+                values[at] = 0
+        for at in encoded:
+            values[at] = values[at].decode()
+        return values
+
+    return values_of
 
 
-def log_values(record: LogFields) -> tuple[Any, ...]:
-    """Returns the values of a record for `INSERT_LOGS`."""
-    seq, run_id, ts_us, level, logger, msg, trace_id, span_id, notable, repeats, extras, exc = record
-    return (
-        seq, run_id, ts_us, level, logger, msg, 0 if trace_id is None else trace_id,
-        0 if span_id is None else span_id, notable, repeats, extras.decode(), 0 if exc is None else exc,
-    )  # fmt: skip
+trace_values: Final = _values_of(_TRACE_TYPES)
+log_values: Final = _values_of(_LOG_TYPES)
 
 
-def trace_from_row(row: tuple[Any, ...]) -> TraceRecord:
-    """Returns the record that a row of `TRACE_COLUMNS` tells of."""
-    return TraceRecord._make((*row[:-2], row[-2].encode(), row[-1].encode()))
+def _from_row(record: type[R]) -> Callable[[Sequence[Any]], R]:
+    """Returns what makes a record of a row with its columns."""
+    encoded = [at for at, kind in enumerate(column_types(record).values()) if bytes in kind]
+
+    def from_row(row: Sequence[Any]) -> R:
+        values = list(row)
+        for at in encoded:
+            values[at] = values[at].encode()
+        return record._make(values)
+
+    return from_row
 
 
-def log_from_row(row: tuple[Any, ...]) -> LogRecord:
-    """Returns the record that a row of `LOG_COLUMNS` tells of."""
-    return LogRecord._make((*row[:-2], row[-2].encode(), row[-1]))
+trace_from_row: Final = _from_row(TraceRecord)
+log_from_row: Final = _from_row(LogRecord)
 
 
 def now_us() -> int:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, chain, islice
 from operator import add, itemgetter
 from pathlib import Path
@@ -382,7 +382,7 @@ def _log_sizes(records: list[LogFields]) -> list[int]:
     return [len(msg) + len(extras) + len(exc or "") for _, _, _, _, _, msg, _, _, _, _, extras, exc in records]
 
 
-def _flat(values: Iterator[tuple[Any, ...]], pause_s: float) -> Iterator[tuple[Any, ...]]:
+def _flat(values: Iterator[Sequence[Any]], pause_s: float) -> Iterator[tuple[Any, ...]]:
     """Yields the values of `ROWS_AT_ONCE` records at a time, until there are no more; pauses in between."""
     while batch := tuple(chain.from_iterable(islice(values, rows.ROWS_AT_ONCE))):
         yield batch

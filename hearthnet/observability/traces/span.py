@@ -20,7 +20,7 @@ import orjson
 from hearthnet.observability.metrics import orphan_spans_total
 from hearthnet.observability.records.context import Counted, Scope, current
 from hearthnet.observability.records.ids import id_source, span_id_of
-from hearthnet.observability.records.record import LogFields, clean_text, encode, is_plain
+from hearthnet.observability.records.record import LogValues, clean_text, encode, is_plain
 from hearthnet.observability.records.results import CANCELLED, OK
 from hearthnet.observability.redaction.rules import on_change
 
@@ -66,7 +66,7 @@ class OpenTrace(Protocol):
     def trace_id(self) -> str:
         """Its ULID."""
 
-    def hold(self, record: LogFields, message: Counted | None = None) -> bool:
+    def hold(self, values: LogValues, message: Counted | None = None) -> bool:
         """See `TraceLike`."""
 
     def take_span(self, opened: Span, started_ns: int) -> None:

@@ -23,7 +23,7 @@ from hearthnet.observability.logs.messages import INFO, WARNING
 from hearthnet.observability.metrics import telemetry_dropped_total
 from hearthnet.observability.records.context import Counted, Scope, current, swap
 from hearthnet.observability.records.ids import is_trace_id, new_trace_id
-from hearthnet.observability.records.record import LogFields, TraceFields, TraceRecord, clean_text, encode, fit
+from hearthnet.observability.records.record import LogValues, TraceRecord, TraceValues, clean_text, encode, fit
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.records.results import CANCELLED, OK, RESULTS, decisive, is_failure, result_of
 from hearthnet.observability.runtime import runtime
@@ -95,7 +95,7 @@ class Trace:
         self._spans: list[Span] | None = []
         self._spans_json = b"[]"
         self._open: list[Span] = []
-        self._held: list[tuple[LogFields, Counted | None]] | None = None
+        self._held: list[tuple[LogValues, Counted | None]] | None = None
         # An error that is being handled already when the trace begins is not the trace's.
         self._handling = sys.exception()
         self.token: Token[Scope | None] | None = None
@@ -232,10 +232,9 @@ class Trace:
         self._handling = None
         recorder = runtime.recorder
         self.run_id = recorder.run_id  # telemetry may have been opened since the trace began
-        self.seq = recorder.next_seq()
         # First the finished trace, then the mark: killed in between, the box has both, and recovery knows them as one.
         try:
-            recorder.offer_trace(self._fields(duration_ms, result, notable, ended_ns))
+            self.seq = recorder.record_trace(self._values(duration_ms, result, notable, ended_ns))
         except Exception:  # the program put something there that no check foresees  # noqa: BLE001
             unencodable_total.inc()
         if (place := self._place) > 0:
@@ -250,7 +249,7 @@ class Trace:
         if _log.isEnabledFor(level):
             self._log_done(level, result)
 
-    def _fields(self, duration_ms: float, result: str, notable: int, ended_ns: int) -> TraceFields:
+    def _values(self, duration_ms: float, result: str, notable: int, ended_ns: int) -> TraceValues:
         spans = b"[]"
         if self._spans:
             try:
@@ -262,7 +261,7 @@ class Trace:
             spans, extras = self._cut(ended_ns, extras)
         self._spans_json = spans
         return (
-            self.seq or 0, self.run_id, self.trace_id, self.parent_id, self.capability, self.version,
+            self.trace_id, self.parent_id, self.capability, self.version,
             self.started_us, self.started_ns, duration_ms, result, self.error, notable, spans, extras,
         )  # fmt: skip
 
@@ -281,7 +280,7 @@ class Trace:
             extras = orjson.dumps({**orjson.loads(extras), "truncated": missing})
         return b"[" + b",".join(kept) + b"]", extras
 
-    def hold(self, record: LogFields, message: Counted | None = None) -> bool:
+    def hold(self, values: LogValues, message: Counted | None = None) -> bool:
         """Keeps a log record until the end, to be stored if the trace fails or is slow; False: it cannot.
 
         Where it is not stored in the end, it is counted as held back of `message`.
@@ -292,14 +291,14 @@ class Trace:
             self._held = []
         if len(self._held) >= _MAX_HELD:
             return False
-        self._held.append((record, message))
+        self._held.append((values, message))
         return True
 
     def _let_go_of_records(self, recorder: Recorder) -> None:
         held, self._held = self._held, None
-        for record, message in held or ():
+        for values, message in held or ():
             if self.notable:
-                recorder.offer_log((recorder.next_seq(), recorder.run_id, *record[2:]))
+                recorder.record_log(values)
             elif message is not None:
                 message.hold_row()
 

@@ -15,20 +15,22 @@ import orjson
 
 from hearthnet.forensics.box import Box, InFlight, fields
 from hearthnet.observability.records.ids import new_span_id
-from hearthnet.observability.records.record import LogRecord, TraceRecord
+from hearthnet.observability.records.record import LogRecord, TraceRecord, column_types
 from hearthnet.observability.records.results import INTERRUPTED
 
 __all__ = ["Evidence", "evidence_of"]
 
-_Number = (int, float)
-# A type for each value of a payload; None in it: may be null. `list` and `dict` are JSON in the record.
-_TRACE: Final = (
-    (int,), (str,), (str, None), (str,), (str, None), (int,), (int,), _Number, (str,), (str, None), (int,),
-    (list,), (dict,),
-)  # fmt: skip
-_LOG: Final = (
-    (int,), (int,), (str,), (str,), (str,), (str, None), (str, None), (int,), (int,), (dict,), (str, None),
-)  # fmt: skip
+_JSON: Final = {"spans": list, "extras": dict}  # decoded in a payload, JSON in the record
+
+
+def _kinds(record: type[TraceRecord | LogRecord]) -> dict[str, tuple[type, ...]]:
+    """Returns the types that a payload's values may have; a float may be a whole number."""
+    kinds = {**column_types(record), **{name: (kind,) for name, kind in _JSON.items()}}
+    return {name: (int, float) if float in kind else kind for name, kind in kinds.items()}
+
+
+_TRACE: Final = _kinds(TraceRecord)
+_LOG: Final = _kinds(LogRecord)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,8 @@ class Evidence:
 def evidence_of(box: Box) -> Evidence:
     """Returns what a box of a process that has ended says. Never raises for what is in it."""
     run_id = box.header.run_id
-    traces = [TraceRecord._make((values[0], run_id, *values[1:])) for values in _whole(box.traces, _TRACE)]
-    logs = [LogRecord._make((values[0], run_id, *values[1:])) for values in _whole(box.logs, _LOG)]
+    traces = [TraceRecord(run_id=run_id, **values) for values in _whole(box.traces, "traces", _TRACE)]
+    logs = [LogRecord(run_id=run_id, **values) for values in _whole(box.logs, "logs", _LOG)]
     finished = {(record.trace_id, record.started_mono_ns) for record in traces}
     end_ns = _last_sign_of_life_ns(box, traces)
     return Evidence(
@@ -71,16 +73,14 @@ def evidence_of(box: Box) -> Evidence:
     )
 
 
-def _whole(frames: list[tuple[int, bytes]], kinds: tuple[tuple[Any, ...], ...]) -> Iterator[list[Any]]:
+def _whole(frames: list[tuple[int, bytes]], table: str, kinds: dict[str, tuple[type, ...]]) -> Iterator[dict[str, Any]]:
     """Yields the values of each payload that has the shape of its table, JSON columns as bytes."""
     for _, payload in frames:
-        values = fields(payload)
-        if values is None or len(values) != len(kinds):
-            continue
-        if not all(_fits(value, kind) for value, kind in zip(values, kinds, strict=True)):
+        values = fields(payload, table)
+        if values is None or not all(_fits(value, kinds[name]) for name, value in values.items()):
             continue
         try:
-            yield [orjson.dumps(value) if isinstance(value, list | dict) else _checked(value) for value in values]
+            yield {name: orjson.dumps(value) if name in _JSON else _checked(value) for name, value in values.items()}
         except (TypeError, ValueError):  # an integer of 25 digits, a lone surrogate: no record of ours has one
             continue
 
@@ -94,12 +94,10 @@ def _checked(value: Any) -> Any:
     return value
 
 
-def _fits(value: Any, kind: tuple[Any, ...]) -> bool:
-    if value is None:
-        return None in kind
+def _fits(value: Any, kind: tuple[type, ...]) -> bool:
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         return False
-    return not isinstance(value, bool) and isinstance(value, tuple(item for item in kind if item is not None))
+    return not isinstance(value, bool) and isinstance(value, kind)
 
 
 def _last_sign_of_life_ns(box: Box, traces: list[TraceRecord]) -> int:
