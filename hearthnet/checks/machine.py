@@ -208,7 +208,7 @@ def _log_evidence(folder: Path, logs: Sequence[Path]) -> dict[str, Any]:
 
 def _trouble_of_running_node(folder: Path, logs: Sequence[Path]) -> str | None:
     """Returns what keeps this node's lines from the folder. A quiet node writes none for days: that is no trouble."""
-    lost = node_logging.lost_lines()
+    lost = node_logging.dropped_lines()
     if lost:
         return f"{lost} line(s) could not be written to the log since the node started"
     file = node_logging.log_file()

@@ -208,7 +208,7 @@ class Telemetry:
         if self._reader is not None:
             # First: while a reader is connected, SQLite leaves -wal and -shm behind.
             self._reader.close()
-        node_logging.tell_held_back(all_of_them=True)  # while there is a store to tell
+        node_logging.log_dropped(all_of_them=True)  # while there is a store to tell
         runtime.install(None)  # before the drain: what is recorded from here on does not keep it from ending
         if self._thread is not None:
             self._thread.stop(_CLOSE_TIMEOUT_S)
@@ -295,10 +295,10 @@ class Telemetry:
         metrics.telemetry_queued.labels(kind="trace").set(traces)
         metrics.telemetry_queued.labels(kind="log").set(logs)
         metrics.telemetry_lag_seconds.set(lag_s)
-        for level, held in messages.held_back_by_level().items():
+        for level, held in messages.dropped_by_level().items():
             self._count(f"repeats {level}", held, metrics.log_repeats_total.labels(level).inc)
         lost = metrics.telemetry_dropped_total
-        self._count("log_file", node_logging.lost_lines(), lost.labels(reason="log_file").inc)
+        self._count("log_file", node_logging.dropped_lines(), lost.labels(reason="log_file").inc)
         if (file := node_logging.log_file()) is not None:
             self._count("log_shed", file.shed_lines, lost.labels(reason="log_shed").inc)
         box = self._recorder.box

@@ -1,8 +1,8 @@
 """Traces and spans: what a request did, where its time went, and how it ended.
 
-A trace is made by `new_trace`, current in its context until `detach`, and then recorded once, as one record with its
-spans inside. Spans find their parent through the context, so nested and parallel ones are right without being told.
-Nothing here raises into the program that is traced, waits, or touches a file.
+`new_trace` makes a trace, which is current in its context until `detach` and is then recorded once, with its spans.
+Spans find their parent through the context, also nested and parallel ones. Nothing here raises into the traced program,
+waits, or touches a file.
 
     trace = new_trace("llm.chat")          with new_trace("llm.chat"):         (ends by itself)
     try:                                       with span("generate", model="tiny") as generate:
@@ -63,7 +63,7 @@ def new_trace(capability: str, *, trace_id: str | None = None, parent_id: str | 
     return trace
 
 
-_names: dict[str, tuple[str, str | None]] = {}  # of capabilities: as given, and what is recorded
+_names: dict[str, tuple[str, str | None]] = {}  # of capabilities: as passed, and as recorded
 on_change(_names.clear)
 
 
@@ -80,21 +80,21 @@ def _learn(capability: object) -> tuple[str, str | None]:
 def attach(trace: Trace | None) -> None:
     """Makes an existing trace current in this task; neither starts nor ends it. `detach` takes it back.
 
-    None, which is what `current_trace` returned where there was none, has nothing recorded until then.
+    None, as returned by `current_trace` outside any trace, records nothing until then.
     """
     root = Root(trace if isinstance(trace, Trace) else _no_trace())
     root.token = current.set(root)
 
 
 def _no_trace() -> Trace:
-    """Returns a trace that is over, so that nothing is recorded in it."""
+    """Returns a trace that has ended, so nothing is recorded in it."""
     return Trace.from_record(TraceRecord(0, "", "", None, "", None, 0, 0, 0.0, OK, None, 0, b"[]", b"{}"))
 
 
 def detach() -> None:
     """Ends and records the current trace if this context started it; puts the previous one back.
 
-    On a trace that was merely attached, or came with a copied context, it only restores. With none it does nothing.
+    For a trace that was attached, or inherited with a copied context, it only restores. Without one it does nothing.
     An exception on its way out of the `try … finally` around this call sets the result, if nothing else did.
     """
     scope = innermost_root()
@@ -107,7 +107,7 @@ def detach() -> None:
 
 
 def current_trace() -> Trace | None:
-    """Returns the trace attached to the current task, or None; one that has ended is nobody's current trace."""
+    """Returns the trace of the current task, or None if there is none or it has ended."""
     scope = current.get()
     if scope is None:
         return None
@@ -116,7 +116,7 @@ def current_trace() -> Trace | None:
 
 
 def get_recent(n: int = 100) -> list[Trace]:
-    """Returns the last `n` completed traces, newest first, what is not committed yet included."""
+    """Returns the last `n` completed traces, newest first, pending ones included."""
     if n < 1:
         return []
     n = min(n, TRACE_RING_BUFFER)

@@ -115,14 +115,14 @@ def the_line(lines) -> dict:
 @given(messages, st.lists(values, max_size=3), extras, st.booleans())
 def test_any_record_is_one_bounded_line_and_row(lines, msg, args, extra, has_error):
     """Whatever the message, its arguments, the fields and the error: no exception, one line, one row in its bounds."""
-    failures = node_logging.lost_lines()
+    failures = node_logging.dropped_lines()
     error = UnshowableError() if has_error else None
     log.warning(msg, *args, extra=extra, exc_info=error)
 
     parsed = the_line(lines)
     assert parsed["level"] == "warning"
     assert ("exc" in parsed) >= has_error
-    assert node_logging.lost_lines() == failures
+    assert node_logging.dropped_lines() == failures
     row = runtime.recorder.pending_logs()[-1]
     assert sum(len(item) if isinstance(item, bytes) else len(str(item).encode()) for item in row) <= MAX_LOG_ROW_BYTES
     orjson.loads(row.extras)

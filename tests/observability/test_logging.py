@@ -252,7 +252,7 @@ def test_line_that_cannot_be_written_is_counted(tmp_path):
     get_logger("hearthnet.test").info("nowhere")
     get_logger("hearthnet.test").info("nowhere")
 
-    assert node_logging.lost_lines() == 2
+    assert node_logging.dropped_lines() == 2
     assert len(runtime.recorder.pending_logs()) == 2
 
 
@@ -269,7 +269,7 @@ file.write(b'{{"n":1}}\\n', 0.0)
 file.write(b'{{"n":2222}}\\n', 0.0)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 file.write(b'{{"n":3}}\\n', 0.0)
-print(file.lost_lines)
+print(file.dropped_lines)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
 
@@ -494,7 +494,7 @@ def test_limited_messages_that_are_forgotten_are_told(logs, monkeypatch):
     for number in range(60):
         noisy.warning("lost peer", key=f"peer {number}")
         noisy.warning("lost peer", key=f"peer {number}")
-    ratelimit.tell_suppressed(all_of_them=True)
+    ratelimit.log_suppressed(all_of_them=True)
 
     told = [orjson.loads(line).get("suppressed", 0) for line in logs()]
     assert sum(told) == 60
@@ -543,10 +543,10 @@ def test_forked_child_does_not_tell_what_its_parent_held_back(logs):
     child = os.fork()
     if child == 0:
         try:
-            ratelimit.tell_suppressed(all_of_them=True)
+            ratelimit.log_suppressed(all_of_them=True)
         finally:
             os._exit(0)
     os.waitpid(child, 0)
-    ratelimit.tell_suppressed(all_of_them=True)
+    ratelimit.log_suppressed(all_of_them=True)
 
     assert [orjson.loads(line).get("suppressed") for line in logs()] == [None, 2]

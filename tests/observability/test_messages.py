@@ -60,7 +60,7 @@ def test_lines_beyond_the_budget_are_told_as_one(lines, still, monkeypatch):
     for _ in range(1_000):
         log.warning("storm", extra={"pad": "x" * 100})
     still[0] += 1_000_000_000
-    assert not node_logging.tell_held_back()
+    assert not node_logging.log_dropped()
 
     assert [line.get("repeats") for line in lines()] == [None] * 100 + [899]
     assert total(lines()) == 1_000
@@ -82,7 +82,7 @@ def test_storm_of_four_threads_is_counted_truly(tmp_path):
             thread.start()
         for thread in threads:
             thread.join()
-        node_logging.tell_held_back(all_of_them=True)
+        node_logging.log_dropped(all_of_them=True)
         assert opened.flush()
         stormy = [line for line in read(tmp_path / "logs") if line["msg"] == "storm"]
 
@@ -258,12 +258,12 @@ def test_records_of_a_trace_that_ends_well_are_counted(lines, still):
     with trace.new_trace("good.call"):
         for _ in range(50):
             log.info("working")
-    node_logging.tell_held_back(all_of_them=True)
+    node_logging.log_dropped(all_of_them=True)
 
     stored = runtime.recorder.pending_logs()
     assert sum(1 + entry.repeats for entry in stored) == 50
     assert len(stored) == 11
-    assert not messages.is_any_held_back()
+    assert not messages.is_any_dropped()
 
 
 def test_records_of_a_trace_that_fails_are_not_counted_twice(lines, still):
@@ -272,8 +272,8 @@ def test_records_of_a_trace_that_fails_are_not_counted_twice(lines, still):
         for _ in range(50):
             log.info("working")
         started.fail("timeout")
-    assert not messages.is_any_held_back()
-    node_logging.tell_held_back(all_of_them=True)
+    assert not messages.is_any_dropped()
+    node_logging.log_dropped(all_of_them=True)
 
     assert [entry.repeats for entry in runtime.recorder.pending_logs()] == [0] * 50
 
@@ -282,15 +282,15 @@ def test_record_held_back_while_others_are_told_does_not_wait(lines, still, monk
     """A finalizer logs in the middle of telling what was held back: it is counted, nobody waits for anybody."""
     for _ in range(50):
         log.info("storm")
-    is_over = messages.Message.is_over
+    has_drops_before = messages.Message.has_drops_before
 
     def interrupted(message, second):
-        monkeypatch.setattr(messages.Message, "is_over", is_over)
+        monkeypatch.setattr(messages.Message, "has_drops_before", has_drops_before)
         log.info("storm")
-        return is_over(message, second)
+        return has_drops_before(message, second)
 
-    monkeypatch.setattr(messages.Message, "is_over", interrupted)
-    telling = threading.Thread(target=node_logging.tell_held_back, kwargs={"all_of_them": True}, daemon=True)
+    monkeypatch.setattr(messages.Message, "has_drops_before", interrupted)
+    telling = threading.Thread(target=node_logging.log_dropped, kwargs={"all_of_them": True}, daemon=True)
     telling.start()
     telling.join(10)
 

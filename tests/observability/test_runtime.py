@@ -79,5 +79,5 @@ def test_reset_is_as_after_import(observability):
     assert logging.getLogger("hearthnet").level == logging.NOTSET
     assert trace.current_trace() is None
     assert trace.get_recent() == runtime.recorder.pending_logs() == []
-    assert not messages.is_any_held_back()
+    assert not messages.is_any_dropped()
     t.close()  # once more does nothing

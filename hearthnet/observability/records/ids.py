@@ -1,14 +1,13 @@
-"""Mints trace ids (ULIDs) and span ids fast enough for the caller's path.
+"""Trace ids (ULIDs) and span ids, minted fast enough for the caller's path.
 
-One idea: within a second only the last two of a ULID's ten characters of time change, so the other eight are spelled
-out once a second; beside them twelve characters of randomness are drawn, and the four after these are a counter. About
-0.3 us an id, where `str(ulid.ULID())` takes 3.3 us, and as much for the first after a pause: with randomness for each
-millisecond that took 15 us. Ids rise within a thread and a second; order over runs and clock steps is `seq`, never an
-id. python-ulid, which parses ids at the borders, is what the tests compare with.
-Ours because python-ulid takes ten times as long, in the caller's path of every call.
+The idea: within a second only the last two of a ULID's ten characters of time change, so the other eight are made once
+a second, with twelve characters of randomness; the last four are a counter. An id takes about 0.3 us, where
+`str(ulid.ULID())` takes 3.3 us; drawing randomness each millisecond made the first id after a pause take 15 us. Ids
+rise within a thread and a second; for order across runs and clock steps use `seq`. The tests compare with python-ulid,
+which parses ids at the borders and is ten times too slow for the path of every call.
 
 Guarantees: no lock; `next()` on a counter is atomic; threads that race at a new second draw separate randomness.
-Assumes: nobody relies on an id being hard to guess. Whoever has seen one can guess the next.
+Assumes: ids need not be hard to guess. One id reveals the next.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _TRACE_ID: Final = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")  # 26 characters h
 
 
 class _Second:
-    """What all ids of 1,024 milliseconds have in common, and the counter of their tails."""
+    """The common part of all ids of 1,024 milliseconds, and the counter for their tails."""
 
     __slots__ = ("next_tail", "number", "random", "time")
 
@@ -38,7 +37,7 @@ class _Second:
         self.time = _spell(number, 8)
         entropy = int.from_bytes(os.urandom(10), "big")
         self.random = _spell(entropy >> 20, 12)
-        # The tail starts in the lower half, so that half a million ids fit before the rest must be drawn anew.
+        # The tail starts in the lower half, so half a million ids fit before new randomness is drawn.
         self.next_tail = count(entropy & (_TAIL_LIMIT // 2 - 1)).__next__
 
 
@@ -87,15 +86,15 @@ def new_trace_id(now_ns: int | None = None) -> str:
 
 
 def new_span_id() -> str:
-    """Returns a fresh span id as it is written."""
+    """Returns a fresh span id as text."""
     return span_id_of(id_source.next_span_number())
 
 
 def span_id_of(number: int) -> str:
-    """Returns a span id as it is written: 8 bytes as 16 hexadecimal digits."""
+    """Returns a span id as text: 8 bytes as 16 hexadecimal digits."""
     return f"{number:016x}"
 
 
 def is_trace_id(text: object) -> bool:
-    """Tells whether `text` is a ULID in its canonical (upper-case) spelling."""
+    """Returns whether `text` is a ULID in its canonical (upper-case) spelling."""
     return isinstance(text, str) and _TRACE_ID.fullmatch(text) is not None

@@ -1,4 +1,4 @@
-"""The one place where a record enters: numbered, kept in the black box, buffered, and, if it must be, the writer woken.
+"""The entry point of records: numbers them, writes them to the black box, buffers them, and wakes the writer.
 
 The instruments write to `runtime.recorder`. Without a store it is one in memory, whose buffers are the rings;
 `telemetry.open` installs one that a writer empties, and its close puts a fresh one in memory back.
@@ -35,18 +35,17 @@ _LOG_NOTABLE: Final = LogRecord._fields.index("notable")
 
 
 class Recorder:
-    """Numbers the records of one run and holds those that are not committed.
+    """Numbers the records of one run and holds the pending ones.
 
     Args:
         run_id: the run's ULID.
         first_seq: the number of the next record; above every number already in the database.
-        wake: called with whether it is urgent: when a notable record came in or a buffer is half full; and, not
-            urgent, when the first record came in after `is_idle` was set. None: nobody empties the buffers, they are
-            the rings.
+        wake: wakes the writer; called with True (urgent) for a notable record or a half full buffer, with False for
+            the first record after `is_idle` was set. None: there is no writer, the buffers are the rings.
 
     Attributes:
-        box: keeps what is recorded over a kill; None: nothing does.
-        is_idle: set by the writer when it has nothing to do and waits to be told of the next record.
+        box: keeps records through a kill; None: there is none.
+        is_idle: set by the writer when it waits for the next record.
     """
 
     def __init__(self, run_id: str, first_seq: int = 1, wake: Callable[[bool], None] | None = None) -> None:
@@ -69,7 +68,7 @@ class Recorder:
             self.box.append_trace(record)
         is_urgent = self.traces.offer(record) >= self._many_traces or record[_TRACE_NOTABLE] == 1
         if is_urgent or self.is_idle:
-            self._tell(is_urgent)
+            self._wake_writer(is_urgent)
         return seq
 
     def record_log(self, values: LogValues) -> None:
@@ -79,9 +78,9 @@ class Recorder:
             self.box.append_log(record)
         is_urgent = self.logs.offer(record) >= self._many_logs or record[_LOG_NOTABLE] == 1
         if is_urgent or self.is_idle:
-            self._tell(is_urgent)
+            self._wake_writer(is_urgent)
 
-    def _tell(self, is_urgent: bool) -> None:
+    def _wake_writer(self, is_urgent: bool) -> None:
         if self._wake is not None:
             self.is_idle = False
             self._wake(is_urgent)
@@ -95,7 +94,7 @@ class Recorder:
         return list(map(LogRecord._make, self.logs.snapshot()))
 
     def keep_in(self, box: BlackBox) -> None:
-        """Has `box` keep what is recorded from now on, and what waits already."""
+        """Writes pending records to `box`, and all further ones."""
         self.box = box
         for trace in self.traces.snapshot():
             box.append_trace(trace)
@@ -103,18 +102,18 @@ class Recorder:
             box.append_log(entry)
 
     def has_pending(self) -> bool:
-        """Tells whether there is anything that is not committed."""
+        """Returns whether any record is not committed."""
         return bool(len(self.traces) or len(self.logs))
 
     def lag_s(self, mono_ns: int, utc_us: int) -> float:
-        """Returns the age in seconds of the oldest record that waits to be committed; 0 where none does.
+        """Returns the age in seconds of the oldest pending record; 0 if there is none.
 
         Args:
-            mono_ns: the monotonic clock's time now, by which traces are dated.
-            utc_us: UTC now, by which log records are. A step of that clock makes their age wrong while they wait, but
-                never negative, nor longer than they can have waited.
+            mono_ns: monotonic time now, for traces.
+            utc_us: UTC now, for log records. A step of that clock falsifies their age while they are pending, but never
+                below zero, nor above the recorder's own age.
         """
-        if self._wake is None:  # nobody commits: the buffers are where the records stay
+        if self._wake is None:  # no writer: records stay in the buffers
             return 0.0
         traces, logs = self.pending_traces()[:1], self.pending_logs()[:1]
         ages = [(mono_ns - trace.started_mono_ns) / 1e9 - trace.duration_ms / 1e3 for trace in traces]
@@ -122,9 +121,9 @@ class Recorder:
         return max(0.0, *ages) if ages else 0.0
 
     def is_filling(self) -> bool:
-        """Tells whether a buffer is half full."""
+        """Returns whether a buffer is half full."""
         return len(self.traces) >= self._many_traces or len(self.logs) >= self._many_logs
 
     def number_from(self, seq: int) -> None:
-        """Goes on numbering at `seq`: a database that was opened late has numbers of its own."""
+        """Continues numbering at `seq`: a database that was opened late has its own numbers."""
         self.next_seq = count(seq).__next__

@@ -25,7 +25,7 @@ from typing import Final
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.errors import HearthNetError, StoreError
 from hearthnet.forensics import box as layout
-from hearthnet.observability.logging import get_logger, log_file, tell_held_back
+from hearthnet.observability.logging import get_logger, log_dropped, log_file
 from hearthnet.observability.records.blackbox import BlackBox, box_path, new_header
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store import rows
@@ -296,7 +296,7 @@ class StoreThread:
             recorder.is_idle = True
             if not recorder.has_pending():  # else its thread may have looked before the line above
                 # A storm of log records that has just ended is told of soon.
-                await self._woken(_TELLING_S if tell_held_back() else _HOUSEKEEPING_S)
+                await self._woken(_TELLING_S if log_dropped() else _HOUSEKEEPING_S)
             recorder.is_idle = False
         if recorder.has_pending() and not self._is_urgent:
             await self._woken(self._pace.commit_s)
@@ -331,7 +331,7 @@ class StoreThread:
             self._recorder.box.prepare()
         self._look_at_disk()
         self.writer.is_gentle = not is_hurried and not self._recorder.is_filling()
-        tell_held_back()
+        log_dropped()
         is_committed = await self.writer.flush()
         self._flushed_at = time.monotonic()
         self._retry_s = _FIRST_RETRY_S if is_committed else min(2 * self._retry_s, _LAST_RETRY_S)

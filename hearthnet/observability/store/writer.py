@@ -186,7 +186,7 @@ class Writer:
             ("log", self._recorder.logs),
         )
         for kind, buffer in buffers:
-            lost = buffer.take_lost()
+            lost = buffer.take_dropped()
             if lost:
                 _dropped.inc(lost)
                 if self._recorder.box is not None:  # told here, so not to be told once more after a kill

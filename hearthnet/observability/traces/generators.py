@@ -1,8 +1,8 @@
-"""Generators with a span around their whole life, current while they run and at no other time.
+"""Generators with a span around them, current only while they run.
 
-A generator's body runs in the context of whoever asks for the next item, so a span simply left open in it would become
-the parent of the consumer's own spans. Here each step swaps the span's scope in and out again. What a consumer sends,
-throws or closes reaches the wrapped generator.
+A generator's body runs in the context of its consumer, so a span left open in it would become the parent of the
+consumer's spans. Here each step swaps the span's scope in and out. `send`, `throw` and `close` reach the wrapped
+generator.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["trace_async_generator", "trace_generator"]
 
 
 class _Steps:
-    """The scope of a span that is current in steps."""
+    """The scope of a span that is current during steps."""
 
     def __init__(self, span: AbstractContextManager[Any]) -> None:
         self._span = span
@@ -34,7 +34,7 @@ class _Steps:
         self._inside = swap(self._outside)
 
     def end(self, error: BaseException | None) -> None:
-        """Closes the span; what is current outside stays so."""
+        """Closes the span; the scope outside stays current."""
         outside = swap(self._inside)
         # A consumer that stops early is no failure of the generator.
         failure = None if isinstance(error, GeneratorExit) else error
