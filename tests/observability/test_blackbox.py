@@ -183,7 +183,7 @@ def test_forked_child_cannot_touch_the_box(box):
 
 
 def test_box_that_was_removed_is_made_again_with_its_contents(box):
-    """After somebody removed the file, `restore` brings back all that the mapping still holds."""
+    """After the file was removed, `restore` makes it again with everything that the mapping holds."""
     box.append_trace(record_of(1))
     box.path.unlink()
     assert not box.is_in_place()

@@ -33,7 +33,7 @@ def test_batch_that_is_not_confirmed_comes_again():
 
 
 def test_full_buffer_keeps_the_newest_and_counts_the_rest():
-    """When nobody takes, the oldest go and are counted once."""
+    """Without a writer the oldest records are dropped, and counted once."""
     buffer = Buffer(3)
     for number in range(10):
         buffer.offer(number)

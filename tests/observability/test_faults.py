@@ -143,7 +143,7 @@ def test_rows_that_do_not_fit_a_full_disk_push_out_the_oldest(on_tiny_disk):
 
 
 def test_full_disk_is_told_counted_and_over_when_it_is_over(on_tiny_disk):
-    """Below the floor the JSON log takes warnings alone, which is told; with space again all is as before."""
+    """Below the floor only warnings are written to the JSON log, which is logged; with space again all is as before."""
     with telemetry.open(on_tiny_disk) as t:
         with full(on_tiny_disk.data_dir):
             record(5)
@@ -192,7 +192,7 @@ def telemetry_on_full_disk(config):
 @pytest.mark.skipif(bool(vfs.UNAVAILABLE), reason=vfs.UNAVAILABLE or "there is one")
 @pytest.mark.parametrize("fault", ["io_error", "disk_full"])
 def test_disk_that_refuses_to_write_is_survived(observability, fault):
-    """Every write or sync fails, or every one that needs space: recording goes on, is told once, and resumes."""
+    """Every write or sync fails, or every one that needs space: recording continues, logs it once, and resumes."""
     with vfs.installed() as disk, telemetry.open(observability) as t:
         record(5)
         assert t.flush()
@@ -225,7 +225,7 @@ def test_any_single_write_may_fail(observability, query, number):
 
 
 def test_directory_that_is_removed_is_made_again(observability, query):
-    """Somebody removes the data folder: within a commit there is a new store, with all that this run had recorded."""
+    """The data folder is removed: within a commit there is a new store with all records of this run."""
     with telemetry.open(observability) as t:
         record(300)
         assert t.flush()
@@ -263,7 +263,7 @@ def test_database_that_is_moved_away_is_noticed(observability, query, tmp_path, 
 
 
 def test_box_that_is_removed_is_made_again(observability, monkeypatch):
-    """A black box that somebody removed is back after the next look, with what it held."""
+    """A removed black box is made again at the next check, with its contents."""
     monkeypatch.setattr(thread, "_HOUSEKEEPING_S", 0.05)
     with telemetry.open(observability) as t:
         record(5)
@@ -282,7 +282,7 @@ def test_box_that_is_removed_is_made_again(observability, monkeypatch):
 
 
 def test_lock_costs_nothing(observability, query):
-    """Another process holds the database: nobody waits for it, tries grow rare, and all is stored afterwards.
+    """Another process holds the database: no caller waits, retries slow down, and all is stored afterwards.
 
     `scripts/soak lock` does it for half a minute.
     """
@@ -521,7 +521,7 @@ def pauses(monkeypatch):
 
 
 def test_idle_thread_sleeps(observability, query, pauses):
-    """With nothing to do nobody wakes; the first record afterwards is committed within the interval."""
+    """An idle store does not wake; the first record afterwards is committed within the interval."""
 
     def is_asleep():
         return pauses and pauses[-1] == thread._HOUSEKEEPING_S

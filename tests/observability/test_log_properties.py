@@ -141,7 +141,7 @@ names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=3
 @any_record
 @given(plain_text, st.dictionaries(names, plain, max_size=12))
 def test_plain_fields_come_back_as_they_were(lines, msg, fields):
-    """Plain values under harmless names, in the line and in the row, are those that were handed in."""
+    """Plain values under harmless names are unchanged in the line and in the row."""
     said = {name: scrub(value) if isinstance(value, str) else value for name, value in fields.items()}
     log.info(msg, extra=fields)
 
@@ -168,7 +168,7 @@ def test_exception_brings_type_message_and_traceback(lines, text):
 
 
 def test_exception_that_cannot_be_shown(lines):
-    """One whose `__str__` raises is told by its type; the fields beside it are kept."""
+    """A value whose `__str__` raises is recorded by its type; the other fields are kept."""
     try:
         raise UnshowableError
     except UnshowableError:

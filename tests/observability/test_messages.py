@@ -1,4 +1,4 @@
-"""Budgets of log messages: what is held back is counted and told, and what a failing trace logged is kept."""
+"""Budgets of log messages: dropped records are counted and logged, records of a failing trace are kept."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def lines(tmp_path):
 
 @pytest.fixture
 def still(monkeypatch):
-    """A clock that stands still until it is told otherwise; nanoseconds since 1970."""
+    """A clock that advances only when set; nanoseconds since 1970."""
     now = [1_790_000_000_000_000_000]
     monkeypatch.setattr(node_logging, "time_ns", lambda: now[0])
     return now
@@ -100,7 +100,7 @@ def read(directory):
 
 
 def test_count_of_a_storm_that_has_ended_is_stored_by_itself(tmp_path, query_until):
-    """Nothing more is logged after the storm: the telemetry thread tells what was held back."""
+    """Nothing more is logged after the storm: the telemetry thread logs the number dropped."""
     settings = ObservabilityConfig(data_dir=tmp_path / "data", log_dir=tmp_path / "logs", flush_interval_s=0.05)
     with telemetry.open(settings):
         for _ in range(500):
@@ -109,7 +109,7 @@ def test_count_of_a_storm_that_has_ended_is_stored_by_itself(tmp_path, query_unt
 
 
 def test_end_of_logging_tells_what_was_held_back(lines, still, monkeypatch):
-    """What waits to be told when logging ends is told then."""
+    """Pending counts are logged when logging ends."""
     monkeypatch.setattr(messages, "LINES_A_SECOND", 1)
     for _ in range(7):
         log.info("again")
@@ -210,7 +210,7 @@ def test_hostile_debug_record_raises_nothing(tmp_path):
 
 
 def test_other_handlers_get_every_record_the_standard_way(lines):
-    """A handler that somebody adds sees whole records; ours goes on as before, within its budget."""
+    """An added handler gets whole records; ours continues as before, within its budget."""
     seen = []
 
     class Collector(logging.Handler):
@@ -254,7 +254,7 @@ def test_long_message_is_one_however_often_it_comes(lines, still):
 
 
 def test_records_of_a_trace_that_ends_well_are_counted(lines, still):
-    """What a trace held beyond the budget and gave up in the end is told as repeats, and then nothing waits."""
+    """Records that a trace held and dropped in the end are logged as repeats; then none are pending."""
     with trace.new_trace("good.call"):
         for _ in range(50):
             log.info("working")
@@ -267,7 +267,7 @@ def test_records_of_a_trace_that_ends_well_are_counted(lines, still):
 
 
 def test_records_of_a_trace_that_fails_are_not_counted_twice(lines, still):
-    """What was stored with the failed trace is no repeat of anything, and nothing waits to be told."""
+    """Records stored with the failed trace are no repeats, and none are pending."""
     with trace.new_trace("bad.call") as started:
         for _ in range(50):
             log.info("working")
@@ -279,7 +279,7 @@ def test_records_of_a_trace_that_fails_are_not_counted_twice(lines, still):
 
 
 def test_record_held_back_while_others_are_told_does_not_wait(lines, still, monkeypatch):
-    """A finalizer logs in the middle of telling what was held back: it is counted, nobody waits for anybody."""
+    """A finalizer logs while drops are being logged: it is counted, without a deadlock."""
     for _ in range(50):
         log.info("storm")
     has_drops_before = messages.Message.has_drops_before

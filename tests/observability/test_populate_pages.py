@@ -21,7 +21,7 @@ def mapped(tmp_path):
 
 
 def test_contents_stay(mapped):
-    """What is there is there afterwards, whichever range is asked for."""
+    """The contents are unchanged, whichever range is populated."""
     before = bytes(mapped)
     for start, end in [(0, len(mapped)), (5, 3 * mmap.PAGESIZE + 7), (mmap.PAGESIZE, mmap.PAGESIZE)]:
         populate_pages.populate_pages(mapped, start, end)

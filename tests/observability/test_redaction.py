@@ -219,7 +219,7 @@ def test_own_names_and_patterns():
 
 
 def test_pattern_that_is_none_is_refused():
-    """A mistake in an expression is told; what was set before stands."""
+    """A mistake in an expression raises; the earlier settings stay."""
     redaction.configure([], [r"HH-\d{4}"])
     with pytest.raises(re.error):
         redaction.configure([], ["("])
@@ -268,7 +268,7 @@ def test_any_text_can_be_scrubbed(text):
 @settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8"), min_size=8, max_size=60), st.text(max_size=20), st.text(max_size=20))
 def test_any_value_can_be_registered(value, before, after):
-    """Whatever characters it has, a registered value is found wherever it stands."""
+    """A registered value is found anywhere, whatever its characters."""
     redaction.forget_secrets()
     known = redaction.register_secrets([value])
 

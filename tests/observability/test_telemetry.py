@@ -124,7 +124,7 @@ def test_get_recent_is_complete_while_the_writer_commits(observability):
 
 
 def test_everything_is_there_after_a_restart(observability):
-    """A second life goes on where the first ended: rows stay, `seq` rises on, each life is a run."""
+    """A second run continues where the first ended: rows stay, `seq` rises on, each is a run of its own."""
     with telemetry.open(observability):
         record(5)
         first = [item.trace_id for item in trace.get_recent()]
@@ -190,7 +190,7 @@ def test_filters_agree_on_pending_and_committed(observability):
 
 
 def test_overflow_is_counted_and_visible(observability, monkeypatch):
-    """Records pushed out of a full buffer leave a row in `gaps`, a line in `timeline` and a count in the metrics."""
+    """Records dropped from a full buffer leave a row in `gaps`, a line in `timeline` and a count in the metrics."""
     monkeypatch.setattr(recorder, "STORE_TRACES", 100)
     slow = observability.model_copy(update={"flush_interval_s": 60.0})
     with telemetry.open(slow) as t:
@@ -208,7 +208,7 @@ def test_overflow_is_counted_and_visible(observability, monkeypatch):
 
 
 def test_lock_of_another_process_loses_nothing(observability):
-    """While somebody else holds the write lock the records wait, and are committed after it."""
+    """While another process holds the write lock the records are pending; they are committed after it."""
     with telemetry.open(observability) as t:
         other = sqlite3.connect(observability.data_dir / DATABASE, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""Telemetry's own health on the metrics page: how far the store is behind, and what sampling held back."""
+"""Telemetry's own health on the metrics page: how far the store is behind, and how much sampling dropped."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_step_of_the_clock_leaves_traces_alone(recorder):
 
 
 def test_memory_alone_has_no_lag():
-    """Where nobody commits, the records are where they stay."""
+    """Without a store nothing is pending: records stay in memory."""
     recorder = Recorder("r")
     recorder.traces.offer(a_trace(0, 0.0))
 

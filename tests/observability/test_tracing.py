@@ -214,7 +214,7 @@ def test_error_that_was_there_before_is_not_the_traces():
 
 @pytest.mark.parametrize("code", [[], {}, 5, None, b"timeout"], ids=repr)
 def test_fail_takes_whatever_it_is_given(code):
-    """What is no wire error code, and no text at all, is recorded as one."""
+    """Unknown codes, and values that are no text, are recorded as `internal_error`."""
     with trace.new_trace("a.b") as started:
         started.fail(code)
 
@@ -235,7 +235,7 @@ def test_attach_of_no_trace_records_nothing():
 
 
 def test_fail_wins_over_a_later_exception():
-    """A result that was set stands."""
+    """A result that was set is kept."""
 
     def fail_twice():
         with trace.new_trace("a.b") as started:
@@ -361,7 +361,7 @@ def test_secrets_in_spans_are_redacted():
 
 @pytest.mark.parametrize("given", ["../../etc/passwd", "\x1b[2J", "0" * 200_000, "01hxr4z6w5s9e2jq4y0t7b3m1c", ""])
 def test_foreign_id_that_is_no_ulid_is_replaced(given):
-    """What is no trace id is never recorded as one."""
+    """An invalid trace id is never recorded."""
     with trace.new_trace("a.b", trace_id=given) as started:
         assert started.trace_id != given
 
@@ -463,7 +463,7 @@ def test_new_error_at_the_old_ones_address_counts():
 
 @pytest.mark.parametrize("capability", [None, 5, b"x", "@", "@1.0", "a@" + "9" * 100_000, "x@\ud800"])
 def test_any_capability_is_recorded(capability):
-    """Whatever stands for a name becomes a short, valid one; nothing raises."""
+    """Any value for a name becomes a short, valid one; nothing raises."""
     with trace.new_trace(capability, trace_id=7, parent_id="\ud800" * 1_000):
         pass
 
