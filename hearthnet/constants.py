@@ -42,6 +42,7 @@ MAX_CAPABILITY_CHARS: Final = 64  # longer than any sensible dotted name; keeps 
 # Rows of the side tables, bounded so that a restart loop or a failing disk cannot grow them without end.
 MAX_GAP_ROWS: Final = 1_000
 MAX_RUN_ROWS: Final = 1_000
+NO_SLOT: Final = -1  # of a trace without a slot in the black box
 # Logger names that readers of stored records compare with: fixed, even if their module moves.
 CRASH_LOGGER: Final = "hearthnet.observability.capture"
 WATCHDOG_LOGGER: Final = "hearthnet.observability.watchdog"

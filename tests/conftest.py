@@ -11,7 +11,6 @@ import time
 from contextlib import contextmanager, suppress
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
@@ -20,12 +19,8 @@ from support.reading import rows
 from support.waiting import wait_until
 
 from hearthnet.config import ObservabilityConfig, default_config, resolve_paths
-from hearthnet.observability import logging as node_logging
-from hearthnet.observability import metrics, tracing
 from hearthnet.observability.logs import messages
-from hearthnet.observability.records import recorder as recording
-from hearthnet.observability.records.context import current
-from hearthnet.observability.redaction import rules as redaction
+from hearthnet.observability.runtime import runtime
 
 # An example takes as long as a busy machine lets it.
 settings.register_profile("untimed", deadline=None)
@@ -46,18 +41,9 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture(autouse=True)
 def fresh_instruments():
     """Each test starts and ends with instruments as they are after import."""
-    metrics.configure(SimpleNamespace(metrics_enabled=False))
-    recording.install(None)
+    runtime.reset()
     yield
-    node_logging.shutdown()
-    metrics.configure(SimpleNamespace(metrics_enabled=False))
-    recording.install(None)
-    tracing.read_from(None)
-    tracing.set_slow_ms(5_000.0)
-    redaction.configure()
-    redaction.forget_secrets()
-    current.set(None)
-    logging.getLogger("hearthnet").setLevel(logging.NOTSET)
+    runtime.reset()
     logging.getLogger("uvicorn.access").propagate = True  # a server without an access log switches that off
 
 

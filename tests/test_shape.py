@@ -192,3 +192,13 @@ def test_tests_use_real_things():
     texts = [path.read_text("utf-8") for path in TESTS if path != Path(__file__)]
 
     assert sum(text.count("mock") for text in texts) < MAX_MOCKS
+
+
+def test_state_is_in_one_object():
+    """What is rebound at run time hangs on `runtime`, which has the one fork hook: a cache may be a module's own."""
+    trees = {path: ast.parse(path.read_text("utf-8")) for path in SOURCES}
+    rebinding = [path.name for path, tree in trees.items() for node in ast.walk(tree) if isinstance(node, ast.Global)]
+    hooks = [path.name for path in SOURCES if "os.register_at_fork(" in path.read_text("utf-8")]
+
+    assert len(rebinding) <= 3
+    assert hooks == ["runtime.py"]

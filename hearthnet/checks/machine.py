@@ -209,7 +209,7 @@ def _log_evidence(folder: Path, logs: Sequence[Path]) -> dict[str, Any]:
 
 def _problem_of_running_node(folder: Path, logs: Sequence[Path]) -> str | None:
     """Returns why this node's lines do not reach the folder. A quiet node writes none for days: that is fine."""
-    lost = node_logging.lost_lines()
+    lost = node_logging.dropped_lines()
     if lost:
         return f"{counted(lost, 'line')} could not be written to the log since the node started"
     file = node_logging.log_file()

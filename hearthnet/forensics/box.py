@@ -6,7 +6,7 @@
     logs        a byte ring of frames
 
 A frame is magic, length, ordinal, payload, and a checksum over all of these. The ordinal counts the frames of its ring
-from 1, so gaps are visible. A payload is a JSON array with the columns of its table except `run_id`, which is in the
+from 1, so gaps are visible. A payload is a JSON array with the columns in `tables.FRAMES`; `run_id` is in the
 header. JSON contains no byte of the magic and no zero byte, so recorded data cannot forge a frame.
 
 Reading never raises because of the content: a torn, overwritten or corrupt record is skipped, every other one is found.
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from hearthnet.forensics.model import Vitals
+from hearthnet.forensics.tables import FRAMES
 
 __all__ = ["Box", "Header", "InFlight", "boxes_in", "is_alive", "is_locked", "process_start", "read_box", "this_boot"]
 
@@ -311,13 +312,16 @@ def _text(padded: bytes) -> str:
     return padded.rstrip(b"\0").decode("utf-8", "ignore")
 
 
-def fields(payload: bytes) -> list[Any] | None:
-    """Returns a payload's values, or None if it is not a JSON array: its checksum fits, but no box wrote it."""
+def fields(payload: bytes, table: str) -> dict[str, Any] | None:
+    """Returns a payload's values by name; None for one of another program, or of a version with other columns."""
     try:
         values = json.loads(payload)
     except (ValueError, RecursionError):
         return None
-    return values if isinstance(values, list) else None
+    names = FRAMES[table]
+    if not isinstance(values, list) or len(values) != len(names):
+        return None
+    return dict(zip(names, values, strict=True))
 
 
 def this_boot() -> str:

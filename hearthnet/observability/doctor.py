@@ -1,15 +1,14 @@
-"""The machinery of self-diagnostics: runs checks side by side, each isolated and with a deadline.
+"""The runner of self-diagnostics: runs checks in parallel, each isolated and with a deadline.
 
-It knows no subject. A check is a function of the configuration and the bus; it lives beside what it looks at and is
-registered by name (`hearthnet/checks` lists them all).
+It knows no check by itself. A check is a function of the configuration and the bus, registered by name
+(`hearthnet/checks` lists them all).
 
 Guarantees:
-    - Whatever a check does, the report is complete: one that raises, exits, or answers with something else than a
-      `CheckResult` is a failed finding with its cause; so is one that does not answer in time, with where it hangs.
-    - A check runs once at a time. Who asks for one that runs already gets the same answer; one that still hangs from
-      the last time is told as such, and no other thread is begun. So there is one thread a check at most, however
-      often a node is asked.
-    - A check that hangs for ever does not keep the process from ending.
+    - Whatever a check does, the report is complete: one that raises, exits, or returns something other than a
+      `CheckResult` becomes a failed finding with its cause; so does one that exceeds its deadline, with its stack.
+    - A check runs once at a time. A caller that asks for a running one gets the same result; one that still hangs from
+      an earlier call is reported so, and no further thread is started. So there is at most one thread per check.
+    - A check that hangs does not keep the process from exiting.
 """
 
 from __future__ import annotations
@@ -39,28 +38,28 @@ if TYPE_CHECKING:
 __all__ = ["DEADLINE_S", "STATUSES", "CheckResult", "names", "register", "run_all", "run_one"]
 
 STATUSES: Final = ("pass", "warn", "fail", "skip")
-DEADLINE_S: Final = 5.0  # more than any healthy check takes on a slow SD card; what a person waits for without worry
-MAX_AT_ONCE: Final = 32  # threads of one run: more wait for their turn
-_MAX_FRAMES: Final = 8  # innermost ones: enough to leave a library for the check that called it
+DEADLINE_S: Final = 5.0  # more than any healthy check takes on a slow SD card
+MAX_AT_ONCE: Final = 32  # threads of one run; further checks are queued
+_MAX_FRAMES: Final = 8  # innermost ones: enough to reach the check from within a library
 _MAX_MESSAGE_BYTES: Final = 200
-_STANDARD_LIBRARY: Final = os.__file__.rpartition(os.sep)[0]  # importing pathlib costs more than all of this module
+_STANDARD_LIBRARY: Final = os.__file__.rpartition(os.sep)[0]  # importing pathlib costs more than this whole module
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What one check found.
+    """The finding of one check.
 
     Attributes:
         name: the check's.
-        ok: false only where something is wrong and needs its fix: where the status is `fail`.
-        detail: one line for people, with what was measured.
+        ok: false only where something must be fixed: if the status is `fail`.
+        detail: one line for people, with the measured values.
         fix: what to do, as a command where there is one.
-        status: `pass`, `warn`, `fail` or `skip`; by default `pass` or `fail` as `ok` has it.
-        evidence: what was measured, as data.
+        status: `pass`, `warn`, `fail` or `skip`; by default `pass` or `fail`, by `ok`.
+        evidence: the measured values, as data.
         duration_ms: how long the check took.
 
     Raises:
-        ValueError: raised when the status is none, or contradicts `ok`.
+        ValueError: raised for an unknown status, or one that contradicts `ok`.
     """
 
     name: str
@@ -72,7 +71,7 @@ class CheckResult:
     duration_ms: float = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ok", bool(self.ok))  # what a check measured may only be as good as true
+        object.__setattr__(self, "ok", bool(self.ok))  # a check may pass a truthy value
         if not self.status:
             object.__setattr__(self, "status", "pass" if self.ok else "fail")
         if self.status not in STATUSES:
@@ -106,16 +105,16 @@ def register(name: str, check: Check, *, deadline_s: float = DEADLINE_S) -> None
     """Adds a check, or replaces the one of that name.
 
     Args:
-        name: in the report, and of `--check`.
-        check: a plain function, called in a thread of its own with the settings and the node's bus, which is None
-            where no node runs.
-        deadline_s: what it may take, in seconds; one that has not answered then has failed.
+        name: in the report, and for `--check`.
+        check: a plain function, called in a thread of its own with the settings and the node's bus; None if no
+            node is running.
+        deadline_s: in seconds; a check that exceeds it has failed.
     """
     _checks[name] = _Registered(check, deadline_s)
 
 
 def names() -> list[str]:
-    """Returns the names of all checks, in the order in which they are reported."""
+    """Returns the names of all checks, in the order of the report."""
     return list(_checks)
 
 
@@ -127,8 +126,8 @@ def run_one(
     Args:
         name: the check's.
         config: the node's settings.
-        bus: the node's, where one runs in this process.
-        deadline_s: seconds that it may take, instead of its own deadline.
+        bus: the node's, if one is running in this process.
+        deadline_s: in seconds, instead of its own deadline.
 
     Raises:
         KeyError: raised when no check has that name.
@@ -143,19 +142,19 @@ def run_all(
     only: Collection[str] = (),
     deadline_s: float | None = None,
 ) -> list[CheckResult]:
-    """Runs every check, or those in `only`, side by side: within about the longest deadline of them.
+    """Runs every check, or those in `only`, in parallel: takes at most about the longest deadline.
 
     Args:
         config: the node's settings.
-        bus: the node's, where one runs in this process.
+        bus: the node's, if one is running in this process.
         only: names of checks; empty: all of them.
-        deadline_s: seconds that each may take, instead of its own deadline.
+        deadline_s: of each, in seconds, instead of its own.
 
     Returns:
         The results in the order of registration.
 
     Raises:
-        KeyError: raised when no check has a name that is in `only`.
+        KeyError: raised when `only` has an unknown name.
     """
     for name in only:
         if name not in _checks:
@@ -176,7 +175,7 @@ def run_all(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Work:
-    """One run of a check, in a thread of its own; several may wait for it."""
+    """One run of a check, in a thread of its own; several callers may wait for it."""
 
     name: str
     registered: _Registered
@@ -188,7 +187,7 @@ class _Work:
     threads: list[threading.Thread] = field(default_factory=list)
 
     def begin(self) -> None:
-        # A daemon: a check that hangs for ever must not keep the process from ending.
+        # A daemon: a check that hangs must not keep the process from exiting.
         thread = threading.Thread(target=self._live, name=f"doctor-{self.name}", daemon=True)
         self.threads.append(thread)
         thread.start()
@@ -197,7 +196,7 @@ class _Work:
         self.end(_guarded(self))
 
     def end(self, found: CheckResult) -> None:
-        """Gives the answer to all who wait; the next who asks begins it anew."""
+        """Passes the result to all waiting callers; the next call starts a new run."""
         with _lock:
             if _under_way.get(self.name) is self:
                 del _under_way[self.name]
@@ -210,7 +209,7 @@ class _Work:
         return time.monotonic() - self.started_s
 
     def stack(self) -> list[str]:
-        """Returns where it is now, innermost first; nothing before it has begun and once it has ended."""
+        """Returns its current stack, innermost first; empty before it starts and after it ended."""
         frames = sys._current_frames()  # noqa: SLF001  # its documented name
         found = [frames[thread.ident] for thread in self.threads if thread.ident in frames]
         return [place for frame in found for place in _places(walk_stack(frame))]
@@ -218,11 +217,11 @@ class _Work:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Attempt:
-    """What one caller waits for: a check that was begun for it, or runs since somebody else asked."""
+    """A caller's wait for a check that was started for it or was running already."""
 
     work: _Work
     deadline_s: float
-    is_late: bool  # it had had its time already when it was asked for now
+    is_late: bool  # it had exceeded its deadline before this call
 
     @property
     def name(self) -> str:
@@ -246,7 +245,7 @@ _under_way: dict[str, _Work] = {}
 def _attempt(
     name: str, registered: _Registered, config: Config, bus: CapabilityBus | None, deadline_s: float | None
 ) -> _Attempt:
-    """Begins a check, or joins the run of it that is under way."""
+    """Starts a check, or joins its current run."""
     allowed_s = registered.deadline_s if deadline_s is None else deadline_s
     with _lock:
         work = _under_way.get(name)
@@ -255,23 +254,23 @@ def _attempt(
         work = _under_way[name] = _Work(name, registered, config, bus)
     try:
         work.begin()
-    except RuntimeError as error:  # the system has no thread left
+    except RuntimeError as error:  # no more threads
         work.end(_failed(name, f"the check could not be begun: {clean_text(error, _MAX_MESSAGE_BYTES)}"))
     return _Attempt(work, allowed_s, is_late=False)
 
 
 def _guarded(work: _Work) -> CheckResult:
-    """Returns what a check answers, clean and bounded; whatever it does instead becomes a failed finding."""
+    """Returns a check's result, redacted and bounded; anything else it does becomes a failed finding."""
     try:
         answer = work.registered.check(work.config, work.bus)
         found = _clean(answer) if isinstance(answer, CheckResult) else _rubbish(work.name, answer)
-    except BaseException as error:  # the border to each check: sys.exit too is its failure, not ours  # noqa: BLE001
+    except BaseException as error:  # sys.exit too is the check's failure  # noqa: BLE001
         found = _raised(work.name, error)
     return replace(found, name=work.name, duration_ms=work.waited_s() * 1_000)
 
 
 def _clean(result: CheckResult) -> CheckResult:
-    """Returns the result as it may be shown: a check tells what it found, a URL with a password in it as well.
+    """Returns the result redacted: a check's detail may hold a URL with a password.
 
     Raises:
         TypeError: raised when its evidence is no mapping.
@@ -284,7 +283,7 @@ def _clean(result: CheckResult) -> CheckResult:
 
 def _rubbish(name: str, answer: object) -> CheckResult:
     if iscoroutine(answer):
-        answer.close()  # else Python warns that nobody awaited it
+        answer.close()  # else Python warns that it was never awaited
     kind = type(answer).__name__
     return _failed(name, f"the check itself failed: it answered with {kind}, no CheckResult", {"answer": kind})
 
@@ -310,12 +309,12 @@ def _hung(attempt: _Attempt) -> CheckResult:
 
 
 def _failed(name: str, detail: str, evidence: Mapping[str, Any] | None = None) -> CheckResult:
-    fix = f"hearthnet doctor --check {name} --verbose"  # shows the stack; what it says of the check is for its author
+    fix = f"hearthnet doctor --check {name} --verbose"  # shows the stack, for the check's author
     return CheckResult(name, ok=False, detail=detail, fix=fix, evidence=evidence or {})
 
 
 def _places(steps: Iterable[tuple[FrameType, int]]) -> list[str]:
-    """Returns the innermost places of a stack, given innermost first, down to this module's."""
+    """Returns the innermost frames of a stack, given innermost first, up to this module's."""
     of_the_check = takewhile(lambda step: step[0].f_code is not _guarded.__code__, steps)
     return [
         f"{frame.f_code.co_name} ({frame.f_code.co_filename}:{line})"
@@ -324,7 +323,7 @@ def _places(steps: Iterable[tuple[FrameType, int]]) -> list[str]:
 
 
 def _telling(stack: list[str]) -> str:
-    """Returns the innermost place that is not Python's own: that it waits in `threading` says little."""
+    """Returns the innermost frame outside the standard library: a wait in `threading` says little."""
     library = f"({_STANDARD_LIBRARY}{os.sep}"
     own = (place for place in stack if library not in place or "site-packages" in place)
     function, _, place = next(own, stack[0]).partition(" (")

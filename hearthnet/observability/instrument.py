@@ -1,8 +1,8 @@
-"""An instrument: a named metric and its series, which the caller's label values choose, and cannot multiply.
+"""An instrument: a named metric and a bounded number of series, chosen by label values.
 
-Label values come from outside in places. When a series is made they become safe text of at most 64 bytes; where values
-were declared for a label (`allow`), others stand as `other`; beyond `MAX_SERIES` series a new combination is counted
-under `other`, and told. A series that is known is found by one lookup, and pays nothing for this.
+Some label values come from outside. A new series gets them as safe text of at most 64 bytes; values that are not among
+those declared for a label (`allow`) become `other`; beyond `MAX_SERIES` series a new combination is counted under
+`other` and reported. A known series is found by one lookup.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.observability.records.record import clean_text
+from hearthnet.observability.records.tracked import tracked
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 __all__ = ["MAX_LABEL_BYTES", "MAX_SERIES", "OTHER", "Child", "Instrument"]
 
-OTHER: Final = "other"  # stands for every label value that has no series of its own
-MAX_SERIES: Final = 200  # of an instrument, those of declared values alone not counted: their number is known
+OTHER: Final = "other"  # every label value without a series of its own
+MAX_SERIES: Final = 200  # of an instrument; series of declared values alone are not counted: their number is known
 MAX_LABEL_BYTES: Final = 64
-_MAX_SPELLINGS: Final = 2 * MAX_SERIES  # further combinations that are found as fast, as callers wrote them
+_MAX_SPELLINGS: Final = 2 * MAX_SERIES  # further combinations, as callers spelled them, that are found as fast
 
 
 def _nothing(_amount: float = 1) -> None:
@@ -77,10 +78,11 @@ class Instrument:
         self._metric: Any = None
         self._allowed: dict[str, set[str]] = {}
         self._series: dict[tuple[str, ...], Child] = {}
-        self._children: dict[tuple[str, ...], Child] = {}  # the same, by the values as callers wrote them
-        self._undeclared = 0  # series with a value that nobody declared
+        self._children: dict[tuple[str, ...], Child] = {}  # the same, by the callers' spelling
+        self._undeclared = 0  # series with an undeclared value
         self._own = Child()
         self._lock = threading.RLock()
+        tracked.add(self)
 
     @property
     def inc(self) -> Callable[..., None]:
@@ -141,14 +143,14 @@ class Instrument:
         kept = tuple(self._kept(name, value) for name, value in zip(self.label_names, values, strict=True))
         with self._lock:
             child = self._series.get(kept)
-            is_turned_away = child is None and not self._has_room(kept)
-            if is_turned_away:
+            is_refused = child is None and not self._has_room(kept)
+            if is_refused:
                 kept = tuple(self._declared(name, value) for name, value in zip(self.label_names, kept, strict=True))
                 child = self._series.get(kept)
             if child is None:
                 child = self._make_child(kept)
             self._remember(values, child)
-        if is_turned_away:
+        if is_refused:
             self._on_overflow(self.name)
         return child
 
@@ -175,7 +177,7 @@ class Instrument:
         return child
 
     def _remember(self, values: tuple[str, ...], child: Child) -> None:
-        """Has the next caller find the child by these values; not by long ones, which would be memory of strangers."""
+        """Caches the series under the caller's spelling; long values are not cached, they may be an attacker's."""
         if all(type(value) is str and len(value) <= MAX_LABEL_BYTES for value in values):
             if len(self._children) >= _MAX_SPELLINGS + len(self._series):
                 self._children.clear()
@@ -185,7 +187,7 @@ class Instrument:
         return None if self._metric is None else self._metric.labels(*values)
 
     def bind(self, registry: CollectorRegistry | None) -> None:
-        """Registers the metric and binds every series that was handed out; None unbinds them."""
+        """Registers the metric and binds all its series; None unbinds them."""
         with self._lock:
             self._metric = None if registry is None else self._make(registry)
             if not self.label_names:
@@ -200,8 +202,8 @@ class Instrument:
         more = {"buckets": self.buckets} if self.buckets else {}
         return metric_type(self.name, self.doc, self.label_names, registry=registry, **more)
 
-    def free_lock(self) -> None:
-        """Begins with a free lock in a forked child: the thread that held it is not there to give it back."""
+    def renew_in_child(self) -> None:
+        """Makes a new lock."""
         self._lock = threading.RLock()
 
 

@@ -1,19 +1,17 @@
 """Structured logging: every record one JSON line in the daily file, and a row for telemetry.db.
 
-Modules call `get_logger(__name__)` and log constant strings with fields in `extra=`. A record is shaped once: the
-JSON of its fields serves the line and the row. Its trace and span come from the context.
+Modules call `get_logger(__name__)` and log constant strings with fields in `extra=`. A record is encoded once,
+for the line and the row. Its trace and span are those of the context.
 
     log = get_logger(__name__)
     log.info("routed", extra={"capability": "llm.chat", "ms": 12})
 
-Logging never raises, whatever it is handed, and holds no lock while it works.
+Logging never raises, whatever it is passed, and holds no lock.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import threading
 from collections.abc import Mapping
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -30,10 +28,10 @@ from hearthnet.observability.logs.entry import (
     text_of,
     timestamp,
 )
-from hearthnet.observability.logs.messages import DEBUG, Message, find, forget, held_back, is_any_held_back
-from hearthnet.observability.logs.ratelimit import RateLimitedLogger, tell_suppressed
-from hearthnet.observability.records import recorder as recording
+from hearthnet.observability.logs.messages import DEBUG, Message, find, forget, is_any_dropped, messages_with_drops
+from hearthnet.observability.logs.ratelimit import RateLimitedLogger, log_suppressed
 from hearthnet.observability.records.context import Scope, current
+from hearthnet.observability.runtime import runtime
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,13 +41,13 @@ if TYPE_CHECKING:
 __all__ = ["JsonFormatter", "Logger", "RateLimitedLogger", "configure", "get_logger", "shutdown"]
 
 DONE: Final = "done"
-TRACE_LOGGER: Final = "hearthnet.trace"  # its "done" lines go to the JSON log alone: the trace's row says it all
+TRACE_LOGGER: Final = "hearthnet.trace"  # its "done" lines are written to the JSON log alone: the trace has a row
 
-_RESERVED: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
+_RESERVED: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "hearthnet_extras"}
 
 
 class LoggingConfig(Protocol):
-    """What `configure` needs of `ObservabilityConfig`."""
+    """The part of `ObservabilityConfig` that `configure` needs."""
 
     @property
     def log_level(self) -> str:
@@ -61,11 +59,11 @@ class LoggingConfig(Protocol):
 
     @property
     def log_dir(self) -> Path | None:
-        """Where the daily files lie; None: no files."""
+        """The folder of the daily files; None: no files."""
 
 
 class Logger(logging.Logger):
-    """A stdlib logger that keeps `extra` in one piece, so that no key in it can raise or overwrite a field."""
+    """A stdlib logger that keeps `extra` whole, so no key in it can raise or overwrite a field."""
 
     def makeRecord(  # noqa: N802  # name and signature are the standard library's
         self,
@@ -80,7 +78,7 @@ class Logger(logging.Logger):
         extra: Mapping[str, object] | None = None,
         sinfo: str | None = None,
     ) -> logging.LogRecord:
-        """Returns the record; fields that clash with its attributes stay in `extras` alone."""
+        """Returns the record; fields that clash with its attributes are in `extras` only."""
         record = logging.getLogRecordFactory()(name, level, fn, lno, msg, args, exc_info, func, sinfo)
         record.hearthnet_extras = extra
         if type(extra) is dict and _RESERVED.isdisjoint(extra):
@@ -97,27 +95,27 @@ class Logger(logging.Logger):
         stack_info: bool = False,
         stacklevel: int = 1,
     ) -> None:
-        """Hands the record to our handler itself where no other would get it; else it goes the standard way.
+        """Passes the record straight to our handler if no other handler would get it.
 
-        The standard way finds the caller's line, the process and the thread, which our lines do not have: it takes
+        The standard way looks up the caller's line, the process and the thread, which our lines do not have, and takes
         three times as long.
         """
-        handler = _handler
+        handler: JsonHandler | None = runtime.handler
         if handler is None or stack_info or self.filters or handler.filters or not _is_alone(self, handler):
             super()._log(level, msg, args, exc_info, extra, stack_info, stacklevel + 1)
         elif level >= handler.level:
             handler.take(self.name, level, text_of(msg, args), exc_info and exc_info_of(exc_info), extra)
 
     def debug(self, msg: object, *args: object, stacklevel: int = 1, **more: Any) -> None:
-        """Logs at level debug. Below the logger's level, a trace that asks for it keeps the record until it ends."""
+        """Logs at level debug. Below the logger's level, a trace may keep the record until it ends."""
         if self.isEnabledFor(DEBUG):
             self._log(DEBUG, msg, args, stacklevel=stacklevel + 1, **more)
-        elif _keep_debug and (scope := current.get()) is not None:
+        elif runtime.keep_debug and (scope := current.get()) is not None:
             _keep_on(scope, self.name, text_of(msg, args), more)
 
 
 def _is_alone(logger: logging.Logger, handler: logging.Handler) -> bool:
-    """Tells whether `handler` is the only one that a logger's records reach."""
+    """Returns whether a logger's records reach `handler` and no other."""
     walked: logging.Logger | None = logger
     while walked is not None:
         if walked.handlers:
@@ -129,13 +127,13 @@ def _is_alone(logger: logging.Logger, handler: logging.Handler) -> bool:
 
 
 def _keep_on(scope: Scope, logger: str, text: str, more: Mapping[str, Any]) -> None:
-    """Has a trace keep a debug record that its logger does not pass on."""
+    """Gives a debug record below its logger's level to a trace to hold."""
     try:
         extras, exc = encode_extras(more.get("extra"), exc_info_of(more.get("exc_info")))
-        scope.trace.hold(Entry(find(logger, DEBUG, text), extras, exc, time_ns()).fields(0, ""))
-    except Exception:  # the border to the program that is watched: count, never raise  # noqa: BLE001
-        if _handler is not None:
-            _handler.failures += 1
+        scope.trace.hold(Entry(find(logger, DEBUG, text), extras, exc, time_ns()).values())
+    except Exception:  # must not raise into the program  # noqa: BLE001
+        if runtime.handler is not None:
+            runtime.handler.failures += 1
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -144,16 +142,14 @@ def get_logger(name: str) -> logging.Logger:
     root = name.partition(".")[0]
     if root not in _own_roots:
         _own_roots.add(root)
-        logging.getLogger(root).setLevel(_level)
+        logging.getLogger(root).setLevel(runtime.level)
     if type(logger) is logging.Logger:
-        # Only our own loggers change: setLoggerClass would change everybody's from here on.
+        # Only our own loggers: setLoggerClass would change all further ones.
         logger.__class__ = Logger
     return logger
 
 
-_keep_debug = False  # whether traces keep debug records until they end
 _own_roots: set[str] = {"hearthnet"}  # packages whose loggers pass on `log_level` and above
-_level: int = logging.NOTSET
 
 
 class JsonFormatter(logging.Formatter):
@@ -167,7 +163,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _extras(record: logging.LogRecord) -> object:
-    """Returns the extras: as given to our own loggers, or found among a foreign record's attributes."""
+    """Returns the extras as passed to our own loggers, or those among a foreign record's attributes."""
     extras = record.__dict__.get("hearthnet_extras", _RESERVED)
     if extras is not _RESERVED:
         return extras
@@ -184,10 +180,10 @@ class JsonHandler(logging.Handler):
     def __init__(self, file: DailyFile | None) -> None:
         super().__init__()
         self.file = file
-        self.failures = 0  # records that could be neither written nor stored: an error of this code
+        self.failures = 0  # records neither written nor stored: a bug here
 
     def createLock(self) -> None:  # noqa: N802  # the standard library's name
-        """Makes no lock: each sink is safe from many threads by itself."""
+        """Makes no lock: each sink is thread-safe by itself."""
         self.lock = None
 
     def handle(self, record: logging.LogRecord) -> bool:
@@ -198,26 +194,26 @@ class JsonHandler(logging.Handler):
         return True
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Takes a record that came the standard way."""
+        """Writes and records a standard library record."""
         try:
             message = find(record.name, record.levelno, text_of(record.msg, record.args))
             exc_info = exc_info_of(record.exc_info)
             self._take(message, _extras(record), exc_info, stack_of(record.stack_info), _created_ns(record))
-        except Exception:  # the border to the program that is watched: count, never raise  # noqa: BLE001
+        except Exception:  # must not raise into the program  # noqa: BLE001
             self.failures += 1
 
     def take(self, logger: str, level: int, text: str, exc_info: ExcInfo | None, extra: object) -> None:
-        """Takes a record in its parts."""
+        """Writes and records a record given in parts."""
         try:
             self._take(find(logger, level, text), extra, exc_info, None, time_ns())
         except Exception:  # as above  # noqa: BLE001
             self.failures += 1
 
     def _take(self, message: Message, extra: object, exc_info: ExcInfo | None, stack: str | None, now_ns: int) -> None:
-        """Shapes the record once and hands it to both sinks, as far as its message's budget goes."""
+        """Encodes the record once and passes it to both sinks, within its message's budget."""
         second = now_ns // 1_000_000_000
-        if message.is_over(second):
-            self.tell_repeats(message)
+        if message.dropped_rows and message.has_drops_before(second):
+            self.log_repeats(message)
         if not message.admit_line(second):
             return
         extras, exc = encode_extras(extra, exc_info)
@@ -225,11 +221,10 @@ class JsonHandler(logging.Handler):
         self._write(entry.line(), message, now_ns)
         if message.logger == TRACE_LOGGER:
             return
-        recorder = recording.active
         if message.admit_row():
-            recorder.offer_log(entry.fields(recorder.next_seq(), recorder.run_id))
-        elif (scope := current.get()) is None or not scope.trace.hold(entry.fields(0, ""), message):
-            message.hold_row()
+            runtime.recorder.record_log(entry.values())
+        elif (scope := current.get()) is None or not scope.trace.hold(entry.values(), message):
+            message.drop_row()
 
     def _write(self, line: bytes, message: Message, now_ns: int) -> None:
         file = self.file
@@ -240,19 +235,17 @@ class JsonHandler(logging.Handler):
         else:
             file.write(line, now_ns / 1e9)
 
-    def tell_repeats(self, message: Message) -> None:
-        """Writes and stores how many records of a message were held back."""
-        lines, held_rows = message.take_held_back()
+    def log_repeats(self, message: Message) -> None:
+        """Writes and records how many records of a message were dropped."""
+        lines, dropped_rows = message.take_dropped()
         now_ns = time_ns()
         if lines:
             self._write(repeats_of(message, lines, now_ns)[0], message, now_ns)
-        if held_rows:
-            recorder = recording.active
-            fields = repeats_of(message, held_rows, now_ns)[1]
-            recorder.offer_log((recorder.next_seq(), recorder.run_id, *fields[2:]))
+        if dropped_rows:
+            runtime.recorder.record_log(repeats_of(message, dropped_rows, now_ns)[1])
 
     def take_done(self, level: int, trace_id: str, fields: dict[str, Any]) -> None:
-        """Writes the line of a trace that has ended: one for each, whatever their number."""
+        """Writes the line of a trace that has ended. Not limited."""
         try:
             message = find(TRACE_LOGGER, level, DONE)
             now_ns = time_ns()
@@ -264,57 +257,64 @@ class JsonHandler(logging.Handler):
             self.failures += 1
 
 
-_handler: JsonHandler | None = None
 _trace_log = get_logger(TRACE_LOGGER)
-_configure_lock = threading.Lock()
 
 
 def configure(config: LoggingConfig) -> None:
-    """Installs the JSON handler; a second call replaces what the first installed.
+    """Installs the JSON handler; a second call replaces the first one's settings.
 
     Loggers made by `get_logger` pass on `config.log_level` and above, other libraries' warnings and errors.
     """
-    global _handler, _keep_debug, _level
-    from hearthnet.observability.logs.daily_file import DailyFile  # late: what logs need not have a file
+    from hearthnet.observability.logs.daily_file import DailyFile  # late: a program may log without a file
 
-    with _configure_lock:
+    with runtime.config_lock:
         file = DailyFile(config.log_dir) if config.log_dir is not None else None
-        if _handler is None:
-            _handler = JsonHandler(file)
+        if runtime.handler is None:
+            runtime.handler = JsonHandler(file)
         else:
             # Swapped in place: no record falls between two handlers. The old file closes with its last writer.
-            _handler.file = file
-        logging.getLogger().addHandler(_handler)  # once; somebody else's configuration may have removed it
-        _level = logging.getLevelName(config.log_level.upper())
-        _keep_debug = config.keep_debug_of_failures
+            runtime.handler.file = file
+        logging.getLogger().addHandler(runtime.handler)  # once; other code's configuration may have removed it
+        runtime.level = logging.getLevelName(config.log_level.upper())
+        runtime.keep_debug = config.keep_debug_of_failures
         for root in _own_roots:
-            logging.getLogger(root).setLevel(_level)
+            logging.getLogger(root).setLevel(runtime.level)
 
 
 def shutdown() -> None:
-    """Takes back what `configure` installed; the file closes with the last thread that writes to it."""
-    global _handler, _keep_debug
-    tell_held_back(all_of_them=True)
+    """Undoes `configure`; the file closes with the last thread that writes to it."""
+    log_dropped(all_of_them=True)
     forget()
-    _keep_debug = False
-    with _configure_lock:
-        if _handler is not None:
-            logging.getLogger().removeHandler(_handler)
-            # Not in `close`: the standard library calls that of every handler, whenever anybody uses `dictConfig`.
-            _handler.file = None
-            _handler.close()
-            _handler = None
+    runtime.keep_debug = False
+    with runtime.config_lock:
+        handler: JsonHandler | None = runtime.handler
+        if handler is not None:
+            logging.getLogger().removeHandler(handler)
+            # Not in `close`: the standard library calls that of every handler whenever a program uses `dictConfig`.
+            handler.file = None
+            handler.close()
+            runtime.handler = None
+
+
+def _reset() -> None:
+    shutdown()
+    runtime.level = logging.NOTSET
+    for root in _own_roots:
+        logging.getLogger(root).setLevel(logging.NOTSET)
+
+
+runtime.at_reset(_reset)
 
 
 def log_done(level: int, trace_id: str, fields: dict[str, Any]) -> bool:
-    """Writes the line of a trace that has ended; returns False where others listen too, for the standard way to do it.
+    """Writes the line of a trace that has ended; returns False if other handlers must get the record too.
 
     Args:
         level: the standard library's number.
         trace_id: a ULID.
         fields: of a trace's record, so that they can be encoded as they are.
     """
-    handler = _handler
+    handler: JsonHandler | None = runtime.handler
     if handler is None or _trace_log.filters or handler.filters or not _is_alone(_trace_log, handler):
         return False
     if level >= handler.level:
@@ -322,40 +322,33 @@ def log_done(level: int, trace_id: str, fields: dict[str, Any]) -> bool:
     return True
 
 
-def tell_held_back(*, all_of_them: bool = False) -> bool:
-    """Tells what was held back of messages that have been silent since (or of all); returns whether more waits.
+def log_dropped(*, all_of_them: bool = False) -> bool:
+    """Logs the drops of messages that have been silent since (or of all); returns whether any remain.
 
-    The telemetry thread calls it now and then, so that the count of a storm that has ended does not wait for the next.
+    The telemetry thread calls it now and then: the count of a storm that has ended must not wait for the next one.
     """
-    tell_suppressed(all_of_them=all_of_them)
-    if (handler := _handler) is not None:
-        for message in held_back(None if all_of_them else time_ns() // 1_000_000_000):
-            handler.tell_repeats(message)
-    return is_any_held_back()
+    log_suppressed(all_of_them=all_of_them)
+    handler: JsonHandler | None = runtime.handler
+    if handler is not None:
+        for message in messages_with_drops(None if all_of_them else time_ns() // 1_000_000_000):
+            handler.log_repeats(message)
+    return is_any_dropped()
 
 
-def lost_lines() -> int:
+def dropped_lines() -> int:
     """Returns how many lines could not be written to the JSON log since `configure`."""
-    handler = _handler
+    handler: JsonHandler | None = runtime.handler
     if handler is None:
         return 0
-    return handler.failures + (handler.file.lost_lines if handler.file is not None else 0)
+    return handler.failures + (handler.file.dropped_lines if handler.file is not None else 0)
 
 
 def log_file() -> DailyFile | None:
-    """Returns the file that the JSON lines go to; None before `configure`, and where there is none."""
-    return None if _handler is None else _handler.file
+    """Returns the current file of JSON lines; None before `configure`, or without one."""
+    handler: JsonHandler | None = runtime.handler
+    return None if handler is None else handler.file
 
 
 def keep_quiet() -> None:
-    """Has records go nowhere where `configure` does not run: the standard library would print them."""
+    """Installs a NullHandler, so that an unconfigured program prints nothing."""
     logging.getLogger("hearthnet").addHandler(logging.NullHandler())
-
-
-def _free_lock_in_child() -> None:
-    # A thread of the parent may have held it at the fork; it is not there to give it back.
-    global _configure_lock
-    _configure_lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_free_lock_in_child)

@@ -1,8 +1,7 @@
 """Prometheus metrics: factories for instruments, and the standard set of a node.
 
-Instruments are made when a module is imported and work at once: until `configure` has run, and for ever where metrics
-are off or `prometheus_client` is missing, they do nothing. `configure` binds them all to a registry, which the
-transport shows at `GET /metrics`.
+Instruments are made at import. They do nothing until `configure` binds them to a registry, which the transport serves
+at `GET /metrics`; with metrics off, or without `prometheus_client`, they never do.
 
     requests = counter("hearthnet_requests_total", "Calls.", ["capability", "result"])
     requests.labels(capability="llm.chat", result="ok").inc()
@@ -13,14 +12,13 @@ However many label values callers invent, an instrument has a bounded number of 
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from hearthnet.observability.instrument import Instrument
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.records.results import RESULTS
+from hearthnet.observability.runtime import runtime
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -48,36 +46,23 @@ DURATION_BUCKETS_MS: Final = (
 
 
 class MetricsConfig(Protocol):
-    """What `configure` needs of `ObservabilityConfig`."""
+    """The part of `ObservabilityConfig` that `configure` needs."""
 
     @property
     def metrics_enabled(self) -> bool:
-        """Whether metrics are kept and shown."""
+        """Whether metrics are on."""
 
 
 log = get_logger(__name__)
 
-_lock = threading.RLock()
 _instruments: dict[str, Instrument] = {}
-_registry: CollectorRegistry | None = None
 _on_scrape: list[Callable[[], None]] = []
-
-
-def _free_lock_in_child() -> None:
-    # A thread of the parent may have held it at the fork; it is not there to give it back.
-    global _lock
-    _lock = threading.RLock()
-    for instrument in _instruments.values():
-        instrument.free_lock()
-
-
-os.register_at_fork(after_in_child=_free_lock_in_child)
 
 
 def _declare(
     kind: str, name: str, doc: str, labels: Sequence[str], buckets: Sequence[float] | None = None
 ) -> Instrument:
-    with _lock:
+    with runtime.config_lock:
         # A counter is one metric with and without its ending: the library itself adds it.
         key = name.removesuffix("_total")
         known = _instruments.get(key)
@@ -87,7 +72,7 @@ def _declare(
                 raise ValueError(f"{name} is declared already, as a {known.kind} with labels {known.label_names}")
             return known
         instrument = _instruments[key] = Instrument(kind, name, doc, labels, buckets, _count_overflow)
-        if _registry is not None:
+        if runtime.registry is not None:
             _bind(instrument)
         return instrument
 
@@ -122,27 +107,32 @@ def configure(config: MetricsConfig) -> None:
 
     Idempotent: a second call leaves the registry and its counts alone. Starts no server.
     """
-    global _registry
-    with _lock:
+    with runtime.config_lock:
         wanted = config.metrics_enabled and _is_installed()
-        if wanted == (_registry is not None):
-            return
-        _registry = _new_registry() if wanted else None
-        for instrument in _instruments.values():
-            _bind(instrument)
+        if wanted != (runtime.registry is not None):
+            _bind_all(_new_registry() if wanted else None)
+
+
+def _bind_all(registry: CollectorRegistry | None) -> None:
+    runtime.registry = registry
+    for instrument in _instruments.values():
+        _bind(instrument)
+
+
+runtime.at_reset(lambda: _bind_all(None))
 
 
 def _bind(instrument: Instrument) -> None:
-    """Binds an instrument; one that the library refuses (a malformed name, say) stays without effect, and is told."""
+    """Binds an instrument; logs one that the library refuses (a malformed name, say), which does nothing."""
     try:
-        instrument.bind(_registry)
+        instrument.bind(runtime.registry)
     except ValueError as error:
         log.error("metric cannot be registered", extra={"metric": instrument.name, "error": str(error)})
 
 
 def _is_installed() -> bool:
     try:
-        import prometheus_client  # noqa: F401  # only whether it is there
+        import prometheus_client  # noqa: F401  # only to see whether it is installed
     except ImportError:
         return False
     return True
@@ -159,34 +149,32 @@ def _new_registry() -> CollectorRegistry:
 
 
 def disabled() -> bool:
-    """Tells whether instruments do nothing: metrics are off, not configured, or `prometheus_client` is missing."""
-    return _registry is None
+    """Returns whether instruments do nothing: metrics are off, not configured, or `prometheus_client` is missing."""
+    return runtime.registry is None
 
 
 def on_scrape(refresh: Callable[[], None]) -> Callable[[], None]:
-    """Has `refresh` set its gauges before each scrape; returns a function that ends this."""
+    """Calls `refresh` before each scrape, to set gauges; returns a function that ends this."""
     _on_scrape.append(refresh)
     return lambda: _on_scrape.remove(refresh) if refresh in _on_scrape else None
 
 
 def exposition() -> tuple[bytes, str]:
     """Returns all metrics in the Prometheus text format, and its content type. Takes milliseconds: not for a loop."""
-    if _registry is None:
+    if runtime.registry is None:
         return b"# metrics are disabled\n", "text/plain; version=0.0.4; charset=utf-8"
     from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
     for refresh in _on_scrape.copy():
         try:
             refresh()
-        except Exception:  # one owner's trouble must not hide the others' metrics
+        except Exception:  # one failing owner must not hide the other metrics
             log.exception("gauges cannot be refreshed")
-    return generate_latest(_registry), CONTENT_TYPE_PLAIN_0_0_4
+    return generate_latest(runtime.registry), CONTENT_TYPE_PLAIN_0_0_4
 
 
-# The standard set. Each is driven by the code that owns the fact.
-requests_total = counter(
-    "hearthnet_requests_total", "Calls of capabilities, by how they ended.", ["capability", "result"]
-)
+# The standard set. Each is updated by the code that owns the fact.
+requests_total = counter("hearthnet_requests_total", "Calls of capabilities, by result.", ["capability", "result"])
 requests_total.allow("result", RESULTS)
 request_duration_ms = histogram(
     "hearthnet_request_duration_ms",
@@ -194,7 +182,7 @@ request_duration_ms = histogram(
     ["capability"],
     DURATION_BUCKETS_MS,
 )
-active_streams = gauge("hearthnet_active_streams", "Streams being answered now.", ["capability"])
+active_streams = gauge("hearthnet_active_streams", "Streams open now.", ["capability"])
 nodes_online = gauge("hearthnet_nodes_online", "Members seen within 90 s, this node included.", ["community"])
 event_log_size = gauge("hearthnet_event_log_size", "Events in the community's log.", ["community"])
 event_log_lamport_head = gauge(
@@ -212,51 +200,48 @@ capability_health_success_rate = gauge(
     ["capability", "node"],
 )
 rate_limited_total = counter(
-    "hearthnet_rate_limited_total", "Calls turned away for being too many.", ["capability", "reason"]
+    "hearthnet_rate_limited_total", "Calls refused for being too many.", ["capability", "reason"]
 )
 signature_failures_total = counter(
-    "hearthnet_signature_failures_total", "Calls whose signature or sender was not accepted.", ["reason"]
+    "hearthnet_signature_failures_total", "Calls refused for their signature or caller.", ["reason"]
 )
 
-# The door's.
-refused_total = counter("hearthnet_refused_total", "Requests and connections turned away at the door.", ["reason"])
+refused_total = counter(
+    "hearthnet_refused_total", "Requests and connections refused before the bus sees them.", ["reason"]
+)
 
 # Telemetry's own health.
 telemetry_queued = gauge("hearthnet_telemetry_queued", "Records not committed yet.", ["kind"])
-telemetry_lag_seconds = gauge(
-    "hearthnet_telemetry_lag_seconds", "Age of the oldest record that is not committed; 0: none waits."
-)
+telemetry_lag_seconds = gauge("hearthnet_telemetry_lag_seconds", "Age of the oldest pending record; 0: there is none.")
 telemetry_written_total = counter("hearthnet_telemetry_written_total", "Records committed.", ["kind"])
-telemetry_dropped_total = counter("hearthnet_telemetry_dropped_total", "Records lost.", ["reason"])
+telemetry_dropped_total = counter("hearthnet_telemetry_dropped_total", "Records dropped.", ["reason"])
 telemetry_flush_seconds = histogram(
     "hearthnet_telemetry_flush_seconds", "How long commits took.", (), (0.001, 0.005, 0.02, 0.1, 0.5, 2, 10)
 )
 telemetry_flush_failures_total = counter(
-    "hearthnet_telemetry_flush_failures_total", "Commits that were put off, by why.", ["reason"]
+    "hearthnet_telemetry_flush_failures_total", "Commits that failed and will be repeated, by reason.", ["reason"]
 )
 telemetry_recovered_total = counter(
-    "hearthnet_telemetry_recovered_total", "Records taken in from black boxes of other runs.", ["kind"]
+    "hearthnet_telemetry_recovered_total", "Records recovered from black boxes of other runs.", ["kind"]
 )
 telemetry_commits_total = counter("hearthnet_telemetry_commits_total", "Transactions committed.")
-telemetry_fsyncs_total = counter(
-    "hearthnet_telemetry_fsyncs_total", "Times the disk was told to keep what was written: a commit 1, a checkpoint 2."
-)
+telemetry_fsyncs_total = counter("hearthnet_telemetry_fsyncs_total", "Syncs to the disk: a commit 1, a checkpoint 2.")
 telemetry_disk_written_bytes_total = counter(
-    "hearthnet_telemetry_disk_written_bytes_total", "Bytes of database and WAL handed to the disk."
+    "hearthnet_telemetry_disk_written_bytes_total", "Bytes of database and WAL written to the disk."
 )
 telemetry_disk_bytes = gauge("hearthnet_telemetry_disk_bytes", "Bytes of telemetry's files on disk.", ["part"])
 orphan_spans_total = counter("hearthnet_telemetry_orphan_spans_total", "Spans opened outside any trace.")
 telemetry_label_overflow_total = counter(
     "hearthnet_telemetry_label_overflow_total",
-    "Combinations of label values that were counted under `other`: their metric has all the series it may have.",
+    "Combinations of label values counted under `other`: their metric has its maximum of series.",
     ["metric"],
 )
 log_repeats_total = counter(
-    "hearthnet_log_repeats_total", "Log records that sampling held back: counted, not stored one by one.", ["level"]
+    "hearthnet_log_repeats_total", "Log records dropped by sampling: counted, not stored one by one.", ["level"]
 )
 event_loop_lag_seconds = gauge(
-    "hearthnet_event_loop_lag_seconds", "How late the event loop was, at worst, within the last minute."
+    "hearthnet_event_loop_lag_seconds", "The largest delay of the event loop within the last minute."
 )
 event_loop_stalls_total = counter(
-    "hearthnet_event_loop_stalls_total", "Times the event loop did not answer for stall_s, by why.", ["cause"]
+    "hearthnet_event_loop_stalls_total", "Times the event loop was stuck for stall_s, by cause.", ["cause"]
 )

@@ -24,13 +24,14 @@ from hearthnet.constants import DATABASE
 from hearthnet.errors import HearthNetError, StoreError
 from hearthnet.forensics import box as layout
 from hearthnet.observability import logging as node_logging
-from hearthnet.observability import metrics, tracing
-from hearthnet.observability.records import recorder as recording
+from hearthnet.observability import metrics
 from hearthnet.observability.records.blackbox import BlackBox, box_path, new_header
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.recorder import Recorder
+from hearthnet.observability.records.tracked import tracked
 from hearthnet.observability.redaction import rules as redaction
+from hearthnet.observability.runtime import runtime
 from hearthnet.observability.store.budget import Budget, disk_bytes
 from hearthnet.observability.store.lock import StoreInUseError, StoreLock
 from hearthnet.observability.store.metrics_bridge import MetricsBridge
@@ -58,12 +59,10 @@ def open(config: ObservabilityConfig, *, node_id: str | None = None) -> Telemetr
     return Telemetry(config, node_id)
 
 
-_opened: Telemetry | None = None
-
-
 def opened() -> Telemetry | None:
-    """Returns the telemetry that this process has open, or None."""
-    return _opened
+    """Returns the telemetry that this process has open."""
+    found: Telemetry | None = runtime.telemetry
+    return found
 
 
 class Telemetry:
@@ -130,17 +129,17 @@ class Telemetry:
         Raises:
             RuntimeError: raised when this process has telemetry open already: the instruments have one destination.
         """
-        global _opened
-        if _opened is not None or self._pid is not None:
-            raise RuntimeError("telemetry is open already" if _opened is not None else "make a new one to open again")
+        if (is_open := runtime.telemetry is not None) or self._pid is not None:
+            raise RuntimeError("telemetry is open already" if is_open else "make a new one to open again")
         self._pid = os.getpid()
-        _opened = self
+        runtime.telemetry = self
+        tracked.add(self)
         try:
             self._configure()
-        except BaseException:  # an invalid setting: the next opening must not fail because of this one
-            _opened = None
+        except BaseException:  # a setting that cannot be: the next opening must not be told that this one is open
+            runtime.telemetry = None
             raise
-        recording.install(self._recorder)
+        runtime.install(self._recorder)
         self._stop_refreshing = metrics.on_scrape(self._refresh_metrics)
 
     def _configure(self) -> None:
@@ -149,7 +148,7 @@ class Telemetry:
         if (file := node_logging.log_file()) is not None:
             file.limit(self._budget.rest)
         metrics.configure(self._config)
-        tracing.set_slow_ms(self._config.slow_ms)
+        runtime.slow_ms = self._config.slow_ms
         self._is_open = True
         atexit.register(self.close)
         try:
@@ -179,7 +178,7 @@ class Telemetry:
         finally:
             if self._thread is not None:
                 self._reader = Reader(path)
-                tracing.read_from(self._recent)
+                runtime.recent = self._recent
 
     def _wake(self, at_once: bool) -> None:
         if self._thread is not None:
@@ -200,24 +199,28 @@ class Telemetry:
 
     def close(self) -> None:
         """Commits the rest and marks the run clean, within 2 s; later records stay in memory. Idempotent."""
-        global _opened
         if not self._is_open or os.getpid() != self._pid:  # a forked child has nothing to close
             return
         self._is_open = False
         atexit.unregister(self.close)
         self._stop_refreshing()
-        tracing.read_from(None)
+        runtime.recent = None
         if self._reader is not None:
             # First, because SQLite leaves -wal and -shm behind while a reader is connected.
             self._reader.close()
-        node_logging.tell_held_back(all_of_them=True)  # while the store can still record them
-        recording.install(None)  # before the drain, so that new records cannot prolong it
+        node_logging.log_dropped(all_of_them=True)  # while the store can still record them
+        runtime.install(None)  # before the drain, so that new records cannot prolong it
         if self._thread is not None:
             self._thread.stop(_CLOSE_TIMEOUT_S)
         self._keep_uncommitted()
         self._close_box()
         node_logging.shutdown()
-        _opened = None
+        runtime.telemetry = None
+
+    def renew_in_child(self) -> None:
+        """Releases the child's descriptor of the store's lock; the parent's keeps the lock."""
+        if self._lock is not None:
+            self._lock.release()
 
     def _close_box(self) -> None:
         """Deletes the box if its records are committed; else the next start, or the lock's holder, recovers it."""
@@ -236,9 +239,9 @@ class Telemetry:
         """
         traces, logs = self._recorder.traces.snapshot(), self._recorder.logs.snapshot()
         for record in traces:
-            recording.active.traces.offer(record)
+            runtime.recorder.traces.offer(record)
         for entry in logs:
-            recording.active.logs.offer(entry)
+            runtime.recorder.logs.offer(entry)
         if self._thread is None or not (traces or logs):
             return
         is_kept = self._recorder.box is not None and not self._thread.is_clean
@@ -295,14 +298,3 @@ class Telemetry:
         """Returns the bytes on disk by part of the budget: database, wal, box, quarantine, logs."""
         directory, log_dir = self._config.data_dir, self._config.log_dir
         return disk_bytes(directory, log_dir)
-
-
-def _forget() -> None:
-    """Lets a forked child open telemetry of its own: thread, file and lock belong to the parent."""
-    global _opened
-    if _opened is not None and _opened._lock is not None:  # noqa: SLF001  # of this module
-        _opened._lock.release()  # noqa: SLF001  # the child's descriptor; the parent's holds the lock
-    _opened = None
-
-
-os.register_at_fork(after_in_child=_forget)

@@ -1,8 +1,8 @@
 """Traces and spans: what a request did, where its time went, and how it ended.
 
-A trace is made by `new_trace`, current in its context until `detach`, and then recorded once, as one record with its
-spans inside. Spans find their parent through the context, so nested and parallel ones are right without being told.
-Nothing here raises into the program that is traced, waits, or touches a file.
+`new_trace` makes a trace, which is current in its context until `detach` and is then recorded once, with its spans.
+Spans find their parent through the context, also nested and parallel ones. Nothing here raises into the traced program,
+waits, or touches a file.
 
     trace = new_trace("llm.chat")          with new_trace("llm.chat"):         (ends by itself)
     try:                                       with span("generate", model="tiny") as generate:
@@ -14,18 +14,16 @@ Nothing here raises into the program that is traced, waits, or touches a file.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from typing import Final, cast
 
 from hearthnet.constants import MAX_CAPABILITY_CHARS, TRACE_RING_BUFFER
-from hearthnet.observability.records import recorder as recording
 from hearthnet.observability.records.context import current
 from hearthnet.observability.records.record import TraceRecord, clean_text, safe_text
 from hearthnet.observability.records.results import OK, is_failure, result_of
 from hearthnet.observability.redaction.rules import on_change
+from hearthnet.observability.runtime import runtime
 from hearthnet.observability.traces.span import Root, Span, innermost_root, step_out
-from hearthnet.observability.traces.trace import Trace, set_slow_ms
+from hearthnet.observability.traces.trace import Trace
 
 __all__ = [
     "Span",
@@ -36,9 +34,7 @@ __all__ = [
     "get_recent",
     "is_failure",
     "new_trace",
-    "read_from",
     "result_of",
-    "set_slow_ms",
     "span",
 ]
 
@@ -67,7 +63,7 @@ def new_trace(capability: str, *, trace_id: str | None = None, parent_id: str | 
     return trace
 
 
-_names: dict[str, tuple[str, str | None]] = {}  # of capabilities: as given, and what is recorded
+_names: dict[str, tuple[str, str | None]] = {}  # of capabilities: as passed, and as recorded
 on_change(_names.clear)
 
 
@@ -84,21 +80,21 @@ def _learn(capability: object) -> tuple[str, str | None]:
 def attach(trace: Trace | None) -> None:
     """Makes an existing trace current in this task; neither starts nor ends it. `detach` takes it back.
 
-    None, which is what `current_trace` returned where there was none, has nothing recorded until then.
+    None, as returned by `current_trace` outside any trace, records nothing until then.
     """
     root = Root(trace if isinstance(trace, Trace) else _no_trace())
     root.token = current.set(root)
 
 
 def _no_trace() -> Trace:
-    """Returns a trace that is over, so that nothing is recorded in it."""
+    """Returns a trace that has ended, so nothing is recorded in it."""
     return Trace.from_record(TraceRecord(0, "", "", None, "", None, 0, 0, 0.0, OK, None, 0, b"[]", b"{}"))
 
 
 def detach() -> None:
     """Ends and records the current trace if this context started it; puts the previous one back.
 
-    On a trace that was merely attached, or came with a copied context, it only restores. With none it does nothing.
+    For a trace that was attached, or inherited with a copied context, it only restores. Without one it does nothing.
     An exception on its way out of the `try … finally` around this call sets the result, if nothing else did.
     """
     scope = innermost_root()
@@ -111,7 +107,7 @@ def detach() -> None:
 
 
 def current_trace() -> Trace | None:
-    """Returns the trace attached to the current task, or None; one that has ended is nobody's current trace."""
+    """Returns the trace of the current task, or None if there is none or it has ended."""
     scope = current.get()
     if scope is None:
         return None
@@ -119,25 +115,11 @@ def current_trace() -> Trace | None:
     return None if trace.ended else trace
 
 
-def _recent_in_memory(n: int) -> list[TraceRecord]:
-    return recording.active.pending_traces()[-n:][::-1]
-
-
-_recent: Callable[[int], list[TraceRecord]] = _recent_in_memory
-
-
 def get_recent(n: int = 100) -> list[Trace]:
-    """Returns the last `n` completed traces, newest first, what is not committed yet included."""
+    """Returns the last `n` completed traces, newest first, pending ones included."""
     if n < 1:
         return []
-    return [Trace.from_record(record) for record in _recent(min(n, TRACE_RING_BUFFER))]
-
-
-def read_from(source: Callable[[int], list[TraceRecord]] | None) -> None:
-    """Makes `get_recent` read from a store; None: from memory."""
-    global _recent
-    _recent = source or _recent_in_memory
-
-
-# A forked child has no store: its parent's connection must not be used, nor its parent's traces be taken for its own.
-os.register_at_fork(after_in_child=lambda: read_from(None))
+    n = min(n, TRACE_RING_BUFFER)
+    read = runtime.recent
+    records = runtime.recorder.pending_traces()[-n:][::-1] if read is None else read(n)
+    return [Trace.from_record(record) for record in records]

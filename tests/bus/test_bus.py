@@ -14,7 +14,7 @@ from hearthnet.bus.health import Health
 from hearthnet.errors import WireError
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability import metrics, trace
-from hearthnet.observability.records import recorder as recording
+from hearthnet.observability.runtime import runtime
 
 ME = "ed25519:me"
 LEVELS = {"ed25519:member": "member", "ed25519:trusted": "trusted", "ed25519:anchor": "anchor"}
@@ -630,7 +630,7 @@ async def test_cause_of_a_failure_is_in_the_log(bus):
     await fails(bus)
 
     (failed,) = trace.get_recent(1)
-    (logged,) = [item for item in recording.active.pending_logs() if item.msg == "capability failed"]
+    (logged,) = [item for item in runtime.recorder.pending_logs() if item.msg == "capability failed"]
     assert (logged.level, logged.trace_id) == ("error", failed.trace_id)
     assert "the secret path /home/x" in logged.exc
 

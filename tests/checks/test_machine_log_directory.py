@@ -107,7 +107,7 @@ def test_read_only_file_system_fails_for_root_too(node, tiny_disk):
 
 def test_running_node_that_loses_lines_warns(node, log_dir, monkeypatch):
     """Dropped lines are counted in the running node; from disk they are unknown."""
-    monkeypatch.setattr(node_logging, "lost_lines", lambda: 3)
+    monkeypatch.setattr(node_logging, "dropped_lines", lambda: 3)
 
     result = check(node)
     assert (result.status, result.ok) == ("warn", True)

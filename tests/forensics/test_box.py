@@ -60,10 +60,10 @@ def test_what_is_written_is_read(tmp_path):
     found = layout.read_box(path)
 
     assert found.header == box.header
-    assert [layout.fields(payload) for _, payload in found.traces] == [
+    assert [list(layout.fields(payload, "traces").values()) for _, payload in found.traces] == [
         [1, RUN, None, "a.b", "1.0", 1_001, 1, 0.5, "ok", None, 0, [], {"n": 1, "padding": ""}]
     ]
-    assert [layout.fields(payload)[4] for _, payload in found.logs] == ["message 2"]
+    assert [layout.fields(payload, "logs")["msg"] for _, payload in found.logs] == ["message 2"]
     assert found.in_flight == [layout.InFlight(RUN, "llm.chat", 5, 6, "generate", 7)]
     assert (found.committed_traces, found.committed_logs, found.committed_seq) == (1, 0, 1)
     assert found.damaged == 0
@@ -103,7 +103,7 @@ def test_ring_keeps_the_newest(content):
     assert ordinals[-1] == 2_000
     newest = ordinals[-300:]
     assert newest == list(range(newest[0], 2_001))
-    assert all(layout.fields(payload)[0] == ordinal for ordinal, payload in found.traces)
+    assert all(layout.fields(payload, "traces")["seq"] == ordinal for ordinal, payload in found.traces)
 
 
 @given(st.integers(0, 2**32))

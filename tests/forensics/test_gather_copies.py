@@ -14,8 +14,8 @@ from support.left_behind import fingerprints
 
 from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
 from hearthnet.forensics.evidence import entries
-from hearthnet.forensics.evidence.database import NEWEST_VERSION
 from hearthnet.forensics.gather import gather
+from hearthnet.forensics.tables import NEWEST_VERSION
 from hearthnet.forensics.verdict import judge
 
 # Records until it is killed.

@@ -30,7 +30,7 @@ def hanging():
 
 
 class Hanging:
-    """A check that tells how often it was begun."""
+    """A check that counts its runs."""
 
     def __init__(self):
         self.begun, self.go, self.calls = threading.Event(), threading.Event(), 0
@@ -153,7 +153,7 @@ def test_place_of_a_failure_is_the_checks_own(config):
 
 
 def test_check_that_hangs(config, hanging):
-    """It is told with where it hangs; asked again, it is not begun again, until it has ended after all."""
+    """It is reported with its stack; it is not started again until it has ended."""
     doctor.register("hanging", hanging, deadline_s=0.05)
     doctor.register("well", well, deadline_s=PATIENT_S)
     first = {result.name: result for result in doctor.run_all(config)}
@@ -230,7 +230,7 @@ def test_many_checks_take_turns(config, monkeypatch):
 
 
 def test_no_thread_left_is_a_finding(config, monkeypatch):
-    """Where the system gives no thread, that is what is told."""
+    """If no thread can be started, that is the finding."""
 
     def refuse(thread):
         raise RuntimeError("can't start new thread")
@@ -242,7 +242,7 @@ def test_no_thread_left_is_a_finding(config, monkeypatch):
 
 
 def test_hanging_check_does_not_keep_the_process():
-    """The program ends when it has told all, whatever still hangs."""
+    """The program exits once it has reported, whatever still hangs."""
     program = """
 import threading
 from hearthnet.observability import doctor
@@ -256,7 +256,7 @@ print(doctor.run_one("hanging", None).detail)
 
 
 def test_some_of_the_checks(config):
-    """Those that are asked for run, each once; a name that none has is told, not ignored."""
+    """The named checks run, each once; an unknown name is an error."""
     doctor.register("one", well, deadline_s=PATIENT_S)
     doctor.register("two", well, deadline_s=PATIENT_S)
 

@@ -1,4 +1,4 @@
-"""Label values of strangers: bounded in number and length, safe on the page, and counted when turned away."""
+"""Label values from outside: bounded in number and length, safe on the page, and counted when refused."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _numbers = count()
 
 @pytest.fixture
 def counter():
-    """A counter with two labels that nobody has used."""
+    """A fresh counter with two labels."""
     metrics.configure(ON)
     made = metrics.counter(f"hearthnet_test_labels_{next(_numbers)}_total", "Test.", ["kind", "size"])
     yield made
@@ -47,7 +47,7 @@ def counter():
 
 
 def test_strangers_cannot_grow_series_without_end(counter):
-    """Ten thousand invented values leave the bound and `other`; not one count is lost, and each is told once."""
+    """Ten thousand invented values make no more series than the bound and `other`; no count is dropped."""
     for number in range(10_000):
         counter.labels(f"k{number}", "s").inc()
 
@@ -60,7 +60,7 @@ def test_strangers_cannot_grow_series_without_end(counter):
 
 
 def test_combination_that_is_turned_away_again_is_counted_once(counter):
-    """It is the combinations that are told, not the calls."""
+    """Combinations are counted, not calls."""
     for number in range(MAX_SERIES):
         counter.labels(str(number), "s")
     for _ in range(50):
@@ -140,7 +140,7 @@ def test_any_value_leaves_a_page_that_can_be_read(counter, value, shown):
 
 
 def test_value_whose_text_raises_breaks_nothing(counter):
-    """What a label is handed may be an object with code of its own."""
+    """A label's value may be an object with code of its own."""
 
     class Bad:
         def __str__(self):
@@ -218,7 +218,7 @@ def test_declared_combinations_always_have_room(counter):
 
 
 def test_declaring_for_a_label_that_is_not_there_is_an_error(counter):
-    """A programming mistake is told at once."""
+    """A programming mistake raises at once."""
     with pytest.raises(ValueError, match="kind"):
         counter.allow("colour", ["red"])
 

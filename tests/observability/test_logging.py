@@ -25,7 +25,7 @@ from hearthnet.observability import trace
 from hearthnet.observability.logging import JsonFormatter, RateLimitedLogger, get_logger
 from hearthnet.observability.logs import ratelimit
 from hearthnet.observability.logs.daily_file import DailyFile, log_paths
-from hearthnet.observability.records import recorder as recording
+from hearthnet.observability.runtime import runtime
 
 DAY_S = 86_400
 
@@ -88,7 +88,7 @@ def test_exception_brings_its_traceback(logs):
     (line,) = (orjson.loads(raw) for raw in logs())
     assert line["exc"].startswith("Traceback")
     assert line["exc"].endswith("ValueError: broken")
-    assert recording.active.pending_logs()[0].exc.endswith("ValueError: broken")
+    assert runtime.recorder.pending_logs()[0].exc.endswith("ValueError: broken")
 
 
 def test_fields_cannot_forge_the_records_own(logs):
@@ -158,7 +158,7 @@ def test_line_and_row_are_bounded(logs):
         log.exception("m" * 1_000_000, extra=big)
 
     assert len(logs()[0]) <= MAX_JSON_LINE_BYTES
-    row = recording.active.pending_logs()[0]
+    row = runtime.recorder.pending_logs()[0]
     assert sum(len(v) if isinstance(v, bytes) else len(str(v).encode()) for v in row) <= MAX_LOG_ROW_BYTES
 
 
@@ -246,14 +246,14 @@ def test_old_days_are_removed_and_nothing_else(tmp_path):
 
 
 def test_line_that_cannot_be_written_is_counted(tmp_path):
-    """Where no file can be made, logging goes on and every lost line is counted."""
+    """If no file can be made, logging continues and every dropped line is counted."""
     (tmp_path / "logs").write_text("a file where the folder should be")
     node_logging.configure(ObservabilityConfig(log_dir=tmp_path / "logs"))
     get_logger("hearthnet.test").info("nowhere")
     get_logger("hearthnet.test").info("nowhere")
 
-    assert node_logging.lost_lines() == 2
-    assert len(recording.active.pending_logs()) == 2
+    assert node_logging.dropped_lines() == 2
+    assert len(runtime.recorder.pending_logs()) == 2
 
 
 def test_disk_that_fills_up_within_a_line_glues_nothing(tmp_path):
@@ -269,7 +269,7 @@ file.write(b'{{"n":1}}\\n', 0.0)
 file.write(b'{{"n":2222}}\\n', 0.0)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 file.write(b'{{"n":3}}\\n', 0.0)
-print(file.lost_lines)
+print(file.dropped_lines)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
 
@@ -297,7 +297,7 @@ def test_threads_write_whole_lines(logs):
 
 
 def test_rate_limited_logger_passes_one_a_second(logs):
-    """Of many equal warnings within a second one passes; the next tells how many were held back."""
+    """Of many equal warnings within a second one passes; the next has the number dropped."""
     now = [100.0]
     noisy = RateLimitedLogger(get_logger("hearthnet.test"), clock=lambda: now[0])
     for _ in range(10):
@@ -380,7 +380,7 @@ def test_reconfiguring_loses_no_line(logs):
 
 
 def test_closed_files_number_is_not_given_away(tmp_path):
-    """After `close` a late line goes nowhere, never into a file that was opened since."""
+    """After `close` a late line is discarded, never written to a file that was opened since."""
     file = DailyFile(tmp_path, clock=lambda: 0.0)
     file.write(b"one\n", 0.0)
     descriptor = file._fd
@@ -395,7 +395,7 @@ def test_closed_files_number_is_not_given_away(tmp_path):
 
 
 def test_record_of_the_future_removes_nothing(tmp_path):
-    """What is too old is decided by the clock, not by one record's time."""
+    """Files expire by the clock, not by one record's time."""
     (tmp_path / "1970-01-01.log").write_text("kept")
     file = DailyFile(tmp_path, clock=lambda: 0.0)
     file.write(b"{}\n", 400 * DAY_S)
@@ -418,11 +418,11 @@ def test_two_limits_of_one_logger_are_one():
     first.warning("same")
     second.warning("same")
 
-    assert len(recording.active.pending_logs()) <= 1
+    assert len(runtime.recorder.pending_logs()) <= 1
 
 
 def test_filter_of_the_handler_is_asked(logs):
-    """A filter that somebody puts on our handler decides, for a trace's "done" line as well."""
+    """A filter on our handler applies to a trace's "done" line as well."""
     (handler,) = (item for item in logging.getLogger().handlers if isinstance(item, node_logging.JsonHandler))
     handler.addFilter(lambda record: record.levelno >= logging.WARNING)
     log = get_logger("hearthnet.filtered")
@@ -434,7 +434,7 @@ def test_filter_of_the_handler_is_asked(logs):
 
 
 def test_configuration_by_somebody_else_does_not_end_the_lines(logs):
-    """`dictConfig` closes every handler there is; what is logged afterwards is in the file all the same."""
+    """`dictConfig` closes every handler; later records are still written to the file."""
     log = get_logger("hearthnet.test")
     logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})
     log.warning("afterwards")
@@ -458,7 +458,7 @@ def test_configure_puts_a_handler_back_that_somebody_removed(logs):
 
 
 def test_other_handlers_are_told_the_caller(logged):
-    """Whoever formats our records in their own way finds the line that logged, at every level."""
+    """Other formatters find the line that logged, at every level."""
     log = get_logger("hearthnet.caller")
     log.debug("one")
     log.info("two")
@@ -494,7 +494,7 @@ def test_limited_messages_that_are_forgotten_are_told(logs, monkeypatch):
     for number in range(60):
         noisy.warning("lost peer", key=f"peer {number}")
         noisy.warning("lost peer", key=f"peer {number}")
-    ratelimit.tell_suppressed(all_of_them=True)
+    ratelimit.log_suppressed(all_of_them=True)
 
     told = [orjson.loads(line).get("suppressed", 0) for line in logs()]
     assert sum(told) == 60
@@ -517,7 +517,7 @@ def test_limited_message_takes_any_extra(logs, extra):
 
 
 def test_limited_message_logged_within_another_does_not_wait(logs, monkeypatch):
-    """A signal handler, or a finalizer, logs in the middle of a limited record: both are there, nobody waits."""
+    """A signal handler or a finalizer logs in the middle of a limited record: both are logged, without a deadlock."""
     noisy = RateLimitedLogger(get_logger("hearthnet.within"))
     make = ratelimit._Limit
 
@@ -536,17 +536,17 @@ def test_limited_message_logged_within_another_does_not_wait(logs, monkeypatch):
 
 
 def test_forked_child_does_not_tell_what_its_parent_held_back(logs):
-    """What was held back before a fork is told once, by the parent."""
+    """Drops before a fork are logged once, by the parent."""
     noisy = RateLimitedLogger(get_logger("hearthnet.forked"), clock=lambda: 100.0)
     for _ in range(3):
         noisy.warning("storm")
     child = os.fork()
     if child == 0:
         try:
-            ratelimit.tell_suppressed(all_of_them=True)
+            ratelimit.log_suppressed(all_of_them=True)
         finally:
             os._exit(0)
     os.waitpid(child, 0)
-    ratelimit.tell_suppressed(all_of_them=True)
+    ratelimit.log_suppressed(all_of_them=True)
 
     assert [orjson.loads(line).get("suppressed") for line in logs()] == [None, 2]

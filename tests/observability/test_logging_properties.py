@@ -17,8 +17,8 @@ from hearthnet.observability import logging as node_logging
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.logs.daily_file import log_paths
 from hearthnet.observability.logs.entry import _OWN_KEYS
-from hearthnet.observability.records import recorder as recording
 from hearthnet.observability.redaction.rules import is_secret, scrub
+from hearthnet.observability.runtime import runtime
 
 LINE_KEYS = ("ts", "level", "logger", "msg")
 CLASHING = ("name", "msg", "args", "message", "exc_info", "levelname", "asctime", "ts", "exc", "trace_id", "extras")
@@ -115,15 +115,15 @@ def the_line(lines) -> dict:
 @given(messages, st.lists(values, max_size=3), extras, st.booleans())
 def test_any_record_is_one_bounded_line_and_row(lines, msg, args, extra, has_error):
     """Whatever the message, its arguments, the fields and the error: no exception, one line, one row in its bounds."""
-    failures = node_logging.lost_lines()
+    failures = node_logging.dropped_lines()
     error = UnshowableError() if has_error else None
     log.warning(msg, *args, extra=extra, exc_info=error)
 
     parsed = the_line(lines)
     assert parsed["level"] == "warning"
     assert ("exc" in parsed) >= has_error
-    assert node_logging.lost_lines() == failures
-    row = recording.active.pending_logs()[-1]
+    assert node_logging.dropped_lines() == failures
+    row = runtime.recorder.pending_logs()[-1]
     assert sum(len(item) if isinstance(item, bytes) else len(str(item).encode()) for item in row) <= MAX_LOG_ROW_BYTES
     orjson.loads(row.extras)
 
@@ -141,7 +141,7 @@ names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=3
 @any_record
 @given(plain_text, st.dictionaries(names, plain, max_size=12))
 def test_plain_fields_come_back_as_they_were(lines, msg, fields):
-    """Plain values under harmless names, in the line and in the row, are those that were handed in."""
+    """Plain values under harmless names are unchanged in the line and in the row."""
     said = {name: scrub(value) if isinstance(value, str) else value for name, value in fields.items()}
     log.info(msg, extra=fields)
 
@@ -168,7 +168,7 @@ def test_exception_brings_type_message_and_traceback(lines, text):
 
 
 def test_exception_that_cannot_be_shown(lines):
-    """One whose `__str__` raises is told by its type; the fields beside it are kept."""
+    """A value whose `__str__` raises is recorded by its type; the other fields are kept."""
     try:
         raise UnshowableError
     except UnshowableError:

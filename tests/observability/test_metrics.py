@@ -50,7 +50,7 @@ def test_standard_metric_is_declared(name, expected):
 
 
 def test_instrument_made_before_configure_counts_after_it():
-    """A series handed out at import binds when the registry comes; what it counted before is nothing."""
+    """A series made at import binds with the registry; earlier counts are discarded."""
     series = metrics.counter("hearthnet_test_early_total", "Test.", ["kind"]).labels(kind="a")
     series.inc()
     metrics.configure(ON)
@@ -113,7 +113,7 @@ print(metrics.disabled(), metrics.exposition()[0].decode(), end="")
 
 @pytest.mark.parametrize("labels", [("a",), ("a", "b", "c"), ()])
 def test_wrong_number_of_labels_is_an_error(labels):
-    """A programming mistake is told at once, with metrics on or off."""
+    """A programming mistake raises at once, with metrics on or off."""
     with pytest.raises(ValueError, match="capability"):
         metrics.requests_total.labels(*labels)
 
@@ -158,7 +158,7 @@ def test_hostile_label_values_are_escaped():
 
 
 def test_labelled_instrument_has_no_series_of_its_own():
-    """Counting without choosing a series is a mistake that is told, not lost."""
+    """Counting without choosing a series raises."""
     with pytest.raises(ValueError, match="choose a series"):
         metrics.requests_total.inc()
 

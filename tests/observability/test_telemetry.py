@@ -18,8 +18,8 @@ from support.waiting import wait_until
 from hearthnet.constants import TRACE_RING_BUFFER
 from hearthnet.forensics.box import boxes_in
 from hearthnet.observability import get_logger, metrics, telemetry, trace
-from hearthnet.observability.records import recorder as recording
-from hearthnet.observability.records.record import TraceRecord
+from hearthnet.observability.records import recorder
+from hearthnet.observability.runtime import runtime
 from hearthnet.observability.store import thread
 from hearthnet.observability.store.reader import TraceFilter
 from hearthnet.observability.telemetry import DATABASE
@@ -191,7 +191,7 @@ def test_filters_agree_on_pending_and_committed(observability):
 
 def test_overflow_is_counted_and_visible(observability, monkeypatch):
     """Records dropped from a full buffer are a row in `gaps`, a line in `timeline` and a count in the metrics."""
-    monkeypatch.setattr(recording, "STORE_TRACES", 100)
+    monkeypatch.setattr(recorder, "STORE_TRACES", 100)
     slow = observability.model_copy(update={"flush_interval_s": 60.0})
     with telemetry.open(slow) as t:
         gate = threading.Event()
@@ -355,7 +355,7 @@ def test_row_that_sqlite_refuses_costs_only_itself(observability):
     """A record that cannot be stored is counted as a gap; the records around it are committed."""
     with telemetry.open(observability) as t:
         record(3)
-        recording.active.offer_trace(_poisoned(trace.get_recent(1)[0]))
+        runtime.recorder.record_trace(_poisoned(trace.get_recent(1)[0]))
         record(2)
         assert t.flush()
         record(1)
@@ -366,11 +366,8 @@ def test_row_that_sqlite_refuses_costs_only_itself(observability):
 
 
 def _poisoned(like):
-    """Returns a record that SQLite cannot bind: an integer of more than 64 bits."""
-    return TraceRecord(
-        recording.active.next_seq(), like.run_id, like.trace_id, None, "a.b", None, 2**70, 0, 1.0, "ok", None, 0,
-        b"[]", b"{}",
-    )  # fmt: skip
+    """A record that SQLite cannot bind: an integer of more than 64 bits."""
+    return (like.trace_id, None, "a.b", None, 2**70, 0, 1.0, "ok", None, 0, b"[]", b"{}")
 
 
 def test_close_under_load_is_in_time_and_complete(observability):

@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from hearthnet.observability import get_logger, metrics, telemetry, trace
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability.logs import messages
-from hearthnet.observability.records import recorder as recording
 from hearthnet.observability.records.recorder import Recorder
+from hearthnet.observability.runtime import runtime
 
 log = get_logger("hearthnet.test")
 NS = 1_000_000_000
@@ -113,12 +113,12 @@ def test_records_that_sampling_held_back_are_counted(observability, monkeypatch)
             log.info("again")
         for _ in range(messages.NOTABLE_ROWS_A_SECOND + 7):
             log.warning("beware")
-        node_logging.tell_held_back(all_of_them=True)
+        node_logging.log_dropped(all_of_them=True)
 
         for _ in range(2):
             assert sample("hearthnet_log_repeats_total", level="info") == 30
             assert sample("hearthnet_log_repeats_total", level="warning") == 7
-        stored = recording.active.pending_logs()
+        stored = runtime.recorder.pending_logs()
         assert all(record.msg in ("again", "beware") for record in stored if record.repeats)
 
 
@@ -129,7 +129,7 @@ def test_repeats_of_a_store_opened_again_are_not_counted_twice(observability, mo
         with telemetry.open(observability):
             for _ in range(messages.ROWS_A_SECOND + 5):
                 log.info("again")
-            node_logging.tell_held_back(all_of_them=True)
+            node_logging.log_dropped(all_of_them=True)
             assert sample("hearthnet_log_repeats_total", level="info") == expected
 
 
@@ -141,6 +141,6 @@ def test_what_a_trace_kept_is_not_held_back(observability, monkeypatch):
             for _ in range(messages.ROWS_A_SECOND + 5):
                 log.info("inside")
             failing.fail("internal_error")
-        node_logging.tell_held_back(all_of_them=True)
+        node_logging.log_dropped(all_of_them=True)
 
         assert not sample("hearthnet_log_repeats_total", level="info")

@@ -16,7 +16,7 @@ from hearthnet.errors import WireError
 from hearthnet.observability import get_logger, metrics, trace
 from hearthnet.observability.logs.entry import Entry
 from hearthnet.observability.logs.messages import find
-from hearthnet.observability.records import recorder as recording
+from hearthnet.observability.runtime import runtime
 from hearthnet.observability.traces import trace as traces
 
 
@@ -38,7 +38,7 @@ def test_detach_records_the_trace():
     assert finished.duration_ms >= 0
     assert finished.started_at == started.started_at
     assert finished.started_at_utc.tzinfo is not None
-    assert finished.run_id == recording.active.run_id
+    assert finished.run_id == runtime.recorder.run_id
 
 
 def test_detach_with_none_current_does_nothing():
@@ -214,7 +214,7 @@ def test_error_that_was_there_before_is_not_the_traces():
 
 @pytest.mark.parametrize("code", [[], {}, 5, None, b"timeout"], ids=repr)
 def test_fail_takes_whatever_it_is_given(code):
-    """What is no wire error code, and no text at all, is recorded as one."""
+    """Unknown codes, and values that are no text, are recorded as `internal_error`."""
     with trace.new_trace("a.b") as started:
         started.fail(code)
 
@@ -235,7 +235,7 @@ def test_attach_of_no_trace_records_nothing():
 
 
 def test_fail_wins_over_a_later_exception():
-    """A result that was set stands."""
+    """A result that was set is kept."""
 
     def fail_twice():
         with trace.new_trace("a.b") as started:
@@ -268,7 +268,7 @@ def test_cancelled_is_not_a_failure():
 
 def test_slow_trace_is_notable():
     """A trace that takes as long as `slow_ms` is notable."""
-    trace.set_slow_ms(0.0)
+    runtime.slow_ms = 0.0
     with trace.new_trace("a.b"):
         pass
 
@@ -356,12 +356,12 @@ def test_secrets_in_spans_are_redacted():
     with trace.new_trace("a.b") as started, trace.span("s", api_key="hunter2"):
         started.extras["password"] = "hunter2"
 
-    assert b"hunter2" not in b"".join(recording.active.pending_traces()[0][-2:])
+    assert b"hunter2" not in b"".join(runtime.recorder.pending_traces()[0][-2:])
 
 
 @pytest.mark.parametrize("given", ["../../etc/passwd", "\x1b[2J", "0" * 200_000, "01hxr4z6w5s9e2jq4y0t7b3m1c", ""])
 def test_foreign_id_that_is_no_ulid_is_replaced(given):
-    """What is no trace id is never recorded as one."""
+    """An invalid trace id is never recorded."""
     with trace.new_trace("a.b", trace_id=given) as started:
         assert started.trace_id != given
 
@@ -385,7 +385,7 @@ def test_row_is_cut_at_its_limit(spans):
             with trace.span("work", number=number, text="ü" * 100):
                 pass
 
-    record = recording.active.pending_traces()[0]
+    record = runtime.recorder.pending_traces()[0]
     kept = orjson.loads(record.spans)
     assert sum(len(str(value).encode()) if not isinstance(value, bytes) else len(value) for value in record) <= (
         MAX_TRACE_ROW_BYTES
@@ -400,7 +400,7 @@ def test_huge_extras_of_a_trace_do_not_crowd_out_everything():
         started.extras.update({f"k{number}": "x" * 2_000 for number in range(60)})
         started.fail("internal_error", "y" * 100_000)
 
-    record = recording.active.pending_traces()[0]
+    record = runtime.recorder.pending_traces()[0]
     assert sum(len(value) for value in (record.spans, record.extras, record.error.encode())) < MAX_TRACE_ROW_BYTES
 
 
@@ -463,11 +463,11 @@ def test_new_error_at_the_old_ones_address_counts():
 
 @pytest.mark.parametrize("capability", [None, 5, b"x", "@", "@1.0", "a@" + "9" * 100_000, "x@\ud800"])
 def test_any_capability_is_recorded(capability):
-    """Whatever stands for a name becomes a short, valid one; nothing raises."""
+    """Any value for a name becomes a short, valid one; nothing raises."""
     with trace.new_trace(capability, trace_id=7, parent_id="\ud800" * 1_000):
         pass
 
-    record = recording.active.pending_traces()[0]
+    record = runtime.recorder.pending_traces()[0]
     assert all(len(str(value).encode("utf-8")) <= 64 for value in record[1:6])
 
 

@@ -19,34 +19,18 @@ from typing import Any, Final
 from hearthnet.forensics.evidence.carving import carve
 from hearthnet.forensics.evidence.safe_stat import is_file, why_unreadable
 from hearthnet.forensics.model import Source
+from hearthnet.forensics.tables import COLUMNS, NEWEST_VERSION
 
-__all__ = ["COLUMNS", "WITHOUT_WAL", "Store", "copied", "read_store"]
+__all__ = ["WITHOUT_WAL", "Store", "copied", "read_store"]
 
 APPLICATION_ID: Final = 0x48_4E_74_6C
-NEWEST_VERSION: Final = 5  # the schema that this program writes; a newer one is read by the columns it still has
 _MAGIC: Final = b"SQLite format 3\0"
 _MAX_READS: Final = 400  # ranges read of a damaged table
 _SALVAGE_S: Final = 5.0
 _LARGEST: Final = 2**63 - 1
 _FOREIGN: Final = "a database of another program"
 
-COLUMNS: Final = {
-    "traces": (
-        "seq", "run_id", "trace_id", "parent_id", "capability", "version", "started_us", "started_mono_ns",
-        "duration_ms", "result", "error", "notable", "spans", "extras",
-    ),
-    "logs": (
-        "seq", "run_id", "ts_us", "level", "logger", "msg", "trace_id", "span_id", "notable", "repeats", "extras",
-        "exc",
-    ),
-    "gaps": ("seq", "ts_us", "kind", "reason", "count"),
-    "runs": (
-        "run_id", "node_id", "version", "pid", "boot_id", "started_us", "ended_us", "end_reason", "last_seen_us",
-        "vitals",
-    ),
-}  # fmt: skip
-
-# In the order of the table's columns, as the migrations created them.
+# By their places in a row, as the migrations have made them.
 _CARVED: Final = {
     **COLUMNS,
     "runs": (*COLUMNS["runs"][:8], "commits", "written_bytes", "last_seen_us", "vitals"),

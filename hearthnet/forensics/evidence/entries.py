@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
 
-from hearthnet.forensics.evidence.database import COLUMNS
+from hearthnet.forensics.box import fields
 from hearthnet.forensics.model import Entry, ErrorGroup, Minute, Vitals
 
 __all__ = [
@@ -35,7 +35,6 @@ MAX_TEXT_CHARS: Final = 4_000
 _RING: Final = 10_000  # rows that the store keeps per ring
 _MAX_VITALS: Final = 500
 _OWN_KEYS: Final = frozenset({"ts", "level", "logger", "msg", "trace_id", "span_id", "exc", "repeats"})
-_NO_RUN: Final = "run_id"
 _DONE: Final = ("hearthnet.trace", "done")  # the line written when a trace ends; the store has no log row for it
 _MAX_MS: Final = 1e12  # thirty years: a longer duration is invalid
 
@@ -101,18 +100,13 @@ def _from_done(line: Row, ended_us: int) -> Entry | None:
 
 
 def rows_of_frames(frames: list[tuple[int, bytes]], table: str, run_id: str) -> list[Row]:
-    """Returns the payloads of a black box as rows of their table; `run_id` comes from the box's header."""
-    names = [name for name in COLUMNS[table] if name != _NO_RUN]
+    """Returns the payloads of a black box as rows of their table: its columns without `run_id`, which the box has."""
     rows = []
     # No more than the store's ring would keep: older frames are in the box only until they are overwritten.
     for _, payload in frames[-_RING:]:
-        try:
-            values = json.loads(payload)
-        except (ValueError, RecursionError):
-            continue
-        # Without a number a record cannot be identified.
-        if isinstance(values, list) and len(values) == len(names) and integer(values[0]):
-            rows.append({**dict(zip(names, values, strict=True)), "run_id": run_id})
+        row = fields(payload, table)
+        if row is not None and integer(row["seq"]):  # a record is known by its number
+            rows.append({**row, "run_id": run_id})
     return rows
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from hearthnet.forensics.box import ENTRIES, Box, boxes_in, fields, is_locked, process_start, read_box, this_boot
-from hearthnet.forensics.evidence.database import COLUMNS
 from hearthnet.forensics.evidence.entries import integer, number, rows_of_frames, text, vitals_of
 from hearthnet.forensics.evidence.safe_stat import is_file, listed, why_unreadable
 from hearthnet.forensics.model import Entry, InFlight, Run, Source
@@ -27,10 +26,6 @@ _MAX_FAULT_BYTES: Final = 64 * 1024
 _MAX_BOX_BYTES: Final = 1 << 30  # far beyond any budget
 _DATED: Final = re.compile(r"telemetry\.\d+\.(\d{8}T\d{6})Z\.fault")
 _SECOND_US: Final = 1_000_000
-# Positions in a trace's payload, which has the columns of `traces` without `run_id`.
-_TRACE_FIELDS: Final = [name for name in COLUMNS["traces"] if name != "run_id"]
-_WALL_AT: Final = _TRACE_FIELDS.index("started_us")
-_MONO_AT: Final = _TRACE_FIELDS.index("started_mono_ns")
 
 Row = dict[str, Any]
 
@@ -161,9 +156,9 @@ def _heartbeat_us(box: Box) -> int:
         return 0
     wall_us, mono_ns = box.header.started_us, box.header.started_ns
     for _, payload in reversed(box.traces):
-        values = fields(payload) or []
-        if len(values) > _MONO_AT and integer(values[_MONO_AT]):
-            wall_us, mono_ns = integer(values[_WALL_AT]), integer(values[_MONO_AT])
+        row = fields(payload, "traces")
+        if row is not None and integer(row["started_mono_ns"]):
+            wall_us, mono_ns = integer(row["started_us"]), integer(row["started_mono_ns"])
             break
     return wall_us + (box.heartbeat_ns - mono_ns) // 1_000
 

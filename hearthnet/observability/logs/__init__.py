@@ -1,1 +1,1 @@
-"""Behind `logging`: entries, message budgets, levels, the daily file."""
+"""The parts of `logging`: entries, message budgets, levels, the daily file."""

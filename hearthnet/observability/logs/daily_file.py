@@ -1,13 +1,13 @@
 """Daily JSON log files: `<YYYY-MM-DD>.log` by UTC date, one `write` a line, bounded in bytes and in days.
 
 A day that outgrows its part goes on in `<YYYY-MM-DD>.1.log`, `.2.log` and so on: a file that is open is never renamed.
-The oldest files go first, so that all of them together stay within their bound.
+The oldest files are removed so that all of them together stay within their bound.
 
 Guarantees:
     - A line is one `os.write` to a file opened for appending, so lines of several threads and processes never mix.
-    - `write` takes no lock but to count a loss or to change files. The descriptor's number never changes: a new file is
-      put under it by `dup2`.
-    - Nothing raises: a line that cannot be written is counted.
+    - `write` takes a lock only to count a dropped line or to change files. The descriptor's number never changes: a new
+      file replaces the old one by `dup2`.
+    - Nothing raises: a line that cannot be written is dropped and counted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import os
 import re
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
@@ -25,15 +24,16 @@ from typing import Final
 
 from hearthnet.constants import LOG_RETENTION_DAYS
 from hearthnet.files import make_private_dir
+from hearthnet.observability.records.tracked import tracked
 
 __all__ = ["DailyFile", "log_key", "log_paths"]
 
 _NAME: Final = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.(\d+))?\.log")
 _DAY_S: Final = 86_400
 _MAX_BYTES: Final = 40_000_000  # what the budget of `max_disk_mb` leaves for logs by default
-_PARTS: Final = 8  # files that share the bound: what is lost at a time when the oldest goes
-_LOOK_S: Final = 1.0  # and after so long: somebody may have removed it
-_LOOK_BYTES: Final = 64 * 1024  # after so many of our own bytes the file is looked at: others write to it too
+_PARTS: Final = 8  # files that share the bound: the share dropped when the oldest is removed
+_CHECK_S: Final = 1.0  # and after so long: it may have been removed
+_CHECK_BYTES: Final = 64 * 1024  # the file is checked after so many of our own bytes: other processes write to it too
 
 
 def log_paths(directory: Path) -> list[Path]:
@@ -45,13 +45,13 @@ def log_paths(directory: Path) -> list[Path]:
 
 
 def log_key(path: Path) -> tuple[date, int] | None:
-    """Returns a log file's day and its number within the day, by which files are ordered; None for other files."""
+    """Returns a log file's day and its number within the day, its sort key; None for other files."""
     match = _NAME.fullmatch(path.name)
     if match is None:
         return None
     try:
         return date.fromisoformat(match[1]), int(match[2] or 0)
-    except ValueError:  # 2026-13-45: no day, so no file of ours
+    except ValueError:  # 2026-13-45 is no day, so this is no file of ours
         return None
 
 
@@ -59,15 +59,15 @@ class DailyFile:
     """Appends lines to the file of the day.
 
     Args:
-        directory: where the files lie; made if missing, with mode 0700.
-        retention_days: how many past days are kept beside today.
-        clock: seconds since 1970; decides what is too old.
+        directory: of the files; made if missing, with mode 0700.
+        retention_days: past days to keep, besides today.
+        clock: seconds since 1970; decides which files are too old.
         max_bytes: of all log files together.
 
     Attributes:
-        lost_lines: lines that could not be written.
-        is_shedding: set from outside: the disk is nearly full, only what matters should be written.
-        shed_lines: lines that were left out for that.
+        dropped_lines: lines that could not be written.
+        is_shedding: set by the store: the disk is nearly full, only notable lines are written.
+        shed_lines: lines dropped for that.
     """
 
     def __init__(
@@ -81,50 +81,50 @@ class DailyFile:
         self.directory = directory
         self._clock = clock
         self.retention_days = retention_days
-        self.lost_lines = 0
+        self.dropped_lines = 0
         self.is_shedding = False
         self.shed_lines = 0
         # Re-entrant: a signal handler or a finalizer may log while its own thread changes files.
         self._lock = threading.RLock()
         self._torn = False
         self._day = -1  # days since 1970, UTC
-        self._unseen = 0  # bytes that we wrote since the file was looked at
-        self._looked_s = 0.0
+        self._unchecked = 0  # bytes written since the file was checked
+        self._checked_s = 0.0
         self._max_bytes = max_bytes
-        _files.add(self)
+        tracked.add(self)
 
     def write(self, line: bytes, now_s: float) -> None:
         """Appends one line (its newline included), which was made at `now_s` (seconds since 1970)."""
         day = int(now_s // _DAY_S)
         if day != self._day:
             self._roll(day)
-        self._unseen += len(line)
-        if self._unseen >= _LOOK_BYTES or not 0 <= now_s - self._looked_s < _LOOK_S:
-            self._look(now_s)
+        self._unchecked += len(line)
+        if self._unchecked >= _CHECK_BYTES or not 0 <= now_s - self._checked_s < _CHECK_S:
+            self._check(now_s)
         if self._torn:
             line, self._torn = b"\n" + line, False
         try:
             complete = os.write(self._fd, line) == len(line)
-        except OSError:  # disk full, or no file could be opened; the counter is what tells
+        except OSError:  # disk full, or no file could be opened: it is counted
             self._count_lost()
             return
-        if not complete:  # the disk filled up within the line: the next one must not be glued to it
+        if not complete:  # the disk filled up within the line: the next one must not continue it
             self._torn = True
             self._count_lost()
 
     def limit(self, max_bytes: int) -> None:
-        """Bounds all log files together to `max_bytes` from now on."""
+        """Bounds all log files together to `max_bytes`."""
         self._max_bytes = max_bytes
         self._remove_surplus()
 
     def _count_lost(self) -> None:
         with self._lock:
-            self.lost_lines += 1
+            self.dropped_lines += 1
 
     def _roll(self, day: int) -> None:
         with self._lock:
-            # A record made just before midnight may come in just after it: it goes into the new file, and the
-            # file does not roll back. Only a clock set back by more than a day does that.
+            # A record made just before midnight may arrive just after it. It is written to the new file; only a
+            # clock set back by more than a day rolls the file back.
             if day == self._day or day == self._day - 1:
                 return
             try:
@@ -133,14 +133,14 @@ class DailyFile:
                 return
             is_step = self._day >= 0 and abs(day - self._day) > self.retention_days
             self._day = day
-        if not is_step:  # a clock that was set is no reason to remove what was logged before
+        if not is_step:  # after a clock step the older files are not old
             self._remove_expired()
         self._remove_surplus()
 
-    def _look(self, now_s: float) -> None:
-        """Goes on in the day's next file if this one is full, or in a new one if somebody removed it."""
+    def _check(self, now_s: float) -> None:
+        """Opens the day's next file if this one is full, or a new one if it was removed."""
         with self._lock:
-            self._unseen, self._looked_s = 0, now_s
+            self._unchecked, self._checked_s = 0, now_s
             try:
                 status = os.fstat(self._fd)
                 if status.st_nlink and status.st_size < self._part_bytes():
@@ -156,7 +156,7 @@ class DailyFile:
     def _open(self, day: int) -> None:
         """Opens the day's last file that is not full, or the one after it."""
         make_private_dir(self.directory)
-        # The highest that is there: parts that were removed as the oldest leave a hole before it.
+        # The highest number: removing the oldest parts leaves a hole before it.
         there = [key[1] for file in log_paths(self.directory) if (key := log_key(file)) and key[0] == _date(day)]
         number = max(there, default=0)
         if there and self._path(day, number).stat().st_size >= self._part_bytes():
@@ -173,7 +173,7 @@ class DailyFile:
         return self.directory / f"{_date(day).isoformat()}{ending}"
 
     def _remove_expired(self) -> None:
-        # By the clock, not by the record's time: one record dated next year must not cost all that is there.
+        # By the clock, not by the record's time: one record dated next year must not remove all files.
         oldest = _date(int(self._clock() // _DAY_S)) - timedelta(days=self.retention_days)
         for path in log_paths(self.directory):
             key = log_key(path)
@@ -181,13 +181,13 @@ class DailyFile:
                 _remove(path)
 
     def _remove_surplus(self) -> None:
-        """Removes the oldest files until the rest, and the one being written when it is full, are within the bound."""
+        """Removes the oldest files until the rest and a full current one are within the bound."""
         tomorrow = _date(int(self._clock() // _DAY_S) + 1)
-        # What a wrong clock dated into the future would never be the oldest: it goes first.
+        # A file dated into the future by a wrong clock would never be the oldest: it is removed first.
         paths = sorted(log_paths(self.directory), key=lambda path: (log_key(path) or (tomorrow,))[0] <= tomorrow)
-        others = [(path, _size(path)) for path in paths if not self._is_open(path)]
-        # Each process that writes may be one look late.
-        total = sum(size for _, size in others) + self._part_bytes() + 2 * _LOOK_BYTES
+        others = [(path, _size_of(path)) for path in paths if not self._is_open(path)]
+        # Each process that writes may be one check late.
+        total = sum(size for _, size in others) + self._part_bytes() + 2 * _CHECK_BYTES
         for path, size in others:
             if total <= self._max_bytes:
                 return
@@ -203,8 +203,8 @@ class DailyFile:
     def close(self) -> None:
         """Closes the file; a later `write` opens it again.
 
-        The descriptor's number is kept, on /dev/null: a thread may be about to write to it, and a number given back
-        would soon be another file's.
+        The descriptor is kept, on /dev/null: a thread may be about to write to it, and a freed number would soon be
+        another file's.
         """
         with self._lock:
             self._day = -1
@@ -213,34 +213,22 @@ class DailyFile:
                 os.dup2(nowhere, self._fd, inheritable=False)
                 os.close(nowhere)
 
-    def forget_lock(self) -> None:
-        """Makes a new lock: for a forked child."""
+    def renew_in_child(self) -> None:
+        """Makes a new lock."""
         self._lock = threading.RLock()
 
     def __del__(self) -> None:
-        # Nobody holds this object any more, so nobody can be writing.
+        # No reference is left, so no thread is writing.
         if self._fd >= 0:
             os.close(self._fd)
 
 
-_files: weakref.WeakSet[DailyFile] = weakref.WeakSet()
-
-
-def _free_locks_in_child() -> None:
-    # A thread of the parent may have held one at the fork; it is not there to give it back.
-    for file in list(_files):
-        file.forget_lock()
-
-
-os.register_at_fork(after_in_child=_free_locks_in_child)
-
-
 def _remove(path: Path) -> None:
-    with suppress(OSError):  # somebody else removed it, or may not: the doctor looks at the folder
+    with suppress(OSError):  # removed by another process, or not permitted: the doctor checks the folder
         path.unlink()
 
 
-def _size(path: Path) -> int:
+def _size_of(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError:  # removed since it was listed

@@ -1,6 +1,6 @@
-"""A log record in the form that its sinks want: the line for the JSON log, the fields for black box and store.
+"""A log record as its sinks need it: a line for the JSON log, values for the black box and the store.
 
-The JSON of the extras is made once and serves both. Nothing here raises, whatever a record holds.
+The extras are encoded once for both. Nothing here raises, whatever a record holds.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any, Final
 from hearthnet.constants import MAX_JSON_LINE_BYTES, MAX_LOG_ROW_BYTES
 from hearthnet.observability.logs.messages import MESSAGE_BYTES, Message, json_text
 from hearthnet.observability.records.context import current
-from hearthnet.observability.records.record import LogFields, clean_text, encode, encode_plain, fit, safe_text
+from hearthnet.observability.records.record import LogValues, clean_text, encode, encode_plain, fit, safe_text
 from hearthnet.observability.redaction.rules import scrub
 
 __all__ = ["Entry", "ExcInfo", "encode_extras", "exc_info_of", "repeats_of", "stack_of", "text_of", "timestamp"]
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
-# Keys that the line or the row has of its own; a field of that name is kept under `x_<name>`.
+# Keys of the line or the row itself; a field of that name is stored as `x_<name>`.
 _OWN_KEYS: Final = frozenset({"ts", "level", "logger", "msg", "trace_id", "span_id", "exc", "repeats"})
 _EXC_BYTES: Final = 1_024  # of a row
 _MS: Final = tuple(b"%03d" % ms for ms in range(1_000))
@@ -30,13 +30,13 @@ _second: tuple[int, bytes] = (-1, b"")
 
 
 class Entry:
-    """One log record, shaped.
+    """One log record, encoded.
 
     Args:
-        message: what is known of its message.
-        extras: its fields, encoded.
+        message: its logger, level and text.
+        extras: its fields as JSON.
         exc: the traceback.
-        now_ns: when it was made, nanoseconds since 1970.
+        now_ns: its time, nanoseconds since 1970.
     """
 
     __slots__ = ("exc", "extras", "message", "now_ns", "span_id", "trace_id")
@@ -70,29 +70,29 @@ class Entry:
         parts.append(b"}\n")
         return b"".join(parts)
 
-    def fields(self, seq: int, run_id: str) -> LogFields:
-        """Returns the record for the store."""
+    def values(self) -> LogValues:
+        """Returns the record for the store; the recorder numbers it."""
         message, extras, exc = self.message, self.extras, self.exc
         if len(extras) > _EXC_BYTES:
             room = MAX_LOG_ROW_BYTES - 2 * MESSAGE_BYTES
             extras = fit(extras, MESSAGE_BYTES if exc is not None or message.is_long else room)
         return (
-            seq, run_id, self.now_ns // 1_000, message.level, message.logger, message.text, self.trace_id,
+            self.now_ns // 1_000, message.level, message.logger, message.text, self.trace_id,
             self.span_id, message.is_notable, 0, extras, None if exc is None else _tail(exc, _EXC_BYTES),
         )  # fmt: skip
 
 
-def repeats_of(message: Message, count: int, now_ns: int) -> tuple[bytes, LogFields]:
-    """Returns line and fields (not numbered) of the record that stands for `count` equal ones."""
+def repeats_of(message: Message, count: int, now_ns: int) -> tuple[bytes, LogValues]:
+    """Returns the line and the values of one record that stands for `count` equal ones."""
     line = b'%b%b,"repeats":%d}\n' % (timestamp(now_ns), message.head, count - 1)
     return line, (
-        0, "", now_ns // 1_000, message.level, message.logger, message.text, None, None, message.is_notable,
+        now_ns // 1_000, message.level, message.logger, message.text, None, None, message.is_notable,
         count - 1, b"{}", None,
     )  # fmt: skip
 
 
 def timestamp(now_ns: int) -> bytes:
-    """Returns the line's beginning with UTC in milliseconds; the part down to the second is kept for that second."""
+    """Returns the start of a line: UTC in milliseconds. Caches the part down to the second."""
     global _second
     second, rest = divmod(now_ns, 1_000_000_000)
     kept = _second
@@ -102,7 +102,7 @@ def timestamp(now_ns: int) -> bytes:
 
 
 def text_of(msg: object, args: Any) -> str:
-    """Returns the message, its arguments filled in as the standard library does it."""
+    """Returns the message with its arguments filled in, as the standard library does."""
     if type(msg) is str and not args:
         return msg
     try:
@@ -116,7 +116,7 @@ def text_of(msg: object, args: Any) -> str:
 
 
 def exc_info_of(given: object) -> ExcInfo | None:
-    """Returns what a logger's `exc_info` argument stands for, or None."""
+    """Returns the exception that a logger's `exc_info` argument names, or None."""
     if not given:
         return None
     if isinstance(given, BaseException):
@@ -126,7 +126,7 @@ def exc_info_of(given: object) -> ExcInfo | None:
 
 
 def encode_extras(extra: object, exc_info: ExcInfo | None) -> tuple[bytes, str | None]:
-    """Returns the fields as JSON, those of the exception among them, and the traceback."""
+    """Returns the fields as JSON, with those of the exception, and the traceback."""
     if exc_info is None or exc_info[1] is None:
         if extra is None:
             return b"{}", None
@@ -135,12 +135,12 @@ def encode_extras(extra: object, exc_info: ExcInfo | None) -> tuple[bytes, str |
             return encoded, None
         return encode(_mapping(extra)), None
     error = exc_info[1]
-    told = {"exc_type": type(error).__qualname__, "exc_message": clean_text(error)}
-    return encode({**_mapping(extra), **told}), _traceback(exc_info)
+    described = {"exc_type": type(error).__qualname__, "exc_message": clean_text(error)}
+    return encode({**_mapping(extra), **described}), _traceback(exc_info)
 
 
 def _mapping(extra: object) -> Mapping[Any, Any]:
-    """Returns the fields under names that are text and clash with nothing of the line's own, or with each other."""
+    """Returns the fields by names that are text and clash neither with the line's own keys nor with each other."""
     if extra is None:
         return {}
     if not isinstance(extra, Mapping):
@@ -169,12 +169,12 @@ def _traceback(exc_info: ExcInfo) -> str:
 
 
 def _tail(text: str, limit: int) -> str:
-    """Returns the end of a traceback, where the error stands, within `limit` bytes."""
+    """Returns the end of a traceback, which names the error, within `limit` bytes."""
     safe = scrub(safe_text(text, 16 * limit))
     raw = safe.encode()
     return safe if len(raw) <= limit else "[cut]…" + raw[len(raw) - limit + 8 :].decode("utf-8", "ignore")
 
 
 def stack_of(stack_info: str | None) -> str | None:
-    """Returns a stack that was asked for, within what a line may hold."""
+    """Returns a requested stack, within the bounds of a line."""
     return _tail(stack_info, MAX_JSON_LINE_BYTES // 4) if stack_info else None

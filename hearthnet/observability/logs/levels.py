@@ -1,13 +1,12 @@
-"""Log levels while the program runs: third parties quiet, and one logger more talkative for a while.
+"""Log levels of a running program: third parties quiet, and single loggers more verbose for a limited time.
 
     with Levels() as levels:
         levels.set("bus", "debug", for_s=600)
 
 Guarantees:
-    - A level ends at its time, whether or not anybody asks, and whatever the program's loop is doing: a thread sees to
-      it.
+    - A level ends at its time, whatever the program's loop is doing: a timer thread ends it.
     - At most `MAX_OVERRIDES` at a time, each for at most `MAX_FOR_S`. Leaving the block ends them all.
-    - What somebody else has set on a logger in the meantime is not undone.
+    - A level that other code has set on a logger in the meantime is not undone.
 """
 
 from __future__ import annotations
@@ -27,50 +26,50 @@ from hearthnet.observability.records.record import clean_text
 __all__ = ["DEFAULT_FOR_S", "MAX_FOR_S", "THIRD_PARTY", "Levels", "LogLevelError", "Override"]
 
 log = get_logger(__name__)
-# Returns a logger as it is: `get_logger` would make it one of ours and give its package our level.
+# Returns a logger unchanged: `get_logger` would make it ours and give its package our level.
 _logger: Final = log.manager.getLogger
 
-# Libraries that talk. Their records go to the JSON log like ours. The root's level, which a library may lower for
-# itself, does not decide about them.
+# Verbose libraries. Their records are written to the JSON log like ours. The root's level, which a library may lower
+# for itself, does not apply to them.
 THIRD_PARTY: Final[Mapping[str, str]] = {
-    "aiosqlite": "warning",  # two lines a statement
+    "aiosqlite": "warning",  # two lines for each statement
     "asyncio": "warning",
     "httpcore": "warning",  # a line for each step of a request
-    "httpx": "warning",  # a line a request
+    "httpx": "warning",  # a line for each request
     "uvicorn": "warning",
-    "uvicorn.access": "warning",  # a trace tells more
-    "uvicorn.error": "warning",  # "Started server process": the node says so itself
+    "uvicorn.access": "warning",  # a trace has more
+    "uvicorn.error": "warning",  # "Started server process": the node logs that itself
     "zeroconf": "warning",
 }
-# Their records would be stored by statements that make more such records, without end.
+# Storing their records would make more of them, without end.
 _NEVER_TALKATIVE: Final = frozenset({"aiosqlite"})
 
-MAX_FOR_S: Final = 86_400.0  # whoever needs it for longer means `observability.log_level`
+MAX_FOR_S: Final = 86_400.0  # for longer there is `observability.log_level`
 DEFAULT_FOR_S: Final = 600.0
-MAX_OVERRIDES: Final = 32  # pulled from the air: more than a person follows
+MAX_OVERRIDES: Final = 32  # a guess: more than a person can follow
 _CLOSE_NAMES: Final = 3
-_QUOTED_BYTES: Final = 100  # of what somebody has typed
+_QUOTED_BYTES: Final = 100  # of the caller's text
 _STEP: Final = 10  # between the standard library's numbers of two levels
 _INFO: Final = _STEP * (LEVELS.index("info") + 1)
 
-# Calls a function after so many seconds, in a thread; returns what cancels that.
+# Calls a function after so many seconds, in a thread; returns a function that cancels it.
 StartTimer = Callable[[float, Callable[[], None]], Callable[[], None]]
 
 
 class LogLevelError(HearthNetError):
-    """Raised when no level can be set so: no such logger, level or time, or too many at once."""
+    """Raised for an unknown logger or level, a time out of bounds, or too many levels at once."""
 
     exit_code = EXIT_USAGE
 
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """A logger's level for the time being.
+    """A temporary level of a logger.
 
     Attributes:
         logger: its full name.
-        level: what passes now.
-        was: what passes when it has ended.
+        level: the current one.
+        was: the one to return to.
         left_s: seconds until then.
     """
 
@@ -81,7 +80,7 @@ class Override:
 
 
 class _Held(NamedTuple):
-    own: int  # the logger's own level before, 0 where it had its parent's
+    own: int  # the logger's own level before; 0: its parent's
     was: str
     level: str
     ends_at: float
@@ -98,9 +97,9 @@ class Levels:
     """The levels of one program's loggers.
 
     Args:
-        third_party: level by logger, applied within `with` to those that the program has given none itself.
-        clock: monotonic seconds; tests hand in their own.
-        start_timer: what calls back at the end of a level; the same.
+        third_party: levels by logger, applied within `with` to loggers without a level of their own.
+        clock: monotonic seconds; tests pass their own.
+        start_timer: calls back at the end of a level; the same.
     """
 
     def __init__(
@@ -128,15 +127,15 @@ class Levels:
         self.close()
 
     def set(self, logger: str, level: str, for_s: float = DEFAULT_FOR_S) -> Override:
-        """Has `logger`, and those below it, pass on `level` and above for `for_s` seconds from now.
+        """Lets `logger`, and those below it, pass on `level` and above for `for_s` seconds.
 
         Args:
-            logger: its name; one of ours may go without `hearthnet.`.
-            level: one of `constants.LEVELS`. A level that is set already is replaced, and its time begins anew.
+            logger: its name; for ours the prefix `hearthnet.` is optional.
+            level: one of `constants.LEVELS`. Replaces a level that is set already; its time starts again.
             for_s: above 0, at most `MAX_FOR_S`.
 
         Raises:
-            LogLevelError: raised when there is no such logger or level, for another time, and when there are too many.
+            LogLevelError: raised for an unknown logger or level, a time out of bounds, or too many levels.
         """
         name = self.full_name(logger)
         _check(name, level, for_s)
@@ -154,7 +153,7 @@ class Levels:
         return Override(name, level, was, for_s)
 
     def reset(self, logger: str | None = None) -> None:
-        """Takes back the level of `logger`, or of all; one that has none stays as it is.
+        """Ends the level of `logger`, or of all. Does nothing for a logger without one.
 
         Raises:
             LogLevelError: raised when there is no such logger.
@@ -163,14 +162,14 @@ class Levels:
         self._revert(lambda key, _: name in (None, key), "reset")
 
     def current(self) -> list[Override]:
-        """Returns the levels that are set at present, by name."""
+        """Returns the levels that are set, by name."""
         now = self._clock()
         with self._lock:
             held = sorted(self._held.items())
         return [Override(name, item.level, item.was, item.ends_at - now) for name, item in held if item.ends_at > now]
 
     def close(self) -> None:
-        """Takes all levels back, third parties' as well. Idempotent."""
+        """Ends all levels, third parties' as well. Idempotent."""
         self._revert(lambda *_: True, "closed")
         while self._quieted:
             name = self._quieted.pop()
@@ -178,10 +177,10 @@ class Levels:
                 _logger(name).setLevel(0)
 
     def full_name(self, logger: str) -> str:
-        """Returns the name that `logger` stands for: `bus` is `hearthnet.bus`, unless a library is called so.
+        """Returns the full name of `logger`: `bus` is `hearthnet.bus`, unless a library has that name.
 
         Raises:
-            LogLevelError: raised when no logger has that name, so that a slip of the hand is not without effect.
+            LogLevelError: raised when no logger has that name, so that a typo is reported.
         """
         known = log.manager.loggerDict.keys() | self._third_party.keys()
         own = f"hearthnet.{logger}"
@@ -211,7 +210,7 @@ class Levels:
             _tell("log level reverted", changed=name, to=now, was=held.level, because=because)
 
     def _arm_locked(self) -> None:
-        """Has the next end seen to; one timer at a time, so at most one thread."""
+        """Starts a timer for the next end; one at a time, so at most one thread."""
         self._cancel_timer()
         self._cancel_timer = lambda: None
         if self._held:
@@ -222,7 +221,7 @@ class Levels:
 def _check(name: str, level: str, for_s: float) -> None:
     if level not in LEVELS:
         raise LogLevelError(f"{clean_text(repr(level), _QUOTED_BYTES)} is no level", hint=f"one of {', '.join(LEVELS)}")
-    if not 0 < for_s <= MAX_FOR_S:  # written so, it refuses what is no number as well
+    if not 0 < for_s <= MAX_FOR_S:  # written like this, it refuses NaN too
         raise LogLevelError(f"{for_s:g} s is no time for a level", hint=f"above 0, at most {MAX_FOR_S:g} s")
     if name.partition(".")[0] in _NEVER_TALKATIVE and LEVELS.index(level) < LEVELS.index("warning"):
         raise LogLevelError(
@@ -236,5 +235,5 @@ def _name_of(number: int) -> str:
 
 
 def _tell(msg: str, **fields: object) -> None:
-    # At info, or at whatever still passes: who changed what is seen must itself be seen.
+    # At info, or at the lowest level that still passes: a change of visibility must itself be visible.
     log.log(max(_INFO, log.getEffectiveLevel()), msg, extra=fields)

@@ -1,20 +1,19 @@
-"""What is known of a message, its logger and its level, once it has been logged: its bytes in the line, its budget.
+"""Log sites: a logger, a level and a constant message, with their encoded bytes and their budget of records.
 
-Messages are constants, so the few that a program has are encoded once and looked up from then on. Each has a budget a
-second, for the lines of the JSON log and for the rows of the store. What comes beyond is counted and told, with the
-next record of that message, or within a second or two by who asks `held_back`: as one record more, whose `repeats`
-says for how many others it stands.
+Messages are constants, so the few that a program has are encoded once and then looked up. Each has a budget a second,
+for lines of the JSON log and for rows of the store. Records beyond it are dropped and counted. The count is logged with
+the next record of that message, or within a second or two by the caller of `messages_with_drops`: as one more record,
+whose `repeats` is the number of others that it stands for.
 """
 
 from __future__ import annotations
 
-import os
-import threading
 from typing import Final
 
 from hearthnet.constants import LEVELS, MAX_JSON_LINE_BYTES
 from hearthnet.observability.records.record import clean_text, encode_value, safe_text
 from hearthnet.observability.redaction.rules import on_change
+from hearthnet.observability.runtime import runtime
 
 __all__ = [
     "DEBUG",
@@ -25,27 +24,25 @@ __all__ = [
     "Message",
     "find",
     "forget",
-    "held_back_by_level",
+    "dropped_by_level",
     "json_text",
-    "held_back",
-    "is_any_held_back",
+    "messages_with_drops",
+    "is_any_dropped",
     "level_name",
 ]
 
 LINES_A_SECOND: Final = 1_000
-ROWS_A_SECOND: Final = 10  # of what is not notable; the JSON log has the rest
+ROWS_A_SECOND: Final = 10  # that are not notable; the JSON log has the rest
 NOTABLE_ROWS_A_SECOND: Final = 100
-MESSAGE_BYTES: Final = 1_024  # of a row; its other text columns take the rest of what it may have
+MESSAGE_BYTES: Final = 1_024  # of a row; its other text columns share the rest
 _MAX_REMEMBERED: Final = 1_024
 _LOGGER_BYTES: Final = 128
 DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40  # the standard library's numbers
 
 _known: dict[tuple[str, int, str], Message] = {}
 on_change(_known.clear)
-_over: dict[Message, None] = {}  # those that were held back, in the order of the first time
-_told: dict[str, int] = {}  # how many records were held back, of those that were told, by level
-# Re-entrant: a signal handler or a finalizer may log while its own thread is here.
-_lock = threading.RLock()
+_with_drops: dict[Message, None] = {}  # messages with dropped records, in the order of the first drop
+_logged: dict[str, int] = {}  # dropped records that have been logged, by level
 
 
 class Message:
@@ -57,12 +54,12 @@ class Message:
         head: its part of the JSON line, from the end of the time on.
         logger: the logger's name, for the row.
         text: the message, for the row.
-        is_long: whether it takes a row's room from the fields.
+        is_long: whether it takes space in the row from the fields.
     """
 
     __slots__ = (
-        "_lines", "_rows", "_rows_a_second", "_second", "head", "held_lines", "held_rows", "is_long", "is_notable",
-        "level", "logger", "text",
+        "_lines", "_rows", "_rows_a_second", "_second", "dropped_lines", "dropped_rows", "head", "is_long",
+        "is_notable", "level", "logger", "text",
     )  # fmt: skip
 
     def __init__(self, logger: str, levelno: int, text: str) -> None:
@@ -78,77 +75,77 @@ class Message:
         self._second = -1
         self._lines = self._rows = 0
         self._rows_a_second = NOTABLE_ROWS_A_SECOND if self.is_notable else ROWS_A_SECOND
-        self.held_lines = self.held_rows = 0
+        self.dropped_lines = self.dropped_rows = 0
 
     def admit_line(self, second: int) -> bool:
-        """Tells whether one more line of this second is within the budget; else it is counted, and so is its row."""
+        """Returns whether one more line this second is within the budget; if not, counts it and its row as dropped."""
         if second != self._second:
             self._second = second
             self._lines = self._rows = 0
         self._lines += 1
         if self._lines <= LINES_A_SECOND:
             return True
-        self._hold(1)
+        self._drop(1)
         return False
 
     def admit_row(self) -> bool:
-        """Tells whether one more row of the second of `admit_line` is within the budget; else it is for `hold_row`."""
+        """Returns whether one more row in the second of `admit_line` is within the budget."""
         self._rows += 1
         return self._rows <= self._rows_a_second
 
-    def hold_row(self) -> None:
-        """Counts one more row as held back."""
-        self._hold(0)
+    def drop_row(self) -> None:
+        """Counts one dropped row."""
+        self._drop(0)
 
-    def _hold(self, lines: int) -> None:
-        with _lock:
-            self.held_lines += lines
-            self.held_rows += 1
-            _over[self] = None
+    def _drop(self, lines: int) -> None:
+        with runtime.lock:
+            self.dropped_lines += lines
+            self.dropped_rows += 1
+            _with_drops[self] = None
 
-    def is_over(self, now_second: int | None) -> bool:
-        """Tells whether records were held back, in a second other than `now_second`."""
-        return self.held_rows > 0 and self._second != now_second
+    def has_drops_before(self, now_second: int | None) -> bool:
+        """Returns whether records were dropped in a second other than `now_second`."""
+        return self.dropped_rows > 0 and self._second != now_second
 
-    def take_held_back(self) -> tuple[int, int]:
-        """Returns how many lines and rows were held back since the last call."""
-        with _lock:
-            held = self.held_lines, self.held_rows
-            self.held_lines = self.held_rows = 0
-            _told[self.level] = _told.get(self.level, 0) + held[1]
-            _over.pop(self, None)
+    def take_dropped(self) -> tuple[int, int]:
+        """Returns how many lines and rows were dropped since the last call."""
+        with runtime.lock:
+            held = self.dropped_lines, self.dropped_rows
+            self.dropped_lines = self.dropped_rows = 0
+            _logged[self.level] = _logged.get(self.level, 0) + held[1]
+            _with_drops.pop(self, None)
             return held
 
 
 def find(logger: str, levelno: int, text: str) -> Message:
-    """Returns what is known of a message."""
+    """Returns the message, made on first use."""
     if len(text) > 4 * MESSAGE_BYTES:
         text = safe_text(text, 4 * MESSAGE_BYTES)
     message = _known.get((logger, levelno, text))
     if message is None:
         message = Message(logger, levelno, text)
         if len(_known) >= _MAX_REMEMBERED:
-            _known.clear()  # what was held back of them stands in `_over` still
+            _known.clear()  # those with dropped records stay in `_with_drops`
         _known[logger, levelno, text] = message
     return message
 
 
-def held_back(now_second: int | None) -> list[Message]:
-    """Returns the messages of which records were held back, in seconds other than `now_second` (None: in any)."""
-    if not _over:
+def messages_with_drops(now_second: int | None) -> list[Message]:
+    """Returns the messages with records dropped in seconds other than `now_second` (None: in any)."""
+    if not _with_drops:
         return []
-    with _lock:
-        return [message for message in _over if message.is_over(now_second)]
+    with runtime.lock:
+        return [message for message in _with_drops if message.has_drops_before(now_second)]
 
 
-def held_back_by_level() -> dict[str, int]:
-    """Returns how many records have been held back and told by now, by level; only ever more until `forget`."""
-    return _told.copy()
+def dropped_by_level() -> dict[str, int]:
+    """Returns how many dropped records have been logged, by level; never falls until `forget`."""
+    return _logged.copy()
 
 
-def is_any_held_back() -> bool:
-    """Tells whether anything waits to be told."""
-    return bool(_over)
+def is_any_dropped() -> bool:
+    """Returns whether dropped records have not been logged yet."""
+    return bool(_with_drops)
 
 
 def json_text(text: str) -> bytes:
@@ -164,7 +161,7 @@ _LEVEL_NAMES: Final = {10 * number: name for number, name in enumerate(LEVELS, 1
 
 
 def level_name(levelno: int) -> str:
-    """Returns the name of a level; of one in between, that of the next lower one."""
+    """Returns the name of a level; for one in between, that of the next lower one."""
     name = _LEVEL_NAMES.get(levelno)
     if name is not None:
         return name
@@ -172,17 +169,10 @@ def level_name(levelno: int) -> str:
 
 
 def forget() -> None:
-    """Begins anew, with budgets that are not used yet."""
+    """Forgets all messages, budgets and counts."""
     _known.clear()
-    _over.clear()
-    _told.clear()
+    _with_drops.clear()
+    _logged.clear()
 
 
-def _free_lock_in_child() -> None:
-    # A thread of the parent may have held it at the fork; it is not there to give it back. Nor are its counts ours.
-    global _lock
-    _lock = threading.RLock()
-    forget()
-
-
-os.register_at_fork(after_in_child=_free_lock_in_child)
+runtime.at_fork(forget)

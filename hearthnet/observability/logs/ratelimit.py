@@ -1,30 +1,29 @@
-"""A wrapper of a logger for what would be noise: one record a second for each message, and how many were held back.
+"""A logger wrapper that limits noise: one record a second for each message, with the number of those dropped.
 
-The count comes with the next record of that message, or by `tell_suppressed` when there is none.
+The number is logged with the next record of that message, or by `log_suppressed` when there is none.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.observability.logs.messages import ERROR, INFO, WARNING
+from hearthnet.observability.runtime import runtime
 
 if TYPE_CHECKING:
     import logging
 
-__all__ = ["RateLimitedLogger", "tell_suppressed"]
+__all__ = ["RateLimitedLogger", "log_suppressed"]
 
 _MAX_REMEMBERED: Final = 1_024
 
 
 class _Limit:
-    """When a message was last logged, and what was held back since."""
+    """When a message was last logged, and how many were dropped since."""
 
     __slots__ = ("last_s", "level", "msg", "suppressed")
 
@@ -36,18 +35,16 @@ class _Limit:
 
 
 _limits: dict[str, dict[str, _Limit]] = {}
-_wrappers: dict[str, RateLimitedLogger] = {}  # one for each logger, to tell by
-# Re-entrant: a signal handler or a finalizer may log while its own thread is here.
-_lock = threading.RLock()
+_wrappers: dict[str, RateLimitedLogger] = {}  # one for each logger
 
 
 class RateLimitedLogger:
-    """Passes at most one record a second for each message key, and says with the next how many it held back.
+    """Passes at most one record a second for each message key; the next one has the number of those dropped.
 
     Args:
         logger: where to log.
         interval_s: the least time between two records of a key.
-        clock: monotonic seconds; tests hand in their own.
+        clock: monotonic seconds; tests pass their own.
     """
 
     def __init__(
@@ -70,10 +67,10 @@ class RateLimitedLogger:
         self.logger.log(level, msg, extra=extra, exc_info=sys.exc_info() if level >= ERROR else None)
 
     def _admit(self, key: str, level: int, msg: str) -> int | None:
-        """Returns how many were held back since the last one passed, or None: this one is held back too."""
+        """Returns how many were dropped since the last one passed, or None: this one is dropped too."""
         now_s = self._clock()
         forgotten: list[_Limit] = []
-        with _lock:
+        with runtime.lock:
             limit = self._keys.get(key)
             if limit is not None and now_s - limit.last_s < self.interval_s:
                 limit.suppressed += 1
@@ -85,20 +82,20 @@ class RateLimitedLogger:
                 forgotten = list(self._keys.values())
                 self._keys.clear()
             self._keys[key] = _Limit(now_s, 0, level, msg)
-        self._tell_of(forgotten)
+        self._log_counts(forgotten)
         return suppressed
 
-    def tell(self, *, all_of_them: bool) -> None:
-        """Logs how many were held back of each message that nothing was heard of since (or of all)."""
+    def log_due(self, *, all_of_them: bool) -> None:
+        """Logs the number dropped of each message that has been silent since (or of all)."""
         now_s = self._clock()
-        with _lock:
+        with runtime.lock:
             due = [limit for limit in self._keys.values() if all_of_them or now_s - limit.last_s >= self.interval_s]
-        self._tell_of(due)
+        self._log_counts(due)
 
-    def _tell_of(self, limits: Iterable[_Limit]) -> None:
-        """Logs how many were held back, one record a message, whatever its keys."""
+    def _log_counts(self, limits: Iterable[_Limit]) -> None:
+        """Logs how many were dropped, one record for each message, whatever its keys."""
         counts: Counter[tuple[int, str]] = Counter()
-        with _lock:
+        with runtime.lock:
             for limit in limits:
                 suppressed, limit.suppressed = limit.suppressed, 0
                 if suppressed:
@@ -122,23 +119,19 @@ class RateLimitedLogger:
 def _with_count(extra: object, suppressed: int) -> dict[str, Any]:
     try:
         return {**extra, "suppressed": suppressed} if extra else {"suppressed": suppressed}  # type: ignore[dict-item]
-    except Exception:  # no mapping, or one that raises while it is read: the logger makes of it what it can  # noqa: BLE001
+    except Exception:  # no mapping, or one that raises while it is read: the logger copes  # noqa: BLE001
         return {"extra": extra, "suppressed": suppressed}
 
 
-def tell_suppressed(*, all_of_them: bool = False) -> None:
-    """Logs how many records were held back of messages that have been silent since (or of all)."""
+def log_suppressed(*, all_of_them: bool = False) -> None:
+    """Logs how many records were dropped of messages that have been silent since (or of all)."""
     for wrapper in list(_wrappers.values()):
-        wrapper.tell(all_of_them=all_of_them)
+        wrapper.log_due(all_of_them=all_of_them)
 
 
-def _free_lock_in_child() -> None:
-    # A thread of the parent may have held it at the fork; it is not there to give it back.
-    global _lock
-    _lock = threading.RLock()
-    for keys in _limits.values():
-        for limit in keys.values():
-            limit.suppressed = 0  # the parent tells of these
+def _forget() -> None:
+    for keys in _limits.values():  # the wrappers hold them
+        keys.clear()
 
 
-os.register_at_fork(after_in_child=_free_lock_in_child)
+runtime.at_fork(_forget)

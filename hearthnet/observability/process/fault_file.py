@@ -1,10 +1,8 @@
-"""The last words of a process that a signal of the machine ends: `telemetry.<pid>.fault`, written by faulthandler.
+"""The fault file `telemetry.<pid>.fault`: stacks of a process that died of a signal, written by faulthandler.
 
 A segmentation fault in a library leaves no exception. The interpreter then writes the stacks of all threads into this
-file, which was opened beforehand. After a clean end, and after a kill that left no words, it is empty and goes.
-
-What a dead process left is kept, under a name with its time: `telemetry.<pid>.<UTC time>.fault`. It is told in the log
-once, and bounded in number and bytes.
+file, which was opened beforehand. After a clean exit, or a kill, it is empty and removed. Other files are kept under a
+name with their time, `telemetry.<pid>.<UTC time>.fault`, logged once, and bounded in number and bytes.
 """
 
 from __future__ import annotations
@@ -28,10 +26,10 @@ __all__ = ["FaultFile", "fault_paths"]
 
 log = get_logger(__name__)
 
-MAX_KEPT: Final = 8  # a crash loop says the same each time; eight tell whether it is one
+MAX_KEPT: Final = 8  # a crash loop repeats itself; eight show that it is one
 MAX_KEPT_BYTES: Final = 1_000_000  # all of them together; the stacks of a hundred threads seldom pass 200 KB
 _TIME: Final = "%Y%m%dT%H%M%SZ"
-_DATED: Final = re.compile(r"telemetry\.\d+\.\d{8}T\d{6}Z\.fault")  # others are of a process that runs, or that died
+_DATED: Final = re.compile(r"telemetry\.\d+\.\d{8}T\d{6}Z\.fault")  # others belong to running or dead processes
 _FIRST_LINE_BYTES: Final = 200
 
 
@@ -41,12 +39,12 @@ def fault_paths(directory: Path) -> list[Path]:
 
 
 class FaultFile:
-    """Has faulthandler write into a file of this process, from `with` on to its end.
+    """Makes faulthandler write into a file of this process, within `with`.
 
-    Where somebody has enabled faulthandler already (`PYTHONFAULTHANDLER`, `-X dev`), its output stays theirs.
+    If faulthandler is enabled already (`PYTHONFAULTHANDLER`, `-X dev`), its output stays as it is.
 
     Attributes:
-        path: the file; None where there is none.
+        path: the file, or None.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -65,7 +63,7 @@ class FaultFile:
         self.close()
 
     def open(self) -> None:
-        """Looks after what dead processes left, and enables faulthandler. Never raises: a node runs without, too."""
+        """Collects the files of dead processes and enables faulthandler. Never raises: a node can do without."""
         try:
             make_private_dir(self._directory)
             self._found = _adopt(self._directory)
@@ -76,11 +74,11 @@ class FaultFile:
             self._error = str(error)
 
     def _make(self) -> Path:
-        """Makes the file; it has its name only when it is locked, so that nobody takes it for a leftover."""
-        # The lock is held for life: it tells everybody, in another pid namespace too, that the file is in use.
+        """Makes the file; names it only once it is locked, so it is not taken for a leftover."""
+        # The lock is held for the whole run: it shows, in other pid namespaces too, that the file is in use.
         fd, temporary = tempfile.mkstemp(dir=self._directory, prefix=".telemetry-fault-")  # mkstemp makes it 0600
         path = self._directory / f"telemetry.{os.getpid()}.fault"
-        if path.exists():  # of the same number in another pid namespace
+        if path.exists():  # of the same pid in another namespace
             path = path.with_name(f"telemetry.{os.getpid()}.{time.time_ns():x}.fault")
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,7 +91,7 @@ class FaultFile:
         return path
 
     def tell(self) -> None:
-        """Logs what `open` found: once logging is configured, which a fault file is older than."""
+        """Logs what `open` found. Called once logging is configured, which is later."""
         for path in self._found:
             fields = {"file": path.name, "reason": first_line(path)}
             log.error("an earlier run was ended by a fault", extra=fields)
@@ -103,10 +101,10 @@ class FaultFile:
 
     def close(self) -> None:
         """Disables faulthandler and removes the file if nothing is in it. Idempotent."""
-        if self._fd < 0 or self.path is None or os.getpid() != self._pid:  # a forked child has nothing of it to close
+        if self._fd < 0 or self.path is None or os.getpid() != self._pid:  # a forked child owns nothing of it
             return
         faulthandler.disable()
-        with suppress(OSError):  # removed by somebody
+        with suppress(OSError):  # removed meanwhile
             if os.fstat(self._fd).st_size == 0:
                 self.path.unlink()
         os.close(self._fd)
@@ -114,7 +112,7 @@ class FaultFile:
 
 
 def first_line(path: Path) -> str:
-    """Returns what a fault file begins with: `Fatal Python error: Segmentation fault`; empty if it cannot be read."""
+    """Returns the first line of a fault file: `Fatal Python error: Segmentation fault`; empty if it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.readline(_FIRST_LINE_BYTES).decode("utf-8", "replace").strip()
@@ -130,7 +128,7 @@ def _adopt(directory: Path) -> list[Path]:
     fresh = []
     for path in fault_paths(directory):
         if not _DATED.fullmatch(path.name) and not is_locked(path):
-            with suppress(FileNotFoundError):  # another process that starts now was quicker
+            with suppress(FileNotFoundError):  # another starting process was faster
                 if path.stat().st_size == 0:
                     path.unlink()
                 else:
@@ -140,7 +138,7 @@ def _adopt(directory: Path) -> list[Path]:
 
 
 def _date(path: Path) -> Path:
-    # The next process may well have the same number, in a container it always has.
+    # The next process may have the same pid; in a container it always has.
     moment = datetime.fromtimestamp(_modified_s(path), tz=UTC)
     number = path.name.split(".")[1]
     return path.rename(path.with_name(f"telemetry.{number}.{moment:{_TIME}}.fault"))
@@ -152,7 +150,7 @@ def _drop_surplus(directory: Path) -> None:
     for number, path in enumerate(reversed(kept)):
         with suppress(FileNotFoundError):
             size = path.stat().st_size
-            if number == 0 and size > MAX_KEPT_BYTES:  # the newest is never dropped; its beginning tells the cause
+            if number == 0 and size > MAX_KEPT_BYTES:  # the newest is never removed; its beginning has the cause
                 os.truncate(path, MAX_KEPT_BYTES)
             total += min(size, MAX_KEPT_BYTES)
             if number >= MAX_KEPT or (number and total > MAX_KEPT_BYTES):
@@ -162,5 +160,5 @@ def _drop_surplus(directory: Path) -> None:
 def _modified_s(path: Path) -> float:
     try:
         return path.stat().st_mtime
-    except OSError:  # gone since it was listed
+    except OSError:  # removed since it was listed
         return 0.0

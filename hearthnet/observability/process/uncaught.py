@@ -1,16 +1,16 @@
-"""What would otherwise pass unseen goes the way of all records: warnings, and exceptions that nobody catches.
+"""Hooks that record uncaught exceptions and warnings.
 
-    with telemetry.open(settings), capture.capturing():
-        capture.watch_loop(loop)        inside the loop's own program
+    with telemetry.open(settings), uncaught.capturing():
+        uncaught.watch_loop(loop)        inside the loop's own program
 
-A node does this by itself. Any other program has it only if it asks: the hooks belong to the whole process. What was
-there before still runs; where that is the interpreter's own, the traceback is printed here instead, with the secrets
-in it replaced: a service's stderr is kept as well. In two places the record stands instead: a warning is not printed,
-and asyncio's own line about an error in its loop is not logged.
+A node installs them by itself, any other program on request: they belong to the whole process. A hook that was there
+before still runs. The interpreter's own does not: its traceback is printed here, with secrets replaced, because a
+service's stderr is kept as well. Two things are recorded and no longer printed: warnings, and asyncio's own line about
+an error in its loop.
 
 Guarantees:
-    - A hook never raises, whatever it is handed. What it could not record is counted.
-    - What a hook's own work causes does not come back to it: it goes to what was there before.
+    - A hook never raises. Failures to record are counted.
+    - Errors caused by a hook itself are passed to the hook before it.
     - Ctrl-C and `sys.exit` are no errors.
 """
 
@@ -30,6 +30,7 @@ from hearthnet.constants import CRASH_LOGGER
 from hearthnet.observability.logging import RateLimitedLogger, get_logger
 from hearthnet.observability.records.record import clean_text
 from hearthnet.observability.redaction.rules import scrub
+from hearthnet.observability.runtime import runtime
 
 if TYPE_CHECKING:
     import asyncio
@@ -42,26 +43,25 @@ log = get_logger(CRASH_LOGGER)
 _warnings: Final = RateLimitedLogger(get_logger("py.warnings"))
 
 _NO_ERRORS: Final = (KeyboardInterrupt, SystemExit)
-# They print what they are handed, secrets and all.
+# These print secrets.
 _INTERPRETERS: Final = (sys.__excepthook__, sys.__unraisablehook__, threading.__excepthook__)
 
-# Records what the hook was called with; returns whether that is enough, so that what was there before need not run.
+# Records the hook's arguments; returns whether the hook before it need not run.
 Report = Callable[..., bool]
 
 _busy = threading.local()
-_failures = 0
 
 
 class Hook:
-    """Stands where a hook of the interpreter stood, until `remove`.
+    """Replaces a hook of the interpreter until `remove`.
 
-    Somebody may put theirs on top of it. Then it cannot leave: it stays where it is and only passes on.
+    Once another hook is installed on top it cannot be removed: it stays and only passes on.
 
     Args:
-        get: returns what is there.
-        put: puts something there.
-        report: records what comes in.
-        standard: what runs where nothing was there, or the interpreter's own.
+        get: returns the current hook.
+        put: installs a hook.
+        report: records a call.
+        standard: runs if there was no hook, or the interpreter's own.
     """
 
     def __init__(
@@ -77,25 +77,24 @@ class Hook:
         put(self)
 
     def __call__(self, *arguments: Any, **named: Any) -> None:
-        """Records, and passes on to what was there."""
+        """Records, and passes on to the hook before."""
         if not (self.is_active and self._take(arguments, named)):
             self._next(*arguments, **named)
 
     def _take(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> bool:
-        global _failures
         if getattr(_busy, "is_set", False):
             return False
         _busy.is_set = True
         try:
             return self._report(*arguments, **named)
-        except Exception:  # the border to whatever the interpreter hands in, at its end too  # noqa: BLE001
-            _failures += 1
+        except Exception:  # must not raise into the interpreter, at its exit either  # noqa: BLE001
+            runtime.hook_failures += 1
             return False
         finally:
             _busy.is_set = False
 
     def remove(self) -> None:
-        """Puts back what was there, unless somebody has put theirs on top. Idempotent."""
+        """Restores the hook before, unless another is on top. Idempotent."""
         self.is_active = False
         if self._get() is self:
             self._put(self._before)
@@ -106,7 +105,7 @@ _loop_hooks: weakref.WeakSet[Hook] = weakref.WeakSet()  # a loop holds its own; 
 
 
 def install() -> None:
-    """Captures warnings and what nobody catches, in the main thread, in others, and where it cannot be raised.
+    """Records warnings and uncaught exceptions: in the main thread, in others, and where none can be raised.
 
     Idempotent. Logging is configured before: a warning that no handler would see is printed as ever.
     """
@@ -126,7 +125,7 @@ def _replace(owner: object, name: str, report: Report, standard: Callable[..., A
 
 
 def uninstall() -> None:
-    """Puts back what was there before `install` and `watch_loop`. Idempotent."""
+    """Undoes `install` and `watch_loop`. Idempotent."""
     for hook in (*_hooks, *_loop_hooks):
         hook.remove()
     _hooks.clear()
@@ -134,7 +133,7 @@ def uninstall() -> None:
 
 
 def watch_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """Captures the errors that an event loop finds nobody to tell, until `uninstall` or the loop's end. Idempotent."""
+    """Records unhandled errors of an event loop, until `uninstall` or the loop's end. Idempotent."""
     before = loop.get_exception_handler()
     if before in _loop_hooks:
         return
@@ -146,9 +145,9 @@ def watch_loop(loop: asyncio.AbstractEventLoop) -> None:
 
 @contextmanager
 def capturing() -> Iterator[None]:
-    """Captures within the block, and records the exception that ends it, which the caller gets as ever.
+    """Installs the hooks within the block, and records the exception that ends it and is raised on.
 
-    `sys.excepthook` would hear of that one too late: by then telemetry, which is around this block, is closed.
+    `sys.excepthook` would get that one too late: telemetry, opened around this block, is closed by then.
     """
     is_ours = not _hooks
     install()
@@ -163,8 +162,8 @@ def capturing() -> Iterator[None]:
 
 
 def failures() -> int:
-    """Returns how many times a hook could not record what it was called with, since the start of the process."""
-    return _failures
+    """Returns how many times a hook failed to record its call, since the start of the process."""
+    return runtime.hook_failures
 
 
 def _report_uncaught(kind: type[BaseException], error: BaseException, traceback: Any) -> bool:
@@ -186,7 +185,7 @@ def _report_thread(found: threading.ExceptHookArgs) -> bool:
 def _report_unraisable(found: sys.UnraisableHookArgs) -> bool:
     if not issubclass(found.exc_type, _NO_ERRORS):
         error = found.exc_value
-        # Its name alone: an object that is being torn down must not be brought back by a log record.
+        # Only its name: a log record must not revive an object that is being destroyed.
         name = getattr(found.object, "__qualname__", None) or type(found.object).__name__
         fields = {"what": found.err_msg or "Exception ignored in", "in": name, "error": found.exc_type.__name__}
         exc_info = None if error is None else (found.exc_type, error, found.exc_traceback)
@@ -196,14 +195,13 @@ def _report_unraisable(found: sys.UnraisableHookArgs) -> bool:
 
 def print_error(error: BaseException, heading: str = "") -> None:
     """Prints the traceback of an error to stderr, as the interpreter does, with secrets replaced. Never raises."""
-    global _failures
     try:
         text = heading + "".join(tracebacks.format_exception(error))
         if sys.stderr is not None:  # a daemon may have none
             sys.stderr.write(scrub(text))
             sys.stderr.flush()
-    except Exception:  # an error whose `__str__` raises, a closed stderr: the record of it is made  # noqa: BLE001
-        _failures += 1
+    except Exception:  # an error whose `__str__` raises, a closed stderr: it is recorded already  # noqa: BLE001
+        runtime.hook_failures += 1
 
 
 def _print_uncaught(_: type[BaseException], error: BaseException, traceback: Any) -> None:
@@ -242,8 +240,8 @@ def _without_arguments(message: str) -> str:
     head, found, rest = message.partition("(")
     if not (found and head.startswith("Exception in callback ")):
         return message
-    _, is_told, place = rest.rpartition(") at ")
-    return f"{head}(…) at {place}" if is_told else f"{head}(…)"
+    _, is_located, location = rest.rpartition(") at ")
+    return f"{head}(…) at {location}" if is_located else f"{head}(…)"
 
 
 def _report_loop(_: asyncio.AbstractEventLoop, context: dict[str, Any], *, is_enough: bool) -> bool:

@@ -1,8 +1,8 @@
-"""How this process feels: its memory and what is left of it, open files, room on the disk, load of the machine.
+"""Samples of process health: memory, open files, free disk space, load.
 
     a sample 0.1 ms without a limited control group, 0.2 ms with one: 0.01 % of a core at one every 2 s
 
-Everything comes from the kernel's own files, none of it asks another thread. What a system does not tell is None.
+All of it is read from the kernel's files; no other thread is asked. Unknown values are None.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hearthnet.forensics.model import Vitals
 __all__ = ["Sampler", "cgroup_limits"]
 
 _CGROUPS: Final = Path("/sys/fs/cgroup")
-# Of a group: bytes that it may have, that it has, and which of its statistics are files that the kernel can give up.
+# Of a control group: its limit, its usage, and the statistics of file pages that the kernel can reclaim.
 _V1: Final = ("memory.limit_in_bytes", "memory.usage_in_bytes", (b"total_inactive_file", b"total_active_file"))
 _V2: Final = ("memory.max", "memory.current", (b"inactive_file", b"active_file"))
 _NO_LIMIT: Final = 2**62  # version 1 has no word for it, but a number near 2**63
@@ -30,9 +30,9 @@ class Sampler:
     """Takes samples of this process.
 
     Args:
-        directory: whose disk is meant, that of the store; None: none is.
+        directory: of the store, for its disk; None: no disk.
         proc: of this process.
-        groups: of control groups that bound its memory; None: its own.
+        groups: control groups that bound its memory; None: its own.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Sampler:
         self._groups = cgroup_limits(proc / "cgroup") if groups is None else groups
 
     def sample(self, loop_lag_s: float | None) -> Vitals:
-        """Returns how the process feels now; never raises for what the system does not tell."""
+        """Returns a sample; never raises for unknown values."""
         size, resident = self._memory()
         return Vitals(
             ts_us=time_ns() // 1_000,
@@ -56,7 +56,7 @@ class Sampler:
         )
 
     def _memory(self) -> tuple[int | None, int | None]:
-        """Returns the size of the address space and what of it is in memory, in bytes."""
+        """Returns the size of the address space and the resident part, in bytes."""
         try:
             size, resident = (self._proc / "statm").read_bytes().split()[:2]
         except (OSError, ValueError):  # not Linux
@@ -65,7 +65,7 @@ class Sampler:
         return int(size) * page, int(resident) * page
 
     def _memory_left(self, size: int | None) -> int | None:
-        """Returns the least that is left before the machine, a control group or a limit of the process ends it."""
+        """Returns the least memory left by the machine, the control groups and the process's limit, in bytes."""
         left = [_available(self._proc.parent / "meminfo"), _address_space_left(size)]
         left += [_group_left(*group) for group in self._groups]
         return min((bytes_left for bytes_left in left if bytes_left is not None), default=None)
@@ -77,7 +77,7 @@ class Sampler:
             if size := folder.stat().st_size:
                 return size
             with os.scandir(folder) as entries:
-                return sum(1 for _ in entries) - 1  # without the one that lists them
+                return sum(1 for _ in entries) - 1  # without the one for this listing
         except OSError:
             return None
 
@@ -99,7 +99,7 @@ def _load() -> float | None:
 
 
 def _available(meminfo: Path) -> int | None:
-    """Returns what the machine could give without swapping, by the kernel's own estimate."""
+    """Returns the bytes available without swapping, by the kernel's estimate."""
     try:
         _, found, rest = meminfo.read_bytes().partition(b"MemAvailable:")
         return int(rest.split()[0]) * 1_024 if found else None
@@ -115,7 +115,7 @@ def _address_space_left(size: int | None) -> int | None:
 def cgroup_limits(cgroup: Path, mounted: Path = _CGROUPS) -> list[Group]:
     """Returns the control groups that may bound a process's memory, by its file `cgroup`: its own, and all above.
 
-    In a container the path may be the host's, of which nothing can be seen here but the root.
+    In a container the path may be the host's, of which only the root is visible.
     """
     groups: list[Group] = []
     try:
@@ -138,7 +138,7 @@ def _levels(mounted: Path, path: str, names: tuple[str, str, tuple[bytes, bytes]
 
 
 def _group_left(group: Path, names: tuple[str, str, tuple[bytes, bytes]]) -> int | None:
-    """Returns what a control group has left; what it holds of files does not count, the kernel gives that up first."""
+    """Returns the bytes that a control group has left, not counting file pages, which the kernel reclaims first."""
     limit_name, used_name, cached = names
     with suppress(OSError, ValueError):  # "max": no limit; or the group has gone
         limit = int((group / limit_name).read_bytes())

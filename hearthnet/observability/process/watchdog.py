@@ -1,23 +1,24 @@
-"""A thread that watches an event loop: notices when it is stuck and says where, and keeps a record of the vital signs.
+"""A watchdog thread for an event loop: logs where the loop is stuck, and samples process health.
 
     with Watchdog(loop, stall_s=2.0, directory=data_dir):
         …                               inside the loop's own program
 
-Once a second the loop is asked for a sign. When none has come for `stall_s`, one record tells where the loop's thread
-is, what its tasks wait for, which traces are in flight, and whether it is blocked or gets no CPU; another follows when
-ten times as long has passed, and one when it answers again. The black box has the record at once, whatever follows.
-Every 2 s a sample of the process (`vitals`) goes into the black box.
-Ours because asyncio's debug mode tells of a slow callback once it has ended, and faulthandler knows no task or trace.
+Once a second the loop is asked to respond. If it has not for `stall_s`, one record shows the stack of its thread, what
+its tasks wait for, the traces in flight, and whether it is blocked or gets no CPU; another follows after ten times as
+long, and one when it responds again. The black box has the record at once, whatever happens next. Every 2 s a sample of
+the process (`vitals`) is written to the black box.
+Written here because asyncio's debug mode reports a slow callback only after it ended, and faulthandler knows neither
+tasks nor traces.
 
     idle: one wake-up of either thread a second, 38 ms of CPU in a minute (0.06 % of a core), the samples included
 
 Guarantees:
-    - Nothing here raises into the program that is watched, and `close` returns within 0.2 s.
-    - A process that was stopped, or a machine that slept, is no stall: for that long nobody ran.
-    - A loop that only waits for a CPU is given three times as long: it is slow, not stuck.
+    - Nothing here raises into the program, and `close` returns within 0.2 s.
+    - A stopped process or a suspended machine is no stall.
+    - A loop that only waits for a CPU has three times as long: it is slow, not stuck.
 Assumes:
     - It is made in the thread that runs the loop.
-    - Where somebody holds the interpreter's lock and sleeps, the watchdog sleeps as well, and cannot tell.
+    - No code holds the interpreter's lock while it sleeps: the watchdog would sleep as well.
 """
 
 from __future__ import annotations
@@ -46,62 +47,62 @@ from hearthnet.observability.process.stall import (
     use_of,
 )
 from hearthnet.observability.process.vitals import Sampler
-from hearthnet.observability.records import recorder as recording
+from hearthnet.observability.runtime import runtime
 
 __all__ = ["Watchdog"]
 
 log = get_logger(WATCHDOG_LOGGER)
 
-VITALS_S: Final = 2.0  # the spacing that the rings in the black box are cut for
+VITALS_S: Final = 2.0  # the spacing that the rings in the black box are sized for
 _ASK_S: Final = 1.0
-_LOOK_S: Final = 0.25  # while an answer is due
-_MIN_LOOK_S: Final = 0.01
+_CHECK_S: Final = 0.25  # while a response is due
+_MIN_CHECK_S: Final = 0.01
 _STARVED_FACTOR: Final = 3
 _AGAIN_FACTOR: Final = 10
 _CLOSE_TIMEOUT_S: Final = 0.2
-_LAGS: Final = 60  # kept for the metric: a minute of answers
+_LAGS: Final = 60  # kept for the metric: a minute of responses
 
 metrics.event_loop_stalls_total.allow("cause", ("blocked", "starved"))
 
 
 class _Question:
-    """A sign that the loop was asked for."""
+    """A question to the loop."""
 
-    __slots__ = ("answered_s", "asked_s", "cause", "looks", "looks_runnable", "suspended_s", "told", "used")
+    __slots__ = ("answered_s", "asked_s", "cause", "checks", "checks_runnable", "logged", "suspended_s", "used")
 
     def __init__(self, asked_s: float, used: Use | None) -> None:
         self.asked_s = asked_s
         self.used = used  # by the loop's thread until then
         self.answered_s: float | None = None
         self.suspended_s = 0.0
-        self.looks = 0
-        self.looks_runnable = 0
-        self.told = 0  # records that tell of it
+        self.checks = 0
+        self.checks_runnable = 0
+        self.logged = 0  # records logged about it
         self.cause = ""
 
     def answer(self) -> None:
-        """The sign. Runs in the loop."""
+        """Responds. Runs in the loop."""
         self.answered_s = monotonic()
 
     def lag_s(self, now_s: float) -> float:
-        """Returns how long the loop has taken, or takes by now; the time that the process did not run not counted."""
+        """Returns how long the loop has taken so far, without the time that the process was suspended."""
         return max(0.0, (self.answered_s or now_s) - self.asked_s - self.suspended_s)
 
 
 class Watchdog:
-    """Watches a loop, from `with` on to its end.
+    """Watches a loop within `with`.
 
     Args:
-        loop: that runs in this thread.
-        stall_s: after how many seconds without a sign it counts as stuck; 0: it is not asked, samples are taken.
-        directory: of the store, whose disk the samples tell of; None: of none.
+        loop: runs in this thread.
+        stall_s: seconds without a response after which it counts as stuck; 0: only samples are taken.
+        directory: of the store, for free disk space in the samples; None: none.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, stall_s: float = 2.0, directory: Path | None = None) -> None:
         self._loop = loop
         self._stall_s = stall_s
         self._ask_s = min(_ASK_S, stall_s / 2) if stall_s else VITALS_S
-        self._look_s = max(_MIN_LOOK_S, min(_LOOK_S, stall_s / 8))
+        self._look_s = max(_MIN_CHECK_S, min(_CHECK_S, stall_s / 8))
         self._sampler = Sampler(directory)
         self._ident, self._native_id = threading.get_ident(), threading.get_native_id()
         self._question: _Question | None = None
@@ -132,7 +133,7 @@ class Watchdog:
         self._thread.start()
 
     def close(self) -> None:
-        """Ends the thread, or leaves it behind where the system holds it: it then ends by itself. Idempotent."""
+        """Ends the thread; one that is held up in the kernel ends by itself later. Idempotent."""
         if self._thread is None or os.getpid() != self._pid:  # in a forked child there is no thread to end
             return
         self._stop_refreshing()
@@ -150,7 +151,7 @@ class Watchdog:
         while not (self._stopping.wait(self._wait_s) or self._loop.is_closed()):
             try:
                 self._look()
-            except Exception:  # the node must not know of it; one word about it is enough
+            except Exception:  # must not raise into the node; logged once
                 self._wait_s = self._ask_s
                 if not self._has_failed:
                     self._has_failed = True
@@ -167,11 +168,11 @@ class Watchdog:
             self._ask(now_s)
         if now_s >= self._sample_due_s:
             self._sample(now_s)
-        is_waiting = self._question is not None and self._question.looks > 0
+        is_waiting = self._question is not None and self._question.checks > 0
         self._wait_s = self._look_s if is_waiting else self._ask_s
 
     def _was_suspended_s(self, now_s: float) -> float:
-        """Returns for how long the process did not run since the last look, beyond what loads explain."""
+        """Returns how long the process was suspended since the last check, beyond what load explains."""
         elapsed_s, self._looked_s = now_s - self._looked_s, now_s
         own, process_cpu_s = self._own_used, self._process_cpu_s
         self._note_own_use()
@@ -186,11 +187,11 @@ class Watchdog:
         question = self._question = _Question(now_s, use_of(self._native_id))
         try:
             self._loop.call_soon_threadsafe(question.answer)
-        except RuntimeError:  # closed since it was looked at: the thread ends with its next look
+        except RuntimeError:  # closed since the check: the thread ends at the next one
             self._question = None
 
     def _consider(self, question: _Question, now_s: float) -> None:
-        """Goes on with a question: it is answered, or the loop is late, or stuck."""
+        """Checks a question: it is answered, or the loop is late, or stuck."""
         lag_s = question.lag_s(now_s)
         self._worst_lag_s = max(self._worst_lag_s, lag_s)
         if question.answered_s is not None:
@@ -198,19 +199,19 @@ class Watchdog:
             self._lags.append(lag_s)
             self._tell_end(question, lag_s)
             return
-        question.looks += 1
-        question.looks_runnable += is_runnable(self._native_id)
-        factor = _AGAIN_FACTOR if question.told else 1
-        if question.told < 2 and lag_s >= factor * self._stall_s:
+        question.checks += 1
+        question.checks_runnable += is_runnable(self._native_id)
+        factor = _AGAIN_FACTOR if question.logged else 1
+        if question.logged < 2 and lag_s >= factor * self._stall_s:
             self._tell_stuck(question, lag_s)
 
     def _tell_stuck(self, question: _Question, lag_s: float) -> None:
         now = use_of(self._native_id)
         used = now.since(question.used) if now and question.used else None
-        cause, state = cause_of(lag_s, used, question.looks_runnable / max(1, question.looks), self._stall_s)
+        cause, state = cause_of(lag_s, used, question.checks_runnable / max(1, question.checks), self._stall_s)
         if cause == STARVED and lag_s < _STARVED_FACTOR * self._stall_s:
             return
-        if question.answered_s is not None:  # while one looked: whatever the thread does now is something else
+        if question.answered_s is not None:  # during the check: the thread is doing something else by now
             return
         self._count(question, cause)
         fields = {
@@ -226,14 +227,14 @@ class Watchdog:
         log.error("event loop stuck", extra=fields)
 
     def _count(self, question: _Question, cause: str) -> None:
-        if not question.told:
+        if not question.logged:
             metrics.event_loop_stalls_total.labels(cause).inc()
-        question.told += 1
+        question.logged += 1
         question.cause = cause
 
     def _tell_end(self, question: _Question, lag_s: float) -> None:
-        """Tells that the loop answers again; also of a stall that kept this thread from telling of it."""
-        if not question.told:
+        """Logs that the loop responds again; also after a stall that kept this thread from logging it."""
+        if not question.logged:
             now = use_of(self._native_id)
             used = now.since(question.used) if now and question.used else None
             cause, _ = cause_of(lag_s, used, 0.0, self._stall_s)
@@ -245,6 +246,6 @@ class Watchdog:
     def _sample(self, now_s: float) -> None:
         self._sample_due_s = now_s + VITALS_S - self._ask_s / 2  # not a whole turn late for a timer's millisecond
         lag_s, self._worst_lag_s = self._worst_lag_s, 0.0
-        box = recording.active.box
+        box = runtime.recorder.box
         if box is not None:
             box.note_vitals(self._sampler.sample(lag_s if self._stall_s else None))

@@ -1,19 +1,19 @@
-"""The black box: a memory-mapped ring file that still holds the last records, and what was going on, after a kill.
+"""The black box: a memory-mapped ring file that keeps the last records and the traces in flight through a kill.
 
-What is written into the mapping is the kernel's as soon as the instruction is done: it survives SIGKILL, a segfault and
-an OOM kill without a system call. It is not synced: against a power cut the database is the answer. The file is
-allocated in full when it is made, so that a full disk cannot turn a write into SIGBUS.
-Ours because loggers and trace exporters hold what is pending or open in the process's own memory, which a kill takes.
+Bytes written into the mapping belong to the kernel at once: they survive SIGKILL, a segfault and an OOM kill without a
+system call. They are not synced; for a power cut there is the database. The file is allocated in full when it is made,
+so a full disk cannot turn a write into SIGBUS.
+Written here because loggers and trace exporters keep pending records in process memory, which a kill destroys.
 
     trace begins 0.35 us · span opens and closes 0.5 us · trace ends 0.1 us · a record of 400 bytes 1.1 us
 
 Guarantees:
-    - Nothing here raises into the program that is watched once the box is made; what could not be kept is counted.
-    - Frames are whole or recognisably torn; an entry in flight is whole or not marked (see `forensics/box.py`).
+    - Once the box is made, nothing here raises into the program; records that could not be kept are counted.
+    - A frame is whole or recognisably torn; an entry in flight is whole or not marked (see `forensics/box.py`).
     - A forked child cannot touch its parent's box: its mapping becomes memory of its own.
 Assumes:
-    - One process writes a box. Its threads share it: the lock covers three additions, the copying is outside it.
-    - Nobody truncates the file while it is mapped. That is SIGBUS, and nothing helps against it.
+    - One process writes a box. Its threads share it: the lock covers three additions; copying is outside it.
+    - The file is not truncated while it is mapped. That raises SIGBUS, which cannot be caught.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import fcntl
 import mmap
 import os
 import threading
-import weakref
+from operator import itemgetter
 from pathlib import Path
 from time import monotonic_ns, time_ns
 from typing import Any, Final
@@ -30,11 +30,13 @@ from zlib import crc32
 
 import orjson
 
+from hearthnet.constants import NO_SLOT
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.model import Vitals
-from hearthnet.observability.records.prefault import populate
-from hearthnet.observability.records.record import LogFields, TraceFields, safe_text
-from hearthnet.observability.records.recorder import NOWHERE
+from hearthnet.forensics.tables import FRAMES, JSON_LAST
+from hearthnet.observability.records.populate_pages import populate_pages
+from hearthnet.observability.records.record import LogFields, LogRecord, TraceFields, TraceRecord, safe_text
+from hearthnet.observability.records.tracked import tracked
 
 __all__ = ["BlackBox", "Sizes", "box_path", "new_header"]
 
@@ -46,35 +48,40 @@ _TRACE_MARK_AT: Final = layout.TRACE_MARK_AT
 _pack_entry: Final = layout.ENTRY.pack_into
 _pack_span: Final = layout.SPAN.pack_into
 _pack_frame: Final = layout.FRAME.pack
+# A record's values as a frame has them.
+_trace_head: Final = itemgetter(*map(TraceRecord._fields.index, FRAMES["traces"][: -len(JSON_LAST)]))
+_trace_json: Final = itemgetter(*map(TraceRecord._fields.index, JSON_LAST))
+_log_values: Final = itemgetter(*map(LogRecord._fields.index, FRAMES["logs"]))
+_LOG_JSON_AT: Final = FRAMES["logs"].index("extras")
 _WORTH_BYTES: Final = 128 * 1024  # to prepare: a few hundred records a second
 _COPY_ON_WRITE: Final = frozenset({"btrfs", "zfs", "bcachefs"})
 
 
 class _Written:
-    """Writes to the file with `pwrite`: on a copy-on-write file system a mapped page may need space that is not there.
+    """Writes with `pwrite`, for copy-on-write file systems, where a mapped page may need space that the disk lacks.
 
-    A record costs a system call more, and one that the disk has no room for is refused, not a SIGBUS.
+    Costs a system call a record; on a full disk the write fails instead of raising SIGBUS.
     """
 
     def __init__(self, fd: int) -> None:
         self._fd = os.dup(fd)
 
-    def __setitem__(self, place: slice, content: bytes, /) -> None:
-        os.pwrite(self._fd, content, place.start)
+    def __setitem__(self, where: slice, content: bytes, /) -> None:
+        os.pwrite(self._fd, content, where.start)
 
-    def __getitem__(self, place: slice, /) -> bytes:
-        return os.pread(self._fd, place.stop - place.start, place.start)
+    def __getitem__(self, where: slice, /) -> bytes:
+        return os.pread(self._fd, where.stop - where.start, where.start)
 
     def __del__(self) -> None:
         os.close(self._fd)
 
 
 class Sizes:
-    """How large the parts of a box are, in bytes.
+    """The sizes of a box's rings in bytes.
 
     Args:
-        traces: ring of finished traces.
-        logs: ring of log records.
+        traces: of the ring of finished traces.
+        logs: of the ring of log records.
     """
 
     __slots__ = ("logs", "traces")
@@ -85,12 +92,12 @@ class Sizes:
 
     @property
     def total(self) -> int:
-        """The whole file."""
+        """The size of the whole file."""
         return layout.HEADER_BYTES + layout.ENTRIES * layout.ENTRY_BYTES + self.traces + self.logs
 
 
 class _Ring:
-    """A byte ring's place in the file, and where its next frame goes."""
+    """The bounds of a byte ring in the file, and the offset of its next frame."""
 
     __slots__ = ("at", "end", "lock", "ordinal", "prepared_at", "start")
 
@@ -107,8 +114,8 @@ class BlackBox:
     """The box of this process.
 
     Args:
-        path: of the file; there must be none yet.
-        header: who writes it.
+        path: of the file, which must not exist.
+        header: describes this process.
 
     Attributes:
         path: of the file.
@@ -132,63 +139,64 @@ class BlackBox:
         self._logs = _Ring(traces_at + header.trace_bytes, header.log_bytes)
         self._free = [layout.HEADER_BYTES + number * layout.ENTRY_BYTES for number in reversed(range(header.entries))]
         self._fd, self._map, self._identity = _make(path, header)
-        _boxes.add(self)
+        tracked.add(self)
 
     # --- traces in flight
 
     def begin(self, trace_id: str, capability: str, started_us: int, started_ns: int) -> int:
-        """Marks that a trace has begun; returns its place in the file, or -1 where the table is full (counted)."""
+        """Marks a trace as in flight; returns the offset of its slot, or `NO_SLOT` if the table is full (counted)."""
         try:
-            place = self._free.pop()
+            slot = self._free.pop()
         except IndexError:
             self._overflow += 1
             self._put(layout.OVERFLOW_AT, self._overflow.to_bytes(8, "little"))
-            return NOWHERE
+            return NO_SLOT
         try:
-            _pack_entry(self._map, place, trace_id.encode(), capability.encode(), started_us, started_ns, 1)
+            _pack_entry(self._map, slot, trace_id.encode(), capability.encode(), started_us, started_ns, 1)
         except TypeError:  # not a mapping
             entry = layout.ENTRY.pack(trace_id.encode(), capability.encode(), started_us, started_ns, 1)
-            self._put(place, entry)
-        return place
+            self._put(slot, entry)
+        return slot
 
-    def open_span(self, place: int, name: str, started_ns: int) -> None:
-        """Shows a span as the innermost open one of the trace at `place`."""
+    def open_span(self, slot: int, name: str, started_ns: int) -> None:
+        """Writes the innermost open span of the trace in `slot`."""
         try:
-            _pack_span(self._map, place + _SPAN_AT, name.encode(), started_ns, 1)
+            _pack_span(self._map, slot + _SPAN_AT, name.encode(), started_ns, 1)
         except (TypeError, AttributeError, UnicodeError):  # not a mapping; or no text, or none that is UTF-8
-            self._put(place + layout.SPAN_AT, layout.SPAN.pack(_bytes_of(name), started_ns, 1))
+            self._put(slot + layout.SPAN_AT, layout.SPAN.pack(_bytes_of(name), started_ns, 1))
 
-    def close_span(self, place: int) -> None:
-        """Shows the trace at `place` outside any span."""
-        at = place + _SPAN_MARK_AT
+    def close_span(self, slot: int) -> None:
+        """Marks the trace in `slot` as outside any span."""
+        at = slot + _SPAN_MARK_AT
         try:
             self._map[at : at + 1] = b"\0"
         except OSError:  # only a box that is written by system calls
             self.failures += 1
 
-    def end(self, place: int) -> None:
-        """Gives the place of a trace back: it has ended, or nobody can end it any more."""
-        at = place + _TRACE_MARK_AT
+    def end(self, slot: int) -> None:
+        """Frees a trace's slot: it has ended, or can no longer end."""
+        at = slot + _TRACE_MARK_AT
         try:
             self._map[at : at + 1] = b"\0"
         except OSError:  # only a box that is written by system calls
             self.failures += 1
-        self._free.append(place)
+        self._free.append(slot)
 
     # --- records
 
     def append_trace(self, record: TraceFields) -> None:
-        """Keeps a finished trace."""
+        """Writes a finished trace."""
         try:
-            head = orjson.dumps((record[0], *record[2:12]))
-            self._append(self._traces, b"%b,%b,%b]" % (head[:-1], record[12], record[13]))
-        except Exception:  # a record that is no JSON, a disk without space: the buffer has it still  # noqa: BLE001
+            head = orjson.dumps(_trace_head(record))
+            self._append(self._traces, b"%b,%b]" % (head[:-1], b",".join(_trace_json(record))))
+        except Exception:  # not JSON, or a full disk: the record is still in the buffer  # noqa: BLE001
             self.failures += 1
 
     def append_log(self, record: LogFields) -> None:
-        """Keeps a log record."""
+        """Writes a log record."""
         try:
-            values = (record[0], *record[2:10], orjson.Fragment(record[10]), record[11])
+            values = list(_log_values(record))
+            values[_LOG_JSON_AT] = orjson.Fragment(values[_LOG_JSON_AT])
             self._append(self._logs, orjson.dumps(values))
         except Exception:  # as above  # noqa: BLE001
             self.failures += 1
@@ -211,7 +219,7 @@ class BlackBox:
             self.failures += 1
 
     def note_committed(self, traces: int, logs: int, seq: int) -> None:
-        """Notes how many more frames of each ring are in the database or counted as lost, and the highest number."""
+        """Adds to the frames of each ring that are committed or counted as dropped; sets the highest number."""
         self._committed_traces += traces
         self._committed_logs += logs
         self._committed_seq = max(self._committed_seq, seq)
@@ -219,9 +227,9 @@ class BlackBox:
         self._put(layout.COUNTERS_AT, layout.COMMITTED.pack(*committed))
 
     def prepare(self) -> None:
-        """Makes the pages ready that the next records go to: twice what was written since the last call.
+        """Populates the pages that the next records will use: twice the bytes written since the last call.
 
-        Where little is written nothing is done: a page made ready is a page that will be written to the disk.
+        Does nothing when little is written: a populated page will be written to the disk.
         """
         memory = self._map
         if not isinstance(memory, mmap.mmap):
@@ -231,15 +239,15 @@ class BlackBox:
             ahead = 2 * ((at - ring.prepared_at) % (ring.end - ring.start))
             ring.prepared_at = at
             if ahead >= _WORTH_BYTES:
-                populate(memory, at, min(at + ahead, ring.end))
-                populate(memory, ring.start, min(ring.start + at + ahead - ring.end, at))
+                populate_pages(memory, at, min(at + ahead, ring.end))
+                populate_pages(memory, ring.start, min(ring.start + at + ahead - ring.end, at))
 
     def note_alive(self) -> None:
-        """Notes that the writer is at work now."""
+        """Writes the time of the writer's heartbeat: now."""
         self._put(layout.HEARTBEAT_AT, monotonic_ns().to_bytes(8, "little"))
 
     def note_vitals(self, vitals: Vitals) -> None:
-        """Keeps a sample of how the process feels, which is a sign of life as well. For one thread. 2 us."""
+        """Writes a sample of process health and a heartbeat. Called by one thread. 2 us."""
         self._sampled += 1
         slot = layout.pack_vitals(self._sampled, vitals)
         for place in layout.vitals_offsets(self._sampled):
@@ -247,18 +255,18 @@ class BlackBox:
         self.note_alive()
 
     def note_ended(self, ended_us: int) -> None:
-        """Notes that the process stopped recording in good order."""
+        """Marks the box as closed cleanly."""
         self._put(layout.ENDED_AT, ended_us.to_bytes(8, "little"))
 
     @property
     def overflow(self) -> int:
-        """How many traces found no room in the table."""
+        """The number of traces that got no slot."""
         return self._overflow
 
     # --- the file
 
     def is_in_place(self) -> bool:
-        """Tells whether the path still leads to this box's file."""
+        """Returns whether the path still names this box's file."""
         try:
             status = self.path.stat()
         except OSError:
@@ -266,7 +274,7 @@ class BlackBox:
         return (status.st_dev, status.st_ino) == self._identity
 
     def restore(self) -> None:
-        """Makes the file again where somebody removed it, with all that the box holds.
+        """Makes the file again after it was removed, with everything that the box holds.
 
         Raises:
             OSError: raised when it cannot be made.
@@ -283,21 +291,20 @@ class BlackBox:
         return layout.in_flight_in(self._map[layout.HEADER_BYTES : self._traces.start])
 
     def contents(self) -> layout.Box | None:
-        """Returns what the box holds now."""
+        """Returns the current contents."""
         return layout.parse(self._map[0 : self.header.total_bytes])
 
     def close(self, *, remove: bool) -> None:
-        """Ends writing, and removes the file if all of it is in the database. Late records go nowhere. Idempotent."""
-        _boxes.discard(self)
+        """Stops writing; removes the file if all of it is in the database. Late records are discarded. Idempotent."""
         for number in range(self.header.entries):
-            # The process lives: its traces in flight will end, in memory.
+            # The process goes on: its traces in flight will end in memory.
             self._put(layout.HEADER_BYTES + number * layout.ENTRY_BYTES + layout.TRACE_MARK_AT, b"\0")
-        self.let_go()
+        self.renew_in_child()
         if remove and self.is_in_place():
             self.path.unlink()
 
-    def let_go(self) -> None:
-        """Makes every later write go to memory that nobody reads, and gives the file's lock back."""
+    def renew_in_child(self) -> None:
+        """Makes every later write go to memory that is never read, and releases the file's lock."""
         self._map = mmap.mmap(-1, self.header.total_bytes)
         if self._fd >= 0:
             os.close(self._fd)
@@ -330,13 +337,13 @@ def new_header(role: int, run_id: str, version: str, node_id: str | None, sizes:
 
 
 def box_path(directory: Path, run_id: str) -> Path:
-    """Returns where this process's box goes; another name where its pid's is taken: in another pid namespace, say."""
+    """Returns the path of this process's box; adds the run id if the pid's name is taken, as by a container."""
     path = directory / f"telemetry.{os.getpid()}.box"
     return path.with_name(f"telemetry.{os.getpid()}.{run_id}.box") if path.exists() else path
 
 
 def _make(path: Path, header: layout.Header) -> tuple[int, Any, tuple[int, int]]:
-    """Makes the file, all of its space allocated and locked; returns its descriptor, memory, and (device, inode)."""
+    """Makes, allocates and locks the file; returns its descriptor, mapping, and (device, inode)."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -355,13 +362,13 @@ def _allocate(fd: int, size: int) -> None:
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(fd, 0, size)
         return
-    block = bytes(1 << 20)  # macOS has no such call: what is written is allocated
+    block = bytes(1 << 20)  # macOS has no such call; writing allocates
     for at in range(0, size, len(block)):
         os.pwrite(fd, block[: size - at], at)
 
 
 def _file_system(path: Path) -> str:
-    """Returns the type of the file system that `path` is on; empty where the system does not say."""
+    """Returns the type of the file system that `path` is on; empty if unknown."""
     try:
         mounts = Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines()
     except OSError:  # not Linux
@@ -374,14 +381,3 @@ def _file_system(path: Path) -> str:
         if wanted.is_relative_to(point) and len(point) >= best:
             best, kind = len(point), behind.split()[0]
     return kind
-
-
-_boxes: weakref.WeakSet[BlackBox] = weakref.WeakSet()
-
-
-def _let_go_in_child() -> None:
-    for box in list(_boxes):
-        box.let_go()
-
-
-os.register_at_fork(after_in_child=_let_go_in_child)

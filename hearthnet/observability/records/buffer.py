@@ -1,14 +1,14 @@
-"""A bounded hand-over from any thread to one writer: the newest stay, what is pushed out is counted.
+"""A bounded queue from any thread to one writer: when it is full, the oldest record is dropped and counted.
 
 Guarantees:
-    - `offer` takes no lock, waits for nothing and wakes nobody, unless it must push a record out.
+    - `offer` takes no lock and never waits, unless it must drop a record.
     - Every record offered is, at any moment, in exactly one of: the queue, the batch in flight, the committed rows,
-      the count of the lost.
+      the count of dropped records.
     - A record leaves only after `confirm`, so a commit that fails loses nothing.
 Assumes:
     - `deque.append`, `deque.popleft` and `list(deque)` are atomic (CPython's interpreter lock; its C code runs no
       Python between two items).
-    - One thread calls `take`, `confirm` and `take_lost`.
+    - One thread calls `take`, `confirm` and `take_dropped`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Buffer(Generic[T]):
         self.capacity = capacity
         self._queue: deque[T] = deque()
         self._in_flight: list[T] = []
-        self._lost = 0
+        self._dropped = 0
         # Re-entrant: a signal handler may log while its own thread is here.
         self._lock = threading.RLock()
 
@@ -39,28 +39,28 @@ class Buffer(Generic[T]):
         return len(self._queue) + len(self._in_flight)
 
     def offer(self, record: T) -> int:
-        """Appends a record; when full, the oldest is pushed out and counted. Returns how many there are. 0.1 us."""
+        """Appends a record, dropping the oldest if full. Returns the number of records held. 0.1 us."""
         self._queue.append(record)
         count = len(self._queue) + len(self._in_flight)
         if count > self.capacity:
-            self._push_out()
+            self._evict()
         return count
 
-    def _push_out(self) -> None:
+    def _evict(self) -> None:
         with self._lock:
-            # Only the queue is cut: what is in flight may be committed already.
+            # Only from the queue: the batch in flight may be committed already.
             while self._queue and len(self._queue) + len(self._in_flight) > self.capacity:
                 try:
                     self._queue.popleft()
                 except IndexError:  # the writer took the rest between the check and the call
                     return
-                self._lost += 1
+                self._dropped += 1
 
     def take(self, limit: int) -> list[T]:
-        """Returns the oldest records, at most `limit`; those of a batch that was never confirmed come first."""
+        """Returns the oldest records, at most `limit`, beginning with those of a batch that was never confirmed."""
         with self._lock:
             self.put_back(limit)
-            # Only ever shortened under this lock, so there is at least as much as was counted.
+            # The queue only shrinks under this lock, so it holds at least as many as were counted.
             missing = min(limit - len(self._in_flight), len(self._queue))
             popleft = self._queue.popleft
             self._in_flight.extend([popleft() for _ in range(missing)])
@@ -73,17 +73,17 @@ class Buffer(Generic[T]):
             del self._in_flight[keep:]
 
     def confirm(self) -> None:
-        """Forgets the batch last taken: it is committed."""
+        """Removes the batch last taken: it is committed."""
         with self._lock:
             self._in_flight.clear()
 
     def snapshot(self) -> list[T]:
-        """Returns all that is not committed, oldest first."""
+        """Returns the records that are not committed, oldest first."""
         with self._lock:
             return [*self._in_flight, *self._queue]
 
-    def take_lost(self) -> int:
-        """Returns how many records were pushed out since the last call."""
+    def take_dropped(self) -> int:
+        """Returns the number of records dropped since the last call."""
         with self._lock:
-            lost, self._lost = self._lost, 0
+            lost, self._dropped = self._dropped, 0
             return lost

@@ -1,14 +1,13 @@
-"""Mints trace ids (ULIDs) and span ids fast enough for the caller's path.
+"""Trace ids (ULIDs) and span ids, minted fast enough for the caller's path.
 
-One idea: within a second only the last two of a ULID's ten characters of time change, so the other eight are spelled
-out once a second; beside them twelve characters of randomness are drawn, and the four after these are a counter. About
-0.3 us an id, where `str(ulid.ULID())` takes 3.3 us, and as much for the first after a pause: with randomness for each
-millisecond that took 15 us. Ids rise within a thread and a second; order over runs and clock steps is `seq`, never an
-id. python-ulid, which parses ids at the borders, is what the tests compare with.
-Ours because python-ulid takes ten times as long, in the caller's path of every call.
+The idea: within a second only the last two of a ULID's ten characters of time change, so the other eight are made once
+a second, with twelve characters of randomness; the last four are a counter. An id takes about 0.3 us, where
+`str(ulid.ULID())` takes 3.3 us; drawing randomness each millisecond made the first id after a pause take 15 us. Ids
+rise within a thread and a second; for order across runs and clock steps use `seq`. The tests compare with python-ulid,
+which parses ids at the borders and is ten times too slow for the path of every call.
 
 Guarantees: no lock; `next()` on a counter is atomic; threads that race at a new second draw separate randomness.
-Assumes: nobody relies on an id being hard to guess. Whoever has seen one can guess the next.
+Assumes: ids need not be hard to guess. One id reveals the next.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from itertools import count
 from time import time_ns
 from typing import Final
 
-__all__ = ["is_trace_id", "new_span_id", "new_trace_id", "next_span_number", "span_id_of"]
+__all__ = ["id_source", "is_trace_id", "new_span_id", "new_trace_id", "span_id_of"]
 
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford base32
 _PAIRS: Final = tuple(a + b for a in _ALPHABET for b in _ALPHABET)  # ten bits at a time
@@ -29,7 +28,7 @@ _TRACE_ID: Final = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")  # 26 characters h
 
 
 class _Second:
-    """What all ids of 1,024 milliseconds have in common, and the counter of their tails."""
+    """The common part of all ids of 1,024 milliseconds, and the counter for their tails."""
 
     __slots__ = ("next_tail", "number", "random", "time")
 
@@ -38,7 +37,7 @@ class _Second:
         self.time = _spell(number, 8)
         entropy = int.from_bytes(os.urandom(10), "big")
         self.random = _spell(entropy >> 20, 12)
-        # The tail starts in the lower half, so that half a million ids fit before the rest must be drawn anew.
+        # The tail starts in the lower half, so half a million ids fit before new randomness is drawn.
         self.next_tail = count(entropy & (_TAIL_LIMIT // 2 - 1)).__next__
 
 
@@ -47,50 +46,55 @@ def _spell(number: int, length: int) -> str:
     return "".join(_PAIRS[(number >> shift) & 1023] for shift in range(5 * length - 10, -1, -10))
 
 
-def _span_numbers() -> Callable[[], int]:
-    # The upper half of the range is left to count into: no process lives long enough to leave it.
-    return count((int.from_bytes(os.urandom(8), "big") >> 1) + 1).__next__
+class IdSource:
+    """The randomness that this process's ids are made of.
+
+    Attributes:
+        second: of the trace ids minted last.
+        next_span_number: returns a fresh span id as a number, never 0; another function after `reseed`.
+    """
+
+    __slots__ = ("next_span_number", "second")
+
+    second: _Second
+    next_span_number: Callable[[], int]
+
+    def __init__(self) -> None:
+        self.reseed()
+
+    def reseed(self) -> None:
+        """Draws new randomness: a forked child would repeat its parent's ids otherwise."""
+        self.second = _Second(0)
+        # The upper half of the range is left to count into: no process lives long enough to leave it.
+        self.next_span_number = count((int.from_bytes(os.urandom(8), "big") >> 1) + 1).__next__
 
 
-_current = _Second(0)
-# Returns a fresh span id as a number, never 0. Ask the module for it: it is another function in a forked child.
-next_span_number = _span_numbers()
+id_source: Final = IdSource()
 
 
 def new_trace_id(now_ns: int | None = None) -> str:
     """Returns a fresh ULID for the wall-clock time `now_ns` (nanoseconds since 1970; default: now)."""
-    global _current
     ms = (time_ns() if now_ns is None else now_ns) // 1_000_000
-    current = _current
+    current = id_source.second
     if ms >> 10 != current.number:
-        current = _current = _Second(ms >> 10)
+        current = id_source.second = _Second(ms >> 10)
     tail = current.next_tail()
     if tail >= _TAIL_LIMIT:
-        _current = _Second(ms >> 10)
+        id_source.second = _Second(ms >> 10)
         return new_trace_id(now_ns)
     return f"{current.time}{_PAIRS[ms & 1023]}{current.random}{_PAIRS[tail >> 10]}{_PAIRS[tail & 1023]}"
 
 
 def new_span_id() -> str:
-    """Returns a fresh span id as it is written."""
-    return span_id_of(next_span_number())
+    """Returns a fresh span id as text."""
+    return span_id_of(id_source.next_span_number())
 
 
 def span_id_of(number: int) -> str:
-    """Returns a span id as it is written: 8 bytes as 16 hexadecimal digits."""
+    """Returns a span id as text: 8 bytes as 16 hexadecimal digits."""
     return f"{number:016x}"
 
 
 def is_trace_id(text: object) -> bool:
-    """Tells whether `text` is a ULID in its canonical (upper-case) spelling."""
+    """Returns whether `text` is a ULID in its canonical (upper-case) spelling."""
     return isinstance(text, str) and _TRACE_ID.fullmatch(text) is not None
-
-
-def _reseed() -> None:
-    """Gives a forked child its own randomness: it would repeat its parent's ids otherwise."""
-    global _current, next_span_number
-    _current = _Second(0)
-    next_span_number = _span_numbers()
-
-
-os.register_at_fork(after_in_child=_reseed)

@@ -1,8 +1,8 @@
 """The two records of telemetry, and how any value becomes bounded, redacted UTF-8 JSON.
 
 A record is immutable, its text is valid UTF-8 and within the bounds of `constants.py`, and its fields are the columns
-of its table in the order of its table. So nothing behind this file needs to check, clean or cut again, and no row can
-poison a batch.
+of its table in the order of its table. So no code behind this file checks, cleans or cuts again, and no row
+can poison a batch.
 
 `encode` takes the fast way (orjson straight from the caller's dictionary) when every value is a short scalar, which is
 nearly always; anything else is rebuilt value by value.
@@ -13,7 +13,7 @@ What orjson returns takes 4 KiB of memory however short it is; what is kept is a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args, get_type_hints
 
 import orjson
 
@@ -23,10 +23,13 @@ from hearthnet.observability.redaction.rules import REDACTED, is_secret, needs_s
 __all__ = [
     "LogFields",
     "LogRecord",
+    "LogValues",
     "TraceFields",
     "TraceRecord",
+    "TraceValues",
     "bounded",
     "clean_text",
+    "column_types",
     "encode",
     "encode_plain",
     "encode_value",
@@ -36,12 +39,13 @@ __all__ = [
 ]
 
 
+# A record as the instruments make it: without its number and its run, which the recorder gives it.
+TraceValues = tuple[str, str | None, str, str | None, int, int, float, str, str | None, int, bytes, bytes]
+LogValues = tuple[int, str, str, str, str | None, str | None, int, int, bytes, str | None]
 # A record as the buffers hold it: its fields as a plain tuple, which the garbage collector soon leaves alone (a named
 # one it would visit again and again, thousands of them) and which is made in a third of the time.
-TraceFields = tuple[
-    int, str, str, str | None, str, str | None, int, int, float, str, str | None, int, bytes, bytes
-]  # fmt: skip
-LogFields = tuple[int, str, int, str, str, str, str | None, str | None, int, int, bytes, str | None]
+TraceFields = tuple[int, str, *TraceValues]
+LogFields = tuple[int, str, *LogValues]
 
 
 class TraceRecord(NamedTuple):
@@ -84,6 +88,11 @@ class LogRecord(NamedTuple):
     exc: str | None
 
 
+def column_types(record: type[TraceRecord | LogRecord]) -> dict[str, tuple[type, ...]]:
+    """Returns the types that each column of a record may have; those that are bytes hold JSON."""
+    return {name: get_args(kind) or (kind,) for name, kind in get_type_hints(record).items()}
+
+
 CUT: Final = "…[cut]"
 _SCALARS: Final = frozenset({int, float, bool, type(None)})
 _EMPTY: Final = b"{}"
@@ -99,9 +108,9 @@ on_change(_harmless.clear)
 
 
 def is_plain(extras: object) -> bool:
-    """Tells whether extras can be encoded as they are: few short scalars, no secrets. About 0.2 us for two keys.
+    """Returns whether extras can be encoded as they are: few short scalars, no secrets. About 0.2 us for two keys.
 
-    What it does not look for makes orjson raise: integers over 64 bits, lone surrogates.
+    Does not check for values that make orjson raise: integers over 64 bits, lone surrogates.
     """
     if type(extras) is not dict or len(extras) > MAX_KEYS:
         return False
@@ -117,7 +126,7 @@ def is_plain(extras: object) -> bool:
 
 
 def encode_plain(extras: object) -> bytes | None:
-    """Returns extras that can be encoded as they are, encoded; None for others, which `encode` is for."""
+    """Returns the JSON of extras that can be encoded as they are; None for others, which are for `encode`."""
     if not is_plain(extras):
         return None
     try:
@@ -142,7 +151,7 @@ def encode(extras: Mapping[Any, Any] | None) -> bytes:
         return encoded
     try:
         return b"%b" % orjson.dumps(bounded(extras), option=_JSON_OPTIONS) if extras else _EMPTY
-    except Exception as error:  # the border to any value that a caller may hand in  # noqa: BLE001
+    except Exception as error:  # any value that a caller may pass  # noqa: BLE001
         return _encode_hostile(extras, error)
 
 
@@ -170,7 +179,7 @@ def bounded(
     Args:
         value: anything.
         strict: also check what is costly to check: characters that are no UTF-8 in short strings.
-        depth: nesting so far; beyond `MAX_NESTING` a marker stands for the rest.
+        depth: nesting so far; beyond `MAX_NESTING` a marker replaces the rest.
         name: the key that the value stands under.
         budget: how many more containers may be visited, as its only item. Keys and nesting multiply: without it a list
             that holds itself 64 times over would be walked 64^6 times.
@@ -212,7 +221,7 @@ def _without_keys(lines: list[Any]) -> list[Any]:
 
 
 def _is_secrets_name(first: object) -> bool:
-    """Tells whether the first of two items names a secret, as in lists of headers: `(b"cookie", b"…")`."""
+    """Returns whether the first of two items names a secret, as in lists of headers: `(b"cookie", b"…")`."""
     # Two names beside each other, `["token", "cookie"]` say, are recorded as little: there is no telling them apart.
     name = first.decode("latin-1") if isinstance(first, bytes) else first
     return isinstance(name, str) and len(name) <= _MAX_KEY_CHARS and is_secret(name)

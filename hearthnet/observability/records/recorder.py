@@ -1,12 +1,11 @@
-"""The one place where a record enters: numbered, kept in the black box, buffered, and, if it must be, the writer woken.
+"""The entry point of records: numbers them, writes them to the black box, buffers them, and wakes the writer.
 
-`active` is what the instruments write to. Without a store it is a recorder in memory, whose buffers are the rings
-themselves; `telemetry.open` installs one that a writer empties, and its close puts a fresh one in memory back.
+The instruments write to `runtime.recorder`. Without a store it is one in memory, whose buffers are the rings;
+`telemetry.open` installs one that a writer empties, and its close puts a fresh one in memory back.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from itertools import count
 from time import monotonic_ns
@@ -14,40 +13,39 @@ from typing import TYPE_CHECKING, Final
 
 from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
 from hearthnet.observability.records.buffer import Buffer
-from hearthnet.observability.records.ids import new_trace_id
-from hearthnet.observability.records.record import LogFields, LogRecord, TraceFields, TraceRecord
+from hearthnet.observability.records.record import (
+    LogFields,
+    LogRecord,
+    LogValues,
+    TraceFields,
+    TraceRecord,
+    TraceValues,
+)
 
 if TYPE_CHECKING:
     from hearthnet.observability.records.blackbox import BlackBox
 
-__all__ = ["NOWHERE", "Recorder", "active", "install"]
-
-NOWHERE: Final = -1  # the place of a trace that no black box shows
+__all__ = ["Recorder"]
 
 # Ten seconds at 2,000 traces a second, the longest lock by another process that must cost nothing.
 STORE_TRACES: Final = 20_000
 STORE_LOGS: Final = 10_000
-# Where these stand in `TraceFields` and `LogFields`.
-_TRACE_STARTED_NS: Final = 7
-_TRACE_MS: Final = 8
-_TRACE_NOTABLE: Final = 11
-_LOG_US: Final = 2
-_LOG_NOTABLE: Final = 8
+_TRACE_NOTABLE: Final = TraceRecord._fields.index("notable")
+_LOG_NOTABLE: Final = LogRecord._fields.index("notable")
 
 
 class Recorder:
-    """Numbers the records of one run and holds those that are not committed.
+    """Numbers the records of one run and holds the pending ones.
 
     Args:
         run_id: the run's ULID.
         first_seq: the number of the next record; above every number already in the database.
-        wake: called with whether it is urgent: when a notable record came in or a buffer is half full; and, not
-            urgent, when the first record came in after `is_idle` was set. None: nobody empties the buffers, they are
-            the rings.
+        wake: wakes the writer; called with True (urgent) for a notable record or a half full buffer, with False for
+            the first record after `is_idle` was set. None: there is no writer, the buffers are the rings.
 
     Attributes:
-        box: keeps what is recorded over a kill; None: nothing does.
-        is_idle: set by the writer when it has nothing to do and waits to be told of the next record.
+        box: keeps records through a kill; None: there is none.
+        is_idle: set by the writer when it waits for the next record.
     """
 
     def __init__(self, run_id: str, first_seq: int = 1, wake: Callable[[bool], None] | None = None) -> None:
@@ -62,23 +60,27 @@ class Recorder:
         self._many_traces = self.traces.capacity // 2
         self._many_logs = self.logs.capacity // 2
 
-    def offer_trace(self, record: TraceFields) -> None:
-        """Takes a finished trace."""
+    def record_trace(self, values: TraceValues) -> int:
+        """Numbers and keeps a finished trace; returns its number."""
+        seq = self.next_seq()
+        record = (seq, self.run_id) + values  # noqa: RUF005  # half the time of unpacking
         if self.box is not None:
             self.box.append_trace(record)
         is_urgent = self.traces.offer(record) >= self._many_traces or record[_TRACE_NOTABLE] == 1
         if is_urgent or self.is_idle:
-            self._tell(is_urgent)
+            self._wake_writer(is_urgent)
+        return seq
 
-    def offer_log(self, record: LogFields) -> None:
-        """Takes a log record."""
+    def record_log(self, values: LogValues) -> None:
+        """Numbers and keeps a log record."""
+        record = (self.next_seq(), self.run_id) + values  # noqa: RUF005  # as above
         if self.box is not None:
             self.box.append_log(record)
         is_urgent = self.logs.offer(record) >= self._many_logs or record[_LOG_NOTABLE] == 1
         if is_urgent or self.is_idle:
-            self._tell(is_urgent)
+            self._wake_writer(is_urgent)
 
-    def _tell(self, is_urgent: bool) -> None:
+    def _wake_writer(self, is_urgent: bool) -> None:
         if self._wake is not None:
             self.is_idle = False
             self._wake(is_urgent)
@@ -92,7 +94,7 @@ class Recorder:
         return list(map(LogRecord._make, self.logs.snapshot()))
 
     def keep_in(self, box: BlackBox) -> None:
-        """Has `box` keep what is recorded from now on, and what waits already."""
+        """Writes pending records to `box`, and all further ones."""
         self.box = box
         for trace in self.traces.snapshot():
             box.append_trace(trace)
@@ -100,41 +102,28 @@ class Recorder:
             box.append_log(entry)
 
     def has_pending(self) -> bool:
-        """Tells whether there is anything that is not committed."""
+        """Returns whether any record is not committed."""
         return bool(len(self.traces) or len(self.logs))
 
     def lag_s(self, mono_ns: int, utc_us: int) -> float:
-        """Returns the age in seconds of the oldest record that waits to be committed; 0 where none does.
+        """Returns the age in seconds of the oldest pending record; 0 if there is none.
 
         Args:
-            mono_ns: the monotonic clock's time now, by which traces are dated.
-            utc_us: UTC now, by which log records are. A step of that clock makes their age wrong while they wait, but
-                never negative, nor longer than they can have waited.
+            mono_ns: monotonic time now, for traces.
+            utc_us: UTC now, for log records. A step of that clock falsifies their age while they are pending, but never
+                below zero, nor above the recorder's own age.
         """
-        if self._wake is None:  # nobody commits: the buffers are where the records stay
+        if self._wake is None:  # no writer: records stay in the buffers
             return 0.0
-        traces, logs = self.traces.snapshot()[:1], self.logs.snapshot()[:1]
-        ages = [(mono_ns - record[_TRACE_STARTED_NS]) / 1e9 - record[_TRACE_MS] / 1e3 for record in traces]
-        ages += [min((utc_us - record[_LOG_US]) / 1e6, (mono_ns - self._made_ns) / 1e9) for record in logs]
+        traces, logs = self.pending_traces()[:1], self.pending_logs()[:1]
+        ages = [(mono_ns - trace.started_mono_ns) / 1e9 - trace.duration_ms / 1e3 for trace in traces]
+        ages += [min((utc_us - entry.ts_us) / 1e6, (mono_ns - self._made_ns) / 1e9) for entry in logs]
         return max(0.0, *ages) if ages else 0.0
 
     def is_filling(self) -> bool:
-        """Tells whether a buffer is half full."""
+        """Returns whether a buffer is half full."""
         return len(self.traces) >= self._many_traces or len(self.logs) >= self._many_logs
 
     def number_from(self, seq: int) -> None:
-        """Goes on numbering at `seq`: a database that was opened late has numbers of its own."""
+        """Continues numbering at `seq`: a database that was opened late has its own numbers."""
         self.next_seq = count(seq).__next__
-
-
-active: Recorder = Recorder(new_trace_id())
-
-
-def install(recorder: Recorder | None) -> None:
-    """Makes `recorder` the one that the instruments write to; None stands for a fresh one in memory."""
-    global active
-    active = Recorder(new_trace_id()) if recorder is None else recorder
-
-
-# A forked child has no telemetry thread: it must not fill a buffer that nobody empties, nor use its parent's numbers.
-os.register_at_fork(after_in_child=lambda: install(None))

@@ -1,4 +1,4 @@
-"""How a trace can end, in the words that stand in SQL, metrics, JSON and the command line alike."""
+"""The results of traces, in the words used by SQL, metrics, JSON and the command line alike."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ __all__ = ["CANCELLED", "INTERRUPTED", "OK", "RESULTS", "decisive", "is_failure"
 
 OK: Final = "ok"
 CANCELLED: Final = "cancelled"
-INTERRUPTED: Final = "interrupted"  # its run died
+INTERRUPTED: Final = "interrupted"  # its run ended without it
 RESULTS: Final = frozenset({OK, CANCELLED, INTERRUPTED, *HTTP_STATUS})
 
 _TIMEOUT: Final = "timeout"
 _UNEXPECTED: Final = "internal_error"
-# What says least about the cause comes first: one failure in a group has the others cancelled, or waiting in vain.
+# The least telling first: one failure in a group cancels the others or makes them time out.
 _RANKS: Final = {CANCELLED: 0, _TIMEOUT: 1, _UNEXPECTED: 3}
 _OTHER_RANK: Final = 2
 
 
 def is_failure(result: str) -> bool:
-    """Tells whether a trace with this result failed: it is neither `ok` nor `cancelled`."""
+    """Returns whether a trace with this result failed: it is neither `ok` nor `cancelled`."""
     return result not in (OK, CANCELLED)
 
 
 def result_of(error: BaseException) -> str:
-    """Returns the result of a trace that this exception ended; of a group, what its decisive one stands for."""
+    """Returns the result of a trace that this exception ended; of a group, that of its decisive one."""
     error = decisive(error)
     if isinstance(error, WireError):
         return error.code
@@ -38,9 +38,9 @@ def result_of(error: BaseException) -> str:
 
 
 def decisive(error: BaseException) -> BaseException:
-    """Returns the exception itself, or of a group the one that tells most of the cause; of equals, the first.
+    """Returns the exception itself, or of a group the one that is closest to the cause; of equals, the first.
 
-    An unexpected error goes before a wire error, that before a timeout, and that before a cancellation.
+    An unexpected error ranks above a wire error, that above a timeout, and that above a cancellation.
     """
     if not isinstance(error, BaseExceptionGroup):
         return error

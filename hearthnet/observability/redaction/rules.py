@@ -1,19 +1,18 @@
-"""Decides what must not be recorded: by the name of a key, by known values, and by shape.
+"""Rules of redaction: by the name of a key, by known values, and by shape.
 
-`is_secret` judges names. They are split into words (`apiKey`, `API-KEY` and `api_key` are the same two), and the
-verdict is remembered for each name, so that the caller's path pays one dictionary look-up a key. Counts of tokens are
-no secrets: a node that serves language models speaks of `tokens_in` and `max_tokens` all day.
+`is_secret` checks names. They are split into words (`apiKey`, `API-KEY` and `api_key` are the same two), and the result
+is cached, so a key costs the caller one dictionary lookup. Counts of tokens are no secrets: `tokens_in` and
+`max_tokens` are everyday words of a node that serves language models.
 
 `scrub` replaces secrets inside a text and keeps what helps to diagnose: `Bearer [redacted]`, `?api_key=[redacted]&x=1`,
-`redis://user:[redacted]@host`. It runs on every text that is recorded, so a text that holds nothing is told as such in
-a fraction of a microsecond, and remembered. Measured in November 2026 on a small virtual machine, Python 3.11: 0.1 us
+`redis://user:[redacted]@host`. It runs on every recorded text, so a text without secrets is recognised in a fraction of
+a microsecond, and cached. Measured in November 2026 on a small virtual machine, Python 3.11: 0.1 us
 for a text that is remembered; 0.3 to 1 us for a new one of 15 to 50 characters, most where it has a colon; 19 us for
 2 KiB of prose; 67 us for a traceback of 8 KiB.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "REDACTED",
+    "Rules",
+    "active",
     "configure",
     "forget_secrets",
     "is_secret",
@@ -51,7 +52,7 @@ _SECRET_ENDINGS: Final = (
     "secret", "secretkey", "sessionid", "accesstoken", "apitoken", "authtoken", "idtoken", "refreshtoken",
     "sessiontoken",
 )  # fmt: skip
-# What is said about the tokens of a language model, word for word; any other name with `token` in it is a secret's.
+# Names of measures of a language model's tokens, in full; any other name with `token` in it is secret.
 _TOKEN_MEASURES: Final = re.compile(
     r"(?:max_|first_)?token_(?:budget|count|id|index|limit|ms|rate|total|type|usage)|(?:per|next|last|first)_token(?:_ms)?"
     r"|(?:ms|time|seconds)_(?:per|to_first)_token"
@@ -60,59 +61,80 @@ _TOKEN_MEASURES: Final = re.compile(
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _MAX_REMEMBERED: Final = 4_096  # far more names than a program has; hostile ones must not grow it for ever
 _MAX_REMEMBERED_CHARS: Final = 128  # longer texts are rarely the same twice
-_SHORTEST: Final = 8  # no secret that can be told from a word is shorter, its name included
-_SHORT_CHARS: Final = 512  # up to here words are looked for first; beyond, going from separator to separator is quicker
+_SHORTEST: Final = 8  # shorter secrets cannot be distinguished from words, even with their name
+_SHORT_CHARS: Final = 512  # up to here searching for words first is faster; beyond, going from separator to separator
 _MAX_ROUNDS: Final = 4
 _MAX_SECRETS: Final = 256  # values; a node has a handful, and each has some fifteen spellings
 
-_verdicts: dict[str, bool] = {}
-_clean: dict[str, None] = {}
-_extra_names: tuple[str, ...] = ()
-_extra_words: tuple[str, ...] = ()
-_extra_patterns: tuple[re.Pattern[str], ...] = ()
-_secrets: set[str | bytes] = set()
 _remembering: list[Callable[[], None]] = []
-# Over the registered values and the expression made of them. Re-entrant: that takes a millisecond, and a signal handler
-# or a finalizer may log in the meantime.
-_lock = threading.RLock()
-_shapes: Shapes | None = None
+
+
+class Rules:
+    """What is secret at present, and what was found so far.
+
+    Attributes:
+        names: added by `configure`, as `_word_word_`.
+        words: the longest word of each of these names.
+        patterns: added by `configure`.
+        secrets: registered values.
+        shapes: the expressions made of the secrets; None until they are needed.
+        search: finds anything secret in a text.
+        verdicts: whether a name is secret.
+        clean: texts that hold nothing secret.
+        lock: over `secrets` and `shapes`. Re-entrant: compiling takes a millisecond, and a signal handler or a
+            finalizer may log in the meantime.
+    """
+
+    __slots__ = ("clean", "lock", "names", "patterns", "search", "secrets", "shapes", "verdicts", "words")
+
+    def __init__(self) -> None:
+        self.names: tuple[str, ...] = ()
+        self.words: tuple[str, ...] = ()
+        self.patterns: tuple[re.Pattern[str], ...] = ()
+        self.secrets: set[str | bytes] = set()
+        self.verdicts: dict[str, bool] = {}
+        self.clean: dict[str, None] = {}
+        self.lock = threading.RLock()
+        self.forget_shapes()
+
+    def forget_shapes(self) -> None:
+        """Compiles the expressions anew when a text is next searched: every program that logs a line imports this."""
+        self.shapes: Shapes | None = None
+        self.search: Callable[[str], object] = _search_first
+
+    def compiled(self) -> Shapes:
+        """Returns the expressions, compiled on first use. 1 ms."""
+        with self.lock:
+            if self.shapes is None:
+                self.shapes = compile_shapes({spelling for value in self.secrets for spelling in spellings(value)})
+                self.search = self.shapes.all.search
+            return self.shapes
 
 
 def _search_first(text: str) -> object:
-    return _compiled().all.search(text)
+    return active.compiled().all.search(text)
 
 
-# Stands in for the expression's own `search` until that is needed: it takes a millisecond to compile, and every program
-# that logs a line imports this.
-_search: Callable[[str], object] = _search_first
-
-
-def _compiled() -> Shapes:
-    global _shapes, _search
-    with _lock:
-        if _shapes is None:
-            _shapes = compile_shapes({spelling for value in _secrets for spelling in spellings(value)})
-            _search = _shapes.all.search
-        return _shapes
+active: Final = Rules()
 
 
 def is_secret(name: str) -> bool:
-    """Tells whether a value under this key must not be recorded."""
-    verdict = _verdicts.get(name)
+    """Returns whether a value under this key must not be recorded."""
+    verdict = active.verdicts.get(name)
     if verdict is None:
-        if len(_verdicts) >= _MAX_REMEMBERED:
-            _verdicts.clear()
-        verdict = _verdicts[name] = _judge(name)
+        if len(active.verdicts) >= _MAX_REMEMBERED:
+            active.verdicts.clear()
+        verdict = active.verdicts[name] = _check_name(name)
     return verdict
 
 
-def _judge(name: str) -> bool:
+def _check_name(name: str) -> bool:
     words = [word.lower() for word in _WORD.findall(name)]
     if "".join(words).endswith(_SECRET_ENDINGS) and words != ["session", "id"]:
         return True
     if not _SECRET_PAIRS.isdisjoint(pairwise(words)):
         return True
-    if _extra_names and any(extra in f"_{'_'.join(words)}_" for extra in _extra_names):
+    if active.names and any(extra in f"_{'_'.join(words)}_" for extra in active.names):
         return True
     found = _SECRET_WORDS.intersection(words)
     if found == {"token"}:
@@ -121,7 +143,7 @@ def _judge(name: str) -> bool:
 
 
 def configure(keys: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
-    """Adds names and expressions to what is redacted, in place of those that an earlier call added.
+    """Adds names and expressions to redact; replaces those of an earlier call.
 
     Args:
         keys: names; each is secret by itself and within longer ones, however they are spelled.
@@ -130,60 +152,57 @@ def configure(keys: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
     Raises:
         re.error: raised for a pattern that is no regular expression.
     """
-    global _extra_names, _extra_words, _extra_patterns
     words = [[word.lower() for word in _WORD.findall(key)] for key in keys]
-    _extra_patterns = tuple(re.compile(pattern) for pattern in patterns)
-    _extra_names = tuple(f"_{'_'.join(parts)}_" for parts in words if parts)
-    _extra_words = tuple(max(parts, key=len) for parts in words if parts)
+    active.patterns = tuple(re.compile(pattern) for pattern in patterns)
+    active.names = tuple(f"_{'_'.join(parts)}_" for parts in words if parts)
+    active.words = tuple(max(parts, key=len) for parts in words if parts)
     _forget_verdicts()
 
 
 def register_secrets(values: Iterable[str | bytes]) -> int:
     """Makes these values secret wherever they stand, in all their spellings; returns how many are known then.
 
-    What is shorter than 8 characters, a path, a number, a host or a common word is left out: it would be redacted in
-    records that have nothing to do with it. Bytes are those of a key.
+    Skips values shorter than 8 characters, paths, numbers, hosts and common words, which would be redacted in unrelated
+    records. Bytes are those of a key.
     """
-    global _shapes, _search
     wanted = [value for value in values if isinstance(value, bytes) or is_worth_registering(value)]
-    with _lock:
-        new = [value for value in wanted if value not in _secrets]
-        _secrets.update(new[: _MAX_SECRETS - len(_secrets)])
-        _shapes, _search = None, _search_first
+    with active.lock:
+        new = [value for value in wanted if value not in active.secrets]
+        active.secrets.update(new[: _MAX_SECRETS - len(active.secrets)])
+        active.forget_shapes()
         _forget_verdicts()
-        return len(_secrets)
+        return len(active.secrets)
 
 
 def forget_secrets() -> None:
     """Forgets every registered value."""
-    with _lock:
-        _secrets.clear()
+    with active.lock:
+        active.secrets.clear()
     register_secrets(())
 
 
 def _forget_verdicts() -> None:
-    # New ones, not cleared ones: a thread that is judging by the old rules at this moment keeps its verdict there.
-    global _verdicts, _clean
-    _verdicts, _clean = {}, {}
+    # New, not cleared: a thread that is applying the old rules now stores its result in the old ones.
+    active.verdicts, active.clean = {}, {}
     for forget in _remembering:
         forget()
 
 
 def on_change(forget: Callable[[], None]) -> None:
-    """Has `forget` called when other names or values become secret: for modules that remember what was harmless."""
+    """Calls `forget` when other names or values become secret: for modules that cache what is harmless."""
     _remembering.append(forget)
 
 
 def needs_scrub(text: str) -> bool:
-    """Tells whether `scrub` has to look closely; where not, it would return the text as it is."""
-    if len(text) < _SHORTEST or text in _clean:
+    """Returns whether `scrub` must check the text closely; if not, it would return the text unchanged."""
+    if len(text) < _SHORTEST or text in active.clean:
         return False
-    remembered = _clean
-    if _search(text) is not None or (
+    remembered = active.clean
+    if active.search(text) is not None or (
         (":" in text or "=" in text or "('" in text or "(b" in text) and _has_telling_word(text)
     ):
         return True
-    if _extra_patterns and any(pattern.search(text) for pattern in _extra_patterns):
+    if active.patterns and any(pattern.search(text) for pattern in active.patterns):
         return True
     _remember(remembered, text)
     return False
@@ -197,9 +216,9 @@ def scrub(text: str) -> str:
     """
     if not needs_scrub(text):
         return text
-    remembered = _clean
+    remembered = active.clean
     cleaned = text
-    # Until nothing is found: what is done twice is then the same as done once, also where replacing made a new match.
+    # Until nothing is found, so that scrubbing is idempotent even where a replacement makes a new match.
     for _ in range(_MAX_ROUNDS):
         spans = _spans(cleaned)
         if not spans:
@@ -217,31 +236,31 @@ def _remember(remembered: dict[str, None], text: str) -> None:
 
 
 def _has_telling_word(text: str) -> bool:
-    """Tells whether a name before a separator can be a secret's, or a URL can name a user: part of each is here."""
+    """Returns whether the text has a part of a secret's name before a separator, or of a URL with a user."""
     if len(text) > _SHORT_CHARS:
-        return any(_named(text))
+        return any(_named_spans(text))
     t = text.lower()
     return (
         "key" in t or "pass" in t or "token" in t or "secret" in t or "auth" in t or "cookie" in t or "cred" in t
         or "bearer" in t or "jwt" in t or "mnemonic" in t or "otp" in t or "pin" in t or "pwd" in t or "session" in t
-        or "@" in t or (bool(_extra_words) and any(word in t for word in _extra_words))
+        or "@" in t or (bool(active.words) and any(word in t for word in active.words))
     )  # fmt: skip
 
 
 def _spans(text: str) -> list[Span]:
-    """Returns where secrets stand, in order; they may overlap."""
-    found = [*_shaped(text), *_named(text)]
-    for pattern in _extra_patterns:
+    """Returns the spans of secrets, in order; they may overlap."""
+    found = [*_shaped_spans(text), *_named_spans(text)]
+    for pattern in active.patterns:
         found += (match.span(1 if pattern.groups else 0) for match in pattern.finditer(text))
     return sorted(span for span in found if 0 <= span[0] < span[1] and text[span[0] : span[1]] != REDACTED)
 
 
-def _shaped(text: str) -> Iterator[Span]:
+def _shaped_spans(text: str) -> Iterator[Span]:
     from hearthnet.observability.redaction.values import is_basic, option_value
 
-    shapes = _compiled()
+    shapes = active.compiled()
     for match in shapes.registered.finditer(text) if shapes.registered is not None else ():
-        yield match.start() - int((match.lastgroup or "").rpartition("_")[2]), match.end()  # it looked back so far
+        yield match.start() - int((match.lastgroup or "").rpartition("_")[2]), match.end()  # its look-behind
     for match in shapes.known.finditer(text):
         group = match.lastgroup
         if group is None:
@@ -253,7 +272,7 @@ def _shaped(text: str) -> Iterator[Span]:
             yield span
 
 
-def _named(text: str) -> Iterator[Span]:
+def _named_spans(text: str) -> Iterator[Span]:
     from hearthnet.observability.redaction import (
         values as redaction_values,  # a dozen expressions, for the few texts that need them
     )
@@ -270,12 +289,3 @@ def _replace(text: str, spans: list[Span]) -> str:
         copied = max(copied, end)
     parts.append(text[copied:])
     return "".join(parts)
-
-
-def _free_lock_in_child() -> None:
-    # A thread of the parent may have held it at the fork; it is not there to give it back.
-    global _lock
-    _lock = threading.RLock()
-
-
-os.register_at_fork(after_in_child=_free_lock_in_child)

@@ -1,8 +1,8 @@
-"""One expression that finds secrets by their shape, and registered ones by their value.
+"""The regular expression that finds secrets by shape, and registered ones by value.
 
-Its speed is that of its first characters. Each branch begins with a character that is rare in a log, the pivot, and
-looks back from there for what must stand before it: `J(?<=eyJ)…` rather than `eyJ…`. So the engine runs over nearly
-all of a text by one look-up a character; branches that began with letters of everyday words cost ten times as much.
+Its first characters decide its speed. Each branch begins with a character that is rare in logs, the pivot, and looks
+back for the characters before it: `J(?<=eyJ)…` instead of `eyJ…`. The engine then passes most of a text with one lookup
+per character; branches that begin with letters of everyday words cost ten times as much.
 For registered values the pivots are chosen so that few characters serve them all.
 """
 
@@ -16,9 +16,9 @@ __all__ = ["REDACTED", "Shapes", "check_pattern", "compile_shapes", "is_worth_re
 
 REDACTED: Final = "[redacted]"
 MIN_VALUE_CHARS: Final = 8
-_MAX_VALUE_CHARS: Final = 16_384  # a large private key in PEM; what is longer is a file, not a secret
+_MAX_VALUE_CHARS: Final = 16_384  # a large private key in PEM; longer values are files, not secrets
 
-# Common ones only: `observability.redact_patterns` is for the rest. A token's prefix stays, it says whose it is.
+# Common ones only; for others there is `observability.redact_patterns`. A token's prefix stays: it names the issuer.
 _DASHED: Final = (
     r"(?<=(?<![A-Za-z0-9])sk-)|(?<=glpat-)|(?<=gldt-)|(?<=glrt-)|(?<=xox[abeprs]-)|(?<=xapp-)|(?<=pypi-)|(?<=nvapi-)"
 )
@@ -39,22 +39,22 @@ _BRANCHES: Final = (
     r"S(?<=(?<![A-Za-z0-9])AS)IA([0-9A-Z]{12,})(?![a-z])",
     r"I(?<=(?<![A-Za-z0-9])AI)za([\w-]{30,})",
     rf"B(?:earer|EARER)[ \t]+{_CREDENTIALS}",
-    r"B(?:asic|ASIC)[ \t]+(?=(?P<basic>[A-Za-z0-9+/_-]{6,}={0,2})(?!\w))",  # looked at, not passed: it may be a word
+    r"B(?:asic|ASIC)[ \t]+(?=(?P<basic>[A-Za-z0-9+/_-]{6,}={0,2})(?!\w))",  # lookahead only: it may be a word
     rf"bearer(?<!\wbearer)[ \t]+{_CREDENTIALS}",
 )
-_FIRST: Final = "-_JKSIBb"  # the pivots of the branches above, to be used again
+_FIRST: Final = "-_JKSIBb"  # the pivots of the branches above, used again
 
-# Rarest first, in logs: what a pivot is chosen by.
+# Rarest in logs first: the order of choice for pivots.
 _RARITY: Final = {
     char: place
     for place, char in enumerate(
         "\\%+QZXYJVWqK#$^~`|!&*GUzHjBFLORMPDNkECwISATvx;?(){}[]<>yb9g8h7f6p5u4m3d2c0/l1rnsoiate"
     )
 }
-_ORDINARY: Final = len(_RARITY)  # for what is not listed: `-`, `_`, `.`, `=`, `:`, space
+_ORDINARY: Final = len(_RARITY)  # for unlisted characters: `-`, `_`, `.`, `=`, `:`, space
 
 _MAX_PATTERN_CHARS: Final = 512
-# As text, here and below: compiled when they are first needed, not by every program that logs a line.
+# As text, here and below: compiled on first use, not by every program that logs a line.
 _NO_SYNTAX: Final = r"(?s:\\.|\[\^?\]?[^\]]*\])"
 _REPEAT: Final = r"(?:[*+]|\{\d*,\d*\})"
 _POSSESSIVE: Final = r"(?:[*+?]|\{[\d,]*\})\+"
@@ -69,7 +69,7 @@ _COMMON: Final = frozenset({
 
 
 def is_worth_registering(value: str) -> bool:
-    """Tells whether a value can be looked for: long enough, and nothing that stands in every other record."""
+    """Returns whether a value can be searched for: long enough, and not common in records."""
     if not MIN_VALUE_CHARS <= len(value) <= _MAX_VALUE_CHARS or REDACTED in value or value in REDACTED:
         return False
     if value.lower() in _COMMON or len(set(value)) < 4 or (value.isalpha() and value.islower() and len(value) < 12):
@@ -80,11 +80,11 @@ def is_worth_registering(value: str) -> bool:
 
 
 def check_pattern(pattern: str) -> str:
-    """Returns an operator's expression if it can be run over every text that is recorded.
+    """Returns an operator's expression if it can be run over every recorded text.
 
     Raises:
-        ValueError: raised for what is too long, no regular expression, matches the empty text, or repeats a repeat,
-            which may take for ever on some text.
+        ValueError: raised for an expression that is too long or invalid, matches the empty text, or repeats a repeat,
+            which may take for ever on some texts.
     """
     if len(pattern) > _MAX_PATTERN_CHARS:
         raise ValueError(f"a pattern has {_MAX_PATTERN_CHARS} characters at most")
@@ -100,7 +100,7 @@ def check_pattern(pattern: str) -> str:
 
 
 def _repeats_a_repeat(pattern: str) -> bool:
-    """Tells whether a group that can be repeated has a repeat in it, at whatever depth."""
+    """Returns whether a group that can be repeated has a repeat in it, at whatever depth."""
     plain = re.sub(_POSSESSIVE, "x", re.sub(_NO_SYNTAX, "x", pattern))
     while (group := re.search(_GROUP, plain)) is not None:  # from the innermost out
         has_repeat = re.search(_REPEAT, group[1]) is not None
@@ -111,8 +111,8 @@ def _repeats_a_repeat(pattern: str) -> bool:
 
 
 def spellings(value: str | bytes) -> set[str]:
-    """Returns the ways in which a secret is spelled in a text: plain, quoted for URLs, in JSON, base64, hexadecimal."""
-    # Imported by a program that has secrets, not by every one that logs a line.
+    """Returns the spellings of a secret in texts: plain, quoted for URLs, in JSON, base64, hexadecimal."""
+    # Imported only by programs that have secrets.
     import json
     from urllib.parse import quote, quote_plus
 
@@ -124,13 +124,13 @@ def spellings(value: str | bytes) -> set[str]:
         raw = value.encode("utf-8", "surrogatepass")
         found |= {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
         found |= {quote(raw, safe=""), quote(raw), quote_plus(raw), quote(raw, safe="").lower()}
-    for shift in range(3):  # it may stand anywhere in what was encoded: `user:password`, say
+    for shift in range(3):  # it may be anywhere in the encoded text, as in `user:password`
         found |= _base64_cores(raw, shift)
     return {spelling for spelling in found if len(spelling) >= MIN_VALUE_CHARS}
 
 
 def _base64_cores(raw: bytes, shift: int) -> set[str]:
-    """Returns those characters of the base64 text that depend on nothing but the secret."""
+    """Returns the characters of the base64 text that depend only on the secret."""
     import base64
 
     encoded = base64.b64encode(b"\0" * shift + raw).decode("ascii")
@@ -140,7 +140,7 @@ def _base64_cores(raw: bytes, shift: int) -> set[str]:
 
 
 class Shapes(NamedTuple):
-    """The expression, whole for searching, and in its two parts: what one part finds must not hide from the other."""
+    """The expression as a whole, for searching, and its two parts: a match of one must not hide one of the other."""
 
     all: re.Pattern[str]
     known: re.Pattern[str]
@@ -165,7 +165,7 @@ def compile_shapes(registered: Iterable[str]) -> Shapes:
 
 
 def _choose_pivots(wanted: list[str]) -> str:
-    """Returns few and rare characters of which each spelling has one: greedily, what serves most comes first."""
+    """Returns few and rare characters such that each spelling has one: greedily, the most useful first."""
     pivots = ""
     waiting = [spelling for spelling in wanted if not set(spelling) & set(_FIRST)]
     if len(waiting) < len(wanted):

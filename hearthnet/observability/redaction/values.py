@@ -1,8 +1,8 @@
-"""Finds what stands under a secret's name inside a text: `password=…`, `"token": "…"`, `Cookie: …`, `--password …`.
+"""Values of secret names inside a text: `password=…`, `"token": "…"`, `Cookie: …`, `--password …`.
 
-It goes from separator to separator, takes the name before each and, where the name is a secret's, the value behind it.
-A text is prose too: "unexpected token: expected a comma", `auth.py:12` and the source lines of a traceback
-(`connect(password=password)`) hold no secret, and stay.
+The search goes from separator to separator, and takes the value behind each secret name. A text may be prose:
+"unexpected token: expected a comma", `auth.py:12` and the source lines of a traceback (`connect(password=password)`)
+hold no secret, and stay.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ __all__ = ["Span", "is_basic", "named", "option_value"]
 Span = tuple[int, int]
 
 _NAME_CHARS: Final = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
-# What may stand between a name and its separator: quotes, escaped or not, a closing bracket, the rest of `:=` or `==`.
+# Allowed between a name and its separator: quotes, escaped or not, a closing bracket, the rest of `:=` or `==`.
 _BETWEEN: Final = {"=": " \t\"'\\]:=!", ":": " \t\"'\\]"}
 _NO_VALUE: Final = frozenset({"", "\n", "\r", ":", "="})
-_MAX_NAME_CHARS: Final = 64  # longer names are no names; it bounds what is looked at for each separator
-_MAX_LINE_CHARS: Final = 400  # how far back the start of a source line is looked for
-_MAX_FRAME_CHARS: Final = 1_000  # between a frame's `File "…"` line and the end of the source that is shown for it
+_MAX_NAME_CHARS: Final = 64  # bounds the search at each separator
+_MAX_LINE_CHARS: Final = 400  # how far back the start of a source line is searched
+_MAX_FRAME_CHARS: Final = 1_000  # between a frame's `File "…"` line and the end of its source
 _MAX_NESTED_CHARS: Final = 4_096  # of a value in brackets
 
 _SPACES: Final = re.compile(r"[ \t]*+")
@@ -41,7 +41,7 @@ _SCHEME: Final = re.compile(
     r"(?:bearer|basic|token|apikey|api-key|negotiate|digest|hmac|signature|aws4[\w-]*)[ \t]++", re.IGNORECASE
 )
 _LONG_SCHEMES: Final = ("digest", "hmac", "signature", "aws4")  # with parameters, to the end of the line
-# Words and placeholders that stand where a secret would.
+# Words and placeholders in the position of a secret.
 _HARMLESS: Final = re.compile(
     r"(?:none|null|nil|true|false|yes|no|ok|undefined|missing|unset|set|empty|required|invalid|expired|enabled|disabled"
     r"|\*+|x{3,}|<[^<>]*>?|\$\{?\w+\}?|%(?:\(\w+\))?[sdr]|\{[\w.!:]*\}?|\[\]?|\.{2,}|…|-+)[.,;:!?)]*",
@@ -61,7 +61,7 @@ _COOKIE: Final = re.compile(r"cookies?$", re.IGNORECASE)
 _NO_NAME: Final = re.compile(
     r"(?:(?:Error|Exception|Warning|Failure)|\.(?:py|pyc|pyi|js|ts|rs|go|c|h|md|toml|json|txt|log|sql|sh))$"
 )
-# Name and value as headers are kept: `(b'cookie', b'…')`.
+# Name and value of stored headers: `(b'cookie', b'…')`.
 _PAIR: Final = re.compile(r"\(b?([\"'])([\w.\-]{2,64})\1, ?(?=b?[\"'])")
 # User and password before a host. The password may hold an `@`: the last one counts.
 _USERINFO: Final = re.compile(r"://(?:[^\s/?#\"'<>@:]*+:([^\s/?#\"'<>]*)|(?=[^\s/@]{0,64}\d)([\w.~%+-]{20,}))@")
@@ -72,14 +72,14 @@ class _Key(NamedTuple):
     """A secret's name before a separator."""
 
     name: str
-    before: str  # the character in front of it
+    before: str  # the character before it
     is_quoted: bool
     separator: str
-    at: int  # where the separator stands
+    at: int  # the offset of the separator
 
 
 def named(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
-    """Yields where the values of secret names stand, in pairs too, and the passwords in URLs."""
+    """Yields the spans of values of secret names, in pairs too, and of passwords in URLs."""
     yield from _keyed(text, is_secret)
     for match in _PAIR.finditer(text):
         if is_secret(match[2]) and (span := _value(text, _Key(match[2], "(", True, ":", match.end() - 1))) is not None:
@@ -105,17 +105,17 @@ def _keyed(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
                     and (span := _value(text, _key(head, bare, name, separator, at))) is not None
                 ):
                     yield span
-                    end = max(end, span[1])  # what is covered needs no second look: the time stays linear
+                    end = max(end, span[1])  # covered text is not searched again: the time stays linear
             at = text.find(separator, end)
 
 
 def option_value(text: str, name: str, end: int) -> Span | None:
-    """Returns where the value of the command line's `--name value` stands; `end` is that of the name."""
+    """Returns the span of the value in a command line's `--name value`; `end` is the end of the name."""
     return _value(text, _Key(name, "-", False, ":", end)) if text[end : end + 1] in " \t" else None
 
 
 def is_basic(credentials: str) -> bool:
-    """Tells whether base64 text is `user:password`, not merely a word behind the word "basic"."""
+    """Returns whether base64 text is `user:password`, not merely a word behind the word "basic"."""
     padded = credentials.rstrip("=").replace("-", "+").replace("_", "/")
     try:
         decoded = base64.b64decode(padded + "=" * (-len(padded) % 4), validate=True).decode()
@@ -125,7 +125,7 @@ def is_basic(credentials: str) -> bool:
 
 
 def _skip_scheme(text: str, start: int) -> tuple[int, bool]:
-    """Returns where the credentials behind `Bearer ` and its like begin, and whether they fill the line."""
+    """Returns the start of the credentials behind `Bearer ` and the like, and whether they fill the line."""
     match = _SCHEME.match(text, start)
     return (start, False) if match is None else (match.end(), match[0].lower().startswith(_LONG_SCHEMES))
 
@@ -150,7 +150,7 @@ def _value(text: str, key: _Key) -> Span | None:
 
 
 def _is_name(text: str, key: _Key, start: int) -> bool:
-    """Tells whether what stands before a colon names a value, and is no path, host, scheme or type of an error."""
+    """Returns whether the text before a colon names a value, and is no path, host, scheme or error type."""
     if key.before in ("/", "\\") or _NO_NAME.search(key.name) is not None or text.startswith("//", start):
         return False
     return not ("." in key.name and start == key.at + 1 and _PORT.match(text, start) is not None)
@@ -211,7 +211,7 @@ def _is_no_secret(text: str, key: _Key, value: str, start: int, end: int) -> boo
 
 
 def _is_prose(text: str, key: _Key, value: str, end: int) -> bool:
-    """Tells whether a sentence goes on behind the colon."""
+    """Returns whether a sentence continues behind the colon."""
     word = value.rstrip(".,;:!?…")
     goes_on = _NEXT_WORD.match(text, end) is not None
     if _STRONG.search(key.name) is not None:
@@ -221,7 +221,7 @@ def _is_prose(text: str, key: _Key, value: str, end: int) -> bool:
 
 
 def _is_source_line(text: str, at: int) -> bool:
-    """Tells whether this stands in a source line that a traceback shows."""
+    """Returns whether this is in a source line of a traceback."""
     begin = text.rfind("\n", max(0, at - _MAX_LINE_CHARS), at) + 1
     frame = text.rfind('File "', max(0, begin - _MAX_FRAME_CHARS), begin)
     if begin == 0 or frame < 0:

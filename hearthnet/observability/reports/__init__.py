@@ -1,1 +1,1 @@
-"""Keeps the doctor's earlier reports, and compares them."""
+"""The doctor's earlier reports, and how they compare."""

@@ -1,7 +1,7 @@
-"""What the doctor's memory tells: how long a check has had its status, and what changed.
+"""The history of checks: how long each has had its status, and what changed.
 
-A streak is a row of reports in which a check had the same status. Reports that did not run the check are not part of
-its history.
+A streak is a series of reports in which a check had the same status. Reports that did not run the check are not part
+of its history.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from hearthnet.observability.reports.report_file import Remembered, timestamp
 __all__ = ["BAD", "Change", "Streak", "changes", "streaks"]
 
 BAD: Final = ("fail", "warn")
-NEWS: Final = timedelta(days=1)  # a recovery is told for so long: a cron job's report, which nobody reads, came first
+NEWS: Final = timedelta(
+    days=1
+)  # a recovery is reported for so long: the first report after it may be an unread one of a cron job
 
 
 @dataclass(slots=True)
 class Streak:
-    """Reports in a row that gave a check one status.
+    """Successive reports with the same status of a check.
 
     Attributes:
         status: `pass`, `warn`, `fail` or `skip`.
@@ -48,13 +50,13 @@ class Streak:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """That a check is not well, or is so again, and since when.
+    """A check that is not well, or recovered lately, and since when.
 
     Attributes:
         name: the check's.
-        status: what it has now.
-        since: the first report of the present streak.
-        was: the status before; None if nothing older is remembered.
+        status: the current one.
+        since: the first report of the current streak.
+        was: the status before; None if no older report is kept.
         until: the last report of the status before.
         after: the program's version before, if it changed with the status.
     """
@@ -92,9 +94,9 @@ def streaks(memory: Sequence[Remembered], name: str) -> list[Streak]:
 
 
 def changes(memory: Sequence[Remembered], present: Remembered) -> list[Change]:
-    """Returns what is not well and was so before or is so newly, and what became well lately; failures first.
+    """Returns the checks that are not well, and those that recovered lately; failures first.
 
-    What was never looked at before is no change.
+    A check without earlier reports is no change.
     """
     whole = [*memory, present]
     found = [change for name in present.checks if (change := _change(streaks(whole, name), name)) is not None]

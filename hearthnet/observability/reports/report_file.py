@@ -1,10 +1,10 @@
-"""The doctor's memory: `doctor.jsonl` in the data folder, one line a report, oldest first, bounded in bytes.
+"""The doctor's report file: `doctor.jsonl` in the data folder, one line per report, oldest first, bounded in bytes.
 
 Guarantees:
-    - A line is one `write` to a file opened for appending, and whole or not there: what a full disk cuts is taken back.
-    - Doctors at the same time lose nothing of each other: who writes holds a `flock` on the file, and looks whether it
-      is still the one of that name, since the file is replaced when it is full. No other program takes that lock.
-    - What cannot be read, a damaged line, is left out and harms no other.
+    - A line is one `write` to a file opened for appending, and whole or absent: a line cut by a full disk is removed.
+    - Doctors that run at the same time drop no lines: a writer holds a `flock` on the file and checks that it still has
+      its name, because the file is replaced when it is full. No other program takes that lock.
+    - A damaged line is skipped and harms no other.
 
 Assumes a local file system, where `flock` and appending hold between processes.
 """
@@ -30,8 +30,8 @@ from hearthnet.observability.records.record import safe_text
 __all__ = ["MAX_MEMORY_BYTES", "MEMORY_FILE", "Remembered", "recall", "remember", "timestamp"]
 
 MEMORY_FILE: Final = "doctor.jsonl"
-MAX_MEMORY_BYTES: Final = 1_000_000  # some hundred full reports, some thousand of one check: months of a cron job
-LOCK_WAIT_S: Final = 2.0  # another doctor holds it for as long as one line takes; one that was stopped, for ever
+MAX_MEMORY_BYTES: Final = 1_000_000  # some hundred full reports, or some thousand of one check: months of a cron job
+LOCK_WAIT_S: Final = 2.0  # another doctor holds it for one line; a stopped one, for ever
 _LOCK_POLL_S: Final = 0.02
 _TEXT_BYTES: Final = (1_024, 256, 64, 16)  # of each text, the longest that lets the line fit
 _VERSION: Final = 1
@@ -39,7 +39,7 @@ _VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """One report as it is remembered: when, by which version of the program, and each check's result by name."""
+    """A stored report: time, program version, and each check's result by name."""
 
     ts: datetime
     program: str
@@ -52,7 +52,7 @@ def timestamp(moment: datetime) -> str:
 
 
 def remember(directory: Path, report: Mapping[str, Any]) -> None:
-    """Appends a report: its `ts`, `program`, `source`, `ok` and `checks`, evidence left out where it is too long.
+    """Appends a report: its `ts`, `program`, `source`, `ok` and `checks`, without evidence if it is too long.
 
     Raises:
         OSError: raised when the file cannot be written, or another doctor keeps it longer than `LOCK_WAIT_S`; the file
@@ -68,7 +68,7 @@ def remember(directory: Path, report: Mapping[str, Any]) -> None:
         else:
             _keep_newest(path, fd, line)
         if size == 0 and os.geteuid() == 0:
-            # Root looked at another user's node: that user's own doctor must be able to go on.
+            # Root checked another user's node: that user's doctor must be able to write too.
             owner = directory.stat()
             os.fchown(fd, owner.st_uid, owner.st_gid)
     finally:
@@ -76,14 +76,14 @@ def remember(directory: Path, report: Mapping[str, Any]) -> None:
 
 
 def recall(directory: Path) -> list[Remembered]:
-    """Returns the reports that are remembered, oldest first.
+    """Returns the stored reports, oldest first.
 
     Raises:
-        OSError: raised when the file is there and cannot be read.
+        OSError: raised when the file exists but cannot be read.
     """
     try:
         with (directory / MEMORY_FILE).open("rb") as file:
-            # However large somebody made it, the newest are at its end.
+            # However large the file is, the newest are at its end.
             file.seek(max(0, os.fstat(file.fileno()).st_size - 2 * MAX_MEMORY_BYTES))
             lines = file.read(2 * MAX_MEMORY_BYTES).split(b"\n")
     except FileNotFoundError:
@@ -103,7 +103,7 @@ def _parsed(line: bytes) -> Remembered | None:
 
 
 def _line(report: Mapping[str, Any]) -> bytes:
-    """Returns a report as a line within its bound: the evidence of what is well gives way first, then long texts."""
+    """Returns a report as a line within its bound: drops evidence of passed checks first, then cuts long texts."""
     kept = {"version": _VERSION, **{key: report[key] for key in ("ts", "program", "source", "ok")}}
     lines = (_encoded(kept, checks) for checks in _ever_less([dict(check) for check in report["checks"]]))
     return next(line for line in lines if len(line) <= MAX_JSON_LINE_BYTES)
@@ -116,7 +116,7 @@ def _ever_less(checks: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         yield checks
     for limit in _TEXT_BYTES:
         yield [_shortened(check, limit) for check in checks]
-    # Hundreds of checks: those that are not well are what a memory is for.
+    # Hundreds of checks: those that are not well matter most.
     checks = sorted((_shortened(check, _TEXT_BYTES[-1]) for check in checks), key=lambda check: bool(check["ok"]))
     while checks:
         checks = checks[: len(checks) * 3 // 4]
@@ -137,7 +137,7 @@ def _shortened(check: dict[str, Any], limit: int) -> dict[str, Any]:
 
 
 def _locked(path: Path) -> int:
-    """Returns a descriptor of the memory that nobody else writes to until it is closed."""
+    """Returns a locked descriptor of the file; closing it releases the lock."""
     ends_at = time.monotonic() + LOCK_WAIT_S
     while True:
         fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -171,7 +171,7 @@ def _is_still(path: Path, fd: int) -> bool:
 
 
 def _append(fd: int, size: int, line: bytes) -> None:
-    if size and os.pread(fd, 1, size - 1) != b"\n":  # the machine died within a line: it must not cost this one too
+    if size and os.pread(fd, 1, size - 1) != b"\n":  # the machine died within a line: this one must not continue it
         line = b"\n" + line
     if os.write(fd, line) != len(line):
         os.ftruncate(fd, size)
@@ -179,7 +179,7 @@ def _append(fd: int, size: int, line: bytes) -> None:
 
 
 def _keep_newest(path: Path, fd: int, line: bytes) -> None:
-    """Puts a file of the newest half and this line into the place of the old one, whose lock is held."""
+    """Replaces the file, whose lock is held, by its newest half and this line."""
     old = os.fstat(fd)
     half = MAX_MEMORY_BYTES // 2 - len(line)
     newest = os.pread(fd, half, max(0, old.st_size - half)).partition(b"\n")[2]  # the first line is cut

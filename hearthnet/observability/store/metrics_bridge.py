@@ -43,14 +43,14 @@ class MetricsBridge:
         metrics.telemetry_lag_seconds.set(lag_s)
         for part, size in disk_bytes.items():
             metrics.telemetry_disk_bytes.labels(part=part).set(size)
-        for level, repeats in messages.held_back_by_level().items():
+        for level, repeats in messages.dropped_by_level().items():
             self._raise_to(f"repeats {level}", repeats, metrics.log_repeats_total.labels(level).inc)
         self._refresh_drops(box)
         if writer is not None and (written := writer.quota.written_bytes()) is not None:
             self._raise_to("written", written, metrics.telemetry_disk_written_bytes_total.inc)
 
     def _refresh_drops(self, box: BlackBox | None) -> None:
-        totals = {"log_file": node_logging.lost_lines()}
+        totals = {"log_file": node_logging.dropped_lines()}
         if (file := node_logging.log_file()) is not None:
             totals["log_shed"] = file.shed_lines
         if box is not None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from hearthnet.observability.logging import tell_held_back
+from hearthnet.observability.logging import log_dropped
 from hearthnet.observability.records.recorder import Recorder
 
 __all__ = ["Pace", "Pacer"]
@@ -112,7 +112,7 @@ class Pacer:
             recorder.is_idle = True
             if not recorder.has_pending():  # else its thread may have checked before the line above
                 # A storm of log records that has just ended gets its summary soon.
-                await self._wait_for_wake(_SUMMARY_S if tell_held_back() else _HOUSEKEEPING_S)
+                await self._wait_for_wake(_SUMMARY_S if log_dropped() else _HOUSEKEEPING_S)
             recorder.is_idle = False
         if recorder.has_pending() and not self._wake_at_once:
             await self._wait_for_wake(self._pace.commit_s)

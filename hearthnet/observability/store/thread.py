@@ -24,7 +24,7 @@ from typing import Final
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.errors import HearthNetError, StoreError
 from hearthnet.forensics import box as layout
-from hearthnet.observability.logging import get_logger, log_file, tell_held_back
+from hearthnet.observability.logging import get_logger, log_dropped, log_file
 from hearthnet.observability.records.blackbox import BlackBox, box_path, new_header
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store import rows
@@ -251,7 +251,7 @@ class StoreThread:
             self._recorder.box.prepare()
         self._check_disk()
         self.writer.is_gentle = not is_awaited and not self._recorder.is_filling()
-        tell_held_back()
+        log_dropped()
         is_committed = await self.writer.flush()
         self.pacer.flushed(is_committed=is_committed)
         if is_committed and self.pacer.is_housekeeping_due():

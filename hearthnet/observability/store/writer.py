@@ -188,7 +188,7 @@ class Writer:
             ("log", self._recorder.logs),
         )
         for kind, buffer in buffers:
-            dropped = buffer.take_lost()
+            dropped = buffer.take_dropped()
             if dropped:
                 _dropped.inc(dropped)
                 if self._recorder.box is not None:  # counted here, so recovery must not count them again

@@ -1,1 +1,1 @@
-"""Behind `tracing`: traces, spans, and how they follow the work."""
+"""The parts of `tracing`: traces, spans, and how they follow the work."""

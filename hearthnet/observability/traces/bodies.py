@@ -1,11 +1,10 @@
-"""The switch that records what is in calls: off, but for one capability and a time.
+"""Recording of the bodies of calls: off, except for single capabilities for a limited time.
 
-Prompts, messages and answers belong to people, so the node records none of them. To find out why one capability
-answers wrongly an operator may switch it on for that one, an hour at most. The switch is in memory alone and knows no
-setting: a restart, or the end of the time, and it is off, so that nobody can forget it on.
+Prompts, messages and responses are private, so the node records none of them. To find out why a capability responds
+wrongly, an operator may switch recording on for it, for an hour at most. The switch is in memory only and has no
+setting: a restart or the end of the time switches it off, so it cannot be left on by mistake.
 
-What is recorded is bounded and scrubbed like every other text; a secret that a stream spells over several frames is
-not known as one.
+Bodies are bounded and scrubbed like every other text; a secret that a stream splits over frames is not recognised.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ __all__ = ["MAX_FOR_S", "Bodies", "KeptBodies"]
 log = get_logger(__name__)
 
 MAX_FOR_S: Final = 3_600.0
-_MAX_CAPABILITIES: Final = 16  # at once; more is no longer looking for something
-_SCRUBBED_CHARS: Final = 8 * MAX_STRING_BYTES  # far more than is kept, so that no half of a secret ends up in it
+_MAX_CAPABILITIES: Final = 16  # at once
+_SCRUBBED_CHARS: Final = 8 * MAX_STRING_BYTES  # far more than is kept, so that no half of a secret remains
 
 
 class Bodies:
-    """Which capabilities have their bodies recorded at present.
+    """The capabilities whose bodies are recorded.
 
     Args:
-        clock: monotonic seconds; tests hand in their own.
+        clock: monotonic seconds; tests pass their own.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
@@ -43,7 +42,7 @@ class Bodies:
         """Records the bodies of a capability's calls that begin within `for_s` seconds from now.
 
         Raises:
-            ValueError: raised for no time, for more than an hour, and when there are as many already as may be.
+            ValueError: raised for no time, more than an hour, or too many capabilities at once.
         """
         if not 0 < for_s <= MAX_FOR_S:
             raise ValueError(f"bodies are recorded for {MAX_FOR_S:g} seconds at most")
@@ -59,7 +58,7 @@ class Bodies:
                 log.info("bodies are no longer recorded", extra={"capability": name})
 
     def is_allowed(self, capability: str) -> bool:
-        """Tells whether this capability's bodies are to be recorded."""
+        """Returns whether this capability's bodies are recorded."""
         until = self._until.get(capability)
         if until is None:
             return False
@@ -69,13 +68,13 @@ class Bodies:
         return False
 
     def current(self) -> dict[str, float]:
-        """Returns the capabilities whose bodies are recorded, with the seconds that are left."""
+        """Returns the capabilities whose bodies are recorded, with the seconds left."""
         allowed = {name: until for name, until in list(self._until.items()) if self.is_allowed(name)}
         now = self._clock()
         return {name: max(0.0, until - now) for name, until in allowed.items()}
 
     def keep(self, capability: str, extras: dict[str, Any], body: dict[str, Any]) -> KeptBodies | None:
-        """Puts a body into the extras of its trace or span and returns what takes the answer, or None if refused."""
+        """Puts a request's body into the extras of its trace or span; returns what records the response, or None."""
         if not self.is_allowed(capability):
             return None
         return KeptBodies(extras, body)
@@ -87,25 +86,25 @@ class KeptBodies:
     def __init__(self, extras: dict[str, Any], body: dict[str, Any]) -> None:
         self._extras = extras
         self._frames = ""
-        extras["request_body"] = safe_text(_spelled(body))
+        extras["request_body"] = safe_text(_as_json(body))
 
     def take(self, answer: dict[str, Any]) -> None:
-        """Takes the answer."""
-        self._extras["answer_body"] = safe_text(_spelled(answer))
+        """Records the response."""
+        self._extras["answer_body"] = safe_text(_as_json(answer))
 
     def checking(self, check: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
-        """Returns a check of a stream's frames that takes each before it is checked: the wrong one matters most."""
+        """Returns a check of a stream's frames that records each before checking: the wrong one matters most."""
 
         def take_and_check(frame: dict[str, Any]) -> None:
             if len(self._frames) <= MAX_STRING_BYTES:
-                self._frames += _spelled(frame) + "\n"
+                self._frames += _as_json(frame) + "\n"
                 self._extras["answer_body"] = safe_text(self._frames)
             check(frame)
 
         return take_and_check
 
 
-def _spelled(value: object) -> str:
+def _as_json(value: object) -> str:
     """Returns a body as JSON without secrets. Never raises."""
     text = encode(value if isinstance(value, dict) else {"value": value}).decode()
     return scrub(text[:_SCRUBBED_CHARS])

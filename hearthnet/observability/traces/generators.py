@@ -1,28 +1,26 @@
-"""Generators with a span around their whole life, current while they run and at no other time.
+"""Generators with a span around them, current only while they run.
 
-A generator's body runs in the context of whoever asks for the next item, so a span simply left open in it would become
-the parent of the consumer's own spans. Here each step swaps the span's scope in and out again. What a consumer sends,
-throws or closes reaches the wrapped generator.
+A generator's body runs in the context of its consumer, so a span left open in it would become the parent of the
+consumer's spans. Here each step swaps the span's scope in and out. `send`, `throw` and `close` reach the wrapped
+generator.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AbstractContextManager
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hearthnet.observability.records.context import Scope, current, swap
-
-if TYPE_CHECKING:
-    from hearthnet.observability.traces.span import Span
 
 __all__ = ["trace_async_generator", "trace_generator"]
 
 
 class _Steps:
-    """The scope of a span that is current in steps."""
+    """The scope of a span that is current during steps."""
 
-    def __init__(self, span: Span) -> None:
+    def __init__(self, span: AbstractContextManager[Any]) -> None:
         self._span = span
         outside = current.get()
         span.__enter__()
@@ -36,7 +34,7 @@ class _Steps:
         self._inside = swap(self._outside)
 
     def end(self, error: BaseException | None) -> None:
-        """Closes the span; what is current outside stays so."""
+        """Closes the span; the scope outside stays current."""
         outside = swap(self._inside)
         # A consumer that stops early is no failure of the generator.
         failure = None if isinstance(error, GeneratorExit) else error
@@ -45,7 +43,7 @@ class _Steps:
 
 
 def trace_generator(
-    make_span: Callable[[], Span], function: Callable[..., Generator[Any, Any, Any]]
+    make_span: Callable[[], AbstractContextManager[Any]], function: Callable[..., Generator[Any, Any, Any]]
 ) -> Callable[..., Generator[Any, Any, Any]]:
     """Returns `function` with a span around each of its generators."""
 
@@ -84,7 +82,7 @@ def trace_generator(
 
 
 def trace_async_generator(
-    make_span: Callable[[], Span], function: Callable[..., AsyncGenerator[Any, Any]]
+    make_span: Callable[[], AbstractContextManager[Any]], function: Callable[..., AsyncGenerator[Any, Any]]
 ) -> Callable[..., AsyncGenerator[Any, Any]]:
     """Returns `function` with a span around each of its asynchronous generators."""
 

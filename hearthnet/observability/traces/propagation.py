@@ -1,4 +1,4 @@
-"""Takes the present trace along to where the context does not go by itself.
+"""Propagation of the current trace to threads and pools, which do not inherit the context.
 
 Tasks, `gather`, `asyncio.to_thread`, `call_soon` and the callbacks of asyncio's futures copy the context on their own.
 A plain thread, a pool's thread, and the callbacks of a pool's futures start without one:
@@ -6,8 +6,8 @@ A plain thread, a pool's thread, and the callbacks of a pool's futures start wit
     Thread(target=carry(work)).start()
     future.add_done_callback(carry(report))
 
-For pools there is `ContextExecutor`, which carries every call. A node makes it the default of its loop, for
-`loop.run_in_executor` leaves the context behind.
+`ContextExecutor` is a pool that does this for every call. A node makes it the default of its loop, because
+`loop.run_in_executor` does not copy the context.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ R = TypeVar("R")
 
 
 def carry(function: Callable[P, R]) -> Callable[P, R]:
-    """Returns `function` bound to a copy of the present context: what it logs and measures belongs to this trace.
+    """Returns `function` bound to a copy of the current context: its records and spans belong to this trace.
 
-    May be called often, and from several threads at once. The trace is not ended by it, nor kept open: a span that
-    opens after the trace has ended is an orphan.
+    May be called often, and from several threads at once. It neither ends the trace nor keeps it open: a span that
+    opens after its end is an orphan.
 
     Raises:
-        TypeError: raised for an asynchronous or a generator function. Calling one runs nothing, and what it returns
-            runs in the context of whoever drives it.
+        TypeError: raised for an asynchronous or a generator function. Calling one runs nothing; its result
+            runs in the context of its consumer.
     """
     import inspect  # only here: what every module imports must cost every module nothing
 
@@ -51,9 +51,9 @@ def carry(function: Callable[P, R]) -> Callable[P, R]:
 
 
 class ContextExecutor(ThreadPoolExecutor):
-    """Carries the context into each call, those of `map` included.
+    """Copies the context into each call, also those of `map`.
 
-    Not into the callbacks of its futures: they run in the thread that finished the call, after it. `carry` does that.
+    Not into callbacks of its futures, which run later, in the thread that finished the call: use `carry` there.
     """
 
     def submit(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:

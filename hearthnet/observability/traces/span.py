@@ -1,8 +1,8 @@
 """Spans, and the scopes that tie traces and spans to a context.
 
-A span is its own scope: while it is open it is what the context variable holds, so a span that opens inside finds its
-parent there. A trace is its own scope where it began, and has a `Root` where it is attached. A span outside any trace,
-or of a trace that has ended, is an orphan: it measures, is counted, and is stored nowhere.
+A span is its own scope: while open it is the value of the context variable, so a span opened inside finds its parent
+there. A trace is its own scope where it began, and has a `Root` where it is attached. A span outside any trace, or of a
+trace that has ended, is an orphan: it measures and is counted, but not stored.
 """
 
 from __future__ import annotations
@@ -13,22 +13,19 @@ from contextvars import Token
 from functools import partial, wraps
 from time import monotonic_ns
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, cast
+from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar, cast
 
 import orjson
 
 from hearthnet.observability.metrics import orphan_spans_total
-from hearthnet.observability.records import ids
-from hearthnet.observability.records.context import Scope, current
-from hearthnet.observability.records.ids import span_id_of
-from hearthnet.observability.records.record import clean_text, encode, is_plain
+from hearthnet.observability.records.context import Counted, Scope, current
+from hearthnet.observability.records.ids import id_source, span_id_of
+from hearthnet.observability.records.record import LogValues, clean_text, encode, is_plain
 from hearthnet.observability.records.results import CANCELLED, OK
 from hearthnet.observability.redaction.rules import on_change
 
-if TYPE_CHECKING:
-    from hearthnet.observability.traces.trace import Trace
-
 __all__ = [
+    "OpenTrace",
     "Root",
     "Span",
     "describe",
@@ -45,8 +42,44 @@ R = TypeVar("R")
 
 _SHORT_NAME_CHARS: Final = 128
 _MAX_NAMES: Final = 1_024
-# Names of the last orphans, as they came: a place that loses its context does so again and again, so a few are enough.
+# Names of the last orphans. Code that loses its context does so repeatedly, so a few are enough.
 orphans: Final[deque[str]] = deque(maxlen=32)
+
+
+class OpenTrace(Protocol):
+    """A trace as its spans know it, and as a scope."""
+
+    number: int
+    started_ns: int
+    ended: bool
+    token: Token[Scope | None] | None
+
+    @property
+    def trace(self) -> OpenTrace:
+        """Itself."""
+
+    @property
+    def span_id(self) -> None:
+        """None: it is the root."""
+
+    @property
+    def trace_id(self) -> str:
+        """Its ULID."""
+
+    def hold(self, values: LogValues, message: Counted | None = None) -> bool:
+        """See `TraceLike`."""
+
+    def add_span(self, opened: Span, started_ns: int) -> None:
+        """Adds a span that has just opened."""
+
+    def close_span(self, closed: Span) -> None:
+        """Removes a span from those that are open."""
+
+    def leave(self) -> bool:
+        """Puts the previous scope back; returns whether the trace began in this context."""
+
+    def end(self) -> None:
+        """Ends and records the trace, once."""
 
 
 class Span:
@@ -54,16 +87,16 @@ class Span:
 
     Attributes:
         number: the id as a number; 0 before it is opened, and for an orphan.
-        name: what is done; a constant.
+        name: a constant.
         offset_ms: from the start of the trace.
         duration_ms: None while it is open.
-        status: `ok`, `error`, `cancelled`, or `open` for one that the end of its trace cut short.
+        status: `ok`, `error`, `cancelled`, or `open` for one still open at the end of its trace.
         extras: fields; may be added to until the trace ends. Bounded and redacted when the trace is recorded.
     """
 
     __slots__ = ("_ended_ns", "_outer", "_parent", "_started_ns", "extras", "name", "number", "status", "trace")
 
-    trace: Trace
+    trace: OpenTrace
 
     def __init__(self, name: str, /, **extras: Any) -> None:
         self.name = name
@@ -79,7 +112,7 @@ class Span:
 
     @property
     def span_id(self) -> str:
-        """The id, under the name that every scope has for it."""
+        """The id, as a scope."""
         return self.id
 
     @property
@@ -105,22 +138,22 @@ class Span:
     def __enter__(self) -> Self:
         if self.number:
             return self._open_again()
-        outer: Span | Root | Trace | None = current.get()  # type: ignore[assignment]  # tracing sets its own scopes
+        outer: Span | Root | OpenTrace | None = current.get()  # type: ignore[assignment]  # tracing sets its own scopes
         if outer is None or (trace := outer.trace).ended:
-            self.number = 0  # an orphan: it measures, and is stored nowhere
+            self.number = 0  # an orphan: it measures, but is not stored
             orphan_spans_total.inc()
             orphans.append(self.name)
             self._started_ns = monotonic_ns()
             return self
         name = self.name
         if type(name) is not str or name not in _names:
-            self.name = _known(name)
+            self.name = _clean_name(name)
         self._outer = outer
         self._parent = outer.number
-        self.number = ids.next_span_number()
+        self.number = id_source.next_span_number()
         self.trace = trace
         self._started_ns = started_ns = monotonic_ns()
-        trace.take_span(self, started_ns)
+        trace.add_span(self, started_ns)
         current.set(self)
         return self
 
@@ -135,9 +168,9 @@ class Span:
         self._ended_ns = ended_ns
         if error is not None:
             self.fail(error)
-        if self.number and not (trace := self.trace).ended:  # else `detach` has put back what was before the trace
+        if self.number and not (trace := self.trace).ended:  # else `detach` has restored the scope before the trace
             if scope is self or (scope is not None and scope.trace is trace):
-                current.set(self._outer)  # not in a context that has another trace: a generator that ends elsewhere
+                current.set(self._outer)  # not in a context with another trace: a generator may end elsewhere
             trace.close_span(self)
 
     async def __aenter__(self) -> Self:
@@ -149,7 +182,7 @@ class Span:
         self.__exit__(kind, error, traceback)
 
     def _open_again(self) -> Self:
-        """Opens one more like it in its stead: this one may be open yet, around this place or in another task."""
+        """Opens another span like it: this one may still be open, around this code or in another task."""
         again = _Again(self.name, **self.extras) if isinstance(self.extras, dict) else _Again(self.name)
         again.origin = self
         return cast("Self", again.__enter__())
@@ -157,7 +190,7 @@ class Span:
     def fail(self, error: BaseException) -> None:
         """Marks the span failed, or cancelled where the work was cut short rather than wrong."""
         self.status = "error" if isinstance(error, Exception) else CANCELLED
-        if isinstance(self.extras, dict):  # the program may have put anything there
+        if isinstance(self.extras, dict):  # the program may have set anything
             self.extras.setdefault("error", describe(error))
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
@@ -189,8 +222,8 @@ class Span:
         return cast("Callable[P, R]", wrapped)
 
     @classmethod
-    def from_dict(cls, trace: Trace, stored: dict[str, Any]) -> Self:
-        """Returns the span that a stored one tells of."""
+    def from_dict(cls, trace: OpenTrace, stored: dict[str, Any]) -> Self:
+        """Returns the span of a stored one."""
         item = cls(stored["name"])
         item.trace = trace
         item.number = int(stored["id"], 16)
@@ -204,7 +237,7 @@ class Span:
     def as_dict(self, ended_ns: int | None = None) -> dict[str, Any]:
         """Returns the span as it is stored; one still open lasts until `ended_ns` and has the status `open`.
 
-        It is ready to be encoded, as long as names are text that is UTF-8: see `as_safe_dict`.
+        It can be encoded if names are valid UTF-8 text; see `as_safe_dict`.
         """
         started_ns, closed_ns, extras = self._started_ns, self._ended_ns, self.extras
         return {
@@ -227,7 +260,7 @@ class Span:
 
 
 class _Again(Span):
-    """A span that stands in for one that had been opened before; the exit of that one ends it."""
+    """A second opening of a span that had been opened before; the exit of that one ends it."""
 
     __slots__ = ("origin",)
 
@@ -235,7 +268,7 @@ class _Again(Span):
 
 
 def _again_of(opened: Span, scope: object) -> Span | None:
-    """Returns what stands in for `opened` in this context, the innermost one, or None."""
+    """Returns the innermost second opening of `opened` in this context, or None."""
     while isinstance(scope, Span) and scope is not opened:
         if isinstance(scope, _Again) and scope.origin is opened:
             return scope
@@ -244,7 +277,7 @@ def _again_of(opened: Span, scope: object) -> Span | None:
 
 
 class Root:
-    """The scope of a trace outside any span, in a context that it is attached to; where it began it is its own."""
+    """The scope of a trace outside any span, in a context that it is attached to."""
 
     __slots__ = ("token", "trace")
 
@@ -252,7 +285,7 @@ class Root:
     span_id: None = None
     token: Token[Scope | None]
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: OpenTrace) -> None:
         self.trace = trace
 
     def leave(self) -> bool:
@@ -261,7 +294,7 @@ class Root:
         return False
 
 
-def innermost_root() -> Root | Trace | None:
+def innermost_root() -> Root | OpenTrace | None:
     """Returns the root of the current trace, past spans that were left open."""
     scope = current.get()
     while isinstance(scope, Span):
@@ -269,13 +302,13 @@ def innermost_root() -> Root | Trace | None:
     return scope  # type: ignore[return-value]  # tracing sets only its own scopes
 
 
-def outermost_root(trace: Trace) -> Root | Trace | None:
-    """Returns the first scope of `trace` in this context, past what others have left on top of it; None: there is none.
+def outermost_root(trace: OpenTrace) -> Root | OpenTrace | None:
+    """Returns the first scope of `trace` in this context, past scopes left on top of it, or None.
 
-    A trace that was begun inside and never detached, for an exception came first, is such a one.
+    Such as a trace that was begun inside and, because of an exception, never detached.
     """
-    found: Root | Trace | None = None
-    scope: Span | Root | Trace | None = current.get()  # type: ignore[assignment]  # tracing sets only its own scopes
+    found: Root | OpenTrace | None = None
+    scope: Span | Root | OpenTrace | None = current.get()  # type: ignore[assignment]  # tracing sets only its own scopes
     while scope is not None:
         if scope.trace is trace and not isinstance(scope, Span):
             found = scope
@@ -284,8 +317,8 @@ def outermost_root(trace: Trace) -> Root | Trace | None:
 
 
 def step_out() -> None:
-    """Leaves what is over already, where something around it goes on: calls in odd orders put such a scope back."""
-    first: Span | Root | Trace | None = current.get()  # type: ignore[assignment]  # as above
+    """Leaves scopes that have ended for one around them that has not: calls in odd orders restore such scopes."""
+    first: Span | Root | OpenTrace | None = current.get()  # type: ignore[assignment]  # as above
     scope = first
     while scope is not None and (scope.trace.ended or (isinstance(scope, Span) and scope._ended_ns)):
         scope = _outer_of(scope)
@@ -293,13 +326,13 @@ def step_out() -> None:
         current.set(scope)
 
 
-def _outer_of(scope: Span | Root | Trace) -> Span | Root | Trace | None:
+def _outer_of(scope: Span | Root | OpenTrace) -> Span | Root | OpenTrace | None:
     if isinstance(scope, Span):
         return scope._outer
     token = scope.token
     if token is None or token.old_value is Token.MISSING:
         return None
-    return cast("Span | Root | Trace | None", token.old_value)
+    return cast("Span | Root | OpenTrace | None", token.old_value)
 
 
 def restore(token: Token[Scope | None]) -> bool:
@@ -316,8 +349,8 @@ _names: set[str] = set()  # of spans, that can be recorded as they are
 on_change(_names.clear)
 
 
-def _known(name: object) -> str:
-    """Returns the name as it is recorded, from now on without another look."""
+def _clean_name(name: object) -> str:
+    """Returns the name as it is recorded, and caches it."""
     safe = clean_text(name, _SHORT_NAME_CHARS)
     if len(_names) >= _MAX_NAMES:
         _names.clear()
@@ -332,5 +365,5 @@ def describe(error: BaseException) -> str:
 
 
 def recent_orphans() -> list[str]:
-    """Returns the names of the last orphans, newest first, each once: the doctor says whose context was lost."""
+    """Returns the names of the last orphans, newest first, each once; the doctor shows them."""
     return list(dict.fromkeys(clean_text(name, _SHORT_NAME_CHARS) for name in reversed(orphans.copy())))

@@ -1,7 +1,7 @@
-"""A trace: one request's way through this node, from its beginning to the record of it.
+"""A trace: one request's way through this node, from its start to its record.
 
-A trace ends once: then its spans are encoded into one bounded record, which goes to the recorder, and one "done" line
-goes to the JSON log. A span still open at that moment is stored with the status `open`. `tracing` has the calls.
+A trace ends once. Its spans are then encoded into one bounded record for the recorder, and one "done" line is written
+to the JSON log. A span still open is stored with the status `open`. `tracing` has the public calls.
 
     begins 1.8 us · a span with two extras 2.3 us, its part of the record 1.8 us · ends and is recorded 3.6 us
 """
@@ -17,38 +17,31 @@ from typing import Any, Final, Self
 
 import orjson
 
-from hearthnet.constants import MAX_CAPABILITY_CHARS, MAX_TRACE_ROW_BYTES
+from hearthnet.constants import MAX_CAPABILITY_CHARS, MAX_TRACE_ROW_BYTES, NO_SLOT
 from hearthnet.observability.logging import DONE, TRACE_LOGGER, get_logger, log_done
-from hearthnet.observability.logs.messages import INFO, WARNING, Message
+from hearthnet.observability.logs.messages import INFO, WARNING
 from hearthnet.observability.metrics import telemetry_dropped_total
-from hearthnet.observability.records import recorder as recording
-from hearthnet.observability.records.context import Scope, current, swap
+from hearthnet.observability.records.context import Counted, Scope, current, swap
 from hearthnet.observability.records.ids import is_trace_id, new_trace_id
-from hearthnet.observability.records.record import LogFields, TraceFields, TraceRecord, clean_text, encode, fit
-from hearthnet.observability.records.recorder import NOWHERE
+from hearthnet.observability.records.record import LogValues, TraceRecord, TraceValues, clean_text, encode, fit
+from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.records.results import CANCELLED, OK, RESULTS, decisive, is_failure, result_of
+from hearthnet.observability.runtime import runtime
 from hearthnet.observability.traces.span import Span, describe, outermost_root, restore, step_out
 
-__all__ = ["Trace", "set_slow_ms"]
+__all__ = ["Trace"]
 
 # About 8 KiB hold sixty spans; more are kept only so that `extras.truncated` can tell how many there were.
 _MAX_SPANS: Final = 1_000
-_MAX_HELD: Final = 200  # log records that wait on a trace for its end
-# What a row may hold in spans and extras, beside ids, names and an error of at most 2 KiB.
+_MAX_HELD: Final = 200  # log records held until the end
+# Bytes of spans and extras in a row, besides ids, names and an error of at most 2 KiB.
 _ROOM_BYTES: Final = MAX_TRACE_ROW_BYTES - 2_048 - 512
 _FINE: Final = (OK, CANCELLED)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _dumps: Final = orjson.dumps
 _log = get_logger(TRACE_LOGGER)
-_slow_ms: float = 5_000.0
 unencodable_total = telemetry_dropped_total.labels(reason="unencodable")
-
-
-def set_slow_ms(limit_ms: float) -> None:
-    """Makes traces that last `limit_ms` or longer notable."""
-    global _slow_ms
-    _slow_ms = limit_ms
 
 
 class Trace:
@@ -56,31 +49,31 @@ class Trace:
 
     Attributes:
         trace_id: a ULID; not unique in a database, one distributed trace may visit a node several times.
-        parent_id: the span of the caller that this trace belongs under, if it named one.
+        parent_id: the caller's span, if it named one.
         capability: without its version, which is in `version`.
         started_ns: monotonic nanoseconds; has meaning within its run only.
         started_us: UTC microseconds.
         duration_ms: None until it ended.
         result: `ok`, a wire error code, `cancelled`, or `interrupted`; None until it ended.
-        error: type and message of what went wrong, or None.
+        error: type and message of the error, or None.
         extras: fields of the whole trace.
-        run_id: the life of the process that it ran in.
+        run_id: the run that it belongs to.
         seq: its number in the database; None until it ended.
-        token: of the context in which it is current since it began.
+        token: of the context in which it began.
     """
 
     __slots__ = (
-        "_box", "_handling", "_held", "_open", "_place", "_spans", "_spans_json", "_unseen", "capability",
+        "_box", "_dropped_spans", "_handling", "_held", "_open", "_slot", "_spans", "_spans_json", "capability",
         "duration_ms", "ended", "error", "extras", "notable", "parent_id", "result", "run_id", "seq", "started_ns",
         "started_us", "token", "trace_id", "version",
     )  # fmt: skip
 
-    # As a scope: it is what the context in which it began holds, outside any span.
+    # As a scope: the current one where it began, outside any span.
     number = 0
     span_id: None = None
 
     def __init__(self, name: str, version: str | None, trace_id: str | None, parent_id: str | None) -> None:
-        self._place = NOWHERE
+        self._slot = NO_SLOT
         now_ns = time_ns()
         # An id that is no ULID is replaced, never recorded.
         self.trace_id = trace_id if trace_id is not None and is_trace_id(trace_id) else new_trace_id(now_ns)
@@ -93,28 +86,28 @@ class Trace:
         self.result: str | None = None
         self.error: str | None = None
         self.extras: dict[str, Any] = {}
-        recorder = recording.active
+        recorder = runtime.recorder
         self.run_id = recorder.run_id
         self.seq: int | None = None
         self.notable = 0
         self.ended = False
-        self._unseen = 0
+        self._dropped_spans = 0
         self._spans: list[Span] | None = []
         self._spans_json = b"[]"
         self._open: list[Span] = []
-        self._held: list[tuple[LogFields, Message | None]] | None = None
-        # An error that is being handled already when the trace begins is not the trace's.
+        self._held: list[tuple[LogValues, Counted | None]] | None = None
+        # An error that is already being handled is not the trace's.
         self._handling = sys.exception()
         self.token: Token[Scope | None] | None = None
         self._box = box = recorder.box
         if box is not None:
-            self._place = box.begin(self.trace_id, name, started_us, started_ns)
+            self._slot = box.begin(self.trace_id, name, started_us, started_ns)
 
     @classmethod
     def from_record(cls, record: TraceRecord) -> Self:
-        """Returns the finished trace that a record tells of; its spans are decoded when first asked for."""
+        """Returns the finished trace of a record; its spans are decoded on first use."""
         trace = cls.__new__(cls)
-        trace._place = NOWHERE
+        trace._slot = NO_SLOT
         (
             trace.seq, trace.run_id, trace.trace_id, trace.parent_id, trace.capability, trace.version,
             trace.started_us, trace.started_ns, trace.duration_ms, trace.result, trace.error, trace.notable,
@@ -123,7 +116,7 @@ class Trace:
         trace.extras = orjson.loads(extras) if len(extras) > 2 else {}  # "{}"
         trace.ended = True
         trace._spans = None
-        trace._unseen = 0
+        trace._dropped_spans = 0
         trace._held = None
         trace._handling = trace.token = None
         return trace
@@ -155,39 +148,39 @@ class Trace:
         """Whether it ended with anything but `ok` and `cancelled`."""
         return self.result is not None and is_failure(self.result)
 
-    def take_span(self, opened: Span, started_ns: int) -> None:
-        """Takes a span that has just opened."""
+    def add_span(self, opened: Span, started_ns: int) -> None:
+        """Adds a span that has just opened."""
         self._open.append(opened)
         spans = self._spans
         if spans is not None and len(spans) < _MAX_SPANS:
             spans.append(opened)
         else:
-            self._unseen += 1
-        if self._place > 0 and (box := self._box) is not None:
-            box.open_span(self._place, opened.name, started_ns)
+            self._dropped_spans += 1
+        if self._slot > 0 and (box := self._box) is not None:
+            box.open_span(self._slot, opened.name, started_ns)
 
     def close_span(self, closed: Span) -> None:
-        """Lets go of a span that has just closed: the newest of those still open is now the innermost."""
+        """Removes a span that has just closed; the newest of those still open becomes the innermost."""
         still_open = self._open
         if still_open and still_open[-1] is closed:
             del still_open[-1]
-        elif closed in still_open:  # beside it, in another task, one opened later and is open yet
+        elif closed in still_open:  # one opened later in another task is still open
             still_open.remove(closed)
             return
-        if self._place > 0 and (box := self._box) is not None:
+        if self._slot > 0 and (box := self._box) is not None:
             if still_open:
                 innermost = still_open[-1]
-                box.open_span(self._place, innermost.name, innermost.started_ns)
+                box.open_span(self._slot, innermost.name, innermost.started_ns)
             else:
-                box.close_span(self._place)
+                box.close_span(self._slot)
 
     def __del__(self) -> None:
-        # Nobody can end it any more: it is not in flight, and its place must not be lost.
-        if self._place > 0 and self._box is not None:
-            self._box.end(self._place)
+        # Garbage-collected before it ended: free its slot in the black box.
+        if self._slot > 0 and self._box is not None:
+            self._box.end(self._slot)
             for _, message in self._held or ():
                 if message is not None:
-                    message.hold_row()
+                    message.drop_row()
 
     def fail(self, code: str, message: str | None = None) -> None:
         """Sets the result to `code`; one that is no wire error code is recorded as `internal_error`."""
@@ -196,7 +189,7 @@ class Trace:
             self.error = clean_text(message if message is not None else code)
 
     def fail_with(self, error: BaseException) -> None:
-        """Sets the result that this exception stands for."""
+        """Sets the result of this exception."""
         self.fail(result_of(error), describe(decisive(error)))
 
     def leave(self) -> bool:
@@ -207,7 +200,7 @@ class Trace:
         self.token = None
         error = sys.exception()
         if error is not None and self.result is None and error is not self._handling:
-            self.fail_with(error)  # on its way out, and this trace's own
+            self.fail_with(error)  # propagating, and raised within this trace
         return True
 
     def __enter__(self) -> Self:
@@ -226,38 +219,37 @@ class Trace:
             step_out()
 
     def end(self) -> None:
-        """Ends and records the trace, once, from whatever context; `detach` calls it where the trace began."""
+        """Ends and records the trace, once, in any context; `detach` calls it where the trace began."""
         if self.ended:
             return
-        self.ended = True  # before anything is called: no other thread, and no signal handler, comes in between
+        self.ended = True  # before any call: no other thread or signal handler may end it too
         ended_ns = monotonic_ns()
         self.duration_ms = duration_ms = (ended_ns - self.started_ns) / 1e6
         result = self.result
         if result is None:
             self.result = result = OK
-        self.notable = notable = 1 if duration_ms >= _slow_ms or result not in _FINE else 0
+        self.notable = notable = 1 if duration_ms >= runtime.slow_ms or result not in _FINE else 0
         self._handling = None
-        recorder = recording.active
+        recorder = runtime.recorder
         self.run_id = recorder.run_id  # telemetry may have been opened since the trace began
-        self.seq = recorder.next_seq()
-        # First the finished trace, then the mark: killed in between, the box has both, and recovery knows them as one.
+        # First the record, then the slot: killed in between, the box has both, and recovery matches them.
         try:
-            recorder.offer_trace(self._fields(duration_ms, result, notable, ended_ns))
-        except Exception:  # the program put something there that no check foresees  # noqa: BLE001
+            self.seq = recorder.record_trace(self._values(duration_ms, result, notable, ended_ns))
+        except Exception:  # the program set something unforeseen  # noqa: BLE001
             unencodable_total.inc()
-        if (place := self._place) > 0:
-            self._place = NOWHERE
-            self._box.end(place)  # type: ignore[union-attr]  # it gave the place
-        # The spans are kept as recorded alone: they refer to this trace, and a circle would wait for the collector.
+        if (slot := self._slot) > 0:
+            self._slot = NO_SLOT
+            self._box.end(slot)  # type: ignore[union-attr]  # its slot
+        # Spans refer to this trace: a reference cycle would wait for the garbage collector.
         self._spans = None
         self._open.clear()
         if self._held is not None:
-            self._let_go_of_records(recorder)
+            self._release_held(recorder)
         level = INFO if result in _FINE else WARNING
         if _log.isEnabledFor(level):
             self._log_done(level, result)
 
-    def _fields(self, duration_ms: float, result: str, notable: int, ended_ns: int) -> TraceFields:
+    def _values(self, duration_ms: float, result: str, notable: int, ended_ns: int) -> TraceValues:
         spans = b"[]"
         if self._spans:
             try:
@@ -265,16 +257,16 @@ class Trace:
             except Exception:  # a name that is no text, an integer over 64 bits  # noqa: BLE001
                 spans = b"%b" % _dumps([opened.as_safe_dict(ended_ns) for opened in self._spans])
         extras = encode(self.extras) if self.extras != {} else b"{}"
-        if len(spans) + len(extras) > _ROOM_BYTES or self._unseen:
+        if len(spans) + len(extras) > _ROOM_BYTES or self._dropped_spans:
             spans, extras = self._cut(ended_ns, extras)
         self._spans_json = spans
         return (
-            self.seq or 0, self.run_id, self.trace_id, self.parent_id, self.capability, self.version,
+            self.trace_id, self.parent_id, self.capability, self.version,
             self.started_us, self.started_ns, duration_ms, result, self.error, notable, spans, extras,
         )  # fmt: skip
 
     def _cut(self, ended_ns: int, extras: bytes) -> tuple[bytes, bytes]:
-        """Returns spans and extras that fit a row; how many spans did not fit stands in `extras.truncated`."""
+        """Returns spans and extras that fit a row; `extras.truncated` counts the spans that did not."""
         extras = fit(extras, _ROOM_BYTES // 4)
         room = _ROOM_BYTES - len(extras) - len(',"truncated":1000000')
         kept: list[bytes] = []
@@ -283,15 +275,15 @@ class Trace:
             if len(encoded) < room:
                 room -= len(encoded) + 1
                 kept.append(encoded)
-        missing = len(self._spans or ()) - len(kept) + self._unseen
+        missing = len(self._spans or ()) - len(kept) + self._dropped_spans
         if missing:
             extras = orjson.dumps({**orjson.loads(extras), "truncated": missing})
         return b"[" + b",".join(kept) + b"]", extras
 
-    def hold(self, record: LogFields, message: Message | None = None) -> bool:
-        """Keeps a log record until the end, to be stored if the trace fails or is slow; False: it cannot.
+    def hold(self, values: LogValues, message: Counted | None = None) -> bool:
+        """Keeps a log record until the end, to store it if the trace is notable; returns False if it cannot.
 
-        Where it is not stored in the end, it is counted as held back of `message`.
+        If it is not stored, it is counted as dropped of `message`.
         """
         if self.ended:
             return False
@@ -299,16 +291,16 @@ class Trace:
             self._held = []
         if len(self._held) >= _MAX_HELD:
             return False
-        self._held.append((record, message))
+        self._held.append((values, message))
         return True
 
-    def _let_go_of_records(self, recorder: recording.Recorder) -> None:
+    def _release_held(self, recorder: Recorder) -> None:
         held, self._held = self._held, None
-        for record, message in held or ():
+        for values, message in held or ():
             if self.notable:
-                recorder.offer_log((recorder.next_seq(), recorder.run_id, *record[2:]))
+                recorder.record_log(values)
             elif message is not None:
-                message.hold_row()
+                message.drop_row()
 
     def _log_done(self, level: int, result: str) -> None:
         fields: dict[str, Any] = {"capability": self.capability, "result": result, "ms": self.duration_ms}

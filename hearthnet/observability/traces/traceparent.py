@@ -1,8 +1,8 @@
 """W3C Trace Context: the `traceparent` header in and out, and the two spellings of a trace id.
 
 A ULID and a W3C trace id are both 128 bits: each has exactly one spelling as the other, except all zeros, which the W3C
-form forbids. `tracestate` is neither read nor passed on: it carries what other vendors' tools tell each other, and a
-caller's text of that kind has no place in a record.
+form forbids. `tracestate` is neither read nor passed on: it is for other vendors' tools, and free text of a caller does
+not belong in a record.
 
     from hearthnet.observability.traces import traceparent
     answer = await client.post(url, json=body, headers=traceparent.headers_for())
@@ -42,7 +42,7 @@ _SPREAD: Final = 0x9E37_79B9_7F4A_7C15  # 2**64 over the golden ratio, odd: time
 
 
 class TraceParent(NamedTuple):
-    """What a caller says of its trace: `trace_id` as a ULID, `span_id` as 16 hexadecimal digits."""
+    """A caller's trace: `trace_id` as a ULID, `span_id` as 16 hexadecimal digits."""
 
     trace_id: str
     span_id: str
@@ -73,7 +73,7 @@ def from_w3c(trace_id: str) -> str:
 
 
 def parse(header: str) -> TraceParent | None:
-    """Returns what one `traceparent` header says, or None when it breaks any rule of its version."""
+    """Returns the content of a `traceparent` header, or None if it breaks a rule of its version."""
     match = _HEADER.fullmatch(header.strip(" \t"))  # HTTP allows both around a value
     if match is None:
         return None
@@ -102,9 +102,9 @@ def spell(trace_id: str, span_id: str, *, is_sampled: bool = True) -> str:
 def root_span_id(trace_id: str, started_us: int, started_ns: int) -> str:
     """Returns the id of a trace's root as 16 hexadecimal digits, always the same for the same trace.
 
-    A trace has no id of its own for what is not inside any span. Made of what stands in its row (`started_us`, and
-    `started_mono_ns`), so whoever reads the row finds what the called side has as its `parent_id`; two visits of one
-    distributed trace differ, for they start at different times.
+    A trace has no id of its own outside its spans. This one is made of columns of its row (`started_us`,
+    `started_mono_ns`), so a reader of the row can find the called side, which has it as `parent_id`. Two visits of one
+    distributed trace differ, because they start at different times.
     """
     low = int(to_w3c(trace_id)[16:], 16)
     mixed = low ^ (started_us * _SPREAD) ^ ((started_ns * _SPREAD) >> 7)

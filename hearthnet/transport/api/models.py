@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, get_type_hints
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
 
 from hearthnet.errors import HTTP_STATUS
+from hearthnet.observability.records.record import TraceRecord
 
 __all__ = [
     "CapabilityOut",
@@ -41,23 +42,12 @@ class SpanOut(BaseModel):
     extras: dict[str, Any]
 
 
-class TraceOut(BaseModel):
-    """A trace: the columns of its row, with its spans as a list."""
-
-    seq: int
-    run_id: str
-    trace_id: str
-    parent_id: str | None
-    capability: str
-    version: str | None
-    started_us: int
-    started_mono_ns: int
-    duration_ms: float
-    result: str
-    error: str | None
-    notable: int
-    spans: list[SpanOut]
-    extras: dict[str, Any]
+_DECODED: Final = {"spans": list[SpanOut], "extras": dict[str, Any]}  # JSON in the row
+_COLUMNS: Final[dict[str, Any]] = {
+    name: (_DECODED.get(name, kind), ...) for name, kind in get_type_hints(TraceRecord).items()
+}
+TraceOut = create_model("TraceOut", **_COLUMNS)
+TraceOut.__doc__ = "A trace: the columns of its row, with its spans as a list."
 
 
 class LiveOut(BaseModel):

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Final, Literal, get_args
 
 from hearthnet.observability import metrics
+from hearthnet.observability.runtime import runtime
 
 __all__ = ["RECENT_S", "Reason", "forget", "record", "of_members"]
 
@@ -42,3 +43,6 @@ def of_members() -> list[tuple[str, Reason]]:
 def forget() -> None:
     """Clears the recent records; the counter keeps its value."""
     _of_members.clear()
+
+
+runtime.at_fork(forget)

@@ -13,7 +13,10 @@ from collections import OrderedDict, deque
 from time import monotonic
 from typing import Final
 
+from hearthnet.observability.runtime import runtime
+
 __all__ = ["forget", "offsets", "record", "record_expired", "recently_expired"]
+
 
 _MAX_PEERS: Final = 256  # in a larger community not every clock is needed
 _KEPT_EXPIRED: Final = 64
@@ -52,3 +55,6 @@ def forget() -> None:
     """Clears everything."""
     _offsets.clear()
     _expired.clear()
+
+
+runtime.at_fork(forget)

@@ -7,7 +7,6 @@ import json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hearthnet.forensics.evidence.database import COLUMNS
 from hearthnet.forensics.evidence.entries import (
     error_groups,
     from_gap,
@@ -19,6 +18,7 @@ from hearthnet.forensics.evidence.entries import (
     vitals_of,
 )
 from hearthnet.forensics.model import Vitals
+from hearthnet.forensics.tables import COLUMNS
 from hearthnet.forensics.timeline import ended_us, timeline
 
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=30))

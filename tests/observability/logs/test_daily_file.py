@@ -45,7 +45,7 @@ def test_day_goes_on_in_parts_and_the_oldest_go_first(tmp_path):
     kept = numbers(tmp_path)
     assert kept == list(range(kept[0], 20_000))
     assert len(kept) > 3_000
-    assert file.lost_lines == 0
+    assert file.dropped_lines == 0
     assert [path.name for path in log_paths(tmp_path)][-1].startswith("2026-11-24.")
 
 
@@ -81,7 +81,7 @@ from hearthnet.observability.logs.daily_file import DailyFile
 file = DailyFile(Path({str(tmp_path)!r}), clock=lambda: {NOON_S}, max_bytes=40_000_000)
 for number in range(4000):
     file.write(b'{{"n":%d,"p":%d,"x":"%b"}}\\n' % (number, int(sys.argv[1]), b"y" * 1500), {NOON_S})
-assert file.lost_lines == 0
+assert file.dropped_lines == 0
 """
     running = [subprocess.Popen([sys.executable, "-c", script, str(number)]) for number in range(3)]
     assert [process.wait(60) for process in running] == [0, 0, 0]
@@ -103,7 +103,7 @@ sys.stdin.read(1)  # all begin at once
 for number in range(2000):
     text = b"%d" % process * sizes.randint(200, 30_000)
     file.write(b'{{"n":%d,"p":%d,"x":"%b"}}\\n' % (number, process, text), {NOON_S} + number / 1_000)
-assert file.lost_lines == 0
+assert file.dropped_lines == 0
 """
     running = [
         subprocess.Popen([sys.executable, "-c", script, str(number)], stdin=subprocess.PIPE) for number in range(3)
@@ -143,7 +143,7 @@ def test_threads_write_through_midnight_without_losing_a_record(tmp_path):
     yesterday, today = log_paths(tmp_path)
     assert [yesterday.name, today.name] == ["2026-11-24.log", "2026-11-25.log"]
     before, after = ([orjson.loads(raw) for raw in path.read_bytes().splitlines()] for path in (yesterday, today))
-    assert file.lost_lines == 0
+    assert file.dropped_lines == 0
     assert all(item["at"] < midnight_s for item in before)
     assert len(after) >= 8_000  # and those made just before midnight that came in just after it
     assert sorted((item["t"], item["n"]) for item in before + after) == [(t, n) for t in range(8) for n in range(2_000)]
@@ -226,4 +226,4 @@ def test_line_written_while_the_file_is_opened_does_not_wait(tmp_path, monkeypat
 
     assert not writing.is_alive()
     assert numbers(tmp_path) == [1, 2]
-    assert file.lost_lines == 0
+    assert file.dropped_lines == 0

@@ -45,7 +45,7 @@ class Time:
 
 @pytest.fixture
 def time():
-    """A time that stands still."""
+    """A clock that does not advance."""
     return Time()
 
 
@@ -70,7 +70,7 @@ def lines(observability):
 
 
 def events(lines) -> list[tuple]:
-    """What the log tells of changes."""
+    """The log records of changes."""
     told = lines("hearthnet.observability.logs.levels")
     return [(line["msg"], line["changed"], line["was"], line["to"], line.get("because")) for line in told]
 
@@ -100,7 +100,7 @@ def test_debug_reaches_the_log_until_its_time_is_up(levels, time, lines):
 
 
 def test_logger_can_be_made_quieter(levels, time, lines):
-    """A level may go up as well: what lies below it is held back until it reverts."""
+    """A level may be raised as well: records below it are dropped until it reverts."""
     levels.set(BUS, "error", for_s=10)
     get_logger(BUS).warning("held back")
     time.pass_by(10)
@@ -183,7 +183,7 @@ def test_leaving_the_block_takes_everything_back(time, observability, lines):
 
 
 def test_what_others_set_meanwhile_is_kept(levels, time):
-    """A level that somebody else gave the logger in the meantime is not undone at the end."""
+    """A level that other code set in the meantime is not undone at the end."""
     levels.set(BUS, "debug", for_s=10)
     logging.getLogger(BUS).setLevel(logging.CRITICAL)
     time.pass_by(10)
@@ -207,7 +207,7 @@ def test_reset_takes_back_one_or_all(levels, lines):
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_change_is_seen_whatever_passes(time, observability, lines, level):
-    """Who changed a level stands in the log even where `log_level` lets only errors pass."""
+    """A change of level is logged even if `log_level` lets only errors pass."""
     node_logging.configure(observability.model_copy(update={"log_level": level}))
     get_logger(BUS)
     with Levels(clock=lambda: time.now_s, start_timer=time.start_timer) as levels:
@@ -237,7 +237,7 @@ def test_names(levels, given, full):
     "name", ["", "root", "hearthnet.", "bus.", "tets_levels.bus", "uvicorn.nothing", "a b\n", "x" * 999]
 )
 def test_unknown_logger_is_refused(levels, name):
-    """A slip of the hand is an error that says what is near, and makes no logger."""
+    """A typo is an error that suggests similar names, and makes no logger."""
     before = len(logging.Logger.manager.loggerDict)
     with pytest.raises(LogLevelError) as caught:
         levels.set(name, "debug")
@@ -269,7 +269,7 @@ def test_near_names_are_told(levels):
     ],
 )
 def test_bad_level_or_time_is_refused(levels, level, for_s):
-    """What is no level, or no time within a day, changes nothing."""
+    """An unknown level, or a time out of bounds, changes nothing."""
     with pytest.raises(LogLevelError):
         levels.set(BUS, level, for_s)
 

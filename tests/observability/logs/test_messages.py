@@ -1,4 +1,4 @@
-"""Budgets of log messages: what is held back is counted and told, and what a failing trace logged is kept."""
+"""Budgets of log messages: dropped records are counted and logged, records of a failing trace are kept."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hearthnet.observability import logging as node_logging
 from hearthnet.observability.logs import messages
 from hearthnet.observability.logs.daily_file import log_paths
 from hearthnet.observability.logs.messages import find
-from hearthnet.observability.records import recorder as recording
+from hearthnet.observability.runtime import runtime
 
 log = get_logger("hearthnet.test")
 
@@ -30,7 +30,7 @@ def lines(tmp_path):
 
 @pytest.fixture
 def still(monkeypatch):
-    """A clock that stands still until it is told otherwise; nanoseconds since 1970."""
+    """A clock that advances only when set; nanoseconds since 1970."""
     now = [1_790_000_000_000_000_000]
     monkeypatch.setattr(node_logging, "time_ns", lambda: now[0])
     return now
@@ -48,7 +48,7 @@ def test_rows_beyond_the_budget_are_told_as_one(lines, still):
     still[0] += 1_000_000_000
     log.info("again")
 
-    stored = recording.active.pending_logs()
+    stored = runtime.recorder.pending_logs()
     assert [entry.repeats for entry in stored] == [0] * 10 + [39] + [0]
     assert total(lines()) == 51
     assert [line for line in lines() if "repeats" in line] == []  # the file has each of them
@@ -60,12 +60,12 @@ def test_lines_beyond_the_budget_are_told_as_one(lines, still, monkeypatch):
     for _ in range(1_000):
         log.warning("storm", extra={"pad": "x" * 100})
     still[0] += 1_000_000_000
-    assert not node_logging.tell_held_back()
+    assert not node_logging.log_dropped()
 
     assert [line.get("repeats") for line in lines()] == [None] * 100 + [899]
     assert total(lines()) == 1_000
-    assert sum(1 + entry.repeats for entry in recording.active.pending_logs()) == 1_000
-    assert all(entry.notable for entry in recording.active.pending_logs())
+    assert sum(1 + entry.repeats for entry in runtime.recorder.pending_logs()) == 1_000
+    assert all(entry.notable for entry in runtime.recorder.pending_logs())
 
 
 def test_storm_of_four_threads_is_counted_truly(tmp_path):
@@ -82,7 +82,7 @@ def test_storm_of_four_threads_is_counted_truly(tmp_path):
             thread.start()
         for thread in threads:
             thread.join()
-        node_logging.tell_held_back(all_of_them=True)
+        node_logging.log_dropped(all_of_them=True)
         assert opened.flush()
         stormy = [line for line in read(tmp_path / "logs") if line["msg"] == "storm"]
 
@@ -100,7 +100,7 @@ def read(directory):
 
 
 def test_count_of_a_storm_that_has_ended_is_stored_by_itself(tmp_path, query_until):
-    """Nothing more is logged after the storm: the telemetry thread tells what was held back."""
+    """Nothing more is logged after the storm: the telemetry thread logs the number dropped."""
     settings = ObservabilityConfig(data_dir=tmp_path / "data", log_dir=tmp_path / "logs", flush_interval_s=0.05)
     with telemetry.open(settings):
         for _ in range(500):
@@ -109,7 +109,7 @@ def test_count_of_a_storm_that_has_ended_is_stored_by_itself(tmp_path, query_unt
 
 
 def test_end_of_logging_tells_what_was_held_back(lines, still, monkeypatch):
-    """What waits to be told when logging ends is told then."""
+    """Pending counts are logged when logging ends."""
     monkeypatch.setattr(messages, "LINES_A_SECOND", 1)
     for _ in range(7):
         log.info("again")
@@ -126,7 +126,7 @@ def test_different_messages_have_budgets_of_their_own(lines, still):
     log.info("quiet")
     log.warning("noisy")
 
-    stored = [(entry.msg, entry.level) for entry in recording.active.pending_logs()]
+    stored = [(entry.msg, entry.level) for entry in runtime.recorder.pending_logs()]
     assert stored == [("noisy", "info")] * 10 + [("quiet", "info"), ("noisy", "warning")]
 
 
@@ -147,7 +147,7 @@ def test_failing_trace_brings_what_it_logged(lines, still):
             if number == 25:
                 started.fail("timeout")
 
-    stored = recording.active.pending_logs()
+    stored = runtime.recorder.pending_logs()
     numbers = [orjson.loads(entry.extras)["number"] for entry in stored if not entry.repeats]
     assert numbers == [*range(10), 25]
     assert stored[-1].trace_id == trace.get_recent(5)[4].trace_id
@@ -162,7 +162,7 @@ def test_debug_of_a_failing_trace_is_kept_if_asked_for(tmp_path):
             if name == "bad.call":
                 started.fail("timeout")
 
-    (entry,) = recording.active.pending_logs()
+    (entry,) = runtime.recorder.pending_logs()
     assert (entry.msg, entry.level, entry.extras) == ("details of bad.call", "debug", b'{"n":1}')
     assert entry.trace_id == trace.get_recent(1)[0].trace_id
     assert entry.span_id == trace.get_recent(1)[0].spans[0].id
@@ -175,7 +175,7 @@ def test_debug_of_a_failing_trace_is_not_kept_unasked(lines):
         log.debug("details")
         started.fail("timeout")
 
-    assert recording.active.pending_logs() == []
+    assert runtime.recorder.pending_logs() == []
 
 
 def test_debug_outside_any_trace_is_not_kept(tmp_path):
@@ -183,7 +183,7 @@ def test_debug_outside_any_trace_is_not_kept(tmp_path):
     node_logging.configure(ObservabilityConfig(log_dir=tmp_path, keep_debug_of_failures=True))
     log.debug("details")
 
-    assert recording.active.pending_logs() == []
+    assert runtime.recorder.pending_logs() == []
 
 
 def test_trace_holds_a_bounded_number_of_records(tmp_path):
@@ -194,7 +194,7 @@ def test_trace_holds_a_bounded_number_of_records(tmp_path):
             log.debug("step", extra={"number": number})
         started.fail("timeout")
 
-    kept = [orjson.loads(entry.extras)["number"] for entry in recording.active.pending_logs()]
+    kept = [orjson.loads(entry.extras)["number"] for entry in runtime.recorder.pending_logs()]
     assert kept == list(range(200))
 
 
@@ -206,11 +206,11 @@ def test_hostile_debug_record_raises_nothing(tmp_path):
         log.debug("odd", extra="no mapping", exc_info=True)  # noqa: LOG014  # the mistake is the point
         started.fail("timeout")
 
-    assert [entry.msg for entry in recording.active.pending_logs()] == ["wrong %d [TypeError in its arguments]", "odd"]
+    assert [entry.msg for entry in runtime.recorder.pending_logs()] == ["wrong %d [TypeError in its arguments]", "odd"]
 
 
 def test_other_handlers_get_every_record_the_standard_way(lines):
-    """A handler that somebody adds sees whole records; ours goes on as before, within its budget."""
+    """An added handler gets whole records; ours continues as before, within its budget."""
     seen = []
 
     class Collector(logging.Handler):
@@ -249,50 +249,50 @@ def test_long_message_is_one_however_often_it_comes(lines, still):
     for _ in range(20):
         log.info("x" * 5_000)
 
-    assert len(recording.active.pending_logs()) == 10
+    assert len(runtime.recorder.pending_logs()) == 10
     assert find("hearthnet.test", 20, "x" * 5_000) is find("hearthnet.test", 20, "x" * 5_000)
 
 
 def test_records_of_a_trace_that_ends_well_are_counted(lines, still):
-    """What a trace held beyond the budget and gave up in the end is told as repeats, and then nothing waits."""
+    """Records that a trace held and dropped in the end are logged as repeats; then none are pending."""
     with trace.new_trace("good.call"):
         for _ in range(50):
             log.info("working")
-    node_logging.tell_held_back(all_of_them=True)
+    node_logging.log_dropped(all_of_them=True)
 
-    stored = recording.active.pending_logs()
+    stored = runtime.recorder.pending_logs()
     assert sum(1 + entry.repeats for entry in stored) == 50
     assert len(stored) == 11
-    assert not messages.is_any_held_back()
+    assert not messages.is_any_dropped()
 
 
 def test_records_of_a_trace_that_fails_are_not_counted_twice(lines, still):
-    """What was stored with the failed trace is no repeat of anything, and nothing waits to be told."""
+    """Records stored with the failed trace are no repeats, and none are pending."""
     with trace.new_trace("bad.call") as started:
         for _ in range(50):
             log.info("working")
         started.fail("timeout")
-    assert not messages.is_any_held_back()
-    node_logging.tell_held_back(all_of_them=True)
+    assert not messages.is_any_dropped()
+    node_logging.log_dropped(all_of_them=True)
 
-    assert [entry.repeats for entry in recording.active.pending_logs()] == [0] * 50
+    assert [entry.repeats for entry in runtime.recorder.pending_logs()] == [0] * 50
 
 
 def test_record_held_back_while_others_are_told_does_not_wait(lines, still, monkeypatch):
-    """A finalizer logs in the middle of telling what was held back: it is counted, nobody waits for anybody."""
+    """A finalizer logs while drops are being logged: it is counted, without a deadlock."""
     for _ in range(50):
         log.info("storm")
-    is_over = messages.Message.is_over
+    has_drops_before = messages.Message.has_drops_before
 
     def interrupted(message, second):
-        monkeypatch.setattr(messages.Message, "is_over", is_over)
+        monkeypatch.setattr(messages.Message, "has_drops_before", has_drops_before)
         log.info("storm")
-        return is_over(message, second)
+        return has_drops_before(message, second)
 
-    monkeypatch.setattr(messages.Message, "is_over", interrupted)
-    telling = threading.Thread(target=node_logging.tell_held_back, kwargs={"all_of_them": True}, daemon=True)
+    monkeypatch.setattr(messages.Message, "has_drops_before", interrupted)
+    telling = threading.Thread(target=node_logging.log_dropped, kwargs={"all_of_them": True}, daemon=True)
     telling.start()
     telling.join(10)
 
     assert not telling.is_alive()
-    assert sum(1 + entry.repeats for entry in recording.active.pending_logs()) == 51
+    assert sum(1 + entry.repeats for entry in runtime.recorder.pending_logs()) == 51

@@ -78,7 +78,7 @@ def told(observability):
 
 @pytest.mark.parametrize("crash", [SEGFAULT, "os.abort()", "os.kill(os.getpid(), signal.SIGFPE)"])
 def test_crash_leaves_the_stacks_of_all_threads(data_dir, crash):
-    """A process that dies of a fault has left which one, and where each thread was; nobody else may read it."""
+    """A process that died of a fault leaves the signal and the stack of each thread, readable by its owner alone."""
     waiting = "ready = threading.Event()\ndef wait_here():\n    ready.set()\n    threading.Event().wait()\n"
     start = "threading.Thread(target=wait_here, daemon=True).start()\nready.wait()\n"
     done = run_child(data_dir, waiting + start + crash)
@@ -200,7 +200,7 @@ def test_large_reports_are_bounded_in_bytes(data_dir):
 
 
 def test_other_files_are_not_touched(data_dir):
-    """What is no fault file, however alike, stays."""
+    """Other files with similar names stay."""
     for name in ("telemetry.db", "telemetry.1.box", "telemetry.fault", "notes.fault", "telemetry.1.fault.bak"):
         (data_dir / name).write_text("")
     with FaultFile(data_dir):
@@ -221,7 +221,7 @@ def test_folder_that_cannot_be_made_is_told(tmp_path, told):
 
 
 def test_faulthandler_that_was_enabled_stays_theirs(data_dir):
-    """Whoever runs Python with its own faulthandler has the stacks where they asked for them, and no file of ours."""
+    """With Python's own faulthandler enabled the stacks stay there, and there is no file of ours."""
     done = run_child(data_dir, SEGFAULT, "-X", "faulthandler")
 
     assert done.returncode == -signal.SIGSEGV
@@ -230,7 +230,7 @@ def test_faulthandler_that_was_enabled_stays_theirs(data_dir):
 
 
 def test_report_that_is_no_text_is_read(data_dir):
-    """The first line of whatever lies there is text; of what is gone it is empty."""
+    """The first line of any file is text; of a missing one it is empty."""
     (data_dir / "telemetry.1.fault").write_bytes(b"\xff\xfe" * 1_000)
 
     assert len(first_line(data_dir / "telemetry.1.fault")) <= 200

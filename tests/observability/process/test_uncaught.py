@@ -1,4 +1,4 @@
-"""What nobody catches is recorded: warnings, exceptions of threads and loops, and what cannot be raised."""
+"""Uncaught errors are recorded: warnings, exceptions of threads and loops, and unraisable ones."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_warnings_of_one_place_are_limited(captured):
 
 
 def test_warning_for_a_file_goes_there(captured, below):
-    """Who hands in a file to print to gets what they asked for."""
+    """A warning with a file to print to is printed there."""
     warnings.showwarning("text", UserWarning, "f.py", 1, sys.stderr)
 
     assert (captured(), below.warning) == ([], ["text"])
@@ -173,7 +173,7 @@ def test_unraisable_exception_is_recorded(captured, below):
 
 
 def test_unraisable_without_a_value_is_recorded(captured):
-    """The interpreter may have no exception object any more; its type is told then."""
+    """If the interpreter has no exception object any more, its type is recorded."""
     sys.unraisablehook(
         SimpleNamespace(exc_type=MemoryError, exc_value=None, exc_traceback=None, err_msg=None, object=None)
     )
@@ -184,7 +184,7 @@ def test_unraisable_without_a_value_is_recorded(captured):
 
 
 def test_error_in_a_loop_is_recorded_once(captured):
-    """A callback that raises, and a task that nobody awaited, are one error each; asyncio's own line is not there."""
+    """A callback that raises and a task that was never awaited are one error each, without asyncio's own line."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -291,7 +291,7 @@ def test_hostile_input_raises_nothing_and_is_counted(captured, below):
 
 
 def test_warning_within_a_hook_does_not_come_back(captured, below):
-    """What recording itself warns of goes to what was there before: no hook calls itself."""
+    """Warnings of the recording itself are passed to the hook before: no hook calls itself."""
 
     class ChattyError(LockedError):
         def __str__(self):
@@ -306,7 +306,7 @@ def test_warning_within_a_hook_does_not_come_back(captured, below):
 
 
 def test_capturing_records_what_leaves_the_block(lines, below):
-    """The exception that ends the block is recorded and goes on; afterwards the hooks are gone."""
+    """The exception that ends the block is recorded and raised; the hooks are removed."""
     before = sys.excepthook
 
     def run_captured():
@@ -377,7 +377,7 @@ capture.install()
 """
     assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == -9
 
-    script = script.partition("capture.install()")[0] + "telemetry._opened.close()"
+    script = script.partition("capture.install()")[0] + "telemetry.opened().close()"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == 0
     assert rows(tmp_path / "data") == [("critical", "uncaught exception")]
 

@@ -1,4 +1,4 @@
-"""How the process feels is measured as far as the system tells, and kept in the black box, whatever fails."""
+"""Process health is sampled as far as it is known, and kept in the black box, whatever fails."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_least_of_all_that_bounds_memory_counts(proc, tmp_path):
 
 
 def test_path_of_the_host_in_a_container(proc, tmp_path):
-    """Where the group's path is not to be seen, the root of what is mounted bounds the process."""
+    """If the group's path is not visible, the root of the mount bounds the process."""
     mounted = tmp_path / "cgroup"
     group(mounted, 100 * MB, 40 * MB, "inactive_file 0\nactive_file 0")
     for path in ("/docker/0123", "/../../elsewhere", "", "nonsense"):

@@ -1,4 +1,4 @@
-"""A loop that is stuck is noticed, told from one that gets no CPU and from a process that was stopped, and recorded."""
+"""A stuck loop is noticed, distinguished from one without a CPU and from a stopped process, and recorded."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_loop_that_answers_in_time_is_not_told(machine, logged):
 
 @pytest.mark.parametrize("has_answered_before", [True, False])
 def test_process_that_was_stopped_has_no_stall(machine, logged, has_answered_before):
-    """An hour under a stop signal, a debugger or a closed lid is nobody's time; nor are ten of them a flood."""
+    """An hour under a stop signal, a debugger or a closed lid is no stall, nor are ten of them."""
     for _ in range(10):
         if has_answered_before:
             machine.loop.run_until_complete(asyncio.sleep(0))
@@ -272,7 +272,7 @@ def test_forked_child_has_nothing_to_end():
 
 
 async def test_computation_is_told_as_such(logged, observability):
-    """A coroutine that computes until it is told of: the record names it, with the CPU time that it took."""
+    """A coroutine that computes until it is logged: the record names it, with its CPU time."""
 
     def is_told() -> bool:
         return any(record.msg == STUCK for record in logged)
@@ -311,8 +311,8 @@ def test_killed_while_stuck(observability):
             process.kill()
     assert process.returncode == -signal.SIGKILL
 
-    fields = record[9]
-    assert record[2:5] == ["error", "hearthnet.observability.watchdog", STUCK]
+    fields = record["extras"]
+    assert [record[name] for name in ("level", "logger", "msg")] == ["error", "hearthnet.observability.watchdog", STUCK]
     assert fields["cause"] == "blocked"
     assert fields["stack"][0].endswith(" ask_the_disk")
     assert [task.split(" waits at ")[0] for task in fields["tasks"][:2]] == ["reader ask_the_disk runs", "Task-1 main"]
@@ -335,13 +335,13 @@ def test_killed_while_stuck(observability):
 
 
 def wait_for_record(directory, process) -> list:
-    """Waits until a box in the folder tells of a stall; returns the record's values."""
+    """Waits until a box in the folder has a stall's record; returns its values."""
     ends_at = time.monotonic() + PATIENCE_S
     while time.monotonic() < ends_at and process.poll() is None:
         for path in layout.boxes_in(directory):
             box = layout.read_box(path)
-            for values in (layout.fields(payload) for _, payload in box.logs if box is not None):
-                if values[4] == STUCK:
+            for values in (layout.fields(payload, "logs") for _, payload in box.logs if box is not None):
+                if values["msg"] == STUCK:
                     return values
         try:
             process.wait(0.05)

@@ -20,10 +20,10 @@ from hearthnet.forensics import box as layout
 from hearthnet.observability import get_logger, trace
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability.records import blackbox
-from hearthnet.observability.records import recorder as recording
 from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
 from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.recorder import Recorder
+from hearthnet.observability.runtime import runtime
 from hearthnet.observability.store.budget import Budget
 
 RUN = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
@@ -37,9 +37,9 @@ def box(tmp_path):
     )
     recorder = Recorder(RUN, 1, lambda _: None)
     recorder.box = made
-    recording.install(recorder)
+    runtime.install(recorder)
     yield made
-    recording.install(None)
+    runtime.install(None)
     made.close(remove=True)
 
 
@@ -106,13 +106,14 @@ def test_logs_and_traces_are_kept_before_they_are_buffered(box):
     node_logging.configure(SimpleNamespace(log_level="info", log_dir=None, keep_debug_of_failures=False))
     with trace.new_trace("a.b@1.0") as started, trace.span("step", size=3):
         get_logger("hearthnet.test").warning("careful", extra={"n": 1})
-    trace_values = layout.fields(box.contents().traces[0][1])
-    log_values = layout.fields(box.contents().logs[0][1])
+    finished = layout.fields(box.contents().traces[0][1], "traces")
+    logged = layout.fields(box.contents().logs[0][1], "logs")
 
-    assert trace_values[1:5] == [started.trace_id, None, "a.b", "1.0"]
-    assert trace_values[11][0]["extras"] == {"size": 3}
-    assert log_values[2:6] == ["warning", "hearthnet.test", "careful", started.trace_id]
-    assert log_values[9] == {"n": 1}
+    assert (finished["trace_id"], finished["parent_id"]) == (started.trace_id, None)
+    assert (finished["capability"], finished["version"]) == ("a.b", "1.0")
+    assert finished["spans"][0]["extras"] == {"size": 3}
+    assert (logged["level"], logged["logger"], logged["msg"]) == ("warning", "hearthnet.test", "careful")
+    assert (logged["trace_id"], logged["extras"]) == (started.trace_id, {"n": 1})
 
 
 def test_many_threads_lose_nothing(box):
@@ -129,7 +130,7 @@ def test_many_threads_lose_nothing(box):
         thread.join()
     found = box.contents()
 
-    assert sorted(layout.fields(payload)[0] for _, payload in found.traces) == list(range(4_000))
+    assert sorted(layout.fields(payload, "traces")["seq"] for _, payload in found.traces) == list(range(4_000))
     assert [ordinal for ordinal, _ in found.traces] == list(range(1, 4_001))
     assert found.damaged == 0
 
@@ -142,11 +143,12 @@ import os, signal
 from pathlib import Path
 from hearthnet.forensics import box as layout
 from hearthnet.observability import trace
-from hearthnet.observability.records import recorder as recording
 from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
-recorder = recording.Recorder({RUN!r}, 1, lambda _: None)
+from hearthnet.observability.records.recorder import Recorder
+from hearthnet.observability.runtime import runtime
+recorder = Recorder({RUN!r}, 1, lambda _: None)
 recorder.box = BlackBox(Path({str(path)!r}), new_header(layout.PRIMARY, {RUN!r}, "1", None, Sizes(4_000_000, 100_000)))
-recording.install(recorder)
+runtime.install(recorder)
 for _ in range(1000):
     with trace.new_trace("a.b"):
         pass
@@ -181,7 +183,7 @@ def test_forked_child_cannot_touch_the_box(box):
 
 
 def test_box_that_was_removed_is_made_again_with_its_contents(box):
-    """After somebody removed the file, `restore` brings back all that the mapping still holds."""
+    """After the file was removed, `restore` makes it again with everything that the mapping holds."""
     box.append_trace(record_of(1))
     box.path.unlink()
     assert not box.is_in_place()
@@ -189,7 +191,7 @@ def test_box_that_was_removed_is_made_again_with_its_contents(box):
     box.append_trace(record_of(2))
 
     assert box.is_in_place()
-    assert [layout.fields(payload)[0] for _, payload in layout.read_box(box.path).traces] == [1, 2]
+    assert [layout.fields(payload, "traces")["seq"] for _, payload in layout.read_box(box.path).traces] == [1, 2]
 
 
 def test_file_is_private_and_takes_its_space_at_once(box):

@@ -33,14 +33,14 @@ def test_batch_that_is_not_confirmed_comes_again():
 
 
 def test_full_buffer_keeps_the_newest_and_counts_the_rest():
-    """When nobody takes, the oldest go and are counted once."""
+    """Without a writer the oldest records are dropped, and counted once."""
     buffer = Buffer(3)
     for number in range(10):
         buffer.offer(number)
 
     assert buffer.snapshot() == [7, 8, 9]
-    assert buffer.take_lost() == 7
-    assert buffer.take_lost() == 0
+    assert buffer.take_dropped() == 7
+    assert buffer.take_dropped() == 0
 
 
 def test_what_is_in_flight_is_never_pushed_out():
@@ -54,7 +54,7 @@ def test_what_is_in_flight_is_never_pushed_out():
 
     assert buffer.take(2) == [0, 1]
     assert buffer.snapshot() == [0, 1, 8, 9]
-    assert buffer.take_lost() == 6
+    assert buffer.take_dropped() == 6
 
 
 @pytest.mark.parametrize("capacity", [0, -1])
@@ -80,8 +80,8 @@ def test_every_record_is_accounted_for(steps):
             buffer.confirm()
             confirmed, batch = confirmed + batch, 0
         else:
-            lost += buffer.take_lost()
-    lost += buffer.take_lost()
+            lost += buffer.take_dropped()
+    lost += buffer.take_dropped()
 
     assert offered == len(buffer) + confirmed + lost
 
@@ -112,7 +112,7 @@ def test_threads_lose_nothing_uncounted():
     consumer.join()
 
     assert len(set(taken)) == len(taken)
-    assert len(taken) + buffer.take_lost() == 8 * 5_000
+    assert len(taken) + buffer.take_dropped() == 8 * 5_000
 
 
 def test_smaller_batch_takes_part_of_what_was_in_flight():

@@ -32,7 +32,7 @@ def test_trace_ids_rise_within_a_second():
 def test_counter_that_runs_over_draws_a_new_head(monkeypatch):
     """When a second's tails are used up, the next id is still valid and new."""
     first = ids.new_trace_id(1_700_000_000_000_000_000)
-    monkeypatch.setattr(ids._current, "next_tail", lambda: 1 << 20)
+    monkeypatch.setattr(ids.id_source.second, "next_tail", lambda: 1 << 20)
 
     second = ids.new_trace_id(1_700_000_000_000_000_000)
 

@@ -85,7 +85,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_values_become_valid_json(value):
-    """Whatever a caller hands in, the result is one bounded JSON object that can be read again."""
+    """Whatever a caller passes, the result is one bounded JSON object that can be read again."""
     encoded = encode({"value": value, "plain": 1})
 
     assert orjson.loads(encoded)["plain"] == 1

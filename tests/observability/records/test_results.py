@@ -68,7 +68,7 @@ async def test_expired_timeout_is_a_timeout():
 
 
 async def test_timeout_around_the_trace_cancels_it():
-    """A limit outside the trace is somebody else's: what the trace itself saw is a cancellation."""
+    """A time limit outside the trace is not its own: the trace saw a cancellation."""
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):
             await in_trace(forever())

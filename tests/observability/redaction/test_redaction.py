@@ -107,7 +107,7 @@ def test_hostile_names_do_not_fill_the_memory():
     for number in range(10_000):
         redaction.is_secret(f"name{number}")
 
-    assert len(redaction._verdicts) <= redaction._MAX_REMEMBERED
+    assert len(redaction.active.verdicts) <= redaction._MAX_REMEMBERED
 
 
 @pytest.mark.parametrize("case", TEXTS, ids=lambda case: case.description)
@@ -219,7 +219,7 @@ def test_own_names_and_patterns():
 
 
 def test_pattern_that_is_none_is_refused():
-    """A mistake in an expression is told; what was set before stands."""
+    """A mistake in an expression raises; the earlier settings stay."""
     redaction.configure([], [r"HH-\d{4}"])
     with pytest.raises(re.error):
         redaction.configure([], ["("])
@@ -268,7 +268,7 @@ def test_any_text_can_be_scrubbed(text):
 @settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8"), min_size=8, max_size=60), st.text(max_size=20), st.text(max_size=20))
 def test_any_value_can_be_registered(value, before, after):
-    """Whatever characters it has, a registered value is found wherever it stands."""
+    """A registered value is found anywhere, whatever its characters."""
     redaction.forget_secrets()
     known = redaction.register_secrets([value])
 
@@ -292,8 +292,8 @@ def test_what_is_remembered_is_bounded():
     long = "prose about nothing in particular, " * 10
     scrub(long)
 
-    assert len(redaction._clean) <= redaction._MAX_REMEMBERED
-    assert long not in redaction._clean
+    assert len(redaction.active.clean) <= redaction._MAX_REMEMBERED
+    assert long not in redaction.active.clean
 
 
 def test_registering_while_others_scrub():

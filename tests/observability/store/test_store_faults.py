@@ -20,7 +20,6 @@ from support.reading import log_lines, metric, rows
 from support.waiting import nothing_happens, wait_until
 
 from hearthnet.observability import get_logger, telemetry, trace
-from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.store import pacer
 from hearthnet.observability.store.budget import Budget, disk_bytes
 from hearthnet.observability.store.pacer import Pace
@@ -494,13 +493,8 @@ def test_clock_that_steps_changes_no_order(observability, query, monkeypatch):
 def test_poison_row_costs_itself(observability, query):
     """A row that SQLite refuses is dropped and counted; the rest of its batch is stored."""
     with telemetry.open(observability) as t:
-        recorder = t._recorder
         record(3)
-        recorder.offer_trace(
-            TraceRecord(
-                recorder.next_seq(), t.run_id, "X", None, "a.b", None, 2**70, 0, 1.0, "ok", None, 0, b"[]", b"{}"
-            )
-        )
+        t._recorder.record_trace(("X", None, "a.b", None, 2**70, 0, 1.0, "ok", None, 0, b"[]", b"{}"))
         record(3)
         assert t.flush()
 

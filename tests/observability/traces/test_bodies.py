@@ -24,7 +24,7 @@ class Clock:
 
 @pytest.fixture
 def clock():
-    """A clock that stands still."""
+    """A clock that does not advance."""
     return Clock()
 
 
@@ -78,7 +78,7 @@ def test_no_time_and_too_much_time_are_refused(bodies, for_s):
 
 
 def test_few_capabilities_at_once(bodies, clock):
-    """Not everything can be switched on; what is over makes room, and what is on can be prolonged."""
+    """The number of capabilities is bounded; one that has ended makes room, and a current one can be extended."""
     for number in range(16):
         bodies.allow(f"a.b{number}", 60)
     with pytest.raises(ValueError, match="already"):

@@ -372,7 +372,7 @@ def test_pool_hands_on_errors_and_arguments():
 
 
 def test_any_pool_with_carry():
-    """In a pool of somebody else's, `carry` does it; the function may run in many threads at once."""
+    """In another library's pool `carry` does it; the function may run in many threads at once."""
     together = threading.Barrier(4, timeout=10)
 
     def meet(name):
@@ -476,7 +476,7 @@ def test_loop_in_a_thread():
 
 
 async def test_loop_callbacks():
-    """`call_soon` and `call_later` run in the context of whoever asked for them."""
+    """`call_soon` and `call_later` run in their caller's context."""
     loop = asyncio.get_running_loop()
     seen = asyncio.Event()
     found = []

@@ -8,37 +8,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import isfinite
-from types import NoneType
-from typing import Any, Final, get_args, get_type_hints
+from typing import Any, Final
 
 import orjson
 
 from hearthnet.forensics.box import Box, InFlight, fields
 from hearthnet.observability.records.ids import new_span_id
-from hearthnet.observability.records.record import LogRecord, TraceRecord
+from hearthnet.observability.records.record import LogRecord, TraceRecord, column_types
 from hearthnet.observability.records.results import INTERRUPTED
 
 __all__ = ["BoxRecords", "records_of"]
 
-Types = tuple[type, ...]
-_JSON: Final[dict[str, Types]] = {"spans": (list,), "extras": (dict,)}  # bytes in the record
+_JSON: Final = {"spans": list, "extras": dict}  # decoded in a payload, JSON in the record
 
 
-def _types_of(record: type[TraceRecord | LogRecord]) -> dict[str, Types]:
-    """Returns the types that each value of a frame may have. A frame is a record without the run, which the box has."""
-    hints = get_type_hints(record)
-    del hints["run_id"]
-    return {name: _JSON.get(name) or _types_in(hint) for name, hint in hints.items()}
+def _kinds(record: type[TraceRecord | LogRecord]) -> dict[str, tuple[type, ...]]:
+    """Returns the types that a payload's values may have; a float may be a whole number."""
+    kinds = {**column_types(record), **{name: (kind,) for name, kind in _JSON.items()}}
+    return {name: (int, float) if float in kind else kind for name, kind in kinds.items()}
 
 
-def _types_in(hint: Any) -> Types:
-    if hint is float:
-        return (int, float)  # JSON may have written 1.0 as 1
-    return get_args(hint) or (hint,)
-
-
-_TRACE: Final = _types_of(TraceRecord)
-_LOG: Final = _types_of(LogRecord)
+_TRACE: Final = _kinds(TraceRecord)
+_LOG: Final = _kinds(LogRecord)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +54,8 @@ class BoxRecords:
 def records_of(box: Box) -> BoxRecords:
     """Returns the records in the box of an ended process. Never raises for the content of the box."""
     run_id = box.header.run_id
-    traces = [TraceRecord(run_id=run_id, **values) for values in _valid(box.traces, _TRACE)]
-    logs = [LogRecord(run_id=run_id, **values) for values in _valid(box.logs, _LOG)]
+    traces = [TraceRecord(run_id=run_id, **values) for values in _valid(box.traces, "traces", _TRACE)]
+    logs = [LogRecord(run_id=run_id, **values) for values in _valid(box.logs, "logs", _LOG)]
     finished = {(record.trace_id, record.started_mono_ns) for record in traces}
     end_ns = _last_sign_ns(box, traces)
     return BoxRecords(
@@ -81,14 +72,14 @@ def records_of(box: Box) -> BoxRecords:
     )
 
 
-def _valid(frames: list[tuple[int, bytes]], types: dict[str, Types]) -> Iterator[dict[str, Any]]:
+def _valid(frames: list[tuple[int, bytes]], table: str, kinds: dict[str, tuple[type, ...]]) -> Iterator[dict[str, Any]]:
     """Yields the values of each valid payload by name, JSON columns as bytes."""
     for _, payload in frames:
-        values = fields(payload)
-        if values is None or len(values) != len(types) or not all(map(_fits, values, types.values())):
+        values = fields(payload, table)
+        if values is None or not all(_fits(value, kinds[name]) for name, value in values.items()):
             continue
         try:
-            yield dict(zip(types, map(_column, values), strict=True))
+            yield {name: _column(value) for name, value in values.items()}
         except (TypeError, ValueError):  # an integer of 25 digits, a lone surrogate: not written by this program
             continue
 
@@ -104,12 +95,10 @@ def _column(value: Any) -> Any:
     return value
 
 
-def _fits(value: Any, types: Types) -> bool:
-    if value is None:
-        return NoneType in types
+def _fits(value: Any, kind: tuple[type, ...]) -> bool:
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         return False
-    return not isinstance(value, bool) and isinstance(value, types)
+    return not isinstance(value, bool) and isinstance(value, kind)
 
 
 def _last_sign_ns(box: Box, traces: list[TraceRecord]) -> int:

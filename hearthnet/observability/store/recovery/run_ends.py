@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from hearthnet.database import connect_read_only, store_error
 from hearthnet.forensics import box as layout
-from hearthnet.forensics.evidence.database import COLUMNS
 from hearthnet.forensics.evidence.entries import from_log, from_trace, rows_of_frames
 from hearthnet.forensics.evidence.runs import (
     ALL_CLEAR,
@@ -26,6 +25,7 @@ from hearthnet.forensics.evidence.runs import (
     runs_of,
 )
 from hearthnet.forensics.model import Case, Entry, InFlight, Run
+from hearthnet.forensics.tables import COLUMNS
 from hearthnet.observability.records.results import INTERRUPTED
 from hearthnet.observability.store.rows import CLEAN
 

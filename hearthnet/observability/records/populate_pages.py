@@ -1,8 +1,8 @@
-"""Has the kernel make pages of a mapping writable before somebody writes to them.
+"""Makes the kernel populate pages of a mapping before they are written to.
 
-The first write to a page of a mapped file is a fault: the file system is asked, and may wait for its journal, which our
-own commits keep busy. That is some ten microseconds in the caller's time, and now and then milliseconds. Here another
-thread takes the fault, without the interpreter's lock.
+The first write to a page of a mapped file is a page fault: the file system may wait for its journal, which our own
+commits keep busy. It costs the caller some ten microseconds, now and then milliseconds. Here another thread takes the
+fault, without the interpreter's lock.
 
 Source: madvise(2), MADV_POPULATE_WRITE, since Linux 5.14. Elsewhere nothing happens.
 """
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Final
 
-__all__ = ["populate"]
+__all__ = ["populate_pages"]
 
 _MADV_POPULATE_WRITE: Final = 23  # the same on every architecture that has it
 
@@ -34,7 +34,7 @@ def _madvise() -> Advise | None:
     return found
 
 
-def populate(memory: mmap.mmap, start: int, end: int) -> bool:
+def populate_pages(memory: mmap.mmap, start: int, end: int) -> bool:
     """Makes the whole pages between two offsets writable; returns whether the system did so. Keeps their contents."""
     first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
     size = end // mmap.PAGESIZE * mmap.PAGESIZE - first

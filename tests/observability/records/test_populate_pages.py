@@ -7,7 +7,7 @@ import mmap
 import pytest
 
 from hearthnet.forensics import box as layout
-from hearthnet.observability.records import prefault
+from hearthnet.observability.records import populate_pages
 from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
 
 
@@ -21,10 +21,10 @@ def mapped(tmp_path):
 
 
 def test_contents_stay(mapped):
-    """What is there is there afterwards, whichever range is asked for."""
+    """The contents are unchanged, whichever range is populated."""
     before = bytes(mapped)
     for start, end in [(0, len(mapped)), (5, 3 * mmap.PAGESIZE + 7), (mmap.PAGESIZE, mmap.PAGESIZE)]:
-        prefault.populate(mapped, start, end)
+        populate_pages.populate_pages(mapped, start, end)
 
     assert bytes(mapped) == before
 
@@ -32,22 +32,22 @@ def test_contents_stay(mapped):
 @pytest.mark.parametrize(("start", "end"), [(0, 0), (10, 20), (9_000, 100), (1, mmap.PAGESIZE)])
 def test_range_without_a_whole_page_is_left_alone(mapped, start, end):
     """There is nothing to do, and nothing beyond the range is touched."""
-    assert not prefault.populate(mapped, start, end)
+    assert not populate_pages.populate_pages(mapped, start, end)
 
 
 def test_system_without_the_call_does_without(mapped, monkeypatch):
     """An older kernel refuses; that is no error."""
-    monkeypatch.setattr(prefault, "_madvise", lambda: lambda *_: -1)
-    assert not prefault.populate(mapped, 0, len(mapped))
-    monkeypatch.setattr(prefault, "_madvise", lambda: None)
-    assert not prefault.populate(mapped, 0, len(mapped))
+    monkeypatch.setattr(populate_pages, "_madvise", lambda: lambda *_: -1)
+    assert not populate_pages.populate_pages(mapped, 0, len(mapped))
+    monkeypatch.setattr(populate_pages, "_madvise", lambda: None)
+    assert not populate_pages.populate_pages(mapped, 0, len(mapped))
 
 
 def test_box_prepares_what_a_busy_ring_needs_next(tmp_path, monkeypatch):
     """Twice what was written since, to the ring's end and on from its start; little written, nothing prepared."""
     asked = []
     monkeypatch.setattr(
-        "hearthnet.observability.records.blackbox.populate", lambda _, start, end: asked.append((start, end))
+        "hearthnet.observability.records.blackbox.populate_pages", lambda _, start, end: asked.append((start, end))
     )
     header = new_header(layout.PRIMARY, "01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "1", None, Sizes(400_000, 50_000))
     box = BlackBox(tmp_path / "telemetry.1.box", header)

@@ -1,0 +1,127 @@
+"""The state of this process's instruments that may change while it runs, in one object.
+
+`runtime` is that object, and the only one of its class: modules read its attributes each time, never keep them. The one
+fork hook, at the end of this file, renews in a forked child what it cannot share with its parent; `Runtime.reset` puts
+everything back as it is after import, for tests.
+
+    runtime.recorder.record_log(values)         a record, wherever records go at present
+    runtime.at_fork(forget)                     `forget()` is called in a forked child, and by `reset`
+    tracked.add(self)                           `self.renew_in_child()` is called in a forked child
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from hearthnet.observability.records.context import current
+from hearthnet.observability.records.ids import id_source, new_trace_id
+from hearthnet.observability.records.recorder import Recorder
+from hearthnet.observability.records.tracked import tracked
+from hearthnet.observability.redaction import rules
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from hearthnet.observability.records.record import TraceRecord
+
+__all__ = ["SLOW_MS", "Runtime", "runtime"]
+
+SLOW_MS: Final = 5_000.0
+_NOTSET: Final = 0  # the standard library's number
+
+
+class Runtime:
+    """What the instruments of this process use at present.
+
+    Attributes:
+        recorder: where records go. Without a store it is one in memory, whose buffers are the rings.
+        recent: returns the newest finished traces from the store; None: only those in memory are known.
+        telemetry: the open `Telemetry`, or None.
+        slow_ms: a trace that lasts this long is notable.
+        handler: our `JsonHandler`, once logging is configured.
+        level: the lowest level that our own loggers pass on.
+        keep_debug: whether traces keep debug records until they end.
+        registry: where metrics are registered; None: they are off.
+        redaction: names and values that are secret.
+        hook_failures: how many times a hook for uncaught errors could not record what it was called with.
+        lock: over counts in memory. Held for microseconds. Re-entrant: a signal handler or a finalizer may log while
+            its own thread holds it.
+        config_lock: over configuring logging and metrics.
+    """
+
+    __slots__ = (
+        "_at_fork", "_at_reset", "config_lock", "handler", "hook_failures", "keep_debug", "level", "lock", "recent",
+        "recorder", "redaction", "registry", "slow_ms", "telemetry",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self._at_fork: list[Callable[[], None]] = []
+        self._at_reset: list[Callable[[], None]] = []
+        self.redaction: Final = rules.active
+        # Of higher floors, which this one does not know by type.
+        self.handler: Any = None
+        self.telemetry: Any = None
+        self.registry: CollectorRegistry | None = None
+        self.level = _NOTSET
+        self.keep_debug = False
+        self.slow_ms = SLOW_MS
+        self.hook_failures = 0
+        self.recent: Callable[[int], list[TraceRecord]] | None = None
+        self.recorder = Recorder(new_trace_id())
+        self._renew_locks()
+
+    def _renew_locks(self) -> None:
+        self.lock = threading.RLock()
+        self.config_lock = threading.RLock()
+        self.redaction.lock = threading.RLock()
+
+    def at_fork(self, forget: Callable[[], None]) -> None:
+        """Calls `forget` in each forked child and on `reset`: for counts and caches of the parent's doings."""
+        self._at_fork.append(forget)
+
+    def at_reset(self, undo: Callable[[], None]) -> None:
+        """Calls `undo` on `reset`: for what a forked child keeps."""
+        self._at_reset.append(undo)
+
+    def install(self, recorder: Recorder | None) -> None:
+        """Makes `recorder` the one that the instruments write to; None: a fresh one in memory."""
+        self.recorder = Recorder(new_trace_id()) if recorder is None else recorder
+
+    def renew_in_child(self) -> None:
+        """Gives a forked child locks, ids and a recorder of its own.
+
+        A thread of the parent may have held a lock at the fork and is not there to release it. The child has no
+        telemetry thread either: it must not fill a buffer that is never emptied, nor use its parent's numbers, box or
+        connection.
+        """
+        self._renew_locks()
+        id_source.reseed()
+        for item in list(tracked):
+            item.renew_in_child()
+        self._forget()
+
+    def _forget(self) -> None:
+        self.install(None)
+        self.telemetry = self.recent = None
+        for forget in self._at_fork:
+            forget()
+
+    def reset(self) -> None:
+        """Closes telemetry and puts everything back as it is after import. For tests."""
+        if self.telemetry is not None:
+            self.telemetry.close()
+        for undo in self._at_reset:
+            undo()
+        self._forget()
+        rules.configure()
+        rules.forget_secrets()
+        self.slow_ms = SLOW_MS
+        self.hook_failures = 0
+        current.set(None)
+
+
+runtime: Final = Runtime()
+os.register_at_fork(after_in_child=runtime.renew_in_child)
