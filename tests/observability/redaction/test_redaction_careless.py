@@ -24,12 +24,14 @@ import sys, threading
 from hearthnet.observability import logging
 from hearthnet.observability.process import uncaught as capture
 
+SAID = "password=" + "hunter" + "2"  # Python 3.13 prints the source lines of such a program, and those stay
+
 class Gone:
     def __del__(self):
-        raise ValueError("password=hunter2")
+        raise ValueError(SAID)
 
 def fail():
-    raise ValueError("password=hunter2")
+    raise ValueError(SAID)
 
 logging.keep_quiet()  # else the standard library prints the record itself
 capture.install()
