@@ -263,7 +263,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Passes on a piece of the body."""
         self._body_bytes += len(body)
         if self._unanswered:
-            self._connections.add_body_bytes(self._connection, len(body))
+            if not self.cycle.response_started:  # afterwards the application keeps nothing of it
+                self._connections.add_body_bytes(self._connection, len(body))
             super().on_body(body)
 
     def on_message_complete(self) -> None:
