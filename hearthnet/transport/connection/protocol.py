@@ -162,7 +162,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse("too_much_head")
         elif self._is_in_body and self._begun_in_piece <= (not was_in_body):  # all of the piece is of this request
-            if not self._unanswered:
+            if not self._unanswered or self.cycle.response_started:
                 self._count_unwanted(len(piece))
             added = self._body_bytes - (body_bytes if was_in_body else 0)
             self._overhead_bytes += len(piece) - added - (0 if was_in_body else MAX_HEAD_BYTES)
