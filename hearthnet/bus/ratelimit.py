@@ -52,7 +52,7 @@ class RateLimitedError(WireError):
 
 
 class Bucket:
-    """A token bucket with `per_second` tokens, refilled at that rate. Times are monotonic nanoseconds."""
+    """A token bucket with `per_second` tokens, which regains tokens at that rate. Times are monotonic nanoseconds."""
 
     __slots__ = ("_full_at", "_interval")
 

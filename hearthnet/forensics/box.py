@@ -206,7 +206,7 @@ def header_of(path: Path) -> Header | None:
 
 
 def parse(content: bytes) -> Box | None:
-    """Returns the box decoded from `content`; see `read_box`. A truncated file yields what is left of it."""
+    """Returns the box decoded from `content`; see `read_box`. A truncated file yields its remaining records."""
     header = read_header(content)
     if header is None:
         return None

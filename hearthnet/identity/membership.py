@@ -25,7 +25,7 @@ class Membership:
 
     The file is checked for changes on use, once a second at most. A new manifest is loaded if it is complete, signed by
     the same community's root and not older. Otherwise the old one stays and a warning gives the reason: a truncated
-    or restored file admits nobody.
+    or restored file admits no one.
 
     Args:
         directory: the community's folder.

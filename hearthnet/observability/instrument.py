@@ -26,7 +26,7 @@ _MAX_SPELLINGS: Final = 2 * MAX_SERIES  # further combinations, as callers spell
 
 
 def _nothing(_amount: float = 1) -> None:
-    """Stands in for every method of an instrument that is not bound."""
+    """Replaces every method of an instrument that is not bound."""
 
 
 class Child:
@@ -110,7 +110,7 @@ class Instrument:
         return self._own
 
     def allow(self, label: str, values: Iterable[str]) -> None:
-        """Declares values of a label: from the first call on, all that were not declared stand as `other`.
+        """Declares values of a label: from the first call on, all that were not declared are counted as `other`.
 
         Series that there are stay. Those of declared values alone are always made.
 

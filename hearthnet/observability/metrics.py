@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Instrument", "configure", "counter", "disabled", "exposition", "gauge", "histogram", "on_scrape"]
 
-# Milliseconds, from a cache hit to a long answer of a language model on a Raspberry Pi.
+# Milliseconds, from a cache hit to a long response of a language model on a Raspberry Pi.
 DURATION_BUCKETS_MS: Final = (
     1,
     2.5,

@@ -138,7 +138,7 @@ class Server:
             task.cancel()
         for protocol in tuple(self._state.connections):
             protocol.transport.close()
-        for _ in range(_GRACE_POLLS):  # for what is unsent, and the end of TLS
+        for _ in range(_GRACE_POLLS):  # for unsent responses, and the end of TLS
             if not self._state.connections:
                 return
             await asyncio.sleep(_GRACE_S / _GRACE_POLLS)

@@ -35,7 +35,7 @@ __all__ = [
 log = get_logger(__name__)
 
 HANDSHAKE_TIMEOUT_S: Final = 5.0  # three round trips; asyncio's default of 60 s lets an attacker hold many
-SHUTDOWN_TIMEOUT_S: Final = 10.0  # until the client has read what is unsent and has sent its close_notify
+SHUTDOWN_TIMEOUT_S: Final = 10.0  # until the client has read the rest and has sent its close_notify
 CHECK_EVERY_S: Final = 10.0  # two stat calls; a renewal has days
 EXPIRES_SOON: Final = timedelta(days=14)  # a certificate of 90 days is renewed 30 days before: half of that is over
 # TLS 1.2 with forward secrecy and AEAD ciphers only; TLS 1.3 has nothing else.

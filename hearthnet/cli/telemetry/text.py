@@ -62,7 +62,7 @@ def _no_progress(_: int) -> None:
 
 
 def amount(found: Purged) -> str:
-    """Returns what is erased, in words."""
+    """Returns the erased records as text."""
     counts = (
         (found.traces, "trace"), (found.logs, "log record"), (found.gaps, "gap"), (found.runs, "run"),
         (len(found.quarantined), "quarantined database"),
@@ -74,7 +74,7 @@ def amount(found: Purged) -> str:
 
 
 def remarks(found: Purged) -> Iterator[str]:
-    """Yields lines about what is not counted, and what a purge by capability leaves in the JSON logs."""
+    """Yields lines about records that are not counted, and what a purge by capability leaves in the JSON logs."""
     if found.boxes:
         yield f"not counted: records in {counted(found.boxes, 'black box', 'black boxes')} of killed runs"
     if found.days_left:

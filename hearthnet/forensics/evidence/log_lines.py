@@ -48,7 +48,7 @@ class Lines:
 
     Attributes:
         entries: the newest lines of the window, in the order of writing.
-        notable: the newest warnings and errors of the judged run.
+        notable: the newest warnings and errors of the chosen run.
         sources: the files.
     """
 
@@ -63,7 +63,7 @@ def read_lines(log_dir: Path, window: tuple[int, int], own: tuple[int, int], lim
     Args:
         log_dir: the folder of the logs.
         window: start and end of the time for which lines are wanted, UTC microseconds.
-        own: start and end of the judged run, for which warnings and errors are wanted.
+        own: start and end of the chosen run, for which warnings and errors are wanted.
         limit: the maximum number of lines of `window`.
     """
     selection = _Selection(window, own, limit)

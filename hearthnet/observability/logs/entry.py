@@ -83,7 +83,7 @@ class Entry:
 
 
 def repeats_of(message: Message, count: int, now_ns: int) -> tuple[bytes, LogValues]:
-    """Returns the line and the values of one record that stands for `count` equal ones."""
+    """Returns the line and the values of one record in place of `count` equal ones."""
     line = b'%b%b,"repeats":%d}\n' % (timestamp(now_ns), message.head, count - 1)
     return line, (
         now_ns // 1_000, message.level, message.logger, message.text, None, None, message.is_notable,

@@ -3,7 +3,7 @@
 Messages are constants, so the few that a program has are encoded once and then looked up. Each has a budget a second,
 for lines of the JSON log and for rows of the store. Records beyond it are dropped and counted. The count is logged with
 the next record of that message, or within a second or two by the caller of `messages_with_drops`: as one more record,
-whose `repeats` is the number of others that it stands for.
+whose `repeats` is the number of others that it represents.
 """
 
 from __future__ import annotations

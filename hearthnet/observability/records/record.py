@@ -7,7 +7,7 @@ can poison a batch.
 `encode` takes the fast way (orjson straight from the caller's dictionary) when every value is a short scalar, which is
 nearly always; anything else is rebuilt value by value.
 
-What orjson returns takes 4 KiB of memory however short it is; what is kept is a copy of it, which takes its length.
+What orjson returns takes 4 KiB of memory however short it is; a copy of it is kept, which takes its length.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class TraceRecord(NamedTuple):
 
 
 class LogRecord(NamedTuple):
-    """A stored log record. `repeats` counts equal records that it stands for, itself not included."""
+    """A stored log record. `repeats` counts equal records that it represents, itself not included."""
 
     seq: int
     run_id: str
@@ -102,7 +102,7 @@ _MAX_CONTAINERS: Final = 100  # visited in one record: with 64 values each, far 
 _MAX_KEY_CHARS: Final = 128
 _JSON_OPTIONS: Final = orjson.OPT_NON_STR_KEYS
 _MAX_REMEMBERED: Final = 4_096
-_SECRET_CHARS: Final = 8  # what is shorter can hold no secret
+_SECRET_CHARS: Final = 8  # a shorter text can hold no secret
 _harmless: set[str] = set()  # keys that are known to name no secret
 on_change(_harmless.clear)
 
@@ -178,9 +178,9 @@ def bounded(
 
     Args:
         value: anything.
-        strict: also check what is costly to check: characters that are no UTF-8 in short strings.
+        strict: also do the costly checks: characters that are no UTF-8 in short strings.
         depth: nesting so far; beyond `MAX_NESTING` a marker replaces the rest.
-        name: the key that the value stands under.
+        name: the key of the value.
         budget: how many more containers may be visited, as its only item. Keys and nesting multiply: without it a list
             that holds itself 64 times over would be walked 64^6 times.
     """

@@ -40,7 +40,7 @@ class Recorder:
     Args:
         run_id: the run's ULID.
         first_seq: the number of the next record; above every number already in the database.
-        wake: wakes the writer; called with True (urgent) for a notable record or a half full buffer, with False for
+        wake: wakes the writer; called with True (at once) for a notable record or a half full buffer, with False for
             the first record after `is_idle` was set. None: there is no writer, the buffers are the rings.
 
     Attributes:

@@ -70,7 +70,7 @@ _remembering: list[Callable[[], None]] = []
 
 
 class Rules:
-    """What is secret at present, and what was found so far.
+    """The secrets at present, and the verdicts so far.
 
     Attributes:
         names: added by `configure`, as `_word_word_`.
@@ -160,7 +160,7 @@ def configure(keys: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
 
 
 def register_secrets(values: Iterable[str | bytes]) -> int:
-    """Makes these values secret wherever they stand, in all their spellings; returns how many are known then.
+    """Makes these values secret wherever they occur, in all their spellings; returns how many are known then.
 
     Skips values shorter than 8 characters, paths, numbers, hosts and common words, which would be redacted in unrelated
     records. Bytes are those of a key.
@@ -189,7 +189,7 @@ def _forget_verdicts() -> None:
 
 
 def on_change(forget: Callable[[], None]) -> None:
-    """Calls `forget` when other names or values become secret: for modules that cache what is harmless."""
+    """Calls `forget` when other names or values become secret: for modules that cache harmless texts."""
     _remembering.append(forget)
 
 

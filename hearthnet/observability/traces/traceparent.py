@@ -5,7 +5,7 @@ form forbids. `tracestate` is neither read nor passed on: it is for other vendor
 not belong in a record.
 
     from hearthnet.observability.traces import traceparent
-    answer = await client.post(url, json=body, headers=traceparent.headers_for())
+    response = await client.post(url, json=body, headers=traceparent.headers_for())
 """
 
 from __future__ import annotations

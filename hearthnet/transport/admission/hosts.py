@@ -1,10 +1,10 @@
 """The host names and addresses of this node.
 
 With DNS rebinding, an attacker's page makes its own host name resolve to this machine: the browser then takes node and
-page for one origin and lets the page read responses. The Host header reveals it. A name counts as ours only if nobody
+page for one origin and lets the page read responses. The Host header reveals it. A name counts as ours only if no one
 outside can make it resolve elsewhere first: loopback's names, this machine's host name alone, below suffixes that
 public DNS does not have, and below the search domains of this network. The names in the node's own certificate count
-too: whoever got it signed controls them.
+too: the one who got it signed controls them.
 
 An address is ours if it is a loopback one, or the one that the connection was made to: that is correct whatever DHCP
 assigns. Names and addresses of a NAT or proxy in front of the node are set in `transport.hosts`.

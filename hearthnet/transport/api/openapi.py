@@ -153,7 +153,7 @@ def _signed_get() -> list[dict[str, Any]]:
     return [{**parameter, "required": False} for parameter in made]
 
 
-# Not for strangers: a list of all routes helps an attacker.
+# Not for everybody: a list of all routes helps an attacker.
 openapi = APIRouter(route_class=SignedRoute, dependencies=[Depends(members_or_loopback)], include_in_schema=False)
 
 

@@ -142,7 +142,7 @@ async def call(request: Request) -> Response:
     signer: Signer | None = None
     try:
         services.bus.check_rate(request.headers.get(SENDER, ""), request.headers.get(CAPABILITY, ""), is_claimed=True)
-        # Strangers are refused by their headers alone: their body is neither awaited nor parsed.
+        # Non-members are refused by their headers alone: their body is neither awaited nor parsed.
         claim = read_claim(request.headers, services.manifest())
         envelope = verify_claim(claim, strict_json.parse(await request.body()), services.replays)
         signer = signer_for(services, claim.signature)

@@ -85,7 +85,7 @@ def listens(transport: TransportConfig) -> str:
 
 
 def summary(reaches: Iterable[Reach], transport: TransportConfig, certificate: Certificate | None) -> str:
-    """Returns one sentence: what is reachable from where; loopback counts as this machine."""
+    """Returns one sentence on the routes reachable from each network; loopback counts as this machine."""
     shown = "http, not encrypted" if certificate is None else f"https, {certificate.shown()}"
     parts = []
     for who, group in groupby(reaches, key=lambda reach: _from_where(reach.who)):

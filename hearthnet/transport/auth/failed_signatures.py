@@ -1,6 +1,6 @@
 """Rejected signatures: counts them by reason, and keeps recent ones that name a member for the doctor.
 
-A non-member is refused before its signature is verified, so what is kept came from a member or from someone who names
+A non-member is refused before its signature is verified, so the kept ones came from a member or from someone who names
 one: ids are public, and old requests can be replayed. The records are hints, and limited in number.
 """
 

@@ -2,7 +2,7 @@
 
 The response to a verified request has a timestamp and a signature over the canonical JSON of `SignedResponse`. It names
 the request by its signature, so it is valid for no other request, nor for the same one sent again. Unverified requests
-get unsigned responses: strangers must not make the node sign, and a member cannot rely on anything in a refusal.
+get unsigned responses: non-members must not make the node sign, and a member cannot rely on anything in a refusal.
 
 A stream is signed in its last event, `done` or `error`, over all bytes before that event and the event's own data. Only
 then is everything before it proven. A node that is killed ends a stream without a signature.

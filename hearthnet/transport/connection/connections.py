@@ -44,7 +44,7 @@ class Peer(Protocol):
         """Returns False while the server itself has paused reading."""
 
     def is_closing(self) -> bool:
-        """Returns whether the connection only waits for the client to take what is unsent."""
+        """Returns whether the connection only waits for the client to read the rest of its response."""
 
 
 class Connection:

@@ -28,7 +28,7 @@ _DRAIN_BYTES: Final = 16_384  # bytes of a refused request to read, so that clos
 
 
 class _Handshake:
-    """Stands in for the protocol of a connection until its handshake is done."""
+    """Replaces the protocol of a connection until its handshake is done."""
 
     def __init__(self, task: asyncio.Task[None]) -> None:
         self._task = task

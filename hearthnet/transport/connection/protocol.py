@@ -333,7 +333,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return self.transport.is_reading()
 
     def is_closing(self) -> bool:
-        """Returns whether the connection only waits for the client to take what is unsent."""
+        """Returns whether the connection only waits for the client to read the rest of its response."""
         return self.transport.is_closing()
 
     def _stop_parsing(self) -> None:

@@ -10,7 +10,7 @@
    ring's rule (`merge`), then, in one transaction, traces in flight as `interrupted`, gaps for dropped records, and the
    end of the run. Only then it deletes the file, so a kill at any point is repaired by the next start.
 5. Find the highest number ever given, to number new records above it.
-6. Close runs that have neither an end nor a box. Last, because the box of a closed run is no longer examined in full.
+6. Close runs that have neither an end nor a box. Last, because the box of a closed run is no longer read in full.
 
 The telemetry thread repeats step 4 once a minute, for boxes of other processes. `rebuild` is a command of its own: it
 makes a new database from the JSON logs. `run_ends` only reads: how earlier runs ended.

@@ -42,7 +42,7 @@ def open_store(path: Path, budget: Budget, run_id: str, own: BlackBox | None = N
 
     Args:
         path: of the database.
-        budget: bounds what is kept in quarantine.
+        budget: bounds the quarantine.
         run_id: of this run.
         own: the box of this process when it reopens the store: its committed records are restored to a database
             that lost them.
