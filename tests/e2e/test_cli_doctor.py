@@ -316,7 +316,7 @@ def test_terminal_of_80_columns(stopped_node):
     fix = f"chmod 600 {key}"
     coloured = shown(80, "doctor", "--verbose")
     assert "\x1b[31m" in coloured
-    narrow = re.sub(r"\x1b\[[0-9;]*m", "", shown(60, "doctor"))
+    narrow = re.sub(r"\x1b\[[0-9;]*m", "", shown(60, "doctor", LANG="C.UTF-8"))
     assert "\x1b" not in narrow
     assert [line for line in narrow.splitlines() if len(line) > 60] == [fix]
     assert f"       fix:\n{fix}\n" in narrow

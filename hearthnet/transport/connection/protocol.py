@@ -40,6 +40,8 @@ MAX_PIPELINED_BYTES: Final = 65_536  # received and not parsed
 FREE_OVERHEAD_BYTES: Final = 16_384
 OVERHEAD_SHARE: Final = 1 / 16
 MAX_UNWANTED_BYTES: Final = 65_536  # of a body that is still sent after the response
+# After an error the connection is read on, into nothing: closed at once, what arrives would take back the response.
+LINGER_S: Final = 0.5
 # After the client closed its sending side: how often to probe whether it still reads, and how long to wait where no
 # probe can be written: into a response that has begun, or to HTTP/1.0, which has none.
 HALF_CLOSED_PROBE_S: Final = 0.5
@@ -101,6 +103,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._why: Reason = "malformed"
         self._unparsed = bytearray()
         self._is_parsing = True  # False: the rest is not wanted
+        self._is_ending = False  # the last response is written
         self._last_words = b""  # sent after the last response
         self._half_closed_at: float | None = None
         self._unanswered: deque[Any] = deque()  # uvicorn's cycles without a complete response, the current one first
@@ -155,7 +158,7 @@ class BoundedProtocol(HttpToolsProtocol):
         was_in_head, was_in_body, body_bytes = self._is_in_head, self._is_in_body, self._body_bytes
         self._begun_in_piece = 0
         super().data_received(piece)
-        if self.transport.is_closing():
+        if self.transport.is_closing() or not self._is_parsing:
             return
         if was_in_head and self._is_in_head and not self._begun_in_piece:
             self._head_bytes += len(piece)
@@ -179,7 +182,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
         asyncio does not support this with TLS.
         """
-        if self.scheme == "https":
+        if self.scheme == "https" or self._is_ending:
             return False
         if (self._is_in_head or self._is_in_body) and not self._unparsed:  # the rest will never arrive
             return False
@@ -197,7 +200,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _probe(self) -> None:
         """Checks whether the client still reads: after closing both sides it resets the connection when written to."""
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._is_ending:
             return
         cycle = self._unanswered[0] if self._unanswered else None
         if cycle is not None and not cycle.response_started and cycle.scope["http_version"] != "1.0":
@@ -293,9 +296,8 @@ class BoundedProtocol(HttpToolsProtocol):
             if not self._received:
                 self._connections.add_body_bytes(self._connection, self._body_bytes)
         super().on_response_complete()
-        if self._last_words and not self._unanswered and not self.transport.is_closing():
-            self.transport.write(self._last_words)
-            self.transport.close()
+        if self._last_words and not (self._unanswered or self.transport.is_closing()):
+            self._end_with(self._last_words)
         self._parse()
         self._end_if_half_closed()
 
@@ -342,6 +344,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse(self, why: Reason) -> None:
         """Responds with an error and closes, after the responses to earlier requests; else only closes."""
+        if self._is_ending:
+            return
         if self._is_in_body and not self._unanswered:  # its response is already sent
             self.transport.close()
             return
@@ -355,13 +359,26 @@ class BoundedProtocol(HttpToolsProtocol):
         response = error_response(error, self._name, *named)
         is_own = len(self._unanswered) == 1 and self._is_in_body and not self.cycle.response_started
         if not self._unanswered or is_own:
-            self.transport.write(response)
-            self.transport.close()
+            self._end_with(response)
         elif self._is_in_body or why == "pipelined":  # of a request that is queued already
             self.abort()
         else:
             self._last_words = response
             self._stop_parsing()
+
+    def _end_with(self, response: bytes) -> None:
+        """Sends the last response; closes when the client has read it or has had the time to."""
+        self._stop_parsing()
+        self._is_ending = True
+        for cycle in self._unanswered:  # the application stops now
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.transport.write(response)
+        if self.scheme == "https":  # asyncio cannot half-close it
+            self.transport.close()
+        else:
+            self.transport.write_eof()
+            self.loop.call_later(LINGER_S, self.transport.close)
 
 
 def _close_once(transport: asyncio.Transport, close: Callable[[], None]) -> None:
