@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -21,6 +22,13 @@ from support.waiting import wait_until
 from hearthnet.config import ObservabilityConfig, default_config, resolve_paths
 from hearthnet.observability.logs import messages
 from hearthnet.observability.runtime import runtime
+
+
+def pytest_configure():
+    """Lets Ctrl-C end tests and their programs, also in a shell's background, which ignores it."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 # An example takes as long as a busy machine lets it.
 settings.register_profile("untimed", deadline=None)

@@ -184,6 +184,9 @@ def _route(request: Request, envelope: Envelope, origin: Origin) -> RouteRequest
     body = envelope.body
     if not isinstance(body, dict) or not set(body) <= {"params", "input"}:
         raise WireError("bad_request", "the body must be an object with params and input")
+    wants_stream = "text/event-stream" in request.headers.get("accept", "")
+    if wants_stream and request.scope["http_version"] == "1.0":
+        raise WireError("bad_request", "a stream needs HTTP/1.1: HTTP/1.0 has no chunks")
     return RouteRequest(
         capability=envelope.capability,
         version_req=parse_version(envelope.version),
@@ -192,7 +195,7 @@ def _route(request: Request, envelope: Envelope, origin: Origin) -> RouteRequest
         trace_id=origin.trace_id,
         parent_id=origin.parent_id,
         link=origin.link,
-        stream="text/event-stream" in request.headers.get("accept", ""),
+        stream=wants_stream,
     )
 
 

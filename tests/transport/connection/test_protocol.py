@@ -559,6 +559,19 @@ async def test_tls_client_that_reads_nothing_and_leaves_is_let_go(tmp_path, monk
         await task
 
 
+async def test_stream_is_refused_over_http_1_0(bus, keys):
+    """A stream is chunked, which HTTP/1.0 does not have; a plain call is served."""
+    lines = signed_lines(keys, "experimental.drip")
+    async with serving(bus, keys, Load()) as (_, url):
+        port = int(url.rpartition(":")[2])
+        refused = await sent_back(port, call(*lines, "Accept: text/event-stream", start="POST /bus/v1/call HTTP/1.0"))
+        lines = signed_lines(keys, "experimental.echo")
+        served = await sent_back(port, call(*lines, start="POST /bus/v1/call HTTP/1.0"))
+    assert refused.startswith(b"HTTP/1.1 400")
+    assert b"transfer-encoding" not in refused
+    assert served.endswith(b'{"text":"hello"}')
+
+
 async def test_unfinished_request_of_a_closed_client_is_given_up():
     """A request whose rest cannot arrive any more is not waited for."""
     async with running_server({}) as port:
