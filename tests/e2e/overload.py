@@ -123,12 +123,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/soak overload", description=main.__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long (60)")
     parser.add_argument("--probe-calls", type=int, default=5_000, help="so many find out what it can serve (5000)")
+    parser.add_argument("--share", type=float, default=FULL_SPEED, help="of the speed before is full speed (0.9)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         node = start_node(Path(folder))
         try:
-            figures = asyncio.run(overload(node, chosen.seconds, chosen.probe_calls))
+            figures = asyncio.run(overload(node, chosen.seconds, chosen.probe_calls, chosen.share))
         finally:
             code = node.stop()
     figures["exit_code"] = code
