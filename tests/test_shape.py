@@ -17,7 +17,7 @@ import walks
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "hearthnet").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-MAX_MODULE_LINES = 400
+MAX_MODULE_LINES = 600
 MAX_BODY_LINES = 50
 MEDIAN_BODY_LINES = 8
 MAX_MOCKS = 10
@@ -70,7 +70,7 @@ def bodies(path: Path) -> list[tuple[str, int]]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_module_is_small(path):
-    """No module passes 400 lines, no body 50."""
+    """No module passes 600 lines, no body 50."""
     assert len(path.read_text("utf-8").splitlines()) <= MAX_MODULE_LINES
     assert [(name, lines) for name, lines in bodies(path) if lines > MAX_BODY_LINES] == []
 

@@ -174,11 +174,20 @@ def test_crowds(poor_node):
     assert [line["descriptors"] for line in lines] == [256]
 
 
+async def received_by(reader: asyncio.StreamReader) -> bytes:
+    """Returns what comes until the connection is closed, or reset because a piece was on its way when it was closed."""
+    received = b""
+    with suppress(ConnectionResetError):
+        while piece := await reader.read(65_536):
+            received += piece
+    return received
+
+
 async def trickle(node, head: bytes, piece: bytes) -> bytes:
-    """Sends a piece every tenth of a second until the node closes; returns its last bytes."""
+    """Sends a piece every tenth of a second until the node closes; returns all that the node sent."""
     reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
     writer.write(head)
-    response = asyncio.create_task(reader.read())
+    response = asyncio.create_task(received_by(reader))
     while not (await asyncio.wait({response}, timeout=0.1))[0]:
         writer.write(piece)
     writer.close()
