@@ -11,9 +11,9 @@ import os
 import sqlite3
 from pathlib import Path
 from time import monotonic
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from hearthnet.errors import DiskFullError, HearthNetError, StoreError, UnusableStoreError
+from hearthnet.errors import DiskFullError, HearthNetError, NewerStoreError, StoreError, UnusableStoreError
 from hearthnet.files import make_private_dir
 
 __all__ = [
@@ -21,8 +21,10 @@ __all__ = [
     "EVENTS",
     "TELEMETRY",
     "WRITER_PRAGMAS",
+    "Connection",
     "Schema",
     "connect_read_only",
+    "has_connections",
     "migrations_dir",
     "open_database",
     "reason_of",
@@ -40,6 +42,34 @@ _MIN_FREE_BYTES: Final = 128 * 1024
 STEPS_BETWEEN_CHECKS: Final = 1_000  # SQLite VM steps between two checks of the clock: well below a millisecond
 _MAX_DAMAGE_CHARS: Final = 200
 _MIN_SQLITE: Final = (3, 37, 0)  # STRICT tables
+
+
+class Connection(sqlite3.Connection):
+    """A connection that `has_connections` knows of while it is open."""
+
+    def __init__(self, database: Any, *args: Any, **options: Any) -> None:
+        super().__init__(database, *args, **options)
+        _open[id(self)] = str(database)
+
+    def close(self) -> None:
+        """Closes it. Idempotent."""
+        super().close()
+        _open.pop(id(self), None)
+
+    def __del__(self) -> None:
+        _open.pop(id(self), None)
+
+
+_open: Final[dict[int, str]] = {}
+
+
+def has_connections(path: Path) -> bool:
+    """Returns whether this process has a database of that file name open.
+
+    A child that was forked meanwhile must not open it: SQLite keeps its idea of a file's locks in memory, which is
+    copied, so the child would take no real lock.
+    """
+    return any(path.name in target for target in list(_open.values()))
 
 
 class Schema(NamedTuple):
@@ -74,7 +104,8 @@ def open_database(path: Path, schema: Schema) -> sqlite3.Connection:
     """Returns a connection with WAL, full sync and the newest schema; creates the file with mode 0600 if missing.
 
     Raises:
-        UnusableStoreError: raised when the file is damaged, not ours, or newer than this program.
+        UnusableStoreError: raised when the file is damaged or not ours.
+        NewerStoreError: raised when it is newer than this program.
         StoreError: raised when it cannot be opened.
         DiskFullError: raised when the disk is full.
     """
@@ -82,7 +113,7 @@ def open_database(path: Path, schema: Schema) -> sqlite3.Connection:
         raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old", hint="SQLite 3.37 or newer is needed")
     try:
         _create_private(path)
-        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, factory=Connection)
     except (OSError, sqlite3.Error) as error:
         raise store_error(path, error) from error
     try:
@@ -151,7 +182,8 @@ def prepare(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
     """Checks that the database is ours, sets the connection's pragmas, and migrates the schema.
 
     Raises:
-        UnusableStoreError: raised when the file is not ours or is newer than this program.
+        UnusableStoreError: raised when the file is not ours.
+        NewerStoreError: raised when it is newer than this program.
         StoreError: raised when its file system does not support WAL.
     """
     identity = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -233,14 +265,14 @@ def migrate(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
     """Applies the missing migrations, each in one transaction with its number.
 
     Raises:
-        UnusableStoreError: raised when the database is newer than the newest migration.
+        NewerStoreError: raised when the database is newer than the newest migration.
         sqlite3.Error: raised when a migration fails; the schema is then as it was before that migration.
     """
     files = sorted((migrations_dir() / schema.name).glob("[0-9]*.sql"))
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     newest = int(files[-1].name[:4])
     if version > newest:
-        raise UnusableStoreError(
+        raise NewerStoreError(
             f"{path} has schema version {version}, this program knows {newest}",
             hint="install the newer hearthnet again",
         )
@@ -275,7 +307,9 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
         raise StoreError(f"{path} does not exist", hint="start the node once: hearthnet run")
     try:
         uri = f"{path.resolve().as_uri()}?mode=ro"
-        connection = sqlite3.connect(uri, uri=True, timeout=1.0, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            uri, uri=True, timeout=1.0, isolation_level=None, check_same_thread=False, factory=Connection
+        )
         connection.execute("PRAGMA query_only = ON")
     except sqlite3.Error as error:
         raise StoreError(f"{path} cannot be read: {error}") from error

@@ -5,7 +5,8 @@
     ├── IdentityError         keys or manifest missing, unreadable, wrong
     │   └── UntrustedResponseError  a response is not proven to be the called node's
     ├── StoreError            telemetry.db or the event log cannot be used
-    │   └── UnusableStoreError    permanently: damaged, not ours, or newer than this program
+    │   ├── UnusableStoreError    permanently: damaged, or not ours
+    │   └── NewerStoreError       written by a newer version of this program
     ├── DiskFullError         no space for a file of the node
     ├── NodeUnreachableError  a running node is needed and none responds
     └── WireError             an error on the wire: a code, its HTTP status, a message
@@ -86,7 +87,11 @@ class StoreError(HearthNetError):
 
 
 class UnusableStoreError(StoreError):
-    """Raised when a database is damaged, not ours, or newer than this program: waiting will not help."""
+    """Raised when a database is damaged or not ours: waiting will not help."""
+
+
+class NewerStoreError(StoreError):
+    """Raised when a database is of a newer version than this program; it is left alone."""
 
 
 class DiskFullError(HearthNetError):

@@ -124,8 +124,9 @@ class Entry:
         name: a trace's capability, a record's logger, a gap's kind, a check's name.
         text: an error, a message, or how many records were dropped.
         source: `database`, `box`, `log`, `doctor`: the best source that has it.
-        seq: its number in the store's order; None if it has none.
+        seq: its place in the store's order; None if it is not committed.
         spans: of a trace, as in the column `spans`.
+        number: given at its birth; with the run its identity. None if it has none.
     """
 
     ts_us: int
@@ -141,6 +142,7 @@ class Entry:
     extras: dict[str, Any] = field(default_factory=dict)
     exc: str | None = None
     spans: tuple[dict[str, Any], ...] = ()
+    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

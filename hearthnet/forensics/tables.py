@@ -9,19 +9,19 @@ from typing import Final
 
 __all__ = ["COLUMNS", "FRAMES", "JSON_LAST", "NEWEST_VERSION"]
 
-NEWEST_VERSION: Final = 5  # what this program writes; a newer one is read by the names that it still has
+NEWEST_VERSION: Final = 7  # what this program writes; a newer one is read by the names that it still has
 
 # In the order in which the migrations have made them, but for `runs`.
 COLUMNS: Final = {
     "traces": (
         "seq", "run_id", "trace_id", "parent_id", "capability", "version", "started_us", "started_mono_ns",
-        "duration_ms", "result", "error", "notable", "spans", "extras",
+        "duration_ms", "result", "error", "notable", "spans", "extras", "number",
     ),
     "logs": (
         "seq", "run_id", "ts_us", "level", "logger", "msg", "trace_id", "span_id", "notable", "repeats", "extras",
-        "exc",
+        "exc", "number",
     ),
-    "gaps": ("seq", "ts_us", "kind", "reason", "count"),
+    "gaps": ("seq", "ts_us", "kind", "reason", "count", "run_id"),
     "runs": (
         "run_id", "node_id", "version", "pid", "boot_id", "started_us", "ended_us", "end_reason", "last_seen_us",
         "vitals",
@@ -32,6 +32,6 @@ _NO_RUN: Final = "run_id"  # the box's header has it
 JSON_LAST: Final = ("spans", "extras")  # of a trace's frame: they are JSON already, so they are appended as they are
 # The values of a frame's payload, in their order.
 FRAMES: Final = {
-    "traces": (*(name for name in COLUMNS["traces"] if name not in (_NO_RUN, *JSON_LAST)), *JSON_LAST),
-    "logs": tuple(name for name in COLUMNS["logs"] if name != _NO_RUN),
+    "traces": (*(name for name in COLUMNS["traces"] if name not in ("seq", _NO_RUN, *JSON_LAST)), *JSON_LAST),
+    "logs": tuple(name for name in COLUMNS["logs"] if name not in ("seq", _NO_RUN)),
 }

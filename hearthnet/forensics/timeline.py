@@ -101,10 +101,10 @@ def timeline(records: list[Entry], lines: list[Entry], runs: list[Run], apart: s
     """Returns all entries in one order, with the starts and ends of runs.
 
     Args:
-        records: in the order of their numbers.
+        records: in the order of the store, and then of their numbers.
         lines: of the JSON log, in the order in which they were written.
         runs: whose starts and ends are added.
-        apart: ids of runs that numbered their own records.
+        apart: ids of runs with records that are not committed: their order is that of their own numbers.
     """
     following: dict[int, list[Entry]] = {}
     loose: list[Entry] = []

@@ -14,11 +14,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from hearthnet.observability.records.context import current
 from hearthnet.observability.records.ids import id_source, new_trace_id
-from hearthnet.observability.records.recorder import Recorder
+from hearthnet.observability.records.recorder import LazyRecorder, Recorder
 from hearthnet.observability.records.tracked import tracked
 from hearthnet.observability.redaction import rules
 
@@ -53,7 +53,7 @@ class Runtime:
     """
 
     __slots__ = (
-        "_at_fork", "_at_reset", "config_lock", "handler", "hook_failures", "keep_debug", "level", "lock", "recent",
+        "_at_fork", "_at_reset", "_fork_lock", "config_lock", "handler", "hook_failures", "keep_debug", "level", "lock", "recent",
         "recorder", "redaction", "registry", "slow_ms", "telemetry",
     )  # fmt: skip
 
@@ -70,12 +70,13 @@ class Runtime:
         self.slow_ms = SLOW_MS
         self.hook_failures = 0
         self.recent: Callable[[int], list[TraceRecord]] | None = None
-        self.recorder = Recorder(new_trace_id())
+        self.install(None)
         self._renew_locks()
 
     def _renew_locks(self) -> None:
         self.lock = threading.RLock()
         self.config_lock = threading.RLock()
+        self._fork_lock = threading.RLock()
         self.redaction.lock = threading.RLock()
 
     def at_fork(self, forget: Callable[[], None]) -> None:
@@ -86,9 +87,23 @@ class Runtime:
         """Calls `undo` on `reset`: for what a forked child keeps."""
         self._at_reset.append(undo)
 
-    def install(self, recorder: Recorder | None) -> None:
+    def install(self, recorder: Recorder | LazyRecorder | None) -> None:
         """Makes `recorder` the one that the instruments write to; None: a fresh one in memory."""
-        self.recorder = Recorder(new_trace_id()) if recorder is None else recorder
+        self.recorder: Recorder = Recorder(new_trace_id()) if recorder is None else cast("Recorder", recorder)
+
+    def before_fork(self) -> None:
+        """Closes the connections of this process: a child's idea of SQLite's locks would be a copy of its parent's."""
+        self._fork_lock.acquire()
+        if self.telemetry is not None:
+            self.telemetry.pause()
+
+    def after_fork(self) -> None:
+        """Opens them again in the parent."""
+        try:
+            if self.telemetry is not None:
+                self.telemetry.resume()
+        finally:
+            self._fork_lock.release()
 
     def renew_in_child(self) -> None:
         """Gives a forked child locks, ids and a recorder of its own.
@@ -101,7 +116,10 @@ class Runtime:
         id_source.reseed()
         for item in list(tracked):
             item.renew_in_child()
+        telemetry = self.telemetry
         self._forget()
+        if telemetry is not None:
+            telemetry.follow_in_child()
 
     def _forget(self) -> None:
         self.install(None)
@@ -124,4 +142,6 @@ class Runtime:
 
 
 runtime: Final = Runtime()
-os.register_at_fork(after_in_child=runtime.renew_in_child)
+os.register_at_fork(
+    before=runtime.before_fork, after_in_parent=runtime.after_fork, after_in_child=runtime.renew_in_child
+)

@@ -5,7 +5,8 @@
 
 `open` also configures logging and metrics. The thread has an event loop of its own, so records are committed whatever
 the program's loop is doing. If the store cannot be opened, the program runs on, telemetry is served from memory, and
-the thread keeps trying. A second process with the same store writes a box of its own, which the first one recovers.
+the thread keeps trying. Any number of processes may open the same store. A forked child opens it when it records for
+the first time, as a run of its own with its parent's settings.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import asyncio
 import atexit
 import os
 import sqlite3
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic_ns
@@ -21,19 +23,19 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from hearthnet import __version__
 from hearthnet.constants import DATABASE
+from hearthnet.database import has_connections
 from hearthnet.errors import HearthNetError, StoreError
 from hearthnet.forensics import box as layout
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability import metrics
-from hearthnet.observability.records.blackbox import BlackBox, box_path, new_header
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import TraceRecord
-from hearthnet.observability.records.recorder import Recorder
+from hearthnet.observability.records.recorder import LazyRecorder, Recorder
 from hearthnet.observability.records.tracked import tracked
 from hearthnet.observability.redaction import rules as redaction
 from hearthnet.observability.runtime import runtime
 from hearthnet.observability.store.budget import Budget, disk_bytes
-from hearthnet.observability.store.lock import StoreInUseError, StoreLock
+from hearthnet.observability.store.lock import StoreLock
 from hearthnet.observability.store.metrics_bridge import MetricsBridge
 from hearthnet.observability.store.pacer import Pace
 from hearthnet.observability.store.query.stats import capability_stats
@@ -52,6 +54,7 @@ log = node_logging.get_logger(__name__)
 
 _CLOSE_TIMEOUT_S: Final = 2.0  # in which a clean stop drains, checkpoints and closes
 _OPEN_TIMEOUT_S: Final = 30.0  # for a slow card, a large store, a full box; the port opens after it
+_FORK_TIMEOUT_S: Final = 5.0  # for the transaction under way
 
 
 def open(config: ObservabilityConfig, *, node_id: str | None = None) -> Telemetry:  # noqa: A001  # the spec's name
@@ -84,7 +87,9 @@ class Telemetry:
         self._lock: StoreLock | None = None
         self._stop_refreshing: Callable[[], None] = lambda: None
         self._metrics = MetricsBridge()
+        self._path: Path | None = None
         self._is_open = False
+        self._is_safe_to_fork = False
         self._pid: int | None = None
 
     @property
@@ -157,45 +162,27 @@ class Telemetry:
             log.warning("telemetry is kept in memory only", extra={"reason": str(error)})
 
     def _start_store(self) -> None:
+        thread = self._make_thread()
+        runtime.recent = self._recent
+        thread.start(_OPEN_TIMEOUT_S)
+
+    def _make_thread(self) -> StoreThread:
         directory = self._config.data_dir
         if directory is None:
             self._error = "no data_dir is configured"
             raise StoreError(self._error)
-        path = directory / DATABASE
+        self._path = path = directory / DATABASE
         self._lock = lock = StoreLock(directory)
         run: Run = (self.run_id, self._node_id, __version__, os.getpid(), layout.this_boot() or None, now_us())
-        recorder = Recorder(self.run_id, 1, self._wake)
+        self._recorder = Recorder(self.run_id, self._wake)
         pace = Pace(self._config.flush_interval_s, self._config.eco, self._config.keep_free_mb)
-        thread = StoreThread(path, recorder, run, self._budget, pace, lock)
-        try:
-            self._thread, self._recorder = thread, recorder
-            thread.start(_OPEN_TIMEOUT_S)
-        except StoreInUseError as error:
-            self._thread, self._recorder = None, Recorder(self.run_id)
-            self._error = error.message
-            self._make_secondary_box(directory)
-            raise
-        finally:
-            if self._thread is not None:
-                self._reader = Reader(path)
-                runtime.recent = self._recent
+        self._thread = StoreThread(path, self._recorder, run, self._budget, pace, lock)
+        self._reader = Reader(path)
+        return self._thread
 
     def _wake(self, at_once: bool) -> None:
         if self._thread is not None:
             self._thread.pacer.wake(at_once)
-
-    def _make_secondary_box(self, directory: Path) -> None:
-        """Creates the box of a process that does not write the store, if the budget has space for it."""
-        sizes = self._budget.secondary_box()
-        path = box_path(directory, self.run_id)
-        try:
-            if sum(box.stat().st_size for box in layout.boxes_in(directory)) + sizes.total > self._budget.boxes:
-                self._error = f"{self._error}, and there are as many black boxes as max_disk_mb allows"
-                return
-            header = new_header(layout.SECONDARY, self.run_id, __version__, self._node_id, sizes)
-            self._recorder.box = BlackBox(path, header)
-        except OSError as error:
-            log.warning("there is no black box", extra={"error": str(error)})
 
     def close(self) -> None:
         """Commits the rest and marks the run clean, within 2 s; later records stay in memory. Idempotent."""
@@ -217,19 +204,72 @@ class Telemetry:
         node_logging.shutdown()
         runtime.telemetry = None
 
+    def _close_box(self) -> None:
+        """Deletes the box if its records are committed; else whoever opens the store next recovers it."""
+        box = self._recorder.box
+        if box is None:
+            return
+        is_committed = self._thread is not None and self._thread.is_clean
+        if not is_committed:
+            box.note_ended(now_us())
+        box.close(remove=is_committed)
+
+    # --- forks
+
+    def pause(self) -> None:
+        """Closes this process's connections: it is about to fork."""
+        if not self._is_open or self._path is None:
+            return
+        is_paused = self._thread is None or self._thread.pause(_FORK_TIMEOUT_S)
+        if self._reader is not None:
+            self._reader.pause()
+        self._is_safe_to_fork = is_paused and not has_connections(self._path)
+
+    def resume(self) -> None:
+        """Connects again after a fork."""
+        if self._is_open and self._path is not None:
+            if self._reader is not None:
+                self._reader.resume()
+            if self._thread is not None:
+                self._thread.resume()
+
     def renew_in_child(self) -> None:
         """Releases the child's descriptor of the store's lock; the parent's keeps the lock."""
         if self._lock is not None:
             self._lock.release()
 
-    def _close_box(self) -> None:
-        """Deletes the box if its records are committed; else the next start, or the lock's holder, recovers it."""
-        box = self._recorder.box
-        if box is None:
-            return
-        if self._thread is None:
-            box.note_ended(now_us())
-        box.close(remove=self._thread is not None and self._thread.is_clean)
+    def follow_in_child(self) -> None:
+        """Makes the first record or trace of a forked child open telemetry of its own, with the same settings."""
+        if self._is_open and self._path is not None:
+            runtime.install(LazyRecorder(self._open_in_child))
+
+    def _open_in_child(self) -> Recorder:
+        child = Telemetry(self._config)
+        child._start_in_child(may_connect=self._is_safe_to_fork)
+        return child._recorder
+
+    def _start_in_child(self, *, may_connect: bool) -> None:
+        """Starts with a box, at once, and the thread, without waiting: the caller is about to record.
+
+        Args:
+            may_connect: whether no connection was open at the fork. If one was, the child records into its box alone,
+                and whoever opens the store after its end recovers that.
+        """
+        self._pid = os.getpid()
+        thread = self._make_thread()
+        self._is_open = True
+        runtime.telemetry = self
+        tracked.add(self)
+        runtime.recent = self._recent
+        atexit.register(self.close)
+        _close_with_worker(self.close)
+        thread.ensure_box()
+        self._stop_refreshing = metrics.on_scrape(self._refresh_metrics)
+        if may_connect:
+            thread.start(None)
+        else:
+            self._error = "a connection to telemetry.db was open when this process was forked"
+            log.warning("telemetry is kept in the black box only", extra={"reason": self._error})
 
     def _keep_uncommitted(self) -> None:
         """Keeps in memory the records that arrived while the writer was ending, and those it could not commit.
@@ -298,3 +338,11 @@ class Telemetry:
         """Returns the bytes on disk by part of the budget: database, wal, box, quarantine, logs."""
         directory, log_dir = self._config.data_dir, self._config.log_dir
         return disk_bytes(directory, log_dir)
+
+
+def _close_with_worker(close: Callable[[], None]) -> None:
+    """Calls `close` when a worker of multiprocessing ends: it leaves by `os._exit`, which runs no `atexit`."""
+    util = sys.modules.get("multiprocessing.util")
+    process = sys.modules.get("multiprocessing.process")
+    if util is not None and process is not None and process.parent_process() is not None:
+        util.Finalize(None, close, exitpriority=-100)  # after those of the program

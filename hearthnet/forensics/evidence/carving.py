@@ -68,7 +68,7 @@ def carve(path: Path, wal: Path | None = None) -> Carved:
 def _table_of(values: tuple[Any, ...]) -> str | None:
     """Returns the table that a row belongs to, by its shape. `seq` is not among the values: it is the rowid."""
     count = len(values)
-    if count == 5 and values[0] is None and values[2] in _KINDS:
+    if count in (5, 6) and values[0] is None and values[2] in _KINDS:
         return "gaps" if _are(values, int, 1, 4) else None
     if count >= 14 and values[0] is None and _are(values, str, 1, 2, 4, 9, 12) and _are(values, int, 6, 7):
         return "traces"

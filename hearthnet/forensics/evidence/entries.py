@@ -45,8 +45,9 @@ def from_trace(row: Row, source: str = "database") -> Entry:
     """Returns a trace's row as an entry."""
     return Entry(
         integer(row["started_us"]), "trace", text(row["result"]) or "unknown", text(row["capability"]),
-        text(row["error"]), text(row["run_id"]) or None, integer(row["seq"]), text(row["trace_id"]) or None,
-        _duration_ms(row["duration_ms"]), source, _object(row["extras"]), None, tuple(_spans(row["spans"])),
+        text(row["error"]), text(row["run_id"]) or None, integer(row["seq"]) or None,
+        text(row["trace_id"]) or None, _duration_ms(row["duration_ms"]), source, _object(row["extras"]), None,
+        tuple(_spans(row["spans"])), number_of(row),
     )  # fmt: skip
 
 
@@ -57,16 +58,22 @@ def from_log(row: Row, source: str = "database") -> Entry:
         extras = {**extras, "repeats": integer(row["repeats"])}
     return Entry(
         integer(row["ts_us"]), "log", text(row["level"]), text(row["logger"]), text(row["msg"]),
-        text(row["run_id"]) or None, integer(row["seq"]), text(row["trace_id"]) or None, None, source, extras,
-        text(row["exc"]) or None,
+        text(row["run_id"]) or None, integer(row["seq"]) or None, text(row["trace_id"]) or None, None, source, extras,
+        text(row["exc"]) or None, (), number_of(row),
     )  # fmt: skip
+
+
+def number_of(row: Row) -> int | None:
+    """Returns a record's number. Before records had one of their own, their seq was it."""
+    return integer(row.get("number")) or integer(row["seq"]) or None
 
 
 def from_gap(row: Row) -> Entry:
     """Returns a gap's row as an entry."""
     dropped = f"{integer(row['count']):,} dropped"
     return Entry(
-        integer(row["ts_us"]), "gap", text(row["reason"]), text(row["kind"]), dropped, None, integer(row["seq"])
+        integer(row["ts_us"]), "gap", text(row["reason"]), text(row["kind"]), dropped,
+        text(row.get("run_id")) or None, integer(row["seq"]),
     )  # fmt: skip
 
 
@@ -100,13 +107,13 @@ def _from_done(line: Row, ended_us: int) -> Entry | None:
 
 
 def rows_of_frames(frames: list[tuple[int, bytes]], table: str, run_id: str) -> list[Row]:
-    """Returns the payloads of a black box as rows of their table: its columns without `run_id`, which the box has."""
+    """Returns the payloads of a black box as rows of their table; they are not committed as far as the box knows."""
     rows = []
     # No more than the store's ring would keep: older frames are in the box only until they are overwritten.
     for _, payload in frames[-_RING:]:
         row = fields(payload, table)
-        if row is not None and integer(row["seq"]):  # a record is known by its number
-            rows.append({**row, "run_id": run_id})
+        if row is not None and integer(row["number"]):  # a record is known by its number
+            rows.append({**row, "seq": None, "run_id": run_id})
     return rows
 
 

@@ -321,7 +321,7 @@ def _bytes_of(text: str) -> bytes:
 def new_header(role: int, run_id: str, version: str, node_id: str | None, sizes: Sizes) -> layout.Header:
     """Returns the header of a new box of this process."""
     return layout.Header(
-        entries=layout.ENTRIES,
+        entries=layout.ENTRIES if role == layout.PRIMARY else 64,
         trace_bytes=sizes.traces,
         log_bytes=sizes.logs,
         role=role,

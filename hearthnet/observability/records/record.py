@@ -44,15 +44,19 @@ TraceValues = tuple[str, str | None, str, str | None, int, int, float, str, str 
 LogValues = tuple[int, str, str, str, str | None, str | None, int, int, bytes, str | None]
 # A record as the buffers hold it: its fields as a plain tuple, which the garbage collector soon leaves alone (a named
 # one it would visit again and again, thousands of them) and which is made in a third of the time.
-TraceFields = tuple[int, str, *TraceValues]
-LogFields = tuple[int, str, *LogValues]
+TraceFields = tuple[int, str, int, *TraceValues]
+LogFields = tuple[int, str, int, *LogValues]
 
 
 class TraceRecord(NamedTuple):
-    """A finished trace. Times: `_us` UTC microseconds, `_mono_ns` of this run's monotonic clock, `_ms` durations."""
+    """A finished trace. Times: `_us` UTC microseconds, `_mono_ns` of this run's monotonic clock, `_ms` durations.
+
+    Its identity is `run_id` and `number`, from its birth; `seq` is given when it is committed, and 0 before.
+    """
 
     seq: int
     run_id: str
+    number: int
     trace_id: str
     parent_id: str | None
     capability: str
@@ -72,10 +76,14 @@ class TraceRecord(NamedTuple):
 
 
 class LogRecord(NamedTuple):
-    """A stored log record. `repeats` counts equal records that it represents, itself not included."""
+    """A stored log record. `repeats` counts equal records that it represents, itself not included.
+
+    `run_id`, `number` and `seq` are as in a trace.
+    """
 
     seq: int
     run_id: str
+    number: int
     ts_us: int
     level: str
     logger: str

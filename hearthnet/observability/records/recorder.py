@@ -6,13 +6,15 @@ The instruments write to `runtime.recorder`. Without a store it is one in memory
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from itertools import count
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
 from hearthnet.observability.records.buffer import Buffer
+from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import (
     LogFields,
     LogRecord,
@@ -25,7 +27,7 @@ from hearthnet.observability.records.record import (
 if TYPE_CHECKING:
     from hearthnet.observability.records.blackbox import BlackBox
 
-__all__ = ["Recorder"]
+__all__ = ["LazyRecorder", "Recorder"]
 
 # Ten seconds at 2,000 traces a second, the longest lock by another process that must cost nothing.
 STORE_TRACES: Final = 20_000
@@ -39,7 +41,6 @@ class Recorder:
 
     Args:
         run_id: the run's ULID.
-        first_seq: the number of the next record; above every number already in the database.
         wake: wakes the writer; called with True (at once) for a notable record or a half full buffer, with False for
             the first record after `is_idle` was set. None: there is no writer, the buffers are the rings.
 
@@ -48,9 +49,9 @@ class Recorder:
         is_idle: set by the writer when it waits for the next record.
     """
 
-    def __init__(self, run_id: str, first_seq: int = 1, wake: Callable[[bool], None] | None = None) -> None:
+    def __init__(self, run_id: str, wake: Callable[[bool], None] | None = None) -> None:
         self.run_id = run_id
-        self.next_seq = count(first_seq).__next__
+        self.next_number = count(1).__next__
         self.traces: Buffer[TraceFields] = Buffer(STORE_TRACES if wake else TRACE_RING_BUFFER)
         self.logs: Buffer[LogFields] = Buffer(STORE_LOGS if wake else LOG_RING_BUFFER)
         self.box: BlackBox | None = None
@@ -62,18 +63,18 @@ class Recorder:
 
     def record_trace(self, values: TraceValues) -> int:
         """Numbers and keeps a finished trace; returns its number."""
-        seq = self.next_seq()
-        record = (seq, self.run_id) + values  # noqa: RUF005  # half the time of unpacking
+        number = self.next_number()
+        record = (0, self.run_id, number) + values  # noqa: RUF005  # half the time of unpacking
         if self.box is not None:
             self.box.append_trace(record)
         is_urgent = self.traces.offer(record) >= self._many_traces or record[_TRACE_NOTABLE] == 1
         if is_urgent or self.is_idle:
             self._wake_writer(is_urgent)
-        return seq
+        return number
 
     def record_log(self, values: LogValues) -> None:
         """Numbers and keeps a log record."""
-        record = (self.next_seq(), self.run_id) + values  # noqa: RUF005  # as above
+        record = (0, self.run_id, self.next_number()) + values  # noqa: RUF005  # as above
         if self.box is not None:
             self.box.append_log(record)
         is_urgent = self.logs.offer(record) >= self._many_logs or record[_LOG_NOTABLE] == 1
@@ -124,6 +125,29 @@ class Recorder:
         """Returns whether a buffer is half full."""
         return len(self.traces) >= self._many_traces or len(self.logs) >= self._many_logs
 
-    def number_from(self, seq: int) -> None:
-        """Continues numbering at `seq`: a database that was opened late has its own numbers."""
-        self.next_seq = count(seq).__next__
+
+class LazyRecorder:
+    """Stands where a recorder would, and has the real one made when it is used: by the first record or trace.
+
+    Args:
+        make: makes the recorder. Called once.
+    """
+
+    def __init__(self, make: Callable[[], Recorder]) -> None:
+        self._make = make
+        self._made: Recorder | None = None
+        # Re-entrant: what is made logs.
+        self._lock = threading.RLock()
+        self._fallback: Recorder | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real(), name)
+
+    def _real(self) -> Recorder:
+        with self._lock:
+            if self._made is None:
+                if self._fallback is not None:  # called by `make` itself
+                    return self._fallback
+                self._fallback = Recorder(new_trace_id())
+                self._made = self._make()
+            return self._made

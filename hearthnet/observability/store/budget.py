@@ -17,7 +17,7 @@ __all__ = ["MB", "PAGE_BYTES", "Budget", "disk_bytes", "free_bytes"]
 
 MB: Final = 1_000_000
 PAGE_BYTES: Final = 4_096
-_SMALLEST_BOX: Final = 1_000_000  # a table of 4,096 entries takes 655 KB of it
+_PROGRAMS: Final = 16
 _MAX_FLOOR_SHARE: Final = 0.05  # of the file system: the default floor must not rule out a small disk
 
 
@@ -52,13 +52,19 @@ class Budget:
         """The size up to which a quarantined database is kept; the logs get the rest."""
         return self.rest * 3 // 4
 
-    def primary_box(self) -> Sizes:
-        """Returns the sizes of the box of the process that writes the store."""
-        return _sizes(self.boxes * 5 // 6)
+    @property
+    def program_boxes(self) -> int:
+        """The bytes of the boxes of all programs that are no node: of fifteen beside a node, or of sixteen."""
+        return self.boxes // 6
 
-    def secondary_box(self) -> Sizes:
+    def node_box(self) -> Sizes:
+        """Returns the sizes of a node's box."""
+        return _sizes(self.boxes - self.program_boxes)
+
+    def program_box(self) -> Sizes:
         """Returns the sizes of the box of every other process."""
-        return _sizes(max(self.boxes // 12, _SMALLEST_BOX))
+        total = self.program_boxes // _PROGRAMS - 4_096 - 64 * 160
+        return Sizes(traces=total * 4 // 5, logs=total // 5)
 
 
 def _sizes(total: int) -> Sizes:

@@ -46,8 +46,6 @@ class DiskQuota:
         self.is_tight = False
         self._refused_until = 0.0
         self._may_grow = False
-        self._spare_pages = 0
-        self._known: tuple[int, int] | None = None  # pages and free pages after the last commit
         self._granted_pages = 0
         self._granted_until = 0.0
         self._wal = path.with_name(f"{path.name}-wal")
@@ -96,28 +94,12 @@ class DiskQuota:
     async def is_short(self, db: aiosqlite.Connection, row_bytes: int) -> bool:
         """Returns True if so many bytes of rows would make the file larger than it may be."""
         needed = pages_for(row_bytes)
-        # The pages that were free last time, less all that may have been used since: a query is a trip to the
-        # connection's thread.
-        self._spare_pages -= needed
-        self._may_grow = False
-        if self._spare_pages >= 0 and not self.is_tight:
-            return False
-        pages, free = await self._pages(db, needed)
+        ((pages, free),) = await db.execute_fetchall(PAGES)
         self._may_grow = free < needed
         if self._may_grow and not self.is_tight and not self._can_grow(pages + needed - free, needed - free):
             self.forbid_growth()
-        self._spare_pages = free - needed
         limit = pages if self.is_tight else self._ceiling
         return bool(free + max(0, limit - pages) < needed)
-
-    async def _pages(self, db: aiosqlite.Connection, needed: int) -> tuple[int, int]:
-        """Returns the database's pages and its free pages; far from the ceiling as of the last commit."""
-        known, self._known = self._known, None
-        # The known figure lacks what this transaction has deleted, which matters where rows are evicted for space.
-        if known is not None and not self.is_tight and known[0] + needed <= self._ceiling:
-            return known
-        ((pages, free),) = await db.execute_fetchall(PAGES)
-        return pages, free
 
     def _can_grow(self, pages: int, more: int) -> bool:
         """Returns True if the disk grants `more` pages, which make `pages` in all; asks for a little beyond at once.
@@ -149,8 +131,7 @@ class DiskQuota:
         """
         if not self._may_grow:
             return False
-        ((pages, free),) = await db.execute_fetchall(PAGES)
-        self._known = pages, free
+        ((pages, _),) = await db.execute_fetchall(PAGES)
         return bool(pages * PAGE_BYTES > self._path.stat().st_size)
 
     def forbid_growth(self) -> None:

@@ -1,4 +1,7 @@
-"""The lock of the one process that writes a store. It is released when the process ends, however it ends."""
+"""The lock of the one process that keeps house in a store: recovers, moves aside, purges, rebuilds.
+
+Committing needs none: SQLite's own locks order that. It is released when the process ends, however it ends.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ LOCK_FILE: Final = "telemetry.lock"
 
 
 class StoreInUseError(StoreError):
-    """Raised when another process writes the store."""
+    """Raised when another process keeps house in the store, or records into it while that must not be."""
 
 
 class StoreLock:
@@ -43,8 +46,8 @@ class StoreLock:
         except BlockingIOError as error:
             self.release()
             raise StoreInUseError(
-                f"another process writes the telemetry in {self._path.parent}",
-                hint="it recovers the records of this process after this process has ended",
+                f"another process keeps house in {self._path.parent}",
+                hint="it recovers, purges or rebuilds; try again in a moment",
             ) from error
         except OSError as error:
             self.release()

@@ -1,94 +1,163 @@
-"""Recovers records of earlier runs into the database: from a box, a damaged database, or the JSON logs.
+"""Inserts records that come from elsewhere than the recorder, by the ring's rule: from a box, a damaged database, a log.
 
-Old and new rows are ranked by their numbers, and the ring's rule is applied to all of them, so the result is the ring
-that would have come of recording them in order. Running it again changes nothing. A row that the ring had evicted is
-evicted again: its class was over its share then, and a class never falls below its share afterwards.
+The writer does the same for its own records, over its own connection; what goes and what is counted is in `ring`.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
 
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.records.record import LogRecord, TraceRecord
 from hearthnet.observability.store.disk_quota import PAGES, pages_for
-from hearthnet.observability.store.ring import Ring
-from hearthnet.observability.store.rows import Table
+from hearthnet.observability.store.ring import BEGIN, SET, State, oldest_of, surplus
+from hearthnet.observability.store.rows import LOGS, TRACES, Table
 
-__all__ = ["last_seq", "merge"]
+__all__ = ["Record", "admit", "known_numbers", "merge", "transaction"]
 
 log = get_logger(__name__)
 
-# Records per transaction: keeps the WAL of a recovery within its budget, whatever the rows hold.
-_CHUNK_ROWS: Final = 1_000
+Record = TraceRecord | LogRecord
+_CHUNK_ROWS: Final = 1_000  # of a transaction: keeps the WAL of a recovery within its budget, whatever the rows hold
 _ROW_BYTES: Final = 100  # a row's numbers
 
 
-def merge(connection: sqlite3.Connection, table: Table, records: Sequence[TraceRecord | LogRecord]) -> int:
-    """Inserts those of `records` that the table lacks and its ring has slots for; returns how many.
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[State]:
+    """Begins a transaction and yields the rings' state; writes that and commits, or rolls back what raises."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        state = State(connection.execute(BEGIN).fetchall())
+        yield state
+        connection.executemany(SET, state.changes())
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
-    Each transaction deletes before it inserts, so a full ring stays within its file. If the process is killed
-    half-way, the next call does the rest.
+
+def known_numbers(connection: sqlite3.Connection, run_id: str, above: int) -> set[int]:
+    """Returns the numbers above `above` of a run's rows."""
+    return {
+        number for table in (TRACES, LOGS) for (number,) in connection.execute(table.known, (run_id, above)).fetchall()
+    }
+
+
+def merge(connection: sqlite3.Connection, records: Sequence[Record], *, run_id: str | None = None) -> int:
+    """Inserts records that the database lacks, in their order, as far as the rings' rule has space for them.
+
+    A record that is older than all that its full class holds would only push out a newer one: it is left out, as it
+    would be gone by now. Each transaction deletes before it inserts, so a full ring stays within its file.
+
+    Args:
+        connection: to the database, without implicit transactions.
+        records: in the order of their numbers.
+        run_id: of them all; marks each as settled with its transaction. If the process is killed half-way, the next
+            call gets the rest.
+
+    Returns:
+        How many were inserted.
 
     Raises:
         sqlite3.Error: raised when the database cannot be written; what was committed stays.
     """
-    keys: list[tuple[int, int]] = connection.execute(table.keys).fetchall()
-    known = {seq for seq, _ in keys}
-    fresh = {record.seq: record for record in records if record.seq not in known}
-    ring = Ring(table.size, sorted([*keys, *((seq, record.notable) for seq, record in fresh.items())]))
-    evicted = set(ring.shrink())
-    wanted = [fresh[seq] for seq in sorted(fresh.keys() - evicted)]
-    deleted = sorted(evicted & known)
-    for start in range(0, max(len(wanted), len(deleted)), _CHUNK_ROWS):
-        chunk = slice(start, start + _CHUNK_ROWS)
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            connection.executemany(table.delete, ((seq,) for seq in deleted[chunk]))
-            for record in _fitting(connection, table, ring, wanted[chunk]):
-                _insert(connection, table, record)
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+    inserted = 0
+    for start in range(0, len(records), _CHUNK_ROWS):
+        chunk = records[start : start + _CHUNK_ROWS]
+        with transaction(connection) as state:
+            inserted += admit(connection, state, chunk)
+            if run_id is not None:
+                state.settle(run_id, chunk[-1].number)
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-    return len(wanted)
+    return inserted
 
 
-def _fitting(
-    connection: sqlite3.Connection, table: Table, ring: Ring, records: Sequence[TraceRecord | LogRecord]
-) -> list[TraceRecord | LogRecord]:
-    """Evicts the oldest until `records` fit below the database's ceiling; returns those that were not evicted."""
+def admit(connection: sqlite3.Connection, state: State, records: Sequence[Record]) -> int:
+    """Inserts records within a transaction, as `merge` does; returns how many."""
+    inserted = 0
+    seqs = _seqs(state, records)
+    for table, kind in ((TRACES, TraceRecord), (LOGS, LogRecord)):
+        ours = [record for record in records if isinstance(record, kind)]
+        kept = _fitting(connection, state, table, _young(connection, state, table, ours))
+        inserted += _insert(connection, state, table, kept, seqs)
+    return inserted
+
+
+def _seqs(state: State, records: Sequence[Record]) -> dict[int, int]:
+    """Returns the seq of each record by its identity in memory: its own if it has one that is still free."""
+    seqs, highest = {}, state.seq
+    for record in records:
+        highest = max(highest + 1, record.seq)
+        seqs[id(record)] = highest
+    state.take(highest)
+    return seqs
+
+
+def _young(connection: sqlite3.Connection, state: State, table: Table, records: Sequence[Any]) -> list[Any]:
+    """Returns `records` without those that are older than all that a full class holds, and makes space for them."""
     kept = list(records)
+    while True:
+        counts = surplus(state.held(table), table.counts(kept), table.size)
+        if not any(counts):
+            return kept
+        for notable, count in enumerate(counts):
+            if not count:
+                continue
+            oldest = connection.execute(table.oldest, (notable, state.first(table, notable))).fetchone()
+            old = [record for record in kept if record.notable == notable and (not oldest or _is_older(table, record, oldest))]
+            if old:
+                dropped = set(map(id, old[:count]))
+                kept = [record for record in kept if id(record) not in dropped]
+            else:
+                _evict(connection, state, table, notable, count)
+
+
+def _is_older(table: Table, record: Any, oldest: tuple[int]) -> bool:
+    return bool(table.time_of(record) <= oldest[0])
+
+
+def _evict(connection: sqlite3.Connection, state: State, table: Table, notable: int, count: int) -> None:
+    count = min(count, state.held(table)[notable])
+    values = (notable, state.first(table, notable), count - 1)
+    gone = connection.execute(table.delete_oldest, values).fetchall() if count else []
+    state.evicted(table, notable, [seq for (seq,) in gone])
+    if not gone:  # there are fewer than were counted
+        state.correct(table, connection.execute(table.count).fetchone())
+
+
+def _fitting(connection: sqlite3.Connection, state: State, table: Table, records: list[Any]) -> list[Any]:
+    """Evicts the oldest until `records` fit below the database's ceiling; returns those that do."""
+    kept = records
     texts = [part for record in kept for part in record if isinstance(part, str | bytes)]
     needed = pages_for(_ROW_BYTES * len(kept) + sum(map(len, texts)))
     ((ceiling,),) = connection.execute("PRAGMA max_page_count").fetchall()
     while kept:
         ((pages, free),) = connection.execute(PAGES).fetchall()
-        ranges = ring.evict_oldest(max(50, len(ring) // 50)).ranges if free + ceiling - pages < needed else []
-        if not ranges:
+        if free + ceiling - pages >= needed:
             break
-        connection.executemany(table.delete_range, ranges)
-        for first, last, notable in ranges:
-            kept = [record for record in kept if not (first <= record.seq <= last and record.notable == notable)]
+        held = state.held(table)
+        for notable, count in enumerate(oldest_of(held, table.size, max(50, sum(held) // 50))):
+            if count:
+                _evict(connection, state, table, notable, count)
+        if not any(held):
+            return []
     return kept
 
 
-def _insert(connection: sqlite3.Connection, table: Table, record: TraceRecord | LogRecord) -> None:
-    try:
-        connection.execute(table.insert, record)
-    except (sqlite3.IntegrityError, sqlite3.InterfaceError, UnicodeError, OverflowError) as error:
-        # One row of a damaged source with the wrong types; the rows beside it are good.
-        log.warning("a record cannot be recovered", extra={"table": table.name, "error": str(error)})
-
-
-def last_seq(connection: sqlite3.Connection) -> int:
-    """Returns the highest number in the database, 0 in an empty one."""
-    found: int = connection.execute(
-        "SELECT max((SELECT ifnull(max(seq), 0) FROM traces), (SELECT ifnull(max(seq), 0) FROM logs),"
-        " (SELECT ifnull(max(seq), 0) FROM gaps))"
-    ).fetchone()[0]
-    return found
+def _insert(
+    connection: sqlite3.Connection, state: State, table: Table, records: Sequence[Any], seqs: dict[int, int]
+) -> int:
+    inserted = []
+    for record in records:
+        try:
+            connection.execute(table.insert, table.with_seq(record, seqs[id(record)]))
+            inserted.append(record)
+        except (sqlite3.IntegrityError, sqlite3.InterfaceError, UnicodeError, OverflowError) as error:
+            # One row of a damaged source with the wrong types; the rows beside it are good.
+            log.warning("a record cannot be recovered", extra={"table": table.name, "error": str(error)})
+    state.added(table, table.counts(inserted))
+    return len(inserted)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from hearthnet.database import connect_read_only
 from hearthnet.errors import StoreError
 from hearthnet.observability.records.record import TraceRecord
+from hearthnet.observability.records.tracked import tracked
 from hearthnet.observability.store.rows import TRACES
 
 __all__ = ["Reader", "TraceFilter"]
@@ -81,6 +82,7 @@ class Reader:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._identity = (-1, -1)
+        tracked.add(self)
 
     def rows(self, sql: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
         """Returns all rows of a query."""
@@ -116,13 +118,23 @@ class Reader:
 
         `pending` must have been taken before this call. A record committed in between is in both, and returned once.
         """
-        tail = [record for record in reversed(pending) if wanted.accepts(record)]
-        known = {record.seq for record in tail}
-        merged = tail + [record for record in self.recent(n, wanted) if record.seq not in known]
-        if tail:
-            # Threads may hand over out of the order of their numbers.
-            merged.sort(key=lambda record: record.seq, reverse=True)
-        return merged[:n]
+        tail = sorted(filter(wanted.accepts, pending), key=lambda record: record.number, reverse=True)
+        known = {(record.run_id, record.number) for record in tail}
+        committed = self.recent(n, wanted)
+        return (tail + [record for record in committed if (record.run_id, record.number) not in known])[:n]
+
+    def pause(self) -> None:
+        """Disconnects, and keeps other threads from connecting until `resume`."""
+        self._lock.acquire()
+        self._disconnect()
+
+    def resume(self) -> None:
+        """Lets threads connect again."""
+        self._lock.release()
+
+    def renew_in_child(self) -> None:
+        """Gives a forked child a lock of its own: its parent's was held at the fork."""
+        self._lock = threading.Lock()
 
     def close(self) -> None:
         """Closes the connection; the next query opens a new one."""

@@ -1,122 +1,134 @@
-"""Decides which row a new one replaces: the oldest of the class that holds more than its share.
+"""Decides which rows new ones replace: the oldest of the class that holds more than its share.
 
-A ring holds `size` rows in two classes, notable and ordinary. While it is not full, either class may use the other's
+A ring holds `size` rows in two classes, ordinary and notable. While it is not full, either class may use the other's
 slots; once full, a new row replaces the oldest of the class that is over its share, so neither class can evict the
-newest rows of the other. Only the keys are kept in memory, in the order of their numbers, so that the rows to evict are
-all that the table has between the first and the last of them. The ring is read from the table when the store opens.
+newest rows of the other. Several processes write, so what must go is decided inside the transaction, by the counts
+that the database holds then (its table `state`, see the migration).
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 from hearthnet.constants import NOTABLE_SHARE
+from hearthnet.observability.store.rows import LOGS, TRACES, Table
 
-__all__ = ["Evicted", "Range", "Ring"]
+__all__ = ["BEGIN", "RECOUNT", "SET", "State", "oldest_of", "surplus", "without_oldest"]
 
-Range = tuple[int, int, int]  # first number, last number, class: all rows of that class in between
+Counts = tuple[int, int]  # of ordinary and of notable rows
+
+# An update that changes nothing: with implicit transactions it begins an immediate one, and reads, in one trip.
+BEGIN: Final = "UPDATE state SET value = value RETURNING name, value"
+SET: Final = "INSERT INTO state (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+# For whoever has changed rows by other means than this module's. 1 ms for full rings.
+RECOUNT: Final = tuple(
+    f"UPDATE state SET value = (SELECT count(*) FROM {table.name} WHERE notable = {notable})"  # noqa: S608  # constants
+    f" WHERE name = '{table.name}.{notable}'"
+    for table in (TRACES, LOGS)
+    for notable in (0, 1)
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Evicted:
-    """Rows to delete.
+def surplus(held: Counts, added: Counts, size: int) -> Counts:
+    """Returns how many of the oldest rows of each class must go, for a ring of `size` rows to take `added` ones.
+
+    The order in which they come makes no difference: in the end a class that is over its share has what the other
+    leaves, or its share if both are over.
+    """
+    share = size - int(size * NOTABLE_SHARE)
+    ordinary, notable = held[0] + added[0], held[1] + added[1]
+    kept = min(ordinary, max(share, size - notable))
+    return ordinary - kept, max(0, notable - (size - kept))
+
+
+def oldest_of(held: Counts, size: int, count: int) -> Counts:
+    """Returns how many rows of each class to evict where the disk has no space for as many as there are.
+
+    They are of the class that is fuller, measured by its share.
+    """
+    share = size - int(size * NOTABLE_SHARE)
+    is_ordinary = held[0] * (size - share) >= held[1] * share
+    return (min(count, held[0]), 0) if is_ordinary else (0, min(count, held[1]))
+
+
+def without_oldest(records: Sequence[Any], table: Table, notable: int, count: int) -> list[Any]:
+    """Returns `records`, oldest first, without the first `count` of a class: a batch may be larger than its ring."""
+    left = count
+    kept = []
+    for record in records:
+        if left and table.notable_of(record) == notable:
+            left -= 1
+        else:
+            kept.append(record)
+    return kept
+
+
+class State:
+    """The rows of `state` as a transaction has read them, and what it changes.
 
     Attributes:
-        ranges: of rows of the table.
-        unwritten: numbers of new rows that need not be written: a batch larger than a share evicts some of its own.
+        seq: the last one given.
     """
 
-    ranges: list[Range]
-    unwritten: frozenset[int]
+    def __init__(self, rows: Iterable[tuple[str, int]]) -> None:
+        self._values = dict(rows)
+        self._changed: set[str] = {"seq"}
 
+    @property
+    def seq(self) -> int:
+        """The last seq that was given."""
+        return self._values["seq"]
 
-class Ring:
-    """The keys of one table's rows.
+    def take(self, highest: int) -> None:
+        """Marks every seq up to `highest` as given."""
+        self._values["seq"] = highest
 
-    Args:
-        size: the highest number of rows.
-        rows: `(seq, notable)` of the rows in the table, oldest first.
-        notable_share: the part of `size` that is reserved for notable rows; the rest is for ordinary ones.
-    """
+    def next_seq(self) -> int:
+        """Gives one seq."""
+        self._values["seq"] += 1
+        return self._values["seq"]
 
-    def __init__(self, size: int, rows: Iterable[tuple[int, int]] = (), notable_share: float = NOTABLE_SHARE) -> None:
-        self.size = size
-        self._ordinary_share = size - int(size * notable_share)
-        self._ordinary: deque[int] = deque()
-        self._notable: deque[int] = deque()
-        for seq, notable in rows:
-            (self._notable if notable else self._ordinary).append(seq)
+    def held(self, table: Table) -> Counts:
+        """Returns the rows of each class."""
+        return self._values[f"{table.name}.0"], self._values[f"{table.name}.1"]
 
-    def __len__(self) -> int:
-        return len(self._ordinary) + len(self._notable)
+    def first(self, table: Table, notable: int) -> int:
+        """Returns a seq below which the class has no rows."""
+        return self._values.get(f"{table.name}.{notable}.from", 0)
 
-    def admit(self, seq: int, notable: int) -> int | None:
-        """Adds the key of a new row and returns the key of the row that it evicts, or None."""
-        _add(self._notable if notable else self._ordinary, seq)
-        return self._evict()[0] if len(self) > self.size else None
+    def evicted(self, table: Table, notable: int, seqs: Sequence[int]) -> None:
+        """Counts rows as deleted: the oldest of their class."""
+        if seqs:
+            name = f"{table.name}.{notable}"
+            self._set(name, max(0, self._values[name] - len(seqs)))
+            self._set(f"{name}.from", max(seqs) + 1)
 
-    def admit_all(self, rows: Sequence[tuple[int, int]]) -> Evicted:
-        """Adds the `(seq, notable)` of new rows, oldest first, and returns the rows that they evict."""
-        rows = sorted(rows)  # threads may hand over out of the order of their numbers
-        if self._is_plain(rows):
-            keys = [self._ordinary.popleft() for _ in rows]
-            self._ordinary.extend([seq for seq, _ in rows])
-            return Evicted([(keys[0], keys[-1], 0)], frozenset())
-        evicted: tuple[list[int], list[int]] = ([], [])
-        for key, notable in self._surplus():
-            evicted[notable].append(key)
-        for seq, notable in rows:
-            _add(self._notable if notable else self._ordinary, seq)
-            if len(self) > self.size:
-                key, was_notable = self._evict()
-                evicted[was_notable].append(key)
-        new = {seq for seq, _ in rows}
-        return Evicted(_ranges(evicted), frozenset(new.intersection([*evicted[0], *evicted[1]])))
+    def added(self, table: Table, counts: Counts) -> None:
+        """Counts rows as inserted."""
+        for notable, count in enumerate(counts):
+            if count:
+                name = f"{table.name}.{notable}"
+                self._set(name, self._values[name] + count)
 
-    def _is_plain(self, rows: Sequence[tuple[int, int]]) -> bool:
-        """Returns True if each of `rows` just replaces the oldest ordinary row: the usual case, 0.1 us per row."""
-        return (
-            len(self) == self.size
-            and self._ordinary_share <= len(self._ordinary)
-            and 0 < len(rows) <= len(self._ordinary)
-            and self._ordinary[-1] < rows[0][0]
-            and not any([notable for _, notable in rows])  # noqa: C419  # a list is faster, and nearly always read to its end
-        )
+    def correct(self, table: Table, counts: Sequence[float]) -> None:
+        """Sets the rows of each class, counted anew: somebody has deleted some by hand."""
+        for notable, count in enumerate(counts):
+            self._set(f"{table.name}.{notable}", int(count))
 
-    def _evict(self) -> tuple[int, int]:
-        # There is one row too many: if the ordinary rows are within their share, the notable ones are not.
-        if len(self._ordinary) > self._ordinary_share:
-            return self._ordinary.popleft(), 0
-        return self._notable.popleft(), 1
+    def settled(self, run_id: str) -> int:
+        """Returns the number up to which all records of a run are committed, or counted as dropped; 0: none."""
+        return self._values.get(run_id, 0)
 
-    def _surplus(self) -> Iterator[tuple[int, int]]:
-        while len(self) > self.size:
-            yield self._evict()
+    def settle(self, run_id: str, number: int) -> None:
+        """Raises that number."""
+        if number > self._values.get(run_id, 0):
+            self._set(run_id, number)
 
-    def evict_oldest(self, count: int) -> Evicted:
-        """Evicts `count` rows because the disk has no space, from each class in proportion to its share."""
-        evicted: tuple[list[int], list[int]] = ([], [])
-        for _ in range(min(count, len(self))):
-            is_over = len(self._ordinary) * self.size >= len(self) * self._ordinary_share
-            notable = 0 if self._ordinary and (is_over or not self._notable) else 1
-            evicted[notable].append((self._notable if notable else self._ordinary).popleft())
-        return Evicted(_ranges(evicted), frozenset())
+    def _set(self, name: str, value: int) -> None:
+        self._values[name] = value
+        self._changed.add(name)
 
-    def shrink(self) -> list[int]:
-        """Returns the keys of the rows that are beyond the ring's size, evicted."""
-        return [key for key, _ in self._surplus()]
-
-
-def _add(keys: deque[int], seq: int) -> None:
-    """Inserts a key in order: at the end or, if a thread was slow to hand its record over, a little before."""
-    at = len(keys)
-    while at and keys[at - 1] > seq:
-        at -= 1
-    keys.insert(at, seq)
-
-
-def _ranges(evicted: tuple[list[int], list[int]]) -> list[Range]:
-    # A class loses its oldest rows: all of them from the lowest of these keys to the highest.
-    return [(min(keys), max(keys), notable) for notable, keys in enumerate(evicted) if keys]
+    def changes(self) -> list[tuple[str, int]]:
+        """Returns the rows to write with `SET`."""
+        return [(name, self._values[name]) for name in sorted(self._changed)]

@@ -8,6 +8,7 @@ itself, and columns, JSON and NULLs follow from its annotations. Batches are ins
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from operator import itemgetter
 from types import NoneType
 from typing import Any, Final, get_args, get_type_hints
@@ -18,6 +19,7 @@ from hearthnet.observability.records.record import LogRecord, TraceRecord
 __all__ = [
     "CLEAN",
     "END_RUN",
+    "FORGET_RUN",
     "INSERT_GAP",
     "INSERT_RUN",
     "LOGS",
@@ -25,6 +27,8 @@ __all__ = [
     "SET_VITALS",
     "SET_WEAR",
     "TRACES",
+    "TRIM_GAPS",
+    "TRIM_RUNS",
     "UNCLEAN",
     "Gap",
     "Run",
@@ -33,22 +37,28 @@ __all__ = [
 ]
 
 Run = tuple[str, str | None, str, int, str | None, int]  # the columns of `runs` down to started_us
-Gap = tuple[int, int, str, str, int]  # the columns of `gaps`
+Gap = tuple[int, str, str, int, str]  # the columns of `gaps` but its seq
 
 # Rows that one statement inserts. SQLite releases the interpreter's lock once per statement, not for a microsecond per
 # row, which a waiting thread would sleep through.
 ROWS_AT_ONCE: Final = 50
-# A duplicate number is the same record, recovered from the box while its thread was still handing it over.
-_SKIP_KNOWN: Final = "ON CONFLICT (seq) DO NOTHING"
 
-INSERT_GAP: Final = f"INSERT INTO gaps (seq, ts_us, kind, reason, count) VALUES (?, ?, ?, ?, ?) {_SKIP_KNOWN}"  # noqa: S608
+INSERT_GAP: Final = "INSERT INTO gaps (seq, ts_us, kind, reason, count, run_id) VALUES (?, ?, ?, ?, ?, ?)"
+TRIM_GAPS: Final = "DELETE FROM gaps WHERE seq <= (SELECT seq FROM gaps ORDER BY seq DESC LIMIT 1 OFFSET ?)"
 INSERT_RUN: Final = (
     "INSERT INTO runs (run_id, node_id, version, pid, boot_id, started_us) VALUES (?, ?, ?, ?, ?, ?)"
     " ON CONFLICT (run_id) DO NOTHING"
 )
+# The oldest of its kind (nodes, other programs) that have ended; by rowid, the order of their start: ids of runs are
+# ULIDs, which follow a clock that may be set.
+TRIM_RUNS: Final = (
+    "DELETE FROM runs WHERE ended_us IS NOT NULL AND (node_id IS NULL) = (:node_id IS NULL) AND rowid <="
+    " (SELECT rowid FROM runs WHERE (node_id IS NULL) = (:node_id IS NULL) ORDER BY rowid DESC LIMIT 1 OFFSET :size)"
+)
 END_RUN: Final = "UPDATE runs SET ended_us = ?, end_reason = ? WHERE run_id = ?"
 SET_VITALS: Final = "UPDATE runs SET last_seen_us = ?, vitals = ? WHERE run_id = ?"
 SET_WEAR: Final = "UPDATE runs SET commits = ?, written_bytes = ? WHERE run_id = ?"
+FORGET_RUN: Final = "DELETE FROM state WHERE name = ?"  # a run that is closed
 CLEAN: Final = "clean"
 UNCLEAN: Final = "unclean"
 
@@ -67,12 +77,15 @@ class Table:
         insert_many: the statement that inserts `ROWS_AT_ONCE` records, given what `values_of` returns for each. The
             sqlite3 module looks for an adapter of each value that is None or bytes, which takes as long as all its
             other work on a row; so JSON is passed as text, and None as a number, which no text equals.
-        delete: the statement that deletes one row, given its number.
-        delete_range: the statement that deletes a `Range` of the ring. It walks along the table; looking each row up
-            would cost twice as much.
-        keys: the query for `(seq, notable)` of every row, oldest first.
-        keys_of: returns the same of a record.
-        seq_of: returns a record's number.
+        delete_oldest: the statement that deletes the oldest rows of a class and returns their seqs, given the class, a
+            seq below which it has none, and one less than their number; it deletes none if there are fewer. It walks
+            along the table; looking each row up would cost twice as much.
+        count: the query for the number of rows of each class.
+        known: the query for the numbers of a run's rows, above a number.
+        oldest: the query for the time of the oldest row of a class.
+        number_of: returns a record's number.
+        notable_of: returns 1 for a notable record, 0 for an ordinary one.
+        time_of: returns a record's time in UTC microseconds.
     """
 
     def __init__(self, name: str, size: int, record: type[TraceRecord | LogRecord]) -> None:
@@ -90,18 +103,29 @@ class Table:
         each = ", ".join("NULLIF(?, 0)" if is_it else "?" for is_it in nullable)
         many = ", ".join([f"({each})"] * ROWS_AT_ONCE)
         # Names of tables and columns are constants of this program.
-        self.insert = f"INSERT INTO {name} ({self.columns}) VALUES ({one}) {_SKIP_KNOWN}"  # noqa: S608
-        self.insert_many = f"INSERT INTO {name} ({self.columns}) VALUES {many} {_SKIP_KNOWN}"  # noqa: S608
-        self.delete = f"DELETE FROM {name} WHERE seq = ?"  # noqa: S608
-        self.delete_range = f"DELETE FROM {name} WHERE seq BETWEEN ? AND ? AND notable = ?"  # noqa: S608
-        self.keys = f"SELECT seq, notable FROM {name} ORDER BY seq"  # noqa: S608
-        self._seq = record._fields.index("seq")
-        self.seq_of = itemgetter(self._seq)
-        self.keys_of = itemgetter(self._seq, record._fields.index("notable"))
+        self.insert = f"INSERT INTO {name} ({self.columns}) VALUES ({one})"  # noqa: S608
+        self.insert_many = f"INSERT INTO {name} ({self.columns}) VALUES {many}"  # noqa: S608
+        self.delete_oldest = (
+            f"DELETE FROM {name} WHERE notable = ?1 AND seq >= ?2 AND seq <= (SELECT seq FROM {name}"  # noqa: S608
+            f" WHERE notable = ?1 AND seq >= ?2 ORDER BY seq LIMIT 1 OFFSET ?3) RETURNING seq"
+        )
+        self.count = f"SELECT count(*) - total(notable), total(notable) FROM {name}"  # noqa: S608
+        self.known = f"SELECT number FROM {name} WHERE run_id = ? AND number > ?"  # noqa: S608
+        time = "started_us" if "started_us" in record._fields else "ts_us"
+        self.oldest = f"SELECT {time} FROM {name} WHERE notable = ? AND seq >= ? ORDER BY seq LIMIT 1"  # noqa: S608
+        self.number_of = itemgetter(record._fields.index("number"))
+        self.notable_of = itemgetter(record._fields.index("notable"))
+        self.time_of = itemgetter(record._fields.index(time))
 
-    def values_of(self, record: tuple[Any, ...]) -> list[Any]:
-        """Returns the values of a record for `insert_many`. About 0.3 us."""
+    def counts(self, records: Sequence[tuple[Any, ...]]) -> tuple[int, int]:
+        """Returns how many of `records` are ordinary, and how many notable."""
+        notable = sum(map(self.notable_of, records))
+        return len(records) - notable, notable
+
+    def values_of(self, record: tuple[Any, ...], before: int) -> list[Any]:
+        """Returns the values of a record for `insert_many`, its seq being `before` and its number. About 0.3 us."""
         values = list(record)
+        values[_SEQ] = before + values[_NUMBER]
         for at in self._nullable:
             if values[at] is None:
                 values[at] = 0
@@ -109,11 +133,9 @@ class Table:
             values[at] = values[at].decode()
         return values
 
-    def renumbered(self, record: tuple[Any, ...], seq: int) -> tuple[Any, ...]:
-        """Returns a copy of a record with another number."""
-        values = list(record)
-        values[self._seq] = seq
-        return tuple(values)
+    def with_seq(self, record: tuple[Any, ...], seq: int) -> tuple[Any, ...]:
+        """Returns the values of a record for `insert`."""
+        return (seq, *record[_SEQ + 1 :])
 
     def record_of(self, row: tuple[Any, ...]) -> Any:
         """Returns the record of a row, which has the values of `columns`."""
@@ -122,6 +144,9 @@ class Table:
             values[at] = values[at].encode()
         return self._make(values)
 
+
+_SEQ: Final = 0
+_NUMBER: Final = 2
 
 TRACES: Final = Table("traces", TRACE_RING_BUFFER, TraceRecord)
 LOGS: Final = Table("logs", LOG_RING_BUFFER, LogRecord)

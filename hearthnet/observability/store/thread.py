@@ -3,11 +3,16 @@
 It has an event loop of its own, so records are committed whatever the program's loop is doing. When idle it sleeps
 until the next record arrives, or for a minute.
 
+Each process of a store has such a thread, and commits what it has recorded itself. The store's lock is for
+housekeeping alone: whoever gets it recovers the boxes of ended processes, or moves a damaged database aside.
+
 Guarantees:
     - A record waits at most `interval_s` for its commit while the disk works; a notable one is committed at once.
     - The thread survives every failure of the disk: it tries again, ever more slowly, up to every few seconds.
 Assumes:
     - The recorder's buffers are emptied by this thread alone.
+    - `pause` is called before the process forks, `resume` after it: a child that opens the database while its parent's
+      connection is open would get no real lock.
 """
 
 from __future__ import annotations
@@ -31,17 +36,18 @@ from hearthnet.observability.store import rows
 from hearthnet.observability.store.budget import MB, Budget, disk_bytes
 from hearthnet.observability.store.lock import StoreInUseError, StoreLock
 from hearthnet.observability.store.pacer import Pace, Pacer
-from hearthnet.observability.store.recovery.opening import log_recovery, open_store
-from hearthnet.observability.store.recovery.recover import Recovery, leftover_boxes, recover_boxes
+from hearthnet.observability.store.recovery.opening import NODE_RESERVE, Own, join_store, keep_house, open_store
+from hearthnet.observability.store.recovery.recover import Recovery
 from hearthnet.observability.store.rows import LOGS, TRACES
-from hearthnet.observability.store.writer import Writer
+from hearthnet.observability.store.wal import NODE_RESERVE_BYTES, PROGRAM_RESERVE_BYTES
+from hearthnet.observability.store.writer import Settled, Writer
 
 __all__ = ["StoreThread"]
 
 log = get_logger(__name__)
 
 _LASTING: Final = ("io", "read_only", "other")  # failures that reopening need not have ended
-_NUMBERS_IN_HAND: Final = 100_000
+_PROGRAM_RESERVE: Final = 1_000_000  # of the database, by a program that is no node: a cron job must not cost 16 MB
 _FLUSH_POLL_S: Final = 0.002  # a commit takes a millisecond or two; only tests and shutdown wait for one
 
 
@@ -74,20 +80,25 @@ class StoreThread:
         self.writer: Writer | None = None
         self._recorder = recorder
         self._run = run
+        self._is_node = run[1] is not None
+        self._settled = Settled()
         self._keep_free_mb = pace.keep_free_mb
         self.pacer = Pacer(recorder, pace)
         self._lock = lock
         self._is_low = False
         self._was_open = False
+        self._is_without_box = False
         self._thread: threading.Thread | None = None
+        self._pause_wanted = False
+        self._paused = threading.Event()
+        self._resumed = threading.Event()
 
     # --- from other threads
 
-    def start(self, timeout_s: float) -> None:
-        """Starts the thread and waits until the store is open and recovery is committed.
+    def start(self, timeout_s: float | None) -> None:
+        """Starts the thread and waits until the store is open and recovery is committed; None: does not wait.
 
         Raises:
-            StoreInUseError: raised when another process writes the store; the thread has ended.
             HearthNetError: raised when the store cannot be opened now; the thread keeps trying.
         """
         ready: Future[None] = Future()
@@ -97,6 +108,8 @@ class StoreThread:
             target=lambda: asyncio.run(self._run_until_stopped(ready)), name="hearthnet-telemetry", daemon=True
         )
         self._thread.start()
+        if timeout_s is None:
+            return
         try:
             ready.result(timeout_s)
         except TimeoutError as error:
@@ -117,14 +130,29 @@ class StoreThread:
 
     def _pending(self) -> set[int]:
         """Returns the numbers of the records that are not committed."""
-        traces = {TRACES.seq_of(record) for record in self._recorder.traces.snapshot()}
-        return traces | {LOGS.seq_of(record) for record in self._recorder.logs.snapshot()}
+        traces = set(map(TRACES.number_of, self._recorder.traces.snapshot()))
+        return traces.union(map(LOGS.number_of, self._recorder.logs.snapshot()))
 
     def stop(self, timeout_s: float) -> None:
         """Ends the thread, after it has committed what it can of the buffers within `timeout_s`."""
         self.pacer.stop()
         if self._thread is not None:
             self._thread.join(timeout_s)
+
+    def pause(self, timeout_s: float) -> bool:
+        """Makes the thread disconnect and wait for `resume`; returns False if it has not within `timeout_s`."""
+        if self._thread is None or not self._thread.is_alive() or self._thread is threading.current_thread():
+            return self._thread is not threading.current_thread()
+        self._paused.clear()
+        self._resumed.clear()
+        self._pause_wanted = True
+        self.pacer.wake(at_once=True, skip_gap=True)
+        return self._paused.wait(timeout_s)
+
+    def resume(self) -> None:
+        """Lets the thread connect again and go on."""
+        self._pause_wanted = False
+        self._resumed.set()
 
     # --- in the thread
 
@@ -134,12 +162,25 @@ class StoreThread:
             await self._open_first(ready)
             while not self.pacer.is_stopping:
                 await self.pacer.wait(is_failing=self.writer is None or self.writer.failing is not None)
+                if self._pause_wanted:
+                    await self._stand_still()
                 await self._work_guarded()
         finally:
             await self._end()
             self.pacer.detach()
-            # Last: only the holder of the lock may write, and until now this thread may have been writing.
-            self._lock.release()
+
+    async def _stand_still(self) -> None:
+        """Disconnects, waits until the process has forked, and connects again."""
+        writer = self.writer
+        if writer is not None:
+            await writer.disconnect()
+        self._paused.set()
+        self._resumed.wait()  # blocks the loop, which nothing else uses
+        if writer is not None and not writer.must_reopen:
+            try:
+                await writer.connect()
+            except (sqlite3.Error, OSError):  # reopened by the next round, which reports what is wrong
+                writer.must_reopen = True
 
     async def _work_guarded(self) -> None:
         try:
@@ -149,15 +190,12 @@ class StoreThread:
             self.pacer.back_off()
             writer, self.writer = self.writer, None
             if writer is not None:
-                await writer.abandon()
+                await writer.disconnect()
             log.exception("unexpected error in the telemetry thread")
 
     async def _open_first(self, ready: Future[None]) -> None:
         try:
             await self._open()
-        except StoreInUseError as error:
-            self.pacer.is_stopping = True
-            ready.set_exception(error)
         except HearthNetError as error:
             ready.set_exception(error)
         except Exception as error:  # reported to the thread that waits in `start`  # noqa: BLE001
@@ -176,19 +214,17 @@ class StoreThread:
             HearthNetError: raised when it cannot be opened.
         """
         try:
-            self._lock.acquire()
-            box = self._recorder.box
-            recovery = open_store(self.path, self.budget, self._run[0], box)
+            recovery = self._prepare()
             if self.pacer.is_stopping and self._was_open:  # `close` has timed out: the next start finds the box
                 raise StoreError("telemetry is closing")
-            # Pending records were numbered before the database could be read.
-            floor_seq = recovery.last_seq if self._recorder.has_pending() and not self._was_open else 0
-            if not self._was_open and not self._recorder.has_pending():
-                self._recorder.number_from(recovery.last_seq + 1)
-            elif self._recorder.next_seq() <= recovery.last_seq:
-                # Not just above: threads that hold the old counter use it for a moment longer.
-                self._recorder.number_from(recovery.last_seq + _NUMBERS_IN_HAND)
-            writer = Writer(self.path, self._recorder, budget=self.budget, floor_seq=floor_seq)
+            writer = Writer(
+                self.path,
+                self._recorder,
+                budget=self.budget,
+                settled=self._settled,
+                is_doubtful=self._was_open,
+                wal_reserve=NODE_RESERVE_BYTES if self._is_node else PROGRAM_RESERVE_BYTES,
+            )
             await writer.open(self._run)
         except (sqlite3.Error, OSError) as error:
             self.error = str(error)
@@ -199,22 +235,35 @@ class StoreThread:
         writer.failing = failing
         self.writer = writer
         self.error = None
-        self.recovered = recovery
+        if recovery is not None:
+            self.recovered = recovery
         self._was_open = True
         if (file := log_file()) is not None:
             file.limit(self.budget.rest - disk_bytes(self.path.parent, None)["quarantine"])
-        self._ensure_box()
+        self.ensure_box()
         self._check_disk()
 
-    def _ensure_box(self) -> None:
+    def _prepare(self) -> Recovery | None:
+        """Checks the database and recovers ended runs, or leaves that to the process that does it at this moment."""
+        box = self._recorder.box
+        own = None if box is None else Own(box, self._pending())
+        reserve = NODE_RESERVE if self._is_node else _PROGRAM_RESERVE
+        try:
+            self._lock.acquire()
+        except StoreInUseError:
+            join_store(self.path, own, reserve)
+            return None
+        try:
+            return open_store(self.path, self.budget, self._run[0], own, reserve)
+        finally:
+            self._lock.release()
+
+    def ensure_box(self) -> None:
         """Creates or restores the box if it is missing; if that fails, the next round tries again."""
         box = self._recorder.box
         try:
             if box is None:
-                # The budget has space for it: the boxes of all ended processes have been recovered and removed.
-                run_id, node_id, version = self._run[:3]
-                header = new_header(layout.PRIMARY, run_id, version, node_id, self.budget.primary_box())
-                self._recorder.keep_in(BlackBox(box_path(self.path.parent, run_id), header))
+                self._make_box()
             elif not box.is_in_place():
                 box.restore()
         except OSError as error:
@@ -222,6 +271,33 @@ class StoreThread:
                 "there is no black box: a kill would cost pending records",
                 extra={"error": str(error)},
             )
+
+    def _make_box(self) -> None:
+        directory = self.path.parent
+        sizes = self.budget.node_box() if self._is_node else self.budget.program_box()
+        if not self._is_node and self._boxes_of_programs() + sizes.total > self.budget.program_boxes:
+            if not self._is_without_box:
+                self._is_without_box = True
+                log.warning(
+                    "there is no black box: a kill would cost pending records",
+                    extra={"error": "there are as many boxes as max_disk_mb allows", "path": str(directory)},
+                )
+            return
+        run_id, node_id, version = self._run[:3]
+        role = layout.PRIMARY if self._is_node else layout.SECONDARY
+        self._recorder.keep_in(
+            BlackBox(box_path(directory, run_id), new_header(role, run_id, version, node_id, sizes))
+        )
+
+    def _boxes_of_programs(self) -> int:
+        """Returns the bytes of all boxes but a node's."""
+        total = 0
+        for path in layout.boxes_in(self.path.parent):
+            header = layout.header_of(path)
+            if header is None or header.role != layout.PRIMARY:
+                with suppress(OSError):  # recovered since it was listed
+                    total += path.stat().st_size
+        return total
 
     def _check_disk(self) -> None:
         if self.writer is None:
@@ -241,11 +317,11 @@ class StoreThread:
 
     async def _work(self) -> None:
         is_awaited = self.pacer.begin()
+        self.ensure_box()
         if self.writer is None or self.writer.must_reopen:
             await self._reopen()
         if self.writer is None:
             return
-        self._ensure_box()
         if self._recorder.box is not None:
             self._recorder.box.note_alive()
             self._recorder.box.prepare()
@@ -264,7 +340,7 @@ class StoreThread:
             self.error = writer.failing
             failing = writer.failing if writer.failing in _LASTING else None
             with suppress(sqlite3.Error):
-                await writer.abandon()
+                await writer.disconnect()
         try:
             await self._open(failing)
         except HearthNetError as error:
@@ -275,20 +351,22 @@ class StoreThread:
             log.warning("telemetry.db was reopened", extra={"path": str(self.path)})
 
     async def _keep_house(self) -> None:
-        """Recovers the boxes of other processes that have ended, and records what this run has written."""
-        self._ensure_box()
-        writer = self.writer
-        own = None if self._recorder.box is None else self._recorder.box.path
-        if writer is None:
+        """Records what this run has written, and recovers the boxes of other processes that have ended."""
+        if self.writer is None:
             return
+        own = None if self._recorder.box is None else self._recorder.box.path
         try:
-            await writer.record_wear(self._run[0])
-            if leftover_boxes(self.path.parent, own):
+            await self.writer.record_wear(self._run[0])
+            self._lock.acquire()
+            try:
                 # A second connection that writes, but never at the same time as the writer: this thread blocks here.
                 with closing(open_database(self.path, TELEMETRY)) as connection:
                     connection.execute(f"PRAGMA max_page_count = {self.budget.pages:d}")
-                    log_recovery(recover_boxes(connection, self.path.parent, own, self._recorder.next_seq))
-                await writer.read_rings()
+                    keep_house(connection, self.path.parent, self._run[0], own)
+            finally:
+                self._lock.release()
+        except StoreInUseError:  # another process keeps house
+            return
         except (sqlite3.Error, HearthNetError) as error:
             log.warning("a black box cannot be recovered", extra={"error": str(error)})
 

@@ -16,11 +16,12 @@ import aiosqlite
 from hearthnet.observability import metrics
 from hearthnet.observability.store.budget import Budget
 
-__all__ = ["Wal", "holders"]
+__all__ = ["NODE_RESERVE_BYTES", "PROGRAM_RESERVE_BYTES", "Wal", "holders"]
 
 _FRAME_BYTES: Final = 4_096 + 24
 # Reserved when the store opens, so that commits go on when the disk is full: the WAL's size between two checkpoints.
-_RESERVE_BYTES: Final = 4_000_000
+NODE_RESERVE_BYTES: Final = 4_000_000
+PROGRAM_RESERVE_BYTES: Final = 500_000  # sixteen at once stay within the WAL's budget
 # Written are the row's page, the page of the row it evicts, and a share of the pages above them.
 _PAGES_PER_ROW_BYTE: Final = 3
 _LEAST_SCALE: Final = 0.3  # the estimate is for the largest rows
@@ -31,16 +32,22 @@ _MAX_HOLDERS: Final = 5
 class Wal:
     """The WAL of the database at `path`.
 
+    Args:
+        path: of the database.
+        budget: bounds the WAL.
+        reserve_bytes: what this process writes to it between two checkpoints.
+
     Attributes:
-        used: bytes of it that hold frames: those of the last checkpoint, and an estimate of those written since.
+        used: bytes of it that hold frames: those of the last checkpoint, and an estimate of those that this process
+            has written since.
     """
 
-    def __init__(self, path: Path, budget: Budget) -> None:
+    def __init__(self, path: Path, budget: Budget, reserve_bytes: int = NODE_RESERVE_BYTES) -> None:
         self.path = path.with_name(f"{path.name}-wal")
         self.used = 0
         self._budget = budget
         self._scale = 1.0  # actual growth to estimated growth, lately
-        self._due = min(_RESERVE_BYTES, budget.wal // 2)
+        self._due = min(reserve_bytes, budget.wal // 2)
 
     async def prepare(self, db: aiosqlite.Connection) -> None:
         """Configures the connection and reserves the WAL's space; best effort on a full disk."""
@@ -76,7 +83,9 @@ class Wal:
 
     async def checkpoint(self, db: aiosqlite.Connection) -> bool:
         """Moves frames that no reader needs into the database; returns True if all of the WAL can be reused."""
-        frames, done = (await self._checkpoint(db, "PASSIVE"))[1:]
+        busy, frames, done = await self._checkpoint(db, "PASSIVE")
+        if busy:  # another process does it at this moment
+            return False
         if self.used:
             self._scale = min(1.0, max(_LEAST_SCALE, frames * _FRAME_BYTES / self.used))
         if frames != done:

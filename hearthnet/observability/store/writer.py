@@ -1,19 +1,21 @@
 """Takes batches from the recorder and commits them, on one connection, in the telemetry thread.
 
-A flush is one transaction per batch: evicted rows, new traces, new log records, and a row in `gaps` for dropped
-records. The records leave the buffer after COMMIT. When a commit fails they stay, and the next flush tries again.
+A flush is one transaction per batch: evicted rows, new traces, new log records, a row in `gaps` for dropped records,
+and the rings' state. The records leave the buffer after COMMIT. When a commit fails they stay, and the next flush tries
+again. Other processes write in transactions of their own, so nothing about the database is remembered from one to the
+next.
 Written here because a driver or ORM executes statements: it keeps no failed batch, no ring and no budget on a full
 disk.
 
 Guarantees:
-    - Only this connection writes and checkpoints.
+    - In this process only this connection writes and checkpoints, but for housekeeping, which runs between flushes.
     - A failed flush drops nothing, is counted each time and logged once; the next success is logged too.
     - Database and WAL stay within their budget; on a full disk rows are replaced in place.
 Assumes:
     - All methods run on one event loop; none is called while another is awaiting.
 
 The first statement that writes begins an immediate transaction: each statement is a trip to the connection's thread,
-and a flush of one batch makes three or four.
+and a flush of one batch makes half a dozen.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate, chain, islice
 from operator import add, itemgetter
 from pathlib import Path
@@ -31,7 +33,7 @@ from typing import Any, Final, TypeVar
 import aiosqlite
 
 from hearthnet.constants import MAX_GAP_ROWS, MAX_RUN_ROWS, TRACE_RING_BUFFER
-from hearthnet.database import BUSY_TIMEOUT_S, WRITER_PRAGMAS, reason_of
+from hearthnet.database import BUSY_TIMEOUT_S, WRITER_PRAGMAS, Connection, reason_of
 from hearthnet.observability import metrics
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.records.buffer import Buffer
@@ -40,11 +42,11 @@ from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.budget import Budget
 from hearthnet.observability.store.disk_quota import DiskQuota
-from hearthnet.observability.store.ring import Range, Ring
+from hearthnet.observability.store.ring import BEGIN, RECOUNT, SET, State, oldest_of, surplus, without_oldest
 from hearthnet.observability.store.rows import LOGS, TRACES, Table
-from hearthnet.observability.store.wal import Wal, holders
+from hearthnet.observability.store.wal import NODE_RESERVE_BYTES, Wal, holders
 
-__all__ = ["Writer"]
+__all__ = ["Settled", "Writer"]
 
 log = get_logger(__name__)
 
@@ -66,15 +68,53 @@ _dropped = metrics.telemetry_dropped_total.labels(reason="buffer_full")
 _poisoned = metrics.telemetry_dropped_total.labels(reason="poison")
 
 
+class Settled:
+    """Knows up to which number all records of a run are committed, or counted as dropped.
+
+    Threads hand records over a little out of the order of their numbers. A record in the black box above this number
+    is not committed, unless the database has it; below it, it has been, whatever the ring has evicted since.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._ahead: set[int] = set()
+        self._waited_for = 0
+
+    def after(self, numbers: Iterable[int]) -> int:
+        """Returns what `number` will be once so many more are settled."""
+        ahead, number = self._ahead.union(numbers), self.number
+        while number + 1 in ahead:
+            number += 1
+        return number
+
+    def add(self, numbers: Iterable[int]) -> None:
+        """Adds settled numbers."""
+        self._ahead.update(numbers)
+        self.skip(self.after(()))
+
+    def skip(self, number: int) -> None:
+        """Takes all numbers up to this one as settled."""
+        self.number = max(self.number, number)
+        self._ahead = {ahead for ahead in self._ahead if ahead > self.number}
+
+    def give_up(self) -> None:
+        """Gives up the numbers that were missing at the last call already: their thread was stopped half-way."""
+        self.skip(self._waited_for)
+        self.add(())
+        self._waited_for = max(self._ahead, default=0)
+
+
 class Writer:
-    """Owns the one connection that writes telemetry.db.
+    """Owns the one connection with which this process writes telemetry.db.
 
     Args:
-        path: of a database that `open_store` has prepared.
+        path: of a database that is open to this program.
         recorder: whose buffers it empties.
         budget: the bounds of database and WAL.
         ring_rows: the size of either ring.
-        floor_seq: records up to this number were numbered before the database could be read, and are renumbered.
+        settled: of this run.
+        is_doubtful: whether the database may have some of the pending records: the store is opened again.
+        wal_reserve: bytes of WAL that this process writes between two checkpoints.
 
     Attributes:
         failing: the reason why commits fail at present, in one word; None while they succeed.
@@ -89,54 +129,59 @@ class Writer:
         *,
         budget: Budget | None = None,
         ring_rows: int = TRACE_RING_BUFFER,
-        floor_seq: int = 0,
+        settled: Settled | None = None,
+        is_doubtful: bool = False,
+        wal_reserve: int = NODE_RESERVE_BYTES,
     ) -> None:
         self._path = path
         self._recorder = recorder
         self._ring_rows = ring_rows
-        self._floor_seq = floor_seq
         self._db: aiosqlite.Connection
-        self._traces = Ring(ring_rows)
-        self._logs = Ring(ring_rows)
         budget = budget or Budget(256)
-        self.wal = Wal(path, budget)
+        self.wal = Wal(path, budget, wal_reserve)
         self.quota = DiskQuota(path, budget)
+        self.settled = settled or Settled()
         self.failing: str | None = None
         self.must_reopen = False
         self.is_gentle = False
         self._failures = 0
+        self._is_doubtful = is_doubtful
         self._is_singly = False  # after a batch with a row that cannot be stored
         self._gaps: list[rows.Gap] = []
+        self._had_drops = False
         self._commits = 0
 
     async def open(self, run: rows.Run) -> None:
-        """Connects, reads the rings, and inserts the row of this run."""
-        self._db = await aiosqlite.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level="IMMEDIATE")
+        """Connects, counts the rings, and inserts the row of this run."""
+        await self.connect()
         try:
-            for pragma in WRITER_PRAGMAS:
-                await self._db.execute(pragma)
-            await self.read_rings()
-            await self.wal.prepare(self._db)
-            await self.quota.prepare(self._db)
-            await self._begin_run(run)
+            await self._db.execute(rows.INSERT_RUN, run)
+            await self._db.execute(rows.TRIM_RUNS, {"node_id": run[1], "size": MAX_RUN_ROWS})
+            for statement in RECOUNT:
+                await self._db.execute(statement)
             await self._db.commit()
         except BaseException:
             await self._db.close()
             raise
 
-    async def read_rings(self) -> None:
-        """Reads the rings' keys from the tables."""
-        self._traces = Ring(self._ring_rows, await self._keys(TRACES))
-        self._logs = Ring(self._ring_rows, await self._keys(LOGS))
+    async def connect(self) -> None:
+        """Connects, for the first time or after `disconnect`."""
+        self._db = await aiosqlite.connect(
+            self._path, timeout=BUSY_TIMEOUT_S, isolation_level="IMMEDIATE", factory=Connection
+        )
+        try:
+            for pragma in WRITER_PRAGMAS:
+                await self._db.execute(pragma)
+            await self._db.execute_fetchall("SELECT count(*) FROM state")  # opens the WAL
+            await self.wal.prepare(self._db)
+            await self.quota.prepare(self._db)
+        except BaseException:
+            await self._db.close()
+            raise
 
-    async def _keys(self, table: Table) -> list[tuple[int, int]]:
-        async with self._db.execute(table.keys) as cursor:
-            return [(seq, notable) for seq, notable in await cursor.fetchall()]
-
-    async def _begin_run(self, run: rows.Run) -> None:
-        await self._db.execute(rows.INSERT_RUN, run)
-        # By rowid, the order of their start: ids of runs are ULIDs, which follow a clock that may be set.
-        await self._db.execute("DELETE FROM runs WHERE rowid <= (SELECT max(rowid) FROM runs) - ?", (MAX_RUN_ROWS,))
+    async def disconnect(self) -> None:
+        """Disconnects without writing anything."""
+        await self._db.close()
 
     async def flush(self) -> bool:
         """Commits all that is buffered; returns True if that succeeded.
@@ -156,12 +201,12 @@ class Writer:
             try:
                 if not await self.wal.has_space(self._db, row_bytes):
                     return self._fail(PINNED, "a reader keeps the WAL from being reused")
-                await self._commit(traces, logs, row_bytes)
+                numbers = await self._commit(traces, logs, row_bytes)
             except Exception as error:  # any failure of SQLite or the disk; the records are kept  # noqa: BLE001
                 if not await self._can_retry(error):
                     return self._fail(reason_of(error), str(error))
                 continue
-            self._confirm(traces, logs, row_bytes)
+            self._confirm(traces, logs, row_bytes, numbers)
             metrics.telemetry_flush_seconds.observe(perf_counter() - started)
             await self._checkpoint()
             buffered -= len(traces) + len(logs)
@@ -172,15 +217,7 @@ class Writer:
         limit = self.quota.batch_rows(BATCH_ROWS)
         traces, trace_bytes = _within(self._recorder.traces, limit, _trace_sizes)
         logs, log_bytes = _within(self._recorder.logs, limit, _log_sizes)
-        if self._floor_seq:
-            traces, logs = self._renumbered(TRACES, traces), self._renumbered(LOGS, logs)
         return traces, logs, trace_bytes + log_bytes
-
-    def _renumbered(self, table: Table, records: list[Any]) -> list[Any]:
-        return [
-            table.renumbered(record, self._recorder.next_seq()) if table.seq_of(record) <= self._floor_seq else record
-            for record in records
-        ]
 
     def _record_drops(self) -> None:
         buffers: tuple[tuple[str, Buffer[Any]], ...] = (
@@ -194,88 +231,123 @@ class Writer:
                 if self._recorder.box is not None:  # counted here, so recovery must not count them again
                     is_trace = kind == "trace"
                     self._recorder.box.note_committed(dropped if is_trace else 0, 0 if is_trace else dropped, 0)
-                self._gaps.append((self._recorder.next_seq(), rows.now_us(), kind, "buffer_full", dropped))
+                self._had_drops = True
+                self._gaps.append((rows.now_us(), kind, "buffer_full", dropped, self._recorder.run_id))
                 log.warning("records were dropped: the buffer was full", extra={"kind": kind, "count": dropped})
 
-    async def _commit(self, traces: list[TraceFields], logs: list[LogFields], row_bytes: int) -> None:
+    async def _commit(self, traces: list[TraceFields], logs: list[LogFields], row_bytes: int) -> list[int]:
+        """Commits a batch; returns the numbers of its records."""
         db = self._db
-        kept_traces = await self._replace(TRACES, self._traces, traces)
-        kept_logs = await self._replace(LOGS, self._logs, logs)
+        numbers = sorted([*map(TRACES.number_of, traces), *map(LOGS.number_of, logs)])
+        state = State((name, value) for name, value in await db.execute_fetchall(BEGIN))
+        if self._is_doubtful:  # a COMMIT that failed may have been written all the same
+            traces, logs = await self._unknown(TRACES, traces), await self._unknown(LOGS, logs)
+        # Orders the records of a batch as they were made, whatever their table.
+        before = state.seq - (numbers[0] - 1 if numbers else 0)
+        traces = await self._make_space(state, TRACES, traces)
+        logs = await self._make_space(state, LOGS, logs)
         while await self.quota.is_short(db, row_bytes):
-            if not await self._evict_oldest():
+            if not await self._evict_for_space(state):
                 break
-        await self._insert(TRACES, kept_traces)
-        await self._insert(LOGS, kept_logs)
-        if self._gaps:
-            await db.executemany(rows.INSERT_GAP, self._gaps)
-            await db.execute(
-                "DELETE FROM gaps WHERE seq <= (SELECT seq FROM gaps ORDER BY seq DESC LIMIT 1 OFFSET ?)",
-                (MAX_GAP_ROWS,),
-            )
+        gaps = [*self._gaps, *await self._insert(TRACES, traces, before), *await self._insert(LOGS, logs, before)]
+        state.added(TRACES, TRACES.counts(traces))
+        state.added(LOGS, LOGS.counts(logs))
+        state.take(before + numbers[-1] if numbers else state.seq)
+        if gaps:
+            await db.executemany(rows.INSERT_GAP, [(state.next_seq(), *gap) for gap in gaps])
+            await db.execute(rows.TRIM_GAPS, (MAX_GAP_ROWS,))
+        state.settle(self._recorder.run_id, self.settled.after(numbers))
+        await db.executemany(SET, state.changes())
         await db.commit()
+        return numbers
 
-    async def _replace(self, table: Table, ring: Ring, records: list[Record]) -> list[Record]:
-        """Deletes the rows that `records` evict; returns those of `records` that are to be written."""
+    async def _unknown(self, table: Table, records: list[Record]) -> list[Record]:
+        """Returns those of `records` that the database lacks."""
+        known = await self._db.execute_fetchall(table.known, (self._recorder.run_id, 0))
+        numbers = {number for (number,) in known}
+        return [record for record in records if table.number_of(record) not in numbers]
+
+    async def _make_space(self, state: State, table: Table, records: list[Record]) -> list[Record]:
+        """Deletes the rows that `records` replace; returns those of `records` that are to be written."""
+        while True:
+            counts = surplus(state.held(table), table.counts(records), self._ring_rows)
+            for notable, count in enumerate(counts):
+                if held := min(count, state.held(table)[notable]):
+                    await self._evict(state, table, notable, held)
+                elif count:  # the batch is larger than the ring
+                    records = without_oldest(records, table, notable, count)
+            if not any(counts):
+                return records
+
+    async def _evict(self, state: State, table: Table, notable: int, count: int) -> None:
+        """Deletes the oldest rows of a class."""
+        values = (notable, state.first(table, notable), count - 1)
+        gone = await self._db.execute_fetchall(table.delete_oldest, values)
+        state.evicted(table, notable, [seq for (seq,) in gone])
+        if not gone:  # there are fewer than were counted
+            ((ordinary, notable_rows),) = await self._db.execute_fetchall(table.count)
+            state.correct(table, (ordinary, notable_rows))
+
+    async def _evict_for_space(self, state: State) -> bool:
+        """Evicts some of the oldest rows of the fuller ring, because the file must not grow; returns False if none."""
+        table = max(TRACES, LOGS, key=lambda table: sum(state.held(table)))
+        held = state.held(table)
+        counts = oldest_of(held, self._ring_rows, max(50, sum(held) // 50))
+        for notable, count in enumerate(counts):
+            if count:
+                await self._evict(state, table, notable, count)
+        return any(counts)
+
+    async def _insert(self, table: Table, records: list[Any], before: int) -> list[rows.Gap]:
+        """Inserts records, the seq of each being `before` and its number; returns gaps for those that cannot be."""
         if not records:
-            return records
-        evicted = ring.admit_all(list(map(table.keys_of, records)))
-        await self._delete(table, evicted.ranges)
-        if not evicted.unwritten:
-            return records
-        return [record for record in records if table.seq_of(record) not in evicted.unwritten]
-
-    async def _delete(self, table: Table, ranges: list[Range]) -> None:
-        if ranges:
-            await self._db.executemany(table.delete_range, ranges)
-
-    async def _evict_oldest(self) -> bool:
-        """Evicts some of the oldest rows of the fuller ring, because the file must not grow."""
-        ring, table = max((self._traces, TRACES), (self._logs, LOGS), key=lambda pair: len(pair[0]))
-        ranges = ring.evict_oldest(max(50, len(ring) // 50)).ranges
-        await self._delete(table, ranges)
-        return bool(ranges)
-
-    async def _insert(self, table: Table, kept: list[Any]) -> None:
-        if not kept:
-            return
-        if self._is_singly:
-            await self._insert_singly(table, kept)
-            return
-        many = len(kept) - len(kept) % rows.ROWS_AT_ONCE
+            return []
+        number_of = table.number_of
+        many = 0 if self._is_singly else len(records) - len(records) % rows.ROWS_AT_ONCE
         if many:
             pause_s = _PAUSE_S if self.is_gentle else 0.0
-            await self._db.executemany(table.insert_many, _flat(map(table.values_of, kept[:many]), pause_s))
-        if many < len(kept):
-            await self._db.executemany(table.insert, kept[many:])
+            values = (table.values_of(record, before) for record in records[:many])
+            await self._db.executemany(table.insert_many, _flat(values, pause_s))
+        rest = [table.with_seq(record, before + number_of(record)) for record in records[many:]]
+        if self._is_singly:
+            return await self._insert_singly(table, rest)
+        if rest:
+            await self._db.executemany(table.insert, rest)
+        return []
 
-    async def _insert_singly(self, table: Table, kept: list[Any]) -> None:
+    async def _insert_singly(self, table: Table, values: list[tuple[Any, ...]]) -> list[rows.Gap]:
         """Inserts row by row; a record that cannot be stored is dropped and counted."""
-        for record in kept:
+        gaps = []
+        for row in values:
             try:
                 # A failed statement is rolled back by itself; the transaction goes on.
-                await self._db.execute(table.insert, record)
+                await self._db.execute(table.insert, row)
             except sqlite3.OperationalError:
                 raise
             except Exception as error:  # a value that SQLite cannot bind or its schema refuses  # noqa: BLE001
                 kind = "trace" if table is TRACES else "log"
                 _poisoned.inc()
-                gap = (self._recorder.next_seq(), rows.now_us(), kind, "poison", 1)
-                await self._db.execute(rows.INSERT_GAP, gap)
+                gaps.append((rows.now_us(), kind, "poison", 1, self._recorder.run_id))
                 log.warning("a record cannot be stored", extra={"kind": kind, "error": str(error)})
+        return gaps
 
-    def _confirm(self, traces: list[TraceFields], logs: list[LogFields], row_bytes: int) -> None:
+    def _confirm(
+        self, traces: list[TraceFields], logs: list[LogFields], row_bytes: int, numbers: list[int]
+    ) -> None:
         if self.failing is not None:
             # Before the batch is confirmed: a caller that waits for that, and then closes, gets this record stored too.
             log.info("telemetry is written again", extra={"reason": self.failing})
             self.failing = None
         self._failures = 0
-        self._is_singly = False
+        self._is_singly = self._is_doubtful = False
         self._recorder.traces.confirm()
         self._recorder.logs.confirm()
+        if self._had_drops and numbers:  # what was dropped is older than what is pending
+            self.settled.skip(numbers[0] - 1)
+        self.settled.add(numbers)
         box = self._recorder.box
         if box is not None:
-            highest = max(*map(TRACES.seq_of, traces[-1:]), *map(LOGS.seq_of, logs[-1:]), 0)
-            box.note_committed(len(traces), len(logs), highest)
+            box.note_committed(len(traces), len(logs), self.settled.number)
         self._gaps.clear()
         self._commits += 1
         self.wal.add(row_bytes)
@@ -295,9 +367,9 @@ class Writer:
     async def _can_retry(self, error: Exception) -> bool:
         """Rolls a failed commit back; returns True if the same batch should be tried again at once."""
         reason = reason_of(error)
+        self._is_doubtful = True
         try:
             await self._db.rollback()
-            await self.read_rings()  # they admitted rows that were not committed
             if reason == "disk_full":
                 return await self._can_write_in_place()
         except Exception as second:  # the file is gone or damaged  # noqa: BLE001
@@ -335,6 +407,7 @@ class Writer:
 
     async def record_wear(self, run_id: str) -> None:
         """Updates the run's row with its commits and the bytes it has written."""
+        self.settled.give_up()
         written = self.quota.written_bytes()
         await self._db.execute(rows.SET_WEAR, (self._commits, written, run_id))
         await self._db.commit()
@@ -346,15 +419,12 @@ class Writer:
                 return False
             await self.record_wear(run_id)
             await self._db.execute(rows.END_RUN, (rows.now_us(), rows.CLEAN, run_id))
+            await self._db.execute(rows.FORGET_RUN, (run_id,))
             await self._db.commit()
-            await self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
+            # The last connection of all processes takes the WAL with it.
             await self._db.close()
         return True
-
-    async def abandon(self) -> None:
-        """Disconnects without writing anything."""
-        await self._db.close()
 
 
 def _within(

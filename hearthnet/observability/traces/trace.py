@@ -58,12 +58,12 @@ class Trace:
         error: type and message of the error, or None.
         extras: fields of the whole trace.
         run_id: the run that it belongs to.
-        seq: its number in the database; None until it ended.
+        seq: its place in the order of the database; 0 until it is committed.
         token: of the context in which it began.
     """
 
     __slots__ = (
-        "_box", "_dropped_spans", "_handling", "_held", "_open", "_slot", "_spans", "_spans_json", "capability",
+        "_box", "_dropped_spans", "_handling", "_held", "_number", "_open", "_slot", "_spans", "_spans_json", "capability",
         "duration_ms", "ended", "error", "extras", "notable", "parent_id", "result", "run_id", "seq", "started_ns",
         "started_us", "token", "trace_id", "version",
     )  # fmt: skip
@@ -88,7 +88,8 @@ class Trace:
         self.extras: dict[str, Any] = {}
         recorder = runtime.recorder
         self.run_id = recorder.run_id
-        self.seq: int | None = None
+        self.seq = 0
+        self._number = 0
         self.notable = 0
         self.ended = False
         self._dropped_spans = 0
@@ -109,7 +110,7 @@ class Trace:
         trace = cls.__new__(cls)
         trace._slot = NO_SLOT
         (
-            trace.seq, trace.run_id, trace.trace_id, trace.parent_id, trace.capability, trace.version,
+            trace.seq, trace.run_id, trace._number, trace.trace_id, trace.parent_id, trace.capability, trace.version,
             trace.started_us, trace.started_ns, trace.duration_ms, trace.result, trace.error, trace.notable,
             trace._spans_json, extras,
         ) = record  # fmt: skip
@@ -234,7 +235,7 @@ class Trace:
         self.run_id = recorder.run_id  # telemetry may have been opened since the trace began
         # First the record, then the slot: killed in between, the box has both, and recovery matches them.
         try:
-            self.seq = recorder.record_trace(self._values(duration_ms, result, notable, ended_ns))
+            self._number = recorder.record_trace(self._values(duration_ms, result, notable, ended_ns))
         except Exception:  # the program set something unforeseen  # noqa: BLE001
             unencodable_total.inc()
         if (slot := self._slot) > 0:
@@ -318,6 +319,7 @@ class Trace:
         return {
             "seq": self.seq,
             "run_id": self.run_id,
+            "number": self._number,
             "trace_id": self.trace_id,
             "parent_id": self.parent_id,
             "capability": self.capability,

@@ -19,15 +19,15 @@ from typing import Final
 
 from hearthnet.database import TELEMETRY, add_free_pages, connect_read_only, open_database, store_error
 from hearthnet.errors import DiskFullError, StoreError
-from hearthnet.forensics import box as layout
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.store.budget import Budget
-from hearthnet.observability.store.lock import StoreInUseError, StoreLock
+from hearthnet.observability.store.lock import StoreLock
 from hearthnet.observability.store.purge.log_files import count_lines, days_left, purge_logs
 from hearthnet.observability.store.purge.selection import TRACE_END, Selection
 from hearthnet.observability.store.recovery.opening import open_store
 from hearthnet.observability.store.recovery.quarantine import quarantined
-from hearthnet.observability.store.recovery.recover import leftover_boxes
+from hearthnet.observability.store.recovery.recover import leftover_boxes, refuse_living
+from hearthnet.observability.store.ring import RECOUNT
 from hearthnet.observability.store.snapshot import sync_folder
 from hearthnet.observability.store.wal import holders
 
@@ -120,18 +120,15 @@ def purge(places: Places, selection: Selection, *, agree: Callable[[Purged], Non
         agree: called with what will be erased before anything is; raises to cancel.
 
     Raises:
-        StoreInUseError: raised when a process writes the store, or a live process has a box in it.
+        StoreInUseError: raised when a process records into the store, or keeps house in it.
         StoreError: raised when a file cannot be written, or a reader pins the WAL.
         DiskFullError: raised when there is no space to rewrite the remaining rows.
     """
     directory = places.store.parent
     lock = StoreLock(directory)
+    lock.acquire()
     try:
-        lock.acquire()
-    except StoreInUseError as error:
-        raise StoreInUseError(error.message, hint="stop the node first, then try again") from error
-    try:
-        _refuse_live(directory)
+        refuse_living(directory)
         _recover_boxes(places.store, places.budget, is_kept=not selection.everything)
         found = count(places, selection)
         if not found.is_nothing:
@@ -154,6 +151,8 @@ def _purge_rows(store: Path, selection: Selection) -> None:
             connection.execute("BEGIN IMMEDIATE")
             for table, condition in selection.conditions.items():
                 connection.execute(f"DELETE FROM {table} WHERE {condition}", selection.values)  # noqa: S608  # constants
+            for statement in RECOUNT:
+                connection.execute(statement)
             connection.execute("COMMIT")
             _rewrite(connection, store)
     except (sqlite3.Error, OSError) as error:
@@ -226,22 +225,6 @@ def _reserve(connection: sqlite3.Connection) -> None:
 
 
 _BLOCK: Final = bytes(1 << 20)
-
-
-def _refuse_live(directory: Path) -> None:
-    """Checks that no live process has a box here.
-
-    Raises:
-        StoreInUseError: raised when one has, with its pid.
-    """
-    leftover = {path for path, _ in leftover_boxes(directory)}
-    for path in layout.boxes_in(directory):
-        if path not in leftover:
-            header = layout.header_of(path)
-            raise StoreInUseError(
-                f"process {'of unknown number' if header is None else header.pid} is recording into {path}",
-                hint="end it first, then try again",
-            )
 
 
 def _recover_boxes(store: Path, budget: Budget, *, is_kept: bool) -> None:

@@ -54,8 +54,8 @@ class BoxRecords:
 def records_of(box: Box) -> BoxRecords:
     """Returns the records in the box of an ended process. Never raises for the content of the box."""
     run_id = box.header.run_id
-    traces = [TraceRecord(run_id=run_id, **values) for values in _valid(box.traces, "traces", _TRACE)]
-    logs = [LogRecord(run_id=run_id, **values) for values in _valid(box.logs, "logs", _LOG)]
+    traces = [TraceRecord(seq=0, run_id=run_id, **values) for values in _valid(box.traces, "traces", _TRACE)]
+    logs = [LogRecord(seq=0, run_id=run_id, **values) for values in _valid(box.logs, "logs", _LOG)]
     finished = {(record.trace_id, record.started_mono_ns) for record in traces}
     end_ns = _last_sign_ns(box, traces)
     return BoxRecords(
@@ -126,6 +126,7 @@ def _interrupted(entry: InFlight, run_id: str, end_ns: int) -> TraceRecord:
     return TraceRecord(
         seq=0,
         run_id=run_id,
+        number=0,
         trace_id=entry.trace_id,
         parent_id=None,
         capability=entry.capability,

@@ -62,7 +62,7 @@ def time_of(line: dict[str, Any]) -> int | None:
         return None
 
 
-def record_of(raw: bytes, seq: int, run_id: str, reading: Reading) -> TraceRecord | LogRecord | None:
+def record_of(raw: bytes, number: int, run_id: str, reading: Reading) -> TraceRecord | LogRecord | None:
     """Returns the record of a line, or None if this program did not write it. Never raises for its content."""
     line = line_of(raw)
     if line is None or line.get("level") not in LEVELS or not _are_texts(line, "logger", "msg"):
@@ -71,15 +71,15 @@ def record_of(raw: bytes, seq: int, run_id: str, reading: Reading) -> TraceRecor
     if ts_us is None:
         return None
     if line["logger"] == TRACE_LOGGER and line["msg"] == DONE:
-        return _trace(line, ts_us, seq, run_id, reading.slow_ms)
-    return _log(line, ts_us, seq, run_id)
+        return _trace(line, ts_us, number, run_id, reading.slow_ms)
+    return _log(line, ts_us, number, run_id)
 
 
 def _are_texts(line: dict[str, Any], *names: str) -> bool:
     return all(isinstance(line.get(name), str) for name in names)
 
 
-def _trace(line: dict[str, Any], ended_us: int, seq: int, run_id: str, slow_ms: float) -> TraceRecord | None:
+def _trace(line: dict[str, Any], ended_us: int, number: int, run_id: str, slow_ms: float) -> TraceRecord | None:
     duration_ms, error = line.get("ms"), line.get("error")
     if not _are_texts(line, "capability", "result") or not is_trace_id(line.get("trace_id")):
         return None
@@ -88,8 +88,9 @@ def _trace(line: dict[str, Any], ended_us: int, seq: int, run_id: str, slow_ms: 
     result = safe_text(line["result"], MAX_CAPABILITY_CHARS)
     is_notable = duration_ms >= slow_ms or is_failure(result)
     return TraceRecord(
-        seq=seq,
+        seq=0,
         run_id=run_id,
+        number=number,
         trace_id=line["trace_id"],
         parent_id=None,
         capability=safe_text(line["capability"], MAX_CAPABILITY_CHARS),
@@ -105,14 +106,15 @@ def _trace(line: dict[str, Any], ended_us: int, seq: int, run_id: str, slow_ms: 
     )
 
 
-def _log(line: dict[str, Any], ts_us: int, seq: int, run_id: str) -> LogRecord:
+def _log(line: dict[str, Any], ts_us: int, number: int, run_id: str) -> LogRecord:
     trace_id, span_id, exc = line.get("trace_id"), line.get("span_id"), line.get("exc")
     extras = encode({key: value for key, value in line.items() if key not in _OWN_KEYS})
     if exc is not None or len(line["msg"]) > _TEXT_BYTES:
         extras = fit(extras, _TEXT_BYTES)
     return LogRecord(
-        seq=seq,
+        seq=0,
         run_id=run_id,
+        number=number,
         ts_us=ts_us,
         level=line["level"],
         logger=safe_text(line["logger"], 128),

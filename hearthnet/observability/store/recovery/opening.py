@@ -1,84 +1,122 @@
-"""Opens telemetry.db for its one writer: checked, migrated, with the records of earlier runs recovered.
+"""Opens telemetry.db: checked, migrated, with the records of ended runs recovered by whoever keeps house.
 
-A database that is damaged, another program's, or newer is moved aside, and a new one created. After this the store is
-consistent and complete; the writer opens its own connection.
+A database that is damaged or another program's is moved aside, and a new one created. One that is newer than this
+program is left alone. After this the store is consistent and complete; the writer opens its own connection.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from hearthnet.database import TELEMETRY, open_database, store_error
+from hearthnet.database import TELEMETRY, Schema, open_database, store_error
 from hearthnet.errors import UnusableStoreError
+from hearthnet.forensics import box as layout
 from hearthnet.observability import metrics
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.records.blackbox import BlackBox
 from hearthnet.observability.store.budget import Budget
-from hearthnet.observability.store.merge import last_seq
 from hearthnet.observability.store.recovery.quarantine import Salvage, keep_within, move_aside, salvage
 from hearthnet.observability.store.recovery.recover import (
     Recovery,
     close_other_runs,
     recover_boxes,
-    remaining_boxes,
     restore_committed,
 )
 
-__all__ = ["log_recovery", "open_store"]
+__all__ = ["NODE_RESERVE", "Own", "join_store", "keep_house", "log_recovery", "open_store"]
 
 log = get_logger(__name__)
 
-_TABLES: Final = frozenset({"traces", "logs", "runs", "gaps"})
+NODE_RESERVE: Final = TELEMETRY.reserve_bytes
+_TABLES: Final = frozenset({"traces", "logs", "runs", "gaps", "state"})
 _VIEWS: Final = frozenset({"recent", "spans", "errors", "capability_stats", "slow", "timeline"})
-# Numbers that an ended run may have given to records now dropped; while its box is not recovered, they stay unused.
-_UNKNOWN_NUMBERS: Final = 100_000
 
 
-def open_store(path: Path, budget: Budget, run_id: str, own: BlackBox | None = None) -> Recovery:
-    """Prepares the database at `path`; the caller holds the store's lock.
+class Own(NamedTuple):
+    """What this process has recorded when it opens the store again.
+
+    Attributes:
+        box: its box.
+        pending: numbers of the records that its writer will commit.
+    """
+
+    box: BlackBox
+    pending: Collection[int]
+
+
+def open_store(path: Path, budget: Budget, run_id: str, own: Own | None = None, reserve: int = NODE_RESERVE) -> Recovery:
+    """Checks the database at `path`, recovers ended runs, and closes those without a box; the caller keeps house.
 
     Args:
         path: of the database.
         budget: bounds the quarantine.
         run_id: of this run.
-        own: the box of this process when it reopens the store: its committed records are restored to a database
-            that lost them.
+        own: of this process when it opens the store again: what it had committed is restored if the database lacks it.
+        reserve: disk space in bytes that a new database takes at once.
 
     Raises:
         StoreError: raised when the database can be neither used nor moved aside.
+        NewerStoreError: raised when it is of a newer version.
         DiskFullError: raised when there is no space for a new one.
     """
     salvaged: Salvage | None = None
+    schema = TELEMETRY._replace(reserve_bytes=reserve)
     try:
-        connection = _open_whole(path)
+        connection = _open_whole(path, schema)
     except UnusableStoreError as error:
         salvaged = salvage(move_aside(path, error.message))
         # Before the second database is created: a quarantine that is too large must not share the disk with it.
         keep_within(path, budget.quarantine)
-        connection = open_database(path, TELEMETRY)
+        connection = open_database(path, schema)
     try:
         with closing(connection):
             connection.execute(f"PRAGMA max_page_count = {budget.pages:d}")
             if salvaged is not None:
                 salvaged.insert(connection)
-            recovery = _recover(connection, path, own)
-            remaining = remaining_boxes(path.parent)
-            # A run whose box remains may have given numbers that only its box shows.
-            unknown = (box.committed_seq + _UNKNOWN_NUMBERS for box in remaining)
-            recovery.last_seq = max(last_seq(connection), *unknown, 0)
-            close_other_runs(connection, {run_id, *(box.header.run_id for box in remaining)})
+            _restore(connection, own)
+            return keep_house(connection, path.parent, run_id, None if own is None else own.box.path)
     except sqlite3.Error as error:
         raise store_error(path, error) from error
+
+
+def join_store(path: Path, own: Own | None = None, reserve: int = 0) -> None:
+    """Opens the database at `path` while another process keeps house: it is not checked, no box is recovered.
+
+    Raises:
+        as `open_store`, but that an unusable database is not moved aside.
+    """
+    try:
+        with closing(open_database(path, TELEMETRY._replace(reserve_bytes=reserve))) as connection:
+            _restore(connection, own)
+    except sqlite3.Error as error:
+        raise store_error(path, error) from error
+
+
+def keep_house(connection: sqlite3.Connection, directory: Path, run_id: str, own: Path | None) -> Recovery:
+    """Recovers the boxes of ended runs and closes runs that have none; the caller holds the store's lock.
+
+    Raises:
+        sqlite3.Error: raised when the database cannot be written, but for a lack of space: the boxes stay.
+    """
+    recovery = Recovery()
+    try:
+        recovery = recover_boxes(connection, directory, own)
+    except sqlite3.OperationalError as error:  # no space now: the boxes stay, the next time tries again
+        log.warning("a black box cannot be recovered", extra={"error": str(error)})
+    log_recovery(recovery)
+    headers = map(layout.header_of, layout.boxes_in(directory))
+    close_other_runs(connection, {run_id, *(header.run_id for header in headers if header is not None)})
     return recovery
 
 
-def _open_whole(path: Path) -> sqlite3.Connection:
+def _open_whole(path: Path, schema: Schema) -> sqlite3.Connection:
     if path.is_dir():
         raise UnusableStoreError(f"{path} is a folder")
-    connection = open_database(path, TELEMETRY)
+    connection = open_database(path, schema)
     try:
         _check(connection, path)
     except sqlite3.Error as error:
@@ -101,16 +139,9 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         raise UnusableStoreError(f"{path} is damaged: it lacks {', '.join(sorted(missing))}")
 
 
-def _recover(connection: sqlite3.Connection, path: Path, own: BlackBox | None) -> Recovery:
-    recovery = Recovery()
-    try:
-        if own is not None and (contents := own.contents()) is not None:
-            restore_committed(connection, contents)
-        recovery = recover_boxes(connection, path.parent, None if own is None else own.path)
-    except sqlite3.OperationalError as error:  # no space now: the boxes stay, the next start tries again
-        log.warning("a black box cannot be recovered", extra={"error": str(error)})
-    log_recovery(recovery)
-    return recovery
+def _restore(connection: sqlite3.Connection, own: Own | None) -> None:
+    if own is not None and (contents := own.box.contents()) is not None:
+        restore_committed(connection, contents, own.pending)
 
 
 def log_recovery(recovered: Recovery) -> None:
@@ -121,13 +152,14 @@ def log_recovery(recovered: Recovery) -> None:
         metrics.telemetry_recovered_total.labels(kind=kind).inc(getattr(recovered, kind))
     if recovered.dropped:
         metrics.telemetry_dropped_total.labels(reason="killed").inc(recovered.dropped)
-    log.warning(
-        "an earlier run did not stop cleanly; its black box was recovered",
-        extra={
-            "runs": recovered.runs,
-            "traces": recovered.traces,
-            "logs": recovered.logs,
-            "interrupted": recovered.interrupted,
-            "lost": recovered.dropped,
-        },
-    )
+    fields = {
+        "runs": recovered.runs,
+        "traces": recovered.traces,
+        "logs": recovered.logs,
+        "interrupted": recovered.interrupted,
+        "lost": recovered.dropped,
+    }
+    if recovered.unclean:
+        log.warning("an earlier run did not stop cleanly; its black box was recovered", extra=fields)
+    else:
+        log.info("records that earlier runs could not commit were recovered", extra=fields)

@@ -19,7 +19,7 @@ from hearthnet.errors import StoreError
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.merge import merge
-from hearthnet.observability.store.rows import LOGS, TRACES
+from hearthnet.observability.store.rows import LOGS, TRACES, Table
 
 __all__ = ["Salvage", "keep_within", "move_aside", "quarantined", "salvage"]
 
@@ -28,10 +28,9 @@ log = get_logger(__name__)
 _SIDECARS: Final = ("", "-wal", "-shm")
 _MARK: Final = ".corrupt-"
 # Invalid JSON shows a flipped bit that SQLite does not notice.
-_SELECT_TRACES: Final = f"SELECT {TRACES.columns} FROM traces WHERE json_valid(spans) AND json_valid(extras)"  # noqa: S608
+_VALID: Final = {"traces": "json_valid(spans) AND json_valid(extras)", "logs": "json_valid(extras)"}
 _RUN: Final = ("run_id", "node_id", "version", "pid", "boot_id", "started_us", "ended_us", "end_reason")
 _LATER: Final = ("last_seen_us", "vitals", "commits", "written_bytes")  # missing in older schemas
-_SELECT_LOGS: Final = f"SELECT {LOGS.columns} FROM logs WHERE json_valid(extras)"  # noqa: S608  # constants, as above
 
 
 def quarantined(path: Path) -> list[Path]:
@@ -105,9 +104,8 @@ class Salvage:
                 connection.execute(rows.SET_WEAR, (commits, written_bytes, run_id))
             except (sqlite3.IntegrityError, sqlite3.InterfaceError) as error:
                 log.warning("a run could not be salvaged", extra={"error": str(error)})
-        traces = merge(connection, TRACES, self.traces)
-        logs = merge(connection, LOGS, self.logs)
-        log.warning("telemetry was salvaged", extra={"traces": traces, "logs": logs})
+        merge(connection, sorted([*self.traces, *self.logs], key=lambda record: record.seq))
+        log.warning("telemetry was salvaged", extra={"traces": len(self.traces), "logs": len(self.logs)})
 
 
 def salvage(damaged: Path) -> Salvage:
@@ -121,19 +119,29 @@ def salvage(damaged: Path) -> Salvage:
         return Salvage()
     with closing(source):
         return Salvage(
-            list(_readable(source, _SELECT_TRACES, TRACES.record_of).values()),
-            list(_readable(source, _SELECT_LOGS, LOGS.record_of).values()),
+            list(_readable(source, _select(source, TRACES), TRACES.record_of).values()),
+            list(_readable(source, _select(source, LOGS), LOGS.record_of).values()),
             list(_readable(source, _select_runs(source), tuple).values()),
         )
 
 
+def _select(source: sqlite3.Connection, table: Table) -> str:
+    # Before records had numbers of their own, their seq was one.
+    columns = table.columns if "number" in _columns(source, table.name) else table.columns.replace("number", "seq", 1)
+    return f"SELECT {columns} FROM {table.name} WHERE {_VALID[table.name]}"  # noqa: S608  # constants
+
+
 def _select_runs(source: sqlite3.Connection) -> str:
-    try:
-        present = {name for _, name, *_ in source.execute("PRAGMA table_info(runs)")}
-    except (sqlite3.Error, UnicodeDecodeError):  # then its rows cannot be read either
-        present = set()
+    present = _columns(source, "runs")
     later = (name if name in present else f"NULL AS {name}" for name in _LATER)
-    return f"SELECT {', '.join((*_RUN, *later))} FROM runs"  # noqa: S608  # constants, as above
+    return f"SELECT {', '.join((*_RUN, *later))} FROM runs"  # noqa: S608  # constants
+
+
+def _columns(source: sqlite3.Connection, table: str) -> set[str]:
+    try:
+        return {name for _, name, *_ in source.execute(f"PRAGMA table_info({table})")}
+    except (sqlite3.Error, UnicodeDecodeError):  # then its rows cannot be read either
+        return set()
 
 
 def _readable(source: sqlite3.Connection, select: str, make: Callable[[Any], Any]) -> dict[Any, Any]:

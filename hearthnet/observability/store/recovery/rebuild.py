@@ -11,14 +11,13 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from hearthnet import __version__
 from hearthnet.database import TELEMETRY, open_database, store_error
 from hearthnet.errors import StoreError
-from hearthnet.forensics import box as layout
 from hearthnet.observability.logs.daily_file import log_paths
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import LogRecord, TraceRecord
@@ -28,18 +27,14 @@ from hearthnet.observability.store.merge import merge
 from hearthnet.observability.store.recovery.box_records import records_of
 from hearthnet.observability.store.recovery.log_line import Reading, record_of
 from hearthnet.observability.store.recovery.quarantine import move_aside
-from hearthnet.observability.store.recovery.recover import leftover_boxes, recover_box
-from hearthnet.observability.store.rows import LOGS, TRACES
+from hearthnet.observability.store.recovery.recover import leftover_boxes, recover_box, refuse_living
 from hearthnet.observability.store.snapshot import building, count_rows, refuse_existing
 
 __all__ = ["REBUILT", "Leftovers", "Rebuilt", "log_bytes", "rebuild", "rebuild_in_place"]
 
 
 class Leftovers:
-    """The boxes of ended runs in a store's folder; the caller holds the store's lock.
-
-    Their numbers are the old database's and would clash with the new one's, so their records are renumbered.
-    """
+    """The boxes of ended runs in a store's folder; the caller holds the store's lock."""
 
     def __init__(self, directory: Path) -> None:
         found = leftover_boxes(directory)
@@ -59,10 +54,9 @@ class Leftovers:
         return _identity(record) in self._logs
 
     def recover(self, connection: sqlite3.Connection) -> None:
-        """Inserts the records of the boxes, numbered after the rows that the database has."""
+        """Inserts the records of the boxes."""
         for box in self._boxes:
-            # As boxes of another database, which they are by now.
-            recover_box(connection, replace(box, header=replace(box.header, role=layout.SECONDARY)))
+            recover_box(connection, box)
 
     def remove(self) -> None:
         """Deletes the boxes: their records are in the database."""
@@ -162,7 +156,7 @@ def rebuild_in_place(
         progress: called with the bytes read since the last call.
 
     Raises:
-        StoreInUseError: raised when a process writes the store.
+        StoreInUseError: raised when a process records into the store.
         StoreError: raised when there are no logs, or the store cannot be written.
         DiskFullError: raised when there is no space for a second database.
     """
@@ -170,6 +164,7 @@ def rebuild_in_place(
     lock = StoreLock(store.parent)
     lock.acquire()
     try:
+        refuse_living(store.parent)
         agree()
         leftovers = Leftovers(store.parent)
         with building(store) as temporary:
@@ -195,8 +190,7 @@ def _fill(
     """Inserts the records of the lines, and the run that they belong to."""
     first_us, last_us = rows.now_us(), 0
     for piece in _pieces(paths, reading, result, progress):
-        merge(connection, TRACES, [record for record in piece if isinstance(record, TraceRecord)])
-        merge(connection, LOGS, [record for record in piece if isinstance(record, LogRecord)])
+        merge(connection, piece)
         first_us = min(first_us, *map(_time, piece))
         last_us = max(last_us, *map(_time, piece))
     run = (result.run_id, None, __version__, os.getpid(), None, first_us)

@@ -1,7 +1,9 @@
 """Recovers the records in boxes of ended runs that the database lacks, and closes those runs.
 
-Each box is recovered once, even if the process is killed meanwhile: records are identified by their numbers, and the
-transaction that closes the run is the last. Only then is the file deleted. The box of a live process is never touched.
+Any process of the store does it, at its start and once a minute, one at a time: it holds the store's lock. Each box is
+recovered once, even if the process is killed meanwhile: a record's identity is its run and number, the database knows
+how far each run has come, and the transaction that closes the run is the last. Only then is the file deleted. The box
+of a live process is never touched.
 Written here because SQLite recovers committed rows only; the rest is in our boxes alone, and subject to our ring's
 rule.
 """
@@ -10,9 +12,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable
+import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -20,27 +22,31 @@ import orjson
 
 from hearthnet.forensics import box as layout
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.records.record import LogRecord, TraceRecord
+from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.store import rows
-from hearthnet.observability.store.merge import last_seq, merge
+from hearthnet.observability.store.lock import StoreInUseError
+from hearthnet.observability.store.merge import Record, admit, known_numbers, merge, transaction
 from hearthnet.observability.store.recovery.box_records import BoxRecords, records_of
 from hearthnet.observability.store.rows import LOGS, TRACES
 
 __all__ = [
     "Recovery",
     "close_other_runs",
+    "is_written",
     "last_seen_us",
     "leftover_boxes",
+    "missing",
     "recover_box",
     "recover_boxes",
-    "remaining_boxes",
+    "refuse_living",
     "restore_committed",
 ]
 
 log = get_logger(__name__)
 
-NextSeq = Callable[[], int]
-KILLED: Final = "killed"  # the process ended with more pending than its box holds
+KILLED: Final = "killed"  # the process was killed with more pending than its box holds
+BOX_FULL: Final = "box_full"  # it ended in order, but had more left to commit than its box holds
+_MAKING_S: Final = 10.0
 _MAX_INTEGER: Final = 2**63 - 1  # of a column: a box may hold any number
 _LAST_TRACES: Final = 100  # they are in the order of their end, except for a few that ended at the same time
 WAL_LOST: Final = "wal_lost"  # committed rows are missing: the WAL was removed or damaged
@@ -56,7 +62,7 @@ class Recovery:
         logs: recovered log records.
         interrupted: traces that had not ended.
         dropped: records that are neither in the database nor in a box.
-        last_seq: the highest number that was ever given, as far as known; 0 if it was not looked for.
+        unclean: those of `runs` that did not end in order.
     """
 
     runs: int = 0
@@ -64,7 +70,7 @@ class Recovery:
     logs: int = 0
     interrupted: int = 0
     dropped: int = 0
-    last_seq: int = 0
+    unclean: int = 0
 
     def add(self, other: Recovery) -> None:
         """Adds the counts of another box."""
@@ -73,6 +79,7 @@ class Recovery:
         self.logs += other.logs
         self.interrupted += other.interrupted
         self.dropped += other.dropped
+        self.unclean += other.unclean
 
 
 def leftover_boxes(directory: Path, own: Path | None = None) -> list[tuple[Path, layout.Box | None]]:
@@ -84,52 +91,56 @@ def leftover_boxes(directory: Path, own: Path | None = None) -> list[tuple[Path,
     """
     found: list[tuple[Path, layout.Box | None]] = []
     for path in layout.boxes_in(directory):
-        if path == own:
+        if path == own or is_written(path):
             continue
         try:
-            box = layout.read_box(path)
+            found.append((path, layout.read_box(path)))
         except OSError as error:  # unreadable now; the next start tries again
             log.warning("a black box cannot be read", extra={"path": str(path), "error": str(error)})
-            continue
-        if box is None or not _is_written(path, box):
-            found.append((path, box))
     return found
 
 
-def _is_written(path: Path, box: layout.Box) -> bool:
-    """Returns True if a process still writes the box: it holds the box's lock, or pid, boot and start match."""
-    if box.ended_us or layout.is_locked(path):
-        return box.ended_us == 0
+def is_written(path: Path) -> bool:
+    """Returns True if a process still writes a box: it holds the box's lock, or pid, boot and start match."""
+    if layout.is_locked(path):
+        return True
+    header = layout.header_of(path)
+    if header is None:
+        return _is_young(path)
     # A box that this process has closed with records not committed is a leftover, too.
-    return box.header.pid != os.getpid() and layout.is_alive(box.header)
+    return header.pid != os.getpid() and layout.is_alive(header)
 
 
-def remaining_boxes(directory: Path) -> list[layout.Box]:
-    """Returns all readable boxes in `directory`, of live and ended processes."""
-    found = []
+def refuse_living(directory: Path) -> None:
+    """Checks that no process records into the store: some work on it must not happen meanwhile.
+
+    Raises:
+        StoreInUseError: raised when one does, with its pid.
+    """
     for path in layout.boxes_in(directory):
-        try:
-            box = layout.read_box(path)
-        except OSError:  # removed since it was listed, or not readable
-            continue
-        if box is not None:
-            found.append(box)
-    return found
+        if is_written(path):
+            header = layout.header_of(path)
+            raise StoreInUseError(
+                f"process {'of unknown number' if header is None else header.pid} is recording into {path}",
+                hint="end it first (a node: hearthnet run), then try again",
+            )
 
 
-def recover_boxes(
-    connection: sqlite3.Connection,
-    directory: Path,
-    own: Path | None = None,
-    next_seq: NextSeq | None = None,
-) -> Recovery:
-    """Recovers and deletes every leftover box in `directory`.
+def _is_young(path: Path) -> bool:
+    """Returns True for a file that another process may be about to make a box of; also if it is gone."""
+    try:
+        return time.time() - path.stat().st_mtime < _MAKING_S
+    except OSError:
+        return True
+
+
+def recover_boxes(connection: sqlite3.Connection, directory: Path, own: Path | None = None) -> Recovery:
+    """Recovers and deletes every leftover box in `directory`; the caller holds the store's lock.
 
     Args:
-        connection: to the store's database.
+        connection: to the store's database, without implicit transactions.
         directory: of the store.
         own: the box of this process, which is skipped.
-        next_seq: returns a number for a record that has none of this database; by default the next after the highest.
 
     Raises:
         sqlite3.Error: raised when the database cannot be written; the remaining boxes stay as they are.
@@ -139,7 +150,7 @@ def recover_boxes(
         if box is None:
             log.warning("a black box is too damaged to recover", extra={"path": str(path)})
         else:
-            total.add(recover_box(connection, box, next_seq))
+            total.add(recover_box(connection, box))
         try:
             path.unlink(missing_ok=True)
         except OSError as error:  # it is recovered; the next time the database will lack nothing of it
@@ -147,42 +158,64 @@ def recover_boxes(
     return total
 
 
-def recover_box(connection: sqlite3.Connection, box: layout.Box, next_seq: NextSeq | None = None) -> Recovery:
-    """Inserts the records of one box and closes its run, as far as that was not done before."""
-    is_secondary = box.header.role == layout.SECONDARY
-    is_closed = _is_closed(connection, box.header.run_id)
-    if is_closed and is_secondary:
+def recover_box(connection: sqlite3.Connection, box: layout.Box) -> Recovery:
+    """Inserts the records of one box and closes its run, as far as that was not done before.
+
+    Raises:
+        sqlite3.Error: raised when the database cannot be written; the next call gets the rest.
+    """
+    run_id = box.header.run_id
+    if _is_closed(connection, run_id):
         return Recovery()
     found = records_of(box)
-    if is_closed:  # merging twice is harmless; skipping the merge might lose records
-        return Recovery(traces=merge(connection, TRACES, found.traces), logs=merge(connection, LOGS, found.logs))
-    wal_lost, traces, logs = 0, len(found.traces), len(found.logs)
-    if not is_secondary:
-        wal_lost = _count_wal_loss(connection, box, found)
-        traces = merge(connection, TRACES, found.traces)
-        logs = merge(connection, LOGS, found.logs)
-    if next_seq is None:
-        highest = last_seq(connection)
-        next_seq = count((highest if is_secondary else max(highest, box.committed_seq, _highest(found))) + 1).__next__
-    _close_run(connection, box, found, wal_lost, next_seq)
-    # Renumbered records were added to full rings: apply the rings' rule once more.
-    merge(connection, TRACES, [])
-    merge(connection, LOGS, [])
-    return Recovery(1, traces, logs, len(found.interrupted), found.dropped_traces + found.dropped_logs + wal_lost)
-
-
-def restore_committed(connection: sqlite3.Connection, box: layout.Box) -> None:
-    """Inserts the records of this process's own box that it had committed, where the database lacks them."""
-    found = records_of(
-        replace(
-            box,
-            traces=[frame for frame in box.traces if frame[0] <= box.committed_traces],
-            logs=[frame for frame in box.logs if frame[0] <= box.committed_logs],
-            in_flight=[],
-        )
+    fresh, lost = missing(connection, box, found)
+    merge(connection, fresh, run_id=run_id)
+    _close_run(connection, box, found, lost)
+    traces = sum(isinstance(record, TraceRecord) for record in fresh)
+    return Recovery(
+        1,
+        traces,
+        len(fresh) - traces,
+        len(found.interrupted),
+        found.dropped_traces + found.dropped_logs + lost,
+        int(not box.ended_us),
     )
-    merge(connection, TRACES, found.traces)
-    merge(connection, LOGS, found.logs)
+
+
+def missing(connection: sqlite3.Connection, box: layout.Box, found: BoxRecords) -> tuple[list[Record], int]:
+    """Returns the records of a box that the database never had, in the order of their numbers.
+
+    Nothing is taken for committed that is not in the database, or was: what it says of the run decides, not what the
+    box says. So a database that has lost its WAL, or is a new one, gets back what the box still has.
+
+    Returns:
+        The records, and how many that the box's writer had committed are lost: not in the database, not in the box.
+    """
+    run_id = box.header.run_id
+    row = connection.execute("SELECT value FROM state WHERE name = ?", (run_id,)).fetchone()
+    settled = 0 if row is None else row[0]
+    known = known_numbers(connection, run_id, settled)
+    records: list[Record] = [*found.traces, *found.logs]
+    above = {record.number: record for record in records if record.number > settled}
+    fresh = [above[number] for number in sorted(above.keys() - known)]
+    # What the database never had above what it has; below that, the ring may have evicted it.
+    base = max(settled, *known, 0)
+    promised = min(box.committed_seq, base + TRACES.size + LOGS.size)
+    return fresh, max(0, promised - base - sum(base < number <= promised for number in above))
+
+
+def restore_committed(connection: sqlite3.Connection, box: layout.Box, pending: Collection[int]) -> None:
+    """Inserts the records of this process's own box that the database lacks, but for those that are pending.
+
+    Called when the store is opened again: the database may be another one, or may have lost what was committed.
+    """
+    fresh, lost = missing(connection, box, records_of(replace(box, in_flight=[])))
+    merge(connection, [record for record in fresh if record.number not in pending])
+    if lost:
+        with transaction(connection) as state:
+            gap = (state.next_seq(), rows.now_us(), "trace", WAL_LOST, lost, box.header.run_id)
+            connection.execute(rows.INSERT_GAP, gap)
+            state.settle(box.header.run_id, box.committed_seq)
 
 
 def _is_closed(connection: sqlite3.Connection, run_id: str) -> bool:
@@ -190,48 +223,28 @@ def _is_closed(connection: sqlite3.Connection, run_id: str) -> bool:
     return row is not None and row[0] is not None
 
 
-def _highest(found: BoxRecords) -> int:
-    return max((record.seq for records in (found.traces, found.logs) for record in records), default=0)
-
-
-def _count_wal_loss(connection: sqlite3.Connection, box: layout.Box, found: BoxRecords) -> int:
-    """Returns how many committed numbers are missing from the database and older than the box's oldest record."""
-    last = last_seq(connection)
-    if last >= box.committed_seq:
-        return 0
-    first_kept = min((records[0].seq for records in (found.traces, found.logs) if records), default=last + 1)
-    return max(0, first_kept - last - 1)
-
-
-def _close_run(
-    connection: sqlite3.Connection, box: layout.Box, found: BoxRecords, wal_lost: int, next_seq: NextSeq
-) -> None:
-    """Inserts records without a number, records the gaps, and closes the run, in one transaction."""
+def _close_run(connection: sqlite3.Connection, box: layout.Box, found: BoxRecords, lost: int) -> None:
+    """Inserts the traces that were in flight, records the gaps, and closes the run, in one transaction."""
     header = box.header
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    reason = BOX_FULL if box.ended_us else KILLED
+    gaps = (
+        ("trace", reason, found.dropped_traces),
+        ("log", reason, found.dropped_logs),
+        ("trace", WAL_LOST, lost),
+    )
+    with transaction(connection) as state:
+        numbers = (record.number for records in (found.traces, found.logs) for record in records)
+        last = max(state.settled(header.run_id), min(box.committed_seq, _MAX_INTEGER // 2), *numbers)
+        admit(connection, state, [record._replace(number=last + at) for at, record in enumerate(found.interrupted, 1)])
         run = (header.run_id, header.node_id, header.version, header.pid, header.boot_id or None, header.started_us)
         connection.execute(rows.INSERT_RUN, run)
-        if header.role == layout.SECONDARY:
-            _insert_numbered(connection, found, next_seq)
-        for record in found.interrupted:
-            connection.execute(TRACES.insert, record._replace(seq=next_seq()))
-        now = rows.now_us()
-        gaps = (
-            ("trace", KILLED, found.dropped_traces),
-            ("log", KILLED, found.dropped_logs),
-            ("trace", WAL_LOST, wal_lost),
-        )
-        for kind, reason, dropped in gaps:
+        for kind, why, dropped in gaps:
             if dropped:
-                connection.execute(rows.INSERT_GAP, (next_seq(), now, kind, reason, dropped))
+                gap = (state.next_seq(), rows.now_us(), kind, why, dropped, header.run_id)
+                connection.execute(rows.INSERT_GAP, gap)
         _end_run(connection, header.run_id, header.started_us, box.ended_us)
         connection.execute(rows.SET_VITALS, (last_seen_us(box, found), _vitals_of(box), header.run_id))
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
+        connection.execute(rows.FORGET_RUN, (header.run_id,))
 
 
 def last_seen_us(box: layout.Box, found: BoxRecords) -> int:
@@ -253,17 +266,6 @@ def _vitals_of(box: layout.Box) -> str | None:
     return orjson.dumps([asdict(vitals) for vitals in box.vitals]).decode() if box.vitals else None
 
 
-def _insert_numbered(connection: sqlite3.Connection, found: BoxRecords, next_seq: NextSeq) -> None:
-    """Inserts the records of another process in the order of its own numbers, renumbered for this database."""
-    records: list[TraceRecord | LogRecord] = [*found.traces, *found.logs]
-    for record in sorted(records, key=lambda item: item.seq):
-        numbered = record._replace(seq=next_seq())
-        if isinstance(numbered, TraceRecord):
-            connection.execute(TRACES.insert, numbered)
-        else:
-            connection.execute(LOGS.insert, numbered)
-
-
 def _end_run(connection: sqlite3.Connection, run_id: str, started_us: int, clean_us: int) -> None:
     """Closes a run: cleanly if it stopped cleanly, else as of the last time that the database shows it alive."""
     last = connection.execute(
@@ -275,22 +277,21 @@ def _end_run(connection: sqlite3.Connection, run_id: str, started_us: int, clean
 
 
 def close_other_runs(connection: sqlite3.Connection, but: set[str]) -> None:
-    """Closes the runs without an end as unclean: this process holds the lock, so they have ended.
+    """Closes the runs without an end as unclean, unless their process may be alive.
 
     Args:
         connection: to the store's database.
-        but: this run, and those whose box is not recovered yet: the box of a closed run is not recovered in full.
+        but: this run, and those that have a box: alive, or not recovered yet.
     """
-    found = connection.execute("SELECT run_id, started_us FROM runs WHERE ended_us IS NULL").fetchall()
-    open_runs = [run for run in found if run[0] not in but]
-    if not open_runs:
-        return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        for other_id, started_us in open_runs:
-            _end_run(connection, other_id, started_us, 0)
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
+    found = connection.execute("SELECT run_id, started_us, pid, boot_id FROM runs WHERE ended_us IS NULL").fetchall()
+    dead = [
+        (run_id, started_us)
+        for run_id, started_us, pid, boot_id in found
+        # A process may have no box: the budget had no space for it.
+        if run_id not in but and (boot_id != layout.this_boot() or layout.process_start(pid) is None)
+    ]
+    if dead:
+        with transaction(connection):
+            for run_id, started_us in dead:
+                _end_run(connection, run_id, started_us, 0)
+                connection.execute(rows.FORGET_RUN, (run_id,))
