@@ -124,9 +124,9 @@ class Entry:
         name: a trace's capability, a record's logger, a gap's kind, a check's name.
         text: an error, a message, or how many records were dropped.
         source: `database`, `box`, `log`, `doctor`: the best source that has it.
-        seq: its place in the store's order; None if it is not committed.
+        seq: its place in the store's order; None if it has none.
         spans: of a trace, as in the column `spans`.
-        number: given at its birth; with the run its identity. None if it has none.
+        number: of a record, given at birth; with `run_id` it tells which one it is.
     """
 
     ts_us: int

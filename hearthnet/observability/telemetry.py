@@ -211,7 +211,7 @@ class Telemetry:
             return
         is_committed = self._thread is not None and self._thread.is_clean
         if not is_committed:
-            box.note_ended(now_us())
+            box.note_ended(now_us(), is_committed=False)
         box.close(remove=is_committed)
 
     # --- forks

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
 
-from hearthnet.forensics.box import fields
+from hearthnet.forensics.box import Frame, fields
 from hearthnet.forensics.model import Entry, ErrorGroup, Minute, Vitals
 
 __all__ = [
@@ -45,9 +45,9 @@ def from_trace(row: Row, source: str = "database") -> Entry:
     """Returns a trace's row as an entry."""
     return Entry(
         integer(row["started_us"]), "trace", text(row["result"]) or "unknown", text(row["capability"]),
-        text(row["error"]), text(row["run_id"]) or None, integer(row["seq"]) or None,
-        text(row["trace_id"]) or None, _duration_ms(row["duration_ms"]), source, _object(row["extras"]), None,
-        tuple(_spans(row["spans"])), number_of(row),
+        text(row["error"]), text(row["run_id"]) or None, integer(row["seq"]) or None, text(row["trace_id"]) or None,
+        _duration_ms(row["duration_ms"]), source, _object(row["extras"]), None, tuple(_spans(row["spans"])),
+        _number_of(row),
     )  # fmt: skip
 
 
@@ -59,13 +59,13 @@ def from_log(row: Row, source: str = "database") -> Entry:
     return Entry(
         integer(row["ts_us"]), "log", text(row["level"]), text(row["logger"]), text(row["msg"]),
         text(row["run_id"]) or None, integer(row["seq"]) or None, text(row["trace_id"]) or None, None, source, extras,
-        text(row["exc"]) or None, (), number_of(row),
+        text(row["exc"]) or None, (), _number_of(row),
     )  # fmt: skip
 
 
-def number_of(row: Row) -> int | None:
-    """Returns a record's number. Before records had one of their own, their seq was it."""
-    return integer(row.get("number")) or integer(row["seq"]) or None
+def _number_of(row: Row) -> int | None:
+    """Returns the number that a record got at birth; a database without that column used it as `seq`."""
+    return integer(row["number"]) or integer(row["seq"]) or None
 
 
 def from_gap(row: Row) -> Entry:
@@ -106,14 +106,14 @@ def _from_done(line: Row, ended_us: int) -> Entry | None:
     )  # fmt: skip
 
 
-def rows_of_frames(frames: list[tuple[int, bytes]], table: str, run_id: str) -> list[Row]:
-    """Returns the payloads of a black box as rows of their table; they are not committed as far as the box knows."""
+def rows_of_frames(frames: list[Frame], table: str, run_id: str) -> list[Row]:
+    """Returns the payloads of a black box as rows of their table, with the run and no `seq`."""
     rows = []
     # No more than the store's ring would keep: older frames are in the box only until they are overwritten.
-    for _, payload in frames[-_RING:]:
-        row = fields(payload, table)
-        if row is not None and integer(row["number"]):  # a record is known by its number
-            rows.append({**row, "seq": None, "run_id": run_id})
+    for frame in frames[-_RING:]:
+        row = fields(frame, table)
+        if row is not None and integer(row["number"]):  # a record is known by its run and number
+            rows.append({**row, "run_id": run_id, "seq": None})
     return rows
 
 

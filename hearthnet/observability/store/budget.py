@@ -11,13 +11,15 @@ import os
 from pathlib import Path
 from typing import Final
 
-from hearthnet.observability.records.blackbox import Sizes
+from hearthnet.forensics.box import ENTRIES
+from hearthnet.observability.records.box_file import Sizes
 
 __all__ = ["MB", "PAGE_BYTES", "Budget", "disk_bytes", "free_bytes"]
 
 MB: Final = 1_000_000
 PAGE_BYTES: Final = 4_096
 _PROGRAMS: Final = 16
+_PROGRAM_ENTRIES: Final = 64  # traces in flight of a program that is no node
 _MAX_FLOOR_SHARE: Final = 0.05  # of the file system: the default floor must not rule out a small disk
 
 
@@ -59,17 +61,16 @@ class Budget:
 
     def node_box(self) -> Sizes:
         """Returns the sizes of a node's box."""
-        return _sizes(self.boxes - self.program_boxes)
+        return _sizes(self.boxes - self.program_boxes, ENTRIES)
 
     def program_box(self) -> Sizes:
         """Returns the sizes of the box of every other process."""
-        total = self.program_boxes // _PROGRAMS - 4_096 - 64 * 160
-        return Sizes(traces=total * 4 // 5, logs=total // 5)
+        return _sizes(self.program_boxes // _PROGRAMS, _PROGRAM_ENTRIES)
 
 
-def _sizes(total: int) -> Sizes:
-    rings = total - Sizes(0, 0).total
-    return Sizes(traces=rings * 4 // 5, logs=rings // 5)
+def _sizes(total: int, entries: int) -> Sizes:
+    rings = total - Sizes(0, 0, entries).total
+    return Sizes(rings * 4 // 5, rings // 5, entries)
 
 
 def free_bytes(directory: Path, floor: int) -> tuple[int, int]:
@@ -95,7 +96,7 @@ def disk_bytes(data_dir: Path | None, log_dir: Path | None) -> dict[str, int]:
 def _part(name: str) -> str:
     if ".corrupt-" in name:
         return "quarantine"
-    if name.endswith((".box", ".fault")):  # both outlive a process that is killed
+    if name.endswith((".box", ".box2", ".fault")):  # both outlive a process that is killed
         return "box"
     return "wal" if name.endswith(("-wal", "-shm")) else "database"
 

@@ -30,7 +30,8 @@ from hearthnet.database import TELEMETRY, open_database
 from hearthnet.errors import HearthNetError, StoreError
 from hearthnet.forensics import box as layout
 from hearthnet.observability.logging import get_logger, log_dropped, log_file
-from hearthnet.observability.records.blackbox import BlackBox, box_path, new_header
+from hearthnet.observability.records.blackbox import BlackBox
+from hearthnet.observability.records.box_file import box_path, new_header
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.budget import MB, Budget, disk_bytes
@@ -284,7 +285,7 @@ class StoreThread:
                 )
             return
         run_id, node_id, version = self._run[:3]
-        role = layout.PRIMARY if self._is_node else layout.SECONDARY
+        role = layout.NODE if self._is_node else layout.LIBRARY
         self._recorder.keep_in(
             BlackBox(box_path(directory, run_id), new_header(role, run_id, version, node_id, sizes))
         )
@@ -294,7 +295,7 @@ class StoreThread:
         total = 0
         for path in layout.boxes_in(self.path.parent):
             header = layout.header_of(path)
-            if header is None or header.role != layout.PRIMARY:
+            if header is None or header.role != layout.NODE:
                 with suppress(OSError):  # recovered since it was listed
                     total += path.stat().st_size
         return total

@@ -45,6 +45,7 @@ __all__ = [
 log = get_logger(__name__)
 
 KILLED: Final = "killed"  # the process was killed with more pending than its box holds
+BUDGET: Final = "budget"  # they gave way in a box that had waited for long, to keep the byte budget
 BOX_FULL: Final = "box_full"  # it ended in order, but had more left to commit than its box holds
 _MAKING_S: Final = 10.0
 _MAX_INTEGER: Final = 2**63 - 1  # of a column: a box may hold any number
@@ -146,16 +147,30 @@ def recover_boxes(connection: sqlite3.Connection, directory: Path, own: Path | N
         sqlite3.Error: raised when the database cannot be written; the remaining boxes stay as they are.
     """
     total = Recovery()
-    for path, box in leftover_boxes(directory, own):
+    for box, paths in _by_run(leftover_boxes(directory, own)):
         if box is None:
-            log.warning("a black box is too damaged to recover", extra={"path": str(path)})
+            log.warning("a black box is too damaged to recover", extra={"path": str(paths[0])})
+        elif box.unreadable:  # a newer version of this program wrote it, and will recover it
+            log.warning("a black box is of a newer version", extra={"path": str(paths[0])})
+            continue
         else:
             total.add(recover_box(connection, box))
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:  # it is recovered; the next time the database will lack nothing of it
-            log.warning("a black box cannot be removed", extra={"path": str(path), "error": str(error)})
+        for path in paths:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:  # it is recovered; the next time the database will lack nothing of it
+                log.warning("a black box cannot be removed", extra={"path": str(path), "error": str(error)})
     return total
+
+
+def _by_run(found: list[tuple[Path, layout.Box | None]]) -> list[tuple[layout.Box | None, list[Path]]]:
+    """Returns each run's box with its files: a run that was killed while its box grew has two."""
+    boxes: dict[str, tuple[layout.Box | None, list[Path]]] = {}
+    for path, box in found:
+        key = str(path) if box is None else box.header.run_id
+        held, paths = boxes.get(key, (None, []))
+        boxes[key] = (box if held is None or box is None else layout.joined(held, box), [*paths, path])
+    return list(boxes.values())
 
 
 def recover_box(connection: sqlite3.Connection, box: layout.Box) -> Recovery:
@@ -177,7 +192,7 @@ def recover_box(connection: sqlite3.Connection, box: layout.Box) -> Recovery:
         traces,
         len(fresh) - traces,
         len(found.interrupted),
-        found.dropped_traces + found.dropped_logs + lost,
+        found.dropped_traces + found.dropped_logs + found.gave_way_traces + found.gave_way_logs + lost,
         int(not box.ended_us),
     )
 
@@ -200,7 +215,7 @@ def missing(connection: sqlite3.Connection, box: layout.Box, found: BoxRecords) 
     fresh = [above[number] for number in sorted(above.keys() - known)]
     # What the database never had above what it has; below that, the ring may have evicted it.
     base = max(settled, *known, 0)
-    promised = min(box.committed_seq, base + TRACES.size + LOGS.size)
+    promised = min(box.committed_number, base + TRACES.size + LOGS.size)
     return fresh, max(0, promised - base - sum(base < number <= promised for number in above))
 
 
@@ -215,7 +230,7 @@ def restore_committed(connection: sqlite3.Connection, box: layout.Box, pending: 
         with transaction(connection) as state:
             gap = (state.next_seq(), rows.now_us(), "trace", WAL_LOST, lost, box.header.run_id)
             connection.execute(rows.INSERT_GAP, gap)
-            state.settle(box.header.run_id, box.committed_seq)
+            state.settle(box.header.run_id, box.committed_number)
 
 
 def _is_closed(connection: sqlite3.Connection, run_id: str) -> bool:
@@ -230,11 +245,13 @@ def _close_run(connection: sqlite3.Connection, box: layout.Box, found: BoxRecord
     gaps = (
         ("trace", reason, found.dropped_traces),
         ("log", reason, found.dropped_logs),
+        ("trace", BUDGET, found.gave_way_traces),
+        ("log", BUDGET, found.gave_way_logs),
         ("trace", WAL_LOST, lost),
     )
     with transaction(connection) as state:
         numbers = (record.number for records in (found.traces, found.logs) for record in records)
-        last = max(state.settled(header.run_id), min(box.committed_seq, _MAX_INTEGER // 2), *numbers)
+        last = max(state.settled(header.run_id), min(box.committed_number, _MAX_INTEGER // 2), *numbers)
         admit(connection, state, [record._replace(number=last + at) for at, record in enumerate(found.interrupted, 1)])
         run = (header.run_id, header.node_id, header.version, header.pid, header.boot_id or None, header.started_us)
         connection.execute(rows.INSERT_RUN, run)
