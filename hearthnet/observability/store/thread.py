@@ -234,7 +234,7 @@ class StoreThread:
         except HearthNetError as error:
             self.error = error.message
             raise
-        writer.failing = failing
+        writer.keep_failing(failing)
         self.writer = writer
         self.error = None
         if recovery is not None:

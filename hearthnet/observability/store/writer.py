@@ -154,6 +154,10 @@ class Writer:
         self._had_drops = False
         self._commits = 0
 
+    def keep_failing(self, reason: str | None) -> None:
+        """Takes over, from the writer before it, that commits fail and that this was logged."""
+        self.failing, self._is_told = reason, reason is not None
+
     async def open(self, run: rows.Run) -> None:
         """Connects, counts the rings, and inserts the row of this run."""
         await self.connect()
