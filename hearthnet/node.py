@@ -19,8 +19,7 @@ from hearthnet.errors import IdentityError, WireError
 from hearthnet.events.event_log import EVENTS_FILE, EventLog
 from hearthnet.identity.community import MANIFEST_FILE, community_dir
 from hearthnet.identity.keys import PRIVATE_FILE, KeyPair, short_id
-from hearthnet.identity.manifest import Manifest, read_manifest, write_manifest
-from hearthnet.identity.membership import Membership
+from hearthnet.identity.manifest import Manifest, Membership, read_manifest, write_manifest
 from hearthnet.locations import bytes_of, disk_use, locations_of
 from hearthnet.observability import doctor, get_logger, metrics, telemetry
 from hearthnet.observability.logs.levels import Levels

@@ -19,8 +19,7 @@ from ulid import ULID
 
 from hearthnet.constants import PROTOCOL_TIMESTAMP_WINDOW_S, SENDER
 from hearthnet.errors import WireError
-from hearthnet.identity.canonical import normal
-from hearthnet.identity.keys import KeyPair, is_node_id, is_signature, verify
+from hearthnet.identity.keys import KeyPair, is_node_id, is_signature, normal, verify
 from hearthnet.identity.manifest import Manifest
 from hearthnet.observability.traces.traceparent import from_w3c
 from hearthnet.transport.auth import failed_signatures, peer_clocks
