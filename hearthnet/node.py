@@ -34,8 +34,7 @@ from hearthnet.services.emergency import EmergencyProbe
 from hearthnet.transport.admission.load import Load
 from hearthnet.transport.api.routes import Services
 from hearthnet.transport.app import build_app
-from hearthnet.transport.auth.replay import Replays
-from hearthnet.transport.auth.replay_journal import JOURNAL_FILE, ReplayJournal
+from hearthnet.transport.auth.replay import JOURNAL_FILE, ReplayJournal, Replays
 from hearthnet.transport.server import Server
 
 __all__ = ["Node", "initialise", "open_node"]

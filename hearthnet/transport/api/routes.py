@@ -37,12 +37,12 @@ from hearthnet.transport.auth.access import (
     services_of,
     signer_for,
 )
-from hearthnet.transport.auth.response_signing import Signer
 from hearthnet.transport.auth.signing import (
     CAPABILITY,
     REQUEST_ID,
     SENDER,
     Envelope,
+    Signer,
     read_claim,
     trace_id_of,
     verify_claim,

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from hearthnet.bus.stream import CallStream
 from hearthnet.errors import WireError
 from hearthnet.transport.api.error_body import error_body, wire_error_of
-from hearthnet.transport.auth.response_signing import Signer
+from hearthnet.transport.auth.signing import Signer
 
 __all__ = ["EventStream", "error_event", "cancel_on_disconnect", "wait_for_disconnect"]
 
