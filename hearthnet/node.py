@@ -31,7 +31,7 @@ from hearthnet.observability.telemetry import Telemetry
 from hearthnet.observability.traces.propagation import ContextExecutor
 from hearthnet.services import echo, llm
 from hearthnet.services.emergency import EmergencyProbe
-from hearthnet.transport.admission.load import Load
+from hearthnet.transport.admission.gate import Load
 from hearthnet.transport.api.routes import Services
 from hearthnet.transport.app import build_app
 from hearthnet.transport.auth.replay import JOURNAL_FILE, ReplayJournal, Replays

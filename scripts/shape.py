@@ -44,7 +44,7 @@ CEILINGS: Final[dict[str, int]] = {
     "words to replace": 7,
     "walk: log record to row and line": 19,
     "walk: trace to `trace show`": 34,
-    "walk: HTTP call to its handler": 35,
+    "walk: HTTP call to its handler": 23,
     "walk: recovery": 20,
     "files of a new column": 9,
 }
