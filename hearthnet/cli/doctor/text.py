@@ -18,7 +18,7 @@ from typing import Any, Final
 import click
 import orjson
 
-from hearthnet.cli.output import printable
+from hearthnet.cli.main import printable
 from hearthnet.observability.reports.history import BAD, Change, Streak
 from hearthnet.plural import counted
 
