@@ -4,9 +4,9 @@ Each walk is a small program in a process and a home of its own. It does the thi
 a module counts when it ran every time, so that what a timer does in between is left aside. Code that runs when a module
 is imported does not count.
 
-Any walk may log a line or bump a metric on its way: a warning of recovery, the "done" line of a trace. Of that it counts
-the one file whose function is called (`ASIDE`), and nothing that runs below it on the stack. What a log call runs is a
-walk of its own, the first, and counts there alone; what a metric runs counts in none.
+Any walk may log a line or bump a metric on its way: a warning of recovery, the "done" line of a trace. Of that it
+counts the one file whose function is called (`ASIDE`), and nothing that runs below it on the stack. What a log call
+runs is a walk of its own, the first, and counts there alone; what a metric runs counts in none.
 
     python scripts/walks.py NAME      prints the walk's modules, one JSON list
 """
