@@ -212,10 +212,11 @@ def test_memory_is_bounded(clock):
     assert outcome(limiter) == "soft_capability"  # what it has used was not forgotten
 
 
-def test_bus_counts_by_capability_and_reason():
+def test_bus_counts_by_capability_and_reason(clock):
     """A call refused by the bus is counted under its capability or `other`, and leaves no trace."""
     metrics.configure(SimpleNamespace(metrics_enabled=True))
     bus = CapabilityBus(ME, lambda _: "member")
+    bus.limiter = RateLimiter(ME, clock)  # a bucket regains a token every few milliseconds, and would while this runs
     bus.register(CapabilityDescriptor(name=CAPABILITY, version=(1, 0)), lambda _: {})
     for name in (CAPABILITY, "experimental.invented", "experimental.made_up"):
         for _ in range(60):
