@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.clock import Clock
 
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.bus.capability import CapabilityDescriptor
@@ -23,21 +24,10 @@ ME, PEER, OTHER = "ed25519:me", "ed25519:peer", "ed25519:other"
 CAPABILITY = "experimental.thing"
 
 
-class Clock:
-    """A clock in nanoseconds, advanced by the test."""
-
-    def __init__(self) -> None:
-        self.now = 7 * NS
-
-    def __call__(self) -> int:
-        """The time."""
-        return self.now
-
-
 @pytest.fixture
 def clock():
     """A stopped clock."""
-    return Clock()
+    return Clock(7 * NS)
 
 
 @pytest.fixture
@@ -116,7 +106,7 @@ BURSTS = st.lists(
 @given(BURSTS)
 def test_limiter_is_its_model(bursts):
     """For any sequence of calls, outcomes equal those of plain token buckets, and memory stays bounded."""
-    clock = Clock()
+    clock = Clock(7 * NS)
     limiter = RateLimiter(ME, clock)
     model = Model(clock.now)
     for pause_ms, peer, capability, count in bursts:

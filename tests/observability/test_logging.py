@@ -17,6 +17,7 @@ import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.threads import at_once
 
 from hearthnet.config import ObservabilityConfig
 from hearthnet.constants import MAX_JSON_LINE_BYTES, MAX_LOG_ROW_BYTES
@@ -285,11 +286,7 @@ def test_threads_write_whole_lines(logs):
         for number in range(300):
             log.info(f"line of {name}", extra={"thread": name, "number": number, "pad": "x" * 500})
 
-    threads = [threading.Thread(target=write, args=(name,)) for name in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(write, range(8))
 
     lines = [orjson.loads(raw) for raw in logs()]
     assert {(line["thread"], line["number"]) for line in lines} == {(t, n) for t in range(8) for n in range(300)}
