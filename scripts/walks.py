@@ -27,7 +27,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-__all__ = ["ASIDE", "COLUMN", "WALKS", "column", "walk"]
+__all__ = ["ASIDE", "COLUMN", "LOGGING", "WALKS", "column", "walk"]
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PACKAGE: Final = ROOT / "hearthnet"
