@@ -21,7 +21,7 @@ from support.llm_backend import Script, running_backend
 from support.planted import REGISTERED
 
 from hearthnet.config import LlmBackend, LlmConfig, load, save
-from hearthnet.observability.redaction.shapes import spellings
+from hearthnet.observability.redaction.rules import spellings
 
 # Secrets given to the node: in variables with a secret's name, for a backend, in a backend's URL.
 VARIABLES = {

@@ -20,8 +20,7 @@ from starlette.datastructures import Headers
 
 from hearthnet.errors import IdentityError, WireError
 from hearthnet.forensics import box
-from hearthnet.identity.canonical import canonical_json
-from hearthnet.identity.keys import KeyPair
+from hearthnet.identity.keys import KeyPair, canonical_json
 from hearthnet.identity.manifest import Manifest
 from hearthnet.observability.records.ids import is_trace_id
 from hearthnet.observability.traces import traceparent
