@@ -112,9 +112,10 @@ class State:
                 self._set(name, self._values[name] + count)
 
     def correct(self, table: Table, counts: Sequence[float]) -> None:
-        """Sets the rows of each class, counted anew: somebody has deleted some by hand."""
+        """Sets the rows of each class, counted anew: somebody has deleted some by hand, or inserted some."""
         for notable, count in enumerate(counts):
             self._set(f"{table.name}.{notable}", int(count))
+            self._set(f"{table.name}.{notable}.from", 0)
 
     def settled(self, run_id: str) -> int:
         """Returns the number up to which all records of a run are committed, or counted as dropped; 0: none."""
