@@ -94,7 +94,8 @@ def test_eviction_for_space_takes_of_the_fuller_class(ordinary, notable, count):
     gone = oldest_of((ordinary, notable), SIZE, count)
 
     assert 0 in gone
-    assert gone[0] <= ordinary and gone[1] <= notable
+    assert gone[0] <= ordinary
+    assert gone[1] <= notable
     if ordinary or notable:
         assert sum(gone) > 0
         at = gone.index(max(gone))
@@ -140,7 +141,7 @@ def test_settled_number_never_falls():
 
 
 def test_counting_anew_finds_rows_below_the_hint():
-    """Rows that somebody else put in below the seq where a class was thought to begin are found, so that they can go."""
+    """Rows inserted by hand below the seq where a class was thought to begin are found, so that they can go."""
     state = State([*BLANK.items(), ("traces.0.from", 500)])
     state.correct(TRACES, (3.0, 1.0))
 
