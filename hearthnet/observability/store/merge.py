@@ -1,4 +1,4 @@
-"""Inserts records that come from elsewhere than the recorder, by the ring's rule: from a box, a damaged database, a log.
+"""Inserts records that come from a box, a damaged database or a log, by the rule of the rings.
 
 The writer does the same for its own records, over its own connection; what goes and what is counted is in `ring`.
 """
@@ -13,7 +13,7 @@ from typing import Any, Final
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.records.record import LogRecord, TraceRecord
 from hearthnet.observability.store.disk_quota import PAGES, pages_for
-from hearthnet.observability.store.ring import BEGIN, SET, State, oldest_of, surplus
+from hearthnet.observability.store.ring import BEGIN, READ, SET, State, oldest_of, surplus, without_oldest
 from hearthnet.observability.store.rows import LOGS, TRACES, Table
 
 __all__ = ["Record", "admit", "known_numbers", "merge", "transaction"]
@@ -23,6 +23,7 @@ log = get_logger(__name__)
 Record = TraceRecord | LogRecord
 _CHUNK_ROWS: Final = 1_000  # of a transaction: keeps the WAL of a recovery within its budget, whatever the rows hold
 _ROW_BYTES: Final = 100  # a row's numbers
+_MAX_SEQ: Final = 2**53  # a greater one is damage; seqs must last for all records to come
 
 
 @contextmanager
@@ -66,6 +67,7 @@ def merge(connection: sqlite3.Connection, records: Sequence[Record], *, run_id: 
         sqlite3.Error: raised when the database cannot be written; what was committed stays.
     """
     inserted = 0
+    records = _young(connection, records)
     for start in range(0, len(records), _CHUNK_ROWS):
         chunk = records[start : start + _CHUNK_ROWS]
         with transaction(connection) as state:
@@ -82,7 +84,7 @@ def admit(connection: sqlite3.Connection, state: State, records: Sequence[Record
     seqs = _seqs(state, records)
     for table, kind in ((TRACES, TraceRecord), (LOGS, LogRecord)):
         ours = [record for record in records if isinstance(record, kind)]
-        kept = _fitting(connection, state, table, _young(connection, state, table, ours))
+        kept = _fitting(connection, state, table, _make_space(connection, state, table, ours))
         inserted += _insert(connection, state, table, kept, seqs)
     return inserted
 
@@ -91,33 +93,42 @@ def _seqs(state: State, records: Sequence[Record]) -> dict[int, int]:
     """Returns the seq of each record by its identity in memory: its own if it has one that is still free."""
     seqs, highest = {}, state.seq
     for record in records:
-        highest = max(highest + 1, record.seq)
+        highest = max(highest + 1, record.seq if record.seq < _MAX_SEQ else 0)
         seqs[id(record)] = highest
     state.take(highest)
     return seqs
 
 
-def _young(connection: sqlite3.Connection, state: State, table: Table, records: Sequence[Any]) -> list[Any]:
-    """Returns `records` without those that are older than all that a full class holds, and makes space for them."""
-    kept = list(records)
-    while True:
-        counts = surplus(state.held(table), table.counts(kept), table.size)
-        if not any(counts):
-            return kept
-        for notable, count in enumerate(counts):
+def _young(connection: sqlite3.Connection, records: Sequence[Record]) -> Sequence[Record]:
+    """Returns `records` without those that are older than all that a full class holds, and do not fit beside it.
+
+    Of all records at once: were it decided for each transaction, the oldest would take the space of the newer ones.
+    """
+    state = State(connection.execute(READ).fetchall())
+    old: set[int] = set()
+    for table, kind in ((TRACES, TraceRecord), (LOGS, LogRecord)):
+        ours = [record for record in records if isinstance(record, kind)]
+        for notable, count in enumerate(surplus(state.held(table), table.counts(ours), table.size)):
             if not count:
                 continue
             oldest = connection.execute(table.oldest, (notable, state.first(table, notable))).fetchone()
-            old = [record for record in kept if record.notable == notable and (not oldest or _is_older(table, record, oldest))]
-            if old:
-                dropped = set(map(id, old[:count]))
-                kept = [record for record in kept if id(record) not in dropped]
-            else:
-                _evict(connection, state, table, notable, count)
+            if oldest is not None:
+                of_class = (record for record in ours if record.notable == notable)
+                older = [id(record) for record in of_class if table.ended_us(record) <= oldest[0]]
+                old.update(older[:count])
+    return [record for record in records if id(record) not in old]
 
 
-def _is_older(table: Table, record: Any, oldest: tuple[int]) -> bool:
-    return bool(table.time_of(record) <= oldest[0])
+def _make_space(connection: sqlite3.Connection, state: State, table: Table, records: Sequence[Any]) -> list[Any]:
+    """Deletes the rows that `records` replace; returns those of `records` that are to be inserted."""
+    kept = list(records)
+    while any(counts := surplus(state.held(table), table.counts(kept), table.size)):
+        for notable, count in enumerate(counts):
+            if held := min(count, state.held(table)[notable]):
+                _evict(connection, state, table, notable, held)
+            elif count:  # there are more than the ring holds
+                kept = without_oldest(kept, table, notable, count)
+    return kept
 
 
 def _evict(connection: sqlite3.Connection, state: State, table: Table, notable: int, count: int) -> None:

@@ -14,10 +14,11 @@ from typing import Any, Final
 from hearthnet.constants import NOTABLE_SHARE
 from hearthnet.observability.store.rows import LOGS, TRACES, Table
 
-__all__ = ["BEGIN", "RECOUNT", "SET", "State", "oldest_of", "surplus", "without_oldest"]
+__all__ = ["BEGIN", "READ", "RECOUNT", "SET", "State", "oldest_of", "surplus", "without_oldest"]
 
 Counts = tuple[int, int]  # of ordinary and of notable rows
 
+READ: Final = "SELECT name, value FROM state"
 # An update that changes nothing: with implicit transactions it begins an immediate one, and reads, in one trip.
 BEGIN: Final = "UPDATE state SET value = value RETURNING name, value"
 SET: Final = "INSERT INTO state (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
@@ -112,9 +113,10 @@ class State:
                 self._set(name, self._values[name] + count)
 
     def correct(self, table: Table, counts: Sequence[float]) -> None:
-        """Sets the rows of each class, counted anew: somebody has deleted some by hand."""
+        """Sets the rows of each class, counted anew: somebody has deleted some by hand, or inserted some."""
         for notable, count in enumerate(counts):
             self._set(f"{table.name}.{notable}", int(count))
+            self._set(f"{table.name}.{notable}.from", 0)
 
     def settled(self, run_id: str) -> int:
         """Returns the number up to which all records of a run are committed, or counted as dropped; 0: none."""

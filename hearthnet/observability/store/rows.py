@@ -61,6 +61,8 @@ SET_WEAR: Final = "UPDATE runs SET commits = ?, written_bytes = ? WHERE run_id =
 FORGET_RUN: Final = "DELETE FROM state WHERE name = ?"  # a run that is closed
 CLEAN: Final = "clean"
 UNCLEAN: Final = "unclean"
+# When a record's subject ended, which is when the record was made.
+_ENDED: Final = {"traces": "started_us + CAST(duration_ms * 1000 AS INTEGER)", "logs": "ts_us"}
 
 
 class Table:
@@ -82,10 +84,9 @@ class Table:
             along the table; looking each row up would cost twice as much.
         count: the query for the number of rows of each class.
         known: the query for the numbers of a run's rows, above a number.
-        oldest: the query for the time of the oldest row of a class.
+        oldest: the query for the time in UTC microseconds when the oldest row of a class ended.
         number_of: returns a record's number.
         notable_of: returns 1 for a notable record, 0 for an ordinary one.
-        time_of: returns a record's time in UTC microseconds.
     """
 
     def __init__(self, name: str, size: int, record: type[TraceRecord | LogRecord]) -> None:
@@ -111,11 +112,9 @@ class Table:
         )
         self.count = f"SELECT count(*) - total(notable), total(notable) FROM {name}"  # noqa: S608
         self.known = f"SELECT number FROM {name} WHERE run_id = ? AND number > ?"  # noqa: S608
-        time = "started_us" if "started_us" in record._fields else "ts_us"
-        self.oldest = f"SELECT {time} FROM {name} WHERE notable = ? AND seq >= ? ORDER BY seq LIMIT 1"  # noqa: S608
+        self.oldest = f"SELECT {_ENDED[name]} FROM {name} WHERE notable = ? AND seq >= ? ORDER BY seq LIMIT 1"  # noqa: S608
         self.number_of = itemgetter(record._fields.index("number"))
         self.notable_of = itemgetter(record._fields.index("notable"))
-        self.time_of = itemgetter(record._fields.index(time))
 
     def counts(self, records: Sequence[tuple[Any, ...]]) -> tuple[int, int]:
         """Returns how many of `records` are ordinary, and how many notable."""
@@ -132,6 +131,10 @@ class Table:
         for at in self._json:
             values[at] = values[at].decode()
         return values
+
+    def ended_us(self, record: Any) -> int:
+        """Returns when a record's subject ended, in UTC microseconds, as `oldest` does of a row."""
+        return int(record.started_us + record.duration_ms * 1_000) if self.name == "traces" else int(record.ts_us)
 
     def with_seq(self, record: tuple[Any, ...], seq: int) -> tuple[Any, ...]:
         """Returns the values of a record for `insert`."""

@@ -151,7 +151,7 @@ class Writer:
         self._is_doubtful = is_doubtful
         self._is_singly = False  # after a batch with a row that cannot be stored
         self._gaps: list[rows.Gap] = []
-        self._had_drops = False
+        self._batches_after_drops = 0
         self._commits = 0
 
     def keep_failing(self, reason: str | None) -> None:
@@ -244,7 +244,8 @@ class Writer:
                 if self._recorder.box is not None:  # counted here, so recovery must not count them again
                     is_trace = kind == "trace"
                     self._recorder.box.note_committed(dropped if is_trace else 0, 0 if is_trace else dropped, 0)
-                self._had_drops = True
+                # The batch in flight may be older than what was dropped; the one after it is newer.
+                self._batches_after_drops = 2
                 self._gaps.append((rows.now_us(), kind, "buffer_full", dropped, self._recorder.run_id))
                 log.warning("records were dropped: the buffer was full", extra={"kind": kind, "count": dropped})
 
@@ -252,6 +253,8 @@ class Writer:
         """Commits a batch; returns the numbers of its records."""
         db = self._db
         numbers = sorted([*map(TRACES.number_of, traces), *map(LOGS.number_of, logs)])
+        if numbers and self._batches_after_drops:  # lower ones are committed or dropped
+            self.settled.skip(numbers[0] - 1)
         state = State((name, value) for name, value in await db.execute_fetchall(BEGIN))
         if self._is_doubtful:  # a COMMIT that failed may have been written all the same
             traces, logs = await self._unknown(TRACES, traces), await self._unknown(LOGS, logs)
@@ -355,8 +358,8 @@ class Writer:
         self._is_singly = self._is_doubtful = False
         self._recorder.traces.confirm()
         self._recorder.logs.confirm()
-        if self._had_drops and numbers:  # what was dropped is older than what is pending
-            self.settled.skip(numbers[0] - 1)
+        if numbers and self._batches_after_drops:
+            self._batches_after_drops -= 1
         self.settled.add(numbers)
         box = self._recorder.box
         if box is not None:

@@ -1,126 +1,166 @@
-"""The ring's rule, compared with a slow and plain model of it."""
+"""The ring's rule, compared with a slow and plain model of it, and what a transaction knows of the rings."""
 
 from __future__ import annotations
 
+from contextlib import closing
+from itertools import pairwise
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hearthnet.observability.store.ring import Ring
+from hearthnet.database import TELEMETRY, open_database
+from hearthnet.observability.store.ring import BEGIN, RECOUNT, SET, State, oldest_of, surplus, without_oldest
+from hearthnet.observability.store.rows import LOGS, TRACES
 
 SIZE, NOTABLE_SHARE, ORDINARY_SHARE = 10, 2, 8
+BLANK = {"seq": 0, **{f"{name}.{notable}": 0 for name in ("traces", "logs") for notable in (0, 1)}}
 
 
-def model(rows, seq, notable):
-    """The rule in words: when full, a new row replaces the oldest of the class that is over its share."""
-    rows = [*rows, (seq, notable)]
-    if len(rows) <= SIZE:
-        return rows, None
-    ordinary = [row for row in rows if not row[1]]
-    over = ordinary if len(ordinary) > ORDINARY_SHARE else [row for row in rows if row[1]]
-    return [row for row in rows if row != over[0]], over[0][0]
+def model(held, arrivals):
+    """The rule in words, record by record: when full, a new one replaces the oldest of the class over its share."""
+    rows = list(held)
+    for arrival in [None, *arrivals]:
+        rows += [] if arrival is None else [arrival]
+        while len(rows) > SIZE:
+            rows.remove(0 if rows.count(0) > ORDINARY_SHARE else 1)  # the first of its class is the oldest
+    return rows.count(0), rows.count(1)
 
 
-@given(st.lists(st.booleans(), max_size=80))
-def test_ring_follows_the_rule(arrivals):
-    """For any order of arrivals the ring evicts exactly the rows that the rule says."""
-    ring, rows = Ring(SIZE), []
-    for seq, notable in enumerate(arrivals):
-        rows, expected = model(rows, seq, int(notable))
-        assert ring.admit(seq, int(notable)) == expected
-        assert len(ring) == len(rows) <= SIZE
+def counts(notables):
+    """Returns how many are ordinary, and how many notable."""
+    return notables.count(0), notables.count(1)
 
 
-@given(st.lists(st.lists(st.booleans(), max_size=25), max_size=8))
-def test_batches_follow_the_same_rule(batches):
-    """A batch evicts the rows that its records would evict one by one, as ranges of one class each."""
-    ring, table, seq = Ring(SIZE), {}, 0
-    rows: list = []
+classes = st.lists(st.integers(0, 1), max_size=80)
+
+
+@given(st.lists(classes, max_size=8))
+def test_batches_follow_the_rule_record_by_record(batches):
+    """What a batch replaces is what its records would replace one by one, whatever the order they come in."""
+    held = (0, 0)
     for batch in batches:
-        new = [(seq + number, int(notable)) for number, notable in enumerate(batch)]
-        seq += len(batch)
-        for key, notable in new:
-            rows, _ = model(rows, key, notable)
-        evicted = ring.admit_all(new)
-        for first, last, notable in evicted.ranges:
-            table = {k: v for k, v in table.items() if not (first <= k <= last and v == notable)}
-        table |= {key: notable for key, notable in new if key not in evicted.unwritten}
-        assert sorted(table.items()) == rows
-        assert len(ring) == len(rows)
+        expected = model([0] * held[0] + [1] * held[1], batch)
+        added = counts(batch)
+        gone = surplus(held, added, SIZE)
+        assert min(gone) >= 0
+        held = held[0] + added[0] - gone[0], held[1] + added[1] - gone[1]
+        assert held == expected
+        assert sum(held) <= SIZE
 
 
-@given(st.lists(st.booleans(), max_size=10), st.integers(1, 12))
-def test_eviction_for_space_takes_the_oldest_of_each_class_in_proportion(arrivals, count):
-    """When the disk has no space the oldest rows are evicted, from each class in proportion to its share."""
-    ring, table = Ring(SIZE), {}
-    for seq, notable in enumerate(arrivals):
-        ring.admit(seq, int(notable))
-        table[seq] = int(notable)
-    before = dict(table)
-    evicted = ring.evict_oldest(count)
-    for first, last, notable in evicted.ranges:
-        table = {k: v for k, v in table.items() if not (first <= k <= last and v == notable)}
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_smaller_ring_evicts_the_surplus(ordinary, notable):
+    """Of a table larger than the ring as many rows go by the same rule as make the rest fit."""
+    gone = surplus((ordinary, notable), (0, 0), SIZE)
 
-    assert len(table) == len(ring) == max(0, len(arrivals) - count)
-    for kind in (0, 1):
-        of_class = [key for key, notable in before.items() if notable == kind]
-        kept = [key for key, notable in table.items() if notable == kind]
-        assert kept == of_class[len(of_class) - len(kept) :]
+    assert (ordinary - gone[0], notable - gone[1]) == model([0] * ordinary + [1] * notable, [])
 
 
-@given(st.lists(st.booleans(), min_size=30, max_size=80))
-def test_newest_of_either_class_are_safe(arrivals):
-    """The other class never evicts the newest two of a class, in any order of arrivals."""
-    ring, alive = Ring(SIZE), {}
-    for seq, notable in enumerate(arrivals):
-        alive[seq] = notable
-        alive.pop(ring.admit(seq, int(notable)), None)
-        for kind in (True, False):
-            newest = [number for number, is_notable in enumerate(arrivals[: seq + 1]) if is_notable is kind][-2:]
-            assert all(number in alive for number in newest)
+@given(classes)
+def test_shares_are_safe(arrivals):
+    """However many of one class arrive, the other keeps its newest up to its share."""
+    held = (0, 0)
+    for notable in arrivals:
+        added = (1 - notable, notable)
+        gone = surplus(held, added, SIZE)
+        held = held[0] + added[0] - gone[0], held[1] + added[1] - gone[1]
+
+    seen = counts(arrivals)
+    assert held[0] >= min(seen[0], ORDINARY_SHARE)
+    assert held[1] >= min(seen[1], NOTABLE_SHARE)
 
 
-def test_one_class_alone_keeps_the_newest():
-    """Successes alone, or failures alone, use the whole ring."""
-    for notable in (0, 1):
-        ring = Ring(SIZE)
-        evicted = [ring.admit(seq, notable) for seq in range(25)]
-        assert evicted == [None] * 10 + list(range(15))
+@pytest.mark.parametrize(
+    ("held", "added", "gone"),
+    [
+        ((0, 0), (10, 0), (0, 0)),
+        ((10, 0), (1, 0), (1, 0)),
+        ((0, 10), (0, 1), (0, 1)),
+        ((0, 3), (1_000, 0), (992, 1)),  # a flood of successes keeps two failures
+        ((10, 0), (0, 1_000), (2, 998)),  # a flood of failures keeps eight successes
+        ((8, 2), (5, 5), (5, 5)),
+        ((0, 0), (0, 0), (0, 0)),
+    ],
+)
+def test_examples(held, added, gone):
+    """The rule, in numbers that can be checked by hand."""
+    assert surplus(held, added, SIZE) == gone
 
 
-def test_flood_of_successes_keeps_the_failures():
-    """Two failures survive any number of successes; a third, beyond the share, is evicted first."""
-    ring = Ring(SIZE)
-    evicted = [ring.admit(seq, 1) for seq in range(3)] + [ring.admit(seq, 0) for seq in range(3, 1_000)]
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(1, 30))
+def test_eviction_for_space_takes_of_the_fuller_class(ordinary, notable, count):
+    """Where the disk has no space, rows go from the class that is fuller for its share, and never more than it has."""
+    gone = oldest_of((ordinary, notable), SIZE, count)
 
-    assert {0, 1, 2} & set(evicted) == {0}
-
-
-def test_smaller_ring_evicts_the_surplus():
-    """Rows of a table larger than the ring are evicted by the same rule until the rest fits."""
-    rows = [(seq, int(seq % 2)) for seq in range(20)]
-    ring = Ring(SIZE, rows)
-
-    evicted = ring.shrink()
-
-    assert len(ring) == SIZE
-    # Two ordinary rows are over their share of eight; then the notable are over theirs.
-    assert evicted == [0, 2, 1, 3, 5, 7, 9, 11, 13, 15]
-    assert ring.shrink() == []
+    assert 0 in gone
+    assert gone[0] <= ordinary
+    assert gone[1] <= notable
+    if ordinary or notable:
+        assert sum(gone) > 0
+        at = gone.index(max(gone))
+        fullness = (ordinary / ORDINARY_SHARE, notable / NOTABLE_SHARE)
+        assert fullness[at] == max(fullness)
 
 
-@given(st.permutations(range(60)), st.lists(st.integers(1, 9), min_size=8, max_size=60))
-def test_late_records_evict_by_number(late, sizes):
-    """Threads hand over out of order: deleting the ranges always leaves the newest rows by number."""
-    # Threads are late by a few records: each number moves by a few.
-    arrivals = [number for _, number in sorted((number + late[number % 60] / 8, number) for number in range(200))]
-    ring, table = Ring(20), set()
-    for size in sizes:
-        batch, arrivals = arrivals[:size], arrivals[size:]
-        wanted = set(sorted(table | set(batch))[-20:])
-        evicted = ring.admit_all([(seq, 0) for seq in batch])
-        for first, last, notable in evicted.ranges:
-            assert not notable
-            table = {seq for seq in table if not first <= seq <= last}
-        table |= set(batch) - evicted.unwritten
+@given(st.lists(st.integers(0, 1), max_size=30), st.integers(0, 1), st.integers(0, 30))
+def test_batch_larger_than_the_ring_loses_its_oldest(notables, notable, count):
+    """Of the records of a class the first so many are left out; all others stay, in their order."""
+    records = [(*[None] * LOGS.columns.split(", ").index("notable"), kind, at) for at, kind in enumerate(notables)]
+    kept = without_oldest(records, LOGS, notable, count)
 
-        assert table == wanted
+    assert [one for one in kept if LOGS.notable_of(one) != notable] == [
+        one for one in records if LOGS.notable_of(one) != notable
+    ]
+    of_class = [one for one in records if LOGS.notable_of(one) == notable]
+    assert [one for one in kept if LOGS.notable_of(one) == notable] == of_class[count:]
+    assert all(one[-1] < other[-1] for one, other in pairwise(kept))
+
+
+def test_state_writes_what_it_changed():
+    """Counts follow what was inserted and deleted, of that table and class alone; the rest is not written."""
+    state = State(list({**BLANK, "seq": 41, "traces.0": 7, "run": 3}.items()))
+    state.added(TRACES, (2, 1))
+    state.evicted(TRACES, 0, [11, 12, 15])
+    assert state.next_seq() == 42
+    state.settle("run", 9)
+
+    assert (state.held(TRACES), state.held(LOGS)) == ((6, 1), (0, 0))
+    assert (state.first(TRACES, 0), state.first(TRACES, 1), state.first(LOGS, 0)) == (16, 0, 0)
+    assert dict(state.changes()) == {"seq": 42, "traces.0": 6, "traces.0.from": 16, "traces.1": 1, "run": 9}
+
+
+def test_settled_number_never_falls():
+    """A run's number only rises: what is settled stays settled."""
+    state = State([*BLANK.items(), ("run", 9)])
+    state.settle("run", 5)
+    state.settle("other", 0)
+
+    assert (state.settled("run"), state.settled("other")) == (9, 0)
+    assert dict(state.changes()) == {"seq": 0}
+
+
+def test_counting_anew_finds_rows_below_the_hint():
+    """Rows inserted by hand below the seq where a class was thought to begin are found, so that they can go."""
+    state = State([*BLANK.items(), ("traces.0.from", 500)])
+    state.correct(TRACES, (3.0, 1.0))
+
+    assert state.held(TRACES) == (3, 1)
+    assert state.first(TRACES, 0) == 0
+
+
+def test_recount_counts_the_rows_of_each_class(tmp_path):
+    """Rows that were deleted by hand are noticed by whoever opens the store next."""
+    with closing(open_database(tmp_path / "telemetry.db", TELEMETRY)) as connection:
+        connection.executemany(SET, [("logs.0", 99), ("logs.1", 99), ("traces.1", 5)])
+        for seq, notable in enumerate((0, 0, 1), 1):
+            connection.execute(
+                "INSERT INTO logs (seq, run_id, number, ts_us, level, logger, msg, notable, repeats, extras)"
+                " VALUES (?, 'r', ?, 0, 'info', 'x', 'm', ?, 0, '{}')",
+                (seq, seq, notable),
+            )
+        for statement in RECOUNT:
+            connection.execute(statement)
+        state = State(connection.execute(BEGIN).fetchall())
+
+    assert (state.held(LOGS), state.held(TRACES)) == ((2, 1), (0, 0))

@@ -28,7 +28,11 @@ log = get_logger(__name__)
 _SIDECARS: Final = ("", "-wal", "-shm")
 _MARK: Final = ".corrupt-"
 # Invalid JSON shows a flipped bit that SQLite does not notice.
-_VALID: Final = {"traces": "json_valid(spans) AND json_valid(extras)", "logs": "json_valid(extras)"}
+_VALID: Final = {
+    "traces": "json_valid(spans) AND json_valid(extras) AND notable IN (0, 1)"
+    " AND typeof(started_us) = 'integer' AND typeof(duration_ms) = 'real'",
+    "logs": "json_valid(extras) AND notable IN (0, 1) AND typeof(ts_us) = 'integer'",
+}
 _RUN: Final = ("run_id", "node_id", "version", "pid", "boot_id", "started_us", "ended_us", "end_reason")
 _LATER: Final = ("last_seen_us", "vitals", "commits", "written_bytes")  # missing in older schemas
 
