@@ -199,20 +199,28 @@ class Telemetry:
         runtime.install(None)  # before the drain, so that new records cannot prolong it
         if self._thread is not None:
             self._thread.stop(_CLOSE_TIMEOUT_S)
-        self._keep_uncommitted()
-        self._close_box()
+        self._keep_uncommitted(is_in_box=self._close_box())
         node_logging.shutdown()
         runtime.telemetry = None
 
-    def _close_box(self) -> None:
-        """Deletes the box if its records are committed; else whoever opens the store next recovers it."""
-        box = self._recorder.box
-        if box is None:
-            return
-        is_committed = self._thread is not None and self._thread.is_clean
-        if not is_committed:
-            box.note_ended(now_us(), is_committed=False)
-        box.close(remove=is_committed)
+    def _close_box(self) -> bool:
+        """Deletes the box if its records are committed; else leaves it to whoever opens the store next.
+
+        Returns:
+            Whether what is not committed is in a box.
+        """
+        box, thread = self._recorder.box, self._thread
+        if thread is None or thread.is_clean:
+            if box is not None:
+                box.close(remove=True)
+            return False
+        try:
+            if box is not None or self._recorder.has_pending():
+                thread.keep_pending()
+        except OSError as error:
+            log.warning("there is no black box", extra={"error": str(error)})
+            return False
+        return True
 
     # --- forks
 
@@ -271,11 +279,11 @@ class Telemetry:
             self._error = "a connection to telemetry.db was open when this process was forked"
             log.warning("telemetry is kept in the black box only", extra={"reason": self._error})
 
-    def _keep_uncommitted(self) -> None:
+    def _keep_uncommitted(self, *, is_in_box: bool) -> None:
         """Keeps in memory the records that arrived while the writer was ending, and those it could not commit.
 
-        The box has them too, for the next start. Without a box they are dropped from the store: counted, and logged in
-        the JSON log, the one sink that is still open.
+        A box has them too, for whoever opens the store next. Without a box they are dropped from the store: counted,
+        and logged in the JSON log, the one sink that is still open.
         """
         traces, logs = self._recorder.traces.snapshot(), self._recorder.logs.snapshot()
         for record in traces:
@@ -284,10 +292,9 @@ class Telemetry:
             runtime.recorder.logs.offer(entry)
         if self._thread is None or not (traces or logs):
             return
-        is_kept = self._recorder.box is not None and not self._thread.is_clean
-        if not is_kept:
+        if not is_in_box:
             metrics.telemetry_dropped_total.labels(reason="closed").inc(len(traces) + len(logs))
-        fields = {"traces": len(traces), "logs": len(logs), "in_black_box": is_kept}
+        fields = {"traces": len(traces), "logs": len(logs), "in_black_box": is_in_box}
         log.warning("records were not committed", extra=fields)
 
     def flush(self, timeout_s: float = 10.0) -> bool:

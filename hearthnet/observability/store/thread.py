@@ -31,12 +31,13 @@ from hearthnet.errors import HearthNetError, StoreError
 from hearthnet.forensics import box as layout
 from hearthnet.observability.logging import get_logger, log_dropped, log_file
 from hearthnet.observability.records.blackbox import BlackBox
-from hearthnet.observability.records.box_file import box_path, new_header
+from hearthnet.observability.records.box_file import Sizes, box_path, new_header
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.budget import MB, Budget, disk_bytes
 from hearthnet.observability.store.lock import StoreInUseError, StoreLock
 from hearthnet.observability.store.pacer import Pace, Pacer
+from hearthnet.observability.store.recovery.box_budget import compact, keep_boxes_within
 from hearthnet.observability.store.recovery.opening import NODE_RESERVE, Own, join_store, keep_house, open_store
 from hearthnet.observability.store.recovery.recover import Recovery
 from hearthnet.observability.store.rows import LOGS, TRACES
@@ -275,21 +276,49 @@ class StoreThread:
             )
 
     def _make_box(self) -> None:
-        directory = self.path.parent
+        self._shrink_dead_boxes()
         sizes = self.budget.node_box() if self._is_node else self.budget.program_box()
         if not self._is_node and self._boxes_of_programs() + sizes.total > self.budget.program_boxes:
             if not self._is_without_box:
                 self._is_without_box = True
                 log.warning(
                     "there is no black box: a kill would cost pending records",
-                    extra={"error": "there are as many boxes as max_disk_mb allows", "path": str(directory)},
+                    extra={"error": "there are as many boxes as max_disk_mb allows", "path": str(self.path.parent)},
                 )
             return
+        self._recorder.keep_in(self._new_box(sizes))
+
+    def _new_box(self, sizes: Sizes) -> BlackBox:
         run_id, node_id, version = self._run[:3]
         role = layout.NODE if self._is_node else layout.LIBRARY
-        self._recorder.keep_in(
-            BlackBox(box_path(directory, run_id), new_header(role, run_id, version, node_id, sizes))
-        )
+        header = new_header(role, run_id, version, node_id, sizes)
+        return BlackBox(box_path(self.path.parent, run_id), header)
+
+    def keep_pending(self) -> None:
+        """Leaves a box with what could not be committed, for the next process that can; the thread has ended.
+
+        Raises:
+            OSError: raised when the disk has no space for it.
+        """
+        box = self._recorder.box
+        if box is None:
+            box = self._new_box(self.budget.program_box())
+            self._recorder.keep_in(box)
+        box.note_ended(rows.now_us(), is_committed=False)
+        box.close(remove=False)
+        compact(box.path)
+        self._shrink_dead_boxes()
+
+    def _shrink_dead_boxes(self) -> None:
+        """Makes the boxes of ended runs fit into the budget, beside a node's."""
+        try:
+            self._lock.acquire()
+        except HearthNetError:  # another process keeps house, or the folder cannot be written
+            return
+        try:
+            keep_boxes_within(self.path.parent, self.budget.program_boxes, None)
+        finally:
+            self._lock.release()
 
     def _boxes_of_programs(self) -> int:
         """Returns the bytes of all boxes but a node's."""
