@@ -152,7 +152,7 @@ class Writer:
         self._is_singly = False  # after a batch with a row that cannot be stored
         self._gaps: list[rows.Gap] = []
         self._batches_after_drops = 0
-        self._commits = 0
+        self._commits = self._commits_told = 0
 
     def keep_failing(self, reason: str | None) -> None:
         """Takes over, from the writer before it, that commits fail and that this was logged."""
@@ -419,10 +419,12 @@ class Writer:
         return False
 
     async def record_wear(self, run_id: str) -> None:
-        """Updates the run's row with its commits and the bytes it has written."""
+        """Updates the run's row with its commits and the bytes it has written, if it has committed since."""
         self.settled.give_up()
-        await self._set_wear(run_id)
-        await self._db.commit()
+        if self._commits != self._commits_told:
+            self._commits_told = self._commits
+            await self._set_wear(run_id)
+            await self._db.commit()
 
     async def _set_wear(self, run_id: str) -> None:
         await self._db.execute(rows.SET_WEAR, (self._commits, self.quota.written_bytes(), run_id))

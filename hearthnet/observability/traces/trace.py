@@ -63,9 +63,9 @@ class Trace:
     """
 
     __slots__ = (
-        "_box", "_dropped_spans", "_handling", "_held", "_number", "_open", "_slot", "_spans", "_spans_json", "capability",
-        "duration_ms", "ended", "error", "extras", "notable", "parent_id", "result", "run_id", "seq", "started_ns",
-        "started_us", "token", "trace_id", "version",
+        "_box", "_dropped_spans", "_handling", "_held", "_number", "_open", "_slot", "_spans", "_spans_json",
+        "capability", "duration_ms", "ended", "error", "extras", "notable", "parent_id", "result", "run_id", "seq",
+        "started_ns", "started_us", "token", "trace_id", "version",
     )  # fmt: skip
 
     # As a scope: the current one where it began, outside any span.

@@ -32,6 +32,7 @@ from hearthnet.observability.store.rows import LOGS, TRACES
 __all__ = [
     "Recovery",
     "close_other_runs",
+    "has_leftovers",
     "is_written",
     "last_seen_us",
     "leftover_boxes",
@@ -99,6 +100,11 @@ def leftover_boxes(directory: Path, own: Path | None = None) -> list[tuple[Path,
         except OSError as error:  # unreadable now; the next start tries again
             log.warning("a black box cannot be read", extra={"path": str(path), "error": str(error)})
     return found
+
+
+def has_leftovers(directory: Path, own: Path | None) -> bool:
+    """Returns whether there is a box of an ended process."""
+    return any(path != own and not is_written(path) for path in layout.boxes_in(directory))
 
 
 def is_written(path: Path) -> bool:
