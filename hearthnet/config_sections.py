@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from hearthnet.config_file import DEFAULT_HOST, DEFAULT_PORT, DEFAULT_UDP_PORT, RETIRED_TRANSPORT
-from hearthnet.observability.redaction.shapes import check_pattern
+from hearthnet.observability.redaction.rules import check_pattern
 
 __all__ = [
     "BusConfig",

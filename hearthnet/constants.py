@@ -38,6 +38,7 @@ MAX_STRING_BYTES: Final = 2 * 1024
 MAX_NESTING: Final = 6
 MAX_KEYS: Final = 64
 MAX_CAPABILITY_CHARS: Final = 64  # longer than any sensible dotted name; keeps labels and columns small
+REDACTED: Final = "[redacted]"  # recorded in place of a secret
 
 # Rows of the side tables, bounded so that a restart loop or a failing disk cannot grow them without end.
 MAX_GAP_ROWS: Final = 1_000

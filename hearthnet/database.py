@@ -19,6 +19,7 @@ from hearthnet.files import make_private_dir
 __all__ = [
     "BUSY_TIMEOUT_S",
     "EVENTS",
+    "PATIENT_S",
     "TELEMETRY",
     "WRITER_PRAGMAS",
     "Connection",
@@ -37,6 +38,7 @@ WRITER_PRAGMAS: Final = (
     "PRAGMA secure_delete = ON",  # overwrites evicted rows, except where pages were rebalanced
 )
 BUSY_TIMEOUT_S: Final = 0.25  # short: the writer retries later and still has its records
+PATIENT_S: Final = 5.0  # for what is not tried again soon: opening, recovering
 # With less free space than this for its shared memory, SQLite reports a full disk as an I/O error.
 _MIN_FREE_BYTES: Final = 128 * 1024
 STEPS_BETWEEN_CHECKS: Final = 1_000  # SQLite VM steps between two checks of the clock: well below a millisecond
@@ -100,8 +102,13 @@ def migrations_dir() -> Path:
     raise StoreError("the migrations are missing from this installation", hint="reinstall hearthnet")
 
 
-def open_database(path: Path, schema: Schema) -> sqlite3.Connection:
+def open_database(path: Path, schema: Schema, busy_timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:
     """Returns a connection with WAL, full sync and the newest schema; creates the file with mode 0600 if missing.
+
+    Args:
+        path: of the file.
+        schema: of the database.
+        busy_timeout_s: how long to wait for another process that writes it.
 
     Raises:
         UnusableStoreError: raised when the file is damaged or not ours.
@@ -113,7 +120,7 @@ def open_database(path: Path, schema: Schema) -> sqlite3.Connection:
         raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old", hint="SQLite 3.37 or newer is needed")
     try:
         _create_private(path)
-        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, factory=Connection)
+        connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, factory=Connection)
     except (OSError, sqlite3.Error) as error:
         raise store_error(path, error) from error
     try:

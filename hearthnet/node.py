@@ -19,8 +19,7 @@ from hearthnet.errors import IdentityError, WireError
 from hearthnet.events.event_log import EVENTS_FILE, EventLog
 from hearthnet.identity.community import MANIFEST_FILE, community_dir
 from hearthnet.identity.keys import PRIVATE_FILE, KeyPair, short_id
-from hearthnet.identity.manifest import Manifest, read_manifest, write_manifest
-from hearthnet.identity.membership import Membership
+from hearthnet.identity.manifest import Manifest, Membership, read_manifest, write_manifest
 from hearthnet.locations import bytes_of, disk_use, locations_of
 from hearthnet.observability import doctor, get_logger, metrics, telemetry
 from hearthnet.observability.logs.levels import Levels
@@ -32,11 +31,10 @@ from hearthnet.observability.telemetry import Telemetry
 from hearthnet.observability.traces.propagation import ContextExecutor
 from hearthnet.services import echo, llm
 from hearthnet.services.emergency import EmergencyProbe
-from hearthnet.transport.admission.load import Load
+from hearthnet.transport.admission.gate import Load
 from hearthnet.transport.api.routes import Services
 from hearthnet.transport.app import build_app
-from hearthnet.transport.auth.replay import Replays
-from hearthnet.transport.auth.replay_journal import JOURNAL_FILE, ReplayJournal
+from hearthnet.transport.auth.replay import JOURNAL_FILE, ReplayJournal, Replays
 from hearthnet.transport.server import Server
 
 __all__ = ["Node", "initialise", "open_node"]

@@ -42,10 +42,10 @@ GOALS: Final[dict[str, int]] = {
 }
 CEILINGS: Final[dict[str, int]] = {
     "words to replace": 7,
-    "walk: log record to row and line": 19,
-    "walk: trace to `trace show`": 34,
-    "walk: HTTP call to its handler": 35,
-    "walk: recovery": 20,
+    "walk: log record to row and line": 17,
+    "walk: trace to `trace show`": 27,
+    "walk: HTTP call to its handler": 23,
+    "walk: recovery": 13,
     "files of a new column": 9,
 }
 

@@ -4,6 +4,10 @@ Each walk is a small program in a process and a home of its own. It does the thi
 a module counts when it ran every time, so that what a timer does in between is left aside. Code that runs when a module
 is imported does not count.
 
+Any walk may log a line or bump a metric on its way: a warning of recovery, the "done" line of a trace. Of that it
+counts the one file whose function is called (`ASIDE`), and nothing that runs below it on the stack. What a log call
+runs is a walk of its own, the first, and counts there alone; what a metric runs counts in none.
+
     python scripts/walks.py NAME      prints the walk's modules, one JSON list
 """
 
@@ -18,17 +22,18 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-__all__ = ["COLUMN", "WALKS", "column", "walk"]
+__all__ = ["ASIDE", "COLUMN", "LOGGING", "WALKS", "column", "walk"]
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PACKAGE: Final = ROOT / "hearthnet"
 COLUMN: Final = "started_mono_ns"  # of `traces`: kept, and computed with by nothing else
+LOGGING: Final = "observability/logging.py"
+ASIDE: Final = frozenset({LOGGING, "observability/instrument.py", "observability/metrics.py"})  # passed, not entered
 _TIMES: Final = 3
 _TIMEOUT_S: Final = 120
 _IS_FUNCTION: Final = 1  # CO_OPTIMIZED: neither a module's body nor a class's
@@ -40,8 +45,8 @@ class Steps:
     def __init__(self) -> None:
         self.is_on = False
         self.thread: int | None = None  # None: all threads
-        self.room: str | None = None  # only what runs below this folder of the package
-        self._depth: Counter[int] = Counter()  # of the room, by thread
+        self.room: str | None = None  # only this folder of the package, and what runs below it
+        self.aside = ASIDE
         self._found: set[str] = set()
         self._rounds: list[set[str]] = []
         self._base = f"{PACKAGE}{os.sep}"
@@ -52,17 +57,30 @@ class Steps:
         sys.setprofile(self._take)
 
     def _take(self, frame: FrameType, event: str, _: Any) -> None:
-        own = threading.get_ident()
-        if not self.is_on or event not in ("call", "return") or self.thread not in (None, own):
+        if not self.is_on or event != "call" or self.thread not in (None, threading.get_ident()):
             return
-        code = frame.f_code
-        if not (code.co_filename.startswith(self._base) and code.co_flags & _IS_FUNCTION):
+        path = self._path_of(frame)
+        if path is None or path in self._found:
             return
-        path = code.co_filename.removeprefix(self._base)
-        if self.room is not None and path.startswith(self.room):
-            self._depth[own] += 1 if event == "call" else -1
-        if event == "call" and (self.room is None or self._depth[own] > 0):
+        callers = self._callers_of(frame) - {path}
+        if self.aside & callers:
+            return
+        if self.room is None or any(one.startswith(self.room) for one in callers | {path}):
             self._found.add(path)
+
+    def _path_of(self, frame: FrameType) -> str | None:
+        code = frame.f_code
+        is_ours = code.co_filename.startswith(self._base) and code.co_flags & _IS_FUNCTION
+        return code.co_filename.removeprefix(self._base) if is_ours else None
+
+    def _callers_of(self, frame: FrameType) -> set[str]:
+        """Returns the modules of the package whose functions are above a frame on the stack."""
+        found, above = set(), frame.f_back
+        while above is not None:
+            if (path := self._path_of(above)) is not None:
+                found.add(path)
+            above = above.f_back
+        return found
 
     @contextlib.contextmanager
     def round(self) -> Iterator[None]:
@@ -74,7 +92,6 @@ class Steps:
     def begin(self, thread: int | None = None) -> None:
         """Starts a round, of one thread or of all."""
         self._found, self.thread, self.is_on = set(), thread, True
-        self._depth.clear()
 
     def end(self) -> None:
         """Ends the round."""
@@ -96,6 +113,7 @@ def _log(steps: Steps, home: Path) -> None:
     """A log record, from the call to its row and its line."""
     from hearthnet.observability import get_logger, telemetry
 
+    steps.aside -= {LOGGING}
     with telemetry.open(_settings(home)) as store:
         log = get_logger("hearthnet.walk")
         for number in range(_TIMES):

@@ -28,7 +28,7 @@ CORE = {
 BROUGHT = {"starlette"}
 # Folders whose modules may import a node's packages at the top level; functions may do so anywhere.
 OF_A_NODE = {
-    "hearthnet.bus.registry", "hearthnet.checks.probes.llm_backends",
+    "hearthnet.bus.capability", "hearthnet.checks.probes.llm_backends",
     "hearthnet.client.client", "hearthnet.client.reading",
 }  # fmt: skip
 NEED_IT = [

@@ -96,6 +96,15 @@ def test_walk_is_short(name):
     assert 3 < len(modules) <= shape.CEILINGS.get(f"walk: {name}", shape.GOALS[f"walk: {name}"]), modules
 
 
+def test_log_call_within_another_walk_is_passed_not_entered():
+    """The "done" line of a trace is a walk of its own, whose modules count there alone."""
+    passing, entering = walks.walk("trace to `trace show`"), walks.walk("log record to row and line")
+
+    assert walks.LOGGING in passing
+    assert [module for module in passing if module.startswith("observability/logs/")] == []
+    assert "observability/logs/daily_file.py" in entering
+
+
 def test_a_ceiling_is_above_its_goal():
     """Where a goal is met, it is what holds."""
     assert {name for name, ceiling in shape.CEILINGS.items() if ceiling <= shape.GOALS[name]} == set()

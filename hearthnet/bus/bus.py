@@ -13,9 +13,8 @@ from functools import partial
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
-from hearthnet.bus.capability import CapabilityDescriptor, Frames, Handler, RouteRequest, parse_version
+from hearthnet.bus.capability import CapabilityDescriptor, Entry, Frames, Handler, Registry, RouteRequest, parse_version
 from hearthnet.bus.ratelimit import RateLimitedError, RateLimiter
-from hearthnet.bus.registry import Entry, Registry
 from hearthnet.bus.stream import CallStream
 from hearthnet.errors import WireError
 from hearthnet.identity.keys import short_id

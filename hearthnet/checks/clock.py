@@ -18,7 +18,7 @@ from hearthnet.checks.results import found, skipped, warned
 from hearthnet.config import Config, EmergencyConfig
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.plural import counted
-from hearthnet.transport.auth import peer_clocks
+from hearthnet.transport.auth.replay import peer_clocks
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus

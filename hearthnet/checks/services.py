@@ -16,7 +16,7 @@ from hearthnet.plural import counted
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus
-    from hearthnet.bus.registry import Entry
+    from hearthnet.bus.capability import Entry
     from hearthnet.checks.probes.llm_backends import BackendStatus
 
 __all__ = ["at_least_one_capability", "llm_backend_reachable"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from hearthnet.cli.options import json_option
+from hearthnet.cli.main import json_option
 from hearthnet.config import load, resolve_paths
 from hearthnet.errors import ConfigError
 from hearthnet.forensics.main import (

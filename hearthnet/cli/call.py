@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from hearthnet.cli.options import where_option
-from hearthnet.cli.output import print_json
+from hearthnet.cli.main import print_json, where_option
 from hearthnet.errors import HearthNetError, NodeUnreachableError, UntrustedResponseError, WireError
 
 if TYPE_CHECKING:

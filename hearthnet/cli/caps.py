@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hearthnet.cli.options import json_option, where_option
-from hearthnet.cli.output import console, print_json, table
+from hearthnet.cli.main import console, json_option, print_json, table, where_option
 
 if TYPE_CHECKING:
     from hearthnet.locations import Locations

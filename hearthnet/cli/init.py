@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from hearthnet.cli.options import config_option, json_option
-from hearthnet.cli.output import print_json
+from hearthnet.cli.main import config_option, json_option, print_json
 
 if TYPE_CHECKING:
     from hearthnet.config import Config

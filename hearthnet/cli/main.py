@@ -1,6 +1,8 @@
-"""The command group. It imports a command's module only to run the command, so `--help` is fast.
+"""The command line: the group of commands, the options that they share, and how they print.
 
-This is the only place where errors become one line, a hint and an exit code.
+The group imports a command's module only to run the command, so `--help` is fast. This is the only place where errors
+become one line, a hint and an exit code. Printed are JSON for programs and tables for people, with control characters
+escaped.
 """
 
 from __future__ import annotations
@@ -8,8 +10,12 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import re
 import sys
-from typing import Any, Final, NoReturn
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 
@@ -17,7 +23,32 @@ from hearthnet import __version__
 from hearthnet.errors import EXIT_DISK_FULL, EXIT_ERROR, EXIT_USAGE, HearthNetError
 from hearthnet.extras import missing_extra
 
-__all__ = ["COMMANDS", "cli", "main"]
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from hearthnet.config import Config
+    from hearthnet.locations import Locations
+
+__all__ = [
+    "COMMANDS",
+    "cli",
+    "config_option",
+    "console",
+    "for_option",
+    "hanging",
+    "json_option",
+    "local_time",
+    "main",
+    "print_json",
+    "printable",
+    "result_style",
+    "settings_option",
+    "table",
+    "where_option",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 # name: (module, one line of help); tests/test_docs.py compares the line with the command's own help
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
@@ -34,6 +65,12 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "paths": ("paths", "Show the paths of this node's files."),
     "version": ("version", "Print the version."),
 }
+
+_DURATION: Final = re.compile(r"(\d{1,6})([smh]?)")
+_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600}
+# C0, DEL, C1, and characters that reorder text: recorded strings are untrusted.
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_WIDE: Final = 160  # columns without a terminal
 
 
 class _OutputClosedError(Exception):
@@ -138,10 +175,118 @@ def _end_quietly() -> int:
 
 
 def _report(message: str, hint: str | None, code: int) -> int:
-    from hearthnet.cli.output import printable
     from hearthnet.observability.redaction.rules import scrub
 
     click.secho(f"error: {printable(scrub(message))}", fg="red", err=True)
     if hint:
         click.echo(f"hint: {printable(hint)}", err=True)
     return code
+
+
+def _loaded(_: click.Context, __: click.Parameter, path: Path | None) -> Config:
+    from hearthnet.config import load, resolve_paths  # late: pydantic, which `--help` does not need
+
+    return resolve_paths(load(path))
+
+
+def _located(_: click.Context, __: click.Parameter, path: Path | None) -> Locations:
+    from hearthnet.locations import locate
+
+    return locate(path)
+
+
+def settings_option(
+    name: str, callback: Callable[[click.Context, click.Parameter, Path | None], Any]
+) -> Callable[[F], F]:
+    """Adds `--config`; the command gets the result of `callback` for that path as `name`."""
+    return click.option(
+        "--config",
+        name,
+        type=click.Path(path_type=Path, dir_okay=False),
+        callback=callback,
+        help="Settings to use instead of the standard config.toml.",
+    )
+
+
+def config_option(command: F) -> F:
+    """Adds `--config`; the command gets the settings with resolved paths as `config`."""
+    return settings_option("config", _loaded)(command)
+
+
+def where_option(command: F) -> F:
+    """Adds `--config`; the command gets only the node's paths and address as `where`, which is faster."""
+    return settings_option("where", _located)(command)
+
+
+def for_option(examples: str, max_s: int, bound: str) -> Callable[[F], F]:
+    """Adds `--for`, a duration (90, 30s, 10m, 2h), passed to the command in seconds as `for_s`; at most `max_s`."""
+
+    def seconds_of(_: click.Context, __: click.Parameter, text: str) -> float:
+        match = _DURATION.fullmatch(text)
+        seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
+        if not 0 < seconds <= max_s:
+            raise click.BadParameter(f"{text!r} is not a duration like {examples}, at most {bound}")
+        return float(seconds)
+
+    text = f"How long: {examples.replace(' or', ',')}."
+    return click.option("--for", "for_s", callback=seconds_of, default="10m", show_default=True, help=text)
+
+
+def json_option(command: F) -> F:
+    """Adds `--json` as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)
+
+
+def printable(text: object) -> str:
+    """Returns `text` with all control characters escaped."""
+    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text))
+
+
+def print_json(value: Any) -> None:
+    """Prints one JSON document, indented only on a terminal."""
+    import orjson
+
+    options = orjson.OPT_APPEND_NEWLINE | (orjson.OPT_INDENT_2 if sys.stdout.isatty() else 0)
+    # JSON need not escape C1 and reordering characters; escaped, it is the same JSON.
+    text = orjson.dumps(value, option=options).decode()
+    click.echo("\n".join(printable(line) for line in text.split("\n")), nl=False)
+
+
+def console() -> Console:
+    """Returns a console as wide as the terminal, in colour if the terminal has any."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+
+
+def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    """Returns an empty table with these columns and one line per row; those in `right` are right-aligned."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", no_wrap=True, overflow="ellipsis")
+    return made
+
+
+def hanging(prefix: str, text: str) -> str:
+    """Returns `prefix` and `text`; in a terminal, `text` is wrapped with a hanging indent of the prefix's width."""
+    if not sys.stdout.isatty():
+        return prefix + text
+    import shutil
+    import textwrap
+
+    width = max(40, shutil.get_terminal_size().columns) - len(prefix)
+    return prefix + ("\n" + " " * len(prefix)).join(textwrap.wrap(text, width))
+
+
+def local_time(us: int) -> str:
+    """Returns UTC microseconds as local time, with the day instead of the seconds unless it is today."""
+    moment = datetime.fromtimestamp(us / 1e6, tz=UTC).astimezone()
+    is_today = moment.date() == datetime.now().astimezone().date()
+    return f"{moment:%H:%M:%S}" if is_today else f"{moment:%d %H:%M}"
+
+
+def result_style(result: str) -> str:
+    """Returns the colour of a result: green for ok, yellow for cancelled, red for failures."""
+    return {"ok": "green", "cancelled": "yellow"}.get(result, "red")

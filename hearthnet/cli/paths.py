@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hearthnet.cli.options import json_option, where_option
-from hearthnet.cli.output import print_json
+from hearthnet.cli.main import json_option, print_json, where_option
 from hearthnet.constants import DATABASE
 
 if TYPE_CHECKING:

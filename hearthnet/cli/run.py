@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hearthnet.cli.options import config_option
+from hearthnet.cli.main import config_option
 
 if TYPE_CHECKING:
     from hearthnet.config import Config

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from hearthnet import __version__
-from hearthnet.cli.options import json_option, where_option
-from hearthnet.cli.output import console, print_json, printable, table
+from hearthnet.cli.main import console, json_option, print_json, printable, table, where_option
 from hearthnet.constants import DATABASE
 from hearthnet.errors import StoreError
 from hearthnet.plural import counted

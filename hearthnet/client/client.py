@@ -39,7 +39,7 @@ class Client:
     """Calls one node in the name of a member.
 
     Used as `async with Client(…) as node`. Every response is verified: signed by `node_id`, and for this request; see
-    `transport.auth.response_signing`.
+    `transport.auth.signing`.
 
     Args:
         url: of the node, such as `http://192.168.1.7:7080`.

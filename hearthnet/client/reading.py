@@ -10,8 +10,7 @@ import httpx
 import orjson
 
 from hearthnet.errors import HTTP_STATUS, HearthNetError, UntrustedResponseError, WireError
-from hearthnet.transport.auth.response_signing import is_signed_end, is_signed_response
-from hearthnet.transport.auth.signing import SENDER
+from hearthnet.transport.auth.signing import SENDER, is_signed_end, is_signed_response
 
 __all__ = ["MAX_RESPONSE_BYTES", "Expected", "is_stream", "read_document", "read_frames"]
 

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from hearthnet.database import EVENTS, open_database, store_error
-from hearthnet.identity.canonical import canonical_json
 from hearthnet.identity.community import utc_now
-from hearthnet.identity.keys import KeyPair, verify
+from hearthnet.identity.keys import KeyPair, canonical_json, verify
 
 __all__ = ["EVENTS_FILE", "Event", "EventLog"]
 

@@ -1,11 +1,13 @@
-"""Ed25519 device keys: generating, storing in two files, signing and verifying.
+"""Ed25519 device keys: generating, storing in two files, signing and verifying; and canonical JSON, which is signed.
 
-A node's id is its public key. A signature is text, `ed25519:<base64url>`, over canonical JSON.
+A node's id is its public key. A signature is text, `ed25519:<base64url>`, over canonical JSON: the unique encoding of a
+value. Keys sorted at every level, no white space, UTF-8 not escaped, and whole numbers without a fraction (1.0 is 1).
 """
 
 from __future__ import annotations
 
 import base64
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 from hearthnet.errors import IdentityError
 from hearthnet.extras import missing_extra
 from hearthnet.files import make_private_dir
-from hearthnet.identity.canonical import canonical_json
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
 __all__ = [
     "PREFIX",
     "KeyPair",
+    "canonical_json",
     "decode",
     "encode",
     "is_node_id",
     "is_signature",
+    "normal",
     "read_public_id",
     "short_id",
     "verify",
@@ -41,6 +44,11 @@ _P: Final = 2**255 - 19
 _ORDER_8_Y: Final = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
 _SMALL_ORDER: Final = frozenset({0, 1, _P - 1, _P, _P + 1, _ORDER_8_Y, _P - _ORDER_8_Y})
 _Y_BITS: Final = 2**255 - 1  # the bit above is the sign of x
+# Up to here every whole float is exactly an integer; beyond, its digits would be arbitrary.
+_MAX_EXACT: Final = 2.0**53
+_MAX_DEPTH: Final = 64
+
+_encode_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 def encode(raw: bytes) -> str:
@@ -194,3 +202,34 @@ def verify(payload: dict[str, Any], signature: str, node_id: str) -> bool:
 
 def _signed_bytes(payload: dict[str, Any]) -> bytes:
     return canonical_json({key: value for key, value in payload.items() if key != "signature"})
+
+
+def canonical_json(value: Any) -> bytes:
+    """Returns the canonical encoding of a JSON value.
+
+    Raises:
+        ValueError: raised for a value without one: NaN, infinities, lone surrogates, keys that are not strings, or
+            nesting beyond 64.
+    """
+    return _encode_json(normal(value)).encode("utf-8")
+
+
+def normal(value: Any, depth: int = 0) -> Any:
+    """Returns the value that the canonical encoding of `value` decodes to: equal for all values encoded alike.
+
+    Raises:
+        ValueError: raised for a value without a canonical encoding, as by `canonical_json`.
+    """
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"nested deeper than {_MAX_DEPTH}")
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise ValueError("keys must be strings")
+        return {key: normal(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [normal(item, depth + 1) for item in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _MAX_EXACT:
+        return int(value)
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise ValueError(f"{type(value).__name__} is not a JSON type")

@@ -18,18 +18,24 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
 
-from hearthnet.observability.logs.entry import (
+from hearthnet.observability.logs.messages import (
+    DEBUG,
     Entry,
     ExcInfo,
+    Message,
+    RateLimitedLogger,
     encode_extras,
     exc_info_of,
+    find,
+    forget,
+    is_any_dropped,
+    log_suppressed,
+    messages_with_drops,
     repeats_of,
     stack_of,
     text_of,
     timestamp,
 )
-from hearthnet.observability.logs.messages import DEBUG, Message, find, forget, is_any_dropped, messages_with_drops
-from hearthnet.observability.logs.ratelimit import RateLimitedLogger, log_suppressed
 from hearthnet.observability.records.context import Scope, current
 from hearthnet.observability.runtime import runtime
 

@@ -17,14 +17,12 @@ from hearthnet.config import TransportConfig
 from hearthnet.errors import WireError
 from hearthnet.observability import get_logger
 from hearthnet.observability.logs.levels import Levels
-from hearthnet.transport.admission.gate import Gate
-from hearthnet.transport.admission.guard import Guard
-from hearthnet.transport.admission.load import Load
+from hearthnet.transport.admission.gate import Gate, Load
+from hearthnet.transport.admission.guard import Guard, ResponseHeaders
 from hearthnet.transport.api.control import control
 from hearthnet.transport.api.error_body import error_body, internal_error, validation_failure
 from hearthnet.transport.api.openapi import openapi
 from hearthnet.transport.api.routes import Services, calls, operations, telemetry
-from hearthnet.transport.middleware import ResponseHeaders
 
 __all__ = ["ROUTERS", "build_app"]
 

@@ -30,7 +30,7 @@ from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import metrics, telemetry
 from hearthnet.observability.telemetry import Telemetry
 from hearthnet.services import echo
-from hearthnet.transport.admission.load import Load
+from hearthnet.transport.admission.gate import Load
 from hearthnet.transport.api.routes import Services
 from hearthnet.transport.app import build_app
 from hearthnet.transport.auth.replay import Replays

@@ -9,8 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from hearthnet.bus.bus import CapabilityBus
-from hearthnet.bus.capability import CapabilityDescriptor, RouteRequest
-from hearthnet.bus.health import Health
+from hearthnet.bus.capability import CapabilityDescriptor, Health, RouteRequest
 from hearthnet.errors import WireError
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability import metrics, trace

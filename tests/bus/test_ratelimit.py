@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.clock import Clock
 
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.bus.capability import CapabilityDescriptor
@@ -23,21 +24,10 @@ ME, PEER, OTHER = "ed25519:me", "ed25519:peer", "ed25519:other"
 CAPABILITY = "experimental.thing"
 
 
-class Clock:
-    """A clock in nanoseconds, advanced by the test."""
-
-    def __init__(self) -> None:
-        self.now = 7 * NS
-
-    def __call__(self) -> int:
-        """The time."""
-        return self.now
-
-
 @pytest.fixture
 def clock():
     """A stopped clock."""
-    return Clock()
+    return Clock(7 * NS)
 
 
 @pytest.fixture
@@ -116,7 +106,7 @@ BURSTS = st.lists(
 @given(BURSTS)
 def test_limiter_is_its_model(bursts):
     """For any sequence of calls, outcomes equal those of plain token buckets, and memory stays bounded."""
-    clock = Clock()
+    clock = Clock(7 * NS)
     limiter = RateLimiter(ME, clock)
     model = Model(clock.now)
     for pause_ms, peer, capability, count in bursts:
@@ -212,10 +202,11 @@ def test_memory_is_bounded(clock):
     assert outcome(limiter) == "soft_capability"  # what it has used was not forgotten
 
 
-def test_bus_counts_by_capability_and_reason():
+def test_bus_counts_by_capability_and_reason(clock):
     """A call refused by the bus is counted under its capability or `other`, and leaves no trace."""
     metrics.configure(SimpleNamespace(metrics_enabled=True))
     bus = CapabilityBus(ME, lambda _: "member")
+    bus.limiter = RateLimiter(ME, clock)  # a bucket regains a token every few milliseconds, and would while this runs
     bus.register(CapabilityDescriptor(name=CAPABILITY, version=(1, 0)), lambda _: {})
     for name in (CAPABILITY, "experimental.invented", "experimental.made_up"):
         for _ in range(60):

@@ -19,7 +19,8 @@ from hearthnet.errors import WireError
 from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import doctor
-from hearthnet.transport.auth import peer_clocks
+from hearthnet.transport.auth import replay
+from hearthnet.transport.auth.replay import peer_clocks
 from hearthnet.transport.auth.signing import TIMESTAMP, sign, verify_request
 
 BODY = {"params": {}, "input": {}}
@@ -199,7 +200,7 @@ def test_peers_that_differ_from_the_anchors_warn(config):
 def test_peers_are_few_and_recent(monkeypatch):
     """A flood of peers keeps only the last ones, and entries expire after an hour."""
     now = [1_000.0]
-    monkeypatch.setattr(peer_clocks, "monotonic", lambda: now[0])
+    monkeypatch.setattr(replay, "monotonic", lambda: now[0])
     for number in range(1_000):
         peer_clocks.record(f"peer {number}", number)
     peer_clocks.record("peer 800", -1.0)

@@ -22,7 +22,7 @@ from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import telemetry, trace
 from hearthnet.services import echo
-from hearthnet.transport.admission.load import Load
+from hearthnet.transport.admission.gate import Load
 from hearthnet.transport.api.routes import Services
 from hearthnet.transport.app import build_app
 from hearthnet.transport.server import Server

@@ -32,7 +32,7 @@ from hearthnet.identity.manifest import (
     write_manifest,
 )
 from hearthnet.observability import metrics, trace
-from hearthnet.transport.admission.load import Load
+from hearthnet.transport.admission.gate import Load
 from hearthnet.transport.api.routes import Services
 from hearthnet.transport.app import build_app
 from hearthnet.transport.auth.replay import Replays

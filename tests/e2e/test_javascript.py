@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hearthnet.config import load, resolve_paths
-from hearthnet.identity.canonical import canonical_json
+from hearthnet.identity.keys import canonical_json
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "client.md"
 CLIENT = Path(__file__).parent / "signed_call.mjs"

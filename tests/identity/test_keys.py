@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hearthnet.errors import IdentityError
-from hearthnet.identity.canonical import canonical_json
-from hearthnet.identity.keys import KeyPair, decode, encode, is_node_id, short_id, verify
+from hearthnet.identity.keys import KeyPair, canonical_json, decode, encode, is_node_id, short_id, verify
 
 RAW = bytes(range(32))
 ID = "ed25519:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"

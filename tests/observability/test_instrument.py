@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
+from support.threads import at_once
 
 from hearthnet.observability import metrics
 from hearthnet.observability.instrument import MAX_LABEL_BYTES, MAX_SERIES, OTHER
@@ -72,18 +73,12 @@ def test_combination_that_is_turned_away_again_is_counted_once(counter):
 
 def test_threads_lose_no_count(counter):
     """Eight threads that invent the same names side by side: the bound holds, and every count is somewhere."""
-    start = threading.Barrier(8)
 
     def invent():
-        start.wait()
         for number in range(1_000):
             counter.labels(str(number), "s").inc()
 
-    threads = [threading.Thread(target=invent) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(lambda _: invent(), range(8))
 
     found = series(counter.name)
     assert len(found) == MAX_SERIES + 1

@@ -17,13 +17,14 @@ import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.threads import at_once
 
 from hearthnet.config import ObservabilityConfig
 from hearthnet.constants import MAX_JSON_LINE_BYTES, MAX_LOG_ROW_BYTES
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability import trace
 from hearthnet.observability.logging import JsonFormatter, RateLimitedLogger, get_logger
-from hearthnet.observability.logs import ratelimit
+from hearthnet.observability.logs import messages
 from hearthnet.observability.logs.daily_file import DailyFile, log_paths
 from hearthnet.observability.runtime import runtime
 
@@ -285,11 +286,7 @@ def test_threads_write_whole_lines(logs):
         for number in range(300):
             log.info(f"line of {name}", extra={"thread": name, "number": number, "pad": "x" * 500})
 
-    threads = [threading.Thread(target=write, args=(name,)) for name in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(write, range(8))
 
     lines = [orjson.loads(raw) for raw in logs()]
     assert {(line["thread"], line["number"]) for line in lines} == {(t, n) for t in range(8) for n in range(300)}
@@ -489,12 +486,12 @@ def test_record_factory_is_used(logged):
 
 def test_limited_messages_that_are_forgotten_are_told(logs, monkeypatch):
     """More keys than are remembered: what was held back of the forgotten ones is counted, one record a message."""
-    monkeypatch.setattr(ratelimit, "_MAX_REMEMBERED", 20)
+    monkeypatch.setattr(messages, "_MAX_REMEMBERED", 20)
     noisy = RateLimitedLogger(get_logger("hearthnet.forgotten"), clock=lambda: 100.0)
     for number in range(60):
         noisy.warning("lost peer", key=f"peer {number}")
         noisy.warning("lost peer", key=f"peer {number}")
-    ratelimit.log_suppressed(all_of_them=True)
+    messages.log_suppressed(all_of_them=True)
 
     told = [orjson.loads(line).get("suppressed", 0) for line in logs()]
     assert sum(told) == 60
@@ -519,14 +516,14 @@ def test_limited_message_takes_any_extra(logs, extra):
 def test_limited_message_logged_within_another_does_not_wait(logs, monkeypatch):
     """A signal handler or a finalizer logs in the middle of a limited record: both are logged, without a deadlock."""
     noisy = RateLimitedLogger(get_logger("hearthnet.within"))
-    make = ratelimit._Limit
+    make = messages._Limit
 
     def interrupted(*args):
-        monkeypatch.setattr(ratelimit, "_Limit", make)
+        monkeypatch.setattr(messages, "_Limit", make)
         noisy.warning("inner")
         return make(*args)
 
-    monkeypatch.setattr(ratelimit, "_Limit", interrupted)
+    monkeypatch.setattr(messages, "_Limit", interrupted)
     outer = threading.Thread(target=noisy.warning, args=("outer",), daemon=True)
     outer.start()
     outer.join(10)
@@ -543,10 +540,10 @@ def test_forked_child_does_not_tell_what_its_parent_held_back(logs):
     child = os.fork()
     if child == 0:
         try:
-            ratelimit.log_suppressed(all_of_them=True)
+            messages.log_suppressed(all_of_them=True)
         finally:
             os._exit(0)
     os.waitpid(child, 0)
-    ratelimit.log_suppressed(all_of_them=True)
+    messages.log_suppressed(all_of_them=True)
 
     assert [orjson.loads(line).get("suppressed") for line in logs()] == [None, 2]

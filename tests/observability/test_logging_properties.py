@@ -16,7 +16,7 @@ from hearthnet.constants import MAX_JSON_LINE_BYTES, MAX_LOG_ROW_BYTES
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.logs.daily_file import log_paths
-from hearthnet.observability.logs.entry import _OWN_KEYS
+from hearthnet.observability.logs.messages import _OWN_KEYS
 from hearthnet.observability.redaction.rules import is_secret, scrub
 from hearthnet.observability.runtime import runtime
 

@@ -6,9 +6,9 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
+from support.reading import sample
 
-from hearthnet.observability import get_logger, metrics, telemetry, trace
+from hearthnet.observability import get_logger, telemetry, trace
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability.logs import messages
 from hearthnet.observability.records.recorder import Recorder
@@ -17,13 +17,6 @@ from hearthnet.observability.runtime import runtime
 log = get_logger("hearthnet.test")
 NS = 1_000_000_000
 US = 1_000_000
-
-
-def sample(name: str, **labels: str) -> float | None:
-    """Returns the value of one series of the page."""
-    families = text_string_to_metric_families(metrics.exposition()[0].decode())
-    found = [item.value for family in families for item in family.samples if (item.name, item.labels) == (name, labels)]
-    return found[0] if found else None
 
 
 def a_trace(started_ns: int, ms: float) -> tuple:

@@ -14,8 +14,7 @@ import pytest
 from hearthnet.constants import MAX_TRACE_ROW_BYTES
 from hearthnet.errors import WireError
 from hearthnet.observability import get_logger, metrics, trace
-from hearthnet.observability.logs.entry import Entry
-from hearthnet.observability.logs.messages import find
+from hearthnet.observability.logs.messages import Entry, find
 from hearthnet.observability.runtime import runtime
 from hearthnet.observability.traces import trace as traces
 

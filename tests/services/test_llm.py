@@ -10,7 +10,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
+from support import reading
 from support.llm_backend import PATIENCE_S, Script, running_backend
 
 from hearthnet.bus.bus import CapabilityBus
@@ -74,15 +74,7 @@ async def serve():
 def sample():
     """Enables metrics; returns a function that reads one series."""
     metrics.configure(SimpleNamespace(metrics_enabled=True))
-
-    def read(name, **labels):
-        families = text_string_to_metric_families(metrics.exposition()[0].decode())
-        found = [
-            item.value for family in families for item in family.samples if (item.name, item.labels) == (name, labels)
-        ]
-        return found[0] if found else None
-
-    return read
+    return reading.sample
 
 
 async def frames_of(call, **wanted) -> list[dict]:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from prometheus_client.parser import text_string_to_metric_families
 
 from hearthnet.observability import metrics
+from hearthnet.observability.logs.daily_file import log_paths
 
 
 def rows(database: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
@@ -20,7 +22,7 @@ def rows(database: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
 
 def log_lines(directory: Path) -> list[dict[str, Any]]:
     """Returns every line of the JSON log, parsed, in the order of the files."""
-    return [orjson.loads(line) for path in sorted(directory.glob("*.log")) for line in path.read_bytes().splitlines()]
+    return [orjson.loads(line) for path in log_paths(directory) for line in path.read_bytes().splitlines()]
 
 
 def metric(name: str) -> float:
@@ -29,3 +31,10 @@ def metric(name: str) -> float:
         if line.startswith(f"{name} "):
             return float(line.rpartition(" ")[2])
     return 0.0
+
+
+def sample(name: str, **labels: str) -> float | None:
+    """Returns the value of one series of the metrics of this process; None if there is none."""
+    families = text_string_to_metric_families(metrics.exposition()[0].decode())
+    found = [item.value for family in families for item in family.samples if (item.name, item.labels) == (name, labels)]
+    return found[0] if found else None

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from hearthnet.checks.support.bundle import CONTENTS, make_bundle, write_bundle
-from hearthnet.cli.output import print_json
+from hearthnet.cli.main import print_json
 from hearthnet.config import Config
 from hearthnet.errors import DiskFullError, HearthNetError
 

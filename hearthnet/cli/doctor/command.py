@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hearthnet.cli.options import json_option, settings_option
+from hearthnet.cli.main import json_option, settings_option
 
 if TYPE_CHECKING:
     from hearthnet.cli.doctor.ask import NoSettings

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from hearthnet.checks.support.repair import Outcome, Step, plan_repairs
-from hearthnet.cli.output import print_json, printable
+from hearthnet.cli.main import print_json, printable
 from hearthnet.config import Config
 
 __all__ = ["fix"]

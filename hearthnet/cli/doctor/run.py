@@ -15,9 +15,8 @@ import click
 
 from hearthnet import __version__, checks
 from hearthnet.cli.doctor.ask import Findings, NoSettings, diagnose
-from hearthnet.cli.doctor.spinner import waiting
-from hearthnet.cli.doctor.text import print_history, print_report
-from hearthnet.cli.output import hanging, print_json, printable
+from hearthnet.cli.doctor.text import print_history, print_report, waiting
+from hearthnet.cli.main import hanging, print_json, printable
 from hearthnet.config import Config
 from hearthnet.errors import EXIT_ERROR, EXIT_USAGE
 from hearthnet.observability import doctor

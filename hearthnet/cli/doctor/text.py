@@ -1,7 +1,7 @@
 """The doctor's report for people: problems first, as wide as the terminal, readable without colour.
 
 Word, mark and colour all show the status. A fix is never wrapped: if it does not fit behind its label, it gets its own
-line, so that it can be pasted whole.
+line, so that it can be pasted whole. A spinner runs while the checks do.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import shutil
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import click
 import orjson
 
-from hearthnet.cli.output import printable
+from hearthnet.cli.main import printable
 from hearthnet.observability.reports.history import BAD, Change, Streak
 from hearthnet.plural import counted
 
-__all__ = ["has_unicode", "local_moment", "print_history", "print_report"]
+__all__ = ["has_unicode", "local_moment", "print_history", "print_report", "waiting"]
 
 # status: (mark, ASCII mark, colour or None for the colour of text)
 _MARKS: Final = {
@@ -179,3 +180,16 @@ def has_unicode() -> bool:
     if locale in _COERCED:
         locale = os.environ.get("LC_ALL") or os.environ.get("LANG", "")
     return "utf" in locale.lower() and "utf" in (sys.stdout.encoding or "").lower()
+
+
+@contextmanager
+def waiting(known: Sized) -> Iterator[None]:
+    """Shows a spinner on stderr while the context is open, if stderr is a terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    text = f"running {counted(len(known), 'check')}"
+    with Console(stderr=True, highlight=False).status(text, spinner="dots" if has_unicode() else "line"):
+        yield

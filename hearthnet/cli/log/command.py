@@ -14,8 +14,7 @@ import orjson
 from click.core import ParameterSource
 
 from hearthnet.cli.log.level import level as level_command
-from hearthnet.cli.options import json_option, where_option
-from hearthnet.cli.output import print_json, printable
+from hearthnet.cli.main import json_option, print_json, printable, where_option
 from hearthnet.constants import LEVELS
 from hearthnet.observability.logs.daily_file import log_key, log_paths
 

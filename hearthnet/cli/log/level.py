@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from hearthnet.cli.options import for_option, json_option, where_option
-from hearthnet.cli.output import print_json, printable
+from hearthnet.cli.main import for_option, json_option, print_json, printable, where_option
 from hearthnet.constants import LEVELS
 from hearthnet.errors import EXIT_USAGE, HearthNetError
 

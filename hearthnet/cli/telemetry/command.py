@@ -10,8 +10,7 @@ from typing import Final
 
 import click
 
-from hearthnet.cli.options import config_option, json_option
-from hearthnet.cli.output import print_json, printable
+from hearthnet.cli.main import config_option, json_option, print_json, printable
 from hearthnet.cli.telemetry.sql import sql_command
 from hearthnet.cli.telemetry.text import amount, ask, bar, info_lines, remarks, rows
 from hearthnet.config import Config

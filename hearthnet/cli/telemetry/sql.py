@@ -14,8 +14,7 @@ from typing import Any, Final
 import click
 import orjson
 
-from hearthnet.cli.options import config_option, json_option
-from hearthnet.cli.output import printable, table
+from hearthnet.cli.main import config_option, json_option, printable, table
 from hearthnet.config import Config
 from hearthnet.observability.store.query.statement import QueryResult, ask, too_slow
 from hearthnet.observability.telemetry import DATABASE

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from hearthnet.cli.output import printable
+from hearthnet.cli.main import printable
 from hearthnet.observability.store.purge.purge import Purged
 from hearthnet.plural import counted
 

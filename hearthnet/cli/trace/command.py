@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from hearthnet.cli.options import json_option, where_option
-from hearthnet.cli.output import console, local_time, print_json, printable, result_style, table
+from hearthnet.cli.main import (
+    console,
+    json_option,
+    local_time,
+    print_json,
+    printable,
+    result_style,
+    table,
+    where_option,
+)
 from hearthnet.cli.trace.bodies import bodies
 from hearthnet.constants import DATABASE, TRACE_RING_BUFFER
 from hearthnet.errors import HearthNetError

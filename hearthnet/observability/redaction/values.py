@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from hearthnet.observability.redaction.shapes import REDACTED
+from hearthnet.constants import REDACTED
 
 __all__ = ["Span", "is_basic", "named", "option_value"]
 

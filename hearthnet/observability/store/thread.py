@@ -26,7 +26,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
-from hearthnet.database import TELEMETRY, open_database
+from hearthnet.database import PATIENT_S, TELEMETRY, open_database
 from hearthnet.errors import HearthNetError, StoreError
 from hearthnet.forensics import box as layout
 from hearthnet.observability.logging import get_logger, log_dropped, log_file
@@ -49,6 +49,7 @@ log = get_logger(__name__)
 
 _LASTING: Final = ("io", "read_only", "other")  # failures that reopening need not have ended
 _PROGRAM_RESERVE: Final = 1_000_000  # of the database, by a program that is no node: a cron job must not cost 16 MB
+_END_S: Final = 1.5  # for which a clean stop waits for other processes that write
 _FLUSH_POLL_S: Final = 0.002  # a commit takes a millisecond or two; only tests and shutdown wait for one
 
 
@@ -233,7 +234,7 @@ class StoreThread:
         except HearthNetError as error:
             self.error = error.message
             raise
-        writer.failing = failing
+        writer.keep_failing(failing)
         self.writer = writer
         self.error = None
         if recovery is not None:
@@ -361,7 +362,7 @@ class StoreThread:
             self._lock.acquire()
             try:
                 # A second connection that writes, but never at the same time as the writer: this thread blocks here.
-                with closing(open_database(self.path, TELEMETRY)) as connection:
+                with closing(open_database(self.path, TELEMETRY, PATIENT_S)) as connection:
                     connection.execute(f"PRAGMA max_page_count = {self.budget.pages:d}")
                     keep_house(connection, self.path.parent, self._run[0], own)
             finally:
@@ -374,6 +375,6 @@ class StoreThread:
     async def _end(self) -> None:
         if self.writer is not None:
             try:
-                self.is_clean = await self.writer.close(self._run[0])
+                self.is_clean = await self.writer.close(self._run[0], _END_S)
             except sqlite3.Error as error:
                 log.warning("telemetry could not be closed cleanly", extra={"error": str(error)})

@@ -33,7 +33,7 @@ from typing import Any, Final, TypeVar
 import aiosqlite
 
 from hearthnet.constants import MAX_GAP_ROWS, MAX_RUN_ROWS, TRACE_RING_BUFFER
-from hearthnet.database import BUSY_TIMEOUT_S, WRITER_PRAGMAS, Connection, reason_of
+from hearthnet.database import BUSY_TIMEOUT_S, PATIENT_S, WRITER_PRAGMAS, Connection, reason_of
 from hearthnet.observability import metrics
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.records.buffer import Buffer
@@ -59,6 +59,8 @@ _ROW_BYTES: Final = 250  # ids, names and numbers of a row, without its JSON
 _PAUSE_S: Final = 0.000_1
 PINNED: Final = "wal_pinned"
 GONE: Final = "gone"
+LOCKED: Final = "locked"
+_PATIENT_TRIES: Final = 3  # another process that commits takes milliseconds: a lock that lasts is worth a word
 
 Record = TypeVar("Record", TraceFields, LogFields)
 
@@ -145,24 +147,35 @@ class Writer:
         self.must_reopen = False
         self.is_gentle = False
         self._failures = 0
+        self._is_told = False  # that commits fail
         self._is_doubtful = is_doubtful
         self._is_singly = False  # after a batch with a row that cannot be stored
         self._gaps: list[rows.Gap] = []
         self._batches_after_drops = 0
         self._commits = 0
 
+    def keep_failing(self, reason: str | None) -> None:
+        """Takes over, from the writer before it, that commits fail and that this was logged."""
+        self.failing, self._is_told = reason, reason is not None
+
     async def open(self, run: rows.Run) -> None:
         """Connects, counts the rings, and inserts the row of this run."""
         await self.connect()
         try:
+            await self._be_patient(PATIENT_S)
             await self._db.execute(rows.INSERT_RUN, run)
             await self._db.execute(rows.TRIM_RUNS, {"node_id": run[1], "size": MAX_RUN_ROWS})
             for statement in RECOUNT:
                 await self._db.execute(statement)
             await self._db.commit()
+            await self._be_patient(BUSY_TIMEOUT_S)
         except BaseException:
             await self._db.close()
             raise
+
+    async def _be_patient(self, seconds: float) -> None:
+        """Sets how long a statement waits for another process that writes."""
+        await self._db.execute(f"PRAGMA busy_timeout = {int(seconds * 1_000):d}")
 
     async def connect(self) -> None:
         """Connects, for the first time or after `disconnect`."""
@@ -343,10 +356,10 @@ class Writer:
     def _confirm(
         self, traces: list[TraceFields], logs: list[LogFields], row_bytes: int, numbers: list[int]
     ) -> None:
-        if self.failing is not None:
+        if self.failing is not None and self._is_told:
             # Before the batch is confirmed: a caller that waits for that, and then closes, gets this record stored too.
             log.info("telemetry is written again", extra={"reason": self.failing})
-            self.failing = None
+        self.failing, self._is_told = None, False
         self._failures = 0
         self._is_singly = self._is_doubtful = False
         self._recorder.traces.confirm()
@@ -406,9 +419,10 @@ class Writer:
         # A lock, a full disk and a reader end by themselves; anything else may be the connection's own fault.
         if reason in (GONE, "corrupt") or (self._failures > 1 and reason in ("io", "read_only", "other")):
             self.must_reopen = True
-        if self.failing is None:
+        if not self._is_told and (reason != LOCKED or self._failures >= _PATIENT_TRIES):
+            self._is_told = True
             fields: dict[str, Any] = {"reason": reason, "error": error, "path": str(self._path)}
-            if reason in (PINNED, "locked"):
+            if reason in (PINNED, LOCKED):
                 fields["held_by"] = holders(self._path)
             log.warning("telemetry cannot be written", extra=fields)
         self.failing = reason
@@ -421,11 +435,19 @@ class Writer:
         await self._db.execute(rows.SET_WEAR, (self._commits, written, run_id))
         await self._db.commit()
 
-    async def close(self, run_id: str) -> bool:
-        """Commits the rest, marks the run clean, empties the WAL; returns True if all that succeeded."""
+    async def close(self, run_id: str, within_s: float) -> bool:
+        """Commits the rest and marks the run clean; returns True if all that succeeded.
+
+        Args:
+            run_id: of this run.
+            within_s: how long to wait for other processes that write.
+        """
+        ends_at = time.monotonic() + within_s
         try:
-            if not await self.flush():
-                return False
+            while not await self.flush():
+                if self.failing != LOCKED or time.monotonic() > ends_at:
+                    return False
+            await self._be_patient(max(BUSY_TIMEOUT_S, ends_at - time.monotonic()))
             await self.record_wear(run_id)
             await self._db.execute(rows.END_RUN, (rows.now_us(), rows.CLEAN, run_id))
             await self._db.execute(rows.FORGET_RUN, (run_id,))

@@ -1,4 +1,6 @@
-"""ASGI middleware that refuses, by their head alone, requests that cannot be meant for this node.
+"""ASGI middleware around the application: headers of every response, and a guard that refuses requests by their head.
+
+The guard refuses what cannot be meant for this node:
 
     400  an invalid host, a repeated header, a GET with a body      413  a body that is too large
     403  a page of another origin                                   415  a POST that is not JSON, where one is served
@@ -15,21 +17,52 @@ A request that passes takes 3 us here, of some 700 that a call takes; a refused 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+import ipaddress
+import re
+import socket
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hearthnet.config import TransportConfig
-from hearthnet.errors import WireError
-from hearthnet.transport.admission.hosts import MalformedHostError, OwnHosts, own_host_names
-from hearthnet.transport.admission.load import LAST_WORDS_S, Load
+from hearthnet.errors import ConfigError, WireError
+from hearthnet.transport.admission.gate import LAST_WORDS_S, Load
 from hearthnet.transport.admission.refusals import Reason, count_refused
+from hearthnet.transport.auth.signing import REQUEST_ID, SENDER, trace_id_of
+from hearthnet.transport.tls import read_certificate
 
-__all__ = ["REFUSALS", "Guard"]
+__all__ = [
+    "REFUSALS",
+    "SAFE_HEADERS",
+    "Guard",
+    "MalformedHostError",
+    "OwnHosts",
+    "ResponseHeaders",
+    "own_host_names",
+    "request_id_of",
+    "without_port",
+]
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+_ALWAYS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+)
+_UNLESS_SET: Final = (
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
+# For browsers, on every response, also those that no route made.
+SAFE_HEADERS: Final = (*_ALWAYS, *_UNLESS_SET)
+_REQUEST_ID: Final = REQUEST_ID.lower().encode()
 
 _DECIDING: Final = frozenset(
     b"host origin sec-fetch-site sec-fetch-mode sec-fetch-dest content-type content-length transfer-encoding".split()
@@ -40,6 +73,64 @@ _DEFAULT_PORTS: Final = {"http": b":80", "https": b":443"}
 _JSON: Final = b"application/json"
 _UTF_8: Final = (b"utf-8", b"utf8")
 _MAX_HOST_SHOWN: Final = 128
+
+_RESOLVER: Final = Path("/etc/resolv.conf")
+_MAX_RESOLVER_BYTES: Final = 65_536
+# From RFC 6762, RFC 8375, ICANN's private-use domain, and defaults of routers; none is delegated.
+_PRIVATE_ENDINGS: Final = ("local", "home.arpa", "internal", "lan", "home", "localdomain")
+_CHECK_EVERY_S: Final = 10.0  # for a laptop that moves between networks; three cheap reads
+_MAX_KNOWN: Final = 256  # callers may add any port to the same name
+# No part may match what the next one can match: trying every split between them takes 0.4 s for a full head.
+_HOST: Final = re.compile(r"(\[[0-9a-f:.]{2,45}(?:%[a-z0-9%._-]{0,64})?\]|[a-z0-9._-]{1,254})(?::([0-9]{0,5}))?")
+
+
+class ResponseHeaders:
+    """Adds `X-HearthNet-From`, `X-HearthNet-Request-Id` and the headers for browsers; serves HEAD as GET.
+
+    Every response names the node, because its own tools must know that their node owns the port; repeats a valid
+    request id; and forbids browsers to let any page use it.
+    """
+
+    def __init__(self, app: ASGIApp, node_id: str) -> None:
+        self._app = app
+        self._always = ((SENDER.lower().encode(), node_id.encode()), *_ALWAYS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on."""
+        if scope["type"] != "http":
+            return  # neither lifespan nor WebSocket is supported
+        if scope["method"] == "HEAD":  # the server omits the body
+            scope = {**scope, "method": "GET"}
+        has_started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal has_started
+            if message["type"] == "http.response.start":
+                has_started = True
+                message["headers"] = self._completed(message.get("headers", ()), scope)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception:
+            # The framework raises an error again after the response, only to have it logged once more.
+            if not has_started:
+                raise
+
+    def _completed(self, given: Headers, scope: Scope) -> list[tuple[bytes, bytes]]:
+        headers = [*given, *self._always]
+        names = {name for name, _ in headers}
+        headers += [header for header in _UNLESS_SET if header[0] not in names]
+        if _REQUEST_ID not in names and (request_id := request_id_of(scope["headers"])) is not None:
+            headers.append((_REQUEST_ID, request_id))
+        return headers
+
+
+def request_id_of(headers: Headers) -> bytes | None:
+    """Returns the trace id that the headers of a request name, in its canonical spelling; None without a valid one."""
+    given = [value for name, value in headers if name == _REQUEST_ID]
+    found = trace_id_of(given[0].decode("latin-1")) if len(given) == 1 else None
+    return None if found is None else found.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,3 +310,131 @@ def _is_json(kind: bytes) -> bool:
 
 def _shown_host(scope: Scope) -> Any:
     return next(value for name, value in scope["headers"] if name == b"host")[:_MAX_HOST_SHOWN].decode("latin-1")
+
+
+class MalformedHostError(ValueError):
+    """Raised when a `Host` header names no host."""
+
+
+def without_port(host: str) -> str:
+    """Returns the host of a `Host` header: lower case, without brackets, port and trailing dot.
+
+    Raises:
+        MalformedHostError: raised for an invalid host: empty, with a user name, spaces, or not ASCII.
+    """
+    found = _HOST.fullmatch(host.lower())
+    if found is None:
+        raise MalformedHostError
+    return found[1].strip("[]").removesuffix(".")
+
+
+def own_host_names(tls_cert: Path | None = None) -> frozenset[str]:
+    """Returns the names that this machine currently has on its network, and those in its certificate.
+
+    Sends no query: a name server may be slow, and may be under an attacker's control.
+    """
+    return _machine_names() | _certified_names(tls_cert)
+
+
+def _machine_names() -> frozenset[str]:
+    full = socket.gethostname().lower().removesuffix(".")
+    short = full.partition(".")[0]
+    if not short or _is_address(full):
+        return frozenset()
+    return frozenset({full, short, *(f"{short}.{ending}" for ending in (*_PRIVATE_ENDINGS, *_search_domains()))})
+
+
+def _certified_names(tls_cert: Path | None) -> frozenset[str]:
+    try:
+        certified = () if tls_cert is None else read_certificate(tls_cert).names
+    except ConfigError:  # it is being replaced; `ServingPair` logs it if it stays unusable
+        return frozenset()
+    return frozenset(name.lower() for name in certified)
+
+
+def _search_domains() -> list[str]:
+    try:
+        with _RESOLVER.open(encoding="ascii", errors="replace") as file:
+            lines = [line.split() for line in file.read(_MAX_RESOLVER_BYTES).lower().splitlines()]
+    except OSError:  # no resolver configuration: allowed
+        return []
+    words = [word for line in lines if line and line[0] in ("search", "domain") for word in line[1:]]
+    return [word.strip(".") for word in words if word.strip(".")]
+
+
+class OwnHosts:
+    """Recognizes `Host` headers that name this node; ports are ignored.
+
+    With DNS rebinding, an attacker's page makes its own host name resolve to this machine: the browser then takes node
+    and page for one origin and lets the page read responses. The Host header reveals it. A name counts as ours only if
+    no one outside can make it resolve elsewhere first: loopback's names, this machine's host name alone, below suffixes
+    that public DNS does not have, and below the search domains of this network. The names in the node's own certificate
+    count too: the one who got it signed controls them.
+
+    An address is ours if it is a loopback one, or the one that the connection was made to: that is correct whatever
+    DHCP assigns. Names and addresses of a NAT or proxy in front of the node are set in `transport.hosts`.
+
+    Args:
+        more: further names and addresses, `transport.hosts`.
+        names: returns the machine's current names; called again now and then when an unknown name arrives.
+        clock: monotonic seconds; for tests.
+    """
+
+    def __init__(
+        self,
+        more: Iterable[str] = (),
+        names: Callable[[], frozenset[str]] = own_host_names,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._more = frozenset(_plain(host.lower().strip("[]").removesuffix(".")) for host in more)
+        self._read_names = names
+        self._clock = clock
+        self._names = names()
+        self._read_at = clock()
+        self._known: set[tuple[bytes, str]] = set()
+
+    def has(self, host: bytes, address: str) -> bool:
+        """Returns True if a request for `host`, over a connection to our `address`, is meant for this node.
+
+        Raises:
+            MalformedHostError: raised for an invalid host.
+        """
+        if (host, address) in self._known:
+            return True
+        name = _plain(without_port(host.decode("latin-1")))
+        is_own = self._is_own(name, address) or (self._read_again() and name in self._names)
+        if is_own:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            self._known.add((host, address))
+        return is_own
+
+    def _is_own(self, name: str, address: str) -> bool:
+        if name in self._names or name in self._more or name == "localhost" or name.endswith(".localhost"):
+            return True
+        return name == _plain(address.lower()) or (_is_address(name) and ipaddress.ip_address(name).is_loopback)
+
+    def _read_again(self) -> bool:
+        if self._clock() - self._read_at < _CHECK_EVERY_S:
+            return False
+        self._read_at = self._clock()
+        self._names = self._read_names()
+        self._known.clear()  # old names are not valid any more
+        return True
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _plain(name: str) -> str:
+    """Returns an address in normal form (no zone, IPv4-mapped as IPv4); other names unchanged."""
+    try:
+        address = ipaddress.ip_address(name.partition("%")[0])
+    except ValueError:
+        return name
+    return str(getattr(address, "ipv4_mapped", None) or address)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request
@@ -13,6 +14,7 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from hearthnet.bus.capability import RouteRequest, is_capability_name, parse_version
 from hearthnet.bus.ratelimit import RateLimitedError
@@ -26,7 +28,7 @@ from hearthnet.observability.traces.traceparent import TRACEPARENT, TraceParent,
 from hearthnet.transport.api import openapi, strict_json
 from hearthnet.transport.api.error_body import error_body, wire_error_of
 from hearthnet.transport.api.models import CheckOut, LiveOut, ReadyOut, StatusOut, TraceOut
-from hearthnet.transport.api.streaming import EventStream, cancel_on_disconnect
+from hearthnet.transport.api.streaming import EventStream, wait_for_disconnect
 from hearthnet.transport.auth.access import (
     NodeServices,
     Services,
@@ -37,12 +39,12 @@ from hearthnet.transport.auth.access import (
     services_of,
     signer_for,
 )
-from hearthnet.transport.auth.response_signing import Signer
 from hearthnet.transport.auth.signing import (
     CAPABILITY,
     REQUEST_ID,
     SENDER,
     Envelope,
+    Signer,
     read_claim,
     trace_id_of,
     verify_claim,
@@ -53,6 +55,7 @@ __all__ = [
     "Origin",
     "Services",
     "calls",
+    "cancel_on_disconnect",
     "loopback_only",
     "members_or_loopback",
     "operations",
@@ -61,6 +64,10 @@ __all__ = [
     "telemetry",
     "trace_headers_rejected_total",
 ]
+
+T = TypeVar("T")
+
+_PATIENCE_S: Final = 0.05  # most calls have ended by then; others notice a client that left this much later
 
 trace_headers_rejected_total: Final = metrics.counter(
     "hearthnet_trace_headers_rejected_total",
@@ -166,6 +173,49 @@ async def call(request: Request) -> Response:
     if isinstance(result, dict):
         return _signed(Response(orjson.dumps(result), media_type="application/json", headers=headers), signer)
     return EventStream(result, headers, signer)
+
+
+async def cancel_on_disconnect(receive: Receive, work: Awaitable[T]) -> T:
+    """Returns the result of `work`, or cancels it when the client closes its connection first.
+
+    Learning of a closed connection takes a task. Calls that end within `_PATIENCE_S` never pay for one.
+
+    Args:
+        receive: of a request whose body was read.
+        work: runs in the current task.
+
+    Raises:
+        ClientDisconnect: raised when the client has left.
+    """
+    worker = asyncio.current_task()
+    assert worker is not None
+    watcher: asyncio.Task[None] | None = None
+    is_over = has_left = False
+
+    def on_disconnect(_: object) -> None:
+        nonlocal has_left
+        if not is_over and watcher is not None and not watcher.cancelled() and watcher.exception() is None:
+            has_left = True
+            worker.cancel()
+
+    def watch() -> None:
+        nonlocal watcher
+        watcher = asyncio.create_task(wait_for_disconnect(receive), name="disconnect-watcher")
+        watcher.add_done_callback(on_disconnect)
+
+    patience = asyncio.get_running_loop().call_later(_PATIENCE_S, watch)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not has_left or worker.uncancel() > 0:
+            raise  # cancelled from outside: the server is stopping
+        raise ClientDisconnect from None
+    finally:
+        is_over = True
+        patience.cancel()
+        if watcher is not None:
+            watcher.cancel()
+            await asyncio.wait({watcher})
 
 
 def _refused(error: WireError, headers: dict[str, str], signer: Signer | None) -> Response:

@@ -1,4 +1,4 @@
-"""Cancels a call when its client leaves, and sends frames as server-sent events, in the task of the request.
+"""Sends the frames of a call as server-sent events, in the task of the request.
 
 Starlette's own streaming response runs its iterator in a child task; here everything runs in one task, so that
 cancelling it reaches the handler at once.
@@ -8,67 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Mapping
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import orjson
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from hearthnet.bus.stream import CallStream
 from hearthnet.errors import WireError
 from hearthnet.transport.api.error_body import error_body, wire_error_of
-from hearthnet.transport.auth.response_signing import Signer
+from hearthnet.transport.auth.signing import Signer
 
-__all__ = ["EventStream", "error_event", "cancel_on_disconnect", "wait_for_disconnect"]
-
-T = TypeVar("T")
-
-_PATIENCE_S: Final = 0.05  # most calls have ended by then; others notice a client that left this much later
-
-
-async def cancel_on_disconnect(receive: Receive, work: Awaitable[T]) -> T:
-    """Returns the result of `work`, or cancels it when the client closes its connection first.
-
-    Learning of a closed connection takes a task. Calls that end within `_PATIENCE_S` never pay for one.
-
-    Args:
-        receive: of a request whose body was read.
-        work: runs in the current task.
-
-    Raises:
-        ClientDisconnect: raised when the client has left.
-    """
-    worker = asyncio.current_task()
-    assert worker is not None
-    watcher: asyncio.Task[None] | None = None
-    is_over = has_left = False
-
-    def on_disconnect(_: object) -> None:
-        nonlocal has_left
-        if not is_over and watcher is not None and not watcher.cancelled() and watcher.exception() is None:
-            has_left = True
-            worker.cancel()
-
-    def watch() -> None:
-        nonlocal watcher
-        watcher = asyncio.create_task(wait_for_disconnect(receive), name="disconnect-watcher")
-        watcher.add_done_callback(on_disconnect)
-
-    patience = asyncio.get_running_loop().call_later(_PATIENCE_S, watch)
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if not has_left or worker.uncancel() > 0:
-            raise  # cancelled from outside: the server is stopping
-        raise ClientDisconnect from None
-    finally:
-        is_over = True
-        patience.cancel()
-        if watcher is not None:
-            watcher.cancel()
-            await asyncio.wait({watcher})
+__all__ = ["EventStream", "error_event", "wait_for_disconnect"]
 
 
 async def wait_for_disconnect(receive: Receive) -> None:

@@ -20,8 +20,7 @@ from hearthnet.observability import get_logger
 from hearthnet.observability.telemetry import Telemetry
 from hearthnet.transport.api.error_body import error_body, internal_error, validation_failure
 from hearthnet.transport.auth.replay import Replays
-from hearthnet.transport.auth.response_signing import Signer
-from hearthnet.transport.auth.signing import CAPABILITY, SENDER, read_claim, verify_claim
+from hearthnet.transport.auth.signing import CAPABILITY, SENDER, Signer, read_claim, verify_claim
 
 __all__ = [
     "NodeServices",

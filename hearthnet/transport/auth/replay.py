@@ -1,4 +1,4 @@
-"""Replay protection: remembers accepted signatures, so that a request is executed only once.
+"""Memory of verified requests: their signatures, so that each is executed only once, and their senders' clocks.
 
 Freshness depends on the wall clock, which may be set back: expired requests are then fresh again. So no signature is
 forgotten for its age. Signatures are kept by sender and by the second of the request's timestamp. When a sender's share
@@ -16,15 +16,35 @@ them need not take constant time.
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from hashlib import blake2b
+from pathlib import Path
+from struct import Struct
+from time import monotonic
 from typing import Final, Literal
 
 from hearthnet.constants import PROTOCOL_TIMESTAMP_WINDOW_S
-from hearthnet.transport.auth.replay_journal import Record, ReplayJournal
+from hearthnet.files import replace_private
+from hearthnet.observability import get_logger
+from hearthnet.observability.runtime import runtime
 
-__all__ = ["MAX_OF_ALL", "MAX_OF_SENDER", "Replays", "Verdict"]
+__all__ = [
+    "JOURNAL_FILE",
+    "MAX_OF_ALL",
+    "MAX_OF_SENDER",
+    "PeerClocks",
+    "Record",
+    "ReplayJournal",
+    "Replays",
+    "Verdict",
+    "peer_clocks",
+]
+
+log = get_logger(__name__)
 
 Verdict = Literal["new", "replayed", "closed", "full"]
 
@@ -37,6 +57,18 @@ _NEVER: Final = -1
 _CLOSED: Final = 0  # in a record, instead of a signature: this second and all before it are closed
 _FARTHEST_S: Final = 366 * 86_400  # no clock is ahead by more
 _EVERYBODY: Final = 0  # in a record, instead of a sender: all senders
+
+Record = tuple[int, int, int]  # second since the epoch, hash of the sender, hash of the signature
+
+JOURNAL_FILE: Final = "replays.bin"
+_HEADER: Final = b"HearthNet replays 1\n"
+_RECORD: Final = Struct("<qQQ")
+# 87,000 records more than memory holds. A rewrite at the memory limit takes 0.1 s, so it must be rare.
+_MAX_BYTES: Final = 8 * 2**20
+
+_MAX_PEERS: Final = 256  # in a larger community not every clock is needed
+_KEPT_EXPIRED: Final = 64
+RECENT_S: Final = 3_600.0  # an unsynchronized clock drifts a second in days; one that was set changes at once
 
 
 class _Seen:
@@ -176,3 +208,117 @@ def _hash(text: str) -> int:
     The hash has no key: a sender that finds a collision only has its own second request refused.
     """
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little") or 1
+
+
+class ReplayJournal:
+    """The accepted signatures on disk at `path`, so that a restart keeps its replay protection.
+
+    The first `rewrite` creates it: a header and records of 24 bytes, hashes of public data, not secrets. Each `append`
+    adds a record; at 8 MB the file is rewritten with the current contents of memory.
+
+    Guarantees: appended records outlive the process, however it ends. File errors never stop the node: `read` and
+    `rewrite` log them, and return that the journal is unreliable.
+    Assumes: one node per folder, one thread. Nothing is synced, so a power loss may drop the last half minute.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd: int | None = None
+        self._left = 0  # records until the next rewrite
+
+    def read(self) -> Iterator[Record] | None:
+        """Returns the records, oldest first, or None if some may be missing; a missing file has no records."""
+        error_text = "it is not a journal"
+        try:
+            is_other = self._path.exists() and not self._path.is_file()  # a pipe would block
+            raw = b"" if is_other else self._path.read_bytes()
+        except FileNotFoundError:
+            return iter(())
+        except OSError as error:
+            raw, error_text = b"", str(error)
+        if not raw.startswith(_HEADER):
+            self._warn("replay journal cannot be read; requests signed before this start are refused", error_text)
+            return None
+        # A kill during an append leaves a partial record, of a request that got no response.
+        end = len(raw) - (len(raw) - len(_HEADER)) % _RECORD.size
+        return _RECORD.iter_unpack(raw[len(_HEADER) : end])
+
+    def append(self, record: Record) -> bool:
+        """Appends a record, in 2 us; returns False on failure or when the file is full, and must be rewritten.
+
+        Does nothing after a failed rewrite.
+        """
+        if self._fd is None:
+            return True
+        self._left -= 1
+        try:
+            return os.write(self._fd, _RECORD.pack(*record)) == _RECORD.size and self._left > 0
+        except OSError:  # logged by the rewrite, if that fails too
+            return False
+
+    def rewrite(self, records: Iterable[Record]) -> bool:
+        """Replaces the file with these records; returns False on failure, and nothing is kept from then on."""
+        self.close()
+        content = _HEADER + b"".join(_RECORD.pack(*record) for record in records)
+        try:
+            replace_private(self._path, content, is_synced=False)
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        except OSError as error:
+            self._warn("replay journal cannot be written; the next start will refuse older requests", str(error))
+            with suppress(OSError):  # an empty file tells the next run that records are missing; a full disk permits it
+                os.truncate(self._path, 0)
+            return False
+        self._left = (_MAX_BYTES - len(content)) // _RECORD.size
+        return True
+
+    def close(self) -> None:
+        """Closes the file; later appends are not kept."""
+        if self._fd is not None:
+            os.close(self._fd)
+        self._fd = None
+
+    def _warn(self, message: str, error_text: str) -> None:
+        log.warning(message, extra={"path": str(self._path), "error": error_text})
+
+
+class PeerClocks:
+    """Clock offsets to other nodes, from the timestamps of their signed requests; kept for the doctor.
+
+    An offset is this clock minus the other node's, in seconds: positive when this one is ahead, or when the request was
+    delayed. Only fully verified requests give an offset for a node, so it is a minute at most. A request refused as
+    expired is not verified: anyone may have sent it, or it may be a replay. Its offset is a hint, and kept separately.
+    """
+
+    def __init__(self) -> None:
+        self._offsets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._expired: deque[tuple[float, float]] = deque(maxlen=_KEPT_EXPIRED)
+
+    def record(self, peer: str, offset_s: float) -> None:
+        """Stores the offset of a node's verified request, in seconds."""
+        self._offsets[peer] = (monotonic(), offset_s)
+        self._offsets.move_to_end(peer)
+        if len(self._offsets) > _MAX_PEERS:
+            self._offsets.popitem(last=False)
+
+    def record_expired(self, offset_s: float) -> None:
+        """Stores the offset of a request that was refused as expired, in seconds; its sender is unverified."""
+        self._expired.append((monotonic(), offset_s))
+
+    def offsets(self) -> dict[str, float]:
+        """Returns the latest offset, seconds, of each node heard within the last hour."""
+        since = monotonic() - RECENT_S
+        return {peer: offset_s for peer, (heard_at, offset_s) in self._offsets.copy().items() if heard_at >= since}
+
+    def recently_expired(self) -> list[float]:
+        """Returns the offsets, seconds, of recent requests that were refused as expired, within the last hour."""
+        since = monotonic() - RECENT_S
+        return [offset_s for heard_at, offset_s in self._expired.copy() if heard_at >= since]
+
+    def forget(self) -> None:
+        """Clears everything."""
+        self._offsets.clear()
+        self._expired.clear()
+
+
+peer_clocks: Final = PeerClocks()  # of this process
+runtime.at_fork(peer_clocks.forget)

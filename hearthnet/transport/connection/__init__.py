@@ -1,1 +1,1 @@
-"""TCP connections of the bus port: accepting, limits, HTTP/1.1 parsing."""
+"""TCP connections of the bus port: limits, HTTP/1.1 parsing."""

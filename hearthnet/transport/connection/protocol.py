@@ -22,11 +22,11 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hearthnet.errors import WireError
-from hearthnet.transport.admission.load import Load
+from hearthnet.transport.admission.gate import Load
+from hearthnet.transport.admission.guard import SAFE_HEADERS, request_id_of
 from hearthnet.transport.admission.refusals import Reason, count_refused
 from hearthnet.transport.auth.signing import REQUEST_ID, SENDER
 from hearthnet.transport.connection.connections import CONNECTION, Connection, Connections
-from hearthnet.transport.middleware import SAFE_HEADERS, request_id_of
 
 __all__ = ["BoundedProtocol", "error_response"]
 

@@ -10,6 +10,7 @@ import threading
 
 import orjson
 import pytest
+from support.threads import at_once
 from support.waiting import wait_until
 
 from hearthnet.observability.logs import daily_file as logfile
@@ -126,19 +127,13 @@ def test_threads_write_through_midnight_without_losing_a_record(tmp_path):
     midnight_s = NOON_S + DAY_S / 2
     ticks = itertools.count()  # the clock: a millisecond for each look at it; half of the records are of either day
     file = DailyFile(tmp_path, clock=lambda: midnight_s, max_bytes=400_000_000)
-    start = threading.Barrier(8)
 
     def work(thread: int) -> None:
-        start.wait()
         for number in range(2_000):
             now_s = midnight_s + (next(ticks) - 8_000) / 1_000
             file.write(b'{"t":%d,"n":%d,"at":%f,"x":"%b"}\n' % (thread, number, now_s, b"y" * 300), now_s)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(work, range(8))
 
     yesterday, today = log_paths(tmp_path)
     assert [yesterday.name, today.name] == ["2026-11-24.log", "2026-11-25.log"]

@@ -7,6 +7,7 @@ import threading
 
 import orjson
 import pytest
+from support.threads import at_once
 
 from hearthnet.constants import LEVELS
 from hearthnet.observability import get_logger
@@ -324,21 +325,15 @@ def test_third_parties_are_quiet_and_go_the_same_way(observability, lines):
 def test_many_threads_at_once(levels, time):
     """Levels set and taken back by many threads leave nothing behind."""
     names = [f"hearthnet.test_levels.t{number}" for number in range(8)]
-    start = threading.Barrier(len(names))
 
     def work(name):
         get_logger(name)
-        start.wait()
         for _ in range(50):
             levels.set(name, "debug")
             levels.current()
             levels.reset(name)
 
-    threads = [threading.Thread(target=work, args=(name,)) for name in names]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(work, names)
 
     assert levels.current() == []
     assert time.timers == []

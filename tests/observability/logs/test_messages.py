@@ -9,6 +9,8 @@ from contextlib import closing
 
 import orjson
 import pytest
+from support.reading import log_lines
+from support.threads import at_once
 
 from hearthnet.config import ObservabilityConfig
 from hearthnet.observability import get_logger, telemetry, trace
@@ -77,14 +79,10 @@ def test_storm_of_four_threads_is_counted_truly(tmp_path):
             log.warning("storm", extra={"number": number})
 
     with telemetry.open(settings) as opened:
-        threads = [threading.Thread(target=rage) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        at_once(lambda _: rage(), range(4))
         node_logging.log_dropped(all_of_them=True)
         assert opened.flush()
-        stormy = [line for line in read(tmp_path / "logs") if line["msg"] == "storm"]
+        stormy = [line for line in log_lines(tmp_path / "logs") if line["msg"] == "storm"]
 
     assert total(stormy) == 100_000
     # A second's budget is 1,000; even a machine that takes half a minute writes few of them.
@@ -92,11 +90,6 @@ def test_storm_of_four_threads_is_counted_truly(tmp_path):
     with closing(sqlite3.connect(tmp_path / "data" / "telemetry.db")) as connection:
         count = connection.execute("SELECT sum(1 + repeats) FROM logs WHERE msg = 'storm'").fetchone()
     assert count == (100_000,)
-
-
-def read(directory):
-    """The lines in a folder of logs."""
-    return [orjson.loads(raw) for path in log_paths(directory) for raw in path.read_bytes().splitlines()]
 
 
 def test_count_of_a_storm_that_has_ended_is_stored_by_itself(tmp_path, query_until):
@@ -166,7 +159,7 @@ def test_debug_of_a_failing_trace_is_kept_if_asked_for(tmp_path):
     assert (entry.msg, entry.level, entry.extras) == ("details of bad.call", "debug", b'{"n":1}')
     assert entry.trace_id == trace.get_recent(1)[0].trace_id
     assert entry.span_id == trace.get_recent(1)[0].spans[0].id
-    assert not any(line["level"] == "debug" for line in read(tmp_path))
+    assert not any(line["level"] == "debug" for line in log_lines(tmp_path))
 
 
 def test_debug_of_a_failing_trace_is_not_kept_unasked(lines):

@@ -8,11 +8,10 @@ import stat
 import subprocess
 import sys
 
-import orjson
 import pytest
+from support.reading import log_lines
 
 from hearthnet.observability import logging as node_logging
-from hearthnet.observability.logs.daily_file import log_paths
 from hearthnet.observability.process import fault_file as faultfile
 from hearthnet.observability.process.fault_file import MAX_KEPT, MAX_KEPT_BYTES, FaultFile, fault_paths, first_line
 from hearthnet.observability.store.budget import disk_bytes
@@ -68,12 +67,7 @@ def told(observability):
     """Logging is configured; returns what was logged at the time of asking."""
     node_logging.configure(observability)
 
-    def read() -> list[dict]:
-        return [
-            orjson.loads(raw) for path in log_paths(observability.log_dir) for raw in path.read_bytes().splitlines()
-        ]
-
-    return read
+    return lambda: log_lines(observability.log_dir)
 
 
 @pytest.mark.parametrize("crash", [SEGFAULT, "os.abort()", "os.kill(os.getpid(), signal.SIGFPE)"])

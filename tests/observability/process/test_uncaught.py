@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import orjson
 import pytest
+from support.reading import log_lines
 
 from hearthnet.observability import get_logger
 from hearthnet.observability import logging as node_logging
@@ -23,12 +24,7 @@ def lines(observability):
     """Configures logging; returns what the JSON log says at the time of asking, without the ids of time."""
     node_logging.configure(observability)
 
-    def read() -> list[dict]:
-        return [
-            orjson.loads(raw) for path in log_paths(observability.log_dir) for raw in path.read_bytes().splitlines()
-        ]
-
-    return read
+    return lambda: log_lines(observability.log_dir)
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.threads import at_once
 from ulid import ULID
 
 from hearthnet.observability.records import ids
@@ -48,11 +48,7 @@ def test_threads_mint_no_id_twice():
         into.extend(ids.new_trace_id() for _ in range(5_000))
         into.extend(ids.new_span_id() for _ in range(5_000))
 
-    threads = [threading.Thread(target=mint, args=(into,)) for into in minted]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(mint, minted)
     everything = [value for into in minted for value in into]
 
     assert len(set(everything)) == len(everything)

@@ -16,8 +16,14 @@ from support.planted import PLANTED, REGISTERED, TEXTS
 from support.waiting import cpu_s
 
 from hearthnet.observability.redaction import rules as redaction
-from hearthnet.observability.redaction.rules import REDACTED, needs_scrub, scrub
-from hearthnet.observability.redaction.shapes import _choose_pivots, is_worth_registering, spellings
+from hearthnet.observability.redaction.rules import (
+    REDACTED,
+    _choose_pivots,
+    is_worth_registering,
+    needs_scrub,
+    scrub,
+    spellings,
+)
 
 # What looks like a secret, or like its name, and is none: it must come out as it went in.
 PLAIN = [

@@ -5,27 +5,17 @@ from __future__ import annotations
 import json
 
 import pytest
+from support.clock import Clock
 
 from hearthnet.constants import MAX_STRING_BYTES
 from hearthnet.observability.redaction import rules as redaction
 from hearthnet.observability.traces.bodies import MAX_FOR_S, Bodies
 
 
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        """The time."""
-        return self.now
-
-
 @pytest.fixture
 def clock():
     """A clock that does not advance."""
-    return Clock()
+    return Clock(100.0)
 
 
 @pytest.fixture

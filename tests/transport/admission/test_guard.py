@@ -19,15 +19,13 @@ from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import get_logger, metrics
 from hearthnet.observability.logging import RateLimitedLogger
 from hearthnet.observability.telemetry import Telemetry
-from hearthnet.transport.admission import hosts
+from hearthnet.transport.admission import guard as guarding
 from hearthnet.transport.admission import refusals as refused
-from hearthnet.transport.admission.guard import REFUSALS, Guard
-from hearthnet.transport.admission.hosts import OwnHosts, own_host_names
-from hearthnet.transport.admission.load import Load
+from hearthnet.transport.admission.gate import Load
+from hearthnet.transport.admission.guard import REFUSALS, Guard, OwnHosts, ResponseHeaders, own_host_names
 from hearthnet.transport.api.error_body import error_body
 from hearthnet.transport.api.routes import Services
 from hearthnet.transport.app import build_app
-from hearthnet.transport.middleware import ResponseHeaders
 
 ADDRESS = "192.168.1.5"
 NAMES = frozenset({"hearth", "hearth.local"})
@@ -232,14 +230,14 @@ def test_names_of_this_machine(monkeypatch, tmp_path):
     """The host name, its short form, and that below private suffixes and search domains; never the domain alone."""
     resolver = tmp_path / "resolv.conf"
     resolver.write_bytes(b"nameserver 10.0.0.1\nsearch fritz.box . \xff.example\n# search commented\noptions x\n")
-    monkeypatch.setattr(hosts, "_RESOLVER", resolver)
-    monkeypatch.setattr(hosts.socket, "gethostname", lambda: "Pi.garden.example")
+    monkeypatch.setattr(guarding, "_RESOLVER", resolver)
+    monkeypatch.setattr(guarding.socket, "gethostname", lambda: "Pi.garden.example")
     assert {"pi", "pi.garden.example", "pi.local", "pi.lan", "pi.home.arpa", "pi.fritz.box"} <= own_host_names()
     assert {"garden.example", "fritz.box", "pi.", "pi.commented", "local"}.isdisjoint(own_host_names())
 
     resolver.unlink()
     assert "pi.local" in own_host_names()
-    monkeypatch.setattr(hosts.socket, "gethostname", lambda: "")
+    monkeypatch.setattr(guarding.socket, "gethostname", lambda: "")
     assert own_host_names() == frozenset()
 
 

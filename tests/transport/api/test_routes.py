@@ -15,8 +15,7 @@ from hearthnet.transport.api.models import TraceOut
 from hearthnet.transport.api.routes import Services
 from hearthnet.transport.app import build_app
 from hearthnet.transport.auth.replay import Replays
-from hearthnet.transport.auth.response_signing import is_signed_response
-from hearthnet.transport.auth.signing import sign
+from hearthnet.transport.auth.signing import is_signed_response, sign
 
 HIDDEN = ["/trace", "/trace/recent", "/trace/01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "/status", "/doctor"]
 OPEN = ["/metrics", "/health", "/ready", "/manifest"]

@@ -15,8 +15,7 @@ from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest
 from hearthnet.transport.api.routes import Services
 from hearthnet.transport.app import build_app
-from hearthnet.transport.auth.response_signing import is_signed_end, is_signed_response
-from hearthnet.transport.auth.signing import SIGNATURE, sign
+from hearthnet.transport.auth.signing import SIGNATURE, is_signed_end, is_signed_response, sign
 
 ODD = CapabilityDescriptor("experimental.odd", (1, 0))
 BODY = {"params": {}, "input": {}}

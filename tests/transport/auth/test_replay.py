@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hearthnet.constants import PROTOCOL_TIMESTAMP_WINDOW_S as WINDOW_S
-from hearthnet.transport.auth.replay import MAX_OF_SENDER, Replays
-from hearthnet.transport.auth.replay_journal import ReplayJournal
+from hearthnet.transport.auth.replay import MAX_OF_SENDER, ReplayJournal, Replays
 
 NOW_S = 1_800_000_000
 

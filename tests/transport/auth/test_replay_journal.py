@@ -8,9 +8,8 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from hearthnet.transport.auth import replay_journal
-from hearthnet.transport.auth.replay import Replays
-from hearthnet.transport.auth.replay_journal import ReplayJournal
+from hearthnet.transport.auth import replay
+from hearthnet.transport.auth.replay import ReplayJournal, Replays
 
 NOW_S = 1_800_000_000.5
 ACCEPTED = [("a", str(number), NOW_S + offset_s) for number, offset_s in enumerate((0, 59, -59, 0.0004, 3, -30, 59.2))]
@@ -82,7 +81,7 @@ def test_full_memory_is_full_after_a_restart(path):
 
 def test_file_is_bounded(path, monkeypatch):
     """A full file is rewritten without losing records; it does not grow from start to start."""
-    monkeypatch.setattr(replay_journal, "_MAX_BYTES", 100 * RECORD_BYTES)
+    monkeypatch.setattr(replay, "_MAX_BYTES", 100 * RECORD_BYTES)
     requests = [("own", str(number), NOW_S + number) for number in range(1_000)]
     sizes = []
     for part in range(0, 1_000, 20):
@@ -194,7 +193,7 @@ def test_damaged_record_of_the_far_future_closes_nothing_for_good(path):
     with run(path) as first:
         taken(first, ACCEPTED)
     damaged = bytearray(path.read_bytes())
-    damaged[len(replay_journal._HEADER) + 7] ^= 0x40
+    damaged[len(replay._HEADER) + 7] ^= 0x40
     path.write_bytes(damaged)
     for number in range(2):
         now_s = NOW_S + 10 + number

@@ -32,7 +32,7 @@ from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import metrics, trace
 from hearthnet.services import echo
 from hearthnet.transport import server as transport_server
-from hearthnet.transport.admission.load import Load
+from hearthnet.transport.admission.gate import Load
 from hearthnet.transport.api.routes import Services
 from hearthnet.transport.app import build_app
 from hearthnet.transport.auth.signing import sign

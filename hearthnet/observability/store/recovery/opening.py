@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from hearthnet.database import TELEMETRY, Schema, open_database, store_error
+from hearthnet.database import PATIENT_S, TELEMETRY, Schema, open_database, store_error
 from hearthnet.errors import UnusableStoreError
 from hearthnet.forensics import box as layout
 from hearthnet.observability import metrics
@@ -71,7 +71,7 @@ def open_store(path: Path, budget: Budget, run_id: str, own: Own | None = None, 
         salvaged = salvage(move_aside(path, error.message))
         # Before the second database is created: a quarantine that is too large must not share the disk with it.
         keep_within(path, budget.quarantine)
-        connection = open_database(path, schema)
+        connection = open_database(path, schema, PATIENT_S)
     try:
         with closing(connection):
             connection.execute(f"PRAGMA max_page_count = {budget.pages:d}")
@@ -90,7 +90,7 @@ def join_store(path: Path, own: Own | None = None, reserve: int = 0) -> None:
         as `open_store`, but that an unusable database is not moved aside.
     """
     try:
-        with closing(open_database(path, TELEMETRY._replace(reserve_bytes=reserve))) as connection:
+        with closing(open_database(path, TELEMETRY._replace(reserve_bytes=reserve), PATIENT_S)) as connection:
             _restore(connection, own)
     except sqlite3.Error as error:
         raise store_error(path, error) from error
@@ -116,7 +116,7 @@ def keep_house(connection: sqlite3.Connection, directory: Path, run_id: str, own
 def _open_whole(path: Path, schema: Schema) -> sqlite3.Connection:
     if path.is_dir():
         raise UnusableStoreError(f"{path} is a folder")
-    connection = open_database(path, schema)
+    connection = open_database(path, schema, PATIENT_S)
     try:
         _check(connection, path)
     except sqlite3.Error as error:

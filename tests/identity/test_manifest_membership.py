@@ -9,8 +9,7 @@ import pytest
 from hearthnet.errors import IdentityError
 from hearthnet.identity.community import MANIFEST_FILE
 from hearthnet.identity.keys import KeyPair
-from hearthnet.identity.manifest import Manifest, Member, Revocation, write_manifest
-from hearthnet.identity.membership import CHECK_EVERY_S, Membership
+from hearthnet.identity.manifest import CHECK_EVERY_S, Manifest, Member, Membership, Revocation, write_manifest
 
 NOW = "2026-05-11T10:00:00.000Z"
 

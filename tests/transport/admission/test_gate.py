@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from hearthnet.transport.admission.load import MAX_WORKING, MIN_WAITING, Load
+from hearthnet.transport.admission.gate import MAX_WORKING, MIN_WAITING, Load
 
 
 class Clock:

@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 
 from hearthnet.errors import WireError
-from hearthnet.transport.api.streaming import cancel_on_disconnect
+from hearthnet.transport.api.routes import cancel_on_disconnect
 
 
 class Connection:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from jsonschema import SchemaError
 
-from hearthnet.bus.capability import CapabilityDescriptor, is_capability_name, parse_version
-from hearthnet.bus.registry import Registry
+from hearthnet.bus.capability import CapabilityDescriptor, Registry, is_capability_name, parse_version
 from hearthnet.errors import WireError
 
 NAME = "experimental.thing"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hearthnet.bus.health import Health
+from hearthnet.bus.capability import Health
 
 
 class Clock:
