@@ -30,6 +30,7 @@ RECOUNT: Final = tuple(
     for table in (TRACES, LOGS)
     for notable in (0, 1)
 )
+_LOWEST: Final = -(2**63)  # that a seq can be
 
 
 def surplus(held: Counts, added: Counts, size: int) -> Counts:
@@ -117,7 +118,7 @@ class State:
         """Sets the rows of each class, counted anew: somebody has deleted some by hand, or inserted some."""
         for notable, count in enumerate(counts):
             self._set(f"{table.name}.{notable}", int(count))
-            self._set(f"{table.name}.{notable}.from", 0)
+            self._set(f"{table.name}.{notable}.from", _LOWEST)
 
     def settled(self, run_id: str) -> int:
         """Returns the number up to which all records of a run are committed, or counted as dropped; 0: none."""

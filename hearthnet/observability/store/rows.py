@@ -110,7 +110,8 @@ class Table:
             f"DELETE FROM {name} WHERE notable = ?1 AND seq >= ?2 AND seq <= (SELECT seq FROM {name}"  # noqa: S608
             f" WHERE notable = ?1 AND seq >= ?2 ORDER BY seq LIMIT 1 OFFSET ?3) RETURNING seq"
         )
-        self.count = f"SELECT count(*) - total(notable), total(notable) FROM {name}"  # noqa: S608
+        of_class = "count(*) FILTER (WHERE notable = {})"
+        self.count = f"SELECT {of_class.format(0)}, {of_class.format(1)} FROM {name}"  # noqa: S608
         self.known = f"SELECT number FROM {name} WHERE run_id = ? AND number > ?"  # noqa: S608
         self.oldest = f"SELECT {_ENDED[name]} FROM {name} WHERE notable = ? AND seq >= ? ORDER BY seq LIMIT 1"  # noqa: S608
         self.number_of = itemgetter(record._fields.index("number"))

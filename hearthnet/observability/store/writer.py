@@ -266,6 +266,8 @@ class Writer:
         gaps = [*self._gaps, *await self._insert(TRACES, traces, before), *await self._insert(LOGS, logs, before)]
         state.added(TRACES, TRACES.counts(traces))
         state.added(LOGS, LOGS.counts(logs))
+        if self._is_singly:  # not all of them may be there
+            await self._recount(state)
         state.take(before + numbers[-1] if numbers else state.seq)
         if gaps:
             await db.executemany(rows.INSERT_GAP, [(state.next_seq(), *gap) for gap in gaps])
@@ -299,8 +301,12 @@ class Writer:
         gone = await self._db.execute_fetchall(table.delete_oldest, values)
         state.evicted(table, notable, [seq for (seq,) in gone])
         if not gone:  # there are fewer than were counted
-            ((ordinary, notable_rows),) = await self._db.execute_fetchall(table.count)
-            state.correct(table, (ordinary, notable_rows))
+            await self._recount(state)
+
+    async def _recount(self, state: State) -> None:
+        for table in (TRACES, LOGS):
+            for counts in await self._db.execute_fetchall(table.count):
+                state.correct(table, tuple(counts))
 
     async def _evict_for_space(self, state: State) -> bool:
         """Evicts some of the oldest rows of the fuller ring, because the file must not grow; returns False if none."""

@@ -146,7 +146,7 @@ def test_counting_anew_finds_rows_below_the_hint():
     state.correct(TRACES, (3.0, 1.0))
 
     assert state.held(TRACES) == (3, 1)
-    assert state.first(TRACES, 0) == 0
+    assert state.first(TRACES, 0) < -(2**60)
 
 
 def test_recount_counts_the_rows_of_each_class(tmp_path):

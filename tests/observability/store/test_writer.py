@@ -1,26 +1,24 @@
-"""How much one flush commits while more records arrive."""
+"""How much one flush commits, what it evicts beside other writers, and up to where a run is settled."""
 
 from __future__ import annotations
 
 import os
-from contextlib import AsyncExitStack
+import sqlite3
+from contextlib import AsyncExitStack, closing
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.records import a_trace
 
 from hearthnet.database import TELEMETRY, open_database
-from hearthnet.observability.records.ids import new_trace_id
-from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store import rows
 from hearthnet.observability.store import writer as writing
-from hearthnet.observability.store.writer import Writer
+from hearthnet.observability.store.writer import Settled, Writer
 
 LATE = 5
-
-
-def record(seq: int) -> TraceRecord:
-    """Returns a small trace."""
-    return TraceRecord(seq, "run", new_trace_id(), None, "a.b", None, 0, 0, 1.0, "ok", None, 0, b"[]", b"{}")
+RUN = (None, "0", os.getpid(), None, 0)
 
 
 class Busy(Writer):
@@ -28,36 +26,254 @@ class Busy(Writer):
 
     commits = 0
 
-    async def _commit(self, *batch) -> None:
-        await super()._commit(*batch)
+    async def _commit(self, *batch) -> list[int]:
+        numbers = await super()._commit(*batch)
         self.commits += 1
         if self.commits <= LATE:
-            self._recorder.traces.offer(record(10_000 + self.commits))
+            self._recorder.traces.offer(a_trace(10_000 + self.commits))
+        return numbers
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A new store."""
+    path = tmp_path / "telemetry.db"
+    open_database(path, TELEMETRY).close()
+    return path
+
+
+@pytest.fixture
+async def writers(path):
+    """Makes writers with recorders of their own, as many processes have them."""
+    async with AsyncExitStack() as stack:
+
+        async def make(run_id, kind=Writer, **options):
+            writer = kind(path, Recorder(run_id, lambda _: None), **options)
+            await writer.open((run_id, *RUN))
+            stack.push_async_callback(writer.disconnect)
+            return writer
+
+        yield make
+
+
+def query(path, sql):
+    """Returns the rows of a query."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def offer(writer, numbers, **changes):
+    """Hands traces over to a writer."""
+    run_id = writer._recorder.run_id
+    for number in numbers:
+        writer._recorder.traces.offer(a_trace(number, run_id, **changes))
 
 
 @pytest.mark.parametrize(
     ("is_gentle", "buffered", "commits", "left"),
     [(True, 10, 1, 1), (True, 25, 3, 1), (False, 10, LATE + 1, 0), (False, 25, LATE + 1, 0)],
 )
-async def test_flush_commits_what_there_was(tmp_path, monkeypatch, is_gentle, buffered, commits, left):
+async def test_flush_commits_what_there_was(path, writers, monkeypatch, is_gentle, buffered, commits, left):
     """A flush commits all records that it found, in as many batches as needed; later ones only if a caller waits."""
-    async with AsyncExitStack() as stack:
-        monkeypatch.setattr(writing, "BATCH_ROWS", 10)
-        path = tmp_path / "telemetry.db"
-        open_database(path, TELEMETRY).close()
-        recorder = Recorder(new_trace_id(), 1, lambda _: None)
-        writer = Busy(path, recorder, ring_rows=1_000)
-        await writer.open((recorder.run_id, None, "0", os.getpid(), None, rows.now_us()))
-        stack.push_async_callback(writer.abandon)
-        for number in range(buffered):
-            recorder.traces.offer(record(number + 1))
-        writer.is_gentle = is_gentle
+    monkeypatch.setattr(writing, "BATCH_ROWS", 10)
+    writer = await writers("run", Busy, ring_rows=1_000)
+    offer(writer, range(1, buffered + 1))
+    writer.is_gentle = is_gentle
 
-        assert await writer.flush()
-        assert (writer.commits, len(recorder.traces)) == (commits, left)
+    assert await writer.flush()
+    assert (writer.commits, len(writer._recorder.traces)) == (commits, left)
 
-        writer.is_gentle = False
-        assert await writer.flush()
-        assert len(recorder.traces) == 0
-        async with writer._db.execute("SELECT count(*) FROM traces") as cursor:
-            assert await cursor.fetchone() == (buffered + LATE,)
+    writer.is_gentle = False
+    assert await writer.flush()
+    assert len(writer._recorder.traces) == 0
+    assert query(path, "SELECT count(*) FROM traces") == [(buffered + LATE,)]
+
+
+async def test_writers_in_turn_share_one_ring(path, writers):
+    """Two processes give each seq once, in the order of their commits, and keep the newest of both."""
+    one, two = await writers("one", ring_rows=10), await writers("two", ring_rows=10)
+    for start in range(1, 60, 3):
+        for writer in (one, two):
+            offer(writer, range(start, start + 3))
+            assert await writer.flush()
+
+    assert query(path, "SELECT run_id, number FROM traces ORDER BY seq") == [
+        ("two", 54),
+        *(("one", number) for number in (55, 56, 57)),
+        *(("two", number) for number in (55, 56, 57)),
+        *(("one", number) for number in (58, 59, 60)),
+        *(("two", number) for number in (58, 59, 60)),
+    ][-10:]
+    assert query(path, "SELECT max(seq) FROM traces") == [(120,)]
+    assert query(path, "SELECT name, value FROM state WHERE name IN ('one', 'two', 'seq', 'traces.0')") == [
+        ("one", 60),
+        ("seq", 120),
+        ("traces.0", 10),
+        ("two", 60),
+    ]
+
+
+async def test_batch_larger_than_the_ring_keeps_its_newest(path, writers):
+    """Of a batch that the ring cannot hold, the newest are written and the rest is settled."""
+    writer = await writers("run", ring_rows=10)
+    offer(writer, range(1, 6))
+    assert await writer.flush()
+    offer(writer, range(6, 60))
+    assert await writer.flush()
+
+    assert query(path, "SELECT number FROM traces ORDER BY seq") == [(number,) for number in range(50, 60)]
+    assert writer.settled.number == 59
+
+
+async def test_late_records_are_committed_once(path, writers):
+    """A record whose thread was late has a lower number than those committed before it, and a higher seq."""
+    writer = await writers("run")
+    offer(writer, [1, 2, 4, 5])
+    assert await writer.flush()
+    assert writer.settled.number == 2
+    offer(writer, [3, 6])
+    assert await writer.flush()
+
+    assert query(path, "SELECT number FROM traces ORDER BY seq") == [(1,), (2,), (4,), (5,), (3,), (6,)]
+    assert query(path, "SELECT count(DISTINCT seq) FROM traces") == [(6,)]
+    assert writer.settled.number == 6
+
+
+async def test_rows_deleted_by_hand_are_no_reason_to_evict_others(path, writers):
+    """If somebody deletes rows while a writer runs, it counts anew when it must evict, and keeps what there is."""
+    writer = await writers("run", ring_rows=10)
+    offer(writer, range(1, 11))
+    assert await writer.flush()
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute("DELETE FROM traces WHERE number > 2")
+    offer(writer, range(11, 17))
+    assert await writer.flush()
+
+    assert query(path, "SELECT number FROM traces ORDER BY seq") == [(1,), (2,), *((n,) for n in range(11, 17))]
+    assert query(path, "SELECT value FROM state WHERE name = 'traces.0'") == [(8,)]
+
+
+async def test_rows_inserted_by_hand_can_be_evicted(path, writers):
+    """Rows with a seq below where their class was thought to begin do not stop a full ring."""
+    writer = await writers("run", ring_rows=10)
+    offer(writer, range(1, 31))
+    assert await writer.flush()
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute("UPDATE traces SET seq = seq - 1000")
+    offer(writer, range(31, 36))
+    assert await writer.flush()
+
+    assert query(path, "SELECT number FROM traces ORDER BY number") == [(number,) for number in range(26, 36)]
+
+
+async def test_commit_that_was_written_although_it_failed_is_not_repeated(path, writers):
+    """If COMMIT raises after the batch is in the database, the next try finds it there."""
+    writer = await writers("run")
+    genuine, raised = writer._db.commit, []
+
+    async def commit():
+        await genuine()
+        if not raised:
+            raised.append(1)
+            raise sqlite3.OperationalError("disk I/O error")
+
+    writer._db.commit = commit
+    offer(writer, range(1, 6))
+    assert not await writer.flush()
+    offer(writer, [6])
+    assert await writer.flush()
+
+    assert query(path, "SELECT number FROM traces ORDER BY seq") == [(number,) for number in range(1, 7)]
+    assert query(path, "SELECT value FROM state WHERE name = 'traces.0'") == [(6,)]
+
+
+async def test_record_that_cannot_be_stored_is_not_counted_as_a_row(path, writers):
+    """A poisoned record is dropped and told; the ring's count is that of the rows that are there."""
+    writer = await writers("run")
+    offer(writer, [1, 2])
+    offer(writer, [3], capability=None)
+    offer(writer, [4])
+    assert await writer.flush()
+
+    assert query(path, "SELECT number FROM traces ORDER BY seq") == [(1,), (2,), (4,)]
+    assert query(path, "SELECT reason, count, run_id FROM gaps") == [("poison", 1, "run")]
+    assert query(path, "SELECT value FROM state WHERE name = 'traces.0'") == [(3,)]
+    assert writer.settled.number == 4
+
+
+async def test_late_record_after_a_drop_is_not_taken_for_dropped(path, writers, monkeypatch):
+    """Dropped numbers are settled with the batches that follow; from then on a missing number is waited for again."""
+    writer = await writers("run")
+    offer(writer, [1, 2])
+    offer(writer, [5, 6])  # 3 and 4 were dropped
+    monkeypatch.setattr(writer._recorder.traces, "_dropped", 2)
+    assert await writer.flush()
+    offer(writer, [7])
+    assert await writer.flush()
+    assert writer.settled.number == 7
+    assert query(path, "SELECT reason, count, run_id FROM gaps") == [("buffer_full", 2, "run")]
+
+    offer(writer, [9])
+    assert await writer.flush()
+    assert writer.settled.number == 7
+    assert query(path, "SELECT value FROM state WHERE name = 'run'") == [(7,)]
+
+
+async def test_what_is_settled_is_committed_with_the_batch(path, writers):
+    """The database knows how far a run has come as of the very commit, until the run is closed."""
+    writer = await writers("run")
+    offer(writer, [1, 2, 3, 5])
+    assert await writer.flush()
+    assert query(path, "SELECT value FROM state WHERE name = 'run'") == [(3,)]
+
+    assert await writer.close("run")
+    assert query(path, "SELECT value FROM state WHERE name = 'run'") == []
+    assert query(path, "SELECT end_reason FROM runs") == [(rows.CLEAN,)]
+
+
+numbered = st.permutations(range(1, 31))
+
+
+@given(numbered, st.lists(st.integers(1, 9), min_size=30, max_size=30), st.sets(st.integers(1, 30)))
+def test_settled_is_the_end_of_what_is_complete(order, sizes, dropped):
+    """Whatever order the numbers come in: it is the number below which none is missing, and `after` says so before."""
+    settled, seen = Settled(), set()
+    left = [number for number in order if number not in dropped]
+    for size in sizes:
+        batch, left = left[:size], left[size:]
+        seen.update(batch)
+        complete = next(number for number in range(32) if number + 1 not in seen)
+        assert settled.after(batch) == complete
+        settled.add(batch)
+        assert settled.number == complete
+
+
+@given(numbered, st.sets(st.integers(1, 30)), st.integers(0, 30), st.integers(0, 30))
+def test_missing_numbers_are_given_up_after_two_rounds(order, dropped, first, second):
+    """A number that is missing at two calls in a row is given up; one that was given meanwhile is waited for."""
+    settled, seen = Settled(), set()
+    arrived = [number for number in order if number not in dropped]
+    waited_for = 0
+    for until in (first, second, 30, 30):
+        settled.add(arrived[len(seen) : until])
+        seen.update(arrived[:until])
+        before = settled.number
+        settled.give_up()
+        assert settled.number >= max(before, waited_for)
+        waiting = set(range(1, settled.number + 1)) - seen
+        assert all(number <= max(before, waited_for) for number in waiting)
+        waited_for = max((number for number in seen if number > settled.number), default=0)
+
+    assert settled.number == max(arrived, default=0)
+
+
+def test_skipped_numbers_join_what_is_ahead():
+    """What was dropped is skipped, and what had come already above it is settled with it."""
+    settled = Settled()
+    settled.add([1, 2, 6, 7])
+    settled.skip(4)
+    assert settled.number == 4
+    settled.add([5])
+    assert settled.number == 7
+    settled.skip(3)
+    assert settled.number == 7
