@@ -14,6 +14,8 @@ from typing import Any, Final
 __all__ = [
     "CAUSES",
     "CONFIDENCES",
+    "LIBRARY",
+    "NODE",
     "Case",
     "Entry",
     "ErrorGroup",
@@ -24,6 +26,7 @@ __all__ = [
     "Verdict",
     "Vitals",
     "iso",
+    "role_of",
 ]
 
 CAUSES: Final = {
@@ -40,6 +43,8 @@ CAUSES: Final = {
     "unknown": "the files do not show how it ended",
 }
 CONFIDENCES: Final = ("certain", "likely", "possible")  # strongest first
+NODE: Final = "node"
+LIBRARY: Final = "library"  # any other program that records into the store
 
 
 def iso(us: int | None) -> str | None:
@@ -50,6 +55,11 @@ def iso(us: int | None) -> str | None:
         return datetime.fromtimestamp(us / 1e6, tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     except (OverflowError, ValueError, OSError):
         return None
+
+
+def role_of(node_id: str | None) -> str:
+    """Returns the role of a run: that of a node has its node id."""
+    return NODE if node_id else LIBRARY
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +96,7 @@ class Vitals:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of a node.
+    """One run, of the node or of another program that records into its store.
 
     Attributes:
         started_us: when it started.
@@ -97,6 +107,8 @@ class Run:
         has_box: its black box is among the files, so no later run has recovered it.
         vitals: oldest first.
         fault: the output of faulthandler, if any.
+        program: the file name of the program; empty: unknown.
+        role: `node` or `library`; empty: as `node_id` says, in files of older versions.
     """
 
     run_id: str
@@ -112,6 +124,13 @@ class Run:
     has_box: bool = False
     vitals: tuple[Vitals, ...] = ()
     fault: str | None = None
+    program: str = ""
+    role: str = ""
+
+    @property
+    def is_node(self) -> bool:
+        """Whether it is the node's own run."""
+        return (self.role or role_of(self.node_id)) == NODE
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +219,7 @@ class Verdict:
 
 @dataclass(slots=True)
 class Case:
-    """Everything the files say about a node.
+    """Everything the files say about a run.
 
     Attributes:
         directory: the folder of the store.
@@ -228,3 +247,7 @@ class Case:
     findings: list[dict[str, Any]] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
     signs: list[Entry] = field(default_factory=list)
+
+    def programs(self) -> dict[str, str]:
+        """Returns the program of each run by its id, where it is known."""
+        return {run.run_id: run.program for run in self.runs if run.program}

@@ -9,7 +9,7 @@ from typing import Final
 
 __all__ = ["COLUMNS", "FRAMES", "JSON_LAST", "NEWEST_VERSION"]
 
-NEWEST_VERSION: Final = 5  # what this program writes; a newer one is read by the names that it still has
+NEWEST_VERSION: Final = 6  # what this program writes; a newer one is read by the names that it still has
 
 # In the order in which the migrations have made them, but for `runs`.
 COLUMNS: Final = {
@@ -24,7 +24,7 @@ COLUMNS: Final = {
     "gaps": ("seq", "ts_us", "kind", "reason", "count"),
     "runs": (
         "run_id", "node_id", "version", "pid", "boot_id", "started_us", "ended_us", "end_reason", "last_seen_us",
-        "vitals",
+        "vitals", "program", "role",
     ),
 }  # fmt: skip
 

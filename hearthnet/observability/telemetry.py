@@ -23,8 +23,10 @@ from hearthnet import __version__
 from hearthnet.constants import DATABASE
 from hearthnet.errors import HearthNetError, StoreError
 from hearthnet.forensics import box as layout
+from hearthnet.forensics.model import role_of
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability import metrics
+from hearthnet.observability.process.program import program_name
 from hearthnet.observability.records.blackbox import BlackBox, box_path, new_header
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import TraceRecord
@@ -163,7 +165,10 @@ class Telemetry:
             raise StoreError(self._error)
         path = directory / DATABASE
         self._lock = lock = StoreLock(directory)
-        run: Run = (self.run_id, self._node_id, __version__, os.getpid(), layout.this_boot() or None, now_us())
+        run: Run = (
+            self.run_id, self._node_id, __version__, os.getpid(), layout.this_boot() or None, now_us(),
+            program_name(), role_of(self._node_id),
+        )  # fmt: skip
         recorder = Recorder(self.run_id, 1, self._wake)
         pace = Pace(self._config.flush_interval_s, self._config.eco, self._config.keep_free_mb)
         thread = StoreThread(path, recorder, run, self._budget, pace, lock)

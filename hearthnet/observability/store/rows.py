@@ -32,7 +32,8 @@ __all__ = [
     "now_us",
 ]
 
-Run = tuple[str, str | None, str, int, str | None, int]  # the columns of `runs` down to started_us
+# run_id, node_id, version, pid, boot_id, started_us, program, role
+Run = tuple[str, str | None, str, int, str | None, int, str | None, str]
 Gap = tuple[int, int, str, str, int]  # the columns of `gaps`
 
 # Rows that one statement inserts. SQLite releases the interpreter's lock once per statement, not for a microsecond per
@@ -43,7 +44,8 @@ _SKIP_KNOWN: Final = "ON CONFLICT (seq) DO NOTHING"
 
 INSERT_GAP: Final = f"INSERT INTO gaps (seq, ts_us, kind, reason, count) VALUES (?, ?, ?, ?, ?) {_SKIP_KNOWN}"  # noqa: S608
 INSERT_RUN: Final = (
-    "INSERT INTO runs (run_id, node_id, version, pid, boot_id, started_us) VALUES (?, ?, ?, ?, ?, ?)"
+    "INSERT INTO runs (run_id, node_id, version, pid, boot_id, started_us, program, role)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
     " ON CONFLICT (run_id) DO NOTHING"
 )
 END_RUN: Final = "UPDATE runs SET ended_us = ?, end_reason = ? WHERE run_id = ?"

@@ -47,7 +47,7 @@ async def test_flush_commits_what_there_was(tmp_path, monkeypatch, is_gentle, bu
         open_database(path, TELEMETRY).close()
         recorder = Recorder(new_trace_id(), 1, lambda _: None)
         writer = Busy(path, recorder, ring_rows=1_000)
-        await writer.open((recorder.run_id, None, "0", os.getpid(), None, rows.now_us()))
+        await writer.open((recorder.run_id, None, "0", os.getpid(), None, rows.now_us(), "x.py", "library"))
         stack.push_async_callback(writer.abandon)
         for number in range(buffered):
             recorder.traces.offer(record(number + 1))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hearthnet.errors import StoreError
+from hearthnet.forensics.model import role_of
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.merge import merge
@@ -30,7 +31,7 @@ _MARK: Final = ".corrupt-"
 # Invalid JSON shows a flipped bit that SQLite does not notice.
 _SELECT_TRACES: Final = f"SELECT {TRACES.columns} FROM traces WHERE json_valid(spans) AND json_valid(extras)"  # noqa: S608
 _RUN: Final = ("run_id", "node_id", "version", "pid", "boot_id", "started_us", "ended_us", "end_reason")
-_LATER: Final = ("last_seen_us", "vitals", "commits", "written_bytes")  # missing in older schemas
+_LATER: Final = ("last_seen_us", "vitals", "commits", "written_bytes", "program", "role")  # missing in older schemas
 _SELECT_LOGS: Final = f"SELECT {LOGS.columns} FROM logs WHERE json_valid(extras)"  # noqa: S608  # constants, as above
 
 
@@ -97,12 +98,13 @@ class Salvage:
         Raises:
             sqlite3.Error: raised when the new database cannot be written.
         """
-        for run_id, *run, ended_us, reason, last_seen_us, vitals, commits, written_bytes in self.runs:
+        for run_id, node_id, *run, ended_us, reason, last_seen_us, vitals, commits, written, program, role in self.runs:
             try:
-                connection.execute(rows.INSERT_RUN, (run_id, *run))
+                whose = (program, role or role_of(node_id))
+                connection.execute(rows.INSERT_RUN, (run_id, node_id, *run, *whose))
                 connection.execute(rows.END_RUN, (ended_us, reason, run_id))
                 connection.execute(rows.SET_VITALS, (last_seen_us, vitals, run_id))
-                connection.execute(rows.SET_WEAR, (commits, written_bytes, run_id))
+                connection.execute(rows.SET_WEAR, (commits, written, run_id))
             except (sqlite3.IntegrityError, sqlite3.InterfaceError) as error:
                 log.warning("a run could not be salvaged", extra={"error": str(error)})
         traces = merge(connection, TRACES, self.traces)

@@ -19,6 +19,7 @@ from typing import Final
 import orjson
 
 from hearthnet.forensics import box as layout
+from hearthnet.forensics.model import role_of
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.records.record import LogRecord, TraceRecord
 from hearthnet.observability.store import rows
@@ -210,7 +211,10 @@ def _close_run(
     header = box.header
     connection.execute("BEGIN IMMEDIATE")
     try:
-        run = (header.run_id, header.node_id, header.version, header.pid, header.boot_id or None, header.started_us)
+        run = (
+            header.run_id, header.node_id, header.version, header.pid, header.boot_id or None, header.started_us,
+            getattr(header, "program", "") or None, role_of(header.node_id),
+        )  # fmt: skip
         connection.execute(rows.INSERT_RUN, run)
         if header.role == layout.SECONDARY:
             _insert_numbered(connection, found, next_seq)

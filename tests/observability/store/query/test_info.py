@@ -13,6 +13,7 @@ from support import forkserver
 
 from hearthnet.errors import StoreError, UnusableStoreError
 from hearthnet.forensics.model import iso
+from hearthnet.forensics.tables import NEWEST_VERSION
 from hearthnet.observability import get_logger, telemetry, trace
 from hearthnet.observability.store.query.info import info
 from hearthnet.observability.telemetry import DATABASE
@@ -51,7 +52,7 @@ def test_rings_and_their_times(store, observability):
     assert traces["oldest"] <= traces["newest"]
     assert traces["newest"].endswith("Z")
     assert datetime.fromisoformat(traces["newest"]).utcoffset().total_seconds() == 0
-    assert found["schema"] == 5
+    assert found["schema"] == NEWEST_VERSION
 
 
 def test_bytes_and_budget(store, observability):
