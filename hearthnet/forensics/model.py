@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from hearthnet.constants import NODE_ROLE
+
 __all__ = [
     "CAUSES",
     "CONFIDENCES",
-    "LIBRARY",
-    "NODE",
     "Case",
     "Entry",
     "ErrorGroup",
@@ -26,7 +26,6 @@ __all__ = [
     "Verdict",
     "Vitals",
     "iso",
-    "role_of",
 ]
 
 CAUSES: Final = {
@@ -43,8 +42,6 @@ CAUSES: Final = {
     "unknown": "the files do not show how it ended",
 }
 CONFIDENCES: Final = ("certain", "likely", "possible")  # strongest first
-NODE: Final = "node"
-LIBRARY: Final = "library"  # any other program that records into the store
 
 
 def iso(us: int | None) -> str | None:
@@ -55,11 +52,6 @@ def iso(us: int | None) -> str | None:
         return datetime.fromtimestamp(us / 1e6, tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     except (OverflowError, ValueError, OSError):
         return None
-
-
-def role_of(node_id: str | None) -> str:
-    """Returns the role of a run: that of a node has its node id."""
-    return NODE if node_id else LIBRARY
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +122,7 @@ class Run:
     @property
     def is_node(self) -> bool:
         """Whether it is the node's own run."""
-        return (self.role or role_of(self.node_id)) == NODE
+        return self.role == NODE_ROLE if self.role else self.node_id is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ _MAIN: Final = "__main__"
 def program_name() -> str:
     """Returns the module that `python -m` runs, without `.__main__`, or else the file name of the script."""
     name = _module() or _file()
-    # A file name may hold any byte; what is not UTF-8 could be written to no sink.
+    # A file name may hold any byte; no sink could write one that is not UTF-8.
     clean = "".join(char if char.isprintable() else "?" for char in name)
     return clean.encode("utf-8", "replace")[:MAX_PROGRAM_BYTES].decode("utf-8", "ignore") or UNKNOWN
 

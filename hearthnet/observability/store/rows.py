@@ -12,7 +12,7 @@ from operator import itemgetter
 from types import NoneType
 from typing import Any, Final, get_args, get_type_hints
 
-from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
+from hearthnet.constants import LIBRARY_ROLE, LOG_RING_BUFFER, NODE_ROLE, TRACE_RING_BUFFER
 from hearthnet.observability.records.record import LogRecord, TraceRecord
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Run",
     "Table",
     "now_us",
+    "role_of",
 ]
 
 # run_id, node_id, version, pid, boot_id, started_us, program, role
@@ -127,6 +128,11 @@ class Table:
 
 TRACES: Final = Table("traces", TRACE_RING_BUFFER, TraceRecord)
 LOGS: Final = Table("logs", LOG_RING_BUFFER, LogRecord)
+
+
+def role_of(node_id: str | None) -> str:
+    """Returns the role of a run: that of a node has the node's id."""
+    return NODE_ROLE if node_id else LIBRARY_ROLE
 
 
 def now_us() -> int:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from hearthnet.errors import StoreError
-from hearthnet.forensics.model import role_of
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.merge import merge
@@ -100,7 +99,7 @@ class Salvage:
         """
         for run_id, node_id, *run, ended_us, reason, last_seen_us, vitals, commits, written, program, role in self.runs:
             try:
-                whose = (program, role or role_of(node_id))
+                whose = (program, role or rows.role_of(node_id))
                 connection.execute(rows.INSERT_RUN, (run_id, node_id, *run, *whose))
                 connection.execute(rows.END_RUN, (ended_us, reason, run_id))
                 connection.execute(rows.SET_VITALS, (last_seen_us, vitals, run_id))

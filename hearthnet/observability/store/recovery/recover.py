@@ -19,7 +19,6 @@ from typing import Final
 import orjson
 
 from hearthnet.forensics import box as layout
-from hearthnet.forensics.model import role_of
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.records.record import LogRecord, TraceRecord
 from hearthnet.observability.store import rows
@@ -213,7 +212,7 @@ def _close_run(
     try:
         run = (
             header.run_id, header.node_id, header.version, header.pid, header.boot_id or None, header.started_us,
-            getattr(header, "program", "") or None, role_of(header.node_id),
+            getattr(header, "program", "") or None, rows.role_of(header.node_id),
         )  # fmt: skip
         connection.execute(rows.INSERT_RUN, run)
         if header.role == layout.SECONDARY:

@@ -101,7 +101,7 @@ def test_wear_counts_measured_runs_alone(store, observability):
     assert found["wear"]["measured_runs"] == 2
     assert (found["wear"]["written_bytes_per_day"], found["wear"]["commits_per_day"]) == (4_500_000, 750)
     # The last run has no end and no process: it was killed.
-    assert found["runs"] == {"count": 4, "running": 0, "unclean": 2}
+    assert found["runs"] == {"count": 4, "running": 0, "unclean": 2, "of_other_programs": 0}
 
 
 def test_running_process_and_its_box(store, observability):
@@ -118,11 +118,11 @@ sys.stdin.read()
         assert process.stdout.readline() == b"ready\n"
         found = info(store, observability)
         process.kill()
-    assert found["runs"] == {"count": 2, "running": 1, "unclean": 0}
+    assert found["runs"] == {"count": 2, "running": 1, "unclean": 0, "of_other_programs": 0}
     assert [(box["pid"], box["alive"]) for box in found["boxes"]] == [(process.pid, True)]
 
     after = info(store, observability)
-    assert after["runs"] == {"count": 2, "running": 0, "unclean": 1}
+    assert after["runs"] == {"count": 2, "running": 0, "unclean": 1, "of_other_programs": 0}
     assert [box["alive"] for box in after["boxes"]] == [False]
 
 
