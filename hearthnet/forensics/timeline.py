@@ -55,7 +55,7 @@ def _running_at(moment: int, follow: list[tuple[list[int], list[Run]]]) -> Run |
         if index >= 0 and not (runs[index].end_reason == _CLEAN and _is_past(runs[index].ended_us, moment)):
             running.append(runs[index])
     if len(running) > 1:  # one that was killed ran no longer than it was seen
-        running = [run for run in running if run.is_alive or not _is_past(run.last_seen_us, moment)]
+        running = [run for run in running if run.is_alive or not _is_past(run.ended_us or run.last_seen_us, moment)]
     return running[0] if len(running) == 1 else None
 
 
