@@ -56,9 +56,9 @@ def command(
     config: Path | None,
     as_json: bool,
 ) -> None:
-    """Diagnose why the node's last run ended, from its files.
+    """Diagnose why the node's last run ended.
 
-    PATH is telemetry.db or its folder, if not this node's own. No file is changed.
+    Where no node has recorded, the last run of any program. PATH is telemetry.db or its folder, if not this node's own. No file is changed.
 
     \b
     Example: hearthnet autopsy
