@@ -53,8 +53,8 @@ class Runtime:
     """
 
     __slots__ = (
-        "_at_fork", "_at_reset", "_fork_lock", "config_lock", "handler", "hook_failures", "keep_debug", "level", "lock", "recent",
-        "recorder", "redaction", "registry", "slow_ms", "telemetry",
+        "_at_fork", "_at_reset", "_fork_lock", "config_lock", "handler", "hook_failures", "keep_debug", "level",
+        "lock", "recent", "recorder", "redaction", "registry", "slow_ms", "telemetry",
     )  # fmt: skip
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ import atexit
 import os
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -28,6 +28,7 @@ from hearthnet.errors import HearthNetError, StoreError
 from hearthnet.forensics import box as layout
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability import metrics
+from hearthnet.observability.process.program import program_name
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.recorder import LazyRecorder, Recorder
@@ -41,7 +42,7 @@ from hearthnet.observability.store.pacer import Pace
 from hearthnet.observability.store.query.stats import capability_stats
 from hearthnet.observability.store.reader import ANY, Reader, TraceFilter
 from hearthnet.observability.store.recovery.recover import Recovery
-from hearthnet.observability.store.rows import Run, now_us
+from hearthnet.observability.store.rows import Run, now_us, role_of
 from hearthnet.observability.store.thread import StoreThread
 from hearthnet.observability.tracing import Trace
 
@@ -173,7 +174,10 @@ class Telemetry:
             raise StoreError(self._error)
         self._path = path = directory / DATABASE
         self._lock = lock = StoreLock(directory)
-        run: Run = (self.run_id, self._node_id, __version__, os.getpid(), layout.this_boot() or None, now_us())
+        run: Run = (
+            self.run_id, self._node_id, __version__, os.getpid(), layout.this_boot() or None, now_us(),
+            program_name(), role_of(self._node_id),
+        )  # fmt: skip
         self._recorder = Recorder(self.run_id, self._wake)
         pace = Pace(self._config.flush_interval_s, self._config.eco, self._config.keep_free_mb)
         self._thread = StoreThread(path, self._recorder, run, self._budget, pace, lock)
@@ -323,6 +327,15 @@ class Telemetry:
     def traces(self, n: int, wanted: TraceFilter = ANY) -> list[Trace]:
         """Returns the result of `find` as `Trace` objects."""
         return [Trace.from_record(record) for record in self.find(n, wanted)]
+
+    def programs(self, run_ids: Collection[str]) -> dict[str, str]:
+        """Returns the program of each of these runs, where it is known; this run's own always is."""
+        own = {self.run_id: program_name()}
+        try:
+            return own if self._reader is None else {**self._reader.programs(run_ids), **own}
+        except StoreError as error:
+            log.warning("telemetry.db cannot be read", extra={"reason": error.message})
+            return own
 
     def capability_stats(self) -> list[dict[str, Any]]:
         """Returns statistics by capability of the committed traces; empty without a database. Takes 30 ms."""

@@ -314,7 +314,7 @@ class StoreThread:
     def _new_box(self, sizes: Sizes) -> BlackBox:
         run_id, node_id, version = self._run[:3]
         role = layout.NODE if self._is_node else layout.LIBRARY
-        header = new_header(role, run_id, version, node_id, sizes)
+        header = new_header(role, run_id, version, node_id, sizes, self._run[-2] or "")
         return BlackBox(box_path(self.path.parent, run_id), header)
 
     def keep_pending(self) -> None:

@@ -49,7 +49,7 @@ async def written(path, batches: int, between=lambda: None) -> Writer:
     """Commits `batches` batches into a full ring whose file has no free page."""
     recorder = Recorder(new_trace_id(), RING + 1, lambda _: None)
     writer = Writer(path, recorder, ring_rows=RING)
-    await writer.open((recorder.run_id, None, "0", os.getpid(), None, rows.now_us()))
+    await writer.open((recorder.run_id, None, "0", os.getpid(), None, rows.now_us(), "x.py", "library"))
     seq = RING + 1
     for _ in range(batches):
         recorder.number_from(seq + BATCH)

@@ -259,7 +259,10 @@ def _close_run(connection: sqlite3.Connection, box: layout.Box, found: BoxRecord
         numbers = (record.number for records in (found.traces, found.logs) for record in records)
         last = max(state.settled(header.run_id), min(box.committed_number, _MAX_INTEGER // 2), *numbers)
         admit(connection, state, [record._replace(number=last + at) for at, record in enumerate(found.interrupted, 1)])
-        run = (header.run_id, header.node_id, header.version, header.pid, header.boot_id or None, header.started_us)
+        run = (
+            header.run_id, header.node_id, header.version, header.pid, header.boot_id or None, header.started_us,
+            header.program or None, rows.role_of(header.node_id),
+        )  # fmt: skip
         connection.execute(rows.INSERT_RUN, run)
         for kind, why, dropped in gaps:
             if dropped:

@@ -12,6 +12,7 @@ import pytest
 
 from hearthnet.database import TELEMETRY, migrations_dir, open_database
 from hearthnet.errors import StoreError
+from hearthnet.forensics.tables import NEWEST_VERSION
 from hearthnet.observability import telemetry, trace
 from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.results import RESULTS, is_failure
@@ -130,7 +131,7 @@ def test_old_database_gets_the_new_columns(path, reader):
         assert "errors" not in names
 
     with closing(open_database(path, TELEMETRY)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (5,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (NEWEST_VERSION,)
         assert connection.execute("SELECT count(*) FROM traces").fetchone() == (10,)
         assert connection.execute(f"SELECT {', '.join(names)} FROM capability_stats").fetchall() == before
         assert connection.execute("SELECT failed, errors, ts = last_ts FROM capability_stats").fetchall() == [(3, 3, 1)]
