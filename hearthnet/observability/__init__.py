@@ -2,7 +2,12 @@
 
 Importing this is light: no database driver, web framework or metrics library comes with it. An instrument is imported
 when its name is first used, so that a reader of records or of log files pays for none of them.
+
+The instruments are on a lower floor than the store and the checks. The functions at the end call these for them, and
+import them only then.
 """
+
+from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -10,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hearthnet.observability import doctor, metrics
     from hearthnet.observability import tracing as trace
+    from hearthnet.observability.doctor import Check
     from hearthnet.observability.logging import get_logger
 
 __all__ = ["doctor", "get_logger", "metrics", "trace"]
@@ -31,3 +37,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = found
     return found
+
+
+def standard_checks() -> dict[str, Check]:
+    """Returns the doctor's standard checks by name, in the order of the report."""
+    from hearthnet import checks
+
+    return {check.__name__: check for check in checks.ALL}
