@@ -80,9 +80,15 @@ def _learn(capability: object) -> tuple[str, str | None]:
 def attach(trace: Trace | None) -> None:
     """Makes an existing trace current in this task; neither starts nor ends it. `detach` takes it back.
 
-    None, as returned by `current_trace` outside any trace, records nothing until then.
+    A trace that this very context began and that is current already stays so: `new_trace`, `attach`, `detach` is one
+    trace, recorded. None, as returned by `current_trace` outside any trace, records nothing until `detach`.
     """
-    root = Root(trace if isinstance(trace, Trace) else _no_trace())
+    if isinstance(trace, Trace):
+        if innermost_root() is trace and trace.began_here():
+            return
+    else:
+        trace = _no_trace()
+    root = Root(trace)
     root.token = current.set(root)
 
 
