@@ -21,6 +21,16 @@ from hearthnet.observability.runtime import runtime
 from hearthnet.observability.traces import trace as traces
 
 
+class Counting:
+    """A whole number of another library, such as NumPy's."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __index__(self):
+        return self.value
+
+
 def names_and_parents(finished):
     """The spans of a trace with the names of their parents."""
     names = {item.id: item.name for item in finished.spans}
@@ -185,6 +195,23 @@ def test_calls_in_any_order_record_each_trace_once(calls):
     assert contextvars.Context().run(play) is None
     recorded = [item.trace_id for item in trace.get_recent()]
     assert sorted(recorded) == sorted(item.trace_id for item in begun)
+
+
+@pytest.mark.parametrize("n", [2.0, 1.5, "2", None])
+def test_number_of_traces_is_a_whole_number(n):
+    """What is no whole number is refused by name, where it is passed."""
+    with pytest.raises(TypeError, match=f"n is the number of traces, an int: {type(n).__name__} is none"):
+        trace.get_recent(n)
+
+
+@pytest.mark.parametrize(("n", "found"), [(0, 0), (-1, 0), (-(10**20), 0), (True, 1), (Counting(2), 2), (10**20, 3)])
+def test_whole_numbers_of_traces(n, found):
+    """Anything that is a whole number will do; below one there is nothing."""
+    for _ in range(3):
+        trace.new_trace("a.b")
+        trace.detach()
+
+    assert len(trace.get_recent(n)) == found
 
 
 async def test_child_that_inherited_the_trace_cannot_end_it():
