@@ -238,7 +238,7 @@ def test_commits_continue_while_the_loop_is_blocked(observability):
 
 
 def test_second_process_logs_why_and_records_in_memory(observability):
-    """One process writes a store; a second one logs why it has none, and serves from memory."""
+    """One process writes a store; a second one logs why it has none, and reads that store and its own memory."""
     script = f"""
 from pathlib import Path
 from hearthnet.config import ObservabilityConfig
@@ -247,14 +247,15 @@ config = ObservabilityConfig(data_dir=Path({str(observability.data_dir)!r}), log
 with telemetry.open(config) as t:
     with trace.new_trace("a.b"):
         pass
-    print(t.error, len(trace.get_recent()))
+    print(t.error, [item.capability for item in trace.get_recent()])
 """
-    with telemetry.open(observability):
-        record(1)
+    with telemetry.open(observability) as holder:
+        record(1, "of.the.holder")
+        assert holder.flush()
         done = forkserver.run([sys.executable, "-c", script], check=True)
 
     assert "another process writes the telemetry" in done.stdout
-    assert done.stdout.strip().endswith(" 1")
+    assert done.stdout.strip().endswith("['a.b', 'of.the.holder']")
     assert query(observability, "SELECT count(*) FROM traces") == [(1,)]
 
 
@@ -316,14 +317,14 @@ def test_clean_stop_leaves_one_file(observability):
 
 
 def test_close_is_idempotent_and_ends_recording(observability):
-    """Closing twice is harmless; later records stay in memory."""
+    """Closing twice is harmless; later records stay in memory, and the store is still read."""
     t = telemetry.open(observability)
     with t:
         record(1)
     t.close()
     record(1, "after.close")
 
-    assert [item.capability for item in trace.get_recent()] == ["after.close"]
+    assert [item.capability for item in trace.get_recent()] == ["after.close", "a.b"]
     assert query(observability, "SELECT count(*) FROM traces") == [(1,)]
 
 

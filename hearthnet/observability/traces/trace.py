@@ -193,6 +193,20 @@ class Trace:
         """Sets the result of this exception."""
         self.fail(result_of(error), describe(decisive(error)))
 
+    def began_here(self) -> bool:
+        """Returns whether this is the context in which it began, not a copy of that one."""
+        token = self.token
+        if token is None:
+            return False
+        scope = current.get()
+        try:
+            current.reset(token)  # the one question that tells a context from its copies
+        except (ValueError, RuntimeError):
+            return False
+        self.token = current.set(self)
+        current.set(scope)
+        return True
+
     def leave(self) -> bool:
         """Puts the previous scope back; returns whether this is the context in which it began."""
         token = self.token

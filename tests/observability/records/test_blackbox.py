@@ -104,7 +104,7 @@ def test_names_of_any_kind_are_kept_as_far_as_they_go(box, name):
 
 def test_logs_and_traces_are_kept_before_they_are_buffered(box):
     """What the instruments hand over is in the box, field for field."""
-    node_logging.configure(SimpleNamespace(log_level="info", log_dir=None, keep_debug_of_failures=False))
+    node_logging.install_sinks(SimpleNamespace(log_level="info", log_dir=None, keep_debug_of_failures=False))
     with trace.new_trace("a.b@1.0") as started, trace.span("step", size=3):
         get_logger("hearthnet.test").warning("careful", extra={"n": 1})
     finished = layout.fields(box.contents().traces[0], "traces")
