@@ -184,8 +184,10 @@ def recover_box(connection: sqlite3.Connection, box: layout.Box) -> Recovery:
         return Recovery()
     found = records_of(box)
     fresh, lost = missing(connection, box, found)
+    if lost:
+        _count_lost(connection, run_id, lost)
     merge(connection, fresh, run_id=run_id)
-    _close_run(connection, box, found, lost)
+    _close_run(connection, box, found)
     traces = sum(isinstance(record, TraceRecord) for record in fresh)
     return Recovery(
         1,
@@ -238,7 +240,18 @@ def _is_closed(connection: sqlite3.Connection, run_id: str) -> bool:
     return row is not None and row[0] is not None
 
 
-def _close_run(connection: sqlite3.Connection, box: layout.Box, found: BoxRecords, lost: int) -> None:
+def _count_lost(connection: sqlite3.Connection, run_id: str, lost: int) -> None:
+    """Records that committed rows are lost: before others are inserted, which leaves fewer of them to be missed.
+
+    Once, even if the process is killed before the run is closed.
+    """
+    with transaction(connection) as state:
+        if not state.settled(rows.LOST + run_id):
+            state.settle(rows.LOST + run_id, lost)
+            connection.execute(rows.INSERT_GAP, (state.next_seq(), rows.now_us(), "trace", WAL_LOST, lost, run_id))
+
+
+def _close_run(connection: sqlite3.Connection, box: layout.Box, found: BoxRecords) -> None:
     """Inserts the traces that were in flight, records the gaps, and closes the run, in one transaction."""
     header = box.header
     reason = BOX_FULL if box.ended_us else KILLED
@@ -247,7 +260,6 @@ def _close_run(connection: sqlite3.Connection, box: layout.Box, found: BoxRecord
         ("log", reason, found.dropped_logs),
         ("trace", BUDGET, found.gave_way_traces),
         ("log", BUDGET, found.gave_way_logs),
-        ("trace", WAL_LOST, lost),
     )
     with transaction(connection) as state:
         numbers = (record.number for records in (found.traces, found.logs) for record in records)
