@@ -43,7 +43,7 @@ def test_child_gets_free_locks(name):
 
 
 def test_child_records_for_itself(observability):
-    """A child has its own recorder, run and ids, no telemetry, no pending traces, and its parent's settings."""
+    """A child has its own recorder, run and ids, no telemetry before it records, and its parent's settings."""
     with telemetry.open(observability.model_copy(update={"slow_ms": 7.0})):
         run_id, box = runtime.recorder.run_id, runtime.recorder.box
         tail = new_trace_id()[10:22]

@@ -371,7 +371,7 @@ input()
 
 
 def test_fork_and_multiprocessing_do_no_harm(observability, query):
-    """Children that record, by fork and by a pool, neither hang nor touch the store; the parent's rows are complete."""
+    """Children that record, by fork and by a pool, commit as runs of their own; nobody's rows are lost or doubled."""
     with telemetry.open(observability) as t:
         record(10)
         with multiprocessing.get_context("fork").Pool(2) as pool:
@@ -379,7 +379,11 @@ def test_fork_and_multiprocessing_do_no_harm(observability, query):
         record(10)
         assert t.flush()
 
-    assert query("SELECT count(*) FROM traces") == [(20,)]
+    assert query("SELECT count(*) FROM traces WHERE capability <> 'in.child'") == [(20,)]
+    with telemetry.open(observability):  # whatever a child was ended with
+        pass
+    in_child = "SELECT count(*), count(DISTINCT run_id || '/' || number) FROM traces WHERE capability = 'in.child'"
+    assert query(in_child) == [(20, 20)]
     assert query("PRAGMA integrity_check") == [("ok",)]
 
 

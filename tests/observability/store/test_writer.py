@@ -97,13 +97,16 @@ async def test_writers_in_turn_share_one_ring(path, writers):
             offer(writer, range(start, start + 3))
             assert await writer.flush()
 
-    assert query(path, "SELECT run_id, number FROM traces ORDER BY seq") == [
-        ("two", 54),
-        *(("one", number) for number in (55, 56, 57)),
-        *(("two", number) for number in (55, 56, 57)),
-        *(("one", number) for number in (58, 59, 60)),
-        *(("two", number) for number in (58, 59, 60)),
-    ][-10:]
+    assert (
+        query(path, "SELECT run_id, number FROM traces ORDER BY seq")
+        == [
+            ("two", 54),
+            *(("one", number) for number in (55, 56, 57)),
+            *(("two", number) for number in (55, 56, 57)),
+            *(("one", number) for number in (58, 59, 60)),
+            *(("two", number) for number in (58, 59, 60)),
+        ][-10:]
+    )
     assert query(path, "SELECT max(seq) FROM traces") == [(120,)]
     assert query(path, "SELECT name, value FROM state WHERE name IN ('one', 'two', 'seq', 'traces.0')") == [
         ("one", 60),

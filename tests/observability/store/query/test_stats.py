@@ -25,7 +25,7 @@ SECOND_US = 1_000_000
 def call(seq: int, capability: str, result: str, ms: float) -> TraceRecord:
     """Returns a row of `traces`."""
     return TraceRecord(
-        seq, "r", f"t{seq}", None, capability, None, seq * SECOND_US, 0, ms, result, None, 0, b"[]", b"{}"
+        seq, "r", seq, f"t{seq}", None, capability, None, seq * SECOND_US, 0, ms, result, None, 0, b"[]", b"{}"
     )
 
 
