@@ -44,6 +44,8 @@ REDACTED: Final = "[redacted]"  # recorded in place of a secret
 MAX_GAP_ROWS: Final = 1_000
 MAX_RUN_ROWS: Final = 1_000
 NO_SLOT: Final = -1  # of a trace without a slot in the black box
+NODE_ROLE: Final = "node"  # of a run
+LIBRARY_ROLE: Final = "library"  # of a run of any other program that records into the store
 # Logger names that readers of stored records compare with: fixed, even if their module moves.
 CRASH_LOGGER: Final = "hearthnet.observability.capture"
 WATCHDOG_LOGGER: Final = "hearthnet.observability.watchdog"

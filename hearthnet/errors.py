@@ -8,6 +8,7 @@
     │   ├── UnusableStoreError    permanently: damaged, or not ours
     │   └── NewerStoreError       written by a newer version of this program
     ├── DiskFullError         no space for a file of the node
+    ├── UnknownCheckError     the doctor has no check of that name
     ├── NodeUnreachableError  a running node is needed and none responds
     └── WireError             an error on the wire: a code, its HTTP status, a message
 
@@ -16,6 +17,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 HTTP_STATUS: Final[dict[str, int]] = {
@@ -104,6 +106,19 @@ class NodeUnreachableError(HearthNetError):
     """Raised when a command needs a running node and none responds on the configured port."""
 
     exit_code = EXIT_NO_NODE
+
+
+class UnknownCheckError(HearthNetError, KeyError):
+    """Raised when no check of the doctor has the given name; the message lists those there are."""
+
+    exit_code = EXIT_USAGE
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"there is no check {name!r}; there are: {', '.join(known)}")
+
+    def __str__(self) -> str:
+        """Returns the message: that of a KeyError would be quoted."""
+        return self.message
 
 
 class WireError(HearthNetError):

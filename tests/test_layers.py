@@ -45,6 +45,8 @@ FLOORS = {
     "hearthnet.cli": 7,
     "hearthnet.__main__": 7,
 }
+# The package's own file offers the instruments what stands higher, each imported by the call that needs it.
+OFFERS = {"hearthnet.checks", "hearthnet.observability.store.recent", "hearthnet.observability.telemetry"}
 REASON = (
     "what stands higher composes what stands lower; the other way round, instruments would drag the store, "
     "the bus or the command line into every module that logs a line"
@@ -99,8 +101,10 @@ def imports_of(path: Path, *, is_with_types: bool = False) -> set[str]:
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_module_imports_from_its_floor_or_below(module):
-    """No file reaches up."""
+    """No file reaches up; the package's own file does so for what it offers, late."""
     too_high = {name for name in imports_of(MODULES[module]) if floor_of(name) > floor_of(module)}
+    if module == "hearthnet.observability":
+        too_high -= OFFERS
 
     assert not too_high, f"{module} (floor {floor_of(module)}) imports {sorted(too_high)}: {REASON}"
 

@@ -15,7 +15,7 @@ from hearthnet.observability import metrics, telemetry
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.results import is_failure
-from hearthnet.observability.store.reader import Reader
+from hearthnet.observability.store.reader import Reader, TraceFilter
 from hearthnet.observability.traces.span import recent_orphans
 from hearthnet.plural import counted
 
@@ -32,7 +32,7 @@ _MAX_ERROR_CHARS: Final = 80
 
 
 def recent_error_rate(config: Config, bus: CapabilityBus | None) -> CheckResult:
-    """Fewer than 20 % of the last 100 traces failed."""
+    """Fewer than 20 % of the node's last 100 traces failed."""
     path = (config.observability.data_dir or Path()) / telemetry.DATABASE
     opened = opened_for(config, bus)
     pending = [] if opened is None else opened.pending()  # before the query: see Reader.newest
@@ -71,7 +71,8 @@ def _last(path: Path, pending: list[TraceRecord]) -> list[TraceRecord]:
         return pending[: -TRACES - 1 : -1]
     reader = Reader(path)
     try:
-        return reader.newest(pending, TRACES)
+        # Of a store without a node, all.
+        return reader.newest(pending, TRACES, TraceFilter(of_node=reader.has_node()))
     finally:
         reader.close()
 

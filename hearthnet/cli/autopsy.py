@@ -36,6 +36,7 @@ def _moment(_: click.Context, __: click.Parameter, text: str | None) -> int | No
 @click.option("--force", is_flag=True, help="Overwrite the page.")
 @click.option("--since", "since_us", callback=_moment, help="Only newer: 30m, 2h, 1d, or an ISO 8601 time.")
 @click.option("--run", "run_id", help="This run instead of the last ended one; a prefix is enough.")
+@click.option("--program", metavar="NAME", help="The last run of this program, not the node's: cron.py.")
 @click.option("--around", metavar="TRACE", help="Show what happened around this trace.")
 @click.option("--limit", type=click.IntRange(0, MAX_LIMIT), default=DEFAULT_LIMIT, show_default=True, help="Moments.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of --json.")
@@ -48,19 +49,21 @@ def command(
     force: bool,
     since_us: int | None,
     run_id: str | None,
+    program: str | None,
     around: str | None,
     limit: int,
     schema: bool,
     config: Path | None,
     as_json: bool,
 ) -> None:
-    """Diagnose why the last run ended, from its files.
+    """Diagnose why the node's last run ended.
 
-    PATH is telemetry.db or its folder, if not this node's own. No file is changed.
+    Where no node has recorded, the last run of any program. PATH is telemetry.db or its folder, if not this node's own. No file is changed.
 
     \b
     Example: hearthnet autopsy
              hearthnet autopsy --html report.html
+             hearthnet autopsy --program cron.py
              hearthnet autopsy /media/stick/hearthnet --json
 
     Exits with 0 when the run stopped cleanly or still runs, 1 when it ended uncleanly, 2 when no run was found.
@@ -71,7 +74,7 @@ def command(
     if path is None:
         path, log_dir = _own_files(config, log_dir)
     colour = has_colour(sys.stdout)
-    request = Request(path, log_dir, as_json, html, force, since_us, run_id, around, limit, colour)
+    request = Request(path, log_dir, as_json, html, force, since_us, run_id, program, around, limit, colour)
     sys.exit(print_report(request, sys.stdout))
 
 

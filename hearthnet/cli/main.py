@@ -61,7 +61,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "log": ("log.command", "Read the JSON log."),
     "telemetry": ("telemetry.command", "Manage telemetry.db: status, copy, query, rebuild, purge."),
     "doctor": ("doctor.command", "Check this node and show how to fix problems."),
-    "autopsy": ("autopsy", "Diagnose why the last run ended, from its files."),
+    "autopsy": ("autopsy", "Diagnose why the node's last run ended."),
     "paths": ("paths", "Show the paths of this node's files."),
     "version": ("version", "Print the version."),
 }

@@ -26,13 +26,13 @@ from hearthnet.forensics.evidence.runs import Boxes, as_in_flight, in_flight_in,
 from hearthnet.forensics.evidence.safe_stat import is_file, is_folder, listed, why_unreadable
 from hearthnet.forensics.model import Case, Entry, InFlight, Run, Source
 from hearthnet.forensics.timeline import ended_us, fresh_lines, timeline, with_runs
+from hearthnet.forensics.whose import runs_to_judge
 
 __all__ = ["gather"]
 
 DATABASE: Final = "telemetry.db"
 HISTORY: Final = "doctor.jsonl"
 INTERRUPTED: Final = "interrupted"
-_REBUILT: Final = "rebuilt"  # rows rebuilt from the logs, which belong to no real run
 _MAX_SIGNS: Final = 2_000
 _SLOWEST: Final = 10
 _SLACK_US: Final = 2_000_000  # a record is written a moment after it was made
@@ -46,28 +46,30 @@ def gather(
     log_dir: Path | None = None,
     since_us: int | None = None,
     run_id: str | None = None,
+    program: str | None = None,
     around: str | None = None,
     limit: int = 200,
 ) -> Case:
-    """Returns the case of one run.
+    """Returns the case of one run: one of the node's own, unless another is named or there is none.
 
     Args:
         path: telemetry.db or its folder.
         log_dir: the folder of the JSON logs; None: found beside the store.
         since_us: drops older timeline entries, UTC microseconds.
         run_id: the run, by the beginning of its id; None: the newest one that has ended.
+        program: chooses among the runs of this program instead of the node's.
         around: a trace id; selects the timeline entries around that trace.
         limit: the maximum number of timeline entries, newest first.
 
     Raises:
-        ValueError: raised when `run_id` matches no run or several, or `around` no trace.
+        ValueError: raised when `run_id` matches no run or several, `program` no run, or `around` no trace.
     """
     directory, database = (path, path / DATABASE) if is_folder(path) or not path.suffix else (path.parent, path)
     store, boxes = read_store(database), read_boxes(directory)
     records = _merged(store, boxes)
     is_damaged = store.sources[0].state != "whole"
     runs = runs_of(store.tables["runs"], boxes, directory, _spans_us(records), is_damaged=is_damaged)
-    case = Case(directory, _chosen(runs, run_id), runs)
+    case = Case(directory, _chosen(runs, run_id, program), runs)
     case.findings, history = _findings(directory / HISTORY)
     case.sources = [*store.sources, *boxes.sources, *history, *_unread_files(directory, database)]
     run = case.run
@@ -129,9 +131,11 @@ def _spans_us(records: list[Entry]) -> dict[str, tuple[int, int]]:
     """Returns when each run recorded its first and last record, by the clock at that time."""
     found: dict[str, tuple[int, int]] = {}
     for entry in records:
-        if entry.run_id is not None and entry.status != INTERRUPTED:
-            first_us, _ = found.get(entry.run_id, (entry.ts_us, 0))
-            found[entry.run_id] = first_us, ended_us(entry)
+        if entry.run_id is not None:
+            first_us, last_us = found.get(entry.run_id, (entry.ts_us, 0))
+            # Of a trace in flight only the start is by that clock: its age is by the monotonic one.
+            seen_us = entry.ts_us if entry.status == INTERRUPTED else ended_us(entry)
+            found[entry.run_id] = first_us, max(last_us, seen_us)
     return found
 
 
@@ -149,10 +153,10 @@ def _with_table(numbered: list[Entry], in_flight: list[InFlight], status: str) -
     return [*numbered[: last + 1], *flying, *numbered[last + 1 :]]
 
 
-def _chosen(runs: list[Run], wanted: str | None) -> Run | None:
+def _chosen(runs: list[Run], wanted: str | None, program: str | None) -> Run | None:
     if wanted is None:
-        real = [run for run in runs if run.end_reason != _REBUILT]
-        return next((run for run in real if not run.is_alive), real[0] if real else None)
+        own = runs_to_judge(runs, program)
+        return next((run for run in own if not run.is_alive), own[0] if own else None)
     found = [run for run in runs if run.run_id.startswith(wanted.upper())]
     if len(found) == 1:
         return found[0]

@@ -55,7 +55,8 @@ class Request:
         html: the file to write the page to.
         force: overwrite `html`.
         since_us: drops older timeline entries, UTC microseconds.
-        run_id: the run to judge, by the beginning of its id; None: the last one that ended.
+        run_id: the run to judge, by the beginning of its id; None: the node's last one that ended.
+        program: the program to diagnose the last run of; None: the node.
         around: a trace id; shows the timeline around that trace.
         limit: the maximum number of timeline entries.
         colour: print colours.
@@ -68,6 +69,7 @@ class Request:
     force: bool = False
     since_us: int | None = None
     run_id: str | None = None
+    program: str | None = None
     around: str | None = None
     limit: int = DEFAULT_LIMIT
     colour: bool = False
@@ -93,6 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
         chosen.force,
         since_us,
         chosen.run,
+        chosen.program,
         chosen.around,
         chosen.limit,
         has_colour(sys.stdout) and not chosen.no_color,
@@ -117,6 +120,7 @@ def print_report(request: Request, out: TextIO) -> int:
             log_dir=request.log_dir,
             since_us=request.since_us,
             run_id=request.run_id,
+            program=request.program,
             around=request.around,
             limit=request.limit,
         )
@@ -249,6 +253,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--force", action="store_true", help="overwrite FILE")
     parser.add_argument("--since", metavar="TIME", help="leave out what is older: 30m, 2h, 1d, or an ISO 8601 time")
     parser.add_argument("--run", metavar="ID", help="judge this run; the beginning of its id is enough")
+    parser.add_argument("--program", metavar="NAME", help="judge the last run of this program, not the node's")
     parser.add_argument("--around", metavar="TRACE", help="show the timeline around this trace")
     parser.add_argument(
         "--limit", type=_limit, default=DEFAULT_LIMIT, help=f"entries of the timeline ({DEFAULT_LIMIT})"

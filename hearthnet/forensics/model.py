@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from hearthnet.constants import NODE_ROLE
+
 __all__ = [
     "CAUSES",
     "CONFIDENCES",
@@ -86,7 +88,7 @@ class Vitals:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of a node.
+    """One run, of the node or of another program that records into its store.
 
     Attributes:
         started_us: when it started.
@@ -97,6 +99,8 @@ class Run:
         has_box: its black box is among the files, so no later run has recovered it.
         vitals: oldest first.
         fault: the output of faulthandler, if any.
+        program: the file name of the program; empty: unknown.
+        role: `node` or `library`; empty: as `node_id` says, in files of older versions.
     """
 
     run_id: str
@@ -112,6 +116,13 @@ class Run:
     has_box: bool = False
     vitals: tuple[Vitals, ...] = ()
     fault: str | None = None
+    program: str = ""
+    role: str = ""
+
+    @property
+    def is_node(self) -> bool:
+        """Whether it is the node's own run."""
+        return self.role == NODE_ROLE if self.role else self.node_id is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +213,7 @@ class Verdict:
 
 @dataclass(slots=True)
 class Case:
-    """Everything the files say about a node.
+    """Everything the files say about a run.
 
     Attributes:
         directory: the folder of the store.
@@ -230,3 +241,7 @@ class Case:
     findings: list[dict[str, Any]] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
     signs: list[Entry] = field(default_factory=list)
+
+    def programs(self) -> dict[str, str]:
+        """Returns the program of each run by its id, where it is known."""
+        return {run.run_id: run.program for run in self.runs if run.program}

@@ -24,7 +24,7 @@ COLUMNS: Final = {
     "gaps": ("seq", "ts_us", "kind", "reason", "count", "run_id"),
     "runs": (
         "run_id", "node_id", "version", "pid", "boot_id", "started_us", "ended_us", "end_reason", "last_seen_us",
-        "vitals",
+        "vitals", "program", "role",
     ),
 }  # fmt: skip
 

@@ -28,22 +28,39 @@ def ended_us(entry: Entry) -> int:
 
 
 def with_runs(lines: Iterable[Entry], runs: list[Run]) -> list[Entry]:
-    """Returns the lines with their run set: by time, the last run started before the line unless it had ended.
+    """Returns the lines with their run set, where it is known: a line has a time, but no run.
+
+    That is the last run started before the line unless it had ended; None if several programs were running.
 
     Args:
         lines: of the JSON log.
         runs: in any order.
     """
-    ordered = sorted(runs, key=lambda run: run.started_us)
-    starts = [run.started_us for run in ordered]
+    own: dict[tuple[bool, str], list[Run]] = {}
+    for run in sorted(runs, key=lambda run: run.started_us):
+        own.setdefault((run.is_node, "" if run.is_node else run.program), []).append(run)
+    follow = [([run.started_us for run in group], group) for group in own.values()]
     found = []
     for line in lines:
-        moment = ended_us(line)
-        index = bisect_right(starts, moment) - 1
-        run = ordered[index] if index >= 0 else None
-        is_over = run is not None and run.end_reason == _CLEAN and moment > (run.ended_us or 0) + _CLOSING_US
-        found.append(line if run is None or is_over else replace(line, run_id=run.run_id))
+        running = _running_at(ended_us(line), follow)
+        found.append(line if running is None else replace(line, run_id=running.run_id))
     return found
+
+
+def _running_at(moment: int, follow: list[tuple[list[int], list[Run]]]) -> Run | None:
+    """Returns the only run that was running, of the starts and runs of each program; None if there were several."""
+    running = []
+    for starts, runs in follow:
+        index = bisect_right(starts, moment) - 1
+        if index >= 0 and not (runs[index].end_reason == _CLEAN and _is_past(runs[index].ended_us, moment)):
+            running.append(runs[index])
+    if len(running) > 1:  # one that was killed ran no longer than it was seen
+        running = [run for run in running if run.is_alive or not _is_past(run.ended_us or run.last_seen_us, moment)]
+    return running[0] if len(running) == 1 else None
+
+
+def _is_past(end_us: int | None, moment: int) -> bool:
+    return moment > (end_us or 0) + _CLOSING_US
 
 
 def fresh_lines(lines: Iterable[Entry], records: list[Entry]) -> list[tuple[int | None, Entry]]:
@@ -154,7 +171,7 @@ def _with_marks(entries: list[Entry], runs: list[Run]) -> list[Entry]:
 
 def _marks(run: Run) -> Iterator[Entry]:
     """Yields a run's start and, unless it is alive, its end, or when it was last seen if it recorded none."""
-    name = f"pid {run.pid}"
+    name = f"{run.program} pid {run.pid}".strip()
     yield Entry(run.started_us, "start", run.version, name, "the run starts", run.run_id)
     if run.ended_us is not None and run.end_reason == _CLEAN:
         yield Entry(run.ended_us, "end", _CLEAN, name, "the run ends", run.run_id)

@@ -15,6 +15,7 @@ from typing import Final
 
 from hearthnet.constants import CRASH_LOGGER
 from hearthnet.forensics.model import CONFIDENCES, Case, Entry, Run, Verdict, Vitals, iso
+from hearthnet.forensics.whose import like
 
 __all__ = ["RESTART_LOOP_RUNS", "RESTART_LOOP_US", "judge", "unclean_runs_in_a_row"]
 
@@ -245,14 +246,15 @@ def _restart_loop(case: Case, run: Run) -> Sign | None:
 
 
 def unclean_runs_in_a_row(runs: list[Run], run: Run) -> list[Run]:
-    """Returns `run` and the unclean runs directly before it within `RESTART_LOOP_US`, newest first.
+    """Returns `run` and the unclean runs of its program directly before it within `RESTART_LOOP_US`, newest first.
 
     Args:
         runs: newest first.
         run: the last run to count.
     """
     found: list[Run] = []
-    for earlier in runs[_index_of(runs, run) :]:
+    own = like(runs, run)  # a backup script that ends well says nothing about the node
+    for earlier in own[_index_of(own, run) :]:
         if earlier.end_reason == CLEAN or earlier.is_alive or run.started_us - earlier.started_us > RESTART_LOOP_US:
             break
         found.append(earlier)
@@ -276,8 +278,15 @@ def _killed(case: Case, run: Run) -> Sign:
 
 
 def _run_after(case: Case, run: Run) -> Run | None:
-    index = _index_of(case.runs, run)
-    return case.runs[index - 1] if index > 0 else None
+    """Returns the first run that began when this one was over: the next of the node, or of any program."""
+    end_us = run.ended_us or run.last_seen_us or run.started_us
+    later = case.runs[: _index_of(case.runs, run)]
+    # Nodes do not overlap, so the next one came after this one even if the clock was set back in between.
+    return next((other for other in reversed(later) if _is_next(run, other) or other.started_us >= end_us), None)
+
+
+def _is_next(run: Run, other: Run) -> bool:
+    return run.is_node and other.is_node
 
 
 def _index_of(runs: list[Run], run: Run) -> int:

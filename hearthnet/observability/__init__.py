@@ -2,15 +2,23 @@
 
 Importing this is light: no database driver, web framework or metrics library comes with it. An instrument is imported
 when its name is first used, so that a reader of records or of log files pays for none of them.
+
+The instruments are on a lower floor than the store and the checks. The functions at the end call these for them, and
+import them only then.
 """
+
+from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hearthnet.config import ObservabilityConfig
     from hearthnet.observability import doctor, metrics
     from hearthnet.observability import tracing as trace
+    from hearthnet.observability.doctor import Check
     from hearthnet.observability.logging import get_logger
+    from hearthnet.observability.records.record import TraceRecord
 
 __all__ = ["doctor", "get_logger", "metrics", "trace"]
 
@@ -31,3 +39,24 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = found
     return found
+
+
+def read_recent(n: int) -> list[TraceRecord]:
+    """Returns the newest `n` traces in SQL and in memory, for a process that has no store open."""
+    from hearthnet.observability.store import recent
+
+    return recent.read_recent(n)
+
+
+def open_store(config: ObservabilityConfig) -> None:
+    """Opens telemetry until the process ends: `logging.configure`."""
+    from hearthnet.observability import telemetry
+
+    telemetry.keep_open(config)
+
+
+def standard_checks() -> dict[str, Check]:
+    """Returns the doctor's standard checks by name, in the order of the report."""
+    from hearthnet import checks
+
+    return {check.__name__: check for check in checks.ALL}

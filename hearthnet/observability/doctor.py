@@ -1,7 +1,7 @@
 """The runner of self-diagnostics: runs checks in parallel, each isolated and with a deadline.
 
-It knows no check by itself. A check is a function of the configuration and the bus, registered by name
-(`hearthnet/checks` lists them all).
+It knows no check by itself. A check is a function of the configuration and the bus, registered by name; the standard
+ones (`hearthnet/checks` lists them all) are registered when the first name is asked for.
 
 Guarantees:
     - Whatever a check does, the report is complete: one that raises, exits, or returns something other than a
@@ -27,6 +27,8 @@ from traceback import walk_stack, walk_tb
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
+from hearthnet import observability
+from hearthnet.errors import UnknownCheckError
 from hearthnet.observability.records.record import bounded, clean_text
 
 if TYPE_CHECKING:
@@ -99,6 +101,8 @@ class _Registered:
 
 
 _checks: dict[str, _Registered] = {}
+_registering = threading.Lock()  # over `_checks`; held for microseconds
+_is_standard_known = threading.Event()
 
 
 def register(name: str, check: Check, *, deadline_s: float = DEADLINE_S) -> None:
@@ -110,12 +114,29 @@ def register(name: str, check: Check, *, deadline_s: float = DEADLINE_S) -> None
             node is running.
         deadline_s: in seconds; a check that exceeds it has failed.
     """
-    _checks[name] = _Registered(check, deadline_s)
+    with _registering:
+        _checks[name] = _Registered(check, deadline_s)
 
 
 def names() -> list[str]:
-    """Returns the names of all checks, in the order of the report."""
-    return list(_checks)
+    """Returns the names of all checks, in the order of the report: the standard ones, then the program's own."""
+    return list(_known())
+
+
+def _known() -> dict[str, _Registered]:
+    """Returns all checks by name: the standard ones, then the program's own; its own replaces a standard namesake.
+
+    Raises:
+        ImportError: raised when the standard checks cannot be imported: no report is better than one of nothing.
+    """
+    standard = {} if _is_standard_known.is_set() else observability.standard_checks()
+    with _registering:
+        if not _is_standard_known.is_set():
+            own = _checks.copy()
+            _checks.clear()
+            _checks.update({name: _Registered(check, DEADLINE_S) for name, check in standard.items()} | own)
+            _is_standard_known.set()
+        return _checks.copy()
 
 
 def run_one(
@@ -130,7 +151,7 @@ def run_one(
         deadline_s: in seconds, instead of its own deadline.
 
     Raises:
-        KeyError: raised when no check has that name.
+        UnknownCheckError: raised when no check has that name. It is a KeyError.
     """
     return run_all(config, bus, only=[name], deadline_s=deadline_s)[0]
 
@@ -144,6 +165,8 @@ def run_all(
 ) -> list[CheckResult]:
     """Runs every check, or those in `only`, in parallel: takes at most about the longest deadline.
 
+    The standard checks are always among them: the report is never empty.
+
     Args:
         config: the node's settings.
         bus: the node's, if one is running in this process.
@@ -151,20 +174,21 @@ def run_all(
         deadline_s: of each, in seconds, instead of its own.
 
     Returns:
-        The results in the order of registration.
+        The results in the order of `names`.
 
     Raises:
-        KeyError: raised when `only` has an unknown name.
+        UnknownCheckError: raised when `only` has an unknown name. It is a KeyError.
     """
+    known = _known()
     for name in only:
-        if name not in _checks:
-            raise KeyError(name)
-    wanted = [name for name in _checks if not only or name in only]
+        if name not in known:
+            raise UnknownCheckError(name, known)
+    wanted = [name for name in known if not only or name in only]
     waiting, under_way = iter(wanted), list[_Attempt]()
     results: dict[str, CheckResult] = {}
     while len(results) < len(wanted):
         for name in islice(waiting, MAX_AT_ONCE - len(under_way)):
-            under_way.append(_attempt(name, _checks[name], config, bus, deadline_s))
+            under_way.append(_attempt(name, known[name], config, bus, deadline_s))
         left_s = min(attempt.left_s() for attempt in under_way)
         wait([attempt.answer for attempt in under_way], max(0.0, left_s), FIRST_COMPLETED)
         ended = [attempt for attempt in under_way if attempt.answer.done() or attempt.left_s() <= 0]

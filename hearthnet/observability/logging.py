@@ -12,12 +12,15 @@ Logging never raises, whatever it is passed, and holds no lock.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
 
+from hearthnet import observability
 from hearthnet.observability.logs.messages import (
     DEBUG,
     Entry,
@@ -37,14 +40,16 @@ from hearthnet.observability.logs.messages import (
     timestamp,
 )
 from hearthnet.observability.records.context import Scope, current
+from hearthnet.observability.records.record import clean_text
 from hearthnet.observability.runtime import runtime
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from hearthnet.config import ObservabilityConfig
     from hearthnet.observability.logs.daily_file import DailyFile
 
-__all__ = ["JsonFormatter", "Logger", "RateLimitedLogger", "configure", "get_logger", "shutdown"]
+__all__ = ["JsonFormatter", "Logger", "RateLimitedLogger", "configure", "get_logger", "install_sinks", "shutdown"]
 
 DONE: Final = "done"
 TRACE_LOGGER: Final = "hearthnet.trace"  # its "done" lines are written to the JSON log alone: the trace has a row
@@ -53,7 +58,7 @@ _RESERVED: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "
 
 
 class LoggingConfig(Protocol):
-    """The part of `ObservabilityConfig` that `configure` needs."""
+    """The part of `ObservabilityConfig` that `install_sinks` needs."""
 
     @property
     def log_level(self) -> str:
@@ -143,7 +148,7 @@ def _keep_on(scope: Scope, logger: str, text: str, more: Mapping[str, Any]) -> N
 
 
 def get_logger(name: str) -> logging.Logger:
-    """Returns the logger for a module's `__name__`; it emits JSON lines once `configure` has run."""
+    """Returns the logger for a module's `__name__`; it emits JSON lines from `configure` or `telemetry.open` on."""
     logger = logging.getLogger(name)
     root = name.partition(".")[0]
     if root not in _own_roots:
@@ -266,8 +271,22 @@ class JsonHandler(logging.Handler):
 _trace_log = get_logger(TRACE_LOGGER)
 
 
-def configure(config: LoggingConfig) -> None:
-    """Installs the JSON handler; a second call replaces the first one's settings.
+def configure(config: ObservabilityConfig) -> None:
+    """Installs every sink: the daily file, the black box, and the store, which is closed when the process ends.
+
+    Idempotent: the same settings again change nothing; with others the store is closed and opened anew. Folders that
+    are not set are the standard ones. `telemetry.open`, called later, takes over. Levels are those of `install_sinks`.
+    The call returns when records of earlier runs are recovered: after milliseconds as a rule, 30 s at most.
+
+    Raises:
+        ConfigError: raised with the name of a setting that cannot be.
+        RuntimeError: raised within a `telemetry.open` that has other settings.
+    """
+    observability.open_store(config)
+
+
+def install_sinks(config: LoggingConfig) -> None:
+    """Installs the JSON handler with its file, without a store; a second call replaces the first one's settings.
 
     Loggers made by `get_logger` pass on `config.log_level` and above, other libraries' warnings and errors.
     """
@@ -280,15 +299,34 @@ def configure(config: LoggingConfig) -> None:
         else:
             # Swapped in place: no record falls between two handlers. The old file closes with its last writer.
             runtime.handler.file = file
-        logging.getLogger().addHandler(runtime.handler)  # once; other code's configuration may have removed it
+        reattach()
         runtime.level = logging.getLevelName(config.log_level.upper())
         runtime.keep_debug = config.keep_debug_of_failures
         for root in _own_roots:
             logging.getLogger(root).setLevel(runtime.level)
 
 
+def reattach() -> None:
+    """Adds the installed handler to the root logger once more, if other code's configuration has removed it."""
+    handler: JsonHandler | None = runtime.handler
+    if handler is not None:
+        logging.getLogger().addHandler(handler)  # the standard library adds none twice
+
+
+def warn_visibly(logger: logging.Logger, msg: str, reason: str) -> None:
+    """Logs a warning; prints it to stderr if neither the daily file nor a handler of the program takes it."""
+    dropped = dropped_lines()
+    logger.warning(msg, extra={"reason": reason})
+    handler: JsonHandler | None = runtime.handler
+    is_written = handler is not None and handler.file is not None and dropped_lines() == dropped
+    is_passed_on = handler is None or not _is_alone(logger, handler)
+    if not is_written and not is_passed_on and sys.stderr is not None:
+        with suppress(OSError, ValueError):  # closed by the program
+            sys.stderr.write(f"hearthnet: {msg}: {clean_text(reason)}\n")
+
+
 def shutdown() -> None:
-    """Undoes `configure`; the file closes with the last thread that writes to it."""
+    """Undoes `install_sinks`; the file closes with the last thread that writes to it."""
     log_dropped(all_of_them=True)
     forget()
     runtime.keep_debug = False

@@ -23,6 +23,8 @@ from hearthnet.observability.records.tracked import tracked
 from hearthnet.observability.redaction import rules
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from prometheus_client import CollectorRegistry
 
     from hearthnet.observability.records.record import TraceRecord
@@ -40,6 +42,7 @@ class Runtime:
         recorder: where records go. Without a store it is one in memory, whose buffers are the rings.
         recent: returns the newest finished traces from the store; None: only those in memory are known.
         telemetry: the open `Telemetry`, or None.
+        store_dir: the folder of the store that this process has open or had open last; None: it never had one.
         slow_ms: a trace that lasts this long is notable.
         handler: our `JsonHandler`, once logging is configured.
         level: the lowest level that our own loggers pass on.
@@ -50,11 +53,13 @@ class Runtime:
         lock: over counts in memory. Held for microseconds. Re-entrant: a signal handler or a finalizer may log while
             its own thread holds it.
         config_lock: over configuring logging and metrics.
+        open_lock: over `logging.configure`, which opens a store. One of its own, because the telemetry thread declares
+            metrics, under `config_lock`, while the opening waits for it.
     """
 
     __slots__ = (
-        "_at_fork", "_at_reset", "_fork_lock", "config_lock", "handler", "hook_failures", "keep_debug", "level", "lock", "recent",
-        "recorder", "redaction", "registry", "slow_ms", "telemetry",
+        "_at_fork", "_at_reset", "_fork_lock", "config_lock", "handler", "hook_failures", "keep_debug", "level",
+        "lock", "open_lock", "recent", "recorder", "redaction", "registry", "slow_ms", "store_dir", "telemetry",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -64,6 +69,7 @@ class Runtime:
         # Of higher floors, which this one does not know by type.
         self.handler: Any = None
         self.telemetry: Any = None
+        self.store_dir: Path | None = None
         self.registry: CollectorRegistry | None = None
         self.level = _NOTSET
         self.keep_debug = False
@@ -77,6 +83,7 @@ class Runtime:
         self.lock = threading.RLock()
         self.config_lock = threading.RLock()
         self._fork_lock = threading.RLock()
+        self.open_lock = threading.RLock()
         self.redaction.lock = threading.RLock()
 
     def at_fork(self, forget: Callable[[], None]) -> None:
@@ -137,6 +144,7 @@ class Runtime:
         rules.configure()
         rules.forget_secrets()
         self.slow_ms = SLOW_MS
+        self.store_dir = None
         self.hook_failures = 0
         current.set(None)
 

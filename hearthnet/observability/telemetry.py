@@ -3,10 +3,13 @@
     async with telemetry.open(config.observability) as t:      with telemetry.open(config.observability) as t:
         …                                                          …
 
-`open` also configures logging and metrics. The thread has an event loop of its own, so records are committed whatever
-the program's loop is doing. If the store cannot be opened, the program runs on, telemetry is served from memory, and
-the thread keeps trying. Any number of processes may open the same store. A forked child opens it when it records for
-the first time, as a run of its own with its parent's settings.
+`open` also configures logging and metrics; without settings it takes the user's config.toml and the standard folders.
+`keep_open` is the same until the process ends, for `logging.configure`.
+
+The thread has an event loop of its own, so records are committed whatever the program's loop is doing. If the store
+cannot be opened, the program runs on, telemetry is served from memory, and the thread keeps trying. Any number of
+processes may open the same store. A forked child opens it when it records for the first time, as a run of its own with
+its parent's settings.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import atexit
 import os
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -28,27 +31,30 @@ from hearthnet.errors import HearthNetError, StoreError
 from hearthnet.forensics import box as layout
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability import metrics
+from hearthnet.observability.process.program import program_name
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.recorder import LazyRecorder, Recorder
 from hearthnet.observability.records.tracked import tracked
 from hearthnet.observability.redaction import rules as redaction
 from hearthnet.observability.runtime import runtime
+from hearthnet.observability.settings import complete
 from hearthnet.observability.store.budget import Budget, disk_bytes
 from hearthnet.observability.store.lock import StoreLock
 from hearthnet.observability.store.metrics_bridge import MetricsBridge
 from hearthnet.observability.store.pacer import Pace
 from hearthnet.observability.store.query.stats import capability_stats
 from hearthnet.observability.store.reader import ANY, Reader, TraceFilter
+from hearthnet.observability.store.recent import warn_unreadable
 from hearthnet.observability.store.recovery.recover import Recovery
-from hearthnet.observability.store.rows import Run, now_us
+from hearthnet.observability.store.rows import Run, now_us, role_of
 from hearthnet.observability.store.thread import StoreThread
 from hearthnet.observability.tracing import Trace
 
 if TYPE_CHECKING:
     from hearthnet.config import ObservabilityConfig
 
-__all__ = ["DATABASE", "Telemetry", "open", "opened"]
+__all__ = ["DATABASE", "Telemetry", "keep_open", "open", "opened"]
 
 log = node_logging.get_logger(__name__)
 
@@ -57,9 +63,35 @@ _OPEN_TIMEOUT_S: Final = 30.0  # for a slow card, a large store, a full box; the
 _FORK_TIMEOUT_S: Final = 5.0  # for the transaction under way
 
 
-def open(config: ObservabilityConfig, *, node_id: str | None = None) -> Telemetry:  # noqa: A001  # the spec's name
-    """Returns telemetry for these settings; `with` or `async with` starts it."""
-    return Telemetry(config, node_id)
+def open(config: ObservabilityConfig | None = None, *, node_id: str | None = None) -> Telemetry:  # noqa: A001  # the spec's name
+    """Returns telemetry for these settings; `with` or `async with` starts it.
+
+    Args:
+        config: None: the settings of the user's config.toml, or the defaults. Folders not set are the standard ones.
+        node_id: of the node that this program is.
+
+    Raises:
+        ConfigError: raised with the name of a setting that cannot be.
+    """
+    return Telemetry(complete(config), node_id)
+
+
+def keep_open(config: ObservabilityConfig) -> None:
+    """Opens telemetry until the process ends, or `open` takes over; the same settings again change nothing.
+
+    Raises:
+        ConfigError: raised as `open` does.
+        RuntimeError: raised while telemetry is open with other settings, by `open`: who opened it closes it.
+    """
+    wanted = complete(config)
+    with runtime.open_lock:
+        found = opened()
+        if found is not None and found.config == wanted:
+            node_logging.reattach()
+        elif found is not None and not found.is_kept_open:
+            raise RuntimeError("telemetry is open with other settings: configure logging before, or not at all")
+        else:
+            Telemetry(wanted, is_kept_open=True).start()
 
 
 def opened() -> Telemetry | None:
@@ -73,10 +105,13 @@ class Telemetry:
 
     Attributes:
         run_id: of this run.
+        config: its settings, with all folders.
+        is_kept_open: whether `keep_open` opened it: the next opening closes it.
     """
 
-    def __init__(self, config: ObservabilityConfig, node_id: str | None = None) -> None:
-        self._config = config
+    def __init__(self, config: ObservabilityConfig, node_id: str | None = None, *, is_kept_open: bool = False) -> None:
+        self._config = self.config = config
+        self.is_kept_open = is_kept_open
         self._node_id = node_id
         self.run_id = new_trace_id()
         self._error: str | None = None
@@ -134,7 +169,10 @@ class Telemetry:
         Raises:
             RuntimeError: raised when this process has telemetry open already: the instruments have one destination.
         """
-        if (is_open := runtime.telemetry is not None) or self._pid is not None:
+        earlier = opened()
+        if earlier is not None and earlier.is_kept_open and earlier is not self:
+            earlier.close()
+        if (is_open := opened() is not None) or self._pid is not None:
             raise RuntimeError("telemetry is open already" if is_open else "make a new one to open again")
         self._pid = os.getpid()
         runtime.telemetry = self
@@ -149,17 +187,18 @@ class Telemetry:
 
     def _configure(self) -> None:
         redaction.configure(self._config.redact_keys, self._config.redact_patterns)  # before anything is recorded
-        node_logging.configure(self._config)
+        node_logging.install_sinks(self._config)
         if (file := node_logging.log_file()) is not None:
             file.limit(self._budget.rest)
         metrics.configure(self._config)
         runtime.slow_ms = self._config.slow_ms
+        runtime.store_dir = self._config.data_dir
         self._is_open = True
         atexit.register(self.close)
         try:
             self._start_store()
         except (HearthNetError, sqlite3.Error) as error:
-            log.warning("telemetry is kept in memory only", extra={"reason": str(error)})
+            node_logging.warn_visibly(log, "telemetry is kept in memory only", str(error))
 
     def _start_store(self) -> None:
         thread = self._make_thread()
@@ -173,7 +212,10 @@ class Telemetry:
             raise StoreError(self._error)
         self._path = path = directory / DATABASE
         self._lock = lock = StoreLock(directory)
-        run: Run = (self.run_id, self._node_id, __version__, os.getpid(), layout.this_boot() or None, now_us())
+        run: Run = (
+            self.run_id, self._node_id, __version__, os.getpid(), layout.this_boot() or None, now_us(),
+            program_name(), role_of(self._node_id),
+        )  # fmt: skip
         self._recorder = Recorder(self.run_id, self._wake)
         pace = Pace(self._config.flush_interval_s, self._config.eco, self._config.keep_free_mb)
         self._thread = StoreThread(path, self._recorder, run, self._budget, pace, lock)
@@ -199,20 +241,28 @@ class Telemetry:
         runtime.install(None)  # before the drain, so that new records cannot prolong it
         if self._thread is not None:
             self._thread.stop(_CLOSE_TIMEOUT_S)
-        self._keep_uncommitted()
-        self._close_box()
+        self._keep_uncommitted(is_in_box=self._close_box())
         node_logging.shutdown()
         runtime.telemetry = None
 
-    def _close_box(self) -> None:
-        """Deletes the box if its records are committed; else whoever opens the store next recovers it."""
-        box = self._recorder.box
-        if box is None:
-            return
-        is_committed = self._thread is not None and self._thread.is_clean
-        if not is_committed:
-            box.note_ended(now_us(), is_committed=False)
-        box.close(remove=is_committed)
+    def _close_box(self) -> bool:
+        """Deletes the box if its records are committed; else leaves it to whoever opens the store next.
+
+        Returns:
+            Whether what is not committed is in a box.
+        """
+        box, thread = self._recorder.box, self._thread
+        if thread is None or thread.is_clean:
+            if box is not None:
+                box.close(remove=True)
+            return False
+        try:
+            if box is not None or self._recorder.has_pending():
+                thread.keep_pending()
+        except OSError as error:
+            log.warning("there is no black box", extra={"error": str(error)})
+            return False
+        return True
 
     # --- forks
 
@@ -244,7 +294,7 @@ class Telemetry:
             runtime.install(LazyRecorder(self._open_in_child))
 
     def _open_in_child(self) -> Recorder:
-        child = Telemetry(self._config)
+        child = Telemetry(self._config, is_kept_open=True)  # the child may open it itself: that takes over
         child._start_in_child(may_connect=self._is_safe_to_fork)
         return child._recorder
 
@@ -271,11 +321,11 @@ class Telemetry:
             self._error = "a connection to telemetry.db was open when this process was forked"
             log.warning("telemetry is kept in the black box only", extra={"reason": self._error})
 
-    def _keep_uncommitted(self) -> None:
+    def _keep_uncommitted(self, *, is_in_box: bool) -> None:
         """Keeps in memory the records that arrived while the writer was ending, and those it could not commit.
 
-        The box has them too, for the next start. Without a box they are dropped from the store: counted, and logged in
-        the JSON log, the one sink that is still open.
+        A box has them too, for whoever opens the store next. Without a box they are dropped from the store: counted,
+        and logged in the JSON log, the one sink that is still open.
         """
         traces, logs = self._recorder.traces.snapshot(), self._recorder.logs.snapshot()
         for record in traces:
@@ -284,10 +334,9 @@ class Telemetry:
             runtime.recorder.logs.offer(entry)
         if self._thread is None or not (traces or logs):
             return
-        is_kept = self._recorder.box is not None and not self._thread.is_clean
-        if not is_kept:
+        if not is_in_box:
             metrics.telemetry_dropped_total.labels(reason="closed").inc(len(traces) + len(logs))
-        fields = {"traces": len(traces), "logs": len(logs), "in_black_box": is_kept}
+        fields = {"traces": len(traces), "logs": len(logs), "in_black_box": is_in_box}
         log.warning("records were not committed", extra=fields)
 
     def flush(self, timeout_s: float = 10.0) -> bool:
@@ -310,12 +359,21 @@ class Telemetry:
             try:
                 return self._reader.newest(pending, n, wanted)
             except StoreError as error:
-                log.warning("telemetry.db cannot be read", extra={"reason": error.message})
+                warn_unreadable(self.data_dir or Path(), error.message)
         return [record for record in reversed(pending) if wanted.accepts(record)][:n]
 
     def traces(self, n: int, wanted: TraceFilter = ANY) -> list[Trace]:
         """Returns the result of `find` as `Trace` objects."""
         return [Trace.from_record(record) for record in self.find(n, wanted)]
+
+    def programs(self, run_ids: Collection[str]) -> dict[str, str]:
+        """Returns the program of each of these runs, where it is known; this run's own always is."""
+        own = {self.run_id: program_name()}
+        try:
+            return own if self._reader is None else {**self._reader.programs(run_ids), **own}
+        except StoreError as error:
+            log.warning("telemetry.db cannot be read", extra={"reason": error.message})
+            return own
 
     def capability_stats(self) -> list[dict[str, Any]]:
         """Returns statistics by capability of the committed traces; empty without a database. Takes 30 ms."""

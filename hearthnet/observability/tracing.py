@@ -14,8 +14,10 @@ waits, or touches a file.
 
 from __future__ import annotations
 
+from operator import index
 from typing import Final, cast
 
+from hearthnet import observability
 from hearthnet.constants import MAX_CAPABILITY_CHARS, TRACE_RING_BUFFER
 from hearthnet.observability.records.context import current
 from hearthnet.observability.records.record import TraceRecord, clean_text, safe_text
@@ -80,9 +82,15 @@ def _learn(capability: object) -> tuple[str, str | None]:
 def attach(trace: Trace | None) -> None:
     """Makes an existing trace current in this task; neither starts nor ends it. `detach` takes it back.
 
-    None, as returned by `current_trace` outside any trace, records nothing until then.
+    A trace that this very context began and that is current already stays so: `new_trace`, `attach`, `detach` is one
+    trace, recorded. None, as returned by `current_trace` outside any trace, records nothing until `detach`.
     """
-    root = Root(trace if isinstance(trace, Trace) else _no_trace())
+    if isinstance(trace, Trace):
+        if innermost_root() is trace and trace.began_here():
+            return
+    else:
+        trace = _no_trace()
+    root = Root(trace)
     root.token = current.set(root)
 
 
@@ -116,10 +124,19 @@ def current_trace() -> Trace | None:
 
 
 def get_recent(n: int = 100) -> list[Trace]:
-    """Returns the last `n` completed traces, newest first, pending ones included."""
-    if n < 1:
+    """Returns the last `n` completed traces, newest first: from SQL, and those of this process that are not there yet.
+
+    Any process may ask. One that has telemetry open, or had, reads that store; any other the standard one. Without a
+    database that can be read, those in memory are returned. Takes a millisecond or two of reading: not for a loop.
+
+    Raises:
+        TypeError: raised when `n` is no whole number.
+    """
+    try:
+        wanted = min(index(n), TRACE_RING_BUFFER)
+    except TypeError:
+        raise TypeError(f"n is the number of traces, an int: {type(n).__name__} is none") from None
+    if wanted < 1:
         return []
-    n = min(n, TRACE_RING_BUFFER)
-    read = runtime.recent
-    records = runtime.recorder.pending_traces()[-n:][::-1] if read is None else read(n)
-    return [Trace.from_record(record) for record in records]
+    read = runtime.recent or observability.read_recent
+    return [Trace.from_record(record) for record in read(wanted)]

@@ -101,7 +101,7 @@ class Ours:
     async def open(self) -> None:
         """Connects and reads the ring."""
         run_id = self._recorder.run_id
-        await self._writer.open((run_id, None, __version__, os.getpid(), None, rows.now_us()))
+        await self._writer.open((run_id, None, __version__, os.getpid(), None, rows.now_us(), "bench", "library"))
 
     async def write(self, batch_rows: int, batches: int) -> float:
         """Commits so many batches of so many rows; returns the seconds that the commits took."""

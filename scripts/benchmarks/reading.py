@@ -34,7 +34,7 @@ def recent(is_quick: bool) -> Section:
     with scratch() as folder:
         fill(folder / telemetry.DATABASE, template(), TRACE_RING_BUFFER).close()
         with (
-            telemetry.open(ObservabilityConfig(data_dir=folder)) as opened,
+            telemetry.open(ObservabilityConfig(data_dir=folder, log_dir=folder / "logs")) as opened,
             closing(connect_read_only(folder / telemetry.DATABASE)) as connection,
         ):
             if not opened.flush() or len(_ours()) != _TRACES or len(_bare(connection)) != _TRACES:

@@ -1,4 +1,4 @@
-"""A store with a story: five runs of a node in three days, the same at every making, of any size.
+"""A store with a story: five runs of a node in three days and a cron job beside it, equal at every making, of any size.
 
 The cookbook of queries shows what it answers from a small one; its time is measured on a full one. Its rows go through
 the statements of the store's own writer. Times, ids and durations come from a generator with a fixed seed.
@@ -17,6 +17,7 @@ from typing import Any, Final
 import orjson
 
 from benchmarks.records import count_rows
+from hearthnet.constants import LIBRARY_ROLE, NODE_ROLE
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.observability.records.record import LogRecord, TraceRecord
 from hearthnet.observability.store import rows
@@ -84,13 +85,22 @@ def make_store(path: Path, traces: int = TRACES, logs: int = LOGS) -> None:
         connection.execute("BEGIN IMMEDIATE")
         for life in lives:
             run = (life.run_id, "ed25519:HN-cellar", life.version, life.pid, life.boot_id, life.started_us)
-            connection.execute(rows.INSERT_RUN, run)
+            connection.execute(rows.INSERT_RUN, (*run, "hearthnet", NODE_ROLE))
             connection.execute(rows.END_RUN, (life.ended_us, life.reason, life.run_id))
         _insert(connection, _numbered(_moments(lives, traces, logs, chance), chance))
+        _insert_jobs(connection, chance)
         count_rows(connection)
         connection.execute("COMMIT")
     finally:
         connection.close()
+
+
+def _insert_jobs(connection: sqlite3.Connection, chance: random.Random) -> None:
+    """Inserts the runs of a cron job that recorded nothing worth keeping; after the rest, which stays as it was."""
+    for pid, boot, begin in ((911, "b1", "2026-05-25T03:00:00Z"), (690, "b2", "2026-05-26T07:57:00Z")):
+        run_id, started_us = _ulid(_us(begin), chance), _us(begin)
+        connection.execute(rows.INSERT_RUN, (run_id, None, "0.3.1", pid, boot, started_us, "backup.py", LIBRARY_ROLE))
+        connection.execute(rows.END_RUN, (started_us + 40 * _SECOND_US, rows.CLEAN, run_id))
 
 
 def _insert(connection: sqlite3.Connection, records: Iterator[Any]) -> None:

@@ -620,7 +620,7 @@ async def test_answer_that_is_neither_object_nor_frames_fails(bus, made):
 
 async def test_cause_of_a_failure_is_in_the_log(bus):
     """The log has the error that the caller does not see, with traceback and the call's id."""
-    node_logging.configure(SimpleNamespace(log_level="info", log_dir=None, keep_debug_of_failures=False))
+    node_logging.install_sinks(SimpleNamespace(log_level="info", log_dir=None, keep_debug_of_failures=False))
 
     async def broken(_):
         raise ValueError("the secret path /home/x")

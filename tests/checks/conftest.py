@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from hearthnet import checks
@@ -15,6 +17,7 @@ from hearthnet.services import echo
 def registered(monkeypatch):
     """Registers all checks, and unregisters those that a test adds."""
     monkeypatch.setattr(doctor, "_checks", {})
+    monkeypatch.setattr(doctor, "_is_standard_known", threading.Event())
     checks.register_all()
 
 

@@ -15,7 +15,7 @@ from hearthnet.observability import logging as node_logging
 @pytest.fixture
 def log_dir(config):
     """A log folder with one file, written by the logging itself."""
-    node_logging.configure(config.observability)
+    node_logging.install_sinks(config.observability)
     get_logger("hearthnet.test").info("hello")
     return config.observability.log_dir
 

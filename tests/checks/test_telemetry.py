@@ -204,3 +204,23 @@ def test_names_of_orphans_are_few_and_clean():
     assert found[2:4] == ["span 999", "span 998"]
     assert len(found) == 32
     assert all(len(name.encode()) <= 128 for name in found)
+
+
+def test_error_rate_is_that_of_the_node(node):
+    """A cron job that fails a hundred times does not make the node ill; in a store without a node all count."""
+    config, bus = node
+    with telemetry.open(config.observability):
+        for _ in range(100):
+            record("cron.copy", "timeout")
+    assert rate(config).evidence["failed"] == 100
+
+    with telemetry.open(config.observability, node_id=bus.node_id):
+        for _ in range(12):
+            record("good.one")
+        assert rate(config, bus).ok
+    with telemetry.open(config.observability):
+        for _ in range(100):
+            record("cron.copy", "timeout")
+
+    found = rate(config)
+    assert (found.ok, found.evidence["traces"], found.evidence["failed"]) == (True, 12, 0)

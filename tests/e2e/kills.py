@@ -39,7 +39,7 @@ def work(data_dir: Path, truth_path: Path, seed: int) -> None:
 
     with truth_path.open("r+b") as file:
         truth = mmap.mmap(file.fileno(), THREADS * SLOT.size)
-    config = ObservabilityConfig(data_dir=data_dir, log_dir=None)
+    config = ObservabilityConfig(data_dir=data_dir, log_dir=data_dir / "logs")
     with telemetry.open(config) as t:
         assert t.error is None, t.error
         threads = [
@@ -115,7 +115,7 @@ def kill_once(data_dir: Path, truth_path: Path, seed: int, within_s: float) -> d
     truth = [SLOT.unpack_from(content, number * SLOT.size) for number in range(THREADS)]
     committed = stored(data_dir)
     opened_at = time.perf_counter()
-    with telemetry.open(ObservabilityConfig(data_dir=data_dir, log_dir=None)) as t:
+    with telemetry.open(ObservabilityConfig(data_dir=data_dir, log_dir=data_dir / "logs")) as t:
         recovery_s = time.perf_counter() - opened_at
         assert t.error is None, t.error
         run_id = last_run(data_dir, but=t.run_id)

@@ -7,6 +7,8 @@ import os
 import random
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections import Counter
 from contextlib import closing
 
@@ -245,3 +247,54 @@ def test_no_byte_in_the_files_makes_it_raise(evidence, tmp_path_factory, data):
 
     judge(gather(base / "data", limit=1_000))
     shutil.rmtree(base)
+
+
+def test_last_sign_of_life_is_not_before_any_record(program):
+    """A call that began after the last heartbeat, and a record after that: the run was last seen no earlier."""
+    case = gather(program(4) / "data", limit=1_000)
+
+    own = [entry for entry in case.entries if entry.run_id == case.run.run_id]
+    assert own[-1].kind == "end"
+    assert {"interrupted", "warning"} <= {entry.status for entry in own}
+    assert own[-1].ts_us == case.run.last_seen_us
+    assert max(entry.ts_us for entry in own) == case.run.last_seen_us
+
+
+def test_start_of_a_call_in_flight_is_a_sign_of_life(tmp_path):
+    """Without a heartbeat and records, of a process that was killed in its first call."""
+    script = """
+import os, sys
+from pathlib import Path
+from hearthnet.config import ObservabilityConfig
+from hearthnet.observability import telemetry, trace
+with telemetry.open(ObservabilityConfig(data_dir=Path(sys.argv[1]), log_dir=None)) as t:
+    t.flush()
+    trace.new_trace("rag.query")
+    os.kill(os.getpid(), 9)
+"""
+    assert forkserver.run([sys.executable, "-c", script, tmp_path]).returncode == -9
+    case = gather(tmp_path)
+    (flying,) = case.in_flight
+
+    assert case.run.last_seen_us >= flying.started_us > case.run.started_us
+
+
+def test_program_is_chosen_by_its_name(tmp_path):
+    """Of several programs in one store that has no node, the last that ended, or the one that is named."""
+    script = """
+import sys
+from pathlib import Path
+sys.argv[0] = sys.argv[2]
+from hearthnet.config import ObservabilityConfig
+from hearthnet.observability import telemetry, trace
+with telemetry.open(ObservabilityConfig(data_dir=Path(sys.argv[1]), log_dir=None)):
+    with trace.new_trace("a.b"):
+        pass
+"""
+    for name in ("first.py", "/x/second.py"):
+        subprocess.run([sys.executable, "-c", script, tmp_path, name], check=True)
+
+    assert gather(tmp_path).run.program == "second.py"
+    assert gather(tmp_path, program="first.py").run.program == "first.py"
+    with pytest.raises(ValueError, match=r"known programs: second\.py, first\.py"):
+        gather(tmp_path, program="third.py")

@@ -103,3 +103,17 @@ def test_line_is_of_the_run_that_began_last_before_it():
     lines = [line(-1, "before"), line(50, "in it"), line(101, "closing"), line(300, "between"), line(501, "later")]
 
     assert [entry.run_id for entry in with_runs(lines, [later, RUN])] == [None, "01RUN", "01RUN", None, "01LATER"]
+
+
+def test_line_beside_several_programs():
+    """A cron job that has ended takes no lines of the node; with two running, it is not known whose a line is."""
+    node = Run("01NODE", T0, role="node", program="hearthnet", is_alive=True)
+    job = Run("01JOB", T0 + 50 * S, T0 + 60 * S, "clean", program="job.py", role="library")
+    killed = Run(
+        "01KILLED", T0 + 90 * S, end_reason="unclean", last_seen_us=T0 + 95 * S, program="x.py", role="library"
+    )
+    lines = [line(second, "said") for second in (40, 55, 80, 92, 110)]
+
+    assert [entry.run_id for entry in with_runs(lines, [killed, job, node])] == [
+        "01NODE", None, "01NODE", None, "01NODE",
+    ]  # fmt: skip

@@ -237,3 +237,33 @@ def test_every_cause_has_words():
         verdict = judge(case(replace(RUN, end_reason=end, last_seen_us=seen, ended_us=seen)))
         assert verdict.cause in CAUSES
         assert verdict.confidence in CONFIDENCES
+
+
+NODE_RUN = replace(RUN, role="node", program="hearthnet", node_id="ed25519:n")
+
+
+def test_clean_cron_jobs_do_not_end_a_restart_loop():
+    """Unclean runs of the node in a row are counted over the clean runs of another program in between."""
+    runs = [NODE_RUN]
+    for number in (1, 2):
+        began = NODE_RUN.started_us - number * 60 * S
+        runs.append(Run(f"01CRON{number}", began + 30 * S, began + 31 * S, "clean", program="cron.py", role="library"))
+        runs.append(replace(NODE_RUN, run_id=f"01DEAD{number}", started_us=began, last_seen_us=began + S))
+
+    assert [run.run_id for run in unclean_runs_in_a_row(runs, NODE_RUN)] == ["01DEAD", "01DEAD1", "01DEAD2"]
+    assert [run.run_id for run in unclean_runs_in_a_row(runs, runs[2])] == ["01DEAD1", "01DEAD2"]
+
+
+def test_run_beside_is_no_run_after():
+    """A cron job during the node's run says nothing of the machine afterwards; one in another boot does."""
+    beside = Run("01BESIDE", DEATH - 60 * S, DEATH - 59 * S, "clean", boot_id="boot-1", program="cron.py")
+    after = replace(beside, run_id="01AFTER", started_us=DEATH + 60 * S, ended_us=DEATH + 61 * S, boot_id="boot-2")
+    gone = replace(NODE_RUN, is_alive=None)
+
+    unknown = judge(case(gone, runs=[beside, gone]))
+    assert (unknown.cause, unknown.confidence) == ("killed", "possible")
+    assert "power_loss" in unknown.alternatives
+    assert judge(case(gone, runs=[after, beside, gone])).cause == "power_loss"
+    # The clock was set back while the machine was off.
+    back = replace(gone, run_id="01BACK", started_us=DEATH - 10 * S, boot_id="boot-2")
+    assert judge(case(gone, runs=[back, gone])).cause == "power_loss"

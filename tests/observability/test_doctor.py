@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from hearthnet.errors import UnknownCheckError
 from hearthnet.observability import doctor
 from hearthnet.observability.doctor import CheckResult
 
@@ -18,6 +19,8 @@ PATIENT_S = 120  # of a check that answers: a slow machine decides no test
 def no_checks(monkeypatch):
     """No check but those that a test registers."""
     monkeypatch.setattr(doctor, "_checks", {})
+    monkeypatch.setattr(doctor, "_is_standard_known", threading.Event())
+    doctor._is_standard_known.set()
     monkeypatch.setattr(doctor, "_under_way", {})
 
 
@@ -261,7 +264,88 @@ def test_some_of_the_checks(config):
     doctor.register("two", well, deadline_s=PATIENT_S)
 
     assert [result.name for result in doctor.run_all(config, only=["two", "two"])] == ["two"]
-    with pytest.raises(KeyError):
-        doctor.run_one("nonsense", config)
-    with pytest.raises(KeyError):
-        doctor.run_all(config, only=["one", "nonsense"])
+    for run in (lambda: doctor.run_one("nonsense", config), lambda: doctor.run_all(config, only=["one", "nonsense"])):
+        with pytest.raises(KeyError) as raised:
+            run()
+        assert isinstance(raised.value, UnknownCheckError)
+        assert str(raised.value) == raised.value.message == "there is no check 'nonsense'; there are: one, two"
+
+
+NAMES_OF_THE_SPEC = [
+    "keys_present", "keys_loadable", "community_present", "event_log_writable", "mdns_socket", "udp_multicast",
+    "transport_port", "at_least_one_capability", "disk_space", "clock_sanity", "llm_backend_reachable",
+    "recent_error_rate",
+]  # fmt: skip
+
+
+def run_seed(program: str) -> list[str]:
+    """Runs a program in an interpreter of its own; returns the lines that it printed."""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def test_standard_checks_are_known_without_being_told():
+    """A program that only imports the doctor gets the whole report: on a machine without keys it is not all well."""
+    program = """
+from hearthnet.config import default_config, resolve_paths
+from hearthnet.observability import doctor
+results = doctor.run_all(resolve_paths(default_config()), None, deadline_s=60)
+print(*[result.name for result in results])
+print(*[result.name for result in results if not result.ok])
+print(all(result.ok for result in results), [result.name for result in results] == doctor.names())
+"""
+    names, failed, verdict = run_seed(program)
+
+    assert names.split()[: len(NAMES_OF_THE_SPEC)] == NAMES_OF_THE_SPEC
+    assert "keys_present" in failed.split()
+    assert verdict == "False True"
+
+
+def test_one_standard_check_is_known_without_being_told():
+    """`run_one` as the first call finds a standard check, and says which there are where there is none."""
+    program = """
+from hearthnet.config import default_config, resolve_paths
+from hearthnet.observability import doctor
+config = resolve_paths(default_config())
+print(doctor.run_one("keys_present", config, None).ok)
+try:
+    doctor.run_one("key_present", config, None)
+except KeyError as error:
+    print(error)
+"""
+    ok, said = run_seed(program)
+
+    assert ok == "False"
+    assert said.startswith("there is no check 'key_present'; there are: keys_present, keys_loadable, ")
+
+
+def test_own_checks_come_after_the_standard_ones():
+    """A program's check, registered first, is reported last; one with a standard name replaces that one."""
+    program = """
+from hearthnet.config import default_config, resolve_paths
+from hearthnet.observability import doctor
+from hearthnet.observability.doctor import CheckResult
+for name in ("mine", "keys_present"):
+    doctor.register(name, lambda config, bus: CheckResult("", True, "of the program"))
+print(doctor.names()[0], doctor.names()[-1], len(doctor.names()) - len(set(doctor.names())))
+print(doctor.run_one("keys_present", resolve_paths(default_config())).detail)
+"""
+    assert run_seed(program) == ["keys_present mine 0", "of the program"]
+
+
+def test_standard_checks_that_cannot_be_imported_are_an_error(monkeypatch):
+    """Rather none than a report of nothing, which would be all well; the next call tries again."""
+    calls = []
+
+    def broken():
+        calls.append(1)
+        raise ImportError("no checks here")
+
+    monkeypatch.setattr(doctor, "_is_standard_known", threading.Event())
+    monkeypatch.setattr(doctor.observability, "standard_checks", broken)
+    for _ in range(2):
+        with pytest.raises(ImportError, match="no checks here"):
+            doctor.run_all(None)
+
+    assert len(calls) == 2

@@ -35,7 +35,7 @@ DAY_S = 86_400
 def logs(tmp_path):
     """Logging configured into a temporary folder; returns a reader of its raw lines."""
     directory = tmp_path / "logs"
-    node_logging.configure(ObservabilityConfig(log_dir=directory, log_level="debug"))
+    node_logging.install_sinks(ObservabilityConfig(log_dir=directory, log_level="debug"))
 
     def read() -> list[bytes]:
         return [line for path in log_paths(directory) for line in path.read_bytes().splitlines()]
@@ -189,7 +189,7 @@ def test_other_libraries_warnings_go_the_same_way(logs):
 
 def test_configure_twice_writes_each_record_once(logs):
     """A second `configure` replaces the handler."""
-    node_logging.configure(ObservabilityConfig(log_dir=logs.directory))
+    node_logging.install_sinks(ObservabilityConfig(log_dir=logs.directory))
     get_logger("hearthnet.test").info("once")
 
     assert len(logs()) == 1
@@ -197,7 +197,7 @@ def test_configure_twice_writes_each_record_once(logs):
 
 def test_level_of_the_configuration_holds(tmp_path):
     """Records below `log_level` are not written."""
-    node_logging.configure(ObservabilityConfig(log_dir=tmp_path, log_level="warning"))
+    node_logging.install_sinks(ObservabilityConfig(log_dir=tmp_path, log_level="warning"))
     get_logger("hearthnet.test").info("quiet")
     get_logger("hearthnet.test").warning("loud")
 
@@ -249,7 +249,7 @@ def test_old_days_are_removed_and_nothing_else(tmp_path):
 def test_line_that_cannot_be_written_is_counted(tmp_path):
     """If no file can be made, logging continues and every dropped line is counted."""
     (tmp_path / "logs").write_text("a file where the folder should be")
-    node_logging.configure(ObservabilityConfig(log_dir=tmp_path / "logs"))
+    node_logging.install_sinks(ObservabilityConfig(log_dir=tmp_path / "logs"))
     get_logger("hearthnet.test").info("nowhere")
     get_logger("hearthnet.test").info("nowhere")
 
@@ -368,7 +368,7 @@ def test_reconfiguring_loses_no_line(logs):
     for thread in threads:
         thread.start()
     for _ in range(100):
-        node_logging.configure(ObservabilityConfig(log_dir=logs.directory))
+        node_logging.install_sinks(ObservabilityConfig(log_dir=logs.directory))
     stop.set()
     for thread in threads:
         thread.join()
@@ -446,7 +446,7 @@ def test_configure_puts_a_handler_back_that_somebody_removed(logs):
     try:
         handlers.clear()
         for _ in range(2):
-            node_logging.configure(ObservabilityConfig(log_dir=logs.directory))
+            node_logging.install_sinks(ObservabilityConfig(log_dir=logs.directory))
         get_logger("hearthnet.test").warning("back")
     finally:
         handlers[:] = before

@@ -59,7 +59,7 @@ class Silent(logging.Handler):
 @pytest.fixture(params=["direct", "standard"])
 def lines(request, tmp_path, monkeypatch):
     """Logging into a temporary folder, on the direct way or the standard one; gives what is new in the file."""
-    node_logging.configure(ObservabilityConfig(log_dir=tmp_path, log_level="debug"))
+    node_logging.install_sinks(ObservabilityConfig(log_dir=tmp_path, log_level="debug"))
     ours = [handler for handler in logging.getLogger().handlers if isinstance(handler, node_logging.JsonHandler)]
     others = [Silent()] if request.param == "standard" else []
     monkeypatch.setattr(logging.getLogger(), "handlers", [*ours, *others])

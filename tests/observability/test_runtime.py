@@ -65,7 +65,7 @@ def test_child_records_for_itself(observability):
 
 def test_reset_is_as_after_import(observability):
     """Whatever was configured, recorded or left open, a reset puts it back."""
-    t = telemetry.open(observability.model_copy(update={"slow_ms": 0.0, "log_level": "debug"}))
+    t = telemetry.open(observability.model_copy(update={"slow_ms": 7.0, "log_level": "debug"}))
     t.start()
     trace.new_trace("left.open")
     get_logger("hearthnet.test").warning("something")

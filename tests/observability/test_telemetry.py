@@ -331,14 +331,14 @@ def test_clean_stop_leaves_one_file(observability):
 
 
 def test_close_is_idempotent_and_ends_recording(observability):
-    """Closing twice is harmless; later records stay in memory."""
+    """Closing twice is harmless; later records stay in memory, and the store is still read."""
     t = telemetry.open(observability)
     with t:
         record(1)
     t.close()
     record(1, "after.close")
 
-    assert [item.capability for item in trace.get_recent()] == ["after.close"]
+    assert [item.capability for item in trace.get_recent()] == ["after.close", "a.b"]
     assert query(observability, "SELECT count(*) FROM traces") == [(1,)]
 
 

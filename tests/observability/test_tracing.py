@@ -10,6 +10,8 @@ from types import SimpleNamespace
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hearthnet.constants import MAX_TRACE_ROW_BYTES
 from hearthnet.errors import WireError
@@ -17,6 +19,16 @@ from hearthnet.observability import get_logger, metrics, trace
 from hearthnet.observability.logs.messages import Entry, find
 from hearthnet.observability.runtime import runtime
 from hearthnet.observability.traces import trace as traces
+
+
+class Counting:
+    """A whole number of another library, such as NumPy's."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __index__(self):
+        return self.value
 
 
 def names_and_parents(finished):
@@ -100,6 +112,106 @@ async def test_attach_in_another_task_reaches_the_trace():
     trace.detach()
 
     assert [item.name for item in trace.get_recent(1)[0].spans] == ["theirs"]
+
+
+def test_attach_of_a_trace_begun_here_changes_nothing():
+    """`new_trace`, `attach`, `detach`, the order of a transport that begins a trace itself, records the trace."""
+    started = trace.new_trace("llm.chat")
+    trace.attach(started)
+    assert trace.current_trace() is started
+    trace.detach()
+
+    assert trace.current_trace() is None
+    assert [item.trace_id for item in trace.get_recent()] == [started.trace_id]
+
+
+def test_attach_of_a_trace_begun_here_within_its_span():
+    """Within a span of its own the trace is current too: the span stays the parent of what follows."""
+    started = trace.new_trace("llm.chat")
+    with trace.span("around"):
+        trace.attach(started)
+        with trace.span("inner"):
+            pass
+    trace.detach()
+
+    assert trace.current_trace() is None
+    (finished,) = trace.get_recent()
+    assert names_and_parents(finished) == {"around": None, "inner": "around"}
+
+
+def test_attach_of_a_trace_begun_here_below_another():
+    """The outer trace, attached within an inner one, is not current already: each attach has its `detach`."""
+    outer = trace.new_trace("outer.call")
+    inner = trace.new_trace("inner.call")
+    trace.attach(outer)
+    trace.attach(outer)
+    trace.detach()
+    trace.detach()
+    assert trace.current_trace() is inner
+    trace.detach()
+    assert trace.current_trace() is outer
+    trace.detach()
+
+    assert [item.capability for item in trace.get_recent()] == ["outer.call", "inner.call"]
+
+
+async def test_attach_in_a_copied_context_is_no_attach_of_the_starter():
+    """A task that inherited the trace attaches and detaches it as a pair; the trace is the starter's to end."""
+    started = trace.new_trace("llm.chat")
+
+    async def child():
+        trace.attach(started)
+        trace.detach()
+        return trace.current_trace()
+
+    assert await asyncio.create_task(child()) is started
+    assert await asyncio.to_thread(contextvars.copy_context().run, asyncio.run, child()) is started
+    trace.attach(started)
+    trace.detach()
+
+    assert [item.trace_id for item in trace.get_recent()] == [started.trace_id]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["new", "attach", "detach", "span"]), st.integers(0, 4)), max_size=24))
+def test_calls_in_any_order_record_each_trace_once(calls):
+    """Whatever the order of calls in one context, each trace begun is recorded once, and none stays current."""
+    runtime.reset()
+    begun = []
+
+    def play():
+        for call, which in calls:
+            if call == "new":
+                begun.append(trace.new_trace(f"a.{which}"))
+            elif call == "attach" and begun:
+                trace.attach(begun[which % len(begun)])
+            elif call == "span":
+                trace.span("left.open").__enter__()
+            else:
+                trace.detach()
+        for _ in calls:
+            trace.detach()
+        return trace.current_trace()
+
+    assert contextvars.Context().run(play) is None
+    recorded = [item.trace_id for item in trace.get_recent()]
+    assert sorted(recorded) == sorted(item.trace_id for item in begun)
+
+
+@pytest.mark.parametrize("n", [2.0, 1.5, "2", None])
+def test_number_of_traces_is_a_whole_number(n):
+    """What is no whole number is refused by name, where it is passed."""
+    with pytest.raises(TypeError, match=f"n is the number of traces, an int: {type(n).__name__} is none"):
+        trace.get_recent(n)
+
+
+@pytest.mark.parametrize(("n", "found"), [(0, 0), (-1, 0), (-(10**20), 0), (True, 1), (Counting(2), 2), (10**20, 3)])
+def test_whole_numbers_of_traces(n, found):
+    """Anything that is a whole number will do; below one there is nothing."""
+    for _ in range(3):
+        trace.new_trace("a.b")
+        trace.detach()
+
+    assert len(trace.get_recent(n)) == found
 
 
 async def test_child_that_inherited_the_trace_cannot_end_it():

@@ -37,6 +37,7 @@ from hearthnet.forensics.evidence.entries import integer, number
 from hearthnet.forensics.gather import gather
 from hearthnet.forensics.model import Case, Entry, Run, Source, iso
 from hearthnet.forensics.verdict import judge
+from hearthnet.forensics.whose import runs_to_judge
 from hearthnet.observability.doctor import STATUSES
 from hearthnet.observability.records.results import RESULTS, is_failure
 from hearthnet.observability.reports.history import streaks
@@ -91,7 +92,8 @@ def make_bundle(config: Config, report: dict[str, Any]) -> dict[str, bytes]:
         "config.json": _changed(config, resolve_paths(default_config())),
         "runs.json": {
             **{name: _ending(case, run) for name, case in cases.items() if (run := case.run)},
-            "runs": [_run_facts(run) for run in runs[:_MOST]],
+            "runs": [_run_facts(run) for run in runs_to_judge(runs)[:_MOST]],
+            "of_other_programs": len(runs) - len(runs_to_judge(runs)),
         },
         "calls.json": {name: list(_calls(entries)) for name, entries in own.items()},
         "errors.json": {name: _errors(entries)[:_MOST] for name, entries in own.items()},
@@ -238,10 +240,8 @@ def _cases(settings: ObservabilityConfig) -> tuple[list[Run], list[Source], dict
         return gather(settings.data_dir or Path(), log_dir=settings.log_dir, run_id=run_id, limit=_MOMENTS)
 
     newest, cases = read(), dict[str, Case]()
-    runs = [run for run in newest.runs if run.end_reason != "rebuilt"]
-    runs = [run for run in runs if run.node_id] or runs  # a recording script is a run too, but not a node's
     for name, is_alive in (("last", False), ("present", True)):
-        run = next((run for run in runs if bool(run.is_alive) == is_alive), None)
+        run = next((run for run in runs_to_judge(newest.runs) if bool(run.is_alive) == is_alive), None)
         with suppress(ValueError):  # recovered by a start meanwhile, or its id is damaged
             if run is not None:
                 cases[name] = newest if newest.run is run else read(run.run_id)

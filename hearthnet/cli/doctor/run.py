@@ -90,12 +90,11 @@ class Show:
 
 
 def refuse_unknown(wanted: Sequence[str]) -> None:
-    """Registers the checks.
+    """Checks the names that `--check` was given.
 
     Raises:
         click.BadParameter: raised when no check has one of the names.
     """
-    checks.register_all()
     for name in wanted:
         if name not in doctor.names():
             raise _unknown(name, doctor.names(), "--check")

@@ -101,7 +101,8 @@ def info_lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _with_name("dropped", drops or ["nothing"])
     runs = found["runs"]
     running = ", one is running" if runs["running"] else ""
-    yield "runs", f"{runs['count']:,}, {runs['unclean']:,} ended uncleanly{running}"
+    others = f"; {runs['of_other_programs']:,} of other programs" if runs["of_other_programs"] else ""
+    yield "runs", f"{runs['count']:,}, {runs['unclean']:,} ended uncleanly{running}{others}"
     yield "wear", _wear(found["wear"])
     yield from _with_name("quarantine", [f"{_mb(item['bytes'])} {item['path']}" for item in found["quarantined"]])
     yield from _with_name("black boxes", [_box(item) for item in found["boxes"]])

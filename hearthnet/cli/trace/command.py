@@ -51,6 +51,7 @@ command.add_command(bodies)
 @click.option("--failed", is_flag=True, help="Only failures.")
 @click.option("--min-ms", type=float, help="Only traces of at least this many milliseconds.")
 @click.option("--since", type=click.DateTime(), help="Only traces started at or after this local time.")
+@click.option("--program", metavar="NAME", help="Only what this program recorded: hearthnet, cron.py …")
 @where_option
 @json_option
 def recent(
@@ -61,16 +62,20 @@ def recent(
     failed: bool,
     min_ms: float | None,
     since: datetime | None,
+    program: str | None,
     as_json: bool,
 ) -> None:
     """List the newest N traces (20), newest first; from disk when the node is not running.
 
+    Traces of every program that records into the store, each with its program if there are several.
+
     \b
     Example: hearthnet trace recent 50 --capability llm.chat --min-ms 1000
+             hearthnet trace recent --program cron.py
              hearthnet trace recent --failed --json
     """
     moment = since.astimezone(UTC) if since else None
-    traces = _find(where, n, capability, "failed" if failed else result, min_ms, moment)
+    traces = _find(where, n, capability, "failed" if failed else result, min_ms, moment, program)
     if as_json:
         print_json(traces)
         return
@@ -84,12 +89,15 @@ def _list(traces: list[dict[str, Any]]) -> None:
     from rich.text import Text
 
     screen = console()
-    columns = ["time", "trace", "capability", "result", "ms"]
+    # A running node of an older version does not send it.
+    has_programs = len({item.get("program") for item in traces}) > 1
+    columns = ["time", *(["program"] if has_programs else []), "trace", "capability", "result", "ms"]
     is_wide = screen.width >= _MIN_WIDTH_FOR_ERRORS
     listing = table(*columns, *(["error"] if is_wide else []), right=("ms",))
     for item in traces:
         cells = [
             Text(local_time(item["started_us"])),
+            *([Text(printable(item.get("program") or ""))] if has_programs else []),
             Text(item["trace_id"]),
             Text(printable(item["capability"])),
             Text(item["result"], style=result_style(item["result"])),
@@ -106,6 +114,7 @@ def _find(
     result: str | None,
     min_ms: float | None,
     since: datetime | None,
+    program: str | None,
 ) -> list[dict[str, Any]]:
     """Returns the traces from the running node, which includes uncommitted ones, or else from disk."""
     from hearthnet.cli.client import NodeClient
@@ -118,12 +127,13 @@ def _find(
         result=result,
         min_ms=min_ms,
         since=since.isoformat() if since else None,
+        program=program,
     )
     if live is not None:
         found: list[dict[str, Any]] = live
         return found
     since_us = int(since.timestamp() * 1e6) if since else None
-    return _from_disk(where, n, TraceFilter(capability, result, min_ms, since_us))
+    return _from_disk(where, n, TraceFilter(capability, result, min_ms, since_us, program=program))
 
 
 def _from_disk(where: Locations, n: int, wanted: TraceFilter) -> list[dict[str, Any]]:
@@ -131,7 +141,11 @@ def _from_disk(where: Locations, n: int, wanted: TraceFilter) -> list[dict[str, 
 
     reader = Reader(where.data_dir / DATABASE)
     try:
-        return [record.as_dict() for record in reader.recent(n, wanted)]
+        if wanted.program is not None and not reader.knows_programs():
+            return []
+        records = reader.recent(n, wanted)
+        programs = reader.programs({record.run_id for record in records})
+        return [{**record.as_dict(), "program": programs.get(record.run_id)} for record in records]
     finally:
         reader.close()
 
@@ -190,7 +204,8 @@ def _draw(trace: dict[str, Any]) -> None:
         f"  {trace['duration_ms']:.2f} ms  {local_time(trace['started_us'])}",
     )  # fmt: skip
     screen.print(title)
-    screen.print(Text(f"trace {trace['trace_id']}  run {trace['run_id']}", style="dim"))
+    whose = f" of {printable(trace['program'])}" if trace.get("program") else ""
+    screen.print(Text(f"trace {trace['trace_id']}  run {trace['run_id']}{whose}", style="dim"))
     if trace["error"]:
         screen.print(Text(printable(trace["error"]), style=style))
     if trace["extras"]:

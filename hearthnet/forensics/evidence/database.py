@@ -33,7 +33,7 @@ _FOREIGN: Final = "a database of another program"
 # By their places in a row, as the migrations have made them.
 _CARVED: Final = {
     **COLUMNS,
-    "runs": (*COLUMNS["runs"][:8], "commits", "written_bytes", "last_seen_us", "vitals"),
+    "runs": (*COLUMNS["runs"][:8], "commits", "written_bytes", "last_seen_us", "vitals", "program", "role"),
 }
 
 Row = dict[str, Any]

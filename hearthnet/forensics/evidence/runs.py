@@ -147,6 +147,8 @@ def _from_row(row: Row) -> Run:
         # Its box was recovered, so it is dead. Only in its own boot is it known that the machine stayed up.
         False if reason and boot_id and boot_id == this_boot() else None,
         vitals=vitals_of(row["vitals"]),
+        program=text(row["program"]),
+        role=text(row["role"]),
     )
 
 
@@ -154,12 +156,12 @@ def _from_box(box: Box) -> Run:
     header = box.header
     return Run(
         header.run_id, header.started_us, node_id=header.node_id, version=header.version, pid=header.pid,
-        boot_id=header.boot_id or None,
+        boot_id=header.boot_id or None, program=getattr(header, "program", ""),
     )  # fmt: skip
 
 
 def _with_box(run: Run, path: Path, box: Box) -> Run:
-    seen, ended = _heartbeat_us(box), box.ended_us or run.ended_us
+    seen, ended = _last_sign_us(box), box.ended_us or run.ended_us
     return replace(
         run,
         has_box=True,
@@ -177,6 +179,13 @@ def _is_alive(path: Path, box: Box) -> bool | None:
         return None
     # The writer holds the lock until it exits; in a container its pid may differ.
     return is_locked(path) or process_start(box.header.pid) == box.header.process_start
+
+
+def _last_sign_us(box: Box) -> int:
+    """Returns the last sign of life in UTC microseconds that is no finished record: those are in the timeline too."""
+    moments = [_heartbeat_us(box), *(sample.ts_us for sample in box.vitals[-1:])]
+    moments += [trace.started_us for trace in box.in_flight]
+    return max(moments)
 
 
 def _heartbeat_us(box: Box) -> int:

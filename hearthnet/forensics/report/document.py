@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from hearthnet.constants import LIBRARY_ROLE, NODE_ROLE
 from hearthnet.forensics.evidence.safe_stat import is_file
 from hearthnet.forensics.model import CAUSES, Case, Entry, InFlight, Run, Verdict, Vitals, iso
 
@@ -23,6 +24,7 @@ _CHUNK_BYTES: Final = 1 << 20
 
 def document(case: Case, verdict: Verdict) -> dict[str, Any]:
     """Returns the document. Times are ISO 8601 in UTC, durations milliseconds."""
+    programs = case.programs()
     found: dict[str, Any] = {
         "version": VERSION,
         "directory": str(case.directory),
@@ -33,7 +35,7 @@ def document(case: Case, verdict: Verdict) -> dict[str, Any]:
         "alternatives": list(verdict.alternatives),
         "missing": list(verdict.missing),
         "run": None if case.run is None else _run(case.run),
-        "in_flight": [_in_flight(trace) for trace in case.in_flight],
+        "in_flight": [{**_in_flight(trace), "program": programs.get(trace.run_id)} for trace in case.in_flight],
         "timeline": [_entry(entry) for entry in case.entries],
         "errors": [
             {**_without_times(asdict(group)), "first": iso(group.first_us), "last": iso(group.last_us)}
@@ -78,6 +80,8 @@ def _run(run: Run) -> dict[str, Any]:
         "pid": run.pid,
         "boot_id": run.boot_id,
         "node_id": run.node_id,
+        "program": run.program or None,
+        "role": NODE_ROLE if run.is_node else LIBRARY_ROLE,
         "started": iso(run.started_us),
         "ended": iso(run.ended_us),
         "last_seen": iso(run.last_seen_us),

@@ -99,7 +99,9 @@ def _head(found: Item) -> str:
     cause = found["verdict"]
     kind = "good" if cause in _GOOD else "open" if cause == "unknown" else ""
     run = found["run"]
-    subject = "" if run is None else f"run {run['run_id']}, pid {run['pid']}, from {run['started']} to {_end_of(run)}"
+    whose = f" of {run['program']}" if run is not None and run["program"] else ""
+    times = "" if run is None else f"from {run['started']} to {_end_of(run)}"
+    subject = "" if run is None else f"run {run['run_id']}{whose}, pid {run['pid']}, {times}"
     return (
         f'<p class="cause {kind}">{text(cause.replace("_", " "))}</p><h1>{text(found["summary"])}</h1>'
         f'<p class="soft">{text(subject)}</p><div class="card"><b>Confidence: {text(found["confidence"])}</b>'
@@ -140,10 +142,14 @@ def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, tuple[object, ...]]
 
 def _in_flight(traces: list[Item]) -> str:
     rows = (
-        ("bad", (trace["trace_id"], trace["capability"], f"{trace['age_ms']:,.0f} ms", trace["span"] or "none"))
+        (
+            "bad",
+            (trace["trace_id"], trace["program"] or "", trace["capability"], f"{trace['age_ms']:,.1f} ms",
+             trace["span"] or "none"),
+        )
         for trace in traces
-    )
-    return _table(("trace", "capability", "age", "open span"), rows, 3)
+    )  # fmt: skip
+    return _table(("trace", "program", "capability", "age, at least", "open span"), rows, 4)
 
 
 def _errors(groups: list[Item]) -> str:
@@ -205,11 +211,11 @@ def _findings(findings: list[Item]) -> str:
 
 def _runs(found: Item) -> str:
     rows = (
-        ("", (run["started"], _end_of(run), "running" if run["is_alive"] else run["end_reason"] or "no end", run["pid"],
-              run["version"], run["run_id"]))
+        ("", (run["started"], _end_of(run), "running" if run["is_alive"] else run["end_reason"] or "no end",
+              run["program"] or "", run["pid"], run["version"], run["run_id"]))
         for run in found["runs"][:100]
     )  # fmt: skip
-    return _table(("started", "last seen", "end", "pid", "version", "run"), rows, 5)
+    return _table(("started", "last seen", "end", "program", "pid", "version", "run"), rows, 6)
 
 
 def _sources(sources: list[Item]) -> str:

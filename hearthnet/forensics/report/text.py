@@ -28,6 +28,7 @@ _MAX_RUNS: Final = 8
 _MAX_ERRORS: Final = 10
 _MAX_ALIKE: Final = 3  # this many entries that differ only in time are shown one by one
 _MAX_BARS: Final = 30
+_PROGRAM_CHARS: Final = 12
 _MIN_COLUMNS: Final = 60
 _MAX_COLUMNS: Final = 140
 
@@ -63,6 +64,7 @@ class Report:
         self._unicode = unicode
         self._columns = columns
         self._more = "…" if unicode else "~"
+        self._programs = case.programs()
 
     def text(self) -> str:
         """Returns all sections that are not empty."""
@@ -92,10 +94,9 @@ class Report:
         for line in self._wrapped("", f"{verdict.cause.replace('_', ' ').upper()}: {CAUSES[verdict.cause]}"):
             yield self._paint(line, colour, "bold")
         if run is not None:
-            ran = self._run_time(run)
-            yield from self._wrapped(
-                "", f"run {printable(run.run_id)}, pid {run.pid}, started {_local(run.started_us)}{ran}"
-            )
+            whose = f" of {printable(run.program)}" if run.program else ""
+            start = f"pid {run.pid}, started {_local(run.started_us)}{self._run_time(run)}"
+            yield from self._wrapped("", f"run {printable(run.run_id)}{whose}, {start}")
         if verdict.cause != "unknown":
             yield f"confidence: {_CERTAINTY.get(verdict.confidence, verdict.confidence)}"
         for line in verdict.evidence:
@@ -116,9 +117,10 @@ class Report:
     def _in_flight_lines(self) -> Iterator[str]:
         for trace in self._case.in_flight:
             where = "outside any span" if trace.span is None else f"in {printable(trace.span)}"
-            age = "" if trace.span_age_ms is None else f" for {_span(trace.span_age_ms / 1e3)}"
-            line = f"{trace.trace_id}  {printable(trace.capability)}  {_span(trace.age_ms / 1e3)} old, {where}{age}"
-            yield self._cut(f"  {printable(line)}")
+            age = "" if trace.span_age_ms is None else f" for at least {_age(trace.span_age_ms)}"
+            line = f"{trace.trace_id}  {printable(trace.capability)}  at least {_age(trace.age_ms)} old, {where}{age}"
+            program = self._programs.get(trace.run_id)
+            yield self._cut(f"  {printable(line)}{f', of {printable(program)}' if program else ''}")
 
     def _vitals_lines(self) -> Iterator[str]:
         vitals = self._case.run.vitals if self._case.run else ()
@@ -131,25 +133,31 @@ class Report:
                 yield self._cut(change + self._chart([value for _, value in values][-width:]))
 
     def _timeline_lines(self) -> Iterator[str]:
-        day = ""
-        for _, same in groupby(self._case.entries, lambda entry: (entry.kind, entry.status, entry.name, entry.text)):
+        day, whose = "", self._is_mixed(entry.run_id for entry in self._case.entries)
+        for _, same in groupby(self._case.entries, _alike):
             entries, more = list(same), self._more
             if (today := _day(entries[0].ts_us)) != day:
                 yield self._paint(f"  {today}", "dim")
                 day = today
-            yield self._entry_line(entries[0])
+            yield self._entry_line(entries[0], whose)
             if len(entries) > _MAX_ALIKE:
                 yield self._paint(f"  {_clock(entries[-1].ts_us)} {more} and {len(entries) - 1:,} more like it", "dim")
             else:
-                yield from map(self._entry_line, entries[1:])
+                yield from (self._entry_line(entry, whose) for entry in entries[1:])
 
-    def _entry_line(self, entry: Entry) -> str:
+    def _entry_line(self, entry: Entry, whose: bool) -> str:
         duration = "" if entry.duration_ms is None else f" {entry.duration_ms:,.1f} ms"
         text = f" {printable(entry.text)}" if entry.text else ""
-        line = f"  {_clock(entry.ts_us)} {entry.kind:<6} {printable(entry.status):<16} {printable(entry.name)}"
+        program = f"{printable(self._programs.get(entry.run_id or '', ''))[:_PROGRAM_CHARS]:<{_PROGRAM_CHARS}} "
+        first = f"  {_clock(entry.ts_us)} {program if whose else ''}"
+        line = f"{first}{entry.kind:<6} {printable(entry.status):<16} {printable(entry.name)}"
         cut = self._cut(f"{line}{duration}{text}")
         colour = _colour_of(entry)
         return self._paint(cut, colour) if colour else cut
+
+    def _is_mixed(self, run_ids: Iterable[str | None]) -> bool:
+        """Returns True if these are runs of several programs, so that each line says whose it is."""
+        return len({self._programs.get(run_id) for run_id in run_ids if run_id is not None}) > 1
 
     def _error_lines(self) -> Iterator[str]:
         for group in self._case.errors[:_MAX_ERRORS]:
@@ -179,12 +187,13 @@ class Report:
                 yield from self._wrapped("  ", printable(line))
 
     def _run_lines(self) -> Iterator[str]:
+        whose = self._is_mixed(run.run_id for run in self._case.runs[:_MAX_RUNS])
         for run in self._case.runs[:_MAX_RUNS]:
             ended = "running" if run.is_alive else run.end_reason or "no end"
             mark = ">" if self._case.run is not None and run.run_id == self._case.run.run_id else " "
             yield self._cut(
                 f"{mark} {_local(run.started_us)}  {printable(ended):<8} pid {run.pid:<8}"
-                f" {printable(run.version)}{self._run_time(run)}"
+                f" {f'{printable(run.program)} ' if whose else ''}{printable(run.version)}{self._run_time(run)}"
             )
         more = len(self._case.runs) - _MAX_RUNS
         if more > 0:
@@ -217,6 +226,10 @@ class Report:
             min(len(bars) - 1, max(1, round(value / most * (len(bars) - 1)))) if value else 0 for value in values
         )
         return "".join(bars[height] for height in heights)
+
+
+def _alike(entry: Entry) -> tuple[object, ...]:
+    return entry.run_id, entry.kind, entry.status, entry.name, entry.text
 
 
 def _colour_of(entry: Entry) -> str:
@@ -268,3 +281,8 @@ def _span(seconds: float) -> str:
         if abs(seconds) >= 2 * size:
             return f"{seconds / size:,.1f} {unit}"
     return f"{seconds:.1f} s" if abs(seconds) >= 1 else f"{seconds * 1e3:.0f} ms"
+
+
+def _age(ms: float) -> str:
+    """Returns an age up to the last sign of life, which may have come right after the start."""
+    return _span(ms / 1e3) if ms >= 10 else f"{ms:.1f} ms"

@@ -59,9 +59,9 @@ class Budget:
         """The bytes of the boxes of all programs that are no node: of fifteen beside a node, or of sixteen."""
         return self.boxes // 6
 
-    def node_box(self) -> Sizes:
-        """Returns the sizes of a node's box."""
-        return _sizes(self.boxes - self.program_boxes, ENTRIES)
+    def node_box(self, taken: int = 0) -> Sizes:
+        """Returns the sizes of a node's box, where those of other programs take `taken` bytes already."""
+        return _sizes(self.boxes - max(self.program_boxes, min(taken, self.boxes // 2)), ENTRIES)
 
     def program_box(self) -> Sizes:
         """Returns the sizes of the box of every other process."""

@@ -6,7 +6,10 @@ Committing needs none: SQLite's own locks order that. It is released when the pr
 from __future__ import annotations
 
 import fcntl
+import math
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -62,6 +65,19 @@ class StoreLock:
         except OSError:
             return False
         return (held.st_dev, held.st_ino) == (present.st_dev, present.st_ino)
+
+    def mark(self) -> None:
+        """Notes that the house has been kept, for `age_s`."""
+        with suppress(OSError):  # the file's time is a hint, no more
+            os.utime(self._path)
+
+    def age_s(self) -> float:
+        """Returns the seconds since a process last kept house; infinite if none has, or the clock was set back."""
+        try:
+            age = time.time() - self._path.stat().st_mtime
+        except OSError:
+            return math.inf
+        return age if age >= 0 else math.inf
 
     def release(self) -> None:
         """Releases the lock. Idempotent."""

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from hearthnet.database import connect_read_only
 from hearthnet.errors import StoreError
+from hearthnet.observability.process.program import program_name
 from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.tracked import tracked
 from hearthnet.observability.store.rows import TRACES
 
 __all__ = ["Reader", "TraceFilter"]
+
+_IDS_AT_ONCE: Final = 500  # values of a statement: older versions of SQLite take 999
 
 
 class TraceFilter(NamedTuple):
@@ -29,6 +32,8 @@ class TraceFilter(NamedTuple):
         min_ms: shortest duration in milliseconds.
         since_us: earliest start in UTC microseconds.
         trace_id: exact id.
+        program: exact name of the program that recorded it.
+        of_node: only of runs of the node.
     """
 
     capability: str | None = None
@@ -36,6 +41,8 @@ class TraceFilter(NamedTuple):
     min_ms: float | None = None
     since_us: int | None = None
     trace_id: str | None = None
+    program: str | None = None
+    of_node: bool = False
 
     def where(self) -> tuple[str, list[Any]]:
         """Returns the SQL condition and its values."""
@@ -43,12 +50,15 @@ class TraceFilter(NamedTuple):
         values: list[Any] = []
         if self.result == "failed":
             conditions.append("result NOT IN ('ok', 'cancelled')")
+        if self.of_node:
+            conditions.append("run_id IN (SELECT run_id FROM runs WHERE node_id IS NOT NULL)")
         for condition, value in (
             ("capability = ?", self.capability),
             ("result = ?", None if self.result == "failed" else self.result),
             ("duration_ms >= ?", self.min_ms),
             ("started_us >= ?", self.since_us),
             ("trace_id = ?", self.trace_id),
+            ("run_id IN (SELECT run_id FROM runs WHERE program = ?)", self.program),
         ):
             if value is not None:
                 conditions.append(condition)
@@ -56,7 +66,10 @@ class TraceFilter(NamedTuple):
         return ("WHERE " + " AND ".join(conditions) if conditions else ""), values
 
     def accepts(self, record: TraceRecord) -> bool:
-        """Returns True if a record matches; for records that are not in the database yet."""
+        """Returns True if a record of this process, not in the database yet, matches.
+
+        The caller knows whether this process is the node.
+        """
         failed = record.result not in ("ok", "cancelled")
         return (
             self.capability in (None, record.capability)
@@ -64,6 +77,7 @@ class TraceFilter(NamedTuple):
             and (self.min_ms is None or record.duration_ms >= self.min_ms)
             and (self.since_us is None or record.started_us >= self.since_us)
             and self.trace_id in (None, record.trace_id)
+            and self.program in (None, program_name())
         )
 
 
@@ -135,6 +149,25 @@ class Reader:
     def renew_in_child(self) -> None:
         """Gives a forked child a lock of its own: its parent's was held at the fork."""
         self._lock = threading.Lock()
+
+    def programs(self, run_ids: Collection[str]) -> dict[str, str]:
+        """Returns the program of each of these runs, where it is known."""
+        found: dict[str, str] = {}
+        ids = list(run_ids) if self.knows_programs() else []
+        for start in range(0, len(ids), _IDS_AT_ONCE):
+            some = ids[start : start + _IDS_AT_ONCE]
+            marks = ", ".join("?" * len(some))
+            sql = f"SELECT run_id, program FROM runs WHERE run_id IN ({marks}) AND program NOT NULL"  # noqa: S608
+            found.update(self.rows(sql, some))
+        return found
+
+    def knows_programs(self) -> bool:
+        """Returns False for a database of an older version, whose runs have no program."""
+        return bool(self.rows("SELECT 1 FROM pragma_table_info('runs') WHERE name = 'program'"))
+
+    def has_node(self) -> bool:
+        """Returns True if a run in the store is one of a node."""
+        return bool(self.rows("SELECT 1 FROM runs WHERE node_id NOT NULL LIMIT 1"))
 
     def close(self) -> None:
         """Closes the connection; the next query opens a new one."""

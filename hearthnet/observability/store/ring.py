@@ -22,10 +22,11 @@ READ: Final = "SELECT name, value FROM state"
 # An update that changes nothing: with implicit transactions it begins an immediate one, and reads, in one trip.
 BEGIN: Final = "UPDATE state SET value = value RETURNING name, value"
 SET: Final = "INSERT INTO state (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
-# For whoever has changed rows by other means than this module's. 1 ms for full rings.
+# For whoever has changed rows by other means than this module's. 1 ms for full rings; writes nothing if all is right.
+_COUNT: Final = "(SELECT count(*) FROM {0} WHERE notable = {1})"
 RECOUNT: Final = tuple(
-    f"UPDATE state SET value = (SELECT count(*) FROM {table.name} WHERE notable = {notable})"  # noqa: S608  # constants
-    f" WHERE name = '{table.name}.{notable}'"
+    f"UPDATE state SET value = {_COUNT.format(table.name, notable)}"  # noqa: S608  # constants
+    f" WHERE name = '{table.name}.{notable}' AND value <> {_COUNT.format(table.name, notable)}"
     for table in (TRACES, LOGS)
     for notable in (0, 1)
 )

@@ -13,7 +13,7 @@ from operator import itemgetter
 from types import NoneType
 from typing import Any, Final, get_args, get_type_hints
 
-from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
+from hearthnet.constants import LIBRARY_ROLE, LOG_RING_BUFFER, NODE_ROLE, TRACE_RING_BUFFER
 from hearthnet.observability.records.record import LogRecord, TraceRecord
 
 __all__ = [
@@ -35,9 +35,11 @@ __all__ = [
     "Run",
     "Table",
     "now_us",
+    "role_of",
 ]
 
-Run = tuple[str, str | None, str, int, str | None, int]  # the columns of `runs` down to started_us
+# run_id, node_id, version, pid, boot_id, started_us, program, role
+Run = tuple[str, str | None, str, int, str | None, int, str | None, str]
 Gap = tuple[int, str, str, int, str]  # the columns of `gaps` but its seq
 
 # Rows that one statement inserts. SQLite releases the interpreter's lock once per statement, not for a microsecond per
@@ -47,7 +49,8 @@ ROWS_AT_ONCE: Final = 50
 INSERT_GAP: Final = "INSERT INTO gaps (seq, ts_us, kind, reason, count, run_id) VALUES (?, ?, ?, ?, ?, ?)"
 TRIM_GAPS: Final = "DELETE FROM gaps WHERE seq <= (SELECT seq FROM gaps ORDER BY seq DESC LIMIT 1 OFFSET ?)"
 INSERT_RUN: Final = (
-    "INSERT INTO runs (run_id, node_id, version, pid, boot_id, started_us) VALUES (?, ?, ?, ?, ?, ?)"
+    "INSERT INTO runs (run_id, node_id, version, pid, boot_id, started_us, program, role)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
     " ON CONFLICT (run_id) DO NOTHING"
 )
 # The oldest of its kind (nodes, other programs) that have ended; by rowid, the order of their start: ids of runs are
@@ -156,6 +159,11 @@ _NUMBER: Final = 2
 
 TRACES: Final = Table("traces", TRACE_RING_BUFFER, TraceRecord)
 LOGS: Final = Table("logs", LOG_RING_BUFFER, LogRecord)
+
+
+def role_of(node_id: str | None) -> str:
+    """Returns the role of a run: that of a node has the node's id."""
+    return NODE_ROLE if node_id else LIBRARY_ROLE
 
 
 def now_us() -> int:

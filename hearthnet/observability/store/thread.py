@@ -31,14 +31,15 @@ from hearthnet.errors import HearthNetError, StoreError
 from hearthnet.forensics import box as layout
 from hearthnet.observability.logging import get_logger, log_dropped, log_file
 from hearthnet.observability.records.blackbox import BlackBox
-from hearthnet.observability.records.box_file import box_path, new_header
+from hearthnet.observability.records.box_file import Sizes, box_path, new_header
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.budget import MB, Budget, disk_bytes
 from hearthnet.observability.store.lock import StoreInUseError, StoreLock
 from hearthnet.observability.store.pacer import Pace, Pacer
+from hearthnet.observability.store.recovery.box_budget import compact, keep_boxes_within
 from hearthnet.observability.store.recovery.opening import NODE_RESERVE, Own, join_store, keep_house, open_store
-from hearthnet.observability.store.recovery.recover import Recovery
+from hearthnet.observability.store.recovery.recover import Recovery, has_leftovers
 from hearthnet.observability.store.rows import LOGS, TRACES
 from hearthnet.observability.store.wal import NODE_RESERVE_BYTES, PROGRAM_RESERVE_BYTES
 from hearthnet.observability.store.writer import Settled, Writer
@@ -50,6 +51,8 @@ log = get_logger(__name__)
 _LASTING: Final = ("io", "read_only", "other")  # failures that reopening need not have ended
 _PROGRAM_RESERVE: Final = 1_000_000  # of the database, by a program that is no node: a cron job must not cost 16 MB
 _END_S: Final = 1.5  # for which a clean stop waits for other processes that write
+_HOUSE_S: Final = 50.0  # a little less than between two rounds of a process
+_PENDING_BYTES: Final = 600  # of a trace, about
 _FLUSH_POLL_S: Final = 0.002  # a commit takes a millisecond or two; only tests and shutdown wait for one
 
 
@@ -251,14 +254,23 @@ class StoreThread:
         own = None if box is None else Own(box, self._pending())
         reserve = NODE_RESERVE if self._is_node else _PROGRAM_RESERVE
         try:
+            if not self._is_node and not self._is_house_due():  # a short program must not pay for it each time
+                join_store(self.path, own, reserve)
+                return None
             self._lock.acquire()
         except StoreInUseError:
             join_store(self.path, own, reserve)
             return None
         try:
-            return open_store(self.path, self.budget, self._run[0], own, reserve)
+            recovery = open_store(self.path, self.budget, self._run[0], own, reserve)
+            self._lock.mark()
+            return recovery
         finally:
             self._lock.release()
+
+    def _is_house_due(self) -> bool:
+        own = None if self._recorder.box is None else self._recorder.box.path
+        return self._lock.age_s() > _HOUSE_S or not self.path.exists() or has_leftovers(self.path.parent, own)
 
     def ensure_box(self) -> None:
         """Creates or restores the box if it is missing; if that fails, the next round tries again."""
@@ -268,6 +280,8 @@ class StoreThread:
                 self._make_box()
             elif not box.is_in_place():
                 box.restore()
+            elif len(self._recorder.traces) * _PENDING_BYTES > box.header.trace_bytes // 2 and not self._is_node:
+                self._grow_box(box)
         except OSError as error:
             log.warning(
                 "there is no black box: a kill would cost pending records",
@@ -275,21 +289,59 @@ class StoreThread:
             )
 
     def _make_box(self) -> None:
-        directory = self.path.parent
-        sizes = self.budget.node_box() if self._is_node else self.budget.program_box()
-        if not self._is_node and self._boxes_of_programs() + sizes.total > self.budget.program_boxes:
+        self._shrink_dead_boxes()
+        programs = self._boxes_of_programs()
+        sizes = self.budget.node_box(programs) if self._is_node else self.budget.program_box()
+        if not self._is_node and programs + sizes.total > self.budget.program_boxes:
             if not self._is_without_box:
                 self._is_without_box = True
                 log.warning(
                     "there is no black box: a kill would cost pending records",
-                    extra={"error": "there are as many boxes as max_disk_mb allows", "path": str(directory)},
+                    extra={"error": "there are as many boxes as max_disk_mb allows", "path": str(self.path.parent)},
                 )
             return
+        self._recorder.keep_in(self._new_box(sizes))
+
+    def _grow_box(self, box: BlackBox) -> None:
+        """Gives a program that records fast a larger box, as far as the budget of all boxes goes."""
+        held = box.header
+        sizes = Sizes(4 * held.trace_bytes, 4 * held.log_bytes, held.entries)
+        taken = disk_bytes(self.path.parent, None)["box"]
+        # Both files are there for a moment.
+        if taken + sizes.total <= self.budget.boxes:
+            box.grow(sizes)
+
+    def _new_box(self, sizes: Sizes) -> BlackBox:
         run_id, node_id, version = self._run[:3]
         role = layout.NODE if self._is_node else layout.LIBRARY
-        self._recorder.keep_in(
-            BlackBox(box_path(directory, run_id), new_header(role, run_id, version, node_id, sizes))
-        )
+        header = new_header(role, run_id, version, node_id, sizes, self._run[-2] or "")
+        return BlackBox(box_path(self.path.parent, run_id), header)
+
+    def keep_pending(self) -> None:
+        """Leaves a box with what could not be committed, for the next process that can; the thread has ended.
+
+        Raises:
+            OSError: raised when the disk has no space for it.
+        """
+        box = self._recorder.box
+        if box is None:
+            box = self._new_box(self.budget.program_box())
+            self._recorder.keep_in(box)
+        box.note_ended(rows.now_us(), is_committed=False)
+        box.close(remove=False)
+        compact(box.path)
+        self._shrink_dead_boxes()
+
+    def _shrink_dead_boxes(self) -> None:
+        """Makes the boxes of ended runs fit into the budget, beside a node's."""
+        try:
+            self._lock.acquire()
+        except HearthNetError:  # another process keeps house, or the folder cannot be written
+            return
+        try:
+            keep_boxes_within(self.path.parent, self.budget.program_boxes, None)
+        finally:
+            self._lock.release()
 
     def _boxes_of_programs(self) -> int:
         """Returns the bytes of all boxes but a node's."""
@@ -359,12 +411,15 @@ class StoreThread:
         own = None if self._recorder.box is None else self._recorder.box.path
         try:
             await self.writer.record_wear(self._run[0])
+            if not self._is_house_due():  # another process has done it
+                return
             self._lock.acquire()
             try:
                 # A second connection that writes, but never at the same time as the writer: this thread blocks here.
                 with closing(open_database(self.path, TELEMETRY, PATIENT_S)) as connection:
                     connection.execute(f"PRAGMA max_page_count = {self.budget.pages:d}")
                     keep_house(connection, self.path.parent, self._run[0], own)
+                self._lock.mark()
             finally:
                 self._lock.release()
         except StoreInUseError:  # another process keeps house

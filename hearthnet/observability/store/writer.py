@@ -42,7 +42,7 @@ from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.budget import Budget
 from hearthnet.observability.store.disk_quota import DiskQuota
-from hearthnet.observability.store.ring import BEGIN, RECOUNT, SET, State, oldest_of, surplus, without_oldest
+from hearthnet.observability.store.ring import BEGIN, SET, State, oldest_of, surplus, without_oldest
 from hearthnet.observability.store.rows import LOGS, TRACES, Table
 from hearthnet.observability.store.wal import NODE_RESERVE_BYTES, Wal, holders
 
@@ -152,21 +152,19 @@ class Writer:
         self._is_singly = False  # after a batch with a row that cannot be stored
         self._gaps: list[rows.Gap] = []
         self._batches_after_drops = 0
-        self._commits = 0
+        self._commits = self._commits_told = 0
 
     def keep_failing(self, reason: str | None) -> None:
         """Takes over, from the writer before it, that commits fail and that this was logged."""
         self.failing, self._is_told = reason, reason is not None
 
     async def open(self, run: rows.Run) -> None:
-        """Connects, counts the rings, and inserts the row of this run."""
+        """Connects, and inserts the row of this run."""
         await self.connect()
         try:
             await self._be_patient(PATIENT_S)
             await self._db.execute(rows.INSERT_RUN, run)
             await self._db.execute(rows.TRIM_RUNS, {"node_id": run[1], "size": MAX_RUN_ROWS})
-            for statement in RECOUNT:
-                await self._db.execute(statement)
             await self._db.commit()
             await self._be_patient(BUSY_TIMEOUT_S)
         except BaseException:
@@ -353,9 +351,7 @@ class Writer:
                 log.warning("a record cannot be stored", extra={"kind": kind, "error": str(error)})
         return gaps
 
-    def _confirm(
-        self, traces: list[TraceFields], logs: list[LogFields], row_bytes: int, numbers: list[int]
-    ) -> None:
+    def _confirm(self, traces: list[TraceFields], logs: list[LogFields], row_bytes: int, numbers: list[int]) -> None:
         if self.failing is not None and self._is_told:
             # Before the batch is confirmed: a caller that waits for that, and then closes, gets this record stored too.
             log.info("telemetry is written again", extra={"reason": self.failing})
@@ -429,11 +425,15 @@ class Writer:
         return False
 
     async def record_wear(self, run_id: str) -> None:
-        """Updates the run's row with its commits and the bytes it has written."""
+        """Updates the run's row with its commits and the bytes it has written, if it has committed since."""
         self.settled.give_up()
-        written = self.quota.written_bytes()
-        await self._db.execute(rows.SET_WEAR, (self._commits, written, run_id))
-        await self._db.commit()
+        if self._commits != self._commits_told:
+            self._commits_told = self._commits
+            await self._set_wear(run_id)
+            await self._db.commit()
+
+    async def _set_wear(self, run_id: str) -> None:
+        await self._db.execute(rows.SET_WEAR, (self._commits, self.quota.written_bytes(), run_id))
 
     async def close(self, run_id: str, within_s: float) -> bool:
         """Commits the rest and marks the run clean; returns True if all that succeeded.
@@ -448,7 +448,7 @@ class Writer:
                 if self.failing != LOCKED or time.monotonic() > ends_at:
                     return False
             await self._be_patient(max(BUSY_TIMEOUT_S, ends_at - time.monotonic()))
-            await self.record_wear(run_id)
+            await self._set_wear(run_id)
             await self._db.execute(rows.END_RUN, (rows.now_us(), rows.CLEAN, run_id))
             await self._db.execute(rows.FORGET_RUN, (run_id,))
             await self._db.commit()

@@ -63,9 +63,9 @@ class Trace:
     """
 
     __slots__ = (
-        "_box", "_dropped_spans", "_handling", "_held", "_number", "_open", "_slot", "_spans", "_spans_json", "capability",
-        "duration_ms", "ended", "error", "extras", "notable", "parent_id", "result", "run_id", "seq", "started_ns",
-        "started_us", "token", "trace_id", "version",
+        "_box", "_dropped_spans", "_handling", "_held", "_number", "_open", "_slot", "_spans", "_spans_json",
+        "capability", "duration_ms", "ended", "error", "extras", "notable", "parent_id", "result", "run_id", "seq",
+        "started_ns", "started_us", "token", "trace_id", "version",
     )  # fmt: skip
 
     # As a scope: the current one where it began, outside any span.
@@ -192,6 +192,20 @@ class Trace:
     def fail_with(self, error: BaseException) -> None:
         """Sets the result of this exception."""
         self.fail(result_of(error), describe(decisive(error)))
+
+    def began_here(self) -> bool:
+        """Returns whether this is the context in which it began, not a copy of that one."""
+        token = self.token
+        if token is None:
+            return False
+        scope = current.get()
+        try:
+            current.reset(token)  # the one question that tells a context from its copies
+        except (ValueError, RuntimeError):
+            return False
+        self.token = current.set(self)
+        current.set(scope)
+        return True
 
     def leave(self) -> bool:
         """Puts the previous scope back; returns whether this is the context in which it began."""

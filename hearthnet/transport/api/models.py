@@ -46,8 +46,8 @@ _DECODED: Final = {"spans": list[SpanOut], "extras": dict[str, Any]}  # JSON in 
 _COLUMNS: Final[dict[str, Any]] = {
     name: (_DECODED.get(name, kind), ...) for name, kind in get_type_hints(TraceRecord).items()
 }
-TraceOut = create_model("TraceOut", **_COLUMNS)
-TraceOut.__doc__ = "A trace: the columns of its row, with its spans as a list."
+TraceOut = create_model("TraceOut", **_COLUMNS, program=(str | None, ...))
+TraceOut.__doc__ = "A trace: the columns of its row, with its spans as a list, and the program that recorded it."
 
 
 class LiveOut(BaseModel):

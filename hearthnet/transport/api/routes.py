@@ -258,10 +258,11 @@ def recent_traces(
     result: Annotated[str | None, Query(max_length=32, description="exact, or `failed` for every failure")] = None,
     min_ms: Annotated[float | None, Query(ge=0, description="at least this long, milliseconds")] = None,
     since: Annotated[datetime | None, Query(description="started at or after, ISO 8601")] = None,
+    program: Annotated[str | None, Query(max_length=64, description="only what this program recorded")] = None,
 ) -> list[dict[str, Any]]:
-    """The newest traces, newest first, including those that are not committed yet."""
-    wanted = TraceFilter(capability, result, min_ms, None if since is None else _to_us(since))
-    return [trace.as_dict() for trace in services.telemetry.traces(n, wanted)]
+    """The newest traces of all programs, newest first, including those of the node that are not committed yet."""
+    since_us = None if since is None else _to_us(since)
+    return _with_programs(services, n, TraceFilter(capability, result, min_ms, since_us, program=program))
 
 
 @telemetry.get("/trace/{trace_id}", response_model=list[TraceOut])
@@ -273,10 +274,16 @@ def one_trace(
     known = trace_id_of(trace_id)
     if known is None:
         raise WireError("bad_request", "a trace id is a ULID of 26 characters, or 32 hexadecimal digits")
-    found = services.telemetry.traces(TRACE_RING_BUFFER, TraceFilter(trace_id=known))
+    found = _with_programs(services, TRACE_RING_BUFFER, TraceFilter(trace_id=known))
     if not found:
         raise WireError("not_found", "no such trace in the ring")
-    return [trace.as_dict() for trace in found]
+    return found
+
+
+def _with_programs(services: NodeServices, n: int, wanted: TraceFilter) -> list[dict[str, Any]]:
+    traces = services.telemetry.traces(n, wanted)
+    programs = services.telemetry.programs({trace.run_id for trace in traces})
+    return [{**trace.as_dict(), "program": programs.get(trace.run_id)} for trace in traces]
 
 
 def _to_us(moment: datetime) -> int:

@@ -270,7 +270,7 @@ WORDS = """
     logs size rows ordinary notable oldest newest running unclean clean rebuilt wear measured_runs days written_bytes
     commits written_bytes_per_day commits_per_day total budget database wal box rest quarantine free floor losses
     quarantined whole damaged missing unreadable empty foreign newer doctor experimental.echo node_answers Linux x86_64
-    aarch64 buffer_full poison killed wal_lost
+    aarch64 buffer_full poison killed wal_lost of_other_programs
 """
 
 

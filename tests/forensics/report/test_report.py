@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -199,3 +200,25 @@ def test_times_are_read_as_people_write_them():
     assert moment_us("1d") == pytest.approx(moment_us("24h"), abs=1e6)
     with pytest.raises(ValueError, match="neither"):
         moment_us("yesterday")
+
+
+def test_reports_say_whose_it_was(program):
+    """Each line says whose it is where there are several programs; an age in flight is a minimum."""
+    case = gather(program(4) / "data", limit=1_000)
+    case.runs = [replace(run, program="web.py") for run in case.runs]
+    case.run = case.runs[0]
+    other = Run("01CRON", case.run.started_us, case.run.started_us + 1, "clean", program="cron.py", role="library")
+    alone = report(case, judge(case), colour=False, unicode=True, columns=120)
+    case.runs.append(other)
+    case.entries.append(Entry(NOW, "log", "info", "cron", "said", other.run_id))
+    text = report(case, judge(case), colour=False, unicode=True, columns=120)
+
+    assert f"run {case.run.run_id} of web.py, pid" in alone
+    assert re.search(r"rag\.query  at least \d+(\.\d)? ms old, in embed for at least \d+(\.\d)? ms, of web\.py", alone)
+    assert not re.search(r"\d web\.py +trace", alone)
+    assert re.search(r"\d web\.py +trace +ok", text)
+    assert re.search(r"\d cron\.py +log +info", text)
+    found = document(case, judge(case))
+    assert [(run["program"], run["role"]) for run in found["runs"]] == [("web.py", "library"), ("cron.py", "library")]
+    assert [trace["program"] for trace in found["in_flight"]] == ["web.py"]
+    assert all(said in page(found) for said in ("of web.py", "age, at least", "cron.py"))

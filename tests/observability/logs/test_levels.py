@@ -53,7 +53,7 @@ def time():
 @pytest.fixture
 def levels(time, observability):
     """Levels on that time; logging is configured at level info."""
-    node_logging.configure(observability)
+    node_logging.install_sinks(observability)
     get_logger(f"{BUS}.router")
     with Levels(clock=lambda: time.now_s, start_timer=time.start_timer) as made:
         yield made
@@ -149,7 +149,7 @@ def test_timer_that_comes_early_waits_on(levels, time):
 
 def test_level_reverts_with_nobody_asking(observability):
     """With the real clock and a real thread a level ends by itself, in a program that only waits."""
-    node_logging.configure(observability)
+    node_logging.install_sinks(observability)
     get_logger(BUS)
     reverted = threading.Event()
 
@@ -171,7 +171,7 @@ def test_level_reverts_with_nobody_asking(observability):
 
 def test_leaving_the_block_takes_everything_back(time, observability, lines):
     """At the end of the program's block no level, no timer and no third party's level is left."""
-    node_logging.configure(observability)
+    node_logging.install_sinks(observability)
     get_logger(BUS)
     with Levels(clock=lambda: time.now_s, start_timer=time.start_timer) as levels:
         levels.set(BUS, "debug")
@@ -209,7 +209,7 @@ def test_reset_takes_back_one_or_all(levels, lines):
 @pytest.mark.parametrize("level", LEVELS)
 def test_change_is_seen_whatever_passes(time, observability, lines, level):
     """A change of level is logged even if `log_level` lets only errors pass."""
-    node_logging.configure(observability.model_copy(update={"log_level": level}))
+    node_logging.install_sinks(observability.model_copy(update={"log_level": level}))
     get_logger(BUS)
     with Levels(clock=lambda: time.now_s, start_timer=time.start_timer) as levels:
         levels.set(BUS, "debug")
@@ -301,7 +301,7 @@ def test_number_of_levels_is_bounded(levels):
 
 def test_third_parties_are_quiet_and_go_the_same_way(observability, lines):
     """Whatever the root lets pass, of libraries warnings alone become lines; unless the program wants it otherwise."""
-    node_logging.configure(observability)
+    node_logging.install_sinks(observability)
     root, httpx = logging.getLogger(), logging.getLogger("httpx")
     before = root.level
     root.setLevel(logging.DEBUG)

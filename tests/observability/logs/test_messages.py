@@ -26,7 +26,7 @@ log = get_logger("hearthnet.test")
 @pytest.fixture
 def lines(tmp_path):
     """Logging configured into a temporary folder; returns a reader of its lines."""
-    node_logging.configure(ObservabilityConfig(log_dir=tmp_path))
+    node_logging.install_sinks(ObservabilityConfig(log_dir=tmp_path))
     return lambda: [orjson.loads(raw) for path in log_paths(tmp_path) for raw in path.read_bytes().splitlines()]
 
 
@@ -148,7 +148,7 @@ def test_failing_trace_brings_what_it_logged(lines, still):
 
 def test_debug_of_a_failing_trace_is_kept_if_asked_for(tmp_path):
     """With `keep_debug_of_failures` a failing call's debug records are stored, a succeeding one's are not."""
-    node_logging.configure(ObservabilityConfig(log_dir=tmp_path, keep_debug_of_failures=True))
+    node_logging.install_sinks(ObservabilityConfig(log_dir=tmp_path, keep_debug_of_failures=True))
     for name in ("good.call", "bad.call"):
         with trace.new_trace(name) as started, trace.span("step"):
             log.debug("details of %s", name, extra={"n": 1})
@@ -173,7 +173,7 @@ def test_debug_of_a_failing_trace_is_not_kept_unasked(lines):
 
 def test_debug_outside_any_trace_is_not_kept(tmp_path):
     """There is nothing to keep it on."""
-    node_logging.configure(ObservabilityConfig(log_dir=tmp_path, keep_debug_of_failures=True))
+    node_logging.install_sinks(ObservabilityConfig(log_dir=tmp_path, keep_debug_of_failures=True))
     log.debug("details")
 
     assert runtime.recorder.pending_logs() == []
@@ -181,7 +181,7 @@ def test_debug_outside_any_trace_is_not_kept(tmp_path):
 
 def test_trace_holds_a_bounded_number_of_records(tmp_path):
     """A failing trace that logs without end keeps the first two hundred."""
-    node_logging.configure(ObservabilityConfig(log_dir=tmp_path, keep_debug_of_failures=True))
+    node_logging.install_sinks(ObservabilityConfig(log_dir=tmp_path, keep_debug_of_failures=True))
     with trace.new_trace("bad.call") as started:
         for number in range(5_000):
             log.debug("step", extra={"number": number})
@@ -193,7 +193,7 @@ def test_trace_holds_a_bounded_number_of_records(tmp_path):
 
 def test_hostile_debug_record_raises_nothing(tmp_path):
     """What is kept on a trace is shaped when it is logged, and may be anything."""
-    node_logging.configure(ObservabilityConfig(log_dir=tmp_path, keep_debug_of_failures=True))
+    node_logging.install_sinks(ObservabilityConfig(log_dir=tmp_path, keep_debug_of_failures=True))
     with trace.new_trace("bad.call") as started:
         log.debug("wrong %d", "text", extra={1: object()})
         log.debug("odd", extra="no mapping", exc_info=True)  # noqa: LOG014  # the mistake is the point

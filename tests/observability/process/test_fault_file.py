@@ -65,7 +65,7 @@ def names(directory) -> list[str]:
 @pytest.fixture
 def told(observability):
     """Logging is configured; returns what was logged at the time of asking."""
-    node_logging.configure(observability)
+    node_logging.install_sinks(observability)
 
     return lambda: log_lines(observability.log_dir)
 

@@ -22,7 +22,7 @@ from hearthnet.observability.process import uncaught as capture
 @pytest.fixture
 def lines(observability):
     """Configures logging; returns what the JSON log says at the time of asking, without the ids of time."""
-    node_logging.configure(observability)
+    node_logging.install_sinks(observability)
 
     return lambda: log_lines(observability.log_dir)
 

@@ -104,7 +104,7 @@ def test_names_of_any_kind_are_kept_as_far_as_they_go(box, name):
 
 def test_logs_and_traces_are_kept_before_they_are_buffered(box):
     """What the instruments hand over is in the box, field for field."""
-    node_logging.configure(SimpleNamespace(log_level="info", log_dir=None, keep_debug_of_failures=False))
+    node_logging.install_sinks(SimpleNamespace(log_level="info", log_dir=None, keep_debug_of_failures=False))
     with trace.new_trace("a.b@1.0") as started, trace.span("step", size=3):
         get_logger("hearthnet.test").warning("careful", extra={"n": 1})
     finished = layout.fields(box.contents().traces[0], "traces")
@@ -429,17 +429,17 @@ def test_budget_of_the_spec():
 
     assert (budget.database, budget.wal, budget.wal_pinned, budget.boxes) == (128e6, 16e6, 64e6, 24e6)
     assert budget.database + budget.wal_pinned + budget.boxes + budget.rest <= 256e6
-    assert budget.primary_box().total + 2 * budget.secondary_box().total <= budget.boxes
-    for megabytes in (64, 100, 1_000):
-        small = Budget(megabytes)
-        assert small.primary_box().total + small.secondary_box().total <= small.boxes
+    for megabytes in (64, 100, 256, 1_000):
+        budget = Budget(megabytes)
+        assert budget.node_box().total + 15 * budget.program_box().total <= budget.boxes
+        assert 16 * budget.program_box().total <= budget.program_boxes
 
 
 def test_box_holds_ten_seconds_of_traces(tmp_path):
     """20,000 traces with two spans each, the ten seconds at 2,000 a second, fit the default box."""
     span = b'{"id":"0123456789abcdef","parent":null,"name":"generate","offset_ms":0.01,"duration_ms":0.5,"status":"ok",'
     spans = b"[" + b",".join([span + b'"extras":{"model":"tiny"}}'] * 2) + b"]"
-    box = BlackBox(tmp_path / "telemetry.1.box2", new_header(layout.NODE, RUN, "1", None, Budget(256).primary_box()))
+    box = BlackBox(tmp_path / "telemetry.1.box2", new_header(layout.NODE, RUN, "1", None, Budget(256).node_box()))
     record = record_of(2**40)._replace(spans=spans, started_us=2**50, started_mono_ns=2**45, version="1.0")
     for _ in range(20_000):
         box.append_trace(record)

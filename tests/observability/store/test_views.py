@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 from support.records import a_log
 
-from hearthnet.database import TELEMETRY, open_database
+from hearthnet.database import TELEMETRY, migrations_dir, open_database
 from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.store import rows
 
@@ -100,3 +103,109 @@ def test_every_view_has_a_readable_time(database, view):
 
     assert stamps
     assert all(len(stamp) == 24 and stamp.endswith("Z") for stamp in stamps)
+
+
+def begin(connection, run_id, started_s, program, role, ended_s=None, boot="b1"):
+    """Inserts a run."""
+    whose = ("ed25519:n" if role == "node" else None, "1", 1, boot, started_s * SECOND_US)
+    connection.execute(rows.INSERT_RUN, (run_id, *whose, program, role))
+    if ended_s is not None:
+        connection.execute(rows.END_RUN, (ended_s * SECOND_US, rows.CLEAN, run_id))
+
+
+@pytest.mark.parametrize("view", ["recent", "errors", "timeline"])
+def test_records_say_whose_they_are(database, view):
+    """`program` is the last column; NULL without a row in `runs`, and for a gap, which has no run."""
+    columns = [row[1] for row in database.execute(f"PRAGMA table_info({view})")]
+    unknown = set(database.execute(f"SELECT program FROM {view}"))
+    begin(database, "r", 1, "cron.py", "library")
+
+    assert columns[-1] == "program"
+    assert unknown == {(None,)}
+    found = set(database.execute(f"SELECT run_id, program FROM {view}"))
+    assert found == {("r", "cron.py")} | ({(None, None)} if view == "timeline" else set())
+
+
+@pytest.mark.parametrize("view", ["recent", "errors", "timeline"])
+def test_looking_up_the_program_costs_the_same_in_a_full_ring(database, view):
+    """The newest 20 take as many steps of SQLite among ten thousand traces and a thousand runs as among hundreds."""
+
+    def steps() -> int:
+        done = 0
+
+        def count() -> int:
+            nonlocal done
+            done += 1
+            return 0
+
+        database.set_progress_handler(count, 10)
+        assert len(database.execute(f"SELECT * FROM {view} LIMIT 20").fetchall()) == 20
+        database.set_progress_handler(None, 0)
+        return done
+
+    def fill(first: int, last: int) -> None:
+        for number in range(first, last):
+            record = TraceRecord(
+                number,
+                f"r{number % 1_000}",
+                number,
+                "t",
+                None,
+                "a.b",
+                None,
+                number,
+                0,
+                1.0,
+                "timeout",
+                None,
+                1,
+                b"[]",
+                b"{}",
+            )
+            database.execute(rows.TRACES.insert, record)
+
+    database.execute("BEGIN")
+    for number in range(1_000):
+        begin(database, f"r{number}", number, "hearthnet", "node")
+    fill(20, 400)
+    few = steps()
+    fill(400, 10_000)
+
+    assert steps() <= 1.5 * few
+
+
+def test_runs_follow_those_of_the_same_program(database):
+    """The time between two runs of the node leaves cron jobs out, and theirs the node."""
+    begin(database, "n1", 0, "hearthnet", "node", 100)
+    begin(database, "c1", 50, "cron.py", "library", 51)
+    begin(database, "n2", 110, "python", "node", 200, boot="b2")
+    begin(database, "c2", 150, "cron.py", "library", 170, boot="b2")
+    begin(database, "c3", 160, "cron.py", "library", boot="b2")
+    begin(database, "w1", 165, "web.py", "library", boot="b2")
+
+    found = database.execute("SELECT run_id, program, role, down_s, is_new_boot FROM run_history ORDER BY run_id")
+    assert found.fetchall() == [
+        ("c1", "cron.py", "library", None, None),
+        ("c2", "cron.py", "library", 99.0, 1),
+        ("c3", "cron.py", "library", -10.0, 0),
+        ("n1", "hearthnet", "node", None, None),
+        ("n2", "python", "node", 10.0, 1),
+        ("w1", "web.py", "library", None, None),
+    ]
+
+
+def test_runs_of_older_versions_have_a_role(tmp_path):
+    """In a database of schema 5 a run with a node id was the node's; its program is unknown."""
+    path = tmp_path / "telemetry.db"
+    with closing(sqlite3.connect(path)) as connection:
+        for file in sorted((migrations_dir() / TELEMETRY.name).glob("000[1-5]_*.sql")):
+            connection.executescript(file.read_text("utf-8"))
+        connection.execute(f"PRAGMA application_id = {TELEMETRY.application_id}")
+        connection.execute("PRAGMA user_version = 5")
+        insert = "INSERT INTO runs (run_id, node_id, version, pid, started_us) VALUES (?, ?, '1', 1, 1)"
+        connection.executemany(insert, [("a", "ed25519:n"), ("b", None)])
+        connection.commit()
+
+    with closing(open_database(path, TELEMETRY)) as connection:
+        found = connection.execute("SELECT run_id, program, role FROM run_history ORDER BY run_id").fetchall()
+    assert found == [("a", None, "node"), ("b", None, "library")]

@@ -147,8 +147,13 @@ async def test_error_inside_a_route_shows_no_internals(ask):
 
 
 def test_traces_have_one_shape_from_record_to_response():
-    """The columns of a row, the keys of a trace and the fields of the response have the same names and order."""
+    """The columns of a row, the keys of a trace and the fields of the response have the same names and order.
+
+    The response has the program of the run besides.
+    """
     with trace.new_trace("a.b"):
         pass
 
-    assert list(TraceOut.model_fields) == list(TraceRecord._fields) == list(trace.get_recent(1)[0].as_dict())
+    *fields, last = TraceOut.model_fields
+    assert fields == list(TraceRecord._fields) == list(trace.get_recent(1)[0].as_dict())
+    assert last == "program"

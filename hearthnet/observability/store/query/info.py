@@ -75,12 +75,15 @@ def _drops(connection: sqlite3.Connection) -> list[dict[str, Any]]:
 
 
 def _runs(connection: sqlite3.Connection, live: set[str]) -> dict[str, int]:
-    found = connection.execute("SELECT run_id, ended_us, end_reason FROM runs").fetchall()
+    """Returns the counts of the node's own runs, or in a store without a node of all, and the number of the others."""
+    rows = connection.execute("SELECT node_id, run_id, ended_us, end_reason FROM runs").fetchall()
+    found = [row for node_id, *row in rows if node_id is not None] or [row for _, *row in rows]
     unended = [run_id for run_id, ended_us, _ in found if ended_us is None]
     running = len(live.intersection(unended))
     # A run without an end whose process is gone was killed; the next start records that.
     unclean = len(unended) - running + sum(end_reason == UNCLEAN for _, _, end_reason in found)
-    return {"count": len(found), "running": running, "unclean": unclean}
+    others = len(rows) - len(found)
+    return {"count": len(found), "running": running, "unclean": unclean, "of_other_programs": others}
 
 
 def _wear(connection: sqlite3.Connection, live: set[str]) -> dict[str, Any]:
@@ -148,12 +151,13 @@ def _boxes(directory: Path) -> list[dict[str, Any]]:
 _HOUR_US: Final = 3_600_000_000
 # Records that a killed run dropped are counted by the next run when it starts.
 _BY_REASON: Final = "SELECT reason, sum(count) FROM gaps WHERE ts_us >= ? GROUP BY reason ORDER BY reason"
-_BEGAN: Final = "SELECT ifnull(max(started_us), 0) FROM runs"
+# Of the node, or in a store without one of any program.
+_BEGAN: Final = "SELECT coalesce(max(iif(node_id IS NULL, NULL, started_us)), max(started_us), 0) FROM runs"
 
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """Dropped records by reason: in the last hour, since the newest run began, and in all."""
+    """Dropped records by reason: in the last hour, since the node's newest run began, and in all."""
 
     last_hour: dict[str, int] = field(default_factory=dict)
     since_start: dict[str, int] = field(default_factory=dict)

@@ -34,7 +34,7 @@ _VALID: Final = {
     "logs": "json_valid(extras) AND notable IN (0, 1) AND typeof(ts_us) = 'integer'",
 }
 _RUN: Final = ("run_id", "node_id", "version", "pid", "boot_id", "started_us", "ended_us", "end_reason")
-_LATER: Final = ("last_seen_us", "vitals", "commits", "written_bytes")  # missing in older schemas
+_LATER: Final = ("last_seen_us", "vitals", "commits", "written_bytes", "program", "role")  # missing in older schemas
 
 
 def quarantined(path: Path) -> list[Path]:
@@ -100,12 +100,13 @@ class Salvage:
         Raises:
             sqlite3.Error: raised when the new database cannot be written.
         """
-        for run_id, *run, ended_us, reason, last_seen_us, vitals, commits, written_bytes in self.runs:
+        for run_id, node_id, *run, ended_us, reason, last_seen_us, vitals, commits, written, program, role in self.runs:
             try:
-                connection.execute(rows.INSERT_RUN, (run_id, *run))
+                whose = (program, role or rows.role_of(node_id))
+                connection.execute(rows.INSERT_RUN, (run_id, node_id, *run, *whose))
                 connection.execute(rows.END_RUN, (ended_us, reason, run_id))
                 connection.execute(rows.SET_VITALS, (last_seen_us, vitals, run_id))
-                connection.execute(rows.SET_WEAR, (commits, written_bytes, run_id))
+                connection.execute(rows.SET_WEAR, (commits, written, run_id))
             except (sqlite3.IntegrityError, sqlite3.InterfaceError) as error:
                 log.warning("a run could not be salvaged", extra={"error": str(error)})
         merge(connection, sorted([*self.traces, *self.logs], key=lambda record: record.seq))

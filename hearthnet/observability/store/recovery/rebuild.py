@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from hearthnet import __version__
+from hearthnet.constants import LIBRARY_ROLE
 from hearthnet.database import TELEMETRY, open_database, store_error
 from hearthnet.errors import StoreError
 from hearthnet.observability.logs.daily_file import log_paths
@@ -193,7 +194,7 @@ def _fill(
         merge(connection, piece)
         first_us = min(first_us, *map(_time, piece))
         last_us = max(last_us, *map(_time, piece))
-    run = (result.run_id, None, __version__, os.getpid(), None, first_us)
+    run = (result.run_id, None, __version__, os.getpid(), None, first_us, None, LIBRARY_ROLE)
     connection.execute(rows.INSERT_RUN, run)
     connection.execute(rows.END_RUN, (max(first_us, last_us), REBUILT, result.run_id))
     result.rows = count_rows(connection)

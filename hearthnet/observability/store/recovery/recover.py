@@ -32,6 +32,7 @@ from hearthnet.observability.store.rows import LOGS, TRACES
 __all__ = [
     "Recovery",
     "close_other_runs",
+    "has_leftovers",
     "is_written",
     "last_seen_us",
     "leftover_boxes",
@@ -99,6 +100,11 @@ def leftover_boxes(directory: Path, own: Path | None = None) -> list[tuple[Path,
         except OSError as error:  # unreadable now; the next start tries again
             log.warning("a black box cannot be read", extra={"path": str(path), "error": str(error)})
     return found
+
+
+def has_leftovers(directory: Path, own: Path | None) -> bool:
+    """Returns whether there is a box of an ended process."""
+    return any(path != own and not is_written(path) for path in layout.boxes_in(directory))
 
 
 def is_written(path: Path) -> bool:
@@ -265,7 +271,10 @@ def _close_run(connection: sqlite3.Connection, box: layout.Box, found: BoxRecord
         numbers = (record.number for records in (found.traces, found.logs) for record in records)
         last = max(state.settled(header.run_id), min(box.committed_number, _MAX_INTEGER // 2), *numbers)
         admit(connection, state, [record._replace(number=last + at) for at, record in enumerate(found.interrupted, 1)])
-        run = (header.run_id, header.node_id, header.version, header.pid, header.boot_id or None, header.started_us)
+        run = (
+            header.run_id, header.node_id, header.version, header.pid, header.boot_id or None, header.started_us,
+            header.program or None, rows.role_of(header.node_id),
+        )  # fmt: skip
         connection.execute(rows.INSERT_RUN, run)
         for kind, why, dropped in gaps:
             if dropped:

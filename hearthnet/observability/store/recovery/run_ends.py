@@ -26,17 +26,18 @@ from hearthnet.forensics.evidence.runs import (
 )
 from hearthnet.forensics.model import Case, Entry, InFlight, Run
 from hearthnet.forensics.tables import COLUMNS
+from hearthnet.forensics.whose import runs_to_judge
 from hearthnet.observability.records.results import INTERRUPTED
 from hearthnet.observability.store.rows import CLEAN
 
 __all__ = ["died", "end_us", "read_case"]
 
-_REBUILT: Final = "rebuilt"  # from the logs: rows of no particular run
 _MAX_SIGNS: Final = 500  # the newest of a run: the cause of its end is among the last
 _SEEN: Final = (
     "SELECT run_id, min(first_us), max(last_us) FROM ("
-    " SELECT run_id, min(started_us) AS first_us, max(started_us + CAST(duration_ms * 1000 AS INTEGER)) AS last_us"
-    " FROM traces WHERE result <> 'interrupted' GROUP BY run_id"
+    " SELECT run_id, min(started_us) AS first_us,"
+    " max(started_us + iif(result = 'interrupted', 0, CAST(duration_ms * 1000 AS INTEGER))) AS last_us"
+    " FROM traces GROUP BY run_id"
     " UNION ALL SELECT run_id, min(ts_us), max(ts_us) FROM logs GROUP BY run_id) GROUP BY run_id"
 )
 
@@ -46,8 +47,8 @@ Row = dict[str, Any]
 def read_case(path: Path, alive: Collection[str] = ()) -> Case:
     """Returns the runs of the node whose store is at `path`; the verdict is on the newest ended one, if there is one.
 
-    If some runs have a node id, those without, of other programs with the same store, are skipped. `in_flight` has the
-    unfinished traces of every run, `signs` the warnings and errors of the run under the verdict.
+    In a store without any run of a node, all runs count. `in_flight` has the unfinished traces of every run, `signs`
+    the warnings and errors of the run under the verdict.
 
     Args:
         path: of telemetry.db.
@@ -64,7 +65,7 @@ def read_case(path: Path, alive: Collection[str] = ()) -> Case:
             rows = _rows(connection, "runs", "ORDER BY rowid")
             seen = {run_id: (first_us, last_us) for run_id, first_us, last_us in connection.execute(_SEEN)}
             runs = runs_of(rows, boxes, path.parent, seen, is_damaged=False)
-            case = Case(path.parent, runs=_of_the_node(runs))
+            case = Case(path.parent, runs=runs_to_judge(runs))
             case.run = next((run for run in case.runs if run.run_id not in living and not run.is_alive), None)
             case.in_flight = list(_interrupted(connection))
             case.signs = [] if case.run is None else _signs(connection, case.run)
@@ -118,11 +119,6 @@ def _rows(connection: sqlite3.Connection, table: str, rest: str, values: tuple[A
     cursor = connection.execute(f"SELECT * FROM {table} {rest}", values)  # noqa: S608  # constants
     names = [column[0] for column in cursor.description]
     return [{**dict.fromkeys(COLUMNS[table]), **dict(zip(names, row, strict=True))} for row in cursor]
-
-
-def _of_the_node(runs: list[Run]) -> list[Run]:
-    real = [run for run in runs if run.end_reason != _REBUILT]
-    return [run for run in real if run.node_id is not None] or real
 
 
 def _interrupted(connection: sqlite3.Connection) -> Iterator[InFlight]:

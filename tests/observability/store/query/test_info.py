@@ -13,6 +13,7 @@ from support import forkserver
 
 from hearthnet.errors import StoreError, UnusableStoreError
 from hearthnet.forensics.model import iso
+from hearthnet.forensics.tables import NEWEST_VERSION
 from hearthnet.observability import get_logger, telemetry, trace
 from hearthnet.observability.store.query.info import info
 from hearthnet.observability.telemetry import DATABASE
@@ -51,7 +52,7 @@ def test_rings_and_their_times(store, observability):
     assert traces["oldest"] <= traces["newest"]
     assert traces["newest"].endswith("Z")
     assert datetime.fromisoformat(traces["newest"]).utcoffset().total_seconds() == 0
-    assert found["schema"] == 5
+    assert found["schema"] == NEWEST_VERSION
 
 
 def test_bytes_and_budget(store, observability):
@@ -103,7 +104,7 @@ def test_wear_counts_measured_runs_alone(store, observability):
     assert found["wear"]["measured_runs"] == 2
     assert (found["wear"]["written_bytes_per_day"], found["wear"]["commits_per_day"]) == (4_500_000, 750)
     # The last run has no end and no process: it was killed.
-    assert found["runs"] == {"count": 4, "running": 0, "unclean": 2}
+    assert found["runs"] == {"count": 4, "running": 0, "unclean": 2, "of_other_programs": 0}
 
 
 def test_running_process_and_its_box(store, observability):
@@ -120,11 +121,11 @@ sys.stdin.read()
         assert process.stdout.readline() == b"ready\n"
         found = info(store, observability)
         process.kill()
-    assert found["runs"] == {"count": 2, "running": 1, "unclean": 0}
+    assert found["runs"] == {"count": 2, "running": 1, "unclean": 0, "of_other_programs": 0}
     assert [(box["pid"], box["alive"]) for box in found["boxes"]] == [(process.pid, True)]
 
     after = info(store, observability)
-    assert after["runs"] == {"count": 2, "running": 0, "unclean": 1}
+    assert after["runs"] == {"count": 2, "running": 0, "unclean": 1, "of_other_programs": 0}
     assert [box["alive"] for box in after["boxes"]] == [False]
 
 

@@ -71,7 +71,9 @@ def box_of(directory, records, run_id=RUN, *, in_flight=0, committed=0, ended_us
     box.note_committed(traces, len(done) - traces, committed)
     if ended_us:
         box.note_ended(ended_us, is_committed=False)
-    box.close(remove=False)
+    content = path.read_bytes()
+    box.close(remove=True)
+    path.write_bytes(content)  # as a killed process leaves it: what was in flight is marked
     return path
 
 

@@ -1,0 +1,62 @@
+"""Settings of telemetry as a program passes them: checked, with the standard folder where it names none.
+
+The standard folders are those of the user's config.toml, or of this system: the ones that `hearthnet trace`, `log` and
+`doctor` read. Each of `data_dir` and `log_dir` is filled in by itself, as in config.toml: a setting that is not made
+has its default, whatever else is set. A program that wants a log file and no store calls `logging.install_sinks`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hearthnet.config_file import absolute
+from hearthnet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hearthnet.config import ObservabilityConfig
+
+__all__ = ["complete"]
+
+
+def complete(given: ObservabilityConfig | None = None) -> ObservabilityConfig:
+    """Returns checked settings with absolute folders; None: the section of the user's config.toml, or the defaults.
+
+    Raises:
+        ConfigError: raised as `invalid_field`, with the setting's name, for a value that cannot be (a copy by
+            `model_copy` is not checked when it is made), and as `config.load` does.
+        TypeError: raised for anything but this section.
+    """
+    from hearthnet.config import ObservabilityConfig, load, resolve_paths  # late: pydantic
+
+    if given is None:
+        return resolve_paths(load()).observability
+    if not isinstance(given, ObservabilityConfig):
+        raise TypeError(
+            f"telemetry takes an ObservabilityConfig, such as `config.observability`: {type(given).__name__} is none"
+        )
+    return _with_folders(_checked(given))
+
+
+def _checked(given: ObservabilityConfig) -> ObservabilityConfig:
+    from pydantic import ValidationError
+
+    try:
+        return type(given).model_validate(dict(given))
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        key = ".".join(map(str, problem["loc"]))
+        raise ConfigError(
+            "invalid_field",
+            field=f"observability.{key}",
+            message=f"[observability] {key}: {problem['input']!r}: {problem['msg'].lower()}",
+        ) from error
+
+
+def _with_folders(config: ObservabilityConfig) -> ObservabilityConfig:
+    from hearthnet.locations import locate
+
+    data_dir, log_dir = config.data_dir, config.log_dir
+    if data_dir is None or log_dir is None:
+        standard = locate()
+        data_dir, log_dir = data_dir or standard.data_dir, log_dir or standard.log_dir
+    return config.model_copy(update={"data_dir": absolute(data_dir), "log_dir": absolute(log_dir)})

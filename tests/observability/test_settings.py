@@ -1,0 +1,73 @@
+"""Settings as a program passes them: which folders are filled in, and what cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from hearthnet.config import Config, ObservabilityConfig, save
+from hearthnet.config_file import standard_paths
+from hearthnet.errors import ConfigError
+from hearthnet.observability import logging as node_logging
+from hearthnet.observability import telemetry
+from hearthnet.observability.settings import complete
+
+
+@pytest.mark.parametrize("given", [{}, {"data_dir": "a"}, {"log_dir": "b"}, {"data_dir": "a", "log_dir": "b"}])
+def test_each_folder_that_is_not_given_is_the_standard_one(given):
+    """Each by itself, as in config.toml; all are absolute."""
+    found = complete(ObservabilityConfig(**given))
+
+    standard = standard_paths()
+    assert found.data_dir == (Path.cwd() / "a" if "data_dir" in given else standard.data_dir)
+    assert found.log_dir == (Path.cwd() / "b" if "log_dir" in given else standard.log_dir)
+
+
+def test_other_settings_stay():
+    """Only the folders are filled in, and a second time changes nothing."""
+    given = ObservabilityConfig(log_level="warning", flush_interval_s=0.5)
+    found = complete(given)
+
+    assert found.model_copy(update={"data_dir": None, "log_dir": None}) == given
+    assert complete(found) == found
+
+
+def test_no_settings_are_those_of_the_users_file(tmp_path):
+    """Without any, a program has what `hearthnet run` would have."""
+    assert complete() == complete(ObservabilityConfig())
+    save(Config(observability=ObservabilityConfig(data_dir=tmp_path / "data", max_disk_mb=99)))
+
+    assert (complete().data_dir, complete().max_disk_mb) == (tmp_path / "data", 99)
+    assert complete().log_dir == standard_paths().log_dir
+
+
+@pytest.mark.parametrize("call", [telemetry.open, node_logging.configure])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("log_level", "loud"),
+        ("flush_interval_s", -1),
+        ("max_disk_mb", 1),
+        ("slow_ms", "soon"),
+        ("data_dir", 5),
+        ("redact_patterns", ("(",)),
+    ],
+)
+def test_setting_that_cannot_be_is_an_error(call, name, value):
+    """Pydantic checks no copy: here it is, the setting is named, and nothing is left open."""
+    wrong = ObservabilityConfig().model_copy(update={name: value})
+    with pytest.raises(ConfigError, match=name) as raised:
+        call(wrong)
+
+    assert raised.value.field.startswith(f"observability.{name}")
+    assert telemetry.opened() is None
+    assert not standard_paths().data_dir.exists()
+
+
+@pytest.mark.parametrize("given", [Config(), SimpleNamespace(log_level="info"), {"log_level": "info"}])
+def test_anything_but_the_section_is_an_error(given):
+    """Above all the whole settings: the error says what to pass."""
+    with pytest.raises(TypeError, match=r"config\.observability.: \w+ is none"):
+        complete(given)
