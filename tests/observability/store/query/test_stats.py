@@ -18,7 +18,7 @@ from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.results import RESULTS, is_failure
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.query.stats import capability_stats
-from hearthnet.observability.store.reader import Reader
+from hearthnet.observability.store.reader import Reader, TraceFilter
 
 SECOND_US = 1_000_000
 
@@ -177,3 +177,46 @@ def test_open_telemetry_answers_whatever_the_database_does(observability, logged
         file.rename(observability.data_dir / f"away-{file.name}")
     assert t.capability_stats() == []
     assert any(record.msg == "telemetry.db cannot be read" for record in logged)
+
+
+def test_stats_are_those_of_the_node_and_agree_with_the_view(path, reader):
+    """Calls of another program are left out, once a node has recorded; without a node the view says the same."""
+    calls = [call(seq, f"cap.n{seq % 3}", "ok" if seq % 4 else "timeout", float(seq * 7 % 50)) for seq in range(1, 60)]
+    of_cron = [call(seq, "cron.copy", "timeout", 1.0)._replace(run_id="c") for seq in range(60, 70)]
+    columns = "capability, count, errors, error_rate, p50_ms, p90_ms, p99_ms, max_ms, last_ts"
+    with closing(open_database(path, TELEMETRY)) as connection:
+        connection.executemany(rows.TRACES.insert, [*calls, *of_cron])
+        seen = connection.execute(f"SELECT {columns} FROM capability_stats ORDER BY count DESC, capability").fetchall()
+        assert [tuple(item.values()) for item in capability_stats(reader)] == seen
+
+        connection.execute(rows.INSERT_RUN, ("c", None, "1", 1, None, 1, "cron.py", "library"))
+        connection.execute(rows.INSERT_RUN, ("r", "ed25519:n", "1", 1, None, 1, "hearthnet", "node"))
+    assert capability_stats(reader) == computed(calls)
+
+
+def test_program_of_a_run(path, reader):
+    """The reader knows the programs of runs, finds the traces of one, and those of the node."""
+    with closing(open_database(path, TELEMETRY)) as connection:
+        for number in range(1_201):
+            run = (f"r{number}", "ed25519:n" if number == 7 else None, "1", 1, None, 1, f"p{number % 2}.py", "library")
+            connection.execute(rows.INSERT_RUN, run)
+        connection.executemany(
+            rows.TRACES.insert, [call(seq, "a.b", "ok", 1.0)._replace(run_id=f"r{seq}") for seq in range(1, 10)]
+        )
+
+    assert reader.programs([]) == {}
+    assert reader.programs(["r3", "r4", "nowhere"]) == {"r3": "p1.py", "r4": "p0.py"}
+    assert len(reader.programs([f"r{number}" for number in range(1_201)])) == 1_201
+    assert [record.seq for record in reader.recent(9, TraceFilter(program="p0.py"))] == [8, 6, 4, 2]
+    assert [record.seq for record in reader.recent(9, TraceFilter(of_node=True))] == [7]
+    assert reader.has_node()
+
+
+def test_old_database_has_no_programs(path, reader):
+    """Before a node has migrated it, no program is known; that is no error."""
+    old_database(path, [call(1, "a.b", "ok", 1.0)])
+
+    assert not reader.knows_programs()
+    assert reader.programs(["r"]) == {}
+    assert not reader.has_node()
+    assert reader.recent(9, TraceFilter(of_node=True)) == []

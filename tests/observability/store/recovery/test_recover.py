@@ -63,9 +63,9 @@ with telemetry.open(config, node_id="ed25519:me") as t:
     assert seqs == sorted(seqs)
     assert query("SELECT capability FROM recent LIMIT 1") == [("second.part",)]
     assert query("SELECT msg, extras ->> 'n' FROM logs WHERE logger = 'hearthnet.x'") == [("the last words", 1)]
-    assert query("SELECT node_id, end_reason, ended_us >= started_us FROM runs ORDER BY started_us") == [
-        ("ed25519:me", "unclean", 1),
-        (None, "clean", 1),
+    assert query("SELECT node_id, role, end_reason, ended_us >= started_us FROM runs ORDER BY started_us") == [
+        ("ed25519:me", "node", "unclean", 1),
+        (None, "library", "clean", 1),
     ]
     assert boxes(observability) == []
 
