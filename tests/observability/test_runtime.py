@@ -50,9 +50,11 @@ def test_child_records_for_itself(observability):
 
         code = in_child(
             lambda: (
-                runtime.recorder.run_id != run_id
-                and runtime.recorder.box is None is not box
-                and telemetry.opened() is None
+                telemetry.opened() is None
+                and runtime.recorder.run_id != run_id
+                and telemetry.opened() is not None
+                and runtime.recorder.box is not None
+                and runtime.recorder.box is not box
                 and trace.get_recent() == []
                 and new_trace_id()[10:22] != tail
                 and (runtime.slow_ms, runtime.registry is None) == (7.0, metrics.disabled())

@@ -20,6 +20,7 @@ from support.reading import log_lines, metric, rows
 from support.waiting import nothing_happens, wait_until
 
 from hearthnet.observability import get_logger, telemetry, trace
+from hearthnet.observability.runtime import runtime
 from hearthnet.observability.store import pacer
 from hearthnet.observability.store.budget import Budget, disk_bytes
 from hearthnet.observability.store.pacer import Pace
@@ -388,9 +389,13 @@ def test_fork_and_multiprocessing_do_no_harm(observability, query):
 
 
 def _in_child(_: int) -> int:
-    before = len(trace.get_recent())
+    before = _own()
     record(5, "in.child")
-    return len(trace.get_recent()) - before
+    return _own() - before
+
+
+def _own() -> int:
+    return sum(item.run_id == runtime.recorder.run_id for item in trace.get_recent())
 
 
 # --- the program
