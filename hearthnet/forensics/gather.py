@@ -6,10 +6,12 @@ Files are never written, and SQLite only opens copies of them.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from math import inf
 from pathlib import Path
 from typing import Any, Final
 
-from hearthnet.forensics.box import SECONDARY
+from hearthnet.forensics.box import LIBRARY
 from hearthnet.forensics.evidence.database import Store, read_store
 from hearthnet.forensics.evidence.entries import (
     error_groups,
@@ -71,13 +73,13 @@ def gather(
     run = case.run
     if run is None:
         return case
-    numbered = sorted([*records, *map(from_gap, store.tables["gaps"])], key=lambda entry: entry.seq or 0)
+    numbered = _ordered([*records, *map(from_gap, store.tables["gaps"])])
     case.in_flight = _in_flight(run, records, boxes)
     if _has_table(run, boxes):
         numbered = _with_table(numbered, case.in_flight, "open" if run.is_alive else INTERRUPTED)
     window, own = _window(run, numbered, since_us, around), (run.started_us, _end_us(run) + _SLACK_US)
     lines = _lines(log_dir, directory, window, own, limit, case.sources)
-    apart = {key for key, (_, box) in boxes.by_run.items() if box.header.role == SECONDARY}
+    apart = {key for key, (_, box) in boxes.by_run.items() if box.header.role == LIBRARY}
     entries = timeline(numbered, with_runs(lines.entries, runs), runs, apart)
     case.entries = _selected(entries, run, since_us, around, limit)
     _summarise(case, run, records, with_runs(lines.notable, runs))
@@ -101,11 +103,26 @@ def _merged(store: Store, boxes: Boxes) -> list[Entry]:
     found: dict[tuple[str, int, str], Entry] = {}
     for table, kind, make in (("traces", "trace", from_trace), ("logs", "log", from_log)):
         for entry in map(make, store.tables[table]):
-            found[entry.run_id or "", entry.seq or 0, kind] = entry
+            found[entry.run_id or "", entry.number or 0, kind] = entry
         for run_id, (_, box) in boxes.by_run.items():
             for row in rows_of_frames(box.traces if kind == "trace" else box.logs, table, run_id):
-                found.setdefault((run_id, row["seq"], kind), make(row, "box"))
-    return sorted(found.values(), key=lambda entry: entry.seq or 0)
+                found.setdefault((run_id, row["number"], kind), make(row, "box"))
+    return _ordered(found.values())
+
+
+def _ordered(entries: Iterable[Entry]) -> list[Entry]:
+    """Returns entries in the store's order; records that it lacks follow those of their run that it has."""
+    known = list(entries)
+    last: dict[str | None, int] = {}
+    for entry in known:
+        last[entry.run_id] = max(last.get(entry.run_id, 0), entry.seq or 0)
+
+    def place(entry: Entry) -> tuple[float, str, int]:
+        if entry.seq is not None:
+            return entry.seq, "", 0
+        return last[entry.run_id] or inf, entry.run_id or "", entry.number or 0
+
+    return sorted(known, key=place)
 
 
 def _spans_us(records: list[Entry]) -> dict[str, tuple[int, int]]:

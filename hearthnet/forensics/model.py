@@ -124,8 +124,9 @@ class Entry:
         name: a trace's capability, a record's logger, a gap's kind, a check's name.
         text: an error, a message, or how many records were dropped.
         source: `database`, `box`, `log`, `doctor`: the best source that has it.
-        seq: its number in the store's order; None if it has none.
+        seq: its place in the store's order; None if it has none.
         spans: of a trace, as in the column `spans`.
+        number: of a record, given at birth; with `run_id` it tells which one it is.
     """
 
     ts_us: int
@@ -141,6 +142,7 @@ class Entry:
     extras: dict[str, Any] = field(default_factory=dict)
     exc: str | None = None
     spans: tuple[dict[str, Any], ...] = ()
+    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

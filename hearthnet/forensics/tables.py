@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["COLUMNS", "FRAMES", "JSON_LAST", "NEWEST_VERSION"]
+__all__ = ["COLUMNS", "FRAMES", "NEWEST_VERSION", "PAYLOAD_VERSION"]
 
 NEWEST_VERSION: Final = 5  # what this program writes; a newer one is read by the names that it still has
 
@@ -15,11 +15,11 @@ NEWEST_VERSION: Final = 5  # what this program writes; a newer one is read by th
 COLUMNS: Final = {
     "traces": (
         "seq", "run_id", "trace_id", "parent_id", "capability", "version", "started_us", "started_mono_ns",
-        "duration_ms", "result", "error", "notable", "spans", "extras",
+        "duration_ms", "result", "error", "notable", "spans", "extras", "number",
     ),
     "logs": (
         "seq", "run_id", "ts_us", "level", "logger", "msg", "trace_id", "span_id", "notable", "repeats", "extras",
-        "exc",
+        "exc", "number",
     ),
     "gaps": ("seq", "ts_us", "kind", "reason", "count"),
     "runs": (
@@ -28,10 +28,17 @@ COLUMNS: Final = {
     ),
 }  # fmt: skip
 
-_NO_RUN: Final = "run_id"  # the box's header has it
-JSON_LAST: Final = ("spans", "extras")  # of a trace's frame: they are JSON already, so they are appended as they are
-# The values of a frame's payload, in their order.
+PAYLOAD_VERSION: Final = 2  # of the frames that this program writes
+_NOT_IN_FRAMES: Final = ("seq", "run_id", "number")  # the commit gives the first, the box's header has the second
+
+
+def _frame(table: str, first: str) -> tuple[str, ...]:
+    return (first, *(name for name in COLUMNS[table] if name not in _NOT_IN_FRAMES))
+
+
+# The values of a frame's payload in their order, by the version of the payload. Until version 2 a record's number was
+# the one that it had in the database, too.
 FRAMES: Final = {
-    "traces": (*(name for name in COLUMNS["traces"] if name not in (_NO_RUN, *JSON_LAST)), *JSON_LAST),
-    "logs": tuple(name for name in COLUMNS["logs"] if name != _NO_RUN),
+    version: {table: _frame(table, first) for table in ("traces", "logs")}
+    for version, first in ((1, "seq"), (PAYLOAD_VERSION, "number"))
 }

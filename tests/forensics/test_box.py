@@ -20,23 +20,23 @@ SIZES = Sizes(traces=64_000, logs=16_000)
 def trace_record(seq: int, padding: int = 0) -> TraceRecord:
     """Returns a numbered finished trace."""
     extras = b'{"n":%d,"padding":"%b"}' % (seq, b"x" * padding)
-    return TraceRecord(seq, RUN, RUN, None, "a.b", "1.0", 1_000 + seq, seq, 0.5, "ok", None, 0, b"[]", extras)
+    return TraceRecord(0, RUN, seq, RUN, None, "a.b", "1.0", 1_000 + seq, seq, 0.5, "ok", None, 0, b"[]", extras)
 
 
 def log_record(seq: int) -> LogRecord:
     """Returns a numbered log record."""
-    return LogRecord(seq, RUN, 1_000 + seq, "info", "hearthnet.x", f"message {seq}", None, None, 0, 0, b"{}", None)
+    return LogRecord(0, RUN, seq, 1_000 + seq, "info", "hearthnet.x", f"message {seq}", None, None, 0, 0, b"{}", None)
 
 
-def make(path, sizes=SIZES, role=layout.PRIMARY) -> BlackBox:
+def make(path, sizes=SIZES, role=layout.NODE) -> BlackBox:
     """A box written by this process."""
-    return BlackBox(path, new_header(role, RUN, "1.2.3", "ed25519:me", sizes))
+    return BlackBox(path, new_header(role, RUN, "1.2.3", "ed25519:me", sizes, "cron.py"))
 
 
 @pytest.fixture(scope="module")
 def content(tmp_path_factory) -> bytes:
     """The bytes of a box whose rings have wrapped several times."""
-    path = tmp_path_factory.mktemp("box") / "telemetry.1.box"
+    path = tmp_path_factory.mktemp("box") / "telemetry.1.box2"
     box = make(path)
     for seq in range(1, 2_001):
         box.append_trace(trace_record(seq, padding=seq % 97))
@@ -49,7 +49,7 @@ def content(tmp_path_factory) -> bytes:
 
 def test_what_is_written_is_read(tmp_path):
     """Header, records and traces in flight are read back unchanged from a box that was not closed."""
-    path = tmp_path / "telemetry.1.box"
+    path = tmp_path / "telemetry.1.box2"
     box = make(path)
     slot = box.begin(RUN, "llm.chat", 5, 6)
     box.open_span(slot, "generate", 7)
@@ -60,18 +60,18 @@ def test_what_is_written_is_read(tmp_path):
     found = layout.read_box(path)
 
     assert found.header == box.header
-    assert [list(layout.fields(payload, "traces").values()) for _, payload in found.traces] == [
+    assert [list(layout.fields(frame, "traces").values()) for frame in found.traces] == [
         [1, RUN, None, "a.b", "1.0", 1_001, 1, 0.5, "ok", None, 0, [], {"n": 1, "padding": ""}]
     ]
-    assert [layout.fields(payload, "logs")["msg"] for _, payload in found.logs] == ["message 2"]
+    assert [layout.fields(frame, "logs")["msg"] for frame in found.logs] == ["message 2"]
     assert found.in_flight == [layout.InFlight(RUN, "llm.chat", 5, 6, "generate", 7)]
-    assert (found.committed_traces, found.committed_logs, found.committed_seq) == (1, 0, 1)
+    assert (found.committed_traces, found.committed_logs, found.committed_number) == (1, 0, 1)
     assert found.damaged == 0
 
 
 def test_trace_that_ended_is_not_in_flight(tmp_path):
     """Ending a trace frees its slot; closing a span leaves the trace outside any span."""
-    path = tmp_path / "telemetry.1.box"
+    path = tmp_path / "telemetry.1.box2"
     box = make(path)
     first, second = box.begin(RUN, "a.b", 1, 1), box.begin(RUN, "c.d", 2, 2)
     box.open_span(second, "step", 3)
@@ -83,7 +83,7 @@ def test_trace_that_ended_is_not_in_flight(tmp_path):
 
 def test_table_that_is_full_counts_and_goes_on(tmp_path):
     """The 4,097th trace in flight gets no slot and is counted; a freed slot is used again."""
-    path = tmp_path / "telemetry.1.box"
+    path = tmp_path / "telemetry.1.box2"
     box = make(path)
     places = [box.begin(RUN, "a.b", 1, 1) for _ in range(layout.ENTRIES + 2)]
     box.end(places[0])
@@ -98,12 +98,12 @@ def test_table_that_is_full_counts_and_goes_on(tmp_path):
 def test_ring_keeps_the_newest(content):
     """After many wraps the newest records are there without a gap."""
     found = layout.parse(content)
-    ordinals = [ordinal for ordinal, _ in found.traces]
+    ordinals = [frame.ordinal for frame in found.traces]
 
     assert ordinals[-1] == 2_000
     newest = ordinals[-300:]
     assert newest == list(range(newest[0], 2_001))
-    assert all(layout.fields(payload, "traces")["seq"] == ordinal for ordinal, payload in found.traces)
+    assert all(layout.fields(frame, "traces")["number"] == frame.ordinal for frame in found.traces)
 
 
 @given(st.integers(0, 2**32))
@@ -130,8 +130,8 @@ def test_damage_costs_only_what_it_hits(content, seed):
     if found is None:  # the header itself was hit
         assert bytes(damaged[: layout.HEADER.size + 4]) != content[: layout.HEADER.size + 4]
         return
-    true = dict(layout.parse(content).traces)
-    assert all(true[ordinal] == payload for ordinal, payload in found.traces)
+    true = {frame.ordinal: frame for frame in layout.parse(content).traces}
+    assert all(true[frame.ordinal] == frame for frame in found.traces)
     if kind < 2:
         assert len(found.traces) >= len(true) - 70
 
@@ -141,7 +141,7 @@ def test_damage_costs_only_what_it_hits(content, seed):
 def test_any_bytes_are_read_without_an_exception(junk):
     """Random bytes are not a box; after a valid header they are a box without intact records."""
     assert layout.parse(junk) is None
-    header = new_header(layout.PRIMARY, RUN, "1", None, SIZES).pack()
+    header = new_header(layout.NODE, RUN, "1", None, SIZES).pack()
     found = layout.parse(header + junk)
     assert found.traces == found.logs == []
 
@@ -164,22 +164,21 @@ def test_other_layouts_are_refused(content, offset, value):
 
 def test_recorded_text_cannot_pose_as_a_frame(tmp_path):
     """A message that contains a frame stays a message: JSON has neither the magic's bytes nor zero bytes."""
-    path = tmp_path / "telemetry.1.box"
+    path = tmp_path / "telemetry.1.box2"
     box = make(path)
-    forged = layout.FRAME.pack(layout.FRAME_MAGIC, 2, 99) + b"[]"
-    forged += layout.CRC.pack(__import__("zlib").crc32(forged))
+    forged = layout.pack_frame(layout.Frame(99, b"[]"))
     box.append_log(log_record(1)._replace(msg=forged.decode("latin-1")))
 
     found = layout.read_box(path)
-    assert [ordinal for ordinal, _ in found.logs] == [1]
-    assert layout.scan(found.logs[0][1])[0] == []
+    assert [frame.ordinal for frame in found.logs] == [1]
+    assert layout.scan(found.logs[0].payload)[0] == []
 
 
 def test_process_is_alive_only_if_pid_boot_and_start_agree(tmp_path):
     """Our own header counts as alive; with another pid, boot or start time it does not."""
     from dataclasses import replace
 
-    header = new_header(layout.PRIMARY, RUN, "1", None, SIZES)
+    header = new_header(layout.NODE, RUN, "1", None, SIZES)
 
     assert layout.is_alive(header)
     assert not layout.is_alive(replace(header, pid=2**22 + 1))

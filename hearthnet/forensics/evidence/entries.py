@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
 
-from hearthnet.forensics.box import fields
+from hearthnet.forensics.box import Frame, fields
 from hearthnet.forensics.model import Entry, ErrorGroup, Minute, Vitals
 
 __all__ = [
@@ -45,8 +45,9 @@ def from_trace(row: Row, source: str = "database") -> Entry:
     """Returns a trace's row as an entry."""
     return Entry(
         integer(row["started_us"]), "trace", text(row["result"]) or "unknown", text(row["capability"]),
-        text(row["error"]), text(row["run_id"]) or None, integer(row["seq"]), text(row["trace_id"]) or None,
+        text(row["error"]), text(row["run_id"]) or None, integer(row["seq"]) or None, text(row["trace_id"]) or None,
         _duration_ms(row["duration_ms"]), source, _object(row["extras"]), None, tuple(_spans(row["spans"])),
+        _number_of(row),
     )  # fmt: skip
 
 
@@ -57,9 +58,14 @@ def from_log(row: Row, source: str = "database") -> Entry:
         extras = {**extras, "repeats": integer(row["repeats"])}
     return Entry(
         integer(row["ts_us"]), "log", text(row["level"]), text(row["logger"]), text(row["msg"]),
-        text(row["run_id"]) or None, integer(row["seq"]), text(row["trace_id"]) or None, None, source, extras,
-        text(row["exc"]) or None,
+        text(row["run_id"]) or None, integer(row["seq"]) or None, text(row["trace_id"]) or None, None, source, extras,
+        text(row["exc"]) or None, (), _number_of(row),
     )  # fmt: skip
+
+
+def _number_of(row: Row) -> int | None:
+    """Returns the number that a record got at birth; a database without that column used it as `seq`."""
+    return integer(row["number"]) or integer(row["seq"]) or None
 
 
 def from_gap(row: Row) -> Entry:
@@ -99,14 +105,14 @@ def _from_done(line: Row, ended_us: int) -> Entry | None:
     )  # fmt: skip
 
 
-def rows_of_frames(frames: list[tuple[int, bytes]], table: str, run_id: str) -> list[Row]:
-    """Returns the payloads of a black box as rows of their table: its columns without `run_id`, which the box has."""
+def rows_of_frames(frames: list[Frame], table: str, run_id: str) -> list[Row]:
+    """Returns the payloads of a black box as rows of their table, with the run and no `seq`."""
     rows = []
     # No more than the store's ring would keep: older frames are in the box only until they are overwritten.
-    for _, payload in frames[-_RING:]:
-        row = fields(payload, table)
-        if row is not None and integer(row["seq"]):  # a record is known by its number
-            rows.append({**row, "run_id": run_id})
+    for frame in frames[-_RING:]:
+        row = fields(frame, table)
+        if row is not None and integer(row["number"]):  # a record is known by its run and number
+            rows.append({**row, "run_id": run_id, "seq": None})
     return rows
 
 

@@ -9,7 +9,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from hearthnet.forensics.box import ENTRIES, Box, boxes_in, fields, is_locked, process_start, read_box, this_boot
+from hearthnet.forensics.box import (
+    ENTRIES,
+    Box,
+    boxes_in,
+    fields,
+    is_locked,
+    joined,
+    newer_boxes_in,
+    process_start,
+    read_box,
+    this_boot,
+)
 from hearthnet.forensics.evidence.entries import integer, number, rows_of_frames, text, vitals_of
 from hearthnet.forensics.evidence.safe_stat import is_file, listed, why_unreadable
 from hearthnet.forensics.model import Entry, InFlight, Run, Source
@@ -37,6 +48,18 @@ class Boxes:
     by_run: dict[str, tuple[Path, Box]] = field(default_factory=dict)
     sources: list[Source] = field(default_factory=list)
 
+    def add(self, path: Path, box: Box) -> None:
+        """Adds a box; one of a run that has a box already, as it was killed while it moved, is joined with that."""
+        _, older = self.by_run.get(box.header.run_id, (path, None))
+        self.by_run[box.header.run_id] = path, box if older is None else joined(older, box)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # removed since it was listed
+        return 0
+
 
 def read_boxes(directory: Path) -> Boxes:
     """Returns the black boxes in a folder. Never raises because of their content."""
@@ -44,7 +67,12 @@ def read_boxes(directory: Path) -> Boxes:
     if reason := why_unreadable(directory):
         found.sources.append(Source(directory, "box", "unreadable", f"the folder cannot be listed: {reason}"))
         return found
+    newer = newer_boxes_in(directory)
+    for path in newer:
+        found.sources.append(Source(path, "box", "newer", "its layout is newer than this program", _size(path)))
     for path in boxes_in(directory):
+        if path in newer:
+            continue
         try:
             size = path.stat().st_size
             if not is_file(path) or size > _MAX_BOX_BYTES:
@@ -57,12 +85,13 @@ def read_boxes(directory: Path) -> Boxes:
         if box is None:
             found.sources.append(Source(path, "box", "damaged", "its header cannot be read", size))
             continue
-        found.by_run[box.header.run_id] = (path, box)
+        found.add(path, box)
         # One torn frame is normal: the one being written when the process was killed.
         state = "damaged" if box.damaged > 1 else "whole"
         counts = f"{len(box.traces):,} trace(s), {len(box.logs):,} record(s), {len(box.in_flight):,} in flight"
         damage = f"; {box.damaged:,} frame(s) damaged" if box.damaged else ""
-        found.sources.append(Source(path, "box", state, f"{counts}{damage}", size))
+        newer_ones = f"; {box.unreadable:,} frame(s) of a newer program" if box.unreadable else ""
+        found.sources.append(Source(path, "box", state, f"{counts}{damage}{newer_ones}", size))
     return found
 
 
@@ -155,8 +184,8 @@ def _heartbeat_us(box: Box) -> int:
     if not box.heartbeat_ns:
         return 0
     wall_us, mono_ns = box.header.started_us, box.header.started_ns
-    for _, payload in reversed(box.traces):
-        row = fields(payload, "traces")
+    for frame in reversed(box.traces):
+        row = fields(frame, "traces")
         if row is not None and integer(row["started_mono_ns"]):
             wall_us, mono_ns = integer(row["started_us"]), integer(row["started_mono_ns"])
             break

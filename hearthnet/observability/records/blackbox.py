@@ -5,26 +5,30 @@ system call. They are not synced; for a power cut there is the database. The fil
 so a full disk cannot turn a write into SIGBUS.
 Written here because loggers and trace exporters keep pending records in process memory, which a kill destroys.
 
-    trace begins 0.35 us · span opens and closes 0.5 us · trace ends 0.1 us · a record of 400 bytes 1.1 us
+    @@COST@@
 
 Guarantees:
     - Once the box is made, nothing here raises into the program; records that could not be kept are counted.
     - A frame is whole or recognisably torn; an entry in flight is whole or not marked (see `forensics/box.py`).
     - A forked child cannot touch its parent's box: its mapping becomes memory of its own.
+    - While the box moves to another file, no record and no mark is lost: the old file is closed for writers first.
 Assumes:
-    - One process writes a box. Its threads share it: the lock covers three additions; copying is outside it.
+    - One process writes a box. Its threads share it: `mmap.write` holds the interpreter's lock from the look at the
+      position to the step forward, so a frame is appended without a lock of ours; only the jump back to the ring's
+      start takes one.
     - The file is not truncated while it is mapped. That raises SIGBUS, which cannot be caught.
 """
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import threading
+from dataclasses import replace
+from itertools import count
 from operator import itemgetter
 from pathlib import Path
-from time import monotonic_ns, time_ns
+from time import monotonic_ns
 from typing import Any, Final
 from zlib import crc32
 
@@ -33,7 +37,8 @@ import orjson
 from hearthnet.constants import NO_SLOT
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.model import Vitals
-from hearthnet.forensics.tables import FRAMES, JSON_LAST
+from hearthnet.forensics.tables import FRAMES, PAYLOAD_VERSION
+from hearthnet.observability.records.box_file import Sizes, box_path, make, new_header
 from hearthnet.observability.records.populate_pages import populate_pages
 from hearthnet.observability.records.record import LogFields, LogRecord, TraceFields, TraceRecord, safe_text
 from hearthnet.observability.records.tracked import tracked
@@ -41,73 +46,71 @@ from hearthnet.observability.records.tracked import tracked
 __all__ = ["BlackBox", "Sizes", "box_path", "new_header"]
 
 _FRAME_MAGIC: Final = layout.FRAME_MAGIC
-_FRAME_OVERHEAD: Final = layout.FRAME_OVERHEAD
 _SPAN_AT: Final = layout.SPAN_AT
 _SPAN_MARK_AT: Final = layout.SPAN_MARK_AT
 _TRACE_MARK_AT: Final = layout.TRACE_MARK_AT
 _pack_entry: Final = layout.ENTRY.pack_into
 _pack_span: Final = layout.SPAN.pack_into
+_pack_fields: Final = layout.FRAME_FIELDS.pack
 _pack_frame: Final = layout.FRAME.pack
-# A record's values as a frame has them.
-_trace_head: Final = itemgetter(*map(TraceRecord._fields.index, FRAMES["traces"][: -len(JSON_LAST)]))
-_trace_json: Final = itemgetter(*map(TraceRecord._fields.index, JSON_LAST))
-_log_values: Final = itemgetter(*map(LogRecord._fields.index, FRAMES["logs"]))
-_LOG_JSON_AT: Final = FRAMES["logs"].index("extras")
+_NUMBER: Final = TraceRecord._fields.index("number")  # from here on a record's fields are a frame's values
+_SPANS: Final = TraceRecord._fields.index("spans")
+# A trace's spans and extras are JSON already and its last fields, so they are appended as they are.
+_trace_head: Final = itemgetter(slice(_NUMBER, _SPANS))
+_trace_json: Final = itemgetter(slice(_SPANS, None))
+_log_values: Final = itemgetter(slice(LogRecord._fields.index("number"), None))
+_LOG_JSON_AT: Final = FRAMES[PAYLOAD_VERSION]["logs"].index("extras")
 _WORTH_BYTES: Final = 128 * 1024  # to prepare: a few hundred records a second
-_COPY_ON_WRITE: Final = frozenset({"btrfs", "zfs", "bcachefs"})
-
-
-class _Written:
-    """Writes with `pwrite`, for copy-on-write file systems, where a mapped page may need space that the disk lacks.
-
-    Costs a system call a record; on a full disk the write fails instead of raising SIGBUS.
-    """
-
-    def __init__(self, fd: int) -> None:
-        self._fd = os.dup(fd)
-
-    def __setitem__(self, where: slice, content: bytes, /) -> None:
-        os.pwrite(self._fd, content, where.start)
-
-    def __getitem__(self, where: slice, /) -> bytes:
-        return os.pread(self._fd, where.stop - where.start, where.start)
-
-    def __del__(self) -> None:
-        os.close(self._fd)
-
-
-class Sizes:
-    """The sizes of a box's rings in bytes.
-
-    Args:
-        traces: of the ring of finished traces.
-        logs: of the ring of log records.
-    """
-
-    __slots__ = ("logs", "traces")
-
-    def __init__(self, traces: int, logs: int) -> None:
-        self.traces = traces
-        self.logs = logs
-
-    @property
-    def total(self) -> int:
-        """The size of the whole file."""
-        return layout.HEADER_BYTES + layout.ENTRIES * layout.ENTRY_BYTES + self.traces + self.logs
+_MOVED_SHARE: Final = 7 / 8  # of a ring that old frames may take: the rest is for new ones meanwhile
 
 
 class _Ring:
-    """The bounds of a byte ring in the file, and the offset of its next frame."""
+    """A byte ring in the file, written from its start to its end and then from its start again."""
 
-    __slots__ = ("at", "end", "lock", "ordinal", "prepared_at", "start")
+    __slots__ = ("is_turning", "late", "lock", "memory", "next_ordinal", "prepared_at", "size", "write")
 
-    def __init__(self, start: int, size: int) -> None:
-        self.start = self.at = start
-        self.end = start + size
-        self.ordinal = 0
-        self.prepared_at = start
+    def __init__(self, memory: Any, size: int) -> None:
+        self.next_ordinal = count(1).__next__
+        self.renew(memory, size)
+
+    def renew(self, memory: Any, size: int) -> None:
+        """Continues in other memory, with a lock that nobody holds."""
         # Re-entrant: a signal handler may log while its own thread is here.
         self.lock = threading.RLock()
+        self.is_turning = False
+        self.late: list[bytes] = []
+        self.use(memory, size)
+
+    def use(self, memory: Any, size: int) -> None:
+        """Continues in other memory."""
+        self.write = memory.write  # first: whoever comes in between finds space there
+        self.memory = memory
+        self.size = size
+        self.prepared_at = 0
+
+    def turn(self, frame: bytes) -> None:
+        """Writes a frame for which the ring had no space at its end, or that came while it moved to another file."""
+        with self.lock:
+            if self.is_turning:  # a signal handler's frame, in the middle of this function
+                self.late.append(frame)
+                return
+            if len(frame) > self.size:
+                raise ValueError("larger than the ring")
+            self.is_turning = True
+            try:
+                while not self._is_written(frame):
+                    self.memory.seek(0)
+            finally:
+                self.is_turning = False
+            while self.late:
+                self.turn(self.late.pop(0))
+
+    def _is_written(self, frame: bytes) -> bool:
+        try:
+            self.write(frame)
+        except ValueError:  # no space; again, if other threads were faster
+            return False
+        return True
 
 
 class BlackBox:
@@ -132,13 +135,15 @@ class BlackBox:
         self._overflow = 0
         self._committed_traces = 0
         self._committed_logs = 0
-        self._committed_seq = 0
+        self._committed_number = 0
         self._sampled = 0
-        traces_at = layout.HEADER_BYTES + header.entries * layout.ENTRY_BYTES
-        self._traces = _Ring(traces_at, header.trace_bytes)
-        self._logs = _Ring(traces_at + header.trace_bytes, header.log_bytes)
-        self._free = [layout.HEADER_BYTES + number * layout.ENTRY_BYTES for number in reversed(range(header.entries))]
-        self._fd, self._map, self._identity = _make(path, header)
+        self._free = _slots(0, header.entries)
+        # Held while the box moves to another file, by whoever then waits to change its header or table.
+        self._moving = threading.RLock()
+        made = make(path, header)
+        self._fd, self._map, self._identity = made.fd, made.head, made.identity
+        self._traces = _Ring(made.traces, header.trace_bytes)
+        self._logs = _Ring(made.logs, header.log_bytes)
         tracked.add(self)
 
     # --- traces in flight
@@ -153,7 +158,7 @@ class BlackBox:
             return NO_SLOT
         try:
             _pack_entry(self._map, slot, trace_id.encode(), capability.encode(), started_us, started_ns, 1)
-        except TypeError:  # not a mapping
+        except (TypeError, ValueError):  # not a mapping, or closed because the box moves
             entry = layout.ENTRY.pack(trace_id.encode(), capability.encode(), started_us, started_ns, 1)
             self._put(slot, entry)
         return slot
@@ -162,7 +167,7 @@ class BlackBox:
         """Writes the innermost open span of the trace in `slot`."""
         try:
             _pack_span(self._map, slot + _SPAN_AT, name.encode(), started_ns, 1)
-        except (TypeError, AttributeError, UnicodeError):  # not a mapping; or no text, or none that is UTF-8
+        except (TypeError, AttributeError, ValueError):  # as above; or no text, or none that is UTF-8
             self._put(slot + layout.SPAN_AT, layout.SPAN.pack(_bytes_of(name), started_ns, 1))
 
     def close_span(self, slot: int) -> None:
@@ -170,16 +175,16 @@ class BlackBox:
         at = slot + _SPAN_MARK_AT
         try:
             self._map[at : at + 1] = b"\0"
-        except OSError:  # only a box that is written by system calls
-            self.failures += 1
+        except (OSError, ValueError):
+            self._put(at, b"\0")
 
     def end(self, slot: int) -> None:
         """Frees a trace's slot: it has ended, or can no longer end."""
         at = slot + _TRACE_MARK_AT
         try:
             self._map[at : at + 1] = b"\0"
-        except OSError:  # only a box that is written by system calls
-            self.failures += 1
+        except (OSError, ValueError):
+            self._put(at, b"\0")
         self._free.append(slot)
 
     # --- records
@@ -188,7 +193,8 @@ class BlackBox:
         """Writes a finished trace."""
         try:
             head = orjson.dumps(_trace_head(record))
-            self._append(self._traces, b"%b,%b]" % (head[:-1], b",".join(_trace_json(record))))
+            spans, extras = _trace_json(record)
+            self._append(self._traces, b"%b,%b,%b]" % (head[:-1], spans, extras))
         except Exception:  # not JSON, or a full disk: the record is still in the buffer  # noqa: BLE001
             self.failures += 1
 
@@ -202,28 +208,26 @@ class BlackBox:
             self.failures += 1
 
     def _append(self, ring: _Ring, payload: bytes) -> None:
-        size = len(payload) + _FRAME_OVERHEAD
-        with ring.lock:
-            at = ring.at
-            if at + size > ring.end:
-                at = ring.start
-            ring.at = at + size
-            ring.ordinal = ordinal = ring.ordinal + 1
-        frame = _pack_frame(_FRAME_MAGIC, len(payload), ordinal) + payload
-        self._map[at : at + size] = frame + crc32(frame).to_bytes(4, "little")
+        head = _pack_fields(PAYLOAD_VERSION, 0, len(payload), ring.next_ordinal())
+        frame = _pack_frame(_FRAME_MAGIC, crc32(payload, crc32(head)), head) + payload
+        try:
+            ring.write(frame)
+        except ValueError:
+            ring.turn(frame)
 
     def _put(self, at: int, content: bytes) -> None:
         try:
-            self._map[at : at + len(content)] = content
-        except OSError:  # only a box that is written by system calls
+            with self._moving:
+                self._map[at : at + len(content)] = content
+        except (OSError, ValueError):  # written by system calls; or a signal handler's, in the middle of the move
             self.failures += 1
 
-    def note_committed(self, traces: int, logs: int, seq: int) -> None:
+    def note_committed(self, traces: int, logs: int, number: int) -> None:
         """Adds to the frames of each ring that are committed or counted as dropped; sets the highest number."""
         self._committed_traces += traces
         self._committed_logs += logs
-        self._committed_seq = max(self._committed_seq, seq)
-        committed = (self._committed_traces, self._committed_logs, self._committed_seq)
+        self._committed_number = max(self._committed_number, number)
+        committed = (self._committed_traces, self._committed_logs, self._committed_number)
         self._put(layout.COUNTERS_AT, layout.COMMITTED.pack(*committed))
 
     def prepare(self) -> None:
@@ -231,16 +235,16 @@ class BlackBox:
 
         Does nothing when little is written: a populated page will be written to the disk.
         """
-        memory = self._map
-        if not isinstance(memory, mmap.mmap):
-            return
         for ring in (self._traces, self._logs):
-            at = ring.at
-            ahead = 2 * ((at - ring.prepared_at) % (ring.end - ring.start))
+            memory = ring.memory
+            if not isinstance(memory, mmap.mmap):
+                continue
+            at = memory.tell()
+            ahead = 2 * ((at - ring.prepared_at) % ring.size)
             ring.prepared_at = at
             if ahead >= _WORTH_BYTES:
-                populate_pages(memory, at, min(at + ahead, ring.end))
-                populate_pages(memory, ring.start, min(ring.start + at + ahead - ring.end, at))
+                populate_pages(memory, at, min(at + ahead, ring.size))
+                populate_pages(memory, 0, min(at + ahead - ring.size, at))
 
     def note_alive(self) -> None:
         """Writes the time of the writer's heartbeat: now."""
@@ -254,8 +258,10 @@ class BlackBox:
             self._put(place, slot)
         self.note_alive()
 
-    def note_ended(self, ended_us: int) -> None:
-        """Marks the box as closed cleanly."""
+    def note_ended(self, ended_us: int, *, is_committed: bool = True) -> None:
+        """Marks the box as closed, with or without all of its records in the database."""
+        code = layout.ENDED_CLEAN if is_committed else layout.ENDED_UNCOMMITTED
+        self._put(layout.END_CODE_AT, bytes([code]))
         self._put(layout.ENDED_AT, ended_us.to_bytes(8, "little"))
 
     @property
@@ -279,36 +285,102 @@ class BlackBox:
         Raises:
             OSError: raised when it cannot be made.
         """
-        size = self.header.total_bytes
-        held_fd = self._fd
-        self._fd, fresh, self._identity = _make(self.path, self.header)
-        fresh[0:size] = self._map[0:size]
-        self._map = fresh
-        os.close(held_fd)
+        self._move(self.path, self.header)
+
+    def grow(self, sizes: Sizes) -> None:
+        """Moves to a new file with larger rings, and removes the old one. No part gets smaller.
+
+        If the process is killed meanwhile there are two boxes of this run; see `forensics.box.joined`.
+
+        Raises:
+            OSError: raised when the new file cannot be made; then the old one stays.
+        """
+        held = self.header
+        header = replace(
+            held,
+            trace_bytes=max(held.trace_bytes, sizes.traces),
+            log_bytes=max(held.log_bytes, sizes.logs),
+            entries=max(held.entries, sizes.entries),
+        )
+        self._move(box_path(self.path.parent, held.run_id), header)
+
+    def _move(self, path: Path, header: layout.Header) -> None:
+        """Continues in a new file at `path`, with everything that the box holds."""
+        made, held, held_fd = make(path, header), self.header, self._fd
+        held_path = self.path if self.is_in_place() else None
+        with self._moving:
+            # Writers that hold the old mapping fail from here on, and wait for the lock.
+            self._map.close()
+            held_end = layout.HEADER_BYTES + held.entries * layout.ENTRY_BYTES
+            kept = os.pread(held_fd, held_end - layout.COUNTERS_AT, layout.COUNTERS_AT)
+            made.head[layout.COUNTERS_AT : held_end] = kept
+            self._free[:0] = _slots(held.entries, header.entries)
+            self.path, self.header, self._identity = path, header, made.identity
+            self._fd, self._map = made.fd, made.head
+        _move_ring(self._traces, made.traces, header.trace_bytes)
+        _move_ring(self._logs, made.logs, header.log_bytes)
+        if held_path is not None:
+            held_path.unlink(missing_ok=True)
+        os.close(held_fd)  # last: until then its lock shows that the old file is no leftover
 
     def in_flight(self) -> list[layout.InFlight]:
         """Returns the traces that have begun and not ended, oldest first. 0.2 ms."""
-        return layout.in_flight_in(self._map[layout.HEADER_BYTES : self._traces.start])
+        with self._moving:
+            end = layout.HEADER_BYTES + self.header.entries * layout.ENTRY_BYTES
+            table = self._map[layout.HEADER_BYTES : end]
+        return layout.in_flight_in(table)
 
     def contents(self) -> layout.Box | None:
         """Returns the current contents."""
-        return layout.parse(self._map[0 : self.header.total_bytes])
+        with self._moving:
+            return layout.parse(self._map[:] + self._traces.memory[:] + self._logs.memory[:])
 
     def close(self, *, remove: bool) -> None:
         """Stops writing; removes the file if all of it is in the database. Late records are discarded. Idempotent."""
-        for number in range(self.header.entries):
+        for slot in _slots(0, self.header.entries):
             # The process goes on: its traces in flight will end in memory.
-            self._put(layout.HEADER_BYTES + number * layout.ENTRY_BYTES + layout.TRACE_MARK_AT, b"\0")
+            self._put(slot + layout.TRACE_MARK_AT, b"\0")
         self.renew_in_child()
         if remove and self.is_in_place():
             self.path.unlink()
 
     def renew_in_child(self) -> None:
         """Makes every later write go to memory that is never read, and releases the file's lock."""
-        self._map = mmap.mmap(-1, self.header.total_bytes)
+        self._moving = threading.RLock()
+        self._map = mmap.mmap(-1, self.header.traces_at)
+        for ring in (self._traces, self._logs):
+            ring.renew(mmap.mmap(-1, ring.size), ring.size)
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _slots(first: int, end: int) -> list[int]:
+    """Returns the offsets of the slots of a table, the first one last."""
+    return [layout.HEADER_BYTES + number * layout.ENTRY_BYTES for number in reversed(range(first, end))]
+
+
+def _move_ring(ring: _Ring, memory: Any, size: int) -> None:
+    """Continues a ring in other memory, and copies its newest frames there with their ordinals."""
+    held, held_size = ring.memory, ring.size
+    with ring.lock:
+        ring.use(memory, size)
+        # A thread that has the old method in its hands finds no space there, and comes back for the new one.
+        held.seek(held_size)
+    frames, _ = layout.scan(held[:])
+    left = int(size * _MOVED_SHARE)
+    kept: list[bytes] = []
+    for frame in reversed(frames):
+        packed = layout.pack_frame(frame)
+        left -= len(packed)
+        if left < 0:
+            break
+        kept.append(packed)
+    for packed in reversed(kept):
+        try:
+            ring.write(packed)
+        except ValueError:
+            ring.turn(packed)
 
 
 def _bytes_of(text: str) -> bytes:
@@ -316,68 +388,3 @@ def _bytes_of(text: str) -> bytes:
         return text.encode()
     except Exception:  # lone surrogates, or no text at all  # noqa: BLE001
         return safe_text(text).encode()
-
-
-def new_header(role: int, run_id: str, version: str, node_id: str | None, sizes: Sizes) -> layout.Header:
-    """Returns the header of a new box of this process."""
-    return layout.Header(
-        entries=layout.ENTRIES,
-        trace_bytes=sizes.traces,
-        log_bytes=sizes.logs,
-        role=role,
-        pid=os.getpid(),
-        process_start=layout.process_start(os.getpid()) or 0,
-        started_us=time_ns() // 1_000,
-        started_ns=monotonic_ns(),
-        run_id=run_id,
-        boot_id=layout.this_boot(),
-        version=version,
-        node_id=node_id,
-    )
-
-
-def box_path(directory: Path, run_id: str) -> Path:
-    """Returns the path of this process's box; adds the run id if the pid's name is taken, as by a container."""
-    path = directory / f"telemetry.{os.getpid()}.box"
-    return path.with_name(f"telemetry.{os.getpid()}.{run_id}.box") if path.exists() else path
-
-
-def _make(path: Path, header: layout.Header) -> tuple[int, Any, tuple[int, int]]:
-    """Makes, allocates and locks the file; returns its descriptor, mapping, and (device, inode)."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _allocate(fd, header.total_bytes)
-        os.pwrite(fd, header.pack(), 0)
-        status = os.fstat(fd)
-        memory = _Written(fd) if _file_system(path) in _COPY_ON_WRITE else mmap.mmap(fd, header.total_bytes)
-    except BaseException:
-        path.unlink()
-        os.close(fd)
-        raise
-    return fd, memory, (status.st_dev, status.st_ino)
-
-
-def _allocate(fd: int, size: int) -> None:
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(fd, 0, size)
-        return
-    block = bytes(1 << 20)  # macOS has no such call; writing allocates
-    for at in range(0, size, len(block)):
-        os.pwrite(fd, block[: size - at], at)
-
-
-def _file_system(path: Path) -> str:
-    """Returns the type of the file system that `path` is on; empty if unknown."""
-    try:
-        mounts = Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:  # not Linux
-        return ""
-    wanted = path.resolve()
-    best, kind = -1, ""
-    for line in mounts:
-        before, _, behind = line.partition(" - ")
-        point = before.split()[4].encode().decode("unicode_escape")  # a space is \040 there
-        if wanted.is_relative_to(point) and len(point) >= best:
-            best, kind = len(point), behind.split()[0]
-    return kind

@@ -1,7 +1,7 @@
 """The two records of telemetry, and how any value becomes bounded, redacted UTF-8 JSON.
 
 A record is immutable, its text is valid UTF-8 and within the bounds of `constants.py`, and its fields are the columns
-of its table in the order of its table. So no code behind this file checks, cleans or cuts again, and no row
+of its table. So no code behind this file checks, cleans or cuts again, and no row
 can poison a batch.
 
 `encode` takes the fast way (orjson straight from the caller's dictionary) when every value is a short scalar, which is
@@ -39,20 +39,24 @@ __all__ = [
 ]
 
 
-# A record as the instruments make it: without its number and its run, which the recorder gives it.
+# A record as the instruments make it: without its run and its number, which the recorder gives it.
 TraceValues = tuple[str, str | None, str, str | None, int, int, float, str, str | None, int, bytes, bytes]
 LogValues = tuple[int, str, str, str, str | None, str | None, int, int, bytes, str | None]
 # A record as the buffers hold it: its fields as a plain tuple, which the garbage collector soon leaves alone (a named
 # one it would visit again and again, thousands of them) and which is made in a third of the time.
-TraceFields = tuple[int, str, *TraceValues]
-LogFields = tuple[int, str, *LogValues]
+TraceFields = tuple[int, str, int, *TraceValues]
+LogFields = tuple[int, str, int, *LogValues]
 
 
 class TraceRecord(NamedTuple):
-    """A finished trace. Times: `_us` UTC microseconds, `_mono_ns` of this run's monotonic clock, `_ms` durations."""
+    """A finished trace. Times: `_us` UTC microseconds, `_mono_ns` of this run's monotonic clock, `_ms` durations.
+
+    A record is known by `(run_id, number)` from birth; `seq` is given when it is committed, and 0 until then.
+    """
 
     seq: int
     run_id: str
+    number: int
     trace_id: str
     parent_id: str | None
     capability: str
@@ -76,6 +80,7 @@ class LogRecord(NamedTuple):
 
     seq: int
     run_id: str
+    number: int
     ts_us: int
     level: str
     logger: str

@@ -7,6 +7,7 @@ import json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hearthnet.forensics.box import Frame
 from hearthnet.forensics.evidence.entries import (
     error_groups,
     from_gap,
@@ -36,10 +37,9 @@ def row(table, value):
 
 def frame(table):
     """Payloads of a black box with values of any type, the number included."""
-    width = len(COLUMNS[table]) - 1
-    return st.tuples(st.integers(1, 9), st.lists(VALUES, min_size=width, max_size=width).map(json.dumps)).map(
-        lambda made: (made[0], made[1].encode())
-    )
+    width = len(COLUMNS[table]) - 2
+    payloads = st.lists(VALUES, min_size=width, max_size=width).map(json.dumps).map(str.encode)
+    return st.builds(Frame, st.integers(1, 9), payloads, st.integers(1, 3))
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)

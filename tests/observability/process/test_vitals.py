@@ -15,7 +15,7 @@ import pytest
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.model import Vitals
 from hearthnet.observability.process.vitals import Sampler, cgroup_limits
-from hearthnet.observability.records import blackbox
+from hearthnet.observability.records import box_file
 from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
 
 MB = 1_000_000
@@ -131,9 +131,9 @@ def test_what_a_system_does_not_tell_is_none(tmp_path, proc):
 @pytest.mark.parametrize("file_system", ["ext4", "btrfs"])
 def test_samples_are_kept_by_mappings_and_by_calls(tmp_path, monkeypatch, file_system):
     """Either way of writing a box has the samples, and a heartbeat with each."""
-    monkeypatch.setattr(blackbox, "_file_system", lambda _: file_system)
-    path = tmp_path / "telemetry.1.box"
-    box = BlackBox(path, new_header(layout.PRIMARY, "01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "1", None, Sizes(64_000, 64_000)))
+    monkeypatch.setattr(box_file, "_file_system", lambda _: file_system)
+    path = tmp_path / "telemetry.1.box2"
+    box = BlackBox(path, new_header(layout.NODE, "01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "1", None, Sizes(64_000, 64_000)))
     sample = Sampler(tmp_path).sample(0.25)
     box.note_vitals(sample)
     box.note_vitals(NOTHING)

@@ -340,7 +340,7 @@ def wait_for_record(directory, process) -> list:
     while time.monotonic() < ends_at and process.poll() is None:
         for path in layout.boxes_in(directory):
             box = layout.read_box(path)
-            for values in (layout.fields(payload, "logs") for _, payload in box.logs if box is not None):
+            for values in (layout.fields(frame, "logs") for frame in box.logs if box is not None):
                 if values["msg"] == STUCK:
                     return values
         try:

@@ -19,7 +19,7 @@ from support import forkserver
 from hearthnet.forensics import box as layout
 from hearthnet.observability import get_logger, trace
 from hearthnet.observability import logging as node_logging
-from hearthnet.observability.records import blackbox
+from hearthnet.observability.records import box_file
 from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
 from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.recorder import Recorder
@@ -33,7 +33,7 @@ RUN = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
 def box(tmp_path):
     """A box of this process that the instruments write to."""
     made = BlackBox(
-        tmp_path / "telemetry.1.box", new_header(layout.PRIMARY, RUN, "1", None, Sizes(4_000_000, 1_000_000))
+        tmp_path / "telemetry.1.box2", new_header(layout.NODE, RUN, "1", None, Sizes(4_000_000, 1_000_000))
     )
     recorder = Recorder(RUN, 1, lambda _: None)
     recorder.box = made
@@ -45,7 +45,7 @@ def box(tmp_path):
 
 def record_of(seq: int) -> TraceRecord:
     """A finished trace."""
-    return TraceRecord(seq, RUN, RUN, None, "a.b", None, 1, 1, 0.5, "ok", None, 0, b"[]", b"{}")
+    return TraceRecord(0, RUN, seq, RUN, None, "a.b", None, 1, 1, 0.5, "ok", None, 0, b"[]", b"{}")
 
 
 def test_instruments_mark_what_is_in_flight(box):
@@ -106,8 +106,8 @@ def test_logs_and_traces_are_kept_before_they_are_buffered(box):
     node_logging.configure(SimpleNamespace(log_level="info", log_dir=None, keep_debug_of_failures=False))
     with trace.new_trace("a.b@1.0") as started, trace.span("step", size=3):
         get_logger("hearthnet.test").warning("careful", extra={"n": 1})
-    finished = layout.fields(box.contents().traces[0][1], "traces")
-    logged = layout.fields(box.contents().logs[0][1], "logs")
+    finished = layout.fields(box.contents().traces[0], "traces")
+    logged = layout.fields(box.contents().logs[0], "logs")
 
     assert (finished["trace_id"], finished["parent_id"]) == (started.trace_id, None)
     assert (finished["capability"], finished["version"]) == ("a.b", "1.0")
@@ -130,14 +130,14 @@ def test_many_threads_lose_nothing(box):
         thread.join()
     found = box.contents()
 
-    assert sorted(layout.fields(payload, "traces")["seq"] for _, payload in found.traces) == list(range(4_000))
-    assert [ordinal for ordinal, _ in found.traces] == list(range(1, 4_001))
+    assert sorted(layout.fields(frame, "traces")["number"] for frame in found.traces) == list(range(4_000))
+    assert [frame.ordinal for frame in found.traces] == list(range(1, 4_001))
     assert found.damaged == 0
 
 
 def test_killed_process_leaves_everything(tmp_path):
     """SIGKILL in the middle of work: every record is there, and the trace in flight."""
-    path = tmp_path / "telemetry.1.box"
+    path = tmp_path / "telemetry.1.box2"
     script = f"""
 import os, signal
 from pathlib import Path
@@ -147,7 +147,7 @@ from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.runtime import runtime
 recorder = Recorder({RUN!r}, 1, lambda _: None)
-recorder.box = BlackBox(Path({str(path)!r}), new_header(layout.PRIMARY, {RUN!r}, "1", None, Sizes(4_000_000, 100_000)))
+recorder.box = BlackBox(Path({str(path)!r}), new_header(layout.NODE, {RUN!r}, "1", None, Sizes(4_000_000, 100_000)))
 runtime.install(recorder)
 for _ in range(1000):
     with trace.new_trace("a.b"):
@@ -160,7 +160,7 @@ with trace.span("deep"):
 
     found = layout.read_box(path)
     assert done.returncode == -signal.SIGKILL
-    assert [ordinal for ordinal, _ in found.traces] == list(range(1, 1_001))
+    assert [frame.ordinal for frame in found.traces] == list(range(1, 1_001))
     assert [(entry.capability, entry.span) for entry in found.in_flight] == [("in.flight", "deep")]
     assert not layout.is_alive(found.header)
 
@@ -191,7 +191,7 @@ def test_box_that_was_removed_is_made_again_with_its_contents(box):
     box.append_trace(record_of(2))
 
     assert box.is_in_place()
-    assert [layout.fields(payload, "traces")["seq"] for _, payload in layout.read_box(box.path).traces] == [1, 2]
+    assert [layout.fields(frame, "traces")["number"] for frame in layout.read_box(box.path).traces] == [1, 2]
 
 
 def test_file_is_private_and_takes_its_space_at_once(box):
@@ -205,9 +205,9 @@ def test_file_is_private_and_takes_its_space_at_once(box):
 
 def test_no_space_for_a_box_is_an_error_at_once(tiny_disk):
     """On a disk that is too small the box cannot be made, and no part of it stays."""
-    path = tiny_disk / "telemetry.1.box"
+    path = tiny_disk / "telemetry.1.box2"
     with pytest.raises(OSError, match="No space") as caught:
-        BlackBox(path, new_header(layout.PRIMARY, RUN, "1", None, Sizes(64_000_000, 1_000)))
+        BlackBox(path, new_header(layout.NODE, RUN, "1", None, Sizes(64_000_000, 1_000)))
 
     assert caught.value.errno == errno.ENOSPC
     assert not path.exists()
@@ -215,7 +215,7 @@ def test_no_space_for_a_box_is_an_error_at_once(tiny_disk):
 
 def test_box_goes_on_while_the_disk_is_full(tiny_disk):
     """A box that was made in time keeps records on a disk without a free byte."""
-    box = BlackBox(tiny_disk / "telemetry.1.box", new_header(layout.PRIMARY, RUN, "1", None, Sizes(500_000, 1_000)))
+    box = BlackBox(tiny_disk / "telemetry.1.box2", new_header(layout.NODE, RUN, "1", None, Sizes(500_000, 1_000)))
     with (tiny_disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
         while filler.write(bytes(1 << 16)):
             pass
@@ -229,15 +229,15 @@ def test_box_goes_on_while_the_disk_is_full(tiny_disk):
 
 def test_copy_on_write_file_systems_are_written_by_calls(tmp_path, monkeypatch):
     """Where a mapped page may need new space, the same box is written with `pwrite`, and reads the same."""
-    monkeypatch.setattr(blackbox, "_file_system", lambda _: "btrfs")
-    box = BlackBox(tmp_path / "telemetry.1.box", new_header(layout.PRIMARY, RUN, "1", None, Sizes(500_000, 100_000)))
+    monkeypatch.setattr(box_file, "_file_system", lambda _: "btrfs")
+    box = BlackBox(tmp_path / "telemetry.1.box2", new_header(layout.NODE, RUN, "1", None, Sizes(500_000, 100_000)))
     place = box.begin(RUN, "a.b", 1, 2)
     box.open_span(place, "step", 3)
     for seq in range(1, 101):
         box.append_trace(record_of(seq))
 
     found = layout.read_box(box.path)
-    assert [ordinal for ordinal, _ in found.traces] == list(range(1, 101))
+    assert [frame.ordinal for frame in found.traces] == list(range(1, 101))
     assert [(entry.capability, entry.span) for entry in found.in_flight] == [("a.b", "step")]
     box.end(place)
     box.close(remove=True)
@@ -260,7 +260,7 @@ def test_box_holds_ten_seconds_of_traces(tmp_path):
     """20,000 traces with two spans each, the ten seconds at 2,000 a second, fit the default box."""
     span = b'{"id":"0123456789abcdef","parent":null,"name":"generate","offset_ms":0.01,"duration_ms":0.5,"status":"ok",'
     spans = b"[" + b",".join([span + b'"extras":{"model":"tiny"}}'] * 2) + b"]"
-    box = BlackBox(tmp_path / "telemetry.1.box", new_header(layout.PRIMARY, RUN, "1", None, Budget(256).primary_box()))
+    box = BlackBox(tmp_path / "telemetry.1.box2", new_header(layout.NODE, RUN, "1", None, Budget(256).primary_box()))
     record = record_of(2**40)._replace(spans=spans, started_us=2**50, started_mono_ns=2**45, version="1.0")
     for _ in range(20_000):
         box.append_trace(record)

@@ -49,9 +49,9 @@ def test_box_prepares_what_a_busy_ring_needs_next(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "hearthnet.observability.records.blackbox.populate_pages", lambda _, start, end: asked.append((start, end))
     )
-    header = new_header(layout.PRIMARY, "01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "1", None, Sizes(400_000, 50_000))
-    box = BlackBox(tmp_path / "telemetry.1.box", header)
-    start, end = box._traces.start, box._traces.end
+    header = new_header(layout.NODE, "01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "1", None, Sizes(400_000, 50_000))
+    box = BlackBox(tmp_path / "telemetry.1.box2", header)
+    ring = box._traces
 
     box._append(box._traces, b"[" + b"1" * 20_000 + b"]")
     box.prepare()
@@ -60,8 +60,8 @@ def test_box_prepares_what_a_busy_ring_needs_next(tmp_path, monkeypatch):
         box._append(box._traces, b"[" + b"1" * 60_000 + b"]")
     box.prepare()
     (first, second) = asked
-    assert first == (box._traces.at, end)
-    assert second[0] == start
-    assert start < second[1] <= box._traces.at
+    assert first == (ring.memory.tell(), ring.size)
+    assert second[0] == 0
+    assert 0 < second[1] <= ring.memory.tell()
     box.close(remove=True)
     box.prepare()  # nothing is written any more

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from hearthnet.forensics.box import Box, InFlight, fields
+from hearthnet.forensics.box import Box, Frame, InFlight, fields
 from hearthnet.observability.records.ids import new_span_id
 from hearthnet.observability.records.record import LogRecord, TraceRecord, column_types
 from hearthnet.observability.records.results import INTERRUPTED
@@ -40,8 +40,10 @@ class BoxRecords:
         traces: finished traces, oldest first.
         logs: log records, oldest first.
         interrupted: traces that had not ended, in the order of their start; they have no number yet.
-        dropped_traces: traces that were neither committed nor are in the box any more.
+        dropped_traces: traces that were neither committed nor are in the box any more: it was too small.
         dropped_logs: the same for log records.
+        gave_way_traces: traces that were taken out of the box to keep the byte budget.
+        gave_way_logs: the same for log records.
     """
 
     traces: list[TraceRecord] = field(default_factory=list)
@@ -49,13 +51,15 @@ class BoxRecords:
     interrupted: list[TraceRecord] = field(default_factory=list)
     dropped_traces: int = 0
     dropped_logs: int = 0
+    gave_way_traces: int = 0
+    gave_way_logs: int = 0
 
 
 def records_of(box: Box) -> BoxRecords:
     """Returns the records in the box of an ended process. Never raises for the content of the box."""
     run_id = box.header.run_id
-    traces = [TraceRecord(run_id=run_id, **values) for values in _valid(box.traces, "traces", _TRACE)]
-    logs = [LogRecord(run_id=run_id, **values) for values in _valid(box.logs, "logs", _LOG)]
+    traces = [TraceRecord(seq=0, run_id=run_id, **values) for values in _valid(box.traces, "traces", _TRACE)]
+    logs = [LogRecord(seq=0, run_id=run_id, **values) for values in _valid(box.logs, "logs", _LOG)]
     finished = {(record.trace_id, record.started_mono_ns) for record in traces}
     end_ns = _last_sign_ns(box, traces)
     return BoxRecords(
@@ -67,15 +71,17 @@ def records_of(box: Box) -> BoxRecords:
             # If the process was killed between the record and the mark, the trace has ended.
             if (entry.trace_id, entry.started_ns) not in finished
         ],
-        _dropped(box.traces, box.committed_traces),
-        _dropped(box.logs, box.committed_logs),
+        box.overwritten_traces,
+        box.overwritten_logs,
+        box.gave_way_traces,
+        box.gave_way_logs,
     )
 
 
-def _valid(frames: list[tuple[int, bytes]], table: str, kinds: dict[str, tuple[type, ...]]) -> Iterator[dict[str, Any]]:
+def _valid(frames: list[Frame], table: str, kinds: dict[str, tuple[type, ...]]) -> Iterator[dict[str, Any]]:
     """Yields the values of each valid payload by name, JSON columns as bytes."""
-    for _, payload in frames:
-        values = fields(payload, table)
+    for frame in frames:
+        values = fields(frame, table)
         if values is None or not all(_fits(value, kinds[name]) for name, value in values.items()):
             continue
         try:
@@ -126,6 +132,7 @@ def _interrupted(entry: InFlight, run_id: str, end_ns: int) -> TraceRecord:
     return TraceRecord(
         seq=0,
         run_id=run_id,
+        number=0,
         trace_id=entry.trace_id,
         parent_id=None,
         capability=entry.capability,
@@ -139,11 +146,3 @@ def _interrupted(entry: InFlight, run_id: str, end_ns: int) -> TraceRecord:
         spans=orjson.dumps(spans),
         extras=b"{}",
     )
-
-
-def _dropped(frames: list[tuple[int, bytes]], committed: int) -> int:
-    """Returns how many frames after the last committed one are missing."""
-    if not frames:
-        return 0
-    present = sum(ordinal > committed for ordinal, _ in frames)
-    return max(0, frames[-1][0] - committed - present)
