@@ -192,7 +192,7 @@ class Telemetry:
             if sum(box.stat().st_size for box in layout.boxes_in(directory)) + sizes.total > self._budget.boxes:
                 self._error = f"{self._error}, and there are as many black boxes as max_disk_mb allows"
                 return
-            header = new_header(layout.SECONDARY, self.run_id, __version__, self._node_id, sizes)
+            header = new_header(layout.LIBRARY, self.run_id, __version__, self._node_id, sizes)
             self._recorder.box = BlackBox(path, header)
         except OSError as error:
             log.warning("there is no black box", extra={"error": str(error)})

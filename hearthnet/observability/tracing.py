@@ -88,7 +88,7 @@ def attach(trace: Trace | None) -> None:
 
 def _no_trace() -> Trace:
     """Returns a trace that has ended, so nothing is recorded in it."""
-    return Trace.from_record(TraceRecord(0, "", "", None, "", None, 0, 0, 0.0, OK, None, 0, b"[]", b"{}"))
+    return Trace.from_record(TraceRecord(0, "", 0, "", None, "", None, 0, 0, 0.0, OK, None, 0, b"[]", b"{}"))
 
 
 def detach() -> None:

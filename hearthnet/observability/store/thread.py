@@ -213,7 +213,7 @@ class StoreThread:
             if box is None:
                 # The budget has space for it: the boxes of all ended processes have been recovered and removed.
                 run_id, node_id, version = self._run[:3]
-                header = new_header(layout.PRIMARY, run_id, version, node_id, self.budget.primary_box())
+                header = new_header(layout.NODE, run_id, version, node_id, self.budget.primary_box())
                 self._recorder.keep_in(BlackBox(box_path(self.path.parent, run_id), header))
             elif not box.is_in_place():
                 box.restore()

@@ -109,7 +109,7 @@ class Trace:
         trace = cls.__new__(cls)
         trace._slot = NO_SLOT
         (
-            trace.seq, trace.run_id, trace.trace_id, trace.parent_id, trace.capability, trace.version,
+            trace.seq, trace.run_id, _, trace.trace_id, trace.parent_id, trace.capability, trace.version,
             trace.started_us, trace.started_ns, trace.duration_ms, trace.result, trace.error, trace.notable,
             trace._spans_json, extras,
         ) = record  # fmt: skip

@@ -90,6 +90,7 @@ def _trace(line: dict[str, Any], ended_us: int, seq: int, run_id: str, slow_ms: 
     return TraceRecord(
         seq=seq,
         run_id=run_id,
+        number=seq,
         trace_id=line["trace_id"],
         parent_id=None,
         capability=safe_text(line["capability"], MAX_CAPABILITY_CHARS),
@@ -113,6 +114,7 @@ def _log(line: dict[str, Any], ts_us: int, seq: int, run_id: str) -> LogRecord:
     return LogRecord(
         seq=seq,
         run_id=run_id,
+        number=seq,
         ts_us=ts_us,
         level=line["level"],
         logger=safe_text(line["logger"], 128),

@@ -67,7 +67,7 @@ def open_store(path: Path, budget: Budget, run_id: str, own: BlackBox | None = N
             recovery = _recover(connection, path, own)
             remaining = remaining_boxes(path.parent)
             # A run whose box remains may have given numbers that only its box shows.
-            unknown = (box.committed_seq + _UNKNOWN_NUMBERS for box in remaining)
+            unknown = (box.committed_number + _UNKNOWN_NUMBERS for box in remaining)
             recovery.last_seq = max(last_seq(connection), *unknown, 0)
             close_other_runs(connection, {run_id, *(box.header.run_id for box in remaining)})
     except sqlite3.Error as error:

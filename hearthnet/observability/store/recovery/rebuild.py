@@ -62,7 +62,7 @@ class Leftovers:
         """Inserts the records of the boxes, numbered after the rows that the database has."""
         for box in self._boxes:
             # As boxes of another database, which they are by now.
-            recover_box(connection, replace(box, header=replace(box.header, role=layout.SECONDARY)))
+            recover_box(connection, replace(box, header=replace(box.header, role=layout.LIBRARY)))
 
     def remove(self) -> None:
         """Deletes the boxes: their records are in the database."""

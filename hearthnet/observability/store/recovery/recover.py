@@ -149,11 +149,11 @@ def recover_boxes(
 
 def recover_box(connection: sqlite3.Connection, box: layout.Box, next_seq: NextSeq | None = None) -> Recovery:
     """Inserts the records of one box and closes its run, as far as that was not done before."""
-    is_secondary = box.header.role == layout.SECONDARY
+    is_secondary = box.header.role == layout.LIBRARY
     is_closed = _is_closed(connection, box.header.run_id)
     if is_closed and is_secondary:
         return Recovery()
-    found = records_of(box)
+    found = _numbered(records_of(box))
     if is_closed:  # merging twice is harmless; skipping the merge might lose records
         return Recovery(traces=merge(connection, TRACES, found.traces), logs=merge(connection, LOGS, found.logs))
     wal_lost, traces, logs = 0, len(found.traces), len(found.logs)
@@ -163,7 +163,9 @@ def recover_box(connection: sqlite3.Connection, box: layout.Box, next_seq: NextS
         logs = merge(connection, LOGS, found.logs)
     if next_seq is None:
         highest = last_seq(connection)
-        next_seq = count((highest if is_secondary else max(highest, box.committed_seq, _highest(found))) + 1).__next__
+        if not is_secondary:
+            highest = max(highest, box.committed_number, _highest(found))
+        next_seq = count(highest + 1).__next__
     _close_run(connection, box, found, wal_lost, next_seq)
     # Renumbered records were added to full rings: apply the rings' rule once more.
     merge(connection, TRACES, [])
@@ -173,16 +175,26 @@ def recover_box(connection: sqlite3.Connection, box: layout.Box, next_seq: NextS
 
 def restore_committed(connection: sqlite3.Connection, box: layout.Box) -> None:
     """Inserts the records of this process's own box that it had committed, where the database lacks them."""
-    found = records_of(
-        replace(
-            box,
-            traces=[frame for frame in box.traces if frame[0] <= box.committed_traces],
-            logs=[frame for frame in box.logs if frame[0] <= box.committed_logs],
-            in_flight=[],
+    found = _numbered(
+        records_of(
+            replace(
+                box,
+                traces=[frame for frame in box.traces if frame.ordinal <= box.committed_traces],
+                logs=[frame for frame in box.logs if frame.ordinal <= box.committed_logs],
+                in_flight=[],
+            )
         )
     )
     merge(connection, TRACES, found.traces)
     merge(connection, LOGS, found.logs)
+
+
+def _numbered(found: BoxRecords) -> BoxRecords:
+    return replace(
+        found,
+        traces=[record._replace(seq=record.number) for record in found.traces],
+        logs=[record._replace(seq=record.number) for record in found.logs],
+    )
 
 
 def _is_closed(connection: sqlite3.Connection, run_id: str) -> bool:
@@ -197,7 +209,7 @@ def _highest(found: BoxRecords) -> int:
 def _count_wal_loss(connection: sqlite3.Connection, box: layout.Box, found: BoxRecords) -> int:
     """Returns how many committed numbers are missing from the database and older than the box's oldest record."""
     last = last_seq(connection)
-    if last >= box.committed_seq:
+    if last >= box.committed_number:
         return 0
     first_kept = min((records[0].seq for records in (found.traces, found.logs) if records), default=last + 1)
     return max(0, first_kept - last - 1)
@@ -212,7 +224,7 @@ def _close_run(
     try:
         run = (header.run_id, header.node_id, header.version, header.pid, header.boot_id or None, header.started_us)
         connection.execute(rows.INSERT_RUN, run)
-        if header.role == layout.SECONDARY:
+        if header.role == layout.LIBRARY:
             _insert_numbered(connection, found, next_seq)
         for record in found.interrupted:
             connection.execute(TRACES.insert, record._replace(seq=next_seq()))
