@@ -247,7 +247,7 @@ def test_no_planted_secret_is_in_any_byte(leaky_node, backend):
     assert_clean(stopped)
     assert {"run.out", "db", "copy.db"} <= have_marker(stopped)
     assert any(name.endswith(".log") for name in have_marker(stopped))
-    assert any(name.endswith(".box") for name in have_marker(running))
+    assert any(name.endswith(".box2") for name in have_marker(running))
 
 
 @pytest.mark.timeout(600)
@@ -266,7 +266,7 @@ def test_killed_node_leaves_no_planted_secret(leaky_node):
 
     killed = files_of(leaky_node)
     assert_clean(killed)
-    assert any(name.endswith(".box") for name in have_marker(killed))
+    assert any(name.endswith(".box2") for name in have_marker(killed))
     leaky_node.start()
     assert leaky_node.sql("SELECT count(*) FROM traces WHERE result = 'interrupted'") == [(len(waiting),)]
     assert_tools_are_clean(leaky_node)

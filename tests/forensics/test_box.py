@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.old_box import old_box
 
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.model import Vitals
@@ -60,6 +62,7 @@ def test_what_is_written_is_read(tmp_path):
     found = layout.read_box(path)
 
     assert found.header == box.header
+    assert (found.header.program, path.stat().st_size) == ("cron.py", box.header.total_bytes)
     assert [list(layout.fields(frame, "traces").values()) for frame in found.traces] == [
         [1, RUN, None, "a.b", "1.0", 1_001, 1, 0.5, "ok", None, 0, [], {"n": 1, "padding": ""}]
     ]
@@ -144,6 +147,99 @@ def test_any_bytes_are_read_without_an_exception(junk):
     header = new_header(layout.NODE, RUN, "1", None, SIZES).pack()
     found = layout.parse(header + junk)
     assert found.traces == found.logs == []
+
+
+def row_before(seq: int) -> list:
+    """The values of a trace's payload of version 1."""
+    return [seq, RUN, None, "a.b", "1.0", 1_000 + seq, seq, 0.5, "ok", None, 0, [], {"n": seq}]
+
+
+def test_box_of_layout_1_is_read():
+    """A box that an older program left: header, records by name, traces in flight, counters."""
+    flying = layout.InFlight(RUN, "llm.chat", 5, 6, "generate", 7)
+    header = new_header(layout.NODE, RUN, "0.2.0", "ed25519:me", SIZES)
+    log_row = [4, 1_004, "info", "hearthnet.x", "message", None, None, 0, 0, {}, None]
+    raw = old_box(header, [row_before(seq) for seq in (1, 2, 3)], [log_row], committed=(1, 0, 1), in_flight=[flying])
+
+    found = layout.parse(raw)
+
+    assert (found.header.layout, found.header.program, found.header.run_id) == (1, "", RUN)
+    assert found.header.total_bytes == len(raw)
+    assert [layout.fields(frame, "traces")["number"] for frame in found.traces] == [1, 2, 3]
+    assert "seq" not in layout.fields(found.traces[0], "traces")
+    assert [layout.fields(frame, "logs")["msg"] for frame in found.logs] == ["message"]
+    assert found.in_flight == [flying]
+    assert (found.committed_traces, found.committed_number, found.gave_way_traces) == (1, 1, 0)
+    assert found.heartbeat_ns == header.started_ns + 5
+
+
+def test_frame_torn_at_any_byte_is_skipped():
+    """Of a frame only the first bytes were written, over zeros, text or an older frame: its neighbour is whole."""
+    first, second = (layout.pack_frame(layout.Frame(number, b'["%d"]' % number)) for number in (1, 2))
+    older = layout.pack_frame(layout.Frame(9, b"zzzzz"))
+    for cut in range(len(second)):
+        for before in (bytes(len(second)), b"x" * len(second), older):
+            found, _ = layout.scan(first + second[:cut] + before[cut:])
+            assert [frame.ordinal for frame in found if frame.ordinal < 9] == [1], cut
+    assert [frame.ordinal for frame in layout.scan(first + second)[0]] == [1, 2]
+
+
+def test_payload_of_a_newer_version_is_counted(content):
+    """A frame whose columns are not known is kept as it is, counted, and has no values."""
+    found = layout.parse(content)
+    newer = layout.pack_frame(layout.Frame(5_000, b'{"new":1}', 3))
+    at = found.header.traces_at
+    changed = layout.parse(content[:at] + newer + content[at + len(newer) :])
+
+    assert changed.unreadable == 1
+    assert changed.traces[-1] == layout.Frame(5_000, b'{"new":1}', 3)
+    assert layout.fields(changed.traces[-1], "traces") is None
+    assert found.unreadable == 0
+
+
+def test_newer_layout_is_told_from_damage(tmp_path, content):
+    """A box of layout 3 is left alone by name and by content: reading it is an error, not "no box"."""
+    newer = content[:8] + b"\3" + content[9:]
+    (tmp_path / "telemetry.1.box2").write_bytes(newer)
+    (tmp_path / "telemetry.2.box3").write_bytes(newer)
+    (tmp_path / "telemetry.3.box2").write_bytes(content[:8] + b"\xff\xff\xff" + content[11:])
+    (tmp_path / "telemetry.4.box2").write_bytes(content)
+    (tmp_path / "telemetry.5.box").write_bytes(content)
+
+    assert [path.name for path in layout.boxes_in(tmp_path)] == [
+        "telemetry.1.box2", "telemetry.3.box2", "telemetry.4.box2", "telemetry.5.box",
+    ]  # fmt: skip
+    assert [path.name for path in layout.newer_boxes_in(tmp_path)] == ["telemetry.1.box2", "telemetry.2.box3"]
+    with pytest.raises(layout.NewerBoxError, match="layout is 3"):
+        layout.read_box(tmp_path / "telemetry.1.box2")
+    assert layout.read_box(tmp_path / "telemetry.3.box2") is None
+    assert layout.read_box(tmp_path / "telemetry.4.box2").header.run_id == RUN
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    """A pipe with the name of a box is an error at once; it has no header and no lock."""
+    path = tmp_path / "telemetry.1.box2"
+    os.mkfifo(path)
+
+    with pytest.raises(OSError, match="regular file"):
+        layout.read_box(path)
+    assert layout.header_of(path) is None
+    assert not layout.is_locked(path)
+
+
+def test_two_boxes_of_one_run_are_one():
+    """Frames by their ordinals, each once; traces in flight each once; the highest counters."""
+    header = new_header(layout.NODE, RUN, "1", None, SIZES)
+    flying = [layout.InFlight(RUN, name, at, at, None, None) for at, name in enumerate(("a", "b", "c"))]
+    frames = [layout.Frame(number, b"[%d]" % number) for number in range(1, 8)]
+    older = layout.Box(header, frames[:5], [], flying[:2], committed_traces=2, heartbeat_ns=7)
+    newer = layout.Box(header, frames[3:], [], flying[1:], committed_traces=3, heartbeat_ns=5, damaged=1)
+
+    found = layout.joined(older, newer)
+
+    assert (found.traces, found.in_flight) == (frames, flying)
+    assert (found.committed_traces, found.heartbeat_ns, found.damaged) == (3, 7, 1)
+    assert found.overwritten_traces == 0
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_killed_run_is_read_from_database_wal_and_box(program):
     assert fingerprints(base) == before
     traces = [entry for entry in case.entries if entry.kind == "trace" and entry.status != "interrupted"]
     assert len(traces) == 40
-    assert [entry.seq for entry in traces] == sorted({entry.seq for entry in traces})
+    assert [entry.number for entry in traces] == sorted({entry.number for entry in traces})
     assert {entry.source for entry in traces} == {"database", "box"}  # half of them were committed
     (flying,) = case.in_flight
     assert (flying.capability, flying.span) == ("rag.query", "embed")
@@ -234,7 +234,7 @@ def test_no_byte_in_the_files_makes_it_raise(evidence, tmp_path_factory, data):
     """Flipped, cut or overwritten bytes anywhere: there is a verdict each time."""
     base = tmp_path_factory.mktemp("spoilt")
     shutil.copytree(evidence, base, dirs_exist_ok=True)
-    for path in [*base.glob("data/telemetry.db"), *base.glob("data/*.box"), *base.glob("log/*.log")]:
+    for path in [*base.glob("data/telemetry.db"), *base.glob("data/*.box2"), *base.glob("log/*.log")]:
         with path.open("r+b") as file:
             size = file.seek(0, os.SEEK_END)
             for _ in range(data.draw(st.integers(0, 6))):

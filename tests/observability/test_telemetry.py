@@ -300,7 +300,7 @@ def test_files_are_private_under_any_umask(observability):
     finally:
         os.umask(previous)
 
-    box = f"telemetry.{os.getpid()}.box"
+    box = f"telemetry.{os.getpid()}.box2"
     assert set(modes) == {"telemetry.db", "telemetry.db-wal", "telemetry.db-shm", "telemetry.lock", box}
     assert set(modes.values()) == {0o600}
     assert stat.S_IMODE(observability.data_dir.stat().st_mode) == 0o700

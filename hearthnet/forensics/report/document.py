@@ -106,6 +106,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "text": entry.text,
         "run_id": entry.run_id,
         "seq": entry.seq,
+        "number": entry.number,
         "trace_id": entry.trace_id,
         "duration_ms": entry.duration_ms,
         "source": entry.source,

@@ -66,7 +66,7 @@ def test_folder_that_may_not_be_entered_or_listed_is_reported(in_the_open, as_no
 
 def test_file_that_is_closed_is_not_called_whole(in_the_open, as_nobody):
     """Unreadable files of another user are listed as not known."""
-    (box,) = in_the_open.glob("telemetry.*.box")
+    (box,) = in_the_open.glob("telemetry.*.box*")
     fault = box.with_suffix(".fault")
     fault.write_text("Fatal Python error: Segmentation fault\n")
     in_the_open.chmod(0o755)

@@ -11,11 +11,14 @@ import stat
 import sys
 import threading
 from contextlib import suppress
+from queue import Empty, Queue
 from types import SimpleNamespace
 
 import pytest
 from support import forkserver
+from support.waiting import wait_until
 
+from hearthnet.constants import NO_SLOT
 from hearthnet.forensics import box as layout
 from hearthnet.observability import get_logger, trace
 from hearthnet.observability import logging as node_logging
@@ -32,9 +35,7 @@ RUN = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
 @pytest.fixture
 def box(tmp_path):
     """A box of this process that the instruments write to."""
-    made = BlackBox(
-        tmp_path / "telemetry.1.box2", new_header(layout.NODE, RUN, "1", None, Sizes(4_000_000, 1_000_000))
-    )
+    made = BlackBox(tmp_path / "telemetry.1.box2", new_header(layout.NODE, RUN, "1", None, Sizes(4_000_000, 1_000_000)))
     recorder = Recorder(RUN, 1, lambda _: None)
     recorder.box = made
     runtime.install(recorder)
@@ -192,6 +193,184 @@ def test_box_that_was_removed_is_made_again_with_its_contents(box):
 
     assert box.is_in_place()
     assert [layout.fields(frame, "traces")["number"] for frame in layout.read_box(box.path).traces] == [1, 2]
+
+
+def test_many_threads_wrap_without_a_torn_frame(tmp_path):
+    """Eight threads fill a small ring many times over: what is left are the newest frames, whole, with few gaps."""
+    box = BlackBox(tmp_path / "telemetry.1.box2", new_header(layout.LIBRARY, RUN, "1", None, Sizes(64_000, 8_000, 64)))
+
+    def append():
+        for seq in range(1, 2_001):
+            box.append_trace(record_of(seq))
+
+    in_threads(8, append)
+    found = box.contents()
+
+    assert (box.failures, found.damaged) == (0, 0)
+    ordinals = [frame.ordinal for frame in found.traces]
+    assert max(ordinals) == 16_000
+    # A thread that was slow to write may have a frame of the lap before where a newer one would be.
+    newest = [ordinal for ordinal in ordinals if ordinal > 16_000 - 300]
+    assert len(newest) >= 250
+    box.close(remove=True)
+
+
+def in_threads(number, work) -> None:
+    """Runs `work` in several threads at once, with many switches between them."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    threads = [threading.Thread(target=work) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sys.setswitchinterval(interval)
+
+
+def test_signal_handler_that_logs_during_the_turn_loses_nothing(tmp_path):
+    """A record made between the jump to the start and the write there, by the same thread, is kept as well."""
+    box = BlackBox(tmp_path / "telemetry.1.box2", new_header(layout.LIBRARY, RUN, "1", None, Sizes(4_096, 4_096, 64)))
+    ring = box._traces
+    while ring.memory.tell() < ring.size - 200:
+        box.append_trace(record_of(7))
+
+    class Interrupted:
+        """Memory whose jump to the start is interrupted, before and after."""
+
+        def __init__(self, memory):
+            self.memory = memory
+
+        def seek(self, at):
+            ring.memory = self.memory
+            box.append_trace(record_of(100))
+            ring.memory.seek(at)
+            box.append_trace(record_of(101))
+
+    ring.memory = Interrupted(ring.memory)
+    while isinstance(ring.memory, Interrupted):
+        box.append_trace(record_of(8))
+    numbers = [layout.fields(frame, "traces")["number"] for frame in box.contents().traces]
+
+    assert box.failures == 0
+    assert {100, 101} <= set(numbers)
+    assert 8 in numbers
+    box.close(remove=True)
+
+
+def test_record_larger_than_the_ring_is_counted(tmp_path):
+    """It can be kept nowhere; the next one is."""
+    box = BlackBox(tmp_path / "telemetry.1.box2", new_header(layout.LIBRARY, RUN, "1", None, Sizes(4_096, 4_096, 64)))
+    box.append_trace(record_of(1)._replace(extras=b'{"a":"%b"}' % (b"x" * 5_000)))
+    box.append_trace(record_of(2))
+
+    assert box.failures == 1
+    assert [layout.fields(frame, "traces")["number"] for frame in box.contents().traces] == [2]
+    box.close(remove=True)
+
+
+def record_all(box, numbers) -> None:
+    """Traces with a span each, until the numbers are used up."""
+    with suppress(Empty):
+        while True:
+            number = numbers.get_nowait()
+            slot = box.begin(RUN, "short.one", number, number)
+            if slot != NO_SLOT:
+                box.open_span(slot, "step", number)
+            box.append_trace(record_of(number))
+            if slot != NO_SLOT:
+                box.close_span(slot)
+                box.end(slot)
+
+
+@pytest.mark.parametrize("file_system", ["ext4", "btrfs"])
+def test_box_grows_while_threads_append(tmp_path, monkeypatch, file_system):
+    """No frame and no mark is lost when the box moves to larger files, whichever thread was in the middle of what."""
+    monkeypatch.setattr(box_file, "_file_system", lambda _: file_system)
+    header = new_header(layout.LIBRARY, RUN, "1", None, Sizes(900_000, 100_000, 4))
+    box = BlackBox(tmp_path / "telemetry.1.box2", header)
+    stays = box.begin(RUN, "stays.open", 1, 2)
+    box.note_committed(1, 0, 1)
+    numbers = Queue()
+    for number in range(1, 2_401):
+        numbers.put(number)
+
+    def grow():
+        for step in range(1, 6):
+            wait_until(lambda at=step: at * 400 <= len(box.contents().traces))
+            box.grow(Sizes(900_000 + step * 200_000, 100_000, 4 + step))
+
+    growing = threading.Thread(target=grow)
+    growing.start()
+    in_threads(4, lambda: record_all(box, numbers))
+    growing.join()
+    found = layout.read_box(box.path)
+
+    assert [frame.ordinal for frame in found.traces] == list(range(1, 2_401))
+    assert sorted(layout.fields(frame, "traces")["number"] for frame in found.traces) == list(range(1, 2_401))
+    assert [entry.capability for entry in found.in_flight] == ["stays.open"]
+    assert (found.committed_traces, found.committed_number, box.failures) == (1, 1, 0)
+    assert (found.header.entries, len(box._free)) == (9, 8)
+    assert layout.boxes_in(tmp_path) == [box.path]
+    assert layout.is_locked(box.path)
+    box.end(stays)
+    box.close(remove=True)
+    assert list(tmp_path.glob("telemetry.*")) == []
+
+
+def test_process_killed_while_its_box_grows_leaves_all_of_it(tmp_path):
+    """Killed before the old file is removed: two boxes of one run, which are one when joined."""
+    script = f"""
+import os, signal
+from pathlib import Path
+from hearthnet.forensics import box as layout
+from hearthnet.observability.records import blackbox
+from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
+from hearthnet.observability.records.record import TraceRecord
+header = new_header(layout.LIBRARY, {RUN!r}, "1", None, Sizes(200_000, 8_000, 64))
+box = BlackBox(Path({str(tmp_path)!r}) / f"telemetry.{{os.getpid()}}.box2", header)
+box.begin({RUN!r}, "in.flight", 1, 2)
+def append(first, last):
+    for seq in range(first, last):
+        values = {RUN!r}, None, "a.b", None, 1, 1, 0.5, "ok", None, 0, b"[]", b"{{}}"
+        box.append_trace(TraceRecord(0, {RUN!r}, seq, *values))
+append(1, 101)
+def killed(ring, memory, size):
+    ring.use(memory, size)
+    append(101, 151)
+    os.kill(os.getpid(), signal.SIGKILL)
+blackbox._move_ring = killed
+box.grow(Sizes(400_000, 8_000, 64))
+"""
+    done = forkserver.run([sys.executable, "-c", script])
+    boxes = [layout.read_box(path) for path in layout.boxes_in(tmp_path)]
+    found = layout.joined(*boxes)
+
+    assert done.returncode == -signal.SIGKILL
+    assert len(boxes) == 2
+    assert [frame.ordinal for frame in found.traces] == list(range(1, 151))
+    assert [entry.capability for entry in found.in_flight] == ["in.flight"]
+
+
+def test_box_that_cannot_grow_stays_as_it_is(tiny_disk):
+    """Without space for the larger file the old one goes on."""
+    box = BlackBox(tiny_disk / "telemetry.1.box2", new_header(layout.LIBRARY, RUN, "1", None, Sizes(64_000, 8_000, 64)))
+    box.append_trace(record_of(1))
+    with pytest.raises(OSError, match="No space"):
+        box.grow(Sizes(64_000_000, 8_000, 64))
+    box.append_trace(record_of(2))
+
+    assert [frame.ordinal for frame in layout.read_box(box.path).traces] == [1, 2]
+    assert layout.boxes_in(tiny_disk) == [box.path]
+    box.close(remove=True)
+    assert list(tiny_disk.glob("telemetry.*")) == []
+
+
+def test_end_is_told_with_what_is_left(box):
+    """A box closes clean, or with records that are not in the database."""
+    box.note_ended(7, is_committed=False)
+    assert (box.contents().ended_us, box.contents().end_code) == (7, layout.ENDED_UNCOMMITTED)
+    box.note_ended(8)
+    assert (box.contents().ended_us, box.contents().end_code) == (8, layout.ENDED_CLEAN)
 
 
 def test_file_is_private_and_takes_its_space_at_once(box):

@@ -266,7 +266,7 @@ def test_box_that_is_removed_is_made_again(observability, monkeypatch):
     monkeypatch.setattr(pacer, "_HOUSEKEEPING_S", 0.05)
     with telemetry.open(observability) as t:
         record(5)
-        box = observability.data_dir / f"telemetry.{os.getpid()}.box"
+        box = observability.data_dir / f"telemetry.{os.getpid()}.box2"
         box.unlink()
 
         def is_back():

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from itertools import starmap
 from pathlib import Path
 
 import pytest
@@ -172,11 +173,11 @@ def test_several_dead_runs_are_closed_in_one_start(observability, run_and_die, q
     for number in range(3):
         run_and_die(f"with telemetry.open(config) as t:\n    record(10, 'run.n{number}')\n    die()\n")
         (path,) = boxes(observability)
-        shutil.move(path, tmp_path / f"telemetry.{number + 1}.box")
+        shutil.move(path, tmp_path / f"telemetry.{number + 1}.box2")
         for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):
             (observability.data_dir / name).unlink(missing_ok=True)
     for number in range(3):
-        shutil.move(tmp_path / f"telemetry.{number + 1}.box", observability.data_dir)
+        shutil.move(tmp_path / f"telemetry.{number + 1}.box2", observability.data_dir)
     with telemetry.open(observability):
         record_one = trace.new_trace("the.newest")
         trace.detach()
@@ -207,7 +208,7 @@ with telemetry.open(config) as t:
             [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         assert "another process writes the telemetry" in second.stdout.readline()
-    path = observability.data_dir / f"telemetry.{second.pid}.box"
+    path = observability.data_dir / f"telemetry.{second.pid}.box2"
     before = path.read_bytes()
     with telemetry.open(observability):
         assert query("SELECT count(*) FROM traces") == [(0,)]
@@ -336,13 +337,13 @@ def test_garbage_that_is_named_like_a_box_is_deleted_and_logged(observability, q
 
 def test_values_of_another_shape_are_left_out():
     """A payload with a valid checksum that does not fit its table is skipped."""
-    header = layout.Header(1, 1, 1, layout.PRIMARY, 1, 1, 1, 1, "R", "b", "1", None)
+    header = layout.Header(1, 1, 1, layout.NODE, 1, 1, 1, 1, "R", "b", "1", None)
     good = b'[1,"T",null,"a.b",null,1,1,0.5,"ok",null,0,[],{}]'
     bad = [b"{}", b"[]", b"7", good.replace(b"[1,", b"[true,"), good.replace(b"0.5", b'"x"'), b"[" * 9_000]
     bad.append(good.replace(b"[1,", b"[99999999999999999999,"))
-    box = layout.Box(header, traces=list(enumerate([good, *bad], 1)))
+    box = layout.Box(header, traces=list(starmap(layout.Frame, enumerate([good, *bad], 1))))
 
-    assert [record.seq for record in records_of(box).traces] == [1]
+    assert [record.number for record in records_of(box).traces] == [1]
 
 
 def test_logs_of_a_dead_run_follow_the_rings_rule(observability, run_and_die, query):
@@ -435,8 +436,8 @@ def test_box_that_is_locked_is_alive(observability, query):
     from dataclasses import replace
 
     observability.data_dir.mkdir(mode=0o700)
-    header = new_header(layout.SECONDARY, "01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "1", None, Sizes(50_000, 10_000))
-    box = BlackBox(observability.data_dir / "telemetry.1.box", replace(header, pid=2**22 + 1))
+    header = new_header(layout.LIBRARY, "01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "1", None, Sizes(50_000, 10_000))
+    box = BlackBox(observability.data_dir / "telemetry.1.box2", replace(header, pid=2**22 + 1))
     with telemetry.open(observability):
         assert box.is_in_place()
     box.close(remove=False)
@@ -450,8 +451,8 @@ def test_box_that_is_locked_is_alive(observability, query):
 def test_box_with_hostile_values_stops_nothing(observability, query, hostile):
     """If a box with valid checksums has values that no row can hold, its other records are recovered."""
     observability.data_dir.mkdir(mode=0o700)
-    header = new_header(layout.PRIMARY, "01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "1", None, Sizes(50_000, 10_000))
-    box = BlackBox(observability.data_dir / "telemetry.1.box", header)
+    header = new_header(layout.NODE, "01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "1", None, Sizes(50_000, 10_000))
+    box = BlackBox(observability.data_dir / "telemetry.1.box2", header)
     good = b'[1,"T",null,"a.b",null,1,1,0.5,"ok",null,0,[],{}]'
     for payload in (
         good,
