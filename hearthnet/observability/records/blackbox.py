@@ -5,7 +5,8 @@ system call. They are not synced; for a power cut there is the database. The fil
 so a full disk cannot turn a write into SIGBUS.
 Written here because loggers and trace exporters keep pending records in process memory, which a kill destroys.
 
-    @@COST@@
+    CPU time of the caller's thread, the least of 60 rounds: trace begins and ends 0.47 us · span opens and closes
+    0.36 us · a trace of 400 bytes 1.8 us, a log record 1.55 us, encoding included (2.3 and 1.9 with a lock of ours)
 
 Guarantees:
     - Once the box is made, nothing here raises into the program; records that could not be kept are counted.
