@@ -318,6 +318,7 @@ class Trace:
         return {
             "seq": self.seq,
             "run_id": self.run_id,
+            "number": self.seq,
             "trace_id": self.trace_id,
             "parent_id": self.parent_id,
             "capability": self.capability,
