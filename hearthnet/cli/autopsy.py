@@ -58,7 +58,8 @@ def command(
 ) -> None:
     """Diagnose why the node's last run ended.
 
-    Where no node has recorded, the last run of any program. PATH is telemetry.db or its folder, if not this node's own. No file is changed.
+    Where no node has recorded, the last run of any program. PATH is telemetry.db or its folder, if not this node's own.
+    No file is changed.
 
     \b
     Example: hearthnet autopsy

@@ -24,7 +24,7 @@ _QUANTILES: Final = ("p50_ms", "p90_ms", "p99_ms")
 def command(where: Locations, as_json: bool) -> None:
     """Show the node's status; from disk when it is not running.
 
-    The table at the end covers all calls in the telemetry store.
+    The table at the end covers the node's calls in the telemetry store.
 
     \b
     Example: hearthnet status

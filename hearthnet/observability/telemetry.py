@@ -254,10 +254,10 @@ class Telemetry:
         runtime.telemetry = None
 
     def _close_box(self) -> bool:
-        """Deletes the box if its records are committed; else leaves it to whoever opens the store next.
+        """Deletes the box if its records are committed; else leaves it to the next process that opens the store.
 
         Returns:
-            Whether what is not committed is in a box.
+            Whether the records not committed are in a box.
         """
         box, thread = self._recorder.box, self._thread
         if thread is None or thread.is_clean:
@@ -324,7 +324,7 @@ class Telemetry:
 
         Args:
             may_connect: whether no connection was open at the fork. If one was, the child records into its box alone,
-                and whoever opens the store after its end recovers that.
+                and the next process that opens the store after its end recovers that.
         """
         self._pid = os.getpid()
         thread = self._make_thread()
@@ -345,7 +345,7 @@ class Telemetry:
     def _keep_uncommitted(self, *, is_in_box: bool) -> None:
         """Keeps in memory the records that arrived while the writer was ending, and those it could not commit.
 
-        A box has them too, for whoever opens the store next. Without a box they are dropped from the store: counted,
+        A box has them too, for the next process that opens the store. Without a box they are dropped from the store: counted,
         and logged in the JSON log, the one sink that is still open.
         """
         traces, logs = self._recorder.traces.snapshot(), self._recorder.logs.snapshot()

@@ -12,6 +12,7 @@ ALTER TABLE gaps ADD COLUMN run_id TEXT;  -- whose records they were
 -- seq: the last one given.
 -- traces.0, traces.1, logs.0, logs.1: rows of the class (1: notable).
 -- traces.0.from and so on: no row of the class has a lower seq.
+-- lost. and a run's id: how many of its rows a recovery that has not ended has counted as lost.
 -- A run's id: all its records up to this number are committed, or counted as dropped. Until the run is closed.
 CREATE TABLE state (
     name  TEXT    NOT NULL PRIMARY KEY,

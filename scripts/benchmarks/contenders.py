@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, Protocol
 
-from benchmarks.records import numbered
+from benchmarks.records import count_rows, numbered
 from hearthnet import __version__
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.observability.records.ids import new_trace_id
@@ -46,6 +46,7 @@ def fill(path: Path, record: TraceRecord, count: int) -> sqlite3.Connection:
     for first in range(1, count + 1, _FILL_ROWS):
         records = numbered(record, first, min(_FILL_ROWS, count + 1 - first))
         _insert(connection, map(_row, records))
+    count_rows(connection)
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.execute("PRAGMA synchronous = FULL")
     return connection
@@ -92,23 +93,23 @@ class Ours:
     def __init__(self, path: Path, record: TraceRecord, ring_rows: int, max_disk_mb: int = 256) -> None:
         fill(path, record, ring_rows).close()
         self._record = record
+        self._next = 1
         # What it is woken by does not matter here; that it can be makes the buffers those of a store.
-        self._recorder = Recorder(new_trace_id(), ring_rows + 1, lambda _: None)
+        self._recorder = Recorder(new_trace_id(), lambda _: None)
         self._writer = Writer(path, self._recorder, budget=Budget(max_disk_mb), ring_rows=ring_rows)
 
     async def open(self) -> None:
         """Connects and reads the ring."""
         run_id = self._recorder.run_id
-        await self._writer.open((run_id, None, __version__, os.getpid(), None, rows.now_us()))
+        await self._writer.open((run_id, None, __version__, os.getpid(), None, rows.now_us(), "bench", "library"))
 
     async def write(self, batch_rows: int, batches: int) -> float:
         """Commits so many batches of so many rows; returns the seconds that the commits took."""
         total = 0.0
         for _ in range(batches):
-            first = self._recorder.next_seq()
-            for record in numbered(self._record, first, batch_rows):
+            for record in numbered(self._record, self._next, batch_rows):
                 self._recorder.traces.offer(record)
-            self._recorder.number_from(first + batch_rows)
+            self._next += batch_rows
             started = perf_counter()
             is_committed = await self._writer.flush()
             total += perf_counter() - started
@@ -118,4 +119,4 @@ class Ours:
 
     async def close(self) -> None:
         """Lets go of the database."""
-        await self._writer.abandon()
+        await self._writer.disconnect()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 
 from hearthnet.observability import trace
-from hearthnet.observability.records import recorder as recording
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import TraceRecord
+from hearthnet.observability.runtime import runtime
+from hearthnet.observability.store.ring import RECOUNT
 
-__all__ = ["CAPABILITY", "make_trace", "numbered", "template"]
+__all__ = ["CAPABILITY", "count_rows", "make_trace", "numbered", "template"]
 
 CAPABILITY = "experimental.echo"
 
@@ -25,10 +27,18 @@ def make_trace() -> None:
 def template() -> TraceRecord:
     """Returns the record that the instruments make of such a trace."""
     make_trace()
-    return recording.active.pending_traces()[-1]
+    return runtime.recorder.pending_traces()[-1]
 
 
-def numbered(record: TraceRecord, first_seq: int, count: int) -> Iterator[TraceRecord]:
-    """Returns `count` records like `record`, with numbers from `first_seq` on and ids of their own."""
-    for seq in range(first_seq, first_seq + count):
-        yield record._replace(seq=seq, trace_id=new_trace_id())
+def numbered(record: TraceRecord, first: int, count: int) -> Iterator[TraceRecord]:
+    """Returns `count` records like `record`, with numbers from `first` on and ids of their own."""
+    for number in range(first, first + count):
+        yield record._replace(seq=number, number=number, trace_id=new_trace_id())
+
+
+def count_rows(connection: sqlite3.Connection) -> None:
+    """Makes the rings' state fit rows that were inserted by other means than a writer's."""
+    for statement in RECOUNT:
+        connection.execute(statement)
+    last = "max(value, (SELECT ifnull(max(seq), 0) FROM traces), (SELECT ifnull(max(seq), 0) FROM logs))"
+    connection.execute(f"UPDATE state SET value = {last} WHERE name = 'seq'")  # noqa: S608  # constants

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import orjson
 
+from benchmarks.records import count_rows
 from hearthnet.constants import LIBRARY_ROLE, NODE_ROLE
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.observability.records.record import LogRecord, TraceRecord
@@ -88,6 +89,7 @@ def make_store(path: Path, traces: int = TRACES, logs: int = LOGS) -> None:
             connection.execute(rows.END_RUN, (life.ended_us, life.reason, life.run_id))
         _insert(connection, _numbered(_moments(lives, traces, logs, chance), chance))
         _insert_jobs(connection, chance)
+        count_rows(connection)
         connection.execute("COMMIT")
     finally:
         connection.close()
@@ -144,7 +146,7 @@ def _numbered(moments: list[tuple[int, str, _Life]], chance: random.Random) -> I
             yield _interrupted(seq, at_us, life, chance)
         else:
             what = ("log", "buffer_full", 150) if kind == "full" else ("trace", "killed", 12)
-            yield (seq, at_us, *what)
+            yield (seq, at_us, *what, life.run_id)
 
 
 def _trace(seq: int, at_us: int, life: _Life, chance: random.Random, capability: str, **facts: Any) -> TraceRecord:
@@ -152,7 +154,7 @@ def _trace(seq: int, at_us: int, life: _Life, chance: random.Random, capability:
     duration_ms = round(facts["duration_ms"], 3)
     extras = {"caller": chance.choices(_CALLERS, (6, 3, 1))[0]}
     return TraceRecord(
-        seq, life.run_id, _ulid(at_us, chance), None, capability, "1.0", at_us, (at_us - life.started_us) * 1_000,
+        seq, life.run_id, seq, _ulid(at_us, chance), None, capability, "1.0", at_us, (at_us - life.started_us) * 1_000,
         duration_ms, facts.get("result", "ok"), error, int(error is not None or duration_ms >= 5_000),
         orjson.dumps(facts["spans"]), orjson.dumps(extras),
     )  # fmt: skip
@@ -236,7 +238,7 @@ def _complaint(seq: int, trace: TraceRecord) -> LogRecord:
     msg = "language model backend failed" if is_model else "capability failed"
     extras = {"kind": "unreachable", "chunks": 0} if is_model else {"capability": trace.capability}
     return LogRecord(
-        seq, trace.run_id, failed_us, level, logger, msg, trace.trace_id, None, 1, 0, orjson.dumps(extras),
+        seq, trace.run_id, seq, failed_us, level, logger, msg, trace.trace_id, None, 1, 0, orjson.dumps(extras),
         None if is_model else _TRACEBACK,
     )  # fmt: skip
 
@@ -252,5 +254,5 @@ def _note(seq: int, at_us: int, life: _Life, chance: random.Random) -> LogRecord
     extras = orjson.dumps({"number": chance.randint(1, 99)})
     held_back = chance.randint(0, repeats)
     return LogRecord(
-        seq, life.run_id, at_us, level, logger, msg, None, None, int(level == "warning"), held_back, extras, None
+        seq, life.run_id, seq, at_us, level, logger, msg, None, None, int(level == "warning"), held_back, extras, None
     )

@@ -43,16 +43,18 @@ def test_child_gets_free_locks(name):
 
 
 def test_child_records_for_itself(observability):
-    """A child has its own recorder, run and ids, no telemetry, no pending traces, and its parent's settings."""
+    """A child has its own recorder, run and ids, no telemetry before it records, and its parent's settings."""
     with telemetry.open(observability.model_copy(update={"slow_ms": 7.0})):
         run_id, box = runtime.recorder.run_id, runtime.recorder.box
         tail = new_trace_id()[10:22]
 
         code = in_child(
             lambda: (
-                runtime.recorder.run_id != run_id
-                and runtime.recorder.box is None is not box
-                and telemetry.opened() is None
+                telemetry.opened() is None
+                and runtime.recorder.run_id != run_id
+                and telemetry.opened() is not None
+                and runtime.recorder.box is not None
+                and runtime.recorder.box is not box
                 and trace.get_recent() == []
                 and new_trace_id()[10:22] != tail
                 and (runtime.slow_ms, runtime.registry is None) == (7.0, metrics.disabled())

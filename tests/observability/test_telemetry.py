@@ -6,6 +6,7 @@ import asyncio
 import os
 import sqlite3
 import stat
+import subprocess
 import sys
 import threading
 
@@ -237,26 +238,39 @@ def test_commits_continue_while_the_loop_is_blocked(observability):
     asyncio.run(program())
 
 
-def test_second_process_logs_why_and_records_in_memory(observability):
-    """One process writes a store; a second one logs why it has none, and reads that store and its own memory."""
+def test_second_process_commits_for_itself(observability):
+    """A second process of a store has its records in SQL within two commit intervals, while both run."""
     script = f"""
+import sys
 from pathlib import Path
 from hearthnet.config import ObservabilityConfig
 from hearthnet.observability import telemetry, trace
 config = ObservabilityConfig(data_dir=Path({str(observability.data_dir)!r}), log_dir=None)
 with telemetry.open(config) as t:
-    with trace.new_trace("a.b"):
+    with trace.new_trace("of.second"):
         pass
-    print(t.error, [item.capability for item in trace.get_recent()])
+    print(t.error, len(trace.get_recent()), flush=True)
+    sys.stdin.read()
 """
-    with telemetry.open(observability) as holder:
-        record(1, "of.the.holder")
-        assert holder.flush()
-        done = forkserver.run([sys.executable, "-c", script], check=True)
+    of_second = "SELECT count(*), count(DISTINCT run_id) FROM traces WHERE capability = 'of.second'"
+    with telemetry.open(observability) as t:
+        record(1)
+        assert t.flush()
+        second = forkserver.spawn(
+            [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert second.stdout.readline() == "None 2\n"
+        wait_until(lambda: query(observability, of_second) == [(1, 1)])
+        record(1)
+        assert t.flush()
+        assert len(trace.get_recent()) == 3
+        second.communicate()
 
-    assert "another process writes the telemetry" in done.stdout
-    assert done.stdout.strip().endswith("['a.b', 'of.the.holder']")
-    assert query(observability, "SELECT count(*) FROM traces") == [(1,)]
+    assert second.returncode == 0
+    assert query(observability, "SELECT count(*), count(DISTINCT seq), count(DISTINCT run_id) FROM traces") == [
+        (3, 3, 2)
+    ]
+    assert query(observability, "SELECT end_reason, count(*) FROM runs GROUP BY 1") == [("clean", 2)]
 
 
 def test_directory_that_cannot_be_made_leaves_memory(observability, tmp_path):

@@ -21,12 +21,12 @@ US = 1_000_000
 
 def a_trace(started_ns: int, ms: float) -> tuple:
     """Returns a trace's fields."""
-    return (1, "r", "t", None, "a.b", None, 0, started_ns, ms, "ok", None, 0, b"[]", b"{}")
+    return (0, "r", 1, "t", None, "a.b", None, 0, started_ns, ms, "ok", None, 0, b"[]", b"{}")
 
 
 def a_record(ts_us: int) -> tuple:
     """Returns a log record's fields."""
-    return (2, "r", ts_us, "info", "x", "m", None, None, 0, 0, b"{}", None)
+    return (0, "r", 2, ts_us, "info", "x", "m", None, None, 0, 0, b"{}", None)
 
 
 @pytest.fixture

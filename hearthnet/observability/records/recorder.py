@@ -136,7 +136,7 @@ class LazyRecorder:
     def __init__(self, make: Callable[[], Recorder]) -> None:
         self._make = make
         self._made: Recorder | None = None
-        # Re-entrant: what is made logs.
+        # Re-entrant: making one logs.
         self._lock = threading.RLock()
         self._fallback: Recorder | None = None
 

@@ -1,6 +1,6 @@
 """Inserts records that come from a box, a damaged database or a log, by the rule of the rings.
 
-The writer does the same for its own records, over its own connection; what goes and what is counted is in `ring`.
+The writer does the same for its own records, over its own connection; `ring` has the rule.
 """
 
 from __future__ import annotations

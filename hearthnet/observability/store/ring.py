@@ -22,7 +22,7 @@ READ: Final = "SELECT name, value FROM state"
 # An update that changes nothing: with implicit transactions it begins an immediate one, and reads, in one trip.
 BEGIN: Final = "UPDATE state SET value = value RETURNING name, value"
 SET: Final = "INSERT INTO state (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
-# For whoever has changed rows by other means than this module's. 1 ms for full rings; writes nothing if all is right.
+# After rows have been changed by other means than this module's. 1 ms for full rings; writes nothing if all is right.
 _COUNT: Final = "(SELECT count(*) FROM {0} WHERE notable = {1})"
 RECOUNT: Final = tuple(
     f"UPDATE state SET value = {_COUNT.format(table.name, notable)}"  # noqa: S608  # constants
@@ -115,7 +115,7 @@ class State:
                 self._set(name, self._values[name] + count)
 
     def correct(self, table: Table, counts: Sequence[float]) -> None:
-        """Sets the rows of each class, counted anew: somebody has deleted some by hand, or inserted some."""
+        """Sets the rows of each class, counted anew: some were deleted or inserted by hand."""
         for notable, count in enumerate(counts):
             self._set(f"{table.name}.{notable}", int(count))
             self._set(f"{table.name}.{notable}.from", _LOWEST)

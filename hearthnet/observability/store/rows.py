@@ -23,6 +23,7 @@ __all__ = [
     "INSERT_GAP",
     "INSERT_RUN",
     "LOGS",
+    "LOST",
     "ROWS_AT_ONCE",
     "SET_VITALS",
     "SET_WEAR",
@@ -61,7 +62,8 @@ TRIM_RUNS: Final = (
 END_RUN: Final = "UPDATE runs SET ended_us = ?, end_reason = ? WHERE run_id = ?"
 SET_VITALS: Final = "UPDATE runs SET last_seen_us = ?, vitals = ? WHERE run_id = ?"
 SET_WEAR: Final = "UPDATE runs SET commits = ?, written_bytes = ? WHERE run_id = ?"
-FORGET_RUN: Final = "DELETE FROM state WHERE name = ?"  # a run that is closed
+LOST: Final = "lost."  # before the id of a run in `state`
+FORGET_RUN: Final = f"DELETE FROM state WHERE name IN (?1, '{LOST}' || ?1)"  # noqa: S608  # a run that is closed
 CLEAN: Final = "clean"
 UNCLEAN: Final = "unclean"
 # When a record's subject ended, which is when the record was made.

@@ -4,7 +4,7 @@ It has an event loop of its own, so records are committed whatever the program's
 until the next record arrives, or for a minute.
 
 Each process of a store has such a thread, and commits what it has recorded itself. The store's lock is for
-housekeeping alone: whoever gets it recovers the boxes of ended processes, or moves a damaged database aside.
+housekeeping alone: the process that gets it recovers the boxes of ended processes, or moves a damaged database aside.
 
 Guarantees:
     - A record waits at most `interval_s` for its commit while the disk works; a notable one is committed at once.
@@ -188,7 +188,7 @@ class StoreThread:
             writer.must_yield = False
             try:
                 await writer.connect()
-            except (sqlite3.Error, OSError):  # reopened by the next round, which reports what is wrong
+            except (sqlite3.Error, OSError):  # reopened by the next round, which reports the error
                 writer.must_reopen = True
 
     async def _work_guarded(self) -> None:

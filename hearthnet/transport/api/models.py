@@ -80,7 +80,7 @@ class CapabilityOut(BaseModel):
 
 
 class CapabilityStatsOut(BaseModel):
-    """A capability's statistics over all calls in the ring: a row of the view `capability_stats`."""
+    """A capability's statistics over the node's calls in the ring: the columns of the view `capability_stats`."""
 
     capability: str
     count: int

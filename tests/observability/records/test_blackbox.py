@@ -36,7 +36,7 @@ RUN = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
 def box(tmp_path):
     """A box of this process that the instruments write to."""
     made = BlackBox(tmp_path / "telemetry.1.box2", new_header(layout.NODE, RUN, "1", None, Sizes(4_000_000, 1_000_000)))
-    recorder = Recorder(RUN, 1, lambda _: None)
+    recorder = Recorder(RUN, lambda _: None)
     recorder.box = made
     runtime.install(recorder)
     yield made
@@ -147,7 +147,7 @@ from hearthnet.observability import trace
 from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.runtime import runtime
-recorder = Recorder({RUN!r}, 1, lambda _: None)
+recorder = Recorder({RUN!r}, lambda _: None)
 recorder.box = BlackBox(Path({str(path)!r}), new_header(layout.NODE, {RUN!r}, "1", None, Sizes(4_000_000, 100_000)))
 runtime.install(recorder)
 for _ in range(1000):
@@ -317,6 +317,36 @@ def test_box_grows_while_threads_append(tmp_path, monkeypatch, file_system):
     assert list(tmp_path.glob("telemetry.*")) == []
 
 
+def test_mark_made_while_the_table_moves_is_not_lost(box, monkeypatch):
+    """A thread that ends a trace after the table was copied waits, and clears the mark in the new file."""
+    first, second = box.begin(RUN, "first.one", 1, 1), box.begin(RUN, "second.one", 2, 2)
+    box.open_span(second, "step", 3)
+    threads = [
+        threading.Thread(target=box.end, args=(first,)),
+        threading.Thread(target=box.close_span, args=(second,)),
+        threading.Thread(target=box.open_span, args=(second, "later", 4)),
+        threading.Thread(target=box.begin, args=(RUN, "third.one", 3, 3)),
+    ]
+    read = os.pread
+
+    def copied(*where):
+        content = read(*where)
+        for thread in threads:
+            thread.start()
+            thread.join(0.05)  # it waits; without the lock it would be done by now, in the old file
+        return content
+
+    monkeypatch.setattr(os, "pread", copied)
+    box.grow(Sizes(5_000_000, 1_000_000))
+    for thread in threads:
+        thread.join()
+    found = layout.read_box(box.path)
+
+    assert {entry.capability for entry in found.in_flight} == {"second.one", "third.one"}
+    assert found.in_flight[0].span in (None, "later")
+    assert box.failures == 0
+
+
 def test_process_killed_while_its_box_grows_leaves_all_of_it(tmp_path):
     """Killed before the old file is removed: two boxes of one run, which are one when joined."""
     script = f"""
@@ -429,17 +459,17 @@ def test_budget_of_the_spec():
 
     assert (budget.database, budget.wal, budget.wal_pinned, budget.boxes) == (128e6, 16e6, 64e6, 24e6)
     assert budget.database + budget.wal_pinned + budget.boxes + budget.rest <= 256e6
-    assert budget.primary_box().total + 2 * budget.secondary_box().total <= budget.boxes
-    for megabytes in (64, 100, 1_000):
-        small = Budget(megabytes)
-        assert small.primary_box().total + small.secondary_box().total <= small.boxes
+    for megabytes in (64, 100, 256, 1_000):
+        budget = Budget(megabytes)
+        assert budget.node_box().total + 15 * budget.program_box().total <= budget.boxes
+        assert 16 * budget.program_box().total <= budget.program_boxes
 
 
 def test_box_holds_ten_seconds_of_traces(tmp_path):
     """20,000 traces with two spans each, the ten seconds at 2,000 a second, fit the default box."""
     span = b'{"id":"0123456789abcdef","parent":null,"name":"generate","offset_ms":0.01,"duration_ms":0.5,"status":"ok",'
     spans = b"[" + b",".join([span + b'"extras":{"model":"tiny"}}'] * 2) + b"]"
-    box = BlackBox(tmp_path / "telemetry.1.box2", new_header(layout.NODE, RUN, "1", None, Budget(256).primary_box()))
+    box = BlackBox(tmp_path / "telemetry.1.box2", new_header(layout.NODE, RUN, "1", None, Budget(256).node_box()))
     record = record_of(2**40)._replace(spans=spans, started_us=2**50, started_mono_ns=2**45, version="1.0")
     for _ in range(20_000):
         box.append_trace(record)

@@ -8,6 +8,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from support.records import a_trace
 
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.observability.records.ids import new_trace_id
@@ -42,23 +43,20 @@ def asked(monkeypatch):
 def record(seq: int) -> TraceRecord:
     """Returns a trace of half a kilobyte."""
     spans = b'[{"name":"' + b"x" * 400 + b'"}]'
-    return TraceRecord(seq, "run", new_trace_id(), None, "a.b", None, 0, 0, 1.0, "ok", None, 0, spans, b"{}")
+    return a_trace(seq, "run", seq=seq, trace_id=new_trace_id(), spans=spans)
 
 
 async def written(path, batches: int, between=lambda: None) -> Writer:
     """Commits `batches` batches into a full ring whose file has no free page."""
-    recorder = Recorder(new_trace_id(), RING + 1, lambda _: None)
+    recorder = Recorder(new_trace_id(), lambda _: None)
     writer = Writer(path, recorder, ring_rows=RING)
     await writer.open((recorder.run_id, None, "0", os.getpid(), None, rows.now_us(), "x.py", "library"))
-    seq = RING + 1
-    for _ in range(batches):
-        recorder.number_from(seq + BATCH)
-        for number in range(seq, seq + BATCH):
+    for batch in range(batches):
+        for number in range(batch * BATCH + 1, (batch + 1) * BATCH + 1):
             recorder.traces.offer(record(number))
-        seq += BATCH
         between()
         assert await writer.flush()
-    await writer.abandon()
+    await writer.disconnect()
     return writer
 
 
@@ -72,6 +70,7 @@ def full(tmp_path):
         for seq in range(1, RING + 1):
             values = record(seq)
             db.execute(made, (*values[:-2], values[-2].decode(), values[-1].decode()))
+        db.execute("UPDATE state SET value = ? WHERE name = 'seq'", (RING,))
         db.execute("COMMIT")
         db.execute("VACUUM")
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -20,6 +20,7 @@ from support.reading import log_lines, metric, rows
 from support.waiting import nothing_happens, wait_until
 
 from hearthnet.observability import get_logger, telemetry, trace
+from hearthnet.observability.runtime import runtime
 from hearthnet.observability.store import pacer
 from hearthnet.observability.store.budget import Budget, disk_bytes
 from hearthnet.observability.store.pacer import Pace
@@ -371,7 +372,7 @@ input()
 
 
 def test_fork_and_multiprocessing_do_no_harm(observability, query):
-    """Children that record, by fork and by a pool, neither hang nor touch the store; the parent's rows are complete."""
+    """Children that record, by fork and by a pool, commit as runs of their own; nobody's rows are lost or doubled."""
     with telemetry.open(observability) as t:
         record(10)
         with multiprocessing.get_context("fork").Pool(2) as pool:
@@ -379,14 +380,22 @@ def test_fork_and_multiprocessing_do_no_harm(observability, query):
         record(10)
         assert t.flush()
 
-    assert query("SELECT count(*) FROM traces") == [(20,)]
+    assert query("SELECT count(*) FROM traces WHERE capability <> 'in.child'") == [(20,)]
+    with telemetry.open(observability):  # whatever a child was ended with
+        pass
+    in_child = "SELECT count(*), count(DISTINCT run_id || '/' || number) FROM traces WHERE capability = 'in.child'"
+    assert query(in_child) == [(20, 20)]
     assert query("PRAGMA integrity_check") == [("ok",)]
 
 
 def _in_child(_: int) -> int:
-    before = len(trace.get_recent())
+    before = _own()
     record(5, "in.child")
-    return len(trace.get_recent()) - before
+    return _own() - before
+
+
+def _own() -> int:
+    return sum(item.run_id == runtime.recorder.run_id for item in trace.get_recent())
 
 
 # --- the program

@@ -6,9 +6,10 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from support.records import a_log
 
 from hearthnet.database import TELEMETRY, migrations_dir, open_database
-from hearthnet.observability.records.record import LogRecord, TraceRecord
+from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.store import rows
 
 SECOND_US = 1_000_000
@@ -22,18 +23,18 @@ def database(tmp_path):
     for number in range(1, 11):
         result, error = ("timeout", "TimeoutError: late") if number == 10 else ("ok", None)
         record = TraceRecord(
-            number, "r", f"t{number}", None, "a.b", "1.0", number * SECOND_US, 0, float(number), result, error,
+            number, "r", number, f"t{number}", None, "a.b", "1.0", number * SECOND_US, 0, float(number), result, error,
             int(number == 10), span if number == 1 else b"[]", b"{}",
         )  # fmt: skip
         connection.execute(rows.TRACES.insert, record)
     cancelled = TraceRecord(
-        11, "r", "t11", None, "c.d", None, 11 * SECOND_US, 0, 500.0, "cancelled", None, 0, b"[]", b"{}"
+        11, "r", 11, "t11", None, "c.d", None, 11 * SECOND_US, 0, 500.0, "cancelled", None, 0, b"[]", b"{}"
     )
     connection.execute(rows.TRACES.insert, cancelled)
     for seq, level in ((12, "warning"), (13, "error")):
-        entry = LogRecord(seq, "r", seq * SECOND_US, level, "hearthnet.x", f"a {level}", "t10", None, 1, 0, b"{}", None)
+        entry = a_log(seq, "r", seq=seq, level=level, logger="hearthnet.x", msg=f"a {level}", trace_id="t10", notable=1)
         connection.execute(rows.LOGS.insert, entry)
-    connection.execute(rows.INSERT_GAP, (14, 14 * SECOND_US, "log", "buffer_full", 3))
+    connection.execute(rows.INSERT_GAP, (14, 14 * SECOND_US, "log", "buffer_full", 3, "r"))
     yield connection
     connection.close()
 
@@ -145,7 +146,21 @@ def test_looking_up_the_program_costs_the_same_in_a_full_ring(database, view):
     def fill(first: int, last: int) -> None:
         for number in range(first, last):
             record = TraceRecord(
-                number, f"r{number % 1_000}", "t", None, "a.b", None, number, 0, 1.0, "timeout", None, 1, b"[]", b"{}"
+                number,
+                f"r{number % 1_000}",
+                number,
+                "t",
+                None,
+                "a.b",
+                None,
+                number,
+                0,
+                1.0,
+                "timeout",
+                None,
+                1,
+                b"[]",
+                b"{}",
             )
             database.execute(rows.TRACES.insert, record)
 

@@ -18,7 +18,7 @@ from hearthnet.observability.store import writer as writing
 from hearthnet.observability.store.writer import Settled, Writer
 
 LATE = 5
-RUN = (None, "0", os.getpid(), None, 0)
+RUN = (None, "0", os.getpid(), None, 0, "x.py", "library")
 
 
 class Busy(Writer):
@@ -229,7 +229,7 @@ async def test_what_is_settled_is_committed_with_the_batch(path, writers):
     assert await writer.flush()
     assert query(path, "SELECT value FROM state WHERE name = 'run'") == [(3,)]
 
-    assert await writer.close("run")
+    assert await writer.close("run", 1.0)
     assert query(path, "SELECT value FROM state WHERE name = 'run'") == []
     assert query(path, "SELECT end_reason FROM runs") == [(rows.CLEAN,)]
 

@@ -1,4 +1,4 @@
-"""Opens telemetry.db: checked, migrated, with the records of ended runs recovered by whoever keeps house.
+"""Opens telemetry.db: checked, migrated, with the records of ended runs recovered by the process that keeps house.
 
 A database that is damaged or another program's is moved aside, and a new one created. One that is newer than this
 program is left alone. After this the store is consistent and complete; the writer opens its own connection.
@@ -73,7 +73,7 @@ def open_store(
     salvaged: Salvage | None = None
     schema = TELEMETRY._replace(reserve_bytes=reserve)
     try:
-        # Whoever records into it would notice damage, too; a short program beside a node need not read all of it.
+        # A process that records into it would notice damage, too; a short program beside a node need not read all of it.
         connection = _open_whole(path, schema, is_checked=not is_in_use(path.parent, own))
     except UnusableStoreError as error:
         salvaged = salvage(move_aside(path, error.message))
@@ -172,8 +172,8 @@ def log_recovery(recovered: Recovery) -> None:
         return
     for kind in ("traces", "logs", "interrupted"):
         metrics.telemetry_recovered_total.labels(kind=kind).inc(getattr(recovered, kind))
-    if recovered.dropped:
-        metrics.telemetry_dropped_total.labels(reason="killed").inc(recovered.dropped)
+    for reason, count in recovered.lost.items():
+        metrics.telemetry_dropped_total.labels(reason=reason).inc(count)
     fields = {
         "runs": recovered.runs,
         "traces": recovered.traces,

@@ -22,7 +22,8 @@ from hearthnet.observability.store.snapshot import snapshot
 TIMEOUT_S = 60
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) "
 TRACE = (
-    "INSERT INTO traces VALUES (?, 'r', 't', NULL, 'a.b', NULL, 1000000, 0, 1.5, 'ok', NULL, 0,"
+    "INSERT INTO traces (seq, run_id, trace_id, capability, started_us, started_mono_ns, duration_ms, result, notable,"
+    " spans, extras) VALUES (?, 'r', 't', 'a.b', 1000000, 0, 1.5, 'ok', 0,"
     ' \'[{"name":"load","offset_ms":0,"duration_ms":1,"extras":{}}]\', \'{}\')'
 )
 
@@ -70,7 +71,7 @@ def test_reading_is_allowed(path, sql, first):
 @pytest.mark.parametrize(
     "sql",
     [
-        "DELETE FROM traces", "INSERT INTO gaps VALUES (1, 1, 'a', 'b', 1)", "UPDATE traces SET result = 'ok'",
+        "DELETE FROM traces", "INSERT INTO gaps (seq, ts_us, kind, reason, count) VALUES (1, 1, 'a', 'b', 1)", "UPDATE traces SET result = 'ok'",
         "UPDATE sqlite_master SET sql = ''", "CREATE TABLE x (a)", "CREATE TEMP TABLE x (a)", "DROP VIEW recent",
         "ATTACH 'other.db' AS other", "DETACH main", "VACUUM", "VACUUM INTO 'other.db'", "BEGIN", "BEGIN IMMEDIATE",
         "COMMIT", "SAVEPOINT a", "REINDEX", "ANALYZE", "PRAGMA user_version = 9", "PRAGMA query_only = OFF",

@@ -18,7 +18,7 @@ from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.results import RESULTS, is_failure
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.query.stats import capability_stats
-from hearthnet.observability.store.reader import Reader
+from hearthnet.observability.store.reader import Reader, TraceFilter
 
 SECOND_US = 1_000_000
 
@@ -26,7 +26,7 @@ SECOND_US = 1_000_000
 def call(seq: int, capability: str, result: str, ms: float) -> TraceRecord:
     """Returns a row of `traces`."""
     return TraceRecord(
-        seq, "r", f"t{seq}", None, capability, None, seq * SECOND_US, 0, ms, result, None, 0, b"[]", b"{}"
+        seq, "r", seq, f"t{seq}", None, capability, None, seq * SECOND_US, 0, ms, result, None, 0, b"[]", b"{}"
     )
 
 
@@ -86,7 +86,9 @@ def test_view_agrees_with_python(path, reader, seed):
     ]
     with closing(open_database(path, TELEMETRY)) as connection:
         connection.execute("BEGIN")
-        connection.executemany(rows.TRACES.insert, calls)
+        old = rows.TRACES.columns.replace("number, ", "")
+        insert = f"INSERT INTO traces ({old}) VALUES ({', '.join('?' * (len(TraceRecord._fields) - 1))})"
+        connection.executemany(insert, [(*one[:2], *one[3:-2], "[]", "{}") for one in calls])
         connection.execute("COMMIT")
 
     assert capability_stats(reader) == computed(calls)
@@ -97,7 +99,9 @@ def test_quantiles_at_the_edges_of_a_rank(path, reader, count):
     """The quantiles are right for ranks that are whole numbers, and for those beside them."""
     calls = [call(seq, "a.b", "ok", float(seq)) for seq in range(1, count + 1)]
     with closing(open_database(path, TELEMETRY)) as connection:
-        connection.executemany(rows.TRACES.insert, calls)
+        old = rows.TRACES.columns.replace("number, ", "")
+        insert = f"INSERT INTO traces ({old}) VALUES ({', '.join('?' * (len(TraceRecord._fields) - 1))})"
+        connection.executemany(insert, [(*one[:2], *one[3:-2], "[]", "{}") for one in calls])
 
     assert capability_stats(reader) == computed(calls)
 
@@ -118,7 +122,9 @@ def old_database(path, calls) -> None:
             connection.executescript((migrations_dir() / TELEMETRY.name / number).read_text("utf-8"))
         connection.execute(f"PRAGMA application_id = {TELEMETRY.application_id}")
         connection.execute("PRAGMA user_version = 2")
-        connection.executemany(rows.TRACES.insert, calls)
+        old = rows.TRACES.columns.replace("number, ", "")
+        insert = f"INSERT INTO traces ({old}) VALUES ({', '.join('?' * (len(TraceRecord._fields) - 1))})"
+        connection.executemany(insert, [(*one[:2], *one[3:-2], "[]", "{}") for one in calls])
 
 
 def test_old_database_gets_the_new_columns(path, reader):
@@ -171,3 +177,46 @@ def test_open_telemetry_answers_whatever_the_database_does(observability, logged
         file.rename(observability.data_dir / f"away-{file.name}")
     assert t.capability_stats() == []
     assert any(record.msg == "telemetry.db cannot be read" for record in logged)
+
+
+def test_stats_are_those_of_the_node_and_agree_with_the_view(path, reader):
+    """Calls of another program are left out, once a node has recorded; without a node the view says the same."""
+    calls = [call(seq, f"cap.n{seq % 3}", "ok" if seq % 4 else "timeout", float(seq * 7 % 50)) for seq in range(1, 60)]
+    of_cron = [call(seq, "cron.copy", "timeout", 1.0)._replace(run_id="c") for seq in range(60, 70)]
+    columns = "capability, count, errors, error_rate, p50_ms, p90_ms, p99_ms, max_ms, last_ts"
+    with closing(open_database(path, TELEMETRY)) as connection:
+        connection.executemany(rows.TRACES.insert, [*calls, *of_cron])
+        seen = connection.execute(f"SELECT {columns} FROM capability_stats ORDER BY count DESC, capability").fetchall()
+        assert [tuple(item.values()) for item in capability_stats(reader)] == seen
+
+        connection.execute(rows.INSERT_RUN, ("c", None, "1", 1, None, 1, "cron.py", "library"))
+        connection.execute(rows.INSERT_RUN, ("r", "ed25519:n", "1", 1, None, 1, "hearthnet", "node"))
+    assert capability_stats(reader) == computed(calls)
+
+
+def test_program_of_a_run(path, reader):
+    """The reader knows the programs of runs, finds the traces of one, and those of the node."""
+    with closing(open_database(path, TELEMETRY)) as connection:
+        for number in range(1_201):
+            run = (f"r{number}", "ed25519:n" if number == 7 else None, "1", 1, None, 1, f"p{number % 2}.py", "library")
+            connection.execute(rows.INSERT_RUN, run)
+        connection.executemany(
+            rows.TRACES.insert, [call(seq, "a.b", "ok", 1.0)._replace(run_id=f"r{seq}") for seq in range(1, 10)]
+        )
+
+    assert reader.programs([]) == {}
+    assert reader.programs(["r3", "r4", "nowhere"]) == {"r3": "p1.py", "r4": "p0.py"}
+    assert len(reader.programs([f"r{number}" for number in range(1_201)])) == 1_201
+    assert [record.seq for record in reader.recent(9, TraceFilter(program="p0.py"))] == [8, 6, 4, 2]
+    assert [record.seq for record in reader.recent(9, TraceFilter(of_node=True))] == [7]
+    assert reader.has_node()
+
+
+def test_old_database_has_no_programs(path, reader):
+    """Before a node has migrated it, no program is known; that is no error."""
+    old_database(path, [call(1, "a.b", "ok", 1.0)])
+
+    assert not reader.knows_programs()
+    assert reader.programs(["r"]) == {}
+    assert not reader.has_node()
+    assert reader.recent(9, TraceFilter(of_node=True)) == []

@@ -172,21 +172,22 @@ def test_foreign_newer_and_incomplete_databases_are_moved_aside(observability, p
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ("", (1_700_000_000_000_000, '[{"ts_us":1}]', 7, 4_096)),
+        ("", (1_700_000_000_000_000, '[{"ts_us":1}]', 7, 4_096, "x.py", "node")),
         (
-            "ALTER TABLE runs DROP COLUMN vitals; ALTER TABLE runs DROP COLUMN commits;",
-            (1_700_000_000_000_000, None, None, 4_096),
+            "".join(f"ALTER TABLE runs DROP COLUMN {name};" for name in ("vitals", "commits", "program", "role")),
+            (1_700_000_000_000_000, None, None, 4_096, None, "node"),
         ),
     ],
     ids=["of this schema", "of an older one"],
 )
 def test_what_is_known_of_runs_is_salvaged(observability, place, change, told):
-    """The vitals and wear of runs are salvaged too, if the damaged database has columns for them."""
+    """Vitals, wear and program of runs are salvaged too, if the damaged database has columns; the role is derived."""
     with closing(sqlite3.connect(place)) as connection:
         views = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'view'").fetchall()
         connection.executescript("".join(f"DROP VIEW {name};" for (name,) in views))
         connection.execute(
-            "UPDATE runs SET last_seen_us = 1700000000000000, commits = 7, written_bytes = 4096, vitals = ?",
+            "UPDATE runs SET last_seen_us = 1700000000000000, commits = 7, written_bytes = 4096, vitals = ?,"
+            " node_id = 'ed25519:n', program = 'x.py', role = 'node'",
             ('[{"ts_us":1}]',),
         )
         connection.commit()
@@ -197,7 +198,7 @@ def test_what_is_known_of_runs_is_salvaged(observability, place, change, told):
 
     with closing(sqlite3.connect(place)) as connection:
         row = connection.execute(
-            "SELECT last_seen_us, vitals, commits, written_bytes FROM runs WHERE run_id = ?", (run_id,)
+            "SELECT last_seen_us, vitals, commits, written_bytes, program, role FROM runs WHERE run_id = ?", (run_id,)
         ).fetchone()
     assert row == told
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from support import forkserver
+from support.records import a_log
 from support.waiting import wait_until
 
 from hearthnet.database import TELEMETRY, open_database
@@ -24,8 +25,15 @@ from hearthnet.observability.store import pacer
 from hearthnet.observability.store.budget import Budget
 from hearthnet.observability.store.recovery import recover as recovery
 from hearthnet.observability.store.recovery.box_records import records_of
+from hearthnet.observability.store.rows import LOGS
 from hearthnet.observability.telemetry import DATABASE
 
+NEVER = """
+from hearthnet.observability.store.writer import Writer
+async def never(self):
+    return False
+Writer.flush = never
+"""
 OPEN_AND_CLOSE = "with telemetry.open(config) as t:\n    pass\n"
 
 
@@ -55,9 +63,9 @@ with telemetry.open(config, node_id="ed25519:me") as t:
     assert seqs == sorted(seqs)
     assert query("SELECT capability FROM recent LIMIT 1") == [("second.part",)]
     assert query("SELECT msg, extras ->> 'n' FROM logs WHERE logger = 'hearthnet.x'") == [("the last words", 1)]
-    assert query("SELECT node_id, end_reason, ended_us >= started_us FROM runs ORDER BY started_us") == [
-        ("ed25519:me", "unclean", 1),
-        (None, "clean", 1),
+    assert query("SELECT node_id, role, end_reason, ended_us >= started_us FROM runs ORDER BY started_us") == [
+        ("ed25519:me", "node", "unclean", 1),
+        (None, "library", "clean", 1),
     ]
     assert boxes(observability) == []
 
@@ -135,13 +143,14 @@ def test_kill_in_the_middle_of_a_chunk_loses_and_doubles_nothing(observability, 
     run_and_die("""
 import sqlite3
 from hearthnet.observability.store import merge
-genuine, calls = merge._insert, []
-def dying(connection, table, record):
+genuine, calls = merge.admit, []
+def dying(*arguments):
+    inserted = genuine(*arguments)
     calls.append(1)
-    if len(calls) == 1500:
+    if len(calls) == 2:
         die()
-    genuine(connection, table, record)
-merge._insert = dying
+    return inserted
+merge.admit = dying
 telemetry.open(config).start()
 """)
     assert query("SELECT count(*) FROM traces") == [(1000,)]
@@ -183,17 +192,19 @@ def test_several_dead_runs_are_closed_in_one_start(observability, run_and_die, q
         trace.detach()
 
     assert query("SELECT count(DISTINCT run_id) FROM runs WHERE end_reason = 'unclean'") == [(3,)]
-    # Each run began at 1, so of equal numbers one is kept: without a database a run cannot know the numbers of others.
+    # Each run began at 1: numbers identify a record within its run only.
+    assert query("SELECT count(*), count(DISTINCT seq), count(DISTINCT number) FROM traces") == [(31, 31, 10)]
     assert query("SELECT trace_id FROM recent LIMIT 1") == [(record_one.trace_id,)]
 
 
 def test_box_of_a_living_process_is_never_touched(observability, query):
-    """A second process records into its own box, which starts and stops of the first do not touch while it runs."""
+    """Starts and stops of the first process do not touch the box of a second one while that runs."""
     script = f"""
 import sys
 from pathlib import Path
 from hearthnet.config import ObservabilityConfig
 from hearthnet.observability import telemetry, trace
+{NEVER}
 config = ObservabilityConfig(data_dir=Path({str(observability.data_dir)!r}), log_dir=None)
 with telemetry.open(config) as t:
     for _ in range(7):
@@ -207,12 +218,12 @@ with telemetry.open(config) as t:
         second = forkserver.spawn(
             [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        assert "another process writes the telemetry" in second.stdout.readline()
+        assert second.stdout.readline() == "None\n"
     path = observability.data_dir / f"telemetry.{second.pid}.box2"
-    before = path.read_bytes()
+    before = layout.read_box(path).traces
     with telemetry.open(observability):
         assert query("SELECT count(*) FROM traces") == [(0,)]
-    assert path.read_bytes() == before
+    assert layout.read_box(path).traces == before
 
     os.kill(second.pid, signal.SIGKILL)
     second.wait()
@@ -228,13 +239,14 @@ with telemetry.open(config) as t:
     assert not path.exists()
 
 
-def test_holder_recovers_the_box_of_a_second_process_that_ended(observability, query, monkeypatch):
-    """The running holder recovers the box of a process that stopped cleanly as a clean run, renumbered."""
+def test_running_process_recovers_the_box_of_another_that_ended(observability, query, monkeypatch):
+    """A running process recovers the box of one that stopped in order and could not commit, as a clean run."""
     monkeypatch.setattr(pacer, "_HOUSEKEEPING_S", 0.1)
     script = f"""
 from pathlib import Path
 from hearthnet.config import ObservabilityConfig
 from hearthnet.observability import telemetry, trace
+{NEVER}
 with telemetry.open(ObservabilityConfig(data_dir=Path({str(observability.data_dir)!r}), log_dir=None)) as t:
     for _ in range(7):
         with trace.new_trace("of.second"):
@@ -258,7 +270,7 @@ def test_records_overwritten_in_the_box_are_counted(observability, run_and_die, 
     run_and_die("""
 from hearthnet.observability.store import budget
 from hearthnet.observability.records.blackbox import Sizes
-budget.Budget.primary_box = lambda self: Sizes(traces=40_000, logs=40_000)
+budget.Budget.program_box = lambda self: Sizes(traces=40_000, logs=40_000)
 with telemetry.open(config) as t:
     record(2000)
     die()
@@ -288,7 +300,7 @@ def test_rows_missing_from_wal_and_box_are_a_gap(observability, run_and_die, que
     run_and_die("""
 from hearthnet.observability.store import budget
 from hearthnet.observability.records.blackbox import Sizes
-budget.Budget.primary_box = lambda self: Sizes(traces=20_000, logs=20_000)
+budget.Budget.program_box = lambda self: Sizes(traces=20_000, logs=20_000)
 with telemetry.open(config) as t:
     record(300)
     assert t.flush()
@@ -306,11 +318,8 @@ with telemetry.open(config) as t:
 
 def test_a_full_box_is_recovered(observability, run_and_die, query):
     """Of 20,000 traces that were never committed the newest 10,000 are recovered, by the ring's rule."""
-    run_and_die("""
-from hearthnet.observability.store.writer import Writer
-async def never(self):
-    return False
-Writer.flush = never
+    run_and_die(f"""
+{NEVER}
 t = telemetry.open(config)
 t.start()
 record(20_000)
@@ -369,7 +378,7 @@ def test_closing_a_run_twice_changes_nothing(tmp_path):
     with closing(open_database(tmp_path / DATABASE, TELEMETRY)) as connection:
         for run_id in ("DEAD", "OURS"):
             connection.execute("INSERT INTO runs (run_id, version, pid, started_us) VALUES (?, '1', 1, 50)", (run_id,))
-        connection.execute("INSERT INTO logs VALUES (1, 'DEAD', 70, 'info', 'x', 'm', NULL, NULL, 0, 0, '{}', NULL)")
+        connection.execute(LOGS.insert, a_log(1, "DEAD", seq=1, ts_us=70))
         for _ in range(2):
             recovery.close_other_runs(connection, {"OURS"})
         assert connection.execute("SELECT run_id, ended_us, end_reason FROM runs ORDER BY 1").fetchall() == [

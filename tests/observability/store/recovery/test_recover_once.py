@@ -1,0 +1,267 @@
+"""Each record of a box becomes one row: however often recovery is killed, whatever other runs have the same numbers."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+from support.records import a_log, a_trace
+
+from hearthnet.database import TELEMETRY, open_database
+from hearthnet.forensics import box as layout
+from hearthnet.observability.records.blackbox import BlackBox
+from hearthnet.observability.records.box_file import Sizes, new_header
+from hearthnet.observability.records.ids import new_trace_id
+from hearthnet.observability.store import merge as merging
+from hearthnet.observability.store import rows
+from hearthnet.observability.store.merge import merge
+from hearthnet.observability.store.recovery import recover as recovery
+from hearthnet.observability.store.recovery.recover import missing, recover_box, recover_boxes, restore_committed
+
+RUN, OTHER = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "01HXR4Z6W5S9E2JQ4Y0T7B3M2D"
+EMPTY_SCHEMA = TELEMETRY._replace(reserve_bytes=0)
+
+
+class KilledError(BaseException):
+    """The process is killed before a statement."""
+
+
+class Mortal(sqlite3.Connection):
+    """A connection on which the process dies before the statement of that number, and does nothing any more."""
+
+    left = 10**9
+
+    def _step(self):
+        self.left -= 1
+        if self.left < 0:
+            raise KilledError
+
+    def execute(self, *arguments):
+        """Executes, or dies."""
+        self._step()
+        return super().execute(*arguments)
+
+    def executemany(self, *arguments):
+        """Executes, or dies."""
+        self._step()
+        return super().executemany(*arguments)
+
+
+@pytest.fixture
+def path(tmp_path):
+    """An empty store."""
+    path = tmp_path / "telemetry.db"
+    open_database(path, EMPTY_SCHEMA).close()
+    return path
+
+
+def box_of(directory, records, run_id=RUN, *, in_flight=0, committed=0, ended_us=0, sizes=Sizes(100_000, 50_000)):
+    """Returns the path of the box that a process leaves which recorded `records` in that order and is gone."""
+    path = directory / f"telemetry.{run_id[-2:]}.box2"
+    header = replace(new_header(layout.LIBRARY, run_id, "1", None, sizes), pid=2**22 + 1)
+    box = BlackBox(path, header)
+    for number in range(in_flight):
+        box.begin(new_trace_id(), "in.flight", 1_000, 1_000 + number)
+    for record in records:
+        (box.append_trace if hasattr(record, "spans") else box.append_log)(tuple(record))
+    done = [record for record in records if record.number <= committed]
+    traces = sum(hasattr(record, "spans") for record in done)
+    box.note_committed(traces, len(done) - traces, committed)
+    if ended_us:
+        box.note_ended(ended_us, is_committed=False)
+    content = path.read_bytes()
+    box.close(remove=True)
+    path.write_bytes(content)  # as a killed process leaves it: what was in flight is marked
+    return path
+
+
+def mixed(count, run_id=RUN):
+    """Returns records of both kinds with the numbers 1 to `count`."""
+    return [(a_log if number % 3 == 0 else a_trace)(number, run_id) for number in range(1, count + 1)]
+
+
+def numbers(path, run_id=RUN):
+    """Returns the numbers of a run's rows of both tables, in the order of their seq."""
+    with closing(sqlite3.connect(path)) as connection:
+        sql = "SELECT seq, number FROM {} WHERE run_id = ?"
+        found = connection.execute(
+            f"{sql.format('traces')} UNION ALL {sql.format('logs')} ORDER BY 1", (run_id, run_id)
+        )
+        return [number for _, number in found]
+
+
+def query(path, sql):
+    """Returns the rows of a query."""
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def recover_until_killed(path, box, statements):
+    """Recovers a box and is killed before that statement; returns whether it came so far."""
+    connection = sqlite3.connect(path, isolation_level=None, factory=Mortal)
+    connection.left = statements
+    try:
+        recover_box(connection, layout.read_box(box))
+    except KilledError:
+        return True
+    finally:
+        connection.close()
+    return False
+
+
+@pytest.mark.parametrize("committed", [0, 5])
+def test_recovery_killed_before_any_statement(tmp_path, monkeypatch, committed):
+    """Killed before any of its statements, and started again, recovery has lost nothing and doubled nothing."""
+    monkeypatch.setattr(merging, "_CHUNK_ROWS", 5)
+    records = mixed(14)
+    box = box_of(tmp_path, records, in_flight=1, committed=committed)
+    statement, was_killed = 0, True
+    while was_killed:
+        path = tmp_path / f"telemetry-{statement}.db"
+        with closing(open_database(path, EMPTY_SCHEMA)) as connection:
+            merge(connection, records[:committed], run_id=RUN)
+        was_killed = recover_until_killed(path, box, statement)
+        recover_until_killed(path, box, 10**9)
+        recover_until_killed(path, box, 10**9)
+        assert numbers(path) == [*range(1, 15), 15], statement
+        assert query(path, "SELECT result, count(*) FROM traces GROUP BY 1") == [("interrupted", 1), ("ok", 10)]
+        assert query(path, "SELECT run_id, end_reason FROM runs") == [(RUN, "unclean")]
+        assert query(path, f"SELECT count(*) FROM state WHERE name LIKE '%{RUN}'") == [(0,)]
+        assert query(path, "SELECT count(*) FROM gaps") == [(0,)]
+        statement += 1
+    assert statement > 40
+
+
+def test_lost_rows_are_counted_once_however_often_it_is_killed(tmp_path, monkeypatch):
+    """What neither box nor database has is one gap of its true size, wherever recovery was killed before."""
+    monkeypatch.setattr(merging, "_CHUNK_ROWS", 3)
+    box = box_of(tmp_path, mixed(20)[10:], committed=15)
+    statement, was_killed = 0, True
+    while was_killed:
+        path = tmp_path / f"telemetry-{statement}.db"
+        open_database(path, EMPTY_SCHEMA).close()
+        was_killed = recover_until_killed(path, box, statement)
+        recover_until_killed(path, box, 10**9)
+        assert numbers(path) == list(range(11, 21)), statement
+        gaps = query(path, "SELECT reason, count, run_id FROM gaps WHERE reason = 'wal_lost'")
+        assert gaps == [("wal_lost", 10, RUN)], statement
+        assert query(path, f"SELECT count(*) FROM state WHERE name LIKE '%{RUN}'") == [(0,)]
+        statement += 1
+    assert statement > 30
+
+
+def test_runs_with_equal_numbers_are_all_recovered(tmp_path, path):
+    """Three runs that committed nothing began at 1 each: all their records are rows, each with a seq of its own."""
+    runs = [RUN, OTHER, "01HXR4Z6W5S9E2JQ4Y0T7B3M3E"]
+    for run_id in runs:
+        box_of(tmp_path, mixed(10, run_id), run_id)
+    with closing(open_database(path, EMPTY_SCHEMA)) as connection:
+        total = recover_boxes(connection, tmp_path)
+
+    assert (total.runs, total.traces, total.logs, total.dropped) == (3, 21, 9, 0)
+    for run_id in runs:
+        assert numbers(path, run_id) == list(range(1, 11))
+    assert query(path, "SELECT count(*) FROM gaps") == [(0,)]
+    assert query(path, "SELECT value FROM state WHERE name = 'seq'") == [(30,)]
+    assert layout.boxes_in(tmp_path) == []
+
+
+def test_rows_that_the_ring_evicted_are_not_put_back(path, tmp_path):
+    """What a run had settled and other runs have pushed out since is not missing."""
+    box = box_of(tmp_path, mixed(8), committed=6)
+    with closing(open_database(path, EMPTY_SCHEMA)) as connection:
+        merge(connection, mixed(6), run_id=RUN)
+        connection.execute("DELETE FROM traces")
+        recover_box(connection, layout.read_box(box))
+
+    assert numbers(path) == [3, 6, 7, 8]
+
+
+def test_late_record_below_committed_ones_is_recovered(path, tmp_path):
+    """A record whose thread was late when the run was killed is in the box alone, below numbers that are committed."""
+    records = mixed(9)
+    box = box_of(tmp_path, records, committed=9)
+    with closing(open_database(path, EMPTY_SCHEMA)) as connection:
+        merge(connection, [record for record in records if record.number != 4])
+        connection.execute("INSERT INTO state VALUES (?, 3)", (RUN,))
+        recover_box(connection, layout.read_box(box))
+
+    assert sorted(numbers(path)) == list(range(1, 10))
+    assert query(path, "SELECT count(*) FROM gaps") == [(0,)]
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_run_that_ended_in_order_without_committing_is_clean(path, tmp_path, fits):
+    """Its records are taken over; what its box had no space for is a gap that says so, not a kill."""
+    sizes = Sizes(100_000, 50_000) if fits else Sizes(4_096, 4_096)
+    box = box_of(tmp_path, mixed(90), ended_us=95_000_000, sizes=sizes)
+    with closing(open_database(path, EMPTY_SCHEMA)) as connection:
+        found = recover_box(connection, layout.read_box(box))
+
+    assert query(path, "SELECT end_reason, ended_us FROM runs") == [(rows.CLEAN, 95_000_000)]
+    assert found.unclean == 0
+    gaps = dict(query(path, "SELECT kind, count FROM gaps WHERE reason = 'box_full'"))
+    assert query(path, "SELECT count(*) FROM gaps WHERE reason <> 'box_full'") == [(0,)]
+    held = dict(query(path, "SELECT 'trace', count(*) FROM traces UNION ALL SELECT 'log', count(*) FROM logs"))
+    assert (held["trace"] + gaps.get("trace", 0), held["log"] + gaps.get("log", 0)) == (60, 30)
+    assert bool(gaps) is not fits
+
+
+def test_killed_run_whose_box_was_too_small_says_killed(path, tmp_path):
+    """Of a run that was killed the same loss has the kill as its reason."""
+    box = box_of(tmp_path, mixed(90), sizes=Sizes(4_096, 4_096))
+    with closing(open_database(path, EMPTY_SCHEMA)) as connection:
+        recover_box(connection, layout.read_box(box))
+
+    assert query(path, "SELECT end_reason FROM runs") == [(rows.UNCLEAN,)]
+    assert {reason for (reason,) in query(path, "SELECT reason FROM gaps")} == {"killed"}
+
+
+def test_interrupted_trace_that_began_long_ago_is_kept_in_a_full_ring(path, tmp_path, monkeypatch):
+    """What was running when a run died is the newest of it, however long it had run, and pushes out the oldest."""
+    monkeypatch.setattr(rows.TRACES, "size", 10)
+    box = box_of(tmp_path, [], in_flight=2)
+    with closing(open_database(path, EMPTY_SCHEMA)) as connection:
+        merge(connection, [a_trace(number, OTHER, notable=1) for number in range(1_000, 1_010)])
+        recover_box(connection, layout.read_box(box))
+
+    assert query(path, "SELECT count(*) FROM traces WHERE result = 'interrupted'") == [(2,)]
+    assert query(path, "SELECT count(*) FROM traces") == [(10,)]
+
+
+def test_recovery_after_rows_were_deleted_by_hand(path, tmp_path, monkeypatch):
+    """If somebody emptied a full table, the counts are wrong; the records of a box are put in all the same."""
+    monkeypatch.setattr(rows.TRACES, "size", 10)
+    box = box_of(tmp_path, [a_trace(number, RUN) for number in range(1, 6)])
+    with closing(open_database(path, EMPTY_SCHEMA)) as connection:
+        merge(connection, [a_trace(number, OTHER) for number in range(1_000, 1_010)])
+        connection.execute("DELETE FROM traces")
+        recover_box(connection, layout.read_box(box))
+
+    assert numbers(path) == [1, 2, 3, 4, 5]
+
+
+def test_own_box_gives_back_what_the_database_lost(path, tmp_path):
+    """Opened again, a new database gets what the run had committed; what is pending is left to the writer."""
+    contents = layout.read_box(box_of(tmp_path, mixed(12)[2:], committed=9))
+    with closing(open_database(path, EMPTY_SCHEMA)) as connection:
+        for _ in range(2):
+            restore_committed(connection, contents, {10, 11, 12})
+
+    assert numbers(path) == list(range(3, 10))
+    assert query(path, "SELECT reason, count FROM gaps") == [("wal_lost", 2)]
+
+
+def test_number_near_the_largest_integer_stops_nothing(path, tmp_path):
+    """A damaged box may hold any number."""
+    records = [a_trace(1, RUN), a_trace(2**63 - 1, RUN), a_log(3, RUN)]
+    box = box_of(tmp_path, records, in_flight=1)
+    with closing(open_database(path, EMPTY_SCHEMA)) as connection:
+        recover_box(connection, layout.read_box(box))
+        found = missing(connection, layout.read_box(box), recovery.records_of(layout.read_box(box)))
+
+    assert {1, 3} <= set(numbers(path))
+    assert found[1] == 0
+    assert query(path, "SELECT end_reason FROM runs") == [(rows.UNCLEAN,)]
