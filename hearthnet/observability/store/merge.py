@@ -114,7 +114,7 @@ def _young(connection: sqlite3.Connection, records: Sequence[Record]) -> Sequenc
             oldest = connection.execute(table.oldest, (notable, state.first(table, notable))).fetchone()
             if oldest is not None:
                 of_class = (record for record in ours if record.notable == notable)
-                older = [id(record) for record in of_class if table.ended_us(record) <= oldest[0]]
+                older = [id(record) for record in of_class if table.ended_us(record) < oldest[0]]
                 old.update(older[:count])
     return [record for record in records if id(record) not in old]
 
