@@ -170,8 +170,8 @@ def log_recovery(recovered: Recovery) -> None:
         return
     for kind in ("traces", "logs", "interrupted"):
         metrics.telemetry_recovered_total.labels(kind=kind).inc(getattr(recovered, kind))
-    if recovered.dropped:
-        metrics.telemetry_dropped_total.labels(reason="killed").inc(recovered.dropped)
+    for reason, count in recovered.lost.items():
+        metrics.telemetry_dropped_total.labels(reason=reason).inc(count)
     fields = {
         "runs": recovered.runs,
         "traces": recovered.traces,

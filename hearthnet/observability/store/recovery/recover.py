@@ -13,8 +13,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -63,7 +64,7 @@ class Recovery:
         traces: recovered traces.
         logs: recovered log records.
         interrupted: traces that had not ended.
-        dropped: records that are neither in the database nor in a box.
+        lost: records that are neither in the database nor in a box, by reason.
         unclean: those of `runs` that did not end in order.
     """
 
@@ -71,8 +72,13 @@ class Recovery:
     traces: int = 0
     logs: int = 0
     interrupted: int = 0
-    dropped: int = 0
+    lost: Counter[str] = field(default_factory=Counter)
     unclean: int = 0
+
+    @property
+    def dropped(self) -> int:
+        """The number of all that are lost."""
+        return self.lost.total()
 
     def add(self, other: Recovery) -> None:
         """Adds the counts of another box."""
@@ -80,7 +86,7 @@ class Recovery:
         self.traces += other.traces
         self.logs += other.logs
         self.interrupted += other.interrupted
-        self.dropped += other.dropped
+        self.lost += other.lost
         self.unclean += other.unclean
 
 
@@ -193,16 +199,32 @@ def recover_box(connection: sqlite3.Connection, box: layout.Box) -> Recovery:
     if lost:
         _count_lost(connection, run_id, lost)
     merge(connection, fresh, run_id=run_id)
-    _close_run(connection, box, found)
+    losses = _losses(box, found)
+    _close_run(connection, box, found, losses)
+    by_reason = Counter({WAL_LOST: lost} if lost else {})
+    for _, reason, count in losses:
+        by_reason[reason] += count
     traces = sum(isinstance(record, TraceRecord) for record in fresh)
     return Recovery(
         1,
         traces,
         len(fresh) - traces,
         len(found.interrupted),
-        found.dropped_traces + found.dropped_logs + found.gave_way_traces + found.gave_way_logs + lost,
+        by_reason,
         int(not box.ended_us),
     )
+
+
+def _losses(box: layout.Box, found: BoxRecords) -> list[tuple[str, str, int]]:
+    """Returns kind, reason and number of the records that the run had to drop."""
+    too_small = BOX_FULL if box.ended_us else KILLED
+    losses = [
+        ("trace", too_small, found.dropped_traces),
+        ("log", too_small, found.dropped_logs),
+        ("trace", BUDGET, found.gave_way_traces),
+        ("log", BUDGET, found.gave_way_logs),
+    ]
+    return [loss for loss in losses if loss[-1]]
 
 
 def missing(connection: sqlite3.Connection, box: layout.Box, found: BoxRecords) -> tuple[list[Record], int]:
@@ -257,16 +279,11 @@ def _count_lost(connection: sqlite3.Connection, run_id: str, lost: int) -> None:
             connection.execute(rows.INSERT_GAP, (state.next_seq(), rows.now_us(), "trace", WAL_LOST, lost, run_id))
 
 
-def _close_run(connection: sqlite3.Connection, box: layout.Box, found: BoxRecords) -> None:
+def _close_run(
+    connection: sqlite3.Connection, box: layout.Box, found: BoxRecords, losses: list[tuple[str, str, int]]
+) -> None:
     """Inserts the traces that were in flight, records the gaps, and closes the run, in one transaction."""
     header = box.header
-    reason = BOX_FULL if box.ended_us else KILLED
-    gaps = (
-        ("trace", reason, found.dropped_traces),
-        ("log", reason, found.dropped_logs),
-        ("trace", BUDGET, found.gave_way_traces),
-        ("log", BUDGET, found.gave_way_logs),
-    )
     with transaction(connection) as state:
         numbers = (record.number for records in (found.traces, found.logs) for record in records)
         last = max(state.settled(header.run_id), min(box.committed_number, _MAX_INTEGER // 2), *numbers)
@@ -276,10 +293,8 @@ def _close_run(connection: sqlite3.Connection, box: layout.Box, found: BoxRecord
             header.program or None, rows.role_of(header.node_id),
         )  # fmt: skip
         connection.execute(rows.INSERT_RUN, run)
-        for kind, why, dropped in gaps:
-            if dropped:
-                gap = (state.next_seq(), rows.now_us(), kind, why, dropped, header.run_id)
-                connection.execute(rows.INSERT_GAP, gap)
+        for loss in losses:
+            connection.execute(rows.INSERT_GAP, (state.next_seq(), rows.now_us(), *loss, header.run_id))
         _end_run(connection, header.run_id, header.started_us, box.ended_us)
         connection.execute(rows.SET_VITALS, (last_seen_us(box, found), _vitals_of(box), header.run_id))
         connection.execute(rows.FORGET_RUN, (header.run_id,))
