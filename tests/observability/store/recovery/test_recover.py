@@ -113,9 +113,7 @@ with telemetry.open(config) as t:
 @pytest.mark.parametrize("step", ["merge", "_close_run", "Path.unlink"])
 def test_recovery_that_is_killed_itself_starts_again(observability, run_and_die, query, step):
     """If recovery is killed twice, before, within, or after its work, the third start has everything once."""
-    run_and_die(
-        "with telemetry.open(config, node_id='n') as t:\n    record(2500)\n    trace.new_trace('in.flight')\n    die()\n"
-    )
+    run_and_die("telemetry.open(config, node_id='n').start(); record(2500); trace.new_trace('in.flight'); die()")
     killer = f"""
 from hearthnet.observability.store.recovery import recover as recovery
 from pathlib import Path
