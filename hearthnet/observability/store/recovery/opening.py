@@ -107,14 +107,14 @@ def keep_house(connection: sqlite3.Connection, directory: Path, run_id: str, own
     """Recovers the boxes of ended runs and closes runs that have none; the caller holds the store's lock.
 
     Raises:
-        sqlite3.Error: raised when the database cannot be written, but for a lack of space: the boxes stay.
+        sqlite3.Error: raised when the database cannot be written, but for what may end: a lack of space, a refusal; then the boxes stay.
     """
     recovery = Recovery()
     for statement in RECOUNT:
         connection.execute(statement)
     try:
         recovery = recover_boxes(connection, directory, own)
-    except sqlite3.OperationalError as error:  # no space now: the boxes stay, the next time tries again
+    except (sqlite3.OperationalError, sqlite3.IntegrityError) as error:  # the boxes stay, the next time tries again
         log.warning("a black box cannot be recovered", extra={"error": str(error)})
     log_recovery(recovery)
     headers = map(layout.header_of, layout.boxes_in(directory))
