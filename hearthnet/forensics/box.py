@@ -21,6 +21,7 @@ Reading never raises because of the content: a torn, overwritten or corrupt reco
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -33,29 +34,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
-from hearthnet.forensics.box_owner import is_alive, is_locked, process_start, this_boot
 from hearthnet.forensics.model import Vitals
 from hearthnet.forensics.tables import FRAMES, PAYLOAD_VERSION
 
 __all__ = [
-    "Box",
-    "Frame",
-    "Header",
-    "InFlight",
-    "NewerBoxError",
-    "boxes_in",
-    "fields",
-    "header_of",
-    "is_alive",
-    "is_locked",
-    "joined",
-    "newer_boxes_in",
-    "newer_layout",
-    "parse",
-    "process_start",
-    "read_box",
-    "this_boot",
-]
+    "Box", "Frame", "Header", "InFlight", "NewerBoxError", "boxes_in", "fields", "header_of", "is_alive", "is_locked",
+    "joined", "newer_boxes_in", "newer_layout", "parse", "process_start", "read_box", "this_boot",
+]  # fmt: skip
 
 N = TypeVar("N", int, float)
 MAGIC: Final = b"HNBOX\x00\r\n"
@@ -111,7 +96,7 @@ SPAN_AT: Final = TRACE.size
 SPAN_MARK_AT: Final = TRACE.size + SPAN.size - 1
 FRAME_MAGIC: Final = b"\xf5HN\xfa"  # two of its bytes never occur in UTF-8
 _FRAME_1: Final = struct.Struct("<4sIQ")  # magic, length, ordinal; the checksum follows the payload
-FRAME: Final = struct.Struct("<4sI16s")  # magic, checksum, and of what it covers:
+FRAME: Final = struct.Struct("<4sI16s")  # magic, checksum, and of the bytes that it covers:
 FRAME_FIELDS: Final = struct.Struct("<HHIQ")  # version of the payload, spare, length, ordinal; the payload follows
 MAX_PAYLOAD_BYTES: Final = 64 * 1024  # several times the largest row: a greater length is corrupt
 NODE: Final = 1
@@ -304,7 +289,7 @@ def read_box(path: Path) -> Box | None:
     """Returns the content of a box file, or None if it is not a box or its header is damaged.
 
     Raises:
-        NewerBoxError: raised when its layout is newer than this program: whoever cannot read it leaves it alone.
+        NewerBoxError: raised when its layout is newer than this program, which leaves it alone.
         OSError: raised when the file cannot be read.
     """
     content = _content(path)
@@ -534,3 +519,59 @@ def joined(older: Box, newer: Box) -> Box:
 def _union(first: Iterable[Frame], second: Iterable[Frame]) -> list[Frame]:
     found = {frame.ordinal: frame for frame in (*first, *second)}
     return [found[ordinal] for ordinal in sorted(found)]
+
+
+def this_boot() -> str:
+    """Returns the kernel's id of this boot; empty if the system has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:  # not Linux
+        return ""
+
+
+def process_start(pid: int) -> int | None:
+    """Returns when a process started, in clock ticks since boot; 0 if unknown; None if it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_bytes()
+    except FileNotFoundError:
+        return _unknown_start(pid)
+    except OSError:
+        return None
+    # The name, in parentheses, may contain anything; the start time is the twentieth field after it.
+    behind = status[status.rfind(b")") + 2 :].split()
+    return None if behind[:1] == [b"Z"] else int(behind[19])
+
+
+def _unknown_start(pid: int) -> int | None:
+    if Path("/proc/self/stat").exists():
+        return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        return 0
+    return 0
+
+
+def is_locked(path: Path) -> bool:
+    """Returns True if a process holds the box's lock, as its writer does until it exits.
+
+    This also detects a writer in another pid namespace, such as a container on the same volume.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait for its writer
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def is_alive(header: Header) -> bool:
+    """Returns True if the process that wrote a box still runs: pid, boot and start all agree."""
+    return header.boot_id == this_boot() and process_start(header.pid) == header.process_start

@@ -21,11 +21,22 @@ from hearthnet.forensics.box import (
     read_box,
     this_boot,
 )
+from hearthnet.forensics.box import InFlight as SlotOfTrace
 from hearthnet.forensics.evidence.entries import integer, number, rows_of_frames, text, vitals_of
 from hearthnet.forensics.evidence.safe_stat import is_file, listed, why_unreadable
 from hearthnet.forensics.model import Entry, InFlight, Run, Source
 
-__all__ = ["ALL_CLEAR", "SIGN_LEVELS", "Boxes", "as_in_flight", "in_flight_in", "is_sign", "read_boxes", "runs_of"]
+__all__ = [
+    "ALL_CLEAR",
+    "SIGN_LEVELS",
+    "Boxes",
+    "as_in_flight",
+    "in_flight_in",
+    "is_sign",
+    "last_moments",
+    "read_boxes",
+    "runs_of",
+]
 
 # A verdict rests on warnings, errors, and the record that cancels one.
 SIGN_LEVELS: Final = ("warning", "error", "critical")
@@ -267,21 +278,27 @@ def as_in_flight(entry: Entry) -> InFlight:
 
 def in_flight_in(box: Box) -> list[InFlight]:
     """Returns the traces in flight of a box that has not been recovered."""
-    run_id = box.header.run_id
-    rows = rows_of_frames(box.traces[-ENTRIES:], "traces", run_id) if box.in_flight else []
-    finished = {(text(row["trace_id"]), integer(row["started_mono_ns"])) for row in rows}
-    # Ages are up to the last moment in the box, by the monotonic clock.
-    moments = [box.heartbeat_ns, box.header.started_ns]
-    moments += [integer(row["started_mono_ns"]) + int(min(number(row["duration_ms"]) or 0, 1e12) * 1e6) for row in rows]
-    moments += [max(trace.started_ns, trace.span_started_ns or 0) for trace in box.in_flight]
-    end_ns = max(moments)
+    if not box.in_flight:
+        return []
+    flying, end_ns = last_moments(box)
     return [
         InFlight(
-            run_id, text(trace.trace_id), text(trace.capability), trace.started_us,
+            box.header.run_id, text(trace.trace_id), text(trace.capability), trace.started_us,
             max(0, end_ns - trace.started_ns) / 1e6, trace.span,
             None if trace.span_started_ns is None else max(0, end_ns - trace.span_started_ns) / 1e6,
         )
-        for trace in box.in_flight
-        # Skips a trace whose process died after recording its end, but before clearing the slot.
-        if (trace.trace_id, trace.started_ns) not in finished
+        for trace in flying
     ]  # fmt: skip
+
+
+def last_moments(box: Box) -> tuple[list[SlotOfTrace], int]:
+    """Returns the traces of a box that had not ended, and when it last shows its run alive, by the monotonic clock.
+
+    A process may die after it has recorded a trace, but before it has cleared the slot: such a trace has ended.
+    """
+    rows = rows_of_frames(box.traces[-ENTRIES:], "traces", box.header.run_id)
+    finished = {(text(row["trace_id"]), integer(row["started_mono_ns"])) for row in rows}
+    moments = [box.heartbeat_ns, box.header.started_ns]
+    moments += [integer(row["started_mono_ns"]) + int(min(number(row["duration_ms"]) or 0, 1e12) * 1e6) for row in rows]
+    moments += [max(trace.started_ns, trace.span_started_ns or 0) for trace in box.in_flight]
+    return [trace for trace in box.in_flight if (trace.trace_id, trace.started_ns) not in finished], max(moments)

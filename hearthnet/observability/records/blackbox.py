@@ -5,7 +5,8 @@ system call. They are not synced; for a power cut there is the database. The fil
 so a full disk cannot turn a write into SIGBUS.
 Written here because loggers and trace exporters keep pending records in process memory, which a kill destroys.
 
-    @@COST@@
+    CPU time of the caller's thread, the least of 60 rounds: trace begins and ends 0.47 us · span opens and closes
+    0.36 us · a trace of 400 bytes 1.8 us, a log record 1.55 us, encoding included (2.3 and 1.9 with a lock of ours)
 
 Guarantees:
     - Once the box is made, nothing here raises into the program; records that could not be kept are counted.
@@ -13,8 +14,8 @@ Guarantees:
     - A forked child cannot touch its parent's box: its mapping becomes memory of its own.
     - While the box moves to another file, no record and no mark is lost: the old file is closed for writers first.
 Assumes:
-    - One process writes a box. Its threads share it: `mmap.write` holds the interpreter's lock from the look at the
-      position to the step forward, so a frame is appended without a lock of ours; only the jump back to the ring's
+    - One process writes a box. Its threads share it: `mmap.write` holds the interpreter's lock from reading the
+      position to moving it, so a frame is appended without a lock of ours; only the jump back to the ring's
       start takes one.
     - The file is not truncated while it is mapped. That raises SIGBUS, which cannot be caught.
 """
@@ -74,7 +75,7 @@ class _Ring:
         self.renew(memory, size)
 
     def renew(self, memory: Any, size: int) -> None:
-        """Continues in other memory, with a lock that nobody holds."""
+        """Continues in other memory, with a lock that no thread holds."""
         # Re-entrant: a signal handler may log while its own thread is here.
         self.lock = threading.RLock()
         self.is_turning = False
@@ -83,7 +84,7 @@ class _Ring:
 
     def use(self, memory: Any, size: int) -> None:
         """Continues in other memory."""
-        self.write = memory.write  # first: whoever comes in between finds space there
+        self.write = memory.write  # first: a frame that comes in between finds space there
         self.memory = memory
         self.size = size
         self.prepared_at = 0
@@ -138,7 +139,7 @@ class BlackBox:
         self._committed_number = 0
         self._sampled = 0
         self._free = _slots(0, header.entries)
-        # Held while the box moves to another file, by whoever then waits to change its header or table.
+        # Held while the box moves to another file: a thread that is to change its header or table waits.
         self._moving = threading.RLock()
         made = make(path, header)
         self._fd, self._map, self._identity = made.fd, made.head, made.identity

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from hearthnet.forensics.box import ENTRIES
+from hearthnet.forensics.box import ENTRIES, PROGRAM_ENTRIES
 from hearthnet.observability.records.box_file import Sizes
 
 __all__ = ["MB", "PAGE_BYTES", "Budget", "disk_bytes", "free_bytes"]
@@ -19,7 +19,6 @@ __all__ = ["MB", "PAGE_BYTES", "Budget", "disk_bytes", "free_bytes"]
 MB: Final = 1_000_000
 PAGE_BYTES: Final = 4_096
 _PROGRAMS: Final = 16
-_PROGRAM_ENTRIES: Final = 64  # traces in flight of a program that is no node
 _MAX_FLOOR_SHARE: Final = 0.05  # of the file system: the default floor must not rule out a small disk
 
 
@@ -65,7 +64,7 @@ class Budget:
 
     def program_box(self) -> Sizes:
         """Returns the sizes of the box of every other process."""
-        return _sizes(self.program_boxes // _PROGRAMS, _PROGRAM_ENTRIES)
+        return _sizes(self.program_boxes // _PROGRAMS, PROGRAM_ENTRIES)
 
 
 def _sizes(total: int, entries: int) -> Sizes:

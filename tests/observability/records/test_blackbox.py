@@ -317,6 +317,36 @@ def test_box_grows_while_threads_append(tmp_path, monkeypatch, file_system):
     assert list(tmp_path.glob("telemetry.*")) == []
 
 
+def test_mark_made_while_the_table_moves_is_not_lost(box, monkeypatch):
+    """A thread that ends a trace after the table was copied waits, and clears the mark in the new file."""
+    first, second = box.begin(RUN, "first.one", 1, 1), box.begin(RUN, "second.one", 2, 2)
+    box.open_span(second, "step", 3)
+    threads = [
+        threading.Thread(target=box.end, args=(first,)),
+        threading.Thread(target=box.close_span, args=(second,)),
+        threading.Thread(target=box.open_span, args=(second, "later", 4)),
+        threading.Thread(target=box.begin, args=(RUN, "third.one", 3, 3)),
+    ]
+    read = os.pread
+
+    def copied(*where):
+        content = read(*where)
+        for thread in threads:
+            thread.start()
+            thread.join(0.05)  # it waits; without the lock it would be done by now, in the old file
+        return content
+
+    monkeypatch.setattr(os, "pread", copied)
+    box.grow(Sizes(5_000_000, 1_000_000))
+    for thread in threads:
+        thread.join()
+    found = layout.read_box(box.path)
+
+    assert {entry.capability for entry in found.in_flight} == {"second.one", "third.one"}
+    assert found.in_flight[0].span in (None, "later")
+    assert box.failures == 0
+
+
 def test_process_killed_while_its_box_grows_leaves_all_of_it(tmp_path):
     """Killed before the old file is removed: two boxes of one run, which are one when joined."""
     script = f"""

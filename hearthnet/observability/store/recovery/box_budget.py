@@ -18,6 +18,7 @@ from typing import Final
 
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.box import Box, Frame, Header
+from hearthnet.forensics.evidence.runs import last_moments
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.records.box_file import DRAFTS, draft_of
 
@@ -26,9 +27,7 @@ __all__ = ["compact", "keep_boxes_within", "uncommitted"]
 log = get_logger(__name__)
 
 _MAX_INTEGER: Final = 2**63 - 1
-_MAX_MS: Final = 1e12  # thirty years: a longer duration is invalid
 _DRAFT_S: Final = 60.0  # a younger draft may be under way: it has its lock a moment after its name
-_LAST_FRAMES: Final = 100  # they are in the order of their end, except for a few that ended at the same time
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,17 +130,11 @@ def _kept(box: Box) -> list[_Kept]:
 
 def _without_frames(box: Box) -> Box:
     """Returns a box with what the frames of finished traces tell, which are to go: its last sign of life, its ends."""
-    rows = [values for frame in box.traces if (values := layout.fields(frame, "traces")) is not None]
-    finished = {(row["trace_id"], row["started_mono_ns"]) for row in rows if _is_known(row)}
-    ends = [
-        int(row["started_mono_ns"] + row["duration_ms"] * 1e6)
-        for row in rows[-_LAST_FRAMES:]
-        if _is_known(row) and isinstance(row["duration_ms"], int | float) and 0 <= row["duration_ms"] < _MAX_MS
-    ]
+    flying, last_ns = last_moments(box)
     return replace(
         box,
-        in_flight=[entry for entry in box.in_flight if (entry.trace_id, entry.started_ns) not in finished],
-        heartbeat_ns=min(max([box.heartbeat_ns, *ends]), _MAX_INTEGER),
+        in_flight=flying,
+        heartbeat_ns=min(last_ns, _MAX_INTEGER),
         last_trace=max([box.last_trace, *(frame.ordinal for frame in box.traces[-1:])]),
         last_log=max([box.last_log, *(frame.ordinal for frame in box.logs[-1:])]),
     )
@@ -161,10 +154,6 @@ def _sized(box: Box, frames: list[_Kept]) -> Box:
     return replace(box, header=header)
 
 
-def _is_known(row: dict[str, object]) -> bool:
-    return isinstance(row["trace_id"], str) and isinstance(row["started_mono_ns"], int)
-
-
 def _fitting(box: Box, frames: list[_Kept], keep_bytes: int | None, *, is_notable_kept: bool) -> list[_Kept]:
     """Returns the frames that stay, so that the file has at most `keep_bytes`."""
     surplus = 0 if keep_bytes is None else box.header.total_bytes - keep_bytes
@@ -178,13 +167,13 @@ def _fitting(box: Box, frames: list[_Kept], keep_bytes: int | None, *, is_notabl
 def _write(path: Path, box: Box, frames: list[_Kept], status: os.stat_result) -> None:
     """Replaces the file at `path`, or puts a layout 2 file in place of one with the name of layout 1."""
     draft = draft_of(path, box.header.run_id)
-    draft.unlink(missing_ok=True)  # of a process that was killed here: the lock says that nobody else is
+    draft.unlink(missing_ok=True)  # of a process that was killed here: the lock shows that no other one is
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
             file.write(_packed(box, frames))
             file.flush()
             os.fsync(file.fileno())
-        os.utime(draft, ns=(status.st_atime_ns, status.st_mtime_ns))  # boxes are taken in the order of their ends
+        os.utime(draft, ns=(status.st_atime_ns, status.st_mtime_ns))  # boxes are recovered in the order of their ends
         target = path.with_suffix(".box2")
         if target == path:
             draft.replace(path)

@@ -108,7 +108,7 @@ def _boxes(directory: Path) -> tuple[Boxes, set[str]]:
             if layout.is_locked(path) or layout.is_alive(header):
                 living.add(header.run_id)
             elif (box := layout.read_box(path)) is not None:
-                ended.by_run[header.run_id] = path, box
+                ended.add(path, box)
         except OSError:  # recovered since it was listed, or not readable
             continue
     return ended, living
