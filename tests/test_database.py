@@ -19,12 +19,12 @@ NEWEST = max(int(file.name[:4]) for file in (migrations_dir() / TELEMETRY.name).
 # Columns that users' queries rely on; tables may have more.
 PROMISED = {
     "traces": {
-        "seq", "run_id", "number", "trace_id", "parent_id", "capability", "version", "started_us", "duration_ms", "result",
-        "error", "notable", "spans", "extras",
+        "seq", "run_id", "number", "trace_id", "parent_id", "capability", "version", "started_us", "duration_ms",
+        "result", "error", "notable", "spans", "extras",
     },
     "logs": {
-        "seq", "run_id", "number", "ts_us", "level", "logger", "msg", "trace_id", "span_id", "notable", "repeats", "extras",
-        "exc",
+        "seq", "run_id", "number", "ts_us", "level", "logger", "msg", "trace_id", "span_id", "notable", "repeats",
+        "extras", "exc",
     },
     "runs": {"run_id", "node_id", "version", "pid", "boot_id", "started_us", "ended_us", "end_reason"},
     "gaps": {"seq", "ts_us", "kind", "reason", "count"},

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.records.record import LogRecord, TraceRecord
+from hearthnet.observability.store import rows
 from hearthnet.observability.store.disk_quota import PAGES, pages_for
 from hearthnet.observability.store.ring import BEGIN, READ, SET, State, oldest_of, surplus, without_oldest
 from hearthnet.observability.store.rows import LOGS, TRACES, Table
@@ -114,7 +115,7 @@ def _young(connection: sqlite3.Connection, records: Sequence[Record]) -> Sequenc
             oldest = connection.execute(table.oldest, (notable, state.first(table, notable))).fetchone()
             if oldest is not None:
                 of_class = (record for record in ours if record.notable == notable)
-                older = [id(record) for record in of_class if table.ended_us(record) <= oldest[0]]
+                older = [id(record) for record in of_class if table.ended_us(record) < oldest[0]]
                 old.update(older[:count])
     return [record for record in records if id(record) not in old]
 
@@ -168,6 +169,8 @@ def _insert(
             connection.execute(table.insert, table.with_seq(record, seqs[id(record)]))
             inserted.append(record)
         except (sqlite3.IntegrityError, sqlite3.InterfaceError, UnicodeError, OverflowError) as error:
+            if getattr(error, "sqlite_errorname", "") == rows.REFUSED:
+                raise
             # One row of a damaged source with the wrong types; the rows beside it are good.
             log.warning("a record cannot be recovered", extra={"table": table.name, "error": str(error)})
     state.added(table, table.counts(inserted))

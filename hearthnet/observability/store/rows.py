@@ -24,6 +24,7 @@ __all__ = [
     "INSERT_RUN",
     "LOGS",
     "LOST",
+    "REFUSED",
     "ROWS_AT_ONCE",
     "SET_VITALS",
     "SET_WEAR",
@@ -62,6 +63,7 @@ TRIM_RUNS: Final = (
 END_RUN: Final = "UPDATE runs SET ended_us = ?, end_reason = ? WHERE run_id = ?"
 SET_VITALS: Final = "UPDATE runs SET last_seen_us = ?, vitals = ? WHERE run_id = ?"
 SET_WEAR: Final = "UPDATE runs SET commits = ?, written_bytes = ? WHERE run_id = ?"
+REFUSED: Final = "SQLITE_CONSTRAINT_TRIGGER"  # by a trigger that is not ours: no record is at fault
 LOST: Final = "lost."  # before the id of a run in `state`
 FORGET_RUN: Final = f"DELETE FROM state WHERE name IN (?1, '{LOST}' || ?1)"  # noqa: S608  # a run that is closed
 CLEAN: Final = "clean"

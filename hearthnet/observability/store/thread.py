@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Final
 
 from hearthnet.database import PATIENT_S, TELEMETRY, open_database
-from hearthnet.errors import HearthNetError, StoreError
+from hearthnet.errors import HearthNetError, StoreError, UnusableStoreError
 from hearthnet.forensics import box as layout
 from hearthnet.observability.logging import get_logger, log_dropped, log_file
 from hearthnet.observability.records.blackbox import BlackBox
@@ -263,8 +263,9 @@ class StoreThread:
         reserve = NODE_RESERVE if self._is_node else _PROGRAM_RESERVE
         try:
             if not self._is_node and not self._is_house_due():  # a short program must not pay for it each time
-                join_store(self.path, own, reserve)
-                return None
+                with suppress(UnusableStoreError):  # then it is: the file must be moved aside
+                    join_store(self.path, own, reserve)
+                    return None
             self._lock.acquire()
         except StoreInUseError:
             join_store(self.path, own, reserve)
@@ -278,6 +279,8 @@ class StoreThread:
 
     def _is_house_due(self) -> bool:
         own = None if self._recorder.box is None else self._recorder.box.path
+        if self._was_open:  # it failed since: the database may be damaged
+            return True
         return self._lock.age_s() > _HOUSE_S or not self.path.exists() or has_leftovers(self.path.parent, own)
 
     def ensure_box(self) -> None:

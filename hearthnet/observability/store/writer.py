@@ -351,7 +351,9 @@ class Writer:
                 await self._db.execute(table.insert, row)
             except sqlite3.OperationalError:
                 raise
-            except Exception as error:  # a value that SQLite cannot bind or its schema refuses  # noqa: BLE001
+            except Exception as error:  # a value that SQLite cannot bind or its schema refuses
+                if getattr(error, "sqlite_errorname", "") == rows.REFUSED:
+                    raise
                 kind = "trace" if table is TRACES else "log"
                 _poisoned.inc()
                 gaps.append((rows.now_us(), kind, "poison", 1, self._recorder.run_id))

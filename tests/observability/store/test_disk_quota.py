@@ -15,6 +15,7 @@ from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store import disk_quota, rows
+from hearthnet.observability.store.ring import RECOUNT
 from hearthnet.observability.store.writer import Writer
 
 RING = 2_000
@@ -71,6 +72,8 @@ def full(tmp_path):
             values = record(seq)
             db.execute(made, (*values[:-2], values[-2].decode(), values[-1].decode()))
         db.execute("UPDATE state SET value = ? WHERE name = 'seq'", (RING,))
+        for statement in RECOUNT:
+            db.execute(statement)
         db.execute("COMMIT")
         db.execute("VACUUM")
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")

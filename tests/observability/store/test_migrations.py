@@ -1,4 +1,4 @@
-"""A telemetry.db of any earlier schema is opened with its rows, and what several writers share is right from the start."""
+"""A telemetry.db of any earlier schema keeps its rows, and what several writers share is right from the start."""
 
 from __future__ import annotations
 

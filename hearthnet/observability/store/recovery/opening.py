@@ -73,8 +73,10 @@ def open_store(
     salvaged: Salvage | None = None
     schema = TELEMETRY._replace(reserve_bytes=reserve)
     try:
-        # A process that records into it would notice damage, too; a short program beside a node need not read all of it.
-        connection = _open_whole(path, schema, is_checked=not is_in_use(path.parent, own))
+        # A process that records into it notices damage, and checks it when it opens it again; a short program beside a
+        # node need not read all of it.
+        is_checked = own is not None or not is_in_use(path.parent)
+        connection = _open_whole(path, schema, is_checked=is_checked)
     except UnusableStoreError as error:
         salvaged = salvage(move_aside(path, error.message))
         # Before the second database is created: a quarantine that is too large must not share the disk with it.
@@ -108,14 +110,14 @@ def keep_house(connection: sqlite3.Connection, directory: Path, run_id: str, own
     """Recovers the boxes of ended runs and closes runs that have none; the caller holds the store's lock.
 
     Raises:
-        sqlite3.Error: raised when the database cannot be written, but for a lack of space: the boxes stay.
+        sqlite3.Error: raised when the database cannot be written, but for what may end: a lack of space, a refusal; then the boxes stay.
     """
     recovery = Recovery()
     for statement in RECOUNT:
         connection.execute(statement)
     try:
         recovery = recover_boxes(connection, directory, own)
-    except sqlite3.OperationalError as error:  # no space now: the boxes stay, the next time tries again
+    except (sqlite3.OperationalError, sqlite3.IntegrityError) as error:  # the boxes stay, the next time tries again
         log.warning("a black box cannot be recovered", extra={"error": str(error)})
     log_recovery(recovery)
     headers = map(layout.header_of, layout.boxes_in(directory))
@@ -123,10 +125,9 @@ def keep_house(connection: sqlite3.Connection, directory: Path, run_id: str, own
     return recovery
 
 
-def is_in_use(directory: Path, own: Own | None) -> bool:
-    """Returns whether another process records into the store at present."""
-    boxes = layout.boxes_in(directory)
-    return any(is_written(box) for box in boxes if own is None or box != own.box.path)
+def is_in_use(directory: Path) -> bool:
+    """Returns whether a process records into the store at present."""
+    return any(map(is_written, layout.boxes_in(directory)))
 
 
 def _open_whole(path: Path, schema: Schema, *, is_checked: bool) -> sqlite3.Connection:

@@ -75,10 +75,7 @@ def test_losses_by_reason(store, observability):
     """Gaps are summed by reason and kind."""
     gaps = ((90, "trace", "buffer_full", 5), (91, "trace", "buffer_full", 7), (92, "log", "killed", 1))
     for seq, kind, reason, count in gaps:
-        change(
-            store,
-            f"INSERT INTO gaps (seq, ts_us, kind, reason, count) VALUES ({seq}, {seq}000000, '{kind}', '{reason}', {count})",
-        )
+        change(store, f"INSERT INTO gaps VALUES ({seq}, {seq}000000, '{kind}', '{reason}', {count}, NULL)")
 
     drops = info(store, observability)["drops"]
     assert [(item["reason"], item["kind"], item["count"]) for item in drops] == [

@@ -71,7 +71,7 @@ def test_reading_is_allowed(path, sql, first):
 @pytest.mark.parametrize(
     "sql",
     [
-        "DELETE FROM traces", "INSERT INTO gaps (seq, ts_us, kind, reason, count) VALUES (1, 1, 'a', 'b', 1)", "UPDATE traces SET result = 'ok'",
+        "DELETE FROM traces", "INSERT INTO gaps VALUES (1, 1, 'a', 'b', 1, 'r')", "UPDATE traces SET result = 'ok'",
         "UPDATE sqlite_master SET sql = ''", "CREATE TABLE x (a)", "CREATE TEMP TABLE x (a)", "DROP VIEW recent",
         "ATTACH 'other.db' AS other", "DETACH main", "VACUUM", "VACUUM INTO 'other.db'", "BEGIN", "BEGIN IMMEDIATE",
         "COMMIT", "SAVEPOINT a", "REINDEX", "ANALYZE", "PRAGMA user_version = 9", "PRAGMA query_only = OFF",

@@ -11,6 +11,7 @@ from contextlib import closing
 
 import pytest
 
+from hearthnet.forensics import box as layout
 from hearthnet.observability import get_logger, telemetry, trace
 from hearthnet.observability.store.recovery.quarantine import quarantined
 from hearthnet.observability.telemetry import DATABASE
@@ -150,16 +151,14 @@ def test_folder_in_its_place_is_moved_aside(observability, place):
 @pytest.mark.parametrize(
     ("change", "salvaged"),
     [
-        ("PRAGMA user_version = 99", TRACES),
         ("PRAGMA application_id = 7", TRACES),
         ("DROP VIEW recent", TRACES),
         ("DROP TABLE gaps", TRACES),
         ("DROP TABLE traces", 0),
-        ("ALTER TABLE traces ADD COLUMN of_the_future TEXT; PRAGMA user_version = 99", TRACES),
     ],
 )
-def test_foreign_newer_and_incomplete_databases_are_moved_aside(observability, place, change, salvaged):
-    """A database of another program or a newer version is kept unchanged; readable rows are salvaged."""
+def test_foreign_and_incomplete_databases_are_moved_aside(observability, place, change, salvaged):
+    """A database of another program, or without a table or view, is kept unchanged; readable rows are salvaged."""
     with closing(sqlite3.connect(place)) as connection:
         connection.executescript(change)
 
@@ -167,6 +166,23 @@ def test_foreign_newer_and_incomplete_databases_are_moved_aside(observability, p
 
     assert stored(place) == salvaged
     assert len(quarantined(place)) == 1
+
+
+@pytest.mark.parametrize("change", ["", "ALTER TABLE traces ADD COLUMN of_the_future TEXT;"])
+def test_database_of_a_newer_version_is_left_alone(observability, place, change):
+    """An older program neither moves nor changes it, says so, and keeps its own records in its box meanwhile."""
+    with closing(sqlite3.connect(place)) as connection:
+        connection.executescript(f"{change} PRAGMA user_version = 99; PRAGMA wal_checkpoint(TRUNCATE)")
+    before = place.read_bytes()
+    with telemetry.open(observability) as t:
+        with trace.new_trace("of.older"):
+            pass
+        assert "has schema version 99" in t.error
+
+    assert quarantined(place) == []
+    assert place.read_bytes() == before
+    (box,) = layout.boxes_in(place.parent)
+    assert [layout.fields(frame, "traces")["capability"] for frame in layout.read_box(box).traces] == ["of.older"]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from hearthnet.observability.store.recovery import recover as recovery
 from hearthnet.observability.store.recovery.recover import missing, recover_box, recover_boxes, restore_committed
 
 RUN, OTHER = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "01HXR4Z6W5S9E2JQ4Y0T7B3M2D"
+LARGE = Sizes(100_000, 50_000)
 EMPTY_SCHEMA = TELEMETRY._replace(reserve_bytes=0)
 
 
@@ -57,7 +58,7 @@ def path(tmp_path):
     return path
 
 
-def box_of(directory, records, run_id=RUN, *, in_flight=0, committed=0, ended_us=0, sizes=Sizes(100_000, 50_000)):
+def box_of(directory, records, run_id=RUN, *, in_flight=0, committed=0, ended_us=0, sizes=LARGE):
     """Returns the path of the box that a process leaves which recorded `records` in that order and is gone."""
     path = directory / f"telemetry.{run_id[-2:]}.box2"
     header = replace(new_header(layout.LIBRARY, run_id, "1", None, sizes), pid=2**22 + 1)
@@ -195,7 +196,7 @@ def test_late_record_below_committed_ones_is_recovered(path, tmp_path):
 @pytest.mark.parametrize("fits", [True, False])
 def test_run_that_ended_in_order_without_committing_is_clean(path, tmp_path, fits):
     """Its records are taken over; what its box had no space for is a gap that says so, not a kill."""
-    sizes = Sizes(100_000, 50_000) if fits else Sizes(4_096, 4_096)
+    sizes = LARGE if fits else Sizes(4_096, 4_096)
     box = box_of(tmp_path, mixed(90), ended_us=95_000_000, sizes=sizes)
     with closing(open_database(path, EMPTY_SCHEMA)) as connection:
         found = recover_box(connection, layout.read_box(box))
