@@ -9,16 +9,19 @@ import fcntl
 import math
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from hearthnet.errors import StoreError
 from hearthnet.files import make_private_dir
 
-__all__ = ["LOCK_FILE", "StoreInUseError", "StoreLock"]
+__all__ = ["LOCK_FILE", "StoreInUseError", "StoreLock", "turn_in"]
 
 LOCK_FILE: Final = "telemetry.lock"
+_TURN_S: Final = 0.5
+_TURN_POLL_S: Final = 0.005
 
 
 class StoreInUseError(StoreError):
@@ -84,3 +87,34 @@ class StoreLock:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+@contextmanager
+def turn_in(directory: Path) -> Iterator[None]:
+    """Makes processes do something short in a directory one after the other, by a lock on the directory itself.
+
+    One that has waited for half a second goes ahead: another may have been stopped in its turn.
+
+    Raises:
+        OSError: raised when the directory cannot be made or opened.
+    """
+    make_private_dir(directory)
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        ends_at = time.monotonic() + _TURN_S
+        while not _is_locked(fd) and time.monotonic() < ends_at:
+            time.sleep(_TURN_POLL_S)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _is_locked(fd: int) -> bool:
+    """Takes the lock if it is free; a file system without locks counts as one where it always is."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -35,7 +35,7 @@ from hearthnet.observability.records.box_file import Sizes, box_path, new_header
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.budget import MB, Budget, disk_bytes
-from hearthnet.observability.store.lock import StoreInUseError, StoreLock
+from hearthnet.observability.store.lock import StoreInUseError, StoreLock, turn_in
 from hearthnet.observability.store.pacer import Pace, Pacer
 from hearthnet.observability.store.recovery.box_budget import compact, keep_boxes_within
 from hearthnet.observability.store.recovery.opening import NODE_RESERVE, Own, join_store, keep_house, open_store
@@ -288,11 +288,13 @@ class StoreThread:
         box = self._recorder.box
         try:
             if box is None:
-                self._make_box()
+                with turn_in(self.path.parent):  # else those that begin at once would all find space for one more
+                    self._make_box()
             elif not box.is_in_place():
                 box.restore()
             elif len(self._recorder.traces) * _PENDING_BYTES > box.header.trace_bytes // 2 and not self._is_node:
-                self._grow_box(box)
+                with turn_in(self.path.parent):
+                    self._grow_box(box)
         except OSError as error:
             log.warning(
                 "there is no black box: a kill would cost pending records",
