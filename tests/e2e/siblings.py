@@ -144,13 +144,17 @@ class Soak:
 
     def run(self, seconds: float, kills: int) -> None:
         """Keeps all of them busy for so long, with so many kills at random moments; then ends them in order."""
-        began = time.monotonic()
         moments = sorted(self.chance.uniform(0, seconds) for _ in range(kills))
         stop = threading.Event()
         calling = threading.Thread(target=self._call, args=(stop,))
         calling.start()
         self.workers = [self._start_worker() for _ in range(WORKERS)]
         try:
+            while not all(life.done() for life in self.workers) and not any(
+                life.process.poll() for life in self.workers
+            ):
+                stop.wait(0.02)
+            began = time.monotonic()
             next_program, next_sample = 0.0, SAMPLE_S
             while (now := time.monotonic() - began) < seconds:
                 if now >= next_program:

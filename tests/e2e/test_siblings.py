@@ -21,7 +21,7 @@ def test_siblings_lose_nothing(node, tmp_path, monkeypatch):
 
     assert figures["breaches"] == []
     assert figures["killed"] + figures["node_kills"] > 0
-    assert figures["traces_recorded"] > 20
+    assert figures["traces_recorded"] > 10
     _the_judgement_can_fail(soak)
 
 
@@ -80,12 +80,12 @@ def test_seventeenth_program_is_told_that_it_has_no_box_and_commits(node):
     with waiting_programs(17) as programs:
         assert [program.stdout.readline() for program in programs] == ["ready\n"] * 17
         wait_until(lambda: node.sql("SELECT count(*) FROM traces WHERE capability = 'experimental.wait'") == [(17,)])
-        told = node.sql("SELECT count(*) FROM logs WHERE msg LIKE 'there is no black box%'")
+        told = [line for line in node.log_lines() if line["msg"].startswith("there is no black box")]
         boxes = list(node.data_dir.glob("*.box*"))
         for program in programs:
             program.stdin.close()
             program.wait()
 
     assert len(boxes) == 17  # the node's and sixteen
-    assert told == [(1,)]
+    assert len(told) == 1
     assert node.sql("SELECT end_reason, count(*) FROM runs WHERE node_id IS NULL GROUP BY 1") == [("clean", 17)]
