@@ -12,6 +12,7 @@ from benchmarks.machine import describe
 from benchmarks.queries import queries
 from benchmarks.reading import recent
 from benchmarks.report import Section
+from benchmarks.siblings import siblings
 from benchmarks.wear import wear
 from benchmarks.writing import batches, rings
 
@@ -23,6 +24,7 @@ PARTS: Final[dict[str, Callable[[bool], list[Section]]]] = {
     "read": lambda is_quick: [recent(is_quick)],
     "queries": lambda is_quick: [queries(is_quick)],
     "wear": lambda is_quick: [wear(is_quick)],
+    "siblings": lambda is_quick: [siblings(is_quick)],
     "lag": lag,
 }
 

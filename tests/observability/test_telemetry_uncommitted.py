@@ -1,0 +1,123 @@
+"""Runs that cannot commit, several times over, and then one that can: all that they recorded is there, or counted."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from support.reading import rows
+
+from hearthnet.config import ObservabilityConfig
+from hearthnet.observability import get_logger, telemetry, trace
+from hearthnet.observability.store import thread, writer
+from hearthnet.observability.store.recovery import opening
+
+RUNS = 3
+TRACES = 20
+log = get_logger("app")
+
+
+def record(count, name):
+    """Records traces of half a kilobyte."""
+    for _ in range(count):
+        with trace.new_trace(name) as made:
+            made.extras["text"] = "x" * 500
+
+
+@contextmanager
+def renamed_column(path):
+    """Another program, or a person, has changed the schema."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA legacy_alter_table = ON")  # leaves views alone
+        db.execute("ALTER TABLE traces RENAME COLUMN number TO count")
+        yield
+        db.execute("ALTER TABLE traces RENAME COLUMN count TO number")
+
+
+@contextmanager
+def locked(path):
+    """Another process holds the lock for long."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        yield
+        db.execute("ROLLBACK")
+
+
+@contextmanager
+def read_only(path):
+    """The database belongs to somebody else, who lets us read it."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+    for name in (path.parent, path.parent.parent / "logs"):
+        os.chown(name, 65_534, 65_534)
+    for name in path.parent.iterdir():
+        os.chown(name, 65_534, 65_534)
+    os.chown(path, 0, 0)
+    path.chmod(0o444)
+    os.seteuid(65_534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        path.chmod(0o600)
+
+
+@contextmanager
+def full(path):
+    """There is no page left: rows can only replace others."""
+    pragmas = thread.Budget.pages
+    thread.Budget.pages = property(lambda _: 1)  # SQLite takes the present size for less
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("CREATE TABLE ballast (content)")
+        ((free, size),) = db.execute("SELECT * FROM pragma_freelist_count, pragma_page_size").fetchall()
+        db.execute("INSERT INTO ballast VALUES (zeroblob(?))", (free * size,))
+        try:
+            yield
+        finally:
+            thread.Budget.pages = pragmas
+            db.execute("DROP TABLE ballast")
+
+
+@pytest.fixture
+def observability():
+    """Settings of a store in a folder that others may reach, too."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield ObservabilityConfig(data_dir=Path(folder, "data"), log_dir=Path(folder, "logs"), flush_interval_s=0.05)
+
+
+@pytest.mark.parametrize("trouble", [renamed_column, locked, read_only, full])
+def test_runs_that_cannot_commit_wait_for_one_that_can(observability, monkeypatch, trouble):
+    """Three runs in a row leave boxes; the next run has their records in SQL, or says in `gaps` what it has not."""
+    for place, name in ((opening, "PATIENT_S"), (writer, "PATIENT_S"), (thread, "_END_S")):
+        monkeypatch.setattr(place, name, 0.3)
+    path = observability.data_dir / telemetry.DATABASE
+    with telemetry.open(observability):
+        record(300, "old")  # what gives way where there is no space
+    run_ids = []
+    with trouble(path):
+        for number in range(RUNS):
+            with telemetry.open(observability) as t:
+                run_ids.append(t.run_id)
+                record(TRACES, f"run.n{number}")
+                log.error("in trouble", extra={"number": number})
+    with telemetry.open(observability) as t:
+        assert t.error is None
+
+    found = dict(rows(path, "SELECT capability, count(DISTINCT run_id || number) FROM traces GROUP BY 1"))
+    lost = dict(rows(path, "SELECT run_id, sum(count) FROM gaps WHERE kind = 'trace' GROUP BY 1"))
+    for number, run_id in enumerate(run_ids):
+        assert found.get(f"run.n{number}", 0) + lost.get(run_id, 0) == TRACES
+    assert lost == {}
+    assert rows(path, "SELECT count(*) - count(DISTINCT run_id || number) FROM traces") == [(0,)]
+    assert rows(path, "SELECT extras ->> 'number' FROM logs WHERE msg = 'in trouble' ORDER BY seq") == [
+        (0,),
+        (1,),
+        (2,),
+    ]
+    assert rows(path, "SELECT end_reason, count(*) FROM runs GROUP BY 1") == [("clean", RUNS + 2)]
+    assert not list(observability.data_dir.glob("*.box*"))
