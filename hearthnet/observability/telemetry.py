@@ -216,15 +216,11 @@ class Telemetry:
             self.run_id, self._node_id, __version__, os.getpid(), layout.this_boot() or None, now_us(),
             program_name(), role_of(self._node_id),
         )  # fmt: skip
-        self._recorder = Recorder(self.run_id, self._wake)
+        self._recorder = Recorder(self.run_id, lambda *_: None)  # until the thread is made
         pace = Pace(self._config.flush_interval_s, self._config.eco, self._config.keep_free_mb)
         self._thread = StoreThread(path, self._recorder, run, self._budget, pace, lock)
         self._reader = Reader(path)
         return self._thread
-
-    def _wake(self, at_once: bool) -> None:
-        if self._thread is not None:
-            self._thread.pacer.wake(at_once)
 
     def close(self) -> None:
         """Commits the rest and marks the run clean, within 2 s; later records stay in memory. Idempotent."""

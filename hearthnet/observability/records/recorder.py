@@ -32,6 +32,8 @@ __all__ = ["LazyRecorder", "Recorder"]
 # Ten seconds at 2,000 traces a second, the longest lock by another process that must cost nothing.
 STORE_TRACES: Final = 20_000
 STORE_LOGS: Final = 10_000
+TRACE_BYTES: Final = 600  # of one in the box, about
+LOG_BYTES: Final = 400
 _TRACE_NOTABLE: Final = TraceRecord._fields.index("notable")
 _LOG_NOTABLE: Final = LogRecord._fields.index("notable")
 
@@ -41,22 +43,24 @@ class Recorder:
 
     Args:
         run_id: the run's ULID.
-        wake: wakes the writer; called with True (at once) for a notable record or a half full buffer, with False for
-            the first record after `is_idle` was set. None: there is no writer, the buffers are the rings.
+        wake: wakes the writer. None: there is no writer, the buffers are the rings. Called with two flags: commit at
+            once, for a notable record or a crowd; it is a crowd, half of what the buffer or the box holds. With neither
+            for the first record after `is_idle` was set.
 
     Attributes:
         box: keeps records through a kill; None: there is none.
+        wake: as above. The writer's pacer sets its own.
         is_idle: set by the writer when it waits for the next record.
     """
 
-    def __init__(self, run_id: str, wake: Callable[[bool], None] | None = None) -> None:
+    def __init__(self, run_id: str, wake: Callable[[bool, bool], None] | None = None) -> None:
         self.run_id = run_id
         self.next_number = count(1).__next__
         self.traces: Buffer[TraceFields] = Buffer(STORE_TRACES if wake else TRACE_RING_BUFFER)
         self.logs: Buffer[LogFields] = Buffer(STORE_LOGS if wake else LOG_RING_BUFFER)
         self.box: BlackBox | None = None
         self.is_idle = False
-        self._wake = wake
+        self.wake = wake
         self._made_ns = monotonic_ns()
         self._many_traces = self.traces.capacity // 2
         self._many_logs = self.logs.capacity // 2
@@ -67,9 +71,9 @@ class Recorder:
         record = (0, self.run_id, number) + values  # noqa: RUF005  # half the time of unpacking
         if self.box is not None:
             self.box.append_trace(record)
-        is_urgent = self.traces.offer(record) >= self._many_traces or record[_TRACE_NOTABLE] == 1
-        if is_urgent or self.is_idle:
-            self._wake_writer(is_urgent)
+        is_crowd = self.traces.offer(record) >= self._many_traces
+        if is_crowd or self.is_idle or record[_TRACE_NOTABLE] == 1:
+            self._wake_writer(is_crowd or record[_TRACE_NOTABLE] == 1, is_crowd)
         return number
 
     def record_log(self, values: LogValues) -> None:
@@ -77,14 +81,14 @@ class Recorder:
         record = (0, self.run_id, self.next_number()) + values  # noqa: RUF005  # as above
         if self.box is not None:
             self.box.append_log(record)
-        is_urgent = self.logs.offer(record) >= self._many_logs or record[_LOG_NOTABLE] == 1
-        if is_urgent or self.is_idle:
-            self._wake_writer(is_urgent)
+        is_crowd = self.logs.offer(record) >= self._many_logs
+        if is_crowd or self.is_idle or record[_LOG_NOTABLE] == 1:
+            self._wake_writer(is_crowd or record[_LOG_NOTABLE] == 1, is_crowd)
 
-    def _wake_writer(self, is_urgent: bool) -> None:
-        if self._wake is not None:
+    def _wake_writer(self, at_once: bool, is_crowd: bool) -> None:
+        if self.wake is not None:
             self.is_idle = False
-            self._wake(is_urgent)
+            self.wake(at_once, is_crowd)
 
     def pending_traces(self) -> list[TraceRecord]:
         """Returns the traces that are not committed, oldest first."""
@@ -97,10 +101,16 @@ class Recorder:
     def keep_in(self, box: BlackBox) -> None:
         """Writes pending records to `box`, and all further ones."""
         self.box = box
+        self.fit(box)
         for trace in self.traces.snapshot():
             box.append_trace(trace)
         for entry in self.logs.snapshot():
             box.append_log(entry)
+
+    def fit(self, box: BlackBox) -> None:
+        """Wakes the writer when the records that are pending take half of this box."""
+        self._many_traces = max(1, min(self.traces.capacity // 2, box.header.trace_bytes // 2 // TRACE_BYTES))
+        self._many_logs = max(1, min(self.logs.capacity // 2, box.header.log_bytes // 2 // LOG_BYTES))
 
     def has_pending(self) -> bool:
         """Returns whether any record is not committed."""
@@ -114,7 +124,7 @@ class Recorder:
             utc_us: UTC now, for log records. A step of that clock falsifies their age while they are pending, but never
                 below zero, nor above the recorder's own age.
         """
-        if self._wake is None:  # no writer: records stay in the buffers
+        if self.wake is None:  # no writer: records stay in the buffers
             return 0.0
         traces, logs = self.pending_traces()[:1], self.pending_logs()[:1]
         ages = [(mono_ns - trace.started_mono_ns) / 1e9 - trace.duration_ms / 1e3 for trace in traces]
@@ -122,7 +132,7 @@ class Recorder:
         return max(0.0, *ages) if ages else 0.0
 
     def is_filling(self) -> bool:
-        """Returns whether a buffer is half full."""
+        """Returns whether a buffer, or the box, is half full."""
         return len(self.traces) >= self._many_traces or len(self.logs) >= self._many_logs
 
 

@@ -41,7 +41,7 @@ from hearthnet.observability.store.recovery.box_budget import compact, keep_boxe
 from hearthnet.observability.store.recovery.opening import NODE_RESERVE, Own, join_store, keep_house, open_store
 from hearthnet.observability.store.recovery.recover import Recovery, has_leftovers
 from hearthnet.observability.store.rows import LOGS, TRACES
-from hearthnet.observability.store.wal import NODE_RESERVE_BYTES, PROGRAM_RESERVE_BYTES
+from hearthnet.observability.store.wal import NODE_DUE_BYTES, PROGRAM_DUE_BYTES
 from hearthnet.observability.store.writer import Settled, Writer
 
 __all__ = ["StoreThread"]
@@ -52,7 +52,6 @@ _LASTING: Final = ("io", "read_only", "other")  # failures that reopening need n
 _PROGRAM_RESERVE: Final = 1_000_000  # of the database, by a program that is no node: a cron job must not cost 16 MB
 _END_S: Final = 1.5  # for which a clean stop waits for other processes that write
 _HOUSE_S: Final = 50.0  # a little less than between two rounds of a process
-_PENDING_BYTES: Final = 600  # of a trace, about
 _FLUSH_POLL_S: Final = 0.002  # a commit takes a millisecond or two; only tests and shutdown wait for one
 
 
@@ -228,7 +227,7 @@ class StoreThread:
                 budget=self.budget,
                 settled=self._settled,
                 is_doubtful=self._was_open,
-                wal_reserve=NODE_RESERVE_BYTES if self._is_node else PROGRAM_RESERVE_BYTES,
+                wal_due=NODE_DUE_BYTES if self._is_node else PROGRAM_DUE_BYTES,
             )
             await writer.open(self._run)
         except (sqlite3.Error, OSError) as error:
@@ -283,7 +282,7 @@ class StoreThread:
                 self._make_box()
             elif not box.is_in_place():
                 box.restore()
-            elif len(self._recorder.traces) * _PENDING_BYTES > box.header.trace_bytes // 2 and not self._is_node:
+            elif not self._is_node and self._recorder.is_filling():
                 self._grow_box(box)
         except OSError as error:
             log.warning(
@@ -313,6 +312,7 @@ class StoreThread:
         # Both files are there for a moment.
         if taken + sizes.total <= self.budget.boxes:
             box.grow(sizes)
+            self._recorder.fit(box)
 
     def _new_box(self, sizes: Sizes) -> BlackBox:
         run_id, node_id, version = self._run[:3]

@@ -16,12 +16,12 @@ import aiosqlite
 from hearthnet.observability import metrics
 from hearthnet.observability.store.budget import Budget
 
-__all__ = ["NODE_RESERVE_BYTES", "PROGRAM_RESERVE_BYTES", "Wal", "holders"]
+__all__ = ["NODE_DUE_BYTES", "PROGRAM_DUE_BYTES", "Wal", "holders"]
 
 _FRAME_BYTES: Final = 4_096 + 24
 # Reserved when the store opens, so that commits go on when the disk is full: the WAL's size between two checkpoints.
-NODE_RESERVE_BYTES: Final = 4_000_000
-PROGRAM_RESERVE_BYTES: Final = 500_000  # sixteen at once stay within the WAL's budget
+NODE_DUE_BYTES: Final = 4_000_000
+PROGRAM_DUE_BYTES: Final = 500_000  # what sixteen programs have written between their checkpoints stays within budget
 # Written are the row's page, the page of the row it evicts, and a share of the pages above them.
 _PAGES_PER_ROW_BYTE: Final = 3
 _LEAST_SCALE: Final = 0.3  # the estimate is for the largest rows
@@ -35,19 +35,20 @@ class Wal:
     Args:
         path: of the database.
         budget: bounds the WAL.
-        reserve_bytes: what this process writes to it between two checkpoints.
+        due_bytes: how much this process writes to it between two checkpoints.
 
     Attributes:
         used: bytes of it that hold frames: those of the last checkpoint, and an estimate of those that this process
             has written since.
     """
 
-    def __init__(self, path: Path, budget: Budget, reserve_bytes: int = NODE_RESERVE_BYTES) -> None:
+    def __init__(self, path: Path, budget: Budget, due_bytes: int = NODE_DUE_BYTES) -> None:
         self.path = path.with_name(f"{path.name}-wal")
         self.used = 0
         self._budget = budget
         self._scale = 1.0  # actual growth to estimated growth, lately
-        self._due = min(reserve_bytes, budget.wal // 2)
+        self._reserved = min(NODE_DUE_BYTES, budget.wal // 2)  # of the one file that all processes share
+        self._due = min(due_bytes, budget.wal // 2)
 
     async def prepare(self, db: aiosqlite.Connection) -> None:
         """Configures the connection and reserves the WAL's space; best effort on a full disk."""
@@ -61,7 +62,7 @@ class Wal:
             fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(fd, 0, self._due)
+                    os.posix_fallocate(fd, 0, self._reserved)
             finally:
                 os.close(fd)
 

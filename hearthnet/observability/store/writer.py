@@ -44,7 +44,7 @@ from hearthnet.observability.store.budget import Budget
 from hearthnet.observability.store.disk_quota import DiskQuota
 from hearthnet.observability.store.ring import BEGIN, SET, State, oldest_of, surplus, without_oldest
 from hearthnet.observability.store.rows import LOGS, TRACES, Table
-from hearthnet.observability.store.wal import NODE_RESERVE_BYTES, Wal, holders
+from hearthnet.observability.store.wal import NODE_DUE_BYTES, Wal, holders
 
 __all__ = ["Settled", "Writer"]
 
@@ -116,7 +116,7 @@ class Writer:
         ring_rows: the size of either ring.
         settled: of this run.
         is_doubtful: whether the database may have some of the pending records: the store is opened again.
-        wal_reserve: bytes of WAL that this process writes between two checkpoints.
+        wal_due: bytes of WAL that this process writes between two checkpoints.
 
     Attributes:
         failing: the reason why commits fail at present, in one word; None while they succeed.
@@ -133,14 +133,14 @@ class Writer:
         ring_rows: int = TRACE_RING_BUFFER,
         settled: Settled | None = None,
         is_doubtful: bool = False,
-        wal_reserve: int = NODE_RESERVE_BYTES,
+        wal_due: int = NODE_DUE_BYTES,
     ) -> None:
         self._path = path
         self._recorder = recorder
         self._ring_rows = ring_rows
         self._db: aiosqlite.Connection
         budget = budget or Budget(256)
-        self.wal = Wal(path, budget, wal_reserve)
+        self.wal = Wal(path, budget, wal_due)
         self.quota = DiskQuota(path, budget)
         self.settled = settled or Settled()
         self.failing: str | None = None
