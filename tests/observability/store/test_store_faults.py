@@ -401,14 +401,15 @@ def _own() -> int:
 # --- the program
 
 
-def test_exit_without_clean_up_loses_nothing(observability, query):
-    """`os._exit` during work is like a kill: the next start recovers everything."""
+@pytest.mark.parametrize("node_id", [None, "ed25519:me"])
+def test_exit_without_clean_up_loses_nothing(observability, query, node_id):
+    """`os._exit` during work is like a kill: the next start recovers everything; what a small box lacks is counted."""
     script = f"""
 import os
 from pathlib import Path
 from hearthnet.config import ObservabilityConfig
 from hearthnet.observability import telemetry, trace
-telemetry.open(ObservabilityConfig(data_dir=Path({str(observability.data_dir)!r}), log_dir=None)).start()
+telemetry.open(ObservabilityConfig(data_dir=Path({str(observability.data_dir)!r}), log_dir=None), node_id={node_id!r}).start()
 for _ in range(3000):
     with trace.new_trace("a.b"):
         pass
@@ -416,7 +417,10 @@ os._exit(7)
 """
     assert forkserver.run([sys.executable, "-c", script]).returncode == 7
     with telemetry.open(observability):
-        assert query("SELECT count(*) FROM traces") == [(3_000,)]
+        ((stored,),) = query("SELECT count(*) FROM traces")
+        ((lost,),) = query("SELECT ifnull(sum(count), 0) FROM gaps WHERE reason = 'killed'")
+        assert stored + lost == 3_000
+        assert node_id is None or not lost
 
 
 def test_asyncio_run_that_ends_with_rows_pending_loses_nothing(observability, query):
