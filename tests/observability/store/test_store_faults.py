@@ -110,9 +110,11 @@ def test_young_ring_keeps_committing_on_a_full_disk(on_tiny_disk):
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-def test_full_ring_is_replaced_in_place_on_a_full_disk(on_tiny_disk):
+# A node's database has space to spare from its first day; a program's has pages that are full.
+@pytest.mark.parametrize(("node_id", "least"), [("ed25519:me", 10_000), (None, 7_500)])
+def test_full_ring_is_replaced_in_place_on_a_full_disk(on_tiny_disk, node_id, least):
     """Of ten thousand more traces on a full disk the newest are stored, the file does not grow, nothing is dropped."""
-    with telemetry.open(on_tiny_disk) as t:
+    with telemetry.open(on_tiny_disk, node_id=node_id) as t:
         for _ in range(12):
             record(1_000)
             assert t.flush()
@@ -126,12 +128,12 @@ def test_full_ring_is_replaced_in_place_on_a_full_disk(on_tiny_disk):
             with closing(sqlite3.connect(path)) as connection:
                 ((count,),) = connection.execute("SELECT count(*) FROM traces WHERE capability = 'on.full.disk'")
                 assert connection.execute("SELECT count(*) FROM gaps").fetchone() == (0,)
-        assert count == 10_000
+        assert least <= count <= 10_000
 
 
 def test_rows_that_do_not_fit_a_full_disk_push_out_the_oldest(on_tiny_disk):
     """If large rows need more space than there is, the oldest are evicted and the newest stored."""
-    with telemetry.open(on_tiny_disk) as t:
+    with telemetry.open(on_tiny_disk, node_id="ed25519:me") as t:
         with full(on_tiny_disk.data_dir):
             for number in range(60):
                 record_large(100, number)
