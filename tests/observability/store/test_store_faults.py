@@ -411,7 +411,8 @@ import os
 from pathlib import Path
 from hearthnet.config import ObservabilityConfig
 from hearthnet.observability import telemetry, trace
-telemetry.open(ObservabilityConfig(data_dir=Path({str(observability.data_dir)!r}), log_dir=None), node_id={node_id!r}).start()
+config = ObservabilityConfig(data_dir=Path({str(observability.data_dir)!r}), log_dir=None)
+telemetry.open(config, node_id={node_id!r}).start()
 for _ in range(3000):
     with trace.new_trace("a.b"):
         pass
