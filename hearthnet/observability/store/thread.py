@@ -91,6 +91,7 @@ class StoreThread:
         self._lock = lock
         self._is_low = False
         self._was_open = False
+        self._lasting: str | None = None  # a failure that reopening need not end: told once
         self._is_without_box = False
         self._thread: threading.Thread | None = None
         self._pause_wanted = False
@@ -392,19 +393,18 @@ class StoreThread:
 
     async def _reopen(self) -> None:
         writer, self.writer = self.writer, None
-        failing = None
         if writer is not None:
             self.error = writer.failing
-            failing = writer.failing if writer.failing in _LASTING else None
+            self._lasting = writer.failing if writer.failing in _LASTING else None
             with suppress(sqlite3.Error):
                 await writer.disconnect()
         try:
-            await self._open(failing)
+            await self._open(self._lasting)
         except HearthNetError as error:
             log.warning("telemetry.db cannot be reopened", extra={"error": error.message})
             self.pacer.open_failed()
             return
-        if failing is None:
+        if self._lasting is None:
             log.warning("telemetry.db was reopened", extra={"path": str(self.path)})
 
     async def _keep_house(self) -> None:
