@@ -123,10 +123,12 @@ class Runtime:
         id_source.reseed()
         for item in list(tracked):
             item.renew_in_child()
-        telemetry = self.telemetry
+        telemetry, recorder = self.telemetry, self.recorder
         self._forget()
         if telemetry is not None:
             telemetry.follow_in_child()
+        elif isinstance(recorder, LazyRecorder):  # a child that has recorded nothing yet: what a daemon does to detach
+            self.install(recorder.again())
 
     def _forget(self) -> None:
         self.install(None)

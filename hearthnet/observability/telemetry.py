@@ -8,8 +8,8 @@
 
 The thread has an event loop of its own, so records are committed whatever the program's loop is doing. If the store
 cannot be opened, the program runs on, telemetry is served from memory, and the thread keeps trying. Any number of
-processes may open the same store. A forked child opens it when it records for the first time, as a run of its own with
-its parent's settings.
+processes may open the same store. A child that is forked, or started by multiprocessing in any other way, opens it when
+it records for the first time, as a run of its own with its parent's settings.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
+import pickle
 import sqlite3
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
 from time import monotonic_ns
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from hearthnet import __version__
@@ -61,6 +63,7 @@ log = node_logging.get_logger(__name__)
 _CLOSE_TIMEOUT_S: Final = 2.0  # in which a clean stop drains, checkpoints and closes
 _OPEN_TIMEOUT_S: Final = 30.0  # for a slow card, a large store, a full box; the port opens after it
 _FORK_TIMEOUT_S: Final = 5.0  # for the transaction under way
+_HANDED_ON: Final = "hearthnet_telemetry"
 
 
 def open(config: ObservabilityConfig | None = None, *, node_id: str | None = None) -> Telemetry:  # noqa: A001  # the spec's name
@@ -184,8 +187,18 @@ class Telemetry:
             raise
         runtime.install(self._recorder)
         self._stop_refreshing = metrics.on_scrape(self._refresh_metrics)
+        _hand_on(_packed(self._config))
 
     def _configure(self) -> None:
+        self._configure_instruments()
+        self._is_open = True
+        atexit.register(self.close)
+        try:
+            self._start_store()
+        except (HearthNetError, sqlite3.Error) as error:
+            node_logging.warn_visibly(log, "telemetry is kept in memory only", str(error))
+
+    def _configure_instruments(self) -> None:
         redaction.configure(self._config.redact_keys, self._config.redact_patterns)  # before anything is recorded
         node_logging.install_sinks(self._config)
         if (file := node_logging.log_file()) is not None:
@@ -193,12 +206,6 @@ class Telemetry:
         metrics.configure(self._config)
         runtime.slow_ms = self._config.slow_ms
         runtime.store_dir = self._config.data_dir
-        self._is_open = True
-        atexit.register(self.close)
-        try:
-            self._start_store()
-        except (HearthNetError, sqlite3.Error) as error:
-            node_logging.warn_visibly(log, "telemetry is kept in memory only", str(error))
 
     def _start_store(self) -> None:
         thread = self._make_thread()
@@ -228,6 +235,7 @@ class Telemetry:
             return
         self._is_open = False
         atexit.unregister(self.close)
+        _hand_on(None)
         self._stop_refreshing()
         runtime.recent = None
         if self._reader is not None:
@@ -289,9 +297,22 @@ class Telemetry:
         if self._is_open and self._path is not None:
             runtime.install(LazyRecorder(self._open_in_child))
 
+    def follow_parent(self) -> None:
+        """Does the same in a process that multiprocessing has started with a new interpreter."""
+        if opened() is None:
+            self._configure_instruments()
+            self._is_safe_to_fork = True
+            runtime.install(LazyRecorder(self._open_in_child))
+
     def _open_in_child(self) -> Recorder:
         child = Telemetry(self._config, is_kept_open=True)  # the child may open it itself: that takes over
-        child._start_in_child(may_connect=self._is_safe_to_fork)
+        try:
+            child._start_in_child(may_connect=self._is_safe_to_fork)
+        except Exception as error:  # no more threads, say: never the fault of the caller, who records  # noqa: BLE001
+            log.warning("telemetry is kept in memory only", extra={"reason": str(error)})
+            return Recorder(child.run_id)
+        if isinstance(runtime.recorder, LazyRecorder):
+            runtime.install(child._recorder)
         return child._recorder
 
     def _start_in_child(self, *, may_connect: bool) -> None:
@@ -400,3 +421,48 @@ def _close_with_worker(close: Callable[[], None]) -> None:
     process = sys.modules.get("multiprocessing.process")
     if util is not None and process is not None and process.parent_process() is not None:
         util.Finalize(None, close, exitpriority=-100)  # after those of the program
+
+
+class _HandedOn:
+    """Settings on their way to the processes that multiprocessing starts: to unpickle them is to follow the parent.
+
+    A forked child has its parent's memory; this is for one that begins with a new interpreter.
+    """
+
+    def __init__(self, packed: bytes) -> None:
+        self._packed = packed
+
+    def __reduce__(self) -> tuple[Callable[..., _HandedOn], tuple[Any, ...]]:
+        return _follow, (self._packed, tuple(redaction.active.secrets))
+
+
+def _follow(packed: bytes, secrets: tuple[str | bytes, ...]) -> _HandedOn:
+    """Makes the first record or trace of this process open telemetry. Never raises: the process has other work."""
+    try:
+        redaction.register_secrets(secrets)
+        settings: Any = SimpleNamespace(**pickle.loads(packed))  # noqa: S301  # from the parent
+        Telemetry(settings).follow_parent()
+    except Exception as error:  # whatever its settings are, the program runs on  # noqa: BLE001
+        log.warning("telemetry is kept in memory only", extra={"reason": str(error)})
+    return _HandedOn(packed)
+
+
+def _packed(config: Any) -> bytes | None:
+    """Returns settings for another process; None if they are not plain values."""
+    try:
+        return pickle.dumps(vars(config))
+    except Exception:  # pickle raises whatever the values raise  # noqa: BLE001
+        log.debug("settings cannot be handed on to child processes")
+        return None
+
+
+def _hand_on(packed: bytes | None) -> None:
+    """Gives the settings to every process that multiprocessing starts from now on; None: to no more of them."""
+    from multiprocessing import process  # late: a few milliseconds
+
+    # The one place that all descendants inherit, whatever the start method: the environment of a server of forks is
+    # that of its own start.
+    config = process.current_process()._config  # type: ignore[attr-defined]  # noqa: SLF001
+    config.pop(_HANDED_ON, None)
+    if packed is not None:
+        config[_HANDED_ON] = _HandedOn(packed)

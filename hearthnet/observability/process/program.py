@@ -31,4 +31,7 @@ def _module() -> str:
 
 def _file() -> str:
     script = str(sys.argv[0]) if getattr(sys, "argv", None) else ""  # an embedded interpreter may have none
-    return UNKNOWN if script in _NO_FILE else PurePath(script).name
+    path = PurePath(script)
+    if path.stem == _MAIN:  # of a package, in a process that multiprocessing has started
+        path = path.parent
+    return UNKNOWN if script in _NO_FILE else path.name

@@ -153,6 +153,10 @@ class LazyRecorder:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real(), name)
 
+    def again(self) -> LazyRecorder:
+        """Returns one that makes a recorder of its own in the same way: for a forked child of this process."""
+        return LazyRecorder(self._make)
+
     def _real(self) -> Recorder:
         with self._lock:
             if self._made is None:

@@ -92,6 +92,7 @@ class StoreThread:
         self._is_low = False
         self._was_open = False
         self._lasting: str | None = None  # a failure that reopening need not end: told once
+        self._doubtful_to = 0
         self._is_without_box = False
         self._thread: threading.Thread | None = None
         self._pause_wanted = False
@@ -151,6 +152,8 @@ class StoreThread:
         self._paused.clear()
         self._resumed.clear()
         self._pause_wanted = True
+        if (writer := self.writer) is not None:
+            writer.must_yield = True
         self.pacer.wake(at_once=True, skip_gap=True)
         return self._paused.wait(timeout_s)
 
@@ -182,6 +185,7 @@ class StoreThread:
         self._paused.set()
         self._resumed.wait()  # blocks the loop, which nothing else uses
         if writer is not None and not writer.must_reopen:
+            writer.must_yield = False
             try:
                 await writer.connect()
             except (sqlite3.Error, OSError):  # reopened by the next round, which reports the error
@@ -227,7 +231,7 @@ class StoreThread:
                 self._recorder,
                 budget=self.budget,
                 settled=self._settled,
-                is_doubtful=self._was_open,
+                doubtful_to=self._doubtful_to,
                 wal_due=NODE_DUE_BYTES if self._is_node else PROGRAM_DUE_BYTES,
             )
             await writer.open(self._run)
@@ -251,7 +255,11 @@ class StoreThread:
     def _prepare(self) -> Recovery | None:
         """Checks the database and recovers ended runs, or leaves that to the process that does it at this moment."""
         box = self._recorder.box
-        own = None if box is None else Own(box, self._pending())
+        own = None
+        if box is not None and self._was_open:  # else nothing is committed
+            pending = self._pending()
+            self._doubtful_to = max(self._settled.highest(), max(pending, default=0))
+            own = Own(box, pending, self._doubtful_to)
         reserve = NODE_RESERVE if self._is_node else _PROGRAM_RESERVE
         try:
             if not self._is_node and not self._is_house_due():  # a short program must not pay for it each time

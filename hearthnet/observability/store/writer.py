@@ -99,6 +99,10 @@ class Settled:
         self.number = max(self.number, number)
         self._ahead = {ahead for ahead in self._ahead if ahead > self.number}
 
+    def highest(self) -> int:
+        """Returns the highest settled number; some below it may not be."""
+        return max(self._ahead, default=self.number)
+
     def give_up(self) -> None:
         """Gives up the numbers that were missing at the last call already: their thread was stopped half-way."""
         self.skip(self._waited_for)
@@ -115,12 +119,13 @@ class Writer:
         budget: the bounds of database and WAL.
         ring_rows: the size of either ring.
         settled: of this run.
-        is_doubtful: whether the database may have some of the pending records: the store is opened again.
+        doubtful_to: the number up to which the database may have pending records: the store is opened again.
         wal_due: bytes of WAL that this process writes between two checkpoints.
 
     Attributes:
         failing: the reason why commits fail at present, in one word; None while they succeed.
         is_gentle: whether to pause for other threads now and then, because no caller waits for the commit.
+        must_yield: whether to leave the rest to the next flush, because the process is about to fork.
         must_reopen: whether this connection is of no more use: the file is gone, damaged, or fails repeatedly.
     """
 
@@ -132,7 +137,7 @@ class Writer:
         budget: Budget | None = None,
         ring_rows: int = TRACE_RING_BUFFER,
         settled: Settled | None = None,
-        is_doubtful: bool = False,
+        doubtful_to: int = 0,
         wal_due: int = NODE_DUE_BYTES,
     ) -> None:
         self._path = path
@@ -145,10 +150,12 @@ class Writer:
         self.settled = settled or Settled()
         self.failing: str | None = None
         self.must_reopen = False
+        self.must_yield = False
         self.is_gentle = False
         self._failures = 0
         self._is_told = False  # that commits fail
-        self._is_doubtful = is_doubtful
+        self._doubtful_to = doubtful_to
+        self._is_doubtful = doubtful_to > 0
         self._is_singly = False  # after a batch with a row that cannot be stored
         self._gaps: list[rows.Gap] = []
         self._batches_after_drops = 0
@@ -194,11 +201,11 @@ class Writer:
         """Disconnects without writing anything."""
         await self._db.close()
 
-    async def flush(self) -> bool:
+    async def flush(self, *, is_last: bool = False) -> bool:
         """Commits all that is buffered; returns True if that succeeded.
 
         If no caller waits (`is_gentle`), records that arrive during the last commit are left to the next flush: at a
-        thousand calls a second there are always some, and each commit is an fsync.
+        thousand calls a second there are always some, and each commit is an fsync. The last flush takes everything.
         """
         buffered = len(self._recorder.traces) + len(self._recorder.logs)
         while True:
@@ -221,7 +228,7 @@ class Writer:
             metrics.telemetry_flush_seconds.observe(perf_counter() - started)
             await self._checkpoint()
             buffered -= len(traces) + len(logs)
-            if self.is_gentle and buffered <= 0:
+            if not is_last and (self.must_yield or (self.is_gentle and buffered <= 0)):
                 return True
 
     def _take(self) -> tuple[list[TraceFields], list[LogFields], int]:
@@ -359,12 +366,13 @@ class Writer:
             log.info("telemetry is written again", extra={"reason": self.failing})
         self.failing, self._is_told = None, False
         self._failures = 0
-        self._is_singly = self._is_doubtful = False
+        self._is_singly = False
         self._recorder.traces.confirm()
         self._recorder.logs.confirm()
         if numbers and self._batches_after_drops:
             self._batches_after_drops -= 1
         self.settled.add(numbers)
+        self._is_doubtful = self.settled.number < self._doubtful_to
         box = self._recorder.box
         if box is not None:
             box.note_committed(len(traces), len(logs), self.settled.number)
@@ -446,7 +454,7 @@ class Writer:
         """
         ends_at = time.monotonic() + within_s
         try:
-            while not await self.flush():
+            while not await self.flush(is_last=True):
                 if self.failing != LOCKED or time.monotonic() > ends_at:
                     return False
             await self._be_patient(max(BUSY_TIMEOUT_S, ends_at - time.monotonic()))

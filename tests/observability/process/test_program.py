@@ -50,6 +50,14 @@ def test_no_file(run):
     assert [run("-c", SOURCE), run("-", given=SOURCE), run(given=SOURCE)] == [UNKNOWN] * 3
 
 
+def test_process_that_multiprocessing_has_started(monkeypatch):
+    """It has its parent's arguments and no specification: the package is in the path."""
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setattr(sys, "argv", ["/site-packages/shop/__main__.py", "--workers", "2"])
+
+    assert program_name() == "shop"
+
+
 @pytest.mark.parametrize("argv", [[], [""], ["."], None])
 def test_program_without_arguments(monkeypatch, argv):
     """An embedded interpreter may have no arguments at all."""

@@ -44,10 +44,13 @@ class Own(NamedTuple):
     Attributes:
         box: its box.
         pending: numbers of the records that its writer will commit.
+        highest: the highest number of them, and of those committed. Threads record meanwhile: what has a higher number
+            is to be committed, too, and so may be what they have put into the box and not into the buffer yet.
     """
 
     box: BlackBox
     pending: Collection[int]
+    highest: int
 
 
 def open_store(
@@ -162,7 +165,7 @@ def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
 
 def _restore(connection: sqlite3.Connection, own: Own | None) -> None:
     if own is not None and (contents := own.box.contents()) is not None:
-        restore_committed(connection, contents, own.pending)
+        restore_committed(connection, contents, own.pending, own.highest)
 
 
 def log_recovery(recovered: Recovery) -> None:

@@ -249,13 +249,15 @@ def missing(connection: sqlite3.Connection, box: layout.Box, found: BoxRecords) 
     return fresh, max(0, promised - base - sum(base < number <= promised for number in above))
 
 
-def restore_committed(connection: sqlite3.Connection, box: layout.Box, pending: Collection[int]) -> None:
-    """Inserts the records of this process's own box that the database lacks, but for those that are pending.
+def restore_committed(connection: sqlite3.Connection, box: layout.Box, pending: Collection[int], highest: int) -> None:
+    """Inserts the records of this process's own box that the database lacks, but for those that are to be committed.
+
+    Those are `pending`, and all above `highest`.
 
     Called when the store is opened again: the database may be another one, or may have lost what was committed.
     """
     fresh, lost = missing(connection, box, records_of(replace(box, in_flight=[])))
-    merge(connection, [record for record in fresh if record.number not in pending])
+    merge(connection, [record for record in fresh if record.number <= highest and record.number not in pending])
     if lost:
         with transaction(connection) as state:
             gap = (state.next_seq(), rows.now_us(), "trace", WAL_LOST, lost, box.header.run_id)

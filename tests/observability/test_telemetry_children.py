@@ -1,0 +1,349 @@
+"""Children of a process that records: forked by hand, or started by multiprocessing in each of its ways."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import closing
+
+import pytest
+from support import forkserver
+from support.reading import log_lines, rows
+
+from hearthnet.database import TELEMETRY, open_database
+from hearthnet.observability import telemetry, trace
+from hearthnet.observability.records.blackbox import BlackBox
+
+# What each program begins with; `SETTINGS` is filled in.
+HEAD = """
+import os, sqlite3, sys, threading, multiprocessing
+from pathlib import Path
+from hearthnet.config import ObservabilityConfig
+from hearthnet.observability import get_logger, telemetry, trace
+
+log = get_logger("app")
+settings = ObservabilityConfig(data_dir=Path(DATA), log_dir=Path(LOGS), flush_interval_s=0.1)
+
+def record(count, name):
+    for _ in range(count):
+        with trace.new_trace(name):
+            pass
+
+def forked(work, end=sys.exit):
+    child = os.fork()
+    if child == 0:
+        work()
+        end(0)
+    return child
+
+def wait_for(*children):
+    for child in children:
+        assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.fixture
+def run(observability, tmp_path):
+    """Runs a program that begins with `HEAD`; with arguments as a file of its own, by a new interpreter."""
+
+    def run_program(text, *arguments):
+        head = HEAD.replace("DATA", repr(str(observability.data_dir))).replace("LOGS", repr(str(observability.log_dir)))
+        if not arguments:
+            return forkserver.run([sys.executable, "-c", head + text], check=True)
+        path = tmp_path / "program.py"
+        path.write_text(head + text)
+        command = [sys.executable, str(path), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    return run_program
+
+
+@pytest.fixture
+def sql(observability):
+    """Reads the store, as `sqlite3` would."""
+    return lambda query, *values: rows(observability.data_dir / telemetry.DATABASE, query, *values)
+
+
+def of_each(sql, name):
+    """How many traces, how many different ones, and of how many runs."""
+    ((count, different, runs),) = sql(
+        "SELECT count(*), count(DISTINCT run_id || number), count(DISTINCT run_id) FROM traces WHERE capability = ?",
+        name,
+    )
+    return count, different, runs
+
+
+def boxes(observability):
+    """The boxes that are left."""
+    return sorted(path.name for path in observability.data_dir.glob("*.box*"))
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_processes_of_multiprocessing_record_from_their_first_record_on(run, sql, observability, method):
+    """Whatever the start method, each is a run of its own with its parent's settings, and ends in order."""
+    run(
+        """
+def work(number):
+    log.error("working", extra={"number": number})
+    record(20, "in.child")
+
+if __name__ == "__main__":
+    with telemetry.open(settings):
+        record(1, "in.parent")
+        context = multiprocessing.get_context(sys.argv[1])
+        started = [context.Process(target=work, args=(number,)) for number in range(2)]
+        for process in started:
+            process.start()
+        for process in started:
+            process.join()
+""",
+        method,
+    )
+
+    assert of_each(sql, "in.child") == (40, 40, 2)
+    assert sorted(sql("SELECT extras ->> 'number' FROM logs WHERE msg = 'working'")) == [(0,), (1,)]
+    assert sql("SELECT end_reason, count(*) FROM runs GROUP BY 1") == [("clean", 3)]
+    assert boxes(observability) == []
+
+
+def test_pool_of_eight_records_and_ends_in_order(run, sql, observability):
+    """The workers of a pool that is closed commit all that they recorded, each record once."""
+    run(
+        """
+def work(number):
+    record(25, "in.pool")
+    return number
+
+if __name__ == "__main__":
+    with telemetry.open(settings), multiprocessing.get_context(sys.argv[1]).Pool(8) as pool:
+        assert pool.map(work, range(16), 1) == list(range(16))
+        pool.close()
+        pool.join()
+""",
+        "fork",
+    )
+
+    assert of_each(sql, "in.pool")[:2] == (400, 400)
+    assert {reason for (reason,) in sql("SELECT end_reason FROM runs")} == {"clean"}
+    assert boxes(observability) == []
+
+
+def test_pool_that_is_terminated_loses_nothing(run, sql, observability):
+    """At the end of a `with` a pool kills its workers: what they recorded is there after the next start."""
+    run(
+        """
+def work(number):
+    record(25, "in.pool")
+
+if __name__ == "__main__":
+    with telemetry.open(settings), multiprocessing.get_context(sys.argv[1]).Pool(4) as pool:
+        pool.map(work, range(8), 1)
+""",
+        "fork",
+    )
+    with telemetry.open(observability):
+        pass
+
+    assert of_each(sql, "in.pool")[:2] == (200, 200)
+    assert sql("SELECT count(*) FROM gaps") == [(0,)]
+
+
+def test_spawned_process_has_its_parents_secrets(run, observability):
+    """What a parent has registered as secret is redacted in the processes that it starts, too."""
+    run(
+        """
+from hearthnet.observability.redaction import rules
+
+def work():
+    log.error("the answer is hV7k2Lm9Qx4Tz81w")
+
+if __name__ == "__main__":
+    rules.register_secrets(["hV7k2Lm9Qx4Tz81w"])
+    with telemetry.open(settings):
+        process = multiprocessing.get_context(sys.argv[1]).Process(target=work)
+        process.start()
+        process.join()
+""",
+        "spawn",
+    )
+
+    assert [line["msg"] for line in log_lines(observability.log_dir) if "answer" in line["msg"]] == [
+        "the answer is [redacted]"
+    ]
+
+
+def test_process_that_is_spawned_after_the_end_records_nothing(run, sql):
+    """Once telemetry is closed, no child opens it; neither does a program that merely runs as a subprocess."""
+    run(
+        """
+import subprocess
+
+def work(name):
+    record(1, name)
+
+if __name__ == "__main__":
+    with telemetry.open(settings):
+        program = "from hearthnet.observability import trace\\nwith trace.new_trace('not.ours'): pass"
+        subprocess.run([sys.executable, "-c", program], check=True)
+    process = multiprocessing.get_context(sys.argv[1]).Process(target=work, args=("too.late",))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+""",
+        "spawn",
+    )
+
+    assert sql("SELECT count(*) FROM traces") == [(0,)]
+
+
+def test_child_of_a_child_that_records_nothing_records(run, sql, observability):
+    """A program that forks twice, as daemons do, records in the last of its processes."""
+    run("""
+with telemetry.open(settings):
+    record(1, "in.parent")
+    wait_for(forked(lambda: wait_for(forked(lambda: record(5, "in.grandchild"))), os._exit))
+""")
+
+    assert of_each(sql, "in.grandchild") == (5, 5, 1)
+    assert sql("SELECT end_reason FROM runs") == [("clean",)] * 2
+
+
+def test_parent_and_child_may_write_and_close_in_any_order(run, sql):
+    """The child inserts, its parent closes, the child inserts again: all rows are there."""
+    run("""
+reading, writing = os.pipe()
+with telemetry.open(settings) as t:
+    record(1, "in.parent")
+    t.flush()
+    child = os.fork()
+    if child == 0:
+        record(1, "in.child")
+        assert telemetry.opened().flush()
+        os.read(reading, 1)
+        record(1, "in.child")
+        assert telemetry.opened().flush()
+        sys.exit(0)
+    record(1, "in.parent")
+os.write(writing, b"x")
+wait_for(child)
+""")
+
+    assert sql("SELECT capability, count(*) FROM traces GROUP BY 1") == [("in.child", 2), ("in.parent", 2)]
+
+
+def test_error_of_a_child_that_leaves_at_once_is_recovered(run, sql, observability):
+    """A child that ends by `os._exit` closes nothing: its box has what it recorded, whoever opens the store next."""
+    run("""
+with telemetry.open(settings):
+    wait_for(forked(lambda: log.error("in trouble"), os._exit))
+""")
+    with telemetry.open(observability):
+        pass
+
+    assert sql("SELECT msg FROM logs WHERE msg = 'in trouble'") == [("in trouble",)]
+    assert boxes(observability) == []
+
+
+def test_forks_at_any_moment_lose_nothing(run, sql):
+    """A hundred forks from a thread while traces are committed and read: no row is lost, none is there twice."""
+    done = run("""
+stop = threading.Event()
+
+def load():
+    while not stop.wait(0.02):
+        record(3, "in.parent")
+        trace.get_recent(20)
+        made.append(3)
+
+made = []
+with telemetry.open(settings) as t:
+    threads = [threading.Thread(target=load) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    def fork():
+        for number in range(100):
+            child = os.fork()
+            if child == 0:
+                if number % 10 == 0:
+                    record(3, "in.child")
+                    telemetry.opened().close()
+                os._exit(0)
+            wait_for(child)
+            log.warning("forked", extra={"number": number})  # begins a commit
+    forking = threading.Thread(target=fork)
+    forking.start()
+    forking.join()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert t.flush()
+print(sum(made))
+""")
+
+    assert of_each(sql, "in.child") == (30, 30, 10)
+    assert of_each(sql, "in.parent") == (int(done.stdout), int(done.stdout), 1)
+
+
+def test_store_that_is_opened_again_has_no_record_twice(observability, sql, monkeypatch):
+    """What threads record while the store is opened again, for a file that was removed, is committed once."""
+    contents = BlackBox.contents
+
+    def contents_meanwhile(box):
+        for _ in range(50):
+            with trace.new_trace("a.b"):
+                pass
+        return contents(box)
+
+    monkeypatch.setattr(BlackBox, "contents", contents_meanwhile)
+    with telemetry.open(observability.model_copy(update={"flush_interval_s": 60})) as t:
+        for number in range(2_510):
+            if number == 10:
+                assert t.flush()
+                for path in observability.data_dir.glob("telemetry.db*"):
+                    path.unlink()
+            with trace.new_trace("a.b"):
+                pass
+        assert t.flush(30)
+
+    count, different, _ = of_each(sql, "a.b")
+    ((overwritten,),) = sql("SELECT ifnull(sum(count), 0) FROM gaps WHERE reason = 'wal_lost'")  # in the small box
+    assert count == different == 2_560 - overwritten
+
+
+def test_child_may_open_telemetry_itself(run, sql):
+    """A child that has recorded already, and then opens telemetry as its own program says, records on."""
+    run("""
+def work():
+    record(1, "in.child")
+    with telemetry.open(settings):
+        record(1, "in.child")
+
+with telemetry.open(settings):
+    wait_for(forked(work))
+""")
+
+    assert of_each(sql, "in.child") == (2, 2, 2)
+
+
+def test_child_that_could_not_take_locks_keeps_to_its_box(run, sql, observability):
+    """A connection that nobody closes before the fork: the child leaves the database alone, and says why."""
+    with closing(open_database(observability.data_dir / telemetry.DATABASE, TELEMETRY)):
+        pass
+    run("""
+from hearthnet.database import connect_read_only
+
+def work():
+    record(2, "in.child")
+    assert "open when" in telemetry.opened().error
+
+with telemetry.open(settings):
+    held = connect_read_only(settings.data_dir / "telemetry.db")
+    held.execute("SELECT 1").fetchall()
+    wait_for(forked(work))
+""")
+    with telemetry.open(observability):
+        pass
+
+    assert of_each(sql, "in.child") == (2, 2, 1)
