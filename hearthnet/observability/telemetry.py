@@ -341,8 +341,8 @@ class Telemetry:
     def _keep_uncommitted(self, *, is_in_box: bool) -> None:
         """Keeps in memory the records that arrived while the writer was ending, and those it could not commit.
 
-        A box has them too, for the next process that opens the store. Without a box they are dropped from the store: counted,
-        and logged in the JSON log, the one sink that is still open.
+        A box has them too, for the next process that opens the store. Without a box they are dropped from the store:
+        counted, and logged in the JSON log, the one sink that is still open.
         """
         traces, logs = self._recorder.traces.snapshot(), self._recorder.logs.snapshot()
         for record in traces:

@@ -2,18 +2,30 @@
 
 The instruments write to `runtime.recorder`. Without a store it is one in memory, whose buffers are the rings;
 `telemetry.open` installs one that a writer empties, and its close puts a fresh one in memory back.
+
+A buffer is a bounded queue from any thread to one writer: when it is full, the oldest record is dropped and counted.
+
+Guarantees:
+    - `Buffer.offer` takes no lock and never waits, unless it must drop a record.
+    - Every record offered is, at any moment, in exactly one of: the queue, the batch in flight, the committed rows,
+      the count of dropped records.
+    - A record leaves only after `confirm`, so a commit that fails loses nothing.
+Assumes:
+    - `deque.append`, `deque.popleft` and `list(deque)` are atomic (CPython's interpreter lock; its C code runs no
+      Python between two items).
+    - One thread calls `take`, `confirm` and `take_dropped`.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from itertools import count
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
-from hearthnet.observability.records.buffer import Buffer
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import (
     LogFields,
@@ -27,7 +39,7 @@ from hearthnet.observability.records.record import (
 if TYPE_CHECKING:
     from hearthnet.observability.records.blackbox import BlackBox
 
-__all__ = ["LazyRecorder", "Recorder"]
+__all__ = ["Buffer", "LazyRecorder", "Recorder"]
 
 # Ten seconds at 2,000 traces a second, the longest lock by another process that must cost nothing.
 STORE_TRACES: Final = 20_000
@@ -36,6 +48,76 @@ TRACE_BYTES: Final = 600  # of one in the box, about
 LOG_BYTES: Final = 400
 _TRACE_NOTABLE: Final = TraceRecord._fields.index("notable")
 _LOG_NOTABLE: Final = LogRecord._fields.index("notable")
+
+
+T = TypeVar("T")
+
+
+class Buffer(Generic[T]):
+    """Holds at most `capacity` records that the writer has not committed yet."""
+
+    def __init__(self, capacity: int) -> None:
+        if capacity < 1:
+            raise ValueError("capacity must be at least 1")
+        self.capacity = capacity
+        self._queue: deque[T] = deque()
+        self._in_flight: list[T] = []
+        self._dropped = 0
+        # Re-entrant: a signal handler may log while its own thread is here.
+        self._lock = threading.RLock()
+
+    def __len__(self) -> int:
+        return len(self._queue) + len(self._in_flight)
+
+    def offer(self, record: T) -> int:
+        """Appends a record, dropping the oldest if full. Returns the number of records held. 0.1 us."""
+        self._queue.append(record)
+        count = len(self._queue) + len(self._in_flight)
+        if count > self.capacity:
+            self._evict()
+        return count
+
+    def _evict(self) -> None:
+        with self._lock:
+            # Only from the queue: the batch in flight may be committed already.
+            while self._queue and len(self._queue) + len(self._in_flight) > self.capacity:
+                try:
+                    self._queue.popleft()
+                except IndexError:  # the writer took the rest between the check and the call
+                    return
+                self._dropped += 1
+
+    def take(self, limit: int) -> list[T]:
+        """Returns the oldest records, at most `limit`, beginning with those of a batch that was never confirmed."""
+        with self._lock:
+            self.put_back(limit)
+            # The queue only shrinks under this lock, so it holds at least as many as were counted.
+            missing = min(limit - len(self._in_flight), len(self._queue))
+            popleft = self._queue.popleft
+            self._in_flight.extend([popleft() for _ in range(missing)])
+            return list(self._in_flight)
+
+    def put_back(self, keep: int) -> None:
+        """Returns all but the oldest `keep` records of the batch last taken to the queue's head."""
+        with self._lock:
+            self._queue.extendleft(reversed(self._in_flight[keep:]))
+            del self._in_flight[keep:]
+
+    def confirm(self) -> None:
+        """Removes the batch last taken: it is committed."""
+        with self._lock:
+            self._in_flight.clear()
+
+    def snapshot(self) -> list[T]:
+        """Returns the records that are not committed, oldest first."""
+        with self._lock:
+            return [*self._in_flight, *self._queue]
+
+    def take_dropped(self) -> int:
+        """Returns the number of records dropped since the last call."""
+        with self._lock:
+            lost, self._dropped = self._dropped, 0
+            return lost
 
 
 class Recorder:

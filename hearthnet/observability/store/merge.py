@@ -13,7 +13,7 @@ from typing import Any, Final
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.records.record import LogRecord, TraceRecord
 from hearthnet.observability.store import rows
-from hearthnet.observability.store.disk_quota import PAGES, pages_for
+from hearthnet.observability.store.budget import PAGES, pages_for
 from hearthnet.observability.store.ring import BEGIN, READ, SET, State, oldest_of, surplus, without_oldest
 from hearthnet.observability.store.rows import LOGS, TRACES, Table
 

@@ -34,14 +34,13 @@ from hearthnet.observability.records.blackbox import BlackBox
 from hearthnet.observability.records.box_file import Sizes, box_path, new_header
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store import rows
-from hearthnet.observability.store.budget import MB, Budget, disk_bytes
+from hearthnet.observability.store.budget import MB, NODE_DUE_BYTES, PROGRAM_DUE_BYTES, Budget, disk_bytes
 from hearthnet.observability.store.lock import StoreInUseError, StoreLock
 from hearthnet.observability.store.pacer import Pace, Pacer
 from hearthnet.observability.store.recovery.box_budget import compact, keep_boxes_within
 from hearthnet.observability.store.recovery.opening import NODE_RESERVE, Own, join_store, keep_house, open_store
 from hearthnet.observability.store.recovery.recover import Recovery, has_leftovers
 from hearthnet.observability.store.rows import LOGS, TRACES
-from hearthnet.observability.store.wal import NODE_DUE_BYTES, PROGRAM_DUE_BYTES
 from hearthnet.observability.store.writer import Settled, Writer
 
 __all__ = ["StoreThread"]

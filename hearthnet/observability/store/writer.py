@@ -36,15 +36,12 @@ from hearthnet.constants import MAX_GAP_ROWS, MAX_RUN_ROWS, TRACE_RING_BUFFER
 from hearthnet.database import BUSY_TIMEOUT_S, PATIENT_S, WRITER_PRAGMAS, Connection, reason_of
 from hearthnet.observability import metrics
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.records.buffer import Buffer
 from hearthnet.observability.records.record import LogFields, LogRecord, TraceFields, TraceRecord
-from hearthnet.observability.records.recorder import Recorder
+from hearthnet.observability.records.recorder import Buffer, Recorder
 from hearthnet.observability.store import rows
-from hearthnet.observability.store.budget import Budget
-from hearthnet.observability.store.disk_quota import DiskQuota
+from hearthnet.observability.store.budget import NODE_DUE_BYTES, Budget, DiskQuota, Wal, holders
 from hearthnet.observability.store.ring import BEGIN, SET, State, oldest_of, surplus, without_oldest
 from hearthnet.observability.store.rows import LOGS, TRACES, Table
-from hearthnet.observability.store.wal import NODE_DUE_BYTES, Wal, holders
 
 __all__ = ["Settled", "Writer"]
 
