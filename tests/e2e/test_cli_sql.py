@@ -155,7 +155,7 @@ def test_copy_is_asked_and_explains_itself(asked, stopped_node, tmp_path):
     (stopped_node.data_dir / "telemetry.db").unlink()
 
     listed = asked("--db", str(copy), "--list").stdout
-    assert "CREATE VIEW run_history (\n    -- One row per run of the node, newest first.\n" in listed
+    assert "CREATE VIEW run_history (\n    -- One row per run, newest first: of the node, and of" in listed
     assert re.search(
         "^    lived_s, +-- seconds from its start to its end, or to its newest record$", listed, re.MULTILINE
     )
@@ -167,7 +167,7 @@ def test_copy_is_asked_and_explains_itself(asked, stopped_node, tmp_path):
             connection.execute(relation["sql"])
         assert connection.execute("SELECT count(*) FROM run_history").fetchone() == (0,)
     counted = asked("--db", str(copy), "--csv", "SELECT count(*) FROM runs").stdout
-    assert counted.splitlines() == ["count(*)", "5"]
+    assert counted.splitlines() == ["count(*)", "7"]
     (tmp_path / "text.db").write_text("no database" * 100)
     refused = asked("--db", str(tmp_path / "text.db"), "SELECT count(*) FROM runs")
     assert refused.returncode == 1
