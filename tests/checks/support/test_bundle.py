@@ -241,7 +241,10 @@ def test_node_that_never_ran_has_one_too(node):
     config, bus = node
     found = parsed(make_bundle(config, report_of(config, bus)))
 
-    assert (found["runs.json"], found["errors.json"]) == ({"runs": [], "of_other_programs": 0}, {})
+    assert (found["runs.json"], found["errors.json"]) == (
+        {"runs": [], "of_other_programs": 0},
+        {},
+    )
     assert [file["state"] for file in found["telemetry.json"]["files"]] == ["missing", "whole"]
 
 
