@@ -126,7 +126,7 @@ class Recorder:
     Args:
         run_id: the run's ULID.
         wake: wakes the writer. None: there is no writer, the buffers are the rings. Called with two flags: commit at
-            once, for a notable record or a crowd; it is a crowd, half of what the buffer or the box holds. With neither
+            once, for a notable record or a crowd; it is a crowd, half of the buffer or of the box. With neither
             for the first record after `is_idle` was set.
 
     Attributes:
@@ -219,7 +219,7 @@ class Recorder:
 
 
 class LazyRecorder:
-    """Stands where a recorder would, and has the real one made when it is used: by the first record or trace.
+    """Makes the real recorder when it is used for the first time: by a record or a trace.
 
     Args:
         make: makes the recorder. Called once.

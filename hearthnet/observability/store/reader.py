@@ -82,7 +82,7 @@ class TraceFilter(NamedTuple):
 
 
 ANY = TraceFilter()
-_COLUMNS: Final = "/* of traces */"  # stands for those that the database has
+_COLUMNS: Final = "/* of traces */"  # replaced by those that the database has
 _HAS_NUMBERS: Final = "SELECT 1 FROM pragma_table_info('traces') WHERE name = 'number'"
 
 
