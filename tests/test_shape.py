@@ -28,6 +28,7 @@ SLEEPERS = {
     "e2e/kills.py": (3, "a soak that paces its load, and kills at random moments"),
     "e2e/leaky_node.py": (1, "a node that leaks on purpose, once a minute"),
     "e2e/mixed.py": (4, "a soak that paces its callers"),
+    "e2e/siblings.py": (2, "a soak whose programs pace their load"),
     "e2e/test_attacks.py": (1, "looks for a reset"),
     "e2e/test_power_loss.py": (1, "paces a recording, so that it spans several commits"),
     "e2e/test_prometheus.py": (1, "paces the callers of a loaded node"),

@@ -251,7 +251,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", dest="as_json", action="store_true", help="print one JSON document")
     parser.add_argument("--html", metavar="FILE", help="also write an HTML page that opens offline")
     parser.add_argument("--force", action="store_true", help="overwrite FILE")
-    parser.add_argument("--since", metavar="TIME", help="leave out what is older: 30m, 2h, 1d, or an ISO 8601 time")
+    parser.add_argument("--since", metavar="TIME", help="only entries since then: 30m, 2h, 1d, or an ISO 8601 time")
     parser.add_argument("--run", metavar="ID", help="judge this run; the beginning of its id is enough")
     parser.add_argument("--program", metavar="NAME", help="judge the last run of this program, not the node's")
     parser.add_argument("--around", metavar="TRACE", help="show the timeline around this trace")

@@ -161,7 +161,7 @@ class Instrument:
         return text if allowed is None or text in allowed else OTHER
 
     def _declared(self, label: str, value: str) -> str:
-        """Returns what is left of a label's value where there is no room: only what was declared."""
+        """Returns a label's value where there is no space for new ones: only a declared value stays."""
         return value if value in self._allowed.get(label, ()) else OTHER
 
     def _is_declared(self, values: tuple[str, ...]) -> bool:

@@ -223,15 +223,11 @@ class Telemetry:
             self.run_id, self._node_id, __version__, os.getpid(), layout.this_boot() or None, now_us(),
             program_name(), role_of(self._node_id),
         )  # fmt: skip
-        self._recorder = Recorder(self.run_id, self._wake)
+        self._recorder = Recorder(self.run_id, lambda *_: None)  # until the thread is made
         pace = Pace(self._config.flush_interval_s, self._config.eco, self._config.keep_free_mb)
         self._thread = StoreThread(path, self._recorder, run, self._budget, pace, lock)
         self._reader = Reader(path)
         return self._thread
-
-    def _wake(self, at_once: bool) -> None:
-        if self._thread is not None:
-            self._thread.pacer.wake(at_once)
 
     def close(self) -> None:
         """Commits the rest and marks the run clean, within 2 s; later records stay in memory. Idempotent."""
@@ -345,8 +341,8 @@ class Telemetry:
     def _keep_uncommitted(self, *, is_in_box: bool) -> None:
         """Keeps in memory the records that arrived while the writer was ending, and those it could not commit.
 
-        A box has them too, for the next process that opens the store. Without a box they are dropped from the store: counted,
-        and logged in the JSON log, the one sink that is still open.
+        A box has them too, for the next process that opens the store. Without a box they are dropped from the store:
+        counted, and logged in the JSON log, the one sink that is still open.
         """
         traces, logs = self._recorder.traces.snapshot(), self._recorder.logs.snapshot()
         for record in traces:

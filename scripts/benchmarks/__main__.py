@@ -47,7 +47,7 @@ def _only(parts: dict[str, Any]) -> Callable[[Command], Command]:
 @_is_quick
 @_only(store_bench.PARTS)
 def store(is_json: bool, is_quick: bool, wanted: tuple[str, ...]) -> None:
-    """Measures the durable store: writing, reading, wear of the disk, lag of the event loop.
+    """Measures the durable store: writing, reading, wear of the disk, processes that share it, lag of the event loop.
 
     Missed aims are shown; the exit code is 0 all the same. Needs about 1.5 GB in the folder for temporary files
     (TMPDIR), which should be on a real disk.

@@ -95,7 +95,7 @@ class Ours:
         self._record = record
         self._next = 1
         # What it is woken by does not matter here; that it can be makes the buffers those of a store.
-        self._recorder = Recorder(new_trace_id(), lambda _: None)
+        self._recorder = Recorder(new_trace_id(), lambda *_: None)
         self._writer = Writer(path, self._recorder, budget=Budget(max_disk_mb), ring_rows=ring_rows)
 
     async def open(self) -> None:

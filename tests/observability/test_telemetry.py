@@ -21,7 +21,7 @@ from hearthnet.forensics.box import boxes_in
 from hearthnet.observability import get_logger, metrics, telemetry, trace
 from hearthnet.observability.records import recorder
 from hearthnet.observability.runtime import runtime
-from hearthnet.observability.store import thread
+from hearthnet.observability.store import thread, writer
 from hearthnet.observability.store.reader import TraceFilter
 from hearthnet.observability.telemetry import DATABASE
 
@@ -108,7 +108,7 @@ def test_get_recent_is_complete_while_the_writer_commits(observability):
 
         def read():
             while not stop.is_set():
-                seen.append([item.seq for item in trace.get_recent(200)])
+                seen.append([item.as_dict()["number"] for item in trace.get_recent(200)])
 
         reader = threading.Thread(target=read)
         reader.start()
@@ -129,9 +129,10 @@ def test_everything_is_there_after_a_restart(observability):
     with telemetry.open(observability):
         record(5)
         first = [item.trace_id for item in trace.get_recent()]
-    with telemetry.open(observability):
+    with telemetry.open(observability) as t:
         assert [item.trace_id for item in trace.get_recent()] == first
         record(1, "second.life")
+        assert t.flush()
         newest = trace.get_recent(1)[0]
         assert newest.seq > max(item.seq for item in trace.get_recent()[1:])
 
@@ -208,8 +209,9 @@ def test_overflow_is_counted_and_visible(observability, monkeypatch):
     assert query(slow, "SELECT count(*) FROM traces") == [(100,)]
 
 
-def test_lock_of_another_process_loses_nothing(observability):
-    """While another connection holds the write lock the records wait, and are committed after it."""
+def test_lock_of_another_process_loses_nothing(observability, monkeypatch):
+    """While another connection holds the write lock the records wait, and are committed after it; this is told."""
+    monkeypatch.setattr(writer, "_PATIENT_TRIES", 1)
     with telemetry.open(observability) as t:
         other = sqlite3.connect(observability.data_dir / DATABASE, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")

@@ -32,7 +32,7 @@ def a_record(ts_us: int) -> tuple:
 @pytest.fixture
 def recorder():
     """A recorder that a writer empties, created at 100 s of the monotonic clock."""
-    made = Recorder("r", wake=lambda _: None)
+    made = Recorder("r", wake=lambda *_: None)
     made._made_ns = 100 * NS
     return made
 

@@ -23,7 +23,7 @@ _MAX_S: Final = 3_600
 @where_option
 @json_option
 def bodies(where: Locations, capability: str | None, for_s: float, off: bool, as_json: bool) -> None:
-    """Record the bodies of a capability's calls, temporarily; without CAPABILITY, list what is recorded.
+    """Record the bodies of a capability's calls, temporarily; without CAPABILITY, list the capabilities recorded.
 
     By default no bodies are recorded. Recording ends by itself, after an hour at most, and with the node. The bodies
     stay in the traces as `request_body` and `answer_body`: `hearthnet trace show` prints them, `hearthnet telemetry

@@ -2,18 +2,30 @@
 
 The instruments write to `runtime.recorder`. Without a store it is one in memory, whose buffers are the rings;
 `telemetry.open` installs one that a writer empties, and its close puts a fresh one in memory back.
+
+A buffer is a bounded queue from any thread to one writer: when it is full, the oldest record is dropped and counted.
+
+Guarantees:
+    - `Buffer.offer` takes no lock and never waits, unless it must drop a record.
+    - Every record offered is, at any moment, in exactly one of: the queue, the batch in flight, the committed rows,
+      the count of dropped records.
+    - A record leaves only after `confirm`, so a commit that fails loses nothing.
+Assumes:
+    - `deque.append`, `deque.popleft` and `list(deque)` are atomic (CPython's interpreter lock; its C code runs no
+      Python between two items).
+    - One thread calls `take`, `confirm` and `take_dropped`.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from itertools import count
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
-from hearthnet.observability.records.buffer import Buffer
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import (
     LogFields,
@@ -27,13 +39,85 @@ from hearthnet.observability.records.record import (
 if TYPE_CHECKING:
     from hearthnet.observability.records.blackbox import BlackBox
 
-__all__ = ["LazyRecorder", "Recorder"]
+__all__ = ["Buffer", "LazyRecorder", "Recorder"]
 
 # Ten seconds at 2,000 traces a second, the longest lock by another process that must cost nothing.
 STORE_TRACES: Final = 20_000
 STORE_LOGS: Final = 10_000
+TRACE_BYTES: Final = 600  # of one in the box, about
+LOG_BYTES: Final = 400
 _TRACE_NOTABLE: Final = TraceRecord._fields.index("notable")
 _LOG_NOTABLE: Final = LogRecord._fields.index("notable")
+
+
+T = TypeVar("T")
+
+
+class Buffer(Generic[T]):
+    """Holds at most `capacity` records that the writer has not committed yet."""
+
+    def __init__(self, capacity: int) -> None:
+        if capacity < 1:
+            raise ValueError("capacity must be at least 1")
+        self.capacity = capacity
+        self._queue: deque[T] = deque()
+        self._in_flight: list[T] = []
+        self._dropped = 0
+        # Re-entrant: a signal handler may log while its own thread is here.
+        self._lock = threading.RLock()
+
+    def __len__(self) -> int:
+        return len(self._queue) + len(self._in_flight)
+
+    def offer(self, record: T) -> int:
+        """Appends a record, dropping the oldest if full. Returns the number of records held. 0.1 us."""
+        self._queue.append(record)
+        count = len(self._queue) + len(self._in_flight)
+        if count > self.capacity:
+            self._evict()
+        return count
+
+    def _evict(self) -> None:
+        with self._lock:
+            # Only from the queue: the batch in flight may be committed already.
+            while self._queue and len(self._queue) + len(self._in_flight) > self.capacity:
+                try:
+                    self._queue.popleft()
+                except IndexError:  # the writer took the rest between the check and the call
+                    return
+                self._dropped += 1
+
+    def take(self, limit: int) -> list[T]:
+        """Returns the oldest records, at most `limit`, beginning with those of a batch that was never confirmed."""
+        with self._lock:
+            self.put_back(limit)
+            # The queue only shrinks under this lock, so it holds at least as many as were counted.
+            missing = min(limit - len(self._in_flight), len(self._queue))
+            popleft = self._queue.popleft
+            self._in_flight.extend([popleft() for _ in range(missing)])
+            return list(self._in_flight)
+
+    def put_back(self, keep: int) -> None:
+        """Returns all but the oldest `keep` records of the batch last taken to the queue's head."""
+        with self._lock:
+            self._queue.extendleft(reversed(self._in_flight[keep:]))
+            del self._in_flight[keep:]
+
+    def confirm(self) -> None:
+        """Removes the batch last taken: it is committed."""
+        with self._lock:
+            self._in_flight.clear()
+
+    def snapshot(self) -> list[T]:
+        """Returns the records that are not committed, oldest first."""
+        with self._lock:
+            return [*self._in_flight, *self._queue]
+
+    def take_dropped(self) -> int:
+        """Returns the number of records dropped since the last call."""
+        with self._lock:
+            lost, self._dropped = self._dropped, 0
+            return lost
 
 
 class Recorder:
@@ -41,22 +125,24 @@ class Recorder:
 
     Args:
         run_id: the run's ULID.
-        wake: wakes the writer; called with True (at once) for a notable record or a half full buffer, with False for
-            the first record after `is_idle` was set. None: there is no writer, the buffers are the rings.
+        wake: wakes the writer. None: there is no writer, the buffers are the rings. Called with two flags: commit at
+            once, for a notable record or a crowd; it is a crowd, half of the buffer or of the box. With neither
+            for the first record after `is_idle` was set.
 
     Attributes:
         box: keeps records through a kill; None: there is none.
+        wake: as above. The writer's pacer sets its own.
         is_idle: set by the writer when it waits for the next record.
     """
 
-    def __init__(self, run_id: str, wake: Callable[[bool], None] | None = None) -> None:
+    def __init__(self, run_id: str, wake: Callable[[bool, bool], None] | None = None) -> None:
         self.run_id = run_id
         self.next_number = count(1).__next__
         self.traces: Buffer[TraceFields] = Buffer(STORE_TRACES if wake else TRACE_RING_BUFFER)
         self.logs: Buffer[LogFields] = Buffer(STORE_LOGS if wake else LOG_RING_BUFFER)
         self.box: BlackBox | None = None
         self.is_idle = False
-        self._wake = wake
+        self.wake = wake
         self._made_ns = monotonic_ns()
         self._many_traces = self.traces.capacity // 2
         self._many_logs = self.logs.capacity // 2
@@ -67,9 +153,9 @@ class Recorder:
         record = (0, self.run_id, number) + values  # noqa: RUF005  # half the time of unpacking
         if self.box is not None:
             self.box.append_trace(record)
-        is_urgent = self.traces.offer(record) >= self._many_traces or record[_TRACE_NOTABLE] == 1
-        if is_urgent or self.is_idle:
-            self._wake_writer(is_urgent)
+        is_crowd = self.traces.offer(record) >= self._many_traces
+        if is_crowd or self.is_idle or record[_TRACE_NOTABLE] == 1:
+            self._wake_writer(is_crowd or record[_TRACE_NOTABLE] == 1, is_crowd)
         return number
 
     def record_log(self, values: LogValues) -> None:
@@ -77,14 +163,14 @@ class Recorder:
         record = (0, self.run_id, self.next_number()) + values  # noqa: RUF005  # as above
         if self.box is not None:
             self.box.append_log(record)
-        is_urgent = self.logs.offer(record) >= self._many_logs or record[_LOG_NOTABLE] == 1
-        if is_urgent or self.is_idle:
-            self._wake_writer(is_urgent)
+        is_crowd = self.logs.offer(record) >= self._many_logs
+        if is_crowd or self.is_idle or record[_LOG_NOTABLE] == 1:
+            self._wake_writer(is_crowd or record[_LOG_NOTABLE] == 1, is_crowd)
 
-    def _wake_writer(self, is_urgent: bool) -> None:
-        if self._wake is not None:
+    def _wake_writer(self, at_once: bool, is_crowd: bool) -> None:
+        if self.wake is not None:
             self.is_idle = False
-            self._wake(is_urgent)
+            self.wake(at_once, is_crowd)
 
     def pending_traces(self) -> list[TraceRecord]:
         """Returns the traces that are not committed, oldest first."""
@@ -97,10 +183,16 @@ class Recorder:
     def keep_in(self, box: BlackBox) -> None:
         """Writes pending records to `box`, and all further ones."""
         self.box = box
+        self.fit(box)
         for trace in self.traces.snapshot():
             box.append_trace(trace)
         for entry in self.logs.snapshot():
             box.append_log(entry)
+
+    def fit(self, box: BlackBox) -> None:
+        """Wakes the writer when the records that are pending take half of this box."""
+        self._many_traces = max(1, min(self.traces.capacity // 2, box.header.trace_bytes // 2 // TRACE_BYTES))
+        self._many_logs = max(1, min(self.logs.capacity // 2, box.header.log_bytes // 2 // LOG_BYTES))
 
     def has_pending(self) -> bool:
         """Returns whether any record is not committed."""
@@ -114,7 +206,7 @@ class Recorder:
             utc_us: UTC now, for log records. A step of that clock falsifies their age while they are pending, but never
                 below zero, nor above the recorder's own age.
         """
-        if self._wake is None:  # no writer: records stay in the buffers
+        if self.wake is None:  # no writer: records stay in the buffers
             return 0.0
         traces, logs = self.pending_traces()[:1], self.pending_logs()[:1]
         ages = [(mono_ns - trace.started_mono_ns) / 1e9 - trace.duration_ms / 1e3 for trace in traces]
@@ -122,12 +214,12 @@ class Recorder:
         return max(0.0, *ages) if ages else 0.0
 
     def is_filling(self) -> bool:
-        """Returns whether a buffer is half full."""
+        """Returns whether a buffer, or the box, is half full."""
         return len(self.traces) >= self._many_traces or len(self.logs) >= self._many_logs
 
 
 class LazyRecorder:
-    """Stands where a recorder would, and has the real one made when it is used: by the first record or trace.
+    """Makes the real recorder when it is used for the first time: by a record or a trace.
 
     Args:
         make: makes the recorder. Called once.

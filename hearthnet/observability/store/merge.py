@@ -13,7 +13,7 @@ from typing import Any, Final
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.records.record import LogRecord, TraceRecord
 from hearthnet.observability.store import rows
-from hearthnet.observability.store.disk_quota import PAGES, pages_for
+from hearthnet.observability.store.budget import PAGES, pages_for
 from hearthnet.observability.store.ring import BEGIN, READ, SET, State, oldest_of, surplus, without_oldest
 from hearthnet.observability.store.rows import LOGS, TRACES, Table
 
@@ -52,7 +52,7 @@ def known_numbers(connection: sqlite3.Connection, run_id: str, above: int) -> se
 def merge(connection: sqlite3.Connection, records: Sequence[Record], *, run_id: str | None = None) -> int:
     """Inserts records that the database lacks, in their order, as far as the rings' rule has space for them.
 
-    A record that is older than all that its full class holds would only push out a newer one: it is left out, as it
+    A record that is older than all that its full class holds would only evict a newer one: it is not inserted, as it
     would be gone by now. Each transaction deletes before it inserts, so a full ring stays within its file.
 
     Args:

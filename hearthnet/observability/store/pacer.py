@@ -62,6 +62,7 @@ class Pacer:
         self.is_stopping = False
         self.retry_s = FIRST_RETRY_S
         self._recorder = recorder
+        recorder.wake = self.wake_for_record
         self._pace = pace
         self._event = asyncio.Event()
         self._wake_at_once = False
@@ -71,7 +72,7 @@ class Pacer:
 
     # --- from any thread
 
-    def wake(self, at_once: bool = False, *, skip_gap: bool = False) -> None:
+    def wake(self, at_once: bool = False, skip_gap: bool = False) -> None:
         """Wakes the thread; between two commits at most one call reaches its loop.
 
         Args:
@@ -85,6 +86,10 @@ class Pacer:
             self._wake_pending = True
             with suppress(RuntimeError):  # the loop has just ended: `stop` has drained the buffers
                 loop.call_soon_threadsafe(self._event.set)
+
+    def wake_for_record(self, at_once: bool, is_crowd: bool) -> None:
+        """Wakes the thread as a recorder does; a crowd does not wait for the gap, unless the last commit failed."""
+        self.wake(at_once, is_crowd and self.retry_s == FIRST_RETRY_S)
 
     def stop(self) -> None:
         """Wakes the thread for the last time."""

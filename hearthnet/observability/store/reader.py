@@ -82,6 +82,8 @@ class TraceFilter(NamedTuple):
 
 
 ANY = TraceFilter()
+_COLUMNS: Final = "/* of traces */"  # replaced by those that the database has
+_HAS_NUMBERS: Final = "SELECT 1 FROM pragma_table_info('traces') WHERE name = 'number'"
 
 
 class Reader:
@@ -96,6 +98,7 @@ class Reader:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._identity = (-1, -1)
+        self._columns = TRACES.columns
         tracked.add(self)
 
     def rows(self, sql: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
@@ -103,7 +106,8 @@ class Reader:
         with self._lock:
             try:
                 # fetchall ends the statement, and with it the read transaction.
-                return self._connected().execute(sql, tuple(values)).fetchall()
+                connection = self._connected()
+                return connection.execute(sql.replace(_COLUMNS, self._columns), tuple(values)).fetchall()
             except sqlite3.Error as error:
                 self._disconnect()
                 raise StoreError(f"{self._path} cannot be read: {error}") from error
@@ -118,13 +122,16 @@ class Reader:
         if self._connection is None or identity != self._identity:
             self._disconnect()
             self._connection = connect_read_only(self._path)
+            # Before a database of an older version is opened to write: its records' seq was their number.
+            is_old = self._connection.execute(_HAS_NUMBERS).fetchone() is None
+            self._columns = TRACES.columns.replace("number", "seq", 1) if is_old else TRACES.columns
             self._identity = identity
         return self._connection
 
     def recent(self, n: int, wanted: TraceFilter = ANY) -> list[TraceRecord]:
         """Returns the newest `n` committed traces that match, newest first."""
         where, values = wanted.where()
-        sql = f"SELECT {TRACES.columns} FROM traces {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608  # constants
+        sql = f"SELECT {_COLUMNS} FROM traces {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608  # constants
         return [TRACES.record_of(row) for row in self.rows(sql, [*values, n])]
 
     def newest(self, pending: list[TraceRecord], n: int, wanted: TraceFilter = ANY) -> list[TraceRecord]:

@@ -34,14 +34,13 @@ from hearthnet.observability.records.blackbox import BlackBox
 from hearthnet.observability.records.box_file import Sizes, box_path, new_header
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store import rows
-from hearthnet.observability.store.budget import MB, Budget, disk_bytes
+from hearthnet.observability.store.budget import MB, NODE_DUE_BYTES, PROGRAM_DUE_BYTES, Budget, disk_bytes
 from hearthnet.observability.store.lock import StoreInUseError, StoreLock, turn_in
 from hearthnet.observability.store.pacer import Pace, Pacer
 from hearthnet.observability.store.recovery.box_budget import compact, keep_boxes_within
 from hearthnet.observability.store.recovery.opening import NODE_RESERVE, Own, join_store, keep_house, open_store
 from hearthnet.observability.store.recovery.recover import Recovery, has_leftovers
 from hearthnet.observability.store.rows import LOGS, TRACES
-from hearthnet.observability.store.wal import NODE_RESERVE_BYTES, PROGRAM_RESERVE_BYTES
 from hearthnet.observability.store.writer import Settled, Writer
 
 __all__ = ["StoreThread"]
@@ -52,7 +51,6 @@ _LASTING: Final = ("io", "read_only", "other")  # failures that reopening need n
 _PROGRAM_RESERVE: Final = 1_000_000  # of the database, by a program that is no node: a cron job must not cost 16 MB
 _END_S: Final = 1.5  # for which a clean stop waits for other processes that write
 _HOUSE_S: Final = 50.0  # a little less than between two rounds of a process
-_PENDING_BYTES: Final = 600  # of a trace, about
 _FLUSH_POLL_S: Final = 0.002  # a commit takes a millisecond or two; only tests and shutdown wait for one
 
 
@@ -92,6 +90,7 @@ class StoreThread:
         self._lock = lock
         self._is_low = False
         self._was_open = False
+        self._lasting: str | None = None  # a failure that reopening need not end: told once
         self._doubtful_to = 0
         self._is_without_box = False
         self._thread: threading.Thread | None = None
@@ -232,7 +231,7 @@ class StoreThread:
                 budget=self.budget,
                 settled=self._settled,
                 doubtful_to=self._doubtful_to,
-                wal_reserve=NODE_RESERVE_BYTES if self._is_node else PROGRAM_RESERVE_BYTES,
+                wal_due=NODE_DUE_BYTES if self._is_node else PROGRAM_DUE_BYTES,
             )
             await writer.open(self._run)
         except (sqlite3.Error, OSError) as error:
@@ -292,7 +291,7 @@ class StoreThread:
                     self._make_box()
             elif not box.is_in_place():
                 box.restore()
-            elif len(self._recorder.traces) * _PENDING_BYTES > box.header.trace_bytes // 2 and not self._is_node:
+            elif not self._is_node and self._recorder.is_filling():
                 with turn_in(self.path.parent):
                     self._grow_box(box)
         except OSError as error:
@@ -323,6 +322,7 @@ class StoreThread:
         # Both files are there for a moment.
         if taken + sizes.total <= self.budget.boxes:
             box.grow(sizes)
+            self._recorder.fit(box)
 
     def _new_box(self, sizes: Sizes) -> BlackBox:
         run_id, node_id, version = self._run[:3]
@@ -402,19 +402,18 @@ class StoreThread:
 
     async def _reopen(self) -> None:
         writer, self.writer = self.writer, None
-        failing = None
         if writer is not None:
             self.error = writer.failing
-            failing = writer.failing if writer.failing in _LASTING else None
+            self._lasting = writer.failing if writer.failing in _LASTING else None
             with suppress(sqlite3.Error):
                 await writer.disconnect()
         try:
-            await self._open(failing)
+            await self._open(self._lasting)
         except HearthNetError as error:
             log.warning("telemetry.db cannot be reopened", extra={"error": error.message})
             self.pacer.open_failed()
             return
-        if failing is None:
+        if self._lasting is None:
             log.warning("telemetry.db was reopened", extra={"path": str(self.path)})
 
     async def _keep_house(self) -> None:

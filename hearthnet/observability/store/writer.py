@@ -36,15 +36,12 @@ from hearthnet.constants import MAX_GAP_ROWS, MAX_RUN_ROWS, TRACE_RING_BUFFER
 from hearthnet.database import BUSY_TIMEOUT_S, PATIENT_S, WRITER_PRAGMAS, Connection, reason_of
 from hearthnet.observability import metrics
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.records.buffer import Buffer
 from hearthnet.observability.records.record import LogFields, LogRecord, TraceFields, TraceRecord
-from hearthnet.observability.records.recorder import Recorder
+from hearthnet.observability.records.recorder import Buffer, Recorder
 from hearthnet.observability.store import rows
-from hearthnet.observability.store.budget import Budget
-from hearthnet.observability.store.disk_quota import DiskQuota
+from hearthnet.observability.store.budget import NODE_DUE_BYTES, Budget, DiskQuota, Wal, holders
 from hearthnet.observability.store.ring import BEGIN, SET, State, oldest_of, surplus, without_oldest
 from hearthnet.observability.store.rows import LOGS, TRACES, Table
-from hearthnet.observability.store.wal import NODE_RESERVE_BYTES, Wal, holders
 
 __all__ = ["Settled", "Writer"]
 
@@ -120,7 +117,7 @@ class Writer:
         ring_rows: the size of either ring.
         settled: of this run.
         doubtful_to: the number up to which the database may have pending records: the store is opened again.
-        wal_reserve: bytes of WAL that this process writes between two checkpoints.
+        wal_due: bytes of WAL that this process writes between two checkpoints.
 
     Attributes:
         failing: the reason why commits fail at present, in one word; None while they succeed.
@@ -138,14 +135,14 @@ class Writer:
         ring_rows: int = TRACE_RING_BUFFER,
         settled: Settled | None = None,
         doubtful_to: int = 0,
-        wal_reserve: int = NODE_RESERVE_BYTES,
+        wal_due: int = NODE_DUE_BYTES,
     ) -> None:
         self._path = path
         self._recorder = recorder
         self._ring_rows = ring_rows
         self._db: aiosqlite.Connection
         budget = budget or Budget(256)
-        self.wal = Wal(path, budget, wal_reserve)
+        self.wal = Wal(path, budget, wal_due)
         self.quota = DiskQuota(path, budget)
         self.settled = settled or Settled()
         self.failing: str | None = None

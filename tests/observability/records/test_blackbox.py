@@ -36,7 +36,7 @@ RUN = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
 def box(tmp_path):
     """A box of this process that the instruments write to."""
     made = BlackBox(tmp_path / "telemetry.1.box2", new_header(layout.NODE, RUN, "1", None, Sizes(4_000_000, 1_000_000)))
-    recorder = Recorder(RUN, lambda _: None)
+    recorder = Recorder(RUN, lambda *_: None)
     recorder.box = made
     runtime.install(recorder)
     yield made
@@ -147,7 +147,7 @@ from hearthnet.observability import trace
 from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.runtime import runtime
-recorder = Recorder({RUN!r}, lambda _: None)
+recorder = Recorder({RUN!r}, lambda *_: None)
 recorder.box = BlackBox(Path({str(path)!r}), new_header(layout.NODE, {RUN!r}, "1", None, Sizes(4_000_000, 100_000)))
 runtime.install(recorder)
 for _ in range(1000):

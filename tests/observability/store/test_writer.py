@@ -48,7 +48,7 @@ async def writers(path):
     async with AsyncExitStack() as stack:
 
         async def make(run_id, kind=Writer, **options):
-            writer = kind(path, Recorder(run_id, lambda _: None), **options)
+            writer = kind(path, Recorder(run_id, lambda *_: None), **options)
             await writer.open((run_id, *RUN))
             stack.push_async_callback(writer.disconnect)
             return writer

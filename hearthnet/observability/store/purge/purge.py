@@ -20,7 +20,7 @@ from typing import Final
 from hearthnet.database import TELEMETRY, add_free_pages, connect_read_only, open_database, store_error
 from hearthnet.errors import DiskFullError, StoreError
 from hearthnet.observability.records.ids import new_trace_id
-from hearthnet.observability.store.budget import Budget
+from hearthnet.observability.store.budget import Budget, holders
 from hearthnet.observability.store.lock import StoreLock
 from hearthnet.observability.store.purge.log_files import count_lines, days_left, purge_logs
 from hearthnet.observability.store.purge.selection import TRACE_END, Selection
@@ -29,7 +29,6 @@ from hearthnet.observability.store.recovery.quarantine import quarantined
 from hearthnet.observability.store.recovery.recover import leftover_boxes, refuse_living
 from hearthnet.observability.store.ring import RECOUNT
 from hearthnet.observability.store.snapshot import sync_folder
-from hearthnet.observability.store.wal import holders
 
 __all__ = ["Places", "Purged", "count", "purge"]
 

@@ -110,7 +110,8 @@ def keep_house(connection: sqlite3.Connection, directory: Path, run_id: str, own
     """Recovers the boxes of ended runs and closes runs that have none; the caller holds the store's lock.
 
     Raises:
-        sqlite3.Error: raised when the database cannot be written, but for what may end: a lack of space, a refusal; then the boxes stay.
+        sqlite3.Error: raised when the database cannot be written, but for what may end, such as a lack of space: then
+            the boxes stay.
     """
     recovery = Recovery()
     for statement in RECOUNT:

@@ -225,11 +225,11 @@ def test_bytes_that_secure_delete_leaves_are_gone_too(places, seed):
         for seq in range(1, 6_001):
             name = SECRET if chance.random() < 0.3 else "innocent.work"
             text = f"{name}-{seq:06d} " * chance.choice([1, 3, 10, 60, 200, 400])
-            values = (seq, "r", "t", None, name, None, 1, 1, 1.0, "ok", None, 0, f'["{text}"]', "{}")
+            values = (seq, "r", seq, "t", None, name, None, 1, 1, 1.0, "ok", None, 0, f'["{text}"]', "{}")
             connection.execute(rows.TRACES.insert, values)
             living.append(seq)
             if len(living) > 1_500:
-                connection.execute(rows.TRACES.delete, (living.pop(chance.randrange(40)),))
+                connection.execute("DELETE FROM traces WHERE seq = ?", (living.pop(chance.randrange(40)),))
     # Each has its own trace; only the planted ones are named.
     with closing(sqlite3.connect(places.store)) as connection, connection:
         connection.execute("UPDATE traces SET trace_id = capability")
@@ -328,10 +328,10 @@ def test_refusal_leaves_every_record(lived):
 
 
 def test_running_process_is_an_error(lived, observability):
-    """A process that writes the store is detected by its lock; nothing is changed."""
+    """A process that records into the store is detected by its box; nothing is changed."""
     with telemetry.open(observability), pytest.raises(StoreInUseError) as raised:
         run(lived, Selection(everything=True))
-    assert "stop the node" in raised.value.hint
+    assert "end it first" in raised.value.hint
     assert where(lived, SECRET) != set()
 
 

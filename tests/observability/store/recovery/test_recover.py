@@ -314,7 +314,7 @@ def test_a_full_box_is_recovered(observability, run_and_die, query):
     """Of 20,000 traces that were never committed the newest 10,000 are recovered, by the ring's rule."""
     run_and_die(f"""
 {NEVER}
-t = telemetry.open(config)
+t = telemetry.open(config, node_id='n')
 t.start()
 record(20_000)
 die()

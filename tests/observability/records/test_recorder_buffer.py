@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hearthnet.observability.records.buffer import Buffer
+from hearthnet.observability.records.recorder import Buffer
 
 
 def test_records_come_out_in_order():

@@ -14,7 +14,7 @@ from hearthnet.database import TELEMETRY, open_database
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.recorder import Recorder
-from hearthnet.observability.store import disk_quota, rows
+from hearthnet.observability.store import budget, rows
 from hearthnet.observability.store.ring import RECOUNT
 from hearthnet.observability.store.writer import Writer
 
@@ -49,7 +49,7 @@ def record(seq: int) -> TraceRecord:
 
 async def written(path, batches: int, between=lambda: None) -> Writer:
     """Commits `batches` batches into a full ring whose file has no free page."""
-    recorder = Recorder(new_trace_id(), lambda _: None)
+    recorder = Recorder(new_trace_id(), lambda *_: None)
     writer = Writer(path, recorder, ring_rows=RING)
     await writer.open((recorder.run_id, None, "0", os.getpid(), None, rows.now_us(), "x.py", "library"))
     for batch in range(batches):
@@ -100,10 +100,10 @@ def test_full_ring_asks_once_and_keeps_its_size(full, asked):
 def test_answer_is_not_believed_for_ever(full, asked, monkeypatch):
     """After ten seconds other programs may have filled the disk."""
     now = [1_000.0]
-    monkeypatch.setattr(disk_quota.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(budget.time, "monotonic", lambda: now[0])
 
     def later():
-        now[0] += disk_quota._GRANT_S / 2
+        now[0] += budget._GRANT_S / 2
 
     asyncio.run(written(full, 10, later))
 
@@ -112,7 +112,7 @@ def test_answer_is_not_believed_for_ever(full, asked, monkeypatch):
 
 def test_disk_that_has_little_is_asked_for_what_is_needed(full, asked):
     """If the disk grants the needed pages only, the file still grows."""
-    asked.limit["bytes"] = disk_quota._GRANT_PAGES * 4_096
+    asked.limit["bytes"] = budget._GRANT_PAGES * 4_096
     writer = asyncio.run(written(full, 3))
 
     assert not writer.quota.is_tight
