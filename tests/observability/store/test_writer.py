@@ -89,6 +89,19 @@ async def test_flush_commits_what_there_was(path, writers, monkeypatch, is_gentl
     assert query(path, "SELECT count(*) FROM traces") == [(buffered + LATE,)]
 
 
+async def test_process_about_to_fork_leaves_the_rest_to_the_next_flush(path, writers, monkeypatch):
+    """It waits for one batch only; at the end nothing is left, whoever is about to fork."""
+    monkeypatch.setattr(writing, "BATCH_ROWS", 10)
+    writer = await writers("run")
+    offer(writer, range(1, 36))
+    writer.must_yield = True
+
+    assert await writer.flush()
+    assert query(path, "SELECT count(*) FROM traces") == [(10,)]
+    assert await writer.flush(is_last=True)
+    assert query(path, "SELECT count(*) FROM traces") == [(35,)]
+
+
 async def test_writers_in_turn_share_one_ring(path, writers):
     """Two processes give each seq once, in the order of their commits, and keep the newest of both."""
     one, two = await writers("one", ring_rows=10), await writers("two", ring_rows=10)

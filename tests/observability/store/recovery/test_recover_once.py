@@ -249,7 +249,7 @@ def test_own_box_gives_back_what_the_database_lost(path, tmp_path):
     contents = layout.read_box(box_of(tmp_path, mixed(12)[2:], committed=9))
     with closing(open_database(path, EMPTY_SCHEMA)) as connection:
         for _ in range(2):
-            restore_committed(connection, contents, {10, 11, 12})
+            restore_committed(connection, contents, {10, 11}, 11)  # 12: a thread is about to hand it over
 
     assert numbers(path) == list(range(3, 10))
     assert query(path, "SELECT reason, count FROM gaps") == [("wal_lost", 2)]
