@@ -10,19 +10,18 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.checks.probes.lock_owner import Holder, Kind, format_holders, port_holders
+from hearthnet.checks.probes.lock_owner import Holder, Kind, format_holders, live_nodes, port_holders
 from hearthnet.checks.results import found, keys_dir, skipped, warned
 from hearthnet.config import Config, TransportConfig
 from hearthnet.constants import SENDER
 from hearthnet.errors import IdentityError
-from hearthnet.forensics.box import boxes_in, header_of, is_alive
 from hearthnet.identity.keys import KeyPair, is_node_id, short_id
 from hearthnet.observability.doctor import CheckResult
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus
 
-__all__ = ["live_nodes", "mdns_socket", "transport_port", "udp_multicast"]
+__all__ = ["mdns_socket", "transport_port", "udp_multicast"]
 
 _MDNS_GROUP: Final = "224.0.0.251"
 _MDNS_PORT: Final = 5353
@@ -165,7 +164,7 @@ def _check_holder(config: Config) -> CheckResult:
     node_id = _ask(config.transport)
     if node_id is not None:
         return _check_node(config, node_id, holders, facts)
-    for pid in live_nodes(config.observability.data_dir):
+    for pid in live_nodes(config.observability.data_dir or Path()):
         if pid in pids:
             detail = f"this node (pid {pid}) holds port {port}, but does not respond within {_TIMEOUT_S:g} s"
             return found(False, detail, f"kill -KILL {pid}", holder="self", **facts)
@@ -212,13 +211,3 @@ def _ask(transport: TransportConfig) -> str | None:
         except (httpx.HTTPError, httpx.InvalidURL):
             continue
     return None
-
-
-def live_nodes(directory: Path | None) -> list[int]:
-    """Returns the pids of the live processes that record into `directory`."""
-    pids = []
-    for path in boxes_in(directory) if directory is not None else ():
-        header = header_of(path)
-        if header is not None and is_alive(header):
-            pids.append(header.pid)
-    return pids

@@ -10,15 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.checks.probes.lock_owner import lock_holders
 from hearthnet.checks.results import format_names, found, skipped, warned
 from hearthnet.checks.telemetry import opened_for
 from hearthnet.config import Config
 from hearthnet.errors import HearthNetError
+from hearthnet.forensics.box import process_start, this_boot
 from hearthnet.forensics.model import CAUSES, Case, InFlight, Run, Verdict, iso
 from hearthnet.forensics.verdict import RESTART_LOOP_RUNS, RESTART_LOOP_US, judge
 from hearthnet.observability.doctor import CheckResult
-from hearthnet.observability.store.lock import LOCK_FILE
 from hearthnet.observability.store.recovery.run_ends import died, end_us, read_case
 from hearthnet.observability.store.rows import now_us
 from hearthnet.observability.telemetry import DATABASE
@@ -94,10 +93,15 @@ def _read(config: Config, bus: CapabilityBus | None) -> Case | CheckResult:
     except HearthNetError as error:
         return skipped(f"{error.message}: see telemetry_store")
     run = case.run
-    if run is not None and run.end_reason is None and not run.has_box and lock_holders(path.with_name(LOCK_FILE)):
+    if run is not None and run.end_reason is None and not run.has_box and _is_running(run):
         # It is alive without a black box, which did not fit on a full disk.
         case = read_case(path, (run.run_id,))
     return case
+
+
+def _is_running(run: Run) -> bool:
+    """Returns whether the process of a run may be alive: another one may have its pid by now."""
+    return run.boot_id == this_boot() and process_start(run.pid) is not None
 
 
 def _unclean_runs(case: Case) -> list[Run]:

@@ -24,6 +24,7 @@ from support.waiting import a_moment
 
 from hearthnet.checks import network
 from hearthnet.checks.probes import lock_owner as holder
+from hearthnet.checks.probes.lock_owner import live_nodes
 from hearthnet.identity.keys import KeyPair, short_id
 from hearthnet.node import open_node
 from hearthnet.observability import doctor, telemetry
@@ -325,17 +326,17 @@ def test_node_of_ours_that_does_not_answer_fails(node, monkeypatch):
     """A hung node is recognised by its black box."""
     monkeypatch.setattr(network, "_TIMEOUT_S", 0.1)
     config = node[0]
-    with socket.socket() as hanging, telemetry.open(config.observability):
+    with socket.socket() as hanging, telemetry.open(config.observability, node_id="node"):
         hanging.bind(("127.0.0.1", config.transport.port))
         hanging.listen()
         result = run("transport_port", config)
-        recorded = network.live_nodes(config.observability.data_dir)
+        recorded = live_nodes(config.observability.data_dir)
 
     assert recorded == [os.getpid()]
     assert result.status == "fail"
     assert result.detail.startswith(f"this node (pid {os.getpid()}) holds port {config.transport.port}")
     assert result.fix == f"kill -KILL {os.getpid()}"
-    assert network.live_nodes(config.observability.data_dir) == []
+    assert live_nodes(config.observability.data_dir) == []
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")

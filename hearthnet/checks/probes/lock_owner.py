@@ -18,7 +18,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Final, Literal
 
-__all__ = ["Holder", "format_holders", "lock_holders", "port_holders", "user_name"]
+from hearthnet.forensics.box import NODE, boxes_in, header_of, is_alive, is_locked
+
+__all__ = ["Holder", "format_holders", "live_nodes", "lock_holders", "port_holders", "user_name"]
 
 Kind = Literal["tcp", "udp"]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -157,3 +159,13 @@ def _name(pid: int) -> str | None:
         return Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip()
     except OSError:
         return None
+
+
+def live_nodes(directory: Path) -> list[int]:
+    """Returns the pids of the live nodes that record into `directory`, as their black boxes say."""
+    found = []
+    for path in boxes_in(directory):
+        header = header_of(path)
+        if header is not None and header.role == NODE and (is_locked(path) or is_alive(header)):
+            found.append(header.pid)
+    return found

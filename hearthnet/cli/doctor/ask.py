@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hearthnet import __version__
-from hearthnet.checks.probes.lock_owner import lock_holders
+from hearthnet.checks.probes.lock_owner import live_nodes
 from hearthnet.checks.settings import unusable
 from hearthnet.cli.client import NodeClient, Response
 from hearthnet.config import Config
@@ -19,7 +19,6 @@ from hearthnet.locations import locations_of
 from hearthnet.observability import doctor
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.records.record import bounded, clean_text
-from hearthnet.observability.store.lock import LOCK_FILE
 
 __all__ = ["Findings", "NoSettings", "diagnose"]
 
@@ -108,9 +107,8 @@ def _from_node(status: Response, report: Response, config: Config, only: Sequenc
 def _unresponsive(config: Config, only: Sequence[str], waited_s: float) -> Findings:
     """Returns the findings from the disk, and one about the node, which runs but does not respond."""
     assert config.observability.data_dir is not None
-    # The lock itself is not tried: a node that starts at this moment would fail to get it.
-    holders = lock_holders(config.observability.data_dir / LOCK_FILE)
-    pid, port = holders[0].pid if holders else None, config.transport.port
+    nodes = live_nodes(config.observability.data_dir)
+    pid, port = nodes[0] if nodes else None, config.transport.port
     if pid is None:
         note = f"no response on port {port} within {waited_s:g} s: read from the disk"
         return _from_disk(config, only, note)

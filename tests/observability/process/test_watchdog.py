@@ -360,7 +360,7 @@ async def test_a_crowd_fits_into_a_row(observability):
 
     loop = asyncio.get_running_loop()
     odd = "task " + "\udcff" * 50
-    with telemetry.open(observability):
+    with telemetry.open(observability, node_id="node"):  # whose box marks more than 64 traces
         crowd = [asyncio.create_task(asyncio.sleep(600), name=f"{odd} {n}") for n in range(500)]
         await asyncio.sleep(0)
         open_ones = [trace.new_trace(f"a.{'long' * 15}{n}") for n in range(200)]

@@ -135,7 +135,7 @@ def refuse_living(directory: Path) -> None:
             header = layout.header_of(path)
             raise StoreInUseError(
                 f"process {'of unknown number' if header is None else header.pid} is recording into {path}",
-                hint="end it first (a node: hearthnet run), then try again",
+                hint="stop the node first, and other programs that record, then try again",
             )
 
 
