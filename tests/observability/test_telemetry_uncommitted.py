@@ -9,10 +9,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from support.reading import rows
+from support.reading import log_lines, rows
+from support.waiting import wait_until
 
 from hearthnet.config import ObservabilityConfig
 from hearthnet.observability import get_logger, telemetry, trace
+from hearthnet.observability.records import blackbox
 from hearthnet.observability.store import thread, writer
 from hearthnet.observability.store.recovery import opening
 
@@ -121,3 +123,40 @@ def test_runs_that_cannot_commit_wait_for_one_that_can(observability, monkeypatc
     ]
     assert rows(path, "SELECT end_reason, count(*) FROM runs GROUP BY 1") == [("clean", RUNS + 2)]
     assert not list(observability.data_dir.glob("*.box*"))
+
+
+def test_run_whose_database_was_moved_aside_since_its_last_commit(observability):
+    """A sibling has moved it aside and read it: what this run has committed since is in its box, for the next one."""
+    with telemetry.open(observability) as t:
+        record(20, "before")
+        assert t.flush()
+        for ending in ("", "-wal", "-shm"):
+            path = observability.data_dir / f"{telemetry.DATABASE}{ending}"
+            path.rename(path.with_name(f"aside{ending}"))
+    with telemetry.open(observability):
+        pass
+
+    path = observability.data_dir / telemetry.DATABASE
+    assert rows(path, "SELECT count(*) FROM traces WHERE capability = 'before'") == [(20,)]
+    assert rows(path, "SELECT end_reason, count(*) FROM runs GROUP BY 1") == [("clean", 2)]
+    assert rows(path, "SELECT count(*) FROM gaps") == [(0,)]
+
+
+def test_box_that_cannot_be_made_is_told_once(observability, monkeypatch):
+    """The warning is a record that is committed at once, with a new try to make the box: that must not warn again."""
+    tries = []
+
+    def refuse(*_):
+        tries.append(1)
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(blackbox, "make", refuse)
+    with telemetry.open(observability) as t:
+        for _ in range(3):
+            before = len(tries)
+            record(1, "without.box")
+            wait_until(lambda before=before: len(tries) > before)
+            assert t.flush()
+
+    messages = [line["msg"] for line in log_lines(observability.log_dir)]
+    assert messages.count("there is no black box: a kill would cost pending records") == 1

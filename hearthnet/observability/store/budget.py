@@ -170,7 +170,8 @@ class DiskQuota:
         self._may_grow = False
         self._granted_pages = 0
         self._granted_until = 0.0
-        self._wal = path.with_name(f"{path.name}-wal")
+        # A connection without the -shm of the others does not see what they write, and writes over it.
+        self._files = [path.with_name(path.name + ending) for ending in ("", "-wal", "-shm")]
         self._identity: list[tuple[int, int]] = []
         self._io: Path | None = None  # I/O counters of the thread that writes
 
@@ -183,13 +184,13 @@ class DiskQuota:
         self._io = Path(f"/proc/self/task/{thread}/io")
 
     def is_in_place(self) -> bool:
-        """Returns True if database and WAL are still the files that are open: others would never see a write."""
+        """Returns True if database, WAL and -shm are still the files that are open: others would never see a write."""
         return self._identities() == self._identity
 
     def _identities(self) -> list[tuple[int, int]]:
-        """Returns device and inode of database and WAL, where they exist."""
+        """Returns device and inode of database, WAL and -shm, where they exist."""
         found = []
-        for path in (self._path, self._wal):
+        for path in self._files:
             try:
                 status = path.stat()
             except OSError:

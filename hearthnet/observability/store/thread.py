@@ -41,7 +41,7 @@ from hearthnet.observability.store.recovery.box_budget import compact, keep_boxe
 from hearthnet.observability.store.recovery.opening import NODE_RESERVE, Own, join_store, keep_house, open_store
 from hearthnet.observability.store.recovery.recover import Recovery, has_leftovers
 from hearthnet.observability.store.rows import LOGS, TRACES
-from hearthnet.observability.store.writer import Settled, Writer
+from hearthnet.observability.store.writer import GONE, Settled, Writer
 
 __all__ = ["StoreThread"]
 
@@ -291,28 +291,31 @@ class StoreThread:
                     self._make_box()
             elif not box.is_in_place():
                 box.restore()
+                self._is_without_box = False
             elif not self._is_node and self._recorder.is_filling():
                 with turn_in(self.path.parent):
                     self._grow_box(box)
         except OSError as error:
-            log.warning(
-                "there is no black box: a kill would cost pending records",
-                extra={"error": str(error)},
-            )
+            self._tell_boxless(str(error))
 
     def _make_box(self) -> None:
         self._shrink_dead_boxes()
         programs = self._boxes_of_programs()
         sizes = self.budget.node_box(programs) if self._is_node else self.budget.program_box()
         if not self._is_node and programs + sizes.total > self.budget.program_boxes:
-            if not self._is_without_box:
-                self._is_without_box = True
-                log.warning(
-                    "there is no black box: a kill would cost pending records",
-                    extra={"error": "there are as many boxes as max_disk_mb allows", "path": str(self.path.parent)},
-                )
+            self._tell_boxless("there are as many boxes as max_disk_mb allows")
             return
         self._recorder.keep_in(self._new_box(sizes))
+        self._is_without_box = False
+
+    def _tell_boxless(self, reason: str) -> None:
+        """Logs it once: a warning is a record, whose commit is the next round, which would tell it again."""
+        if not self._is_without_box:
+            self._is_without_box = True
+            log.warning(
+                "there is no black box: a kill would cost pending records",
+                extra={"error": reason, "path": str(self.path.parent)},
+            )
 
     def _grow_box(self, box: BlackBox) -> None:
         """Gives a program that records fast a larger box, as far as the budget of all boxes goes."""
@@ -342,7 +345,8 @@ class StoreThread:
             self._recorder.keep_in(box)
         box.note_ended(rows.now_us(), is_committed=False)
         box.close(remove=False)
-        compact(box.path)
+        if self.writer is None or self.writer.failing != GONE:  # else the next one may lack what is committed, too
+            compact(box.path)
         self._shrink_dead_boxes()
 
     def _shrink_dead_boxes(self) -> None:

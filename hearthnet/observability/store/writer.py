@@ -43,7 +43,7 @@ from hearthnet.observability.store.budget import NODE_DUE_BYTES, Budget, DiskQuo
 from hearthnet.observability.store.ring import BEGIN, SET, State, oldest_of, surplus, without_oldest
 from hearthnet.observability.store.rows import LOGS, TRACES, Table
 
-__all__ = ["Settled", "Writer"]
+__all__ = ["GONE", "Settled", "Writer"]
 
 log = get_logger(__name__)
 
@@ -454,6 +454,8 @@ class Writer:
             while not await self.flush(is_last=True):
                 if self.failing != LOCKED or time.monotonic() > ends_at:
                     return False
+            if not self.quota.is_in_place():  # so may be what this run has committed: its box has it
+                return self._fail(GONE, "the file was moved or removed")
             await self._be_patient(max(BUSY_TIMEOUT_S, ends_at - time.monotonic()))
             await self._set_wear(run_id)
             await self._db.execute(rows.END_RUN, (rows.now_us(), rows.CLEAN, run_id))

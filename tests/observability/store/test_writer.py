@@ -293,3 +293,26 @@ def test_skipped_numbers_join_what_is_ahead():
     assert settled.number == 7
     settled.skip(3)
     assert settled.number == 7
+
+
+@pytest.mark.parametrize("ending", ["", "-wal", "-shm"])
+async def test_connection_to_files_that_are_gone_is_of_no_use(path, writers, ending):
+    """Whatever of the three is removed: other processes make a new one, and neither sees what the other writes."""
+    writer = await writers("run")
+    offer(writer, [1])
+    assert await writer.flush()
+    path.with_name(path.name + ending).unlink()
+    offer(writer, [2])
+
+    assert not await writer.flush()
+    assert (writer.failing, writer.must_reopen) == ("gone", True)
+
+
+async def test_run_is_not_ended_in_a_database_that_was_moved_aside(path, writers):
+    """With nothing left to commit, too: what the run committed is in its box, which must stay."""
+    writer = await writers("run")
+    offer(writer, [1])
+    assert await writer.flush()
+    path.rename(path.with_name("aside.db"))
+
+    assert not await writer.close("run", 0.1)
