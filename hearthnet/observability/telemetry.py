@@ -62,7 +62,7 @@ log = node_logging.get_logger(__name__)
 
 _CLOSE_TIMEOUT_S: Final = 2.0  # in which a clean stop drains, checkpoints and closes
 _OPEN_TIMEOUT_S: Final = 30.0  # for a slow card, a large store, a full box; the port opens after it
-_FORK_TIMEOUT_S: Final = 5.0  # for the transaction under way
+_FORK_TIMEOUT_S: Final = 2.0  # for the transaction under way
 _HANDED_ON: Final = "hearthnet_telemetry"
 
 
