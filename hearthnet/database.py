@@ -38,7 +38,7 @@ WRITER_PRAGMAS: Final = (
     "PRAGMA secure_delete = ON",  # overwrites evicted rows, except where pages were rebalanced
 )
 BUSY_TIMEOUT_S: Final = 0.25  # short: the writer retries later and still has its records
-PATIENT_S: Final = 5.0  # where nothing tries again soon: opening, recovering
+PATIENT_S: Final = 2.0  # where nothing tries again soon: opening, recovering
 # With less free space than this for its shared memory, SQLite reports a full disk as an I/O error.
 _MIN_FREE_BYTES: Final = 128 * 1024
 STEPS_BETWEEN_CHECKS: Final = 1_000  # SQLite VM steps between two checks of the clock: well below a millisecond
