@@ -40,7 +40,7 @@ PARTS = 4  # makes a trace 5 KB: the WAL is checkpointed and reset several times
 BURST = 5
 PACE_S = 0.008
 SECTOR = 512
-EARLY_CUTS, LATE_CUTS, LYING_CUTS = 30, 60, 12
+EARLY_CUTS, LATE_CUTS, LYING_CUTS = 30, 60, 40
 SLACK_S = 0.02  # between a record's turn in the writer and its first byte to the disk
 
 

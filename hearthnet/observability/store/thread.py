@@ -345,7 +345,7 @@ class StoreThread:
             self._recorder.keep_in(box)
         box.note_ended(rows.now_us(), is_committed=False)
         box.close(remove=False)
-        if self.writer is None or self.writer.failing != GONE:  # else the next one may lack what is committed, too
+        if self.writer is None or self.writer.failing != GONE:  # else the next one may lack committed records, too
             compact(box.path)
         self._shrink_dead_boxes()
 

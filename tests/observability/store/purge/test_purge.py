@@ -331,7 +331,7 @@ def test_running_process_is_an_error(lived, observability):
     """A process that records into the store is detected by its box; nothing is changed."""
     with telemetry.open(observability), pytest.raises(StoreInUseError) as raised:
         run(lived, Selection(everything=True))
-    assert "end it first" in raised.value.hint
+    assert "stop the node first" in raised.value.hint
     assert where(lived, SECRET) != set()
 
 
