@@ -42,11 +42,11 @@ GOALS: Final[dict[str, int]] = {
 }
 CEILINGS: Final[dict[str, int]] = {
     "words to replace": 4,
-    "walk: log record to row and line": 17,
-    "walk: trace to `trace show`": 27,
+    "walk: log record to row and line": 14,
+    "walk: trace to `trace show`": 23,
     "walk: HTTP call to its handler": 23,
     "walk: recovery": 13,
-    "files of a new column": 10,
+    "files of a new column": 9,
 }
 
 # In docstrings, comments and messages: what to write instead. Names that users know (metrics, columns, JSON keys, wire
