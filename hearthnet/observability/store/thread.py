@@ -261,7 +261,8 @@ class StoreThread:
             own = Own(box, pending, self._doubtful_to)
         reserve = NODE_RESERVE if self._is_node else _PROGRAM_RESERVE
         try:
-            if not self._is_node and not self._is_house_due():  # a short program must not pay for it each time
+            # A short program must not pay for it each time; but a store that failed since may be damaged.
+            if not (self._is_node or self._was_open or self._is_house_due()):
                 with suppress(UnusableStoreError):  # then it is: the file must be moved aside
                     join_store(self.path, own, reserve)
                     return None
@@ -278,8 +279,6 @@ class StoreThread:
 
     def _is_house_due(self) -> bool:
         own = None if self._recorder.box is None else self._recorder.box.path
-        if self._was_open:  # it failed since: the database may be damaged
-            return True
         return self._lock.age_s() > _HOUSE_S or not self.path.exists() or has_leftovers(self.path.parent, own)
 
     def ensure_box(self) -> None:
