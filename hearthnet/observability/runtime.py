@@ -58,8 +58,9 @@ class Runtime:
     """
 
     __slots__ = (
-        "_at_fork", "_at_reset", "_fork_lock", "config_lock", "handler", "hook_failures", "keep_debug", "level",
-        "lock", "open_lock", "recent", "recorder", "redaction", "registry", "slow_ms", "store_dir", "telemetry",
+        "_at_fork", "_at_reset", "_fork_lock", "_forks", "config_lock", "handler", "hook_failures",
+        "keep_debug", "level", "lock", "open_lock", "recent", "recorder", "redaction", "registry", "slow_ms",
+        "store_dir", "telemetry",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -83,6 +84,7 @@ class Runtime:
         self.lock = threading.RLock()
         self.config_lock = threading.RLock()
         self._fork_lock = threading.RLock()
+        self._forks = 0  # under way: a signal handler may fork in the middle of one
         self.open_lock = threading.RLock()
         self.redaction.lock = threading.RLock()
 
@@ -101,15 +103,19 @@ class Runtime:
     def before_fork(self) -> None:
         """Closes the connections of this process: a child's idea of SQLite's locks would be a copy of its parent's."""
         self._fork_lock.acquire()
-        if self.telemetry is not None:
+        self._forks += 1
+        if self._forks == 1 and self.telemetry is not None:
             self.telemetry.pause()
 
     def after_fork(self) -> None:
         """Opens them again in the parent."""
+        if not self._forks:  # a child in the middle of the fork that a signal handler interrupted to make it
+            return
         try:
-            if self.telemetry is not None:
+            if self._forks == 1 and self.telemetry is not None:
                 self.telemetry.resume()
         finally:
+            self._forks -= 1
             self._fork_lock.release()
 
     def renew_in_child(self) -> None:

@@ -272,6 +272,7 @@ class Telemetry:
 
     def pause(self) -> None:
         """Closes this process's connections: it is about to fork."""
+        self._is_safe_to_fork = False  # a signal handler may fork in the middle of this
         if not self._is_open or self._path is None:
             return
         is_paused = self._thread is None or self._thread.pause(_FORK_TIMEOUT_S)
@@ -281,6 +282,7 @@ class Telemetry:
 
     def resume(self) -> None:
         """Connects again after a fork."""
+        self._is_safe_to_fork = False  # as in `pause`
         if self._is_open and self._path is not None:
             if self._reader is not None:
                 self._reader.resume()

@@ -347,3 +347,26 @@ with telemetry.open(settings):
         pass
 
     assert of_each(sql, "in.child") == (2, 2, 1)
+
+
+def test_fork_in_the_middle_of_a_query(run):
+    """As by a signal handler: the fork cannot wait for the thread that forks; the child keeps to its box."""
+    done = run("""
+with telemetry.open(settings) as t:
+    record(3, "before")
+    assert t.flush()
+    reader, connected = t._reader, t._reader._connected
+
+    def forking():
+        reader._connected = connected
+        found = connected()
+        wait_for(forked(lambda: print(telemetry.opened(), t._is_safe_to_fork, flush=True), os._exit))
+        return found
+
+    assert len(trace.get_recent(9)) == 3
+    reader._connected = forking
+    assert len(trace.get_recent(9)) == 3
+    wait_for(forked(lambda: print(t._is_safe_to_fork, flush=True), os._exit))
+""")
+
+    assert done.stdout.split() == ["None", "False", "True"]

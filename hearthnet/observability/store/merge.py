@@ -17,7 +17,7 @@ from hearthnet.observability.store.budget import PAGES, pages_for
 from hearthnet.observability.store.ring import BEGIN, READ, SET, State, oldest_of, surplus, without_oldest
 from hearthnet.observability.store.rows import LOGS, TRACES, Table
 
-__all__ = ["Record", "admit", "known_numbers", "merge", "transaction"]
+__all__ = ["Record", "admit", "is_closed", "known_numbers", "merge", "transaction"]
 
 log = get_logger(__name__)
 
@@ -49,6 +49,12 @@ def known_numbers(connection: sqlite3.Connection, run_id: str, above: int) -> se
     }
 
 
+def is_closed(connection: sqlite3.Connection, run_id: str) -> bool:
+    """Returns whether the database has the end of a run."""
+    row = connection.execute("SELECT ended_us FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+    return row is not None and row[0] is not None
+
+
 def merge(connection: sqlite3.Connection, records: Sequence[Record], *, run_id: str | None = None) -> int:
     """Inserts records that the database lacks, in their order, as far as the rings' rule has space for them.
 
@@ -72,6 +78,12 @@ def merge(connection: sqlite3.Connection, records: Sequence[Record], *, run_id: 
     for start in range(0, len(records), _CHUNK_ROWS):
         chunk = records[start : start + _CHUNK_ROWS]
         with transaction(connection) as state:
+            if run_id is not None:  # another process may recover it, too: the lock's file was removed meanwhile
+                if is_closed(connection, run_id):
+                    break
+                chunk = [record for record in chunk if record.number > state.settled(run_id)]
+                if not chunk:
+                    continue
             inserted += admit(connection, state, chunk)
             if run_id is not None:
                 state.settle(run_id, chunk[-1].number)

@@ -96,6 +96,8 @@ class Reader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
+        self._reading: int | None = None  # the thread that has the lock
+        self._is_paused = False
         self._connection: sqlite3.Connection | None = None
         self._identity = (-1, -1)
         self._columns = TRACES.columns
@@ -104,6 +106,7 @@ class Reader:
     def rows(self, sql: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
         """Returns all rows of a query."""
         with self._lock:
+            self._reading = threading.get_ident()
             try:
                 # fetchall ends the statement, and with it the read transaction.
                 connection = self._connected()
@@ -111,6 +114,8 @@ class Reader:
             except sqlite3.Error as error:
                 self._disconnect()
                 raise StoreError(f"{self._path} cannot be read: {error}") from error
+            finally:
+                self._reading = None
 
     def _connected(self) -> sqlite3.Connection:
         """Returns a connection to the file now at the path: the store may have been moved aside since."""
@@ -145,17 +150,25 @@ class Reader:
         return (tail + [record for record in committed if (record.run_id, record.number) not in known])[:n]
 
     def pause(self) -> None:
-        """Disconnects, and keeps other threads from connecting until `resume`."""
-        self._lock.acquire()
-        self._disconnect()
+        """Disconnects, and keeps other threads from connecting until `resume`.
+
+        Not in the middle of this thread's own query, where a signal handler forks: that would wait for itself.
+        """
+        if self._reading != threading.get_ident():
+            self._lock.acquire()
+            self._is_paused = True
+            self._disconnect()
 
     def resume(self) -> None:
         """Lets threads connect again."""
-        self._lock.release()
+        if self._is_paused:
+            self._is_paused = False
+            self._lock.release()
 
     def renew_in_child(self) -> None:
         """Gives a forked child a lock of its own: its parent's was held at the fork."""
         self._lock = threading.Lock()
+        self._is_paused = False
 
     def programs(self, run_ids: Collection[str]) -> dict[str, str]:
         """Returns the program of each of these runs, where it is known."""

@@ -23,6 +23,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate, chain, islice
 from operator import add, itemgetter
@@ -243,9 +244,6 @@ class Writer:
             dropped = buffer.take_dropped()
             if dropped:
                 _dropped.inc(dropped)
-                if self._recorder.box is not None:  # counted here, so recovery must not count them again
-                    is_trace = kind == "trace"
-                    self._recorder.box.note_committed(dropped if is_trace else 0, 0 if is_trace else dropped, 0)
                 # The batch in flight may be older than what was dropped; the one after it is newer.
                 self._batches_after_drops = 2
                 self._gaps.append((rows.now_us(), kind, "buffer_full", dropped, self._recorder.run_id))
@@ -372,7 +370,11 @@ class Writer:
         self._is_doubtful = self.settled.number < self._doubtful_to
         box = self._recorder.box
         if box is not None:
-            box.note_committed(len(traces), len(logs), self.settled.number)
+            # Dropped ones are in `gaps` now, so recovery must not count them again; until now it must.
+            gone = Counter[str]()
+            for _, kind, _, count, _ in self._gaps:
+                gone[kind] += count
+            box.note_committed(len(traces) + gone["trace"], len(logs) + gone["log"], self.settled.number)
         self._gaps.clear()
         self._commits += 1
         self.wal.add(row_bytes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import AsyncExitStack, closing
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -316,3 +317,21 @@ async def test_run_is_not_ended_in_a_database_that_was_moved_aside(path, writers
     path.rename(path.with_name("aside.db"))
 
     assert not await writer.close("run", 0.1)
+
+
+async def test_dropped_records_are_noted_in_the_box_once_their_gap_is_committed(path, writers, monkeypatch):
+    """Until then nobody has counted them: recovery must, if the process is killed."""
+    writer = await writers("run")
+    noted = []
+    box = SimpleNamespace(note_committed=lambda traces, logs, _: noted.append((traces, logs)))
+    monkeypatch.setattr(writer._recorder, "box", box)
+    monkeypatch.setattr(writer._recorder.traces, "capacity", 3)
+    offer(writer, range(1, 6))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert not await writer.flush()
+        assert noted == []
+
+    assert await writer.flush()
+    assert noted[0] == (5, 0)
+    assert query(path, "SELECT reason, count FROM gaps") == [("buffer_full", 2)]

@@ -26,7 +26,7 @@ from hearthnet.observability.logging import get_logger
 from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.lock import StoreInUseError
-from hearthnet.observability.store.merge import Record, admit, known_numbers, merge, transaction
+from hearthnet.observability.store.merge import Record, admit, is_closed, known_numbers, merge, transaction
 from hearthnet.observability.store.recovery.box_records import BoxRecords, records_of
 from hearthnet.observability.store.rows import LOGS, TRACES
 
@@ -192,7 +192,7 @@ def recover_box(connection: sqlite3.Connection, box: layout.Box) -> Recovery:
         sqlite3.Error: raised when the database cannot be written; the next call gets the rest.
     """
     run_id = box.header.run_id
-    if _is_closed(connection, run_id):
+    if is_closed(connection, run_id):
         return Recovery()
     found = records_of(box)
     fresh, lost = missing(connection, box, found)
@@ -265,11 +265,6 @@ def restore_committed(connection: sqlite3.Connection, box: layout.Box, pending: 
             state.settle(box.header.run_id, box.committed_number)
 
 
-def _is_closed(connection: sqlite3.Connection, run_id: str) -> bool:
-    row = connection.execute("SELECT ended_us FROM runs WHERE run_id = ?", (run_id,)).fetchone()
-    return row is not None and row[0] is not None
-
-
 def _count_lost(connection: sqlite3.Connection, run_id: str, lost: int) -> None:
     """Records that committed rows are lost: before others are inserted, which leaves fewer of them to be missed.
 
@@ -287,6 +282,8 @@ def _close_run(
     """Inserts the traces that were in flight, records the gaps, and closes the run, in one transaction."""
     header = box.header
     with transaction(connection) as state:
+        if is_closed(connection, header.run_id):  # by another process: the lock's file was removed meanwhile
+            return
         numbers = (record.number for records in (found.traces, found.logs) for record in records)
         last = max(state.settled(header.run_id), min(box.committed_number, _MAX_INTEGER // 2), *numbers)
         admit(connection, state, [record._replace(number=last + at) for at, record in enumerate(found.interrupted, 1)])
@@ -348,5 +345,7 @@ def close_other_runs(connection: sqlite3.Connection, but: set[str]) -> None:
     if dead:
         with transaction(connection):
             for run_id, started_us in dead:
+                if is_closed(connection, run_id):  # it ended in order since it was listed
+                    continue
                 _end_run(connection, run_id, started_us, 0)
                 connection.execute(rows.FORGET_RUN, (run_id,))

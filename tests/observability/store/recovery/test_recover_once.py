@@ -266,3 +266,37 @@ def test_number_near_the_largest_integer_stops_nothing(path, tmp_path):
     assert {1, 3} <= set(numbers(path))
     assert found[1] == 0
     assert query(path, "SELECT end_reason FROM runs") == [(rows.UNCLEAN,)]
+
+
+def test_two_processes_that_recover_one_box_insert_it_once(path, tmp_path, monkeypatch):
+    """The lock's file can be removed while a process holds it: then another one recovers beside it."""
+    box = layout.read_box(box_of(tmp_path, mixed(6), in_flight=1))
+    insert = recovery.merge
+
+    def after_the_other(connection, records, **options):
+        monkeypatch.setattr(recovery, "merge", insert)
+        with closing(open_database(path, EMPTY_SCHEMA)) as other:
+            recover_box(other, box)
+        return insert(connection, records, **options)
+
+    monkeypatch.setattr(recovery, "merge", after_the_other)
+    with closing(open_database(path, EMPTY_SCHEMA)) as connection:
+        recover_box(connection, box)
+
+    assert numbers(path) == [*range(1, 8)]
+
+
+def test_run_that_ends_in_order_meanwhile_stays_so(path, monkeypatch):
+    """A program without a box ends between the look at the runs and the look for its process."""
+    with closing(open_database(path, EMPTY_SCHEMA)) as connection:
+        connection.execute(rows.INSERT_RUN, (RUN, None, "0", 1, "another boot", 1, "x.py", "library"))
+
+        def boot():
+            with closing(open_database(path, EMPTY_SCHEMA)) as other:
+                other.execute(rows.END_RUN, (2, rows.CLEAN, RUN))
+            return "this boot"
+
+        monkeypatch.setattr(layout, "this_boot", boot)
+        recovery.close_other_runs(connection, set())
+
+    assert query(path, "SELECT end_reason FROM runs") == [(rows.CLEAN,)]
