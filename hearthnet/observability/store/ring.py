@@ -120,6 +120,10 @@ class State:
             self._set(f"{table.name}.{notable}", int(count))
             self._set(f"{table.name}.{notable}.from", _LOWEST)
 
+    def is_open(self, run_id: str) -> bool:
+        """Returns whether a run is open: its process has not closed it, and no other one has taken it for dead."""
+        return run_id in self._values
+
     def settled(self, run_id: str) -> int:
         """Returns the number up to which all records of a run are committed, or counted as dropped; 0: none."""
         return self._values.get(run_id, 0)

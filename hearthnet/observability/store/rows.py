@@ -19,11 +19,13 @@ from hearthnet.observability.records.record import LogRecord, TraceRecord
 __all__ = [
     "CLEAN",
     "END_RUN",
+    "FOLLOW_RUN",
     "FORGET_RUN",
     "INSERT_GAP",
     "INSERT_RUN",
     "LOGS",
     "LOST",
+    "OPEN_RUN",
     "REFUSED",
     "ROWS_AT_ONCE",
     "SET_VITALS",
@@ -61,6 +63,9 @@ TRIM_RUNS: Final = (
     " (SELECT rowid FROM runs WHERE (node_id IS NULL) = (:node_id IS NULL) ORDER BY rowid DESC LIMIT 1 OFFSET :size)"
 )
 END_RUN: Final = "UPDATE runs SET ended_us = ?, end_reason = ? WHERE run_id = ?"
+# A run that was taken for dead is open again.
+OPEN_RUN: Final = "UPDATE runs SET ended_us = NULL, end_reason = NULL WHERE run_id = ? AND ended_us IS NOT NULL"
+FOLLOW_RUN: Final = "INSERT INTO state (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING"  # while it is open
 SET_VITALS: Final = "UPDATE runs SET last_seen_us = ?, vitals = ? WHERE run_id = ?"
 SET_WEAR: Final = "UPDATE runs SET commits = ?, written_bytes = ? WHERE run_id = ?"
 REFUSED: Final = "SQLITE_CONSTRAINT_TRIGGER"  # by a trigger that is not ours: no record is at fault

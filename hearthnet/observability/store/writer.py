@@ -108,6 +108,10 @@ class Settled:
         self._waited_for = max(self._ahead, default=0)
 
 
+class RunClosedError(Exception):
+    """Raised when this run was taken for dead, or did not end in time: its records may be in the database already."""
+
+
 class Writer:
     """Owns the one connection with which this process writes telemetry.db.
 
@@ -169,6 +173,8 @@ class Writer:
         try:
             await self._be_patient(PATIENT_S)
             await self._db.execute(rows.INSERT_RUN, run)
+            await self._db.execute(rows.OPEN_RUN, run[:1])
+            await self._db.execute(rows.FOLLOW_RUN, (run[0], self.settled.number))
             await self._db.execute(rows.TRIM_RUNS, {"node_id": run[1], "size": MAX_RUN_ROWS})
             await self._db.commit()
             await self._be_patient(BUSY_TIMEOUT_S)
@@ -256,6 +262,8 @@ class Writer:
         if numbers and self._batches_after_drops:  # lower ones are committed or dropped
             self.settled.skip(numbers[0] - 1)
         state = State((name, value) for name, value in await db.execute_fetchall(BEGIN))
+        if not state.is_open(self._recorder.run_id):
+            raise RunClosedError("another process has closed this run, and recovered its box")
         if self._is_doubtful:  # a COMMIT that failed may have been written all the same
             traces, logs = await self._unknown(TRACES, traces), await self._unknown(LOGS, logs)
         # Orders the records of a batch as they were made, whatever their table.
@@ -397,6 +405,9 @@ class Writer:
         self._is_doubtful = True
         try:
             await self._db.rollback()
+            if isinstance(error, RunClosedError):  # opened again, it asks which records the database has
+                self.must_reopen = True
+                return False
             if reason == "disk_full":
                 return await self._can_write_in_place()
         except Exception as second:  # the file is gone or damaged  # noqa: BLE001

@@ -335,3 +335,29 @@ async def test_dropped_records_are_noted_in_the_box_once_their_gap_is_committed(
     assert await writer.flush()
     assert noted[0] == (5, 0)
     assert query(path, "SELECT reason, count FROM gaps") == [("buffer_full", 2)]
+
+
+async def test_run_that_was_taken_for_dead_commits_nothing_twice(path, writers):
+    """A writer whose run another process has recovered and closed opens it again, and asks what the database has."""
+    writer = await writers("run")
+    offer(writer, range(1, 4))
+    assert await writer.flush()
+    with closing(sqlite3.connect(path)) as other:
+        values = [*rows.TRACES.with_seq(a_trace(4, "run"), 10)]
+        other.execute(rows.TRACES.insert, values)
+        other.execute(rows.END_RUN, (1, rows.UNCLEAN, "run"))
+        other.execute(rows.FORGET_RUN, ("run",))
+        other.execute("UPDATE state SET value = 10 WHERE name = 'seq'")
+        other.commit()
+    offer(writer, (4, 5))
+
+    assert not await writer.flush()
+    assert writer.must_reopen
+    assert query(path, "SELECT number FROM traces ORDER BY seq") == [(1,), (2,), (3,), (4,)]
+
+    again = await writers("run", settled=writer.settled, doubtful_to=5)
+    offer(again, (4, 5))
+    assert await again.flush()
+    assert query(path, "SELECT number FROM traces ORDER BY seq") == [(1,), (2,), (3,), (4,), (5,)]
+    assert query(path, "SELECT ended_us, end_reason FROM runs") == [(None, None)]
+    assert query(path, "SELECT value FROM state WHERE name = 'run'") == [(5,)]
