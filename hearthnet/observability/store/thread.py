@@ -93,6 +93,7 @@ class StoreThread:
         self._lasting: str | None = None  # a failure that reopening need not end: told once
         self._doubtful_to = 0
         self._is_without_box = False
+        self._is_abandoned = False
         self._thread: threading.Thread | None = None
         self._pause_wanted = False
         self._paused = threading.Event()
@@ -143,6 +144,9 @@ class StoreThread:
         self.pacer.stop()
         if self._thread is not None:
             self._thread.join(timeout_s)
+            self._is_abandoned = (
+                self._thread.is_alive()
+            )  # it must not open the store any more: the box is left to others
 
     def pause(self, timeout_s: float) -> bool:
         """Makes the thread disconnect and wait for `resume`; returns False if it has not within `timeout_s`."""
@@ -187,7 +191,7 @@ class StoreThread:
             writer.must_yield = False
             try:
                 await writer.connect()
-            except (sqlite3.Error, OSError):  # reopened by the next round, which reports the error
+            except Exception:  # the thread must not end: the next round reopens, and reports the error  # noqa: BLE001
                 writer.must_reopen = True
 
     async def _work_guarded(self) -> None:
@@ -223,7 +227,7 @@ class StoreThread:
         """
         try:
             recovery = self._prepare()
-            if self.pacer.is_stopping and self._was_open:  # `close` has timed out: the next start finds the box
+            if self._is_abandoned or (self.pacer.is_stopping and self._was_open):  # the next start finds the box
                 raise StoreError("telemetry is closing")
             writer = Writer(
                 self.path,
@@ -267,8 +271,11 @@ class StoreThread:
                     join_store(self.path, own, reserve)
                     return None
             self._lock.acquire()
-        except StoreInUseError:
-            join_store(self.path, own, reserve)
+        except StoreError as error:  # another process keeps house; or there can be no lock, which commits do not need
+            try:
+                join_store(self.path, own, reserve)
+            except HearthNetError as second:
+                raise (second if isinstance(error, StoreInUseError) else error) from second
             return None
         try:
             recovery = open_store(self.path, self.budget, self._run[0], own, reserve)

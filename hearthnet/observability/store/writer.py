@@ -173,7 +173,9 @@ class Writer:
         try:
             await self._be_patient(PATIENT_S)
             await self._db.execute(rows.INSERT_RUN, run)
-            await self._db.execute(rows.OPEN_RUN, run[:1])
+            if (await self._db.execute(rows.OPEN_RUN, run[:1])).rowcount > 0:  # it was taken for dead, and recovered
+                self._doubtful_to = max(self._doubtful_to, self._highest_pending())
+                self._is_doubtful = True
             await self._db.execute(rows.FOLLOW_RUN, (run[0], self.settled.number))
             await self._db.execute(rows.TRIM_RUNS, {"node_id": run[1], "size": MAX_RUN_ROWS})
             await self._db.commit()
@@ -181,6 +183,11 @@ class Writer:
         except BaseException:
             await self._db.close()
             raise
+
+    def _highest_pending(self) -> int:
+        recorder = self._recorder
+        numbers = [*map(TRACES.number_of, recorder.traces.snapshot()), *map(LOGS.number_of, recorder.logs.snapshot())]
+        return max(numbers, default=0)
 
     async def _be_patient(self, seconds: float) -> None:
         """Sets how long a statement waits for another process that writes."""
