@@ -41,6 +41,7 @@ BURST = 5
 PACE_S = 0.008
 SECTOR = 512
 EARLY_CUTS, LATE_CUTS, LYING_CUTS = 30, 60, 40
+TURNS = 4  # that may be late
 SLACK_S = 0.02  # between a record's turn in the writer and its first byte to the disk
 
 
@@ -231,7 +232,10 @@ class Outcome:
 
 
 def allowed_s(entries: list[Entry]) -> float:
-    """Returns how long a record may wait: the interval, plus the worst time of a commit on this machine."""
+    """Returns how long a record may wait: the interval, plus the worst time of a commit on this machine.
+
+    A batch is some turns of two threads on its way to the disk, and each may have to wait for a processor.
+    """
     wals = {entry.file for entry in entries if entry.kind is Kind.OPEN and entry.data.endswith(b"-wal")}
     writing = [entry for entry in entries if entry.file in wals and entry.kind in (Kind.WRITE, Kind.SYNC)]
     slowest_commit = begun = 0
@@ -241,7 +245,7 @@ def allowed_s(entries: list[Entry]) -> float:
             slowest_commit, begun = max(slowest_commit, entry.at_ns - begun), 0
     recorded = [entry.at_ns for entry in entries if entry.data.startswith(b"recorded")][TRACES // 2 :]
     longest_stall = max(later - earlier for earlier, later in pairwise(recorded))
-    return INTERVAL_S + SLACK_S + (slowest_commit + longest_stall) / 1e9
+    return INTERVAL_S + SLACK_S + (slowest_commit + TURNS * longest_stall) / 1e9
 
 
 def choose_cuts(entries: list[Entry], rng: random.Random, early: int, late: int) -> list[int]:

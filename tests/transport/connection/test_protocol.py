@@ -360,6 +360,7 @@ async def test_half_closed_client_gets_its_response(bus, keys, observability, pa
         sent = b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
         said = await sent_back(int(url.rpartition(":")[2]), sent, is_half_closed=True)
 
+    said = said.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")  # while a busy machine has no response yet
     head, _, body = said.partition(b"\r\n\r\n")
     assert head.startswith((b"HTTP/1.1 200", b"HTTP/1.1 500"))  # there is no telemetry behind /trace here
     assert len(body) == int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
