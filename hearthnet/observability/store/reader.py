@@ -86,6 +86,25 @@ _COLUMNS: Final = "/* of traces */"  # replaced by those that the database has
 _HAS_NUMBERS: Final = "SELECT 1 FROM pragma_table_info('traces') WHERE name = 'number'"
 
 
+def _joined(pending: list[TraceRecord], committed: list[TraceRecord]) -> list[TraceRecord]:
+    """Returns pending and committed traces, newest first, each once.
+
+    Pending ones come first: they will get a higher seq. But the writer may have committed some since they were copied,
+    and newer ones with them: those belong among the others of their run.
+    """
+    known = {(record.run_id, record.number) for record in committed}
+    left = [record for record in pending if (record.run_id, record.number) not in known]
+    own = left[0].run_id if left else ""
+    newest = max((record.number for record in committed if record.run_id == own), default=0)
+    joined = [record for record in left if record.number > newest]
+    left = left[len(joined) :]
+    for record in committed:
+        while left and record.run_id == own and left[0].number > record.number:
+            joined.append(left.pop(0))
+        joined.append(record)
+    return joined + left
+
+
 class Reader:
     """Read-only access to one telemetry.db.
 
@@ -145,9 +164,7 @@ class Reader:
         `pending` must have been taken before this call. A record committed in between is in both, and returned once.
         """
         tail = sorted(filter(wanted.accepts, pending), key=lambda record: record.number, reverse=True)
-        known = {(record.run_id, record.number) for record in tail}
-        committed = self.recent(n, wanted)
-        return (tail + [record for record in committed if (record.run_id, record.number) not in known])[:n]
+        return _joined(tail, self.recent(n, wanted))[:n]
 
     def pause(self) -> None:
         """Disconnects, and keeps other threads from connecting until `resume`.
