@@ -214,6 +214,11 @@ class DiskQuota:
         """Returns the highest number of rows in a transaction."""
         return _TIGHT_BATCH_ROWS if self.is_tight else usual
 
+    def fits(self, free_pages: int, row_bytes: int) -> bool:
+        """Returns True if so many bytes of rows fit into pages that are free already: the file need not grow."""
+        self._may_grow = free_pages < pages_for(row_bytes)
+        return not self._may_grow
+
     async def is_short(self, db: aiosqlite.Connection, row_bytes: int) -> bool:
         """Returns True if so many bytes of rows would make the file larger than it may be."""
         needed = pages_for(row_bytes)

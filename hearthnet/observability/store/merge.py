@@ -32,7 +32,8 @@ def transaction(connection: sqlite3.Connection) -> Iterator[State]:
     """Begins a transaction and yields the rings' state; writes that and commits, or rolls back what raises."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        state = State(connection.execute(BEGIN).fetchall())
+        ((state_rows, _, _),) = connection.execute(BEGIN).fetchall()
+        state = State(state_rows)
         yield state
         connection.executemany(SET, state.changes())
         connection.execute("COMMIT")
@@ -117,7 +118,8 @@ def _young(connection: sqlite3.Connection, records: Sequence[Record]) -> Sequenc
 
     Of all records at once: were it decided for each transaction, the oldest would take the space of the newer ones.
     """
-    state = State(connection.execute(READ).fetchall())
+    ((state_rows,),) = connection.execute(READ).fetchall()
+    state = State(state_rows)
     old: set[int] = set()
     for table, kind in ((TRACES, TraceRecord), (LOGS, LogRecord)):
         ours = [record for record in records if isinstance(record, kind)]
@@ -147,8 +149,8 @@ def _make_space(connection: sqlite3.Connection, state: State, table: Table, reco
 def _evict(connection: sqlite3.Connection, state: State, table: Table, notable: int, count: int) -> None:
     count = min(count, state.held(table)[notable])
     values = (notable, state.first(table, notable), count - 1)
-    gone = connection.execute(table.delete_oldest, values).fetchall() if count else []
-    state.evicted(table, notable, [seq for (seq,) in gone])
+    gone = connection.execute(table.delete_oldest, values).rowcount if count else 0
+    state.evicted(table, notable, gone)
     if not gone:  # there are fewer than were counted
         state.correct(table, connection.execute(table.count).fetchone())
 

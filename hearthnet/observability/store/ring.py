@@ -8,8 +8,10 @@ that the database holds then (its table `state`, see the migration).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
+
+import orjson
 
 from hearthnet.constants import NOTABLE_SHARE
 from hearthnet.observability.store.rows import LOGS, TRACES, Table
@@ -18,19 +20,34 @@ __all__ = ["BEGIN", "READ", "RECOUNT", "SET", "State", "oldest_of", "surplus", "
 
 Counts = tuple[int, int]  # of ordinary and of notable rows
 
-READ: Final = "SELECT name, value FROM state"
-# An update that changes nothing: with implicit transactions it begins an immediate one, and reads, in one trip.
-BEGIN: Final = "UPDATE state SET value = value RETURNING name, value"
-SET: Final = "INSERT INTO state (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
-# After rows have been changed by other means than this module's. 1 ms for full rings; writes nothing if all is right.
-_COUNT: Final = "(SELECT count(*) FROM {0} WHERE notable = {1})"
-RECOUNT: Final = tuple(
-    f"UPDATE state SET value = {_COUNT.format(table.name, notable)}"  # noqa: S608  # constants
-    f" WHERE name = '{table.name}.{notable}' AND value <> {_COUNT.format(table.name, notable)}"
-    for table in (TRACES, LOGS)
-    for notable in (0, 1)
+_ROWS: Final = "(SELECT json_group_object(name, value) FROM state)"
+READ: Final = f"SELECT {_ROWS}"
+# An update that changes nothing: with implicit transactions it begins an immediate one, and reads, in one trip. Returns
+# the state, the pages of the database, and how many of these are free.
+BEGIN: Final = (
+    f"UPDATE state SET value = value WHERE name = 'seq' RETURNING {_ROWS},"  # noqa: S608  # constants
+    " (SELECT page_count FROM pragma_page_count()), (SELECT freelist_count FROM pragma_freelist_count())"
 )
-_LOWEST: Final = -(2**63)  # that a seq can be
+SET: Final = "INSERT INTO state (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+_FEW: Final = 1_000  # rows of the other class that a search for the oldest of a class may pass in vain
+_BELOW_ALL: Final = -(2**63)  # that a seq can be
+
+
+def _recount(table: str, notable: int) -> tuple[str, str]:
+    of_class = f"FROM {table} WHERE notable = {notable})"
+    count, lowest = f"(SELECT count(*) {of_class}", f"(SELECT ifnull(min(seq), 0) {of_class}"
+    set_where = "UPDATE state SET value = {} WHERE name = '{}' AND {}"
+    return (
+        set_where.format(count, f"{table}.{notable}", f"value <> {count}"),
+        set_where.format(lowest, f"{table}.{notable}.from", f"{lowest} NOT BETWEEN value AND value + {_FEW}"),
+    )
+
+
+# Once a minute, and after rows have been changed by other means than this module's. 1 ms for full rings; writes nothing
+# if all is right.
+RECOUNT: Final = tuple(
+    statement for table in (TRACES, LOGS) for notable in (0, 1) for statement in _recount(table.name, notable)
+)
 
 
 def surplus(held: Counts, added: Counts, size: int) -> Counts:
@@ -70,12 +87,15 @@ def without_oldest(records: Sequence[Any], table: Table, notable: int, count: in
 class State:
     """The rows of `state` as a transaction has read them, and what it changes.
 
+    Args:
+        rows: the JSON that `READ` and `BEGIN` return.
+
     Attributes:
         seq: the last one given.
     """
 
-    def __init__(self, rows: Iterable[tuple[str, int]]) -> None:
-        self._values = dict(rows)
+    def __init__(self, rows: str) -> None:
+        self._values: dict[str, int] = orjson.loads(rows)
         self._changed: set[str] = {"seq"}
 
     @property
@@ -97,15 +117,13 @@ class State:
         return self._values[f"{table.name}.0"], self._values[f"{table.name}.1"]
 
     def first(self, table: Table, notable: int) -> int:
-        """Returns a seq below which the class has no rows."""
+        """Returns a seq below which the class has no rows: its lowest one when the rows were last counted."""
         return self._values.get(f"{table.name}.{notable}.from", 0)
 
-    def evicted(self, table: Table, notable: int, seqs: Sequence[int]) -> None:
+    def evicted(self, table: Table, notable: int, count: int) -> None:
         """Counts rows as deleted: the oldest of their class."""
-        if seqs:
-            name = f"{table.name}.{notable}"
-            self._set(name, max(0, self._values[name] - len(seqs)))
-            self._set(f"{name}.from", max(seqs) + 1)
+        name = f"{table.name}.{notable}"
+        self._set(name, max(0, self._values[name] - count))
 
     def added(self, table: Table, counts: Counts) -> None:
         """Counts rows as inserted."""
@@ -118,7 +136,7 @@ class State:
         """Sets the rows of each class, counted anew: some were deleted or inserted by hand."""
         for notable, count in enumerate(counts):
             self._set(f"{table.name}.{notable}", int(count))
-            self._set(f"{table.name}.{notable}.from", _LOWEST)
+            self._set(f"{table.name}.{notable}.from", _BELOW_ALL)
 
     def is_open(self, run_id: str) -> bool:
         """Returns whether a run is open: its process has not closed it, and no other one has taken it for dead."""

@@ -91,9 +91,9 @@ class Table:
         insert_many: the statement that inserts `ROWS_AT_ONCE` records, given what `values_of` returns for each. The
             sqlite3 module looks for an adapter of each value that is None or bytes, which takes as long as all its
             other work on a row; so JSON is passed as text, and None as a number, which no text equals.
-        delete_oldest: the statement that deletes the oldest rows of a class and returns their seqs, given the class, a
-            seq below which it has none, and one less than their number; it deletes none if there are fewer. It walks
-            along the table; looking each row up would cost twice as much.
+        delete_oldest: the statement that deletes the oldest rows of a class, given the class, a seq below which it has
+            none, and one less than their number; it deletes none if there are fewer. It walks along the table; looking
+            each row up would cost twice as much, and so would returning their seqs.
         count: the query for the number of rows of each class.
         known: the query for the numbers of a run's rows, above a number.
         oldest: the query for the time in UTC microseconds when the oldest row of a class ended.
@@ -120,7 +120,7 @@ class Table:
         self.insert_many = f"INSERT INTO {name} ({self.columns}) VALUES {many}"  # noqa: S608
         self.delete_oldest = (
             f"DELETE FROM {name} WHERE notable = ?1 AND seq >= ?2 AND seq <= (SELECT seq FROM {name}"  # noqa: S608
-            f" WHERE notable = ?1 AND seq >= ?2 ORDER BY seq LIMIT 1 OFFSET ?3) RETURNING seq"
+            f" WHERE notable = ?1 AND seq >= ?2 ORDER BY seq LIMIT 1 OFFSET ?3)"
         )
         of_class = "count(*) FILTER (WHERE notable = {})"
         self.count = f"SELECT {of_class.format(0)}, {of_class.format(1)} FROM {name}"  # noqa: S608

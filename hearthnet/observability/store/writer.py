@@ -24,7 +24,7 @@ import sqlite3
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, chain, islice
 from operator import add, itemgetter
 from pathlib import Path
@@ -80,22 +80,26 @@ class Settled:
         self._ahead: set[int] = set()
         self._waited_for = 0
 
-    def after(self, numbers: Iterable[int]) -> int:
-        """Returns what `number` will be once so many more are settled."""
+    def after(self, numbers: Sequence[int]) -> int:
+        """Returns what `number` will be once more are settled, given in order."""
+        if not self._ahead and numbers and numbers[-1] - self.number == len(numbers) == numbers[-1] - numbers[0] + 1:
+            return numbers[-1]
         ahead, number = self._ahead.union(numbers), self.number
         while number + 1 in ahead:
             number += 1
         return number
 
-    def add(self, numbers: Iterable[int]) -> None:
-        """Adds settled numbers."""
-        self._ahead.update(numbers)
-        self.skip(self.after(()))
+    def add(self, numbers: Sequence[int]) -> None:
+        """Adds settled numbers, in order."""
+        number = self.after(numbers)
+        self._ahead.update(numbers[bisect_right(numbers, number) :])
+        self.skip(number)
 
     def skip(self, number: int) -> None:
         """Takes all numbers up to this one as settled."""
         self.number = max(self.number, number)
-        self._ahead = {ahead for ahead in self._ahead if ahead > self.number}
+        if self._ahead:
+            self._ahead = {ahead for ahead in self._ahead if ahead > self.number}
 
     def highest(self) -> int:
         """Returns the highest settled number; some below it may not be."""
@@ -268,7 +272,8 @@ class Writer:
         numbers = sorted([*map(TRACES.number_of, traces), *map(LOGS.number_of, logs)])
         if numbers and self._batches_after_drops:  # lower ones are committed or dropped
             self.settled.skip(numbers[0] - 1)
-        state = State((name, value) for name, value in await db.execute_fetchall(BEGIN))
+        ((state_rows, _, free_pages),) = await db.execute_fetchall(BEGIN)
+        state = State(state_rows)
         if not state.is_open(self._recorder.run_id):
             raise RunClosedError("another process has closed this run, and recovered its box")
         if self._is_doubtful:  # a COMMIT that failed may have been written all the same
@@ -277,9 +282,8 @@ class Writer:
         before = state.seq - (numbers[0] - 1 if numbers else 0)
         traces = await self._make_space(state, TRACES, traces)
         logs = await self._make_space(state, LOGS, logs)
-        while await self.quota.is_short(db, row_bytes):
-            if not await self._evict_for_space(state):
-                break
+        if not self.quota.fits(free_pages, row_bytes):
+            await self._evict_for_space(state, row_bytes)
         gaps = [*self._gaps, *await self._insert(TRACES, traces, before), *await self._insert(LOGS, logs, before)]
         state.added(TRACES, TRACES.counts(traces))
         state.added(LOGS, LOGS.counts(logs))
@@ -315,8 +319,8 @@ class Writer:
     async def _evict(self, state: State, table: Table, notable: int, count: int) -> None:
         """Deletes the oldest rows of a class."""
         values = (notable, state.first(table, notable), count - 1)
-        gone = await self._db.execute_fetchall(table.delete_oldest, values)
-        state.evicted(table, notable, [seq for (seq,) in gone])
+        gone = (await self._db.execute(table.delete_oldest, values)).rowcount
+        state.evicted(table, notable, gone)
         if not gone:  # there are fewer than were counted
             await self._recount(state)
 
@@ -325,15 +329,17 @@ class Writer:
             for counts in await self._db.execute_fetchall(table.count):
                 state.correct(table, tuple(counts))
 
-    async def _evict_for_space(self, state: State) -> bool:
-        """Evicts some of the oldest rows of the fuller ring, because the file must not grow; returns False if none."""
-        table = max(TRACES, LOGS, key=lambda table: sum(state.held(table)))
-        held = state.held(table)
-        counts = oldest_of(held, self._ring_rows, max(50, sum(held) // 50))
-        for notable, count in enumerate(counts):
-            if count:
-                await self._evict(state, table, notable, count)
-        return any(counts)
+    async def _evict_for_space(self, state: State, row_bytes: int) -> None:
+        """Evicts the oldest rows of the fuller ring for as long as the file would grow too large, or there are none."""
+        while await self.quota.is_short(self._db, row_bytes):
+            table = max(TRACES, LOGS, key=lambda table: sum(state.held(table)))
+            held = state.held(table)
+            counts = oldest_of(held, self._ring_rows, max(50, sum(held) // 50))
+            for notable, count in enumerate(counts):
+                if count:
+                    await self._evict(state, table, notable, count)
+            if not any(counts):
+                return
 
     async def _insert(self, table: Table, records: list[Any], before: int) -> list[rows.Gap]:
         """Inserts records, the seq of each being `before` and its number; returns gaps for those that cannot be."""

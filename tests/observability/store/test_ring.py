@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from itertools import pairwise
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hearthnet.database import TELEMETRY, open_database
-from hearthnet.observability.store.ring import BEGIN, RECOUNT, SET, State, oldest_of, surplus, without_oldest
+from hearthnet.observability.store.ring import BEGIN, READ, RECOUNT, SET, State, oldest_of, surplus, without_oldest
 from hearthnet.observability.store.rows import LOGS, TRACES
 
 SIZE, NOTABLE_SHARE, ORDINARY_SHARE = 10, 2, 8
@@ -119,20 +120,19 @@ def test_batch_larger_than_the_ring_loses_its_oldest(notables, notable, count):
 
 def test_state_writes_what_it_changed():
     """Counts follow what was inserted and deleted, of that table and class alone; the rest is not written."""
-    state = State(list({**BLANK, "seq": 41, "traces.0": 7, "run": 3}.items()))
+    state = State(json.dumps({**BLANK, "seq": 41, "traces.0": 7, "run": 3}))
     state.added(TRACES, (2, 1))
-    state.evicted(TRACES, 0, [11, 12, 15])
+    state.evicted(TRACES, 0, 3)
     assert state.next_seq() == 42
     state.settle("run", 9)
 
     assert (state.held(TRACES), state.held(LOGS)) == ((6, 1), (0, 0))
-    assert (state.first(TRACES, 0), state.first(TRACES, 1), state.first(LOGS, 0)) == (16, 0, 0)
-    assert dict(state.changes()) == {"seq": 42, "traces.0": 6, "traces.0.from": 16, "traces.1": 1, "run": 9}
+    assert dict(state.changes()) == {"seq": 42, "traces.0": 6, "traces.1": 1, "run": 9}
 
 
 def test_settled_number_never_falls():
     """A run's number only rises: what is settled stays settled."""
-    state = State([*BLANK.items(), ("run", 9)])
+    state = State(json.dumps({**BLANK, "run": 9}))
     state.settle("run", 5)
     state.settle("other", 0)
 
@@ -142,7 +142,7 @@ def test_settled_number_never_falls():
 
 def test_counting_anew_finds_rows_below_the_hint():
     """Rows inserted by hand below the seq where a class was thought to begin are found, so that they can go."""
-    state = State([*BLANK.items(), ("traces.0.from", 500)])
+    state = State(json.dumps({**BLANK, "traces.0.from": 500}))
     state.correct(TRACES, (3.0, 1.0))
 
     assert state.held(TRACES) == (3, 1)
@@ -161,6 +161,29 @@ def test_recount_counts_the_rows_of_each_class(tmp_path):
             )
         for statement in RECOUNT:
             connection.execute(statement)
-        state = State(connection.execute(BEGIN).fetchall())
+        ((found, pages, free),) = connection.execute(BEGIN).fetchall()
+        state = State(found)
 
     assert (state.held(LOGS), state.held(TRACES)) == ((2, 1), (0, 0))
+    assert pages > free >= 0
+
+
+@pytest.mark.parametrize(
+    ("lowest", "thought", "expected"),
+    [(1, 0, 0), (1_000, 0, 0), (1_001, 0, 1_001), (9_000, 8_500, 8_500), (9_000, 7_999, 9_000), (5, 9, 5), (-7, 0, -7)],
+)
+def test_recount_finds_where_a_class_begins(tmp_path, lowest, thought, expected):
+    """Where the search for its oldest row would pass many rows of the other class, or would miss some of its own."""
+    with closing(open_database(tmp_path / "telemetry.db", TELEMETRY)) as connection:
+        connection.execute(SET, ("logs.1.from", thought))
+        for seq, notable in ((-9, 0), (lowest, 1), (lowest + 1, 1)):
+            connection.execute(
+                "INSERT INTO logs (seq, run_id, number, ts_us, level, logger, msg, notable, repeats, extras)"
+                " VALUES (?, 'r', 1, 0, 'info', 'x', 'm', ?, 0, '{}')",
+                (seq, notable),
+            )
+        for statement in RECOUNT:
+            connection.execute(statement)
+        state = State(connection.execute(READ).fetchone()[0])
+
+    assert state.first(LOGS, 1) == expected

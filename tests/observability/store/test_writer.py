@@ -257,7 +257,7 @@ def test_settled_is_the_end_of_what_is_complete(order, sizes, dropped):
     settled, seen = Settled(), set()
     left = [number for number in order if number not in dropped]
     for size in sizes:
-        batch, left = left[:size], left[size:]
+        batch, left = sorted(left[:size]), left[size:]
         seen.update(batch)
         complete = next(number for number in range(32) if number + 1 not in seen)
         assert settled.after(batch) == complete
@@ -272,7 +272,7 @@ def test_missing_numbers_are_given_up_after_two_rounds(order, dropped, first, se
     arrived = [number for number in order if number not in dropped]
     waited_for = 0
     for until in (first, second, 30, 30):
-        settled.add(arrived[len(seen) : until])
+        settled.add(sorted(arrived[len(seen) : until]))
         seen.update(arrived[:until])
         before = settled.number
         settled.give_up()
