@@ -29,7 +29,7 @@ _LOW_DISK_BYTES: Final = 1_000_000
 _STUCK_S: Final = 2.0
 _FRAMES: Final = 3
 _STUCK: Final = "event loop stuck"
-_UNSTUCK: Final = "event loop answers again"
+_UNSTUCK: Final = ("event loop responds again", "event loop answers again")  # the second: of older versions
 _UNCAUGHT: Final = "uncaught exception"
 _FATAL: Final = ("Fatal ", "Windows fatal")
 _NOT_WRITTEN: Final = "telemetry cannot be written"
@@ -198,7 +198,7 @@ def _loop_stuck(case: Case, run: Run) -> Sign | None:
 def _open_stall(case: Case) -> Entry | None:
     """Returns the record of a stall from which the loop did not recover, or None."""
     for entry in reversed(_records(case)):
-        if entry.text == _UNSTUCK:
+        if entry.text in _UNSTUCK:
             return None
         if entry.text == _STUCK:
             return entry

@@ -190,8 +190,8 @@ def run_all(
         for name in islice(waiting, MAX_AT_ONCE - len(under_way)):
             under_way.append(_attempt(name, known[name], config, bus, deadline_s))
         left_s = min(attempt.left_s() for attempt in under_way)
-        wait([attempt.answer for attempt in under_way], max(0.0, left_s), FIRST_COMPLETED)
-        ended = [attempt for attempt in under_way if attempt.answer.done() or attempt.left_s() <= 0]
+        wait([attempt.work.future for attempt in under_way], max(0.0, left_s), FIRST_COMPLETED)
+        ended = [attempt for attempt in under_way if attempt.work.future.done() or attempt.left_s() <= 0]
         results.update((attempt.name, attempt.result()) for attempt in ended)
         under_way = [attempt for attempt in under_way if attempt not in ended]
     return [results[name] for name in wanted]
@@ -205,7 +205,7 @@ class _Work:
     registered: _Registered
     config: Config
     bus: CapabilityBus | None
-    answer: Future[CheckResult] = field(default_factory=Future)
+    future: Future[CheckResult] = field(default_factory=Future)
     started_s: float = field(default_factory=time.monotonic)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     threads: list[threading.Thread] = field(default_factory=list)
@@ -224,7 +224,7 @@ class _Work:
         with _lock:
             if _under_way.get(self.name) is self:
                 del _under_way[self.name]
-        self.answer.set_result(found)
+        self.future.set_result(found)
 
     def is_for(self, registered: _Registered, config: Config, bus: CapabilityBus | None) -> bool:
         return self.registered is registered and self.config is config and self.bus is bus
@@ -251,15 +251,11 @@ class _Attempt:
     def name(self) -> str:
         return self.work.name
 
-    @property
-    def answer(self) -> Future[CheckResult]:
-        return self.work.answer
-
     def left_s(self) -> float:
         return self.deadline_s - self.work.waited_s()
 
     def result(self) -> CheckResult:
-        return self.answer.result() if self.answer.done() else _hung(self)
+        return self.work.future.result() if self.work.future.done() else _hung(self)
 
 
 _lock = threading.Lock()
@@ -286,8 +282,8 @@ def _attempt(
 def _guarded(work: _Work) -> CheckResult:
     """Returns a check's result, redacted and bounded; anything else it does becomes a failed finding."""
     try:
-        answer = work.registered.check(work.config, work.bus)
-        found = _clean(answer) if isinstance(answer, CheckResult) else _rubbish(work.name, answer)
+        result = work.registered.check(work.config, work.bus)
+        found = _clean(result) if isinstance(result, CheckResult) else _rubbish(work.name, result)
     except BaseException as error:  # sys.exit too is the check's failure  # noqa: BLE001
         found = _raised(work.name, error)
     return replace(found, name=work.name, duration_ms=work.waited_s() * 1_000)
@@ -305,11 +301,11 @@ def _clean(result: CheckResult) -> CheckResult:
     return replace(result, detail=clean_text(result.detail), fix=fix, evidence=bounded(result.evidence))
 
 
-def _rubbish(name: str, answer: object) -> CheckResult:
-    if iscoroutine(answer):
-        answer.close()  # else Python warns that it was never awaited
-    kind = type(answer).__name__
-    return _failed(name, f"the check itself failed: it answered with {kind}, no CheckResult", {"answer": kind})
+def _rubbish(name: str, result: object) -> CheckResult:
+    if iscoroutine(result):
+        result.close()  # else Python warns that it was never awaited
+    kind = type(result).__name__
+    return _failed(name, f"the check itself failed: it returned {kind}, no CheckResult", {"result": kind})
 
 
 def _raised(name: str, error: BaseException) -> CheckResult:
@@ -325,9 +321,9 @@ def _hung(attempt: _Attempt) -> CheckResult:
     waited_s, since = work.waited_s(), f"{work.started_at:%Y-%m-%dT%H:%M:%SZ}"
     place = f"; it hangs in {_telling(stack)}" if stack else ""
     if attempt.is_late:
-        said = f"still without an answer since {since}, {waited_s:.0f} s ago, so it was not begun again"
+        said = f"still without a result since {since}, {waited_s:.0f} s ago, so it was not begun again"
     else:
-        said = f"no answer within {attempt.deadline_s:g} s"
+        said = f"no result within {attempt.deadline_s:g} s"
     evidence = {"deadline_s": attempt.deadline_s, "since": since, "waited_s": round(waited_s, 3), "stack": stack}
     return replace(_failed(work.name, said + place, evidence), duration_ms=waited_s * 1_000)
 

@@ -125,9 +125,9 @@ async def later(config, bus):
         (raising(BaseExceptionGroup("two", [OSError(), KeyboardInterrupt()])), "BaseExceptionGroup: two"),
         (raising(MuteError()), "MuteError: "),
         (deep, "RecursionError: "),
-        (lambda config, bus: None, "answered with NoneType"),
-        (lambda config, bus: (True, "fine"), "answered with tuple"),
-        (later, "answered with coroutine"),
+        (lambda config, bus: None, "returned NoneType"),
+        (lambda config, bus: (True, "fine"), "returned tuple"),
+        (later, "returned coroutine"),
         (lambda config, bus: CheckResult("", True, "x", status="fail"), "ValueError: ok is True with status fail"),
         (lambda config, bus: CheckResult("", True, "x", status="great"), "ValueError: status is 'great'"),
         (lambda config, bus: CheckResult("", True, "x", evidence=["a"]), "TypeError: its evidence is list"),
@@ -164,10 +164,10 @@ def test_check_that_hangs(config, hanging):
     again = [doctor.run_one("hanging", config) for _ in range(3)]
 
     assert (first["hanging"].status, first["well"].status) == ("fail", "pass")
-    assert first["hanging"].detail.startswith("no answer within 0.05 s")
+    assert first["hanging"].detail.startswith("no result within 0.05 s")
     assert first["hanging"].duration_ms >= 50
     for late in again:
-        assert (late.status, late.detail.split(" since ")[0]) == ("fail", "still without an answer")
+        assert (late.status, late.detail.split(" since ")[0]) == ("fail", "still without a result")
         assert "it hangs in __call__ (test_doctor.py:" in late.detail
         assert any("threading.py" in place for place in late.evidence["stack"])
     assert hanging.calls == 1
@@ -184,7 +184,7 @@ def test_hanging_check_of_another_node_is_not_ours(config, hanging):
     other = doctor.run_one("hanging", config.model_copy())
     doctor.register("hanging", well, deadline_s=PATIENT_S)
 
-    assert other.detail.startswith("no answer within 0 s")
+    assert other.detail.startswith("no result within 0 s")
     assert doctor.run_one("hanging", config).status == "pass"
 
 
@@ -255,7 +255,7 @@ print(doctor.run_one("hanging", None).detail)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("no answer within 0.05 s")
+    assert done.stdout.startswith("no result within 0.05 s")
 
 
 def test_some_of_the_checks(config):

@@ -68,25 +68,25 @@ metrics.event_loop_stalls_total.allow("cause", ("blocked", "starved"))
 class _Question:
     """A question to the loop."""
 
-    __slots__ = ("answered_s", "asked_s", "cause", "checks", "checks_runnable", "logged", "suspended_s", "used")
+    __slots__ = ("asked_s", "cause", "checks", "checks_runnable", "logged", "responded_s", "suspended_s", "used")
 
     def __init__(self, asked_s: float, used: Use | None) -> None:
         self.asked_s = asked_s
         self.used = used  # by the loop's thread until then
-        self.answered_s: float | None = None
+        self.responded_s: float | None = None
         self.suspended_s = 0.0
         self.checks = 0
         self.checks_runnable = 0
         self.logged = 0  # records logged about it
         self.cause = ""
 
-    def answer(self) -> None:
+    def respond(self) -> None:
         """Responds. Runs in the loop."""
-        self.answered_s = monotonic()
+        self.responded_s = monotonic()
 
     def lag_s(self, now_s: float) -> float:
         """Returns how long the loop has taken so far, without the time that the process was suspended."""
-        return max(0.0, (self.answered_s or now_s) - self.asked_s - self.suspended_s)
+        return max(0.0, (self.responded_s or now_s) - self.asked_s - self.suspended_s)
 
 
 class Watchdog:
@@ -186,15 +186,15 @@ class Watchdog:
     def _ask(self, now_s: float) -> None:
         question = self._question = _Question(now_s, use_of(self._native_id))
         try:
-            self._loop.call_soon_threadsafe(question.answer)
+            self._loop.call_soon_threadsafe(question.respond)
         except RuntimeError:  # closed since the check: the thread ends at the next one
             self._question = None
 
     def _consider(self, question: _Question, now_s: float) -> None:
-        """Checks a question: it is answered, or the loop is late, or stuck."""
+        """Checks a question: the loop has responded, or the loop is late, or stuck."""
         lag_s = question.lag_s(now_s)
         self._worst_lag_s = max(self._worst_lag_s, lag_s)
-        if question.answered_s is not None:
+        if question.responded_s is not None:
             self._question = None
             self._lags.append(lag_s)
             self._tell_end(question, lag_s)
@@ -211,7 +211,7 @@ class Watchdog:
         cause, state = cause_of(lag_s, used, question.checks_runnable / max(1, question.checks), self._stall_s)
         if cause == STARVED and lag_s < _STARVED_FACTOR * self._stall_s:
             return
-        if question.answered_s is not None:  # during the check: the thread is doing something else by now
+        if question.responded_s is not None:  # during the check: the thread is doing something else by now
             return
         self._count(question, cause)
         fields = {
@@ -241,7 +241,7 @@ class Watchdog:
             if lag_s < self._stall_s * (_STARVED_FACTOR if cause == STARVED else 1):
                 return
             self._count(question, cause)
-        log.warning("event loop answers again", extra={"stuck_s": round(lag_s, 3), "cause": question.cause})
+        log.warning("event loop responds again", extra={"stuck_s": round(lag_s, 3), "cause": question.cause})
 
     def _sample(self, now_s: float) -> None:
         self._sample_due_s = now_s + VITALS_S - self._ask_s / 2  # not a whole turn late for a timer's millisecond

@@ -30,7 +30,7 @@ from hearthnet.observability.records.record import encode
 
 PATIENCE_S = 30
 STUCK = "event loop stuck"
-ANSWERS = "event loop answers again"
+RESPONDS = "event loop responds again"
 
 # Blocks its loop in a system call, for ever, in the middle of a trace.
 BLOCKED = """
@@ -169,7 +169,7 @@ def test_a_stall_is_told_twice_and_its_end_once(machine, logged, observability):
     assert first[:2] == (STUCK, "ERROR")
     assert 2.0 <= first[2] <= 2.25
     assert 20.0 <= second[2] <= 20.25
-    assert last == (ANSWERS, "WARNING", pytest.approx(600, abs=2), "blocked")
+    assert last == (RESPONDS, "WARNING", pytest.approx(600, abs=2), "blocked")
     assert b'hearthnet_event_loop_stalls_total{cause="blocked"} 1.0' in metrics.exposition()[0]
 
 
@@ -218,7 +218,7 @@ def test_stall_that_kept_the_watchdog_from_telling_is_told_at_its_end(machine, l
     machine.loop.run_until_complete(asyncio.sleep(0))
     machine.dog._look()
 
-    assert told(logged) == [(ANSWERS, "WARNING", pytest.approx(9.0), "blocked")]
+    assert told(logged) == [(RESPONDS, "WARNING", pytest.approx(9.0), "blocked")]
 
 
 def test_tasks_that_cannot_be_listed_cost_the_list_alone(machine, logged, monkeypatch):
@@ -285,7 +285,7 @@ async def test_computation_is_told_as_such(logged, observability):
     with telemetry.open(observability), Watchdog(asyncio.get_running_loop(), 0.4, observability.data_dir):
         with trace.new_trace("a.b"):
             await asyncio.create_task(compute_for_long(), name="sums")
-        await until(lambda: any(record.msg == ANSWERS for record in logged))
+        await until(lambda: any(record.msg == RESPONDS for record in logged))
 
     (fields,) = [record.hearthnet_extras for record in logged if record.msg == STUCK]
     assert any("compute_for_long" in line for line in fields["stack"])
