@@ -22,7 +22,7 @@ async def test_overload(stopped_node):
     node, config = stopped_node, load()
     save(config.model_copy(update={"transport": overload.with_room(config.transport)}))
     node.start()
-    figures = await overload.overload(node, seconds=3.0, probe_calls=800, share=0.5)  # others use the machine too
+    figures = await overload.overload(node, seconds=2.0, probe_calls=800, share=0.5)  # others use the machine too
 
     refused = figures["refused 429 capacity_exceeded"]
     assert refused > 0
@@ -40,7 +40,7 @@ async def test_overload(stopped_node):
     assert counts["hearthnet_rate_limited_total", "other", "overload"] >= refused
     assert counts["hearthnet_requests_total", "other", "capacity_exceeded"] >= refused
     served = counts["hearthnet_requests_total", "experimental.echo", "ok"]
-    assert served >= figures["accepted_per_s"] * 2.9
+    assert served >= figures["accepted_per_s"] * 1.9
     assert node.stop() == 0
     lines = [line for line in node.log_lines() if line["msg"] == "calls refused"]
     assert 1 <= len(lines) <= 60  # one a second at most
