@@ -194,11 +194,13 @@ def test_revocation_waits_for_no_restart(stopped_node):
     codes = []
 
     def is_refused():
-        codes[:] = [stopped_node.call(body, headers=stopped_node.headers(body, keys=member)).json().get("error")]
-        return codes[0] not in (None, "rate_limited")
+        codes.append(stopped_node.call(body, headers=stopped_node.headers(body, keys=member)).json().get("error"))
+        return codes[-1] not in (None, "rate_limited", "unauthorized")
 
     stopped_node.wait_a_while_for(is_refused, codes)
-    assert codes == ["revoked"]
+    assert codes[-1] == "revoked"
+    # At most one call was under way when the manifest was read again: its claim was true then, and the bus refused it.
+    assert codes.count("unauthorized") <= 1
     assert stopped_node.echo().status_code == 200
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from support import forkserver
+from support.waiting import PATIENCE_S
 
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.errors import DiskFullError, StoreError
@@ -62,8 +63,9 @@ def places(observability):
 
 
 @pytest.fixture
-def lived(observability, places):
+def lived(observability, places, monkeypatch):
     """A store after a clean run; its ring has churned, so that pages were split, merged and freed."""
+    monkeypatch.setattr(telemetry, "_CLOSE_TIMEOUT_S", PATIENCE_S)  # a busy disk leaves no box
     with telemetry.open(observability) as t:
         live()
         call_from_another_trace()
