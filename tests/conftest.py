@@ -40,6 +40,11 @@ def pytest_configure():
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items):
+    """Puts the tests of whole nodes first: each takes seconds, and what is shared out at the end should be short."""
+    items.sort(key=lambda item: "e2e" not in item.path.parts)
+
+
 # An example takes as long as a busy machine lets it.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
