@@ -14,6 +14,7 @@ runs is a walk of its own, the first, and counts there alone; what a metric runs
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -140,7 +141,7 @@ def _trace(steps: Steps, home: Path) -> None:
 
     config = resolve_paths(default_config())
     save(config)
-    with telemetry.open(config.observability):
+    with telemetry.open(config.observability.model_copy(update={"flush_interval_s": 0.05})):
         for _ in range(_TIMES):
             with steps.round():
                 with trace.new_trace("walk.trace") as made, trace.span("step"):
@@ -271,6 +272,7 @@ def column() -> list[str]:
 
 def _main() -> None:
     sys.path[:0] = [os.fspath(ROOT)]
+    importlib.import_module("hearthnet.node")  # under the profile it would take longer than the walk
     steps = Steps()
     steps.install()
     WALKS[sys.argv[1]](steps, Path(os.environ["HOME"]))

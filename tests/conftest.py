@@ -24,10 +24,25 @@ from hearthnet.observability.logs import messages
 from hearthnet.observability.runtime import runtime
 
 
+@pytest.hookimpl(optionalhook=True)  # not every run has xdist
+def pytest_xdist_auto_num_workers():
+    """Lets `-n auto` start three processes for two cores: a test often waits for a timer, a disk or another process."""
+    return (os.cpu_count() or 1) * 3 // 2
+
+
 def pytest_configure():
-    """Lets Ctrl-C end tests and their programs, also in a shell's background, which ignores it."""
+    """Lets Ctrl-C end tests and their programs, also in a shell's background, which ignores it.
+
+    Plugins of pydantic, as logfire's, are not for them: one would cost each new interpreter a quarter of a second.
+    """
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the tests of whole nodes first: each takes seconds, and what is shared out at the end should be short."""
+    items.sort(key=lambda item: "e2e" not in item.path.parts)
 
 
 # An example takes as long as a busy machine lets it.

@@ -57,11 +57,20 @@ BESIDE_THE_ROOMS = {
 }
 
 
+walk = cache(walks.walk)  # a process, which two tests compare
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """The parsed file."""
+    return ast.parse(path.read_text("utf-8"))
+
+
 @cache
 def bodies(path: Path) -> list[tuple[str, int]]:
     """The functions of a file with the number of lines of their bodies, docstrings not counted."""
     found = []
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             body = node.body[1:] if ast.get_docstring(node) else node.body
             lines = (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
@@ -92,14 +101,14 @@ def test_count_of_the_source(name):
 @pytest.mark.parametrize("name", walks.WALKS)
 def test_walk_is_short(name):
     """What a reader must open to follow one thing through the house is within the goal, or the ceiling."""
-    modules = walks.walk(name)
+    modules = walk(name)
 
     assert 3 < len(modules) <= shape.CEILINGS.get(f"walk: {name}", shape.GOALS[f"walk: {name}"]), modules
 
 
 def test_log_call_within_another_walk_is_passed_not_entered():
     """The "done" line of a trace is a walk of its own, whose modules count there alone."""
-    passing, entering = walks.walk("trace to `trace show`"), walks.walk("log record to row and line")
+    passing, entering = walk("trace to `trace show`"), walk("log record to row and line")
 
     assert walks.LOGGING in passing
     assert [module for module in passing if module.startswith("observability/logs/")] == []
@@ -206,8 +215,7 @@ def test_tests_use_real_things():
 
 def test_state_is_in_one_object():
     """What is rebound at run time hangs on `runtime`, which has the one fork hook: a cache may be a module's own."""
-    trees = {path: ast.parse(path.read_text("utf-8")) for path in SOURCES}
-    rebinding = [path.name for path, tree in trees.items() for node in ast.walk(tree) if isinstance(node, ast.Global)]
+    rebinding = [path.name for path in SOURCES for node in ast.walk(tree_of(path)) if isinstance(node, ast.Global)]
     hooks = [path.name for path in SOURCES if "os.register_at_fork(" in path.read_text("utf-8")]
 
     assert len(rebinding) <= 3

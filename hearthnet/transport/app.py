@@ -56,11 +56,10 @@ def build_app(
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,  # no second spelling of a path
+        routes=[route for router in ROUTERS for route in router.routes],  # to include a router builds all of it again
     )
     app.state.services = services
     app.state.levels = levels or Levels()
-    for router in ROUTERS:
-        app.include_router(router)
     app.add_exception_handler(WireError, _wire_error)
     app.add_exception_handler(RequestValidationError, _bad_request)
     app.add_exception_handler(HTTPException, _http_error)

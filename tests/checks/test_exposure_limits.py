@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import pytest
+from support import forkserver
 
 from hearthnet.bus.bus import CapabilityBus
 from hearthnet.config import Config
@@ -51,7 +51,7 @@ RAISE = "raise its open file limit to 336 (ulimit -n, LimitNOFILE=), or lower ma
 def test_connections_need_descriptors(files, expected):
     """One file too few for the configured connections is a warning with a fix; exactly enough passes."""
     made = [sys.executable, "-c", LIMITED, str(files)]
-    done = subprocess.run(made, capture_output=True, text=True, check=False)
+    done = forkserver.run(made)
     assert (done.stdout.strip(), done.stderr) == (expected, "")
 
 

@@ -22,6 +22,10 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from support import forkserver
 
 TRACE_RING_BUFFER = 10_000
 THREADS = 3
@@ -86,11 +90,13 @@ def record(truth: mmap.mmap, number: int, chance: random.Random) -> None:
 
 
 @contextmanager
-def worker(data_dir: Path, truth: Path, seed: int) -> Iterator[subprocess.Popen[str]]:
+def worker(data_dir: Path, truth: Path, seed: int) -> Iterator[forkserver.Process]:
     """Starts a process and waits until it records."""
+    from support import forkserver
+
     truth.write_bytes(bytes(THREADS * SLOT.size))
     arguments = [sys.executable, __file__, "--work", str(data_dir), str(truth), str(seed)]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+    with forkserver.spawn(arguments, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "recording\n"
         yield process
         process.kill()
@@ -229,4 +235,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    sys.path[:0] = [str(Path(__file__).parent.parent)]
     main()

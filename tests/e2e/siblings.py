@@ -24,9 +24,12 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hearthnet.constants import MAX_RUN_ROWS
+
+if TYPE_CHECKING:
+    from support import forkserver
 
 WORKERS = 4
 PROGRAMS_A_SECOND = 3
@@ -98,7 +101,7 @@ def work(truth: Path, chance: random.Random, traces: int | None) -> None:
 class Life:
     """One process, and what became of it."""
 
-    process: subprocess.Popen[str]
+    process: forkserver.Process
     truth: Path | None = None  # None: README's program, which prints its trace
     is_killed: bool = False
     printed: str = ""
@@ -179,18 +182,22 @@ class Soak:
         return self._start("--work")
 
     def _start(self, *arguments: str) -> Life:
+        from support import forkserver
+
         truth = self.folder / f"truth.{len(self.ended) + len(self.workers) + len(self.programs)}.{time.time_ns()}"
         command = [sys.executable, __file__, *arguments, str(truth), str(self.chance.randrange(1 << 30))]
-        return Life(subprocess.Popen(command, stderr=subprocess.DEVNULL, text=True), truth)
+        return Life(forkserver.spawn(command, stderr=subprocess.DEVNULL, text=True), truth)
 
     def _start_program(self) -> None:
+        from support import forkserver
+
         for life in [life for life in self.programs if life.process.poll() is not None]:
             self._note_end(life)
             self.programs.remove(life)
         if len(self.programs) >= 2 * PROGRAMS_A_SECOND:  # this machine starts no more than that
             return
         if self.chance.random() < 0.5:
-            process = subprocess.Popen([sys.executable, "-c", README], stdout=subprocess.PIPE, text=True)
+            process = forkserver.spawn([sys.executable, "-c", README], stdout=subprocess.PIPE, text=True)
             self.programs.append(Life(process))
         else:
             self.programs.append(self._start("--program"))

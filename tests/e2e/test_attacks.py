@@ -15,6 +15,7 @@ import overload
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from siege import siege
+from support.wire import post_all
 
 # As few descriptors as a badly configured system has; and a umask that lets the group write.
 LAUNCHER = """
@@ -341,25 +342,15 @@ def test_strange_bodies_and_ids(poor_node):
 
 async def test_made_up_names(poor_node):
     """Hundreds of invented capabilities and callers make a handful of series, and use no memory."""
+
+    def call(number):
+        name = f"made.up{number}"
+        sender = {"X-HearthNet-From": f"ed25519:{name}"} if number // 20 % 2 else {}
+        return {**poor_node.headers(BODY, name), **sender}, orjson.dumps(BODY)
+
     with siege(poor_node):
-        async with httpx.AsyncClient(base_url=poor_node.url, timeout=15) as client:
-            for start in range(0, 400, 20):
-                names = [f"made.up{number}" for number in range(start, start + 20)]
-                responses = await asyncio.gather(
-                    *(
-                        client.post(
-                            "/bus/v1/call",
-                            content=orjson.dumps(BODY),
-                            headers={
-                                **poor_node.headers(BODY, name),
-                                "Content-Type": "application/json",
-                                **({"X-HearthNet-From": f"ed25519:{name}"} if start % 40 else {}),
-                            },
-                        )
-                        for name in names
-                    )
-                )
-                assert {response.status_code for response in responses} <= {401, 404, 429}
+        responses = await post_all(poor_node.port, map(call, range(400)), connections=20)
+    assert {response.status_code for response in responses} <= {401, 404, 429}
     page = httpx.get(f"{poor_node.url}/metrics").text
     assert "made.up" not in page
     assert page.count("\n") < 1_000

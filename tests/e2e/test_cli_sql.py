@@ -5,18 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import pty
 import re
-import select
 import sqlite3
-import subprocess
 import sys
 import time
 from contextlib import closing
 
 import pytest
 from benchmarks.sample import make_store
+from support import forkserver
+from support.terminal import on_terminal
 
 HOSTILE = "char(27) || '[2J' || char(0x202e) || 'a'"
 COMMAND = [sys.executable, "-m", "hearthnet", "telemetry", "sql"]
@@ -29,26 +27,9 @@ def asked(stopped_node):
     return lambda *arguments, **options: stopped_node.cli("telemetry", "sql", *arguments, **options)
 
 
-def on_terminal(*arguments):
+def printed(*arguments):
     """Runs the command on an 80-column pseudo-terminal; returns exit code and output."""
-    leader, follower = pty.openpty()
-    environment = {**os.environ, "COLUMNS": "80", "LINES": "24", "TERM": "xterm-256color"}
-    with subprocess.Popen(
-        [*COMMAND, *arguments], stdin=follower, stdout=follower, stderr=follower, env=environment
-    ) as p:
-        os.close(follower)
-        sent = b""
-        ends_at = time.monotonic() + 30
-        while time.monotonic() < ends_at:
-            readable, _, _ = select.select([leader], [], [], 1)
-            try:
-                part = os.read(leader, 65_536) if readable else b""
-            except OSError:  # the other end is closed: the command has ended
-                break
-            sent += part
-        code = p.wait(10)
-    os.close(leader)
-    return code, sent.decode()
+    return on_terminal("telemetry", "sql", *arguments)[:2]
 
 
 def test_running_node_is_asked_and_not_held_up(node):
@@ -84,7 +65,7 @@ def test_forms_keep_every_value(asked):
     assert json.loads(told.stdout) == [
         {"a": 1, "a_2": 2.0, "n": None, "e": "", "q": 'x,"y', "b": "ff00", "h": "\x1b[2J\u202ea", "f": "=1+1"}
     ]
-    plain = subprocess.run([*COMMAND, "--csv", sql], capture_output=True, check=True).stdout.decode()
+    plain = forkserver.run([*COMMAND, "--csv", sql], check=True, text=False).stdout.decode()
     assert plain.count("\r\n") == plain.count("\n") == 2
     assert ',,"",' in plain
     rows = list(csv.reader(io.StringIO(plain, newline="")))
@@ -97,18 +78,18 @@ def test_forms_keep_every_value(asked):
 
 def test_terminal_gets_a_hundred_rows(asked):
     """The row limit is reported; long values are folded, control characters escaped, and a wide row is complete."""
-    code, sent = on_terminal("SELECT seq, extras FROM recent")
+    code, sent = printed("SELECT seq, extras FROM recent")
     assert code == 0
     assert "only the first 100 rows are shown: --limit shows more" in sent
-    code, sent = on_terminal("--limit", "0", f"SELECT {HOSTILE} AS h, replace(hex(zeroblob(100)), '0', 'z') AS long")
+    code, sent = printed("--limit", "0", f"SELECT {HOSTILE} AS h, replace(hex(zeroblob(100)), '0', 'z') AS long")
     assert code == 0
     assert "\\u001b[2J\\u202ea" in sent
     assert "[2J" not in sent.replace("\\u001b[2J", "")
     assert sent.count("z") == 200
     assert "more than" not in sent
-    code, sent = on_terminal("SELECT trace_id, capability, extras FROM recent LIMIT 1")
+    code, sent = printed("SELECT trace_id, capability, extras FROM recent LIMIT 1")
     assert re.search(r"^[0-9A-Z]{26} notes\.search ", sent, re.MULTILINE)
-    code, sent = on_terminal("SELECT *, replace(hex(zeroblob(20)), '0', '§') AS last FROM recent LIMIT 1")
+    code, sent = printed("SELECT *, replace(hex(zeroblob(20)), '0', '§') AS last FROM recent LIMIT 1")
     assert (code, sent.count("§")) == (0, 40)
     assert max(len(re.sub(r"\x1b\[\d*m", "", line)) for line in sent.splitlines()) <= 80
 
@@ -186,7 +167,7 @@ def test_sorting_takes_bounded_memory(asked):
 
 def test_help_has_examples():
     """The help fits 80 columns."""
-    done = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True)
+    done = forkserver.run([*COMMAND, "--help"], check=True)
 
     assert "Example: hearthnet telemetry sql --list" in done.stdout
     assert max(len(line) for line in done.stdout.splitlines()) <= 80

@@ -22,13 +22,13 @@ async def test_overload(stopped_node):
     node, config = stopped_node, load()
     save(config.model_copy(update={"transport": overload.with_room(config.transport)}))
     node.start()
-    figures = await overload.overload(node, seconds=3.0, probe_calls=800, share=0.5)  # others use the machine too
+    figures = await overload.overload(node, seconds=2.0, probe_calls=800, share=0.5)  # others use the machine too
 
     refused = figures["refused 429 capacity_exceeded"]
     assert refused > 0
     assert not [name for name in figures if name.startswith(("refused 401", "refused 5"))]
-    # An unbounded queue would be seconds long by the end: three quarters of all calls would be in it.
-    assert figures["accepted_p99_ms"] < 2_000
+    # In an unbounded queue every connection would wait, as long as it takes to serve one call of each.
+    assert figures["accepted_p50_ms"] < 0.6 * 1_000 * overload.PACED_CONNECTIONS / figures["accepted_per_s"]
     assert figures["rss_after_mb"] - figures["rss_before_mb"] < 50
     page = httpx.get(f"{node.url}/metrics", timeout=10).text
     counts = {
@@ -40,7 +40,7 @@ async def test_overload(stopped_node):
     assert counts["hearthnet_rate_limited_total", "other", "overload"] >= refused
     assert counts["hearthnet_requests_total", "other", "capacity_exceeded"] >= refused
     served = counts["hearthnet_requests_total", "experimental.echo", "ok"]
-    assert served >= figures["accepted_per_s"] * 2.9
+    assert served >= figures["accepted_per_s"] * 1.9
     assert node.stop() == 0
     lines = [line for line in node.log_lines() if line["msg"] == "calls refused"]
     assert 1 <= len(lines) <= 60  # one a second at most

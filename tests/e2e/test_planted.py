@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import signal
 import threading
 from pathlib import Path
@@ -56,10 +57,12 @@ def needles() -> list[bytes]:
 
 
 NEEDLES = needles()
+LONG_ZEROS = re.compile(rb"\0{64,}")
 
 
 def leaks(content: bytes) -> list[bytes]:
     """Yields the planted secrets in some bytes, each with the bytes around its first occurrence."""
+    content = LONG_ZEROS.sub(b"\0", content)  # most of a box, which is searched for each
     return [content[max(0, content.find(item) - 90) : content.find(item) + 90] for item in NEEDLES if item in content]
 
 

@@ -39,7 +39,7 @@ def _the_judgement_can_fail(soak):
 def test_readmes_program_beside_a_node_is_kept_each_time(node):
     """Six runs of README's program within seconds: six rows, and each has ended in order."""
     started = [
-        subprocess.Popen([sys.executable, "-c", siblings.README], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        forkserver.spawn([sys.executable, "-c", siblings.README], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         for _ in range(6)
     ]
     assert [program.communicate()[1] for program in started] == [b""] * 6

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import zipfile
 
 import pytest
+from support import forkserver
 
 # What a cron job does: opens telemetry in the standard place, records, and ends.
 CRON = """
@@ -31,9 +31,7 @@ def cron(node, tmp_path):
     script.write_text(CRON)
 
     def run() -> None:
-        done = subprocess.run(
-            [sys.executable, script], env={**os.environ, "HOME": str(node.home)}, capture_output=True, text=True
-        )
+        done = forkserver.run([sys.executable, script], env={**os.environ, "HOME": str(node.home)})
         assert done.returncode == 0, done.stderr
 
     return run

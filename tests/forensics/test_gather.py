@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import sqlite3
-import subprocess
 import sys
 from collections import Counter
 from contextlib import closing
@@ -292,7 +291,7 @@ with telemetry.open(ObservabilityConfig(data_dir=Path(sys.argv[1]), log_dir=None
         pass
 """
     for name in ("first.py", "/x/second.py"):
-        subprocess.run([sys.executable, "-c", script, tmp_path, name], check=True)
+        forkserver.run([sys.executable, "-c", script, tmp_path, name], check=True)
 
     assert gather(tmp_path).run.program == "second.py"
     assert gather(tmp_path, program="first.py").run.program == "first.py"

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 from support import forkserver
 from support.left_behind import fingerprints
+from support.waiting import wait_until
 
 from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
 from hearthnet.forensics.evidence import entries
@@ -53,6 +54,7 @@ def test_running_process_is_read_while_it_writes(tmp_path):
             assert judge(case).cause == "running"
             assert {source.state for source in case.sources if source.kind == "database"} == {"whole"}
             assert [flying.capability for flying in case.in_flight][:1] == ["long.one"]
+        wait_until(lambda: len(gather(tmp_path, limit=50).entries) == 50)
         process.kill()
         process.wait()
         before = fingerprints(tmp_path)

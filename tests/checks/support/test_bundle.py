@@ -348,6 +348,7 @@ def test_nothing_but_values_of_the_list(recorded, data):
     """Random texts in store, logs and reports never appear in the bundle."""
     config, _ = recorded
     with closing(sqlite3.connect(config.observability.data_dir / "telemetry.db", isolation_level=None)) as connection:
+        connection.execute("PRAGMA synchronous = OFF")
         connection.execute("DELETE FROM gaps")
         connection.execute("INSERT INTO gaps (seq, ts_us, kind, reason, count) VALUES (999, 1, 'trace', 'killed', 3)")
         run_id = data.draw(st.one_of(st.just("01HXR4Z6W5S9E2JQ4Y0T7B3M1C"), TEXTS), "run_id")

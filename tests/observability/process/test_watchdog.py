@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import orjson
 import pytest
+from support import forkserver
 from support.waiting import until
 
 from hearthnet.constants import MAX_LOG_ROW_BYTES
@@ -304,7 +305,7 @@ async def test_computation_is_told_as_such(logged, observability):
 
 def test_killed_while_stuck(observability):
     """What blocks the loop is in the black box although nothing else of the process can run, and then in the store."""
-    with subprocess.Popen([sys.executable, "-c", BLOCKED, str(observability.data_dir)]) as process:
+    with forkserver.spawn([sys.executable, "-c", BLOCKED, str(observability.data_dir)]) as process:
         try:
             record = wait_for_record(observability.data_dir, process)
         finally:

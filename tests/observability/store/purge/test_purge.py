@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from support import forkserver
+from support.waiting import PATIENCE_S
 
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.errors import DiskFullError, StoreError
@@ -61,8 +63,9 @@ def places(observability):
 
 
 @pytest.fixture
-def lived(observability, places):
+def lived(observability, places, monkeypatch):
     """A store after a clean run; its ring has churned, so that pages were split, merged and freed."""
+    monkeypatch.setattr(telemetry, "_CLOSE_TIMEOUT_S", PATIENCE_S)  # a busy disk leaves no box
     with telemetry.open(observability) as t:
         live()
         call_from_another_trace()
@@ -74,7 +77,7 @@ def killed_run(observability):
     """Kills a recording process: leaves a box with planted strings, a trace in flight, a WAL, a torn line."""
     script = f"""
 import os, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[3])!r}]
 from hearthnet.config import ObservabilityConfig
 from hearthnet.observability import telemetry, trace
 from hearthnet.observability.logs import messages
@@ -85,7 +88,7 @@ test_purge.live()
 trace.new_trace(test_purge.SECRET)
 os._exit(9)
 """
-    assert subprocess.run([sys.executable, "-c", script]).returncode == 9
+    assert forkserver.run([sys.executable, "-c", script]).returncode == 9
     torn = b'{"ts":"2026-01-01T00:00:00.000Z","msg":"torn-Zq7 %s\n' % SECRET.encode()
     newest = max(observability.log_dir.glob("*.log"))
     newest.write_bytes(newest.read_bytes() + torn)
@@ -221,6 +224,7 @@ def test_bytes_that_secure_delete_leaves_are_gone_too(places, seed):
     chance = random.Random(seed)
     with closing(open_database(places.store, TELEMETRY)) as connection:
         connection.execute("PRAGMA secure_delete = OFF")  # the worst case: deleted rows leave their bytes
+        connection.execute("PRAGMA synchronous = OFF")
         living = []
         for seq in range(1, 6_001):
             name = SECRET if chance.random() < 0.3 else "innocent.work"
@@ -301,8 +305,8 @@ places = purge.Places(Path({str(lived.store)!r}), Path({str(lived.log_dir)!r}), 
 purge.purge(places, purge.Selection(capability={SECRET!r}), agree=id)
 print(next(steps))
 """
-    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE)
-    assert (done.returncode, done.stdout) == (9, b"")
+    done = forkserver.run([sys.executable, "-c", script])
+    assert (done.returncode, done.stdout) == (9, "")
 
     assert ask(lived, "PRAGMA integrity_check") == [("ok",)]
     innocent = "SELECT (SELECT count(*) FROM traces WHERE capability = 'innocent.work'), count(*) FROM logs"
@@ -347,7 +351,7 @@ telemetry.open(ObservabilityConfig.model_validate({observability.model_dump(mode
 print("ready", flush=True)
 sys.stdin.read()
 """
-    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as secondary:
+    with forkserver.spawn([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as secondary:
         assert secondary.stdout.readline() == b"ready\n"
         lock.release()
         try:

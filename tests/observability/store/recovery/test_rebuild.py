@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
 import sys
 from contextlib import closing
 
 import orjson
 import pytest
+from support import forkserver
 from support.reading import log_lines
 
 from hearthnet.database import TELEMETRY
@@ -218,7 +218,7 @@ for _ in range(30):
 trace.new_trace("in.flight")
 os._exit(9)
 """
-    assert subprocess.run([sys.executable, "-c", script]).returncode == 9
+    assert forkserver.run([sys.executable, "-c", script]).returncode == 9
     assert len(boxes_in(lived.parent)) == 1
 
     rebuild_in_place(observability.log_dir, lived, SLOW_MS, agree=nothing, progress=nothing)

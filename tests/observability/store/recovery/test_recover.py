@@ -413,7 +413,7 @@ def test_disk_without_room_for_a_recovery_keeps_the_box(observability, run_and_d
 def test_run_of_a_living_process_is_not_closed(observability, query):
     """If a process closes with uncommitted records and runs on, its box is recovered when it ends."""
     script = f"""
-import sqlite3, sys
+import sqlite3, sys, threading
 from pathlib import Path
 from hearthnet.config import ObservabilityConfig
 from hearthnet.observability import telemetry, trace
@@ -424,6 +424,8 @@ with telemetry.open(ObservabilityConfig(data_dir=data, log_dir=None, flush_inter
     for _ in range(100):
         with trace.new_trace("of.first"):
             pass
+for thread in set(threading.enumerate()) - {{threading.main_thread()}}:
+    thread.join()  # of a slow machine's telemetry: it could still commit
 other.execute("ROLLBACK")
 print("closed", flush=True)
 sys.stdin.read()
