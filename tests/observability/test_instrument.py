@@ -370,7 +370,7 @@ class Colour(enum.Enum):
     RED = "red"
 
 
-class Word(str, enum.Enum):
+class Word(str, enum.Enum):  # noqa: UP042  # the text of a StrEnum is its value, that of this one is not
     """A text as well."""
 
     RED = "red"
