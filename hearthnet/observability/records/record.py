@@ -105,7 +105,7 @@ def column_types(record: type[TraceRecord | LogRecord]) -> dict[str, tuple[type,
 
 
 CUT: Final = "…[cut]"
-_SCALARS: Final = frozenset({int, float, bool, type(None)})
+_SCALARS: Final = frozenset({int, bool, type(None)})  # besides text, and floats that are numbers
 _EMPTY: Final = b"{}"
 # Half of the byte limit in characters needs no encoding to be known to fit unless it is far from ASCII.
 _SHORT_CHARS: Final = MAX_STRING_BYTES // 4
@@ -132,7 +132,7 @@ def is_plain(extras: object) -> bool:
         if kind is str:
             if len(value) >= _SECRET_CHARS and (len(value) > _SHORT_CHARS or needs_scrub(value)):
                 return False
-        elif kind not in _SCALARS or (kind is float and value - value != 0):  # NaN, infinity: orjson makes them null
+        elif kind not in _SCALARS and (kind is not float or value - value):  # NaN, infinity: orjson makes them null
             return False
     return True
 
@@ -240,23 +240,22 @@ def _is_secrets_name(first: object) -> bool:
 
 
 def _bounded_scalar(value: object, strict: bool) -> Any:
+    if type(value) is str and not strict and len(value) <= _SHORT_CHARS:
+        return scrub(value)
+    if not isinstance(value, _OWN):
+        value = _own_value(value)
     if value is None or isinstance(value, bool):
         return value
-    if not isinstance(value, int | float | str):
-        value = _own_value(value)
     if isinstance(value, float):
         # A subclass is none of the encoder's types; NaN and infinity are none of JSON's numbers.
         return float(value) if isfinite(value) else _NO_NUMBERS.get(float(value), "NaN")
     if isinstance(value, int):
-        if isinstance(value, bool):  # numpy's
-            return value
         # Hexadecimal: Python itself refuses decimal digits beyond 4,300.
         return int(value) if -(2**63) <= value < 2**63 else safe_text(hex(value))
-    if type(value) is str and not strict and len(value) <= _SHORT_CHARS:
-        return scrub(value)
     return clean_text(value)
 
 
+_OWN: Final = (int, float, str, type(None))
 _NO_NUMBERS: Final = {inf: "Infinity", -inf: "-Infinity"}
 
 
