@@ -2,7 +2,7 @@
 
 Each runs in a thread of its own, one after the other, and has `DEADLINE_S`. One that raises costs its own metrics. One
 that hangs costs the scrape its deadline once: it is not called again before it has returned. All functions of a scrape
-have `ALL_S` together; those that it does not reach are called by the next.
+have `ALL_S` together; those that it does not reach keep what they had, and are called by the next.
 """
 
 from __future__ import annotations
@@ -23,28 +23,29 @@ ALL_S: Final = 5.0  # half of the time that Prometheus gives a scrape
 class Callback(Generic[T]):
     """A function, its thread while it runs, and what came of its last call."""
 
-    __slots__ = ("_error", "_function", "_thread", "_value")
+    __slots__ = ("_began_s", "_error", "_function", "_is_late", "_thread", "_value")
 
     def __init__(self, function: Callable[[], T]) -> None:
         self._function = function
         self._thread: Thread | None = None
+        self._began_s = 0.0
+        self._is_late = False
         self._error: Exception | None = LookupError("it was not called yet")
         self._value: T | None = None
 
     def call(self, deadline_s: float) -> None:
-        """Calls the function, and waits for it at most `deadline_s`."""
-        if self._thread is not None and self._thread.is_alive():  # in a forked child it is not
-            self._error = TimeoutError("it still runs since an earlier scrape")
-            return
-        self._error = TimeoutError("no result in time")
-        if deadline_s <= 0:
-            return
-        try:
-            self._thread = Thread(target=self._run, name="hearthnet-scrape", daemon=True)
-            self._thread.start()
-            self._thread.join(deadline_s)
-        except RuntimeError as error:  # no more threads
-            self._error = error
+        """Calls the function, or joins a call under way, and waits until `deadline_s` after its beginning at most."""
+        thread = self._thread
+        if thread is None or not thread.is_alive():  # in a forked child its parent's is not
+            thread = self._thread = Thread(target=self._run, name="hearthnet-scrape", daemon=True)
+            self._began_s = monotonic()
+            try:
+                thread.start()
+            except RuntimeError as error:  # no more threads
+                self._thread, self._is_late, self._error = None, False, error
+                return
+        thread.join(max(0.0, self._began_s + deadline_s - monotonic()))
+        self._is_late = thread.is_alive()
 
     def _run(self) -> None:
         try:
@@ -62,6 +63,8 @@ class Callback(Generic[T]):
             Exception: raised when the function raised it.
             TimeoutError: raised when it has not returned.
         """
+        if self._is_late:
+            raise TimeoutError("no result in time")
         if self._error is not None:
             raise self._error
         value: Any = self._value
@@ -73,4 +76,5 @@ def call_all(callbacks: Iterable[Callback[Any]]) -> None:
     """Calls each; see the module for how long."""
     end_s = monotonic() + ALL_S
     for callback in callbacks:
-        callback.call(min(DEADLINE_S, end_s - monotonic()))
+        if (left_s := end_s - monotonic()) > 0:
+            callback.call(min(DEADLINE_S, left_s))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from math import inf, isnan
 from typing import Final
 
-from hearthnet.observability.records.record import clean_text, safe_text
+from hearthnet.observability.records.record import clean_text, error_text, safe_text
 
 __all__ = ["MAX_LABEL_BYTES", "Declaration", "declare", "label_value", "printable"]
 
@@ -73,7 +73,7 @@ def declare(kind: str, name: object, doc: object, labels: object, buckets: objec
         problem = _problem(kind, safe)
         bounds = _bounds(buckets) if kind == "histogram" else ()
     except Exception as error:  # whatever a program passes instead of names and numbers  # noqa: BLE001
-        return Declaration(kind, safe_text(name, MAX_LABEL_BYTES), doc=text, problem=f"{type(error).__name__}: {error}")
+        return Declaration(kind, safe_text(name, MAX_LABEL_BYTES), doc=text, problem=error_text(error))
     return Declaration(kind, shown, safe, bounds, text, spelled, problem)
 
 

@@ -178,13 +178,20 @@ MISUSES = {
 }
 
 
+class HostileError(Exception):
+    """An error without a text."""
+
+    def __str__(self):
+        raise OSError("no")
+
+
 class Hostile:
     """Whatever is asked of it, it raises."""
 
     def __float__(self):
-        raise OSError("no")
+        raise HostileError
 
-    __str__ = __index__ = __hash__ = __lt__ = __float__
+    __str__ = __index__ = __hash__ = __lt__ = __iter__ = __float__
 
 
 def counts_with(types, series):
@@ -288,6 +295,8 @@ REFUSED = {
     "label twice": lambda: metrics.gauge("hearthnet_test_wrong", "Test.", ["a", "a"]),
     "label reserved": lambda: metrics.histogram("hearthnet_test_wrong", "Test.", ["le"]),
     "label of the server": lambda: metrics.gauge("hearthnet_test_wrong", "Test.", ["__name__"]),
+    "bucket is hostile": lambda: metrics.histogram("hearthnet_test_wrong", "Test.", buckets=[Hostile()]),
+    "label is hostile": lambda: metrics.histogram("hearthnet_test_wrong", "Test.", Hostile()),
     "bucket is none": lambda: metrics.histogram("hearthnet_test_wrong", "Test.", buckets=[None, 1]),
     "bucket is text": lambda: metrics.histogram("hearthnet_test_wrong", "Test.", buckets=["a"]),
     "bucket is nan": lambda: metrics.histogram("hearthnet_test_wrong", "Test.", buckets=[1, float("nan")]),

@@ -199,7 +199,7 @@ class StoreThread:
         try:
             await self._work()
         except Exception as error:  # the thread must not end: it reopens the store later
-            self.error = f"{type(error).__name__}: {error}"
+            self.error = error_text(error)
             self.pacer.back_off()
             writer, self.writer = self.writer, None
             if writer is not None:
