@@ -76,9 +76,8 @@ def _declare(make: type[AnInstrument], name: str, doc: str, labels: object, buck
     with runtime.config_lock:
         # A counter is one metric with and without its ending.
         known = None if declared.problem else _instruments.get(declared.key)
-        if known is None and not declared.problem:
-            made = _instruments[declared.key] = make(declared, _hooks)
-            return made
+        if known is None and not declared.problem:  # a finalizer may declare the same in between
+            known = _instruments.setdefault(declared.key, make(declared, _hooks))
         if isinstance(known, make) and known.declaration.is_same(declared):
             return known
         if known is not None:
@@ -104,8 +103,7 @@ def _count_overflow(name: str) -> None:
 
 def _count_misuse(name: str, method: str, error: Exception) -> None:
     """Counts a call that was refused, and logs the first of its kind with the place that it came from."""
-    if name != telemetry_metric_misuse_total.name:
-        telemetry_metric_misuse_total.labels(name).inc()
+    telemetry_metric_misuse_total.labels(name).inc()
     kind = (name, method, type(error).__name__)
     if kind not in _misused and len(_misused) < _MAX_TOLD:
         _misused.add(kind)

@@ -169,8 +169,7 @@ def _add(family: Any, labels: tuple[str, ...], samples: list[Sample]) -> None:
             (floatToGoString(item.le), item.value, _exemplar(item.exemplar))  # type: ignore[no-untyped-call]
             for item in buckets
         ]
-        # A sum of negative amounts may fall: without it there is no count either, by the format.
-        family.add_metric(labels, bounds, None if (buckets[0].le or 0) < 0 else total.value)
+        family.add_metric(labels, bounds, total.value)
     elif isinstance(family, CounterMetricFamily):
         family.add_metric(labels, samples[0].value, exemplar=_exemplar(samples[0].exemplar))
     else:

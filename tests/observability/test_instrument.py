@@ -94,6 +94,29 @@ def test_threads_lose_no_count(counter):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forked_child_counts_though_the_locks_were_held(counter):
+    """In series that there are, with labels or without, and with wrong ones."""
+    plain = metrics.gauge("hearthnet_test_forked", "Test.")
+    known = counter.labels("a", "s")
+
+    def count_all():
+        known.inc()
+        plain.inc()
+        counter.labels("a").inc()
+
+    with counter._lock, plain._lock:
+        pid = os.fork()
+        if pid == 0:
+            thread = threading.Thread(target=count_all, daemon=True)
+            thread.start()
+            thread.join(10)
+            os._exit(int(thread.is_alive()))
+        _, status = os.waitpid(pid, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_forked_child_makes_series_though_the_lock_was_held(counter):
     """A thread that made a series at the fork is not in the child; what it held is free there."""
     with counter._lock:
@@ -273,7 +296,9 @@ for threshold in (3, 5, 7, 11, 13, 17, 23, 29):
         for number in range(60):
             Resource(counter)
             counter.labels(f"main {number}").inc()
-            made += 3
+            Resource(counter)
+            counter.series()
+            made += 5
     gc.collect()
 """
 SIGNALS = """
@@ -446,6 +471,8 @@ def test_removed_series_is_gone_and_makes_space(counter):
 def test_cleared_metric_begins_anew(counter):
     """All series go; a kept one counts on, for nothing that is shown."""
     kept = counter.labels("a", "s")
+    for number in range(MAX_SERIES):
+        counter.labels(str(number), "s")
     counter.clear()
     kept.inc()
 
