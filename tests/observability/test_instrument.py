@@ -517,7 +517,7 @@ def test_duration_buckets_are_those_of_the_node():
     metrics.configure(ON)
     metrics.request_duration_ms.labels("other").observe(40)
 
-    bounds = [float(values[-1]) for values in series("hearthnet_request_duration_ms_bucket")]
+    bounds = sorted({float(values[-1]) for values in series("hearthnet_request_duration_ms_bucket")})
     assert bounds == [*metrics.DURATION_BUCKETS_MS, float("inf")]
 
 
