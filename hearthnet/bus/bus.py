@@ -235,7 +235,7 @@ class CapabilityBus:
         if error is not None and trace.result is None:  # a result set by the handler takes precedence
             trace.fail_with(decisive(error))
         trace.end()
-        self._count(request, admission, trace.result or "ok", trace.duration_ms or 0.0, error)
+        self._count(request, trace.trace_id, admission, trace.result or "ok", trace.duration_ms or 0.0, error)
         return visible
 
     def _settle_span(
@@ -249,7 +249,7 @@ class CapabilityBus:
         visible = self._visible(request, error)
         result = "ok" if error is None else result_of(error)
         made.extras["result"] = result
-        self._count(request, admission, result, (monotonic() - started) * 1_000, error)
+        self._count(request, made.trace.trace_id, admission, result, (monotonic() - started) * 1_000, error)
         return visible
 
     @staticmethod
@@ -268,6 +268,7 @@ class CapabilityBus:
     def _count(
         self,
         request: RouteRequest,
+        trace_id: str,
         admission: Admission | None,
         result: str,
         duration_ms: float,
@@ -275,7 +276,7 @@ class CapabilityBus:
     ) -> None:
         label = request.capability if request.capability in self.registry else _UNKNOWN
         metrics.requests_total.labels(label, result).inc()
-        metrics.request_duration_ms.labels(label).observe(duration_ms)
+        metrics.request_duration_ms.labels(label).observe(duration_ms, {"trace_id": trace_id})
         if admission is None:
             return
         entry, is_probe = admission

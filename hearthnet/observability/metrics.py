@@ -1,29 +1,36 @@
 """Prometheus metrics: factories for instruments, and the standard set of a node.
 
-Instruments are made at import. They do nothing until `configure` binds them to a registry, which the transport serves
-at `GET /metrics`; with metrics off, or without `prometheus_client`, they never do.
+Instruments are made at import, and may be used at any time. From `configure` on they are on the page, which the
+transport serves at `GET /metrics`; with metrics off, or without `prometheus_client`, there is no page.
 
     requests = counter("hearthnet_requests_total", "Calls.", ["capability", "result"])
     requests.labels(capability="llm.chat", result="ok").inc()
 
-A child (`labels(…)`) is kept, and its methods are those of `prometheus_client` itself once bound: 0.3 us an `inc`.
+The factories return a `Counter`, `Gauge` or `Histogram` of this module, with the methods of those of
+`prometheus_client`; `labels` returns one series with the same methods, which is kept. No call raises: one that is no
+use (a negative amount, wrong labels) is counted, and logged once for each metric and method.
 However many label values callers invent, an instrument has a bounded number of series: `Instrument.allow`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from hearthnet.observability.instrument import Instrument
+from hearthnet.observability.callback import Callback, call_all
+from hearthnet.observability.declaration import Declaration, declare
+from hearthnet.observability.instrument import Counter, Gauge, Histogram, Hooks, Instrument
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.records.results import RESULTS
 from hearthnet.observability.runtime import runtime
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
+    from hearthnet.observability.scrape import Registry
 
-__all__ = ["Instrument", "configure", "counter", "disabled", "exposition", "gauge", "histogram", "on_scrape"]
+__all__ = [
+    "Counter", "Gauge", "Histogram", "Instrument", "configure", "counter", "disabled", "exposition", "gauge",
+    "histogram", "on_scrape",
+]  # fmt: skip
 
 # Milliseconds, from a cache hit to a long response of a language model on a Raspberry Pi.
 DURATION_BUCKETS_MS: Final = (
@@ -55,26 +62,37 @@ class MetricsConfig(Protocol):
 
 log = get_logger(__name__)
 
-_instruments: dict[str, Instrument] = {}
-_on_scrape: list[Callable[[], None]] = []
+AnInstrument = TypeVar("AnInstrument", bound=Instrument[Any])
+
+_instruments: dict[str, Instrument[Any]] = {}
+_refused: dict[Declaration, Instrument[Any]] = {}  # declarations that cannot be on the page
+_misused: set[tuple[str, str, str]] = set()  # what was logged
+_on_scrape: list[Callback[object]] = []
+runtime.at_fork(_misused.clear)
 
 
-def _declare(
-    kind: str, name: str, doc: str, labels: Sequence[str], buckets: Sequence[float] | None = None
-) -> Instrument:
+def _declare(make: type[AnInstrument], name: str, doc: str, labels: object, buckets: object = None) -> AnInstrument:
+    declared = declare(make.kind, name, doc, labels, buckets)
     with runtime.config_lock:
-        # A counter is one metric with and without its ending: the library itself adds it.
-        key = name.removesuffix("_total")
-        known = _instruments.get(key)
-        if known is not None:
-            declared = (kind, tuple(labels), None if buckets is None else tuple(buckets))
-            if (known.kind, known.label_names, known.buckets) != declared:
-                raise ValueError(f"{name} is declared already, as a {known.kind} with labels {known.label_names}")
+        # A counter is one metric with and without its ending.
+        known = None if declared.problem else _instruments.get(declared.key)
+        if known is None and not declared.problem:  # a finalizer may declare the same in between
+            known = _instruments.setdefault(declared.key, make(declared, _hooks))
+        if isinstance(known, make) and known.declaration.is_same(declared):
             return known
-        instrument = _instruments[key] = Instrument(kind, name, doc, labels, buckets, _count_overflow)
-        if runtime.registry is not None:
-            _bind(instrument)
-        return instrument
+        if known is not None:
+            declared = declared.refused(f"it is declared already, as a {known.kind} with labels {known.label_names}")
+        refused = _refused.get(declared)
+        if isinstance(refused, make):
+            return refused
+        made = _refused[declared] = make(declared, _hooks)
+    if not disabled():
+        _tell_refused(declared)
+    return made
+
+
+def _tell_refused(declared: Declaration) -> None:
+    log.error("metric cannot be registered", extra={"metric": declared.name, "error": declared.problem})
 
 
 def _count_overflow(name: str) -> None:
@@ -83,51 +101,60 @@ def _count_overflow(name: str) -> None:
         telemetry_label_overflow_total.labels(name).inc()
 
 
-def counter(name: str, doc: str, labels: Sequence[str] = ()) -> Instrument:
+def _count_misuse(name: str, method: str, error: Exception) -> None:
+    """Counts a call that was refused, and logs the first of its kind with the place that it came from."""
+    telemetry_metric_misuse_total.labels(name).inc()
+    kind = (name, method, type(error).__name__)
+    if kind not in _misused and len(_misused) < _MAX_TOLD:
+        _misused.add(kind)
+        log.warning(
+            "metric misused", extra={"metric": name, "method": method, "error": error}, stack_info=True, stacklevel=4
+        )
+
+
+_MAX_TOLD: Final = 1_000
+_hooks: Final = Hooks(_count_overflow, _count_misuse)
+
+
+def counter(name: str, doc: str, labels: Sequence[str] = ()) -> Counter:
     """Returns the counter of that name, made on first use.
 
-    Raises:
-        ValueError: raised when the name is taken by a metric of another kind or with other labels.
+    A declaration that cannot be on the page (the name is taken by a metric of another kind or with other labels, a
+    label's name is reserved …) is logged; its instrument counts for itself.
     """
-    return _declare("counter", name, doc, labels)
+    return _declare(Counter, name, doc, labels)
 
 
-def gauge(name: str, doc: str, labels: Sequence[str] = ()) -> Instrument:
+def gauge(name: str, doc: str, labels: Sequence[str] = ()) -> Gauge:
     """Returns the gauge of that name; see `counter`."""
-    return _declare("gauge", name, doc, labels)
+    return _declare(Gauge, name, doc, labels)
 
 
-def histogram(name: str, doc: str, labels: Sequence[str] = (), buckets: Sequence[float] | None = None) -> Instrument:
+def histogram(name: str, doc: str, labels: Sequence[str] = (), buckets: Sequence[float] | None = None) -> Histogram:
     """Returns the histogram of that name; `buckets` are upper bounds in its unit. See `counter`."""
-    return _declare("histogram", name, doc, labels, buckets)
+    return _declare(Histogram, name, doc, labels, buckets)
 
 
 def configure(config: MetricsConfig) -> None:
-    """Binds every instrument to a registry, or unbinds them where metrics are off.
+    """Puts every instrument on the page, from 0 on, or takes the page away where metrics are off.
 
-    Idempotent: a second call leaves the registry and its counts alone. Starts no server.
+    Idempotent: a second call leaves the page and its counts alone. Starts no server.
     """
     with runtime.config_lock:
         wanted = config.metrics_enabled and _is_installed()
         if wanted != (runtime.registry is not None):
-            _bind_all(_new_registry() if wanted else None)
+            _begin_anew(_new_registry() if wanted else None)
 
 
-def _bind_all(registry: CollectorRegistry | None) -> None:
+def _begin_anew(registry: Registry | None) -> None:
     runtime.registry = registry
-    for instrument in _instruments.values():
-        _bind(instrument)
+    for instrument in list(_instruments.values()):
+        instrument.begin_anew()
+    for declared in list(_refused) if registry is not None else ():
+        _tell_refused(declared)
 
 
-runtime.at_reset(lambda: _bind_all(None))
-
-
-def _bind(instrument: Instrument) -> None:
-    """Binds an instrument; logs one that the library refuses (a malformed name, say), which does nothing."""
-    try:
-        instrument.bind(runtime.registry)
-    except ValueError as error:
-        log.error("metric cannot be registered", extra={"metric": instrument.name, "error": str(error)})
+runtime.at_reset(lambda: _begin_anew(None))
 
 
 def _is_installed() -> bool:
@@ -135,42 +162,55 @@ def _is_installed() -> bool:
         import prometheus_client  # noqa: F401  # only to see whether it is installed
     except ImportError:
         return False
+    except Exception:  # installed, and broken
+        log.exception("metrics are disabled")
+        return False
     return True
 
 
-def _new_registry() -> CollectorRegistry:
-    from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
+def _new_registry() -> Registry:
+    from hearthnet.observability.scrape import Registry
 
-    # A `_created` series beside each counter doubles the page and says nothing that the run's start does not.
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves it untyped
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    return registry
+    return Registry()
 
 
 def disabled() -> bool:
-    """Returns whether instruments do nothing: metrics are off, not configured, or `prometheus_client` is missing."""
+    """Returns whether there is no page: metrics are off, not configured, or `prometheus_client` is missing."""
     return runtime.registry is None
 
 
-def on_scrape(refresh: Callable[[], None]) -> Callable[[], None]:
-    """Calls `refresh` before each scrape, to set gauges; returns a function that ends this."""
-    _on_scrape.append(refresh)
-    return lambda: _on_scrape.remove(refresh) if refresh in _on_scrape else None
+def on_scrape(refresh: Callable[[], object]) -> Callable[[], None]:
+    """Calls `refresh` before each scrape, to set gauges; returns a function that ends this. Its bounds: `callback`."""
+    callback = Callback(refresh)
+    _on_scrape.append(callback)
+    return lambda: _on_scrape.remove(callback) if callback in _on_scrape else None
 
 
-def exposition() -> tuple[bytes, str]:
-    """Returns all metrics in the Prometheus text format, and its content type. Takes milliseconds: not for a loop."""
-    if runtime.registry is None:
+def exposition(accept: str = "") -> tuple[bytes, str]:
+    """Returns all metrics, and the content type. Takes milliseconds: not for a loop.
+
+    Args:
+        accept: an `Accept` header. OpenMetrics, which has exemplars, where it asks for that; else the Prometheus text
+            format.
+    """
+    registry = runtime.registry
+    if registry is None:
         return b"# metrics are disabled\n", "text/plain; version=0.0.4; charset=utf-8"
-    from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+    from hearthnet.observability import scrape
 
-    for refresh in _on_scrape.copy():
+    _refresh()
+    chosen = scrape.negotiate(accept)
+    return scrape.page(registry, _instruments.copy().values(), chosen), chosen.content_type
+
+
+def _refresh() -> None:
+    owners = _on_scrape.copy()
+    call_all(owners)
+    for owner in owners:
         try:
-            refresh()
+            owner.result()
         except Exception:  # one failing owner must not hide the other metrics
             log.exception("gauges cannot be refreshed")
-    return generate_latest(runtime.registry), CONTENT_TYPE_PLAIN_0_0_4
 
 
 # The standard set. Each is updated by the code that owns the fact.
@@ -234,6 +274,11 @@ orphan_spans_total = counter("hearthnet_telemetry_orphan_spans_total", "Spans op
 telemetry_label_overflow_total = counter(
     "hearthnet_telemetry_label_overflow_total",
     "Combinations of label values counted under `other`: their metric has its maximum of series.",
+    ["metric"],
+)
+telemetry_metric_misuse_total = counter(
+    "hearthnet_telemetry_metric_misuse_total",
+    "Calls of metrics that were refused: a negative amount, wrong labels …",
     ["metric"],
 )
 log_repeats_total = counter(

@@ -25,8 +25,6 @@ from hearthnet.observability.redaction import rules
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from prometheus_client import CollectorRegistry
-
     from hearthnet.observability.records.record import TraceRecord
 
 __all__ = ["SLOW_MS", "Runtime", "runtime"]
@@ -71,7 +69,7 @@ class Runtime:
         self.handler: Any = None
         self.telemetry: Any = None
         self.store_dir: Path | None = None
-        self.registry: CollectorRegistry | None = None
+        self.registry: Any = None
         self.level = _NOTSET
         self.keep_debug = False
         self.slow_ms = SLOW_MS

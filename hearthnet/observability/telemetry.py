@@ -264,7 +264,7 @@ class Telemetry:
             if box is not None or self._recorder.has_pending():
                 thread.keep_pending()
         except OSError as error:
-            log.warning("there is no black box", extra={"error": str(error)})
+            log.warning("there is no black box", extra={"error": error})
             return False
         return True
 
@@ -311,7 +311,7 @@ class Telemetry:
         try:
             child._start_in_child(may_connect=self._is_safe_to_fork)
         except Exception as error:  # no more threads, say: never the fault of the caller, who records  # noqa: BLE001
-            log.warning("telemetry is kept in memory only", extra={"reason": str(error)})
+            log.warning("telemetry is kept in memory only", extra={"reason": error})
             return Recorder(child.run_id)
         if isinstance(runtime.recorder, LazyRecorder):
             runtime.install(child._recorder)
@@ -445,7 +445,7 @@ def _follow(packed: bytes, secrets: tuple[str | bytes, ...]) -> _HandedOn:
         settings: Any = SimpleNamespace(**pickle.loads(packed))  # noqa: S301  # from the parent
         Telemetry(settings).follow_parent()
     except Exception as error:  # whatever its settings are, the program runs on  # noqa: BLE001
-        log.warning("telemetry is kept in memory only", extra={"reason": str(error)})
+        log.warning("telemetry is kept in memory only", extra={"reason": error})
     return _HandedOn(packed)
 
 

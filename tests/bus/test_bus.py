@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -241,6 +242,31 @@ async def test_every_call_is_counted_once(bus):
         'hearthnet_requests_total{capability="experimental.thing",result="unauthorized"} 1.0',
         'hearthnet_requests_total{capability="other",result="not_found"} 2.0',
     ]
+
+
+async def test_bucket_of_a_call_leads_to_its_trace(bus):
+    """Who asks for OpenMetrics finds the trace of the last call in each bucket: of a failed and of a nested one too."""
+    metrics.configure(SimpleNamespace(metrics_enabled=True))
+
+    async def outer(_):
+        return await bus.call("experimental.inner", "1.0", BODY)
+
+    async def failing(_):
+        raise WireError("timeout", "late")
+
+    offer(bus, answer, name="experimental.inner")
+    offer(bus, outer, name="experimental.outer")
+    offer(bus, failing, name="experimental.failing")
+    await bus.handle_call(request("experimental.outer"))
+    await fails(bus, "experimental.failing")
+
+    page = metrics.exposition("application/openmetrics-text")[0].decode()
+    ids = {
+        name: re.search(rf'duration_ms_bucket{{capability="experimental.{name}".* # {{trace_id="(\w+)"', page)[1]
+        for name in ("inner", "outer", "failing")
+    }
+    failed, called = (made.trace_id for made in trace.get_recent(2))
+    assert ids == {"inner": called, "outer": called, "failing": failed}
 
 
 async def test_call_inside_a_trace_is_a_span_of_it(bus):

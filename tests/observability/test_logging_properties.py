@@ -176,7 +176,8 @@ def test_exception_that_cannot_be_shown(lines):
 
     parsed = the_line(lines)
     assert (parsed["exc_type"], parsed["n"]) == ("UnshowableError", 1)
-    assert parsed["exc_message"] == parsed["error"] == "[UnshowableError: str() raised RuntimeError]"
+    assert parsed["exc_message"] == "[UnshowableError: str() raised RuntimeError]"
+    assert parsed["error"] == "UnshowableError: [UnshowableError: str() raised RuntimeError]"
     assert "UnshowableError" in parsed["exc"]
 
 

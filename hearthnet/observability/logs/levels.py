@@ -112,7 +112,7 @@ class Levels:
         self._clock = clock
         self._start_timer = start_timer
         self._cancel_timer: Callable[[], None] = lambda: None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may set a level while its own thread does
         self._held: dict[str, _Held] = {}
         self._quieted: list[str] = []
 

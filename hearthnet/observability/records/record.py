@@ -13,6 +13,8 @@ What orjson returns takes 4 KiB of memory however short it is; a copy of it is k
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf, isfinite
+from numbers import Integral, Rational, Real
 from typing import Any, Final, NamedTuple, get_args, get_type_hints
 
 import orjson
@@ -33,6 +35,7 @@ __all__ = [
     "encode",
     "encode_plain",
     "encode_value",
+    "error_text",
     "fit",
     "is_plain",
     "safe_text",
@@ -102,7 +105,7 @@ def column_types(record: type[TraceRecord | LogRecord]) -> dict[str, tuple[type,
 
 
 CUT: Final = "…[cut]"
-_SCALARS: Final = frozenset({int, float, bool, type(None)})
+_SCALARS: Final = frozenset({int, bool, type(None)})  # besides text, and floats that are numbers
 _EMPTY: Final = b"{}"
 # Half of the byte limit in characters needs no encoding to be known to fit unless it is far from ASCII.
 _SHORT_CHARS: Final = MAX_STRING_BYTES // 4
@@ -125,10 +128,11 @@ def is_plain(extras: object) -> bool:
     for key, value in extras.items():
         if key not in _harmless and not _is_harmless(key):
             return False
-        if type(value) is str:
+        kind = type(value)
+        if kind is str:
             if len(value) >= _SECRET_CHARS and (len(value) > _SHORT_CHARS or needs_scrub(value)):
                 return False
-        elif type(value) not in _SCALARS:
+        elif kind not in _SCALARS and (kind is not float or value - value):  # NaN, infinity: orjson makes them null
             return False
     return True
 
@@ -144,7 +148,7 @@ def encode_plain(extras: object) -> bytes | None:
 
 
 def _is_harmless(key: object) -> bool:
-    if type(key) is not str or is_secret(key) or needs_scrub(key):
+    if type(key) is not str or len(key) > _MAX_KEY_CHARS or is_secret(key) or needs_scrub(key):
         return False
     if len(_harmless) >= _MAX_REMEMBERED:
         _harmless.clear()
@@ -236,30 +240,83 @@ def _is_secrets_name(first: object) -> bool:
 
 
 def _bounded_scalar(value: object, strict: bool) -> Any:
+    if type(value) is str and not strict and len(value) <= _SHORT_CHARS:
+        return scrub(value)
+    if not isinstance(value, _OWN):
+        value = _own_value(value)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, float):
-        return float(value)  # a subclass, such as numpy's, is none of the encoder's types
+        # A subclass is none of the encoder's types; NaN and infinity are none of JSON's numbers.
+        return float(value) if isfinite(value) else _NO_NUMBERS.get(float(value), "NaN")
     if isinstance(value, int):
         # Hexadecimal: Python itself refuses decimal digits beyond 4,300.
         return int(value) if -(2**63) <= value < 2**63 else safe_text(hex(value))
-    if type(value) is str and not strict and len(value) <= _SHORT_CHARS:
-        return scrub(value)
     return clean_text(value)
+
+
+_OWN: Final = (int, float, str, type(None))
+_NO_NUMBERS: Final = {inf: "Infinity", -inf: "-Infinity"}
+
+
+def _own_value(value: object) -> object:
+    """Returns an error as text with its type, and a number of another library, numpy's say, as Python's own.
+
+    Whatever raises on the way stays as it is. Exact numbers (Decimal, Fraction) do too: their text loses nothing.
+    """
+    try:
+        if isinstance(value, BaseException):
+            return error_text(value)
+        # By the type: an object that makes up its attributes has every one.
+        if hasattr(type(value), "dtype") and hasattr(type(value), "item"):
+            item = value.item() if getattr(value, "shape", None) == () else None  # type: ignore[attr-defined]
+            if isinstance(item, bool | int | float):
+                return item
+            return float(item) if isinstance(item, Real) else value  # numpy's long double has no other type
+        if isinstance(value, Integral):
+            return int(value)
+        return float(value) if isinstance(value, Real) and not isinstance(value, Rational) else value
+    except Exception:  # another library's code  # noqa: BLE001
+        return value
+
+
+def error_text(error: BaseException, depth: int = 0) -> str:
+    """Returns an error with its type, `TimeoutError` or `KeyError: 'k'`; a group with its members, within bounds."""
+    text = safe_text(error, 2 * MAX_STRING_BYTES)  # as much as is searched for secrets
+    text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    if not isinstance(error, BaseExceptionGroup):
+        return text
+    shown = error.exceptions[:_MAX_MEMBERS] if depth < MAX_NESTING else ()
+    members = [error_text(member, depth + 1) for member in shown]
+    missing = len(error.exceptions) - len(shown)
+    return f"{text}: [{'; '.join([*members, f'{missing} more'] if missing else members)}]"
+
+
+_MAX_MEMBERS: Final = 8  # of a group that are shown
 
 
 def _bounded_mapping(value: Mapping[Any, Any], strict: bool, depth: int, budget: list[int]) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for key, item in value.items():
         if len(kept) >= MAX_KEYS:
-            kept["truncated_keys"] = len(value) - MAX_KEYS
+            kept[_free("truncated_keys", kept)] = len(value) - MAX_KEYS
             break
-        name = clean_text(key)
+        name = clean_text(error_text(key) if isinstance(key, BaseException) else key)
+        shown = _free(name[:_MAX_KEY_CHARS], kept)
         try:
-            kept[name[:_MAX_KEY_CHARS]] = bounded(item, strict=strict, depth=depth + 1, name=name, budget=budget)
+            kept[shown] = bounded(item, strict=strict, depth=depth + 1, name=name, budget=budget)
         except Exception as error:  # one value that raises must not cost its neighbours  # noqa: BLE001
-            kept[name[:_MAX_KEY_CHARS]] = f"[{type(item).__name__}: {type(error).__name__}]"
+            kept[shown] = f"[{type(item).__name__}: {type(error).__name__}]"
     return kept
+
+
+def _free(name: str, taken: Mapping[str, object]) -> str:
+    """Returns the name, numbered if it is taken: keys that differ, `1` and `"1"` say, may have one text."""
+    free, number = name, 1
+    while free in taken:
+        number += 1
+        free = f"{name} ({number})"
+    return free
 
 
 def safe_text(value: object, limit: int = MAX_STRING_BYTES) -> str:

@@ -186,6 +186,6 @@ def _insert(
             if getattr(error, "sqlite_errorname", "") == rows.REFUSED:
                 raise
             # One row of a damaged source with the wrong types; the rows beside it are good.
-            log.warning("a record cannot be recovered", extra={"table": table.name, "error": str(error)})
+            log.warning("a record cannot be recovered", extra={"table": table.name, "error": error})
     state.added(table, table.counts(inserted))
     return len(inserted)

@@ -32,6 +32,7 @@ from hearthnet.forensics import box as layout
 from hearthnet.observability.logging import get_logger, log_dropped, log_file
 from hearthnet.observability.records.blackbox import BlackBox
 from hearthnet.observability.records.box_file import Sizes, box_path, new_header
+from hearthnet.observability.records.record import error_text
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.budget import MB, NODE_DUE_BYTES, PROGRAM_DUE_BYTES, Budget, disk_bytes
@@ -198,7 +199,7 @@ class StoreThread:
         try:
             await self._work()
         except Exception as error:  # the thread must not end: it reopens the store later
-            self.error = f"{type(error).__name__}: {error}"
+            self.error = error_text(error)
             self.pacer.back_off()
             writer, self.writer = self.writer, None
             if writer is not None:
@@ -211,7 +212,7 @@ class StoreThread:
         except HearthNetError as error:
             ready.set_exception(error)
         except Exception as error:  # reported to the thread that waits in `start`  # noqa: BLE001
-            self.error = str(error)
+            self.error = error_text(error)
             ready.set_exception(StoreError(f"{self.path} could not be opened: {error}"))
         else:
             ready.set_result(None)
@@ -447,11 +448,11 @@ class StoreThread:
         except StoreInUseError:  # another process keeps house
             return
         except (sqlite3.Error, HearthNetError) as error:
-            log.warning("a black box cannot be recovered", extra={"error": str(error)})
+            log.warning("a black box cannot be recovered", extra={"error": error})
 
     async def _end(self) -> None:
         if self.writer is not None:
             try:
                 self.is_clean = await self.writer.close(self._run[0], _END_S)
             except sqlite3.Error as error:
-                log.warning("telemetry could not be closed cleanly", extra={"error": str(error)})
+                log.warning("telemetry could not be closed cleanly", extra={"error": error})

@@ -37,7 +37,7 @@ from hearthnet.constants import MAX_GAP_ROWS, MAX_RUN_ROWS, TRACE_RING_BUFFER
 from hearthnet.database import BUSY_TIMEOUT_S, PATIENT_S, WRITER_PRAGMAS, Connection, reason_of
 from hearthnet.observability import metrics
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.records.record import LogFields, LogRecord, TraceFields, TraceRecord
+from hearthnet.observability.records.record import LogFields, LogRecord, TraceFields, TraceRecord, error_text
 from hearthnet.observability.records.recorder import Buffer, Recorder
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.budget import NODE_DUE_BYTES, Budget, DiskQuota, Wal, holders
@@ -237,7 +237,7 @@ class Writer:
                 numbers = await self._commit(traces, logs, row_bytes)
             except Exception as error:  # any failure of SQLite or the disk; the records are kept  # noqa: BLE001
                 if not await self._can_retry(error):
-                    return self._fail(reason_of(error), str(error))
+                    return self._fail(reason_of(error), error_text(error))
                 continue
             self._confirm(traces, logs, row_bytes, numbers)
             metrics.telemetry_flush_seconds.observe(perf_counter() - started)
@@ -373,7 +373,7 @@ class Writer:
                 kind = "trace" if table is TRACES else "log"
                 _poisoned.inc()
                 gaps.append((rows.now_us(), kind, "poison", 1, self._recorder.run_id))
-                log.warning("a record cannot be stored", extra={"kind": kind, "error": str(error)})
+                log.warning("a record cannot be stored", extra={"kind": kind, "error": error})
         return gaps
 
     def _confirm(self, traces: list[TraceFields], logs: list[LogFields], row_bytes: int, numbers: list[int]) -> None:
@@ -425,7 +425,7 @@ class Writer:
                 return await self._can_write_in_place()
         except Exception as second:  # the file is gone or damaged  # noqa: BLE001
             self.must_reopen = True
-            log.warning("telemetry cannot be read", extra={"error": str(second), "path": str(self._path)})
+            log.warning("telemetry cannot be read", extra={"error": second, "path": str(self._path)})
             return False
         if reason == "other" and not isinstance(error, sqlite3.OperationalError) and not self._is_singly:
             self._is_singly = True  # a row of this batch is at fault, not the disk

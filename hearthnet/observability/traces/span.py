@@ -20,7 +20,7 @@ import orjson
 from hearthnet.observability.metrics import orphan_spans_total
 from hearthnet.observability.records.context import Counted, Scope, current
 from hearthnet.observability.records.ids import id_source, span_id_of
-from hearthnet.observability.records.record import LogValues, clean_text, encode, is_plain
+from hearthnet.observability.records.record import LogValues, clean_text, encode, error_text, is_plain
 from hearthnet.observability.records.results import CANCELLED, OK
 from hearthnet.observability.redaction.rules import on_change
 
@@ -359,9 +359,8 @@ def _clean_name(name: object) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Returns type and message of an error, bounded. Never raises."""
-    message = clean_text(error)
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+    """Returns type and message of an error, of a group its members, bounded. Never raises."""
+    return clean_text(error_text(error))
 
 
 def recent_orphans() -> list[str]:

@@ -17,7 +17,7 @@ from hearthnet.transport.api.models import ErrorOut, ReadyOut
 from hearthnet.transport.auth.access import SignedRoute, members_or_loopback
 from hearthnet.transport.auth.signing import CAPABILITY, COMMUNITY, REQUEST_ID, SENDER, SIGNATURE, TIMESTAMP, VERSION
 
-__all__ = ["CALL", "CONTROL", "OPEN", "PLAIN_TEXT", "READY", "SIGNED_CALL", "STATUSES", "TELEMETRY", "openapi"]
+__all__ = ["CALL", "CONTROL", "METRICS", "OPEN", "READY", "SIGNED_CALL", "STATUSES", "TELEMETRY", "openapi"]
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -66,7 +66,8 @@ _PROOF: Final = {
 OPEN: Final = _errors(401)
 TELEMETRY: Final = _errors(401, 404, 410)
 CONTROL: Final = _errors(401, 404, 415)
-PLAIN_TEXT: Final[Responses] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+_TEXT: Final = {"schema": {"type": "string"}}
+METRICS: Final[Responses] = {200: {"content": {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}}}
 READY: Final[Responses] = {503: {"model": ReadyOut | ErrorOut, "description": f"no capability yet; {_MEANS[503]}"}}
 # One event of a stream, as a client of server-sent events sees it.
 _EVENT: Final = {

@@ -292,11 +292,11 @@ def _to_us(moment: datetime) -> int:
     return int(aware.timestamp() * 1e6)
 
 
-@operations.get("/metrics", response_class=Response, responses=openapi.PLAIN_TEXT, dependencies=[Depends(scrapers)])
-def prometheus() -> Response:
-    """All metrics in the Prometheus text format."""
-    text, content_type = metrics.exposition()
-    return Response(text, headers={"Content-Type": content_type})
+@operations.get("/metrics", response_class=Response, responses=openapi.METRICS, dependencies=[Depends(scrapers)])
+def prometheus(request: Request) -> Response:
+    """All metrics in the Prometheus text format, or in OpenMetrics, with exemplars, where `Accept` prefers that."""
+    text, content_type = metrics.exposition(",".join(request.headers.getlist("accept")))
+    return Response(text, headers={"Content-Type": content_type, "Vary": "Accept"})
 
 
 @operations.get("/health")

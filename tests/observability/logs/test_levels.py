@@ -338,3 +338,23 @@ def test_many_threads_at_once(levels, time):
     assert levels.current() == []
     assert time.timers == []
     assert all(logging.getLogger(name).level == logging.NOTSET for name in names)
+
+
+def test_level_set_while_this_thread_sets_one():
+    """A signal handler that switches debug on may come in the middle of another change: neither waits."""
+    made = []
+
+    def interrupted(delay_s, function):
+        if not made:
+            made.append(True)
+            levels.set("root", "debug", 10)
+        return lambda: None
+
+    levels = Levels({"root": "info", "hearthnet": "info"}, start_timer=interrupted)
+    thread = threading.Thread(target=levels.set, args=("hearthnet", "warning", 10), daemon=True)
+    thread.start()
+    thread.join(30)
+
+    assert not thread.is_alive()
+    assert len(levels.current()) == 2
+    levels.close()

@@ -66,6 +66,24 @@ async def test_this_machine_reads_telemetry(ask, address):
     assert (await ask(address, "/trace")).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ([], "text/plain; version=0.0.4"),
+        (["application/openmetrics-text"], "application/openmetrics-text; version=1.0.0"),
+        (["text/plain;q=0.4", "application/openmetrics-text;q=0.5"], "application/openmetrics-text; version=1.0.0"),
+        (["application/openmetrics-text;q=0.3, text/plain;q=0.4"], "text/plain; version=0.0.4"),
+    ],
+)
+async def test_scraper_gets_the_format_that_it_prefers(ask, accept, kind):
+    """By the whole `Accept` header, in one line or several; a cache is told that it matters."""
+    response = await ask("192.168.1.20", "/metrics", headers=[("accept", line) for line in accept] or {"accept": ""})
+
+    assert response.headers["content-type"].startswith(kind)
+    assert response.headers["vary"] == "Accept"
+    assert response.text.endswith("# EOF\n") == ("openmetrics" in kind)
+
+
 @pytest.mark.parametrize("header", ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"])
 @pytest.mark.parametrize("path", ["/trace", "/status", "/openapi.json"])
 async def test_what_a_proxy_passes_on_is_not_from_this_machine(ask, header, path):

@@ -605,11 +605,13 @@ async def test_curl_head(bus, keys):
 
 async def test_monitor_with_head_keeps_its_connection(bus, keys):
     """A monitor that sends HEAD repeatedly on one connection gets no bodies and stays in sync."""
+    metrics.configure(SimpleNamespace(metrics_enabled=True))
     async with serving(bus, keys, Load()) as (_, url), httpx.AsyncClient(base_url=url) as client:
         for path, status in (("/health", 200), ("/ready", 200), ("/nowhere", 404), ("/metrics", 200)) * 3:
             response = await client.head(path)
             assert (response.status_code, response.content) == (status, b"")
             assert int(response.headers["content-length"]) > 0
+    assert refusals() == {}
 
 
 def test_names_of_uvicorn_and_httptools_exist():

@@ -219,7 +219,7 @@ def keep_boxes_within(directory: Path, limit_bytes: int, own: Path | None) -> in
                 keep_bytes = path.stat().st_size - surplus if keep else None
                 gave_way += compact(path, keep_bytes, is_notable_kept=is_notable_kept)
             except OSError as error:
-                log.warning("a black box cannot be made smaller", extra={"path": str(path), "error": str(error)})
+                log.warning("a black box cannot be made smaller", extra={"path": str(path), "error": error})
     return gave_way
 
 

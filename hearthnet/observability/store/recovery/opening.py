@@ -119,7 +119,7 @@ def keep_house(connection: sqlite3.Connection, directory: Path, run_id: str, own
     try:
         recovery = recover_boxes(connection, directory, own)
     except (sqlite3.OperationalError, sqlite3.IntegrityError) as error:  # the boxes stay, the next time tries again
-        log.warning("a black box cannot be recovered", extra={"error": str(error)})
+        log.warning("a black box cannot be recovered", extra={"error": error})
     log_recovery(recovery)
     headers = map(layout.header_of, layout.boxes_in(directory))
     close_other_runs(connection, {run_id, *(header.run_id for header in headers if header is not None)})

@@ -108,7 +108,7 @@ class Salvage:
                 connection.execute(rows.SET_VITALS, (last_seen_us, vitals, run_id))
                 connection.execute(rows.SET_WEAR, (commits, written, run_id))
             except (sqlite3.IntegrityError, sqlite3.InterfaceError) as error:
-                log.warning("a run could not be salvaged", extra={"error": str(error)})
+                log.warning("a run could not be salvaged", extra={"error": error})
         merge(connection, sorted([*self.traces, *self.logs], key=lambda record: record.seq))
         log.warning("telemetry was salvaged", extra={"traces": len(self.traces), "logs": len(self.logs)})
 

@@ -104,7 +104,7 @@ def leftover_boxes(directory: Path, own: Path | None = None) -> list[tuple[Path,
         try:
             found.append((path, layout.read_box(path)))
         except OSError as error:  # unreadable now; the next start tries again
-            log.warning("a black box cannot be read", extra={"path": str(path), "error": str(error)})
+            log.warning("a black box cannot be read", extra={"path": str(path), "error": error})
     return found
 
 
@@ -171,7 +171,7 @@ def recover_boxes(connection: sqlite3.Connection, directory: Path, own: Path | N
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:  # it is recovered; the next time the database will lack nothing of it
-                log.warning("a black box cannot be removed", extra={"path": str(path), "error": str(error)})
+                log.warning("a black box cannot be removed", extra={"path": str(path), "error": error})
     return total
 
 
