@@ -1,18 +1,19 @@
 """The current scope of a task or thread: a trace and its innermost open span.
 
-One context variable, set by tracing and read by logging. A span that opens sets a new scope and restores the old one
-when it closes, so tasks that copied the context keep their own view.
+One context variable, set by tracing and read by logging. A span that opens sets a new scope and restores the one around
+it when it closes, so tasks that copied the context keep their own view. Such a copy may outlive the span and even the
+trace: `innermost` passes over spans that have closed since, and `place` says when the trace is over.
 """
 
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from hearthnet.observability.records.record import LogValues
 
-__all__ = ["Counted", "Scope", "TraceLike", "current", "swap"]
+__all__ = ["NOWHERE", "Counted", "Place", "Scope", "TraceLike", "current", "innermost", "place", "swap"]
 
 
 class Counted(Protocol):
@@ -24,6 +25,8 @@ class Counted(Protocol):
 
 class TraceLike(Protocol):
     """A trace as the context knows it."""
+
+    is_over: bool  # its record and its "done" line are made
 
     @property
     def trace_id(self) -> str:
@@ -42,8 +45,32 @@ class Scope(Protocol):
 
     @property
     def span_id(self) -> str | None:
-        """The innermost open span."""
+        """The span."""
 
+    @property
+    def closed_ns(self) -> int:
+        """When the span closed, on the monotonic clock; 0 while it is open, and at a root."""
+
+    @property
+    def outer(self) -> Scope | None:
+        """The scope around it."""
+
+
+class Place(NamedTuple):
+    """The ids that a log record made here has.
+
+    Attributes:
+        trace_id: of the trace that is running, or None.
+        span_id: of its innermost open span, or None.
+        after_trace: of the trace that this work began in and has outlived, or None.
+    """
+
+    trace_id: str | None
+    span_id: str | None
+    after_trace: str | None
+
+
+NOWHERE = Place(None, None, None)
 
 current: ContextVar[Scope | None] = ContextVar("hearthnet_scope", default=None)
 
@@ -53,3 +80,22 @@ def swap(scope: Scope | None) -> Scope | None:
     previous = current.get()
     current.set(scope)
     return previous
+
+
+def innermost() -> Scope | None:
+    """Returns the current scope: the innermost open span, or the root of a trace, which may have ended."""
+    scope = current.get()
+    while scope is not None and scope.closed_ns:
+        scope = scope.outer
+    return scope
+
+
+def place() -> Place:
+    """Returns the ids for a record that is made now, in this context."""
+    scope = innermost()
+    if scope is None:
+        return NOWHERE
+    trace = scope.trace
+    if trace.is_over:
+        return Place(None, None, trace.trace_id or None)  # without an id: no trace is attached
+    return Place(trace.trace_id, scope.span_id, None)
