@@ -29,7 +29,7 @@ from hearthnet.observability.traces import generators
 from hearthnet.observability.traces.generators import Steps, Unstarted
 from hearthnet.observability.traces.span import Span
 
-__all__ = ["TracedCallable", "decorate"]
+__all__ = ["TracedCallable", "TracedDescriptor", "decorate"]
 
 MakeSpan = Callable[[], Span]
 
@@ -46,7 +46,7 @@ def decorate(make: MakeSpan, target: Any) -> Any:
         return target if target.fget is None else target.getter(decorate(make, target.fget))
     if isinstance(target, type) or not callable(target):
         return target
-    return TracedCallable(make, target)
+    return (TracedDescriptor if hasattr(type(target), "__get__") else TracedCallable)(make, target)
 
 
 def _wrapper(make: MakeSpan, function: FunctionType) -> Callable[..., Any]:
@@ -133,7 +133,7 @@ def _end_with(future: Any, span: Span, outside: Scope | None) -> bool:
 class TracedCallable:
     """A callable that is no function, with a span around each of its calls; all else is the callable's own.
 
-    It passes for an instance of the callable's class, has its attributes, binds as it does, and is pickled as one.
+    It passes for an instance of the callable's class, has its attributes, and is pickled as one.
     """
 
     __wrapped__: Any
@@ -151,12 +151,6 @@ class TracedCallable:
         """Calls it, in a span."""
         return self._call(*args, **kwargs)
 
-    def __get__(self, instance: object, owner: type | None = None) -> Any:
-        target = self.__wrapped__
-        bind = getattr(type(target), "__get__", None)
-        bound = target if bind is None else bind(target, instance, owner)
-        return self if bound is target else decorate(self._make, bound)
-
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__wrapped__, name)
 
@@ -171,7 +165,7 @@ class TracedCallable:
         return type(self.__wrapped__)
 
     def __eq__(self, other: object) -> bool:
-        return bool(self.__wrapped__ == (other.__wrapped__ if type(other) is TracedCallable else other))
+        return bool(self.__wrapped__ == (other.__wrapped__ if type(other) is type(self) else other))
 
     def __hash__(self) -> int:
         return hash(self.__wrapped__)
@@ -183,3 +177,12 @@ class TracedCallable:
         reduced = self.__wrapped__.__reduce_ex__(protocol)
         # A name leads to what the module has under it: this object.
         return reduced if isinstance(reduced, str) else (decorate, (self._make, self.__wrapped__))
+
+
+class TracedDescriptor(TracedCallable):
+    """One that binds to the instance or class that it is read from, as a method or a cache does."""
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        target = self.__wrapped__
+        bound = target.__get__(instance, owner)
+        return self if bound is target else decorate(self._make, bound)
