@@ -3,11 +3,15 @@
 One context variable, set by tracing and read by logging. A span that opens sets a new scope and restores the one around
 it when it closes, so tasks that copied the context keep their own view. Such a copy may outlive the span and even the
 trace: `innermost` passes over spans that have closed since, and `place` says when the trace is over.
+
+What sets the variable holds a copy of the context meanwhile, `held`. Until Python 3.12 the garbage collector may run in
+the middle of setting one, and a finalizer that sets one too (it has a span, or is that of a decorated generator) would
+free the table that is being read: the interpreter crashes (https://github.com/python/cpython/issues/148891).
 """
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -78,7 +82,9 @@ current: ContextVar[Scope | None] = ContextVar("hearthnet_scope", default=None)
 def swap(scope: Scope | None) -> Scope | None:
     """Makes `scope` current and returns the previous one: for work done in steps, such as a stream of frames."""
     previous = current.get()
+    held = copy_context()
     current.set(scope)
+    del held
     return previous
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from contextvars import Token
+from contextvars import Token, copy_context
 from functools import partial
 from time import monotonic_ns
 from types import TracebackType
@@ -18,7 +18,7 @@ from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar, cast
 import orjson
 
 from hearthnet.observability.metrics import orphan_spans_total
-from hearthnet.observability.records.context import Counted, Scope, current
+from hearthnet.observability.records.context import Counted, Scope, current, swap
 from hearthnet.observability.records.ids import id_source, span_id_of
 from hearthnet.observability.records.record import LogValues, clean_text, encode, is_plain
 from hearthnet.observability.records.results import CANCELLED, OK
@@ -177,7 +177,9 @@ class Span:
         self.trace = trace
         self._started_ns = started_ns = monotonic_ns()
         trace.add_span(self, started_ns)
+        held = copy_context()  # see records/context.py
         current.set(self)
+        del held
         return self
 
     def __exit__(
@@ -197,7 +199,9 @@ class Span:
         if self.number and not (trace := self.trace).ended:  # else `detach` has restored the scope before the trace
             if inside is not None:  # spans that were opened inside, and left open, go with it
                 outer = self.outer
+                held = copy_context()
                 current.set(_open_around(outer) if isinstance(outer, Span) and outer.closed_ns else outer)
+                del held
             if is_open:
                 trace.close_span(self)
 
@@ -342,7 +346,7 @@ def step_out() -> None:
     while scope is not None and (scope.trace.ended or (isinstance(scope, Span) and scope.closed_ns)):
         scope = cast("Span | Root | OpenTrace | None", scope.outer)
     if scope is not None and scope is not first:
-        current.set(scope)
+        swap(scope)
 
 
 def outer_of(token: Token[Scope | None] | None) -> Scope | None:
@@ -352,11 +356,14 @@ def outer_of(token: Token[Scope | None] | None) -> Scope | None:
 
 def restore(token: Token[Scope | None]) -> bool:
     """Puts the previous scope back; returns whether `token` is of this context, not of one that it is a copy of."""
+    held = copy_context()
     try:
         current.reset(token)
     except (ValueError, RuntimeError):
         current.set(outer_of(token))
         return False
+    finally:
+        del held
     return True
 
 
