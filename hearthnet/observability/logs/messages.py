@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.constants import LEVELS, MAX_JSON_LINE_BYTES, MAX_LOG_ROW_BYTES
-from hearthnet.observability.records.context import place
+from hearthnet.observability.records.context import current, innermost
 from hearthnet.observability.records.record import (
     LogValues,
     clean_text,
@@ -47,6 +47,7 @@ __all__ = [
     "Entry",
     "ExcInfo",
     "Message",
+    "Place",
     "RateLimitedLogger",
     "dropped_by_level",
     "encode_extras",
@@ -58,6 +59,7 @@ __all__ = [
     "level_name",
     "log_suppressed",
     "messages_with_drops",
+    "place",
     "repeats_of",
     "stack_of",
     "text_of",
@@ -217,6 +219,26 @@ def forget() -> None:
 
 
 runtime.at_fork(forget)
+
+
+# Of a log record: the ids of the running trace and of its innermost open span, and of the trace that the work has
+# outlived. Each may be None.
+Place = tuple[str | None, str | None, str | None]
+
+_NOWHERE: Final[Place] = (None, None, None)
+
+
+def place() -> Place:
+    """Returns the ids for a record that is made now, in this context."""
+    scope = current.get()
+    if scope is None:
+        return _NOWHERE
+    trace = scope.trace
+    if trace.is_over:
+        return None, None, trace.trace_id or None  # without an id: no trace is attached
+    if scope.closed_ns:
+        scope = innermost()
+    return trace.trace_id, None if scope is None else scope.span_id, None
 
 
 class Entry:

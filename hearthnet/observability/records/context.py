@@ -2,7 +2,7 @@
 
 One context variable, set by tracing and read by logging. A span that opens sets a new scope and restores the one around
 it when it closes, so tasks that copied the context keep their own view. Such a copy may outlive the span and even the
-trace: `innermost` passes over spans that have closed since, and `place` says when the trace is over.
+trace: `innermost` passes over spans that have closed since, and the trace says whether it is over.
 
 What sets the variable holds a copy of the context meanwhile, `held`. Until Python 3.12 the garbage collector may run in
 the middle of setting one, and a finalizer that sets one too (it has a span, or is that of a decorated generator) would
@@ -12,12 +12,12 @@ free the table that is being read: the interpreter crashes (https://github.com/p
 from __future__ import annotations
 
 from contextvars import ContextVar, copy_context
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from hearthnet.observability.records.record import LogValues
 
-__all__ = ["NOWHERE", "Counted", "Place", "Scope", "TraceLike", "current", "innermost", "place", "swap"]
+__all__ = ["Counted", "Scope", "TraceLike", "current", "innermost", "swap"]
 
 
 class Counted(Protocol):
@@ -60,22 +60,6 @@ class Scope(Protocol):
         """The scope around it."""
 
 
-class Place(NamedTuple):
-    """The ids that a log record made here has.
-
-    Attributes:
-        trace_id: of the trace that is running, or None.
-        span_id: of its innermost open span, or None.
-        after_trace: of the trace that this work began in and has outlived, or None.
-    """
-
-    trace_id: str | None
-    span_id: str | None
-    after_trace: str | None
-
-
-NOWHERE = Place(None, None, None)
-
 current: ContextVar[Scope | None] = ContextVar("hearthnet_scope", default=None)
 
 
@@ -94,14 +78,3 @@ def innermost() -> Scope | None:
     while scope is not None and scope.closed_ns:
         scope = scope.outer
     return scope
-
-
-def place() -> Place:
-    """Returns the ids for a record that is made now, in this context."""
-    scope = innermost()
-    if scope is None:
-        return NOWHERE
-    trace = scope.trace
-    if trace.is_over:
-        return Place(None, None, trace.trace_id or None)  # without an id: no trace is attached
-    return Place(trace.trace_id, scope.span_id, None)

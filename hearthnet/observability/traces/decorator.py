@@ -1,13 +1,13 @@
 """A span as a decorator: a span around each call, and else nothing changes.
 
-    what is decorated                               the span lasts
+    decorated                                       the span lasts
     a function                                      until it returns
     … of coroutines, or that returns one            until the coroutine is done
     … of generators of either kind, or likewise     until the generator ends; current only while it runs
     … that returns a future or a task               until that is done
     static and class methods, properties            as the function inside
     other callables: partials, caches, objects      as a function
-    a class, and what cannot be called              returned as it is, without a span
+    a class, anything that cannot be called         there is none: it is returned as it is
 
 A coroutine or generator that something else refers to as well is the program's to keep, so the span ends with the call
 that returned it. It also does for other awaitables. Wrong arguments of a coroutine or generator function raise at its
@@ -26,12 +26,11 @@ from typing import Any, Final
 from hearthnet.observability.records.context import Scope, current, swap
 from hearthnet.observability.records.results import CANCELLED
 from hearthnet.observability.traces import generators
-from hearthnet.observability.traces.generators import Steps, Unstarted
-from hearthnet.observability.traces.span import Span
+from hearthnet.observability.traces.generators import OpenSpan, Steps, Unstarted
 
 __all__ = ["TracedCallable", "TracedDescriptor", "decorate"]
 
-MakeSpan = Callable[[], Span]
+MakeSpan = Callable[[], OpenSpan]
 
 
 def decorate(make: MakeSpan, target: Any) -> Any:
@@ -109,7 +108,7 @@ def _is_awaitable(result: Any) -> bool:
     return type(result) is GeneratorType and bool(result.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE)
 
 
-def _end_with(future: Any, span: Span, outside: Scope | None) -> bool:
+def _end_with(future: Any, span: OpenSpan, outside: Scope | None) -> bool:
     """Has a span close when a future is done; returns False if that is not to be known."""
 
     def close(done: Any) -> None:

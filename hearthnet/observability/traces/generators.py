@@ -10,12 +10,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from typing import Any
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 from hearthnet.observability.records.context import Scope, current, swap
-from hearthnet.observability.traces.span import Span
 
-__all__ = ["Steps", "Unstarted", "async_generator", "coroutine", "generator"]
+__all__ = ["OpenSpan", "Steps", "Unstarted", "async_generator", "coroutine", "generator"]
+
+
+class OpenSpan(Protocol):
+    """A span as its decorator knows it."""
+
+    number: int  # 0 outside any trace
+    status: str
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
 
 
 class Steps:
@@ -29,7 +42,7 @@ class Steps:
 
     __slots__ = ("_inner", "_inside", "_item", "_span", "_step", "_value")
 
-    def __init__(self, inner: Any, span: Span, inside: Scope | None) -> None:
+    def __init__(self, inner: Any, span: OpenSpan, inside: Scope | None) -> None:
         self._inner = inner
         self._span = span
         self._inside = inside
@@ -38,7 +51,7 @@ class Steps:
         self._item: Any = None
 
     @classmethod
-    def begin(cls, inner: Any, span: Span) -> Steps:
+    def begin(cls, inner: Any, span: OpenSpan) -> Steps:
         """Opens the span."""
         outside = current.get()
         span.__enter__()
@@ -98,7 +111,8 @@ class Steps:
     def _close(self, error: BaseException) -> None:
         # A consumer that stops early is no failure of the generator.
         is_end = isinstance(error, StopIteration | StopAsyncIteration | GeneratorExit)
-        self._span.__exit__(None, None if is_end else error, None)
+        failure = None if is_end else error
+        self._span.__exit__(None if failure is None else type(failure), failure, None)
 
 
 class Unstarted:
@@ -106,7 +120,7 @@ class Unstarted:
 
     __slots__ = ("_inner", "inside", "span")
 
-    def __init__(self, inner: Any, span: Span, inside: Scope | None) -> None:
+    def __init__(self, inner: Any, span: OpenSpan, inside: Scope | None) -> None:
         self._inner = inner
         self.span = span
         self.inside = inside

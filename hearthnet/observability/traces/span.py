@@ -170,7 +170,7 @@ class Span:
         if type(name) is not str or name not in _names:
             self.name = _clean_name(name)
         if outer.closed_ns:  # this context is a copy, or was left by another thread
-            outer = _open_around(cast("Span", outer))
+            outer = _open_around(outer)
         self.outer = outer
         self._parent = outer.number
         self.number = id_source.next_span_number()
@@ -187,10 +187,12 @@ class Span:
     ) -> None:
         ended_ns = monotonic_ns()
         scope = current.get()
-        inside = scope if scope is self else _opening_of(self, scope)
-        if isinstance(inside, _Again) and inside is not self:
-            inside.__exit__(kind, error, traceback)
-            return
+        inside: Span | None = self
+        if scope is not self:
+            inside = _opening_of(self, scope)
+            if inside is not None and inside is not self:
+                inside.__exit__(kind, error, traceback)
+                return
         is_open = not self.closed_ns
         if is_open:  # else something else has closed it
             self.closed_ns = ended_ns
@@ -200,7 +202,7 @@ class Span:
             if inside is not None:  # spans that were opened inside, and left open, go with it
                 outer = self.outer
                 held = copy_context()
-                current.set(_open_around(outer) if isinstance(outer, Span) and outer.closed_ns else outer)
+                current.set(_open_around(outer) if outer.closed_ns else outer)
                 del held
             if is_open:
                 trace.close_span(self)
@@ -286,9 +288,8 @@ def _opening_of(opened: Span, scope: object) -> Span | None:
     return None
 
 
-def _open_around(closed: Span) -> Span | Root | OpenTrace:
+def _open_around(scope: Span | Root | OpenTrace) -> Span | Root | OpenTrace:
     """Returns the innermost scope around a closed span that is open."""
-    scope: Span | Root | OpenTrace = closed
     while isinstance(scope, Span) and scope.closed_ns:
         scope = scope.outer
     return scope

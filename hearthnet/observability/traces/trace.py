@@ -70,7 +70,7 @@ class Trace:
         run_id: the run that it belongs to.
         seq: its place in the order of the database; 0 until it is committed.
         token: of the context in which it began.
-        is_over: its record and its "done" line are made: what is logged in its context from now on is not its own.
+        is_over: its record and its "done" line are made: log records made in its context from now on are not its own.
     """
 
     __slots__ = (
@@ -87,7 +87,7 @@ class Trace:
         self._slot = NO_SLOT
         now_ns = time_ns()
         # An id that is no ULID is replaced, never recorded.
-        self.trace_id = (None if trace_id is None else canonical(trace_id)) or new_trace_id(now_ns)
+        self.trace_id = new_trace_id(now_ns) if trace_id is None else canonical(trace_id) or new_trace_id(now_ns)
         self.parent_id = None if parent_id is None else clean_text(parent_id, MAX_CAPABILITY_CHARS)
         self.capability = name
         self.version = version

@@ -555,7 +555,8 @@ remembered = spanned(Callable(plain))
 @types.coroutine
 def awaitable_generator():
     """A coroutine in the old style."""
-    return (yield from asyncio.sleep(0, "slept"))
+    yield from asyncio.sleep(0)
+    return "slept"
 
 
 PREDICATES = (
@@ -607,7 +608,7 @@ async def test_old_style_coroutine_can_be_awaited(family):
     assert family() == [("outer", None, "ok")] * 2
 
 
-@pytest.mark.parametrize("function", [added, cached, prepared, remembered], ids=repr)
+@pytest.mark.parametrize("function", [added, cached, prepared, remembered])
 def test_decorated_callables_are_pickled_and_copied(function):
     """As the bare ones: by name what has one, else by content."""
     again = pickle.loads(pickle.dumps(function))

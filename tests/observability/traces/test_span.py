@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hearthnet.observability import trace
-from hearthnet.observability.records.context import place
+from hearthnet.observability.logs.messages import place
 from hearthnet.observability.traces.propagation import ContextExecutor
 from hearthnet.observability.traces.traceparent import headers_for
 
@@ -90,7 +90,7 @@ def test_any_order_of_closing(order, opened_between):
         for step, number in enumerate(order):
             close(spans[number])
             closed = {item.id for item in spans if item.duration_ms is not None}
-            assert place().span_id not in closed
+            assert place()[1] not in closed
             if step == opened_between:
                 with trace.span("between") as between:
                     assert between.parent not in closed
@@ -127,7 +127,7 @@ async def test_task_that_outlives_the_span_it_began_in():
     async def straggler():
         await may_go_on.wait()
         with trace.span("late"):
-            return place().span_id
+            return place()[1]
 
     with trace.new_trace("a.b") as started:
         with trace.span("around"), trace.span("inside"):
@@ -168,7 +168,7 @@ def test_pool_thread_keeps_no_span():
     with ContextExecutor(max_workers=1) as pool:
         with trace.new_trace("a.b"):
             pool.submit(trace.span("left open").__enter__).result(10)
-            assert pool.submit(place).result(10).span_id is None
+            assert pool.submit(place).result(10)[1] is None
         assert pool.submit(place).result(10) == (None, None, None)
 
 
@@ -209,7 +209,7 @@ def test_orphan_is_measured_each_time():
 FINALIZERS = """
 import gc
 from hearthnet.observability import trace
-from hearthnet.observability.records.context import place
+from hearthnet.observability.logs.messages import place
 
 class Resource:
     def __init__(self):

@@ -12,7 +12,7 @@ from support.reading import log_lines, rows
 
 from hearthnet.observability import get_logger, telemetry, trace
 from hearthnet.observability.logging import JsonFormatter
-from hearthnet.observability.records.context import place
+from hearthnet.observability.logs.messages import place
 from hearthnet.observability.telemetry import DATABASE
 from hearthnet.observability.traces.propagation import carry
 
