@@ -169,7 +169,7 @@ class Span:
         name = self.name
         if type(name) is not str or name not in _names:
             self.name = _clean_name(name)
-        if outer.closed_ns:  # this context is a copy, or was left by another thread
+        if outer.closed_ns:  # out of order, elsewhere, or since this context was copied
             outer = _open_around(outer)
         self.outer = outer
         self._parent = outer.number
@@ -200,9 +200,8 @@ class Span:
                 self.fail(error)
         if self.number and not (trace := self.trace).ended:  # else `detach` has restored the scope before the trace
             if inside is not None:  # spans that were opened inside, and left open, go with it
-                outer = self.outer
                 held = copy_context()
-                current.set(_open_around(outer) if outer.closed_ns else outer)
+                current.set(self.outer)
                 del held
             if is_open:
                 trace.close_span(self)

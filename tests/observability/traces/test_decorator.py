@@ -80,7 +80,7 @@ def family():
     return read
 
 
-@pytest.mark.parametrize("form", [bare, functools.partial, through_function, Callable], ids=lambda form: form.__name__)
+@pytest.mark.parametrize("form", [bare, functools.partial], ids=lambda form: form.__name__)
 @pytest.mark.parametrize("kind", ["generator", "coroutine", "async generator"])
 def test_program_does_the_same_bare_and_decorated(kind, form):
     """Whatever it does, and whatever is sent, thrown and closed, when, and by whom: nothing that is seen differs."""
@@ -305,6 +305,24 @@ async def test_async_generators_are_measured_to_their_end(function, family):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("function", [lambda: asyncio.ensure_future(work()), lambda: work(*()), work, make_items])
+async def test_work_that_goes_on_is_not_around_its_caller(function, family):
+    """Between the call and the end of its work the caller's spans are not in the call's."""
+    with trace.new_trace("a.b"):
+        waiting = spanned(function)()
+        with trace.span("meanwhile"):
+            await asyncio.sleep(0)
+        if function is make_items:
+            await anext(waiting)
+            with trace.span("between"):
+                await waiting.aclose()
+        else:
+            await waiting
+
+    found = {name: parent for name, parent, _ in family()}
+    assert (found["meanwhile"], found.get("between"), found["inner"]) == (None, None, "outer")
+
+
 def test_pools_future_is_measured_to_its_end(family):
     """A call that returns the future of a pool: the pool's thread closes the span."""
     with concurrent.futures.ThreadPoolExecutor(1) as pool, trace.new_trace("a.b"):
@@ -497,7 +515,9 @@ def test_nothing_that_passes_is_kept_alive(decorate):
     with trace.new_trace("a.b"):
         items = relay(argument)
         gone.append(weakref.ref(next(items)))
+        assert gone[-1]() is None
         gone.append(weakref.ref(items.send(sent)))
+        assert gone[-1]() is None
         thrown.value = Value()
         gone.append(weakref.ref(thrown.value))
         items.throw(thrown)
