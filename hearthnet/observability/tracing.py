@@ -14,7 +14,6 @@ waits, or touches a file.
 
 from __future__ import annotations
 
-from contextvars import copy_context
 from operator import index
 from typing import TYPE_CHECKING, Final, cast
 
@@ -65,9 +64,7 @@ def new_trace(capability: str, *, trace_id: str | ULID | None = None, parent_id:
     except (KeyError, TypeError):  # new, or no text
         name, version = _learn(capability)
     trace = Trace(name, version, trace_id, parent_id)
-    held = copy_context()  # see records/context.py
     trace.token = current.set(trace)
-    del held
     return trace
 
 
@@ -97,9 +94,7 @@ def attach(trace: Trace | None) -> None:
     else:
         trace = _no_trace()
     root = Root(trace)
-    held = copy_context()
     root.token = current.set(root)
-    del held
 
 
 def _no_trace() -> Trace:

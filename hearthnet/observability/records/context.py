@@ -4,20 +4,23 @@ One context variable, set by tracing and read by logging. A span that opens sets
 it when it closes, so tasks that copied the context keep their own view. Such a copy may outlive the span and even the
 trace: `innermost` passes over spans that have closed since, and the trace says whether it is over.
 
-What sets the variable holds a copy of the context meanwhile, `held`. Until Python 3.12 the garbage collector may run in
-the middle of setting one, and a finalizer that sets one too (it has a span, or is that of a decorated generator) would
-free the table that is being read: the interpreter crashes (https://github.com/python/cpython/issues/148891).
+Work that the garbage collector runs (the finalizer of an object in a cycle, the end of a forgotten generator) leaves
+the variable as it is. Until Python 3.12 the collector may run in the middle of setting a variable, and to set one
+there frees the table that is being read: the interpreter crashes (https://github.com/python/cpython/issues/148891).
 """
 
 from __future__ import annotations
 
-from contextvars import ContextVar, copy_context
+import gc
+import sys
+from contextvars import ContextVar
+from threading import get_ident
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from hearthnet.observability.records.record import LogValues
 
-__all__ = ["Counted", "Scope", "TraceLike", "current", "innermost", "swap"]
+__all__ = ["Collector", "Counted", "Scope", "TraceLike", "collector", "current", "innermost", "swap"]
 
 
 class Counted(Protocol):
@@ -63,12 +66,33 @@ class Scope(Protocol):
 current: ContextVar[Scope | None] = ContextVar("hearthnet_scope", default=None)
 
 
+class Collector:
+    """The garbage collector: `thread` is the one that it runs in, 0 while it does not, and from Python 3.12 on."""
+
+    __slots__ = ("thread",)
+
+    def __init__(self) -> None:
+        self.thread = 0
+
+    def note(self, phase: str, _: dict[str, int]) -> None:
+        """Notes that it starts or stops."""
+        self.thread = get_ident() if phase == "start" else 0
+
+    def is_here(self) -> bool:
+        """Returns whether it is what runs this code."""
+        return self.thread == get_ident()
+
+
+collector = Collector()
+if sys.version_info < (3, 12):
+    gc.callbacks.append(collector.note)
+
+
 def swap(scope: Scope | None) -> Scope | None:
     """Makes `scope` current and returns the previous one: for work done in steps, such as a stream of frames."""
     previous = current.get()
-    held = copy_context()
-    current.set(scope)
-    del held
+    if not collector.thread or not collector.is_here():
+        current.set(scope)
     return previous
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -40,13 +41,19 @@ class Steps:
         inside: the scope of the generator's next step.
     """
 
-    __slots__ = ("_inner", "_inside", "_item", "_span", "_step", "_value")
+    __slots__ = ("_inside", "_item", "_send", "_span", "_step", "_throw", "_value")
+
+    _step: Callable[[Any], Any]
 
     def __init__(self, inner: Any, span: OpenSpan, inside: Scope | None) -> None:
-        self._inner = inner
         self._span = span
         self._inside = inside
-        self._step: Callable[[Any], Any] = inner.send if isinstance(inner, Generator) else self._begin_async
+        if isinstance(inner, Generator):
+            self._step = self._send = inner.send
+            self._throw = inner.throw
+        else:
+            self._step = partial(_begin_async, inner)
+            self._send, self._throw = inner.asend, inner.athrow
         self._value: Any = None
         self._item: Any = None
 
@@ -57,27 +64,13 @@ class Steps:
         span.__enter__()
         return cls(inner, span, swap(outside))
 
-    def _begin_async(self, _: None) -> Any:
-        """Begins an asynchronous generator, unknown to the event loop.
-
-        The loop knows the wrapper and closes it. It would close this one too, at the same time.
-        """
-        hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(None, None)
-        try:
-            return self._inner.asend(None)
-        finally:
-            sys.set_asyncgen_hooks(*hooks)
-
     def send(self, value: Any) -> None:
         """Makes the next step one that sends `value`."""
-        self._step = self._inner.send if isinstance(self._inner, Generator) else self._inner.asend
-        self._value = value
+        self._step, self._value = self._send, value
 
     def throw(self, error: BaseException) -> None:
         """Makes the next step one that throws `error`."""
-        self._step = self._inner.throw if isinstance(self._inner, Generator) else self._inner.athrow
-        self._value = error
+        self._step, self._value = self._throw, error
 
     def take(self) -> Any:
         """Returns the item of the last step, and forgets it."""
@@ -113,6 +106,19 @@ class Steps:
         is_end = isinstance(error, StopIteration | StopAsyncIteration | GeneratorExit)
         failure = None if is_end else error
         self._span.__exit__(None if failure is None else type(failure), failure, None)
+
+
+def _begin_async(inner: Any, _: None) -> Any:
+    """Begins an asynchronous generator, unknown to the event loop.
+
+    The loop knows the wrapper and closes it. It would close this one too, at the same time.
+    """
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        return inner.asend(None)
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
 
 
 class Unstarted:

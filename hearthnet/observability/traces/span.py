@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from contextvars import Token, copy_context
+from contextvars import Token
 from functools import partial
 from time import monotonic_ns
 from types import TracebackType
@@ -18,7 +18,7 @@ from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar, cast
 import orjson
 
 from hearthnet.observability.metrics import orphan_spans_total
-from hearthnet.observability.records.context import Counted, Scope, current, swap
+from hearthnet.observability.records.context import Counted, Scope, collector, current, swap
 from hearthnet.observability.records.ids import id_source, span_id_of
 from hearthnet.observability.records.record import LogValues, clean_text, encode, is_plain
 from hearthnet.observability.records.results import CANCELLED, OK
@@ -177,9 +177,8 @@ class Span:
         self.trace = trace
         self._started_ns = started_ns = monotonic_ns()
         trace.add_span(self, started_ns)
-        held = copy_context()  # see records/context.py
-        current.set(self)
-        del held
+        if not collector.thread or not collector.is_here():
+            current.set(self)
         return self
 
     def __exit__(
@@ -199,10 +198,9 @@ class Span:
             if error is not None:
                 self.fail(error)
         if self.number and not (trace := self.trace).ended:  # else `detach` has restored the scope before the trace
-            if inside is not None:  # spans that were opened inside, and left open, go with it
-                held = copy_context()
+            # Spans that were opened inside, and left open, go with it.
+            if inside is not None and (not collector.thread or not collector.is_here()):
                 current.set(self.outer)
-                del held
             if is_open:
                 trace.close_span(self)
 
@@ -356,14 +354,11 @@ def outer_of(token: Token[Scope | None] | None) -> Scope | None:
 
 def restore(token: Token[Scope | None]) -> bool:
     """Puts the previous scope back; returns whether `token` is of this context, not of one that it is a copy of."""
-    held = copy_context()
     try:
         current.reset(token)
     except (ValueError, RuntimeError):
         current.set(outer_of(token))
         return False
-    finally:
-        del held
     return True
 
 

@@ -9,7 +9,7 @@ to the JSON log. A span still open is stored with the status `open`. `tracing` h
 from __future__ import annotations
 
 import sys
-from contextvars import Token, copy_context
+from contextvars import Token
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from time import monotonic_ns, time_ns
@@ -232,16 +232,11 @@ class Trace:
         if token is None:
             return False
         scope = current.get()
-        held = copy_context()
         try:
             current.reset(token)  # the one question that tells a context from its copies
         except (ValueError, RuntimeError):
             return False
-        finally:
-            del held
-        held = copy_context()
         self.token = current.set(self)
-        del held
         swap(scope)
         return True
 

@@ -208,6 +208,7 @@ def test_orphan_is_measured_each_time():
 
 FINALIZERS = """
 import gc
+from contextvars import ContextVar
 from hearthnet.observability import trace
 from hearthnet.observability.logs.messages import place
 
@@ -224,6 +225,7 @@ def stream():
     with trace.span("step"):
         yield
 
+own = ContextVar("own")
 for threshold in range(1, 60):
     gc.set_threshold(threshold)
     with trace.new_trace("a.b") as started:
@@ -233,6 +235,7 @@ for threshold in range(1, 60):
             next(items)
             items.send(items)
             del items
+            own.set(object())
             with trace.span("work"):
                 pass
             assert place() == (started.trace_id, None, None), threshold
@@ -242,7 +245,7 @@ assert {item.status for found in trace.get_recent() for item in found.spans} <= 
 
 
 def test_finalizers_may_open_spans():
-    """Spans in `__del__` and in forgotten generators, wherever the collector runs them: also while a span opens.
+    """Spans in `__del__` and in forgotten generators, wherever the collector runs them: also while a variable is set.
 
     In a program of its own, because a fault is one of the interpreter, which crashes or loses context variables.
     """
