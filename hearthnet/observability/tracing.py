@@ -15,7 +15,7 @@ waits, or touches a file.
 from __future__ import annotations
 
 from operator import index
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from hearthnet import observability
 from hearthnet.constants import MAX_CAPABILITY_CHARS, TRACE_RING_BUFFER
@@ -26,6 +26,9 @@ from hearthnet.observability.redaction.rules import on_change
 from hearthnet.observability.runtime import runtime
 from hearthnet.observability.traces.span import Root, Span, innermost_root, step_out
 from hearthnet.observability.traces.trace import Trace
+
+if TYPE_CHECKING:
+    from ulid import ULID
 
 __all__ = [
     "Span",
@@ -45,12 +48,12 @@ _MAX_NAMES: Final = 1_024
 span = Span
 
 
-def new_trace(capability: str, *, trace_id: str | None = None, parent_id: str | None = None) -> Trace:
+def new_trace(capability: str, *, trace_id: str | ULID | None = None, parent_id: str | None = None) -> Trace:
     """Starts a trace and makes it current; `detach` ends it.
 
     Args:
         capability: its name; a version behind `@` becomes the trace's version.
-        trace_id: the caller's id. One that is no ULID is replaced by a fresh one.
+        trace_id: the caller's id, a ULID in upper or lower case. Anything else is replaced by a fresh one.
         parent_id: the caller's span.
 
     Returns:

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.constants import LEVELS, MAX_JSON_LINE_BYTES, MAX_LOG_ROW_BYTES
-from hearthnet.observability.records.context import current
+from hearthnet.observability.records.context import current, innermost
 from hearthnet.observability.records.record import (
     LogValues,
     clean_text,
@@ -47,6 +47,7 @@ __all__ = [
     "Entry",
     "ExcInfo",
     "Message",
+    "Place",
     "RateLimitedLogger",
     "dropped_by_level",
     "encode_extras",
@@ -58,6 +59,7 @@ __all__ = [
     "level_name",
     "log_suppressed",
     "messages_with_drops",
+    "place",
     "repeats_of",
     "stack_of",
     "text_of",
@@ -75,7 +77,7 @@ DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40  # the standard library's numbers
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 # Keys of the line or the row itself; a field of that name is stored as `x_<name>`.
-_OWN_KEYS: Final = frozenset({"ts", "level", "logger", "msg", "trace_id", "span_id", "exc", "repeats"})
+_OWN_KEYS: Final = frozenset({"ts", "level", "logger", "msg", "trace_id", "span_id", "after_trace", "exc", "repeats"})
 _EXC_BYTES: Final = 1_024  # of a row
 _MS: Final = tuple(b"%03d" % ms for ms in range(1_000))
 _second: tuple[int, bytes] = (-1, b"")
@@ -219,6 +221,26 @@ def forget() -> None:
 runtime.at_fork(forget)
 
 
+# Of a log record: the ids of the running trace and of its innermost open span, and of the trace that the work has
+# outlived. Each may be None.
+Place = tuple[str | None, str | None, str | None]
+
+_NOWHERE: Final[Place] = (None, None, None)
+
+
+def place() -> Place:
+    """Returns the ids for a record that is made now, in this context."""
+    scope = current.get()
+    if scope is None:
+        return _NOWHERE
+    trace = scope.trace
+    if trace.is_over:
+        return None, None, trace.trace_id or None  # without an id: no trace is attached
+    if scope.closed_ns:
+        scope = innermost()
+    return trace.trace_id, None if scope is None else scope.span_id, None
+
+
 class Entry:
     """One log record, encoded.
 
@@ -233,12 +255,10 @@ class Entry:
 
     def __init__(self, message: Message, extras: bytes, exc: str | None, now_ns: int) -> None:
         self.message = message
-        self.extras = extras
         self.exc = exc
         self.now_ns = now_ns
-        scope = current.get()
-        self.trace_id: str | None = None if scope is None else scope.trace.trace_id or None
-        self.span_id: str | None = None if scope is None else scope.span_id
+        self.trace_id, self.span_id, after_trace = place()
+        self.extras = extras if after_trace is None else _mark(extras, after_trace)
 
     def line(self) -> bytes:
         """Returns the JSON line, its newline included: ts, level, logger, msg, then the ids and the fields."""
@@ -270,6 +290,11 @@ class Entry:
             self.now_ns // 1_000, message.level, message.logger, message.text, self.trace_id,
             self.span_id, message.is_notable, 0, extras, None if exc is None else _tail(exc, _EXC_BYTES),
         )  # fmt: skip
+
+
+def _mark(extras: bytes, after_trace: str) -> bytes:
+    """Returns the fields of a record that belongs to no trace, made by work that has outlived its own."""
+    return b'{"after_trace":"%b"%b' % (after_trace.encode(), b"}" if len(extras) == 2 else b"," + extras[1:])
 
 
 def repeats_of(message: Message, count: int, now_ns: int) -> tuple[bytes, LogValues]:

@@ -3,8 +3,9 @@
 The idea: within a second only the last two of a ULID's ten characters of time change, so the other eight are made once
 a second, with twelve characters of randomness; the last four are a counter. An id takes about 0.3 us, where
 `str(ulid.ULID())` takes 3.3 us; drawing randomness each millisecond made the first id after a pause take 15 us. Ids
-rise within a thread and a second; for order across runs and clock steps use `seq`. The tests compare with python-ulid,
-which parses ids at the borders and is ten times too slow for the path of every call.
+rise within a thread and a second, half a million of them at least: then new randomness is drawn, which may be lower.
+For order across runs and clock steps use `seq`. The tests compare with python-ulid, which parses ids at the borders
+and is ten times too slow for the path of every call.
 
 Guarantees: no lock; `next()` on a counter is atomic; threads that race at a new second draw separate randomness.
 Assumes: ids need not be hard to guess. One id reveals the next.
@@ -17,9 +18,9 @@ import re
 from collections.abc import Callable
 from itertools import count
 from time import time_ns
-from typing import Final
+from typing import Final, cast
 
-__all__ = ["id_source", "is_trace_id", "new_span_id", "new_trace_id", "span_id_of"]
+__all__ = ["canonical", "id_source", "is_trace_id", "new_span_id", "new_trace_id", "span_id_of"]
 
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford base32
 _PAIRS: Final = tuple(a + b for a in _ALPHABET for b in _ALPHABET)  # ten bits at a time
@@ -98,3 +99,20 @@ def span_id_of(number: int) -> str:
 def is_trace_id(text: object) -> bool:
     """Returns whether `text` is a ULID in its canonical (upper-case) spelling."""
     return isinstance(text, str) and _TRACE_ID.fullmatch(text) is not None
+
+
+def canonical(trace_id: object) -> str | None:
+    """Returns a trace id in its canonical spelling, or None if it is none.
+
+    Args:
+        trace_id: a ULID as text, upper or lower case, or an object whose text is one, such as a `ulid.ULID`.
+    """
+    if is_trace_id(trace_id):
+        return cast("str", trace_id)
+    try:
+        text = str(trace_id)
+    except Exception:  # its own code failed  # noqa: BLE001
+        return None
+    # ASCII only: the capital of some other letters is an ASCII one.
+    upper = text.upper() if text.isascii() else ""
+    return upper if is_trace_id(upper) else None

@@ -1,120 +1,202 @@
-"""Generators with a span around them, current only while they run.
+"""Generators and coroutines with a span around them; the span of a generator is current only while it runs.
 
 A generator's body runs in the context of its consumer, so a span left open in it would become the parent of the
-consumer's spans. Here each step swaps the span's scope in and out. `send`, `throw` and `close` reach the wrapped
-generator.
+consumer's spans. Here each step swaps the span's scope in and out. Whatever the consumer sends or throws,
+`GeneratorExit` included, reaches the wrapped generator as it is, and what that one yields, returns or raises reaches
+the consumer. The wrapper keeps no value alive that has passed through.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AbstractContextManager
-from functools import wraps
-from typing import Any
+import sys
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from functools import partial
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 from hearthnet.observability.records.context import Scope, current, swap
 
-__all__ = ["trace_async_generator", "trace_generator"]
+__all__ = ["OpenSpan", "Steps", "Unstarted", "async_generator", "coroutine", "generator"]
 
 
-class _Steps:
-    """The scope of a span that is current during steps."""
+class OpenSpan(Protocol):
+    """A span as its decorator knows it."""
 
-    def __init__(self, span: AbstractContextManager[Any]) -> None:
+    number: int  # 0 outside any trace
+    status: str
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+
+class Steps:
+    """A generator of either kind, and a span that is current during its steps and closes with the last one.
+
+    Args:
+        inner: the generator.
+        span: it is open.
+        inside: the scope of the generator's next step.
+    """
+
+    __slots__ = ("_inside", "_item", "_send", "_span", "_step", "_throw", "_value")
+
+    _step: Callable[[Any], Any]
+
+    def __init__(self, inner: Any, span: OpenSpan, inside: Scope | None) -> None:
         self._span = span
+        self._inside = inside
+        if isinstance(inner, Generator):
+            self._step = self._send = inner.send
+            self._throw = inner.throw
+        else:
+            self._step = partial(_begin_async, inner)
+            self._send, self._throw = inner.asend, inner.athrow
+        self._value: Any = None
+        self._item: Any = None
+
+    @classmethod
+    def begin(cls, inner: Any, span: OpenSpan) -> Steps:
+        """Opens the span."""
         outside = current.get()
         span.__enter__()
-        self._inside: Scope | None = swap(outside)
-        self._outside = outside
+        return cls(inner, span, swap(outside))
 
-    def __enter__(self) -> None:
-        self._outside = swap(self._inside)
+    def send(self, value: Any) -> None:
+        """Makes the next step one that sends `value`."""
+        self._step, self._value = self._send, value
 
-    def __exit__(self, *_: object) -> None:
-        self._inside = swap(self._outside)
+    def throw(self, error: BaseException) -> None:
+        """Makes the next step one that throws `error`."""
+        self._step, self._value = self._throw, error
 
-    def end(self, error: BaseException | None) -> None:
-        """Closes the span; the scope outside stays current."""
+    def take(self) -> Any:
+        """Returns the item of the last step, and forgets it."""
+        item, self._item = self._item, None
+        return item
+
+    def run(self) -> None:
+        """Takes the next step, which raises at the end of the generator."""
+        value, self._value = self._value, None
         outside = swap(self._inside)
+        try:
+            self._item = self._step(value)
+        except BaseException as error:
+            self._close(error)
+            raise
+        finally:
+            self._inside = swap(outside)
+
+    async def run_async(self) -> None:
+        """Takes the next step of an asynchronous generator, which raises at its end."""
+        value, self._value = self._value, None
+        outside = swap(self._inside)
+        try:
+            self._item = await self._step(value)
+        except BaseException as error:
+            self._close(error)
+            raise
+        finally:
+            self._inside = swap(outside)
+
+    def _close(self, error: BaseException) -> None:
         # A consumer that stops early is no failure of the generator.
-        failure = None if isinstance(error, GeneratorExit) else error
+        is_end = isinstance(error, StopIteration | StopAsyncIteration | GeneratorExit)
+        failure = None if is_end else error
         self._span.__exit__(None if failure is None else type(failure), failure, None)
-        swap(outside)
 
 
-def trace_generator(
-    make_span: Callable[[], AbstractContextManager[Any]], function: Callable[..., Generator[Any, Any, Any]]
-) -> Callable[..., Generator[Any, Any, Any]]:
-    """Returns `function` with a span around each of its generators."""
+def _begin_async(inner: Any, _: None) -> Any:
+    """Begins an asynchronous generator, unknown to the event loop.
 
-    @wraps(function)
+    The loop knows the wrapper and closes it. It would close this one too, at the same time.
+    """
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        return inner.asend(None)
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+
+
+class Unstarted:
+    """What a call has returned, until its first step: a generator or coroutine, and the span of the call."""
+
+    __slots__ = ("_inner", "inside", "span")
+
+    def __init__(self, inner: Any, span: OpenSpan, inside: Scope | None) -> None:
+        self._inner = inner
+        self.span = span
+        self.inside = inside
+
+    def take(self) -> Any:
+        """Returns the generator or coroutine."""
+        inner, self._inner = self._inner, None
+        return inner
+
+    def steps(self) -> Steps:
+        """Returns the steps of the generator."""
+        return Steps(self.take(), self.span, self.inside)
+
+    def __del__(self) -> None:
+        # It is closed or forgotten without a step. Of a forgotten coroutine Python warns once: for the wrapper.
+        if self._inner is not None:
+            if isinstance(self._inner, Coroutine):
+                self._inner.close()
+            self.span.__exit__(None, None, None)
+
+
+def generator(begin: Callable[..., Steps]) -> Callable[..., Generator[Any, Any, Any]]:
+    """Returns a generator function that runs the steps of the generator that `begin` makes of its arguments."""
+
     def traced(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        inner = function(*args, **kwargs)
-        steps = _Steps(make_span())
-        ended_by: BaseException | None = None
-        step: Callable[[Any], Any] = inner.send
-        value: Any = None
-        try:
-            while True:
-                try:
-                    with steps:
-                        item = step(value)
-                except StopIteration as stop:
-                    return stop.value
-                try:
-                    step, value = inner.send, (yield item)
-                except Exception as thrown:  # forwarded, not swallowed  # noqa: BLE001
-                    step, value = inner.throw, thrown
-        except BaseException as error:
-            ended_by = error
-            raise
-        finally:
+        steps = begin(*args, **kwargs)
+        del args, kwargs
+        while True:
             try:
-                with steps:
-                    inner.close()
-            except BaseException as error:  # from its own clean-up
-                ended_by = error
-                raise
-            finally:
-                steps.end(ended_by)
+                steps.run()
+            except StopIteration as stop:
+                return stop.value
+            # Not `yield from`: it would turn a GeneratorExit that is thrown into a call of `close`.
+            try:
+                steps.send((yield steps.take()))
+            except BaseException as thrown:  # forwarded, not swallowed  # noqa: BLE001
+                steps.throw(thrown)
 
     return traced
 
 
-def trace_async_generator(
-    make_span: Callable[[], AbstractContextManager[Any]], function: Callable[..., AsyncGenerator[Any, Any]]
-) -> Callable[..., AsyncGenerator[Any, Any]]:
-    """Returns `function` with a span around each of its asynchronous generators."""
+def async_generator(begin: Callable[..., Steps]) -> Callable[..., AsyncGenerator[Any, Any]]:
+    """Returns an asynchronous generator function, likewise."""
 
-    @wraps(function)
     async def traced(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        inner = function(*args, **kwargs)
-        steps = _Steps(make_span())
-        ended_by: BaseException | None = None
-        step: Callable[[Any], Any] = inner.asend
-        value: Any = None
-        try:
-            while True:
-                try:
-                    with steps:
-                        item = await step(value)
-                except StopAsyncIteration:
-                    return
-                try:
-                    step, value = inner.asend, (yield item)
-                except Exception as thrown:  # forwarded, not swallowed  # noqa: BLE001
-                    step, value = inner.athrow, thrown
-        except BaseException as error:
-            ended_by = error
-            raise
-        finally:
+        steps = begin(*args, **kwargs)
+        del args, kwargs
+        while True:
             try:
-                with steps:
-                    await inner.aclose()
-            except BaseException as error:  # from its own clean-up
-                ended_by = error
-                raise
-            finally:
-                steps.end(ended_by)
+                await steps.run_async()
+            except StopAsyncIteration:
+                return
+            try:
+                steps.send((yield steps.take()))
+            except BaseException as thrown:  # as above  # noqa: BLE001
+                steps.throw(thrown)
 
     return traced
+
+
+async def coroutine(unstarted: Unstarted) -> Any:
+    """Awaits a coroutine that a call has returned, within the span of the call."""
+    outside = swap(unstarted.inside)
+    try:
+        result = await unstarted.take()
+    except BaseException as error:
+        unstarted.span.__exit__(type(error), error, None)
+        raise
+    else:
+        unstarted.span.__exit__(None, None, None)
+        return result
+    finally:
+        swap(outside)

@@ -36,10 +36,11 @@ def carry(function: Callable[P, R]) -> Callable[P, R]:
     """
     import inspect  # only here: what every module imports must cost every module nothing
 
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise TypeError("carry() takes a plain function; for a coroutine: carry(asyncio.run), or a task")
-    if inspect.isgeneratorfunction(function):
-        raise TypeError("carry() takes a plain function, not a generator")
+    for called in (function, type(function).__call__):
+        if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called):
+            raise TypeError("carry() takes a plain function; for a coroutine: carry(asyncio.run), or a task")
+        if inspect.isgeneratorfunction(called):
+            raise TypeError("carry() takes a plain function, not a generator")
     context = copy_context()
 
     @wraps(function)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextvars import Token
-from functools import partial, wraps
+from functools import partial
 from time import monotonic_ns
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar, cast
@@ -18,7 +18,7 @@ from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar, cast
 import orjson
 
 from hearthnet.observability.metrics import orphan_spans_total
-from hearthnet.observability.records.context import Counted, Scope, current
+from hearthnet.observability.records.context import Counted, Scope, collector, current, swap
 from hearthnet.observability.records.ids import id_source, span_id_of
 from hearthnet.observability.records.record import LogValues, clean_text, encode, error_text, is_plain
 from hearthnet.observability.records.results import CANCELLED, OK
@@ -31,6 +31,7 @@ __all__ = [
     "describe",
     "innermost_root",
     "orphans",
+    "outer_of",
     "outermost_root",
     "recent_orphans",
     "restore",
@@ -40,6 +41,7 @@ __all__ = [
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_BY_KEYWORD: Final = cast("str", object())  # the name is, as in `span(name="x")`
 _SHORT_NAME_CHARS: Final = 128
 _MAX_NAMES: Final = 1_024
 # Names of the last orphans. Code that loses its context does so repeatedly, so a few are enough.
@@ -52,6 +54,7 @@ class OpenTrace(Protocol):
     number: int
     started_ns: int
     ended: bool
+    is_over: bool
     token: Token[Scope | None] | None
 
     @property
@@ -61,6 +64,14 @@ class OpenTrace(Protocol):
     @property
     def span_id(self) -> None:
         """None: it is the root."""
+
+    @property
+    def closed_ns(self) -> int:
+        """0: a root is open as long as its trace."""
+
+    @property
+    def outer(self) -> Scope | None:
+        """The scope in which it began."""
 
     @property
     def trace_id(self) -> str:
@@ -92,18 +103,28 @@ class Span:
         duration_ms: None while it is open.
         status: `ok`, `error`, `cancelled`, or `open` for one still open at the end of its trace.
         extras: fields; may be added to until the trace ends. Bounded and redacted when the trace is recorded.
+        closed_ns: when it closed, on the monotonic clock of its run; 0 while it is open.
+        outer: the scope in which it was opened.
+
+    Raises:
+        TypeError: raised when it is made without a name.
     """
 
-    __slots__ = ("_ended_ns", "_outer", "_parent", "_started_ns", "extras", "name", "number", "status", "trace")
+    __slots__ = ("_parent", "_started_ns", "closed_ns", "extras", "name", "number", "outer", "status", "trace")
 
     trace: OpenTrace
+    outer: Span | Root | OpenTrace
 
-    def __init__(self, name: str, /, **extras: Any) -> None:
+    def __init__(self, name: str = _BY_KEYWORD, /, **extras: Any) -> None:
+        if name is _BY_KEYWORD:
+            if "name" not in extras:
+                raise TypeError("span() takes the span's name")
+            name = extras.pop("name")
         self.name = name
         self.extras = extras
         self.number = self._parent = 0
         self.status = OK
-        self._started_ns = self._ended_ns = 0
+        self._started_ns = self.closed_ns = 0
 
     @property
     def id(self) -> str:
@@ -133,14 +154,14 @@ class Span:
     @property
     def duration_ms(self) -> float | None:
         """Milliseconds that the span took; None while it is open."""
-        return (self._ended_ns - self._started_ns) / 1e6 if self._ended_ns else None
+        return (self.closed_ns - self._started_ns) / 1e6 if self.closed_ns else None
 
     def __enter__(self) -> Self:
         if self.number:
             return self._open_again()
         outer: Span | Root | OpenTrace | None = current.get()  # type: ignore[assignment]  # tracing sets its own scopes
         if outer is None or (trace := outer.trace).ended:
-            self.number = 0  # an orphan: it measures, but is not stored
+            self.closed_ns = 0  # an orphan: it measures, but is not stored
             orphan_spans_total.inc()
             orphans.append(self.name)
             self._started_ns = monotonic_ns()
@@ -148,13 +169,16 @@ class Span:
         name = self.name
         if type(name) is not str or name not in _names:
             self.name = _clean_name(name)
-        self._outer = outer
+        if outer.closed_ns:  # out of order, elsewhere, or since this context was copied
+            outer = _open_around(outer)
+        self.outer = outer
         self._parent = outer.number
         self.number = id_source.next_span_number()
         self.trace = trace
         self._started_ns = started_ns = monotonic_ns()
         trace.add_span(self, started_ns)
-        current.set(self)
+        if not collector.thread or not collector.is_here():
+            current.set(self)
         return self
 
     def __exit__(
@@ -162,16 +186,23 @@ class Span:
     ) -> None:
         ended_ns = monotonic_ns()
         scope = current.get()
-        if scope is not self and (again := _again_of(self, scope)) is not None:
-            again.__exit__(kind, error, traceback)
-            return
-        self._ended_ns = ended_ns
-        if error is not None:
-            self.fail(error)
+        inside: Span | None = self
+        if scope is not self:
+            inside = _opening_of(self, scope)
+            if inside is not None and inside is not self:
+                inside.__exit__(kind, error, traceback)
+                return
+        is_open = not self.closed_ns
+        if is_open:  # else something else has closed it
+            self.closed_ns = ended_ns
+            if error is not None:
+                self.fail(error)
         if self.number and not (trace := self.trace).ended:  # else `detach` has restored the scope before the trace
-            if scope is self or (scope is not None and scope.trace is trace):
-                current.set(self._outer)  # not in a context with another trace: a generator may end elsewhere
-            trace.close_span(self)
+            # Spans that were opened inside, and left open, go with it.
+            if inside is not None and (not collector.thread or not collector.is_here()):
+                current.set(self.outer)
+            if is_open:
+                trace.close_span(self)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -194,32 +225,10 @@ class Span:
             self.extras.setdefault("error", describe(error))
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Returns `function` (plain, async, or a generator of either kind) with a span around each of its calls."""
-        import inspect
+        """Returns `function` with a span around each of its calls; see `traces.decorator`."""
+        from hearthnet.observability.traces.decorator import decorate  # late: it imports `inspect`
 
-        from hearthnet.observability.traces import generators
-
-        make = partial(Span, self.name, **self.extras)
-        wrapped: Any
-        if inspect.isasyncgenfunction(function):
-            wrapped = generators.trace_async_generator(make, function)
-        elif inspect.isgeneratorfunction(function):
-            wrapped = generators.trace_generator(make, function)
-        elif inspect.iscoroutinefunction(function):
-
-            @wraps(function)
-            async def wrapped(*args: P.args, **kwargs: P.kwargs) -> Any:
-                with make():
-                    return await function(*args, **kwargs)
-
-        else:
-
-            @wraps(function)
-            def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-                with make():
-                    return function(*args, **kwargs)
-
-        return cast("Callable[P, R]", wrapped)
+        return cast("Callable[P, R]", decorate(partial(Span, self.name, **self.extras), function))
 
     @classmethod
     def from_dict(cls, trace: OpenTrace, stored: dict[str, Any]) -> Self:
@@ -231,7 +240,7 @@ class Span:
         item.status = stored["status"]
         item.extras = stored["extras"]
         item._started_ns = trace.started_ns + round(stored["offset_ms"] * 1e6)
-        item._ended_ns = item._started_ns + round(stored["duration_ms"] * 1e6)
+        item.closed_ns = item._started_ns + round(stored["duration_ms"] * 1e6)
         return item
 
     def as_dict(self, ended_ns: int | None = None) -> dict[str, Any]:
@@ -239,7 +248,7 @@ class Span:
 
         It can be encoded if names are valid UTF-8 text; see `as_safe_dict`.
         """
-        started_ns, closed_ns, extras = self._started_ns, self._ended_ns, self.extras
+        started_ns, closed_ns, extras = self._started_ns, self.closed_ns, self.extras
         return {
             "id": span_id_of(self.number),
             "parent": span_id_of(self._parent) if self._parent else None,
@@ -267,13 +276,20 @@ class _Again(Span):
     origin: Span
 
 
-def _again_of(opened: Span, scope: object) -> Span | None:
-    """Returns the innermost second opening of `opened` in this context, or None."""
-    while isinstance(scope, Span) and scope is not opened:
-        if isinstance(scope, _Again) and scope.origin is opened:
+def _opening_of(opened: Span, scope: object) -> Span | None:
+    """Returns `opened`, or its innermost second opening that is open, if this context is inside it; else None."""
+    while isinstance(scope, Span):
+        if scope is opened or (isinstance(scope, _Again) and scope.origin is opened and not scope.closed_ns):
             return scope
-        scope = scope._outer
+        scope = scope.outer
     return None
+
+
+def _open_around(scope: Span | Root | OpenTrace) -> Span | Root | OpenTrace:
+    """Returns the innermost scope around a closed span that is open."""
+    while isinstance(scope, Span) and scope.closed_ns:
+        scope = scope.outer
+    return scope
 
 
 class Root:
@@ -281,12 +297,17 @@ class Root:
 
     __slots__ = ("token", "trace")
 
-    number = 0
+    number = closed_ns = 0
     span_id: None = None
     token: Token[Scope | None]
 
     def __init__(self, trace: OpenTrace) -> None:
         self.trace = trace
+
+    @property
+    def outer(self) -> Scope | None:
+        """The scope in which the trace was attached."""
+        return outer_of(self.token)
 
     def leave(self) -> bool:
         """Puts the previous scope back. Returns False: a trace does not end where it is merely attached."""
@@ -298,7 +319,7 @@ def innermost_root() -> Root | OpenTrace | None:
     """Returns the root of the current trace, past spans that were left open."""
     scope = current.get()
     while isinstance(scope, Span):
-        scope = scope._outer
+        scope = scope.outer
     return scope  # type: ignore[return-value]  # tracing sets only its own scopes
 
 
@@ -312,7 +333,7 @@ def outermost_root(trace: OpenTrace) -> Root | OpenTrace | None:
     while scope is not None:
         if scope.trace is trace and not isinstance(scope, Span):
             found = scope
-        scope = _outer_of(scope)
+        scope = cast("Span | Root | OpenTrace | None", scope.outer)
     return found
 
 
@@ -320,19 +341,15 @@ def step_out() -> None:
     """Leaves scopes that have ended for one around them that has not: calls in odd orders restore such scopes."""
     first: Span | Root | OpenTrace | None = current.get()  # type: ignore[assignment]  # as above
     scope = first
-    while scope is not None and (scope.trace.ended or (isinstance(scope, Span) and scope._ended_ns)):
-        scope = _outer_of(scope)
+    while scope is not None and (scope.trace.ended or (isinstance(scope, Span) and scope.closed_ns)):
+        scope = cast("Span | Root | OpenTrace | None", scope.outer)
     if scope is not None and scope is not first:
-        current.set(scope)
+        swap(scope)
 
 
-def _outer_of(scope: Span | Root | OpenTrace) -> Span | Root | OpenTrace | None:
-    if isinstance(scope, Span):
-        return scope._outer
-    token = scope.token
-    if token is None or token.old_value is Token.MISSING:
-        return None
-    return cast("Span | Root | OpenTrace | None", token.old_value)
+def outer_of(token: Token[Scope | None] | None) -> Scope | None:
+    """Returns the scope that was current when `token` was made."""
+    return None if token is None or token.old_value is Token.MISSING else token.old_value
 
 
 def restore(token: Token[Scope | None]) -> bool:
@@ -340,7 +357,7 @@ def restore(token: Token[Scope | None]) -> bool:
     try:
         current.reset(token)
     except (ValueError, RuntimeError):
-        current.set(None if token.old_value is Token.MISSING else token.old_value)
+        current.set(outer_of(token))
         return False
     return True
 

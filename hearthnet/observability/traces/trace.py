@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from contextvars import Token
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from time import monotonic_ns, time_ns
 from types import TracebackType
 from typing import Any, Final, Self
@@ -22,17 +23,16 @@ from hearthnet.observability.logging import DONE, TRACE_LOGGER, get_logger, log_
 from hearthnet.observability.logs.messages import INFO, WARNING
 from hearthnet.observability.metrics import telemetry_dropped_total
 from hearthnet.observability.records.context import Counted, Scope, current, swap
-from hearthnet.observability.records.ids import is_trace_id, new_trace_id
+from hearthnet.observability.records.ids import canonical, new_trace_id
 from hearthnet.observability.records.record import LogValues, TraceRecord, TraceValues, clean_text, encode, fit
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.records.results import CANCELLED, OK, RESULTS, decisive, is_failure, result_of
 from hearthnet.observability.runtime import runtime
-from hearthnet.observability.traces.span import Span, describe, outermost_root, restore, step_out
+from hearthnet.observability.traces.span import Span, describe, outer_of, outermost_root, restore, step_out
 
 __all__ = ["Trace"]
 
-# About 8 KiB hold sixty spans; more are kept only so that `extras.truncated` can tell how many there were.
-_MAX_SPANS: Final = 1_000
+_MAX_SPANS: Final = 1_000  # in memory; about 8 KiB hold sixty
 _MAX_HELD: Final = 200  # log records held until the end
 # Bytes of spans and extras in a row, besides ids, names and an error of at most 2 KiB.
 _ROOM_BYTES: Final = MAX_TRACE_ROW_BYTES - 2_048 - 512
@@ -42,6 +42,16 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _dumps: Final = orjson.dumps
 _log = get_logger(TRACE_LOGGER)
 unencodable_total = telemetry_dropped_total.labels(reason="unencodable")
+
+
+def _weightiest(spans: list[Span], now_ns: int) -> list[Span]:
+    """Returns the spans in the order in which they are worth keeping: failed and open ones, then the slowest."""
+
+    def weight(opened: Span) -> tuple[bool, int]:
+        # By identity: a program may have set a status whose comparison raises.
+        return not opened.closed_ns or opened.status is not OK, (opened.closed_ns or now_ns) - opened.started_ns
+
+    return sorted(spans, key=weight, reverse=True)
 
 
 class Trace:
@@ -60,23 +70,24 @@ class Trace:
         run_id: the run that it belongs to.
         seq: its place in the order of the database; 0 until it is committed.
         token: of the context in which it began.
+        is_over: its record and its "done" line are made: log records made in its context from now on are not its own.
     """
 
     __slots__ = (
         "_box", "_dropped_spans", "_handling", "_held", "_number", "_open", "_slot", "_spans", "_spans_json",
-        "capability", "duration_ms", "ended", "error", "extras", "notable", "parent_id", "result", "run_id", "seq",
-        "started_ns", "started_us", "token", "trace_id", "version",
+        "capability", "duration_ms", "ended", "error", "extras", "is_over", "notable", "parent_id", "result", "run_id",
+        "seq", "started_ns", "started_us", "token", "trace_id", "version",
     )  # fmt: skip
 
     # As a scope: the current one where it began, outside any span.
-    number = 0
+    number = closed_ns = 0
     span_id: None = None
 
-    def __init__(self, name: str, version: str | None, trace_id: str | None, parent_id: str | None) -> None:
+    def __init__(self, name: str, version: str | None, trace_id: object, parent_id: str | None) -> None:
         self._slot = NO_SLOT
         now_ns = time_ns()
         # An id that is no ULID is replaced, never recorded.
-        self.trace_id = trace_id if trace_id is not None and is_trace_id(trace_id) else new_trace_id(now_ns)
+        self.trace_id = new_trace_id(now_ns) if trace_id is None else canonical(trace_id) or new_trace_id(now_ns)
         self.parent_id = None if parent_id is None else clean_text(parent_id, MAX_CAPABILITY_CHARS)
         self.capability = name
         self.version = version
@@ -91,7 +102,7 @@ class Trace:
         self.seq = 0
         self._number = 0
         self.notable = 0
-        self.ended = False
+        self.ended = self.is_over = False
         self._dropped_spans = 0
         self._spans: list[Span] | None = []
         self._spans_json = b"[]"
@@ -115,7 +126,7 @@ class Trace:
             trace._spans_json, extras,
         ) = record  # fmt: skip
         trace.extras = orjson.loads(extras) if len(extras) > 2 else {}  # "{}"
-        trace.ended = True
+        trace.ended = trace.is_over = True
         trace._spans = None
         trace._dropped_spans = 0
         trace._held = None
@@ -126,6 +137,11 @@ class Trace:
     def trace(self) -> Self:
         """Itself: a scope knows its trace."""
         return self
+
+    @property
+    def outer(self) -> Scope | None:
+        """The scope in which it began."""
+        return outer_of(self.token)
 
     @property
     def started_at(self) -> float:
@@ -153,15 +169,32 @@ class Trace:
         """Adds a span that has just opened."""
         self._open.append(opened)
         spans = self._spans
-        if spans is not None and len(spans) < _MAX_SPANS:
+        if spans is not None:  # else it has just ended, in another thread
+            if len(spans) >= _MAX_SPANS:
+                self._thin(spans, started_ns)
             spans.append(opened)
-        else:
-            self._dropped_spans += 1
         if self._slot > 0 and (box := self._box) is not None:
             box.open_span(self._slot, opened.name, started_ns)
 
+    def _thin(self, spans: list[Span], now_ns: int) -> None:
+        """Drops half of the spans, and counts them."""
+        kept = _weightiest(spans, now_ns)[: _MAX_SPANS // 2]
+        self._dropped_spans += len(spans) - len(kept)
+        spans[:] = sorted(kept, key=attrgetter("started_ns"))
+
+    def _keep_failed(self, closed: Span) -> None:
+        """Takes a span back that was dropped while it was open and has failed since."""
+        spans = self._spans
+        if spans is not None and closed not in spans:
+            if len(spans) >= _MAX_SPANS:
+                self._thin(spans, closed.closed_ns)
+            spans.append(closed)
+            self._dropped_spans -= 1
+
     def close_span(self, closed: Span) -> None:
         """Removes a span that has just closed; the newest of those still open becomes the innermost."""
+        if self._dropped_spans and closed.status is not OK:
+            self._keep_failed(closed)
         still_open = self._open
         if still_open and still_open[-1] is closed:
             del still_open[-1]
@@ -204,7 +237,7 @@ class Trace:
         except (ValueError, RuntimeError):
             return False
         self.token = current.set(self)
-        current.set(scope)
+        swap(scope)
         return True
 
     def leave(self) -> bool:
@@ -263,6 +296,7 @@ class Trace:
         level = INFO if result in _FINE else WARNING
         if _log.isEnabledFor(level):
             self._log_done(level, result)
+        self.is_over = True
 
     def _values(self, duration_ms: float, result: str, notable: int, ended_ns: int) -> TraceValues:
         spans = b"[]"
@@ -281,19 +315,23 @@ class Trace:
         )  # fmt: skip
 
     def _cut(self, ended_ns: int, extras: bytes) -> tuple[bytes, bytes]:
-        """Returns spans and extras that fit a row; `extras.truncated` counts the spans that did not."""
+        """Returns spans and extras that fit a row; `extras.truncated` counts the spans that did not.
+
+        Failed spans are kept first, then the slowest.
+        """
         extras = fit(extras, _ROOM_BYTES // 4)
         room = _ROOM_BYTES - len(extras) - len(',"truncated":1000000')
-        kept: list[bytes] = []
-        for opened in self._spans or ():
+        spans = self._spans or []
+        kept: list[tuple[int, bytes]] = []
+        for opened in _weightiest(spans, ended_ns):
             encoded = orjson.dumps(opened.as_safe_dict(ended_ns))
             if len(encoded) < room:
                 room -= len(encoded) + 1
-                kept.append(encoded)
-        missing = len(self._spans or ()) - len(kept) + self._dropped_spans
+                kept.append((opened.started_ns, encoded))
+        missing = len(spans) - len(kept) + self._dropped_spans
         if missing:
             extras = orjson.dumps({**orjson.loads(extras), "truncated": missing})
-        return b"[" + b",".join(kept) + b"]", extras
+        return b"[" + b",".join(encoded for _, encoded in sorted(kept)) + b"]", extras
 
     def hold(self, values: LogValues, message: Counted | None = None) -> bool:
         """Keeps a log record until the end, to store it if the trace is notable; returns False if it cannot.

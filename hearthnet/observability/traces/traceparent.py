@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
-from hearthnet.observability.records.context import current
+from hearthnet.observability.records.context import innermost
 from hearthnet.observability.records.ids import is_trace_id
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def headers_for(trace: Trace | None = None) -> dict[str, str]:
     The parent is the innermost open span of this context, else the trace's root. Outside any trace there is nothing to
     join, and no header. Never raises.
     """
-    scope = current.get()
+    scope = innermost()
     if trace is None:
         if scope is None:
             return {}

@@ -452,11 +452,34 @@ def test_carry_after_the_end_of_the_trace():
     assert family() == []
 
 
-@pytest.mark.parametrize("function", [work_async, numbers, partial(work_async, "x"), (lambda: (yield))])
+class Work:
+    """Is called, and works asynchronously."""
+
+    async def __call__(self):
+        """Works."""
+        return await work_async()
+
+
+class Numbers:
+    """Is called for a generator."""
+
+    def __call__(self):
+        """Yields."""
+        yield 1
+
+
+@pytest.mark.parametrize(
+    "function", [work_async, numbers, partial(work_async, "x"), (lambda: (yield)), Work(), Numbers(), Work().__call__]
+)
 def test_carry_refuses_what_runs_elsewhere(function):
     """A coroutine or a generator runs where it is driven, so binding the call to a context would carry nothing."""
     with pytest.raises(TypeError, match="plain function"):
         carry(function)
+
+
+def test_carry_takes_a_class():
+    """A class is called to make an instance, whatever calling that one does."""
+    assert isinstance(carry(Work)(), Work)
 
 
 def test_loop_in_a_thread():

@@ -90,7 +90,7 @@ def _marked(path: Path, selection: Selection) -> Iterator[tuple[bool, bytes]]:
 
 def _is_selected(raw: bytes, selection: Selection, was_last: bool) -> bool:
     if selection.trace_id is not None:
-        return selection.trace_id.encode() in raw
+        return selection.is_mentioned(raw)
     line = line_of(raw)
     ts_us = None if line is None else time_of(line)
     # A torn line without a time is treated as the line before it.

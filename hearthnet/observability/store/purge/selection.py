@@ -23,9 +23,9 @@ _BEFORE: Final = {
     "gaps": "ts_us < :before",
     "runs": "ended_us < :before",  # a run without an end may be running
 }
-# Ids are unlike any other text, so a text search finds them.
+# Ids are unlike any other text, so a text search finds them. `after_trace`, the mark of other work, does not count.
 _OF_TRACE: Final = {
-    "logs": "trace_id = :id OR instr(extras, :id) OR instr(msg, :id) OR instr(exc, :id)",
+    "logs": "trace_id = :id OR instr(replace(extras, :mark, ''), :id) OR instr(msg, :id) OR instr(exc, :id)",
     "traces": "trace_id = :id OR instr(spans, :id) OR instr(extras, :id) OR instr(error, :id)",
 }
 _NAMED: Final = (
@@ -49,7 +49,7 @@ class Selection:
         everything: all records.
         before_us: records from before this time in UTC microseconds; a trace is recorded at its end.
         capability: records of this name, given without a version. Selects no lines of the JSON log.
-        trace_id: a trace, and every record that has its id anywhere.
+        trace_id: a trace, and every record that has its id anywhere, but not those of work that has outlived it.
     """
 
     everything: bool = False
@@ -73,10 +73,20 @@ class Selection:
         return {
             "before": self.before_us,
             "id": self.trace_id,
+            "mark": self._mark.decode(),
             "name": name,
             "escaped": self.escaped.decode(),
             "cut": name.encode()[:CAPABILITY_BYTES].decode("utf-8", "ignore"),
         }
+
+    def is_mentioned(self, line: bytes) -> bool:
+        """Returns whether a JSON line has the trace's id."""
+        return self.trace_id is not None and self.trace_id.encode() in line.replace(self._mark, b"")
+
+    @property
+    def _mark(self) -> bytes:
+        """The field of a record made by work that has outlived the trace: another's, or of none."""
+        return b'"after_trace":"%b"' % (self.trace_id or "").encode()
 
     @property
     def escaped(self) -> bytes:

@@ -27,6 +27,7 @@ from hearthnet.observability.store.purge.purge import Places, count, purge
 from hearthnet.observability.store.purge.selection import Selection
 from hearthnet.observability.store.recovery.quarantine import quarantined
 from hearthnet.observability.telemetry import DATABASE
+from hearthnet.observability.traces.propagation import carry
 
 SECRET = "planted.Zq7"
 PLANTS = [SECRET, "span-Zq7", "extra-Zq7", "message-Zq7", "traceback-Zq7", "torn-Zq7", "called-Zq7"]
@@ -450,3 +451,30 @@ def test_damaged_database_is_salvaged_and_then_purged(lived):
     assert quarantined(lived.store) == []
     # Only the damaged database had the link between these records.
     assert where_but_in_logs(lived, *(text for text in PLANTS if text != "called-Zq7")) == set()
+
+
+def test_trace_is_erased_without_what_came_after_it(observability, places):
+    """Records of work that has outlived the trace are other requests' and stay, unless they name it themselves."""
+    with telemetry.open(observability):
+        with trace.new_trace("first.request") as first:
+            log.info("own")
+            carried = carry(log.info)
+        with trace.new_trace("second.request"):
+            carried("another's")
+            carried("plain", extra={"n": 1})
+            carried("mentions it", extra={"request": first.trace_id})
+            carried(f"names {first.trace_id}")
+    counted = count(places, Selection(trace_id=first.trace_id))
+
+    purged = run(places, Selection(trace_id=first.trace_id))
+
+    # A line more than rows: "done".
+    assert (purged.traces, purged.logs, purged.log_lines) == (1, 3, 4)
+    assert (counted.traces, counted.logs, counted.log_lines) == (1, 3, 4)
+    assert ask(places, "SELECT msg FROM logs WHERE logger = 'hearthnet.test' ORDER BY seq") == [
+        ("another's",),
+        ("plain",),
+    ]
+    lines = b"".join(path.read_bytes() for path in places.log_dir.iterdir())
+    assert (lines.count(b"another's"), lines.count(b"plain"), lines.count(b"own")) == (1, 1, 0)
+    assert ask(places, "SELECT count(*) FROM traces") == [(1,)]

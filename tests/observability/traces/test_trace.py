@@ -1,0 +1,173 @@
+"""What a trace keeps when there is too much, and the ids it takes."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import uuid
+
+import orjson
+import pytest
+from ulid import ULID
+
+from hearthnet.observability import trace
+from hearthnet.observability.runtime import runtime
+from hearthnet.observability.traces import span as spans
+from hearthnet.observability.traces.span import Span
+
+GIVEN = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
+
+
+def record():
+    """The newest trace as it is recorded: names of its spans, and how many were cut."""
+    newest = runtime.recorder.pending_traces()[-1]
+    return [item["name"] for item in orjson.loads(newest.spans)], orjson.loads(newest.extras).get("truncated", 0)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock of spans that a test moves; each reading is a nanosecond later."""
+    now = itertools.count(1)
+    jumps = [0]
+    monkeypatch.setattr(spans, "monotonic_ns", lambda: next(now) + jumps[0])
+
+    def wait(ms):
+        jumps[0] += ms * 1_000_000
+
+    return wait
+
+
+@pytest.mark.parametrize("many", [100, 1_000, 1_001, 5_000])
+def test_failed_and_slow_spans_are_kept(many, clock):
+    """Of many spans the failed and the slow are kept, wherever they were; in the order of their start, all counted."""
+    with trace.new_trace("a.b"):
+        for number in range(many):
+            with pytest.raises(ValueError, match="x") if number == many * 9 // 10 else trace.span("ordinary"):
+                if number == many * 9 // 10:
+                    with trace.span("failed"):
+                        raise ValueError("x")
+                if number == many // 2:
+                    with trace.span("slow"):
+                        clock(100)
+
+    names, cut = record()
+    assert [name for name in names if name != "ordinary"] == ["slow", "failed"]
+    assert names[0] == "ordinary"
+    assert len(names) + cut == many + 1
+
+
+def test_slower_spans_are_kept_before_faster_ones(clock):
+    """Of those that did not fail, the slowest."""
+    with trace.new_trace("a.b"):
+        for number in range(300):
+            with trace.span(f"step {number}"):
+                clock(number * 7 % 300)
+
+    names, cut = record()
+    assert {int(name.split()[1]) * 7 % 300 for name in names} == set(range(300 - len(names), 300))
+    assert len(names) + cut == 300
+    assert [int(name.split()[1]) for name in names] == sorted(int(name.split()[1]) for name in names)
+
+
+def test_all_that_fail_do_not_fit():
+    """When more fail than a row has space for, those are kept that took longest; the rest is counted."""
+    with trace.new_trace("a.b"):
+        for _ in range(3_000):
+            with pytest.raises(ValueError, match="x"), trace.span("failed"):
+                raise ValueError("x")
+        with trace.span("ordinary"):
+            pass
+
+    names, cut = record()
+    assert names.count("failed") >= len(names) - 1 > 30
+    assert len(names) + cut == 3_001
+
+
+def test_span_that_fails_after_it_was_dropped():
+    """Of thousands that are open at once some are dropped; one of those that fails comes back."""
+    with trace.new_trace("a.b") as started:
+        opened = [Span("open").__enter__() for _ in range(3_000)]
+        dropped = [item for item in opened if item not in started.spans]
+        assert len(started.spans) <= 1_000
+        failing = dropped[1]
+        failing.name = "failed"
+        failing.__exit__(ValueError, ValueError("x"), None)
+        for item in reversed(opened):
+            item.__exit__(None, None, None)
+
+    names, cut = record()
+    assert "failed" in names
+    assert len(names) + cut == 3_000
+
+
+def test_spans_open_at_the_end_are_kept():
+    """What the end of the trace cuts short is kept like what failed."""
+    trace.new_trace("a.b")
+    Span("cut short").__enter__()
+    for _ in range(200):
+        with trace.span("ordinary"):
+            pass
+    trace.detach()
+
+    assert record()[0][0] == "cut short"
+
+
+@pytest.mark.parametrize("status", [object(), "\ud800", 7, [], float("nan")])
+def test_status_of_any_kind_ranks_without_raising(status):
+    """A status that the program has set costs no trace, however many spans there are."""
+    with trace.new_trace("a.b"):
+        for _ in range(1_200):
+            with trace.span("ordinary"):
+                pass
+        with trace.span("strange") as strange:
+            strange.status = status
+
+    assert "strange" in record()[0]
+
+
+def test_threads_that_add_spans_at_once():
+    """Many threads fill one trace: it is recorded, bounded."""
+    with trace.new_trace("a.b") as started:
+
+        def add():
+            trace.attach(started)
+            for _ in range(1_500):
+                with trace.span("work"):
+                    pass
+            trace.detach()
+
+        threads = [threading.Thread(target=add) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    names, cut = record()
+    assert len(names) > 30
+    assert cut > 5_000
+
+
+@pytest.mark.parametrize("given", [GIVEN, GIVEN.lower(), GIVEN.title(), ULID.from_str(GIVEN)], ids=repr)
+def test_ulid_in_any_spelling_is_kept(given):
+    """Upper or lower case, or an object of python-ulid: the id in its canonical spelling."""
+    with trace.new_trace("a.b", trace_id=given) as started:
+        assert started.trace_id == GIVEN
+
+
+class Silent:
+    """Has no text."""
+
+    def __str__(self):
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    "given", [GIVEN[:-1], GIVEN + "0", "8" + GIVEN[1:], GIVEN.replace("S", "\N{LATIN SMALL LETTER LONG S}"),
+              uuid.uuid4(), Silent(), b"01HXR4Z6W5S9E2JQ4Y0T7B3M1C", 7, f" {GIVEN}", f"{GIVEN}\n"],
+    ids=lambda given: type(given).__name__,
+)  # fmt: skip
+def test_what_is_no_ulid_is_replaced(given):
+    """Anything else is replaced by a fresh id; nothing raises."""
+    with trace.new_trace("a.b", trace_id=given) as started:
+        assert started.trace_id != given
+        assert str(ULID.from_str(started.trace_id)) == started.trace_id
