@@ -196,7 +196,7 @@ class DailyFile:
             number += 1
             fresh = self._open_part(day, number)
         if fresh is None:
-            raise FileExistsError(self._path(day, number))  # another process was faster, with what is no file
+            raise FileExistsError(self._path(day, number))  # another process was faster, with a folder or the like
         self._number = number
         if self._fd < 0:
             self._fd = fresh

@@ -1,4 +1,4 @@
-"""The JSON log's files: parts within a day, a bound in bytes, several processes, wrong clocks, people with `rm`, `mv`."""
+"""The JSON log's files: parts within a day, a bound in bytes, several processes, wrong clocks, people with a shell."""
 
 from __future__ import annotations
 
@@ -235,9 +235,9 @@ def dangling_link_instead(path):
 def socket_instead(path):
     """A socket under its name."""
     rename(path)
-    with socket.socket(socket.AF_UNIX) as bound:
-        with contextlib.chdir(path.parent):  # a socket's path is limited to a hundred characters
-            bound.bind(path.name)
+    # The path of a socket is limited to a hundred characters.
+    with contextlib.chdir(path.parent), socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(path.name)
 
 
 REPLACED = [
@@ -270,10 +270,7 @@ def stray_file(name):
 
 STRAY = [
     *(stray_file(f"2026-11-24.{number}.log") for number in ("01", "007", "000", "0", "\u0663", "+1", "1_0", " 1")),
-    *(
-        stray_file(name)
-        for name in ("2026-11-24..log", "2026-11-24.log.log", "\u0662\u0660\u0662\u0666-11-24.log", "2026-11-24.log\n")
-    ),
+    *(stray_file(name) for name in ("2026-11-24.log.log", "\u0662026-11-24.log", "2026-11-24.log\n")),
     lambda folder: (folder / "2026-11-24.2.log").mkdir(),
     lambda folder: (folder / TODAY).mkdir(),
     lambda folder: os.mkfifo(folder / TODAY),
