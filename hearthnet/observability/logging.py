@@ -28,8 +28,8 @@ from hearthnet.observability.logs.messages import (
     ERROR,
     Entry,
     Message,
+    Place,
     admit_key,
-    current_ids,
     encode_extras,
     exc_info_of,
     find,
@@ -38,25 +38,26 @@ from hearthnet.observability.logs.messages import (
     is_any_dropped,
     keep_on,
     messages_with_drops,
+    place,
     repeats_in,
     repeats_of,
     text_of,
     timestamp,
     with_repeats,
 )
-from hearthnet.observability.logs.set_up import look, passes_on
+from hearthnet.observability.logs.set_up import is_alone, look, passes_on
 from hearthnet.observability.logs.standard_records import (
     add_fields,
     created_ns,
     entry_of,
     fields_of,
-    ids_of,
+    place_of,
     redact,
     said,
     without_secrets,
 )
 from hearthnet.observability.logs.tracebacks import Error, ExcInfo
-from hearthnet.observability.records.context import Ids, current
+from hearthnet.observability.records.context import current
 from hearthnet.observability.records.record import clean_text, one_line
 from hearthnet.observability.runtime import runtime
 
@@ -70,7 +71,7 @@ __all__ = ["JsonFormatter", "Logger", "RateLimitedLogger", "configure", "get_log
 DONE: Final = "done"
 TRACE_LOGGER: Final = "hearthnet.trace"  # its "done" lines are written to the JSON log alone: the trace has a row
 
-_OURS: Final = frozenset({"hearthnet_extras", "hearthnet_ids", "hearthnet_taken"})
+_OURS: Final = frozenset({"hearthnet_extras", "hearthnet_place", "hearthnet_taken"})
 _RESERVED: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"} | _OURS
 _MAX_UNFED: Final = 3  # checks, of one a second: a listener may be late
 _get_factory: Final = logging.getLogRecordFactory
@@ -83,11 +84,11 @@ class Record(logging.LogRecord):
     In slots: formatters that print all other attributes of a record are not to print these.
     """
 
-    __slots__ = ("hearthnet_extras", "hearthnet_ids", "hearthnet_shown", "hearthnet_taken")
+    __slots__ = ("hearthnet_extras", "hearthnet_place", "hearthnet_shown", "hearthnet_taken")
 
     def __init__(self, name: str, *args: Any, **named: Any) -> None:
         super().__init__(name, *args, **named)
-        self.hearthnet_ids = current_ids()
+        self.hearthnet_place = place()
         handler: JsonHandler | None = runtime.handler
         if handler is not None and name not in _own_loggers and handler.is_taken_away():
             handler.count_missed()
@@ -96,12 +97,12 @@ class Record(logging.LogRecord):
 Factory = Callable[..., logging.LogRecord]
 
 
-def _with_ids(make: Factory) -> Factory:
+def _placed(make: Factory) -> Factory:
     """Returns a program's own record factory with the same knowledge."""
 
     def made(*args: Any, **named: Any) -> logging.LogRecord:
         record = make(*args, **named)
-        record.hearthnet_ids = current_ids()
+        record.hearthnet_place = place()
         return record
 
     return made
@@ -158,7 +159,7 @@ class Logger(logging.Logger):
             or self.filters
             or handler.filters
             or _get_factory() is not Record
-            or not _is_alone(self, handler)
+            or not is_alone(self, handler)
         ):
             super()._log(level, msg, args, exc_info, extra, stack_info, stacklevel + 1)
         elif level >= handler.level:
@@ -187,18 +188,6 @@ class Logger(logging.Logger):
             self._log(DEBUG, msg, args, stacklevel=stacklevel + 1, **more)
         elif runtime.keep_debug and (scope := current.get()) is not None:
             keep_on(scope, self.name, text_of(msg, args), more)
-
-
-def _is_alone(logger: logging.Logger, handler: logging.Handler) -> bool:
-    """Returns whether a logger's records reach `handler` and no other."""
-    walked: logging.Logger | None = logger
-    while walked is not None:
-        if walked.handlers:
-            return walked.handlers == [handler] and (walked.parent is None or not walked.propagate)
-        if not walked.propagate:
-            return False
-        walked = walked.parent
-    return False
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -373,7 +362,7 @@ class JsonHandler(logging.Handler):
         try:
             text, error = said(record)
             message = find(record.name, record.levelno, text)
-            self._take(message, fields_of(record, _RESERVED), error, created_ns(record), ids_of(record))
+            self._take(message, fields_of(record, _RESERVED), error, created_ns(record), place_of(record))
         except Exception:  # must not raise into the program  # noqa: BLE001
             self.failures += 1
 
@@ -384,7 +373,7 @@ class JsonHandler(logging.Handler):
         except Exception:  # as above  # noqa: BLE001
             self.failures += 1
 
-    def _take(self, message: Message, extra: object, error: Error | None, now_ns: int, ids: Ids | None) -> None:
+    def _take(self, message: Message, extra: object, error: Error | None, now_ns: int, made: Place | None) -> None:
         """Encodes the record once and passes it to both sinks, within its message's budget."""
         second = now_ns // 1_000_000_000
         if message.dropped_rows and message.has_drops_before(second):
@@ -394,7 +383,7 @@ class JsonHandler(logging.Handler):
             message.drop(repeats, repeats)
             return
         extras, exc = encode_extras(extra, error)
-        entry = Entry(message, extras, exc, now_ns, ids, repeats)
+        entry = Entry(message, extras, exc, now_ns, made, repeats)
         self._write(entry.line(), message, now_ns)
         if message.logger == TRACE_LOGGER:
             return
@@ -470,7 +459,7 @@ def install_sinks(config: LoggingConfig) -> None:
             runtime.handler = JsonHandler(file)
             forget_keys()  # a message that was logged before is new here
             make = logging.getLogRecordFactory()
-            ours = Record if make is logging.LogRecord else _with_ids(make)
+            ours = Record if make is logging.LogRecord else _placed(make)
             runtime.handler.factories = make, ours
             logging.setLogRecordFactory(ours)
         else:
@@ -510,7 +499,7 @@ def warn_visibly(logger: logging.Logger, msg: str, reason: str) -> None:
     logger.warning(msg, extra={"reason": reason})
     handler: JsonHandler | None = runtime.handler
     is_written = handler is not None and handler.file is not None and dropped_lines() == dropped
-    is_passed_on = handler is None or not _is_alone(logger, handler)
+    is_passed_on = handler is None or not is_alone(logger, handler)
     if not is_written and not is_passed_on and sys.stderr is not None:
         with suppress(OSError, ValueError):  # closed by the program
             sys.stderr.write(f"hearthnet: {msg}: {clean_text(reason)}\n")
@@ -553,7 +542,7 @@ def log_done(level: int, trace_id: str, fields: dict[str, Any]) -> bool:
         fields: of a trace's record, so that they can be encoded as they are.
     """
     handler: JsonHandler | None = runtime.handler
-    if handler is None or _trace_log.filters or handler.filters or not _is_alone(_trace_log, handler):
+    if handler is None or _trace_log.filters or handler.filters or not is_alone(_trace_log, handler):
         return False
     if level >= handler.level:
         handler.take_done(level, trace_id, fields)

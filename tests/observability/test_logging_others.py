@@ -379,7 +379,9 @@ def test_memory_handler_keeps_the_trace(lines, log):
     found = [line for line in lines() if line["msg"] == "made"]
     assert {line["trace_id"] for line in found} == {made.trace_id}
     assert len(found) == 30
-    assert {row.trace_id for row in runtime.recorder.pending_logs() if row.msg == "made"} == {made.trace_id}
+    stored = [row for row in runtime.recorder.pending_logs() if row.msg == "made"]
+    assert {row.trace_id for row in stored} == {made.trace_id}
+    assert len(stored) == 10  # the budget: the trace that failed is another one
 
 
 def test_record_that_is_pickled_keeps_its_trace(lines, log):
@@ -547,6 +549,22 @@ def test_arguments_that_do_not_fit_are_bounded(lines, log, monkeypatch):
 
     assert len(lines()[0]["msg"]) < 8_192
     assert SECRET not in str(lines())
+
+
+@pytest.mark.parametrize("edge", [128, 512, 1_024, 2_048, 4_096, 8_192, 131_072])
+def test_secret_at_the_edge_of_a_cut_leaves_no_half(lines, log, edge, monkeypatch):
+    """Wherever message, field, name of a field, argument or error is cut: it was searched for secrets before."""
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    secret = "s3cr3t" * 5
+    register_secrets([secret])
+    for size in range(max(0, edge - len(secret) - 8), edge + 8, 3):
+        text = "m" * size + secret + "n" * 300
+        log.warning(text)
+        log.warning("field", extra={"long": text, text: 1, "in": [text]})
+        log.warning("%d", text)
+        log.warning("error", exc_info=ValueError(text))
+
+    assert "s3cr3t" not in str(lines()) + str(runtime.recorder.pending_logs())
 
 
 BEFORE = """

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from hearthnet.constants import LEVELS, MAX_JSON_LINE_BYTES, MAX_LOG_ROW_BYTES
 from hearthnet.observability.logs.tracebacks import Error, ExcInfo, Texts, texts_of
-from hearthnet.observability.records.context import Ids, Scope, current
+from hearthnet.observability.records.context import Scope, current
 from hearthnet.observability.records.record import (
     LogValues,
     clean_text,
@@ -41,9 +41,9 @@ __all__ = [
     "WARNING",
     "Entry",
     "Message",
+    "Place",
     "Repeats",
     "admit_key",
-    "current_ids",
     "dropped_by_level",
     "encode_extras",
     "exc_info_of",
@@ -55,6 +55,7 @@ __all__ = [
     "keep_on",
     "level_name",
     "messages_with_drops",
+    "place",
     "repeats_in",
     "repeats_of",
     "text_of",
@@ -236,8 +237,13 @@ def forget() -> None:
 runtime.at_fork(forget)
 
 
-def current_ids() -> Ids:
-    """Returns the ids of the current trace and span: a record belongs to where it was made, wherever it is handled."""
+# Of a log record: the ids of the trace and of its innermost open span. A record belongs to where it was made, wherever
+# it is handled.
+Place = tuple[str | None, str | None]
+
+
+def place() -> Place:
+    """Returns the ids for a record that is made now, in this context."""
     scope = current.get()
     if scope is None or not (trace_id := scope.trace.trace_id):
         return None, None
@@ -252,7 +258,7 @@ class Entry:
         extras: its fields as JSON.
         exc: the traceback.
         now_ns: its time, nanoseconds since 1970.
-        ids: of the trace and the span in which it was made; None: the current ones.
+        made: where it was made; None: here and now.
         repeats: how many dropped records it represents besides itself.
     """
 
@@ -264,7 +270,7 @@ class Entry:
         extras: bytes,
         exc: Texts | None,
         now_ns: int,
-        ids: Ids | None = None,
+        made: Place | None = None,
         repeats: int = 0,
     ) -> None:
         self.message = message
@@ -272,12 +278,7 @@ class Entry:
         self.exc = exc
         self.now_ns = now_ns
         self.repeats = repeats
-        if ids is not None:
-            self.trace_id, self.span_id = ids
-        elif current.get() is None:  # the usual case outside a node
-            self.trace_id = self.span_id = None
-        else:
-            self.trace_id, self.span_id = current_ids()
+        self.trace_id, self.span_id = place() if made is None else made
 
     def line(self) -> bytes:
         """Returns the JSON line, its newline included: ts, level, logger, msg, then the ids and the fields."""

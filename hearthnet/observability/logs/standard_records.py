@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.observability.logs.messages import (
     Entry,
-    current_ids,
+    Place,
     encode_extras,
     exc_info_of,
     find,
+    place,
     repeats_in,
     text_of,
 )
 from hearthnet.observability.logs.tracebacks import Error, error_text
-from hearthnet.observability.records.context import Ids
 from hearthnet.observability.records.record import bounded, clean_text, is_plain
 from hearthnet.observability.redaction.rules import REDACTED, scrub
 
 if TYPE_CHECKING:
     import logging
 
-__all__ = ["add_fields", "created_ns", "entry_of", "fields_of", "ids_of", "redact", "said", "without_secrets"]
+__all__ = ["add_fields", "created_ns", "entry_of", "fields_of", "place_of", "redact", "said", "without_secrets"]
 
 _FIRST_S: Final = -62_135_596_800  # years 1 and 10000, between which a day has a name
 _END_S: Final = 253_402_300_800
@@ -110,9 +110,9 @@ def created_ns(record: logging.LogRecord) -> int:
         return time_ns()
 
 
-def ids_of(record: logging.LogRecord) -> Ids:
+def place_of(record: logging.LogRecord) -> Place:
     """Returns the trace and span in which a record was made; the current ones if a foreign factory made it."""
-    found: Ids = getattr(record, "hearthnet_ids", None) or current_ids()
+    found: Place = getattr(record, "hearthnet_place", None) or place()
     return found
 
 
@@ -137,4 +137,4 @@ def entry_of(record: logging.LogRecord, reserved: frozenset[str]) -> Entry:
     fields = fields_of(record, reserved)
     extras, exc = encode_extras(fields, error)
     message = find(record.name, record.levelno, text)
-    return Entry(message, extras, exc, created_ns(record), ids_of(record), repeats_in(fields or {}))
+    return Entry(message, extras, exc, created_ns(record), place_of(record), repeats_in(fields or {}))

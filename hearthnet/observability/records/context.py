@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from hearthnet.observability.records.record import LogValues
 
-__all__ = ["Counted", "Ids", "Scope", "TraceLike", "current", "swap"]
-
-Ids = tuple[str | None, str | None]  # of a trace, and of a span in it
+__all__ = ["Counted", "Scope", "TraceLike", "current", "swap"]
 
 
 class Counted(Protocol):

@@ -314,6 +314,22 @@ def test_queue_that_leads_elsewhere_is_no_place_for_us(lines):
     assert [line["msg"] for line in lines()] == ["ours", CORRECTED, "foreign", "ours again"]
 
 
+def test_place_behind_a_queue_ends_with_the_queue(lines):
+    """Once the program has set up anew, what it did before is no reason to wait for a listener."""
+    waiting = queue.SimpleQueue()
+    listener = logging.handlers.QueueListener(waiting, *logging.root.handlers)
+    logging.root.handlers = [logging.handlers.QueueHandler(waiting)]
+    get_logger(NAME).error("queued")
+    listener.start()
+    listener.stop()
+    no_handlers()
+    node_logging.check_set_up()
+    logging.root.handlers = [logging.handlers.QueueHandler(queue.SimpleQueue())]
+    get_logger(NAME).error("later")
+
+    assert [line["msg"] for line in lines()] == ["queued", CORRECTED, "later"]
+
+
 def test_late_listener_is_waited_for(lines):
     """A queue that is not emptied for a while is still our place: no record comes twice."""
     waiting = queue.SimpleQueue()
