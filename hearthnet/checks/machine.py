@@ -217,6 +217,8 @@ def _problem_of_running_node(folder: Path, logs: Sequence[Path]) -> str | None:
         return f"the disk is nearly full: {counted(file.shed_lines, 'line')} below a warning dropped from the log"
     if file is not None and file.directory == folder and not logs:
         return "the node is running, but its log file is gone"
+    if missed := node_logging.missed_records():
+        return f"the program's own set-up of logging kept {counted(missed, 'record')} from the log"
     return None
 
 

@@ -1,80 +1,118 @@
 """Structured logging: every record one JSON line in the daily file, and a row for telemetry.db.
 
 Modules call `get_logger(__name__)` and log constant strings with fields in `extra=`. A record is encoded once,
-for the line and the row. Its trace and span are those of the context.
+for the line and the row. Its trace and span are those of the context in which it was made.
 
     log = get_logger(__name__)
     log.info("routed", extra={"capability": "llm.chat", "ms": 12})
 
-Logging never raises, whatever it is passed, and holds no lock.
+Logging never raises, whatever it is passed, and holds no lock. A program's own handlers, filters and factories get a
+record in the standard way, and what they do to it counts. Records of our loggers have no secrets for any handler, and
+come to ours even where the program's set-up has taken it away (`logs/set_up.py` puts it back).
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from time import time_ns
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from time import monotonic, time_ns
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from hearthnet import observability
 from hearthnet.observability.logs.messages import (
     DEBUG,
+    ERROR,
     Entry,
-    ExcInfo,
     Message,
-    RateLimitedLogger,
+    Place,
+    admit_key,
     encode_extras,
     exc_info_of,
     find,
     forget,
+    forget_keys,
     is_any_dropped,
-    log_suppressed,
+    keep_on,
     messages_with_drops,
+    place,
+    repeats_in,
     repeats_of,
-    stack_of,
     text_of,
     timestamp,
+    with_repeats,
 )
-from hearthnet.observability.records.context import Scope, current
-from hearthnet.observability.records.record import clean_text
+from hearthnet.observability.logs.set_up import is_alone, look, passes_on
+from hearthnet.observability.logs.standard_records import (
+    add_fields,
+    created_ns,
+    entry_of,
+    fields_of,
+    place_of,
+    redact,
+    said,
+    without_secrets,
+)
+from hearthnet.observability.logs.tracebacks import Error, ExcInfo
+from hearthnet.observability.records.context import current
+from hearthnet.observability.records.record import clean_text, one_line
 from hearthnet.observability.runtime import runtime
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from hearthnet.config import ObservabilityConfig
     from hearthnet.observability.logs.daily_file import DailyFile
+    from hearthnet.observability.settings import LoggingConfig
 
 __all__ = ["JsonFormatter", "Logger", "RateLimitedLogger", "configure", "get_logger", "install_sinks", "shutdown"]
 
 DONE: Final = "done"
 TRACE_LOGGER: Final = "hearthnet.trace"  # its "done" lines are written to the JSON log alone: the trace has a row
 
-_RESERVED: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "hearthnet_extras"}
+_OURS: Final = frozenset({"hearthnet_extras", "hearthnet_place", "hearthnet_taken"})
+_RESERVED: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"} | _OURS
+_MAX_UNFED: Final = 3  # checks, of one a second: a listener may be late
+_get_factory: Final = logging.getLogRecordFactory
+_is_enabled: Final = logging.Logger.isEnabledFor
 
 
-class LoggingConfig(Protocol):
-    """The part of `ObservabilityConfig` that `install_sinks` needs."""
+class Record(logging.LogRecord):
+    """A record that knows in which trace it was made, however late and by whatever thread it is handled.
 
-    @property
-    def log_level(self) -> str:
-        """The lowest level that HearthNet's own loggers pass on."""
+    In slots: formatters that print all other attributes of a record are not to print these.
+    """
 
-    @property
-    def keep_debug_of_failures(self) -> bool:
-        """Whether the debug records of a trace that fails or is slow are stored, whatever the level."""
+    __slots__ = ("hearthnet_extras", "hearthnet_place", "hearthnet_shown", "hearthnet_taken")
 
-    @property
-    def log_dir(self) -> Path | None:
-        """The folder of the daily files; None: no files."""
+    def __init__(self, name: str, *args: Any, **named: Any) -> None:
+        super().__init__(name, *args, **named)
+        self.hearthnet_place = place()
+        handler: JsonHandler | None = runtime.handler
+        if handler is not None and name not in _own_loggers and handler.is_taken_away():
+            handler.count_missed()
+
+
+Factory = Callable[..., logging.LogRecord]
+
+
+def _placed(make: Factory) -> Factory:
+    """Returns a program's own record factory with the same knowledge."""
+
+    def made(*args: Any, **named: Any) -> logging.LogRecord:
+        record = make(*args, **named)
+        record.hearthnet_place = place()
+        return record
+
+    return made
 
 
 class Logger(logging.Logger):
-    """A stdlib logger that keeps `extra` whole, so no key in it can raise or overwrite a field."""
+    """A stdlib logger that keeps `extra` whole, so no key in it can raise or overwrite a field.
+
+    Its records have no secrets, whichever handler gets them.
+    """
 
     def makeRecord(  # noqa: N802  # name and signature are the standard library's
         self,
@@ -89,11 +127,14 @@ class Logger(logging.Logger):
         extra: Mapping[str, object] | None = None,
         sinfo: str | None = None,
     ) -> logging.LogRecord:
-        """Returns the record; fields that clash with its attributes are in `extras` only."""
+        """Returns the record; its fields are attributes of it, and all of them are in `hearthnet_extras`."""
         record = logging.getLogRecordFactory()(name, level, fn, lno, msg, args, exc_info, func, sinfo)
-        record.hearthnet_extras = extra
-        if type(extra) is dict and _RESERVED.isdisjoint(extra):
-            record.__dict__.update(extra)
+        redact(record)
+        try:
+            if extra is not None:
+                add_fields(record, without_secrets(extra), _RESERVED)
+        except Exception as error:  # must not raise into the program  # noqa: BLE001
+            record.hearthnet_extras = {"extra": f"[{type(extra).__name__}: {type(error).__name__}]"}
         return record
 
     def _log(
@@ -112,55 +153,127 @@ class Logger(logging.Logger):
         three times as long.
         """
         handler: JsonHandler | None = runtime.handler
-        if handler is None or stack_info or self.filters or handler.filters or not _is_alone(self, handler):
+        if (
+            handler is None
+            or stack_info
+            or self.filters
+            or handler.filters
+            or _get_factory() is not Record
+            or not is_alone(self, handler)
+        ):
             super()._log(level, msg, args, exc_info, extra, stack_info, stacklevel + 1)
         elif level >= handler.level:
             handler.take(self.name, level, text_of(msg, args), exc_info and exc_info_of(exc_info), extra)
+        else:
+            handler.count_missed()
+
+    def callHandlers(self, record: logging.LogRecord) -> None:  # noqa: N802  # the standard library's name
+        """Passes a record to the handlers; to ours also where it was taken away, or is not passed on to."""
+        handler: JsonHandler | None = runtime.handler
+        if handler is not None and not handler.is_reached(self):
+            handler.take_directly(record)
+        super().callHandlers(record)
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # the same
+        """Returns whether records of a level are logged; counts one that others than our settings prevent."""
+        if _is_enabled(self, level):
+            return True
+        if level >= runtime.level and runtime.handler is not None:
+            runtime.handler.count_missed()
+        return False
 
     def debug(self, msg: object, *args: object, stacklevel: int = 1, **more: Any) -> None:
         """Logs at level debug. Below the logger's level, a trace may keep the record until it ends."""
-        if self.isEnabledFor(DEBUG):
+        if _is_enabled(self, DEBUG):
             self._log(DEBUG, msg, args, stacklevel=stacklevel + 1, **more)
         elif runtime.keep_debug and (scope := current.get()) is not None:
-            _keep_on(scope, self.name, text_of(msg, args), more)
-
-
-def _is_alone(logger: logging.Logger, handler: logging.Handler) -> bool:
-    """Returns whether a logger's records reach `handler` and no other."""
-    walked: logging.Logger | None = logger
-    while walked is not None:
-        if walked.handlers:
-            return walked.handlers == [handler] and (walked.parent is None or not walked.propagate)
-        if not walked.propagate:
-            return False
-        walked = walked.parent
-    return False
-
-
-def _keep_on(scope: Scope, logger: str, text: str, more: Mapping[str, Any]) -> None:
-    """Gives a debug record below its logger's level to a trace to hold."""
-    try:
-        extras, exc = encode_extras(more.get("extra"), exc_info_of(more.get("exc_info")))
-        scope.trace.hold(Entry(find(logger, DEBUG, text), extras, exc, time_ns()).values())
-    except Exception:  # must not raise into the program  # noqa: BLE001
-        if runtime.handler is not None:
-            runtime.handler.failures += 1
+            keep_on(scope, self.name, text_of(msg, args), more)
 
 
 def get_logger(name: str) -> logging.Logger:
     """Returns the logger for a module's `__name__`; it emits JSON lines from `configure` or `telemetry.open` on."""
-    logger = logging.getLogger(name)
     root = name.partition(".")[0]
     if root not in _own_roots:
         _own_roots.add(root)
-        logging.getLogger(root).setLevel(runtime.level)
+        _set_level(root)
+    logger = logging.getLogger(name)
     if type(logger) is logging.Logger:
         # Only our own loggers: setLoggerClass would change all further ones.
         logger.__class__ = Logger
+        _own_loggers[name] = logger
     return logger
 
 
 _own_roots: set[str] = {"hearthnet"}  # packages whose loggers pass on `log_level` and above
+_own_loggers: dict[str, logging.Logger] = {}
+
+
+def _set_level(root: str) -> None:
+    is_new = root not in logging.root.manager.loggerDict
+    logger = logging.getLogger(root)
+    if is_new:
+        logger.level = runtime.level  # `setLevel` clears a cache of every logger that there is
+    elif logger.level != runtime.level:
+        logger.setLevel(runtime.level)
+
+
+def own_loggers() -> list[logging.Logger]:
+    """Returns the loggers that `get_logger` has made."""
+    return list(_own_loggers.values())
+
+
+def own_roots() -> list[logging.Logger]:
+    """Returns the loggers of their packages, which have the configured level."""
+    return [logging.getLogger(root) for root in sorted(_own_roots)]
+
+
+class RateLimitedLogger(logging.LoggerAdapter[logging.Logger]):
+    """A logger for noisy messages: at most one record a second for each message key.
+
+    The next record of the message has in `repeats` how many were dropped before it; if none follows, they are logged
+    like those of a message over its budget. A record below the logger's level takes no key's time.
+
+    Args:
+        logger: where to log, or its name.
+        interval_s: the least time between two records of a key.
+        clock: monotonic seconds; tests pass their own.
+    """
+
+    def __init__(
+        self, logger: logging.Logger | str, interval_s: float = 1.0, clock: Callable[[], float] = monotonic
+    ) -> None:
+        super().__init__(get_logger(logger) if isinstance(logger, str) else logger, {})
+        self.interval_s = interval_s
+        self._clock = clock
+
+    def log(  # type: ignore[override]  # the key is one keyword more
+        self,
+        level: int,
+        msg: object,
+        *args: object,
+        key: str | None = None,
+        exc_info: Any = None,
+        extra: Any = None,
+        **more: Any,
+    ) -> None:
+        """Logs a record unless one of its `key` was logged less than `interval_s` ago.
+
+        The key is the message, without its arguments, if none is given. At error and above, `exc_info` is the exception
+        being handled.
+        """
+        if not self.isEnabledFor(level):
+            return
+        message = find(self.name, level, clean_text(msg))
+        now_s = self._clock()
+        if not admit_key(self.name, message.text if key is None else key, now_s, self.interval_s):
+            message.drop_until(int(time_ns() / 1e9 + self.interval_s))
+            return
+        if dropped := message.take_dropped_records():
+            extra = with_repeats(extra, dropped)
+        if exc_info is None and level >= ERROR:
+            exc_info = sys.exc_info()[1]
+        more["stacklevel"] = more.get("stacklevel", 1) + 1
+        self.logger.log(level, msg, *args, exc_info=exc_info, extra=extra, **more)
 
 
 class JsonFormatter(logging.Formatter):
@@ -168,74 +281,122 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Returns the line, without a newline at its end."""
-        message = find(record.name, record.levelno, text_of(record.msg, record.args))
-        extras, exc = encode_extras(_extras(record), exc_info_of(record.exc_info))
-        return Entry(message, extras, exc or stack_of(record.stack_info), _created_ns(record)).line().decode()[:-1]
-
-
-def _extras(record: logging.LogRecord) -> object:
-    """Returns the extras as passed to our own loggers, or those among a foreign record's attributes."""
-    extras = record.__dict__.get("hearthnet_extras", _RESERVED)
-    if extras is not _RESERVED:
-        return extras
-    return {key: value for key, value in record.__dict__.items() if key not in _RESERVED} or None
-
-
-def _created_ns(record: logging.LogRecord) -> int:
-    return int(record.created * 1e6) * 1_000
+        return entry_of(record, _RESERVED).line().decode()[:-1]
 
 
 class JsonHandler(logging.Handler):
-    """Writes each record to the daily file and offers it to the recorder. Never raises, takes no lock."""
+    """Writes each record to the daily file and offers it to the recorder. Never raises, takes no lock.
+
+    Attributes:
+        file: of the JSON lines; None: there is none.
+        failures: records neither written nor stored: a bug here.
+        missed: records that the program's set-up of logging kept from us: by a disabled logger, a level, a removed
+            handler.
+        is_fed: whether a queue's listener or another handler passes records to us, since we are not the root's.
+        unfed_looks: checks of the set-up since the first record that came past the loggers' handlers, and by no queue.
+        factories: of records, that of the program before and ours.
+        obstacles: what kept records from us at the last check of the set-up.
+    """
 
     def __init__(self, file: DailyFile | None) -> None:
         super().__init__()
         self.file = file
-        self.failures = 0  # records neither written nor stored: a bug here
+        self.failures = 0
+        self.missed = 0
+        self.is_fed = False
+        self.unfed_looks = -1
+        self.obstacles: list[str] = []
+        self.factories: tuple[Factory, Factory] = (logging.LogRecord, logging.LogRecord)
 
     def createLock(self) -> None:  # noqa: N802  # the standard library's name
         """Makes no lock: each sink is thread-safe by itself."""
         self.lock = None
 
+    def is_reached(self, logger: logging.Logger) -> bool:
+        """Returns whether records of a logger come to this handler, at once or by way of another."""
+        walked: logging.Logger | None = logger
+        while walked is not None:
+            if self in walked.handlers or (self.is_fed and any(map(passes_on, walked.handlers))):
+                return True
+            walked = walked.parent if walked.propagate else None
+        return False
+
+    def is_taken_away(self) -> bool:
+        """Returns whether records of other libraries do not come here, and it is not meant so.
+
+        It is meant so where the program has given this handler to its own package's logger, or has put it behind a
+        queue: nothing shows the latter until the first record comes through, unless none does for a while.
+        """
+        handlers = logging.root.handlers
+        if self in handlers or any(self in logger.handlers for logger in own_roots()):
+            return False
+        return self.unfed_looks > _MAX_UNFED or not any(map(passes_on, handlers))
+
+    def count_missed(self) -> None:
+        """Counts a record that does not come to this handler."""
+        with runtime.lock:
+            self.missed += 1
+
     def handle(self, record: logging.LogRecord) -> bool:
         """Emits the record without the standard library's lock around it."""
-        if self.filters and not self.filter(record):
-            return False
-        self.emit(record)
-        return True
+        if self not in logging.root.handlers:
+            self.is_fed, self.unfed_looks = True, -1
+        return not getattr(record, "hearthnet_taken", False) and self._filter_and_emit(record)
+
+    def take_directly(self, record: logging.LogRecord) -> None:
+        """Emits a record that would not come here; a copy of it that does after all is not emitted again."""
+        if record.levelno >= self.level:
+            self._filter_and_emit(record)
+            record.hearthnet_taken = True
+            self.unfed_looks = max(self.unfed_looks, 0)  # not fed, or it would not come directly
+
+    def _filter_and_emit(self, record: logging.LogRecord) -> bool:
+        passed: object = self.filter(record) if self.filters else True
+        if passed:
+            # From Python 3.12 on a filter may return another record.
+            self.emit(passed if isinstance(passed, logging.LogRecord) else record)
+        return bool(passed)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Writes and records a standard library record."""
         try:
-            message = find(record.name, record.levelno, text_of(record.msg, record.args))
-            exc_info = exc_info_of(record.exc_info)
-            self._take(message, _extras(record), exc_info, stack_of(record.stack_info), _created_ns(record))
+            text, error = said(record)
+            message = find(record.name, record.levelno, text)
+            self._take(message, fields_of(record, _RESERVED), error, created_ns(record), place_of(record))
         except Exception:  # must not raise into the program  # noqa: BLE001
             self.failures += 1
 
     def take(self, logger: str, level: int, text: str, exc_info: ExcInfo | None, extra: object) -> None:
         """Writes and records a record given in parts."""
         try:
-            self._take(find(logger, level, text), extra, exc_info, None, time_ns())
+            self._take(find(logger, level, text), extra, exc_info and Error(exc_info), time_ns(), None)
         except Exception:  # as above  # noqa: BLE001
             self.failures += 1
 
-    def _take(self, message: Message, extra: object, exc_info: ExcInfo | None, stack: str | None, now_ns: int) -> None:
+    def _take(self, message: Message, extra: object, error: Error | None, now_ns: int, made: Place | None) -> None:
         """Encodes the record once and passes it to both sinks, within its message's budget."""
         second = now_ns // 1_000_000_000
         if message.dropped_rows and message.has_drops_before(second):
             self.log_repeats(message)
+        repeats = repeats_in(extra) if type(extra) is dict and "repeats" in extra else 0
         if not message.admit_line(second):
+            message.drop(repeats, repeats)
             return
-        extras, exc = encode_extras(extra, exc_info)
-        entry = Entry(message, extras, exc or stack, now_ns)
+        extras, exc = encode_extras(extra, error)
+        entry = Entry(message, extras, exc, now_ns, made, repeats)
         self._write(entry.line(), message, now_ns)
         if message.logger == TRACE_LOGGER:
             return
         if message.admit_row():
             runtime.recorder.record_log(entry.values())
-        elif (scope := current.get()) is None or not scope.trace.hold(entry.values(), message):
-            message.drop_row()
+        elif not self._is_held(entry):
+            message.drop(0, 1 + repeats)
+
+    def _is_held(self, entry: Entry) -> bool:
+        """Returns whether the record's trace, if it is running here, keeps it until it ends."""
+        scope = current.get()
+        is_own = scope is not None and scope.trace.trace_id == entry.trace_id and not entry.repeats
+        return is_own and scope.trace.hold(entry.values(), entry.message)  # type: ignore[union-attr]
 
     def _write(self, line: bytes, message: Message, now_ns: int) -> None:
         file = self.file
@@ -263,7 +424,7 @@ class JsonHandler(logging.Handler):
             line = b'%b%b,"trace_id":"%b",%b\n' % (
                 timestamp(now_ns), message.head, trace_id.encode(), orjson.dumps(fields)[1:],
             )  # fmt: skip
-            self._write(line, message, now_ns)
+            self._write(one_line(line), message, now_ns)
         except Exception:  # as above  # noqa: BLE001
             self.failures += 1
 
@@ -296,6 +457,11 @@ def install_sinks(config: LoggingConfig) -> None:
         file = DailyFile(config.log_dir) if config.log_dir is not None else None
         if runtime.handler is None:
             runtime.handler = JsonHandler(file)
+            forget_keys()  # a message that was logged before is new here
+            make = logging.getLogRecordFactory()
+            ours = Record if make is logging.LogRecord else _placed(make)
+            runtime.handler.factories = make, ours
+            logging.setLogRecordFactory(ours)
         else:
             # Swapped in place: no record falls between two handlers. The old file closes with its last writer.
             runtime.handler.file = file
@@ -303,14 +469,28 @@ def install_sinks(config: LoggingConfig) -> None:
         runtime.level = logging.getLevelName(config.log_level.upper())
         runtime.keep_debug = config.keep_debug_of_failures
         for root in _own_roots:
-            logging.getLogger(root).setLevel(runtime.level)
+            _set_level(root)
 
 
-def reattach() -> None:
-    """Adds the installed handler to the root logger once more, if other code's configuration has removed it."""
+def reattach() -> bool:
+    """Adds the installed handler to the root logger, if other code's configuration has removed it; returns whether."""
     handler: JsonHandler | None = runtime.handler
-    if handler is not None:
-        logging.getLogger().addHandler(handler)  # the standard library adds none twice
+    if handler is None or handler in logging.root.handlers:
+        return False
+    handler.is_fed = False
+    handler.unfed_looks = -1
+    logging.root.addHandler(handler)
+    return True
+
+
+def check_set_up() -> None:
+    """Puts back what the program's own set-up of logging took away; the telemetry thread calls it once a second."""
+    handler: JsonHandler | None = runtime.handler
+    try:
+        if handler is not None:
+            look(handler, own_loggers(), own_roots(), reattach)
+    except Exception:  # other code's handlers may be anything  # noqa: BLE001
+        handler.failures += 1  # type: ignore[union-attr]  # there is one
 
 
 def warn_visibly(logger: logging.Logger, msg: str, reason: str) -> None:
@@ -319,7 +499,7 @@ def warn_visibly(logger: logging.Logger, msg: str, reason: str) -> None:
     logger.warning(msg, extra={"reason": reason})
     handler: JsonHandler | None = runtime.handler
     is_written = handler is not None and handler.file is not None and dropped_lines() == dropped
-    is_passed_on = handler is None or not _is_alone(logger, handler)
+    is_passed_on = handler is None or not is_alone(logger, handler)
     if not is_written and not is_passed_on and sys.stderr is not None:
         with suppress(OSError, ValueError):  # closed by the program
             sys.stderr.write(f"hearthnet: {msg}: {clean_text(reason)}\n")
@@ -333,11 +513,14 @@ def shutdown() -> None:
     with runtime.config_lock:
         handler: JsonHandler | None = runtime.handler
         if handler is not None:
-            logging.getLogger().removeHandler(handler)
+            logging.root.removeHandler(handler)
             # Not in `close`: the standard library calls that of every handler whenever a program uses `dictConfig`.
             handler.file = None
             handler.close()
             runtime.handler = None
+            make, ours = handler.factories
+            if logging.getLogRecordFactory() is ours:  # else others have built on it
+                logging.setLogRecordFactory(make)
 
 
 def _reset() -> None:
@@ -359,7 +542,7 @@ def log_done(level: int, trace_id: str, fields: dict[str, Any]) -> bool:
         fields: of a trace's record, so that they can be encoded as they are.
     """
     handler: JsonHandler | None = runtime.handler
-    if handler is None or _trace_log.filters or handler.filters or not _is_alone(_trace_log, handler):
+    if handler is None or _trace_log.filters or handler.filters or not is_alone(_trace_log, handler):
         return False
     if level >= handler.level:
         handler.take_done(level, trace_id, fields)
@@ -371,7 +554,6 @@ def log_dropped(*, all_of_them: bool = False) -> bool:
 
     The telemetry thread calls it now and then: the count of a storm that has ended must not wait for the next one.
     """
-    log_suppressed(all_of_them=all_of_them)
     handler: JsonHandler | None = runtime.handler
     if handler is not None:
         for message in messages_with_drops(None if all_of_them else time_ns() // 1_000_000_000):
@@ -385,6 +567,12 @@ def dropped_lines() -> int:
     if handler is None:
         return 0
     return handler.failures + (handler.file.dropped_lines if handler.file is not None else 0)
+
+
+def missed_records() -> int:
+    """Returns how many records the program's own set-up of logging kept from us since `configure`."""
+    handler: JsonHandler | None = runtime.handler
+    return 0 if handler is None else handler.missed
 
 
 def log_file() -> DailyFile | None:

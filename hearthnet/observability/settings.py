@@ -7,15 +7,33 @@ has its default, whatever else is set. A program that wants a log file and no st
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from hearthnet.config_file import absolute
 from hearthnet.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from hearthnet.config import ObservabilityConfig
 
-__all__ = ["complete"]
+__all__ = ["LoggingConfig", "complete"]
+
+
+class LoggingConfig(Protocol):
+    """The part of `ObservabilityConfig` that `logging.install_sinks` needs."""
+
+    @property
+    def log_level(self) -> str:
+        """The lowest level that HearthNet's own loggers pass on."""
+
+    @property
+    def keep_debug_of_failures(self) -> bool:
+        """Whether the debug records of a trace that fails or is slow are stored, whatever the level."""
+
+    @property
+    def log_dir(self) -> Path | None:
+        """The folder of the daily files; None: no files."""
 
 
 def complete(given: ObservabilityConfig | None = None) -> ObservabilityConfig:

@@ -115,6 +115,15 @@ def test_running_node_that_loses_lines_warns(node, log_dir, monkeypatch):
     assert check(node, from_disk=True).status == "pass"
 
 
+def test_records_that_the_set_up_hid_warn(node, log_dir, monkeypatch):
+    """Records that a level or `logging.disable` hides in the running node are counted there."""
+    monkeypatch.setattr(node_logging, "missed_records", lambda: 1)
+
+    result = check(node)
+    assert (result.status, result.ok) == ("warn", True)
+    assert result.detail == "the program's own set-up of logging kept 1 record from the log"
+
+
 def test_removed_log_file_warns(node, log_dir):
     """A node whose log file is gone is distinguished from one that never logged."""
     shutil.rmtree(log_dir)

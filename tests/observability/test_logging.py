@@ -23,8 +23,7 @@ from hearthnet.config import ObservabilityConfig
 from hearthnet.constants import MAX_JSON_LINE_BYTES, MAX_LOG_ROW_BYTES
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability import trace
-from hearthnet.observability.logging import JsonFormatter, RateLimitedLogger, get_logger
-from hearthnet.observability.logs import messages
+from hearthnet.observability.logging import JsonFormatter, get_logger
 from hearthnet.observability.logs.daily_file import DailyFile, log_paths
 from hearthnet.observability.runtime import runtime
 
@@ -129,7 +128,8 @@ def test_nothing_in_a_record_raises(logs, monkeypatch):
 
     lines = [orjson.loads(raw) for raw in logs()]
     assert len(lines) == 6
-    assert lines[0]["msg"].startswith("wrong %d")
+    assert lines[0]["msg"] == 'wrong %d [TypeError in its arguments] ["text"]'
+    assert lines[1]["msg"] == "missing %s %s [TypeError in its arguments] [1]"
     assert "RaisingError" in lines[5]["exc"]
 
 
@@ -293,22 +293,6 @@ def test_threads_write_whole_lines(logs):
     assert len(lines) == 2_400
 
 
-def test_rate_limited_logger_passes_one_a_second(logs):
-    """Of many equal warnings within a second one passes; the next has the number dropped."""
-    now = [100.0]
-    noisy = RateLimitedLogger(get_logger("hearthnet.test"), clock=lambda: now[0])
-    for _ in range(10):
-        noisy.warning("lost peer", extra={"peer": "a"})
-    noisy.warning("other message")
-    now[0] += 1.0
-    noisy.warning("lost peer", extra={"peer": "b"})
-
-    lines = [orjson.loads(raw) for raw in logs()]
-    assert [line["msg"] for line in lines] == ["lost peer", "other message", "lost peer"]
-    assert lines[2]["suppressed"] == 9
-    assert lines[2]["peer"] == "b"
-
-
 def test_no_module_logs_past_us():
     """No module of the package uses the standard library's logging but the one that wraps it."""
     package = Path(node_logging.__file__).parent.parent
@@ -408,16 +392,6 @@ def test_file_named_after_no_day_is_left_alone(tmp_path):
     assert [path.name for path in log_paths(tmp_path)] == ["1970-01-01.log"]
 
 
-def test_two_limits_of_one_logger_are_one():
-    """Two wrappers of a logger share their second."""
-    now = [500.0]
-    first, second = (RateLimitedLogger(get_logger("hearthnet.shared"), clock=lambda: now[0]) for _ in range(2))
-    first.warning("same")
-    second.warning("same")
-
-    assert len(runtime.recorder.pending_logs()) <= 1
-
-
 def test_filter_of_the_handler_is_asked(logs):
     """A filter on our handler applies to a trace's "done" line as well."""
     (handler,) = (item for item in logging.getLogger().handlers if isinstance(item, node_logging.JsonHandler))
@@ -482,68 +456,3 @@ def test_record_factory_is_used(logged):
         logging.setLogRecordFactory(standard)
 
     assert [record.request for record in logged] == ["r1"]
-
-
-def test_limited_messages_that_are_forgotten_are_told(logs, monkeypatch):
-    """More keys than are remembered: what was held back of the forgotten ones is counted, one record a message."""
-    monkeypatch.setattr(messages, "_MAX_REMEMBERED", 20)
-    noisy = RateLimitedLogger(get_logger("hearthnet.forgotten"), clock=lambda: 100.0)
-    for number in range(60):
-        noisy.warning("lost peer", key=f"peer {number}")
-        noisy.warning("lost peer", key=f"peer {number}")
-    messages.log_suppressed(all_of_them=True)
-
-    told = [orjson.loads(line).get("suppressed", 0) for line in logs()]
-    assert sum(told) == 60
-    assert len([count for count in told if count]) == 3
-
-
-@pytest.mark.parametrize("extra", [5, "text", ["a"], None, {"ms": 1}])
-def test_limited_message_takes_any_extra(logs, extra):
-    """What is no mapping raises nothing, with a count and without one."""
-    now = [100.0]
-    noisy = RateLimitedLogger(get_logger(f"hearthnet.any.{type(extra).__name__}"), clock=lambda: now[0])
-    for _ in range(2):
-        noisy.warning("odd", extra=extra)
-    now[0] += 1.0
-    noisy.warning("odd", extra=extra)
-
-    first, second = (orjson.loads(line) for line in logs())
-    assert second.pop("suppressed") == 1
-    assert list(first.items())[1:] == list(second.items())[1:]
-
-
-def test_limited_message_logged_within_another_does_not_wait(logs, monkeypatch):
-    """A signal handler or a finalizer logs in the middle of a limited record: both are logged, without a deadlock."""
-    noisy = RateLimitedLogger(get_logger("hearthnet.within"))
-    make = messages._Limit
-
-    def interrupted(*args):
-        monkeypatch.setattr(messages, "_Limit", make)
-        noisy.warning("inner")
-        return make(*args)
-
-    monkeypatch.setattr(messages, "_Limit", interrupted)
-    outer = threading.Thread(target=noisy.warning, args=("outer",), daemon=True)
-    outer.start()
-    outer.join(10)
-
-    assert not outer.is_alive()
-    assert [orjson.loads(line)["msg"] for line in logs()] == ["inner", "outer"]
-
-
-def test_forked_child_does_not_tell_what_its_parent_held_back(logs):
-    """Drops before a fork are logged once, by the parent."""
-    noisy = RateLimitedLogger(get_logger("hearthnet.forked"), clock=lambda: 100.0)
-    for _ in range(3):
-        noisy.warning("storm")
-    child = os.fork()
-    if child == 0:
-        try:
-            messages.log_suppressed(all_of_them=True)
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
-    messages.log_suppressed(all_of_them=True)
-
-    assert [orjson.loads(line).get("suppressed") for line in logs()] == [None, 2]

@@ -1,19 +1,23 @@
 """Daily JSON log files: `<YYYY-MM-DD>.log` by UTC date, one `write` a line, bounded in bytes and in days.
 
 A day that outgrows its part goes on in `<YYYY-MM-DD>.1.log`, `.2.log` and so on: a file that is open is never renamed.
-The oldest files are removed so that all of them together stay within their bound.
+The oldest files are removed so that all of them together stay within their bound. Other programs may rename, replace or
+remove the file: within a second a new one is begun. Where a folder, a pipe, a link or a file that is not ours to write
+has its name, the next number is taken.
 
 Guarantees:
     - A line is one `os.write` to a file opened for appending, so lines of several threads and processes never mix.
     - `write` takes a lock only to count a dropped line or to change files. The descriptor's number never changes: a new
       file replaces the old one by `dup2`.
-    - Nothing raises: a line that cannot be written is dropped and counted.
+    - Nothing raises or waits for a reader: a line that cannot be written is dropped and counted. So are the lines of a
+      file that was removed, from its last check on.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -28,19 +32,22 @@ from hearthnet.observability.records.tracked import tracked
 
 __all__ = ["DailyFile", "log_key", "log_paths"]
 
-_NAME: Final = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.(\d+))?\.log")
+# A number in another spelling (`.01`, `.0`) is no name of ours: its file would be looked for under ours.
+_NAME: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:\.([1-9][0-9]*))?\.log")
 _DAY_S: Final = 86_400
 _MAX_BYTES: Final = 40_000_000  # what the budget of `max_disk_mb` leaves for logs by default
 _PARTS: Final = 8  # files that share the bound: the share dropped when the oldest is removed
-_CHECK_S: Final = 1.0  # and after so long: it may have been removed
+_CHECK_S: Final = 1.0  # and after so long: it may have been removed or renamed
+# What has the name may be a link, or a pipe that has no reader.
+_FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _CHECK_BYTES: Final = 64 * 1024  # the file is checked after so many of our own bytes: other processes write to it too
 
 
 def log_paths(directory: Path) -> list[Path]:
-    """Returns the log files in `directory`, oldest first."""
+    """Returns the log files in `directory`, oldest first; no folder or pipe that has such a name."""
     found: list[tuple[tuple[date, int], Path]] = []
     with suppress(OSError):  # missing, no folder, or not ours to read
-        found = [(key, path) for path in directory.iterdir() if (key := log_key(path)) is not None]
+        found = [(key, path) for path in directory.iterdir() if (key := log_key(path)) is not None and path.is_file()]
     return [path for _, path in sorted(found)]
 
 
@@ -65,7 +72,7 @@ class DailyFile:
         max_bytes: of all log files together.
 
     Attributes:
-        dropped_lines: lines that could not be written.
+        dropped_lines: lines that could not be written, or were in a file that was removed soon after.
         is_shedding: set by the store: the disk is nearly full, only notable lines are written.
         shed_lines: lines dropped for that.
     """
@@ -87,8 +94,9 @@ class DailyFile:
         # Re-entrant: a signal handler or a finalizer may log while its own thread changes files.
         self._lock = threading.RLock()
         self._torn = False
-        self._day = -1  # days since 1970, UTC
-        self._unchecked = 0  # bytes written since the file was checked
+        self._day: int | None = None  # days since 1970, UTC; negative before
+        self._number = 0  # of the file within its day
+        self._unchecked = self._unchecked_lines = 0  # bytes and lines written since the file was checked
         self._checked_s = 0.0
         self._max_bytes = max_bytes
         tracked.add(self)
@@ -98,6 +106,9 @@ class DailyFile:
         day = int(now_s // _DAY_S)
         if day != self._day:
             self._roll(day)
+            if self._day is None:  # no file can be opened
+                self._count_lost()
+                return
         self._unchecked += len(line)
         if self._unchecked >= _CHECK_BYTES or not 0 <= now_s - self._checked_s < _CHECK_S:
             self._check(now_s)
@@ -105,9 +116,10 @@ class DailyFile:
             line, self._torn = b"\n" + line, False
         try:
             complete = os.write(self._fd, line) == len(line)
-        except OSError:  # disk full, or no file could be opened: it is counted
+        except OSError:  # disk full: it is counted
             self._count_lost()
             return
+        self._unchecked_lines += 1
         if not complete:  # the disk filled up within the line: the next one must not continue it
             self._torn = True
             self._count_lost()
@@ -125,48 +137,86 @@ class DailyFile:
         with self._lock:
             # A record made just before midnight may arrive just after it. It is written to the new file; only a
             # clock set back by more than a day rolls the file back.
-            if day == self._day or day == self._day - 1:
+            before = self._day
+            if before is not None and before - 1 <= day <= before:
                 return
             try:
                 self._open(day)
             except OSError:  # the write that follows fails too, and is counted
                 return
-            is_step = self._day >= 0 and abs(day - self._day) > self.retention_days
+            is_step = before is not None and abs(day - before) > self.retention_days
             self._day = day
         if not is_step:  # after a clock step the older files are not old
             self._remove_expired()
         self._remove_surplus()
 
     def _check(self, now_s: float) -> None:
-        """Opens the day's next file if this one is full, or a new one if it was removed."""
+        """Opens the day's next file if this one is full, or a new one if another program has moved or removed it."""
         with self._lock:
+            self._count_removed()
             self._unchecked, self._checked_s = 0, now_s
             try:
-                status = os.fstat(self._fd)
-                if status.st_nlink and status.st_size < self._part_bytes():
+                if self._day is None or (self._is_in_place(self._day) and self._size() < self._part_bytes()):
                     return
                 self._open(self._day)
-            except OSError:  # the write that follows fails too, and is counted
+            except OSError:  # the write that follows fails too, or its line is counted at the next check
                 return
         self._remove_surplus()
+
+    def _is_in_place(self, day: int) -> bool:
+        try:
+            return os.path.samestat(self._path(day, self._number).lstat(), os.fstat(self._fd))
+        except FileNotFoundError:
+            return False
+
+    def _size(self) -> int:
+        return os.fstat(self._fd).st_size
+
+    def _count_removed(self) -> None:
+        """Counts the lines written to a file that is gone: those before its last check were removed with it."""
+        with self._lock:
+            if self._fd >= 0 and os.fstat(self._fd).st_nlink == 0:
+                self.dropped_lines += self._unchecked_lines
+            self._unchecked_lines = 0
 
     def _part_bytes(self) -> int:
         return self._max_bytes // _PARTS
 
     def _open(self, day: int) -> None:
-        """Opens the day's last file that is not full, or the one after it."""
+        """Opens the day's last file, or the one after it where that is full or no file of ours."""
         make_private_dir(self.directory)
-        # The highest number: removing the oldest parts leaves a hole before it.
-        there = [key[1] for file in log_paths(self.directory) if (key := log_key(file)) and key[0] == _date(day)]
-        number = max(there, default=0)
-        if there and self._path(day, number).stat().st_size >= self._part_bytes():
+        # The highest number, whatever has it: removing the oldest parts leaves a hole before it.
+        taken = [key[1] for path in self.directory.iterdir() if (key := log_key(path)) and key[0] == _date(day)]
+        number = max(taken, default=0)
+        try:
+            fresh = self._open_part(day, number)
+        except OSError:  # a folder, a link, a pipe, not ours to write
+            fresh = None
+        if fresh is None:
             number += 1
-        fresh = os.open(self._path(day, number), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fresh = self._open_part(day, number)
+        if fresh is None:
+            raise FileExistsError(self._path(day, number))  # another process was faster, with a folder or the like
+        self._number = number
         if self._fd < 0:
             self._fd = fresh
             return
+        self._count_removed()
         os.dup2(fresh, self._fd, inheritable=False)
         os.close(fresh)
+
+    def _open_part(self, day: int, number: int) -> int | None:
+        """Opens one file for appending, made if missing; returns None for one that is full, or is no file."""
+        fresh = os.open(self._path(day, number), _FLAGS, 0o600)
+        status = os.fstat(fresh)
+        is_full = status.st_size > 0 and status.st_size >= self._part_bytes()
+        if is_full or not stat.S_ISREG(status.st_mode):
+            os.close(fresh)
+            return None
+        if status.st_mode & 0o077:
+            with suppress(OSError):  # not ours, but ours to write
+                os.fchmod(fresh, 0o600)  # what rotates files makes the new one with a mode of its own
+        return fresh
 
     def _path(self, day: int, number: int) -> Path:
         ending = f".{number}.log" if number else ".log"
@@ -207,15 +257,17 @@ class DailyFile:
         another file's.
         """
         with self._lock:
-            self._day = -1
+            self._day = None
             if self._fd >= 0:
+                self._count_removed()
                 nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
                 os.dup2(nowhere, self._fd, inheritable=False)
                 os.close(nowhere)
 
     def renew_in_child(self) -> None:
-        """Makes a new lock."""
+        """Makes a new lock; the lines so far are the parent's to count."""
         self._lock = threading.RLock()
+        self._unchecked_lines = 0
 
     def __del__(self) -> None:
         # No reference is left, so no thread is writing.

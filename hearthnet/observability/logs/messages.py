@@ -6,23 +6,20 @@ The count is logged with the next record of that message, or within a second or 
 `messages_with_drops`: as one more record, whose `repeats` is the number of others that it represents.
 
 An `Entry` is one record: a line for the JSON log, values for the black box and the store, with its extras encoded once
-for both. `RateLimitedLogger` limits a message further, to one record a second for each key that its caller names.
-Nothing here raises, whatever a record holds.
+for both. A message may have a limit besides, of one record in a time for each key that its caller names (`admit_key`);
+what that drops is counted with the rest. Nothing here raises, whatever a record holds.
 """
 
 from __future__ import annotations
 
 import sys
-import time
-import traceback
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from time import gmtime, strftime
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from time import gmtime, strftime, time_ns
+from typing import Any, Final
 
 from hearthnet.constants import LEVELS, MAX_JSON_LINE_BYTES, MAX_LOG_ROW_BYTES
-from hearthnet.observability.records.context import current, innermost
+from hearthnet.observability.logs.tracebacks import Error, ExcInfo, Texts, texts_of
+from hearthnet.observability.records.context import Scope, current, innermost
 from hearthnet.observability.records.record import (
     LogValues,
     clean_text,
@@ -30,13 +27,11 @@ from hearthnet.observability.records.record import (
     encode_plain,
     encode_value,
     fit,
+    one_line,
     safe_text,
 )
-from hearthnet.observability.redaction.rules import on_change, scrub
+from hearthnet.observability.redaction.rules import on_change
 from hearthnet.observability.runtime import runtime
-
-if TYPE_CHECKING:
-    import logging
 
 __all__ = [
     "DEBUG",
@@ -45,25 +40,27 @@ __all__ = [
     "MESSAGE_BYTES",
     "WARNING",
     "Entry",
-    "ExcInfo",
     "Message",
     "Place",
-    "RateLimitedLogger",
+    "Repeats",
+    "admit_key",
     "dropped_by_level",
     "encode_extras",
     "exc_info_of",
     "find",
     "forget",
+    "forget_keys",
     "is_any_dropped",
     "json_text",
+    "keep_on",
     "level_name",
-    "log_suppressed",
     "messages_with_drops",
     "place",
+    "repeats_in",
     "repeats_of",
-    "stack_of",
     "text_of",
     "timestamp",
+    "with_repeats",
 ]
 
 LINES_A_SECOND: Final = 1_000
@@ -71,14 +68,13 @@ ROWS_A_SECOND: Final = 10  # that are not notable; the JSON log has the rest
 NOTABLE_ROWS_A_SECOND: Final = 100
 MESSAGE_BYTES: Final = 1_024  # of a row; its other text columns share the rest
 _MAX_REMEMBERED: Final = 1_024
+_MAX_WAIT_S: Final = 60  # for the end of a key's time, with the count of its drops
 _LOGGER_BYTES: Final = 128
+_TELLING_CHARS: Final = 100  # of an error's message, for finding it in a traceback
 DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40  # the standard library's numbers
-
-ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 # Keys of the line or the row itself; a field of that name is stored as `x_<name>`.
 _OWN_KEYS: Final = frozenset({"ts", "level", "logger", "msg", "trace_id", "span_id", "after_trace", "exc", "repeats"})
-_EXC_BYTES: Final = 1_024  # of a row
 _MS: Final = tuple(b"%03d" % ms for ms in range(1_000))
 _second: tuple[int, bytes] = (-1, b"")
 
@@ -101,7 +97,7 @@ class Message:
     """
 
     __slots__ = (
-        "_lines", "_rows", "_rows_a_second", "_second", "dropped_lines", "dropped_rows", "head", "is_long",
+        "_lines", "_rows", "_rows_a_second", "_second", "_until", "dropped_lines", "dropped_rows", "head", "is_long",
         "is_notable", "level", "logger", "text",
     )  # fmt: skip
 
@@ -116,6 +112,7 @@ class Message:
         self.text = safe_text(safe, MESSAGE_BYTES)
         self.is_long = len(safe) > MESSAGE_BYTES // 4
         self._second = -1
+        self._until = -1
         self._lines = self._rows = 0
         self._rows_a_second = NOTABLE_ROWS_A_SECOND if self.is_notable else ROWS_A_SECOND
         self.dropped_lines = self.dropped_rows = 0
@@ -128,7 +125,7 @@ class Message:
         self._lines += 1
         if self._lines <= LINES_A_SECOND:
             return True
-        self._drop(1)
+        self.drop(1, 1)
         return False
 
     def admit_row(self) -> bool:
@@ -138,17 +135,26 @@ class Message:
 
     def drop_row(self) -> None:
         """Counts one dropped row."""
-        self._drop(0)
+        self.drop(0, 1)
 
-    def _drop(self, lines: int) -> None:
+    def drop_until(self, second: int) -> None:
+        """Counts one dropped record whose key's time ends in `second`, after which the count is logged."""
+        self.drop(1, 1)
+        self._until = second
+
+    def drop(self, lines: int, rows: int) -> None:
+        """Counts dropped lines and rows."""
         with runtime.lock:
             self.dropped_lines += lines
-            self.dropped_rows += 1
+            self.dropped_rows += rows
             _with_drops[self] = None
 
     def has_drops_before(self, now_second: int | None) -> bool:
-        """Returns whether records were dropped in a second other than `now_second`."""
-        return self.dropped_rows > 0 and self._second != now_second
+        """Returns whether records were dropped in a second other than `now_second`, and no key's time is under way."""
+        if self.dropped_rows == 0 or self._second == now_second:
+            return False
+        # A clock that was set back must not keep the count for long.
+        return now_second is None or not 0 <= self._until - now_second <= _MAX_WAIT_S
 
     def take_dropped(self) -> tuple[int, int]:
         """Returns how many lines and rows were dropped since the last call."""
@@ -158,6 +164,15 @@ class Message:
             _logged[self.level] = _logged.get(self.level, 0) + held[1]
             _with_drops.pop(self, None)
             return held
+
+    def take_dropped_records(self) -> int:
+        """Returns how many records were dropped from both, for the next record to represent them."""
+        if not self.dropped_lines:
+            return 0
+        lines, rows = self.take_dropped()
+        if rows > lines:
+            self.drop(0, rows - lines)
+        return lines
 
 
 def find(logger: str, levelno: int, text: str) -> Message:
@@ -193,10 +208,10 @@ def is_any_dropped() -> bool:
 
 def json_text(text: str) -> bytes:
     """Returns text as JSON of at most a quarter of a line: a control character is six bytes there. Keeps the end."""
-    encoded = encode_value(text)
+    encoded = one_line(encode_value(text))
     while len(encoded) > MAX_JSON_LINE_BYTES // 4:
         text = "[cut]…" + text[len(text) - len(text) * MAX_JSON_LINE_BYTES // 4 // len(encoded) + 8 :]
-        encoded = encode_value(text)
+        encoded = one_line(encode_value(text))
     return encoded
 
 
@@ -212,7 +227,8 @@ def level_name(levelno: int) -> str:
 
 
 def forget() -> None:
-    """Forgets all messages, budgets and counts."""
+    """Forgets all messages, budgets, limits and counts."""
+    forget_keys()
     _known.clear()
     _with_drops.clear()
     _logged.clear()
@@ -222,7 +238,7 @@ runtime.at_fork(forget)
 
 
 # Of a log record: the ids of the running trace and of its innermost open span, and of the trace that the work has
-# outlived. Each may be None.
+# outlived. Each may be None. A record belongs to where it was made, wherever it is handled.
 Place = tuple[str | None, str | None, str | None]
 
 _NOWHERE: Final[Place] = (None, None, None)
@@ -249,22 +265,36 @@ class Entry:
         extras: its fields as JSON.
         exc: the traceback.
         now_ns: its time, nanoseconds since 1970.
+        made: where it was made; None: here and now.
+        repeats: how many dropped records it represents besides itself.
     """
 
-    __slots__ = ("exc", "extras", "message", "now_ns", "span_id", "trace_id")
+    __slots__ = ("exc", "extras", "message", "now_ns", "repeats", "span_id", "trace_id")
 
-    def __init__(self, message: Message, extras: bytes, exc: str | None, now_ns: int) -> None:
+    def __init__(
+        self,
+        message: Message,
+        extras: bytes,
+        exc: Texts | None,
+        now_ns: int,
+        made: Place | None = None,
+        repeats: int = 0,
+    ) -> None:
         self.message = message
         self.exc = exc
         self.now_ns = now_ns
-        self.trace_id, self.span_id, after_trace = place()
+        self.repeats = repeats
+        self.trace_id, self.span_id, after_trace = place() if made is None else made
         self.extras = extras if after_trace is None else _mark(extras, after_trace)
 
     def line(self) -> bytes:
         """Returns the JSON line, its newline included: ts, level, logger, msg, then the ids and the fields."""
         line = self._line(self.extras)
-        if len(line) > MAX_JSON_LINE_BYTES:
-            line = self._line(fit(self.extras, MAX_JSON_LINE_BYTES // 4))
+        if len(line) <= MAX_JSON_LINE_BYTES:
+            return line
+        line = self._line(fit(self.extras, MAX_JSON_LINE_BYTES // 4))
+        if len(line) > MAX_JSON_LINE_BYTES:  # escaped line ends are twice as long
+            line = self._line(fit(self.extras, MAX_JSON_LINE_BYTES // 8))
         return line
 
     def _line(self, extras: bytes) -> bytes:
@@ -275,20 +305,23 @@ class Entry:
                 parts.append(b',"span_id":"%b"' % self.span_id.encode())
         if len(extras) > 2:  # "{}"
             parts += (b",", extras[1:-1])
+        if self.repeats:
+            parts.append(b',"repeats":%d' % self.repeats)
         if self.exc is not None:
-            parts += (b',"exc":', json_text(self.exc))
+            parts += (b',"exc":', json_text(self.exc[0]))
         parts.append(b"}\n")
-        return b"".join(parts)
+        line = b"".join(parts)
+        return line if line.isascii() else one_line(line)
 
     def values(self) -> LogValues:
         """Returns the record for the store; the recorder numbers it."""
         message, extras, exc = self.message, self.extras, self.exc
-        if len(extras) > _EXC_BYTES:
+        if len(extras) > MESSAGE_BYTES:
             room = MAX_LOG_ROW_BYTES - 2 * MESSAGE_BYTES
             extras = fit(extras, MESSAGE_BYTES if exc is not None or message.is_long else room)
         return (
             self.now_ns // 1_000, message.level, message.logger, message.text, self.trace_id,
-            self.span_id, message.is_notable, 0, extras, None if exc is None else _tail(exc, _EXC_BYTES),
+            self.span_id, message.is_notable, self.repeats, extras, None if exc is None else exc[1],
         )  # fmt: skip
 
 
@@ -327,7 +360,19 @@ def text_of(msg: object, args: Any) -> str:
             text = text % (only if isinstance(only, Mapping) and only else args)
         return text
     except Exception as error:  # arguments that do not fit the template, or raise  # noqa: BLE001
-        return f"{clean_text(msg)} [{type(error).__name__} in its arguments]"
+        shown = encode({"": args}).decode()[len('{"":') : -len("}")]  # bounded and redacted, whatever they are
+        return f"{clean_text(msg, MESSAGE_BYTES // 2)} [{type(error).__name__} in its arguments] {shown}"
+
+
+def keep_on(scope: Scope, logger: str, text: str, more: Mapping[str, Any]) -> None:
+    """Gives a debug record below its logger's level to a trace to hold."""
+    try:
+        exc_info = exc_info_of(more.get("exc_info"))
+        extras, exc = encode_extras(more.get("extra"), exc_info and Error(exc_info))
+        scope.trace.hold(Entry(find(logger, DEBUG, text), extras, exc, time_ns()).values())
+    except Exception:  # must not raise into the program  # noqa: BLE001
+        if runtime.handler is not None:
+            runtime.handler.failures += 1
 
 
 def exc_info_of(given: object) -> ExcInfo | None:
@@ -340,18 +385,41 @@ def exc_info_of(given: object) -> ExcInfo | None:
     return found if len(found) == 3 and isinstance(found[1], BaseException) else None
 
 
-def encode_extras(extra: object, exc_info: ExcInfo | None) -> tuple[bytes, str | None]:
+def encode_extras(extra: object, said: Error | None) -> tuple[bytes, Texts | None]:
     """Returns the fields as JSON, with those of the exception, and the traceback."""
-    if exc_info is None or exc_info[1] is None:
+    if said is None:
         if extra is None:
             return b"{}", None
         encoded = encode_plain(extra)
         if encoded is not None and _OWN_KEYS.isdisjoint(extra):  # type: ignore[arg-type]  # a dictionary, then
             return encoded, None
         return encode(_mapping(extra)), None
-    error = exc_info[1]
-    described = {"exc_type": type(error).__qualname__, "exc_message": clean_text(error)}
-    return encode({**_mapping(extra), **described}), _traceback(exc_info)
+    described = {}
+    if said.exc_info is not None and (error := said.exc_info[1]) is not None:
+        described = {"exc_type": type(error).__qualname__, "exc_message": clean_text(error)}
+        # Other code may have rewritten the traceback to hide the message.
+        if said.text is not None and described["exc_message"].partition("\n")[0][:_TELLING_CHARS] not in said.text:
+            del described["exc_message"]
+    return encode({**_mapping(extra), **described}), texts_of(said)
+
+
+class Repeats(int):
+    """How many dropped records a record represents besides itself. A field of this type is the record's own."""
+
+
+def with_repeats(extra: object, dropped: int) -> dict[Any, Any]:
+    """Returns fields with the number of dropped records that theirs represents."""
+    repeats = {"repeats": Repeats(dropped)}
+    try:
+        return {**extra, **repeats} if extra else repeats  # type: ignore[dict-item]
+    except Exception:  # no mapping, or one that raises while it is read: the logger copes  # noqa: BLE001
+        return {"extra": extra, **repeats}
+
+
+def repeats_in(extra: Mapping[Any, Any]) -> int:
+    """Returns the number that a limited logger has put into the fields."""
+    found = extra.get("repeats")
+    return found if type(found) is Repeats else 0
 
 
 def _mapping(extra: object) -> Mapping[Any, Any]:
@@ -369,6 +437,8 @@ def _mapping(extra: object) -> Mapping[Any, Any]:
 def _renamed(extras: Mapping[Any, Any]) -> dict[str, Any]:
     renamed: dict[str, Any] = {}
     for key, value in extras.items():
+        if type(value) is Repeats:
+            continue
         name = clean_text(key)
         while name in _OWN_KEYS or name in renamed or (name != key and name in extras):
             name = f"x_{name}"
@@ -376,135 +446,21 @@ def _renamed(extras: Mapping[Any, Any]) -> dict[str, Any]:
     return renamed
 
 
-def _traceback(exc_info: ExcInfo) -> str:
-    try:
-        return _tail("".join(traceback.format_exception(*exc_info)).rstrip("\n"), MAX_JSON_LINE_BYTES // 4)
-    except Exception as error:  # an exception whose own `__str__` raises  # noqa: BLE001
-        return f"{type(exc_info[1]).__name__}: [{type(error).__name__} while formatting]"
+_keys: dict[tuple[str, str], float] = {}  # of a logger: when a record of each was last admitted, monotonic seconds
 
 
-def _tail(text: str, limit: int) -> str:
-    """Returns the end of a traceback, which names the error, within `limit` bytes."""
-    safe = scrub(safe_text(text, 16 * limit))
-    raw = safe.encode()
-    return safe if len(raw) <= limit else "[cut]…" + raw[len(raw) - limit + 8 :].decode("utf-8", "ignore")
+def admit_key(logger: str, key: str, now_s: float, interval_s: float) -> bool:
+    """Returns whether a key's last record was admitted at least `interval_s` before; if so, its time begins anew."""
+    with runtime.lock:
+        last_s = _keys.get((logger, key))
+        if last_s is not None and now_s - last_s < interval_s:
+            return False
+        if len(_keys) >= _MAX_REMEMBERED:
+            _keys.clear()
+        _keys[logger, key] = now_s
+        return True
 
 
-def stack_of(stack_info: str | None) -> str | None:
-    """Returns a requested stack, within the bounds of a line."""
-    return _tail(stack_info, MAX_JSON_LINE_BYTES // 4) if stack_info else None
-
-
-class _Limit:
-    """When a message was last logged, and how many were dropped since."""
-
-    __slots__ = ("last_s", "level", "msg", "suppressed")
-
-    def __init__(self, last_s: float, suppressed: int, level: int, msg: str) -> None:
-        self.last_s = last_s
-        self.suppressed = suppressed
-        self.level = level
-        self.msg = msg
-
-
-_limits: dict[str, dict[str, _Limit]] = {}
-_wrappers: dict[str, RateLimitedLogger] = {}  # one for each logger
-
-
-class RateLimitedLogger:
-    """Passes at most one record a second for each message key; the next one has the number of those dropped.
-
-    Args:
-        logger: where to log.
-        interval_s: the least time between two records of a key.
-        clock: monotonic seconds; tests pass their own.
-    """
-
-    def __init__(
-        self, logger: logging.Logger, interval_s: float = 1.0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.logger = logger
-        self.interval_s = interval_s
-        self._clock = clock
-        # Of the logger, not of this wrapper: two wrappers of one logger keep one limit.
-        self._keys = _limits.setdefault(logger.name, {})
-        _wrappers[logger.name] = self
-
-    def log(self, level: int, msg: str, *, key: str | None = None, extra: Mapping[str, Any] | None = None) -> None:
-        """Logs `msg` unless its key (default: the message itself) was logged less than `interval_s` ago."""
-        suppressed = self._admit(key or msg, level, msg)
-        if suppressed is None:
-            return
-        if suppressed:
-            extra = _with_count(extra, suppressed)
-        self.logger.log(level, msg, extra=extra, exc_info=sys.exc_info() if level >= ERROR else None)
-
-    def _admit(self, key: str, level: int, msg: str) -> int | None:
-        """Returns how many were dropped since the last one passed, or None: this one is dropped too."""
-        now_s = self._clock()
-        forgotten: list[_Limit] = []
-        with runtime.lock:
-            limit = self._keys.get(key)
-            if limit is not None and now_s - limit.last_s < self.interval_s:
-                limit.suppressed += 1
-                return None
-            suppressed = 0
-            if limit is not None:
-                suppressed, limit.suppressed = limit.suppressed, 0
-            if len(self._keys) >= _MAX_REMEMBERED:
-                forgotten = list(self._keys.values())
-                self._keys.clear()
-            self._keys[key] = _Limit(now_s, 0, level, msg)
-        self._log_counts(forgotten)
-        return suppressed
-
-    def log_due(self, *, all_of_them: bool) -> None:
-        """Logs the number dropped of each message that has been silent since (or of all)."""
-        now_s = self._clock()
-        with runtime.lock:
-            due = [limit for limit in self._keys.values() if all_of_them or now_s - limit.last_s >= self.interval_s]
-        self._log_counts(due)
-
-    def _log_counts(self, limits: Iterable[_Limit]) -> None:
-        """Logs how many were dropped, one record for each message, whatever its keys."""
-        counts: Counter[tuple[int, str]] = Counter()
-        with runtime.lock:
-            for limit in limits:
-                suppressed, limit.suppressed = limit.suppressed, 0
-                if suppressed:
-                    counts[limit.level, limit.msg] += suppressed
-        for (level, msg), suppressed in counts.items():
-            self.logger.log(level, msg, extra={"suppressed": suppressed})
-
-    def info(self, msg: str, *, key: str | None = None, extra: Mapping[str, Any] | None = None) -> None:
-        """Logs at level info, limited."""
-        self.log(INFO, msg, key=key, extra=extra)
-
-    def warning(self, msg: str, *, key: str | None = None, extra: Mapping[str, Any] | None = None) -> None:
-        """Logs at level warning, limited."""
-        self.log(WARNING, msg, key=key, extra=extra)
-
-    def error(self, msg: str, *, key: str | None = None, extra: Mapping[str, Any] | None = None) -> None:
-        """Logs at level error, limited, with the traceback of an exception being handled."""
-        self.log(ERROR, msg, key=key, extra=extra)
-
-
-def _with_count(extra: object, suppressed: int) -> dict[str, Any]:
-    try:
-        return {**extra, "suppressed": suppressed} if extra else {"suppressed": suppressed}  # type: ignore[dict-item]
-    except Exception:  # no mapping, or one that raises while it is read: the logger copes  # noqa: BLE001
-        return {"extra": extra, "suppressed": suppressed}
-
-
-def log_suppressed(*, all_of_them: bool = False) -> None:
-    """Logs how many records were dropped of messages that have been silent since (or of all)."""
-    for wrapper in list(_wrappers.values()):
-        wrapper.log_due(all_of_them=all_of_them)
-
-
-def _forget_limits() -> None:
-    for keys in _limits.values():  # the wrappers hold them
-        keys.clear()
-
-
-runtime.at_fork(_forget_limits)
+def forget_keys() -> None:
+    """Begins the time of every key anew."""
+    _keys.clear()

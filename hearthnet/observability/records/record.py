@@ -38,6 +38,7 @@ __all__ = [
     "error_text",
     "fit",
     "is_plain",
+    "one_line",
     "safe_text",
 ]
 
@@ -105,8 +106,10 @@ def column_types(record: type[TraceRecord | LogRecord]) -> dict[str, tuple[type,
 
 
 CUT: Final = "…[cut]"
+_MARK_BYTES: Final = len(orjson.dumps(CUT))
 _SCALARS: Final = frozenset({int, bool, type(None)})  # besides text, and floats that are numbers
 _EMPTY: Final = b"{}"
+_LINE_ENDS: Final = tuple((end.encode(), b"\\u%04x" % ord(end)) for end in "\u0085\u2028\u2029")
 # Half of the byte limit in characters needs no encoding to be known to fit unless it is far from ASCII.
 _SHORT_CHARS: Final = MAX_STRING_BYTES // 4
 _MAX_CONTAINERS: Final = 100  # visited in one record: with 64 values each, far more than a row can hold
@@ -351,14 +354,49 @@ def _clean_bytes(raw: bytes) -> bytes:
     return scrub(text).encode("utf-8", "surrogateescape")
 
 
+def one_line(encoded: bytes) -> bytes:
+    r"""Returns JSON with the line ends of Unicode escaped: `str.splitlines` would cut it at U+0085 or U+2028."""
+    if encoded.isascii():
+        return encoded
+    for raw, escaped in _LINE_ENDS:
+        encoded = encoded.replace(raw, escaped)
+    return encoded
+
+
 def fit(encoded: bytes, limit: int) -> bytes:
-    """Returns an encoded object within `limit` bytes: its largest values give way first, marked `…[cut]`."""
+    """Returns an encoded object within `limit` bytes: the largest values keep their beginning, marked `…[cut]`."""
     if len(encoded) <= limit:
         return encoded
     kept: dict[str, Any] = orjson.loads(encoded)
-    for name in sorted(kept, key=lambda key: len(orjson.dumps(kept[key])), reverse=True):
+    parts = {name: orjson.dumps(value) for name, value in kept.items()}
+    room = limit - sum(len(orjson.dumps(name)) + len(":,") for name in kept) - len("{}")
+    by_size = sorted(kept, key=lambda name: len(parts[name]))
+    for left, name in enumerate(by_size):
+        share = room // (len(by_size) - left)  # the small ones leave the rest to the large ones
+        if len(parts[name]) > max(share, _MARK_BYTES):
+            kept[name] = _beginning(kept[name], parts[name], share)
+        room -= len(orjson.dumps(kept[name]))
+    shorter = orjson.dumps(kept)
+    return shorter if len(shorter) <= limit else _first_keys(kept, limit)
+
+
+def _beginning(value: object, encoded: bytes, room: int) -> str:
+    """Returns the beginning of a value as text of at most `room` bytes of JSON; the mark alone if that is longer."""
+    text = value if isinstance(value, str) else encoded.decode(errors="ignore")
+    room = max(room - _MARK_BYTES, 0)
+    text = text[:room]
+    while (size := len(orjson.dumps(text)) - len('""')) > room:
+        text = text[: len(text) * room // size]
+    return text + CUT
+
+
+def _first_keys(values: dict[str, Any], limit: int) -> bytes:
+    """Returns the first keys that fit, each with the mark, and the number of the others."""
+    room = limit - len(b'{"truncated_keys":100}')
+    kept: dict[str, Any] = {}
+    for name in values:
+        room -= len(orjson.dumps(name)) + _MARK_BYTES + len(":,")
+        if room < 0:
+            break
         kept[name] = CUT
-        shorter = orjson.dumps(kept)
-        if len(shorter) <= limit:
-            return shorter
-    return orjson.dumps({"truncated_keys": len(kept)})
+    return orjson.dumps({**kept, "truncated_keys": len(values) - len(kept)})

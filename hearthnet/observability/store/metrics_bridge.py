@@ -50,7 +50,7 @@ class MetricsBridge:
             self._raise_to("written", written, metrics.telemetry_disk_written_bytes_total.inc)
 
     def _refresh_drops(self, box: BlackBox | None) -> None:
-        totals = {"log_file": node_logging.dropped_lines()}
+        totals = {"log_file": node_logging.dropped_lines(), "log_set_up": node_logging.missed_records()}
         if (file := node_logging.log_file()) is not None:
             totals["log_shed"] = file.shed_lines
         if box is not None:

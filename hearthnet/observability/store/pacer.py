@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from hearthnet.observability.logging import log_dropped
+from hearthnet.observability.logging import check_set_up, log_dropped
 from hearthnet.observability.records.recorder import Recorder
 
 __all__ = ["Pace", "Pacer"]
@@ -19,6 +19,7 @@ _ECO_INTERVAL_S: Final = 30.0
 _ECO_GAP_S: Final = 5.0
 _HOUSEKEEPING_S: Final = 60.0
 _SUMMARY_S: Final = 1.0  # message budgets are per second
+_LOOK_S: Final = 1.0  # in which a changed set-up of logging is noticed
 _LAST_RETRY_S: Final = 5.0  # a lock or a full disk ends without notice; this is how long it then takes to notice
 _REOPEN_RETRY_S: Final = 30.0
 
@@ -68,7 +69,7 @@ class Pacer:
         self._wake_at_once = False
         self._skip_gap = False
         self._wake_pending = False
-        self._flushed_at = self._kept_house_at = time.monotonic()
+        self._flushed_at = self._kept_house_at = self._looked_at = time.monotonic()
 
     # --- from any thread
 
@@ -125,11 +126,20 @@ class Pacer:
 
     async def _wait_for_wake(self, timeout_s: float) -> None:
         """Waits until `wake` is called; returns at once if it was called since the last wait."""
-        if not self.is_stopping:
+        ends_at = time.monotonic() + timeout_s
+        while not (self.is_stopping or self._event.is_set()) and (left := ends_at - time.monotonic()) > 0:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._event.wait(), timeout_s)
+                await asyncio.wait_for(self._event.wait(), min(left, _LOOK_S))
+            self._look()
         self._event.clear()
         self._wake_pending = False
+
+    def _look(self) -> None:
+        """Checks the set-up of logging, at most once a second: its locks are the program's."""
+        now_s = time.monotonic()
+        if now_s - self._looked_at >= _LOOK_S / 2:
+            self._looked_at = now_s
+            check_set_up()
 
     async def _pause(self, seconds: float) -> None:
         """Waits regardless of wakes, unless a caller waits for the commit or for the end."""

@@ -1,9 +1,12 @@
-"""The JSON log's files: parts within a day, a bound in bytes, several processes, wrong clocks, people with `rm`."""
+"""The JSON log's files: parts within a day, a bound in bytes, several processes, wrong clocks, people with a shell."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -169,6 +172,195 @@ def test_file_that_somebody_removed_is_made_again(tmp_path):
     file.write(line(3), NOON_S + 1.2)
 
     assert numbers(tmp_path) == [3]
+    assert file.dropped_lines == 2  # since its last check; neither is in any file now
+
+
+TODAY = "2026-11-24.log"
+
+
+def rename(path):
+    """`mv`, as a person does."""
+    path.rename(f"{path}.1")
+
+
+def rotate(path):
+    """Rename and create, as logrotate does by default."""
+    rename(path)
+    path.touch(0o644)
+
+
+def link_and_remove(path):
+    """A hard-linked backup, then `rm`."""
+    os.link(path, f"{path}.backup")
+    path.unlink()
+
+
+def replace(path):
+    """Another file under its name, in one step, as an editor saves."""
+    os.link(path, f"{path}.backup")
+    fresh = path.with_suffix(".new")
+    fresh.touch()
+    fresh.replace(path)
+
+
+def move_folder(path):
+    """The whole folder is moved away."""
+    path.parent.rename(path.parent.with_name("elsewhere"))
+
+
+def link_back(path):
+    """Moved elsewhere, with a link to it in its place."""
+    rename(path)
+    path.symlink_to(f"{path}.1")
+
+
+def folder_instead(path):
+    """A folder under its name."""
+    rename(path)
+    path.mkdir()
+
+
+def pipe_instead(path):
+    """A pipe that has no reader under its name."""
+    rename(path)
+    os.mkfifo(path)
+
+
+def dangling_link_instead(path):
+    """A link to nothing under its name."""
+    rename(path)
+    path.symlink_to("nowhere")
+
+
+def socket_instead(path):
+    """A socket under its name."""
+    rename(path)
+    # The path of a socket is limited to a hundred characters.
+    with contextlib.chdir(path.parent), socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(path.name)
+
+
+REPLACED = [
+    rename, rotate, link_and_remove, replace, move_folder, link_back, folder_instead, pipe_instead,
+    dangling_link_instead, socket_instead,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", REPLACED)
+def test_file_that_was_moved_or_replaced_is_made_again(tmp_path, change):
+    """Whatever has happened to the day's file, a second later lines are in a private file that readers find."""
+    file = DailyFile(tmp_path / "logs", clock=lambda: NOON_S)
+    file.write(line(1), NOON_S)
+    change(tmp_path / "logs" / TODAY)
+    file.write(line(2), NOON_S + 0.1)
+    file.write(line(3), NOON_S + 1.2)
+    file.write(line(4), NOON_S + 1.3)
+
+    assert numbers(tmp_path / "logs")[-2:] == [3, 4]
+    assert file.dropped_lines == 0
+    written = [raw for path in tmp_path.rglob("*") if path.is_file() for raw in path.read_bytes().splitlines()]
+    assert {orjson.loads(raw)["n"] for raw in written} == {1, 2, 3, 4}
+    assert stat.S_IMODE(log_paths(tmp_path / "logs")[-1].lstat().st_mode) == 0o600
+
+
+def stray_file(name):
+    """Makes a file of this name."""
+    return lambda folder: (folder / name).write_bytes(b"")
+
+
+STRAY = [
+    *(stray_file(f"2026-11-24.{number}.log") for number in ("01", "007", "000", "0", "\u0663", "+1", "1_0", " 1")),
+    *(stray_file(name) for name in ("2026-11-24.log.log", "\u0662026-11-24.log", "2026-11-24.log\n")),
+    lambda folder: (folder / "2026-11-24.2.log").mkdir(),
+    lambda folder: (folder / TODAY).mkdir(),
+    lambda folder: os.mkfifo(folder / TODAY),
+    lambda folder: os.mkfifo(folder / "2026-11-24.3.log"),
+    lambda folder: (folder / TODAY).symlink_to("nowhere"),
+    lambda folder: (folder / TODAY).symlink_to(TODAY),
+    lambda folder: (folder / "2026-11-24.7.log").symlink_to(folder),
+]
+
+
+@pytest.mark.parametrize("make", STRAY)
+def test_strange_names_are_not_in_the_way(tmp_path, make):
+    """What lies in the folder costs no line, before the first line and after it; a reader does not wait for a pipe."""
+    make(tmp_path)
+    for life in range(2):
+        file = DailyFile(tmp_path, clock=lambda: NOON_S)
+        file.write(line(2 * life), NOON_S)
+        file.write(line(2 * life + 1), NOON_S + 2)
+        assert file.dropped_lines == 0
+
+    assert numbers(tmp_path) == [0, 1, 2, 3]
+
+
+def test_link_under_its_name_is_not_followed(tmp_path):
+    """A link to a file elsewhere is left alone: lines go to the day's next file, the other keeps content and mode."""
+    (tmp_path / "logs").mkdir()
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"")
+    victim.chmod(0o644)
+    (tmp_path / "logs" / TODAY).symlink_to(victim)
+    DailyFile(tmp_path / "logs", clock=lambda: NOON_S).write(line(1), NOON_S)
+
+    assert victim.read_bytes() == b""
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o644
+    assert (tmp_path / "logs" / "2026-11-24.1.log").read_bytes() == line(1)
+
+
+def test_file_of_another_user_is_not_in_the_way(tmp_path, as_nobody):
+    """What we may not write is passed over."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    (folder / TODAY).touch(0o600)
+    folder.chmod(0o777)
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent.stat().st_uid == os.geteuid() and parent != parent.parent:
+            parent.chmod(parent.stat().st_mode | 0o011)
+    with as_nobody():
+        file = DailyFile(folder, clock=lambda: NOON_S)
+        file.write(line(1), NOON_S)
+
+    assert file.dropped_lines == 0
+    assert (folder / "2026-11-24.1.log").read_bytes() == line(1)
+
+
+def test_lines_of_a_removed_file_are_counted_at_the_end_too(tmp_path):
+    """A program that ends within the second after a removal says what it lost."""
+    file = DailyFile(tmp_path, clock=lambda: NOON_S)
+    file.write(line(1), NOON_S)
+    file.write(line(2), NOON_S + 1.5)
+    (tmp_path / TODAY).unlink()
+    file.write(line(3), NOON_S + 1.6)
+    file.close()
+
+    assert file.dropped_lines == 2  # the first was checked, and removed by whom it belongs to
+
+
+def test_line_after_closing_that_finds_no_folder_is_counted(tmp_path):
+    """A file that cannot be opened again drops its lines, and says so."""
+    file = DailyFile(tmp_path / "logs", clock=lambda: NOON_S)
+    file.write(line(1), NOON_S)
+    file.close()
+    (tmp_path / "logs").rename(tmp_path / "away")
+    (tmp_path / "logs").write_text("no folder")
+    file.write(line(2), NOON_S)
+
+    assert file.dropped_lines == 1
+
+
+@pytest.mark.parametrize(
+    ("now_s", "name"),
+    [(-1.0, "1969-12-31.log"), (-DAY_S, "1969-12-31.log"), (-DAY_S - 1, "1969-12-30.log"), (0.0, "1970-01-01.log")],
+)
+def test_clock_before_1970_loses_nothing(tmp_path, now_s, name):
+    """A machine without a battery for its clock starts anywhere."""
+    file = DailyFile(tmp_path, clock=lambda: now_s)
+    file.write(line(1), now_s)
+    file.write(line(2), now_s)
+
+    assert (tmp_path / name).read_bytes() == line(1) + line(2)
+    assert file.dropped_lines == 0
 
 
 @pytest.mark.parametrize(("before_s", "after_s"), [(NOON_S, NOON_S + 3_650 * DAY_S), (60.0, NOON_S)])

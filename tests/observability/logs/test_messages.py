@@ -199,7 +199,10 @@ def test_hostile_debug_record_raises_nothing(tmp_path):
         log.debug("odd", extra="no mapping", exc_info=True)  # noqa: LOG014  # the mistake is the point
         started.fail("timeout")
 
-    assert [entry.msg for entry in runtime.recorder.pending_logs()] == ["wrong %d [TypeError in its arguments]", "odd"]
+    assert [entry.msg for entry in runtime.recorder.pending_logs()] == [
+        'wrong %d [TypeError in its arguments] ["text"]',
+        "odd",
+    ]
 
 
 def test_other_handlers_get_every_record_the_standard_way(lines):

@@ -184,3 +184,44 @@ def test_one_bad_value_costs_its_neighbours_nothing():
 def test_secret_behind_a_long_name_is_found():
     """A name is judged whole, before it is cut."""
     assert b"hunter2" not in encode({"a" * 125 + "_password": "hunter2", "list": [1]})
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["x" * 2_048, "🜨" * 500, "\x01" * 2_000, '"' * 2_000, "\u2028" * 600, ["abc"] * 400, {"deep": ["abc"] * 400}],
+)
+def test_huge_value_keeps_its_beginning(value):
+    """A bounded beginning of the value is there, as text that says it was cut; its neighbours are whole."""
+    found = orjson.loads(fit(orjson.dumps({"small": 1, "huge": value, "later": "whole"}), 1_024))
+    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+
+    assert (found["small"], found["later"]) == (1, "whole")
+    assert found["huge"].endswith("…[cut]")
+    assert text.startswith(found["huge"].removesuffix("…[cut]"))
+    assert len(orjson.dumps(found)) > 900
+
+
+def test_huge_values_share_the_space():
+    """None of several huge values takes it all."""
+    found = orjson.loads(fit(orjson.dumps({name: name * 3_000 for name in "abc"}), 900))
+
+    assert all(found[name].startswith(name * 200) for name in "abc")
+
+
+def test_many_keys_that_do_not_fit_are_counted():
+    """Names alone may be too much: the first ones are kept, and the number of the others."""
+    encoded = orjson.dumps({f"{number:02d}{'k' * 120}": number for number in range(64)})
+    found = orjson.loads(fit(encoded, 1_024))
+
+    assert found.pop("truncated_keys") == 64 - len(found)
+    assert len(found) >= 6
+
+
+@given(st.dictionaries(st.text(max_size=60), json_like, max_size=12), st.integers(100, 2_000))
+def test_anything_fits(extras, limit):
+    """Whatever the object, the result is one, within its bytes, with no key that was not there."""
+    encoded = encode(extras)
+    found = orjson.loads(fit(encoded, limit))
+
+    assert len(fit(encoded, limit)) <= limit
+    assert found.keys() - {"truncated_keys"} <= orjson.loads(encoded).keys()
