@@ -45,7 +45,7 @@ from hearthnet.observability.logs.messages import (
     timestamp,
     with_repeats,
 )
-from hearthnet.observability.logs.set_up import is_alone, look, passes_on
+from hearthnet.observability.logs.set_up import look, passes_on
 from hearthnet.observability.logs.standard_records import (
     add_fields,
     created_ns,
@@ -159,7 +159,7 @@ class Logger(logging.Logger):
             or self.filters
             or handler.filters
             or _get_factory() is not Record
-            or not is_alone(self, handler)
+            or not _is_alone(self, handler)
         ):
             super()._log(level, msg, args, exc_info, extra, stack_info, stacklevel + 1)
         elif level >= handler.level:
@@ -190,6 +190,18 @@ class Logger(logging.Logger):
             keep_on(scope, self.name, text_of(msg, args), more)
 
 
+def _is_alone(logger: logging.Logger, handler: logging.Handler) -> bool:
+    """Returns whether a logger's records reach `handler` and no other."""
+    walked: logging.Logger | None = logger
+    while walked is not None:
+        if walked.handlers:
+            return walked.handlers == [handler] and (walked.parent is None or not walked.propagate)
+        if not walked.propagate:
+            return False
+        walked = walked.parent
+    return False
+
+
 def get_logger(name: str) -> logging.Logger:
     """Returns the logger for a module's `__name__`; it emits JSON lines from `configure` or `telemetry.open` on."""
     root = name.partition(".")[0]
@@ -215,11 +227,6 @@ def _set_level(root: str) -> None:
         logger.level = runtime.level  # `setLevel` clears a cache of every logger that there is
     elif logger.level != runtime.level:
         logger.setLevel(runtime.level)
-
-
-def own_loggers() -> list[logging.Logger]:
-    """Returns the loggers that `get_logger` has made."""
-    return list(_own_loggers.values())
 
 
 def own_roots() -> list[logging.Logger]:
@@ -488,7 +495,7 @@ def check_set_up() -> None:
     handler: JsonHandler | None = runtime.handler
     try:
         if handler is not None:
-            look(handler, own_loggers(), own_roots(), reattach)
+            look(handler, list(_own_loggers.values()), own_roots(), reattach)
     except Exception:  # other code's handlers may be anything  # noqa: BLE001
         handler.failures += 1  # type: ignore[union-attr]  # there is one
 
@@ -499,7 +506,7 @@ def warn_visibly(logger: logging.Logger, msg: str, reason: str) -> None:
     logger.warning(msg, extra={"reason": reason})
     handler: JsonHandler | None = runtime.handler
     is_written = handler is not None and handler.file is not None and dropped_lines() == dropped
-    is_passed_on = handler is None or not is_alone(logger, handler)
+    is_passed_on = handler is None or not _is_alone(logger, handler)
     if not is_written and not is_passed_on and sys.stderr is not None:
         with suppress(OSError, ValueError):  # closed by the program
             sys.stderr.write(f"hearthnet: {msg}: {clean_text(reason)}\n")
@@ -542,7 +549,7 @@ def log_done(level: int, trace_id: str, fields: dict[str, Any]) -> bool:
         fields: of a trace's record, so that they can be encoded as they are.
     """
     handler: JsonHandler | None = runtime.handler
-    if handler is None or _trace_log.filters or handler.filters or not is_alone(_trace_log, handler):
+    if handler is None or _trace_log.filters or handler.filters or not _is_alone(_trace_log, handler):
         return False
     if level >= handler.level:
         handler.take_done(level, trace_id, fields)

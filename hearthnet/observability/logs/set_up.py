@@ -20,7 +20,7 @@ from hearthnet.observability.runtime import runtime
 if TYPE_CHECKING:
     import logging
 
-__all__ = ["Watched", "is_alone", "look", "passes_on"]
+__all__ = ["Watched", "look", "passes_on"]
 
 _MAX_NAMED: Final = 10
 
@@ -64,18 +64,6 @@ def look(
         handler.obstacles = obstacles
         said = "the program's logging set-up hides records" if obstacles else "the logging set-up hides no more records"
         _tell(handler, said, {"by": _named(obstacles)} if obstacles else {})
-
-
-def is_alone(logger: logging.Logger, handler: logging.Handler) -> bool:
-    """Returns whether a logger's records reach `handler` and no other."""
-    walked: logging.Logger | None = logger
-    while walked is not None:
-        if walked.handlers:
-            return walked.handlers == [handler] and (walked.parent is None or not walked.propagate)
-        if not walked.propagate:
-            return False
-        walked = walked.parent
-    return False
 
 
 def passes_on(handler: logging.Handler) -> bool:
