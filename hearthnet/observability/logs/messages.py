@@ -269,7 +269,7 @@ class Entry:
         repeats: how many dropped records it represents besides itself.
     """
 
-    __slots__ = ("exc", "extras", "message", "now_ns", "repeats", "span_id", "trace_id")
+    __slots__ = ("after_trace", "exc", "extras", "message", "now_ns", "repeats", "span_id", "trace_id")
 
     def __init__(
         self,
@@ -281,21 +281,29 @@ class Entry:
         repeats: int = 0,
     ) -> None:
         self.message = message
+        self.extras = extras
         self.exc = exc
         self.now_ns = now_ns
         self.repeats = repeats
-        self.trace_id, self.span_id, after_trace = place() if made is None else made
-        self.extras = extras if after_trace is None else _mark(extras, after_trace)
+        self.trace_id, self.span_id, self.after_trace = place() if made is None else made
 
     def line(self) -> bytes:
         """Returns the JSON line, its newline included: ts, level, logger, msg, then the ids and the fields."""
-        line = self._line(self.extras)
+        line = self._line(self._fields(MAX_JSON_LINE_BYTES))
         if len(line) <= MAX_JSON_LINE_BYTES:
             return line
-        line = self._line(fit(self.extras, MAX_JSON_LINE_BYTES // 4))
+        line = self._line(self._fields(MAX_JSON_LINE_BYTES // 4))
         if len(line) > MAX_JSON_LINE_BYTES:  # escaped line ends are twice as long
-            line = self._line(fit(self.extras, MAX_JSON_LINE_BYTES // 8))
+            line = self._line(self._fields(MAX_JSON_LINE_BYTES // 8))
         return line
+
+    def _fields(self, limit: int) -> bytes:
+        """Returns the fields within so many bytes; first the mark of a record whose work has outlived its trace."""
+        if self.after_trace is None:
+            return fit(self.extras, limit)
+        mark = b'"after_trace":"%b"' % self.after_trace.encode()
+        extras = fit(self.extras, limit - len(mark) - 1)
+        return b"{%b%b" % (mark, b"}" if len(extras) == 2 else b"," + extras[1:])
 
     def _line(self, extras: bytes) -> bytes:
         parts = [timestamp(self.now_ns), self.message.head]
@@ -315,19 +323,13 @@ class Entry:
 
     def values(self) -> LogValues:
         """Returns the record for the store; the recorder numbers it."""
-        message, extras, exc = self.message, self.extras, self.exc
-        if len(extras) > MESSAGE_BYTES:
-            room = MAX_LOG_ROW_BYTES - 2 * MESSAGE_BYTES
-            extras = fit(extras, MESSAGE_BYTES if exc is not None or message.is_long else room)
+        message, exc = self.message, self.exc
+        is_shared = exc is not None or message.is_long
+        extras = self._fields(MESSAGE_BYTES if is_shared else MAX_LOG_ROW_BYTES - 2 * MESSAGE_BYTES)
         return (
             self.now_ns // 1_000, message.level, message.logger, message.text, self.trace_id,
             self.span_id, message.is_notable, self.repeats, extras, None if exc is None else exc[1],
         )  # fmt: skip
-
-
-def _mark(extras: bytes, after_trace: str) -> bytes:
-    """Returns the fields of a record that belongs to no trace, made by work that has outlived its own."""
-    return b'{"after_trace":"%b"%b' % (after_trace.encode(), b"}" if len(extras) == 2 else b"," + extras[1:])
 
 
 def repeats_of(message: Message, count: int, now_ns: int) -> tuple[bytes, LogValues]:
