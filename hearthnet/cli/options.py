@@ -16,7 +16,7 @@ __all__ = ["TIMES", "for_option", "moment", "since_option", "until_option", "wai
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-TIMES: Final = f"A time is {moments.FORMS}; without a zone it is local."
+TIMES: Final = f"TIME is {moments.FORMS}; without a zone it is local."
 
 _DURATION: Final = re.compile(r"(\d{1,6})([smh]?)")
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600}

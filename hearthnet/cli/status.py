@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from hearthnet.locations import Locations
 
 _LAST_RUN: Final = {
-    None: "not running",
-    "clean": "not running",
-    "running": "not responding: hearthnet doctor",
+    "clean": "stopped cleanly",
+    "running": "still runs and does not respond: hearthnet doctor",
+    "unclean": "did not stop cleanly: hearthnet autopsy",
 }
 _QUANTILES: Final = ("p50_ms", "p90_ms", "p99_ms")
 
@@ -111,7 +111,7 @@ def _unresponsive(where: Locations) -> str | None:
 def _lines(status: dict[str, Any]) -> list[tuple[str, str]]:
     disk = status["disk"]
     lines = [
-        ("node", f"{status['short_id']}  ({_state(status)})"),
+        ("node", f"{status['short_id']}  ({'running' if status['running'] else 'not running'})"),
         ("full id", status["node_id"]),
         ("community", status["community"]),
         ("event log", f"{counted(status['event_log_size'], 'event')}, head {status['event_log_head']}"),
@@ -127,13 +127,9 @@ def _lines(status: dict[str, Any]) -> list[tuple[str, str]]:
             ("in flight", counted(status["calls_in_flight"], "call")),
             ("capabilities", ", ".join(capabilities) or "none"),
         ]
+    elif status["last_run"] in _LAST_RUN:
+        lines.insert(2, ("last run", _LAST_RUN[status["last_run"]]))
     return lines
-
-
-def _state(status: dict[str, Any]) -> str:
-    if status["running"]:
-        return "running"
-    return _LAST_RUN.get(status["last_run"], "not running; its last run did not stop cleanly: hearthnet autopsy")
 
 
 def _print_ring(ring: list[dict[str, Any]]) -> None:

@@ -84,7 +84,7 @@ def gather(
         numbered = _with_table(numbered, case.in_flight, "open" if run.is_alive else INTERRUPTED)
     if around is not None:
         around = _trace_id(around, run, numbered)
-    window, own = _window(run, numbered, since_us, around), (run.started_us, _end_us(run) + _SLACK_US)
+    window, own = _window(run, numbered, (since_us or 0, until_us), around), (run.started_us, _end_us(run) + _SLACK_US)
     lines = _lines(log_dir, directory, window, own, limit, case.sources)
     apart = {key for key, (_, box) in boxes.by_run.items() if box.header.role == LIBRARY}
     entries = timeline(numbered, with_runs(lines.entries, runs), runs, apart)
@@ -183,11 +183,12 @@ def _end_us(run: Run) -> int:
     return run.ended_us or run.last_seen_us or run.started_us
 
 
-def _window(run: Run, numbered: list[Entry], since_us: int | None, around: str | None) -> tuple[int, int]:
-    """Returns the start and end of the time for which log lines are needed."""
-    first, last = since_us or 0, _end_us(run) + _SLACK_US
+def _window(run: Run, numbered: list[Entry], asked_us: tuple[int, int | None], around: str | None) -> tuple[int, int]:
+    """Returns the start and end of the time for which log lines are needed, within the one asked for."""
+    first, until_us = asked_us
+    last = _end_us(run) + _SLACK_US
     if around is None:
-        return first, last
+        return first, last if until_us is None else min(last, until_us)
     visits = [entry for entry in numbered if entry.trace_id == around]
     end = max(map(ended_us, visits))
     return max(first, min(entry.ts_us for entry in visits) - _AROUND_US), end + _AROUND_US

@@ -38,7 +38,8 @@ _EXAMPLES: Final = """examples:
   forensics.py telemetry.db --run 01HXR4 --json
   forensics.py --html report.html --since 1h
 
-Times in the text are local, those in --json and the page UTC. Without a zone TIME is local: {forms}.
+TIME is {forms};
+without a zone it is local. Times in the text are local, those in --json and in the page UTC.
 
 exit codes: 0 stopped cleanly or running; 1 it died; 2 wrong usage, or no run was found; 130 Ctrl-C
 """

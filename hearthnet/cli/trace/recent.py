@@ -35,7 +35,8 @@ __all__ = ["recent"]
 Trace = dict[str, Any]
 
 _MIN_WIDTH_FOR_ERRORS: Final = 110  # narrower, the ids would be cut; `trace show` has the error
-_MIN_NAME_CHARS: Final = 8
+_MIN_WIDTH_FOR_DATES: Final = 125
+_MIN_CHARS: Final = 8
 
 
 @click.command("recent", epilog=TIMES)
@@ -102,8 +103,8 @@ def _list(traces: list[Trace]) -> None:
     from rich.text import Text
 
     screen = console()
-    is_wide = screen.width >= _MIN_WIDTH_FOR_ERRORS
-    title, times = _times([ended_us(item) for item in traces], is_wide=is_wide)
+    has_errors = screen.width >= _MIN_WIDTH_FOR_ERRORS
+    title, times = _times([ended_us(item) for item in traces], is_wide=screen.width >= _MIN_WIDTH_FOR_DATES)
     # A running node of an older version does not send it.
     has_programs = len({item.get("program") for item in traces}) > 1
     columns = {
@@ -115,12 +116,13 @@ def _list(traces: list[Trace]) -> None:
         "ms": [Text(f"{item['duration_ms']:.1f}") for item in traces],
         "error": [Text(printable(item["error"] or "")) for item in traces],
     }
-    for name in (*([] if has_programs else ["program"]), *([] if is_wide else ["error"])):
+    for name in (*([] if has_programs else ["program"]), *([] if has_errors else ["error"])):
         del columns[name]
     listing = table(*columns, right=(title, "ms"))
-    others = sum(1 + max(len(name), *map(len, cells)) for name, cells in columns.items() if name != "capability")
-    if not is_wide:
-        listing.columns[list(columns).index("capability")].max_width = max(_MIN_NAME_CHARS, screen.width - others)
+    # One column gives way, so that rich does not cut the ids.
+    flexible = "error" if has_errors else "capability"
+    others = sum(1 + max(len(name), *map(len, cells)) for name, cells in columns.items() if name != flexible)
+    listing.columns[list(columns).index(flexible)].max_width = max(_MIN_CHARS, screen.width - others)
     for row in zip(*columns.values(), strict=True):
         listing.add_row(*row)
     print_plain(screen, listing)
@@ -181,7 +183,7 @@ class _Lines:
     """Prints traces line by line, in columns as wide as usual values."""
 
     def __init__(self) -> None:
-        self._is_wide = console().width >= _MIN_WIDTH_FOR_ERRORS
+        self._is_wide = console().width >= _MIN_WIDTH_FOR_DATES
         self._day = ""
 
     def show(self, trace: Trace) -> None:

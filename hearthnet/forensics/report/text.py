@@ -15,6 +15,7 @@ from typing import Final
 
 from hearthnet import moments
 from hearthnet.forensics.model import CAUSES, Case, Entry, Run, Verdict, Vitals
+from hearthnet.forensics.timeline import ended_us
 
 __all__ = ["Paint", "printable", "report"]
 
@@ -73,7 +74,7 @@ class Report:
             ("", self._verdict_lines()),
             ("In flight when it ended", self._in_flight_lines()),
             ("Before the end", self._vitals_lines()),
-            ("Timeline, newest last", self._timeline_lines()),
+            ("Timeline, newest last; traces at their end", self._timeline_lines()),
             ("Errors", self._error_lines()),
             ("Slowest", self._slowest_lines()),
             ("Calls per minute", self._minute_lines()),
@@ -138,12 +139,14 @@ class Report:
         day, whose = "", self._is_mixed(entry.run_id for entry in self._case.entries)
         for _, same in groupby(self._case.entries, _alike):
             entries, more = list(same), self._more
-            if (today := _day(entries[0].ts_us)) != day:
+            if (today := _day(ended_us(entries[0]))) != day:
                 yield self._paint(f"  {today}", "dim")
                 day = today
             yield self._entry_line(entries[0], whose)
             if len(entries) > _MAX_ALIKE:
-                yield self._paint(f"  {_clock(entries[-1].ts_us)} {more} and {len(entries) - 1:,} more like it", "dim")
+                yield self._paint(
+                    f"  {_clock(ended_us(entries[-1]))} {more} and {len(entries) - 1:,} more like it", "dim"
+                )
             else:
                 yield from (self._entry_line(entry, whose) for entry in entries[1:])
 
@@ -151,7 +154,7 @@ class Report:
         duration = "" if entry.duration_ms is None else f" {entry.duration_ms:,.1f} ms"
         text = f" {printable(entry.text)}" if entry.text else ""
         program = f"{printable(self._programs.get(entry.run_id or '', ''))[:_PROGRAM_CHARS]:<{_PROGRAM_CHARS}} "
-        first = f"  {_clock(entry.ts_us)} {program if whose else ''}"
+        first = f"  {_clock(ended_us(entry))} {program if whose else ''}"
         line = f"{first}{entry.kind:<6} {printable(entry.status):<16} {printable(entry.name)}"
         cut = self._cut(f"{line}{duration}{text}")
         colour = _colour_of(entry)
@@ -180,7 +183,7 @@ class Report:
         yield f"  calls   {self._chart([minute.traces for minute in minutes])}  at most {most:,} per minute"
         rates = [minute.failed / minute.traces if minute.traces else 0.0 for minute in minutes]
         yield f"  failed  {self._chart(rates, 1.0)}  {sum(m.failed for m in minutes):,} in all, up to {max(rates):.0%}"
-        yield self._paint(f"          {_local(minutes[0].start_us)} to {_local(minutes[-1].start_us)}", "dim")
+        yield self._paint(f"          {_local(minutes[0].start_us)} to {_clock(minutes[-1].start_us)}", "dim")
 
     def _finding_lines(self) -> Iterator[str]:
         for finding in self._case.findings:
