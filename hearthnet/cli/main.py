@@ -187,7 +187,7 @@ def _run(arguments: list[str] | None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (click.Abort, _InterruptedError) as error:
+    except (click.Abort, KeyboardInterrupt, _InterruptedError) as error:
         return _end_aborted(error)
     except HearthNetError as error:
         return _report(error.message, error.hint, error.exit_code)
@@ -219,7 +219,7 @@ def _end_quietly() -> int:
     return 0
 
 
-def _end_aborted(error: click.Abort | _InterruptedError) -> int:
+def _end_aborted(error: click.Abort | KeyboardInterrupt | _InterruptedError) -> int:
     """Returns the exit code after Ctrl-C, which is silent, or after a question that was declined or got no reply."""
     if isinstance(error, click.Abort) and not isinstance(error.__context__, KeyboardInterrupt):
         click.echo("aborted", err=True)

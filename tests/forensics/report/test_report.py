@@ -180,7 +180,7 @@ def test_wrong_usage_is_an_error(program):
     """An invalid time, an unknown run, and a reader that closes the pipe."""
     data = str(program(3) / "data")
     for arguments, said in (
-        (("--since", "soon"), "30m"),
+        (("--since", "soon"), "use 90m (ago), 2d"),
         (("--run", "01NOBODY"), "no run id begins"),
         (("--around", "01NOBODY"), "no trace"),
         (("--limit", "-1"), "between"),
