@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from hearthnet import __version__
-from hearthnet.cli.main import console, json_option, print_json, printable, table, where_option
+from hearthnet.cli.main import console, json_option, print_json, print_plain, printable, table, where_option
 from hearthnet.constants import DATABASE
 from hearthnet.errors import StoreError
 from hearthnet.moments import duration
@@ -93,19 +93,20 @@ def _stored(where: Locations) -> tuple[list[dict[str, Any]], str | None, str | N
 
     reader = Reader(path)
     try:
-        return capability_stats(reader), _unresponsive(where) or last_end(reader), None
+        end = last_end(reader)
+        return capability_stats(reader), "running" if end == "unclean" and _has_live_box(where) else end, None
     except StoreError as error:  # the rest of the status can still be shown
         return [], None, error.message
     finally:
         reader.close()
 
 
-def _unresponsive(where: Locations) -> str | None:
-    """Returns `running` if a node that does not respond still has its black box."""
+def _has_live_box(where: Locations) -> bool:
+    """Returns True if a node that does not respond still has its black box."""
     from hearthnet.forensics.box import NODE, boxes_in, header_of, is_alive
 
     headers = map(header_of, boxes_in(where.data_dir))
-    return "running" if any(one and one.role == NODE and is_alive(one) for one in headers) else None
+    return any(one and one.role == NODE and is_alive(one) for one in headers)
 
 
 def _lines(status: dict[str, Any]) -> list[tuple[str, str]]:
@@ -147,4 +148,4 @@ def _print_ring(ring: list[dict[str, Any]]) -> None:
             *(f"{item[name]:.1f}" for name in _QUANTILES),
         )
     click.echo()
-    console().print(listing)
+    print_plain(console(), listing)

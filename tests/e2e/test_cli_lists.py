@@ -161,7 +161,9 @@ def test_small_sizes_and_counts_are_readable(stopped_node):
     """Nothing that is there is shown as 0.0 MB, and one thing is singular."""
     stopped_node.start()
     stopped_node.echo("x")
-    for arguments in (["status"], ["telemetry", "info"], ["doctor", "-v", "--check", "log_directory"]):
+    sql = ["telemetry", "sql", "SELECT capability, result FROM recent"]
+    checks = ["doctor", "-v", "--check", "log_directory", "--check", "event_log_writable"]
+    for arguments in (["status"], ["caps"], ["trace", "recent"], ["telemetry", "info"], sql, checks):
         shown = stopped_node.cli(*arguments).stdout
         assert " 0.0 MB" not in shown
         assert "(s)" not in shown

@@ -23,6 +23,7 @@ from hearthnet.observability.store.query.info import info
 from hearthnet.observability.store.recovery.rebuild import Rebuilt, log_bytes, rebuild, rebuild_in_place
 from hearthnet.observability.store.snapshot import snapshot
 from hearthnet.observability.telemetry import DATABASE
+from hearthnet.plural import counted
 
 _FILE: Final = click.Path(path_type=Path, dir_okay=True)
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")
@@ -123,7 +124,7 @@ def _print_rebuilt(made: Rebuilt, as_json: bool) -> None:
         print_json({**asdict(made), "path": str(made.path), "moved_to": made.moved_to and str(made.moved_to)})
         return
     click.echo(f"{printable(made.path)}: {rows(made.rows)}, {made.bytes:,} bytes")
-    click.echo(f"read {made.lines:,} lines, skipped {made.skipped:,} that are not JSON or not ours")
+    click.echo(f"read {counted(made.lines, 'line')}, skipped {made.skipped:,} that are not JSON or not ours")
     click.echo(f"the rows belong to run {made.run_id}")
     if made.moved_to is not None:
         click.echo(f"the old database is {printable(made.moved_to)}")
