@@ -1,7 +1,6 @@
 """Moments and durations as people write and read them: one parser for every option that takes a time.
 
-A moment is given as UTC microseconds. What is printed for people can be given back: `parse` reads every form that any
-command prints.
+A moment is given as UTC microseconds. `parse` reads every form of a time that any command prints.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how a command waits that follows what is recorded."""
+"""Options that several commands share, and how a command waits that follows new records."""
 
 from __future__ import annotations
 
