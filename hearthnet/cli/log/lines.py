@@ -1,7 +1,7 @@
 """The daily JSON log files as `hearthnet log` reads them: the newest records, those to come, and which are wanted.
 
-Lines are read as tolerantly as possible, for other programs and a damaged disk write them too; as JSON a line is printed
-itself, not encoded again.
+Lines are read as tolerantly as possible, for other programs and a damaged disk write them too. As JSON the line itself
+is printed, not encoded again.
 """
 
 from __future__ import annotations
