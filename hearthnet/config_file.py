@@ -112,7 +112,7 @@ def read_tree(path: Path | None) -> dict[str, Any] | None:
         raise ConfigError(
             "invalid_toml",
             message=f"{source} is not valid TOML: {error}",
-            hint="fix that line, or delete the file",
+            hint="fix that line",
         ) from error
 
 

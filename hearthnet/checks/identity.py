@@ -23,7 +23,7 @@ from hearthnet.identity.community import MANIFEST_FILE, community_dir
 from hearthnet.identity.keys import KEY_BYTES, PRIVATE_FILE, PUBLIC_FILE, KeyPair, encode, short_id
 from hearthnet.identity.manifest import read_manifest
 from hearthnet.observability.doctor import CheckResult
-from hearthnet.plural import counted
+from hearthnet.plural import counted, size
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus
@@ -224,7 +224,7 @@ def check_event_log(path: Path, community_id: str) -> CheckResult:
         return _unusable(path, error, facts)
     if facts["integrity"] not in ("ok", "unfinished"):
         return found(False, f"{path} is damaged: {facts['integrity']}", _recover(path), **facts)
-    detail = f"{counted(facts['events'], 'event')}, {facts['bytes']} bytes, writable"
+    detail = f"{counted(facts['events'], 'event')}, {size(facts['bytes'])}, writable"
     return found(True, f"{detail}, {'intact' if facts['integrity'] == 'ok' else 'only partly checked'}", **facts)
 
 

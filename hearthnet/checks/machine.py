@@ -21,7 +21,7 @@ from hearthnet.config import Config
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.logs.daily_file import log_key, log_paths
-from hearthnet.plural import counted
+from hearthnet.plural import counted, size
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus
@@ -179,7 +179,7 @@ def log_directory(config: Config, bus: CapabilityBus | None) -> CheckResult:
         return found(False, f"{locked[0]} cannot be written: {_why_not(locked[0])}", _fix_access(locked[0]), **evidence)
     if bus is not None and (problem := _problem_of_running_node(folder, logs)):
         return warned(problem, "hearthnet doctor --check disk_space", **evidence)
-    detail = f"{counted(len(logs), 'file')}, {evidence['bytes'] / 1e6:.1f} MB"
+    detail = f"{counted(len(logs), 'file')}, {size(evidence['bytes'])}"
     if evidence["foreign"]:
         detail += f"; {counted(evidence['foreign'], 'other file')} beside them"
     return found(True, detail, **evidence)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from hearthnet.cli.main import json_option
+from hearthnet.cli.options import TIMES, since_option, until_option
 from hearthnet.config import load, resolve_paths
 from hearthnet.errors import ConfigError
 from hearthnet.forensics.main import (
@@ -17,27 +18,20 @@ from hearthnet.forensics.main import (
     SCHEMA,
     Request,
     has_colour,
-    moment_us,
     print_report,
 )
 
 
-def _moment(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
-    try:
-        return None if text is None else moment_us(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
-@click.command("autopsy")
+@click.command("autopsy", epilog=TIMES)
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 @click.option("--log-dir", type=click.Path(path_type=Path, file_okay=False), help="The folder of the JSON logs.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page that opens offline.")
 @click.option("--force", is_flag=True, help="Overwrite the page.")
-@click.option("--since", "since_us", callback=_moment, help="Only newer: 30m, 2h, 1d, or an ISO 8601 time.")
-@click.option("--run", "run_id", help="This run instead of the last ended one; a prefix is enough.")
+@since_option("entries")
+@until_option("entries")
+@click.option("--run", "run_id", metavar="ID", help="This run: its id or the beginning, last (that ended), -2 …")
 @click.option("--program", metavar="NAME", help="The last run of this program, not the node's: cron.py.")
-@click.option("--around", metavar="TRACE", help="Show what happened around this trace.")
+@click.option("--around", metavar="TRACE", help="Show what happened around this trace: id, last, -2 …")
 @click.option("--limit", type=click.IntRange(0, MAX_LIMIT), default=DEFAULT_LIMIT, show_default=True, help="Moments.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of --json.")
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="Use these settings, not config.toml.")
@@ -48,6 +42,7 @@ def command(
     html: Path | None,
     force: bool,
     since_us: int | None,
+    until_us: int | None,
     run_id: str | None,
     program: str | None,
     around: str | None,
@@ -59,11 +54,12 @@ def command(
     """Diagnose why the node's last run ended.
 
     Where no node has recorded, the last run of any program. PATH is telemetry.db or its folder, if not this node's own.
-    No file is changed.
+    No file is changed. Times in the text are local, those in --json and in the page UTC.
 
     \b
     Example: hearthnet autopsy
              hearthnet autopsy --html report.html
+             hearthnet autopsy --run -2 --since yesterday
              hearthnet autopsy --program cron.py
              hearthnet autopsy /media/stick/hearthnet --json
 
@@ -75,7 +71,7 @@ def command(
     if path is None:
         path, log_dir = _own_files(config, log_dir)
     colour = has_colour(sys.stdout)
-    request = Request(path, log_dir, as_json, html, force, since_us, run_id, program, around, limit, colour)
+    request = Request(path, log_dir, as_json, html, force, since_us, until_us, run_id, program, around, limit, colour)
     sys.exit(print_report(request, sys.stdout))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from hearthnet.cli.main import print_json, where_option
+from hearthnet.cli.main import json_option, print_json, where_option
 from hearthnet.errors import HearthNetError, NodeUnreachableError, UntrustedResponseError, WireError
 
 if TYPE_CHECKING:
@@ -23,32 +23,52 @@ _HINTS: Final = {
 }
 
 
+def _trace_id(_: click.Context, __: click.Parameter, text: str | None) -> str:
+    from hearthnet.observability.records.ids import is_trace_id, new_trace_id
+
+    if text is not None and not is_trace_id(text.upper()):
+        raise click.BadParameter(f"{text!r} is not a trace id, which is a ULID of 26 characters")
+    return new_trace_id() if text is None else text.upper()
+
+
 @click.command("call")
 @click.argument("capability", metavar="NAME[@VERSION]")
 @click.option("--body", default="{}", help="The JSON body, {params, input}; '-' reads standard input.")
 @click.option("--stream", is_flag=True, help="Print the response frame by frame, one JSON line each.")
-@click.option("--trace-id", help="The trace's ULID. Default: a new one.")
+@click.option("--trace-id", callback=_trace_id, help="The trace's ULID. Default: a new one.")
 @click.option("--timeout", "timeout_s", type=float, default=60.0, show_default=True, help="Seconds to wait.")
 @where_option
-def command(where: Locations, capability: str, body: str, stream: bool, trace_id: str | None, timeout_s: float) -> None:
+@json_option
+def command(
+    where: Locations, capability: str, body: str, stream: bool, trace_id: str, timeout_s: float, as_json: bool
+) -> None:
     """Call a capability of the running node and print its response.
 
     \b
     Example: hearthnet call experimental.echo --body '{"input": {"text": "hello"}}'
              hearthnet call experimental.echo@1.0 --stream --body '{"input": {"text": "hi", "frames": 3}}'
+             hearthnet call experimental.echo --json --body '{"input": {"text": "hello"}}'
+
+    The response is JSON in any case; --json prints it with the call's trace_id and result, failed calls too.
 
     Exits with 1 when the call fails, 3 when the node is not running, 4 when it is not authorized.
     """
     import asyncio
 
-    from hearthnet.observability.records.ids import new_trace_id
-
+    if stream and as_json:
+        raise click.UsageError("--stream prints JSON lines already; it cannot be combined with --json")
     name, _, version = capability.partition("@")
-    request_id = trace_id or new_trace_id()
     try:
-        asyncio.run(_call(where, name, version or "1.0", _parse(body), request_id, stream=stream, timeout_s=timeout_s))
+        called = _call(where, name, version or "1.0", _parse(body), trace_id, stream=stream, timeout_s=timeout_s)
+        response = asyncio.run(called)
     except WireError as error:
-        raise _with_hint(where, error, request_id) from error
+        if as_json:
+            print_json({"trace_id": trace_id, "result": error.code, "error": error.message, "response": None})
+        raise _with_hint(where, error, trace_id) from error
+    if as_json:
+        print_json({"trace_id": trace_id, "result": "ok", "error": None, "response": response})
+    elif not stream:
+        print_json(response)
 
 
 def _parse(body: str) -> Any:
@@ -65,7 +85,8 @@ def _parse(body: str) -> Any:
 
 async def _call(
     where: Locations, name: str, version: str, body: Any, request_id: str, *, stream: bool, timeout_s: float
-) -> None:
+) -> Any:
+    """Returns the response; with `stream`, prints its frames as they come and returns None."""
     import orjson
 
     from hearthnet.cli.client import NodeClient, url_of
@@ -79,13 +100,19 @@ async def _call(
             url_of(where), keys, community, keys.node_id, certificate=where.tls_cert, timeout_s=timeout_s
         ) as node:
             if not stream:
-                print_json(await node.call(name, body, version, request_id=request_id))
-                return
+                return await node.call(name, body, version, request_id=request_id)
             async for frame in node.stream(name, body, version, request_id=request_id):
                 click.echo(orjson.dumps(frame).decode())
     except (NodeUnreachableError, UntrustedResponseError) as error:
         # Something other than our node responds on its port.
         raise NodeClient(where).unreachable() from error
+    except WireError:
+        raise
+    except HearthNetError as error:
+        if NodeClient(where).is_running():
+            raise
+        raise NodeUnreachableError("the node ended during the call", hint="why: hearthnet autopsy") from error
+    return None
 
 
 def _with_hint(where: Locations, error: WireError, request_id: str) -> HearthNetError:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hearthnet.cli.main import console, json_option, print_json, table, where_option
+from hearthnet.cli.main import console, json_option, print_json, print_plain, table, where_option
 
 if TYPE_CHECKING:
     from hearthnet.locations import Locations
@@ -40,4 +40,4 @@ def command(where: Locations, as_json: bool) -> None:
             *("-" if entry[key] is None else f"{entry[key]:.1f}" for key in ("p50_ms", "p99_ms")),
             "[red]quarantined[/]" if entry["quarantined"] else "[green]ready[/]",
         )
-    console().print(listing)
+    print_plain(console(), listing)

@@ -163,6 +163,13 @@ class NodeClient:
 
         return pinned(self._where.tls_cert).wrap_socket(connected)
 
+    def is_running(self) -> bool:
+        """Returns True if our node responds on its port."""
+        try:
+            return self.is_ours(self.get("/health"))
+        except OSError:
+            return False
+
     def unreachable(self) -> NodeUnreachableError:
         """Returns the error for a node that does not respond."""
         port = self._where.port

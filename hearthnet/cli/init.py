@@ -6,8 +6,9 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 import click
+from click.core import ParameterSource
 
-from hearthnet.cli.main import config_option, json_option, print_json
+from hearthnet.cli.main import config_option, json_option, print_json, printable
 
 if TYPE_CHECKING:
     from hearthnet.config import Config
@@ -29,10 +30,13 @@ _MAX_DISK_MB: Final = {"anchor": 512, "hearth": 256, "spark": 128}
 @click.option("--non-interactive", is_flag=True, help="Never ask.")
 @config_option
 @json_option
-def command(config: Config, name: str | None, profile: str, non_interactive: bool, as_json: bool) -> None:
+@click.pass_context
+def command(
+    context: click.Context, config: Config, name: str | None, profile: str, non_interactive: bool, as_json: bool
+) -> None:
     """Create this node's key, configuration and community.
 
-    Whatever exists already is kept.
+    Whatever exists already is kept: then --name and --profile are ignored, which is said.
 
     \b
     Example: hearthnet init --name "Maple Street"
@@ -42,12 +46,16 @@ def command(config: Config, name: str | None, profile: str, non_interactive: boo
     from hearthnet.identity.keys import short_id
     from hearthnet.node import initialise
 
-    if name is None:
-        may_ask = not non_interactive and not as_json and sys.stdin.isatty()
-        name = click.prompt("Name of the community", default="home") if may_ask else "home"
-    made = initialise(config, name)
-    if not default_path().exists():
+    is_configured = default_path().exists()
+    may_ask = name is None and not (is_configured or non_interactive or as_json) and sys.stdin.isatty()
+    wanted = click.prompt("Name of the community", default="home") if may_ask else name
+    made = initialise(config, wanted or "home")
+    if wanted is not None and wanted != made.manifest.name:
+        _print_ignored(f"--name {wanted!r}", f"this node's community is {made.manifest.name!r}")
+    if not is_configured:
         _save(made, profile)
+    elif context.get_parameter_source("profile") is ParameterSource.COMMANDLINE:
+        _print_ignored(f"--profile {profile}", f"{default_path()} exists: set [observability] max_disk_mb there")
     if as_json:
         print_json({
             "node_id": made.node_id,
@@ -61,6 +69,10 @@ def command(config: Config, name: str | None, profile: str, non_interactive: boo
     click.echo(f"node    {short_id(made.node_id)}")
     click.echo(f"config  {default_path()}")
     click.echo("next    hearthnet run")
+
+
+def _print_ignored(option: str, reason: str) -> None:
+    click.echo(f"note: {printable(option)} is ignored: {printable(reason)}", err=True)
 
 
 def _save(made: Initialised, profile: str) -> None:

@@ -11,8 +11,9 @@ import errno
 import importlib
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
@@ -24,7 +25,7 @@ from hearthnet.errors import EXIT_DISK_FULL, EXIT_ERROR, EXIT_USAGE, HearthNetEr
 from hearthnet.extras import missing_extra
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.table import Table
 
     from hearthnet.config import Config
@@ -32,15 +33,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COMMANDS",
+    "EXIT_INTERRUPTED",
+    "Group",
+    "as_json_text",
     "cli",
     "config_option",
     "console",
-    "for_option",
+    "fields_text",
     "hanging",
     "json_option",
     "local_time",
     "main",
     "print_json",
+    "print_plain",
     "printable",
     "result_style",
     "settings_option",
@@ -66,18 +71,54 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "version": ("version", "Print the version."),
 }
 
-_DURATION: Final = re.compile(r"(\d{1,6})([smh]?)")
-_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600}
 # C0, DEL, C1, and characters that reorder text: recorded strings are untrusted.
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-_WIDE: Final = 160  # columns without a terminal
+_NO_TERMINAL: Final = 1_000_000  # columns: nothing is cut or wrapped for a program
+_JSON_DEPTH: Final = 10_000  # orjson reads 1,024 levels, each of which may take several frames to write
+EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
 
 
 class _OutputClosedError(Exception):
     """Raised instead of BrokenPipeError, which click would turn into exit code 1."""
 
 
-class LazyGroup(click.Group):
+class _InterruptedError(Exception):
+    """Raised instead of KeyboardInterrupt, of which click would print an empty line."""
+
+
+class Group(click.Group):
+    """A group that suggests a command instead of one that it does not have."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Returns the command with its arguments."""
+        known = self.list_commands(ctx)
+        if args[0] not in known and not ctx.resilient_parsing:
+            args = self.instead_of(ctx, args)
+        return super().resolve_command(ctx, args)
+
+    def instead_of(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Returns the arguments to take instead of `args`, which begin with no command.
+
+        Raises:
+            click.UsageError: raised when there are none; it suggests the commands that are spelled alike.
+        """
+        if args[0].startswith("-"):
+            return args
+        import difflib
+
+        alike = difflib.get_close_matches(args[0], self.list_commands(ctx)) or self.found_below(ctx, args[0])
+        meant = f" did you mean {' or '.join(alike)}?" if alike else ""
+        raise click.UsageError(f"there is no command {args[0]!r};{meant or ' see --help'}", ctx)
+
+    def found_below(self, ctx: click.Context, name: str) -> list[str]:
+        """Returns the full names of the commands of sub-groups that are called `name`."""
+        groups = [(own, self.get_command(ctx, own)) for own in self.list_commands(ctx)]
+        return [f"{own} {name}" for own, group in groups if isinstance(group, click.Group) and name in group.commands]
+
+
+class LazyGroup(Group):
     """A group that lists its commands by name and imports one only to run it."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -98,6 +139,8 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError as error:
             raise _OutputClosedError from error
+        except KeyboardInterrupt as error:
+            raise _InterruptedError from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Lists the commands without importing them."""
@@ -118,7 +161,10 @@ def cli() -> None:
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Runs the command line and exits: 0 success, 1 error, 2 usage, 3 no node, 4 not authorized, 5 disk full."""
+    """Runs the command line and exits.
+
+    The exit codes are 0 success, 1 error, 2 usage, 3 no node, 4 not authorized, 5 disk full, 130 interrupted.
+    """
     _open_standard_streams()
     sys.exit(_run(arguments))
 
@@ -141,9 +187,8 @@ def _run(arguments: list[str] | None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("aborted", err=True)
-        return EXIT_USAGE
+    except (click.Abort, KeyboardInterrupt, _InterruptedError) as error:
+        return _end_aborted(error)
     except HearthNetError as error:
         return _report(error.message, error.hint, error.exit_code)
     except (_OutputClosedError, BrokenPipeError):
@@ -172,6 +217,16 @@ def _end_quietly() -> int:
     """Discards the remaining output: the reader, `head` say, is done. Python's own flush would fail once more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _end_aborted(error: click.Abort | KeyboardInterrupt | _InterruptedError) -> int:
+    """Returns the exit code after Ctrl-C, which is silent, or after a question that was declined or got no reply."""
+    if isinstance(error, click.Abort) and not isinstance(error.__context__, KeyboardInterrupt):
+        click.echo("aborted", err=True)
+        return EXIT_USAGE
+    if sys.stderr.isatty():  # ends the line that has the terminal's `^C`
+        click.echo(err=True)
+    return EXIT_INTERRUPTED
 
 
 def _report(message: str, hint: str | None, code: int) -> int:
@@ -218,20 +273,6 @@ def where_option(command: F) -> F:
     return settings_option("where", _located)(command)
 
 
-def for_option(examples: str, max_s: int, bound: str) -> Callable[[F], F]:
-    """Adds `--for`, a duration (90, 30s, 10m, 2h), passed to the command in seconds as `for_s`; at most `max_s`."""
-
-    def seconds_of(_: click.Context, __: click.Parameter, text: str) -> float:
-        match = _DURATION.fullmatch(text)
-        seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
-        if not 0 < seconds <= max_s:
-            raise click.BadParameter(f"{text!r} is not a duration like {examples}, at most {bound}")
-        return float(seconds)
-
-    text = f"How long: {examples.replace(' or', ',')}."
-    return click.option("--for", "for_s", callback=seconds_of, default="10m", show_default=True, help=text)
-
-
 def json_option(command: F) -> F:
     """Adds `--json` as `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)
@@ -244,19 +285,44 @@ def printable(text: object) -> str:
 
 def print_json(value: Any) -> None:
     """Prints one JSON document, indented only on a terminal."""
+    # JSON need not escape C1 and reordering characters; escaped, it is the same JSON.
+    text = as_json_text(value, is_indented=sys.stdout.isatty())
+    click.echo("\n".join(printable(line) for line in text.split("\n")))
+
+
+def as_json_text(value: Any, *, is_indented: bool = False) -> str:
+    """Returns a value as JSON, also one that orjson reads and cannot write."""
     import orjson
 
-    options = orjson.OPT_APPEND_NEWLINE | (orjson.OPT_INDENT_2 if sys.stdout.isatty() else 0)
-    # JSON need not escape C1 and reordering characters; escaped, it is the same JSON.
-    text = orjson.dumps(value, option=options).decode()
-    click.echo("\n".join(printable(line) for line in text.split("\n")), nl=False)
+    try:
+        return orjson.dumps(value, option=orjson.OPT_INDENT_2 if is_indented else None).decode()
+    except TypeError:  # nested more than 254 deep, or a number of more than 64 bits
+        import json
+
+        sys.setrecursionlimit(max(sys.getrecursionlimit(), _JSON_DEPTH))
+        separators = (",", ": ") if is_indented else (",", ":")
+        return json.dumps(value, ensure_ascii=False, indent=2 if is_indented else None, separators=separators)
+
+
+def fields_text(fields: Mapping[str, Any]) -> str:
+    """Returns fields of a record as `key=value  key=value`, values that are no text as JSON."""
+    texts = (value if isinstance(value, str) else as_json_text(value) for value in fields.values())
+    return printable("  ".join(f"{key}={text}" for key, text in zip(fields, texts, strict=True)))
 
 
 def console() -> Console:
-    """Returns a console as wide as the terminal, in colour if the terminal has any."""
+    """Returns a console as wide as the terminal, in colour if the terminal has any; else nothing is wrapped."""
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _NO_TERMINAL)
+
+
+def print_plain(screen: Console, *parts: RenderableType) -> None:
+    """Prints parts one below the other, without the blanks that end the lines of a table."""
+    with screen.capture() as captured:
+        screen.print(*parts, sep="\n")
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
@@ -281,10 +347,8 @@ def hanging(prefix: str, text: str) -> str:
 
 
 def local_time(us: int) -> str:
-    """Returns UTC microseconds as local time, with the day instead of the seconds unless it is today."""
-    moment = datetime.fromtimestamp(us / 1e6, tz=UTC).astimezone()
-    is_today = moment.date() == datetime.now().astimezone().date()
-    return f"{moment:%H:%M:%S}" if is_today else f"{moment:%d %H:%M}"
+    """Returns UTC microseconds as local date, time and offset."""
+    return datetime.fromtimestamp(us / 1e6, tz=UTC).astimezone().isoformat(" ", "milliseconds")
 
 
 def result_style(result: str) -> str:

@@ -7,14 +7,20 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from hearthnet import __version__
-from hearthnet.cli.main import console, json_option, print_json, printable, table, where_option
+from hearthnet.cli.main import console, json_option, print_json, print_plain, printable, table, where_option
 from hearthnet.constants import DATABASE
 from hearthnet.errors import StoreError
-from hearthnet.plural import counted
+from hearthnet.moments import duration
+from hearthnet.plural import counted, size
 
 if TYPE_CHECKING:
     from hearthnet.locations import Locations
 
+_LAST_RUN: Final = {
+    "clean": "stopped cleanly",
+    "running": "still runs and does not respond: hearthnet doctor",
+    "unclean": "did not stop cleanly: hearthnet autopsy",
+}
 _QUANTILES: Final = ("p50_ms", "p90_ms", "p99_ms")
 
 
@@ -24,7 +30,8 @@ _QUANTILES: Final = ("p50_ms", "p90_ms", "p99_ms")
 def command(where: Locations, as_json: bool) -> None:
     """Show the node's status; from disk when it is not running.
 
-    The table at the end covers the node's calls in the telemetry store.
+    A node's id is shown short; messages and other nodes use the full one. The table at the end covers the node's calls
+    in the telemetry store.
 
     \b
     Example: hearthnet status
@@ -59,7 +66,7 @@ def _from_disk(where: Locations) -> dict[str, Any]:
         community = Community(manifest.community_id, manifest.name)
     with EventLog(directory / EVENTS_FILE) as events:
         size, head = events.size(community.community_id), events.head(community.community_id)
-    ring, trouble = _ring(where)
+    ring, last_run, trouble = _stored(where)
     return {
         "node_id": keys.node_id,
         "short_id": short_id(keys.node_id),
@@ -72,44 +79,57 @@ def _from_disk(where: Locations) -> dict[str, Any]:
         "telemetry": {"store": trouble or "ok"},
         "disk": disk_use(where),
         "ring": ring,
+        "last_run": last_run,
     }
 
 
-def _ring(where: Locations) -> tuple[list[dict[str, Any]], str | None]:
-    """Returns the store's statistics of each capability, empty if it never ran, and the error if it is unreadable."""
+def _stored(where: Locations) -> tuple[list[dict[str, Any]], str | None, str | None]:
+    """Returns the statistics of each capability, how the last run ended, and the error if the store is unreadable."""
     path = where.data_dir / DATABASE
     if not path.exists():
-        return [], None
-    from hearthnet.observability.store.query.stats import capability_stats
+        return [], None, None
+    from hearthnet.observability.store.query.stats import capability_stats, last_end
     from hearthnet.observability.store.reader import Reader
 
     reader = Reader(path)
     try:
-        return capability_stats(reader), None
+        end = last_end(reader)
+        return capability_stats(reader), "running" if end == "unclean" and _has_live_box(where) else end, None
     except StoreError as error:  # the rest of the status can still be shown
-        return [], error.message
+        return [], None, error.message
     finally:
         reader.close()
+
+
+def _has_live_box(where: Locations) -> bool:
+    """Returns True if a node that does not respond still has its black box."""
+    from hearthnet.forensics.box import NODE, boxes_in, header_of, is_alive
+
+    headers = map(header_of, boxes_in(where.data_dir))
+    return any(one and one.role == NODE and is_alive(one) for one in headers)
 
 
 def _lines(status: dict[str, Any]) -> list[tuple[str, str]]:
     disk = status["disk"]
     lines = [
         ("node", f"{status['short_id']}  ({'running' if status['running'] else 'not running'})"),
+        ("full id", status["node_id"]),
         ("community", status["community"]),
         ("event log", f"{counted(status['event_log_size'], 'event')}, head {status['event_log_head']}"),
-        ("telemetry", f"{disk['telemetry_bytes'] / 1e6:.1f} MB"),
-        ("logs", f"{disk['log_bytes'] / 1e6:.1f} MB"),
+        ("telemetry", size(disk["telemetry_bytes"])),
+        ("logs", size(disk["log_bytes"])),
         ("store", status["telemetry"]["store"]),
     ]
     if status["running"]:
         capabilities = [f"{item['capability']}@{item['version']}" for item in status["capabilities"]]
         lines += [
             ("port", str(status["port"])),
-            ("up", f"{status['uptime_s']:.0f} s, process {status['pid']}"),
+            ("up", f"{duration(status['uptime_s'])}, process {status['pid']}"),
             ("in flight", counted(status["calls_in_flight"], "call")),
             ("capabilities", ", ".join(capabilities) or "none"),
         ]
+    elif status["last_run"] in _LAST_RUN:
+        lines.insert(2, ("last run", _LAST_RUN[status["last_run"]]))
     return lines
 
 
@@ -128,4 +148,4 @@ def _print_ring(ring: list[dict[str, Any]]) -> None:
             *(f"{item[name]:.1f}" for name in _QUANTILES),
         )
     click.echo()
-    console().print(listing)
+    print_plain(console(), listing)

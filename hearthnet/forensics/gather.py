@@ -27,6 +27,7 @@ from hearthnet.forensics.evidence.safe_stat import is_file, is_folder, listed, w
 from hearthnet.forensics.model import Case, Entry, InFlight, Run, Source
 from hearthnet.forensics.timeline import ended_us, fresh_lines, timeline, with_runs
 from hearthnet.forensics.whose import runs_to_judge
+from hearthnet.references import chosen, place
 
 __all__ = ["gather"]
 
@@ -45,6 +46,7 @@ def gather(
     *,
     log_dir: Path | None = None,
     since_us: int | None = None,
+    until_us: int | None = None,
     run_id: str | None = None,
     program: str | None = None,
     around: str | None = None,
@@ -56,9 +58,10 @@ def gather(
         path: telemetry.db or its folder.
         log_dir: the folder of the JSON logs; None: found beside the store.
         since_us: drops older timeline entries, UTC microseconds.
-        run_id: the run, by the beginning of its id; None: the newest one that has ended.
+        until_us: drops timeline entries from then on, UTC microseconds.
+        run_id: the run, by the beginning of its id, or `last`, -2 and so on; None: the newest one that has ended.
         program: chooses among the runs of this program instead of the node's.
-        around: a trace id; selects the timeline entries around that trace.
+        around: a trace, by the beginning of its id, or `last`, -2 and so on; selects the entries around it.
         limit: the maximum number of timeline entries, newest first.
 
     Raises:
@@ -79,11 +82,13 @@ def gather(
     case.in_flight = _in_flight(run, records, boxes)
     if _has_table(run, boxes):
         numbered = _with_table(numbered, case.in_flight, "open" if run.is_alive else INTERRUPTED)
-    window, own = _window(run, numbered, since_us, around), (run.started_us, _end_us(run) + _SLACK_US)
+    if around is not None:
+        around = _trace_id(around, run, numbered)
+    window, own = _window(run, numbered, (since_us or 0, until_us), around), (run.started_us, _end_us(run) + _SLACK_US)
     lines = _lines(log_dir, directory, window, own, limit, case.sources)
     apart = {key for key, (_, box) in boxes.by_run.items() if box.header.role == LIBRARY}
     entries = timeline(numbered, with_runs(lines.entries, runs), runs, apart)
-    case.entries = _selected(entries, run, since_us, around, limit)
+    case.entries = _selected(entries, run, since_us, until_us, around, limit)
     _summarise(case, run, records, with_runs(lines.notable, runs))
     return case
 
@@ -154,28 +159,37 @@ def _with_table(numbered: list[Entry], in_flight: list[InFlight], status: str) -
 
 
 def _chosen(runs: list[Run], wanted: str | None, program: str | None) -> Run | None:
-    if wanted is None:
+    """Returns the run that is wanted: a place counts those that ended, if any has, among the runs to judge."""
+    if wanted is None or place(wanted) is not None:
         own = runs_to_judge(runs, program)
-        return next((run for run in own if not run.is_alive), own[0] if own else None)
-    found = [run for run in runs if run.run_id.startswith(wanted.upper())]
-    if len(found) == 1:
-        return found[0]
-    known = ", ".join(run.run_id for run in (found or runs)[:5]) or "none"
-    raise ValueError(f"{'no' if not found else 'more than one'} run id begins with {wanted!r}; known runs: {known}")
+        own = [run for run in own if not run.is_alive] or own
+        if wanted is None:
+            return own[0] if own else None
+    else:
+        own = runs
+    run_id = chosen(wanted, (run.run_id for run in own), "run")
+    return next(run for run in own if run.run_id == run_id)
+
+
+def _trace_id(wanted: str, run: Run, entries: list[Entry]) -> str:
+    """Returns the trace that is wanted: a place counts those of the run."""
+    traces = [entry for entry in reversed(entries) if entry.kind == "trace" and entry.trace_id]
+    if place(wanted) is not None:
+        traces = [entry for entry in traces if entry.run_id == run.run_id]
+    return chosen(wanted, (entry.trace_id or "" for entry in traces), "trace")
 
 
 def _end_us(run: Run) -> int:
     return run.ended_us or run.last_seen_us or run.started_us
 
 
-def _window(run: Run, numbered: list[Entry], since_us: int | None, around: str | None) -> tuple[int, int]:
-    """Returns the start and end of the time for which log lines are needed."""
-    first, last = since_us or 0, _end_us(run) + _SLACK_US
+def _window(run: Run, numbered: list[Entry], asked_us: tuple[int, int | None], around: str | None) -> tuple[int, int]:
+    """Returns the start and end of the time for which log lines are needed, within the one asked for."""
+    first, until_us = asked_us
+    last = _end_us(run) + _SLACK_US
     if around is None:
-        return first, last
-    visits = [entry for entry in numbered if entry.trace_id == around.upper()]
-    if not visits:
-        raise ValueError(f"no trace {around!r} is in these files")
+        return first, last if until_us is None else min(last, until_us)
+    visits = [entry for entry in numbered if entry.trace_id == around]
     end = max(map(ended_us, visits))
     return max(first, min(entry.ts_us for entry in visits) - _AROUND_US), end + _AROUND_US
 
@@ -201,16 +215,19 @@ def _lines(
     return lines
 
 
-def _selected(entries: list[Entry], run: Run, since_us: int | None, around: str | None, limit: int) -> list[Entry]:
+def _selected(
+    entries: list[Entry], run: Run, since_us: int | None, until_us: int | None, around: str | None, limit: int
+) -> list[Entry]:
     """Returns the newest entries up to the end of the run; with `around`, those around that trace."""
     own = [index for index, entry in enumerate(entries) if entry.run_id == run.run_id]
     first, last = 0, own[-1] + 1 if own else len(entries)
     if around is not None:
-        visits = [index for index, entry in enumerate(entries) if entry.trace_id == around.upper()]
+        visits = [index for index, entry in enumerate(entries) if entry.trace_id == around]
         last = min(len(entries), visits[-1] + 1 + limit // 2)
         first = max(0, min(visits[0], last - limit))
     # Includes entries that began before `since_us` and ended after it.
-    kept = [entry for entry in entries[first:last] if (since_us or 0) <= ended_us(entry)]
+    end = inf if until_us is None else until_us
+    kept = [entry for entry in entries[first:last] if (since_us or 0) <= ended_us(entry) < end]
     return kept[-limit:] if limit else []
 
 

@@ -1,6 +1,6 @@
 """The command line shared by `scripts/forensics.py` and `hearthnet autopsy`.
 
-Exit codes: 0 the run stopped cleanly or is still running; 1 it died; 2 wrong usage, or no run was found.
+Exit codes: 0 the run stopped cleanly or is still running; 1 it died; 2 wrong usage, or no run was found; 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -8,39 +8,40 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
+import signal
 import sys
 import tempfile
-import time
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TextIO
 
+from hearthnet import moments
 from hearthnet.forensics.gather import gather
 from hearthnet.forensics.model import Case, Verdict
 from hearthnet.forensics.report.document import document
 from hearthnet.forensics.report.text import printable, report
 from hearthnet.forensics.verdict import judge
 
-__all__ = ["EXIT_DIED", "EXIT_FINE", "EXIT_NOTHING", "Request", "has_colour", "main", "moment_us", "print_report"]
+__all__ = ["EXIT_DIED", "EXIT_FINE", "EXIT_NOTHING", "Request", "has_colour", "main", "print_report"]
 
 EXIT_FINE: Final = 0
 EXIT_DIED: Final = 1
 EXIT_NOTHING: Final = 2
+EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
 DEFAULT_LIMIT: Final = 30
 MAX_LIMIT: Final = 20_000  # both rings
 SCHEMA: Final = Path(__file__).parent.parent / "schemas" / "autopsy.json"
-_AGO: Final = re.compile(r"(\d{1,6})([smhd])")
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _EXAMPLES: Final = """examples:
   forensics.py                                  how this user's node ended
   forensics.py /media/stick/hearthnet           files copied from elsewhere
   forensics.py telemetry.db --run 01HXR4 --json
   forensics.py --html report.html --since 1h
 
-exit codes: 0 stopped cleanly or running; 1 it died; 2 wrong usage, or no run was found
+TIME is {forms};
+without a zone it is local. Times in the text are local, those in --json and in the page UTC.
+
+exit codes: 0 stopped cleanly or running; 1 it died; 2 wrong usage, or no run was found; 130 Ctrl-C
 """
 
 
@@ -55,9 +56,10 @@ class Request:
         html: the file to write the page to.
         force: overwrite `html`.
         since_us: drops older timeline entries, UTC microseconds.
-        run_id: the run to judge, by the beginning of its id; None: the node's last one that ended.
+        until_us: drops timeline entries from then on, UTC microseconds.
+        run_id: the run to judge, by the beginning of its id or its place; None: the node's last one that ended.
         program: the program to diagnose the last run of; None: the node.
-        around: a trace id; shows the timeline around that trace.
+        around: a trace, by the beginning of its id or its place; shows the timeline around that trace.
         limit: the maximum number of timeline entries.
         colour: print colours.
     """
@@ -68,6 +70,7 @@ class Request:
     html: Path | None = None
     force: bool = False
     since_us: int | None = None
+    until_us: int | None = None
     run_id: str | None = None
     program: str | None = None
     around: str | None = None
@@ -84,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.write(SCHEMA.read_text("utf-8"))
         return EXIT_FINE
     try:
-        since_us = None if chosen.since is None else moment_us(chosen.since)
+        since_us, until_us = (None if text is None else moments.parse(text) for text in (chosen.since, chosen.until))
     except ValueError as error:
         return _print_error(str(error))
     request = Request(
@@ -94,6 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
         None if chosen.html is None else Path(chosen.html),
         chosen.force,
         since_us,
+        until_us,
         chosen.run,
         chosen.program,
         chosen.around,
@@ -106,6 +110,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has closed; without dup2 Python fails at its final flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FINE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
     except OSError as error:  # such as a full disk: must not look like the exit code of a dead node
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _print_error(f"the report cannot be written: {error.strerror or error}")
@@ -119,6 +125,7 @@ def print_report(request: Request, out: TextIO) -> int:
             request.path,
             log_dir=request.log_dir,
             since_us=request.since_us,
+            until_us=request.until_us,
             run_id=request.run_id,
             program=request.program,
             around=request.around,
@@ -195,22 +202,6 @@ def _print_error(message: str, hint: str | None = None) -> int:
     return EXIT_NOTHING
 
 
-def moment_us(text: str) -> int:
-    """Returns a time as UTC microseconds: `30m` means 30 minutes ago; an ISO 8601 time without a zone is local.
-
-    Raises:
-        ValueError: raised when it is neither.
-    """
-    match = _AGO.fullmatch(text)
-    if match:
-        return int((time.time() - int(match[1]) * _SECONDS[match[2]]) * 1e6)
-    try:
-        moment = datetime.fromisoformat(text)
-        return int(moment.astimezone(UTC).timestamp() * 1e6)
-    except (ValueError, OverflowError, OSError):
-        raise ValueError(f"{text!r} is neither a time like 30m, 2h or 1d nor one like 2026-05-26T08:14:22Z") from None
-
-
 def _default_data_dir() -> Path:
     """Returns the default data folder of this user's node, without platformdirs."""
     if sys.platform == "darwin":
@@ -243,7 +234,7 @@ def _parser() -> argparse.ArgumentParser:
     parser: Any = argparse.ArgumentParser(
         prog="forensics.py",
         description="Find out how a node's last run ended, from its files alone. Never changes them.",
-        epilog=_EXAMPLES,
+        epilog=_EXAMPLES.format(forms=moments.FORMS),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("path", nargs="?", help="telemetry.db or its folder")
@@ -251,10 +242,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", dest="as_json", action="store_true", help="print one JSON document")
     parser.add_argument("--html", metavar="FILE", help="also write an HTML page that opens offline")
     parser.add_argument("--force", action="store_true", help="overwrite FILE")
-    parser.add_argument("--since", metavar="TIME", help="only entries since then: 30m, 2h, 1d, or an ISO 8601 time")
-    parser.add_argument("--run", metavar="ID", help="judge this run; the beginning of its id is enough")
+    parser.add_argument("--since", metavar="TIME", help="only entries since then")
+    parser.add_argument("--until", metavar="TIME", help="only entries before then")
+    parser.add_argument("--run", metavar="ID", help="judge this run: its id or the beginning, last, -2 ...")
     parser.add_argument("--program", metavar="NAME", help="judge the last run of this program, not the node's")
-    parser.add_argument("--around", metavar="TRACE", help="show the timeline around this trace")
+    parser.add_argument("--around", metavar="TRACE", help="show the timeline around this trace; named like a run")
     parser.add_argument(
         "--limit", type=_limit, default=DEFAULT_LIMIT, help=f"entries of the timeline ({DEFAULT_LIMIT})"
     )

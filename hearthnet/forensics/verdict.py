@@ -16,6 +16,7 @@ from typing import Final
 from hearthnet.constants import CRASH_LOGGER
 from hearthnet.forensics.model import CONFIDENCES, Case, Entry, Run, Verdict, Vitals, iso
 from hearthnet.forensics.whose import like
+from hearthnet.moments import duration
 
 __all__ = ["RESTART_LOOP_RUNS", "RESTART_LOOP_US", "judge", "unclean_runs_in_a_row"]
 
@@ -180,7 +181,7 @@ def _growth(known: list[Vitals]) -> str:
     first, last = known[0], known[-1]
     grown = (last.rss_bytes or 0) - (first.rss_bytes or 0)
     seconds = (last.ts_us - first.ts_us) / 1e6
-    return f"; it had grown by {_mb(grown)} in {seconds:.0f} s" if grown > 0 and seconds > 0 else ""
+    return f"; it had grown by {_mb(grown)} in {duration(seconds)}" if grown > 0 and seconds > 0 else ""
 
 
 def _loop_stuck(case: Case, run: Run) -> Sign | None:
@@ -240,8 +241,8 @@ def _restart_loop(case: Case, run: Run) -> Sign | None:
     unclean = unclean_runs_in_a_row(case.runs, run)
     if len(unclean) < RESTART_LOOP_RUNS:
         return None
-    minutes = (run.started_us - unclean[-1].started_us) / 60e6
-    line = f"{len(unclean)} runs in a row ended without a clean stop, the first began {minutes:.0f} min before this one"
+    before = duration((run.started_us - unclean[-1].started_us) / 1e6)
+    line = f"{len(unclean)} runs in a row ended without a clean stop, the first began {before} before this one"
     return Sign("restart_loop", "possible", (line,), ("killed",))
 
 

@@ -202,7 +202,8 @@ def test_closed_streams(stopped_node, arguments, closed):
     command = f"{sys.executable} -m hearthnet {arguments} {closed}"
     done = subprocess.run(["bash", "-c", command], stderr=subprocess.PIPE, text=True)
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert done.stderr.replace(f"no log files are in {stopped_node.log_dir} yet\n", "") == ""
 
 
 def test_log_filters(stopped_node, observability):
@@ -270,7 +271,7 @@ def test_log_follow_goes_on_across_days(stopped_node):
         assert json.loads(following.stdout.readline())["msg"] == "next day"
     finally:
         following.send_signal(signal.SIGINT)
-        assert following.wait(60) == 2
+        assert following.wait(60) == 130
         following.stdout.close()
 
 

@@ -80,7 +80,7 @@ def test_terminal_gets_a_hundred_rows(asked):
     """The row limit is reported; long values are folded, control characters escaped, and a wide row is complete."""
     code, sent = printed("SELECT seq, extras FROM recent")
     assert code == 0
-    assert "only the first 100 rows are shown: --limit shows more" in sent
+    assert "only the first 100 rows shown: --limit shows more" in sent
     code, sent = printed("--limit", "0", f"SELECT {HOSTILE} AS h, replace(hex(zeroblob(100)), '0', 'z') AS long")
     assert code == 0
     assert "\\u001b[2J\\u202ea" in sent

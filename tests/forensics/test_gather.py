@@ -19,6 +19,7 @@ from support.left_behind import fingerprints
 
 from hearthnet.forensics.evidence.entries import fingerprint
 from hearthnet.forensics.gather import gather
+from hearthnet.forensics.timeline import ended_us
 from hearthnet.forensics.verdict import judge
 
 
@@ -187,6 +188,36 @@ def test_run_and_trace_can_be_named(program):
     with pytest.raises(ValueError, match="no trace"):
         gather(base / "data", around="01NOBODY")
     assert gather(base / "data", since_us=case.run.last_seen_us + 10**9).entries == []
+
+
+def test_run_and_trace_can_be_named_by_their_place(program):
+    """Runs count that ended, traces those of the run; a place that there is not is an error."""
+    base = program(6)
+    program(4, "stop")
+    newest = gather(base / "data", limit=1_000)
+    ends = [run.end_reason for run in newest.runs]
+    assert gather(base / "data", run_id="last").run == gather(base / "data", run_id="-1").run == newest.run
+    before = gather(base / "data", run_id="-2", around="LAST", limit=1_000)
+    assert (before.run, ends) == (newest.runs[1], ["clean", "unclean"])
+    last = [e for e in newest.entries if e.kind == "trace" and e.run_id == before.run.run_id][-1]
+    assert last.trace_id in {entry.trace_id for entry in before.entries}
+    for wanted, said in (
+        ({"run_id": "-3"}, "there is no run -3, only 2"),
+        ({"around": "-99"}, "there is no trace -99"),
+        ({"around": "0"}, "more than one trace id"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            gather(base / "data", **wanted)
+
+
+def test_entries_end_before_until(program):
+    """As `since`, it compares when entries ended."""
+    base = program(6)
+    whole = gather(base / "data", limit=1_000).entries
+    until_us = ended_us(whole[len(whole) // 2])
+    kept = gather(base / "data", limit=1_000, until_us=until_us).entries
+    assert [ended_us(entry) for entry in kept] == [ended_us(entry) for entry in whole if ended_us(entry) < until_us]
+    assert gather(base / "data", until_us=0).entries == []
 
 
 def test_last_words_belong_to_the_run_of_that_time(program):

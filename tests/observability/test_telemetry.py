@@ -186,7 +186,12 @@ def test_filters_agree_on_pending_and_committed(observability):
             TraceFilter(min_ms=60_000): 0,
             TraceFilter(since_us=0): 6,
             TraceFilter(since_us=2**62): 0,
+            TraceFilter(until_us=0): 0,
+            TraceFilter(until_us=2**62): 6,
+            TraceFilter(since_us=0, until_us=2**62, capability="bad.one"): 2,
             TraceFilter(trace_id=trace.get_recent(1)[0].trace_id): 1,
+            TraceFilter(trace_id=trace.get_recent(1)[0].trace_id[:6]): 6,
+            TraceFilter(trace_id="7"): 0,
         }
         assert {key: len(t.find(100, key)) for key in wanted} == wanted
 

@@ -20,6 +20,7 @@ import click
 import orjson
 
 from hearthnet.cli.main import printable
+from hearthnet.moments import in_local_time
 from hearthnet.observability.reports.history import BAD, Change, Streak
 from hearthnet.plural import counted
 
@@ -63,7 +64,7 @@ def print_report(document: Mapping[str, Any], news: Iterable[Change], *, quiet: 
 
 def _print_bad(result: dict[str, Any], fixes: set[str], *, verbose: bool) -> None:
     _print_marked(result["status"], printable(result["name"]), "")
-    _print_wrapped(_INDENT, printable(result["detail"]))
+    _print_wrapped(_INDENT, printable(in_local_time(result["detail"])))
     if result["fix"]:
         _print_fix(printable(result["fix"]), fixes)
     if verbose:
@@ -85,10 +86,14 @@ def _print_fix(fix: str, fixes: set[str]) -> None:
 def _print_good(results: list[dict[str, Any]], verbose: bool) -> None:
     names = [printable(result["name"]) for result in results]
     columns = max(map(len, names), default=0)
+    is_cut = False
     for name, result in zip(names, results, strict=True):
-        _print_marked(result["status"], f"{name:<{columns}}", printable(result["detail"]), is_cut=not verbose)
+        detail = printable(in_local_time(result["detail"]))
+        is_cut |= _print_marked(result["status"], f"{name:<{columns}}", detail, may_cut=not verbose)
         if verbose:
             _print_evidence(result)
+    if is_cut:
+        _print(f"{_INDENT}-v shows the details that are cut")
 
 
 def _print_evidence(result: Mapping[str, Any]) -> None:
@@ -113,7 +118,7 @@ def print_history(name: str, history: list[Streak]) -> None:
         _print_marked(
             streak.status, (times if streak.reports > 1 else f"{local_moment(streak.since)}, once") + after, ""
         )
-        _print_wrapped(_INDENT, printable(streak.detail))
+        _print_wrapped(_INDENT, printable(in_local_time(streak.detail)))
 
 
 def local_moment(moment: datetime) -> str:
@@ -134,15 +139,18 @@ def _sentence(change: Change) -> str:
     return ", ".join(parts)
 
 
-def _print_marked(status: str, title: str, text: str, *, is_cut: bool = False) -> None:
+def _print_marked(status: str, title: str, text: str, *, may_cut: bool = False) -> bool:
+    """Prints a line with its mark; returns True if the text had to be cut."""
     mark, ascii_mark, colour = _MARKS[status]
     rest = f" {title}  {text}".rstrip()
     width = _width()
-    if is_cut and width is not None:
+    whole = rest
+    if may_cut and width is not None:
         rest = _cut(rest, width - len(f"{mark} {status}"))
     # The word keeps the text's colour: yellow is unreadable on white.
     word = click.style(status, bold=status in BAD)
     _print(f"{click.style(mark if has_unicode() else ascii_mark, fg=colour, bold=True)} {word}{rest}")
+    return rest != whole
 
 
 def _print_wrapped(indent: str, text: str) -> None:

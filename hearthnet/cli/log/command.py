@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import select
-import sys
-from collections import deque
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+import re
+from typing import TYPE_CHECKING, Final
 
 import click
-import orjson
 from click.core import ParameterSource
 
+from hearthnet import references
 from hearthnet.cli.log.level import level as level_command
-from hearthnet.cli.main import json_option, print_json, printable, where_option
+from hearthnet.cli.log.lines import Line, Newest, Wanted, follow, newest
+from hearthnet.cli.main import Group, json_option, printable, where_option
+from hearthnet.cli.options import TIMES, since_option, until_option
 from hearthnet.constants import LEVELS
-from hearthnet.observability.logs.daily_file import log_key, log_paths
 
 if TYPE_CHECKING:
     from hearthnet.locations import Locations
@@ -28,54 +25,76 @@ _COLOURS: Final = {
     "error": "red",
     "critical": "red",
 }
-_SHOWN_FIRST: Final = frozenset({"ts", "level", "logger", "msg", "exc"})
-_POLL_MS: Final = 200
-
-Line = dict[str, Any]
+_BETWEEN_TOKENS: Final = str.maketrans("\t\r\n", "   ")  # JSON has no others outside its texts, and none within them
 
 
-@click.group("log", invoke_without_command=True)
-@click.option("-n", "lines", type=click.IntRange(0), default=50, show_default=True, help="Records to show, at most.")
-@click.option("--follow", "-f", is_flag=True, help="Keep printing new records.")
+def _pattern(_: click.Context, __: click.Parameter, text: str | None) -> re.Pattern[str] | None:
+    try:
+        # As grep's users know it from journalctl and rg: capitals are meant.
+        return None if text is None else re.compile(text, 0 if text != text.lower() else re.IGNORECASE)
+    except re.error as error:
+        raise click.BadParameter(f"{text!r} is not a regular expression: {error}") from None
+
+
+@click.group("log", cls=Group, invoke_without_command=True, epilog=TIMES)
+@click.option("-n", "count", type=click.IntRange(0), default=50, show_default=True, help="Records to show, at most.")
+@click.option("--follow", "-f", "is_following", is_flag=True, help="Keep printing new records.")
 @click.option("--level", type=click.Choice(LEVELS), default="debug", help="Only this level and above.")
 @click.option("--component", help="Only this logger and its children: hearthnet.bus or just bus.")
-@click.option("--trace", "trace_id", help="Only records of this trace.")
+@click.option("--trace", metavar="ID", help="Only records of this trace: its id or the beginning, last, -2 …")
+@click.option(
+    "--grep",
+    "pattern",
+    metavar="REGEX",
+    callback=_pattern,
+    help="Only records in which this is found: logger, message, fields, traceback. Case counts only with capitals.",
+)
+@since_option("records")
+@until_option("records")
 @where_option
 @json_option
 @click.pass_context
 def command(
     context: click.Context,
     where: Locations,
-    lines: int,
-    follow: bool,
+    count: int,
+    is_following: bool,
     level: str,
     component: str | None,
-    trace_id: str | None,
+    trace: str | None,
+    pattern: re.Pattern[str] | None,
+    since_us: int | None,
+    until_us: int | None,
     as_json: bool,
 ) -> None:
-    """Read the JSON log: the newest records, oldest first.
+    """Read the JSON log: the newest records, oldest first, in local time; --json has UTC.
 
     \b
-    Example: hearthnet log --level warning
+    Example: hearthnet log --level warning --since yesterday
              hearthnet log --follow --component bus
-             hearthnet log --trace 01HXR4Z6W5S9E2JQ4Y0T7B3M1C
+             hearthnet log --grep "disk|full" -n 1000
+             hearthnet log --trace last
 
     --json prints an array; with --follow, one line per record.
     """
     if context.invoked_subcommand is not None:
         _refuse_own_options(context)
         return
-    wanted = _filter(level, component, trace_id)
-    found, tail = _newest(where.log_dir, lines, wanted)
-    show = _echo_json if as_json else _echo
-    if as_json and not follow:
-        print_json(found)
-        return
-    for line in found:
-        show(line)
-    if follow:
-        for line in _follow(where.log_dir, tail, wanted):
+    if is_following and until_us is not None:
+        raise click.UsageError("--until cannot be combined with --follow")
+    wanted = Wanted(level, component, trace and _trace_id(where, trace), since_us, until_us, pattern)
+    found = newest(where.log_dir, count, wanted)
+    show = _print_json if as_json else _print
+    if as_json and not is_following:
+        _print_array(found.lines)
+    else:
+        for line in found.lines:
             show(line)
+    if not is_following:
+        _remark(found, where, count, is_limited=since_us is not None or until_us is not None)
+        return
+    for line in follow(where.log_dir, found.tail, wanted):
+        show(line)
 
 
 command.add_command(level_command)
@@ -89,82 +108,46 @@ def _refuse_own_options(context: click.Context) -> None:
             raise click.UsageError(f"{parameter.opts[-1]} is for reading the log; `{name}` has its own options")
 
 
-def _filter(level: str, component: str | None, trace_id: str | None) -> Callable[[Line], bool]:
-    levels = frozenset(LEVELS[LEVELS.index(level) :])
-    prefix = component if component is None or component.startswith("hearthnet") else f"hearthnet.{component}"
-    accepted = {component, prefix}
+def _trace_id(where: Locations, reference: str) -> str:
+    """Returns the id, or what it begins with: log records outlive their traces, so ids are not looked up."""
+    if references.place(reference) is None:
+        return reference.upper()
+    from hearthnet.cli.trace.show import trace_id_of
 
-    def wanted(line: Line) -> bool:
-        logger = str(line.get("logger", ""))
-        below = component is None or any(logger == name or logger.startswith(f"{name}.") for name in accepted if name)
-        known = trace_id is None or line.get("trace_id") == trace_id.upper()
-        return below and known and str(line.get("level")) in levels
-
-    return wanted
+    return trace_id_of(where, reference)
 
 
-def _newest(directory: Path, count: int, wanted: Callable[[Line], bool]) -> tuple[list[Line], tuple[Path, int] | None]:
-    """Returns the newest `count` matching records, and the newest file with the offset it was read up to."""
-    found: list[Line] = []
-    tail: tuple[Path, int] | None = None
-    for path in reversed(log_paths(directory)):
-        if tail is not None and len(found) >= count:
-            break
-        with path.open("rb") as file:
-            kept = deque((line for line in _records(file) if wanted(line)), maxlen=count - len(found))
-            tail = tail or (path, file.tell())
-        found = [*kept, *found]
-    return found, tail
+def _remark(found: Newest, where: Locations, count: int, *, is_limited: bool) -> None:
+    """Says what the output alone does not: that there is nothing, or more."""
+    if found.tail is None:
+        click.echo(f"no log files are in {printable(where.log_dir)} yet", err=True)
+    elif not found.lines and count:
+        click.echo("no records match", err=True)
+    elif found.has_more and is_limited:
+        click.echo(f"older records match, too: hearthnet log -n {10 * count or 50} …", err=True)
 
 
-def _records(file: BinaryIO) -> Iterator[Line]:
-    """Yields the records from the file's position on; stops before an incomplete line."""
-    while raw := file.readline():
-        if not raw.endswith(b"\n"):
-            file.seek(-len(raw), 1)
-            return
-        try:
-            line = orjson.loads(raw)
-        except orjson.JSONDecodeError:  # torn by a full disk or a power cut; the next line is intact
-            continue
-        if isinstance(line, dict):
-            yield line
+def _print_array(lines: list[Line]) -> None:
+    """Prints an array with one record per line."""
+    click.echo("[\n" + ",\n".join(map(_json, lines)) + "\n]" if lines else "[]")
 
 
-def _follow(directory: Path, tail: tuple[Path, int] | None, wanted: Callable[[Line], bool]) -> Iterator[Line]:
-    """Yields matching records as they are written, across days, until interrupted."""
-    path, offset = tail or (None, 0)
-    while True:
-        seen = log_key(path) if path is not None else None
-        for newer in [item for item in log_paths(directory) if seen is None or (log_key(item) or seen) >= seen]:
-            if newer != path:
-                path, offset = newer, 0
-            with newer.open("rb") as file:
-                file.seek(offset)
-                yield from (line for line in _records(file) if wanted(line))
-                offset = file.tell()
-        _wait_or_leave()
+def _print_json(line: Line) -> None:
+    click.echo(_json(line))
 
 
-def _wait_or_leave() -> None:
-    """Waits a moment; raises BrokenPipeError once the reader has closed the pipe, even if nothing is written."""
-    poller = select.poll()
-    poller.register(sys.stdout, 0)  # only errors and hang-ups, which are always reported
-    if poller.poll(_POLL_MS):
-        raise BrokenPipeError
+def _json(line: Line) -> str:
+    """Returns the line as it was written: whatever could be read is JSON, also where it could not be encoded again."""
+    return printable(line.raw.decode().strip().translate(_BETWEEN_TOKENS))
 
 
-def _echo_json(line: Line) -> None:
-    click.echo(printable(orjson.dumps(line).decode()))
-
-
-def _echo(line: Line) -> None:
-    level = str(line.get("level", ""))
-    fields = "  ".join(f"{key}={value}" for key, value in line.items() if key not in _SHOWN_FIRST)
-    click.echo(
-        f"{printable(line.get('ts', ''))} {click.style(f'{level:<8}', fg=_COLOURS.get(level))}"
-        f"{printable(line.get('logger', ''))}: {click.style(printable(line.get('msg', '')), bold=True)}"
-        f"  {printable(fields)}"
+def _print(line: Line) -> None:
+    moment, level = line.moment(), line.text("level")
+    when = line.text("ts") if moment is None else moment.astimezone().isoformat(" ", "milliseconds")
+    text = (
+        f"{printable(when)} {click.style(f'{level:<8}', fg=_COLOURS.get(level))}"
+        f"{printable(line.text('logger'))}: {click.style(printable(line.text('msg')), bold=True)}"
     )
-    for part in str(line.get("exc", "")).splitlines():
+    click.echo("  ".join(filter(None, (text, line.fields()))))
+    for part in line.text("exc").splitlines():
         click.echo(f"    {printable(part)}")

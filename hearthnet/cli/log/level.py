@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from hearthnet.cli.main import for_option, json_option, print_json, printable, where_option
+from hearthnet.cli.main import json_option, print_json, printable, where_option
+from hearthnet.cli.options import for_option
 from hearthnet.constants import LEVELS
 from hearthnet.errors import EXIT_USAGE, HearthNetError
+from hearthnet.moments import duration
 
 if TYPE_CHECKING:
     from hearthnet.cli.client import Response
@@ -85,13 +87,5 @@ def _print(present: list[dict[str, Any]]) -> None:
     if not present:
         click.echo("every logger has its usual level", err=True)
     for item in present:
-        left = f"for {_format_duration(item['left_s'])}, then {item['was']}"
+        left = f"for {duration(item['left_s'])}, then {item['was']}"
         click.echo(f"{printable(item['logger']):<32} {item['level']:<8} {left}")
-
-
-def _format_duration(seconds: float) -> str:
-    """Returns a duration like 9m58s."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = ((hours, "h"), (minutes, "m"), (rest, "s"))
-    return "".join(f"{count}{unit}" for count, unit in parts if count) or "0s"

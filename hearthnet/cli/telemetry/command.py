@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 import click
 
-from hearthnet.cli.main import config_option, json_option, print_json, printable
+from hearthnet.cli.main import Group, config_option, json_option, print_json, printable
+from hearthnet.cli.options import TIMES, moment
 from hearthnet.cli.telemetry.sql import sql_command
 from hearthnet.cli.telemetry.text import amount, ask, bar, info_lines, remarks, rows
 from hearthnet.config import Config
@@ -24,14 +23,13 @@ from hearthnet.observability.store.query.info import info
 from hearthnet.observability.store.recovery.rebuild import Rebuilt, log_bytes, rebuild, rebuild_in_place
 from hearthnet.observability.store.snapshot import snapshot
 from hearthnet.observability.telemetry import DATABASE
+from hearthnet.plural import counted
 
-_AGE: Final = re.compile(r"(\d{1,9})([smhdw])")
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _FILE: Final = click.Path(path_type=Path, dir_okay=True)
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
-@click.group("telemetry")
+@click.group("telemetry", cls=Group)
 def command() -> None:
     """Manage telemetry.db: status, copy, query, rebuild, purge.
 
@@ -126,25 +124,10 @@ def _print_rebuilt(made: Rebuilt, as_json: bool) -> None:
         print_json({**asdict(made), "path": str(made.path), "moved_to": made.moved_to and str(made.moved_to)})
         return
     click.echo(f"{printable(made.path)}: {rows(made.rows)}, {made.bytes:,} bytes")
-    click.echo(f"read {made.lines:,} lines, skipped {made.skipped:,} that are not JSON or not ours")
+    click.echo(f"read {counted(made.lines, 'line')}, skipped {made.skipped:,} that are not JSON or not ours")
     click.echo(f"the rows belong to run {made.run_id}")
     if made.moved_to is not None:
         click.echo(f"the old database is {printable(made.moved_to)}")
-
-
-def _since(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
-    """Returns an age (10m, 24h, 7d) or a local date and time as UTC microseconds."""
-    if text is None:
-        return None
-    age = _AGE.fullmatch(text)
-    try:
-        if age is not None:
-            moment = datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
-        else:
-            moment = datetime.fromisoformat(text).astimezone(UTC)
-        return int(moment.timestamp() * 1e6)
-    except (ValueError, OverflowError, OSError) as error:
-        raise click.BadParameter(f"{text!r} is not an age like 10m, 24h or 7d, nor a date and time") from error
 
 
 def _trace_id(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
@@ -159,9 +142,9 @@ def _name(_: click.Context, __: click.Parameter, text: str | None) -> str | None
     return text
 
 
-@command.command("purge")
+@command.command("purge", epilog=TIMES)
 @click.option("--all", "everything", is_flag=True, help="Everything.")
-@click.option("--older-than", "before_us", callback=_since, metavar="AGE", help="10m, 24h, 7d, or a local date-time.")
+@click.option("--older-than", "before_us", callback=moment, metavar="TIME", help="Records from before: 24h, 7d …")
 @click.option(
     "--capability", callback=_name, help="Traces of or naming this capability, and their log records; not JSON logs."
 )

@@ -14,10 +14,11 @@ from typing import Any, Final
 import click
 import orjson
 
-from hearthnet.cli.main import config_option, json_option, printable, table
+from hearthnet.cli.main import config_option, json_option, print_plain, printable, table
 from hearthnet.config import Config
 from hearthnet.observability.store.query.statement import QueryResult, ask, too_slow
 from hearthnet.observability.telemetry import DATABASE
+from hearthnet.plural import counted
 
 _TERMINAL_ROWS: Final = 100  # as many as a person scrolls through
 _MAX_TIMEOUT_S: Final = 60.0  # for so long the writer can do without reusing its WAL
@@ -96,8 +97,10 @@ def sql_command(
         _print_relations(result)
     else:
         print_table(result)
+        if not result.rows:
+            click.echo("no rows", err=True)
     if result.has_more:
-        click.echo(f"only the first {len(result.rows):,} rows are shown: --limit shows more", err=True)
+        click.echo(f"only the first {counted(len(result.rows), 'row')} shown: --limit shows more", err=True)
 
 
 def _stdin() -> str:
@@ -156,7 +159,7 @@ def print_table(result: QueryResult) -> None:
         column.justify = "right" if kinds and kinds <= {int, float} else "left"
     for row in texts:
         made.add_row(*map(Text, row))
-    console.print(made)
+    print_plain(console, made)
 
 
 def shown(value: Any) -> str:

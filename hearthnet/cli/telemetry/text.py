@@ -5,21 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from hearthnet.cli.main import printable
+from hearthnet.moments import duration, in_local_time
 from hearthnet.observability.store.purge.purge import Purged
-from hearthnet.plural import counted
+from hearthnet.plural import counted, size
 
 if TYPE_CHECKING:
     from click._termui_impl import ProgressBar
 
 __all__ = ["amount", "ask", "bar", "info_lines", "remarks", "rows"]
 
-_MIN_GB: Final = 10_000_000_000  # bytes; shown in GB from here on
 _MIN_DAYS: Final = 1 / 24  # less is too short for a daily rate
 
 
@@ -95,7 +95,7 @@ def info_lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, ring in found["rings"].items():
         yield name, f"{ring['rows']:,} of {ring['size']:,}: {ring['ordinary']:,} ordinary, {ring['notable']:,} notable"
         if ring["rows"]:
-            yield "", f"{_local(ring['oldest'])} to {_local(ring['newest'])}"
+            yield "", f"{in_local_time(ring['oldest'])} to {in_local_time(ring['newest'])}"
     yield from _disk_lines(found["disk"])
     drops = [f"{counted(item['count'], item['kind'])}, {item['reason']}" for item in found["drops"]]
     yield from _with_name("dropped", drops or ["nothing"])
@@ -104,7 +104,7 @@ def info_lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     others = f"; {runs['of_other_programs']:,} of other programs" if runs["of_other_programs"] else ""
     yield "runs", f"{runs['count']:,}, {runs['unclean']:,} ended uncleanly{running}{others}"
     yield "wear", _wear(found["wear"])
-    yield from _with_name("quarantine", [f"{_mb(item['bytes'])} {item['path']}" for item in found["quarantined"]])
+    yield from _with_name("quarantine", [f"{size(item['bytes'])} {item['path']}" for item in found["quarantined"]])
     yield from _with_name("black boxes", [_box(item) for item in found["boxes"]])
 
 
@@ -115,37 +115,25 @@ def _with_name(name: str, texts: list[str]) -> Iterator[tuple[str, str]]:
 
 def _disk_lines(disk: dict[str, Any]) -> Iterator[tuple[str, str]]:
     used, budget = disk["bytes"], disk["budget"]
-    yield "on disk", f"{_mb(disk['total'])} of {_mb(budget['total'])}"
+    yield "on disk", f"{size(disk['total'])} of {size(budget['total'])}"
     for name in ("database", "wal", "box"):
-        yield "", f"{name:<10} {_mb(used[name])} of {_mb(budget[name])}"
-    yield "", f"{'logs':<10} {_mb(used['logs'])}, quarantine {_mb(used['quarantine'])} of {_mb(budget['rest'])}"
+        yield "", f"{name:<10} {size(used[name])} of {size(budget[name])}"
+    yield "", f"{'logs':<10} {size(used['logs'])}, quarantine {size(used['quarantine'])} of {size(budget['rest'])}"
     low = "; telemetry does not grow" if disk["free"] < disk["floor"] else ""
-    yield "free", f"{_mb(disk['free'])}, {_mb(disk['floor'])} reserved for the system{low}"
+    yield "free", f"{size(disk['free'])}, {size(disk['floor'])} reserved for the system{low}"
 
 
 def _wear(wear: dict[str, Any]) -> str:
     if not wear["days"]:
         return "not measured yet"
     if wear["days"] < _MIN_DAYS:
-        return f"{_mb(wear['written_bytes'])} and {counted(wear['commits'], 'commit')} so far; too early for a rate"
+        return f"{size(wear['written_bytes'])} and {counted(wear['commits'], 'commit')} so far; too early for a rate"
     return (
-        f"{_mb(wear['written_bytes_per_day'])} and {wear['commits_per_day']:,.0f} commits per day,"
-        f" over {_span(wear['days'])}"
+        f"{size(wear['written_bytes_per_day'])} and {wear['commits_per_day']:,.0f} commits per day,"
+        f" over {duration(wear['days'] * 86_400)}"
     )
-
-
-def _span(days: float) -> str:
-    return f"{days:.1f} days" if days >= 1 else f"{days * 24:.1f} hours"
 
 
 def _box(item: dict[str, Any]) -> str:
     state = "alive" if item["alive"] else "dead; the next start recovers it"
     return f"process {item['pid'] or 'unknown'}, {state}"
-
-
-def _mb(size: float) -> str:
-    return f"{size / 1e6:,.1f} MB" if size < _MIN_GB else f"{size / 1e9:,.1f} GB"
-
-
-def _local(moment: str) -> str:
-    return f"{datetime.fromisoformat(moment).astimezone():%Y-%m-%d %H:%M:%S}"

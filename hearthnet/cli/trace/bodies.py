@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from hearthnet.cli.main import for_option, json_option, print_json, printable, where_option
+from hearthnet.cli.main import json_option, print_json, printable, where_option
+from hearthnet.cli.options import for_option
 from hearthnet.errors import HearthNetError
+from hearthnet.moments import duration
 
 if TYPE_CHECKING:
     from hearthnet.locations import Locations
@@ -46,7 +48,7 @@ def bodies(where: Locations, capability: str | None, for_s: float, off: bool, as
     if not present:
         click.echo("no bodies are being recorded", err=True)
     for item in present:
-        click.echo(f"{printable(item['capability']):<32} for {round(item['left_s'])} s more")
+        click.echo(f"{printable(item['capability']):<32} for {duration(item['left_s'])} more")
 
 
 def _ask(where: Locations, method: str, body: dict[str, Any] | None = None) -> list[dict[str, Any]]:

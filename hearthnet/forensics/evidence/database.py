@@ -20,6 +20,7 @@ from hearthnet.forensics.evidence.carving import carve
 from hearthnet.forensics.evidence.safe_stat import is_file, why_unreadable
 from hearthnet.forensics.model import Source
 from hearthnet.forensics.tables import COLUMNS, NEWEST_VERSION
+from hearthnet.plural import counted
 
 __all__ = ["WITHOUT_WAL", "Store", "copied", "read_store"]
 
@@ -111,7 +112,7 @@ def _add_carved(store: Store, path: Path, wal: Path, state: str, detail: str) ->
             store.tables[table].sort(key=lambda row: row["seq"] if isinstance(row["seq"], int) else 0)
     if not count:
         return state, detail
-    return "damaged", f"{detail}; {count:,} row(s) carved from pages"
+    return "damaged", f"{detail}; {counted(count, 'row')} carved from pages"
 
 
 def _is_wal_missed(path: Path, runs: list[Row]) -> bool:

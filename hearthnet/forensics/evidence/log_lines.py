@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Final
 
 from hearthnet.forensics.evidence.entries import from_line
 from hearthnet.forensics.model import Entry, Source
+from hearthnet.plural import counted
 
 __all__ = ["Lines", "find_log_dir", "read_lines"]
 
@@ -110,7 +111,7 @@ def _read_file(path: Path, selection: _Selection) -> Source:
     except OSError as error:
         return Source(path, "log", "unreadable", error.strerror or str(error))
     if torn:
-        return Source(path, "log", "damaged", f"{torn:,} line(s) are torn", size)
+        return Source(path, "log", "damaged", counted(torn, "torn line"), size)
     return Source(path, "log", "whole" if size else "empty", "", size)
 
 

@@ -25,6 +25,7 @@ from hearthnet.forensics.box import InFlight as SlotOfTrace
 from hearthnet.forensics.evidence.entries import integer, number, rows_of_frames, text, vitals_of
 from hearthnet.forensics.evidence.safe_stat import is_file, listed, why_unreadable
 from hearthnet.forensics.model import Entry, InFlight, Run, Source
+from hearthnet.plural import counted
 
 __all__ = [
     "ALL_CLEAR",
@@ -99,9 +100,11 @@ def read_boxes(directory: Path) -> Boxes:
         found.add(path, box)
         # One torn frame is normal: the one being written when the process was killed.
         state = "damaged" if box.damaged > 1 else "whole"
-        counts = f"{len(box.traces):,} trace(s), {len(box.logs):,} record(s), {len(box.in_flight):,} in flight"
-        damage = f"; {box.damaged:,} frame(s) damaged" if box.damaged else ""
-        newer_ones = f"; {box.unreadable:,} frame(s) of a newer program" if box.unreadable else ""
+        counts = (
+            f"{counted(len(box.traces), 'trace')}, {counted(len(box.logs), 'record')}, {len(box.in_flight):,} in flight"
+        )
+        damage = f"; {counted(box.damaged, 'frame')} damaged" if box.damaged else ""
+        newer_ones = f"; {counted(box.unreadable, 'frame')} of a newer program" if box.unreadable else ""
         found.sources.append(Source(path, "box", state, f"{counts}{damage}{newer_ones}", size))
     return found
 

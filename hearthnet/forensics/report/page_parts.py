@@ -10,6 +10,8 @@ from datetime import datetime
 from html import escape
 from typing import Any, Final
 
+from hearthnet.plural import counted
+
 __all__ = ["minutes_chart", "stamp_ms", "timeline_chart", "vitals_charts", "waterfall"]
 
 Item = dict[str, Any]
@@ -110,7 +112,7 @@ def minutes_chart(minutes: list[Item]) -> str:
     step = _WIDTH / len(minutes)
     shapes = []
     for number, minute in enumerate(minutes):
-        title = f"{minute['start']}: {minute['traces']:,} call(s), {minute['failed']:,} failed"
+        title = f"{minute['start']}: {counted(minute['traces'], 'call')}, {minute['failed']:,} failed"
         for kind, count in (("ok", minute["traces"]), ("bad", minute["failed"])):
             tall = 80 * count / most
             box = f'x="{number * step:.1f}" y="{80 - tall:.1f}" width="{step * 0.8:.1f}" height="{tall:.1f}"'

@@ -13,7 +13,9 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Final
 
+from hearthnet import moments
 from hearthnet.forensics.model import CAUSES, Case, Entry, Run, Verdict, Vitals
+from hearthnet.forensics.timeline import ended_us
 
 __all__ = ["Paint", "printable", "report"]
 
@@ -72,7 +74,7 @@ class Report:
             ("", self._verdict_lines()),
             ("In flight when it ended", self._in_flight_lines()),
             ("Before the end", self._vitals_lines()),
-            ("Timeline, newest last", self._timeline_lines()),
+            ("Timeline, newest last; traces at their end", self._timeline_lines()),
             ("Errors", self._error_lines()),
             ("Slowest", self._slowest_lines()),
             ("Calls per minute", self._minute_lines()),
@@ -100,7 +102,7 @@ class Report:
         if verdict.cause != "unknown":
             yield f"confidence: {_CERTAINTY.get(verdict.confidence, verdict.confidence)}"
         for line in verdict.evidence:
-            yield from self._wrapped("  - " if not self._unicode else "  • ", printable(line))
+            yield from self._wrapped("  - " if not self._unicode else "  • ", printable(moments.in_local_time(line)))
         if verdict.alternatives:
             names = ", ".join(cause.replace("_", " ") for cause in verdict.alternatives)
             yield from self._wrapped("could also be: ", names)
@@ -110,7 +112,7 @@ class Report:
     @staticmethod
     def _run_time(run: Run) -> str:
         end = run.ended_us or run.last_seen_us
-        return "" if end is None else f", ran {_span((end - run.started_us) / 1e6)}"
+        return "" if end is None else f", ran {moments.duration((end - run.started_us) / 1e6)}"
 
     # --- what happened
 
@@ -128,7 +130,8 @@ class Report:
             values = [(sample.ts_us, value) for sample in vitals if (value := get(sample)) is not None]
             if values:
                 (first_us, first), (last_us, last) = values[0], values[-1]
-                change = f"  {name:<14} {spell(first):>9} -> {spell(last):>9} in {_span((last_us - first_us) / 1e6)}  "
+                lasted = moments.duration((last_us - first_us) / 1e6)
+                change = f"  {name:<14} {spell(first):>9} -> {spell(last):>9} in {lasted}  "
                 width = max(1, min(_MAX_BARS, self._columns - len(change)))
                 yield self._cut(change + self._chart([value for _, value in values][-width:]))
 
@@ -136,12 +139,14 @@ class Report:
         day, whose = "", self._is_mixed(entry.run_id for entry in self._case.entries)
         for _, same in groupby(self._case.entries, _alike):
             entries, more = list(same), self._more
-            if (today := _day(entries[0].ts_us)) != day:
+            if (today := _day(ended_us(entries[0]))) != day:
                 yield self._paint(f"  {today}", "dim")
                 day = today
             yield self._entry_line(entries[0], whose)
             if len(entries) > _MAX_ALIKE:
-                yield self._paint(f"  {_clock(entries[-1].ts_us)} {more} and {len(entries) - 1:,} more like it", "dim")
+                yield self._paint(
+                    f"  {_clock(ended_us(entries[-1]))} {more} and {len(entries) - 1:,} more like it", "dim"
+                )
             else:
                 yield from (self._entry_line(entry, whose) for entry in entries[1:])
 
@@ -149,7 +154,7 @@ class Report:
         duration = "" if entry.duration_ms is None else f" {entry.duration_ms:,.1f} ms"
         text = f" {printable(entry.text)}" if entry.text else ""
         program = f"{printable(self._programs.get(entry.run_id or '', ''))[:_PROGRAM_CHARS]:<{_PROGRAM_CHARS}} "
-        first = f"  {_clock(entry.ts_us)} {program if whose else ''}"
+        first = f"  {_clock(ended_us(entry))} {program if whose else ''}"
         line = f"{first}{entry.kind:<6} {printable(entry.status):<16} {printable(entry.name)}"
         cut = self._cut(f"{line}{duration}{text}")
         colour = _colour_of(entry)
@@ -161,7 +166,7 @@ class Report:
 
     def _error_lines(self) -> Iterator[str]:
         for group in self._case.errors[:_MAX_ERRORS]:
-            when = f"{_clock(group.first_us)} to {_clock(group.last_us)}" if group.count > 1 else _clock(group.last_us)
+            when = f"{_local(group.first_us)} to {_local(group.last_us)}" if group.count > 1 else _local(group.last_us)
             yield self._cut(f"  {group.count:>6} x  {when}  {printable(group.name)}: {printable(group.text)}")
 
     def _slowest_lines(self) -> Iterator[str]:
@@ -178,13 +183,13 @@ class Report:
         yield f"  calls   {self._chart([minute.traces for minute in minutes])}  at most {most:,} per minute"
         rates = [minute.failed / minute.traces if minute.traces else 0.0 for minute in minutes]
         yield f"  failed  {self._chart(rates, 1.0)}  {sum(m.failed for m in minutes):,} in all, up to {max(rates):.0%}"
-        yield self._paint(f"          {_clock(minutes[0].start_us)} to {_clock(minutes[-1].start_us)}", "dim")
+        yield self._paint(f"          {_local(minutes[0].start_us)} to {_clock(minutes[-1].start_us)}", "dim")
 
     def _finding_lines(self) -> Iterator[str]:
         for finding in self._case.findings:
             if finding.get("status") in ("fail", "warn"):
                 line = f"{finding.get('status')}  {finding.get('name')}: {finding.get('detail')}"
-                yield from self._wrapped("  ", printable(line))
+                yield from self._wrapped("  ", printable(moments.in_local_time(line)))
 
     def _run_lines(self) -> Iterator[str]:
         whose = self._is_mixed(run.run_id for run in self._case.runs[:_MAX_RUNS])
@@ -263,7 +268,7 @@ def _moment(us: int) -> datetime | None:
 
 def _local(us: int) -> str:
     moment = _moment(us)
-    return f"{us} us" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S %z}"
+    return f"{us} us" if moment is None else moment.isoformat(" ", "seconds")
 
 
 def _clock(us: int) -> str:
@@ -273,16 +278,9 @@ def _clock(us: int) -> str:
 
 def _day(us: int) -> str:
     moment = _moment(us)
-    return "" if moment is None else f"{moment:%A %Y-%m-%d, %z}"
-
-
-def _span(seconds: float) -> str:
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if abs(seconds) >= 2 * size:
-            return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds:.1f} s" if abs(seconds) >= 1 else f"{seconds * 1e3:.0f} ms"
+    return "" if moment is None else f"{moment:%A %Y-%m-%d}, UTC{moment.isoformat()[-6:]}"
 
 
 def _age(ms: float) -> str:
     """Returns an age up to the last sign of life, which may have come right after the start."""
-    return _span(ms / 1e3) if ms >= 10 else f"{ms:.1f} ms"
+    return moments.duration(ms / 1e3) if ms >= 10 else f"{ms:.1f} ms"

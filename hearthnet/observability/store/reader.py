@@ -20,6 +20,7 @@ from hearthnet.observability.store.rows import TRACES
 
 __all__ = ["Reader", "TraceFilter"]
 
+_END_US: Final = "started_us + duration_ms * 1e3"
 _IDS_AT_ONCE: Final = 500  # values of a statement: older versions of SQLite take 999
 
 
@@ -30,10 +31,12 @@ class TraceFilter(NamedTuple):
         capability: exact name.
         result: exact result, or `failed` for all but `ok` and `cancelled`.
         min_ms: shortest duration in milliseconds.
-        since_us: earliest start in UTC microseconds.
-        trace_id: exact id.
+        since_us: earliest end in UTC microseconds.
+        trace_id: an id, or the beginning of one.
         program: exact name of the program that recorded it.
         of_node: only of runs of the node.
+        until_us: only those that ended before, UTC microseconds.
+        seqs: only committed ones after the first of these, up to the second.
     """
 
     capability: str | None = None
@@ -43,6 +46,8 @@ class TraceFilter(NamedTuple):
     trace_id: str | None = None
     program: str | None = None
     of_node: bool = False
+    until_us: int | None = None
+    seqs: tuple[int, int] | None = None
 
     def where(self) -> tuple[str, list[Any]]:
         """Returns the SQL condition and its values."""
@@ -52,12 +57,16 @@ class TraceFilter(NamedTuple):
             conditions.append("result NOT IN ('ok', 'cancelled')")
         if self.of_node:
             conditions.append("run_id IN (SELECT run_id FROM runs WHERE node_id IS NOT NULL)")
+        first, last = self.seqs or (None, None)
         for condition, value in (
             ("capability = ?", self.capability),
             ("result = ?", None if self.result == "failed" else self.result),
             ("duration_ms >= ?", self.min_ms),
-            ("started_us >= ?", self.since_us),
-            ("trace_id = ?", self.trace_id),
+            (f"{_END_US} >= ?", self.since_us),
+            (f"{_END_US} < ?", self.until_us),
+            ("trace_id GLOB ? || '*'", self.trace_id),
+            ("seq > ?", first),
+            ("seq <= ?", last),
             ("run_id IN (SELECT run_id FROM runs WHERE program = ?)", self.program),
         ):
             if value is not None:
@@ -71,12 +80,14 @@ class TraceFilter(NamedTuple):
         The caller knows whether this process is the node.
         """
         failed = record.result not in ("ok", "cancelled")
+        end_us = record.started_us + record.duration_ms * 1e3
         return (
             self.capability in (None, record.capability)
             and (self.result in (None, record.result) or (self.result == "failed" and failed))
             and (self.min_ms is None or record.duration_ms >= self.min_ms)
-            and (self.since_us is None or record.started_us >= self.since_us)
-            and self.trace_id in (None, record.trace_id)
+            and (self.since_us is None or end_us >= self.since_us)
+            and (self.until_us is None or end_us < self.until_us)
+            and record.trace_id.startswith(self.trace_id or "")
             and self.program in (None, program_name())
         )
 
@@ -157,6 +168,10 @@ class Reader:
         where, values = wanted.where()
         sql = f"SELECT {_COLUMNS} FROM traces {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608  # constants
         return [TRACES.record_of(row) for row in self.rows(sql, [*values, n])]
+
+    def last_seq(self) -> int:
+        """Returns the seq of the trace that was committed last; 0 without any."""
+        return int(self.rows("SELECT ifnull(max(seq), 0) FROM traces")[0][0])
 
     def newest(self, pending: list[TraceRecord], n: int, wanted: TraceFilter = ANY) -> list[TraceRecord]:
         """Returns the newest `n` committed and `pending` traces that match, newest first.

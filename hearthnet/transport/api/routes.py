@@ -67,6 +67,7 @@ __all__ = [
 
 T = TypeVar("T")
 
+_ID_START: Final = "^[0-9A-Z]{1,26}$"
 _PATIENCE_S: Final = 0.05  # most calls have ended by then; others notice a client that left this much later
 
 trace_headers_rejected_total: Final = metrics.counter(
@@ -257,12 +258,14 @@ def recent_traces(
     capability: Annotated[str | None, Query(max_length=64, description="its name")] = None,
     result: Annotated[str | None, Query(max_length=32, description="exact, or `failed` for every failure")] = None,
     min_ms: Annotated[float | None, Query(ge=0, description="at least this long, milliseconds")] = None,
-    since: Annotated[datetime | None, Query(description="started at or after, ISO 8601")] = None,
+    since: Annotated[datetime | None, Query(description="ended at or after, ISO 8601")] = None,
+    until: Annotated[datetime | None, Query(description="ended before, ISO 8601")] = None,
     program: Annotated[str | None, Query(max_length=64, description="only what this program recorded")] = None,
+    trace: Annotated[str | None, Query(pattern=_ID_START, description="a trace's id, or its beginning")] = None,
 ) -> list[dict[str, Any]]:
     """The newest traces of all programs, newest first, including those of the node that are not committed yet."""
-    since_us = None if since is None else _to_us(since)
-    return _with_programs(services, n, TraceFilter(capability, result, min_ms, since_us, program=program))
+    wanted = TraceFilter(capability, result, min_ms, _to_us(since), trace, program, until_us=_to_us(until))
+    return _with_programs(services, n, wanted)
 
 
 @telemetry.get("/trace/{trace_id}", response_model=list[TraceOut])
@@ -286,10 +289,12 @@ def _with_programs(services: NodeServices, n: int, wanted: TraceFilter) -> list[
     return [{**trace.as_dict(), "program": programs.get(trace.run_id)} for trace in traces]
 
 
-def _to_us(moment: datetime) -> int:
+def _to_us(moment: datetime | None) -> int | None:
     """Returns UTC microseconds; a time without a zone is taken as UTC."""
+    if moment is None:
+        return None
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return int(aware.timestamp() * 1e6)
+    return round(aware.timestamp() * 1e6)
 
 
 @operations.get("/metrics", response_class=Response, responses=openapi.METRICS, dependencies=[Depends(scrapers)])

@@ -175,3 +175,32 @@ def test_traces_have_one_shape_from_record_to_response():
     *fields, last = TraceOut.model_fields
     assert fields == list(TraceRecord._fields) == list(trace.get_recent(1)[0].as_dict())
     assert last == "program"
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("until=1970-01-01T00:00:00Z", []),
+        ("since=1970-01-01T00:00:00Z&until=2999-01-01T00:00:00%2B05:30", ["two", "one"]),
+        ("since=2999-01-01T00:00:00Z", []),
+        ("trace=01HXR4Z6W5S9E2JQ4Y0T7B3M", ["two", "one"]),
+        ("trace=01HXR4Z6W5S9E2JQ4Y0T7B3M2", ["two"]),
+        ("trace=01HXR4Z6W5S9E2JQ4Y0T7B3M1C", ["one"]),
+        ("trace=02", []),
+        ("trace=01*", 400),
+        ("trace=", 400),
+        ("trace=01HXR4Z6W5S9E2JQ4Y0T7B3M1CX", 400),
+        ("until=yesterday", 400),
+    ],
+)
+async def test_recent_traces_by_time_and_id(ask, query, expected):
+    """An id or its beginning, literally; times without a word for them."""
+    for number, name in ((1, "one"), (2, "two")):
+        with trace.new_trace(name, trace_id=f"01HXR4Z6W5S9E2JQ4Y0T7B3M{number}C"):
+            pass
+    response = await ask("127.0.0.1", f"/trace/recent?{query}")
+
+    if isinstance(expected, int):
+        assert response.status_code == expected
+    else:
+        assert [item["capability"] for item in response.json()] == expected

@@ -1,4 +1,7 @@
-"""Statistics by capability of the node's own calls, for the tools; the view `capability_stats` has those of all."""
+"""Statistics by capability of the node's own calls, for the tools, and how its last run ended.
+
+The view `capability_stats` has those of all calls.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import Any, Final
 
 from hearthnet.observability.store.reader import Reader
 
-__all__ = ["capability_stats"]
+__all__ = ["capability_stats", "last_end"]
 
 # As the view computes them, but of the calls in the node's runs; of all calls in a store without a node. It names only
 # tables and columns of the first schema, for stores that no node has migrated since an upgrade.
@@ -39,3 +42,13 @@ def capability_stats(reader: Reader) -> list[dict[str, Any]]:
         StoreError: raised when there is no database, or it cannot be read.
     """
     return [dict(zip(_NAMES, row, strict=True)) for row in reader.rows(_SQL)]
+
+
+def last_end(reader: Reader) -> str | None:
+    """Returns how the node's last run ended, `clean` or `unclean`; None if the store has no run of a node.
+
+    Raises:
+        StoreError: raised when there is no database, or it cannot be read.
+    """
+    rows = reader.rows("SELECT end_reason FROM runs WHERE node_id NOT NULL ORDER BY started_us DESC LIMIT 1")
+    return (rows[0][0] or "unclean") if rows else None

@@ -17,7 +17,7 @@ from hearthnet.observability import telemetry, trace
 from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.results import RESULTS, is_failure
 from hearthnet.observability.store import rows
-from hearthnet.observability.store.query.stats import capability_stats
+from hearthnet.observability.store.query.stats import capability_stats, last_end
 from hearthnet.observability.store.reader import Reader, TraceFilter
 
 SECOND_US = 1_000_000
@@ -220,3 +220,50 @@ def test_old_database_has_no_programs(path, reader):
     assert reader.programs(["r"]) == {}
     assert not reader.has_node()
     assert reader.recent(9, TraceFilter(of_node=True)) == []
+
+
+def test_filters_by_time_compare_the_end(path, reader):
+    """A trace counts when it ended, as it is listed."""
+    long = call(1, "a.b", "ok", 20_000.0)._replace(started_us=1_000_000)  # until 21 s
+    with closing(open_database(path, TELEMETRY)) as connection:
+        connection.executemany(rows.TRACES.insert, [long])
+
+    for since_us, until_us, count in (
+        (2_000_000, None, 1), (21_000_000, None, 1), (21_000_001, None, 0), (None, 21_000_000, 0),
+        (None, 21_000_001, 1), (2_000_000, 22_000_000, 1),
+    ):  # fmt: skip
+        wanted = TraceFilter(since_us=since_us, until_us=until_us)
+        assert (len(reader.recent(9, wanted)), wanted.accepts(long)) == (count, bool(count))
+
+
+def test_what_was_committed_since(path, reader):
+    """A reader that follows gets each trace once, by seq."""
+    with closing(open_database(path, TELEMETRY)) as connection:
+        assert reader.last_seq() == 0
+        connection.executemany(rows.TRACES.insert, [call(seq, "a.b", "ok", 1.0) for seq in range(1, 10)])
+
+    assert reader.last_seq() == 9
+    assert [record.seq for record in reader.recent(99, TraceFilter(seqs=(3, 6)))] == [6, 5, 4]
+    assert reader.recent(99, TraceFilter(seqs=(9, 9))) == []
+
+
+@pytest.mark.parametrize(
+    ("runs", "expected"),
+    [
+        ([], None),
+        ([("n1", "ed25519:n", 1, "clean")], "clean"),
+        ([("n1", "ed25519:n", 1, "clean"), ("n2", "ed25519:n", 2, None)], "unclean"),
+        ([("n1", "ed25519:n", 1, "unclean"), ("c", None, 2, "clean")], "unclean"),
+        ([("n2", "ed25519:n", 2, "clean"), ("n1", "ed25519:n", 1, None)], "clean"),
+        ([("c", None, 1, "clean")], None),
+    ],
+)
+def test_end_of_the_last_run(path, reader, runs, expected):
+    """Of the node's own runs; one without an end did not stop cleanly."""
+    with closing(open_database(path, TELEMETRY)) as connection:
+        for run_id, node_id, started_us, reason in runs:
+            connection.execute(rows.INSERT_RUN, (run_id, node_id, "1", 1, None, started_us, "p", "node"))
+            connection.execute("UPDATE runs SET end_reason = ? WHERE run_id = ?", (reason, run_id))
+        connection.commit()
+
+    assert last_end(reader) == expected

@@ -1,0 +1,68 @@
+"""Options that several commands share, and how a command waits that follows new records."""
+
+from __future__ import annotations
+
+import re
+import select
+import sys
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import click
+
+from hearthnet import moments
+
+__all__ = ["TIMES", "for_option", "moment", "since_option", "until_option", "wait_or_leave"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+TIMES: Final = f"TIME is {moments.FORMS}; without a zone it is local."
+
+_DURATION: Final = re.compile(r"(\d{1,6})([smh]?)")
+_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600}
+_POLL_MS: Final = 200
+
+
+def moment(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
+    """Returns the value of an option that takes a time, in UTC microseconds: a callback for click."""
+    try:
+        return None if text is None else moments.parse(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def since_option(records: str) -> Callable[[F], F]:
+    """Adds `--since TIME` as `since_us`; `records` names in its help the things that it selects."""
+    text = f"Only {records} at TIME or later."
+    return click.option("--since", "since_us", metavar="TIME", callback=moment, help=text)
+
+
+def until_option(records: str) -> Callable[[F], F]:
+    """Adds `--until TIME` as `until_us`; `records` names in its help the things that it selects."""
+    return click.option("--until", "until_us", metavar="TIME", callback=moment, help=f"Only {records} before TIME.")
+
+
+def for_option(examples: str, max_s: int, bound: str) -> Callable[[F], F]:
+    """Adds `--for`, a duration (90, 30s, 10m, 2h), passed to the command in seconds as `for_s`; at most `max_s`."""
+
+    def seconds_of(_: click.Context, __: click.Parameter, text: str) -> float:
+        match = _DURATION.fullmatch(text)
+        seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
+        if not 0 < seconds <= max_s:
+            raise click.BadParameter(f"{text!r} is not a duration like {examples}, at most {bound}")
+        return float(seconds)
+
+    text = f"How long: {examples.replace(' or', ',')}."
+    return click.option("--for", "for_s", callback=seconds_of, default="10m", show_default=True, help=text)
+
+
+def wait_or_leave() -> None:
+    """Waits a moment.
+
+    Raises:
+        BrokenPipeError: raised once the reader has closed the pipe, even if nothing is written.
+    """
+    poller = select.poll()
+    poller.register(sys.stdout, 0)  # only errors and hang-ups, which are always reported
+    if poller.poll(_POLL_MS):
+        raise BrokenPipeError

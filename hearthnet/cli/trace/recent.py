@@ -1,0 +1,203 @@
+"""`hearthnet trace recent`: lists the newest traces, and follows them."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from hearthnet.cli.main import (
+    as_json_text,
+    console,
+    json_option,
+    local_time,
+    print_json,
+    print_plain,
+    printable,
+    result_style,
+    table,
+    where_option,
+)
+from hearthnet.cli.options import TIMES, since_option, until_option, wait_or_leave
+from hearthnet.cli.trace.show import ended_us, find, rows_of
+from hearthnet.constants import DATABASE, TRACE_RING_BUFFER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from hearthnet.locations import Locations
+    from hearthnet.observability.store.reader import TraceFilter
+
+__all__ = ["recent"]
+
+Trace = dict[str, Any]
+
+_MIN_WIDTH_FOR_ERRORS: Final = 110  # narrower, the ids would be cut; `trace show` has the error
+_MIN_WIDTH_FOR_DATES: Final = 125
+_MIN_CHARS: Final = 8
+
+
+@click.command("recent", epilog=TIMES)
+@click.argument("n", type=click.IntRange(1, TRACE_RING_BUFFER), default=20)
+@click.option("--capability", help="Only this capability.")
+@click.option("--result", help="Only this result: ok, cancelled, timeout …")
+@click.option("--failed", is_flag=True, help="Only failures.")
+@click.option("--min-ms", type=float, help="Only traces of at least this many milliseconds.")
+@since_option("traces that ended")
+@until_option("traces that ended")
+@click.option("--program", metavar="NAME", help="Only what this program recorded: hearthnet, cron.py …")
+@click.option("--follow", "-f", is_flag=True, help="Keep printing new traces, oldest first.")
+@where_option
+@json_option
+def recent(
+    where: Locations,
+    n: int,
+    capability: str | None,
+    result: str | None,
+    failed: bool,
+    min_ms: float | None,
+    since_us: int | None,
+    until_us: int | None,
+    program: str | None,
+    follow: bool,
+    as_json: bool,
+) -> None:
+    """List the newest N traces (20), newest first; from disk when the node is not running.
+
+    Traces of every program that records into the store, each with its program if there are several, in the order in
+    which they were recorded: at their end, which is the time shown. It is local; --json has UTC.
+
+    \b
+    Example: hearthnet trace recent 50 --capability llm.chat --min-ms 1000
+             hearthnet trace recent --since yesterday --until 16:30
+             hearthnet trace recent --program cron.py
+             hearthnet trace recent --follow --failed
+
+    --json prints an array; with --follow, one line per trace.
+    """
+    from hearthnet.observability.store.reader import TraceFilter
+
+    if follow and until_us is not None:
+        raise click.UsageError("--until cannot be combined with --follow")
+    wanted = TraceFilter(
+        capability, "failed" if failed else result, min_ms, since_us, program=program, until_us=until_us
+    )
+    if follow:
+        _follow(where, n, wanted, _print_json_line if as_json else _Lines().show)
+        return
+    found = find(where, min(n + 1, TRACE_RING_BUFFER), wanted)
+    traces = found[:n]
+    if as_json:
+        print_json(traces)
+    elif traces:
+        _list(traces)
+    else:
+        click.echo("no traces match", err=True)
+    if len(found) > n and (since_us is not None or until_us is not None):
+        click.echo(f"older traces match, too: hearthnet trace recent {min(10 * n, TRACE_RING_BUFFER)} …", err=True)
+
+
+def _list(traces: list[Trace]) -> None:
+    from rich.text import Text
+
+    screen = console()
+    has_errors = screen.width >= _MIN_WIDTH_FOR_ERRORS
+    title, times = _times([ended_us(item) for item in traces], is_wide=screen.width >= _MIN_WIDTH_FOR_DATES)
+    # A running node of an older version does not send it.
+    has_programs = len({item.get("program") for item in traces}) > 1
+    columns = {
+        title: [Text(time) for time in times],
+        "program": [Text(printable(item.get("program") or "")) for item in traces],
+        "trace": [Text(item["trace_id"]) for item in traces],
+        "capability": [Text(printable(item["capability"])) for item in traces],
+        "result": [Text(item["result"], style=result_style(item["result"])) for item in traces],
+        "ms": [Text(f"{item['duration_ms']:.1f}") for item in traces],
+        "error": [Text(printable(item["error"] or "")) for item in traces],
+    }
+    for name in (*([] if has_programs else ["program"]), *([] if has_errors else ["error"])):
+        del columns[name]
+    listing = table(*columns, right=(title, "ms"))
+    # One column gives way, so that rich does not cut the ids.
+    flexible = "error" if has_errors else "capability"
+    others = sum(1 + max(len(name), *map(len, cells)) for name, cells in columns.items() if name != flexible)
+    listing.columns[list(columns).index(flexible)].max_width = max(_MIN_CHARS, screen.width - others)
+    for row in zip(*columns.values(), strict=True):
+        listing.add_row(*row)
+    print_plain(screen, listing)
+
+
+def _times(moments: list[int], *, is_wide: bool) -> tuple[str, list[str]]:
+    """Returns the title and the cells of the column of times: the zone is in one or the other."""
+    known = [datetime.fromtimestamp(us / 1e6, tz=UTC).astimezone() for us in moments]
+    if is_wide or len({moment.utcoffset() for moment in known}) > 1:
+        return "ended", [moment.isoformat(" ", "seconds") for moment in known]
+    now = datetime.now(UTC).astimezone()
+    return _zone(known[0]), [_short(moment, now) for moment in known]
+
+
+def _short(moment: datetime, now: datetime) -> str:
+    if moment.date() == now.date():
+        return f"{moment:%H:%M:%S}"
+    return f"{moment:%m-%d %H:%M:%S}" if moment.year == now.year else f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
+def _zone(moment: datetime) -> str:
+    """Returns the zone of a local time in few characters: UTC, UTC+2, UTC+5:30."""
+    offset = moment.utcoffset()
+    minutes = round(offset.total_seconds() / 60) if offset else 0
+    hours, rest = divmod(abs(minutes), 60)
+    if not minutes:
+        return "UTC"
+    return f"UTC{'+' if minutes > 0 else '-'}{hours}" + (f":{rest:02}" if rest else "")
+
+
+def _follow(where: Locations, n: int, wanted: TraceFilter, show_one: Callable[[Trace], None]) -> None:
+    """Prints the newest `n` traces that match and then each new one as it is committed, until interrupted."""
+    for trace in _committed(where, n, wanted):
+        show_one(trace)
+
+
+def _committed(where: Locations, n: int, wanted: TraceFilter) -> Iterator[Trace]:
+    """Yields the newest `n` and every later trace, in the order of commits, which only the database has."""
+    from hearthnet.observability.store.reader import Reader
+
+    with closing(Reader(where.data_dir / DATABASE)) as reader:
+        seen, count = 0, n
+        while True:
+            last = reader.last_seq()
+            if last < seen:  # the database was replaced by another, which counts from the start
+                seen = 0
+            if last > seen:
+                yield from reversed(rows_of(reader, count, wanted._replace(seqs=(seen, last))))
+            seen, count = last, TRACE_RING_BUFFER
+            wait_or_leave()
+
+
+def _print_json_line(trace: Trace) -> None:
+    click.echo(printable(as_json_text(trace)))
+
+
+class _Lines:
+    """Prints traces line by line, in columns as wide as usual values."""
+
+    def __init__(self) -> None:
+        self._is_wide = console().width >= _MIN_WIDTH_FOR_DATES
+        self._day = ""
+
+    def show(self, trace: Trace) -> None:
+        """Prints one trace, on a narrow terminal below its day and zone."""
+        day, _, clock = local_time(ended_us(trace)).partition(" ")
+        if self._is_wide:
+            moment = f"{day} {clock}"
+        else:
+            moment, zone = clock[:8], clock[12:]
+            if (heading := f"{day}, UTC{zone}") != self._day:
+                click.secho(heading, dim=True)
+                self._day = heading
+        result = click.style(f"{trace['result']:<9}", fg=result_style(trace["result"]))
+        line = f"{moment} {trace['trace_id']} {printable(trace['capability']):<17} {result}"
+        error = f" {printable(trace['error'])}" if trace["error"] and self._is_wide else ""
+        program = f" {printable(trace['program'])}" if trace.get("program") and self._is_wide else ""
+        click.echo(f"{line} {trace['duration_ms']:>9.1f} ms{program}{error}")

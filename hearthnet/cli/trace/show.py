@@ -1,0 +1,258 @@
+"""`hearthnet trace show`: one trace as a waterfall; and how a trace is found, in the node or on disk."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from hearthnet import references
+from hearthnet.cli.main import (
+    console,
+    fields_text,
+    json_option,
+    local_time,
+    print_json,
+    print_plain,
+    printable,
+    result_style,
+    where_option,
+)
+from hearthnet.constants import DATABASE, TRACE_RING_BUFFER
+from hearthnet.errors import EXIT_USAGE, HearthNetError
+from hearthnet.plural import counted
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from hearthnet.locations import Locations
+    from hearthnet.observability.store.reader import Reader, TraceFilter
+
+__all__ = ["ended_us", "find", "is_reference", "rows_of", "show", "trace_id_of"]
+
+_BAR_CHARS: Final = 30
+_NAME_CHARS: Final = 24
+_ID_START: Final = re.compile("[0-7][0-9A-HJKMNP-TV-Z]{0,25}")
+_MAX_ALIKE: Final = 100  # records whose ids begin alike
+
+
+def is_reference(text: str) -> bool:
+    """Returns whether `text` can refer to a trace: an id, its beginning, `last` or a place like -2."""
+    return _ID_START.fullmatch(text.upper()) is not None or references.place(text) is not None
+
+
+def _reference(context: click.Context, _: click.Parameter, text: str) -> str:
+    # Options that the command does not have arrive here, so that -2 does.
+    if text.startswith("-") and not is_reference(text):
+        raise click.NoSuchOption(text, possibilities=["--config", "--json"], ctx=context)
+    if not is_reference(text):
+        raise click.BadParameter(f"{text!r} is no trace id, no beginning of one, and no place like last or -2")
+    return text
+
+
+@click.command("show", context_settings={"ignore_unknown_options": True})
+@click.argument("reference", metavar="ID", callback=_reference)
+@where_option
+@json_option
+def show(where: Locations, reference: str, as_json: bool) -> None:
+    """Show one trace as a waterfall: the start and duration of each span.
+
+    ID is a trace's id or its beginning; or `last` or -1 for the one at the top of `hearthnet trace recent`, -2 for the
+    second, and so on. The word `show` may be omitted. Times are local, in --json UTC.
+
+    \b
+    Example: hearthnet trace show last
+             hearthnet trace show 01HXR4Z6W5S9
+             hearthnet trace -2
+    """
+    trace_id = trace_id_of(where, reference)
+    visits = _visits(where, trace_id)
+    if not visits:
+        raise _missing(trace_id)
+    if as_json:
+        print_json(visits)
+        return
+    for visit in visits:
+        _draw(visit)
+
+
+def trace_id_of(where: Locations, reference: str) -> str:
+    """Returns the id of the trace that is meant.
+
+    Raises:
+        HearthNetError: raised when no trace is meant, or several are.
+    """
+    from hearthnet.observability.records.ids import is_trace_id
+    from hearthnet.observability.store.reader import TraceFilter
+
+    if is_trace_id(reference.upper()):
+        return reference.upper()
+    place = references.place(reference)
+    if place is not None:
+        found = find(where, place, TraceFilter())
+        if len(found) < place:
+            hint = "hearthnet trace recent lists them"
+            raise HearthNetError(f"there is no trace {reference}: only {counted(len(found), 'trace')}", hint=hint)
+        found = found[place - 1 :]
+    else:
+        found = find(where, _MAX_ALIKE, TraceFilter(trace_id=reference.upper()))
+    ids = list(dict.fromkeys(item["trace_id"] for item in found))
+    if len(ids) > 1:
+        error = HearthNetError(
+            f"several traces begin with {reference.upper()}", hint=f"type more of the id: {', '.join(ids[:3])} …"
+        )
+        error.exit_code = EXIT_USAGE
+        raise error
+    if not ids:
+        raise _missing(reference.upper())
+    return str(ids[0])
+
+
+def _missing(trace_id: str) -> HearthNetError:
+    hint = f"its log records may still exist: hearthnet log --trace {trace_id}"
+    return HearthNetError(f"no trace {trace_id} in the ring", hint=hint)
+
+
+def find(where: Locations, n: int, wanted: TraceFilter) -> list[dict[str, Any]]:
+    """Returns the newest traces that match from the running node, which includes uncommitted ones, or else from disk.
+
+    Args:
+        where: the node's.
+        n: the maximum number.
+        wanted: which traces; its `of_node` and `seqs` are for the disk only.
+    """
+    from hearthnet.cli.client import NodeClient
+
+    live = NodeClient(where).ask(
+        "/trace/recent",
+        n=n,
+        capability=wanted.capability,
+        result=wanted.result,
+        min_ms=wanted.min_ms,
+        since=_utc(wanted.since_us),
+        until=_utc(wanted.until_us),
+        program=wanted.program,
+        trace=wanted.trace_id,
+    )
+    if live is None:
+        return _from_disk(where, n, wanted)
+    # A node of an older version does not know of `until` and `trace`.
+    return [
+        item
+        for item in live
+        if item["trace_id"].startswith(wanted.trace_id or "")
+        and (wanted.until_us is None or ended_us(item) < wanted.until_us)
+    ]
+
+
+def ended_us(trace: dict[str, Any]) -> int:
+    """Returns when a trace ended, UTC microseconds."""
+    return int(trace["started_us"] + trace["duration_ms"] * 1e3)
+
+
+def _utc(us: int | None) -> str | None:
+    return None if us is None else datetime.fromtimestamp(us / 1e6, tz=UTC).isoformat()
+
+
+def _from_disk(where: Locations, n: int, wanted: TraceFilter) -> list[dict[str, Any]]:
+    from hearthnet.observability.store.reader import Reader
+
+    reader = Reader(where.data_dir / DATABASE)
+    try:
+        return rows_of(reader, n, wanted)
+    finally:
+        reader.close()
+
+
+def rows_of(reader: Reader, n: int, wanted: TraceFilter) -> list[dict[str, Any]]:
+    """Returns the newest `n` committed traces that match, each with its program."""
+    if wanted.program is not None and not reader.knows_programs():
+        return []
+    records = reader.recent(n, wanted)
+    programs = reader.programs({record.run_id for record in records})
+    return [{**record.as_dict(), "program": programs.get(record.run_id)} for record in records]
+
+
+def _visits(where: Locations, trace_id: str) -> list[dict[str, Any]]:
+    from hearthnet.cli.client import NodeClient
+    from hearthnet.observability.store.reader import TraceFilter
+
+    try:
+        live = NodeClient(where).ask(f"/trace/{trace_id}")
+    except HearthNetError:  # the node does not have it
+        return []
+    if live is not None:
+        found: list[dict[str, Any]] = live
+        return found
+    return _from_disk(where, TRACE_RING_BUFFER, TraceFilter(trace_id=trace_id))
+
+
+def _draw(trace: dict[str, Any]) -> None:
+    """Prints a trace and its spans as bars over the trace's duration, children below their parents."""
+    from rich.text import Text
+
+    style = result_style(trace["result"])
+    version = f"@{printable(trace['version'])}" if trace["version"] else ""
+    whose = f" of {printable(trace['program'])}" if trace.get("program") else ""
+    parts: list[RenderableType] = [
+        Text.assemble(
+            (f"{printable(trace['capability'])}{version}", "bold"), "  ", (trace["result"], style),
+            f"  {trace['duration_ms']:.2f} ms  started {local_time(trace['started_us'])}",
+        ),
+        Text(f"trace {trace['trace_id']}  run {trace['run_id']}{whose}", style="dim"),
+    ]  # fmt: skip
+    if trace["error"]:
+        parts.append(Text(printable(trace["error"]), style=style))
+    if trace["extras"]:
+        parts.append(Text(fields_text(trace["extras"]), style="dim"))
+    parts.append(_waterfall(trace))
+    if "truncated" in trace["extras"]:
+        dropped = counted(trace["extras"]["truncated"], "span")
+        parts.append(Text(f"{dropped} dropped: too many for one record", style="yellow"))
+    print_plain(console(), *parts)
+
+
+def _waterfall(trace: dict[str, Any]) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    lines = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
+    lines.add_column(no_wrap=True, max_width=_NAME_CHARS + 10)
+    lines.add_column(no_wrap=True)
+    lines.add_column(justify="right", no_wrap=True)
+    lines.add_column(overflow="fold", style="dim")
+    for depth, item in _tree(trace["spans"]):
+        lines.add_row(
+            Text("  " * depth + printable(item["name"])),
+            Text(_bar(item, trace["duration_ms"]), style="green" if item["status"] == "ok" else "red"),
+            f"{item['duration_ms']:.2f} ms",
+            Text(fields_text(item["extras"])),
+        )
+    return lines
+
+
+def _tree(spans: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
+    """Returns the spans with their depth, by start time, each after its parent."""
+    depths: dict[str | None, int] = {None: -1}
+    for item in spans:
+        depths[item["id"]] = depths.get(item["parent"], -1) + 1
+    children: dict[str | None, list[dict[str, Any]]] = {}
+    for item in spans:
+        children.setdefault(item["parent"] if item["parent"] in depths else None, []).append(item)
+    ordered: list[tuple[int, dict[str, Any]]] = []
+    pending = list(reversed(children.get(None, [])))
+    while pending:
+        item = pending.pop()
+        ordered.append((depths[item["id"]], item))
+        pending.extend(reversed(children.get(item["id"], [])))
+    return ordered
+
+
+def _bar(item: dict[str, Any], total_ms: float) -> str:
+    scale = _BAR_CHARS / total_ms if total_ms > 0 else 0.0
+    start = min(_BAR_CHARS - 1, int(item["offset_ms"] * scale))
+    length = max(1, min(_BAR_CHARS - start, round(item["duration_ms"] * scale)))
+    bar: str = "·" * start + "█" * length + "·" * (_BAR_CHARS - start - length)
+    return bar

@@ -1,0 +1,101 @@
+"""`hearthnet trace show`: which trace is meant, and what is shown of it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hearthnet.cli.main import _run
+from hearthnet.observability import telemetry, trace
+
+
+@pytest.fixture
+def ids():
+    """Records three traces in the standard folder and returns their ids, oldest first."""
+    made = []
+    with telemetry.open():
+        for name in ("one", "two", "three"):
+            started = trace.new_trace(name, trace_id=f"01HXR4Z6W5S9E2JQ4Y0T7B3M{len(made)}C")
+            with started, trace.span("step", values={"a": [True, None]}, text="x y " * 60):
+                made.append(started.trace_id)
+    return made
+
+
+def shown(capsys, *words):
+    """Returns the names of the traces that a command shows."""
+    assert _run(["trace", *words, "--json"]) == 0
+    return [item["capability"] for item in json.loads(capsys.readouterr().out)]
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("last", "three"), ("Last", "three"), ("-1", "three"), ("-2", "two"), ("-3", "one"),
+        ("01HXR4Z6W5S9E2JQ4Y0T7B3M0", "one"), ("01hxr4z6w5s9e2jq4y0t7b3m1", "two"),
+        ("01HXR4Z6W5S9E2JQ4Y0T7B3M2C", "three"),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("ids")
+def test_each_reference_shows_one(reference, expected, capsys):
+    """With and without `show`, options before or behind."""
+    assert shown(capsys, "show", reference) == [expected]
+    assert shown(capsys, reference) == [expected]
+    assert _run(["trace", "show", "--json", reference]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["capability"] == expected
+
+
+@pytest.mark.parametrize(
+    ("reference", "code", "said"),
+    [
+        ("-4", 1, "error: there is no trace -4: only 3 traces\nhint: hearthnet trace recent lists them\n"),
+        (
+            "01HXR5",
+            1,
+            "error: no trace 01HXR5 in the ring\nhint: its log records may still exist: hearthnet log --trace",
+        ),
+        (
+            "01HXR4",
+            2,
+            "error: several traces begin with 01HXR4\nhint: type more of the id: 01HXR4Z6W5S9E2JQ4Y0T7B3M2C, ",
+        ),
+        ("lost", 2, "'lost' is no trace id, no beginning of one, and no place like last or -2"),
+        ("8ABC", 2, "'8ABC' is no trace id"),
+        ("-0", 2, "No such option"),
+        ("--jsn", 2, "No such option"),
+        ("01HXR4*", 2, "is no trace id"),
+        ("01HXR4Z6W5S9E2JQ4Y0T7B3M2CX", 2, "is no trace id"),
+        ("", 2, "is no trace id"),
+    ],
+)
+@pytest.mark.usefixtures("ids")
+def test_anything_else_is_an_error(reference, code, said, capsys):
+    """With a hint how to go on."""
+    assert _run(["trace", "show", reference]) == code
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("reference", ["last", "-1", "01HXR4"])
+def test_empty_store_has_no_last_trace(reference, capsys):
+    """That is an error, not a traceback."""
+    with telemetry.open():
+        pass
+    assert _run(["trace", "show", reference]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_nothing_is_wrapped_or_padded_for_a_program(ids, capsys):
+    """However long a value is, each span has one line, without trailing blanks."""
+    assert _run(["trace", "show", ids[0]]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert lines[2].startswith("step ")
+    assert lines[2].endswith(f'values={{"a":[true,null]}}  text={"x y " * 60}'.rstrip())
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
+def test_log_takes_the_last_trace(ids, capsys):
+    """`log --trace` knows places, too."""
+    for reference, trace_id in (("last", ids[2]), ("-2", ids[1])):
+        assert _run(["log", "--trace", reference, "--json"]) == 0
+        assert {line["trace_id"] for line in json.loads(capsys.readouterr().out)} == {trace_id}
