@@ -32,6 +32,7 @@ def _moment(_: click.Context, __: click.Parameter, text: str | None) -> int | No
 @click.command("autopsy")
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 @click.option("--log-dir", type=click.Path(path_type=Path, file_okay=False), help="The folder of the JSON logs.")
+@click.option("--kernel-log", type=click.Path(path_type=Path, dir_okay=False), help="That machine's dmesg, as a file.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page that opens offline.")
 @click.option("--force", is_flag=True, help="Overwrite the page.")
 @click.option("--since", "since_us", callback=_moment, help="Only newer: 30m, 2h, 1d, or an ISO 8601 time.")
@@ -45,6 +46,7 @@ def _moment(_: click.Context, __: click.Parameter, text: str | None) -> int | No
 def command(
     path: Path | None,
     log_dir: Path | None,
+    kernel_log: Path | None,
     html: Path | None,
     force: bool,
     since_us: int | None,
@@ -75,7 +77,7 @@ def command(
     if path is None:
         path, log_dir = _own_files(config, log_dir)
     colour = has_colour(sys.stdout)
-    request = Request(path, log_dir, as_json, html, force, since_us, run_id, program, around, limit, colour)
+    request = Request(path, log_dir, as_json, html, force, since_us, run_id, program, around, limit, colour, kernel_log)
     sys.exit(print_report(request, sys.stdout))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,7 @@ from hearthnet.forensics.evidence.entries import (
     minutes_before,
     rows_of_frames,
 )
+from hearthnet.forensics.evidence.kernel import KernelSources
 from hearthnet.forensics.evidence.log_lines import Lines, find_log_dir, read_lines
 from hearthnet.forensics.evidence.runs import Boxes, as_in_flight, in_flight_in, is_sign, read_boxes, runs_of
 from hearthnet.forensics.evidence.safe_stat import is_file, is_folder, listed, why_unreadable
@@ -33,6 +35,8 @@ __all__ = ["gather"]
 DATABASE: Final = "telemetry.db"
 HISTORY: Final = "doctor.jsonl"
 INTERRUPTED: Final = "interrupted"
+CLEAN: Final = "clean"
+JOURNAL: Final = "journalctl"
 _MAX_SIGNS: Final = 2_000
 _SLOWEST: Final = 10
 _SLACK_US: Final = 2_000_000  # a record is written a moment after it was made
@@ -49,6 +53,7 @@ def gather(
     program: str | None = None,
     around: str | None = None,
     limit: int = 200,
+    kernel: KernelSources | None = None,
 ) -> Case:
     """Returns the case of one run: one of the node's own, unless another is named or there is none.
 
@@ -60,6 +65,7 @@ def gather(
         program: chooses among the runs of this program instead of the node's.
         around: a trace id; selects the timeline entries around that trace.
         limit: the maximum number of timeline entries, newest first.
+        kernel: where the kernel's account of the end is read; None: this machine's log and counters, and its journal.
 
     Raises:
         ValueError: raised when `run_id` matches no run or several, `program` no run, or `around` no trace.
@@ -68,8 +74,10 @@ def gather(
     store, boxes = read_store(database), read_boxes(directory)
     records = _merged(store, boxes)
     is_damaged = store.sources[0].state != "whole"
-    runs = runs_of(store.tables["runs"], boxes, directory, _spans_us(records), is_damaged=is_damaged)
-    case = Case(directory, _chosen(runs, run_id, program), runs)
+    kernel = kernel or KernelSources(journal=JOURNAL)
+    spans_us = _spans_us(records)
+    runs = runs_of(store.tables["runs"], boxes, directory, spans_us, is_damaged=is_damaged, kernel=kernel)
+    case = Case(directory, _asked(_chosen(runs, run_id, program), kernel), runs)
     case.findings, history = _findings(directory / HISTORY)
     case.sources = [*store.sources, *boxes.sources, *history, *_unread_files(directory, database)]
     run = case.run
@@ -86,6 +94,13 @@ def gather(
     case.entries = _selected(entries, run, since_us, around, limit)
     _summarise(case, run, records, with_runs(lines.notable, runs))
     return case
+
+
+def _asked(run: Run | None, kernel: KernelSources) -> Run | None:
+    """Returns the run with the kernel's account, asked again where the next start could not read its log, say."""
+    if run is None or run.is_alive or run.end_reason == CLEAN or (run.kernel and run.kernel.confidence == "certain"):
+        return run
+    return replace(run, kernel=kernel.of_run(run) or run.kernel)
 
 
 def _summarise(case: Case, run: Run, records: list[Entry], lines: list[Entry]) -> None:

@@ -20,6 +20,7 @@ from hearthnet.forensics.whose import like
 __all__ = ["RESTART_LOOP_RUNS", "RESTART_LOOP_US", "judge", "unclean_runs_in_a_row"]
 
 CLEAN: Final = "clean"
+NOT_KILLED: Final = "none"  # the kernel's account: not for memory
 RESTART_LOOP_RUNS: Final = 3
 RESTART_LOOP_US: Final = 20 * 60_000_000  # as many unclean runs within this time are a restart loop
 _NEAR_END_US: Final = 10_000_000  # an exception this close to the end may have caused it
@@ -150,6 +151,19 @@ def _cause_of_exception(found: Entry) -> str:
 
 
 def _out_of_memory(_: Case, run: Run) -> Sign | None:
+    felt, kernel = _short_of_memory(run), run.kernel
+    if kernel is None:
+        return felt
+    if kernel.confidence == NOT_KILLED:  # it may have been short of memory all the same
+        return None
+    lines = kernel.lines + (felt.evidence if felt else ())
+    confidences = (kernel.confidence, felt.confidence if felt else kernel.confidence)
+    confidence = min(confidences, key=CONFIDENCES.index)
+    return Sign("out_of_memory", confidence, lines, () if confidence == "certain" else ("killed",))
+
+
+def _short_of_memory(run: Run) -> Sign | None:
+    """Returns the sign in the samples; None where enough memory was left."""
     known = [vitals for vitals in run.vitals if vitals.memory_left_bytes is not None and vitals.rss_bytes is not None]
     if not known:
         return None
@@ -267,10 +281,14 @@ def _killed(case: Case, run: Run) -> Sign:
     # An unreadable fault file may hold a native fault.
     is_unread = any(source.kind == "fault" and source.state == "unreadable" for source in case.sources)
     fault = ("native_fault",) if is_unread else ()
+    is_ruled_out = run.kernel is not None and run.kernel.confidence == NOT_KILLED
+    memory = () if is_ruled_out else ("out_of_memory",)
+    if run.kernel is not None and is_ruled_out:
+        lines += run.kernel.lines
     if run.is_alive is False or (after is not None and run.boot_id and after.boot_id == run.boot_id):
         lines.append("the machine stayed up: same boot before and after")
-        return Sign("killed", "possible" if fault else "likely", tuple(lines), ("out_of_memory", *fault))
-    others = ("out_of_memory", "power_loss") if after is not None else ("out_of_memory", "power_loss", "running")
+        return Sign("killed", "possible" if fault else "likely", tuple(lines), (*memory, *fault))
+    others = (*memory, "power_loss") if after is not None else (*memory, "power_loss", "running")
     return Sign("killed", "possible", tuple(lines), (*others, *fault))
 
 
@@ -322,7 +340,8 @@ def _missing(case: Case, run: Run | None) -> tuple[str, ...]:
         lines.append("memory and disk space before the end: no vitals were kept")
     if run.is_alive is None and not _run_after(case, run):
         lines.append("whether it was still running when the files were copied")
-    lines.append("whether the kernel killed it for memory: see journalctl -k, or dmesg")
+    if run.kernel is None or run.kernel.confidence not in ("certain", NOT_KILLED):
+        lines.append("whether the kernel killed it for memory: as root, run this again, or see journalctl -k or dmesg")
     return tuple(lines)
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "from_log",
     "from_trace",
     "integer",
+    "loaded",
     "minutes_before",
     "plain",
     "rows_of_frames",
@@ -119,7 +120,7 @@ def rows_of_frames(frames: list[Frame], table: str, run_id: str) -> list[Row]:
 
 def vitals_of(value: object) -> tuple[Vitals, ...]:
     """Returns the samples in the column `runs.vitals`, a JSON array, oldest first."""
-    samples = _loaded(value)
+    samples = loaded(value)
     if not isinstance(samples, list):
         return ()
     return tuple(_sample(item) for item in samples[-_MAX_VITALS:] if isinstance(item, dict))
@@ -131,7 +132,8 @@ def _sample(item: Row) -> Vitals:
 
     return Vitals(
         integer(item.get("ts_us")), whole("rss_bytes"), whole("memory_left_bytes"), whole("open_files"),
-        whole("disk_free_bytes"), number(item.get("load")), number(item.get("loop_lag_s")),
+        whole("disk_free_bytes"), number(item.get("load")), number(item.get("loop_lag_s")), whole("group_oom_kills"),
+        whole("group_processes"),
     )  # fmt: skip
 
 
@@ -168,16 +170,16 @@ def _duration_ms(value: object) -> float | None:
 
 
 def _object(value: object) -> Row:
-    found = _loaded(value)
+    found = loaded(value)
     return found if isinstance(found, dict) else {}
 
 
 def _spans(value: object) -> list[Row]:
-    found = _loaded(value)
+    found = loaded(value)
     return [span for span in found if isinstance(span, dict)] if isinstance(found, list) else []
 
 
-def _loaded(value: object) -> object:
+def loaded(value: object) -> object:
     """Returns the value of JSON text; a box already holds the value itself."""
     if not isinstance(value, str):
         return value

@@ -22,7 +22,8 @@ from hearthnet.forensics.box import (
     this_boot,
 )
 from hearthnet.forensics.box import InFlight as SlotOfTrace
-from hearthnet.forensics.evidence.entries import integer, number, rows_of_frames, text, vitals_of
+from hearthnet.forensics.evidence.entries import integer, loaded, number, rows_of_frames, text, vitals_of
+from hearthnet.forensics.evidence.kernel import KernelSources, kernel_of
 from hearthnet.forensics.evidence.safe_stat import is_file, listed, why_unreadable
 from hearthnet.forensics.model import Entry, InFlight, Run, Source
 
@@ -107,7 +108,13 @@ def read_boxes(directory: Path) -> Boxes:
 
 
 def runs_of(
-    rows: list[Row], boxes: Boxes, directory: Path, spans_us: dict[str, tuple[int, int]], *, is_damaged: bool
+    rows: list[Row],
+    boxes: Boxes,
+    directory: Path,
+    spans_us: dict[str, tuple[int, int]],
+    *,
+    is_damaged: bool,
+    kernel: KernelSources | None = None,
 ) -> list[Run]:
     """Returns every run, newest first.
 
@@ -117,10 +124,12 @@ def runs_of(
         directory: the folder of the store and of faulthandler's files.
         spans_us: when each run recorded its first and last record.
         is_damaged: rows of `runs` may be lost, so a run is also inferred from its records.
+        kernel: where the kernel's account of an end is read; None: this machine.
     """
+    sources = kernel or KernelSources()
     runs = {run.run_id: run for row in rows if (run := _from_row(row)).run_id}
     for run_id, (path, box) in boxes.by_run.items():
-        runs[run_id] = _with_box(runs.get(run_id) or _from_box(box), path, box)
+        runs[run_id] = _with_box(runs.get(run_id) or _from_box(box), path, box, sources)
     faults = _faults(directory)
     if is_damaged:
         for run_id, (first_us, _) in spans_us.items():
@@ -160,6 +169,7 @@ def _from_row(row: Row) -> Run:
         vitals=vitals_of(row["vitals"]),
         program=text(row["program"]),
         role=text(row["role"]),
+        kernel=kernel_of(loaded(row["vitals"])),
     )
 
 
@@ -171,12 +181,14 @@ def _from_box(box: Box) -> Run:
     )  # fmt: skip
 
 
-def _with_box(run: Run, path: Path, box: Box) -> Run:
+def _with_box(run: Run, path: Path, box: Box, sources: KernelSources) -> Run:
     seen, ended = _last_sign_us(box), box.ended_us or run.ended_us
+    is_alive = False if box.ended_us else _is_alive(path, box)
     return replace(
         run,
         has_box=True,
-        is_alive=False if box.ended_us else _is_alive(path, box),
+        is_alive=is_alive,
+        kernel=run.kernel if box.ended_us or is_alive else sources.of_box(box) or run.kernel,
         ended_us=ended,
         end_reason=_CLEAN if box.ended_us else run.end_reason,
         last_seen_us=max(seen, run.last_seen_us or 0) or None,

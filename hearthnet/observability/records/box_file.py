@@ -15,6 +15,7 @@ from time import monotonic_ns, time_ns
 from typing import Any, Final
 
 from hearthnet.forensics import box as layout
+from hearthnet.forensics.evidence.kernel import kernel_pid, oom_kills
 
 __all__ = ["DRAFTS", "BoxFile", "Sizes", "box_path", "draft_of", "make", "name_draft", "new_header"]
 
@@ -142,6 +143,8 @@ def new_header(
         node_id=node_id,
         page_bytes=_PAGE,
         program=program,
+        oom_kills=oom_kills(),
+        kernel_pid=kernel_pid(),
     )
 
 
