@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
 from typing import Any, Final
@@ -26,9 +27,9 @@ from hearthnet.forensics.evidence.kernel import KernelSources
 from hearthnet.forensics.evidence.log_lines import Lines, find_log_dir, read_lines
 from hearthnet.forensics.evidence.runs import Boxes, as_in_flight, in_flight_in, is_sign, read_boxes, runs_of
 from hearthnet.forensics.evidence.safe_stat import is_file, is_folder, listed, why_unreadable
-from hearthnet.forensics.model import Case, Entry, InFlight, Run, Source
+from hearthnet.forensics.model import Case, Entry, InFlight, Run, Source, iso
 from hearthnet.forensics.timeline import ended_us, fresh_lines, timeline, with_runs
-from hearthnet.forensics.whose import runs_to_judge
+from hearthnet.forensics.whose import like, runs_to_judge
 
 __all__ = ["gather"]
 
@@ -78,9 +79,9 @@ def gather(
     spans_us = _spans_us(records)
     runs = runs_of(store.tables["runs"], boxes, directory, spans_us, is_damaged=is_damaged, kernel=kernel)
     case = Case(directory, _asked(_chosen(runs, run_id, program), kernel), runs)
-    case.findings, history = _findings(directory / HISTORY)
-    case.sources = [*store.sources, *boxes.sources, *history, *_unread_files(directory, database)]
     run = case.run
+    case.findings, case.findings_at, history = _findings(directory / HISTORY, run, runs)
+    case.sources = [*store.sources, *boxes.sources, *history, *_unread_files(directory, database)]
     if run is None:
         return case
     numbered = _ordered([*records, *map(from_gap, store.tables["gaps"])])
@@ -241,24 +242,42 @@ def _in_flight(run: Run, records: list[Entry], boxes: Boxes) -> list[InFlight]:
     return [as_in_flight(entry) for entry in records if entry.status == INTERRUPTED and entry.run_id == run.run_id]
 
 
-def _findings(path: Path) -> tuple[list[dict[str, Any]], list[Source]]:
-    """Returns the findings of the doctor's last readable report, and its history file as a source."""
+def _findings(path: Path, run: Run | None, runs: list[Run]) -> tuple[list[dict[str, Any]], str | None, list[Source]]:
+    """Returns the findings of the doctor's last report on a run, its time, and the history file as a source."""
     try:
         if not is_file(path):
-            return [], []
+            return [], None, []
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _MAX_HISTORY_BYTES))
             content = file.read(_MAX_HISTORY_BYTES)
     except OSError as error:
-        return [], [Source(path, "doctor", "unreadable", error.strerror or str(error))]
+        return [], None, [Source(path, "doctor", "unreadable", error.strerror or str(error))]
     source = Source(path, "doctor", "whole", "", len(content))
     for raw in reversed(content.splitlines()):
         try:
-            checks = json.loads(raw)["checks"]
-            return [dict(check) for check in checks if isinstance(check, dict)], [source]
-        except (ValueError, TypeError, KeyError, RecursionError):  # torn: try the one before it
+            report = json.loads(raw)
+            checks = [dict(check) for check in report["checks"] if isinstance(check, dict)]
+            at = datetime.fromisoformat(report["ts"]).astimezone(UTC)
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            RecursionError,
+            OverflowError,
+            AttributeError,
+        ):  # torn: the one before it
             continue
-    return [], [source]
+        if _concerns(int(at.timestamp() * 1e6), run, runs):
+            return checks, iso(int(at.timestamp() * 1e6)), [source]
+    return [], None, [source]
+
+
+def _concerns(at_us: int, run: Run | None, runs: list[Run]) -> bool:
+    """Returns whether a report was made during a run, or after it and before the next one that is like it."""
+    if run is None:
+        return True
+    later = [other.started_us for other in like(runs, run) if other.started_us > run.started_us]
+    return run.started_us <= at_us < min(later, default=inf)
 
 
 def _file_size(path: Path) -> int:

@@ -256,7 +256,7 @@ class Case:
         errors: the run's errors in groups, most frequent first.
         slowest: the run's traces, slowest first.
         minutes: the last minutes before the run was last seen, oldest first, empty ones included.
-        findings: from the doctor's last report.
+        findings: from the doctor's last report on the run.
         sources: every file that was read or is missing.
         signs: the run's newest warnings and errors, and the records that cancel one, oldest first. A verdict rests on
             these; they do not depend on what was selected.
@@ -273,6 +273,7 @@ class Case:
     findings: list[dict[str, Any]] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
     signs: list[Entry] = field(default_factory=list)
+    findings_at: str | None = None
 
     def programs(self) -> dict[str, str]:
         """Returns the program of each run by its id, where it is known."""

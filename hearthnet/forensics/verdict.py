@@ -14,6 +14,7 @@ from itertools import islice, takewhile
 from typing import Final
 
 from hearthnet.constants import CRASH_LOGGER
+from hearthnet.forensics.evidence.cut_short import BUS_ERROR, CUT_SHORT
 from hearthnet.forensics.model import CONFIDENCES, Case, Entry, Run, Verdict, Vitals, iso
 from hearthnet.forensics.whose import like
 
@@ -117,8 +118,17 @@ def _fault(_: Case, run: Run) -> Sign | None:
         return Sign("native_fault", "possible", (line,), ("killed",))
     if any(word in run.fault for word in _NO_MEMORY):
         return Sign("out_of_memory", "likely", (line,), ("native_fault",))
-    # A write to a mapped file on a full disk ends like this too.
-    return Sign("native_fault", "certain", (line, *_frames(run.fault)))
+    return Sign("native_fault", "certain", (line, *_bus_error(fatal, lines), *_frames(run.fault)))
+
+
+def _bus_error(fatal: str, lines: list[str]) -> Iterable[str]:
+    """Yields the files that were cut short, if that is what a bus error is from."""
+    if BUS_ERROR not in fatal:
+        return
+    files = [line.removeprefix(CUT_SHORT) for line in lines if line.startswith(CUT_SHORT)]
+    yield from (f"a file that was mapped was cut short: {file}" for file in files)
+    if not files:
+        yield "a file that was mapped was cut short or could not be read, or its disk was full; none is too short now"
 
 
 def _frames(fault: str) -> Iterable[str]:

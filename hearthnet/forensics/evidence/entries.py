@@ -60,7 +60,7 @@ def from_log(row: Row, source: str = "database") -> Entry:
     return Entry(
         integer(row["ts_us"]), "log", text(row["level"]), text(row["logger"]), text(row["msg"]),
         text(row["run_id"]) or None, integer(row["seq"]) or None, text(row["trace_id"]) or None, None, source, extras,
-        text(row["exc"]) or None, (), _number_of(row),
+        _end_of(row["exc"]) or None, (), _number_of(row),
     )  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def from_line(line: Row) -> Entry | None:
         extras["repeats"] = integer(line["repeats"])
     return Entry(
         ts_us, "log", text(line.get("level")), text(line.get("logger")), text(line.get("msg")), None, None,
-        text(line.get("trace_id")) or None, None, "log", extras, text(line.get("exc")) or None,
+        text(line.get("trace_id")) or None, None, "log", extras, _end_of(line.get("exc")) or None,
     )  # fmt: skip
 
 
@@ -144,6 +144,11 @@ def text(value: object) -> str:
     if value.isascii():
         return value[:MAX_TEXT_CHARS]
     return value[:MAX_TEXT_CHARS].encode("utf-8", "replace").decode("utf-8")
+
+
+def _end_of(value: object) -> str:
+    """Returns the end of a traceback, where the error is."""
+    return text(value[-MAX_TEXT_CHARS:]) if isinstance(value, str) else ""
 
 
 def integer(value: object) -> int:

@@ -22,6 +22,7 @@ from hearthnet.forensics.box import (
     this_boot,
 )
 from hearthnet.forensics.box import InFlight as SlotOfTrace
+from hearthnet.forensics.evidence.cut_short import BUS_ERROR, CUT_SHORT, cut_short, shortage_of
 from hearthnet.forensics.evidence.entries import integer, loaded, number, rows_of_frames, text, vitals_of
 from hearthnet.forensics.evidence.kernel import KernelSources, kernel_of
 from hearthnet.forensics.evidence.safe_stat import is_file, listed, why_unreadable
@@ -94,16 +95,17 @@ def read_boxes(directory: Path) -> Boxes:
         except OSError as error:
             found.sources.append(Source(path, "box", "unreadable", error.strerror or str(error)))
             continue
+        short = f"cut short: {shortage}; " if (shortage := shortage_of(path)) else ""
         if box is None:
-            found.sources.append(Source(path, "box", "damaged", "its header cannot be read", size))
+            found.sources.append(Source(path, "box", "damaged", f"{short}its header cannot be read", size))
             continue
         found.add(path, box)
         # One torn frame is normal: the one being written when the process was killed.
-        state = "damaged" if box.damaged > 1 else "whole"
+        state = "damaged" if box.damaged > 1 or short else "whole"
         counts = f"{len(box.traces):,} trace(s), {len(box.logs):,} record(s), {len(box.in_flight):,} in flight"
         damage = f"; {box.damaged:,} frame(s) damaged" if box.damaged else ""
         newer_ones = f"; {box.unreadable:,} frame(s) of a newer program" if box.unreadable else ""
-        found.sources.append(Source(path, "box", state, f"{counts}{damage}{newer_ones}", size))
+        found.sources.append(Source(path, "box", state, f"{short}{counts}{damage}{newer_ones}", size))
     return found
 
 
@@ -245,6 +247,8 @@ def _faults(directory: Path) -> list[_Fault]:
         with suppress(OSError):  # gone, or not readable
             with path.open("rb") as file:
                 words = file.read(_MAX_FAULT_BYTES).decode("utf-8", "replace")
+            if BUS_ERROR in words and CUT_SHORT not in words:  # no later start has looked yet
+                words = "\n".join([words.rstrip(), *cut_short(directory, int(match[1]))])
             if words.strip():
                 found.append(_Fault(int(match[1]), _moment_us(path), words))
     return found
