@@ -13,6 +13,8 @@ from hearthnet.errors import StoreError
 from hearthnet.plural import counted
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from hearthnet.locations import Locations
 
 _QUANTILES: Final = ("p50_ms", "p90_ms", "p99_ms")
@@ -67,12 +69,21 @@ def _from_disk(where: Locations) -> dict[str, Any]:
         "community_id": community.community_id,
         "community": community.name,
         "port": where.port,
+        "died": _has_died(where.data_dir),
         "event_log_size": size,
         "event_log_head": head,
         "telemetry": {"store": trouble or "ok"},
         "disk": disk_use(where),
         "ring": ring,
     }
+
+
+def _has_died(directory: Path) -> bool:
+    """Returns whether a run of the node has left its black box, which a clean stop removes."""
+    from hearthnet.forensics.box import NODE, boxes_in, header_of, is_alive, is_locked
+
+    headers = (header_of(path) for path in boxes_in(directory) if not is_locked(path))
+    return any(header.role == NODE and not is_alive(header) for header in headers if header is not None)
 
 
 def _ring(where: Locations) -> tuple[list[dict[str, Any]], str | None]:
@@ -94,8 +105,11 @@ def _ring(where: Locations) -> tuple[list[dict[str, Any]], str | None]:
 
 def _lines(status: dict[str, Any]) -> list[tuple[str, str]]:
     disk = status["disk"]
+    state = "running" if status["running"] else "not running"
+    if status.get("died"):
+        state += "; it did not stop cleanly: hearthnet autopsy"
     lines = [
-        ("node", f"{status['short_id']}  ({'running' if status['running'] else 'not running'})"),
+        ("node", f"{status['short_id']}  ({state})"),
         ("community", status["community"]),
         ("event log", f"{counted(status['event_log_size'], 'event')}, head {status['event_log_head']}"),
         ("telemetry", f"{disk['telemetry_bytes'] / 1e6:.1f} MB"),

@@ -38,6 +38,7 @@ HISTORY: Final = "doctor.jsonl"
 INTERRUPTED: Final = "interrupted"
 CLEAN: Final = "clean"
 JOURNAL: Final = "journalctl"
+_ASIDE: Final = (".corrupt-", ".before-rebuild-")
 _MAX_SIGNS: Final = 2_000
 _SLOWEST: Final = 10
 _SLACK_US: Final = 2_000_000  # a record is written a moment after it was made
@@ -291,7 +292,7 @@ def _unread_files(directory: Path, database: Path) -> list[Source]:
     """Returns the files that are listed as sources but not read here."""
     found = []
     for path in listed(directory, "telemetry.*"):
-        kind = "quarantine" if ".corrupt-" in path.name else "fault" if path.suffix == ".fault" else ""
+        kind = "quarantine" if any(mark in path.name for mark in _ASIDE) else "fault" if path.suffix == ".fault" else ""
         if kind and path != database and is_file(path):
             reason = why_unreadable(path)
             found.append(Source(path, kind, "unreadable" if reason else "whole", reason, _file_size(path)))

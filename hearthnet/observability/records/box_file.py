@@ -14,6 +14,7 @@ from pathlib import Path
 from time import monotonic_ns, time_ns
 from typing import Any, Final
 
+from hearthnet.files import mount_of
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.evidence.kernel import kernel_pid, oom_kills
 
@@ -229,15 +230,5 @@ def _allocate(fd: int, size: int) -> None:
 
 def _file_system(path: Path) -> str:
     """Returns the type of the file system that `path` is on; empty if unknown."""
-    try:
-        mounts = Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:  # not Linux
-        return ""
-    wanted = path.resolve()
-    best, kind = -1, ""
-    for line in mounts:
-        before, _, behind = line.partition(" - ")
-        point = before.split()[4].encode().decode("unicode_escape")  # a space is \040 there
-        if wanted.is_relative_to(point) and len(point) >= best:
-            best, kind = len(point), behind.split()[0]
-    return kind
+    mount = mount_of(path)
+    return "" if mount is None else mount.kind
