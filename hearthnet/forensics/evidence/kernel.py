@@ -1,6 +1,6 @@
 """The kernel's own account of a run's end: its counters of processes killed for memory, and its log.
 
-A SIGKILL leaves the same files whoever sends it; only the kernel knows that it did so for want of memory.
+A SIGKILL leaves the same files, no matter who sends it; only the kernel knows that it did so for want of memory.
 
     counters    `oom_kill` of the run's control group (`memory.events`; in version 1 `memory.oom_control`) and of the
                 machine (`/proc/vmstat`), read when the box is made and after the end; the group's also with each sample
