@@ -1,12 +1,45 @@
-"""Private files: folders of mode 0700, files of mode 0600, replaced atomically."""
+"""Private files: folders of mode 0700, files of mode 0600, replaced atomically; and the mount that a file is on."""
 
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
+from typing import Final, NamedTuple
 
-__all__ = ["make_private_dir", "replace_private"]
+__all__ = ["Mount", "make_private_dir", "mount_of", "replace_private"]
+
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+_OCTAL: Final = re.compile(rb"\\([0-7]{3})")
+
+
+class Mount(NamedTuple):
+    """A mounted file system: where, and its type, such as `ext4`."""
+
+    point: Path
+    kind: str
+
+
+def mount_of(path: Path, table: Path = _MOUNTS) -> Mount | None:
+    """Returns the mount that `path` is on: the deepest, and of those at one point the last, which hides the others.
+
+    A bind mount has the device number of the file system that it is part of, so that number does not tell.
+    None if the system has no table of mounts.
+    """
+    try:
+        lines = table.read_bytes().splitlines()
+    except OSError:  # not Linux
+        return None
+    wanted, best = path.resolve(), None
+    for line in lines:
+        before, _, behind = line.partition(b" - ")
+        raw = _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), before.split()[4])  # a space is \040 there
+        point = Path(os.fsdecode(raw))
+        is_deeper = best is None or len(point.parts) >= len(best.point.parts)
+        if is_deeper and wanted.is_relative_to(point):
+            best = Mount(point, os.fsdecode(behind.split()[0]))
+    return best
 
 
 def make_private_dir(directory: Path) -> None:

@@ -234,6 +234,8 @@ class CapabilityBus:
         visible = self._visible(request, error)
         if error is not None and trace.result is None:  # a result set by the handler takes precedence
             trace.fail_with(decisive(error))
+            if getattr(decisive(error), "asked_for", False):
+                trace.extras["asked_for"] = True
         trace.end()
         self._count(request, trace.trace_id, admission, trace.result or "ok", trace.duration_ms or 0.0, error)
         return visible

@@ -13,6 +13,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from hearthnet.checks.machine import out_of_space
 from hearthnet.checks.probes.lock_owner import format_holders, lock_holders, user_name
 from hearthnet.checks.results import found, keys_dir, skipped, warned
 from hearthnet.config import Config
@@ -275,19 +276,22 @@ def _unusable(path: Path, error: HearthNetError | OSError | sqlite3.Error, facts
         fix = f"ps -fp {holders[0].pid}" if holders else f"sudo lsof {_quoted(path)}"
         return found(False, detail, fix, holder=who or None, **facts)
     reported = error if isinstance(error, HearthNetError) else store_error(path, error)
-    if isinstance(reported, DiskFullError):
-        return found(False, reported.message, f"df -h {_quoted(path.parent)}", **facts)
     if isinstance(reported, UnusableStoreError):
         return found(False, reported.message, _recover(path), **facts)
+    if short := out_of_space(path.parent):
+        return found(False, f"{path} cannot be written: {short[0]}", short[1], **facts)
+    if isinstance(reported, DiskFullError):
+        return found(False, reported.message, f"df -h {_quoted(path.parent)}", **facts)
     return found(False, reported.message, _permit(path), **facts)
 
 
 def _permit(path: Path) -> str:
-    """Returns the command that makes `path` writable: remounts the file system, or changes modes."""
-    if os.statvfs(path.parent).f_flag & os.ST_RDONLY and sys.platform == "linux":
-        return f'sudo mount -o remount,rw "$(findmnt -nT {_quoted(path.parent)} -o TARGET)"'
-    sudo = "" if os.geteuid() in (0, path.stat().st_uid) else "sudo "
-    return f"{sudo}chmod u+rwX {_quoted(path.parent)} {_quoted(path.parent)}/{path.name}*"
+    """Returns the command that makes `path` writable: changes owners, or modes."""
+    files = f"{_quoted(path.parent)} {_quoted(path.parent)}/{path.name}*"
+    me = os.geteuid()
+    if me not in (0, path.stat().st_uid) or me not in (0, path.parent.stat().st_uid):
+        return f"sudo chown {user_name(me)} {files}"
+    return f"chmod u+rwX {files}"
 
 
 def _restore(path: Path) -> str:

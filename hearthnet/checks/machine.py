@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hearthnet.checks.probes.lock_owner import user_name
 from hearthnet.checks.results import found, warned
 from hearthnet.config import Config
+from hearthnet.files import mount_of
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.logs.daily_file import log_key, log_paths
@@ -26,10 +27,11 @@ from hearthnet.plural import counted, size
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus
 
-__all__ = ["FileSystem", "check_disks", "disk_space", "file_system_of", "log_directory"]
+__all__ = ["FileSystem", "check_disks", "disk_space", "file_system_of", "log_directory", "out_of_space"]
 
 MIN_FREE_BYTES: Final = 1_000_000_000
 MIN_FREE_INODES: Final = 1_000  # a hundred times what a node needs for a day's logs, a box and a database
+_SHOW_MOST_FILES: Final = "sudo du -x --inodes --max-depth=3 {} | sort -n | tail -n 20"
 _SHOW_LARGEST: Final = "sudo du -xh --max-depth=2 {} | sort -h | tail -n 20"
 
 
@@ -98,6 +100,8 @@ def file_system_of(folder: Path) -> FileSystem:
 
 
 def _mount_of(folder: Path) -> Path:
+    if (found := mount_of(folder)) is not None:
+        return found.point
     mount = folder.resolve()
     device = mount.stat().st_dev
     while mount != mount.parent and mount.parent.stat().st_dev == device:
@@ -136,11 +140,17 @@ def _problem_of(system: FileSystem) -> str | None:
     ours = ", ".join(system.folders)
     if system.is_read_only:
         return f"{system.mount} ({ours}) is read-only"
+    if _is_short_of_inodes(system):
+        return f"{system.free_inodes} of {system.total_inodes} inodes free at {system.mount}, for {ours}"
     if system.free_bytes < MIN_FREE_BYTES:
         return f"{_format_free(system)}, for {ours}"
-    if system.total_inodes and system.free_inodes < MIN_FREE_INODES:
-        return f"{system.free_inodes} of {system.total_inodes} inodes free at {system.mount}, for {ours}"
     return None
+
+
+def _is_short_of_inodes(system: FileSystem) -> bool:
+    """Returns whether inodes are the problem: too few, and bytes are enough, or none at all."""
+    few = bool(system.total_inodes) and system.free_inodes < MIN_FREE_INODES
+    return few and (system.free_bytes >= MIN_FREE_BYTES or not system.free_inodes)
 
 
 def _fix(system: FileSystem) -> str:
@@ -148,9 +158,25 @@ def _fix(system: FileSystem) -> str:
     if system.is_read_only:
         # The kernel remounts a failing disk read-only: find out why before writing to it again.
         return f"sudo dmesg --level=err,warn | tail -n 20 && sudo mount -o remount,rw {mount}"
-    if system.free_bytes >= MIN_FREE_BYTES and system.total_inodes and system.free_inodes < MIN_FREE_INODES:
-        return f"sudo du -x --inodes --max-depth=3 {mount} | sort -n | tail -n 20"
+    if _is_short_of_inodes(system):
+        return _SHOW_MOST_FILES.format(mount)
     return _SHOW_LARGEST.format(mount)
+
+
+def out_of_space(folder: Path) -> tuple[str, str] | None:
+    """Returns why nothing can be created in `folder`, and the command that helps; None if its disk is not the reason.
+
+    Raises:
+        OSError: raised when the folder is not accessible.
+    """
+    system = file_system_of(folder)
+    if system.is_read_only:
+        return f"{system.mount} is read-only", _fix(system)
+    if not system.free_bytes:
+        return f"the disk at {system.mount} is full", _SHOW_LARGEST.format(shlex.quote(system.mount))
+    if system.total_inodes and not system.free_inodes:
+        return f"all inodes at {system.mount} are in use", _SHOW_MOST_FILES.format(shlex.quote(system.mount))
+    return None
 
 
 def _format_free(system: FileSystem) -> str:
@@ -177,6 +203,8 @@ def log_directory(config: Config, bus: CapabilityBus | None) -> CheckResult:
     locked = [path for path in logs[-1:] if not os.access(path, os.W_OK)]
     if locked:
         return found(False, f"{locked[0]} cannot be written: {_why_not(locked[0])}", _fix_access(locked[0]), **evidence)
+    if short := out_of_space(folder):
+        return found(False, f"no new file can be made in {folder}: {short[0]}", short[1], **evidence)
     if bus is not None and (problem := _problem_of_running_node(folder, logs)):
         return warned(problem, "hearthnet doctor --check disk_space", **evidence)
     detail = f"{counted(len(logs), 'file')}, {size(evidence['bytes'])}"
@@ -235,8 +263,18 @@ def _fix_access(path: Path) -> str:
         return f"sudo mount -o remount,rw $(findmnt -n -o TARGET --target {shlex.quote(str(path))})"
     if path.stat().st_uid == os.geteuid():
         return f"chmod u+rwX {shlex.quote(str(path))}"
-    folder = path if path.is_dir() else path.parent
-    return f"sudo chown -R {user_name(os.geteuid())} {shlex.quote(str(folder))}"
+    if path.is_dir() and _has_files_of_others(path):  # /var/log, say, which must stay as it is
+        return "set [observability] log_dir to a folder of the node's own: hearthnet paths shows the settings"
+    recursively = "-R " if path.is_dir() else ""
+    return f"sudo chown {recursively}{user_name(os.geteuid())} {shlex.quote(str(path))}"
+
+
+def _has_files_of_others(folder: Path) -> bool:
+    """Returns whether a folder has other files than our logs, or may have: it cannot be listed."""
+    try:
+        return any(log_key(entry) is None for entry in islice(folder.iterdir(), _MAX_ENTRIES))
+    except OSError:
+        return True
 
 
 def _bytes_of(path: Path) -> int:

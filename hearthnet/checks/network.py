@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.checks.probes.lock_owner import Holder, Kind, format_holders, live_nodes, port_holders
+from hearthnet.checks.probes.silence import explain_silence
 from hearthnet.checks.results import found, keys_dir, skipped, warned
 from hearthnet.config import Config, TransportConfig
 from hearthnet.constants import SENDER
@@ -166,8 +167,9 @@ def _check_holder(config: Config) -> CheckResult:
         return _check_node(config, node_id, holders, facts)
     for pid in live_nodes(config.observability.data_dir or Path()):
         if pid in pids:
-            detail = f"this node (pid {pid}) holds port {port}, but does not respond within {_TIMEOUT_S:g} s"
-            return found(False, detail, f"kill -KILL {pid}", holder="self", **facts)
+            why, fix = explain_silence(config.observability.data_dir or Path(), pid, config.transport.host)
+            detail = f"this node (pid {pid}) holds port {port}, but no response came within {_TIMEOUT_S:g} s: {why}"
+            return found(False, detail, fix, holder="self", **facts)
     who = format_holders(holders)
     detail = (
         f"port {port} is held by another program{f', {who}' if who else ''}; stop it, or set another [transport] port"

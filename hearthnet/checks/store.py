@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from hearthnet.checks.machine import file_system_of, out_of_space
 from hearthnet.checks.results import found, warned
 from hearthnet.checks.telemetry import opened_for
 from hearthnet.config import Config, ObservabilityConfig
@@ -32,6 +33,7 @@ _ECO_COMMIT_S: Final = 30.0
 _PASSING: Final = ("locked", "wal_pinned")  # end by themselves, as a rule before anything is dropped
 _FULL: Final = ("disk is full", "No space left")  # the errors of a store that could not be opened
 _RESTART: Final = "hearthnet run"
+_PLENTY_BYTES: Final = 100_000_000  # more than a commit ever needs
 
 
 class Problem(NamedTuple):
@@ -89,11 +91,27 @@ def _not_written(
     late = f"{counted(traces + logs, 'record')} pending, the oldest for {lag_s:.0f} s"
     max_lag_s = _MAX_LAG_S + (_ECO_COMMIT_S if settings.eco else settings.flush_interval_s)
     if reason is not None:
-        why, fix = _REASONS.get(reason) or (reason, _space if any(word in reason for word in _FULL) else _show_files)
+        why, fix = _why_not(reason, path)
         is_failure = reason not in _PASSING or lag_s > max_lag_s
-        yield Problem(is_failure, f"the store is not being written: {why}; {late}", fix(path))
+        yield Problem(is_failure, f"the store is not being written: {why}; {late}", fix)
     elif lag_s > max_lag_s:
         yield Problem(False, f"the store is behind: {late}", f"vmstat 1 5; df -h {shlex.quote(str(path.parent))}")
+
+
+def _why_not(reason: str, path: Path) -> tuple[str, str]:
+    """Returns why the store is not being written, and the fix: by its disk, if that has no space, else by `reason`."""
+    is_full = reason == "disk_full" or any(word in reason for word in _FULL)
+    try:
+        short = None if reason in _PASSING else out_of_space(path.parent)
+        is_at_limit = is_full and file_system_of(path.parent).free_bytes > _PLENTY_BYTES
+    except OSError:  # not there, or in a folder that we may not enter
+        short, is_at_limit = None, False
+    if short is not None:
+        return short
+    if is_at_limit:
+        return "SQLite says that it is full, but its disk is not: it has reached its limit", "hearthnet telemetry info"
+    why, fix = _REASONS.get(reason) or (reason, _space if is_full else _show_files)
+    return why, fix(path)
 
 
 def _show_files(path: Path) -> str:
@@ -147,7 +165,8 @@ def _damage(integrity: Integrity, path: Path, *, is_running: bool) -> Iterator[P
         yield Problem(True, f"{path} cannot be read: {integrity.said}", _show_files(path))
     elif integrity.is_newer:
         text = f"{path} has schema {integrity.schema}, this program knows {integrity.known}"
-        yield Problem(False, f"{text}: a start would move the store aside", "install the newer hearthnet again")
+        text += ": it leaves that alone, and keeps what it records in its black box"
+        yield Problem(False, text, "install the newer hearthnet again")
 
 
 # --- fill level and drops

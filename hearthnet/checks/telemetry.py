@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+import orjson
 
 from hearthnet.checks.results import MAX_NAMES, found, skipped, warned
 from hearthnet.config import Config
@@ -14,7 +17,7 @@ from hearthnet.forensics.evidence.entries import plain
 from hearthnet.observability import metrics, telemetry
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.records.record import TraceRecord
-from hearthnet.observability.records.results import is_failure
+from hearthnet.observability.records.results import CALLERS_ERRORS, is_failure
 from hearthnet.observability.store.reader import Reader, TraceFilter
 from hearthnet.observability.traces.span import recent_orphans
 from hearthnet.plural import counted
@@ -26,13 +29,12 @@ __all__ = ["opened_for", "orphan_spans", "recent_error_rate"]
 
 MAX_ERROR_RATE: Final = 0.2
 TRACES: Final = 100
-MIN_TRACES: Final = 10  # fewer are too few for a rate
 _MAX_LISTED: Final = 10
 _MAX_ERROR_CHARS: Final = 80
 
 
 def recent_error_rate(config: Config, bus: CapabilityBus | None) -> CheckResult:
-    """Fewer than 20 % of the node's last 100 traces failed."""
+    """Fewer than 20 % of the node's last 100 traces failed, those not counted that failed by the caller's error."""
     path = (config.observability.data_dir or Path()) / telemetry.DATABASE
     opened = opened_for(config, bus)
     pending = [] if opened is None else opened.pending()  # before the query: see Reader.newest
@@ -42,20 +44,30 @@ def recent_error_rate(config: Config, bus: CapabilityBus | None) -> CheckResult:
         records = _last(path, pending)
     except StoreError as error:
         return skipped(f"{error.message}: see telemetry_store")
-    failures = [record for record in records if is_failure(record.result)]
-    total, failed = len(records), len(failures)
-    if total < MIN_TRACES:
-        detail = f"only {counted(total, 'trace')} so far, {failed} failed: too few for a rate"
-        return found(True, detail, traces=total, failed=failed)
-    evidence = {"traces": total, "failed": failed, "rate": failed / total, **_failures_in(records, failures)}
-    is_healthy = failed / total < MAX_ERROR_RATE
+    callers = Counter(record.result for record in records if _is_callers(record))
+    failures = [record for record in records if is_failure(record.result) and not _is_callers(record)]
+    failed, counting = len(failures), len(records) - callers.total()
+    rate = failed / max(1, counting)
+    evidence = {"traces": len(records), "failed": failed, "rate": rate, **_failures_in(records, failures)}
+    evidence["callers_errors"] = dict(callers.most_common())
+    detail = f"{failed} of the last {counting} failed ({rate:.0%}){_format_worst(evidence)}"
     fix = f"hearthnet trace recent {TRACES} --failed"
-    return found(
-        is_healthy,
-        f"{failed} of the last {total} failed ({failed / total:.0%}){_format_worst(evidence)}",
-        fix,
-        **evidence,
-    )
+    return found(rate < MAX_ERROR_RATE, detail + _format_callers(evidence["callers_errors"]), fix, **evidence)
+
+
+def _is_callers(record: TraceRecord) -> bool:
+    """Returns whether a call failed by its caller's mistake or wish, so that it is no sign of this node's health."""
+    if record.result in CALLERS_ERRORS:
+        return True
+    extras = orjson.loads(record.extras) if is_failure(record.result) else {}
+    return isinstance(extras, dict) and bool(extras.get("asked_for"))
+
+
+def _format_callers(results: dict[str, int]) -> str:
+    if not results:
+        return ""
+    listed = ", ".join(f"{result} ({count})" for result, count in islice(results.items(), MAX_NAMES))
+    return f"; besides, {counted(sum(results.values()), 'call')} failed by the caller's own error: {listed}"
 
 
 def opened_for(config: Config, bus: CapabilityBus | None) -> telemetry.Telemetry | None:

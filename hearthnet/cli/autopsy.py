@@ -25,6 +25,7 @@ from hearthnet.forensics.main import (
 @click.command("autopsy", epilog=TIMES)
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 @click.option("--log-dir", type=click.Path(path_type=Path, file_okay=False), help="The folder of the JSON logs.")
+@click.option("--kernel-log", type=click.Path(path_type=Path, dir_okay=False), help="That machine's dmesg, as a file.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page that opens offline.")
 @click.option("--force", is_flag=True, help="Overwrite the page.")
 @since_option("entries")
@@ -39,6 +40,7 @@ from hearthnet.forensics.main import (
 def command(
     path: Path | None,
     log_dir: Path | None,
+    kernel_log: Path | None,
     html: Path | None,
     force: bool,
     since_us: int | None,
@@ -71,7 +73,9 @@ def command(
     if path is None:
         path, log_dir = _own_files(config, log_dir)
     colour = has_colour(sys.stdout)
-    request = Request(path, log_dir, as_json, html, force, since_us, until_us, run_id, program, around, limit, colour)
+    request = Request(
+        path, log_dir, as_json, html, force, since_us, until_us, run_id, program, around, limit, colour, kernel_log
+    )
     sys.exit(print_report(request, sys.stdout))
 
 

@@ -195,14 +195,19 @@ def _run(arguments: list[str] | None) -> int:
         return _end_quietly()
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        hint = "free some space: hearthnet paths shows where the files are" if full else None
-        return _report(str(error), hint, EXIT_DISK_FULL if full else EXIT_ERROR)
+        return _report(str(error), _where_to_free(error) if full else None, EXIT_DISK_FULL if full else EXIT_ERROR)
     except ModuleNotFoundError as error:
         missing = missing_extra(error)
         return _report_bug(error) if missing is None else _report(missing.message, missing.hint, missing.exit_code)
     except Exception as error:  # a bug: printed with its traceback  # noqa: BLE001
         return _report_bug(error)
     return code if isinstance(code, int) else 0
+
+
+def _where_to_free(error: OSError) -> str:
+    if error.filename is None:  # the output: an error about a file of the node has its name
+        return "write the output to a disk with free space"
+    return "free some space: hearthnet paths shows where the files are"
 
 
 def _report_bug(error: Exception) -> int:

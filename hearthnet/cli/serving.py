@@ -75,7 +75,11 @@ def _print_recovery(found: Recovery) -> None:
     if not found.runs:
         return
     records = f"{counted(found.traces, 'trace')} and {counted(found.logs, 'log record')}"
-    click.secho(f"the last run did not stop cleanly: recovered {records} from its black box", fg="yellow", err=True)
+    if found.unclean:
+        why = f"{counted(found.unclean, 'run')} did not stop cleanly: recovered {records} from the black box"
+    else:
+        why = f"recovered {records} that earlier runs, which stopped cleanly, could not commit"
+    click.secho(why, fg="yellow" if found.unclean else None, err=True)
     if found.interrupted:
         hint = "hearthnet trace recent --result interrupted"
         click.secho(f"{counted(found.interrupted, 'call')} interrupted: {hint}", fg="yellow", err=True)

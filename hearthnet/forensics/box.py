@@ -34,7 +34,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
-from hearthnet.forensics.model import Vitals
+from hearthnet.forensics.model import OomKills, Vitals
 from hearthnet.forensics.tables import FRAMES, PAYLOAD_VERSION
 
 __all__ = [
@@ -49,8 +49,10 @@ HEADER_BYTES: Final = 8_192
 # magic, layout, in-flight slots, bytes of the trace ring, bytes of the log ring, role, pid, process start (clock
 # ticks since boot), started (UTC us), started (monotonic ns), run id, boot id, version of hearthnet, node id
 _HEADER_1: Final = struct.Struct("<8sIIQQBQQqq26s36s32s64s")
-# The same, then the bytes of a page, of which the table and each ring take whole ones, the program, and 128 spare.
-HEADER: Final = struct.Struct(f"{_HEADER_1.format}I64s128x")
+# The same, then the bytes of a page, of which the table and each ring take whole ones, the program; the control group
+# (inode), the processes killed for memory in it and on the machine, each plus 1; the pid in the kernel's log; 108 spare
+# bytes. Older boxes have zeros there: unknown.
+HEADER: Final = struct.Struct(f"{_HEADER_1.format}I64sQIII108x")
 _VERSION: Final = struct.Struct("<8sI")  # how each layout begins
 CRC: Final = struct.Struct("<I")
 COUNTERS_AT: Final = 1_024
@@ -77,8 +79,9 @@ ENDED_UNCOMMITTED: Final = 2  # it closed, with records that are not in the data
 VITALS_AT: Final = COUNTERS_AT + COUNTERS.size
 VITALS_RINGS: Final = ((30, 1), (20, 15), (8, 150))
 # ordinal from 1, UTC us, resident bytes, bytes of memory left, open files, free bytes on the disk, load, event loop
-# lag (s); 16 spare bytes. Unknown integers are -1, unknown floats NaN.
-VITALS: Final = struct.Struct("<Iqqqiqff16xI")
+# lag (s), processes of the control group killed for memory, and those that it has, each plus 1 (0: unknown); 8 spare
+# bytes. Other unknown integers are -1, unknown floats NaN.
+VITALS: Final = struct.Struct("<IqqqiqffII8xI")
 _VITALS_1: Final = struct.Struct("<IqqqiqffI")  # without spare bytes
 ENTRIES: Final = 4_096
 PROGRAM_ENTRIES: Final = 64  # of a program that is no node
@@ -104,6 +107,7 @@ LIBRARY: Final = 2  # another program
 _MAX_DAMAGED: Final = 100_000  # frames with a wrong checksum; a file with more is hostile
 _MAX_LAYOUT: Final = 10_000  # a greater number is damage
 _GLOBS: Final = ("telemetry.*.box", "telemetry.*.box2")
+_UNKNOWN: Final = OomKills()
 _NEWER: Final = re.compile(r"telemetry\..*\.box(\d+)")
 
 
@@ -116,6 +120,7 @@ class Header:
     """The writer of a box. Times in `_us` are UTC microseconds, in `_ns` nanoseconds of that boot's monotonic clock.
 
     `program` is its file name, empty in layout 1. The table and each ring begin at a multiple of `page_bytes`.
+    `oom_kills` are the kernel's counters at the start; `kernel_pid` is 0 if the kernel's log has the process otherwise.
     """
 
     entries: int
@@ -132,6 +137,8 @@ class Header:
     node_id: str | None
     page_bytes: int = 1
     program: str = ""
+    oom_kills: OomKills = _UNKNOWN
+    kernel_pid: int = 0
     layout: int = LAYOUT_VERSION
 
     @property
@@ -158,7 +165,8 @@ class Header:
             MAGIC, LAYOUT_VERSION, self.entries, self.trace_bytes, self.log_bytes, self.role, self.pid,
             self.process_start, self.started_us, self.started_ns, self.run_id.encode(), self.boot_id.encode(),
             self.version.encode(), (self.node_id or "").encode(), self.page_bytes,
-            self.program.encode("utf-8", "replace"),
+            self.program.encode("utf-8", "replace"), self.oom_kills.group, _count(self.oom_kills.in_group),
+            _count(self.oom_kills.on_machine), self.kernel_pid,
         )  # fmt: skip
         return packed + CRC.pack(zlib.crc32(packed))
 
@@ -320,11 +328,12 @@ def read_header(content: bytes) -> Header | None:
 def _header(
     entries: int, trace_bytes: int, log_bytes: int, role: int, pid: int, start: int, started_us: int, started_ns: int,
     run_id: bytes, boot_id: bytes, version: bytes, node_id: bytes, page_bytes: int = 1, program: bytes = b"",
-    *, layout: int,
+    group: int = 0, in_group: int = 0, on_machine: int = 0, kernel_pid: int = 0, *, layout: int,
 ) -> Header:  # fmt: skip
     return Header(
         entries, trace_bytes, log_bytes, role, pid, start, started_us, started_ns, _text(run_id), _text(boot_id),
-        _text(version), _text(node_id) or None, page_bytes, _text(program), layout,
+        _text(version), _text(node_id) or None, page_bytes, _text(program),
+        OomKills(group, _counted(in_group), _counted(on_machine)), kernel_pid, layout,
     )  # fmt: skip
 
 
@@ -448,7 +457,8 @@ def pack_vitals(ordinal: int, vitals: Vitals) -> bytes:
     counts = (_known(vitals.open_files, -1), _known(vitals.disk_free_bytes, -1))
     packed = VITALS.pack(
         ordinal, vitals.ts_us, _known(vitals.rss_bytes, -1), _known(vitals.memory_left_bytes, -1), *counts,
-        _known(vitals.load, math.nan), _known(vitals.loop_lag_s, math.nan), 0,
+        _known(vitals.load, math.nan), _known(vitals.loop_lag_s, math.nan), _count(vitals.group_oom_kills),
+        _count(vitals.group_processes), 0,
     )[: -CRC.size]  # fmt: skip
     return packed + CRC.pack(zlib.crc32(packed))
 
@@ -457,17 +467,26 @@ def _known(value: N | None, unknown: N) -> N:
     return unknown if value is None else value
 
 
+def _count(value: int | None) -> int:
+    """Returns a count as four bytes hold it, 0 for an unknown one."""
+    return 0 if value is None else min(value, 2**32 - 2) + 1
+
+
+def _counted(packed: int) -> int | None:
+    return packed - 1 if packed else None
+
+
 def vitals_in(page: bytes, layout: int = LAYOUT_VERSION) -> list[Vitals]:
     """Returns the intact samples of a header page, each once, ordered by ordinal: the wall clock may have been set."""
     packing, first = _LAYOUTS[layout].vitals, COUNTERS_AT + _LAYOUTS[layout].counters.size
     found: dict[int, Vitals] = {}
     slots = sum(slots for slots, _ in VITALS_RINGS)
     for at in range(first, min(first + slots * packing.size, len(page) - packing.size + 1), packing.size):
-        ordinal, ts_us, rss, left, files, disk, load, lag, crc = packing.unpack_from(page, at)
+        ordinal, ts_us, rss, left, files, disk, load, lag, *later, crc = packing.unpack_from(page, at)
         if crc == zlib.crc32(page[at : at + packing.size - CRC.size]):
             whole = (None if value < 0 else value for value in (rss, left, files, disk))
             parts = (round(value, 4) if math.isfinite(value) else None for value in (load, lag))
-            found[ordinal] = Vitals(ts_us, *whole, *parts)
+            found[ordinal] = Vitals(ts_us, *whole, *parts, *map(_counted, later))
     return [found[ordinal] for ordinal in sorted(found)]
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
 from typing import Any, Final
@@ -21,12 +23,13 @@ from hearthnet.forensics.evidence.entries import (
     minutes_before,
     rows_of_frames,
 )
+from hearthnet.forensics.evidence.kernel import KernelSources
 from hearthnet.forensics.evidence.log_lines import Lines, find_log_dir, read_lines
 from hearthnet.forensics.evidence.runs import Boxes, as_in_flight, in_flight_in, is_sign, read_boxes, runs_of
 from hearthnet.forensics.evidence.safe_stat import is_file, is_folder, listed, why_unreadable
-from hearthnet.forensics.model import Case, Entry, InFlight, Run, Source
+from hearthnet.forensics.model import Case, Entry, InFlight, Run, Source, iso
 from hearthnet.forensics.timeline import ended_us, fresh_lines, timeline, with_runs
-from hearthnet.forensics.whose import runs_to_judge
+from hearthnet.forensics.whose import like, runs_to_judge
 from hearthnet.references import chosen, place
 
 __all__ = ["gather"]
@@ -34,6 +37,9 @@ __all__ = ["gather"]
 DATABASE: Final = "telemetry.db"
 HISTORY: Final = "doctor.jsonl"
 INTERRUPTED: Final = "interrupted"
+CLEAN: Final = "clean"
+JOURNAL: Final = "journalctl"
+_ASIDE: Final = (".corrupt-", ".before-rebuild-")
 _MAX_SIGNS: Final = 2_000
 _SLOWEST: Final = 10
 _SLACK_US: Final = 2_000_000  # a record is written a moment after it was made
@@ -51,6 +57,7 @@ def gather(
     program: str | None = None,
     around: str | None = None,
     limit: int = 200,
+    kernel: KernelSources | None = None,
 ) -> Case:
     """Returns the case of one run: one of the node's own, unless another is named or there is none.
 
@@ -63,6 +70,7 @@ def gather(
         program: chooses among the runs of this program instead of the node's.
         around: a trace, by the beginning of its id, or `last`, -2 and so on; selects the entries around it.
         limit: the maximum number of timeline entries, newest first.
+        kernel: where the kernel's account of the end is read; None: this machine's log and counters, and its journal.
 
     Raises:
         ValueError: raised when `run_id` matches no run or several, `program` no run, or `around` no trace.
@@ -71,11 +79,13 @@ def gather(
     store, boxes = read_store(database), read_boxes(directory)
     records = _merged(store, boxes)
     is_damaged = store.sources[0].state != "whole"
-    runs = runs_of(store.tables["runs"], boxes, directory, _spans_us(records), is_damaged=is_damaged)
-    case = Case(directory, _chosen(runs, run_id, program), runs)
-    case.findings, history = _findings(directory / HISTORY)
-    case.sources = [*store.sources, *boxes.sources, *history, *_unread_files(directory, database)]
+    kernel = kernel or KernelSources(journal=JOURNAL)
+    spans_us = _spans_us(records)
+    runs = runs_of(store.tables["runs"], boxes, directory, spans_us, is_damaged=is_damaged, kernel=kernel)
+    case = Case(directory, _asked(_chosen(runs, run_id, program), kernel), runs)
     run = case.run
+    case.findings, case.findings_at, history = _findings(directory / HISTORY, run, runs)
+    case.sources = [*store.sources, *boxes.sources, *history, *_unread_files(directory, database)]
     if run is None:
         return case
     numbered = _ordered([*records, *map(from_gap, store.tables["gaps"])])
@@ -91,6 +101,13 @@ def gather(
     case.entries = _selected(entries, run, since_us, until_us, around, limit)
     _summarise(case, run, records, with_runs(lines.notable, runs))
     return case
+
+
+def _asked(run: Run | None, kernel: KernelSources) -> Run | None:
+    """Returns the run with the kernel's account, asked again where the next start could not read its log, say."""
+    if run is None or run.is_alive or run.end_reason == CLEAN or (run.kernel and run.kernel.confidence == "certain"):
+        return run
+    return replace(run, kernel=kernel.of_run(run) or run.kernel)
 
 
 def _summarise(case: Case, run: Run, records: list[Entry], lines: list[Entry]) -> None:
@@ -243,24 +260,42 @@ def _in_flight(run: Run, records: list[Entry], boxes: Boxes) -> list[InFlight]:
     return [as_in_flight(entry) for entry in records if entry.status == INTERRUPTED and entry.run_id == run.run_id]
 
 
-def _findings(path: Path) -> tuple[list[dict[str, Any]], list[Source]]:
-    """Returns the findings of the doctor's last readable report, and its history file as a source."""
+def _findings(path: Path, run: Run | None, runs: list[Run]) -> tuple[list[dict[str, Any]], str | None, list[Source]]:
+    """Returns the findings of the doctor's last report on a run, its time, and the history file as a source."""
     try:
         if not is_file(path):
-            return [], []
+            return [], None, []
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _MAX_HISTORY_BYTES))
             content = file.read(_MAX_HISTORY_BYTES)
     except OSError as error:
-        return [], [Source(path, "doctor", "unreadable", error.strerror or str(error))]
+        return [], None, [Source(path, "doctor", "unreadable", error.strerror or str(error))]
     source = Source(path, "doctor", "whole", "", len(content))
     for raw in reversed(content.splitlines()):
         try:
-            checks = json.loads(raw)["checks"]
-            return [dict(check) for check in checks if isinstance(check, dict)], [source]
-        except (ValueError, TypeError, KeyError, RecursionError):  # torn: try the one before it
+            report = json.loads(raw)
+            checks = [dict(check) for check in report["checks"] if isinstance(check, dict)]
+            at = datetime.fromisoformat(report["ts"]).astimezone(UTC)
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            RecursionError,
+            OverflowError,
+            AttributeError,
+        ):  # torn: the one before it
             continue
-    return [], [source]
+        if _concerns(int(at.timestamp() * 1e6), run, runs):
+            return checks, iso(int(at.timestamp() * 1e6)), [source]
+    return [], None, [source]
+
+
+def _concerns(at_us: int, run: Run | None, runs: list[Run]) -> bool:
+    """Returns whether a report was made during a run, or after it and before the next one that is like it."""
+    if run is None:
+        return True
+    later = [other.started_us for other in like(runs, run) if other.started_us > run.started_us]
+    return run.started_us <= at_us < min(later, default=inf)
 
 
 def _file_size(path: Path) -> int:
@@ -274,7 +309,7 @@ def _unread_files(directory: Path, database: Path) -> list[Source]:
     """Returns the files that are listed as sources but not read here."""
     found = []
     for path in listed(directory, "telemetry.*"):
-        kind = "quarantine" if ".corrupt-" in path.name else "fault" if path.suffix == ".fault" else ""
+        kind = "quarantine" if any(mark in path.name for mark in _ASIDE) else "fault" if path.suffix == ".fault" else ""
         if kind and path != database and is_file(path):
             reason = why_unreadable(path)
             found.append(Source(path, kind, "unreadable" if reason else "whole", reason, _file_size(path)))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from hearthnet import moments
+from hearthnet.forensics.evidence.kernel import KernelSources
 from hearthnet.forensics.gather import gather
 from hearthnet.forensics.model import Case, Verdict
 from hearthnet.forensics.report.document import document
@@ -62,6 +63,7 @@ class Request:
         around: a trace, by the beginning of its id or its place; shows the timeline around that trace.
         limit: the maximum number of timeline entries.
         colour: print colours.
+        kernel_log: the kernel's log of the machine of the run, as text; None: this machine's.
     """
 
     path: Path
@@ -76,6 +78,7 @@ class Request:
     around: str | None = None
     limit: int = DEFAULT_LIMIT
     colour: bool = False
+    kernel_log: Path | None = None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -103,6 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
         chosen.around,
         chosen.limit,
         has_colour(sys.stdout) and not chosen.no_color,
+        None if chosen.kernel_log is None else Path(chosen.kernel_log),
     )
     try:
         code = print_report(request, sys.stdout)
@@ -120,6 +124,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def print_report(request: Request, out: TextIO) -> int:
     """Prints the report and returns the exit code. Changes none of the files it reads."""
+    if request.kernel_log is not None and not os.access(request.kernel_log, os.R_OK):
+        return _print_error(f"{request.kernel_log} cannot be read")
     try:
         case = gather(
             request.path,
@@ -130,6 +136,7 @@ def print_report(request: Request, out: TextIO) -> int:
             program=request.program,
             around=request.around,
             limit=request.limit,
+            kernel=None if request.kernel_log is None else KernelSources(log=request.kernel_log, is_given=True),
         )
     except ValueError as error:
         return _print_error(str(error))
@@ -239,6 +246,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("path", nargs="?", help="telemetry.db or its folder")
     parser.add_argument("--log-dir", help="the folder of the JSON logs, if it is elsewhere")
+    parser.add_argument("--kernel-log", metavar="FILE", help="the kernel's log of that machine: dmesg, journalctl -k")
     parser.add_argument("--json", dest="as_json", action="store_true", help="print one JSON document")
     parser.add_argument("--html", metavar="FILE", help="also write an HTML page that opens offline")
     parser.add_argument("--force", action="store_true", help="overwrite FILE")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from hearthnet.constants import NODE_ROLE
 
@@ -20,7 +20,9 @@ __all__ = [
     "Entry",
     "ErrorGroup",
     "InFlight",
+    "Kernel",
     "Minute",
+    "OomKills",
     "Run",
     "Source",
     "Verdict",
@@ -84,6 +86,34 @@ class Vitals:
     disk_free_bytes: int | None = None
     load: float | None = None  # the machine's, over one minute
     loop_lag_s: float | None = None  # delay of the event loop; keeps growing while it is stuck
+    group_oom_kills: int | None = None  # processes of its control group that the kernel has killed for memory
+    group_processes: int | None = None  # of that group, itself included
+
+
+class OomKills(NamedTuple):
+    """The kernel's counters of processes that it killed for memory. None: unknown.
+
+    Attributes:
+        group: inode of the control group; 0: none is known.
+        in_group: killed in that group.
+        on_machine: killed on the whole machine.
+    """
+
+    group: int = 0
+    in_group: int | None = None
+    on_machine: int | None = None
+
+
+class Kernel(NamedTuple):
+    """Whether the kernel killed a run for memory, by its own account.
+
+    Attributes:
+        confidence: one of CONFIDENCES that it did; or `none`: it did not.
+        lines: the evidence.
+    """
+
+    confidence: str
+    lines: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +129,7 @@ class Run:
         has_box: its black box is among the files, so no later run has recovered it.
         vitals: oldest first.
         fault: the output of faulthandler, if any.
+        kernel: the kernel's own account of its end; None: it has none.
         program: the file name of the program; empty: unknown.
         role: `node` or `library`; empty: as `node_id` says, in files of older versions.
     """
@@ -118,6 +149,7 @@ class Run:
     fault: str | None = None
     program: str = ""
     role: str = ""
+    kernel: Kernel | None = None
 
     @property
     def is_node(self) -> bool:
@@ -224,7 +256,7 @@ class Case:
         errors: the run's errors in groups, most frequent first.
         slowest: the run's traces, slowest first.
         minutes: the last minutes before the run was last seen, oldest first, empty ones included.
-        findings: from the doctor's last report.
+        findings: from the doctor's last report on the run.
         sources: every file that was read or is missing.
         signs: the run's newest warnings and errors, and the records that cancel one, oldest first. A verdict rests on
             these; they do not depend on what was selected.
@@ -241,6 +273,7 @@ class Case:
     findings: list[dict[str, Any]] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
     signs: list[Entry] = field(default_factory=list)
+    findings_at: str | None = None
 
     def programs(self) -> dict[str, str]:
         """Returns the program of each run by its id, where it is known."""

@@ -14,6 +14,7 @@ from itertools import islice, takewhile
 from typing import Final
 
 from hearthnet.constants import CRASH_LOGGER
+from hearthnet.forensics.evidence.cut_short import BUS_ERROR, CUT_SHORT
 from hearthnet.forensics.model import CONFIDENCES, Case, Entry, Run, Verdict, Vitals, iso
 from hearthnet.forensics.whose import like
 from hearthnet.moments import duration
@@ -21,6 +22,7 @@ from hearthnet.moments import duration
 __all__ = ["RESTART_LOOP_RUNS", "RESTART_LOOP_US", "judge", "unclean_runs_in_a_row"]
 
 CLEAN: Final = "clean"
+NOT_KILLED: Final = "none"  # the kernel's account: not for memory
 RESTART_LOOP_RUNS: Final = 3
 RESTART_LOOP_US: Final = 20 * 60_000_000  # as many unclean runs within this time are a restart loop
 _NEAR_END_US: Final = 10_000_000  # an exception this close to the end may have caused it
@@ -117,8 +119,17 @@ def _fault(_: Case, run: Run) -> Sign | None:
         return Sign("native_fault", "possible", (line,), ("killed",))
     if any(word in run.fault for word in _NO_MEMORY):
         return Sign("out_of_memory", "likely", (line,), ("native_fault",))
-    # A write to a mapped file on a full disk ends like this too.
-    return Sign("native_fault", "certain", (line, *_frames(run.fault)))
+    return Sign("native_fault", "certain", (line, *_bus_error(fatal, lines), *_frames(run.fault)))
+
+
+def _bus_error(fatal: str, lines: list[str]) -> Iterable[str]:
+    """Yields the files that were cut short, if that is what a bus error is from."""
+    if BUS_ERROR not in fatal:
+        return
+    files = [line.removeprefix(CUT_SHORT) for line in lines if line.startswith(CUT_SHORT)]
+    yield from (f"a file that was mapped was cut short: {file}" for file in files)
+    if not files:
+        yield "a file that was mapped was cut short or could not be read, or its disk was full; none is too short now"
 
 
 def _frames(fault: str) -> Iterable[str]:
@@ -151,6 +162,19 @@ def _cause_of_exception(found: Entry) -> str:
 
 
 def _out_of_memory(_: Case, run: Run) -> Sign | None:
+    felt, kernel = _short_of_memory(run), run.kernel
+    if kernel is None:
+        return felt
+    if kernel.confidence == NOT_KILLED:  # it may have been short of memory all the same
+        return None
+    lines = kernel.lines + (felt.evidence if felt else ())
+    confidences = (kernel.confidence, felt.confidence if felt else kernel.confidence)
+    confidence = min(confidences, key=CONFIDENCES.index)
+    return Sign("out_of_memory", confidence, lines, () if confidence == "certain" else ("killed",))
+
+
+def _short_of_memory(run: Run) -> Sign | None:
+    """Returns the sign in the samples; None where enough memory was left."""
     known = [vitals for vitals in run.vitals if vitals.memory_left_bytes is not None and vitals.rss_bytes is not None]
     if not known:
         return None
@@ -268,10 +292,14 @@ def _killed(case: Case, run: Run) -> Sign:
     # An unreadable fault file may hold a native fault.
     is_unread = any(source.kind == "fault" and source.state == "unreadable" for source in case.sources)
     fault = ("native_fault",) if is_unread else ()
+    is_ruled_out = run.kernel is not None and run.kernel.confidence == NOT_KILLED
+    memory = () if is_ruled_out else ("out_of_memory",)
+    if run.kernel is not None and is_ruled_out:
+        lines += run.kernel.lines
     if run.is_alive is False or (after is not None and run.boot_id and after.boot_id == run.boot_id):
         lines.append("the machine stayed up: same boot before and after")
-        return Sign("killed", "possible" if fault else "likely", tuple(lines), ("out_of_memory", *fault))
-    others = ("out_of_memory", "power_loss") if after is not None else ("out_of_memory", "power_loss", "running")
+        return Sign("killed", "possible" if fault else "likely", tuple(lines), (*memory, *fault))
+    others = (*memory, "power_loss") if after is not None else (*memory, "power_loss", "running")
     return Sign("killed", "possible", tuple(lines), (*others, *fault))
 
 
@@ -323,7 +351,8 @@ def _missing(case: Case, run: Run | None) -> tuple[str, ...]:
         lines.append("memory and disk space before the end: no vitals were kept")
     if run.is_alive is None and not _run_after(case, run):
         lines.append("whether it was still running when the files were copied")
-    lines.append("whether the kernel killed it for memory: see journalctl -k, or dmesg")
+    if run.kernel is None or run.kernel.confidence not in ("certain", NOT_KILLED):
+        lines.append("whether the kernel killed it for memory: as root, run this again, or see journalctl -k or dmesg")
     return tuple(lines)
 
 

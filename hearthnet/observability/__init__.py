@@ -56,7 +56,7 @@ def open_store(config: ObservabilityConfig) -> None:
 
 
 def standard_checks() -> dict[str, Check]:
-    """Returns the doctor's standard checks by name, in the order of the report."""
+    """Returns the doctor's standard checks and those of other packages by name, in the order of the report."""
     from hearthnet import checks
 
-    return {check.__name__: check for check in checks.ALL}
+    return checks.by_name()

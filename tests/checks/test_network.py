@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -25,9 +26,11 @@ from support.waiting import a_moment
 from hearthnet.checks import network
 from hearthnet.checks.probes import lock_owner as holder
 from hearthnet.checks.probes.lock_owner import live_nodes
+from hearthnet.forensics.model import Vitals
 from hearthnet.identity.keys import KeyPair, short_id
 from hearthnet.node import open_node
 from hearthnet.observability import doctor, telemetry
+from hearthnet.observability.runtime import runtime
 from hearthnet.transport.server import bind
 
 MDNS_GROUP = "224.0.0.251"
@@ -323,14 +326,20 @@ async def test_port_held_by_a_node(node, tmp_path, host, with_tls):
 
 
 def test_node_of_ours_that_does_not_answer_fails(node, monkeypatch):
-    """A hung node is recognised by its black box."""
+    """A hung node is recognised by its black box, and so is one that is well and cannot be reached."""
     monkeypatch.setattr(network, "_TIMEOUT_S", 0.1)
     config = node[0]
     with socket.socket() as hanging, telemetry.open(config.observability, node_id="node"):
         hanging.bind(("127.0.0.1", config.transport.port))
         hanging.listen()
+        runtime.recorder.box.note_vitals(Vitals(time.time_ns() // 1_000, loop_lag_s=0.0))
+        well = run("transport_port", config)
+        runtime.recorder.box.note_vitals(Vitals(time.time_ns() // 1_000, loop_lag_s=30.0))
         result = run("transport_port", config)
         recorded = live_nodes(config.observability.data_dir)
+
+    assert (well.status, "kill" in well.fix) == ("fail", False)
+    assert "its event loop responds" in well.detail
 
     assert recorded == [os.getpid()]
     assert result.status == "fail"

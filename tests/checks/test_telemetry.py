@@ -12,7 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from hearthnet.errors import HTTP_STATUS, WireError
 from hearthnet.observability import doctor, metrics, telemetry, trace
+from hearthnet.observability.records.results import CALLERS_ERRORS
 from hearthnet.observability.store.lock import StoreLock
 from hearthnet.observability.traces.propagation import carry
 from hearthnet.observability.traces.span import orphans, recent_orphans
@@ -91,17 +93,73 @@ def test_error_rate_agrees_with_sql_by_hand(config):
         assert sum(item["count"] for item in found["errors"]) == found["failed"]
 
 
-def test_too_few_traces_pass_and_say_so(node):
-    """Too few traces, or no store, give no rate."""
+@pytest.mark.parametrize(("results", "ok"), [(["internal_error"], False), (["ok"], True), (["timeout"] * 9, False)])
+def test_few_calls_count_as_well(node, results, ok):
+    """All of them failed, or none: that is a rate. Nothing recorded is none."""
     config, bus = node
     assert rate(config, bus).detail == "nothing recorded yet"
     with telemetry.open(config.observability):
-        record("a.b", "internal_error")
-        record("a.b", "internal_error")
-    result = rate(config, bus)
+        for result in results:
+            record("a.b", result)
 
-    assert (result.status, result.evidence) == ("pass", {"traces": 2, "failed": 2})
-    assert "too few" in result.detail
+    assert rate(config, bus).ok == ok
+
+
+MISTAKES = (
+    "bad_request", "schema_mismatch", "invalid_signature", "unauthorized", "revoked", "not_found", "expired",
+    "rate_limited",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_of_callers_are_shown_beside_the_rate(node, mistake):
+    """A node whose callers make mistakes is healthy; one that fails is not, however many mistakes there are."""
+    config, bus = node
+    with telemetry.open(config.observability):
+        for _ in range(30):
+            record("a.b", mistake)
+        record("a.b")
+    found = rate(config, bus)
+    assert (found.status, found.evidence["failed"]) == ("pass", 0)
+    assert found.evidence["callers_errors"] == {mistake: 30}
+    assert found.detail == (
+        f"0 of the last 1 failed (0%); besides, 30 calls failed by the caller's own error: {mistake} (30)"
+    )
+
+    with telemetry.open(config.observability):
+        record("a.b", "internal_error")
+    found = rate(config, bus)
+    assert (found.ok, found.evidence["rate"]) == (False, 0.5)
+
+
+@pytest.mark.parametrize("failure", ["timeout", "internal_error", "capacity_exceeded", "not_implemented", "partition"])
+def test_failures_of_the_node_count(node, failure):
+    """Every other code is the node's."""
+    config, bus = node
+    with telemetry.open(config.observability):
+        record("a.b", failure)
+    assert not rate(config, bus).ok
+
+
+def test_every_code_is_the_callers_or_the_nodes():
+    """A new code must be decided upon."""
+    assert set(MISTAKES) == CALLERS_ERRORS
+    own = {"timeout", "internal_error", "capacity_exceeded", "not_implemented", "partition"}
+    assert CALLERS_ERRORS | own == set(HTTP_STATUS)
+
+
+async def test_failure_that_the_caller_asked_for_does_not_count(node):
+    """The echo service fails on request, and a caller may allow less time than the capability needs."""
+    config, bus = node
+    with telemetry.open(config.observability):
+        for body in ({"fail": "timeout"}, {"fail": "internal_error"}):
+            with pytest.raises(WireError):
+                await bus.call("experimental.echo", "1.0", {"input": {"text": "x", **body}})
+    found = rate(config, bus)
+
+    assert (found.ok, found.evidence["failed"], found.evidence["callers_errors"].keys()) == (
+        True, 0, {"timeout", "internal_error"},
+    )  # fmt: skip
 
 
 def test_running_node_counts_what_is_not_committed(node):

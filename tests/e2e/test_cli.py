@@ -292,3 +292,32 @@ def test_status_is_answered_to_this_machine_alone(shared_node):
     for path in ("/status", "/doctor?check=disk_space", "/trace"):
         assert shared_node.get(path).status_code == 200
     assert shared_node.get("/doctor?check=nonsense").status_code == 400
+
+
+def test_status_after_a_kill_says_so(node):
+    """Until the next start has recovered the box; after a clean stop there is nothing to say."""
+    assert node.echo().status_code == 200
+    node.stop(signal.SIGKILL)
+    killed = node.cli("status")
+    assert "did not stop cleanly: hearthnet autopsy" in killed.stdout
+    assert json.loads(node.cli("status", "--json").stdout)["last_run"] == "unclean"
+    (interrupted,) = node.sql("SELECT count(*) FROM errors WHERE result = 'interrupted' AND error IS NULL")
+    assert interrupted == (0,)
+
+    node.start()
+    assert "not stop cleanly" not in node.cli("status").stdout
+    assert node.stop() == 0
+    assert "(not running)" in node.cli("status").stdout
+    assert json.loads(node.cli("status", "--json").stdout)["last_run"] == "clean"
+
+
+@pytest.mark.parametrize("arguments", ["doctor --check disk_space", "doctor --list", "paths"])
+def test_output_that_does_not_fit_is_not_the_nodes_disk(stopped_node, arguments):
+    """The disk of the output is the one that is full."""
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m hearthnet {arguments} >/dev/full"], stderr=subprocess.PIPE, text=True
+    )
+
+    assert done.returncode == 5
+    assert "hint: write the output to a disk with free space" in done.stderr
+    assert "hearthnet paths shows" not in done.stderr

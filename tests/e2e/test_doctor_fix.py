@@ -66,3 +66,14 @@ def test_options_that_exclude_each_other_are_refused(stopped_node):
         assert (done.returncode, done.stdout) == (2, "")
         assert "--fix" in done.stderr
     assert not (stopped_node.data_dir / "doctor.jsonl").exists()
+
+
+def test_what_cannot_be_repaired_is_listed_with_its_fix(stopped_node):
+    """So nothing has to be looked up."""
+    key = stopped_node.data_dir / "keys" / "device.ed25519"
+    key.rename(key.with_name("away"))
+
+    shown = stopped_node.cli("doctor", "--check", "keys_present", "--fix", "--yes")
+
+    assert shown.returncode == 1
+    assert "repaired automatically; to fix by hand:\n  keys_present: hearthnet init\n" in shown.stdout

@@ -10,6 +10,7 @@ import sqlite3
 import sys
 from collections import Counter
 from contextlib import closing
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,8 +18,9 @@ from hypothesis import strategies as st
 from support import forkserver
 from support.left_behind import fingerprints
 
-from hearthnet.forensics.evidence.entries import fingerprint
+from hearthnet.forensics.evidence.entries import fingerprint, from_line, from_log
 from hearthnet.forensics.gather import gather
+from hearthnet.forensics.tables import COLUMNS
 from hearthnet.forensics.timeline import ended_us
 from hearthnet.forensics.verdict import judge
 
@@ -229,7 +231,9 @@ def test_last_words_belong_to_the_run_of_that_time(program):
     (data / f"telemetry.{pid}.20200101T000000Z.fault").write_text("Fatal Python error: Bus error\n")
     os.utime(data / f"telemetry.{pid}.20200101T000000Z.fault", (1_577_836_800,) * 2)
     check = {"name": "clock_sanity", "status": "fail", "detail": "x"}
-    (data / "doctor.jsonl").write_text(json.dumps({"checks": [check]}) + '\n{"checks": [{"na')
+    (data / "doctor.jsonl").write_text(
+        json.dumps({"ts": "2100-01-01T00:00:00Z", "checks": [check]}) + '\n{"checks": [{"na'
+    )
 
     case = gather(data)
 
@@ -328,3 +332,58 @@ with telemetry.open(ObservabilityConfig(data_dir=Path(sys.argv[1]), log_dir=None
     assert gather(tmp_path, program="first.py").run.program == "first.py"
     with pytest.raises(ValueError, match=r"known programs: second\.py, first\.py"):
         gather(tmp_path, program="third.py")
+
+
+def report_of(data, moment_us, name):
+    """Adds a report of the doctor."""
+    ts = datetime.fromtimestamp(moment_us / 1e6, tz=UTC).isoformat()
+    checks = [{"name": name, "status": "fail", "detail": name}]
+    with (data / "doctor.jsonl").open("a") as file:
+        file.write(json.dumps({"version": 1, "ts": ts, "program": "1", "checks": checks}) + "\n")
+
+
+def test_findings_are_those_of_the_run(program):
+    """A report of a later run says nothing of this one; one before it neither; one after its end does."""
+    first = gather(program(1) / "data").run
+    data = program(1) / "data"
+    second = gather(data).run
+    assert second.run_id != first.run_id
+    ended_us = first.last_seen_us
+    for moment_us, name in (
+        (first.started_us - 60_000_000, "before"),
+        (ended_us, "during"),
+        (ended_us + 1, "after"),
+        (second.started_us + 1, "of the second"),
+    ):
+        report_of(data, moment_us, name)
+    with (data / "doctor.jsonl").open("a") as file:
+        file.write('{"checks": [], "ts": 5}\n{"checks": []}\n{"checks": 1, "ts": "x"}\nnonsense\n')
+
+    case = gather(data, run_id=first.run_id)
+    assert [found["name"] for found in case.findings] == ["after"]
+    assert case.findings_at.startswith("20")
+    assert [found["name"] for found in gather(data, run_id=second.run_id).findings] == ["of the second"]
+
+    (data / "doctor.jsonl").unlink()
+    report_of(data, first.started_us - 1, "before")
+    assert (gather(data, run_id=first.run_id).findings, gather(data, run_id=first.run_id).findings_at) == ([], None)
+
+
+def test_slowest_are_slowest_first(program):
+    """Whatever their order in the store."""
+    case = gather(program(40) / "data")
+
+    durations = [entry.duration_ms for entry in case.slowest]
+    assert len(durations) == 10
+    assert durations == sorted(durations, reverse=True)
+
+
+def test_end_of_a_long_traceback_is_kept():
+    """Its last line has the error."""
+    exc = "Traceback (most recent call last):\n" + '  File "a.py", line 1, in f\n' * 400 + "KeyError: 'model'"
+    line = {"ts": "2026-05-26T08:14:22.281Z", "level": "error", "logger": "x", "msg": "uncaught exception", "exc": exc}
+    row = {**dict.fromkeys(COLUMNS["logs"]), "ts_us": 1, "exc": exc}
+
+    for entry in (from_line(line), from_log(row)):
+        assert entry.exc.endswith("KeyError: 'model'")
+        assert len(entry.exc) <= 4_000

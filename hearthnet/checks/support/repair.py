@@ -7,7 +7,8 @@ Guarantees:
     - Each step can be undone and says how; nothing is removed.
     - No other user gains access: modes are only set to those that files were created with.
     - Links are not followed. Hard-linked files and those of other users are left alone; root repairs files that
-      belong to the owner of their folder, and creates nothing in another user's folder.
+      belong to the owner of their folder, gives that owner what root left there, and creates nothing in another
+      user's folder.
     - A failed step is reported and does not stop the others.
 """
 
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from hearthnet.checks.modes import Deviation, deviations_of, owner_of
+from hearthnet.checks.probes.lock_owner import user_name
 from hearthnet.config import Config
 from hearthnet.files import make_private_dir
 from hearthnet.identity.keys import PRIVATE_FILE
@@ -84,6 +86,7 @@ def plan_repairs(config: Config, unhealthy: Collection[str]) -> list[Step]:
         steps += _folders(config)
     if "file_modes" in unhealthy or "keys_present" in unhealthy:
         steps += _modes(config, only_key="file_modes" not in unhealthy)
+        steps += _owners(config, only_key="file_modes" not in unhealthy)
     return steps
 
 
@@ -122,6 +125,34 @@ def _modes(config: Config, *, only_key: bool) -> Iterator[Step]:
             what = f"set the mode of {item.path} from {item.mode} to {item.expected}"
             undo = f"chmod {item.mode} {shlex.quote(item.path)}"
             yield Step("file_modes", what, undo, partial(_set_mode, item, status))
+
+
+def _owners(config: Config, *, only_key: bool) -> Iterator[Step]:
+    """Yields the files that a run with `sudo` left to root in another user's folder; only root can return them."""
+    for item in deviations_of(config)[1]:
+        if item.uid != 0 or os.geteuid() != 0 or (only_key and Path(item.path).name != PRIVATE_FILE):
+            continue
+        try:
+            status, folder = os.lstat(item.path), Path(item.path).parent.stat()
+        except OSError:  # gone since it was checked
+            continue
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+            what = f"give {item.path} to {user_name(folder.st_uid)}, as its folder; it belongs to root"
+            undo = f"chown 0:{status.st_gid} {shlex.quote(item.path)}"
+            yield Step("file_modes", what, undo, partial(_give, item, status, folder.st_uid, folder.st_gid))
+
+
+def _give(item: Deviation, planned: os.stat_result, uid: int, gid: int) -> None:
+    # As in `_set_mode`; with the mode first, for the owner might use it in between.
+    fd = os.open(item.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(fd)
+        if _file_id(status) != _file_id(planned) or status.st_nlink != 1 or status.st_uid != 0:
+            raise OSError(errno.ESTALE, "the file was replaced since the plan was made")
+        os.fchmod(fd, int(item.expected, 8))
+        os.fchown(fd, uid, gid)
+    finally:
+        os.close(fd)
 
 
 def _is_ours(item: Deviation, status: os.stat_result) -> bool:

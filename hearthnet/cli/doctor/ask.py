@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from hearthnet import __version__
 from hearthnet.checks.probes.lock_owner import live_nodes
+from hearthnet.checks.probes.silence import explain_silence
 from hearthnet.checks.settings import unusable
 from hearthnet.cli.client import NodeClient, Response
 from hearthnet.config import Config
@@ -116,10 +117,9 @@ def _unresponsive(config: Config, only: Sequence[str], waited_s: float) -> Findi
     found = _from_disk(config, only, f"{problem}: read from the disk")
     found.pid = pid
     if not only:
-        # SIGKILL works whatever it hangs in; its records are in the black box, and the next start recovers them.
-        detail = f"{problem}; kill it and start it again: its records are kept"
+        why, fix = explain_silence(config.observability.data_dir, pid, config.transport.host)
         evidence = {"pid": pid, "port": port}
-        result = CheckResult("node_answers", ok=False, detail=detail, fix=f"kill -KILL {pid}", evidence=evidence)
+        result = CheckResult("node_answers", ok=False, detail=f"{problem}: {why}", fix=fix, evidence=evidence)
         found.results.insert(0, result.as_dict())
     return found
 

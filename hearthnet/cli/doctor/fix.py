@@ -43,7 +43,7 @@ def fix(
     unhealthy = [result["name"] for result in results if result["status"] in ("fail", "warn")]
     plan = plan_repairs(config, unhealthy)
     if not as_json:
-        _print_plan(plan, unhealthy)
+        _print_plan(plan, [result for result in results if result["name"] in unhealthy])
     outcomes: list[Outcome] = []
     after = results
     if plan and not only_plan:
@@ -69,10 +69,11 @@ def _ask(*, is_sure: bool) -> None:
     click.confirm("carry out this plan?", abort=True, err=True)
 
 
-def _print_plan(plan: Sequence[Step], unhealthy: Sequence[str]) -> None:
+def _print_plan(plan: Sequence[Step], unhealthy: Results) -> None:
     if not plan:
-        manual = f"; to fix by hand, see `hearthnet doctor`: {', '.join(unhealthy)}" if unhealthy else ""
-        click.echo(f"nothing that can be repaired automatically{manual}")
+        click.echo(f"nothing that can be repaired automatically{'; to fix by hand:' if unhealthy else ''}")
+        for result in unhealthy:
+            click.echo(f"  {result['name']}: {printable(result['fix'] or result['detail'])}")
         return
     click.echo("The plan:")
     for number, step in enumerate(plan, 1):

@@ -204,7 +204,7 @@ def _unknown(name: str, known: Sequence[str], hint: str) -> click.BadParameter:
 
 def list_checks(*, as_json: bool) -> None:
     """Prints the checks and what each one verifies."""
-    verifies = {check.__name__: (check.__doc__ or "").partition("\n")[0] for check in checks.ALL}
+    verifies = {name: (check.__doc__ or "").partition("\n")[0] for name, check in checks.by_name().items()}
     described = [{"name": name, "verifies": verifies.get(name, "")} for name in doctor.names()]
     if as_json:
         print_json(described)

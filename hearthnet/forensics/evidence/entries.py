@@ -24,6 +24,7 @@ __all__ = [
     "from_log",
     "from_trace",
     "integer",
+    "loaded",
     "minutes_before",
     "plain",
     "rows_of_frames",
@@ -59,7 +60,7 @@ def from_log(row: Row, source: str = "database") -> Entry:
     return Entry(
         integer(row["ts_us"]), "log", text(row["level"]), text(row["logger"]), text(row["msg"]),
         text(row["run_id"]) or None, integer(row["seq"]) or None, text(row["trace_id"]) or None, None, source, extras,
-        text(row["exc"]) or None, (), _number_of(row),
+        _end_of(row["exc"]) or None, (), _number_of(row),
     )  # fmt: skip
 
 
@@ -91,7 +92,7 @@ def from_line(line: Row) -> Entry | None:
         extras["repeats"] = integer(line["repeats"])
     return Entry(
         ts_us, "log", text(line.get("level")), text(line.get("logger")), text(line.get("msg")), None, None,
-        text(line.get("trace_id")) or None, None, "log", extras, text(line.get("exc")) or None,
+        text(line.get("trace_id")) or None, None, "log", extras, _end_of(line.get("exc")) or None,
     )  # fmt: skip
 
 
@@ -119,7 +120,7 @@ def rows_of_frames(frames: list[Frame], table: str, run_id: str) -> list[Row]:
 
 def vitals_of(value: object) -> tuple[Vitals, ...]:
     """Returns the samples in the column `runs.vitals`, a JSON array, oldest first."""
-    samples = _loaded(value)
+    samples = loaded(value)
     if not isinstance(samples, list):
         return ()
     return tuple(_sample(item) for item in samples[-_MAX_VITALS:] if isinstance(item, dict))
@@ -131,7 +132,8 @@ def _sample(item: Row) -> Vitals:
 
     return Vitals(
         integer(item.get("ts_us")), whole("rss_bytes"), whole("memory_left_bytes"), whole("open_files"),
-        whole("disk_free_bytes"), number(item.get("load")), number(item.get("loop_lag_s")),
+        whole("disk_free_bytes"), number(item.get("load")), number(item.get("loop_lag_s")), whole("group_oom_kills"),
+        whole("group_processes"),
     )  # fmt: skip
 
 
@@ -142,6 +144,11 @@ def text(value: object) -> str:
     if value.isascii():
         return value[:MAX_TEXT_CHARS]
     return value[:MAX_TEXT_CHARS].encode("utf-8", "replace").decode("utf-8")
+
+
+def _end_of(value: object) -> str:
+    """Returns the end of a traceback, where the error is."""
+    return text(value[-MAX_TEXT_CHARS:]) if isinstance(value, str) else ""
 
 
 def integer(value: object) -> int:
@@ -168,16 +175,16 @@ def _duration_ms(value: object) -> float | None:
 
 
 def _object(value: object) -> Row:
-    found = _loaded(value)
+    found = loaded(value)
     return found if isinstance(found, dict) else {}
 
 
 def _spans(value: object) -> list[Row]:
-    found = _loaded(value)
+    found = loaded(value)
     return [span for span in found if isinstance(span, dict)] if isinstance(found, list) else []
 
 
-def _loaded(value: object) -> object:
+def loaded(value: object) -> object:
     """Returns the value of JSON text; a box already holds the value itself."""
     if not isinstance(value, str):
         return value

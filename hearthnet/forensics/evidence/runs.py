@@ -22,7 +22,9 @@ from hearthnet.forensics.box import (
     this_boot,
 )
 from hearthnet.forensics.box import InFlight as SlotOfTrace
-from hearthnet.forensics.evidence.entries import integer, number, rows_of_frames, text, vitals_of
+from hearthnet.forensics.evidence.cut_short import BUS_ERROR, CUT_SHORT, cut_short, shortage_of
+from hearthnet.forensics.evidence.entries import integer, loaded, number, rows_of_frames, text, vitals_of
+from hearthnet.forensics.evidence.kernel import KernelSources, kernel_of
 from hearthnet.forensics.evidence.safe_stat import is_file, listed, why_unreadable
 from hearthnet.forensics.model import Entry, InFlight, Run, Source
 from hearthnet.plural import counted
@@ -94,23 +96,30 @@ def read_boxes(directory: Path) -> Boxes:
         except OSError as error:
             found.sources.append(Source(path, "box", "unreadable", error.strerror or str(error)))
             continue
+        short = f"cut short: {shortage}; " if (shortage := shortage_of(path)) else ""
         if box is None:
-            found.sources.append(Source(path, "box", "damaged", "its header cannot be read", size))
+            found.sources.append(Source(path, "box", "damaged", f"{short}its header cannot be read", size))
             continue
         found.add(path, box)
         # One torn frame is normal: the one being written when the process was killed.
-        state = "damaged" if box.damaged > 1 else "whole"
+        state = "damaged" if box.damaged > 1 or short else "whole"
         counts = (
             f"{counted(len(box.traces), 'trace')}, {counted(len(box.logs), 'record')}, {len(box.in_flight):,} in flight"
         )
         damage = f"; {counted(box.damaged, 'frame')} damaged" if box.damaged else ""
         newer_ones = f"; {counted(box.unreadable, 'frame')} of a newer program" if box.unreadable else ""
-        found.sources.append(Source(path, "box", state, f"{counts}{damage}{newer_ones}", size))
+        found.sources.append(Source(path, "box", state, f"{short}{counts}{damage}{newer_ones}", size))
     return found
 
 
 def runs_of(
-    rows: list[Row], boxes: Boxes, directory: Path, spans_us: dict[str, tuple[int, int]], *, is_damaged: bool
+    rows: list[Row],
+    boxes: Boxes,
+    directory: Path,
+    spans_us: dict[str, tuple[int, int]],
+    *,
+    is_damaged: bool,
+    kernel: KernelSources | None = None,
 ) -> list[Run]:
     """Returns every run, newest first.
 
@@ -120,10 +129,12 @@ def runs_of(
         directory: the folder of the store and of faulthandler's files.
         spans_us: when each run recorded its first and last record.
         is_damaged: rows of `runs` may be lost, so a run is also inferred from its records.
+        kernel: where the kernel's account of an end is read; None: this machine.
     """
+    sources = kernel or KernelSources()
     runs = {run.run_id: run for row in rows if (run := _from_row(row)).run_id}
     for run_id, (path, box) in boxes.by_run.items():
-        runs[run_id] = _with_box(runs.get(run_id) or _from_box(box), path, box)
+        runs[run_id] = _with_box(runs.get(run_id) or _from_box(box), path, box, sources)
     faults = _faults(directory)
     if is_damaged:
         for run_id, (first_us, _) in spans_us.items():
@@ -163,6 +174,7 @@ def _from_row(row: Row) -> Run:
         vitals=vitals_of(row["vitals"]),
         program=text(row["program"]),
         role=text(row["role"]),
+        kernel=kernel_of(loaded(row["vitals"])),
     )
 
 
@@ -174,12 +186,14 @@ def _from_box(box: Box) -> Run:
     )  # fmt: skip
 
 
-def _with_box(run: Run, path: Path, box: Box) -> Run:
+def _with_box(run: Run, path: Path, box: Box, sources: KernelSources) -> Run:
     seen, ended = _last_sign_us(box), box.ended_us or run.ended_us
+    is_alive = False if box.ended_us else _is_alive(path, box)
     return replace(
         run,
         has_box=True,
-        is_alive=False if box.ended_us else _is_alive(path, box),
+        is_alive=is_alive,
+        kernel=run.kernel if box.ended_us or is_alive else sources.of_box(box) or run.kernel,
         ended_us=ended,
         end_reason=_CLEAN if box.ended_us else run.end_reason,
         last_seen_us=max(seen, run.last_seen_us or 0) or None,
@@ -236,6 +250,8 @@ def _faults(directory: Path) -> list[_Fault]:
         with suppress(OSError):  # gone, or not readable
             with path.open("rb") as file:
                 words = file.read(_MAX_FAULT_BYTES).decode("utf-8", "replace")
+            if BUS_ERROR in words and CUT_SHORT not in words:  # no later start has looked yet
+                words = "\n".join([words.rstrip(), *cut_short(directory, int(match[1]))])
             if words.strip():
                 found.append(_Fault(int(match[1]), _moment_us(path), words))
     return found

@@ -47,6 +47,7 @@ def document(case: Case, verdict: Verdict) -> dict[str, Any]:
         ],
         "vitals": [_vitals(vitals) for vitals in (case.run.vitals if case.run else ())],
         "findings": list(case.findings),
+        "findings_at": case.findings_at,
         "runs": [_run(run) for run in case.runs],
         "sources": [
             {**asdict(source), "path": str(source.path), "sha256": sha256_of(source.path)} for source in case.sources

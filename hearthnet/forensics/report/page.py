@@ -88,9 +88,10 @@ def _sections(found: Item) -> Iterable[tuple[str, str]]:
     minutes = minutes_chart(found["minutes"])
     yield "Calls per minute, failed in red", f'<div class="card minutes">{minutes}</div>' if minutes else ""
     yield "Errors", _errors(found["errors"])
-    yield "Where the time went", _waterfalls(found["timeline"])
+    yield "Slowest", _slowest(found["slowest"])
+    yield "Where the time went", _waterfalls(found["slowest"], found["timeline"])
     yield "Timeline", _timeline(found["timeline"])
-    yield "The doctor's last findings", _findings(found["findings"])
+    yield _heading_of_findings(found["findings_at"]), _findings(found["findings"])
     yield "Runs", _runs(found)
     yield "Files", _sources(found["sources"])
 
@@ -160,10 +161,20 @@ def _errors(groups: list[Item]) -> str:
     return _table(("count", "first", "last", "where", "error"), rows, 4)
 
 
-def _waterfalls(entries: list[Item]) -> str:
-    traces = [entry for entry in entries if entry["kind"] == "trace" and entry["spans"]]
-    # Failed traces first.
-    traces.sort(key=lambda entry: entry["status"] in _OK)
+def _slowest(traces: list[Item]) -> str:
+    rows = (
+        ("" if trace["status"] in _OK else "bad",
+         (trace["ts"], _duration(trace), trace["status"], trace["name"], trace["trace_id"] or ""))
+        for trace in traces
+    )  # fmt: skip
+    return _table(("started, UTC", "took", "status", "name", "trace"), rows, 3)
+
+
+def _waterfalls(slowest: list[Item], entries: list[Item]) -> str:
+    """Returns the slowest traces, slowest first, then those that failed, newest first."""
+    failed = (entry for entry in reversed(entries) if entry["kind"] == "trace" and entry["status"] not in _OK)
+    each = {(trace["run_id"], trace["ts"], trace["trace_id"]): trace for trace in (*slowest, *failed)}
+    traces = [trace for trace in each.values() if trace["spans"]]
     shown: list[str] = []
     for trace in traces[:_MAX_WATERFALLS]:
         title = f"{trace['name']} · {trace['status']} · {trace['duration_ms'] or 0:,.1f} ms · {trace['trace_id']}"
@@ -198,6 +209,10 @@ def _kind_of(entry: Item) -> str:
 
 def _duration(entry: Item) -> str:
     return "" if entry["duration_ms"] is None else f"{entry['duration_ms']:,.1f} ms"
+
+
+def _heading_of_findings(at: str | None) -> str:
+    return f"The doctor's findings of {text(at)}" if at else "The doctor's last findings"
 
 
 def _findings(findings: list[Item]) -> str:

@@ -166,7 +166,7 @@ def waterfall(trace: Item) -> str:
     whole = max(trace["duration_ms"] or 0.0, *(_end_ms(span) for span in trace["spans"]), 0.001)
     depths = _depths(trace["spans"])
     rows = []
-    for span in trace["spans"][:_MAX_SPANS]:
+    for span in _longest(trace["spans"]):
         left, width = _ms(span, "offset_ms") / whole * 100, _ms(span, "duration_ms") / whole * 100
         kind = {"ok": "ok", "open": "open"}.get(str(span.get("status")), "bad")
         bar = f'<rect class="{kind}" x="{left:.2f}%" y="1" width="{max(width, 0.4):.2f}%" height="10"/>'
@@ -176,6 +176,13 @@ def waterfall(trace: Item) -> str:
         lasted = f"{_ms(span, 'duration_ms'):,.2f} ms"
         rows.append(f'<div class="row">{name}<svg class="bar">{bar}</svg><span class="num">{lasted}</span></div>')
     return "".join(rows)
+
+
+def _longest(spans: list[Item]) -> list[Item]:
+    """Returns the spans to draw, in their order: those that are not ok, and the longest of the others."""
+    by_worth = sorted(spans, key=lambda span: (span.get("status") == "ok", -_ms(span, "duration_ms")))
+    kept = set(map(id, by_worth[:_MAX_SPANS]))
+    return [span for span in spans if id(span) in kept]
 
 
 def _depths(spans: list[Item]) -> dict[str, int]:

@@ -78,7 +78,7 @@ class Report:
             ("Errors", self._error_lines()),
             ("Slowest", self._slowest_lines()),
             ("Calls per minute", self._minute_lines()),
-            ("The doctor's last findings", self._finding_lines()),
+            (self._findings_heading(), self._finding_lines()),
             ("Runs, newest first", self._run_lines()),
             ("Files", self._source_lines()),
         ]
@@ -184,6 +184,10 @@ class Report:
         rates = [minute.failed / minute.traces if minute.traces else 0.0 for minute in minutes]
         yield f"  failed  {self._chart(rates, 1.0)}  {sum(m.failed for m in minutes):,} in all, up to {max(rates):.0%}"
         yield self._paint(f"          {_local(minutes[0].start_us)} to {_clock(minutes[-1].start_us)}", "dim")
+
+    def _findings_heading(self) -> str:
+        at = self._case.findings_at
+        return f"The doctor's findings of {at}" if at else "The doctor's last findings"
 
     def _finding_lines(self) -> Iterator[str]:
         for finding in self._case.findings:

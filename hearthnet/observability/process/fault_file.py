@@ -20,6 +20,7 @@ from typing import Final, Self
 
 from hearthnet.files import make_private_dir
 from hearthnet.forensics.box import is_locked
+from hearthnet.forensics.evidence.cut_short import BUS_ERROR, cut_short
 from hearthnet.observability.logging import get_logger
 
 __all__ = ["FaultFile", "fault_paths"]
@@ -132,9 +133,19 @@ def _adopt(directory: Path) -> list[Path]:
                 if path.stat().st_size == 0:
                     path.unlink()
                 else:
+                    _add_cut_short(path)
                     fresh.append(_date(path))
     _drop_surplus(directory)
     return [path for path in fresh if path.exists()]
+
+
+def _add_cut_short(path: Path) -> None:
+    """Adds to the stacks of a bus error which mapped file is too short: opening the store makes them whole again."""
+    if BUS_ERROR in first_line(path):
+        status = path.stat()
+        with path.open("a", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in cut_short(path.parent, int(path.name.split(".")[1])))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # the time of the fault
 
 
 def _date(path: Path) -> Path:

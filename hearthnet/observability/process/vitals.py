@@ -1,6 +1,6 @@
-"""Samples of process health: memory, open files, free disk space, load.
+"""Samples of process health: memory, open files, free disk space, load, processes killed for memory.
 
-    a sample 0.1 ms without a limited control group, 0.2 ms with one: 0.01 % of a core at one every 2 s
+    a sample 0.15 ms without a limited control group, 0.25 ms with one: 0.01 % of a core at one every 2 s
 
 All of it is read from the kernel's files; no other thread is asked. Unknown values are None.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from time import time_ns
 from typing import Final
 
+from hearthnet.forensics.evidence.kernel import groups_of, levels, oom_kills_in, processes_in
 from hearthnet.forensics.model import Vitals
 
 __all__ = ["Sampler", "cgroup_limits"]
@@ -33,14 +34,20 @@ class Sampler:
         directory: of the store, for its disk; None: no disk.
         proc: of this process.
         groups: control groups that bound its memory; None: its own.
+        cgroups: where control groups are mounted.
     """
 
     def __init__(
-        self, directory: Path | None, proc: Path = Path("/proc/self"), groups: list[Group] | None = None
+        self,
+        directory: Path | None,
+        proc: Path = Path("/proc/self"),
+        groups: list[Group] | None = None,
+        cgroups: Path = _CGROUPS,
     ) -> None:
         self._directory = directory
         self._proc = proc
-        self._groups = cgroup_limits(proc / "cgroup") if groups is None else groups
+        self._groups = cgroup_limits(proc / "cgroup", cgroups) if groups is None else groups
+        self._counting = next(groups_of(proc / "cgroup", cgroups), None)
 
     def sample(self, loop_lag_s: float | None) -> Vitals:
         """Returns a sample; never raises for unknown values."""
@@ -53,6 +60,8 @@ class Sampler:
             disk_free_bytes=self._disk_free(),
             load=_load(),
             loop_lag_s=loop_lag_s,
+            group_oom_kills=None if self._counting is None else oom_kills_in(self._counting),
+            group_processes=None if self._counting is None else processes_in(self._counting),
         )
 
     def _memory(self) -> tuple[int | None, int | None]:
@@ -132,9 +141,7 @@ def cgroup_limits(cgroup: Path, mounted: Path = _CGROUPS) -> list[Group]:
 
 
 def _levels(mounted: Path, path: str, names: tuple[str, str, tuple[bytes, bytes]]) -> list[Group]:
-    own = mounted / path.strip("/")
-    levels = [level for level in (own, *own.parents) if level.is_relative_to(mounted)]
-    return [(level, names) for level in levels if (level / names[0]).exists()]
+    return [(level, names) for level in levels(mounted, path) if (level / names[0]).exists()]
 
 
 def _group_left(group: Path, names: tuple[str, str, tuple[bytes, bytes]]) -> int | None:

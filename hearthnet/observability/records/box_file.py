@@ -14,7 +14,9 @@ from pathlib import Path
 from time import monotonic_ns, time_ns
 from typing import Any, Final
 
+from hearthnet.files import mount_of
 from hearthnet.forensics import box as layout
+from hearthnet.forensics.evidence.kernel import kernel_pid, oom_kills
 
 __all__ = ["DRAFTS", "BoxFile", "Sizes", "box_path", "draft_of", "make", "name_draft", "new_header"]
 
@@ -142,6 +144,8 @@ def new_header(
         node_id=node_id,
         page_bytes=_PAGE,
         program=program,
+        oom_kills=oom_kills(),
+        kernel_pid=kernel_pid(),
     )
 
 
@@ -226,15 +230,5 @@ def _allocate(fd: int, size: int) -> None:
 
 def _file_system(path: Path) -> str:
     """Returns the type of the file system that `path` is on; empty if unknown."""
-    try:
-        mounts = Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:  # not Linux
-        return ""
-    wanted = path.resolve()
-    best, kind = -1, ""
-    for line in mounts:
-        before, _, behind = line.partition(" - ")
-        point = before.split()[4].encode().decode("unicode_escape")  # a space is \040 there
-        if wanted.is_relative_to(point) and len(point) >= best:
-            best, kind = len(point), behind.split()[0]
-    return kind
+    mount = mount_of(path)
+    return "" if mount is None else mount.kind

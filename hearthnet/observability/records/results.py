@@ -7,12 +7,17 @@ from typing import Final
 
 from hearthnet.errors import HTTP_STATUS, WireError
 
-__all__ = ["CANCELLED", "INTERRUPTED", "OK", "RESULTS", "decisive", "is_failure", "result_of"]
+__all__ = ["CALLERS_ERRORS", "CANCELLED", "INTERRUPTED", "OK", "RESULTS", "decisive", "is_failure", "result_of"]
 
 OK: Final = "ok"
 CANCELLED: Final = "cancelled"
 INTERRUPTED: Final = "interrupted"  # its run ended without it
 RESULTS: Final = frozenset({OK, CANCELLED, INTERRUPTED, *HTTP_STATUS})
+# The caller's mistakes, and limits that it went over: they say nothing of this node's health.
+CALLERS_ERRORS: Final = frozenset(
+    {"bad_request", "schema_mismatch", "invalid_signature", "unauthorized", "revoked", "not_found", "expired",
+     "rate_limited"}
+)  # fmt: skip
 
 _TIMEOUT: Final = "timeout"
 _UNEXPECTED: Final = "internal_error"

@@ -136,7 +136,7 @@ def disk_bytes(data_dir: Path | None, log_dir: Path | None) -> dict[str, int]:
 
 
 def _part(name: str) -> str:
-    if ".corrupt-" in name:
+    if ".corrupt-" in name or ".before-rebuild-" in name:
         return "quarantine"
     if name.endswith((".box", ".box2", ".fault")):  # both outlive a process that is killed
         return "box"

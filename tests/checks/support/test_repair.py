@@ -147,3 +147,50 @@ def test_folder_that_may_not_be_entered_breaks_no_plan(lived, as_nobody):
 
     with as_nobody():
         assert plan_repairs(lived, ALL) == []
+
+
+@pytest.fixture
+def left_by_root(lived):
+    """The node belongs to another user than root, but for its database and its key."""
+    if os.geteuid() != 0:
+        pytest.skip("only root leaves files to root")
+    for folder in (lived.observability.data_dir, lived.identity.keys_dir):
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, 65_534, 65_534)
+    key, store = lived.identity.keys_dir / "device.ed25519", lived.observability.data_dir / "telemetry.db"
+    for path in (key, store):
+        os.chown(path, 0, 0)
+    return lived, key, store
+
+
+def test_root_gives_back_what_it_left(left_by_root):
+    """The owner of the folder gets its files again; the undo can be pasted."""
+    config, key, store = left_by_root
+    plan = plan_repairs(config, ["file_modes"])
+
+    assert {step.undo for step in plan} == {f"chown 0:0 {key}", f"chown 0:0 {store}"}
+    assert all("belongs to root" in step.what for step in plan)
+    assert [step.run().error for step in plan] == [None, None]
+    for path in (key, store):
+        status = path.stat()
+        assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (65_534, 65_534, 0o600)
+    assert plan_repairs(config, ["file_modes"]) == []
+    assert [step.what for step in plan_repairs(config, ["keys_present"])] == []
+
+
+def test_root_gives_away_no_file_with_another_name(left_by_root, tmp_path):
+    """A hard link, a link, another user's file, and what is put in its place after the plan stay as they are."""
+    config, key, store = left_by_root
+    plan = plan_repairs(config, ["file_modes"])
+    os.link(store, tmp_path / "another name")
+    assert [step.undo for step in plan_repairs(config, ["file_modes"])] == [f"chown 0:0 {key}"]
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    key.unlink()
+    key.symlink_to(secret)
+    assert all(step.run().error for step in plan)
+    assert secret.stat().st_uid == store.stat().st_uid == 0
+
+    (tmp_path / "another name").unlink()
+    os.chown(store, 12_345, 12_345)
+    assert plan_repairs(config, ["file_modes"]) == []

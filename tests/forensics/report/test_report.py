@@ -19,6 +19,7 @@ from hearthnet.forensics.main import SCHEMA
 from hearthnet.forensics.model import CAUSES, Case, Entry, ErrorGroup, InFlight, Minute, Run, Source, Verdict, Vitals
 from hearthnet.forensics.report.document import document
 from hearthnet.forensics.report.page import page
+from hearthnet.forensics.report.page_parts import waterfall
 from hearthnet.forensics.report.text import report
 from hearthnet.forensics.verdict import judge
 
@@ -214,3 +215,63 @@ def test_reports_say_whose_it_was(program):
     assert [(run["program"], run["role"]) for run in found["runs"]] == [("web.py", "library"), ("cron.py", "library")]
     assert [trace["program"] for trace in found["in_flight"]] == ["web.py"]
     assert all(said in page(found) for said in ("of web.py", "age, at least", "cron.py"))
+
+
+def trace_item(number, duration_ms, status="ok", spans=1):
+    """A trace as the document has it."""
+    made = [
+        {"id": str(n), "parent": None, "name": f"span{n}", "offset_ms": n, "duration_ms": 1.0, "status": "ok"}
+        for n in range(spans)
+    ]
+    return {
+        "ts": f"2026-11-30T10:00:{number:02d}.000Z", "kind": "trace", "status": status, "name": "llm.chat", "text": "",
+        "run_id": "01RUN", "seq": number, "number": number, "trace_id": f"01TRACE{number:02d}",
+        "duration_ms": duration_ms, "source": "database", "extras": {}, "exc": None, "spans": made,
+    }  # fmt: skip
+
+
+def summaries(html):
+    """The traces whose spans are drawn, in order."""
+    return re.findall(r"<summary>.*?(01TRACE\d\d)</summary>", html)
+
+
+def page_of(program, entries, slowest):
+    """The page of a real case with these traces."""
+    case = gather(program(1) / "data")
+    return page({**document(case, judge(case)), "timeline": entries, "slowest": slowest})
+
+
+def test_page_draws_the_slowest_first_then_the_newest_failures(program):
+    """However many others there are, and whether they are in the timeline that is shown."""
+    entries = [trace_item(n, 5.0, "timeout" if n >= 30 else "ok") for n in range(60)]
+    slow = [trace_item(2, 20_000.0), trace_item(1, 900.0), trace_item(59, 800.0, "timeout")]
+
+    html = page_of(program, entries, slow)
+
+    listed = summaries(html)
+    assert listed[:3] == ["01TRACE02", "01TRACE01", "01TRACE59"]
+    assert listed[3:] == [f"01TRACE{n}" for n in range(58, 41, -1)]
+    table = html[html.index("<h2>Slowest</h2>") : html.index("<h2>Where the time went</h2>")]
+    assert re.findall(r"01TRACE\d\d", table) == ["01TRACE02", "01TRACE01", "01TRACE59"]
+    assert "20,000.0 ms" in table
+
+
+@pytest.mark.parametrize("slowest", [[], [trace_item(3, 9.0, spans=0)]])
+def test_page_without_spans_draws_none(program, slowest):
+    """A trace without spans is in the table alone."""
+    html = page_of(program, [], slowest)
+
+    assert summaries(html) == []
+    assert ("<h2>Slowest</h2>" in html) == bool(slowest)
+
+
+def test_page_draws_the_spans_in_which_the_time_went():
+    """Of more spans than are drawn those that failed and the longest, in their order."""
+    trace = trace_item(1, 500.0, spans=100)
+    trace["spans"][90]["duration_ms"] = 400.0
+    trace["spans"][95]["status"] = "error"
+
+    drawn = re.findall(r">(span\d+)</span>", waterfall(trace))
+    assert len(drawn) == 64
+    assert drawn[-2:] == ["span90", "span95"]
+    assert drawn[0] == "span0"

@@ -25,7 +25,7 @@ from hearthnet.observability.store.lock import StoreLock
 from hearthnet.observability.store.purge.log_files import count_lines, days_left, purge_logs
 from hearthnet.observability.store.purge.selection import TRACE_END, Selection
 from hearthnet.observability.store.recovery.opening import open_store
-from hearthnet.observability.store.recovery.quarantine import quarantined
+from hearthnet.observability.store.recovery.quarantine import set_aside
 from hearthnet.observability.store.recovery.recover import leftover_boxes, refuse_living
 from hearthnet.observability.store.ring import RECOUNT
 from hearthnet.observability.store.snapshot import sync_folder
@@ -57,7 +57,7 @@ class Purged:
     Attributes:
         traces: rows of that table; `logs`, `gaps` and `runs` likewise.
         log_lines: lines of the JSON log, in `log_files` files.
-        quarantined: databases that were moved aside.
+        quarantined: databases that were moved aside, because they could not be used or were rebuilt.
         boxes: boxes of killed runs, whose records are not counted; a purge recovers them first.
         days_left: UTC days whose JSON logs stay and may have lines of the capability.
     """
@@ -97,7 +97,7 @@ def count(places: Places, selection: Selection) -> Purged:
             raise store_error(places.store, error) from error
     found.log_lines, found.log_files = count_lines(places.log_dir, selection)
     found.days_left = days_left(places.log_dir, selection, days)
-    found.quarantined = [str(path) for path in quarantined(places.store) if path.is_file()]
+    found.quarantined = [str(path) for path in set_aside(places.store) if path.is_file()]
     return found
 
 
@@ -168,7 +168,7 @@ def _replace_with_empty(store: Path) -> None:
 def _remove_files(store: Path) -> None:
     """Deletes quarantined databases, and unfinished copies of killed processes."""
     try:
-        for path in quarantined(store):
+        for path in set_aside(store):
             if path.is_file():  # a folder that had the database's name is not ours
                 for ending in _SIDECARS:
                     path.with_name(path.name + ending).unlink(missing_ok=True)

@@ -141,7 +141,7 @@ def _interrupted(entry: InFlight, run_id: str, end_ns: int) -> TraceRecord:
         started_mono_ns=entry.started_ns,
         duration_ms=max(0, end_ns - entry.started_ns) / 1e6,
         result=INTERRUPTED,
-        error=None,
+        error=f"its run ended while it was {'outside any span' if entry.span is None else f'in {entry.span}'}",
         notable=1,
         spans=orjson.dumps(spans),
         extras=b"{}",

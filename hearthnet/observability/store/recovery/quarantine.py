@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,12 +21,13 @@ from hearthnet.observability.store import rows
 from hearthnet.observability.store.merge import merge
 from hearthnet.observability.store.rows import LOGS, TRACES, Table
 
-__all__ = ["Salvage", "keep_within", "move_aside", "quarantined", "salvage"]
+__all__ = ["Salvage", "keep_within", "move_aside", "move_before_rebuild", "quarantined", "salvage", "set_aside"]
 
 log = get_logger(__name__)
 
 _SIDECARS: Final = ("", "-wal", "-shm")
-_MARK: Final = ".corrupt-"
+_CORRUPT: Final = ".corrupt-"
+_BEFORE_REBUILD: Final = ".before-rebuild-"
 # Invalid JSON shows a flipped bit that SQLite does not notice.
 _VALID: Final = {
     "traces": "json_valid(spans) AND json_valid(extras) AND notable IN (0, 1)"
@@ -38,21 +39,44 @@ _LATER: Final = ("last_seen_us", "vitals", "commits", "written_bytes", "program"
 
 
 def quarantined(path: Path) -> list[Path]:
-    """Returns the databases that were moved aside from `path`, oldest first."""
-    found = path.parent.glob(f"{path.name}{_MARK}*")
+    """Returns the databases that were moved aside from `path` because they could not be used, oldest first."""
+    return _marked(path, _CORRUPT)
+
+
+def set_aside(path: Path) -> list[Path]:
+    """Returns the same, and those that were whole and were replaced by a rebuilt one."""
+    return [file for mark in (_CORRUPT, _BEFORE_REBUILD) for file in _marked(path, mark)]
+
+
+def _marked(path: Path, mark: str) -> list[Path]:
+    found = path.parent.glob(f"{path.name}{mark}*")
     return sorted(file for file in found if not file.name.endswith(("-wal", "-shm", "-journal")))
 
 
 def move_aside(path: Path, reason: str) -> Path:
-    """Renames the database with its -wal and -shm; deletes earlier ones, so that one is kept in quarantine.
+    """Renames an unusable database with its -wal and -shm; deletes earlier ones, so that one is kept in quarantine.
 
     Raises:
         StoreError: raised when it cannot be renamed.
     """
-    name = f"{path.name}{_MARK}{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-    target = path.with_name(name)
+    target = _rename(path, _CORRUPT, reason, quarantined(path))
+    log.error("telemetry.db was moved aside", extra={"reason": reason, "to": str(target)})
+    return target
+
+
+def move_before_rebuild(path: Path) -> Path:
+    """Renames a database that a rebuilt one replaces; deletes nothing: it may be the only copy of its spans.
+
+    Raises:
+        StoreError: raised when it cannot be renamed.
+    """
+    return _rename(path, _BEFORE_REBUILD, "rebuilt from the JSON logs")
+
+
+def _rename(path: Path, mark: str, reason: str, obsolete: Iterable[Path] = ()) -> Path:
+    name = f"{path.name}{mark}{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     try:
-        for old in quarantined(path):
+        for old in obsolete:
             _remove(old)
         for ending in _SIDECARS:
             file = path.with_name(path.name + ending)
@@ -60,8 +84,7 @@ def move_aside(path: Path, reason: str) -> Path:
                 file.rename(path.with_name(name + ending))
     except OSError as error:
         raise StoreError(f"{path} cannot be used ({reason}) nor moved aside: {error.strerror}") from error
-    log.error("telemetry.db was moved aside", extra={"reason": reason, "to": str(target)})
-    return target
+    return path.with_name(name)
 
 
 def _remove(path: Path) -> None:

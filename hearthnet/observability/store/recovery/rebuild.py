@@ -27,7 +27,7 @@ from hearthnet.observability.store.lock import StoreLock
 from hearthnet.observability.store.merge import merge
 from hearthnet.observability.store.recovery.box_records import records_of
 from hearthnet.observability.store.recovery.log_line import Reading, record_of
-from hearthnet.observability.store.recovery.quarantine import move_aside
+from hearthnet.observability.store.recovery.quarantine import move_before_rebuild
 from hearthnet.observability.store.recovery.recover import leftover_boxes, recover_box, refuse_living
 from hearthnet.observability.store.snapshot import building, count_rows, refuse_existing
 
@@ -177,7 +177,7 @@ def rebuild_in_place(
             except sqlite3.Error as error:
                 raise store_error(store, error) from error
             if store.exists():
-                result.moved_to = move_aside(store, "rebuilt from the JSON logs")
+                result.moved_to = move_before_rebuild(store)
         leftovers.remove()
         result.bytes = store.stat().st_size
     finally:

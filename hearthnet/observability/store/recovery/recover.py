@@ -17,11 +17,13 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
 from hearthnet.forensics import box as layout
+from hearthnet.forensics.evidence.kernel import KernelSources
+from hearthnet.forensics.model import Kernel
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.store import rows
@@ -281,6 +283,8 @@ def _close_run(
 ) -> None:
     """Inserts the traces that were in flight, records the gaps, and closes the run, in one transaction."""
     header = box.header
+    # Now, for its counters go with the control group, and its log with the boot.
+    kernel = None if box.ended_us else KernelSources().of_box(box)
     with transaction(connection) as state:
         if is_closed(connection, header.run_id):  # by another process: the lock's file was removed meanwhile
             return
@@ -295,7 +299,8 @@ def _close_run(
         for loss in losses:
             connection.execute(rows.INSERT_GAP, (state.next_seq(), rows.now_us(), *loss, header.run_id))
         _end_run(connection, header.run_id, header.started_us, box.ended_us)
-        connection.execute(rows.SET_VITALS, (last_seen_us(box, found), _vitals_of(box), header.run_id))
+        seen_us = last_seen_us(box, found)
+        connection.execute(rows.SET_VITALS, (seen_us, _vitals_of(box, seen_us, kernel), header.run_id))
         connection.execute(rows.FORGET_RUN, (header.run_id,))
 
 
@@ -313,9 +318,13 @@ def last_seen_us(box: layout.Box, found: BoxRecords) -> int:
     return min(max(moments), _MAX_INTEGER)
 
 
-def _vitals_of(box: layout.Box) -> str | None:
-    """Returns the samples as a JSON array, or None if there are none."""
-    return orjson.dumps([asdict(vitals) for vitals in box.vitals]).decode() if box.vitals else None
+def _vitals_of(box: layout.Box, seen_us: int, kernel: Kernel | None) -> str | None:
+    """Returns the samples as a JSON array, the last with the kernel's account of the end; None if there is neither."""
+    samples: list[dict[str, Any]] = [asdict(vitals) for vitals in box.vitals]
+    if kernel is not None:
+        samples = samples or [{"ts_us": seen_us}]
+        samples[-1]["kernel"] = kernel._asdict()
+    return orjson.dumps(samples).decode() if samples else None
 
 
 def _end_run(connection: sqlite3.Connection, run_id: str, started_us: int, clean_us: int) -> None:

@@ -25,7 +25,7 @@ from hearthnet.observability.store.budget import Budget
 from hearthnet.observability.store.lock import StoreInUseError, StoreLock
 from hearthnet.observability.store.purge.purge import Places, count, purge
 from hearthnet.observability.store.purge.selection import Selection
-from hearthnet.observability.store.recovery.quarantine import quarantined
+from hearthnet.observability.store.recovery.quarantine import set_aside
 from hearthnet.observability.telemetry import DATABASE
 from hearthnet.observability.traces.propagation import carry
 
@@ -203,13 +203,15 @@ def test_everything_leaves_no_byte(lived, observability):
     killed_run(observability)
     lived.store.with_name(f"{DATABASE}.corrupt-20260101T000000Z").write_text(SECRET)
     lived.store.with_name(f"{DATABASE}.corrupt-20260101T000000Z-wal").write_text(SECRET)
+    lived.store.with_name(f"{DATABASE}.before-rebuild-20260101T000000Z").write_text(SECRET)
+    lived.store.with_name(f"{DATABASE}.before-rebuild-20260101T000000Z-wal").write_text(SECRET)
     lived.store.with_name(f".{DATABASE}-killed").write_text(SECRET)
 
     purged = run(lived, Selection(everything=True))
 
     assert where(lived, *PLANTS, "innocent", "kept") == set()
     assert purged.runs == 2
-    assert len(purged.quarantined) == 1
+    assert len(purged.quarantined) == 2
     assert list(lived.log_dir.iterdir()) == []
     assert ask(lived, "SELECT (SELECT count(*) FROM runs) + (SELECT count(*) FROM logs)") == [(0,)]
     assert abs(TELEMETRY.reserve_bytes - lived.store.stat().st_size) < 50_000
@@ -448,7 +450,7 @@ def test_damaged_database_is_salvaged_and_then_purged(lived):
 
     run(lived, Selection(capability=SECRET))
 
-    assert quarantined(lived.store) == []
+    assert set_aside(lived.store) == []
     # Only the damaged database had the link between these records.
     assert where_but_in_logs(lived, *(text for text in PLANTS if text != "called-Zq7")) == set()
 

@@ -17,8 +17,9 @@ from hearthnet.forensics.box import boxes_in
 from hearthnet.observability import get_logger, telemetry, trace
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.store.lock import StoreInUseError
+from hearthnet.observability.store.recovery import quarantine
 from hearthnet.observability.store.recovery.log_line import time_of
-from hearthnet.observability.store.recovery.quarantine import quarantined
+from hearthnet.observability.store.recovery.quarantine import quarantined, set_aside
 from hearthnet.observability.store.recovery.rebuild import log_bytes, rebuild, rebuild_in_place
 from hearthnet.observability.telemetry import DATABASE
 
@@ -167,7 +168,8 @@ def test_in_place_moves_the_old_one_aside_and_a_node_continues_the_new_one(lived
     before = ask(lived, "SELECT count(*) FROM spans")
     made = rebuild_in_place(observability.log_dir, lived, SLOW_MS, agree=nothing, progress=nothing)
 
-    assert quarantined(lived) == [made.moved_to]
+    assert (set_aside(lived), quarantined(lived)) == ([made.moved_to], [])
+    assert ".before-rebuild-" in made.moved_to.name
     assert ask(made.moved_to, "SELECT count(*) FROM spans") == before
     assert ask(lived, "SELECT count(*) FROM traces") == [(20,)]
     assert lived.stat().st_size >= TELEMETRY.reserve_bytes
@@ -175,6 +177,22 @@ def test_in_place_moves_the_old_one_aside_and_a_node_continues_the_new_one(lived
         assert len(trace.get_recent(100)) == 20
     assert ask(lived, "SELECT capability FROM traces ORDER BY seq DESC LIMIT 1") == [("after.it",)]
     assert ask(lived, "SELECT count(*) FROM runs WHERE end_reason = 'unclean'") == [(0,)]
+
+
+def test_what_was_rebuilt_is_not_removed_by_what_follows(lived, observability, monkeypatch):
+    """The first one is the only copy of its spans: a second rebuild, a start, and a damaged database leave it."""
+    spans = ask(lived, "SELECT count(*) FROM spans")
+    first = rebuild_in_place(observability.log_dir, lived, SLOW_MS, agree=nothing, progress=nothing).moved_to
+    monkeypatch.setattr(quarantine.time, "strftime", lambda *_: "20990101T000000Z")
+    second = rebuild_in_place(observability.log_dir, lived, SLOW_MS, agree=nothing, progress=nothing).moved_to
+    lived.write_bytes(b"garbage" * 1_000)
+    with telemetry.open(observability):
+        pass
+    quarantine.keep_within(lived, 0)
+
+    assert set_aside(lived) == [first, second]
+    assert ask(first, "SELECT count(*) FROM spans") == spans
+    assert quarantined(lived) == []
 
 
 def test_damaged_database_is_replaced(lived, observability):

@@ -563,3 +563,13 @@ def test_thread_survives_an_unexpected_error(observability, query):
         assert t.error is None
 
     assert query("SELECT count(*) FROM traces") == [(1,)]
+
+
+@pytest.mark.parametrize(("span", "said"), [(None, "outside any span"), ("generate", "in generate")])
+def test_interrupted_trace_says_why_it_has_no_end(span, said):
+    """A row of the view `errors` has a text."""
+    header = new_header(layout.NODE, "01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "1", None, Sizes(1, 1))
+    flying = layout.InFlight("01HXR4Z6W5S9E2JQ4Y0T7B3M1D", "llm.chat", 1, 2, span, span and 3)
+
+    (record,) = records_of(layout.Box(header, in_flight=[flying])).interrupted
+    assert record.error == f"its run ended while it was {said}"
