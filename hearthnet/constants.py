@@ -39,6 +39,7 @@ MAX_NESTING: Final = 6
 MAX_KEYS: Final = 64
 MAX_CAPABILITY_CHARS: Final = 64  # longer than any sensible dotted name; keeps labels and columns small
 REDACTED: Final = "[redacted]"  # recorded in place of a secret
+MIN_SECRET_CHARS: Final = 8  # a shorter one cannot be distinguished from a word, even with its name
 
 # Rows of the side tables, bounded so that a restart loop or a failing disk cannot grow them without end.
 MAX_GAP_ROWS: Final = 1_000

@@ -13,7 +13,8 @@ what that drops is counted with the rest. Nothing here raises, whatever a record
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from copy import copy
 from time import gmtime, strftime, time_ns
 from typing import Any, Final
 
@@ -27,10 +28,12 @@ from hearthnet.observability.records.record import (
     encode_plain,
     encode_value,
     fit,
+    hide,
+    hide_encoded,
     one_line,
     safe_text,
 )
-from hearthnet.observability.redaction.rules import on_change
+from hearthnet.observability.redaction.rules import on_change, take_told
 from hearthnet.observability.runtime import runtime
 
 __all__ = [
@@ -94,17 +97,19 @@ class Message:
         logger: the logger's name, for the row.
         text: the message, for the row.
         is_long: whether it takes space in the row from the fields.
+        told: secrets that the message names, for the rest of its records.
     """
 
     __slots__ = (
         "_lines", "_rows", "_rows_a_second", "_second", "_until", "dropped_lines", "dropped_rows", "head", "is_long",
-        "is_notable", "level", "logger", "text",
+        "is_notable", "level", "logger", "text", "told",
     )  # fmt: skip
 
     def __init__(self, logger: str, levelno: int, text: str) -> None:
         self.level = level_name(levelno)
         self.is_notable = int(levelno >= WARNING)
         safe = clean_text(text)
+        self.told = take_told()
         self.logger = clean_text(logger, _LOGGER_BYTES)
         self.head = b'Z","level":"%b","logger":%b,"msg":%b' % (
             self.level.encode(), encode_value(self.logger), json_text(safe),
@@ -116,6 +121,12 @@ class Message:
         self._lines = self._rows = 0
         self._rows_a_second = NOTABLE_ROWS_A_SECOND if self.is_notable else ROWS_A_SECOND
         self.dropped_lines = self.dropped_rows = 0
+
+    def without(self, told: Iterable[str]) -> Message:
+        """Returns a copy of the message without these secrets."""
+        hidden = copy(self)
+        hidden.head, hidden.text = hide_encoded(self.head, told), hide(self.text, told)
+        return hidden
 
     def admit_line(self, second: int) -> bool:
         """Returns whether one more line this second is within the budget; if not, counts it and its row as dropped."""
@@ -283,6 +294,10 @@ class Entry:
         self.message = message
         self.extras = extras
         self.exc = exc
+        if told := take_told() + message.told:  # in one place of a record by its name, in another without
+            self.message = message.without(told)
+            self.extras = hide_encoded(extras, told)
+            self.exc = None if exc is None else (hide(exc[0], told), hide(exc[1], told))
         self.now_ns = now_ns
         self.repeats = repeats
         self.trace_id, self.span_id, self.after_trace = place() if made is None else made

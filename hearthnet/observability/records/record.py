@@ -12,15 +12,24 @@ What orjson returns takes 4 KiB of memory however short it is; a copy of it is k
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import inf, isfinite
 from numbers import Integral, Rational, Real
 from typing import Any, Final, NamedTuple, get_args, get_type_hints
 
 import orjson
 
-from hearthnet.constants import MAX_KEYS, MAX_NESTING, MAX_STRING_BYTES
-from hearthnet.observability.redaction.rules import REDACTED, is_secret, needs_scrub, on_change, scrub
+from hearthnet.constants import MAX_KEYS, MAX_NESTING, MAX_STRING_BYTES, MIN_SECRET_CHARS
+from hearthnet.observability.redaction.rules import (
+    REDACTED,
+    is_secret,
+    is_told,
+    kind_of,
+    needs_scrub,
+    on_change,
+    scrub,
+    tell,
+)
 
 __all__ = [
     "LogFields",
@@ -37,6 +46,8 @@ __all__ = [
     "encode_value",
     "error_text",
     "fit",
+    "hide",
+    "hide_encoded",
     "is_plain",
     "one_line",
     "safe_text",
@@ -116,7 +127,8 @@ _MAX_CONTAINERS: Final = 100  # visited in one record: with 64 values each, far 
 _MAX_KEY_CHARS: Final = 128
 _JSON_OPTIONS: Final = orjson.OPT_NON_STR_KEYS
 _MAX_REMEMBERED: Final = 4_096
-_SECRET_CHARS: Final = 8  # a shorter text can hold no secret
+_NAMES: Final = ("name", "key", "Name", "Key")  # of an item that has a value beside it
+_VALUES: Final = frozenset({"value", "Value"})
 _harmless: set[str] = set()  # keys that are known to name no secret
 on_change(_harmless.clear)
 
@@ -129,11 +141,11 @@ def is_plain(extras: object) -> bool:
     if type(extras) is not dict or len(extras) > MAX_KEYS:
         return False
     for key, value in extras.items():
-        if key not in _harmless and not _is_harmless(key):
+        if key not in _harmless and not _is_harmless(key, extras):
             return False
         kind = type(value)
         if kind is str:
-            if len(value) >= _SECRET_CHARS and (len(value) > _SHORT_CHARS or needs_scrub(value)):
+            if len(value) >= MIN_SECRET_CHARS and (len(value) > _SHORT_CHARS or needs_scrub(value)):
                 return False
         elif kind not in _SCALARS and (kind is not float or value - value):  # NaN, infinity: orjson makes them null
             return False
@@ -150,13 +162,26 @@ def encode_plain(extras: object) -> bytes | None:
         return None
 
 
-def _is_harmless(key: object) -> bool:
-    if type(key) is not str or len(key) > _MAX_KEY_CHARS or is_secret(key) or needs_scrub(key):
+def _is_harmless(key: object, extras: dict[Any, Any]) -> bool:
+    if type(key) is not str or len(key) > _MAX_KEY_CHARS or needs_scrub(key):
         return False
+    if key in _VALUES:
+        return _name_in(extras) is None
+    if kind_of(key):
+        return not is_told(key, extras[key])  # not remembered: another value may be one
     if len(_harmless) >= _MAX_REMEMBERED:
         _harmless.clear()
     _harmless.add(key)
     return True
+
+
+def _name_in(mapping: Mapping[Any, Any]) -> str | None:
+    """Returns the secret's name in `{"name": "X_TOKEN", "value": …}`, if this is such a pair."""
+    for key in _NAMES:
+        name = mapping.get(key)
+        if type(name) is str and len(name) <= _MAX_KEY_CHARS and kind_of(name):
+            return name
+    return None
 
 
 def encode(extras: Mapping[Any, Any] | None) -> bytes:
@@ -199,7 +224,9 @@ def bounded(
         budget: how many more containers may be visited, as its only item. Keys and nesting multiply: without it a list
             that holds itself 64 times over would be walked 64^6 times.
     """
-    if name and is_secret(name):
+    if name and is_told(name, value):
+        if isinstance(value, str):
+            tell(value)
         return REDACTED
     if not isinstance(value, Mapping | list | tuple | set | frozenset):
         return _bounded_scalar(value, strict)
@@ -211,10 +238,16 @@ def bounded(
         return f"[{type(value).__name__} nested too deep]"
     if isinstance(value, Mapping):
         return _bounded_mapping(value, strict, depth, budget)
+    return _bounded_items(value, strict, depth, budget)
+
+
+def _bounded_items(value: Iterable[Any], strict: bool, depth: int, budget: list[int]) -> list[Any]:
     items = list(value)
     if len(items) == 2 and isinstance(value, list | tuple) and _is_secrets_name(items[0]) and items[1] is not None:
         return [clean_text(items[0], _MAX_KEY_CHARS), REDACTED]
     items = _without_keys(items) if any(_begins_key(item) for item in items[:MAX_KEYS]) else items
+    if any(isinstance(item, str) and item.startswith("-") for item in items[:MAX_KEYS]):
+        items = _without_arguments(items)
     kept = [bounded(item, strict=strict, depth=depth + 1, budget=budget) for item in items[:MAX_KEYS]]
     return [*kept, f"[{len(items) - MAX_KEYS} more]"] if len(items) > MAX_KEYS else kept
 
@@ -233,6 +266,19 @@ def _without_keys(lines: list[Any]) -> list[Any]:
         if _begins_key(line):
             is_inside = "-----END" not in line[line.rindex("-----BEGIN") :]
     return kept
+
+
+def _without_arguments(items: list[Any]) -> list[Any]:
+    """Returns the arguments of a command without the secrets behind their options: each alone looks harmless."""
+    kept = items[: MAX_KEYS + 1]
+    is_option = [isinstance(item, str) and item.startswith("-") for item in kept]
+    for at, item in enumerate(kept):
+        if isinstance(item, str) and (is_option[at] or (at and is_option[at - 1])):
+            before = [other[:_MAX_KEY_CHARS] for other in items[max(0, at - 8) : at] if isinstance(other, str)]
+            shown = repr([*before, safe_text(item)])
+            if scrub(shown)[-len(item) - 2 :] != shown[-len(item) - 2 :]:
+                kept[at] = REDACTED
+    return [*kept, *items[MAX_KEYS + 1 :]]
 
 
 def _is_secrets_name(first: object) -> bool:
@@ -300,14 +346,16 @@ _MAX_MEMBERS: Final = 8  # of a group that are shown
 
 def _bounded_mapping(value: Mapping[Any, Any], strict: bool, depth: int, budget: list[int]) -> dict[str, Any]:
     kept: dict[str, Any] = {}
+    told = _name_in(value) if not _VALUES.isdisjoint(value) else None
     for key, item in value.items():
         if len(kept) >= MAX_KEYS:
             kept[_free("truncated_keys", kept)] = len(value) - MAX_KEYS
             break
         name = clean_text(error_text(key) if isinstance(key, BaseException) else key)
         shown = _free(name[:_MAX_KEY_CHARS], kept)
+        says = told if told is not None and key in _VALUES else name
         try:
-            kept[shown] = bounded(item, strict=strict, depth=depth + 1, name=name, budget=budget)
+            kept[shown] = bounded(item, strict=strict, depth=depth + 1, name=says, budget=budget)
         except Exception as error:  # one value that raises must not cost its neighbours  # noqa: BLE001
             kept[shown] = f"[{type(item).__name__}: {type(error).__name__}]"
     return kept
@@ -346,6 +394,20 @@ def clean_text(value: object, limit: int = MAX_STRING_BYTES) -> str:
     if isinstance(value, bytes | bytearray):
         value = _clean_bytes(bytes(value[: 2 * limit]))
     return safe_text(scrub(safe_text(value, 2 * limit)), limit)
+
+
+def hide(text: str, told: Iterable[str]) -> str:
+    """Returns the text without these secrets."""
+    for value in told:
+        text = text.replace(value, REDACTED)
+    return text
+
+
+def hide_encoded(encoded: bytes, told: Iterable[str]) -> bytes:
+    """Returns JSON without these secrets."""
+    for value in told:
+        encoded = encoded.replace(encode_value(value)[1:-1], REDACTED.encode())
+    return encoded
 
 
 def _clean_bytes(raw: bytes) -> bytes:

@@ -1,20 +1,15 @@
 """Rules of redaction: by the name of a key, by known values, and by shape.
 
-`is_secret` checks names. They are split into words (`apiKey`, `API-KEY` and `api_key` are the same two), and the result
-is cached, so a key costs the caller one dictionary lookup. Counts of tokens are no secrets: `tokens_in` and
-`max_tokens` are everyday words of a node that serves language models.
+`is_secret` checks names; the result is cached, so a key costs the caller one dictionary lookup.
 
 `scrub` replaces secrets inside a text and keeps what helps to diagnose: `Bearer [redacted]`, `?api_key=[redacted]&x=1`,
 `redis://user:[redacted]@host`. It runs on every recorded text, so a text without secrets is recognised in a fraction of
-a microsecond, and cached. Measured in November 2026 on a small virtual machine, Python 3.11: 0.1 us
-for a text that is remembered; 0.3 to 1 us for a new one of 15 to 50 characters, most where it has a colon; 19 us for
-2 KiB of prose; 67 us for a traceback of 8 KiB.
+a microsecond, and cached. Measured in November 2026 on a small virtual machine, Python 3.11: 0.1 us for a text that is
+remembered; 0.3 to 1 us for a new one of 15 to 50 characters, most where it has a colon; 8 us for 2 KiB of prose; 48 us
+for a traceback of 6 KiB.
 
-One regular expression finds secrets by shape, and registered ones by value. Its first characters decide its speed. Each
-branch begins with a character that is rare in logs, the pivot, and looks back for the characters before it:
-`J(?<=eyJ)…` instead of `eyJ…`. The engine then passes most of a text with one lookup per character; branches that begin
-with letters of everyday words cost ten times as much. For registered values the pivots are chosen so that few
-characters serve them all.
+A look that is quicker than the search never sees less: a name is secret only if it has one of the words that
+`needs_scrub` looks for in the text.
 """
 
 from __future__ import annotations
@@ -22,10 +17,10 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from hearthnet.constants import REDACTED
+from hearthnet.constants import MIN_SECRET_CHARS, REDACTED
+from hearthnet.observability.redaction.names import OPEN, PLAIN, SECRET, judge, looks_random, quick_look, words_of
 
 if TYPE_CHECKING:
     from hearthnet.observability.redaction.values import Span
@@ -38,44 +33,32 @@ __all__ = [
     "configure",
     "forget_secrets",
     "is_secret",
+    "is_told",
     "is_worth_registering",
+    "kind_of",
+    "looks_random",
     "needs_scrub",
     "on_change",
     "register_secrets",
     "scrub",
     "spellings",
+    "take_told",
+    "tell",
 ]
 
-_SECRET_WORDS: Final = frozenset({
-    "auth", "authorization", "bearer", "cookie", "cookies", "credential", "credentials", "jwt", "mnemonic", "otp",
-    "pass", "passcode", "passphrase", "passwd", "password", "passwords", "pin", "privkey", "pwd", "secret", "secrets",
-    "token",
-})  # fmt: skip
-_SECRET_PAIRS: Final = frozenset({
-    (owner, key)
-    for owner in ("access", "api", "auth", "encryption", "private", "root", "secret", "session", "signing", "ssh")
-    for key in ("key", "keys")
-} | {(owner, "tokens") for owner in ("access", "api", "auth", "bearer", "id", "refresh", "session")})  # fmt: skip
-_SECRET_ENDINGS: Final = (
-    "accesskey", "apikey", "apikeys", "authheader", "passwd", "password", "passwords", "privatekey", "privkey",
-    "secret", "secretkey", "sessionid", "accesstoken", "apitoken", "authtoken", "idtoken", "refreshtoken",
-    "sessiontoken",
-)  # fmt: skip
-# Names of measures of a language model's tokens, in full; any other name with `token` in it is secret.
-_TOKEN_MEASURES: Final = re.compile(
-    r"(?:max_|first_)?token_(?:budget|count|id|index|limit|ms|rate|total|type|usage)|(?:per|next|last|first)_token(?:_ms)?"
-    r"|(?:ms|time|seconds)_(?:per|to_first)_token"
-)
-
-_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _MAX_REMEMBERED: Final = 4_096  # far more names than a program has; hostile ones must not grow it for ever
 _MAX_REMEMBERED_CHARS: Final = 128  # longer texts are rarely the same twice
-_SHORTEST: Final = 8  # shorter secrets cannot be distinguished from words, even with their name
 _SHORT_CHARS: Final = 512  # up to here searching for words first is faster; beyond, going from separator to separator
+_MIN_DOTTED_CHARS: Final = 26  # of a token with a dot in it
 _MAX_ROUNDS: Final = 4
 _MAX_SECRETS: Final = 256  # values; a node has a handful, and each has some fifteen spellings
 
+_MAX_TOLD: Final = 16  # values noted for one record
+_MAX_TOLD_CHARS: Final = 512
+_MIN_DISTINCT_CHARS: Final = 4
+
 _remembering: list[Callable[[], None]] = []
+_told: dict[int, list[str]] = {}  # by thread
 
 
 class Rules:
@@ -83,40 +66,55 @@ class Rules:
 
     Attributes:
         names: added by `configure`, as `_word_word_`.
-        words: the longest word of each of these names.
         patterns: added by `configure`.
         secrets: registered values.
         shapes: the expressions made of the secrets; None until they are needed.
-        search: finds anything secret in a text.
-        verdicts: whether a name is secret.
+        search, search_dotted: find anything in a text that may be secret by its shape or value.
+        words: the longest word of each of these names.
+        look: finds a word of a secret's name where a value may follow, in lower case.
+        verdicts: what names say of their values.
         clean: texts that hold nothing secret.
         lock: over `secrets` and `shapes`. Re-entrant: compiling takes a millisecond, and a signal handler or a
             finalizer may log in the meantime.
     """
 
-    __slots__ = ("clean", "lock", "names", "patterns", "search", "secrets", "shapes", "verdicts", "words")
+    __slots__ = (
+        "clean",
+        "lock",
+        "look",
+        "names",
+        "patterns",
+        "search",
+        "search_dotted",
+        "secrets",
+        "shapes",
+        "verdicts",
+        "words",
+    )
 
     def __init__(self) -> None:
         self.names: tuple[str, ...] = ()
-        self.words: tuple[str, ...] = ()
         self.patterns: tuple[re.Pattern[str], ...] = ()
         self.secrets: set[str | bytes] = set()
-        self.verdicts: dict[str, bool] = {}
+        self.verdicts: dict[str, int] = {}
         self.clean: dict[str, None] = {}
         self.lock = threading.RLock()
+        self.words: tuple[str, ...] = ()
+        self.look: Callable[[str], object] = quick_look(()).search
         self.forget_shapes()
 
     def forget_shapes(self) -> None:
         """Compiles the expressions anew when a text is next searched: every program that logs a line imports this."""
         self.shapes: Shapes | None = None
         self.search: Callable[[str], object] = _search_first
+        self.search_dotted: Callable[[str], object] = _search_first_dotted
 
     def compiled(self) -> Shapes:
-        """Returns the expressions, compiled on first use. 1 ms."""
+        """Returns the expressions, compiled on first use: 13 ms, and 7 ms again for other values."""
         with self.lock:
             if self.shapes is None:
                 self.shapes = compile_shapes({spelling for value in self.secrets for spelling in spellings(value)})
-                self.search = self.shapes.all.search
+                self.search, self.search_dotted = self.shapes.all.search, self.shapes.dotted.search
             return self.shapes
 
 
@@ -124,31 +122,32 @@ def _search_first(text: str) -> object:
     return active.compiled().all.search(text)
 
 
+def _search_first_dotted(text: str) -> object:
+    return active.compiled().dotted.search(text)
+
+
 active: Final = Rules()
 
 
 def is_secret(name: str) -> bool:
-    """Returns whether a value under this key must not be recorded."""
+    """Returns whether a value under this key must not be recorded, whatever it is."""
+    return kind_of(name) == SECRET
+
+
+def is_told(name: str, value: object) -> bool:
+    """Returns whether this value under this key must not be recorded."""
+    kind = kind_of(name)
+    return kind == SECRET or (kind == OPEN and isinstance(value, str | bytes) and looks_random(value))
+
+
+def kind_of(name: str) -> int:
+    """Returns what a name says of its value: `PLAIN`, `SECRET` or `OPEN`."""
     verdict = active.verdicts.get(name)
     if verdict is None:
         if len(active.verdicts) >= _MAX_REMEMBERED:
             active.verdicts.clear()
-        verdict = active.verdicts[name] = _check_name(name)
+        verdict = active.verdicts[name] = judge(name, active.words, active.names)
     return verdict
-
-
-def _check_name(name: str) -> bool:
-    words = [word.lower() for word in _WORD.findall(name)]
-    if "".join(words).endswith(_SECRET_ENDINGS) and words != ["session", "id"]:
-        return True
-    if not _SECRET_PAIRS.isdisjoint(pairwise(words)):
-        return True
-    if active.names and any(extra in f"_{'_'.join(words)}_" for extra in active.names):
-        return True
-    found = _SECRET_WORDS.intersection(words)
-    if found == {"token"}:
-        return _TOKEN_MEASURES.fullmatch("_".join(words)) is None
-    return bool(found)
 
 
 def configure(keys: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
@@ -161,11 +160,13 @@ def configure(keys: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
     Raises:
         re.error: raised for a pattern that is no regular expression.
     """
-    words = [[word.lower() for word in _WORD.findall(key)] for key in keys]
+    words = [words_of(key) for key in keys]
     active.patterns = tuple(re.compile(pattern) for pattern in patterns)
     active.names = tuple(f"_{'_'.join(parts)}_" for parts in words if parts)
     active.words = tuple(max(parts, key=len) for parts in words if parts)
-    _forget_verdicts()
+    active.look = quick_look(active.words).search
+    active.verdicts = {}
+    _forget_texts()
 
 
 def register_secrets(values: Iterable[str | bytes]) -> int:
@@ -179,7 +180,7 @@ def register_secrets(values: Iterable[str | bytes]) -> int:
         new = [value for value in wanted if value not in active.secrets]
         active.secrets.update(new[: _MAX_SECRETS - len(active.secrets)])
         active.forget_shapes()
-        _forget_verdicts()
+        _forget_texts()
         return len(active.secrets)
 
 
@@ -190,9 +191,9 @@ def forget_secrets() -> None:
     register_secrets(())
 
 
-def _forget_verdicts() -> None:
-    # New, not cleared: a thread that is applying the old rules now stores its result in the old ones.
-    active.verdicts, active.clean = {}, {}
+def _forget_texts() -> None:
+    # New, not cleared: a thread that is applying the old rules now stores its result in the old one.
+    active.clean = {}
     for forget in _remembering:
         forget()
 
@@ -204,14 +205,22 @@ def on_change(forget: Callable[[], None]) -> None:
 
 def needs_scrub(text: str) -> bool:
     """Returns whether `scrub` must check the text closely; if not, it would return the text unchanged."""
-    if len(text) < _SHORTEST or text in active.clean:
+    if len(text) < MIN_SECRET_CHARS or text in active.clean:
         return False
-    remembered = active.clean
-    if active.search(text) is not None or (
-        (":" in text or "=" in text or "('" in text or "(b" in text) and _has_telling_word(text)
+    rules = active
+    remembered = rules.clean
+    if (
+        rules.search(text) is not None
+        or ("." in text and len(text) >= _MIN_DOTTED_CHARS and rules.search_dotted(text) is not None)
+        # A separator of each thing that `values.named` finds, and a word of a name or the user of a URL.
+        or (
+            (":" in text or "=" in text or '"' in text or "'" in text or "<" in text)
+            and (len(text) > _SHORT_CHARS or rules.look(text.lower()) is not None or ("@" in text and "://" in text))
+            and any(_named_spans(text))
+        )
     ):
         return True
-    if active.patterns and any(pattern.search(text) for pattern in active.patterns):
+    if rules.patterns and any(pattern.search(text) for pattern in rules.patterns):
         return True
     _remember(remembered, text)
     return False
@@ -230,7 +239,9 @@ def scrub(text: str) -> str:
     # Until nothing is found, so that scrubbing is idempotent even where a replacement makes a new match.
     for _ in range(_MAX_ROUNDS):
         spans = _spans(cleaned)
-        if not spans:
+        if spans:
+            spans = _again(cleaned, spans)
+        else:
             _remember(remembered, cleaned)
             return cleaned
         cleaned = _replace(cleaned, spans)
@@ -244,18 +255,6 @@ def _remember(remembered: dict[str, None], text: str) -> None:
         remembered[text] = None
 
 
-def _has_telling_word(text: str) -> bool:
-    """Returns whether the text has a part of a secret's name before a separator, or of a URL with a user."""
-    if len(text) > _SHORT_CHARS:
-        return any(_named_spans(text))
-    t = text.lower()
-    return (
-        "key" in t or "pass" in t or "token" in t or "secret" in t or "auth" in t or "cookie" in t or "cred" in t
-        or "bearer" in t or "jwt" in t or "mnemonic" in t or "otp" in t or "pin" in t or "pwd" in t or "session" in t
-        or "@" in t or (bool(active.words) and any(word in t for word in active.words))
-    )  # fmt: skip
-
-
 def _spans(text: str) -> list[Span]:
     """Returns the spans of secrets, in order; they may overlap."""
     found = [*_shaped_spans(text), *_named_spans(text)]
@@ -264,21 +263,71 @@ def _spans(text: str) -> list[Span]:
     return sorted(span for span in found if 0 <= span[0] < span[1] and text[span[0] : span[1]] != REDACTED)
 
 
-def _shaped_spans(text: str) -> Iterator[Span]:
-    from hearthnet.observability.redaction.values import is_basic, option_value
+def _again(text: str, spans: list[Span]) -> list[Span]:
+    """Returns the spans, and those of the same values elsewhere in the text: once told, a secret is known."""
+    values = [value for value in dict.fromkeys(text[start:end] for start, end in spans) if _is_distinct(value)]
+    tell(*values)
+    found = set(spans)
+    for value in values[:_MAX_TOLD]:
+        found.update((match.start(), match.end()) for match in re.finditer(re.escape(value), text))
+    return sorted(found)
 
+
+def _is_distinct(value: str) -> bool:
+    """Returns whether the same characters elsewhere are the same secret, not a word, a number or a path."""
+    return (
+        MIN_SECRET_CHARS <= len(value) <= _MAX_TOLD_CHARS
+        and any(map(str.isdigit, value))
+        and any(map(str.isalpha, value))
+        and len(set(value)) >= _MIN_DISTINCT_CHARS
+        and REDACTED not in value
+        and re.fullmatch(_PATH, value) is None
+    )
+
+
+def tell(*values: str) -> None:
+    """Notes secrets that a name has told, for the record that this thread makes."""
+    if values:
+        told = _told.setdefault(threading.get_ident(), [])
+        told += (value for value in values[: _MAX_TOLD - len(told)] if _is_distinct(value))
+
+
+def take_told() -> tuple[str, ...]:
+    """Returns the secrets that this thread has noted since the last call."""
+    return tuple(_told.pop(threading.get_ident(), ())) if _told else ()
+
+
+def _shaped_spans(text: str) -> Iterator[Span]:
     shapes = active.compiled()
     for match in shapes.registered.finditer(text) if shapes.registered is not None else ():
         yield match.start() - int((match.lastgroup or "").rpartition("_")[2]), match.end()  # its look-behind
-    for match in shapes.known.finditer(text):
-        group = match.lastgroup
-        if group is None:
-            yield match.span(match.lastindex or 0)
-        elif group == "basic":
-            if is_basic(match["basic"]):
-                yield match.span("basic")
-        elif is_secret(match["option"]) and (span := option_value(text, match["option"], match.end())) is not None:
-            yield span
+    for expression in (shapes.known, shapes.dotted):
+        covered = 0  # within a secret nothing is checked again: the time stays linear
+        for match in expression.finditer(text):
+            if match.end() > covered and (span := _secret_of(text, match)) is not None:
+                covered = span[1]
+                yield span
+
+
+def _secret_of(text: str, match: re.Match[str]) -> Span | None:
+    from hearthnet.observability.redaction.options import flag_value, option_value
+    from hearthnet.observability.redaction.values import is_basic
+    from hearthnet.observability.redaction.vendors import token_at
+
+    group = match.lastgroup
+    if group is None:
+        return match.span(match.lastindex or 0)
+    if group == "basic":
+        return match.span("basic") if is_basic(match["basic"]) else None
+    if group.startswith("token"):
+        return token_at(text, match.end() - int(group[-1]))
+    start = match.start(group) - 1  # a first letter was matched before the group
+    name = text[start : match.end()]
+    kind = kind_of(name) if group == "option" else PLAIN
+    if kind == PLAIN:
+        return flag_value(text, start)
+    span = option_value(text, name, match.end())
+    return span if span is None or kind == SECRET or looks_random(text[slice(*span)]) else None
 
 
 def _named_spans(text: str) -> Iterator[Span]:
@@ -286,7 +335,7 @@ def _named_spans(text: str) -> Iterator[Span]:
         values as redaction_values,  # a dozen expressions, for the few texts that need them
     )
 
-    return redaction_values.named(text, is_secret)
+    return redaction_values.named(text, kind_of)
 
 
 def _replace(text: str, spans: list[Span]) -> str:
@@ -300,43 +349,7 @@ def _replace(text: str, spans: list[Span]) -> str:
     return "".join(parts)
 
 
-MIN_VALUE_CHARS: Final = 8
 _MAX_VALUE_CHARS: Final = 16_384  # a large private key in PEM; longer values are files, not secrets
-
-# Common ones only; for others there is `observability.redact_patterns`. A token's prefix stays: it names the issuer.
-_DASHED: Final = (
-    r"(?<=(?<![A-Za-z0-9])sk-)|(?<=glpat-)|(?<=gldt-)|(?<=glrt-)|(?<=xox[abeprs]-)|(?<=xapp-)|(?<=pypi-)|(?<=nvapi-)"
-)
-_UNDERSCORED: Final = (
-    r"(?<=gh[oprsu]_)|(?<=github_pat_)|(?<=(?<![A-Za-z0-9])hf_)|(?<=(?<![A-Za-z0-9])gsk_)|(?<=npm_)|(?<=whsec_)"
-    r"|(?<=[sr]k_live_)|(?<=[sr]k_test_)|(?<=dckr_pat_)"
-)
-_PEM: Final = r"-(?:----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----([\s\S]*?)(?=-----END|\Z))"
-_CREDENTIALS: Final = r"(?=[^\s]{0,256}?(?:\d|[a-z][A-Z])|[\w.~+/-]{20})([\w.~+/-]{5,}={0,2})(?!\w)"
-_BRANCHES: Final = (
-    _PEM,
-    rf"-(?=[A-Za-z0-9_-]{{16}})(?=[A-Za-z_-]{{0,64}}+\d)(?:{_DASHED})([A-Za-z0-9_-]+)",
-    r"-(?<=--)(?<![\w-]--)(?P<option>[A-Za-z][\w-]{1,63}+)(?=[ \t]+[^\s-])",
-    r"-(?<=AGE-SECRET-KEY-)(1[0-9A-Z]{16,})",
-    rf"_(?=[A-Za-z0-9]{{16}})(?:{_UNDERSCORED})([A-Za-z0-9_]+)",
-    r"J(?<=(?<![A-Za-z0-9])eyJ)([\w-]{5,}(?:\.[\w-]+)+)",
-    r"K(?<=(?<![A-Za-z0-9])AK)IA([0-9A-Z]{12,})",
-    r"S(?<=(?<![A-Za-z0-9])AS)IA([0-9A-Z]{12,})(?![a-z])",
-    r"I(?<=(?<![A-Za-z0-9])AI)za([\w-]{30,})",
-    rf"B(?:earer|EARER)[ \t]+{_CREDENTIALS}",
-    r"B(?:asic|ASIC)[ \t]+(?=(?P<basic>[A-Za-z0-9+/_-]{6,}={0,2})(?!\w))",  # lookahead only: it may be a word
-    rf"bearer(?<!\wbearer)[ \t]+{_CREDENTIALS}",
-)
-_FIRST: Final = "-_JKSIBb"  # the pivots of the branches above, used again
-
-# Rarest in logs first: the order of choice for pivots.
-_RARITY: Final = {
-    char: place
-    for place, char in enumerate(
-        "\\%+QZXYJVWqK#$^~`|!&*GUzHjBFLORMPDNkECwISATvx;?(){}[]<>yb9g8h7f6p5u4m3d2c0/l1rnsoiate"
-    )
-}
-_ORDINARY: Final = len(_RARITY)  # for unlisted characters: `-`, `_`, `.`, `=`, `:`, space
 
 _MAX_PATTERN_CHARS: Final = 512
 # As text, here and below: compiled on first use, not by every program that logs a line.
@@ -355,7 +368,7 @@ _COMMON: Final = frozenset({
 
 def is_worth_registering(value: str) -> bool:
     """Returns whether a value can be searched for: long enough, and not common in records."""
-    if not MIN_VALUE_CHARS <= len(value) <= _MAX_VALUE_CHARS or REDACTED in value or value in REDACTED:
+    if not MIN_SECRET_CHARS <= len(value) <= _MAX_VALUE_CHARS or REDACTED in value or value in REDACTED:
         return False
     if value.lower() in _COMMON or len(set(value)) < 4 or (value.isalpha() and value.islower() and len(value) < 12):
         return False
@@ -395,45 +408,33 @@ def _repeats_a_repeat(pattern: str) -> bool:
     return False
 
 
-def spellings(value: str | bytes) -> set[str]:
-    """Returns the spellings of a secret in texts: plain, quoted for URLs, in JSON, base64, hexadecimal."""
-    # Imported only by programs that have secrets.
-    import json
-    from urllib.parse import quote, quote_plus
-
-    found: set[str] = set()
-    if isinstance(value, bytes):
-        raw = value
-        found |= {raw.hex(), raw.hex().upper(), raw.hex(":"), repr(raw)[2:-1], json.dumps(list(raw))[1:-1]}
-    else:
-        raw = value.encode("utf-8", "surrogatepass")
-        found |= {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
-        found |= {quote(raw, safe=""), quote(raw), quote_plus(raw), quote(raw, safe="").lower()}
-    for shift in range(3):  # it may be anywhere in the encoded text, as in `user:password`
-        found |= _base64_cores(raw, shift)
-    return {spelling for spelling in found if len(spelling) >= MIN_VALUE_CHARS}
-
-
-def _base64_cores(raw: bytes, shift: int) -> set[str]:
-    """Returns the characters of the base64 text that depend only on the secret."""
-    import base64
-
-    encoded = base64.b64encode(b"\0" * shift + raw).decode("ascii")
-    bits = 8 * (shift + len(raw))
-    core = encoded[-(-8 * shift // 6) : bits // 6]
-    return {core, core.replace("+", "-").replace("/", "_")}
+# Rarest in logs first: the order of choice for pivots of registered values.
+_RARITY: Final = {
+    char: place
+    for place, char in enumerate(
+        "\\%+QZXYJVWqK#$^~`|!&*GUzHjBFLORMPDNkECwISATvx;?(){}[]<>yb9g8h7f6p5u4m3d2c0/l1rnsoiate"
+    )
+}
+_ORDINARY: Final = len(_RARITY)  # for unlisted characters: `-`, `_`, `.`, `=`, `:`, space
+_FIRST: Final = "-_JKSIBb"  # pivots of the branches above, used again
 
 
 class Shapes(NamedTuple):
-    """The expression as a whole, for searching, and its two parts: a match of one must not hide one of the other."""
+    """The expression as a whole, for searching, and its parts: a match of one must not hide one of the other.
+
+    `dotted` is no part of `all`: it is for longer texts.
+    """
 
     all: re.Pattern[str]
+    dotted: re.Pattern[str]
     known: re.Pattern[str]
     registered: re.Pattern[str] | None
 
 
 def compile_shapes(registered: Iterable[str]) -> Shapes:
     """Returns the expression for the known shapes and these spellings; a match's last group is the secret."""
+    from hearthnet.observability.redaction import shapes  # a table of some two hundred rows
+
     wanted = sorted(set(registered), key=len, reverse=True)  # the longest first: one may begin with another
     pivots = _choose_pivots(wanted)
     branches: list[str] = []
@@ -443,8 +444,9 @@ def compile_shapes(registered: Iterable[str]) -> Shapes:
         behind = f"(?<={re.escape(head + pivot)})" if head else ""
         branches.append(f"{re.escape(pivot)}{behind}(?P<value_{len(branches)}_{at}>{re.escape(tail)})")
     return Shapes(
-        all=re.compile("|".join((*branches, *_BRANCHES))),
-        known=re.compile("|".join(_BRANCHES)),
+        all=re.compile("|".join((*branches, *shapes.BRANCHES))),
+        dotted=re.compile(shapes.DOTTED),
+        known=re.compile("|".join(shapes.BRANCHES)),
         registered=re.compile("|".join(branches)) if branches else None,
     )
 
@@ -461,3 +463,32 @@ def _choose_pivots(wanted: list[str]) -> str:
         pivots += best
         waiting = [spelling for spelling in waiting if best not in spelling]
     return pivots
+
+
+def spellings(value: str | bytes) -> set[str]:
+    """Returns the spellings of a secret in texts: plain, quoted for URLs, in JSON, base64, hexadecimal."""
+    # Imported only by programs that have secrets.
+    import json
+    from urllib.parse import quote, quote_plus
+
+    found: set[str] = set()
+    if isinstance(value, bytes):
+        raw = value
+        found |= {raw.hex(), raw.hex().upper(), raw.hex(":"), repr(raw)[2:-1], json.dumps(list(raw))[1:-1]}
+    else:
+        raw = value.encode("utf-8", "surrogatepass")
+        found |= {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
+        found |= {quote(raw, safe=""), quote(raw), quote_plus(raw), quote(raw, safe="").lower()}
+    for shift in range(3):  # it may be anywhere in the encoded text, as in `user:password`
+        found |= _base64_cores(raw, shift)
+    return {spelling for spelling in found if len(spelling) >= MIN_SECRET_CHARS}
+
+
+def _base64_cores(raw: bytes, shift: int) -> set[str]:
+    """Returns the characters of the base64 text that depend only on the secret."""
+    import base64
+
+    encoded = base64.b64encode(b"\0" * shift + raw).decode("ascii")
+    bits = 8 * (shift + len(raw))
+    core = encoded[-(-8 * shift // 6) : bits // 6]
+    return {core, core.replace("+", "-").replace("/", "_")}

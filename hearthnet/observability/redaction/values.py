@@ -1,6 +1,7 @@
-"""Values of secret names inside a text: `password=…`, `"token": "…"`, `Cookie: …`, `--password …`.
+"""Values of secret names inside a text: `password=…`, `"token": "…"`, `Cookie: …`, `<password>…</password>`.
 
-The search goes from separator to separator, and takes the value behind each secret name. A text may be prose:
+The search goes from separator to separator, and takes the value behind each secret name. The name may be a value itself
+(`"name": "x_token", "value": "…"`), or be declared with a type (`var token string = "…"`). A text may be prose:
 "unexpected token: expected a comma", `auth.py:12` and the source lines of a traceback (`connect(password=password)`)
 hold no secret, and stay.
 """
@@ -9,28 +10,32 @@ from __future__ import annotations
 
 import base64
 import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from hearthnet.constants import REDACTED
+from hearthnet.observability.redaction.names import PLAIN, SECRET, last_word_is_secret, looks_random
 
-__all__ = ["Span", "is_basic", "named", "option_value"]
+__all__ = ["Key", "Span", "is_basic", "named", "value_of"]
 
 Span = tuple[int, int]
 
 _NAME_CHARS: Final = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
-# Allowed between a name and its separator: quotes, escaped or not, a closing bracket, the rest of `:=` or `==`.
-_BETWEEN: Final = {"=": " \t\"'\\]:=!", ":": " \t\"'\\]"}
+# Allowed between a name and its separator: quotes, escaped or not, a closing bracket, the rest of `:=`, `?=` or `==`.
+_BETWEEN: Final = {"=": " \t\"'\\]:=!?.+|", ":": " \t\"'\\]"}
 _NO_VALUE: Final = frozenset({"", "\n", "\r", ":", "="})
 _MAX_NAME_CHARS: Final = 64  # bounds the search at each separator
 _MAX_LINE_CHARS: Final = 400  # how far back the start of a source line is searched
 _MAX_FRAME_CHARS: Final = 1_000  # between a frame's `File "…"` line and the end of its source
 _MAX_NESTED_CHARS: Final = 4_096  # of a value in brackets
+_MAX_OPEN_CHARS: Final = 512  # of a value that is a secret only if it looks random
 
 _SPACES: Final = re.compile(r"[ \t]*+")
 _OPENER: Final = re.compile(r"[bBrRuUfF]{0,2}(\\{0,7}[\"'`])")
 # Nothing follows these repetitions, so they never go back; possessive ones over alternatives are wrong before 3.11.5.
-_QUOTED: Final = {quote: re.compile(rf"(?:[^{quote}\\\n]|\\.)*") for quote in "\"'`"}
+# A quote with a word behind it begins a quotation inside the value, or is an apostrophe.
+_QUOTED: Final = {quote: re.compile(rf"(?:[^{quote}\\\n]|\\.|{quote}(?=\w))*") for quote in "\"'`"}
 _BRACKET: Final = re.compile(r"[\[\]{}]")
 # Ends of a bare value: white space always; punctuation where a sentence, a list or the next `name=` goes on behind it.
 _RUN: Final = re.compile(
@@ -38,20 +43,20 @@ _RUN: Final = re.compile(
 )
 _LINE: Final = re.compile(r"(?:[^\n\r\"'\\]|\\(?![nrt\"'\\])|[\"'](?!\s*[,;:)\]}]|\s*$))*")
 _SCHEME: Final = re.compile(
-    r"(?:bearer|basic|token|apikey|api-key|negotiate|digest|hmac|signature|aws4[\w-]*)[ \t]++", re.IGNORECASE
+    r"(?:bearer|basic|token|ssws|apikey|api-key|negotiate|digest|hmac|signature|aws4[\w-]*)[ \t]++", re.IGNORECASE
 )
 _LONG_SCHEMES: Final = ("digest", "hmac", "signature", "aws4")  # with parameters, to the end of the line
 # Words and placeholders in the position of a secret.
 _HARMLESS: Final = re.compile(
     r"(?:none|null|nil|true|false|yes|no|ok|undefined|missing|unset|set|empty|required|invalid|expired|enabled|disabled"
-    r"|\*+|x{3,}|<[^<>]*>?|\$\{?\w+\}?|%(?:\(\w+\))?[sdr]|\{[\w.!:]*\}?|\[\]?|\.{2,}|…|-+)[.,;:!?)]*",
+    r"|\*+|x{3,}|<[^<>]*>?|[A-Z]\w*\{[0-9a-f]+|[\w.$]+@[0-9a-f]{4,16}|&?str(?:ing)?|\$\{?\w+\}?|%(?:\(\w+\))?[sdr]|\{[\w.!:]*\}?|\[\]?|\.{2,}|…|-+)[.,;:!?)]*",
     re.IGNORECASE,
 )
 _PROSE: Final = frozenset({
-    "a", "an", "and", "at", "authentication", "but", "cannot", "contains", "did", "does", "expected", "failed", "for",
-    "from", "had", "has", "in", "incorrect", "invalid", "is", "it", "may", "mismatch", "missing", "must", "needs", "no",
-    "not", "only", "or", "please", "required", "rejected", "should", "string", "the", "to", "too", "unknown", "was",
-    "wrong",
+    "a", "an", "and", "at", "authentication", "but", "cannot", "contains", "did", "does", "expected", "failed",
+    "flag", "for", "from", "had", "has", "in", "incorrect", "invalid", "is", "it", "may", "mismatch", "missing",
+    "must", "needs", "no", "not", "only", "option", "or", "please", "rejected", "required", "should", "string",
+    "the", "to", "too", "unknown", "was", "wrong",
 })  # fmt: skip
 _NEXT_WORD: Final = re.compile(r"[ \t]+\w")
 _STRONG: Final = re.compile(r"passw|passphrase|passcode|pwd|secret|mnemonic", re.IGNORECASE)
@@ -61,14 +66,33 @@ _COOKIE: Final = re.compile(r"cookies?$", re.IGNORECASE)
 _NO_NAME: Final = re.compile(
     r"(?:(?:Error|Exception|Warning|Failure)|\.(?:py|pyc|pyi|js|ts|rs|go|c|h|md|toml|json|txt|log|sql|sh))$"
 )
-# Name and value of stored headers: `(b'cookie', b'…')`.
-_PAIR: Final = re.compile(r"\(b?([\"'])([\w.\-]{2,64})\1, ?(?=b?[\"'])")
+_CLASS: Final = re.compile(r"(?:[A-Z][a-z]+){2,}")  # of a state or an error: `AuthFail:3`
+# Name and value of stored headers, arguments of a call: `(b'cookie', b'…')`, `("API_TOKEN", "…")`, `["cookie", "…"]`.
+_PAIRS: Final = tuple(  # two: one that begins with a set of characters is slow
+    re.compile(rf"\{bracket}b?(\\{{0,7}}[\"'])([\w.\-]{{2,64}})\1,\s{{0,40}}(?=b?\\{{0,7}}[\"'])") for bracket in "(["
+)
+_CLOSES: Final = re.compile(r"\\{0,7}[\"']\s{0,40}\]")
+_ELEMENT: Final = re.compile(r"<([\w:.\-]{2,64})(?:\s[^<>]*+)?>(?:<!\[CDATA\[)?\s*+([^<>]*+)>?</")
+_NAME_ELEMENT: Final = re.compile(
+    r"<(?:name|key)>\s{0,40}([\w.\-]{2,64})\s{0,40}</(?:name|key)>\s{0,40}$", re.IGNORECASE
+)
+# What precedes `value` where the name is a value itself: JSON, YAML, attributes.
+_VALUE_NAMES: Final = frozenset({"value", "Value", "VALUE", "val"})
+_NAME_BEFORE: Final = re.compile(
+    r"(?:name|key|field|header|variable)[\\\"']{0,8}[ \t]{0,8}[:=][ \t]{0,8}[\\\"']{0,8}([\w.\-]{2,64})"
+    r"[\\\"']{0,8}[,;\s]{0,40}(?:[\\\"']{0,8}\w{1,20}[\\\"']{0,8}\s?[:=]\s?[\\\"']{0,8}[\w./-]{0,40}[\\\"']{0,8}"
+    r"[,;\s]{1,40}){0,2}[\\\"']{0,8}$",
+    re.IGNORECASE,
+)
+_MAX_BEFORE_CHARS: Final = 240
+_TYPES: Final = frozenset({"str", "string", "String", "text", "varchar", "NSString", "bytes", "byte", "any", "char"})
+_BORROWING: Final = _VALUE_NAMES | _TYPES
 # User and password before a host. The password may hold an `@`: the last one counts.
 _USERINFO: Final = re.compile(r"://(?:[^\s/?#\"'<>@:]*+:([^\s/?#\"'<>]*)|(?=[^\s/@]{0,64}\d)([\w.~%+-]{20,}))@")
 _PORT: Final = re.compile(r"\d{1,5}(?!\w)")
 
 
-class _Key(NamedTuple):
+class Key(NamedTuple):
     """A secret's name before a separator."""
 
     name: str
@@ -76,20 +100,37 @@ class _Key(NamedTuple):
     is_quoted: bool
     separator: str
     at: int  # the offset of the separator
+    limit: int = sys.maxsize  # where to stop: of a value that may be none, covered text is searched again
 
 
-def named(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
-    """Yields the spans of values of secret names, in pairs too, and of passwords in URLs."""
-    yield from _keyed(text, is_secret)
-    for match in _PAIR.finditer(text):
-        if is_secret(match[2]) and (span := _value(text, _Key(match[2], "(", True, ":", match.end() - 1))) is not None:
-            yield span
-    if "@" in text:
+def named(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
+    """Yields the spans of values of secret names, in pairs and elements too, and of passwords in URLs."""
+    yield from _keyed(text, kind_of)
+    if "<" in text:
+        yield from _elements(text, kind_of)
+    if '"' in text or "'" in text:
+        yield from _paired(text, kind_of)
+    if "@" in text and "://" in text:
         for match in _USERINFO.finditer(text):
             yield match.span(match.lastindex or 0)
 
 
-def _keyed(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
+def _paired(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
+    for pair in _PAIRS:
+        covered = 0
+        for match in pair.finditer(text):
+            kind = kind_of(match[2]) if match.start() >= covered else PLAIN
+            key = Key(match[2], "(", True, ":", match.end() - 1)
+            span = value_of(text, key, match.end()) if kind != PLAIN else None
+            if span is None:
+                continue
+            covered = span[1]  # covered text is not searched again: the time stays linear
+            is_pair = match[0].startswith("(") or _CLOSES.match(text, covered) is not None  # a list of two
+            if is_pair and _is_meant(text, span, kind):
+                yield span
+
+
+def _keyed(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
     for separator in "=:":
         between = _BETWEEN[separator]
         at = text.find(separator)
@@ -99,19 +140,52 @@ def _keyed(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
                 head = text[at - _MAX_NAME_CHARS if at > _MAX_NAME_CHARS else 0 : at]
                 bare = head.rstrip(between)
                 name = bare[len(bare.rstrip(_NAME_CHARS)) :]
+                kind = kind_of(name) if name else PLAIN
+                if kind == PLAIN and name in _BORROWING:
+                    kind = kind_of(_borrowed(text[max(0, at - _MAX_BEFORE_CHARS) : at].rstrip(between), name))
                 if (
-                    name
-                    and is_secret(name)
-                    and (span := _value(text, _key(head, bare, name, separator, at))) is not None
+                    kind != PLAIN
+                    and (span := _value_if_meant(text, _key(head, bare, name, separator, at), kind)) is not None
                 ):
                     yield span
                     end = max(end, span[1])  # covered text is not searched again: the time stays linear
             at = text.find(separator, end)
 
 
-def option_value(text: str, name: str, end: int) -> Span | None:
-    """Returns the span of the value in a command line's `--name value`; `end` is the end of the name."""
-    return _value(text, _Key(name, "-", False, ":", end)) if text[end : end + 1] in " \t" else None
+def _value_if_meant(text: str, key: Key, kind: int) -> Span | None:
+    """Returns the span of the value of a name that is not plain, if it is a secret."""
+    if kind == SECRET:
+        return _value(text, key)
+    span = _value(text, key._replace(limit=key.at + _MAX_OPEN_CHARS))
+    return _value(text, key) if span is not None and _is_meant(text, span, kind) else None
+
+
+def _is_meant(text: str, span: Span, kind: int) -> bool:
+    """Returns whether this value is a secret, as its name says."""
+    return kind == SECRET or looks_random(text[span[0] : span[1]])
+
+
+def _borrowed(before: str, name: str) -> str:
+    """Returns the name beside a `value`, or the one that is declared with a type; "" if there is none."""
+    before = before[: len(before) - len(name)]
+    if name in _VALUE_NAMES:
+        match = _NAME_BEFORE.search(before)
+        return match[1] if match is not None else ""
+    before = before.rstrip(" \t:&*?[]")
+    return before[len(before.rstrip(_NAME_CHARS)) :]
+
+
+def _elements(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
+    for match in _ELEMENT.finditer(text):
+        name = match[1]
+        if name in _VALUE_NAMES:
+            before = _NAME_ELEMENT.search(text[max(0, match.start() - _MAX_BEFORE_CHARS) : match.start()])
+            name = before[1] if before is not None else ""
+        content = match[2].rstrip().removesuffix("]]")
+        if name and kind_of(name) != PLAIN and _HARMLESS.fullmatch(content) is None:
+            span = _unless_redacted(text, match.start(2), match.start(2) + len(content))
+            if span is not None and _is_meant(text, span, kind_of(name)):
+                yield span
 
 
 def is_basic(credentials: str) -> bool:
@@ -130,39 +204,46 @@ def _skip_scheme(text: str, start: int) -> tuple[int, bool]:
     return (start, False) if match is None else (match.end(), match[0].lower().startswith(_LONG_SCHEMES))
 
 
-def _key(head: str, bare: str, name: str, separator: str, at: int) -> _Key:
+def _key(head: str, bare: str, name: str, separator: str, at: int) -> Key:
     before = bare[: len(bare) - len(name)][-1:]
-    return _Key(name, before, head[len(bare) : len(bare) + 1] in ("'", '"', "\\"), separator, at)
+    return Key(name, before, head[len(bare) : len(bare) + 1] in ("'", '"', "\\"), separator, at)
 
 
-def _value(text: str, key: _Key) -> Span | None:
+def _value(text: str, key: Key) -> Span | None:
     start = key.at + 1 + text.startswith("=>", key.at)
     after = _SPACES.match(text, start)
     start = after.end() if after is not None else start
     if text.startswith(REDACTED, start) or (key.separator == ":" and not _is_name(text, key, start)):
         return None
+    return value_of(text, key, start)
+
+
+def value_of(text: str, key: Key, start: int) -> Span | None:
+    """Returns the span of the secret that begins here, in its quotes or scheme; None if it is a word."""
     opener = _OPENER.match(text, start)
     if opener is not None:
         return _quoted(text, key, opener.end(), opener[1])
     if text[start : start + 1] in ("[", "{") and text[start + 1 : start + 2] not in ("", "]", "}"):
-        return start, _closing_bracket(text, start)
+        return start, _closing_bracket(text, start, key.limit)
     return _bare(text, key, start)
 
 
-def _is_name(text: str, key: _Key, start: int) -> bool:
+def _is_name(text: str, key: Key, start: int) -> bool:
     """Returns whether the text before a colon names a value, and is no path, host, scheme or error type."""
     if key.before in ("/", "\\") or _NO_NAME.search(key.name) is not None or text.startswith("//", start):
+        return False
+    if not key.is_quoted and start == key.at + 1 and _CLASS.fullmatch(key.name) and not last_word_is_secret(key.name):
         return False
     return not ("." in key.name and start == key.at + 1 and _PORT.match(text, start) is not None)
 
 
-def _quoted(text: str, key: _Key, start: int, closer: str) -> Span | None:
+def _quoted(text: str, key: Key, start: int, closer: str) -> Span | None:
     if len(closer) == 1:
-        match = _QUOTED[closer].match(text, start)
+        match = _QUOTED[closer].match(text, start, key.limit)
         end = match.end() if match is not None else start
     else:  # quotes inside a quoted text: they end with the same number of backslashes
-        end = text.find(closer, start)
-        end = len(text) if end < 0 else end
+        end = text.find(closer, start, key.limit)
+        end = min(len(text), key.limit) if end < 0 else end
     content = text[start:end]
     is_word = len(content) < 8 or content.isalpha()
     if key.separator == ":" and not key.is_quoted and is_word and _STRONG.search(key.name) is None:
@@ -172,9 +253,9 @@ def _quoted(text: str, key: _Key, start: int, closer: str) -> Span | None:
     return _unless_redacted(text, _skip_scheme(text, start)[0], end)
 
 
-def _closing_bracket(text: str, start: int) -> int:
+def _closing_bracket(text: str, start: int, limit: int) -> int:
     depth = 0
-    limit = min(len(text), start + _MAX_NESTED_CHARS)
+    limit = min(len(text), start + _MAX_NESTED_CHARS, limit)
     for match in _BRACKET.finditer(text, start, limit):
         depth += 1 if match[0] in "[{" else -1
         if depth == 0:
@@ -182,9 +263,9 @@ def _closing_bracket(text: str, start: int) -> int:
     return limit
 
 
-def _bare(text: str, key: _Key, start: int) -> Span | None:
+def _bare(text: str, key: Key, start: int) -> Span | None:
     begin, is_long = _skip_scheme(text, start)
-    match = _RUN.match(text, begin)
+    match = _RUN.match(text, begin, key.limit)
     end = match.end() if match is not None else begin
     value = text[begin:end]
     if not value or _HARMLESS.fullmatch(value) is not None:
@@ -194,6 +275,8 @@ def _bare(text: str, key: _Key, start: int) -> Span | None:
     if is_long:
         newline = text.find("\n", begin)
         return _unless_redacted(text, begin, newline if newline >= 0 else len(text))
+    if key.separator == "=" and key.before in ("'", '"'):
+        end = max(end, _end_of_item(text, end, key.before))
     is_line = (_COOKIE.search(key.name) is not None and "=" in value) or _PHRASE.search(key.name) is not None
     if is_line:
         line = _LINE.match(text, begin)
@@ -201,16 +284,25 @@ def _bare(text: str, key: _Key, start: int) -> Span | None:
     return _unless_redacted(text, begin, end)
 
 
-def _is_no_secret(text: str, key: _Key, value: str, start: int, end: int) -> bool:
+def _end_of_item(text: str, end: int, quote: str) -> int:
+    """Returns the end of a quoted `'NAME=two words'`; `end` itself where other names follow in the same quotes."""
+    closing = text.find(quote, end, end + _MAX_LINE_CHARS)
+    rest = text[end:closing] if closing >= 0 else "="
+    return end if "=" in rest or "\n" in rest else closing
+
+
+def _is_no_secret(text: str, key: Key, value: str, start: int, end: int) -> bool:
     if value.isdigit() and (len(value) < 4 or _DIGITS_ARE_SECRET.search(key.name) is None) and len(value) < 8:
         return True  # "token: 128"
+    if key.name.lower().endswith("auth") and value.isalpha() and value.isupper():
+        return True  # a mode: "auth:SIMPLE"
     if not value.isdigit() and _is_source_line(text, key.at):
         return True  # an expression; a literal would be quoted
     is_spaced = key.separator == ":" and start > key.at + 1 - (key.before == "-")
     return is_spaced and not key.is_quoted and _is_prose(text, key, value, end)
 
 
-def _is_prose(text: str, key: _Key, value: str, end: int) -> bool:
+def _is_prose(text: str, key: Key, value: str, end: int) -> bool:
     """Returns whether a sentence continues behind the colon."""
     word = value.rstrip(".,;:!?…")
     goes_on = _NEXT_WORD.match(text, end) is not None

@@ -24,9 +24,19 @@ from hearthnet.observability.logs.messages import INFO, WARNING
 from hearthnet.observability.metrics import telemetry_dropped_total
 from hearthnet.observability.records.context import Counted, Scope, current, swap
 from hearthnet.observability.records.ids import canonical, new_trace_id
-from hearthnet.observability.records.record import LogValues, TraceRecord, TraceValues, clean_text, encode, fit
+from hearthnet.observability.records.record import (
+    LogValues,
+    TraceRecord,
+    TraceValues,
+    clean_text,
+    encode,
+    fit,
+    hide,
+    hide_encoded,
+)
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.records.results import CANCELLED, OK, RESULTS, decisive, is_failure, result_of
+from hearthnet.observability.redaction.rules import take_told
 from hearthnet.observability.runtime import runtime
 from hearthnet.observability.traces.span import Span, describe, outer_of, outermost_root, restore, step_out
 
@@ -306,6 +316,9 @@ class Trace:
             except Exception:  # a name that is no text, an integer over 64 bits  # noqa: BLE001
                 spans = b"%b" % _dumps([opened.as_safe_dict(ended_ns) for opened in self._spans])
         extras = encode(self.extras) if self.extras != {} else b"{}"
+        if told := take_told():  # in one place of a trace by its name, in another without
+            spans, extras = hide_encoded(spans, told), hide_encoded(extras, told)
+            self.error = None if self.error is None else hide(self.error, told)
         if len(spans) + len(extras) > _ROOM_BYTES or self._dropped_spans:
             spans, extras = self._cut(ended_ns, extras)
         self._spans_json = spans

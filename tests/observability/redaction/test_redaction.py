@@ -60,7 +60,16 @@ HOSTILE = [
     "sk-", "ghp_", "xoxb-1", "://", "://a:", "://aaaaaaaaaaaaaaaaaaaaa", "Bearer ", "bearer a", "Basic abcdef",
     "-----BEGIN PRIVATE KEY-----", "password=\\", 'password=\\"', "password= ", "=", ":", "password='x\"",
     "passphrase: a ", "\n    token=", '{"a":{"pin":', "password=,a", "password=,,,,,aaaa", "password=<",
-    "password=....", "cookie=a=b\"", "Authorization: Digest a", "a.-_", " ",
+    "password=....", "cookie=a=b\"", "Authorization: Digest a", "a.-_", " ", "<aa", "<password>", "<password ", "</",
+    "<password>a</password>", "('token', ", '["token", ', "--token', '", "--token', ", " -p", "curl -u a",
+    "curl -u a:b ",
+    "mysql -p", "mysql -pa ", "name: token\nvalue: ", 'name="token" value="', "value=", "value: a", "string=",
+    "token string = ", "SG.", "SG.aaaaaaaaaaaaaaaaaaaaaa.", ".atlasv1.", "A", "AAAAAAAAAAA", "eyJrIjoi", "ghp_a1",
+    "ghp_aaaaaaaaaaaaaaa1", "ghp_aaaaaaaaaaaaaaa1 ", "ghp_aaaaaaaaaaaaaaa1..", "_aaaaaaaaaaaaaaaaa", "_aA",
+    "-aaaaaaaaaaA",
+    "https://hooks.slack.com/services/", ".com/api/webhooks/", "0123456789:A", "_mmk", "aaaaaaaa-us1", "~", "|", "1%7C",
+    "x_key=", "x_key=a1", "x_key=aaaaaaaaaaaaaaaaaaaaaaaaa1 ", "x_key=\"aaaaaaaaaaaaa", "'password=", "'password=a b",
+    "password='a'b", "password=a1b2c3d4;", "M", "M.", "aaaaaaa.", "%", "token=\"x token=\"a1b2c3d4e5\"\" ",
 ]  # fmt: skip
 
 

@@ -1,0 +1,162 @@
+"""What the name of a value says: that it is a secret, that it may be one, or nothing.
+
+Names are split into words: `apiKey`, `API-KEY` and `api_key` are the same two. Counts of tokens are no secrets:
+`tokens_in` and `max_tokens` are everyday words of a node that serves language models, and neither are measures of a
+secret, such as `password_length`. Some names are open: `STRIPE_KEY` is the name of a secret, `sort_key` is not, and a
+signature is one in a link only. Of these the value decides, by whether it looks random.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from functools import cache
+from itertools import pairwise
+from typing import Final
+
+from hearthnet.constants import MIN_SECRET_CHARS
+
+__all__ = [
+    "OPEN",
+    "PLAIN",
+    "SECRET",
+    "TELLING",
+    "judge",
+    "last_word_is_secret",
+    "looks_random",
+    "quick_look",
+    "words_of",
+]
+
+PLAIN: Final = 0
+SECRET: Final = 1
+OPEN: Final = 2  # secret if the value looks random
+
+# Each name of a secret has one of these in it, whatever the case.
+TELLING: Final = (
+    "key", "pass", "token", "secret", "auth", "cookie", "cred", "bearer", "jwt", "mnemonic", "otp", "pin", "pwd", "psk",
+    "sess", "sig", "srf", "connect.sid",
+)  # fmt: skip
+_SECRET_WORDS: Final = frozenset({
+    "auth", "authorization", "bearer", "cookie", "cookies", "credential", "credentials", "csrf", "jwt", "mnemonic",
+    "otp", "pass", "passcode", "passphrase", "passwd", "password", "passwords", "pin", "privkey", "psk", "pwd",
+    "secret", "secrets", "sessid", "token", "totp", "xsrf",
+})  # fmt: skip
+_SECRET_PAIRS: Final = frozenset({
+    (owner, key)
+    for owner in (
+        "access", "api", "auth", "encryption", "master", "preshared", "private", "root", "secret", "session", "shared",
+        "signing", "ssh", "unseal", "webhook",
+    )
+    for key in ("key", "keys")
+} | {(owner, "tokens") for owner in ("access", "api", "auth", "bearer", "id", "refresh", "session")}
+  | {("connect", "sid")})  # fmt: skip
+_SECRET_ENDINGS: Final = (
+    "accesskey", "accesstoken", "apikey", "apikeys", "apitoken", "authheader", "authtoken", "csrftoken", "idtoken",
+    "keypass", "passwd", "password", "passwords", "presharedkey", "privatekey", "privkey", "refreshtoken", "secret",
+    "secretkey", "sessid", "sessionid", "sessiontoken", "storepass",
+)  # fmt: skip
+# Last words of names that are secret only if their value looks random; unless the word before says what the key opens.
+_OPEN_ENDINGS: Final = ("key", "keys", "sig", "signature", "session")
+_OPEN_OWNERS: Final = frozenset({
+    "blob", "bucket", "cache", "config", "dedup", "deduplication", "dict", "event", "file", "foreign", "group",
+    "header", "host", "idempotency", "index", "item", "json", "label", "lock", "lookup", "map", "memcache", "message",
+    "node", "object", "order", "param", "partition", "peer", "primary", "public", "pub", "pubkey", "query", "rate",
+    "registry", "routing", "row", "setting", "sort", "storage", "translation", "unique", "verification", "verify",
+})  # fmt: skip
+# What follows the name of a secret in the name of one of its measures.
+_MEASURES: Final = frozenset({
+    "age", "bits", "count", "expires", "expiry", "len", "length", "method", "mode", "policy", "scheme", "size",
+    "status", "ttl",
+})  # fmt: skip
+# Names of measures of a language model's tokens, in full; any other name with `token` in it is secret.
+_TOKEN_MEASURES: Final = re.compile(
+    r"(?:max_|first_)?token_(?:budget|count|id|index|limit|ms|rate|total|type|usage)|(?:per|next|last|first)_token(?:_ms)?"
+    r"|(?:ms|time|seconds)_(?:per|to_first)_token"
+)
+
+_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_MIN_RANDOM_CHARS: Final = 20
+_MAX_RANDOM_CHARS: Final = 256
+_RANDOM: Final = re.compile(r"(?=\D*\d)(?=[^A-Za-z]*[A-Za-z])[\w+/=.~%:-]+")
+_RUN_OF_BOTH: Final = re.compile(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[0-9A-Za-z]{8,}")
+_ULID: Final = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
+_FILE: Final = re.compile(r"[./~].*|\w+://.*|.*\.(?:pem|key|crt|cer|der|pub|json|ya?ml|toml|txt|p12|pfx|jks)")
+
+
+# Between a name and its value: a sign, the end of a quotation or a tag, or another word where that is a type, the word
+# "value", or an attribute.
+_FOLLOWS: Final = (
+    r"[\w.-]{0,64}+\s{0,40}+(?:[^\w\s;()]|val|[\w:.-]{1,64}+="
+    r"|(?:str|string|text|varchar|nsstring|bytes?|any|char)\b)"
+)
+_RAREST: Final = "jqzxkvwyghfbpumdclisnorate"  # letters, as they are in logs
+
+
+@cache
+def quick_look(more: tuple[str, ...]) -> re.Pattern[str]:
+    """Returns what finds, in a text in lower case, a telling word where a value may follow.
+
+    Each branch begins with the rarest letter of its word, and looks back for those before it.
+    """
+    branches: dict[str, list[str]] = defaultdict(list)
+    for word in (*TELLING, *more):
+        at = min(range(len(word)), key=lambda at: _RAREST.find(word[at]) % len(_RAREST))
+        behind = f"(?<={re.escape(word[: at + 1])})" if at else ""
+        branches[word[at]].append(f"{behind}{re.escape(word[at + 1 :])}")
+    return re.compile("|".join(f"{re.escape(char)}(?:{'|'.join(ends)}){_FOLLOWS}" for char, ends in branches.items()))
+
+
+def words_of(name: str) -> list[str]:
+    """Returns the words of a name in lower case."""
+    return [word.lower() for word in _WORD.findall(name)]
+
+
+def last_word_is_secret(name: str) -> bool:
+    """Returns whether the last word of a name is one of a secret by itself."""
+    return words_of(name)[-1:] != [] and words_of(name)[-1] in (*_SECRET_WORDS, *_OPEN_ENDINGS)
+
+
+def judge(name: str, more: tuple[str, ...], own: tuple[str, ...]) -> int:
+    """Returns what a name says of its value: `PLAIN`, `SECRET` or `OPEN`.
+
+    Args:
+        name: however it is spelled.
+        more: words that names have which are plain without them, besides `TELLING`.
+        own: further names that are secret, as `_word_word_`.
+    """
+    lower = name.lower()
+    if not any(word in lower for word in (*TELLING, *more)):
+        return PLAIN  # the quick check of a text does not see it, so it must not be secret here
+    words = words_of(name)
+    if own and any(extra in f"_{'_'.join(words)}_" for extra in own):
+        return SECRET
+    if words and words[-1] in _MEASURES:
+        return PLAIN
+    if "".join(words).endswith(_SECRET_ENDINGS) and words != ["session", "id"]:
+        return SECRET
+    if not _SECRET_PAIRS.isdisjoint(pairwise(words)):
+        return SECRET
+    found = _SECRET_WORDS.intersection(words)
+    if found == {"token"} and _TOKEN_MEASURES.fullmatch("_".join(words)) is not None:
+        return PLAIN
+    return SECRET if found else _judge_ending(words)
+
+
+def _judge_ending(words: list[str]) -> int:
+    if len(words) > 1 and words[-1].isdigit():  # `STRIPE_KEY_2`
+        words = words[:-1]
+    if not words or words in (["key"], ["keys"], ["session"]) or not words[-1].endswith(_OPEN_ENDINGS):
+        return PLAIN
+    owner = words[-2] if len(words) > 1 else ""
+    return PLAIN if owner in _OPEN_OWNERS else OPEN
+
+
+def looks_random(value: str | bytes) -> bool:
+    """Returns whether a value is none that a person would write: long, letters and digits mixed, no path, no ULID."""
+    if isinstance(value, bytes):
+        return len(value) >= MIN_SECRET_CHARS
+    value = value[:_MAX_RANDOM_CHARS]  # bounds the search
+    if len(value) < _MIN_RANDOM_CHARS or _RANDOM.fullmatch(value) is None or _RUN_OF_BOTH.search(value) is None:
+        return False
+    return _ULID.fullmatch(value) is None and _FILE.fullmatch(value) is None

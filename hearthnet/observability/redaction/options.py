@@ -1,0 +1,93 @@
+"""Secrets among the arguments of commands: `--password …`, `curl -u user:…`, as a line or as a list.
+
+Lists are those of Python, JSON and YAML. `'--password', 'x'` is the same option as `--password x`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from hearthnet.constants import REDACTED
+from hearthnet.observability.redaction.shapes import NEXT_ITEM
+from hearthnet.observability.redaction.values import Key, Span, value_of
+
+__all__ = ["flag_value", "option_value"]
+
+_TO_VALUE: Final = re.compile(rf"{NEXT_ITEM}(?![\"'\\]*-)")
+_FLAG: Final = re.compile(r"[A-Za-z-]+")
+_MAX_VALUE_CHARS: Final = 256
+_MAX_COMMAND_CHARS: Final = 200  # between a command and its option
+_IN_PARTS: Final = re.compile(r"[:%]")  # of a user and a password
+_SOURCE: Final = re.compile(r"(?:pass|env|file|fd|stdin):?")
+
+# Options that are secret with these commands only. `user`: the value has a user before the password. `glued`: the value
+# follows at once, and the option by itself asks for the password.
+_OPTIONS: Final = (
+    ("user", r"curl", ("u", "U", "user", "proxy-user")),
+    ("user", r"https?", ("a",)),
+    ("user", r"smbclient|rpcclient|smbget|net", ("U",)),
+    ("user", r"(?:skopeo|podman|buildah|crane)", ("creds", "src-creds", "dest-creds")),
+    ("glued", r"(?:mysql|mariadb)\w*(?:-\w+)?|7z\w*|u?n?rar", ("p", "hp")),
+    ("", r"sshpass|mongo\w*|influx|(?i:psexec)", ("p",)),
+    ("", r"(?:docker|podman|nerdctl|helm|buildah|oras|az|registry|oc)\b[^|;&]{0,100}\blogin", ("p",)),
+    ("", r"redis-cli", ("a", "pass")),
+    ("", r"ldap\w+", ("w",)),
+    ("", r"sqlcmd|bcp|mosquitto_\w+|ipmitool|zip|unzip", ("P",)),
+    ("", r"snmp\w+", ("A", "X", "c")),
+    ("", r"plink|pscp|psftp", ("pw",)),
+    ("openssl", r"openssl", ("passin", "passout", "k", "pass")),
+)
+_BY_OPTION: Final = {
+    option: [
+        (kind, re.compile(rf"(?<![\w-])(?:{command})(?![\w-])"))
+        for kind, command, options in _OPTIONS
+        if option in options
+    ]
+    for option in {option for _, _, options in _OPTIONS for option in options}
+}
+
+
+def option_value(text: str, name: str, end: int) -> Span | None:
+    """Returns the span of the value of `--name value`; `end` is the end of the name."""
+    before = _TO_VALUE.match(text, end)
+    if before is None:
+        return None
+    is_item = not before[0].isspace()
+    return value_of(text, Key(name, "-", is_item, ":", end), before.end())
+
+
+def flag_value(text: str, start: int) -> Span | None:
+    """Returns the span of the secret of an option that is one with some commands only; `start` is behind its dash."""
+    match = _FLAG.match(text, start)
+    if match is None:
+        return None
+    command = text[max(0, start - _MAX_COMMAND_CHARS) : start]
+    for length in (len(match[0]), 2, 1):
+        option = match[0][:length]
+        for kind, expression in _BY_OPTION.get(option, ()):
+            if expression.search(command) is not None:
+                return _flagged(text, option, start, kind)
+    return None
+
+
+def _flagged(text: str, option: str, start: int, kind: str) -> Span | None:
+    end = start + len(option)
+    quote = text[start - 2 : start - 1]
+    key = Key(option, quote, True, "=", end, end + _MAX_VALUE_CHARS)
+    if text[end : end + 1] == "=" and kind != "glued":
+        span = value_of(text, key, end + 1)
+    elif (before := _TO_VALUE.match(text, end)) is None:
+        span = value_of(text, key, end) if len(option) <= 2 else None
+    else:
+        span = value_of(text, key._replace(before="-", separator=":"), before.end()) if kind != "glued" else None
+    if span is None or kind not in ("user", "openssl"):
+        return span
+    if kind == "openssl":
+        source = _SOURCE.match(text, *span)
+        is_given = source is not None and source[0] == "pass:"
+        is_given = is_given and source is not None and not text.startswith(REDACTED, source.end())
+        return (source.end(), span[1]) if is_given and source is not None else None
+    parts = _IN_PARTS.search(text, *span)
+    is_known = parts is None or parts.end() >= span[1] or text.startswith(REDACTED, parts.end())
+    return None if is_known or parts is None else (parts.end(), span[1])

@@ -1,0 +1,128 @@
+"""Secrets known by their shape: the branches of one regular expression, which registered values join.
+
+Its first characters decide its speed. Each branch begins with a literal character that is rare in logs, the pivot, and
+looks back for the characters before it: `J(?<=eyJ)…` instead of `eyJ…`. The engine then passes most of a text with one
+lookup per character; branches that begin with letters of everyday words cost ten times as much, and one set of
+characters at the beginning of a branch slows down all of them. For registered values the pivots are chosen so that few
+characters serve them all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Final
+
+from hearthnet.observability.redaction.vendors import VENDORS
+
+__all__ = ["BRANCHES", "DOTTED", "NEXT_ITEM"]
+
+_MAX_WORD_CHARS: Final = 4  # of a prefix that might be the end of a longer word
+
+# At the beginning of a word, or behind an escaped line break.
+_BEGINS: Final = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))"
+_PEM: Final = r"----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----([\s\S]*?)(?=-----END|\Z)"
+_CREDENTIALS: Final = r"(?=[^\s]{0,256}?(?:\d|[a-z][A-Z])|[\w.~+/-]{20})([\w.~+/-]{5,}={0,2})(?!\w)"
+# Between an option and its value: white space, or the end of a list's item and the beginning of the next.
+NEXT_ITEM: Final = r"(?:[ \t]+|[\"'\\]{1,8},\s{0,40}|[\"'\\]{0,8}[ \t]{0,8}\r?\n[ \t]{0,40}-[ \t]+)"
+# By pivot. Unnamed groups are secrets; what the named ones match must be checked closely.
+_BRANCHES: Final = {
+    "-": [
+        _PEM,
+        (
+            rf"[A-Za-z](?<!\w-.)(?<![\w-]--.)(?:(?P<option>[\w-]{{1,63}}+)(?={NEXT_ITEM}[^\s-])"
+            rf"|(?P<flag>)(?:(?<=[achkpuwAPUX])|(?<=p)w|(?<=h)p)(?=[^\s-]|{NEXT_ITEM}[^\s-]))"
+        ),
+        r"us\d{1,2}(?<=([0-9a-f]{32})-us\d)",  # Mailchimp
+    ],
+    "_": [
+        r"(?:live|prod|test)_(?<=[rs]k_...._)([0-9A-Za-z]{10,})",  # Stripe
+        r"TEST-(?<=FLW...K_TEST-)([0-9A-Za-z]{12,})",  # Flutterwave
+        r"([A-Za-z0-9]{29}_mmk)",  # MaxMind
+    ],
+    "J": [rf"(?<={_BEGINS}eyJ)([\w-]{{5,1000}}+(?:\.[\w-]+)+)"],  # JWT
+    "B": [
+        rf"(?:earer|EARER)[ \t]+{_CREDENTIALS}",
+        r"(?:asic|ASIC)[ \t]+(?=(?P<basic>[A-Za-z0-9+/_-]{6,}={0,2})(?!\w))",  # lookahead only: it may be a word
+    ],
+    "b": [rf"earer(?<!\wbearer)[ \t]+{_CREDENTIALS}"],
+    "~": [r"(?<=[\w.~]{3}\dQ~)([\w.~-]{31,})"],  # Entra ID
+    "|": [r"(?<=\d{15}\|)([\w-]{27,})"],  # Facebook, an app's
+    "%": [r"(?<=\d{15}%)(?:7C)?([\w-]{27,})"],
+    "A": [
+        r"(?<=\d{5}:A)([\w-]{32,})",  # Telegram
+        r"A{9}(?<=[0-9A-Za-z]{11}A{10})([\w=-]{43})",  # Dropbox
+    ],
+}
+# Dots are frequent, and no short text has a token with one: these have an expression of their own.
+_DOTTED: Final = (
+    r"st\.(?<=dp\.st\.)(?:[\w-]{2,35}\.)?([0-9A-Za-z]{16,})",  # Doppler
+    r"slack\.com/(?<=hooks\.slack\.com/)(?:services|workflows|triggers)/([\w/+]{20,})",
+    r"zapier\.com/hooks/catch/([\w/]{10,})",
+    r"com/api/webhooks/\d{16,20}/([\w-]{50,})",  # Discord
+    r"webhook\.office\.com/webhookb2/([\w@/-]{40,})",  # Teams
+    r"[0-9A-Za-z_-]{6}\.(?=[\w-]{27})(?:(?<=[MNO][\w-]{23}\.[\w-]{6}\.)|(?<=[MNO][\w-]{25}\.[\w-]{6}\.))([\w-]+)",
+    r"[0-9a-f]{64}(?<=pat[A-Za-z0-9]{14}\.([0-9a-f]{64}))",  # Airtable
+)
+_PIVOTS: Final = "_-~JKQZYVIBAG.b"  # of prefixes: those that cost least first
+
+
+def _vendor_branches() -> dict[str, list[str]]:
+    """Returns, by pivot, what follows it in the tokens of the table.
+
+    Roughly: enough characters behind the prefix, not all of them small letters. `vendors.token_at` checks the rest;
+    the number in the name of the group is how many characters of the token were matched.
+    """
+    prefixes: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for vendor in VENDORS:
+        head, pivot, tail = _split(vendor.prefix)
+        prefixes[pivot, tail].append(head + pivot + tail)
+    branches: dict[str, list[str]] = defaultdict(list)
+    for number, ((pivot, tail), same) in enumerate(prefixes.items()):
+        branches[pivot].append(f"{_after(pivot, tail, same)}(?P<token_{number}_{int(not tail)}>)")
+    return branches
+
+
+def _split(prefix: str) -> tuple[str, str, str]:
+    pivot = next(char for char in _PIVOTS if char in prefix)
+    at = prefix.index(pivot) if pivot.isalpha() else prefix.rindex(pivot)
+    return prefix[:at], pivot, prefix[at + 1 :]
+
+
+def _after(pivot: str, tail: str, prefixes: list[str]) -> str:
+    if tail:
+        return rf"{re.escape(tail)}(?=[0-9A-Za-z_+/=.:-]{{16}}){_behind(prefixes, '')}"
+    # The engine checks a set before it tries a branch, a lookahead only within it.
+    dot = "." if pivot == "_" else ""
+    has_others = r"(?<![a-z_](?=[a-z_.:-]{0,40}+[^0-9A-Z+/=]))"  # than small letters
+    return rf"[0-9A-Za-z_+/=-](?=[0-9A-Za-z_+/=:{dot}-]{{15}}){has_others}{_behind(prefixes, '.')}"
+
+
+def _behind(prefixes: Iterable[str], more: str) -> str:
+    """Returns an expression that looks back for one of these, all of one width at once, and `more` behind it."""
+    widths: dict[tuple[bool, int], list[str]] = defaultdict(list)
+    for prefix in prefixes:
+        is_bounded = len(prefix) <= _MAX_WORD_CHARS and prefix[0].isalnum()
+        widths[is_bounded, len(prefix)].append(re.escape(prefix))
+    return "(?:{})".format(
+        "|".join(
+            f"(?<={_BEGINS if is_bounded else ''}(?:{'|'.join(same)}){more})"
+            for (is_bounded, _), same in widths.items()
+        )
+    )
+
+
+def _known_branches() -> tuple[list[str], str]:
+    """Returns the branches, and the expression of those that begin with a dot."""
+    tokens = _vendor_branches()
+    dotted = r"\.(?=[0-9A-Za-z_=-]{16}|[a-z]{2,7}[./]|[0-9A-Za-z_-]{6}\.)" + _joined("", (*_DOTTED, *tokens.pop(".")))
+    pivots = dict.fromkeys((*_BRANCHES, *tokens))
+    return [_joined(pivot, (*_BRANCHES.get(pivot, ()), *tokens[pivot])) for pivot in pivots], dotted
+
+
+def _joined(pivot: str, expressions: Iterable[str]) -> str:
+    return f"{re.escape(pivot)}(?:{'|'.join(expressions)})"
+
+
+BRANCHES, DOTTED = _known_branches()

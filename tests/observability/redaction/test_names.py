@@ -1,0 +1,101 @@
+"""Names: those of secrets, those that are secret if their value is, and measures of secrets."""
+
+from __future__ import annotations
+
+import pytest
+
+from hearthnet.observability.records.record import bounded, encode_plain
+from hearthnet.observability.redaction.names import OPEN, PLAIN, SECRET, looks_random
+from hearthnet.observability.redaction.rules import REDACTED, is_secret, is_told, kind_of, scrub
+
+RANDOM = ["a1b2c3d4e5f6g7h8i9j0", "9f86d081884c7d659a2feaa0c55ad015", "3f2504e0-4f89-11d3-9a0c-0305e82c3301",
+          "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="]  # fmt: skip
+NOT_RANDOM = [
+    "user:1234:profile", "users-by-name-2026-11-30", "/etc/ssl/private/server2048.key", "server-key-number-2048a.pem",
+    "https://example.com/a1b2c3d4e5f6g7h8i9j0", "01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "12345678901234567890", "short1",
+    "a-name-without-any-digit-in-it", "two words a1b2c3d4e5f6g7h8", "",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "psk", "wpa_psk", "csrf", "XSRF-Token", "csrftoken", "totp", "totp_secret", "PHPSESSID", "JSESSIONID",
+        "connect.sid", "ASP.NET_SessionId", "unseal_key", "unsealKeys", "master_key", "webhook_key", "sharedKey",
+        "PresharedKey", "storepass", "keypass",
+    ],
+)  # fmt: skip
+def test_more_names_of_secrets(name):
+    """Keys of networks and vaults, cookies of sessions, tokens of forms."""
+    assert is_secret(name)
+    assert scrub(f"{name}=abcd1234efgh") == f"{name}={REDACTED}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "OPENAI_KEY", "AZURE_OPENAI_KEY", "stripeKey", "AccountKey", "sdk_key", "license-key", "X-Amz-Signature",
+        "sig", "signature", "_gitlab_session", "laravel_session", "STRIPE_KEY_2", "openaikey", "mailgun.key",
+    ],
+)  # fmt: skip
+def test_names_that_are_secret_if_their_value_is(name):
+    """What looks random under such a name is redacted, in a text and as a field; anything else is not."""
+    assert kind_of(name) == OPEN
+    for value in RANDOM:
+        assert REDACTED in scrub(f"with {name}={value}")
+        assert value not in scrub(f"with {name}={value}")
+        assert bounded({name: value}) == {name: REDACTED}
+        assert encode_plain({name: value}) is None
+    for value in ["none", "primary", "us-east-1", "/etc/keys/2"]:
+        assert scrub(f"with {name}={value}") == f"with {name}={value}"
+        assert bounded({name: value}) == {name: value}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "key", "keys", "cache_key", "primaryKey", "foreign_key", "sort-key", "partition_key", "idempotency_key",
+        "public_key", "lookup_key", "object_key", "session", "secret_length", "password_policy", "auth_method",
+        "auth_mode", "token_ttl", "password_expiry", "design", "signal", "keyboard", "assignment", "monkey_business",
+    ],
+)  # fmt: skip
+def test_names_of_no_secrets(name):
+    """Keys of dictionaries, caches and tables, public ones, and measures of secrets."""
+    assert kind_of(name) == PLAIN
+    for value in RANDOM[:2]:
+        assert scrub(f"with {name}={value}") == f"with {name}={value}"
+        assert bounded({name: value}) == {name: value}
+
+
+@pytest.mark.parametrize("value", RANDOM)
+def test_values_that_look_random(value):
+    """Hexadecimal, base64, UUIDs, letters and digits."""
+    assert looks_random(value)
+    assert is_told("x_key", value)
+
+
+@pytest.mark.parametrize("value", NOT_RANDOM)
+def test_values_that_do_not(value):
+    """Paths, addresses, ids of ours, words, numbers."""
+    assert not looks_random(value)
+    assert not is_told("x_key", value)
+
+
+def test_bytes_and_other_values_of_open_names():
+    """Bytes of a key are redacted; a number, a flag or nothing says more than it tells."""
+    assert bounded({"node2_key": bytes(32)}) == {"node2_key": REDACTED}
+    assert bounded({"x_key": 7, "y_key": None, "z_key": True}) == {"x_key": 7, "y_key": None, "z_key": True}
+
+
+def test_secret_names_stay_secret_whatever_the_value():
+    """A flag under the name of a secret is not worth a rule."""
+    assert kind_of("password") == SECRET
+    assert is_told("password", True)
+
+
+def test_same_name_with_another_value_is_judged_anew():
+    """That a key was harmless once is not remembered where its value decides."""
+    assert encode_plain({"openai_key": "default"}) == b'{"openai_key":"default"}'
+    assert encode_plain({"openai_key": RANDOM[0]}) is None
+    assert encode_plain({"name": "x", "value": "abcd1234"}) is not None
+    assert encode_plain({"name": "x_token", "value": "abcd1234"}) is None

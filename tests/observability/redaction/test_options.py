@@ -1,0 +1,105 @@
+"""Secrets among the arguments of commands, as a line and as a list."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+
+import pytest
+
+from hearthnet.observability.records.record import bounded
+from hearthnet.observability.redaction.rules import scrub
+
+SECRET = "S3cretPassw0rd!"
+COMMANDS = [
+    ["mysql", "--password", SECRET, "db"],
+    ["mysql", "-u", "root", f"-p{SECRET}", "db"],
+    ["mysql", f"--password={SECRET}", "db"],
+    ["curl", "-u", f"bob:{SECRET}", "http://h"],
+    ["curl", "--user", f"bob:{SECRET}", "http://h"],
+    ["curl", "-s", "--proxy-user", f"bob:{SECRET}", "http://h"],
+    ["curl", "-H", f"Authorization: Bearer {SECRET}", "http://h"],
+    ["curl", "-H", f"X-Api-Key: {SECRET}", "http://h"],
+    ["sshpass", "-p", SECRET, "ssh", "-p", "2222", "h"],
+    ["sshpass", f"-p{SECRET}", "ssh", "h"],
+    ["redis-cli", "-a", SECRET, "ping"],
+    ["docker", "login", "-u", "bob", "-p", SECRET, "registry.example"],
+    ["mongo", "-u", "bob", "-p", SECRET, "db"],
+    ["ldapsearch", "-x", "-w", SECRET, "-b", "dc=x"],
+    ["smbclient", "-U", f"bob%{SECRET}", "//h/x"],
+    ["openssl", "pkcs12", "-passin", f"pass:{SECRET}", "-in", "k"],
+    ["keytool", "-storepass", SECRET, "-list"],
+    ["7z", "x", f"-p{SECRET}", "a.7z"],
+    ["tool", "--api-token", SECRET, "--verbose"],
+    ["tool", "--stripe-key", "a1b2c3d4e5f6g7h8i9j0", "--verbose"],
+    ["env", f"PGPASSWORD={SECRET}", "psql", "-h", "x"],
+]
+SHOWN = {
+    "repr": repr,
+    "tuple": lambda items: repr(tuple(items)),
+    "json": json.dumps,
+    "tight json": lambda items: json.dumps(items, separators=(",", ":")),
+    "indented json": lambda items: json.dumps(items, indent=2),
+    "json in json": lambda items: json.dumps({"argv": json.dumps(items)}),
+    "yaml": lambda items: "".join(f"  - {item}\n" for item in items),
+    "quoted yaml": lambda items: "".join(f'  - "{item}"\n' for item in items),
+    "shell": shlex.join,
+    "line": " ".join,
+    "error": lambda items: str(subprocess.CalledProcessError(1, items)),
+    "timeout": lambda items: str(subprocess.TimeoutExpired(items, 3)),
+}
+
+
+@pytest.mark.parametrize("shown", SHOWN)
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[:3]))
+def test_secret_of_a_command_is_redacted(command, shown):
+    """However the arguments are shown, the secret is gone, the command is not, and twice is once."""
+    text = f"ran {SHOWN[shown](command)}"
+    cleaned = scrub(text)
+
+    assert SECRET not in cleaned
+    assert "a1b2c3d4e5f6g7h8i9j0" not in cleaned
+    assert command[0] in cleaned
+    assert scrub(cleaned) == cleaned
+
+
+@pytest.mark.parametrize("make", [list, tuple])
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[:3]))
+def test_secret_of_a_field_of_arguments_is_redacted(command, make):
+    """A list of arguments is recorded item by item, and each item alone looks harmless."""
+    kept = bounded({"argv": make(command)})["argv"]
+
+    assert SECRET not in str(kept)
+    assert "a1b2c3d4e5f6g7h8i9j0" not in str(kept)
+    assert len(kept) == len(command)
+    assert kept[0] == command[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "docker run -p 8080:80 --user 1000:1000 image", "mysql -p db", "ls -a -p -u bob:staff x", "ssh -p 2222 host",
+        "chown -R bob:staff /x", "mkdir -p /a/b", "openssl x509 -passin env:KEY_PASS -in k", "curl -u bob http://h",
+        "['tool', '--token', '--verbose']", "tool --password --verbose", "the --password option is missing",
+        "ps -u bob", "tool --sort-key a1b2c3d4e5f6g7h8i9j0", "tool --cache-key a1b2c3d4e5f6g7h8i9j0k1",
+        "zip -r a.zip b", "grep -A 3 -c x", "well-known -token", "tail -p", "['-p']", '["--password"]',
+    ],
+)  # fmt: skip
+def test_other_options_stay(text):
+    """Ports, users, paths, options without a value, options of other commands."""
+    assert scrub(text) is text
+
+
+def test_list_without_options_is_kept():
+    """A list of words, a list that ends in an option, items that are no text."""
+    for items in (["a", "b", "c"], ["tool", "-v", "--password"], ["-p", 3, None], [1, "-x", {"a": 1}], ["-"] * 70):
+        kept = bounded({"items": items})["items"]
+        assert kept[: len(items)][:64] == items[:64]
+
+
+def test_quoted_item_is_redacted_to_its_end():
+    """A value with spaces in it ends with its quotes; names that follow in the same quotes stay."""
+    assert scrub("['PGPASSWORD=two words here', 'A=b']") == "['PGPASSWORD=[redacted]', 'A=b']"
+    assert scrub("tool '--password=two words' x") == "tool '--password=[redacted]' x"
+    assert scrub("with 'password=hunter22 host=db' now") == "with 'password=[redacted] host=db' now"

@@ -1,0 +1,209 @@
+"""Every kind of secret in every position of a record, read back from all files that telemetry writes."""
+
+from __future__ import annotations
+
+import logging as stdlib_logging
+import sys
+
+import pytest
+
+from hearthnet.constants import MAX_STRING_BYTES
+from hearthnet.observability import doctor, get_logger, telemetry, trace
+from hearthnet.observability.doctor import CheckResult
+from hearthnet.observability.records.record import clean_text
+from hearthnet.observability.redaction.rules import REDACTED, take_told, tell
+
+S = "q7Zk2VbX9mT4wLr8sD1fGh3J"
+KINDS = {
+    "token of a service": (f"sent ghp_{S}AbCdEfGh1234 on", f"{S}AbC"),
+    "token with a dot": (f"sent SG.{S[:22]}.{S}{S} on", f"{S}{S[:8]}"),
+    "option in a list": (f"Command '['tool', '--token', '{S}']' failed", S),
+    "option of one command": (f"ran curl -u bob:{S} http://h", S),
+    "argument of a call": (f'setenv("API_TOKEN", "{S}")', S),
+    "element": (f"<apiToken>{S}</apiToken>", S),
+    "pair of name and value": (f'{{"name": "x_token", "value": "{S}"}}', S),
+    "open name": (f"with OPENAI_KEY={S}", S),
+    "declared with a type": (f'var xToken string = "{S}"', S),
+    "header": (f"Authorization: Bearer {S}", S),
+    "URL": (f"redis://u:{S}@h/0", S),
+    "cookie": (f"PHPSESSID={S}; path=/", S),
+}
+FOREIGN = stdlib_logging.getLogger("foreign.library")
+log = get_logger("hearthnet.positions")
+
+
+def raise_in_a_span(text: str) -> None:
+    """A trace that fails within a span."""
+    try:
+        with trace.new_trace("experimental.position@1.0"), trace.span("inner"):
+            raise RuntimeError(text)
+    except RuntimeError:
+        pass
+
+
+def with_a_span(name: str, **fields: object) -> None:
+    """A trace with one span."""
+    with trace.new_trace("experimental.position@1.0"), trace.span(name, **fields):
+        pass
+
+
+def log_exception(text: str) -> None:
+    """An error with a cause, of the same text."""
+    try:
+        try:
+            raise ValueError(text)
+        except ValueError as error:
+            raise RuntimeError(text) from error
+    except RuntimeError:
+        log.exception("failed")
+
+
+def log_stack(text: str) -> None:
+    """A record with its stack, whose message has the secret."""
+    log.warning(text, stack_info=True)
+
+
+POSITIONS = {
+    "message": log.warning,
+    "argument": lambda text: log.warning("it said %s", text),
+    "several arguments": lambda text: log.warning("%s: %d, %r", "x", 3, text),
+    "field": lambda text: log.warning("x", extra={"said": text}),
+    "name of a field": lambda text: log.warning("x", extra={text: 1}),
+    "nested": lambda text: log.warning("x", extra={"a": {"b": [{"c": (text,)}]}}),
+    "name in a nested field": lambda text: log.warning("x", extra={"a": {"b": {text: 1}}}),
+    "bytes": lambda text: log.warning("x", extra={"raw": text.encode()}),
+    "object": lambda text: log.warning("x", extra={"error": ValueError(text)}),
+    "exception": log_exception,
+    "stack": log_stack,
+    "foreign message": lambda text: FOREIGN.warning("it said %s", text),
+    "foreign field": lambda text: FOREIGN.warning("x", extra={"said": text}),
+    "span's name": with_a_span,
+    "span's field": lambda text: with_a_span("inner", said=text),
+    "span's nested field": lambda text: with_a_span("inner", said={"deep": [text]}),
+    "trace's error": raise_in_a_span,
+    "logger's name": lambda text: stdlib_logging.getLogger(f"foreign.{text}").warning("x"),
+}
+
+
+def everything(observability) -> bytes:
+    """All that is in the files of telemetry."""
+    folders = (observability.data_dir, observability.log_dir)
+    return b"\n".join(path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_no_kind_survives_in_any_position(observability, position):
+    """Neither a line nor a row nor a box has the secret; each record says that there was one."""
+    with telemetry.open(observability) as opened:
+        for text, _ in KINDS.values():
+            POSITIONS[position](text)
+        assert opened.flush()
+        found = everything(observability)
+    found += everything(observability)
+
+    assert [kind for kind, (_, secret) in KINDS.items() if secret.encode() in found] == []
+    assert found.count(REDACTED.encode()) >= len(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_kind_survives_in_a_finding_of_the_doctor(config, kind):
+    """Detail, fix and evidence, names included."""
+    text, secret = KINDS[kind]
+    doctor.register("careless", lambda *_: CheckResult("careless", False, text, text, evidence={text: [text]}))
+    try:
+        found = doctor.run_one("careless", config).as_dict()
+    finally:
+        doctor._checks.pop("careless")
+
+    assert secret not in str(found)
+    assert str(found).count(REDACTED) >= 4
+
+
+VALUE = "h4zel-nut-9921"
+TOLD = {
+    "message, then field": lambda: log.warning(f"password={VALUE}", extra={"url": f"/x/{VALUE}/y"}),
+    "field, then message": lambda: log.warning(f"refused {VALUE}", extra={"password": VALUE}),
+    "field, then field": lambda: log.warning("x", extra={"a": f"got {VALUE}", "deep": {"api_token": VALUE}}),
+    "argument, then argument": lambda: log.warning("%s and %s", f"token={VALUE}", VALUE),
+    "field, then exception": lambda: fail_with(f"refused {VALUE}", {"password": VALUE}),
+    "exception, then message": lambda: fail_with(f"password={VALUE}", {"said": VALUE}),
+    "span's field, then error": lambda: fail_in_span({"password": VALUE}, f"refused {VALUE}"),
+    "span's field, then span's field": lambda: with_a_span("inner", password=VALUE, url=f"/x/{VALUE}"),
+    "foreign": lambda: FOREIGN.warning("refused %s", VALUE, extra={"password": VALUE}),
+}
+
+
+def fail_with(text: str, fields: dict[str, object]) -> None:
+    """A record with an exception."""
+    try:
+        raise ValueError(text)
+    except ValueError:
+        log.exception("failed", extra=fields)
+
+
+def fail_in_span(fields: dict[str, object], text: str) -> None:
+    """A trace whose span fails."""
+    try:
+        with trace.new_trace("experimental.position@1.0"), trace.span("inner", **fields):
+            raise RuntimeError(text)
+    except RuntimeError:
+        pass
+
+
+@pytest.mark.parametrize("case", TOLD)
+def test_secret_told_in_one_place_is_known_in_the_others(observability, case):
+    """Where one part of a record names the secret, no other part has the same characters; also the second time."""
+    with telemetry.open(observability) as opened:
+        TOLD[case]()
+        TOLD[case]()
+        assert opened.flush()
+        found = everything(observability)
+
+    assert VALUE.encode() not in found
+    assert found.count(REDACTED.encode()) >= 4
+
+
+def test_what_was_told_is_for_one_record(observability):
+    """The next record has the value again, if nothing there says that it is a secret."""
+    with telemetry.open(observability) as opened:
+        log.warning("x", extra={"password": VALUE})
+        log.warning(f"a plain {VALUE}")
+        assert opened.flush()
+        found = everything(observability)
+
+    assert f"a plain {VALUE}".encode() in found
+
+
+def test_what_is_told_is_bounded():
+    """Neither many values nor long ones are kept, nor what is no secret by itself."""
+    take_told()
+    tell(*(f"value-{number:04}-a1b2" for number in range(100)))
+    tell("a1" * 2_000)
+    tell("swordfish", "12345678", "short1")
+
+    assert len(take_told()) == 16
+    assert take_told() == ()
+
+
+@pytest.mark.parametrize("before", [0, 1, 7, 20, 40, 60])
+def test_secret_at_the_edge_is_redacted_before_the_cut(before):
+    """A text that is cut in the middle of a secret keeps no part of it."""
+    limit = 64
+    text = "x" * before + f" password={S} " + "y" * 2 * limit
+    cleaned = clean_text(text, limit)
+
+    assert len(cleaned.encode()) <= limit
+    assert S[:6] not in cleaned
+    assert S[:6] not in clean_text("z " * (MAX_STRING_BYTES // 2 - before) + text)
+
+
+def test_traceback_is_redacted_before_its_beginning_is_dropped(observability):
+    """A secret that lies across the edge of what a row keeps of a traceback leaves no tail."""
+    with telemetry.open(observability) as opened:
+        for length in range(0, 1_100, 53):
+            fail_with(f"password={S} {'y' * length}", {})
+        assert opened.flush()
+        found = everything(observability)
+
+    assert S[-6:].encode() not in found
+    assert sys.exception() is None

@@ -1,0 +1,119 @@
+"""Values behind names: signs of languages, markup, pairs of name and value, nested quotes, and what is none."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from hearthnet.observability.records.record import bounded
+from hearthnet.observability.redaction import rules
+from hearthnet.observability.redaction.rules import REDACTED, needs_scrub, scrub
+
+S = "abcdef1234567890"
+FORMS = [
+    'setenv("API_TOKEN", "{}")', "setenv('API_TOKEN', '{}')", 'System.setProperty("X_TOKEN", "{}")',
+    'request.header("X-Api-Key","{}")', 'os.environ.setdefault("DB_PASSWORD",\n    "{}")', '["X-Api-Key", "{}"]',
+    "<ApiToken>{}</ApiToken>", "<password>{}</password>", "<ns:Password>\n  {}\n</ns:Password>",
+    '<password encrypted="no">{}</password>', "<password><![CDATA[{}]]></password>",
+    '<add key="ClearTextPassword" value="{}"/>', '<entry name="apiToken" value="{}" />',
+    '<property name="db.password" type="string" value="{}"/>', "<name>fs.secret.key</name>\n<value>{}</value>",
+    '{{"name": "x_token", "value": "{}"}}', '{{"name":"x_token","type":"secret","value":"{}"}}',
+    '{{"key": "X-Auth-Token",\n  "value": "{}"}}', '{{\\"name\\": \\"x_token\\", \\"value\\": \\"{}\\"}}',
+    "- name: X_TOKEN\n  value: {}", '- name: "X_TOKEN"\n  value: "{}"',
+    'var xToken string = "{}"', 'const apiToken: string = "{}";', 'val token: String = "{}"', 'token: str = "{}"',
+    'let token: &str = "{}";', 'X_TOKEN ?= "{}"', '$xToken .= "{}";', 'X_TOKEN := "{}"', 'X_TOKEN ::= "{}"',
+    'X_TOKEN += "{}"', 'x_token ||= "{}"', '"xToken" => "{}"', "token = `{}`",
+    'token = "x token = "{}""', "password = 'it's {}'", 'password="a "quoted {}" one"',
+    "Authorization: SSWS {}", "AccountName=x;AccountKey={0}{0};E=y", "https://h/p?X-Amz-Signature={0}{0}&x=1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_value_is_redacted(form):
+    """In whatever language or markup the value follows its name."""
+    text = f"before {form.format(S)} behind"
+    cleaned = scrub(text)
+
+    assert S not in cleaned
+    assert cleaned.startswith("before ")
+    assert cleaned.endswith(" behind")
+    assert scrub(cleaned) == cleaned
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_placeholder_is_kept(form):
+    """The same forms with no secret in them."""
+    for word in ("none", "${TOKEN}"):
+        text = form.format(word)
+        assert word in scrub(text) or "AccountKey" in text or "'it's" in text or "token = " in text or "quoted" in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "reason = AuthFail:sts:5_rsn:0", "as bob (auth:SIMPLE)", "auth:KERBEROS",
+        "secret_length = X25519.secret_length",
+        "wtoken = AppWindowToken{9f4ef63 token=Token{a64f992 ActivityRecord{1 u0}}}", "token=Token@1a2b3c4d",
+        "TokenExpired:7", "password_length=12", "<token>", "<password></password>", "usage: login <user> <password>",
+        '{"name": "host", "value": "abcd1234efgh"}', '{"value": "abcd1234efgh"}', "- name: HOST\n  value: abcd1234efgh",
+        "<name>host</name><value>abcd1234efgh</value>", 'var host string = "abcd1234efgh"', "a string = 'abcd1234efgh'",
+        '["auth", "login", "abcd1234"]', "f('x', 'token', 'other')", "session opened for user root by (uid=0)",
+        "authentication failure; logname= uid=0 euid=0", "signal: terminated", "sign = +1", "keyboard: us",
+    ],
+)  # fmt: skip
+def test_what_helps_to_diagnose_stays(text):
+    """Classes, modes, measures, objects as Java and Android show them, markup without a secret."""
+    assert scrub(text) is text
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        (f'token = "{S}" sent, got 401 for {S}', f'token = "{REDACTED}" sent, got 401 for {REDACTED}'),
+        (f"401 for {S}: password={S}", f"401 for {REDACTED}: password={REDACTED}"),
+        (f"curl -u bob:{S} h: {S}?", f"curl -u bob:{REDACTED} h: {REDACTED}?"),
+        ("password=swordfish, a swordfish", f"password={REDACTED}, a swordfish"),
+        ("token=12345678 and 12345678 rows", f"token={REDACTED} and 12345678 rows"),
+        ("pin: 4711, room 4711", f"pin: {REDACTED}, room 4711"),
+    ],
+)
+def test_value_that_its_name_has_told_is_redacted_everywhere(text, cleaned):
+    """The same eight characters or more elsewhere in the text; words, numbers and short values are not the same."""
+    assert scrub(text) == cleaned
+
+
+def test_pair_of_name_and_value_in_fields_is_redacted():
+    """As environments of containers and headers of HAR files are recorded."""
+    env = [{"name": "X_TOKEN", "value": S}, {"name": "LANG", "value": "C"}, {"Key": "db_password", "Value": S}]
+
+    assert bounded({"env": env})["env"] == [
+        {"name": "X_TOKEN", "value": REDACTED},
+        {"name": "LANG", "value": "C"},
+        {"Key": "db_password", "Value": REDACTED},
+    ]
+
+
+_PIECES = st.sampled_from([
+    "password", "Token", "API_KEY", "x-auth", "psk", "sig", "cookie", "value", "name", "string", "str", " ",
+    "\n", "=", ":",
+    ": ", " = ", "=>", "?=", "('", '("', '", "', "', '", "')", '")', "[", "]", "<", "</", ">", "<password>",
+    "{", "}", '"',
+    "'", "\\", '\\"', "--", " -p ", "-u", "curl ", "://u:", "@h", ",", ";", "a1b2c3d4e5f6g7h8i9j0", "hunter22", "ghp_",
+    "sk-", "SG.", "hvs.", "AKIA", "xoxb-", "A1b2C3d4E5f6G7h8I9j0K1l2M3", "é", "\u017f", "\u212a", "İ", "- name: ",
+    "\n  value: ", "Bearer ", "eyJ", ".", "_", "-",
+])  # fmt: skip
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.lists(_PIECES | st.text(max_size=6), max_size=14).map("".join))
+@example('setenv("API_TOKEN", "k3y9aBcDeFgHiJkLm")')
+@example("redis://:s3cr3tpw@cache/0")
+@example("pass_wd=abcd1234 sec_ret=abcd1234 api_k_ey=abcd1234")
+def test_quick_check_is_never_stricter_than_the_search(text):
+    """What the search would find, the quick check sees; twice is once; and the names' values are gone."""
+    found = [span for span in rules._spans(text) if len(text) >= 8]
+    cleaned = scrub(text)
+
+    assert needs_scrub(text) or not found
+    assert scrub(cleaned) == cleaned

@@ -1,0 +1,187 @@
+"""Tokens of services: thousands of random ones of each, by a table of their forms of its own."""
+
+from __future__ import annotations
+
+import random
+import string
+
+import pytest
+
+from hearthnet.observability.redaction.rules import REDACTED, scrub
+from hearthnet.observability.redaction.vendors import VENDORS, token_at
+
+HEX, LOWER, UPPER = "0123456789abcdef", string.digits + string.ascii_lowercase, string.digits + string.ascii_uppercase
+ALNUM = string.digits + string.ascii_letters
+WORD, BASE64, LETTERS = f"{ALNUM}-_", f"{ALNUM}+/", string.ascii_letters
+TOKENS = 4_000
+AT_ONCE = 40  # in one text
+# Parts of tokens as their vendors describe them: literal text, or an alphabet and a number of characters.
+FORMS = {
+    "1Password, secret key": ["A3-", (UPPER, 6), "-", (UPPER, 6), "-", (UPPER, 5), "-", (UPPER, 5), "-", (UPPER, 5)],
+    "1Password, service account": ["ops_eyJ", (BASE64, 300)],
+    "Adobe": ["p8e-", (ALNUM, 32)],
+    "age": ["AGE-SECRET-KEY-1", ("QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L", 58)],
+    "Airtable": ["pat", (ALNUM, 14), ".", (HEX, 64)],
+    "Alibaba Cloud": ["LTAI", (ALNUM, 20)],
+    "Amazon Bedrock": ["ABSK", (BASE64, 120)],
+    "Amazon, access key": ["AKIA", ("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 16)],
+    "Amazon, temporary": ["ASIA", ("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 16)],
+    "Anthropic": ["sk-ant-api03-", (WORD, 93), "AA"],
+    "Artifactory": ["AKCp", (ALNUM, 69)],
+    "Atlassian": ["ATATT3", (WORD, 186)],
+    "ClickHouse": ["4b1d", (ALNUM, 38)],
+    "Cloudflare, origin CA": ["v1.0-", (HEX, 24), "-", (HEX, 146)],
+    "DigitalOcean": ["dop_v1_", (HEX, 64)],
+    "Discord, bot": ["M", (ALNUM, 23), ".", (WORD, 6), ".", (WORD, 38)],
+    "Docker": ["dckr_pat_", (WORD, 27)],
+    "Doppler": ["dp.pt.", (ALNUM, 43)],
+    "Doppler, service": ["dp.st.prd.", (ALNUM, 43)],
+    "Dropbox": ["sl.", (WORD, 135)],
+    "Dynatrace": ["dt0c01.", (UPPER, 24), ".", (UPPER, 64)],
+    "EasyPost": ["EZAK", (ALNUM, 54)],
+    "Entra ID": [(ALNUM, 3), "8Q~", (WORD, 34)],
+    "Facebook": ["EAAC", (ALNUM, 120)],
+    "Figma": ["figd_", (WORD, 40)],
+    "Fly.io": ["fm2_", (BASE64, 120)],
+    "GitHub": ["ghp_", (ALNUM, 36)],
+    "GitHub, fine-grained": ["github_pat_", (ALNUM, 22), "_", (ALNUM, 59)],
+    "GitLab, deploy": ["gldt-", (WORD, 20)],
+    "GitLab, feed": ["glft-", (WORD, 20)],
+    "GitLab, personal": ["glpat-", (WORD, 20)],
+    "GitLab, runner": ["GR1348941", (WORD, 20)],
+    "Google": ["AIza", (WORD, 35)],
+    "Google, OAuth": ["GOCSPX-", (WORD, 28)],
+    "Grafana": ["glsa_", (ALNUM, 32), "_", (HEX, 8)],
+    "Groq": ["gsk_", (ALNUM, 52)],
+    "Harness": ["pat.", (WORD, 22), ".", (ALNUM, 24), ".", (ALNUM, 20)],
+    "Hugging Face": ["hf_", (LETTERS, 34)],
+    "Linear": ["lin_api_", (ALNUM, 40)],
+    "Lob": ["test_", (HEX, 35)],
+    "Mailchimp": [(HEX, 32), "-us12"],
+    "Mailgun": ["key-", (HEX, 32)],
+    "Mapbox": ["pk.", (LOWER, 60), ".", (LOWER, 22)],
+    "MaxMind": [(ALNUM, 6), "_", (ALNUM, 29), "_mmk"],
+    "New Relic": ["NRAK-", (UPPER, 27)],
+    "Notion": ["ntn_", (string.digits, 11), (ALNUM, 35)],
+    "npm": ["npm_", (ALNUM, 36)],
+    "NVIDIA": ["nvapi-", (WORD, 64)],
+    "Octopus": ["API-", (UPPER, 26)],
+    "OpenAI": ["sk-", (ALNUM, 20), "T3BlbkFJ", (ALNUM, 20)],
+    "OpenAI, project": ["sk-proj-", (WORD, 74), "T3BlbkFJ", (WORD, 74)],
+    "OpenShift": ["sha256~", (WORD, 43)],
+    "Perplexity": ["pplx-", (ALNUM, 48)],
+    "PlanetScale": ["pscale_tkn_", (WORD, 43)],
+    "Postman": ["PMAK-", (HEX, 24), "-", (HEX, 34)],
+    "Pulumi": ["pul-", (HEX, 40)],
+    "PyPI": ["pypi-AgEIcHlwaS5vcmc", (WORD, 120)],
+    "Replicate": ["r8_", (ALNUM, 37)],
+    "RubyGems": ["rubygems_", (HEX, 48)],
+    "SendGrid": ["SG.", (WORD, 22), ".", (WORD, 43)],
+    "Sentry": ["sntryu_", (HEX, 64)],
+    "Shopify": ["shpat_", (HEX, 32)],
+    "Slack, app": ["xapp-1-", (UPPER, 11), "-", (string.digits, 13), "-", (HEX, 64)],
+    "Slack, bot": ["xoxb-", (string.digits, 12), "-", (string.digits, 12), "-", (ALNUM, 24)],
+    "Slack, workspace": ["xoxa-2-", (string.digits, 12), "-", (HEX, 32)],
+    "Square": ["sq0atp-", (WORD, 22)],
+    "Stripe, live": ["sk_live_", (ALNUM, 24)],
+    "Stripe, prod": ["rk_prod_", (ALNUM, 10)],
+    "Stripe, webhook": ["whsec_", (BASE64, 32)],
+    "Supabase": ["sbp_", (HEX, 40)],
+    "Tailscale": ["tskey-auth-", (ALNUM, 17), "-", (ALNUM, 32)],
+    "Telegram": [(string.digits, 10), ":AA", (WORD, 33)],
+    "Terraform": [(ALNUM, 14), ".atlasv1.", (WORD, 67)],
+    "Twilio": ["SK", (HEX, 32)],
+    "Typeform": ["tfp_", (WORD, 59)],
+    "Vault": ["hvs.", (WORD, 95)],
+    "Vault, before 1.10": ["s.", (ALNUM, 24)],
+    "X": ["A" * 22, (ALNUM, 90)],
+}
+WEBHOOKS = [
+    "https://hooks.slack.com/services/T01ABCDEFGH/B01ABCDEFGH/{}",
+    "https://discord.com/api/webhooks/123456789012345678/{0}{0}{0}",
+    "https://hooks.zapier.com/hooks/catch/{}",
+    "https://x.webhook.office.com/webhookb2/{0}-{0}",
+]
+# Of Vault's old tokens one in seventy has no digit, and looks like a method's name.
+MAY_SURVIVE = {"Vault, before 1.10": 0.03}
+
+
+def made(parts: list, rng: random.Random) -> str:
+    """A random token of a form."""
+    return "".join(part if isinstance(part, str) else "".join(rng.choices(part[0], k=part[1])) for part in parts)
+
+
+@pytest.mark.parametrize("vendor", FORMS)
+def test_random_tokens_are_redacted(vendor):
+    """Of thousands of tokens that stand in a sentence by themselves, none keeps its last characters."""
+    rng = random.Random(vendor)
+    survivors = []
+    for _ in range(TOKENS // AT_ONCE):
+        tokens = [made(FORMS[vendor], rng) for _ in range(AT_ONCE)]
+        cleaned = scrub("".join(f"sent {token} to the host\n" for token in tokens))
+        survivors += [token for token in tokens if token[-8:] in cleaned and not token.endswith(("-us12", "_mmk"))]
+        assert cleaned.count(" to the host\n") == AT_ONCE
+
+    assert len(survivors) <= MAY_SURVIVE.get(vendor, 0) * TOKENS, survivors[:3]
+
+
+@pytest.mark.parametrize(("head", "tail"), [("", "-us12"), ("AbC123_", "_mmk")])
+def test_token_that_ends_in_its_mark_is_redacted(head, tail):
+    """Where the issuer is named at the end, the characters before are the secret."""
+    secret = "0123456789abcdef0123456789abcdef" if not head else "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o"
+
+    assert secret[:12] not in scrub(f"with {head}{secret}{tail} sent")
+
+
+@pytest.mark.parametrize("url", WEBHOOKS)
+def test_url_of_a_webhook_is_redacted(url):
+    """The path is the secret; the host stays."""
+    cleaned = scrub(f"posting to {url.format('a1B2c3D4e5F6g7H8i9J0k1L2')} failed")
+
+    assert "c3D4e5" not in cleaned
+    assert ("slack.com" in cleaned) == ("slack.com" in url)
+
+
+@pytest.mark.parametrize("vendor", VENDORS, ids=lambda vendor: vendor.prefix)
+def test_row_of_the_table_is_in_force(vendor):
+    """Each row finds a token of its own length and alphabet, also behind an escaped line break."""
+    alphabet = [char for char in ALNUM if char.isdigit() or char in "abcdefABCDEF"]
+    token = vendor.prefix + ("7" + "".join(random.Random(7).choices(alphabet, k=vendor.length - 1))).upper()
+
+    assert vendor.source
+    assert scrub(f"with {token} sent") == f"with {vendor.prefix}{REDACTED} sent"
+    assert token[-8:] not in scrub(f"a line\\n{token}\\nanother")
+
+
+@pytest.mark.parametrize("vendor", ["GitHub", "GitLab, personal", "npm", "SendGrid", "Vault"])
+def test_token_that_was_cut_is_redacted(vendor):
+    """Half of a token is one, too, where its prefix is no word."""
+    token = made(FORMS[vendor], random.Random(1))[:24]
+
+    assert token[-8:] not in scrub(f"sent {token}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "key-value-store-of-the-node-2026", "test_that_everything_is_fine_2026", "live_update_of_the_page_v2",
+        "s.getElementsByClassNameAndTagName", "api-gateway-of-the-house-2026-11",
+        "pat.name.of.a.dotted.thing.in.python3",
+        "npm_config_registry_of_the_house_2", "sk-learn-model-of-the-house", "pk.primary_key_of_the_table",
+        "ASIAPACIFICregion2026", "SKU0123456789", "AKIA", "ghp_", "xoxb-", "EAAA", "hf_transfer", "glc_", "sha256~",
+        "git-lfs-x64-linux-2026-11-30-nightly", "us-east-1", "0123456789abcdef0123456789abcdef-user",
+        "org.apache.hadoop.hdfs.server.datanode.DataNode$PacketResponder", "10.251.42.84:57069", "b_tree_of_the_index",
+    ],
+)  # fmt: skip
+def test_words_with_a_prefix_stay(text):
+    """A prefix alone, words that begin like a token, names with dots: the very same text."""
+    assert scrub(text) is text
+    assert scrub(f"in {text} it") == f"in {text} it"
+
+
+def test_token_needs_its_alphabet():
+    """What follows a prefix is checked against its row."""
+    assert token_at("key-0123456789abcdef0123456789abcdef", 4) == (4, 36)
+    assert token_at("key-0123456789abcdef0123456789abcdez", 4) is None
+    assert token_at("nothing-0123456789abcdef0123456789abcdef", 8) is None
+    assert token_at("key-", 4) is None
