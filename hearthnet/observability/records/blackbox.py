@@ -124,6 +124,7 @@ class BlackBox:
     Attributes:
         path: of the file.
         failures: records that could not be kept.
+        was_cut: whether the file was found shorter than it was made, and so may lack anything.
 
     Raises:
         OSError: raised when the file cannot be made in full.
@@ -133,6 +134,7 @@ class BlackBox:
         self.path = path
         self.header = header
         self.failures = 0
+        self.was_cut = False
         self._overflow = 0
         self._committed_traces = 0
         self._committed_logs = 0
@@ -273,20 +275,31 @@ class BlackBox:
     # --- the file
 
     def is_in_place(self) -> bool:
-        """Returns whether the path still names this box's file."""
+        """Returns whether the path still names this box's file, in full.
+
+        One that was cut gets its length back at once, as zeros: the next write beyond its end would be the last.
+        """
         try:
             status = self.path.stat()
+            if (status.st_dev, status.st_ino) != self._identity:
+                return False
+            size = self.header.total_bytes
+            if status.st_size < size:
+                os.truncate(self.path, size)
+                self.was_cut = True
         except OSError:
             return False
-        return (status.st_dev, status.st_ino) == self._identity
+        return status.st_size >= size
 
     def restore(self) -> None:
-        """Makes the file again after it was removed, with everything that the box holds.
+        """Makes the file again after it was removed, replaced or cut, with everything that the box holds.
 
         Raises:
             OSError: raised when it cannot be made.
         """
-        self._move(self.path, self.header)
+        path = box_path(self.path.parent, self.header.run_id) if self.path.exists() else self.path
+        self._move(path, self.header)
+        self.was_cut = False
 
     def grow(self, sizes: Sizes) -> None:
         """Moves to a new file with larger rings, and removes the old one. No part gets smaller.
