@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -347,10 +348,12 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
 def lengthen_shm(path: Path, seen: int = _SHM_BYTES) -> None:
     """Gives a `-shm` that was cut the size that it had: whatever touched the missing part would be ended by SIGBUS.
 
-    By its path: to open and close the file would drop the locks that SQLite holds on it.
+    It gets zeros: SQLite makes it anew from the WAL, where it would believe a header that is left. By its path: to open
+    and close the file would drop the locks that SQLite holds on it.
     """
     with suppress(OSError):
         if path.stat().st_size < seen:
+            os.truncate(path, 0)
             os.truncate(path, seen)
 
 
@@ -387,6 +390,7 @@ class Part(NamedTuple):
 
 
 # Without SQLite's own: the indexes of constraints, the tables of ANALYZE and AUTOINCREMENT.
+_CONSTRAINT: Final = re.compile(r"\b(CHECK|UNIQUE|REFERENCES|GENERATED)\b", re.IGNORECASE)
 PARTS: Final = (
     "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE sql NOT NULL AND substr(name, 1, 7) <> 'sqlite_'"
 )
@@ -420,7 +424,7 @@ def misfit(parts: Sequence[Part], schema: Schema, trial: Callable[[sqlite3.Conne
     """Returns why our tables and views are not those that this program writes and reads, in SQLite's words, or None.
 
     A copy of them in memory is put to the test, so any difference that does no harm is none: a column more, another
-    type, a comment.
+    type. A constraint is one, because it may depend on the values: ours have none.
 
     Args:
         parts: of the database.
@@ -428,6 +432,9 @@ def misfit(parts: Sequence[Part], schema: Schema, trial: Callable[[sqlite3.Conne
         trial: writes whatever the program writes.
     """
     ours = [part for part in parts if (part.kind, part.name) in made_by(schema)]
+    for part in ours:
+        if part.kind == "table" and (found := _CONSTRAINT.search(part.sql)):
+            return f"{part.name} has a constraint of another: {found[0]}"
     return _refusal(ours, schema, trial)
 
 

@@ -141,8 +141,7 @@ class Telemetry:
     @property
     def error_text(self) -> str | None:
         """The same in SQLite's words, where there are any."""
-        writer = None if self._thread is None else self._thread.writer
-        return None if writer is None else writer.error
+        return None if self._thread is None else self._thread.error_text
 
     def suspect(self) -> None:
         """Has the writer check the store, because damage was seen, and open it anew if so. Returns at once."""

@@ -104,6 +104,7 @@ def info_lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     others = f"; {runs['of_other_programs']:,} of other programs" if runs["of_other_programs"] else ""
     yield "runs", f"{runs['count']:,}, {runs['unclean']:,} ended uncleanly{running}{others}"
     yield "wear", _wear(found["wear"])
+    yield from _with_name("not ours", [_addition(item) for item in found["not_ours"]])
     yield from _with_name("quarantine", [f"{_mb(item['bytes'])} {item['path']}" for item in found["quarantined"]])
     yield from _with_name("black boxes", [_box(item) for item in found["boxes"]])
 
@@ -136,6 +137,12 @@ def _wear(wear: dict[str, Any]) -> str:
 
 def _span(days: float) -> str:
     return f"{days:.1f} days" if days >= 1 else f"{days * 24:.1f} hours"
+
+
+def _addition(item: dict[str, Any]) -> str:
+    place = f" on {item['table']}" if item["kind"] in ("trigger", "index") else ""
+    words = f", refuses records: {item['refuses']}" if item["refuses"] else ""
+    return printable(f"{item['kind']} {item['name']}{place}{words}")
 
 
 def _box(item: dict[str, Any]) -> str:

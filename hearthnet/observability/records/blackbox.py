@@ -233,6 +233,14 @@ class BlackBox:
         committed = (self._committed_traces, self._committed_logs, self._committed_number)
         self._put(layout.COUNTERS_AT, layout.COMMITTED.pack(*committed))
 
+    def forget_committed(self) -> None:
+        """Marks all that it holds as not committed: the database may have lost that."""
+        held = self.contents()
+        if held is not None:
+            self._committed_traces = min([self._committed_traces, *(frame.ordinal - 1 for frame in held.traces)])
+            self._committed_logs = min([self._committed_logs, *(frame.ordinal - 1 for frame in held.logs)])
+            self.note_committed(0, 0, 0)
+
     def prepare(self) -> None:
         """Populates the pages that the next records will use: twice the bytes written since the last call.
 

@@ -19,7 +19,7 @@ from hearthnet.observability.store.ring import (
     READ,
     SET,
     State,
-    is_at_fault,
+    is_record_at_fault,
     oldest_of,
     surplus,
     without_oldest,
@@ -194,7 +194,7 @@ def _insert(
             connection.execute(table.insert, table.with_seq(record, seqs[id(record)]))
             inserted.append(record)
         except (sqlite3.IntegrityError, sqlite3.InterfaceError, UnicodeError, OverflowError) as error:
-            if isinstance(error, sqlite3.IntegrityError) and is_at_fault(parts_of(connection)):
+            if not is_record_at_fault(error, parts_of(connection)):
                 raise
             # One row of a damaged source with the wrong types; the rows beside it are good.
             log.warning("a record cannot be recovered", extra={"table": table.name, "error": str(error)})

@@ -19,7 +19,18 @@ from hearthnet.database import TELEMETRY, Part, misfit, refusing
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.rows import LOGS, TRACES, Table
 
-__all__ = ["BEGIN", "READ", "RECOUNT", "SET", "State", "is_at_fault", "oldest_of", "surplus", "trial", "without_oldest"]
+__all__ = [
+    "BEGIN",
+    "READ",
+    "RECOUNT",
+    "SET",
+    "State",
+    "is_record_at_fault",
+    "oldest_of",
+    "surplus",
+    "trial",
+    "without_oldest",
+]
 
 Counts = tuple[int, int]  # of ordinary and of notable rows
 
@@ -197,7 +208,14 @@ def trial(connection: sqlite3.Connection) -> None:
     connection.execute(rows.TRIM_RUNS, {"node_id": "x", "size": 1})
 
 
-def is_at_fault(parts: Iterable[Iterable[Any]]) -> bool:
-    """Returns whether a schema refuses every record, or all but one, so that no record is at fault. 10 ms."""
+_NEVER_OURS: Final = ("TRIGGER", "UNIQUE", "CHECK", "FOREIGNKEY", "FUNCTION")  # constraints that our schema lacks
+
+
+def is_record_at_fault(error: Exception, parts: Iterable[Iterable[Any]]) -> bool:
+    """Returns whether a record that was refused is at fault, and not a schema that others have changed. 10 ms."""
+    if not isinstance(error, sqlite3.IntegrityError):  # a value that SQLite cannot bind
+        return True
+    if error.sqlite_errorname.endswith(_NEVER_OURS):
+        return False
     found = [Part(*part) for part in parts]
-    return bool(misfit(found, TELEMETRY, trial) or refusing(found, TELEMETRY, trial))
+    return misfit(found, TELEMETRY, trial) is None and not refusing(found, TELEMETRY, trial)

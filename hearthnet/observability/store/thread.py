@@ -102,6 +102,12 @@ class StoreThread:
 
     # --- from other threads
 
+    @property
+    def error_text(self) -> str | None:
+        """Why commits fail at present, in SQLite's words, or None."""
+        writer = self.writer
+        return self._lasting[1] if writer is None else writer.error
+
     def start(self, timeout_s: float | None) -> None:
         """Starts the thread and waits until the store is open and recovery is committed; None: does not wait.
 
@@ -359,12 +365,15 @@ class StoreThread:
         if box is None:
             box = self._new_box(self.budget.program_box())
             self._recorder.keep_in(box)
+        # The next database may lack committed records, too: then all of the box stays, and the next start recovers it.
+        is_suspect = self._lost is not None or (self.writer is not None and self.writer.failing in (GONE, CORRUPT))
+        if is_suspect:
+            box.forget_committed()
         box.note_ended(rows.now_us(), is_committed=False)
         box.close(remove=False)
-        # Else the next one may lack committed records, too.
-        if self._lost is None and (self.writer is None or self.writer.failing not in (GONE, CORRUPT)):
+        if not is_suspect:
             compact(box.path)
-        self._shrink_dead_boxes()
+            self._shrink_dead_boxes()
 
     def _shrink_dead_boxes(self) -> None:
         """Makes the boxes of ended runs fit into the budget, beside a node's."""

@@ -60,10 +60,10 @@ from hearthnet.observability.store.budget import (
     damage_in,
     holders,
 )
-from hearthnet.observability.store.ring import BEGIN, SET, State, is_at_fault, oldest_of, surplus, without_oldest
+from hearthnet.observability.store.ring import BEGIN, SET, State, is_record_at_fault, oldest_of, surplus, without_oldest
 from hearthnet.observability.store.rows import LOGS, TRACES, Table
 
-__all__ = ["CORRUPT", "GONE", "Settled", "Writer"]
+__all__ = ["BATCH_BYTES", "CORRUPT", "GONE", "Settled", "Writer"]
 
 log = get_logger(__name__)
 
@@ -418,8 +418,7 @@ class Writer:
             except sqlite3.OperationalError:
                 raise
             except Exception as error:  # a value that SQLite cannot bind or its schema refuses
-                is_refused = not gaps and isinstance(error, sqlite3.IntegrityError)
-                if is_refused and is_at_fault(await self._db.execute_fetchall(PARTS)):
+                if not gaps and not is_record_at_fault(error, await self._db.execute_fetchall(PARTS)):
                     raise
                 kind = "trace" if table is TRACES else "log"
                 _poisoned.inc()
