@@ -157,7 +157,7 @@ _REASONS: Final[dict[str, tuple[str, Callable[[Path], str]]]] = {
 def _additions(path: Path) -> Additions:
     try:
         return additions(path) if path.is_file() else Additions()
-    except HearthNetError:  # told by the check of what is intact
+    except HearthNetError:  # the check of its integrity has the error
         return Additions()
 
 

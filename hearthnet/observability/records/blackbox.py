@@ -17,7 +17,8 @@ Assumes:
     - One process writes a box. Its threads share it: `mmap.write` holds the interpreter's lock from reading the
       position to moving it, so a frame is appended without a lock of ours; only the jump back to the ring's
       start takes one.
-    - The file is not truncated while it is mapped. That raises SIGBUS, which cannot be caught.
+    - The file is not truncated while it is mapped. A write beyond its end raises SIGBUS, which cannot be caught; each
+      flush checks the size, and has a shorter file made anew: what remains is a record between the two.
 """
 
 from __future__ import annotations
@@ -145,6 +146,7 @@ class BlackBox:
         self._moving = threading.RLock()
         made = make(path, header)
         self._fd, self._map, self._identity = made.fd, made.head, made.identity
+        self._bytes = header.total_bytes
         self._traces = _Ring(made.traces, header.trace_bytes)
         self._logs = _Ring(made.logs, header.log_bytes)
         tracked.add(self)
@@ -291,13 +293,12 @@ class BlackBox:
             status = self.path.stat()
             if (status.st_dev, status.st_ino) != self._identity:
                 return False
-            size = self.header.total_bytes
-            if status.st_size < size:
-                os.truncate(self.path, size)
+            if status.st_size < self._bytes:
+                os.truncate(self.path, self._bytes)
                 self.was_cut = True
         except OSError:
             return False
-        return status.st_size >= size
+        return status.st_size >= self._bytes
 
     def restore(self) -> None:
         """Makes the file again after it was removed, replaced or cut, with everything that the box holds.
@@ -338,7 +339,7 @@ class BlackBox:
             made.head[layout.COUNTERS_AT : held_end] = kept
             self._free[:0] = _slots(held.entries, header.entries)
             self.path, self.header, self._identity = path, header, made.identity
-            self._fd, self._map = made.fd, made.head
+            self._fd, self._map, self._bytes = made.fd, made.head, header.total_bytes
         _move_ring(self._traces, made.traces, header.trace_bytes)
         _move_ring(self._logs, made.logs, header.log_bytes)
         if held_path is not None:

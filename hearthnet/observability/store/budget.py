@@ -245,12 +245,13 @@ class DiskQuota:
     def has_shrunk(self) -> bool:
         """Returns whether one of the files is smaller than when it was last seen: it was cut, or SQLite truncated it.
 
-        A -shm that was cut is lengthened at once, before SQLite touches what is missing: the kernel would end the
+        A -shm that was cut is lengthened at once, before SQLite touches the missing part: the kernel would end the
         process (SIGBUS). It holds zeros then, and SQLite makes it anew from the WAL.
         """
         sizes = self._state()[1]
-        lengthen_shm(self._files[-1], max(self._sizes[2:], default=0))
         shrunk = any(now < then for now, then in zip(sizes, self._sizes, strict=False))
+        if shrunk:
+            lengthen_shm(self._files[-1], max(self._sizes[2:], default=0))
         self._sizes = [max(pair) for pair in zip(sizes, self._sizes, strict=False)]
         return shrunk
 

@@ -98,6 +98,7 @@ class Table:
             each row up would cost twice as much, and so would returning their seqs.
         count: the query for the number of rows of each class.
         known: the query for the numbers of a run's rows, above a number.
+        instead: the SQL expression for a column that a damaged database lacks, by name.
         oldest: the query for the time in UTC microseconds when the oldest row of a class ended.
         number_of: returns a record's number.
         notable_of: returns 1 for a notable record, 0 for an ordinary one.
@@ -114,6 +115,8 @@ class Table:
         self._json = [at for at, is_it in enumerate(is_json) if is_it]
         self._nullable = [at for at, is_it in enumerate(nullable) if is_it]
 
+        substitutes = {int: "0", float: "0.0", str: "'unknown'", bytes: "'{}'"}
+        self.instead = {name: substitutes.get(hint, "NULL") for name, hint in hints.items()}
         one = ", ".join("CAST(? AS TEXT)" if is_it else "?" for is_it in is_json)
         each = ", ".join("NULLIF(?, 0)" if is_it else "?" for is_it in nullable)
         many = ", ".join([f"({each})"] * ROWS_AT_ONCE)

@@ -42,13 +42,12 @@ _RUN: Final = (
 _GAP: Final = ("seq", "ts_us", "kind", "reason", "count", "run_id")
 # In place of a missing column that may not be NULL.
 _INSTEAD: Final = {
+    **LOGS.instead,
+    **TRACES.instead,
+    **dict.fromkeys(("pid", "count"), "0"),
+    **dict.fromkeys(("kind", "reason", "version"), "'unknown'"),
     **dict.fromkeys(("seq", "number"), "rowid"),  # before records had numbers of their own, their seq was one
-    **dict.fromkeys(("run_id", "trace_id", "msg"), "''"),
-    **dict.fromkeys(("capability", "result", "logger", "version", "level", "kind", "reason"), "'unknown'"),
-    **dict.fromkeys(("started_us", "started_mono_ns", "notable", "ts_us", "repeats", "pid", "count"), "0"),
-    "duration_ms": "0.0",
     "spans": "'[]'",
-    "extras": "'{}'",
 }
 _HELD: Final = "SELECT value FROM state WHERE name IN ('{0}.0', '{0}.1')"
 
