@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from contextlib import closing, suppress
+from operator import ge
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -226,6 +227,7 @@ class DiskQuota:
         self._granted_until = 0.0
         # A connection without the -shm of the others does not see what they write, and writes over it.
         self._files = [path.with_name(path.name + ending) for ending in ("", "-wal", "-shm")]
+        self._names = [str(file) for file in self._files]
         self._identity: list[tuple[int, int]] = []
         self._sizes: list[int] = []
         self._io: Path | None = None  # I/O counters of the thread that writes
@@ -238,33 +240,37 @@ class DiskQuota:
         ((thread,),) = await db.execute_fetchall("SELECT hearthnet_thread()")
         self._io = Path(f"/proc/self/task/{thread}/io")
 
-    def is_in_place(self) -> bool:
-        """Returns True if database, WAL and -shm are still the files that are open: others would never see a write."""
-        return self._state()[0] == self._identity
+    def is_whole(self) -> bool | None:
+        """Returns whether database, WAL and -shm are as large as when they were last seen.
 
-    def has_shrunk(self) -> bool:
-        """Returns whether one of the files is smaller than when it was last seen: it was cut, or SQLite truncated it.
-
-        A -shm that was cut is lengthened at once, before SQLite touches the missing part: the kernel would end the
-        process (SIGBUS). It holds zeros then, and SQLite makes it anew from the WAL.
+        None: they are not the files that are open, so others would never see a write. False: one was cut, or SQLite has
+        made it smaller. A -shm that was cut is lengthened at once, before SQLite touches the missing part: the kernel
+        would end the process (SIGBUS).
         """
-        sizes = self._state()[1]
-        shrunk = any(now < then for now, then in zip(sizes, self._sizes, strict=False))
-        if shrunk:
-            lengthen_shm(self._files[-1], max(self._sizes[2:], default=0))
-        self._sizes = [max(pair) for pair in zip(sizes, self._sizes, strict=False)]
-        return shrunk
+        identity, sizes = self._state()
+        if identity != self._identity:
+            return None
+        if all(map(ge, sizes, self._sizes)):
+            self._sizes = sizes
+            return True
+        lengthen_shm(self._files[-1], max(self._sizes[2:], default=0))
+        return False
+
+    def note_growth(self) -> None:
+        """Remembers the present sizes, where they are larger: a file may be cut at any moment."""
+        self._sizes = list(map(max, self._state()[1], self._sizes))
 
     def note_sizes(self) -> None:
-        """Remembers the present sizes."""
-        self._sizes = self._state()[1]
+        """Takes the present sizes for those of whole files; -shm never shrinks."""
+        sizes = self._state()[1]
+        self._sizes = [*sizes[:2], *map(max, sizes[2:], self._sizes[2:])]
 
     def _state(self) -> tuple[list[tuple[int, int]], list[int]]:
-        """Returns device and inode, and the size, of database, WAL and -shm, where they exist."""
+        """Returns device and inode, and the size, of database, WAL and -shm, where they exist. 6 us."""
         found, sizes = [], []
-        for path in self._files:
+        for path in self._names:
             try:
-                status = path.stat()
+                status = os.stat(path)  # noqa: PTH116  # half the time of Path.stat, and done twice per commit
             except OSError:
                 continue
             found.append((status.st_dev, status.st_ino))

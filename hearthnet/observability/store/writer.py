@@ -253,10 +253,10 @@ class Writer:
         """
         buffered = len(self._recorder.traces) + len(self._recorder.logs)
         while True:
-            traces, logs, row_bytes = self._take()
-            self._record_drops()
             if not self._has_its_files():
                 return False
+            traces, logs, row_bytes = self._take()
+            self._record_drops()
             if not (traces or logs or self._gaps):
                 return True
             started = perf_counter()
@@ -277,12 +277,14 @@ class Writer:
 
     def _has_its_files(self) -> bool:
         """Returns whether database, WAL and -shm are those that this process uses, and whole; else the flush fails."""
-        if not self.quota.is_in_place():
+        is_whole = self.quota.is_whole()
+        if is_whole is None:
             return self._fail(GONE, "the file was moved or removed")
-        if (self.quota.has_shrunk() or self.is_suspect) and (found := damage_in(self._path)):
-            return self._fail(CORRUPT, found)
-        self.is_suspect = False
-        self.quota.note_sizes()
+        if not is_whole or self.is_suspect:
+            if found := damage_in(self._path):
+                return self._fail(CORRUPT, found)
+            self.is_suspect = False
+            self.quota.note_sizes()
         return True
 
     def _told(self, error: Exception) -> tuple[str, str]:
@@ -459,7 +461,7 @@ class Writer:
             if await self.quota.has_grown(self._db):
                 await self.wal.checkpoint(self._db)
             await self.wal.checkpoint_if_due(self._db)
-            self.quota.note_sizes()
+            self.quota.note_growth()
         except sqlite3.Error as error:  # the batch is committed; the next flush will meet the same error
             metrics.telemetry_flush_failures_total.labels(reason=reason_of(error)).inc()
 

@@ -18,7 +18,9 @@ from support.waiting import wait_until
 from hearthnet.forensics import box as layout
 from hearthnet.observability import telemetry, trace
 from hearthnet.observability.store import pacer
-from hearthnet.observability.store.recovery.quarantine import quarantined
+from hearthnet.observability.store.recovery.box_budget import compact
+from hearthnet.observability.store.recovery.quarantine import quarantined, salvage
+from hearthnet.observability.store.recovery.recover import leftover_boxes
 from hearthnet.observability.telemetry import DATABASE
 
 NODE = "ed25519:me"
@@ -152,6 +154,53 @@ def test_clean_stop_after_a_fault_keeps_the_box(observability, opened, path, que
     assert stored(query) == (BEFORE, OLD)
     assert layout.boxes_in(path.parent) == []
     assert query("SELECT ifnull(sum(count), 0) FROM gaps") == [(0,)]
+
+
+def test_box_that_was_kept_may_be_made_smaller(observability, opened, path, query):
+    """To save space another process drops frames that a box says are committed: such a box says that of none."""
+    FAULTS["WAL cut to nothing"](path)
+    opened.close()
+    (box,) = layout.boxes_in(path.parent)
+    size = box.stat().st_size
+    compact(box)
+    assert box.stat().st_size < size
+    reopened(observability)
+
+    assert stored(query) == (BEFORE, OLD)
+    assert query("SELECT ifnull(sum(count), 0) FROM gaps") == [(0,)]
+
+
+HOLDER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("UPDATE traces SET duration_ms = duration_ms + 1")
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_file_is_salvaged_where_its_wal_is_lost(observability, path, query):
+    """While another process still uses the WAL that was overwritten, the rows of before are read without it."""
+    with telemetry.open(observability, node_id=NODE):
+        record(OLD, "old.one")
+    command = [sys.executable, "-c", HOLDER, str(path)]
+    with forkserver.spawn(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "ready\n"
+        shell(ZEROS, path)
+        assert len(salvage(path).traces) == OLD
+        reopened(observability)
+        assert len(quarantined(path)) == 1
+        holder.stdin.close()
+
+    assert stored(query) == (0, OLD)
+
+
+def test_copy_of_the_own_box_is_no_leftover(observability, opened, path):
+    """A copy under another name does not end the run that it is of."""
+    (box,) = layout.boxes_in(path.parent)
+    shutil.copy(box, box.with_name("telemetry.1.box2"))
+
+    assert leftover_boxes(path.parent, box) == []
 
 
 def test_overwritten_wal_is_noticed_by_a_query(observability, opened, path, query):
