@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final, NamedTuple
@@ -19,16 +23,27 @@ from hearthnet.files import make_private_dir
 __all__ = [
     "BUSY_TIMEOUT_S",
     "EVENTS",
+    "PARTS",
     "PATIENT_S",
     "TELEMETRY",
     "WRITER_PRAGMAS",
+    "CeilingError",
     "Connection",
+    "Part",
     "Schema",
     "connect_read_only",
+    "connected_beside",
+    "foreign_parts",
     "has_connections",
+    "lengthen_shm",
+    "made_by",
     "migrations_dir",
+    "misfit",
     "open_database",
+    "parts_of",
+    "quoted",
     "reason_of",
+    "refusing",
     "store_error",
 ]
 
@@ -43,6 +58,7 @@ PATIENT_S: Final = 2.0  # where nothing tries again soon: opening, recovering
 _MIN_FREE_BYTES: Final = 128 * 1024
 STEPS_BETWEEN_CHECKS: Final = 1_000  # SQLite VM steps between two checks of the clock: well below a millisecond
 _MAX_DAMAGE_CHARS: Final = 200
+_SHM_BYTES: Final = 32_768  # SQLite maps -shm in such pieces
 _MIN_SQLITE: Final = (3, 37, 0)  # STRICT tables
 
 
@@ -148,11 +164,17 @@ def store_error(path: Path, error: OSError | sqlite3.Error) -> HearthNetError:
     return StoreError(f"{path} cannot be used: {error}", hint=f"check that {path.parent} is writable")
 
 
+class CeilingError(sqlite3.OperationalError):
+    """Raised when the database may not grow, and tables that are not ours hold the space that our rows would need."""
+
+
 def reason_of(error: BaseException) -> str:
     """Returns why a database cannot be written, as one word for logs and metric labels.
 
-    One of `locked`, `disk_full`, `read_only`, `io`, `corrupt`, `other`.
+    One of `locked`, `disk_full`, `ceiling`, `read_only`, `io`, `corrupt`, `other`.
     """
+    if isinstance(error, CeilingError):
+        return "ceiling"
     code = getattr(error, "sqlite_errorcode", None)
     return _REASONS.get(code & 0xFF, "other") if code is not None else "other"
 
@@ -321,3 +343,132 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise StoreError(f"{path} cannot be read: {error}") from error
     return connection
+
+
+def lengthen_shm(path: Path, seen: int = _SHM_BYTES) -> None:
+    """Gives a `-shm` that was cut the size that it had: whatever touched the missing part would be ended by SIGBUS.
+
+    It gets zeros: SQLite makes it anew from the WAL, where it would believe a header that is left. By its path: to open
+    and close the file would drop the locks that SQLite holds on it.
+    """
+    with suppress(OSError):
+        if path.stat().st_size < seen:
+            os.truncate(path, 0)
+            os.truncate(path, seen)
+
+
+@contextmanager
+def connected_beside(path: Path) -> Iterator[None]:
+    """Holds a database open that cannot write it: a connection that is closed meanwhile is not the last one."""
+    with suppress(StoreError, sqlite3.Error), closing(connect_read_only(path)) as connection:
+        with suppress(sqlite3.Error):
+            connection.execute(
+                "SELECT 1 FROM sqlite_schema"
+            ).fetchone()  # has the lock from here on, even if that fails
+        yield
+        return
+    yield
+
+
+# --- the schema: ours, and what others have added to it
+
+
+class Part(NamedTuple):
+    """One object of a database's schema.
+
+    Attributes:
+        kind: `table`, `index`, `trigger` or `view`.
+        name: of it.
+        table: that it belongs to.
+        sql: the statement that made it.
+    """
+
+    kind: str
+    name: str
+    table: str
+    sql: str
+
+
+# Without SQLite's own: the indexes of constraints, the tables of ANALYZE and AUTOINCREMENT.
+_CONSTRAINT: Final = re.compile(r"\b(CHECK|UNIQUE|REFERENCES|GENERATED)\b", re.IGNORECASE)
+PARTS: Final = (
+    "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE sql NOT NULL AND substr(name, 1, 7) <> 'sqlite_'"
+)
+
+
+def parts_of(connection: sqlite3.Connection) -> list[Part]:
+    """Returns the parts of a database's schema.
+
+    Raises:
+        sqlite3.Error: raised when it cannot be read.
+    """
+    return [Part(*row) for row in connection.execute(PARTS)]
+
+
+@cache
+def made_by(schema: Schema) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Returns the columns of each table and view that the migrations make, by kind and name. 20 ms, once."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as memory:
+        migrate(memory, Path(":memory:"), schema)
+        names = [(part.kind, part.name) for part in parts_of(memory)]
+        columns = "SELECT name FROM pragma_table_info(?)"
+        return {(kind, name): tuple(row[0] for row in memory.execute(columns, (name,))) for kind, name in names}
+
+
+def foreign_parts(parts: Sequence[Part], schema: Schema) -> list[Part]:
+    """Returns those of `parts` that no migration has made."""
+    return [part for part in parts if (part.kind, part.name) not in made_by(schema)]
+
+
+def misfit(parts: Sequence[Part], schema: Schema, trial: Callable[[sqlite3.Connection], None]) -> str | None:
+    """Returns why our tables and views are not those that this program writes and reads, in SQLite's words, or None.
+
+    A copy of them in memory is put to the test, so any difference that does no harm is none: a column more, another
+    type. A constraint is one, because it may depend on the values: ours have none.
+
+    Args:
+        parts: of the database.
+        schema: of the database.
+        trial: writes whatever the program writes.
+    """
+    ours = [part for part in parts if (part.kind, part.name) in made_by(schema)]
+    for part in ours:
+        if part.kind == "table" and (found := _CONSTRAINT.search(part.sql)):
+            return f"{part.name} has a constraint of another: {found[0]}"
+    return _refusal(ours, schema, trial)
+
+
+def refusing(
+    parts: Sequence[Part], schema: Schema, trial: Callable[[sqlite3.Connection], None]
+) -> list[tuple[Part, str]]:
+    """Returns the triggers and indexes that are not ours and refuse what the program writes, with SQLite's words.
+
+    Args:
+        parts: as of `misfit`.
+        schema: as of `misfit`.
+        trial: as of `misfit`.
+    """
+    tables = [part for part in parts if part.kind in ("table", "view")]
+    suspects = [part for part in foreign_parts(parts, schema) if part.kind in ("trigger", "index")]
+    found = [(part, _refusal([*tables, part], schema, trial)) for part in suspects]
+    return [(part, words) for part, words in found if words is not None]
+
+
+def _refusal(parts: Sequence[Part], schema: Schema, trial: Callable[[sqlite3.Connection], None]) -> str | None:
+    made = made_by(schema)
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as memory:
+        for part in parts:
+            with suppress(sqlite3.Error):  # a virtual table of a module that only its owner has; ours is missed below
+                memory.execute(part.sql)
+        try:
+            for (_, name), columns in made.items():
+                memory.execute(f"SELECT {', '.join(columns)} FROM {name} LIMIT 0")  # noqa: S608  # our own names
+            trial(memory)
+        except sqlite3.Error as error:
+            return str(error)
+    return None
+
+
+def quoted(name: str) -> str:
+    """Returns a name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'

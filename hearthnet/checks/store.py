@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -16,10 +16,21 @@ from hearthnet.checks.machine import file_system_of, out_of_space
 from hearthnet.checks.results import found, warned
 from hearthnet.checks.telemetry import opened_for
 from hearthnet.config import Config, ObservabilityConfig
+from hearthnet.database import Part, quoted
 from hearthnet.errors import HearthNetError
 from hearthnet.observability.doctor import CheckResult
-from hearthnet.observability.store.query.info import Integrity, Losses, examine, info, losses
+from hearthnet.observability.store.budget import MB, Budget
+from hearthnet.observability.store.query.info import (
+    Additions,
+    Integrity,
+    Losses,
+    additions,
+    examine,
+    info,
+    losses,
+)
 from hearthnet.observability.store.recovery.quarantine import quarantined
+from hearthnet.observability.store.writer import BATCH_BYTES
 from hearthnet.observability.telemetry import DATABASE, Telemetry
 from hearthnet.plural import counted
 
@@ -34,6 +45,7 @@ _PASSING: Final = ("locked", "wal_pinned")  # end by themselves, as a rule befor
 _FULL: Final = ("disk is full", "No space left")  # the errors of a store that could not be opened
 _RESTART: Final = "hearthnet run"
 _PLENTY_BYTES: Final = 100_000_000  # more than a commit ever needs
+_OTHERS: Final = "other-tables.db"
 
 
 class Problem(NamedTuple):
@@ -50,13 +62,18 @@ def telemetry_store(config: Config, bus: CapabilityBus | None) -> CheckResult:
     path = (settings.data_dir or Path()) / DATABASE
     evidence: dict[str, Any] = {"path": str(path)}
     opened = opened_for(config, bus)
-    problems = [*_not_written(opened, settings, path, evidence), *_quarantine(path, evidence)]
+    added = _additions(path)
+    # What refuses records before what follows from it: the fix is that of the first.
+    problems = [*_not_ours(added, path, Budget(settings.max_disk_mb), evidence, is_running=opened is not None)]
+    problems += [*_not_written(opened, settings, path, added, evidence), *_quarantine(path, evidence)]
     detail = "nothing recorded yet"
     if path.is_file():
         integrity = examine(path)
         evidence["integrity"] = integrity.said
         evidence["schema"] = integrity.schema
         problems += _damage(integrity, path, is_running=opened is not None)
+        if integrity.is_damaged and opened is not None:
+            opened.suspect()
         if integrity.is_readable:
             detail = _fill_level(settings, path, evidence, problems)
     elif opened is not None and opened.error is None:
@@ -79,7 +96,7 @@ def _finding(detail: str, problems: list[Problem], evidence: Mapping[str, Any]) 
 
 
 def _not_written(
-    opened: Telemetry | None, settings: ObservabilityConfig, path: Path, evidence: dict[str, Any]
+    opened: Telemetry | None, settings: ObservabilityConfig, path: Path, added: Additions, evidence: dict[str, Any]
 ) -> Iterator[Problem]:
     """Yields why the running node cannot write at present, or that its writer does not keep up."""
     if opened is None:
@@ -92,8 +109,14 @@ def _not_written(
     max_lag_s = _MAX_LAG_S + (_ECO_COMMIT_S if settings.eco else settings.flush_interval_s)
     if reason is not None:
         why, fix = _why_not(reason, path)
+        if reason in _TOLD_IN_FULL and opened.error_text:
+            why = f"{why}: {opened.error_text}"
         is_failure = reason not in _PASSING or lag_s > max_lag_s
-        yield Problem(is_failure, f"the store is not being written: {why}; {late}", fix)
+        command = _move_out(path, added) if reason == "ceiling" and added.parts else fix
+        yield Problem(is_failure, f"the store is not being written: {why}; {late}", command)
+        if reason not in _REASONS.keys() - {"other"} and added.on_ours and not added.refusing:
+            names = ", ".join(f"the {part.kind} {part.name} on {part.table}" for part in added.on_ours)
+            yield Problem(True, f"{names} may refuse records", _drop(path, added.on_ours))
     elif lag_s > max_lag_s:
         yield Problem(False, f"the store is behind: {late}", f"vmstat 1 5; df -h {shlex.quote(str(path.parent))}")
 
@@ -130,6 +153,8 @@ def _mount(path: Path) -> str:
     return f"findmnt --target {shlex.quote(str(path.parent))}; ls -la {shlex.quote(str(path.parent))}"
 
 
+_TOLD_IN_FULL: Final = ("read_only", "io", "corrupt", "other")  # with SQLite's words
+
 # The writer's reasons: in words, and the command to investigate. It keeps retrying by itself.
 _REASONS: Final[dict[str, tuple[str, Callable[[Path], str]]]] = {
     "disk_full": ("the disk is full", _space),
@@ -138,9 +163,57 @@ _REASONS: Final[dict[str, tuple[str, Callable[[Path], str]]]] = {
     "wal_pinned": ("a reader in a long transaction blocks reuse of its WAL", _holders),
     "io": ("the disk reports errors", lambda path: "dmesg --level err,warn"),
     "corrupt": ("it is damaged", lambda path: _RESTART),
+    "ceiling": ("the file may not grow, and tables that are not ours take its space", _show_files),
     "gone": ("the file was moved or removed", _show_files),
     "other": ("SQLite refuses it", _show_files),
 }
+
+
+# --- made by others
+
+
+def _additions(path: Path) -> Additions:
+    try:
+        return additions(path) if path.is_file() else Additions()
+    except HearthNetError:  # the check of its integrity has the error
+        return Additions()
+
+
+def _not_ours(
+    added: Additions, path: Path, budget: Budget, evidence: dict[str, Any], *, is_running: bool
+) -> Iterator[Problem]:
+    """Yields why the schema keeps records from being stored: changes to our tables, and additions of others."""
+    if added.parts:
+        evidence["not_ours"] = {"parts": added.as_dicts(), "bytes": added.bytes}
+    if added.misfit is not None:
+        start = "restart the node" if is_running else "start the node"
+        fix = f"{start} ({_RESTART}): it moves the store aside and salvages what can be read"
+        yield Problem(True, f"{path} does not fit this program: {added.misfit}", fix)
+    if added.refusing:
+        told = [f"the {part.kind} {part.name} on {part.table}: {words}" for part, words in added.refusing]
+        text = f"records are refused, not by us: {'; '.join(told)}"
+        yield Problem(True, text, _drop(path, [part for part, _ in added.refusing]))
+    if added.bytes > budget.database // 2:
+        names = ", ".join(added.of("table", "index"))
+        text = f"{names}, not ours, take {_mb(added.bytes)} of {path}, which telemetry keeps within "
+        is_failure = path.stat().st_size >= budget.database - BATCH_BYTES
+        yield Problem(is_failure, f"{text}{_mb(budget.database)}", _move_out(path, added))
+
+
+def _drop(path: Path, parts: Sequence[Part]) -> str:
+    sql = "; ".join(f"DROP {part.kind.upper()} {quoted(part.name)}" for part in parts)
+    return f"sqlite3 {shlex.quote(str(path))} {shlex.quote(sql)}"
+
+
+def _move_out(path: Path, added: Additions) -> str:
+    """Returns the command that keeps all tables in a copy, and takes those that are not ours out of the store."""
+    others = {part.name for part in added.parts if part.kind == "table"}
+    gone = [part for part in added.parts if part.kind in ("view", "trigger") and part.table not in others]
+    gone += [part for part in added.parts if part.kind == "table"]
+    drops = [f"DROP {part.kind.upper()} IF EXISTS {quoted(part.name)}" for part in gone]
+    copy = str(path.with_name(_OTHERS)).replace("'", "''")
+    sql = "; ".join([f"VACUUM INTO '{copy}'", *drops, "VACUUM"])
+    return f"umask 077; sqlite3 -bail {shlex.quote(str(path))} {shlex.quote(sql)}"
 
 
 # --- intact
@@ -157,9 +230,11 @@ def _quarantine(path: Path, evidence: dict[str, Any]) -> Iterator[Problem]:
 
 
 def _damage(integrity: Integrity, path: Path, *, is_running: bool) -> Iterator[Problem]:
-    start = "restart the node" if is_running else "start the node"
-    if integrity.is_damaged:
-        fix = f"{start} ({_RESTART}): it moves a damaged store aside and salvages what can be read"
+    if integrity.is_damaged and is_running:
+        text = f"{path} is damaged: {integrity.said}; the node opens it anew, and recovers what its black box has"
+        yield Problem(True, text, "hearthnet doctor --check telemetry_store")
+    elif integrity.is_damaged:
+        fix = f"start the node ({_RESTART}): it moves a damaged store aside and salvages what can be read"
         yield Problem(True, f"{path} is damaged: {integrity.said}", fix)
     elif not integrity.is_readable:
         yield Problem(True, f"{path} cannot be read: {integrity.said}", _show_files(path))
@@ -186,6 +261,14 @@ def _fill_level(settings: ObservabilityConfig, path: Path, evidence: dict[str, A
     evidence["lost"] = asdict(lost)
     evidence["boxes"] = sum(not box["alive"] for box in status["boxes"])
     problems += _dropped(lost)
+    database, share = disk["bytes"]["database"], disk["budget"]["database"]
+    if database > share and not any(problem.is_failure for problem in problems):
+        text = (
+            f"{path} has {_mb(database)}, its share of max_disk_mb is {_mb(share)}: new records replace old ones in it"
+        )
+        enough = -(-2 * database // MB)
+        fix = f"set [observability] max_disk_mb = {enough}, or erase records: hearthnet telemetry purge --older-than 7d"
+        problems.append(Problem(False, text, fix))
     if disk["total"] > disk["budget"]["total"]:
         text = f"{_mb(disk['total'])} used, [observability] max_disk_mb allows {_mb(disk['budget']['total'])}"
         problems.append(Problem(False, text, "hearthnet telemetry info"))

@@ -139,6 +139,16 @@ class Telemetry:
         return thread.error or (thread.writer.failing if thread.writer is not None else None)
 
     @property
+    def error_text(self) -> str | None:
+        """The same in SQLite's words, where there are any."""
+        return None if self._thread is None else self._thread.error_text
+
+    def suspect(self) -> None:
+        """Has the writer check the store, because damage was seen, and open it anew if so. Returns at once."""
+        if self._thread is not None:
+            self._thread.suspect()
+
+    @property
     def data_dir(self) -> Path | None:
         """The store's folder."""
         return self._config.data_dir
@@ -226,7 +236,7 @@ class Telemetry:
         self._recorder = Recorder(self.run_id, lambda *_: None)  # until the thread is made
         pace = Pace(self._config.flush_interval_s, self._config.eco, self._config.keep_free_mb)
         self._thread = StoreThread(path, self._recorder, run, self._budget, pace, lock)
-        self._reader = Reader(path)
+        self._reader = Reader(path, self.suspect)
         return self._thread
 
     def close(self) -> None:

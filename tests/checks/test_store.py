@@ -99,7 +99,8 @@ def test_store_with_overwritten_pages(node, lived, path, is_running):
 
     assert (result.status, result.ok) == ("fail", False)
     assert f"{path} is damaged: " in result.detail
-    assert result.fix.startswith("restart the node" if is_running else "start the node (hearthnet run)")
+    again = "hearthnet doctor --check telemetry_store"
+    assert result.fix.startswith(again if is_running else "start the node (hearthnet run)")
     for name in ("recent_error_rate", "last_run", "restart_loop"):
         assert (results[name].status, "telemetry_store" in results[name].detail) == ("skip", True)
 

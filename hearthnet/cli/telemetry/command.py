@@ -77,9 +77,10 @@ def snapshot_command(config: Config, file: Path, force: bool, as_json: bool) -> 
     """
     made = snapshot(_store(config), file.absolute(), force=force)
     if as_json:
-        print_json({"path": str(made.path), "rows": made.rows, "bytes": made.bytes})
+        print_json({"path": str(made.path), "rows": made.rows, "bytes": made.bytes, "newest": made.newest})
         return
-    click.echo(f"{printable(made.path)}: {rows(made.rows)}, {made.bytes:,} bytes")
+    newest = f", the newest of {made.newest}" if made.newest else ""
+    click.echo(f"{printable(made.path)}: {rows(made.rows)}{newest}, {made.bytes:,} bytes")
 
 
 @command.command("rebuild")

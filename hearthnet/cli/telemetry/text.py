@@ -104,6 +104,7 @@ def info_lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     others = f"; {runs['of_other_programs']:,} of other programs" if runs["of_other_programs"] else ""
     yield "runs", f"{runs['count']:,}, {runs['unclean']:,} ended uncleanly{running}{others}"
     yield "wear", _wear(found["wear"])
+    yield from _with_name("not ours", [_addition(item) for item in found["not_ours"]])
     yield from _with_name("quarantine", [f"{size(item['bytes'])} {item['path']}" for item in found["quarantined"]])
     yield from _with_name("black boxes", [_box(item) for item in found["boxes"]])
 
@@ -132,6 +133,12 @@ def _wear(wear: dict[str, Any]) -> str:
         f"{size(wear['written_bytes_per_day'])} and {wear['commits_per_day']:,.0f} commits per day,"
         f" over {duration(wear['days'] * 86_400)}"
     )
+
+
+def _addition(item: dict[str, Any]) -> str:
+    place = f" on {item['table']}" if item["kind"] in ("trigger", "index") else ""
+    words = f", refuses records: {item['refuses']}" if item["refuses"] else ""
+    return printable(f"{item['kind']} {item['name']}{place}{words}")
 
 
 def _box(item: dict[str, Any]) -> str:

@@ -17,7 +17,8 @@ Assumes:
     - One process writes a box. Its threads share it: `mmap.write` holds the interpreter's lock from reading the
       position to moving it, so a frame is appended without a lock of ours; only the jump back to the ring's
       start takes one.
-    - The file is not truncated while it is mapped. That raises SIGBUS, which cannot be caught.
+    - The file is not truncated while it is mapped. A write beyond its end raises SIGBUS, which cannot be caught; each
+      flush checks the size, and has a shorter file made anew: what remains is a record between the two.
 """
 
 from __future__ import annotations
@@ -124,6 +125,7 @@ class BlackBox:
     Attributes:
         path: of the file.
         failures: records that could not be kept.
+        was_cut: whether the file was found shorter than it was made, and so may lack anything.
 
     Raises:
         OSError: raised when the file cannot be made in full.
@@ -133,6 +135,7 @@ class BlackBox:
         self.path = path
         self.header = header
         self.failures = 0
+        self.was_cut = False
         self._overflow = 0
         self._committed_traces = 0
         self._committed_logs = 0
@@ -143,6 +146,7 @@ class BlackBox:
         self._moving = threading.RLock()
         made = make(path, header)
         self._fd, self._map, self._identity = made.fd, made.head, made.identity
+        self._bytes = header.total_bytes
         self._traces = _Ring(made.traces, header.trace_bytes)
         self._logs = _Ring(made.logs, header.log_bytes)
         tracked.add(self)
@@ -231,6 +235,14 @@ class BlackBox:
         committed = (self._committed_traces, self._committed_logs, self._committed_number)
         self._put(layout.COUNTERS_AT, layout.COMMITTED.pack(*committed))
 
+    def forget_committed(self) -> None:
+        """Marks all that it holds as not committed: the database may have lost that."""
+        held = self.contents()
+        if held is not None:
+            self._committed_traces = min([self._committed_traces, *(frame.ordinal - 1 for frame in held.traces)])
+            self._committed_logs = min([self._committed_logs, *(frame.ordinal - 1 for frame in held.logs)])
+            self.note_committed(0, 0, 0)
+
     def prepare(self) -> None:
         """Populates the pages that the next records will use: twice the bytes written since the last call.
 
@@ -273,20 +285,30 @@ class BlackBox:
     # --- the file
 
     def is_in_place(self) -> bool:
-        """Returns whether the path still names this box's file."""
+        """Returns whether the path still names this box's file, in full.
+
+        One that was cut gets its length back at once, as zeros: the next write beyond its end would be the last.
+        """
         try:
             status = self.path.stat()
+            if (status.st_dev, status.st_ino) != self._identity:
+                return False
+            if status.st_size < self._bytes:
+                os.truncate(self.path, self._bytes)
+                self.was_cut = True
         except OSError:
             return False
-        return (status.st_dev, status.st_ino) == self._identity
+        return status.st_size >= self._bytes
 
     def restore(self) -> None:
-        """Makes the file again after it was removed, with everything that the box holds.
+        """Makes the file again after it was removed, replaced or cut, with everything that the box holds.
 
         Raises:
             OSError: raised when it cannot be made.
         """
-        self._move(self.path, self.header)
+        path = box_path(self.path.parent, self.header.run_id) if self.path.exists() else self.path
+        self._move(path, self.header)
+        self.was_cut = False
 
     def grow(self, sizes: Sizes) -> None:
         """Moves to a new file with larger rings, and removes the old one. No part gets smaller.
@@ -317,7 +339,7 @@ class BlackBox:
             made.head[layout.COUNTERS_AT : held_end] = kept
             self._free[:0] = _slots(held.entries, header.entries)
             self.path, self.header, self._identity = path, header, made.identity
-            self._fd, self._map = made.fd, made.head
+            self._fd, self._map, self._bytes = made.fd, made.head, header.total_bytes
         _move_ring(self._traces, made.traces, header.trace_bytes)
         _move_ring(self._logs, made.logs, header.log_bytes)
         if held_path is not None:

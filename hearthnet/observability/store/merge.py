@@ -10,11 +10,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
+from hearthnet.database import CeilingError, parts_of
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.records.record import LogRecord, TraceRecord
-from hearthnet.observability.store import rows
-from hearthnet.observability.store.budget import PAGES, pages_for
-from hearthnet.observability.store.ring import BEGIN, READ, SET, State, oldest_of, surplus, without_oldest
+from hearthnet.observability.store.budget import CROWDED, PAGES, foreign_pages, pages_for
+from hearthnet.observability.store.ring import (
+    BEGIN,
+    READ,
+    SET,
+    State,
+    is_record_at_fault,
+    oldest_of,
+    surplus,
+    without_oldest,
+)
 from hearthnet.observability.store.rows import LOGS, TRACES, Table
 
 __all__ = ["Record", "admit", "is_closed", "known_numbers", "merge", "transaction"]
@@ -165,6 +174,8 @@ def _fitting(connection: sqlite3.Connection, state: State, table: Table, records
         ((pages, free),) = connection.execute(PAGES).fetchall()
         if free + ceiling - pages >= needed:
             break
+        if foreign_pages(connection) > ceiling // 2:
+            raise CeilingError(CROWDED)
         held = state.held(table)
         for notable, count in enumerate(oldest_of(held, table.size, max(50, sum(held) // 50))):
             if count:
@@ -183,7 +194,7 @@ def _insert(
             connection.execute(table.insert, table.with_seq(record, seqs[id(record)]))
             inserted.append(record)
         except (sqlite3.IntegrityError, sqlite3.InterfaceError, UnicodeError, OverflowError) as error:
-            if getattr(error, "sqlite_errorname", "") == rows.REFUSED:
+            if not is_record_at_fault(error, parts_of(connection)):
                 raise
             # One row of a damaged source with the wrong types; the rows beside it are good.
             log.warning("a record cannot be recovered", extra={"table": table.name, "error": error})

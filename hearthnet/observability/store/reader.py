@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from hearthnet.database import connect_read_only
+from hearthnet.database import connect_read_only, lengthen_shm, reason_of
 from hearthnet.errors import StoreError
 from hearthnet.observability.process.program import program_name
 from hearthnet.observability.records.record import TraceRecord
@@ -119,12 +119,18 @@ def _joined(pending: list[TraceRecord], committed: list[TraceRecord]) -> list[Tr
 class Reader:
     """Read-only access to one telemetry.db.
 
+    Args:
+        path: of the database.
+        on_damage: called when a query finds damage.
+
     Raises:
         StoreError: raised by every method when the database is missing or cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, on_damage: Callable[[], None] = lambda: None) -> None:
         self._path = path
+        self._on_damage = on_damage
+        self._shm = path.with_name(f"{path.name}-shm")
         self._lock = threading.Lock()
         self._reading: int | None = None  # the thread that has the lock
         self._is_paused = False
@@ -143,6 +149,8 @@ class Reader:
                 return connection.execute(sql.replace(_COLUMNS, self._columns), tuple(values)).fetchall()
             except sqlite3.Error as error:
                 self._disconnect()
+                if reason_of(error) == "corrupt":
+                    self._on_damage()
                 raise StoreError(f"{self._path} cannot be read: {error}") from error
             finally:
                 self._reading = None
@@ -161,6 +169,7 @@ class Reader:
             is_old = self._connection.execute(_HAS_NUMBERS).fetchone() is None
             self._columns = TRACES.columns.replace("number", "seq", 1) if is_old else TRACES.columns
             self._identity = identity
+        lengthen_shm(self._shm)
         return self._connection
 
     def recent(self, n: int, wanted: TraceFilter = ANY) -> list[TraceRecord]:

@@ -8,15 +8,29 @@ that the database holds then (its table `state`, see the migration).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import orjson
 
 from hearthnet.constants import NOTABLE_SHARE
+from hearthnet.database import TELEMETRY, Part, misfit, refusing
+from hearthnet.observability.store import rows
 from hearthnet.observability.store.rows import LOGS, TRACES, Table
 
-__all__ = ["BEGIN", "READ", "RECOUNT", "SET", "State", "oldest_of", "surplus", "without_oldest"]
+__all__ = [
+    "BEGIN",
+    "READ",
+    "RECOUNT",
+    "SET",
+    "State",
+    "is_record_at_fault",
+    "oldest_of",
+    "surplus",
+    "trial",
+    "without_oldest",
+]
 
 Counts = tuple[int, int]  # of ordinary and of notable rows
 
@@ -88,14 +102,14 @@ class State:
     """The rows of `state` as a transaction has read them, and what it changes.
 
     Args:
-        rows: the JSON that `READ` and `BEGIN` return.
+        values: the JSON that `READ` and `BEGIN` return.
 
     Attributes:
         seq: the last one given.
     """
 
-    def __init__(self, rows: str) -> None:
-        self._values: dict[str, int] = orjson.loads(rows)
+    def __init__(self, values: str) -> None:
+        self._values: dict[str, int] = orjson.loads(values)
         self._changed: set[str] = {"seq"}
 
     @property
@@ -158,3 +172,50 @@ class State:
     def changes(self) -> list[tuple[str, int]]:
         """Returns the rows to write with `SET`."""
         return [(name, self._values[name]) for name in sorted(self._changed)]
+
+
+_STATE: Final = ("seq", "traces.0", "traces.1", "logs.0", "logs.1")
+
+
+def trial(connection: sqlite3.Connection) -> None:
+    """Writes rows of every kind, as telemetry does, into tables without rows: two alike, without values and with them.
+
+    Alike in all that records may have in common; their numbers and times differ.
+
+    Raises:
+        sqlite3.Error: raised when a row or a statement is refused.
+    """
+    connection.executemany(SET, [(name, 0) for name in _STATE])
+    connection.execute(BEGIN).fetchall()
+    for seq in range(1, 5):
+        notable, some = (0, None) if seq < 3 else (1, "x")
+        trace = ("run", seq, "id", some, "a.b", some, seq, seq, float(seq), "ok", some, notable, b"[]", b"{}")
+        entry = ("run", seq, seq, "info", "a", "m", some, some, notable, 0, b"{}", some)
+        connection.execute(TRACES.insert, (seq, *trace))
+        connection.execute(LOGS.insert, (seq, *entry))
+        connection.execute(rows.INSERT_GAP, (seq, seq, "trace", "poison", 1, "run"))
+        connection.execute(rows.INSERT_RUN, (str(seq), some, "1", 1, some, seq, some, "node"))
+        connection.execute(rows.FOLLOW_RUN, (str(seq), 0))
+        connection.execute(rows.SET_VITALS, (seq, some, str(seq)))
+        connection.execute(rows.SET_WEAR, (1, None, str(seq)))
+        connection.execute(rows.END_RUN, (seq, rows.CLEAN, str(seq)))
+        connection.execute(rows.OPEN_RUN, (str(seq),))
+        connection.execute(rows.END_RUN, (seq, rows.UNCLEAN, str(seq)))
+        connection.execute(rows.FORGET_RUN, (str(seq),))
+    for table in (TRACES, LOGS):
+        connection.execute(table.delete_oldest, (0, 0, 0))
+    connection.execute(rows.TRIM_GAPS, (1,))
+    connection.execute(rows.TRIM_RUNS, {"node_id": "x", "size": 1})
+
+
+_NEVER_OURS: Final = ("TRIGGER", "UNIQUE", "CHECK", "FOREIGNKEY", "FUNCTION")  # constraints that our schema lacks
+
+
+def is_record_at_fault(error: Exception, parts: Iterable[Iterable[Any]]) -> bool:
+    """Returns whether a record that was refused is at fault, and not a schema that others have changed. 10 ms."""
+    if not isinstance(error, sqlite3.IntegrityError):  # a value that SQLite cannot bind
+        return True
+    if error.sqlite_errorname.endswith(_NEVER_OURS):
+        return False
+    found = [Part(*part) for part in parts]
+    return misfit(found, TELEMETRY, trial) is None and not refusing(found, TELEMETRY, trial)

@@ -8,13 +8,14 @@ itself, and columns, JSON and NULLs follow from its annotations. Batches are ins
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from operator import itemgetter
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from operator import add, itemgetter
 from types import NoneType
 from typing import Any, Final, get_args, get_type_hints
 
 from hearthnet.constants import LIBRARY_ROLE, LOG_RING_BUFFER, NODE_ROLE, TRACE_RING_BUFFER
-from hearthnet.observability.records.record import LogRecord, TraceRecord
+from hearthnet.observability.records.record import LogFields, LogRecord, TraceFields, TraceRecord
 
 __all__ = [
     "CLEAN",
@@ -26,7 +27,6 @@ __all__ = [
     "LOGS",
     "LOST",
     "OPEN_RUN",
-    "REFUSED",
     "ROWS_AT_ONCE",
     "SET_VITALS",
     "SET_WEAR",
@@ -37,8 +37,11 @@ __all__ = [
     "Gap",
     "Run",
     "Table",
+    "flat",
+    "log_sizes",
     "now_us",
     "role_of",
+    "trace_sizes",
 ]
 
 # run_id, node_id, version, pid, boot_id, started_us, program, role
@@ -68,7 +71,6 @@ OPEN_RUN: Final = "UPDATE runs SET ended_us = NULL, end_reason = NULL WHERE run_
 FOLLOW_RUN: Final = "INSERT INTO state (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING"  # while it is open
 SET_VITALS: Final = "UPDATE runs SET last_seen_us = ?, vitals = ? WHERE run_id = ?"
 SET_WEAR: Final = "UPDATE runs SET commits = ?, written_bytes = ? WHERE run_id = ?"
-REFUSED: Final = "SQLITE_CONSTRAINT_TRIGGER"  # by a trigger that is not ours: no record is at fault
 LOST: Final = "lost."  # before the id of a run in `state`
 FORGET_RUN: Final = f"DELETE FROM state WHERE name IN (?1, '{LOST}' || ?1)"  # noqa: S608  # a run that is closed
 CLEAN: Final = "clean"
@@ -96,6 +98,7 @@ class Table:
             each row up would cost twice as much, and so would returning their seqs.
         count: the query for the number of rows of each class.
         known: the query for the numbers of a run's rows, above a number.
+        instead: the SQL expression for a column that a damaged database lacks, by name.
         oldest: the query for the time in UTC microseconds when the oldest row of a class ended.
         number_of: returns a record's number.
         notable_of: returns 1 for a notable record, 0 for an ordinary one.
@@ -112,6 +115,8 @@ class Table:
         self._json = [at for at, is_it in enumerate(is_json) if is_it]
         self._nullable = [at for at, is_it in enumerate(nullable) if is_it]
 
+        substitutes = {int: "0", float: "0.0", str: "'unknown'", bytes: "'{}'"}
+        self.instead = {name: substitutes.get(hint, "NULL") for name, hint in hints.items()}
         one = ", ".join("CAST(? AS TEXT)" if is_it else "?" for is_it in is_json)
         each = ", ".join("NULLIF(?, 0)" if is_it else "?" for is_it in nullable)
         many = ", ".join([f"({each})"] * ROWS_AT_ONCE)
@@ -166,6 +171,29 @@ _NUMBER: Final = 2
 
 TRACES: Final = Table("traces", TRACE_RING_BUFFER, TraceRecord)
 LOGS: Final = Table("logs", LOG_RING_BUFFER, LogRecord)
+
+
+_spans_of: Final = itemgetter(TraceRecord._fields.index("spans"))
+_extras_of: Final = itemgetter(TraceRecord._fields.index("extras"))
+_texts_of: Final = itemgetter(*map(LogRecord._fields.index, ("msg", "extras", "exc")))
+
+
+def trace_sizes(records: list[TraceFields]) -> list[int]:
+    """Returns the bytes of JSON of each record."""
+    return list(map(add, map(len, map(_spans_of, records)), map(len, map(_extras_of, records))))
+
+
+def log_sizes(records: list[LogFields]) -> list[int]:
+    """Returns the characters of text plus bytes of JSON of each record."""
+    return [len(msg) + len(extras) + len(exc or "") for msg, extras, exc in map(_texts_of, records)]
+
+
+def flat(values: Iterator[list[Any]], pause_s: float) -> Iterator[tuple[Any, ...]]:
+    """Yields the values of `ROWS_AT_ONCE` records at a time; pauses in between."""
+    while batch := tuple(chain.from_iterable(islice(values, ROWS_AT_ONCE))):
+        yield batch
+        if pause_s:
+            time.sleep(pause_s)
 
 
 def role_of(node_id: str | None) -> str:

@@ -17,6 +17,7 @@ from typing import Final
 
 from hearthnet.database import TELEMETRY, connect_read_only, store_error
 from hearthnet.errors import HearthNetError, StoreError, UnusableStoreError
+from hearthnet.forensics.model import iso
 
 __all__ = ["TABLES", "Copy", "building", "count_rows", "refuse_existing", "snapshot", "sync_folder"]
 
@@ -32,11 +33,13 @@ class Copy:
         path: of the file.
         rows: by table.
         bytes: of the file.
+        newest: when the newest record of the copy was made, ISO 8601 in UTC; None without records.
     """
 
     path: Path
     rows: dict[str, int]
     bytes: int
+    newest: str | None
 
 
 def snapshot(source: Path, target: Path, *, force: bool = False) -> Copy:
@@ -51,8 +54,8 @@ def snapshot(source: Path, target: Path, *, force: bool = False) -> Copy:
     refuse_existing(source, target, force=force)
     with closing(connect_read_only(source)) as connection, building(target) as temporary:
         _copy(connection, source, temporary)
-        rows = _check(temporary, source)
-    return Copy(target, rows, target.stat().st_size)
+        rows, newest_us = _check(temporary, source)
+    return Copy(target, rows, target.stat().st_size, iso(newest_us))
 
 
 def _copy(connection: sqlite3.Connection, source: Path, temporary: Path) -> None:
@@ -68,14 +71,21 @@ def _copy(connection: sqlite3.Connection, source: Path, temporary: Path) -> None
         raise found if isinstance(found, UnusableStoreError) else store_error(temporary, error) from error
 
 
-def _check(temporary: Path, source: Path) -> dict[str, int]:
-    """Returns the copy's row counts by table; raises UnusableStoreError where SQLite finds damage in it."""
+_NEWEST: Final = "SELECT max(us) FROM (SELECT max(started_us) AS us FROM traces UNION ALL SELECT max(ts_us) FROM logs)"
+
+
+def _check(temporary: Path, source: Path) -> tuple[dict[str, int], int | None]:
+    """Returns the copy's row counts by table, and when its newest record was made.
+
+    Raises:
+        UnusableStoreError: raised where SQLite finds damage in it.
+    """
     try:
         with closing(connect_read_only(temporary)) as connection:
             found = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
             if found != "ok":
                 raise UnusableStoreError(f"the copy of {source} is damaged: {' '.join(found.split())[:200]}")
-            return count_rows(connection)
+            return count_rows(connection), connection.execute(_NEWEST).fetchone()[0]
     except sqlite3.Error as error:
         raise store_error(temporary, error) from error
 

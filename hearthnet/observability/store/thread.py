@@ -42,7 +42,7 @@ from hearthnet.observability.store.recovery.box_budget import compact, keep_boxe
 from hearthnet.observability.store.recovery.opening import NODE_RESERVE, Own, join_store, keep_house, open_store
 from hearthnet.observability.store.recovery.recover import Recovery, has_leftovers
 from hearthnet.observability.store.rows import LOGS, TRACES
-from hearthnet.observability.store.writer import GONE, Settled, Writer
+from hearthnet.observability.store.writer import CORRUPT, GONE, Settled, Writer
 
 __all__ = ["StoreThread"]
 
@@ -91,7 +91,8 @@ class StoreThread:
         self._lock = lock
         self._is_low = False
         self._was_open = False
-        self._lasting: str | None = None  # a failure that reopening need not end: told once
+        self._lasting: tuple[str | None, str | None] = (None, None)  # a failure that reopening need not end: told once
+        self._lost: tuple[int, int] | None = None  # what the database held that was lost or damaged since
         self._doubtful_to = 0
         self._is_without_box = False
         self._is_abandoned = False
@@ -101,6 +102,12 @@ class StoreThread:
         self._resumed = threading.Event()
 
     # --- from other threads
+
+    @property
+    def error_text(self) -> str | None:
+        """Why commits fail at present, in SQLite's words, or None."""
+        writer = self.writer
+        return self._lasting[1] if writer is None else writer.error
 
     def start(self, timeout_s: float | None) -> None:
         """Starts the thread and waits until the store is open and recovery is committed; None: does not wait.
@@ -148,6 +155,12 @@ class StoreThread:
             self._is_abandoned = (
                 self._thread.is_alive()
             )  # it must not open the store any more: the box is left to others
+
+    def suspect(self) -> None:
+        """Has the next round check the database, because damage was seen: it is opened anew if that is so."""
+        if (writer := self.writer) is not None:
+            writer.is_suspect = True
+            self.pacer.wake(at_once=True, skip_gap=True)
 
     def pause(self, timeout_s: float) -> bool:
         """Makes the thread disconnect and wait for `resume`; returns False if it has not within `timeout_s`."""
@@ -217,11 +230,8 @@ class StoreThread:
         else:
             ready.set_result(None)
 
-    async def _open(self, failing: str | None = None) -> None:
+    async def _open(self) -> None:
         """Opens the store, for the first time or again.
-
-        Args:
-            failing: why commits failed, until a commit succeeds.
 
         Raises:
             HearthNetError: raised when it cannot be opened.
@@ -245,14 +255,16 @@ class StoreThread:
         except HearthNetError as error:
             self.error = error.message
             raise
-        writer.keep_failing(failing)
+        writer.keep_failing(*self._lasting)
         self.writer = writer
         self.error = None
+        self._lost = None
         if recovery is not None:
             self.recovered = recovery
         self._was_open = True
         if (file := log_file()) is not None:
-            file.limit(self.budget.rest - disk_bytes(self.path.parent, None)["quarantine"])
+            aside = disk_bytes(self.path.parent, None)["quarantine"]
+            file.limit(self.budget.rest - min(aside, self.budget.quarantine))  # more only where others' tables are kept
         self.ensure_box()
         self._check_disk()
 
@@ -263,7 +275,7 @@ class StoreThread:
         if box is not None and self._was_open:  # else nothing is committed
             pending = self._pending()
             self._doubtful_to = max(self._settled.highest(), max(pending, default=0))
-            own = Own(box, pending, self._doubtful_to)
+            own = Own(box, pending, self._doubtful_to, self._lost or (0, 0))
         reserve = NODE_RESERVE if self._is_node else _PROGRAM_RESERVE
         try:
             # A short program must not pay for it each time; but a store that failed since may be damaged.
@@ -297,8 +309,12 @@ class StoreThread:
                 with turn_in(self.path.parent):  # else those that begin at once would all find space for one more
                     self._make_box()
             elif not box.is_in_place():
+                was_cut = box.was_cut
                 box.restore()
                 self._is_without_box = False
+                if was_cut:  # pending records are written once more, as others may be lost
+                    box.note_committed(len(self._recorder.traces), len(self._recorder.logs), 0)
+                    self._recorder.keep_in(box)
             elif not self._is_node and self._recorder.is_filling():
                 with turn_in(self.path.parent):
                     self._grow_box(box)
@@ -350,11 +366,15 @@ class StoreThread:
         if box is None:
             box = self._new_box(self.budget.program_box())
             self._recorder.keep_in(box)
+        # The next database may lack committed records, too: then all of the box stays, and the next start recovers it.
+        is_suspect = self._lost is not None or (self.writer is not None and self.writer.failing in (GONE, CORRUPT))
+        if is_suspect:
+            box.forget_committed()
         box.note_ended(rows.now_us(), is_committed=False)
         box.close(remove=False)
-        if self.writer is None or self.writer.failing != GONE:  # else the next one may lack committed records, too
+        if not is_suspect:
             compact(box.path)
-        self._shrink_dead_boxes()
+            self._shrink_dead_boxes()
 
     def _shrink_dead_boxes(self) -> None:
         """Makes the boxes of ended runs fit into the budget, beside a node's."""
@@ -415,16 +435,18 @@ class StoreThread:
         writer, self.writer = self.writer, None
         if writer is not None:
             self.error = writer.failing
-            self._lasting = writer.failing if writer.failing in _LASTING else None
+            self._lasting = (writer.failing, writer.error) if writer.failing in _LASTING else (None, None)
+            if writer.failing in (GONE, CORRUPT):
+                self._lost = writer.held
             with suppress(sqlite3.Error):
                 await writer.disconnect()
         try:
-            await self._open(self._lasting)
+            await self._open()
         except HearthNetError as error:
             log.warning("telemetry.db cannot be reopened", extra={"error": error.message})
             self.pacer.open_failed()
             return
-        if self._lasting is None:
+        if self._lasting[0] is None:
             log.warning("telemetry.db was reopened", extra={"path": str(self.path)})
 
     async def _keep_house(self) -> None:

@@ -24,9 +24,9 @@ import sqlite3
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate, chain, islice
-from operator import add, itemgetter
+from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
+from itertools import accumulate
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, TypeVar
@@ -34,17 +34,36 @@ from typing import Any, Final, TypeVar
 import aiosqlite
 
 from hearthnet.constants import MAX_GAP_ROWS, MAX_RUN_ROWS, TRACE_RING_BUFFER
-from hearthnet.database import BUSY_TIMEOUT_S, PATIENT_S, WRITER_PRAGMAS, Connection, reason_of
+from hearthnet.database import (
+    BUSY_TIMEOUT_S,
+    PARTS,
+    PATIENT_S,
+    WRITER_PRAGMAS,
+    CeilingError,
+    Connection,
+    connect_read_only,
+    connected_beside,
+    reason_of,
+)
+from hearthnet.errors import StoreError
 from hearthnet.observability import metrics
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.records.record import LogFields, LogRecord, TraceFields, TraceRecord, error_text
+from hearthnet.observability.records.record import LogFields, TraceFields
 from hearthnet.observability.records.recorder import Buffer, Recorder
 from hearthnet.observability.store import rows
-from hearthnet.observability.store.budget import NODE_DUE_BYTES, Budget, DiskQuota, Wal, holders
-from hearthnet.observability.store.ring import BEGIN, SET, State, oldest_of, surplus, without_oldest
+from hearthnet.observability.store.budget import (
+    CROWDED,
+    NODE_DUE_BYTES,
+    Budget,
+    DiskQuota,
+    Wal,
+    damage_in,
+    holders,
+)
+from hearthnet.observability.store.ring import BEGIN, SET, State, is_record_at_fault, oldest_of, surplus, without_oldest
 from hearthnet.observability.store.rows import LOGS, TRACES, Table
 
-__all__ = ["GONE", "Settled", "Writer"]
+__all__ = ["BATCH_BYTES", "CORRUPT", "GONE", "Settled", "Writer"]
 
 log = get_logger(__name__)
 
@@ -57,7 +76,9 @@ _ROW_BYTES: Final = 250  # ids, names and numbers of a row, without its JSON
 _PAUSE_S: Final = 0.000_1
 PINNED: Final = "wal_pinned"
 GONE: Final = "gone"
+CORRUPT: Final = "corrupt"
 LOCKED: Final = "locked"
+SETTLED: Final = "SELECT (SELECT value FROM state WHERE name = ?)"
 _PATIENT_TRIES: Final = 3  # another process that commits takes milliseconds: a lock that lasts is worth a word
 
 Record = TypeVar("Record", TraceFields, LogFields)
@@ -130,6 +151,9 @@ class Writer:
 
     Attributes:
         failing: the reason why commits fail at present, in one word; None while they succeed.
+        error: the same in SQLite's words.
+        held: how many traces and log records the database had after the last commit.
+        is_suspect: whether damage was seen, in this process or by the doctor: the next flush checks that.
         is_gentle: whether to pause for other threads now and then, because no caller waits for the commit.
         must_yield: whether to leave the rest to the next flush, because the process is about to fork.
         must_reopen: whether this connection is of no more use: the file is gone, damaged, or fails repeatedly.
@@ -155,6 +179,10 @@ class Writer:
         self.quota = DiskQuota(path, budget)
         self.settled = settled or Settled()
         self.failing: str | None = None
+        self.error: str | None = None
+        self.held = (0, 0)
+        self._committed_to = 0
+        self.is_suspect = False
         self.must_reopen = False
         self.must_yield = False
         self.is_gentle = False
@@ -167,9 +195,9 @@ class Writer:
         self._batches_after_drops = 0
         self._commits = self._commits_told = 0
 
-    def keep_failing(self, reason: str | None) -> None:
+    def keep_failing(self, reason: str | None, error: str | None) -> None:
         """Takes over, from the writer before it, that commits fail and that this was logged."""
-        self.failing, self._is_told = reason, reason is not None
+        self.failing, self.error, self._is_told = reason, error, reason is not None
 
     async def open(self, run: rows.Run) -> None:
         """Connects, and inserts the row of this run."""
@@ -213,8 +241,9 @@ class Writer:
             raise
 
     async def disconnect(self) -> None:
-        """Disconnects without writing anything."""
-        await self._db.close()
+        """Disconnects. Where damage was found nothing is written: the last connection's checkpoint would spread it."""
+        with connected_beside(self._path) if self.failing == CORRUPT else nullcontext():
+            await self._db.close()
 
     async def flush(self, *, is_last: bool = False) -> bool:
         """Commits all that is buffered; returns True if that succeeded.
@@ -224,12 +253,12 @@ class Writer:
         """
         buffered = len(self._recorder.traces) + len(self._recorder.logs)
         while True:
+            if not self._has_its_files():
+                return False
             traces, logs, row_bytes = self._take()
             self._record_drops()
             if not (traces or logs or self._gaps):
                 return True
-            if not self.quota.is_in_place():
-                return self._fail(GONE, "the file was moved or removed")
             started = perf_counter()
             try:
                 if not await self.wal.has_space(self._db, row_bytes):
@@ -237,7 +266,7 @@ class Writer:
                 numbers = await self._commit(traces, logs, row_bytes)
             except Exception as error:  # any failure of SQLite or the disk; the records are kept  # noqa: BLE001
                 if not await self._can_retry(error):
-                    return self._fail(reason_of(error), error_text(error))
+                    return self._fail(*self._told(error))
                 continue
             self._confirm(traces, logs, row_bytes, numbers)
             metrics.telemetry_flush_seconds.observe(perf_counter() - started)
@@ -246,10 +275,29 @@ class Writer:
             if not is_last and (self.must_yield or (self.is_gentle and buffered <= 0)):
                 return True
 
+    def _has_its_files(self) -> bool:
+        """Returns whether database, WAL and -shm are those that this process uses, and whole; else the flush fails."""
+        is_whole = self.quota.is_whole()
+        if is_whole is None:
+            return self._fail(GONE, "the file was moved or removed")
+        if not is_whole or self.is_suspect:
+            if found := damage_in(self._path):
+                return self._fail(CORRUPT, found)
+            self.is_suspect = False
+            self.quota.note_sizes()
+        return True
+
+    def _told(self, error: Exception) -> tuple[str, str]:
+        """Returns the reason of an error, and its words. SQLite says of a file at its ceiling that the disk is full."""
+        reason = reason_of(error)
+        if reason == "disk_full" and not self.quota.is_disk_short and self.quota.has_foreign_tables():
+            return "ceiling", CROWDED
+        return reason, str(error)
+
     def _take(self) -> tuple[list[TraceFields], list[LogFields], int]:
         limit = self.quota.batch_rows(BATCH_ROWS)
-        traces, trace_bytes = _within(self._recorder.traces, limit, _trace_sizes)
-        logs, log_bytes = _within(self._recorder.logs, limit, _log_sizes)
+        traces, trace_bytes = _within(self._recorder.traces, limit, rows.trace_sizes)
+        logs, log_bytes = _within(self._recorder.logs, limit, rows.log_sizes)
         return traces, logs, trace_bytes + log_bytes
 
     def _record_drops(self) -> None:
@@ -296,6 +344,8 @@ class Writer:
         state.settle(self._recorder.run_id, self.settled.after(numbers))
         await db.executemany(SET, state.changes())
         await db.commit()
+        self.held = sum(state.held(TRACES)), sum(state.held(LOGS))
+        self._committed_to = state.settled(self._recorder.run_id)
         return numbers
 
     async def _unknown(self, table: Table, records: list[Record]) -> list[Record]:
@@ -332,6 +382,8 @@ class Writer:
     async def _evict_for_space(self, state: State, row_bytes: int) -> None:
         """Evicts the oldest rows of the fuller ring for as long as the file would grow too large, or there are none."""
         while await self.quota.is_short(self._db, row_bytes):
+            if not self.quota.is_disk_short and self.quota.is_crowded():
+                raise CeilingError(CROWDED)
             table = max(TRACES, LOGS, key=lambda table: sum(state.held(table)))
             held = state.held(table)
             counts = oldest_of(held, self._ring_rows, max(50, sum(held) // 50))
@@ -350,7 +402,7 @@ class Writer:
         if many:
             pause_s = _PAUSE_S if self.is_gentle else 0.0
             values = (table.values_of(record, before) for record in records[:many])
-            await self._db.executemany(table.insert_many, _flat(values, pause_s))
+            await self._db.executemany(table.insert_many, rows.flat(values, pause_s))
         rest = [table.with_seq(record, before + number_of(record)) for record in records[many:]]
         if self._is_singly:
             return await self._insert_singly(table, rest)
@@ -359,8 +411,8 @@ class Writer:
         return []
 
     async def _insert_singly(self, table: Table, values: list[tuple[Any, ...]]) -> list[rows.Gap]:
-        """Inserts row by row; a record that cannot be stored is dropped and counted."""
-        gaps = []
+        """Inserts row by row; a record that cannot be stored is dropped and counted, unless the schema is at fault."""
+        gaps: list[rows.Gap] = []
         for row in values:
             try:
                 # A failed statement is rolled back by itself; the transaction goes on.
@@ -368,7 +420,7 @@ class Writer:
             except sqlite3.OperationalError:
                 raise
             except Exception as error:  # a value that SQLite cannot bind or its schema refuses
-                if getattr(error, "sqlite_errorname", "") == rows.REFUSED:
+                if not gaps and not is_record_at_fault(error, await self._db.execute_fetchall(PARTS)):
                     raise
                 kind = "trace" if table is TRACES else "log"
                 _poisoned.inc()
@@ -380,7 +432,7 @@ class Writer:
         if self.failing is not None and self._is_told:
             # Before the batch is confirmed: a caller that waits for that, and then closes, gets this record stored too.
             log.info("telemetry is written again", extra={"reason": self.failing})
-        self.failing, self._is_told = None, False
+        self.failing, self.error, self._is_told = None, None, False
         self._failures = 0
         self._is_singly = False
         self._recorder.traces.confirm()
@@ -409,6 +461,7 @@ class Writer:
             if await self.quota.has_grown(self._db):
                 await self.wal.checkpoint(self._db)
             await self.wal.checkpoint_if_due(self._db)
+            self.quota.note_growth()
         except sqlite3.Error as error:  # the batch is committed; the next flush will meet the same error
             metrics.telemetry_flush_failures_total.labels(reason=reason_of(error)).inc()
 
@@ -446,7 +499,7 @@ class Writer:
         metrics.telemetry_flush_failures_total.labels(reason=reason).inc()
         self._failures += 1
         # A lock, a full disk and a reader end by themselves; anything else may be the connection's own fault.
-        if reason in (GONE, "corrupt") or (self._failures > 1 and reason in ("io", "read_only", "other")):
+        if reason in (GONE, CORRUPT) or (self._failures > 1 and reason in ("io", "read_only", "other")):
             self.must_reopen = True
         if not self._is_told and (reason != LOCKED or self._failures >= _PATIENT_TRIES):
             self._is_told = True
@@ -454,7 +507,7 @@ class Writer:
             if reason in (PINNED, LOCKED):
                 fields["held_by"] = holders(self._path)
             log.warning("telemetry cannot be written", extra=fields)
-        self.failing = reason
+        self.failing, self.error = reason, error
         return False
 
     async def record_wear(self, run_id: str) -> None:
@@ -480,8 +533,8 @@ class Writer:
             while not await self.flush(is_last=True):
                 if self.failing != LOCKED or time.monotonic() > ends_at:
                     return False
-            if not self.quota.is_in_place():  # so may be what this run has committed: its box has it
-                return self._fail(GONE, "the file was moved or removed")
+            if not self._has_committed():  # its box has it
+                return False
             await self._be_patient(max(BUSY_TIMEOUT_S, ends_at - time.monotonic()))
             await self._set_wear(run_id)
             await self._db.execute(rows.END_RUN, (rows.now_us(), rows.CLEAN, run_id))
@@ -489,8 +542,28 @@ class Writer:
             await self._db.commit()
         finally:
             # The last connection of all processes takes the WAL with it.
-            await self._db.close()
+            await self.disconnect()
         return True
+
+    def _has_committed(self) -> bool:
+        """Returns whether a new connection finds what this run has committed, unless it was evicted; else this fails.
+
+        This connection may have in its cache what the files have lost.
+        """
+        if not self._has_its_files():
+            return False
+        try:
+            with closing(connect_read_only(self._path)) as connection:
+                row = connection.execute(f"{SETTLED}, count(*) FROM traces", (self._recorder.run_id,)).fetchone()
+                connection.execute("SELECT count(*) FROM logs").fetchone()
+        except StoreError as error:
+            return self._fail(GONE, error.message)
+        except sqlite3.Error as error:
+            if reason_of(error) not in (CORRUPT, "io", "other"):  # locked, say: not lost
+                return True
+            return self._fail(CORRUPT, str(error))
+        is_there = row[0] is not None and row[0] >= self._committed_to
+        return is_there or self._fail(CORRUPT, "it lacks what was committed")
 
 
 def _within(
@@ -505,26 +578,3 @@ def _within(
     count = bisect_right(list(accumulate(size + _ROW_BYTES for size in sizes)), BATCH_BYTES) or 1
     buffer.put_back(count)
     return records[:count], sum(sizes[:count]) + _ROW_BYTES * count
-
-
-_spans_of: Final = itemgetter(TraceRecord._fields.index("spans"))
-_extras_of: Final = itemgetter(TraceRecord._fields.index("extras"))
-_texts_of: Final = itemgetter(*map(LogRecord._fields.index, ("msg", "extras", "exc")))
-
-
-def _trace_sizes(records: list[TraceFields]) -> list[int]:
-    """Returns the bytes of JSON of each record."""
-    return list(map(add, map(len, map(_spans_of, records)), map(len, map(_extras_of, records))))
-
-
-def _log_sizes(records: list[LogFields]) -> list[int]:
-    """Returns the characters of text plus bytes of JSON of each record."""
-    return [len(msg) + len(extras) + len(exc or "") for msg, extras, exc in map(_texts_of, records)]
-
-
-def _flat(values: Iterator[list[Any]], pause_s: float) -> Iterator[tuple[Any, ...]]:
-    """Yields the values of `ROWS_AT_ONCE` records at a time; pauses in between."""
-    while batch := tuple(chain.from_iterable(islice(values, rows.ROWS_AT_ONCE))):
-        yield batch
-        if pause_s:
-            time.sleep(pause_s)

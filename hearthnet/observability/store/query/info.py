@@ -8,18 +8,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.database import TELEMETRY, connect_read_only, migrations_dir, quick_check, reason_of, store_error
+from hearthnet.database import (
+    TELEMETRY,
+    Part,
+    connect_read_only,
+    foreign_parts,
+    migrations_dir,
+    misfit,
+    parts_of,
+    quick_check,
+    reason_of,
+    refusing,
+    store_error,
+)
 from hearthnet.errors import StoreError
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.model import iso
-from hearthnet.observability.store.budget import MB, Budget, disk_bytes, free_bytes
+from hearthnet.observability.store.budget import MB, PAGE_BYTES, Budget, disk_bytes, foreign_pages, free_bytes
 from hearthnet.observability.store.recovery.quarantine import set_aside
+from hearthnet.observability.store.ring import trial
 from hearthnet.observability.store.rows import LOGS, TRACES, UNCLEAN, Table, now_us
 
 if TYPE_CHECKING:
     from hearthnet.config import ObservabilityConfig
 
-__all__ = ["Integrity", "Losses", "examine", "info", "losses"]
+__all__ = ["Additions", "Integrity", "Losses", "additions", "examine", "info", "losses"]
 
 _DAY_US = 86_400_000_000
 
@@ -49,7 +62,8 @@ def info(store: Path, settings: ObservabilityConfig) -> dict[str, Any]:
     except sqlite3.Error as error:
         raise store_error(store, error) from error
     aside = [{"path": str(path), "bytes": path.stat().st_size} for path in set_aside(store)]
-    return {**found, "disk": _disk(store.parent, settings), "quarantined": aside, "boxes": boxes}
+    added = additions(store).as_dicts()
+    return {**found, "disk": _disk(store.parent, settings), "not_ours": added, "quarantined": aside, "boxes": boxes}
 
 
 def _ring(connection: sqlite3.Connection, table: Table, time: str) -> dict[str, Any]:
@@ -227,9 +241,67 @@ def examine(path: Path) -> Integrity:
 def _examine(connection: sqlite3.Connection) -> Integrity:
     identity = connection.execute("PRAGMA application_id").fetchone()[0]
     schema = connection.execute("PRAGMA user_version").fetchone()[0]
-    known = max(int(file.name[:4]) for file in (migrations_dir() / TELEMETRY.name).glob("[0-9]*.sql"))
+    known = _newest()
     if identity != TELEMETRY.application_id:
         return Integrity("it is a database of another program", is_damaged=True, is_readable=False)
     said = quick_check(connection, _WITHIN_S) or _UNFINISHED
     is_damaged = said not in ("ok", _UNFINISHED)
     return Integrity(said, is_damaged, not is_damaged, schema, known)
+
+
+def _newest() -> int:
+    return max(int(file.name[:4]) for file in (migrations_dir() / TELEMETRY.name).glob("[0-9]*.sql"))
+
+
+@dataclass(frozen=True, slots=True)
+class Additions:
+    """How a database's schema differs from the one that the migrations make.
+
+    Attributes:
+        misfit: why our tables and views are not those that this program writes and reads, in SQLite's words, or None.
+        parts: tables, views, triggers and indexes that are not ours.
+        refusing: those triggers and indexes among them that refuse our records, with SQLite's words.
+        bytes: that these tables and indexes take.
+    """
+
+    misfit: str | None = None
+    parts: list[Part] = field(default_factory=list)
+    refusing: list[tuple[Part, str]] = field(default_factory=list)
+    bytes: int = 0
+
+    @property
+    def on_ours(self) -> list[Part]:
+        """The triggers and unique indexes on our tables: they may refuse some of our records."""
+        others = {part.name for part in self.parts if part.kind == "table"}
+        found = [part for part in self.parts if part.kind in ("trigger", "index") and part.table not in others]
+        return [part for part in found if part.kind == "trigger" or "UNIQUE" in part.sql.upper()]
+
+    def of(self, *kinds: str) -> list[str]:
+        """Returns the names of the parts of these kinds."""
+        return [part.name for part in self.parts if part.kind in kinds]
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """Returns kind, name and table of each part, and SQLite's words if it refuses records."""
+        words = dict(self.refusing)
+        return [
+            {"kind": part.kind, "name": part.name, "table": part.table, "refuses": words.get(part)}
+            for part in self.parts
+        ]
+
+
+def additions(path: Path) -> Additions:
+    """Returns how the schema of the database at `path` differs from ours; nothing of an older or newer one.
+
+    Raises:
+        StoreError: raised when there is no database, or it cannot be read.
+    """
+    try:
+        with closing(connect_read_only(path)) as connection:
+            if connection.execute("PRAGMA user_version").fetchone()[0] != _newest():
+                return Additions()
+            parts = parts_of(connection)
+            foreign = foreign_parts(parts, TELEMETRY)
+            size = foreign_pages(connection) * PAGE_BYTES if foreign else 0
+    except sqlite3.Error as error:
+        raise store_error(path, error) from error
+    return Additions(misfit(parts, TELEMETRY, trial), foreign, refusing(parts, TELEMETRY, trial), size)

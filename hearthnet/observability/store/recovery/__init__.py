@@ -2,8 +2,9 @@
 
 `opening.open_store` prepares the database while its caller holds the store's lock. The order of its steps matters:
 
-1. Open the database and check it. If it is damaged, newer, or another program's: `quarantine.move_aside` renames it,
-   `quarantine.salvage` reads what can still be read, and an empty database takes its place.
+1. Open the database and check it. If it is damaged, another program's, or its tables and views are not as this program
+   writes and reads them: `quarantine.move_aside` renames it, `quarantine.salvage` reads what can still be read, and an
+   empty database takes its place.
 2. Insert the salvaged rows. They come first, because boxes are compared with the rows that the database has.
 3. If this run reopens its store: `recover.restore_committed` inserts the records of its own box that it had committed.
 4. `recover.recover_boxes` takes each leftover box, oldest first: inserts the records that the database lacks by the

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from hearthnet.database import PATIENT_S, TELEMETRY, Schema, open_database, store_error
+from hearthnet.database import PATIENT_S, TELEMETRY, Schema, misfit, open_database, parts_of, store_error
 from hearthnet.errors import UnusableStoreError
 from hearthnet.forensics import box as layout
 from hearthnet.observability import metrics
@@ -23,19 +23,18 @@ from hearthnet.observability.store.recovery.quarantine import Salvage, keep_with
 from hearthnet.observability.store.recovery.recover import (
     Recovery,
     close_other_runs,
+    count_missing,
     is_written,
     recover_boxes,
     restore_committed,
 )
-from hearthnet.observability.store.ring import RECOUNT
+from hearthnet.observability.store.ring import RECOUNT, trial
 
 __all__ = ["NODE_RESERVE", "Own", "join_store", "keep_house", "log_recovery", "open_store"]
 
 log = get_logger(__name__)
 
 NODE_RESERVE: Final = TELEMETRY.reserve_bytes
-_TABLES: Final = frozenset({"traces", "logs", "runs", "gaps", "state"})
-_VIEWS: Final = frozenset({"recent", "spans", "errors", "capability_stats", "slow", "timeline"})
 
 
 class Own(NamedTuple):
@@ -46,11 +45,13 @@ class Own(NamedTuple):
         pending: numbers of the records that its writer will commit.
         highest: the highest number of them, and of those committed. Threads record meanwhile: what has a higher number
             is to be committed, too, and so may be what they have put into the box and not into the buffer yet.
+        held: how many traces and log records the database had, if it is lost or damaged since.
     """
 
     box: BlackBox
     pending: Collection[int]
     highest: int
+    held: tuple[int, int] = (0, 0)
 
 
 def open_store(
@@ -87,8 +88,11 @@ def open_store(
             connection.execute(f"PRAGMA max_page_count = {budget.pages:d}")
             if salvaged is not None:
                 salvaged.insert(connection)
-            _restore(connection, own)
-            return keep_house(connection, path.parent, run_id, None if own is None else own.box.path)
+            lost = _restore(connection, own)
+            recovery = keep_house(connection, path.parent, run_id, None if own is None else own.box.path)
+            held = [own.held if own is not None else (0, 0), salvaged.held if salvaged is not None else (0, 0)]
+            count_missing(connection, (max(kind) for kind in zip(*held, strict=True)), lost)
+            return recovery
     except sqlite3.Error as error:
         raise store_error(path, error) from error
 
@@ -156,16 +160,20 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
-    """Raises UnusableStoreError if a table or view is missing."""
-    names = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema")}
-    missing = (_TABLES | _VIEWS) - names
-    if missing:
-        raise UnusableStoreError(f"{path} is damaged: it lacks {', '.join(sorted(missing))}")
+    """Raises UnusableStoreError if our tables and views are not as this program writes and reads them. 20 ms.
+
+    What others have added to them is left: their triggers and indexes, even such that refuse our records.
+    """
+    words = misfit(parts_of(connection), TELEMETRY, trial)
+    if words is not None:
+        raise UnusableStoreError(f"{path} does not fit this program: {words}")
 
 
-def _restore(connection: sqlite3.Connection, own: Own | None) -> None:
+def _restore(connection: sqlite3.Connection, own: Own | None) -> int:
+    """Returns how many records that this run had committed are lost."""
     if own is not None and (contents := own.box.contents()) is not None:
-        restore_committed(connection, contents, own.pending, own.highest)
+        return restore_committed(connection, contents, own.pending, own.highest)
+    return 0
 
 
 def log_recovery(recovered: Recovery) -> None:

@@ -14,7 +14,7 @@ import os
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,7 @@ import orjson
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.evidence.kernel import KernelSources
 from hearthnet.forensics.model import Kernel
+from hearthnet.observability import metrics
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.store import rows
@@ -35,6 +36,7 @@ from hearthnet.observability.store.rows import LOGS, TRACES
 __all__ = [
     "Recovery",
     "close_other_runs",
+    "count_missing",
     "has_leftovers",
     "is_written",
     "last_seen_us",
@@ -54,7 +56,7 @@ BOX_FULL: Final = "box_full"  # it ended in order, but had more left to commit t
 _MAKING_S: Final = 10.0
 _MAX_INTEGER: Final = 2**63 - 1  # of a column: a box may hold any number
 _LAST_TRACES: Final = 100  # they are in the order of their end, except for a few that ended at the same time
-WAL_LOST: Final = "wal_lost"  # committed rows are missing: the WAL was removed or damaged
+WAL_LOST: Final = "wal_lost"  # committed rows are missing: the WAL, or the database, was removed or damaged
 
 
 @dataclass(slots=True)
@@ -100,11 +102,14 @@ def leftover_boxes(directory: Path, own: Path | None = None) -> list[tuple[Path,
         own: the box of this process, which is skipped.
     """
     found: list[tuple[Path, layout.Box | None]] = []
+    own_header = None if own is None else layout.header_of(own)
     for path in layout.boxes_in(directory):
         if path == own or is_written(path):
             continue
         try:
-            found.append((path, layout.read_box(path)))
+            box = layout.read_box(path)
+            if box is None or own_header is None or box.header.run_id != own_header.run_id:  # not a copy of our own
+                found.append((path, box))
         except OSError as error:  # unreadable now; the next start tries again
             log.warning("a black box cannot be read", extra={"path": str(path), "error": error})
     return found
@@ -251,12 +256,15 @@ def missing(connection: sqlite3.Connection, box: layout.Box, found: BoxRecords) 
     return fresh, max(0, promised - base - sum(base < number <= promised for number in above))
 
 
-def restore_committed(connection: sqlite3.Connection, box: layout.Box, pending: Collection[int], highest: int) -> None:
+def restore_committed(connection: sqlite3.Connection, box: layout.Box, pending: Collection[int], highest: int) -> int:
     """Inserts the records of this process's own box that the database lacks, but for those that are to be committed.
 
     Those are `pending`, and all above `highest`.
 
     Called when the store is opened again: the database may be another one, or may have lost what was committed.
+
+    Returns:
+        How many committed ones are lost.
     """
     fresh, lost = missing(connection, box, records_of(replace(box, in_flight=[])))
     merge(connection, [record for record in fresh if record.number <= highest and record.number not in pending])
@@ -265,6 +273,28 @@ def restore_committed(connection: sqlite3.Connection, box: layout.Box, pending: 
             gap = (state.next_seq(), rows.now_us(), "trace", WAL_LOST, lost, box.header.run_id)
             connection.execute(rows.INSERT_GAP, gap)
             state.settle(box.header.run_id, box.committed_number)
+        metrics.telemetry_dropped_total.labels(reason=WAL_LOST).inc(lost)
+    return lost
+
+
+def count_missing(connection: sqlite3.Connection, held: Iterable[int], counted: int) -> None:
+    """Records how many of the rows that a damaged or lost database held are missing in the one that replaces it.
+
+    Args:
+        connection: to the new database.
+        held: how many traces, and how many log records, the old one had at least.
+        counted: how many of them are recorded as lost already.
+    """
+    for table, kind, had in zip((TRACES, LOGS), ("trace", "log"), held, strict=True):
+        if not had:
+            continue
+        lost = had - sum(connection.execute(table.count).fetchone())
+        lost, counted = lost - counted, max(0, counted - max(0, lost))
+        if lost > 0:
+            with transaction(connection) as state:
+                gap = (state.next_seq(), rows.now_us(), kind, WAL_LOST, lost, None)
+                connection.execute(rows.INSERT_GAP, gap)
+            metrics.telemetry_dropped_total.labels(reason=WAL_LOST).inc(lost)
 
 
 def _count_lost(connection: sqlite3.Connection, run_id: str, lost: int) -> None:

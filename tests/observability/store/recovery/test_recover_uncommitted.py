@@ -83,6 +83,9 @@ def record(count, capability):
             pass
 
 
+MENDED = (renamed_column, added_column)  # by the first run: it moves the database aside
+
+
 @pytest.mark.parametrize("cause", [renamed_column, trigger, added_column, locked, newer])
 def test_records_of_all_of_them_are_taken_over(observability, cause):
     """Their numbers are equal, each run's from 1: all are rows, once, with seqs of their own; nothing is a gap."""
@@ -94,7 +97,7 @@ def test_records_of_all_of_them_are_taken_over(observability, cause):
         for run in range(RUNS):
             with telemetry.open(observability):
                 record(CALLS, f"of.run{run}")
-        assert len(layout.boxes_in(observability.data_dir)) == RUNS
+        assert len(layout.boxes_in(observability.data_dir)) == (0 if cause in MENDED else RUNS)
     with telemetry.open(observability) as t:
         assert t.error is None
         record(1, "of.after")
