@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 import click
 
 from hearthnet import __version__
+from hearthnet.cli.output import discard_rest, escape_unprintable, has_lost_reader, make_lenient
 from hearthnet.errors import EXIT_DISK_FULL, EXIT_ERROR, EXIT_USAGE, HearthNetError
 from hearthnet.extras import missing_extra
 
@@ -120,7 +121,15 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line and exits: 0 success, 1 error, 2 usage, 3 no node, 4 not authorized, 5 disk full."""
     _open_standard_streams()
-    sys.exit(_run(arguments))
+    escape_unprintable()
+    make_lenient("stderr")
+    code: Any
+    try:
+        code = _run(arguments)
+    except SystemExit as error:  # so rich and click end a program whose reader has gone
+        code = 0 if isinstance(error.__context__, BrokenPipeError) or has_lost_reader() else error.code
+    discard_rest()
+    sys.exit(code)
 
 
 def _open_standard_streams() -> None:
