@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from hearthnet.errors import DiskFullError, HearthNetError, NewerStoreError, StoreError, UnusableStoreError
-from hearthnet.files import make_private_dir
+from hearthnet.files import create_private, make_private_dir, move_aside_hint, why_not_regular
 
 __all__ = [
     "BUSY_TIMEOUT_S",
@@ -24,6 +24,7 @@ __all__ = [
     "WRITER_PRAGMAS",
     "Connection",
     "Schema",
+    "check_place",
     "connect_read_only",
     "has_connections",
     "migrations_dir",
@@ -44,6 +45,7 @@ _MIN_FREE_BYTES: Final = 128 * 1024
 STEPS_BETWEEN_CHECKS: Final = 1_000  # SQLite VM steps between two checks of the clock: well below a millisecond
 _MAX_DAMAGE_CHARS: Final = 200
 _MIN_SQLITE: Final = (3, 37, 0)  # STRICT tables
+_MAX_PATH_BYTES: Final = 504  # SQLite's 512, less the longest ending of its own, `-journal`
 
 
 class Connection(sqlite3.Connection):
@@ -118,6 +120,7 @@ def open_database(path: Path, schema: Schema, busy_timeout_s: float = BUSY_TIMEO
     """
     if sqlite3.sqlite_version_info < _MIN_SQLITE:
         raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old", hint="SQLite 3.37 or newer is needed")
+    check_place(path)
     try:
         _create_private(path)
         connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, factory=Connection)
@@ -132,6 +135,30 @@ def open_database(path: Path, schema: Schema, busy_timeout_s: float = BUSY_TIMEO
         connection.close()
         raise
     return connection
+
+
+def check_place(path: Path) -> None:
+    """Checks that SQLite can use this path, and that there is nothing but files at the names of the database.
+
+    Raises:
+        UnusableStoreError: raised when there is something else at the name of the database itself.
+        StoreError: raised when there is at another name of it, or the path is too long.
+    """
+    whole = Path(os.path.realpath(path))  # the others are beside the file itself, not beside a link to it
+    if (length := len(os.fsencode(whole))) > _MAX_PATH_BYTES:
+        raise StoreError(
+            f"{path} cannot be used: its path has {length} bytes, SQLite takes {_MAX_PATH_BYTES}",
+            hint="set a shorter path in config.toml: [observability] data_dir, [community] state_dir",
+        )
+    for ending in ("", "-wal", "-shm", "-journal"):
+        file = whole.with_name(whole.name + ending)
+        try:
+            reason = why_not_regular(file.stat().st_mode)
+        except OSError:  # missing, mostly; SQLite reports everything else
+            reason = "it is a link to nothing" if ending and file.is_symlink() else None
+        if reason is not None:
+            kind = StoreError if ending else UnusableStoreError
+            raise kind(f"{file} cannot be used: {reason}", hint=move_aside_hint(file))
 
 
 def store_error(path: Path, error: OSError | sqlite3.Error) -> HearthNetError:
@@ -179,7 +206,7 @@ def _create_private(path: Path) -> None:
     """Creates the file with mode 0600 before SQLite opens it: -wal and -shm inherit the mode."""
     make_private_dir(path.parent)
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        os.close(create_private(os.path.realpath(path), os.O_WRONLY))  # of a link: its missing target
     except FileExistsError:
         # Never open an existing file here: closing it would release the locks that SQLite holds on it.
         return
@@ -307,13 +334,16 @@ def _apply(connection: sqlite3.Connection, script: str, number: int, schema: Sch
 def connect_read_only(path: Path) -> sqlite3.Connection:
     """Returns a read-only connection, usable from any thread but only one at a time.
 
+    On a read-only file system SQLite cannot make the `-shm` that it needs, unless nothing writes to the file. That is taken for granted where there are neither `-shm` nor rows in the WAL, as after a clean stop.
+
     Raises:
         StoreError: raised when the database does not exist or cannot be opened.
     """
-    if not path.is_file():
+    if not path.exists():
         raise StoreError(f"{path} does not exist", hint="start the node once: hearthnet run")
+    check_place(path)
     try:
-        uri = f"{path.resolve().as_uri()}?mode=ro"
+        uri = f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if _is_on_read_only_disk(path) else ''}"
         connection = sqlite3.connect(
             uri, uri=True, timeout=1.0, isolation_level=None, check_same_thread=False, factory=Connection
         )
@@ -321,3 +351,21 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise StoreError(f"{path} cannot be read: {error}") from error
     return connection
+
+
+def _is_on_read_only_disk(path: Path) -> bool:
+    """Returns whether a database is on a read-only file system, and has no `-shm`.
+
+    Raises:
+        StoreError: raised when it has rows in its WAL besides: nothing but a copy can be read.
+    """
+    whole = path.resolve()
+    if not os.statvfs(whole).f_flag & os.ST_RDONLY or whole.with_name(f"{whole.name}-shm").exists():
+        return False
+    wal = whole.with_name(f"{whole.name}-wal")
+    if wal.exists() and wal.stat().st_size:
+        raise StoreError(
+            f"{path} cannot be read: its newest rows are in its -wal, which SQLite cannot read on a read-only disk",
+            hint=f"copy both files to another disk: cp {whole} {wal} FOLDER",
+        )
+    return True

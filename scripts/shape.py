@@ -42,7 +42,7 @@ GOALS: Final[dict[str, int]] = {
 }
 CEILINGS: Final[dict[str, int]] = {
     "walk: log record to row and line": 14,
-    "walk: trace to `trace show`": 23,
+    "walk: trace to `trace show`": 24,
     "walk: HTTP call to its handler": 23,
     "walk: recovery": 13,
     "files of a new column": 9,

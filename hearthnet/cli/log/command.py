@@ -6,6 +6,7 @@ import select
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -16,6 +17,7 @@ from click.core import ParameterSource
 from hearthnet.cli.log.level import level as level_command
 from hearthnet.cli.main import json_option, print_json, printable, where_option
 from hearthnet.constants import LEVELS
+from hearthnet.files import NotRegularError, open_file
 from hearthnet.observability.logs.daily_file import log_key, log_paths
 
 if TYPE_CHECKING:
@@ -110,9 +112,13 @@ def _newest(directory: Path, count: int, wanted: Callable[[Line], bool]) -> tupl
     for path in reversed(log_paths(directory)):
         if tail is not None and len(found) >= count:
             break
-        with path.open("rb") as file:
-            kept = deque((line for line in _records(file) if wanted(line)), maxlen=count - len(found))
-            tail = tail or (path, file.tell())
+        try:
+            with open_file(path) as file:
+                kept = deque((line for line in _records(file) if wanted(line)), maxlen=count - len(found))
+                tail = tail or (path, file.tell())
+        except NotRegularError as error:
+            click.echo(f"skipped {printable(path)}: {error.strerror}", err=True)
+            continue
         found = [*kept, *found]
     return found, tail
 
@@ -139,7 +145,7 @@ def _follow(directory: Path, tail: tuple[Path, int] | None, wanted: Callable[[Li
         for newer in [item for item in log_paths(directory) if seen is None or (log_key(item) or seen) >= seen]:
             if newer != path:
                 path, offset = newer, 0
-            with newer.open("rb") as file:
+            with suppress(NotRegularError), open_file(newer) as file:
                 file.seek(offset)
                 yield from (line for line in _records(file) if wanted(line))
                 offset = file.tell()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import time
 from collections import Counter
 from collections.abc import Collection
@@ -142,9 +143,10 @@ def refuse_living(directory: Path) -> None:
 def _is_young(path: Path) -> bool:
     """Returns True for a file that another process may be about to make a box of; also if it is gone."""
     try:
-        return time.time() - path.stat().st_mtime < _MAKING_S
+        status = path.stat()
     except OSError:
-        return True
+        return not path.is_symlink()
+    return stat.S_ISREG(status.st_mode) and time.time() - status.st_mtime < _MAKING_S
 
 
 def recover_boxes(connection: sqlite3.Connection, directory: Path, own: Path | None = None) -> Recovery:
