@@ -257,7 +257,12 @@ def print_json(value: Any) -> None:
 
     options = orjson.OPT_APPEND_NEWLINE | (orjson.OPT_INDENT_2 if sys.stdout.isatty() else 0)
     # JSON need not escape C1 and reordering characters; escaped, it is the same JSON.
-    text = orjson.dumps(value, option=options).decode()
+    try:
+        text = orjson.dumps(value, option=options).decode()
+    except TypeError:  # a path that is not UTF-8
+        import json
+
+        text = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode() + "\n"
     click.echo("\n".join(printable(line) for line in text.split("\n")), nl=False)
 
 
