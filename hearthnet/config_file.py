@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from hearthnet.errors import ConfigError
-from hearthnet.files import NotRegularError, read_regular
+from hearthnet.files import hint_for, read_regular
 from hearthnet.observability.redaction.rules import is_secret, register_secrets
 
 __all__ = [
@@ -106,10 +106,10 @@ def read_tree(path: Path | None) -> dict[str, Any] | None:
         raise ConfigError(
             "invalid_toml", message=f"{source} does not exist", hint="make one with: hearthnet init"
         ) from error
-    except NotRegularError as error:
+    except OSError as error:
         message = f"{source} cannot be read: {error.strerror}"
-        raise ConfigError("invalid_toml", message=message, hint=error.hint) from error
-    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("invalid_toml", message=message, hint=hint_for(error)) from error
+    except UnicodeDecodeError as error:
         raise ConfigError("invalid_toml", message=f"{source} cannot be read: {error}") from error
     try:
         return tomllib.loads(text)

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from hearthnet.errors import DiskFullError, HearthNetError, NewerStoreError, StoreError, UnusableStoreError
-from hearthnet.files import create_private, make_private_dir, move_aside_hint, why_not_regular
+from hearthnet.files import create_private, foreign_hint, make_private_dir, move_aside_hint, why_not_regular
 
 __all__ = [
     "BUSY_TIMEOUT_S",
@@ -144,20 +144,18 @@ def check_place(path: Path) -> None:
         UnusableStoreError: raised when there is something else at the name of the database itself.
         StoreError: raised when there is at another name of it, or the path is too long.
     """
-    whole = Path(os.path.realpath(path))  # the others are beside the file itself, not beside a link to it
-    if (length := len(os.fsencode(whole))) > _MAX_PATH_BYTES:
+    if (length := len(os.fsencode(os.path.realpath(path)))) > _MAX_PATH_BYTES:
         raise StoreError(
             f"{path} cannot be used: its path has {length} bytes, SQLite takes {_MAX_PATH_BYTES}",
             hint="set a shorter path in config.toml: [observability] data_dir, [community] state_dir",
         )
-    for ending in ("", "-wal", "-shm", "-journal"):
-        file = whole.with_name(whole.name + ending)
+    for file in _parts(path):
         try:
             reason = why_not_regular(file.stat().st_mode)
         except OSError:  # missing, mostly; SQLite reports everything else
-            reason = "it is a link to nothing" if ending and file.is_symlink() else None
+            reason = "it is a link to nothing" if file != path and file.is_symlink() else None
         if reason is not None:
-            kind = StoreError if ending else UnusableStoreError
+            kind = UnusableStoreError if file == path else StoreError
             raise kind(f"{file} cannot be used: {reason}", hint=move_aside_hint(file))
 
 
@@ -172,7 +170,16 @@ def store_error(path: Path, error: OSError | sqlite3.Error) -> HearthNetError:
         return DiskFullError(
             f"{path} cannot be written: the disk is full", hint=f"free some space: df -h {path.parent}"
         )
+    for part in _parts(path):
+        if part.exists() and not os.access(part, os.R_OK | os.W_OK) and (hint := foreign_hint(part)) is not None:
+            return StoreError(f"{part} cannot be used: {hint.partition(':')[0]}", hint=hint)
     return StoreError(f"{path} cannot be used: {error}", hint=f"check that {path.parent} is writable")
+
+
+def _parts(path: Path) -> list[Path]:
+    """Returns the files of a database; the others are beside the file itself, not beside a link to it."""
+    whole = Path(os.path.realpath(path))
+    return [path, *(whole.with_name(whole.name + ending) for ending in ("-wal", "-shm", "-journal"))]
 
 
 def reason_of(error: BaseException) -> str:
@@ -334,7 +341,8 @@ def _apply(connection: sqlite3.Connection, script: str, number: int, schema: Sch
 def connect_read_only(path: Path) -> sqlite3.Connection:
     """Returns a read-only connection, usable from any thread but only one at a time.
 
-    On a read-only file system SQLite cannot make the `-shm` that it needs, unless nothing writes to the file. That is taken for granted where there are neither `-shm` nor rows in the WAL, as after a clean stop.
+    On a read-only file system SQLite cannot make the `-shm` that it needs, unless nothing writes to the file. That is
+    taken for granted where there are neither `-shm` nor rows in the WAL, as after a clean stop.
 
     Raises:
         StoreError: raised when the database does not exist or cannot be opened.

@@ -17,6 +17,8 @@ __all__ = [
     "NotRegularError",
     "create_private",
     "create_whole",
+    "foreign_hint",
+    "hint_for",
     "make_private_dir",
     "move_aside_hint",
     "name_new",
@@ -47,10 +49,15 @@ def why_not_regular(mode: int) -> str | None:
 class NotRegularError(OSError):
     """Raised instead of opening something that is not a regular file."""
 
-    @property
-    def hint(self) -> str:
-        """What to do about it."""
-        return move_aside_hint(self.filename)
+
+def hint_for(error: OSError) -> str | None:
+    """Returns what to do about a file that cannot be opened: move it aside, or take it back from its owner; or None."""
+    path = error.filename
+    if not isinstance(path, str):
+        return None
+    if isinstance(error, NotRegularError):
+        return move_aside_hint(path)
+    return foreign_hint(path) if isinstance(error, PermissionError) else None
 
 
 def move_aside_hint(path: str | os.PathLike[str]) -> str:
@@ -58,6 +65,24 @@ def move_aside_hint(path: str | os.PathLike[str]) -> str:
     import shlex  # late: seldom needed
 
     return f"move it aside: mv {shlex.quote(os.fspath(path))} {shlex.quote(f'{os.fspath(path)}.aside')}"
+
+
+def foreign_hint(path: str | os.PathLike[str]) -> str | None:
+    """Returns the hint to take a file back from its owner, such as root after a run with `sudo`; None if it is ours."""
+    import pwd  # late: seldom needed
+    import shlex
+
+    try:
+        owner = os.lstat(path).st_uid
+    except OSError:
+        return None
+    if owner == os.geteuid():
+        return None
+    try:
+        name = pwd.getpwuid(owner).pw_name
+    except KeyError:
+        name = f"uid {owner}"
+    return f"it belongs to {name}: sudo chown {os.geteuid()} {shlex.quote(os.fspath(path))}"
 
 
 def _check_regular(path: str | os.PathLike[str], mode: int) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.errors import IdentityError
 from hearthnet.extras import missing_extra
-from hearthnet.files import NotRegularError, create_whole, make_private_dir, read_regular
+from hearthnet.files import create_whole, hint_for, make_private_dir, read_regular
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -137,7 +137,7 @@ class KeyPair:
         except FileNotFoundError as error:
             raise IdentityError(f"no device key at {path}", hint="create one with: hearthnet init") from error
         except OSError as error:
-            hint = error.hint if isinstance(error, NotRegularError) else f"chmod 600 {path}"
+            hint = hint_for(error) or f"chmod 600 {path}"
             raise IdentityError(f"{path} cannot be read: {error.strerror}", hint=hint) from error
         if len(raw) != KEY_BYTES:
             never = "" if raw else f"; if `hearthnet init` never succeeded: rm {path}, and repeat it"
@@ -173,8 +173,9 @@ class KeyPair:
         Raises:
             OSError: raised when it cannot be written.
         """
-        with suppress(FileExistsError):
-            create_whole(directory / PUBLIC_FILE, self.public_bytes, 0o644)
+        if not os.path.lexists(directory / PUBLIC_FILE):
+            with suppress(FileExistsError):  # another process was faster
+                create_whole(directory / PUBLIC_FILE, self.public_bytes, 0o644)
 
     def sign(self, payload: dict[str, Any]) -> str:
         """Returns the signature over the canonical JSON of `payload` without its `signature` field.

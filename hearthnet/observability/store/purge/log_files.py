@@ -10,7 +10,7 @@ from typing import Final
 
 from hearthnet.database import store_error
 from hearthnet.errors import StoreError
-from hearthnet.files import NotRegularError, open_file, replace_private, sync_folder
+from hearthnet.files import hint_for, open_file, replace_private, sync_folder
 from hearthnet.observability.logs.daily_file import log_key, log_paths
 from hearthnet.observability.store.purge.selection import Selection
 from hearthnet.observability.store.recovery.log_line import line_of, time_of
@@ -103,8 +103,7 @@ def _lines(path: Path) -> Iterator[bytes]:
     except FileNotFoundError:  # deleted by a running node
         return
     except OSError as error:
-        hint = error.hint if isinstance(error, NotRegularError) else None
-        raise StoreError(f"{path} cannot be read: {error.strerror}", hint=hint) from error
+        raise StoreError(f"{path} cannot be read: {error.strerror}", hint=hint_for(error)) from error
 
 
 def _paths(log_dir: Path | None, selection: Selection) -> list[Path]:

@@ -22,6 +22,7 @@ from typing import Final
 
 import orjson
 
+from hearthnet.files import hint_for
 from hearthnet.forensics import box as layout
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.records.record import TraceRecord
@@ -105,7 +106,8 @@ def leftover_boxes(directory: Path, own: Path | None = None) -> list[tuple[Path,
         try:
             found.append((path, layout.read_box(path)))
         except OSError as error:  # unreadable now; the next start tries again
-            log.warning("a black box cannot be read", extra={"path": str(path), "error": str(error)})
+            fields = {"path": str(path), "error": str(error), "hint": hint_for(error)}
+            log.warning("a black box cannot be read", extra=fields)
     return found
 
 
