@@ -171,9 +171,13 @@ def store_error(path: Path, error: OSError | sqlite3.Error) -> HearthNetError:
             f"{path} cannot be written: the disk is full", hint=f"free some space: df -h {path.parent}"
         )
     for part in _parts(path):
-        if part.exists() and not os.access(part, os.R_OK | os.W_OK) and (hint := foreign_hint(part)) is not None:
+        if part.exists() and not _is_accessible(part) and (hint := foreign_hint(part)) is not None:
             return StoreError(f"{part} cannot be used: {hint.partition(':')[0]}", hint=hint)
     return StoreError(f"{path} cannot be used: {error}", hint=f"check that {path.parent} is writable")
+
+
+def _is_accessible(path: Path) -> bool:
+    return os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _parts(path: Path) -> list[Path]:
