@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from hearthnet.errors import ConfigError
+from hearthnet.files import hint_for, read_regular
 from hearthnet.observability.redaction.rules import is_secret, register_secrets
 
 __all__ = [
@@ -97,14 +98,18 @@ def read_tree(path: Path | None) -> dict[str, Any] | None:
     """
     source = default_path() if path is None else path
     try:
-        text = source.read_text("utf-8")
+        # A path that was given may be a pipe: --config <(sops -d settings.toml)
+        text = (read_regular(source) if path is None else source.read_bytes()).decode("utf-8")
     except FileNotFoundError as error:
         if path is None:
             return None
         raise ConfigError(
             "invalid_toml", message=f"{source} does not exist", hint="make one with: hearthnet init"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        message = f"{source} cannot be read: {error.strerror}"
+        raise ConfigError("invalid_toml", message=message, hint=hint_for(error)) from error
+    except UnicodeDecodeError as error:
         raise ConfigError("invalid_toml", message=f"{source} cannot be read: {error}") from error
     try:
         return tomllib.loads(text)

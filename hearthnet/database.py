@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from hearthnet.errors import DiskFullError, HearthNetError, NewerStoreError, StoreError, UnusableStoreError
-from hearthnet.files import make_private_dir
+from hearthnet.files import create_private, foreign_hint, make_private_dir, move_aside_hint, why_not_regular
 
 __all__ = [
     "BUSY_TIMEOUT_S",
@@ -31,6 +31,7 @@ __all__ = [
     "Connection",
     "Part",
     "Schema",
+    "check_place",
     "connect_read_only",
     "connected_beside",
     "foreign_parts",
@@ -60,6 +61,7 @@ STEPS_BETWEEN_CHECKS: Final = 1_000  # SQLite VM steps between two checks of the
 _MAX_DAMAGE_CHARS: Final = 200
 _SHM_BYTES: Final = 32_768  # SQLite maps -shm in such pieces
 _MIN_SQLITE: Final = (3, 37, 0)  # STRICT tables
+_MAX_PATH_BYTES: Final = 504  # SQLite's 512, less the longest ending of its own, `-journal`
 
 
 class Connection(sqlite3.Connection):
@@ -134,6 +136,7 @@ def open_database(path: Path, schema: Schema, busy_timeout_s: float = BUSY_TIMEO
     """
     if sqlite3.sqlite_version_info < _MIN_SQLITE:
         raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old", hint="SQLite 3.37 or newer is needed")
+    check_place(path)
     try:
         _create_private(path)
         connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, factory=Connection)
@@ -150,6 +153,28 @@ def open_database(path: Path, schema: Schema, busy_timeout_s: float = BUSY_TIMEO
     return connection
 
 
+def check_place(path: Path) -> None:
+    """Checks that SQLite can use this path, and that there is nothing but files at the names of the database.
+
+    Raises:
+        UnusableStoreError: raised when there is something else at the name of the database itself.
+        StoreError: raised when there is at another name of it, or the path is too long.
+    """
+    if (length := len(os.fsencode(os.path.realpath(path)))) > _MAX_PATH_BYTES:
+        raise StoreError(
+            f"{path} cannot be used: its path has {length} bytes, SQLite takes {_MAX_PATH_BYTES}",
+            hint="set a shorter path in config.toml: [observability] data_dir, [community] state_dir",
+        )
+    for file in _parts(path):
+        try:
+            reason = why_not_regular(file.stat().st_mode)
+        except OSError:  # missing, mostly; SQLite reports everything else
+            reason = "it is a link to nothing" if file != path and file.is_symlink() else None
+        if reason is not None:
+            kind = UnusableStoreError if file == path else StoreError
+            raise kind(f"{file} cannot be used: {reason}", hint=move_aside_hint(file))
+
+
 def store_error(path: Path, error: OSError | sqlite3.Error) -> HearthNetError:
     """Returns the error to report for a failure to use the database at `path`."""
     code = getattr(error, "sqlite_errorcode", None)
@@ -161,11 +186,24 @@ def store_error(path: Path, error: OSError | sqlite3.Error) -> HearthNetError:
         return DiskFullError(
             f"{path} cannot be written: the disk is full", hint=f"free some space: df -h {path.parent}"
         )
+    for part in _parts(path):
+        if part.exists() and not _is_accessible(part) and (hint := foreign_hint(part)) is not None:
+            return StoreError(f"{part} cannot be used: {hint.partition(':')[0]}", hint=hint)
     return StoreError(f"{path} cannot be used: {error}", hint=f"check that {path.parent} is writable")
 
 
 class CeilingError(sqlite3.OperationalError):
     """Raised when the database may not grow, and tables that are not ours hold the space that our rows would need."""
+
+
+def _is_accessible(path: Path) -> bool:
+    return os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _parts(path: Path) -> list[Path]:
+    """Returns the files of a database; the others are beside the file itself, not beside a link to it."""
+    whole = Path(os.path.realpath(path))
+    return [path, *(whole.with_name(whole.name + ending) for ending in ("-wal", "-shm", "-journal"))]
 
 
 def reason_of(error: BaseException) -> str:
@@ -201,7 +239,7 @@ def _create_private(path: Path) -> None:
     """Creates the file with mode 0600 before SQLite opens it: -wal and -shm inherit the mode."""
     make_private_dir(path.parent)
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        os.close(create_private(os.path.realpath(path), os.O_WRONLY))  # of a link: its missing target
     except FileExistsError:
         # Never open an existing file here: closing it would release the locks that SQLite holds on it.
         return
@@ -329,13 +367,17 @@ def _apply(connection: sqlite3.Connection, script: str, number: int, schema: Sch
 def connect_read_only(path: Path) -> sqlite3.Connection:
     """Returns a read-only connection, usable from any thread but only one at a time.
 
+    On a read-only file system SQLite cannot make the `-shm` that it needs, unless nothing writes to the file. That is
+    taken for granted where there are neither `-shm` nor rows in the WAL, as after a clean stop.
+
     Raises:
         StoreError: raised when the database does not exist or cannot be opened.
     """
-    if not path.is_file():
+    if not path.exists():
         raise StoreError(f"{path} does not exist", hint="start the node once: hearthnet run")
+    check_place(path)
     try:
-        uri = f"{path.resolve().as_uri()}?mode=ro"
+        uri = f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if _is_on_read_only_disk(path) else ''}"
         connection = sqlite3.connect(
             uri, uri=True, timeout=1.0, isolation_level=None, check_same_thread=False, factory=Connection
         )
@@ -472,3 +514,21 @@ def _refusal(parts: Sequence[Part], schema: Schema, trial: Callable[[sqlite3.Con
 def quoted(name: str) -> str:
     """Returns a name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def _is_on_read_only_disk(path: Path) -> bool:
+    """Returns whether a database is on a read-only file system, and has no `-shm`.
+
+    Raises:
+        StoreError: raised when it has rows in its WAL besides: nothing but a copy can be read.
+    """
+    whole = path.resolve()
+    if not os.statvfs(whole).f_flag & os.ST_RDONLY or whole.with_name(f"{whole.name}-shm").exists():
+        return False
+    wal = whole.with_name(f"{whole.name}-wal")
+    if wal.exists() and wal.stat().st_size:
+        raise StoreError(
+            f"{path} cannot be read: its newest rows are in its -wal, which SQLite cannot read on a read-only disk",
+            hint=f"copy both files to another disk: cp {whole} {wal} FOLDER",
+        )
+    return True

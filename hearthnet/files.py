@@ -1,14 +1,273 @@
-"""Private files: folders of mode 0700, files of mode 0600, replaced atomically; and the mount that a file is on."""
+"""Private files: folders of mode 0700, files of mode 0600 whatever the umask; written whole, or not at all; and mounts.
+
+At a name of ours there may be anything: a pipe, a device, a folder, or a link to one of them. `open_regular` opens
+regular files only, so reading never waits and nothing is written into a device.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
-__all__ = ["Mount", "make_private_dir", "mount_of", "replace_private"]
+__all__ = [
+    "Mount",
+    "NotRegularError",
+    "create_private",
+    "create_whole",
+    "foreign_hint",
+    "hint_for",
+    "make_private_dir",
+    "mount_of",
+    "move_aside_hint",
+    "name_new",
+    "open_file",
+    "open_regular",
+    "private_temporary",
+    "read_regular",
+    "replace_private",
+    "sync_folder",
+    "why_not_regular",
+]
+
+_KINDS: Final = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def why_not_regular(mode: int) -> str | None:
+    """Returns why `st_mode` is not that of a regular file, such as `it is a pipe, not a file`; None if it is."""
+    kind = stat.S_IFMT(mode)
+    return None if kind == stat.S_IFREG else f"it is {_KINDS.get(kind, 'something else')}, not a file"
+
+
+class NotRegularError(OSError):
+    """Raised instead of opening something that is not a regular file."""
+
+
+def hint_for(error: OSError) -> str | None:
+    """Returns what to do about a file that cannot be opened: move it aside, or take it back from its owner; or None."""
+    path = error.filename
+    if not isinstance(path, str):
+        return None
+    if isinstance(error, NotRegularError):
+        return move_aside_hint(path)
+    return foreign_hint(path) if isinstance(error, PermissionError) else None
+
+
+def move_aside_hint(path: str | os.PathLike[str]) -> str:
+    """Returns the hint to move away the thing in the way at `path`."""
+    import shlex  # late: seldom needed
+
+    return f"move it aside: mv {shlex.quote(os.fspath(path))} {shlex.quote(f'{os.fspath(path)}.aside')}"
+
+
+def foreign_hint(path: str | os.PathLike[str]) -> str | None:
+    """Returns the hint to take a file back from its owner, such as root after a run with `sudo`; None if it is ours."""
+    import pwd  # late: seldom needed
+    import shlex
+
+    try:
+        owner = os.lstat(path).st_uid
+    except OSError:
+        return None
+    if owner == os.geteuid():
+        return None
+    try:
+        name = pwd.getpwuid(owner).pw_name
+    except KeyError:
+        name = f"uid {owner}"
+    return f"it belongs to {name}: sudo chown {os.geteuid()} {shlex.quote(os.fspath(path))}"
+
+
+def _check_regular(path: str | os.PathLike[str], mode: int) -> None:
+    if (reason := why_not_regular(mode)) is not None:
+        raise NotRegularError(errno.EINVAL, reason, os.fspath(path))
+
+
+def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
+    """Returns a descriptor of a regular file, or of a link to one, without ever waiting for another program.
+
+    With `O_CREAT` a missing file is created with mode 0600, and also the missing target of a link. Usable as `opener`
+    of `open`.
+
+    Raises:
+        NotRegularError: raised when it is something else.
+        OSError: raised when it cannot be opened.
+    """
+    while True:
+        try:
+            # Before it is opened, which alone may start a device, or let the writer of a pipe go on.
+            _check_regular(path, Path(path).stat().st_mode)
+            fd = os.open(path, flags & ~os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if not flags & os.O_CREAT:
+                raise
+            with suppress(FileExistsError):  # created by another process meanwhile
+                return create_private(os.path.realpath(path), flags)
+            continue
+        try:
+            _check_regular(path, os.fstat(fd).st_mode)  # it may have been replaced since
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Opens a regular file, or a link to one, to read.
+
+    Raises:
+        OSError: raised as by `open_regular`.
+    """
+    return open(path, "rb", opener=open_regular)
+
+
+def read_regular(path: Path) -> bytes:
+    """Returns the content of a regular file.
+
+    Raises:
+        OSError: raised as by `open_regular`.
+    """
+    with open_file(path) as file:
+        return file.read()
+
+
+def create_private(path: str | os.PathLike[str], flags: int = os.O_RDWR) -> int:
+    """Creates a file of mode 0600 and returns its descriptor.
+
+    Raises:
+        OSError: raised when it cannot be created; FileExistsError when there is anything of that name.
+    """
+    fd = os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    _make_private(fd)
+    return fd
+
+
+def _make_private(fd: int) -> None:
+    with suppress(OSError):  # a file system without modes
+        os.fchmod(fd, 0o600)  # a umask may have taken away even our own access
+
+
+def private_temporary(path: Path) -> tuple[int, Path]:
+    """Creates a file of mode 0600 that may be renamed to `path`; returns its descriptor and its path.
+
+    Raises:
+        OSError: raised when it cannot be created.
+    """
+    import tempfile  # late: it imports a dozen modules
+
+    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    _make_private(fd)
+    return fd, Path(temporary)
+
+
+def make_private_dir(directory: Path) -> None:
+    """Creates `directory` and missing parents, each with mode 0700; existing ones stay unchanged.
+
+    Raises:
+        OSError: raised when one cannot be created.
+    """
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    for path in reversed(missing):
+        try:
+            path.mkdir(mode=0o700)
+        except FileExistsError:
+            if path.is_dir():  # created by another process meanwhile
+                continue
+            raise NotADirectoryError(errno.ENOTDIR, "it is a link to nothing, not a folder", str(path)) from None
+        with suppress(PermissionError):  # a file system without modes
+            path.chmod(0o700)  # a umask may have taken away even our own access
+
+
+def replace_private(path: Path, content: bytes, *, is_synced: bool = True) -> None:
+    """Writes a file of mode 0600 atomically: after a crash it has the old content or the new one.
+
+    Without syncing it is faster, but after a power loss the file may be empty or, on some file systems, damaged.
+
+    Raises:
+        OSError: raised when the file cannot be written; the old content is then untouched.
+    """
+    make_private_dir(path.parent)
+    temporary = _written(path, content, 0o600, is_synced=is_synced)
+    try:
+        temporary.replace(path)
+    except BaseException:
+        _discard(temporary)
+        raise
+
+
+def create_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Writes a new file in an existing folder: under its name it is whole, also after a crash, or absent.
+
+    Raises:
+        OSError: raised when it cannot be written; FileExistsError when there is anything of that name.
+    """
+    temporary = _written(path, content, mode)
+    try:
+        name_new(temporary, path)
+    except BaseException:
+        _discard(temporary)
+        raise
+    sync_folder(path.parent)
+
+
+def _written(path: Path, content: bytes, mode: int, *, is_synced: bool = True) -> Path:
+    """Returns a temporary file beside `path` with this content; if it cannot be written, nothing of it stays."""
+    descriptor, temporary = private_temporary(path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            if mode != 0o600:
+                os.fchmod(file.fileno(), mode)
+            if is_synced:
+                os.fsync(file.fileno())
+    except BaseException:
+        _discard(temporary)
+        raise
+    return temporary
+
+
+def _discard(temporary: Path) -> None:
+    with suppress(FileNotFoundError):
+        temporary.unlink()
+
+
+def name_new(temporary: Path, path: Path) -> None:
+    """Renames a file to a name that must be free.
+
+    Raises:
+        OSError: raised when it cannot be renamed; FileExistsError when there is anything of that name.
+    """
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links on this file system
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        temporary.rename(path)
+    else:
+        temporary.unlink()
+
+
+def sync_folder(directory: Path) -> None:
+    """Syncs a folder's list of files."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _OCTAL: Final = re.compile(rb"\\([0-7]{3})")
@@ -40,35 +299,3 @@ def mount_of(path: Path, table: Path = _MOUNTS) -> Mount | None:
         if is_deeper and wanted.is_relative_to(point):
             best = Mount(point, os.fsdecode(behind.split()[0]))
     return best
-
-
-def make_private_dir(directory: Path) -> None:
-    """Creates `directory` and missing parents, each with mode 0700; existing ones stay unchanged."""
-    missing = [path for path in (directory, *directory.parents) if not path.exists()]
-    for path in reversed(missing):
-        path.mkdir(mode=0o700, exist_ok=True)
-
-
-def replace_private(path: Path, content: bytes, *, is_synced: bool = True) -> None:
-    """Writes a file of mode 0600 atomically: after a crash it has the old content or the new one.
-
-    Without syncing it is faster, but after a power loss the file may be empty or, on some file systems, damaged.
-
-    Raises:
-        OSError: raised when the file cannot be written; the old content is then untouched.
-    """
-    make_private_dir(path.parent)
-    import tempfile  # late: it imports a dozen modules
-
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mkstemp sets mode 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            if is_synced:
-                os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise

@@ -87,8 +87,10 @@ def _genesis(events: EventLog, name: str, keys: KeyPair) -> Manifest:
 
 
 def _own_keys(config: Config, directory: Path) -> KeyPair:
-    if (directory / PRIVATE_FILE).exists() or not config.identity.auto_generate:
-        return KeyPair.load(directory)
+    if os.path.lexists(directory / PRIVATE_FILE) or not config.identity.auto_generate:
+        keys = KeyPair.load(directory)
+        keys.save_public(directory)  # missing if the first `init` was killed, or the disk was full
+        return keys
     keys = KeyPair.generate()
     keys.save(directory)
     return keys

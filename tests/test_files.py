@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shlex
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
+from support.strange import STRANGE, plant
 
-from hearthnet.files import make_private_dir, replace_private
+from hearthnet import files
+from hearthnet.files import (
+    NotRegularError,
+    create_private,
+    create_whole,
+    hint_for,
+    make_private_dir,
+    open_file,
+    open_regular,
+    read_regular,
+    replace_private,
+)
 
 
 def mode(path: Path) -> int:
@@ -16,7 +31,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-@pytest.fixture(params=[0o000, 0o022, 0o077], ids=["000", "022", "077"])
+@pytest.fixture(params=[0o000, 0o022, 0o077, 0o177, 0o277, 0o777], ids="{:03o}".format)
 def umask(request):
     """A umask that a node may be started with."""
     before = os.umask(request.param)
@@ -134,3 +149,151 @@ def test_folder_in_the_place_of_the_file_is_refused(tmp_path):
     with pytest.raises(OSError, match="secret"):
         replace_private(tmp_path / "folder" / "secret", b"new")
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["secret"]
+
+
+@pytest.mark.usefixtures("umask")
+def test_every_created_file_is_private(tmp_path):
+    """Mode 0600 whatever the umask, also of a file that is opened for appending and missing."""
+    for path, fd in (
+        (tmp_path / "new", create_private(tmp_path / "new")),
+        (tmp_path / "log", open_regular(tmp_path / "log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)),
+    ):
+        os.close(fd)
+        assert mode(path) == 0o600
+    create_whole(tmp_path / "key", b"1")
+    create_whole(tmp_path / "key.pub", b"1", 0o644)
+
+    assert (mode(tmp_path / "key"), mode(tmp_path / "key.pub")) == (0o600, 0o644)
+
+
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY, os.O_RDWR | os.O_CREAT], ids=["read", "write", "create"])
+@pytest.mark.parametrize("kind", STRANGE)
+def test_nothing_but_a_file_is_opened(tmp_path, kind, flags):
+    """A pipe does not wait for its other end, a device is not written to: it is an error that says which it is."""
+    path = plant(tmp_path / "telemetry.lock", kind)
+
+    with pytest.raises(NotRegularError, match=r"it is a (pipe|socket|device|folder), not a file") as caught:
+        open_regular(path, flags)
+    assert str(path) in str(caught.value)
+
+
+def test_the_hint_moves_it_aside(tmp_path):
+    """The command of the hint works, whatever the name."""
+    path = tmp_path / "a b'$(c).lock"
+    os.mkfifo(path)
+    with pytest.raises(NotRegularError) as caught:
+        read_regular(path)
+
+    subprocess.run(shlex.split(hint_for(caught.value).removeprefix("move it aside: ")), check=True)
+    assert not path.exists()
+    assert path.with_name(f"{path.name}.aside").is_fifo()
+
+
+def test_file_that_becomes_a_pipe_is_not_opened(tmp_path, monkeypatch):
+    """Between the look at it and the opening it was replaced: nothing is waited for, and nothing stays open."""
+    path = tmp_path / "file"
+    path.write_bytes(b"1")
+    really_open = os.open
+
+    def replacing(name, flags, *mode):
+        path.unlink()
+        os.mkfifo(path)
+        return really_open(name, flags, *mode)
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", replacing)
+        with pytest.raises(NotRegularError, match="a pipe"):
+            open_file(path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_links_to_files_are_followed(tmp_path):
+    """A link to a file is one; a link to a missing file is made one by opening it to create."""
+    (tmp_path / "there").write_bytes(b"1")
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    (tmp_path / "dangling").symlink_to(tmp_path / "missing")
+
+    assert read_regular(tmp_path / "link") == b"1"
+    with pytest.raises(FileNotFoundError):
+        open_regular(tmp_path / "dangling")
+    os.close(open_regular(tmp_path / "dangling", os.O_WRONLY | os.O_CREAT))
+    assert mode(tmp_path / "missing") == 0o600
+    (tmp_path / "nowhere").symlink_to(tmp_path / "no folder" / "file")
+    with pytest.raises(FileNotFoundError):
+        open_regular(tmp_path / "nowhere", os.O_WRONLY | os.O_CREAT)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(OSError, match="Too many levels"):
+        open_regular(tmp_path / "loop", os.O_WRONLY | os.O_CREAT)
+
+
+def test_folder_that_is_a_link_to_nothing_is_named(tmp_path):
+    """`File exists` would be true, and would help with nothing."""
+    (tmp_path / "data").symlink_to(tmp_path / "unmounted")
+
+    with pytest.raises(NotADirectoryError, match="it is a link to nothing, not a folder"):
+        make_private_dir(tmp_path / "data" / "keys")
+
+
+@pytest.mark.parametrize("kind", ["file", *STRANGE])
+def test_whole_file_replaces_nothing(tmp_path, kind):
+    """Whatever has the name keeps it, and no temporary file is left."""
+    path = plant(tmp_path / "keys" / "device.ed25519", kind)
+    before = sorted(path.parent.iterdir()), path.lstat()
+
+    with pytest.raises(FileExistsError):
+        create_whole(path, b"new")
+    assert (sorted(path.parent.iterdir()), path.lstat().st_ino) == (before[0], before[1].st_ino)
+
+
+@pytest.mark.parametrize("failing", ["fsync", "link and rename", "open", "fchmod"])
+def test_whole_file_is_absent_after_a_failure(tmp_path, monkeypatch, failing):
+    """Whichever step fails, neither the file nor a part of it is there; the next try succeeds."""
+    folder = tmp_path / "keys"
+    folder.mkdir()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        for name in failing.split(" and "):
+            patched.setattr(Path if name == "rename" else os, name, refuse)
+        with pytest.raises(OSError, match="No space"):
+            create_whole(folder / "key", b"1" * 32, 0o644)
+        patched.undo()
+        assert list(folder.iterdir()) == []
+
+    create_whole(folder / "key", b"1" * 32)
+    assert (folder / "key").read_bytes() == b"1" * 32
+
+
+def test_whole_file_without_hard_links(tmp_path, monkeypatch):
+    """On a file system that has none it is renamed; a name that is taken is still refused."""
+    folder = tmp_path / "keys"
+    folder.mkdir()
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(files.os, "link", refuse)
+    create_whole(folder / "key", b"1")
+
+    with pytest.raises(FileExistsError):
+        create_whole(folder / "key", b"2")
+    assert [(path.name, path.read_bytes()) for path in folder.iterdir()] == [("key", b"1")]
+
+
+def test_file_of_another_owner_is_named(tmp_path, as_nobody):
+    """As after a run with `sudo`: the hint has the owner and the command that takes the file back."""
+    path = tmp_path / "telemetry.lock"
+    path.touch(mode=0o600)
+    for folder in tmp_path.parents:
+        if folder.owner() == "root" and len(folder.parts) > 2:
+            folder.chmod(0o755)
+    tmp_path.chmod(0o777)
+
+    with as_nobody(), pytest.raises(PermissionError) as caught:
+        open_regular(path, os.O_RDWR | os.O_CREAT)
+    with as_nobody():
+        assert hint_for(caught.value) == f"it belongs to root: sudo chown 65534 {path}"
+    assert hint_for(caught.value) is None  # ours: its mode is the reason

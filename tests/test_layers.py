@@ -177,6 +177,7 @@ def test_help_is_light():
     assert (HEAVY - {"click", "asyncio"}).isdisjoint(loaded)
     assert [name for name in loaded if name.startswith("hearthnet.")] == [
         "hearthnet.cli",
+        "hearthnet.cli.output",
         "hearthnet.errors",
         "hearthnet.extras",
         "hearthnet.cli.main",

@@ -20,6 +20,7 @@ from hearthnet.config import Config
 from hearthnet.database import EVENTS, connect_read_only, quick_check, reason_of, store_error
 from hearthnet.errors import DiskFullError, HearthNetError, IdentityError, StoreError, UnusableStoreError
 from hearthnet.events.event_log import EVENTS_FILE, EventLog
+from hearthnet.files import open_file, read_regular
 from hearthnet.identity.community import MANIFEST_FILE, community_dir
 from hearthnet.identity.keys import KEY_BYTES, PRIVATE_FILE, PUBLIC_FILE, KeyPair, encode, short_id
 from hearthnet.identity.manifest import read_manifest
@@ -107,7 +108,7 @@ def keys_loadable(config: Config, _: CapabilityBus | None) -> CheckResult:
     # The public half can be derived again if the private one is known to be this node's.
     fix = _write_public(directory) if _is_member(config, keys) else f"cp BACKUP/device.* {_quoted(directory)}/"
     try:
-        raw = public.read_bytes()
+        raw = read_regular(public)
     except OSError as error:
         return found(False, f"{PUBLIC_FILE} cannot be read: {error.strerror}", fix, **facts)
     if len(raw) != KEY_BYTES:
@@ -123,7 +124,7 @@ def keys_loadable(config: Config, _: CapabilityBus | None) -> CheckResult:
 def _other_format(path: Path) -> str:
     """Returns a remark if the file looks like PEM or OpenSSH; HearthNet's keys are 32 raw bytes."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return "; it looks like PEM or OpenSSH" if file.read(5) in (b"-----", b"ssh-e") else ""
     except OSError:  # reported already
         return ""

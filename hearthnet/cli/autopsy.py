@@ -76,7 +76,8 @@ def command(
     request = Request(
         path, log_dir, as_json, html, force, since_us, until_us, run_id, program, around, limit, colour, kernel_log
     )
-    sys.exit(print_report(request, sys.stdout))
+    # Not sys.exit: whether the report could be printed is noticed by the group.
+    click.get_current_context().exit(print_report(request, sys.stdout))
 
 
 def _own_files(config: Path | None, log_dir: Path | None) -> tuple[Path, Path | None]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 import click
 
 from hearthnet import __version__
+from hearthnet.cli.output import discard_rest, escape_unprintable, has_lost_reader, make_lenient
 from hearthnet.errors import EXIT_DISK_FULL, EXIT_ERROR, EXIT_USAGE, HearthNetError
 from hearthnet.extras import missing_extra
 
@@ -166,7 +167,15 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     The exit codes are 0 success, 1 error, 2 usage, 3 no node, 4 not authorized, 5 disk full, 130 interrupted.
     """
     _open_standard_streams()
-    sys.exit(_run(arguments))
+    escape_unprintable()
+    make_lenient("stderr")
+    code: Any
+    try:
+        code = _run(arguments)
+    except SystemExit as error:  # so rich and click end a program whose reader has gone
+        code = 0 if isinstance(error.__context__, BrokenPipeError) or has_lost_reader() else error.code
+    discard_rest()
+    sys.exit(code)
 
 
 def _open_standard_streams() -> None:
@@ -301,12 +310,13 @@ def as_json_text(value: Any, *, is_indented: bool = False) -> str:
 
     try:
         return orjson.dumps(value, option=orjson.OPT_INDENT_2 if is_indented else None).decode()
-    except TypeError:  # nested more than 254 deep, or a number of more than 64 bits
+    except TypeError:  # nested more than 254 deep, a number of more than 64 bits, a path that is not UTF-8
         import json
 
         sys.setrecursionlimit(max(sys.getrecursionlimit(), _JSON_DEPTH))
         separators = (",", ": ") if is_indented else (",", ":")
-        return json.dumps(value, ensure_ascii=False, indent=2 if is_indented else None, separators=separators)
+        text = json.dumps(value, ensure_ascii=False, indent=2 if is_indented else None, separators=separators)
+        return text.encode("utf-8", "replace").decode()
 
 
 def fields_text(fields: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from contextlib import closing
 
 import click
 
+from hearthnet.cli.output import serve_without_terminal
 from hearthnet.config import Config
 from hearthnet.identity.keys import short_id
 from hearthnet.node import Node, open_node
@@ -29,6 +30,7 @@ def serve(config: Config) -> None:
     Raises:
         HearthNetError: raised when the node cannot start.
     """
+    serve_without_terminal()
     asyncio.run(_serve(config))
 
 

@@ -7,6 +7,8 @@ import ssl
 from pathlib import Path
 from typing import Final
 
+from hearthnet.files import read_regular
+
 __all__ = ["pinned"]
 
 # OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which Python does not name. A pin does not expire: the node's own tools must be
@@ -29,7 +31,7 @@ def pinned(certificate: Path | None) -> ssl.SSLContext:
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VerifyFlags(_NO_CHECK_TIME)
     if certificate is not None:
         try:
-            own = _FIRST.search(certificate.read_text("ascii", "replace"))
+            own = _FIRST.search(read_regular(certificate).decode("ascii", "replace"))
             if own is not None:
                 context.load_verify_locations(cadata=own[0])
         except OSError:  # a missing file, or not a certificate: SSLError is an OSError

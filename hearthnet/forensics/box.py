@@ -26,7 +26,6 @@ import json
 import math
 import os
 import re
-import stat
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -34,6 +33,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
+from hearthnet.files import open_file
 from hearthnet.forensics.model import OomKills, Vitals
 from hearthnet.forensics.tables import FRAMES, PAYLOAD_VERSION
 
@@ -286,10 +286,7 @@ def _modified(path: Path) -> int:
 
 def _content(path: Path, size: int = -1) -> bytes:
     """Returns the first bytes of a regular file; of a pipe or a device an error, instead of waiting for it."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(f"{path} is not a regular file")
+    with open_file(path) as file:
         return file.read(size)
 
 
@@ -579,15 +576,14 @@ def is_locked(path: Path) -> bool:
     This also detects a writer in another pid namespace, such as a container on the same volume.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait for its writer
+        file = open_file(path)
     except OSError:
         return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(fd)
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
     return False
 
 

@@ -13,6 +13,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, Final
 
+from hearthnet.files import open_file
 from hearthnet.forensics.box import LIBRARY
 from hearthnet.forensics.evidence.database import Store, read_store
 from hearthnet.forensics.evidence.entries import (
@@ -265,7 +266,7 @@ def _findings(path: Path, run: Run | None, runs: list[Run]) -> tuple[list[dict[s
     try:
         if not is_file(path):
             return [], None, []
-        with path.open("rb") as file:
+        with open_file(path) as file:
             file.seek(max(0, path.stat().st_size - _MAX_HISTORY_BYTES))
             content = file.read(_MAX_HISTORY_BYTES)
     except OSError as error:
@@ -310,7 +311,7 @@ def _unread_files(directory: Path, database: Path) -> list[Source]:
     found = []
     for path in listed(directory, "telemetry.*"):
         kind = "quarantine" if any(mark in path.name for mark in _ASIDE) else "fault" if path.suffix == ".fault" else ""
-        if kind and path != database and is_file(path):
-            reason = why_unreadable(path)
+        if kind and path != database and not is_folder(path):
+            reason = why_unreadable(path) if is_file(path) else "not a regular file"
             found.append(Source(path, kind, "unreadable" if reason else "whole", reason, _file_size(path)))
     return found

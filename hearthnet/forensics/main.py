@@ -193,6 +193,7 @@ def _is_same_file(target: Path, source: Path) -> bool:
 def _replace(target: Path, content: str) -> None:
     fd, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")  # mkstemp makes it 0600
     try:
+        os.fchmod(fd, 0o600)  # a umask may have taken away even our own access
         with os.fdopen(fd, "w", encoding="utf-8", errors="replace") as file:
             file.write(content)
         Path(temporary).replace(target)

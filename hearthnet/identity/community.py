@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from hearthnet.files import read_regular
 from hearthnet.identity.keys import verify
 
 __all__ = ["MANIFEST_FILE", "Community", "community_dir", "signed_community", "utc_now"]
@@ -38,7 +39,7 @@ def signed_community(directory: Path) -> Community | None:
     None means only that this is uncertain; `read_manifest` reports the problem, if there is one.
     """
     try:
-        document: Any = orjson.loads((directory / MANIFEST_FILE).read_bytes())
+        document: Any = orjson.loads(read_regular(directory / MANIFEST_FILE))
     except (OSError, orjson.JSONDecodeError):
         return None
     if not isinstance(document, dict):

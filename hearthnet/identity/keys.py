@@ -9,12 +9,13 @@ from __future__ import annotations
 import base64
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.errors import IdentityError
 from hearthnet.extras import missing_extra
-from hearthnet.files import make_private_dir
+from hearthnet.files import create_whole, hint_for, make_private_dir, read_regular
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -104,7 +105,7 @@ def read_public_id(directory: Path) -> str | None:
     The file is only a copy. Where a wrong id matters, use `KeyPair.load`.
     """
     try:
-        raw = (directory / PUBLIC_FILE).read_bytes()
+        raw = read_regular(directory / PUBLIC_FILE)
     except OSError:
         return None
     return encode(raw) if len(raw) == KEY_BYTES else None
@@ -132,15 +133,17 @@ class KeyPair:
         """
         path = directory / PRIVATE_FILE
         try:
-            raw = path.read_bytes()
+            raw = read_regular(path)
         except FileNotFoundError as error:
             raise IdentityError(f"no device key at {path}", hint="create one with: hearthnet init") from error
         except OSError as error:
-            raise IdentityError(f"{path} cannot be read: {error.strerror}", hint=f"chmod 600 {path}") from error
+            hint = hint_for(error) or f"chmod 600 {path}"
+            raise IdentityError(f"{path} cannot be read: {error.strerror}", hint=hint) from error
         if len(raw) != KEY_BYTES:
+            never = "" if raw else f"; if `hearthnet init` never succeeded: rm {path}, and repeat it"
             raise IdentityError(
                 f"{path} has {len(raw)} bytes, a key has {KEY_BYTES}",
-                hint="restore it from a backup; without it this node is not a member of its community",
+                hint=f"restore it from a backup; without it this node is not a member of its community{never}",
             )
         return cls(_private_keys().from_private_bytes(raw))
 
@@ -150,24 +153,29 @@ class KeyPair:
         return self._private.private_bytes_raw()
 
     def save(self, directory: Path) -> None:
-        """Writes both files, the private one with mode 0600.
+        """Writes both files, the private one with mode 0600; each is whole, or absent.
 
         Raises:
             IdentityError: raised when there is already a key: it is never overwritten.
+            OSError: raised when a file cannot be written.
         """
         make_private_dir(directory)
-        present = [name for name in (PRIVATE_FILE, PUBLIC_FILE) if (directory / name).exists()]
+        present = [name for name in (PRIVATE_FILE, PUBLIC_FILE) if os.path.lexists(directory / name)]
         if present:
             # Checked for both before either is written: the next start would load half a pair.
             raise IdentityError(f"{directory / present[0]} already exists", hint="move it away first, if you are sure")
-        for name, raw, mode in ((PRIVATE_FILE, self.private_bytes, 0o600), (PUBLIC_FILE, self.public_bytes, 0o644)):
-            path = directory / name
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-            with os.fdopen(descriptor, "wb") as file:
-                os.fchmod(file.fileno(), mode)  # regardless of the umask
-                file.write(raw)
-                file.flush()
-                os.fsync(file.fileno())
+        create_whole(directory / PRIVATE_FILE, self.private_bytes)  # first: the public one can be made again from it
+        self.save_public(directory)
+
+    def save_public(self, directory: Path) -> None:
+        """Writes the public file, unless there is one.
+
+        Raises:
+            OSError: raised when it cannot be written.
+        """
+        if not os.path.lexists(directory / PUBLIC_FILE):
+            with suppress(FileExistsError):  # another process was faster
+                create_whole(directory / PUBLIC_FILE, self.public_bytes, 0o644)
 
     def sign(self, payload: dict[str, Any]) -> str:
         """Returns the signature over the canonical JSON of `payload` without its `signature` field.

@@ -15,7 +15,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from hearthnet.errors import IdentityError
-from hearthnet.files import replace_private
+from hearthnet.files import hint_for, read_regular, replace_private
 from hearthnet.identity.community import MANIFEST_FILE, utc_now
 from hearthnet.identity.keys import KeyPair, is_node_id, verify
 from hearthnet.observability import get_logger
@@ -162,11 +162,13 @@ def read_manifest(directory: Path) -> Manifest:
     """
     path = directory / MANIFEST_FILE
     try:
-        raw = path.read_bytes()
-    except OSError as error:
+        raw = read_regular(path)
+    except FileNotFoundError as error:
         raise IdentityError(
             f"no community manifest at {path}: {error.strerror}", hint="create a community with: hearthnet init"
         ) from error
+    except OSError as error:
+        raise IdentityError(f"{path} cannot be read: {error.strerror}", hint=hint_for(error)) from error
     manifest = Manifest.parse(raw)
     if not manifest.is_valid():
         raise IdentityError(

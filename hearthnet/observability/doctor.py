@@ -298,7 +298,7 @@ def _clean(result: CheckResult) -> CheckResult:
     if not isinstance(result.evidence, Mapping):
         raise TypeError(f"its evidence is {type(result.evidence).__name__}, no mapping")
     fix = None if result.fix is None else clean_text(result.fix)
-    return replace(result, detail=clean_text(result.detail), fix=fix, evidence=bounded(result.evidence))
+    return replace(result, detail=clean_text(result.detail), fix=fix, evidence=bounded(result.evidence, strict=True))
 
 
 def _rubbish(name: str, result: object) -> CheckResult:

@@ -20,6 +20,7 @@ from typing import Final
 
 from hearthnet.config import TransportConfig
 from hearthnet.errors import ConfigError
+from hearthnet.files import open_file
 from hearthnet.observability import get_logger
 
 __all__ = [
@@ -219,7 +220,7 @@ def _unusable_pair(cert: Path, key: Path, reason: str, *, is_encrypted: bool) ->
 def _content(field: str, path: Path) -> bytes:
     """Returns the content of a file, up to a sensible size."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return file.read(_MAX_PEM_BYTES)
     except OSError as error:
         hint = "check the path and its permissions; without tls_cert and tls_key the node speaks plain HTTP"

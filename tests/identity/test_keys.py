@@ -271,7 +271,7 @@ def test_unreadable_key_is_refused(tmp_path):
 
     with pytest.raises(IdentityError, match="cannot be read") as caught:
         KeyPair.load(tmp_path)
-    assert "chmod 600" in caught.value.hint
+    assert caught.value.hint.startswith("move it aside: mv ")
 
 
 def test_private_key_is_not_shown(tmp_path, pair):

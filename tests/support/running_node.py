@@ -37,10 +37,14 @@ class RunningNode:
         self.command = [sys.executable, "-m", "hearthnet", "run"]
         self.process: forkserver.Process | None = None
 
-    def start(self) -> None:
-        """Starts the process and waits until it answers."""
+    def start(self, **streams) -> None:
+        """Starts the process, by default with its output in `run.out`, and waits until it answers."""
         with (self.home / "run.out").open("ab") as out:
-            self.process = forkserver.spawn(self.command, stdout=out, stderr=out)
+            self.process = forkserver.spawn(self.command, **{"stdout": out, "stderr": out, **streams})
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        """Waits until the process answers."""
         ends_at = time.monotonic() + START_TIMEOUT_S
         # Reading certificates costs more CPU than the request, and would slow the start that is waited for.
         with httpx.Client(verify=False, timeout=1) as client:

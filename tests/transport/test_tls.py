@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -111,6 +112,12 @@ def a_folder(pair, folder):
     pair["tls_cert"] = folder
 
 
+def a_pipe(pair, folder):
+    """The key is a pipe, which nothing writes to."""
+    pair["tls_key"] = folder / "pipe"
+    os.mkfifo(folder / "pipe")
+
+
 def no_certificate(pair, folder):
     """The certificate file has other content."""
     pair["tls_cert"].write_text("dear diary")
@@ -138,7 +145,8 @@ def too_short(pair, folder):
 
 UNUSABLE = [
     (missing, "tls_key", "cannot be read: No such file"),
-    (a_folder, "tls_cert", "cannot be read: Is a directory"),
+    (a_folder, "tls_cert", "cannot be read: it is a folder, not a file"),
+    (a_pipe, "tls_key", "cannot be read: it is a pipe, not a file"),
     (no_certificate, "tls_cert", "has no certificate in PEM"),
     (no_key, "tls_key", "are unusable: "),
     (of_another, "tls_key", "does not belong to the certificate in"),

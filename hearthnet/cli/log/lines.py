@@ -10,15 +10,18 @@ import json
 import re
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
+import click
 import orjson
 
-from hearthnet.cli.main import as_json_text, fields_text
+from hearthnet.cli.main import as_json_text, fields_text, printable
 from hearthnet.cli.options import wait_or_leave
 from hearthnet.constants import LEVELS
+from hearthnet.files import NotRegularError, open_file
 from hearthnet.observability.logs.daily_file import log_key, log_paths
 
 __all__ = ["Line", "Newest", "Wanted", "follow", "newest"]
@@ -151,14 +154,17 @@ def newest(directory: Path, count: int, wanted: Wanted) -> Newest:
     for path in reversed(log_paths(directory)):
         if tail is not None and len(found) > count:
             break
-        with path.open("rb") as file:
-            if wanted.is_in(path):
-                # One more than asked for shows that there are more.
-                kept = deque(filter(wanted.accepts, _lines(file)), maxlen=count + 1 - len(found))
-                found = [*kept, *found]
-            else:
-                file.seek(0, 2)
-            tail = tail or (path, file.tell())
+        try:
+            with open_file(path) as file:
+                if wanted.is_in(path):
+                    # One more than asked for shows that there are more.
+                    kept = deque(filter(wanted.accepts, _lines(file)), maxlen=count + 1 - len(found))
+                    found = [*kept, *found]
+                else:
+                    file.seek(0, 2)
+                tail = tail or (path, file.tell())
+        except NotRegularError as error:
+            click.echo(f"skipped {printable(path)}: {error.strerror}", err=True)
     return Newest(found[max(0, len(found) - count) :], len(found) > count, tail)
 
 
@@ -184,7 +190,7 @@ def follow(directory: Path, tail: tuple[Path, int] | None, wanted: Wanted) -> It
         for newer in [item for item in log_paths(directory) if seen is None or (log_key(item) or seen) >= seen]:
             if newer != path:
                 path, offset = newer, 0
-            with newer.open("rb") as file:
+            with suppress(NotRegularError), open_file(newer) as file:
                 file.seek(offset)
                 yield from filter(wanted.accepts, _lines(file))
                 offset = file.tell()

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from hearthnet.files import open_file
 from hearthnet.forensics.evidence.safe_stat import is_file, why_unreadable
 
 __all__ = ["Carved", "carve"]
@@ -52,7 +53,7 @@ def carve(path: Path, wal: Path | None = None) -> Carved:
     found: Carved = {"traces": {}, "logs": {}, "gaps": {}, "runs": {}}
     if not is_file(path):
         return found
-    with path.open("rb") as file:
+    with open_file(path) as file:
         pages = _Pages(file, _frames_of(wal))
         free = pages.free()
         for number in range(1, pages.count + 1):
@@ -89,7 +90,7 @@ def _frames_of(wal: Path | None) -> dict[int, bytes]:
         return {}
     committed: dict[int, bytes] = {}
     pending: dict[int, bytes] = {}
-    with wal.open("rb") as file:
+    with open_file(wal) as file:
         head = file.read(_WAL_HEAD_BYTES)
         if len(head) < _WAL_HEAD_BYTES:
             return {}

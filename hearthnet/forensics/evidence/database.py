@@ -16,6 +16,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
+from hearthnet.files import open_file
 from hearthnet.forensics.evidence.carving import carve
 from hearthnet.forensics.evidence.safe_stat import is_file, why_unreadable
 from hearthnet.forensics.model import Source
@@ -119,7 +120,7 @@ def _is_wal_missed(path: Path, runs: list[Row]) -> bool:
     """Returns True if a WAL should exist: the last run recorded no end and the database is in WAL mode."""
     if runs and runs[-1]["end_reason"] is not None:
         return False
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return file.read(100)[18:20] == b"\2\2"
 
 
@@ -129,7 +130,7 @@ def _state_of(path: Path) -> tuple[str, str]:
         path.lstat()
         if not is_file(path) and path.exists():  # opening a pipe would block
             return "foreign", "not a regular file"
-        with path.open("rb") as file:
+        with open_file(path) as file:
             head = file.read(100)
     except FileNotFoundError:
         return "missing", ""
@@ -252,6 +253,7 @@ def copied(path: Path, wal: Path) -> Iterator[tuple[str, str]]:
     with ExitStack() as stack:
         try:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hearthnet-autopsy-"))
+            Path(folder).chmod(0o700)  # a umask may have taken away even our own access
             copy = Path(folder) / "copy.db"
             note = "" if _copy(path, wal, copy) else "it was written to while it was copied"
             uri = copy.as_uri()
@@ -278,7 +280,7 @@ def _copy(path: Path, wal: Path, copy: Path) -> bool:
 def _generation(path: Path, wal: Path) -> tuple[object, ...]:
     """Returns the header of the WAL, which changes at each reset; without a WAL, the file's size and mtime."""
     if is_file(wal):
-        with suppress(FileNotFoundError), wal.open("rb") as file:
+        with suppress(FileNotFoundError), open_file(wal) as file:
             return (file.read(_WAL_HEAD_BYTES),)
     status = path.stat()
     return status.st_size, status.st_mtime_ns

@@ -11,7 +11,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from hearthnet.files import open_file
 from hearthnet.forensics.evidence.entries import from_line
+from hearthnet.forensics.evidence.safe_stat import is_file
 from hearthnet.forensics.model import Entry, Source
 from hearthnet.plural import counted
 
@@ -38,7 +40,7 @@ def find_log_dir(directory: Path) -> Path | None:
     """Returns the folder near a store that contains daily logs, or None."""
     for name in _BESIDE:
         folder = directory / name
-        if _files(folder):
+        if any(map(is_file, _files(folder))):
             return folder
     return None
 
@@ -99,7 +101,7 @@ class _Selection:
 def _read_file(path: Path, selection: _Selection) -> Source:
     torn = 0
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             size = path.stat().st_size
             for raw in _lines(file):
                 # A full disk or a power loss cuts a line, and the next one continues it.
@@ -154,8 +156,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _match(path: Path) -> re.Match[str] | None:
-    match = _NAME.fullmatch(path.name)
-    return match if match is not None and path.is_file() else None
+    return _NAME.fullmatch(path.name)
 
 
 def _day(path: Path, shift: int) -> str:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from hearthnet.files import open_file
 from hearthnet.forensics.box import (
     ENTRIES,
     Box,
@@ -248,7 +249,7 @@ def _faults(directory: Path) -> list[_Fault]:
         if match is None or not is_file(path):
             continue
         with suppress(OSError):  # gone, or not readable
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 words = file.read(_MAX_FAULT_BYTES).decode("utf-8", "replace")
             if BUS_ERROR in words and CUT_SHORT not in words:  # no later start has looked yet
                 words = "\n".join([words.rstrip(), *cut_short(directory, int(match[1]))])

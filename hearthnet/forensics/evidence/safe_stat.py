@@ -6,6 +6,8 @@ import os
 import stat
 from pathlib import Path
 
+from hearthnet.files import open_file
+
 __all__ = ["is_file", "is_folder", "listed", "why_unreadable"]
 
 
@@ -41,7 +43,7 @@ def why_unreadable(path: Path) -> str:
             with os.scandir(path) as entries:
                 next(entries, None)
         elif is_file(path):
-            with path.open("rb"):
+            with open_file(path):
                 pass
         else:
             path.lstat()

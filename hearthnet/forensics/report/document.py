@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hearthnet.constants import LIBRARY_ROLE, NODE_ROLE
+from hearthnet.files import open_file
 from hearthnet.forensics.evidence.safe_stat import is_file
 from hearthnet.forensics.model import CAUSES, Case, Entry, InFlight, Run, Verdict, Vitals, iso
 
@@ -62,7 +63,7 @@ def sha256_of(path: Path) -> str | None:
     if not is_file(path):
         return None
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
     except OSError:

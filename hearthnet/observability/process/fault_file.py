@@ -11,14 +11,13 @@ import faulthandler
 import fcntl
 import os
 import re
-import tempfile
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Self
 
-from hearthnet.files import make_private_dir
+from hearthnet.files import make_private_dir, open_file, private_temporary
 from hearthnet.forensics.box import is_locked
 from hearthnet.forensics.evidence.cut_short import BUS_ERROR, cut_short
 from hearthnet.observability.logging import get_logger
@@ -77,16 +76,16 @@ class FaultFile:
     def _make(self) -> Path:
         """Makes the file; names it only once it is locked, so it is not taken for a leftover."""
         # The lock is held for the whole run: it shows, in other pid namespaces too, that the file is in use.
-        fd, temporary = tempfile.mkstemp(dir=self._directory, prefix=".telemetry-fault-")  # mkstemp makes it 0600
+        fd, temporary = private_temporary(self._directory / "telemetry-fault")
         path = self._directory / f"telemetry.{os.getpid()}.fault"
-        if path.exists():  # of the same pid in another namespace
+        if os.path.lexists(path):  # of the same pid in another namespace
             path = path.with_name(f"telemetry.{os.getpid()}.{time.time_ns():x}.fault")
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            Path(temporary).rename(path)
+            temporary.rename(path)
         except OSError:
             os.close(fd)
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
         self._fd, self._pid = fd, os.getpid()
         return path
@@ -115,7 +114,7 @@ class FaultFile:
 def first_line(path: Path) -> str:
     """Returns the first line of a fault file: `Fatal Python error: Segmentation fault`; empty if it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return file.readline(_FIRST_LINE_BYTES).decode("utf-8", "replace").strip()
     except OSError:
         return ""

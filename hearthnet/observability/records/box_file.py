@@ -14,11 +14,11 @@ from pathlib import Path
 from time import monotonic_ns, time_ns
 from typing import Any, Final
 
-from hearthnet.files import mount_of
+from hearthnet.files import create_private, mount_of, name_new
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.evidence.kernel import kernel_pid, oom_kills
 
-__all__ = ["DRAFTS", "BoxFile", "Sizes", "box_path", "draft_of", "make", "name_draft", "new_header"]
+__all__ = ["DRAFTS", "BoxFile", "Sizes", "box_path", "draft_of", "make", "new_header"]
 
 DRAFTS: Final = "telemetry.*.box2-new"  # what a process leaves that was killed while it made one
 _PAGE: Final = mmap.ALLOCATIONGRANULARITY  # a mapping begins at a multiple of it
@@ -157,7 +157,7 @@ def box_path(directory: Path, run_id: str) -> Path:
     stem = f"telemetry.{os.getpid()}"
     number = 1
     path = directory / f"{stem}.box2"
-    while path.exists():
+    while os.path.lexists(path):  # also a link to nothing
         path = directory / f"{stem}.{run_id}.{number}.box2"
         number += 1
     return path
@@ -175,7 +175,7 @@ def make(path: Path, header: layout.Header) -> BoxFile:
         OSError: raised when it cannot be made in full, or `path` exists; then nothing of it stays.
     """
     draft = draft_of(path, header.run_id)
-    fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd = create_private(draft)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _allocate(fd, header.total_bytes)
@@ -189,30 +189,12 @@ def make(path: Path, header: layout.Header) -> BoxFile:
             part(fd, header.logs_at, header.log_bytes),
             (status.st_dev, status.st_ino),
         )
-        name_draft(draft, path)
+        name_new(draft, path)
     except BaseException:
         draft.unlink(missing_ok=True)
         os.close(fd)
         raise
     return made
-
-
-def name_draft(draft: Path, path: Path) -> None:
-    """Renames a file to a name that must be free.
-
-    Raises:
-        OSError: raised when `path` exists, or the folder cannot be written.
-    """
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        raise
-    except OSError:  # no hard links on this file system
-        if path.exists():
-            raise FileExistsError(f"{path} exists") from None
-        draft.rename(path)
-    else:
-        draft.unlink()
 
 
 def _mapped(fd: int, start: int, size: int) -> mmap.mmap:

@@ -24,7 +24,7 @@ from typing import Any, Final
 import orjson
 
 from hearthnet.constants import MAX_JSON_LINE_BYTES
-from hearthnet.files import replace_private
+from hearthnet.files import open_file, open_regular, replace_private
 from hearthnet.observability.records.record import safe_text
 
 __all__ = ["MAX_MEMORY_BYTES", "MEMORY_FILE", "Remembered", "recall", "remember", "timestamp"]
@@ -82,7 +82,7 @@ def recall(directory: Path) -> list[Remembered]:
         OSError: raised when the file exists but cannot be read.
     """
     try:
-        with (directory / MEMORY_FILE).open("rb") as file:
+        with open_file(directory / MEMORY_FILE) as file:
             # However large the file is, the newest are at its end.
             file.seek(max(0, os.fstat(file.fileno()).st_size - 2 * MAX_MEMORY_BYTES))
             lines = file.read(2 * MAX_MEMORY_BYTES).split(b"\n")
@@ -140,7 +140,7 @@ def _locked(path: Path) -> int:
     """Returns a locked descriptor of the file; closing it releases the lock."""
     ends_at = time.monotonic() + LOCK_WAIT_S
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
         try:
             _lock(fd, ends_at)
             if _is_still(path, fd):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from hearthnet.errors import StoreError
-from hearthnet.files import make_private_dir
+from hearthnet.files import hint_for, make_private_dir, open_regular
 
 __all__ = ["LOCK_FILE", "StoreInUseError", "StoreLock", "turn_in"]
 
@@ -47,7 +47,7 @@ class StoreLock:
         self.release()
         try:
             make_private_dir(self._path.parent)
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._fd = open_regular(self._path, os.O_RDWR | os.O_CREAT)
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self.release()
@@ -57,7 +57,8 @@ class StoreLock:
             ) from error
         except OSError as error:
             self.release()
-            raise StoreError(f"{self._path.parent} cannot be written: {error.strerror}") from error
+            place = error.filename or self._path.parent
+            raise StoreError(f"{place} cannot be written: {error.strerror}", hint=hint_for(error)) from error
 
     def _is_in_place(self) -> bool:
         if self._fd < 0:

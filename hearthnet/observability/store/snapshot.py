@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hearthnet.database import TELEMETRY, connect_read_only, store_error
+from hearthnet.database import TELEMETRY, check_place, connect_read_only, store_error
 from hearthnet.errors import HearthNetError, StoreError, UnusableStoreError
+from hearthnet.files import private_temporary, sync_folder
 from hearthnet.forensics.model import iso
 
-__all__ = ["TABLES", "Copy", "building", "count_rows", "refuse_existing", "snapshot", "sync_folder"]
+__all__ = ["TABLES", "Copy", "building", "count_rows", "refuse_existing", "snapshot"]
 
 TABLES: Final = ("traces", "logs", "runs", "gaps")
 _SIDECARS: Final = ("-wal", "-shm", "-journal")
@@ -62,9 +62,12 @@ def _copy(connection: sqlite3.Connection, source: Path, temporary: Path) -> None
     try:
         if connection.execute("PRAGMA application_id").fetchone()[0] != TELEMETRY.application_id:
             raise UnusableStoreError(f"{source} is not a telemetry database of HearthNet")
+    except sqlite3.Error as error:
+        raise store_error(source, error) from error
+    try:
         # Applies to the whole connection, the copy included; the source is opened `mode=ro` and stays read-only.
         connection.execute("PRAGMA query_only = OFF")
-        connection.execute("VACUUM INTO ?", (str(temporary),))
+        connection.execute("VACUUM INTO CAST(? AS TEXT)", (os.fsencode(temporary),))  # not every path is UTF-8
     except sqlite3.Error as error:
         # Damage is in the source; a lack of space concerns the copy.
         found = store_error(source, error)
@@ -126,13 +129,12 @@ def building(target: Path) -> Iterator[Path]:
         HearthNetError: raised when the folder cannot be written or is full.
     """
     try:
-        # mkstemp creates it with mode 0600, before SQLite opens it.
-        fd, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
+        fd, temporary = private_temporary(target)  # private before SQLite opens it
     except OSError as error:
         raise _folder_error(target, error) from error
-    temporary = Path(name)
     try:
         os.close(fd)
+        check_place(temporary)
         yield temporary
         _put_in_place(temporary, target)
     except BaseException as error:
@@ -167,8 +169,3 @@ def sync_file(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def sync_folder(directory: Path) -> None:
-    """Syncs a folder's list of files."""
-    sync_file(directory)

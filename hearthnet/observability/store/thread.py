@@ -289,6 +289,9 @@ class StoreThread:
                 join_store(self.path, own, reserve)
             except HearthNetError as second:
                 raise (second if isinstance(error, StoreInUseError) else error) from second
+            if not isinstance(error, StoreInUseError):
+                fields = {"error": error.message, "hint": error.hint}
+                log.warning("black boxes of ended runs cannot be recovered", extra=fields)
             return None
         try:
             recovery = open_store(self.path, self.budget, self._run[0], own, reserve)

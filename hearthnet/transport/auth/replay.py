@@ -28,7 +28,7 @@ from time import monotonic
 from typing import Final, Literal
 
 from hearthnet.constants import PROTOCOL_TIMESTAMP_WINDOW_S
-from hearthnet.files import replace_private
+from hearthnet.files import open_regular, read_regular, replace_private
 from hearthnet.observability import get_logger
 from hearthnet.observability.runtime import runtime
 
@@ -230,8 +230,7 @@ class ReplayJournal:
         """Returns the records, oldest first, or None if some may be missing; a missing file has no records."""
         error_text = "it is not a journal"
         try:
-            is_other = self._path.exists() and not self._path.is_file()  # a pipe would block
-            raw = b"" if is_other else self._path.read_bytes()
+            raw = read_regular(self._path)
         except FileNotFoundError:
             return iter(())
         except OSError as error:
@@ -262,7 +261,7 @@ class ReplayJournal:
         content = _HEADER + b"".join(_RECORD.pack(*record) for record in records)
         try:
             replace_private(self._path, content, is_synced=False)
-            self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            self._fd = open_regular(self._path, os.O_WRONLY | os.O_APPEND)
         except OSError as error:
             self._warn("replay journal cannot be written; the next start will refuse older requests", str(error))
             with suppress(OSError):  # an empty file tells the next run that records are missing; a full disk permits it

@@ -54,14 +54,14 @@ def test_name_is_given_to_a_locked_and_whole_file(tmp_path, monkeypatch):
     """Another process that looks at the very moment sees a box that is being written."""
     seen = []
 
-    def name_draft(draft, path):
+    def name(draft, path):
         seen.append((layout.is_locked(draft), layout.header_of(draft).run_id, path.exists()))
         assert list(tmp_path.glob(DRAFTS)) == [draft]
         assert layout.boxes_in(tmp_path) == []
-        box_name_draft(draft, path)
+        really_name(draft, path)
 
-    box_name_draft = box_file.name_draft
-    monkeypatch.setattr(box_file, "name_draft", name_draft)
+    really_name = box_file.name_new
+    monkeypatch.setattr(box_file, "name_new", name)
     file = make(tmp_path / "telemetry.1.box2", header())
 
     assert seen == [(True, RUN, False)]

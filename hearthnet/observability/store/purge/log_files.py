@@ -10,11 +10,10 @@ from typing import Final
 
 from hearthnet.database import store_error
 from hearthnet.errors import StoreError
-from hearthnet.files import replace_private
+from hearthnet.files import hint_for, open_file, replace_private, sync_folder
 from hearthnet.observability.logs.daily_file import log_key, log_paths
 from hearthnet.observability.store.purge.selection import Selection
 from hearthnet.observability.store.recovery.log_line import line_of, time_of
-from hearthnet.observability.store.snapshot import sync_folder
 
 __all__ = ["count_lines", "days_left", "purge_logs"]
 
@@ -99,12 +98,12 @@ def _is_selected(raw: bytes, selection: Selection, was_last: bool) -> bool:
 
 def _lines(path: Path) -> Iterator[bytes]:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             yield from file
     except FileNotFoundError:  # deleted by a running node
         return
     except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+        raise StoreError(f"{path} cannot be read: {error.strerror}", hint=hint_for(error)) from error
 
 
 def _paths(log_dir: Path | None, selection: Selection) -> list[Path]:

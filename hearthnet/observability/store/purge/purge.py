@@ -19,6 +19,7 @@ from typing import Final
 
 from hearthnet.database import TELEMETRY, add_free_pages, connect_read_only, open_database, store_error
 from hearthnet.errors import DiskFullError, StoreError
+from hearthnet.files import open_regular, sync_folder
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.store.budget import Budget, holders
 from hearthnet.observability.store.lock import StoreLock
@@ -28,7 +29,6 @@ from hearthnet.observability.store.recovery.opening import open_store
 from hearthnet.observability.store.recovery.quarantine import set_aside
 from hearthnet.observability.store.recovery.recover import leftover_boxes, refuse_living
 from hearthnet.observability.store.ring import RECOUNT
-from hearthnet.observability.store.snapshot import sync_folder
 
 __all__ = ["Places", "Purged", "count", "purge"]
 
@@ -242,7 +242,7 @@ def _recover_boxes(store: Path, budget: Budget, *, is_kept: bool) -> None:
     if not boxes and not store.exists():
         return
     # Opened first: recovery deletes the files, and only these descriptors still lead to their bytes.
-    opened = [(path, os.open(path, os.O_WRONLY | os.O_CLOEXEC)) for path in boxes]
+    opened = [(path, open_regular(path, os.O_WRONLY)) for path in boxes]
     try:
         open_store(store, budget, new_trace_id())
         for path, fd in opened:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from hearthnet.files import create_private, open_regular
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.box import Box, Frame, Header
 from hearthnet.forensics.evidence.runs import last_moments
@@ -89,7 +90,7 @@ def compact(path: Path, keep_bytes: int | None = None, *, is_notable_kept: bool 
 @contextmanager
 def _held(path: Path) -> Iterator[os.stat_result | None]:
     """Holds a box's lock; yields the file's status, or None if another process has it."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    fd = open_regular(path)
     try:
         status = os.fstat(fd)
         try:
@@ -169,7 +170,7 @@ def _write(path: Path, box: Box, frames: list[_Kept], status: os.stat_result) ->
     draft = draft_of(path, box.header.run_id)
     draft.unlink(missing_ok=True)  # of a process that was killed here: the lock shows that no other one is
     try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        with os.fdopen(create_private(draft, os.O_WRONLY), "wb") as file:
             file.write(_packed(box, frames))
             file.flush()
             os.fsync(file.fileno())

@@ -136,8 +136,6 @@ def is_in_use(directory: Path) -> bool:
 
 
 def _open_whole(path: Path, schema: Schema, *, is_checked: bool) -> sqlite3.Connection:
-    if path.is_dir():
-        raise UnusableStoreError(f"{path} is a folder")
     connection = open_database(path, schema, PATIENT_S)
     try:
         if is_checked:

@@ -19,6 +19,7 @@ from hearthnet import __version__
 from hearthnet.constants import LIBRARY_ROLE
 from hearthnet.database import TELEMETRY, open_database, store_error
 from hearthnet.errors import StoreError
+from hearthnet.files import hint_for, open_file
 from hearthnet.observability.logs.daily_file import log_paths
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import LogRecord, TraceRecord
@@ -226,7 +227,7 @@ def _pieces(
 def _lines(paths: list[Path], progress: Progress) -> Iterator[bytes]:
     for path in paths:
         try:
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 for raw in file:
                     if raw.strip():
                         yield raw
@@ -234,4 +235,4 @@ def _lines(paths: list[Path], progress: Progress) -> Iterator[bytes]:
         except FileNotFoundError:  # deleted by a running node
             continue
         except OSError as error:
-            raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+            raise StoreError(f"{path} cannot be read: {error.strerror}", hint=hint_for(error)) from error

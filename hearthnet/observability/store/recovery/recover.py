@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -21,6 +22,7 @@ from typing import Any, Final
 
 import orjson
 
+from hearthnet.files import hint_for
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.evidence.kernel import KernelSources
 from hearthnet.forensics.model import Kernel
@@ -111,7 +113,8 @@ def leftover_boxes(directory: Path, own: Path | None = None) -> list[tuple[Path,
             if box is None or own_header is None or box.header.run_id != own_header.run_id:  # not a copy of our own
                 found.append((path, box))
         except OSError as error:  # unreadable now; the next start tries again
-            log.warning("a black box cannot be read", extra={"path": str(path), "error": error})
+            fields = {"path": str(path), "error": error, "hint": hint_for(error)}
+            log.warning("a black box cannot be read", extra=fields)
     return found
 
 
@@ -149,9 +152,10 @@ def refuse_living(directory: Path) -> None:
 def _is_young(path: Path) -> bool:
     """Returns True for a file that another process may be about to make a box of; also if it is gone."""
     try:
-        return time.time() - path.stat().st_mtime < _MAKING_S
+        status = path.stat()
     except OSError:
-        return True
+        return not path.is_symlink()
+    return stat.S_ISREG(status.st_mode) and time.time() - status.st_mtime < _MAKING_S
 
 
 def recover_boxes(connection: sqlite3.Connection, directory: Path, own: Path | None = None) -> Recovery:
