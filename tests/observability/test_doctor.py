@@ -155,6 +155,30 @@ def test_place_of_a_failure_is_the_checks_own(config):
     assert ", in <lambda> (test_doctor.py:" in found.detail
 
 
+URL = "http://joe:hunter2hunter2@localhost:8080"
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        lambda config, bus: CheckResult("", True, f"reached {URL}"),
+        lambda config, bus: CheckResult("", False, "not reached", f"curl {URL}"),
+        lambda config, bus: CheckResult(
+            "", True, "reached", evidence={"url": URL, "tried": [{"password": URL[11:24]}]}
+        ),
+        raising(OSError(f"cannot reach {URL}")),
+        raising(RuntimeError("x" * 190 + f" {URL}")),  # longer than what is told of it
+    ],
+    ids=["detail", "fix", "evidence", "error", "long error"],
+)
+def test_secret_is_not_reported(config, check):
+    """Whatever of a result it is in."""
+    found = report(config, found=check)["found"]
+
+    assert "hunter2" not in str(found.as_dict())
+    assert found.evidence or "localhost" in found.detail or "localhost" in found.fix
+
+
 def test_check_that_hangs(config, hanging):
     """It is reported with its stack; it is not started again until it has ended."""
     doctor.register("hanging", hanging, deadline_s=0.05)

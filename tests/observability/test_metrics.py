@@ -91,6 +91,14 @@ def test_instruments_without_labels_and_of_every_kind():
     assert value("hearthnet_test_wait_ms_bucket", le="10.0") == 1
 
 
+def test_standard_histograms_have_bounds_of_their_own():
+    """From a cache hit to a language model's long response: the library's bounds end at ten."""
+    minutes = (1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 120_000)
+
+    assert metrics.request_duration_ms.buckets == minutes
+    assert metrics.telemetry_flush_seconds.buckets == (0.001, 0.005, 0.02, 0.1, 0.5, 2, 10)
+
+
 def test_disabled_instruments_do_nothing():
     """With metrics off every call works, and the page says so."""
     metrics.configure(OFF)

@@ -22,7 +22,7 @@ def in_child(check) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-@pytest.mark.parametrize("name", ["lock", "config_lock"])
+@pytest.mark.parametrize("name", ["lock", "config_lock", "open_lock"])
 def test_child_gets_free_locks(name):
     """A lock that another thread held at the fork is free in the child."""
     held, done = threading.Event(), threading.Event()

@@ -13,6 +13,7 @@ from support.reading import log_lines
 from support.threads import at_once
 
 from hearthnet.config import ObservabilityConfig
+from hearthnet.constants import MAX_JSON_LINE_BYTES
 from hearthnet.observability import get_logger, telemetry, trace
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability.logs import messages
@@ -259,6 +260,7 @@ def test_records_of_a_trace_that_ends_well_are_counted(lines, still):
     stored = runtime.recorder.pending_logs()
     assert sum(1 + entry.repeats for entry in stored) == 50
     assert len(stored) == 11
+    assert total(line for line in lines() if line["msg"] == "working") == 50  # the file has had them all along
     assert not messages.is_any_dropped()
 
 
@@ -292,3 +294,37 @@ def test_record_held_back_while_others_are_told_does_not_wait(lines, still, monk
 
     assert not telling.is_alive()
     assert sum(1 + entry.repeats for entry in runtime.recorder.pending_logs()) == 51
+
+
+def test_levels_are_those_of_the_standard_library():
+    """Programs pass its numbers, and our own code passes these."""
+    ours = messages.DEBUG, messages.INFO, messages.WARNING, messages.ERROR
+
+    assert ours == (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
+
+
+@pytest.mark.parametrize("letter", ["x", "\x01", "ü"])
+def test_text_within_its_share_of_a_line_is_whole_and_a_longer_one_keeps_its_end(letter):
+    """A traceback's end tells most: as much of it stays as there is space for."""
+    share = MAX_JSON_LINE_BYTES // 4
+    count = (share - len('""')) // len(orjson.dumps(letter)[1:-1])
+    whole = "x" * (share - len('""') - count * len(orjson.dumps(letter)[1:-1])) + letter * count
+    shorter = orjson.loads(messages.json_text("beginning" + letter * count + "end"))
+
+    assert len(orjson.dumps(whole)) == share
+    assert messages.json_text(whole) == orjson.dumps(whole)
+    assert shorter.startswith("[cut]…")
+    assert shorter.endswith(letter + "end")
+    assert share * 0.98 < len(orjson.dumps(shorter)) <= share
+
+
+def test_fields_beside_a_long_traceback_keep_a_quarter_of_the_line():
+    """What does not fit is cut, not more."""
+    long = "x" * MAX_JSON_LINE_BYTES
+    fields = orjson.dumps({"n": 1, "long": long[:-1_000]})
+    line = messages.Entry(find("hearthnet.test", 20, "m"), fields, (long, ""), 0).line()
+    found = orjson.loads(line)
+
+    assert len(line) <= MAX_JSON_LINE_BYTES
+    assert found["n"] == 1
+    assert MAX_JSON_LINE_BYTES // 4 - 100 < len(found["long"]) < MAX_JSON_LINE_BYTES // 4

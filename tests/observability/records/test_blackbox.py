@@ -183,6 +183,31 @@ def test_forked_child_cannot_touch_the_box(box):
     assert len(box.contents().traces) == 1
 
 
+def test_forked_child_gets_free_locks(box):
+    """A lock that another thread held at the fork is free in the child, which goes on with these rings."""
+    held, done = threading.Event(), threading.Event()
+
+    def locks():
+        return [box._moving, box._traces.lock, box._logs.lock]
+
+    def hold():
+        with box._moving, box._traces.lock, box._logs.lock:
+            held.set()
+            done.wait(30)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(30)
+    child = os.fork()
+    if child == 0:
+        os._exit(not all(lock.acquire(timeout=5) for lock in locks()))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    done.set()
+    holder.join()
+
+    assert code == 0
+
+
 def test_box_that_was_removed_is_made_again_with_its_contents(box):
     """After the file was removed, `restore` makes it again with everything that the mapping holds."""
     box.append_trace(record_of(1))

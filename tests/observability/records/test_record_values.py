@@ -16,7 +16,8 @@ from support.reading import log_lines, rows
 
 from hearthnet.constants import MAX_KEYS, MAX_STRING_BYTES
 from hearthnet.observability import get_logger, telemetry, trace
-from hearthnet.observability.records.record import encode
+from hearthnet.observability.records import record
+from hearthnet.observability.records.record import encode, encode_plain
 
 
 class Raising:
@@ -305,3 +306,50 @@ def test_values_are_the_same_in_every_place(observability):
     assert [orjson.loads(spans)[0]["extras"] for _, spans in traces] == wanted
     assert [orjson.loads(extras) for (extras,) in logs] == wanted
     assert [{name: line[name] for name in given} for given, line in zip(sets, lines, strict=True)] == wanted
+
+
+@pytest.mark.parametrize("value", [0, -(2**62), True, None, 1.5, "", "short text", "x" * (MAX_STRING_BYTES // 4)])
+def test_short_scalars_take_the_fast_way(value):
+    """They are encoded as they are, and at once: what most records have."""
+    assert encode_plain({"v": value}) == orjson.dumps({"v": value})
+
+
+SLOW = {
+    "a container": {"v": []},
+    "no JSON number": {"v": float("-inf")},
+    "another type of float": {"v": Float(0.5)},
+    "a text to be cut": {"v": "x" * (MAX_STRING_BYTES // 4 + 1)},
+    "a secret's name": {"n": 1, "password": 7},
+    "a secret": {"v": "Authorization: Bearer abcdefghijklmnop"},
+    "a secret in a name": {"x password=hunter2hunter2": 1},
+    "a name that is no text": {1: 1},
+    "a name to be cut": {"k" * 129: 1},
+    "too many names": {str(number): number for number in range(MAX_KEYS + 1)},
+    "an integer over 64 bits": {"v": 2**64},
+    "a lone surrogate": {"v": "\ud800"},
+    "no dictionary": [("v", 1)],
+}
+
+
+@pytest.mark.parametrize("extras", SLOW.values(), ids=SLOW)
+def test_what_needs_more_does_not_take_the_fast_way(extras):
+    """Rather none than one that is too long, no JSON, or has a secret in it."""
+    assert encode_plain(extras) is None
+
+
+def test_names_up_to_the_limit_take_the_fast_way():
+    """As many keys as a record may have, each as long as it may be."""
+    extras = {f"{number:0128}": number for number in range(MAX_KEYS)}
+
+    assert encode_plain(extras) == orjson.dumps(extras)
+
+
+def test_harmless_names_are_remembered_but_not_without_end():
+    """A program has few; one that makes them up takes no more memory than this."""
+    record._harmless.clear()
+    for number in range(record._MAX_REMEMBERED):
+        encode_plain({f"name {number}": 1})
+    held = len(record._harmless)
+    encode_plain({"one more": 1})
+
+    assert (held, record._harmless) == (record._MAX_REMEMBERED, {"one more"})

@@ -130,6 +130,14 @@ def test_state_writes_what_it_changed():
     assert dict(state.changes()) == {"seq": 42, "traces.0": 6, "traces.1": 1, "run": 9}
 
 
+def test_count_of_rows_never_falls_below_none():
+    """More rows of a class may be there, and go, than were counted: some were inserted by hand."""
+    state = State(json.dumps({**BLANK, "traces.0": 2}))
+    state.evicted(TRACES, 0, 3)
+
+    assert state.held(TRACES) == (0, 0)
+
+
 def test_settled_number_never_falls():
     """A run's number only rises: what is settled stays settled."""
     state = State(json.dumps({**BLANK, "run": 9}))

@@ -1,0 +1,390 @@
+"""Changes the code of a subject in small ways, one at a time, and tells which changes its nearest tests do not notice.
+
+    scripts/mutate ring writer         every mutant of these subjects
+    scripts/mutate --sample 40         40 mutants of each module of all subjects, the same ones for the same --seed
+    scripts/mutate ring --json         the result as JSON
+
+All of it happens in a copy of the working tree. What a test must notice, and what need not be: see `unmutated`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE, TESTS = "hearthnet/observability", "tests/observability"
+
+
+class Subject(NamedTuple):
+    """Modules below PACKAGE, and the tests below TESTS that should notice a change to them, the quickest first."""
+
+    modules: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+SUBJECTS = {
+    "ring": Subject(("store/ring.py",), ("store/test_ring.py", "store/test_writer.py", "store/test_merge.py")),
+    "record": Subject(
+        ("records/record.py",),
+        (
+            "records/test_record_values.py",
+            "records/test_results.py",
+            "redaction/test_redaction.py",
+            "records/test_record.py",
+        ),
+    ),
+    "limits": Subject(
+        ("logs/messages.py",),
+        (
+            "logs/test_messages.py",
+            "logs/test_messages_place.py",
+            "test_logging_limited.py",
+            "test_logging.py",
+        ),
+    ),
+    "box": Subject(
+        ("records/blackbox.py", "records/box_file.py"),
+        (
+            "records/test_box_file.py",
+            "records/test_blackbox.py",
+            "records/test_recorder_buffer.py",
+        ),
+    ),
+    "writer": Subject(
+        ("store/writer.py",),
+        ("store/test_writer.py", "store/test_ring.py", "store/test_store_faults.py"),
+    ),
+    "merge": Subject(
+        ("store/merge.py",),
+        ("store/test_merge.py", "store/recovery/test_rebuild.py", "store/recovery/test_recover.py"),
+    ),
+    "recovery": Subject(
+        tuple(
+            f"store/recovery/{name}.py"
+            for name in (
+                "box_budget",
+                "box_records",
+                "log_line",
+                "opening",
+                "quarantine",
+                "rebuild",
+                "recover",
+                "run_ends",
+            )
+        ),
+        ("store/recovery", "store/test_store_faults.py"),
+    ),
+    "doctor": Subject(("doctor.py",), ("test_doctor.py", "reports/test_report_file.py")),
+    "redaction": Subject(
+        ("redaction/rules.py", "redaction/values.py"),
+        ("redaction", "records/test_record_values.py", "logs/test_tracebacks.py", "test_logging_properties.py"),
+    ),
+}
+
+
+class Mutant(NamedTuple):
+    """A change to a module: where it is, the operator that makes it, at which of its positions."""
+
+    start: tuple[int, int]
+    operator: str
+    occurrence: int
+
+    def apply(self, source: str) -> str | None:
+        """Returns the module after it; None if that is no Python."""
+        from cosmic_ray.mutating import mutate_code
+
+        try:
+            mutated: str = mutate_code(source, operators()[self.operator], self.occurrence)
+            with warnings.catch_warnings(action="ignore"):
+                compile(mutated, "mutant", "exec", dont_inherit=True)
+        except (SyntaxError, AttributeError):  # the latter where cosmic-ray meets `except a.b`
+            return None
+        return mutated
+
+
+@dataclass(frozen=True)
+class Score:
+    """What became of the mutants of a module; `survived` has the difference that each makes."""
+
+    module: str
+    killed: int
+    survived: list[str]
+
+
+class _Change:
+    """An operator as cosmic-ray's visitor takes it: which nodes of parso's tree it changes (`applies`), and how."""
+
+    def mutation_positions(self, node: Any) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+        """Yields where this node begins and ends, if it can be changed."""
+        if self.applies(node):
+            yield node.start_pos, node.end_pos
+
+
+def _leaf(text: str, instead_of: Any) -> Any:
+    from parso.python.tree import Name
+
+    return Name(text, instead_of.start_pos, instead_of.get_first_leaf().prefix)
+
+
+class DeleteStatement(_Change):
+    """Replaces by `pass` a call whose result is not used, an assignment to an attribute or item, `raise`, `del`."""
+
+    def applies(self, node: Any) -> bool:
+        """Returns whether this is such a node."""
+        if node.type != "simple_stmt":
+            return False
+        statement = node.children[0]
+        if statement.type == "expr_stmt":
+            target, sign = statement.children[0], statement.children[1]
+            return sign.type != "annassign" and (target.type != "name" or sign != "=")
+        return statement.type in ("atom_expr", "raise_stmt", "del_stmt", "yield_expr") or statement == "raise"
+
+    def mutate(self, node: Any, _index: int) -> Any:
+        """Returns the node that replaces it."""
+        node.children[0] = _leaf("pass", node.children[0])
+        return node
+
+
+class PassArgument(_Change):
+    """Replaces a call by its only argument: what is redacted, cut or converted is passed as it was."""
+
+    def applies(self, node: Any) -> bool:
+        """Returns whether this is such a node."""
+        if node.type != "atom_expr" or node.children[0] == "await":
+            return False
+        call = node.children[-1]
+        return (
+            call.type == "trailer"
+            and call.children[0] == "("
+            and len(call.children) == 3
+            and call.children[1].type not in ("argument", "arglist")
+        )
+
+    def mutate(self, node: Any, _index: int) -> Any:
+        """Returns the node that replaces it."""
+        return _leaf(f"({node.children[-1].children[1].get_code(include_prefix=False)})", node)
+
+
+# What cosmic-ray puts in place of an operator, but a slip would not: most are a TypeError, which any test notices.
+_FAR_FETCHED = re.compile(r"_(Pow|LShift|RShift|BitOr|BitXor|BitAnd|Mod|Div)$|(?<!_Is)_IsNot$|(?<!_IsNot)_Is$")
+
+
+@cache
+def operators() -> dict[str, Any]:
+    """Returns each operator by name: those of cosmic-ray that need no arguments, and the two above."""
+    from cosmic_ray.operators.provider import OperatorProvider
+
+    provider = OperatorProvider()
+    theirs = {
+        name: provider[name] for name in provider if not provider[name].arguments() and not _FAR_FETCHED.search(name)
+    }
+    return {name: made() for name, made in (theirs | {c.__name__: c for c in (DeleteStatement, PassArgument)}).items()}
+
+
+def unmutated(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Returns the parts of a module that stay as they are, since no test need notice a change there.
+
+    These are annotations, which nothing reads; sizes (`Final` numbers), which are a choice; `assert`, which tells the
+    type checker what is the case; the text of warnings about what failed, and what only type checkers run.
+    """
+    parts: list[ast.AST] = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.arg(annotation=ast.expr() as kept) | ast.FunctionDef(returns=ast.expr() as kept):
+                parts.append(kept)
+            case ast.AsyncFunctionDef(returns=ast.expr() as kept):
+                parts.append(kept)
+            case ast.AnnAssign(annotation=kept, value=value):
+                parts.append(kept)
+                if value and all(isinstance(part, _NUMERIC) for part in ast.walk(value)):
+                    parts.append(value)
+            case ast.Assert() | ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                parts.append(node)
+            case ast.FunctionDef(decorator_list=[ast.Name(id="overload"), *_]):
+                parts.append(node)
+    return [((part.lineno, part.col_offset), (part.end_lineno, part.end_col_offset)) for part in parts]
+
+
+_NUMERIC = (ast.Constant, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop)
+
+
+def mutants_of(source: str) -> list[Mutant]:
+    """Returns the mutants of a module; some are no Python."""
+    from cosmic_ray.ast import ast_nodes, get_ast
+
+    kept = unmutated(source)
+    nodes = list(ast_nodes(get_ast(source)))
+    found = [
+        Mutant(start, name, occurrence)
+        for name, operator in operators().items()
+        for occurrence, start in enumerate(start for node in nodes for start, _ in operator.mutation_positions(node))
+    ]
+    return sorted(mutant for mutant in found if not any(first <= mutant.start < last for first, last in kept))
+
+
+def sample(source: str, count: int, seed: int) -> list[tuple[Mutant, str]]:
+    """Returns `count` mutants and the sources after them: one of each kind of operator at a place, or fewer."""
+    mutants = mutants_of(source)
+    random.Random(seed).shuffle(mutants)
+    chosen: dict[tuple[tuple[int, int], str], tuple[Mutant, str]] = {}
+    for mutant in mutants:
+        place = mutant.start, _kind(mutant.operator)
+        if place not in chosen and (mutated := mutant.apply(source)):
+            chosen[place] = mutant, mutated
+        if len(chosen) == count:
+            break
+    return sorted(chosen.values())
+
+
+def _kind(operator: str) -> str:
+    """Returns what operators have in common that replace one sign by another."""
+    return operator.split("_")[0]
+
+
+class Copy:
+    """A copy of the working tree in which tests run, each run in a process of its own.
+
+    The processes are forks of this one, which has imported what the tests need but the package: that takes most of a
+    second, for each mutant.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],  # noqa: S607
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+        )
+        for name in filter(None, listed.stdout.decode().split("\0")):
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, folder / name)
+        for name in ("pytest", "pytest_asyncio", "pytest_timeout", "hypothesis", "pydantic", "aiosqlite", "orjson"):
+            import_module(name)
+        for name in ("prometheus_client", "rich.console", "rich.table", "click", "platformdirs", "unittest.mock"):
+            import_module(name)
+
+    def passes(self, tests: list[str], within_s: float) -> bool:
+        """Returns whether the tests pass; those that failed last come first, and the first failure ends them."""
+        child = os.fork()
+        if child == 0:
+            self._run(tests)
+        ends_at = time.monotonic() + within_s
+        while time.monotonic() < ends_at:
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                break
+            time.sleep(0.02)
+        with suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)  # also what the tests have left behind
+        if pid:
+            return os.waitstatus_to_exitcode(status) == 0
+        os.waitpid(child, 0)
+        return False
+
+    def _run(self, tests: list[str]) -> None:
+        status = 1
+        try:
+            os.setsid()
+            os.chdir(self.folder)
+            out = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            for descriptor in (1, 2):
+                os.dup2(out, descriptor)
+            os.environ.update(PYTHONPATH=str(self.folder), PYDANTIC_DISABLE_PLUGINS="__all__")
+            sys.path[:] = [str(self.folder), *(path for path in sys.path if Path(path) not in (ROOT, ROOT / "scripts"))]
+            sys.argv = ["pytest"]
+            import pytest
+
+            status = pytest.main(["-x", "-q", "--ff", "-W", "ignore::pytest.PytestAssertRewriteWarning", *tests])
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+
+    def write(self, module: str, source: str) -> None:
+        """Replaces a module; what Python compiled of it may look as new as the source that follows it at once."""
+        path = self.folder / module
+        path.write_text(source, "utf-8")
+        for compiled in path.parent.glob(f"__pycache__/{path.stem}.*"):
+            compiled.unlink()
+
+
+def run(copy: Copy, name: str, count: int, seed: int) -> Iterator[Score]:
+    """Yields the score of each module of a subject.
+
+    Raises:
+        SystemExit: the tests fail as they are.
+    """
+    subject = SUBJECTS[name]
+    tests = [f"{TESTS}/{test}" for test in subject.tests]
+    started = time.monotonic()
+    if not copy.passes(tests, 600):
+        sys.exit(f"error: the tests of {name} fail without any change:\n{(copy.folder / 'output.txt').read_text()}")
+    within_s = 20 + 3 * (time.monotonic() - started)
+    for module in (f"{PACKAGE}/{module}" for module in subject.modules):
+        source = (ROOT / module).read_text("utf-8")
+        killed, survived = 0, []
+        for mutant, mutated in sample(source, count, seed):
+            copy.write(module, mutated)
+            if copy.passes(tests, within_s):
+                survived.append(_difference(module, source, mutated, mutant.operator))
+                print(survived[-1], file=sys.stderr, flush=True)
+            else:
+                killed += 1
+        copy.write(module, source)
+        yield Score(module, killed, survived)
+
+
+def _difference(module: str, source: str, mutated: str, operator: str) -> str:
+    lines = difflib.unified_diff(source.splitlines(), mutated.splitlines(), module, operator, lineterm="", n=1)
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Prints the scores, and on stderr each survivor as it is found; returns 1 if there are any."""
+    parser = argparse.ArgumentParser(prog="scripts/mutate", description=__doc__.partition("\n")[0])
+    parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help=f"all, or some of: {', '.join(SUBJECTS)}")
+    parser.add_argument("--sample", type=int, default=0, metavar="N", help="mutants a module (default: all)")
+    parser.add_argument("--seed", type=int, default=1, help="of the sample (default: 1)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    options = parser.parse_args()
+    if unknown := set(options.subjects) - set(SUBJECTS):
+        parser.error(f"no such subject: {', '.join(sorted(unknown))}")
+    scores = []
+    with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
+        copy = Copy(Path(folder))
+        for name in options.subjects or SUBJECTS:
+            for score in run(copy, name, options.sample, options.seed):
+                scores.append(score)
+                print(f"{score.killed:4} killed {len(score.survived):4} survived  {score.module}", file=sys.stderr)
+    if options.json:
+        print(json.dumps([asdict(score) for score in scores], indent=2))
+    else:
+        for score in scores:
+            print(f"{score.module}: {score.killed} killed, {len(score.survived)} survived")
+            print("\n".join(score.survived))
+    return int(any(score.survived for score in scores))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
