@@ -12,6 +12,7 @@ from hearthnet.database import TELEMETRY, connect_read_only, migrations_dir, qui
 from hearthnet.errors import StoreError
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.model import iso
+from hearthnet.locations import bytes_of
 from hearthnet.observability.store.budget import MB, Budget, disk_bytes, free_bytes
 from hearthnet.observability.store.recovery.quarantine import quarantined
 from hearthnet.observability.store.rows import LOGS, TRACES, UNCLEAN, Table, now_us
@@ -48,7 +49,7 @@ def info(store: Path, settings: ObservabilityConfig) -> dict[str, Any]:
             }
     except sqlite3.Error as error:
         raise store_error(store, error) from error
-    aside = [{"path": str(path), "bytes": path.stat().st_size} for path in quarantined(store)]
+    aside = [{"path": str(path), "bytes": bytes_of(path)} for path in quarantined(store)]
     return {**found, "disk": _disk(store.parent, settings), "quarantined": aside, "boxes": boxes}
 
 

@@ -6,6 +6,7 @@ the rows on it, not those behind it.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hearthnet.errors import StoreError
+from hearthnet.locations import bytes_of
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.merge import merge
@@ -66,7 +68,7 @@ def move_aside(path: Path, reason: str) -> Path:
 
 def _remove(path: Path) -> None:
     for part in _parts(path):
-        if part.is_dir():  # a folder that had the database's name
+        if part.is_dir() and not part.is_symlink():  # a folder that had the database's name
             shutil.rmtree(part)
         else:
             part.unlink()
@@ -75,7 +77,7 @@ def _remove(path: Path) -> None:
 def keep_within(path: Path, limit: int) -> None:
     """Deletes quarantined databases larger than `limit` bytes; they have been salvaged."""
     for file in quarantined(path):
-        size = sum(part.stat().st_size for part in _parts(file))
+        size = sum(map(bytes_of, _parts(file)))
         if size > limit:
             log.warning("a quarantined database is too large to keep", extra={"path": str(file), "bytes": size})
             _remove(file)
@@ -83,7 +85,7 @@ def keep_within(path: Path, limit: int) -> None:
 
 def _parts(path: Path) -> list[Path]:
     parts = (path.with_name(path.name + ending) for ending in _SIDECARS)
-    return [part for part in parts if part.exists()]
+    return [part for part in parts if os.path.lexists(part)]
 
 
 @dataclass(slots=True)
