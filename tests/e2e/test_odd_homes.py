@@ -94,6 +94,8 @@ def test_home_of_any_bytes(tmp_path, free_port, monkeypatch, name):
         assert node.stop() == 0
     finally:
         node.process.kill()
+    telemetry = hearthnet(home, "paths", "telemetry").stdout.removesuffix(b"\n")  # as a shell gets it
+    assert Path(os.fsdecode(telemetry)) == node.data_dir / "telemetry.db"
     run = [arguments for arguments in COMMANDS if arguments[0] != "caps"]
     assert [arguments for arguments in run if hearthnet(home, *arguments, *_again(arguments)).returncode] == []
     assert node.sql("SELECT end_reason FROM runs") == [("clean",)]
