@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -38,7 +39,7 @@ def command(where: Locations, name: str | None, as_json: bool) -> None:
         "logs": where.log_dir,
     }
     if name is not None:
-        click.echo(paths[name])
+        click.echo(os.fsencode(paths[name]))  # for a shell: exactly, also where it is not UTF-8
     elif as_json:
         print_json({key: str(path) for key, path in paths.items()})
     else:

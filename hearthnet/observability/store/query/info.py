@@ -24,6 +24,7 @@ from hearthnet.database import (
 from hearthnet.errors import StoreError
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.model import iso
+from hearthnet.locations import bytes_of
 from hearthnet.observability.store.budget import MB, PAGE_BYTES, Budget, disk_bytes, foreign_pages, free_bytes
 from hearthnet.observability.store.recovery.quarantine import set_aside
 from hearthnet.observability.store.ring import trial
@@ -61,7 +62,7 @@ def info(store: Path, settings: ObservabilityConfig) -> dict[str, Any]:
             }
     except sqlite3.Error as error:
         raise store_error(store, error) from error
-    aside = [{"path": str(path), "bytes": path.stat().st_size} for path in set_aside(store)]
+    aside = [{"path": str(path), "bytes": bytes_of(path)} for path in set_aside(store)]
     added = additions(store).as_dicts()
     return {**found, "disk": _disk(store.parent, settings), "not_ours": added, "quarantined": aside, "boxes": boxes}
 

@@ -7,6 +7,7 @@ missing: a row is kept with those that it has.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import time
@@ -18,6 +19,7 @@ from typing import Any, Final
 
 from hearthnet.database import TELEMETRY, foreign_parts, made_by, parts_of, quoted
 from hearthnet.errors import StoreError
+from hearthnet.locations import bytes_of
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.merge import merge, transaction
@@ -133,7 +135,7 @@ def _free_name(path: Path, mark: str) -> Path:
 
 def _remove(path: Path) -> None:
     for part in _parts(path):
-        if part.is_dir():  # a folder that had the database's name
+        if part.is_dir() and not part.is_symlink():  # a folder that had the database's name
             shutil.rmtree(part)
         else:
             part.unlink()
@@ -142,7 +144,7 @@ def _remove(path: Path) -> None:
 def keep_within(path: Path, limit: int) -> None:
     """Deletes quarantined databases larger than `limit` bytes, unless they hold tables that were not salvaged."""
     for file in quarantined(path):
-        size = sum(part.stat().st_size for part in _parts(file))
+        size = sum(map(bytes_of, _parts(file)))
         if size > limit and not holds_foreign_tables(file):
             log.warning("a quarantined database is too large to keep", extra={"path": str(file), "bytes": size})
             _remove(file)
@@ -150,7 +152,7 @@ def keep_within(path: Path, limit: int) -> None:
 
 def _parts(path: Path) -> list[Path]:
     parts = (path.with_name(path.name + ending) for ending in _SIDECARS)
-    return [part for part in parts if part.exists()]
+    return [part for part in parts if os.path.lexists(part)]
 
 
 @dataclass(slots=True)
