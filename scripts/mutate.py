@@ -67,6 +67,7 @@ SUBJECTS = {
         (
             "records/test_box_file.py",
             "records/test_blackbox.py",
+            "records/test_populate_pages.py",
             "records/test_recorder_buffer.py",
         ),
     ),

@@ -353,3 +353,14 @@ def test_harmless_names_are_remembered_but_not_without_end():
     encode_plain({"one more": 1})
 
     assert (held, record._harmless) == (record._MAX_REMEMBERED, {"one more"})
+
+
+@pytest.mark.parametrize("count", [MAX_KEYS - 1, MAX_KEYS, MAX_KEYS + 1, 100])
+def test_rest_of_a_long_container_is_counted(count):
+    """So many items and keys are kept, and the number of the others; none are counted where all are kept."""
+    found = orjson.loads(encode({"list": list(range(count)), "dict": {str(key): key for key in range(count)}}))
+    kept = min(count, MAX_KEYS)
+
+    assert found["list"] == [*range(kept), *([f"[{count - kept} more]"] if count > kept else [])]
+    assert found["dict"].pop("truncated_keys", 0) == count - kept
+    assert list(found["dict"].values()) == list(range(kept))
