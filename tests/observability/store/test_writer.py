@@ -10,12 +10,13 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.records import a_trace
+from support.records import a_log, a_trace
 
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store import rows
 from hearthnet.observability.store import writer as writing
+from hearthnet.observability.store.ring import SET
 from hearthnet.observability.store.writer import Settled, Writer
 
 LATE = 5
@@ -183,6 +184,29 @@ async def test_rows_inserted_by_hand_can_be_evicted(path, writers):
     assert query(path, "SELECT number FROM traces ORDER BY number") == [(number,) for number in range(26, 36)]
 
 
+async def test_commit_that_fails_half_way_leaves_nothing_and_no_lock(path, writers, monkeypatch):
+    """Other processes write meanwhile; the next flush commits each record once, after theirs."""
+    writer = await writers("run")
+    execute = writer._db.executemany
+
+    async def refuse(statement, values):
+        if statement == SET:  # the last statement before COMMIT
+            raise sqlite3.OperationalError("disk I/O error")
+        return await execute(statement, values)
+
+    offer(writer, (1, 2))
+    with monkeypatch.context() as patch:
+        patch.setattr(writer._db, "executemany", refuse)
+        assert not await writer.flush()
+    with closing(sqlite3.connect(path, timeout=0)) as other:
+        assert other.execute("SELECT count(*) FROM traces").fetchone() == (0,)
+        other.execute("UPDATE state SET value = 10 WHERE name = 'seq'")
+        other.commit()
+
+    assert await writer.flush()
+    assert query(path, "SELECT seq, number FROM traces ORDER BY seq") == [(11, 1), (12, 2)]
+
+
 async def test_commit_that_was_written_although_it_failed_is_not_repeated(path, writers):
     """If COMMIT raises after the batch is in the database, the next try finds it there."""
     writer = await writers("run")
@@ -319,22 +343,27 @@ async def test_run_is_not_ended_in_a_database_that_was_moved_aside(path, writers
     assert not await writer.close("run", 0.1)
 
 
-async def test_dropped_records_are_noted_in_the_box_once_their_gap_is_committed(path, writers, monkeypatch):
+@pytest.mark.parametrize(("kind", "make", "expected"), [("traces", a_trace, (5, 0)), ("logs", a_log, (0, 5))])
+async def test_dropped_records_are_noted_in_the_box_once_their_gap_is_committed(
+    path, writers, monkeypatch, kind, make, expected
+):
     """Until then nobody has counted them: recovery must, if the process is killed."""
     writer = await writers("run")
     noted = []
     box = SimpleNamespace(note_committed=lambda traces, logs, _: noted.append((traces, logs)))
     monkeypatch.setattr(writer._recorder, "box", box)
-    monkeypatch.setattr(writer._recorder.traces, "capacity", 3)
-    offer(writer, range(1, 6))
+    buffer = getattr(writer._recorder, kind)
+    monkeypatch.setattr(buffer, "capacity", 3)
+    for number in range(1, 6):
+        buffer.offer(make(number, "run"))
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         assert not await writer.flush()
         assert noted == []
 
     assert await writer.flush()
-    assert noted[0] == (5, 0)
-    assert query(path, "SELECT reason, count FROM gaps") == [("buffer_full", 2)]
+    assert noted[0] == expected
+    assert query(path, "SELECT kind, reason, count FROM gaps") == [(kind[:-1], "buffer_full", 2)]
 
 
 async def test_run_that_was_taken_for_dead_commits_nothing_twice(path, writers):
