@@ -93,7 +93,7 @@ SUBJECTS = {
                 "run_ends",
             )
         ),
-        ("store/recovery", "store/test_store_faults.py"),
+        ("store/recovery", "store/test_merge.py"),
     ),
     "doctor": Subject(("doctor.py",), ("test_doctor.py", "reports/test_report_file.py")),
     "redaction": Subject(
