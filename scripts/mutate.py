@@ -262,6 +262,10 @@ def _kind(operator: str) -> str:
     return operator.split("_")[0]
 
 
+_HANG_S = 40  # a test that takes so long hangs: a mutant may loop without end
+_REWRITE_WARNING = "ignore::pytest.PytestAssertRewriteWarning"  # that plugins are imported already
+
+
 class Copy:
     """A copy of the working tree in which tests run, each run in a process of its own.
 
@@ -317,7 +321,7 @@ class Copy:
             sys.argv = ["pytest"]
             import pytest
 
-            status = pytest.main(["-x", "-q", "--ff", "-W", "ignore::pytest.PytestAssertRewriteWarning", *tests])
+            status = pytest.main(["-x", "-q", "--ff", f"--timeout={_HANG_S}", "-W", _REWRITE_WARNING, *tests])
         finally:
             sys.stdout.flush()
             os._exit(status)

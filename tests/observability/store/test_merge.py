@@ -262,3 +262,16 @@ def test_ceiling_of_the_file_evicts_more_than_the_rule(database):
     assert kept[-2:] == [11, 12]
     assert database.execute("PRAGMA page_count").fetchone()[0] <= pages + 2
     assert counted(database).items() <= state(database).items()
+
+
+@pytest.mark.parametrize(("held", "gone"), [(200, 50), (5_000, 100)])
+def test_ceiling_of_the_file_evicts_a_little_at_a_time(database, held, gone):
+    """Fifty rows or a fiftieth, the oldest, make space for a small record: not half of what is kept."""
+    database.execute("PRAGMA synchronous = OFF")
+    merge(database, [a_trace(number, extras=b"x" * 3_000) for number in range(1, held + 1)])
+    database.execute("VACUUM")
+    ((pages,),) = database.execute("PRAGMA page_count").fetchall()
+    database.execute(f"PRAGMA max_page_count = {pages}")
+    merge(database, [a_trace(held + 1)])
+
+    assert numbers(database) == list(range(gone + 1, held + 2))
