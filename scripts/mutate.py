@@ -67,6 +67,7 @@ SUBJECTS = {
         (
             "records/test_box_file.py",
             "records/test_blackbox.py",
+            "records/test_populate_pages.py",
             "records/test_recorder_buffer.py",
         ),
     ),
@@ -92,7 +93,7 @@ SUBJECTS = {
                 "run_ends",
             )
         ),
-        ("store/recovery", "store/test_store_faults.py"),
+        ("store/recovery", "store/test_merge.py"),
     ),
     "doctor": Subject(("doctor.py",), ("test_doctor.py", "reports/test_report_file.py")),
     "redaction": Subject(
@@ -261,6 +262,10 @@ def _kind(operator: str) -> str:
     return operator.split("_")[0]
 
 
+_HANG_S = 40  # a test that takes so long hangs: a mutant may loop without end
+_REWRITE_WARNING = "ignore::pytest.PytestAssertRewriteWarning"  # that plugins are imported already
+
+
 class Copy:
     """A copy of the working tree in which tests run, each run in a process of its own.
 
@@ -316,7 +321,7 @@ class Copy:
             sys.argv = ["pytest"]
             import pytest
 
-            status = pytest.main(["-x", "-q", "--ff", "-W", "ignore::pytest.PytestAssertRewriteWarning", *tests])
+            status = pytest.main(["-x", "-q", "--ff", f"--timeout={_HANG_S}", "-W", _REWRITE_WARNING, *tests])
         finally:
             sys.stdout.flush()
             os._exit(status)

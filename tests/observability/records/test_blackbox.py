@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import errno
 import gc
+import mmap
 import os
 import signal
 import stat
@@ -20,6 +21,7 @@ from support.waiting import wait_until
 
 from hearthnet.constants import NO_SLOT
 from hearthnet.forensics import box as layout
+from hearthnet.forensics.model import Vitals
 from hearthnet.observability import get_logger, trace
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability.records import box_file
@@ -420,6 +422,79 @@ def test_box_that_cannot_grow_stays_as_it_is(tiny_disk):
     assert list(tiny_disk.glob("telemetry.*")) == []
 
 
+def test_traces_beyond_the_table_are_counted(tmp_path):
+    """A trace that finds no slot is not marked; the next one takes the slot of one that has ended."""
+    box = BlackBox(tmp_path / "telemetry.1.box2", new_header(layout.LIBRARY, RUN, "1", None, Sizes(8_000, 8_000, 4)))
+    slots = [box.begin(RUN, "a.b", 1, 1) for _ in range(6)]
+    assert slots.count(NO_SLOT) == 2
+    assert len({*slots}) == 5
+    assert (box.overflow, box.contents().overflow, len(box.contents().in_flight)) == (2, 2, 4)
+    box.end(slots[1])
+
+    assert box.begin(RUN, "a.b", 1, 1) == slots[1]
+    assert (box.overflow, box.failures, len(box.in_flight())) == (2, 0, 4)
+    box.close(remove=True)
+
+
+def test_committed_records_are_added_up(box):
+    """Recovery learns from it how many frames it need not look for; the number never falls."""
+    box.note_committed(2, 1, 7)
+    box.note_committed(3, 0, 5)
+    found = box.contents()
+
+    assert (found.committed_traces, found.committed_logs, found.committed_number) == (5, 1, 7)
+
+
+def test_sample_of_the_process_is_a_sign_of_life(box):
+    """The samples are kept in their order, and each is a heartbeat."""
+    box.note_alive()
+    first = box.contents().heartbeat_ns
+    box.note_vitals(Vitals(5, rss_bytes=7))
+    box.note_vitals(Vitals(6, rss_bytes=8))
+
+    assert [(vitals.ts_us, vitals.rss_bytes) for vitals in box.contents().vitals] == [(5, 7), (6, 8)]
+    assert box.header.started_ns <= first < box.contents().heartbeat_ns
+
+
+def test_closed_box_is_left_as_it_is(box):
+    """Nothing is in flight in it, its lock is free, and what is recorded later does not reach it."""
+    box.append_trace(record_of(1))
+    slot = box.begin(RUN, "a.b", 1, 1)
+    assert layout.is_locked(box.path)
+    box.close(remove=False)
+    left = box.path.read_bytes()
+    box.append_trace(record_of(2))
+    box.open_span(slot, "late", 1)
+    box.end(slot)
+    box.note_alive()
+
+    assert box.path.read_bytes() == left
+    assert (layout.is_locked(box.path), box.failures) == (False, 0)
+    assert ([frame.ordinal for frame in layout.read_box(box.path).traces], layout.read_box(box.path).in_flight) == (
+        [1],
+        [],
+    )
+    box.close(remove=True)
+    assert not box.path.exists()
+
+
+def test_full_ring_that_moves_keeps_its_newest_and_space_for_more(tmp_path):
+    """An eighth of the ring is free afterwards: what is recorded meanwhile evicts nothing that was kept."""
+    box = BlackBox(tmp_path / "telemetry.1.box2", new_header(layout.LIBRARY, RUN, "1", None, Sizes(64_000, 8_000, 4)))
+    for number in range(1, 301):
+        box.append_trace(record_of(number)._replace(extras=b'"%b"' % (b"x" * 1_000)))
+    held = [frame.ordinal for frame in box.contents().traces]
+    box.grow(Sizes(64_000, 8_000, 8))
+    kept = [frame.ordinal for frame in box.contents().traces]
+    for number in range(301, 305):
+        box.append_trace(record_of(number)._replace(extras=b'"%b"' % (b"x" * 1_000)))
+
+    assert kept == held[-len(kept) :]
+    assert 0.75 < len(kept) * 1_100 / box.header.trace_bytes < 7 / 8
+    assert [frame.ordinal for frame in box.contents().traces] == [*kept, 301, 302, 303, 304]
+    box.close(remove=True)
+
+
 def test_end_is_told_with_what_is_left(box):
     """A box closes clean, or with records that are not in the database."""
     box.note_ended(7, is_committed=False)
@@ -463,8 +538,9 @@ def test_box_goes_on_while_the_disk_is_full(tiny_disk):
 
 def test_copy_on_write_file_systems_are_written_by_calls(tmp_path, monkeypatch):
     """Where a mapped page may need new space, the same box is written with `pwrite`, and reads the same."""
-    monkeypatch.setattr(box_file, "_file_system", lambda _: "btrfs")
+    monkeypatch.setattr(box_file, "_file_system", lambda path: {"telemetry.1.box2": "btrfs"}[path.name])
     box = BlackBox(tmp_path / "telemetry.1.box2", new_header(layout.NODE, RUN, "1", None, Sizes(500_000, 100_000)))
+    assert not isinstance(box._traces.memory, mmap.mmap)
     place = box.begin(RUN, "a.b", 1, 2)
     box.open_span(place, "step", 3)
     for seq in range(1, 101):

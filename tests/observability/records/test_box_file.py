@@ -88,6 +88,59 @@ def test_name_that_is_taken_is_an_error(tmp_path, monkeypatch, has_links):
     assert [found.name for found in tmp_path.glob("telemetry.*")] == ["telemetry.1.box2"]
 
 
+def test_space_is_taken_where_the_system_has_no_call_for_it(tmp_path, monkeypatch):
+    """The file is as large as it would be, without a hole, and nothing but zeros follow its header."""
+    monkeypatch.delattr(os, "posix_fallocate")
+    path = tmp_path / "telemetry.1.box2"
+    file = make(path, header(traces=3_000_000))
+    os.close(file.fd)
+
+    assert path.stat().st_size == file_size(path) == header(traces=3_000_000).total_bytes
+    assert path.read_bytes()[layout.HEADER_BYTES :].count(0) == path.stat().st_size - layout.HEADER_BYTES
+
+
+def file_size(path):
+    """The bytes of a file that are allocated, as far as it has any."""
+    return min(path.stat().st_size, path.stat().st_blocks * 512)
+
+
+MOUNTS = r"""
+22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+30 22 0:27 / /home rw,relatime shared:2 - btrfs /dev/vdb rw
+31 30 0:28 / /home/joe/my\040store rw - zfs tank/store rw
+32 22 0:29 / /homer rw - tmpfs tmpfs rw
+33 22 0:30 / /home rw,relatime master:4 propagate_from:2 - bcachefs /dev/vdc rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/var/lib/box", "ext4"),
+        ("/home/box", "bcachefs"),  # mounted over the one before
+        ("/home/joe/my store/box", "zfs"),
+        ("/home/joe/my", "bcachefs"),
+        ("/homer/box", "tmpfs"),
+        ("/", "ext4"),
+    ],
+)
+def test_file_system_is_that_of_the_nearest_mount(monkeypatch, path, kind):
+    """The last of those that are mounted at the longest part of the path."""
+    monkeypatch.setattr(box_file.Path, "read_text", lambda *_: MOUNTS.strip())
+
+    assert box_file._file_system(box_file.Path(path)) == kind
+
+
+def test_file_system_is_unknown_where_the_system_does_not_tell(monkeypatch):
+    """Without the table of Linux a box is mapped."""
+
+    def refuse(*_):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(box_file.Path, "read_text", refuse)
+    assert box_file._file_system(box_file.Path("/")) == ""
+
+
 def test_stand_in_behaves_as_a_mapping_does(tmp_path):
     """Position, end, slices and what is closed: the same answers, the same errors."""
     answers = []

@@ -237,11 +237,27 @@ def test_group_of_errors_is_bounded():
     assert b"ExceptionGroup: g" in encode({"error": nested_group(500)})
 
 
-def test_secret_of_an_error_is_not_cut_in_half():
-    """A long error is searched before it is cut: no first half of a secret is left at the edge."""
+@pytest.mark.parametrize("wrap", [dict, lambda fields: {"a": fields}, lambda fields: {"a": [1, fields]}])
+@pytest.mark.parametrize("name", ["https://ann:hunter2hunter2@host/", b"https://ann:hunter2hunter2@host/"])
+def test_secret_in_a_name_is_replaced(wrap, name):
+    """Names are made of values, too: a dictionary by URL, say."""
+    encoded = encode(wrap({name: 1, "n": 2}))
+
+    assert b"hunter2" not in encoded
+    assert b"@host" in encoded
+    assert b'"n":2' in encoded
+
+
+@pytest.mark.parametrize(
+    "kind", [ValueError, str, str.encode, lambda text: bytearray(text.encode()), lambda text: [text]]
+)
+def test_secret_is_not_cut_in_half(kind):
+    """A long value is searched before it is cut: no first half of a secret is left at the edge."""
     for margin in range(5, 60, 5):
-        error = ValueError("x " * ((MAX_STRING_BYTES - margin) // 2) + f"https://ann:{'abcdefghij' * 4}@example.org/")
-        assert b"abcdef" not in encode({"error": error})
+        text = "x " * ((MAX_STRING_BYTES - margin) // 2) + f"https://ann:{'abcdefghij' * 4}@example.org/"
+        encoded = encode({"value": kind(text)})
+        assert b"abcdef" not in encoded
+        assert b"x x x" in encoded
 
 
 @pytest.mark.parametrize(
@@ -353,3 +369,14 @@ def test_harmless_names_are_remembered_but_not_without_end():
     encode_plain({"one more": 1})
 
     assert (held, record._harmless) == (record._MAX_REMEMBERED, {"one more"})
+
+
+@pytest.mark.parametrize("count", [MAX_KEYS - 1, MAX_KEYS, MAX_KEYS + 1, 100])
+def test_rest_of_a_long_container_is_counted(count):
+    """So many items and keys are kept, and the number of the others; none are counted where all are kept."""
+    found = orjson.loads(encode({"list": list(range(count)), "dict": {str(key): key for key in range(count)}}))
+    kept = min(count, MAX_KEYS)
+
+    assert found["list"] == [*range(kept), *([f"[{count - kept} more]"] if count > kept else [])]
+    assert found["dict"].pop("truncated_keys", 0) == count - kept
+    assert list(found["dict"].values()) == list(range(kept))

@@ -182,6 +182,20 @@ def test_each_transaction_settles_what_it_has_inserted(database, monkeypatch):
     assert not database.in_transaction
 
 
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("count", [1, 6, 7, 8, 14])
+def test_merge_of_what_is_settled_does_nothing(database, count):
+    """A box that is recovered again adds no row and evicts none; what is new in it is added."""
+    records = [(a_log if number % 2 else a_trace)(number, notable=number % 3 == 0) for number in range(1, count + 1)]
+    first = merge(database, records, run_id="run")
+    before = state(database), numbers(database), numbers(database, "logs")
+
+    assert merge(database, records, run_id="run") == 0
+    assert (state(database), numbers(database), numbers(database, "logs")) == before
+    assert merge(database, [*records, a_trace(count + 1)], run_id="run") == 1
+    assert first == count
+
+
 def test_what_raises_changes_nothing(database):
     """A transaction that is left by an error is rolled back, rows and counts."""
     before = state(database)
@@ -248,3 +262,16 @@ def test_ceiling_of_the_file_evicts_more_than_the_rule(database):
     assert kept[-2:] == [11, 12]
     assert database.execute("PRAGMA page_count").fetchone()[0] <= pages + 2
     assert counted(database).items() <= state(database).items()
+
+
+@pytest.mark.parametrize(("held", "gone"), [(200, 50), (5_000, 100)])
+def test_ceiling_of_the_file_evicts_a_little_at_a_time(database, held, gone):
+    """Fifty rows or a fiftieth, the oldest, make space for a small record: not half of what is kept."""
+    database.execute("PRAGMA synchronous = OFF")
+    merge(database, [a_trace(number, extras=b"x" * 3_000) for number in range(1, held + 1)])
+    database.execute("VACUUM")
+    ((pages,),) = database.execute("PRAGMA page_count").fetchall()
+    database.execute(f"PRAGMA max_page_count = {pages}")
+    merge(database, [a_trace(held + 1)])
+
+    assert numbers(database) == list(range(gone + 1, held + 2))

@@ -10,12 +10,13 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.records import a_trace
+from support.records import a_log, a_trace
 
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store import rows
 from hearthnet.observability.store import writer as writing
+from hearthnet.observability.store.ring import SET
 from hearthnet.observability.store.writer import Settled, Writer
 
 LATE = 5
@@ -183,6 +184,153 @@ async def test_rows_inserted_by_hand_can_be_evicted(path, writers):
     assert query(path, "SELECT number FROM traces ORDER BY number") == [(number,) for number in range(26, 36)]
 
 
+async def test_commit_that_fails_half_way_leaves_nothing_and_no_lock(path, writers, monkeypatch):
+    """Other processes write meanwhile; the next flush commits each record once, after theirs."""
+    writer = await writers("run")
+    execute = writer._db.executemany
+
+    async def refuse(statement, values):
+        if statement == SET:  # the last statement before COMMIT
+            raise sqlite3.OperationalError("disk I/O error")
+        return await execute(statement, values)
+
+    offer(writer, (1, 2))
+    with monkeypatch.context() as patch:
+        patch.setattr(writer._db, "executemany", refuse)
+        assert not await writer.flush()
+    with closing(sqlite3.connect(path, timeout=0)) as other:
+        assert other.execute("SELECT count(*) FROM traces").fetchone() == (0,)
+        other.execute("UPDATE state SET value = 10 WHERE name = 'seq'")
+        other.commit()
+
+    assert await writer.flush()
+    assert query(path, "SELECT seq, number FROM traces ORDER BY seq") == [(11, 1), (12, 2)]
+
+
+class Counting(Writer):
+    """A writer that notes how many records each of its commits has."""
+
+    batches: list[int]
+
+    async def _commit(self, *batch) -> list[int]:
+        numbers = await super()._commit(*batch)
+        self.batches.append(len(numbers))
+        return numbers
+
+
+ROW = 250  # bytes that a row is taken to have besides its texts
+
+
+@pytest.mark.parametrize("kind", ["traces", "logs"])
+@pytest.mark.parametrize(
+    ("sizes", "batches"),
+    [
+        ([2_000] * 5, [2, 2, 1]),
+        ([5_000 - 2 * ROW - 100, 100], [2]),  # exactly as much
+        ([5_000 - 2 * ROW - 100, 101], [1, 1]),
+        ([20_000, 10, 10], [1, 2]),  # more than the share of any batch
+        ([10, 20_000, 10], [1, 1, 1]),
+        ([10] * 20, [19, 1]),  # short rows are counted, too
+    ],
+)
+async def test_batch_takes_no_more_of_the_wal_than_its_share(path, writers, monkeypatch, kind, sizes, batches):
+    """As many records as fit, at least one, in their order; none is lost."""
+    monkeypatch.setattr(writing, "BATCH_BYTES", 5_000)
+    writer = await writers("run", Counting)
+    writer.batches = []
+    for number, size in enumerate(sizes, 1):
+        record = (
+            a_trace(number, spans=b"[]", extras=b"x" * (size - 2))
+            if kind == "traces"
+            else a_log(number, msg="m", extras=b"{}", exc="x" * (size - 3))
+        )
+        getattr(writer._recorder, kind).offer(record)
+
+    assert await writer.flush()
+    assert writer.batches == batches
+    assert query(path, f"SELECT number FROM {kind} ORDER BY seq") == [(at,) for at in range(1, len(sizes) + 1)]
+
+
+FAILURES = {  # the reason, then after how many failures it is told, and after how many the store is opened again
+    sqlite3.SQLITE_BUSY: ("locked", 3, None),
+    sqlite3.SQLITE_IOERR: ("io", 1, 2),
+    sqlite3.SQLITE_READONLY: ("read_only", 1, 2),
+    sqlite3.SQLITE_CORRUPT: ("corrupt", 1, 1),
+    None: ("other", 1, 2),
+}
+
+
+@pytest.mark.parametrize("code", FAILURES)
+async def test_failure_is_told_once_and_so_is_its_end(writers, monkeypatch, logged, code):
+    """A lock ends by itself, and is no news at first; what may be the connection's own fault ends with a new one."""
+    reason, told_after, reopened_after = FAILURES[code]
+    writer = await writers("run")
+
+    async def refuse(*_):
+        error = sqlite3.OperationalError("refused")
+        if code is not None:
+            error.sqlite_errorcode = code
+        raise error
+
+    def told():
+        return [(record.getMessage(), record.reason) for record in logged if "telemetry" in record.getMessage()]
+
+    offer(writer, [1])
+    with monkeypatch.context() as patch:
+        patch.setattr(writer._db, "commit", refuse)
+        for tried in range(1, 5):
+            assert not await writer.flush()
+            assert writer.failing == reason
+            assert told() == [("telemetry cannot be written", reason)] * (tried >= told_after)
+            assert writer.must_reopen == (reopened_after is not None and tried >= reopened_after)
+    assert await writer.flush()
+
+    assert writer.failing is None
+    assert told()[1:] == [("telemetry is written again", reason)]
+    offer(writer, [2])
+    assert await writer.flush()
+    assert len(told()) == 2
+
+
+@pytest.mark.parametrize("reason", ["io", None])
+async def test_failure_of_the_writer_before_is_not_told_again(writers, monkeypatch, logged, reason):
+    """One that takes over from a writer whose failure was logged logs the end of it alone."""
+    writer = await writers("run")
+    writer.keep_failing(reason)
+
+    async def refuse(*_):
+        raise sqlite3.OperationalError("refused")
+
+    offer(writer, [1])
+    with monkeypatch.context() as patch:
+        patch.setattr(writer._db, "commit", refuse)
+        assert not await writer.flush()
+    assert await writer.flush()
+
+    said = [record.getMessage() for record in logged if "telemetry" in record.getMessage()]
+    expected = ["telemetry cannot be written", "telemetry is written again"]
+    assert said == (expected if reason is None else expected[1:])
+
+
+async def test_wear_is_noted_if_something_was_committed(path, writers):
+    """A run's row has how many commits it made; an idle process does not write it again."""
+    writer = await writers("run")
+    offer(writer, [1])
+    assert await writer.flush()
+    await writer.record_wear("run")
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT commits FROM runs").fetchone() == (1,)
+        other.execute("UPDATE runs SET commits = 7")
+        other.commit()
+    await writer.record_wear("run")
+    assert query(path, "SELECT commits FROM runs") == [(7,)]
+    offer(writer, [2])
+    assert await writer.flush()
+    await writer.record_wear("run")
+
+    assert query(path, "SELECT commits FROM runs") == [(2,)]
+
+
 async def test_commit_that_was_written_although_it_failed_is_not_repeated(path, writers):
     """If COMMIT raises after the batch is in the database, the next try finds it there."""
     writer = await writers("run")
@@ -319,22 +467,27 @@ async def test_run_is_not_ended_in_a_database_that_was_moved_aside(path, writers
     assert not await writer.close("run", 0.1)
 
 
-async def test_dropped_records_are_noted_in_the_box_once_their_gap_is_committed(path, writers, monkeypatch):
+@pytest.mark.parametrize(("kind", "make", "expected"), [("traces", a_trace, (5, 0)), ("logs", a_log, (0, 5))])
+async def test_dropped_records_are_noted_in_the_box_once_their_gap_is_committed(
+    path, writers, monkeypatch, kind, make, expected
+):
     """Until then nobody has counted them: recovery must, if the process is killed."""
     writer = await writers("run")
     noted = []
     box = SimpleNamespace(note_committed=lambda traces, logs, _: noted.append((traces, logs)))
     monkeypatch.setattr(writer._recorder, "box", box)
-    monkeypatch.setattr(writer._recorder.traces, "capacity", 3)
-    offer(writer, range(1, 6))
+    buffer = getattr(writer._recorder, kind)
+    monkeypatch.setattr(buffer, "capacity", 3)
+    for number in range(1, 6):
+        buffer.offer(make(number, "run"))
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         assert not await writer.flush()
         assert noted == []
 
     assert await writer.flush()
-    assert noted[0] == (5, 0)
-    assert query(path, "SELECT reason, count FROM gaps") == [("buffer_full", 2)]
+    assert noted[0] == expected
+    assert query(path, "SELECT kind, reason, count FROM gaps") == [(kind[:-1], "buffer_full", 2)]
 
 
 async def test_run_that_was_taken_for_dead_commits_nothing_twice(path, writers):

@@ -20,7 +20,13 @@ from hearthnet.observability.store import merge as merging
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.merge import merge
 from hearthnet.observability.store.recovery import recover as recovery
-from hearthnet.observability.store.recovery.recover import missing, recover_box, recover_boxes, restore_committed
+from hearthnet.observability.store.recovery.recover import (
+    Recovery,
+    missing,
+    recover_box,
+    recover_boxes,
+    restore_committed,
+)
 
 RUN, OTHER = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "01HXR4Z6W5S9E2JQ4Y0T7B3M2D"
 LARGE = Sizes(100_000, 50_000)
@@ -269,6 +275,24 @@ def test_number_near_the_largest_integer_stops_nothing(path, tmp_path):
     assert {1, 3} <= set(numbers(path))
     assert found[1] == 0
     assert query(path, "SELECT end_reason FROM runs") == [(rows.UNCLEAN,)]
+
+
+@pytest.mark.parametrize("sql", ["SELECT 1", "DELETE FROM traces", "DELETE FROM traces WHERE number < 5"])
+@pytest.mark.parametrize("committed", [0, 9])
+def test_box_that_could_not_be_removed_is_not_counted_again(path, tmp_path, sql, committed):
+    """Its run is closed: whatever the ring has evicted of it since, it recovers nothing, and nothing is lost."""
+    box = box_of(tmp_path, mixed(6), in_flight=1, committed=committed)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        first = recover_box(connection, layout.read_box(box))
+        connection.execute(sql)
+        before = [connection.execute(f"SELECT * FROM {name}").fetchall() for name in ("traces", "logs", "gaps", "runs")]
+        again = recover_box(connection, layout.read_box(box))
+        after = [connection.execute(f"SELECT * FROM {name}").fetchall() for name in ("traces", "logs", "gaps", "runs")]
+
+    assert (first.runs, first.traces, first.logs, first.interrupted) == (1, 4, 2, 1)
+    assert first.dropped == max(0, committed - 6)
+    assert again == Recovery()
+    assert after == before
 
 
 def test_two_processes_that_recover_one_box_insert_it_once(path, tmp_path, monkeypatch):
