@@ -19,7 +19,7 @@ from hearthnet.observability.records.box_file import Sizes, make, new_header
 
 # Records, then cuts one of its files, and goes on.
 CUT = """
-import os, sys
+import os, sqlite3, sys
 from pathlib import Path
 from hearthnet.config import ObservabilityConfig
 from hearthnet.observability import get_logger, telemetry, trace
@@ -31,8 +31,11 @@ with FaultFile(data), telemetry.open(ObservabilityConfig(data_dir=data, log_dir=
     with trace.new_trace("llm.chat"):
         pass
     t.flush()
+    reader = sqlite3.connect(data / "telemetry.db")
+    reader.execute("SELECT count(*) FROM traces").fetchone()
     (path,) = data.glob(name)
     os.truncate(path, size)
+    reader.execute("SELECT count(*) FROM traces").fetchone()  # before the writer notices a -shm, and mends it
     while True:
         with trace.new_trace("llm.chat"):
             get_logger("app").warning("more")
