@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -46,7 +47,7 @@ def command(config: Config, name: str | None, profile: str, non_interactive: boo
         may_ask = not non_interactive and not as_json and sys.stdin.isatty()
         name = click.prompt("Name of the community", default="home") if may_ask else "home"
     made = initialise(config, name)
-    if not default_path().exists():
+    if not os.path.lexists(default_path()):
         _save(made, profile)
     if as_json:
         print_json({

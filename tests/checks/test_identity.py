@@ -145,7 +145,7 @@ def test_key_that_is_no_plain_file(node, key):
     key.mkdir(mode=0o600)
     folder = run("keys_present", node)
     assert (folder.status, folder.detail) == ("fail", f"{key} is not a file")
-    assert "Is a directory" in run("keys_loadable", node).detail
+    assert "it is a folder, not a file" in run("keys_loadable", node).detail
 
 
 def test_truncated_and_foreign_keys_fail(node, key):
