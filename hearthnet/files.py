@@ -110,6 +110,10 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
             fd = os.open(path, flags & ~os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             if not flags & os.O_CREAT:
+                if Path(path).is_symlink():
+                    raise NotRegularError(
+                        errno.EINVAL, "it is a link to nothing, not a file", os.fspath(path)
+                    ) from None
                 raise
             with suppress(FileExistsError):  # created by another process meanwhile
                 return create_private(os.path.realpath(path), flags)

@@ -63,7 +63,7 @@ def initialise(config: Config, name: str) -> Initialised:
     assert config.identity.keys_dir is not None
     keys = _own_keys(config, config.identity.keys_dir)
     directory = _community_path(config, config.community.community_id or keys.node_id)
-    if (directory / MANIFEST_FILE).exists():
+    if os.path.lexists(directory / MANIFEST_FILE):
         return Initialised(keys.node_id, read_manifest(directory), is_new=False)
     if config.community.community_id not in (None, keys.node_id):
         raise IdentityError(

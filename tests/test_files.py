@@ -215,7 +215,7 @@ def test_links_to_files_are_followed(tmp_path):
     (tmp_path / "dangling").symlink_to(tmp_path / "missing")
 
     assert read_regular(tmp_path / "link") == b"1"
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(NotRegularError, match="it is a link to nothing, not a file"):
         open_regular(tmp_path / "dangling")
     os.close(open_regular(tmp_path / "dangling", os.O_WRONLY | os.O_CREAT))
     assert mode(tmp_path / "missing") == 0o600

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -46,7 +47,7 @@ def command(
     from hearthnet.identity.keys import short_id
     from hearthnet.node import initialise
 
-    is_configured = default_path().exists()
+    is_configured = os.path.lexists(default_path())
     may_ask = name is None and not (is_configured or non_interactive or as_json) and sys.stdin.isatty()
     wanted = click.prompt("Name of the community", default="home") if may_ask else name
     made = initialise(config, wanted or "home")

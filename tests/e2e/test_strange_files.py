@@ -98,7 +98,7 @@ def test_pipe_among_the_logs_is_named_by_those_who_read_all(stopped_node):
     assert "it is a pipe, not a file" in report.stdout
 
 
-@pytest.mark.parametrize("kind", STRANGE)
+@pytest.mark.parametrize("kind", [*STRANGE, "link to nothing"])
 @pytest.mark.parametrize("name", ["config", "key", "manifest"])
 def test_what_a_node_needs_is_named(stopped_node, name, kind):
     """Without its settings, key or manifest there is no node: an error, and the command that moves the thing away."""
