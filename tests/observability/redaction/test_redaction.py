@@ -292,7 +292,11 @@ def test_half_characters_do_no_harm(text):
 
 
 def test_what_is_remembered_is_bounded():
-    """Neither many texts nor long ones grow the memory."""
+    """What has been found harmless is not searched again; neither many texts nor long ones grow the memory."""
+    redaction.active.clean.clear()
+    for number in range(redaction._MAX_REMEMBERED):
+        scrub(f"harmless number {number}")
+    assert len(redaction.active.clean) == redaction._MAX_REMEMBERED
     for number in range(10_000):
         scrub(f"text number {number}")
     long = "prose about nothing in particular, " * 10
