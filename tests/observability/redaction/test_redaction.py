@@ -165,6 +165,18 @@ def test_registered_value_is_found_in_every_spelling(value):
         assert not any(spelling in cleaned for spelling in spellings(value))
 
 
+@pytest.mark.parametrize("value", [*REGISTERED, "wörtchen-\"7'\\n\t9", "ключ-от-дома-12", 'back\\slash-4711"'])
+@pytest.mark.parametrize(
+    "spell", [json.dumps, lambda value: json.dumps(value, ensure_ascii=False), repr, lambda value: f'"{value}"']
+)
+def test_registered_value_is_replaced_whole(value, spell):
+    """Nothing of it is left beside the mark, and nothing else is lost: the quotes around it stay."""
+    redaction.register_secrets([value])
+    text = spell(value)
+
+    assert scrub(f"<{text}>") == f"<{text[0]}{REDACTED}{text[-1]}>"
+
+
 def test_bytes_of_a_key_are_found_in_every_spelling():
     """Hexadecimal in either case, both kinds of base64, Python's own way to show bytes."""
     raw = bytes(range(200, 232))
