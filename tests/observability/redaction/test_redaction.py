@@ -150,6 +150,23 @@ def test_what_helps_to_diagnose_stays():
     assert scrub("with sk-abcdef1234567890abcdef") == "with sk-[redacted]"
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"{\"password\": \"hunter2 hunter2\", \"n\": 1}", r"{\"password\": \"[redacted]\", \"n\": 1}"),
+        (r"{\\\"password\\\": \\\"hunter2\\\", \\\"n\\\": 1}", r"{\\\"password\\\": \\\"[redacted]\\\", \\\"n\\\": 1}"),
+        (r"{\"password\": \"hunter2 hunter2", r"{\"password\": \"[redacted]"),  # cut off
+        ("[('cookie', 'abcdef'), ('n', '1')]", "[('cookie', '[redacted]'), ('n', '1')]"),
+        ("('pin', 'wrong')", "('pin', '[redacted]')"),  # a pair is no prose
+        ("pin:wrong", "pin:[redacted]"),
+        ("pin: wrong", "pin: wrong"),
+    ],
+)
+def test_value_ends_where_it_was_written_to_end(text, expected):
+    """At the quote that it began with, however deep that is escaped; at the end of what is left of a text."""
+    assert scrub(text) == expected
+
+
 @pytest.mark.parametrize("value", REGISTERED)
 def test_registered_value_is_found_in_every_spelling(value):
     """As it is, quoted for a URL, in JSON and in Python's quotes, in base64 wherever it begins."""
