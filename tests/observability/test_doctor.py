@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from types import MappingProxyType
 
 import pytest
 
@@ -89,6 +90,20 @@ def test_result_of_four_fields():
         "duration_ms": 0.0,
     }
     assert CheckResult("keys", 1, "there").as_dict()["ok"] is True
+
+
+def test_error_of_a_result_tells_what_can_be():
+    """In words that an author of a check can act on."""
+    with pytest.raises(ValueError, match=r"^status is 'great': it is one of pass, warn, fail, skip$"):
+        CheckResult("keys", True, "there", status="great")
+
+
+def test_report_has_evidence_of_its_own():
+    """Whatever mapping a check has passed, the report's is a dictionary, and a change to it changes no result."""
+    found = CheckResult("keys", True, "there", evidence=MappingProxyType({"keys": 2}))
+    found.as_dict()["evidence"]["keys"] = 3
+
+    assert found.as_dict()["evidence"] == {"keys": 2}
 
 
 class MuteError(Exception):
@@ -272,6 +287,7 @@ def test_hanging_check_does_not_keep_the_process():
     """The program exits once it has reported, whatever still hangs."""
     program = """
 import threading
+from types import MappingProxyType
 from hearthnet.observability import doctor
 doctor.register("hanging", lambda config, bus: threading.Event().wait(), deadline_s=0.05)
 print(doctor.run_one("hanging", None).detail)

@@ -159,6 +159,23 @@ def test_what_helps_to_diagnose_stays():
     assert scrub("with sk-abcdef1234567890abcdef") == "with sk-[redacted]"
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"{\"password\": \"hunter2 hunter2\", \"n\": 1}", r"{\"password\": \"[redacted]\", \"n\": 1}"),
+        (r"{\\\"password\\\": \\\"hunter2\\\", \\\"n\\\": 1}", r"{\\\"password\\\": \\\"[redacted]\\\", \\\"n\\\": 1}"),
+        (r"{\"password\": \"hunter2 hunter2", r"{\"password\": \"[redacted]"),  # cut off
+        ("[('cookie', 'abcdef'), ('n', '1')]", "[('cookie', '[redacted]'), ('n', '1')]"),
+        ("('pin', 'wrong')", "('pin', '[redacted]')"),  # a pair is no prose
+        ("pin:wrong", "pin:[redacted]"),
+        ("pin: wrong", "pin: wrong"),
+    ],
+)
+def test_value_ends_where_it_was_written_to_end(text, expected):
+    """At the quote that it began with, however deep that is escaped; at the end of what is left of a text."""
+    assert scrub(text) == expected
+
+
 @pytest.mark.parametrize("value", REGISTERED)
 def test_registered_value_is_found_in_every_spelling(value):
     """As it is, quoted for a URL, in JSON and in Python's quotes, in base64 wherever it begins."""
@@ -172,6 +189,18 @@ def test_registered_value_is_found_in_every_spelling(value):
         cleaned = scrub(f"<{text}>")
         assert REDACTED in cleaned
         assert not any(spelling in cleaned for spelling in spellings(value))
+
+
+@pytest.mark.parametrize("value", [*REGISTERED, "wörtchen-\"7'\\n\t9", "ключ-от-дома-12", 'back\\slash-4711"'])
+@pytest.mark.parametrize(
+    "spell", [json.dumps, lambda value: json.dumps(value, ensure_ascii=False), repr, lambda value: f'"{value}"']
+)
+def test_registered_value_is_replaced_whole(value, spell):
+    """Nothing of it is left beside the mark, and nothing else is lost: the quotes around it stay."""
+    redaction.register_secrets([value])
+    text = spell(value)
+
+    assert scrub(f"<{text}>") == f"<{text[0]}{REDACTED}{text[-1]}>"
 
 
 def test_bytes_of_a_key_are_found_in_every_spelling():
@@ -301,7 +330,11 @@ def test_half_characters_do_no_harm(text):
 
 
 def test_what_is_remembered_is_bounded():
-    """Neither many texts nor long ones grow the memory."""
+    """What has been found harmless is not searched again; neither many texts nor long ones grow the memory."""
+    redaction.active.clean.clear()
+    for number in range(redaction._MAX_REMEMBERED):
+        scrub(f"harmless number {number}")
+    assert len(redaction.active.clean) == redaction._MAX_REMEMBERED
     for number in range(10_000):
         scrub(f"text number {number}")
     long = "prose about nothing in particular, " * 10

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import AsyncExitStack, closing
+from time import perf_counter
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 from support.records import a_log, a_trace
 
 from hearthnet.database import TELEMETRY, open_database
+from hearthnet.observability import metrics
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store import rows
 from hearthnet.observability.store import writer as writing
@@ -89,6 +92,42 @@ async def test_flush_commits_what_there_was(path, writers, monkeypatch, is_gentl
     assert await writer.flush()
     assert len(writer._recorder.traces) == 0
     assert query(path, "SELECT count(*) FROM traces") == [(buffered + LATE,)]
+
+
+@pytest.mark.parametrize(("traces", "logs"), [(25, 25), (25, 30), (0, 25), (30, 25)])
+async def test_gentle_flush_commits_both_kinds(path, writers, monkeypatch, traces, logs):
+    """What was buffered when it began is committed, all of it, whatever there is of either."""
+    monkeypatch.setattr(writing, "BATCH_ROWS", 10)
+    writer = await writers("run", ring_rows=1_000)
+    offer(writer, range(1, traces + 1))
+    for number in range(traces + 1, traces + logs + 1):
+        writer._recorder.logs.offer(a_log(number))
+    writer.is_gentle = True
+
+    assert await writer.flush()
+    assert query(path, "SELECT (SELECT count(*) FROM traces), (SELECT count(*) FROM logs)") == [(traces, logs)]
+
+
+def flush_seconds():
+    """The number of commits that were measured, and the sum of their seconds."""
+    page = text_string_to_metric_families(metrics.exposition()[0].decode())
+    found = {sample.name: sample.value for family in page for sample in family.samples}
+    return found["hearthnet_telemetry_flush_seconds_count"], found["hearthnet_telemetry_flush_seconds_sum"]
+
+
+async def test_time_of_each_commit_is_measured(writers):
+    """Their sum is no longer than all of them took."""
+    metrics.configure(SimpleNamespace(metrics_enabled=True))
+    count, summed_s = flush_seconds()
+    writer = await writers("run")
+    started_s = perf_counter()
+    for number in range(1, 4):
+        offer(writer, [number])
+        assert await writer.flush()
+    took_s = perf_counter() - started_s
+
+    assert flush_seconds()[0] - count == 3
+    assert 0 < flush_seconds()[1] - summed_s <= took_s
 
 
 async def test_process_about_to_fork_leaves_the_rest_to_the_next_flush(path, writers, monkeypatch):
