@@ -30,7 +30,6 @@ from hearthnet.observability.logs.messages import (
     Message,
     Place,
     admit_key,
-    encode_extras,
     exc_info_of,
     find,
     forget,
@@ -38,6 +37,7 @@ from hearthnet.observability.logs.messages import (
     is_any_dropped,
     keep_on,
     messages_with_drops,
+    new_entry,
     place,
     repeats_in,
     repeats_of,
@@ -54,11 +54,11 @@ from hearthnet.observability.logs.standard_records import (
     place_of,
     redact,
     said,
-    without_secrets,
 )
 from hearthnet.observability.logs.tracebacks import Error, ExcInfo
 from hearthnet.observability.records.context import current
 from hearthnet.observability.records.record import clean_text, one_line
+from hearthnet.observability.redaction.told import told_throughout
 from hearthnet.observability.runtime import runtime
 
 if TYPE_CHECKING:
@@ -129,10 +129,10 @@ class Logger(logging.Logger):
     ) -> logging.LogRecord:
         """Returns the record; its fields are attributes of it, and all of them are in `hearthnet_extras`."""
         record = logging.getLogRecordFactory()(name, level, fn, lno, msg, args, exc_info, func, sinfo)
-        redact(record)
         try:
+            fields, _ = told_throughout(lambda: redact(record, extra))
             if extra is not None:
-                add_fields(record, without_secrets(extra), _RESERVED)
+                add_fields(record, fields, _RESERVED)
         except Exception as error:  # must not raise into the program  # noqa: BLE001
             record.hearthnet_extras = {"extra": f"[{type(extra).__name__}: {type(error).__name__}]"}
         return record
@@ -163,7 +163,7 @@ class Logger(logging.Logger):
         ):
             super()._log(level, msg, args, exc_info, extra, stack_info, stacklevel + 1)
         elif level >= handler.level:
-            handler.take(self.name, level, text_of(msg, args), exc_info and exc_info_of(exc_info), extra)
+            handler.take(self.name, level, text_of(msg, args), exc_info_of(exc_info), extra)
         else:
             handler.count_missed()
 
@@ -389,21 +389,20 @@ class JsonHandler(logging.Handler):
         if not message.admit_line(second):
             message.drop(repeats, repeats)
             return
-        extras, exc = encode_extras(extra, error)
-        entry = Entry(message, extras, exc, now_ns, made, repeats)
+        entry = new_entry(message, extra, error, now_ns, made, repeats)
         self._write(entry.line(), message, now_ns)
         if message.logger == TRACE_LOGGER:
             return
         if message.admit_row():
             runtime.recorder.record_log(entry.values())
-        elif not self._is_held(entry):
+        elif not self._is_held(entry, message):
             message.drop(0, 1 + repeats)
 
-    def _is_held(self, entry: Entry) -> bool:
+    def _is_held(self, entry: Entry, message: Message) -> bool:
         """Returns whether the record's trace, if it is running here, keeps it until it ends."""
         scope = current.get()
         is_own = scope is not None and scope.trace.trace_id == entry.trace_id and not entry.repeats
-        return is_own and scope.trace.hold(entry.values(), entry.message)  # type: ignore[union-attr]
+        return is_own and scope.trace.hold(entry.values(), message)  # type: ignore[union-attr]
 
     def _write(self, line: bytes, message: Message, now_ns: int) -> None:
         file = self.file

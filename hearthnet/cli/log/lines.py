@@ -151,7 +151,7 @@ def newest(directory: Path, count: int, wanted: Wanted) -> Newest:
     """Returns the newest `count` lines that match."""
     found: list[Line] = []
     tail = None
-    for path in reversed(log_paths(directory)):
+    for path in reversed(log_paths(directory, of_any_kind=True)):
         if tail is not None and len(found) > count:
             break
         try:

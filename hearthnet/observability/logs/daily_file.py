@@ -43,11 +43,17 @@ _FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOF
 _CHECK_BYTES: Final = 64 * 1024  # the file is checked after so many of our own bytes: other processes write to it too
 
 
-def log_paths(directory: Path) -> list[Path]:
-    """Returns the log files in `directory`, oldest first; no folder or pipe that has such a name."""
+def log_paths(directory: Path, *, of_any_kind: bool = False) -> list[Path]:
+    """Returns the log files in `directory`, oldest first.
+
+    Args:
+        directory: of the logs.
+        of_any_kind: also folders, pipes and the like of such a name, for what reads all and names what it cannot.
+    """
     found: list[tuple[tuple[date, int], Path]] = []
     with suppress(OSError):  # missing, no folder, or not ours to read
-        found = [(key, path) for path in directory.iterdir() if (key := log_key(path)) is not None and path.is_file()]
+        named = ((key, path) for path in directory.iterdir() if (key := log_key(path)) is not None)
+        found = [(key, path) for key, path in named if of_any_kind or path.is_file()]
     return [path for _, path in sorted(found)]
 
 

@@ -13,7 +13,7 @@ what that drops is counted with the rest. Nothing here raises, whatever a record
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from time import gmtime, strftime, time_ns
 from typing import Any, Final
@@ -28,12 +28,11 @@ from hearthnet.observability.records.record import (
     encode_plain,
     encode_value,
     fit,
-    hide,
-    hide_encoded,
     one_line,
     safe_text,
 )
-from hearthnet.observability.redaction.rules import on_change, take_told
+from hearthnet.observability.redaction.rules import on_change
+from hearthnet.observability.redaction.told import Known, Told, told_throughout
 from hearthnet.observability.runtime import runtime
 
 __all__ = [
@@ -48,7 +47,7 @@ __all__ = [
     "Repeats",
     "admit_key",
     "dropped_by_level",
-    "encode_extras",
+    "new_entry",
     "exc_info_of",
     "find",
     "forget",
@@ -101,32 +100,47 @@ class Message:
     """
 
     __slots__ = (
-        "_lines", "_rows", "_rows_a_second", "_second", "_until", "dropped_lines", "dropped_rows", "head", "is_long",
-        "is_notable", "level", "logger", "text", "told",
+        "_hidden", "_lines", "_raw", "_rows", "_rows_a_second", "_second", "_until", "dropped_lines", "dropped_rows",
+        "head", "is_long", "is_notable", "level", "logger", "text", "told",
     )  # fmt: skip
 
     def __init__(self, logger: str, levelno: int, text: str) -> None:
         self.level = level_name(levelno)
         self.is_notable = int(levelno >= WARNING)
-        safe = clean_text(text)
-        self.told = take_told()
         self.logger = clean_text(logger, _LOGGER_BYTES)
-        self.head = b'Z","level":"%b","logger":%b,"msg":%b' % (
-            self.level.encode(), encode_value(self.logger), json_text(safe),
-        )  # fmt: skip
-        self.text = safe_text(safe, MESSAGE_BYTES)
-        self.is_long = len(safe) > MESSAGE_BYTES // 4
+        with Told() as told:
+            self._write(text)
+        self.told = tuple(told)
+        self._raw = text
+        self._hidden: tuple[Sequence[str], Message] | None = None
         self._second = -1
         self._until = -1
         self._lines = self._rows = 0
         self._rows_a_second = NOTABLE_ROWS_A_SECOND if self.is_notable else ROWS_A_SECOND
         self.dropped_lines = self.dropped_rows = 0
 
-    def without(self, told: Iterable[str]) -> Message:
-        """Returns a copy of the message without these secrets."""
-        hidden = copy(self)
-        hidden.head, hidden.text = hide_encoded(self.head, told), hide(self.text, told)
-        return hidden
+    def _write(self, text: str) -> None:
+        safe = clean_text(text)
+        self.head = b'Z","level":"%b","logger":%b,"msg":%b' % (
+            self.level.encode(), encode_value(self.logger), json_text(safe),
+        )  # fmt: skip
+        self.text = safe_text(safe, MESSAGE_BYTES)
+        self.is_long = len(safe) > MESSAGE_BYTES // 4
+
+    def without(self, told: Sequence[str]) -> Message:
+        """Returns the message without these secrets; itself if it has none of them. Counts and budget stay here."""
+        if not any(value in self._raw for value in told):
+            return self
+        if self._hidden is None or self._hidden[0] != told:
+            hidden = copy(self)
+            with Known(told):
+                hidden._write(self._raw)  # noqa: SLF001  # of its own class
+            self._hidden = (told, hidden)
+        return self._hidden[1]
+
+    def shown(self) -> Message:
+        """Returns the message as its last record had it: what others of it have told is a secret in all of them."""
+        return self if self._hidden is None else self._hidden[1]
 
     def admit_line(self, second: int) -> bool:
         """Returns whether one more line this second is within the budget; if not, counts it and its row as dropped."""
@@ -151,7 +165,7 @@ class Message:
     def drop_until(self, second: int) -> None:
         """Counts one dropped record whose key's time ends in `second`, after which the count is logged."""
         self.drop(1, 1)
-        self._until = second
+        self._until = min(second, time_ns() // 1_000_000_000 + _MAX_WAIT_S)
 
     def drop(self, lines: int, rows: int) -> None:
         """Counts dropped lines and rows."""
@@ -294,10 +308,6 @@ class Entry:
         self.message = message
         self.extras = extras
         self.exc = exc
-        if told := take_told() + message.told:  # in one place of a record by its name, in another without
-            self.message = message.without(told)
-            self.extras = hide_encoded(extras, told)
-            self.exc = None if exc is None else (hide(exc[0], told), hide(exc[1], told))
         self.now_ns = now_ns
         self.repeats = repeats
         self.trace_id, self.span_id, self.after_trace = place() if made is None else made
@@ -349,6 +359,7 @@ class Entry:
 
 def repeats_of(message: Message, count: int, now_ns: int) -> tuple[bytes, LogValues]:
     """Returns the line and the values of one record in place of `count` equal ones."""
+    message = message.shown()
     line = b'%b%b,"repeats":%d}\n' % (timestamp(now_ns), message.head, count - 1)
     return line, (
         now_ns // 1_000, message.level, message.logger, message.text, None, None, message.is_notable,
@@ -385,8 +396,8 @@ def keep_on(scope: Scope, logger: str, text: str, more: Mapping[str, Any]) -> No
     """Gives a debug record below its logger's level to a trace to hold."""
     try:
         exc_info = exc_info_of(more.get("exc_info"))
-        extras, exc = encode_extras(more.get("extra"), exc_info and Error(exc_info))
-        scope.trace.hold(Entry(find(logger, DEBUG, text), extras, exc, time_ns()).values())
+        error = exc_info and Error(exc_info)
+        scope.trace.hold(new_entry(find(logger, DEBUG, text), more.get("extra"), error, time_ns()).values())
     except Exception:  # must not raise into the program  # noqa: BLE001
         if runtime.handler is not None:
             runtime.handler.failures += 1
@@ -394,22 +405,40 @@ def keep_on(scope: Scope, logger: str, text: str, more: Mapping[str, Any]) -> No
 
 def exc_info_of(given: object) -> ExcInfo | None:
     """Returns the exception that a logger's `exc_info` argument names, or None."""
-    if not given:
-        return None
     if isinstance(given, BaseException):
         return type(given), given, given.__traceback__
+    if given is None or (isinstance(given, int | str | tuple) and not given):  # of other types even `bool` may raise
+        return None
     found: Any = given if isinstance(given, tuple) else sys.exc_info()
     return found if len(found) == 3 and isinstance(found[1], BaseException) else None
 
 
-def encode_extras(extra: object, said: Error | None) -> tuple[bytes, Texts | None]:
-    """Returns the fields as JSON, with those of the exception, and the traceback."""
-    if said is None:
+def new_entry(
+    message: Message, extra: object, said: Error | None, now_ns: int, made: Place | None = None, repeats: int = 0
+) -> Entry:
+    """Returns a record encoded. A secret that one part of it tells is replaced in all of it.
+
+    Args:
+        message: its logger, level and text.
+        extra: its fields, as passed.
+        said: what it says of an error.
+        now_ns: as of `Entry`.
+        made: as of `Entry`.
+        repeats: as of `Entry`.
+    """
+    if said is None and not message.told:
         if extra is None:
-            return b"{}", None
+            return Entry(message, b"{}", None, now_ns, made, repeats)
         encoded = encode_plain(extra)
         if encoded is not None and _OWN_KEYS.isdisjoint(extra):  # type: ignore[arg-type]  # a dictionary, then
-            return encoded, None
+            return Entry(message, encoded, None, now_ns, made, repeats)
+    (extras, exc), told = told_throughout(lambda: _encoded(extra, said), message.told)
+    return Entry(message.without(told), extras, exc, now_ns, made, repeats)
+
+
+def _encoded(extra: object, said: Error | None) -> tuple[bytes, Texts | None]:
+    """Returns the fields as JSON, with those of the exception, and the traceback."""
+    if said is None:
         return encode(_mapping(extra)), None
     described = {}
     if said.exc_info is not None and (error := said.exc_info[1]) is not None:

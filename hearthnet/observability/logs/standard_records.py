@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 from hearthnet.observability.logs.messages import (
     Entry,
     Place,
-    encode_extras,
     exc_info_of,
     find,
+    new_entry,
     place,
     repeats_in,
     text_of,
@@ -33,8 +33,8 @@ _END_S: Final = 253_402_300_800
 _TRACEBACK: Final = "\nTraceback (most recent call last):\n"
 
 
-def redact(record: logging.LogRecord) -> None:
-    """Replaces the secrets in message, traceback and stack.
+def redact(record: logging.LogRecord, extra: object = None) -> object:
+    """Replaces the secrets in message, traceback and stack; returns the fields without theirs.
 
     Other handlers, and the standard library's last resort, print them as they are. Arguments that do not fit become a
     part of the message, so that no handler complains.
@@ -53,6 +53,7 @@ def redact(record: logging.LogRecord) -> None:
             record.hearthnet_shown = (id(exc_info[1]), clean)
         if clean is not shown:
             record.exc_text = clean
+    return without_secrets(extra)
 
 
 def _fits(record: logging.LogRecord) -> bool:
@@ -135,6 +136,5 @@ def entry_of(record: logging.LogRecord, reserved: frozenset[str]) -> Entry:
     """Returns a record encoded."""
     text, error = said(record)
     fields = fields_of(record, reserved)
-    extras, exc = encode_extras(fields, error)
     message = find(record.name, record.levelno, text)
-    return Entry(message, extras, exc, created_ns(record), place_of(record), repeats_in(fields or {}))
+    return new_entry(message, fields, error, created_ns(record), place_of(record), repeats_in(fields or {}))

@@ -28,8 +28,8 @@ from hearthnet.observability.redaction.rules import (
     needs_scrub,
     on_change,
     scrub,
-    tell,
 )
+from hearthnet.observability.redaction.told import known, tell
 
 __all__ = [
     "LogFields",
@@ -46,8 +46,6 @@ __all__ = [
     "encode_value",
     "error_text",
     "fit",
-    "hide",
-    "hide_encoded",
     "is_plain",
     "one_line",
     "safe_text",
@@ -138,7 +136,7 @@ def is_plain(extras: object) -> bool:
 
     Does not check for values that make orjson raise: integers over 64 bits, lone surrogates.
     """
-    if type(extras) is not dict or len(extras) > MAX_KEYS:
+    if type(extras) is not dict or len(extras) > MAX_KEYS or known:
         return False
     for key, value in extras.items():
         if key not in _harmless and not _is_harmless(key, extras):
@@ -225,8 +223,7 @@ def bounded(
             that holds itself 64 times over would be walked 64^6 times.
     """
     if name and is_told(name, value):
-        if isinstance(value, str):
-            tell(value)
+        _tell_all(value)
         return REDACTED
     if not isinstance(value, Mapping | list | tuple | set | frozenset):
         return _bounded_scalar(value, strict)
@@ -241,9 +238,21 @@ def bounded(
     return _bounded_items(value, strict, depth, budget)
 
 
+def _tell_all(value: object, depth: int = 0) -> None:
+    """Notes each text in a secret value."""
+    if isinstance(value, str):
+        tell(value[:_SHORT_CHARS])
+    elif isinstance(value, bytes | bytearray):
+        tell(bytes(value[:_SHORT_CHARS]).decode(errors="replace"))
+    elif isinstance(value, dict | list | tuple) and depth < MAX_NESTING:
+        for item in list(value.values() if isinstance(value, dict) else value)[:MAX_KEYS]:
+            _tell_all(item, depth + 1)
+
+
 def _bounded_items(value: Iterable[Any], strict: bool, depth: int, budget: list[int]) -> list[Any]:
     items = list(value)
     if len(items) == 2 and isinstance(value, list | tuple) and _is_secrets_name(items[0]) and items[1] is not None:
+        _tell_all(items[1])
         return [clean_text(items[0], _MAX_KEY_CHARS), REDACTED]
     items = _without_keys(items) if any(_begins_key(item) for item in items[:MAX_KEYS]) else items
     if any(isinstance(item, str) and item.startswith("-") for item in items[:MAX_KEYS]):
@@ -394,20 +403,6 @@ def clean_text(value: object, limit: int = MAX_STRING_BYTES) -> str:
     if isinstance(value, bytes | bytearray):
         value = _clean_bytes(bytes(value[: 2 * limit]))
     return safe_text(scrub(safe_text(value, 2 * limit)), limit)
-
-
-def hide(text: str, told: Iterable[str]) -> str:
-    """Returns the text without these secrets."""
-    for value in told:
-        text = text.replace(value, REDACTED)
-    return text
-
-
-def hide_encoded(encoded: bytes, told: Iterable[str]) -> bytes:
-    """Returns JSON without these secrets."""
-    for value in told:
-        encoded = encoded.replace(encode_value(value)[1:-1], REDACTED.encode())
-    return encoded
 
 
 def _clean_bytes(raw: bytes) -> bytes:

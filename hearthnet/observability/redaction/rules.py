@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hearthnet.constants import MIN_SECRET_CHARS, REDACTED
 from hearthnet.observability.redaction.names import OPEN, PLAIN, SECRET, judge, looks_random, quick_look, words_of
+from hearthnet.observability.redaction.told import MAX_TOLD, PATH, is_distinct, known, known_here, tell
 
 if TYPE_CHECKING:
     from hearthnet.observability.redaction.values import Span
@@ -42,7 +43,6 @@ __all__ = [
     "register_secrets",
     "scrub",
     "spellings",
-    "take_told",
     "tell",
 ]
 
@@ -53,12 +53,7 @@ _MIN_DOTTED_CHARS: Final = 26  # of a token with a dot in it
 _MAX_ROUNDS: Final = 4
 _MAX_SECRETS: Final = 256  # values; a node has a handful, and each has some fifteen spellings
 
-_MAX_TOLD: Final = 16  # values noted for one record
-_MAX_TOLD_CHARS: Final = 512
-_MIN_DISTINCT_CHARS: Final = 4
-
 _remembering: list[Callable[[], None]] = []
-_told: dict[int, list[str]] = {}  # by thread
 
 
 class Rules:
@@ -205,6 +200,8 @@ def on_change(forget: Callable[[], None]) -> None:
 
 def needs_scrub(text: str) -> bool:
     """Returns whether `scrub` must check the text closely; if not, it would return the text unchanged."""
+    if known and any(value in text for value in known_here()):
+        return True
     if len(text) < MIN_SECRET_CHARS or text in active.clean:
         return False
     rules = active
@@ -258,6 +255,8 @@ def _remember(remembered: dict[str, None], text: str) -> None:
 def _spans(text: str) -> list[Span]:
     """Returns the spans of secrets, in order; they may overlap."""
     found = [*_shaped_spans(text), *_named_spans(text)]
+    for value in known_here() if known else ():
+        found += (match.span() for match in re.finditer(re.escape(value), text))
     for pattern in active.patterns:
         found += (match.span(1 if pattern.groups else 0) for match in pattern.finditer(text))
     return sorted(span for span in found if 0 <= span[0] < span[1] and text[span[0] : span[1]] != REDACTED)
@@ -265,36 +264,12 @@ def _spans(text: str) -> list[Span]:
 
 def _again(text: str, spans: list[Span]) -> list[Span]:
     """Returns the spans, and those of the same values elsewhere in the text: once told, a secret is known."""
-    values = [value for value in dict.fromkeys(text[start:end] for start, end in spans) if _is_distinct(value)]
+    values = [value for value in dict.fromkeys(text[start:end] for start, end in spans) if is_distinct(value)]
     tell(*values)
     found = set(spans)
-    for value in values[:_MAX_TOLD]:
+    for value in values[:MAX_TOLD]:
         found.update((match.start(), match.end()) for match in re.finditer(re.escape(value), text))
     return sorted(found)
-
-
-def _is_distinct(value: str) -> bool:
-    """Returns whether the same characters elsewhere are the same secret, not a word, a number or a path."""
-    return (
-        MIN_SECRET_CHARS <= len(value) <= _MAX_TOLD_CHARS
-        and any(map(str.isdigit, value))
-        and any(map(str.isalpha, value))
-        and len(set(value)) >= _MIN_DISTINCT_CHARS
-        and REDACTED not in value
-        and re.fullmatch(_PATH, value) is None
-    )
-
-
-def tell(*values: str) -> None:
-    """Notes secrets that a name has told, for the record that this thread makes."""
-    if values:
-        told = _told.setdefault(threading.get_ident(), [])
-        told += (value for value in values[: _MAX_TOLD - len(told)] if _is_distinct(value))
-
-
-def take_told() -> tuple[str, ...]:
-    """Returns the secrets that this thread has noted since the last call."""
-    return tuple(_told.pop(threading.get_ident(), ())) if _told else ()
 
 
 def _shaped_spans(text: str) -> Iterator[Span]:
@@ -358,7 +333,6 @@ _REPEAT: Final = r"(?:[*+]|\{\d*,\d*\})"
 _POSSESSIVE: Final = r"(?:[*+?]|\{[\d,]*\})\+"
 _GROUP: Final = rf"\(([^()]*)\)({_REPEAT})?"
 
-_PATH: Final = r"(?:~|\.{1,2}|[A-Za-z]:\\)?(?:[/\\][\w.@+ -]*)+(?::(?:[/\\][\w.@+ -]*)+)*"
 _HOST_OR_NUMBER: Final = r"[\d.,:_+-]+|(?:https?://)?[a-z0-9-]+(?:\.[a-z0-9-]+)*(?::\d{1,5})?/?"
 _COMMON: Final = frozenset({
     "changeme", "development", "disabled", "enabled", "localhost", "password", "production", "required", "undefined",
@@ -374,7 +348,7 @@ def is_worth_registering(value: str) -> bool:
         return False
     if re.fullmatch(_HOST_OR_NUMBER, value) is not None and (len(value) < 16 or "." in value or value.isdigit()):
         return False
-    return re.fullmatch(_PATH, value) is None
+    return re.fullmatch(PATH, value) is None
 
 
 def check_pattern(pattern: str) -> str:

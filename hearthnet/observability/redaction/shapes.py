@@ -51,7 +51,7 @@ _BRANCHES: Final = {
     "|": [r"(?<=\d{15}\|)([\w-]{27,})"],  # Facebook, an app's
     "%": [r"(?<=\d{15}%)(?:7C)?([\w-]{27,})"],
     "A": [
-        r"(?<=\d{5}:A)([\w-]{32,})",  # Telegram
+        r"(?<=\d{6}:A)([\w-]{32,})",  # Telegram; ids of nodes are `ed25519:A…`
         r"A{9}(?<=[0-9A-Za-z]{11}A{10})([\w=-]{43})",  # Dropbox
     ],
 }

@@ -8,7 +8,7 @@ trace that has ended, is an orphan: it measures and is counted, but not stored.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import Token
 from functools import partial
 from time import monotonic_ns
@@ -23,6 +23,7 @@ from hearthnet.observability.records.ids import id_source, span_id_of
 from hearthnet.observability.records.record import LogValues, clean_text, encode, error_text, is_plain
 from hearthnet.observability.records.results import CANCELLED, OK
 from hearthnet.observability.redaction.rules import on_change
+from hearthnet.observability.redaction.told import Told, known
 
 __all__ = [
     "OpenTrace",
@@ -56,6 +57,9 @@ class OpenTrace(Protocol):
     ended: bool
     is_over: bool
     token: Token[Scope | None] | None
+
+    def note_told(self, told: Sequence[str]) -> None:
+        """Remembers secrets that one of its spans has told."""
 
     @property
     def trace(self) -> OpenTrace:
@@ -222,7 +226,10 @@ class Span:
         """Marks the span failed, or cancelled where the work was cut short rather than wrong."""
         self.status = "error" if isinstance(error, Exception) else CANCELLED
         if isinstance(self.extras, dict):  # the program may have set anything
-            self.extras.setdefault("error", describe(error))
+            with Told() as told:
+                self.extras.setdefault("error", describe(error))
+            if told and self.number:
+                self.trace.note_told(told)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Returns `function` with a span around each of its calls; see `traces.decorator`."""
@@ -252,7 +259,7 @@ class Span:
         return {
             "id": span_id_of(self.number),
             "parent": span_id_of(self._parent) if self._parent else None,
-            "name": self.name,
+            "name": clean_text(self.name, _SHORT_NAME_CHARS) if known else self.name,
             "offset_ms": (started_ns - self.trace.started_ns) / 1e6,
             "duration_ms": ((closed_ns or ended_ns or monotonic_ns()) - started_ns) / 1e6,
             "status": self.status if closed_ns else "open",

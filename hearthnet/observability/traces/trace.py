@@ -9,6 +9,7 @@ to the JSON log. A span still open is stored with the status `open`. `tracing` h
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextvars import Token
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
@@ -31,12 +32,10 @@ from hearthnet.observability.records.record import (
     clean_text,
     encode,
     fit,
-    hide,
-    hide_encoded,
 )
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.records.results import CANCELLED, OK, RESULTS, decisive, is_failure, result_of
-from hearthnet.observability.redaction.rules import take_told
+from hearthnet.observability.redaction.told import Known, Told, calls, told_throughout
 from hearthnet.observability.runtime import runtime
 from hearthnet.observability.traces.span import Span, describe, outer_of, outermost_root, restore, step_out
 
@@ -84,9 +83,9 @@ class Trace:
     """
 
     __slots__ = (
-        "_box", "_dropped_spans", "_handling", "_held", "_number", "_open", "_slot", "_spans", "_spans_json",
-        "capability", "duration_ms", "ended", "error", "extras", "is_over", "notable", "parent_id", "result", "run_id",
-        "seq", "started_ns", "started_us", "token", "trace_id", "version",
+        "_box", "_dropped_spans", "_handling", "_held", "_number", "_open", "_said", "_slot", "_spans", "_spans_json",
+        "_told", "capability", "duration_ms", "ended", "error", "extras", "is_over", "notable", "parent_id", "result",
+        "run_id", "seq", "started_ns", "started_us", "token", "trace_id", "version",
     )  # fmt: skip
 
     # As a scope: the current one where it began, outside any span.
@@ -118,6 +117,7 @@ class Trace:
         self._spans_json = b"[]"
         self._open: list[Span] = []
         self._held: list[tuple[LogValues, Counted | None]] | None = None
+        self._told: tuple[str, ...] = ()  # secrets that its errors have told
         # An error that is already being handled is not the trace's.
         self._handling = sys.exception()
         self.token: Token[Scope | None] | None = None
@@ -220,7 +220,7 @@ class Trace:
 
     def __del__(self) -> None:
         # Garbage-collected before it ended: free its slot in the black box.
-        if self._slot > 0 and self._box is not None:
+        if getattr(self, "_slot", NO_SLOT) > 0 and self._box is not None:
             self._box.end(self._slot)
             for _, message in self._held or ():
                 if message is not None:
@@ -230,11 +230,23 @@ class Trace:
         """Sets the result to `code`; one that is no wire error code is recorded as `internal_error`."""
         self.result = code if isinstance(code, str) and code in RESULTS else "internal_error"
         if message is not None or is_failure(self.result):
-            self.error = clean_text(message if message is not None else code)
+            said = message if message is not None else code
+            with Told() as told:
+                self.error = clean_text(said)
+            self._said = (said, self.error)
+            self.note_told(told)
 
     def fail_with(self, error: BaseException) -> None:
         """Sets the result of this exception."""
-        self.fail(result_of(error), describe(decisive(error)))
+        with Told() as told:
+            said = describe(decisive(error))
+        self.note_told(told)
+        self.fail(result_of(error), said)
+
+    def note_told(self, told: Sequence[str]) -> None:
+        """Remembers secrets that a part of the trace has told, for the rest of its record."""
+        if told:
+            self._told = (*self._told, *told)
 
     def began_here(self) -> bool:
         """Returns whether this is the context in which it began, not a copy of that one."""
@@ -309,6 +321,28 @@ class Trace:
         self.is_over = True
 
     def _values(self, duration_ms: float, result: str, notable: int, ended_ns: int) -> TraceValues:
+        calls_before = calls[0]
+        spans, extras = self._encoded(ended_ns)
+        if self._told or calls[0] != calls_before:
+            spans, extras = self._without_told(ended_ns)
+        self._spans_json = spans
+        return (
+            self.trace_id, self.parent_id, self.capability, self.version,
+            self.started_us, self.started_ns, duration_ms, result, self.error, notable, spans, extras,
+        )  # fmt: skip
+
+    def _without_told(self, ended_ns: int) -> tuple[bytes, bytes]:
+        """Returns the same without the secrets that one part of the trace has told, nowhere else."""
+        encoded, told = told_throughout(lambda: self._encoded(ended_ns), self._told)
+        with Known(told):
+            self.capability = clean_text(self.capability, MAX_CAPABILITY_CHARS)
+            if self.error is not None:
+                said, shown = getattr(self, "_said", (None, None))
+                self.error = clean_text(said if shown is self.error else self.error)
+        return encoded
+
+    def _encoded(self, ended_ns: int) -> tuple[bytes, bytes]:
+        """Returns spans and extras as JSON that fits a row."""
         spans = b"[]"
         if self._spans:
             try:
@@ -316,16 +350,9 @@ class Trace:
             except Exception:  # a name that is no text, an integer over 64 bits  # noqa: BLE001
                 spans = b"%b" % _dumps([opened.as_safe_dict(ended_ns) for opened in self._spans])
         extras = encode(self.extras) if self.extras != {} else b"{}"
-        if told := take_told():  # in one place of a trace by its name, in another without
-            spans, extras = hide_encoded(spans, told), hide_encoded(extras, told)
-            self.error = None if self.error is None else hide(self.error, told)
         if len(spans) + len(extras) > _ROOM_BYTES or self._dropped_spans:
             spans, extras = self._cut(ended_ns, extras)
-        self._spans_json = spans
-        return (
-            self.trace_id, self.parent_id, self.capability, self.version,
-            self.started_us, self.started_ns, duration_ms, result, self.error, notable, spans, extras,
-        )  # fmt: skip
+        return spans, extras
 
     def _cut(self, ended_ns: int, extras: bytes) -> tuple[bytes, bytes]:
         """Returns spans and extras that fit a row; `extras.truncated` counts the spans that did not.

@@ -414,3 +414,16 @@ def test_line_written_while_the_file_is_opened_does_not_wait(tmp_path, monkeypat
     assert not writing.is_alive()
     assert numbers(tmp_path) == [1, 2]
     assert file.dropped_lines == 0
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077, 0o177, 0o777])
+def test_file_is_private_whatever_the_umask(tmp_path, umask):
+    """Neither open to others, nor closed to the next process of its owner."""
+    before = os.umask(umask)
+    try:
+        DailyFile(tmp_path, clock=lambda: NOON_S).write(line(1), NOON_S)
+    finally:
+        os.umask(before)
+
+    (path,) = log_paths(tmp_path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600

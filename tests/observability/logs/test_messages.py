@@ -328,3 +328,33 @@ def test_fields_beside_a_long_traceback_keep_a_quarter_of_the_line():
     assert len(line) <= MAX_JSON_LINE_BYTES
     assert found["n"] == 1
     assert MAX_JSON_LINE_BYTES // 4 - 100 < len(found["long"]) < MAX_JSON_LINE_BYTES // 4
+
+
+@pytest.mark.parametrize(("interval_s", "told_after_s"), [(10, 11), (60, 61), (61, 61), (300, 61), (10**9, 61)])
+def test_drops_of_a_long_limit_are_told_once_a_minute(monkeypatch, interval_s, told_after_s):
+    """A key's time may be longer than a count may wait: neither is it told at every record, nor only at the end."""
+    now_s = 1_800_000_000
+    monkeypatch.setattr(messages, "time_ns", lambda: now_s * 1_000_000_000)
+    message = messages.Message("hearthnet.x", 30, "noisy")
+    assert message.admit_line(now_s)
+    message.drop_until(now_s + interval_s)
+
+    assert not message.has_drops_before(now_s + 1)
+    assert not message.has_drops_before(now_s + told_after_s - 1)
+    assert message.has_drops_before(now_s + told_after_s)
+    messages.forget()
+
+
+@pytest.mark.parametrize("level", ["warning", "exception"])
+def test_hostile_exc_info_is_no_exception(tmp_path, level):
+    """Whatever is passed: its own `bool` may raise."""
+
+    class Hostile:
+        def __bool__(self):
+            raise RuntimeError("no truth in here")
+
+    settings = ObservabilityConfig(data_dir=tmp_path / "data", log_dir=tmp_path / "logs")
+    with telemetry.open(settings):
+        getattr(get_logger("hearthnet.hostile"), level)("said", exc_info=Hostile())
+
+    assert [line["msg"] for line in log_lines(settings.log_dir) if line["logger"] == "hearthnet.hostile"] == ["said"]

@@ -126,7 +126,7 @@ MOUNTS = r"""
 )
 def test_file_system_is_that_of_the_nearest_mount(monkeypatch, path, kind):
     """The last of those that are mounted at the longest part of the path."""
-    monkeypatch.setattr(box_file.Path, "read_text", lambda *_: MOUNTS.strip())
+    monkeypatch.setattr(box_file.Path, "read_bytes", lambda *_: MOUNTS.strip().encode())
 
     assert box_file._file_system(box_file.Path(path)) == kind
 
@@ -137,7 +137,7 @@ def test_file_system_is_unknown_where_the_system_does_not_tell(monkeypatch):
     def refuse(*_):
         raise FileNotFoundError
 
-    monkeypatch.setattr(box_file.Path, "read_text", refuse)
+    monkeypatch.setattr(box_file.Path, "read_bytes", refuse)
     assert box_file._file_system(box_file.Path("/")) == ""
 
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import json
 import logging as stdlib_logging
+import logging.handlers
+import queue
+import sqlite3
 import sys
+from contextlib import closing
 
 import pytest
+from support.reading import log_lines
 
 from hearthnet.constants import MAX_STRING_BYTES
 from hearthnet.observability import doctor, get_logger, telemetry, trace
 from hearthnet.observability.doctor import CheckResult
+from hearthnet.observability.logs.messages import find
 from hearthnet.observability.records.record import clean_text
-from hearthnet.observability.redaction.rules import REDACTED, take_told, tell
+from hearthnet.observability.redaction.rules import REDACTED
+from hearthnet.observability.redaction.told import MAX_TOLD, Told, tell
+from hearthnet.observability.runtime import runtime
 
 S = "q7Zk2VbX9mT4wLr8sD1fGh3J"
 KINDS = {
@@ -175,14 +185,172 @@ def test_what_was_told_is_for_one_record(observability):
 
 
 def test_what_is_told_is_bounded():
-    """Neither many values nor long ones are kept, nor what is no secret by itself."""
-    take_told()
-    tell(*(f"value-{number:04}-a1b2" for number in range(100)))
-    tell("a1" * 2_000)
-    tell("swordfish", "12345678", "short1")
+    """Neither many values nor long ones are kept, nor what is no secret by itself; without a record, nothing."""
+    tell(VALUE)
+    with Told() as told:
+        tell("a1" * 2_000)
+        tell("swordfish", "12345678", "short1")
+        assert told == []
+        with Told() as inner:
+            tell(VALUE)
+        assert (told, inner) == ([], [VALUE])
+        tell(*(f"value-{number:04}-a1b2" for number in range(100)))
+    tell(VALUE)
 
-    assert len(take_told()) == 16
-    assert take_told() == ()
+    assert len(told) == MAX_TOLD
+    assert VALUE not in told
+
+
+@pytest.mark.parametrize("value", ["tiger12345", "u00e9tiger1", "n1234abcd56", 'quo"ted-1234', "back\\slash-12"])
+def test_what_is_told_leaves_json_whole(observability, value):
+    """A value that is, or ends, an escape of JSON is replaced as text: lines and rows are JSON still."""
+    note = f"a\\t{value[1:]} {chr(9)}{value[1:]} {value}"
+    with telemetry.open(observability) as opened:
+        with trace.new_trace("job.x") as made, trace.span("s", password=value, note=note):
+            log.error("m", extra={"password": value, "note": note})
+        assert opened.flush()
+        (found,) = [one for one in trace.get_recent(5) if one.trace_id == made.trace_id]
+        lines = log_lines(observability.log_dir)
+        rows = [json.loads(extras) for (extras,) in logged_extras(observability)]
+
+    expected = note.replace(value, REDACTED)
+    assert found.spans[0].extras["note"] == expected
+    assert [line["note"] for line in lines if line["msg"] == "m"] == [expected]
+    assert [extras["note"] for extras in rows if "note" in extras] == [expected]
+
+
+def logged_extras(observability):
+    """Returns the fields of all rows of log records."""
+    with closing(sqlite3.connect(observability.data_dir / telemetry.DATABASE)) as connection:
+        return connection.execute("SELECT extras FROM logs").fetchall()
+
+
+def test_ids_are_not_replaced(observability):
+    """A field may have the id of a span under a secret's name: what refers to the span still does."""
+    with telemetry.open(observability), trace.new_trace("x") as made, trace.span("outer") as outer:
+        outer.extras["session_token"] = outer.id
+        with trace.span("inner"):
+            pass
+    (found,) = [one for one in trace.get_recent(5) if one.trace_id == made.trace_id]
+
+    assert [one.parent for one in found.spans] == [None, outer.id]
+    assert found.spans[0].extras == {"session_token": REDACTED}
+
+
+def test_count_of_drops_has_no_secret_of_what_it_counts(observability):
+    """The record in place of many equal ones has their message without what their fields have told."""
+    with telemetry.open(observability) as opened:
+        for _ in range(40):
+            log.info(f"login with {VALUE}", extra={"password": VALUE})
+        assert opened.flush()
+    found = everything(observability)
+
+    assert VALUE.encode() not in found
+    with closing(sqlite3.connect(observability.data_dir / telemetry.DATABASE)) as connection:
+        assert connection.execute("SELECT sum(1 + repeats) FROM logs WHERE msg LIKE 'login%'").fetchone() == (40,)
+
+
+@pytest.mark.parametrize("way", ["stream", "queue"])
+def test_no_handler_gets_what_a_field_has_told(observability, way):
+    """Another handler beside ours, and ours behind a queue: message and traceback have none of it either."""
+    shown = io.StringIO()
+    with telemetry.open(observability) as opened:
+        root, ours = stdlib_logging.getLogger(), runtime.handler
+        other = stdlib_logging.StreamHandler(shown)
+        if way == "queue":
+            waiting = queue.SimpleQueue()
+            other = stdlib_logging.handlers.QueueHandler(waiting)
+            root.removeHandler(ours)
+            listener = stdlib_logging.handlers.QueueListener(waiting, ours)
+            listener.start()
+        root.addHandler(other)
+        try:
+            for _ in range(2):
+                log.warning(f"login with {VALUE}", extra={"password": VALUE})
+                fail_with(f"bad {VALUE}", {"password": VALUE})
+        finally:
+            root.removeHandler(other)
+            if way == "queue":
+                listener.stop()
+                root.addHandler(ours)
+        assert opened.flush()
+    found = everything(observability) + shown.getvalue().encode()
+
+    assert VALUE.encode() not in found
+    assert found.count(b"login with [redacted]") >= 2
+
+
+def log_within():
+    """A value whose text logs meanwhile."""
+
+    class Talking:
+        def __str__(self):
+            log.info("meanwhile", extra={"password": "an-0ther-one"})
+            return "talking"
+
+    log.warning("x", extra={"password": VALUE, "talking": Talking(), "note": f"n {VALUE}"})
+
+
+def fail_and_log():
+    """A trace whose error tells the secret, with other records between that and its end."""
+    with trace.new_trace("x") as made:
+        made.extras["note"] = f"used {VALUE}"
+        made.fail("timeout", f"password={VALUE}")
+        log.info("in between", extra={"password": "an-0ther-one"})
+
+
+@pytest.mark.parametrize("record", [log_within, fail_and_log])
+def test_records_in_between_change_nothing(observability, record):
+    """Each record has what it tells by itself, whatever else is recorded while it is made."""
+    with telemetry.open(observability) as opened:
+        record()
+        assert opened.flush()
+    found = everything(observability)
+
+    assert VALUE.encode() not in found
+    assert found.count(REDACTED.encode()) >= 3
+
+
+def test_what_one_record_has_told_does_not_stay():
+    """A value of one record is a word of another: the message that comes next has it whole."""
+    with Told() as told:
+        clean_text("token=request42")
+    assert told == ["request42"]
+
+    assert find("hearthnet.x", 20, "step done").without(tuple(told)).told == ()
+    assert find("hearthnet.x", 20, "next request42").shown().text == "next request42"
+
+
+@pytest.mark.parametrize("before", range(1_000, 1_030))
+def test_told_secret_at_a_cut_keeps_no_half(observability, before):
+    """What is told in a field is replaced in the message before that is cut for its row."""
+    secret = "hunter2abcd9XYzzQQ8877aabbccdd"
+    with telemetry.open(observability) as opened:
+        log.warning("x" * before + " " + secret, extra={"password": secret})
+        assert opened.flush()
+
+    assert secret[:8].encode() not in everything(observability)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"authorization": f"Bearer {VALUE}"},
+        {"headers": [("authorization", f"Bearer {VALUE}")]},
+        {"headers": [("x-api-key", VALUE)]},
+        {"password": VALUE.encode()},
+        {"auth": {"password": VALUE}},
+        {"password": [VALUE]},
+    ],
+    ids=str,
+)
+def test_value_is_told_by_every_form_of_a_field(observability, fields):
+    """Headers, pairs, bytes and containers tell as much as text."""
+    with telemetry.open(observability) as opened:
+        log.warning(f"got 401 for {VALUE}", extra=fields)
+        assert opened.flush()
+
+    assert VALUE.encode() not in everything(observability)
 
 
 @pytest.mark.parametrize("before", [0, 1, 7, 20, 40, 60])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import string
+
 import pytest
 
 from hearthnet.config import Config, LlmBackend, LlmConfig, known_secrets, load
@@ -108,3 +111,12 @@ def test_key_of_the_node_is_secret():
 
     assert scrub(f"a {keys.private_bytes.hex()} b") == "a [redacted] b"
     assert scrub(keys.node_id) == keys.node_id
+
+
+@pytest.mark.parametrize("first", "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+def test_ids_of_nodes_are_no_tokens(first):
+    """Whatever an id begins with: `25519:A…` has the look of a bot's token."""
+    body = random.Random(first).choices(string.ascii_letters + string.digits + "-_", k=42)  # no secret
+    node_id = f"ed25519:{first}{''.join(body)}"
+
+    assert scrub(f"no route to {node_id}") == f"no route to {node_id}"

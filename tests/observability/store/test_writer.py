@@ -335,7 +335,7 @@ async def test_failure_is_told_once_and_so_is_its_end(writers, monkeypatch, logg
 async def test_failure_of_the_writer_before_is_not_told_again(writers, monkeypatch, logged, reason):
     """One that takes over from a writer whose failure was logged logs the end of it alone."""
     writer = await writers("run")
-    writer.keep_failing(reason)
+    writer.keep_failing(reason, reason and "refused")
 
     async def refuse(*_):
         raise sqlite3.OperationalError("refused")

@@ -40,7 +40,7 @@ def purge_logs(log_dir: Path | None, selection: Selection) -> None:
             raise store_error(path, error) from error
     if log_dir is not None and log_dir.is_dir():
         for path in log_dir.iterdir():
-            if _UNFINISHED.fullmatch(path.name):
+            if _UNFINISHED.fullmatch(path.name) and (path.is_symlink() or not path.is_dir()):
                 path.unlink(missing_ok=True)
         sync_folder(log_dir)
 

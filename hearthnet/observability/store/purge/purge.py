@@ -169,14 +169,19 @@ def _remove_files(store: Path) -> None:
     """Deletes quarantined databases, and unfinished copies of killed processes."""
     try:
         for path in set_aside(store):
-            if path.is_file():  # a folder that had the database's name is not ours
+            if path.is_file():
                 for ending in _SIDECARS:
-                    path.with_name(path.name + ending).unlink(missing_ok=True)
+                    _remove_file(path.with_name(path.name + ending))
         for path in store.parent.glob(f".{store.name}-*"):
-            path.unlink(missing_ok=True)
+            _remove_file(path)
         sync_folder(store.parent)
     except OSError as error:
         raise store_error(store, error) from error
+
+
+def _remove_file(path: Path) -> None:
+    if path.is_symlink() or not path.is_dir():  # a folder of that name is not ours
+        path.unlink(missing_ok=True)
 
 
 _READERS_MS: Final = 5_000  # how long to wait for readers of the WAL

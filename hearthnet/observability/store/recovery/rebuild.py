@@ -106,7 +106,7 @@ def log_bytes(log_dir: Path | None) -> int:
 
 
 def _paths(log_dir: Path | None) -> list[Path]:
-    found = log_paths(log_dir) if log_dir is not None else []
+    found = log_paths(log_dir, of_any_kind=True) if log_dir is not None else []
     if not found:
         raise StoreError(f"there are no log files in {log_dir}", hint="hearthnet paths shows where they should be")
     return found
