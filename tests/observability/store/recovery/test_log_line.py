@@ -126,6 +126,7 @@ def test_fields_of_a_short_record_have_the_row_to_themselves():
     found = record(LOG, a="x" * 1_500)
 
     assert orjson.loads(found.extras) == {"a": "x" * 1_500}
+    assert 2_000 < len(record(LOG, a="x" * 2_000, b="y" * 2_000).extras) <= 2_048
 
 
 @pytest.mark.parametrize(
