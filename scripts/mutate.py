@@ -94,7 +94,7 @@ SUBJECTS = {
         ),
         ("store/recovery", "store/test_merge.py"),
     ),
-    "run_ends": Subject(("store/recovery/run_ends.py",), ("../checks/test_runs.py",)),
+    "run_ends": Subject(("store/recovery/run_ends.py",), ("store/recovery/test_run_ends.py", "../checks/test_runs.py")),
     "doctor": Subject(("doctor.py",), ("test_doctor.py", "reports/test_report_file.py")),
     "redaction": Subject(
         ("redaction/rules.py", "redaction/values.py"),
