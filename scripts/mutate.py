@@ -90,11 +90,11 @@ SUBJECTS = {
                 "quarantine",
                 "rebuild",
                 "recover",
-                "run_ends",
             )
         ),
         ("store/recovery", "store/test_merge.py"),
     ),
+    "run_ends": Subject(("store/recovery/run_ends.py",), ("store/recovery/test_run_ends.py", "../checks/test_runs.py")),
     "doctor": Subject(("doctor.py",), ("test_doctor.py", "reports/test_report_file.py")),
     "redaction": Subject(
         ("redaction/rules.py", "redaction/values.py"),

@@ -318,6 +318,21 @@ def test_text_within_its_share_of_a_line_is_whole_and_a_longer_one_keeps_its_end
     assert share * 0.98 < len(orjson.dumps(shorter)) <= share
 
 
+def test_text_of_any_length_is_cut_in_a_few_steps(monkeypatch):
+    """Each step encodes it, in the thread of the caller."""
+    encoded = []
+
+    def encode(text):
+        encoded.append(len(text))
+        assert len(encoded) <= 3
+        return orjson.dumps(text)
+
+    monkeypatch.setattr(messages, "encode_value", encode)
+    messages.json_text("x" * 10 * MAX_JSON_LINE_BYTES)
+
+    assert encoded[1] < MAX_JSON_LINE_BYTES
+
+
 def test_fields_beside_a_long_traceback_keep_a_quarter_of_the_line():
     """What does not fit is cut, not more."""
     long = "x" * MAX_JSON_LINE_BYTES

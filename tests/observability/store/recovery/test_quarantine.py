@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import shutil
@@ -11,9 +12,10 @@ from contextlib import closing
 
 import pytest
 
+from hearthnet.errors import StoreError
 from hearthnet.forensics import box as layout
 from hearthnet.observability import get_logger, telemetry, trace
-from hearthnet.observability.store.recovery.quarantine import quarantined
+from hearthnet.observability.store.recovery.quarantine import move_aside, quarantined
 from hearthnet.observability.telemetry import DATABASE
 
 TRACES = 3_000
@@ -244,6 +246,22 @@ def test_shm_of_any_kind_costs_nothing(observability, place, shm):
 
     assert stored(place) == TRACES
     assert quarantined(place) == []
+
+
+def test_database_that_cannot_be_moved_aside_is_an_error(tmp_path, monkeypatch):
+    """With both reasons; the file stays as it is."""
+    path = tmp_path / DATABASE
+    path.write_bytes(b"damaged")
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(type(path), "rename", refuse)
+    with pytest.raises(StoreError, match=r"cannot be used \(is damaged\) nor moved aside: Permission denied"):
+        move_aside(path, "is damaged")
+
+    assert path.read_bytes() == b"damaged"
+    assert quarantined(path) == []
 
 
 def test_one_quarantined_database_is_kept(observability, place):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import orjson
 import pytest
@@ -152,6 +153,39 @@ def test_nothing_is_written_without_logs_or_over_an_existing_file(lived, observa
     assert target.read_bytes() == b"precious"
     rebuild(observability.log_dir, lived, target, SLOW_MS, force=True, progress=nothing)
     assert ask(target, "SELECT count(*) FROM traces") == [(20,)]
+
+
+def test_rebuilt_database_is_one_file_without_holes(tmp_path):
+    """What the ring pushed out while it was filled takes no space, and no -wal is needed to read it."""
+    write(tmp_path / "logs", *(line("x" * 500 + str(number)) for number in range(15_000)))
+    made = rebuild(tmp_path / "logs", tmp_path / "none.db", tmp_path / "new.db", SLOW_MS, progress=nothing)
+
+    assert ask(made.path, "SELECT freelist_count FROM pragma_freelist_count()") == [(0,)]
+    assert [path.name for path in tmp_path.glob("new.db*")] == ["new.db"]
+    assert made.bytes == made.path.stat().st_size
+
+
+@pytest.mark.parametrize(("error", "is_read"), [(FileNotFoundError(), True), (OSError(5, "Input/output error"), False)])
+def test_log_file_that_cannot_be_read_is_an_error_unless_it_is_gone(tmp_path, monkeypatch, error, is_read):
+    """A running node deletes old ones; of any other failure nothing is left."""
+    write(tmp_path / "logs", line("old"), name="2026-02-01.log")
+    write(tmp_path / "logs", line("new"), name="2026-02-02.log")
+    genuine = Path.open
+
+    def refuse(path, *arguments, **options):
+        if path.name == "2026-02-01.log":
+            raise error
+        return genuine(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    target = tmp_path / "new.db"
+    if is_read:
+        rebuild(tmp_path / "logs", tmp_path / "none.db", target, SLOW_MS, progress=nothing)
+        assert ask(target, "SELECT msg FROM logs") == [("new",)]
+    else:
+        with pytest.raises(StoreError, match=r"2026-02-01\.log cannot be read: Input/output error"):
+            rebuild(tmp_path / "logs", tmp_path / "none.db", target, SLOW_MS, progress=nothing)
+        assert list(tmp_path.glob("new.db*")) == []
 
 
 def test_full_disk_leaves_nothing(lived, observability, tiny_disk):

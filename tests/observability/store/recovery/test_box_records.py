@@ -1,0 +1,101 @@
+"""What a dead run's box holds as records: how long what was interrupted had run, and which frames are no records."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import orjson
+import pytest
+
+from hearthnet.forensics import box as layout
+from hearthnet.observability.records.box_file import Sizes, new_header
+from hearthnet.observability.store.recovery.box_records import records_of
+
+RUN = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
+SECOND = 1_000_000_000
+STARTED = 50 * SECOND  # of the run, on the monotonic clock
+HEADER = replace(new_header(layout.LIBRARY, RUN, "1", None, Sizes(8_000, 8_000, 4)), started_ns=STARTED)
+TRACE = [7, "t", None, "a.b", None, 1, STARTED, 0.5, "ok", None, 0, [], {}]
+LOG = [8, 1, "info", "x", "m", None, None, 0, 0, {}, None]
+
+
+def flying(start_s, span_s=None):
+    """A trace that began so many seconds after the run, and perhaps a span in it."""
+    span = (None, None) if span_s is None else ("step", STARTED + int(span_s * SECOND))
+    return layout.InFlight("t", "a.b", 1, STARTED + int(start_s * SECOND), *span)
+
+
+def frame(values, ordinal=1):
+    """A frame with that payload."""
+    return layout.Frame(ordinal, json.dumps(values).encode())
+
+
+def finished(start_s, duration_s):
+    """The frame of a trace that ended."""
+    values = TRACE.copy()
+    values[6:8] = STARTED + int(start_s * SECOND), duration_s * 1_000.0
+    return frame(values)
+
+
+@pytest.mark.parametrize(
+    ("box", "trace_ms", "offset_ms", "span_ms"),
+    [
+        (
+            layout.Box(HEADER, in_flight=[flying(1, 3.25)], heartbeat_ns=STARTED + 9 * SECOND + 500_000),
+            8_000.5,
+            2_250,
+            5_750.5,
+        ),
+        (layout.Box(HEADER, [finished(2, 4)], [], [flying(1, 3)]), 5_000, 2_000, 3_000),
+        (layout.Box(HEADER, in_flight=[flying(1, 1.0625)]), 62.5, 62.5, 0),
+        (layout.Box(HEADER, in_flight=[flying(1, 1.5), flying(4)]), 3_000, 500, 2_500),
+        (layout.Box(HEADER, in_flight=[flying(-2, -1)]), 2_000, 1_000, 1_000),  # before the run had a box
+    ],
+    ids=["heartbeat", "another's end", "its own span", "another's start", "start of the run"],
+)
+def test_interrupted_trace_had_run_until_the_last_sign_of_life(box, trace_ms, offset_ms, span_ms):
+    """The last moment at which anything of the run is known to have happened ends it and its open span."""
+    record = records_of(box).interrupted[0]
+    (span,) = orjson.loads(record.spans)
+
+    assert (record.duration_ms, span["offset_ms"], span["duration_ms"]) == (trace_ms, offset_ms, span_ms)
+    assert (record.result, record.notable, span["name"], span["status"]) == ("interrupted", 1, "step", "open")
+
+
+def test_trace_outside_any_span_has_none():
+    """Nothing is made up."""
+    (record,) = records_of(layout.Box(HEADER, in_flight=[flying(1)])).interrupted
+
+    assert (record.spans, record.duration_ms) == (b"[]", 0)
+
+
+def test_trace_that_has_its_record_was_not_interrupted():
+    """Killed between the record and the mark; one with the same id that began at another time is not it."""
+    found = records_of(layout.Box(HEADER, [finished(1, 1)], [], [flying(1), flying(2)]))
+
+    assert [record.started_mono_ns for record in found.interrupted] == [STARTED + 2 * SECOND]
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [
+        (0, True), (0, 2**63), (0, -(2**63) - 1), (0, "7"), (0, None), (1, 5), (3, None), (3, "\ud800"), (5, 1.5),
+        (7, float("nan")), (7, float("inf")), (7, "1"), (10, None), (11, "[]"), (12, None),
+        (12, {"n": 10**30}), (11, ["\ud800"]),
+    ],
+)  # fmt: skip
+def test_frame_of_other_types_is_no_record(at, value):
+    """The others are; what a row could not hold is not tried."""
+    bad = TRACE.copy()
+    bad[at] = value
+    found = records_of(layout.Box(HEADER, [frame(TRACE), frame(bad), frame([*TRACE, 1])], [frame(LOG), frame(LOG[1:])]))
+
+    assert ([record.number for record in found.traces], [record.number for record in found.logs]) == ([7], [8])
+    assert (found.traces[0].spans, found.traces[0].extras, found.logs[0].extras) == (b"[]", b"{}", b"{}")
+
+
+@pytest.mark.parametrize("number", [2**63 - 1, -(2**63)])
+def test_largest_integers_are_numbers(number):
+    """All that a column can hold."""
+    assert records_of(layout.Box(HEADER, [frame([number, *TRACE[1:]])])).traces[0].number == number

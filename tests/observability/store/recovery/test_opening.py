@@ -1,0 +1,87 @@
+"""What opening a store leaves behind: runs of dead processes closed, no connection open where it failed."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+
+import pytest
+from support.records import a_log, a_trace
+
+from hearthnet.database import TELEMETRY, open_database
+from hearthnet.errors import StoreError
+from hearthnet.forensics import box as layout
+from hearthnet.observability.records.blackbox import BlackBox
+from hearthnet.observability.records.box_file import Sizes, new_header
+from hearthnet.observability.store import rows
+from hearthnet.observability.store.merge import merge
+from hearthnet.observability.store.recovery import opening
+
+
+@pytest.fixture
+def database(tmp_path):
+    """An empty telemetry.db."""
+    with closing(open_database(tmp_path / "telemetry.db", TELEMETRY._replace(reserve_bytes=0))) as connection:
+        yield connection
+
+
+def ends(connection):
+    """When each run ended, and how."""
+    return {run: end for run, *end in connection.execute("SELECT run_id, ended_us, end_reason FROM runs")}
+
+
+@pytest.mark.parametrize(
+    ("records", "last"),
+    [
+        ([], 1_000),
+        ([a_trace(1, "dead")], 1_001_000),
+        ([a_trace(2, "dead"), a_log(3, "dead")], 3_000_000),
+        ([a_trace(2, "dead", duration_ms=5_000.0), a_log(3, "dead")], 7_000_000),
+    ],
+)
+def test_run_of_a_dead_process_without_a_box_is_closed(database, tmp_path, records, last):
+    """As of the last that is known of it; not this run, nor one that has a box, nor one whose process may be alive."""
+    for run_id, pid, boot in [
+        ("dead", 2**22 + 1, layout.this_boot()),
+        ("of another boot", os.getpid(), "another boot"),
+        ("this one", 2**22 + 1, "another boot"),
+        ("boxed", 2**22 + 1, "another boot"),
+        ("alive", os.getpid(), layout.this_boot()),
+    ]:
+        database.execute(rows.INSERT_RUN, (run_id, None, "0", pid, boot, 1_000, "x.py", "library"))
+    merge(database, records)
+    header = new_header(layout.LIBRARY, "boxed", "1", None, Sizes(8_000, 8_000, 4))
+    box = BlackBox(tmp_path / "telemetry.9.box2", header)
+    opening.keep_house(database, tmp_path, "this one", None)
+    box.close(remove=True)
+
+    assert ends(database) == {
+        "dead": [last, rows.UNCLEAN],
+        "of another boot": [1_000, rows.UNCLEAN],
+        "this one": [None, None],
+        "boxed": [None, None],
+        "alive": [None, None],
+    }
+
+
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("disk I/O error"), KeyboardInterrupt()])
+def test_opening_that_fails_leaves_no_connection(database, tmp_path, monkeypatch, error):
+    """It would hold locks that another try, or another process, waits for."""
+    opened = []
+
+    def remember(*arguments):
+        opened.append(open_database(*arguments))
+        return opened[-1]
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(opening, "open_database", remember)
+    monkeypatch.setattr(opening, "_check", fail)
+    with pytest.raises(StoreError if isinstance(error, sqlite3.Error) else KeyboardInterrupt):
+        opening._open_whole(tmp_path / "telemetry.db", TELEMETRY, is_checked=True)
+
+    (connection,) = opened
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")

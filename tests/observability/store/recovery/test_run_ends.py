@@ -1,0 +1,72 @@
+"""Which run the doctor judges, as store and boxes show it; how runs end in full is told by the tests of its checks."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+from support.records import a_trace
+
+from hearthnet.database import TELEMETRY, open_database
+from hearthnet.forensics import box as layout
+from hearthnet.forensics.model import Run
+from hearthnet.observability.records.blackbox import BlackBox
+from hearthnet.observability.records.box_file import Sizes, new_header
+from hearthnet.observability.store import rows
+from hearthnet.observability.store.merge import merge
+from hearthnet.observability.store.recovery.run_ends import died, end_us, read_case
+
+NO_PID = 2**22 + 1
+
+
+@pytest.fixture
+def database(tmp_path):
+    """An empty telemetry.db."""
+    with closing(open_database(tmp_path / "telemetry.db", TELEMETRY._replace(reserve_bytes=0))) as connection:
+        yield connection
+
+
+@pytest.mark.parametrize(
+    ("run", "us"), [(Run("r", 1, 3, last_seen_us=2), 3), (Run("r", 1, last_seen_us=2), 2), (Run("r", 1), 1)]
+)
+def test_end_is_the_latest_that_is_known(run, us):
+    """Its end, or when it was last known alive, or at least its start."""
+    assert end_us(run) == us
+
+
+@pytest.mark.parametrize(("reason", "is_death"), [(rows.CLEAN, False), (rows.UNCLEAN, True), (None, True)])
+def test_run_died_unless_it_ended_cleanly(reason, is_death):
+    """A run without an end was never closed."""
+    assert died(Run("r", 1, end_reason=reason)) == is_death
+
+
+@pytest.mark.parametrize(
+    ("is_locked", "is_alive"), [(True, True), (True, False), (False, True), (False, False)], ids=str
+)
+def test_run_is_judged_once_its_process_has_ended(database, tmp_path, is_locked, is_alive):
+    """A lock shows a process of another container, pid and start one whose file system knows no locks."""
+    header = new_header(layout.NODE, "run", "1", "me", Sizes(8_000, 8_000, 4))
+    header = header if is_alive else replace(header, pid=NO_PID)
+    database.execute(rows.INSERT_RUN, ("run", "me", "1", header.pid, header.boot_id, 1_000, "x.py", "node"))
+    box = BlackBox(tmp_path / "telemetry.9.box2", header)
+    box.begin("01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "in.flight", 1_000, header.started_ns)
+    content = box.path.read_bytes()
+    if not is_locked:
+        box.close(remove=True)
+        box.path.write_bytes(content)
+    case = read_case(tmp_path / "telemetry.db")
+    if is_locked:
+        box.close(remove=True)
+
+    is_over = not is_locked and not is_alive
+    assert (None if case.run is None else case.run.run_id) == ("run" if is_over else None)
+    assert [entry.capability for entry in case.in_flight] == ["in.flight"] * is_over
+
+
+def test_records_of_a_run_without_a_row_make_no_run(database, tmp_path):
+    """Only damage costs a run its row: then it is for the autopsy, which infers runs from their records."""
+    merge(database, [a_trace(1, "elsewhere")])
+    database.execute(rows.INSERT_RUN, ("run", "me", "1", NO_PID, "another boot", 1_000, "x.py", "node"))
+
+    assert [run.run_id for run in read_case(tmp_path / "telemetry.db").runs] == ["run"]
