@@ -67,6 +67,6 @@ def test_run_is_judged_once_its_process_has_ended(database, tmp_path, is_locked,
 def test_records_of_a_run_without_a_row_make_no_run(database, tmp_path):
     """Only damage costs a run its row: then it is for the autopsy, which infers runs from their records."""
     merge(database, [a_trace(1, "elsewhere")])
-    database.execute(rows.INSERT_RUN, ("run", "me", "1", NO_PID, "another boot", 1_000, "x.py", "node"))
+    database.execute(rows.INSERT_RUN, ("run", None, "1", NO_PID, "another boot", 1_000, "x.py", "library"))
 
     assert [run.run_id for run in read_case(tmp_path / "telemetry.db").runs] == ["run"]
