@@ -32,7 +32,7 @@ from hearthnet.observability.records.record import (
     safe_text,
 )
 from hearthnet.observability.redaction.rules import on_change
-from hearthnet.observability.redaction.told import Known, Told, told_throughout
+from hearthnet.observability.redaction.told import Known, Told, calls, told_throughout
 from hearthnet.observability.runtime import runtime
 
 __all__ = [
@@ -108,9 +108,9 @@ class Message:
         self.level = level_name(levelno)
         self.is_notable = int(levelno >= WARNING)
         self.logger = clean_text(logger, _LOGGER_BYTES)
-        with Told() as told:
-            self._write(text)
-        self.told = tuple(told)
+        calls_before = calls[0]
+        self._write(text)
+        self.told = () if calls[0] == calls_before else self._tells(text)
         self._raw = text
         self._hidden: tuple[Sequence[str], Message] | None = None
         self._second = -1
@@ -126,6 +126,11 @@ class Message:
         )  # fmt: skip
         self.text = safe_text(safe, MESSAGE_BYTES)
         self.is_long = len(safe) > MESSAGE_BYTES // 4
+
+    def _tells(self, text: str) -> tuple[str, ...]:
+        with Told() as told:
+            self._write(text)
+        return tuple(told)
 
     def without(self, told: Sequence[str]) -> Message:
         """Returns the message without these secrets; itself if it has none of them. Counts and budget stay here."""

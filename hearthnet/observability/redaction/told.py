@@ -2,8 +2,8 @@
 
 `password=tiger1234` in a message names a value that may be in a field, a traceback or a span as well, where nothing
 tells that it is one. So what names tell is collected while a record is made; if there is anything, the record is made
-again, with these values known, from the texts as they were passed: what is replaced after it was encoded, or cut, may
-be half of an escape, or half of a secret.
+again, with these values known, from the texts as they were passed: replaced after it was encoded, or cut, a value may
+be half of an escape, or half a secret.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PATH: Final = r"(?:~|\.{1,2}|[A-Za-z]:\\)?(?:[/\\][\w.@+ -]*)+(?::(?:[/\\][\w.@+
 
 known: Final[dict[int, tuple[str, ...]]] = {}  # by thread, while it makes a record again
 _telling: Final[dict[int, list[str]]] = {}  # by thread, while it makes a record
-calls: Final = [0]  # of `tell`, by any thread: a trace is encoded without all this, unless that changes meanwhile
+calls: Final = [0]  # of `tell`, by any thread: records are made without all this, unless that changes meanwhile
 
 Made = TypeVar("Made")
 
