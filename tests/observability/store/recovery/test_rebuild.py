@@ -5,13 +5,13 @@ from __future__ import annotations
 import sqlite3
 import sys
 from contextlib import closing
-from pathlib import Path
 
 import orjson
 import pytest
 from support import forkserver
 from support.reading import log_lines
 
+from hearthnet import files
 from hearthnet.database import TELEMETRY
 from hearthnet.errors import DiskFullError, StoreError
 from hearthnet.forensics.box import boxes_in
@@ -19,6 +19,7 @@ from hearthnet.observability import get_logger, telemetry, trace
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.store.lock import StoreInUseError
 from hearthnet.observability.store.recovery import quarantine
+from hearthnet.observability.store.recovery import rebuild as recovery_rebuild
 from hearthnet.observability.store.recovery.log_line import time_of
 from hearthnet.observability.store.recovery.quarantine import quarantined, set_aside
 from hearthnet.observability.store.recovery.rebuild import log_bytes, rebuild, rebuild_in_place
@@ -170,14 +171,14 @@ def test_log_file_that_cannot_be_read_is_an_error_unless_it_is_gone(tmp_path, mo
     """A running node deletes old ones; of any other failure nothing is left."""
     write(tmp_path / "logs", line("old"), name="2026-02-01.log")
     write(tmp_path / "logs", line("new"), name="2026-02-02.log")
-    genuine = Path.open
+    genuine = files.open_file
 
-    def refuse(path, *arguments, **options):
+    def refuse(path):
         if path.name == "2026-02-01.log":
             raise error
-        return genuine(path, *arguments, **options)
+        return genuine(path)
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(recovery_rebuild, "open_file", refuse)
     target = tmp_path / "new.db"
     if is_read:
         rebuild(tmp_path / "logs", tmp_path / "none.db", target, SLOW_MS, progress=nothing)
