@@ -276,7 +276,7 @@ def _shaped_spans(text: str) -> Iterator[Span]:
     shapes = active.compiled()
     for match in shapes.registered.finditer(text) if shapes.registered is not None else ():
         yield match.start() - int((match.lastgroup or "").rpartition("_")[2]), match.end()  # its look-behind
-    for expression in (shapes.known, shapes.dotted):
+    for expression in (shapes.known, shapes.dotted) if len(text) >= _MIN_DOTTED_CHARS else (shapes.known,):
         covered = 0  # within a secret nothing is checked again: the time stays linear
         for match in expression.finditer(text):
             if match.end() > covered and (span := _secret_of(text, match)) is not None:

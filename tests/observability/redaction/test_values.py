@@ -109,6 +109,7 @@ _PIECES = st.sampled_from([
 @given(st.lists(_PIECES | st.text(max_size=6), max_size=14).map("".join))
 @example('setenv("API_TOKEN", "k3y9aBcDeFgHiJkLm")')
 @example("redis://:s3cr3tpw@cache/0")
+@example("hvs.passwordpassword")
 @example("pass_wd=abcd1234 sec_ret=abcd1234 api_k_ey=abcd1234")
 def test_quick_check_is_never_stricter_than_the_search(text):
     """What the search would find, the quick check sees; twice is once; and the names' values are gone."""
