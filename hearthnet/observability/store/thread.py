@@ -240,6 +240,7 @@ class StoreThread:
             recovery = self._prepare()
             if self._is_abandoned or (self.pacer.is_stopping and self._was_open):  # the next start finds the box
                 raise StoreError("telemetry is closing")
+            self.ensure_box()  # first: a run that is in the database and has no box is not known as dead for a minute
             writer = Writer(
                 self.path,
                 self._recorder,
@@ -265,7 +266,6 @@ class StoreThread:
         if (file := log_file()) is not None:
             aside = disk_bytes(self.path.parent, None)["quarantine"]
             file.limit(self.budget.rest - min(aside, self.budget.quarantine))  # more only where others' tables are kept
-        self.ensure_box()
         self._check_disk()
 
     def _prepare(self) -> Recovery | None:

@@ -387,6 +387,25 @@ def test_closing_a_run_twice_changes_nothing(tmp_path):
         ]
 
 
+def test_run_that_is_killed_once_its_row_is_there_is_closed_at_the_next_start(observability, run_and_die, query):
+    """Whatever is killed while it opens the store has its box already, by which the next process knows of its death."""
+    with telemetry.open(observability):
+        pass
+    run_and_die("""
+from hearthnet.observability.store.writer import Writer
+opened = Writer.open
+async def open_and_die(*arguments):
+    await opened(*arguments)
+    die()
+Writer.open = open_and_die
+with telemetry.open(config):
+    pass
+""")
+    assert query("SELECT count(*) FROM runs WHERE ended_us IS NULL") == [(1,)]
+    with telemetry.open(observability):
+        assert query("SELECT end_reason FROM runs ORDER BY rowid") == [("clean",), ("unclean",), (None,)]
+
+
 def test_disk_without_room_for_a_recovery_keeps_the_box(observability, run_and_die, query, monkeypatch):
     """If records cannot be recovered now, the box stays, no number is used twice, a later start recovers all."""
     run_and_die("with telemetry.open(config) as t:\n    record(50)\n    die()\n")
