@@ -8,7 +8,23 @@ from hypothesis import strategies as st
 
 from hearthnet.observability.store.search.language import is_clean, parse, term
 
-HOSTILE = ['C:\\t "x":-1', "", "-", "--x", "a,b", "*", "a*", ">5", '"', "\\", "a\nb\tc\x00", "OR", "a:b", "é ", "\u2028"]
+HOSTILE = [
+    'C:\\t "x":-1',
+    "",
+    "-",
+    "--x",
+    "a,b",
+    "*",
+    "a*",
+    ">5",
+    '"',
+    "\\",
+    "a\nb\tc\x00",
+    "OR",
+    "a:b",
+    "é ",
+    "\u2028",
+]
 
 
 def read(text):
