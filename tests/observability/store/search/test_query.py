@@ -40,7 +40,12 @@ def traces(tmp_path_factory):
         trace(2, [a_span("load_model", model="TINY", tokens=512)], capability="llm.chat", duration_ms=2_500.0),
         trace(3, extras={"stream": True, "ratio": 0.5, "gone": None}, result="timeout", error="Timeout: no route"),
         trace(4, "", {"text": "line\nnew"}, run_id="cron", result="cancelled", trace_id="01HXR4Z6W5S9E2JQ4Y0T7B3M1C"),
-        trace(5, [a_span("Größe", **{"odd key": "x"})], {"tags": ["red", "blue"], "in": {"deep": "Ж"}}, version="1.0"),
+        trace(
+            5,
+            [a_span("Größe", **{"odd key": "x", "extras": {"extras": {"deeper": 1}}})],
+            {"tags": ["red", "blue"], "in": {"deep": "Ж"}},
+            version="1.0",
+        ),
     )
 
 
@@ -83,6 +88,9 @@ def traces(tmp_path_factory):
         ("stream:1", []),
         ("gone:null", [3]),
         ('"odd key":x', [5]),
+        ("deeper:1", []),  # nor is what lies deeper
+        ("deep:Ж", []),
+        ("extras:*", [5]),
         ('"result":timeout', []),  # an attribute of that name
         ("tags:red", []),  # a list is compared as its JSON
         ("program:cron.py", [4]),
