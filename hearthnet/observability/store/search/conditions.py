@@ -31,7 +31,7 @@ _DURATION: Final = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(us|ms|s|m|min|h)?")
 _UNITS_MS: Final = {None: 1.0, "us": 1e-3, "ms": 1.0, "s": 1e3, "m": 60e3, "min": 60e3, "h": 3600e3}
 _ID_START: Final = re.compile("[0-7][0-9A-HJKMNP-TV-Z]{0,25}")
 _LITERAL: Final = re.compile(r"[ !#-\[\]-~]+")  # of ASCII, what JSON has as it is
-# Paths in `spans`, such as $[0] and $[0].extras: what is deeper has more points. To compare them last is cheapest.
+# Paths in `spans`, such as $[0] and $[0].extras: deeper ones have more points. To compare them last is cheapest.
 _SPAN_NAME: Final = "key = 'name' AND {} AND path NOT LIKE '%.%'"
 _IN_EXTRAS: Final = "path LIKE '$[%].extras' AND path NOT LIKE '%.%.%'"
 # JSON's true, false and null are 1, 0 and NULL in the column `value`.

