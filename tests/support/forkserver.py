@@ -61,7 +61,7 @@ class Forked:
         self.stdout = pipes.get("stdout")
         self.stderr = pipes.get("stderr")
         self._reply = reply
-        self.pid = int(self._received(30))
+        self.pid = int(self._received(120))  # the first one waits for the imports, on a busy machine
 
     def __enter__(self) -> Self:
         return self
