@@ -204,6 +204,8 @@ def _serve(control: socket.socket) -> None:
                 message, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE_BYTES, 4)
                 if not message:
                     waiting.unregister(control)
+                    for left in waiting.get_map().values():
+                        os.kill(left.data[0], signal.SIGKILL)  # no program outlives the tests that started it
                 elif pid := os.fork():
                     for descriptor in descriptors[:3]:
                         os.close(descriptor)
