@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -40,14 +41,27 @@ def pytest_configure():
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Leaves out of garbage collection what stays to the end anyway: a million objects of modules and tests."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
+
+
 def pytest_collection_modifyitems(items):
     """Puts the tests of whole nodes first: each takes seconds, and what is shared out at the end should be short."""
     items.sort(key=lambda item: "e2e" not in item.path.parts)
 
 
-# An example takes as long as a busy machine lets it.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+# An example takes as long as a busy machine lets it. `scripts/soak properties` tries twenty times as many.
+settings.register_profile("suite", deadline=None, max_examples=50)
+settings.register_profile("soak", deadline=None, max_examples=1_000)
+settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True)
