@@ -22,13 +22,6 @@ CALL = """async ([module, name, data, more]) => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def browser():
-    """One browser for the module."""
-    with chromium() as started:
-        yield started
-
-
 class Sheet:
     """A page on which one drawing is made after the other."""
 
@@ -60,15 +53,25 @@ class Sheet:
         return self.page.locator(selector).evaluate_all("all => all.map((one) => one.textContent)")
 
 
-@pytest.fixture
-def sheet(browser):
-    """A wide sheet that complains of nothing."""
-    with opened(browser, viewport={"width": 1000, "height": 800}) as seen:
+@pytest.fixture(scope="module")
+def shared():
+    """One browser with one page for the module: to start them costs more than the tests."""
+    with chromium() as browser, opened(browser) as seen:
         seen.page.route("http://page.test/**", serve)
-        seen.page.goto("http://page.test/")
-        yield Sheet(seen)
-        assert seen.said == []
-        assert {url.split("/")[2] for url in seen.asked} <= {"page.test", ""}
+        yield seen
+
+
+@pytest.fixture
+def sheet(shared):
+    """An empty, wide sheet that complains of nothing, and asks for nothing of others."""
+    shared.asked.clear()
+    shared.said.clear()
+    shared.page.set_viewport_size({"width": 1_000, "height": 800})
+    shared.page.emulate_media(forced_colors="none")
+    shared.page.goto("http://page.test/")
+    yield Sheet(shared)
+    assert shared.said == []
+    assert {url.split("/")[2] for url in shared.asked} <= {"page.test", ""}
 
 
 def serve(route):
