@@ -37,10 +37,8 @@ def command(where: Locations, as_json: bool) -> None:
     Example: hearthnet status
              hearthnet status --json
     """
-    from hearthnet.cli.client import NodeClient
-
-    live = NodeClient(where).ask("/status")
-    status = {"running": True, **live} if live is not None else {"running": False, **_from_disk(where)}
+    live = _from_node(where)
+    status = {**live, "running": True} if live is not None else {**_from_disk(where), "running": False}
     if as_json:
         print_json(status)
         return
@@ -48,6 +46,21 @@ def command(where: Locations, as_json: bool) -> None:
         click.echo(f"{name:<12} {printable(value)}")
     if status["ring"]:
         _print_ring(status["ring"])
+
+
+def _from_node(where: Locations) -> dict[str, Any] | None:
+    from hearthnet.cli.client import MILLISECONDS, NUMBER, NodeClient
+
+    read = dict.fromkeys(("short_id", "node_id", "community"), str) | {
+        **dict.fromkeys(("event_log_size", "event_log_head", "port", "pid", "calls_in_flight"), int),
+        "uptime_s": MILLISECONDS,
+        "telemetry": {"store": str},
+        "disk": dict.fromkeys(("telemetry_bytes", "log_bytes"), int),
+        "capabilities": [{"capability": str, "version": str}],
+        "ring": [{"capability": str, **dict.fromkeys(("count", "errors", "error_rate", *_QUANTILES), NUMBER)}],
+    }
+    found: dict[str, Any] | None = NodeClient(where).ask("/status", read)
+    return found
 
 
 def _from_disk(where: Locations) -> dict[str, Any]:
