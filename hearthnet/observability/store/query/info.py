@@ -22,6 +22,7 @@ from hearthnet.database import (
     store_error,
 )
 from hearthnet.errors import StoreError
+from hearthnet.files import why_no_file
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.model import iso
 from hearthnet.locations import bytes_of
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["Additions", "Integrity", "Losses", "additions", "examine", "info", "losses"]
 
 _DAY_US = 86_400_000_000
+_NEWER: Final = "it is of a newer version, which recovers it"
+_NO_BOX: Final = "it is no black box; the next start removes it"
 
 
 def info(store: Path, settings: ObservabilityConfig) -> dict[str, Any]:
@@ -62,7 +65,7 @@ def info(store: Path, settings: ObservabilityConfig) -> dict[str, Any]:
             }
     except sqlite3.Error as error:
         raise store_error(store, error) from error
-    aside = [{"path": str(path), "bytes": bytes_of(path)} for path in set_aside(store)]
+    aside = [{"path": str(path), "bytes": bytes_of(path), "trouble": why_no_file(path)} for path in set_aside(store)]
     added = additions(store).as_dicts()
     return {**found, "disk": _disk(store.parent, settings), "not_ours": added, "quarantined": aside, "boxes": boxes}
 
@@ -145,19 +148,22 @@ def _disk(directory: Path, settings: ObservabilityConfig) -> dict[str, Any]:
 
 def _boxes(directory: Path) -> list[dict[str, Any]]:
     found = []
-    for path in layout.boxes_in(directory):
-        header = layout.header_of(path)
-        try:
-            size = path.stat().st_size
-        except OSError:  # recovered since it was listed
+    newer = layout.newer_boxes_in(directory)
+    for path in {**dict.fromkeys(layout.boxes_in(directory)), **dict.fromkeys(newer)}:
+        trouble = why_no_file(path)
+        if trouble is None and not path.exists():  # recovered since it was listed
             continue
+        header = layout.header_of(path)
+        if trouble is None and header is None:
+            trouble = _NEWER if path in newer else _NO_BOX
         found.append(
             {
                 "path": str(path),
-                "bytes": size,
+                "bytes": bytes_of(path),
                 "pid": None if header is None else header.pid,
                 "run_id": None if header is None else header.run_id,
                 "alive": header is not None and layout.is_alive(header),
+                "trouble": trouble,
             }
         )
     return found
