@@ -77,7 +77,7 @@ def _from_disk(where: Locations) -> dict[str, Any]:
 
         manifest = read_manifest(directory)
         community = Community(manifest.community_id, manifest.name)
-    with EventLog(directory / EVENTS_FILE) as events:
+    with EventLog(directory / EVENTS_FILE, is_read_only=True) as events:
         size, head = events.size(community.community_id), events.head(community.community_id)
     ring, last_run, trouble = _stored(where)
     return {
@@ -101,12 +101,12 @@ def _stored(where: Locations) -> tuple[list[dict[str, Any]], str | None, str | N
     path = where.data_dir / DATABASE
     if not path.exists():
         return [], None, None
-    from hearthnet.observability.store.query.stats import capability_stats, last_end
+    from hearthnet.observability.store.query.stats import capability_stats, ended_in_order, last_end
     from hearthnet.observability.store.reader import Reader
 
     reader = Reader(path)
     try:
-        end = last_end(reader)
+        end = last_end(reader, ended_in_order(where.data_dir))
         return capability_stats(reader), "running" if end == "unclean" and _has_live_box(where) else end, None
     except StoreError as error:  # the rest of the status can still be shown
         return [], None, error.message

@@ -27,6 +27,7 @@ from hearthnet.forensics import box as layout
 from hearthnet.forensics.model import iso
 from hearthnet.locations import bytes_of
 from hearthnet.observability.store.budget import MB, PAGE_BYTES, Budget, disk_bytes, foreign_pages, free_bytes
+from hearthnet.observability.store.query.stats import ended_in_order
 from hearthnet.observability.store.recovery.quarantine import set_aside
 from hearthnet.observability.store.ring import trial
 from hearthnet.observability.store.rows import LOGS, TRACES, UNCLEAN, Table, now_us
@@ -60,7 +61,7 @@ def info(store: Path, settings: ObservabilityConfig) -> dict[str, Any]:
                     "logs": _ring(connection, LOGS, "ts_us"),
                 },
                 "drops": _drops(connection),
-                "runs": _runs(connection, live),
+                "runs": _runs(connection, live, ended_in_order(store.parent)),
                 "wear": _wear(connection, live),
             }
     except sqlite3.Error as error:
@@ -92,11 +93,11 @@ def _drops(connection: sqlite3.Connection) -> list[dict[str, Any]]:
     ]
 
 
-def _runs(connection: sqlite3.Connection, live: set[str]) -> dict[str, int]:
+def _runs(connection: sqlite3.Connection, live: set[str], in_order: set[str]) -> dict[str, int]:
     """Returns the counts of the node's own runs, or in a store without a node of all, and the number of the others."""
     rows = connection.execute("SELECT node_id, run_id, ended_us, end_reason FROM runs").fetchall()
     found = [row for node_id, *row in rows if node_id is not None] or [row for _, *row in rows]
-    unended = [run_id for run_id, ended_us, _ in found if ended_us is None]
+    unended = [run_id for run_id, ended_us, _ in found if ended_us is None and run_id not in in_order]
     running = len(live.intersection(unended))
     # A run without an end whose process is gone was killed; the next start records that.
     unclean = len(unended) - running + sum(end_reason == UNCLEAN for _, _, end_reason in found)
