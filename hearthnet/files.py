@@ -53,7 +53,7 @@ def why_not_regular(mode: int) -> str | None:
 
 
 def why_no_file(path: Path) -> str | None:
-    """Returns why what is at `path` is no regular file, in words; None if it is one, or there is nothing."""
+    """Returns why the thing at `path` is no regular file, in words; None if it is one, or there is nothing."""
     try:
         return why_not_regular(path.stat().st_mode)
     except FileNotFoundError:
@@ -246,8 +246,10 @@ def _written(path: Path, content: bytes, mode: int, *, is_synced: bool = True) -
                 os.fchmod(file.fileno(), mode)
             if is_synced:
                 os.fsync(file.fileno())
-    except BaseException:
+    except BaseException as error:
         _discard(temporary)
+        if isinstance(error, OSError):  # an error in writing does not name the file, as one in opening does
+            error.filename = error.filename or os.fspath(path)
         raise
     return temporary
 

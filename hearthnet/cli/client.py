@@ -1,6 +1,6 @@
 """HTTP client of the running node, on the standard library: importing httpx takes longer than most requests.
 
-A response counts as our node's only if its header has our node id. Anybody can send that header, so a document is used
+A response counts as our node's only if its header has our node id. Any program can send that, so a document is used
 only if it has the shape that the command reads.
 """
 

@@ -24,7 +24,7 @@ from hearthnet.observability.records.record import bounded, clean_text
 __all__ = ["Findings", "NoSettings", "diagnose"]
 
 _NO_NODE: Final = "this node is not running: read from the disk"
-# What is read of the node's responses.
+# The parts of the node's responses that are read.
 _STATUS: Final = {"pid": int, "version": str}
 _RESULT: Final = {
     **dict.fromkeys(("name", "detail"), str),

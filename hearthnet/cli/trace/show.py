@@ -149,7 +149,7 @@ def find(where: Locations, n: int, wanted: TraceFilter) -> list[dict[str, Any]]:
 
 
 def _shape() -> dict[str, Any]:
-    """Returns what is read of a trace that a node sends; one of an older version does not send its program."""
+    """Returns the shape of a trace as it is read from a node; one of an older version does not send its program."""
     from hearthnet.cli.client import MILLISECONDS, MOMENT_US, NUMBER
 
     named = dict.fromkeys(("trace_id", "run_id", "capability", "result"), str)

@@ -60,7 +60,7 @@ class Purged:
         log_lines: lines of the JSON log, in `log_files` files.
         quarantined: databases that were moved aside, because they could not be used or were rebuilt.
         boxes: boxes of killed runs, whose records are not counted; a purge recovers them first.
-        skipped: what is no file at a name of a box, a log or a quarantined database, and why.
+        skipped: pipes, folders and the like at names of boxes, logs and quarantined databases, and why.
         days_left: UTC days whose JSON logs stay and may have lines of the capability.
     """
 
