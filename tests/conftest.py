@@ -14,7 +14,7 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from support.ports import reserve_port
 from support.reading import rows
 from support.waiting import wait_until
@@ -45,8 +45,8 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: "e2e" not in item.path.parts)
 
 
-# An example takes as long as a busy machine lets it.
-settings.register_profile("untimed", deadline=None)
+# An example takes as long as a busy machine lets it, and so does the making of it.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
 

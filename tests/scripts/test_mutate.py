@@ -43,6 +43,42 @@ def test_every_module_of_recovery_is_in_the_table():
     assert {path.name for path in modules - listed} == {"__init__.py"}
 
 
+def test_excused_changes_are_of_lines_that_exist():
+    """A reason goes with the line that it is about."""
+    for module, changes in mutate.reasons().items():
+        lines = {line.strip() for line in (mutate.ROOT / module).read_text("utf-8").splitlines()}
+        for (before, after), why in changes.items():
+            assert set(before.splitlines()) <= lines, (module, before)
+            assert after != before
+            assert why
+
+
+def test_change_is_known_by_its_lines_alone():
+    """So a reason holds when code around it moves, and for no other change of that line."""
+    was, removed, turned = (
+        "if x:\n    a = 1\n    b()\n",
+        "if x:\n    a = 1\n    pass\n",
+        "if not x:\n    a = 1\n    b()\n",
+    )
+
+    assert mutate.change_of(was, removed) == ("b()", "pass")
+    assert mutate.change_of(f"import a\n{was}", f"import a\n{turned}") == ("if x:", "if not x:")
+
+
+def test_tests_of_a_change_are_those_that_may_notice_it():
+    """These ran the function, or started a process; for a line that runs on import, or in no test, it is all."""
+    tests = [
+        mutate.Test("slow", 9.0, {"m.py": [4, 7]}, starts_processes=False),
+        mutate.Test("quick", 0.1, {"m.py": [10]}, starts_processes=False),
+        mutate.Test("elsewhere", 0.2, {"m.py": [4]}, starts_processes=False),
+        mutate.Test("process", 0.3, {}, starts_processes=True),
+    ]
+
+    assert mutate.nearest(tests, "m.py", SOURCE, 8) == ["quick", "slow", "process"]
+    assert mutate.nearest(tests, "m.py", SOURCE, 2) == ["quick", "elsewhere", "process", "slow"]
+    assert mutate.nearest(tests[2:], "m.py", SOURCE, 8) == ["elsewhere", "process"]
+
+
 def changed_lines() -> dict[str, set[str]]:
     """Returns what each operator makes of the lines of SOURCE."""
     made: dict[str, set[str]] = {}

@@ -171,7 +171,7 @@ class State:
 
     def changes(self) -> list[tuple[str, int]]:
         """Returns the rows to write with `SET`."""
-        return [(name, self._values[name]) for name in sorted(self._changed)]
+        return [(name, self._values[name]) for name in self._changed]
 
 
 _STATE: Final = ("seq", "traces.0", "traces.1", "logs.0", "logs.1")

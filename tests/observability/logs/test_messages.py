@@ -19,6 +19,7 @@ from hearthnet.observability import logging as node_logging
 from hearthnet.observability.logs import messages
 from hearthnet.observability.logs.daily_file import log_paths
 from hearthnet.observability.logs.messages import find
+from hearthnet.observability.redaction.rules import register_secrets
 from hearthnet.observability.runtime import runtime
 
 log = get_logger("hearthnet.test")
@@ -42,6 +43,15 @@ def still(monkeypatch):
 def total(records):
     """How many records these stand for."""
     return sum(1 + record.get("repeats", 0) for record in records)
+
+
+def test_message_is_judged_anew_once_its_secret_is_known(lines):
+    """A secret that was logged before it was registered is in no later record of the same message."""
+    for _ in range(2):
+        log.info("uses orchid-lantern-4471")
+        register_secrets(["orchid-lantern-4471"])
+
+    assert [line["msg"] for line in lines()] == ["uses orchid-lantern-4471", "uses [redacted]"]
 
 
 def test_rows_beyond_the_budget_are_told_as_one(lines, still):
