@@ -189,7 +189,7 @@ def trial(connection: sqlite3.Connection) -> None:
     connection.execute(BEGIN).fetchall()
     for seq in range(1, 5):
         notable, some = (0, None) if seq < 3 else (1, "x")
-        trace = ("run", seq, "id", some, "a.b", some, seq, seq, float(seq), "ok", some, notable, b"[]", b"{}")
+        trace = ("run", seq, "id", some, "a.b", some, seq, seq, seq + 0.5, "ok", some, notable, b"[]", b"{}")
         entry = ("run", seq, seq, "info", "a", "m", some, some, notable, 0, b"{}", some)
         connection.execute(TRACES.insert, (seq, *trace))
         connection.execute(LOGS.insert, (seq, *entry))
