@@ -45,13 +45,12 @@ class Subject(NamedTuple):
 
 
 SUBJECTS = {
-    "ring": Subject(("store/ring.py",), ("store/test_ring.py", "store/test_writer.py", "store/test_merge.py")),
+    "ring": Subject(("store/ring.py",), ("store/test_ring.py", "store/test_writer.py")),
     "record": Subject(
         ("records/record.py",),
         (
             "records/test_record_values.py",
             "records/test_results.py",
-            "redaction/test_redaction.py",
             "records/test_record.py",
         ),
     ),
@@ -75,7 +74,7 @@ SUBJECTS = {
     ),
     "writer": Subject(
         ("store/writer.py",),
-        ("store/test_writer.py", "store/test_ring.py", "store/test_store_faults.py"),
+        ("store/test_writer.py", "store/test_ring.py"),
     ),
     "merge": Subject(
         ("store/merge.py",),
@@ -94,13 +93,13 @@ SUBJECTS = {
                 "recover",
             )
         ),
-        ("store/recovery", "store/test_merge.py"),
+        ("store/recovery",),
     ),
     "run_ends": Subject(("store/recovery/run_ends.py",), ("store/recovery/test_run_ends.py", "../checks/test_runs.py")),
     "doctor": Subject(("doctor.py",), ("test_doctor.py", "reports/test_report_file.py")),
     "redaction": Subject(
         ("redaction/rules.py", "redaction/values.py"),
-        ("redaction", "records/test_record_values.py", "logs/test_tracebacks.py", "test_logging_properties.py"),
+        ("redaction", "records/test_record_values.py", "logs/test_tracebacks.py"),
     ),
 }
 
@@ -289,6 +288,7 @@ class _Watch:
         self.modules = modules
         self.seconds: dict[str, float] = {}
         self.started: set[str] = set()
+        self.failed: set[str] = set()
         self.current = ""
         self.coverage = Coverage(data_file=None, config_file=False, include=modules)
         self.coverage.start()
@@ -308,7 +308,9 @@ class _Watch:
         self.coverage.switch_context(nodeid)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Adds the time of the set-up, the test and the tear-down."""
+        """Adds the time of the set-up, the test and the tear-down; what fails as it is notices nothing."""
+        if report.failed:
+            self.failed.add(report.nodeid)
         self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0) + report.duration
 
     def pytest_sessionfinish(self) -> None:
@@ -320,7 +322,8 @@ class _Watch:
             for line, names in data.contexts_by_lineno(str(Path(module).resolve())).items():
                 for name in names:
                     lines.setdefault(name, {}).setdefault(module, []).append(line)
-        tests = [Test(name, s, lines.get(name, {}), name in self.started) for name, s in self.seconds.items()]
+        passed = [name for name in self.seconds if name not in self.failed]
+        tests = [Test(name, self.seconds[name], lines.get(name, {}), name in self.started) for name in passed]
         Path(_RUNS_FILE).write_text(json.dumps(tests))
 
 
@@ -377,11 +380,18 @@ class Copy:
             import_module(name)
         import_module("coverage")
 
-    def watch(self, tests: list[str], modules: list[str]) -> list[Test] | None:
-        """Runs tests of the unchanged package; returns what each of them did, or None if one fails."""
-        if not self._passes(tests, 900, modules=modules):
-            return None
-        return [Test(*test) for test in json.loads((self.folder / _RUNS_FILE).read_text())]
+    def watch(self, tests: list[str], modules: list[str]) -> list[Test]:
+        """Runs tests of the unchanged package; returns what each of them did that passed."""
+        notes = self.folder / _RUNS_FILE
+        notes.write_text("[]")
+        if not self._passes(tests, 3_600, modules=modules):
+            print(
+                (self.folder / "output.txt").read_text(),
+                "\nwarning: goes on without these",
+                file=sys.stderr,
+                flush=True,
+            )
+        return [Test(*test) for test in json.loads(notes.read_text())]
 
     def passes(self, names: list[str], within_s: float) -> bool:
         """Returns whether these tests pass; the first failure ends them."""
@@ -419,7 +429,15 @@ class Copy:
             import pytest
 
             plugin = _Only(names) if names else _Watch(modules or [])
-            options = ["-x", "-q", "-p", "no:cacheprovider", f"--timeout={_HANG_S}", "-W", _REWRITE_WARNING]
+            options = [
+                *(["-x"] if names else []),
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                f"--timeout={_HANG_S}",
+                "-W",
+                _REWRITE_WARNING,
+            ]
             status = pytest.main([*options, *tests], plugins=[plugin])
         finally:
             sys.stdout.flush()
@@ -437,14 +455,14 @@ def run(copy: Copy, name: str, count: int, seed: int) -> Iterator[Score]:
     """Yields the score of each module of a subject.
 
     Raises:
-        SystemExit: the tests fail as they are.
+        SystemExit: all tests fail as they are.
     """
     subject = SUBJECTS[name]
     modules = [f"{PACKAGE}/{module}" for module in subject.modules]
     started = time.monotonic()
     tests = copy.watch([f"{TESTS}/{test}" for test in subject.tests], modules)
-    if tests is None:
-        sys.exit(f"error: the tests of {name} fail without any change:\n{(copy.folder / 'output.txt').read_text()}")
+    if not tests:
+        sys.exit(f"error: the tests of {name} fail without any change")
     within_s = 20 + 3 * (time.monotonic() - started)
     for module in modules:
         source = (ROOT / module).read_text("utf-8")
