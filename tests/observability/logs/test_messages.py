@@ -20,6 +20,7 @@ from hearthnet.observability import logging as node_logging
 from hearthnet.observability.logs import messages
 from hearthnet.observability.logs.daily_file import log_paths
 from hearthnet.observability.logs.messages import find
+from hearthnet.observability.logs.tracebacks import Error
 from hearthnet.observability.redaction.rules import register_secrets
 from hearthnet.observability.runtime import runtime
 
@@ -412,6 +413,28 @@ def test_debug_record_that_cannot_be_kept_is_counted(lines, monkeypatch):
     assert runtime.handler.failures == 1
     monkeypatch.setattr(runtime, "handler", None)
     messages.keep_on(broken, "hearthnet.test", "m", {})
+
+
+def test_limits_are_remembered_for_a_bounded_number_of_keys():
+    """A caller may name a new key each time."""
+    for number in range(3_000):
+        assert messages.admit_key("hearthnet.test", str(number), 1.0, 60.0)
+        assert not messages.admit_key("hearthnet.test", str(number), 2.0, 60.0)
+
+    assert len(messages._keys) <= 1_024
+
+
+def test_message_that_others_have_hidden_from_a_traceback_stays_hidden():
+    """Their formatter has rewritten the text; the field beside it does not bring the message back."""
+    error = ValueError("name of a patient")
+    shown = ("Traceback: ValueError: name of a patient", "Traceback: ValueError: [hidden]")
+    kept, hidden = (
+        messages.new_entry(find("hearthnet.test", 40, "m"), None, Error((ValueError, error, None), text), 0).extras
+        for text in shown
+    )
+
+    assert orjson.loads(kept) == {"exc_type": "ValueError", "exc_message": "name of a patient"}
+    assert orjson.loads(hidden) == {"exc_type": "ValueError"}
 
 
 def test_mark_of_a_trace_takes_no_more_than_its_own_space():

@@ -589,3 +589,42 @@ async def test_tables_of_others_are_blamed_for_a_full_file_alone(path, writers):
 
     assert not await writer.flush()
     assert writer.failing == "read_only"
+
+
+class Counted(Writer):
+    """A writer that counts its flushes, and writes no row by itself."""
+
+    flushes = 0
+
+    async def flush(self, **how) -> bool:
+        """Counts it."""
+        self.flushes += 1
+        return await super().flush(**how)
+
+    async def _insert_singly(self, *_):
+        raise AssertionError("row by row")
+
+
+@pytest.mark.parametrize("count", [1, rows.ROWS_AT_ONCE - 1, rows.ROWS_AT_ONCE, 2 * rows.ROWS_AT_ONCE + 10])
+async def test_batch_of_any_size_takes_the_fast_way(path, writers, count):
+    """Many rows a statement, and one statement each for the rest."""
+    writer = await writers("run", Counted)
+    offer(writer, range(1, count + 1))
+
+    assert await writer.flush()
+    assert query(path, "SELECT count(*) FROM traces") == [(count,)]
+
+
+@pytest.mark.parametrize("reason", ["gone", "read_only"])
+async def test_last_flush_is_tried_again_only_where_another_process_writes(path, reason):
+    """Waiting helps against a lock alone."""
+    writer = Counted(path, Recorder("run", lambda *_: None))
+    await writer.open(("run", *RUN))
+    offer(writer, [1])
+    if reason == "gone":
+        path.unlink()
+    else:
+        await writer._db.execute("PRAGMA query_only = ON")
+
+    assert not await writer.close("run", within_s=2)
+    assert (writer.failing, writer.flushes) == (reason, 1)
