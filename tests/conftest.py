@@ -15,7 +15,7 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from support.ports import reserve_port
 from support.reading import rows
 from support.waiting import wait_until
@@ -58,9 +58,11 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: "e2e" not in item.path.parts)
 
 
-# An example takes as long as a busy machine lets it. `scripts/soak properties` tries twenty times as many.
-settings.register_profile("suite", deadline=None, max_examples=50)
-settings.register_profile("soak", deadline=None, max_examples=1_000)
+# An example takes as long as a busy machine lets it, and so does the making of it. `scripts/soak properties` tries twenty
+# times as many.
+_UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("suite", max_examples=50, **_UNTIMED)
+settings.register_profile("soak", max_examples=1_000, **_UNTIMED)
 settings.load_profile("suite")
 
 
