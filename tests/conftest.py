@@ -58,8 +58,8 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: "e2e" not in item.path.parts)
 
 
-# An example takes as long as a busy machine lets it, and so does the making of it. `scripts/soak properties` tries twenty
-# times as many.
+# An example takes as long as a busy machine lets it, and so does the making of it. `scripts/soak properties` tries
+# twenty times as many.
 _UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("suite", max_examples=50, **_UNTIMED)
 settings.register_profile("soak", max_examples=1_000, **_UNTIMED)
