@@ -204,7 +204,7 @@ def trial(connection: sqlite3.Connection) -> None:
         connection.execute(rows.END_RUN, (seq, rows.UNCLEAN, run))
         connection.execute(rows.FORGET_RUN, (run,))
     for table in (TRACES, LOGS):
-        connection.execute(table.delete_oldest, (0, 0, 0))
+        connection.execute(table.delete_oldest, (0, 0, 0, 0, 0))
     connection.execute(rows.TRIM_GAPS, (1,))
     connection.execute(rows.TRIM_RUNS, {"node_id": "x", "size": 1})
 
