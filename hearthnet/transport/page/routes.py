@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi import Path as PathParameter
 from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,8 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from hearthnet.errors import WireError
 from hearthnet.transport.admission.refusals import count_refused
 from hearthnet.transport.api import openapi, strict_json
+from hearthnet.transport.auth.access import is_loopback
 from hearthnet.transport.page import lists, shell, views
 from hearthnet.transport.page.access import (
+    Holder,
     PageRoute,
     ThePage,
     own_origin,
@@ -26,6 +28,8 @@ from hearthnet.transport.page.access import (
     page_visitor,
     unauthorized,
 )
+from hearthnet.transport.page.feed import Feed, Viewer
+from hearthnet.transport.page.stream import PageStream
 
 __all__ = ["page_data", "page_files"]
 
@@ -126,6 +130,19 @@ def capabilities(
 
 
 _SEQ = Annotated[int, PathParameter(ge=0, lt=2**63, description="the trace's seq")]
+
+
+@page_data.get("/events", response_class=Response, responses=openapi.PAGE_EVENTS)
+async def events(
+    request: Request,
+    holder: Holder,
+    last_event_id: Annotated[str | None, Header(max_length=64, description="the last event's id, to resume")] = None,
+) -> Response:
+    """What is new, as server-sent events: `hello`, then `traces`, `logs`, `skipped`, `now` and `reset`."""
+    feed: Feed = request.app.state.feed
+    viewer = Viewer(holder, is_local=is_loopback(request), cursor=last_event_id)
+    feed.join(viewer)
+    return PageStream(feed, viewer)
 
 
 _Q = Annotated[str, Query(max_length=_MAX_TEXT, description="a query, as of `hearthnet search`")]
