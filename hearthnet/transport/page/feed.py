@@ -1,8 +1,8 @@
 """The news of a store for all open streams of the page: one task asks the database, however many look.
 
 The task starts with the first viewer and ends with the last. What it reads is encoded once and handed to each viewer's
-bounded queue; a viewer that falls behind gets a `reset` instead of what it missed. An event's id is a place in the
-store, epoch and seq, so a viewer that comes back gets what is new since, or a `reset` where that cannot be.
+bounded queue; a viewer that falls behind gets a `reset` instead of the events that it missed. An event's id is a place
+in the store, epoch and seq, so a viewer that comes back gets the records since, or a `reset` where that cannot be.
 
 Guarantees:
     - No record twice and none missing in a stream, from its `hello` on; `skipped` counts those of a flood.
@@ -69,7 +69,7 @@ class Viewer:
         self._event.set()
 
     def end(self) -> None:
-        """Ends the stream, without what is queued."""
+        """Ends the stream, without the queued events."""
         self._queue.clear()
         self.is_over = True
         self._event.set()
@@ -183,7 +183,7 @@ class Feed:
                 viewer.put(chunk, turn.place)
 
     def _read(self, after: Place | None, cursors: Sequence[str | None]) -> _Turn:
-        """Reads and encodes what is new since a place, and what each viewer that joins must know."""
+        """Reads and encodes the records since a place, and the first events of each viewer that joins."""
         reader = self._page.live
         place = place_of(reader, self._page.path)
         parts = []

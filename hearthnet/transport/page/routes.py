@@ -143,7 +143,7 @@ async def events(
     holder: Holder,
     last_event_id: Annotated[str | None, Header(max_length=64, description="the last event's id, to resume")] = None,
 ) -> Response:
-    """What is new, as server-sent events: `hello`, then `traces`, `logs`, `skipped`, `now` and `reset`."""
+    """The news, as server-sent events: `hello`, then `traces`, `logs`, `skipped`, `now` and `reset`."""
     feed: Feed = request.app.state.feed
     viewer = Viewer(holder, is_local=is_loopback(request), cursor=last_event_id)
     feed.join(viewer)
@@ -175,7 +175,7 @@ def logs(page: ThePage, q: _Q = "", n: _N = 100, before: _BEFORE = None) -> Resp
 
 @page_data.get("/traces/{seq}", response_model=dict[str, Any])
 def one_trace(page: ThePage, seq: _SEQ) -> Response:
-    """A trace with its spans, its log records, what is usual for its capability, and its run."""
+    """A trace with its spans, its log records, the usual durations of its capability, and its run."""
     return page_json(views.trace(page, seq))
 
 
@@ -230,5 +230,5 @@ class SqlOut(BaseModel):
 
 @page_data.post("/sql", response_model=SqlOut, dependencies=[Depends(own_origin), Depends(strict_body)])
 def run_sql(page: ThePage, wanted: SqlIn) -> Response:
-    """Runs one SELECT on the store, read-only, within five seconds; up to 1,000 rows."""
+    """Runs one query on the store, read-only, within five seconds; up to 1,000 rows."""
     return page_json(ask_in_child(page.path, wanted.sql, READ_S, _MAX_ROWS))
