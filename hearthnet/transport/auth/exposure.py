@@ -29,9 +29,9 @@ MEMBERS: Final = "signed calls of members"
 LOOPBACK: Final = "loopback"
 LOOPBACK_OR_MEMBERS: Final = "loopback, signed members"
 TOOLS: Final = "loopback, no browser"
-OWNER: Final = "loopback, with the page's secret"
+OWNER: Final = "the page's owner"  # on this machine, with a secret in a header
 SHARED: Final = "everybody, while the page is shared"
-SHARED_OWNER: Final = "holders of the page's secret, while it is shared"
+SHARED_OWNER: Final = "holders of a secret, while the page is shared"
 _WHOSE: Final = (
     EVERYBODY,
     SHARED,
