@@ -66,6 +66,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "page": ("page", "Print a link to the page of the running node."),
     "trace": ("trace.command", "Show traces of calls and where their time went."),
     "log": ("log.command", "Read the JSON log."),
+    "search": ("search", "Search traces and log records."),
     "telemetry": ("telemetry.command", "Manage telemetry.db: status, copy, query, rebuild, purge."),
     "doctor": ("doctor.command", "Check this node and show how to fix problems."),
     "autopsy": ("autopsy", "Diagnose why the node's last run ended."),
