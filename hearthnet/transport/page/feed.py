@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import orjson
 from starlette.concurrency import run_in_threadpool
@@ -193,16 +193,21 @@ class Feed:
             parts.append(_news(news_since(reader, after.seq, place.seq, _MAX_NEW), place))
         if time.monotonic() - self._now_at >= _NOW_S:
             self._now_at = time.monotonic()
-            self._now = _event("now", self._present())
+            self._now = self._present()
             parts.append(self._now)
         hello = {"epoch": place.epoch, "seq": place.seq, "version": page_version()} if cursors else {}
         greetings = [_event("hello", hello, place) + self._since(cursor, place) + self._now for cursor in cursors]
         return _Turn(place, b"".join(parts), greetings)
 
-    def _present(self) -> dict[str, Any]:
-        found = self._overview.now(has_vitals=False)
+    def _present(self) -> bytes:
+        """Returns the event `now`; empty if it cannot be made, which must not keep records from the viewers."""
+        try:
+            found = self._overview.now(has_vitals=False)
+        except HearthNetError as error:
+            _often.warning("the page's overview cannot be made", key="now", extra={"reason": error.message})
+            return b""
         found["node"]["page_version"] = page_version()
-        return found
+        return _event("now", found)
 
     def _since(self, cursor: str | None, place: Place) -> bytes:
         """Returns the events since a cursor, or a `reset` if they cannot be told from others, or are too many."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
-from hearthnet.errors import WireError
+from hearthnet.errors import IdentityError, WireError
 from hearthnet.identity.keys import short_id
 from hearthnet.observability.otel.otlp_json import export_request
 from hearthnet.observability.store.query import calls, flights, holdings, lives, relations, trouble
@@ -82,10 +82,18 @@ def _node(page: Page, run: dict[str, Any] | None) -> dict[str, Any]:
     return {
         "name": page.settings.name or known["program"] or "",
         "node_id": node_id,
-        "short_id": short_id(node_id) if node_id else None,
+        "short_id": _short(node_id),
         **{name: known[name] for name in names},
         "is_alive": bool(run and run["is_alive"]),
     }
+
+
+def _short(node_id: str | None) -> str | None:
+    """Returns the short form of a node's id; of a damaged file the id itself."""
+    try:
+        return node_id and short_id(node_id)
+    except IdentityError:
+        return node_id
 
 
 def _vitals(reader: Reader, run: dict[str, Any] | None, boxes: list[flights.BoxView]) -> list[dict[str, Any]]:

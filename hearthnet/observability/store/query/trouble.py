@@ -51,7 +51,8 @@ def trouble(reader: Reader, now_us: int) -> dict[str, Any] | None:
     if not rows:
         return None
     found = dict(zip(_NAMES, rows[0], strict=True))
-    return {**found, "span": _slowest(found.pop("spans"))}
+    spans = found.pop("spans")
+    return {**found, "span": _slowest(spans)}
 
 
 def _slowest(spans: str) -> str | None:
