@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, TypeGuard
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
@@ -23,13 +24,18 @@ from hearthnet.transport.api.control import control
 from hearthnet.transport.api.error_body import error_body, internal_error, validation_failure
 from hearthnet.transport.api.openapi import openapi
 from hearthnet.transport.api.routes import Services, calls, operations, telemetry
+from hearthnet.transport.page.feed import Feed
+from hearthnet.transport.page.routes import page_data, page_files
+from hearthnet.transport.page.source import Page
+from hearthnet.transport.page.views import Overview
 
-__all__ = ["ROUTERS", "build_app"]
+__all__ = ["PAGE_ROUTERS", "ROUTERS", "build_app", "build_page_app"]
 
 log = get_logger(__name__)
 
 # All routes of the node; `exposure` lists them with who may use each.
-ROUTERS: Final = (calls, telemetry, operations, control, openapi)
+PAGE_ROUTERS: Final = (page_data, page_files)
+ROUTERS: Final = (calls, telemetry, operations, control, openapi, *PAGE_ROUTERS)
 _NOT_FOUND: Final = 404
 _OTHER_METHOD: Final = 405
 _FIRST_SERVER_ERROR: Final = 500  # below, the caller is at fault
@@ -49,6 +55,30 @@ def build_app(
         load: load of the server that runs it.
         transport: further host names, and the largest body.
     """
+    load = load or Load()
+    app = _framework(ROUTERS)
+    app.state.services = services
+    app.state.levels = levels or Levels()
+    _serve_page(app, services.page, load)
+    guard = _guarded(app, ROUTERS, load, transport)
+    return ResponseHeaders(guard, services.bus.node_id)  # outside the framework's own error handling
+
+
+def build_page_app(page: Page, load: Load | None = None, transport: TransportConfig | None = None) -> ASGIApp:
+    """Returns an application that serves a page alone, without a node.
+
+    Args:
+        page: the page.
+        load: load of the server that runs it.
+        transport: further host names, and the largest body.
+    """
+    load = load or Load()
+    app = _framework(PAGE_ROUTERS)
+    _serve_page(app, page, load)
+    return ResponseHeaders(_guarded(app, PAGE_ROUTERS, load, transport), "")
+
+
+def _framework(routers: Sequence[APIRouter]) -> FastAPI:
     app = FastAPI(
         title="HearthNet node",
         version=__version__,
@@ -56,18 +86,27 @@ def build_app(
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,  # no second spelling of a path
-        routes=[route for router in ROUTERS for route in router.routes],  # to include a router builds all of it again
+        routes=[route for router in routers for route in router.routes],  # to include a router builds all of it again
     )
-    app.state.services = services
-    app.state.levels = levels or Levels()
     app.add_exception_handler(WireError, _wire_error)
     app.add_exception_handler(RequestValidationError, _bad_request)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _internal_error)
-    load = load or Load()
-    posts = {route.path for router in ROUTERS for route in router.routes if _takes_post(route)}
-    guard = Guard(Gate(app, load), transport or TransportConfig(), load, posts)
-    return ResponseHeaders(guard, services.bus.node_id)  # outside the framework's own error handling
+    return app
+
+
+def _guarded(app: ASGIApp, routers: Sequence[APIRouter], load: Load, transport: TransportConfig | None) -> ASGIApp:
+    posts = {route.path for router in routers for route in router.routes if _takes_post(route)}
+    return Guard(Gate(app, load), transport or TransportConfig(), load, posts)
+
+
+def _serve_page(app: FastAPI, page: Page | None, load: Load) -> None:
+    """Gives an application the page that its routes show; its streams end when the server stops."""
+    app.state.page = page
+    if page is not None:
+        app.state.overview = Overview(page)
+        app.state.feed = Feed(page, app.state.overview)
+        load.at_stop.append(app.state.feed.end)
 
 
 def _takes_post(route: BaseRoute) -> TypeGuard[APIRoute]:

@@ -17,17 +17,33 @@ from hearthnet.transport.api.models import ErrorOut, ReadyOut
 from hearthnet.transport.auth.access import SignedRoute, members_or_loopback
 from hearthnet.transport.auth.signing import CAPABILITY, COMMUNITY, REQUEST_ID, SENDER, SIGNATURE, TIMESTAMP, VERSION
 
-__all__ = ["CALL", "CONTROL", "METRICS", "OPEN", "READY", "SIGNED_CALL", "STATUSES", "TELEMETRY", "openapi"]
+__all__ = [
+    "CALL",
+    "CONTROL",
+    "METRICS",
+    "OPEN",
+    "PAGE",
+    "PAGE_EVENTS",
+    "PAGE_FILE",
+    "PAGE_FILES",
+    "READY",
+    "SIGNED_CALL",
+    "STATUSES",
+    "TELEMETRY",
+    "openapi",
+]
 
 Responses = dict[int | str, dict[str, Any]]
 
 _MEANS: Final[dict[int, str]] = {
     400: "bad_request, schema_mismatch: the request breaks a rule that the message names",
-    401: "invalid_signature, unauthorized: not signed, a reused signature, not a member, or not from this machine",
-    403: "revoked: the node was removed from the community; bad_request, unauthorized: the page has another origin",
+    401: "invalid_signature, unauthorized: not signed, a reused signature, not a member, not from this machine, or"
+    " without the page's secret",
+    403: "revoked: the node was removed from the community; bad_request, unauthorized: the page has another origin, or"
+    " is used from elsewhere",
     404: "not_found: nothing of that name exists here",
     405: "bad_request: the path has another method",
-    408: "timeout: the capability took too long, or the request took too long to arrive",
+    408: "timeout: the capability or the query took too long, or the request took too long to arrive",
     410: "expired: signed over a minute ago or ahead, or a clock is wrong",
     413: "bad_request: the body or its headers are larger than the limit",
     415: "bad_request: the content type is not application/json",
@@ -52,6 +68,15 @@ def _header(description: str, *, required: bool = True, **schema: Any) -> dict[s
 
 
 _MEMBERS_PATH: Final = "/trace"
+_PAGE_PATH: Final = "/page/v1"
+_CLAIM_PATH: Final = "/page/v1/claim"
+_PAGE_SECRET: Final = {
+    "name": "X-HearthNet-Page",
+    "in": "header",
+    "required": True,
+    "description": "the secret that `POST /page/v1/claim` has given this browser",
+    "schema": {"type": "string", "minLength": 43, "maxLength": 43},
+}
 _NODE_ID: Final = r"^ed25519:[A-Za-z0-9_-]{43}$"
 _SIGNATURE: Final = r"^ed25519:[A-Za-z0-9_-]{86}$"
 _ULID: Final = "^[0-7][0-9A-HJKMNP-TV-Z]{25}$"
@@ -67,6 +92,10 @@ OPEN: Final = _errors(401)
 TELEMETRY: Final = _errors(401, 404, 410)
 CONTROL: Final = _errors(401, 404, 415)
 _TEXT: Final = {"schema": {"type": "string"}}
+_FILE: Final = {"schema": {"type": "string"}}
+PAGE_FILES: Final = _errors(401, 404, 415)
+PAGE_FILE: Final[Responses] = {200: {"content": {"text/javascript": _FILE, "text/css": _FILE, "image/svg+xml": _FILE}}}
+PAGE: Final = _errors(401, 404, 415)
 METRICS: Final[Responses] = {200: {"content": {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}}}
 READY: Final[Responses] = {503: {"model": ReadyOut | ErrorOut, "description": f"no capability yet; {_MEANS[503]}"}}
 # One event of a stream, as a client of server-sent events sees it.
@@ -77,6 +106,12 @@ _EVENT: Final = {
         "event": {"enum": ["frame", "done", "error"]},
         "data": {"type": "string", "contentMediaType": "application/json"},
     },
+}
+PAGE_EVENTS: Final[Responses] = {
+    200: {
+        "description": "`hello`, then `traces`, `logs`, `skipped`, `now` and `reset` as they come.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
 }
 CALL: Final[Responses] = {
     200: {
@@ -177,6 +212,8 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
             headers = {**_SENDER, **(_TRACE if path == CALL_PATH else {})}
             if path == CALL_PATH or path.startswith(_MEMBERS_PATH):
                 headers |= _PROOF
+            if path.startswith(_PAGE_PATH) and path != _CLAIM_PATH:
+                operation.setdefault("parameters", []).append(_PAGE_SECRET)
             if path.startswith(_MEMBERS_PATH):
                 operation.setdefault("parameters", []).extend(_signed_get())
             for response in operation["responses"].values():
