@@ -8,9 +8,10 @@ not installed.
 Nothing here raises into the program that counts. An amount is whatever `float()` accepts; any other is refused, as is
 one that the series cannot take, and wrong labels get a series that is on no page: both are reported (`Hooks`).
 
-Some label values come from outside. A new series gets them as safe text of at most 64 bytes; values that are not among
-those declared for a label (`allow`) become `other`; beyond `MAX_SERIES` series a new combination is counted under
-`other` and reported. A known series is found by one lookup.
+Some label values come from outside. A new series gets them as safe text of at most 64 bytes, without secrets: all
+values under a secret's name share one series, unless they are declared. Values that are not among those declared for a
+label (`allow`) become `other`; beyond `MAX_SERIES` series a new combination is counted under `other` and reported. A
+known series is found by one lookup.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from typing import Any, Final, Generic, NamedTuple, Self, TypeVar, cast
 from hearthnet.observability.callback import Callback
 from hearthnet.observability.declaration import MAX_LABEL_BYTES, Declaration, label_value
 from hearthnet.observability.records.tracked import tracked
+from hearthnet.observability.redaction.rules import REDACTED, is_told
 
 __all__ = [
     "MAX_SERIES", "OTHER", "Around", "Counter", "CounterSeries", "ExemplarAt", "Gauge", "GaugeSeries", "Histogram",
@@ -393,7 +395,9 @@ class Instrument(Series, Generic[S]):
         """Returns a label's value as its series has it."""
         text = label_value(value)
         allowed = self._allowed.get(label)
-        return text if allowed is None or text in allowed else OTHER
+        if allowed is not None:  # what the program itself declares is no secret
+            return text if text in allowed else OTHER
+        return REDACTED if is_told(label, text) else text
 
     def _declared(self, label: str, value: str) -> str:
         """Returns a label's value where there is no space for new ones: only a declared value stays."""

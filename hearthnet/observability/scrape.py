@@ -28,6 +28,7 @@ from hearthnet.observability.declaration import printable
 from hearthnet.observability.instrument import ExemplarAt, GaugeSeries, Instrument, Sample
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.records.record import clean_text
+from hearthnet.observability.redaction.rules import REDACTED, is_told
 
 __all__ = ["OPENMETRICS", "TEXT", "Format", "Registry", "negotiate", "page"]
 
@@ -182,6 +183,7 @@ def _exemplar(found: ExemplarAt | None) -> Exemplar | None:
         return None
     try:
         labels = {str(name): printable(clean_text(value)) for name, value in found.labels.items()}
+        labels |= {name: REDACTED for name, value in labels.items() if is_told(name, value)}
     except Exception:  # a mapping of the caller's  # noqa: BLE001
         return None
     is_named = all(name.isidentifier() and name.isascii() for name in labels)

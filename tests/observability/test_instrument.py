@@ -22,6 +22,7 @@ from support.threads import at_once
 from hearthnet.observability import metrics
 from hearthnet.observability.declaration import MAX_LABEL_BYTES
 from hearthnet.observability.instrument import MAX_SERIES, OTHER
+from hearthnet.observability.redaction.rules import REDACTED
 
 ON = SimpleNamespace(metrics_enabled=True)
 OFF = SimpleNamespace(metrics_enabled=False)
@@ -44,6 +45,21 @@ def turned_away(name: str) -> float:
 
 
 _numbers = count()
+
+
+@pytest.fixture
+def page():
+    """Makes metrics of these labels, on the page."""
+    metrics.configure(ON)
+    made = []
+
+    def declare(make, *labels):
+        made.append(make(f"hearthnet_test_labels_{next(_numbers)}_total", "Test.", labels))
+        return made[-1]
+
+    yield declare
+    for one in made:
+        metrics._instruments.pop(one.declaration.key)
 
 
 @pytest.fixture
@@ -176,6 +192,51 @@ def test_value_whose_text_raises_breaks_nothing(counter):
 
     ((label, _),) = series(counter.name)
     assert "RuntimeError" in label
+
+
+@pytest.mark.parametrize("label", ["api_key", "password", "api-key", "openai_key"])
+def test_value_of_a_label_with_a_secrets_name_is_redacted(page, label):
+    """As in records: by name, or by name and value; by position, by keyword and as bytes, one series for all."""
+    made = page(metrics.counter, label)
+    made.labels("sk9f86d081884c7d659a2f").inc()
+    made.labels(**{label: b"ak9f86d081884c7d659a2f"}).inc()
+    made.labels(ClientToken("tk9f86d081884c7d659a2f")).inc()
+
+    assert series(made.name) == {(REDACTED,): 3}
+    assert not any(secret in metrics.exposition()[0] for secret in (b"d081884c", b"9a2f"))
+
+
+class ClientToken(str):
+    """A text of a class of its own."""
+
+    __slots__ = ()
+
+
+def test_harmless_value_of_an_open_name_stays(page):
+    """A key's name is no key; neither is the value of a count of tokens."""
+    made = page(metrics.counter, "hot_key", "token_type")
+    made.labels("home-page", "prompt").inc()
+
+    assert series(made.name) == {("home-page", "prompt"): 1}
+
+
+def test_declared_value_of_a_secrets_name_stays(page):
+    """A value that the program declares is no secret; any other is not shown either."""
+    made = page(metrics.counter, "auth")
+    made.allow("auth", ["basic", "none"])
+    made.labels("basic").inc()
+    made.labels("hunter2hunter2").inc()
+
+    assert series(made.name) == {("basic",): 1, (OTHER,): 1}
+
+
+def test_redacted_series_can_be_removed(page):
+    """By the value that it was counted under."""
+    made = page(metrics.gauge, "token", "size")
+    made.labels("hunter2hunter2", "s").set(3)
+    made.remove("hunter2hunter2", "s")
+
+    assert series(made.name) == {}
 
 
 def test_secrets_are_in_no_label(counter):

@@ -76,9 +76,12 @@ _TOKEN_MEASURES: Final = re.compile(
 )
 
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_MIN_RANDOM_CHARS: Final = 20
+_MIN_RANDOM_CHARS: Final = 12
+_MANY_CHARS: Final = 20  # for a value that is none a person would write, if it has both letters and digits
+_MIN_CHANGES: Final = 3  # in a shorter one, between letters and digits
 _MAX_RANDOM_CHARS: Final = 256
 _RANDOM: Final = re.compile(r"(?=\D*\d)(?=[^A-Za-z]*[A-Za-z])[\w+/=.~%:-]+")
+_CHANGE: Final = re.compile(r"\d(?=[A-Za-z])|[A-Za-z](?=\d)")
 _RUN_OF_BOTH: Final = re.compile(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[0-9A-Za-z]{8,}")
 _ULID: Final = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 _FILE: Final = re.compile(r"[./~].*|\w+://.*|.*\.(?:pem|key|crt|cer|der|pub|json|ya?ml|toml|txt|p12|pfx|jks)")
@@ -158,5 +161,7 @@ def looks_random(value: str | bytes) -> bool:
         return len(value) >= MIN_SECRET_CHARS
     value = value[:_MAX_RANDOM_CHARS]  # bounds the search
     if len(value) < _MIN_RANDOM_CHARS or _RANDOM.fullmatch(value) is None or _RUN_OF_BOTH.search(value) is None:
+        return False
+    if len(value) < _MANY_CHARS and len(_CHANGE.findall(value)) < _MIN_CHANGES:
         return False
     return _ULID.fullmatch(value) is None and _FILE.fullmatch(value) is None

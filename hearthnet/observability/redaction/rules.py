@@ -49,7 +49,8 @@ __all__ = [
 _MAX_REMEMBERED: Final = 4_096  # far more names than a program has; hostile ones must not grow it for ever
 _MAX_REMEMBERED_CHARS: Final = 128  # longer texts are rarely the same twice
 _SHORT_CHARS: Final = 512  # up to here searching for words first is faster; beyond, going from separator to separator
-_MIN_DOTTED_CHARS: Final = 26  # of a token with a dot in it
+_MIN_LONG_CHARS: Final = 26  # of a token with a dot in it, and of one that begins with these:
+_LETTERS: Final = "dapi"
 _MAX_ROUNDS: Final = 4
 _MAX_SECRETS: Final = 256  # values; a node has a handful, and each has some fifteen spellings
 
@@ -208,7 +209,13 @@ def needs_scrub(text: str) -> bool:
     remembered = rules.clean
     if (
         rules.search(text) is not None
-        or ("." in text and len(text) >= _MIN_DOTTED_CHARS and rules.search_dotted(text) is not None)
+        or (
+            len(text) >= _MIN_LONG_CHARS
+            and (
+                ("." in text and rules.search_dotted(text) is not None)
+                or (_LETTERS in text and rules.compiled().lettered.search(text) is not None)
+            )
+        )
         # A separator of each thing that `values.named` finds, and a word of a name or the user of a URL.
         or (
             (":" in text or "=" in text or '"' in text or "'" in text or "<" in text)
@@ -283,7 +290,8 @@ def _shaped_spans(text: str) -> Iterator[Span]:
     shapes = active.compiled()
     for match in shapes.registered.finditer(text) if shapes.registered is not None else ():
         yield match.start() - int((match.lastgroup or "").rpartition("_")[2]), match.end()  # its look-behind
-    for expression in (shapes.known, shapes.dotted) if len(text) >= _MIN_DOTTED_CHARS else (shapes.known,):
+    long = (shapes.dotted, shapes.lettered) if len(text) >= _MIN_LONG_CHARS else ()
+    for expression in (shapes.known, *long):
         covered = 0  # within a secret nothing is checked again: the time stays linear
         for match in expression.finditer(text):
             if match.end() > covered and (span := _secret_of(text, match)) is not None:
@@ -294,15 +302,16 @@ def _shaped_spans(text: str) -> Iterator[Span]:
 def _secret_of(text: str, match: re.Match[str]) -> Span | None:
     from hearthnet.observability.redaction.options import flag_value, option_value
     from hearthnet.observability.redaction.values import is_basic
-    from hearthnet.observability.redaction.vendors import token_at
+    from hearthnet.observability.redaction.vendors import marked_at, token_at
 
     group = match.lastgroup
+    if match.lastindex is None:
+        end = match.end()
+        return token_at(text, end) or token_at(text, end - 1) or marked_at(text, end)
     if group is None:
-        return match.span(match.lastindex or 0)
+        return match.span(match.lastindex)
     if group == "basic":
         return match.span("basic") if is_basic(match["basic"]) else None
-    if group.startswith("token"):
-        return token_at(text, match.end() - int(group[-1]))
     start = match.start(group) - 1  # a first letter was matched before the group
     name = text[start : match.end()]
     kind = kind_of(name) if group == "option" else PLAIN
@@ -403,11 +412,12 @@ _FIRST: Final = "-_JKSIBb"  # pivots of the branches above, used again
 class Shapes(NamedTuple):
     """The expression as a whole, for searching, and its parts: a match of one must not hide one of the other.
 
-    `dotted` is no part of `all`: it is for longer texts.
+    `dotted` and `lettered` are no part of `all`: they are for longer texts.
     """
 
     all: re.Pattern[str]
     dotted: re.Pattern[str]
+    lettered: re.Pattern[str]
     known: re.Pattern[str]
     registered: re.Pattern[str] | None
 
@@ -427,6 +437,7 @@ def compile_shapes(registered: Iterable[str]) -> Shapes:
     return Shapes(
         all=re.compile("|".join((*branches, *shapes.BRANCHES))),
         dotted=re.compile(shapes.DOTTED),
+        lettered=re.compile(shapes.LETTERED),
         known=re.compile("|".join(shapes.BRANCHES)),
         registered=re.compile("|".join(branches)) if branches else None,
     )

@@ -14,9 +14,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Final
 
-from hearthnet.observability.redaction.vendors import VENDORS
+from hearthnet.observability.redaction.vendors import MARKS, VENDORS
 
-__all__ = ["BRANCHES", "DOTTED", "NEXT_ITEM"]
+__all__ = ["BRANCHES", "DOTTED", "LETTERED", "NEXT_ITEM"]
 
 _MAX_WORD_CHARS: Final = 4  # of a prefix that might be the end of a longer word
 
@@ -26,7 +26,8 @@ _PEM: Final = r"----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----([\s\S]*?)(?
 _CREDENTIALS: Final = r"(?=[^\s]{0,256}?(?:\d|[a-z][A-Z])|[\w.~+/-]{20})([\w.~+/-]{5,}={0,2})(?!\w)"
 # Between an option and its value: white space, or the end of a list's item and the beginning of the next.
 NEXT_ITEM: Final = r"(?:[ \t]+|[\"'\\]{1,8},\s{0,40}|[\"'\\]{0,8}[ \t]{0,8}\r?\n[ \t]{0,40}-[ \t]+)"
-# By pivot. Unnamed groups are secrets; what the named ones match must be checked closely.
+# By pivot. Unnamed groups are secrets; what the named ones match, and what matches without a group, must be checked
+# closely.
 _BRANCHES: Final = {
     "-": [
         _PEM,
@@ -37,27 +38,40 @@ _BRANCHES: Final = {
         r"us\d{1,2}(?<=([0-9a-f]{32})-us\d)",  # Mailchimp
     ],
     "_": [
-        r"(?:live|prod|test)_(?<=[rs]k_...._)([0-9A-Za-z]{10,})",  # Stripe
+        # Stripe; Chec, ClickUp, Courier, IEX Cloud, Klaviyo, Photoroom, Ticket Tailor; but keys of tables are
+        # `pk_words_like_this`.
+        (
+            rf"(?<=[prs]k_)(?<={_BEGINS}.{{3}})(?:(?<!p..)(?:live|prod|test)_([0-9A-Za-z-]{{10,}})"
+            r"|(?=[A-Za-z_]{0,64}+\d)((?:[0-9A-Za-z]{1,12}_){0,2}[0-9A-Za-z]{28}[\w-]*))"
+        ),
         r"TEST-(?<=FLW...K_TEST-)([0-9A-Za-z]{12,})",  # Flutterwave
-        r"([A-Za-z0-9]{29}_mmk)",  # MaxMind
     ],
-    "J": [rf"(?<={_BEGINS}eyJ)([\w-]{{5,1000}}+(?:\.[\w-]+)+)"],  # JWT
+    "J": [
+        rf"(?<={_BEGINS}eyJ)([\w-]{{5,1000}}+(?:\.[\w-]+)+)",  # JWT
+        # A private key in PEM, in base64: of RSA, EC, DSA, OpenSSH, PKCS#8, an encrypted one, PGP; not a certificate.
+        r"TiB(?<=LS0tLS1CRUdJTiB)(?=SU0E|FQyBQ|EU0Eg|PUEVO|QUklW|FTkNS|QR1Ag)([\w+/=-]{40,})",
+    ],
+    "!": [r"(?<=00[0-9A-Za-z]{13}!)([\w.]{80,})"],  # Salesforce
     "B": [
         rf"(?:earer|EARER)[ \t]+{_CREDENTIALS}",
         r"(?:asic|ASIC)[ \t]+(?=(?P<basic>[A-Za-z0-9+/_-]{6,}={0,2})(?!\w))",  # lookahead only: it may be a word
     ],
     "b": [rf"earer(?<!\wbearer)[ \t]+{_CREDENTIALS}"],
+    "x": [r"ox[a-z]-(?![a-z-]{0,64}+(?!\w))([\w%+/=-]{6,})"],  # Slack
     "~": [r"(?<=[\w.~]{3}\dQ~)([\w.~-]{31,})"],  # Entra ID
     "|": [r"(?<=\d{15}\|)([\w-]{27,})"],  # Facebook, an app's
     "%": [r"(?<=\d{15}%)(?:7C)?([\w-]{27,})"],
     "A": [
-        r"(?<=\d{6}:A)([\w-]{32,})",  # Telegram; ids of nodes are `ed25519:A…`
+        r"(?:(?<=\d{6}:A)|(?<=\d{5}:A)(?<!d25519:A))([\w-]{32,})",  # Telegram; ids of nodes are `ed25519:A…`
         r"A{9}(?<=[0-9A-Za-z]{11}A{10})([\w=-]{43})",  # Dropbox
     ],
 }
 # Dots are frequent, and no short text has a token with one: these have an expression of their own.
 _DOTTED: Final = (
     r"st\.(?<=dp\.st\.)(?:[\w-]{2,35}\.)?([0-9A-Za-z]{16,})",  # Doppler
+    r"(?<=dt0[A-Za-z]\d\d\.)([0-9A-Za-z]{16,}(?:\.[0-9A-Za-z]+)?)",  # Dynatrace
+    r"acc[_-](?<=\.acc.)([0-9A-Za-z-]{10,32}\.[\w+/=-]{30,})",  # Authress
+    r"ey(?<=[\w-]{17}\.ey)(?=[a-z_]{0,64}+[0-9A-Z])([\w/-]{15,}\.[\w/=-]*)",  # JWT, whose header has spaces
     r"slack\.com/(?<=hooks\.slack\.com/)(?:services|workflows|triggers)/([\w/+]{20,})",
     r"zapier\.com/hooks/catch/([\w/]{10,})",
     r"com/api/webhooks/\d{16,20}/([\w-]{50,})",  # Discord
@@ -65,22 +79,27 @@ _DOTTED: Final = (
     r"[0-9A-Za-z_-]{6}\.(?=[\w-]{27})(?:(?<=[MNO][\w-]{23}\.[\w-]{6}\.)|(?<=[MNO][\w-]{25}\.[\w-]{6}\.))([\w-]+)",
     r"[0-9a-f]{64}(?<=pat[A-Za-z0-9]{14}\.([0-9a-f]{64}))",  # Airtable
 )
-_PIVOTS: Final = "_-~JKQZYVIBAG.b"  # of prefixes: those that cost least first
+# Databricks' tokens begin with frequent letters: `"dapi" in text` costs less than a branch that begins with one.
+LETTERED: Final = rf"dapi(?<={_BEGINS}dapi)([0-9a-fA-F]{{22,}}(?:-\d)?)"
+_PIVOTS: Final = "+_-~JKQZYVBAG.b"  # of prefixes and marks: those that cost least first
 
 
 def _vendor_branches() -> dict[str, list[str]]:
-    """Returns, by pivot, what follows it in the tokens of the table.
+    """Returns, by pivot, what follows it in the tokens of the tables, without a group: each group costs every search.
 
-    Roughly: enough characters behind the prefix, not all of them small letters. `vendors.token_at` checks the rest;
-    the number in the name of the group is how many characters of the token were matched.
+    Roughly: enough characters behind the prefix, not all of them small letters; `vendors.token_at` checks the rest. A
+    match ends where the token begins, or one character behind that.
     """
     prefixes: dict[tuple[str, str], list[str]] = defaultdict(list)
     for vendor in VENDORS:
         head, pivot, tail = _split(vendor.prefix)
         prefixes[pivot, tail].append(head + pivot + tail)
     branches: dict[str, list[str]] = defaultdict(list)
-    for number, ((pivot, tail), same) in enumerate(prefixes.items()):
-        branches[pivot].append(f"{_after(pivot, tail, same)}(?P<token_{number}_{int(not tail)}>)")
+    for (pivot, tail), same in prefixes.items():
+        branches[pivot].append(_after(pivot, tail, same))
+    for mark in MARKS:
+        _, pivot, tail = _split(mark.mark)
+        branches[pivot].append(rf"{re.escape(tail)}(?<=[{mark.alphabet}]{{{mark.length}}}{re.escape(mark.mark)})")
     return branches
 
 
@@ -116,7 +135,9 @@ def _behind(prefixes: Iterable[str], more: str) -> str:
 def _known_branches() -> tuple[list[str], str]:
     """Returns the branches, and the expression of those that begin with a dot."""
     tokens = _vendor_branches()
-    dotted = r"\.(?=[0-9A-Za-z_=-]{16}|[a-z]{2,7}[./]|[0-9A-Za-z_-]{6}\.)" + _joined("", (*_DOTTED, *tokens.pop(".")))
+    dotted = r"\.(?=[0-9A-Za-z_=-]{16}|[a-z]{2,7}[./]|acc[_-]|[0-9A-Za-z_-]{6}\.)" + _joined(
+        "", (*_DOTTED, *tokens.pop("."))
+    )
     pivots = dict.fromkeys((*_BRANCHES, *tokens))
     return [_joined(pivot, (*_BRANCHES.get(pivot, ()), *tokens[pivot])) for pivot in pivots], dotted
 

@@ -2,7 +2,8 @@
 
 A row tells a token by its prefix and by the characters behind it. A prefix that is no word needs sixteen of them (fewer
 where the token is shorter), so that a token that was cut is found, too; one that could be a word, or part of one, needs
-as many as a whole token has, or a digit among them. Tokens of other forms have an expression in `shapes`.
+as many as a whole token has, or a digit among them. A few tokens have a mark at their end instead. Tokens of other
+forms have an expression in `shapes`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 from functools import cache
 from typing import Final, Literal, NamedTuple
 
-__all__ = ["VENDORS", "Vendor", "token_at"]
+__all__ = ["MARKS", "VENDORS", "Mark", "Vendor", "marked_at", "token_at"]
 
 HEX: Final = "0-9a-fA-F"
 UPPER: Final = "0-9A-Z"
@@ -55,17 +56,12 @@ VENDORS: Final = (
     Vendor("1Password", "A3-", UPPER + "-", 31, "About your Secret Key", "whole"),
     Vendor("1Password", "ops_eyJ", BASE64, 250, "Service account tokens"),
     Vendor("Adafruit IO", "aio_", ALNUM, 28, "Adafruit IO HTTP API, authentication"),
-    Vendor("Adobe", "p8e-", ALNUM, 32, "OAuth Server-to-Server credentials"),
+    Vendor("Adobe", "p8e-", WORD, 32, "OAuth Server-to-Server credentials"),
     Vendor("age", "AGE-SECRET-KEY-1", UPPER, 58, "age file format, C2SP"),
     Vendor("age", "AGE-PLUGIN-", UPPER + "-", 40, "age plugin protocol, C2SP", "whole"),
     Vendor("Aiven", "AVNS_", WORD, 19, "Aiven service credentials"),
     Vendor("Alchemy", "alcht_", ALNUM, 30, "Alchemy auth tokens"),
     Vendor("Alibaba Cloud", "LTAI", ALNUM, 16, "AccessKey pair", "whole"),
-    Vendor("Anthropic, OpenAI, DeepSeek, OpenRouter", "sk-", WORD, 32, "API keys", "digit"),
-    Vendor("Apify", "apify_api_", ALNUM, 36, "API tokens"),
-    Vendor("Atlassian", "ATATT3", URL64, 60, "Atlassian API tokens", "whole"),
-    Vendor("Atlassian", "ATCTT3", URL64, 60, "Atlassian access tokens", "whole"),
-    Vendor("Atlassian Bitbucket", "ATBB", ALNUM, 32, "App passwords", "whole"),
     Vendor("Amazon Bedrock", "ABSK", BASE64, 100, "Amazon Bedrock API keys, long-term", "whole"),
     Vendor("Amazon Bedrock", "bedrock-api-key-", BASE64, 28, "Amazon Bedrock API keys, short-term"),
     Vendor("Amazon Web Services", "AKIA", UPPER, 16, "IAM unique identifiers", "whole"),
@@ -73,22 +69,37 @@ VENDORS: Final = (
     Vendor("Amazon Web Services", "ABIA", UPPER, 16, "IAM unique identifiers", "whole"),
     Vendor("Amazon Web Services", "ACCA", UPPER, 16, "IAM unique identifiers", "whole"),
     Vendor("Amazon Web Services", "A3T", UPPER, 17, "IAM unique identifiers", "whole"),
+    Vendor("Amazon Web Services", "amzn.mws.", HEX + "-", 36, "Marketplace Web Service, auth tokens"),
+    Vendor("Amazon Web Services", "da2-", ALNUM, 26, "AppSync API keys", "whole"),
+    Vendor("Anthropic, OpenAI, DeepSeek, OpenRouter", "sk-", WORD, 32, "API keys", "digit"),
+    Vendor("any", "ZXlK", BASE64 + "_-", 40, "RFC 7519: a JWT in base64", "whole"),
+    Vendor("Apify", "apify_api_", WORD, 36, "API tokens"),
     Vendor("Artifactory", "AKCp", ALNUM, 69, "JFrog API keys", "whole"),
     Vendor("Artifactory", "cmVmd", ALNUM, 59, "JFrog reference tokens", "whole"),
+    Vendor("Atlassian", "ATATT3", URL64, 60, "Atlassian API tokens"),
+    Vendor("Atlassian", "ATCTT3", URL64, 60, "Atlassian access tokens"),
+    Vendor("Atlassian Bitbucket", "ATBB", ALNUM, 32, "App passwords", "whole"),
+    Vendor("Atlassian Bitbucket", "BBDC-", BASE64, 40, "Data Center, HTTP access tokens"),
+    Vendor("Bannerbear", "bb_pr_", HEX, 30, "API keys"),
+    Vendor("Bannerbear", "bb_ma_", HEX, 30, "API keys"),
     Vendor("Beamer", "b_", URL64, 44, "Beamer API", "whole"),
+    Vendor("BestTime", "pri_", HEX, 32, "API keys", "whole"),
     Vendor("Brevo", "xkeysib-", WORD, 81, "API keys"),
     Vendor("Brevo", "xsmtpsib-", WORD, 81, "SMTP keys"),
-    Vendor("Buildkite", "bkua_", HEX, 40, "API access tokens"),
+    Vendor("Buildkite", "bkua_", ALNUM, 40, "API access tokens"),
+    Vendor("Checkout.com", "sk_", HEX + "-", 36, "Secret keys", "whole"),
     Vendor("CircleCI", "CCIPAT_", WORD, 63, "Managing API tokens"),
     Vendor("ClickHouse Cloud", "4b1d", ALNUM, 38, "Managing API keys", "whole"),
     Vendor("Clojars", "CLOJARS_", ALNUM, 60, "Deploy tokens"),
+    Vendor("Close", "api_", ALNUM + ".", 45, "API keys", "whole with a digit"),
     Vendor("Cloudflare", "v1.0-", HEX + "-", 171, "Origin CA keys"),
     Vendor("Cloudflare", "cfat_", ALNUM, 48, "API token formats"),
     Vendor("Cloudflare", "cfut_", ALNUM, 48, "API token formats"),
+    Vendor("Cloudflare", "cfk_", ALNUM, 48, "API token formats"),
     Vendor("Contentful", "CFPAT-", WORD, 43, "Content Management API, authentication"),
     Vendor("Datadog", "ddapp_", ALNUM, 34, "API and application keys"),
     Vendor("Defined Networking", "dnkey-", URL64, 79, "API keys"),
-    Vendor("Twilio", "SK", HEX, 32, "Twilio API keys", "whole"),
+    Vendor("Dependency-Track", "odt_", ALNUM, 32, "API keys", "whole"),
     Vendor("DigitalOcean", "doo_v1_", HEX, 64, "OAuth API"),
     Vendor("DigitalOcean", "dop_v1_", HEX, 64, "Personal access tokens"),
     Vendor("DigitalOcean", "dor_v1_", HEX, 64, "OAuth API, refresh tokens"),
@@ -100,28 +111,39 @@ VENDORS: Final = (
     Vendor("Doppler", "dp.scim.", ALNUM, 40, "Token formats"),
     Vendor("Doppler", "dp.audit.", ALNUM, 40, "Token formats"),
     Vendor("Dropbox", "sl.", DOTTED, 130, "OAuth guide", "whole"),
+    Vendor("Dropbox", "sl.u.", DOTTED, 130, "OAuth guide"),
     Vendor("Duffel", "duffel_test_", URL64, 43, "Access tokens"),
     Vendor("Duffel", "duffel_live_", URL64, 43, "Access tokens"),
-    Vendor("Dynatrace", "dt0c01.", ALNUM + ".", 89, "Access token format"),
-    Vendor("Dynatrace", "dt0s16.", ALNUM + ".", 72, "Access token format"),
     Vendor("EasyPost", "EZAK", ALNUM, 54, "API keys", "whole"),
     Vendor("EasyPost", "EZTK", ALNUM, 54, "API keys", "whole"),
+    Vendor("EcoStruxure IT", "AK1", ALNUM + "/", 50, "API keys", "whole"),
     Vendor("ElevenLabs, Mistral", "sk_", HEX, 48, "API keys", "whole"),
+    Vendor("Endor Labs", "endr+", WORD, 16, "API keys"),
     Vendor("Facebook", "EAAC", ALNUM, 100, "Access tokens", "whole"),
     Vendor("Facebook", "EAAM", ALNUM, 100, "Access tokens", "whole"),
     Vendor("Figma", "figd_", WORD, 40, "Personal access tokens"),
+    Vendor("Figma", "figo_", WORD, 40, "OAuth tokens"),
+    Vendor("Figma", "figu_", WORD, 40, "OAuth tokens"),
+    Vendor("Figma", "figp_", URL64, 40, "Plan access tokens"),
+    Vendor("Firecrawl", "fc-", HEX, 32, "API keys", "whole"),
+    Vendor("Fleetbase", "flb_live_", ALNUM, 20, "API credentials"),
+    Vendor("Fleetbase", "flb_test_", ALNUM, 20, "API credentials"),
+    Vendor("Flexport", "shltm_", WORD, 40, "Logistics API tokens"),
+    Vendor("Flutterwave", "FLWSECK-", ALNUM, 32, "API keys"),
     Vendor("Fly.io", "fo1_", WORD, 43, "Access tokens"),
     Vendor("Fly.io", "fm1r_", BASE64, 100, "Access tokens, macaroons"),
     Vendor("Fly.io", "fm1a_", BASE64, 100, "Access tokens, macaroons"),
     Vendor("Fly.io", "fm2_", BASE64, 100, "Access tokens, macaroons"),
     Vendor("Frame.io", "fio-u-", URL64, 64, "Developer tokens"),
+    Vendor("FullStory", "na1.", BASE64, 100, "API keys", "whole"),
+    Vendor("FullStory", "eu1.", BASE64, 100, "API keys", "whole"),
     Vendor("GitHub", "ghp_", ALNUM, 36, "GitHub's token formats"),
     Vendor("GitHub", "gho_", ALNUM, 36, "GitHub's token formats"),
     Vendor("GitHub", "ghu_", ALNUM, 36, "GitHub's token formats"),
     Vendor("GitHub", "ghs_", ALNUM, 36, "GitHub's token formats"),
     Vendor("GitHub", "ghr_", ALNUM, 36, "GitHub's token formats"),
     Vendor("GitHub", "github_pat_", ALNUM + "_", 82, "GitHub's token formats"),
-    Vendor("GitLab", "glpat-", WORD, 20, "Token prefixes"),
+    Vendor("GitLab", "glpat-", URL64, 20, "Token prefixes"),
     Vendor("GitLab", "gldt-", WORD, 20, "Token prefixes"),
     Vendor("GitLab", "glrt-", WORD, 20, "Token prefixes"),
     Vendor("GitLab", "glrtr-", WORD, 20, "Token prefixes"),
@@ -152,38 +174,53 @@ VENDORS: Final = (
     Vendor("Heroku", "HRKU-", WORD, 36, "Platform API, authentication"),
     Vendor("Highnote, Lob", "live_", HEX, 35, "API keys", "whole"),
     Vendor("Highnote, Lob", "test_", HEX, 35, "API keys", "whole"),
-    Vendor("Lob", "live_pub_", HEX, 31, "Publishable keys"),
-    Vendor("Lob", "test_pub_", HEX, 31, "Publishable keys"),
+    Vendor("HubSpot", "pat-na1-", ALNUM + "-", 36, "Private apps"),
+    Vendor("HubSpot", "pat-eu1-", ALNUM + "-", 36, "Private apps"),
     Vendor("Hugging Face", "hf_", ALNUM, 34, "User access tokens"),
     Vendor("Hugging Face", "api_org_", ALNUM, 34, "Organization API tokens"),
     Vendor("Infracost", "ico-", ALNUM, 32, "Environment variables"),
     Vendor("Intra 42", "s-s4t2ud-", HEX, 64, "API applications"),
     Vendor("Intra 42", "s-s4t2af-", HEX, 64, "API applications"),
+    Vendor("Intra 42", "u-s4t2ud-", HEX, 64, "API applications"),
+    Vendor("Intra 42", "u-s4t2af-", HEX, 64, "API applications"),
+    Vendor("Jina", "jina_", ALNUM, 60, "API keys", "whole"),
     Vendor("LangChain", "lsv2_pt_", HEX + "_", 43, "LangSmith API keys"),
     Vendor("LangChain", "lsv2_sk_", HEX + "_", 43, "LangSmith API keys"),
-    Vendor("Linear", "lin_api_", ALNUM, 40, "API keys"),
-    Vendor("Linear", "lin_oauth_", ALNUM, 40, "OAuth"),
+    Vendor("Langfuse", "pk-lf-", HEX + "-", 36, "API keys"),
     Vendor("LaunchDarkly", "sdk-", HEX + "-", 36, "SDK keys", "whole"),
     Vendor("LaunchDarkly", "mob-", HEX + "-", 36, "Mobile keys", "whole"),
     Vendor("LaunchDarkly", "api-", HEX + "-", 36, "API access tokens", "whole"),
-    Vendor("Mailgun", "key-", HEX, 32, "API keys", "whole"),
+    Vendor("Linear", "lin_api_", ALNUM, 40, "API keys"),
+    Vendor("Linear", "lin_oauth_", ALNUM, 40, "OAuth"),
+    Vendor("Lob", "live_pub_", HEX, 31, "Publishable keys"),
+    Vendor("Lob", "test_pub_", HEX, 31, "Publishable keys"),
+    Vendor("LocationIQ", "pk.", ALNUM + "-", 32, "Access tokens", "whole with a digit"),
+    Vendor("Mailgun", "key-", ALNUM, 32, "API keys", "whole with a digit"),
     Vendor("Mailgun", "pubkey-", HEX, 32, "API keys", "whole"),
     Vendor("Mapbox", "pk.", DOTTED, 80, "Access tokens", "whole"),
     Vendor("Mapbox", "sk.", DOTTED, 80, "Access tokens", "whole"),
     Vendor("Mercury", "secret-token:", WORD, 40, "RFC 8959"),
+    Vendor("Netlify", "nfp_", ALNUM + "_", 36, "Personal access tokens"),
     Vendor("New Relic", "NRAA-", HEX, 27, "API keys"),
     Vendor("New Relic", "NRAK-", UPPER + "a-z", 27, "API keys"),
     Vendor("New Relic", "NRII-", WORD, 32, "API keys"),
     Vendor("New Relic", "NRIQ-", WORD, 32, "API keys"),
     Vendor("New Relic", "NRRA-", HEX, 42, "API keys"),
     Vendor("New Relic", "NRJS-", HEX, 19, "API keys"),
+    Vendor("New Relic", "NRBR-", HEX, 19, "API keys"),
+    Vendor("New Relic", "px-dep-", HEX + "-", 36, "Pixie deploy keys"),
+    Vendor("New Relic", "px-api-", HEX + "-", 36, "Pixie API keys"),
+    Vendor("Nightfall", "NF-", ALNUM, 32, "API keys", "whole with a digit"),
     Vendor("Notion", "ntn_", ALNUM, 46, "API keys"),
-    Vendor("Notion", "secret_", ALNUM, 43, "API keys before 2024", "whole"),
+    Vendor(
+        "Notion before 2024, ConvertAPI, Stripe", "secret_", ALNUM, 16, "API keys; client secrets", "whole with a digit"
+    ),
     Vendor("npm", "npm_", ALNUM, 36, "About access tokens"),
     Vendor("NVIDIA", "nvapi-", WORD, 64, "API keys"),
     Vendor("Octopus Deploy", "API-", UPPER, 26, "API keys", "whole"),
     Vendor("OpenShift", "sha256~", WORD, 43, "Authentication"),
-    Vendor("Stripe, Svix", "whsec_", BASE64, 32, "Webhook signatures"),
+    Vendor("Pagar.me", "ak_live_", ALNUM, 30, "API keys"),
+    Vendor("Pagar.me", "ak_test_", ALNUM, 30, "API keys", "digit"),
     Vendor("Perplexity", "pplx-", ALNUM, 48, "API keys"),
     Vendor("Pinecone", "pcsk_", ALNUM + "_", 60, "API keys"),
     Vendor("Plaid", "access-sandbox-", HEX + "-", 36, "Tokens", "whole"),
@@ -192,66 +229,115 @@ VENDORS: Final = (
     Vendor("PlanetScale", "pscale_tkn_", DOTTED, 32, "Service tokens"),
     Vendor("PlanetScale", "pscale_oauth_", DOTTED, 32, "OAuth"),
     Vendor("PlanetScale", "pscale_pw_", DOTTED, 32, "Connection strings"),
-    Vendor("PostHog", "phx_", ALNUM, 43, "Personal API keys"),
-    Vendor("PostHog", "phc_", ALNUM, 43, "Project API keys"),
-    Vendor("Postman", "PMAK-", HEX + "-", 59, "API keys"),
+    Vendor("Portainer", "ptr_", BASE64 + "_-", 40, "API access tokens", "whole with a digit"),
+    Vendor("PostHog", "phx_", ALNUM + "_", 43, "Personal API keys"),
+    Vendor("PostHog", "phc_", ALNUM + "_", 43, "Project API keys"),
+    Vendor("Postman", "PMAK-", ALNUM + "-", 59, "API keys"),
     Vendor("Prefect", "pnu_", ALNUM, 36, "API keys"),
     Vendor("Prefect", "pnb_", ALNUM, 36, "API keys"),
-    Vendor("Pulumi", "pul-", HEX, 40, "Access tokens"),
+    Vendor("PubNub", "pub-c-", ALNUM + "-", 36, "Keysets"),
+    Vendor("PubNub", "sec-c-", ALNUM, 48, "Keysets"),
+    Vendor("PubNub", "sub-c-", ALNUM + "-", 36, "Keysets"),
+    Vendor("Pulumi", "pul-", ALNUM, 40, "Access tokens"),
     Vendor("PyPI", "pypi-", WORD, 85, "API tokens"),
+    Vendor("Ramp", "ramp_id_", ALNUM, 40, "Developer API"),
+    Vendor("Ramp", "ramp_sec_", ALNUM, 48, "Developer API"),
     Vendor("ReadMe", "rdme_", ALNUM, 70, "API keys"),
     Vendor("Replicate", "r8_", ALNUM, 37, "API tokens"),
-    Vendor("RubyGems", "rubygems_", HEX, 48, "API keys"),
+    Vendor("Rootly", "rootly_", HEX, 64, "API keys"),
+    Vendor("RubyGems", "rubygems_", ALNUM, 48, "API keys"),
+    Vendor("Salesforce", "3MVG9", BASE64 + "._", 80, "Connected apps", "whole"),
+    Vendor("Salesforce", "5AEP861", BASE64 + "._", 80, "OAuth refresh tokens", "whole"),
     Vendor("Scalingo", "tk-us-", WORD, 48, "API tokens", "whole"),
     Vendor("SendGrid", "SG.", DOTTED, 66, "API keys"),
-    Vendor("Sentry", "sntrys_", BASE64, 60, "Organization tokens"),
+    Vendor("Sentry", "sntrys_", BASE64 + "_", 60, "Organization tokens"),
     Vendor("Sentry", "sntryu_", HEX, 64, "User tokens"),
     Vendor("SettleMint", "sm_aat_", ALNUM, 16, "Access tokens"),
     Vendor("SettleMint", "sm_pat_", ALNUM, 16, "Access tokens"),
     Vendor("SettleMint", "sm_sat_", ALNUM, 16, "Access tokens"),
     Vendor("Shippo", "shippo_live_", HEX, 40, "API tokens"),
     Vendor("Shippo", "shippo_test_", HEX, 40, "API tokens"),
-    Vendor("Shopify", "shpat_", HEX, 32, "Access tokens"),
-    Vendor("Shopify", "shpca_", HEX, 32, "Access tokens"),
-    Vendor("Shopify", "shppa_", HEX, 32, "Access tokens"),
+    Vendor("Shopify", "shpat_", ALNUM, 32, "Access tokens"),
+    Vendor("Shopify", "shpca_", ALNUM, 32, "Access tokens"),
+    Vendor("Shopify", "shppa_", ALNUM, 32, "Access tokens"),
     Vendor("Shopify", "shpss_", ALNUM, 32, "Shared secrets"),
-    Vendor("Slack", "xoxa-", WORD, 16, "Token types"),
-    Vendor("Slack", "xoxb-", WORD, 24, "Token types"),
-    Vendor("Slack", "xoxc-", WORD, 24, "Token types"),
-    Vendor("Slack", "xoxd-", BASE64 + "%", 24, "Token types"),
-    Vendor("Slack", "xoxe-", WORD, 24, "Token types"),
-    Vendor("Slack", "xoxe.xoxb-", WORD, 24, "Token types"),
-    Vendor("Slack", "xoxe.xoxp-", WORD, 24, "Token types"),
-    Vendor("Slack", "xoxo-", WORD, 24, "Token types"),
-    Vendor("Slack", "xoxp-", WORD, 24, "Token types"),
-    Vendor("Slack", "xoxr-", WORD, 16, "Token types"),
-    Vendor("Slack", "xoxs-", WORD, 16, "Token types"),
-    Vendor("Slack", "xapp-", WORD, 24, "Token types"),
+    Vendor("Slack", "xapp-", "+/" + WORD, 24, "Token types"),
     Vendor("SonarQube", "squ_", HEX, 40, "User tokens"),
     Vendor("SonarQube", "sqp_", HEX, 40, "Project tokens"),
     Vendor("SonarQube", "sqa_", HEX, 40, "Global tokens"),
+    Vendor("SonarQube", "sqco_", ALNUM, 59, "Scoped organization tokens"),
     Vendor("Sourcegraph", "sgp_", ALNUM + "_", 40, "Access tokens"),
-    Vendor("Square", "EAAA", WORD, 22, "Access tokens", "whole"),
+    Vendor("Sourcegraph", "slk_", HEX, 64, "License keys", "whole"),
+    Vendor("Spectral", "spu-", HEX, 32, "Personal API keys"),
+    Vendor("Spectral", "spo-", HEX, 32, "Organization API keys"),
+    Vendor("Square", "EAAA", BASE64 + "_-", 22, "Access tokens", "whole"),
     Vendor("Square", "sq0atp-", WORD, 22, "Access tokens"),
     Vendor("Square", "sq0csp-", WORD, 43, "Application secrets"),
-    Vendor("Supabase", "sbp_", HEX, 40, "Access tokens"),
+    Vendor("StackHawk", "hawk.", DOTTED, 41, "API keys", "whole with a digit"),
+    Vendor("Stripe, Svix", "whsec_", BASE64, 32, "Webhook signatures"),
+    Vendor("Supabase", "sbp_", ALNUM, 40, "Access tokens"),
     Vendor("Supabase", "sb_secret_", WORD, 31, "API keys"),
     Vendor("Tailscale", "tskey-", WORD, 24, "Key prefixes"),
     Vendor("Tavily", "tvly-", WORD, 32, "API keys"),
+    Vendor("Teamwork", "tkn.v1_", ALNUM + "=", 71, "API tokens"),
+    Vendor("Telnyx", "KEY", ALNUM + "_", 55, "API keys", "whole with a digit"),
     Vendor("Terraform Cloud", ".atlasv1.", URL64, 60, "API tokens"),
-    Vendor("Together, xAI", "xai-", ALNUM, 80, "API keys", "whole"),
+    Vendor("Together, xAI", "xai-", ALNUM + "_", 80, "API keys", "whole"),
+    Vendor("TruffleHog", "thog-secret-", HEX, 32, "Enterprise scanners"),
+    Vendor("Twilio", "SK", HEX, 32, "Twilio API keys", "whole"),
     Vendor("Typeform", "tfp_", DOTTED, 59, "Personal access tokens"),
-    Vendor("Weights & Biases", "wandb_v1_", WORD, 40, "API keys"),
-    Vendor("Authress", ".acc_", DOTTED, 43, "Service clients", "whole"),
-    Vendor("Authress", ".acc-", DOTTED, 43, "Service clients", "whole"),
-    Vendor("any", "ZXlK", BASE64 + "_-", 40, "RFC 7519: a JWT in base64", "whole"),
+    Vendor("Ubidots", "BBFF-", ALNUM, 30, "API tokens"),
     Vendor("Vercel", "vcp_", ALNUM, 24, "Access tokens"),
     Vendor("Vercel", "vci_", ALNUM, 24, "Access tokens"),
+    Vendor("Vercel", "vca_", ALNUM, 56, "Access tokens"),
+    Vendor("Vercel", "vck_", ALNUM, 56, "AI Gateway API keys"),
+    Vendor("Vercel", "vcr_", ALNUM, 56, "Refresh tokens"),
+    Vendor("Voiceflow", "VF.", ALNUM + ".", 41, "API keys", "whole"),
+    Vendor("Weights & Biases", "wandb_v1_", WORD, 40, "API keys"),
     Vendor("X", "AAAAAAAAAAAAAAAAAAAAAA", ALNUM + "%", 80, "OAuth 2.0 bearer tokens", "whole"),
     Vendor("Yandex", "t1.", DOTTED, 90, "IAM tokens", "whole"),
     Vendor("Yandex", "AQVN", WORD, 35, "API keys", "whole"),
     Vendor("Yandex", "YC", WORD, 38, "Static access keys", "whole"),
     Vendor("Yandex", "y0_", WORD, 55, "OAuth tokens", "whole"),
+)
+
+
+class Mark(NamedTuple):
+    """A kind of token that has a mark at its end, or a few characters before that.
+
+    Attributes:
+        name: of the service.
+        mark: what it ends with.
+        alphabet: of the characters before the mark, as a set of a regular expression.
+        length: how many these are.
+        source: the page of the vendor's documentation.
+    """
+
+    name: str
+    mark: str
+    alphabet: str
+    length: int
+    source: str
+
+
+_AZURE: Final = "Microsoft's identifiable secrets"
+MARKS: Final = (
+    Mark("Azure API Management", "APIM", ALNUM + "+/", 76, _AZURE),
+    Mark("Azure Batch", "+ABa", ALNUM + "+/", 76, _AZURE),
+    Mark("Azure Cache for Redis", "AzCa", ALNUM, 33, _AZURE),
+    Mark("Azure Container Registry", "+ACR", ALNUM + "+/", 42, _AZURE),
+    Mark("Azure Cosmos DB", "ACDb", ALNUM + "+/", 76, _AZURE),
+    Mark("Azure DevOps", "AZDO", ALNUM, 76, _AZURE),
+    Mark("Azure Event Hubs", "+AEh", ALNUM + "+/", 33, _AZURE),
+    Mark("Azure Functions", "AzFu", WORD, 44, _AZURE),
+    Mark("Azure IoT", "AIoT", ALNUM + "+/", 33, _AZURE),
+    Mark("Azure Relay", "+ARm", ALNUM + "+/", 33, _AZURE),
+    Mark("Azure Search", "AzSe", ALNUM, 42, _AZURE),
+    Mark("Azure Service Bus", "+ASb", ALNUM + "+/", 33, _AZURE),
+    Mark("Azure Storage", "+ASt", ALNUM + "+/", 76, _AZURE),
+    Mark("MaxMind", "_mmk", ALNUM, 29, "License keys"),
+    Mark("New Relic", "NRAL", ALNUM, 36, "License keys"),
+    Mark("New Relic", "-NRMA", ALNUM, 42, "Mobile app tokens"),
 )
 
 
@@ -265,10 +351,25 @@ def token_at(text: str, start: int) -> tuple[int, int] | None:
     return None
 
 
+def marked_at(text: str, end: int) -> tuple[int, int] | None:
+    """Returns the span of the token whose mark ends here; None if there is none."""
+    for mark in MARKS:
+        at = end - len(mark.mark)
+        if text.endswith(mark.mark, 0, end) and _before(mark).match(text, at - mark.length, at) is not None:
+            token = _TOKEN.match(text, at - mark.length)
+            return None if token is None else token.span()
+    return None
+
+
 @cache
 def _characters(vendor: Vendor) -> re.Pattern[str]:
     digit = r"(?=[A-Za-z_-]{0,64}+\d)" if vendor.needs.endswith("digit") else ""
     return re.compile(rf"{digit}[{vendor.alphabet}]{{{vendor.least}}}")
+
+
+@cache
+def _before(mark: Mark) -> re.Pattern[str]:
+    return re.compile(rf"[{mark.alphabet}]{{{mark.length}}}")
 
 
 _LONGEST: Final = max(len(vendor.prefix) for vendor in VENDORS)

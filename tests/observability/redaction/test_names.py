@@ -9,10 +9,12 @@ from hearthnet.observability.redaction.names import OPEN, PLAIN, SECRET, looks_r
 from hearthnet.observability.redaction.rules import REDACTED, is_secret, is_told, kind_of, scrub
 
 RANDOM = ["a1b2c3d4e5f6g7h8i9j0", "9f86d081884c7d659a2feaa0c55ad015", "3f2504e0-4f89-11d3-9a0c-0305e82c3301",
+          "7s5ww9j1mynsin", "fc068c62:ef92b09e",
           "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="]  # fmt: skip
 NOT_RANDOM = [
     "user:1234:profile", "users-by-name-2026-11-30", "/etc/ssl/private/server2048.key", "server-key-number-2048a.pem",
     "https://example.com/a1b2c3d4e5f6g7h8i9j0", "01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "12345678901234567890", "short1",
+    "alice20261130", "version2026b",
     "a-name-without-any-digit-in-it", "two words a1b2c3d4e5f6g7h8", "",
 ]  # fmt: skip
 

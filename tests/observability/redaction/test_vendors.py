@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import random
 import string
 
 import pytest
 
 from hearthnet.observability.redaction.rules import REDACTED, scrub
-from hearthnet.observability.redaction.vendors import VENDORS, token_at
+from hearthnet.observability.redaction.vendors import MARKS, VENDORS, marked_at, token_at
 
 HEX, LOWER, UPPER = "0123456789abcdef", string.digits + string.ascii_lowercase, string.digits + string.ascii_uppercase
 ALNUM = string.digits + string.ascii_letters
@@ -32,6 +33,10 @@ FORMS = {
     "ClickHouse": ["4b1d", (ALNUM, 38)],
     "Cloudflare, origin CA": ["v1.0-", (HEX, 24), "-", (HEX, 146)],
     "DigitalOcean": ["dop_v1_", (HEX, 64)],
+    "Azure DevOps": [(ALNUM, 76), "AZDO", (ALNUM, 4)],
+    "Authress": ["sc_", (LOWER, 10), ".", (LOWER, 5), ".acc-", (LOWER, 12), ".", (BASE64, 40)],
+    "ClickUp": ["pk_", (string.digits, 8), "_", (UPPER, 32)],
+    "Databricks": ["dapi", (HEX, 32)],
     "Discord, bot": ["M", (ALNUM, 23), ".", (WORD, 6), ".", (WORD, 38)],
     "Docker": ["dckr_pat_", (WORD, 27)],
     "Doppler": ["dp.pt.", (ALNUM, 43)],
@@ -77,10 +82,12 @@ FORMS = {
     "Replicate": ["r8_", (ALNUM, 37)],
     "RubyGems": ["rubygems_", (HEX, 48)],
     "SendGrid": ["SG.", (WORD, 22), ".", (WORD, 43)],
+    "Salesforce": ["00D", (ALNUM, 12), "!", (ALNUM, 96)],
     "Sentry": ["sntryu_", (HEX, 64)],
     "Shopify": ["shpat_", (HEX, 32)],
     "Slack, app": ["xapp-1-", (UPPER, 11), "-", (string.digits, 13), "-", (HEX, 64)],
     "Slack, bot": ["xoxb-", (string.digits, 12), "-", (string.digits, 12), "-", (ALNUM, 24)],
+    "Slack, refresh, short": ["xoxr-9-", (UPPER, 10)],
     "Slack, workspace": ["xoxa-2-", (string.digits, 12), "-", (HEX, 32)],
     "Square": ["sq0atp-", (WORD, 22)],
     "Stripe, live": ["sk_live_", (ALNUM, 24)],
@@ -88,6 +95,7 @@ FORMS = {
     "Stripe, webhook": ["whsec_", (BASE64, 32)],
     "Supabase": ["sbp_", (HEX, 40)],
     "Tailscale": ["tskey-auth-", (ALNUM, 17), "-", (ALNUM, 32)],
+    "Telegram, short id": [(string.digits, 5), ":A", (WORD, 34)],
     "Telegram": [(string.digits, 10), ":AA", (WORD, 33)],
     "Terraform": [(ALNUM, 14), ".atlasv1.", (WORD, 67)],
     "Twilio": ["SK", (HEX, 32)],
@@ -170,6 +178,9 @@ def test_token_that_was_cut_is_redacted(vendor):
         "npm_config_registry_of_the_house_2", "sk-learn-model-of-the-house", "pk.primary_key_of_the_table",
         "ASIAPACIFICregion2026", "SKU0123456789", "AKIA", "ghp_", "xoxb-", "EAAA", "hf_transfer", "glc_", "sha256~",
         "git-lfs-x64-linux-2026-11-30-nightly", "us-east-1", "0123456789abcdef0123456789abcdef-user",
+        "pk_customer_order_item_history_2026_11_30", "disk_test_performance", "risk_live_assessment", "xoxo-forever",
+        "00D!of_a_long_text", "the dapi of the 0123456789abcdef",
+        "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCk1JSUJq0123456789",
         "org.apache.hadoop.hdfs.server.datanode.DataNode$PacketResponder", "10.251.42.84:57069", "b_tree_of_the_index",
     ],
 )  # fmt: skip
@@ -179,9 +190,38 @@ def test_words_with_a_prefix_stay(text):
     assert scrub(f"in {text} it") == f"in {text} it"
 
 
+@pytest.mark.parametrize("mark", MARKS, ids=lambda mark: mark.mark)
+def test_token_with_a_mark_needs_its_alphabet(mark):
+    """As many characters as it has before its mark, and no other."""
+    token = "a1" * (mark.length // 2) + "b" * (mark.length % 2) + mark.mark
+
+    assert mark.source
+    assert marked_at(f"x {token}", len(token) + 2) == (2, len(token) + 2)
+    assert marked_at(f"x:{token[1:]}", len(token) + 1) is None
+    assert scrub(f"with {token} sent") == f"with {REDACTED} sent"
+
+
+def test_base64_of_a_private_key_is_redacted():
+    """Of a key in PEM: what is in a Secret of Kubernetes, say; a certificate stays."""
+    key = base64.b64encode(b"-----BEGIN RSA PRIVATE KEY-----\nMIIBOgIBAAJBAKj34GkxFhD90vcN\n").decode()
+
+    assert key[-24:] not in scrub(f"data: {key}")
+    assert scrub(f"data: {key[:20]}") == f"data: {key[:20]}"
+
+
+def test_jwt_with_a_space_in_its_header_is_redacted():
+    """Its header begins with `{ "alg"`: claims and signature are replaced."""
+    parts = [base64.urlsafe_b64encode(part).decode().rstrip("=") for part in (
+        b'{ "alg": "HS256" }', b'{"sub": "1234567890"}', bytes(range(32)))]  # fmt: skip
+    cleaned = scrub(f"sent {'.'.join(parts)} on")
+
+    assert parts[1][6:] not in cleaned
+    assert parts[2] not in cleaned
+
+
 def test_token_needs_its_alphabet():
     """What follows a prefix is checked against its row."""
-    assert token_at("key-0123456789abcdef0123456789abcdef", 4) == (4, 36)
-    assert token_at("key-0123456789abcdef0123456789abcdez", 4) is None
+    assert token_at("fc-0123456789abcdef0123456789abcdef", 3) == (3, 35)
+    assert token_at("fc-0123456789abcdef0123456789abcdez", 3) is None
     assert token_at("nothing-0123456789abcdef0123456789abcdef", 8) is None
     assert token_at("key-", 4) is None
