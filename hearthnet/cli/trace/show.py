@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hearthnet.locations import Locations
     from hearthnet.observability.store.reader import Reader, TraceFilter
 
-__all__ = ["ended_us", "find", "is_reference", "rows_of", "show", "trace_id_of"]
+__all__ = ["ended_us", "find", "is_reference", "rows_of", "show", "trace_id_of", "trace_shape"]
 
 _BAR_CHARS: Final = 30
 _NAME_CHARS: Final = 24
@@ -127,7 +127,7 @@ def find(where: Locations, n: int, wanted: TraceFilter) -> list[dict[str, Any]]:
 
     live = NodeClient(where).ask(
         "/trace/recent",
-        [_shape()],
+        [trace_shape()],
         n=n,
         capability=wanted.capability,
         result=wanted.result,
@@ -148,7 +148,7 @@ def find(where: Locations, n: int, wanted: TraceFilter) -> list[dict[str, Any]]:
     ]
 
 
-def _shape() -> dict[str, Any]:
+def trace_shape() -> dict[str, Any]:
     """Returns the shape of a trace as it is read from a node; one of an older version does not send its program."""
     from hearthnet.cli.client import MILLISECONDS, MOMENT_US, NUMBER
 
@@ -193,7 +193,7 @@ def _visits(where: Locations, trace_id: str) -> list[dict[str, Any]]:
     from hearthnet.observability.store.reader import TraceFilter
 
     try:
-        live = NodeClient(where).ask(f"/trace/{trace_id}", [_shape()])
+        live = NodeClient(where).ask(f"/trace/{trace_id}", [trace_shape()])
     except NodeRefusedError:  # the node does not have it
         return []
     if live is not None:
