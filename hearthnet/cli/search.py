@@ -94,7 +94,7 @@ def command(
     message, logger, extras and traceback.
 
     \b
-    no                      a word; "no route" with its quotes: these words together
+    no                      a word; "no route" in quotes: these words in a row
     result:timeout,failed   a field with one of these values
     cap:llm.*               a value that begins so
     duration:>2s            a comparison: >, >=, <, <=

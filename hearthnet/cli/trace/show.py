@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +24,7 @@ from hearthnet.cli.main import (
 from hearthnet.constants import DATABASE, TRACE_RING_BUFFER
 from hearthnet.errors import EXIT_USAGE, HearthNetError, NodeRefusedError
 from hearthnet.plural import counted
+from hearthnet.terminal import has_unicode
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -212,8 +214,9 @@ def _draw(trace: dict[str, Any]) -> None:
     parts: list[RenderableType] = [
         Text.assemble(
             (f"{printable(trace['capability'])}{version}", "bold"), "  ", (printable(trace["result"]), style),
-            f"  {trace['duration_ms']:.2f} ms  started {local_time(trace['started_us'])}",
+            f"  {trace['duration_ms']:.2f} ms",
         ),
+        Text(f"started {local_time(trace['started_us'])}", style="dim"),
         Text(f"trace {printable(trace['trace_id'])}  run {printable(trace['run_id'])}{whose}", style="dim"),
     ]  # fmt: skip
     if trace["error"]:
@@ -264,8 +267,9 @@ def _tree(spans: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
 
 
 def _bar(item: dict[str, Any], total_ms: float) -> str:
+    gap, full = "·█" if has_unicode(sys.stdout) else ".#"
     scale = _BAR_CHARS / total_ms if total_ms > 0 else 0.0
     start = int(max(0, min(_BAR_CHARS - 1, item["offset_ms"] * scale)))
     length = max(1, round(min(_BAR_CHARS - start, item["duration_ms"] * scale)))
-    bar: str = "·" * start + "█" * length + "·" * (_BAR_CHARS - start - length)
+    bar: str = gap * start + full * length + gap * (_BAR_CHARS - start - length)
     return bar
