@@ -78,7 +78,7 @@ def locations_of(config: Config) -> Locations:
 def disk_use(where: Locations) -> dict[str, int]:
     """Returns the disk usage of the node's files in bytes, by kind."""
     return {
-        "telemetry_bytes": sum(bytes_of(path) for path in where.data_dir.glob(f"{DATABASE}*")),
+        "telemetry_bytes": sum(bytes_of(path) for path in where.data_dir.glob(f"{DATABASE.removesuffix('.db')}.*")),
         "log_bytes": bytes_of(where.log_dir),
         "blob_bytes": bytes_of(where.blobs_dir),
         "community_bytes": bytes_of(where.state_dir),

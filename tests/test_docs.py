@@ -140,6 +140,16 @@ def test_every_option_is_explained():
             assert isinstance(parameter, click.Argument) or parameter.help, f"{command.name} {parameter.name}"
 
 
+def test_help_fits_a_narrow_terminal():
+    """The lines that click does not wrap, such as examples, have 80 columns at most."""
+    waiting = [(name, cli.get_command(click.Context(cli), name)) for name in COMMANDS]
+    while waiting:
+        name, command = waiting.pop()
+        waiting += [(f"{name} {own}", one) for own, one in getattr(command, "commands", {}).items()]
+        text = command.get_help(click.Context(command, terminal_width=80, info_name=name))
+        assert [line for line in text.splitlines() if len(line) > 80] == [], name
+
+
 @pytest.mark.parametrize("text", [README, ARCHITECTURE], ids=["README", "ARCHITECTURE"])
 def test_files_that_are_named_exist(text):
     """Every file named in the documents exists."""

@@ -18,6 +18,7 @@ from hearthnet.checks.telemetry import opened_for
 from hearthnet.config import Config, ObservabilityConfig
 from hearthnet.database import Part, quoted
 from hearthnet.errors import HearthNetError
+from hearthnet.files import why_no_file
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.store.budget import MB, Budget
 from hearthnet.observability.store.query.info import (
@@ -225,6 +226,10 @@ def _quarantine(path: Path, evidence: dict[str, Any]) -> Iterator[Problem]:
         aside = str(kept[-1])
         evidence["quarantined"] = aside
         quoted = shlex.quote(aside)
+        trouble = why_no_file(kept[-1])
+        if trouble is not None:
+            yield Problem(False, f"{aside} waits for review: {trouble}", f"acknowledge: rm -r {quoted}")
+            return
         fix = f"inspect it (sqlite3 {quoted}), then acknowledge: rm -r {quoted}*"
         yield Problem(False, f"an unusable database was moved to {aside} and a new one started", fix)
 
@@ -270,12 +275,20 @@ def _fill_level(settings: ObservabilityConfig, path: Path, evidence: dict[str, A
         fix = f"set [observability] max_disk_mb = {enough}, or erase records: hearthnet telemetry purge --older-than 7d"
         problems.append(Problem(False, text, fix))
     if disk["total"] > disk["budget"]["total"]:
-        text = f"{_mb(disk['total'])} used, [observability] max_disk_mb allows {_mb(disk['budget']['total'])}"
-        problems.append(Problem(False, text, "hearthnet telemetry info"))
+        problems.append(_over_budget(disk))
     fill = ", ".join(f"{ring['rows']:,} of {ring['size']:,} {name}" for name, ring in rings.items())
     dropped = f"{lost.total:,} dropped in all" if lost.total else "none dropped"
     unchecked = "" if evidence["integrity"] == "ok" else f"; {evidence['integrity']}"
     return f"{fill}; {_mb(disk['total'])} of {_mb(disk['budget']['total'])}; {dropped}{unchecked}"
+
+
+def _over_budget(disk: dict[str, Any]) -> Problem:
+    used, budget = disk["bytes"], disk["budget"]
+    text = f"{_mb(disk['total'])} used, [observability] max_disk_mb allows {_mb(budget['total'])}"
+    if used["wal"] > budget["wal"] and disk["total"] - used["wal"] + budget["wal"] <= budget["total"]:
+        text += f"; {_mb(used['wal'])} of it is the WAL, which a running node cuts once no reader needs it"
+        return Problem(False, text, "wait a minute while the node runs, then: hearthnet doctor --check telemetry_store")
+    return Problem(False, text, "hearthnet telemetry info")
 
 
 def _dropped(lost: Losses) -> Iterator[Problem]:

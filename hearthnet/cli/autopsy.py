@@ -17,9 +17,9 @@ from hearthnet.forensics.main import (
     MAX_LIMIT,
     SCHEMA,
     Request,
-    has_colour,
     print_report,
 )
+from hearthnet.terminal import has_colour
 
 
 @click.command("autopsy", epilog=TIMES)

@@ -45,9 +45,9 @@ def command(
     """Call a capability of the running node and print its response.
 
     \b
-    Example: hearthnet call experimental.echo --body '{"input": {"text": "hello"}}'
-             hearthnet call experimental.echo@1.0 --stream --body '{"input": {"text": "hi", "frames": 3}}'
-             hearthnet call experimental.echo --json --body '{"input": {"text": "hello"}}'
+    Example: hearthnet call experimental.echo --body '{"input":{"text":"hi"}}'
+             hearthnet call experimental.echo@1.0 --json
+             hearthnet call experimental.echo --stream --body - < body.json
 
     The response is JSON in any case; --json prints it with the call's trace_id and result, failed calls too.
 

@@ -26,6 +26,7 @@ _OWN_SHORT: Final = re.compile(r"-(?:n\d*|h)")
 _WITH_SPACE: Final = re.compile(r'(-?(?:[^\W\d][\w.-]*:)?)([^"]*\s[^"]*)')
 _PENDING: Final = 1_000  # traces that a node is asked for
 _PENDING_US: Final = 60_000_000  # twice as long as the rarest commits are apart
+_INTEGERS: Final = range(2**63)
 _TIMEOUT_S: Final = 10.0
 _AROUND: Final = 40  # characters of a long query beside the place of an error
 _NOUNS: Final[dict[TableName, str]] = {"traces": "trace", "logs": "log record"}
@@ -93,7 +94,7 @@ def command(
     message, logger, extras and traceback.
 
     \b
-    no                      a word; "no route" with its quotes: these words together
+    no                      a word; "no route" in quotes: these words in a row
     result:timeout,failed   a field with one of these values
     cap:llm.*               a value that begins so
     duration:>2s            a comparison: >, >=, <, <=
@@ -170,9 +171,13 @@ def _run(where: Locations, made: Compiled, order: Order, count: int) -> Found:
 def _pending(where: Locations) -> list[dict[str, Any]]:
     """Returns the newest traces of the running node, which has some before they are on disk."""
     from hearthnet.cli.client import NodeClient
+    from hearthnet.cli.trace.show import trace_shape
 
     since = _utc(time.time_ns() // 1_000 - _PENDING_US)
-    return NodeClient(where).ask("/trace/recent", n=_PENDING, since=since) or []
+    # Columns of the table, too: integers that SQLite can take.
+    columns = dict.fromkeys(("number", "notable", "started_mono_ns"), _INTEGERS) | {"parent_id": str | None}
+    shape = [{**trace_shape(), **columns, "seq": int | None}]
+    return NodeClient(where).ask("/trace/recent", shape, n=_PENDING, since=since) or []
 
 
 def _print(found: Found, table: TableName, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, Final
 
-from hearthnet.files import open_file
+from hearthnet.files import open_file, why_no_file
 from hearthnet.forensics.box import LIBRARY
 from hearthnet.forensics.evidence.database import Store, read_store
 from hearthnet.forensics.evidence.entries import (
@@ -312,6 +312,6 @@ def _unread_files(directory: Path, database: Path) -> list[Source]:
     for path in listed(directory, "telemetry.*"):
         kind = "quarantine" if any(mark in path.name for mark in _ASIDE) else "fault" if path.suffix == ".fault" else ""
         if kind and path != database and not is_folder(path):
-            reason = why_unreadable(path) if is_file(path) else "not a regular file"
+            reason = why_no_file(path) or why_unreadable(path)
             found.append(Source(path, kind, "unreadable" if reason else "whole", reason, _file_size(path)))
     return found

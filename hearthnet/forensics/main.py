@@ -24,8 +24,9 @@ from hearthnet.forensics.model import Case, Verdict
 from hearthnet.forensics.report.document import document
 from hearthnet.forensics.report.text import printable, report
 from hearthnet.forensics.verdict import judge
+from hearthnet.terminal import has_colour, has_unicode
 
-__all__ = ["EXIT_DIED", "EXIT_FINE", "EXIT_NOTHING", "Request", "has_colour", "main", "print_report"]
+__all__ = ["EXIT_DIED", "EXIT_FINE", "EXIT_NOTHING", "Request", "main", "print_report"]
 
 EXIT_FINE: Final = 0
 EXIT_DIED: Final = 1
@@ -159,7 +160,7 @@ def _print(request: Request, case: Case, verdict: Verdict, out: TextIO) -> None:
         out.write(json.dumps(document(case, verdict), ensure_ascii=True, allow_nan=False, indent=indent) + "\n")
     else:
         columns = shutil.get_terminal_size((100, 24)).columns if out.isatty() else None
-        shown = report(case, verdict, colour=request.colour, unicode=_can_draw(out), columns=columns)
+        shown = report(case, verdict, colour=request.colour, unicode=has_unicode(out), columns=columns)
         encoding = getattr(out, "encoding", None) or "utf-8"
         # Characters that the output's encoding lacks are escaped.
         out.write(shown.encode(encoding, "backslashreplace").decode(encoding))
@@ -218,19 +219,6 @@ def _default_data_dir() -> Path:
         return Path.home() / "Library" / "Application Support" / "hearthnet"
     base = os.environ.get("XDG_DATA_HOME")
     return (Path(base) if base else Path.home() / ".local" / "share") / "hearthnet"
-
-
-def has_colour(out: TextIO) -> bool:
-    """Returns True if `out` is a terminal that shows colours."""
-    return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def _can_draw(out: TextIO) -> bool:
-    try:
-        "▁█•…".encode(getattr(out, "encoding", None) or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
 
 
 def _limit(text: str) -> int:

@@ -9,6 +9,7 @@ import sys
 from contextlib import closing, contextmanager
 
 import pytest
+from support.strange import plant
 from support.waiting import wait_until
 
 from hearthnet.observability import doctor, telemetry, trace
@@ -261,6 +262,28 @@ def test_more_than_the_budget_allows(lived, path):
     result = store(lived)
 
     assert (result.status, "max_disk_mb allows 256.0 MB" in result.detail) == ("warn", True)
+
+
+def test_large_wal_goes_by_itself_and_is_told(lived, path):
+    """After a VACUUM, say: what the WAL takes above its share is no reason to do anything."""
+    with (path.parent / "telemetry.db-wal").open("wb") as file:
+        file.truncate(400_000_000)  # sparse, and without a header: empty for SQLite
+    result = store(lived)
+
+    assert result.status == "warn"
+    assert "; 400.0 MB of it is the WAL, which a running node cuts once no reader needs it" in result.detail
+    assert result.fix == "wait a minute while the node runs, then: hearthnet doctor --check telemetry_store"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "folder"])
+def test_what_is_named_like_a_moved_database_is_named(lived, path, kind):
+    """By what it is: a pipe is no database that was moved. The fix removes it."""
+    aside = plant(path.with_name(f"{path.name}.corrupt-x"), kind)
+    result = store(lived)
+
+    assert (result.status, result.detail) == ("warn", f"{aside} waits for review: it is a {kind}, not a file")
+    subprocess.run(result.fix.partition("acknowledge: ")[2], shell=True, check=True)
+    assert store(lived).status == "pass"
 
 
 def test_database_that_was_whole_before_a_rebuild_is_no_warning(lived, path):

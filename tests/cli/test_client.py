@@ -10,9 +10,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import orjson
 import pytest
 from support.certificates import write_pair
+from support.searched import write
 
 from hearthnet.cli.client import NodeClient
 from hearthnet.cli.main import _run
+from hearthnet.constants import DATABASE
 from hearthnet.errors import HearthNetError, NodeUnreachableError
 from hearthnet.identity.keys import PUBLIC_FILE, KeyPair
 from hearthnet.locations import locate
@@ -74,7 +76,8 @@ SPAN = {"id": "a", "parent": None, "name": "handle", "offset_ms": 0.1, "duration
 TRACE = {
     "trace_id": "01HXR4Z6W5S9E2JQ4Y0T7B3M0C", "run_id": "01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "capability": "echo",
     "version": "1.0", "started_us": 1_780_000_000_000_000, "duration_ms": 2.5, "result": "ok", "error": None,
-    "spans": [SPAN], "extras": {"truncated": 1}, "program": "hearthnet",
+    "spans": [SPAN], "extras": {"truncated": 1}, "program": "hearthnet", "seq": None, "number": 1, "notable": 0,
+    "started_mono_ns": 1_000, "parent_id": None,
 }  # fmt: skip
 CAPABILITY = {
     "capability": "echo", "version": "1.0", "running": 0, "max_concurrent": 4, "calls": 1, "success_rate": 1.0,
@@ -97,6 +100,7 @@ DOCUMENTS = {
     ("caps",): {"capabilities": [CAPABILITY]},
     ("trace", "recent"): [TRACE],
     ("trace", "show", TRACE["trace_id"]): [TRACE],
+    ("search", "echo"): [TRACE],
     ("trace", "bodies"): [{"capability": "echo", "left_s": 1.5}],
     ("log", "level"): [{"logger": "hearthnet.bus", "level": "debug", "was": "info", "left_s": 1.5}],
     ("log", "level", "bus=debug"): [{"logger": "hearthnet.bus", "level": "debug", "was": "info", "left_s": 1.5}],
@@ -119,6 +123,7 @@ def changed(document):
 def test_any_document_in_our_name_is_shown_or_refused(impostor, tmp_path, capsys, command):
     """Whatever JSON it is, and of whatever status, text and --json end with a result or an error, not a traceback."""
     client = impostor(200, b"")
+    write(locate().data_dir / DATABASE)
     settings = tmp_path / "config.toml"
     settings.write_text(f'[identity]\nkeys_dir = "{tmp_path}/keys"\n[transport]\nport = {client._where.port}\n')
     arguments = [*command, "--config", str(settings)]

@@ -91,7 +91,20 @@ def test_terminal_gets_a_hundred_rows(asked):
     assert re.search(r"^[0-9A-Z]{26} notes\.search ", sent, re.MULTILINE)
     code, sent = printed("SELECT *, replace(hex(zeroblob(20)), '0', '§') AS last FROM recent LIMIT 1")
     assert (code, sent.count("§")) == (0, 40)
-    assert max(len(re.sub(r"\x1b\[\d*m", "", line)) for line in sent.splitlines()) <= 80
+    lines = [re.sub(r"\x1b\[\d*m", "", line) for line in sent.splitlines()]
+    assert max(map(len, lines)) <= 80
+
+
+def test_wide_rows_are_blocks_on_a_terminal(asked):
+    """Where a table would have columns of few characters, each row is lines of name and value."""
+    code, sent = printed("SELECT * FROM traces ORDER BY seq LIMIT 2")
+    lines = [re.sub(r"\x1b\[\d*m", "", line) for line in sent.splitlines()]
+    (first, second) = json.loads(asked("--json", "SELECT * FROM traces ORDER BY seq LIMIT 2").stdout)
+    assert code == 0
+    assert [line.split()[0] for line in lines if re.match("[a-z]", line)] == [*first, *second]
+    for row in (first, second):
+        assert f"trace_id        {row['trace_id']}" in lines
+    assert lines.count("") == 1
 
 
 def test_error_is_reported_in_two_lines(asked):

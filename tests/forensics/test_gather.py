@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import forkserver
 from support.left_behind import fingerprints
+from support.strange import plant
 
 from hearthnet.forensics.evidence.entries import fingerprint, from_line, from_log
 from hearthnet.forensics.gather import gather
@@ -387,3 +388,12 @@ def test_end_of_a_long_traceback_is_kept():
     for entry in (from_line(line), from_log(row)):
         assert entry.exc.endswith("KeyError: 'model'")
         assert len(entry.exc) <= 4_000
+
+
+@pytest.mark.parametrize("name", ["telemetry.db", "telemetry.db.corrupt-x", "telemetry.7.fault"])
+def test_what_is_no_file_is_named_by_its_kind(tmp_path, name):
+    """A database, one that was moved aside, and a fault file; none of them is opened."""
+    path = plant(tmp_path / name, "pipe")
+
+    (source,) = [item for item in gather(tmp_path).sources if item.path == path]
+    assert source.detail == "it is a pipe, not a file"

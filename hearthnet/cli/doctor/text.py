@@ -22,8 +22,9 @@ from hearthnet.cli.main import as_json_text, printable
 from hearthnet.moments import in_local_time
 from hearthnet.observability.reports.history import BAD, Change, Streak
 from hearthnet.plural import counted
+from hearthnet.terminal import has_unicode
 
-__all__ = ["has_unicode", "local_moment", "print_history", "print_report", "waiting"]
+__all__ = ["local_moment", "print_history", "print_report", "waiting"]
 
 # status: (mark, ASCII mark, colour or None for the colour of text)
 _MARKS: Final = {
@@ -37,8 +38,6 @@ _NOW: Final = {"fail": "failing", "warn": "warning", "pass": "healthy again"}
 _BEFORE: Final = {"fail": "failing", "warn": "a warning", "pass": "healthy", "skip": "skipped"}
 _INDENT: Final = " " * 7
 _MIN_WIDTH: Final = 40
-# Values that Python itself puts into LC_CTYPE in the C locale (PEP 538): they say nothing about the terminal.
-_COERCED: Final = ("", "C.UTF-8", "C.utf8", "UTF-8")
 
 
 def print_report(document: Mapping[str, Any], news: Iterable[Change], *, quiet: bool, verbose: bool) -> None:
@@ -148,7 +147,7 @@ def _print_marked(status: str, title: str, text: str, *, may_cut: bool = False) 
         rest = _cut(rest, width - len(f"{mark} {status}"))
     # The word keeps the text's colour: yellow is unreadable on white.
     word = click.style(status, bold=status in BAD)
-    _print(f"{click.style(mark if has_unicode() else ascii_mark, fg=colour, bold=True)} {word}{rest}")
+    _print(f"{click.style(mark if has_unicode(sys.stdout) else ascii_mark, fg=colour, bold=True)} {word}{rest}")
     return rest != whole
 
 
@@ -164,7 +163,7 @@ def _cut(text: str, width: int) -> str:
 
     if cell_len(text) <= width:
         return text
-    mark = "…" if has_unicode() else "..."
+    mark = "…" if has_unicode(sys.stdout) else "..."
     return set_cell_size(text, width - len(mark)).rstrip() + mark
 
 
@@ -181,14 +180,6 @@ def _width() -> int | None:
     return max(_MIN_WIDTH, shutil.get_terminal_size().columns) if sys.stdout.isatty() else None
 
 
-def has_unicode() -> bool:
-    """Returns True if more than ASCII can be shown, by the user's locale, as other programs do."""
-    locale = os.environ.get("LC_ALL") or os.environ.get("LC_CTYPE", "")
-    if locale in _COERCED:
-        locale = os.environ.get("LC_ALL") or os.environ.get("LANG", "")
-    return "utf" in locale.lower() and "utf" in (sys.stdout.encoding or "").lower()
-
-
 @contextmanager
 def waiting(known: Sized) -> Iterator[None]:
     """Shows a spinner on stderr while the context is open, if stderr is a terminal."""
@@ -198,5 +189,5 @@ def waiting(known: Sized) -> Iterator[None]:
     from rich.console import Console
 
     text = f"running {counted(len(known), 'check')}"
-    with Console(stderr=True, highlight=False).status(text, spinner="dots" if has_unicode() else "line"):
+    with Console(stderr=True, highlight=False).status(text, spinner="dots" if has_unicode(sys.stdout) else "line"):
         yield

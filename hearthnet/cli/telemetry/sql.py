@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import orjson
@@ -19,6 +19,9 @@ from hearthnet.config import Config
 from hearthnet.observability.store.query.statement import QueryResult, ask, too_slow
 from hearthnet.observability.telemetry import DATABASE
 from hearthnet.plural import counted
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _TERMINAL_ROWS: Final = 100  # as many as a person scrolls through
 _MAX_TIMEOUT_S: Final = 60.0  # for so long the writer can do without reusing its WAL
@@ -141,7 +144,7 @@ def _print_relations(result: QueryResult) -> None:
 
 
 def print_table(result: QueryResult) -> None:
-    """Prints a table as wide as its values; on a narrower terminal they are folded."""
+    """Prints a table as wide as its values; on a narrower terminal they are folded, or each row is a block."""
     from rich.console import Console
     from rich.markup import escape
     from rich.text import Text
@@ -150,16 +153,33 @@ def print_table(result: QueryResult) -> None:
     names = [printable(name) for name in result.columns]
     texts = [[shown(value) for value in row] for row in result.rows]
     widths = [max(map(len, column)) for column in zip(names, *texts, strict=True)]
-    fits = sum(min(width, _WHOLE_CHARS) + 1 for width in widths) <= console.width
+    if sum(min(width, _WHOLE_CHARS) + 1 for width in widths) > console.width:
+        _print_blocks(console, names, texts)
+        return
     made = table(*map(escape, names))
     for index, column in enumerate(made.columns):
-        column.no_wrap = fits and widths[index] <= _WHOLE_CHARS
+        column.no_wrap = widths[index] <= _WHOLE_CHARS
         column.overflow = "fold"
         kinds = {type(row[index]) for row in result.rows} - {type(None)}
         column.justify = "right" if kinds and kinds <= {int, float} else "left"
     for row in texts:
         made.add_row(*map(Text, row))
     print_plain(console, made)
+
+
+def _print_blocks(screen: Console, names: list[str], rows: list[list[str]]) -> None:
+    """Prints each row as lines of name and value, with an empty line between rows."""
+    from rich.text import Text
+
+    for number, row in enumerate(rows):
+        if number:
+            click.echo()
+        made = table("name", "value")
+        made.show_header = False
+        made.columns[1].no_wrap, made.columns[1].overflow = False, "fold"
+        for name, value in zip(names, row, strict=True):
+            made.add_row(Text(name, style="bold"), Text(value))
+        print_plain(screen, made)
 
 
 def shown(value: Any) -> str:

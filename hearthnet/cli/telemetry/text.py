@@ -108,7 +108,8 @@ def info_lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "wear", _wear(found["wear"])
     yield from _with_name("not ours", [_addition(item) for item in found["not_ours"]])
     yield from _with_name("quarantine", [_quarantined(item) for item in found["quarantined"]])
-    yield from _with_name("black boxes", [_box(item) for item in found["boxes"]])
+    refusing = [f"{item['kind']} {item['name']}" for item in found["not_ours"] if item["refuses"]]
+    yield from _with_name("black boxes", [_box(item, refusing) for item in found["boxes"]])
 
 
 def _with_name(name: str, texts: list[str]) -> Iterator[tuple[str, str]]:
@@ -149,8 +150,9 @@ def _quarantined(item: dict[str, Any]) -> str:
     )
 
 
-def _box(item: dict[str, Any]) -> str:
+def _box(item: dict[str, Any], refusing: list[str]) -> str:
     if item["trouble"]:
         return printable(f"{item['path']}: {item['trouble']}")
-    state = "alive" if item["alive"] else "dead; the next start recovers it"
-    return f"process {item['pid'] or 'unknown'}, {state}"
+    waits = f"it keeps the records that the {', '.join(refusing)} refuses" if refusing else None
+    state = "alive" if item["alive"] else f"dead; {waits or 'the next start recovers it'}"
+    return printable(f"process {item['pid'] or 'unknown'}, {state}")

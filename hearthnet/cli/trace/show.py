@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +24,7 @@ from hearthnet.cli.main import (
 from hearthnet.constants import DATABASE, TRACE_RING_BUFFER
 from hearthnet.errors import EXIT_USAGE, HearthNetError, NodeRefusedError
 from hearthnet.plural import counted
+from hearthnet.terminal import has_unicode
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from hearthnet.locations import Locations
     from hearthnet.observability.store.reader import Reader, TraceFilter
 
-__all__ = ["ended_us", "find", "is_reference", "rows_of", "show", "trace_id_of"]
+__all__ = ["ended_us", "find", "is_reference", "rows_of", "show", "trace_id_of", "trace_shape"]
 
 _BAR_CHARS: Final = 30
 _NAME_CHARS: Final = 24
@@ -127,7 +129,7 @@ def find(where: Locations, n: int, wanted: TraceFilter) -> list[dict[str, Any]]:
 
     live = NodeClient(where).ask(
         "/trace/recent",
-        [_shape()],
+        [trace_shape()],
         n=n,
         capability=wanted.capability,
         result=wanted.result,
@@ -148,7 +150,7 @@ def find(where: Locations, n: int, wanted: TraceFilter) -> list[dict[str, Any]]:
     ]
 
 
-def _shape() -> dict[str, Any]:
+def trace_shape() -> dict[str, Any]:
     """Returns the shape of a trace as it is read from a node; one of an older version does not send its program."""
     from hearthnet.cli.client import MILLISECONDS, MOMENT_US, NUMBER
 
@@ -193,7 +195,7 @@ def _visits(where: Locations, trace_id: str) -> list[dict[str, Any]]:
     from hearthnet.observability.store.reader import TraceFilter
 
     try:
-        live = NodeClient(where).ask(f"/trace/{trace_id}", [_shape()])
+        live = NodeClient(where).ask(f"/trace/{trace_id}", [trace_shape()])
     except NodeRefusedError:  # the node does not have it
         return []
     if live is not None:
@@ -212,8 +214,9 @@ def _draw(trace: dict[str, Any]) -> None:
     parts: list[RenderableType] = [
         Text.assemble(
             (f"{printable(trace['capability'])}{version}", "bold"), "  ", (printable(trace["result"]), style),
-            f"  {trace['duration_ms']:.2f} ms  started {local_time(trace['started_us'])}",
+            f"  {trace['duration_ms']:.2f} ms",
         ),
+        Text(f"started {local_time(trace['started_us'])}", style="dim"),
         Text(f"trace {printable(trace['trace_id'])}  run {printable(trace['run_id'])}{whose}", style="dim"),
     ]  # fmt: skip
     if trace["error"]:
@@ -264,8 +267,9 @@ def _tree(spans: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
 
 
 def _bar(item: dict[str, Any], total_ms: float) -> str:
+    gap, full = "·█" if has_unicode(sys.stdout) else ".#"
     scale = _BAR_CHARS / total_ms if total_ms > 0 else 0.0
     start = int(max(0, min(_BAR_CHARS - 1, item["offset_ms"] * scale)))
     length = max(1, round(min(_BAR_CHARS - start, item["duration_ms"] * scale)))
-    bar: str = "·" * start + "█" * length + "·" * (_BAR_CHARS - start - length)
+    bar: str = gap * start + full * length + gap * (_BAR_CHARS - start - length)
     return bar

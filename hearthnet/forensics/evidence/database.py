@@ -16,7 +16,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
-from hearthnet.files import open_file
+from hearthnet.files import open_file, why_no_file
 from hearthnet.forensics.evidence.carving import carve
 from hearthnet.forensics.evidence.safe_stat import is_file, why_unreadable
 from hearthnet.forensics.model import Source
@@ -128,8 +128,9 @@ def _state_of(path: Path) -> tuple[str, str]:
     """Returns state and detail of a file by its first bytes."""
     try:
         path.lstat()
-        if not is_file(path) and path.exists():  # opening a pipe would block
-            return "foreign", "not a regular file"
+        reason = why_no_file(path)
+        if reason is not None and path.exists():  # opening a pipe would block
+            return "foreign", reason
         with open_file(path) as file:
             head = file.read(100)
     except FileNotFoundError:

@@ -167,13 +167,15 @@ class Report:
     def _error_lines(self) -> Iterator[str]:
         for group in self._case.errors[:_MAX_ERRORS]:
             when = f"{_local(group.first_us)} to {_local(group.last_us)}" if group.count > 1 else _local(group.last_us)
-            yield self._cut(f"  {group.count:>6} x  {when}  {printable(group.name)}: {printable(group.text)}")
+            what = f"{printable(group.name)}: {printable(group.text)}"
+            yield from self._wrapped(f"  {group.count:>6} x  ", f"{when}  {what}")
 
     def _slowest_lines(self) -> Iterator[str]:
         for entry in self._case.slowest:
             duration = f"{entry.duration_ms or 0:>12,.1f} ms"
-            name = printable(entry.name)
-            yield self._cut(f"  {duration}  {name}  {printable(entry.status)}  {printable(entry.trace_id or '')}")
+            # The id first: it is what a person copies.
+            trace_id = printable(entry.trace_id or "")
+            yield self._cut(f"  {duration}  {trace_id}  {printable(entry.status):<16} {printable(entry.name)}")
 
     def _minute_lines(self) -> Iterator[str]:
         minutes = self._case.minutes

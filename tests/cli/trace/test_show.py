@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
+from support.terminal import on_terminal
 
 from hearthnet.cli.main import _run
 from hearthnet.observability import telemetry, trace
@@ -88,10 +90,22 @@ def test_nothing_is_wrapped_or_padded_for_a_program(ids, capsys):
     """However long a value is, each span has one line, without trailing blanks."""
     assert _run(["trace", "show", ids[0]]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3
-    assert lines[2].startswith("step ")
-    assert lines[2].endswith(f'values={{"a":[true,null]}}  text={"x y " * 60}'.rstrip())
+    assert len(lines) == 4
+    assert lines[3].startswith("step ")
+    assert lines[3].endswith(f'values={{"a":[true,null]}}  text={"x y " * 60}'.rstrip())
     assert [line for line in lines if line != line.rstrip()] == []
+
+
+def test_narrow_terminal_gets_whole_moments_and_ids(ids):
+    """Each of them is on one line; bars are ASCII where the locale is."""
+    for locale, drawn in (("C", "#"), ("C.UTF-8", "█")):
+        code, text, _ = on_terminal("trace", "show", ids[0], columns=80, LANG=locale, LC_CTYPE="")
+        lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in text.splitlines()]
+        assert code == 0
+        assert re.fullmatch(r"started \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d", lines[1])
+        assert lines[2].startswith(f"trace {ids[0]}  run ")
+        assert drawn in lines[3]
+        assert max(map(len, lines)) <= 80
 
 
 def test_log_takes_the_last_trace(ids, capsys):

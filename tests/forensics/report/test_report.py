@@ -82,6 +82,19 @@ def test_report_fits_and_gives_the_terminal_no_orders(columns):
     assert report(hostile(), judge(hostile()), colour=False, unicode=False, columns=columns).isascii()
 
 
+def test_narrow_report_keeps_ids_and_errors_whole(program):
+    """They are what a person copies and reads: an id is on one line, an error wrapped instead of cut."""
+    case = gather(program(40) / "data")
+    error = "no route to the peer " + "word " * 30 + "end"
+    group = ErrorGroup("f", "trace", "llm.chat", error, 2, 1, 2)
+    slowest = [replace(entry, name="a.capability.with.a.long.name" * 3) for entry in case.slowest]
+    text = report(replace(case, errors=[group], slowest=slowest), judge(case), colour=False, unicode=True, columns=80)
+
+    assert error in " ".join(text.split())
+    assert slowest
+    assert all(entry.trace_id in text[text.index("\nSlowest") :] for entry in slowest)
+
+
 def test_report_of_a_real_death_says_what_matters(program):
     """The verdict comes first, then the open call, the last records, the errors and the runs."""
     case = gather(program(40) / "data")

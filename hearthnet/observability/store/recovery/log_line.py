@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ _OWN_KEYS: Final = ("ts", "level", "logger", "msg", "trace_id", "span_id", "exc"
 _NOTABLE_LEVELS: Final = frozenset(LEVELS[LEVELS.index("warning") :])
 _TEXT_BYTES: Final = 1_024
 _SPAN_ID: Final = re.compile(r"[0-9a-f]{16}")
+_MAX_DIGITS: Final = 20  # of 64 bits, with the sign
+_LONG_INTEGER: Final = re.compile(rb"[:\[,]\s*-?\d{19}")
 _MAX_MS: Final = 1e12  # thirty years; longer durations are invalid
 
 
@@ -47,9 +50,19 @@ def line_of(raw: bytes) -> dict[str, Any] | None:
     """Returns the JSON object of a line, or None if there is none."""
     try:
         line = orjson.loads(raw)
-    except orjson.JSONDecodeError:  # torn by a full disk or a power cut, or another program's
+        if _LONG_INTEGER.search(raw) is not None:  # orjson makes a float of it, which loses digits
+            line = json.loads(raw, parse_int=_integer)
+    except (orjson.JSONDecodeError, RecursionError):  # torn by a full disk or a power cut, or another program's
         return None
     return line if isinstance(line, dict) else None
+
+
+def _integer(digits: str) -> int | str:
+    """Returns the integer, or its digits if it has more than 64 bits."""
+    if len(digits) > _MAX_DIGITS:
+        return digits
+    number = int(digits)
+    return number if -(2**63) <= number < 2**63 else digits
 
 
 def time_of(line: dict[str, Any]) -> int | None:

@@ -16,6 +16,7 @@ from hearthnet.cli.telemetry.text import info_lines, remarks
 from hearthnet.errors import StoreError, UnusableStoreError
 from hearthnet.forensics.model import iso
 from hearthnet.forensics.tables import NEWEST_VERSION
+from hearthnet.locations import disk_use, locate
 from hearthnet.observability import get_logger, telemetry, trace
 from hearthnet.observability.store.budget import Budget
 from hearthnet.observability.store.purge.purge import Places, purge
@@ -130,6 +131,11 @@ sys.stdin.read()
     after = info(store, observability)
     assert after["runs"] == {"count": 2, "running": 0, "unclean": 1, "of_other_programs": 0}
     assert [box["alive"] for box in after["boxes"]] == [False]
+    told = f"process {process.pid}, dead; "
+    assert dict(info_lines(after))["black boxes"] == f"{told}the next start recovers it"
+    change(store, "CREATE TRIGGER audit BEFORE INSERT ON traces BEGIN SELECT RAISE(ABORT, 'no'); END")
+    behind = dict(info_lines(info(store, observability)))["black boxes"]
+    assert behind == f"{told}it keeps the records that the trigger audit refuses"
 
 
 def test_what_cannot_be_read_is_an_error(tmp_path, observability):
@@ -149,6 +155,17 @@ def test_garbage_beside_the_database_is_shown_not_trusted(store, observability):
     (box,) = info(store, observability)["boxes"]
     assert (box["pid"], box["alive"], box["bytes"]) == (None, False, 7)
     assert box["trouble"] == "it is no black box; the next start removes it"
+
+
+def test_status_counts_what_info_counts(store, observability):
+    """Database, WAL, boxes and quarantine; the logs are apart."""
+    store.with_name("telemetry.7.box").write_bytes(b"x" * 5_000)
+    store.with_name("telemetry.db.corrupt-x").write_bytes(b"x" * 700)
+    used = info(store, observability)["disk"]["bytes"]
+
+    where = locate()._replace(data_dir=store.parent, log_dir=observability.log_dir)
+    assert disk_use(where)["telemetry_bytes"] == sum(used.values()) - used["logs"]
+    assert disk_use(where)["log_bytes"] == used["logs"]
 
 
 @pytest.mark.parametrize("kind", [*STRANGE, "link to nothing"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import orjson
 import pytest
 
@@ -127,6 +129,28 @@ def test_fields_of_a_short_record_have_the_row_to_themselves():
 
     assert orjson.loads(found.extras) == {"a": "x" * 1_500}
     assert 2_000 < len(record(LOG, a="x" * 2_000, b="y" * 2_000).extras) <= 2_048
+
+
+@pytest.mark.parametrize(
+    ("number", "kept"),
+    [
+        (2**63 - 1, 2**63 - 1), (-(2**63), -(2**63)), (2**63, str(2**63)), (-(10**20), str(-(10**20))),
+        (10**20, "100000000000000000000"), (10**300, "1" + "0" * 300), (1.5e300, 1.5e300), (7, 7),
+    ],
+)  # fmt: skip
+def test_integer_of_any_size_keeps_its_digits(number, kept):
+    """As text where 64 bits do not hold it, in a list, too; never as a float, which has sixteen digits."""
+    raw = json.dumps({**LOG, "a": number, "b": [number]}).encode()
+    found = record_of(raw, 7, "run", Reading(5_000.0))
+
+    assert orjson.loads(found.extras) == {"a": kept, "b": [kept]}
+
+
+def test_duration_of_many_digits_is_no_duration():
+    """Nor does a line that nests deep beside such a number end in an error."""
+    assert record_of(json.dumps({**DONE, "ms": 10**20}).encode(), 7, "run", Reading(5_000.0)) is None
+    deep = b'{"n": 10000000000000000000000, "a": ' + b"[" * 1_000 + b"]" * 1_000 + b"}"
+    assert line_of(deep) is None or line_of(deep)["n"] == "10000000000000000000000"
 
 
 @pytest.mark.parametrize(
