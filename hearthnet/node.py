@@ -35,6 +35,8 @@ from hearthnet.transport.admission.gate import Load
 from hearthnet.transport.api.routes import Services
 from hearthnet.transport.app import build_app
 from hearthnet.transport.auth.replay import JOURNAL_FILE, ReplayJournal, Replays
+from hearthnet.transport.page.grants import Grants
+from hearthnet.transport.page.source import Page, PageSettings
 from hearthnet.transport.server import Server
 
 __all__ = ["Node", "initialise", "open_node"]
@@ -113,11 +115,20 @@ class Node:
         self._started = time.monotonic()
         self._last_seen: dict[str, float] = {}  # only members, so bounded by the manifest
         self._events_path = folder / EVENTS_FILE
+        self._page = self._make_page()
 
     @property
     def manifest(self) -> Manifest:
         """The current manifest."""
         return self.membership.manifest()
+
+    def _make_page(self) -> Page:
+        settings = self.config.observability
+        assert settings.data_dir is not None
+        shown = PageSettings(
+            settings.data_dir, settings.log_dir, settings.max_disk_mb, self.manifest.name, self.bus.node_id
+        )
+        return Page(shown, Grants(settings.data_dir), lambda: self.diagnose([]), self.telemetry.suspect)
 
     def services(self) -> Services:
         """Returns the parts of this node that the transport needs."""
@@ -131,6 +142,7 @@ class Node:
             metrics_loopback_only=self.config.observability.metrics_loopback_only,
             keys=self._keys,
             replays=self._replays,
+            page=self._page,
         )
 
     def diagnose(self, only: list[str]) -> list[dict[str, Any]]:
@@ -195,6 +207,7 @@ class Node:
     def close(self) -> None:
         """Closes the node's own files."""
         self._journal.close()
+        self._page.close()
 
     async def serve(self, listening: socket.socket, stop: asyncio.Event) -> None:
         """Serves on a bound socket until `stop` is set."""

@@ -63,6 +63,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "status": ("status", "Show the node's status."),
     "caps": ("caps", "List the capabilities with health and latency."),
     "call": ("call", "Call a capability of the running node."),
+    "page": ("page", "Open the page of the running node in a browser."),
     "trace": ("trace.command", "Show traces of calls and where their time went."),
     "log": ("log.command", "Read the JSON log."),
     "telemetry": ("telemetry.command", "Manage telemetry.db: status, copy, query, rebuild, purge."),

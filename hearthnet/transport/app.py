@@ -23,13 +23,15 @@ from hearthnet.transport.api.control import control
 from hearthnet.transport.api.error_body import error_body, internal_error, validation_failure
 from hearthnet.transport.api.openapi import openapi
 from hearthnet.transport.api.routes import Services, calls, operations, telemetry
+from hearthnet.transport.page.routes import page_data, page_files
+from hearthnet.transport.page.views import Overview
 
 __all__ = ["ROUTERS", "build_app"]
 
 log = get_logger(__name__)
 
 # All routes of the node; `exposure` lists them with who may use each.
-ROUTERS: Final = (calls, telemetry, operations, control, openapi)
+ROUTERS: Final = (calls, telemetry, operations, control, openapi, page_data, page_files)
 _NOT_FOUND: Final = 404
 _OTHER_METHOD: Final = 405
 _FIRST_SERVER_ERROR: Final = 500  # below, the caller is at fault
@@ -60,6 +62,8 @@ def build_app(
     )
     app.state.services = services
     app.state.levels = levels or Levels()
+    app.state.page = services.page
+    app.state.overview = services.page and Overview(services.page)
     app.add_exception_handler(WireError, _wire_error)
     app.add_exception_handler(RequestValidationError, _bad_request)
     app.add_exception_handler(HTTPException, _http_error)

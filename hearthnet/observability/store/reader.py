@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from hearthnet.database import connect_read_only, lengthen_shm, reason_of
+from hearthnet.database import STEPS_BETWEEN_CHECKS, connect_read_only, lengthen_shm, reason_of
 from hearthnet.errors import StoreError
 from hearthnet.observability.process.program import program_name
 from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.tracked import tracked
+from hearthnet.observability.store.query.statement import too_slow
 from hearthnet.observability.store.rows import TRACES
 
 __all__ = ["Reader", "TraceFilter"]
@@ -122,14 +124,18 @@ class Reader:
     Args:
         path: of the database.
         on_damage: called when a query finds damage.
+        within_s: limit of each query in seconds; None: no limit.
 
     Raises:
         StoreError: raised by every method when the database is missing or cannot be read.
+        QueryLimitError: raised by every method when a query exceeds its limit.
     """
 
-    def __init__(self, path: Path, on_damage: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, path: Path, on_damage: Callable[[], None] = lambda: None, within_s: float | None = None) -> None:
         self._path = path
         self._on_damage = on_damage
+        self._within_s = within_s
+        self._ends_at = 0.0
         self._shm = path.with_name(f"{path.name}-shm")
         self._lock = threading.Lock()
         self._reading: int | None = None  # the thread that has the lock
@@ -145,9 +151,12 @@ class Reader:
             self._reading = threading.get_ident()
             try:
                 # fetchall ends the statement, and with it the read transaction.
+                self._ends_at = time.monotonic() + (self._within_s or 0.0)
                 connection = self._connected()
                 return connection.execute(sql.replace(_COLUMNS, self._columns), tuple(values)).fetchall()
             except sqlite3.Error as error:
+                if self._within_s is not None and error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+                    raise too_slow(self._within_s) from error
                 self._disconnect()
                 if reason_of(error) == "corrupt":
                     self._on_damage()
@@ -165,6 +174,8 @@ class Reader:
         if self._connection is None or identity != self._identity:
             self._disconnect()
             self._connection = connect_read_only(self._path)
+            if self._within_s is not None:
+                self._connection.set_progress_handler(lambda: time.monotonic() > self._ends_at, STEPS_BETWEEN_CHECKS)
             # Before a database of an older version is opened to write: its records' seq was their number.
             is_old = self._connection.execute(_HAS_NUMBERS).fetchone() is None
             self._columns = TRACES.columns.replace("number", "seq", 1) if is_old else TRACES.columns

@@ -34,6 +34,7 @@ Reason = Literal[
     "unexpected_body",
     "body_too_large",
     "content_type",
+    "page",
 ]
 
 _often = RateLimitedLogger(get_logger(__name__))

@@ -17,7 +17,20 @@ from hearthnet.transport.api.models import ErrorOut, ReadyOut
 from hearthnet.transport.auth.access import SignedRoute, members_or_loopback
 from hearthnet.transport.auth.signing import CAPABILITY, COMMUNITY, REQUEST_ID, SENDER, SIGNATURE, TIMESTAMP, VERSION
 
-__all__ = ["CALL", "CONTROL", "METRICS", "OPEN", "READY", "SIGNED_CALL", "STATUSES", "TELEMETRY", "openapi"]
+__all__ = [
+    "CALL",
+    "CONTROL",
+    "METRICS",
+    "OPEN",
+    "PAGE",
+    "PAGE_FILE",
+    "PAGE_FILES",
+    "READY",
+    "SIGNED_CALL",
+    "STATUSES",
+    "TELEMETRY",
+    "openapi",
+]
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -67,6 +80,10 @@ OPEN: Final = _errors(401)
 TELEMETRY: Final = _errors(401, 404, 410)
 CONTROL: Final = _errors(401, 404, 415)
 _TEXT: Final = {"schema": {"type": "string"}}
+_FILE: Final = {"schema": {"type": "string"}}
+PAGE_FILES: Final = _errors(401, 404, 415)
+PAGE_FILE: Final[Responses] = {200: {"content": {"text/javascript": _FILE, "text/css": _FILE, "image/svg+xml": _FILE}}}
+PAGE: Final = _errors(401, 404, 415)
 METRICS: Final[Responses] = {200: {"content": {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}}}
 READY: Final[Responses] = {503: {"model": ReadyOut | ErrorOut, "description": f"no capability yet; {_MEANS[503]}"}}
 # One event of a stream, as a client of server-sent events sees it.

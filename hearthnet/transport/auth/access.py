@@ -21,11 +21,13 @@ from hearthnet.observability.telemetry import Telemetry
 from hearthnet.transport.api.error_body import error_body, internal_error, validation_failure
 from hearthnet.transport.auth.replay import Replays
 from hearthnet.transport.auth.signing import CAPABILITY, SENDER, Signer, read_claim, verify_claim
+from hearthnet.transport.page.source import Page
 
 __all__ = [
     "NodeServices",
     "Services",
     "SignedRoute",
+    "is_loopback",
     "loopback_only",
     "members_or_loopback",
     "scrapers",
@@ -44,7 +46,7 @@ class Services:
     """The parts of a node that the routes use.
 
     `seen` receives the id of each verified caller; `status` and `doctor` may take seconds. With `keys` responses are
-    signed; a node always has them. `replays` is shared by all requests of one application.
+    signed; a node always has them. `replays` is shared by all requests of one application. `page` shows the store.
     """
 
     bus: CapabilityBus
@@ -56,6 +58,7 @@ class Services:
     metrics_loopback_only: bool = False
     keys: KeyPair | None = None
     replays: Replays = field(default_factory=Replays)
+    page: Page | None = None
 
 
 def services_of(request: Request) -> Services:
@@ -72,7 +75,7 @@ async def _services(request: Request) -> Services:
 NodeServices = Annotated[Services, Depends(_services)]
 
 
-def _is_loopback(request: Request) -> bool:
+def is_loopback(request: Request) -> bool:
     """Returns True for a request from this machine that did not pass through a proxy."""
     if any(name in request.headers for name in _FORWARDED):
         return False
@@ -93,7 +96,7 @@ def loopback_only(request: Request) -> None:
     Raises:
         WireError: raised as `unauthorized` for all others.
     """
-    if not _is_loopback(request):
+    if not is_loopback(request):
         raise WireError("unauthorized", "this route is for the node's own machine only, and not through a proxy")
 
 
@@ -117,7 +120,7 @@ async def members_or_loopback(request: Request) -> None:
         WireError: raised for all others, with the code of the failed check.
     """
     if CAPABILITY not in request.headers:
-        if _is_loopback(request):
+        if is_loopback(request):
             return
         raise WireError("unauthorized", "this route is for the node's own machine, and for signed requests of members")
     services = services_of(request)

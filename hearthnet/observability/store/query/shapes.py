@@ -1,0 +1,61 @@
+"""Traces and log records as the page, its stream and the search show them: dicts with the names of the columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import orjson
+
+__all__ = ["LOG", "SUMMARY", "decoded", "log_of", "summary_of"]
+
+_PROGRAM: Final = "(SELECT program FROM runs WHERE runs.run_id = {0}.run_id)"
+SUMMARY_NAMES: Final = (
+    "seq", "run_id", "trace_id", "parent_id", "capability", "version", "started_us", "duration_ms", "result", "error",
+    "notable", "span_count", "program", "extras",
+)  # fmt: skip
+LOG_NAMES: Final = (
+    "seq", "run_id", "ts_us", "level", "logger", "msg", "trace_id", "span_id", "repeats", "extras", "exc", "program",
+)  # fmt: skip
+_COMPUTED: Final = {"span_count": "iif(json_valid(spans), json_array_length(spans), 0)"}
+# The selected expressions, for `SELECT … FROM traces` and `FROM logs`.
+SUMMARY: Final = ", ".join(
+    _COMPUTED.get(name, _PROGRAM.format("traces") if name == "program" else name) for name in SUMMARY_NAMES
+)
+LOG: Final = ", ".join(_PROGRAM.format("logs") if name == "program" else name for name in LOG_NAMES)
+
+_MAX_EXTRAS_CHARS: Final = 1_000  # of a row of a list; the opened trace has all
+
+
+def summary_of(row: Sequence[Any]) -> dict[str, Any]:
+    """Returns a trace of a list: without its spans, and with as much of its extras as fits."""
+    found = dict(zip(SUMMARY_NAMES, row, strict=True))
+    extras = found["extras"] or ""
+    fields = decoded(extras, {})
+    found["extras"] = fields if len(extras) <= _MAX_EXTRAS_CHARS else _first_of(fields)
+    found["notable"] = bool(found["notable"])
+    return found
+
+
+def log_of(row: Sequence[Any]) -> dict[str, Any]:
+    """Returns a log record."""
+    found = dict(zip(LOG_NAMES, row, strict=True))
+    return {**found, "extras": decoded(found["extras"], {})}
+
+
+def decoded(text: str | None, instead: Any) -> Any:
+    """Returns a JSON value; `instead` of what is none, or of another type: a damaged file may contain anything."""
+    try:
+        value = orjson.loads(text or "")
+    except orjson.JSONDecodeError:
+        return instead
+    return value if isinstance(value, type(instead)) else instead
+
+
+def _first_of(fields: dict[str, Any]) -> dict[str, Any]:
+    left, kept = _MAX_EXTRAS_CHARS, {}
+    for key, value in fields.items():
+        left -= len(key) + len(orjson.dumps(value))
+        if left >= 0:
+            kept[key] = value
+    return {**kept, "…": len(fields) - len(kept)} if len(kept) < len(fields) else kept

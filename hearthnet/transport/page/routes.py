@@ -1,0 +1,157 @@
+"""The routes of the page: its files, and JSON over SQL. Each is thin and calls one function of `views`.
+
+They are no calls of capabilities: nothing here makes a trace. Functions that query are plain, so that the framework
+runs them in a thread.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Path as PathParameter
+from fastapi.responses import HTMLResponse, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from hearthnet.errors import WireError
+from hearthnet.transport.admission.refusals import count_refused
+from hearthnet.transport.api import openapi, strict_json
+from hearthnet.transport.page import lists, shell, views
+from hearthnet.transport.page.access import (
+    PageRoute,
+    ThePage,
+    own_origin,
+    page_holder,
+    page_json,
+    page_visitor,
+    unauthorized,
+)
+
+__all__ = ["page_data", "page_files"]
+
+_MAX_MINUTES: Final = 60 * 24 * 31
+_MAX_TEXT: Final = 2_000
+
+page_files = APIRouter(route_class=PageRoute, dependencies=[Depends(page_visitor)], responses=openapi.PAGE_FILES)
+page_data = APIRouter(
+    prefix="/page/v1",
+    route_class=PageRoute,
+    dependencies=[Depends(page_visitor), Depends(page_holder)],
+    responses=openapi.PAGE,
+)
+
+
+@page_files.get("/", response_class=HTMLResponse)
+def page_shell() -> HTMLResponse:
+    """The page, without any data: that needs the secret of a browser which has claimed a token."""
+    return HTMLResponse(shell.shell(), headers={"Content-Security-Policy": shell.CSP})
+
+
+class ClaimIn(BaseModel):
+    """A token from `hearthnet page`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    token: Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class ClaimOut(BaseModel):
+    """The secret of a browser, for the header `X-HearthNet-Page`; it ends at `until_us`."""
+
+    secret: str
+    until_us: int
+
+
+async def strict_body(request: Request) -> None:
+    """Admits a body that is strict JSON.
+
+    Raises:
+        WireError: raised as `bad_request` for all others.
+    """
+    strict_json.parse(await request.body())
+
+
+# Beside the files: it is what a browser without a secret may call.
+@page_files.post("/page/v1/claim", response_model=ClaimOut, dependencies=[Depends(own_origin), Depends(strict_body)])
+def claim(wanted: ClaimIn, page: ThePage) -> Response:
+    """Exchanges a token, which works once, for the secret that all other requests carry."""
+    granted = page.grants.claim(wanted.token)
+    if granted is None:
+        count_refused("page", why="token")
+        raise unauthorized("this link was used already, or is too old")
+    return page_json(granted._asdict())
+
+
+@page_files.get("/page/{version}/{name:path}", response_class=Response, responses=openapi.PAGE_FILE)
+def page_file(version: str, name: str) -> Response:
+    """A module, style sheet or picture of the page, in this version only."""
+    found = shell.file_of(version, name)
+    if found is None:
+        raise WireError("not_found", "the page has no such file in this version: reload it")
+    content, kind = found
+    return Response(content, media_type=kind, headers={"Cache-Control": "public, max-age=31536000, immutable"})
+
+
+def overview_of(request: Request) -> views.Overview:
+    """Returns the overview of the application's page, which its viewers share."""
+    overview: views.Overview = request.app.state.overview
+    return overview
+
+
+@page_data.get("/now", response_model=dict[str, Any])
+def now(request: Request) -> Response:
+    """Whether all is well, calls in flight, process health, and the store against its bounds."""
+    found = overview_of(request).now()
+    found["node"]["page_version"] = shell.page_version()
+    return page_json(found)
+
+
+@page_data.get("/series", response_model=dict[str, Any])
+def series(
+    page: ThePage,
+    minutes: Annotated[int, Query(ge=1, le=_MAX_MINUTES, description="up to now")] = 60,
+    capability: Annotated[str | None, Query(max_length=64, description="its name; all, if missing")] = None,
+) -> Response:
+    """Calls, failures and durations by minute, or a longer step; with runs, and gaps where records were dropped."""
+    return page_json(views.series(page, minutes, capability))
+
+
+@page_data.get("/capabilities", response_model=dict[str, Any])
+def capabilities(
+    page: ThePage,
+    minutes: Annotated[int | None, Query(ge=1, le=_MAX_MINUTES, description="up to now; missing: the ring")] = None,
+) -> Response:
+    """Calls, failures and durations of each capability."""
+    return page_json(views.capabilities(page, minutes))
+
+
+_SEQ = Annotated[int, PathParameter(ge=0, lt=2**63, description="the trace's seq")]
+
+
+_Q = Annotated[str, Query(max_length=_MAX_TEXT, description="a query, as of `hearthnet search`")]
+_N = Annotated[int, Query(ge=1, le=500, description="at most so many")]
+_BEFORE = Annotated[str | None, Query(max_length=64, description="`next` of the page before")]
+
+
+@page_data.get("/traces", response_model=dict[str, Any])
+def traces(
+    page: ThePage,
+    q: _Q = "",
+    order: Annotated[Literal["newest", "slowest"], Query(description="the first ones")] = "newest",
+    n: _N = 100,
+    before: _BEFORE = None,
+) -> Response:
+    """The traces that match a query."""
+    return page_json(lists.listed(page, "traces", q, order, n, int(before) if before else None))
+
+
+@page_data.get("/logs", response_model=dict[str, Any])
+def logs(page: ThePage, q: _Q = "", n: _N = 100, before: _BEFORE = None) -> Response:
+    """The log records that match a query, newest first."""
+    return page_json(lists.listed(page, "logs", q, "newest", n, int(before) if before else None))
+
+
+@page_data.get("/traces/{seq}", response_model=dict[str, Any])
+def one_trace(page: ThePage, seq: _SEQ) -> Response:
+    """A trace with its spans, its log records, what is usual for its capability, and its run."""
+    return page_json(views.trace(page, seq))

@@ -1,0 +1,70 @@
+"""What a page shows: a store's folder, and what only its process knows. `views` makes the JSON of it.
+
+A page costs nothing while no one uses it: its readers connect with the first request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from hearthnet.constants import DATABASE
+from hearthnet.observability.store.reader import Reader
+from hearthnet.transport.page.grants import Grants
+from hearthnet.transport.page.verdict import Checks
+
+__all__ = ["READ_S", "Page", "PageSettings"]
+
+READ_S: Final = 5.0  # of one query: on a busy Raspberry Pi the slowest take a second
+
+
+@dataclass(frozen=True, slots=True)
+class PageSettings:
+    """The settings of a page.
+
+    Attributes:
+        data_dir: the folder of the store.
+        log_dir: the folder of the JSON logs.
+        max_disk_mb: the bound of all files of telemetry.
+        name: of the node or the program.
+        node_id: of the node; None: it is another program's.
+    """
+
+    data_dir: Path
+    log_dir: Path | None
+    max_disk_mb: int
+    name: str = ""
+    node_id: str | None = None
+
+
+class Page:
+    """A page's parts, which all its requests share.
+
+    Args:
+        settings: what it shows.
+        grants: who may use it.
+        doctor: runs all checks; None: it is not possible here.
+        on_damage: called when a query finds damage.
+    """
+
+    def __init__(
+        self,
+        settings: PageSettings,
+        grants: Grants,
+        doctor: Callable[[], list[dict[str, Any]]] | None = None,
+        on_damage: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.settings = settings
+        self.grants = grants
+        self.checks = Checks(settings.data_dir, doctor)
+        self.path = settings.data_dir / DATABASE
+        # Two: the stream must not wait for a search.
+        self.reader = Reader(self.path, on_damage, READ_S)
+        self.live = Reader(self.path, on_damage, READ_S)
+
+    def close(self) -> None:
+        """Closes the connections; the next query opens them again."""
+        self.reader.close()
+        self.live.close()

@@ -1,0 +1,141 @@
+"""The JSON of the page's views, by functions that block: each is a few queries of its own thread."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from hearthnet.errors import WireError
+from hearthnet.identity.keys import short_id
+from hearthnet.observability.store.query import calls, flights, holdings, lives, trouble
+from hearthnet.observability.store.query.one_trace import one_trace
+from hearthnet.observability.store.reader import Reader
+from hearthnet.observability.store.rows import now_us
+from hearthnet.transport.page.source import Page
+from hearthnet.transport.page.verdict import verdict
+
+__all__ = ["NO_TRACE", "Overview", "capabilities", "series", "trace"]
+
+WINDOW_S: Final = 3_600
+_HOUR_US: Final = 3_600_000_000
+_MINUTE_US: Final = 60_000_000
+_KEPT_S: Final = 5.0  # figures over thousands of calls change little in that time
+NO_TRACE: Final = "the ring has no such trace any more"
+
+
+class Overview:
+    """What the first view shows, made for all viewers at once.
+
+    Args:
+        page: the page.
+    """
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self._kept: dict[str, Any] = {}
+        self._kept_at = float("-inf")
+
+    def now(self, *, has_vitals: bool = True) -> dict[str, Any]:
+        """Returns the overview; the samples of process health are many, and only the newest goes into the stream.
+
+        Raises:
+            StoreError: raised when there is no database, or it cannot be read.
+        """
+        page, reader, moment = self._page, self._page.live, now_us()
+        boxes = flights.boxes(page.settings.data_dir)
+        living = {view.header.run_id for view in boxes if view.is_alive}
+        run = lives.main_run(reader, living)
+        kept = self._figures(reader, moment)
+        vitals = _vitals(reader, run, boxes)
+        return {
+            "now_us": moment,
+            "node": _node(page, run),
+            "verdict": verdict(run, kept["trouble"], page.checks.latest(), kept["last_failure_us"]),
+            "in_flight": flights.flights(boxes) + _interrupted(reader, run, moment),
+            "vitals": vitals if has_vitals else vitals[-1:],
+            "store": kept["store"],
+            "totals": kept["totals"],
+        }
+
+    def _figures(self, reader: Reader, moment: int) -> dict[str, Any]:
+        if time.monotonic() - self._kept_at > _KEPT_S:
+            settings = self._page.settings
+            self._kept = {
+                "store": holdings.holdings(reader, settings.data_dir, settings.log_dir, settings.max_disk_mb),
+                "totals": {**calls.totals(reader, moment - WINDOW_S * 1_000_000), "window_s": WINDOW_S},
+                "trouble": trouble.trouble(reader, moment),
+                "last_failure_us": trouble.last_failure_us(reader),
+            }
+            self._kept_at = time.monotonic()
+        return self._kept
+
+
+def _node(page: Page, run: dict[str, Any] | None) -> dict[str, Any]:
+    known = run or dict.fromkeys(("version", "program", "role", "run_id", "started_us", "pid", "node_id"))
+    node_id = page.settings.node_id or known["node_id"]
+    names = ("version", "program", "role", "run_id", "started_us", "pid")
+    return {
+        "name": page.settings.name or known["program"] or "",
+        "node_id": node_id,
+        "short_id": short_id(node_id) if node_id else None,
+        **{name: known[name] for name in names},
+        "is_alive": bool(run and run["is_alive"]),
+    }
+
+
+def _vitals(reader: Reader, run: dict[str, Any] | None, boxes: list[flights.BoxView]) -> list[dict[str, Any]]:
+    """Returns the samples of the run, from its box or, once that is recovered, from its row."""
+    if run is None:
+        return []
+    own = next((view.vitals for view in boxes if view.header.run_id == run["run_id"]), None)
+    return flights.vitals_json(lives.run_vitals(reader, run["run_id"]) if own is None else own)
+
+
+def _interrupted(reader: Reader, run: dict[str, Any] | None, moment: int) -> list[dict[str, Any]]:
+    """Returns the calls in flight of the last run that died: as long as no other runs, and for an hour after."""
+    dead = lives.last_dead_run(reader, of_node=bool(run and run["role"] == "node"))
+    if dead is None or run is None:
+        return []
+    is_newest = dead["run_id"] == run["run_id"]
+    is_recent = (dead["ended_us"] or 0) > moment - _HOUR_US
+    return flights.interrupted(reader, dead["run_id"]) if is_newest or is_recent else []
+
+
+def living(page: Page) -> set[str]:
+    """Returns the ids of the runs whose processes live."""
+    return {view.header.run_id for view in flights.boxes(page.settings.data_dir) if view.is_alive}
+
+
+def series(page: Page, minutes: int, capability: str | None) -> dict[str, Any]:
+    """Returns the calls of each step of the last `minutes`, with the runs and gaps of that time."""
+    step_s = calls.step_for(minutes)
+    step_us = step_s * 1_000_000
+    to_us = now_us()
+    from_us = (to_us - minutes * _MINUTE_US) // step_us * step_us
+    return {
+        "from_us": from_us,
+        "to_us": to_us,
+        "step_s": step_s,
+        "ring_from_us": holdings.ring_from_us(page.reader),
+        "points": calls.series(page.reader, from_us, to_us, step_s, capability),
+        "runs": lives.runs_between(page.reader, from_us, to_us, living(page)),
+        "gaps": calls.gaps(page.reader, from_us, to_us),
+    }
+
+
+def capabilities(page: Page, minutes: int | None) -> dict[str, Any]:
+    """Returns the figures of each capability, over the ring or the last `minutes`."""
+    since_us = 0 if minutes is None else now_us() - minutes * _MINUTE_US
+    return {"capabilities": calls.by_capability(page.reader, since_us)}
+
+
+def trace(page: Page, seq: int) -> dict[str, Any]:
+    """Returns one trace with what explains it.
+
+    Raises:
+        WireError: raised as `not_found` when the ring has no such trace.
+    """
+    found = one_trace(page.reader, seq)
+    if found is None:
+        raise WireError("not_found", NO_TRACE)
+    return {**found, "run": lives.run_row(page.reader, found["trace"]["run_id"], living(page))}
