@@ -1,7 +1,7 @@
 """A case as one self-contained HTML page: it fetches nothing, and its content security policy forbids it.
 
-Recorded data is hostile: it is escaped where it is inserted, and the policy allows only the script below, by its
-digest. Without that script only the filter is missing.
+Recorded data is hostile: it is escaped where it is inserted, and the policy allows only our script and style, by their
+digests. Without the script the drawings and the filter are missing; the tables say the rest.
 """
 
 from __future__ import annotations
@@ -11,85 +11,57 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any, Final
 
-from hearthnet.forensics.report.page_parts import minutes_chart, text, timeline_chart, vitals_charts, waterfall
+from hearthnet.forensics.report.page_parts import data_of, script, style, text, waterfalls_of
 
 __all__ = ["page"]
 
 Item = dict[str, Any]
 
 _MAX_ROWS: Final = 2_000  # so that the page opens at once; --json has all
-_MAX_WATERFALLS: Final = 20
 _MAX_TEXT: Final = 300
 _GOOD: Final = ("clean_stop", "running")
 _OK: Final = ("ok", "cancelled")
 
-_STYLE: Final = """
-:root{color-scheme:light dark;--bg:#fbfaf8;--ink:#1d1c1a;--soft:#6b675f;--line:#dedad2;--card:#fff;
---ok:#4f8a5b;--bad:#c2362f;--warn:#b7791f;--log:#9b968c;--open:#7a5bd0}
-@media (prefers-color-scheme:dark){:root{--bg:#171614;--ink:#e9e6e0;--soft:#a09a8f;--line:#38352f;--card:#201f1c;
---ok:#6fae7c;--bad:#ef6a61;--warn:#e0a94b;--log:#77726a;--open:#a68ff0}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
-main{max-width:1180px;margin:0 auto;padding:20px 16px 60px}
-h1{font-size:1.5rem;line-height:1.25;margin:.2em 0}h2{font-size:1.05rem;margin:2em 0 .5em}
-.cause{display:inline-block;padding:.1em .6em;border-radius:4px;color:#fff;background:var(--bad);font-weight:600}
-.soft li{color:var(--ink)}.cause.good{background:var(--ok)}.cause.open{background:var(--warn)}
-.soft,figcaption,th{color:var(--soft)}code,.mono,td,.row{font-family:ui-monospace,monospace;font-size:.85rem}
-.card{background:var(--card);border:1px solid var(--line);border-radius:6px;padding:12px 14px;overflow-x:auto}
-ul{margin:.4em 0;padding-left:1.2em}li{overflow-wrap:anywhere}
-svg{display:block;width:100%;height:auto}
-figure{margin:0}
-.axis{display:flex;justify-content:space-between;gap:8px;font-size:.75rem}
-.vitals{display:grid;grid-template-columns:repeat(auto-fit,minmax(240px,1fr));gap:14px}
-rect.ok{fill:var(--ok)}rect.bad{fill:var(--bad)}rect.warn{fill:var(--warn)}rect.log{fill:var(--log)}
-rect.open{fill:var(--open);fill-opacity:.55;stroke:var(--open)}
-polyline{fill:none;stroke:var(--open);stroke-width:2;vector-effect:non-scaling-stroke}
-table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:2px 10px 2px 0;vertical-align:top;
-border-bottom:1px solid var(--line);white-space:nowrap}td.wide{white-space:normal;overflow-wrap:anywhere;min-width:16em}
-tr.bad td:nth-child(3){color:var(--bad);font-weight:600}tr.warn td:nth-child(3){color:var(--warn);font-weight:600}
-.num{text-align:right;white-space:nowrap}summary{cursor:pointer;overflow-wrap:anywhere}details{margin:.3em 0}
-.row{display:grid;grid-template-columns:minmax(90px,1fr) minmax(120px,3fr) 90px;gap:8px;align-items:center}
-.row svg.bar{height:12px}.row>span:first-child{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
-input{width:100%;padding:7px 9px;margin:0 0 8px;border:1px solid var(--line);border-radius:5px;background:var(--card);
-color:inherit;font:inherit}
-"""
-
-_SCRIPT: Final = """
-(function(){var box=document.getElementById('filter');if(!box)return;box.hidden=false;
-var rows=Array.prototype.slice.call(document.querySelectorAll('#moments tbody tr'));
-box.addEventListener('input',function(){var words=box.value.toLowerCase().split(/\\s+/);
-rows.forEach(function(row){var said=row.textContent.toLowerCase();
-row.hidden=!words.every(function(word){return said.indexOf(word)>=0})})})})();
-"""
+# What a column looks like, by its title: the status has the row's colour, numbers are at the right, texts may wrap.
+_CLASSES: Final = {
+    "status": "status",
+    **dict.fromkeys(("age, at least", "bytes", "count", "pid", "took"), "num"),
+    **dict.fromkeys(("capability", "detail", "detail, SHA-256", "error", "open span", "text"), "wide"),
+}
+_NO_SCRIPT: Final = '<noscript><p class="soft">The charts need scripts; the tables do not.</p></noscript>'
 
 
 def page(found: Item) -> str:
     """Returns the page of a document made by `document`."""
-    digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+    drawing, looks = script(), style()
     policy = (
-        f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'; base-uri 'none'"
+        f"default-src 'none'; script-src {_digest(drawing)}; style-src {_digest(looks)}; img-src data:;"
+        " base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
     )
     sections = "".join(f"<section><h2>{heading}</h2>{body}</section>" for heading, body in _sections(found) if body)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,">'
-        f"<title>{text(found['verdict'].replace('_', ' '))}: autopsy</title><style>{_STYLE}</style></head>"
-        f"<body><main>{_head(found)}{sections}</main><script>{_SCRIPT}</script></body></html>\n"
+        f"<title>{text(found['verdict'].replace('_', ' '))}: autopsy</title><style>{looks}</style></head>"
+        f"<body><main>{_head(found)}{_NO_SCRIPT}{sections}</main>"
+        f'<script type="application/json" id="data">{data_of(found)}</script>'
+        f'<script type="module">{drawing}</script></body></html>\n'
     )
+
+
+def _digest(content: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
 def _sections(found: Item) -> Iterable[tuple[str, str]]:
     yield "In flight when it ended", _in_flight(found["in_flight"])
-    chart = timeline_chart(found["timeline"], found["in_flight"])
-    yield "What happened", f'<div class="card chart">{chart}</div>' if chart else ""
-    vitals = vitals_charts(found["vitals"])
-    yield "Before the end", f'<div class="card vitals">{vitals}</div>' if vitals else ""
-    minutes = minutes_chart(found["minutes"])
-    yield "Calls per minute, failed in red", f'<div class="card minutes">{minutes}</div>' if minutes else ""
+    yield "What happened", _place("what-happened", found["timeline"])
+    yield "Before the end", _place("vitals", found["vitals"][1:])
+    yield "Calls a minute", _place("minutes", [minute for minute in found["minutes"] if minute["traces"]])
     yield "Errors", _errors(found["errors"])
     yield "Slowest", _slowest(found["slowest"])
-    yield "Where the time went", _waterfalls(found["slowest"], found["timeline"])
+    yield "Where the time went", _waterfalls(waterfalls_of(found))
     yield "Timeline", _timeline(found["timeline"])
     yield _heading_of_findings(found["findings_at"]), _findings(found["findings"])
     yield "Runs", _runs(found)
@@ -125,20 +97,23 @@ def _list(heading: str, lines: list[str]) -> str:
     return f'<div class="soft">{heading}<ul>' + "".join(f"<li>{text(line)}</li>" for line in lines) + "</ul></div>"
 
 
-def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, tuple[object, ...]]], wide: int, name: str = "") -> str:
-    """Returns a table. Each row is a class and its cells; the cell at index `wide` may wrap."""
+def _place(name: str, drawn: list[Item]) -> str:
+    """Returns the place of a drawing; nothing where there is nothing to draw."""
+    return f'<div class="card"><div id="{name}"></div></div>' if drawn else ""
+
+
+def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, tuple[object, ...]]], name: str = "") -> str:
+    """Returns a table; each row is a class and its cells."""
+    classes = [_CLASSES.get(title, "") for title in heads]
     body = []
     for kind, cells in rows:
-        inside = "".join(
-            f'<td class="wide">{text(cell)}</td>' if number == wide else f"<td>{text(cell)}</td>"
-            for number, cell in enumerate(cells)
-        )
+        inside = "".join(f'<td class="{look}">{text(cell)}</td>' for look, cell in zip(classes, cells, strict=True))
         body.append(f'<tr class="{kind}">{inside}</tr>')
     if not body:
         return ""
-    head = "".join(f"<th>{title}</th>" for title in heads)
-    mark = f' id="{name}"' if name else ""
-    return f'<div class="card"><table{mark}><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+    head = "".join(f'<th class="{look}">{title}</th>' for look, title in zip(classes, heads, strict=True))
+    table = f'<table id="{name}"><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
+    return f'<div class="card" tabindex="0">{table}</div>'
 
 
 def _in_flight(traces: list[Item]) -> str:
@@ -150,7 +125,7 @@ def _in_flight(traces: list[Item]) -> str:
         )
         for trace in traces
     )  # fmt: skip
-    return _table(("trace", "program", "capability", "age, at least", "open span"), rows, 4)
+    return _table(("trace", "program", "capability", "age, at least", "open span"), rows)
 
 
 def _errors(groups: list[Item]) -> str:
@@ -158,7 +133,7 @@ def _errors(groups: list[Item]) -> str:
         ("", (f"{group['count']:,}", group["first"], group["last"], group["name"], group["text"][:_MAX_TEXT]))
         for group in groups
     )
-    return _table(("count", "first", "last", "where", "error"), rows, 4)
+    return _table(("count", "first", "last", "where", "error"), rows)
 
 
 def _slowest(traces: list[Item]) -> str:
@@ -167,20 +142,16 @@ def _slowest(traces: list[Item]) -> str:
          (trace["ts"], _duration(trace), trace["status"], trace["name"], trace["trace_id"] or ""))
         for trace in traces
     )  # fmt: skip
-    return _table(("started, UTC", "took", "status", "name", "trace"), rows, 3)
+    return _table(("started, UTC", "took", "status", "capability", "trace"), rows)
 
 
-def _waterfalls(slowest: list[Item], entries: list[Item]) -> str:
-    """Returns the slowest traces, slowest first, then those that failed, newest first."""
-    failed = (entry for entry in reversed(entries) if entry["kind"] == "trace" and entry["status"] not in _OK)
-    each = {(trace["run_id"], trace["ts"], trace["trace_id"]): trace for trace in (*slowest, *failed)}
-    traces = [trace for trace in each.values() if trace["spans"]]
+def _waterfalls(traces: list[Item]) -> str:
     shown: list[str] = []
-    for trace in traces[:_MAX_WATERFALLS]:
-        title = f"{trace['name']} · {trace['status']} · {trace['duration_ms'] or 0:,.1f} ms · {trace['trace_id']}"
+    for trace in traces:
+        title = f"{trace['name']} · {trace['status']} · {_duration(trace)} · {trace['trace_id']}"
         is_open = " open" if not shown else ""
-        shown.append(f"<details{is_open}><summary>{text(title)}</summary>{waterfall(trace)}</details>")
-    return f'<div class="card">{"".join(shown)}</div>' if shown else ""
+        shown.append(f"<details{is_open}><summary>{text(title)}</summary></details>")
+    return f'<div class="card" id="waterfalls">{"".join(shown)}</div>' if shown else ""
 
 
 def _timeline(entries: list[Item]) -> str:
@@ -192,7 +163,7 @@ def _timeline(entries: list[Item]) -> str:
         )
         for entry in entries[-_MAX_ROWS:]
     )  # fmt: skip
-    drawn = _table(("time, UTC", "kind", "status", "name", "took", "text", "trace"), rows, 5, "moments")
+    drawn = _table(("time, UTC", "kind", "status", "name", "took", "text", "trace"), rows, "moments")
     cut = len(entries) - _MAX_ROWS
     more = f'<p class="soft">{cut:,} earlier entries are not shown; --json has them.</p>' if cut > 0 else ""
     filtering = '<input id="filter" hidden type="search" placeholder="words to search for" aria-label="filter">'
@@ -218,10 +189,10 @@ def _heading_of_findings(at: str | None) -> str:
 def _findings(findings: list[Item]) -> str:
     kinds = {"fail": "bad", "warn": "warn"}
     rows = (
-        (kinds.get(str(item.get("status")), ""), ("", "", item.get("status"), item.get("name"), item.get("detail")))
+        (kinds.get(str(item.get("status")), ""), (item.get("status"), item.get("name"), item.get("detail")))
         for item in findings
     )
-    return _table(("", "", "status", "check", "detail"), rows, 4)
+    return _table(("status", "check", "detail"), rows)
 
 
 def _runs(found: Item) -> str:
@@ -230,7 +201,7 @@ def _runs(found: Item) -> str:
               run["program"] or "", run["pid"], run["version"], run["run_id"]))
         for run in found["runs"][:100]
     )  # fmt: skip
-    return _table(("started", "last seen", "end", "program", "pid", "version", "run"), rows, 6)
+    return _table(("started", "last seen", "end", "program", "pid", "version", "run"), rows)
 
 
 def _sources(sources: list[Item]) -> str:
@@ -239,4 +210,4 @@ def _sources(sources: list[Item]) -> str:
               f"{source['detail']} {source['sha256'] or ''}"))
         for source in sources
     )  # fmt: skip
-    return _table(("kind", "state", "bytes", "path", "detail, SHA-256"), rows, 4)
+    return _table(("kind", "state", "bytes", "path", "detail, SHA-256"), rows)

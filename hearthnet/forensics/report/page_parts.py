@@ -1,37 +1,45 @@
-"""SVG charts of the page: timeline, calls per minute, vitals, waterfalls. No scripts.
-
-Every text is escaped here; numbers are formatted, never copied.
-"""
+"""The script, the style and the data of the page. The scripts of `draw/` also draw the node's own page."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from html import escape
+from pathlib import Path
 from typing import Any, Final
 
-from hearthnet.plural import counted
-
-__all__ = ["minutes_chart", "stamp_ms", "timeline_chart", "vitals_charts", "waterfall"]
+__all__ = ["data_of", "script", "style", "text", "waterfalls_of"]
 
 Item = dict[str, Any]
 
-_WIDTH: Final = 1_000
-_LANES: Final = 14
-_LANE: Final = 12
+_HERE: Final = Path(__file__).parent
+_MODULES: Final = (
+    "draw/format.js",
+    "draw/svg.js",
+    "draw/charts.js",
+    "draw/timeline.js",
+    "draw/waterfall.js",
+    "page.js",
+)
+# Each imports only from those before it, so that joined they are one module.
+_IMPORT: Final = re.compile(r'^import \{[^}]*\} from "[^"]*";\n', re.MULTILINE)
 _OK: Final = ("ok", "cancelled")
-_MAX_DRAWN: Final = 600
-_MAX_SPANS: Final = 64
+_MAX_ENTRIES: Final = 2_000
+_MAX_WATERFALLS: Final = 20
+_MAX_SPANS: Final = 1_000  # of one trace, as many as its writer keeps; parents come before their children
+_MAX_TEXT: Final = 300
 
 
-def stamp_ms(ts: str | None) -> float | None:
-    """Returns an ISO 8601 time as milliseconds since 1970."""
-    if not ts:
-        return None
-    try:
-        return datetime.fromisoformat(ts).timestamp() * 1e3
-    except (ValueError, OverflowError):
-        return None
+def script() -> str:
+    """Returns the page's only script, a module without imports."""
+    return "".join(_IMPORT.sub("", (_HERE / name).read_text("utf-8")) for name in _MODULES)
+
+
+def style() -> str:
+    """Returns the page's style sheet."""
+    return "".join((_HERE / name).read_text("utf-8") for name in ("draw/draw.css", "page.css"))
 
 
 def text(value: object) -> str:
@@ -40,163 +48,69 @@ def text(value: object) -> str:
     return escape(shown, quote=True)
 
 
-def timeline_chart(entries: list[Item], in_flight: list[Item]) -> str:
-    """Returns traces as bars, log records as ticks below, traces in flight as open bars; empty without entries."""
-    moments = [(item, at) for item in entries if (at := stamp_ms(item["ts"])) is not None][-_MAX_DRAWN:]
-    flying = [(item, at) for item in in_flight if (at := stamp_ms(item["started"])) is not None]
-    if not moments:
-        return ""
-    ends = [at + (item["duration_ms"] or 0.0) for item, at in moments]
-    first = min(at for _, at in moments)
-    last = max(ends)
-    # A trace in flight that began earlier is drawn from the left edge.
-    scale = _WIDTH / max(1.0, last - first)
-    bars, lanes = _bars(moments, first, scale)
-    below = (lanes + 2) * _LANE + 2
-    shapes = [*bars, *_open_bars(flying, first, scale), *_ticks(moments, first, scale, below)]
-    # Outside the drawing, which is stretched to the page width.
-    axis = f"<span>{text(moments[0][0]['ts'])}</span><span>{text(moments[-1][0]['ts'])}</span>"
-    drawn = _svg(below + _LANE, "what happened, over time", "".join(shapes), 1.3)
-    return f'{drawn}<div class="axis soft">{axis}</div>'
+def data_of(found: Item) -> str:
+    """Returns what the script draws, as JSON that no parser of HTML mistakes for markup."""
+    drawn = {
+        "entries": [_entry(entry) for entry in found["timeline"][-_MAX_ENTRIES:] if _us(entry["ts"]) is not None],
+        "in_flight": [{**trace, "started_us": _us(trace["started"])} for trace in found["in_flight"]],
+        "runs": [
+            {**run, "started_us": _us(run["started"]), "ended_us": _us(run["ended"]),
+             "last_seen_us": _us(run["last_seen"])}
+            for run in found["runs"][:100]
+        ],
+        "minutes": [
+            {"ts_us": _us(minute["start"]), "count": minute["traces"], "failed": minute["failed"]}
+            for minute in found["minutes"] if _us(minute["start"]) is not None
+        ],
+        "vitals": [{**sample, "ts_us": _us(sample["ts"])} for sample in found["vitals"] if sample["ts"]],
+        "waterfalls": [_waterfall(trace, found["timeline"]) for trace in waterfalls_of(found)],
+    }  # fmt: skip
+    return json.dumps(drawn, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _bars(moments: list[tuple[Item, float]], first: float, scale: float) -> tuple[list[str], int]:
-    """Returns one bar per trace, in lanes so that none hides another, and the number of lanes used."""
-    free_from = [0.0] * (_LANES - 2)
-    shapes, used = [], 0
-    for item, at in moments:
-        if item["kind"] != "trace":
-            continue
-        left = (at - first) * scale
-        width = max(2.0, (item["duration_ms"] or 0.0) * scale)
-        lane = min(range(len(free_from)), key=lambda number: (free_from[number] > left, number))
-        free_from[lane] = left + width + 1
-        used = max(used, lane + 1)
-        kind = "ok" if item["status"] in _OK else "bad"
-        title = f"{item['name']} {item['status']} {item['duration_ms'] or 0:,.1f} ms"
-        shapes.append(_rect(left, (lane + 2) * _LANE, width, kind, title))
-    return shapes, used
+def waterfalls_of(found: Item) -> list[Item]:
+    """Returns the slowest traces, slowest first, then those that failed, newest first; only those with spans."""
+    entries = reversed(found["timeline"])
+    failed = (entry for entry in entries if entry["kind"] == "trace" and entry["status"] not in _OK)
+    each = {(trace["run_id"], trace["ts"], trace["trace_id"]): trace for trace in (*found["slowest"], *failed)}
+    return [trace for trace in each.values() if trace["spans"]][:_MAX_WATERFALLS]
 
 
-def _open_bars(flying: Iterable[tuple[Item, float]], first: float, scale: float) -> Iterator[str]:
-    for number, (item, at) in enumerate(flying):
-        left = max(0.0, (at - first) * scale)
-        title = f"in flight: {item['capability']} {item['trace_id']}, in {item['span'] or 'no span'}"
-        yield _rect(left, (number % 2) * _LANE, max(4.0, _WIDTH - left), "open", title)
+def _entry(entry: Item) -> Item:
+    kept = {name: entry[name] for name in ("kind", "status", "name", "duration_ms")}
+    return {**kept, "ts_us": _us(entry["ts"]), "text": entry["text"][:_MAX_TEXT]}
 
 
-def _ticks(moments: list[tuple[Item, float]], first: float, scale: float, y: float) -> Iterator[str]:
-    for item, at in moments:
-        if item["kind"] in ("log", "gap"):
-            bad = item["kind"] == "gap" or item["status"] in ("error", "critical")
-            kind = "bad" if bad else "warn" if item["status"] == "warning" else "log"
-            yield _rect((at - first) * scale, y, 2.0, kind, f"{item['status']} {item['name']}: {item['text']}")
+def _waterfall(trace: Item, entries: Iterable[Item]) -> Item:
+    dropped = trace["extras"].get("truncated")
+    return {
+        "trace": {
+            "trace_id": trace["trace_id"],
+            "capability": trace["name"],
+            "result": trace["status"],
+            "started_us": _us(trace["ts"]),
+            "duration_ms": trace["duration_ms"],
+            "spans": trace["spans"][:_MAX_SPANS],
+            "truncated_spans": (dropped if isinstance(dropped, int) else 0) + max(0, len(trace["spans"]) - _MAX_SPANS),
+        },
+        "logs": list(_logs(trace, entries)),
+    }
 
 
-def _rect(x: float, y: float, width: float, kind: str, title: str) -> str:
-    box = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{_LANE - 2}"'
-    return f'<rect class="{kind}" {box}><title>{text(title)}</title></rect>'
+def _logs(trace: Item, entries: Iterable[Item]) -> Iterator[Item]:
+    if trace["trace_id"] is None:
+        return
+    for number, entry in enumerate(entries):
+        if entry["kind"] == "log" and entry["trace_id"] == trace["trace_id"] and entry["run_id"] == trace["run_id"]:
+            shown = {"level": entry["status"], "logger": entry["name"], "msg": entry["text"][:_MAX_TEXT]}
+            yield {"seq": number, "ts_us": _us(entry["ts"]), "span_id": None, **shown}
 
 
-def _svg(height: float, label: str, inside: str, zoom: float = 1.0) -> str:
-    """Returns a drawing as wide as its container and `height` times `zoom` pixels high."""
-    view = f'viewBox="0 0 {_WIDTH} {height:.0f}" preserveAspectRatio="none" style="height:{height * zoom:.0f}px"'
-    return f'<svg {view} role="img" aria-label="{text(label)}">{inside}</svg>'
-
-
-def minutes_chart(minutes: list[Item]) -> str:
-    """Returns calls per minute as bars, the failed part in red; empty if there were none."""
-    most = max((minute["traces"] for minute in minutes), default=0)
-    if not most:
-        return ""
-    step = _WIDTH / len(minutes)
-    shapes = []
-    for number, minute in enumerate(minutes):
-        title = f"{minute['start']}: {counted(minute['traces'], 'call')}, {minute['failed']:,} failed"
-        for kind, count in (("ok", minute["traces"]), ("bad", minute["failed"])):
-            tall = 80 * count / most
-            box = f'x="{number * step:.1f}" y="{80 - tall:.1f}" width="{step * 0.8:.1f}" height="{tall:.1f}"'
-            shapes.append(f'<rect class="{kind}" {box}><title>{text(title)}</title></rect>')
-    return _svg(82, "calls per minute", "".join(shapes))
-
-
-def vitals_charts(vitals: list[Item]) -> str:
-    """Returns a small line chart for each measure, with its first and last value."""
-    charts = []
-    for name, label, unit in _MEASURES:
-        known = [
-            (at, sample[name])
-            for sample in vitals
-            if sample[name] is not None and (at := stamp_ms(sample["ts"])) is not None
-        ]
-        if len(known) > 1:
-            charts.append(_line(label, unit, known))
-    return "".join(charts)
-
-
-_MEASURES: Final = (
-    ("rss_bytes", "memory", "MB"),
-    ("memory_left_bytes", "memory left", "MB"),
-    ("disk_free_bytes", "disk free", "MB"),
-    ("open_files", "open files", ""),
-    ("load", "load", ""),
-    ("loop_lag_s", "loop lag", "s"),
-)
-
-
-def _line(label: str, unit: str, known: list[tuple[float, float]]) -> str:
-    (first, _), (last, _) = known[0], known[-1]
-    top = max(value for _, value in known) or 1
-    points = " ".join(
-        f"{(at - first) / max(1.0, last - first) * _WIDTH:.0f},{60 - 56 * value / top:.0f}" for at, value in known
-    )
-    change = f"{_number(known[0][1], unit)} → {_number(known[-1][1], unit)}"
-    drawn = _svg(62, label, f'<polyline points="{points}"/>')
-    return f"<figure><figcaption>{text(label)} <b>{text(change)}</b></figcaption>{drawn}</figure>"
-
-
-def _number(value: float, unit: str) -> str:
-    if unit == "MB":
-        return f"{value / 1e6:,.0f} MB"
-    return f"{value:,.2f} {unit}".strip()
-
-
-def waterfall(trace: Item) -> str:
-    """Returns a trace's spans as bars over its time, indented by depth."""
-    whole = max(trace["duration_ms"] or 0.0, *(_end_ms(span) for span in trace["spans"]), 0.001)
-    depths = _depths(trace["spans"])
-    rows = []
-    for span in _longest(trace["spans"]):
-        left, width = _ms(span, "offset_ms") / whole * 100, _ms(span, "duration_ms") / whole * 100
-        kind = {"ok": "ok", "open": "open"}.get(str(span.get("status")), "bad")
-        bar = f'<rect class="{kind}" x="{left:.2f}%" y="1" width="{max(width, 0.4):.2f}%" height="10"/>'
-        name = (
-            f'<span style="padding-left:{min(depths.get(str(span.get("id")), 0), 8)}em">{text(span.get("name"))}</span>'
-        )
-        lasted = f"{_ms(span, 'duration_ms'):,.2f} ms"
-        rows.append(f'<div class="row">{name}<svg class="bar">{bar}</svg><span class="num">{lasted}</span></div>')
-    return "".join(rows)
-
-
-def _longest(spans: list[Item]) -> list[Item]:
-    """Returns the spans to draw, in their order: those that are not ok, and the longest of the others."""
-    by_worth = sorted(spans, key=lambda span: (span.get("status") == "ok", -_ms(span, "duration_ms")))
-    kept = set(map(id, by_worth[:_MAX_SPANS]))
-    return [span for span in spans if id(span) in kept]
-
-
-def _depths(spans: list[Item]) -> dict[str, int]:
-    """Returns the depth of each span. Parents come before their children; a cycle is cut."""
-    depths: dict[str, int] = {}
-    for span in spans:
-        depths[str(span.get("id"))] = depths.get(str(span.get("parent")), -1) + 1
-    return depths
-
-
-def _end_ms(span: Item) -> float:
-    return _ms(span, "offset_ms") + _ms(span, "duration_ms")
-
-
-def _ms(span: Item, name: str) -> float:
-    value = span.get(name)
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else 0.0
+def _us(ts: str | None) -> int | None:
+    """Returns an ISO 8601 time as UTC microseconds."""
+    if not ts:
+        return None
+    try:
+        return round(datetime.fromisoformat(ts).timestamp() * 1e6)
+    except (ValueError, OverflowError):
+        return None
