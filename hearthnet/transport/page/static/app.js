@@ -19,8 +19,10 @@ const made = new Map();
 let shown = null;
 
 const status = el("p.offscreen", { role: "status" });
-const say = (text) => {
+// One polite line for screen readers; what a person has asked for is shown as well.
+const say = (text, isQuiet = false) => {
   fill(status, text);
+  if (isQuiet) return;
   fill(toast, text);
   toast.hidden = false;
   clearTimeout(toast.timer);

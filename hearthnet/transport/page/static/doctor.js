@@ -16,7 +16,7 @@ export function doctor({ say }) {
   const loader = new Loader(host, "doctor", (report) => reportLines(report, wanted, say, () => run()));
   const run = async () => {
     const report = await loader.load();
-    if (report) say(summary(report.results ?? []));
+    if (report) say(summary(report.results ?? []), true);
   };
   return {
     root: el("section.panel.doctor", { "aria-label": "Doctor" }, host),
@@ -53,10 +53,11 @@ function reportLines(report, wanted, say, run) {
   return [
     el("div.bar", {}, el("h1", {}, summary(report.results)), el("span.grow"),
       el("span.soft", {}, "as of ", when(report.ran_us)), button("Run again", run)),
-    noted.map((one) => finding(one, one.name === wanted, say)),
-    changes(report.changes),
-    el("details", { open: !noted.length }, el("summary", {}, `${counted(quiet.length, "check")} without a finding`),
-      quiet.map((one) => finding(one, false, say))),
+    el("div.doctor-columns", {},
+      el("div", {}, noted.length ? noted.map((one) => finding(one, one.name === wanted, say)) : el("p", {}, "No check has a finding.")),
+      el("div", {}, changes(report.changes),
+        el("details", { open: !noted.length }, el("summary", {}, `${counted(quiet.length, "check")} without a finding`),
+          quiet.map((one) => finding(one, false, say))))),
   ];
 }
 

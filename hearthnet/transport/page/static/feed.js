@@ -1,10 +1,10 @@
 // A list that follows the node: pages, live rows, rows held back while somebody reads, and what to say if there are none.
 
-import { ApiError, get } from "./api.js";
+import { ApiError, get, nowUs } from "./api.js";
 import { change, to } from "./address.js";
 import { add, button, el, fill } from "./dom.js";
-import { around, timeTerms, without } from "./query.js";
-import { clock, command, copy, counted, iso, number, when } from "./words.js";
+import { around, fixedTime, timeTerms, without } from "./query.js";
+import { clock, command, copy, counted, number, when } from "./words.js";
 
 const PAGE = 100;
 const MAX_HELD = 1_000;
@@ -37,8 +37,8 @@ export class Feed {
         { "data-order": name })));
     this.orders = order || null;
     this.bar = el("div.bar", {}, order, this.count, this.news, el("span.grow"),
-      button("As text", () => this.showText()),
-      button("Copy link", () => this.copyLink(), { title: "A link with fixed times, for a note or another person here" }));
+      button("As text", () => this.showText(), { title: "For the browser's own search, and to copy" }),
+      button("Link", () => this.copyLink(), { title: "Copy a link with fixed times" }));
     this.root = el("section.panel.feed", { "aria-label": noun },
       this.bar, this.chips, this.sql, this.message, list.root);
     list.onEnd = () => this.more();
@@ -68,7 +68,7 @@ export class Feed {
     this.#release([]);
     this.list.toTop();
     this.#tell(answer);
-    this.say(this.#counted(answer));
+    this.say(this.#counted(answer), true);
   }
 
   /** Asks for the first page again, and merges it. */
@@ -263,7 +263,7 @@ export class Feed {
   /** Copies a link that shows the same tomorrow: relative times become fixed ones. */
   copyLink() {
     const terms = timeTerms(this.#answer?.terms ?? []);
-    const fixed = terms.map(({ field, value }) => `${field}:${iso(value)}`).join(" ");
+    const fixed = terms.map((term) => fixedTime(term, nowUs())).join(" ");
     const query = terms.length ? `${without(this.query, terms)} ${fixed}`.trim() : this.query;
     const order = this.order === "newest" ? "" : this.order;
     const open = this.list.opened ?? "";
@@ -271,7 +271,7 @@ export class Feed {
   }
 }
 
-/** What an empty store says. */
-export function nothingYet(say, noun, example) {
-  return [el("p", {}, `No ${noun}s yet.`), add(el("p.soft", {}, "Make one: "), command(example, say))];
+/** What an empty store says, and a command that changes it. */
+export function nothingYet(say, noun, before, example) {
+  return [el("p", {}, `No ${noun}s yet.`), add(el("p.soft", {}, before), command(example, say))];
 }

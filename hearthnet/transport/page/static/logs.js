@@ -18,7 +18,7 @@ export function logs({ say }) {
     kind: "log",
     label: "Log records",
     onOpen: (row) => change({ open: row.seq }, list.opened !== null),
-    rowClass: (row) => ({ bad: "failed" })[levelClass(row.level)] ?? "",
+    rowClass: (row) => (levelClass(row.level) === "t-bad" ? "failed" : ""),
     columns: [
       { name: "time", title: "time", cell: (row) => when(row.ts_us, { millis: true }) },
       { name: "level", title: "level", cell: (row) => el(`span.${levelClass(row.level)}`, {}, row.level) },
@@ -30,7 +30,7 @@ export function logs({ say }) {
   const feed = new Feed({
     path: "logs", noun: "log record", list, say,
     asText: (row) => [iso(row.ts_us), row.level, row.logger, row.msg, inline(row.extras), row.exc ?? ""].join("  ").trimEnd(),
-    empty: () => nothingYet(say, "log record", "hearthnet log level debug --for 5m"),
+    empty: () => nothingYet(say, "log record", "To record more: ", "hearthnet log level debug"),
   });
   feed.bar.prepend(levels());
   const pane = el("section.panel.pane", { "aria-label": "Opened log record", tabindex: "-1" });
@@ -67,7 +67,7 @@ export function logs({ say }) {
 
 function message(row) {
   const extras = inline(row.extras);
-  return el("span", { title: row.msg.slice(0, 2_000) }, row.msg.slice(0, 500), row.repeats ? ` ×${row.repeats + 1}` : "",
+  return el("span", { title: row.msg.slice(0, 1_000) }, row.msg.slice(0, 500), row.repeats ? ` ×${row.repeats + 1}` : "",
     extras ? el("span.soft", {}, `  ${extras.slice(0, 300)}`) : null);
 }
 

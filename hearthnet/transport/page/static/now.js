@@ -1,19 +1,20 @@
 // Now: a sentence that says whether all is well, and the figures against which it can be checked.
 
-import { get, setNow } from "./api.js";
+import { get, nowUs, setNow } from "./api.js";
 import { change, to } from "./address.js";
 import { bars, range, share as shares, spark } from "./drawing.js";
 import { button, el, fill, part, table } from "./dom.js";
 import { nothingYet } from "./feed.js";
 import { term } from "./query.js";
-import { bytes, command, copy, counted, duration, number, outcome, share, took, when } from "./words.js";
+import { bytes, command, copy, counted, duration, number, outcome, share, span, took, when } from "./words.js";
 
 const REFRESH_MS = 15_000; // the figures that the stream does not carry; only after new traces, and while it is shown
 const SPANS = { 60: "1 hour", 360: "6 hours", 1440: "24 hours" };
 const FEW = 12; // capabilities at first
 const MOST = 300; // capabilities that are drawn at all
 const MAX_FLIGHTS = 20;
-const KINDS = { ok: "ok", warn: "warn", fail: "bad", unknown: "soft" };
+const MAX_SAMPLES = 720;
+const KINDS = { ok: "t-ok", warn: "t-warn", fail: "t-bad", unknown: "soft" };
 const EXAMPLE = `hearthnet call experimental.echo --body '{"input": {"text": "hello"}}'`;
 
 /** Returns the view; `onNode(now)` gets each state of the node. */
@@ -24,7 +25,7 @@ export function now({ say, onNode }) {
   let timer = 0;
 
   const take = (data) => {
-    state.now = { ...data, vitals: data.vitals ?? state.now?.vitals ?? [], totals: data.totals ?? state.now?.totals };
+    state.now = { ...data, vitals: joined(state.now?.vitals ?? [], data.vitals ?? []) };
     setNow(data.now_us);
     onNode(state.now);
     panels.now();
@@ -73,7 +74,7 @@ function panelsOf(state, say) {
   const [verdict, tiles, chart] = [host("verdict", "Verdict"), el("section.tiles", { "aria-label": "Figures" }), host("chart", "Calls")];
   const [flights, capabilities] = [host("flights", "In flight"), host("capabilities", "Capabilities")];
   const [vitals, store] = [host("vitals", "Process"), host("store", "Store")];
-  const problem = el("p.bad", { role: "alert", hidden: true });
+  const problem = el("p.t-bad", { role: "alert", hidden: true });
   const root = el("div.now", {}, problem, verdict, tiles, chart, el("div.two", {}, flights, capabilities),
     el("div.two", {}, vitals, store));
   const drawVerdict = part(verdict, (data) => verdictLines(data, say));
@@ -111,19 +112,28 @@ function panelsOf(state, say) {
   };
 }
 
+// The stream has the newest sample alone.
+function joined(before, vitals) {
+  const from = vitals[0]?.ts_us ?? Infinity;
+  return [...before.filter(({ ts_us: us }) => us < from), ...vitals].slice(-MAX_SAMPLES);
+}
+
 function picked({ capabilities, isAll, sort }) {
   return { capabilities, isAll, sort };
 }
 
 function verdictLines(verdict, say) {
   const kind = KINDS[verdict.status] ?? "soft";
+  const failed = verdict.capability && `${term("cap", verdict.capability)} result:failed`;
   const why = verdict.check ? el("a.button", { href: to("doctor", { check: verdict.check }) }, "Why?") : null;
+  const calls = failed ? el("a.button", { href: to("traces", { q: failed }) }, "Failed calls") : null;
+  const since = verdict.since_us
+    ? el("span.since", {}, "since ", when(verdict.since_us), ` · ${span((nowUs() - verdict.since_us) / 1000)}`) : null;
   return [
     el(`div.edge.${kind}`, { "aria-hidden": "true" }),
-    el("div", {}, el("h1", {}, verdict.sentence), verdict.detail ? el("p", {}, verdict.detail) : null,
-      verdict.since_us ? el("p.soft", {}, "since ", when(verdict.since_us)) : null,
+    el("div", {}, el("h1", {}, verdict.sentence, " ", since), verdict.detail ? el("p", {}, verdict.detail) : null,
       verdict.fix ? el("p.fix", {}, el("code", {}, verdict.fix)) : null),
-    el("div.do", {}, why, verdict.fix ? button("Copy fix", () => copy(verdict.fix, say)) : null),
+    el("div.do", {}, why, calls, verdict.fix ? button("Copy fix", () => copy(verdict.fix, say)) : null),
   ];
 }
 
@@ -140,7 +150,7 @@ function tilesOf({ now, series }) {
     tile("calls a minute", rate === null ? "–" : number(rate < 10 ? Math.round(rate * 10) / 10 : Math.round(rate)),
       "over 5 minutes", perMinute.map(({ count }) => count)),
     tile("failed, last hour", share(totals.failed, totals.count), `${number(totals.failed ?? 0)} of ${counted(totals.count ?? 0, "call")}`,
-      perMinute.map(({ failed }) => failed), totals.failed ? "bad" : ""),
+      perMinute.map(({ failed }) => failed), totals.failed ? "failing" : ""),
     slow ? tile("slowest, last hour", points.length ? took(most) : "–", "too few calls for a p95", [])
       : tile("p95, last hour", took(totals.p95_ms), `p50 ${took(totals.p50_ms)}`, points.map(({ p95_ms: ms, max_ms: max }) => ms ?? max ?? 0)),
     tile("in flight", number(flights.length), flights.length ? `oldest ${took(oldest)}` : "none is open", []),
@@ -149,7 +159,7 @@ function tilesOf({ now, series }) {
 
 function tile(label, value, note, values, kind = "") {
   const line = el("div.spark");
-  if (values.length > 1) spark(line, values);
+  if (values.length > 1) spark(line, values, { label, height: 28 });
   return el(`div.tile${kind ? `.${kind}` : ""}`, {}, el("div.k", {}, label), el("div.v", {}, value, " ", el("small", {}, note)), line);
 }
 
@@ -167,13 +177,13 @@ function chartOf(series, state, say) {
     Object.entries(SPANS).map(([minutes, name]) => el("option", { value: minutes, selected: Number(minutes) === state.minutes }, name)));
   const head = el("h2", {}, series.step_s === 60 ? "Calls a minute " : `Calls per ${duration(series.step_s * 1000)} `,
     el("span", {}, "failed in red"), el("span.grow"), select);
-  if (!series.points.length && !series.runs.length) return [head, nothingYet(say, "call", EXAMPLE)];
+  if (!series.points.length && !series.runs.length) return [head, nothingYet(say, "call", "Make one: ", EXAMPLE)];
   const box = el("div.chart-host");
   requestAnimationFrame(() => bars(box, {
     points: series.points, runs: series.runs, gaps: series.gaps, fromUs: series.from_us, toUs: series.to_us,
     stepS: series.step_s, ringFromUs: series.ring_from_us ?? null,
   }));
-  return [head, box, series.points.length ? null : nothingYet(say, "call", EXAMPLE)];
+  return [head, box, series.points.length ? null : nothingYet(say, "call", "Make one: ", EXAMPLE)];
 }
 
 function flightTable(flights) {
@@ -209,7 +219,7 @@ function capabilityTable(state, again) {
     return el("tr", {},
       el("td.mono.name", {}, el("a", { href: to("traces", { q: term("cap", one.capability) }), title: one.capability }, one.capability)),
       el("td.num", {}, number(one.count)),
-      el(one.failed ? "td.num.bad" : "td.num.soft", {}, share(one.failed, one.count)),
+      el(one.failed ? "td.num.t-bad" : "td.num.soft", {}, share(one.failed, one.count)),
       latency, el("td.num", {}, one.p95_ms === null ? el("span.soft", {}, `max ${took(one.max_ms)}`) : took(one.p95_ms)));
   });
   return [head, table(["capability", ["calls", "num"], ["failed", "num"], "latency", ["p95", "num"]], rows, "Capabilities"), more];
@@ -227,19 +237,20 @@ function vitalCharts(vitals) {
     const values = vitals.map((sample) => sample[key]).filter((value) => value !== null && value !== undefined);
     if (!values.length) return null;
     const line = el("div.spark");
-    if (values.length > 1) spark(line, values);
+    if (values.length > 1) spark(line, values, { label, words: text });
     return el("div.vital", {}, el("span.soft", {}, label), " ", el("b", {}, text(values.at(-1))), line);
   });
   return [head, el("div.vitals-grid", {}, charts)];
 }
 
+const PARTS = { wal: "WAL", box: "black boxes" };
+
 function storeLines(store) {
-  const parts = Object.entries(store.disk).map(([label, { bytes: size, bound }]) => ({ label, bytes: size, bound }));
+  const parts = Object.entries(store.disk).map(([name, { bytes: size, bound }]) => ({ label: PARTS[name] ?? name, bytes: size, bound }));
   const used = parts.reduce((sum, { bytes: size }) => sum + size, 0);
   const lost = store.lost.reduce((sum, { count }) => sum + count, 0);
   const bar = el("div.share-host");
-  shares(bar, parts.map(({ label, bytes: size }) => ({ label, value: size, bytes: size })).concat(
-    store.max_disk_bytes ? [{ label: "free", value: Math.max(0, store.max_disk_bytes - used), isRest: true }] : []));
+  shares(bar, parts.map(({ label, bytes: size }) => ({ label, value: size })), { total: store.max_disk_bytes ?? 0 });
   const whole = store.max_disk_bytes ? `${bytes(used)} of ${bytes(store.max_disk_bytes)}` : bytes(used);
   return [
     el("h2", {}, "Store ", el("span", {}, `${whole} · ${lost ? "" : "nothing lost · "}${number(store.commits_per_minute ?? 0)} commits a minute`)),

@@ -3,8 +3,7 @@
 /** Returns a term that matches exactly this value, whatever is in it. */
 export function term(field, value) {
   const text = String(value);
-  const bare = /^[A-Za-z0-9_][A-Za-z0-9_.@/+-]*$/.test(text);
-  return `${field}:${bare ? text : `"${text.replace(/["\\]/g, "\\$&")}"`}`;
+  return `${field}:${/^[\w.][\w.@/+-]*$/.test(text) ? text : JSON.stringify(text)}`;
 }
 
 /** Returns a query with a term more, unless it has that already. */
@@ -24,6 +23,15 @@ export function without(query, terms) {
 export function around(query, { start, end }) {
   const characters = Array.from(query);
   return [[0, start], [start, end], [end]].map(([from, until]) => characters.slice(from, until).join(""));
+}
+
+const UNITS_US = { s: 1e6, m: 60e6, min: 60e6, h: 3_600e6, d: 86_400e6 };
+
+/** Returns a term of a time so that it means the same tomorrow. */
+export function fixedTime({ text, field, value, us }, nowUs) {
+  const relative = /^(\d+)(s|m|min|h|d)$/.exec(value);
+  const moment = us ?? (relative ? nowUs - relative[1] * UNITS_US[relative[2]] : null);
+  return moment === null ? text : `${field}:${new Date(moment / 1000).toISOString()}`;
 }
 
 /** The terms that bound the time. */

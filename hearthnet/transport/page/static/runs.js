@@ -19,9 +19,15 @@ export function runs({ say }) {
   const host = el("div.runs-host");
   const left = el("section.panel.runs", { "aria-label": "Runs" }, host);
   const pane = el("section.panel.pane", { "aria-label": "Opened run", tabindex: "-1" });
-  const { root, open } = split(left, pane);
+  const { root: both, open } = split(left, pane);
+  const versions = el("section.panel", { "aria-label": "Versions", hidden: true });
+  const root = el("div.runs-view", {}, both, versions);
   let opened = null;
-  const loader = new Loader(host, "runs", (answer) => runLines(answer, opened));
+  const loader = new Loader(host, "runs", (answer) => {
+    versions.hidden = !answer.versions?.length;
+    fill(versions, versionLines(answer.versions ?? []));
+    return runLines(answer, opened);
+  });
   const close = () => change({ open: "" });
   return {
     root,
@@ -43,7 +49,7 @@ export function runs({ say }) {
   };
 }
 
-function runLines({ runs: all, versions }, opened) {
+function runLines({ runs: all }, opened) {
   if (!all.length) return el("p", {}, "No run is in the store yet. Start a node: hearthnet run");
   const rows = all.slice(0, MAX_RUNS).map((run) => el(`tr${run.run_id === opened ? ".opened" : ""}`, {},
     el("td", {}, el("a", { href: to("runs", { open: run.run_id }), "aria-current": run.run_id === opened ? "true" : null }, when(run.started_us))),
@@ -55,7 +61,6 @@ function runLines({ runs: all, versions }, opened) {
     el("h2", {}, "Runs ", el("span", {}, `${counted(all.length, "run")}, newest first`)),
     table(["started", "program", "version", ["ran", "num"], "end", ""], rows, "Runs"),
     all.length > rows.length ? el("p.soft", {}, `the newest ${number(rows.length)} of ${number(all.length)}`) : null,
-    versionLines(versions ?? []),
   ];
 }
 
@@ -74,8 +79,8 @@ function versionLines(versions) {
     const isSlower = before?.p95_ms && one.p95_ms > SLOWER * before.p95_ms;
     const p95 = one.p95_ms === null ? `${counted(one.count, "call")}` : took(one.p95_ms);
     return el("td.num", { title: `${counted(one.count, "call")}, ${number(one.failed)} failed, p50 ${took(one.p50_ms)}, p95 ${took(one.p95_ms)}` },
-      p95, one.failed ? el("span.bad", {}, ` ${share(one.failed, one.count)} failed`) : null,
-      isSlower ? el("b.warn", {}, ` ▲ ${(one.p95_ms / before.p95_ms).toFixed(1)} times slower`) : null);
+      p95, one.failed ? el("span.t-bad", {}, ` ${share(one.failed, one.count)} failed`) : null,
+      isSlower ? el("b.t-warn", { title: "times the p95 of the version before" }, ` ▲ ${(one.p95_ms / before.p95_ms).toFixed(1)}×`) : null);
   };
   const of = (version, name) => version?.by_capability.find(({ capability }) => capability === name);
   const rows = [
@@ -84,7 +89,7 @@ function versionLines(versions) {
       shown.map((version, at) => cell(of(version, name), of(shown[at + 1], name))))),
   ];
   return [
-    el("h2", {}, "Versions side by side ", el("span", {}, "p95, newest first; ▲ marks what got slower")),
+    el("h2", {}, "Versions side by side ", el("span", {}, "p95, newest first; ▲ marks what got slower than in the version before")),
     table(["capability", ...shown.map(({ version }) => [version || "–", "num"])], rows, "Versions"),
   ];
 }

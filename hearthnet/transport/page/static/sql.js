@@ -29,11 +29,11 @@ export function sql({ say }) {
     try {
       const answer = await post("sql", { sql: text }, abort.signal);
       fill(result, rows(answer, say));
-      say(`${counted(answer.rows.length, "row")} in ${took(answer.took_ms)}`);
+      say(`${counted(answer.rows.length, "row")} in ${took(answer.took_ms)}`, true);
     } catch (error) {
       if (!(error instanceof ApiError)) return;
-      fill(result, el("pre.bad", {}, error.message), error.hint ? el("p.soft", {}, error.hint) : null);
-      say(error.message);
+      fill(result, el("pre.t-bad", {}, error.message), error.hint ? el("p.soft", {}, error.hint) : null);
+      say(error.message, true);
     }
   };
   editor.addEventListener("keydown", (event) => {

@@ -43,7 +43,7 @@ export class TracePane {
       this.root.scrollTop = 0;
       this.#light(at);
       const { trace } = this.#data;
-      this.say(`${trace.capability}, ${trace.result}, ${took(trace.duration_ms)}`);
+      this.say(`${trace.capability}, ${trace.result}, ${took(trace.duration_ms)}`, true);
     } catch (error) {
       if (error instanceof ApiError) this.#fail(error);
     } finally {
@@ -62,8 +62,8 @@ export class TracePane {
     fill(this.root, this.#head(trace, usual), this.#actions(trace), trace.error && el("p.error", {}, trace.error),
       host, this.detail, this.lines, this.#about(trace, run), this.#others(others));
     this.drawn = waterfall(host, { trace, logs, usual, run, width: host.clientWidth || 600 }, {
-      onSpan: (span) => this.#showSpan(span, usual),
-      onLog: (log) => this.#light(log?.seq),
+      onSpan: (span, isChosen) => { if (isChosen) this.#showSpan(span, usual); },
+      onLog: (log, isChosen) => this.#light(log?.seq, isChosen),
     });
   }
 
@@ -137,14 +137,14 @@ export class TracePane {
     return el("div", {}, el("table.mono.log-lines", { "aria-label": "Log records" }, el("tbody", {}, rows)), more);
   }
 
-  #light(seq) {
+  #light(seq, isWanted = true) {
     if (!this.lines) return;
     for (const row of this.lines.querySelectorAll("tr.lit")) row.classList.remove("lit");
     if (seq === undefined || seq === null) return;
     const row = this.lines.querySelector(`tr[data-seq="${Number(seq)}"]`);
     if (!row) return;
     row.classList.add("lit");
-    row.scrollIntoView({ block: "nearest" });
+    if (isWanted) row.scrollIntoView({ block: "nearest" });
   }
 
   #about(trace, run) {
@@ -155,7 +155,7 @@ export class TracePane {
     const lives = run && el("p.soft", {}, "run ", el("a.mono", { href: to("runs", { open: trace.run_id }) }, trace.run_id),
       ` of ${run.program || "a program"}${run.is_alive ? ", still running" : ""}, started `, when(run.started_us));
     const truncated = trace.truncated_spans
-      ? el("p.warn", {}, `${counted(trace.truncated_spans, "span")} more did not fit into the record`) : null;
+      ? el("p.t-warn", {}, `${counted(trace.truncated_spans, "span")} more did not fit into the record`) : null;
     return el("div.about", {}, truncated, lives, fields(shown, "Fields of the trace"));
   }
 

@@ -34,7 +34,7 @@ export function traces({ say }) {
     path: "traces", noun: "trace", list, say, orders: true,
     asText: (row) => [iso(row.started_us), row.trace_id, row.capability, row.result, took(row.duration_ms), row.error ?? ""]
       .join("  "),
-    empty: () => nothingYet(say, "trace", EXAMPLE),
+    empty: () => nothingYet(say, "trace", "Make one: ", EXAMPLE),
   });
   const scale = () => {
     const now = list.rows.reduce((most, row) => Math.max(most, row.duration_ms), SHORTEST_SCALE_MS);
@@ -69,7 +69,7 @@ export function traces({ say }) {
 
 function bar(row, slowest) {
   const outer = el("span.took-bar", { "aria-hidden": "true" });
-  const inner = el(`span.${resultClass(row.result)}`);
+  const inner = el(`span.t-${resultClass(row.result)}`);
   inner.style.width = `max(2px, ${(100 * row.duration_ms) / slowest}%)`;
   outer.append(inner);
   return outer;

@@ -89,12 +89,12 @@ export function resultClass(result) {
 /** Returns a result or status with its glyph: colour is never the only sign. */
 export function outcome(result, kind = resultClass(result)) {
   const glyph = { ok: "✓", warn: "!", bad: "✕" }[kind] ?? "·";
-  return el(`span.outcome.${kind}`, {}, el("span.glyph", { "aria-hidden": "true" }, glyph), result);
+  return el(`span.outcome.t-${kind}`, {}, el("span.glyph", { "aria-hidden": "true" }, glyph), result);
 }
 
 /** The class of a log level. */
 export function levelClass(level) {
-  return { warning: "warn", error: "bad", critical: "bad" }[level] ?? "soft";
+  return { warning: "t-warn", error: "t-bad", critical: "t-bad" }[level] ?? "soft";
 }
 
 /** Returns a value of a field as text. */
