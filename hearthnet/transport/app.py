@@ -23,7 +23,9 @@ from hearthnet.transport.api.control import control
 from hearthnet.transport.api.error_body import error_body, internal_error, validation_failure
 from hearthnet.transport.api.openapi import openapi
 from hearthnet.transport.api.routes import Services, calls, operations, telemetry
+from hearthnet.transport.page.feed import Feed
 from hearthnet.transport.page.routes import page_data, page_files
+from hearthnet.transport.page.source import Page
 from hearthnet.transport.page.views import Overview
 
 __all__ = ["ROUTERS", "build_app"]
@@ -62,16 +64,24 @@ def build_app(
     )
     app.state.services = services
     app.state.levels = levels or Levels()
-    app.state.page = services.page
-    app.state.overview = services.page and Overview(services.page)
+    load = load or Load()
+    serve_page(app, services.page, load)
     app.add_exception_handler(WireError, _wire_error)
     app.add_exception_handler(RequestValidationError, _bad_request)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _internal_error)
-    load = load or Load()
     posts = {route.path for router in ROUTERS for route in router.routes if _takes_post(route)}
     guard = Guard(Gate(app, load), transport or TransportConfig(), load, posts)
     return ResponseHeaders(guard, services.bus.node_id)  # outside the framework's own error handling
+
+
+def serve_page(app: FastAPI, page: Page | None, load: Load) -> None:
+    """Gives an application the page that its routes show; its streams end when the server stops."""
+    app.state.page = page
+    if page is not None:
+        app.state.overview = Overview(page)
+        app.state.feed = Feed(page, app.state.overview)
+        load.at_stop.append(app.state.feed.end)
 
 
 def _takes_post(route: BaseRoute) -> TypeGuard[APIRoute]:

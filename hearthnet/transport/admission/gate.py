@@ -59,6 +59,7 @@ class Load:
         waiting: requests whose head was parsed and whose task has not started.
         is_stopping: new calls are refused.
         is_cut: calls that continued for too long after that were cancelled.
+        at_stop: called when the stop begins, for responses that are no calls and never end by themselves.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, stop_limit_s: float = STOP_LIMIT_S) -> None:
@@ -69,6 +70,7 @@ class Load:
         self.waiting = 0
         self.is_stopping = False
         self.is_cut = False
+        self.at_stop: list[Callable[[], None]] = []
 
     def arrive(self) -> float | None:
         """Counts a request whose head was parsed; returns the time, or None if too few wait for it to be refused."""
@@ -129,6 +131,8 @@ class Load:
     async def stop(self) -> None:
         """Refuses new calls, gives running ones `stop_limit_s` to end, and cancels the rest."""
         self.is_stopping = True
+        for end in self.at_stop:
+            end()
         if self._working:
             log.info("waiting for calls to end", extra={"calls": len(self._working), "limit_s": self._stop_limit_s})
             await asyncio.wait(tuple(self._working), timeout=self._stop_limit_s)

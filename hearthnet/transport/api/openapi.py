@@ -23,6 +23,7 @@ __all__ = [
     "METRICS",
     "OPEN",
     "PAGE",
+    "PAGE_EVENTS",
     "PAGE_FILE",
     "PAGE_FILES",
     "READY",
@@ -94,6 +95,12 @@ _EVENT: Final = {
         "event": {"enum": ["frame", "done", "error"]},
         "data": {"type": "string", "contentMediaType": "application/json"},
     },
+}
+PAGE_EVENTS: Final[Responses] = {
+    200: {
+        "description": "`hello`, then `traces`, `logs`, `skipped`, `now` and `reset` as they come.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
 }
 CALL: Final[Responses] = {
     200: {

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi import Path as PathParameter
 from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from hearthnet.errors import WireError
+from hearthnet.observability.store.query.child import ask_in_child
 from hearthnet.transport.admission.refusals import count_refused
 from hearthnet.transport.api import openapi, strict_json
+from hearthnet.transport.auth.access import is_loopback
 from hearthnet.transport.page import lists, shell, views
 from hearthnet.transport.page.access import (
+    Holder,
     PageRoute,
     ThePage,
     own_origin,
@@ -26,11 +29,17 @@ from hearthnet.transport.page.access import (
     page_visitor,
     unauthorized,
 )
+from hearthnet.transport.page.feed import Feed, Viewer
+from hearthnet.transport.page.source import READ_S
+from hearthnet.transport.page.stream import PageStream
 
 __all__ = ["page_data", "page_files"]
 
 _MAX_MINUTES: Final = 60 * 24 * 31
 _MAX_TEXT: Final = 2_000
+_MAX_SQL: Final = 20_000
+_MAX_ROWS: Final = 1_000
+_RUN_ID: Final = "^[0-9A-HJKMNP-TV-Z]{26}$"
 
 page_files = APIRouter(route_class=PageRoute, dependencies=[Depends(page_visitor)], responses=openapi.PAGE_FILES)
 page_data = APIRouter(
@@ -128,6 +137,19 @@ def capabilities(
 _SEQ = Annotated[int, PathParameter(ge=0, lt=2**63, description="the trace's seq")]
 
 
+@page_data.get("/events", response_class=Response, responses=openapi.PAGE_EVENTS)
+async def events(
+    request: Request,
+    holder: Holder,
+    last_event_id: Annotated[str | None, Header(max_length=64, description="the last event's id, to resume")] = None,
+) -> Response:
+    """What is new, as server-sent events: `hello`, then `traces`, `logs`, `skipped`, `now` and `reset`."""
+    feed: Feed = request.app.state.feed
+    viewer = Viewer(holder, is_local=is_loopback(request), cursor=last_event_id)
+    feed.join(viewer)
+    return PageStream(feed, viewer)
+
+
 _Q = Annotated[str, Query(max_length=_MAX_TEXT, description="a query, as of `hearthnet search`")]
 _N = Annotated[int, Query(ge=1, le=500, description="at most so many")]
 _BEFORE = Annotated[str | None, Query(max_length=64, description="`next` of the page before")]
@@ -155,3 +177,58 @@ def logs(page: ThePage, q: _Q = "", n: _N = 100, before: _BEFORE = None) -> Resp
 def one_trace(page: ThePage, seq: _SEQ) -> Response:
     """A trace with its spans, its log records, what is usual for its capability, and its run."""
     return page_json(views.trace(page, seq))
+
+
+@page_data.get("/traces/{seq}/otlp", response_model=dict[str, Any])
+def trace_as_otlp(page: ThePage, seq: _SEQ) -> Response:
+    """A trace as OTLP in JSON, to import elsewhere."""
+    response = page_json(views.otlp(page, seq))
+    response.headers["Content-Disposition"] = f'attachment; filename="trace-{seq}.json"'
+    return response
+
+
+@page_data.get("/runs", response_model=dict[str, Any])
+def runs(page: ThePage) -> Response:
+    """The newest runs with how they ended, and the figures of each version."""
+    return page_json(views.runs(page))
+
+
+@page_data.get("/runs/{run_id}", response_model=dict[str, Any])
+def one_run(page: ThePage, run_id: Annotated[str, PathParameter(pattern=_RUN_ID, description="a ULID")]) -> Response:
+    """A run with the verdict of its autopsy and the evidence, the calls in flight at its end, and its health."""
+    return page_json(views.one_run(page, run_id))
+
+
+@page_data.get("/doctor", response_model=dict[str, Any])
+def doctor(page: ThePage) -> Response:
+    """Runs all checks of the doctor; what changed since earlier reports."""
+    return page_json(views.doctor(page))
+
+
+@page_data.get("/questions", response_model=dict[str, Any])
+def questions(page: ThePage) -> Response:
+    """Questions with their SQL, and the tables and views with the meaning of their columns."""
+    return page_json(views.catalogue(page))
+
+
+class SqlIn(BaseModel):
+    """One SELECT."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sql: Annotated[str, Field(min_length=1, max_length=_MAX_SQL)]
+
+
+class SqlOut(BaseModel):
+    """The rows of a statement; blobs are hexadecimal digits."""
+
+    columns: list[str]
+    rows: list[list[Any]]
+    has_more: bool
+    took_ms: float
+
+
+@page_data.post("/sql", response_model=SqlOut, dependencies=[Depends(own_origin), Depends(strict_body)])
+def run_sql(page: ThePage, wanted: SqlIn) -> Response:
+    """Runs one SELECT on the store, read-only, within five seconds; up to 1,000 rows."""
+    return page_json(ask_in_child(page.path, wanted.sql, READ_S, _MAX_ROWS))

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from hearthnet.constants import DATABASE
 from hearthnet.observability.store.reader import Reader
+from hearthnet.transport.page.autopsies import Autopsies
 from hearthnet.transport.page.grants import Grants
 from hearthnet.transport.page.verdict import Checks
 
@@ -58,6 +59,7 @@ class Page:
     ) -> None:
         self.settings = settings
         self.grants = grants
+        self.autopsies = Autopsies(settings.data_dir, settings.log_dir)
         self.checks = Checks(settings.data_dir, doctor)
         self.path = settings.data_dir / DATABASE
         # Two: the stream must not wait for a search.

@@ -16,10 +16,10 @@ from typing import Any, Final
 
 from hearthnet import __version__
 from hearthnet.observability import get_logger
-from hearthnet.observability.reports.history import changes
+from hearthnet.observability.reports.history import Change, changes
 from hearthnet.observability.reports.report_file import Remembered, recall
 
-__all__ = ["Checks", "verdict"]
+__all__ = ["Checks", "us_of", "verdict"]
 
 log = get_logger(__name__)
 
@@ -94,9 +94,9 @@ class Checks:
             log.debug("earlier reports cannot be read", extra={"error": error})
             return []
 
-    def since_us(self, report: Remembered) -> dict[str, int]:
-        """Returns since when each check that is not well is so, in UTC microseconds, where that is known."""
-        return {change.name: us_of(change.since) for change in changes(self.history(), report)}
+    def changes(self, report: Remembered) -> list[Change]:
+        """Returns the checks that are not well or recovered lately, and since when."""
+        return changes(self.history(), report)
 
 
 def us_of(moment: datetime) -> int:

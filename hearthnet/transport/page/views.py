@@ -7,14 +7,15 @@ from typing import Any, Final
 
 from hearthnet.errors import WireError
 from hearthnet.identity.keys import short_id
-from hearthnet.observability.store.query import calls, flights, holdings, lives, trouble
+from hearthnet.observability.otel.otlp_json import export_request
+from hearthnet.observability.store.query import calls, flights, holdings, lives, relations, trouble
 from hearthnet.observability.store.query.one_trace import one_trace
 from hearthnet.observability.store.reader import Reader
 from hearthnet.observability.store.rows import now_us
 from hearthnet.transport.page.source import Page
-from hearthnet.transport.page.verdict import verdict
+from hearthnet.transport.page.verdict import us_of, verdict
 
-__all__ = ["NO_TRACE", "Overview", "capabilities", "series", "trace"]
+__all__ = ["Overview", "capabilities", "catalogue", "doctor", "one_run", "otlp", "runs", "series", "trace"]
 
 WINDOW_S: Final = 3_600
 _HOUR_US: Final = 3_600_000_000
@@ -127,6 +128,68 @@ def capabilities(page: Page, minutes: int | None) -> dict[str, Any]:
     """Returns the figures of each capability, over the ring or the last `minutes`."""
     since_us = 0 if minutes is None else now_us() - minutes * _MINUTE_US
     return {"capabilities": calls.by_capability(page.reader, since_us)}
+
+
+def runs(page: Page) -> dict[str, Any]:
+    """Returns the newest runs with what is known of their end, and the figures of each version."""
+    found = lives.newest_runs(page.reader, living(page))
+    shown = [{**run, **page.autopsies.short(run)} for run in found]
+    return {"runs": shown, "versions": calls.by_version(page.reader)}
+
+
+def one_run(page: Page, run_id: str) -> dict[str, Any]:
+    """Returns one run with its verdict, the calls that were in flight, and its health.
+
+    Raises:
+        WireError: raised as `not_found` when the store has no such run, and when its autopsy fails.
+    """
+    boxes = flights.boxes(page.settings.data_dir)
+    run = lives.run_row(page.reader, run_id, {view.header.run_id for view in boxes if view.is_alive})
+    if run is None:
+        raise WireError("not_found", "the store has no such run any more")
+    own = [view for view in boxes if view.header.run_id == run_id]
+    flying = flights.flights(own) or flights.interrupted(page.reader, run_id)
+    return {**run, **page.autopsies.whole(run), "in_flight": flying, "vitals": _vitals(page.reader, run, boxes)}
+
+
+def doctor(page: Page) -> dict[str, Any]:
+    """Runs all checks; returns their results, since when those that are not well are so, and what changed.
+
+    Raises:
+        HearthNetError: raised as by the checks' runner.
+    """
+    if not page.checks.can_run:
+        said = "the checks are those of a node: hearthnet doctor, on its own machine"
+        return {"results": None, "message": said, "ran_us": None, "changes": []}
+    report = page.checks.now()
+    news = page.checks.changes(report)
+    since = {change.name: us_of(change.since) for change in news}
+    return {
+        "results": [{**check, "since_us": since.get(name)} for name, check in report.checks.items()],
+        "message": None,
+        "ran_us": us_of(report.ts),
+        "changes": [
+            {"name": change.name, "from": change.was, "to": change.status, "at_us": us_of(change.since)}
+            for change in news
+            if change.was is not None
+        ],
+    }
+
+
+def otlp(page: Page, seq: int) -> dict[str, Any]:
+    """Returns one trace as OTLP in JSON.
+
+    Raises:
+        WireError: raised as `not_found` when the ring has no such trace.
+    """
+    found = trace(page, seq)
+    row, run = found["trace"], found["run"]
+    return export_request(row, program=row["program"], version=None if run is None else run["version"])
+
+
+def catalogue(page: Page) -> dict[str, Any]:
+    """Returns questions with their SQL, and the tables and views."""
+    return {"questions": relations.questions(), "tables": relations.relations(page.reader)}
 
 
 def trace(page: Page, seq: int) -> dict[str, Any]:

@@ -79,5 +79,6 @@ def _commits_per_minute(reader: Reader) -> float | None:
     sql = "SELECT commits, started_us, ended_us FROM runs WHERE commits > 0 ORDER BY rowid DESC LIMIT 1"
     for commits, started_us, ended_us in reader.rows(sql):
         minutes = ((ended_us or time.time_ns() // 1_000) - started_us) / 60e6
-        return round(float(commits) / max(1.0, minutes), 2)
+        rate: float = commits / max(1.0, minutes)
+        return round(rate, 2)
     return None

@@ -9,7 +9,7 @@ from hearthnet.forensics.evidence.entries import vitals_of
 from hearthnet.forensics.model import Vitals
 from hearthnet.observability.store.reader import Reader
 
-__all__ = ["MAX_RUNS", "last_dead_run", "main_run", "run_row", "run_vitals", "runs_between"]
+__all__ = ["MAX_RUNS", "last_dead_run", "main_run", "newest_runs", "run_row", "run_vitals", "runs_between"]
 
 MAX_RUNS: Final = 200
 NAMES: Final = (
@@ -33,6 +33,15 @@ def runs_between(reader: Reader, from_us: int, to_us: int, living: Collection[st
     """
     where = "WHERE started_us < ? AND ifnull(ended_us, ?) >= ? ORDER BY rowid DESC LIMIT ?"
     return [_made(row, living) for row in reader.rows(f"{_SELECT} {where}", (to_us, to_us, from_us, MAX_RUNS))]
+
+
+def newest_runs(reader: Reader, living: Collection[str]) -> list[dict[str, Any]]:
+    """Returns the newest runs, newest first.
+
+    Raises:
+        StoreError: raised when there is no database, or it cannot be read.
+    """
+    return [_made(row, living) for row in reader.rows(f"{_SELECT} ORDER BY rowid DESC LIMIT ?", (MAX_RUNS,))]
 
 
 def run_row(reader: Reader, run_id: str, living: Collection[str]) -> dict[str, Any] | None:
