@@ -1,6 +1,7 @@
 // A list of many rows of which only the visible ones are nodes. Rows are known by key; one can be selected.
 
 import { el, fill } from "./dom.js";
+import { isToday } from "./words.js";
 
 const SPARE = 6; // rows drawn beyond each edge
 export const MAX_ROWS = 10_000; // in memory; the node's ring has as many by default
@@ -128,6 +129,7 @@ export class List {
     const { scrollTop, clientHeight } = this.body;
     const first = Math.max(0, Math.floor(scrollTop / height) - SPARE);
     const last = Math.min(this.rows.length, Math.ceil((scrollTop + clientHeight) / height) + SPARE);
+    this.root.classList.toggle("dated", this.#isDated());
     const wanted = new Set();
     for (let at = first; at < last; at += 1) wanted.add(this.rows[at].seq);
     for (const [key, node] of this.#nodes) {
@@ -170,6 +172,11 @@ export class List {
     node.setAttribute("aria-rowindex", String(at + 2));
     node.setAttribute("aria-selected", String(row.seq === this.selected));
     node.classList.toggle("opened", row.seq === this.opened);
+  }
+
+  // Then the column of times is wider.
+  #isDated() {
+    return [this.rows[0], this.rows.at(-1)].some((row) => row && !isToday(row.started_us ?? row.ts_us));
   }
 
   #indexOf(key) {

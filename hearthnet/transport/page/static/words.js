@@ -27,11 +27,21 @@ const YEAR = { ...DAY, year: "numeric" };
 export function clock(us, { millis = false, zone = setting("zone") } = {}) {
   const date = new Date(us / 1000);
   if (Number.isNaN(date.getTime())) return "no time";
-  const day = formatter(zone, YEAR).format(date);
-  const today = formatter(zone, YEAR).format(new Date(nowUs() / 1000));
-  const before = day === today ? "" : `${day.slice(-4) === today.slice(-4) ? formatter(zone, DAY).format(date) : day} `;
+  const day = dayOf(date, zone);
+  const today = dayOf(new Date(nowUs() / 1000), zone);
+  const short = day.slice(-4) === today.slice(-4) ? formatter(zone, DAY).format(date) : day;
+  const before = day === today ? "" : `${short} `;
   const time = formatter(zone, CLOCK).format(date);
   return `${before}${time}${millis ? `.${String(date.getUTCMilliseconds()).padStart(3, "0")}` : ""}`;
+}
+
+/** Whether a time is of the node's today, in the chosen zone. */
+export function isToday(us) {
+  return dayOf(new Date(us / 1000), setting("zone")) === dayOf(new Date(nowUs() / 1000), setting("zone"));
+}
+
+function dayOf(date, zone) {
+  return Number.isNaN(date.getTime()) ? "" : formatter(zone, YEAR).format(date);
 }
 
 /** Returns a time as `<time>`: the other zone on hover. */
