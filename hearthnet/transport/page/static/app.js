@@ -86,7 +86,8 @@ function connected(state, waitMs) {
 function onNode({ node, verdict }) {
   nodeName.textContent = node.name || node.program || "HearthNet";
   nodeName.title = nodeName.textContent;
-  nodeId.textContent = node.short_id ?? "";
+  nodeId.textContent = (node.short_id ?? "").replace(/^\w+:|=+$/g, "");
+  nodeId.title = node.node_id ?? "";
   const sign = { fail: "✕ ", warn: "! " }[verdict?.status] ?? "";
   document.title = `${sign}${NAMES[read().view]} · ${nodeName.textContent} · HearthNet`;
 }

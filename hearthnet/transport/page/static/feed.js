@@ -17,7 +17,9 @@ export class Feed {
   query = null;
   order = "newest";
   #held = [];
-  #isHeldOver = false;
+  #isHeldOver = false; // there are more than are held
+  #isGap = false;
+  #isAsleep = false;
   #next = null;
   #answer = null;
   #abort = null;
@@ -47,14 +49,21 @@ export class Feed {
     list.body.addEventListener("pointerleave", () => { this.#movedAt = 0; this.#flow(); });
   }
 
-  /** Shows a query: loads it, or if it is shown already catches up. */
+  /** Takes note that the list may lack rows: it was not on the screen. */
+  wake() {
+    this.#isAsleep = true;
+  }
+
+  /** Shows a query: loads it, or if it is there already catches up with what came while it was hidden. */
   async show(query, order = "newest") {
     for (const node of this.orders?.children ?? []) {
       node.setAttribute("aria-pressed", String(node.dataset.order === order));
     }
     const isSame = this.query === query && this.order === order && this.#answer !== null;
     [this.query, this.order] = [query, order];
-    await (isSame ? this.catchUp() : this.load());
+    if (!isSame) await this.load();
+    else if (this.#isAsleep) await this.catchUp();
+    this.#isAsleep = false;
   }
 
   /** Loads the first page. */
@@ -80,9 +89,8 @@ export class Feed {
     const newest = this.list.rows[0]?.seq ?? -1;
     const isGap = rows.length === PAGE && rows.at(-1).seq > newest && newest >= 0;
     this.#take(answer, this.list.rows.length > 0);
-    if (isGap && this.#isHeldNow()) this.#isHeldOver = true;
-    if (isGap && !this.#isHeldNow()) this.list.set(rows);
-    else this.#merge(rows);
+    if (isGap) this.skipped();
+    this.#merge(rows);
     this.#tell(answer);
     return undefined;
   }
@@ -101,6 +109,11 @@ export class Feed {
         this.catchUp();
       }, REFETCH_MS);
     }
+  }
+
+  /** Takes note that the stream dropped rows: the next ones do not follow those that are shown. */
+  skipped() {
+    this.#isGap = true;
   }
 
   /** Shows the rows that were held back. */
@@ -157,11 +170,25 @@ export class Feed {
     const newest = this.#held[0]?.seq ?? this.list.rows[0]?.seq ?? -1;
     const fresh = rows.filter(({ seq }) => seq > newest).sort((a, b) => b.seq - a.seq);
     if (!fresh.length) return;
+    if (this.#isGap) return this.#mergeGap(fresh);
     const held = [...fresh, ...this.#held];
     if (!this.#isHeldNow()) {
       this.list.prepend(held);
       this.#release([]);
     } else this.#release(held);
+  }
+
+  // A list never has a hole: it begins anew with the newest rows, and goes on below them page by page.
+  #mergeGap(fresh) {
+    this.#isGap = false;
+    if (this.#isHeldNow()) {
+      this.#release([...fresh, ...this.#held]);
+      this.#isHeldOver = true;
+      return;
+    }
+    this.list.set(fresh);
+    this.#release([]);
+    this.#next = String(fresh.at(-1).seq); // in this order the cursor is the last row's seq
   }
 
   #release(held) {

@@ -99,7 +99,8 @@ export class Live {
       this.#lastId = null;
       this.on("reset", data);
     } else this.on(name, data);
-    if (id) this.#lastId = id;
+    // What was missed follows the hello: until it has come, the older id is the one to resume from.
+    if (id && (name !== "hello" || this.#lastId === null)) this.#lastId = id;
   }
 
   #greet({ epoch, version }) {

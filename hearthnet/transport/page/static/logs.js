@@ -53,11 +53,15 @@ export function logs({ say }) {
       list.select(opened);
       await showRecord(opened, q);
     },
-    shown: () => list.restore(),
+    shown() {
+      list.restore();
+      feed.wake();
+    },
     hidden: () => list.keep(),
     redraw: () => list.redraw(),
     reset: () => feed.load(),
     event(name, data) {
+      if (name === "skipped") feed.skipped();
       if (name === "logs") feed.arrived(data);
     },
     key: (name) => list.key(name, close),

@@ -13,6 +13,7 @@ const SPANS = { 60: "1 hour", 360: "6 hours", 1440: "24 hours" };
 const FEW = 12; // capabilities at first
 const MOST = 300; // capabilities that are drawn at all
 const MAX_FLIGHTS = 20;
+const MAX_DETAIL = 320; // characters of the verdict
 const MAX_SAMPLES = 720;
 const KINDS = { ok: "t-ok", warn: "t-warn", fail: "t-bad", unknown: "soft" };
 const EXAMPLE = `hearthnet call experimental.echo --body '{"input": {"text": "hello"}}'`;
@@ -131,10 +132,15 @@ function verdictLines(verdict, say) {
     ? el("span.since", {}, "since ", when(verdict.since_us), ` · ${span((nowUs() - verdict.since_us) / 1000)}`) : null;
   return [
     el(`div.edge.${kind}`, { "aria-hidden": "true" }),
-    el("div", {}, el("h1", {}, verdict.sentence, " ", since), verdict.detail ? el("p", {}, verdict.detail) : null,
+    el("div", {}, el("h1", {}, verdict.sentence, " ", since), verdict.detail ? el("p", { title: verdict.detail }, cut(verdict.detail)) : null,
       verdict.fix ? el("p.fix", {}, el("code", {}, verdict.fix)) : null),
     el("div.do", {}, why, calls, verdict.fix ? button("Copy fix", () => copy(verdict.fix, say)) : null),
   ];
+}
+
+// The whole of it is a click away, in Doctor.
+function cut(text) {
+  return text.length > MAX_DETAIL ? `${text.slice(0, MAX_DETAIL)}…` : text;
 }
 
 function tilesOf({ now, series }) {

@@ -1,6 +1,6 @@
 // Runs: each life of a program with its verdict and evidence; versions side by side.
 
-import { get } from "./api.js";
+import { get, nowUs } from "./api.js";
 import { change, to } from "./address.js";
 import { button, el, fill, table } from "./dom.js";
 import { spark } from "./drawing.js";
@@ -54,7 +54,7 @@ function runLines({ runs: all }, opened) {
   const rows = all.slice(0, MAX_RUNS).map((run) => el(`tr${run.run_id === opened ? ".opened" : ""}`, {},
     el("td", {}, el("a", { href: to("runs", { open: run.run_id }), "aria-current": run.run_id === opened ? "true" : null }, when(run.started_us))),
     el("td.mono", {}, run.program || "–"), el("td", {}, run.version || "–"),
-    el("td.num", {}, span(((run.ended_us ?? run.last_seen_us ?? run.started_us) - run.started_us) / 1000)),
+    el("td.num", {}, span((endOf(run) - run.started_us) / 1000)),
     el("td", {}, verdict(run)),
     el("td.soft.summary", {}, run.summary ?? "")));
   return [
@@ -62,6 +62,10 @@ function runLines({ runs: all }, opened) {
     table(["started", "program", "version", ["ran", "num"], "end", ""], rows, "Runs"),
     all.length > rows.length ? el("p.soft", {}, `the newest ${number(rows.length)} of ${number(all.length)}`) : null,
   ];
+}
+
+function endOf(run) {
+  return run.is_alive ? nowUs() : run.ended_us ?? run.last_seen_us ?? run.started_us;
 }
 
 function verdict(run) {
@@ -111,14 +115,14 @@ async function showRun(pane, id, close, say) {
     run.in_flight?.length ? [el("h3", {}, "In flight when it ended"), table(["capability", ["age", "num"], "innermost open span"],
       run.in_flight.map((flight) => el("tr", {}, el("td.mono", { title: flight.trace_id }, flight.capability),
         el("td.num", {}, `${run.is_alive ? "" : "≥ "}${took(flight.age_ms)}`), el("td.mono", {}, flight.span ?? "–"))), "In flight")] : null,
-    memory(run.vitals));
+    memory(run));
   return undefined;
 }
 
-function memory(vitals) {
+function memory({ vitals, is_alive: isAlive }) {
   const values = (vitals ?? []).map(({ rss_bytes: size }) => size).filter((size) => size !== null && size !== undefined);
   if (values.length < 2) return null;
   const line = el("div.spark");
   requestAnimationFrame(() => spark(line, values));
-  return [el("h3", {}, `Memory before the end: ${bytes(values[0])} to ${bytes(values.at(-1))}`), line];
+  return [el("h3", {}, `Memory${isAlive ? "" : " before the end"}: ${bytes(values[0])} to ${bytes(values.at(-1))}`), line];
 }

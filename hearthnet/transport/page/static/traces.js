@@ -53,11 +53,15 @@ export function traces({ say }) {
       list.mark(opened);
       await Promise.all([feed.show(q, order).then(scale), opened === null ? pane.clear() : pane.show(opened, at)]);
     },
-    shown: () => list.restore(),
+    shown() {
+      list.restore();
+      feed.wake();
+    },
     hidden: () => list.keep(),
     redraw: () => { list.redraw(); pane.redraw(); },
     reset: () => feed.load(),
     event(name, data) {
+      if (name === "skipped") feed.skipped();
       if (name !== "traces") return;
       feed.arrived(data);
       scale();

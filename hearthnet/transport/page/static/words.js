@@ -99,7 +99,7 @@ export function resultClass(result) {
 /** Returns a result or status with its glyph: colour is never the only sign. */
 export function outcome(result, kind = resultClass(result)) {
   const glyph = { ok: "✓", warn: "!", bad: "✕" }[kind] ?? "·";
-  return el(`span.outcome.t-${kind}`, {}, el("span.glyph", { "aria-hidden": "true" }, glyph), result);
+  return el(`span.outcome.t-${kind}`, {}, el("span.glyph", { "aria-hidden": "true" }, glyph), el("span.word", {}, result));
 }
 
 /** The class of a log level. */
