@@ -17,7 +17,7 @@ from hearthnet.errors import StoreError
 from hearthnet.observability.process.program import program_name
 from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.tracked import tracked
-from hearthnet.observability.store.query.statement import too_slow
+from hearthnet.observability.store.query.statement import QueryLimitError
 from hearthnet.observability.store.rows import TRACES
 
 __all__ = ["Reader", "TraceFilter"]
@@ -156,7 +156,8 @@ class Reader:
                 return connection.execute(sql.replace(_COLUMNS, self._columns), tuple(values)).fetchall()
             except sqlite3.Error as error:
                 if self._within_s is not None and error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
-                    raise too_slow(self._within_s) from error
+                    message = f"the query takes longer than {self._within_s:g} s"
+                    raise QueryLimitError(message, hint="try again: the machine is busy") from error
                 self._disconnect()
                 if reason_of(error) == "corrupt":
                     self._on_damage()

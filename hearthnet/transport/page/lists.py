@@ -1,32 +1,51 @@
-"""The lists of the page: traces and log records that match a query, with a cursor for more."""
+"""The lists of the page: what a query finds, or what of it is not understood and where."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from dataclasses import asdict
+from typing import Any
 
-from hearthnet.observability.store.query.shapes import LOG, SUMMARY, log_of, summary_of
-from hearthnet.transport.page.source import Page
+from hearthnet.observability.store.query.shapes import bounded_summary
+from hearthnet.observability.store.rows import now_us
+from hearthnet.observability.store.search import Compiled, Found, compile_query, run_query
+from hearthnet.observability.store.search.conditions import TableName
+from hearthnet.observability.store.search.run import Order
+from hearthnet.transport.page.source import READ_S, Page
 
-_SELECT: Final = {"traces": (SUMMARY, "started_us", summary_of), "logs": (LOG, "ts_us", log_of)}
+__all__ = ["found"]
 
 
-def listed(page: Page, table: str, q: str, order: str, n: int, before: int | None) -> dict[str, Any]:
-    """Returns the rows of a table."""
-    columns, moment, made = _SELECT[table]
-    by = "duration_ms DESC, seq DESC" if order == "slowest" else "seq DESC"
-    where = "" if before is None else f"WHERE seq < {before:d}"
-    rows = page.reader.rows(f"SELECT {columns} FROM {table} {where} ORDER BY {by} LIMIT ?", (n,))
-    ring = page.reader.rows(f"SELECT min({moment}), max({moment}), count(*) FROM {table}")[0]
-    found = [*map(made, rows)]
+def found(page: Page, table: TableName, q: str, order: Order, n: int, before: str | None) -> dict[str, Any]:
+    """Returns the rows that match, by the name of their table, with the query as it was understood.
+
+    A query with problems is not run: it has no rows.
+
+    Raises:
+        QueryError: raised when `before` is no place in that order.
+        QueryLimitError: raised when it takes too long.
+        StoreError: raised when there is no database, or it cannot be read.
+    """
+    query = compile_query(q, table, now_us=now_us())
+    result = Found([], None, 0, True, "") if query.problems else run_query(page.path, query, order, n, before, READ_S)
+    rows = result.rows if table == "logs" else [*map(bounded_summary, result.rows)]
     return {
-        table: found,
-        "next": found[-1]["seq"] if len(found) == n and order == "newest" else None,
-        "count": ring[2],
-        "count_is_exact": True,
-        "sql": f"SELECT * FROM {table}",
-        "values": [],
-        "terms": [],
-        "problems": [{"message": "not yet", "hint": "", "start": 0, "end": len(q)}] if q else [],
-        "ring": {"oldest_us": ring[0], "newest_us": ring[1]},
-        "newest_match_us": ring[1],
+        table: rows,
+        "next": result.next,
+        "count": result.count,
+        "count_is_exact": result.count_is_exact,
+        "sql": result.sql,
+        "values": query.values,
+        "terms": _terms(query),
+        "problems": [problem._asdict() for problem in (*query.problems, *result.problems)],
+        "ring": {"oldest_us": result.oldest_us, "newest_us": result.newest_us},
+        "newest_match_us": result.newest_match_us,
     }
+
+
+def _terms(query: Compiled) -> list[dict[str, Any]]:
+    """Returns the terms; one that takes any of several values has them in `values`, the first in `value`."""
+    made = []
+    for term in query.terms:
+        texts = [value.text for value in term.values]
+        made.append({**asdict(term), "value": texts[0] if texts else "", "values": texts})
+    return made

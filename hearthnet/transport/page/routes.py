@@ -164,13 +164,13 @@ def traces(
     before: _BEFORE = None,
 ) -> Response:
     """The traces that match a query."""
-    return page_json(lists.listed(page, "traces", q, order, n, int(before) if before else None))
+    return page_json(lists.found(page, "traces", q, order, n, before))
 
 
 @page_data.get("/logs", response_model=dict[str, Any])
 def logs(page: ThePage, q: _Q = "", n: _N = 100, before: _BEFORE = None) -> Response:
     """The log records that match a query, newest first."""
-    return page_json(lists.listed(page, "logs", q, "newest", n, int(before) if before else None))
+    return page_json(lists.found(page, "logs", q, "newest", n, before))
 
 
 @page_data.get("/traces/{seq}", response_model=dict[str, Any])

@@ -16,12 +16,13 @@ from typing import Any, Final
 import orjson
 
 from hearthnet.errors import HearthNetError, StoreError
-from hearthnet.observability.store.query.statement import QueryError, QueryLimitError, ask, too_slow
+from hearthnet.observability.store.query.statement import QueryError, QueryLimitError, ask
 
 __all__ = ["ask_in_child", "main"]
 
 _START_S: Final = 10.0  # for the interpreter of a busy Raspberry Pi to start
 _NICE: Final = 5
+_FEWER: Final = "fetch fewer rows (LIMIT, WHERE) or columns"
 _KINDS: Final[dict[str, type[HearthNetError]]] = {
     kind.__name__: kind for kind in (QueryError, QueryLimitError, StoreError)
 }
@@ -40,12 +41,13 @@ def ask_in_child(path: Path, sql: str, timeout_s: float, max_rows: int) -> dict[
     try:
         done = subprocess.run(command, input=request, capture_output=True, timeout=timeout_s + _START_S, check=True)  # noqa: S603
     except subprocess.TimeoutExpired as error:
-        raise too_slow(timeout_s) from error
+        raise QueryLimitError(f"the query takes longer than {timeout_s:g} s", hint=_FEWER) from error
     except (OSError, subprocess.CalledProcessError) as error:
         raise StoreError("the query could not be run", hint="hearthnet telemetry sql") from error
     found: dict[str, Any] = orjson.loads(done.stdout)
     if "error" in found:
-        raise _KINDS[found["error"]](found["message"], hint=found["hint"])
+        kind = _KINDS[found["error"]]
+        raise kind(found["message"], hint=_FEWER if kind is QueryLimitError else found["hint"])
     return found
 
 

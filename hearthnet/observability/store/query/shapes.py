@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import orjson
 
-__all__ = ["LOG", "SUMMARY", "decoded", "log_of", "summary_of"]
+__all__ = ["LOG", "SUMMARY", "bounded_summary", "decoded", "log_of", "summary_of"]
 
 _PROGRAM: Final = "(SELECT program FROM runs WHERE runs.run_id = {0}.run_id)"
 SUMMARY_NAMES: Final = (
@@ -28,13 +28,20 @@ _MAX_EXTRAS_CHARS: Final = 1_000  # of a row of a list; the opened trace has all
 
 
 def summary_of(row: Sequence[Any]) -> dict[str, Any]:
-    """Returns a trace of a list: without its spans, and with as much of its extras as fits."""
+    """Returns a trace of a list, from the values of `SUMMARY`."""
     found = dict(zip(SUMMARY_NAMES, row, strict=True))
-    extras = found["extras"] or ""
-    fields = decoded(extras, {})
-    found["extras"] = fields if len(extras) <= _MAX_EXTRAS_CHARS else _first_of(fields)
-    found["notable"] = bool(found["notable"])
-    return found
+    return bounded_summary({**found, "extras": decoded(found["extras"], {})})
+
+
+def bounded_summary(found: dict[str, Any]) -> dict[str, Any]:
+    """Returns a trace with as much of its extras as a list shows; `…` counts the others."""
+    left, kept = _MAX_EXTRAS_CHARS, {}
+    for key, value in found["extras"].items():
+        left -= len(key) + len(orjson.dumps(value))
+        if left >= 0:
+            kept[key] = value
+    missing = len(found["extras"]) - len(kept)
+    return {**found, "notable": bool(found["notable"]), "extras": {**kept, "…": missing} if missing else kept}
 
 
 def log_of(row: Sequence[Any]) -> dict[str, Any]:
@@ -50,12 +57,3 @@ def decoded(text: str | None, instead: Any) -> Any:
     except orjson.JSONDecodeError:
         return instead
     return value if isinstance(value, type(instead)) else instead
-
-
-def _first_of(fields: dict[str, Any]) -> dict[str, Any]:
-    left, kept = _MAX_EXTRAS_CHARS, {}
-    for key, value in fields.items():
-        left -= len(key) + len(orjson.dumps(value))
-        if left >= 0:
-            kept[key] = value
-    return {**kept, "…": len(fields) - len(kept)} if len(kept) < len(fields) else kept
