@@ -5,7 +5,7 @@ const ZONE = "UTC"; // as the tables
 const MEASURES = [
   ["rss_bytes", "memory", bytes], ["memory_left_bytes", "memory left", bytes], ["disk_free_bytes", "disk free", bytes],
   ["open_files", "open files", number], ["load", "load", number], ["loop_lag_s", "loop lag", (s) => duration(s * 1e3)],
-]; // prettier-ignore
+];
 
 function drawWhatHappened(host) {
   const { entries, in_flight: inFlight, runs } = found;
@@ -41,7 +41,8 @@ function drawWaterfalls(host) {
     const { trace, logs } = found.waterfalls[index];
     const told = document.createElement("p");
     const tell = (words) => (told.textContent = words);
-    const onSpan = (span) => tell(span ? `${printable(span.name)}: ${printable(JSON.stringify(span.extras ?? {}), 2_000)}` : "");
+    const fields = (span) => printable(JSON.stringify(span.extras ?? {}), 2_000);
+    const onSpan = (span) => tell(span ? `${printable(span.name)}: ${fields(span)}` : "");
     const onLog = (log) => tell(log ? `${log.level} ${printable(log.logger)}: ${printable(log.msg)}` : "");
     waterfall(part(details, "div"), { trace, logs }, { onSpan, onLog });
     told.className = "mono told";
@@ -61,8 +62,9 @@ function filterMoments() {
 }
 
 const PLACES = {
-  "what-happened": drawWhatHappened, minutes: drawMinutes, vitals: drawVitals, waterfalls: drawWaterfalls, filter: filterMoments,
-}; // prettier-ignore
+  "what-happened": drawWhatHappened, minutes: drawMinutes, vitals: drawVitals, waterfalls: drawWaterfalls,
+  filter: filterMoments,
+};
 for (const [id, fill] of Object.entries(PLACES)) {
   const place = document.getElementById(id);
   if (place) fill(place);

@@ -50,9 +50,12 @@ def text(value: object) -> str:
 
 def data_of(found: Item) -> str:
     """Returns what the script draws, as JSON that no parser of HTML mistakes for markup."""
+    is_alive = found["run"] is not None and found["run"]["is_alive"]
     drawn = {
-        "entries": [_entry(entry) for entry in found["timeline"][-_MAX_ENTRIES:] if _us(entry["ts"]) is not None],
-        "in_flight": [{**trace, "started_us": _us(trace["started"])} for trace in found["in_flight"]],
+        "entries": list(_entries(found)),
+        "in_flight": [
+            {**trace, "started_us": _us(trace["started"]), "is_alive": is_alive} for trace in found["in_flight"]
+        ],
         "runs": [
             {**run, "started_us": _us(run["started"]), "ended_us": _us(run["ended"]),
              "last_seen_us": _us(run["last_seen"])}
@@ -76,9 +79,15 @@ def waterfalls_of(found: Item) -> list[Item]:
     return [trace for trace in each.values() if trace["spans"]][:_MAX_WATERFALLS]
 
 
-def _entry(entry: Item) -> Item:
-    kept = {name: entry[name] for name in ("kind", "status", "name", "duration_ms")}
-    return {**kept, "ts_us": _us(entry["ts"]), "text": entry["text"][:_MAX_TEXT]}
+def _entries(found: Item) -> Iterator[Item]:
+    """Yields what has a time, without the traces in flight: they are drawn as such."""
+    flying = {(trace["run_id"], trace["trace_id"]) for trace in found["in_flight"]}
+    for entry in found["timeline"][-_MAX_ENTRIES:]:
+        us = _us(entry["ts"])
+        if us is None or (entry["kind"] == "trace" and (entry["run_id"], entry["trace_id"]) in flying):
+            continue
+        kept = {name: entry[name] for name in ("kind", "status", "name", "duration_ms")}
+        yield {**kept, "ts_us": us, "text": entry["text"][:_MAX_TEXT]}
 
 
 def _waterfall(trace: Item, entries: Iterable[Item]) -> Item:

@@ -65,8 +65,8 @@ function parts(us, zone) {
   if (!clocks.has(zone)) {
     const two = "2-digit";
     const fields = { year: "numeric", month: two, day: two, hour: two, minute: two, second: two };
-    const wanted = { ...fields, fractionalSecondDigits: 3, timeZoneName: "longOffset", hourCycle: "h23", timeZone: zone };
-    clocks.set(zone, new Intl.DateTimeFormat("en-US", wanted));
+    const more = { fractionalSecondDigits: 3, timeZoneName: "longOffset", hourCycle: "h23", timeZone: zone };
+    clocks.set(zone, new Intl.DateTimeFormat("en-US", { ...fields, ...more }));
   }
   const found = {};
   for (const part of clocks.get(zone).formatToParts(Math.floor(us / 1e3))) found[part.type] = part.value;
@@ -91,8 +91,8 @@ export function timeTicks(fromUs, toUs, most, zone) {
     let at = parts(us, zone);
     const shift = offsetUs(before) - offsetUs(at);
     if (shift && step > 3_600e6) at = parts((us += shift), zone); // round local times again
-    ticks.push({ us, label: tickLabel(at, step) });
-    if (shift) for (const [tick, its] of [[ticks.at(-2), before], [ticks.at(-1), at]]) if (tick) tick.label += ` ${its.offset}`;
+    if (shift && ticks.length) ticks.at(-1).label += ` ${before.offset}`;
+    ticks.push({ us, label: `${tickLabel(at, step)}${shift ? ` ${at.offset}` : ""}` });
     before = at;
   }
   return ticks;

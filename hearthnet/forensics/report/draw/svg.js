@@ -41,6 +41,19 @@ export function sign(parent, kind, x, y, title) {
   return titled(parent, "path", { d: OUTLINES[kind], transform: place, class: `sign ${kind}` }, title);
 }
 
+/** Appends a line `mark` at each tick, and the labels for which there is space, 15 px below it. */
+export function axis(parent, ticks, x, mark, width) {
+  let free = 0;
+  for (const { us, label } of ticks) {
+    const place = x(us);
+    const half = label.length * 3.2;
+    shape(parent, "line", { ...mark, x1: place, x2: place });
+    if (place - half < free || place + half > width) continue;
+    shape(parent, "text", { x: place, y: mark.y2 + 13, "text-anchor": "middle" }, label);
+    free = place + half + 6;
+  }
+}
+
 /** Appends a line of signs and words that explain colours: pairs of kind and word. */
 export function legend(parent, pairs) {
   const line = part(parent, "p", "draw-legend");

@@ -1,12 +1,13 @@
-// What happened, over time: traces as bars in lanes, those in flight as bars without an end, log records as signs below.
+// What happened, over time: traces as bars in lanes, those in flight without an end, log records as signs below.
 
 import { clock, counted, duration, finite, kindOfLevel, kindOfStatus, number, printable, timeTicks } from "./format.js";
-import { drawing, fitted, legend, part, shape, sign, titled } from "./svg.js";
+import { axis, drawing, fitted, legend, part, shape, sign, titled } from "./svg.js";
 
 const LANES = 14;
 const LANE_PX = 12;
 const MAX_DRAWN = 2_000; // the newest; the tables have all
 const EDGE_PX = 6;
+const SIGNS = ["log", "warn", "bad"];
 
 /**
  * Draws a timeline into `host` and returns the element.
@@ -17,25 +18,31 @@ const EDGE_PX = 6;
  */
 export function timeline(host, { entries = [], inFlight = [], fromUs, toUs, runs = [], zone }) {
   return fitted(host, "draw-timeline", (outer, width) => {
-    const known = entries.filter((entry) => ["trace", "log", "gap"].includes(entry.kind) && entry.ts_us <= toUs && timelineEnd(entry) >= fromUs);
+    const isWithin = (entry) => entry.ts_us <= toUs && timelineEnd(entry) >= fromUs;
+    const known = entries.filter((entry) => ["trace", "log", "gap"].includes(entry.kind) && isWithin(entry));
     const shown = known.slice(-MAX_DRAWN);
-    const x = (us) => EDGE_PX + (Math.min(Math.max(us, fromUs), toUs) - fromUs) / Math.max(1, toUs - fromUs) * (width - 2 * EDGE_PX);
+    const scale = (width - 2 * EDGE_PX) / Math.max(1, toUs - fromUs);
+    const x = (us) => EDGE_PX + (Math.min(Math.max(us, fromUs), toUs) - fromUs) * scale;
     const flights = timelineLanes(inFlight.map((one) => flightBar(one, fromUs, toUs)), x);
     const traces = timelineLanes(shown.filter((entry) => entry.kind === "trace").map(traceBar), x);
     const top = 16;
     const middle = top + flights.count * LANE_PX + (flights.count ? 6 : 0);
     const records = middle + traces.count * LANE_PX + 10;
     const svg = drawing(outer, width, records + 34, timelineWords(known, inFlight, fromUs, toUs, zone));
-    timelineAxis(svg, { fromUs, toUs, zone, x, top, bottom: records + 14, width });
+    axis(svg, timeTicks(fromUs, toUs, width / 90, zone), x, { y1: top - 2, y2: records + 14, class: "grid" }, width);
     for (const run of runs) timelineRun(svg, run, x, fromUs, toUs, records + 14);
     for (const bar of flights.bars) timelineBar(svg, bar, top);
     for (const bar of traces.bars) timelineBar(svg, bar, middle);
-    for (const entry of shown) if (entry.kind !== "trace") timelineSign(svg, entry, x(entry.ts_us), records + 4);
+    const signs = shown.filter((entry) => entry.kind !== "trace").map((entry) => ({ entry, kind: signOf(entry) }));
+    signs.sort((a, b) => SIGNS.indexOf(a.kind) - SIGNS.indexOf(b.kind)); // the worst above the others
+    for (const { entry, kind } of signs) sign(svg, kind, x(entry.ts_us), records + 4, signWords(entry));
     const kinds = [["ok", "ended well"], ["bad", "failed"]];
-    if (inFlight.length) kinds.push(["open", "in flight, end unknown"]);
+    const isOver = inFlight.some((one) => !one.is_alive);
+    if (inFlight.length) kinds.push(["open", isOver ? "in flight, end unknown" : "in flight"]);
     const line = legend(outer, kinds);
     part(line, "span", "", "● info ▲ warning ◆ error or loss");
-    if (shown.length < known.length) part(line, "span", "", `newest ${number(shown.length)} of ${number(known.length)} entries`);
+    const count = `newest ${number(shown.length)} of ${number(known.length)} entries`;
+    if (shown.length < known.length) part(line, "span", "", count);
   });
 }
 
@@ -52,7 +59,7 @@ function flightBar(one, fromUs, toUs) {
   const age = finite(one.age_ms);
   const from = one.started_us ?? toUs - age * 1e3;
   const end = one.is_alive ? "in flight" : "end unknown";
-  const title = `${printable(one.capability, 200)}: ${end}, at least ${duration(age)}, in ${printable(one.span ?? "no span", 80)}`;
+  const title = `${flightWords(one)}, ${end}`;
   return { from: Math.max(from, fromUs), to: one.is_alive ? toUs : from + age * 1e3, kind: "open", title };
 }
 
@@ -71,14 +78,18 @@ function timelineLanes(bars, x) {
 }
 
 function timelineBar(svg, bar, top) {
-  const box = { x: bar.left, y: top + bar.lane * LANE_PX, width: bar.width, height: LANE_PX - 2, rx: Math.min(2, bar.width / 3) };
+  const y = top + bar.lane * LANE_PX;
+  const box = { x: bar.left, y, width: bar.width, height: LANE_PX - 2, rx: Math.min(2, bar.width / 3) };
   titled(svg, "rect", { ...box, class: `bar ${bar.kind}` }, bar.title);
 }
 
-function timelineSign(svg, entry, x, y) {
-  const kind = entry.kind === "gap" ? "bad" : kindOfLevel(entry.status);
-  const words = entry.kind === "gap" ? `lost: ${printable(entry.text)}` : `${printable(entry.status, 20)} ${printable(entry.name, 80)}: ${printable(entry.text)}`;
-  sign(svg, kind, x, y, words);
+function signOf(entry) {
+  return entry.kind === "gap" ? "bad" : kindOfLevel(entry.status);
+}
+
+function signWords(entry) {
+  if (entry.kind === "gap") return `lost: ${printable(entry.text)}`;
+  return `${printable(entry.status, 20)} ${printable(entry.name, 80)}: ${printable(entry.text)}`;
 }
 
 function timelineRun(svg, run, x, fromUs, toUs, bottom) {
@@ -90,16 +101,9 @@ function timelineRun(svg, run, x, fromUs, toUs, bottom) {
   }
 }
 
-function timelineAxis(svg, { fromUs, toUs, zone, x, top, bottom, width }) {
-  let free = 0;
-  for (const tick of timeTicks(fromUs, toUs, width / 90, zone)) {
-    const place = x(tick.us);
-    const half = tick.label.length * 3.2;
-    shape(svg, "line", { x1: place, x2: place, y1: top - 2, y2: bottom, class: "grid" });
-    if (place - half < free || place + half > width) continue;
-    shape(svg, "text", { x: place, y: bottom + 14, "text-anchor": "middle" }, tick.label);
-    free = place + half + 6;
-  }
+function flightWords(one) {
+  const span = printable(one.span ?? "no span", 80);
+  return `${printable(one.capability, 80)} in ${span}, at least ${duration(finite(one.age_ms))}`;
 }
 
 function timelineWords(entries, inFlight, fromUs, toUs, zone) {
@@ -107,9 +111,10 @@ function timelineWords(entries, inFlight, fromUs, toUs, zone) {
   const failed = traces.filter((entry) => kindOfStatus(entry.status) === "bad").length;
   const loud = entries.filter((entry) => entry.kind === "log" && kindOfLevel(entry.status) !== "log").length;
   const lost = entries.filter((entry) => entry.kind === "gap").length;
-  const flying = inFlight.map((one) => `${printable(one.capability, 80)} in ${printable(one.span ?? "no span", 80)}, at least ${duration(finite(one.age_ms))}`);
-  const words = [`${counted(traces.length, "trace")}, ${number(failed)} failed`, counted(loud, "warning or error", "warnings or errors")];
+  const words = [`${counted(traces.length, "trace")}, ${number(failed)} failed`];
+  words.push(counted(loud, "warning or error", "warnings or errors"));
   if (lost) words.push(counted(lost, "gap"));
-  if (flying.length) words.push(`${number(flying.length)} in flight: ${flying.slice(0, 5).join("; ")}`);
+  const flying = inFlight.slice(0, 5).map(flightWords).join("; ");
+  if (flying) words.push(`${number(inFlight.length)} in flight: ${flying}`);
   return `From ${clock(fromUs, zone)} to ${clock(toUs, zone)}: ${words.join("; ")}`;
 }

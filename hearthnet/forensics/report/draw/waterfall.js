@@ -2,7 +2,8 @@
 //
 // The rows are a tree for keyboards and screen readers. Thousands of them scroll, and only those in view exist.
 
-import { duration, counted, finite, glyph, kindOfLevel, kindOfStatus, LEAST_CALLS, number, printable, valueTicks } from "./format.js";
+import { counted, duration, finite, glyph, kindOfLevel, kindOfStatus, LEAST_CALLS, number } from "./format.js";
+import { printable, valueTicks } from "./format.js";
 import { fitted, legend, part, shape, sign } from "./svg.js";
 
 const NARROW_PX = 560; // below it the bar is under the name
@@ -33,43 +34,54 @@ export function waterfall(host, { trace, logs = [], usual = null, run = null, wi
 export function waterfallRows(trace) {
   const spans = (trace.spans ?? []).filter((span) => span && typeof span === "object");
   const ids = new Set(spans.map((span) => span.id));
-  const byParent = new Map();
+  const tree = { rows: [{ kind: "trace", level: 1, up: -1 }], added: new Set(), byParent: spansByParent(spans) };
+  addBelow(tree, tree.byParent.get(null) ?? [], 0);
+  for (const [parent, children] of tree.byParent) {
+    if (parent !== null && !ids.has(parent)) addLost(tree, children);
+  }
+  for (const span of spans) if (!tree.added.has(span)) addLost(tree, [span]); // it is its own ancestor
+  const siblings = new Map();
+  for (const row of tree.rows) {
+    if (!siblings.has(row.up)) siblings.set(row.up, []);
+    siblings.get(row.up).push(row);
+  }
+  for (const rows of siblings.values()) {
+    rows.forEach((row, index) => Object.assign(row, { at: index + 1, of: rows.length }));
+  }
+  return tree.rows;
+}
+
+/** The spans below each parent, in the order of their start; below null the outermost. */
+function spansByParent(spans) {
+  const found = new Map();
   for (const span of [...spans].sort((a, b) => finite(a.offset_ms) - finite(b.offset_ms))) {
     const parent = span.parent ?? null;
-    const place = byParent.get(parent);
-    if (place) place.push(span);
-    else byParent.set(parent, [span]);
+    if (!found.has(parent)) found.set(parent, []);
+    found.get(parent).push(span);
   }
-  const rows = [{ kind: "trace", level: 1, of: 1, at: 1, up: -1 }];
-  const added = new Set();
-  const add = (first, level, up) => {
-    const waiting = first.map((span, index) => ({ span, level, up, at: index + 1, of: first.length })).reverse();
-    while (waiting.length) {
-      const row = waiting.pop();
-      if (added.has(row.span)) continue;
-      added.add(row.span);
-      rows.push({ kind: "span", ...row });
-      const below = byParent.get(row.span.id ?? null) ?? [];
-      if (row.span.id == null) continue; // else the outermost spans would be its children
-      const next = { level: row.level + 1, up: rows.length - 1, of: below.length };
-      for (let index = below.length; index > 0; index--) waiting.push({ span: below[index - 1], at: index, ...next });
-    }
-  };
-  add(byParent.get(null) ?? [], 2, 0);
-  const lost = (first) => {
-    rows.push({ kind: "missing", level: 2, of: 1, at: 1, up: 0 });
-    add(first, 3, rows.length - 1);
-  };
-  for (const [parent, children] of byParent) if (parent !== null && !ids.has(parent)) lost(children);
-  for (const span of spans) if (!added.has(span)) lost([span]); // each is its own ancestor
-  const outermost = rows.filter((row) => row.level === 2);
-  outermost.forEach((row, index) => Object.assign(row, { at: index + 1, of: outermost.length }));
-  return rows;
+  return found;
+}
+
+/** Adds the rows of spans and of all below them. Without recursion: a chain may have thousands. */
+function addBelow({ rows, added, byParent }, first, up) {
+  const waiting = first.map((span) => ({ span, up, level: rows[up].level + 1 })).reverse();
+  while (waiting.length) {
+    const row = waiting.pop();
+    if (added.has(row.span)) continue;
+    added.add(row.span);
+    const index = rows.push({ kind: "span", ...row }) - 1;
+    const below = row.span.id == null ? [] : (byParent.get(row.span.id) ?? []);
+    for (const span of below.toReversed()) waiting.push({ span, up: index, level: row.level + 1 });
+  }
+}
+
+function addLost(tree, children) {
+  addBelow(tree, children, tree.rows.push({ kind: "missing", level: 2, up: 0 }) - 1);
 }
 
 class Waterfall {
   constructor(trace, logs, usual, run, handlers) {
-    Object.assign(this, { trace, logs, usual, handlers, rows: waterfallRows(trace), active: 0, lit: null });
+    Object.assign(this, { trace, logs, usual, handlers, rows: waterfallRows(trace), active: 0, first: 0, lit: null });
     this.isDead = trace.result === "interrupted" || run?.is_alive === false;
     const ends = this.rows.map((row) => (row.span ? finite(row.span.offset_ms) + finite(row.span.duration_ms) : 0));
     this.whole = ends.reduce((most, end) => Math.max(most, end), Math.max(finite(trace.duration_ms), 0.001));
@@ -95,6 +107,7 @@ class Waterfall {
     this.drawHead(head);
     this.drawLogs(outer);
     this.drawLegend(outer);
+    this.scroller.scrollTop = this.first * this.rowPx;
     this.drawRows();
     this.scroller.addEventListener("scroll", () => this.drawRows(), { passive: true });
     this.listen();
@@ -102,10 +115,11 @@ class Waterfall {
 
   measure() {
     const space = this.scroller.clientWidth;
-    this.nameShare = this.isNarrow ? 0 : Math.round(Math.min(0.34 * space, 320));
-    this.tookPx = this.isNarrow ? 0 : 156;
-    this.track = Math.max(40, space - this.nameShare - this.tookPx);
-    for (const [name, px] of [["--name", this.nameShare], ["--took", this.tookPx]]) this.outer.style.setProperty(name, `${px}px`);
+    const namePx = this.isNarrow ? 0 : Math.round(Math.min(0.34 * space, 320));
+    const tookPx = this.isNarrow ? 0 : 156;
+    this.track = Math.max(40, space - namePx - tookPx);
+    this.outer.style.setProperty("--name", `${namePx}px`);
+    this.outer.style.setProperty("--took", `${tookPx}px`);
   }
 
   x(ms) {
@@ -119,8 +133,9 @@ class Waterfall {
   }
 
   drawHead(head) {
-    part(head, "span", "draw-name soft", this.countText());
-    const axis = shape(head, "svg", { width: this.track, height: this.marks.length ? 30 : 16, class: "draw-track", "aria-hidden": "true" });
+    part(head, "span", "draw-name", this.countText());
+    const size = { width: this.track, height: this.marks.length ? 30 : 16 };
+    const axis = shape(head, "svg", { ...size, class: "draw-track", "aria-hidden": "true" });
     for (const ms of this.ticks()) {
       const place = this.x(ms);
       const anchor = place < 20 ? "start" : place > this.track - 24 ? "end" : "middle";
@@ -142,7 +157,8 @@ class Waterfall {
 
   drawRows() {
     const height = this.scroller.clientHeight;
-    const first = Math.max(0, Math.floor(this.scroller.scrollTop / this.rowPx) - SPARE_ROWS);
+    this.first = this.scroller.scrollTop / this.rowPx;
+    const first = Math.max(0, Math.floor(this.first) - SPARE_ROWS);
     const end = Math.min(this.rows.length, first + Math.ceil(height / this.rowPx) + 2 * SPARE_ROWS);
     // The row that has the focus stays, so that the keyboard does not lose its place.
     const wanted = (index) => (index >= first && index < end) || index === this.active;
@@ -164,6 +180,8 @@ class Waterfall {
     const row = this.rows[index];
     const said = this.wordsOf(row);
     const line = part(this.list, "div", `draw-line draw-row ${said.kind}`);
+    // In the order of the rows, which is that of reading.
+    this.list.insertBefore(line, [...this.list.children].find((other) => other.dataset.index > index) ?? null);
     line.style.top = `${index * this.rowPx}px`;
     line.style.height = `${this.rowPx}px`;
     line.dataset.index = index;
@@ -184,14 +202,16 @@ class Waterfall {
   drawBar(line, row, kind) {
     const height = this.isNarrow ? BAR_PX + 4 : ROW_PX;
     const track = shape(line, "svg", { width: this.track, height, class: "draw-track", "aria-hidden": "true" });
-    const mark = (ms, className) => shape(track, "line", { x1: this.x(ms), x2: this.x(ms), y1: 0, y2: height, class: className });
+    const mark = (ms, kindOfMark) =>
+      shape(track, "line", { x1: this.x(ms), x2: this.x(ms), y1: 0, y2: height, class: kindOfMark });
     for (const ms of this.ticks()) mark(ms, "grid");
     if (row.kind === "missing") return;
     const start = row.span ? finite(row.span.offset_ms) : 0;
     const length = row.span ? finite(row.span.duration_ms) : finite(this.trace.duration_ms);
     const width = Math.max(LEAST_BAR_PX, this.x(start + length) - this.x(start));
     const left = Math.min(this.x(start), this.track - width);
-    shape(track, "rect", { x: left, y: (height - BAR_PX) / 2, width, height: BAR_PX, rx: Math.min(3, width / 3), class: `bar ${kind}` });
+    const box = { x: left, y: (height - BAR_PX) / 2, width, height: BAR_PX, rx: Math.min(3, width / 3) };
+    shape(track, "rect", { ...box, class: `bar ${kind}` });
     for (const { name, ms } of row.span ? marksOf(this.usual?.spans?.[row.span.name]) : this.marks) {
       if (start + ms <= this.scale) mark(start + ms, `usual ${name}`);
     }
@@ -201,14 +221,15 @@ class Waterfall {
   wordsOf(row) {
     if (row.kind === "missing") {
       const name = "parent not recorded";
-      return { name, kind: "missing", took: "", label: name, title: "the spans below name a parent that the trace does not have" };
+      const title = "the spans below name a parent that the trace does not have";
+      return { name, kind: "missing", took: "", label: name, title };
     }
     const { span } = row;
     const status = span ? span.status : this.trace.result;
     const kind = kindOfStatus(status);
     const lasted = duration(finite(span ? span.duration_ms : this.trace.duration_ms));
     const end = this.isDead ? "end unknown" : "still open";
-    const took = kind === "open" ? `≥ ${lasted}, ${end}` : kind === "ok" ? lasted : `${lasted} ${printable(status, 40)}`;
+    const took = { open: `≥ ${lasted}, ${end}`, ok: lasted }[kind] ?? `${lasted} ${printable(status, 40)}`;
     const name = printable(span ? span.name : this.trace.capability, 200);
     const usual = marksOf(span ? this.usual?.spans?.[span.name] : this.usual);
     const parts = [name, span ? `begins at ${duration(finite(span.offset_ms))}` : "the whole trace"];
@@ -219,33 +240,43 @@ class Waterfall {
     return { name, kind, took, label, title: label + extras };
   }
 
-  /** A sign for each record, one of several at the same pixels: the worst, with how many there are. */
   drawLogs(outer) {
+    this.signs = [];
     if (!this.logs.length) return;
     const line = part(outer, "div", "draw-line draw-logs");
-    part(line, "span", "draw-name soft", counted(this.logs.length, "log record"));
-    const counts = LEVELS.map((kind) => this.logs.filter((log) => kindOfLevel(log.level) === kind).length);
-    const words = `${counted(this.logs.length, "log record")}: ${counts[1]} warnings, ${counts[2]} errors`;
-    const track = shape(line, "svg", { width: this.track, height: 16, class: "draw-track", role: "img", "aria-label": words });
-    const worst = (index) => LEVELS.indexOf(kindOfLevel(this.logs[index].level));
-    const moments = this.logs.map((log, index) => ({ index, ms: (finite(log.ts_us) - finite(this.trace.started_us)) / 1e3 }));
-    const places = [];
-    for (const { index, ms } of moments.sort((a, b) => a.ms - b.ms)) {
-      const last = places.at(-1);
-      if (!last || this.x(ms) - last.x >= SIGN_PX) places.push({ index, ms, x: this.x(ms), count: 1 });
-      else Object.assign(last, { index: worst(index) > worst(last.index) ? index : last.index, count: last.count + 1 });
-    }
-    this.signs = places.map((place) => this.drawSign(track, place));
+    const count = counted(this.logs.length, "log record");
+    part(line, "span", "draw-name", count);
+    const countOf = (kind) => this.logs.filter((log) => kindOfLevel(log.level) === kind).length;
+    const words = `${count}: ${counted(countOf("warn"), "warning")}, ${counted(countOf("bad"), "error")}`;
+    const size = { width: this.track, height: 16, class: "draw-track" };
+    const track = shape(line, "svg", { ...size, role: "img", "aria-label": words });
+    for (const place of this.placesOfLogs()) this.drawSign(track, place);
   }
 
-  drawSign(track, { index, count, x, ms }) {
-    const log = this.logs[index];
-    const kind = kindOfLevel(log.level);
-    const more = count > 1 ? `, and ${count - 1} more` : "";
-    const title = `+${duration(ms)} ${printable(log.level, 20)}: ${printable(log.msg)}${more}`;
-    const made = sign(track, kind, Math.min(Math.max(x, 6), this.track - 6), 8, title);
-    made.dataset.log = index;
-    return made;
+  /** The records with their moments; those that would hide each other share a place. */
+  placesOfLogs() {
+    const at = (log) => (finite(log.ts_us) - finite(this.trace.started_us)) / 1e3;
+    const places = [];
+    for (const log of [...this.logs].sort((a, b) => at(a) - at(b))) {
+      const x = this.x(at(log));
+      const last = places.at(-1);
+      if (last && x - last.x < SIGN_PX) last.logs.push(log);
+      else places.push({ x, ms: at(log), logs: [log] });
+    }
+    return places;
+  }
+
+  drawSign(track, { x, ms, logs }) {
+    const weight = (log) => LEVELS.indexOf(kindOfLevel(log.level));
+    const worst = logs.reduce((found, log) => (weight(log) > weight(found) ? log : found));
+    const more = logs.length > 1 ? `, and ${number(logs.length - 1)} more` : "";
+    const title = `+${duration(ms)} ${printable(worst.level, 20)}: ${printable(worst.msg)}${more}`;
+    const place = Math.min(Math.max(x, 6), this.track - 6);
+    const made = sign(track, kindOfLevel(worst.level), place, 8, title);
+    made.addEventListener("pointerenter", () => this.pointLog(worst));
+    made.addEventListener("pointerleave", () => this.pointLog(null));
+    made.addEventListener("click", () => this.handlers.onLog?.(worst, true));
+    this.signs.push({ made, logs });
   }
 
   drawLegend(outer) {
@@ -268,12 +299,6 @@ class Waterfall {
       const index = event.target.closest?.("[data-index]")?.dataset.index;
       if (index !== undefined) this.choose(Number(index));
     });
-    for (const made of this.signs ?? []) {
-      const log = this.logs[made.dataset.log];
-      made.addEventListener("pointerenter", () => this.pointLog(log));
-      made.addEventListener("pointerleave", () => this.pointLog(null));
-      made.addEventListener("click", () => this.handlers.onLog?.(log, true));
-    }
   }
 
   point(span) {
@@ -295,7 +320,7 @@ class Waterfall {
     const next = {
       ArrowDown: this.active + 1, ArrowUp: this.active - 1, PageDown: this.active + page, PageUp: this.active - page,
       Home: 0, End: last, ArrowLeft: this.rows[this.active].up, ArrowRight: below < 0 ? this.active : below,
-    }[event.key]; // prettier-ignore
+    }[event.key];
     if (event.altKey || event.ctrlKey || event.metaKey) return;
     if (event.key === "Enter" || event.key === " ") this.choose(this.active);
     else if (next !== undefined) this.focus(Math.min(Math.max(next, 0), last));
@@ -326,14 +351,14 @@ class Waterfall {
     const log = typeof id === "number" ? this.logs.find((one) => one.seq === id) : null;
     this.lit = { span: log ? log.span_id : id, log: log ?? null };
     for (const [index, row] of this.drawn) row.classList.toggle("lit", this.isLit(this.rows[index]));
-    for (const made of this.signs ?? []) made.classList.toggle("lit", this.isSignLit(this.logs[made.dataset.log]));
+    for (const { made, logs } of this.signs) made.classList.toggle("lit", logs.some((log) => this.isLogLit(log)));
   }
 
   isLit(row) {
     return Boolean(row.span && this.lit?.span != null && row.span.id === this.lit.span);
   }
 
-  isSignLit(log) {
+  isLogLit(log) {
     return this.lit.log ? log === this.lit.log : this.lit.span != null && log.span_id === this.lit.span;
   }
 }
