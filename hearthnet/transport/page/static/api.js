@@ -86,7 +86,12 @@ export async function ask(path, { json = false, headers = {}, ...options } = {})
   if (sent !== null && path !== "claim") all[HEADER] = sent;
   const url = new URL(`page/v1/${path}`, BASE);
   const response = await fetch(url, {
-    ...options, headers: all, cache: "no-store", credentials: "omit", redirect: "error", referrerPolicy: "no-referrer",
+    ...options,
+    headers: all,
+    cache: "no-store",
+    credentials: "omit",
+    redirect: "error",
+    referrerPolicy: "no-referrer",
   }).catch((error) => {
     if (error.name === "AbortError") throw error;
     throw new ApiError(0, { message: "the node does not answer", hint: "hearthnet status" });

@@ -26,7 +26,9 @@ const say = (text, isQuiet = false) => {
   fill(toast, text);
   toast.hidden = false;
   clearTimeout(toast.timer);
-  toast.timer = setTimeout(() => { toast.hidden = true; }, 4_000);
+  toast.timer = setTimeout(() => {
+    toast.hidden = true;
+  }, 4_000);
 };
 const toast = el("p.toast", { hidden: true, "aria-hidden": "true" });
 const main = el("main", { id: "main", tabindex: "-1" });
@@ -35,8 +37,20 @@ const nodeId = el("span.id");
 const connection = el("span.connection");
 const asOf = el("span.as-of.soft");
 const banner = el("div.banner", { role: "alert", hidden: true });
-const nav = el("nav", { "aria-label": "Views" }, VIEWS.map((view) => el("a", { href: to(view), "data-view": view }, NAMES[view])));
-const box = el("input", { type: "search", "aria-label": "Search traces and logs", placeholder: "result:timeout cap:llm.chat duration:>2s", spellcheck: "false", autocomplete: "off", autocapitalize: "off", enterkeyhint: "search" });
+const nav = el(
+  "nav",
+  { "aria-label": "Views" },
+  VIEWS.map((view) => el("a", { href: to(view), "data-view": view }, NAMES[view])),
+);
+const box = el("input", {
+  type: "search",
+  "aria-label": "Search traces and logs",
+  placeholder: "result:timeout cap:llm.chat duration:>2s",
+  spellcheck: "false",
+  autocomplete: "off",
+  autocapitalize: "off",
+  enterkeyhint: "search",
+});
 const search = el("form.search", { role: "search", submit: submitted }, box, el("kbd", { "aria-hidden": "true" }, "/"));
 const live = new Live(arrived, connected);
 
@@ -72,14 +86,26 @@ function connected(state, waitMs) {
   connection.className = `connection ${state}`;
   if (state === "lost") {
     let left = Math.round(waitMs / 1000);
-    const tell = () => fill(connection, `no connection, again in ${left} s `, button("Now", () => live.now(true), { class: "small" }));
+    const tell = () =>
+      fill(
+        connection,
+        `no connection, again in ${left} s `,
+        button("Now", () => live.now(true), { class: "small" }),
+      );
     tell();
     fill(status, "the connection to the node is lost");
-    waiting = setInterval(() => { left = Math.max(0, left - 1); connection.firstChild.textContent = `no connection, again in ${left} s `; }, 1_000);
+    waiting = setInterval(() => {
+      left = Math.max(0, left - 1);
+      connection.firstChild.textContent = `no connection, again in ${left} s `;
+    }, 1_000);
   } else fill(connection, STATES[state]);
   if (state === "outdated") {
     banner.hidden = false;
-    fill(banner, "The node runs another version than this page. ", button("Reload", () => location.reload()));
+    fill(
+      banner,
+      "The node runs another version than this page. ",
+      button("Reload", () => location.reload()),
+    );
   }
 }
 
@@ -119,7 +145,14 @@ async function route() {
 }
 
 function onKey(event) {
-  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  if (
+    event.defaultPrevented ||
+    event.ctrlKey ||
+    event.metaKey ||
+    event.altKey ||
+    document.querySelector("dialog[open]")
+  )
+    return;
   const isTyping = event.target.closest?.("input, textarea, select");
   if (isTyping) {
     if (event.key === "Escape" && event.target === box) box.blur();
@@ -139,13 +172,45 @@ function onKey(event) {
 }
 
 function settings() {
-  const zone = el("select", { change: (event) => choose("zone", event.target.value) },
-    [["local", "local time"], ["UTC", "UTC"]].map(([value, text]) => el("option", { value, selected: setting("zone") === value }, text)));
-  const keys = el("input", { type: "checkbox", checked: setting("keys"), change: (event) => choose("keys", event.target.checked) });
-  return el("details.settings", {}, el("summary", { "aria-label": "Settings" }, "⚙"), el("div.panel", {},
-    el("label", {}, "Times in ", zone), el("label", {}, keys, " Single keys: / j k"),
-    el("p.soft", {}, el("kbd", {}, "/"), " search ", el("kbd", {}, "j"), " ", el("kbd", {}, "k"), " move ", el("kbd", {}, "Enter"), " open ", el("kbd", {}, "Esc"), " back"),
-    button("Lock this browser", forget)));
+  const zone = el(
+    "select",
+    { change: (event) => choose("zone", event.target.value) },
+    [
+      ["local", "local time"],
+      ["UTC", "UTC"],
+    ].map(([value, text]) => el("option", { value, selected: setting("zone") === value }, text)),
+  );
+  const keys = el("input", {
+    type: "checkbox",
+    checked: setting("keys"),
+    change: (event) => choose("keys", event.target.checked),
+  });
+  return el(
+    "details.settings",
+    {},
+    el("summary", { "aria-label": "Settings" }, "⚙"),
+    el(
+      "div.panel",
+      {},
+      el("label", {}, "Times in ", zone),
+      el("label", {}, keys, " Single keys: / j k"),
+      el(
+        "p.soft",
+        {},
+        el("kbd", {}, "/"),
+        " search ",
+        el("kbd", {}, "j"),
+        " ",
+        el("kbd", {}, "k"),
+        " move ",
+        el("kbd", {}, "Enter"),
+        " open ",
+        el("kbd", {}, "Esc"),
+        " back",
+      ),
+      button("Lock this browser", forget),
+    ),
+  );
 }
 
 function lock(message = "") {
@@ -153,10 +218,19 @@ function lock(message = "") {
   shown?.hidden();
   shown = null;
   document.body.className = "is-locked";
-  fill(document.body, status, el("main.locked", {}, el("h1", {}, "HearthNet"),
-    message ? el("p", {}, message) : null,
-    add(el("p", {}, "To see this node, type on its machine: "), command("hearthnet page", say)),
-    el("p.soft", {}, "It prints an address that opens once, for this browser alone.")), toast);
+  fill(
+    document.body,
+    status,
+    el(
+      "main.locked",
+      {},
+      el("h1", {}, "HearthNet"),
+      message ? el("p", {}, message) : null,
+      add(el("p", {}, "To see this node, type on its machine: "), command("hearthnet page", say)),
+      el("p.soft", {}, "It prints an address that opens once, for this browser alone."),
+    ),
+    toast,
+  );
 }
 
 async function start(token = takeToken()) {
@@ -170,15 +244,34 @@ async function start(token = takeToken()) {
   if (!isUnlocked()) return lock();
   document.body.className = "";
   const skip = button("To the content", () => main.focus(), { class: "skip" });
-  fill(document.body, skip, el("header.top", {}, el("div.who", {}, nodeName, nodeId), nav, search, el("div.state", {}, connection, asOf), settings()),
-    banner, main, status, toast);
+  fill(
+    document.body,
+    skip,
+    el(
+      "header.top",
+      {},
+      el("div.who", {}, nodeName, nodeId),
+      nav,
+      search,
+      el("div.state", {}, connection, asOf),
+      settings(),
+    ),
+    banner,
+    main,
+    status,
+    toast,
+  );
   live.start();
   return route();
 }
 
 whenLocked(() => lock("This browser's access has ended or was revoked."));
 whenChanged(() => route());
-whenChosen(() => { for (const view of made.values()) view.redraw(); });
-addEventListener("storage", () => { if (!isUnlocked() && takeOver()) start(null); });
+whenChosen(() => {
+  for (const view of made.values()) view.redraw();
+});
+addEventListener("storage", () => {
+  if (!isUnlocked() && takeOver()) start(null);
+});
 document.addEventListener("keydown", onKey);
 start();

@@ -34,19 +34,44 @@ export class Feed {
     this.count = el("span.soft");
     this.news = button("", () => this.showNews(), { class: "news", hidden: true });
     this.message = el("div.message", { hidden: true });
-    const order = orders && el("span.choice", { role: "group", "aria-label": "Order" },
-      ["newest", "slowest"].map((name) => button(name, () => change({ order: name === "newest" ? "" : name }),
-        { "data-order": name })));
+    const order =
+      orders &&
+      el(
+        "span.choice",
+        { role: "group", "aria-label": "Order" },
+        ["newest", "slowest"].map((name) =>
+          button(name, () => change({ order: name === "newest" ? "" : name }), { "data-order": name }),
+        ),
+      );
     this.orders = order || null;
-    this.bar = el("div.bar", {}, order, this.count, this.news, el("span.grow"),
+    this.bar = el(
+      "div.bar",
+      {},
+      order,
+      this.count,
+      this.news,
+      el("span.grow"),
       button("As text", () => this.showText(), { title: "For the browser's own search, and to copy" }),
-      button("Link", () => this.copyLink(), { title: "Copy a link with fixed times" }));
-    this.root = el("section.panel.feed", { "aria-label": noun },
-      this.bar, this.chips, this.sql, this.message, list.root);
+      button("Link", () => this.copyLink(), { title: "Copy a link with fixed times" }),
+    );
+    this.root = el(
+      "section.panel.feed",
+      { "aria-label": noun },
+      this.bar,
+      this.chips,
+      this.sql,
+      this.message,
+      list.root,
+    );
     list.onEnd = () => this.more();
     list.onScroll = () => this.#flow();
-    list.body.addEventListener("pointermove", () => { this.#movedAt = performance.now(); });
-    list.body.addEventListener("pointerleave", () => { this.#movedAt = 0; this.#flow(); });
+    list.body.addEventListener("pointermove", () => {
+      this.#movedAt = performance.now();
+    });
+    list.body.addEventListener("pointerleave", () => {
+      this.#movedAt = 0;
+      this.#flow();
+    });
   }
 
   /** Takes note that the list may lack rows: it was not on the screen. */
@@ -216,16 +241,38 @@ export class Feed {
   }
 
   #showTerms({ terms, problems, sql, values }) {
-    const chips = terms.map((term) => el("span.chip", {}, term.text,
-      button("✕", () => change({ q: without(this.query, [term]), open: "" }), { "aria-label": `remove ${term.text}` })));
+    const chips = terms.map((term) =>
+      el(
+        "span.chip",
+        {},
+        term.text,
+        button("✕", () => change({ q: without(this.query, [term]), open: "" }), {
+          "aria-label": `remove ${term.text}`,
+        }),
+      ),
+    );
     const isSql = !this.sql.hidden;
-    const shown = sql && el("button.chip.soft", { type: "button", "aria-expanded": String(isSql), click: (event) => {
-      this.sql.hidden = !this.sql.hidden;
-      event.currentTarget.setAttribute("aria-expanded", String(!this.sql.hidden));
-    } }, "SQL");
+    const shown =
+      sql &&
+      el(
+        "button.chip.soft",
+        {
+          type: "button",
+          "aria-expanded": String(isSql),
+          click: (event) => {
+            this.sql.hidden = !this.sql.hidden;
+            event.currentTarget.setAttribute("aria-expanded", String(!this.sql.hidden));
+          },
+        },
+        "SQL",
+      );
     fill(this.chips, chips, this.query.trim() && shown);
-    fill(this.sql, el("pre", {}, sql ?? ""), values?.length ? el("p.soft", {}, `values: ${JSON.stringify(values)}`) : null,
-      sql && button("Copy", () => copy(sql, this.say), { class: "small" }));
+    fill(
+      this.sql,
+      el("pre", {}, sql ?? ""),
+      values?.length ? el("p.soft", {}, `values: ${JSON.stringify(values)}`) : null,
+      sql && button("Copy", () => copy(sql, this.say), { class: "small" }),
+    );
     if (!this.query.trim()) this.sql.hidden = true;
     this.problems = problems;
   }
@@ -237,9 +284,15 @@ export class Feed {
   #tell(answer) {
     const shown = this.list.rows.length;
     const isAll = this.#next === null;
-    this.count.textContent = shown && !(isAll && answer.count <= shown)
-      ? `${number(shown)} of ${this.#counted(answer)}` : this.#counted({ ...answer, count: Math.max(answer.count, shown) });
-    const lines = answer.problems.length ? this.#problemLines(answer.problems) : shown ? null : this.#emptyLines(answer);
+    this.count.textContent =
+      shown && !(isAll && answer.count <= shown)
+        ? `${number(shown)} of ${this.#counted(answer)}`
+        : this.#counted({ ...answer, count: Math.max(answer.count, shown) });
+    const lines = answer.problems.length
+      ? this.#problemLines(answer.problems)
+      : shown
+        ? null
+        : this.#emptyLines(answer);
     this.list.root.hidden = lines !== null;
     this.message.hidden = lines === null;
     fill(this.message, lines);
@@ -248,8 +301,13 @@ export class Feed {
   #problemLines(problems) {
     return problems.map((problem) => {
       const [before, within, after] = around(this.query, problem);
-      return el("div.problem", {}, el("p.query", {}, before, el("mark", {}, within || " "), after),
-        el("p", {}, problem.message), problem.hint ? el("p.soft", {}, problem.hint) : null);
+      return el(
+        "div.problem",
+        {},
+        el("p.query", {}, before, el("mark", {}, within || " "), after),
+        el("p", {}, problem.message),
+        problem.hint ? el("p.soft", {}, problem.hint) : null,
+      );
     });
   }
 
@@ -257,17 +315,23 @@ export class Feed {
     if (!this.query.trim()) return this.empty();
     const range = ring?.oldest_us ? `${clock(ring.oldest_us)} to ${clock(ring.newest_us)}` : null;
     const isTimed = timeTerms(terms).length > 0;
-    const lines = newest && isTimed
-      ? [el("p", {}, `No ${this.noun}s in this range; the newest match is of `, when(newest), "."),
-        button("Widen", () => change({ q: without(this.query, timeTerms(terms)), open: "" }))]
-      : [el("p", {}, `No ${this.noun} matches.`), button("Show all", () => change({ q: "", open: "" }))];
+    const lines =
+      newest && isTimed
+        ? [
+            el("p", {}, `No ${this.noun}s in this range; the newest match is of `, when(newest), "."),
+            button("Widen", () => change({ q: without(this.query, timeTerms(terms)), open: "" })),
+          ]
+        : [el("p", {}, `No ${this.noun} matches.`), button("Show all", () => change({ q: "", open: "" }))];
     return [...lines, range ? el("p.soft", {}, `The store holds ${this.noun}s from ${range}.`) : null];
   }
 
   #fail(error) {
     if (!(error instanceof ApiError) || error.status === 401) return;
-    const lines = [el("p", {}, error.message), error.hint ? el("p.soft", {}, error.hint) : null,
-      button("Try again", () => this.load())];
+    const lines = [
+      el("p", {}, error.message),
+      error.hint ? el("p.soft", {}, error.hint) : null,
+      button("Try again", () => this.load()),
+    ];
     if (this.list.rows.length) return void this.say(error.message);
     this.list.root.hidden = true;
     this.message.hidden = false;
@@ -278,11 +342,20 @@ export class Feed {
   showText() {
     const rows = this.list.rows.slice(0, MAX_TEXT_ROWS);
     const text = rows.map(this.asText).join("\n");
-    const dialog = el("dialog.as-text", { "aria-label": `${this.noun}s as text`, close: () => dialog.remove() },
-      el("div.bar", {}, el("b", {}, counted(rows.length, this.noun)),
-        this.list.rows.length > rows.length ? el("span.soft", {}, "the newest of those loaded") : null, el("span.grow"),
-        button("Copy", () => copy(text, this.say)), button("Close", () => dialog.close())),
-      el("pre", { tabindex: "0" }, text || "no rows"));
+    const dialog = el(
+      "dialog.as-text",
+      { "aria-label": `${this.noun}s as text`, close: () => dialog.remove() },
+      el(
+        "div.bar",
+        {},
+        el("b", {}, counted(rows.length, this.noun)),
+        this.list.rows.length > rows.length ? el("span.soft", {}, "the newest of those loaded") : null,
+        el("span.grow"),
+        button("Copy", () => copy(text, this.say)),
+        button("Close", () => dialog.close()),
+      ),
+      el("pre", { tabindex: "0" }, text || "no rows"),
+    );
     document.body.append(dialog);
     dialog.showModal();
   }

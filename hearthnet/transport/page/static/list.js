@@ -25,15 +25,19 @@ export class List {
     this.body = el("div.scroller", { scroll: () => this.#scrolled() }, this.space);
     const heads = columns.map(({ name, title }) => el(`span.c-${name}`, { role: "columnheader" }, title));
     this.head = el(`div.row.head.${kind}`, { role: "row", "aria-rowindex": "1" }, heads);
-    this.root = el("div.list", { role: "grid", tabindex: "0", "aria-label": label, "aria-rowcount": "1" },
-      el("div", { role: "rowgroup" }, this.head), this.body);
+    this.root = el(
+      "div.list",
+      { role: "grid", tabindex: "0", "aria-label": label, "aria-rowcount": "1" },
+      el("div", { role: "rowgroup" }, this.head),
+      this.body,
+    );
     this.root.addEventListener("click", (event) => this.#clicked(event));
     new ResizeObserver(() => this.draw()).observe(this.body);
   }
 
   /** The rows' height, which the style sheet decides. */
   get height() {
-    return this.#height ||= Number.parseFloat(getComputedStyle(this.root).getPropertyValue("--row")) || 28;
+    return (this.#height ||= Number.parseFloat(getComputedStyle(this.root).getPropertyValue("--row")) || 28);
   }
 
   #height = 0;
@@ -164,7 +168,10 @@ export class List {
       node.dataset.seq = row.seq;
       const state = this.rowClass(row);
       if (state) node.classList.add(state);
-      fill(node, this.columns.map(({ name, cell }) => el(`span.c-${name}`, { role: "gridcell" }, cell(row))));
+      fill(
+        node,
+        this.columns.map(({ name, cell }) => el(`span.c-${name}`, { role: "gridcell" }, cell(row))),
+      );
       this.#nodes.set(row.seq, node);
       this.space.append(node);
     }

@@ -40,7 +40,11 @@ export class Loader {
   // What is shown stays: it has its "as of" above.
   #fail(error, parameters) {
     if (this.data !== null) return;
-    fill(this.host, el("p.t-bad", {}, error.message), error.hint ? el("p.soft", {}, error.hint) : null,
-      button("Try again", () => this.load(parameters)));
+    fill(
+      this.host,
+      el("p.t-bad", {}, error.message),
+      error.hint ? el("p.soft", {}, error.hint) : null,
+      button("Try again", () => this.load(parameters)),
+    );
   }
 }

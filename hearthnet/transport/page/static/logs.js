@@ -28,8 +28,12 @@ export function logs({ say }) {
     ],
   });
   const feed = new Feed({
-    path: "logs", noun: "log record", list, say,
-    asText: (row) => [iso(row.ts_us), row.level, row.logger, row.msg, inline(row.extras), row.exc ?? ""].join("  ").trimEnd(),
+    path: "logs",
+    noun: "log record",
+    list,
+    say,
+    asText: (row) =>
+      [iso(row.ts_us), row.level, row.logger, row.msg, inline(row.extras), row.exc ?? ""].join("  ").trimEnd(),
     empty: () => nothingYet(say, "log record", "To record more: ", "hearthnet log level debug"),
   });
   feed.bar.prepend(levels());
@@ -38,8 +42,12 @@ export function logs({ say }) {
   const { root, open } = split(feed.root, pane);
   const showRecord = async (seq, q) => {
     const row = list.rows.find((known) => known.seq === seq);
-    fill(pane, row ? record(row, q, close, say)
-      : [el("div.bar", {}, el("span.grow"), button("Close", close)), el("p", {}, "This record is not in the list.")]);
+    fill(
+      pane,
+      row
+        ? record(row, q, close, say)
+        : [el("div.bar", {}, el("span.grow"), button("Close", close)), el("p", {}, "This record is not in the list.")],
+    );
   };
   return {
     root,
@@ -71,32 +79,64 @@ export function logs({ say }) {
 
 function message(row) {
   const extras = inline(row.extras);
-  return el("span", { title: row.msg.slice(0, 1_000) }, row.msg.slice(0, 500), row.repeats ? ` ×${row.repeats + 1}` : "",
-    extras ? el("span.soft", {}, `  ${extras.slice(0, 300)}`) : null);
+  return el(
+    "span",
+    { title: row.msg.slice(0, 1_000) },
+    row.msg.slice(0, 500),
+    row.repeats ? ` ×${row.repeats + 1}` : "",
+    extras ? el("span.soft", {}, `  ${extras.slice(0, 300)}`) : null,
+  );
 }
 
 function levels() {
-  const select = el("select", { "aria-label": "Least level", change: () => {
-    const { q = "" } = Object.fromEntries(new URLSearchParams(location.hash.split("?")[1] ?? ""));
-    const others = q.replace(/(^|\s)level:\S+/g, "").trim();
-    change({ q: select.value ? withTerm(others, `level:>=${select.value}`) : others, open: "" });
-  } }, LEVELS.map((level) => el("option", { value: level }, level ? `${level} and worse` : "all levels")));
+  const select = el(
+    "select",
+    {
+      "aria-label": "Least level",
+      change: () => {
+        const { q = "" } = Object.fromEntries(new URLSearchParams(location.hash.split("?")[1] ?? ""));
+        const others = q.replace(/(^|\s)level:\S+/g, "").trim();
+        change({ q: select.value ? withTerm(others, `level:>=${select.value}`) : others, open: "" });
+      },
+    },
+    LEVELS.map((level) => el("option", { value: level }, level ? `${level} and worse` : "all levels")),
+  );
   return select;
 }
 
 function record(row, q, close, say) {
   const filter = (field, value) => el("a", { href: to("logs", { q: withTerm(q, term(field, value)) }) }, value);
   return [
-    el("div.bar", {}, el("h2", {}, el(`span.${levelClass(row.level)}`, {}, row.level), " ", filter("logger", row.logger)),
-      el("span.grow"), button("Close", close, { class: "close", title: "Esc" })),
-    el("p.soft", {}, when(row.ts_us, { millis: true }), row.program ? ` · ${row.program}` : "",
-      row.repeats ? ` · ${row.repeats} more like it` : ""),
+    el(
+      "div.bar",
+      {},
+      el("h2", {}, el(`span.${levelClass(row.level)}`, {}, row.level), " ", filter("logger", row.logger)),
+      el("span.grow"),
+      button("Close", close, { class: "close", title: "Esc" }),
+    ),
+    el(
+      "p.soft",
+      {},
+      when(row.ts_us, { millis: true }),
+      row.program ? ` · ${row.program}` : "",
+      row.repeats ? ` · ${row.repeats} more like it` : "",
+    ),
     el("p.msg", {}, row.msg),
-    el("div.bar", {}, button("Copy message", () => copy(row.msg, say)),
+    el(
+      "div.bar",
+      {},
+      button("Copy message", () => copy(row.msg, say)),
       row.trace_id ? button("Open its trace", () => openTrace(row, say)) : null,
-      row.trace_id ? button("Copy command", () => copy(`hearthnet log --trace ${row.trace_id}`, say)) : null),
-    fields({ ...row.extras, ...(row.trace_id ? { trace: row.trace_id } : {}), ...(row.span_id ? { span: row.span_id } : {}) },
-      "Fields"),
+      row.trace_id ? button("Copy command", () => copy(`hearthnet log --trace ${row.trace_id}`, say)) : null,
+    ),
+    fields(
+      {
+        ...row.extras,
+        ...(row.trace_id ? { trace: row.trace_id } : {}),
+        ...(row.span_id ? { span: row.span_id } : {}),
+      },
+      "Fields",
+    ),
     row.exc ? el("pre.exc", { tabindex: "0" }, row.exc) : null,
   ];
 }

@@ -7,7 +7,9 @@ import { el } from "./dom.js";
 export function split(left, right) {
   const root = el("div.split", {}, left, right);
   const narrow = matchMedia("(max-width: 900px)");
-  const cover = () => { left.inert = narrow.matches && root.classList.contains("has-open"); };
+  const cover = () => {
+    left.inert = narrow.matches && root.classList.contains("has-open");
+  };
   narrow.addEventListener("change", cover);
   right.hidden = true;
   const open = (isOpen) => {

@@ -11,13 +11,21 @@ const MAX_CELL = 500; // characters drawn of a cell
 
 /** Returns the view. */
 export function sql({ say }) {
-  const editor = el("textarea", { rows: "8", spellcheck: "false", autocapitalize: "off", "aria-label": "SQL", placeholder: "SELECT … (Ctrl+Enter runs it)" });
+  const editor = el("textarea", {
+    rows: "8",
+    spellcheck: "false",
+    autocapitalize: "off",
+    "aria-label": "SQL",
+    placeholder: "SELECT … (Ctrl+Enter runs it)",
+  });
   const result = el("div.result", { tabindex: "-1" });
   const aside = el("div.questions");
-  const loader = new Loader(aside, "questions", (answer) => questions(answer, (text) => {
-    editor.value = text;
-    run();
-  }));
+  const loader = new Loader(aside, "questions", (answer) =>
+    questions(answer, (text) => {
+      editor.value = text;
+      run();
+    }),
+  );
   let abort = null;
   const run = async () => {
     const text = editor.value.trim();
@@ -39,10 +47,24 @@ export function sql({ say }) {
   editor.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) run();
   });
-  const root = el("div.sql-view", {},
-    el("section.panel", { "aria-label": "Query" }, editor, el("div.bar", {}, button("Run", run, { class: "primary" }),
-      button("Copy", () => copy(editor.value, say)), el("span.soft", {}, "read only; Ctrl+Enter runs it")), result),
-    el("aside.panel", { "aria-label": "Questions and tables" }, aside));
+  const root = el(
+    "div.sql-view",
+    {},
+    el(
+      "section.panel",
+      { "aria-label": "Query" },
+      editor,
+      el(
+        "div.bar",
+        {},
+        button("Run", run, { class: "primary" }),
+        button("Copy", () => copy(editor.value, say)),
+        el("span.soft", {}, "read only; Ctrl+Enter runs it"),
+      ),
+      result,
+    ),
+    el("aside.panel", { "aria-label": "Questions and tables" }, aside),
+  );
   return {
     root,
     title: "SQL",
@@ -63,22 +85,53 @@ export function sql({ say }) {
 function questions({ questions: all, tables }, pick) {
   return [
     el("h2", {}, "Questions"),
-    el("ul.plain", {}, all.map(({ title, sql: text }) => el("li", {}, button(title, () => pick(text), { class: "link", title: text })))),
+    el(
+      "ul.plain",
+      {},
+      all.map(({ title, sql: text }) =>
+        el(
+          "li",
+          {},
+          button(title, () => pick(text), { class: "link", title: text }),
+        ),
+      ),
+    ),
     el("h2", {}, "Tables and views"),
-    tables.map(({ name, kind, comment, columns }) => el("details", {},
-      el("summary", {}, el("span.mono", {}, name), el("span.soft", {}, ` ${kind}`)),
-      comment ? el("p.soft", {}, comment) : null,
-      el("dl.fields", {}, columns.map((column) => el("div", {}, el("dt", {}, column.name), el("dd.soft", {}, column.comment ?? "")))))),
+    tables.map(({ name, kind, comment, columns }) =>
+      el(
+        "details",
+        {},
+        el("summary", {}, el("span.mono", {}, name), el("span.soft", {}, ` ${kind}`)),
+        comment ? el("p.soft", {}, comment) : null,
+        el(
+          "dl.fields",
+          {},
+          columns.map((column) => el("div", {}, el("dt", {}, column.name), el("dd.soft", {}, column.comment ?? ""))),
+        ),
+      ),
+    ),
   ];
 }
 
 function rows({ columns, rows: all, has_more: hasMore, took_ms: ms }, say) {
   const text = () => csv(columns, all);
-  const shown = all.slice(0, MAX_ROWS).map((row) => el("tr", {}, row.map((value) => cell(value))));
+  const shown = all.slice(0, MAX_ROWS).map((row) =>
+    el(
+      "tr",
+      {},
+      row.map((value) => cell(value)),
+    ),
+  );
   const count = `${counted(all.length, "row")}${hasMore ? ", and more that were not sent" : ""}, ${took(ms)}`;
   return [
-    el("div.bar", {}, el("span.soft", {}, count), el("span.grow"),
-      button("Copy CSV", () => copy(text(), say)), button("Download CSV", () => download("query.csv", text(), "text/csv"))),
+    el(
+      "div.bar",
+      {},
+      el("span.soft", {}, count),
+      el("span.grow"),
+      button("Copy CSV", () => copy(text(), say)),
+      button("Download CSV", () => download("query.csv", text(), "text/csv")),
+    ),
     all.length ? table(columns, shown, "Result") : el("p", {}, "No rows."),
     all.length > shown.length ? el("p.soft", {}, `the first ${number(shown.length)} are drawn; the CSV has all`) : null,
   ];
@@ -87,7 +140,11 @@ function rows({ columns, rows: all, has_more: hasMore, took_ms: ms }, say) {
 function cell(value) {
   if (value === null) return el("td.soft", {}, "NULL");
   const text = valueText(value);
-  return el(typeof value === "number" ? "td.num.mono" : "td.mono", { title: text.length > 40 ? text.slice(0, 2_000) : null }, text.slice(0, MAX_CELL));
+  return el(
+    typeof value === "number" ? "td.num.mono" : "td.mono",
+    { title: text.length > 40 ? text.slice(0, 2_000) : null },
+    text.slice(0, MAX_CELL),
+  );
 }
 
 /** Returns RFC 4180; a cell that a spreadsheet would take for a formula is text. */

@@ -5,7 +5,19 @@ import { to } from "./address.js";
 import { waterfall } from "./drawing.js";
 import { add, button, el, fill } from "./dom.js";
 import { term } from "./query.js";
-import { command, copy, counted, download, fields, levelClass, number, outcome, took, valueText, when } from "./words.js";
+import {
+  command,
+  copy,
+  counted,
+  download,
+  fields,
+  levelClass,
+  number,
+  outcome,
+  took,
+  valueText,
+  when,
+} from "./words.js";
 
 const MAX_LOGS = 200; // drawn as lines; the rest is one click away in Logs
 const MAX_OTHERS = 50;
@@ -59,18 +71,37 @@ export class TracePane {
     this.detail = el("div.span-detail", { "aria-live": "polite" });
     this.lines = this.#logLines(trace, logs);
     const host = el("div.waterfall-host");
-    fill(this.root, this.#head(trace, usual), this.#actions(trace), trace.error && el("p.error", {}, trace.error),
-      host, this.detail, this.lines, this.#about(trace, run), this.#others(others));
-    this.drawn = waterfall(host, { trace, logs, usual, run, width: host.clientWidth || 600 }, {
-      onSpan: (span, isChosen) => { if (isChosen) this.#showSpan(span, usual); },
-      onLog: (log, isChosen) => this.#light(log?.seq, isChosen),
-    });
+    fill(
+      this.root,
+      this.#head(trace, usual),
+      this.#actions(trace),
+      trace.error && el("p.error", {}, trace.error),
+      host,
+      this.detail,
+      this.lines,
+      this.#about(trace, run),
+      this.#others(others),
+    );
+    this.drawn = waterfall(
+      host,
+      { trace, logs, usual, run, width: host.clientWidth || 600 },
+      {
+        onSpan: (span, isChosen) => {
+          if (isChosen) this.#showSpan(span, usual);
+        },
+        onLog: (log, isChosen) => this.#light(log?.seq, isChosen),
+      },
+    );
   }
 
   #fail(error) {
     this.#data = null;
-    fill(this.root, el("div.bar", {}, el("span.grow"), this.#closeButton()), el("p", {}, error.message),
-      el("p.soft", {}, error.status === 404 ? "Newer traces have taken its place in the store." : error.hint));
+    fill(
+      this.root,
+      el("div.bar", {}, el("span.grow"), this.#closeButton()),
+      el("p", {}, error.message),
+      el("p.soft", {}, error.status === 404 ? "Newer traces have taken its place in the store." : error.hint),
+    );
   }
 
   #closeButton() {
@@ -78,25 +109,46 @@ export class TracePane {
   }
 
   #head(trace, usual) {
-    const title = el("h2", {}, el("a", { href: to("traces", { q: term("cap", trace.capability) }) }, trace.capability),
-      " ", outcome(trace.result));
-    const usually = usual?.p50_ms !== null && usual?.p50_ms !== undefined
-      ? `usually ${took(usual.p50_ms)} (p95 ${took(usual.p95_ms)})`
-      : `${counted(usual?.count ?? 0, "call")} in the store, too few for what is usual`;
-    return el("header", {}, el("div.bar", {}, title, el("span.grow"), this.#closeButton()),
-      el("p.soft", {}, when(trace.started_us, { millis: true }), " · ", el("b", {}, took(trace.duration_ms)), ` · ${usually}`),
-      el("p.mono.id", {}, trace.trace_id));
+    const title = el(
+      "h2",
+      {},
+      el("a", { href: to("traces", { q: term("cap", trace.capability) }) }, trace.capability),
+      " ",
+      outcome(trace.result),
+    );
+    const usually =
+      usual?.p50_ms !== null && usual?.p50_ms !== undefined
+        ? `usually ${took(usual.p50_ms)} (p95 ${took(usual.p95_ms)})`
+        : `${counted(usual?.count ?? 0, "call")} in the store, too few for what is usual`;
+    return el(
+      "header",
+      {},
+      el("div.bar", {}, title, el("span.grow"), this.#closeButton()),
+      el(
+        "p.soft",
+        {},
+        when(trace.started_us, { millis: true }),
+        " · ",
+        el("b", {}, took(trace.duration_ms)),
+        ` · ${usually}`,
+      ),
+      el("p.mono.id", {}, trace.trace_id),
+    );
   }
 
   #actions(trace) {
     const link = () => new URL(to("traces", { open: trace.seq }), location.href).href;
-    return el("div.bar", {},
+    return el(
+      "div.bar",
+      {},
       button("Copy id", () => copy(trace.trace_id, this.say)),
-      button("Copy command", () => copy(`hearthnet trace show ${trace.trace_id}`, this.say),
-        { title: `hearthnet trace show ${trace.trace_id}` }),
+      button("Copy command", () => copy(`hearthnet trace show ${trace.trace_id}`, this.say), {
+        title: `hearthnet trace show ${trace.trace_id}`,
+      }),
       button("Copy link", () => copy(link(), this.say)),
       button("OTLP", () => this.#otlp(trace), { title: "Download as OTLP JSON" }),
-      el("a.button", { href: to("logs", { q: term("trace", trace.trace_id) }) }, "Its logs"));
+      el("a.button", { href: to("logs", { q: term("trace", trace.trace_id) }) }, "Its logs"),
+    );
   }
 
   async #otlp(trace) {
@@ -111,29 +163,59 @@ export class TracePane {
   #showSpan(span, usual) {
     if (!span) return void fill(this.detail);
     const known = usual?.spans?.[span.name];
-    const compared = known?.p50_ms !== null && known?.p50_ms !== undefined
-      ? ` · usually ${took(known.p50_ms)} (p95 ${took(known.p95_ms)})` : "";
-    fill(this.detail, el("h3", {}, el("span.mono", {}, span.name), " ", outcome(span.status),
-      el("span.soft", {}, ` ${took(span.duration_ms)} from +${took(span.offset_ms)}${compared}`)),
-    fields(span.extras, "Fields of the span") ?? el("p.soft", {}, "no fields"));
+    const compared =
+      known?.p50_ms !== null && known?.p50_ms !== undefined
+        ? ` · usually ${took(known.p50_ms)} (p95 ${took(known.p95_ms)})`
+        : "";
+    fill(
+      this.detail,
+      el(
+        "h3",
+        {},
+        el("span.mono", {}, span.name),
+        " ",
+        outcome(span.status),
+        el("span.soft", {}, ` ${took(span.duration_ms)} from +${took(span.offset_ms)}${compared}`),
+      ),
+      fields(span.extras, "Fields of the span") ?? el("p.soft", {}, "no fields"),
+    );
     return undefined;
   }
 
   #logLines(trace, logs) {
     if (!logs.length) return el("p.soft", {}, "No log records.");
     const rows = logs.slice(0, MAX_LOGS).map((log) => {
-      const row = el("tr", { tabindex: "0",
-        mouseenter: () => this.drawn?.highlight?.(log.seq), mouseleave: () => this.drawn?.highlight?.(null),
-        focus: () => this.drawn?.highlight?.(log.seq), blur: () => this.drawn?.highlight?.(null) },
-      el("td.num.soft", {}, `+${took((log.ts_us - trace.started_us) / 1000)}`),
-      el(`td.${levelClass(log.level)}`, {}, log.level),
-      el("td.wrap", {}, el("a", { href: to("logs", { q: term("trace", trace.trace_id), open: log.seq }) }, log.msg),
-        log.repeats ? el("span.soft", {}, ` ×${log.repeats + 1}`) : null, " ", el("span.soft", {}, inline(log.extras))));
+      const row = el(
+        "tr",
+        {
+          tabindex: "0",
+          mouseenter: () => this.drawn?.highlight?.(log.seq),
+          mouseleave: () => this.drawn?.highlight?.(null),
+          focus: () => this.drawn?.highlight?.(log.seq),
+          blur: () => this.drawn?.highlight?.(null),
+        },
+        el("td.num.soft", {}, `+${took((log.ts_us - trace.started_us) / 1000)}`),
+        el(`td.${levelClass(log.level)}`, {}, log.level),
+        el(
+          "td.wrap",
+          {},
+          el("a", { href: to("logs", { q: term("trace", trace.trace_id), open: log.seq }) }, log.msg),
+          log.repeats ? el("span.soft", {}, ` ×${log.repeats + 1}`) : null,
+          " ",
+          el("span.soft", {}, inline(log.extras)),
+        ),
+      );
       row.dataset.seq = log.seq;
       return row;
     });
-    const more = logs.length > MAX_LOGS && el("p.soft", {}, `${number(MAX_LOGS)} of ${number(logs.length)}; `,
-      el("a", { href: to("logs", { q: term("trace", trace.trace_id) }) }, "all of them"));
+    const more =
+      logs.length > MAX_LOGS &&
+      el(
+        "p.soft",
+        {},
+        `${number(MAX_LOGS)} of ${number(logs.length)}; `,
+        el("a", { href: to("logs", { q: term("trace", trace.trace_id) }) }, "all of them"),
+      );
     return el("div", {}, el("table.mono.log-lines", { "aria-label": "Log records" }, el("tbody", {}, rows)), more);
   }
 
@@ -149,29 +231,63 @@ export class TracePane {
 
   #about(trace, run) {
     const known = {
-      version: trace.version, caller: trace.extras?.caller, parent: trace.parent_id, program: trace.program,
+      version: trace.version,
+      caller: trace.extras?.caller,
+      parent: trace.parent_id,
+      program: trace.program,
     };
-    const shown = Object.fromEntries(Object.entries({ ...known, ...trace.extras }).filter(([, value]) => value ?? false));
-    const lives = run && el("p.soft", {}, "run ", el("a.mono", { href: to("runs", { open: trace.run_id }) }, trace.run_id),
-      ` of ${run.program || "a program"}${run.is_alive ? ", still running" : ""}, started `, when(run.started_us));
+    const shown = Object.fromEntries(
+      Object.entries({ ...known, ...trace.extras }).filter(([, value]) => value ?? false),
+    );
+    const lives =
+      run &&
+      el(
+        "p.soft",
+        {},
+        "run ",
+        el("a.mono", { href: to("runs", { open: trace.run_id }) }, trace.run_id),
+        ` of ${run.program || "a program"}${run.is_alive ? ", still running" : ""}, started `,
+        when(run.started_us),
+      );
     const truncated = trace.truncated_spans
-      ? el("p.t-warn", {}, `${counted(trace.truncated_spans, "span")} more did not fit into the record`) : null;
+      ? el("p.t-warn", {}, `${counted(trace.truncated_spans, "span")} more did not fit into the record`)
+      : null;
     return el("div.about", {}, truncated, lives, fields(shown, "Fields of the trace"));
   }
 
   #others(others) {
     if (!others?.length) return null;
-    return el("div", {}, el("h3", {}, "Other records of this trace"),
-      el("ul.others", {}, others.slice(0, MAX_OTHERS).map((other) => el("li", {},
-        el("a", { href: to("traces", { open: other.seq }) }, other.capability), " ", outcome(other.result),
-        el("span.soft", {}, ` ${took(other.duration_ms)} · `), when(other.started_us, { millis: true }),
-        other.program ? el("span.soft", {}, ` · ${other.program}`) : null))));
+    return el(
+      "div",
+      {},
+      el("h3", {}, "Other records of this trace"),
+      el(
+        "ul.others",
+        {},
+        others
+          .slice(0, MAX_OTHERS)
+          .map((other) =>
+            el(
+              "li",
+              {},
+              el("a", { href: to("traces", { open: other.seq }) }, other.capability),
+              " ",
+              outcome(other.result),
+              el("span.soft", {}, ` ${took(other.duration_ms)} · `),
+              when(other.started_us, { millis: true }),
+              other.program ? el("span.soft", {}, ` · ${other.program}`) : null,
+            ),
+          ),
+      ),
+    );
   }
 }
 
 /** Returns fields in one line, as the CLI prints them. */
 export function inline(extras) {
-  return Object.entries(extras ?? {}).map(([name, value]) => `${name}=${valueText(value)}`).join(" ");
+  return Object.entries(extras ?? {})
+    .map(([name, value]) => `${name}=${valueText(value)}`)
+    .join(" ");
 }
 
 /** Returns what to do about a command, or nothing. */

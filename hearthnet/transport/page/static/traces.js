@@ -31,9 +31,15 @@ export function traces({ say }) {
     ],
   });
   const feed = new Feed({
-    path: "traces", noun: "trace", list, say, orders: true,
-    asText: (row) => [iso(row.started_us), row.trace_id, row.capability, row.result, took(row.duration_ms), row.error ?? ""]
-      .join("  "),
+    path: "traces",
+    noun: "trace",
+    list,
+    say,
+    orders: true,
+    asText: (row) =>
+      [iso(row.started_us), row.trace_id, row.capability, row.result, took(row.duration_ms), row.error ?? ""].join(
+        "  ",
+      ),
     empty: () => nothingYet(say, "trace", "Make one: ", EXAMPLE),
   });
   const scale = () => {
@@ -58,7 +64,10 @@ export function traces({ say }) {
       feed.wake();
     },
     hidden: () => list.keep(),
-    redraw: () => { list.redraw(); pane.redraw(); },
+    redraw: () => {
+      list.redraw();
+      pane.redraw();
+    },
     reset: () => feed.load(),
     event(name, data) {
       if (name === "skipped") feed.skipped();

@@ -72,7 +72,12 @@ export function ago(us) {
 
 /** Returns a long time in one unit: "3 minutes". */
 export function span(ms) {
-  const steps = [["day", 86_400_000], ["hour", 3_600_000], ["minute", 60_000], ["second", 1_000]];
+  const steps = [
+    ["day", 86_400_000],
+    ["hour", 3_600_000],
+    ["minute", 60_000],
+    ["second", 1_000],
+  ];
   const [unit, size] = steps.find(([, least]) => ms >= 2 * least) ?? steps.at(-1);
   const count = Math.max(1, Math.floor(ms / size));
   return counted(count, unit);
@@ -99,7 +104,12 @@ export function resultClass(result) {
 /** Returns a result or status with its glyph: colour is never the only sign. */
 export function outcome(result, kind = resultClass(result)) {
   const glyph = { ok: "✓", warn: "!", bad: "✕" }[kind] ?? "·";
-  return el(`span.outcome.t-${kind}`, {}, el("span.glyph", { "aria-hidden": "true" }, glyph), el("span.word", {}, result));
+  return el(
+    `span.outcome.t-${kind}`,
+    {},
+    el("span.glyph", { "aria-hidden": "true" }, glyph),
+    el("span.word", {}, result),
+  );
 }
 
 /** The class of a log level. */
@@ -116,8 +126,11 @@ export function valueText(value) {
 export function fields(record, label) {
   const names = Object.keys(record ?? {});
   if (!names.length) return null;
-  return el("dl.fields", { "aria-label": label },
-    names.map((name) => el("div", {}, el("dt", {}, name), el("dd", {}, valueText(record[name])))));
+  return el(
+    "dl.fields",
+    { "aria-label": label },
+    names.map((name) => el("div", {}, el("dt", {}, name), el("dd", {}, valueText(record[name])))),
+  );
 }
 
 /** Copies text; says honestly where that fails. */
@@ -144,8 +157,12 @@ function copyBySelection(text) {
 
 /** Returns a command with a button that copies it. */
 export function command(text, say) {
-  return el("span.command", {}, el("code", {}, text),
-    button("Copy", () => copy(text, say), { class: "small", "aria-label": `Copy: ${text}` }));
+  return el(
+    "span.command",
+    {},
+    el("code", {}, text),
+    button("Copy", () => copy(text, say), { class: "small", "aria-label": `Copy: ${text}` }),
+  );
 }
 
 /** Offers text as a file. */

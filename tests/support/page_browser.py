@@ -1,0 +1,77 @@
+"""A browser that looks at the page of a node, and fails for whatever a page must not do."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+EXECUTABLE = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
+)
+needs_browser = pytest.mark.skipif(not EXECUTABLE, reason="no Chromium here; on Debian: apt-get install chromium")
+WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 400, "height": 800}
+PATIENCE_MS = 60_000  # of a machine that is busy with something else
+
+
+@contextmanager
+def browser_in(home: str) -> Iterator[Browser]:
+    """A browser with a home of its own and no network beyond loopback."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=EXECUTABLE,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+            env={"HOME": home, "LANG": "C.UTF-8"},
+        )
+        yield browser
+        browser.close()
+
+
+class Tab:
+    """A tab, what it asked for, and what went wrong in it."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.url = url
+        self.asked: list[str] = []
+        self.wrong: list[str] = []
+        self.expected: list[str] = []
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("console", lambda message: self.wrong.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: self.wrong.append(f"error: {error.stack or error}"))
+        page.on("dialog", lambda dialog: self.wrong.append(f"dialog: {dialog.message}"))
+        page.on("request", lambda request: self.asked.append(request.url))
+
+    def go(self, fragment: str) -> None:
+        """Goes to a view, as a link would, and waits until it has loaded."""
+        self.page.evaluate("hash => { location.hash = hash; }", fragment)
+        self.settle()
+
+    def settle(self) -> None:
+        """Waits until no part of the page is loading."""
+        self.page.wait_for_function("!document.querySelector('[aria-busy]') && document.querySelector('main').firstChild")
+
+    def text(self, selector: str) -> str:
+        """The text of the first match."""
+        return self.page.locator(selector).first.inner_text()
+
+    def seqs(self) -> list[int]:
+        """The rows of the list on the screen that are drawn, in their order."""
+        rows = "rows => rows.map(row => [Number(row.getAttribute('aria-rowindex')), Number(row.dataset.seq)])"
+        return [seq for _, seq in sorted(self.page.locator("main .row[data-seq]").evaluate_all(rows))]
+
+    def check(self) -> None:
+        """Fails for messages of the console, errors, dialogs, and requests to others than the node."""
+        host = urlsplit(self.url).netloc
+        foreign = [url for url in self.asked if urlsplit(url).scheme in ("http", "https") and urlsplit(url).netloc != host]
+        wrong = [one for one in self.wrong if not any(part in one for part in self.expected)]
+        assert (wrong, foreign) == ([], [])
+
+
+def sideways(tab: Tab) -> int:
+    """By how many pixels the page is wider than the screen."""
+    return tab.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
