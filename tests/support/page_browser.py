@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+from support.waiting import wait_until
 
 EXECUTABLE = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
@@ -53,7 +54,11 @@ class Tab:
 
     def settle(self) -> None:
         """Waits until no part of the page is loading."""
-        self.page.wait_for_function("!document.querySelector('[aria-busy]') && document.querySelector('main').firstChild")
+        self.until("!document.querySelector('[aria-busy]') && document.querySelector('main').firstChild !== null")
+
+    def until(self, expression: str) -> None:
+        """Waits until an expression is true; Playwright's own way needs `eval`, which the page forbids."""
+        wait_until(lambda: self.page.evaluate(expression), expression)
 
     def text(self, selector: str) -> str:
         """The text of the first match."""
@@ -69,6 +74,7 @@ class Tab:
         host = urlsplit(self.url).netloc
         foreign = [url for url in self.asked if urlsplit(url).scheme in ("http", "https") and urlsplit(url).netloc != host]
         wrong = [one for one in self.wrong if not any(part in one for part in self.expected)]
+        self.asked, self.wrong, self.expected = [], [], []
         assert (wrong, foreign) == ([], [])
 
 

@@ -55,13 +55,20 @@ def signed_in(page_node, open_tab):
     return state
 
 
-@pytest.fixture
-def tab(page_node, open_tab, signed_in):
-    """A tab of the page, signed in, on Now; whatever it did wrong fails the test at its end."""
+@pytest.fixture(scope="module")
+def shared_tab(page_node, open_tab, signed_in):
+    """One tab for a module: to load the page costs more than most tests."""
     tab = open_tab(page_node.url, storage_state=signed_in)
     tab.page.goto(page_node.url)
     tab.page.wait_for_selector(".tile")
-    tab.settle()
-    yield tab
-    tab.check()
-    tab.page.context.close()
+    return tab
+
+
+@pytest.fixture
+def tab(shared_tab):
+    """The tab, signed in, on Now; whatever it did wrong fails the test at its end."""
+    shared_tab.page.set_viewport_size(WIDE)
+    shared_tab.page.emulate_media(color_scheme="light")
+    shared_tab.go("#now")
+    yield shared_tab
+    shared_tab.check()

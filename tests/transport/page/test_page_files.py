@@ -36,7 +36,7 @@ def test_module_is_small_and_says_what_it_does(path):
     lines = path.read_text("utf-8").splitlines()
     assert lines[0].startswith("// ")
     assert len(lines) <= MAX_LINES
-    assert max(map(len, lines)) <= 240
+    assert max(map(len, lines)) <= 130
     draw = STATIC.parents[2] / "forensics" / "report"
     for name in re.findall(r'from "(.+)"', "\n".join(lines)):
         assert name.startswith("./")

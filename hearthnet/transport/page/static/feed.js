@@ -65,10 +65,10 @@ export class Feed {
     );
     list.onEnd = () => this.more();
     list.onScroll = () => this.#flow();
-    list.body.addEventListener("pointermove", () => {
+    list.root.addEventListener("pointermove", () => {
       this.#movedAt = performance.now();
     });
-    list.body.addEventListener("pointerleave", () => {
+    list.root.addEventListener("pointerleave", () => {
       this.#movedAt = 0;
       this.#flow();
     });
@@ -197,10 +197,8 @@ export class Feed {
     if (!fresh.length) return;
     if (this.#isGap) return this.#mergeGap(fresh);
     const held = [...fresh, ...this.#held];
-    if (!this.#isHeldNow()) {
-      this.list.prepend(held);
-      this.#release([]);
-    } else this.#release(held);
+    this.#release(held);
+    this.#flow();
   }
 
   // A list never has a hole: it begins anew with the newest rows, and goes on below them page by page.
@@ -230,11 +228,16 @@ export class Feed {
   }
 
   #isHeldNow() {
-    const isRestless = performance.now() - this.#movedAt < RESTLESS_MS && this.#movedAt > 0;
-    return !this.list.isAtTop || this.list.opened !== null || this.list.selected !== null || isRestless;
+    return !this.list.isAtTop || this.list.opened !== null || this.list.selected !== null || this.#isRestless();
+  }
+
+  // A click that is on its way must find the row that it was meant for.
+  #isRestless() {
+    return this.#movedAt > 0 && performance.now() - this.#movedAt < RESTLESS_MS;
   }
 
   #flow() {
+    if (this.#held.length && this.#isRestless()) setTimeout(() => this.#flow(), RESTLESS_MS);
     if (!this.#held.length || this.#isHeldNow() || this.#isHeldOver || this.order !== "newest") return;
     this.list.prepend(this.#held);
     this.#release([]);

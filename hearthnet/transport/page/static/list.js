@@ -3,6 +3,7 @@
 import { el, fill } from "./dom.js";
 import { isToday } from "./words.js";
 
+const HEAD_PX = 24;
 const SPARE = 6; // rows drawn beyond each edge
 export const MAX_ROWS = 10_000; // in memory; the node's ring has as many by default
 
@@ -22,22 +23,26 @@ export class List {
   constructor({ kind, label, columns, onOpen, onEnd, onScroll = () => {}, rowClass = () => "" }) {
     Object.assign(this, { kind, columns, onOpen, onEnd, onScroll, rowClass });
     this.space = el("div.space", { role: "rowgroup" });
-    this.body = el("div.scroller", { scroll: () => this.#scrolled() }, this.space);
     const heads = columns.map(({ name, title }) => el(`span.c-${name}`, { role: "columnheader" }, title));
-    this.head = el(`div.row.head.${kind}`, { role: "row", "aria-rowindex": "1" }, heads);
-    this.root = el(
-      "div.list",
-      { role: "grid", tabindex: "0", "aria-label": label, "aria-rowcount": "1" },
-      el("div", { role: "rowgroup" }, this.head),
-      this.body,
+    const head = el(
+      "div.heads",
+      { role: "rowgroup" },
+      el(`div.row.head.${kind}`, { role: "row", "aria-rowindex": "1" }, heads),
     );
+    const attributes = { role: "grid", tabindex: "0", "aria-label": label, "aria-rowcount": "1" };
+    this.root = el("div.list", { ...attributes, scroll: () => this.#scrolled() }, head, this.space);
     this.root.addEventListener("click", (event) => this.#clicked(event));
-    new ResizeObserver(() => this.draw()).observe(this.body);
+    new ResizeObserver(() => this.draw()).observe(this.root);
   }
 
   /** The rows' height, which the style sheet decides. */
   get height() {
     return (this.#height ||= Number.parseFloat(getComputedStyle(this.root).getPropertyValue("--row")) || 28);
+  }
+
+  // Of the rows: the heads stay above them.
+  get #viewHeight() {
+    return Math.max(0, this.root.clientHeight - HEAD_PX);
   }
 
   #height = 0;
@@ -65,23 +70,24 @@ export class List {
 
   /** Whether the first row is in view. */
   get isAtTop() {
-    return this.body.scrollTop < this.height;
+    return this.root.scrollTop < this.height;
   }
 
   /** Goes to the first row. */
   toTop() {
-    this.body.scrollTop = 0;
+    this.root.scrollTop = 0;
   }
 
-  /** Keeps the place while the list is hidden. */
+  /** Keeps the place while the list is hidden; what was only selected is not any more. */
   keep() {
-    this.#kept = this.body.scrollTop;
+    if (this.opened === null) this.selected = null;
+    this.#kept = this.root.scrollTop;
   }
 
   /** Goes back to the place. */
   restore() {
     this.draw();
-    this.body.scrollTop = this.#kept;
+    this.root.scrollTop = this.#kept;
     this.draw();
   }
 
@@ -130,9 +136,9 @@ export class List {
   /** Draws what is visible, at once. */
   draw() {
     const height = this.height;
-    const { scrollTop, clientHeight } = this.body;
+    const { scrollTop } = this.root;
     const first = Math.max(0, Math.floor(scrollTop / height) - SPARE);
-    const last = Math.min(this.rows.length, Math.ceil((scrollTop + clientHeight) / height) + SPARE);
+    const last = Math.min(this.rows.length, Math.ceil((scrollTop + this.#viewHeight) / height) + SPARE);
     this.root.classList.toggle("dated", this.#isDated());
     const wanted = new Set();
     for (let at = first; at < last; at += 1) wanted.add(this.rows[at].seq);
@@ -192,9 +198,9 @@ export class List {
 
   #reveal(at) {
     const [top, height] = [at * this.height, this.height];
-    if (top < this.body.scrollTop) this.body.scrollTop = top;
-    else if (top + height > this.body.scrollTop + this.body.clientHeight) {
-      this.body.scrollTop = top + height - this.body.clientHeight;
+    if (top < this.root.scrollTop) this.root.scrollTop = top;
+    else if (top + height > this.root.scrollTop + this.#viewHeight) {
+      this.root.scrollTop = top + height - this.#viewHeight;
     }
   }
 
@@ -204,7 +210,7 @@ export class List {
       this.#frame = 0;
       this.draw();
       this.onScroll();
-      const left = this.body.scrollHeight - this.body.scrollTop - this.body.clientHeight;
+      const left = this.root.scrollHeight - this.root.scrollTop - this.root.clientHeight;
       if (left < 20 * this.height) this.onEnd();
     });
   }
