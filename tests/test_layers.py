@@ -42,6 +42,7 @@ FLOORS = {
     "hearthnet.checks": 6,
     "hearthnet.client": 6,
     "hearthnet.node": 6,
+    "hearthnet.page": 6,
     "hearthnet.cli": 7,
     "hearthnet.__main__": 7,
 }

@@ -12,7 +12,7 @@ import click
 
 from hearthnet import moments
 
-__all__ = ["TIMES", "for_option", "moment", "since_option", "until_option", "wait_or_leave"]
+__all__ = ["TIMES", "for_option", "moment", "seconds_of", "since_option", "until_option", "wait_or_leave"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,18 +42,28 @@ def until_option(records: str) -> Callable[[F], F]:
     return click.option("--until", "until_us", metavar="TIME", callback=moment, help=f"Only {records} before TIME.")
 
 
+def seconds_of(
+    examples: str, max_s: int, bound: str
+) -> Callable[[click.Context, click.Parameter, str | None], float | None]:
+    """Returns a callback for an option that takes a duration (90, 30s, 10m, 2h), which makes seconds of it."""
+
+    def seconds(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
+        if text is None:
+            return None
+        match = _DURATION.fullmatch(text)
+        found = int(match[1]) * _SECONDS[match[2]] if match else 0
+        if not 0 < found <= max_s:
+            raise click.BadParameter(f"{text!r} is not a duration like {examples}, at most {bound}")
+        return float(found)
+
+    return seconds
+
+
 def for_option(examples: str, max_s: int, bound: str) -> Callable[[F], F]:
     """Adds `--for`, a duration (90, 30s, 10m, 2h), passed to the command in seconds as `for_s`; at most `max_s`."""
-
-    def seconds_of(_: click.Context, __: click.Parameter, text: str) -> float:
-        match = _DURATION.fullmatch(text)
-        seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
-        if not 0 < seconds <= max_s:
-            raise click.BadParameter(f"{text!r} is not a duration like {examples}, at most {bound}")
-        return float(seconds)
-
     text = f"How long: {examples.replace(' or', ',')}."
-    return click.option("--for", "for_s", callback=seconds_of, default="10m", show_default=True, help=text)
+    callback = seconds_of(examples, max_s, bound)
+    return click.option("--for", "for_s", callback=callback, default="10m", show_default=True, help=text)
 
 
 def wait_or_leave() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, TypeGuard
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
@@ -28,12 +29,13 @@ from hearthnet.transport.page.routes import page_data, page_files
 from hearthnet.transport.page.source import Page
 from hearthnet.transport.page.views import Overview
 
-__all__ = ["ROUTERS", "build_app"]
+__all__ = ["PAGE_ROUTERS", "ROUTERS", "build_app", "build_page_app"]
 
 log = get_logger(__name__)
 
 # All routes of the node; `exposure` lists them with who may use each.
-ROUTERS: Final = (calls, telemetry, operations, control, openapi, page_data, page_files)
+PAGE_ROUTERS: Final = (page_data, page_files)
+ROUTERS: Final = (calls, telemetry, operations, control, openapi, *PAGE_ROUTERS)
 _NOT_FOUND: Final = 404
 _OTHER_METHOD: Final = 405
 _FIRST_SERVER_ERROR: Final = 500  # below, the caller is at fault
@@ -53,6 +55,30 @@ def build_app(
         load: load of the server that runs it.
         transport: further host names, and the largest body.
     """
+    load = load or Load()
+    app = _framework(ROUTERS)
+    app.state.services = services
+    app.state.levels = levels or Levels()
+    _serve_page(app, services.page, load)
+    guard = _guarded(app, ROUTERS, load, transport)
+    return ResponseHeaders(guard, services.bus.node_id)  # outside the framework's own error handling
+
+
+def build_page_app(page: Page, load: Load | None = None, transport: TransportConfig | None = None) -> ASGIApp:
+    """Returns an application that serves a page alone, without a node.
+
+    Args:
+        page: the page.
+        load: load of the server that runs it.
+        transport: further host names, and the largest body.
+    """
+    load = load or Load()
+    app = _framework(PAGE_ROUTERS)
+    _serve_page(app, page, load)
+    return ResponseHeaders(_guarded(app, PAGE_ROUTERS, load, transport), "")
+
+
+def _framework(routers: Sequence[APIRouter]) -> FastAPI:
     app = FastAPI(
         title="HearthNet node",
         version=__version__,
@@ -60,22 +86,21 @@ def build_app(
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,  # no second spelling of a path
-        routes=[route for router in ROUTERS for route in router.routes],  # to include a router builds all of it again
+        routes=[route for router in routers for route in router.routes],  # to include a router builds all of it again
     )
-    app.state.services = services
-    app.state.levels = levels or Levels()
-    load = load or Load()
-    serve_page(app, services.page, load)
     app.add_exception_handler(WireError, _wire_error)
     app.add_exception_handler(RequestValidationError, _bad_request)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _internal_error)
-    posts = {route.path for router in ROUTERS for route in router.routes if _takes_post(route)}
-    guard = Guard(Gate(app, load), transport or TransportConfig(), load, posts)
-    return ResponseHeaders(guard, services.bus.node_id)  # outside the framework's own error handling
+    return app
 
 
-def serve_page(app: FastAPI, page: Page | None, load: Load) -> None:
+def _guarded(app: ASGIApp, routers: Sequence[APIRouter], load: Load, transport: TransportConfig | None) -> ASGIApp:
+    posts = {route.path for router in routers for route in router.routes if _takes_post(route)}
+    return Guard(Gate(app, load), transport or TransportConfig(), load, posts)
+
+
+def _serve_page(app: FastAPI, page: Page | None, load: Load) -> None:
     """Gives an application the page that its routes show; its streams end when the server stops."""
     app.state.page = page
     if page is not None:

@@ -31,7 +31,7 @@ def test_fresh_node_says_what_is_reachable_from_where(node):
     assert result.detail == (
         "port 7080 (http, not encrypted), reachable from every network of this machine: "
         "/health /manifest /metrics /ready for everybody; /bus/v1/call for signed calls of members; "
-        "/openapi.json /trace for loopback, signed members; /doctor /status /control for this machine only"
+        "/openapi.json /trace for loopback, signed members; / /doctor /page /status /control for this machine only"
     )
     assert {"route": "GET /trace/recent", "who": "loopback, signed members"} in result.evidence["routes"]
     assert "reachable from this machine: " in check(node, host="127.0.0.1").detail

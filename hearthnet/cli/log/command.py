@@ -84,7 +84,7 @@ def command(
         raise click.UsageError("--until cannot be combined with --follow")
     wanted = Wanted(level, component, trace and _trace_id(where, trace), since_us, until_us, pattern)
     found = newest(where.log_dir, count, wanted)
-    show = _print_json if as_json else _print
+    show = _print_json if as_json else print_line
     if as_json and not is_following:
         _print_array(found.lines)
     else:
@@ -141,7 +141,8 @@ def _json(line: Line) -> str:
     return printable(line.raw.decode().strip().translate(_BETWEEN_TOKENS))
 
 
-def _print(line: Line) -> None:
+def print_line(line: Line) -> None:
+    """Prints a record with its fields, and its traceback below."""
     moment, level = line.moment(), line.text("level")
     when = line.text("ts") if moment is None else moment.astimezone().isoformat(" ", "milliseconds")
     text = (

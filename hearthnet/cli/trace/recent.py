@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hearthnet.locations import Locations
     from hearthnet.observability.store.reader import TraceFilter
 
-__all__ = ["recent"]
+__all__ = ["print_traces", "recent"]
 
 Trace = dict[str, Any]
 
@@ -92,14 +92,15 @@ def recent(
     if as_json:
         print_json(traces)
     elif traces:
-        _list(traces)
+        print_traces(traces)
     else:
         click.echo("no traces match", err=True)
     if len(found) > n and (since_us is not None or until_us is not None):
         click.echo(f"older traces match, too: hearthnet trace recent {min(10 * n, TRACE_RING_BUFFER)} …", err=True)
 
 
-def _list(traces: list[Trace]) -> None:
+def print_traces(traces: list[Trace]) -> None:
+    """Prints traces as a table, as wide as the terminal."""
     from rich.text import Text
 
     screen = console()

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from hearthnet.observability.records.results import is_failure
-from hearthnet.observability.traces.traceparent import root_span_id, to_w3c
+from hearthnet.observability.traces.traceparent import to_w3c
 
 __all__ = ["export_request"]
 
@@ -20,11 +20,14 @@ _SCOPE: Final = "hearthnet"
 _MAX_INTEGER: Final = 2**63
 
 
-def export_request(trace: Mapping[str, Any], *, program: str | None, version: str | None = None) -> dict[str, Any]:
+def export_request(
+    trace: Mapping[str, Any], root_id: str, *, program: str | None, version: str | None = None
+) -> dict[str, Any]:
     """Returns the request that exports one trace.
 
     Args:
         trace: the columns of its row, `spans` and `extras` decoded.
+        root_id: of the trace's own span, as `root_span_id` makes it.
         program: the program that recorded it, `service.name`.
         version: of hearthnet.
 
@@ -37,15 +40,14 @@ def export_request(trace: Mapping[str, Any], *, program: str | None, version: st
         "resourceSpans": [
             {
                 "resource": {"attributes": _attributes(resource)},
-                "scopeSpans": [{"scope": scope, "spans": _spans(trace)}],
+                "scopeSpans": [{"scope": scope, "spans": _spans(trace, root_id)}],
             }
         ]
     }
 
 
-def _spans(trace: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _spans(trace: Mapping[str, Any], root_id: str) -> list[dict[str, Any]]:
     trace_id = to_w3c(trace["trace_id"])
-    root_id = root_span_id(trace["trace_id"], trace["started_us"], trace["started_mono_ns"])
     attributes = {
         "hearthnet.capability": trace["capability"],
         "hearthnet.capability.version": trace["version"],

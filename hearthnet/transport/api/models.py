@@ -28,6 +28,7 @@ class ErrorOut(BaseModel):
     error: Annotated[str, Field(json_schema_extra={"enum": sorted(HTTP_STATUS)})]
     message: str
     retry_after_ms: Annotated[int, Field(ge=0)] | None = None
+    hint: str | None = None
 
 
 class SpanOut(BaseModel):

@@ -37,11 +37,13 @@ Responses = dict[int | str, dict[str, Any]]
 
 _MEANS: Final[dict[int, str]] = {
     400: "bad_request, schema_mismatch: the request breaks a rule that the message names",
-    401: "invalid_signature, unauthorized: not signed, a reused signature, not a member, or not from this machine",
-    403: "revoked: the node was removed from the community; bad_request, unauthorized: the page has another origin",
+    401: "invalid_signature, unauthorized: not signed, a reused signature, not a member, not from this machine, or"
+    " without the page's secret",
+    403: "revoked: the node was removed from the community; bad_request, unauthorized: the page has another origin, or"
+    " is used from elsewhere",
     404: "not_found: nothing of that name exists here",
     405: "bad_request: the path has another method",
-    408: "timeout: the capability took too long, or the request took too long to arrive",
+    408: "timeout: the capability or the query took too long, or the request took too long to arrive",
     410: "expired: signed over a minute ago or ahead, or a clock is wrong",
     413: "bad_request: the body or its headers are larger than the limit",
     415: "bad_request: the content type is not application/json",
@@ -66,6 +68,15 @@ def _header(description: str, *, required: bool = True, **schema: Any) -> dict[s
 
 
 _MEMBERS_PATH: Final = "/trace"
+_PAGE_PATH: Final = "/page/v1"
+_CLAIM_PATH: Final = "/page/v1/claim"
+_PAGE_SECRET: Final = {
+    "name": "X-HearthNet-Page",
+    "in": "header",
+    "required": True,
+    "description": "the secret that `POST /page/v1/claim` has given this browser",
+    "schema": {"type": "string", "minLength": 43, "maxLength": 43},
+}
 _NODE_ID: Final = r"^ed25519:[A-Za-z0-9_-]{43}$"
 _SIGNATURE: Final = r"^ed25519:[A-Za-z0-9_-]{86}$"
 _ULID: Final = "^[0-7][0-9A-HJKMNP-TV-Z]{25}$"
@@ -201,6 +212,8 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
             headers = {**_SENDER, **(_TRACE if path == CALL_PATH else {})}
             if path == CALL_PATH or path.startswith(_MEMBERS_PATH):
                 headers |= _PROOF
+            if path.startswith(_PAGE_PATH) and path != _CLAIM_PATH:
+                operation.setdefault("parameters", []).append(_PAGE_SECRET)
             if path.startswith(_MEMBERS_PATH):
                 operation.setdefault("parameters", []).extend(_signed_get())
             for response in operation["responses"].values():

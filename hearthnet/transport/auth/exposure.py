@@ -19,6 +19,7 @@ from fastapi.routing import APIRoute
 
 from hearthnet.config import Config, TransportConfig
 from hearthnet.transport.api.routes import calls
+from hearthnet.transport.page.grants import Grants
 from hearthnet.transport.tls import Certificate
 
 __all__ = ["EVERYBODY", "EXPECTED_OPEN", "Reach", "unexpectedly_open", "listens", "reachable", "summary"]
@@ -28,12 +29,31 @@ MEMBERS: Final = "signed calls of members"
 LOOPBACK: Final = "loopback"
 LOOPBACK_OR_MEMBERS: Final = "loopback, signed members"
 TOOLS: Final = "loopback, no browser"
-_WHOSE: Final = (EVERYBODY, MEMBERS, LOOPBACK_OR_MEMBERS, LOOPBACK, TOOLS)  # from the widest to the narrowest
+OWNER: Final = "the page's owner"  # on this machine, with a secret in a header
+SHARED: Final = "everybody, while the page is shared"
+SHARED_OWNER: Final = "holders of a secret, while the page is shared"
+_WHOSE: Final = (
+    EVERYBODY,
+    SHARED,
+    MEMBERS,
+    LOOPBACK_OR_MEMBERS,
+    SHARED_OWNER,
+    LOOPBACK,
+    TOOLS,
+    OWNER,
+)  # from the widest to the narrowest
 
 # For scrapers, load balancers and nodes that want to join, which cannot authenticate.
 EXPECTED_OPEN: Final = frozenset({"GET /health", "GET /manifest", "GET /metrics", "GET /ready"})
 # The name of each dependency and whom it admits; of several the narrowest counts.
-_GATES: Final = {"members_or_loopback": LOOPBACK_OR_MEMBERS, "loopback_only": LOOPBACK, "no_browser": TOOLS}
+_GATES: Final = {
+    "members_or_loopback": LOOPBACK_OR_MEMBERS,
+    "loopback_only": LOOPBACK,
+    "no_browser": TOOLS,
+    "page_visitor": LOOPBACK,
+    "page_holder": OWNER,
+}
+_WHILE_SHARED: Final = {"page_visitor": SHARED, "page_holder": SHARED_OWNER}
 _SCRAPERS: Final = "scrapers"
 _ALL_NETWORKS: Final = "every network of this machine"
 
@@ -64,7 +84,13 @@ def _who(route: APIRoute, config: Config, *, is_call: bool) -> str:
     gates = {getattr(gate.dependency, "__name__", "") for gate in route.dependencies}
     if _SCRAPERS in gates:
         return LOOPBACK if config.observability.metrics_loopback_only else EVERYBODY
-    return max((_GATES[name] for name in gates & _GATES.keys()), key=_WHOSE.index, default=EVERYBODY)
+    whose = _GATES | _WHILE_SHARED if _is_page_shared(config) else _GATES
+    return max((whose[name] for name in gates & whose.keys()), key=_WHOSE.index, default=EVERYBODY)
+
+
+def _is_page_shared(config: Config) -> bool:
+    directory = config.observability.data_dir
+    return directory is not None and Grants(directory).shared_until_us() is not None
 
 
 def unexpectedly_open(reaches: Iterable[Reach]) -> list[str]:
@@ -96,7 +122,7 @@ def summary(reaches: Iterable[Reach], transport: TransportConfig, certificate: C
 
 
 def _from_where(who: str) -> str:
-    return "this machine only" if who in (LOOPBACK, TOOLS) else who
+    return "this machine only" if who in (LOOPBACK, TOOLS, OWNER) else who
 
 
 def _top(route: str) -> str:

@@ -1,8 +1,8 @@
 """The news of a store for all open streams of the page: one task asks the database, however many look.
 
 The task starts with the first viewer and ends with the last. What it reads is encoded once and handed to each viewer's
-bounded queue; a viewer that falls behind gets a `reset` instead of what it missed. An event's id is a place in the
-store, epoch and seq, so a viewer that comes back gets what is new since, or a `reset` where that cannot be.
+bounded queue; a viewer that falls behind gets a `reset` instead of the events that it missed. An event's id is a place
+in the store, epoch and seq, so a viewer that comes back gets the records since, or a `reset` where that cannot be.
 
 Guarantees:
     - No record twice and none missing in a stream, from its `hello` on; `skipped` counts those of a flood.
@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import orjson
 from starlette.concurrency import run_in_threadpool
@@ -69,7 +69,7 @@ class Viewer:
         self._event.set()
 
     def end(self) -> None:
-        """Ends the stream, without what is queued."""
+        """Ends the stream, without the queued events."""
         self._queue.clear()
         self.is_over = True
         self._event.set()
@@ -183,7 +183,7 @@ class Feed:
                 viewer.put(chunk, turn.place)
 
     def _read(self, after: Place | None, cursors: Sequence[str | None]) -> _Turn:
-        """Reads and encodes what is new since a place, and what each viewer that joins must know."""
+        """Reads and encodes the records since a place, and the first events of each viewer that joins."""
         reader = self._page.live
         place = place_of(reader, self._page.path)
         parts = []
@@ -193,16 +193,21 @@ class Feed:
             parts.append(_news(news_since(reader, after.seq, place.seq, _MAX_NEW), place))
         if time.monotonic() - self._now_at >= _NOW_S:
             self._now_at = time.monotonic()
-            self._now = _event("now", self._present())
+            self._now = self._present()
             parts.append(self._now)
         hello = {"epoch": place.epoch, "seq": place.seq, "version": page_version()} if cursors else {}
         greetings = [_event("hello", hello, place) + self._since(cursor, place) + self._now for cursor in cursors]
         return _Turn(place, b"".join(parts), greetings)
 
-    def _present(self) -> dict[str, Any]:
-        found = self._overview.now(has_vitals=False)
+    def _present(self) -> bytes:
+        """Returns the event `now`; empty if it cannot be made, which must not keep records from the viewers."""
+        try:
+            found = self._overview.now(has_vitals=False)
+        except HearthNetError as error:
+            _often.warning("the page's overview cannot be made", key="now", extra={"reason": error.message})
+            return b""
         found["node"]["page_version"] = page_version()
-        return found
+        return _event("now", found)
 
     def _since(self, cursor: str | None, place: Place) -> bytes:
         """Returns the events since a cursor, or a `reset` if they cannot be told from others, or are too many."""

@@ -1,7 +1,7 @@
 """Who may use the page: tokens to claim, secrets of browsers, and for how long it is shared; in `page.json`.
 
-The file is in the data folder with mode 0600. Whoever can write it owns the node: `hearthnet page` writes the hash of a
-token there, the node replaces it by the hash of a secret when a browser claims it. Only hashes are stored.
+The file is in the data folder with mode 0600. The one who can write it owns the node: `hearthnet page` writes the hash
+of a token there, the node replaces it by the hash of a secret when a browser claims it. Only hashes are stored.
 
 Guarantees:
     - A token works once, also if two browsers claim it at the same moment: a writer holds a `flock` on the folder.
@@ -191,7 +191,7 @@ def _digest(text: str) -> str:
 
 
 def _found(presented: str, known: dict[str, int]) -> str | None:
-    """Returns the hash of what was presented if it is known and has not ended; compares in constant time."""
+    """Returns the hash of a presented text if it is known and has not ended; compares in constant time."""
     digest, now, found = _digest(presented[:_MAX_PRESENTED_CHARS]), _now_us(), None
     for one, until_us in known.items():
         if hmac.compare_digest(one, digest) and until_us > now:

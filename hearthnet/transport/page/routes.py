@@ -6,12 +6,11 @@ runs them in a thread.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi import Path as PathParameter
 from fastapi.responses import HTMLResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
 
 from hearthnet.errors import WireError
 from hearthnet.observability.store.query.child import ask_in_child
@@ -30,6 +29,23 @@ from hearthnet.transport.page.access import (
     unauthorized,
 )
 from hearthnet.transport.page.feed import Feed, Viewer
+from hearthnet.transport.page.models import (
+    CapabilitiesOut,
+    CatalogueOut,
+    ClaimIn,
+    ClaimOut,
+    DoctorOut,
+    LogsOut,
+    NowOut,
+    OneRunOut,
+    OneTraceOut,
+    OtlpOut,
+    RunsOut,
+    SeriesOut,
+    SqlIn,
+    SqlOut,
+    TracesOut,
+)
 from hearthnet.transport.page.source import READ_S
 from hearthnet.transport.page.stream import PageStream
 
@@ -37,7 +53,6 @@ __all__ = ["page_data", "page_files"]
 
 _MAX_MINUTES: Final = 60 * 24 * 31
 _MAX_TEXT: Final = 2_000
-_MAX_SQL: Final = 20_000
 _MAX_ROWS: Final = 1_000
 _RUN_ID: Final = "^[0-9A-HJKMNP-TV-Z]{26}$"
 
@@ -54,21 +69,6 @@ page_data = APIRouter(
 def page_shell() -> HTMLResponse:
     """The page, without any data: that needs the secret of a browser which has claimed a token."""
     return HTMLResponse(shell.shell(), headers={"Content-Security-Policy": shell.CSP})
-
-
-class ClaimIn(BaseModel):
-    """A token from `hearthnet page`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    token: Annotated[str, Field(min_length=1, max_length=128)]
-
-
-class ClaimOut(BaseModel):
-    """The secret of a browser, for the header `X-HearthNet-Page`; it ends at `until_us`."""
-
-    secret: str
-    until_us: int
 
 
 async def strict_body(request: Request) -> None:
@@ -91,7 +91,13 @@ def claim(wanted: ClaimIn, page: ThePage) -> Response:
     return page_json(granted._asdict())
 
 
-@page_files.get("/page/{version}/{name:path}", response_class=Response, responses=openapi.PAGE_FILE)
+@page_files.get("/page/{version}/draw/{name}", response_class=Response, responses=openapi.PAGE_FILE)
+def drawing_file(version: str, name: str) -> Response:
+    """A module or style sheet for drawing, in this version only."""
+    return page_file(version, f"draw/{name}")
+
+
+@page_files.get("/page/{version}/{name}", response_class=Response, responses=openapi.PAGE_FILE)
 def page_file(version: str, name: str) -> Response:
     """A module, style sheet or picture of the page, in this version only."""
     found = shell.file_of(version, name)
@@ -107,7 +113,7 @@ def overview_of(request: Request) -> views.Overview:
     return overview
 
 
-@page_data.get("/now", response_model=dict[str, Any])
+@page_data.get("/now", response_model=NowOut)
 def now(request: Request) -> Response:
     """Whether all is well, calls in flight, process health, and the store against its bounds."""
     found = overview_of(request).now()
@@ -115,7 +121,7 @@ def now(request: Request) -> Response:
     return page_json(found)
 
 
-@page_data.get("/series", response_model=dict[str, Any])
+@page_data.get("/series", response_model=SeriesOut)
 def series(
     page: ThePage,
     minutes: Annotated[int, Query(ge=1, le=_MAX_MINUTES, description="up to now")] = 60,
@@ -125,7 +131,7 @@ def series(
     return page_json(views.series(page, minutes, capability))
 
 
-@page_data.get("/capabilities", response_model=dict[str, Any])
+@page_data.get("/capabilities", response_model=CapabilitiesOut)
 def capabilities(
     page: ThePage,
     minutes: Annotated[int | None, Query(ge=1, le=_MAX_MINUTES, description="up to now; missing: the ring")] = None,
@@ -143,7 +149,7 @@ async def events(
     holder: Holder,
     last_event_id: Annotated[str | None, Header(max_length=64, description="the last event's id, to resume")] = None,
 ) -> Response:
-    """What is new, as server-sent events: `hello`, then `traces`, `logs`, `skipped`, `now` and `reset`."""
+    """The news, as server-sent events: `hello`, then `traces`, `logs`, `skipped`, `now` and `reset`."""
     feed: Feed = request.app.state.feed
     viewer = Viewer(holder, is_local=is_loopback(request), cursor=last_event_id)
     feed.join(viewer)
@@ -155,7 +161,7 @@ _N = Annotated[int, Query(ge=1, le=500, description="at most so many")]
 _BEFORE = Annotated[str | None, Query(max_length=64, description="`next` of the page before")]
 
 
-@page_data.get("/traces", response_model=dict[str, Any])
+@page_data.get("/traces", response_model=TracesOut)
 def traces(
     page: ThePage,
     q: _Q = "",
@@ -167,19 +173,19 @@ def traces(
     return page_json(lists.found(page, "traces", q, order, n, before))
 
 
-@page_data.get("/logs", response_model=dict[str, Any])
+@page_data.get("/logs", response_model=LogsOut)
 def logs(page: ThePage, q: _Q = "", n: _N = 100, before: _BEFORE = None) -> Response:
     """The log records that match a query, newest first."""
     return page_json(lists.found(page, "logs", q, "newest", n, before))
 
 
-@page_data.get("/traces/{seq}", response_model=dict[str, Any])
+@page_data.get("/traces/{seq}", response_model=OneTraceOut)
 def one_trace(page: ThePage, seq: _SEQ) -> Response:
-    """A trace with its spans, its log records, what is usual for its capability, and its run."""
+    """A trace with its spans, its log records, the usual durations of its capability, and its run."""
     return page_json(views.trace(page, seq))
 
 
-@page_data.get("/traces/{seq}/otlp", response_model=dict[str, Any])
+@page_data.get("/traces/{seq}/otlp", response_model=OtlpOut)
 def trace_as_otlp(page: ThePage, seq: _SEQ) -> Response:
     """A trace as OTLP in JSON, to import elsewhere."""
     response = page_json(views.otlp(page, seq))
@@ -187,48 +193,31 @@ def trace_as_otlp(page: ThePage, seq: _SEQ) -> Response:
     return response
 
 
-@page_data.get("/runs", response_model=dict[str, Any])
+@page_data.get("/runs", response_model=RunsOut)
 def runs(page: ThePage) -> Response:
     """The newest runs with how they ended, and the figures of each version."""
     return page_json(views.runs(page))
 
 
-@page_data.get("/runs/{run_id}", response_model=dict[str, Any])
+@page_data.get("/runs/{run_id}", response_model=OneRunOut)
 def one_run(page: ThePage, run_id: Annotated[str, PathParameter(pattern=_RUN_ID, description="a ULID")]) -> Response:
     """A run with the verdict of its autopsy and the evidence, the calls in flight at its end, and its health."""
     return page_json(views.one_run(page, run_id))
 
 
-@page_data.get("/doctor", response_model=dict[str, Any])
+@page_data.get("/doctor", response_model=DoctorOut)
 def doctor(page: ThePage) -> Response:
     """Runs all checks of the doctor; what changed since earlier reports."""
     return page_json(views.doctor(page))
 
 
-@page_data.get("/questions", response_model=dict[str, Any])
+@page_data.get("/questions", response_model=CatalogueOut)
 def questions(page: ThePage) -> Response:
     """Questions with their SQL, and the tables and views with the meaning of their columns."""
     return page_json(views.catalogue(page))
 
 
-class SqlIn(BaseModel):
-    """One SELECT."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    sql: Annotated[str, Field(min_length=1, max_length=_MAX_SQL)]
-
-
-class SqlOut(BaseModel):
-    """The rows of a statement; blobs are hexadecimal digits."""
-
-    columns: list[str]
-    rows: list[list[Any]]
-    has_more: bool
-    took_ms: float
-
-
 @page_data.post("/sql", response_model=SqlOut, dependencies=[Depends(own_origin), Depends(strict_body)])
 def run_sql(page: ThePage, wanted: SqlIn) -> Response:
-    """Runs one SELECT on the store, read-only, within five seconds; up to 1,000 rows."""
+    """Runs one query on the store, read-only, within five seconds; up to 1,000 rows."""
     return page_json(ask_in_child(page.path, wanted.sql, READ_S, _MAX_ROWS))

@@ -13,7 +13,7 @@ from hearthnet.transport.page.feed import Feed, Viewer
 
 __all__ = ["PageStream"]
 
-BEAT_S: Final = 15.0  # proxies and browsers close what is silent for longer
+BEAT_S: Final = 15.0  # proxies and browsers close a connection that is silent for longer
 _BEAT: Final = b": \n\n"
 
 

@@ -1,4 +1,4 @@
-"""The sentence that the page begins with: whether all is well and since when, else what is wrong and what to do.
+"""The sentence that the page begins with: whether all is well and since when, else the fault and what to do.
 
 It is made of the doctor's leading finding, the capability that fails at present, and how the last run ended. The checks
 run in the background, at most once a minute and only while the page is open; a report that `hearthnet doctor` has saved

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
-from hearthnet.errors import WireError
+from hearthnet.errors import IdentityError, WireError
 from hearthnet.identity.keys import short_id
 from hearthnet.observability.otel.otlp_json import export_request
 from hearthnet.observability.store.query import calls, flights, holdings, lives, relations, trouble
 from hearthnet.observability.store.query.one_trace import one_trace
-from hearthnet.observability.store.reader import Reader
+from hearthnet.observability.store.reader import Reader, TraceFilter
 from hearthnet.observability.store.rows import now_us
+from hearthnet.observability.traces.traceparent import root_span_id
+from hearthnet.observability.tracing import Trace
 from hearthnet.transport.page.source import Page
 from hearthnet.transport.page.verdict import us_of, verdict
 
@@ -48,6 +50,8 @@ class Overview:
         run = lives.main_run(reader, living)
         kept = self._figures(reader, moment)
         vitals = _vitals(reader, run, boxes)
+        if run is not None and run["last_seen_us"] is None and vitals:  # it died, and is not recovered yet
+            run["last_seen_us"] = vitals[-1]["ts_us"]
         return {
             "now_us": moment,
             "node": _node(page, run),
@@ -78,10 +82,18 @@ def _node(page: Page, run: dict[str, Any] | None) -> dict[str, Any]:
     return {
         "name": page.settings.name or known["program"] or "",
         "node_id": node_id,
-        "short_id": short_id(node_id) if node_id else None,
+        "short_id": _short(node_id),
         **{name: known[name] for name in names},
         "is_alive": bool(run and run["is_alive"]),
     }
+
+
+def _short(node_id: str | None) -> str | None:
+    """Returns the short form of a node's id; of a damaged file the id itself."""
+    try:
+        return node_id and short_id(node_id)
+    except IdentityError:
+        return node_id
 
 
 def _vitals(reader: Reader, run: dict[str, Any] | None, boxes: list[flights.BoxView]) -> list[dict[str, Any]]:
@@ -131,7 +143,7 @@ def capabilities(page: Page, minutes: int | None) -> dict[str, Any]:
 
 
 def runs(page: Page) -> dict[str, Any]:
-    """Returns the newest runs with what is known of their end, and the figures of each version."""
+    """Returns the newest runs with how they ended, as far as that is known, and the figures of each version."""
     found = lives.newest_runs(page.reader, living(page))
     shown = [{**run, **page.autopsies.short(run)} for run in found]
     return {"runs": shown, "versions": calls.by_version(page.reader)}
@@ -182,9 +194,13 @@ def otlp(page: Page, seq: int) -> dict[str, Any]:
     Raises:
         WireError: raised as `not_found` when the ring has no such trace.
     """
-    found = trace(page, seq)
-    row, run = found["trace"], found["run"]
-    return export_request(row, program=row["program"], version=None if run is None else run["version"])
+    found = page.reader.recent(1, TraceFilter(seqs=(seq - 1, seq)))
+    if not found:
+        raise WireError("not_found", NO_TRACE)
+    known = Trace.from_record(found[0])
+    run = lives.run_row(page.reader, known.run_id, ()) or {}
+    root_id = root_span_id(known.trace_id, known.started_us, known.started_ns)
+    return export_request(known.as_dict(), root_id, program=run.get("program"), version=run.get("version"))
 
 
 def catalogue(page: Page) -> dict[str, Any]:

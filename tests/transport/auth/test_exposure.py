@@ -17,10 +17,25 @@ from hearthnet.config import TransportConfig, default_config
 from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import telemetry
+from hearthnet.transport.admission.gate import Load
 from hearthnet.transport.api.routes import Services, services_of
 from hearthnet.transport.app import ROUTERS, build_app
 from hearthnet.transport.auth import exposure
-from hearthnet.transport.auth.exposure import EVERYBODY, LOOPBACK, MEMBERS, TOOLS, Reach, listens, reachable, summary
+from hearthnet.transport.auth.exposure import (
+    EVERYBODY,
+    LOOPBACK,
+    MEMBERS,
+    OWNER,
+    SHARED,
+    SHARED_OWNER,
+    TOOLS,
+    Reach,
+    listens,
+    reachable,
+    summary,
+)
+from hearthnet.transport.page.grants import Grants
+from hearthnet.transport.page.source import Page, PageSettings
 from hearthnet.transport.tls import Certificate
 
 REFERENCE = (Path(__file__).parents[3] / "docs" / "reference.md").read_text("utf-8")
@@ -43,17 +58,28 @@ def node_app(request, observability):
     manifest = Manifest.genesis("home", keys)
     bus = CapabilityBus(keys.node_id, manifest.level_of)
 
-    async def ask(address: str, route: str, **headers: str) -> httpx.Response:
-        app = build_app(Services(bus, recording, lambda: manifest, print, dict, lambda only: [], request.param))
+    page = Page(PageSettings(observability.data_dir, None, 256), Grants(None), list)
+    secret = page.grants.claim(page.grants.offer()).secret
+
+    async def ask(address: str, route: str, *, has_secret: bool = False, **headers: str) -> httpx.Response:
+        load = Load()
+        services = Services(bus, recording, lambda: manifest, print, dict, lambda only: [], request.param, page=page)
+        app = build_app(services, load=load)
+        for end in load.at_stop:  # or the stream would not
+            end()
+        if has_secret:
+            headers = {"x-hearthnet-page": secret, "origin": "http://localhost", **headers}
         transport = httpx.ASGITransport(app, client=(address, 40_000), raise_app_exceptions=False)
         method, _, path = route.partition(" ")
         body = {"content": b"{}"} if method == "POST" else {}
         headers = {"content-type": "application/json", **headers}
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return await client.request(method, path.format(trace_id="1"), headers=headers, **body)
+            path = path.format(trace_id="1", seq=1, run_id=26 * "0", version="1", name="main.js")
+            return await client.request(method, path, headers=headers, **body)
 
     with telemetry.open(observability) as recording:
         yield config, ask
+    page.close()
 
 
 async def test_each_route_admits_whom_it_lists(node_app):
@@ -62,11 +88,13 @@ async def test_each_route_admits_whom_it_lists(node_app):
     asked = reachable(ROUTERS, config)
     for reach in asked:
         by_stranger = (await ask(STRANGER, reach.route)).status_code
-        by_us = (await ask(OURSELVES, reach.route)).status_code
+        by_us = (await ask(OURSELVES, reach.route, has_secret="/page/" in reach.route)).status_code
+        by_others_here = (await ask(OURSELVES, reach.route)).status_code
         by_page = (await ask(OURSELVES, reach.route, origin="http://evil.example")).status_code
         assert (by_stranger not in REFUSED) == (reach.who == EVERYBODY), reach
         assert (by_us not in REFUSED) == (reach.who != MEMBERS), reach
-        assert by_page in REFUSED or reach.who not in (TOOLS, MEMBERS), reach
+        assert reach.who != OWNER or by_others_here in REFUSED, reach
+        assert by_page in REFUSED or reach.who not in (TOOLS, MEMBERS, OWNER), reach
     whose = {reach.route: reach.who for reach in asked}
     assert whose["GET /metrics"] == (LOOPBACK if config.observability.metrics_loopback_only else EVERYBODY)
     assert {whose["GET /openapi.json"], whose["GET /trace/recent"]}.isdisjoint({EVERYBODY})
@@ -82,7 +110,7 @@ async def test_nothing_is_reachable_that_is_not_listed(node_app):
     assert listed - described == {"GET /openapi.json"}
     assert described < listed
     assert all(isinstance(route, APIRoute) for router in ROUTERS for route in router.routes)
-    for path in ("/docs", "/redoc", "/docs/oauth2-redirect", "/static", "/"):
+    for path in ("/docs", "/redoc", "/docs/oauth2-redirect", "/static", "/page", "/page/"):
         assert (await ask(OURSELVES, f"GET {path}")).status_code == 404
 
 
@@ -97,6 +125,16 @@ def test_reference_says_the_same():
     }
 
     assert documented == {reach.route: reach.who for reach in reachable(ROUTERS, default_config())}
+
+
+def test_shared_page_is_listed_as_shared(observability):
+    """While the page is shared, its routes are those of other machines too; none counts as open by mistake."""
+    config = settings().model_copy(update={"observability": observability})
+    Grants(observability.data_dir).share(60)
+    whose = {reach.route: reach.who for reach in reachable(ROUTERS, config)}
+
+    assert (whose["GET /"], whose["GET /page/v1/now"], whose["GET /status"]) == (SHARED, SHARED_OWNER, LOOPBACK)
+    assert exposure.unexpectedly_open(reachable(ROUTERS, config)) == []
 
 
 def test_route_without_a_gate_is_a_mistake():

@@ -1,4 +1,4 @@
-"""One trace with everything that explains it: its log records, the other records of its id, and what is usual."""
+"""One trace with everything that explains it: its log records, the other records of its id, and the usual durations."""
 
 from __future__ import annotations
 
@@ -38,15 +38,14 @@ def one_trace(reader: Reader, seq: int) -> dict[str, Any] | None:
     Raises:
         StoreError: raised when there is no database, or it cannot be read.
     """
-    rows = reader.rows(f"SELECT {SUMMARY}, spans, started_mono_ns FROM traces WHERE seq = ?", (seq,))  # noqa: S608  # constants
+    rows = reader.rows(f"SELECT {SUMMARY}, spans FROM traces WHERE seq = ?", (seq,))  # noqa: S608  # constants
     if not rows:
         return None
-    *summary, spans, mono_ns = rows[0]
+    *summary, spans = rows[0]
     trace = summary_of(summary)
     extras = decoded(summary[-1], {})
     cut = extras.get("truncated")
     trace |= {"extras": extras, "spans": decoded(spans, []), "truncated_spans": cut if isinstance(cut, int) else 0}
-    trace["started_mono_ns"] = mono_ns
     return {
         "trace": trace,
         "logs": _logs(reader, trace["trace_id"]),

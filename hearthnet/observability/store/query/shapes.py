@@ -51,7 +51,7 @@ def log_of(row: Sequence[Any]) -> dict[str, Any]:
 
 
 def decoded(text: str | None, instead: Any) -> Any:
-    """Returns a JSON value; `instead` of what is none, or of another type: a damaged file may contain anything."""
+    """Returns a JSON value; `instead` of an invalid one, or one of another type: a damaged file may have anything."""
     try:
         value = orjson.loads(text or "")
     except orjson.JSONDecodeError:

@@ -17,7 +17,7 @@ from typing import Any, Final
 from hearthnet.database import connect_read_only
 from hearthnet.errors import EXIT_USAGE, HearthNetError, StoreError
 
-__all__ = ["QueryResult", "QueryError", "QueryLimitError", "ask", "too_slow"]
+__all__ = ["QueryResult", "QueryError", "QueryLimitError", "add_functions", "ask", "too_slow"]
 
 _ROW_BYTES: Final = 64_000_000  # of all fetched rows
 _HEAP_BYTES: Final = 256_000_000  # of SQLite in the whole process; SQLite lets it be lowered only
@@ -112,7 +112,14 @@ def _confine(connection: sqlite3.Connection) -> None:
     # Sorting stays in memory: in files it would grow as fast as the disk can write.
     connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute(f"PRAGMA hard_heap_limit = {_HEAP_BYTES:d}")
+    add_functions(connection)
     connection.set_authorizer(_authorize)
+
+
+def add_functions(connection: sqlite3.Connection) -> None:
+    """Adds `casefold(TEXT)`, with which a search compares letters beyond ASCII, to a connection."""
+    # In C: within a function in Python, Ctrl-C would be lost.
+    connection.create_function("casefold", 1, str.casefold, deterministic=True)
 
 
 def _authorize(action: int, first: str | None, second: str | None, _: str | None, __: str | None) -> int:

@@ -1,10 +1,10 @@
-"""The capability that fails at present, since when and how: what is wrong, from the newest calls alone."""
+"""The capability that fails at present, since when and how, from the newest calls alone."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from hearthnet.observability.records.results import CALLERS_ERRORS, CANCELLED, OK
+from hearthnet.observability.records.results import CALLERS_ERRORS, CANCELLED, INTERRUPTED, OK
 from hearthnet.observability.store.query.shapes import decoded
 from hearthnet.observability.store.reader import Reader
 
@@ -15,11 +15,12 @@ _LATELY_US: Final = 15 * 60_000_000  # a capability that has not failed since is
 _OF_EACH: Final = 40  # its newest calls, of which the share is given
 _MIN_FAILED: Final = 3
 _MIN_SHARE: Final = 0.2
-# By the caller's mistake or wish, which is no fault of the capability.
-_CALLERS: Final = f"({', '.join(repr(result) for result in sorted({OK, CANCELLED, *CALLERS_ERRORS}))})"
+# By the caller's mistake or wish, or the end of the run: no fault of the capability.
+_CALLERS: Final = f"({', '.join(repr(result) for result in sorted({OK, CANCELLED, INTERRUPTED, *CALLERS_ERRORS}))})"
+_FAILED: Final = f"result NOT IN {_CALLERS} AND instr(extras, '\"asked_for\":true') = 0"
 _SQL: Final = f"""
     WITH newest AS (
-        SELECT seq, capability, started_us, error, result, spans, result NOT IN {_CALLERS} AS is_failed,
+        SELECT seq, capability, started_us, error, result, spans, {_FAILED} AS is_failed,
                row_number() OVER (PARTITION BY capability ORDER BY seq DESC) AS place
           FROM (SELECT * FROM traces ORDER BY seq DESC LIMIT ?)
     ), counted AS (
@@ -50,7 +51,8 @@ def trouble(reader: Reader, now_us: int) -> dict[str, Any] | None:
     if not rows:
         return None
     found = dict(zip(_NAMES, rows[0], strict=True))
-    return {**found, "span": _slowest(found.pop("spans"))}
+    spans = found.pop("spans")
+    return {**found, "span": _slowest(spans)}
 
 
 def _slowest(spans: str) -> str | None:
@@ -68,6 +70,6 @@ def last_failure_us(reader: Reader) -> int | None:
     Raises:
         StoreError: raised when there is no database, or it cannot be read.
     """
-    sql = f"SELECT started_us FROM traces WHERE notable = 1 AND result NOT IN {_CALLERS} ORDER BY seq DESC LIMIT 1"  # noqa: S608
+    sql = f"SELECT started_us FROM traces WHERE notable = 1 AND {_FAILED} ORDER BY seq DESC LIMIT 1"  # noqa: S608
     rows = reader.rows(sql)
     return rows[0][0] if rows else None

@@ -1,14 +1,13 @@
 """The fields of traces and of log records, and the SQL condition for a value of each.
 
 Texts are compared without regard to case. A value in ASCII is compared by SQLite's own `lower`; any other by
-`casefold`, which SQLite lacks: `prepare` adds it to a connection. Ids are exact.
+`casefold`, which SQLite lacks: `statement.add_functions` adds it to a connection. Ids are exact.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-import sqlite3
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
@@ -20,7 +19,7 @@ from hearthnet.observability.records.ids import canonical
 from hearthnet.observability.records.results import RESULTS
 from hearthnet.observability.store.search.language import Value
 
-__all__ = ["ENDED", "FIELDS", "TIMES", "Condition", "TableName", "UnclearValueError", "attribute", "prepare", "word"]
+__all__ = ["ENDED", "FIELDS", "TIMES", "Condition", "TableName", "UnclearValueError", "any_of", "attribute", "word"]
 
 TableName = Literal["traces", "logs"]
 
@@ -58,12 +57,6 @@ class UnclearValueError(ValueError):
 
 # Given an operator, a value and the present moment, the condition.
 Field = Callable[[str, Value, datetime], Condition]
-
-
-def prepare(connection: sqlite3.Connection) -> None:
-    """Adds `casefold(TEXT)` to a connection."""
-    # In C: within a function in Python, Ctrl-C would be lost.
-    connection.create_function("casefold", 1, str.casefold, deterministic=True)
 
 
 def any_of(conditions: list[Condition]) -> Condition:

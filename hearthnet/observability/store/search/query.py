@@ -40,6 +40,8 @@ class Compiled:
         terms: of the query, which all must hold.
         problems: the parts that are not understood; a query that has any must not be run.
         anytime: the condition without `since` and `until`; None if it has neither.
+        since_us: the earliest moment that is searched, UTC microseconds, if the query names one.
+        until_us: the moment before which it is searched.
     """
 
     table: TableName
@@ -48,6 +50,8 @@ class Compiled:
     terms: list[Term] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     anytime: Condition | None = None
+    since_us: int | None = None
+    until_us: int | None = None
 
 
 def compile_query(text: str, table: TableName, *, now_us: int) -> Compiled:
@@ -67,12 +71,22 @@ def compile_query(text: str, table: TableName, *, now_us: int) -> Compiled:
             found.append((one, _condition(one, table, now)))
         except _UnclearTermError as error:
             problems.append(error.problem)
+    times = [pair for pair in found if pair[0].field in TIMES and not pair[0].is_attribute]
     whole = _all_of([condition for _, condition in found])
-    anytime = [condition for one, condition in found if is_attribute(one, table) or one.field not in TIMES]
     return Compiled(
-        table, whole.sql, list(whole.values), parsed.terms, sorted(problems, key=lambda problem: problem.start),
-        _all_of(anytime) if len(anytime) < len(found) else None,
-    )  # fmt: skip
+        table,
+        whole.sql,
+        list(whole.values),
+        parsed.terms,
+        sorted(problems, key=lambda problem: problem.start),
+        anytime=_all_of([condition for one, condition in found if (one, condition) not in times]) if times else None,
+        since_us=max(_bounds(times, "since"), default=None),
+        until_us=min(_bounds(times, "until"), default=None),
+    )
+
+
+def _bounds(times: list[tuple[Term, Condition]], name: str) -> list[int]:
+    return [condition.values[0] for one, condition in times if one.field == name and not one.negated]
 
 
 class _UnclearTermError(ValueError):
@@ -94,6 +108,8 @@ def _condition(one: Term, table: TableName, now: datetime) -> Condition:
         hint = f'an attribute of that name is written "{name}":…'
         wrong = UnclearValueError(f"{name} is a field of {_TABLES[_OTHER[table]]}, not of {_TABLES[table]}", hint)
         raise _unclear(one, wrong)
+    if name in TIMES and not one.is_attribute and len(one.values) > 1:
+        raise _unclear(one, UnclearValueError(f"{name} takes one time"))
     found = any_of([_for_value(one, value, table, now) for value in one.values])
     return found.negated() if one.negated else found
 

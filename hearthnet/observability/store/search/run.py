@@ -2,83 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 import re
 import sqlite3
 import time
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
-
-import orjson
+from typing import Any, Final
 
 from hearthnet.database import STEPS_BETWEEN_CHECKS, connect_read_only, store_error
-from hearthnet.observability.store.query.statement import QueryError, QueryLimitError
-from hearthnet.observability.store.search.conditions import ENDED, FIELDS, TableName, prepare
-from hearthnet.observability.store.search.language import Problem, Term
-from hearthnet.observability.store.search.query import Compiled, is_attribute, pasted
+from hearthnet.observability.store.query.statement import QueryError, QueryLimitError, add_functions
+from hearthnet.observability.store.search.pending import with_pending
+from hearthnet.observability.store.search.query import Compiled
+from hearthnet.observability.store.search.select import Found, Order, select
 
-__all__ = ["MAX_COUNT", "Found", "Order", "run_query", "statement"]
+__all__ = ["Order", "run_query"]
 
-Order = Literal["newest", "slowest"]
-
-MAX_COUNT: Final = 10_000  # more are not counted
-_SAMPLE: Final = 1_000  # newest rows in which the name of an attribute is looked for
-_PROGRAM: Final = "(SELECT program FROM runs WHERE runs.run_id = {}.run_id)"
-_TIME: Final = "strftime('%Y-%m-%dT%H:%M:%fZ', {} / 1e6, 'unixepoch') AS ts"
-_ORDERS: Final[dict[Order, str]] = {"newest": "seq DESC", "slowest": "duration_ms DESC, seq DESC"}
 _CURSOR: Final[dict[Order, re.Pattern[str]]] = {
     "newest": re.compile(r"(\d{1,18})"),
     "slowest": re.compile(r"(\d{1,18}):(\d{1,15}(?:\.\d{1,20})?(?:e[+-]?\d{1,3})?)"),
 }
-_COLUMNS: Final[dict[TableName, str]] = {
-    "traces": "seq, run_id, trace_id, parent_id, capability, version, started_us, duration_ms, result, error, notable,"
-    " json_array_length(spans) AS span_count, extras",
-    "logs": "seq, run_id, ts_us, level, logger, msg, trace_id, span_id, repeats, extras, exc",
-}
-_SHOWN: Final[dict[TableName, str]] = {
-    "traces": f"seq, {_TIME.format('started_us')}, trace_id, capability, result, duration_ms, error",
-    "logs": f"seq, {_TIME.format('ts_us')}, level, logger, msg, trace_id",
-}
-_NAMES: Final[dict[TableName, str]] = {
-    "traces": "SELECT key FROM newest, json_each(newest.extras) UNION SELECT inner.key FROM newest,"
-    " json_each(newest.spans) AS span, json_each(span.value, '$.extras') AS inner",
-    "logs": "SELECT key FROM newest, json_each(newest.extras)",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a query found.
-
-    Attributes:
-        rows: by column, with `program`; of traces `span_count` instead of the spans.
-        next: where the rows after these begin; None if there are none.
-        count: of all rows that match, at most `MAX_COUNT`.
-        count_is_exact: False if there are more.
-        sql: the query with its values, as it can be pasted.
-        oldest_us: the end of the oldest record in the table, UTC microseconds; None without any.
-        newest_us: that of the newest.
-        newest_match_us: if nothing matches, the end of the newest record that would without `since` and `until`.
-        problems: if nothing matches, names of attributes that no recent record has.
-    """
-
-    rows: list[dict[str, Any]]
-    next: str | None
-    count: int
-    count_is_exact: bool
-    sql: str
-    oldest_us: int | None = None
-    newest_us: int | None = None
-    newest_match_us: int | None = None
-    problems: list[Problem] = field(default_factory=list)
-
-    @property
-    def count_text(self) -> str:
-        """The count for people: `10,000+` if there are more."""
-        return f"{self.count:,}{'' if self.count_is_exact else '+'}"
 
 
 def run_query(
@@ -88,6 +31,7 @@ def run_query(
     n: int = 100,
     before: str | None = None,
     timeout_s: float = 5.0,
+    pending: Sequence[dict[str, Any]] = (),
 ) -> Found:
     """Returns the first `n` rows that match, and how many do.
 
@@ -98,6 +42,7 @@ def run_query(
         n: the maximum number of rows.
         before: `next` of the rows before these.
         timeout_s: limit in seconds. A single step, such as a function on a long text, is not interrupted.
+        pending: traces of a running node, as from `/trace/recent`: those not committed count, too; `next` is then None.
 
     Raises:
         QueryError: raised when there is no such order or place.
@@ -111,10 +56,11 @@ def run_query(
     try:
         with closing(connect_read_only(path)) as connection:
             connection.text_factory = lambda raw: raw.decode("utf-8", "replace")  # a damaged file may hold anything
-            prepare(connection)
+            add_functions(connection)
             connection.set_progress_handler(lambda: time.monotonic() > ends_at, STEPS_BETWEEN_CHECKS)
             connection.execute("BEGIN")  # one snapshot for all statements
-            return _found(connection, query, order, n, place)
+            found = select(connection, query, order, n, place)
+            return with_pending(connection, found, query, order, n, pending) if pending else found
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
             # A KeyboardInterrupt in the handler ends the statement, but does not propagate through SQLite.
@@ -135,88 +81,3 @@ def _place(order: Order, before: str | None) -> tuple[float, ...] | None:
         raise QueryError(f"{before!r} is no place in this order", hint="take it from the rows before")
     seq, *durations = match.groups()
     return (*map(float, durations), int(seq))
-
-
-def _found(
-    connection: sqlite3.Connection, query: Compiled, order: Order, n: int, place: tuple[float, ...] | None
-) -> Found:
-    table, ended = query.table, ENDED[query.table]
-    if order == "slowest" and table == "logs":
-        raise QueryError("only traces can be ordered by duration")
-    # One pass over the table, for the rows and for their count: most of the time is spent on parsing JSON.
-    ordered = "duration_ms, seq" if order == "slowest" else "seq"
-    keys = connection.execute(
-        f"SELECT {ordered} FROM {table} WHERE {query.where} ORDER BY {_ORDERS[order]} LIMIT ?",  # noqa: S608  # constants
-        [*query.values, MAX_COUNT + 1],
-    ).fetchall()
-    left = [key for key in keys if place is None or key < place]
-    rows = _rows(connection, table, [key[-1] for key in left[:n]])
-    oldest = f"SELECT CAST({ended} AS INTEGER) FROM {table} ORDER BY seq"  # noqa: S608
-    oldest_us, newest_us = connection.execute(f"SELECT ({oldest} LIMIT 1), ({oldest} DESC LIMIT 1)").fetchone()
-    return Found(
-        rows,
-        next=_cursor(left[n - 1]) if len(left) > n else None,
-        count=min(len(keys), MAX_COUNT),
-        count_is_exact=len(keys) <= MAX_COUNT,
-        sql=statement(query, order, n),
-        oldest_us=oldest_us,
-        newest_us=newest_us,
-        newest_match_us=None if keys else _newest_match(connection, query),
-        problems=[] if keys else _unknown_attributes(connection, query),
-    )
-
-
-def _cursor(key: tuple[Any, ...]) -> str:
-    return ":".join(map(repr, reversed(key)))
-
-
-def _rows(connection: sqlite3.Connection, table: TableName, seqs: list[int]) -> list[dict[str, Any]]:
-    """Returns the rows of these numbers, in their order."""
-    # A database that no newer version has opened yet does not know of programs.
-    is_known = connection.execute("SELECT 1 FROM pragma_table_info('runs') WHERE name = 'program'").fetchone()
-    program = _PROGRAM.format(table) if is_known else "NULL"
-    cursor = connection.execute(
-        f"SELECT {_COLUMNS[table]}, {program} AS program FROM {table}"  # noqa: S608  # constants
-        " WHERE seq IN (SELECT value FROM json_each(?))",
-        [json.dumps(seqs)],
-    )
-    names = [column[0] for column in cursor.description]
-    by_seq = {row[0]: dict(zip(names, row, strict=True)) for row in cursor}
-    rows = [by_seq[seq] for seq in seqs]
-    for row in rows:
-        row["extras"] = orjson.loads(row["extras"])
-    return rows
-
-
-def _newest_match(connection: sqlite3.Connection, query: Compiled) -> int | None:
-    if query.anytime is None:
-        return None
-    newest = f"SELECT CAST(max({ENDED[query.table]}) AS INTEGER) FROM {query.table} WHERE {query.anytime.sql}"  # noqa: S608
-    found: int | None = connection.execute(newest, query.anytime.values).fetchone()[0]
-    return found
-
-
-def _unknown_attributes(connection: sqlite3.Connection, query: Compiled) -> list[Problem]:
-    """Returns the names of attributes in a query that no recent record has, with what may have been meant."""
-    asked = [one for one in query.terms if is_attribute(one, query.table) and not one.negated]
-    if not asked:
-        return []
-    sql = f"WITH newest AS (SELECT * FROM {query.table} ORDER BY seq DESC LIMIT {_SAMPLE}) {_NAMES[query.table]}"  # noqa: S608
-    known = {name for (name,) in connection.execute(sql)}
-    return [_unknown(one, known, query.table) for one in asked if one.field not in known]
-
-
-def _unknown(one: Term, known: set[str], table: TableName) -> Problem:
-    name = str(one.field)
-    alike = difflib.get_close_matches(name, [*known, *FIELDS[table]], 2)
-    text = one.text if '"' in one.text else f'"{one.text}"'
-    hint = f"did you mean {' or '.join(alike)}?" if alike else f"to search for the text, quote it: {text}"
-    noun = "trace" if table == "traces" else "log record"
-    return Problem(f"no recent {noun} has the attribute {name}", hint, one.start, one.end)
-
-
-def statement(query: Compiled, order: Order, n: int) -> str:
-    """Returns a query as one SQL statement that can be pasted."""
-    where = "" if query.where == "1" else f"\n WHERE {query.where}"
-    sql = f"SELECT {_SHOWN[query.table]}\n  FROM {query.table}{where}\n ORDER BY {_ORDERS[order]}\n LIMIT {n:d}"  # noqa: S608
-    return pasted(sql, query.values)
