@@ -1,4 +1,4 @@
-"""A wheel is complete: migrations are where the code looks for them."""
+"""A wheel is complete: migrations and scripts are where the code looks for them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def wheel(tmp_path_factory) -> Path:
 
 
 def test_wheel_has_the_migrations_and_the_types(wheel):
-    """The wheel has every migration, `py.typed`, and the schema of the doctor's report."""
+    """The wheel has every migration, `py.typed`, the schema of the doctor's report, and what pages consist of."""
     names = set(zipfile.ZipFile(wheel).namelist())
     migrations = {path.relative_to(ROOT / "migrations").as_posix() for path in (ROOT / "migrations").rglob("*.sql")}
 
@@ -31,6 +31,9 @@ def test_wheel_has_the_migrations_and_the_types(wheel):
     assert {f"hearthnet/_migrations/{name}" for name in migrations} <= names
     assert {"hearthnet/py.typed", "hearthnet/schemas/doctor.json"} <= names
     assert not any(name.startswith("tests") for name in names)
+    shown = [*(ROOT / "hearthnet").rglob("*.js"), *(ROOT / "hearthnet").rglob("*.css")]
+    assert "hearthnet/forensics/report/draw/waterfall.js" in names
+    assert {path.relative_to(ROOT).as_posix() for path in shown} <= names
 
 
 def test_installed_wheel_makes_a_database(wheel, tmp_path):

@@ -56,9 +56,9 @@ def _digest(content: str) -> str:
 
 def _sections(found: Item) -> Iterable[tuple[str, str]]:
     yield "In flight when it ended", _in_flight(found["in_flight"])
-    yield "What happened", _place("what-happened", found["timeline"])
+    yield "What happened, in UTC", _place("what-happened", found["timeline"])
     yield "Before the end", _place("vitals", found["vitals"][1:])
-    yield "Calls a minute", _place("minutes", [minute for minute in found["minutes"] if minute["traces"]])
+    yield "Calls a minute, in UTC", _place("minutes", [minute for minute in found["minutes"] if minute["traces"]])
     yield "Errors", _errors(found["errors"])
     yield "Slowest", _slowest(found["slowest"])
     yield "Where the time went", _waterfalls(waterfalls_of(found))

@@ -56,11 +56,7 @@ def data_of(found: Item) -> str:
         "in_flight": [
             {**trace, "started_us": _us(trace["started"]), "is_alive": is_alive} for trace in found["in_flight"]
         ],
-        "runs": [
-            {**run, "started_us": _us(run["started"]), "ended_us": _us(run["ended"]),
-             "last_seen_us": _us(run["last_seen"])}
-            for run in found["runs"][:100]
-        ],
+        "runs": [_run(run) for run in found["runs"][:100]],
         "minutes": [
             {"ts_us": _us(minute["start"]), "count": minute["traces"], "failed": minute["failed"]}
             for minute in found["minutes"] if _us(minute["start"]) is not None
@@ -77,6 +73,11 @@ def waterfalls_of(found: Item) -> list[Item]:
     failed = (entry for entry in entries if entry["kind"] == "trace" and entry["status"] not in _OK)
     each = {(trace["run_id"], trace["ts"], trace["trace_id"]): trace for trace in (*found["slowest"], *failed)}
     return [trace for trace in each.values() if trace["spans"]][:_MAX_WATERFALLS]
+
+
+def _run(run: Item) -> Item:
+    kept = {name: run[name] for name in ("program", "role", "version", "is_alive")}
+    return {**kept, **{f"{name}_us": _us(run[name]) for name in ("started", "ended", "last_seen")}}
 
 
 def _entries(found: Item) -> Iterator[Item]:

@@ -11,6 +11,11 @@ const STEPS_US = [
   ...[1, 2, 7, 14, 28].map((days) => days * DAY_US),
 ];
 const GLYPHS = { ok: "", log: "", warn: "▲", bad: "✕", open: "…" };
+// Made once: to make one costs more than a hundred numbers.
+const SHORT = new Intl.NumberFormat("en-US", { maximumFractionDigits: 2 });
+const FIXED = [0, 1, 2].map(
+  (digits) => new Intl.NumberFormat("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits }),
+);
 const clocks = new Map();
 
 /** Fewer calls than this have no p95: it would be the slowest one, or the second. */
@@ -18,7 +23,7 @@ export const LEAST_CALLS = 20;
 
 /** A number with separators, at most two digits after the point: `1,234`. */
 export function number(n) {
-  return n.toLocaleString("en-US", { maximumFractionDigits: 2 });
+  return SHORT.format(n);
 }
 
 /** A count with its noun: `1 call`, `2 calls`; `plural` is for nouns that do not just take an s. */
@@ -45,7 +50,7 @@ export function bytes(n) {
 }
 
 function fixed(n, digits) {
-  return n.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  return FIXED[digits].format(n);
 }
 
 /** UTC microseconds as date, time and offset of a zone, by default the browser's: `2026-10-25 02:00:00.000+01:00`. */

@@ -161,27 +161,26 @@ class Waterfall {
     const first = Math.max(0, Math.floor(this.first) - SPARE_ROWS);
     const end = Math.min(this.rows.length, first + Math.ceil(height / this.rowPx) + 2 * SPARE_ROWS);
     // The row that has the focus stays, so that the keyboard does not lose its place.
-    const wanted = (index) => (index >= first && index < end) || index === this.active;
+    const wanted = new Set([this.active]);
+    for (let index = first; index < end; index++) wanted.add(index);
     for (const [index, row] of this.drawn) {
-      if (wanted(index)) continue;
+      if (wanted.has(index)) continue;
       row.remove();
       this.drawn.delete(index);
     }
-    for (let index = first; index < end; index++) this.rowAt(index);
-    this.rowAt(this.active);
+    // In the order of the rows, which is that of reading.
+    let next = null;
+    for (const index of [...wanted].sort((a, b) => b - a)) {
+      if (!this.drawn.has(index)) this.drawn.set(index, this.drawRow(index, next));
+      next = this.drawn.get(index);
+    }
   }
 
-  rowAt(index) {
-    if (!this.drawn.has(index)) this.drawn.set(index, this.drawRow(index));
-    return this.drawn.get(index);
-  }
-
-  drawRow(index) {
+  drawRow(index, next) {
     const row = this.rows[index];
     const said = this.wordsOf(row);
     const line = part(this.list, "div", `draw-line draw-row ${said.kind}`);
-    // In the order of the rows, which is that of reading.
-    this.list.insertBefore(line, [...this.list.children].find((other) => other.dataset.index > index) ?? null);
+    this.list.insertBefore(line, next);
     line.style.top = `${index * this.rowPx}px`;
     line.style.height = `${this.rowPx}px`;
     line.dataset.index = index;
@@ -204,7 +203,7 @@ class Waterfall {
     const track = shape(line, "svg", { width: this.track, height, class: "draw-track", "aria-hidden": "true" });
     const mark = (ms, kindOfMark) =>
       shape(track, "line", { x1: this.x(ms), x2: this.x(ms), y1: 0, y2: height, class: kindOfMark });
-    for (const ms of this.ticks()) mark(ms, "grid");
+    shape(track, "path", { d: this.ticks().map((ms) => `M${this.x(ms)} 0V${height}`).join(""), class: "grid" });
     if (row.kind === "missing") return;
     const start = row.span ? finite(row.span.offset_ms) : 0;
     const length = row.span ? finite(row.span.duration_ms) : finite(this.trace.duration_ms);
@@ -340,10 +339,10 @@ class Waterfall {
     const { scrollTop, clientHeight } = this.scroller;
     if (top < scrollTop) this.scroller.scrollTop = top;
     if (top + this.rowPx > scrollTop + clientHeight) this.scroller.scrollTop = top + this.rowPx - clientHeight;
-    const row = this.rowAt(index);
+    this.drawRows();
+    const row = this.drawn.get(index);
     row.setAttribute("tabindex", "0");
     row.focus({ preventScroll: true });
-    this.drawRows();
   }
 
   /** Lights a span's row and the signs of its records, or a record's sign and the row of its span. */
