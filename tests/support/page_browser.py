@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Page
+from support.browser import chromium
 from support.nodes import end, make_node
 from support.ports import reserve_port
 from support.waiting import wait_until
 
-EXECUTABLE = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
-)
-needs_browser = pytest.mark.skipif(not EXECUTABLE, reason="no Chromium here; on Debian: apt-get install chromium")
 WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 400, "height": 800}
 PATIENCE_MS = 60_000  # of a machine that is busy with something else
-
-
-@contextmanager
-def browser_in(home: str) -> Iterator[Browser]:
-    """A browser with a home of its own and no network beyond loopback."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=EXECUTABLE,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-            env={"HOME": home, "LANG": "C.UTF-8"},
-        )
-        yield browser
-        browser.close()
 
 
 class Tab:
@@ -85,6 +66,13 @@ def sideways(tab: Tab) -> int:
     return tab.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
 
 
+def link(node) -> str:
+    """A link to the page, as its owner gets it."""
+    printed = node.cli("page")
+    assert printed.returncode == 0, printed.stderr
+    return next(word for word in printed.stdout.split() if "#token=" in word)
+
+
 @pytest.fixture(scope="module")
 def page_node(tmp_path_factory):
     """A node that is configured, not started, for the tests of a module."""
@@ -97,15 +85,15 @@ def page_node(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
+def browser():
     """One browser for the tests of a module."""
-    with browser_in(str(tmp_path_factory.mktemp("browser"))) as opened:
+    with chromium() as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
 def open_tab(browser):
-    """Opens tabs, each in a context of its own, and checks all of them at the end of each test."""
+    """Opens tabs, each in a context of its own."""
     contexts = []
 
     def opened(url: str, **options) -> Tab:
@@ -121,10 +109,8 @@ def open_tab(browser):
 @pytest.fixture(scope="module")
 def signed_in(page_node, open_tab):
     """What the browser keeps once it has claimed a token."""
-    printed = page_node.cli("page")
-    assert printed.returncode == 0, printed.stderr
     tab = open_tab(page_node.url)
-    tab.page.goto(printed.stdout.split()[0])
+    tab.page.goto(link(page_node))
     tab.page.wait_for_selector(".tile")
     state = tab.page.context.storage_state()
     tab.check()

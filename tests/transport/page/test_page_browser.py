@@ -6,13 +6,17 @@ import signal
 import sys
 from pathlib import Path
 
+import orjson
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from support import forkserver
-from support.page_browser import NARROW, PATIENCE_MS, WIDE, needs_browser, sideways
+from support.browser import NEEDS_CHROMIUM
+from support.page_browser import NARROW, PATIENCE_MS, WIDE, sideways
 from support.waiting import wait_until
 
-pytestmark = needs_browser
+from hearthnet.observability.store.search.language import parse
+
+pytestmark = NEEDS_CHROMIUM
 PROGRAM = Path(__file__).with_name("recording.py")
 READ = "library.read"
 STATES = {
@@ -320,6 +324,58 @@ def test_sql_runs_a_question_and_says_what_is_wrong(page_node, tab):
     editor.press("Control+Enter")
     tab.page.wait_for_selector(".result pre")
     assert "no such column: missing" in tab.text(".result pre")
+
+
+def call(tab, module: str, script: str, given):
+    """What a script says of a module of the page: `module` is its name within the script."""
+    version = tab.page.locator("script").first.get_attribute("src").split("/")[1]
+    return tab.page.evaluate(
+        f"async given => {{ const module = await import('/page/{version}/{module}.js'); return ({script})(given); }}", given
+    )
+
+
+def test_a_value_that_is_clicked_finds_exactly_itself(tab):
+    """The query language reads a term of the page as the same field and value, whatever is in the value."""
+    values = ["plain", "a b", 'C:\\t "x":-1', "-", "*", "x*", "naïve 🏠", "\u202e", "a,b", "since:2h", "", "\n", "'", "//x"]
+    terms = call(tab, "query", "values => values.map(value => module.term('cap', value))", values)
+
+    for value, term in zip(values, terms, strict=True):
+        (read,) = parse(term).terms
+        assert (read.field, [one[:2] for one in read.values]) == ("cap", [(value, False)]), term
+
+
+def test_a_chip_is_removed_where_characters_are_two_units(tab):
+    """The node counts characters; the browser's strings count UTF-16 units."""
+    query = 'cap:"🏠🏠" result:ok "🏠"'
+    terms = [term.as_dict() for term in parse(query).terms]
+    script = "([query, terms]) => terms.map(term => module.without(query, [term]))"
+
+    assert call(tab, "query", script, [query, terms]) == ['result:ok "🏠"', 'cap:"🏠🏠" "🏠"', 'cap:"🏠🏠" result:ok']
+
+
+def test_a_stream_may_be_cut_anywhere(tab):
+    """The same events come out wherever the network splits the text; comments and unknown fields are none."""
+    text = ': beat\n\nid: e:1\nevent: traces\ndata: [{"a":\ndata: "🏠"}]\n\nretry: 5\n\nevent: now\ndata: {}\n\n'
+    script = """text => [...Array(text.length).keys()].map(at => {
+        const found = [];
+        const parser = new module.Parser(event => found.push(event));
+        parser.push(text.slice(0, at));
+        parser.push(text.slice(at));
+        return JSON.stringify(found);
+    })"""
+    found = set(call(tab, "live", script, text))
+
+    assert [orjson.loads(one) for one in found] == [
+        [{"id": "e:1", "name": "traces", "data": [{"a": "🏠"}]}, {"id": "", "name": "now", "data": {}}]
+    ]
+
+
+def test_csv_is_read_by_a_spreadsheet_as_it_was(tab):
+    """Quotes, commas and lines are quoted; what a spreadsheet would run is text."""
+    rows = [["a,b", 'say "x"'], ["line\nbreak", None], ["=1+1", -5]]
+    assert call(tab, "sql", "rows => module.csv(['x', 'y'], rows)", rows) == (
+        'x,y\r\n"a,b","say ""x"""\r\n"line\nbreak",\r\n\'=1+1,-5'
+    )
 
 
 def test_page_comes_back_after_the_node_was_killed(page_node, tab, monkeypatch):
