@@ -93,8 +93,8 @@ def test_opened_trace_and_record_are_text(hostile_tab, kind):
     hostile_tab.page.locator(".draw-row[data-span]").first.click()
     assert "note" in hostile_tab.text(".span-detail")
     assert sideways(hostile_tab) == 0
-    hostile_tab.page.locator(".log-lines a").first.click()
-    hostile_tab.until("location.hash.startsWith('#logs')")
+    hostile_tab.go("#logs")
+    hostile_tab.page.locator("main .row[data-seq]").nth(kind).click()
     hostile_tab.page.wait_for_selector(".pane .msg")
     assert sideways(hostile_tab) == 0
     harmless(hostile_tab)

@@ -78,9 +78,9 @@ export class List {
     this.root.scrollTop = 0;
   }
 
-  /** Keeps the place while the list is hidden; what was only selected is not any more. */
+  /** Keeps the place while the list is hidden; what is open then, the address says. */
   keep() {
-    if (this.opened === null) this.selected = null;
+    this.selected = this.opened = null;
     this.#kept = this.root.scrollTop;
   }
 

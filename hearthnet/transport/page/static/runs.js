@@ -5,6 +5,7 @@ import { change, to } from "./address.js";
 import { button, el, fill, table } from "./dom.js";
 import { spark } from "./drawing.js";
 import { Loader } from "./loader.js";
+import { term } from "./query.js";
 import { split } from "./split.js";
 import { bytes, copy, counted, number, outcome, share, span, took, when } from "./words.js";
 
@@ -23,6 +24,7 @@ export function runs({ say }) {
   const versions = el("section.panel", { "aria-label": "Versions", hidden: true });
   const root = el("div.runs-view", {}, both, versions);
   let opened = null;
+  let isStale = true;
   const loader = new Loader(host, "runs", (answer) => {
     versions.hidden = !answer.versions?.length;
     fill(versions, versionLines(answer.versions ?? []));
@@ -33,13 +35,16 @@ export function runs({ say }) {
     root,
     title: "Runs",
     async show({ open: id }) {
-      const isNew = id !== opened;
       opened = id ?? null;
       open(opened !== null);
-      const loaded = loader.data && isNew ? (loader.redraw(), loader.data) : await loader.load();
-      if (opened !== null && loaded) await showRun(pane, opened, close, say);
+      if (isStale) await loader.load();
+      else loader.redraw();
+      isStale = false;
+      if (opened !== null) await showRun(pane, opened, close, say);
     },
-    shown() {},
+    shown() {
+      isStale = true;
+    },
     hidden() {},
     redraw: () => loader.redraw(),
     reset: () => loader.load(),
@@ -132,7 +137,7 @@ function versionLines(versions) {
       el(
         "tr",
         {},
-        el("td.mono.name", {}, el("a", { href: to("traces", { q: `cap:${name}` }), title: name }, name)),
+        el("td.mono.name", {}, el("a", { href: to("traces", { q: term("cap", name) }), title: name }, name)),
         shown.map((version, at) => cell(of(version, name), of(shown[at + 1], name))),
       ),
     ),
@@ -151,7 +156,9 @@ function versionLines(versions) {
 async function showRun(pane, id, close, say) {
   if (pane.dataset.run !== id) fill(pane, el("p.soft", {}, "loading…"));
   pane.dataset.run = id;
+  pane.setAttribute("aria-busy", "true");
   const run = await get(`runs/${encodeURIComponent(id)}`).catch((error) => error);
+  pane.removeAttribute("aria-busy");
   const bar = (title) =>
     el("div.bar", {}, title, el("span.grow"), button("Close", close, { class: "close", title: "Esc" }));
   if (run instanceof Error) return void fill(pane, bar(el("h2", {}, "Run")), el("p", {}, run.message));
@@ -189,8 +196,8 @@ async function showRun(pane, id, close, say) {
       button("Copy command", () => copy(`hearthnet autopsy --run ${run.run_id}`, say), {
         title: `hearthnet autopsy --run ${run.run_id}`,
       }),
-      el("a.button", { href: to("traces", { q: `run:${run.run_id}` }) }, "Its traces"),
-      el("a.button", { href: to("logs", { q: `run:${run.run_id}` }) }, "Its logs"),
+      el("a.button", { href: to("traces", { q: term("run", run.run_id) }) }, "Its traces"),
+      el("a.button", { href: to("logs", { q: term("run", run.run_id) }) }, "Its logs"),
     ),
     list("Evidence", run.evidence),
     list("Could also be", run.alternatives),
