@@ -9,7 +9,7 @@ export const MAX_ROWS = 10_000; // in memory; the node's ring has as many by def
 
 /**
  * A grid with a header and a scrolling body.
- * `columns`: `[{name, title, cell(row) → node or text}]`; `onOpen(row)`; `onEnd()` near the last row;
+ * `columns`: `[{name, title, cell(row) → node or text, hint(row) → text}]`; `onOpen(row)`; `onEnd()` near the last row;
  * `onScroll()`; `rowClass(row)`.
  */
 export class List {
@@ -32,7 +32,8 @@ export class List {
     const attributes = { role: "grid", tabindex: "0", "aria-label": label, "aria-rowcount": "1" };
     this.root = el("div.list", { ...attributes, scroll: () => this.#scrolled() }, head, this.space);
     this.root.addEventListener("click", (event) => this.#clicked(event));
-    new ResizeObserver(() => this.draw()).observe(this.root);
+    // To read a size after a change costs a layout, so it is read when it changes.
+    new ResizeObserver(() => this.#resized()).observe(this.root);
   }
 
   /** The rows' height, which the style sheet decides. */
@@ -40,23 +41,21 @@ export class List {
     return (this.#height ||= Number.parseFloat(getComputedStyle(this.root).getPropertyValue("--row")) || 28);
   }
 
-  // Of the rows: the heads stay above them.
-  get #viewHeight() {
-    return Math.max(0, this.root.clientHeight - HEAD_PX);
-  }
-
   #height = 0;
+  #viewHeight = 0; // of the rows: the heads stay above them
 
   /** Replaces all rows; keeps selection by key. */
   set(rows) {
     this.rows = rows.slice(0, MAX_ROWS);
     this.#forget();
+    this.#measure();
     this.draw();
   }
 
   /** Puts rows before the first; the oldest beyond the bound go. */
   prepend(rows) {
     this.rows = [...rows, ...this.rows].slice(0, MAX_ROWS);
+    this.#measure();
     this.draw();
   }
 
@@ -64,6 +63,7 @@ export class List {
   append(rows) {
     const space = MAX_ROWS - this.rows.length;
     this.rows.push(...rows.slice(0, space));
+    this.#measure();
     this.draw();
     return rows.length <= space;
   }
@@ -86,7 +86,7 @@ export class List {
 
   /** Goes back to the place. */
   restore() {
-    this.draw();
+    this.#resized();
     this.root.scrollTop = this.#kept;
     this.draw();
   }
@@ -139,7 +139,6 @@ export class List {
     const { scrollTop } = this.root;
     const first = Math.max(0, Math.floor(scrollTop / height) - SPARE);
     const last = Math.min(this.rows.length, Math.ceil((scrollTop + this.#viewHeight) / height) + SPARE);
-    this.root.classList.toggle("dated", this.#isDated());
     const wanted = new Set();
     for (let at = first; at < last; at += 1) wanted.add(this.rows[at].seq);
     for (const [key, node] of this.#nodes) {
@@ -148,8 +147,6 @@ export class List {
       this.#nodes.delete(key);
     }
     for (let at = first; at < last; at += 1) this.#place(this.rows[at], at, height);
-    this.space.style.height = `${this.rows.length * height}px`;
-    this.root.setAttribute("aria-rowcount", String(this.rows.length + 1));
     const active = this.#nodes.get(this.selected);
     if (active) this.root.setAttribute("aria-activedescendant", active.id);
     else this.root.removeAttribute("aria-activedescendant");
@@ -159,7 +156,24 @@ export class List {
   redraw() {
     this.#height = 0;
     this.#forget();
+    this.#measure();
     this.draw();
+  }
+
+  #resized() {
+    this.#viewHeight = Math.max(0, this.root.clientHeight - HEAD_PX);
+    this.draw();
+  }
+
+  // What depends on all rows: their height, and how wide the column of times is.
+  #measure() {
+    this.space.style.height = `${this.rows.length * this.height}px`;
+    this.root.setAttribute("aria-rowcount", String(this.rows.length + 1));
+    const ends = [this.rows[0], this.rows.at(-1)];
+    this.root.classList.toggle(
+      "dated",
+      ends.some((row) => row && !isToday(row.started_us ?? row.ts_us)),
+    );
   }
 
   #forget() {
@@ -176,20 +190,23 @@ export class List {
       if (state) node.classList.add(state);
       fill(
         node,
-        this.columns.map(({ name, cell }) => el(`span.c-${name}`, { role: "gridcell" }, cell(row))),
+        this.columns.map(({ name, cell, hint = () => null }) =>
+          el(`span.c-${name}`, { role: "gridcell", title: hint(row) }, cell(row)),
+        ),
       );
       this.#nodes.set(row.seq, node);
       this.space.append(node);
     }
-    node.style.transform = `translateY(${at * height}px)`;
-    node.setAttribute("aria-rowindex", String(at + 2));
+    if (node.at !== at) {
+      node.at = at;
+      node.style.transform = `translateY(${at * height}px)`;
+      node.setAttribute("aria-rowindex", String(at + 2));
+    }
+    const state = `${row.seq === this.selected} ${row.seq === this.opened}`;
+    if (node.state === state) return;
+    node.state = state;
     node.setAttribute("aria-selected", String(row.seq === this.selected));
     node.classList.toggle("opened", row.seq === this.opened);
-  }
-
-  // Then the column of times is wider.
-  #isDated() {
-    return [this.rows[0], this.rows.at(-1)].some((row) => row && !isToday(row.started_us ?? row.ts_us));
   }
 
   #indexOf(key) {
@@ -208,10 +225,10 @@ export class List {
     if (this.#frame) return;
     this.#frame = requestAnimationFrame(() => {
       this.#frame = 0;
+      const { scrollTop } = this.root;
       this.draw();
       this.onScroll();
-      const left = this.root.scrollHeight - this.root.scrollTop - this.root.clientHeight;
-      if (left < 20 * this.height) this.onEnd();
+      if (this.rows.length - (scrollTop + this.#viewHeight) / this.height < 20) this.onEnd();
     });
   }
 

@@ -8,7 +8,7 @@ import { List } from "./list.js";
 import { term, withTerm } from "./query.js";
 import { split } from "./split.js";
 import { inline } from "./trace.js";
-import { copy, fields, iso, levelClass, when } from "./words.js";
+import { copy, fields, iso, levelClass, MAX_HINT, short, when } from "./words.js";
 
 const LEVELS = ["", "debug", "info", "warning", "error"];
 
@@ -22,8 +22,8 @@ export function logs({ say }) {
     columns: [
       { name: "time", title: "time", cell: (row) => when(row.ts_us, { millis: true }) },
       { name: "level", title: "level", cell: (row) => el(`span.${levelClass(row.level)}`, {}, row.level) },
-      { name: "logger", title: "component", cell: (row) => el("span", { title: row.logger }, row.logger) },
-      { name: "msg", title: "message", cell: message },
+      { name: "logger", title: "component", cell: (row) => short(row.logger), hint: (row) => row.logger },
+      { name: "msg", title: "message", cell: message, hint: (row) => short(row.msg, MAX_HINT) },
       { name: "program", title: "program", cell: (row) => row.program ?? "" },
     ],
   });
@@ -78,14 +78,8 @@ export function logs({ say }) {
 }
 
 function message(row) {
-  const extras = inline(row.extras);
-  return el(
-    "span",
-    { title: row.msg.slice(0, 1_000) },
-    row.msg.slice(0, 500),
-    row.repeats ? ` ×${row.repeats + 1}` : "",
-    extras ? el("span.soft", {}, `  ${extras.slice(0, 300)}`) : null,
-  );
+  const repeats = row.repeats ? ` ×${row.repeats + 1}` : "";
+  return [short(row.msg) + repeats, el("span.soft", {}, `  ${short(inline(row.extras))}`)];
 }
 
 function levels() {

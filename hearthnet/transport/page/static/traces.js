@@ -6,7 +6,7 @@ import { Feed, nothingYet } from "./feed.js";
 import { List } from "./list.js";
 import { split } from "./split.js";
 import { TracePane } from "./trace.js";
-import { iso, outcome, resultClass, took, when } from "./words.js";
+import { iso, MAX_HINT, outcome, resultClass, short, took, when } from "./words.js";
 
 const EXAMPLE = `hearthnet call experimental.echo --body '{"input": {"text": "hello"}}'`;
 const SHORTEST_SCALE_MS = 1; // a list of calls below this shows short bars, not full ones
@@ -21,11 +21,16 @@ export function traces({ say }) {
     rowClass: (row) => (resultClass(row.result) === "bad" ? "failed" : ""),
     columns: [
       { name: "time", title: "started", cell: (row) => when(row.started_us) },
-      { name: "name", title: "capability", cell: (row) => el("span", { title: row.capability }, row.capability) },
+      {
+        name: "name",
+        title: "capability",
+        cell: (row) => short(row.capability),
+        hint: (row) => short(row.capability, MAX_HINT),
+      },
       { name: "bar", title: "", cell: (row) => bar(row, slowest) },
       { name: "took", title: "took", cell: (row) => took(row.duration_ms) },
       { name: "result", title: "result", cell: (row) => outcome(row.result) },
-      { name: "error", title: "error", cell: (row) => el("span", { title: row.error }, row.error ?? "") },
+      { name: "error", title: "error", cell: (row) => short(row.error), hint: (row) => short(row.error, MAX_HINT) },
       { name: "program", title: "program", cell: (row) => row.program ?? "" },
       { name: "spans", title: "spans", cell: (row) => String(row.span_count) },
     ],

@@ -7,6 +7,9 @@ import { setting } from "./settings.js";
 
 export { bytes, counted, duration, number } from "./draw/format.js";
 
+const MAX_CELL = 160; // characters: to lay out more than fits costs time
+export const MAX_HINT = 400;
+const MAX_DAYS = 2_000;
 const PLAIN = ["ok", "cancelled", "interrupted"];
 const formatters = new Map();
 
@@ -29,8 +32,8 @@ export function clock(us, { millis = false, zone = setting("zone") } = {}) {
   if (Number.isNaN(date.getTime())) return "no time";
   const day = dayOf(date, zone);
   const today = dayOf(new Date(nowUs() / 1000), zone);
-  const short = day.slice(-4) === today.slice(-4) ? formatter(zone, DAY).format(date) : day;
-  const before = day === today ? "" : `${short} `;
+  const brief = day.slice(-4) === today.slice(-4) ? formatter(zone, DAY).format(date) : day;
+  const before = day === today ? "" : `${brief} `;
   const time = formatter(zone, CLOCK).format(date);
   return `${before}${time}${millis ? `.${String(date.getUTCMilliseconds()).padStart(3, "0")}` : ""}`;
 }
@@ -40,15 +43,30 @@ export function isToday(us) {
   return dayOf(new Date(us / 1000), setting("zone")) === dayOf(new Date(nowUs() / 1000), setting("zone"));
 }
 
+const days = new Map(); // by minute: no zone begins its day within one
+
 function dayOf(date, zone) {
-  return Number.isNaN(date.getTime()) ? "" : formatter(zone, YEAR).format(date);
+  if (Number.isNaN(date.getTime())) return "";
+  const key = `${zone} ${Math.floor(date.getTime() / 60_000)}`;
+  if (!days.has(key)) {
+    if (days.size > MAX_DAYS) days.clear();
+    days.set(key, formatter(zone, YEAR).format(date));
+  }
+  return days.get(key);
 }
 
 /** Returns a time as `<time>`: the other zone on hover. */
 export function when(us, options = {}) {
   if (us === null || us === undefined) return el("span.soft", {}, "–");
-  return el("time", { datetime: iso(us), title: `${iso(us)} UTC\n${withOffset(us)} here` }, clock(us, options));
+  return el("time", { datetime: iso(us) }, clock(us, options));
 }
+
+// Made when it is wanted: a list that scrolls makes thousands of times.
+document.addEventListener("pointerover", ({ target }) => {
+  if (target.tagName !== "TIME" || target.title) return;
+  const us = Date.parse(target.dateTime) * 1000;
+  target.title = `${iso(us)} UTC\n${withOffset(us)} here`;
+});
 
 /** Returns ISO 8601 in UTC with milliseconds. */
 export function iso(us) {
@@ -115,6 +133,11 @@ export function outcome(result, kind = resultClass(result)) {
 /** The class of a log level. */
 export function levelClass(level) {
   return { warning: "t-warn", error: "t-bad", critical: "t-bad" }[level] ?? "soft";
+}
+
+/** Returns a text cut to what a cell could show; the opened row has the whole. */
+export function short(text, most = MAX_CELL) {
+  return (text ?? "").slice(0, most);
 }
 
 /** Returns a value of a field as text. */
