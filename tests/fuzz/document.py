@@ -31,8 +31,12 @@ from ulid import ULID
 from hearthnet.errors import HTTP_STATUS
 from hearthnet.identity.keys import KeyPair
 from hearthnet.transport.auth import signing
+from hearthnet.transport.page.access import HEADER
+from hearthnet.transport.page.grants import Grants
 
 CALL = "/bus/v1/call"
+PAGE = "/page/v1/"
+ENDLESS = "/page/v1/events"
 BATCH = 1_000  # requests of one seed: Hypothesis keeps what it has asked, so as not to ask it again
 TIMEOUT_S = 60
 
@@ -89,11 +93,14 @@ def signed_headers(keys: KeyPair, community: str, capability: str, version: str,
 
 
 @contextmanager
-def signing_hook(keys: KeyPair) -> Iterator[None]:
-    """Has every call signed as it goes out, but those that are generated to have wrong headers."""
+def signing_hook(keys: KeyPair, page: dict[str, str]) -> Iterator[None]:
+    """Has every call signed as it goes out, but those that are generated to have wrong headers; the page's likewise."""
 
     def before_call(_, case, __) -> None:
         headers = case.headers
+        if case.path.startswith(PAGE) and not (case.meta is not None and is_negative(case, "header")):
+            case.headers.update(page)
+            return
         names = (signing.CAPABILITY, signing.VERSION)
         if case.path != CALL or not headers or not all(isinstance(headers.get(name), str) for name in names):
             return
@@ -112,6 +119,12 @@ def signing_hook(keys: KeyPair) -> Iterator[None]:
         GLOBAL_HOOK_DISPATCHER.unregister(before_call)
 
 
+def page_headers(node) -> dict[str, str]:
+    """The headers of a browser with access to the node's page."""
+    grants = Grants(node.data_dir)
+    return {HEADER: grants.claim(grants.offer()).secret, "Origin": node.url}
+
+
 def is_negative(case, place: str) -> bool:
     """Whether a part of a request was generated to break the document."""
     return any(at.value == place and part.mode.is_negative for at, part in case.meta.components.items())
@@ -122,6 +135,8 @@ def cases(schema) -> st.SearchStrategy:
     made = []
     for found in schema.get_all_operations():
         operation = found.ok()
+        if operation.path == ENDLESS:
+            continue
         made += [operation.as_strategy(mode) for mode in GenerationMode]
         if operation.path == CALL:
             headers = {signing.CAPABILITY: "experimental.echo", signing.VERSION: "1.0"}
@@ -156,7 +171,7 @@ def fuzz(node, count: int, number: int = 0, document: dict | None = None) -> Cou
     answered: Counter[str] = Counter()
     schema = schemathesis.openapi.from_dict(read_document(node.url) if document is None else document)
 
-    with requests.Session() as session, signing_hook(node.keys):
+    with requests.Session() as session, signing_hook(node.keys, page_headers(node)):
 
         @seed(number)
         @settings(

@@ -12,13 +12,15 @@ from hearthnet.transport.api import openapi
 
 def test_every_answer_is_in_the_document(node):
     """Right requests and wrong ones, signed by the node's own key, are answered as the document says."""
-    answered = document.fuzz(node, count=300)
+    answered = document.fuzz(node, count=500)
 
-    assert answered.total() >= 300
+    assert answered.total() >= 500
     assert not [answer for answer in answered if answer.endswith(" 500")]
     # It reached what it is for: calls that were served, and each kind of refusal that comes before.
     call = {int(answer.rpartition(" ")[2]) for answer in answered if answer.startswith("POST /bus/v1/call ")}
     assert {200, 400, 401, 404} <= call
+    page = {int(answer.rpartition(" ")[2]) for answer in answered if " /page/v1/" in answer}
+    assert {200, 400, 401, 404} <= page
     assert node.stop() == 0
     assert [line["msg"] for line in node.log_lines() if line["level"] in ("error", "critical")] == []
 

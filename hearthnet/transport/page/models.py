@@ -115,7 +115,7 @@ class Run(_Out):
 
 
 class JudgedRun(Run):
-    """A run with what is known of its end."""
+    """A run with its end, as far as it is known."""
 
     verdict: str | None
     summary: str | None
@@ -303,7 +303,7 @@ class TermOut(_Out):
 
 
 class ProblemOut(_Out):
-    """What is not understood of a query, and where."""
+    """A part of a query that is not understood, and its place."""
 
     message: str
     hint: str | None

@@ -1,0 +1,112 @@
+"""The page without a node: mounted in a program's application, and served from a folder."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from hearthnet.observability import telemetry, trace
+from hearthnet.page import page_app
+from hearthnet.transport.page.access import HEADER
+from hearthnet.transport.page.grants import Grants
+
+
+@pytest.fixture
+def recorded(observability):
+    """The settings of a program that has recorded a trace."""
+    with telemetry.open(observability), trace.new_trace("job.run"):
+        pass
+    return observability
+
+
+def fastapi(page):
+    """A FastAPI application with the page mounted."""
+    app = FastAPI()
+    app.mount("/telemetry", page)
+    return app
+
+
+def starlette(page):
+    """A Starlette application with the page mounted, below another mount."""
+    return Starlette(routes=[Mount("/telemetry", routes=[Mount("/", app=page)])])
+
+
+def client(app, address="127.0.0.1"):
+    """A client of an application on this machine."""
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app, client=(address, 4_000)), base_url="http://localhost")
+
+
+@pytest.mark.parametrize("framework", [fastapi, starlette])
+async def test_mounted_page(recorded, framework):
+    """Its shell, claim and data are below the mount; access is by the same file as a node's."""
+    async with client(framework(page_app(recorded.data_dir))) as asking:
+        shell = await asking.get("/telemetry/")
+        refused = await asking.get("/telemetry/page/v1/now")
+        token = Grants(recorded.data_dir).offer()
+        origin = {"Origin": "http://localhost"}
+        claimed = await asking.post("/telemetry/page/v1/claim", json={"token": token}, headers=origin)
+        headers = {HEADER: claimed.json()["secret"]}
+        traces = await asking.get("/telemetry/page/v1/traces", headers=headers)
+        checks = await asking.get("/telemetry/page/v1/doctor", headers=headers)
+
+    assert (shell.status_code, refused.status_code) == (200, 401)
+    assert [row["capability"] for row in traces.json()["traces"]] == ["job.run"]
+    assert (checks.json()["results"], bool(checks.json()["message"])) == (None, True)
+
+
+async def test_mounted_page_refuses_the_same(recorded):
+    """Foreign hosts and origins, other machines, forwarded requests, a POST that is no JSON."""
+    app = fastapi(page_app(recorded.data_dir, hosts=["jobs.example"]))
+    async with client(app) as asking:
+        assert (await asking.get("/telemetry/", headers={"Host": "evil.example"})).status_code == 421
+        assert (await asking.get("/telemetry/", headers={"Host": "jobs.example"})).status_code == 200
+        assert (await asking.get("/telemetry/", headers={"Origin": "http://evil.example"})).status_code == 403
+        assert (await asking.get("/telemetry/", headers={"Via": "x"})).status_code == 403
+        text = {"Origin": "http://localhost", "Content-Type": "text/plain"}
+        assert (await asking.post("/telemetry/page/v1/claim", content=b"{}", headers=text)).status_code == 415
+    async with client(app, "192.168.1.9") as asking:
+        assert (await asking.get("/telemetry/")).status_code == 403
+        Grants(recorded.data_dir).share(60)
+        assert (await asking.get("/telemetry/")).status_code == 200
+
+
+async def test_open_telemetry_is_the_default(observability):
+    """Without a folder, the page is that of the program's own store."""
+    with telemetry.open(observability) as recording:
+        with trace.new_trace("job.own"):
+            pass
+        recording.flush()
+        app = page_app()
+        secret = Grants(observability.data_dir).claim(Grants(observability.data_dir).offer()).secret
+        async with client(app) as asking:
+            found = (await asking.get("/page/v1/capabilities", headers={HEADER: secret})).json()
+
+    assert [item["capability"] for item in found["capabilities"]] == ["job.own"]
+
+
+def test_folder_is_served_until_it_is_interrupted(recorded):
+    """`hearthnet page --data`: its link works, nothing is written into the folder, and Ctrl-C ends it."""
+    before = {path.name for path in recorded.data_dir.iterdir()}
+    command = [sys.executable, "-m", "hearthnet", "page", "--data", str(recorded.data_dir), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as serving:
+        base, _, token = json.loads(serving.stdout.readline())["url"].partition("/#token=")
+        with httpx.Client(verify=False, timeout=60) as asking:
+            claimed = asking.post(f"{base}/page/v1/claim", json={"token": token}, headers={"Origin": base})
+            found = asking.get(f"{base}/page/v1/now", headers={HEADER: claimed.json()["secret"]}).json()
+        serving.send_signal(signal.SIGINT)
+        code = serving.wait(60)
+
+    assert (found["node"]["is_alive"], found["totals"]["count"]) == (False, 1)
+    assert found["verdict"]["sentence"].endswith("is not running: it stopped cleanly")
+    assert code in (0, 130)
+    # SQLite's own, which every reader makes where there are none.
+    made = {path.name for path in recorded.data_dir.iterdir()} - {"telemetry.db-shm", "telemetry.db-wal"}
+    assert made == before
