@@ -55,7 +55,9 @@ class Tab:
     def check(self) -> None:
         """Fails for messages of the console, errors, dialogs, and requests to others than the node."""
         host = urlsplit(self.url).netloc
-        foreign = [url for url in self.asked if urlsplit(url).scheme in ("http", "https") and urlsplit(url).netloc != host]
+        foreign = [
+            url for url in self.asked if urlsplit(url).scheme in ("http", "https") and urlsplit(url).netloc != host
+        ]
         wrong = [one for one in self.wrong if not any(part in one for part in self.expected)]
         self.asked, self.wrong, self.expected = [], [], []
         assert (wrong, foreign) == ([], [])

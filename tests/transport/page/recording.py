@@ -9,8 +9,9 @@ from hearthnet.observability.logs import messages
 
 log = get_logger("services.reader")
 HOSTILE = (
-    '<img src=x onerror="window.ran=1">', "<script>window.ran=1</script>", '"><svg onload=window.ran=1>', "\x1b[31mred\x1b[0m",
-    "\u202egnorw\u202c", "w" * 2_048, 'C:\\t "x":-1', "{{7*7}}${7*7}", "a\nb\tc", "javascript:window.ran=1",
+    '<img src=x onerror="window.ran=1">', "<script>window.ran=1</script>", '"><svg onload=window.ran=1>',
+    "\x1b[31mred\x1b[0m", "\u202egnorw\u202c", "w" * 2_048, 'C:\\t "x":-1', "{{7*7}}${7*7}", "a\nb\tc",
+    "javascript:window.ran=1",
 )  # fmt: skip
 
 

@@ -23,7 +23,8 @@ MOST_CPU_MS = 300
 COUNT = 10_000
 WATCH = """() => {
     window.long = [];
-    new PerformanceObserver(list => long.push(...list.getEntries().map(one => one.duration))).observe({ type: "longtask" });
+    const note = list => long.push(...list.getEntries().map(one => one.duration));
+    new PerformanceObserver(note).observe({ type: "longtask" });
 }"""
 SCROLL = """async steps => {
     const list = document.querySelector(".list");
@@ -54,7 +55,13 @@ def measured(link: str, pid: int, steps: int) -> dict[str, object]:
         page.evaluate(WATCH)
         rows = page.evaluate(SCROLL, steps)
         long = sorted(page.evaluate("long"), reverse=True)
-    return {"server_cpu_ms": server_ms, "rows": rows, "steps": steps, "tasks_over_50_ms": len(long), "longest_ms": max(long, default=0)}
+    return {
+        "server_cpu_ms": server_ms,
+        "rows": rows,
+        "steps": steps,
+        "tasks_over_50_ms": len(long),
+        "longest_ms": max(long, default=0),
+    }
 
 
 def main() -> int:
@@ -73,7 +80,9 @@ def main() -> int:
             page = subprocess.Popen(command, env=environment, stdout=stream, stderr=stream)
         wait_until(lambda: "#token=" in out.read_text(), out.read_text)
         try:
-            found = measured(next(word for word in out.read_text().split() if "#token=" in word), page.pid, options.steps)
+            found = measured(
+                next(word for word in out.read_text().split() if "#token=" in word), page.pid, options.steps
+            )
         finally:
             page.send_signal(signal.SIGINT)
             page.wait(60)

@@ -122,8 +122,9 @@ def test_a_server_on_another_port_learns_nothing(page_node, open_tab, signed_in)
     tab.page.goto(f"http://127.0.0.1:{server.server_port}/")
     found = tab.page.evaluate(
         """async url => {
-            const read = await fetch(`${url}/page/v1/now`, { credentials: "include" }).then((one) => one.status, () => "refused");
-            const wrote = await fetch(`${url}/page/v1/claim`, { method: "POST", body: "{}" }).then((one) => one.status, () => "refused");
+            const asked = (path, options) => fetch(url + path, options).then((one) => one.status, () => "refused");
+            const read = await asked("/page/v1/now", { credentials: "include" });
+            const wrote = await asked("/page/v1/claim", { method: "POST", body: "{}" });
             return [read, wrote, document.cookie, localStorage.length];
         }""",
         page_node.url,

@@ -21,8 +21,8 @@ PROGRAM = Path(__file__).with_name("recording.py")
 READ = "library.read"
 STATES = {
     "now": "#now", "traces": "#traces", "filtered": "#traces?q=cap%3Alibrary.read+result%3Afailed", "trace": "",
-    "problem": "#traces?q=duration%3Asoon", "logs": "#logs", "record": "", "doctor": "#doctor", "runs": "#runs", "run": "",
-    "sql": "#sql",
+    "problem": "#traces?q=duration%3Asoon", "logs": "#logs", "record": "", "doctor": "#doctor", "runs": "#runs",
+    "run": "", "sql": "#sql",
 }  # fmt: skip
 AXE = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "resultTypes": ["violations"]}
 FAILED = "result NOT IN ('ok', 'cancelled')"
@@ -112,7 +112,10 @@ def test_search_shows_what_it_understood(page_node, tab):
         "cap:library.read", "result:failed",
     ]  # fmt: skip
     tab.page.get_by_role("button", name="SQL").click()
-    assert page_node.sql(tab.text(".sql-shown pre").replace("SELECT seq, ", "SELECT seq AS n, seq, "))[0][0] == wanted[0][0]
+    assert (
+        page_node.sql(tab.text(".sql-shown pre").replace("SELECT seq, ", "SELECT seq AS n, seq, "))[0][0]
+        == wanted[0][0]
+    )
     tab.page.get_by_role("button", name="remove result:failed").click()
     tab.settle()
     assert tab.page.locator("span.chip").count() == 1
@@ -147,10 +150,11 @@ def test_waterfall_has_the_spans_of_sql(page_node, tab):
         const { duration } = await import(new URL(`page/${version}/draw/format.js`, location.href));
         return spans.map(([id, name, offset, ms]) => {
             const row = document.querySelector(`.draw-row[data-span="${id}"]`);
-            const [track, bar] = [row.querySelector("svg").getBoundingClientRect(), row.querySelector("rect").getBoundingClientRect()];
+            const bar = row.querySelector("rect").getBoundingClientRect();
             const whole = document.querySelector(".draw-row[data-index='0'] rect").getBoundingClientRect();
             return {
-                name: row.querySelector(".draw-name bdi").textContent, isTook: row.querySelector(".draw-took").textContent.startsWith(duration(ms)),
+                name: row.querySelector(".draw-name bdi").textContent,
+                isTook: row.querySelector(".draw-took").textContent.startsWith(duration(ms)),
                 left: (bar.left - whole.left) / whole.width, width: bar.width / whole.width, least: 2.5 / whole.width,
             };
         });
@@ -275,8 +279,11 @@ def test_what_is_copied(page_node, tab):
 def test_times_are_of_the_zone_that_is_chosen(page_node, tab):
     """Local first, with UTC on hover; switched, in UTC."""
     tab.go("#logs")
-    stored = page_node.sql("SELECT strftime('%H:%M', ts_us / 1e6, 'unixepoch') FROM logs ORDER BY seq DESC LIMIT 1")[0][0]
+    stored = page_node.sql("SELECT strftime('%H:%M', ts_us / 1e6, 'unixepoch') FROM logs ORDER BY seq DESC LIMIT 1")[0][
+        0
+    ]
     first = tab.page.locator(".row[data-seq] time").first
+    first.hover()
     assert f"T{stored}" in first.get_attribute("title")
     assert stored not in first.inner_text()
     tab.page.locator(".settings summary").click()
@@ -330,13 +337,29 @@ def call(tab, module: str, script: str, given):
     """What a script says of a module of the page: `module` is its name within the script."""
     version = tab.page.locator("script").first.get_attribute("src").split("/")[1]
     return tab.page.evaluate(
-        f"async given => {{ const module = await import('/page/{version}/{module}.js'); return ({script})(given); }}", given
+        f"async given => {{ const module = await import('/page/{version}/{module}.js'); return ({script})(given); }}",
+        given,
     )
 
 
 def test_a_value_that_is_clicked_finds_exactly_itself(tab):
     """The query language reads a term of the page as the same field and value, whatever is in the value."""
-    values = ["plain", "a b", 'C:\\t "x":-1', "-", "*", "x*", "naïve 🏠", "\u202e", "a,b", "since:2h", "", "\n", "'", "//x"]
+    values = [
+        "plain",
+        "a b",
+        'C:\\t "x":-1',
+        "-",
+        "*",
+        "x*",
+        "naïve 🏠",
+        "\u202e",
+        "a,b",
+        "since:2h",
+        "",
+        "\n",
+        "'",
+        "//x",
+    ]
     terms = call(tab, "query", "values => values.map(value => module.term('cap', value))", values)
 
     for value, term in zip(values, terms, strict=True):
@@ -393,7 +416,10 @@ def test_page_comes_back_after_the_node_was_killed(page_node, tab, monkeypatch):
     page_node.wait_for_sql([(before + 1,)], "SELECT count(*) FROM traces")
     wait_until(lambda: tab.seqs()[:1] == [newest(page_node)], tab.seqs)
 
-    assert tab.seqs() == [seq for (seq,) in page_node.sql("SELECT seq FROM traces ORDER BY seq DESC LIMIT 100")][: len(tab.seqs())]
+    assert (
+        tab.seqs()
+        == [seq for (seq,) in page_node.sql("SELECT seq FROM traces ORDER BY seq DESC LIMIT 100")][: len(tab.seqs())]
+    )
     tab.go(f"#runs?open={run}")
     tab.page.wait_for_selector(".pane .outcome")
     assert "killed" in tab.text(".pane h2")

@@ -199,7 +199,7 @@ export class List {
     }
     if (node.at !== at) {
       node.at = at;
-      node.style.transform = `translateY(${at * height}px)`;
+      node.style.top = `${at * height}px`;
       node.setAttribute("aria-rowindex", String(at + 2));
     }
     const state = `${row.seq === this.selected} ${row.seq === this.opened}`;
