@@ -131,7 +131,7 @@ def take(node: RunningNode) -> None:
         page.wait_for_selector(".row[data-seq].failed")
         page.evaluate(TRACE)
         page.wait_for_selector(".draw-row")
-        shoot(page, "trace", 1280, 720)
+        shoot(page, "trace", 1280, 620)
         shoot(page, "narrow", 400, 760, "dark")
     for call in calls:
         call.terminate()

@@ -106,7 +106,7 @@ def test_search_for_hostile_text_finds_it(hostile_tab):
     hostile_tab.page.locator(".capabilities tbody a").first.click()
     hostile_tab.page.wait_for_selector(".chip")
     hostile_tab.settle()
-    names = set(hostile_tab.page.locator(".row .c-name span").all_text_contents())
+    names = set(hostile_tab.page.locator("main .row[data-seq] .c-name").all_text_contents())
 
     assert len(names) == 1
     harmless(hostile_tab)

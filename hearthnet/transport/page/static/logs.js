@@ -99,7 +99,7 @@ function levels() {
 }
 
 function record(row, q, close, say) {
-  const filter = (field, value) => el("a", { href: to("logs", { q: withTerm(q, term(field, value)) }) }, value);
+  const filter = (field, value) => el("a", { href: to("logs", { q: withTerm(q, term(field, value)) }) }, short(value));
   return [
     el(
       "div.bar",

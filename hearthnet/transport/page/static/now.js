@@ -62,7 +62,7 @@ export function now({ say, onNode }) {
 }
 
 function panelsOf(state, say) {
-  const host = (name, label) => el(`section.panel.${name}`, { "aria-label": label });
+  const host = (name, label) => el(`section.panel.${name}`, { "aria-label": label }, el("p.soft", {}, "loading…"));
   const [verdict, tiles, chart] = [
     host("verdict", "Verdict"),
     el("section.tiles", { "aria-label": "Figures" }),
