@@ -108,6 +108,10 @@ class NodeUnreachableError(HearthNetError):
     exit_code = EXIT_NO_NODE
 
 
+class NodeRefusedError(HearthNetError):
+    """Raised when the running node responds to a command with an error; the message is the node's."""
+
+
 class UnknownCheckError(HearthNetError, KeyError):
     """Raised when no check of the doctor has the given name; the message lists those there are."""
 

@@ -31,6 +31,7 @@ __all__ = [
     "read_regular",
     "replace_private",
     "sync_folder",
+    "why_no_file",
     "why_not_regular",
 ]
 
@@ -42,11 +43,23 @@ _KINDS: Final = {
     stat.S_IFDIR: "a folder",
 }
 
+_DANGLING: Final = "it is a link to nothing, not a file"
+
 
 def why_not_regular(mode: int) -> str | None:
     """Returns why `st_mode` is not that of a regular file, such as `it is a pipe, not a file`; None if it is."""
     kind = stat.S_IFMT(mode)
     return None if kind == stat.S_IFREG else f"it is {_KINDS.get(kind, 'something else')}, not a file"
+
+
+def why_no_file(path: Path) -> str | None:
+    """Returns why the thing at `path` is no regular file, in words; None if it is one, or there is nothing."""
+    try:
+        return why_not_regular(path.stat().st_mode)
+    except FileNotFoundError:
+        return _DANGLING if path.is_symlink() else None
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
 
 
 class NotRegularError(OSError):
@@ -111,9 +124,7 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
         except FileNotFoundError:
             if not flags & os.O_CREAT:
                 if Path(path).is_symlink():
-                    raise NotRegularError(
-                        errno.EINVAL, "it is a link to nothing, not a file", os.fspath(path)
-                    ) from None
+                    raise NotRegularError(errno.EINVAL, _DANGLING, os.fspath(path)) from None
                 raise
             with suppress(FileExistsError):  # created by another process meanwhile
                 return create_private(os.path.realpath(path), flags)
@@ -235,8 +246,10 @@ def _written(path: Path, content: bytes, mode: int, *, is_synced: bool = True) -
                 os.fchmod(file.fileno(), mode)
             if is_synced:
                 os.fsync(file.fileno())
-    except BaseException:
+    except BaseException as error:
         _discard(temporary)
+        if isinstance(error, OSError):  # an error in writing does not name the file, as one in opening does
+            error.filename = error.filename or os.fspath(path)
         raise
     return temporary
 

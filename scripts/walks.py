@@ -140,8 +140,13 @@ def _trace(steps: Steps, home: Path) -> None:
     from hearthnet.observability import telemetry, trace
 
     config = resolve_paths(default_config())
-    save(config)
-    with telemetry.open(config.observability.model_copy(update={"flush_interval_s": 0.05})):
+    with socket.socket() as unused, telemetry.open(config.observability.model_copy(update={"flush_interval_s": 0.05})):
+        unused.bind(("127.0.0.1", 0))  # a node that happens to run on the usual port would be asked first
+        save(
+            config.model_copy(
+                update={"transport": config.transport.model_copy(update={"port": unused.getsockname()[1]})}
+            )
+        )
         for _ in range(_TIMES):
             with steps.round():
                 with trace.new_trace("walk.trace") as made, trace.span("step"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -14,7 +15,7 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from support.ports import reserve_port
 from support.reading import rows
 from support.waiting import wait_until
@@ -40,14 +41,29 @@ def pytest_configure():
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Leaves out of garbage collection what stays to the end anyway: a million objects of modules and tests."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
+
+
 def pytest_collection_modifyitems(items):
     """Puts the tests of whole nodes first: each takes seconds, and what is shared out at the end should be short."""
     items.sort(key=lambda item: "e2e" not in item.path.parts)
 
 
-# An example takes as long as a busy machine lets it.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+# An example takes as long as a busy machine lets it, and so does the making of it. `scripts/soak properties` tries
+# twenty times as many.
+_UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("suite", max_examples=50, **_UNTIMED)
+settings.register_profile("soak", max_examples=1_000, **_UNTIMED)
+settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True)

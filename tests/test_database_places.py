@@ -211,3 +211,13 @@ def test_copy_of_an_unreadable_store_blames_the_store(path, tmp_path):
     with pytest.raises(StoreError, match=str(path)):
         snapshot(path, tmp_path / "copy.db")
     assert not (tmp_path / "copy.db").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_root_leaves_no_file_of_its_own(path):
+    """What SQLite makes beside another user's database while root reads it belongs to that user."""
+    for file in (path.parent, *path.parent.iterdir()):
+        os.chown(file, 12_345, 12_345)
+
+    assert runs(path) == ["first"]
+    assert {file.stat().st_uid for file in path.parent.iterdir()} == {12_345}

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -25,6 +26,16 @@ def recorded(observability):
     with telemetry.open(observability), trace.new_trace("job.run"):
         pass
     return observability
+
+
+@contextmanager
+def killing(process):
+    """Kills a process if the test fails, or leaving it would wait for it."""
+    try:
+        yield
+    except BaseException:
+        process.kill()
+        raise
 
 
 def fastapi(page):
@@ -96,7 +107,7 @@ def test_folder_is_served_until_it_is_interrupted(recorded):
     """`hearthnet page --data`: its link works, nothing is written into the folder, and Ctrl-C ends it."""
     before = {path.name for path in recorded.data_dir.iterdir()}
     command = [sys.executable, "-m", "hearthnet", "page", "--data", str(recorded.data_dir), "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as serving:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as serving, killing(serving):
         base, _, token = json.loads(serving.stdout.readline())["url"].partition("/#token=")
         with httpx.Client(verify=False, timeout=60) as asking:
             claimed = asking.post(f"{base}/page/v1/claim", json={"token": token}, headers={"Origin": base})

@@ -137,6 +137,6 @@ def _has_trace(where: Locations, request_id: str) -> bool:
     from hearthnet.cli.client import NodeClient
 
     try:
-        return NodeClient(where).ask(f"/trace/{quote(request_id, safe='')}") is not None
+        return NodeClient(where).ask(f"/trace/{quote(request_id, safe='')}", list) is not None
     except HearthNetError:
         return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -10,6 +10,9 @@ from hearthnet.cli.main import console, json_option, print_json, print_plain, ta
 
 if TYPE_CHECKING:
     from hearthnet.locations import Locations
+
+_NUMBERS: Final = ("running", "max_concurrent", "calls")
+_PERHAPS: Final = ("success_rate", "p50_ms", "p99_ms")
 
 
 @click.command("caps")
@@ -20,9 +23,7 @@ def command(where: Locations, as_json: bool) -> None:
 
     Example: hearthnet caps
     """
-    from hearthnet.cli.client import NodeClient
-
-    entries = NodeClient(where).need("/status")["capabilities"]
+    entries = _capabilities(where)
     if as_json:
         print_json(entries)
         return
@@ -41,3 +42,12 @@ def command(where: Locations, as_json: bool) -> None:
             "[red]quarantined[/]" if entry["quarantined"] else "[green]ready[/]",
         )
     print_plain(console(), listing)
+
+
+def _capabilities(where: Locations) -> list[dict[str, Any]]:
+    from hearthnet.cli.client import NUMBER, NodeClient
+
+    read = {"capability": str, "version": str, "quarantined": bool}
+    read |= dict.fromkeys(_NUMBERS, NUMBER) | dict.fromkeys(_PERHAPS, NUMBER | None)
+    entries: list[dict[str, Any]] = NodeClient(where).need("/status", {"capabilities": [read]})["capabilities"]
+    return entries

@@ -1,18 +1,20 @@
 """HTTP client of the running node, on the standard library: importing httpx takes longer than most requests.
 
-A response counts as our node's only if its header has our node id.
+A response counts as our node's only if its header has our node id. Any program can send that, so a document is used
+only if it has the shape that the command reads.
 """
 
 from __future__ import annotations
 
 import socket
+from types import UnionType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlencode
 
 import orjson
 
 from hearthnet.constants import SENDER
-from hearthnet.errors import HearthNetError, IdentityError, NodeUnreachableError
+from hearthnet.errors import HearthNetError, IdentityError, NodeRefusedError, NodeUnreachableError
 from hearthnet.extras import missing_extra
 
 if TYPE_CHECKING:
@@ -20,11 +22,33 @@ if TYPE_CHECKING:
 
     from hearthnet.locations import Locations
 
-__all__ = ["NodeClient", "Response", "url_of"]
+__all__ = ["MILLISECONDS", "MOMENT_US", "NUMBER", "NodeClient", "Response", "fits", "url_of"]
 
 _ANY_ADDRESS: Final = ("0.0.0.0", "::", "")  # noqa: S104  # compared with, not bound
 _CONNECT_TIMEOUT_S: Final = 2.0
 _FIRST_ERROR: Final = 400
+
+# Parts of shapes, beside types: see `fits`.
+NUMBER: Final = int | float
+MILLISECONDS: Final = range(10**13)
+MOMENT_US: Final = range(2 * 10**17)  # of the years that `datetime` knows, with room for a duration
+
+
+def fits(value: Any, shape: Any) -> bool:
+    """Returns whether a JSON value has a shape: a type, range, tuple of values, or a list or dict of shapes.
+
+    A dict has the keys that are read; there may be others.
+    """
+    if isinstance(shape, dict):
+        return isinstance(value, dict) and all(key in value and fits(value[key], one) for key, one in shape.items())
+    if isinstance(shape, list):
+        return isinstance(value, list) and all(fits(item, shape[0]) for item in value)
+    if isinstance(shape, tuple):
+        return value in shape
+    if isinstance(shape, range):
+        return isinstance(value, NUMBER) and shape.start <= value < shape.stop
+    assert isinstance(shape, type | UnionType)
+    return isinstance(value, shape)
 
 
 class Response(NamedTuple):
@@ -50,6 +74,27 @@ class Response(NamedTuple):
         except orjson.JSONDecodeError as error:
             raise self.not_ours() from error
 
+    def document(self, shape: Any) -> Any:
+        """Returns the parsed body, which has this shape.
+
+        Raises:
+            HearthNetError: raised when it has another, or is not JSON.
+        """
+        document = self.json()
+        if not fits(document, shape):
+            raise self.not_ours()
+        return document
+
+    @property
+    def message(self) -> str:
+        """What an error's body says, or the status.
+
+        Raises:
+            HearthNetError: raised when it is not JSON.
+        """
+        document = self.json()
+        return document["message"] if fits(document, {"message": str}) else str(self.status)
+
     def not_ours(self) -> HearthNetError:
         """Returns the error for a response that is not a node's."""
         return HearthNetError(
@@ -70,11 +115,12 @@ class NodeClient:
         self._where = where
         self._timeout_s = timeout_s
 
-    def ask(self, path: str, **parameters: Any) -> Any | None:
-        """Returns the JSON response to a GET, or None if our node does not respond on its port.
+    def ask(self, path: str, shape: Any, **parameters: Any) -> Any | None:
+        """Returns the JSON response to a GET, which has this shape, or None if our node does not respond on its port.
 
         Raises:
-            HearthNetError: raised when the node responds with an error; the message is the node's.
+            NodeRefusedError: raised when the node responds with an error.
+            HearthNetError: raised when the response has another shape.
         """
         try:
             response = self.get(path, **parameters)
@@ -82,25 +128,23 @@ class NodeClient:
             return None
         if not self.is_ours(response):
             return None
-        document = response.json()
         if response.is_error:
-            message = document.get("message") if isinstance(document, dict) else None
-            raise HearthNetError(f"the node reported: {message or response.status}")
-        return document
+            raise NodeRefusedError(f"the node reported: {response.message}")
+        return response.document(shape)
 
-    def need(self, path: str, **parameters: Any) -> Any:
-        """Returns the JSON response to a GET.
+    def need(self, path: str, shape: Any, **parameters: Any) -> Any:
+        """Returns the JSON response to a GET, as `ask` does.
 
         Raises:
             NodeUnreachableError: raised when our node does not respond on its port.
         """
-        document = self.ask(path, **parameters)
+        document = self.ask(path, shape, **parameters)
         if document is None:
             raise self.unreachable()
         return document
 
-    def control(self, method: str, path: str, body: dict[str, Any] | None = None) -> Response:
-        """Returns the node's response to an operator's request, even if refused.
+    def control(self, method: str, path: str, shape: Any, body: dict[str, Any] | None = None) -> Response:
+        """Returns the node's response to an operator's request: of this shape, or refused.
 
         Raises:
             NodeUnreachableError: raised when our node does not respond.
@@ -112,8 +156,7 @@ class NodeClient:
             raise self.unreachable() from error
         if not self.is_ours(response):
             raise self.unreachable()
-        if not isinstance(response.json(), dict if response.is_error else list):
-            raise response.not_ours()
+        response.document(dict if response.is_error else shape)
         return response
 
     def get(self, path: str, *, timeout_s: float | None = None, **parameters: Any) -> Response:

@@ -27,7 +27,7 @@ _ELSEWHERE: Final = ("192.0.2.1", 9)  # of a network for documentation; nothing 
 @click.option(
     "--share",
     "share_s",
-    metavar="TIME",
+    metavar="DURATION",
     callback=seconds_of("30m or 2h", _MAX_SHARE_S, "24 hours"),
     help="Let other machines use links for this long: 30m, 2h.",
 )
@@ -170,6 +170,7 @@ def _serve(
     host = "127.0.0.1" if share_s is None else _ANY
     transport = TransportConfig.model_construct(**{**dict(TransportConfig()), "host": host, "port": port})
     with closing(bind(transport)) as listening:
+        listening.listen()  # before the link is printed: a browser that follows it at once must not be refused
         base = f"http://127.0.0.1:{listening.getsockname()[1]}"
         if not as_json:
             why = "" if data_dir else "no node is running: "

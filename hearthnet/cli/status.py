@@ -37,10 +37,8 @@ def command(where: Locations, as_json: bool) -> None:
     Example: hearthnet status
              hearthnet status --json
     """
-    from hearthnet.cli.client import NodeClient
-
-    live = NodeClient(where).ask("/status")
-    status = {"running": True, **live} if live is not None else {"running": False, **_from_disk(where)}
+    live = _from_node(where)
+    status = {**live, "running": True} if live is not None else {**_from_disk(where), "running": False}
     if as_json:
         print_json(status)
         return
@@ -48,6 +46,21 @@ def command(where: Locations, as_json: bool) -> None:
         click.echo(f"{name:<12} {printable(value)}")
     if status["ring"]:
         _print_ring(status["ring"])
+
+
+def _from_node(where: Locations) -> dict[str, Any] | None:
+    from hearthnet.cli.client import MILLISECONDS, NUMBER, NodeClient
+
+    read = dict.fromkeys(("short_id", "node_id", "community"), str) | {
+        **dict.fromkeys(("event_log_size", "event_log_head", "port", "pid", "calls_in_flight"), int),
+        "uptime_s": MILLISECONDS,
+        "telemetry": {"store": str},
+        "disk": dict.fromkeys(("telemetry_bytes", "log_bytes"), int),
+        "capabilities": [{"capability": str, "version": str}],
+        "ring": [{"capability": str, **dict.fromkeys(("count", "errors", "error_rate", *_QUANTILES), NUMBER)}],
+    }
+    found: dict[str, Any] | None = NodeClient(where).ask("/status", read)
+    return found
 
 
 def _from_disk(where: Locations) -> dict[str, Any]:
@@ -64,7 +77,7 @@ def _from_disk(where: Locations) -> dict[str, Any]:
 
         manifest = read_manifest(directory)
         community = Community(manifest.community_id, manifest.name)
-    with EventLog(directory / EVENTS_FILE) as events:
+    with EventLog(directory / EVENTS_FILE, is_read_only=True) as events:
         size, head = events.size(community.community_id), events.head(community.community_id)
     ring, last_run, trouble = _stored(where)
     return {
@@ -88,12 +101,12 @@ def _stored(where: Locations) -> tuple[list[dict[str, Any]], str | None, str | N
     path = where.data_dir / DATABASE
     if not path.exists():
         return [], None, None
-    from hearthnet.observability.store.query.stats import capability_stats, last_end
+    from hearthnet.observability.store.query.stats import capability_stats, ended_in_order, last_end
     from hearthnet.observability.store.reader import Reader
 
     reader = Reader(path)
     try:
-        end = last_end(reader)
+        end = last_end(reader, ended_in_order(where.data_dir))
         return capability_stats(reader), "running" if end == "unclean" and _has_live_box(where) else end, None
     except StoreError as error:  # the rest of the status can still be shown
         return [], None, error.message

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from hearthnet.database import EVENTS, open_database, store_error
+from hearthnet.database import EVENTS, connect_read_only, open_database, store_error
 from hearthnet.identity.community import utc_now
 from hearthnet.identity.keys import KeyPair, canonical_json, verify
 
@@ -51,13 +51,17 @@ class Event:
 class EventLog:
     """The log of one community in one file. Use it from one thread at a time; close it, or use `with`.
 
+    Args:
+        path: of the file, which is created if it is missing.
+        is_read_only: whether to create and change nothing, so that a log on a read-only disk can be read.
+
     Raises:
         StoreError: raised on opening when the file cannot be used.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_read_only: bool = False) -> None:
         self._path = path
-        self._connection = open_database(path, EVENTS)
+        self._connection = connect_read_only(path) if is_read_only else open_database(path, EVENTS)
 
     def __enter__(self) -> Self:
         return self
@@ -128,16 +132,22 @@ class EventLog:
         return [_from_row(row) for row in rows.fetchall()]
 
     def size(self, community_id: str) -> int:
-        """Returns the number of events."""
-        row = self._connection.execute("SELECT count(*) FROM events WHERE community_id = ?", (community_id,)).fetchone()
-        return int(row[0])
+        """Returns the number of events.
+
+        Raises:
+            StoreError: raised when the log cannot be read.
+        """
+        return self._number("SELECT count(*) FROM events WHERE community_id = ?", community_id)
 
     def head(self, community_id: str) -> int:
-        """Returns the highest Lamport time; 0 before the first event."""
-        row = self._connection.execute(
-            "SELECT ifnull(max(lamport), 0) FROM events WHERE community_id = ?", (community_id,)
-        ).fetchone()
-        return int(row[0])
+        """Returns the highest Lamport time; 0 before the first event. Raises as `size` does."""
+        return self._number("SELECT ifnull(max(lamport), 0) FROM events WHERE community_id = ?", community_id)
+
+    def _number(self, sql: str, community_id: str) -> int:
+        try:
+            return int(self._connection.execute(sql, (community_id,)).fetchone()[0])
+        except sqlite3.Error as error:
+            raise store_error(self._path, error) from error
 
     def check_writable(self) -> None:
         """Ticks the clock and rolls back.

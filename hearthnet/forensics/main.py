@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -157,7 +158,8 @@ def _print(request: Request, case: Case, verdict: Verdict, out: TextIO) -> None:
         # ASCII only, so that terminal control characters stay escaped in JSON strings.
         out.write(json.dumps(document(case, verdict), ensure_ascii=True, allow_nan=False, indent=indent) + "\n")
     else:
-        shown = report(case, verdict, colour=request.colour, unicode=_can_draw(out))
+        columns = shutil.get_terminal_size((100, 24)).columns if out.isatty() else None
+        shown = report(case, verdict, colour=request.colour, unicode=_can_draw(out), columns=columns)
         encoding = getattr(out, "encoding", None) or "utf-8"
         # Characters that the output's encoding lacks are escaped.
         out.write(shown.encode(encoding, "backslashreplace").decode(encoding))

@@ -35,8 +35,8 @@ TIMES = taking("--since", "--until", "--older-than")
 def test_every_time_is_found():
     """The commands that take a time are those that people look in."""
     assert sorted(" ".join(item.values[0]) for item in TIMES) == [
-        "autopsy --since", "autopsy --until", "log --since", "log --until", "telemetry purge --older-than",
-        "trace recent --since", "trace recent --until",
+        "autopsy --since", "autopsy --until", "log --since", "log --until", "search --since", "search --until",
+        "telemetry purge --older-than", "trace recent --since", "trace recent --until",
     ]  # fmt: skip
 
 

@@ -65,12 +65,21 @@ def test_renamed_column_costs_nothing(node):
 
 
 def test_node_tells_which_trigger_refuses_its_records(node):
-    """The doctor of the running node names it, and its command has everything stored, also what came before a kill."""
+    """The doctor of the running node names it, and its command has everything stored, also what came before a kill.
+
+    How such a run ended is in its box.
+    """
     calls(node, 3)
     node.wait_for_sql([(3,)], COUNT)
     change(node, "CREATE TRIGGER mine BEFORE INSERT ON traces BEGIN SELECT RAISE(ABORT, 'no thanks'); END")
     calls(node, 10)
+    assert node.stop() == 0
+    assert "last run     stopped cleanly\n" in node.cli("status").stdout
+    assert "1, 0 ended uncleanly" in node.cli("telemetry", "info").stdout
+    node.start()
     node.stop(signal.SIGKILL)
+    assert "did not stop cleanly" in node.cli("status").stdout
+    assert "2, 1 ended uncleanly" in node.cli("telemetry", "info").stdout
     node.start()
     calls(node, 10)
     result = store_check(node)

@@ -304,3 +304,24 @@ def test_replay_is_in_causal_order(events, path, author):
 
     assert [event.lamport for event in events.events("c")] == [7, 8, 9]
     assert json.loads(rows(path, "SELECT data FROM events ORDER BY lamport")[0][0]) == {"n": 2}
+
+
+def test_reading_creates_and_changes_nothing(path, author):
+    """Size and head are read of a log that is there; a missing one is an error, and stays missing."""
+    with pytest.raises(StoreError, match="does not exist"):
+        EventLog(path, is_read_only=True)
+    assert not path.exists()
+    with EventLog(path) as events:
+        events.append("c", "member.noted", {}, author)
+    with EventLog(path, is_read_only=True) as events:
+        assert (events.size("c"), events.head("c")) == (1, 1)
+        with pytest.raises(StoreError, match="readonly"):
+            events.append("c", "member.noted", {}, author)
+
+
+def test_log_that_is_none_is_an_error_where_it_is_read(path):
+    """SQLite looks into the file with the first query."""
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"no database, whatever its name says" * 100)
+    with EventLog(path, is_read_only=True) as events, pytest.raises(StoreError, match="not a database"):
+        events.size("c")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 
 import mutate
 import pytest
@@ -41,6 +42,50 @@ def test_every_module_of_recovery_is_in_the_table():
     modules = set((mutate.ROOT / mutate.PACKAGE / "store/recovery").glob("*.py"))
 
     assert {path.name for path in modules - listed} == {"__init__.py"}
+
+
+def test_excused_changes_are_of_lines_that_exist():
+    """A reason goes with the line that it is about."""
+    for (module, before, after), why in mutate.reasons().items():
+        lines = {line.strip() for line in (mutate.ROOT / module).read_text("utf-8").splitlines()}
+        assert set(before.splitlines()) <= lines, (module, before)
+        assert after != before
+        assert why
+
+
+def test_reason_is_for_one_change_or_all_of_an_operator():
+    """A reason for another change of the same line is none."""
+    numbers = "connection.execute(rows.SET_WEAR, (1, None, run))"
+    find = functools.partial(mutate.reason_for, f"{mutate.PACKAGE}/store/ring.py")
+
+    assert find((numbers, "anything"), "NumberReplacer")
+    assert find((numbers, "anything"), "DeleteStatement") is None
+
+
+def test_change_is_known_by_its_lines_alone():
+    """So a reason holds when code around it moves, and for no other change of that line."""
+    was, removed, turned = (
+        "if x:\n    a = 1\n    b()\n",
+        "if x:\n    a = 1\n    pass\n",
+        "if not x:\n    a = 1\n    b()\n",
+    )
+
+    assert mutate.change_of(was, removed) == ("b()", "pass")
+    assert mutate.change_of(f"import a\n{was}", f"import a\n{turned}") == ("if x:", "if not x:")
+
+
+def test_tests_of_a_change_are_those_that_may_notice_it():
+    """These ran the function, or started a process; for a line that runs on import, or in no test, it is all."""
+    tests = [
+        mutate.Test("slow", 9.0, {"m.py": [4, 7]}, starts_processes=False),
+        mutate.Test("quick", 0.1, {"m.py": [10]}, starts_processes=False),
+        mutate.Test("elsewhere", 0.2, {"m.py": [4]}, starts_processes=False),
+        mutate.Test("process", 0.3, {}, starts_processes=True),
+    ]
+
+    assert mutate.nearest(tests, "m.py", SOURCE, 8) == ["quick", "slow", "process"]
+    assert mutate.nearest(tests, "m.py", SOURCE, 2) == ["quick", "elsewhere", "process", "slow"]
+    assert mutate.nearest(tests[2:], "m.py", SOURCE, 8) == ["elsewhere", "process"]
 
 
 def changed_lines() -> dict[str, set[str]]:

@@ -12,6 +12,11 @@ process's pid and later its exit code come back.
 from __future__ import annotations
 
 import atexit
+
+if __name__ == "__main__":
+    # Before any module registers what is to happen at the end: called after all that.
+    atexit.register(lambda: _leave())  # noqa: PLW0108  # it is defined below
+
 import gc
 import importlib
 import json
@@ -19,6 +24,7 @@ import os
 import pkgutil
 import resource
 import runpy
+import selectors
 import signal
 import socket
 import subprocess
@@ -42,6 +48,7 @@ def _of_interpreter(environment: Mapping[str, str]) -> dict[str, str]:
 _LATE = ("cryptography.hazmat.primitives.asymmetric.ed25519", "httpcore", "prometheus_client", "tomli_w")
 # What an interpreter reads when it starts. Where a test wants it otherwise, it gets a new interpreter.
 _OURS = _of_interpreter(os.environ)
+_exit_codes: list[int] = []  # of this process: one, when its program has run to an end
 
 
 class Forked:
@@ -54,7 +61,7 @@ class Forked:
         self.stdout = pipes.get("stdout")
         self.stderr = pipes.get("stderr")
         self._reply = reply
-        self.pid = int(self._received(30))
+        self.pid = int(self._received(120))  # the first one waits for the imports, on a busy machine
 
     def __enter__(self) -> Self:
         return self
@@ -186,47 +193,57 @@ def _serve(control: socket.socket) -> None:
     _import_all()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # some are started to crash
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, which then close the socket
-    while True:
-        message, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE_BYTES, 4)
-        with suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG if message else 0)[0]:
-                pass  # reaped rather than ignored: then its CPU time counts as ours
-        if not message:
-            return
-        if os.fork() == 0:
-            control.close()
-            _watch(json.loads(message), descriptors)
-            return
-        for descriptor in descriptors:
-            os.close(descriptor)
+    with selectors.DefaultSelector() as waiting:
+        waiting.register(control, selectors.EVENT_READ)
+        while waiting.get_map():
+            for key, _ in waiting.select():
+                if key.fileobj is not control:
+                    waiting.unregister(key.fileobj)
+                    _tell_the_end(key.fd, *key.data)
+                    continue
+                message, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE_BYTES, 4)
+                if not message:
+                    waiting.unregister(control)
+                    for left in waiting.get_map().values():
+                        os.kill(left.data[0], signal.SIGKILL)  # no program outlives the tests that started it
+                elif pid := os.fork():
+                    for descriptor in descriptors[:3]:
+                        os.close(descriptor)
+                    waiting.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, descriptors[3]))
+                    _say(descriptors[3], pid)
+                else:
+                    waiting.close()
+                    control.close()
+                    _become(json.loads(message), descriptors)
+                    return
+
+
+def _tell_the_end(pidfd: int, pid: int, reply: int) -> None:
+    """Reaps a process, whose CPU time then counts as ours, and sends its exit code."""
+    os.close(pidfd)
+    _say(reply, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    os.close(reply)
+
+
+def _say(reply: int, number: int) -> None:
+    with suppress(OSError):  # the test may have gone
+        os.write(reply, str(number).encode())
 
 
 def _import_all() -> None:
     """Imports what nodes and commands import, also what they import as late as they use it, and starts nothing."""
     import hearthnet
+    from hearthnet.observability.redaction import rules
 
     for module in pkgutil.walk_packages(hearthnet.__path__, "hearthnet."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     for name in _LATE:
         importlib.import_module(name)
+    rules.compile_shapes(())  # `re` has these then
     assert threading.active_count() == 1
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page
-
-
-def _watch(request: dict, descriptors: list[int]) -> None:
-    """Forks the program and tells what becomes of it; returns in the program, when it has run."""
-    child = os.fork()
-    if child == 0:
-        _become(request, descriptors)
-        return
-    for descriptor in descriptors[:3]:
-        os.close(descriptor)
-    with socket.socket(fileno=descriptors[3]) as reply, suppress(OSError):  # the test may have gone
-        reply.send(str(child).encode())
-        reply.send(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
-    os._exit(0)
 
 
 def _become(request: dict, descriptors: list[int]) -> None:
@@ -236,12 +253,33 @@ def _become(request: dict, descriptors: list[int]) -> None:
     os.environ.update(request["environment"])
     for number, descriptor in enumerate(descriptors[:3]):
         os.dup2(descriptor, number)
-    os.closerange(3, max(descriptors) + 1)
+    os.closerange(3, 1 + max(int(path.name) for path in Path("/proc/self/fd").iterdir()))
     sys.stdin = os.fdopen(0, "r", encoding="utf-8", closefd=False)
     sys.stdout = os.fdopen(1, "w", 1 if os.isatty(1) else -1, encoding="utf-8", closefd=False)
     sys.stderr = os.fdopen(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
-    _execute(*request["arguments"])
+    try:
+        _execute(*request["arguments"])
+        _exit_codes.append(0)
+    except SystemExit as error:
+        _exit_codes.append(error.code if isinstance(error.code, int) else int(error.code is not None))
+        raise
+    except Exception:
+        _exit_codes.append(1)
+        raise
+
+
+def _leave() -> None:
+    """Ends a program whose exit code is known when all else is done that an interpreter does at its end.
+
+    All but one: it would take every object of every module apart, and so touch, and copy, each page that was forked.
+    That is most of the CPU time of a short command.
+    """
+    with suppress(OSError, ValueError, AttributeError):  # the interpreter then goes on, and tells of this
+        for code in _exit_codes:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code & 0xFF)
 
 
 def _execute(kind: str, *arguments: str) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support import forkserver
@@ -78,3 +79,17 @@ def test_what_the_interpreter_reads_gets_a_new_one():
 
     assert isinstance(process, subprocess.Popen)
     assert process.wait(60) == 0
+
+
+def test_program_does_not_outlive_the_tests():
+    """One whose end was not waited for is killed when they end, and does not keep them from it."""
+    text = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
+from support import forkserver
+print(forkserver.spawn([sys.executable, "-c", "import signal; signal.pause()"]).pid)
+"""
+    done = subprocess.run(program(text), capture_output=True, text=True, check=True, timeout=120)
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(done.stdout), 0)

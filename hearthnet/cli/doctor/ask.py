@@ -13,9 +13,9 @@ from hearthnet import __version__
 from hearthnet.checks.probes.lock_owner import live_nodes
 from hearthnet.checks.probes.silence import explain_silence
 from hearthnet.checks.settings import unusable
-from hearthnet.cli.client import NodeClient, Response
+from hearthnet.cli.client import MILLISECONDS, NodeClient, Response
 from hearthnet.config import Config
-from hearthnet.errors import ConfigError
+from hearthnet.errors import ConfigError, HearthNetError
 from hearthnet.locations import locations_of
 from hearthnet.observability import doctor
 from hearthnet.observability.doctor import CheckResult
@@ -24,6 +24,16 @@ from hearthnet.observability.records.record import bounded, clean_text
 __all__ = ["Findings", "NoSettings", "diagnose"]
 
 _NO_NODE: Final = "this node is not running: read from the disk"
+# The parts of the node's responses that are read.
+_STATUS: Final = {"pid": int, "version": str}
+_RESULT: Final = {
+    **dict.fromkeys(("name", "detail"), str),
+    "status": ("fail", "warn", "pass", "skip"),
+    "ok": bool,
+    "fix": str | None,
+    "evidence": dict,
+    "duration_ms": MILLISECONDS,
+}
 STATUS_TIMEOUT_S: Final = 3.0  # a node responds within milliseconds, on a busy Raspberry Pi within a second
 # The node's own deadline for its checks, plus the time to respond.
 CHECKS_TIMEOUT_S: Final = doctor.DEADLINE_S + STATUS_TIMEOUT_S
@@ -94,15 +104,19 @@ def _ask(config: Config, only: Sequence[str]) -> Findings:
 
 
 def _from_node(status: Response, report: Response, config: Config, only: Sequence[str]) -> Findings:
-    node = {} if status.is_error else status.json()
-    pid, program = node.get("pid"), str(node.get("version", __version__))
+    try:
+        node = {} if status.is_error else status.document(_STATUS)
+        results = [] if report.is_error else report.document([_RESULT])
+    except HearthNetError as error:
+        return _from_disk(config, only, f"{error.message}: read from the disk")
+    pid, program = node.get("pid"), node.get("version", __version__)
     # The node may lack a check of this program if it was started before an update.
     if report.is_error:
         found = _from_disk(config, only, f"the node responded with {report.status}: read from the disk")
         found.pid = pid
         return found
     source = "the node" if pid is None else f"the node, pid {pid}"
-    return Findings(report.json(), f"asked {source}", source="node", program=program, pid=pid)
+    return Findings(results, f"asked {source}", source="node", program=program, pid=pid)
 
 
 def _unresponsive(config: Config, only: Sequence[str], waited_s: float) -> Findings:

@@ -17,9 +17,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import click
-import orjson
 
-from hearthnet.cli.main import printable
+from hearthnet.cli.main import as_json_text, printable
 from hearthnet.moments import in_local_time
 from hearthnet.observability.reports.history import BAD, Change, Streak
 from hearthnet.plural import counted
@@ -98,7 +97,7 @@ def _print_good(results: list[dict[str, Any]], verbose: bool) -> None:
 
 def _print_evidence(result: Mapping[str, Any]) -> None:
     for key, value in result["evidence"].items():
-        _print(f"{_INDENT}  {printable(key)}: {printable(orjson.dumps(value).decode())}")
+        _print(f"{_INDENT}  {printable(key)}: {printable(as_json_text(value))}")
 
 
 def _print_summary(document: Mapping[str, Any], results: list[dict[str, Any]]) -> None:

@@ -66,9 +66,10 @@ def _usage(message: str, hint: str) -> HearthNetError:
 
 
 def _ask(where: Locations, method: str, body: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    from hearthnet.cli.client import NodeClient
+    from hearthnet.cli.client import MILLISECONDS, NodeClient
 
-    response = NodeClient(where).control(method, "/control/log-level", body)
+    change = {"logger": str, "level": str, "was": str, "left_s": MILLISECONDS}
+    response = NodeClient(where).control(method, "/control/log-level", [change], body)
     if response.is_error:
         raise _refusal(response)
     present: list[dict[str, Any]] = response.json()
@@ -76,7 +77,7 @@ def _ask(where: Locations, method: str, body: dict[str, Any] | None = None) -> l
 
 
 def _refusal(response: Response) -> HearthNetError:
-    message = response.json().get("message", str(response.status))
+    message = response.message
     if response.status != _BAD_REQUEST:
         return HearthNetError(f"the node reported: {message}")
     problem, _, hint = message.partition("; ")
@@ -88,4 +89,4 @@ def _print(present: list[dict[str, Any]]) -> None:
         click.echo("every logger has its usual level", err=True)
     for item in present:
         left = f"for {duration(item['left_s'])}, then {item['was']}"
-        click.echo(f"{printable(item['logger']):<32} {item['level']:<8} {left}")
+        click.echo(printable(f"{item['logger']:<32} {item['level']:<8} {left}"))

@@ -77,6 +77,8 @@ def remarks(found: Purged) -> Iterator[str]:
     """Yields lines about records that are not counted, and what a purge by capability leaves in the JSON logs."""
     if found.boxes:
         yield f"not counted: records in {counted(found.boxes, 'black box', 'black boxes')} of killed runs"
+    for skipped in found.skipped:
+        yield f"skipped {skipped}"
     if found.days_left:
         after = date.fromisoformat(found.days_left[-1]) + timedelta(days=1)
         yield f"the JSON logs of {', '.join(found.days_left)} are kept and may have lines of it"
@@ -105,7 +107,7 @@ def info_lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "runs", f"{runs['count']:,}, {runs['unclean']:,} ended uncleanly{running}{others}"
     yield "wear", _wear(found["wear"])
     yield from _with_name("not ours", [_addition(item) for item in found["not_ours"]])
-    yield from _with_name("quarantine", [f"{size(item['bytes'])} {item['path']}" for item in found["quarantined"]])
+    yield from _with_name("quarantine", [_quarantined(item) for item in found["quarantined"]])
     yield from _with_name("black boxes", [_box(item) for item in found["boxes"]])
 
 
@@ -141,6 +143,14 @@ def _addition(item: dict[str, Any]) -> str:
     return printable(f"{item['kind']} {item['name']}{place}{words}")
 
 
+def _quarantined(item: dict[str, Any]) -> str:
+    return printable(
+        f"{item['path']}: {item['trouble']}" if item["trouble"] else f"{size(item['bytes'])} {item['path']}"
+    )
+
+
 def _box(item: dict[str, Any]) -> str:
+    if item["trouble"]:
+        return printable(f"{item['path']}: {item['trouble']}")
     state = "alive" if item["alive"] else "dead; the next start recovers it"
     return f"process {item['pid'] or 'unknown'}, {state}"

@@ -52,11 +52,11 @@ def bodies(where: Locations, capability: str | None, for_s: float, off: bool, as
 
 
 def _ask(where: Locations, method: str, body: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    from hearthnet.cli.client import NodeClient
+    from hearthnet.cli.client import MILLISECONDS, NodeClient
 
-    response = NodeClient(where).control(method, _PATH, body)
+    response = NodeClient(where).control(method, _PATH, [{"capability": str, "left_s": MILLISECONDS}], body)
     if response.is_error:
-        message, _, hint = response.json().get("message", str(response.status)).partition("; ")
+        message, _, hint = response.message.partition("; ")
         raise HearthNetError(f"the node reported: {message}", hint=hint or None)
     present: list[dict[str, Any]] = response.json()
     return present

@@ -107,13 +107,13 @@ def print_traces(traces: list[Trace]) -> None:
     has_errors = screen.width >= _MIN_WIDTH_FOR_ERRORS
     title, times = _times([ended_us(item) for item in traces], is_wide=screen.width >= _MIN_WIDTH_FOR_DATES)
     # A running node of an older version does not send it.
-    has_programs = len({item.get("program") for item in traces}) > 1
+    has_programs = len({printable(item.get("program")) for item in traces}) > 1
     columns = {
         title: [Text(time) for time in times],
         "program": [Text(printable(item.get("program") or "")) for item in traces],
-        "trace": [Text(item["trace_id"]) for item in traces],
+        "trace": [Text(printable(item["trace_id"])) for item in traces],
         "capability": [Text(printable(item["capability"])) for item in traces],
-        "result": [Text(item["result"], style=result_style(item["result"])) for item in traces],
+        "result": [Text(printable(item["result"]), style=result_style(item["result"])) for item in traces],
         "ms": [Text(f"{item['duration_ms']:.1f}") for item in traces],
         "error": [Text(printable(item["error"] or "")) for item in traces],
     }

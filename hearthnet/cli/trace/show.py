@@ -21,7 +21,7 @@ from hearthnet.cli.main import (
     where_option,
 )
 from hearthnet.constants import DATABASE, TRACE_RING_BUFFER
-from hearthnet.errors import EXIT_USAGE, HearthNetError
+from hearthnet.errors import EXIT_USAGE, HearthNetError, NodeRefusedError
 from hearthnet.plural import counted
 
 if TYPE_CHECKING:
@@ -127,6 +127,7 @@ def find(where: Locations, n: int, wanted: TraceFilter) -> list[dict[str, Any]]:
 
     live = NodeClient(where).ask(
         "/trace/recent",
+        [_shape()],
         n=n,
         capability=wanted.capability,
         result=wanted.result,
@@ -145,6 +146,18 @@ def find(where: Locations, n: int, wanted: TraceFilter) -> list[dict[str, Any]]:
         if item["trace_id"].startswith(wanted.trace_id or "")
         and (wanted.until_us is None or ended_us(item) < wanted.until_us)
     ]
+
+
+def _shape() -> dict[str, Any]:
+    """Returns the shape of a trace as it is read from a node; one of an older version does not send its program."""
+    from hearthnet.cli.client import MILLISECONDS, MOMENT_US, NUMBER
+
+    named = dict.fromkeys(("trace_id", "run_id", "capability", "result"), str)
+    perhaps = dict.fromkeys(("version", "error"), str | None)
+    span = {"id": str, "parent": str | None, "name": str, "status": str, "extras": dict}
+    timed = {"offset_ms": NUMBER, "duration_ms": MILLISECONDS}
+    when = {"started_us": MOMENT_US, "duration_ms": MILLISECONDS}
+    return {**named, **perhaps, **when, "extras": dict, "spans": [span | timed]}
 
 
 def ended_us(trace: dict[str, Any]) -> int:
@@ -180,8 +193,8 @@ def _visits(where: Locations, trace_id: str) -> list[dict[str, Any]]:
     from hearthnet.observability.store.reader import TraceFilter
 
     try:
-        live = NodeClient(where).ask(f"/trace/{trace_id}")
-    except HearthNetError:  # the node does not have it
+        live = NodeClient(where).ask(f"/trace/{trace_id}", [_shape()])
+    except NodeRefusedError:  # the node does not have it
         return []
     if live is not None:
         found: list[dict[str, Any]] = live
@@ -198,17 +211,17 @@ def _draw(trace: dict[str, Any]) -> None:
     whose = f" of {printable(trace['program'])}" if trace.get("program") else ""
     parts: list[RenderableType] = [
         Text.assemble(
-            (f"{printable(trace['capability'])}{version}", "bold"), "  ", (trace["result"], style),
+            (f"{printable(trace['capability'])}{version}", "bold"), "  ", (printable(trace["result"]), style),
             f"  {trace['duration_ms']:.2f} ms  started {local_time(trace['started_us'])}",
         ),
-        Text(f"trace {trace['trace_id']}  run {trace['run_id']}{whose}", style="dim"),
+        Text(f"trace {printable(trace['trace_id'])}  run {printable(trace['run_id'])}{whose}", style="dim"),
     ]  # fmt: skip
     if trace["error"]:
         parts.append(Text(printable(trace["error"]), style=style))
     if trace["extras"]:
         parts.append(Text(fields_text(trace["extras"]), style="dim"))
     parts.append(_waterfall(trace))
-    if "truncated" in trace["extras"]:
+    if isinstance(trace["extras"].get("truncated"), int):
         dropped = counted(trace["extras"]["truncated"], "span")
         parts.append(Text(f"{dropped} dropped: too many for one record", style="yellow"))
     print_plain(console(), *parts)
@@ -242,17 +255,17 @@ def _tree(spans: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
     for item in spans:
         children.setdefault(item["parent"] if item["parent"] in depths else None, []).append(item)
     ordered: list[tuple[int, dict[str, Any]]] = []
-    pending = list(reversed(children.get(None, [])))
+    pending = list(reversed(children.pop(None, [])))
     while pending:
         item = pending.pop()
         ordered.append((depths[item["id"]], item))
-        pending.extend(reversed(children.get(item["id"], [])))
+        pending.extend(reversed(children.pop(item["id"], [])))
     return ordered
 
 
 def _bar(item: dict[str, Any], total_ms: float) -> str:
     scale = _BAR_CHARS / total_ms if total_ms > 0 else 0.0
-    start = min(_BAR_CHARS - 1, int(item["offset_ms"] * scale))
-    length = max(1, min(_BAR_CHARS - start, round(item["duration_ms"] * scale)))
+    start = int(max(0, min(_BAR_CHARS - 1, item["offset_ms"] * scale)))
+    length = max(1, round(min(_BAR_CHARS - start, item["duration_ms"] * scale)))
     bar: str = "·" * start + "█" * length + "·" * (_BAR_CHARS - start - length)
     return bar

@@ -6,7 +6,6 @@ Recorded strings are untrusted: control characters are escaped.
 from __future__ import annotations
 
 import re
-import shutil
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
@@ -33,6 +32,7 @@ _MAX_BARS: Final = 30
 _PROGRAM_CHARS: Final = 12
 _MIN_COLUMNS: Final = 60
 _MAX_COLUMNS: Final = 140
+_NO_TERMINAL: Final = 1_000_000
 
 Paint = Callable[[str, str], str]
 
@@ -50,10 +50,10 @@ def report(case: Case, verdict: Verdict, *, colour: bool, unicode: bool, columns
         verdict: how the case's run ended.
         colour: whether the terminal shows colours.
         unicode: whether it shows more than ASCII.
-        columns: its width; None: the terminal's own.
+        columns: its width; None: it is no terminal, so nothing is wrapped or cut.
     """
-    width = columns or shutil.get_terminal_size((100, 24)).columns
-    return Report(case, verdict, colour, unicode, min(_MAX_COLUMNS, max(_MIN_COLUMNS, width))).text()
+    width = _NO_TERMINAL if columns is None else min(_MAX_COLUMNS, max(_MIN_COLUMNS, columns))
+    return Report(case, verdict, colour, unicode, width).text()
 
 
 class Report:
@@ -183,7 +183,7 @@ class Report:
         yield f"  calls   {self._chart([minute.traces for minute in minutes])}  at most {most:,} per minute"
         rates = [minute.failed / minute.traces if minute.traces else 0.0 for minute in minutes]
         yield f"  failed  {self._chart(rates, 1.0)}  {sum(m.failed for m in minutes):,} in all, up to {max(rates):.0%}"
-        yield self._paint(f"          {_local(minutes[0].start_us)} to {_clock(minutes[-1].start_us)}", "dim")
+        yield self._paint(f"          {_local(minutes[0].start_us)} to {_local(minutes[-1].start_us)}", "dim")
 
     def _findings_heading(self) -> str:
         at = self._case.findings_at

@@ -256,7 +256,7 @@ def _spans(text: str) -> list[Span]:
     """Returns the spans of secrets, in order; they may overlap."""
     found = [*_shaped_spans(text), *_named_spans(text)]
     for value in known_here() if known else ():
-        found += (match.span() for match in re.finditer(re.escape(value), text))
+        found += _places(text, value)
     for pattern in active.patterns:
         found += (match.span(1 if pattern.groups else 0) for match in pattern.finditer(text))
     return sorted(span for span in found if 0 <= span[0] < span[1] and text[span[0] : span[1]] != REDACTED)
@@ -268,8 +268,15 @@ def _again(text: str, spans: list[Span]) -> list[Span]:
     tell(*values)
     found = set(spans)
     for value in values[:MAX_TOLD]:
-        found.update((match.start(), match.end()) for match in re.finditer(re.escape(value), text))
+        found.update(_places(text, value))
     return sorted(found)
+
+
+def _places(text: str, value: str) -> Iterator[Span]:
+    at = text.find(value)
+    while at >= 0:
+        yield at, at + len(value)
+        at = text.find(value, at + len(value))
 
 
 def _shaped_spans(text: str) -> Iterator[Span]:

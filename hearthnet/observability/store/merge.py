@@ -157,8 +157,8 @@ def _make_space(connection: sqlite3.Connection, state: State, table: Table, reco
 
 def _evict(connection: sqlite3.Connection, state: State, table: Table, notable: int, count: int) -> None:
     count = min(count, state.held(table)[notable])
-    values = (notable, state.first(table, notable), count - 1)
-    gone = connection.execute(table.delete_oldest, values).rowcount if count else 0
+    oldest = (notable, state.first(table, notable))
+    gone = connection.execute(table.delete_oldest, (*oldest, *oldest, count - 1)).rowcount if count else 0
     state.evicted(table, notable, gone)
     if not gone:  # there are fewer than were counted
         state.correct(table, connection.execute(table.count).fetchone())

@@ -171,7 +171,7 @@ class State:
 
     def changes(self) -> list[tuple[str, int]]:
         """Returns the rows to write with `SET`."""
-        return [(name, self._values[name]) for name in sorted(self._changed)]
+        return [(name, self._values[name]) for name in self._changed]
 
 
 _STATE: Final = ("seq", "traces.0", "traces.1", "logs.0", "logs.1")
@@ -188,22 +188,23 @@ def trial(connection: sqlite3.Connection) -> None:
     connection.executemany(SET, [(name, 0) for name in _STATE])
     connection.execute(BEGIN).fetchall()
     for seq in range(1, 5):
+        run = str(seq)
         notable, some = (0, None) if seq < 3 else (1, "x")
-        trace = ("run", seq, "id", some, "a.b", some, seq, seq, float(seq), "ok", some, notable, b"[]", b"{}")
+        trace = ("run", seq, "id", some, "a.b", some, seq, seq, seq + 0.5, "ok", some, notable, b"[]", b"{}")
         entry = ("run", seq, seq, "info", "a", "m", some, some, notable, 0, b"{}", some)
         connection.execute(TRACES.insert, (seq, *trace))
         connection.execute(LOGS.insert, (seq, *entry))
         connection.execute(rows.INSERT_GAP, (seq, seq, "trace", "poison", 1, "run"))
-        connection.execute(rows.INSERT_RUN, (str(seq), some, "1", 1, some, seq, some, "node"))
-        connection.execute(rows.FOLLOW_RUN, (str(seq), 0))
-        connection.execute(rows.SET_VITALS, (seq, some, str(seq)))
-        connection.execute(rows.SET_WEAR, (1, None, str(seq)))
-        connection.execute(rows.END_RUN, (seq, rows.CLEAN, str(seq)))
-        connection.execute(rows.OPEN_RUN, (str(seq),))
-        connection.execute(rows.END_RUN, (seq, rows.UNCLEAN, str(seq)))
-        connection.execute(rows.FORGET_RUN, (str(seq),))
+        connection.execute(rows.INSERT_RUN, (run, some, "1", 1, some, seq, some, "node"))
+        connection.execute(rows.FOLLOW_RUN, (run, 0))
+        connection.execute(rows.SET_VITALS, (seq, some, run))
+        connection.execute(rows.SET_WEAR, (1, None, run))
+        connection.execute(rows.END_RUN, (seq, rows.CLEAN, run))
+        connection.execute(rows.OPEN_RUN, (run,))
+        connection.execute(rows.END_RUN, (seq, rows.UNCLEAN, run))
+        connection.execute(rows.FORGET_RUN, (run,))
     for table in (TRACES, LOGS):
-        connection.execute(table.delete_oldest, (0, 0, 0))
+        connection.execute(table.delete_oldest, (0, 0, 0, 0, 0))
     connection.execute(rows.TRIM_GAPS, (1,))
     connection.execute(rows.TRIM_RUNS, {"node_id": "x", "size": 1})
 

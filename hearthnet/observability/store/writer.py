@@ -368,8 +368,8 @@ class Writer:
 
     async def _evict(self, state: State, table: Table, notable: int, count: int) -> None:
         """Deletes the oldest rows of a class."""
-        values = (notable, state.first(table, notable), count - 1)
-        gone = (await self._db.execute(table.delete_oldest, values)).rowcount
+        oldest = (notable, state.first(table, notable))
+        gone = (await self._db.execute(table.delete_oldest, (*oldest, *oldest, count - 1))).rowcount
         state.evicted(table, notable, gone)
         if not gone:  # there are fewer than were counted
             await self._recount(state)

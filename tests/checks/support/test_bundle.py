@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import zipfile
 from contextlib import closing
+from functools import cache
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -336,6 +337,12 @@ COLUMNS = {
 MOMENTS = {"traces": "started_us", "logs": "ts_us", "gaps": "ts_us", "runs": "started_us"}
 
 
+@pytest.fixture
+def versions_once(monkeypatch):
+    """What is installed is read once: that is most of the time of a bundle, and the same for each."""
+    monkeypatch.setattr(bundle, "_versions", cache(bundle._versions))
+
+
 # Not made smaller when it fails: each try takes a store, and the text that leaked is told as it is.
 @settings(
     max_examples=60,
@@ -344,7 +351,7 @@ MOMENTS = {"traces": "started_us", "logs": "ts_us", "gaps": "ts_us", "runs": "st
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
-def test_nothing_but_values_of_the_list(recorded, data):
+def test_nothing_but_values_of_the_list(recorded, versions_once, data):
     """Random texts in store, logs and reports never appear in the bundle."""
     config, _ = recorded
     with closing(sqlite3.connect(config.observability.data_dir / "telemetry.db", isolation_level=None)) as connection:

@@ -15,7 +15,7 @@ import pytest
 from support.left_behind import fingerprints
 
 from hearthnet.forensics.gather import gather
-from hearthnet.forensics.main import SCHEMA
+from hearthnet.forensics.main import SCHEMA, main
 from hearthnet.forensics.model import CAUSES, Case, Entry, ErrorGroup, InFlight, Minute, Run, Source, Verdict, Vitals
 from hearthnet.forensics.report.document import document
 from hearthnet.forensics.report.page import page
@@ -90,6 +90,19 @@ def test_report_of_a_real_death_says_what_matters(program):
     assert text.startswith("KILLED: ")
     for said in ("rag.query", "in embed", "last words", "4 x", "no answer after", "no end", "whole"):
         assert said in text, said
+
+
+def test_nothing_is_wrapped_or_cut_for_a_program(program, capsys):
+    """A path of any length is whole, and the run is one line, whatever the width of the terminal it was started in."""
+    folder = program(40) / "data"
+    deep = folder.parent / ("d" * 200)
+    folder.rename(deep)
+
+    assert main([str(deep)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.endswith(f"{deep}/telemetry.db") for line in lines)
+    assert re.fullmatch(r"run \w+ of .*, pid \d+, started .*, ran [\d.]+ m?s", lines[1])
+    assert not any("…" in line for line in lines if "more like it" not in line)
 
 
 class Page(HTMLParser):

@@ -6,6 +6,7 @@ import logging
 import sqlite3
 import threading
 from contextlib import closing
+from types import SimpleNamespace
 
 import orjson
 import pytest
@@ -19,6 +20,8 @@ from hearthnet.observability import logging as node_logging
 from hearthnet.observability.logs import messages
 from hearthnet.observability.logs.daily_file import log_paths
 from hearthnet.observability.logs.messages import find
+from hearthnet.observability.logs.tracebacks import Error
+from hearthnet.observability.redaction.rules import register_secrets
 from hearthnet.observability.runtime import runtime
 
 log = get_logger("hearthnet.test")
@@ -42,6 +45,15 @@ def still(monkeypatch):
 def total(records):
     """How many records these stand for."""
     return sum(1 + record.get("repeats", 0) for record in records)
+
+
+def test_message_is_judged_anew_once_its_secret_is_known(lines):
+    """A secret that was logged before it was registered is in no later record of the same message."""
+    for _ in range(2):
+        log.info("uses orchid-lantern-4471")
+        register_secrets(["orchid-lantern-4471"])
+
+    assert [line["msg"] for line in lines()] == ["uses orchid-lantern-4471", "uses [redacted]"]
 
 
 def test_rows_beyond_the_budget_are_told_as_one(lines, still):
@@ -303,6 +315,16 @@ def test_levels_are_those_of_the_standard_library():
     assert ours == (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
 
 
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [(1, "debug"), (10, "debug"), (19, "debug"), (20, "info"), (29, "info"), (39, "warning"), (49, "error"),
+     (50, "critical"), (99, "critical")],
+)  # fmt: skip
+def test_level_in_between_has_the_name_of_the_next_lower_one(number, name):
+    """Other libraries have levels of their own: 15, 25."""
+    assert messages.level_name(number) == name
+
+
 @pytest.mark.parametrize("letter", ["x", "\x01", "ü"])
 def test_text_within_its_share_of_a_line_is_whole_and_a_longer_one_keeps_its_end(letter):
     """A traceback's end tells most: as much of it stays as there is space for."""
@@ -343,6 +365,89 @@ def test_fields_beside_a_long_traceback_keep_a_quarter_of_the_line():
     assert len(line) <= MAX_JSON_LINE_BYTES
     assert found["n"] == 1
     assert MAX_JSON_LINE_BYTES // 4 - 100 < len(found["long"]) < MAX_JSON_LINE_BYTES // 4
+
+
+def test_fields_that_grow_when_line_ends_are_escaped_are_cut_again():
+    """U+0085 is two bytes of a field, and six of a line."""
+    fields = orjson.dumps({"n": 1, "long": "\x85" * MAX_JSON_LINE_BYTES})
+    line = messages.Entry(find("hearthnet.test", 20, "m"), fields, ("x" * MAX_JSON_LINE_BYTES, ""), 0).line()
+    found = orjson.loads(line)
+
+    assert len(line) <= MAX_JSON_LINE_BYTES
+    assert len(line.splitlines()) == len(line.decode().splitlines()) == 1
+    assert (found["msg"], found["n"]) == ("m", 1)
+    assert len(found["long"]) > MAX_JSON_LINE_BYTES // 16 - 100
+    assert found["exc"].endswith("x")
+
+
+def test_row_has_the_time_in_microseconds():
+    """Rounded down, as that of the line is to milliseconds."""
+    entry = messages.Entry(find("hearthnet.test", 20, "m"), b"{}", None, 1_790_000_000_123_456_789)
+
+    assert entry.values()[0] == 1_790_000_000_123_456
+    assert orjson.loads(entry.line())["ts"].endswith("20.123Z")
+
+
+@pytest.mark.parametrize(
+    ("text", "args"),
+    [
+        ("%(a)s", ({"a": 1},)),
+        ("%s and %s", ({"a": 1}, 2)),
+        ("%s", ({},)),
+        ("%s%%", (5,)),
+        ("%d", (2.5,)),
+        ("100 %", ()),
+    ],
+)
+def test_arguments_are_filled_in_as_the_standard_library_does(text, args):
+    """A mapping is one where it is the only argument, and has names."""
+    record = logging.LogRecord("x", 20, "x.py", 1, text, args, None)
+
+    assert messages.text_of(text, args) == record.getMessage()
+
+
+def test_debug_record_that_cannot_be_kept_is_counted(lines, monkeypatch):
+    """It raises nothing into the program, before logging is set up and after."""
+    broken = SimpleNamespace(trace=None)
+    messages.keep_on(broken, "hearthnet.test", "m", {})
+    assert runtime.handler.failures == 1
+    monkeypatch.setattr(runtime, "handler", None)
+    messages.keep_on(broken, "hearthnet.test", "m", {})
+
+
+def test_limits_are_remembered_for_a_bounded_number_of_keys():
+    """A caller may name a new key each time."""
+    for number in range(3_000):
+        assert messages.admit_key("hearthnet.test", str(number), 1.0, 60.0)
+        assert not messages.admit_key("hearthnet.test", str(number), 2.0, 60.0)
+
+    assert len(messages._keys) <= 1_024
+
+
+def test_message_that_others_have_hidden_from_a_traceback_stays_hidden():
+    """Their formatter has rewritten the text; the field beside it does not bring the message back."""
+    error = ValueError("name of a patient")
+    shown = ("Traceback: ValueError: name of a patient", "Traceback: ValueError: [hidden]")
+    kept, hidden = (
+        messages.new_entry(find("hearthnet.test", 40, "m"), None, Error((ValueError, error, None), text), 0).extras
+        for text in shown
+    )
+
+    assert orjson.loads(kept) == {"exc_type": "ValueError", "exc_message": "name of a patient"}
+    assert orjson.loads(hidden) == {"exc_type": "ValueError"}
+
+
+def test_mark_of_a_trace_takes_no_more_than_its_own_space():
+    """The fields beside it keep the rest of the line, and of the row."""
+    place = (None, None, "01HXR4Z6W5S9E2JQ4Y0T7B3M1C")
+    fields = {"long": "x" * (MAX_JSON_LINE_BYTES // 2)}
+    entry = messages.Entry(find("hearthnet.test", 20, "m"), orjson.dumps(fields), ("e", "e"), 0, place)
+    found = orjson.loads(entry.line())
+    row = entry.values()[8]
+
+    assert (found["after_trace"], found["long"]) == (place[2], fields["long"])
+    assert orjson.loads(row)["after_trace"] == place[2]
+    assert messages.MESSAGE_BYTES - 10 <= len(row) <= messages.MESSAGE_BYTES
 
 
 @pytest.mark.parametrize(("interval_s", "told_after_s"), [(10, 11), (60, 61), (61, 61), (300, 61), (10**9, 61)])

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hearthnet.constants import MAX_KEYS, MAX_STRING_BYTES
-from hearthnet.observability.records.record import encode, encode_value, fit, safe_text
+from hearthnet.constants import MAX_KEYS, MAX_NESTING, MAX_STRING_BYTES
+from hearthnet.observability.records.record import CUT, encode, encode_value, fit, one_line, safe_text
 
 
 class Raising:
@@ -225,3 +225,33 @@ def test_anything_fits(extras, limit):
 
     assert len(fit(encoded, limit)) <= limit
     assert found.keys() - {"truncated_keys"} <= orjson.loads(encoded).keys()
+
+
+@pytest.mark.parametrize("wrap", [lambda inner: {"k": inner}, lambda inner: [inner]])
+def test_nesting_ends_with_the_type_of_the_rest(wrap):
+    """As deep as the limit, and no deeper."""
+    value: object = 1
+    for _ in range(MAX_NESTING + 3):
+        value = wrap(value)
+    found = orjson.loads(encode({"v": value}))["v"]
+    for _ in range(MAX_NESTING - 1):
+        found = found["k"] if isinstance(found, dict) else found[0]
+
+    assert found == f"[{type(value).__name__} nested too deep]"
+
+
+@pytest.mark.parametrize("count", [99, 100, 101, 102])
+def test_text_of_one_byte_too_much_says_that_it_was_cut(count):
+    """At its limit it is whole."""
+    text = safe_text("x" * count, 100)
+
+    assert text == ("x" * count if count <= 100 else "x" * (100 - len(CUT.encode())) + CUT)
+
+
+def test_line_ends_of_unicode_are_escaped():
+    """So that a line of JSON is one line to every reader; other text is as it was."""
+    encoded = one_line(orjson.dumps("ü\x85\u2028\u2029 end"))
+
+    assert orjson.loads(encoded) == "ü\x85\u2028\u2029 end"
+    assert len(encoded.decode().splitlines()) == 1
+    assert "ü" in encoded.decode()

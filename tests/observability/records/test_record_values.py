@@ -16,6 +16,7 @@ from support.reading import log_lines, rows
 
 from hearthnet.constants import MAX_KEYS, MAX_STRING_BYTES
 from hearthnet.observability import get_logger, telemetry, trace
+from hearthnet.observability.logs.messages import find, new_entry
 from hearthnet.observability.records import record
 from hearthnet.observability.records.record import encode, encode_plain
 
@@ -380,3 +381,45 @@ def test_rest_of_a_long_container_is_counted(count):
     assert found["list"] == [*range(kept), *([f"[{count - kept} more]"] if count > kept else [])]
     assert found["dict"].pop("truncated_keys", 0) == count - kept
     assert list(found["dict"].values()) == list(range(kept))
+
+
+SECRET = "orchid-lantern-4471"
+
+
+@pytest.mark.parametrize(
+    "extras",
+    [
+        {"password": SECRET},
+        {"password": SECRET.encode()},
+        {"password": [0, SECRET]},
+        {"password": {"first": (SECRET,)}},
+        {"headers": [("cookie", SECRET)]},
+        {"headers": [[b"cookie", SECRET.encode()]]},
+        {"pair": {"name": "X_TOKEN", "value": SECRET}},
+        {"name": "X_TOKEN", "value": SECRET},
+        {"list": [{"Key": "api_key", "Value": SECRET}]},
+    ],
+)
+def test_secret_of_one_field_is_replaced_in_the_others(extras):
+    """What a name tells of its value holds for the same text without a name, in the same record."""
+    for fields in (extras, {"before": f"uses {SECRET}", **extras, "after": [f"uses {SECRET}"]}):
+        encoded = new_entry(find("hearthnet.test", 20, "m"), fields, None, 0).extras
+
+        assert SECRET.encode() not in encoded
+        assert b"[redacted]" in encoded
+        assert encoded.count(b"uses ") == len(fields) - len(extras)
+
+
+@pytest.mark.parametrize(
+    "extras",
+    [
+        {"pair": {"name": "colour", "value": SECRET}},
+        {"name": "colour", "value": SECRET},
+        {"name": "X_TOKEN", "count": SECRET},
+        {"pair": [SECRET, "cookie"]},
+        {"three": ["a", "cookie", SECRET]},
+    ],
+)
+def test_value_beside_a_harmless_name_is_kept(extras):
+    """Only a pair says that one names the other."""
+    assert orjson.loads(encode(extras)) == extras

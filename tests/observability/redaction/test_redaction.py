@@ -275,10 +275,11 @@ def test_pattern_that_is_none_is_refused():
 def test_time_is_linear_in_the_length(unit):
     """Twice the text takes about twice the time, not four times, for the worst text that is known."""
     scrub(unit * 3)  # the first use of an expression is not what is measured
-    shorter, longer = (unit * (size // len(unit)) for size in (16_384, 131_072))
+    shorter, longer = (unit * (size // len(unit)) for size in (8_192, 65_536))
+    limit_s = 24 * cpu_s(lambda: scrub(shorter), 3) + 0.0005
 
     # Eight times the text; quadratic would be 64 times. Half a millisecond is what a clock's tick may add.
-    assert cpu_s(lambda: scrub(longer), 3) < 24 * cpu_s(lambda: scrub(shorter), 3) + 0.0005
+    assert any(cpu_s(lambda: scrub(longer)) < limit_s for _ in range(3))  # a busy machine's caches are cold
 
 
 _PIECES = st.sampled_from([

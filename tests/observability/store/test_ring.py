@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from contextlib import closing
 from itertools import pairwise
 
@@ -11,7 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hearthnet.database import TELEMETRY, open_database
-from hearthnet.observability.store.ring import BEGIN, READ, RECOUNT, SET, State, oldest_of, surplus, without_oldest
+from hearthnet.observability.store.ring import (
+    BEGIN,
+    READ,
+    RECOUNT,
+    SET,
+    State,
+    oldest_of,
+    surplus,
+    trial,
+    without_oldest,
+)
 from hearthnet.observability.store.rows import LOGS, TRACES
 
 SIZE, NOTABLE_SHARE, ORDINARY_SHARE = 10, 2, 8
@@ -195,3 +206,77 @@ def test_recount_finds_where_a_class_begins(tmp_path, lowest, thought, expected)
         state = State(connection.execute(READ).fetchone()[0])
 
     assert state.first(LOGS, 1) == expected
+
+
+@pytest.fixture(scope="module")
+def new_store(tmp_path_factory):
+    """A script that makes a store without rows."""
+    with closing(open_database(tmp_path_factory.mktemp("store") / "telemetry.db", TELEMETRY)) as connection:
+        return "\n".join(connection.iterdump())
+
+
+@pytest.fixture
+def store(new_store):
+    """That store, in memory."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.executescript(new_store)
+        yield connection
+
+
+REFUSED_EVENTS = [
+    *(f"{event} ON {table}" for event in ("INSERT", "DELETE") for table in ("traces", "logs", "gaps", "runs", "state")),
+    "INSERT ON state WHEN NEW.name = '1'",  # the run is open
+    "DELETE ON state WHEN OLD.name = '1'",  # and closed
+    "UPDATE ON state WHEN NEW.name = 'seq'",
+    "UPDATE OF vitals ON runs",
+    "UPDATE OF commits ON runs",
+    "UPDATE OF ended_us ON runs WHEN NEW.end_reason = 'clean'",
+    "UPDATE OF ended_us ON runs WHEN NEW.end_reason = 'unclean'",
+    "UPDATE OF ended_us ON runs WHEN OLD.ended_us IS NOT NULL AND NEW.ended_us IS NULL",
+]
+
+
+def test_trial_passes_where_nothing_refuses(store):
+    """It needs no more than what migrations make."""
+    trial(store)
+
+
+@pytest.mark.parametrize("event", REFUSED_EVENTS)
+def test_trial_writes_whatever_telemetry_writes(store, event):
+    """A trigger that refuses any of it is met in the trial, before it is met with records."""
+    store.execute(f"CREATE TRIGGER mine BEFORE {event} BEGIN SELECT RAISE(ABORT, 'no thanks'); END")
+
+    with pytest.raises(sqlite3.IntegrityError, match="no thanks"):
+        trial(store)
+
+
+@pytest.mark.parametrize(
+    "unique",
+    [
+        *(f"traces ({column})" for column in ("run_id", "trace_id", "parent_id", "version", "error", "notable")),
+        *(f"logs ({column})" for column in ("run_id", "msg", "trace_id", "span_id", "exc", "repeats")),
+        "traces (notable) WHERE parent_id IS NULL AND version IS NULL AND error IS NULL",
+        "traces (notable) WHERE parent_id IS NOT NULL AND version IS NOT NULL AND error IS NOT NULL",
+        "logs (notable) WHERE trace_id IS NULL AND exc IS NULL",
+        "logs (notable) WHERE trace_id IS NOT NULL AND exc IS NOT NULL",
+        "runs (node_id)",
+        "gaps (kind, reason, count)",
+    ],
+)
+def test_trial_has_two_records_alike(store, unique):
+    """An index that takes only one record of a kind, with values or without them, is met in the trial."""
+    store.execute(f"CREATE UNIQUE INDEX mine ON {unique}")
+
+    with pytest.raises(sqlite3.IntegrityError, match="UNIQUE constraint failed"):
+        trial(store)
+
+
+def test_trial_has_durations_of_a_part_of_a_millisecond(store):
+    """A column of whole numbers takes some durations, but not all."""
+    ((made,),) = store.execute("SELECT sql FROM sqlite_schema WHERE name = 'traces'")
+    changed = made.replace("duration_ms     REAL", "duration_ms     INTEGER")
+    assert changed != made
+    store.executescript(f"DROP TABLE traces; {changed}")
+
+    with pytest.raises(sqlite3.IntegrityError, match="cannot store REAL value in INTEGER column"):
+        trial(store)

@@ -553,3 +553,78 @@ async def test_run_that_was_taken_for_dead_commits_nothing_twice(path, writers):
     assert query(path, "SELECT number FROM traces ORDER BY seq") == [(1,), (2,), (3,), (4,), (5,)]
     assert query(path, "SELECT ended_us, end_reason FROM runs") == [(None, None)]
     assert query(path, "SELECT value FROM state WHERE name = 'run'") == [(5,)]
+
+
+async def test_records_that_may_be_pending_are_committed_once(path, writers):
+    """A store that is opened again asks which of them the database has: a COMMIT that failed may have been written."""
+    first = await writers("run")
+    offer(first, range(1, 6))
+    assert await first.flush()
+    again = await writers("run", doubtful_to=5)
+    offer(again, range(1, 8))
+
+    assert await again.flush()
+    assert query(path, "SELECT number FROM traces ORDER BY seq") == [(number,) for number in range(1, 8)]
+
+
+async def test_oldest_ended_runs_make_room(path, writers, monkeypatch):
+    """Each new run trims the table; runs that have not ended stay."""
+    monkeypatch.setattr(writing, "MAX_RUN_ROWS", 3)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for run_id, ended_us in (("open", None), ("a", 1), ("b", 1), ("c", 1)):
+            connection.execute(rows.INSERT_RUN, (run_id, *RUN))
+            connection.execute(rows.END_RUN, (ended_us, rows.CLEAN, run_id))
+    await writers("run")
+
+    assert query(path, "SELECT run_id FROM runs ORDER BY rowid") == [("open",), ("b",), ("c",), ("run",)]
+
+
+async def test_tables_of_others_are_blamed_for_a_full_file_alone(path, writers):
+    """Another error is told as what it is, whatever else is in the database."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE mine (text)")
+    writer = await writers("run")
+    await writer._db.execute("PRAGMA query_only = ON")
+    offer(writer, [1])
+
+    assert not await writer.flush()
+    assert writer.failing == "read_only"
+
+
+class Counted(Writer):
+    """A writer that counts its flushes, and writes no row by itself."""
+
+    flushes = 0
+
+    async def flush(self, **how) -> bool:
+        """Counts it."""
+        self.flushes += 1
+        return await super().flush(**how)
+
+    async def _insert_singly(self, *_):
+        raise AssertionError("row by row")
+
+
+@pytest.mark.parametrize("count", [1, rows.ROWS_AT_ONCE - 1, rows.ROWS_AT_ONCE, 2 * rows.ROWS_AT_ONCE + 10])
+async def test_batch_of_any_size_takes_the_fast_way(path, writers, count):
+    """Many rows a statement, and one statement each for the rest."""
+    writer = await writers("run", Counted)
+    offer(writer, range(1, count + 1))
+
+    assert await writer.flush()
+    assert query(path, "SELECT count(*) FROM traces") == [(count,)]
+
+
+@pytest.mark.parametrize("reason", ["gone", "read_only"])
+async def test_last_flush_is_tried_again_only_where_another_process_writes(path, reason):
+    """Waiting helps against a lock alone."""
+    writer = Counted(path, Recorder("run", lambda *_: None))
+    await writer.open(("run", *RUN))
+    offer(writer, [1])
+    if reason == "gone":
+        path.unlink()
+    else:
+        await writer._db.execute("PRAGMA query_only = ON")
+
+    assert not await writer.close("run", within_s=2)
+    assert (writer.failing, writer.flushes) == (reason, 1)

@@ -15,7 +15,7 @@ from hearthnet.observability.logs.daily_file import log_key, log_paths
 from hearthnet.observability.store.purge.selection import Selection
 from hearthnet.observability.store.recovery.log_line import line_of, time_of
 
-__all__ = ["count_lines", "days_left", "purge_logs"]
+__all__ = ["count_lines", "days_left", "paths_of", "purge_logs"]
 
 _UNFINISHED: Final = re.compile(r"\.\d{4}-\d{2}-\d{2}(\.\d+)?\.log-.+")  # of an earlier purge that was killed
 
@@ -106,5 +106,10 @@ def _lines(path: Path) -> Iterator[bytes]:
         raise StoreError(f"{path} cannot be read: {error.strerror}", hint=hint_for(error)) from error
 
 
+def paths_of(log_dir: Path | None, selection: Selection) -> list[Path]:
+    """Returns what has the name of a log file that a purge looks into, of any kind."""
+    return [] if log_dir is None or selection.capability is not None else log_paths(log_dir, of_any_kind=True)
+
+
 def _paths(log_dir: Path | None, selection: Selection) -> list[Path]:
-    return [] if log_dir is None or selection.capability is not None else log_paths(log_dir)
+    return [path for path in paths_of(log_dir, selection) if path.is_file()]

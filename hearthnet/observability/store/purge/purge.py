@@ -19,11 +19,12 @@ from typing import Final
 
 from hearthnet.database import TELEMETRY, add_free_pages, connect_read_only, open_database, store_error
 from hearthnet.errors import DiskFullError, StoreError
-from hearthnet.files import open_regular, sync_folder
+from hearthnet.files import open_regular, sync_folder, why_no_file
+from hearthnet.forensics.box import boxes_in
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.store.budget import Budget, holders
 from hearthnet.observability.store.lock import StoreLock
-from hearthnet.observability.store.purge.log_files import count_lines, days_left, purge_logs
+from hearthnet.observability.store.purge.log_files import count_lines, days_left, paths_of, purge_logs
 from hearthnet.observability.store.purge.selection import TRACE_END, Selection
 from hearthnet.observability.store.recovery.opening import open_store
 from hearthnet.observability.store.recovery.quarantine import set_aside
@@ -59,6 +60,7 @@ class Purged:
         log_lines: lines of the JSON log, in `log_files` files.
         quarantined: databases that were moved aside, because they could not be used or were rebuilt.
         boxes: boxes of killed runs, whose records are not counted; a purge recovers them first.
+        skipped: pipes, folders and the like at names of boxes, logs and quarantined databases, and why.
         days_left: UTC days whose JSON logs stay and may have lines of the capability.
     """
 
@@ -70,6 +72,7 @@ class Purged:
     log_files: int = 0
     quarantined: list[str] = field(default_factory=list)
     boxes: int = 0
+    skipped: list[str] = field(default_factory=list)
     days_left: list[str] = field(default_factory=list)
 
     @property
@@ -97,8 +100,14 @@ def count(places: Places, selection: Selection) -> Purged:
             raise store_error(places.store, error) from error
     found.log_lines, found.log_files = count_lines(places.log_dir, selection)
     found.days_left = days_left(places.log_dir, selection, days)
+    found.skipped = _skipped(places, selection)
     found.quarantined = [str(path) for path in set_aside(places.store) if path.is_file()]
     return found
+
+
+def _skipped(places: Places, selection: Selection) -> list[str]:
+    paths = [*boxes_in(places.store.parent), *set_aside(places.store), *paths_of(places.log_dir, selection)]
+    return [f"{path}: {trouble}" for path in paths if (trouble := why_no_file(path))]
 
 
 def _days(connection: sqlite3.Connection, selection: Selection) -> set[str]:

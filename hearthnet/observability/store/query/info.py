@@ -22,10 +22,12 @@ from hearthnet.database import (
     store_error,
 )
 from hearthnet.errors import StoreError
+from hearthnet.files import why_no_file
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.model import iso
 from hearthnet.locations import bytes_of
 from hearthnet.observability.store.budget import MB, PAGE_BYTES, Budget, disk_bytes, foreign_pages, free_bytes
+from hearthnet.observability.store.query.stats import ended_in_order
 from hearthnet.observability.store.recovery.quarantine import set_aside
 from hearthnet.observability.store.ring import trial
 from hearthnet.observability.store.rows import LOGS, TRACES, UNCLEAN, Table, now_us
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["Additions", "Integrity", "Losses", "additions", "examine", "info", "losses"]
 
 _DAY_US = 86_400_000_000
+_NEWER: Final = "it is of a newer version, which recovers it"
+_NO_BOX: Final = "it is no black box; the next start removes it"
 
 
 def info(store: Path, settings: ObservabilityConfig) -> dict[str, Any]:
@@ -57,12 +61,12 @@ def info(store: Path, settings: ObservabilityConfig) -> dict[str, Any]:
                     "logs": _ring(connection, LOGS, "ts_us"),
                 },
                 "drops": _drops(connection),
-                "runs": _runs(connection, live),
+                "runs": _runs(connection, live, ended_in_order(store.parent)),
                 "wear": _wear(connection, live),
             }
     except sqlite3.Error as error:
         raise store_error(store, error) from error
-    aside = [{"path": str(path), "bytes": bytes_of(path)} for path in set_aside(store)]
+    aside = [{"path": str(path), "bytes": bytes_of(path), "trouble": why_no_file(path)} for path in set_aside(store)]
     added = additions(store).as_dicts()
     return {**found, "disk": _disk(store.parent, settings), "not_ours": added, "quarantined": aside, "boxes": boxes}
 
@@ -89,11 +93,11 @@ def _drops(connection: sqlite3.Connection) -> list[dict[str, Any]]:
     ]
 
 
-def _runs(connection: sqlite3.Connection, live: set[str]) -> dict[str, int]:
+def _runs(connection: sqlite3.Connection, live: set[str], in_order: set[str]) -> dict[str, int]:
     """Returns the counts of the node's own runs, or in a store without a node of all, and the number of the others."""
     rows = connection.execute("SELECT node_id, run_id, ended_us, end_reason FROM runs").fetchall()
     found = [row for node_id, *row in rows if node_id is not None] or [row for _, *row in rows]
-    unended = [run_id for run_id, ended_us, _ in found if ended_us is None]
+    unended = [run_id for run_id, ended_us, _ in found if ended_us is None and run_id not in in_order]
     running = len(live.intersection(unended))
     # A run without an end whose process is gone was killed; the next start records that.
     unclean = len(unended) - running + sum(end_reason == UNCLEAN for _, _, end_reason in found)
@@ -145,19 +149,22 @@ def _disk(directory: Path, settings: ObservabilityConfig) -> dict[str, Any]:
 
 def _boxes(directory: Path) -> list[dict[str, Any]]:
     found = []
-    for path in layout.boxes_in(directory):
-        header = layout.header_of(path)
-        try:
-            size = path.stat().st_size
-        except OSError:  # recovered since it was listed
+    newer = layout.newer_boxes_in(directory)
+    for path in {**dict.fromkeys(layout.boxes_in(directory)), **dict.fromkeys(newer)}:
+        trouble = why_no_file(path)
+        if trouble is None and not path.exists():  # recovered since it was listed
             continue
+        header = layout.header_of(path)
+        if trouble is None and header is None:
+            trouble = _NEWER if path in newer else _NO_BOX
         found.append(
             {
                 "path": str(path),
-                "bytes": size,
+                "bytes": bytes_of(path),
                 "pid": None if header is None else header.pid,
                 "run_id": None if header is None else header.run_id,
                 "alive": header is not None and layout.is_alive(header),
+                "trouble": trouble,
             }
         )
     return found

@@ -31,6 +31,9 @@ _DURATION: Final = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(us|ms|s|m|min|h)?")
 _UNITS_MS: Final = {None: 1.0, "us": 1e-3, "ms": 1.0, "s": 1e3, "m": 60e3, "min": 60e3, "h": 3600e3}
 _ID_START: Final = re.compile("[0-7][0-9A-HJKMNP-TV-Z]{0,25}")
 _LITERAL: Final = re.compile(r"[ !#-\[\]-~]+")  # of ASCII, what JSON has as it is
+# Paths in `spans`, such as $[0] and $[0].extras: deeper ones have more points. To compare them last is cheapest.
+_SPAN_NAME: Final = "key = 'name' AND {} AND path NOT LIKE '%.%'"
+_IN_EXTRAS: Final = "path LIKE '$[%].extras' AND path NOT LIKE '%.%.%'"
 # JSON's true, false and null are 1, 0 and NULL in the column `value`.
 _JSON_TEXT: Final = "iif(type IN ('true', 'false', 'null'), type, {})"
 
@@ -235,7 +238,7 @@ def attribute(table: TableName, name: str, op: str, value: Value) -> Condition:
     own = _likely_attribute("extras", name, op, value, _row_of("json_each(extras)", found))
     if table == "logs":
         return own
-    of_spans = _row_of("json_each(spans) AS span", _row_of("json_each(span.value, '$.extras')", found))
+    of_spans = _row_of("json_tree(spans)", Condition(f"{found.sql} AND {_IN_EXTRAS}", found.values))
     return any_of([own, _likely_attribute("spans", name, op, value, of_spans)])
 
 
@@ -246,8 +249,6 @@ def _likely_attribute(column: str, name: str, op: str, value: Value, condition: 
     return _likely(column, f'"{name}"', condition) if _is_literal(name) else condition
 
 
-# Names within a span's extras have a longer path, with a point.
-_SPAN_NAME: Final = "key = 'name' AND path NOT LIKE '%.%' AND "
 _SHOWN: Final = f"ifnull(key, '') || '=' || ifnull({_JSON_TEXT.format('atom')}, '')"
 
 
@@ -257,7 +258,7 @@ def _span(op: str, value: Value, _: datetime) -> Condition:
 
 
 def _of_span_name(test: Condition, text: str) -> Condition:
-    named = _row_of("json_tree(spans)", Condition(_SPAN_NAME + test.sql, test.values))
+    named = _row_of("json_tree(spans)", Condition(_SPAN_NAME.format(test.sql), test.values))
     return _likely("lower(spans)", text.lower(), named) if _is_literal(text) else named
 
 

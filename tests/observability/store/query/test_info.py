@@ -10,11 +10,17 @@ from datetime import datetime
 
 import pytest
 from support import forkserver
+from support.strange import STRANGE, plant
 
+from hearthnet.cli.telemetry.text import info_lines, remarks
 from hearthnet.errors import StoreError, UnusableStoreError
 from hearthnet.forensics.model import iso
 from hearthnet.forensics.tables import NEWEST_VERSION
 from hearthnet.observability import get_logger, telemetry, trace
+from hearthnet.observability.store.budget import Budget
+from hearthnet.observability.store.purge.purge import Places, purge
+from hearthnet.observability.store.purge.purge import count as planned
+from hearthnet.observability.store.purge.selection import Selection
 from hearthnet.observability.store.query.info import info
 from hearthnet.observability.telemetry import DATABASE
 
@@ -142,6 +148,42 @@ def test_garbage_beside_the_database_is_shown_not_trusted(store, observability):
 
     (box,) = info(store, observability)["boxes"]
     assert (box["pid"], box["alive"], box["bytes"]) == (None, False, 7)
+    assert box["trouble"] == "it is no black box; the next start removes it"
+
+
+@pytest.mark.parametrize("kind", [*STRANGE, "link to nothing"])
+@pytest.mark.parametrize("name", ["telemetry.7.box", "telemetry.x.box2", "telemetry.db.corrupt-20260101T000000Z"])
+def test_what_is_no_file_is_named(store, observability, name, kind):
+    """Whatever it is: info says what, and a purge that it was skipped, in the plan and in the result."""
+    path = plant(store.with_name(name), kind)
+
+    found = info(store, observability)
+    (item,) = found["quarantined" if "corrupt" in name else "boxes"]
+    assert item["path"] == str(path)
+    assert item["trouble"].endswith(", not a file")
+    assert f"{path}: {item['trouble']}" in [text for _, text in info_lines(found)]
+    places = Places(store, observability.log_dir, Budget(observability.max_disk_mb))
+    everything = Selection(everything=True)
+    assert f"{path}: {item['trouble']}" in planned(places, everything).skipped
+    assert f"skipped {path}: {item['trouble']}" in list(remarks(purge(places, everything, agree=lambda _: None)))
+
+
+def test_pipe_among_the_logs_is_named_by_a_purge(store, observability):
+    """One that keeps the logs does not look at it."""
+    path = plant(observability.log_dir / "2026-01-01.log", "pipe")
+    places = Places(store, observability.log_dir, Budget(observability.max_disk_mb))
+
+    assert planned(places, Selection(before_us=1)).skipped == [f"{path}: it is a pipe, not a file"]
+    assert planned(places, Selection(capability="x")).skipped == []
+
+
+def test_box_of_a_newer_version_is_named(store, observability):
+    """By its name, or by its first bytes."""
+    store.with_name("telemetry.7.box3").write_bytes(b"later")
+
+    assert [box["trouble"] for box in info(store, observability)["boxes"]] == [
+        "it is of a newer version, which recovers it"
+    ]
 
 
 def test_empty_store(observability):

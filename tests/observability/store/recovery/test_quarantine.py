@@ -12,10 +12,11 @@ from contextlib import closing
 
 import pytest
 
+from hearthnet.database import TELEMETRY, open_database
 from hearthnet.errors import StoreError
 from hearthnet.forensics import box as layout
 from hearthnet.observability import get_logger, telemetry, trace
-from hearthnet.observability.store.recovery.quarantine import move_aside, quarantined
+from hearthnet.observability.store.recovery.quarantine import holds_foreign_tables, move_aside, quarantined
 from hearthnet.observability.telemetry import DATABASE
 
 TRACES = 3_000
@@ -319,3 +320,29 @@ def test_damage_found_while_running_is_healed(observability, place):
             "SELECT count(*), count(DISTINCT seq) FROM traces WHERE capability = 'of.this.run'"
         ).fetchall()
     assert count == distinct >= 51
+
+
+@pytest.mark.parametrize(
+    ("addition", "holds"),
+    [("CREATE INDEX mine ON traces (result)", False), ("CREATE VIEW mine AS SELECT 1", False),
+     ("CREATE TABLE mine (text)", True)],
+)  # fmt: skip
+def test_only_tables_of_others_are_worth_keeping(tmp_path, addition, holds):
+    """What has no rows of its own is in no other file, and lost with nothing."""
+    path = tmp_path / DATABASE
+    with closing(open_database(path, TELEMETRY)) as connection:
+        connection.execute(addition)
+
+    assert holds_foreign_tables(path) is holds
+
+
+def test_folder_in_quarantine_makes_room_for_the_next(tmp_path):
+    """It is removed with all that is in it."""
+    path = tmp_path / DATABASE
+    for _ in range(2):
+        path.mkdir()
+        (path / "file").touch()
+        moved = move_aside(path, "it is a folder")
+
+    assert quarantined(path) == [moved]
+    assert list(tmp_path.glob(f"{DATABASE}*")) == [moved]

@@ -64,6 +64,15 @@ def test_run_is_judged_once_its_process_has_ended(database, tmp_path, is_locked,
     assert [entry.capability for entry in case.in_flight] == ["in.flight"] * is_over
 
 
+def test_run_that_the_caller_knows_to_be_alive_is_not_judged(database, tmp_path):
+    """A node asks about the runs before its own, which may have no box; the one before that is judged."""
+    for run_id in ("before", "own"):
+        database.execute(rows.INSERT_RUN, (run_id, "me", "1", NO_PID, "another boot", 1_000, "x.py", "node"))
+
+    assert read_case(tmp_path / "telemetry.db").run.run_id == "own"
+    assert read_case(tmp_path / "telemetry.db", {"own"}).run.run_id == "before"
+
+
 def test_records_of_a_run_without_a_row_make_no_run(database, tmp_path):
     """Only damage costs a run its row: then it is for the autopsy, which infers runs from their records."""
     merge(database, [a_trace(1, "elsewhere")])
