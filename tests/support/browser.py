@@ -22,8 +22,9 @@ def chromium() -> Iterator[Any]:
     """Starts the browser; one is enough for all tests of a module."""
     from playwright.sync_api import sync_playwright
 
-    # A proxy that does not exist: a request that leaves fails, and is seen.
-    options = {"args": ["--no-sandbox", "--disable-gpu"], "proxy": {"server": "127.0.0.1:9"}}
+    # A proxy that does not exist: a request that leaves the machine fails, and is seen.
+    proxy = {"server": "127.0.0.1:9", "bypass": "127.0.0.1"}
+    options = {"args": ["--no-sandbox", "--disable-gpu"], "proxy": proxy}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=_PROGRAM, **options)
         yield browser
