@@ -248,7 +248,7 @@ def _written(path: Path, content: bytes, mode: int, *, is_synced: bool = True) -
                 os.fsync(file.fileno())
     except BaseException as error:
         _discard(temporary)
-        if isinstance(error, OSError):  # an error in writing does not name the file, as one in opening does
+        if isinstance(error, OSError) and error.errno:  # one in writing does not name the file, as one in opening does
             error.filename = error.filename or os.fspath(path)
         raise
     return temporary

@@ -20,7 +20,7 @@ FLOORS = {
     "hearthnet.constants": 0,
     "hearthnet.errors": 0,
     "hearthnet.files": 0,
-    "hearthnet.plural": 0,
+    "hearthnet.display": 0,
     "hearthnet.config": 1,
     "hearthnet.extras": 0,
     "hearthnet.config_file": 1,

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 from hearthnet.checks.probes.probe_all import probe_all
 from hearthnet.checks.results import found, skipped, warned
 from hearthnet.config import Config, EmergencyConfig
+from hearthnet.display import counted
 from hearthnet.observability.doctor import CheckResult
-from hearthnet.plural import counted
 from hearthnet.transport.auth.replay import peer_clocks
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.checks.results import format_names, found, skipped, warned
 from hearthnet.config import Config
+from hearthnet.display import counted
 from hearthnet.errors import ConfigError
 from hearthnet.identity.keys import short_id
 from hearthnet.observability.doctor import CheckResult
-from hearthnet.plural import counted
 from hearthnet.transport.auth import failed_signatures
 from hearthnet.transport.connection.fd_limit import RESERVED, enough_for
 from hearthnet.transport.tls import Certificate, ServingPair, insecure_key_mode, now_utc

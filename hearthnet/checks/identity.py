@@ -18,6 +18,7 @@ from hearthnet.checks.probes.lock_owner import format_holders, lock_holders, use
 from hearthnet.checks.results import found, keys_dir, skipped, warned
 from hearthnet.config import Config
 from hearthnet.database import EVENTS, connect_read_only, quick_check, reason_of, store_error
+from hearthnet.display import counted, size
 from hearthnet.errors import DiskFullError, HearthNetError, IdentityError, StoreError, UnusableStoreError
 from hearthnet.events.event_log import EVENTS_FILE, EventLog
 from hearthnet.files import open_file, read_regular
@@ -25,7 +26,6 @@ from hearthnet.identity.community import MANIFEST_FILE, community_dir
 from hearthnet.identity.keys import KEY_BYTES, PRIVATE_FILE, PUBLIC_FILE, KeyPair, encode, short_id
 from hearthnet.identity.manifest import read_manifest
 from hearthnet.observability.doctor import CheckResult
-from hearthnet.plural import counted, size
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus

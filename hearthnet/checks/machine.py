@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Final
 from hearthnet.checks.probes.lock_owner import user_name
 from hearthnet.checks.results import found, warned
 from hearthnet.config import Config
+from hearthnet.display import counted, size
 from hearthnet.files import mount_of
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.logs.daily_file import log_key, log_paths
-from hearthnet.plural import counted, size
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus

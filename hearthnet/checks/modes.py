@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.checks.results import found, warned
 from hearthnet.config import Config, default_path
+from hearthnet.display import counted
 from hearthnet.identity.keys import PUBLIC_FILE
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.logs.daily_file import log_key, log_paths
 from hearthnet.observability.reports.report_file import MEMORY_FILE
-from hearthnet.plural import counted
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hearthnet.checks.results import format_names, found, skipped, warned
 from hearthnet.checks.telemetry import opened_for
 from hearthnet.config import Config
+from hearthnet.display import counted
 from hearthnet.errors import HearthNetError
 from hearthnet.forensics.box import process_start, this_boot
 from hearthnet.forensics.model import CAUSES, Case, InFlight, Run, Verdict, iso
@@ -21,7 +22,6 @@ from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.store.recovery.run_ends import died, end_us, read_case
 from hearthnet.observability.store.rows import now_us
 from hearthnet.observability.telemetry import DATABASE
-from hearthnet.plural import counted
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus

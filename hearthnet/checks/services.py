@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from hearthnet.checks.results import MAX_NAMES, format_names, found, skipped, warned
 from hearthnet.config import Config
 from hearthnet.constants import HEALTH_MIN_CALLS
+from hearthnet.display import counted
 from hearthnet.observability.doctor import CheckResult
-from hearthnet.plural import counted
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus

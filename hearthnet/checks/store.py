@@ -17,6 +17,7 @@ from hearthnet.checks.results import found, warned
 from hearthnet.checks.telemetry import opened_for
 from hearthnet.config import Config, ObservabilityConfig
 from hearthnet.database import Part, quoted
+from hearthnet.display import counted
 from hearthnet.errors import HearthNetError
 from hearthnet.files import why_no_file
 from hearthnet.observability.doctor import CheckResult
@@ -33,7 +34,6 @@ from hearthnet.observability.store.query.info import (
 from hearthnet.observability.store.recovery.quarantine import quarantined
 from hearthnet.observability.store.writer import BATCH_BYTES
 from hearthnet.observability.telemetry import DATABASE, Telemetry
-from hearthnet.plural import counted
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus

@@ -12,6 +12,7 @@ import orjson
 
 from hearthnet.checks.results import MAX_NAMES, found, skipped, warned
 from hearthnet.config import Config
+from hearthnet.display import counted
 from hearthnet.errors import StoreError
 from hearthnet.forensics.evidence.entries import plain
 from hearthnet.observability import metrics, telemetry
@@ -20,7 +21,6 @@ from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.results import CALLERS_ERRORS, is_failure
 from hearthnet.observability.store.reader import Reader, TraceFilter
 from hearthnet.observability.traces.span import recent_orphans
-from hearthnet.plural import counted
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus

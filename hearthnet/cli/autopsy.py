@@ -10,6 +10,7 @@ import click
 from hearthnet.cli.main import json_option
 from hearthnet.cli.options import TIMES, since_option, until_option
 from hearthnet.config import load, resolve_paths
+from hearthnet.display import has_colour
 from hearthnet.errors import ConfigError
 from hearthnet.forensics.main import (
     DEFAULT_LIMIT,
@@ -19,7 +20,6 @@ from hearthnet.forensics.main import (
     Request,
     print_report,
 )
-from hearthnet.terminal import has_colour
 
 
 @click.command("autopsy", epilog=TIMES)

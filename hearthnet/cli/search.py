@@ -6,15 +6,15 @@ import json
 import re
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_type_hints
 
 import click
 
 from hearthnet.cli.main import json_option, local_time, print_json, printable, where_option
 from hearthnet.cli.options import TIMES, since_option, until_option
 from hearthnet.constants import DATABASE, TRACE_RING_BUFFER
+from hearthnet.display import counted
 from hearthnet.errors import EXIT_USAGE
-from hearthnet.plural import counted
 
 if TYPE_CHECKING:
     from hearthnet.locations import Locations
@@ -172,11 +172,12 @@ def _pending(where: Locations) -> list[dict[str, Any]]:
     """Returns the newest traces of the running node, which has some before they are on disk."""
     from hearthnet.cli.client import NodeClient
     from hearthnet.cli.trace.show import trace_shape
+    from hearthnet.observability.records.record import TraceRecord
 
     since = _utc(time.time_ns() // 1_000 - _PENDING_US)
     # Columns of the table, too: integers that SQLite can take.
-    columns = dict.fromkeys(("number", "notable", "started_mono_ns"), _INTEGERS) | {"parent_id": str | None}
-    shape = [{**trace_shape(), **columns, "seq": int | None}]
+    integers = dict.fromkeys((name for name, kind in get_type_hints(TraceRecord).items() if kind is int), _INTEGERS)
+    shape = [{**integers, **trace_shape(), "parent_id": str | None, "seq": int | None}]
     return NodeClient(where).ask("/trace/recent", shape, n=_PENDING, since=since) or []
 
 

@@ -11,11 +11,11 @@ import click
 
 from hearthnet.cli.output import serve_without_terminal
 from hearthnet.config import Config
+from hearthnet.display import counted
 from hearthnet.identity.keys import short_id
 from hearthnet.node import Node, open_node
 from hearthnet.observability.store.recovery.recover import Recovery
 from hearthnet.observability.telemetry import DATABASE
-from hearthnet.plural import counted
 from hearthnet.transport.app import ROUTERS
 from hearthnet.transport.auth.exposure import reachable, summary
 from hearthnet.transport.server import bind

@@ -9,9 +9,9 @@ import click
 from hearthnet import __version__
 from hearthnet.cli.main import console, json_option, print_json, print_plain, printable, table, where_option
 from hearthnet.constants import DATABASE
+from hearthnet.display import counted, size
 from hearthnet.errors import StoreError
 from hearthnet.moments import duration
-from hearthnet.plural import counted, size
 
 if TYPE_CHECKING:
     from hearthnet.locations import Locations

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from hearthnet import moments
+from hearthnet.display import has_colour, has_unicode
 from hearthnet.forensics.evidence.kernel import KernelSources
 from hearthnet.forensics.gather import gather
 from hearthnet.forensics.model import Case, Verdict
 from hearthnet.forensics.report.document import document
 from hearthnet.forensics.report.text import printable, report
 from hearthnet.forensics.verdict import judge
-from hearthnet.terminal import has_colour, has_unicode
 
 __all__ = ["EXIT_DIED", "EXIT_FINE", "EXIT_NOTHING", "Request", "main", "print_report"]
 

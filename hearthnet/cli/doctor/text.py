@@ -19,10 +19,9 @@ from typing import Any, Final
 import click
 
 from hearthnet.cli.main import as_json_text, printable
+from hearthnet.display import counted, has_unicode
 from hearthnet.moments import in_local_time
 from hearthnet.observability.reports.history import BAD, Change, Streak
-from hearthnet.plural import counted
-from hearthnet.terminal import has_unicode
 
 __all__ = ["local_moment", "print_history", "print_report", "waiting"]
 

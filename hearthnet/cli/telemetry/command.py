@@ -13,6 +13,7 @@ from hearthnet.cli.options import TIMES, moment
 from hearthnet.cli.telemetry.sql import sql_command
 from hearthnet.cli.telemetry.text import amount, ask, bar, info_lines, remarks, rows
 from hearthnet.config import Config
+from hearthnet.display import counted
 from hearthnet.observability.logging import keep_quiet
 from hearthnet.observability.records.ids import is_trace_id
 from hearthnet.observability.store.budget import Budget
@@ -23,7 +24,6 @@ from hearthnet.observability.store.query.info import info
 from hearthnet.observability.store.recovery.rebuild import Rebuilt, log_bytes, rebuild, rebuild_in_place
 from hearthnet.observability.store.snapshot import snapshot
 from hearthnet.observability.telemetry import DATABASE
-from hearthnet.plural import counted
 
 _FILE: Final = click.Path(path_type=Path, dir_okay=True)
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")

@@ -16,9 +16,9 @@ import orjson
 
 from hearthnet.cli.main import config_option, json_option, print_plain, printable, table
 from hearthnet.config import Config
+from hearthnet.display import counted
 from hearthnet.observability.store.query.statement import QueryResult, ask, too_slow
 from hearthnet.observability.telemetry import DATABASE
-from hearthnet.plural import counted
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from hearthnet.cli.main import printable
+from hearthnet.display import counted, size
 from hearthnet.moments import duration, in_local_time
 from hearthnet.observability.store.purge.purge import Purged
-from hearthnet.plural import counted, size
 
 if TYPE_CHECKING:
     from click._termui_impl import ProgressBar

@@ -22,9 +22,8 @@ from hearthnet.cli.main import (
     where_option,
 )
 from hearthnet.constants import DATABASE, TRACE_RING_BUFFER
+from hearthnet.display import counted, has_unicode
 from hearthnet.errors import EXIT_USAGE, HearthNetError, NodeRefusedError
-from hearthnet.plural import counted
-from hearthnet.terminal import has_unicode
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

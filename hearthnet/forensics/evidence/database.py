@@ -16,12 +16,12 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
+from hearthnet.display import counted
 from hearthnet.files import open_file, why_no_file
 from hearthnet.forensics.evidence.carving import carve
 from hearthnet.forensics.evidence.safe_stat import is_file, why_unreadable
 from hearthnet.forensics.model import Source
 from hearthnet.forensics.tables import COLUMNS, NEWEST_VERSION
-from hearthnet.plural import counted
 
 __all__ = ["WITHOUT_WAL", "Store", "copied", "read_store"]
 

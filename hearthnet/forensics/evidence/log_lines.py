@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from hearthnet.display import counted
 from hearthnet.files import open_file
 from hearthnet.forensics.evidence.entries import from_line
 from hearthnet.forensics.evidence.safe_stat import is_file
 from hearthnet.forensics.model import Entry, Source
-from hearthnet.plural import counted
 
 __all__ = ["Lines", "find_log_dir", "read_lines"]
 

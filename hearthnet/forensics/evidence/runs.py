@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from hearthnet.display import counted
 from hearthnet.files import open_file
 from hearthnet.forensics.box import (
     ENTRIES,
@@ -28,7 +29,6 @@ from hearthnet.forensics.evidence.entries import integer, loaded, number, rows_o
 from hearthnet.forensics.evidence.kernel import KernelSources, kernel_of
 from hearthnet.forensics.evidence.safe_stat import is_file, listed, why_unreadable
 from hearthnet.forensics.model import Entry, InFlight, Run, Source
-from hearthnet.plural import counted
 
 __all__ = [
     "ALL_CLEAR",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hearthnet.plural import counted, size
+from hearthnet.display import counted, size
 
 
 @pytest.mark.parametrize(
