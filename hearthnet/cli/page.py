@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hearthnet.transport.page.grants import Grants
 
 _MAX_SHARE_S: Final = 86_400
+_OPENING: Final = "page.html"  # in the data folder; its token works once
 _ANY: Final = "0.0.0.0"  # noqa: S104  # bound only if the page is shared
 _ELSEWHERE: Final = ("192.0.2.1", 9)  # of a network for documentation; nothing is sent there
 
@@ -112,7 +113,7 @@ def _print_link(grants: Grants, base: str, share_s: float | None, *, is_opened: 
     shared_until_us = None if share_s is None else grants.share(share_s)
     link = f"{base}/#token={grants.offer()}"
     if shared_until_us is not None:
-        link = link.replace(urlsplit(base).hostname or "", _address(), 1)
+        link = _from_elsewhere(link)
     until_us = time.time_ns() // 1_000 + int(TOKEN_S * 1_000_000)
     is_encrypted = base.startswith("https:")
     if as_json:
@@ -124,10 +125,31 @@ def _print_link(grants: Grants, base: str, share_s: float | None, *, is_opened: 
             said = "encrypted" if is_encrypted else "NOT encrypted: who can read this network sees all of it"
             click.secho(f"shared until {local_time(shared_until_us)}, {said}", fg="yellow", err=True)
     if is_opened:
-        import webbrowser
+        _open(link, grants.directory)
 
-        if not webbrowser.open(link):
-            click.echo("no browser could be opened", err=True)
+
+def _from_elsewhere(link: str) -> str:
+    """Returns a link that other machines can follow: one to loopback gets this machine's address."""
+    parts = urlsplit(link)
+    if not _is_loopback(parts.hostname or ""):
+        return link
+    port = "" if parts.port is None else f":{parts.port}"
+    return parts._replace(netloc=f"{_address()}{port}").geturl()
+
+
+def _open(link: str, directory: Path | None) -> None:
+    """Opens a browser with a private file that goes on to the link: all users see the arguments of a process."""
+    import webbrowser
+    from html import escape
+    from tempfile import mkdtemp
+
+    from hearthnet.files import replace_private
+
+    path = (directory or Path(mkdtemp(prefix="hearthnet-"))) / _OPENING
+    goes_on = f'<meta charset="utf-8"><meta http-equiv="refresh" content="0; url={escape(link)}">HearthNet'
+    replace_private(path, goes_on.encode())
+    if not webbrowser.open(path.resolve().as_uri()):
+        click.echo("no browser could be opened", err=True)
 
 
 def _document(link: str, until_us: int, shared_until_us: int | None, *, is_encrypted: bool) -> dict[str, Any]:

@@ -286,16 +286,20 @@ class Telemetry:
         if not self._is_open or self._path is None:
             return
         is_paused = self._thread is None or self._thread.pause(_FORK_TIMEOUT_S)
-        if self._reader is not None:
-            self._reader.pause()
+        for reader in self._readers():
+            reader.pause()
         self._is_safe_to_fork = is_paused and not has_connections(self._path)
+
+    def _readers(self) -> list[Reader]:
+        """Returns the readers of this store, also those of others, such as the page of a program."""
+        return [one for one in tracked if isinstance(one, Reader) and one.path == self._path]
 
     def resume(self) -> None:
         """Connects again after a fork."""
         self._is_safe_to_fork = False  # as in `pause`
         if self._is_open and self._path is not None:
-            if self._reader is not None:
-                self._reader.resume()
+            for reader in self._readers():
+                reader.resume()
             if self._thread is not None:
                 self._thread.resume()
 

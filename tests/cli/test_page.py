@@ -91,7 +91,7 @@ def test_folder_without_a_store(data_dir, capsys):
 
 
 def test_browser_is_opened_on_request_alone(data_dir, monkeypatch, capsys):
-    """With the link that is printed; none that can be opened is no error."""
+    """With a private file that goes on to the link: other users see a process's arguments. No browser is no error."""
     opened = []
     monkeypatch.setattr("webbrowser.open", opened.append)
     page("--url", URL, data_dir=data_dir)
@@ -100,8 +100,30 @@ def test_browser_is_opened_on_request_alone(data_dir, monkeypatch, capsys):
     assert page("--url", URL, "--open", data_dir=data_dir) == 0
     said = capsys.readouterr()
 
-    assert opened == [said.out.strip()]
+    opening = data_dir / "page.html"
+    assert opened == [opening.as_uri()]
+    assert "#token=" not in opened[0]
+    assert f'content="0; url={said.out.strip()}"' in opening.read_text()
+    assert opening.stat().st_mode & 0o777 == 0o600
     assert "no browser could be opened" in said.err
+
+
+@pytest.mark.parametrize(
+    ("url", "shared"),
+    [
+        ("http://[::1]:7080/", "http://192.0.2.7:7080/"),
+        ("http://127.0.0.1:8000/t/", "http://192.0.2.7:8000/t/"),
+        ("https://LocalHost/", "https://192.0.2.7/"),
+        ("http://p/", "http://p/"),
+        ("https://MyHost:1/", "https://MyHost:1/"),
+    ],
+)
+def test_shared_link_names_what_others_reach(data_dir, monkeypatch, capsys, url, shared):
+    """This machine's address instead of a loopback one; a name that was given stays, for the certificate has it."""
+    monkeypatch.setattr(module, "_address", lambda: "192.0.2.7")
+    assert page("--url", url, "--share", "1h", data_dir=data_dir) == 0
+
+    assert capsys.readouterr().out.partition("#token=")[0] == shared
 
 
 def test_help_has_examples():

@@ -185,7 +185,8 @@ class Report:
         yield f"  calls   {self._chart([minute.traces for minute in minutes])}  at most {most:,} per minute"
         rates = [minute.failed / minute.traces if minute.traces else 0.0 for minute in minutes]
         yield f"  failed  {self._chart(rates, 1.0)}  {sum(m.failed for m in minutes):,} in all, up to {max(rates):.0%}"
-        yield self._paint(f"          {_local(minutes[0].start_us)} to {_local(minutes[-1].start_us)}", "dim")
+        for line in self._wrapped("          ", f"{_local(minutes[0].start_us)} to {_local(minutes[-1].start_us)}"):
+            yield self._paint(line, "dim")
 
     def _findings_heading(self) -> str:
         at = self._case.findings_at

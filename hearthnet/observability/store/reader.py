@@ -132,7 +132,7 @@ class Reader:
     """
 
     def __init__(self, path: Path, on_damage: Callable[[], None] = lambda: None, within_s: float | None = None) -> None:
-        self._path = path
+        self.path = path
         self._on_damage = on_damage
         self._within_s = within_s
         self._ends_at = 0.0
@@ -161,20 +161,20 @@ class Reader:
                 self._disconnect()
                 if reason_of(error) == "corrupt":
                     self._on_damage()
-                raise StoreError(f"{self._path} cannot be read: {error}") from error
+                raise StoreError(f"{self.path} cannot be read: {error}") from error
             finally:
                 self._reading = None
 
     def _connected(self) -> sqlite3.Connection:
         """Returns a connection to the file now at the path: the store may have been moved aside since."""
         try:
-            status = self._path.stat()
+            status = self.path.stat()
             identity = (status.st_dev, status.st_ino)
         except OSError:
             identity = (-1, -1)
         if self._connection is None or identity != self._identity:
             self._disconnect()
-            self._connection = connect_read_only(self._path)
+            self._connection = connect_read_only(self.path)
             if self._within_s is not None:
                 self._connection.set_progress_handler(lambda: time.monotonic() > self._ends_at, STEPS_BETWEEN_CHECKS)
             # Before a database of an older version is opened to write: its records' seq was their number.
@@ -243,7 +243,8 @@ class Reader:
         return bool(self.rows("SELECT 1 FROM runs WHERE node_id NOT NULL LIMIT 1"))
 
     def close(self) -> None:
-        """Closes the connection; the next query opens a new one."""
+        """Closes the connection; the next query opens a new one. One with a limit that runs ends at once."""
+        self._ends_at = 0.0
         with self._lock:
             self._disconnect()
 

@@ -38,7 +38,7 @@ __all__ = [
 log = get_logger(__name__)
 
 # Headers that a proxy adds. A proxy on this machine makes its clients look local; direct clients send none of these.
-_FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+_FORWARDED: Final = ("forwarded", "x-forwarded-", "x-real-ip", "via")  # as they begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ NodeServices = Annotated[Services, Depends(_services)]
 
 def is_loopback(request: Request) -> bool:
     """Returns True for a request from this machine that did not pass through a proxy."""
-    if any(name in request.headers for name in _FORWARDED):
+    if any(name.startswith(_FORWARDED) for name in request.headers):
         return False
     host = request.client.host if request.client else ""
     try:

@@ -16,6 +16,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,7 +42,7 @@ _MAX_SECRETS: Final = 64
 _MAX_FILE_BYTES: Final = 65_536
 _S: Final = 1_000_000  # microseconds
 
-_Identity = tuple[int, int, int]
+_Identity = tuple[int, int, int, int]
 
 
 class Granted(NamedTuple):
@@ -68,9 +69,10 @@ class Grants:
     """
 
     def __init__(self, directory: Path | None) -> None:
-        self._directory = directory
+        self.directory = directory
         # With the identity of its file: one value, because several threads replace it.
         self._seen: tuple[_Identity | None, _State] = (None, _State())
+        self._lock = threading.Lock()
 
     def offer(self) -> str:
         """Returns a new token, which can be claimed once within `TOKEN_S`.
@@ -137,48 +139,54 @@ class Grants:
     @contextmanager
     def _changing(self) -> Iterator[_State]:
         """Yields the present state, without what has ended; stores it afterwards."""
-        if self._directory is None:
-            yield _tidy(self._seen[1])
+        if self.directory is None:
+            with self._lock:
+                state = _tidy(self._seen[1])
+                yield state
+                self._seen = None, state
             return
-        make_private_dir(self._directory)
-        folder = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        make_private_dir(self.directory)
+        folder = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)  # held for one write
             state = _tidy(self._read())
             yield state
-            replace_private(self._directory / GRANTS_FILE, _packed(state))
+            replace_private(self.directory / GRANTS_FILE, _packed(state))
             self._take_owner(folder)
         finally:
             os.close(folder)
 
     def _take_owner(self, folder: int) -> None:
         """Gives a file that root wrote to the owner of the folder, whose node must read it."""
-        assert self._directory is not None
+        assert self.directory is not None
         if os.geteuid() == 0:
             status = os.fstat(folder)
-            os.chown(self._directory / GRANTS_FILE, status.st_uid, status.st_gid)
+            os.chown(self.directory / GRANTS_FILE, status.st_uid, status.st_gid)
 
     def _current(self) -> _State:
         """Returns the state as it is now; one `stat` unless the file was replaced."""
         seen, state = self._seen
-        if self._directory is None:
+        if self.directory is None:
             return state
         try:
-            status = (self._directory / GRANTS_FILE).stat()
+            status = (self.directory / GRANTS_FILE).stat()
         except OSError:
             return _State()
-        identity = (status.st_ino, status.st_mtime_ns, status.st_size)
+        identity = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
         if identity != seen:
-            state = self._read()
+            try:
+                state = self._read()
+            except OSError:  # for the moment: too many files are open, or root is about to give it to this user
+                return _State()
             self._seen = identity, state
         return state
 
     def _read(self) -> _State:
-        assert self._directory is not None
+        assert self.directory is not None
         try:
-            with open_file(self._directory / GRANTS_FILE) as file:
+            with open_file(self.directory / GRANTS_FILE) as file:
                 return _parsed(file.read(_MAX_FILE_BYTES))
-        except OSError:  # no grant was made yet, or it is another user's
+        except FileNotFoundError:  # no grant was made yet
             return _State()
 
 
@@ -200,13 +208,14 @@ def _found(presented: str, known: dict[str, int]) -> str | None:
 
 
 def _tidy(state: _State) -> _State:
-    """Removes what has ended, and the oldest of too many; leaves space for one more."""
+    """Returns a copy without what has ended, and the oldest of too many; leaves space for one more."""
+    return _State(_newest(state.tokens, _MAX_TOKENS), _newest(state.secrets, _MAX_SECRETS), state.shared_until_us)
+
+
+def _newest(kept: dict[str, int], limit: int) -> dict[str, int]:
     now = _now_us()
-    for kept, limit in ((state.tokens, _MAX_TOKENS), (state.secrets, _MAX_SECRETS)):
-        newest = sorted((until_us, one) for one, until_us in kept.items() if until_us > now)[1 - limit :]
-        kept.clear()
-        kept.update({one: until_us for until_us, one in newest})
-    return state
+    newest = sorted((until_us, one) for one, until_us in kept.items() if until_us > now)[1 - limit :]
+    return {one: until_us for until_us, one in newest}
 
 
 def _packed(state: _State) -> bytes:

@@ -46,6 +46,12 @@ def _terms(query: Compiled) -> list[dict[str, Any]]:
     """Returns the terms; one that takes any of several values has them in `values`, the first in `value`."""
     made = []
     for term in query.terms:
-        texts = [value.text for value in term.values]
-        made.append({**asdict(term), "value": texts[0] if texts else "", "values": texts})
+        texts = [_encodable(value.text) for value in term.values]
+        shown = {name: _encodable(value) for name, value in asdict(term).items() if name != "values"}
+        made.append({**shown, "value": texts[0] if texts else "", "values": texts})
     return made
+
+
+def _encodable(value: Any) -> Any:
+    """Returns a value; in a text half a character, which an escape in a query may make, is replaced."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value

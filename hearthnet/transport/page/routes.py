@@ -202,7 +202,8 @@ def runs(page: ThePage) -> Response:
 @page_data.get("/runs/{run_id}", response_model=OneRunOut)
 def one_run(page: ThePage, run_id: Annotated[str, PathParameter(pattern=_RUN_ID, description="a ULID")]) -> Response:
     """A run with the verdict of its autopsy and the evidence, the calls in flight at its end, and its health."""
-    return page_json(views.one_run(page, run_id))
+    with page.turn():
+        return page_json(views.one_run(page, run_id))
 
 
 @page_data.get("/doctor", response_model=DoctorOut)
@@ -220,4 +221,5 @@ def questions(page: ThePage) -> Response:
 @page_data.post("/sql", response_model=SqlOut, dependencies=[Depends(own_origin), Depends(strict_body)])
 def run_sql(page: ThePage, wanted: SqlIn) -> Response:
     """Runs one query on the store, read-only, within five seconds; up to 1,000 rows."""
-    return page_json(ask_in_child(page.path, wanted.sql, READ_S, _MAX_ROWS))
+    with page.turn():
+        return page_json(ask_in_child(page.path, wanted.sql, READ_S, _MAX_ROWS))

@@ -5,12 +5,15 @@ A page costs nothing while no one uses it: its readers connect with the first re
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from hearthnet.constants import DATABASE
+from hearthnet.errors import WireError
 from hearthnet.observability.store.reader import Reader
 from hearthnet.transport.page.autopsies import Autopsies
 from hearthnet.transport.page.grants import Grants
@@ -18,6 +21,7 @@ from hearthnet.transport.page.verdict import Checks
 
 __all__ = ["READ_S", "Page", "PageSettings"]
 
+_PROCESSES: Final = 2  # of queries and autopsies at a time: each may take a core, and memory
 READ_S: Final = 5.0  # of one query: on a busy Raspberry Pi the slowest take a second
 
 
@@ -61,10 +65,25 @@ class Page:
         self.grants = grants
         self.autopsies = Autopsies(settings.data_dir, settings.log_dir)
         self.checks = Checks(settings.data_dir, doctor)
+        self._turns = threading.BoundedSemaphore(_PROCESSES)
         self.path = settings.data_dir / DATABASE
         # Two: the stream must not wait for a search.
         self.reader = Reader(self.path, on_damage, READ_S)
         self.live = Reader(self.path, on_damage, READ_S)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Lets few requests at a time start a process.
+
+        Raises:
+            WireError: raised as `capacity_exceeded` when others take too long.
+        """
+        if not self._turns.acquire(timeout=READ_S):
+            raise WireError("capacity_exceeded", "other queries are running", retry_after_ms=1_000)
+        try:
+            yield
+        finally:
+            self._turns.release()
 
     def close(self) -> None:
         """Closes the connections; the next query opens them again."""

@@ -46,7 +46,7 @@ class Checks:
         self._run = run
         self._running = threading.Lock()
         self._latest: Remembered | None = None
-        self._tried_at = float("-inf")
+        self._tried_at = self._made_at = float("-inf")
 
     @property
     def can_run(self) -> bool:
@@ -54,17 +54,19 @@ class Checks:
         return self._run is not None
 
     def now(self) -> Remembered:
-        """Runs all checks; a caller that comes meanwhile waits, and runs them again.
+        """Runs all checks; a caller that comes meanwhile waits for the results of that run.
 
         Raises:
             HearthNetError: raised as by the checks' runner.
         """
         assert self._run is not None
+        came_at = time.monotonic()
         with self._running:
-            self._tried_at = time.monotonic()
-            found = _report(self._run())
-            self._latest = found
-        return found
+            if self._latest is None or self._made_at < came_at:
+                self._tried_at = time.monotonic()
+                self._latest = _report(self._run())
+                self._made_at = time.monotonic()
+            return self._latest
 
     def latest(self) -> Remembered | None:
         """Returns the newest results, or None if there are none yet; has the checks run again if they are old."""

@@ -116,7 +116,7 @@ def _interrupted(reader: Reader, run: dict[str, Any] | None, moment: int) -> lis
 
 def living(page: Page) -> set[str]:
     """Returns the ids of the runs whose processes live."""
-    return {view.header.run_id for view in flights.boxes(page.settings.data_dir) if view.is_alive}
+    return flights.living(page.settings.data_dir)
 
 
 def series(page: Page, minutes: int, capability: str | None) -> dict[str, Any]:

@@ -173,3 +173,29 @@ def test_numbers_are_bounded(tmp_path):
     assert grants.claim(tokens[0]) is None
     assert grants.claim(tokens[-1]) is not None
     assert (tmp_path / GRANTS_FILE).stat().st_size < 10_000
+
+
+def test_file_that_cannot_be_read_for_a_moment_is_read_again(tmp_path, monkeypatch):
+    """Too many open files, say: nothing is granted meanwhile, and all of it afterwards."""
+    grants = Grants(tmp_path)
+    secret = Grants(tmp_path).claim(Grants(tmp_path).offer()).secret
+    with monkeypatch.context() as patched:
+        patched.setattr("hearthnet.transport.page.grants.open_file", _refuse)
+        assert grants.holder(secret) is None
+
+    assert grants.holder(secret) is not None
+
+
+def _refuse(_):
+    raise OSError(24, "Too many open files")
+
+
+def test_page_in_memory_keeps_what_was_granted_while_another_browser_claims():
+    """Whoever looks meanwhile sees the state before or after, never half of it."""
+    grants = Grants(None)
+    first = grants.claim(grants.offer())
+    seen = grants._seen[1]
+    second = grants.claim(grants.offer())
+
+    assert list(seen.secrets) == [grants.holder(first.secret)]
+    assert grants.holder(second.secret) is not None

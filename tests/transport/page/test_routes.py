@@ -184,7 +184,7 @@ def test_without_a_secret(used, headers, path):
         assert response.json()["message"].endswith("type on its machine: hearthnet page")
 
 
-@pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "Via", "X-Real-IP", "X-Forwarded-Host"])
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "Via", "X-Real-IP", "X-Forwarded-Proto"])
 @pytest.mark.parametrize("path", ["/", "/page/v1/now", "/page/v1/events"])
 def test_forwarded_request_is_not_from_this_machine(used, headers, path, name):
     """Even with the secret, and whatever address it claims."""
@@ -341,3 +341,12 @@ def test_revoking_ends_stream_and_access(node):
     node.stop()
     node.start()
     assert node.get("/page/v1/now", headers=headers).status_code == 401
+
+
+@pytest.mark.parametrize("query", [r'"\ud800"', r'"\udfff":x', r'cap:"\ud800"'])
+def test_half_a_character_in_a_query_is_a_problem_of_the_query(used, headers, query):
+    """It cannot be sent back as it is."""
+    response = used.get("/page/v1/traces", params={"q": query}, headers=headers)
+
+    assert response.status_code == 200
+    assert response.json()["terms"] or response.json()["problems"]

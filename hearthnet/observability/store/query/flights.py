@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,7 @@ from hearthnet.forensics.model import InFlight, Vitals
 from hearthnet.observability.store.query.shapes import decoded
 from hearthnet.observability.store.reader import Reader
 
-__all__ = ["BoxView", "boxes", "flights", "interrupted", "vitals_json"]
+__all__ = ["BoxView", "boxes", "flights", "interrupted", "living", "vitals_json"]
 
 _MAX_FLIGHTS: Final = 200
 _MAX_BOX_BYTES: Final = 64_000_000
@@ -44,13 +45,24 @@ def _view(path: Path) -> BoxView | None:
                 return None
             # The table's place is the same in all layouts: right before the rings.
             table = file.read(header.traces_at - len(head)) if header.layout == layout.LAYOUT_VERSION else b""
+        vitals = layout.vitals_in(head, header.layout)
+        if layout.is_alive(header) or layout.is_locked(path):
+            return BoxView(header, True, _present(header, table), vitals)
+        box = layout.read_box(path)
     except OSError:  # recovered since it was listed, or another user's
         return None
-    vitals = layout.vitals_in(head, header.layout)
-    if layout.is_alive(header) or layout.is_locked(path):
-        return BoxView(header, True, _present(header, table), vitals)
-    box = layout.read_box(path)
     return None if box is None else BoxView(header, False, in_flight_in(box), vitals)
+
+
+def living(directory: Path) -> set[str]:
+    """Returns the ids of the runs whose processes live; boxes of dead ones are not read."""
+    found = set()
+    for path in layout.boxes_in(directory):
+        with suppress(OSError):  # recovered since it was listed, or another user's
+            header = layout.header_of(path)
+            if header is not None and (layout.is_alive(header) or layout.is_locked(path)):
+                found.add(header.run_id)
+    return found
 
 
 def _present(header: layout.Header, table: bytes) -> list[InFlight]:

@@ -8,8 +8,7 @@ import sqlite3
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-import orjson
-
+from hearthnet.observability.store.query.shapes import decoded
 from hearthnet.observability.store.query.statement import QueryError
 from hearthnet.observability.store.search.conditions import ENDED, FIELDS, TableName
 from hearthnet.observability.store.search.language import Problem, Term
@@ -26,7 +25,7 @@ _TIME: Final = "strftime('%Y-%m-%dT%H:%M:%fZ', {} / 1e6, 'unixepoch') AS ts"
 _ORDERS: Final[dict[Order, str]] = {"newest": "seq DESC", "slowest": "duration_ms DESC, seq DESC"}
 _COLUMNS: Final[dict[TableName, str]] = {
     "traces": "seq, run_id, trace_id, parent_id, capability, version, started_us, duration_ms, result, error, notable,"
-    " json_array_length(spans) AS span_count, extras",
+    " iif(json_valid(spans), json_array_length(spans), 0) AS span_count, extras",
     "logs": "seq, run_id, ts_us, level, logger, msg, trace_id, span_id, repeats, extras, exc",
 }
 _SHOWN: Final[dict[TableName, str]] = {
@@ -125,7 +124,7 @@ def _rows(connection: sqlite3.Connection, table: TableName, seqs: list[int]) -> 
     by_seq = {row[0]: dict(zip(names, row, strict=True)) for row in cursor}
     rows = [by_seq[seq] for seq in seqs]
     for row in rows:
-        row["extras"] = orjson.loads(row["extras"])
+        row["extras"] = decoded(row["extras"], {})
     return rows
 
 

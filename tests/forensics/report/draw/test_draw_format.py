@@ -7,7 +7,7 @@ import time
 import pytest
 from support.browser import NEEDS_CHROMIUM
 
-from hearthnet import moments, plural
+from hearthnet import display, moments
 from hearthnet.cli.main import local_time, printable
 
 pytestmark = NEEDS_CHROMIUM
@@ -21,7 +21,7 @@ def test_words_are_those_of_the_command_line(sheet, monkeypatch):
     assert [sheet.call("duration", ms) for ms in durations] == [moments.duration(ms / 1e3) for ms in durations]
     assert [sheet.call("duration", ms) for ms in (0, 0.004, 0.43, 9.87)] == ["0 ms", "0.00 ms", "0.43 ms", "9.87 ms"]
     sizes = [0, 312, 999, 1_000, 24_600, 10**6, 1_234_500_000, 78_600_000_000]
-    assert [sheet.call("bytes", size) for size in sizes] == [plural.size(size) for size in sizes]
+    assert [sheet.call("bytes", size) for size in sizes] == [display.size(size) for size in sizes]
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
     try:

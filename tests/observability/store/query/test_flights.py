@@ -1,0 +1,35 @@
+"""Calls in flight from boxes that come and go while they are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hearthnet.forensics import box as layout
+from hearthnet.observability import telemetry, trace
+from hearthnet.observability.store.query import flights
+
+
+@pytest.fixture
+def directory(observability):
+    """The folder of a store in which this process has a trace in flight."""
+    with telemetry.open(observability), trace.new_trace("a.b"):
+        yield observability.data_dir
+
+
+def test_living_and_what_they_do(directory):
+    """By header and table alone."""
+    (view,) = flights.boxes(directory)
+
+    assert flights.living(directory) == {view.header.run_id}
+    assert [call.capability for call in view.in_flight] == ["a.b"]
+
+
+def test_box_that_is_recovered_while_it_is_read_is_passed_over(directory, monkeypatch):
+    """Another process removes it between two looks."""
+    monkeypatch.setattr(layout, "is_alive", lambda _: False)
+    monkeypatch.setattr(layout, "is_locked", Path.unlink)
+
+    assert flights.boxes(directory) == []
+    assert flights.living(directory) == set()
