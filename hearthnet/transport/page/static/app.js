@@ -66,7 +66,7 @@ function arrived(name, data) {
   if (name === "now") stamp();
   if (name === "reset") {
     for (const view of made.values()) if (view !== shown) view.isStale = true;
-    return void shown?.reset();
+    return void shown?.reset(data.isOther);
   }
   if (name === "now" && shown !== made.get("now")) onNode(data);
   shown?.event(name, data);
@@ -138,7 +138,7 @@ async function route() {
     else link.removeAttribute("aria-current");
   }
   if (document.activeElement !== box) box.value = parameters.q ?? "";
-  if (view.isStale) await view.reset();
+  if (view.isStale) await view.reset(true);
   view.isStale = false;
   await view.show(parameters);
   return undefined;

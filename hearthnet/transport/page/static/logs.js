@@ -57,7 +57,7 @@ export function logs({ say }) {
       open(opened !== null);
       list.mark(opened);
       await feed.show(q);
-      if (opened === null) return;
+      if (opened === null || list.opened !== opened) return;
       list.select(opened);
       await showRecord(opened, q);
     },
@@ -67,9 +67,10 @@ export function logs({ say }) {
     },
     hidden: () => list.keep(),
     redraw: () => list.redraw(),
-    reset: () => feed.load(),
+    reset: (isOther) => (isOther ? feed.load() : feed.catchUp()),
     event(name, data) {
       if (name === "skipped") feed.skipped();
+      if (name === "hello" && feed.query !== null) feed.catchUp();
       if (name === "logs") feed.arrived(data);
     },
     key: (name) => list.key(name, close),

@@ -57,9 +57,9 @@ export class TracePane {
       const { trace } = this.#data;
       this.say(`${trace.capability}, ${trace.result}, ${took(trace.duration_ms)}`, true);
     } catch (error) {
-      if (error instanceof ApiError) this.#fail(error);
+      if (error instanceof ApiError && this.#shown === seq) this.#fail(error);
     } finally {
-      if (this.#shown === seq) this.root.removeAttribute("aria-busy");
+      if (this.#shown === seq || this.#shown === null) this.root.removeAttribute("aria-busy");
     }
     return undefined;
   }
@@ -95,7 +95,7 @@ export class TracePane {
   }
 
   #fail(error) {
-    this.#data = null;
+    this.#shown = this.#data = null;
     fill(
       this.root,
       el("div.bar", {}, el("span.grow"), this.#closeButton()),
