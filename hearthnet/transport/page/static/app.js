@@ -1,6 +1,6 @@
 // The frame: header, search, views by address, keys, the connection's state. Starts everything.
 
-import { claim, forget, isUnlocked, nowUs, takeOver, takeToken, whenLocked } from "./api.js";
+import { claim, forget, isUnlocked, nowUs, setNow, takeOver, takeToken, whenLocked } from "./api.js";
 import { change, go, read, to, VIEWS, whenChanged } from "./address.js";
 import { add, button, el, fill } from "./dom.js";
 import { doctor } from "./doctor.js";
@@ -63,7 +63,10 @@ function submitted(event) {
 
 function arrived(name, data) {
   if (name === "beat") return void stamp();
-  if (name === "now") stamp();
+  if (name === "now") {
+    setNow(data.now_us);
+    stamp();
+  }
   if (name === "reset") {
     for (const view of made.values()) if (view !== shown) view.isStale = true;
     return void shown?.reset(data.isOther);
@@ -271,7 +274,10 @@ whenChosen(() => {
   for (const view of made.values()) view.redraw();
 });
 addEventListener("storage", () => {
-  if (!isUnlocked() && takeOver()) start(null);
+  const wasUnlocked = isUnlocked();
+  const isNow = takeOver();
+  if (!wasUnlocked && isNow) start(null);
+  else if (wasUnlocked && !isNow) forget();
 });
 document.addEventListener("keydown", onKey);
 start();

@@ -18,7 +18,8 @@ export function now({ say, onNode }) {
   let timer = 0;
 
   const take = (data) => {
-    state.now = { ...data, vitals: joined(state.now?.vitals ?? [], data.vitals ?? []) };
+    const before = state.now?.node.run_id === data.node.run_id ? (state.now?.vitals ?? []) : [];
+    state.now = { ...data, vitals: joined(before, data.vitals ?? []) };
     setNow(data.now_us);
     onNode(state.now);
     panels.now();

@@ -230,15 +230,17 @@ export class TracePane {
   }
 
   #about(trace, run) {
-    const known = {
+    const real = {
       version: trace.version,
       caller: trace.extras?.caller,
       parent: trace.parent_id,
       program: trace.program,
     };
-    const shown = Object.fromEntries(
-      Object.entries({ ...known, ...trace.extras }).filter(([, value]) => value ?? false),
-    );
+    const isKnown = ([, value]) => value !== null && value !== undefined;
+    const known = Object.fromEntries(Object.entries(real).filter(isKnown));
+    // Twice: they come first, and an extra of the same name does not hide them.
+    const all = { ...known, ...trace.extras, ...known };
+    const shown = Object.fromEntries(Object.entries(all).filter(isKnown));
     const lives =
       run &&
       el(

@@ -7,7 +7,7 @@ import time
 import pytest
 from support.browser import NEEDS_CHROMIUM
 
-from hearthnet import moments, plural
+from hearthnet import display, moments
 from hearthnet.cli.main import local_time, printable
 
 pytestmark = NEEDS_CHROMIUM
@@ -21,7 +21,7 @@ def test_words_are_those_of_the_command_line(sheet, monkeypatch):
     assert [sheet.call("duration", ms) for ms in durations] == [moments.duration(ms / 1e3) for ms in durations]
     assert [sheet.call("duration", ms) for ms in (0, 0.004, 0.43, 9.87)] == ["0 ms", "0.00 ms", "0.43 ms", "9.87 ms"]
     sizes = [0, 312, 999, 1_000, 24_600, 10**6, 1_234_500_000, 78_600_000_000]
-    assert [sheet.call("bytes", size) for size in sizes] == [plural.size(size) for size in sizes]
+    assert [sheet.call("bytes", size) for size in sizes] == [display.size(size) for size in sizes]
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
     try:
@@ -60,6 +60,17 @@ def test_ticks_stay_round_where_the_clock_changes(sheet):
         assert labels == [f"{hour:02}:00" for hour in (3 * number % 24 for number in range(8 + (day == spring)))]
         assert sum("+" in tick["label"] for tick in ticks) == 2
         assert sorted({tick["us"] for tick in ticks}) == [tick["us"] for tick in ticks]
+
+
+def test_tick_at_an_hour_that_does_not_exist_is_no_second_one(sheet):
+    """Every two hours, where the clock jumps from two to three: each label is there once."""
+    spring = 1_774_738_800_000_000  # 2026-03-29T00:00+01:00
+    ticks = sheet.call("timeTicks", spring, spring + 22 * HOUR, 12, "Europe/Berlin")
+    labels = [tick["label"][:5] for tick in ticks]
+
+    assert len(set(labels)) == len(labels)
+    assert sorted({tick["us"] for tick in ticks}) == [tick["us"] for tick in ticks]
+    assert sum("+" in tick["label"] for tick in ticks) == 2
 
 
 @pytest.mark.parametrize(("most", "top"), [(0, 1), (1, 1), (3, 4), (38, 40), (41, 60), (99, 100), (0.03, 0.04)])
