@@ -211,6 +211,10 @@ def test_new_calls_appear_and_never_move_what_is_read(page_node, tab):
     tab.page.locator(".news").click()
     assert tab.seqs()[0] == newest(page_node)
     assert tab.seqs() == sorted(set(tab.seqs()), reverse=True)
+    in_document = tab.page.locator("main .row[data-seq]").evaluate_all(
+        "rows => rows.map(row => Number(row.dataset.seq))"
+    )
+    assert in_document == tab.seqs()
 
 
 def test_keys_move_open_and_close(tab):

@@ -2,14 +2,14 @@
 
 import { ApiError, get, nowUs } from "./api.js";
 import { change, to } from "./address.js";
-import { add, button, el, fill } from "./dom.js";
+import { add, button, el, fill, keepFocus } from "./dom.js";
 import { around, fixedTime, timeTerms, without } from "./query.js";
-import { clock, command, copy, counted, number, when } from "./words.js";
+import { showAsText } from "./text.js";
+import { clock, command, copy, number, when } from "./words.js";
 
 const PAGE = 100;
 const MAX_HELD = 1_000;
 const REFETCH_MS = 2_000; // a filtered list is asked for anew this often at most
-const MAX_TEXT_ROWS = 2_000;
 const RESTLESS_MS = 2_000; // a pointer that moved within this time may be about to click
 
 /** What Traces and Logs have in common; `asText(row)` is a line of the view as text. */
@@ -304,7 +304,7 @@ export class Feed {
         },
         "SQL",
       );
-    fill(this.chips, chips, this.query.trim() && shown);
+    keepFocus(this.chips, () => fill(this.chips, chips, this.query.trim() && shown));
     fill(
       this.sql,
       el("pre", {}, sql ?? ""),
@@ -378,24 +378,7 @@ export class Feed {
 
   /** Shows the loaded rows as text, for the browser's own search, and for copying. */
   showText() {
-    const rows = this.list.rows.slice(0, MAX_TEXT_ROWS);
-    const text = rows.map(this.asText).join("\n");
-    const dialog = el(
-      "dialog.as-text",
-      { "aria-label": `${this.noun}s as text`, close: () => dialog.remove() },
-      el(
-        "div.bar",
-        {},
-        el("b", {}, counted(rows.length, this.noun)),
-        this.list.rows.length > rows.length ? el("span.soft", {}, "the newest of those loaded") : null,
-        el("span.grow"),
-        button("Copy", () => copy(text, this.say)),
-        button("Close", () => dialog.close()),
-      ),
-      el("pre", { tabindex: "0" }, rows.length ? rows.map((row) => `${this.asText(row)}\n`) : "no rows"),
-    );
-    document.body.append(dialog);
-    dialog.showModal();
+    showAsText(this.noun, this.list.rows, this.asText, this.say);
   }
 
   /** Copies a link that shows the same tomorrow: relative times become fixed ones. */
