@@ -211,6 +211,10 @@ def test_new_calls_appear_and_never_move_what_is_read(page_node, tab):
     tab.page.locator(".news").click()
     assert tab.seqs()[0] == newest(page_node)
     assert tab.seqs() == sorted(set(tab.seqs()), reverse=True)
+    in_document = tab.page.locator("main .row[data-seq]").evaluate_all(
+        "rows => rows.map(row => Number(row.dataset.seq))"
+    )
+    assert in_document == tab.seqs()
 
 
 def test_keys_move_open_and_close(tab):
@@ -375,6 +379,49 @@ def test_a_chip_is_removed_where_characters_are_two_units(tab):
     script = "([query, terms]) => terms.map(term => module.without(query, [term]))"
 
     assert call(tab, "query", script, [query, terms]) == ['result:ok "🏠"', 'cap:"🏠🏠" "🏠"', 'cap:"🏠🏠" result:ok']
+
+
+def test_a_chip_leaves_the_other_terms_as_they_are(tab):
+    """Spaces within quotes stay, and what is negated stays negated once its time is fixed."""
+    query = 'msg:"a  b" -since:2h cap:x'
+    msg, since, cap = (term.as_dict() for term in parse(query).terms)
+    script = "([query, terms]) => terms.map(term => module.without(query, [term]))"
+
+    assert call(tab, "query", script, [query, [since, cap, msg]]) == [
+        'msg:"a  b" cap:x', 'msg:"a  b" -since:2h', "-since:2h cap:x",
+    ]  # fmt: skip
+    fixed = call(tab, "query", "term => module.fixedTime(term, 7200e6)", since)
+    assert fixed == "-since:1970-01-01T00:00:00.000Z"
+
+
+def test_rows_of_an_older_query_are_never_under_a_newer_one(page_node, tab):
+    """Where the node refuses the newer one, its message replaces the rows."""
+    tab.go("#traces")
+    assert tab.seqs()
+    tab.expected.append("500")
+    refuse = "**/page/v1/traces?*q=cap*"
+    tab.page.route(refuse, lambda route: route.fulfill(status=500, json={"message": "it broke"}))
+    try:
+        tab.go("#traces?q=cap%3Alibrary.read")
+        page_node.echo("meanwhile")
+        tab.page.wait_for_selector(".feed .message:has-text('it broke')")
+        assert tab.page.locator(".list").is_hidden()
+    finally:
+        tab.page.unroute(refuse)
+    tab.page.get_by_role("button", name="Try again").click()
+    tab.settle()
+    wanted = page_node.sql("SELECT seq FROM traces WHERE capability = 'library.read' ORDER BY seq DESC")
+    wait_until(lambda: tab.seqs() == [seq for (seq,) in wanted], tab.seqs)
+
+
+def test_a_record_beyond_the_loaded_rows_opens(page_node, tab):
+    """A link to it works, whatever the query of the list has."""
+    seq = page_node.sql("SELECT seq FROM logs WHERE level = 'error' ORDER BY seq LIMIT 1")[0][0]
+    tab.go(f"#logs?q=level%3Awarning&open={seq}")
+    tab.page.wait_for_selector(".pane .msg")
+
+    message = page_node.sql("SELECT msg FROM logs WHERE seq = ?", seq)[0][0]
+    assert tab.text(".pane .msg") == message
 
 
 def test_a_stream_may_be_cut_anywhere(tab):

@@ -95,7 +95,10 @@ export function timeTicks(fromUs, toUs, most, zone) {
   for (; us <= toUs; us += step) {
     let at = parts(us, zone);
     const shift = offsetUs(before) - offsetUs(at);
-    if (shift && step > 3_600e6) at = parts((us += shift), zone); // round local times again
+    if (shift && step > 3_600e6) {
+      const moved = parts(us + shift, zone); // a round local time again, unless the clock jumped over it
+      if (moved.offset !== before.offset) [us, at] = [us + shift, moved];
+    }
     if (shift && ticks.length) ticks.at(-1).label += ` ${before.offset}`;
     ticks.push({ us, label: `${tickLabel(at, step)}${shift ? ` ${at.offset}` : ""}` });
     before = at;

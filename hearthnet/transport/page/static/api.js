@@ -34,7 +34,11 @@ export function takeToken() {
   const found = /^#token=([^&]+)&?(.*)$/.exec(location.hash);
   if (!found) return null;
   history.replaceState(null, "", `${location.pathname}${location.search}#${found[2]}`);
-  return decodeURIComponent(found[1]);
+  try {
+    return decodeURIComponent(found[1]);
+  } catch {
+    return found[1]; // no token of ours: the node refuses it
+  }
 }
 
 /** Exchanges a token for a secret. Throws ApiError: wrong, used or too old. */
@@ -71,12 +75,12 @@ export function setNow(us) {
 export async function get(path, parameters = {}, signal = undefined) {
   const kept = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== null && value !== "");
   const query = kept.length ? `?${new URLSearchParams(kept)}` : "";
-  return (await ask(path + query, { signal })).json();
+  return json(await ask(path + query, { signal }));
 }
 
 /** Posts JSON, returns JSON. */
 export async function post(path, body, signal = undefined) {
-  return (await ask(path, { method: "POST", body: JSON.stringify(body), json: true, signal })).json();
+  return json(await ask(path, { method: "POST", body: JSON.stringify(body), json: true, signal }));
 }
 
 /** Returns a response of a route, whatever its type. Throws ApiError. */
@@ -92,14 +96,21 @@ export async function ask(path, { json = false, headers = {}, ...options } = {})
     credentials: "omit",
     redirect: "error",
     referrerPolicy: "no-referrer",
-  }).catch((error) => {
-    if (error.name === "AbortError") throw error;
-    throw new ApiError(0, { message: "the node does not answer", hint: "hearthnet status" });
-  });
+  }).catch(unreachable);
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
   if (response.status === 401 && path !== "claim") return locked(sent, path, { json, headers, ...options }, body);
   throw new ApiError(response.status, body);
+}
+
+// The connection may end within a body, too.
+function json(response) {
+  return response.json().catch(unreachable);
+}
+
+function unreachable(error) {
+  if (error.name === "AbortError") throw error;
+  throw new ApiError(0, { message: "the node does not answer", hint: "hearthnet status" });
 }
 
 // Another tab may have got a newer secret meanwhile: that one is tried first.

@@ -1,6 +1,6 @@
 // The frame: header, search, views by address, keys, the connection's state. Starts everything.
 
-import { claim, forget, isUnlocked, nowUs, takeOver, takeToken, whenLocked } from "./api.js";
+import { claim, forget, isUnlocked, nowUs, setNow, takeOver, takeToken, whenLocked } from "./api.js";
 import { change, go, read, to, VIEWS, whenChanged } from "./address.js";
 import { add, button, el, fill } from "./dom.js";
 import { doctor } from "./doctor.js";
@@ -63,10 +63,13 @@ function submitted(event) {
 
 function arrived(name, data) {
   if (name === "beat") return void stamp();
-  if (name === "now") stamp();
+  if (name === "now") {
+    setNow(data.now_us);
+    stamp();
+  }
   if (name === "reset") {
     for (const view of made.values()) if (view !== shown) view.isStale = true;
-    return void shown?.reset();
+    return void shown?.reset(data.isOther);
   }
   if (name === "now" && shown !== made.get("now")) onNode(data);
   shown?.event(name, data);
@@ -138,7 +141,7 @@ async function route() {
     else link.removeAttribute("aria-current");
   }
   if (document.activeElement !== box) box.value = parameters.q ?? "";
-  if (view.isStale) await view.reset();
+  if (view.isStale) await view.reset(true);
   view.isStale = false;
   await view.show(parameters);
   return undefined;
@@ -271,7 +274,10 @@ whenChosen(() => {
   for (const view of made.values()) view.redraw();
 });
 addEventListener("storage", () => {
-  if (!isUnlocked() && takeOver()) start(null);
+  const wasUnlocked = isUnlocked();
+  const isNow = takeOver();
+  if (!wasUnlocked && isNow) start(null);
+  else if (wasUnlocked && !isNow) forget();
 });
 document.addEventListener("keydown", onKey);
 start();

@@ -48,10 +48,23 @@ export function part(host, draw) {
   let shown;
   return (data, force = false) => {
     const now = JSON.stringify(data) ?? "";
-    if (!force && now === shown) return;
+    if (!force && (now === shown || isChoosing(host))) return;
     shown = now;
-    fill(host, draw(data));
+    keepFocus(host, () => fill(host, draw(data)));
   };
+}
+
+// An open list of choices would close under the hand.
+function isChoosing(host) {
+  return CSS.supports("selector(select:open)") && host.querySelector("select:open") !== null;
+}
+
+/** Calls `redraw`, after which the focus is at the same place within `host`. */
+export function keepFocus(host, redraw) {
+  const all = () => [...host.querySelectorAll("a,button,select,summary,[tabindex]")];
+  const at = all().indexOf(document.activeElement);
+  redraw();
+  if (at >= 0) (all()[at] ?? all().at(-1))?.focus({ preventScroll: true });
 }
 
 /** Returns a button. */

@@ -2,14 +2,14 @@
 
 import { ApiError, get, nowUs } from "./api.js";
 import { change, to } from "./address.js";
-import { add, button, el, fill } from "./dom.js";
+import { add, button, el, fill, keepFocus } from "./dom.js";
 import { around, fixedTime, timeTerms, without } from "./query.js";
-import { clock, command, copy, counted, number, when } from "./words.js";
+import { showAsText } from "./text.js";
+import { clock, command, copy, number, when } from "./words.js";
 
 const PAGE = 100;
 const MAX_HELD = 1_000;
 const REFETCH_MS = 2_000; // a filtered list is asked for anew this often at most
-const MAX_TEXT_ROWS = 2_000;
 const RESTLESS_MS = 2_000; // a pointer that moved within this time may be about to click
 
 /** What Traces and Logs have in common; `asText(row)` is a line of the view as text. */
@@ -25,6 +25,7 @@ export class Feed {
   #abort = null;
   #isPaging = false;
   #refetch = 0;
+  #isLate = false; // rows came while the node was asked: they may not be in its page
   #movedAt = 0;
 
   constructor({ path, noun, list, say, asText, empty, orders = false }) {
@@ -86,16 +87,25 @@ export class Feed {
     }
     const isSame = this.query === query && this.order === order && this.#answer !== null;
     [this.query, this.order] = [query, order];
+    if (!isSame) this.#begin();
     if (!isSame) await this.load();
     else if (this.#isAsleep) await this.catchUp();
     this.#isAsleep = false;
+  }
+
+  // The rows on the screen are of another query: nothing is added to them.
+  #begin() {
+    this.#answer = this.#next = null;
+    clearTimeout(this.#refetch);
+    this.#refetch = 0;
+    this.#release([]);
   }
 
   /** Loads the first page. */
   async load() {
     this.root.setAttribute("aria-busy", "true");
     const answer = await this.#page();
-    this.root.removeAttribute("aria-busy");
+    if (!this.#abort) this.root.removeAttribute("aria-busy");
     if (!answer) return;
     this.#take(answer);
     this.list.set(answer[this.path]);
@@ -103,10 +113,16 @@ export class Feed {
     this.list.toTop();
     this.#tell(answer);
     this.say(this.#counted(answer), true);
+    await this.#askLate();
   }
 
   /** Asks for the first page again, and merges it. */
   async catchUp() {
+    if (this.#abort) {
+      this.#isLate = true;
+      return undefined;
+    }
+    if (this.#answer === null) return this.load();
     if (this.order !== "newest") return this.#markStale();
     const answer = await this.#page();
     if (!answer) return undefined;
@@ -117,12 +133,20 @@ export class Feed {
     if (isGap) this.skipped();
     this.#merge(rows);
     this.#tell(answer);
-    return undefined;
+    return this.#askLate();
+  }
+
+  async #askLate() {
+    if (!this.#isLate) return;
+    this.#isLate = false;
+    if (this.query.trim()) this.arrived([]);
+    else await this.catchUp();
   }
 
   /** Takes rows of the stream. They are of everything, so a filtered list asks the node again. */
   arrived(rows) {
-    if (this.#answer === null) return;
+    if (this.#abort) this.#isLate = true;
+    if (this.#abort || this.#answer === null) return;
     if (this.order !== "newest") this.#markStale();
     else if (this.query.trim() === "") {
       this.#merge(rows);
@@ -156,17 +180,25 @@ export class Feed {
   async more() {
     if (this.#isPaging || this.#next === null) return;
     this.#isPaging = true;
+    const { query, order } = this;
+    const before = this.#next;
+    const hasMoved = () => this.#next !== before || this.query !== query || this.order !== order;
     try {
-      const answer = await get(this.path, { ...this.#asked(), before: this.#next });
-      const known = new Set(this.list.rows.map(({ seq }) => seq));
-      const isAll = this.list.append(answer[this.path].filter(({ seq }) => !known.has(seq)));
-      this.#next = isAll ? answer.next : null;
-      this.#tell(this.#answer);
+      const answer = await get(this.path, { ...this.#asked(), before });
+      if (!hasMoved()) this.#append(answer);
     } catch (error) {
-      this.#fail(error);
+      if (!hasMoved()) this.#fail(error);
     } finally {
       this.#isPaging = false;
     }
+    if (hasMoved() && this.list.rows.length < PAGE) this.more();
+  }
+
+  #append(answer) {
+    const known = new Set(this.list.rows.map(({ seq }) => seq));
+    const isAll = this.list.append(answer[this.path].filter(({ seq }) => !known.has(seq)));
+    this.#next = isAll ? answer.next : null;
+    this.#tell(this.#answer);
   }
 
   #asked() {
@@ -182,6 +214,8 @@ export class Feed {
     } catch (error) {
       if (error.name !== "AbortError") this.#fail(error);
       return null;
+    } finally {
+      if (this.#abort === abort) this.#abort = null;
     }
   }
 
@@ -212,6 +246,7 @@ export class Feed {
     this.list.set(fresh);
     this.#release([]);
     this.#next = String(fresh.at(-1).seq); // in this order the cursor is the last row's seq
+    if (fresh.length < PAGE) this.more();
   }
 
   #release(held) {
@@ -269,7 +304,7 @@ export class Feed {
         },
         "SQL",
       );
-    fill(this.chips, chips, this.query.trim() && shown);
+    keepFocus(this.chips, () => fill(this.chips, chips, this.query.trim() && shown));
     fill(
       this.sql,
       el("pre", {}, sql ?? ""),
@@ -335,7 +370,7 @@ export class Feed {
       error.hint ? el("p.soft", {}, error.hint) : null,
       button("Try again", () => this.load()),
     ];
-    if (this.list.rows.length) return void this.say(error.message);
+    if (this.#answer !== null && this.list.rows.length) return void this.say(error.message);
     this.list.root.hidden = true;
     this.message.hidden = false;
     fill(this.message, lines);
@@ -343,24 +378,7 @@ export class Feed {
 
   /** Shows the loaded rows as text, for the browser's own search, and for copying. */
   showText() {
-    const rows = this.list.rows.slice(0, MAX_TEXT_ROWS);
-    const text = rows.map(this.asText).join("\n");
-    const dialog = el(
-      "dialog.as-text",
-      { "aria-label": `${this.noun}s as text`, close: () => dialog.remove() },
-      el(
-        "div.bar",
-        {},
-        el("b", {}, counted(rows.length, this.noun)),
-        this.list.rows.length > rows.length ? el("span.soft", {}, "the newest of those loaded") : null,
-        el("span.grow"),
-        button("Copy", () => copy(text, this.say)),
-        button("Close", () => dialog.close()),
-      ),
-      el("pre", { tabindex: "0" }, text || "no rows"),
-    );
-    document.body.append(dialog);
-    dialog.showModal();
+    showAsText(this.noun, this.list.rows, this.asText, this.say);
   }
 
   /** Copies a link that shows the same tomorrow: relative times become fixed ones. */

@@ -10,6 +10,7 @@ import { counted, duration, number, share, took } from "./words.js";
 
 /** The times that a chart can show, by minutes. */
 export const SPANS = { 60: "1 hour", 360: "6 hours", 1440: "24 hours" };
+const HOUR_US = 3_600e6;
 const FEW = 12; // capabilities at first
 const MOST = 300; // capabilities that are drawn at all
 const EXAMPLE = `hearthnet call experimental.echo --body '{"input": {"text": "hello"}}'`;
@@ -25,7 +26,8 @@ export function tilesOf({ now, series }) {
   const rate = last.length ? last.reduce((sum, { count }) => sum + count, 0) / (last.length * minutes) : null;
   const oldest = flights.reduce((most, { age_ms: age }) => Math.max(most, age), 0);
   const slow = totals.p95_ms === null || totals.p95_ms === undefined;
-  const most = points.reduce((top, { max_ms: ms }) => Math.max(top, ms ?? 0), 0);
+  const ofHour = points.filter(({ ts_us: us }) => us >= now.now_us - HOUR_US);
+  const most = ofHour.reduce((top, { max_ms: ms }) => Math.max(top, ms ?? 0), 0);
   return [
     tile(
       "calls a minute",
@@ -41,12 +43,12 @@ export function tilesOf({ now, series }) {
       totals.failed ? "failing" : "",
     ),
     slow
-      ? tile("slowest, last hour", points.length ? took(most) : "–", "too few calls for a p95", [])
+      ? tile("slowest, last hour", ofHour.length ? took(most) : "–", "too few calls for a p95", [])
       : tile(
           "p95, last hour",
           took(totals.p95_ms),
           `p50 ${took(totals.p50_ms)}`,
-          points.map(({ p95_ms: ms, max_ms: max }) => ms ?? max ?? 0),
+          steps.map(({ p95_ms: ms }) => ms ?? null),
         ),
     tile("in flight", number(flights.length), flights.length ? `oldest ${took(oldest)}` : "none is open", []),
   ];

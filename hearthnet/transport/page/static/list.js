@@ -146,7 +146,8 @@ export class List {
       node.remove();
       this.#nodes.delete(key);
     }
-    for (let at = first; at < last; at += 1) this.#place(this.rows[at], at, height);
+    let next = null; // from the last to the first, so that the document has the rows in their order
+    for (let at = last - 1; at >= first; at -= 1) next = this.#place(this.rows[at], at, height, next);
     const active = this.#nodes.get(this.selected);
     if (active) this.root.setAttribute("aria-activedescendant", active.id);
     else this.root.removeAttribute("aria-activedescendant");
@@ -181,7 +182,7 @@ export class List {
     this.#nodes.clear();
   }
 
-  #place(row, at, height) {
+  #place(row, at, height, next) {
     let node = this.#nodes.get(row.seq);
     if (!node) {
       node = el(`div.row.${this.kind}`, { role: "row", id: `${this.kind}-${row.seq}` });
@@ -195,7 +196,7 @@ export class List {
         ),
       );
       this.#nodes.set(row.seq, node);
-      this.space.append(node);
+      this.space.insertBefore(node, next);
     }
     if (node.at !== at) {
       node.at = at;
@@ -203,10 +204,11 @@ export class List {
       node.setAttribute("aria-rowindex", String(at + 2));
     }
     const state = `${row.seq === this.selected} ${row.seq === this.opened}`;
-    if (node.state === state) return;
+    if (node.state === state) return node;
     node.state = state;
     node.setAttribute("aria-selected", String(row.seq === this.selected));
     node.classList.toggle("opened", row.seq === this.opened);
+    return node;
   }
 
   #indexOf(key) {

@@ -8,7 +8,7 @@ const SILENCE_MS = 40_000; // the node sends a comment every 15 s
 const MAX_EVENT = 8_000_000; // characters; the node's events are far smaller
 
 /**
- * Keeps the stream. `on(event, data)` gets what arrives, and `reset` where events may be missing;
+ * Keeps the stream. `on(event, data)` gets what arrives, `hello` where a stream begins, and `reset` where events may be missing;
  * `onState(state, waitMs)` gets `connecting`, `live`, `lost`, `paused`, `off` or `outdated`.
  */
 export class Live {
@@ -70,6 +70,7 @@ export class Live {
       if (error instanceof ApiError && error.status === 401) return this.stop();
     }
     if (this.#abort !== abort) return undefined; // closed on purpose
+    abort.abort(); // after an error of ours the connection would stay open
     this.#abort = null;
     return this.#retry();
   }
@@ -94,10 +95,12 @@ export class Live {
   }
 
   #take({ id, name, data }) {
-    if (name === "hello") this.#greet(data);
-    else if (name === "reset") {
+    if (name === "hello") {
+      this.#greet(data);
+      if (this.#lastId === null) this.on("hello", data); // nothing that was missed will follow
+    } else if (name === "reset") {
       this.#lastId = null;
-      this.on("reset", data);
+      this.on("reset", { ...data, isOther: !id.startsWith(`${this.#epoch}:`) });
     } else this.on(name, data);
     // What was missed follows the hello: until it has come, the older id is the one to resume from.
     if (id && (name !== "hello" || this.#lastId === null)) this.#lastId = id;
@@ -108,7 +111,7 @@ export class Live {
     this.#epoch = epoch;
     this.#waitMs = FIRST_WAIT_MS;
     this.onState(version !== undefined && version !== VERSION ? "outdated" : "live");
-    if (isOther) this.on("reset", { reason: "the node has another store" });
+    if (isOther) this.on("reset", { reason: "the node has another store", isOther: true });
   }
 }
 

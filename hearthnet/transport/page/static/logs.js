@@ -12,6 +12,9 @@ import { copy, fields, iso, levelClass, MAX_HINT, short, when } from "./words.js
 
 const LEVELS = ["", "debug", "info", "warning", "error"];
 
+// What is between spaces, where a quoted text is one piece.
+const PIECES = /(?:"(?:\\.|[^"\\])*"|[^\s"])+\s*|"/g;
+
 /** Returns the view. */
 export function logs({ say }) {
   const list = new List({
@@ -36,12 +39,14 @@ export function logs({ say }) {
       [iso(row.ts_us), row.level, row.logger, row.msg, inline(row.extras), row.exc ?? ""].join("  ").trimEnd(),
     empty: () => nothingYet(say, "log record", "To record more: ", "hearthnet log level debug"),
   });
-  feed.bar.prepend(levels());
+  const level = levels();
+  feed.bar.prepend(level);
   const pane = el("section.panel.pane", { "aria-label": "Opened log record", tabindex: "-1" });
   const close = () => change({ open: "" });
   const { root, open } = split(feed.root, pane);
   const showRecord = async (seq, q) => {
-    const row = list.rows.find((known) => known.seq === seq);
+    const row = list.rows.find((known) => known.seq === seq) ?? (await older(seq));
+    if (list.opened !== seq) return;
     fill(
       pane,
       row
@@ -56,8 +61,9 @@ export function logs({ say }) {
       const opened = seq ? Number(seq) : null;
       open(opened !== null);
       list.mark(opened);
+      level.value = leastLevel(q);
       await feed.show(q);
-      if (opened === null) return;
+      if (opened === null || list.opened !== opened) return;
       list.select(opened);
       await showRecord(opened, q);
     },
@@ -67,9 +73,10 @@ export function logs({ say }) {
     },
     hidden: () => list.keep(),
     redraw: () => list.redraw(),
-    reset: () => feed.load(),
+    reset: (isOther) => (isOther ? feed.load() : feed.catchUp()),
     event(name, data) {
       if (name === "skipped") feed.skipped();
+      if (name === "hello" && feed.query !== null) feed.catchUp();
       if (name === "logs") feed.arrived(data);
     },
     key: (name) => list.key(name, close),
@@ -82,6 +89,17 @@ function message(row) {
   return [short(row.msg) + repeats, el("span.soft", {}, `  ${short(inline(row.extras))}`)];
 }
 
+// The list has only the pages that were loaded.
+async function older(seq) {
+  const { logs: rows } = await get("logs", { n: 1, before: seq + 1 }).catch(() => ({ logs: [] }));
+  return rows.find((row) => row.seq === seq);
+}
+
+function leastLevel(q) {
+  const pieces = (q.match(PIECES) ?? []).map((piece) => piece.trim());
+  return LEVELS.find((level) => level && pieces.includes(`level:>=${level}`)) ?? "";
+}
+
 function levels() {
   const select = el(
     "select",
@@ -89,7 +107,7 @@ function levels() {
       "aria-label": "Least level",
       change: () => {
         const { q = "" } = Object.fromEntries(new URLSearchParams(location.hash.split("?")[1] ?? ""));
-        const others = q.replace(/(^|\s)level:\S+/g, "").trim();
+        const others = q.replace(PIECES, (piece) => (piece.startsWith("level:") ? "" : piece)).trim();
         change({ q: select.value ? withTerm(others, `level:>=${select.value}`) : others, open: "" });
       },
     },

@@ -8,6 +8,7 @@ import { flightTable, storeLines, verdictLines, vitalCharts } from "./health.js"
 
 const REFRESH_MS = 15_000; // the figures that the stream does not carry; only after new traces, and while it is shown
 const MAX_SAMPLES = 720;
+const LONGEST_BEHIND_US = 60e6;
 
 /** Returns the view; `onNode(now)` gets each state of the node. */
 export function now({ say, onNode }) {
@@ -17,14 +18,17 @@ export function now({ say, onNode }) {
   let timer = 0;
 
   const take = (data) => {
-    state.now = { ...data, vitals: joined(state.now?.vitals ?? [], data.vitals ?? []) };
+    const before = state.now?.node.run_id === data.node.run_id ? (state.now?.vitals ?? []) : [];
+    state.now = { ...data, vitals: joined(before, data.vitals ?? []) };
     setNow(data.now_us);
     onNode(state.now);
     panels.now();
   };
   const figures = async () => {
     isStale = false;
-    const [series, answer] = await Promise.all([get("series", { minutes: state.minutes }), get("capabilities")]);
+    const { minutes } = state;
+    const [series, answer] = await Promise.all([get("series", { minutes }), get("capabilities")]);
+    if (minutes !== state.minutes) return;
     Object.assign(state, { series, capabilities: answer.capabilities });
     panels.figures();
   };
@@ -32,6 +36,8 @@ export function now({ say, onNode }) {
     take(await get("now"));
     await figures();
   };
+  // Without new traces the rate must still fall.
+  const isBehind = () => state.series !== null && state.now.now_us - state.series.to_us > LONGEST_BEHIND_US;
   const later = () => {
     if (timer || !isStale) return;
     timer = setTimeout(() => {
@@ -52,7 +58,7 @@ export function now({ say, onNode }) {
     reset: () => load().catch(panels.fail),
     event(name, data) {
       if (name === "now") take(data);
-      if (name !== "traces") return;
+      if (name !== "traces" && !(name === "now" && isBehind())) return;
       isStale = true;
       later();
     },

@@ -15,8 +15,11 @@ export function withTerm(query, more) {
 /** Returns a query without some of its terms; the node counts characters, not UTF-16 units. */
 export function without(query, terms) {
   const characters = Array.from(query);
-  for (const { start, end } of [...terms].sort((a, b) => b.start - a.start)) characters.splice(start, end - start, " ");
-  return characters.join("").replace(/ +/g, " ").trim();
+  for (const { start, end } of [...terms].sort((a, b) => b.start - a.start)) {
+    const [isSpaced, isFollowed] = [start - 1, end].map((at) => /^\s?$/.test(characters[at] ?? ""));
+    characters.splice(start, end - start + (isSpaced && isFollowed), ...(isSpaced || isFollowed ? [] : [" "]));
+  }
+  return characters.join("").trim();
 }
 
 /** Returns the part of a query before, within and after a place. */
@@ -28,10 +31,10 @@ export function around(query, { start, end }) {
 const UNITS_US = { s: 1e6, m: 60e6, min: 60e6, h: 3_600e6, d: 86_400e6 };
 
 /** Returns a term of a time so that it means the same tomorrow. */
-export function fixedTime({ text, field, value, us }, nowUs) {
+export function fixedTime({ text, field, value, us, negated }, nowUs) {
   const relative = /^(\d+)(s|m|min|h|d)$/.exec(value);
   const moment = us ?? (relative ? nowUs - relative[1] * UNITS_US[relative[2]] : null);
-  return moment === null ? text : `${field}:${new Date(moment / 1000).toISOString()}`;
+  return moment === null ? text : `${negated ? "-" : ""}${field}:${new Date(moment / 1000).toISOString()}`;
 }
 
 /** The terms that bound the time. */

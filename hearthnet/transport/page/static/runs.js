@@ -158,6 +158,7 @@ async function showRun(pane, id, close, say) {
   pane.dataset.run = id;
   pane.setAttribute("aria-busy", "true");
   const run = await get(`runs/${encodeURIComponent(id)}`).catch((error) => error);
+  if (pane.dataset.run !== id) return undefined; // another was opened meanwhile
   pane.removeAttribute("aria-busy");
   const bar = (title) =>
     el("div.bar", {}, title, el("span.grow"), button("Close", close, { class: "close", title: "Esc" }));

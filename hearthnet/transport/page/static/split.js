@@ -13,9 +13,14 @@ export function split(left, right) {
   narrow.addEventListener("change", cover);
   right.hidden = true;
   const open = (isOpen) => {
+    const hadFocus = root.contains(document.activeElement);
+    const isChange = right.hidden === isOpen;
     root.classList.toggle("has-open", isOpen);
     right.hidden = !isOpen;
     cover();
+    // What is covered or hidden cannot keep the focus.
+    if (!narrow.matches || !isChange || !hadFocus) return;
+    (isOpen ? right : left.querySelector(".list, [tabindex]"))?.focus({ preventScroll: true });
   };
   return { root, open };
 }

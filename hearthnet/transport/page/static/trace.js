@@ -57,9 +57,9 @@ export class TracePane {
       const { trace } = this.#data;
       this.say(`${trace.capability}, ${trace.result}, ${took(trace.duration_ms)}`, true);
     } catch (error) {
-      if (error instanceof ApiError) this.#fail(error);
+      if (error instanceof ApiError && this.#shown === seq) this.#fail(error);
     } finally {
-      if (this.#shown === seq) this.root.removeAttribute("aria-busy");
+      if (this.#shown === seq || this.#shown === null) this.root.removeAttribute("aria-busy");
     }
     return undefined;
   }
@@ -95,7 +95,7 @@ export class TracePane {
   }
 
   #fail(error) {
-    this.#data = null;
+    this.#shown = this.#data = null;
     fill(
       this.root,
       el("div.bar", {}, el("span.grow"), this.#closeButton()),
@@ -230,15 +230,17 @@ export class TracePane {
   }
 
   #about(trace, run) {
-    const known = {
+    const real = {
       version: trace.version,
       caller: trace.extras?.caller,
       parent: trace.parent_id,
       program: trace.program,
     };
-    const shown = Object.fromEntries(
-      Object.entries({ ...known, ...trace.extras }).filter(([, value]) => value ?? false),
-    );
+    const isKnown = ([, value]) => value !== null && value !== undefined;
+    const known = Object.fromEntries(Object.entries(real).filter(isKnown));
+    // Twice: they come first, and an extra of the same name does not hide them.
+    const all = { ...known, ...trace.extras, ...known };
+    const shown = Object.fromEntries(Object.entries(all).filter(isKnown));
     const lives =
       run &&
       el(

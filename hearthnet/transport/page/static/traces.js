@@ -73,9 +73,10 @@ export function traces({ say }) {
       list.redraw();
       pane.redraw();
     },
-    reset: () => feed.load(),
+    reset: (isOther) => (isOther ? feed.load() : feed.catchUp()),
     event(name, data) {
       if (name === "skipped") feed.skipped();
+      if (name === "hello" && feed.query !== null) feed.catchUp();
       if (name !== "traces") return;
       feed.arrived(data);
       scale();

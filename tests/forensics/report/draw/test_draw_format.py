@@ -62,6 +62,17 @@ def test_ticks_stay_round_where_the_clock_changes(sheet):
         assert sorted({tick["us"] for tick in ticks}) == [tick["us"] for tick in ticks]
 
 
+def test_tick_at_an_hour_that_does_not_exist_is_no_second_one(sheet):
+    """Every two hours, where the clock jumps from two to three: each label is there once."""
+    spring = 1_774_738_800_000_000  # 2026-03-29T00:00+01:00
+    ticks = sheet.call("timeTicks", spring, spring + 22 * HOUR, 12, "Europe/Berlin")
+    labels = [tick["label"][:5] for tick in ticks]
+
+    assert len(set(labels)) == len(labels)
+    assert sorted({tick["us"] for tick in ticks}) == [tick["us"] for tick in ticks]
+    assert sum("+" in tick["label"] for tick in ticks) == 2
+
+
 @pytest.mark.parametrize(("most", "top"), [(0, 1), (1, 1), (3, 4), (38, 40), (41, 60), (99, 100), (0.03, 0.04)])
 def test_axis_ends_at_a_round_number(sheet, most, top):
     """The least of a few round ones that is not below."""
