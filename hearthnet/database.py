@@ -523,7 +523,11 @@ def _is_on_read_only_disk(path: Path) -> bool:
         StoreError: raised when it has rows in its WAL besides: nothing but a copy can be read.
     """
     whole = path.resolve()
-    if not os.statvfs(whole).f_flag & os.ST_RDONLY or whole.with_name(f"{whole.name}-shm").exists():
+    try:
+        is_read_only = bool(os.statvfs(whole).f_flag & os.ST_RDONLY)
+    except OSError:  # moved aside since: SQLite says so
+        return False
+    if not is_read_only or whole.with_name(f"{whole.name}-shm").exists():
         return False
     wal = whole.with_name(f"{whole.name}-wal")
     if wal.exists() and wal.stat().st_size:

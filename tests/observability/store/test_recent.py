@@ -10,6 +10,7 @@ from support import forkserver
 
 from hearthnet.config_file import standard_paths
 from hearthnet.constants import DATABASE
+from hearthnet.errors import StoreError
 from hearthnet.observability import telemetry, trace
 from hearthnet.observability.runtime import runtime
 from hearthnet.observability.store.reader import Reader
@@ -198,3 +199,16 @@ def test_database_that_goes_while_it_is_open_is_warned_of_once(observability, wa
             opened.find(10, telemetry.ANY)
 
     assert [place for place, _ in warned()] == [str(observability.data_dir)]
+
+
+def test_database_that_goes_between_two_looks_raises_nothing_but_our_error(observability, monkeypatch):
+    """Another thread moves it aside after a reader has seen it: SQLite finds no file, and says so."""
+    with telemetry.open(observability):
+        record("a.b")
+    path = observability.data_dir / DATABASE
+    seen = path.stat()
+    path.rename(observability.data_dir / "moved")
+    monkeypatch.setattr(type(path), "stat", lambda *_, **__: seen)
+
+    with pytest.raises(StoreError, match="cannot be read"):
+        Reader(path).recent(1)

@@ -25,6 +25,9 @@ from support.programs import actions, bodies, drive
 from hearthnet.observability import trace
 from hearthnet.observability.records.context import current
 
+# Python 3.13 warns whoever reads a partial from a class, bare or decorated.
+pytestmark = pytest.mark.filterwarnings("ignore:functools.partial will be a method descriptor:FutureWarning")
+
 spanned = trace.span("outer")
 
 
