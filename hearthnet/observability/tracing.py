@@ -108,11 +108,16 @@ def detach() -> None:
     For a trace that was attached, or inherited with a copied context, it only restores. Without one it does nothing.
     An exception on its way out of the `try … finally` around this call sets the result, if nothing else did.
     """
-    scope = innermost_root()
-    if scope is None:
-        return
-    if scope.leave():
-        scope.trace.end()
+    scope = current.get()
+    if type(scope) is Trace:
+        if scope.leave():
+            scope.end()
+    else:
+        root = innermost_root()
+        if root is None:
+            return
+        if root.leave():
+            root.trace.end()
     if current.get() is not None:
         step_out()
 

@@ -74,16 +74,22 @@ def compare(operation: Operation, found: Turns) -> Section:
 
 
 def _lines(operation: Operation, pair: Pair, found: Turns) -> list[Line]:
-    """Returns a pair's line of the caller's time and, where other threads have a part, one of all CPU time."""
+    """Returns a pair's lines: CPU time of the caller's thread, hot and cold; of all threads, if others have a part."""
     ours, peer = operation.players[pair.ours].label, operation.players[pair.peer].label
     is_whole = all(_is_whole(found[name]) for name in (pair.ours, pair.peer))
-    figures = {"caller_ns": peer if ours == "ours" else f"{ours}, {peer}"}
+    figures = {"hot_ns": peer if ours == "ours" else f"{ours}, {peer}", "cold_ns": "  cold"}
+    if pair.aim is not None:
+        figures |= {
+            "hot_median_ns": "  median, hot",
+            "cold_median_ns": "  median, cold",
+            "wall_ns": "  wall time, cold",
+        }
     if operation.has_threads:
         figures["cpu_ns"] = "  CPU of all threads"
     lines = []
     for figure, name in figures.items():
         mine, theirs = ([turn[figure] for turn in found[key]] for key in (pair.ours, pair.peer))
-        aim = Aim(pair.aim) if pair.aim is not None and figure == "caller_ns" else None
+        aim = Aim(pair.aim) if pair.aim is not None and figure in ("hot_ns", "cold_ns") else None
         ratio = Spread.of_ratios(mine, theirs)
         lines.append(Line(name, Spread.of(mine), "ns", Spread.of(theirs), ratio, aim, is_whole))
     return lines

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from itertools import cycle, islice
 from pathlib import Path
-from time import perf_counter_ns, process_time_ns
+from time import perf_counter_ns, process_time_ns, thread_time_ns
 from typing import Any, Final
 
 import click
@@ -25,6 +25,7 @@ __all__ = ["main"]
 # As many as the rings hold: what is measured replaces old rows, as in a node that has run for a day.
 _WARM_UP_STEPS: Final = 10
 _WARM_UP_CALLS: Final = 1_000
+_FLUSHED: Final = 10  # batches, after which those without a pause wait until all is done: no buffer overflows
 _MESSAGES: Final = 1_000  # different ones: the same, again and again, would be held back by any log that samples
 
 
@@ -32,7 +33,9 @@ def main(operation: str, name: str, batches: int, folder: Path) -> dict[str, Any
     """Runs one turn.
 
     Returns:
-        `caller_ns` a call (the median of the batches), `cpu_ns` a call of all threads until all is flushed, and how
+        Nanoseconds a call of the caller's thread's CPU time, the least and the median of the batches: `hot_ns` and
+        `hot_median_ns` where one batch follows the other, `cold_ns` and `cold_median_ns` with a pause before each;
+        `wall_ns`, the median of the latter; `cpu_ns` of all threads, from the first batch until all is flushed; and how
         many calls should have left something (`expected`) and did (`arrived`), those of the warm-up included.
     """
     what = OPERATIONS[operation]
@@ -41,27 +44,36 @@ def main(operation: str, name: str, batches: int, folder: Path) -> dict[str, Any
         contender.run([f"warming up {step * _WARM_UP_CALLS + number}" for number in range(_WARM_UP_CALLS)])
         contender.flush()
     cpu_before = process_time_ns()
-    spent = list(_timed(contender, what, batches))
+    spent = {pause_s: list(_timed(contender, what, batches, pause_s)) for pause_s in (0.0, what.pause_s)}
     contender.flush()
-    cpu_ns = (process_time_ns() - cpu_before) / (what.calls * batches)
-    calls = what.calls * batches + _WARM_UP_STEPS * _WARM_UP_CALLS
+    calls = 2 * what.calls * batches
+    cpu_ns = (process_time_ns() - cpu_before) / calls
+    hot, cold = ([cpu for cpu, _ in each] for each in spent.values())
     return {
-        "caller_ns": statistics.median(spent),
+        "hot_ns": min(hot),
+        "cold_ns": min(cold),
+        "hot_median_ns": statistics.median(hot),
+        "cold_median_ns": statistics.median(cold),
+        "wall_ns": statistics.median(wall for _, wall in spent[what.pause_s]),
         "cpu_ns": cpu_ns,
-        "expected": calls if what.is_kept else 0,
+        "expected": calls + _WARM_UP_STEPS * _WARM_UP_CALLS if what.is_kept else 0,
         "arrived": contender.close(),
     }
 
 
-def _timed(contender: Contender, what: Operation, batches: int) -> Iterator[float]:
-    """Gives the nanoseconds a call of each batch."""
+def _timed(contender: Contender, what: Operation, batches: int, pause_s: float) -> Iterator[tuple[float, float]]:
+    """Gives the nanoseconds a call of each batch: the CPU time of this thread, and wall time."""
     endless = cycle([f"message {number} of the bench" for number in range(_MESSAGES)])
-    for _ in range(batches):
+    for number in range(batches):
         messages = list(islice(endless, what.calls))
-        started = perf_counter_ns()
+        if pause_s:
+            time.sleep(pause_s)  # the threads behind it get their turn, as between the requests of a node
+        elif number % _FLUSHED == 0:
+            contender.flush()
+        started, cpu_started = perf_counter_ns(), thread_time_ns()
         contender.run(messages)
-        yield (perf_counter_ns() - started) / what.calls
-        time.sleep(what.pause_s)  # the threads behind it get their turn, as between the requests of a node
+        cpu_ns, wall_ns = thread_time_ns() - cpu_started, perf_counter_ns() - started
+        yield cpu_ns / what.calls, wall_ns / what.calls
 
 
 if __name__ == "__main__":

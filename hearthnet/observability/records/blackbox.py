@@ -54,7 +54,6 @@ _TRACE_MARK_AT: Final = layout.TRACE_MARK_AT
 _pack_entry: Final = layout.ENTRY.pack_into
 _pack_span: Final = layout.SPAN.pack_into
 _pack_fields: Final = layout.FRAME_FIELDS.pack
-_pack_frame: Final = layout.FRAME.pack
 _NUMBER: Final = TraceRecord._fields.index("number")  # from here on a record's fields are a frame's values
 _SPANS: Final = TraceRecord._fields.index("spans")
 # A trace's spans and extras are JSON already and its last fields, so they are appended as they are.
@@ -213,8 +212,8 @@ class BlackBox:
             self.failures += 1
 
     def _append(self, ring: _Ring, payload: bytes) -> None:
-        head = _pack_fields(PAYLOAD_VERSION, 0, len(payload), ring.next_ordinal())
-        frame = _pack_frame(_FRAME_MAGIC, crc32(payload, crc32(head)), head) + payload
+        covered = _pack_fields(PAYLOAD_VERSION, 0, len(payload), ring.next_ordinal()) + payload
+        frame = _FRAME_MAGIC + crc32(covered).to_bytes(4, "little") + covered
         try:
             ring.write(frame)
         except ValueError:

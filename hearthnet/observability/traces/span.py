@@ -44,9 +44,12 @@ R = TypeVar("R")
 
 _BY_KEYWORD: Final = cast("str", object())  # the name is, as in `span(name="x")`
 _SHORT_NAME_CHARS: Final = 128
+MAX_SPANS: Final = 1_000  # of a trace in memory; about 8 KiB hold sixty
 _MAX_NAMES: Final = 1_024
 # Names of the last orphans. Code that loses its context does so repeatedly, so a few are enough.
 orphans: Final[deque[str]] = deque(maxlen=32)
+_scope: Final = current.get
+_set_scope: Final = current.set
 
 
 class OpenTrace(Protocol):
@@ -126,9 +129,8 @@ class Span:
             name = extras.pop("name")
         self.name = name
         self.extras = extras
-        self.number = self._parent = 0
+        self.number = self._parent = self._started_ns = self.closed_ns = 0
         self.status = OK
-        self._started_ns = self.closed_ns = 0
 
     @property
     def id(self) -> str:
@@ -161,9 +163,35 @@ class Span:
         return (self.closed_ns - self._started_ns) / 1e6 if self.closed_ns else None
 
     def __enter__(self) -> Self:
+        outer: Any = _scope()
+        kind = type(outer)
+        if kind is Span:
+            trace, is_open = outer.trace, not outer.closed_ns
+        else:
+            trace, is_open = outer, kind not in _NO_TRACES
+        name = self.name
+        if not is_open or self.number or trace.ended or type(name) is not str or name not in _names or collector.thread:
+            return self._enter(outer)
+        self.outer, self.trace = outer, trace
+        if kind is Span:
+            self._parent = outer.number
+        self.number = id_source.next_span_number()
+        self._started_ns = started_ns = monotonic_ns()
+        spans = trace._spans
+        if spans is None or len(spans) >= MAX_SPANS:
+            trace.add_span(self, started_ns)
+        else:
+            trace._open.append(self)
+            spans.append(self)
+            if trace._slot > 0:
+                trace._box.open_span(trace._slot, name, started_ns)
+        _set_scope(self)
+        return self
+
+    def _enter(self, outer: Span | Root | OpenTrace | None) -> Self:
+        """Opens the span in any order of calls."""
         if self.number:
             return self._open_again()
-        outer: Span | Root | OpenTrace | None = current.get()  # type: ignore[assignment]  # tracing sets its own scopes
         if outer is None or (trace := outer.trace).ended:
             self.closed_ns = 0  # an orphan: it measures, but is not stored
             orphan_spans_total.inc()
@@ -189,6 +217,28 @@ class Span:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         ended_ns = monotonic_ns()
+        if error is not None or _scope() is not self or self.closed_ns or collector.thread or self.trace.ended:
+            self._exit(kind, error, traceback, ended_ns)
+            return
+        trace: Any = self.trace
+        self.closed_ns = ended_ns
+        _set_scope(self.outer)
+        still_open = trace._open
+        if len(still_open) == 1 and still_open[0] is self and not trace._dropped_spans:
+            del still_open[0]
+            if trace._slot > 0:
+                trace._box.close_span(trace._slot)
+        else:
+            trace.close_span(self)
+
+    def _exit(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        ended_ns: int,
+    ) -> None:
+        """Closes the span in any order of calls."""
         scope = current.get()
         inside: Span | None = self
         if scope is not self:
@@ -320,6 +370,9 @@ class Root:
         """Puts the previous scope back. Returns False: a trace does not end where it is merely attached."""
         restore(self.token)
         return False
+
+
+_NO_TRACES: Final = frozenset({type(None), _Again, Root})  # scopes that are neither a trace nor a plain span
 
 
 def innermost_root() -> Root | OpenTrace | None:
