@@ -341,7 +341,7 @@ def story_of(db: sqlite3.Connection, life: Life) -> str:
     """What is known of a process, to find the fault."""
     cursor = db.execute("SELECT * FROM runs WHERE pid = ?", (life.process.pid,))
     names = [column[0] for column in cursor.description]
-    told = [{name: value for name, value in zip(names, row) if name != "vitals"} for row in cursor]
+    told = [{name: value for name, value in zip(names, row, strict=True) if name != "vitals"} for row in cursor]
     return f"began {life.began_us}, returned {life.process.returncode}, last {life._lines()[-1:]}, {told}"
 
 
