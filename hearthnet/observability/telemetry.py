@@ -271,7 +271,7 @@ class Telemetry:
                 box.close(remove=True)
             return False
         try:
-            if box is not None or self._recorder.has_pending():
+            if box is not None or self._recorder.has_pending() or thread.was_open:
                 thread.keep_pending()
         except OSError as error:
             log.warning("there is no black box", extra={"error": error})

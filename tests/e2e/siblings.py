@@ -337,6 +337,14 @@ def oldest_of_full_classes(db: sqlite3.Connection) -> dict[bool, int]:
     return {bool(notable): oldest + RECOVERED_WITHIN_US for notable, oldest in db.execute(sql)}
 
 
+def story_of(db: sqlite3.Connection, life: Life) -> str:
+    """What is known of a process, to find the fault."""
+    cursor = db.execute("SELECT * FROM runs WHERE pid = ?", (life.process.pid,))
+    names = [column[0] for column in cursor.description]
+    told = [{name: value for name, value in zip(names, row, strict=True) if name != "vitals"} for row in cursor]
+    return f"began {life.began_us}, returned {life.process.returncode}, last {life._lines()[-1:]}, {told}"
+
+
 def of_runs(db: sqlite3.Connection, soak: Soak) -> Iterator[str]:
     """A run that ended in order is clean; a killed one is not; README's program has its row.
 
@@ -350,7 +358,7 @@ def of_runs(db: sqlite3.Connection, soak: Soak) -> Iterator[str]:
         if not ends and life.began_us < full_us:
             continue
         if not life.is_killed and ends != [("clean",)]:
-            yield f"process {life.process.pid} ended in order, its runs say {ends}"
+            yield f"process {life.process.pid} ended in order, its runs say {ends}: {story_of(db, life)}"
         if life.is_killed and life.in_flight() and ends != [("unclean",)]:
             yield f"process {life.process.pid} was killed, its runs say {ends}"
         if life.truth is None and not life.is_killed and life.began_us > ring_us:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import tempfile
+import threading
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from support.reading import log_lines, rows
 from support.waiting import wait_until
 
 from hearthnet.config import ObservabilityConfig
+from hearthnet.database import TELEMETRY, open_database
 from hearthnet.observability import get_logger, telemetry, trace
 from hearthnet.observability.records import blackbox
 from hearthnet.observability.store import thread, writer
@@ -164,3 +167,49 @@ def test_box_that_cannot_be_made_is_told_once(observability, monkeypatch):
 
     messages = [line["msg"] for line in log_lines(observability.log_dir)]
     assert messages.count("there is no black box: a kill would cost pending records") == 1
+
+
+def test_run_without_a_box_says_in_one_that_it_has_ended(observability, monkeypatch):
+    """All of it is committed but its end, for another process holds the lock: nothing else would show that it ended."""
+    monkeypatch.setattr(thread, "_END_S", 0.1)
+    monkeypatch.setattr(thread.StoreThread, "ensure_box", lambda _: None)
+    t = telemetry.open(observability)
+    t.start()
+    record(1, "without.box")
+    assert t.flush()
+    with locked(observability.data_dir / telemetry.DATABASE):
+        t.close()
+    with telemetry.open(observability):
+        pass
+
+    path = observability.data_dir / telemetry.DATABASE
+    assert rows(path, "SELECT end_reason, count(*) FROM runs GROUP BY 1") == [("clean", 2)]
+
+
+def test_opening_that_comes_after_the_close_does_not_open_the_run_again(observability, monkeypatch):
+    """A busy machine: the store opens when the program has left its box to others, and they have closed the run."""
+    with telemetry.open(observability):
+        record(1, "before")
+    go_on = threading.Event()
+
+    async def connect_late(self, connect=writer.Writer.connect):
+        await asyncio.to_thread(go_on.wait)
+        await connect(self)
+
+    def end(*_):
+        raise sqlite3.OperationalError("the process has gone")
+
+    monkeypatch.setattr(writer.Writer, "connect", connect_late)
+    monkeypatch.setattr(writer.Writer, "close", end)
+    monkeypatch.setattr(telemetry, "_OPEN_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(telemetry, "_CLOSE_TIMEOUT_S", 0.05)
+    path = observability.data_dir / telemetry.DATABASE
+    with telemetry.open(observability) as t:
+        record(1, "late")
+    with closing(open_database(path, TELEMETRY)) as connection:
+        opening.keep_house(connection, path.parent, "another", None)
+    go_on.set()
+    t._thread._thread.join()
+
+    assert rows(path, "SELECT capability FROM traces ORDER BY seq") == [("before",), ("late",)]
+    assert rows(path, "SELECT end_reason, count(*) FROM runs GROUP BY 1") == [("clean", 2)]

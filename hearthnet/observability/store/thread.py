@@ -71,6 +71,7 @@ class StoreThread:
         error: why there is no store at present, or None.
         recovered: the result of the last opening's recovery.
         is_clean: whether the run ended cleanly, with all records committed.
+        was_open: whether the store has been open: the database knows this run.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class StoreThread:
         self.pacer = Pacer(recorder, pace)
         self._lock = lock
         self._is_low = False
-        self._was_open = False
+        self.was_open = False
         self._lasting: tuple[str | None, str | None] = (None, None)  # a failure that reopening need not end: told once
         self._lost: tuple[int, int] | None = None  # what the database held that was lost or damaged since
         self._doubtful_to = 0
@@ -238,7 +239,7 @@ class StoreThread:
         """
         try:
             recovery = self._prepare()
-            if self._is_abandoned or (self.pacer.is_stopping and self._was_open):  # the next start finds the box
+            if self._is_abandoned or (self.pacer.is_stopping and self.was_open):  # the next start finds the box
                 raise StoreError("telemetry is closing")
             self.ensure_box()  # first: a run that is in the database and has no box is not known as dead for a minute
             writer = Writer(
@@ -249,7 +250,7 @@ class StoreThread:
                 doubtful_to=self._doubtful_to,
                 wal_due=NODE_DUE_BYTES if self._is_node else PROGRAM_DUE_BYTES,
             )
-            await writer.open(self._run)
+            await writer.open(self._run, lambda: not self._is_abandoned)
         except (sqlite3.Error, OSError) as error:
             self.error = str(error)
             raise StoreError(f"{self.path} could not be opened: {error}") from error
@@ -262,7 +263,7 @@ class StoreThread:
         self._lost = None
         if recovery is not None:
             self.recovered = recovery
-        self._was_open = True
+        self.was_open = True
         if (file := log_file()) is not None:
             aside = disk_bytes(self.path.parent, None)["quarantine"]
             file.limit(self.budget.rest - min(aside, self.budget.quarantine))  # more only where others' tables are kept
@@ -272,14 +273,14 @@ class StoreThread:
         """Checks the database and recovers ended runs, or leaves that to the process that does it at this moment."""
         box = self._recorder.box
         own = None
-        if box is not None and self._was_open:  # else nothing is committed
+        if box is not None and self.was_open:  # else nothing is committed
             pending = self._pending()
             self._doubtful_to = max(self._settled.highest(), max(pending, default=0))
             own = Own(box, pending, self._doubtful_to, self._lost or (0, 0))
         reserve = NODE_RESERVE if self._is_node else _PROGRAM_RESERVE
         try:
             # A short program must not pay for it each time; but a store that failed since may be damaged.
-            if not (self._is_node or self._was_open or self._is_house_due()):
+            if not (self._is_node or self.was_open or self._is_house_due()):
                 with suppress(UnusableStoreError):  # then it is: the file must be moved aside
                     join_store(self.path, own, reserve)
                     return None

@@ -199,8 +199,17 @@ class Writer:
         """Takes over, from the writer before it, that commits fail and that this was logged."""
         self.failing, self.error, self._is_told = reason, error, reason is not None
 
-    async def open(self, run: rows.Run) -> None:
-        """Connects, and inserts the row of this run."""
+    async def open(self, run: rows.Run, is_wanted: Callable[[], bool] = lambda: True) -> None:
+        """Connects, and inserts the row of this run.
+
+        Args:
+            run: its row.
+            is_wanted: asked last, while no other process can write. False: this one has stopped meanwhile, and left its
+                box to the others, which close the run.
+
+        Raises:
+            StoreError: raised when it is not wanted any more; the database is as it was.
+        """
         await self.connect()
         try:
             await self._be_patient(PATIENT_S)
@@ -210,6 +219,8 @@ class Writer:
                 self._is_doubtful = True
             await self._db.execute(rows.FOLLOW_RUN, (run[0], self.settled.number))
             await self._db.execute(rows.TRIM_RUNS, {"node_id": run[1], "size": MAX_RUN_ROWS})
+            if not is_wanted():
+                raise StoreError("telemetry is closing")
             await self._db.commit()
             await self._be_patient(BUSY_TIMEOUT_S)
         except BaseException:
