@@ -24,8 +24,8 @@ case " $* " in
         tests/test_queries.py tests/cli                         `# click, rich` \
         tests/identity tests/bus                                `# cryptography, jsonschema` \
         tests/client tests/services tests/transport             `# fastapi, httptools, httpx, uvicorn` \
-        $o/test_metrics.py $o/test_instrument.py $o/test_telemetry_metrics.py `# prometheus_client` \
-        $o/test_telemetry.py $o/store/test_writer.py $o/store/test_rows.py    `# aiosqlite` \
+        $o/test_metrics.py $o/test_instrument*.py $o/test_telemetry_metrics.py `# prometheus_client` \
+        $o/test_telemetry.py $o/store/test_writer*.py $o/store/test_rows.py    `# aiosqlite` \
         $o/records/test_ids.py $o/records/test_record.py                      `# python-ulid, orjson` \
         "$@"
     ;;

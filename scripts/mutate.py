@@ -45,7 +45,9 @@ class Subject(NamedTuple):
 
 
 SUBJECTS = {
-    "ring": Subject(("store/ring.py",), ("store/test_ring.py", "store/test_writer.py")),
+    "ring": Subject(
+        ("store/ring.py",), ("store/test_ring.py", "store/test_writer.py", "store/test_writer_failures.py")
+    ),
     "record": Subject(
         ("records/record.py",),
         (
@@ -75,7 +77,12 @@ SUBJECTS = {
     ),
     "writer": Subject(
         ("store/writer.py",),
-        ("store/test_writer.py", "store/test_ring.py"),
+        (
+            "store/test_writer_settled.py",
+            "store/test_writer.py",
+            "store/test_writer_failures.py",
+            "store/test_ring.py",
+        ),
     ),
     "merge": Subject(
         ("store/merge.py",),

@@ -38,3 +38,14 @@ def sample(name: str, **labels: str) -> float | None:
     families = text_string_to_metric_families(metrics.exposition()[0].decode())
     found = [item.value for family in families for item in family.samples if (item.name, item.labels) == (name, labels)]
     return found[0] if found else None
+
+
+def series(name: str) -> dict[tuple[str, ...], float]:
+    """Returns the samples of a metric of this process, by their label values."""
+    families = text_string_to_metric_families(metrics.exposition()[0].decode("utf-8"))
+    return {
+        tuple(sample.labels.values()): sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == name
+    }

@@ -1,4 +1,4 @@
-"""Fixtures for tests of recovery: a process that is killed, and queries of the rows it left."""
+"""Fixtures for tests of the store: a process that is killed, queries of the rows it left, and writers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from contextlib import closing
 
 import pytest
 from support import forkserver
+from support.writers import path, writers
 
 from hearthnet.observability.telemetry import DATABASE
+
+__all__ = ["path", "query", "run_and_die", "writers"]
 
 PRELUDE = """
 import os, signal, sys

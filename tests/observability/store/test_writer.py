@@ -1,29 +1,23 @@
-"""How much one flush commits, what it evicts beside other writers, and up to where a run is settled."""
+"""How much one flush commits, what it evicts beside other writers, and what it notes of its run."""
 
 from __future__ import annotations
 
-import os
 import sqlite3
-from contextlib import AsyncExitStack, closing
+from contextlib import closing
 from time import perf_counter
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from support.records import a_log, a_trace
+from support.writers import RUN, Counted, offer, query
 
-from hearthnet.database import TELEMETRY, open_database
 from hearthnet.observability import metrics
-from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store import rows
 from hearthnet.observability.store import writer as writing
-from hearthnet.observability.store.ring import SET
-from hearthnet.observability.store.writer import Settled, Writer
+from hearthnet.observability.store.writer import Writer
 
 LATE = 5
-RUN = (None, "0", os.getpid(), None, 0, "x.py", "library")
 
 
 class Busy(Writer):
@@ -37,41 +31,6 @@ class Busy(Writer):
         if self.commits <= LATE:
             self._recorder.traces.offer(a_trace(10_000 + self.commits))
         return numbers
-
-
-@pytest.fixture
-def path(tmp_path):
-    """A new store."""
-    path = tmp_path / "telemetry.db"
-    open_database(path, TELEMETRY).close()
-    return path
-
-
-@pytest.fixture
-async def writers(path):
-    """Makes writers with recorders of their own, as many processes have them."""
-    async with AsyncExitStack() as stack:
-
-        async def make(run_id, kind=Writer, **options):
-            writer = kind(path, Recorder(run_id, lambda *_: None), **options)
-            await writer.open((run_id, *RUN))
-            stack.push_async_callback(writer.disconnect)
-            return writer
-
-        yield make
-
-
-def query(path, sql):
-    """Returns the rows of a query."""
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-        return connection.execute(sql).fetchall()
-
-
-def offer(writer, numbers, **changes):
-    """Hands traces over to a writer."""
-    run_id = writer._recorder.run_id
-    for number in numbers:
-        writer._recorder.traces.offer(a_trace(number, run_id, **changes))
 
 
 @pytest.mark.parametrize(
@@ -223,29 +182,6 @@ async def test_rows_inserted_by_hand_can_be_evicted(path, writers):
     assert query(path, "SELECT number FROM traces ORDER BY number") == [(number,) for number in range(26, 36)]
 
 
-async def test_commit_that_fails_half_way_leaves_nothing_and_no_lock(path, writers, monkeypatch):
-    """Other processes write meanwhile; the next flush commits each record once, after theirs."""
-    writer = await writers("run")
-    execute = writer._db.executemany
-
-    async def refuse(statement, values):
-        if statement == SET:  # the last statement before COMMIT
-            raise sqlite3.OperationalError("disk I/O error")
-        return await execute(statement, values)
-
-    offer(writer, (1, 2))
-    with monkeypatch.context() as patch:
-        patch.setattr(writer._db, "executemany", refuse)
-        assert not await writer.flush()
-    with closing(sqlite3.connect(path, timeout=0)) as other:
-        assert other.execute("SELECT count(*) FROM traces").fetchone() == (0,)
-        other.execute("UPDATE state SET value = 10 WHERE name = 'seq'")
-        other.commit()
-
-    assert await writer.flush()
-    assert query(path, "SELECT seq, number FROM traces ORDER BY seq") == [(11, 1), (12, 2)]
-
-
 class Counting(Writer):
     """A writer that notes how many records each of its commits has."""
 
@@ -290,67 +226,6 @@ async def test_batch_takes_no_more_of_the_wal_than_its_share(path, writers, monk
     assert query(path, f"SELECT number FROM {kind} ORDER BY seq") == [(at,) for at in range(1, len(sizes) + 1)]
 
 
-FAILURES = {  # the reason, then after how many failures it is told, and after how many the store is opened again
-    sqlite3.SQLITE_BUSY: ("locked", 3, None),
-    sqlite3.SQLITE_IOERR: ("io", 1, 2),
-    sqlite3.SQLITE_READONLY: ("read_only", 1, 2),
-    sqlite3.SQLITE_CORRUPT: ("corrupt", 1, 1),
-    None: ("other", 1, 2),
-}
-
-
-@pytest.mark.parametrize("code", FAILURES)
-async def test_failure_is_told_once_and_so_is_its_end(writers, monkeypatch, logged, code):
-    """A lock ends by itself, and is no news at first; what may be the connection's own fault ends with a new one."""
-    reason, told_after, reopened_after = FAILURES[code]
-    writer = await writers("run")
-
-    async def refuse(*_):
-        error = sqlite3.OperationalError("refused")
-        if code is not None:
-            error.sqlite_errorcode = code
-        raise error
-
-    def told():
-        return [(record.getMessage(), record.reason) for record in logged if "telemetry" in record.getMessage()]
-
-    offer(writer, [1])
-    with monkeypatch.context() as patch:
-        patch.setattr(writer._db, "commit", refuse)
-        for tried in range(1, 5):
-            assert not await writer.flush()
-            assert writer.failing == reason
-            assert told() == [("telemetry cannot be written", reason)] * (tried >= told_after)
-            assert writer.must_reopen == (reopened_after is not None and tried >= reopened_after)
-    assert await writer.flush()
-
-    assert writer.failing is None
-    assert told()[1:] == [("telemetry is written again", reason)]
-    offer(writer, [2])
-    assert await writer.flush()
-    assert len(told()) == 2
-
-
-@pytest.mark.parametrize("reason", ["io", None])
-async def test_failure_of_the_writer_before_is_not_told_again(writers, monkeypatch, logged, reason):
-    """One that takes over from a writer whose failure was logged logs the end of it alone."""
-    writer = await writers("run")
-    writer.keep_failing(reason, reason and "refused")
-
-    async def refuse(*_):
-        raise sqlite3.OperationalError("refused")
-
-    offer(writer, [1])
-    with monkeypatch.context() as patch:
-        patch.setattr(writer._db, "commit", refuse)
-        assert not await writer.flush()
-    assert await writer.flush()
-
-    said = [record.getMessage() for record in logged if "telemetry" in record.getMessage()]
-    expected = ["telemetry cannot be written", "telemetry is written again"]
-    assert said == (expected if reason is None else expected[1:])
-
-
 async def test_wear_is_noted_if_something_was_committed(path, writers):
     """A run's row has how many commits it made; an idle process does not write it again."""
     writer = await writers("run")
@@ -368,41 +243,6 @@ async def test_wear_is_noted_if_something_was_committed(path, writers):
     await writer.record_wear("run")
 
     assert query(path, "SELECT commits FROM runs") == [(2,)]
-
-
-async def test_commit_that_was_written_although_it_failed_is_not_repeated(path, writers):
-    """If COMMIT raises after the batch is in the database, the next try finds it there."""
-    writer = await writers("run")
-    genuine, raised = writer._db.commit, []
-
-    async def commit():
-        await genuine()
-        if not raised:
-            raised.append(1)
-            raise sqlite3.OperationalError("disk I/O error")
-
-    writer._db.commit = commit
-    offer(writer, range(1, 6))
-    assert not await writer.flush()
-    offer(writer, [6])
-    assert await writer.flush()
-
-    assert query(path, "SELECT number FROM traces ORDER BY seq") == [(number,) for number in range(1, 7)]
-    assert query(path, "SELECT value FROM state WHERE name = 'traces.0'") == [(6,)]
-
-
-async def test_record_that_cannot_be_stored_is_not_counted_as_a_row(path, writers):
-    """A poisoned record is dropped and told; the ring's count is that of the rows that are there."""
-    writer = await writers("run")
-    offer(writer, [1, 2])
-    offer(writer, [3], capability=None)
-    offer(writer, [4])
-    assert await writer.flush()
-
-    assert query(path, "SELECT number FROM traces ORDER BY seq") == [(1,), (2,), (4,)]
-    assert query(path, "SELECT reason, count, run_id FROM gaps") == [("poison", 1, "run")]
-    assert query(path, "SELECT value FROM state WHERE name = 'traces.0'") == [(3,)]
-    assert writer.settled.number == 4
 
 
 async def test_late_record_after_a_drop_is_not_taken_for_dropped(path, writers, monkeypatch):
@@ -435,77 +275,6 @@ async def test_what_is_settled_is_committed_with_the_batch(path, writers):
     assert query(path, "SELECT end_reason FROM runs") == [(rows.CLEAN,)]
 
 
-numbered = st.permutations(range(1, 31))
-
-
-@given(numbered, st.lists(st.integers(1, 9), min_size=30, max_size=30), st.sets(st.integers(1, 30)))
-def test_settled_is_the_end_of_what_is_complete(order, sizes, dropped):
-    """Whatever order the numbers come in: it is the number below which none is missing, and `after` says so before."""
-    settled, seen = Settled(), set()
-    left = [number for number in order if number not in dropped]
-    for size in sizes:
-        batch, left = sorted(left[:size]), left[size:]
-        seen.update(batch)
-        complete = next(number for number in range(32) if number + 1 not in seen)
-        assert settled.after(batch) == complete
-        settled.add(batch)
-        assert settled.number == complete
-
-
-@given(numbered, st.sets(st.integers(1, 30)), st.integers(0, 30), st.integers(0, 30))
-def test_missing_numbers_are_given_up_after_two_rounds(order, dropped, first, second):
-    """A number that is missing at two calls in a row is given up; one that was given meanwhile is waited for."""
-    settled, seen = Settled(), set()
-    arrived = [number for number in order if number not in dropped]
-    waited_for = 0
-    for until in (first, second, 30, 30):
-        settled.add(sorted(arrived[len(seen) : until]))
-        seen.update(arrived[:until])
-        before = settled.number
-        settled.give_up()
-        assert settled.number >= max(before, waited_for)
-        waiting = set(range(1, settled.number + 1)) - seen
-        assert all(number <= max(before, waited_for) for number in waiting)
-        waited_for = max((number for number in seen if number > settled.number), default=0)
-
-    assert settled.number == max(arrived, default=0)
-
-
-def test_skipped_numbers_join_what_is_ahead():
-    """What was dropped is skipped, and what had come already above it is settled with it."""
-    settled = Settled()
-    settled.add([1, 2, 6, 7])
-    settled.skip(4)
-    assert settled.number == 4
-    settled.add([5])
-    assert settled.number == 7
-    settled.skip(3)
-    assert settled.number == 7
-
-
-@pytest.mark.parametrize("ending", ["", "-wal", "-shm"])
-async def test_connection_to_files_that_are_gone_is_of_no_use(path, writers, ending):
-    """Whatever of the three is removed: other processes make a new one, and neither sees what the other writes."""
-    writer = await writers("run")
-    offer(writer, [1])
-    assert await writer.flush()
-    path.with_name(path.name + ending).unlink()
-    offer(writer, [2])
-
-    assert not await writer.flush()
-    assert (writer.failing, writer.must_reopen) == ("gone", True)
-
-
-async def test_run_is_not_ended_in_a_database_that_was_moved_aside(path, writers):
-    """With nothing left to commit, too: what the run committed is in its box, which must stay."""
-    writer = await writers("run")
-    offer(writer, [1])
-    assert await writer.flush()
-    path.rename(path.with_name("aside.db"))
-
-    assert not await writer.close("run", 0.1)
-
-
 @pytest.mark.parametrize(("kind", "make", "expected"), [("traces", a_trace, (5, 0)), ("logs", a_log, (0, 5))])
 async def test_dropped_records_are_noted_in_the_box_once_their_gap_is_committed(
     path, writers, monkeypatch, kind, make, expected
@@ -529,44 +298,6 @@ async def test_dropped_records_are_noted_in_the_box_once_their_gap_is_committed(
     assert query(path, "SELECT kind, reason, count FROM gaps") == [(kind[:-1], "buffer_full", 2)]
 
 
-async def test_run_that_was_taken_for_dead_commits_nothing_twice(path, writers):
-    """A writer whose run another process has recovered and closed opens it again, and asks what the database has."""
-    writer = await writers("run")
-    offer(writer, range(1, 4))
-    assert await writer.flush()
-    with closing(sqlite3.connect(path)) as other:
-        values = [*rows.TRACES.with_seq(a_trace(4, "run"), 10)]
-        other.execute(rows.TRACES.insert, values)
-        other.execute(rows.END_RUN, (1, rows.UNCLEAN, "run"))
-        other.execute(rows.FORGET_RUN, ("run",))
-        other.execute("UPDATE state SET value = 10 WHERE name = 'seq'")
-        other.commit()
-    offer(writer, (4, 5))
-
-    assert not await writer.flush()
-    assert writer.must_reopen
-    assert query(path, "SELECT number FROM traces ORDER BY seq") == [(1,), (2,), (3,), (4,)]
-
-    again = await writers("run", settled=writer.settled, doubtful_to=5)
-    offer(again, (4, 5))
-    assert await again.flush()
-    assert query(path, "SELECT number FROM traces ORDER BY seq") == [(1,), (2,), (3,), (4,), (5,)]
-    assert query(path, "SELECT ended_us, end_reason FROM runs") == [(None, None)]
-    assert query(path, "SELECT value FROM state WHERE name = 'run'") == [(5,)]
-
-
-async def test_records_that_may_be_pending_are_committed_once(path, writers):
-    """A store that is opened again asks which of them the database has: a COMMIT that failed may have been written."""
-    first = await writers("run")
-    offer(first, range(1, 6))
-    assert await first.flush()
-    again = await writers("run", doubtful_to=5)
-    offer(again, range(1, 8))
-
-    assert await again.flush()
-    assert query(path, "SELECT number FROM traces ORDER BY seq") == [(number,) for number in range(1, 8)]
-
-
 async def test_oldest_ended_runs_make_room(path, writers, monkeypatch):
     """Each new run trims the table; runs that have not ended stay."""
     monkeypatch.setattr(writing, "MAX_RUN_ROWS", 3)
@@ -579,32 +310,6 @@ async def test_oldest_ended_runs_make_room(path, writers, monkeypatch):
     assert query(path, "SELECT run_id FROM runs ORDER BY rowid") == [("open",), ("b",), ("c",), ("run",)]
 
 
-async def test_tables_of_others_are_blamed_for_a_full_file_alone(path, writers):
-    """Another error is told as what it is, whatever else is in the database."""
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("CREATE TABLE mine (text)")
-    writer = await writers("run")
-    await writer._db.execute("PRAGMA query_only = ON")
-    offer(writer, [1])
-
-    assert not await writer.flush()
-    assert writer.failing == "read_only"
-
-
-class Counted(Writer):
-    """A writer that counts its flushes, and writes no row by itself."""
-
-    flushes = 0
-
-    async def flush(self, **how) -> bool:
-        """Counts it."""
-        self.flushes += 1
-        return await super().flush(**how)
-
-    async def _insert_singly(self, *_):
-        raise AssertionError("row by row")
-
-
 @pytest.mark.parametrize("count", [1, rows.ROWS_AT_ONCE - 1, rows.ROWS_AT_ONCE, 2 * rows.ROWS_AT_ONCE + 10])
 async def test_batch_of_any_size_takes_the_fast_way(path, writers, count):
     """Many rows a statement, and one statement each for the rest."""
@@ -613,18 +318,3 @@ async def test_batch_of_any_size_takes_the_fast_way(path, writers, count):
 
     assert await writer.flush()
     assert query(path, "SELECT count(*) FROM traces") == [(count,)]
-
-
-@pytest.mark.parametrize("reason", ["gone", "read_only"])
-async def test_last_flush_is_tried_again_only_where_another_process_writes(path, reason):
-    """Waiting helps against a lock alone."""
-    writer = Counted(path, Recorder("run", lambda *_: None))
-    await writer.open(("run", *RUN))
-    offer(writer, [1])
-    if reason == "gone":
-        path.unlink()
-    else:
-        await writer._db.execute("PRAGMA query_only = ON")
-
-    assert not await writer.close("run", within_s=2)
-    assert (writer.failing, writer.flushes) == (reason, 1)

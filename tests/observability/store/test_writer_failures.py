@@ -1,0 +1,221 @@
+"""Commits that fail: what is told of them, what stays, what is written once, when the store must be opened again."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+from support.records import a_trace
+from support.writers import RUN, Counted, offer, query
+
+from hearthnet.observability.records.recorder import Recorder
+from hearthnet.observability.store import rows
+from hearthnet.observability.store.ring import SET
+
+
+async def test_commit_that_fails_half_way_leaves_nothing_and_no_lock(path, writers, monkeypatch):
+    """Other processes write meanwhile; the next flush commits each record once, after theirs."""
+    writer = await writers("run")
+    execute = writer._db.executemany
+
+    async def refuse(statement, values):
+        if statement == SET:  # the last statement before COMMIT
+            raise sqlite3.OperationalError("disk I/O error")
+        return await execute(statement, values)
+
+    offer(writer, (1, 2))
+    with monkeypatch.context() as patch:
+        patch.setattr(writer._db, "executemany", refuse)
+        assert not await writer.flush()
+    with closing(sqlite3.connect(path, timeout=0)) as other:
+        assert other.execute("SELECT count(*) FROM traces").fetchone() == (0,)
+        other.execute("UPDATE state SET value = 10 WHERE name = 'seq'")
+        other.commit()
+
+    assert await writer.flush()
+    assert query(path, "SELECT seq, number FROM traces ORDER BY seq") == [(11, 1), (12, 2)]
+
+
+FAILURES = {  # the reason, then after how many failures it is told, and after how many the store is opened again
+    sqlite3.SQLITE_BUSY: ("locked", 3, None),
+    sqlite3.SQLITE_IOERR: ("io", 1, 2),
+    sqlite3.SQLITE_READONLY: ("read_only", 1, 2),
+    sqlite3.SQLITE_CORRUPT: ("corrupt", 1, 1),
+    None: ("other", 1, 2),
+}
+
+
+@pytest.mark.parametrize("code", FAILURES)
+async def test_failure_is_told_once_and_so_is_its_end(writers, monkeypatch, logged, code):
+    """A lock ends by itself, and is no news at first; what may be the connection's own fault ends with a new one."""
+    reason, told_after, reopened_after = FAILURES[code]
+    writer = await writers("run")
+
+    async def refuse(*_):
+        error = sqlite3.OperationalError("refused")
+        if code is not None:
+            error.sqlite_errorcode = code
+        raise error
+
+    def told():
+        return [(record.getMessage(), record.reason) for record in logged if "telemetry" in record.getMessage()]
+
+    offer(writer, [1])
+    with monkeypatch.context() as patch:
+        patch.setattr(writer._db, "commit", refuse)
+        for tried in range(1, 5):
+            assert not await writer.flush()
+            assert writer.failing == reason
+            assert told() == [("telemetry cannot be written", reason)] * (tried >= told_after)
+            assert writer.must_reopen == (reopened_after is not None and tried >= reopened_after)
+    assert await writer.flush()
+
+    assert writer.failing is None
+    assert told()[1:] == [("telemetry is written again", reason)]
+    offer(writer, [2])
+    assert await writer.flush()
+    assert len(told()) == 2
+
+
+@pytest.mark.parametrize("reason", ["io", None])
+async def test_failure_of_the_writer_before_is_not_told_again(writers, monkeypatch, logged, reason):
+    """One that takes over from a writer whose failure was logged logs the end of it alone."""
+    writer = await writers("run")
+    writer.keep_failing(reason, reason and "refused")
+
+    async def refuse(*_):
+        raise sqlite3.OperationalError("refused")
+
+    offer(writer, [1])
+    with monkeypatch.context() as patch:
+        patch.setattr(writer._db, "commit", refuse)
+        assert not await writer.flush()
+    assert await writer.flush()
+
+    said = [record.getMessage() for record in logged if "telemetry" in record.getMessage()]
+    expected = ["telemetry cannot be written", "telemetry is written again"]
+    assert said == (expected if reason is None else expected[1:])
+
+
+async def test_commit_that_was_written_although_it_failed_is_not_repeated(path, writers):
+    """If COMMIT raises after the batch is in the database, the next try finds it there."""
+    writer = await writers("run")
+    genuine, raised = writer._db.commit, []
+
+    async def commit():
+        await genuine()
+        if not raised:
+            raised.append(1)
+            raise sqlite3.OperationalError("disk I/O error")
+
+    writer._db.commit = commit
+    offer(writer, range(1, 6))
+    assert not await writer.flush()
+    offer(writer, [6])
+    assert await writer.flush()
+
+    assert query(path, "SELECT number FROM traces ORDER BY seq") == [(number,) for number in range(1, 7)]
+    assert query(path, "SELECT value FROM state WHERE name = 'traces.0'") == [(6,)]
+
+
+async def test_record_that_cannot_be_stored_is_not_counted_as_a_row(path, writers):
+    """A poisoned record is dropped and told; the ring's count is that of the rows that are there."""
+    writer = await writers("run")
+    offer(writer, [1, 2])
+    offer(writer, [3], capability=None)
+    offer(writer, [4])
+    assert await writer.flush()
+
+    assert query(path, "SELECT number FROM traces ORDER BY seq") == [(1,), (2,), (4,)]
+    assert query(path, "SELECT reason, count, run_id FROM gaps") == [("poison", 1, "run")]
+    assert query(path, "SELECT value FROM state WHERE name = 'traces.0'") == [(3,)]
+    assert writer.settled.number == 4
+
+
+@pytest.mark.parametrize("ending", ["", "-wal", "-shm"])
+async def test_connection_to_files_that_are_gone_is_of_no_use(path, writers, ending):
+    """Whatever of the three is removed: other processes make a new one, and neither sees what the other writes."""
+    writer = await writers("run")
+    offer(writer, [1])
+    assert await writer.flush()
+    path.with_name(path.name + ending).unlink()
+    offer(writer, [2])
+
+    assert not await writer.flush()
+    assert (writer.failing, writer.must_reopen) == ("gone", True)
+
+
+async def test_run_is_not_ended_in_a_database_that_was_moved_aside(path, writers):
+    """With nothing left to commit, too: what the run committed is in its box, which must stay."""
+    writer = await writers("run")
+    offer(writer, [1])
+    assert await writer.flush()
+    path.rename(path.with_name("aside.db"))
+
+    assert not await writer.close("run", 0.1)
+
+
+async def test_run_that_was_taken_for_dead_commits_nothing_twice(path, writers):
+    """A writer whose run another process has recovered and closed opens it again, and asks what the database has."""
+    writer = await writers("run")
+    offer(writer, range(1, 4))
+    assert await writer.flush()
+    with closing(sqlite3.connect(path)) as other:
+        values = [*rows.TRACES.with_seq(a_trace(4, "run"), 10)]
+        other.execute(rows.TRACES.insert, values)
+        other.execute(rows.END_RUN, (1, rows.UNCLEAN, "run"))
+        other.execute(rows.FORGET_RUN, ("run",))
+        other.execute("UPDATE state SET value = 10 WHERE name = 'seq'")
+        other.commit()
+    offer(writer, (4, 5))
+
+    assert not await writer.flush()
+    assert writer.must_reopen
+    assert query(path, "SELECT number FROM traces ORDER BY seq") == [(1,), (2,), (3,), (4,)]
+
+    again = await writers("run", settled=writer.settled, doubtful_to=5)
+    offer(again, (4, 5))
+    assert await again.flush()
+    assert query(path, "SELECT number FROM traces ORDER BY seq") == [(1,), (2,), (3,), (4,), (5,)]
+    assert query(path, "SELECT ended_us, end_reason FROM runs") == [(None, None)]
+    assert query(path, "SELECT value FROM state WHERE name = 'run'") == [(5,)]
+
+
+async def test_records_that_may_be_pending_are_committed_once(path, writers):
+    """A store that is opened again asks which of them the database has: a COMMIT that failed may have been written."""
+    first = await writers("run")
+    offer(first, range(1, 6))
+    assert await first.flush()
+    again = await writers("run", doubtful_to=5)
+    offer(again, range(1, 8))
+
+    assert await again.flush()
+    assert query(path, "SELECT number FROM traces ORDER BY seq") == [(number,) for number in range(1, 8)]
+
+
+async def test_tables_of_others_are_blamed_for_a_full_file_alone(path, writers):
+    """Another error is told as what it is, whatever else is in the database."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE mine (text)")
+    writer = await writers("run")
+    await writer._db.execute("PRAGMA query_only = ON")
+    offer(writer, [1])
+
+    assert not await writer.flush()
+    assert writer.failing == "read_only"
+
+
+@pytest.mark.parametrize("reason", ["gone", "read_only"])
+async def test_last_flush_is_tried_again_only_where_another_process_writes(path, reason):
+    """Waiting helps against a lock alone."""
+    writer = Counted(path, Recorder("run", lambda *_: None))
+    await writer.open(("run", *RUN))
+    offer(writer, [1])
+    if reason == "gone":
+        path.unlink()
+    else:
+        await writer._db.execute("PRAGMA query_only = ON")
+
+    assert not await writer.close("run", within_s=2)
+    assert (writer.failing, writer.flushes) == (reason, 1)
