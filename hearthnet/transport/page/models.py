@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hearthnet.transport.api.models import SpanOut
+from hearthnet.transport.api.models import CheckOut, SpanOut
 
 __all__ = [
     "CapabilitiesOut",
@@ -407,16 +407,11 @@ class OneRunOut(JudgedRun):
     vitals: list[VitalsOut]
 
 
-class Finding(_Out):
+class Finding(CheckOut):
     """A check's result, and since when it has been so, if it is not well and that is known."""
 
-    name: str
-    status: str
-    ok: bool
-    detail: str
-    fix: str | None
-    evidence: dict[str, Any]
-    duration_ms: float
+    model_config = ConfigDict(extra="forbid", strict=True)
+
     since_us: int | None
 
 

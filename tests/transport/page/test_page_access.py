@@ -6,8 +6,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from support.browser import NEEDS_CHROMIUM
-from support.page_browser import link
+from support.browser import NEEDS_CHROMIUM, link
 from support.waiting import wait_until
 
 pytestmark = NEEDS_CHROMIUM

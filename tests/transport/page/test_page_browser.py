@@ -10,8 +10,7 @@ import orjson
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from support import forkserver
-from support.browser import NEEDS_CHROMIUM
-from support.page_browser import NARROW, PATIENCE_MS, WIDE, sideways
+from support.browser import NARROW, NEEDS_CHROMIUM, PATIENCE_MS, WIDE, sideways
 from support.waiting import wait_until
 
 from hearthnet.observability.store.search.language import parse
