@@ -25,6 +25,7 @@ from hearthnet.transport.page.access import (
     own_origin,
     page_holder,
     page_json,
+    page_schema,
     page_visitor,
     unauthorized,
 )
@@ -60,7 +61,7 @@ page_files = APIRouter(route_class=PageRoute, dependencies=[Depends(page_visitor
 page_data = APIRouter(
     prefix="/page/v1",
     route_class=PageRoute,
-    dependencies=[Depends(page_visitor), Depends(page_holder)],
+    dependencies=[Depends(page_visitor), Depends(page_holder), Depends(page_schema)],
     responses=openapi.PAGE,
 )
 
@@ -222,4 +223,4 @@ def questions(page: ThePage) -> Response:
 def run_sql(page: ThePage, wanted: SqlIn) -> Response:
     """Runs one query on the store, read-only, within five seconds; up to 1,000 rows."""
     with page.turn():
-        return page_json(ask_in_child(page.path, wanted.sql, READ_S, _MAX_ROWS))
+        return page_json(ask_in_child(page.path, wanted.sql, READ_S, _MAX_ROWS, page.children))
