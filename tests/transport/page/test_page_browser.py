@@ -389,8 +389,8 @@ def test_a_chip_leaves_the_other_terms_as_they_are(tab):
     assert call(tab, "query", script, [query, [since, cap, msg]]) == [
         'msg:"a  b" cap:x', 'msg:"a  b" -since:2h', "-since:2h cap:x",
     ]  # fmt: skip
-    fixed = call(tab, "query", "term => module.fixedTime(term, 7200e6)", since)
-    assert fixed == "-since:1970-01-01T00:00:00.000Z"
+    fixed = call(tab, "query", "term => module.fixedTime(term)", {**since, "us": 7_200_000_000})
+    assert fixed == "-since:1970-01-01T02:00:00.000Z"
 
 
 def test_rows_of_an_older_query_are_never_under_a_newer_one(page_node, tab):
