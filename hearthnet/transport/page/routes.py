@@ -1,7 +1,7 @@
 """The routes of the page: its files, and JSON over SQL. Each is thin and calls one function of `views`.
 
 They are no calls of capabilities: nothing here makes a trace. Functions that query are plain, so that the framework
-runs them in a thread.
+runs them in a thread; the files are in memory.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ page_data = APIRouter(
 
 
 @page_files.get("/", response_class=HTMLResponse)
-def page_shell() -> HTMLResponse:
+async def page_shell() -> HTMLResponse:
     """The page, without any data: that needs the secret of a browser which has claimed a token."""
     return HTMLResponse(shell.shell(), headers={"Content-Security-Policy": shell.CSP})
 
@@ -93,13 +93,13 @@ def claim(wanted: ClaimIn, page: ThePage) -> Response:
 
 
 @page_files.get("/page/{version}/draw/{name}", response_class=Response, responses=openapi.PAGE_FILE)
-def drawing_file(version: str, name: str) -> Response:
+async def drawing_file(version: str, name: str) -> Response:
     """A module or style sheet for drawing, in this version only."""
-    return page_file(version, f"draw/{name}")
+    return await page_file(version, f"draw/{name}")
 
 
 @page_files.get("/page/{version}/{name}", response_class=Response, responses=openapi.PAGE_FILE)
-def page_file(version: str, name: str) -> Response:
+async def page_file(version: str, name: str) -> Response:
     """A module, style sheet or picture of the page, in this version only."""
     found = shell.file_of(version, name)
     if found is None:
