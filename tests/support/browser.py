@@ -48,7 +48,7 @@ def chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     # A proxy that does not exist: a request that leaves the machine fails, and is seen.
-    proxy = {"server": "127.0.0.1:9", "bypass": "127.0.0.1"}
+    proxy = {"server": "127.0.0.1:9", "bypass": "127.0.0.1,127.0.0.2"}
     options = {"args": ["--no-sandbox", "--disable-gpu"], "proxy": proxy}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=_PROGRAM, **options)
