@@ -178,7 +178,7 @@ def test_revoked_access_ends_while_one_looks(page_node, open_tab):
 
 
 def test_two_tabs_of_one_browser_share_the_access(page_node, open_tab, monkeypatch):
-    """What one tab claims unlocks the other."""
+    """What one tab claims unlocks the other; where one forgets it, the other locks."""
     monkeypatch.setenv("HOME", str(page_node.home))
     page_node.start()
     first = open_tab(page_node.url)
@@ -187,6 +187,10 @@ def test_two_tabs_of_one_browser_share_the_access(page_node, open_tab, monkeypat
     second = first.page.context.new_page()
     second.goto(link(page_node))
     wait_until(lambda: first.page.locator(".tile").count() > 0, "the first tab is locked still")
+    second.locator(".settings summary").click()
+    second.get_by_role("button", name="Lock this browser").click()
+    first.page.wait_for_selector(".locked code")
+    assert first.page.locator(".tile").count() == 0
     first.check()
 
 
