@@ -16,9 +16,8 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from support.browser import chromium
+from support.browser import chromium, link
 from support.nodes import end, make_node
-from support.page_browser import link
 from support.ports import reserve_port
 from support.running_node import RunningNode
 

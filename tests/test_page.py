@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -13,11 +14,21 @@ import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Mount
+from support.old_store import OLDER, old_store
+from support.waiting import until
 
+from hearthnet.cli.main import _run
 from hearthnet.observability import telemetry, trace
-from hearthnet.page import page_app
+from hearthnet.observability.store.migrate import migrate_store
+from hearthnet.observability.telemetry import DATABASE
+from hearthnet.page import page_app, page_of
+from hearthnet.transport.admission.gate import Load
+from hearthnet.transport.app import build_page_app
+from hearthnet.transport.page import autopsies
 from hearthnet.transport.page.access import HEADER
 from hearthnet.transport.page.grants import Grants
+
+VIEWS = ["events", "now", "series", "capabilities", "traces", "logs", "doctor", "runs", "questions"]
 
 
 @pytest.fixture
@@ -101,6 +112,54 @@ async def test_open_telemetry_is_the_default(observability):
             found = (await asking.get("/page/v1/capabilities", headers={HEADER: secret})).json()
 
     assert [item["capability"] for item in found["capabilities"]] == ["job.own"]
+
+
+@pytest.mark.parametrize("version", OLDER)
+async def test_store_of_an_older_version(tmp_path, version):
+    """Each route says so and names the command, after which the same page shows it; to strangers it says nothing."""
+    path = tmp_path / DATABASE
+    old_store(path, version)
+    grants = Grants(tmp_path)
+    headers = {HEADER: grants.claim(grants.offer()).secret, "Origin": "http://localhost"}
+    async with client(page_app(tmp_path)) as asking:
+        assert (await asking.get("/")).status_code == 200
+        assert (await asking.get("/page/v1/now")).status_code == 401
+        said = [await asking.get(f"/page/v1/{name}", headers=headers) for name in VIEWS]
+        said.append(await asking.post("/page/v1/sql", json={"sql": "SELECT 1"}, headers=headers))
+        assert {(one.status_code, one.json()["hint"]) for one in said} == {
+            (501, f"hearthnet telemetry migrate {tmp_path}")
+        }
+        assert f"its schema is {version}" in said[0].json()["message"]
+        migrate_store(path)
+        for name in VIEWS[1:]:  # the first one is a stream
+            assert (await asking.get(f"/page/v1/{name}", headers=headers)).status_code == 200, name
+
+
+def test_folder_of_an_older_version_is_not_served(tmp_path, capsys):
+    """The command says at once what a browser would say of each view."""
+    old_store(tmp_path / DATABASE, OLDER[-1])
+
+    assert _run(["page", "--data", str(tmp_path)]) == 1
+    assert f"hearthnet telemetry migrate {tmp_path}" in capsys.readouterr().err
+    assert _run(["telemetry", "migrate", str(tmp_path)]) == 0
+    assert f"schema {OLDER[-1]} to " in capsys.readouterr().out
+
+
+async def test_stop_ends_an_autopsy(recorded, monkeypatch):
+    """The server stops at once, though the process that a page has begun would go on."""
+    monkeypatch.setattr(autopsies, "_PROGRAM", "import signal; signal.pause()")
+    grants = Grants(recorded.data_dir)
+    load, page = Load(), page_of(recorded.data_dir, None, grants)
+    headers = {HEADER: grants.claim(grants.offer()).secret}
+    async with client(build_page_app(page, load)) as asking:
+        (run,) = (await asking.get("/page/v1/runs", headers=headers)).json()["runs"]
+        asked = asyncio.create_task(asking.get(f"/page/v1/runs/{run['run_id']}", headers=headers))
+        await until(lambda: page.children._running)
+        await load.stop()
+        failed = await asyncio.wait_for(asked, 60)
+    page.close()
+
+    assert (failed.status_code, failed.json()["message"]) == (503, "the autopsy of this run failed")
 
 
 def test_folder_is_served_until_it_is_interrupted(recorded):

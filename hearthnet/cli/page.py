@@ -189,6 +189,7 @@ def _serve(
     grants = Grants(None)
     checks = None if data_dir is not None else lambda: [result.as_dict() for result in doctor.run_all(config)]
     page = page_of(folder, None if data_dir else settings.log_dir, grants, settings, checks)
+    page.check_schema()
     host = "127.0.0.1" if share_s is None else _ANY
     transport = TransportConfig.model_construct(**{**dict(TransportConfig()), "host": host, "port": port})
     with closing(bind(transport)) as listening:

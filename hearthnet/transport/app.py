@@ -101,12 +101,12 @@ def _guarded(app: ASGIApp, routers: Sequence[APIRouter], load: Load, transport: 
 
 
 def _serve_page(app: FastAPI, page: Page | None, load: Load) -> None:
-    """Gives an application the page that its routes show; its streams end when the server stops."""
+    """Gives an application the page that its routes show; its streams and processes end when the server stops."""
     app.state.page = page
     if page is not None:
         app.state.overview = Overview(page)
         app.state.feed = Feed(page, app.state.overview)
-        load.at_stop.append(app.state.feed.end)
+        load.at_stop += [app.state.feed.end, page.children.close]
 
 
 def _takes_post(route: BaseRoute) -> TypeGuard[APIRoute]:

@@ -1,19 +1,44 @@
-"""A real browser without network, driven by Playwright: what a page asks for, and what it complains about."""
+"""A real browser, driven by Playwright: what a page asks for and complains about, and a node's page in it."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
+from support.nodes import end, make_node
+from support.ports import reserve_port
+from support.waiting import wait_until
 
-__all__ = ["NEEDS_CHROMIUM", "Seen", "chromium", "opened"]
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+__all__ = [
+    "NARROW",
+    "NEEDS_CHROMIUM",
+    "PATIENCE_MS",
+    "WIDE",
+    "Seen",
+    "Tab",
+    "browser",
+    "chromium",
+    "link",
+    "open_tab",
+    "opened",
+    "page_node",
+    "shared_tab",
+    "sideways",
+    "signed_in",
+    "tab",
+]
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _PROGRAM = next((found for name in _NAMES if (found := shutil.which(name))), "")
+WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 400, "height": 800}
+PATIENCE_MS = 60_000  # of a machine that is busy with something else
 NEEDS_CHROMIUM = pytest.mark.skipif(not _PROGRAM, reason="no Chromium here; on Debian: apt-get install chromium")
 
 
@@ -23,7 +48,7 @@ def chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     # A proxy that does not exist: a request that leaves the machine fails, and is seen.
-    proxy = {"server": "127.0.0.1:9", "bypass": "127.0.0.1"}
+    proxy = {"server": "127.0.0.1:9", "bypass": "127.0.0.1,127.0.0.2"}
     options = {"args": ["--no-sandbox", "--disable-gpu"], "proxy": proxy}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=_PROGRAM, **options)
@@ -31,22 +56,144 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-@dataclass
 class Seen:
-    """A page, the addresses that it asked for, and what it said to the console, errors included."""
+    """A page, the addresses that it asked for, and what it said to the console, errors and dialogs included."""
 
-    page: Any
-    asked: list[str] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.asked: list[str] = []
+        self.said: list[str] = []
+        page.on("request", lambda request: self.asked.append(request.url))
+        page.on("console", lambda message: self.said.append(message.text))
+        page.on("pageerror", lambda error: self.said.append(error.stack or str(error)))
+        page.on("dialog", self._dismiss)
+
+    def _dismiss(self, dialog: Any) -> None:
+        self.said.append(f"dialog: {dialog.message}")
+        dialog.dismiss()  # else the page waits for it
 
 
 @contextmanager
 def opened(browser: Any, **options: Any) -> Iterator[Seen]:
     """Opens an empty page; `options` are those of Playwright's `new_page`."""
     page = browser.new_page(**options)
-    seen = Seen(page)
-    page.on("request", lambda request: seen.asked.append(request.url))
-    page.on("console", lambda message: seen.said.append(message.text))
-    page.on("pageerror", lambda error: seen.said.append(str(error)))
-    yield seen
+    yield Seen(page)
     page.close()
+
+
+class Tab(Seen):
+    """A tab on the page of a node; `expected` are parts of what it may say."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        super().__init__(page)
+        self.url = url
+        self.expected: list[str] = []
+        page.set_default_timeout(PATIENCE_MS)
+
+    def go(self, fragment: str) -> None:
+        """Goes to a view, as a link would, and waits until it has loaded."""
+        self.page.evaluate("hash => { location.hash = hash; }", fragment)
+        self.settle()
+
+    def settle(self) -> None:
+        """Waits until no part of the page is loading."""
+        self.until("!document.querySelector('[aria-busy]') && document.querySelector('main').firstChild !== null")
+
+    def until(self, expression: str) -> None:
+        """Waits until an expression is true; Playwright's own way needs `eval`, which the page forbids."""
+        wait_until(lambda: self.page.evaluate(expression), expression)
+
+    def text(self, selector: str) -> str:
+        """The text of the first match."""
+        return self.page.locator(selector).first.inner_text()
+
+    def seqs(self) -> list[int]:
+        """The rows of the list on the screen that are drawn, in their order."""
+        rows = "rows => rows.map(row => [Number(row.getAttribute('aria-rowindex')), Number(row.dataset.seq)])"
+        return [seq for _, seq in sorted(self.page.locator("main .row[data-seq]").evaluate_all(rows))]
+
+    def check(self) -> None:
+        """Fails for messages of the console, errors, dialogs, and requests to others than the node."""
+        host = urlsplit(self.url).netloc
+        foreign = [
+            url for url in self.asked if urlsplit(url).scheme in ("http", "https") and urlsplit(url).netloc != host
+        ]
+        wrong = [one for one in self.said if not any(part in one for part in self.expected)]
+        self.asked, self.said, self.expected = [], [], []
+        assert (wrong, foreign) == ([], [])
+
+
+def sideways(tab: Tab) -> int:
+    """By how many pixels the page is wider than the screen."""
+    return tab.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+
+
+def link(node) -> str:
+    """A link to the page, as its owner gets it."""
+    printed = node.cli("page")
+    assert printed.returncode == 0, printed.stderr
+    return next(word for word in printed.stdout.split() if "#token=" in word)
+
+
+@pytest.fixture(scope="module")
+def page_node(tmp_path_factory):
+    """A node that is configured, not started, for the tests of a module."""
+    home = tmp_path_factory.mktemp("page")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("HOME", str(home))
+        node = make_node(home, reserve_port())
+        yield node
+        end(node)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """One browser for the tests of a module."""
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def open_tab(browser):
+    """Opens tabs, each in a context of its own."""
+    contexts = []
+
+    def opened(url: str, **options) -> Tab:
+        context = browser.new_context(**{"viewport": WIDE, "timezone_id": "Europe/Berlin", **options})
+        contexts.append(context)
+        return Tab(context.new_page(), url)
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def signed_in(page_node, open_tab):
+    """What the browser keeps once it has claimed a token."""
+    tab = open_tab(page_node.url)
+    tab.page.goto(link(page_node))
+    tab.page.wait_for_selector(".tile")
+    state = tab.page.context.storage_state()
+    tab.check()
+    tab.page.context.close()
+    return state
+
+
+@pytest.fixture(scope="module")
+def shared_tab(page_node, open_tab, signed_in):
+    """One tab for a module: to load the page costs more than most tests."""
+    tab = open_tab(page_node.url, storage_state=signed_in)
+    tab.page.goto(page_node.url)
+    tab.page.wait_for_selector(".tile")
+    return tab
+
+
+@pytest.fixture
+def tab(shared_tab):
+    """The tab, signed in, on Now; whatever it did wrong fails the test at its end."""
+    shared_tab.page.set_viewport_size(WIDE)
+    shared_tab.page.emulate_media(color_scheme="light")
+    shared_tab.go("#now")
+    yield shared_tab
+    shared_tab.check()

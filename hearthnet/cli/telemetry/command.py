@@ -1,4 +1,4 @@
-"""`hearthnet telemetry`: manages the store on disk: status, snapshot, rebuild, purge."""
+"""`hearthnet telemetry`: manages the store on disk: status, snapshot, migrate, rebuild, purge."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from hearthnet.observability.logging import keep_quiet
 from hearthnet.observability.records.ids import is_trace_id
 from hearthnet.observability.store.budget import Budget
 from hearthnet.observability.store.lock import StoreInUseError
+from hearthnet.observability.store.migrate import migrate_store
 from hearthnet.observability.store.purge.purge import Places, Purged, count, purge
 from hearthnet.observability.store.purge.selection import Selection
 from hearthnet.observability.store.query.info import info
@@ -31,7 +32,7 @@ _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 
 @click.group("telemetry", cls=Group)
 def command() -> None:
-    """Manage telemetry.db: status, copy, query, rebuild, purge.
+    """Manage telemetry.db: status, copy, query, migrate, rebuild, purge.
 
     \b
     Example: hearthnet telemetry info
@@ -118,6 +119,28 @@ def rebuild_command(config: Config, file: Path | None, force: bool, yes: bool, a
                 hint = "stop the node first, or name a FILE to rebuild into"
                 raise StoreInUseError(error.message, hint=hint) from error
     _print_rebuilt(made, as_json)
+
+
+@command.command("migrate")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), required=False)
+@config_option
+@json_option
+def migrate_command(config: Config, folder: Path | None, as_json: bool) -> None:
+    """Bring a telemetry.db of an older version to this program's schema.
+
+    A node does so by itself when it starts. This is for FOLDER from elsewhere, such as a backup: its rows stay, and
+    older programs cannot write it any more. No program may be recording there.
+
+    \b
+    Example: hearthnet telemetry migrate /media/stick/hearthnet
+    """
+    store = _store(config) if folder is None else folder.absolute() / DATABASE
+    before, after = migrate_store(store)
+    if as_json:
+        print_json({"path": str(store), "before": before, "after": after})
+        return
+    done = f"schema {before} to {after}" if before != after else f"nothing to do, its schema is {after}"
+    click.echo(f"{printable(store)}: {done}")
 
 
 def _print_rebuilt(made: Rebuilt, as_json: bool) -> None:

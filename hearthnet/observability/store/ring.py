@@ -186,6 +186,7 @@ def trial(connection: sqlite3.Connection) -> None:
         sqlite3.Error: raised when a row or a statement is refused.
     """
     connection.executemany(SET, [(name, 0) for name in _STATE])
+    connection.execute(rows.MARK_DATABASE)
     connection.execute(BEGIN).fetchall()
     for seq in range(1, 5):
         run = str(seq)

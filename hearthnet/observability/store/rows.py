@@ -26,6 +26,7 @@ __all__ = [
     "INSERT_RUN",
     "LOGS",
     "LOST",
+    "MARK_DATABASE",
     "OPEN_RUN",
     "ROWS_AT_ONCE",
     "SET_VITALS",
@@ -69,6 +70,8 @@ END_RUN: Final = "UPDATE runs SET ended_us = ?, end_reason = ? WHERE run_id = ?"
 # A run that was taken for dead is open again.
 OPEN_RUN: Final = "UPDATE runs SET ended_us = NULL, end_reason = NULL WHERE run_id = ? AND ended_us IS NOT NULL"
 FOLLOW_RUN: Final = "INSERT INTO state (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING"  # while it is open
+# A number that tells this database from one that is made in its place.
+MARK_DATABASE: Final = "INSERT INTO state (name, value) VALUES ('epoch', random()) ON CONFLICT (name) DO NOTHING"
 SET_VITALS: Final = "UPDATE runs SET last_seen_us = ?, vitals = ? WHERE run_id = ?"
 SET_WEAR: Final = "UPDATE runs SET commits = ?, written_bytes = ? WHERE run_id = ?"
 LOST: Final = "lost."  # before the id of a run in `state`

@@ -218,6 +218,7 @@ class Writer:
                 self._doubtful_to = max(self._doubtful_to, self._highest_pending())
                 self._is_doubtful = True
             await self._db.execute(rows.FOLLOW_RUN, (run[0], self.settled.number))
+            await self._db.execute(rows.MARK_DATABASE)
             await self._db.execute(rows.TRIM_RUNS, {"node_id": run[1], "size": MAX_RUN_ROWS})
             if not is_wanted():
                 raise StoreError("telemetry is closing")

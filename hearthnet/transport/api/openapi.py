@@ -50,7 +50,7 @@ _MEANS: Final[dict[int, str]] = {
     421: "bad_request: the Host names another machine",
     429: "rate_limited, capacity_exceeded: too many requests at present; retry after `retry_after_ms`",
     500: "internal_error: the node failed; its log has the cause",
-    501: "not_implemented: the capability does not do that",
+    501: "not_implemented: the capability does not do that; the page does not read a store of an older version",
     503: "partition: the node is stopping, or something it needs is unavailable",
 }
 STATUSES: Final = tuple(_MEANS)
@@ -95,7 +95,7 @@ _TEXT: Final = {"schema": {"type": "string"}}
 _FILE: Final = {"schema": {"type": "string"}}
 PAGE_FILES: Final = _errors(401, 404, 415)
 PAGE_FILE: Final[Responses] = {200: {"content": {"text/javascript": _FILE, "text/css": _FILE, "image/svg+xml": _FILE}}}
-PAGE: Final = _errors(401, 404, 415)
+PAGE: Final = _errors(401, 404, 415, 501)
 METRICS: Final[Responses] = {200: {"content": {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}}}
 READY: Final[Responses] = {503: {"model": ReadyOut | ErrorOut, "description": f"no capability yet; {_MEANS[503]}"}}
 # One event of a stream, as a client of server-sent events sees it.

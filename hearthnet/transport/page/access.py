@@ -19,7 +19,7 @@ from hearthnet.observability.store.query.statement import QueryError, QueryLimit
 from hearthnet.transport.admission.refusals import count_refused
 from hearthnet.transport.api.error_body import error_body, validation_failure
 from hearthnet.transport.auth.access import is_loopback
-from hearthnet.transport.page.source import Page
+from hearthnet.transport.page.source import OldStoreError, Page
 
 __all__ = [
     "HEADER",
@@ -29,6 +29,7 @@ __all__ = [
     "own_origin",
     "page_holder",
     "page_of",
+    "page_schema",
     "page_visitor",
     "page_json",
 ]
@@ -90,6 +91,15 @@ async def page_holder(request: Request, page: ThePage) -> str:
 
 
 Holder = Annotated[str, Depends(page_holder)]
+
+
+async def page_schema(page: ThePage) -> None:
+    """Admits requests while the store is of a version that the page reads.
+
+    Raises:
+        OldStoreError: raised when it is older.
+    """
+    page.check_schema()
 
 
 def unauthorized(message: str) -> WireError:
@@ -157,7 +167,12 @@ class PageRoute(APIRoute):
 
 
 def _wire_error(error: HearthNetError) -> WireError:
-    codes = ((QueryError, "bad_request"), (QueryLimitError, "timeout"), (StoreError, "partition"))
+    codes = (
+        (QueryError, "bad_request"),
+        (QueryLimitError, "timeout"),
+        (OldStoreError, "not_implemented"),
+        (StoreError, "partition"),
+    )
     code = next((code for kind, code in codes if isinstance(error, kind)), "internal_error")
     made = WireError(code, error.message)
     made.hint = error.hint

@@ -16,6 +16,7 @@ import orjson
 
 from hearthnet.errors import WireError
 from hearthnet.forensics.model import CAUSES
+from hearthnet.observability.store.query.children import Children
 
 __all__ = ["Autopsies", "from_row"]
 
@@ -34,9 +35,11 @@ class Autopsies:
     Args:
         directory: of the store.
         log_dir: of the JSON logs; None: found beside the store.
+        children: in which they run.
     """
 
-    def __init__(self, directory: Path, log_dir: Path | None) -> None:
+    def __init__(self, directory: Path, log_dir: Path | None, children: Children) -> None:
+        self._children = children
         self._directory = directory
         self._log_dir = log_dir
         self._kept: dict[str, dict[str, Any]] = {}
@@ -74,7 +77,7 @@ class Autopsies:
             options.append(f"--log-dir={self._log_dir}")
         command = [sys.executable, "-c", _PROGRAM, *options, "--", str(self._directory)]
         try:
-            done = subprocess.run(command, capture_output=True, timeout=_WITHIN_S, check=False)  # noqa: S603
+            done = self._children.run(command, _WITHIN_S)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise _failure() from error
         if done.returncode < 0 or done.returncode >= _FOUND:

@@ -149,7 +149,7 @@ class Feed:
                     await asyncio.wait_for(self._wake.wait(), POLL_S)
         finally:
             self._task, self._place = None, None
-            await run_in_threadpool(self._page.close)
+            await run_in_threadpool(self._page.disconnect)
 
     async def _guarded_turn(self) -> None:
         """Polls once. An error concerns no viewer: the streams go on, and the pages see it in their own requests."""
@@ -195,9 +195,9 @@ class Feed:
             self._now_at = time.monotonic()
             self._now = self._present()
             parts.append(self._now)
-        hello = {"epoch": place.epoch, "seq": place.seq, "version": page_version()} if cursors else {}
-        greetings = [_event("hello", hello, place) + self._since(cursor, place) + self._now for cursor in cursors]
-        return _Turn(place, b"".join(parts), greetings)
+        # A crowd that comes back after a restart waits at the same place: what it gets is read once.
+        greetings = {cursor: self._greeting(cursor, place) + self._now for cursor in set(cursors)}
+        return _Turn(place, b"".join(parts), [greetings[cursor] for cursor in cursors])
 
     def _present(self) -> bytes:
         """Returns the event `now`; empty if it cannot be made, which must not keep records from the viewers."""
@@ -209,16 +209,22 @@ class Feed:
         found["node"]["page_version"] = page_version()
         return _event("now", found)
 
-    def _since(self, cursor: str | None, place: Place) -> bytes:
-        """Returns the events since a cursor, or a `reset` if they cannot be told from others, or are too many."""
+    def _greeting(self, cursor: str | None, place: Place) -> bytes:
+        """Returns `hello`, and the events since a cursor, or a `reset` if they are not known, or are too many.
+
+        The id of `hello` is the place from which the stream goes on. Before a `reset` it has none: a viewer that loses
+        the connection between the two must get the `reset` again.
+        """
+        hello = {"epoch": place.epoch, "seq": place.seq, "version": page_version()}
         if cursor is None:
-            return b""
+            return _event("hello", hello, place)
         known = Place.parse(cursor)
         if known is None or known.epoch != place.epoch or known.seq > place.seq:
-            return _reset("another store", place)
+            return _event("hello", hello) + _reset("another store", place)
         if place.seq - known.seq > MAX_CATCH_UP:
-            return _reset("too much is new", place)
-        return _news(news_since(self._page.live, known.seq, place.seq, MAX_CATCH_UP), place)
+            return _event("hello", hello) + _reset("too much is new", place)
+        since = news_since(self._page.live, known.seq, place.seq, MAX_CATCH_UP)
+        return _event("hello", hello, known) + _news(since, place)
 
 
 def _news(news: News, place: Place) -> bytes:

@@ -43,12 +43,15 @@ def found(page: Page, table: TableName, q: str, order: Order, n: int, before: st
 
 
 def _terms(query: Compiled) -> list[dict[str, Any]]:
-    """Returns the terms; one that takes any of several values has them in `values`, the first in `value`."""
+    """Returns the terms; one that takes any of several values has them in `values`, the first in `value`.
+
+    `us` is the moment that a term of a time means, in UTC microseconds; None for any other term.
+    """
     made = []
     for term in query.terms:
         texts = [_encodable(value.text) for value in term.values]
         shown = {name: _encodable(value) for name, value in asdict(term).items() if name != "values"}
-        made.append({**shown, "value": texts[0] if texts else "", "values": texts})
+        made.append({**shown, "value": texts[0] if texts else "", "values": texts, "us": query.moments.get(term)})
     return made
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hearthnet.transport.api.models import SpanOut
+from hearthnet.transport.api.models import CheckOut, SpanOut
 
 __all__ = [
     "CapabilitiesOut",
@@ -166,7 +166,10 @@ class NodeFacts(_Out):
 
 
 class VerdictOut(_Out):
-    """Whether all is well; the sentence names no time, `since_us` does. `check` is the doctor's that found it."""
+    """Whether all is well; the sentence names no time, `since_us` does. `check` is the doctor's that found it.
+
+    `capability` is the one that fails at present.
+    """
 
     status: Literal["ok", "warn", "fail", "unknown"]
     sentence: str
@@ -174,6 +177,7 @@ class VerdictOut(_Out):
     since_us: int | None
     fix: str | None
     check: str | None
+    capability: str | None
 
 
 class Flight(_Out):
@@ -289,7 +293,7 @@ class Log(_Out):
 
 
 class TermOut(_Out):
-    """A term of a query and its place; of several `values` one must match, `value` is the first."""
+    """A term of a query and its place; of several `values` one must match, `value` is the first. `us`: of a time."""
 
     text: str
     field: str | None
@@ -300,6 +304,7 @@ class TermOut(_Out):
     start: int
     end: int
     is_attribute: bool
+    us: int | None
 
 
 class ProblemOut(_Out):
@@ -407,16 +412,11 @@ class OneRunOut(JudgedRun):
     vitals: list[VitalsOut]
 
 
-class Finding(_Out):
+class Finding(CheckOut):
     """A check's result, and since when it has been so, if it is not well and that is known."""
 
-    name: str
-    status: str
-    ok: bool
-    detail: str
-    fix: str | None
-    evidence: dict[str, Any]
-    duration_ms: float
+    model_config = ConfigDict(extra="forbid", strict=True)
+
     since_us: int | None
 
 

@@ -1,7 +1,7 @@
 """The routes of the page: its files, and JSON over SQL. Each is thin and calls one function of `views`.
 
 They are no calls of capabilities: nothing here makes a trace. Functions that query are plain, so that the framework
-runs them in a thread.
+runs them in a thread; the files are in memory.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from hearthnet.transport.page.access import (
     own_origin,
     page_holder,
     page_json,
+    page_schema,
     page_visitor,
     unauthorized,
 )
@@ -60,13 +61,13 @@ page_files = APIRouter(route_class=PageRoute, dependencies=[Depends(page_visitor
 page_data = APIRouter(
     prefix="/page/v1",
     route_class=PageRoute,
-    dependencies=[Depends(page_visitor), Depends(page_holder)],
+    dependencies=[Depends(page_visitor), Depends(page_holder), Depends(page_schema)],
     responses=openapi.PAGE,
 )
 
 
 @page_files.get("/", response_class=HTMLResponse)
-def page_shell() -> HTMLResponse:
+async def page_shell() -> HTMLResponse:
     """The page, without any data: that needs the secret of a browser which has claimed a token."""
     return HTMLResponse(shell.shell(), headers={"Content-Security-Policy": shell.CSP})
 
@@ -92,13 +93,13 @@ def claim(wanted: ClaimIn, page: ThePage) -> Response:
 
 
 @page_files.get("/page/{version}/draw/{name}", response_class=Response, responses=openapi.PAGE_FILE)
-def drawing_file(version: str, name: str) -> Response:
+async def drawing_file(version: str, name: str) -> Response:
     """A module or style sheet for drawing, in this version only."""
-    return page_file(version, f"draw/{name}")
+    return await page_file(version, f"draw/{name}")
 
 
 @page_files.get("/page/{version}/{name}", response_class=Response, responses=openapi.PAGE_FILE)
-def page_file(version: str, name: str) -> Response:
+async def page_file(version: str, name: str) -> Response:
     """A module, style sheet or picture of the page, in this version only."""
     found = shell.file_of(version, name)
     if found is None:
@@ -222,4 +223,4 @@ def questions(page: ThePage) -> Response:
 def run_sql(page: ThePage, wanted: SqlIn) -> Response:
     """Runs one query on the store, read-only, within five seconds; up to 1,000 rows."""
     with page.turn():
-        return page_json(ask_in_child(page.path, wanted.sql, READ_S, _MAX_ROWS))
+        return page_json(ask_in_child(page.path, wanted.sql, READ_S, _MAX_ROWS, page.children))

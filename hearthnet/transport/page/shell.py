@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +28,28 @@ _SHELL: Final = _STATIC / "index.html"
 _VERSION_MARK: Final = "PAGE_VERSION"  # in the shell
 
 
-def _files() -> Iterator[tuple[str, Path]]:
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """The files as this process serves them; `by_name` has content and type."""
+
+    version: str
+    shell: str
+    by_name: dict[str, tuple[bytes, str]]
+
+
+@cache
+def _files() -> _Files:
+    """Reads all files, once: an upgrade beneath a running process must not mix two versions."""
+    by_name = {name: (path.read_bytes(), _TYPES[path.suffix]) for name, path in _paths()}
+    html = _SHELL.read_text("utf-8")
+    digest = hashlib.sha256(html.encode())
+    for name, (content, _) in by_name.items():
+        digest.update(f"\n{name} {len(content)}\n".encode() + content)
+    version = f"{__version__}-{digest.hexdigest()[:8]}"
+    return _Files(version, html.replace(_VERSION_MARK, version), by_name)
+
+
+def _paths() -> Iterator[tuple[str, Path]]:
     """Yields each file with its name below the version."""
     for prefix, folder in _FOLDERS.items():
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -35,22 +58,16 @@ def _files() -> Iterator[tuple[str, Path]]:
 
 
 def page_version() -> str:
-    """Returns the version of the files: another one after an upgrade, or while they are being written. Takes 0.3 ms."""
-    digest = hashlib.sha256()
-    for name, path in [*_files(), ("", _SHELL)]:
-        status = path.stat()
-        digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return f"{__version__}-{digest.hexdigest()[:8]}"
+    """Returns the version of the files, which is of their content: another one after an upgrade and a restart."""
+    return _files().version
 
 
 def file_of(version: str, name: str) -> tuple[bytes, str] | None:
     """Returns the content and type of a file, or None if there is none of that name, or not in that version."""
-    path = dict(_files()).get(name)
-    if path is None or version != page_version():
-        return None
-    return path.read_bytes(), _TYPES[path.suffix]
+    found = _files()
+    return found.by_name.get(name) if version == found.version else None
 
 
 def shell() -> str:
     """Returns the HTML of `/`."""
-    return _SHELL.read_text("utf-8").replace(_VERSION_MARK, page_version())
+    return _files().shell

@@ -5,6 +5,8 @@ A page costs nothing while no one uses it: its readers connect with the first re
 
 from __future__ import annotations
 
+import shlex
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,15 +15,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from hearthnet.constants import DATABASE
-from hearthnet.errors import WireError
+from hearthnet.errors import StoreError, WireError
+from hearthnet.observability.store.migrate import schema_of
+from hearthnet.observability.store.query.children import Children
 from hearthnet.observability.store.reader import Reader
 from hearthnet.transport.page.autopsies import Autopsies
 from hearthnet.transport.page.grants import Grants
 from hearthnet.transport.page.verdict import Checks
 
-__all__ = ["READ_S", "Page", "PageSettings"]
+__all__ = ["READ_S", "OldStoreError", "Page", "PageSettings"]
 
 _PROCESSES: Final = 2  # of queries and autopsies at a time: each may take a core, and memory
+_SCHEMA: Final = 7  # the first one with all columns and tables that the page reads
 READ_S: Final = 5.0  # of one query: on a busy Raspberry Pi the slowest take a second
 
 
@@ -44,6 +49,16 @@ class PageSettings:
     node_id: str | None = None
 
 
+class OldStoreError(StoreError):
+    """Raised for a store of an older version, whose tables lack what the page shows: it only reads, so it stays so."""
+
+    def __init__(self, path: Path, version: int) -> None:
+        super().__init__(
+            f"this store was written by an older hearthnet: its schema is {version}, the page reads {_SCHEMA}",
+            hint=f"hearthnet telemetry migrate {shlex.quote(str(path.parent))}",
+        )
+
+
 class Page:
     """A page's parts, which all its requests share.
 
@@ -63,13 +78,33 @@ class Page:
     ) -> None:
         self.settings = settings
         self.grants = grants
-        self.autopsies = Autopsies(settings.data_dir, settings.log_dir)
+        self.children = Children()
+        self.autopsies = Autopsies(settings.data_dir, settings.log_dir, self.children)
         self.checks = Checks(settings.data_dir, doctor)
         self._turns = threading.BoundedSemaphore(_PROCESSES)
         self.path = settings.data_dir / DATABASE
+        self._fits = (-1, -1)  # the file whose schema was found to be new enough
         # Two: the stream must not wait for a search.
         self.reader = Reader(self.path, on_damage, READ_S)
         self.live = Reader(self.path, on_damage, READ_S)
+
+    def check_schema(self) -> None:
+        """Checks that the store's schema is one that the page reads. One `stat`, once that is known.
+
+        Raises:
+            OldStoreError: raised when it is older.
+        """
+        try:
+            status = self.path.stat()
+            identity = (status.st_dev, status.st_ino)
+            if identity == self._fits:
+                return
+            version = schema_of(self.path)
+        except (OSError, sqlite3.Error, StoreError):  # whatever reads it says so
+            return
+        if 0 < version < _SCHEMA:
+            raise OldStoreError(self.path, version)
+        self._fits = identity
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -85,7 +120,12 @@ class Page:
         finally:
             self._turns.release()
 
-    def close(self) -> None:
+    def disconnect(self) -> None:
         """Closes the connections; the next query opens them again."""
         self.reader.close()
         self.live.close()
+
+    def close(self) -> None:
+        """Ends what the page has begun: a stop must not wait for an autopsy. Idempotent."""
+        self.children.close()
+        self.disconnect()

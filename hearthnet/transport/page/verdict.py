@@ -116,7 +116,7 @@ def verdict(
     report: Remembered | None,
     last_failure_us: int | None,
 ) -> dict[str, Any]:
-    """Returns the verdict: `status`, `sentence`, `detail`, `since_us`, `fix`, `check`. The sentence names no time.
+    """Returns the verdict, as `VerdictOut` describes it. The sentence names no time.
 
     Args:
         run: the newest of the node.
@@ -163,7 +163,8 @@ def _of_trouble(trouble: Mapping[str, Any], finding: Mapping[str, Any] | None) -
     if finding is not None and finding["name"] != "recent_error_rate":
         detail, fix, check = f"{detail}. {finding['detail']}", finding.get("fix") or fix, finding["name"]
     sentence = f"{trouble['capability']} is failing"
-    return _made("fail" if is_severe else "warn", sentence, detail, trouble["since_us"], fix, check)
+    made = _made("fail" if is_severe else "warn", sentence, detail, trouble["since_us"], fix, check)
+    return {**made, "capability": trouble["capability"]}
 
 
 def _made(
@@ -175,4 +176,12 @@ def _made(
     check: str | None = None,
 ) -> dict[str, Any]:
     short = sentence if len(sentence) <= _MAX_SENTENCE else sentence[:_MAX_SENTENCE] + "…"
-    return {"status": status, "sentence": short, "detail": detail, "since_us": since_us, "fix": fix, "check": check}
+    return {
+        "status": status,
+        "sentence": short,
+        "detail": detail,
+        "since_us": since_us,
+        "fix": fix,
+        "check": check,
+        "capability": None,
+    }

@@ -9,6 +9,7 @@ from hearthnet.errors import IdentityError, WireError
 from hearthnet.identity.keys import short_id
 from hearthnet.observability.otel.otlp_json import export_request
 from hearthnet.observability.store.query import calls, flights, holdings, lives, relations, trouble
+from hearthnet.observability.store.query.news import last_seq
 from hearthnet.observability.store.query.one_trace import one_trace
 from hearthnet.observability.store.reader import Reader, TraceFilter
 from hearthnet.observability.store.rows import now_us
@@ -23,6 +24,7 @@ WINDOW_S: Final = 3_600
 _HOUR_US: Final = 3_600_000_000
 _MINUTE_US: Final = 60_000_000
 _KEPT_S: Final = 5.0  # figures over thousands of calls change little in that time
+_QUIET_S: Final = 20.0  # without a new record only the time moves on, and the sizes of files
 NO_TRACE: Final = "the ring has no such trace any more"
 
 
@@ -36,7 +38,7 @@ class Overview:
     def __init__(self, page: Page) -> None:
         self._page = page
         self._kept: dict[str, Any] = {}
-        self._kept_at = float("-inf")
+        self._kept_seq, self._kept_at = 0, float("-inf")
 
     def now(self, *, has_vitals: bool = True) -> dict[str, Any]:
         """Returns the overview; the samples of process health are many, and only the newest goes into the stream.
@@ -48,7 +50,7 @@ class Overview:
         boxes = flights.boxes(page.settings.data_dir)
         living = {view.header.run_id for view in boxes if view.is_alive}
         run = lives.main_run(reader, living)
-        kept = self._figures(reader, moment)
+        kept = self._figures(reader, moment, run)
         vitals = _vitals(reader, run, boxes)
         if run is not None and run["last_seen_us"] is None and vitals:  # it died, and is not recovered yet
             run["last_seen_us"] = vitals[-1]["ts_us"]
@@ -56,22 +58,25 @@ class Overview:
             "now_us": moment,
             "node": _node(page, run),
             "verdict": verdict(run, kept["trouble"], page.checks.latest(), kept["last_failure_us"]),
-            "in_flight": flights.flights(boxes) + _interrupted(reader, run, moment),
+            "in_flight": flights.flights(boxes) + kept["interrupted"],
             "vitals": vitals if has_vitals else vitals[-1:],
             "store": kept["store"],
             "totals": kept["totals"],
         }
 
-    def _figures(self, reader: Reader, moment: int) -> dict[str, Any]:
-        if time.monotonic() - self._kept_at > _KEPT_S:
+    def _figures(self, reader: Reader, moment: int, run: dict[str, Any] | None) -> dict[str, Any]:
+        """Returns what is counted over thousands of rows, kept for a while: longer, while no record comes."""
+        seq, age_s = last_seq(reader), time.monotonic() - self._kept_at
+        if age_s > (_KEPT_S if seq != self._kept_seq else _QUIET_S):
             settings = self._page.settings
             self._kept = {
                 "store": holdings.holdings(reader, settings.data_dir, settings.log_dir, settings.max_disk_mb),
                 "totals": {**calls.totals(reader, moment - WINDOW_S * 1_000_000), "window_s": WINDOW_S},
                 "trouble": trouble.trouble(reader, moment),
                 "last_failure_us": trouble.last_failure_us(reader),
+                "interrupted": _interrupted(reader, run, moment),
             }
-            self._kept_at = time.monotonic()
+            self._kept_seq, self._kept_at = seq, time.monotonic()
         return self._kept
 
 

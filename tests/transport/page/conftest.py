@@ -1,7 +1,7 @@
 """Real nodes, and a browser that looks at one, for the tests of the page."""
 
+from support.browser import browser, open_tab, page_node, shared_tab, signed_in, tab
 from support.nodes import node, shared_node, stopped_node
-from support.page_browser import browser, open_tab, page_node, shared_tab, signed_in, tab
 
 __all__ = [
     "browser", "node", "open_tab", "page_node", "shared_node", "shared_tab", "signed_in", "stopped_node", "tab",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import suppress
+import sqlite3
+from contextlib import closing, suppress
 
 import orjson
 import pytest
@@ -14,6 +15,7 @@ from support.waiting import until
 
 from hearthnet.constants import DATABASE
 from hearthnet.errors import WireError
+from hearthnet.observability.store import rows
 from hearthnet.transport.page import feed as module
 from hearthnet.transport.page.feed import MAX_CATCH_UP, MAX_VIEWERS, Feed, Viewer
 from hearthnet.transport.page.grants import Grants
@@ -109,6 +111,7 @@ async def test_resumes_where_it_was(feed, path):
     await until(lambda: len(other.seqs()) == 2)
 
     assert (other.seqs(), other.of("reset")) == ([4, 5], [])
+    assert other.events[0][:2] == ("hello", one.last_id)  # cut off right behind it, it would resume from there again
     await other.leave()
 
 
@@ -124,6 +127,7 @@ async def test_cursor_that_cannot_be_gets_a_reset(feed, cursor):
     await until(lambda: one.of("now"))
 
     assert [kind for kind, _, _ in one.events[:3]] == ["hello", "reset", "now"]
+    assert one.events[0][1] is None  # cut off right behind it, it must get the reset again
     assert one.last_id.endswith(":3")
     await one.leave()
 
@@ -202,6 +206,59 @@ async def test_one_query_serves_all(feed, page, path, monkeypatch):
     assert len([places for places in asked if places[0] < places[1]]) == 1
     for one in readers:
         await one.leave()
+
+
+async def test_crowd_that_comes_back_is_read_once(feed, path, monkeypatch):
+    """Twenty that wait at the same place get the same, by one query; one that waits elsewhere gets its own."""
+    one = Reader(feed)
+    await until(lambda: one.of("hello"))
+    epoch = one.last_id.partition(":")[0]
+    await one.leave()
+    await until(lambda: feed._task is None)
+    put(path, [a_trace(4)])
+    asked = []
+    real = module.news_since
+    monkeypatch.setattr(module, "news_since", lambda *values: asked.append(values[1:3]) or real(*values))
+    crowd = [Reader(feed, one.last_id) for _ in range(20)]
+    other = Reader(feed, f"{epoch}:2")
+    await until(lambda: all(reader.seqs() for reader in (*crowd, other)))
+
+    assert sorted(places for places in asked if places[0] < places[1]) == [(2, 4), (3, 4)]
+    assert ([reader.seqs() for reader in crowd], other.seqs()) == ([[4]] * 20, [3, 4])
+    for reader in (*crowd, other):
+        await reader.leave()
+
+
+async def test_trimmed_run_is_no_other_store(feed, path):
+    """The oldest run's row goes with time, and the database is the same: streams go on, and resume."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(rows.MARK_DATABASE)
+    one = Reader(feed)
+    await until(lambda: one.of("hello"))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM runs")
+    put(path, [a_trace(4)], runs=[("later", "ed25519:x")])
+    await until(one.seqs)
+    again = Reader(feed, one.last_id)
+    await until(lambda: again.of("hello"))
+
+    assert (one.of("reset"), again.of("reset"), one.seqs()) == ([], [], [4])
+    for reader in (one, again):
+        await reader.leave()
+
+
+async def test_database_made_anew_in_the_same_file_is_another(feed, path):
+    """A file system may give a new file the inode of the old one: the number that its writer drew differs."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(rows.MARK_DATABASE)
+    one = Reader(feed)
+    await until(lambda: one.of("hello"))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE state SET value = value + 1 WHERE name = 'epoch'")
+    await until(lambda: one.of("reset"))
+
+    assert one.of("reset") == [{"reason": "the store was made anew"}]
+    await one.leave()
 
 
 async def test_nothing_is_read_while_nobody_looks(feed, page):

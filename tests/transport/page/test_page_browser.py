@@ -10,8 +10,7 @@ import orjson
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from support import forkserver
-from support.browser import NEEDS_CHROMIUM
-from support.page_browser import NARROW, PATIENCE_MS, WIDE, sideways
+from support.browser import NARROW, NEEDS_CHROMIUM, PATIENCE_MS, WIDE, sideways
 from support.waiting import wait_until
 
 from hearthnet.observability.store.search.language import parse
@@ -245,7 +244,7 @@ def test_keys_move_open_and_close(tab):
 
 
 def test_narrow_screen_covers_the_list_and_keeps_its_place(tab):
-    """The trace is over the list; closing it shows the same rows."""
+    """The trace is over the list; closing it shows the same rows. The focus goes with them: none is left beneath."""
     tab.page.set_viewport_size({"width": 400, "height": 500})
     tab.go("#traces")
     tab.page.locator(".list").evaluate("box => { box.scrollTop = 280; }")
@@ -260,6 +259,14 @@ def test_narrow_screen_covers_the_list_and_keeps_its_place(tab):
     tab.page.locator(".pane .close").click()
     tab.page.wait_for_selector(".pane", state="hidden")
     assert tab.page.locator(".list").evaluate("box => box.scrollTop") == top
+    tab.page.locator(".list").focus()
+    tab.page.keyboard.press("Enter")
+    tab.page.wait_for_selector(".draw-row")
+    assert tab.page.evaluate("document.activeElement === document.querySelector('.pane')")
+    tab.page.keyboard.press("Escape")
+    tab.page.wait_for_selector(".pane", state="hidden")
+    assert tab.page.evaluate("document.activeElement === document.querySelector('.list')")
+    tab.page.locator(".list").evaluate("box => { box.scrollTop = 0; }")  # further down, new rows would be held back
 
 
 def test_what_is_copied(page_node, tab):
@@ -299,6 +306,40 @@ def test_times_are_of_the_zone_that_is_chosen(page_node, tab):
     assert shown.startswith(stored)
 
 
+def test_level_follows_the_address(tab):
+    """The choice of levels is what the query says, also after the way back."""
+    tab.go("#logs")
+    tab.page.get_by_label("Least level").select_option("warning")
+    tab.settle()
+    assert "level%3A%3E%3Dwarning" in tab.page.url
+    assert set(tab.page.locator("main .row .c-level").all_inner_texts()[1:]) == {"error"}
+    tab.page.go_back()
+    tab.until("document.querySelector('[aria-label=\"Least level\"]').value === ''")
+    tab.go("#logs?q=level%3A%3E%3Derror")
+    assert tab.page.get_by_label("Least level").input_value() == "error"
+
+
+def test_forced_colours_leave_bars_and_the_selected_row(page_node, tab):
+    """Where the system replaces all colours, a bar has that of the text and the selected row an outline."""
+    style = "(node, name) => getComputedStyle(node)[name]"
+    tab.page.emulate_media(forced_colors="active")
+    try:
+        tab.go("#traces")
+        tab.page.locator(".list").focus()
+        tab.page.keyboard.press("j")
+        ink, canvas = (tab.page.locator("body").evaluate(style, name) for name in ("color", "backgroundColor"))
+        assert ink != canvas
+        assert tab.page.locator(".took-bar > span").first.evaluate(style, "backgroundColor") == ink
+        assert tab.page.locator(".row[aria-selected=true]").evaluate(style, "outlineStyle") == "solid"
+        assert set(tab.page.locator("main .row .outcome .glyph").all_inner_texts()) == {"✓", "✕"}
+        tab.go("#now")
+        tab.page.wait_for_selector(".chart rect.calls")
+        assert tab.page.locator(".chart rect.calls").first.evaluate(style, "fill") == ink
+        assert tab.page.locator(".spark path").first.evaluate(style, "stroke") != canvas
+    finally:
+        tab.page.emulate_media(forced_colors="none")
+
+
 def test_list_as_text(tab):
     """All loaded rows as text, which the browser's own search finds."""
     tab.go("#traces?q=cap%3Alibrary.read")
@@ -306,6 +347,16 @@ def test_list_as_text(tab):
     shown = tab.text("dialog pre")
     tab.page.keyboard.press("Escape")
     assert shown.count("library.read") == 24
+
+
+def test_long_list_as_text_is_whole(tab):
+    """No row is cut, however many there are."""
+    script = "count => module.showAsText('row', Array(count).fill(0), (_, at) => `${at} `.padEnd(99, 'x'), () => {})"
+    call(tab, "text", script, 1_000)
+    shown = tab.page.locator("dialog pre").text_content()
+    tab.page.keyboard.press("Escape")
+
+    assert [len(line) for line in shown.splitlines()] == [99] * 1_000
 
 
 def test_doctor_shows_each_check(page_node, tab):
@@ -390,8 +441,55 @@ def test_a_chip_leaves_the_other_terms_as_they_are(tab):
     assert call(tab, "query", script, [query, [since, cap, msg]]) == [
         'msg:"a  b" cap:x', 'msg:"a  b" -since:2h', "-since:2h cap:x",
     ]  # fmt: skip
-    fixed = call(tab, "query", "term => module.fixedTime(term, 7200e6)", since)
-    assert fixed == "-since:1970-01-01T00:00:00.000Z"
+    fixed = call(tab, "query", "term => module.fixedTime(term)", {**since, "us": 7_200_000_000})
+    assert fixed == "-since:1970-01-01T02:00:00.000Z"
+
+
+def test_focus_stays_where_a_part_is_drawn_anew(tab):
+    """By its place: on the second button before and after, on the last one if there are fewer."""
+    script = """async () => {
+        const host = module.el("div");
+        document.body.append(host);
+        const update = module.part(host, names => names.map(name => module.button(name, () => {})));
+        update(["a", "b", "c"]);
+        host.children[1].focus();
+        const focused = names => { update(names); return document.activeElement.textContent; };
+        const found = [focused(["a", "B", "c"]), focused(["a", "B", "c"]), focused(["d"])];
+        document.activeElement.blur();
+        found.push(focused(["e"]));
+        host.remove();
+        return found;
+    }"""
+    found = call(tab, "dom", script, None)
+
+    assert found[:3] == ["B", "B", "d"]
+    assert found[3] not in ("d", "e")
+
+
+def test_list_stays_whole_while_rows_come(tab):
+    """Rows that come while the node is asked are asked for after it; a reset of the same store leaves the place."""
+    script = """async () => {
+        const view = module.traces({ say() {} });
+        document.querySelector("main").append(view.root);
+        const list = view.root.querySelector(".list");
+        list.style.height = "120px";
+        const asked = async act => {
+            performance.clearResourceTimings();
+            await act();
+            return performance.getEntriesByType("resource").filter(({ name }) => name.includes("/v1/traces?")).length;
+        };
+        const counts = [await asked(() => { const all = view.show({}); view.event("traces", []); return all; })];
+        counts.push(await asked(() => view.show({})));
+        list.scrollTop = 140;
+        const places = [];
+        for (const isOther of [false, true]) {
+            counts.push(await asked(() => view.reset(isOther)));
+            places.push(list.scrollTop);
+        }
+        view.root.remove();
+        return [counts, places];
+    }"""
+    assert call(tab, "traces", script, None) == [[2, 0, 1, 1], [140, 0]]
 
 
 def test_rows_of_an_older_query_are_never_under_a_newer_one(page_node, tab):

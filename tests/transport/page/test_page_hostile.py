@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 from support import forkserver
-from support.browser import NEEDS_CHROMIUM
-from support.page_browser import NARROW, Tab, sideways
+from support.browser import NARROW, NEEDS_CHROMIUM, Tab, sideways
 from support.waiting import wait_until
 
 pytestmark = NEEDS_CHROMIUM

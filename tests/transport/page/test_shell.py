@@ -18,7 +18,9 @@ def static(tmp_path, monkeypatch):
     monkeypatch.setattr(shell, "_STATIC", tmp_path)
     monkeypatch.setattr(shell, "_SHELL", tmp_path / "index.html")
     monkeypatch.setattr(shell, "_FOLDERS", {"": tmp_path, "draw": tmp_path / "missing"})
-    return tmp_path
+    shell._files.cache_clear()
+    yield tmp_path
+    shell._files.cache_clear()
 
 
 def test_shell_names_the_version(static):
@@ -34,19 +36,36 @@ def test_files_are_served_in_their_version_only(static):
     assert shell.file_of("0.0.0-00000000", "app.js") is None
 
 
-def test_version_follows_the_files(static):
-    """A file that is changed, added or removed makes another version."""
-    versions = {shell.page_version()}
-    (static / "app.js").write_text("export const one = 2;")
-    versions.add(shell.page_version())
-    (static / "style.css").write_text("")
-    versions.add(shell.page_version())
-    os.utime(static / "style.css", (1, 1))
-    versions.add(shell.page_version())
-    (static / "app.js").unlink()
-    versions.add(shell.page_version())
+def started_anew() -> str:
+    """The version of a process that begins now."""
+    shell._files.cache_clear()
+    return shell.page_version()
 
-    assert len(versions) == 5
+
+def test_version_is_of_the_content(static):
+    """A file that is changed, added or renamed makes another version; the same files, written again, do not."""
+    versions = [shell.page_version()]
+    (static / "app.js").write_text("export const one = 2")
+    versions.append(started_anew())
+    (static / "style.css").write_text("")
+    versions.append(started_anew())
+    (static / "style.css").rename(static / "other.css")
+    versions.append(started_anew())
+    (static / "index.html").write_text("<p>")
+    versions.append(started_anew())
+
+    assert len(set(versions)) == 5
+    os.utime(static / "app.js", (1, 1))
+    assert started_anew() == versions[-1]
+
+
+def test_upgrade_beneath_a_running_process(static):
+    """It serves the files that it began with: a page never gets some of either version."""
+    version = shell.page_version()
+    (static / "app.js").write_text("export const two = 2")
+
+    assert shell.page_version() == version
+    assert shell.file_of(version, "app.js") == (b"export const one = 1", "text/javascript")
 
 
 @pytest.mark.parametrize(

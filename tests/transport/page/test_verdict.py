@@ -35,7 +35,7 @@ def test_all_is_well():
 
     assert verdict(RUN, None, fine, None) == {
         "status": "ok", "sentence": "All is well", "detail": "no call has failed since", "since_us": 50, "fix": None,
-        "check": None,
+        "check": None, "capability": None,
     }  # fmt: skip
     assert verdict(RUN, None, fine, 70)["since_us"] == 70
     assert "the checks are running" in verdict(RUN, None, None, None)["detail"]
@@ -59,6 +59,7 @@ def test_failing_capability_comes_first():
     explained = verdict(RUN, TROUBLE, report(("backend", "fail")), 65)
 
     assert (alone["status"], alone["sentence"], alone["since_us"]) == ("warn", "llm.chat is failing", 60)
+    assert (alone["capability"], explained["capability"]) == ("llm.chat", "llm.chat")
     assert alone["detail"] == "12 of its last 40 calls failed; the last one in generate: no route"
     assert explained["detail"].endswith(": no route. backend is fail")
     assert (explained["fix"], explained["check"]) == ("do", "backend")

@@ -13,6 +13,9 @@ const SPARE_ROWS = 8; // drawn above and below those in view
 const BAR_PX = 12;
 const LEAST_BAR_PX = 2;
 const SIGN_PX = 8; // records nearer than this share a sign
+const MARK_PX = 22; // the label of what is usual, as wide as it is drawn
+const FAR_MARK_PX = 36; // with an arrow
+const MARK_GAP_PX = 4;
 const LEVELS = ["log", "warn", "bad"]; // of log records, the worst last
 
 /**
@@ -141,13 +144,15 @@ class Waterfall {
       const anchor = place < 20 ? "start" : place > this.track - 24 ? "end" : "middle";
       shape(axis, "text", { x: place, y: 11, "text-anchor": anchor }, ms === 0 ? "0" : duration(ms));
     }
-    let free = 0;
-    for (const { name, ms } of this.marks) {
+    // From the right: what is beyond the scale is at its end, and moves the label before it to the left.
+    let end = this.track;
+    for (const { name, ms } of this.marks.toReversed()) {
       const isInside = ms <= this.scale;
-      const place = Math.min(Math.max(this.x(ms) - 11, free), this.track - (isInside ? 24 : 34));
+      const width = isInside ? MARK_PX : FAR_MARK_PX;
+      const place = Math.min(Math.max(this.x(ms) - MARK_PX / 2, 0), end - width);
       const label = shape(axis, "text", { x: place, y: 26, class: "usual" }, isInside ? name : `${name} →`);
       shape(label, "title", {}, `usually, ${name}: ${duration(ms)}`);
-      free = place + 28;
+      end = place - MARK_GAP_PX;
     }
   }
 

@@ -1,6 +1,8 @@
 """Figures of calls: by minute, by capability, by version, and over the last hour.
 
-A quantile is the nearest rank, and None under twenty calls: of fewer, count and longest say more.
+A quantile is the nearest rank, and None under twenty calls: of fewer, count and longest say more. It is found by one
+window: `cume_dist` is the share of the calls that took as long or less. The rows are read to `result` alone: spans and
+extras, which come after it, are on pages of their own where they are long.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from typing import Any, Final
 
 from hearthnet.observability.store.reader import Reader
 
-__all__ = ["MIN_CALLS", "by_capability", "by_version", "gaps", "series", "step_for", "totals"]
+__all__ = ["MIN_CALLS", "by_capability", "by_version", "gaps", "quantile", "series", "step_for", "totals"]
 
 MIN_CALLS: Final = 20
 _MINUTE_US: Final = 60_000_000
@@ -19,15 +21,14 @@ _MAX_GROUPS: Final = 1_000
 _FAILED: Final = "result NOT IN ('ok', 'cancelled')"
 _RANKED: Final = """
     SELECT {key} AS key, started_us, duration_ms, {failed} AS is_failed,
-           row_number() OVER (PARTITION BY {key} ORDER BY duration_ms) AS place,
-           count(*)     OVER (PARTITION BY {key})                      AS total
+           cume_dist() OVER (PARTITION BY {key} ORDER BY duration_ms) AS share
       FROM traces {where}
 """
-_QUANTILE: Final = "min(CASE WHEN total >= {least} AND 100 * place >= {share} * total THEN duration_ms END)"
 
 
-def _quantile(share: int) -> str:
-    return _QUANTILE.format(least=MIN_CALLS, share=share)
+def quantile(share: float) -> str:
+    """Returns the SQL of a quantile of `duration_ms` within a group, whose rows have their `share`; NULL of few."""
+    return f"iif(count(*) >= {MIN_CALLS}, min(CASE WHEN share >= {share} THEN duration_ms END), NULL)"
 
 
 def _grouped(key: str, where: str, columns: str, order: str) -> str:
@@ -35,7 +36,7 @@ def _grouped(key: str, where: str, columns: str, order: str) -> str:
     return f"SELECT key, {columns} FROM ({ranked}) GROUP BY key ORDER BY {order} LIMIT {_MAX_GROUPS}"  # noqa: S608  # constants
 
 
-_FIGURES: Final = f"count(*), sum(is_failed), {_quantile(50)}, {_quantile(95)}"
+_FIGURES: Final = f"count(*), sum(is_failed), {quantile(0.5)}, {quantile(0.95)}"
 
 
 def step_for(minutes: int) -> int:
@@ -61,7 +62,7 @@ def series(
 
 def by_capability(reader: Reader, since_us: int = 0) -> list[dict[str, Any]]:
     """Returns the figures of each capability, the most called first."""
-    columns = f"{_FIGURES}, {_quantile(99)}, max(duration_ms), max(started_us)"
+    columns = f"{_FIGURES}, {quantile(0.99)}, max(duration_ms), max(started_us)"
     sql = _grouped("capability", "WHERE started_us >= ?", columns, "2 DESC, 1")
     names = ("capability", "count", "failed", "p50_ms", "p95_ms", "p99_ms", "max_ms", "last_us")
     return [dict(zip(names, row, strict=True)) for row in reader.rows(sql, (since_us,))]
@@ -81,8 +82,7 @@ _VERSIONS: Final = """
     called AS (SELECT own.version, {by} AS capability, duration_ms, {failed} AS is_failed
                  FROM traces JOIN own ON own.run_id = traces.run_id),
     ranked AS (SELECT version, capability, duration_ms, is_failed,
-                      row_number() OVER (PARTITION BY version, capability ORDER BY duration_ms) AS place,
-                      count(*)     OVER (PARTITION BY version, capability)                      AS total
+                      cume_dist() OVER (PARTITION BY version, capability ORDER BY duration_ms) AS share
                  FROM called)
     SELECT version, capability, {figures} FROM ranked GROUP BY version, capability ORDER BY count(*) DESC LIMIT {most}
 """

@@ -16,6 +16,7 @@ from typing import Any, Final
 import orjson
 
 from hearthnet.errors import HearthNetError, StoreError
+from hearthnet.observability.store.query.children import Children
 from hearthnet.observability.store.query.statement import QueryError, QueryLimitError, ask
 
 __all__ = ["ask_in_child", "main"]
@@ -28,8 +29,15 @@ _KINDS: Final[dict[str, type[HearthNetError]]] = {
 }
 
 
-def ask_in_child(path: Path, sql: str, timeout_s: float, max_rows: int) -> dict[str, Any]:
+def ask_in_child(path: Path, sql: str, timeout_s: float, max_rows: int, children: Children) -> dict[str, Any]:
     """Returns `columns`, `rows`, `has_more` and `took_ms` of a statement.
+
+    Args:
+        path: the database.
+        sql: the statement.
+        timeout_s: limit in seconds, without the start of the process.
+        max_rows: highest number of rows.
+        children: among which the process runs: its owner may kill it.
 
     Raises:
         QueryError: raised as `ask` does.
@@ -39,7 +47,8 @@ def ask_in_child(path: Path, sql: str, timeout_s: float, max_rows: int) -> dict[
     request = orjson.dumps({"path": os.fspath(path), "sql": sql, "timeout_s": timeout_s, "max_rows": max_rows})
     command = [sys.executable, "-m", "hearthnet.observability.store.query.child"]
     try:
-        done = subprocess.run(command, input=request, capture_output=True, timeout=timeout_s + _START_S, check=True)  # noqa: S603
+        done = children.run(command, timeout_s + _START_S, request)
+        done.check_returncode()
     except subprocess.TimeoutExpired as error:
         raise QueryLimitError(f"the query takes longer than {timeout_s:g} s", hint=_FEWER) from error
     except (OSError, subprocess.CalledProcessError) as error:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +21,7 @@ __all__ = ["BoxView", "boxes", "flights", "interrupted", "living", "vitals_json"
 
 _MAX_FLIGHTS: Final = 200
 _MAX_BOX_BYTES: Final = 64_000_000
+_KEPT: Final = 64  # boxes of dead runs, as far as they are shown: a few kilobytes each
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +46,25 @@ def _view(path: Path) -> BoxView | None:
             header = layout.read_header(head)
             if header is None or header.total_bytes > _MAX_BOX_BYTES:
                 return None
+            if not (layout.is_alive(header) or layout.is_locked(path)):
+                status = os.fstat(file.fileno())
+                return _dead(path, (status.st_ino, status.st_mtime_ns, status.st_size))
             # The table's place is the same in all layouts: right before the rings.
             table = file.read(header.traces_at - len(head)) if header.layout == layout.LAYOUT_VERSION else b""
-        vitals = layout.vitals_in(head, header.layout)
-        if layout.is_alive(header) or layout.is_locked(path):
-            return BoxView(header, True, _present(header, table), vitals)
-        box = layout.read_box(path)
     except OSError:  # recovered since it was listed, or another user's
         return None
-    return None if box is None else BoxView(header, False, in_flight_in(box), vitals)
+    return BoxView(header, True, _present(header, table), layout.vitals_in(head, header.layout))
+
+
+@lru_cache(maxsize=_KEPT)
+def _dead(path: Path, _: tuple[int, int, int]) -> BoxView | None:
+    """Returns what the box of a dead run says: it is read whole, once for each content, which the identity stands for.
+
+    Raises:
+        OSError: raised when it cannot be read.
+    """
+    box = layout.read_box(path)
+    return None if box is None else BoxView(box.header, False, in_flight_in(box), box.vitals)
 
 
 def living(directory: Path) -> set[str]:

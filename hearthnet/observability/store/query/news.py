@@ -13,11 +13,10 @@ from typing import Any, Final
 from hearthnet.observability.store.query.shapes import LOG, SUMMARY, log_of, summary_of
 from hearthnet.observability.store.reader import Reader
 
-__all__ = ["News", "Place", "news_since", "place_of"]
+__all__ = ["News", "Place", "last_seq", "news_since", "place_of"]
 
 _EPOCH_CHARS: Final = 12
-# The oldest run that is kept: when it is dropped from a thousand, streams begin anew, which costs them a reload.
-_STATE: Final = "SELECT (SELECT value FROM state WHERE name = 'seq'), (SELECT run_id FROM runs ORDER BY rowid LIMIT 1)"
+_STATE: Final = "SELECT (SELECT value FROM state WHERE name = 'seq'), (SELECT value FROM state WHERE name = 'epoch')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +54,28 @@ class News:
 def place_of(reader: Reader, path: Path) -> Place:
     """Returns the present end of the store at `path`.
 
+    The epoch is made of the number that the database got from its first writer, and of the file's inode, which a copy
+    does not share.
+
     Raises:
         StoreError: raised when there is no database, or it cannot be read.
     """
-    seq, first_run = reader.rows(_STATE)[0]
+    seq, epoch = reader.rows(_STATE)[0]
     try:
         inode = path.stat().st_ino
     except OSError:  # moved away since
         inode = 0
-    digest = hashlib.sha256(f"{inode} {first_run}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{inode} {epoch}".encode()).hexdigest()
     return Place(digest[:_EPOCH_CHARS], seq or 0)
+
+
+def last_seq(reader: Reader) -> int:
+    """Returns the last number given in the store.
+
+    Raises:
+        StoreError: raised when there is no database, or it cannot be read.
+    """
+    return reader.rows(_STATE)[0][0] or 0
 
 
 def news_since(reader: Reader, after: int, until: int, most: int) -> News:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from hearthnet.observability.store.query.calls import MIN_CALLS
+from hearthnet.observability.store.query.calls import quantile
 from hearthnet.observability.store.query.shapes import LOG, SUMMARY, decoded, log_of, summary_of
 from hearthnet.observability.store.reader import Reader
 
@@ -14,12 +14,9 @@ _MAX_LOGS: Final = 1_000
 _MAX_OTHERS: Final = 100
 _USUAL_OF: Final = 1_000  # of the capability's newest traces: their spans are parsed
 _USUAL_SPANS: Final = 100  # names
-_QUANTILE: Final = "min(CASE WHEN total >= {least} AND 100 * place >= {share} * total THEN duration_ms END)"
 _RANKED: Final = """
     SELECT name, count(*), {p50}, {p95}
-      FROM (SELECT name, duration_ms, row_number() OVER (PARTITION BY name ORDER BY duration_ms) AS place,
-                   count(*) OVER (PARTITION BY name) AS total
-              FROM ({found}))
+      FROM (SELECT name, duration_ms, cume_dist() OVER (PARTITION BY name ORDER BY duration_ms) AS share FROM ({found}))
      GROUP BY name ORDER BY count(*) DESC LIMIT {most}
 """
 _CALLS: Final = (
@@ -71,8 +68,8 @@ def _figures(count: int, p50_ms: float | None, p95_ms: float | None) -> dict[str
 
 
 def _ranked(reader: Reader, found: str, capability: str) -> list[tuple[Any, ...]]:
-    p50, p95 = (_QUANTILE.format(least=MIN_CALLS, share=share) for share in (50, 95))
-    return reader.rows(_RANKED.format(p50=p50, p95=p95, found=found, most=_USUAL_SPANS), (capability, _USUAL_OF))
+    sql = _RANKED.format(p50=quantile(0.5), p95=quantile(0.95), found=found, most=_USUAL_SPANS)
+    return reader.rows(sql, (capability, _USUAL_OF))
 
 
 def _others(reader: Reader, trace_id: str, seq: int) -> list[dict[str, Any]]:

@@ -20,9 +20,9 @@ _CALLERS: Final = f"({', '.join(repr(result) for result in sorted({OK, CANCELLED
 _FAILED: Final = f"result NOT IN {_CALLERS} AND instr(extras, '\"asked_for\":true') = 0"
 _SQL: Final = f"""
     WITH newest AS (
-        SELECT seq, capability, started_us, error, result, spans, {_FAILED} AS is_failed,
+        SELECT seq, capability, started_us, is_failed,
                row_number() OVER (PARTITION BY capability ORDER BY seq DESC) AS place
-          FROM (SELECT * FROM traces ORDER BY seq DESC LIMIT ?)
+          FROM (SELECT seq, capability, started_us, {_FAILED} AS is_failed FROM traces ORDER BY seq DESC LIMIT ?)
     ), counted AS (
         SELECT capability, count(*) AS count, sum(is_failed) AS failed, max(iif(is_failed, seq, 0)) AS last_failed
           FROM newest WHERE place <= ? GROUP BY capability
@@ -32,7 +32,7 @@ _SQL: Final = f"""
              WHERE f.capability = c.capability AND f.is_failed AND f.seq > ifnull(
                    (SELECT max(o.seq) FROM newest AS o
                      WHERE o.capability = c.capability AND NOT o.is_failed AND o.seq < c.last_failed), 0))
-      FROM counted AS c JOIN newest AS n ON n.seq = c.last_failed
+      FROM counted AS c JOIN traces AS n ON n.seq = c.last_failed
      WHERE c.failed >= ? AND 1.0 * c.failed / c.count >= ? AND n.started_us >= ?
      ORDER BY c.failed DESC LIMIT 1
 """  # noqa: S608  # constants

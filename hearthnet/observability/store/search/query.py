@@ -42,6 +42,7 @@ class Compiled:
         anytime: the condition without `since` and `until`; None if it has neither.
         since_us: the earliest moment that is searched, UTC microseconds, if the query names one.
         until_us: the moment before which it is searched.
+        moments: what each term of a time means, UTC microseconds.
     """
 
     table: TableName
@@ -52,6 +53,7 @@ class Compiled:
     anytime: Condition | None = None
     since_us: int | None = None
     until_us: int | None = None
+    moments: dict[Term, int] = field(default_factory=dict)
 
 
 def compile_query(text: str, table: TableName, *, now_us: int) -> Compiled:
@@ -82,6 +84,7 @@ def compile_query(text: str, table: TableName, *, now_us: int) -> Compiled:
         anytime=_all_of([condition for one, condition in found if (one, condition) not in times]) if times else None,
         since_us=max(_bounds(times, "since"), default=None),
         until_us=min(_bounds(times, "until"), default=None),
+        moments={one: condition.values[0] for one, condition in times},
     )
 
 

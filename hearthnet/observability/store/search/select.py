@@ -19,6 +19,7 @@ __all__ = ["MAX_COUNT", "Found", "Order", "select", "statement"]
 Order = Literal["newest", "slowest"]
 
 MAX_COUNT: Final = 10_000  # more are not counted
+_ABOVE_ALL: Final = 2**63 - 1  # no seq is
 _SAMPLE: Final = 1_000  # newest rows in which the name of an attribute is looked for
 _PROGRAM: Final = "(SELECT program FROM runs WHERE runs.run_id = {}.run_id)"
 _TIME: Final = "strftime('%Y-%m-%dT%H:%M:%fZ', {} / 1e6, 'unixepoch') AS ts"
@@ -83,27 +84,39 @@ def select(
     table, ended = query.table, ENDED[query.table]
     if order == "slowest" and table == "logs":
         raise QueryError("only traces can be ordered by duration")
-    # One pass over the table, for the rows and for their count: most of the time is spent on parsing JSON.
-    ordered = "duration_ms, seq" if order == "slowest" else "seq"
-    keys = connection.execute(
-        f"SELECT {ordered} FROM {table} WHERE {query.where} ORDER BY {_ORDERS[order]} LIMIT ?",  # noqa: S608  # constants
-        [*query.values, MAX_COUNT + 1],
-    ).fetchall()
-    left = [key for key in keys if place is None or key < place]
+    left, count = _keys(connection, query, order, n, place)
     rows = _rows(connection, table, [key[-1] for key in left[:n]])
     oldest = f"SELECT CAST({ended} AS INTEGER) FROM {table} ORDER BY seq"  # noqa: S608
     oldest_us, newest_us = connection.execute(f"SELECT ({oldest} LIMIT 1), ({oldest} DESC LIMIT 1)").fetchone()
     return Found(
         rows,
         next=_cursor(left[n - 1]) if len(left) > n else None,
-        count=min(len(keys), MAX_COUNT),
-        count_is_exact=len(keys) <= MAX_COUNT,
+        count=min(count, MAX_COUNT),
+        count_is_exact=count <= MAX_COUNT,
         sql=statement(query, order, n),
         oldest_us=oldest_us,
         newest_us=newest_us,
-        newest_match_us=None if keys else _newest_match(connection, query),
-        problems=[] if keys else _unknown_attributes(connection, query),
+        newest_match_us=None if count else _newest_match(connection, query),
+        problems=[] if count else _unknown_attributes(connection, query),
     )
+
+
+def _keys(
+    connection: sqlite3.Connection, query: Compiled, order: Order, n: int, place: tuple[float, ...] | None
+) -> tuple[list[tuple[Any, ...]], int]:
+    """Returns the values by which the rows are ordered, more than `n` if there are, and how many rows match."""
+    if query.where == "1" and order == "newest":  # a page begins so: it looks at the shown rows alone
+        newest = f"SELECT seq FROM {query.table} WHERE seq < ? ORDER BY seq DESC LIMIT ?"  # noqa: S608  # constants
+        before = _ABOVE_ALL if place is None else place[-1]
+        count: int = connection.execute(f"SELECT count(*) FROM {query.table}").fetchone()[0]  # noqa: S608
+        return connection.execute(newest, (before, n + 1)).fetchall(), count
+    # One pass over the table, for the rows and for their count: most of the time is spent on parsing JSON.
+    ordered = "duration_ms, seq" if order == "slowest" else "seq"
+    keys = connection.execute(
+        f"SELECT {ordered} FROM {query.table} WHERE {query.where} ORDER BY {_ORDERS[order]} LIMIT ?",  # noqa: S608
+        [*query.values, MAX_COUNT + 1],
+    ).fetchall()
+    return [key for key in keys if place is None or key < place], len(keys)
 
 
 def _cursor(key: tuple[Any, ...]) -> str:

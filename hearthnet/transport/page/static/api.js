@@ -1,13 +1,17 @@
 // Asks the node: claims the token once, keeps the secret for this origin, sends it in a header of each request.
 
+import { parse } from "./exact.js";
+
 const KEY = "hearthnet.page.secret";
 const HEADER = "X-HearthNet-Page";
+const OLD_STORE = 501; // of any route: the store is of a version that the node does not show
 // Wherever the page is mounted, the modules are at <base>page/<version>/.
 export const BASE = new URL("../../", import.meta.url);
 export const VERSION = decodeURIComponent(new URL(".", import.meta.url).pathname.split("/").at(-2));
 
 let secret = localStorage.getItem(KEY);
 let onLocked = () => {};
+let onOldStore = () => {};
 let clockOffsetUs = 0;
 
 /** An answer that is no success, in the node's own words; `status` 0: there was no answer. */
@@ -22,6 +26,11 @@ export class ApiError extends Error {
 /** Calls `listener` whenever the node no longer accepts our secret. */
 export function whenLocked(listener) {
   onLocked = listener;
+}
+
+/** Calls `listener` with the error whenever the node says that it does not show a store of this version. */
+export function whenOldStore(listener) {
+  onOldStore = listener;
 }
 
 /** Whether there is a secret to try. */
@@ -100,12 +109,18 @@ export async function ask(path, { json = false, headers = {}, ...options } = {})
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
   if (response.status === 401 && path !== "claim") return locked(sent, path, { json, headers, ...options }, body);
-  throw new ApiError(response.status, body);
+  const error = new ApiError(response.status, body);
+  if (response.status === OLD_STORE) onOldStore(error);
+  throw error;
 }
 
 // The connection may end within a body, too.
-function json(response) {
-  return response.json().catch(unreachable);
+async function json(response) {
+  try {
+    return parse(await response.text());
+  } catch (error) {
+    return unreachable(error);
+  }
 }
 
 function unreachable(error) {

@@ -1,6 +1,6 @@
 // The frame: header, search, views by address, keys, the connection's state. Starts everything.
 
-import { claim, forget, isUnlocked, nowUs, setNow, takeOver, takeToken, whenLocked } from "./api.js";
+import { claim, forget, isUnlocked, nowUs, setNow, takeOver, takeToken, whenLocked, whenOldStore } from "./api.js";
 import { change, go, read, to, VIEWS, whenChanged } from "./address.js";
 import { add, button, el, fill } from "./dom.js";
 import { doctor } from "./doctor.js";
@@ -236,6 +236,25 @@ function lock(message = "") {
   );
 }
 
+// In the place of every view: none could show anything.
+function tellOldStore({ message, hint }) {
+  live.stop();
+  shown?.hidden();
+  shown = null;
+  made.clear();
+  main.className = "view-old-store";
+  fill(
+    main,
+    el(
+      "section.panel",
+      { "aria-label": "Store" },
+      el("h1", {}, message),
+      add(el("p", {}, "To see it: "), command(hint, say)),
+      button("Try again", () => location.reload()),
+    ),
+  );
+}
+
 async function start(token = takeToken()) {
   if (token !== null) {
     try {
@@ -269,6 +288,7 @@ async function start(token = takeToken()) {
 }
 
 whenLocked(() => lock("This browser's access has ended or was revoked."));
+whenOldStore(tellOldStore);
 whenChanged(() => route());
 whenChosen(() => {
   for (const view of made.values()) view.redraw();

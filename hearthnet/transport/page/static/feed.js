@@ -1,6 +1,6 @@
 // A list that follows the node: pages, live rows, rows held back while somebody reads, and what to say if there are none.
 
-import { ApiError, get, nowUs } from "./api.js";
+import { ApiError, get } from "./api.js";
 import { change, to } from "./address.js";
 import { add, button, el, fill, keepFocus } from "./dom.js";
 import { around, fixedTime, timeTerms, without } from "./query.js";
@@ -384,7 +384,7 @@ export class Feed {
   /** Copies a link that shows the same tomorrow: relative times become fixed ones. */
   copyLink() {
     const terms = timeTerms(this.#answer?.terms ?? []);
-    const fixed = terms.map((term) => fixedTime(term, nowUs())).join(" ");
+    const fixed = terms.map(fixedTime).join(" ");
     const query = terms.length ? `${without(this.query, terms)} ${fixed}`.trim() : this.query;
     const order = this.order === "newest" ? "" : this.order;
     const open = this.list.opened ?? "";

@@ -1,6 +1,7 @@
 // One stream of events a tab, open while the tab is visible. It comes back by itself after the last id it had.
 
 import { ApiError, ask, VERSION } from "./api.js";
+import { parse } from "./exact.js";
 
 const FIRST_WAIT_MS = 1_000;
 const LONGEST_WAIT_MS = 30_000;
@@ -102,8 +103,7 @@ export class Live {
       this.#lastId = null;
       this.on("reset", { ...data, isOther: !id.startsWith(`${this.#epoch}:`) });
     } else this.on(name, data);
-    // What was missed follows the hello: until it has come, the older id is the one to resume from.
-    if (id && (name !== "hello" || this.#lastId === null)) this.#lastId = id;
+    if (id) this.#lastId = id; // that of a hello is the place from which the stream goes on
   }
 
   #greet({ epoch, version }) {
@@ -141,6 +141,6 @@ export class Parser {
       if (name === "data") fields.data += (fields.data ? "\n" : "") + value;
       else if (name in fields) fields[name] = value;
     }
-    if (fields.data) this.onEvent({ id: fields.id, name: fields.event, data: JSON.parse(fields.data) });
+    if (fields.data) this.onEvent({ id: fields.id, name: fields.event, data: parse(fields.data) });
   }
 }

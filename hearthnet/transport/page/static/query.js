@@ -28,13 +28,9 @@ export function around(query, { start, end }) {
   return [[0, start], [start, end], [end]].map(([from, until]) => characters.slice(from, until).join(""));
 }
 
-const UNITS_US = { s: 1e6, m: 60e6, min: 60e6, h: 3_600e6, d: 86_400e6 };
-
-/** Returns a term of a time so that it means the same tomorrow. */
-export function fixedTime({ text, field, value, us, negated }, nowUs) {
-  const relative = /^(\d+)(s|m|min|h|d)$/.exec(value);
-  const moment = us ?? (relative ? nowUs - relative[1] * UNITS_US[relative[2]] : null);
-  return moment === null ? text : `${negated ? "-" : ""}${field}:${new Date(moment / 1000).toISOString()}`;
+/** Returns a term of a time so that it means the same tomorrow; `us` is the moment that the node has read. */
+export function fixedTime({ text, field, us, negated }) {
+  return us === null ? text : `${negated ? "-" : ""}${field}:${new Date(us / 1000).toISOString()}`;
 }
 
 /** The terms that bound the time. */

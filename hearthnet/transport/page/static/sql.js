@@ -141,7 +141,7 @@ function cell(value) {
   if (value === null) return el("td.soft", {}, "NULL");
   const text = valueText(value);
   return el(
-    typeof value === "number" ? "td.num.mono" : "td.mono",
+    typeof value === "number" || value instanceof Number ? "td.num.mono" : "td.mono",
     { title: text.length > 40 ? text.slice(0, 2_000) : null },
     text.slice(0, MAX_CELL),
   );

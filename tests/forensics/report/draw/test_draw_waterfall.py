@@ -180,11 +180,24 @@ def test_usual_durations_are_marks_in_the_scale(sheet):
     )
     assert [name for name, _ in marks] == ["trace", "handle", "handle"]
     assert [x for _, x in marks] == pytest.approx([0.25 * track, 0.4 * track, 0.7 * track], abs=0.02)
-    assert [text[:5] for text in sheet.texts("text.usual")] == ["p50us", "p95 →"]
+    assert {text[:5] for text in sheet.texts("text.usual")} == {"p50us", "p95 →"}
     assert "usual p50 250 ms, usual p95 5.0 s" in sheet.page.locator("[data-index='0']").get_attribute("aria-label")
 
     sheet.draw("waterfall", "waterfall", {"trace": TREE, "usual": {**usual, "p95_ms": 2_000}})
     assert sheet.boxes(".bar")[0][2] == pytest.approx(track / 2, abs=0.02)
+
+
+@pytest.mark.parametrize("p50_ms", [250, 990, 4_000])
+def test_labels_of_usual_durations_are_apart(sheet, p50_ms):
+    """Wherever they are: within the scale, at its end, or both beyond it."""
+    usual = {"count": 40, "p50_ms": p50_ms, "p95_ms": 5_000, "spans": {}}
+    sheet.draw("waterfall", "waterfall", {"trace": TREE, "usual": usual})
+    spans = "all => all.map((one) => one.getBoundingClientRect()).map(({ left, right }) => [left, right]).sort()"
+    track = sheet.page.locator(".draw-head .draw-track").bounding_box()
+    (_, first_end), (second, end) = sheet.page.locator("text.usual").evaluate_all(spans)
+
+    assert first_end < second
+    assert end <= track["x"] + track["width"] + 1
 
 
 def test_log_records_are_signs_at_their_moments(sheet):

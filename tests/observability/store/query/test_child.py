@@ -12,6 +12,7 @@ from support.stores import put
 from hearthnet.errors import StoreError
 from hearthnet.observability.store.query import child
 from hearthnet.observability.store.query.child import ask_in_child
+from hearthnet.observability.store.query.children import Children
 from hearthnet.observability.store.query.statement import QueryError, QueryLimitError
 
 
@@ -24,7 +25,7 @@ def path(tmp_path):
 
 def test_rows(path):
     """With their columns, a bound, and blobs as hexadecimal digits."""
-    found = ask_in_child(path, "SELECT seq, x'ff00' AS b FROM traces ORDER BY seq", 30, 2)
+    found = ask_in_child(path, "SELECT seq, x'ff00' AS b FROM traces ORDER BY seq", 30, 2, Children())
 
     assert (found["columns"], found["rows"], found["has_more"]) == (["seq", "b"], [[1, "ff00"], [2, "ff00"]], True)
     assert found["took_ms"] > 0
@@ -46,13 +47,13 @@ def test_rows(path):
 def test_errors_are_those_of_the_statement(path, sql, kind, words):
     """With SQLite's own words."""
     with pytest.raises(kind, match=words):
-        ask_in_child(path, sql, 0.5, 10)
+        ask_in_child(path, sql, 0.5, 10, Children())
 
 
 def test_missing_store(tmp_path):
     """An error, not an empty result."""
     with pytest.raises(StoreError, match="does not exist"):
-        ask_in_child(tmp_path / "none.db", "SELECT 1", 5, 10)
+        ask_in_child(tmp_path / "none.db", "SELECT 1", 5, 10, Children())
 
 
 def test_single_long_step_is_killed(path, monkeypatch):
@@ -61,7 +62,7 @@ def test_single_long_step_is_killed(path, monkeypatch):
     step = "SELECT instr(hex(zeroblob(100000000)), hex(zeroblob(50000000)) || 'x')"
 
     with pytest.raises(QueryLimitError):
-        ask_in_child(path, step, 0.1, 1)
+        ask_in_child(path, step, 0.1, 1, Children())
 
 
 def test_process_that_cannot_start(path, monkeypatch):
@@ -69,4 +70,4 @@ def test_process_that_cannot_start(path, monkeypatch):
     monkeypatch.setattr(sys, "executable", os.fspath(path.with_name("python")))
 
     with pytest.raises(StoreError, match="could not be run"):
-        ask_in_child(path, "SELECT 1", 5, 1)
+        ask_in_child(path, "SELECT 1", 5, 1, Children())

@@ -1,0 +1,44 @@
+"""A store from elsewhere is brought to this program's schema, or refused as it is."""
+
+from __future__ import annotations
+
+import pytest
+from support.old_store import FILES, OLDER, old_store
+from support.stores import put
+
+from hearthnet.errors import StoreError, UnusableStoreError
+from hearthnet.observability import telemetry, trace
+from hearthnet.observability.store.lock import StoreInUseError
+from hearthnet.observability.store.migrate import migrate_store, schema_of
+from hearthnet.observability.telemetry import DATABASE
+
+NEWEST = max(FILES)
+
+
+@pytest.mark.parametrize("version", [OLDER[0], OLDER[-1]])
+def test_old_store_gets_the_newest_schema(tmp_path, version):
+    """The versions are told; a second time there is nothing to do."""
+    path = tmp_path / DATABASE
+    old_store(path, version)
+
+    assert migrate_store(path) == (version, NEWEST)
+    assert migrate_store(path) == (NEWEST, NEWEST)
+    assert schema_of(path) == NEWEST
+
+
+def test_store_that_is_recorded_into_is_left_alone(observability):
+    """An older program could not go on."""
+    with telemetry.open(observability), trace.new_trace("a.b"), pytest.raises(StoreInUseError, match="is recording"):
+        migrate_store(observability.data_dir / DATABASE)
+
+
+def test_what_is_no_store_is_refused(tmp_path):
+    """A missing file is not made, one of another program is not changed."""
+    path = tmp_path / DATABASE
+    with pytest.raises(StoreError, match="does not exist"):
+        migrate_store(path)
+    assert not path.exists()
+    put(path)
+    path.write_bytes(path.read_bytes()[:60] + b"\0\0\0\3\0\0\0\1" + path.read_bytes()[68:])  # version and owner
+    with pytest.raises(UnusableStoreError):
+        migrate_store(path)
