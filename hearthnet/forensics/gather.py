@@ -28,9 +28,10 @@ from hearthnet.forensics.evidence.kernel import KernelSources
 from hearthnet.forensics.evidence.log_lines import Lines, find_log_dir, read_lines
 from hearthnet.forensics.evidence.runs import Boxes, as_in_flight, in_flight_in, is_sign, read_boxes, runs_of
 from hearthnet.forensics.evidence.safe_stat import is_file, is_folder, listed, why_unreadable
-from hearthnet.forensics.model import Case, Entry, InFlight, Run, Source, iso
+from hearthnet.forensics.model import Case, Entry, InFlight, Run, Source
 from hearthnet.forensics.timeline import ended_us, fresh_lines, timeline, with_runs
 from hearthnet.forensics.whose import like, runs_to_judge
+from hearthnet.moments import iso
 from hearthnet.references import chosen, place
 
 __all__ = ["gather"]
@@ -93,6 +94,7 @@ def gather(
     case.in_flight = _in_flight(run, records, boxes)
     if _has_table(run, boxes):
         numbered = _with_table(numbered, case.in_flight, "open" if run.is_alive else INTERRUPTED)
+    numbered = _until_seen(numbered, runs)
     if around is not None:
         around = _trace_id(around, run, numbered)
     window, own = _window(run, numbered, (since_us or 0, until_us), around), (run.started_us, _end_us(run) + _SLACK_US)
@@ -174,6 +176,15 @@ def _with_table(numbered: list[Entry], in_flight: list[InFlight], status: str) -
     run_id = in_flight[0].run_id if in_flight else None
     last = max((index for index, entry in enumerate(numbered) if entry.run_id == run_id), default=len(numbered) - 1)
     return [*numbered[: last + 1], *flying, *numbered[last + 1 :]]
+
+
+def _until_seen(entries: list[Entry], runs: list[Run]) -> list[Entry]:
+    """Returns the entries, those of interrupted traces with the moment up to which their age is counted."""
+    seen = {run.run_id: run.last_seen_us for run in runs}
+    return [
+        replace(entry, seen_us=seen.get(entry.run_id or "")) if entry.status == INTERRUPTED else entry
+        for entry in entries
+    ]
 
 
 def _chosen(runs: list[Run], wanted: str | None, program: str | None) -> Run | None:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
+from hearthnet import moments
 from hearthnet.forensics.model import Entry, Run
 
 __all__ = ["ended_us", "fresh_lines", "timeline", "with_runs"]
@@ -23,8 +24,10 @@ _CLEAN: Final = "clean"
 
 
 def ended_us(entry: Entry) -> int:
-    """Returns when an entry was recorded, UTC microseconds: for a trace, its end."""
-    return entry.ts_us + int((entry.duration_ms or 0.0) * 1_000)
+    """Returns when an entry was recorded, UTC microseconds: for a trace its end, or when its run was last seen."""
+    if entry.seen_us is not None:
+        return entry.seen_us
+    return moments.ended_us(entry.ts_us, entry.duration_ms or 0.0)
 
 
 def with_runs(lines: Iterable[Entry], runs: list[Run]) -> list[Entry]:

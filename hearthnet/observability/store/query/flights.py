@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from hearthnet.files import open_file
 from hearthnet.forensics import box as layout
+from hearthnet.forensics.evidence.last_sign import last_seen_us
 from hearthnet.forensics.evidence.runs import in_flight_in
 from hearthnet.forensics.model import InFlight, Vitals
 from hearthnet.observability.store.query.shapes import decoded
@@ -23,12 +24,16 @@ _MAX_BOX_BYTES: Final = 64_000_000
 
 @dataclass(frozen=True, slots=True)
 class BoxView:
-    """What a box says of its run: whether it lives, its calls in flight, and its health, oldest first."""
+    """What a box says of its run: whether it lives, its calls in flight, its health, oldest first, and its last sign.
+
+    The last sign of life is in UTC microseconds; None while the run lives.
+    """
 
     header: layout.Header
     is_alive: bool
     in_flight: list[InFlight]
     vitals: list[Vitals]
+    last_seen_us: int | None = None
 
 
 def boxes(directory: Path) -> list[BoxView]:
@@ -51,7 +56,7 @@ def _view(path: Path) -> BoxView | None:
         box = layout.read_box(path)
     except OSError:  # recovered since it was listed, or another user's
         return None
-    return None if box is None else BoxView(header, False, in_flight_in(box), vitals)
+    return None if box is None else BoxView(header, False, in_flight_in(box), vitals, last_seen_us(box))
 
 
 def living(directory: Path) -> set[str]:
