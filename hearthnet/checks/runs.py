@@ -16,8 +16,9 @@ from hearthnet.config import Config
 from hearthnet.display import counted
 from hearthnet.errors import HearthNetError
 from hearthnet.forensics.box import process_start, this_boot
-from hearthnet.forensics.model import CAUSES, Case, InFlight, Run, Verdict, iso
+from hearthnet.forensics.model import CAUSES, Case, InFlight, Run, Verdict
 from hearthnet.forensics.verdict import RESTART_LOOP_RUNS, RESTART_LOOP_US, judge
+from hearthnet.moments import iso
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.store.recovery.run_ends import died, end_us, read_case
 from hearthnet.observability.store.rows import now_us

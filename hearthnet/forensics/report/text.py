@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
 from itertools import groupby
 from typing import Final
 
@@ -266,25 +265,17 @@ _MEASURES: Final[tuple[tuple[str, Callable[[Vitals], float | None], Callable[[fl
 )
 
 
-def _moment(us: int) -> datetime | None:
-    try:
-        return datetime.fromtimestamp(us / 1e6, tz=UTC).astimezone()
-    except (OverflowError, ValueError, OSError):  # out of range
-        return None
-
-
 def _local(us: int) -> str:
-    moment = _moment(us)
-    return f"{us} us" if moment is None else moment.isoformat(" ", "seconds")
+    return moments.local(us, "seconds")
 
 
 def _clock(us: int) -> str:
-    moment = _moment(us)
-    return f"{us} us" if moment is None else f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}"
+    moment = moments.at(us)
+    return f"{us} us" if moment is None else moment.time().isoformat("milliseconds")
 
 
 def _day(us: int) -> str:
-    moment = _moment(us)
+    moment = moments.at(us)
     return "" if moment is None else f"{moment:%A %Y-%m-%d}, UTC{moment.isoformat()[-6:]}"
 
 
