@@ -387,7 +387,7 @@ def wrapped(parts: Iterable[Part], indent: int, columns: int | None) -> str:
         columns: of the terminal; None: nothing is wrapped.
     """
     if columns is None:
-        return "".join(click.style(text, **style) for text, style in parts)
+        return "".join(_styled(text, style) for text, style in parts)
     from rich.cells import cell_len
 
     found, used, blanks = "", 0, ""
@@ -408,7 +408,7 @@ def wrapped(parts: Iterable[Part], indent: int, columns: int | None) -> str:
 
 def _styled(text: str, style: dict[str, Any]) -> str:
     # Line by line: a style that is not reset at the end of a line would reach into the indent.
-    return "\n".join(click.style(line, **style) if line else "" for line in text.split("\n"))
+    return "\n".join(click.style(line, **style) if line and style else line for line in text.split("\n"))
 
 
 def hanging(prefix: str, text: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, get_type_hints
 import click
 
 from hearthnet import moments
-from hearthnet.cli.main import json_option, print_json, printable, where_option
+from hearthnet.cli.main import hanging, json_option, print_json, printable, where_option
 from hearthnet.cli.options import TIMES, since_option, until_option
 from hearthnet.constants import DATABASE, TRACE_RING_BUFFER
 from hearthnet.display import counted
@@ -214,9 +214,10 @@ def _remark(found: Found, made: Compiled, text: str) -> None:
         if found.count > shown or not found.count_is_exact:
             click.echo(f"{shown:,} of {found.count_text} {noun}s: -n shows more", err=True)
         return
-    click.echo(f"no {noun}s match{_range(found, made)}", err=True)
+    click.echo(hanging("", f"no {noun}s match{_range(found, made)}"), err=True)
     if found.newest_match_us is not None:
-        click.echo(f"the newest match outside of that ended at {moments.local(found.newest_match_us)}", err=True)
+        text = f"the newest match outside of that ended at {moments.local(found.newest_match_us)}"
+        click.echo(hanging("", text), err=True)
     for problem in found.problems:
         _show_problem(problem, text, kind="note", colour="yellow")
 

@@ -99,7 +99,10 @@ def gather(
         around = _trace_id(around, run, numbered)
     window, own = _window(run, numbered, (since_us or 0, until_us), around), (run.started_us, _end_us(run) + _SLACK_US)
     lines = _lines(log_dir, directory, window, own, limit, case.sources)
-    apart = {key for key, (_, box) in boxes.by_run.items() if box.header.role == LIBRARY}
+    # Programs commit at different intervals, so the order of commits says little about records of two of them.
+    own_ids = {other.run_id for other in like(runs, run)}
+    apart = {other.run_id for other in runs if other.run_id not in own_ids}
+    apart |= {key for key, (_, box) in boxes.by_run.items() if box.header.role == LIBRARY}
     entries = timeline(numbered, with_runs(lines.entries, runs), runs, apart)
     case.entries = _selected(entries, run, since_us, until_us, around, limit)
     _summarise(case, run, records, with_runs(lines.notable, runs))
@@ -249,7 +252,7 @@ def _selected(
 ) -> list[Entry]:
     """Returns the newest entries up to the end of the run; with `around`, those around that trace."""
     own = [index for index, entry in enumerate(entries) if entry.run_id == run.run_id]
-    first, last = 0, own[-1] + 1 if own else len(entries)
+    first, last = 0, own[-1] + 1 if own and not run.is_alive else len(entries)
     if around is not None:
         visits = [index for index, entry in enumerate(entries) if entry.trace_id == around]
         last = min(len(entries), visits[-1] + 1 + limit // 2)

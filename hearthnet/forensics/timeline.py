@@ -124,7 +124,8 @@ def timeline(records: list[Entry], lines: list[Entry], runs: list[Run], apart: s
         records: in the order of the store, and then of their numbers.
         lines: of the JSON log, in the order in which they were written.
         runs: whose starts and ends are added.
-        apart: ids of runs with records that are not committed: their order is that of their own numbers.
+        apart: ids of runs whose records are in the order of their own numbers, and among the others by time: they have
+            records that are not committed, or are of other programs.
     """
     following: dict[int, list[Entry]] = {}
     loose: list[Entry] = []

@@ -446,3 +446,31 @@ def test_last_sign_is_the_same_after_the_next_start(tmp_path):
         (flying,) = [entry for entry in case.entries if entry.status == "interrupted"]
         (end,) = [entry for entry in case.entries if (entry.kind, entry.run_id) == ("end", killed.run_id)]
         assert ended_us(flying) == ended_us(end) == killed.last_seen_us
+
+
+# Has the first trace wait for its commit while another program records and ends.
+WAITING = """
+import os, subprocess, sys
+from pathlib import Path
+sys.argv[0] = sys.argv[2]
+from hearthnet.config import ObservabilityConfig
+from hearthnet.observability import telemetry, trace
+with telemetry.open(ObservabilityConfig(data_dir=Path(sys.argv[1]), log_dir=Path(sys.argv[1]), flush_interval_s=60)):
+    with trace.new_trace(f"{sys.argv[2]}.first"):
+        pass
+    if sys.argv[2] == "slow":
+        subprocess.run([sys.executable, "-c", os.environ["PROGRAM"], sys.argv[1], "quick"], check=True)
+    with trace.new_trace(f"{sys.argv[2]}.last"):
+        pass
+"""
+
+
+def test_records_of_programs_are_in_the_order_of_time(tmp_path):
+    """Not in that of their commits, which may be half a minute late."""
+    forkserver.run(
+        [sys.executable, "-c", WAITING, tmp_path, "slow"], env={**os.environ, "PROGRAM": WAITING}, check=True
+    )
+    case = gather(tmp_path, program="slow")
+
+    names = [entry.name for entry in case.entries if entry.kind == "trace"]
+    assert names == ["slow.first", "quick.first", "quick.last", "slow.last"]
