@@ -392,16 +392,16 @@ def wrapped(parts: Iterable[Part], indent: int, columns: int | None) -> str:
 
     found, used, blanks = "", 0, ""
     for text, style in parts:
-        line = ""
-        for match in _WORD.finditer(blanks + text):
+        line, whole = "", blanks + text
+        for match in _WORD.finditer(whole):
             needed = cell_len(match[0])
-            if used > indent and used + needed > columns:
+            if match[1] and used > indent and used + needed > columns:
                 line += "\n" + " " * indent + match[2]
                 used = indent + cell_len(match[2])
             else:
                 line += match[0]
                 used += needed
-        blanks = text[len(text.rstrip(" ")) :]
+        blanks = whole[len(whole.rstrip(" ")) :]
         found += _styled(line, style)
     return found
 

@@ -130,7 +130,10 @@ def timeline(records: list[Entry], lines: list[Entry], runs: list[Run], apart: s
     following: dict[int, list[Entry]] = {}
     loose: list[Entry] = []
     for before, line in fresh_lines(lines, records):
-        (loose if before is None else following.setdefault(before, [])).append(line)
+        if before is None or not _is_with(line.run_id, records[before], apart):
+            loose.append(line)
+        else:
+            following.setdefault(before, []).append(line)
     main: list[Entry] = []
     others: dict[str, list[Entry]] = {run_id: [] for run_id in apart}
     for index, entry in enumerate(records):
@@ -142,6 +145,11 @@ def timeline(records: list[Entry], lines: list[Entry], runs: list[Run], apart: s
     loose.sort(key=ended_us)
     merged = heapq.merge(*(_timed(rows) for rows in (*marked, loose)), key=lambda timed: timed[0])
     return [entry for _, entry in merged]
+
+
+def _is_with(run_id: str | None, record: Entry, apart: set[str]) -> bool:
+    """Returns True if a line of a run, None if that is unknown, may be in the same order as `record`."""
+    return run_id in (None, record.run_id) or not {run_id, record.run_id} & apart
 
 
 def _timed(entries: list[Entry]) -> Iterator[tuple[int, Entry]]:

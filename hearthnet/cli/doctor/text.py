@@ -42,8 +42,11 @@ def print_report(document: Mapping[str, Any], news: Iterable[Change], *, quiet: 
     shown = [change for change in news if not quiet or change.status in BAD]
     if not quiet:
         _print(printable(document["note"]))
+    together: dict[str, list[str]] = {}
     for change in shown:
-        _print_wrapped("", _sentence(change))
+        together.setdefault(_since(change), []).append(printable(change.name))
+    for since, names in together.items():
+        _print_wrapped("", f"{', '.join(names)} {since}")
     if shown:
         _print("")
     fixes: set[str] = set()
@@ -123,8 +126,8 @@ def local_moment(moment: datetime) -> str:
     return f"{local:%a %H:%M}" if is_near else f"{local:%Y-%m-%d %H:%M}"
 
 
-def _sentence(change: Change) -> str:
-    parts = [f"{printable(change.name)} {_NOW[change.status]} since {local_moment(change.since)}"]
+def _since(change: Change) -> str:
+    parts = [f"{_NOW[change.status]} since {local_moment(change.since)}"]
     if change.was is not None and change.until is not None:
         parts.append(f"{_BEFORE.get(change.was, 'different')} until {local_moment(change.until)}")
     if change.after:
