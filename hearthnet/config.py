@@ -6,10 +6,14 @@ It returns complete settings or raises; nothing is half applied. `resolve_paths`
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from textwrap import wrap
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, PrivateAttr, ValidationError
+from pydantic.fields import FieldInfo
 
 from hearthnet.config_file import (
     StandardPaths,
@@ -47,8 +51,10 @@ __all__ = [
     "LlmConfig",
     "ObservabilityConfig",
     "TransportConfig",
+    "as_toml",
     "default_config",
     "default_path",
+    "facts_of",
     "known_secrets",
     "load",
     "resolve_paths",
@@ -220,13 +226,111 @@ def _with_paths(config: Config, standard: StandardPaths) -> Config:
 
 
 def save(config: Config, path: Path | None = None) -> Path:
-    """Writes the settings atomically, with mode 0600, and returns the path.
+    """Writes the settings atomically, with comments and mode 0600, and returns the path.
 
     Raises:
         OSError: raised when the file cannot be written; the old file is then untouched.
     """
+    target = default_path() if path is None else path
+    replace_private(target, as_toml(config).encode())
+    return target
+
+
+def as_toml(config: Config) -> str:
+    """Returns settings as TOML with comments: what each means, its unit, bounds and default, all from the models.
+
+    A setting that has its default is commented out, so that a later version's default applies.
+    """
+    lines = [f"# {line}".rstrip() for line in _HEAD]
+    for name in Config.model_fields:
+        section: Section = getattr(config, name)
+        lines += ["", f"# {_about(type(section), name)}", f"[{name}]"]
+        values = section.model_dump(mode="json")
+        for key, setting in type(section).model_fields.items():
+            model = _table_of(setting)
+            own = setting.get_default(call_default_factory=True) == getattr(section, key)
+            lines += ["", *_comment(key, setting)]
+            if model is None:
+                lines.append(_line(key, setting, None if own else values[key]))
+            else:
+                lines += _tables(f"{name}.{key}", model, values[key])
+    return "\n".join(lines) + "\n"
+
+
+def _about(model: type[Section], name: str) -> str:
+    about = (model.__doc__ or "").partition("\n")[0].removeprefix(f"`[{name}]`: ")
+    return about[:1].upper() + about[1:]
+
+
+def _table_of(setting: FieldInfo) -> type[Section] | None:
+    """Returns the model of a setting that is a list of tables; None for any other."""
+    kinds = (kind for kind in get_args(setting.annotation) if isinstance(kind, type) and issubclass(kind, Section))
+    return next(kinds, None)
+
+
+def _tables(name: str, model: type[Section], tables: list[dict[str, Any]]) -> Iterator[str]:
+    """Yields the tables of a list, or one that is commented out, as an example."""
+    for number, table in enumerate(tables):
+        yield from ([""] if number else [])
+        yield f"[[{name}]]"
+        yield from (f"{key} = {_toml(value)}" for key, value in table.items() if value is not None)
+    if not tables:
+        yield f"#[[{name}]]"
+        for key, setting in model.model_fields.items():
+            yield f"{_line(key, setting, None)}  # {setting.description}"
+
+
+def _comment(key: str, setting: FieldInfo) -> list[str]:
+    about = setting.description or ""
+    facts = facts_of(key, setting)
+    if setting.default is not None and _table_of(setting) is None:
+        facts = f"{facts}; default: {_toml(setting.default)}".removeprefix("; ")
+    texts = (about[:1].upper() + about[1:], facts)
+    lines = [wrap(text, _COMMENT_CHARS, break_long_words=False, break_on_hyphens=False) for text in texts]
+    return [f"# {line}" for line in chain.from_iterable(lines)]
+
+
+def facts_of(key: str, setting: FieldInfo) -> str:
+    """Returns the unit of a setting, which the end of its name says, and what its value may be; empty: anything."""
+    return ", ".join(_facts(key, setting))
+
+
+def _facts(key: str, setting: FieldInfo) -> Iterator[str]:
+    if (unit := _UNITS.get(key.rpartition("_")[2])) is not None:
+        yield unit
+    if get_origin(setting.annotation) is Literal:
+        yield f"one of {', '.join(get_args(setting.annotation))}"
+    for bound in setting.metadata:
+        for name, words in _BOUNDS.items():
+            if (limit := getattr(bound, name, None)) is not None:
+                yield f"{words} {limit}"
+
+
+def _line(key: str, setting: FieldInfo, value: Any) -> str:
+    """Returns the line that sets a value; None: the default, or an example of it, commented out."""
+    if value is not None:
+        return f"{key} = {_toml(value)}"
+    shown = setting.default if not (setting.is_required() or setting.default is None) else None
+    if shown is None:
+        shown = setting.examples[0] if setting.examples else ""
+    return f"#{key} = {_toml(shown)}"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
     import tomli_w
 
-    target = default_path() if path is None else path
-    replace_private(target, tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)).encode())
-    return target
+    return tomli_w.dumps({"x": value}).removeprefix("x = ").strip()
+
+
+_HEAD: Final = (
+    "Settings of this HearthNet node. To check them: hearthnet doctor --check config_file",
+    "",
+    "A line such as #port = 7080 shows a default: remove the # to set it. ${NAME} in a text is replaced from the",
+    "environment. <DATA> and <LOG> are folders that `hearthnet paths` shows; chapters that are named here are those of",
+    "docs/reference.md.",
+)
+_COMMENT_CHARS: Final = 110
+_UNITS: Final = {"mb": "MB", "ms": "milliseconds", "s": "seconds", "bytes": "bytes"}
+_BOUNDS: Final = {"ge": "at least", "gt": "more than", "le": "at most", "max_length": "at most"}

@@ -1,4 +1,6 @@
-"""Models of the sections of config.toml: names, types, bounds and defaults.
+"""Models of the sections of config.toml: names, types, bounds, defaults, and what each setting means.
+
+`config.save` writes the descriptions into the file as comments; docs/reference.md has the same words.
 
 Each field is validated here on its own; `hearthnet.config.validate` checks fields that depend on each other.
 """
@@ -7,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -15,6 +17,7 @@ from hearthnet.config_file import DEFAULT_HOST, DEFAULT_PORT, DEFAULT_UDP_PORT, 
 from hearthnet.observability.redaction.rules import check_pattern
 
 __all__ = [
+    "PROFILES",
     "BusConfig",
     "CommunityConfig",
     "DiscoveryConfig",
@@ -56,28 +59,43 @@ class Section(BaseModel):
 class IdentityConfig(Section):
     """`[identity]`: the device key."""
 
-    keys_dir: MaybePath = None
-    auto_generate: bool = True
+    keys_dir: MaybePath = Field(default=None, description="folder of the device key; empty: `<DATA>/keys`")
+    auto_generate: bool = Field(default=True, description="whether `init` may make a key")
 
 
 class CommunityConfig(Section):
     """`[community]`: the community, and where its manifest and events are stored."""
 
-    community_id: str | None = None
-    state_dir: MaybePath = None
+    community_id: str | None = Field(
+        default=None, description="which community; by default this node's own", examples=["ed25519:…"]
+    )
+    state_dir: MaybePath = Field(
+        default=None, description="folder of manifests and event logs; empty: `<DATA>/communities`"
+    )
 
 
 class TransportConfig(Section):
     """`[transport]`: the HTTP server of the bus."""
 
-    host: str = DEFAULT_HOST
-    port: Port = DEFAULT_PORT
-    tls_cert: MaybePath = None
-    tls_key: MaybePath = None
-    # Further host names by which callers may reach this node, such as a reverse proxy's.
-    hosts: Annotated[tuple[HostName, ...], Field(max_length=32)] = ()
-    max_body_bytes: Annotated[int, BeforeValidator(_no_boolean), Field(ge=1_024, le=64_000_000)] = 1_000_000
-    max_connections: Annotated[int, BeforeValidator(_no_boolean), Field(ge=16, le=65_536)] = 256
+    host: str = Field(default=DEFAULT_HOST, description="where the HTTP server listens")
+    port: Port = Field(default=DEFAULT_PORT, description="port of the HTTP server")
+    tls_cert: MaybePath = Field(
+        default=None,
+        description="certificate chain, PEM; with `tls_key` the server speaks HTTPS. Changed files are reloaded while"
+        " the node runs, see `docs/operations.md`",
+    )
+    tls_key: MaybePath = Field(default=None, description="the key of `tls_cert`, PEM, not encrypted")
+    hosts: Annotated[tuple[HostName, ...], Field(max_length=32)] = Field(
+        default=(),
+        description="further names and addresses by which callers may reach this node, such as a proxy's: see Refused"
+        " requests",
+    )
+    max_body_bytes: Annotated[int, BeforeValidator(_no_boolean), Field(ge=1_024, le=64_000_000)] = Field(
+        default=1_000_000, description="the largest request body; a larger one is refused with 413"
+    )
+    max_connections: Annotated[int, BeforeValidator(_no_boolean), Field(ge=16, le=65_536)] = Field(
+        default=256, description="open connections at one time"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -89,28 +107,32 @@ class TransportConfig(Section):
 
 
 class DiscoveryConfig(Section):
-    """`[discovery]`: how nodes find each other."""
+    """`[discovery]`: how nodes find each other; for modules that do not exist yet."""
 
-    mdns_enabled: bool = True
-    udp_enabled: bool = True
-    udp_multicast_group: str = "239.255.42.42"
-    udp_port: Port = DEFAULT_UDP_PORT
+    mdns_enabled: bool = Field(default=True, description="whether nodes are looked for by mDNS")
+    udp_enabled: bool = Field(default=True, description="whether nodes are looked for by UDP multicast")
+    udp_multicast_group: str = Field(default="239.255.42.42", description="group of the UDP multicast")
+    udp_port: Port = Field(default=DEFAULT_UDP_PORT, description="port of the UDP multicast")
 
 
 class BusConfig(Section):
-    """`[bus]`: how calls are routed."""
+    """`[bus]`: how calls are routed; for modules that do not exist yet."""
 
-    prefer_local: bool = True
-    local_load_threshold: Share = 0.8
+    prefer_local: bool = Field(default=True, description="whether our own capabilities are preferred")
+    local_load_threshold: Share = Field(default=0.8, description="up to which load our own are preferred")
 
 
 class LlmBackend(Section):
     """One of `[[llm.backends]]`. It never holds the key: `api_key_env` names the variable that does."""
 
-    name: Literal["llama_cpp", "ollama", "lmstudio", "hf_api", "anthropic_api"]
-    url: str
-    model: str
-    api_key_env: str | None = None
+    name: Literal["llama_cpp", "ollama", "lmstudio", "hf_api", "anthropic_api"] = Field(
+        description="the kind of server", examples=["ollama"]
+    )
+    url: str = Field(description="its address", examples=["http://127.0.0.1:11434"])
+    model: str = Field(description="the model that it serves", examples=["llama3.2"])
+    api_key_env: str | None = Field(
+        default=None, description="the environment variable that holds its key, if it wants one", examples=["HF_TOKEN"]
+    )
 
     def api_key(self) -> str | None:
         """Returns the key from the environment, or None. It is not cached."""
@@ -120,39 +142,99 @@ class LlmBackend(Section):
 class LlmConfig(Section):
     """`[llm]`: the language model servers that calls are forwarded to."""
 
-    backends: tuple[LlmBackend, ...] = ()
+    backends: tuple[LlmBackend, ...] = Field(
+        default=(),
+        description="list of `name`, `url`, `model`, `api_key_env` (the name of the variable that holds the key): the"
+        " servers that `llm.chat` tries, in this order",
+    )
 
 
 class FileConfig(Section):
     """`[file]`: the blob store."""
 
-    blobs_dir: MaybePath = None
-    gc_threshold: Share = 0.8
+    blobs_dir: MaybePath = Field(default=None, description="folder of the blobs; empty: `<DATA>/blobs`")
+    gc_threshold: Share = Field(
+        default=0.8,
+        description="how full the disk may be before blobs are removed; for a module that does not exist yet",
+    )
 
 
 class EmergencyConfig(Section):
     """`[emergency]`: detection of a lost internet connection."""
 
-    enabled: bool = False
-    probe_targets: tuple[str, ...] = ("1.1.1.1", "8.8.8.8", "cloudflare.com", "quad9.net")
+    enabled: bool = Field(
+        default=False,
+        description="whether the node probes the internet: one TCP connection every 30 s, without sending data; two"
+        " failed rounds are an emergency",
+    )
+    probe_targets: tuple[str, ...] = Field(
+        default=("1.1.1.1", "8.8.8.8", "cloudflare.com", "quad9.net"),
+        description="the hosts to probe, `host` (port 443) or `host:port`, until one connects. The doctor's clock check"
+        " asks them for their HTTP date if `emergency.enabled` is true or these are not the defaults; otherwise the"
+        " doctor sends nothing to the internet, except to `llm.backends`",
+    )
 
 
 class ObservabilityConfig(Section):
     """`[observability]`: logs, metrics, traces and their store."""
 
-    log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
-    log_dir: MaybePath = None
-    data_dir: MaybePath = None
-    metrics_enabled: bool = True
-    metrics_loopback_only: bool = False
-    otlp_endpoint: str | None = None
-    flush_interval_s: Annotated[float, Field(ge=0.05, le=60)] = 1.0
-    eco: bool = False
-    max_disk_mb: Annotated[int, Field(ge=64)] = 256
-    keep_free_mb: Annotated[int, Field(ge=0)] = 128
-    slow_ms: Annotated[float, Field(gt=0)] = 5_000.0
-    keep_debug_of_failures: bool = False
-    stall_s: Annotated[float, Field(ge=0, le=3_600)] = 2.0
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
+        default="info", description="lowest level that is logged"
+    )
+    log_dir: MaybePath = Field(
+        default=None, description="folder of the JSON logs; empty: `<LOG>`, whatever `data_dir` is, in programs too"
+    )
+    data_dir: MaybePath = Field(
+        default=None, description="folder of `telemetry.db`; empty: `<DATA>`, whatever `log_dir` is, in programs too"
+    )
+    metrics_enabled: bool = Field(default=True, description="whether metrics are kept, and served at `GET /metrics`")
+    metrics_loopback_only: bool = Field(default=False, description="whether `GET /metrics` serves this machine alone")
+    otlp_endpoint: str | None = Field(
+        default=None, description="accepted, without effect yet", examples=["http://127.0.0.1:4318"]
+    )
+    flush_interval_s: Annotated[float, Field(ge=0.05, le=60)] = Field(
+        default=1.0, description="time between commits; a failure is committed at once"
+    )
+    eco: bool = Field(
+        default=False,
+        description="for slow cards: ordinary records are committed every 30 s, failures within 5 s; a power cut may"
+        " then cost 30 s",
+    )
+    max_disk_mb: Annotated[int, Field(ge=64)] = Field(
+        default=256, description="limit for database, WAL, black boxes, a quarantined database and JSON logs together"
+    )
+    keep_free_mb: Annotated[int, Field(ge=0)] = Field(
+        default=128,
+        description="disk space to leave free, or 5 % of a small disk: below it telemetry does not grow, and only"
+        " warnings and errors go to the JSON log",
+    )
+    slow_ms: Annotated[float, Field(gt=0)] = Field(
+        default=5_000.0, description="a trace that takes this long is notable"
+    )
+    keep_debug_of_failures: bool = Field(
+        default=False,
+        description="a trace that fails or is slow stores its debug records in `logs`, whatever the level; each costs"
+        " a few microseconds",
+    )
+    stall_s: Annotated[float, Field(ge=0, le=3_600)] = Field(
+        default=2.0, description="time without a heartbeat after which the event loop counts as stuck; 0: no watchdog"
+    )
     # Bounded: each pattern runs over every recorded text.
-    redact_keys: Annotated[tuple[KeyName, ...], Field(max_length=64)] = ()
-    redact_patterns: Annotated[tuple[Pattern, ...], Field(max_length=16)] = ()
+    redact_keys: Annotated[tuple[KeyName, ...], Field(max_length=64)] = Field(
+        default=(),
+        description='further names whose values are never recorded, such as `["house code"]`: in any spelling, and'
+        " within longer names",
+    )
+    redact_patterns: Annotated[tuple[Pattern, ...], Field(max_length=16)] = Field(
+        default=(),
+        description="regular expressions for further secrets in texts; if one has a group, only the group is replaced",
+    )
+
+
+# What `init --profile` writes instead of the defaults, by section: of a machine that is always on, of a laptop, and of
+# a Raspberry Pi, whose card is small and slow. The shares of database, WAL and black boxes follow from `max_disk_mb`.
+PROFILES: Final[dict[str, dict[str, dict[str, Any]]]] = {
+    "anchor": {"observability": {"max_disk_mb": 512}},
+    "hearth": {},
+    "spark": {"observability": {"eco": True, "max_disk_mb": 128}},
+}

@@ -1,13 +1,17 @@
-"""How things are shown: counts and sizes in words, and what the user's terminal can show."""
+"""How things are shown: counts, sizes and numbers, and what the user's terminal can show."""
 
 from __future__ import annotations
 
 import os
+from math import isfinite
 from typing import Final, TextIO
 
-__all__ = ["counted", "has_colour", "has_unicode", "size"]
+__all__ = ["counted", "has_colour", "has_unicode", "short_floats", "size"]
 
 _UNITS: Final = ((10_000_000_000, 1e9, "GB"), (1_000_000, 1e6, "MB"), (1_000, 1e3, "kB"))
+_DECIMALS: Final = 3
+_SMALL: Final = 0.1  # smaller numbers have that many significant digits instead
+_MAX_DEPTH: Final = 8  # of lists and dicts; deeper values are shown as they are
 # Values that Python itself puts into LC_CTYPE in the C locale (PEP 538): they say nothing about the terminal.
 _COERCED: Final = ("", "C.UTF-8", "C.utf8", "UTF-8")
 
@@ -23,6 +27,17 @@ def size(count: float) -> str:
         if count >= least:
             return f"{count / unit:,.1f} {name}"
     return f"{count:.0f} B"
+
+
+def short_floats(value: object, depth: int = 0) -> object:
+    """Returns a value with its numbers as people read them: at most three decimals, small ones three digits."""
+    if isinstance(value, float) and isfinite(value):
+        return round(value, _DECIMALS) if abs(value) >= _SMALL else float(f"{value:.{_DECIMALS}g}")
+    if depth < _MAX_DEPTH and isinstance(value, dict):
+        return {key: short_floats(item, depth + 1) for key, item in value.items()}
+    if depth < _MAX_DEPTH and isinstance(value, list):
+        return [short_floats(item, depth + 1) for item in value]
+    return value
 
 
 def has_colour(out: TextIO) -> bool:

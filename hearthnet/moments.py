@@ -1,6 +1,7 @@
-"""Moments and durations as people write and read them: one parser for every option that takes a time.
+"""Moments and durations as people write and read them: one parser for every option that takes a time, one printer.
 
-A moment is given as UTC microseconds. `parse` reads every form of a time that any command prints.
+A moment is given as UTC microseconds. `parse` reads every form of a time that any command prints. All that print one
+cut it to whole milliseconds or seconds, as the JSON log does, and never round: a record must not show two times.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import re
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
-__all__ = ["FORMS", "duration", "in_local_time", "parse"]
+__all__ = ["FORMS", "at", "duration", "ended_us", "in_local_time", "iso", "local", "parse"]
 
 FORMS: Final = "90m (ago), 2d, 16:30, yesterday, 2026-05-26 or 2026-05-26T08:14:22Z"
 
@@ -78,6 +79,34 @@ def _at(day: date, clock: str) -> datetime:
 
 def _time(clock: str) -> time:
     return time.fromisoformat(clock if clock[1:2] != ":" else f"0{clock}")
+
+
+def ended_us(started_us: int, duration_ms: float) -> int:
+    """Returns when that ended which started at `started_us` and took `duration_ms`; as SQL does it in `rows.py`."""
+    return started_us + int(duration_ms * 1_000)
+
+
+def at(us: int) -> datetime | None:
+    """Returns a moment in local time; None for a number out of range."""
+    try:
+        return (_EPOCH + us * _MICROSECOND).astimezone()
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+def local(us: int, digits: str = "milliseconds") -> str:
+    """Returns a moment as local date, time and offset, cut to `digits`: a `timespec` of `isoformat`."""
+    moment = at(us)
+    return f"{us} us" if moment is None else moment.isoformat(" ", digits)
+
+
+def iso(us: int | None, digits: str = "milliseconds") -> str | None:
+    """Returns a moment as ISO 8601 in UTC, cut to `digits`; None for a number out of range."""
+    try:
+        moment = None if us is None else _EPOCH + us * _MICROSECOND
+    except (OverflowError, ValueError):
+        return None
+    return None if moment is None else moment.replace(tzinfo=None).isoformat("T", digits) + "Z"
 
 
 def in_local_time(text: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import stat
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,9 @@ from hearthnet.config import (
     LlmBackend,
     LlmConfig,
     TransportConfig,
+    as_toml,
     default_config,
+    facts_of,
     load,
     resolve_paths,
     save,
@@ -147,6 +151,71 @@ def full() -> Config:
 def test_save_and_load_round_trip(tmp_path, config):
     """Saved settings are loaded unchanged."""
     assert load(save(config, tmp_path / "config.toml")) == config
+
+
+def comments(text: str) -> dict[str, tuple[str, str]]:
+    """Returns the comment above each setting of a file, as one line, and the setting's own line."""
+    found, section = {}, ""
+    for block in text.split("\n\n"):
+        lines = block.splitlines()
+        if lines[-1].startswith("["):
+            section = lines[-1].strip("[]")
+        elif match := re.match(r"#?(\w+) = |#?\[\[llm\.(backends)\]\]", own := first_setting(lines)):
+            above = [line[2:] for line in lines[: lines.index(own)]]
+            found.setdefault(f"{section}.{match[1] or match[2]}", (" ".join(above), own))
+    return found
+
+
+def first_setting(lines: list[str]) -> str:
+    """Returns the first line that is no comment in words: a setting, maybe commented out."""
+    return next((line for line in lines if not line.startswith("# ") and line != "#"), "")
+
+
+@pytest.mark.parametrize("config", [default_config(), full()], ids=["defaults", "full"])
+def test_saved_file_explains_every_setting(config):
+    """Each has its meaning, unit, bounds and default, as the models have them; values that are defaults do nothing."""
+    written = comments(as_toml(config))
+
+    assert set(written) == {f"{name}.{key}" for name, values in DEFAULTS_OF_ALL.items() for key in values}
+    for name, (comment, line) in written.items():
+        section, key = name.split(".")
+        setting = getattr(Config(), section).__class__.model_fields[key]
+        assert setting.description
+        assert comment.lower().startswith(setting.description.lower())
+        rest = comment[len(setting.description) :]
+        default = DEFAULTS_OF_ALL[section][key]
+        if default not in (None, ()):
+            assert tomllib.loads(f"x = {rest.partition('default: ')[2]}")["x"] == (
+                list(default) if isinstance(default, tuple) else default
+            )
+        assert facts_of(key, setting) in rest
+        assert line.startswith("#") == (getattr(getattr(config, section), key) == default)
+
+
+DEFAULTS_OF_ALL = default_config().model_dump()
+
+
+def test_facts_of_a_setting_are_in_words():
+    """Its unit by the end of its name, and its bounds."""
+    fields = type(default_config().observability).model_fields
+
+    assert facts_of("max_disk_mb", fields["max_disk_mb"]) == "MB, at least 64"
+    assert facts_of("slow_ms", fields["slow_ms"]) == "milliseconds, more than 0"
+    assert facts_of("log_level", fields["log_level"]) == "one of debug, info, warning, error, critical"
+    assert facts_of("eco", fields["eco"]) == ""
+
+
+def test_what_is_commented_out_can_be_used(write):
+    """Without its #, each line is valid; those of defaults then change nothing."""
+    text = re.sub(r"(?m)^#(?=\w|\[)", "", as_toml(default_config()))
+    config = load(write(text))
+
+    examples = {"community": {"community_id": "ed25519:…"}, "observability": {"otlp_endpoint": "http://127.0.0.1:4318"}}
+    (backend,) = config.llm.backends
+    assert backend.api_key_env == "HF_TOKEN"
+    assert config.model_copy(update={"llm": LlmConfig()}) == default_config().model_copy(
+        update={name: getattr(default_config(), name).model_copy(update=values) for name, values in examples.items()}
+    )
 
 
 def test_resolved_settings_round_trip(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from hearthnet import checks
 from hearthnet.checks.support.bundle import CONTENTS
 from hearthnet.cli.main import COMMANDS, cli
-from hearthnet.config import Config
+from hearthnet.config import Config, facts_of
 from hearthnet.database import TELEMETRY, migrations_dir
 from hearthnet.observability import metrics
 from hearthnet.transport.admission import refusals as refused
@@ -101,6 +101,22 @@ def settings() -> set[str]:
 def test_reference_is_complete_and_true(title, names):
     """Each list in the reference has exactly the names in the code."""
     assert first_cells(section(title)) == names
+
+
+def test_settings_are_explained_in_the_words_of_their_models():
+    """The reference and config.toml have the same words, which are the models', links aside."""
+    meanings = {}
+    for row in section("Settings").splitlines():
+        if row.startswith("| `"):
+            name, _, meaning = (cell.strip() for cell in row.strip("|").split(" | ", 2))
+            meanings[name.strip("`")] = re.sub(r"\[([^\]]+)\]\(#[^)]+\)", r"\1", meaning)
+    told = {}
+    for section_name, field in Config.model_fields.items():
+        for key, setting in field.annotation.model_fields.items():
+            facts = facts_of(key, setting)
+            told[f"{section_name}.{key}"] = f"{setting.description} ({facts})" if facts else setting.description
+
+    assert meanings == told
 
 
 @pytest.mark.parametrize("owner", [refused, failed_signatures])

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hearthnet.cli.main import local_time
-from hearthnet.forensics.model import iso
-from hearthnet.moments import duration, in_local_time, parse
+from hearthnet.moments import at, duration, ended_us, in_local_time, iso, local, parse
+from hearthnet.observability.logs import messages
 
 NOW = datetime(2026, 11, 29, 16, 50, tzinfo=UTC)  # 22:20 in Kolkata
 
@@ -100,9 +100,32 @@ def test_no_text_raises_anything_else(text):
 @given(st.integers(min_value=946_684_800_000, max_value=4_102_444_800_000))
 def test_what_is_printed_can_be_given_back(ms):
     """Local text with offset and UTC text, of any moment, also when clocks are put back."""
-    assert parse(local_time(ms * 1_000)) == ms * 1_000
+    assert parse(local(ms * 1_000)) == ms * 1_000
     assert parse(iso(ms * 1_000)) == ms * 1_000
     assert parse(in_local_time(iso(ms * 1_000))) == ms * 1_000
+
+
+@given(st.integers(min_value=0, max_value=4_102_444_800_000_000))
+def test_moments_are_cut_as_in_the_json_log(us):
+    """One record has one time to the millisecond: in its line, on the screen, in JSON, and in SQL."""
+    written = messages.timestamp(us * 1_000).decode().removeprefix('{"ts":"') + "Z"
+    with closing(sqlite3.connect(":memory:")) as connection:
+        ((told,),) = connection.execute("SELECT strftime('%Y-%m-%dT%H:%M:%fZ', ? / 1000 / 1e3, 'unixepoch')", (us,))
+
+    assert iso(us) == written == told
+    assert local(us) == in_local_time(written)
+    assert local(us, "seconds")[:19] == local(us)[:19]
+
+
+def test_moments_out_of_range_are_numbers():
+    """Whatever is in a damaged file can be printed."""
+    assert (at(2**62), iso(2**62), iso(None), local(-(2**62))) == (None, None, None, f"{-(2**62)} us")
+    assert iso(1, "microseconds") == "1970-01-01T00:00:00.000001Z"
+
+
+def test_end_of_a_duration_is_cut():
+    """To the microsecond, also where the sum as a floating-point number would be the next one."""
+    assert ended_us(1_764_520_162_878_998, 0.001_9) == 1_764_520_162_878_999
 
 
 @pytest.mark.parametrize("zone", ["Europe/Berlin"], indirect=True)

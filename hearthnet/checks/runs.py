@@ -16,8 +16,10 @@ from hearthnet.config import Config
 from hearthnet.display import counted
 from hearthnet.errors import HearthNetError
 from hearthnet.forensics.box import process_start, this_boot
-from hearthnet.forensics.model import CAUSES, Case, InFlight, Run, Verdict, iso
+from hearthnet.forensics.model import CAUSES, Case, InFlight, Run, Verdict
 from hearthnet.forensics.verdict import RESTART_LOOP_RUNS, RESTART_LOOP_US, judge
+from hearthnet.forensics.whose import like
+from hearthnet.moments import iso
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.store.recovery.run_ends import died, end_us, read_case
 from hearthnet.observability.store.rows import now_us
@@ -45,7 +47,8 @@ def last_run(config: Config, bus: CapabilityBus | None) -> CheckResult:
         return found(True, "no previous run" if case.runs else "no run is recorded yet")
     verdict = judge(case)
     evidence = _evidence(run, verdict, case)
-    when = f"the run of {iso(run.started_us)}"
+    whose = f"{run.program}'s" if run.program and not run.is_node else "the"
+    when = f"{whose} run of {iso(run.started_us)}"
     if verdict.cause == _CLEAN_STOP:
         return found(True, f"{when} stopped cleanly", **evidence)
     detail = f"{when} ended uncleanly: {CAUSES[verdict.cause]} ({verdict.confidence}){_first_line(verdict)}"
@@ -76,20 +79,27 @@ def restart_loop(config: Config, bus: CapabilityBus | None) -> CheckResult:
     evidence["shared"] = [
         {"capability": capability, "span": span, "runs": runs} for (capability, span), runs in _shared(counts)
     ]
-    detail = f"{_ordinal(len(ended))} unclean end within {minutes} min, the last: {CAUSES[_own_cause(judge(case))]}"
+    # Another run may have ended since, cleanly or of another program.
+    last, fix = case, _FIX
+    if case.run is not ended[0]:
+        read = _read(config, bus, ended[0].run_id)
+        last, fix = case if isinstance(read, CheckResult) else read, f"{_FIX} --run {ended[0].run_id}"
+    whose = f" of {ended[0].program}" if ended[0].program and not ended[0].is_node else ""
+    number = f"{_ordinal(len(ended))} unclean end{whose}"
+    detail = f"{number} within {minutes} min, the last: {CAUSES[_own_cause(judge(last))]}"
     if evidence["shared"]:
         detail += f"; open in several of them: {_format_open(dict(_shared(counts)))}"
-    return found(False, detail, _FIX, **evidence)
+    return found(False, detail, fix, **evidence)
 
 
-def _read(config: Config, bus: CapabilityBus | None) -> Case | CheckResult:
-    """Returns the case of the last run, or the finding that nothing is known."""
+def _read(config: Config, bus: CapabilityBus | None, run_id: str | None = None) -> Case | CheckResult:
+    """Returns the case of a run, by default the last that ended, or the finding that nothing is known."""
     path = (config.observability.data_dir or Path()) / DATABASE
     if not path.is_file():
         return found(True, "nothing recorded yet")
     opened = opened_for(config, bus)
     try:
-        case = read_case(path, () if opened is None else (opened.run_id,))
+        case = read_case(path, () if opened is None else (opened.run_id,), run_id)
     except HearthNetError as error:
         return skipped(f"{error.message}: see telemetry_store")
     run = case.run
@@ -105,14 +115,18 @@ def _is_running(run: Run) -> bool:
 
 
 def _unclean_runs(case: Case) -> list[Run]:
-    """Returns the runs with an unclean end in the window, which ends now or, if none is alive, with the last run."""
+    """Returns the runs with an unclean end in the window, which ends now or, if none is alive, with the last run.
+
+    Where no node records, those of the program that has most of them.
+    """
     if case.run is None:
         return []
     is_alive = case.runs[0] is not case.run
     until_us = now_us() if is_alive else end_us(case.run)
     ended = case.runs[case.runs.index(case.run) :]
     # A clean stop in between, as by an operator who tries to help, does not end the loop.
-    return [run for run in ended if died(run) and until_us - end_us(run) <= RESTART_LOOP_US]
+    found = [run for run in ended if died(run) and until_us - end_us(run) <= RESTART_LOOP_US]
+    return max((like(found, run) for run in found), key=len, default=[])
 
 
 def _count_open(case: Case, run_ids: set[str]) -> dict[tuple[str, str | None], int]:

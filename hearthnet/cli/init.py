@@ -15,15 +15,14 @@ if TYPE_CHECKING:
     from hearthnet.config import Config
     from hearthnet.node import Initialised
 
-# Disk budget of telemetry by profile.
-_MAX_DISK_MB: Final = {"anchor": 512, "hearth": 256, "spark": 128}
+_PROFILES: Final = ("anchor", "hearth", "spark")
 
 
 @click.command("init")
 @click.option("--name", help="The community's name. Default: ask, or 'home'.")
 @click.option(
     "--profile",
-    type=click.Choice(sorted(_MAX_DISK_MB)),
+    type=click.Choice(_PROFILES),
     default="hearth",
     show_default=True,
     help="Size of this machine: anchor (always on), hearth (laptop), spark (Raspberry Pi).",
@@ -56,7 +55,7 @@ def command(
     if not is_configured:
         _save(made, profile)
     elif context.get_parameter_source("profile") is ParameterSource.COMMANDLINE:
-        _print_ignored(f"--profile {profile}", f"{default_path()} exists: set [observability] max_disk_mb there")
+        _print_ignored(f"--profile {profile}", f"{default_path()} exists: {_by_hand(profile)}")
     if as_json:
         print_json({
             "node_id": made.node_id,
@@ -76,16 +75,26 @@ def _print_ignored(option: str, reason: str) -> None:
     click.echo(f"note: {printable(option)} is ignored: {printable(reason)}", err=True)
 
 
+def _by_hand(profile: str) -> str:
+    """Returns how to get a profile's settings into a file that is there."""
+    from hearthnet.config_sections import PROFILES
+
+    wanted = [
+        f"[{name}] {', '.join(f'{key} = {str(value).lower()}' for key, value in values.items())}"
+        for name, values in PROFILES[profile].items()
+    ]
+    return f"set {'; '.join(wanted)} there" if wanted else "this profile has the defaults"
+
+
 def _save(made: Initialised, profile: str) -> None:
     """Writes config.toml without paths, which default to this system's standard ones."""
     from hearthnet.config import load, save
+    from hearthnet.config_sections import PROFILES
 
     fresh = load()
+    changes = {**PROFILES[profile], "community": {"community_id": made.manifest.community_id}}
     save(
         fresh.model_copy(
-            update={
-                "community": fresh.community.model_copy(update={"community_id": made.manifest.community_id}),
-                "observability": fresh.observability.model_copy(update={"max_disk_mb": _MAX_DISK_MB[profile]}),
-            }
+            update={name: getattr(fresh, name).model_copy(update=values) for name, values in changes.items()}
         )
     )

@@ -11,10 +11,10 @@ import errno
 import importlib
 import os
 import re
+import shutil
 import signal
 import sys
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
@@ -36,14 +36,15 @@ __all__ = [
     "COMMANDS",
     "EXIT_INTERRUPTED",
     "Group",
+    "Part",
     "as_json_text",
     "cli",
+    "colour",
     "config_option",
     "console",
     "fields_text",
     "hanging",
     "json_option",
-    "local_time",
     "main",
     "print_json",
     "print_plain",
@@ -52,8 +53,11 @@ __all__ = [
     "settings_option",
     "table",
     "where_option",
+    "width",
+    "wrapped",
 ]
 
+Part = tuple[str, dict[str, Any]]  # a text, and how `click.style` shows it
 F = TypeVar("F", bound=Callable[..., Any])
 
 # name: (module, one line of help); tests/test_docs.py compares the line with the command's own help
@@ -76,6 +80,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
 
 # C0, DEL, C1, and characters that reorder text: recorded strings are untrusted.
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_WORD: Final = re.compile(r"( *)([^ ]+)")
+_MIN_WIDTH: Final = 40
 _NO_TERMINAL: Final = 1_000_000  # columns: nothing is cut or wrapped for a program
 _JSON_DEPTH: Final = 10_000  # orjson reads 1,024 levels, each of which may take several frames to write
 EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
@@ -193,7 +199,7 @@ def _open_standard_streams() -> None:
 
 def _run(arguments: list[str] | None) -> int:
     try:
-        code = cli.main(args=arguments, prog_name="hearthnet", standalone_mode=False)
+        code = cli.main(args=arguments, prog_name="hearthnet", standalone_mode=False, color=colour())
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()
@@ -248,7 +254,7 @@ def _end_aborted(error: click.Abort | KeyboardInterrupt | _InterruptedError) -> 
 def _report(message: str, hint: str | None, code: int) -> int:
     from hearthnet.observability.redaction.rules import scrub
 
-    click.secho(f"error: {printable(scrub(message))}", fg="red", err=True)
+    click.secho(f"error: {printable(scrub(message))}", fg="red", err=True, color=colour())
     if hint:
         click.echo(f"hint: {printable(hint)}", err=True)
     return code
@@ -321,9 +327,17 @@ def as_json_text(value: Any, *, is_indented: bool = False) -> str:
         return text.encode("utf-8", "replace").decode()
 
 
-def fields_text(fields: Mapping[str, Any]) -> str:
-    """Returns fields of a record as `key=value  key=value`, values that are no text as JSON."""
-    texts = (value if isinstance(value, str) else as_json_text(value) for value in fields.values())
+def fields_text(fields: Mapping[str, Any], *, is_short: bool = False) -> str:
+    """Returns fields of a record as `key=value  key=value`, values that are no text as JSON.
+
+    If short, numbers have few decimals.
+    """
+    values: Iterable[Any] = fields.values()
+    if is_short:
+        from hearthnet.display import short_floats  # late: `--help` needs none of it
+
+        values = map(short_floats, values)
+    texts = (value if isinstance(value, str) else as_json_text(value) for value in values)
     return printable("  ".join(f"{key}={text}" for key, text in zip(fields, texts, strict=True)))
 
 
@@ -352,20 +366,54 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     return made
 
 
+def colour() -> bool | None:
+    """Returns False where the user wants no colours; None: a terminal has some. For `click`, which does not ask."""
+    return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
+
+
+def width() -> int | None:
+    """Returns the columns of the terminal; None without one, since programs prefer whole lines."""
+    return max(_MIN_WIDTH, shutil.get_terminal_size().columns) if sys.stdout.isatty() else None
+
+
+def wrapped(parts: Iterable[Part], indent: int, columns: int | None) -> str:
+    """Returns parts one after the other, each in its style, with lines of at most so many columns, broken at blanks.
+
+    A longer word, such as a path, is left to the terminal to fold, so that it can be copied in one piece.
+
+    Args:
+        parts: texts with arguments of `click.style`.
+        indent: columns to indent the lines after the first by.
+        columns: of the terminal; None: nothing is wrapped.
+    """
+    if columns is None:
+        return "".join(_styled(text, style) for text, style in parts)
+    from rich.cells import cell_len
+
+    found, used, blanks = "", 0, ""
+    for text, style in parts:
+        line, whole = "", blanks + text
+        for match in _WORD.finditer(whole):
+            needed = cell_len(match[0])
+            if match[1] and used > indent and used + needed > columns:
+                line += "\n" + " " * indent + match[2]
+                used = indent + cell_len(match[2])
+            else:
+                line += match[0]
+                used += needed
+        blanks = whole[len(whole.rstrip(" ")) :]
+        found += _styled(line, style)
+    return found
+
+
+def _styled(text: str, style: dict[str, Any]) -> str:
+    # Line by line: a style that is not reset at the end of a line would reach into the indent.
+    return "\n".join(click.style(line, **style) if line and style else line for line in text.split("\n"))
+
+
 def hanging(prefix: str, text: str) -> str:
-    """Returns `prefix` and `text`; in a terminal, `text` is wrapped with a hanging indent of the prefix's width."""
-    if not sys.stdout.isatty():
-        return prefix + text
-    import shutil
-    import textwrap
-
-    width = max(40, shutil.get_terminal_size().columns) - len(prefix)
-    return prefix + ("\n" + " " * len(prefix)).join(textwrap.wrap(text, width))
-
-
-def local_time(us: int) -> str:
-    """Returns UTC microseconds as local date, time and offset."""
-    return datetime.fromtimestamp(us / 1e6, tz=UTC).astimezone().isoformat(" ", "milliseconds")
+    """Returns `prefix` and `text`; on a terminal, `text` is wrapped with a hanging indent of the prefix's width."""
+    return wrapped([(prefix + text, {})], len(prefix), width())
 
 
 def result_style(result: str) -> str:

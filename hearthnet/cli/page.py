@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from hearthnet.cli.main import config_option, json_option, local_time, print_json
+from hearthnet import moments
+from hearthnet.cli.main import config_option, json_option, print_json
 from hearthnet.cli.options import seconds_of
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def _print_link(grants: Grants, base: str, share_s: float | None, *, is_opened: 
         click.echo("works once, within ten minutes; the browser that opens it keeps access for 30 days", err=True)
         if shared_until_us is not None:
             said = "encrypted" if is_encrypted else "NOT encrypted: who can read this network sees all of it"
-            click.secho(f"shared until {local_time(shared_until_us)}, {said}", fg="yellow", err=True)
+            click.secho(f"shared until {moments.local(shared_until_us)}, {said}", fg="yellow", err=True)
     if is_opened:
         _open(link, grants.directory)
 

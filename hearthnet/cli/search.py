@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, get_type_hints
 
 import click
 
-from hearthnet.cli.main import json_option, local_time, print_json, printable, where_option
+from hearthnet import moments
+from hearthnet.cli.main import hanging, json_option, print_json, printable, where_option
 from hearthnet.cli.options import TIMES, since_option, until_option
 from hearthnet.constants import DATABASE, TRACE_RING_BUFFER
 from hearthnet.display import counted
@@ -141,12 +141,12 @@ def _with_options(query: str, since_us: int | None, until_us: int | None, progra
     """Returns the query with the options as terms."""
     from hearthnet.observability.store.search.language import term
 
-    given = [("since", _utc(since_us)), ("until", _utc(until_us)), ("program", program)]
+    given = [("since", _exact(since_us)), ("until", _exact(until_us)), ("program", program)]
     return " ".join(filter(None, [query, *(term(name, value) for name, value in given if value is not None)]))
 
 
-def _utc(us: int | None) -> str | None:
-    return None if us is None else datetime.fromtimestamp(us / 1e6, tz=UTC).isoformat()
+def _exact(us: int | None) -> str | None:
+    return moments.iso(us, "microseconds")
 
 
 def _compiled(text: str, table: TableName | None) -> Compiled:
@@ -174,7 +174,7 @@ def _pending(where: Locations) -> list[dict[str, Any]]:
     from hearthnet.cli.trace.show import trace_shape
     from hearthnet.observability.records.record import TraceRecord
 
-    since = _utc(time.time_ns() // 1_000 - _PENDING_US)
+    since = _exact(time.time_ns() // 1_000 - _PENDING_US)
     # Columns of the table, too: integers that SQLite can take.
     integers = dict.fromkeys((name for name, kind in get_type_hints(TraceRecord).items() if kind is int), _INTEGERS)
     shape = [{**integers, **trace_shape(), "parent_id": str | None, "seq": int | None}]
@@ -193,16 +193,16 @@ def _print(found: Found, table: TableName, as_json: bool) -> None:
 
 
 def _print_logs(rows: list[dict[str, Any]]) -> None:
-    from hearthnet.cli.log.command import print_line
     from hearthnet.cli.log.lines import Line
-    from hearthnet.forensics.model import iso
+    from hearthnet.cli.log.shown import LinePrinter
 
+    printer = LinePrinter()
     for row in reversed(rows):
         named = {name: row[name] for name in ("trace_id", "span_id") if row[name] is not None}
         repeats = {"repeats": row["repeats"]} if row["repeats"] else {}
         ends = {} if row["exc"] is None else {"exc": row["exc"]}
-        first = {"ts": iso(row["ts_us"]), "level": row["level"], "logger": row["logger"], "msg": row["msg"]}
-        print_line(Line(b"", {**row["extras"], **named, **repeats, **ends, **first}))
+        first = {"ts": moments.iso(row["ts_us"]), "level": row["level"], "logger": row["logger"], "msg": row["msg"]}
+        printer.show(Line(b"", {**row["extras"], **named, **repeats, **ends, **first}))
 
 
 # --- remarks, on standard error
@@ -214,9 +214,10 @@ def _remark(found: Found, made: Compiled, text: str) -> None:
         if found.count > shown or not found.count_is_exact:
             click.echo(f"{shown:,} of {found.count_text} {noun}s: -n shows more", err=True)
         return
-    click.echo(f"no {noun}s match{_range(found, made)}", err=True)
+    click.echo(hanging("", f"no {noun}s match{_range(found, made)}"), err=True)
     if found.newest_match_us is not None:
-        click.echo(f"the newest match outside of that ended at {local_time(found.newest_match_us)}", err=True)
+        text = f"the newest match outside of that ended at {moments.local(found.newest_match_us)}"
+        click.echo(hanging("", text), err=True)
     for problem in found.problems:
         _show_problem(problem, text, kind="note", colour="yellow")
 
@@ -230,12 +231,12 @@ def _range(found: Found, made: Compiled) -> str:
     until = newest if made.until_us is None else made.until_us
     if max(since, oldest) <= min(until, newest):
         return _from_to(max(since, oldest), min(until, newest))
-    asked = f" since {local_time(since)}" if since > newest else f" until {local_time(until)}"
+    asked = f" since {moments.local(since)}" if since > newest else f" until {moments.local(until)}"
     return f"{asked}; the store has those{_from_to(oldest, newest)}"
 
 
 def _from_to(since: int, until: int) -> str:
-    return f" from {local_time(since)} to {local_time(until)}"
+    return f" from {moments.local(since)} to {moments.local(until)}"
 
 
 def _count_other(where: Locations, table: TableName, text: str) -> None:

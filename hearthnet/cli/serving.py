@@ -9,6 +9,7 @@ from contextlib import closing
 
 import click
 
+from hearthnet.cli.main import hanging
 from hearthnet.cli.output import serve_without_terminal
 from hearthnet.config import Config
 from hearthnet.display import counted
@@ -67,7 +68,7 @@ def _print_summary(node: Node) -> None:
 
 
 def _print_reach(config: Config, certificate: Certificate | None) -> None:
-    click.echo(f"reach      {summary(reachable(ROUTERS, config), config.transport, certificate)}")
+    click.echo(hanging("reach      ", summary(reachable(ROUTERS, config), config.transport, certificate)))
     if certificate is not None and (trouble := certificate.trouble(now_utc())) is not None:
         # No reason not to start: the node's own tools work, and a renewed one is loaded without a restart.
         click.secho(f"{trouble}: replace it, a new one is loaded automatically", fg="yellow", err=True)

@@ -28,9 +28,10 @@ from hearthnet.forensics.evidence.kernel import KernelSources
 from hearthnet.forensics.evidence.log_lines import Lines, find_log_dir, read_lines
 from hearthnet.forensics.evidence.runs import Boxes, as_in_flight, in_flight_in, is_sign, read_boxes, runs_of
 from hearthnet.forensics.evidence.safe_stat import is_file, is_folder, listed, why_unreadable
-from hearthnet.forensics.model import Case, Entry, InFlight, Run, Source, iso
+from hearthnet.forensics.model import Case, Entry, InFlight, Run, Source
 from hearthnet.forensics.timeline import ended_us, fresh_lines, timeline, with_runs
 from hearthnet.forensics.whose import like, runs_to_judge
+from hearthnet.moments import iso
 from hearthnet.references import chosen, place
 
 __all__ = ["gather"]
@@ -93,11 +94,15 @@ def gather(
     case.in_flight = _in_flight(run, records, boxes)
     if _has_table(run, boxes):
         numbered = _with_table(numbered, case.in_flight, "open" if run.is_alive else INTERRUPTED)
+    numbered = _until_seen(numbered, runs)
     if around is not None:
         around = _trace_id(around, run, numbered)
     window, own = _window(run, numbered, (since_us or 0, until_us), around), (run.started_us, _end_us(run) + _SLACK_US)
     lines = _lines(log_dir, directory, window, own, limit, case.sources)
-    apart = {key for key, (_, box) in boxes.by_run.items() if box.header.role == LIBRARY}
+    # Programs commit at different intervals, so the order of commits says little about records of two of them.
+    own_ids = {other.run_id for other in like(runs, run)}
+    apart = {other.run_id for other in runs if other.run_id not in own_ids}
+    apart |= {key for key, (_, box) in boxes.by_run.items() if box.header.role == LIBRARY}
     entries = timeline(numbered, with_runs(lines.entries, runs), runs, apart)
     case.entries = _selected(entries, run, since_us, until_us, around, limit)
     _summarise(case, run, records, with_runs(lines.notable, runs))
@@ -176,6 +181,15 @@ def _with_table(numbered: list[Entry], in_flight: list[InFlight], status: str) -
     return [*numbered[: last + 1], *flying, *numbered[last + 1 :]]
 
 
+def _until_seen(entries: list[Entry], runs: list[Run]) -> list[Entry]:
+    """Returns the entries, those of interrupted traces with the moment up to which their age is counted."""
+    seen = {run.run_id: run.last_seen_us for run in runs}
+    return [
+        replace(entry, seen_us=seen.get(entry.run_id or "")) if entry.status == INTERRUPTED else entry
+        for entry in entries
+    ]
+
+
 def _chosen(runs: list[Run], wanted: str | None, program: str | None) -> Run | None:
     """Returns the run that is wanted: a place counts those that ended, if any has, among the runs to judge."""
     if wanted is None or place(wanted) is not None:
@@ -238,7 +252,7 @@ def _selected(
 ) -> list[Entry]:
     """Returns the newest entries up to the end of the run; with `around`, those around that trace."""
     own = [index for index, entry in enumerate(entries) if entry.run_id == run.run_id]
-    first, last = 0, own[-1] + 1 if own else len(entries)
+    first, last = 0, own[-1] + 1 if own and not run.is_alive else len(entries)
     if around is not None:
         visits = [index for index, entry in enumerate(entries) if entry.trace_id == around]
         last = min(len(entries), visits[-1] + 1 + limit // 2)

@@ -7,7 +7,6 @@ Recorded data is untrusted: all of it is bounded text here.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -27,7 +26,6 @@ __all__ = [
     "Source",
     "Verdict",
     "Vitals",
-    "iso",
 ]
 
 CAUSES: Final = {
@@ -44,16 +42,6 @@ CAUSES: Final = {
     "unknown": "the files do not show how it ended",
 }
 CONFIDENCES: Final = ("certain", "likely", "possible")  # strongest first
-
-
-def iso(us: int | None) -> str | None:
-    """Returns UTC microseconds as ISO 8601 in UTC; None for a number out of range."""
-    if us is None:
-        return None
-    try:
-        return datetime.fromtimestamp(us / 1e6, tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    except (OverflowError, ValueError, OSError):
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +158,7 @@ class Entry:
         seq: its place in the store's order; None if it has none.
         spans: of a trace, as in the column `spans`.
         number: of a record, given at birth; with `run_id` it tells which one it is.
+        seen_us: of a trace that had not ended: when its run was last seen, by the clock of that time.
     """
 
     ts_us: int
@@ -186,6 +175,7 @@ class Entry:
     exc: str | None = None
     spans: tuple[dict[str, Any], ...] = ()
     number: int | None = None
+    seen_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

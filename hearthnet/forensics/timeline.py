@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
+from hearthnet import moments
 from hearthnet.forensics.model import Entry, Run
 
 __all__ = ["ended_us", "fresh_lines", "timeline", "with_runs"]
@@ -23,8 +24,10 @@ _CLEAN: Final = "clean"
 
 
 def ended_us(entry: Entry) -> int:
-    """Returns when an entry was recorded, UTC microseconds: for a trace, its end."""
-    return entry.ts_us + int((entry.duration_ms or 0.0) * 1_000)
+    """Returns when an entry was recorded, UTC microseconds: for a trace its end, or when its run was last seen."""
+    if entry.seen_us is not None:
+        return entry.seen_us
+    return moments.ended_us(entry.ts_us, entry.duration_ms or 0.0)
 
 
 def with_runs(lines: Iterable[Entry], runs: list[Run]) -> list[Entry]:
@@ -121,12 +124,16 @@ def timeline(records: list[Entry], lines: list[Entry], runs: list[Run], apart: s
         records: in the order of the store, and then of their numbers.
         lines: of the JSON log, in the order in which they were written.
         runs: whose starts and ends are added.
-        apart: ids of runs with records that are not committed: their order is that of their own numbers.
+        apart: ids of runs whose records are in the order of their own numbers, and among the others by time: they have
+            records that are not committed, or are of other programs.
     """
     following: dict[int, list[Entry]] = {}
     loose: list[Entry] = []
     for before, line in fresh_lines(lines, records):
-        (loose if before is None else following.setdefault(before, [])).append(line)
+        if before is None or not _is_with(line.run_id, records[before], apart):
+            loose.append(line)
+        else:
+            following.setdefault(before, []).append(line)
     main: list[Entry] = []
     others: dict[str, list[Entry]] = {run_id: [] for run_id in apart}
     for index, entry in enumerate(records):
@@ -138,6 +145,11 @@ def timeline(records: list[Entry], lines: list[Entry], runs: list[Run], apart: s
     loose.sort(key=ended_us)
     merged = heapq.merge(*(_timed(rows) for rows in (*marked, loose)), key=lambda timed: timed[0])
     return [entry for _, entry in merged]
+
+
+def _is_with(run_id: str | None, record: Entry, apart: set[str]) -> bool:
+    """Returns True if a line of a run, None if that is unknown, may be in the same order as `record`."""
+    return run_id in (None, record.run_id) or not {run_id, record.run_id} & apart
 
 
 def _timed(entries: list[Entry]) -> Iterator[tuple[int, Entry]]:

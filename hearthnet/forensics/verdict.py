@@ -15,9 +15,9 @@ from typing import Final
 
 from hearthnet.constants import CRASH_LOGGER
 from hearthnet.forensics.evidence.cut_short import BUS_ERROR, CUT_SHORT
-from hearthnet.forensics.model import CONFIDENCES, Case, Entry, Run, Verdict, Vitals, iso
+from hearthnet.forensics.model import CONFIDENCES, Case, Entry, Run, Verdict, Vitals
 from hearthnet.forensics.whose import like
-from hearthnet.moments import duration
+from hearthnet.moments import duration, iso
 
 __all__ = ["RESTART_LOOP_RUNS", "RESTART_LOOP_US", "judge", "unclean_runs_in_a_row"]
 

@@ -10,6 +10,8 @@ import pytest
 from support import forkserver
 
 from hearthnet.forensics import box as layout
+from hearthnet.forensics.gather import gather
+from hearthnet.forensics.verdict import judge
 from hearthnet.observability import doctor, telemetry
 
 # Records into the store, with a call under way, and ends in the way that it is told.
@@ -23,6 +25,7 @@ from hearthnet.observability.process import uncaught as capture
 from hearthnet.observability.process.fault_file import FaultFile
 
 folder, end, name = Path(sys.argv[1]), sys.argv[2], sys.argv[3] or None
+sys.argv[0] = sys.argv[4] or sys.argv[0]
 with FaultFile(folder), telemetry.open(ObservabilityConfig(data_dir=folder, max_disk_mb=64), node_id=name) as t:
     for _ in range(3):
         with trace.new_trace("llm.chat"):
@@ -52,9 +55,9 @@ def live(config):
     folder = config.observability.data_dir
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    def run(*ends: str, node_id: str = "") -> None:
+    def run(*ends: str, node_id: str = "", program: str = "") -> None:
         for end in ends:
-            done = forkserver.run([sys.executable, "-c", PROGRAM, folder, end, node_id])
+            done = forkserver.run([sys.executable, "-c", PROGRAM, folder, end, node_id, program])
             assert done.returncode == ENDS.get(end, -9), done.stderr
 
     return run
@@ -161,7 +164,7 @@ def test_death_long_ago(node, live):
         result, outside = last(config, bus), last(config)
 
     assert (result.status, outside.status) == ("pass", "pass")
-    assert result.detail.startswith("healthy for more than a day; before that, the run of ")
+    assert result.detail.startswith("healthy for more than a day; before that, python's run of ")
     assert result.evidence["cause"] == "killed"
 
 
@@ -180,7 +183,7 @@ def test_node_that_dies_again_and_again(node, live):
     assert (twice.status, twice.evidence["deaths"]) == ("pass", 2)
     for result in (thrice, inside):
         assert (result.status, result.ok, result.fix) == ("fail", False, "hearthnet autopsy")
-        assert result.detail.startswith("3rd unclean end within 20 min, the last: it was killed")
+        assert result.detail.startswith("3rd unclean end of python within 20 min, the last: it was killed")
         assert "open in several of them: embed of rag.query" in result.detail
         assert result.evidence["shared"] == [{"capability": "rag.query", "span": "embed", "runs": 3}]
         assert len(result.evidence["runs"]) == 3
@@ -192,6 +195,34 @@ def test_node_that_dies_again_and_again(node, live):
         connection.commit()
     put_back(config, 3)
     assert (loop(config).status, loop(config).evidence["deaths"]) == ("fail", 3)
+
+
+def test_loop_before_a_clean_stop_is_told_by_its_own_end(node, live):
+    """The last unclean end is the cause, and the one to diagnose, not the clean one after it."""
+    config, _ = node
+    live("kill", "kill", "stuck", "stop", node_id="N" * 52)
+    result = loop(config)
+    stuck = result.evidence["runs"][0]["run_id"]
+
+    assert result.detail.startswith("3rd unclean end within 20 min, the last: its event loop was stuck")
+    assert result.fix == f"hearthnet autopsy --run {stuck}"
+    assert judge(gather(config.observability.data_dir, run_id=stuck)).cause == "loop_stuck"
+    assert last(config).status == "pass"
+
+
+def test_programs_without_a_node_are_told_apart(live, config):
+    """Each by its name: three that were killed once are in no loop, one that was killed three times is."""
+    for program in ("a.py", "b.py", "c.py"):
+        live("kill", program=program)
+    apart = loop(config)
+    live("kill", "kill", program="b.py")
+    live("stop", program="c.py")
+
+    assert (apart.status, apart.evidence["deaths"]) == ("pass", 1)
+    assert loop(config).detail.startswith("3rd unclean end of b.py within 20 min, the last: it was killed")
+    assert last(config).detail.startswith("c.py's run of 20")
+    run_id = loop(config).fix.rpartition(" ")[2]
+    assert gather(config.observability.data_dir, run_id=run_id).run.program == "b.py"
 
 
 def test_other_programs_with_the_same_store(live, config):

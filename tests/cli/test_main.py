@@ -7,9 +7,12 @@ import json
 import click
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from hearthnet.cli import main
-from hearthnet.cli.main import _run, as_json_text, fields_text, print_json
+from hearthnet.cli.main import _run, as_json_text, fields_text, print_json, wrapped
 
 
 @pytest.mark.parametrize(
@@ -104,3 +107,20 @@ def test_json_is_one_document(words, capsys):
     """What prints data prints it as JSON, too."""
     assert _run(words) == 0
     assert json.loads(capsys.readouterr().out) is not None
+
+
+@given(
+    st.lists(st.tuples(st.text("ab \u4e2d"), st.sampled_from([{}, {"bold": True}])), max_size=5),
+    st.integers(0, 4),
+    st.integers(5, 30),
+)
+def test_wrapped_lines_fit_and_lose_nothing(parts, indent, columns):
+    """Only a line of one word may be wider; words, blanks within a line and styles stay."""
+    plain = click.unstyle(wrapped(parts, indent, columns))
+    lines = plain.split("\n")
+
+    assert plain.split() == "".join(text for text, _ in parts).split()
+    assert all(cell_len(line) <= columns or len(line.split()) == 1 for line in lines if len(parts) == 1)
+    assert all(line.startswith(" " * indent) and line[indent : indent + 1] != " " for line in lines[1:])
+    assert all(line.count("\x1b[1m") == line.count("\x1b[0m") for line in wrapped(parts, indent, columns).split("\n"))
+    assert click.unstyle(wrapped(parts, indent, None)) == "".join(text for text, _ in parts)

@@ -19,11 +19,14 @@ from support import forkserver
 from support.left_behind import fingerprints
 from support.strange import plant
 
+from hearthnet.database import connect_read_only
 from hearthnet.forensics.evidence.entries import fingerprint, from_line, from_log
 from hearthnet.forensics.gather import gather
 from hearthnet.forensics.tables import COLUMNS
 from hearthnet.forensics.timeline import ended_us
 from hearthnet.forensics.verdict import judge
+from hearthnet.moments import iso
+from hearthnet.observability.store.recovery.run_ends import read_case
 
 
 def states(case):
@@ -397,3 +400,77 @@ def test_what_is_no_file_is_named_by_its_kind(tmp_path, name):
 
     (source,) = [item for item in gather(tmp_path).sources if item.path == path]
     assert source.detail == "it is a pipe, not a file"
+
+
+# With a heartbeat that is later than every record and sample, when a call has not ended. `kill`: it is killed then.
+BEATING = """
+import os, sys, time
+from pathlib import Path
+from hearthnet.config import ObservabilityConfig
+from hearthnet.forensics.model import Vitals
+from hearthnet.observability import telemetry, trace
+from hearthnet.observability.runtime import runtime
+base = Path(sys.argv[1])
+with telemetry.open(ObservabilityConfig(data_dir=base / "data", log_dir=base / "log")) as t:
+    if sys.argv[2] == "kill":
+        with trace.new_trace("llm.chat"):
+            pass
+        runtime.recorder.box.note_vitals(Vitals(time.time_ns() // 1_000))
+        trace.new_trace("rag.query")
+        t.flush()
+        runtime.recorder.box.note_alive()
+        os.kill(os.getpid(), 9)
+"""
+
+
+def test_last_sign_is_the_same_after_the_next_start(tmp_path):
+    """What was known of a killed run before its box was recovered is known after, everywhere."""
+    data = tmp_path / "data"
+    assert forkserver.run([sys.executable, "-c", BEATING, tmp_path, "kill"]).returncode == -9
+    before = gather(data)
+    killed = before.run
+    assert (read_case(data / "telemetry.db").run.last_seen_us, killed.vitals[-1].ts_us < killed.last_seen_us) == (
+        killed.last_seen_us,
+        True,
+    )
+    forkserver.run([sys.executable, "-c", BEATING, tmp_path, "stop"], check=True)
+
+    after = gather(data, run_id=killed.run_id)
+    assert (after.run.has_box, after.run.end_reason) == (False, "unclean")
+    assert after.run.last_seen_us == killed.last_seen_us
+    assert after.in_flight == before.in_flight
+    with closing(connect_read_only(data / "telemetry.db")) as connection:
+        ((ended,),) = connection.execute("SELECT ended FROM run_history WHERE end_reason = 'unclean'")
+    assert ended == iso(killed.last_seen_us)
+    for case in (before, after):
+        (flying,) = [entry for entry in case.entries if entry.status == "interrupted"]
+        (end,) = [entry for entry in case.entries if (entry.kind, entry.run_id) == ("end", killed.run_id)]
+        assert ended_us(flying) == ended_us(end) == killed.last_seen_us
+
+
+# Has the first trace wait for its commit while another program records and ends.
+WAITING = """
+import os, subprocess, sys
+from pathlib import Path
+sys.argv[0] = sys.argv[2]
+from hearthnet.config import ObservabilityConfig
+from hearthnet.observability import telemetry, trace
+with telemetry.open(ObservabilityConfig(data_dir=Path(sys.argv[1]), log_dir=Path(sys.argv[1]), flush_interval_s=60)):
+    with trace.new_trace(f"{sys.argv[2]}.first"):
+        pass
+    if sys.argv[2] == "slow":
+        subprocess.run([sys.executable, "-c", os.environ["PROGRAM"], sys.argv[1], "quick"], check=True)
+    with trace.new_trace(f"{sys.argv[2]}.last"):
+        pass
+"""
+
+
+def test_records_of_programs_are_in_the_order_of_time(tmp_path):
+    """Not in that of their commits, which may be half a minute late."""
+    forkserver.run(
+        [sys.executable, "-c", WAITING, tmp_path, "slow"], env={**os.environ, "PROGRAM": WAITING}, check=True
+    )
+    case = gather(tmp_path, program="slow")
+
+    names = [entry.name for entry in case.entries if entry.kind == "trace"]
+    assert names == ["slow.first", "quick.first", "quick.last", "slow.last"]

@@ -117,3 +117,16 @@ def test_line_beside_several_programs():
     assert [entry.run_id for entry in with_runs(lines, [killed, job, node])] == [
         "01NODE", None, "01NODE", None, "01NODE",
     ]  # fmt: skip
+
+
+def test_line_behind_a_record_of_another_program_is_placed_by_time():
+    """So each run starts and ends once, whoever's lines the log has in between."""
+    other = Run("01OTHER", T0 + S, T0 + 3 * S, "clean", pid=8, program="cron.py")
+    records = [record(1, 1, "a"), record(2, 2, "theirs", "01OTHER")]
+    lines = [line(1, "a"), line(2, "theirs"), replace(line(4, "ours, not stored"), run_id="01RUN")]
+
+    found = texts(timeline(records, lines, [RUN, other], {"01OTHER"}))
+    assert sorted(found) == sorted(
+        ["the run starts", "a", "the run starts", "theirs", "the run ends", "ours, not stored", "the run ends"]
+    )
+    assert found.index("theirs") < found.index("ours, not stored")

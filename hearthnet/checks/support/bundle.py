@@ -35,9 +35,10 @@ from hearthnet.errors import StoreError
 from hearthnet.files import replace_private
 from hearthnet.forensics.evidence.entries import integer, number
 from hearthnet.forensics.gather import gather
-from hearthnet.forensics.model import Case, Entry, Run, Source, iso
+from hearthnet.forensics.model import Case, Entry, Run, Source
 from hearthnet.forensics.verdict import judge
 from hearthnet.forensics.whose import runs_to_judge
+from hearthnet.moments import iso
 from hearthnet.observability.doctor import STATUSES
 from hearthnet.observability.records.results import RESULTS, is_failure
 from hearthnet.observability.reports.history import streaks

@@ -6,10 +6,7 @@ line, so that it can be pasted whole. A spinner runs while the checks do.
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
@@ -18,7 +15,7 @@ from typing import Any, Final
 
 import click
 
-from hearthnet.cli.main import as_json_text, printable
+from hearthnet.cli.main import as_json_text, colour, printable, width, wrapped
 from hearthnet.display import counted, has_unicode
 from hearthnet.moments import in_local_time
 from hearthnet.observability.reports.history import BAD, Change, Streak
@@ -36,7 +33,6 @@ _COUNTED: Final = {"fail": "failed", "warn": "warned", "pass": "passed", "skip":
 _NOW: Final = {"fail": "failing", "warn": "warning", "pass": "healthy again"}
 _BEFORE: Final = {"fail": "failing", "warn": "a warning", "pass": "healthy", "skip": "skipped"}
 _INDENT: Final = " " * 7
-_MIN_WIDTH: Final = 40
 
 
 def print_report(document: Mapping[str, Any], news: Iterable[Change], *, quiet: bool, verbose: bool) -> None:
@@ -46,8 +42,11 @@ def print_report(document: Mapping[str, Any], news: Iterable[Change], *, quiet: 
     shown = [change for change in news if not quiet or change.status in BAD]
     if not quiet:
         _print(printable(document["note"]))
+    together: dict[str, list[str]] = {}
     for change in shown:
-        _print_wrapped("", _sentence(change))
+        together.setdefault(_since(change), []).append(printable(change.name))
+    for since, names in together.items():
+        _print_wrapped("", f"{', '.join(names)} {since}")
     if shown:
         _print("")
     fixes: set[str] = set()
@@ -70,10 +69,10 @@ def _print_bad(result: dict[str, Any], fixes: set[str], *, verbose: bool) -> Non
 
 def _print_fix(fix: str, fixes: set[str]) -> None:
     line = f"{_INDENT}fix: {fix}"
-    width = _width()
-    if width is not None and fix in fixes:
+    columns = width()
+    if columns is not None and fix in fixes:
         line = f"{_INDENT}fix: as above"
-    elif width is not None and len(line) > width:
+    elif columns is not None and len(line) > columns:
         _print(f"{_INDENT}fix:")
         line = fix
     fixes.add(fix)
@@ -127,8 +126,8 @@ def local_moment(moment: datetime) -> str:
     return f"{local:%a %H:%M}" if is_near else f"{local:%Y-%m-%d %H:%M}"
 
 
-def _sentence(change: Change) -> str:
-    parts = [f"{printable(change.name)} {_NOW[change.status]} since {local_moment(change.since)}"]
+def _since(change: Change) -> str:
+    parts = [f"{_NOW[change.status]} since {local_moment(change.since)}"]
     if change.was is not None and change.until is not None:
         parts.append(f"{_BEFORE.get(change.was, 'different')} until {local_moment(change.until)}")
     if change.after:
@@ -140,10 +139,9 @@ def _print_marked(status: str, title: str, text: str, *, may_cut: bool = False) 
     """Prints a line with its mark; returns True if the text had to be cut."""
     mark, ascii_mark, colour = _MARKS[status]
     rest = f" {title}  {text}".rstrip()
-    width = _width()
-    whole = rest
-    if may_cut and width is not None:
-        rest = _cut(rest, width - len(f"{mark} {status}"))
+    columns, whole = width(), rest
+    if may_cut and columns is not None:
+        rest = _cut(rest, columns - len(f"{mark} {status}"))
     # The word keeps the text's colour: yellow is unreadable on white.
     word = click.style(status, bold=status in BAD)
     _print(f"{click.style(mark if has_unicode(sys.stdout) else ascii_mark, fg=colour, bold=True)} {word}{rest}")
@@ -151,32 +149,24 @@ def _print_marked(status: str, title: str, text: str, *, may_cut: bool = False) 
 
 
 def _print_wrapped(indent: str, text: str) -> None:
-    width = _width()
-    lines = [text] if width is None else textwrap.wrap(text, width - len(indent), break_on_hyphens=False)
-    for line in lines:
-        _print(indent + line)
+    for line in wrapped([(indent + text, {})], len(indent), width()).split("\n"):
+        _print(line)
 
 
-def _cut(text: str, width: int) -> str:
+def _cut(text: str, columns: int) -> str:
     from rich.cells import cell_len, set_cell_size
 
-    if cell_len(text) <= width:
+    if cell_len(text) <= columns:
         return text
     mark = "…" if has_unicode(sys.stdout) else "..."
-    return set_cell_size(text, width - len(mark)).rstrip() + mark
+    return set_cell_size(text, columns - len(mark)).rstrip() + mark
 
 
 def _print(line: str) -> None:
     """Prints a line, with characters escaped that the terminal cannot show."""
     encoding = sys.stdout.encoding or "ascii"
     shown = line.encode(encoding, "backslashreplace").decode(encoding)
-    is_plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
-    click.echo(shown, color=False if is_plain else None)
-
-
-def _width() -> int | None:
-    """Returns the columns of the terminal; None without one, since programs prefer whole lines."""
-    return max(_MIN_WIDTH, shutil.get_terminal_size().columns) if sys.stdout.isatty() else None
+    click.echo(shown, color=colour())
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 from hearthnet import references
 from hearthnet.cli.log.level import level as level_command
 from hearthnet.cli.log.lines import Line, Newest, Wanted, follow, newest
+from hearthnet.cli.log.shown import LinePrinter
 from hearthnet.cli.main import Group, json_option, printable, where_option
 from hearthnet.cli.options import TIMES, since_option, until_option
 from hearthnet.constants import LEVELS
@@ -18,13 +19,6 @@ from hearthnet.constants import LEVELS
 if TYPE_CHECKING:
     from hearthnet.locations import Locations
 
-_COLOURS: Final = {
-    "debug": "bright_black",
-    "info": "blue",
-    "warning": "yellow",
-    "error": "red",
-    "critical": "red",
-}
 _BETWEEN_TOKENS: Final = str.maketrans("\t\r\n", "   ")  # JSON has no others outside its texts, and none within them
 
 
@@ -84,7 +78,7 @@ def command(
         raise click.UsageError("--until cannot be combined with --follow")
     wanted = Wanted(level, component, trace and _trace_id(where, trace), since_us, until_us, pattern)
     found = newest(where.log_dir, count, wanted)
-    show = _print_json if as_json else print_line
+    show = _print_json if as_json else LinePrinter().show
     if as_json and not is_following:
         _print_array(found.lines)
     else:
@@ -139,16 +133,3 @@ def _print_json(line: Line) -> None:
 def _json(line: Line) -> str:
     """Returns the line as it was written: whatever could be read is JSON, also where it could not be encoded again."""
     return printable(line.raw.decode().strip().translate(_BETWEEN_TOKENS))
-
-
-def print_line(line: Line) -> None:
-    """Prints a record with its fields, and its traceback below."""
-    moment, level = line.moment(), line.text("level")
-    when = line.text("ts") if moment is None else moment.astimezone().isoformat(" ", "milliseconds")
-    text = (
-        f"{printable(when)} {click.style(f'{level:<8}', fg=_COLOURS.get(level))}"
-        f"{printable(line.text('logger'))}: {click.style(printable(line.text('msg')), bold=True)}"
-    )
-    click.echo("  ".join(filter(None, (text, line.fields()))))
-    for part in line.text("exc").splitlines():
-        click.echo(f"    {printable(part)}")

@@ -54,9 +54,15 @@ class Line(NamedTuple):
             return None
         return found if found.tzinfo else found.replace(tzinfo=UTC)
 
-    def fields(self) -> str:
-        """Returns all but time, level, logger, message and traceback as text."""
-        return fields_text({key: value for key, value in self._exact().items() if key not in _SHOWN_FIRST})
+    def moment_us(self) -> int | None:
+        """Returns its time as UTC microseconds; None if it has none."""
+        moment = self.moment()
+        return None if moment is None else round(moment.timestamp() * 1e6)
+
+    def fields(self, *, is_short: bool = False) -> str:
+        """Returns all but time, level, logger, message and traceback as text; if short, with few decimals."""
+        fields = {key: value for key, value in self._exact().items() if key not in _SHOWN_FIRST}
+        return fields_text(fields, is_short=is_short)
 
     def _exact(self) -> dict[str, Any]:
         if not _LONG_NUMBER.search(self.raw):
@@ -94,7 +100,7 @@ class Wanted(NamedTuple):
             and self._is_of_component(line.text("logger"))
             and (self.trace is None or line.text("trace_id").startswith(self.trace))
             and self._is_in_time(line)
-            and (self.pattern is None or self.pattern.search(_searched(line)) is not None)
+            and (self.pattern is None or any(map(self.pattern.search, _searched(line))))
         )
 
     def _is_of_component(self, logger: str) -> bool:
@@ -107,10 +113,9 @@ class Wanted(NamedTuple):
     def _is_in_time(self, line: Line) -> bool:
         if self.since_us is None and self.until_us is None:
             return True
-        moment = line.moment()
-        if moment is None:
+        us = line.moment_us()
+        if us is None:
             return False
-        us = round(moment.timestamp() * 1e6)
         return (self.since_us is None or us >= self.since_us) and (self.until_us is None or us < self.until_us)
 
     def is_in(self, path: Path) -> bool:
@@ -129,8 +134,10 @@ def _day(us: int, otherwise: date) -> date:
         return otherwise
 
 
-def _searched(line: Line) -> str:
-    return f"{line.text('logger')}: {line.text('msg')}  {line.fields()}\n{line.text('exc')}"
+def _searched(line: Line) -> Iterator[str]:
+    """Yields a line as text: with its numbers as they are in the file, and as they are shown."""
+    for is_short in (False, True):
+        yield f"{line.text('logger')}: {line.text('msg')}  {line.fields(is_short=is_short)}\n{line.text('exc')}"
 
 
 class Newest(NamedTuple):

@@ -12,7 +12,6 @@ from hearthnet.cli.main import (
     as_json_text,
     console,
     json_option,
-    local_time,
     print_json,
     print_plain,
     printable,
@@ -23,6 +22,7 @@ from hearthnet.cli.main import (
 from hearthnet.cli.options import TIMES, since_option, until_option, wait_or_leave
 from hearthnet.cli.trace.show import ended_us, find, rows_of
 from hearthnet.constants import DATABASE, TRACE_RING_BUFFER
+from hearthnet.moments import at, local
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -129,11 +129,11 @@ def print_traces(traces: list[Trace]) -> None:
     print_plain(screen, listing)
 
 
-def _times(moments: list[int], *, is_wide: bool) -> tuple[str, list[str]]:
+def _times(ends_us: list[int], *, is_wide: bool) -> tuple[str, list[str]]:
     """Returns the title and the cells of the column of times: the zone is in one or the other."""
-    known = [datetime.fromtimestamp(us / 1e6, tz=UTC).astimezone() for us in moments]
-    if is_wide or len({moment.utcoffset() for moment in known}) > 1:
-        return "ended", [moment.isoformat(" ", "seconds") for moment in known]
+    known = [moment for us in ends_us if (moment := at(us)) is not None]
+    if is_wide or len(known) < len(ends_us) or len({moment.utcoffset() for moment in known}) > 1:
+        return "ended", [local(us, "seconds") for us in ends_us]
     now = datetime.now(UTC).astimezone()
     return _zone(known[0]), [_short(moment, now) for moment in known]
 
@@ -189,7 +189,7 @@ class _Lines:
 
     def show(self, trace: Trace) -> None:
         """Prints one trace, on a narrow terminal below its day and zone."""
-        day, _, clock = local_time(ended_us(trace)).partition(" ")
+        day, _, clock = local(ended_us(trace)).partition(" ")
         if self._is_wide:
             moment = f"{day} {clock}"
         else:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from hearthnet import references
+from hearthnet import moments, references
 from hearthnet.cli.main import (
     console,
     fields_text,
     json_option,
-    local_time,
     print_json,
     print_plain,
     printable,
@@ -133,8 +131,8 @@ def find(where: Locations, n: int, wanted: TraceFilter) -> list[dict[str, Any]]:
         capability=wanted.capability,
         result=wanted.result,
         min_ms=wanted.min_ms,
-        since=_utc(wanted.since_us),
-        until=_utc(wanted.until_us),
+        since=_exact(wanted.since_us),
+        until=_exact(wanted.until_us),
         program=wanted.program,
         trace=wanted.trace_id,
     )
@@ -163,11 +161,11 @@ def trace_shape() -> dict[str, Any]:
 
 def ended_us(trace: dict[str, Any]) -> int:
     """Returns when a trace ended, UTC microseconds."""
-    return int(trace["started_us"] + trace["duration_ms"] * 1e3)
+    return moments.ended_us(trace["started_us"], trace["duration_ms"])
 
 
-def _utc(us: int | None) -> str | None:
-    return None if us is None else datetime.fromtimestamp(us / 1e6, tz=UTC).isoformat()
+def _exact(us: int | None) -> str | None:
+    return moments.iso(us, "microseconds")
 
 
 def _from_disk(where: Locations, n: int, wanted: TraceFilter) -> list[dict[str, Any]]:
@@ -215,13 +213,13 @@ def _draw(trace: dict[str, Any]) -> None:
             (f"{printable(trace['capability'])}{version}", "bold"), "  ", (printable(trace["result"]), style),
             f"  {trace['duration_ms']:.2f} ms",
         ),
-        Text(f"started {local_time(trace['started_us'])}", style="dim"),
+        Text(f"started {moments.local(trace['started_us'])}", style="dim"),
         Text(f"trace {printable(trace['trace_id'])}  run {printable(trace['run_id'])}{whose}", style="dim"),
     ]  # fmt: skip
     if trace["error"]:
         parts.append(Text(printable(trace["error"]), style=style))
     if trace["extras"]:
-        parts.append(Text(fields_text(trace["extras"]), style="dim"))
+        parts.append(Text(fields_text(trace["extras"], is_short=True), style="dim"))
     parts.append(_waterfall(trace))
     if isinstance(trace["extras"].get("truncated"), int):
         dropped = counted(trace["extras"]["truncated"], "span")
@@ -243,7 +241,7 @@ def _waterfall(trace: dict[str, Any]) -> RenderableType:
             Text("  " * depth + printable(item["name"])),
             Text(_bar(item, trace["duration_ms"]), style="green" if item["status"] == "ok" else "red"),
             f"{item['duration_ms']:.2f} ms",
-            Text(fields_text(item["extras"])),
+            Text(fields_text(item["extras"], is_short=True)),
         )
     return lines
 

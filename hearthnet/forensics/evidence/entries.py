@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
 
+from hearthnet import moments
 from hearthnet.forensics.box import Frame, fields
 from hearthnet.forensics.model import Entry, ErrorGroup, Minute, Vitals
 
@@ -252,7 +253,7 @@ def minutes_before(end_us: int, traces: Iterable[Entry]) -> list[Minute]:
     first = end_us // _MINUTE_US - _MINUTES + 1
     counts = {first + number: [0, 0] for number in range(_MINUTES)}
     for trace in traces:
-        minute = counts.get((trace.ts_us + int((trace.duration_ms or 0.0) * 1_000)) // _MINUTE_US)
+        minute = counts.get(moments.ended_us(trace.ts_us, trace.duration_ms or 0.0) // _MINUTE_US)
         if minute is not None:
             minute[0] += 1
             minute[1] += trace.status not in _FINE

@@ -12,10 +12,8 @@ from typing import Any, Final
 from hearthnet.display import counted
 from hearthnet.files import open_file
 from hearthnet.forensics.box import (
-    ENTRIES,
     Box,
     boxes_in,
-    fields,
     is_locked,
     joined,
     newer_boxes_in,
@@ -23,10 +21,10 @@ from hearthnet.forensics.box import (
     read_box,
     this_boot,
 )
-from hearthnet.forensics.box import InFlight as SlotOfTrace
 from hearthnet.forensics.evidence.cut_short import BUS_ERROR, CUT_SHORT, cut_short, shortage_of
-from hearthnet.forensics.evidence.entries import integer, loaded, number, rows_of_frames, text, vitals_of
+from hearthnet.forensics.evidence.entries import integer, loaded, number, text, vitals_of
 from hearthnet.forensics.evidence.kernel import KernelSources, kernel_of
+from hearthnet.forensics.evidence.last_sign import last_moments, last_seen_us
 from hearthnet.forensics.evidence.safe_stat import is_file, listed, why_unreadable
 from hearthnet.forensics.model import Entry, InFlight, Run, Source
 
@@ -37,7 +35,6 @@ __all__ = [
     "as_in_flight",
     "in_flight_in",
     "is_sign",
-    "last_moments",
     "read_boxes",
     "runs_of",
 ]
@@ -188,14 +185,14 @@ def _from_box(box: Box) -> Run:
 
 
 def _with_box(run: Run, path: Path, box: Box, sources: KernelSources) -> Run:
-    seen, ended = _last_sign_us(box), box.ended_us or run.ended_us
+    seen = last_seen_us(box)
     is_alive = False if box.ended_us else _is_alive(path, box)
     return replace(
         run,
         has_box=True,
         is_alive=is_alive,
         kernel=run.kernel if box.ended_us or is_alive else sources.of_box(box) or run.kernel,
-        ended_us=ended,
+        ended_us=box.ended_us or run.ended_us,
         end_reason=_CLEAN if box.ended_us else run.end_reason,
         last_seen_us=max(seen, run.last_seen_us or 0) or None,
         vitals=tuple(getattr(box, "vitals", ())) or run.vitals,
@@ -208,26 +205,6 @@ def _is_alive(path: Path, box: Box) -> bool | None:
         return None
     # The writer holds the lock until it exits; in a container its pid may differ.
     return is_locked(path) or process_start(box.header.pid) == box.header.process_start
-
-
-def _last_sign_us(box: Box) -> int:
-    """Returns the last sign of life in UTC microseconds that is no finished record: those are in the timeline too."""
-    moments = [_heartbeat_us(box), *(sample.ts_us for sample in box.vitals[-1:])]
-    moments += [trace.started_us for trace in box.in_flight]
-    return max(moments)
-
-
-def _heartbeat_us(box: Box) -> int:
-    """Returns the last heartbeat in UTC microseconds, by the clock as set at the end; 0 if there is none."""
-    if not box.heartbeat_ns:
-        return 0
-    wall_us, mono_ns = box.header.started_us, box.header.started_ns
-    for frame in reversed(box.traces):
-        row = fields(frame, "traces")
-        if row is not None and integer(row["started_mono_ns"]):
-            wall_us, mono_ns = integer(row["started_us"]), integer(row["started_mono_ns"])
-            break
-    return wall_us + (box.heartbeat_ns - mono_ns) // 1_000
 
 
 def _seen(run: Run, spans_us: dict[str, tuple[int, int]]) -> Run:
@@ -309,16 +286,3 @@ def in_flight_in(box: Box) -> list[InFlight]:
         )
         for trace in flying
     ]  # fmt: skip
-
-
-def last_moments(box: Box) -> tuple[list[SlotOfTrace], int]:
-    """Returns the traces of a box that had not ended, and when it last shows its run alive, by the monotonic clock.
-
-    A process may die after it has recorded a trace, but before it has cleared the slot: such a trace has ended.
-    """
-    rows = rows_of_frames(box.traces[-ENTRIES:], "traces", box.header.run_id)
-    finished = {(text(row["trace_id"]), integer(row["started_mono_ns"])) for row in rows}
-    moments = [box.heartbeat_ns, box.header.started_ns]
-    moments += [integer(row["started_mono_ns"]) + int(min(number(row["duration_ms"]) or 0, 1e12) * 1e6) for row in rows]
-    moments += [max(trace.started_ns, trace.span_started_ns or 0) for trace in box.in_flight]
-    return [trace for trace in box.in_flight if (trace.trace_id, trace.started_ns) not in finished], max(moments)

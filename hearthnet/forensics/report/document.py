@@ -15,7 +15,8 @@ from typing import Any, Final
 from hearthnet.constants import LIBRARY_ROLE, NODE_ROLE
 from hearthnet.files import open_file
 from hearthnet.forensics.evidence.safe_stat import is_file
-from hearthnet.forensics.model import CAUSES, Case, Entry, InFlight, Run, Verdict, Vitals, iso
+from hearthnet.forensics.model import CAUSES, Case, Entry, InFlight, Run, Verdict, Vitals
+from hearthnet.moments import iso
 
 __all__ = ["VERSION", "document", "sha256_of"]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
 from itertools import groupby
 from typing import Final
 
@@ -30,6 +29,7 @@ _MAX_ERRORS: Final = 10
 _MAX_ALIKE: Final = 3  # this many entries that differ only in time are shown one by one
 _MAX_BARS: Final = 30
 _PROGRAM_CHARS: Final = 12
+_STATUS_CHARS: Final = 16
 _MIN_COLUMNS: Final = 60
 _MAX_COLUMNS: Final = 140
 _NO_TERMINAL: Final = 1_000_000
@@ -136,26 +136,34 @@ class Report:
                 yield self._cut(change + self._chart([value for _, value in values][-width:]))
 
     def _timeline_lines(self) -> Iterator[str]:
-        day, whose = "", self._is_mixed(entry.run_id for entry in self._case.entries)
+        day, widths = "", self._widths()
         for _, same in groupby(self._case.entries, _alike):
             entries, more = list(same), self._more
             if (today := _day(ended_us(entries[0]))) != day:
                 yield self._paint(f"  {today}", "dim")
                 day = today
-            yield self._entry_line(entries[0], whose)
+            yield self._entry_line(entries[0], *widths)
             if len(entries) > _MAX_ALIKE:
                 yield self._paint(
                     f"  {_clock(ended_us(entries[-1]))} {more} and {len(entries) - 1:,} more like it", "dim"
                 )
             else:
-                yield from (self._entry_line(entry, whose) for entry in entries[1:])
+                yield from (self._entry_line(entry, *widths) for entry in entries[1:])
 
-    def _entry_line(self, entry: Entry, whose: bool) -> str:
+    def _widths(self) -> tuple[int, int]:
+        """Returns the widths of the columns of programs, 0 if all entries are of one, and of statuses."""
+        entries = self._case.entries
+        names = [self._programs.get(entry.run_id or "", "") for entry in entries]
+        is_mixed = self._is_mixed(entry.run_id for entry in entries)
+        most = [max((len(printable(text)) for text in texts), default=0) for texts in (names, map(_status, entries))]
+        return min(most[0], _PROGRAM_CHARS) if is_mixed else 0, min(most[1], _STATUS_CHARS)
+
+    def _entry_line(self, entry: Entry, program_chars: int, status_chars: int) -> str:
         duration = "" if entry.duration_ms is None else f" {entry.duration_ms:,.1f} ms"
         text = f" {printable(entry.text)}" if entry.text else ""
-        program = f"{printable(self._programs.get(entry.run_id or '', ''))[:_PROGRAM_CHARS]:<{_PROGRAM_CHARS}} "
-        first = f"  {_clock(ended_us(entry))} {program if whose else ''}"
-        line = f"{first}{entry.kind:<6} {printable(entry.status):<16} {printable(entry.name)}"
+        program = printable(self._programs.get(entry.run_id or "", ""))[:program_chars]
+        first = f"  {_clock(ended_us(entry))} {program:<{program_chars}}{' ' if program_chars else ''}"
+        line = f"{first}{entry.kind:<6} {printable(entry.status):<{status_chars}} {printable(entry.name)}"
         cut = self._cut(f"{line}{duration}{text}")
         colour = _colour_of(entry)
         return self._paint(cut, colour) if colour else cut
@@ -240,6 +248,10 @@ class Report:
         return "".join(bars[height] for height in heights)
 
 
+def _status(entry: Entry) -> str:
+    return entry.status
+
+
 def _alike(entry: Entry) -> tuple[object, ...]:
     return entry.run_id, entry.kind, entry.status, entry.name, entry.text
 
@@ -266,25 +278,17 @@ _MEASURES: Final[tuple[tuple[str, Callable[[Vitals], float | None], Callable[[fl
 )
 
 
-def _moment(us: int) -> datetime | None:
-    try:
-        return datetime.fromtimestamp(us / 1e6, tz=UTC).astimezone()
-    except (OverflowError, ValueError, OSError):  # out of range
-        return None
-
-
 def _local(us: int) -> str:
-    moment = _moment(us)
-    return f"{us} us" if moment is None else moment.isoformat(" ", "seconds")
+    return moments.local(us, "seconds")
 
 
 def _clock(us: int) -> str:
-    moment = _moment(us)
-    return f"{us} us" if moment is None else f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}"
+    moment = moments.at(us)
+    return f"{us} us" if moment is None else moment.time().isoformat("milliseconds")
 
 
 def _day(us: int) -> str:
-    moment = _moment(us)
+    moment = moments.at(us)
     return "" if moment is None else f"{moment:%A %Y-%m-%d}, UTC{moment.isoformat()[-6:]}"
 
 

@@ -15,6 +15,7 @@ from types import NoneType
 from typing import Any, Final, get_args, get_type_hints
 
 from hearthnet.constants import LIBRARY_ROLE, LOG_RING_BUFFER, NODE_ROLE, TRACE_RING_BUFFER
+from hearthnet.moments import ended_us
 from hearthnet.observability.records.record import LogFields, LogRecord, TraceFields, TraceRecord
 
 __all__ = [
@@ -159,7 +160,7 @@ class Table:
 
     def ended_us(self, record: Any) -> int:
         """Returns when a record's subject ended, in UTC microseconds, as `oldest` does of a row."""
-        return int(record.started_us + record.duration_ms * 1_000) if self.name == "traces" else int(record.ts_us)
+        return ended_us(record.started_us, record.duration_ms) if self.name == "traces" else int(record.ts_us)
 
     def with_seq(self, record: tuple[Any, ...], seq: int) -> tuple[Any, ...]:
         """Returns the values of a record for `insert`."""

@@ -17,7 +17,7 @@ from typing import Final
 from hearthnet.database import TELEMETRY, check_place, connect_read_only, store_error
 from hearthnet.errors import HearthNetError, StoreError, UnusableStoreError
 from hearthnet.files import private_temporary, sync_folder
-from hearthnet.forensics.model import iso
+from hearthnet.moments import iso
 
 __all__ = ["TABLES", "Copy", "building", "count_rows", "refuse_existing", "snapshot"]
 

@@ -52,8 +52,9 @@ class Overview:
         run = lives.main_run(reader, living)
         kept = self._figures(reader, moment, run)
         vitals = _vitals(reader, run, boxes)
-        if run is not None and run["last_seen_us"] is None and vitals:  # it died, and is not recovered yet
-            run["last_seen_us"] = vitals[-1]["ts_us"]
+        if run is not None and run["last_seen_us"] is None:  # alive, or it died and is not recovered yet
+            seen = (view.last_seen_us for view in boxes if view.header.run_id == run["run_id"])
+            run["last_seen_us"] = next(seen, None)
         return {
             "now_us": moment,
             "node": _node(page, run),

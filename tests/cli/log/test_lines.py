@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+import click
 import pytest
+from support.terminal import on_terminal
 
 from hearthnet.cli.main import _run
 from hearthnet.locations import locate
@@ -184,3 +186,38 @@ def test_values_of_the_wrong_kind(write, capsys, key):
     for arguments in ([], ["--trace", "01"], ["--grep", "b"], ["--since", "2026-11-29"], ["--component", "a"]):
         assert _run(["log", *arguments]) == 0
         assert "Traceback" not in capsys.readouterr().err
+
+
+def test_numbers_are_short_and_found_either_way(write, capsys):
+    """As text they have three decimals, as JSON all; `--grep` takes what is in the file and what is shown."""
+    write(line("slow", ms=1.4226789, many=[0.123456, {"a": 12_345.67891}], small=0.000123456), line("other"))
+    for pattern in ("ms=1.4226789", "ms=1.423 "):
+        assert _run(["log", "--grep", pattern]) == 0
+        assert capsys.readouterr().out.endswith('slow  ms=1.423  many=[0.123,{"a":12345.679}]  small=0.000123\n')
+    assert _run(["log", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["ms"] == 1.4226789
+
+
+def test_level_is_apart_from_the_logger(write, capsys):
+    """Also the longest one."""
+    write(*(line("x", level=level) for level in ("info", "critical")))
+    assert _run(["log"]) == 0
+    assert [text[30:] for text in capsys.readouterr().out.splitlines()] == [
+        "info    hearthnet.bus: x",
+        "critical hearthnet.bus: x",
+    ]
+
+
+@pytest.mark.parametrize(("columns", "colour"), [(80, {}), (140, {"NO_COLOR": "1"})])
+def test_terminal_breaks_lines_at_words(write, columns, colour):
+    """With a hanging indent; a narrow one shows the day above. A word that is too long stays in one piece."""
+    path = "/srv/" + "a" * 150
+    write(line("a file could not be copied because another program holds it open", path=path, n="1 2 3"))
+    code, text, _ = on_terminal("log", columns=columns, TZ="UTC", **colour)
+    lines = click.unstyle(text).splitlines()
+
+    assert (code, "\x1b[" in text) == (0, not colour)
+    assert all(len(one) <= columns for one in lines if path not in one)
+    assert f"    path={path}" in lines
+    assert (lines[0] == "2026-11-29, UTC+00:00") == (columns < 125)
+    assert all(one.startswith("    ") for one in lines[2:])

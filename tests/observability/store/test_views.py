@@ -55,7 +55,7 @@ def test_spans_unfold(database):
         "SELECT seq, ts, trace_id, capability, name, started_us, duration_ms, status, extras FROM spans"
     ).fetchall()
 
-    assert found == [(1, "1970-01-01T00:00:01.002Z", "t1", "a.b", "load", 1_001_500, 2.5, "ok", '{"n":1}')]
+    assert found == [(1, "1970-01-01T00:00:01.001Z", "t1", "a.b", "load", 1_001_500, 2.5, "ok", '{"n":1}')]
 
 
 def test_errors_hold_failures_and_error_records(database):
@@ -94,6 +94,21 @@ def test_timeline_has_everything_in_one_order(database):
         (11, "trace", "cancelled", "c.d", None),
     ]
     assert database.execute("SELECT count(*) FROM timeline").fetchone() == (14,)
+
+
+@pytest.mark.parametrize("view", ["recent", "spans", "errors", "capability_stats", "slow", "timeline", "run_history"])
+def test_times_are_cut_to_milliseconds(database, view):
+    """In every view, as in the JSON log; SQLite by itself rounds up what is nearer to the next one."""
+    database.execute("UPDATE traces SET started_us = 5878999")
+    database.execute("UPDATE logs SET ts_us = 5878999")
+    database.execute("UPDATE gaps SET ts_us = 5878999")
+    database.execute("UPDATE traces SET spans = replace(spans, '1.5', '0.0')")
+    begin(database, "r", 5.878_999, "hearthnet", "node", 5.878_999)
+    columns = "ts, ended" if view == "run_history" else "ts"
+
+    assert {time for row in database.execute(f"SELECT {columns} FROM {view}") for time in row} == {
+        "1970-01-01T00:00:05.878Z"
+    }
 
 
 @pytest.mark.parametrize("view", ["recent", "spans", "errors", "capability_stats", "slow", "timeline"])

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from hearthnet.files import open_file
 from hearthnet.forensics import box as layout
+from hearthnet.forensics.evidence.last_sign import last_seen_us
 from hearthnet.forensics.evidence.runs import in_flight_in
 from hearthnet.forensics.model import InFlight, Vitals
 from hearthnet.observability.store.query.shapes import decoded
@@ -26,12 +27,16 @@ _KEPT: Final = 64  # boxes of dead runs, as far as they are shown: a few kilobyt
 
 @dataclass(frozen=True, slots=True)
 class BoxView:
-    """What a box says of its run: whether it lives, its calls in flight, and its health, oldest first."""
+    """What a box says of its run: whether it lives, its calls in flight, its health, oldest first, and its last sign.
+
+    The last sign of life is in UTC microseconds; None while the run lives.
+    """
 
     header: layout.Header
     is_alive: bool
     in_flight: list[InFlight]
     vitals: list[Vitals]
+    last_seen_us: int | None = None
 
 
 def boxes(directory: Path) -> list[BoxView]:
@@ -64,7 +69,7 @@ def _dead(path: Path, _: tuple[int, int, int]) -> BoxView | None:
         OSError: raised when it cannot be read.
     """
     box = layout.read_box(path)
-    return None if box is None else BoxView(box.header, False, in_flight_in(box), box.vitals)
+    return None if box is None else BoxView(box.header, False, in_flight_in(box), box.vitals, last_seen_us(box))
 
 
 def living(directory: Path) -> set[str]:

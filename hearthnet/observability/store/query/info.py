@@ -24,8 +24,8 @@ from hearthnet.database import (
 from hearthnet.errors import StoreError
 from hearthnet.files import why_no_file
 from hearthnet.forensics import box as layout
-from hearthnet.forensics.model import iso
 from hearthnet.locations import bytes_of
+from hearthnet.moments import iso
 from hearthnet.observability.store.budget import MB, PAGE_BYTES, Budget, disk_bytes, foreign_pages, free_bytes
 from hearthnet.observability.store.query.stats import ended_in_order
 from hearthnet.observability.store.recovery.quarantine import set_aside

@@ -29,7 +29,7 @@ SELECT ts, ended, end_reason, lived_s, down_s, is_new_boot, traces, failed, inte
  ORDER BY ts DESC;
 
 -- 5. What was lost, and when?
-SELECT strftime('%Y-%m-%dT%H:%M:%fZ', ts_us / 1e6, 'unixepoch') AS ts, kind, reason, count
+SELECT strftime('%Y-%m-%dT%H:%M:%fZ', ts_us / 1000 / 1e3, 'unixepoch') AS ts, kind, reason, count
   FROM gaps
  ORDER BY seq DESC;
 
@@ -164,7 +164,7 @@ SELECT level, logger, msg, sum(1 + repeats) AS times, count(*) AS records
 
 -- 20. How far back does it reach?
 SELECT kind, iif(notable, 'notable', 'ordinary') AS class, count(*) AS records,
-       strftime('%Y-%m-%dT%H:%M:%fZ', min(at_us) / 1e6, 'unixepoch') AS since
+       strftime('%Y-%m-%dT%H:%M:%fZ', min(at_us) / 1000 / 1e3, 'unixepoch') AS since
   FROM (SELECT 'trace' AS kind, notable, started_us AS at_us FROM traces
          UNION ALL
         SELECT 'log', notable, ts_us FROM logs)

@@ -32,7 +32,7 @@ _SQL: Final = """
            min(CASE WHEN 100 * place >= 90 * total THEN duration_ms END),
            min(CASE WHEN 100 * place >= 99 * total THEN duration_ms END),
            max(duration_ms),
-           strftime('%Y-%m-%dT%H:%M:%fZ', max(started_us) / 1e6, 'unixepoch')
+           strftime('%Y-%m-%dT%H:%M:%fZ', max(started_us) / 1000 / 1e3, 'unixepoch')
       FROM ranked
      GROUP BY capability
      ORDER BY count DESC, capability

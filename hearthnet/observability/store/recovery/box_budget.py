@@ -19,7 +19,7 @@ from typing import Final
 from hearthnet.files import create_private, open_regular
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.box import Box, Frame, Header
-from hearthnet.forensics.evidence.runs import last_moments
+from hearthnet.forensics.evidence.last_sign import last_moments
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.records.box_file import DRAFTS, draft_of
 

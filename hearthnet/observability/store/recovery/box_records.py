@@ -13,6 +13,7 @@ from typing import Any, Final
 import orjson
 
 from hearthnet.forensics.box import Box, Frame, InFlight, fields
+from hearthnet.forensics.evidence.last_sign import last_moments
 from hearthnet.observability.records.ids import new_span_id
 from hearthnet.observability.records.record import LogRecord, TraceRecord, column_types
 from hearthnet.observability.records.results import INTERRUPTED
@@ -60,17 +61,11 @@ def records_of(box: Box) -> BoxRecords:
     run_id = box.header.run_id
     traces = [TraceRecord(seq=0, run_id=run_id, **values) for values in _valid(box.traces, "traces", _TRACE)]
     logs = [LogRecord(seq=0, run_id=run_id, **values) for values in _valid(box.logs, "logs", _LOG)]
-    finished = {(record.trace_id, record.started_mono_ns) for record in traces}
-    end_ns = _last_sign_ns(box, traces)
+    flying, end_ns = last_moments(box)
     return BoxRecords(
         traces,
         logs,
-        [
-            _interrupted(entry, run_id, end_ns)
-            for entry in box.in_flight
-            # If the process was killed between the record and the mark, the trace has ended.
-            if (entry.trace_id, entry.started_ns) not in finished
-        ],
+        [_interrupted(entry, run_id, end_ns) for entry in flying],
         box.overwritten_traces,
         box.overwritten_logs,
         box.gave_way_traces,
@@ -105,14 +100,6 @@ def _fits(value: Any, kind: tuple[type, ...]) -> bool:
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         return False
     return not isinstance(value, bool) and isinstance(value, kind)
-
-
-def _last_sign_ns(box: Box, traces: list[TraceRecord]) -> int:
-    """Returns the last moment at which the run was alive, on its monotonic clock."""
-    moments = [box.heartbeat_ns, box.header.started_ns]
-    moments += [int(record.started_mono_ns + record.duration_ms * 1e6) for record in traces[-100:]]
-    moments += [max(entry.started_ns, entry.span_started_ns or 0) for entry in box.in_flight]
-    return max(moments)
 
 
 def _interrupted(entry: InFlight, run_id: str, end_ns: int) -> TraceRecord:

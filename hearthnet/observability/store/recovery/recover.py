@@ -25,6 +25,7 @@ import orjson
 from hearthnet.files import hint_for
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.evidence.kernel import KernelSources
+from hearthnet.forensics.evidence.last_sign import last_seen_us
 from hearthnet.forensics.model import Kernel
 from hearthnet.observability import metrics
 from hearthnet.observability.logging import get_logger
@@ -41,7 +42,6 @@ __all__ = [
     "count_missing",
     "has_leftovers",
     "is_written",
-    "last_seen_us",
     "leftover_boxes",
     "missing",
     "recover_box",
@@ -57,7 +57,6 @@ BUDGET: Final = "budget"  # they gave way in a box that had waited for long, to 
 BOX_FULL: Final = "box_full"  # it ended in order, but had more left to commit than its box holds
 _MAKING_S: Final = 10.0
 _MAX_INTEGER: Final = 2**63 - 1  # of a column: a box may hold any number
-_LAST_TRACES: Final = 100  # they are in the order of their end, except for a few that ended at the same time
 WAL_LOST: Final = "wal_lost"  # committed rows are missing: the WAL, or the database, was removed or damaged
 
 
@@ -332,24 +331,9 @@ def _close_run(
         connection.execute(rows.INSERT_RUN, run)
         for loss in losses:
             connection.execute(rows.INSERT_GAP, (state.next_seq(), rows.now_us(), *loss, header.run_id))
-        _end_run(connection, header.run_id, header.started_us, box.ended_us)
-        seen_us = last_seen_us(box, found)
+        seen_us = _end_run(connection, header.run_id, box.ended_us, last_seen_us(box))
         connection.execute(rows.SET_VITALS, (seen_us, _vitals_of(box, seen_us, kernel), header.run_id))
         connection.execute(rows.FORGET_RUN, (header.run_id,))
-
-
-def last_seen_us(box: layout.Box, found: BoxRecords) -> int:
-    """Returns when a box's run was last known alive, by the wall clock: a sample, a record, or the heartbeat.
-
-    The heartbeat is on the monotonic clock, so it is added to the start of the run, unless a sample has the wall clock
-    of nearly the same time: the wall clock may have been set since the start.
-    """
-    header = box.header
-    alive_us = header.started_us + max(0, box.heartbeat_ns - header.started_ns) // 1_000
-    moments = [box.vitals[-1].ts_us if box.vitals else alive_us, box.ended_us]
-    moments += [record.ts_us for record in found.logs[-1:]]
-    moments += [record.started_us + int(record.duration_ms * 1e3) for record in found.traces[-_LAST_TRACES:]]
-    return min(max(moments), _MAX_INTEGER)
 
 
 def _vitals_of(box: layout.Box, seen_us: int, kernel: Kernel | None) -> str | None:
@@ -361,14 +345,27 @@ def _vitals_of(box: layout.Box, seen_us: int, kernel: Kernel | None) -> str | No
     return orjson.dumps(samples).decode() if samples else None
 
 
-def _end_run(connection: sqlite3.Connection, run_id: str, started_us: int, clean_us: int) -> None:
-    """Closes a run: cleanly if it stopped cleanly, else as of the last time that the database shows it alive."""
-    last = connection.execute(
-        "SELECT max(ifnull((SELECT max(started_us + CAST(duration_ms * 1000 AS INTEGER)) FROM traces"
-        " WHERE run_id = :run), 0), ifnull((SELECT max(ts_us) FROM logs WHERE run_id = :run), 0), :started)",
-        {"run": run_id, "started": started_us},
+def _end_run(connection: sqlite3.Connection, run_id: str, clean_us: int, seen_us: int) -> int:
+    """Closes a run: cleanly if it stopped cleanly, else as of the last time that it is known to have been alive.
+
+    Args:
+        connection: to the store's database.
+        run_id: of the run.
+        clean_us: when it stopped, UTC microseconds; 0 if it did not stop cleanly.
+        seen_us: when it was last seen but for its records.
+
+    Returns:
+        When it was last seen.
+    """
+    # Of a trace in flight only the start is by the clock of its time: its age is by the monotonic one.
+    last_us = connection.execute(
+        "SELECT max(ifnull((SELECT max(started_us"
+        " + iif(result = 'interrupted', 0, CAST(duration_ms * 1000 AS INTEGER))) FROM traces WHERE run_id = :run), 0),"
+        " ifnull((SELECT max(ts_us) FROM logs WHERE run_id = :run), 0), :seen)",
+        {"run": run_id, "seen": seen_us},
     ).fetchone()[0]
-    connection.execute(rows.END_RUN, (clean_us, rows.CLEAN, run_id) if clean_us else (last, rows.UNCLEAN, run_id))
+    connection.execute(rows.END_RUN, (clean_us, rows.CLEAN, run_id) if clean_us else (last_us, rows.UNCLEAN, run_id))
+    return int(last_us)
 
 
 def close_other_runs(connection: sqlite3.Connection, but: set[str]) -> None:
@@ -390,5 +387,5 @@ def close_other_runs(connection: sqlite3.Connection, but: set[str]) -> None:
             for run_id, started_us in dead:
                 if is_closed(connection, run_id):  # it ended in order since it was listed
                     continue
-                _end_run(connection, run_id, started_us, 0)
+                _end_run(connection, run_id, 0, started_us)
                 connection.execute(rows.FORGET_RUN, (run_id,))

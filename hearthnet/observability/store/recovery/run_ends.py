@@ -44,7 +44,7 @@ _SEEN: Final = (
 Row = dict[str, Any]
 
 
-def read_case(path: Path, alive: Collection[str] = ()) -> Case:
+def read_case(path: Path, alive: Collection[str] = (), run_id: str | None = None) -> Case:
     """Returns the runs of the node whose store is at `path`; the verdict is on the newest ended one, if there is one.
 
     In a store without any run of a node, all runs count. `in_flight` has the unfinished traces of every run, `signs`
@@ -53,6 +53,7 @@ def read_case(path: Path, alive: Collection[str] = ()) -> Case:
     Args:
         path: of telemetry.db.
         alive: ids of runs that the caller knows to be running; others are known by their boxes.
+        run_id: the run under the verdict instead of the newest one.
 
     Raises:
         StoreError: raised when there is no database, or it cannot be read.
@@ -66,7 +67,8 @@ def read_case(path: Path, alive: Collection[str] = ()) -> Case:
             seen = {run_id: (first_us, last_us) for run_id, first_us, last_us in connection.execute(_SEEN)}
             runs = runs_of(rows, boxes, path.parent, seen, is_damaged=False)
             case = Case(path.parent, runs=runs_to_judge(runs))
-            case.run = next((run for run in case.runs if run.run_id not in living and not run.is_alive), None)
+            ended = (run for run in case.runs if run.run_id not in living and not run.is_alive)
+            case.run = next((run for run in ended if run_id in (None, run.run_id)), None)
             case.in_flight = list(_interrupted(connection))
             case.signs = [] if case.run is None else _signs(connection, case.run)
     except sqlite3.Error as error:

@@ -22,7 +22,7 @@ MAX_COUNT: Final = 10_000  # more are not counted
 _ABOVE_ALL: Final = 2**63 - 1  # no seq is
 _SAMPLE: Final = 1_000  # newest rows in which the name of an attribute is looked for
 _PROGRAM: Final = "(SELECT program FROM runs WHERE runs.run_id = {}.run_id)"
-_TIME: Final = "strftime('%Y-%m-%dT%H:%M:%fZ', {} / 1e6, 'unixepoch') AS ts"
+_TIME: Final = "strftime('%Y-%m-%dT%H:%M:%fZ', {} / 1000 / 1e3, 'unixepoch') AS ts"
 _ORDERS: Final[dict[Order, str]] = {"newest": "seq DESC", "slowest": "duration_ms DESC, seq DESC"}
 _COLUMNS: Final[dict[TableName, str]] = {
     "traces": "seq, run_id, trace_id, parent_id, capability, version, started_us, duration_ms, result, error, notable,"

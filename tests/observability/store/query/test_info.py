@@ -14,9 +14,9 @@ from support.strange import STRANGE, plant
 
 from hearthnet.cli.telemetry.text import info_lines, remarks
 from hearthnet.errors import StoreError, UnusableStoreError
-from hearthnet.forensics.model import iso
 from hearthnet.forensics.tables import NEWEST_VERSION
 from hearthnet.locations import disk_use, locate
+from hearthnet.moments import iso
 from hearthnet.observability import get_logger, telemetry, trace
 from hearthnet.observability.store.budget import Budget
 from hearthnet.observability.store.purge.purge import Places, purge
