@@ -7,6 +7,7 @@ import sys
 import threading
 from types import MappingProxyType
 
+import orjson
 import pytest
 
 from hearthnet.errors import UnknownCheckError
@@ -192,6 +193,14 @@ def test_secret_is_not_reported(config, check):
 
     assert "hunter2" not in str(found.as_dict())
     assert found.evidence or "localhost" in found.detail or "localhost" in found.fix
+
+
+def test_evidence_can_be_written_whatever_it_holds(config):
+    """Half a character, of a file's name say, is no UTF-8: the report is JSON all the same."""
+    check = lambda config, bus: CheckResult("", True, "x", evidence={"name": "caf\udce9"})  # noqa: E731
+    found = report(config, found=check)["found"]
+
+    assert "caf" in orjson.dumps(found.as_dict()).decode()
 
 
 def test_check_that_hangs(config, hanging):

@@ -3,7 +3,8 @@
 Names are split into words: `apiKey`, `API-KEY` and `api_key` are the same two. Counts of tokens are no secrets:
 `tokens_in` and `max_tokens` are everyday words of a node that serves language models, and neither are measures of a
 secret, such as `password_length`. Some names are open: `STRIPE_KEY` is the name of a secret, `sort_key` is not, and a
-signature is one in a link only. Of these the value decides, by whether it looks random.
+signature is one in a link only. Of these the value decides: by whether it looks random, or, behind a `…_key`, by
+whether it could be a secret at all.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from typing import Final
 from hearthnet.constants import MIN_SECRET_CHARS
 
 __all__ = [
+    "LIKELY",
     "OPEN",
     "PLAIN",
     "SECRET",
     "TELLING",
+    "is_meant",
     "judge",
     "last_word_is_secret",
     "looks_random",
@@ -31,6 +34,7 @@ __all__ = [
 PLAIN: Final = 0
 SECRET: Final = 1
 OPEN: Final = 2  # secret if the value looks random
+LIKELY: Final = 3  # secret if the value could be one
 
 # Each name of a secret has one of these in it, whatever the case.
 TELLING: Final = (
@@ -58,6 +62,7 @@ _SECRET_ENDINGS: Final = (
 )  # fmt: skip
 # Last words of names that are secret only if their value looks random; unless the word before says what the key opens.
 _OPEN_ENDINGS: Final = ("key", "keys", "sig", "signature", "session")
+_LIKELY_ENDINGS: Final = ("key", "keys")
 _OPEN_OWNERS: Final = frozenset({
     "blob", "bucket", "cache", "config", "dedup", "deduplication", "dict", "event", "file", "foreign", "group",
     "header", "host", "idempotency", "index", "item", "json", "label", "lock", "lookup", "map", "memcache", "message",
@@ -76,6 +81,8 @@ _TOKEN_MEASURES: Final = re.compile(
 )
 
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_MIN_DIGITS: Final = 8  # of a value without letters that could be a secret
+_LETTERS_OF_A_WORD: Final = 3.5  # on average, in the shortest `camelCase` that a person would write
 _MIN_RANDOM_CHARS: Final = 12
 _MANY_CHARS: Final = 20  # for a value that is none a person would write, if it has both letters and digits
 _MIN_CHANGES: Final = 3  # in a shorter one, between letters and digits
@@ -83,6 +90,9 @@ _MAX_RANDOM_CHARS: Final = 256
 _RANDOM: Final = re.compile(r"(?=\D*\d)(?=[^A-Za-z]*[A-Za-z])[\w+/=.~%:-]+")
 _CHANGE: Final = re.compile(r"\d(?=[A-Za-z])|[A-Za-z](?=\d)")
 _RUN_OF_BOTH: Final = re.compile(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[0-9A-Za-z]{8,}")
+_SHORT_RUN_OF_BOTH: Final = re.compile(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[0-9A-Za-z]{3,}")
+_BASE64: Final = re.compile(r"(?=[^+]*\+|.*=)(?=[^A-Z]*[A-Z])(?=[^a-z]*[a-z])[0-9A-Za-z+/]{12,}={0,3}")
+_MANY_RUNS: Final = 3  # of those, as in `ab12-cd34-ef56`
 _ULID: Final = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 _FILE: Final = re.compile(r"[./~].*|\w+://.*|.*\.(?:pem|key|crt|cer|der|pub|json|ya?ml|toml|txt|p12|pfx|jks)")
 
@@ -93,18 +103,20 @@ _FOLLOWS: Final = (
     r"[\w.-]{0,64}+\s{0,40}+(?:[^\w\s;()]|val|[\w:.-]{1,64}+="
     r"|(?:str|string|text|varchar|nsstring|bytes?|any|char)\b)"
 )
-_RAREST: Final = "jqzxkvwyghfbpumdclisnorate"  # letters, as they are in logs
+# Letters in the order of choice: first few and rare ones that all telling words have, then the rest, rare ones first.
+_CHOICE: Final = "jkbhpcsqzxvwygfumdlinorate"
 
 
 @cache
 def quick_look(more: tuple[str, ...]) -> re.Pattern[str]:
     """Returns what finds, in a text in lower case, a telling word where a value may follow.
 
-    Each branch begins with the rarest letter of its word, and looks back for those before it.
+    Each branch begins with a rare letter of its word, and looks back for those before it. What counts is how often the
+    engine stops, so one letter serves several words.
     """
     branches: dict[str, list[str]] = defaultdict(list)
     for word in (*TELLING, *more):
-        at = min(range(len(word)), key=lambda at: _RAREST.find(word[at]) % len(_RAREST))
+        at = min(range(len(word)), key=lambda at: _CHOICE.find(word[at]) % len(_CHOICE))
         behind = f"(?<={re.escape(word[: at + 1])})" if at else ""
         branches[word[at]].append(f"{behind}{re.escape(word[at + 1 :])}")
     return re.compile("|".join(f"{re.escape(char)}(?:{'|'.join(ends)}){_FOLLOWS}" for char, ends in branches.items()))
@@ -121,10 +133,10 @@ def last_word_is_secret(name: str) -> bool:
 
 
 def judge(name: str, more: tuple[str, ...], own: tuple[str, ...]) -> int:
-    """Returns what a name says of its value: `PLAIN`, `SECRET` or `OPEN`.
+    """Returns what a name says of its value: `PLAIN`, `SECRET`, `OPEN` or `LIKELY`.
 
     Args:
-        name: however it is spelled.
+        name: however it is spelled; also two words, `stripe key`.
         more: words that names have which are plain without them, besides `TELLING`.
         own: further names that are secret, as `_word_word_`.
     """
@@ -152,7 +164,31 @@ def _judge_ending(words: list[str]) -> int:
     if not words or words in (["key"], ["keys"], ["session"]) or not words[-1].endswith(_OPEN_ENDINGS):
         return PLAIN
     owner = words[-2] if len(words) > 1 else ""
-    return PLAIN if owner in _OPEN_OWNERS else OPEN
+    if owner in _OPEN_OWNERS:
+        return PLAIN
+    return LIKELY if words[-1].endswith(_LIKELY_ENDINGS) else OPEN
+
+
+def is_meant(kind: int, value: str | bytes) -> bool:
+    """Returns whether this value is a secret, by what its name says."""
+    if kind == LIKELY:
+        return could_be_secret(value)
+    return kind == SECRET or (kind == OPEN and looks_random(value))
+
+
+def could_be_secret(value: str | bytes) -> bool:
+    """Returns whether a value is more than words, a path, or a number of a few digits."""
+    if isinstance(value, bytes) or looks_random(value):
+        return looks_random(value)
+    value = value[:_MAX_RANDOM_CHARS].strip("\"'`")
+    if value.isdigit():
+        return len(value) >= _MIN_DIGITS
+    if value.isalpha():
+        return len(value) >= _MIN_RANDOM_CHARS and len(words_of(value)) * _LETTERS_OF_A_WORD > len(value)
+    is_base64 = _BASE64.fullmatch(value) is not None
+    if not is_base64 and _RUN_OF_BOTH.search(value) is None and len(_SHORT_RUN_OF_BOTH.findall(value)) < _MANY_RUNS:
+        return False
+    return _RANDOM.fullmatch(value) is not None and _ULID.fullmatch(value) is None and _FILE.fullmatch(value) is None
 
 
 def looks_random(value: str | bytes) -> bool:

@@ -14,7 +14,7 @@ from hearthnet.observability.redaction.values import Key, Span, value_of
 
 __all__ = ["flag_value", "option_value"]
 
-_TO_VALUE: Final = re.compile(rf"{NEXT_ITEM}(?![\"'\\]*-)")
+_TO_VALUE: Final = re.compile(rf"{NEXT_ITEM}(?![\"'\\]*-(?:-|(?![\w=-]{{16}})))")
 _FLAG: Final = re.compile(r"[A-Za-z-]+")
 _MAX_VALUE_CHARS: Final = 256
 _MAX_COMMAND_CHARS: Final = 200  # between a command and its option

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hearthnet.constants import MIN_SECRET_CHARS, REDACTED
-from hearthnet.observability.redaction.names import OPEN, PLAIN, SECRET, judge, looks_random, quick_look, words_of
+from hearthnet.observability.redaction.names import PLAIN, SECRET, is_meant, judge, looks_random, quick_look, words_of
 from hearthnet.observability.redaction.told import MAX_TOLD, PATH, is_distinct, known, known_here, tell
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ __all__ = [
 _MAX_REMEMBERED: Final = 4_096  # far more names than a program has; hostile ones must not grow it for ever
 _MAX_REMEMBERED_CHARS: Final = 128  # longer texts are rarely the same twice
 _SHORT_CHARS: Final = 512  # up to here searching for words first is faster; beyond, going from separator to separator
-_MIN_LONG_CHARS: Final = 26  # of a token with a dot in it, and of one that begins with these:
-_LETTERS: Final = "dapi"
+_MIN_LONG_CHARS: Final = 26  # of a token with a dot in it, and of one that begins with frequent letters
 _MAX_ROUNDS: Final = 4
 _MAX_SECRETS: Final = 256  # values; a node has a handful, and each has some fifteen spellings
 
@@ -65,7 +64,7 @@ class Rules:
         patterns: added by `configure`.
         secrets: registered values.
         shapes: the expressions made of the secrets; None until they are needed.
-        search, search_dotted: find anything in a text that may be secret by its shape or value.
+        search, search_dotted, search_lettered: find anything in a text that may be secret by its shape or value.
         words: the longest word of each of these names.
         look: finds a word of a secret's name where a value may follow, in lower case.
         verdicts: what names say of their values.
@@ -82,6 +81,7 @@ class Rules:
         "patterns",
         "search",
         "search_dotted",
+        "search_lettered",
         "secrets",
         "shapes",
         "verdicts",
@@ -104,6 +104,7 @@ class Rules:
         self.shapes: Shapes | None = None
         self.search: Callable[[str], object] = _search_first
         self.search_dotted: Callable[[str], object] = _search_first_dotted
+        self.search_lettered: tuple[Callable[[str], object], ...] = (_search_first,) * 3
 
     def compiled(self) -> Shapes:
         """Returns the expressions, compiled on first use: 13 ms, and 7 ms again for other values."""
@@ -111,6 +112,7 @@ class Rules:
             if self.shapes is None:
                 self.shapes = compile_shapes({spelling for value in self.secrets for spelling in spellings(value)})
                 self.search, self.search_dotted = self.shapes.all.search, self.shapes.dotted.search
+                self.search_lettered = tuple(expression.search for expression in self.shapes.lettered)
             return self.shapes
 
 
@@ -133,11 +135,11 @@ def is_secret(name: str) -> bool:
 def is_told(name: str, value: object) -> bool:
     """Returns whether this value under this key must not be recorded."""
     kind = kind_of(name)
-    return kind == SECRET or (kind == OPEN and isinstance(value, str | bytes) and looks_random(value))
+    return kind == SECRET or (kind != PLAIN and isinstance(value, str | bytes) and is_meant(kind, value))
 
 
 def kind_of(name: str) -> int:
-    """Returns what a name says of its value: `PLAIN`, `SECRET` or `OPEN`."""
+    """Returns what a name says of its value: `PLAIN`, `SECRET`, `OPEN` or `LIKELY`."""
     verdict = active.verdicts.get(name)
     if verdict is None:
         if len(active.verdicts) >= _MAX_REMEMBERED:
@@ -213,7 +215,9 @@ def needs_scrub(text: str) -> bool:
             len(text) >= _MIN_LONG_CHARS
             and (
                 ("." in text and rules.search_dotted(text) is not None)
-                or (_LETTERS in text and rules.compiled().lettered.search(text) is not None)
+                or rules.search_lettered[0](text) is not None
+                or rules.search_lettered[1](text) is not None
+                or rules.search_lettered[2](text) is not None
             )
         )
         # A separator of each thing that `values.named` finds, and a word of a name or the user of a URL.
@@ -290,7 +294,7 @@ def _shaped_spans(text: str) -> Iterator[Span]:
     shapes = active.compiled()
     for match in shapes.registered.finditer(text) if shapes.registered is not None else ():
         yield match.start() - int((match.lastgroup or "").rpartition("_")[2]), match.end()  # its look-behind
-    long = (shapes.dotted, shapes.lettered) if len(text) >= _MIN_LONG_CHARS else ()
+    long = (shapes.dotted, *shapes.lettered) if len(text) >= _MIN_LONG_CHARS else ()
     for expression in (shapes.known, *long):
         covered = 0  # within a secret nothing is checked again: the time stays linear
         for match in expression.finditer(text):
@@ -301,13 +305,15 @@ def _shaped_spans(text: str) -> Iterator[Span]:
 
 def _secret_of(text: str, match: re.Match[str]) -> Span | None:
     from hearthnet.observability.redaction.options import flag_value, option_value
+    from hearthnet.observability.redaction.spoken import spoken_at
     from hearthnet.observability.redaction.values import is_basic
     from hearthnet.observability.redaction.vendors import marked_at, token_at
 
     group = match.lastgroup
     if match.lastindex is None:
         end = match.end()
-        return token_at(text, end) or token_at(text, end - 1) or marked_at(text, end)
+        token = token_at(text, end) or token_at(text, end - 1) or marked_at(text, end)
+        return token or spoken_at(text, end, kind_of)
     if group is None:
         return match.span(match.lastindex)
     if group == "basic":
@@ -318,7 +324,7 @@ def _secret_of(text: str, match: re.Match[str]) -> Span | None:
     if kind == PLAIN:
         return flag_value(text, start)
     span = option_value(text, name, match.end())
-    return span if span is None or kind == SECRET or looks_random(text[slice(*span)]) else None
+    return span if span is None or is_meant(kind, text[slice(*span)]) else None
 
 
 def _named_spans(text: str) -> Iterator[Span]:
@@ -417,7 +423,7 @@ class Shapes(NamedTuple):
 
     all: re.Pattern[str]
     dotted: re.Pattern[str]
-    lettered: re.Pattern[str]
+    lettered: tuple[re.Pattern[str], ...]
     known: re.Pattern[str]
     registered: re.Pattern[str] | None
 
@@ -437,7 +443,7 @@ def compile_shapes(registered: Iterable[str]) -> Shapes:
     return Shapes(
         all=re.compile("|".join((*branches, *shapes.BRANCHES))),
         dotted=re.compile(shapes.DOTTED),
-        lettered=re.compile(shapes.LETTERED),
+        lettered=tuple(map(re.compile, shapes.LETTERED)),
         known=re.compile("|".join(shapes.BRANCHES)),
         registered=re.compile("|".join(branches)) if branches else None,
     )

@@ -26,6 +26,9 @@ _PEM: Final = r"----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----([\s\S]*?)(?
 _CREDENTIALS: Final = r"(?=[^\s]{0,256}?(?:\d|[a-z][A-Z])|[\w.~+/-]{20})([\w.~+/-]{5,}={0,2})(?!\w)"
 # Between an option and its value: white space, or the end of a list's item and the beginning of the next.
 NEXT_ITEM: Final = r"(?:[ \t]+|[\"'\\]{1,8},\s{0,40}|[\"'\\]{0,8}[ \t]{0,8}\r?\n[ \t]{0,40}-[ \t]+)"
+# Behind the name of a secret, where a value may follow that has a digit: `spoken_at` checks both.
+_SPOKEN: Final = r"(?:[ \t]+is)?[ \t]{1,4}[\"'`]?(?=[\w+/=.~%:-]{8})(?=[A-Za-z_+/=.~%:-]{0,64}+\d)"
+_ENDINGS: Final = r"(?:[kK](?:ey|EY)|[tT](?:oken|OKEN)|[sS](?:ecret|ECRET)|[pP](?:ass(?:wor)?d|ASS(?:WOR)?D|wd|WD))"
 # By pivot. Unnamed groups are secrets; what the named ones match, and what matches without a group, must be checked
 # closely.
 _BRANCHES: Final = {
@@ -45,11 +48,21 @@ _BRANCHES: Final = {
             r"|(?=[A-Za-z_]{0,64}+\d)((?:[0-9A-Za-z]{1,12}_){0,2}[0-9A-Za-z]{28}[\w-]*))"
         ),
         r"TEST-(?<=FLW...K_TEST-)([0-9A-Za-z]{12,})",  # Flutterwave
+        rf"(?<=rzp_live_|rzp_test_)(?<={_BEGINS}.{{9}})([0-9A-Za-z]{{14,}})",  # Razorpay
+        _ENDINGS + _SPOKEN,
     ],
+    "k": [rf"(?:(?<=[tT]ok)en|(?<=\sk)ey){_SPOKEN}"],
+    "K": [rf"(?:(?<=TOK)EN|ey|EY){_SPOKEN}"],
     "J": [
         rf"(?<={_BEGINS}eyJ)([\w-]{{5,1000}}+(?:\.[\w-]+)+)",  # JWT
         # A private key in PEM, in base64: of RSA, EC, DSA, OpenSSH, PKCS#8, an encrypted one, PGP; not a certificate.
         r"TiB(?<=LS0tLS1CRUdJTiB)(?=SU0E|FQyBQ|EU0Eg|PUEVO|QUklW|FTkNS|QR1Ag)([\w+/=-]{40,})",
+    ],
+    # Hashes of passwords: bcrypt, those of crypt(3), Kerberos.
+    "$": [
+        r"(?<=\$2[abxy]\$)\d\d\$([./0-9A-Za-z]{53})",
+        r"(?<=\$[1568]\$)(?:rounds=\d{1,9}\$)?[./\w]{1,16}\$([./0-9A-Za-z]{22,})",
+        r"(?<=\$krb5(?:asrep|tgsrp)\$)23\$([\w:$*.@/-]{64,})",
     ],
     "!": [r"(?<=00[0-9A-Za-z]{13}!)([\w.]{80,})"],  # Salesforce
     "B": [
@@ -58,7 +71,7 @@ _BRANCHES: Final = {
     ],
     "b": [rf"earer(?<!\wbearer)[ \t]+{_CREDENTIALS}"],
     "x": [r"ox[a-z]-(?![a-z-]{0,64}+(?!\w))([\w%+/=-]{6,})"],  # Slack
-    "~": [r"(?<=[\w.~]{3}\dQ~)([\w.~-]{31,})"],  # Entra ID
+    "~": [r"(?<=[\w.~-]{3}\dQ~)([\w.~-]{31,})"],  # Entra ID
     "|": [r"(?<=\d{15}\|)([\w-]{27,})"],  # Facebook, an app's
     "%": [r"(?<=\d{15}%)(?:7C)?([\w-]{27,})"],
     "A": [
@@ -75,12 +88,21 @@ _DOTTED: Final = (
     r"slack\.com/(?<=hooks\.slack\.com/)(?:services|workflows|triggers)/([\w/+]{20,})",
     r"zapier\.com/hooks/catch/([\w/]{10,})",
     r"com/api/webhooks/\d{16,20}/([\w-]{50,})",  # Discord
-    r"webhook\.office\.com/webhookb2/([\w@/-]{40,})",  # Teams
+    r"office\.com/webhook(?:b2)?/([\w@/-]{40,})",  # Teams
+    r"tines\.com/webhook/([\w/]{40,})",
+    r"(?<=(?<![0-9A-Za-z])1000\.)([0-9a-f]{32}\.[0-9a-f]{32})",  # Zoho
+    r"(?<=(?<![0-9A-Za-z])[01]\.)(A[\w-]{50,}(?:\.\d)?\.Ag[\w-]{40,}(?:\.[\w-]+)?)",  # Entra ID, refresh tokens
+    r"(?<=[0-9A-Za-z]{8}\.v1\.)([\w-]{16,}\.[0-9a-f]{20,})",  # Airtable, OAuth
     r"[0-9A-Za-z_-]{6}\.(?=[\w-]{27})(?:(?<=[MNO][\w-]{23}\.[\w-]{6}\.)|(?<=[MNO][\w-]{25}\.[\w-]{6}\.))([\w-]+)",
     r"[0-9a-f]{64}(?<=pat[A-Za-z0-9]{14}\.([0-9a-f]{64}))",  # Airtable
 )
-# Databricks' tokens begin with frequent letters: `"dapi" in text` costs less than a branch that begins with one.
-LETTERED: Final = rf"dapi(?<={_BEGINS}dapi)([0-9a-fA-F]{{22,}}(?:-\d)?)"
+# Tokens that begin with frequent letters. Python searches for the literal text with which an expression begins, which
+# costs less than a branch that begins with one of its letters.
+LETTERED: Final = (
+    rf"dapi(?<={_BEGINS}dapi)([0-9a-fA-F]{{22,}}(?:-\d+)?)",  # Databricks
+    rf"oy2(?<={_BEGINS}oy2)([0-9a-z]{{43}})(?!\w)",  # NuGet
+    rf"cio(?<={_BEGINS}cio)(?=[A-Za-z]{{0,32}}+\d)([0-9A-Za-z]{{32}})(?!\w)",  # crates.io
+)
 _PIVOTS: Final = "+_-~JKQZYVBAG.b"  # of prefixes and marks: those that cost least first
 
 
@@ -135,7 +157,7 @@ def _behind(prefixes: Iterable[str], more: str) -> str:
 def _known_branches() -> tuple[list[str], str]:
     """Returns the branches, and the expression of those that begin with a dot."""
     tokens = _vendor_branches()
-    dotted = r"\.(?=[0-9A-Za-z_=-]{16}|[a-z]{2,7}[./]|acc[_-]|[0-9A-Za-z_-]{6}\.)" + _joined(
+    dotted = r"\.(?=[0-9A-Za-z_+/=-]{16}|[a-z]{2,7}[./]|acc[_-]|[0-9A-Za-z_-]{6}\.)" + _joined(
         "", (*_DOTTED, *tokens.pop("."))
     )
     pivots = dict.fromkeys((*_BRANCHES, *tokens))

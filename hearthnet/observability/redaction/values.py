@@ -15,9 +15,16 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from hearthnet.constants import REDACTED
-from hearthnet.observability.redaction.names import PLAIN, SECRET, last_word_is_secret, looks_random
+from hearthnet.observability.redaction.names import (
+    LIKELY,
+    PLAIN,
+    SECRET,
+    could_be_secret,
+    is_meant,
+    last_word_is_secret,
+)
 
-__all__ = ["Key", "Span", "is_basic", "named", "value_of"]
+__all__ = ["ALONE", "Key", "Span", "is_basic", "named", "value_of", "with_owner"]
 
 Span = tuple[int, int]
 
@@ -87,8 +94,16 @@ _NAME_BEFORE: Final = re.compile(
 _MAX_BEFORE_CHARS: Final = 240
 _TYPES: Final = frozenset({"str", "string", "String", "text", "varchar", "NSString", "bytes", "byte", "any", "char"})
 _BORROWING: Final = _VALUE_NAMES | _TYPES
+ALONE: Final = frozenset({"key", "Key", "KEY"})  # names that are plain, unless the word before says whose
+_NO_OWNERS: Final = frozenset({
+    "a", "an", "and", "any", "as", "at", "bad", "by", "cannot", "duplicate", "each", "every", "for", "from", "has",
+    "in", "invalid", "is", "its", "no", "not", "of", "on", "one", "or", "same", "some", "that", "the", "their", "this",
+    "to", "under", "unknown", "with", "wrong",
+})  # fmt: skip
+_OWNER: Final = re.compile(r"([\w.-]{2,63})[ \t]{1,4}$")
 # User and password before a host. The password may hold an `@`: the last one counts.
-_USERINFO: Final = re.compile(r"://(?:[^\s/?#\"'<>@:]*+:([^\s/?#\"'<>]*)|(?=[^\s/@]{0,64}\d)([\w.~%+-]{20,}))@")
+_USERINFO: Final = re.compile(r"://(?:([^\s/?#\"'<>@:]*+):([^\s/?#\"'<>]*)|(?=[^\s/@]{0,64}\d)([\w.~%+-]{20,}))@")
+_TOKEN_AS_USER: Final = re.compile(r"(?=\D*\d)[\w.~%+-]{20,}")  # before `:x-oauth-basic`, say
 _PORT: Final = re.compile(r"\d{1,5}(?!\w)")
 
 
@@ -113,6 +128,8 @@ def named(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
     if "@" in text and "://" in text:
         for match in _USERINFO.finditer(text):
             yield match.span(match.lastindex or 0)
+            if match[1] and _TOKEN_AS_USER.fullmatch(match[1]) is not None:
+                yield match.span(1)
 
 
 def _paired(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
@@ -126,7 +143,7 @@ def _paired(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
                 continue
             covered = span[1]  # covered text is not searched again: the time stays linear
             is_pair = match[0].startswith("(") or _CLOSES.match(text, covered) is not None  # a list of two
-            if is_pair and _is_meant(text, span, kind):
+            if is_pair and is_meant(kind, text[slice(*span)]):
                 yield span
 
 
@@ -141,8 +158,10 @@ def _keyed(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
                 bare = head.rstrip(between)
                 name = bare[len(bare.rstrip(_NAME_CHARS)) :]
                 kind = kind_of(name) if name else PLAIN
-                if kind == PLAIN and name in _BORROWING:
+                if name in _BORROWING and kind == PLAIN:
                     kind = kind_of(_borrowed(text[max(0, at - _MAX_BEFORE_CHARS) : at].rstrip(between), name))
+                elif name in ALONE:
+                    kind = LIKELY if kind_of(with_owner(bare, name)) != PLAIN else PLAIN
                 if (
                     kind != PLAIN
                     and (span := _value_if_meant(text, _key(head, bare, name, separator, at), kind)) is not None
@@ -157,12 +176,7 @@ def _value_if_meant(text: str, key: Key, kind: int) -> Span | None:
     if kind == SECRET:
         return _value(text, key)
     span = _value(text, key._replace(limit=key.at + _MAX_OPEN_CHARS))
-    return _value(text, key) if span is not None and _is_meant(text, span, kind) else None
-
-
-def _is_meant(text: str, span: Span, kind: int) -> bool:
-    """Returns whether this value is a secret, as its name says."""
-    return kind == SECRET or looks_random(text[span[0] : span[1]])
+    return _value(text, key) if span is not None and is_meant(kind, text[slice(*span)]) else None
 
 
 def _borrowed(before: str, name: str) -> str:
@@ -175,6 +189,13 @@ def _borrowed(before: str, name: str) -> str:
     return before[len(before.rstrip(_NAME_CHARS)) :]
 
 
+def with_owner(before: str, name: str) -> str:
+    """Returns a name that is a word by itself with the word before it: `stripe key`."""
+    owner = _OWNER.search(before, 0, len(before) - len(name))
+    is_none = owner is None or owner[1].lower() in _NO_OWNERS or owner[1].endswith(("ed", "ing"))
+    return name if owner is None or is_none else f"{owner[1]} {name}"
+
+
 def _elements(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
     for match in _ELEMENT.finditer(text):
         name = match[1]
@@ -184,7 +205,7 @@ def _elements(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
         content = match[2].rstrip().removesuffix("]]")
         if name and kind_of(name) != PLAIN and _HARMLESS.fullmatch(content) is None:
             span = _unless_redacted(text, match.start(2), match.start(2) + len(content))
-            if span is not None and _is_meant(text, span, kind_of(name)):
+            if span is not None and is_meant(kind_of(name), text[slice(*span)]):
                 yield span
 
 
@@ -245,7 +266,7 @@ def _quoted(text: str, key: Key, start: int, closer: str) -> Span | None:
         end = text.find(closer, start, key.limit)
         end = min(len(text), key.limit) if end < 0 else end
     content = text[start:end]
-    is_word = len(content) < 8 or content.isalpha()
+    is_word = len(content) < 8 or (content.isalpha() and "_" not in key.name and not could_be_secret(content))
     if key.separator == ":" and not key.is_quoted and is_word and _STRONG.search(key.name) is None:
         return None  # "unexpected token: '}'"
     if _HARMLESS.fullmatch(content) is not None:
@@ -309,7 +330,7 @@ def _is_prose(text: str, key: Key, value: str, end: int) -> bool:
     if _STRONG.search(key.name) is not None:
         return goes_on and word.lower() in _PROSE
     is_short = len(word) < 6 and not (word.isdigit() and _DIGITS_ARE_SECRET.search(key.name) is not None)
-    return is_short or (word.isalpha() and (goes_on or len(word) < 16))
+    return is_short or (word.isalpha() and (goes_on or len(word) < 16) and not could_be_secret(word))
 
 
 def _is_source_line(text: str, at: int) -> bool:

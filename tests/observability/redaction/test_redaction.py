@@ -69,7 +69,9 @@ HOSTILE = [
     "-aaaaaaaaaaA",
     "https://hooks.slack.com/services/", ".com/api/webhooks/", "0123456789:A", "_mmk", "aaaaaaaa-us1", "~", "|", "1%7C",
     "x_key=", "x_key=a1", "x_key=aaaaaaaaaaaaaaaaaaaaaaaaa1 ", "x_key=\"aaaaaaaaaaaaa", "'password=", "'password=a b",
-    "password='a'b", "password=a1b2c3d4;", "M", "M.", "aaaaaaa.", "%", "token=\"x token=\"a1b2c3d4e5\"\" ",
+    "password='a'b", "password=a1b2c3d4;", "_token ", "x_token a1b2c3d4 ", "key ", "api key: a1b2c3d4 ", "token a1",
+    "_key a", "$2b$12$", "$6$a$", "1000.", "0.A", ".v1.", "cio", "oy2", "stripe key: ", "a key = ",
+    "M", "M.", "aaaaaaa.", "%", "token=\"x token=\"a1b2c3d4e5\"\" ",
 ]  # fmt: skip
 
 

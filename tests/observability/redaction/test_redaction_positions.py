@@ -32,6 +32,8 @@ KINDS = {
     "argument of a call": (f'setenv("API_TOKEN", "{S}")', S),
     "element": (f"<apiToken>{S}</apiToken>", S),
     "pair of name and value": (f'{{"name": "x_token", "value": "{S}"}}', S),
+    "name without a sign": (f"with x_token {S} sent", S),
+    "name of two words": (f"stripe key: {S}", S),
     "open name": (f"with OPENAI_KEY={S}", S),
     "declared with a type": (f'var xToken string = "{S}"', S),
     "header": (f"Authorization: Bearer {S}", S),

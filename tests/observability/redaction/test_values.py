@@ -83,6 +83,36 @@ def test_value_that_its_name_has_told_is_redacted_everywhere(text, cleaned):
     assert scrub(text) == cleaned
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        "x_token {}", "X_TOKEN {}", "apiKey {}", "x_secret '{}'", "db_password {}", "API KEY {}", "api key is {}",
+        "stripe key: {}", "Stripe Key = {}", "api key: {}", "a token {}", "access_token is {}", "x-token {}",
+        "git+https://{0}{0}:x-oauth-basic@github.com/a/b", "['tool', '--token', '-{}0']",
+    ],
+)  # fmt: skip
+def test_value_without_a_sign_is_redacted(form):
+    """Behind the name of a variable, a name of two words, and where a token is the user."""
+    assert "VbX9mT4w" not in scrub(f"with {form.format('q7Zk2VbX9mT4wLr8')} sent")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x_token expired, 12 left", "the auth_token value 12 is old", "cache key: 9f86d081884c7d659a2feaa0c55ad015",
+        "no value for key: 9f86d081884c7d659a2feaa0c55ad015", "evicting key: 9f86d081884c7d659a2feaa0c55ad015",
+        "a user_key 4420616009715820 is there", "api key: missing", "stripe key: none", "private key: /etc/k/1.pem",
+        "access_token 2026-11-30T08:14:22 is over", "token 12 of 512", "sort_key a1b2c3d4e5f6g7h8",
+        "monkey a1b2c3d4e5f6", "max_tokens 12345678", "https://bob2:[redacted]@h", "key a1b2c3d4e5f6g7h8",
+        "password is a1 and b2 for all",
+        "['tool', '--token', '--verbose-output-of-all']", "['tool', '--token', '-v']",
+    ],
+)  # fmt: skip
+def test_name_without_a_value_stays(text):
+    """Prose, keys of caches, dates, numbers, paths, options."""
+    assert scrub(text) is text
+
+
 def test_pair_of_name_and_value_in_fields_is_redacted():
     """As environments of containers and headers of HAR files are recorded."""
     env = [{"name": "X_TOKEN", "value": S}, {"name": "LANG", "value": "C"}, {"Key": "db_password", "Value": S}]

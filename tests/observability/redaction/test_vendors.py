@@ -23,6 +23,7 @@ FORMS = {
     "Adobe": ["p8e-", (ALNUM, 32)],
     "age": ["AGE-SECRET-KEY-1", ("QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L", 58)],
     "Airtable": ["pat", (ALNUM, 14), ".", (HEX, 64)],
+    "Airtable, OAuth": [(ALNUM, 16), ".v1.", (WORD, 48), ".", (HEX, 64)],
     "Alibaba Cloud": ["LTAI", (ALNUM, 20)],
     "Amazon Bedrock": ["ABSK", (BASE64, 120)],
     "Amazon, access key": ["AKIA", ("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 16)],
@@ -36,7 +37,9 @@ FORMS = {
     "Azure DevOps": [(ALNUM, 76), "AZDO", (ALNUM, 4)],
     "Authress": ["sc_", (LOWER, 10), ".", (LOWER, 5), ".acc-", (LOWER, 12), ".", (BASE64, 40)],
     "ClickUp": ["pk_", (string.digits, 8), "_", (UPPER, 32)],
+    "crates.io": ["cio", (ALNUM, 32)],
     "Databricks": ["dapi", (HEX, 32)],
+    "Deno": ["ddp_", (ALNUM, 36)],
     "Discord, bot": ["M", (ALNUM, 23), ".", (WORD, 6), ".", (WORD, 38)],
     "Docker": ["dckr_pat_", (WORD, 27)],
     "Doppler": ["dp.pt.", (ALNUM, 43)],
@@ -45,11 +48,13 @@ FORMS = {
     "Dynatrace": ["dt0c01.", (UPPER, 24), ".", (UPPER, 64)],
     "EasyPost": ["EZAK", (ALNUM, 54)],
     "Entra ID": [(ALNUM, 3), "8Q~", (WORD, 34)],
+    "Entra ID, refresh": ["0.A", (WORD, 60), ".Ag", (WORD, 300)],
     "Facebook": ["EAAC", (ALNUM, 120)],
     "Figma": ["figd_", (WORD, 40)],
     "Fly.io": ["fm2_", (BASE64, 120)],
     "GitHub": ["ghp_", (ALNUM, 36)],
     "GitHub, fine-grained": ["github_pat_", (ALNUM, 22), "_", (ALNUM, 59)],
+    "GitHub, app": ["ghs_", (f"{ALNUM}_", 60)],
     "GitLab, deploy": ["gldt-", (WORD, 20)],
     "GitLab, feed": ["glft-", (WORD, 20)],
     "GitLab, personal": ["glpat-", (WORD, 20)],
@@ -68,6 +73,7 @@ FORMS = {
     "MaxMind": [(ALNUM, 6), "_", (ALNUM, 29), "_mmk"],
     "New Relic": ["NRAK-", (UPPER, 27)],
     "Notion": ["ntn_", (string.digits, 11), (ALNUM, 35)],
+    "NuGet": ["oy2", (LOWER, 43)],
     "npm": ["npm_", (ALNUM, 36)],
     "NVIDIA": ["nvapi-", (WORD, 64)],
     "Octopus": ["API-", (UPPER, 26)],
@@ -79,6 +85,7 @@ FORMS = {
     "Postman": ["PMAK-", (HEX, 24), "-", (HEX, 34)],
     "Pulumi": ["pul-", (HEX, 40)],
     "PyPI": ["pypi-AgEIcHlwaS5vcmc", (WORD, 120)],
+    "Razorpay": ["rzp_live_", (ALNUM, 14)],
     "Replicate": ["r8_", (ALNUM, 37)],
     "RubyGems": ["rubygems_", (HEX, 48)],
     "SendGrid": ["SG.", (WORD, 22), ".", (WORD, 43)],
@@ -99,19 +106,25 @@ FORMS = {
     "Telegram": [(string.digits, 10), ":AA", (WORD, 33)],
     "Terraform": [(ALNUM, 14), ".atlasv1.", (WORD, 67)],
     "Twilio": ["SK", (HEX, 32)],
+    "Twitch": ["live_", (string.digits, 9), "_", (ALNUM, 30)],
     "Typeform": ["tfp_", (WORD, 59)],
     "Vault": ["hvs.", (WORD, 95)],
     "Vault, before 1.10": ["s.", (ALNUM, 24)],
     "X": ["A" * 22, (ALNUM, 90)],
+    "Zoho": ["1000.", (HEX, 32), ".", (HEX, 32)],
+    "crypt": ["$6$rounds=5000$", (ALNUM, 16), "$", (f"{ALNUM}./", 86)],
+    "bcrypt": ["$2b$12$", (f"{ALNUM}./", 53)],
 }
 WEBHOOKS = [
     "https://hooks.slack.com/services/T01ABCDEFGH/B01ABCDEFGH/{}",
     "https://discord.com/api/webhooks/123456789012345678/{0}{0}{0}",
     "https://hooks.zapier.com/hooks/catch/{}",
     "https://x.webhook.office.com/webhookb2/{0}-{0}",
+    "https://outlook.office.com/webhook/{0}-{0}",
+    "https://x.tines.com/webhook/{0}{0}/{0}{0}",
 ]
-# Of Vault's old tokens one in seventy has no digit, and looks like a method's name.
-MAY_SURVIVE = {"Vault, before 1.10": 0.03}
+# Of Vault's old tokens one in seventy has no digit, and looks like a method's name; of those of crates.io one in 300.
+MAY_SURVIVE = {"Vault, before 1.10": 0.03, "crates.io": 0.01}
 
 
 def made(parts: list, rng: random.Random) -> str:
@@ -181,6 +194,8 @@ def test_token_that_was_cut_is_redacted(vendor):
         "pk_customer_order_item_history_2026_11_30", "disk_test_performance", "risk_live_assessment", "xoxo-forever",
         "00D!of_a_long_text", "the dapi of the 0123456789abcdef",
         "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCk1JSUJq0123456789",
+        "rzp_live_mode", "a precious cio and 0123456789abcdef0123456789abcdef", "oy2 is no prefix of much",
+        "costs $6$ or $5",
         "org.apache.hadoop.hdfs.server.datanode.DataNode$PacketResponder", "10.251.42.84:57069", "b_tree_of_the_index",
     ],
 )  # fmt: skip

@@ -318,3 +318,25 @@ async def test_batch_of_any_size_takes_the_fast_way(path, writers, count):
 
     assert await writer.flush()
     assert query(path, "SELECT count(*) FROM traces") == [(count,)]
+
+
+async def test_space_is_made_where_most_rows_are(path, writers, monkeypatch):
+    """Rows of both classes count: many notable traces make room for a record, not a few ordinary logs."""
+    writer = await writers("run", ring_rows=100)
+    offer(writer, [1])
+    offer(writer, range(2, 11), notable=1)
+    for number in range(11, 16):
+        writer._recorder.logs.offer(a_log(number))
+    assert await writer.flush()
+    short = iter([True, False])
+
+    async def is_short(*_):
+        return next(short)
+
+    monkeypatch.setattr(writer.quota, "fits", lambda *_: False)
+    monkeypatch.setattr(writer.quota, "is_short", is_short)
+    offer(writer, [16])
+    assert await writer.flush()
+
+    assert query(path, "SELECT count(*) FROM logs") == [(5,)]
+    assert query(path, "SELECT number FROM traces ORDER BY seq") == [(1,), (16,)]

@@ -11,7 +11,9 @@ from support.writers import RUN, Counted, offer, query
 
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store import rows
+from hearthnet.observability.store.budget import PAGE_BYTES
 from hearthnet.observability.store.ring import SET
+from hearthnet.observability.store.writer import Writer
 
 
 async def test_commit_that_fails_half_way_leaves_nothing_and_no_lock(path, writers, monkeypatch):
@@ -219,3 +221,34 @@ async def test_last_flush_is_tried_again_only_where_another_process_writes(path,
 
     assert not await writer.close("run", within_s=2)
     assert (writer.failing, writer.flushes) == (reason, 1)
+
+
+async def test_damage_is_no_fault_of_a_record(writers, monkeypatch):
+    """The batch is not written again row by row: that helps where one of its rows cannot be stored."""
+    writer = await writers("run", Counted)
+
+    async def refuse():
+        error = sqlite3.DatabaseError("database disk image is malformed")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+    offer(writer, [1])
+    monkeypatch.setattr(writer._db, "commit", refuse)
+
+    assert not await writer.flush()
+    assert writer.failing == "corrupt"
+
+
+async def test_run_is_not_ended_in_a_database_that_was_damaged(path):
+    """With nothing left to commit, too: this connection would not notice, the next reader does."""
+    writer = Writer(path, Recorder("run", lambda *_: None))
+    await writer.open(("run", *RUN))
+    offer(writer, [1])
+    assert await writer.flush()
+    await writer._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with path.open("r+b") as file:
+        file.seek(PAGE_BYTES)
+        file.write(b"\xa5" * (path.stat().st_size - PAGE_BYTES))
+
+    assert not await writer.close("run", within_s=2)
+    assert writer.failing == "corrupt"

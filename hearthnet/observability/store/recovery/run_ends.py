@@ -137,4 +137,4 @@ def _signs(connection: sqlite3.Connection, run: Run) -> list[Entry]:
 
 def _each_once(signs: list[Entry]) -> list[Entry]:
     """Returns each record once, in order; a box also has committed records until they are overwritten."""
-    return [signs[at] for at in sorted({entry.number: at for at, entry in enumerate(signs)}.values())]
+    return list({entry.number: entry for entry in signs}.values())

@@ -1,0 +1,42 @@
+"""Secrets behind a name without a sign in between: `x_token VALUE`, `api key is VALUE`.
+
+Such a text is prose more often than not, so the value must look random; behind the name of a variable it may be short.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from hearthnet.observability.redaction.names import LIKELY, PLAIN, could_be_secret, looks_random, words_of
+from hearthnet.observability.redaction.values import ALONE, with_owner
+
+if TYPE_CHECKING:
+    from hearthnet.observability.redaction.values import Span
+
+__all__ = ["spoken_at"]
+
+_MAX_NAME_CHARS: Final = 80
+_NAME: Final = re.compile(r"([\w.-]+)(?:[ \t]+is)?[ \t]+[\"'`]?$")
+_VALUE: Final = re.compile(r"[\w+/=~%-]+(?:[.:]+[\w+/=~%-]+)*")
+
+
+def spoken_at(text: str, start: int, kind_of: Callable[[str], int]) -> Span | None:
+    """Returns the span of the value that begins here, behind the name of a secret; None if it is a word.
+
+    Args:
+        text: the whole.
+        start: of the value.
+        kind_of: judges a name.
+    """
+    head = text[max(0, start - _MAX_NAME_CHARS) : start]
+    before, value = _NAME.search(head), _VALUE.match(text, start)
+    if before is None or value is None:
+        return None
+    name = before[1]
+    kind = kind_of(with_owner(head[: before.end(1)], name) if name in ALONE else name)
+    if kind == PLAIN or (kind == LIKELY and value[0].isdigit()):
+        return None
+    is_told = could_be_secret(value[0]) if len(words_of(name)) > 1 else looks_random(value[0])
+    return value.span() if is_told else None
