@@ -1,4 +1,4 @@
-"""Packages of the `node` extra, and the error raised when one of them is missing."""
+"""Packages of the extras, and the error raised when one of them is missing."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ __all__ = ["NODE_PACKAGES", "MissingExtraError", "missing_extra"]
 NODE_PACKAGES: Final = frozenset(
     {"cryptography", "fastapi", "httptools", "httpx", "jsonschema", "starlette", "tomli_w", "ulid", "uvicorn"}
 )
-_INSTALL: Final = "pip install 'hearthnet[node]'"
+_EXTRAS: Final = {**dict.fromkeys(NODE_PACKAGES, "node"), "opentelemetry": "otel"}
 
 
 class MissingExtraError(HearthNetError, ModuleNotFoundError):
-    """Raised when a package of `hearthnet[node]` is needed and not installed."""
+    """Raised when a package of an extra is needed and not installed."""
 
     def __init__(self, package: str) -> None:
-        super().__init__(f"{package} is not installed: this needs the node extra of hearthnet", hint=_INSTALL)
+        extra = _EXTRAS.get(package, "node")
+        hint = f"pip install 'hearthnet[{extra}]'"
+        super().__init__(f"{package} is not installed: this needs the {extra} extra of hearthnet", hint=hint)
         self.name = package
 
     def __str__(self) -> str:
@@ -28,8 +30,8 @@ class MissingExtraError(HearthNetError, ModuleNotFoundError):
 
 
 def missing_extra(error: ModuleNotFoundError) -> MissingExtraError | None:
-    """Returns the error to raise instead, or None if the missing module is not part of `hearthnet[node]`."""
+    """Returns the error to raise instead, or None if the missing module is not part of an extra."""
     if isinstance(error, MissingExtraError):
         return error
     package = (error.name or "").partition(".")[0]
-    return MissingExtraError(package) if package in NODE_PACKAGES else None
+    return MissingExtraError(package) if package in _EXTRAS else None

@@ -97,6 +97,8 @@ class CapabilityBus:
         outside = current.get()
         trace = new_trace(request.capability, trace_id=request.trace_id, parent_id=request.parent_id)
         trace.version = "{}.{}".format(*request.version_req)
+        trace.is_random |= request.is_random
+        trace.tracestate = request.tracestate
         trace.extras["caller"] = request.caller
         if request.link is not None:
             trace.extras["link"] = {"trace_id": request.link.trace_id, "span_id": request.link.span_id}

@@ -128,6 +128,8 @@ class RouteRequest:
         trace_id: the caller's ULID, or None.
         parent_id: the caller's span in that trace, or None.
         link: a span of another trace that caused the call, or None.
+        is_random: whether the low 56 bits of `trace_id` are known to be random.
+        tracestate: what the caller's other tracing tools say, to be passed on.
         session_id: groups calls of one conversation, or None.
         deadline_ms: how long the caller will wait, from now; None: as long as the capability allows.
         stream: whether the caller accepts a response in frames.
@@ -143,6 +145,8 @@ class RouteRequest:
     stream: bool = False
     parent_id: str | None = None
     link: TraceParent | None = None
+    is_random: bool = False
+    tracestate: str = ""
 
 
 class Health:

@@ -113,8 +113,7 @@ class Client:
             UntrustedResponseError: raised when the response is not proven to be the node's.
             HearthNetError: raised when the connection breaks.
         """
-        given_id = request_id or str(ULID())
-        prepare = self._request_factory(capability, version, body, given_id, "application/json")
+        prepare = self._request_factory(capability, version, body, request_id, "application/json")
         return await self._with_timeout(prepare, tries)
 
     async def stream(
@@ -127,7 +126,7 @@ class Client:
         Raises:
             HearthNetError: raised as by `call`.
         """
-        prepare = self._request_factory(capability, version, body, request_id or str(ULID()), "text/event-stream")
+        prepare = self._request_factory(capability, version, body, request_id, "text/event-stream")
         async with self._response(prepare()) as (response, expected):
             if not is_stream(response):
                 async with asyncio.timeout(self._timeout_s):
@@ -159,13 +158,19 @@ class Client:
 
         return await self._with_timeout(prepare, _GET_TRIES)
 
-    def _request_factory(self, capability: str, version: str, body: Any, request_id: str, accept: str) -> Prepare:
+    def _request_factory(
+        self, capability: str, version: str, body: Any, request_id: str | None, accept: str
+    ) -> Prepare:
         plain = {"Content-Type": "application/json", "Accept": accept}
+        is_random = request_id is None
+        given_id = request_id or str(ULID())
 
         def prepare() -> httpx.Request:
             try:
                 content = orjson.dumps(body)
-                signed = call_headers(self._keys, self._community, capability, version, body, request_id)
+                signed = call_headers(
+                    self._keys, self._community, capability, version, body, given_id, is_random=is_random
+                )
                 return self._http.build_request("POST", _CALL_PATH, content=content, headers={**plain, **signed})
             except (TypeError, ValueError) as error:
                 raise WireError("bad_request", f"the call cannot be sent: {error}") from error
@@ -233,16 +238,26 @@ def _parse_url(url: str) -> httpx.URL:
 
 
 def call_headers(
-    keys: KeyPair, community: str, capability: str, version: str, body: Any, request_id: str
+    keys: KeyPair,
+    community: str,
+    capability: str,
+    version: str,
+    body: Any,
+    request_id: str,
+    *,
+    is_random: bool = False,
 ) -> dict[str, str]:
     """Returns the signed headers of a call, with `traceparent`: of the current trace, else made from the request id.
 
-    It is omitted when the request id is not a trace id. Made from the request id it is marked as not sampled.
+    It is omitted when the request id is not a trace id. Made from the request id it is marked as not sampled;
+    `is_random` says whether the low 56 bits of that id are random.
     """
     signed = sign(keys, community, capability, version, body, request_id)
     if around := headers_for():
         return {**signed, **around}
     try:
-        return {**signed, TRACEPARENT: spell(trace_id_of(request_id) or "", os.urandom(8).hex(), is_sampled=False)}
+        trace_id = trace_id_of(request_id) or ""
+        parent = spell(trace_id, os.urandom(8).hex(), is_sampled=False, is_random=is_random)
     except ValueError:
         return signed
+    return {**signed, TRACEPARENT: parent}

@@ -266,6 +266,33 @@ class Span:
     ) -> None:
         self.__exit__(kind, error, traceback)
 
+    def open_in(self, outer: Span | Root | OpenTrace, parent: int, started_ns: int) -> None:
+        """Opens the span without making it current: for those that `close` ends, in any context.
+
+        Args:
+            outer: the scope that it is in.
+            parent: the number of the span around it, which may have closed; 0 directly under the trace.
+            started_ns: when it began, on the monotonic clock of its run.
+        """
+        self.name = _clean_name(self.name)
+        self.outer = outer
+        self._parent = parent
+        self.number = id_source.next_span_number()
+        self.trace = outer.trace
+        self._started_ns = started_ns
+        self.trace.add_span(self, started_ns)
+
+    def close(self, closed_ns: int) -> None:
+        """Closes the span, once. What made it current restores the scope."""
+        if not self.closed_ns:
+            self.closed_ns = closed_ns
+            if self.number and not self.trace.ended:
+                self.trace.close_span(self)
+
+    def rename(self, name: object) -> None:
+        """Gives it another name."""
+        self.name = _clean_name(name)
+
     def _open_again(self) -> Self:
         """Opens another span like it: this one may still be open, around this code or in another task."""
         again = _Again(self.name, **self.extras) if isinstance(self.extras, dict) else _Again(self.name)

@@ -76,6 +76,8 @@ class Trace:
         result: `ok`, a wire error code, `cancelled`, or `interrupted`; None until it ended.
         error: type and message of the error, or None.
         extras: fields of the whole trace.
+        is_random: whether the low 56 bits of its id are known to be random: minted here, or so said its caller.
+        tracestate: the caller's, passed on with outgoing calls; not recorded.
         run_id: the run that it belongs to.
         seq: its place in the order of the database; 0 until it is committed.
         token: of the context in which it began.
@@ -84,8 +86,9 @@ class Trace:
 
     __slots__ = (
         "_box", "_dropped_spans", "_handling", "_held", "_number", "_open", "_said", "_slot", "_spans", "_spans_json",
-        "_told", "capability", "duration_ms", "ended", "error", "extras", "is_over", "notable", "parent_id", "result",
-        "run_id", "seq", "started_ns", "started_us", "token", "trace_id", "version",
+        "_told", "capability", "duration_ms", "ended", "error", "extras", "is_over", "is_random", "notable",
+        "parent_id", "result", "run_id", "seq", "started_ns", "started_us", "token", "trace_id", "tracestate",
+        "version",
     )  # fmt: skip
 
     # As a scope: the current one where it began, outside any span.
@@ -96,7 +99,10 @@ class Trace:
         self._slot = NO_SLOT
         now_ns = time_ns()
         # An id that is no ULID is replaced, never recorded.
-        self.trace_id = new_trace_id(now_ns) if trace_id is None else canonical(trace_id) or new_trace_id(now_ns)
+        given_id = None if trace_id is None else canonical(trace_id)
+        self.trace_id = given_id or new_trace_id(now_ns)
+        self.is_random = given_id is None
+        self.tracestate = ""
         self.parent_id = None if parent_id is None else clean_text(parent_id, MAX_CAPABILITY_CHARS)
         self.capability = name
         self.version = version
@@ -138,6 +144,7 @@ class Trace:
         trace.extras = orjson.loads(extras) if len(extras) > 2 else {}  # "{}"
         trace.ended = trace.is_over = True
         trace._spans = None
+        trace.is_random, trace.tracestate = False, ""  # neither is recorded
         trace._dropped_spans = 0
         trace._held = None
         trace._handling = trace.token = None
@@ -293,12 +300,15 @@ class Trace:
         if current.get() is not None:
             step_out()
 
-    def end(self) -> None:
-        """Ends and records the trace, once, in any context; `detach` calls it where the trace began."""
+    def end(self, ended_ns: int = 0) -> None:
+        """Ends and records the trace, once, in any context; `detach` calls it where the trace began.
+
+        `ended_ns` is the end on the monotonic clock, if that was not now.
+        """
         if self.ended:
             return
         self.ended = True  # before any call: no other thread or signal handler may end it too
-        ended_ns = monotonic_ns()
+        ended_ns = ended_ns or monotonic_ns()
         self.duration_ms = duration_ms = (ended_ns - self.started_ns) / 1e6
         result = self.result
         if result is None:

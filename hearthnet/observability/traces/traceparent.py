@@ -1,8 +1,8 @@
-"""W3C Trace Context: the `traceparent` header in and out, and the two spellings of a trace id.
+"""W3C Trace Context: the headers `traceparent` and `tracestate` in and out, and the two spellings of a trace id.
 
 A ULID and a W3C trace id are both 128 bits: each has exactly one spelling as the other, except all zeros, which the W3C
-form forbids. `tracestate` is neither read nor passed on: it is for other vendors' tools, and free text of a caller does
-not belong in a record.
+form forbids. `tracestate` is for other vendors' tools: a trace carries it from the call that came in to those that go
+out, as the standard demands. It is not recorded: free text of a caller does not belong there.
 
     from hearthnet.observability.traces import traceparent
     response = await client.post(url, json=body, headers=traceparent.headers_for())
@@ -11,6 +11,7 @@ not belong in a record.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from hearthnet.observability.records.context import innermost
@@ -19,9 +20,21 @@ from hearthnet.observability.records.ids import is_trace_id
 if TYPE_CHECKING:
     from hearthnet.observability.tracing import Trace
 
-__all__ = ["TRACEPARENT", "TraceParent", "from_w3c", "headers_for", "parse", "root_span_id", "spell", "to_w3c"]
+__all__ = [
+    "TRACEPARENT",
+    "TRACESTATE",
+    "TraceParent",
+    "from_w3c",
+    "headers_for",
+    "parse",
+    "read_tracestate",
+    "root_span_id",
+    "spell",
+    "to_w3c",
+]
 
 TRACEPARENT: Final = "traceparent"
+TRACESTATE: Final = "tracestate"
 
 _HEADER: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
@@ -31,6 +44,15 @@ _FORBIDDEN_VERSION: Final = "ff"
 _NO_TRACE: Final = "0" * 32
 _NO_SPAN: Final = "0" * 16
 _SAMPLED: Final = 1
+_RANDOM: Final = 2
+
+_MEMBER: Final = re.compile(
+    r"[0-9a-z][0-9a-z_\-*/@]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
+)
+_MAX_MEMBERS: Final = 32
+_MAX_STATE_CHARS: Final = 512
+_LARGE_MEMBER_CHARS: Final = 128
+_MAX_READ_CHARS: Final = 32_768  # twice what 32 of the longest members take
 
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 # Crockford's digits to those that `int(text, 32)` reads.
@@ -42,11 +64,15 @@ _SPREAD: Final = 0x9E37_79B9_7F4A_7C15  # 2**64 over the golden ratio, odd: time
 
 
 class TraceParent(NamedTuple):
-    """A caller's trace: `trace_id` as a ULID, `span_id` as 16 hexadecimal digits."""
+    """A caller's trace: `trace_id` as a ULID, `span_id` as 16 hexadecimal digits.
+
+    `is_random` says whether the low 56 bits of the trace id are random.
+    """
 
     trace_id: str
     span_id: str
     is_sampled: bool
+    is_random: bool = False
 
 
 def to_w3c(trace_id: str) -> str:
@@ -82,11 +108,38 @@ def parse(header: str) -> TraceParent | None:
         return None
     if trace_id == _NO_TRACE or span_id == _NO_SPAN:
         return None
-    return TraceParent(from_w3c(trace_id), span_id, bool(int(flags, 16) & _SAMPLED))
+    bits = int(flags, 16)
+    return TraceParent(from_w3c(trace_id), span_id, bool(bits & _SAMPLED), bool(bits & _RANDOM))
 
 
-def spell(trace_id: str, span_id: str, *, is_sampled: bool = True) -> str:
-    """Returns the header for a call made in a span: `trace_id` a ULID, `is_sampled` whether the span is recorded.
+def read_tracestate(headers: Sequence[str]) -> str:
+    """Returns what to pass on of the `tracestate` headers of one request, in their order, as one; "" for nothing.
+
+    To be called only if the request has a valid `traceparent`. All is dropped if a member breaks the grammar, or there
+    are more than 32. Of more than 512 characters whole members are dropped: first those over 128, then the last.
+    """
+    text = ",".join(headers)
+    if len(text) > _MAX_READ_CHARS:
+        return ""
+    members = [member for part in text.split(",") if (member := part.strip(" \t"))]
+    if len(members) > _MAX_MEMBERS or not all(map(_MEMBER.fullmatch, members)):
+        return ""
+    is_too_long = len(",".join(members)) > _MAX_STATE_CHARS
+    while is_too_long:
+        large = [at for at, member in enumerate(members) if len(member) > _LARGE_MEMBER_CHARS]
+        del members[large[-1] if large else -1]
+        is_too_long = len(",".join(members)) > _MAX_STATE_CHARS
+    return ",".join(members)
+
+
+def spell(trace_id: str, span_id: str, *, is_sampled: bool = True, is_random: bool = False) -> str:
+    """Returns the header for a call made in a span.
+
+    Args:
+        trace_id: a ULID.
+        span_id: 16 hexadecimal digits.
+        is_sampled: whether the span is recorded.
+        is_random: whether the low 56 bits of the trace id are known to be random.
 
     Raises:
         ValueError: raised when an id is none, or all zeros.
@@ -96,7 +149,7 @@ def spell(trace_id: str, span_id: str, *, is_sampled: bool = True) -> str:
     hexadecimal = to_w3c(trace_id)
     if hexadecimal == _NO_TRACE:
         raise ValueError("all zeros are no W3C trace id")
-    return f"{_VERSION}-{hexadecimal}-{span_id}-{_SAMPLED if is_sampled else 0:02x}"
+    return f"{_VERSION}-{hexadecimal}-{span_id}-{_SAMPLED * is_sampled | _RANDOM * is_random:02x}"
 
 
 def root_span_id(trace_id: str, started_us: int, started_ns: int) -> str:
@@ -127,6 +180,7 @@ def headers_for(trace: Trace | None = None) -> dict[str, str]:
     inside = scope.span_id if scope is not None and scope.trace is trace else None
     span_id = inside or root_span_id(trace.trace_id, trace.started_us, trace.started_ns)
     try:
-        return {TRACEPARENT: spell(trace.trace_id, span_id)}
+        parent = spell(trace.trace_id, span_id, is_random=trace.is_random)
     except ValueError:  # a caller gave the id of all zeros: a ULID, but no W3C id
         return {}
+    return {TRACEPARENT: parent, TRACESTATE: trace.tracestate} if trace.tracestate else {TRACEPARENT: parent}

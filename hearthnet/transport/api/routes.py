@@ -24,7 +24,7 @@ from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import metrics
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.store.reader import TraceFilter
-from hearthnet.observability.traces.traceparent import TRACEPARENT, TraceParent, parse
+from hearthnet.observability.traces.traceparent import TRACEPARENT, TRACESTATE, TraceParent, parse, read_tracestate
 from hearthnet.transport.api import openapi, strict_json
 from hearthnet.transport.api.error_body import error_body, wire_error_of
 from hearthnet.transport.api.models import CheckOut, LiveOut, ReadyOut, StatusOut, TraceOut
@@ -78,11 +78,13 @@ trace_headers_rejected_total: Final = metrics.counter(
 
 
 class Origin(NamedTuple):
-    """The trace that a call belongs to; `link` is a span of another trace."""
+    """The trace that a call belongs to; `link` is a span of another trace. The others are as in `RouteRequest`."""
 
     trace_id: str
     parent_id: str | None = None
     link: TraceParent | None = None
+    is_random: bool = False
+    tracestate: str = ""
 
 
 def origin_of(headers: Headers) -> Origin:
@@ -99,9 +101,10 @@ def origin_of(headers: Headers) -> Origin:
     own = _request_id(headers)
     caller = _caller(headers)
     if caller is None:
-        return Origin(own or new_trace_id())
+        return Origin(own or new_trace_id(), is_random=own is None)
     if own is None or own == caller.trace_id:
-        return Origin(caller.trace_id, caller.span_id)
+        state = read_tracestate(headers.getlist(TRACESTATE))
+        return Origin(caller.trace_id, caller.span_id, is_random=caller.is_random, tracestate=state)
     return Origin(own, link=caller)
 
 
@@ -246,6 +249,8 @@ def _route(request: Request, envelope: Envelope, origin: Origin) -> RouteRequest
         trace_id=origin.trace_id,
         parent_id=origin.parent_id,
         link=origin.link,
+        is_random=origin.is_random,
+        tracestate=origin.tracestate,
         stream=wants_stream,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -29,15 +30,28 @@ def test_trace_ids_rise_within_a_second():
     assert minted == sorted(set(minted))
 
 
-def test_counter_that_runs_over_draws_a_new_head(monkeypatch):
-    """When a second's tails are used up, the next id is still valid and new."""
-    first = ids.new_trace_id(1_700_000_000_000_000_000)
-    monkeypatch.setattr(ids.id_source.second, "next_tail", lambda: 1 << 20)
+def test_counter_that_runs_over_begins_anew(monkeypatch):
+    """After its last value the next id is still valid and new."""
+    now_ns = 1_700_000_000_000_000_000
+    monkeypatch.setattr(ids.id_source, "tails", ids._Tails(2**20 - ids._DRAWN_IDS))
 
-    second = ids.new_trace_id(1_700_000_000_000_000_000)
+    minted = [ids.new_trace_id(now_ns) for _ in range(2 * ids._DRAWN_IDS)]
 
-    assert ids.is_trace_id(second)
-    assert second != first
+    assert all(map(ids.is_trace_id, minted))
+    assert len(set(minted)) == len(minted)
+    assert minted[ids._DRAWN_IDS][10:14] == "0000"
+
+
+def test_low_bits_are_fresh_for_each_id():
+    """What ratio samplers decide by: a tenth of the ids of one second is kept, not all or none; no bit leans."""
+    low = [int(ULID.from_str(ids.new_trace_id(1_700_000_000_000_000_000))) % 2**56 for _ in range(4_000)]
+    kept = sum(number < 2**56 // 10 for number in low)
+    ones = [sum(number >> bit & 1 for number in low) for bit in range(56)]
+
+    # Six standard deviations: 4,000 tosses of a coin deviate as much once in half a thousand million times.
+    assert abs(kept - 400) < 6 * 19
+    assert all(abs(count - 2_000) < 7 * 31.6 for count in ones)
+    assert max(Counter(number >> 36 for number in low).values()) < 10
 
 
 def test_threads_mint_no_id_twice():

@@ -14,10 +14,12 @@ from hearthnet.observability import trace
 from hearthnet.observability.records.ids import is_trace_id, new_trace_id
 from hearthnet.observability.traces.traceparent import (
     TRACEPARENT,
+    TRACESTATE,
     TraceParent,
     from_w3c,
     headers_for,
     parse,
+    read_tracestate,
     root_span_id,
     spell,
     to_w3c,
@@ -100,12 +102,108 @@ def test_invalid_header_is_none(header):
     assert parse(header) is None
 
 
+@pytest.mark.parametrize("version", ["00", "cc"])
 @pytest.mark.parametrize(
-    ("flags", "is_sampled"), [("00", False), ("01", True), ("02", False), ("03", True), ("ff", True), ("fe", False)]
+    ("flags", "is_sampled", "is_random", "passed_on"),
+    [
+        ("00", False, False, "00"),
+        ("01", True, False, "01"),
+        ("02", False, True, "02"),
+        ("03", True, True, "03"),
+        ("ff", True, True, "03"),
+        ("fc", False, False, "00"),
+    ],
 )
-def test_flags_are_bits(flags, is_sampled):
-    """Only the lowest bit has a meaning for us; unknown ones are no error."""
-    assert parse(f"00-{TRACE}-{SPAN}-{flags}").is_sampled is is_sampled
+def test_flags_are_bits(version, flags, is_sampled, is_random, passed_on):
+    """The two lowest bits have a meaning; unknown ones are no error, and are sent as 0."""
+    said = parse(f"{version}-{TRACE}-{SPAN}-{flags}")
+
+    assert (said.is_sampled, said.is_random) == (is_sampled, is_random)
+    assert spell(*said[:2], is_sampled=is_sampled, is_random=is_random) == f"00-{TRACE}-{SPAN}-{passed_on}"
+
+
+KEY_CHARS = "abcdefghijklmnopqrstuvwxyz0123456789_-*/"
+VALUE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) not in ",=")
+MEMBERS = [f"bar{number:02}={number:02}" for number in range(1, 34)]
+
+
+@pytest.mark.parametrize(
+    ("headers", "passed_on"),
+    [
+        ([], ""),
+        (["foo=1,bar=2"], "foo=1,bar=2"),
+        (["foo=1,bar=2", "rojo=1,congo=2", "baz=3"], "foo=1,bar=2,rojo=1,congo=2,baz=3"),
+        ([""], ""),
+        (["foo=1", ""], "foo=1"),
+        (["", "foo=1"], "foo=1"),
+        (["foo=1,,bar=2, ,"], "foo=1,bar=2"),
+        (["foo=1 \t , \t bar=2, \t baz=3"], "foo=1,bar=2,baz=3"),
+        (["\t foo=1 \t"], "foo=1"),
+        (["foo= 1"], "foo= 1"),
+        (["foo=1,foo=1"], "foo=1,foo=1"),
+        (["foo=1", "foo=2"], "foo=1,foo=2"),
+        ([f"{KEY_CHARS}={VALUE}"], f"{KEY_CHARS}={VALUE}"),
+        ([f"{KEY_CHARS}@a-z0-9_-*/={VALUE}"], f"{KEY_CHARS}@a-z0-9_-*/={VALUE}"),
+        (["0=1"], "0=1"),
+        (["foo@=1,bar=2"], "foo@=1,bar=2"),
+        (["foo@bar@baz=1,bar=2"], "foo@bar@baz=1,bar=2"),
+        (["foo=1", f"{'z' * 256}=1"], f"foo=1,{'z' * 256}=1"),
+        (["foo=1", f"{'t' * 242}@v=1"], f"foo=1,{'t' * 242}@v=1"),
+        ([",".join(MEMBERS[:20]), ",".join(MEMBERS[20:32])], ",".join(MEMBERS[:32])),
+    ],
+)
+def test_tracestate_is_passed_on(headers, passed_on):
+    """Members as they came and in their order; empty ones and white space around them may go."""
+    assert read_tracestate(headers) == passed_on
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ["foo"],
+        ["foo =1"],
+        ["FOO=1"],
+        ["foo.bar=1"],
+        ["@foo=1,bar=2"],
+        ["_foo=1"],
+        ["=1"],
+        ["foo=bar=baz"],
+        ["foo=,bar=3"],
+        ["foo=1", "é=1"],
+        ["foo=1", "bar=\u00e9"],
+        ["foo=a\tb"],
+        ["foo=1\r\nX-Evil: 1"],
+        ["foo=1", f"{'z' * 257}=1"],
+        [f"foo={'1' * 257}"],
+        [",".join(MEMBERS)],
+        pytest.param(["," * 200_000], id="long"),
+    ],
+)
+def test_tracestate_that_breaks_a_rule_is_dropped_whole(headers):
+    """A member that is none, or one too many, says that the sender had another grammar in mind."""
+    assert read_tracestate(headers) == ""
+
+
+def test_long_tracestate_loses_whole_members():
+    """Of more than 512 characters: first those over 128, from the end, then the last; one less would not do."""
+    small = [f"k{number:02}={'v' * 60}" for number in range(7)]  # 64 characters each, 454 in all
+    large = [f"big{number}={'v' * 124}" for number in range(2)]  # 129
+    fits = f"{'e' * 66}={'v' * 60}"  # 127
+
+    assert read_tracestate([",".join([large[0], *small[:5]])]) == ",".join([large[0], *small[:5]])
+    assert read_tracestate([",".join([large[0], *small, large[1]])]) == ",".join(small)
+    assert read_tracestate([",".join([large[0], *small[:5], large[1]])]) == ",".join([large[0], *small[:5]])
+    assert read_tracestate([",".join([fits, *small])]) == ",".join([fits, *small[:5]])
+
+
+@given(st.lists(st.text(KEY_CHARS + "=,@ \tA", max_size=300), max_size=6))
+def test_what_is_passed_on_is_within_bounds(headers):
+    """Whatever comes in; and reading it again changes nothing."""
+    state = read_tracestate(headers)
+
+    assert len(state) <= 512
+    assert state.count(",") < 32
+    assert read_tracestate([state]) == state
 
 
 @given(st.integers(1, 2**128 - 1))
@@ -150,12 +248,12 @@ def test_no_invalid_header_is_written(trace_id, span_id):
         spell(trace_id, span_id)
 
 
-@given(st.integers(1, 2**128 - 1), st.integers(1, 2**64 - 1), st.booleans())
-def test_what_is_written_is_read(trace_number, span_number, is_sampled):
+@given(st.integers(1, 2**128 - 1), st.integers(1, 2**64 - 1), st.booleans(), st.booleans())
+def test_what_is_written_is_read(trace_number, span_number, is_sampled, is_random):
     """Writing and reading are each other's reverse."""
-    said = TraceParent(from_w3c(f"{trace_number:032x}"), f"{span_number:016x}", is_sampled)
+    said = TraceParent(from_w3c(f"{trace_number:032x}"), f"{span_number:016x}", is_sampled, is_random)
 
-    assert parse(spell(said.trace_id, said.span_id, is_sampled=is_sampled)) == said
+    assert parse(spell(said.trace_id, said.span_id, is_sampled=is_sampled, is_random=is_random)) == said
 
 
 @given(st.text() | st.text("0123456789abcdef-", min_size=50, max_size=60))
@@ -196,7 +294,30 @@ def test_outgoing_call_names_the_innermost_span():
     """The parent of the called side is the span that is open where the call is made."""
     with trace.new_trace("a.b") as started, trace.span("outer"), trace.span("inner") as inner:
         said = parse(headers_for()[TRACEPARENT])
-        assert said == TraceParent(started.trace_id, inner.id, is_sampled=True)
+        assert said == TraceParent(started.trace_id, inner.id, is_sampled=True, is_random=True)
+
+
+@pytest.mark.parametrize(
+    ("given_id", "is_random"), [(None, True), ("no id", True), (ULID_OF_TRACE, False), (ULID_OF_TRACE.lower(), False)]
+)
+def test_random_is_said_of_what_is_minted_here(given_id, is_random):
+    """Of an id that somewhere else made, its caller knows."""
+    with trace.new_trace("a.b", trace_id=given_id) as started:
+        assert parse(headers_for()[TRACEPARENT]).is_random is started.is_random is is_random
+
+
+async def test_tracestate_follows_the_trace_into_tasks():
+    """It is of the trace, wherever that is current; outside it there is none, nor in what is recorded."""
+    with trace.new_trace("a.b", trace_id=ULID_OF_TRACE) as started:
+        started.tracestate = "vendor=opaque"
+
+        async def call():
+            with trace.span("call"):
+                return headers_for()[TRACESTATE]
+
+        assert await asyncio.gather(call(), call()) == ["vendor=opaque"] * 2
+    assert TRACESTATE not in headers_for(trace.get_recent(1)[0])
+    assert "opaque" not in str(trace.get_recent(1)[0].as_dict())
 
 
 async def test_outgoing_calls_side_by_side_have_their_own_parents():

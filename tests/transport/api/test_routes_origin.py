@@ -212,6 +212,27 @@ async def test_handler_hands_the_trace_on(call):
     assert (sent.trace_id, sent.span_id) == (OWN, handling.id)
 
 
+@pytest.mark.parametrize(
+    ("request_id", "parent", "flags", "state"),
+    [
+        (OWN, f"00-{OWN_AS_W3C}-{SPAN}-03", "03", "a=1,b=2"),
+        (OWN, f"00-{OWN_AS_W3C}-{SPAN}-00", "01", "a=1,b=2"),
+        ("call-42", f"00-{OTHER_AS_W3C}-{SPAN}-ff", "03", "a=1,b=2"),
+        (OWN, f"00-{OTHER_AS_W3C}-{SPAN}-03", "01", None),  # another trace, which this one only has a link to
+        (OWN, f"00-{OWN_AS_W3C}-{SPAN}-03-x", "01", None),
+        (OWN, "", "01", None),
+        ("call-42", "", "03", None),  # an id that is minted here
+    ],
+)
+async def test_tracestate_and_flags_go_with_the_trace(call, request_id, parent, flags, state):
+    """They belong to the trace of `traceparent`: if that is not the call's, neither is passed on."""
+    more = [("tracestate", "a=1"), ("tracestate", " b=2")]
+    response = await call(*more, capability="experimental.relay", request_id=request_id, traceparent=parent)
+
+    sent = response.json()["headers"]
+    assert (sent["traceparent"][-2:], sent.get("tracestate")) == (flags, state)
+
+
 async def test_open_telemetry_client_joins(call, keys):
     """A context injected by OpenTelemetry's propagator is used: same trace, its span as the parent."""
     sdk = pytest.importorskip("opentelemetry.sdk.trace")
@@ -232,7 +253,7 @@ async def test_own_client_names_its_trace(call, keys):
     said = traceparent.parse(sent["traceparent"])
     response = await call(signed=sent)
 
-    assert (said.trace_id, said.is_sampled) == (OWN, False)
+    assert (said.trace_id, said.is_sampled, said.is_random) == (OWN, False, False)
     assert (response.status_code, newest().trace_id, newest().parent_id) == (200, OWN, said.span_id)
 
 
