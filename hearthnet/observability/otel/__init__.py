@@ -1,1 +1,1 @@
-"""Traces in the format of OpenTelemetry."""
+"""OpenTelemetry: traces and log records out, by OTLP."""
