@@ -30,7 +30,7 @@ __all__ = ["SCHEMA_URL", "Gap", "Origin", "Sender", "logs_request", "span_count"
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"  # has all names that are used here
 SCOPE: Final = "hearthnet"
 _INTERNAL, _SERVER, _CLIENT = 1, 2, 3  # SpanKind
-_UNSET, _ERROR = 0, 2  # StatusCode: `ok` is the word of people who look at a span, not of the program
+_UNSET, _ERROR = 0, 2  # StatusCode: `ok` is a word for people, not for the program that made the span
 _SAMPLED, _KNOWS_PARENT, _IS_REMOTE = 0x1, 0x100, 0x200  # Span.flags
 _SEVERITIES: Final = {"debug": 5, "info": 9, "warning": 13, "error": 17, "critical": 21}
 _WARNING: Final = 13
@@ -89,7 +89,7 @@ def traces_request(
     Args:
         records: committed traces.
         origins: of their runs.
-        sender: what is added to each resource.
+        sender: adds to each resource.
         unmapped: gets the seq of each record that has no form in OTLP, of a damaged file say; None: raise.
 
     Raises:
@@ -187,16 +187,14 @@ def _trace(record: TraceRecord, sender: Sender) -> list[dict[str, Any]]:
     trace_id = bytes.fromhex(to_w3c(record.trace_id))
     if trace_id == _NO_TRACE:
         raise ValueError("all zeros are no trace id")
-    root_id = bytes.fromhex(root_span_id(record.trace_id, record.started_us, record.started_mono_ns))
+    root_id = bytes.fromhex(root_span_id(*record.root_key))
     extras: dict[str, Any] = orjson.loads(record.extras)
     spans: list[dict[str, Any]] = orjson.loads(record.spans)
     start_ns = record.started_us * 1_000
     is_chat = record.capability == gen_ai.CAPABILITY
     said = gen_ai.conversation(extras) if is_chat and "request_body" in extras else {}
-    made = [_root(record, extras, spans, trace_id, root_id, sender)]
-    for span in spans:
-        made.append(_span(span, trace_id, root_id, start_ns, sender, said if is_chat else None))
-    return made
+    root = _root(record, extras, spans, trace_id, root_id, sender)
+    return [root, *(_span(one, trace_id, root_id, start_ns, sender, said if is_chat else None) for one in spans)]
 
 
 def _root(
@@ -284,7 +282,7 @@ def _span(
 
 
 def _http(result: str, spans: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns what is known of a call that came over HTTP; the status of a stream was sent before its result."""
+    """Returns HTTP's attributes of a call that came over it; the status of a stream was sent before its result."""
     is_stream = any(span["name"] == "stream" for span in spans)
     status = None if is_stream else 200 if result == OK else HTTP_STATUS.get(result)
     return {"http.request.method": "POST", "http.route": _ROUTE, "http.response.status_code": status}

@@ -20,7 +20,7 @@ __all__ = ["as_json", "dumps", "export_request"]
 
 _OF_64_BITS: Final = frozenset({"time_unix_nano", "start_time_unix_nano", "end_time_unix_nano", "int_value",
                                 "observed_time_unix_nano"})  # fmt: skip
-# As in protobuf's JSON mapping, what has its default value is omitted; an attribute's value is told by its field.
+# As in protobuf's JSON mapping, what has its default value is omitted; the field of an attribute's value says its type.
 _VALUES: Final = frozenset({"string_value", "bool_value", "int_value", "double_value", "array_value"})
 
 

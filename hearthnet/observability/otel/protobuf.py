@@ -5,8 +5,8 @@ Imported late, by what sends: the package is that of `hearthnet[otlp]`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
@@ -18,11 +18,34 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 __all__ = ["encode", "partial_success"]
 
 
-def encode(request: Mapping[str, Any]) -> bytes:
-    """Returns a request of traces, or of log records, as protobuf."""
-    kind = ExportTraceServiceRequest if "resource_spans" in request else ExportLogsServiceRequest
-    made: bytes = kind(**request).SerializeToString()
-    return made
+_RECORDS_A_PAUSE: Final = 16
+
+
+def encode(request: Mapping[str, Any], pause: Callable[[], object] = lambda: None) -> bytes:
+    """Returns a request of traces, or of log records, as protobuf.
+
+    Made record by record: the message as a whole would hold the interpreter's lock for milliseconds.
+
+    Args:
+        request: its fields.
+        pause: called every few records.
+    """
+    is_traces = "resource_spans" in request
+    resources, scopes, records = (
+        ("resource_spans", "scope_spans", "spans") if is_traces else ("resource_logs", "scope_logs", "log_records")
+    )
+    made: Any = ExportTraceServiceRequest() if is_traces else ExportLogsServiceRequest()
+    for resource in request[resources]:
+        of_run = getattr(made, resources).add(**{name: part for name, part in resource.items() if name != scopes})
+        for scope in resource.get(scopes, ()):
+            of_scope = getattr(of_run, scopes).add(**{name: part for name, part in scope.items() if name != records})
+            add = getattr(of_scope, records).add
+            for at, record in enumerate(scope[records]):
+                add(**record)
+                if at % _RECORDS_A_PAUSE == 0:
+                    pause()
+    encoded: bytes = made.SerializeToString()
+    return encoded
 
 
 def partial_success(kind: str, body: bytes) -> tuple[int, str]:

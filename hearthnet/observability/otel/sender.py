@@ -3,8 +3,8 @@
 Written here because the exporter of the SDK reports success for a redirect, a web page and a partial success alike, and
 hides the status.
 
-Guarantees: no redirect is followed; a proxy of the environment is used, but never for this machine itself; what is
-instrumented for OpenTelemetry makes no span of a request. Never raises for what the network or the backend does.
+Guarantees: no redirect is followed; a proxy of the environment is used, but never for this machine itself; libraries
+instrumented for OpenTelemetry make no span of a request. Never raises for what the network or the backend does.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import gzip
 import ssl
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -29,12 +29,13 @@ __all__ = ["Sender", "body_of"]
 _JSON, _PROTOBUF = "application/json", "application/x-protobuf"
 _MAX_RESPONSE_BYTES: Final = 65_536  # more than any response of OTLP has
 _LOOPBACK: Final = ("all://localhost", "all://127.0.0.1", "all://[::1]")
-# Of instrumentations, old and new: whoever asks one of these makes no span.
-_SUPPRESS: Final = ("suppress_instrumentation", "suppress_http_instrumentation")
+# The keys that instrumentations ask before they make a span: one of all, one of HTTP clients, and an older one.
+_SUPPRESS: Final = ("_SUPPRESS_INSTRUMENTATION_KEY", "_SUPPRESS_HTTP_INSTRUMENTATION_KEY")
+_SUPPRESS_PLAIN: Final = "suppress_instrumentation"
 
 
-def body_of(request: Mapping[str, Any], *, is_json: bool) -> bytes:
-    """Returns a request of `mapping.py` as it is sent.
+def body_of(request: Mapping[str, Any], *, is_json: bool, pause: Callable[[], object] = lambda: None) -> bytes:
+    """Returns a request of `mapping.py` as it is sent; calls `pause` every few records.
 
     Raises:
         ModuleNotFoundError: raised when it must be protobuf, and `opentelemetry-proto` is not installed.
@@ -43,7 +44,7 @@ def body_of(request: Mapping[str, Any], *, is_json: bool) -> bytes:
         return dumps(request)
     from hearthnet.observability.otel.protobuf import encode
 
-    return encode(request)
+    return encode(request, pause)
 
 
 class Sender:
@@ -122,12 +123,16 @@ def _parse(signal: str, body: bytes) -> tuple[int, str]:
 @contextmanager
 def _suppressed() -> Iterator[None]:
     """Asks instrumentations of OpenTelemetry, where there are any in this process, to make no span."""
-    api = sys.modules.get("opentelemetry.context")
+    api: Any = sys.modules.get("opentelemetry.context")
     if api is None:
         yield
         return
-    token = api.attach({**api.get_current(), **dict.fromkeys(_SUPPRESS, True)})  # type: ignore[attr-defined]
+    context = api.set_value(_SUPPRESS_PLAIN, True)
+    for name in _SUPPRESS:
+        if (key := getattr(api, name, None)) is not None:
+            context = api.set_value(key, True, context)
+    token = api.attach(context)
     try:
         yield
     finally:
-        api.detach(token)  # type: ignore[attr-defined]
+        api.detach(token)

@@ -1,7 +1,7 @@
 """Where telemetry is exported to: `[observability] otlp_endpoint`, and the standard variables of OpenTelemetry.
 
-The variables win over config.toml, the endpoint that a program passes wins over both; a variable for one signal wins over
-all. What cannot be used is a doubt, in words without its value, which may be a secret; the rest counts. Pure: the
+The variables win over config.toml, the endpoint that a program passes wins over both; a variable for one signal wins
+over all. What cannot be used is a doubt, in words without its value, which may be a secret; the rest counts. Pure: the
 environment is an argument.
 """
 
@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
+from hearthnet.config_file import OTLP_ENDPOINT
 from hearthnet.errors import HearthNetError
 
-__all__ = ["ENDPOINT", "LogsOrTraces", "Settings", "SettingsError", "Target", "read"]
+__all__ = ["LogsOrTraces", "Settings", "SettingsError", "Target", "read"]
 
 LogsOrTraces = Literal["traces", "logs"]
 Environment = Mapping[str, str]
 
-ENDPOINT: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
 SIGNALS: Final[tuple[LogsOrTraces, ...]] = ("traces", "logs")
 _PREFIX: Final = "OTEL_EXPORTER_OTLP_"
 _PROTOCOLS: Final = {"http/protobuf": False, "http/json": True}  # name: is it JSON
@@ -137,8 +137,8 @@ def _url(signal: str, endpoint: str | None, environment: Environment, doubts: li
     own = f"{_PREFIX}{signal.upper()}_ENDPOINT"
     if given := environment.get(own, "").strip():
         return _checked(given, own, doubts)  # used as it is
-    name = "[observability] otlp_endpoint" if endpoint else ENDPOINT
-    given = (endpoint or environment.get(ENDPOINT, "")).strip()
+    name = "[observability] otlp_endpoint" if endpoint else OTLP_ENDPOINT
+    given = (endpoint or environment.get(OTLP_ENDPOINT, "")).strip()
     return _joined(_checked(given, name, doubts), signal, name, doubts) if given else None
 
 
@@ -205,7 +205,7 @@ def _basic(user: str, password: str | None) -> str:
 
 
 def _pairs(name: str, environment: Environment, doubts: list[str]) -> dict[str, str]:
-    """Returns the pairs of `a=1,b=2`, values percent-decoded; what is no pair is a doubt, by the name alone."""
+    """Returns the pairs of `a=1,b=2`, values percent-decoded; anything else is a doubt, by the name alone."""
     found = {}
     for item in environment.get(name, "").split(","):
         key, is_pair, value = item.strip().partition("=")

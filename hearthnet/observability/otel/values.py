@@ -1,7 +1,7 @@
 """Values of records as OTLP's `AnyValue`: dictionaries with the field names of the protocol.
 
-Nothing is lost without a word: an integer that OTLP has no field for becomes text, and so do a list of several types and
-a map, as JSON. A field without a value is no attribute.
+Nothing is lost without a word: an integer that OTLP has no field for becomes text, and so do a list of several types
+and a map, as JSON. A field without a value is no attribute.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
     misset     the settings are at fault, not the records: they wait, and one request every five minutes asks again
 
 OTLP forbids to repeat a request that was refused with 401 or 404. For a program that must not lose a week because of a
-key that has expired, a try every five minutes is the lesser evil; a client that drops the records does not mend the key.
+key that has expired, a try every five minutes is the lesser evil: to drop the records would not renew the key.
 """
 
 from __future__ import annotations

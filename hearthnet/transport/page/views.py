@@ -11,6 +11,7 @@ from hearthnet.observability.otel.mapping import Origin
 from hearthnet.observability.otel.otlp_json import export_request
 from hearthnet.observability.store.query import calls, flights, holdings, lives, relations, trouble
 from hearthnet.observability.store.query.one_trace import one_trace
+from hearthnet.observability.store.query.unsent import origins
 from hearthnet.observability.store.reader import Reader, TraceFilter
 from hearthnet.observability.store.rows import now_us
 from hearthnet.transport.page.source import Page
@@ -196,8 +197,8 @@ def otlp(page: Page, seq: int) -> dict[str, Any]:
     found = page.reader.recent(1, TraceFilter(seqs=(seq - 1, seq)))
     if not found:
         raise WireError("not_found", NO_TRACE)
-    run = lives.run_row(page.reader, found[0].run_id, ()) or {"run_id": found[0].run_id}
-    return export_request(found[0], Origin(**{name: run.get(name) for name in Origin._fields}))
+    run_id = found[0].run_id
+    return export_request(found[0], origins(page.reader, [run_id]).get(run_id) or Origin(run_id))
 
 
 def catalogue(page: Page) -> dict[str, Any]:

@@ -80,7 +80,10 @@ def test_times_are_exact():
     """Nanoseconds without a float between, end after start whatever the duration says."""
     root, one = spans_of(a_row([span()], duration_ms=1.5))
 
-    assert (root.start_time_unix_nano, root.end_time_unix_nano) == (1_786_000_000_123_456_000, 1_786_000_000_124_956_000)
+    assert (root.start_time_unix_nano, root.end_time_unix_nano) == (
+        1_786_000_000_123_456_000,
+        1_786_000_000_124_956_000,
+    )
     assert one.start_time_unix_nano == 1_786_000_000_123_706_000
     backwards = root_of(a_row(duration_ms=-3_600_000.0))
     assert backwards.end_time_unix_nano == backwards.start_time_unix_nano
@@ -149,7 +152,8 @@ def test_call_over_http(result, spans, status):
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "extras"), [("ok", 0, {}), ("cancelled", 0, {}), ("open", 0, {}), ("error", 2, {"error": "E: x"})]
+    ("status", "code", "extras"),
+    [("ok", 0, {}), ("cancelled", 0, {}), ("open", 0, {}), ("error", 2, {"error": "E: x"})],
 )
 def test_status_of_spans(status, code, extras):
     """A span that failed has its error as status, as error.type and as an event, once each."""
@@ -160,9 +164,7 @@ def test_status_of_spans(status, code, extras):
     assert found.get("hearthnet.status") == (status if status in ("cancelled", "open") else None)
     if code:
         assert (found, made.status.message) == ({"error.type": "E"}, "E: x")
-        assert [plain(event.attributes) for event in made.events] == [
-            {"exception.type": "E", "exception.message": "x"}
-        ]
+        assert [plain(event.attributes) for event in made.events] == [{"exception.type": "E", "exception.message": "x"}]
 
 
 @pytest.mark.parametrize(

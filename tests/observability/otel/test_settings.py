@@ -57,7 +57,9 @@ def test_nothing_is_exported(endpoint, variables):
     assert read(endpoint, variables) is None
 
 
-@pytest.mark.parametrize(("exporter", "is_sent"), [("otlp", True), ("console, otlp", True), ("none", False), ("", True)])
+@pytest.mark.parametrize(
+    ("exporter", "is_sent"), [("otlp", True), ("console, otlp", True), ("none", False), ("", True)]
+)
 def test_signal_is_switched_off_alone(exporter, is_sent):
     """By the variable that chooses its exporters."""
     assert ("logs" in read(URL, {"OTEL_LOGS_EXPORTER": exporter}).targets) is is_sent
@@ -112,7 +114,8 @@ def test_bad_header_is_named_not_shown():
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("", 10.0), ("5000", 5.0), ("10", 0.01), ("x", 10.0), ("0", 10.0), ("-1", 10.0), ("nan", 10.0)]
+    ("text", "seconds"),
+    [("", 10.0), ("5000", 5.0), ("10", 0.01), ("x", 10.0), ("0", 10.0), ("-1", 10.0), ("nan", 10.0)],
 )
 def test_timeout_is_in_milliseconds(text, seconds):
     """As the specification has it; what is no time counts as none."""

@@ -43,7 +43,12 @@ def test_status(status, kind):
         (PROTO, partial("traces", 0, "deprecated").body, "accepted", 0),
         (PROTO, b"\xff\xff\xff", "accepted", 0),
         ("text/plain", b"OK", "accepted", 0),
-        ("application/json; charset=utf-8", b'{"partialSuccess":{"rejectedSpans":"3","errorMessage":"x"}}', "accepted", 3),
+        (
+            "application/json; charset=utf-8",
+            b'{"partialSuccess":{"rejectedSpans":"3","errorMessage":"x"}}',
+            "accepted",
+            3,
+        ),
         ("application/json", b"{}", "accepted", 0),
         ("application/json", b"{", "accepted", 0),
         ("application/json", b'{"partialSuccess":{"rejectedSpans":"many"}}', "accepted", 0),
