@@ -1,4 +1,4 @@
-"""The route of a signal: from rows of the store to the body of a request, and where that goes."""
+"""The way of a signal: from rows of the store to the body of a request, and to its sender."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hearthnet.errors import HearthNetError
 from hearthnet.extras import missing_extra
 from hearthnet.observability.otel import mapping
 from hearthnet.observability.otel.delivery import MAX_BYTES
+from hearthnet.observability.otel.otlp_json import dumps
 from hearthnet.observability.process.program import program_name
 from hearthnet.observability.redaction.rules import register_secrets
 from hearthnet.observability.store.query import unsent
@@ -19,47 +20,54 @@ if TYPE_CHECKING:
     from hearthnet.observability.otel.sender import Sender
     from hearthnet.observability.otel.settings import LogsOrTraces, Settings
 
-__all__ = ["Route", "routes"]
+__all__ = ["Route", "Serial", "adds_of", "routes"]
 
 _RECORDS_A_PAUSE: Final = 8
 _ROW_BYTES: Final = 300  # ids and numbers of a record, besides its texts
 
 
-class Route:
-    """How the records of one signal become requests, and where these go.
+class Serial:
+    """How the records of one signal become requests.
 
     Args:
         signal: `traces` or `logs`.
-        sender: of its requests.
         adds: further attributes of each resource.
-        reader: of the store, for the runs.
+        reader: of the store.
+        is_json: whether requests are JSON, not protobuf.
         pause: called every few records.
     """
 
     def __init__(
         self,
         signal: LogsOrTraces,
-        sender: Sender,
         adds: mapping.Sender,
         reader: Reader,
+        *,
+        is_json: bool,
         pause: Callable[[], object] = lambda: None,
     ) -> None:
         self.signal = signal
-        self.sender = sender
+        self.is_json = is_json
         self._adds = adds
         self._reader = reader
         self._pause = pause
 
     def encode(self, records: Sequence[Any], unmapped: list[int]) -> bytes | None:
-        """Returns the body of a request, None if none of these has a form; appends the seq of each that has none."""
-        from hearthnet.observability.otel.sender import body_of
+        """Returns the body of a request, None if none of these has a form; appends the seq of each that has none.
 
+        Raises:
+            StoreError: raised when the store cannot be read.
+        """
         origins = unsent.origins(self._reader, {record.run_id for record in records})
         make = mapping.traces_request if self.signal == "traces" else mapping.logs_request
         request = make(self._paced(records), origins, self._adds, unmapped)
         if len(unmapped) == len(records):
             return None
-        return body_of(request, is_json=self.sender.target.is_json, pause=self._pause)
+        if self.is_json:
+            return dumps(request)
+        from hearthnet.observability.otel.protobuf import encode  # late: of hearthnet[otlp]
+
+        return encode(request, self._pause)
 
     def _paced(self, records: Sequence[Any]) -> Iterator[Any]:
         for at, record in enumerate(records):
@@ -83,6 +91,25 @@ class Route:
         return records
 
 
+class Route(Serial):
+    """The same with the sender of the requests."""
+
+    def __init__(
+        self, sender: Sender, adds: mapping.Sender, reader: Reader, pause: Callable[[], object] = lambda: None
+    ) -> None:
+        super().__init__(sender.signal, adds, reader, is_json=sender.target.is_json, pause=pause)
+        self.sender = sender
+
+
+def adds_of(settings: Settings | None) -> mapping.Sender:
+    """Returns what this machine and the settings add to each resource."""
+    if settings is None:
+        return mapping.Sender(socket.gethostname(), program_name())
+    return mapping.Sender(
+        socket.gethostname(), program_name(), settings.service_name, settings.resource, settings.has_exception_events
+    )
+
+
 def routes(settings: Settings, reader: Reader, pause: Callable[[], object] = lambda: None) -> list[Route]:
     """Returns the route of each signal.
 
@@ -98,12 +125,8 @@ def routes(settings: Settings, reader: Reader, pause: Callable[[], object] = lam
     except ModuleNotFoundError as error:
         raise (missing_extra(error) or error) from error
     register_secrets(settings.secrets())
-    adds = mapping.Sender(
-        socket.gethostname(), program_name(), settings.service_name, settings.resource, settings.has_exception_events
-    )
+    adds = adds_of(settings)
     try:
-        return [
-            Route(signal, Sender(signal, target), adds, reader, pause) for signal, target in settings.targets.items()
-        ]
+        return [Route(Sender(signal, target), adds, reader, pause) for signal, target in settings.targets.items()]
     except OSError as error:
         raise HearthNetError(f"a certificate of the export cannot be used: {error}") from error

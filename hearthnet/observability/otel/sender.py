@@ -12,7 +12,7 @@ from __future__ import annotations
 import gzip
 import ssl
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -20,11 +20,10 @@ from urllib.parse import urlsplit
 import httpx
 
 from hearthnet import __version__
-from hearthnet.observability.otel.otlp_json import dumps
 from hearthnet.observability.otel.settings import LogsOrTraces, Target
 from hearthnet.observability.otel.verdict import Verdict, judge, judge_failure
 
-__all__ = ["Sender", "body_of"]
+__all__ = ["Sender"]
 
 _JSON, _PROTOBUF = "application/json", "application/x-protobuf"
 _MAX_RESPONSE_BYTES: Final = 65_536  # more than any response of OTLP has
@@ -32,19 +31,6 @@ _LOOPBACK: Final = ("all://localhost", "all://127.0.0.1", "all://[::1]")
 # The keys that instrumentations ask before they make a span: one of all, one of HTTP clients, and an older one.
 _SUPPRESS: Final = ("_SUPPRESS_INSTRUMENTATION_KEY", "_SUPPRESS_HTTP_INSTRUMENTATION_KEY")
 _SUPPRESS_PLAIN: Final = "suppress_instrumentation"
-
-
-def body_of(request: Mapping[str, Any], *, is_json: bool, pause: Callable[[], object] = lambda: None) -> bytes:
-    """Returns a request of `mapping.py` as it is sent; calls `pause` every few records.
-
-    Raises:
-        ModuleNotFoundError: raised when it must be protobuf, and `opentelemetry-proto` is not installed.
-    """
-    if is_json:
-        return dumps(request)
-    from hearthnet.observability.otel.protobuf import encode
-
-    return encode(request, pause)
 
 
 class Sender:

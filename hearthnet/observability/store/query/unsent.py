@@ -18,6 +18,7 @@ __all__ = [
     "Selected",
     "State",
     "count",
+    "last_seq",
     "logs_after",
     "origins",
     "progress",
@@ -27,6 +28,10 @@ __all__ = [
 
 _RUNS_AT_ONCE: Final = 500  # values of a statement
 _STATE: Final = "SELECT name, value FROM state WHERE name = 'seq' OR name GLOB 'otlp.*'"
+_LAST: Final = (
+    "SELECT max((SELECT ifnull(max(seq), 0) FROM traces), (SELECT ifnull(max(seq), 0) FROM logs),"
+    " (SELECT ifnull(max(seq), 0) FROM gaps))"
+)
 _ENDED: Final = {"traces": "started_us + CAST(duration_ms * 1000 AS INTEGER)", "logs": "ts_us", "gaps": "ts_us"}
 # What the export itself logs would be exported without end.
 _NOT_OF_THE_EXPORT: Final = (
@@ -43,7 +48,13 @@ class State(NamedTuple):
 
 
 class Selected(NamedTuple):
-    """Which rows: None selects any. Times are UTC microseconds at which the subject ended."""
+    """Which rows: None selects any.
+
+    Attributes:
+        since_us: earliest end of the subject, UTC microseconds.
+        until_us: only those that ended before.
+        trace_id: an id, or the beginning of one.
+    """
 
     since_us: int | None = None
     until_us: int | None = None
@@ -54,7 +65,7 @@ class Selected(NamedTuple):
         of_trace = None if table == "gaps" else self.trace_id
         given = (
             (f"{_ENDED[table]} >= ?", self.since_us), (f"{_ENDED[table]} < ?", self.until_us),
-            ("trace_id = ?", of_trace),
+            ("trace_id GLOB ? || '*'", of_trace),
         )  # fmt: skip
         conditions = [condition for condition, value in given if value is not None]
         if table == "gaps" and self.trace_id is not None:
@@ -87,6 +98,15 @@ def _state(rows: Iterable[tuple[str, int]]) -> State:
     values = dict(rows)
     cursors = {name: values[key] for name in ("traces", "logs") if (key := cursor_name(name)) in values}
     return State(values.get("seq", 0), cursors, {name: values.get(lost_name(name), 0) for name in cursors})
+
+
+def last_seq(reader: Reader) -> int:
+    """Returns the highest seq of any row: what is committed later is not counted.
+
+    Raises:
+        StoreError: raised when there is no database, or it cannot be read.
+    """
+    return int(reader.rows(_LAST)[0][0])
 
 
 def traces_after(reader: Reader, seq: int, last: int, limit: int, wanted: Selected = ALL) -> list[TraceRecord]:
