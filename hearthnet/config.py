@@ -1,11 +1,14 @@
 """The node's settings. No other module reads the configuration file or settings from the environment.
 
+Only OpenTelemetry's own variables, `OTEL_…`, are read by what exports to it (`observability/otel/settings.py`).
+
 Settings are frozen. `load` reads config.toml, replaces `${NAME}` from the environment and checks every key and value.
 It returns complete settings or raises; nothing is half applied. `resolve_paths` fills in this system's default paths.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -16,6 +19,7 @@ from pydantic import BaseModel, PrivateAttr, ValidationError
 from pydantic.fields import FieldInfo
 
 from hearthnet.config_file import (
+    OTLP_ENDPOINT,
     StandardPaths,
     absolute,
     default_path,
@@ -123,14 +127,23 @@ def load(path: Path | None = None) -> Config:
     tree = read_tree(path)
     if tree is None:
         register_secrets(known_secrets(default_config()))
-        return default_config()
+        return _with_environment(default_config())
     try:
         config = Config.model_validate(expand(tree))
     except ValidationError as error:
         raise _invalid(error, source, tree) from error
     validate(config)
     register_secrets(known_secrets(config))
-    return config.read_from(source)
+    return _with_environment(config).read_from(source)
+
+
+def _with_environment(config: Config) -> Config:
+    """Returns the settings with the one of OpenTelemetry that has a name in config.toml too: the environment wins."""
+    endpoint = os.environ.get(OTLP_ENDPOINT, "").strip()
+    if not endpoint:
+        return config
+    observability = config.observability.model_copy(update={"otlp_endpoint": endpoint})
+    return config.model_copy(update={"observability": observability})
 
 
 def known_secrets(config: Config) -> list[str]:

@@ -22,6 +22,7 @@ __all__ = [
     "DEFAULT_HOST",
     "DEFAULT_PORT",
     "DEFAULT_UDP_PORT",
+    "OTLP_ENDPOINT",
     "RETIRED_TRANSPORT",
     "StandardPaths",
     "absolute",
@@ -39,6 +40,7 @@ APP: Final = "hearthnet"
 DEFAULT_HOST: Final = "0.0.0.0"  # noqa: S104  # the bus serves the LAN; local-only routes check the client address
 DEFAULT_PORT: Final = 7080
 DEFAULT_UDP_PORT: Final = 42_424
+OTLP_ENDPOINT: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"  # a variable of OpenTelemetry: [observability] otlp_endpoint
 RETIRED_TRANSPORT: Final = ("max_connections_per_address",)  # settings of earlier versions, ignored
 # XDG variable, its default below the home directory, and the folder below the program's own.
 _XDG: Final = {

@@ -1,6 +1,6 @@
 """Prints the lower bounds of pyproject.toml as exact requirements, or checks that they are what is installed.
 
-    scripts/lowest.py               name==version, a line for each dependency of the package, `node`, `otel`, `test`
+    scripts/lowest.py               name==version, a line for each dependency of the package, its extras and `test`
     scripts/lowest.py --installed   fails where this environment has another version
 
 schemathesis is left out: it needs newer versions of what the package runs with.
@@ -14,8 +14,8 @@ from pathlib import Path
 
 project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))["project"]
 extras = project["optional-dependencies"]
-wanted = [*project["dependencies"], *extras["node"], *extras["otel"], *extras["test"]]
-wanted = [line for line in wanted if not line.startswith(("hearthnet", "schemathesis"))]
+wanted = [*project["dependencies"], *(line for name in ("node", "otel", "otlp", "test") for line in extras[name])]
+wanted = [line for line in dict.fromkeys(wanted) if not line.startswith(("hearthnet", "schemathesis"))]
 bounds = dict(re.findall(r"^([\w.-]+)>=([\d.]+)", "\n".join(wanted), re.MULTILINE))
 if len(bounds) != len(wanted):
     sys.exit(f"error: {len(wanted) - len(bounds)} dependencies have no lower bound")

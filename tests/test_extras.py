@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 from hearthnet import checks
 from hearthnet.cli.main import COMMANDS
-from hearthnet.extras import NODE_PACKAGES, MissingExtraError, missing_extra
+from hearthnet.extras import NODE_PACKAGES, OTEL_PACKAGES, OTLP_PACKAGES, MissingExtraError, missing_extra
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -29,7 +29,7 @@ BROUGHT = {"starlette"}
 # Folders whose modules may import a node's packages at the top level; functions may do so anywhere.
 OF_A_NODE = {
     "hearthnet.bus.capability", "hearthnet.checks.probes.llm_backends",
-    "hearthnet.client.client", "hearthnet.client.reading",
+    "hearthnet.client.client", "hearthnet.client.reading", "hearthnet.observability.otel.sender",
 }  # fmt: skip
 NEED_IT = [
     ["run"],
@@ -129,7 +129,8 @@ def test_what_telemetry_needs_is_little():
 
 def test_every_requirement_is_bounded_where_its_versions_mean_something():
     """Every dependency has an upper bound, except cryptography, whose major version changes every few months."""
-    lines = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["node"]]
+    extras = PROJECT["optional-dependencies"]
+    lines = [*PROJECT["dependencies"], *extras["node"], *extras["otel"], *extras["otlp"]]
     unbounded = [line for line in lines if "<" not in line]
 
     assert unbounded == ["cryptography>=42"]
@@ -141,6 +142,9 @@ def test_the_list_of_a_nodes_packages_is_that_of_the_project():
 
     assert import_names(node) | BROUGHT == NODE_PACKAGES
     assert missing_names() >= NODE_PACKAGES
+    otlp = import_names(requirements(PROJECT["optional-dependencies"]["otlp"])) - {"httpx"}
+    assert otlp <= {name.partition(".")[0] for name in OTLP_PACKAGES}
+    assert import_names(requirements(PROJECT["optional-dependencies"]["otel"])) == OTEL_PACKAGES
 
 
 def imported_at_once(path: Path) -> set[str]:
@@ -244,6 +248,13 @@ def test_a_missing_module_that_is_none_of_the_extra_is_a_mistake_of_ours():
     """A missing package that is not part of the extra is reported as it is."""
     assert missing_extra(ModuleNotFoundError("x", name="hearthnet.nowhere")) is None
     assert missing_extra(ModuleNotFoundError("x")) is None
-    known = MissingExtraError("httpx")
+    known = MissingExtraError("httpx", "node")
     assert missing_extra(known) is known
     assert missing_extra(ModuleNotFoundError("x", name="fastapi.routing")).name == "fastapi"
+    for name, extra, named in [
+        ("opentelemetry.proto.trace", None, "otlp"),
+        ("opentelemetry.trace", None, "otel"),
+        ("opentelemetry", "otlp", "otlp"),  # neither is installed
+    ]:
+        found = missing_extra(ModuleNotFoundError("x", name=name), extra)
+        assert found.hint == f"pip install 'hearthnet[{named}]'"

@@ -35,6 +35,7 @@ FLOORS = {
     "hearthnet.identity": 2,
     "hearthnet.events": 3,
     "hearthnet.observability.store": 3,
+    "hearthnet.observability.otel": 3,
     "hearthnet.observability.telemetry": 3,
     "hearthnet.bus": 4,
     "hearthnet.services": 4,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from hearthnet.checks import (
     clock,
+    export,
     exposure,
     identity,
     machine,
@@ -55,6 +56,7 @@ _CHECKS: Final[tuple[Check, ...]] = (
     services.llm_backend_reachable,
     telemetry.recent_error_rate,
     store.telemetry_store,
+    export.telemetry_export,
     telemetry.orphan_spans,
     runs.last_run,
     runs.restart_loop,

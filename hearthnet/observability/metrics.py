@@ -270,6 +270,18 @@ telemetry_disk_written_bytes_total = counter(
     "hearthnet_telemetry_disk_written_bytes_total", "Bytes of database and WAL written to the disk."
 )
 telemetry_disk_bytes = gauge("hearthnet_telemetry_disk_bytes", "Bytes of telemetry's files on disk.", ["part"])
+telemetry_exported_total = counter(
+    "hearthnet_telemetry_exported_total", "Records accepted by the OTLP backend.", ["kind"]
+)
+telemetry_export_failed_total = counter(
+    "hearthnet_telemetry_export_failed_total",
+    "Records that the OTLP backend will never have, by reason; of a partial success, its spans.",
+    ["kind", "reason"],
+)
+telemetry_export_lag_seconds = gauge(
+    "hearthnet_telemetry_export_lag_seconds",
+    "Age of the oldest record that waits for the OTLP export; 0: there is none.",
+)
 orphan_spans_total = counter("hearthnet_telemetry_orphan_spans_total", "Spans opened outside any trace.")
 telemetry_label_overflow_total = counter(
     "hearthnet_telemetry_label_overflow_total",

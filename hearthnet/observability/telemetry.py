@@ -21,6 +21,7 @@ import pickle
 import sqlite3
 import sys
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from time import monotonic_ns
 from types import SimpleNamespace
@@ -55,11 +56,13 @@ from hearthnet.observability.tracing import Trace
 
 if TYPE_CHECKING:
     from hearthnet.config import ObservabilityConfig
+    from hearthnet.observability.otel.exporter import Exporter
 
 __all__ = ["DATABASE", "Telemetry", "keep_open", "open", "opened"]
 
 log = node_logging.get_logger(__name__)
 
+_EXPORT_TIMEOUT_S: Final = 1.0  # in which a clean stop sends what was recorded last
 _CLOSE_TIMEOUT_S: Final = 2.0  # in which a clean stop drains, checkpoints and closes
 _OPEN_TIMEOUT_S: Final = 30.0  # for a slow card, a large store, a full box; the port opens after it
 _FORK_TIMEOUT_S: Final = 2.0  # for the transaction under way
@@ -122,6 +125,7 @@ class Telemetry:
         self._reader: Reader | None = None
         self._recorder = Recorder(self.run_id)
         self._thread: StoreThread | None = None
+        self._exporter: Exporter | None = None
         self._lock: StoreLock | None = None
         self._stop_refreshing: Callable[[], None] = lambda: None
         self._metrics = MetricsBridge()
@@ -196,6 +200,7 @@ class Telemetry:
             runtime.telemetry = None
             raise
         runtime.install(self._recorder)
+        self._start_export()
         self._stop_refreshing = metrics.on_scrape(self._refresh_metrics)
         _hand_on(_packed(self._config))
 
@@ -239,6 +244,30 @@ class Telemetry:
         self._reader = Reader(path, self.suspect)
         return self._thread
 
+    def _start_export(self) -> None:
+        """Starts the export by OTLP, where an endpoint is set; a mistake in its settings is logged, no more."""
+        endpoint, thread = self._config.otlp_endpoint, self._thread
+        if thread is None or not (endpoint or any(name.startswith("OTEL_EXPORTER_OTLP_") for name in os.environ)):
+            return
+        from hearthnet.observability.otel.exporter import Exporter  # late: most programs export nothing
+        from hearthnet.observability.otel.settings import read
+
+        try:
+            settings = read(endpoint, os.environ)
+        except HearthNetError as error:
+            log.warning("telemetry is not exported", extra={"reason": error.message, "hint": error.hint})
+            return
+        if settings is not None:
+            wake = partial(thread.pacer.wake, at_once=True, skip_gap=True)
+            self._exporter = Exporter(thread.path, settings, thread.cursors, wake, self.run_id)
+            self._exporter.start()
+
+    def _stop_export(self) -> None:
+        """Sends what was recorded last, while the writer can still commit how far that came."""
+        if self._exporter is not None and self._thread is not None:
+            self._thread.flush(_EXPORT_TIMEOUT_S / 2)
+            self._exporter.stop(_EXPORT_TIMEOUT_S)
+
     def close(self) -> None:
         """Commits the rest and marks the run clean, within 2 s; later records stay in memory. Idempotent."""
         if not self._is_open or os.getpid() != self._pid:  # a forked child has nothing to close
@@ -253,6 +282,7 @@ class Telemetry:
             self._reader.close()
         node_logging.log_dropped(all_of_them=True)  # while the store can still record them
         runtime.install(None)  # before the drain, so that new records cannot prolong it
+        self._stop_export()
         if self._thread is not None:
             self._thread.stop(_CLOSE_TIMEOUT_S)
         self._keep_uncommitted(is_in_box=self._close_box())
@@ -350,6 +380,7 @@ class Telemetry:
         self._stop_refreshing = metrics.on_scrape(self._refresh_metrics)
         if may_connect:
             thread.start(None)
+            self._start_export()
         else:
             self._error = "a connection to telemetry.db was open when this process was forked"
             log.warning("telemetry is kept in the black box only", extra={"reason": self._error})

@@ -1,4 +1,4 @@
-"""`hearthnet telemetry`: manages the store on disk: status, snapshot, migrate, rebuild, purge."""
+"""`hearthnet telemetry`: manages the store on disk: status, snapshot, export, migrate, rebuild, purge."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import click
 
 from hearthnet.cli.main import Group, config_option, json_option, print_json, printable
 from hearthnet.cli.options import TIMES, moment
+from hearthnet.cli.telemetry.export import export_command
 from hearthnet.cli.telemetry.sql import sql_command
 from hearthnet.cli.telemetry.text import amount, ask, bar, info_lines, remarks, rows
 from hearthnet.config import Config
 from hearthnet.display import counted
 from hearthnet.observability.logging import keep_quiet
+from hearthnet.observability.otel.status import read_status
 from hearthnet.observability.records.ids import is_trace_id
 from hearthnet.observability.store.budget import Budget
 from hearthnet.observability.store.lock import StoreInUseError
@@ -32,7 +34,7 @@ _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 
 @click.group("telemetry", cls=Group)
 def command() -> None:
-    """Manage telemetry.db: status, copy, query, migrate, rebuild, purge.
+    """Manage telemetry.db: status, copy, query, export, migrate, rebuild, purge.
 
     \b
     Example: hearthnet telemetry info
@@ -44,6 +46,7 @@ def command() -> None:
 
 
 command.add_command(sql_command)
+command.add_command(export_command)
 
 
 @command.command("info")
@@ -56,7 +59,10 @@ def info_command(config: Config, as_json: bool) -> None:
     Example: hearthnet telemetry info
              hearthnet telemetry info --json
     """
-    found = info(_store(config), config.observability)
+    store = _store(config)
+    found = info(store, config.observability)
+    if found["export"] or config.observability.otlp_endpoint:
+        found["export_status"] = read_status(store.parent)
     if as_json:
         print_json(found)
         return

@@ -12,7 +12,7 @@ import click
 
 from hearthnet.cli.main import printable
 from hearthnet.display import counted, size
-from hearthnet.moments import duration, in_local_time
+from hearthnet.moments import duration, in_local_time, iso
 from hearthnet.observability.store.purge.purge import Purged
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def info_lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     others = f"; {runs['of_other_programs']:,} of other programs" if runs["of_other_programs"] else ""
     yield "runs", f"{runs['count']:,}, {runs['unclean']:,} ended uncleanly{running}{others}"
     yield "wear", _wear(found["wear"])
+    yield from _export_lines(found["export"], found.get("export_status"))
     yield from _with_name("not ours", [_addition(item) for item in found["not_ours"]])
     yield from _with_name("quarantine", [_quarantined(item) for item in found["quarantined"]])
     refusing = [f"{item['kind']} {item['name']}" for item in found["not_ours"] if item["refuses"]]
@@ -136,6 +137,22 @@ def _wear(wear: dict[str, Any]) -> str:
         f"{size(wear['written_bytes_per_day'])} and {wear['commits_per_day']:,.0f} commits per day,"
         f" over {duration(wear['days'] * 86_400)}"
     )
+
+
+def _export_lines(progress: dict[str, Any], status: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """Yields how far the export has come, and why it comes no further."""
+    if status is None:
+        return
+    troubles = status.get("troubles") or {}
+    texts = [] if progress else ["not begun"]
+    for name, found in progress.items():
+        lost = f"; {found['lost']:,} evicted before they were exported" if found["lost"] else ""
+        behind = f"{found['unsent']:,} wait, the oldest since {found['oldest']}" if found["unsent"] else "all sent"
+        texts.append(f"{name}: {behind}{lost}")
+        if name in troubles:
+            texts.append(f"  {troubles[name].get('words')}, since {iso(troubles[name].get('since_us'))}")
+    texts += filter(None, [status.get("error")])
+    yield from _with_name("export", [printable(in_local_time(text)) for text in texts])
 
 
 def _addition(item: dict[str, Any]) -> str:

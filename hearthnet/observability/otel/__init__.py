@@ -1,4 +1,4 @@
-"""OpenTelemetry: traces in its format, and its API over our traces."""
+"""OpenTelemetry: traces and log records out, by OTLP, and its API over our traces."""
 
 from __future__ import annotations
 

@@ -83,6 +83,11 @@ class TraceRecord(NamedTuple):
     spans: bytes
     extras: bytes
 
+    @property
+    def root_key(self) -> tuple[str, int, int]:
+        """What the span id of its root is made of, see `root_span_id`."""
+        return self.trace_id, self.started_us, self.started_mono_ns
+
     def as_dict(self) -> dict[str, Any]:
         """Returns the fields by name, spans and extras decoded: what `Trace.as_dict` returns of the same trace."""
         return {**self._asdict(), "spans": orjson.loads(self.spans), "extras": orjson.loads(self.extras)}

@@ -29,11 +29,21 @@ class StoreInUseError(StoreError):
 
 
 class StoreLock:
-    """An exclusive lock on the store in a directory, held until `release`."""
+    """An exclusive lock on the store in a directory, held until `release`.
 
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / LOCK_FILE
+    Args:
+        directory: of the store.
+        name: of the file: that of who keeps house, or of another task that one process does for all.
+    """
+
+    def __init__(self, directory: Path, name: str = LOCK_FILE) -> None:
+        self._path = directory / name
         self._fd = -1
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this process holds it, as far as it knows."""
+        return self._fd >= 0
 
     def acquire(self) -> None:
         """Takes the lock; takes it again if the lock's file was removed meanwhile.

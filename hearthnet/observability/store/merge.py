@@ -152,14 +152,17 @@ def _make_space(connection: sqlite3.Connection, state: State, table: Table, reco
                 _evict(connection, state, table, notable, held)
             elif count:  # there are more than the ring holds
                 kept = without_oldest(kept, table, notable, count)
+                state.lose(table, count)
     return kept
 
 
 def _evict(connection: sqlite3.Connection, state: State, table: Table, notable: int, count: int) -> None:
     count = min(count, state.held(table)[notable])
-    oldest = (notable, state.first(table, notable))
+    oldest, cursor = (notable, state.first(table, notable)), state.cursor(table)
+    ((unsent,),) = [(0,)] if cursor is None else connection.execute(table.unsent, (*oldest, count, cursor)).fetchall()
     gone = connection.execute(table.delete_oldest, (*oldest, *oldest, count - 1)).rowcount if count else 0
     state.evicted(table, notable, gone)
+    state.lose(table, unsent if gone else 0)
     if not gone:  # there are fewer than were counted
         state.correct(table, connection.execute(table.count).fetchone())
 

@@ -25,7 +25,9 @@ __all__ = [
     "RECOUNT",
     "SET",
     "State",
+    "cursor_name",
     "is_record_at_fault",
+    "lost_name",
     "oldest_of",
     "surplus",
     "trial",
@@ -98,6 +100,16 @@ def without_oldest(records: Sequence[Any], table: Table, notable: int, count: in
     return kept
 
 
+def cursor_name(table: str) -> str:
+    """Returns the name, in `state`, of the seq up to which the rows of a table are exported; none: they are not."""
+    return f"otlp.{table}"
+
+
+def lost_name(table: str) -> str:
+    """Returns the name, in `state`, of the number of rows that were evicted before they were exported."""
+    return f"otlp.{table}.lost"
+
+
 class State:
     """The rows of `state` as a transaction has read them, and what it changes.
 
@@ -151,6 +163,31 @@ class State:
         for notable, count in enumerate(counts):
             self._set(f"{table.name}.{notable}", int(count))
             self._set(f"{table.name}.{notable}.from", _BELOW_ALL)
+
+    def cursor(self, table: Table) -> int | None:
+        """Returns the seq up to which the rows of a table are exported; None: they are not."""
+        return self._values.get(cursor_name(table.name))
+
+    def lose(self, table: Table, count: int) -> None:
+        """Counts rows as evicted before they were exported, if they are to be exported."""
+        if count and self.cursor(table) is not None:
+            name = lost_name(table.name)
+            self._set(name, self._values.get(name, 0) + count)
+
+    def begin_export(self, table: str) -> None:
+        """Begins to keep a cursor for a table, at its oldest row, unless there is one."""
+        if cursor_name(table) not in self._values:
+            self._set(cursor_name(table), 0)
+
+    def move_cursor(self, table: str, start: int, end: int) -> None:
+        """Moves a cursor, if it is where it is thought to be: the database may be another one by now."""
+        if self._values.get(cursor_name(table)) == start:
+            self._set(cursor_name(table), end)
+
+    def tell_lost(self, table: str, count: int) -> None:
+        """Takes evicted rows off the count: the backend knows of them."""
+        name = lost_name(table)
+        self._set(name, max(0, self._values.get(name, 0) - count))
 
     def is_open(self, run_id: str) -> bool:
         """Returns whether a run is open: its process has not closed it, and no other one has taken it for dead."""

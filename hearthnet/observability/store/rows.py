@@ -104,6 +104,8 @@ class Table:
         delete_oldest: the statement that deletes the oldest rows of a class, given the class and a seq below which it
             has none, both twice, and one less than their number; it deletes none if there are fewer. It walks along the
             table; looking each row up would cost twice as much, and so would returning their seqs.
+        unsent: the query for how many of the rows that `delete_oldest` would delete are above a seq, given the class,
+            a seq below which it has none, how many to delete, and that seq.
         count: the query for the number of rows of each class.
         known: the query for the numbers of a run's rows, above a number.
         instead: the SQL expression for a column that a damaged database lacks, by name.
@@ -134,6 +136,10 @@ class Table:
         self.delete_oldest = (
             f"DELETE FROM {name} WHERE notable = ? AND seq >= ? AND seq <= (SELECT seq FROM {name}"  # noqa: S608
             f" WHERE notable = ? AND seq >= ? ORDER BY seq LIMIT 1 OFFSET ?)"
+        )
+        self.unsent = (
+            f"SELECT count(*) FROM (SELECT seq FROM {name} WHERE notable = ? AND seq >= ? ORDER BY seq LIMIT ?)"  # noqa: S608
+            " WHERE seq > ?"
         )
         of_class = "count(*) FILTER (WHERE notable = {})"
         self.count = f"SELECT {of_class.format(0)}, {of_class.format(1)} FROM {name}"  # noqa: S608

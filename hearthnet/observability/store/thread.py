@@ -36,6 +36,7 @@ from hearthnet.observability.records.record import error_text
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.budget import MB, NODE_DUE_BYTES, PROGRAM_DUE_BYTES, Budget, disk_bytes
+from hearthnet.observability.store.cursors import Cursors
 from hearthnet.observability.store.lock import StoreInUseError, StoreLock, turn_in
 from hearthnet.observability.store.pacer import Pace, Pacer
 from hearthnet.observability.store.recovery.box_budget import compact, keep_boxes_within
@@ -72,6 +73,7 @@ class StoreThread:
         recovered: the result of the last opening's recovery.
         is_clean: whether the run ended cleanly, with all records committed.
         was_open: whether the store has been open: the database knows this run.
+        cursors: what the exporter has sent, to be committed too.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class StoreThread:
         self._run = run
         self._is_node = run[1] is not None
         self._settled = Settled()
+        self.cursors = Cursors()
         self._keep_free_mb = pace.keep_free_mb
         self.pacer = Pacer(recorder, pace)
         self._lock = lock
@@ -249,6 +252,7 @@ class StoreThread:
                 settled=self._settled,
                 doubtful_to=self._doubtful_to,
                 wal_due=NODE_DUE_BYTES if self._is_node else PROGRAM_DUE_BYTES,
+                cursors=self.cursors,
             )
             await writer.open(self._run, lambda: not self._is_abandoned)
         except (sqlite3.Error, OSError) as error:

@@ -60,6 +60,7 @@ from hearthnet.observability.store.budget import (
     damage_in,
     holders,
 )
+from hearthnet.observability.store.cursors import Cursors
 from hearthnet.observability.store.ring import BEGIN, SET, State, is_record_at_fault, oldest_of, surplus, without_oldest
 from hearthnet.observability.store.rows import LOGS, TRACES, Table
 
@@ -148,6 +149,7 @@ class Writer:
         settled: of this run.
         doubtful_to: the number up to which the database may have pending records: the store is opened again.
         wal_due: bytes of WAL that this process writes between two checkpoints.
+        cursors: what the exporter has sent, to be committed too.
 
     Attributes:
         failing: the reason why commits fail at present, in one word; None while they succeed.
@@ -169,6 +171,7 @@ class Writer:
         settled: Settled | None = None,
         doubtful_to: int = 0,
         wal_due: int = NODE_DUE_BYTES,
+        cursors: Cursors | None = None,
     ) -> None:
         self._path = path
         self._recorder = recorder
@@ -178,6 +181,7 @@ class Writer:
         self.wal = Wal(path, budget, wal_due)
         self.quota = DiskQuota(path, budget)
         self.settled = settled or Settled()
+        self.cursors = cursors or Cursors()
         self.failing: str | None = None
         self.error: str | None = None
         self.held = (0, 0)
@@ -269,7 +273,7 @@ class Writer:
                 return False
             traces, logs, row_bytes = self._take()
             self._record_drops()
-            if not (traces or logs or self._gaps):
+            if not (traces or logs or self._gaps or self._must_save_cursors(is_last=is_last)):
                 return True
             started = perf_counter()
             try:
@@ -286,6 +290,9 @@ class Writer:
             buffered -= len(traces) + len(logs)
             if not is_last and (self.must_yield or (self.is_gentle and buffered <= 0)):
                 return True
+
+    def _must_save_cursors(self, *, is_last: bool) -> bool:
+        return self.cursors.has_moves and self.cursors.is_due(is_last=is_last)
 
     def _has_its_files(self) -> bool:
         """Returns whether database, WAL and -shm are those that this process uses, and whole; else the flush fails."""
@@ -338,6 +345,7 @@ class Writer:
             raise RunClosedError("another process has closed this run, and recovered its box")
         if self._is_doubtful:  # a COMMIT that failed may have been written all the same
             traces, logs = await self._unknown(TRACES, traces), await self._unknown(LOGS, logs)
+        moves = self.cursors.applied(state) if self.cursors.has_moves else None  # first: rows sent may be evicted now
         # Orders the records of a batch as they were made, whatever their table.
         before = state.seq - (numbers[0] - 1 if numbers else 0)
         traces = await self._make_space(state, TRACES, traces)
@@ -358,6 +366,8 @@ class Writer:
         await db.commit()
         self.held = sum(state.held(TRACES)), sum(state.held(LOGS))
         self._committed_to = state.settled(self._recorder.run_id)
+        if moves is not None:
+            self.cursors.confirm(moves)
         return numbers
 
     async def _unknown(self, table: Table, records: list[Record]) -> list[Record]:
@@ -375,15 +385,21 @@ class Writer:
                     await self._evict(state, table, notable, held)
                 elif count:  # the batch is larger than the ring
                     records = without_oldest(records, table, notable, count)
+                    state.lose(table, count)
             if not any(counts):
                 return records
 
     async def _evict(self, state: State, table: Table, notable: int, count: int) -> None:
         """Deletes the oldest rows of a class."""
         oldest = (notable, state.first(table, notable))
+        unsent = 0
+        if (cursor := state.cursor(table)) is not None:
+            ((unsent,),) = await self._db.execute_fetchall(table.unsent, (*oldest, count, cursor))
         gone = (await self._db.execute(table.delete_oldest, (*oldest, *oldest, count - 1))).rowcount
         state.evicted(table, notable, gone)
-        if not gone:  # there are fewer than were counted
+        if gone:
+            state.lose(table, unsent)
+        else:  # there are fewer than were counted
             await self._recount(state)
 
     async def _recount(self, state: State) -> None:

@@ -7,14 +7,14 @@ from typing import Any, Final
 
 from hearthnet.errors import IdentityError, WireError
 from hearthnet.identity.keys import short_id
+from hearthnet.observability.otel.mapping import Origin
 from hearthnet.observability.otel.otlp_json import export_request
 from hearthnet.observability.store.query import calls, flights, holdings, lives, relations, trouble
 from hearthnet.observability.store.query.news import last_seq
 from hearthnet.observability.store.query.one_trace import one_trace
+from hearthnet.observability.store.query.unsent import origins
 from hearthnet.observability.store.reader import Reader, TraceFilter
 from hearthnet.observability.store.rows import now_us
-from hearthnet.observability.traces.traceparent import root_span_id
-from hearthnet.observability.tracing import Trace
 from hearthnet.transport.page.source import Page
 from hearthnet.transport.page.verdict import us_of, verdict
 
@@ -203,10 +203,8 @@ def otlp(page: Page, seq: int) -> dict[str, Any]:
     found = page.reader.recent(1, TraceFilter(seqs=(seq - 1, seq)))
     if not found:
         raise WireError("not_found", NO_TRACE)
-    known = Trace.from_record(found[0])
-    run = lives.run_row(page.reader, known.run_id, ()) or {}
-    root_id = root_span_id(known.trace_id, known.started_us, known.started_ns)
-    return export_request(known.as_dict(), root_id, program=run.get("program"), version=run.get("version"))
+    run_id = found[0].run_id
+    return export_request(found[0], origins(page.reader, [run_id]).get(run_id) or Origin(run_id))
 
 
 def catalogue(page: Page) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from hearthnet.locations import bytes_of
 from hearthnet.moments import iso
 from hearthnet.observability.store.budget import MB, PAGE_BYTES, Budget, disk_bytes, foreign_pages, free_bytes
 from hearthnet.observability.store.query.stats import ended_in_order
+from hearthnet.observability.store.query.unsent import Progress, progress
 from hearthnet.observability.store.recovery.quarantine import set_aside
 from hearthnet.observability.store.ring import trial
 from hearthnet.observability.store.rows import LOGS, TRACES, UNCLEAN, Table, now_us
@@ -63,12 +64,18 @@ def info(store: Path, settings: ObservabilityConfig) -> dict[str, Any]:
                 "drops": _drops(connection),
                 "runs": _runs(connection, live, ended_in_order(store.parent)),
                 "wear": _wear(connection, live),
+                "export": {table: _export(found) for table, found in progress(connection).items()},
             }
     except sqlite3.Error as error:
         raise store_error(store, error) from error
     aside = [{"path": str(path), "bytes": bytes_of(path), "trouble": why_no_file(path)} for path in set_aside(store)]
     added = additions(store).as_dicts()
     return {**found, "disk": _disk(store.parent, settings), "not_ours": added, "quarantined": aside, "boxes": boxes}
+
+
+def _export(found: Progress) -> dict[str, Any]:
+    oldest = {"oldest": None if found.oldest_us is None else iso(found.oldest_us)}
+    return {"cursor": found.cursor, "unsent": found.unsent, **oldest, "lost": found.lost}
 
 
 def _ring(connection: sqlite3.Connection, table: Table, time: str) -> dict[str, Any]:

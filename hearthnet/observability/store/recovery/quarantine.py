@@ -23,6 +23,7 @@ from hearthnet.locations import bytes_of
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.merge import merge, transaction
+from hearthnet.observability.store.ring import cursor_name
 from hearthnet.observability.store.rows import LOGS, TRACES
 
 __all__ = [
@@ -61,6 +62,7 @@ _INSTEAD: Final = {
     **dict.fromkeys(("seq", "number"), "rowid"),  # before records had numbers of their own, their seq was one
     "spans": "'[]'",
 }
+_CURSORS: Final = "SELECT value FROM state WHERE name = ?"
 _HELD: Final = "SELECT value FROM state WHERE name IN ('{0}.0', '{0}.1')"
 
 
@@ -166,6 +168,7 @@ class Salvage:
         gaps: the columns `_GAP` of each.
         held: how many traces and log records the database had, by its own count; zeros if that cannot be read.
         missing: the columns that it lacked.
+        cursors: by table, the seq up to which its rows are exported: the rows keep theirs.
     """
 
     traces: dict[Any, Any] = field(default_factory=dict)
@@ -174,6 +177,7 @@ class Salvage:
     gaps: dict[Any, Any] = field(default_factory=dict)
     held: tuple[int, int] = (0, 0)
     missing: list[str] = field(default_factory=list)
+    cursors: dict[str, int] = field(default_factory=dict)
 
     def insert(self, connection: sqlite3.Connection) -> None:
         """Inserts the rows into the new database, by its rings' rule.
@@ -189,6 +193,9 @@ class Salvage:
         records = [*self.traces.values(), *self.logs.values()]
         merge(connection, sorted(records, key=lambda record: record.seq))
         with transaction(connection) as state, suppress(sqlite3.IntegrityError, sqlite3.InterfaceError):
+            for table, cursor in self.cursors.items():
+                state.begin_export(table)
+                state.move_cursor(table, 0, min(cursor, state.seq))
             for _, *gap in self.gaps.values():
                 connection.execute(rows.INSERT_GAP, (state.next_seq(), *gap))
         extra = {"traces": len(self.traces), "logs": len(self.logs), "without_columns": self.missing}
@@ -240,7 +247,18 @@ def _read(source: sqlite3.Connection, found: Salvage) -> bool:
     with suppress(sqlite3.Error, TypeError):
         traces, logs = (sum(value for (value,) in source.execute(_HELD.format(name))) for name in ("traces", "logs"))
         found.held = (max(found.held[0], traces), max(found.held[1], logs))
+        found.cursors |= cursors_in(source)
     return is_whole
+
+
+def cursors_in(source: sqlite3.Connection) -> dict[str, int]:
+    """Returns how far the export of each table has come.
+
+    Raises:
+        sqlite3.Error: raised when it cannot be read.
+    """
+    found = {table: source.execute(_CURSORS, (cursor_name(table),)).fetchone() for table in ("traces", "logs")}
+    return {table: row[0] for table, row in found.items() if row is not None and type(row[0]) is int}
 
 
 def _columns(source: sqlite3.Connection, table: str) -> list[str]:

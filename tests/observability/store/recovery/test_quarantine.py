@@ -346,3 +346,18 @@ def test_folder_in_quarantine_makes_room_for_the_next(tmp_path):
 
     assert quarantined(path) == [moved]
     assert list(tmp_path.glob(f"{DATABASE}*")) == [moved]
+
+
+@pytest.mark.parametrize(("cursor", "kept"), [(2_000, 2_000), (10**9, "the last")])
+def test_cursors_of_the_export_are_salvaged(observability, place, cursor, kept):
+    """Rows keep their seq, so what was sent is not sent again; a cursor behind all of them would stop the export."""
+    with closing(sqlite3.connect(place)) as connection:
+        connection.execute("INSERT INTO state VALUES ('otlp.traces', ?)", (cursor,))
+        connection.execute("DROP VIEW recent")  # then it does not fit
+        connection.commit()
+    opens(observability)
+
+    with closing(sqlite3.connect(place)) as connection:
+        (found,) = connection.execute("SELECT value FROM state WHERE name = 'otlp.traces'").fetchone()
+        (last,) = connection.execute("SELECT value FROM state WHERE name = 'seq'").fetchone()
+    assert found == kept or (kept == "the last" and TRACES <= found <= last)

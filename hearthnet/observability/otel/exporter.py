@@ -1,0 +1,281 @@
+"""The thread that exports a store by OTLP: reads rows behind a cursor, sends them, and has the writer move the cursor.
+
+Whatever the backend does, the rows wait in the ring; what the ring evicts meanwhile is counted in the transaction that
+evicts it, and the backend gets the number as soon as it responds.
+
+Guarantees:
+    - A batch is sent only when the cursor of the one before is committed: a kill sends one batch twice at the most.
+    - One process of a store exports at a time: it holds a lock that ends with it.
+    - Nothing here is on the path of a caller, and nothing raises into the program.
+    - `stop` returns within its limit. A request that the backend leaves open then ends by itself, in a daemon thread.
+Assumes:
+    - `stop` is called before the writer ends, after the last record was committed.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from hearthnet.errors import HearthNetError, StoreError
+from hearthnet.observability import metrics
+from hearthnet.observability.logging import get_logger
+from hearthnet.observability.otel import status
+from hearthnet.observability.otel.delivery import Delivery
+from hearthnet.observability.otel.mapping import Gap
+from hearthnet.observability.otel.route import Route, routes
+from hearthnet.observability.process.program import program_name
+from hearthnet.observability.records.tracked import tracked
+from hearthnet.observability.redaction.rules import scrub
+from hearthnet.observability.store.cursors import Cursors, Moves
+from hearthnet.observability.store.lock import StoreLock
+from hearthnet.observability.store.query import unsent
+from hearthnet.observability.store.reader import Reader
+from hearthnet.observability.store.rows import now_us
+
+if TYPE_CHECKING:
+    from hearthnet.observability.otel.settings import Settings
+
+__all__ = ["LOCK_FILE", "Exporter"]
+
+log = get_logger(__name__)
+
+LOCK_FILE: Final = "export.lock"
+_ROUND_S: Final = 2.0  # between two rounds: a backend is this far behind at the most
+_ROUNDS_WITHOUT_LOCK: Final = 15  # between two tries to take the lock from a process that has ended
+_SAVE_S: Final = 5.0  # for the writer to commit a cursor
+_IDLE_S: Final = (
+    35.0  # after which a cursor is worth a commit: until then one of records, in eco mode too, takes it along
+)
+_STATUS_S: Final = 60.0  # between two writes of the status while only counts change
+_PAUSE_S: Final = 0.000_1  # lets a thread that waits for the interpreter's lock go on
+_KINDS: Final = {"traces": "trace", "logs": "log"}
+
+
+class Exporter:
+    """Exports the store at `path` until it is stopped.
+
+    Args:
+        path: of the database.
+        settings: where to.
+        cursors: those of the writer.
+        wake: has the writer commit at once.
+        run_id: of this run, for what the exporter itself tells the backend.
+        round_s: seconds between two rounds; None: two.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        settings: Settings,
+        cursors: Cursors,
+        wake: Callable[[], None],
+        run_id: str,
+        round_s: float | None = None,
+    ) -> None:
+        self._directory = path.parent
+        self._settings = settings
+        self._cursors = cursors
+        self._wake_writer = wake
+        self._run_id = run_id
+        self._round_s = _ROUND_S if round_s is None else round_s
+        self._reader = Reader(path)
+        self._lock = StoreLock(self._directory, LOCK_FILE)
+        self._stop = threading.Event()
+        self._ends_at = 0.0
+        self._is_abandoned = False
+        self._is_last_look = False
+        self._lines: list[tuple[Route, Delivery]] = []
+        self._oldest_us: dict[str, int | None] = {}  # of those that wait, by signal
+        self._sent_at = 0.0
+        self._has_sent = False  # something whose cursor is not known to be committed
+        self._error: str | None = None
+        self._since_us: dict[str, int] = {}  # of each trouble
+        self._told: dict[str, Any] = {}
+        self._told_at = 0.0
+        self._thread = threading.Thread(target=self._run, name="hearthnet-export", daemon=True)
+        tracked.add(self)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def stop(self, within_s: float) -> None:
+        """Sends the committed records, as far as the backend takes it within that time, and ends."""
+        self._ends_at = time.monotonic() + within_s
+        self._stop.set()
+        self._thread.join(within_s)
+        if self._thread.is_alive():
+            self._is_abandoned = True
+            self._lock.release()
+
+    def renew_in_child(self) -> None:
+        """Releases a forked child's descriptor of the lock; the parent's keeps the lock."""
+        self._lock.release()
+
+    def lag_s(self) -> float:
+        """Returns the age of the oldest record that waits, in seconds; 0 if there is none."""
+        oldest = [us for us in self._oldest_us.values() if us is not None]
+        return max(0.0, (now_us() - min(oldest)) / 1e6) if oldest else 0.0
+
+    # --- in the thread
+
+    def _run(self) -> None:
+        for doubt in self._settings.doubts:
+            log.warning("a setting of the export is doubtful", extra={"problem": doubt})
+        try:
+            self._prepare()
+            while not self._is_over():
+                self._work()
+                self._stop.wait(0 if self._stop.is_set() else self._wait_s())
+        except HearthNetError as error:
+            self._error = error.message
+            log.warning("telemetry is not exported", extra={"reason": error.message, "hint": error.hint})
+        except Exception:  # a thread has no caller to tell; the program must not notice
+            self._error = "an unexpected error, see the log"
+            log.exception("telemetry is not exported any more")
+        finally:
+            self._finish()
+
+    def _prepare(self) -> None:
+        made = routes(self._settings, self._reader, self._pause)
+        self._lines = [
+            (route, Delivery(route.signal, route.encode, route.sender.send, self._stop.is_set)) for route in made
+        ]
+
+    def _pause(self) -> None:
+        if not self._stop.is_set():
+            time.sleep(_PAUSE_S)
+
+    def _is_over(self) -> bool:
+        """Returns whether to end: once stopped, when nothing is left that could be sent before the time is over."""
+        if not self._stop.is_set():
+            return False
+        if not self._is_last_look:  # records were committed since the last one
+            self._is_last_look = True
+            return False
+        is_late = self._is_abandoned or time.monotonic() >= self._ends_at
+        waiting = [line for route, line in self._lines if self._oldest_us.get(route.signal) is not None]
+        return is_late or all(line.trouble is not None for line in waiting)
+
+    def _work(self) -> None:
+        """Sends one batch of each signal that has any and may, if no other process exports."""
+        try:
+            self._lock.acquire()
+            for route, line in self._lines:
+                self._send_some(route, line)
+        except StoreError as error:  # another process exports; or the store is not there, which the writer tells
+            log.debug("nothing can be exported now", extra={"reason": error.message})
+            self._oldest_us.clear()
+        self._tell()
+
+    def _wait_s(self) -> float:
+        if not self._lock.is_held:
+            return _ROUNDS_WITHOUT_LOCK * self._round_s
+        now = time.monotonic()
+        waits = [line.ready_at - now for route, line in self._lines if self._oldest_us.get(route.signal) is not None]
+        return max(0.0, min([self._round_s, *waits]))
+
+    def _send_some(self, route: Route, line: Delivery) -> None:
+        """Sends a batch, if the backend may be asked, and the cursor of the one before is committed."""
+        known, pending = unsent.state(self._reader), self._cursors.take()
+        saved = known.cursors.get(route.signal)
+        if saved is None:
+            self._cursors.begin(route.signal)
+            if not self._save():
+                return
+            saved = 0
+        cursor = pending.end_of(route.signal, saved)
+        if route.signal == "logs":
+            self._tell_lost(line, known, pending)
+        records = route.read(cursor, known.seq, line.limit)
+        self._oldest_us[route.signal] = _ended_us(records[0]) if records else None
+        if not records:
+            if known.seq > cursor:
+                self._cursors.move(route.signal, cursor, known.seq)  # past rows of others
+            if self._has_sent and time.monotonic() > self._sent_at + _IDLE_S:
+                self._save()
+        elif time.monotonic() >= line.ready_at and self._save():
+            self._deliver(route, line, cursor, records, known.seq)
+
+    def _save(self) -> bool:
+        """Has the cursor committed; returns False if that cannot be: it would be sent again."""
+        if self._has_sent or self._cursors.take().begun:
+            self._has_sent = not self._cursors.save(self._wake_writer, _SAVE_S)
+        return not self._has_sent
+
+    def _deliver(self, route: Route, line: Delivery, cursor: int, records: list[Any], last: int) -> None:
+        done = line.deliver(records)
+        if self._is_abandoned:  # the writer has ended
+            return
+        if done:
+            self._cursors.move(route.signal, cursor, records[done - 1].seq)
+            self._has_sent, self._sent_at = True, time.monotonic()
+        if done < len(records):
+            self._oldest_us[route.signal] = _ended_us(records[done])
+        elif records[-1].seq >= last:
+            self._oldest_us[route.signal] = None
+
+    def _tell_lost(self, line: Delivery, known: unsent.State, pending: Moves) -> None:
+        """Sends a log record for each table whose rows were evicted before they were sent."""
+        for table, count in known.lost.items():
+            lost = count - pending.told.get(table, 0)
+            if lost <= 0 or time.monotonic() < line.ready_at:
+                continue
+            gap = Gap(self._run_id, 0, now_us(), _KINDS[table], "evicted before they were exported", lost)
+            if line.deliver([gap]) and not self._is_abandoned:
+                self._cursors.tell_lost(table, lost)
+                self._has_sent = True
+
+    def _finish(self) -> None:
+        for route, _ in self._lines:
+            route.sender.close()
+        if not self._is_abandoned:
+            self._tell(is_last=True)
+            self._reader.close()
+            self._lock.release()
+
+    # --- what others see
+
+    def _tell(self, *, is_last: bool = False) -> None:
+        """Writes the status: at once when it is another one, else now and then."""
+        metrics.telemetry_export_lag_seconds.set(self.lag_s())
+        if not self._lock.is_held and self._error is None:  # another process tells
+            return
+        shape = {
+            "pid": os.getpid(),
+            "run_id": self._run_id,
+            "program": program_name(),
+            "endpoints": {signal: target.url.partition("?")[0] for signal, target in self._settings.targets.items()},
+            "error": self._error,
+            "troubles": self._troubles(),
+            "doubts": list(self._settings.doubts),
+        }
+        if shape == self._told and time.monotonic() < self._told_at + _STATUS_S and not is_last:
+            return
+        self._told, self._told_at = shape, time.monotonic()
+        counts = {route.signal: {"sent": line.counts.sent, "failed": line.counts.failed} for route, line in self._lines}
+        try:
+            status.write_status(self._directory, {**shape, "counts": counts, "updated_us": now_us()})
+        except OSError as error:
+            log.debug("the status of the export cannot be written", extra={"error": error})
+
+    def _troubles(self) -> dict[str, dict[str, Any]]:
+        """Returns by signal why nothing is delivered, since when, and whether the settings are at fault."""
+        found: dict[str, dict[str, Any]] = {}
+        for route, line in self._lines:
+            if line.trouble is None:
+                self._since_us.pop(route.signal, None)
+            else:
+                since_us = self._since_us.setdefault(route.signal, now_us())
+                words = scrub(line.trouble.words)
+                found[route.signal] = {"words": words, "since_us": since_us, "is_misset": line.trouble.kind == "misset"}
+        return found
+
+
+def _ended_us(record: Any) -> int:
+    return int(record.started_us + record.duration_ms * 1_000) if hasattr(record, "started_us") else int(record.ts_us)

@@ -1,0 +1,359 @@
+"""Rows of telemetry.db as OTLP: the one table of which field becomes which.
+
+Pure: a request is made of columns alone, so the same row gives the same bytes each time. It is a dictionary with the
+field names of the protocol, ids as bytes and times as integers: what the classes of `opentelemetry-proto` are made of
+(`protobuf.py`), and what the JSON mapping is written from (`otlp_json.py`).
+
+A trace itself becomes a span, the root of its spans, with the id that a called node has as its parent. A trace is never
+cut over two requests: a backend that samples late would decide twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from hearthnet.constants import NODE_ROLE
+from hearthnet.errors import HTTP_STATUS
+from hearthnet.observability.otel import gen_ai
+from hearthnet.observability.otel.values import attributes, text
+from hearthnet.observability.records.record import LogRecord, TraceRecord
+from hearthnet.observability.records.results import CALLERS_ERRORS, INTERRUPTED, OK, is_failure
+from hearthnet.observability.traces.traceparent import root_span_id, to_w3c
+
+__all__ = ["SCHEMA_URL", "Gap", "Origin", "Sender", "logs_request", "span_count", "traces_request"]
+
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"  # has all names that are used here
+SCOPE: Final = "hearthnet"
+_INTERNAL, _SERVER, _CLIENT = 1, 2, 3  # SpanKind
+_UNSET, _ERROR = 0, 2  # StatusCode: `ok` is a word for people, not for the program that made the span
+_SAMPLED, _KNOWS_PARENT, _IS_REMOTE = 0x1, 0x100, 0x200  # Span.flags
+_SEVERITIES: Final = {"debug": 5, "info": 9, "warning": 13, "error": 17, "critical": 21}
+_WARNING: Final = 13
+_NO_TRACE: Final = bytes(16)
+_TYPE: Final = re.compile(r"([A-Z]\w*)(?:: |$)")  # of an error's text, `TimeoutError: late`
+_ROUTE: Final = "/bus/v1/call"
+_NOT_ATTRIBUTES: Final = frozenset({"link", "truncated", "truncated_keys"})
+
+
+class Origin(NamedTuple):
+    """The run that records are of; None: not known."""
+
+    run_id: str
+    node_id: str | None = None
+    program: str | None = None
+    version: str | None = None
+    pid: int | None = None
+    role: str | None = None
+
+
+class Gap(NamedTuple):
+    """Records that were lost: of which kind (trace, log), how many, why, and when that was noticed."""
+
+    run_id: str
+    seq: int
+    ts_us: int
+    kind: str
+    reason: str
+    lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """What the sending machine and its settings add to a run's own resource.
+
+    Attributes:
+        host: name of the machine.
+        program: of the sending process: `service_name` is that of its own runs.
+        service_name: of the settings; None: the name of the program.
+        resource: further attributes, of all runs.
+        has_exception_events: whether an exception is also an event of its span.
+    """
+
+    host: str | None = None
+    program: str | None = None
+    service_name: str | None = None
+    resource: Mapping[str, str] = field(default_factory=dict)
+    has_exception_events: bool = True
+
+
+def traces_request(
+    records: Iterable[TraceRecord], origins: Mapping[str, Origin], sender: Sender, unmapped: list[int] | None = None
+) -> dict[str, Any]:
+    """Returns the fields of an `ExportTraceServiceRequest`, one resource for each run.
+
+    Args:
+        records: committed traces.
+        origins: of their runs.
+        sender: adds to each resource.
+        unmapped: gets the seq of each record that has no form in OTLP, of a damaged file say; None: raise.
+
+    Raises:
+        ValueError: raised when there is such a record and `unmapped` is None.
+    """
+    by_run: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        try:
+            spans = _trace(record, sender)
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            if unmapped is None:
+                raise ValueError(f"trace {record.seq} has no form in OTLP: {error}") from error
+            unmapped.append(record.seq)
+            continue
+        by_run.setdefault(record.run_id, []).extend(spans)
+    return {
+        "resource_spans": [
+            {
+                "resource": _resource(origins.get(run_id) or Origin(run_id), sender),
+                "scope_spans": [{"scope": _scope(origins.get(run_id)), "spans": spans, "schema_url": SCHEMA_URL}],
+                "schema_url": SCHEMA_URL,
+            }
+            for run_id, spans in by_run.items()
+        ]
+    }
+
+
+def logs_request(
+    records: Iterable[LogRecord | Gap],
+    origins: Mapping[str, Origin],
+    sender: Sender,
+    unmapped: list[int] | None = None,
+) -> dict[str, Any]:
+    """Returns the fields of an `ExportLogsServiceRequest`: one resource for each run, one scope for each logger.
+
+    Args and errors are those of `traces_request`.
+    """
+    by_run: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for record in records:
+        try:
+            scope, made = (SCOPE, _gap(record)) if isinstance(record, Gap) else (text(record.logger), _log(record))
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            if unmapped is None:
+                raise ValueError(f"log record {record.seq} has no form in OTLP: {error}") from error
+            unmapped.append(record.seq)
+            continue
+        by_run.setdefault(record.run_id, {}).setdefault(scope, []).append(made)
+    return {
+        "resource_logs": [
+            {
+                "resource": _resource(origins.get(run_id) or Origin(run_id), sender),
+                "scope_logs": [
+                    {"scope": {"name": name}, "log_records": made, "schema_url": SCHEMA_URL}
+                    for name, made in scopes.items()
+                ],
+                "schema_url": SCHEMA_URL,
+            }
+            for run_id, scopes in by_run.items()
+        ]
+    }
+
+
+def span_count(record: TraceRecord) -> int:
+    """Returns how many spans a trace becomes, without decoding it; at most a few more."""
+    return 1 + record.spans.count(b'"offset_ms":')
+
+
+def _resource(origin: Origin, sender: Sender) -> dict[str, Any]:
+    is_own = origin.program is not None and origin.program == sender.program
+    name = (sender.service_name if is_own else None) or origin.program or SCOPE
+    fields = {
+        **sender.resource,
+        "service.name": name,
+        "service.version": origin.version if origin.role == NODE_ROLE else None,  # of others it is not known
+        "service.instance.id": origin.run_id,
+        "host.name": sender.host,
+        "process.pid": origin.pid,
+        "hearthnet.node_id": origin.node_id,
+        "telemetry.sdk.name": SCOPE,
+        "telemetry.sdk.language": "python",
+        "telemetry.sdk.version": origin.version,
+    }
+    return {"attributes": attributes(fields)}
+
+
+def _scope(origin: Origin | None) -> dict[str, Any]:
+    version = None if origin is None else origin.version
+    return {"name": SCOPE, **({"version": version} if version else {})}
+
+
+# --- traces
+
+
+def _trace(record: TraceRecord, sender: Sender) -> list[dict[str, Any]]:
+    trace_id = bytes.fromhex(to_w3c(record.trace_id))
+    if trace_id == _NO_TRACE:
+        raise ValueError("all zeros are no trace id")
+    root_id = bytes.fromhex(root_span_id(*record.root_key))
+    extras: dict[str, Any] = orjson.loads(record.extras)
+    spans: list[dict[str, Any]] = orjson.loads(record.spans)
+    start_ns = record.started_us * 1_000
+    is_chat = record.capability == gen_ai.CAPABILITY
+    said = gen_ai.conversation(extras) if is_chat and "request_body" in extras else {}
+    root = _root(record, extras, spans, trace_id, root_id, sender)
+    return [root, *(_span(one, trace_id, root_id, start_ns, sender, said if is_chat else None) for one in spans)]
+
+
+def _root(
+    record: TraceRecord,
+    extras: dict[str, Any],
+    spans: list[dict[str, Any]],
+    trace_id: bytes,
+    root_id: bytes,
+    sender: Sender,
+) -> dict[str, Any]:
+    start_ns = record.started_us * 1_000
+    is_remote, is_served = record.parent_id is not None, "caller" in extras
+    is_server = is_remote or is_served
+    result = record.result
+    # An HTTP server's span is no error when the caller made one.
+    is_error = is_failure(result) and not (is_server and result in CALLERS_ERRORS)
+    fields = {
+        "hearthnet.capability": record.capability,
+        "hearthnet.capability.version": record.version,
+        "hearthnet.result": result,
+        "error.type": result if is_failure(result) else None,
+        "hearthnet.truncated_spans": extras.get("truncated"),
+        **(_http(result, spans) if is_remote and is_served else {}),
+        **{key: value for key, value in extras.items() if key not in _NOT_ATTRIBUTES},
+    }
+    made = {
+        "trace_id": trace_id,
+        "span_id": root_id,
+        "name": text(record.capability),
+        "kind": _SERVER if is_server else _INTERNAL,
+        "start_time_unix_nano": start_ns,
+        "end_time_unix_nano": start_ns + max(0, round(record.duration_ms * 1e6)),
+        "attributes": attributes(fields),
+        "dropped_attributes_count": _count(extras.get("truncated_keys")),
+        "flags": _SAMPLED | _KNOWS_PARENT | (_IS_REMOTE if is_remote else 0),
+    }
+    if is_error:
+        made["status"] = _status(record.error or (result if result == INTERRUPTED else None))
+    if record.parent_id is not None:
+        made["parent_span_id"] = bytes.fromhex(record.parent_id)
+    if is_failure(result) and record.error:
+        _add_exception(made, record.error, sender)
+    if isinstance(link := extras.get("link"), dict):
+        made["links"] = [_link(link)]
+    return made
+
+
+def _span(
+    span: dict[str, Any],
+    trace_id: bytes,
+    root_id: bytes,
+    trace_start_ns: int,
+    sender: Sender,
+    said: dict[str, str] | None,
+) -> dict[str, Any]:
+    """Returns one span; `said` is the conversation of a language model's trace, None in any other trace."""
+    extras: dict[str, Any] = span["extras"]
+    status = span["status"]
+    start_ns = trace_start_ns + round(span["offset_ms"] * 1e6)
+    is_model = said is not None and span["name"] == gen_ai.SPAN
+    fields: dict[str, Any] = {**gen_ai.named(extras), **(said or {})} if is_model else extras
+    error = extras.get("error") if status == "error" else None
+    if status == "error":
+        fields = {**fields, "error": None, "error.type": _type_of(error) or "_OTHER"}
+    elif status != OK:
+        fields = {**fields, "hearthnet.status": status}
+    parent = span["parent"]
+    made = {
+        "trace_id": trace_id,
+        "span_id": bytes.fromhex(span["id"]),
+        "parent_span_id": bytes.fromhex(parent) if parent else root_id,
+        "name": gen_ai.name_of(extras) if is_model else span["name"],
+        "kind": _CLIENT if is_model else _INTERNAL,
+        "start_time_unix_nano": start_ns,
+        "end_time_unix_nano": start_ns + max(0, round(span["duration_ms"] * 1e6)),
+        "attributes": attributes(fields) if fields else [],
+        "dropped_attributes_count": _count(extras.get("truncated_keys")),
+        "flags": _SAMPLED | _KNOWS_PARENT,
+    }
+    if status == "error":
+        made["status"] = _status(error)
+    if error:
+        _add_exception(made, error, sender)
+    return made
+
+
+def _http(result: str, spans: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns HTTP's attributes of a call that came over it; the status of a stream was sent before its result."""
+    is_stream = any(span["name"] == "stream" for span in spans)
+    status = None if is_stream else 200 if result == OK else HTTP_STATUS.get(result)
+    return {"http.request.method": "POST", "http.route": _ROUTE, "http.response.status_code": status}
+
+
+def _status(said: object) -> dict[str, Any]:
+    return {"code": _ERROR, **({"message": text(said)} if said else {})}
+
+
+def _add_exception(made: dict[str, Any], error: object, sender: Sender) -> None:
+    if sender.has_exception_events:
+        kind, said = _type_of(error), text(error)
+        message = said if kind is None else said[len(kind) :].removeprefix(": ")
+        fields = {"exception.type": kind, "exception.message": message or None}
+        event = {"name": "exception", "time_unix_nano": made["end_time_unix_nano"], "attributes": attributes(fields)}
+        made["events"] = [event]
+
+
+def _type_of(error: object) -> str | None:
+    match = _TYPE.match(error) if isinstance(error, str) else None
+    return None if match is None else match[1]
+
+
+def _link(link: dict[str, Any]) -> dict[str, Any]:
+    trace_id, span_id = bytes.fromhex(to_w3c(link["trace_id"])), bytes.fromhex(link["span_id"])
+    return {"trace_id": trace_id, "span_id": span_id, "flags": _KNOWS_PARENT | _IS_REMOTE}
+
+
+def _count(dropped: object) -> int:
+    return dropped if isinstance(dropped, int) and 0 <= dropped < 2**32 else 0
+
+
+# --- log records
+
+
+def _log(record: LogRecord) -> dict[str, Any]:
+    extras: dict[str, Any] = orjson.loads(record.extras)
+    fields = {
+        # Its identity, by which a receiver recognises a record that is sent twice.
+        "log.record.uid": f"{record.run_id}-{record.number}",
+        "hearthnet.repeats": record.repeats or None,
+        **{key: value for key, value in extras.items() if key != "truncated_keys"},
+    }
+    if record.exc:
+        last = record.exc.rstrip().rpartition("\n")[2]
+        fields |= {"exception.type": _type_of(last), "exception.stacktrace": text(record.exc)}
+    made: dict[str, Any] = {
+        "time_unix_nano": record.ts_us * 1_000,
+        "observed_time_unix_nano": record.ts_us * 1_000,
+        "severity_number": _SEVERITIES.get(record.level, _SEVERITIES["info"]),
+        "severity_text": record.level,
+        "body": {"string_value": text(record.msg)},
+        "attributes": attributes(fields),
+        "dropped_attributes_count": _count(extras.get("truncated_keys")),
+    }
+    if record.trace_id is not None:
+        made |= {"trace_id": bytes.fromhex(to_w3c(record.trace_id)), "flags": _SAMPLED}
+        if record.span_id is not None:
+            made["span_id"] = bytes.fromhex(record.span_id)
+    return made
+
+
+def _gap(gap: Gap) -> dict[str, Any]:
+    noun = {"trace": "traces", "log": "log records"}.get(gap.kind, gap.kind)
+    fields = {"hearthnet.lost.kind": gap.kind, "hearthnet.lost.reason": gap.reason, "hearthnet.lost.count": gap.lost}
+    return {
+        "time_unix_nano": gap.ts_us * 1_000,
+        "observed_time_unix_nano": gap.ts_us * 1_000,
+        "severity_number": _WARNING,
+        "severity_text": "warning",
+        "body": {"string_value": f"{gap.lost} {noun} were lost: {gap.reason}"},
+        "event_name": "hearthnet.lost",
+        "attributes": attributes(fields),
+    }

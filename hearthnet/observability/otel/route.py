@@ -1,0 +1,132 @@
+"""The way of a signal: from rows of the store to the body of a request, and to its sender."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from hearthnet.errors import HearthNetError
+from hearthnet.extras import missing_extra
+from hearthnet.observability.otel import mapping
+from hearthnet.observability.otel.delivery import MAX_BYTES
+from hearthnet.observability.otel.otlp_json import dumps
+from hearthnet.observability.process.program import program_name
+from hearthnet.observability.redaction.rules import register_secrets
+from hearthnet.observability.store.query import unsent
+from hearthnet.observability.store.reader import Reader
+
+if TYPE_CHECKING:
+    from hearthnet.observability.otel.sender import Sender
+    from hearthnet.observability.otel.settings import LogsOrTraces, Settings
+
+__all__ = ["Route", "Serial", "adds_of", "routes"]
+
+_RECORDS_A_PAUSE: Final = 8
+_ROW_BYTES: Final = 300  # ids and numbers of a record, besides its texts
+
+
+class Serial:
+    """How the records of one signal become requests.
+
+    Args:
+        signal: `traces` or `logs`.
+        adds: further attributes of each resource.
+        reader: of the store.
+        is_json: whether requests are JSON, not protobuf.
+        pause: called every few records.
+    """
+
+    def __init__(
+        self,
+        signal: LogsOrTraces,
+        adds: mapping.Sender,
+        reader: Reader,
+        *,
+        is_json: bool,
+        pause: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.signal = signal
+        self.is_json = is_json
+        self._adds = adds
+        self._reader = reader
+        self._pause = pause
+
+    def encode(self, records: Sequence[Any], unmapped: list[int]) -> bytes | None:
+        """Returns the body of a request, None if none of these has a form; appends the seq of each that has none.
+
+        Raises:
+            StoreError: raised when the store cannot be read.
+        """
+        origins = unsent.origins(self._reader, {record.run_id for record in records})
+        make = mapping.traces_request if self.signal == "traces" else mapping.logs_request
+        request = make(self._paced(records), origins, self._adds, unmapped)
+        if len(unmapped) == len(records):
+            return None
+        if self.is_json:
+            return dumps(request)
+        from hearthnet.observability.otel.protobuf import encode  # late: of hearthnet[otlp]
+
+        return encode(request, self._pause)
+
+    def _paced(self, records: Sequence[Any]) -> Iterator[Any]:
+        for at, record in enumerate(records):
+            if at % _RECORDS_A_PAUSE == 0:
+                self._pause()
+            yield record
+
+    def read(self, after: int, last: int, limit: int, wanted: unsent.Selected = unsent.ALL) -> list[Any]:
+        """Returns the next records, at most about as many as a request takes.
+
+        Raises:
+            StoreError: raised when the store cannot be read.
+        """
+        read = unsent.traces_after if self.signal == "traces" else unsent.logs_after
+        records: list[Any] = list(read(self._reader, after, last, limit, wanted))
+        size = 0
+        for at, record in enumerate(records):
+            size += _ROW_BYTES + sum(len(part) for part in record if isinstance(part, str | bytes))
+            if size > MAX_BYTES and at:
+                return records[:at]
+        return records
+
+
+class Route(Serial):
+    """The same with the sender of the requests."""
+
+    def __init__(
+        self, sender: Sender, adds: mapping.Sender, reader: Reader, pause: Callable[[], object] = lambda: None
+    ) -> None:
+        super().__init__(sender.signal, adds, reader, is_json=sender.target.is_json, pause=pause)
+        self.sender = sender
+
+
+def adds_of(settings: Settings | None) -> mapping.Sender:
+    """Returns what this machine and the settings add to each resource."""
+    if settings is None:
+        return mapping.Sender(socket.gethostname(), program_name())
+    return mapping.Sender(
+        socket.gethostname(), program_name(), settings.service_name, settings.resource, settings.has_exception_events
+    )
+
+
+def routes(settings: Settings, reader: Reader, pause: Callable[[], object] = lambda: None) -> list[Route]:
+    """Returns the route of each signal.
+
+    Raises:
+        MissingExtraError: raised when a package of `hearthnet[otlp]` is not installed.
+        HearthNetError: raised when a certificate cannot be used.
+    """
+    try:
+        from hearthnet.observability.otel.sender import Sender
+
+        if not all(target.is_json for target in settings.targets.values()):
+            import hearthnet.observability.otel.protobuf  # noqa: F401  # now, for its error
+    except ModuleNotFoundError as error:
+        raise missing_extra(error, "otlp") or error from error
+    register_secrets(settings.secrets())
+    adds = adds_of(settings)
+    try:
+        return [Route(Sender(signal, target), adds, reader, pause) for signal, target in settings.targets.items()]
+    except OSError as error:
+        raise HearthNetError(f"a certificate of the export cannot be used: {error}") from error

@@ -1,0 +1,135 @@
+"""How far the export has come, on its way into the database: the writer commits it with its next transaction.
+
+One connection of a process writes, that of the writer; so the exporter's thread leaves here what it has sent. A cursor
+is a seq, in the table `state`: seq is given in the order of commits, so no row ever appears below it.
+
+Guarantees:
+    - A cursor moves only from where it was: in a database that took the place of the one that was read, it stays.
+    - What a failed commit did not write is written by the next.
+Assumes:
+    - One thread calls `begin`, `move` and `tell_lost`, the writer's the rest.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hearthnet.observability.store.ring import State
+
+__all__ = ["Cursors", "Moves"]
+
+
+@dataclass(slots=True)
+class Moves:
+    """Moves to be committed.
+
+    Attributes:
+        begun: tables whose rows are exported from now on.
+        ranges: by table, from which seq to which the cursor moves.
+        told: by table, how many evicted rows the backend has been told of.
+    """
+
+    begun: set[str] = field(default_factory=set)
+    ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
+    told: dict[str, int] = field(default_factory=dict)
+
+    def apply(self, state: State) -> None:
+        """Puts them into the state that a transaction writes."""
+        for table in self.begun:
+            state.begin_export(table)
+        for table, (start, end) in self.ranges.items():
+            state.move_cursor(table, start, end)
+        for table, count in self.told.items():
+            state.tell_lost(table, count)
+
+    def end_of(self, table: str, saved: int) -> int:
+        """Returns where a table's cursor will be that the database has at `saved`."""
+        start, end = self.ranges.get(table, (saved, saved))
+        return end if start == saved else saved
+
+
+class Cursors:
+    """The moves that are not committed yet.
+
+    Attributes:
+        has_moves: whether there are any.
+    """
+
+    def __init__(self) -> None:
+        self.has_moves = False
+        self._lock = threading.Lock()
+        self._pending = Moves()
+        self._is_wanted = False
+        self._committed = threading.Event()
+
+    def begin(self, table: str) -> None:
+        """Begins the export of a table, unless the database has begun it."""
+        with self._lock:
+            self._pending.begun.add(table)
+            self.has_moves = True
+
+    def move(self, table: str, start: int, end: int) -> None:
+        """Moves a table's cursor."""
+        with self._lock:
+            first, last = self._pending.ranges.get(table, (start, start))
+            self._pending.ranges[table] = (first if last == start else start, end)
+            self.has_moves = True
+
+    def tell_lost(self, table: str, count: int) -> None:
+        """Notes that the backend has been told of evicted rows."""
+        with self._lock:
+            self._pending.told[table] = self._pending.told.get(table, 0) + count
+            self.has_moves = True
+
+    def save(self, wake: Callable[[], None], timeout_s: float) -> bool:
+        """Has the writer commit now; returns whether everything is committed, `timeout_s` later at the most."""
+        with self._lock:
+            self._committed.clear()
+            self._is_wanted = self.has_moves
+        if not self._is_wanted:
+            return True
+        wake()
+        self._committed.wait(timeout_s)
+        return not self.has_moves
+
+    # --- in the writer's thread
+
+    def is_due(self, *, is_last: bool) -> bool:
+        """Returns whether the moves are worth a transaction of their own: they are wanted, or it is the last one."""
+        return self.has_moves and (self._is_wanted or is_last)
+
+    def take(self) -> Moves:
+        """Returns a copy of the moves."""
+        with self._lock:
+            pending = self._pending
+            return Moves(set(pending.begun), dict(pending.ranges), dict(pending.told))
+
+    def applied(self, state: State) -> Moves:
+        """Puts the moves into the state that a transaction writes, and returns them, for `confirm`."""
+        moves = self.take()
+        moves.apply(state)
+        return moves
+
+    def confirm(self, moves: Moves) -> None:
+        """Forgets moves that are committed; those made meanwhile stay."""
+        with self._lock:
+            pending = self._pending
+            pending.begun -= moves.begun
+            for table, (_, end) in moves.ranges.items():
+                now = pending.ranges[table]
+                if now[1] == end:
+                    del pending.ranges[table]
+                else:
+                    pending.ranges[table] = (end, now[1])
+            for table, count in moves.told.items():
+                pending.told[table] -= count
+                if not pending.told[table]:
+                    del pending.told[table]
+            self.has_moves = bool(pending.begun or pending.ranges or pending.told)
+            self._is_wanted = self._is_wanted and self.has_moves
+            self._committed.set()

@@ -1,0 +1,136 @@
+"""When a delivery comes again, and what it makes of each verdict: with a clock of its own."""
+
+from __future__ import annotations
+
+import pytest
+from support.records import a_trace
+
+from hearthnet.observability.otel import delivery
+from hearthnet.observability.otel.delivery import Delivery
+from hearthnet.observability.otel.verdict import Verdict
+
+BATCH = [a_trace(n)._replace(seq=n) for n in range(1, 9)]
+
+
+class Backend:
+    """Gives one verdict after the other, and the last one for ever."""
+
+    def __init__(self, *verdicts):
+        self.verdicts = list(verdicts)
+        self.sizes = []
+        self.now = 100.0
+
+    def send(self, body):
+        """Takes a body."""
+        self.sizes.append(body[0])
+        return self.verdicts.pop(0) if len(self.verdicts) > 1 else self.verdicts[0]
+
+    def line(self, **options):
+        """A delivery to it."""
+        encode = options.pop("encode", lambda records, _: bytes([len(records)]))
+        return Delivery("traces", encode, self.send, clock=lambda: self.now, **options)
+
+
+RETRY, OK, NO = (
+    Verdict("retry", "http_503", "HTTP 503"),
+    Verdict("accepted"),
+    Verdict("refused", "http_400", "HTTP 400"),
+)
+
+
+@pytest.mark.parametrize(("failures", "least", "most"), [(1, 0.5, 1), (2, 1, 2), (4, 4, 8), (7, 30, 60), (40, 30, 60)])
+def test_back_off(failures, least, most):
+    """Doubles to a minute, and is never the same for all."""
+    backend = Backend(RETRY)
+    line = backend.line()
+    for _ in range(failures):
+        assert line.deliver(BATCH) == 0
+
+    assert least <= line.ready_at - backend.now <= most
+    assert line.limit == delivery._FIRST_RECORDS
+
+
+@pytest.mark.parametrize(("wait_s", "most"), [(0.0, 0.0), (10.0, 11.0), (3_600.0, 3_960.0)])
+def test_time_that_the_backend_asks_for(wait_s, most):
+    """Is waited for, and a little more."""
+    backend = Backend(Verdict("retry", "http_429", "x", wait_s=wait_s))
+    line = backend.line()
+    line.deliver(BATCH)
+
+    assert wait_s <= line.ready_at - backend.now <= most
+
+
+def test_settings_at_fault_are_asked_again_after_five_minutes():
+    """However often that is."""
+    backend = Backend(Verdict("misset", "http_401", "HTTP 401"))
+    line = backend.line()
+    for _ in range(5):
+        assert line.deliver(BATCH) == 0
+        assert line.ready_at == backend.now + 300.0
+        backend.now = line.ready_at
+    assert len(backend.sizes) == 5
+
+
+def test_end_of_an_outage():
+    """The next batch is as large as ever, and the next outage begins with a short wait."""
+    backend = Backend(RETRY, RETRY, RETRY, OK, RETRY)
+    line = backend.line()
+    for _ in range(4):
+        line.deliver(BATCH)
+    assert (line.trouble, line.limit) == (None, delivery.MAX_RECORDS)
+    line.deliver(BATCH)
+
+    assert line.ready_at - backend.now <= 1.0
+
+
+def test_part_of_a_batch_is_done_when_the_backend_goes_away():
+    """What was accepted before is not sent again."""
+    backend = Backend(NO, OK, RETRY)
+    line = backend.line()
+
+    assert line.deliver(BATCH) == 4
+    assert backend.sizes == [8, 4, 4]
+
+
+def test_large_body_is_halved_unsent(monkeypatch):
+    """Until it fits; a single record is sent whatever it has."""
+    monkeypatch.setattr(delivery, "MAX_BYTES", 3)
+    backend = Backend(OK)
+    line = backend.line(encode=lambda records, _: bytes([len(records)]) * (1 + len(records)))
+
+    assert line.deliver(BATCH) == 8
+    assert backend.sizes == [2, 2, 2, 2]
+    line.deliver(BATCH[:1])
+    assert backend.sizes[-1] == 1
+
+
+def test_records_without_a_form_are_not_sent():
+    """They are counted, and done with."""
+
+    def encode(records, unmapped):
+        unmapped += [record.seq for record in records]
+
+    backend = Backend(RETRY)
+    line = backend.line(encode=encode)
+
+    assert line.deliver(BATCH) == 8
+    assert (backend.sizes, line.counts.failed, line.counts.sent) == ([], {"unmapped": 8}, 0)
+
+
+def test_stop_leaves_the_rest():
+    """Between two requests."""
+    backend = Backend(NO, OK, OK)
+    line = backend.line(is_stopping=lambda: True)
+
+    assert line.deliver(BATCH) == 4
+
+
+def test_each_record_is_refused():
+    """Eight are skipped, then the settings are at fault; five minutes later eight more: nothing waits for ever."""
+    backend = Backend(NO)
+    line = backend.line()
+    done = line.deliver([*BATCH, *BATCH])
+
+    assert (done, line.trouble.kind, line.ready_at) == (8, "misset", backend.now + 300.0)
+    assert line.deliver(BATCH) == 8
+    assert line.counts.failed == {"http_400": 16}
