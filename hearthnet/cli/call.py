@@ -36,7 +36,14 @@ def _trace_id(_: click.Context, __: click.Parameter, text: str | None) -> str:
 @click.option("--body", default="{}", help="The JSON body, {params, input}; '-' reads standard input.")
 @click.option("--stream", is_flag=True, help="Print the response frame by frame, one JSON line each.")
 @click.option("--trace-id", callback=_trace_id, help="The trace's ULID. Default: a new one.")
-@click.option("--timeout", "timeout_s", type=float, default=60.0, show_default=True, help="Seconds to wait.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Seconds to wait.",
+)
 @where_option
 @json_option
 def command(

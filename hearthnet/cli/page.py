@@ -24,6 +24,17 @@ _ANY: Final = "0.0.0.0"  # noqa: S104  # bound only if the page is shared
 _ELSEWHERE: Final = ("192.0.2.1", 9)  # of a network for documentation; nothing is sent there
 
 
+def _folder(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
+    """Returns a folder; `autopsy` takes the file in it as well."""
+    from hearthnet.constants import DATABASE
+
+    if path is None or path.is_dir():
+        return path
+    if path.name != DATABASE:
+        raise click.BadParameter(f"{path} is no folder with a {DATABASE}")
+    return path.parent
+
+
 @click.command("page")
 @click.option("--open", "is_opened", is_flag=True, help="Open the link in this machine's browser.")
 @click.option(
@@ -37,8 +48,9 @@ _ELSEWHERE: Final = ("192.0.2.1", 9)  # of a network for documentation; nothing 
 @click.option(
     "--data",
     "data_dir",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=click.Path(path_type=Path, exists=True),
     metavar="DIR",
+    callback=_folder,
     help="Serve this folder with a telemetry.db, read only, until Ctrl-C.",
 )
 @click.option("--port", type=click.IntRange(0, 65_535), default=0, help="Port of a page without a node; 0: a free one.")
@@ -91,7 +103,7 @@ def command(
 def _checked(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
-        raise click.BadParameter(f"{url!r} is no http or https URL without a query", param_hint="--url")
+        raise click.BadParameter(f"{url!r} is not an http or https URL without query and fragment", param_hint="--url")
     return url.removesuffix("/")
 
 
@@ -186,7 +198,8 @@ def _serve(
     folder = data_dir or settings.data_dir
     assert folder is not None
     if not (folder / DATABASE).is_file():
-        raise HearthNetError(f"there is no {DATABASE} in {folder}", hint="start the node once: hearthnet run")
+        hint = "name a folder that has one" if data_dir else "start the node once: hearthnet run"
+        raise HearthNetError(f"there is no {DATABASE} in {folder}", hint=hint)
     grants = Grants(None)
     checks = None if data_dir is not None else lambda: [result.as_dict() for result in doctor.run_all(config)]
     page = page_of(folder, None if data_dir else settings.log_dir, grants, settings, checks)

@@ -17,11 +17,11 @@ _NAMES = ("config", "keys", "communities", "blobs", "data", "telemetry", "logs")
 
 
 @click.command("paths")
-@click.argument("name", required=False, type=click.Choice(_NAMES))
+@click.argument("name", metavar="[NAME]", required=False, type=click.Choice(_NAMES))
 @where_option
 @json_option
 def command(where: Locations, name: str | None, as_json: bool) -> None:
-    """Show the paths of this node's files; with NAME, only that one.
+    """Show the paths of this node's files; with NAME, as in the first column, only that one.
 
     \b
     Example: hearthnet paths

@@ -28,6 +28,8 @@ _PENDING: Final = 1_000  # traces that a node is asked for
 _PENDING_US: Final = 60_000_000  # twice as long as the rarest commits are apart
 _INTEGERS: Final = range(2**63)
 _TIMEOUT_S: Final = 10.0
+# A word as other tools write a field.
+_COMPARED: Final = re.compile(r"(?<!\S)-?([^\W\d]\w*)([<>]=?|=)([^\s\"]+)(?!\S)")
 _AROUND: Final = 40  # characters of a long query beside the place of an error
 _NOUNS: Final[dict[TableName, str]] = {"traces": "trace", "logs": "log record"}
 
@@ -157,7 +159,8 @@ def _compiled(text: str, table: TableName | None) -> Compiled:
     made = compile_query(text, table or "traces", now_us=now_us)
     if table is None and made.problems:
         other = compile_query(text, "logs", now_us=now_us)
-        return made if other.problems else other
+        # The table that understands more of it: `level:eror` is of log records, though no level.
+        return made if other.problems and other.problems[0].start <= made.problems[0].start else other
     return made
 
 
@@ -220,6 +223,10 @@ def _remark(found: Found, made: Compiled, text: str) -> None:
         click.echo(hanging("", text), err=True)
     for problem in found.problems:
         _show_problem(problem, text, kind="note", colour="yellow")
+    if match := _COMPARED.search(text):
+        name, sign, value = match.groups()
+        wanted = f"{name}:{sign.removeprefix('=')}{value}"
+        click.echo(f"hint: a field is written with a colon: {printable(wanted)}", err=True)
 
 
 def _range(found: Found, made: Compiled) -> str:
@@ -229,6 +236,8 @@ def _range(found: Found, made: Compiled) -> str:
     oldest, newest = found.oldest_us, found.newest_us
     since = oldest if made.since_us is None else made.since_us
     until = newest if made.until_us is None else made.until_us
+    if made.since_us is not None and made.until_us is not None and since >= until:
+        return f": until {moments.local(until)} is before since {moments.local(since)}"
     if max(since, oldest) <= min(until, newest):
         return _from_to(max(since, oldest), min(until, newest))
     asked = f" since {moments.local(since)}" if since > newest else f" until {moments.local(until)}"

@@ -192,11 +192,13 @@ def _until_seen(entries: list[Entry], runs: list[Run]) -> list[Entry]:
 
 def _chosen(runs: list[Run], wanted: str | None, program: str | None) -> Run | None:
     """Returns the run that is wanted: a place counts those that ended, if any has, among the runs to judge."""
+    if not runs:
+        return None
     if wanted is None or place(wanted) is not None:
         own = runs_to_judge(runs, program)
         own = [run for run in own if not run.is_alive] or own
         if wanted is None:
-            return own[0] if own else None
+            return next(iter(own), None)
     else:
         own = runs
     run_id = chosen(wanted, (run.run_id for run in own), "run")

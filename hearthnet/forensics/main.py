@@ -148,7 +148,11 @@ def print_report(request: Request, out: TextIO) -> int:
     _print(request, case, verdict, out)
     if case.run is None:
         is_closed = any(source.state == "unreadable" for source in case.sources)
-        hint = "run as the user who owns the files" if is_closed else "pass the folder of telemetry.db"
+        hint = (
+            "run as the user who owns the files"
+            if is_closed
+            else "start the node once, hearthnet run, or pass the folder of telemetry.db"
+        )
         return _print_error("no run was found in these files", hint)
     return EXIT_FINE if verdict.cause in ("clean_stop", "running") else EXIT_DIED
 

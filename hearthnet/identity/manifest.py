@@ -169,12 +169,13 @@ def read_manifest(directory: Path) -> Manifest:
         ) from error
     except OSError as error:
         raise IdentityError(f"{path} cannot be read: {error.strerror}", hint=hint_for(error)) from error
-    manifest = Manifest.parse(raw)
+    hint = "fetch it again from a member, or from a backup: hearthnet doctor --check community_present"
+    try:
+        manifest = Manifest.parse(raw)
+    except IdentityError as error:
+        raise IdentityError(f"{path}: {error.message}", hint=hint) from error
     if not manifest.is_valid():
-        raise IdentityError(
-            f"{path} is not signed by its community's root key",
-            hint="fetch it again from a member, or from a backup",
-        )
+        raise IdentityError(f"{path} is not signed by its community's root key", hint=hint)
     return manifest
 
 

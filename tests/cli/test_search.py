@@ -194,3 +194,41 @@ def test_narrow_terminal_keeps_ids_whole():
     code, text, _ = on_terminal("search", "llm*", columns=80)
     assert code == 0
     assert "01HXR4Z6W5S9E2JQ4Y0T7B3M03" in text
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("duration>5s", "hint: a field is written with a colon: duration:>5s\n"),
+        ("no result=ok", "hint: a field is written with a colon: result:ok\n"),
+        ("a>=b", "hint: a field is written with a colon: a:>=b\n"),
+        ('"duration>5s"', ""),
+        ("zzz", ""),
+    ],
+)
+def test_field_as_other_tools_write_it(search, query, said):
+    """It is a word here; when nothing has it, the way to write the field is shown."""
+    code, out, err = search(query)
+
+    assert (code, out) == (0, "")
+    assert err.partition("\n")[2] == said
+
+
+@pytest.mark.usefixtures("store")
+def test_problem_is_that_of_the_table_that_understands_more(search):
+    """Without --traces or --logs: a wrong value of a field of log records is no field of the wrong table."""
+    assert "there is no level 'eror'" in search("level:eror")[2]
+    assert "there is no result 'okk'" in search("result:okk")[2]
+    assert "until" in search("zzz", "since:5m", "until:10m")[2].partition(" is before since ")[0]
+
+
+def test_range_of_a_store_is_of_time(search):
+    """Of all its records: one that was committed first may have ended last."""
+    write(
+        locate().data_dir / "telemetry.db",
+        trace(1, trace_id="01HXR4Z6W5S9E2JQ4Y0T7B3M01", started_us=3_000_000),
+        trace(2, trace_id="01HXR4Z6W5S9E2JQ4Y0T7B3M02", started_us=1_000_000),
+    )
+    assert "from 1970-01-01 00:00:01.0" in search("zzz")[2]
+    assert " to 1970-01-01 00:00:03.0" in search("zzz")[2]

@@ -198,7 +198,7 @@ class Report:
 
     def _findings_heading(self) -> str:
         at = self._case.findings_at
-        return f"The doctor's findings of {at}" if at else "The doctor's last findings"
+        return f"The doctor's findings of {moments.in_local_time(at)}" if at else "The doctor's last findings"
 
     def _finding_lines(self) -> Iterator[str]:
         for finding in self._case.findings:

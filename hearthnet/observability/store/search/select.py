@@ -50,8 +50,8 @@ class Found:
         count: of all rows that match, at most `MAX_COUNT`.
         count_is_exact: False if there are more.
         sql: the query with its values, as it can be pasted.
-        oldest_us: the end of the oldest record in the table, UTC microseconds; None without any.
-        newest_us: that of the newest.
+        oldest_us: when the first of the table's records ended, UTC microseconds; None without any.
+        newest_us: when the last of them did.
         newest_match_us: if nothing matches, the end of the newest record that would without `since` and `until`.
         problems: if nothing matches, names of attributes that no recent record has.
     """
@@ -86,8 +86,9 @@ def select(
         raise QueryError("only traces can be ordered by duration")
     left, count = _keys(connection, query, order, n, place)
     rows = _rows(connection, table, [key[-1] for key in left[:n]])
-    oldest = f"SELECT CAST({ended} AS INTEGER) FROM {table} ORDER BY seq"  # noqa: S608
-    oldest_us, newest_us = connection.execute(f"SELECT ({oldest} LIMIT 1), ({oldest} DESC LIMIT 1)").fetchone()
+    # Not those of the first and last row: programs commit at different intervals.
+    bounds = f"SELECT CAST(min({ended}) AS INTEGER), CAST(max({ended}) AS INTEGER) FROM {table}"  # noqa: S608
+    oldest_us, newest_us = connection.execute(bounds).fetchone()
     return Found(
         rows,
         next=_cursor(left[n - 1]) if len(left) > n else None,
