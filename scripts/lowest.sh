@@ -27,6 +27,7 @@ case " $* " in
         $o/test_metrics.py $o/test_instrument.py $o/test_telemetry_metrics.py `# prometheus_client` \
         $o/test_telemetry.py $o/store/test_writer.py $o/store/test_rows.py    `# aiosqlite` \
         $o/records/test_ids.py $o/records/test_record.py                      `# python-ulid, orjson` \
+        $o/otel                                                               `# opentelemetry-api` \
         "$@"
     ;;
 esac
