@@ -8,7 +8,7 @@ stamp="$venv/.installed-lowest"
 if [ ! -f "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
     echo "installing the lowest versions into $venv" >&2
     "$venv/bin/python" scripts/lowest.py >"$venv/lowest.txt"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$venv/lowest.txt" -e '.[node,otlp]' >&2
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$venv/lowest.txt" -e '.[node,otel,otlp]' >&2
     "$venv/bin/python" scripts/lowest.py --installed
     touch "$stamp"
 fi
@@ -27,7 +27,7 @@ case " $* " in
         $o/test_metrics.py $o/test_instrument*.py $o/test_telemetry_metrics.py `# prometheus_client` \
         $o/test_telemetry.py $o/store/test_writer*.py $o/store/test_rows.py    `# aiosqlite` \
         $o/records/test_ids.py $o/records/test_record.py                      `# python-ulid, orjson` \
-        $o/otel                                                               `# opentelemetry-proto` \
+        $o/otel                                                               `# opentelemetry-api and -proto` \
         "$@"
     ;;
 esac

@@ -3,8 +3,8 @@
     from hearthnet.observability.otel import bridge
     bridge.install()
 
-A span that is opened within a trace of ours belongs to it, whichever side opened what is around it. Without one it
-begins a trace, whose capability is the span's name and whose id is that of the caller's trace, if its parent is remote.
+A span that is opened within a trace of ours belongs to it, whichever side opened the one around it. Without a trace it
+begins one, whose capability is the span's name and whose id is that of the caller's trace, if its parent is remote.
 
 Only `opentelemetry-api` is needed (`pip install 'hearthnet[otel]'`). `docs/opentelemetry-api.md` lists what the API
 allows and is not kept.
@@ -163,14 +163,16 @@ def _scope_under(parent: api.Span, name: object, start_time: int | None) -> Span
         if not parent.trace.ended:
             return _child(parent.scope, parent.scope.number, name, start_time)
         # The work goes on after its trace has ended: another visit of the same distributed trace.
-        return _root(name, start_time, parent.get_span_context())
+        made = _root(name, start_time, parent.get_span_context())
+        made.tracestate = parent.trace.tracestate
+        return made
     remote = parent.get_span_context()
     if not remote.is_valid:
         return _root(name, start_time, None)
     running = None if remote.is_remote else live_scope(current.get())
     if running is not None:
         root = BridgeSpan(running.trace).get_span_context()  # type: ignore[arg-type]  # tracing sets its own scopes
-        if root.trace_id == remote.trace_id:  # a span that was not recorded stands for ours
+        if root.trace_id == remote.trace_id:  # a span in between was not recorded
             return _child(running, 0 if root.span_id == remote.span_id else remote.span_id, name, start_time)
     return _root(name, start_time, remote)
 

@@ -1,7 +1,7 @@
 """The context of OpenTelemetry's API and ours, as one.
 
-Each side has a context variable of its own. `RuntimeContext` takes the place of the API's: what is attached there makes
-our scope current as well, and who asks there for the current span gets ours, if one was opened since. So
+Each side has a context variable of its own. `RuntimeContext` takes the place of the API's: a span that is attached
+there becomes current on our side as well, and a caller that asks there gets our span, if one was opened since. So
 `get_current_span()` inside our `span`, and `current_trace()` inside `start_as_current_span`, are what one expects, and
 our own spans pay nothing for it.
 
@@ -58,7 +58,7 @@ class RuntimeContext(_RuntimeContext):
     """The API's current context, which knows our scopes.
 
     Args:
-        before: what was there; what is attached to it stays.
+        before: the one that was there; contexts that are attached to it stay.
     """
 
     def __init__(self, before: _RuntimeContext) -> None:
@@ -98,8 +98,8 @@ class RuntimeContext(_RuntimeContext):
 def _drop_left(leaving: _Attached | None = None) -> _Attached | None:
     """Returns what was attached last, once what was detached is gone from there, and from our side.
 
-    What is open on our side inside `leaving`, which is detached just now, goes with it. What was detached elsewhere
-    takes nothing with it: something may have been opened since, and goes on.
+    Spans of ours that are open inside `leaving`, which is detached just now, go with it. A context that was detached
+    elsewhere takes nothing with it: spans may have been opened since, and go on.
     """
     entry = _attached.get()
     is_free = not collector.thread or not collector.is_here()

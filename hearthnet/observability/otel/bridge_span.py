@@ -17,7 +17,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import lru_cache, wraps
 from time import monotonic_ns, time_ns
 from types import MappingProxyType, TracebackType
@@ -40,7 +39,7 @@ __all__ = ["BridgeSpan", "capability_of", "monotonic_of", "to_ulid", "wall_time"
 
 P = ParamSpec("P")
 
-_MAX_ATTRIBUTES: Final = MAX_KEYS - 12  # a record keeps 64 fields: the others are for what is ours
+_MAX_ATTRIBUTES: Final = MAX_KEYS - 12  # a record keeps 64 fields: the others are for ours
 _MAX_ITEMS: Final = 16  # events, and links
 _MAX_CHARS: Final = 2 * MAX_STRING_BYTES + 1  # as much as is searched for secrets, and a sign that there was more
 _OWN: Final = "otel."
@@ -60,8 +59,10 @@ def _quiet(setter: Callable[P, None]) -> Callable[P, None]:
 
     @wraps(setter)
     def called(*args: P.args, **kwargs: P.kwargs) -> None:
-        with suppress(Exception):
+        try:  # a fifth of the time that `suppress` takes
             setter(*args, **kwargs)
+        except Exception:  # the program's values  # noqa: BLE001
+            return
 
     return called
 
@@ -305,9 +306,10 @@ class BridgeSpan(api.Span):
             return
         scope = self.scope
         if isinstance(scope, Span):
-            if scope.status == OK and _STATUS not in scope.extras:
+            extras = self._extras()
+            if scope.status == OK and _STATUS not in extras:
                 scope.status = CANCELLED
-                scope.extras.setdefault("error", describe(error))
+                extras.setdefault("error", describe(error))
         elif scope.result is None:
             scope.fail(CANCELLED, describe(error))
 
@@ -342,11 +344,14 @@ def capability_of(name: object) -> str:
 
 
 def wall_time(given: object) -> int | None:
-    """Returns a time that the program passed, nanoseconds since 1970; None for what is none, or far from any time."""
-    with suppress(Exception):
-        found = int(given)  # type: ignore[call-overload]  # of whatever it is
-        return found if 0 <= found < _MAX_NS else None
-    return None
+    """Returns a time that the program passed, nanoseconds since 1970; None for anything else, or far from any time."""
+    if given is None:
+        return None
+    try:
+        found = int(given)  # type: ignore[call-overload]  # of any kind
+    except Exception:  # the program's value  # noqa: BLE001
+        return None
+    return found if 0 <= found < _MAX_NS else None
 
 
 def monotonic_of(wall_ns: int | None) -> int:

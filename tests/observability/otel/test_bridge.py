@@ -21,8 +21,8 @@ from hearthnet.cli.main import _run
 from hearthnet.observability import otel, telemetry, trace
 from hearthnet.observability.otel.bridge import TracerProvider
 from hearthnet.observability.runtime import runtime
-from hearthnet.observability.traces.span import recent_orphans
-from hearthnet.observability.traces.traceparent import to_w3c
+from hearthnet.observability.traces.span import orphans
+from hearthnet.observability.traces.traceparent import headers_for, to_w3c
 
 __all__ = ["fresh_api", "installed"]  # fixtures
 
@@ -164,20 +164,27 @@ def test_remote_parent_within_a_trace_is_another_visit(installed):
 
 def test_work_after_its_trace_is_another_visit(installed):
     """A task that outlives its request: nothing is lost, and it is found under the request's id."""
-    with installed.start_as_current_span("request") as request:
+    with installed.start_as_current_span("request", remote(3, "a=1")) as request:
         context = context_api.get_current()
     token = context_api.attach(context)
+    headers: dict[str, str] = {}
+    request.trace.tracestate = "a=1,a=2"
+    orphans_before = list(orphans)
     with installed.start_as_current_span("late"), trace.span("ours"):
-        pass
+        inject(headers)
+        assert headers_for()["tracestate"] == "a=1,a=2"
     context_api.detach(token)
 
     row = newest()
+    assert (headers["traceparent"][-3:], headers["tracestate"]) == ("-03", "a=1")
     assert (row["capability"], row["trace_id"]) == ("late", newest(2)["trace_id"])
     assert row["parent_id"] == f"{request.get_span_context().span_id:016x}"
-    assert (list(spans_by_name(row)), recent_orphans()[:1]) == (["ours"], [])
+    assert (list(spans_by_name(row)), list(orphans)) == (["ours"], orphans_before)
 
 
-@pytest.mark.parametrize("key", ["suppress_instrumentation", context_api._SUPPRESS_INSTRUMENTATION_KEY])
+@pytest.mark.parametrize(
+    "key", ["suppress_instrumentation", context_api._SUPPRESS_INSTRUMENTATION_KEY], ids=["plain", "unique"]
+)
 def test_suppressed_spans_are_not_recorded(installed, key):
     """Either key. What is below has the context of the parent, and so has what goes out."""
     with trace.new_trace("a.b"), installed.start_as_current_span("outer") as outer:
@@ -195,6 +202,17 @@ def test_suppressed_spans_are_not_recorded(installed, key):
 
     spans = spans_by_name(newest())
     assert (list(spans), spans["allowed"]["parent"]) == (["outer", "allowed"], spans["outer"]["id"])
+
+
+def test_suppressed_under_a_root(installed):
+    """What is recorded below is directly under the trace, as the root has no span of its own there."""
+    with trace.new_trace("a.b"):
+        token = context_api.attach(context_api.set_value("suppress_instrumentation", True))
+        dropped = installed.start_span("dropped")
+        context_api.detach(token)
+        installed.start_span("allowed", api.set_span_in_context(dropped)).end()
+
+    assert spans_by_name(newest())["allowed"]["parent"] is None
 
 
 def test_suppressed_root_is_none(installed):

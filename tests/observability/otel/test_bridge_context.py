@@ -80,6 +80,16 @@ def test_other_values_of_a_context_stay(installed):
     assert baggage.get_baggage("user") is None
 
 
+def test_attaching_a_value_is_no_second_trace(installed):
+    """A trace that is current stays as it is when a context of it is attached: our `detach` ends it."""
+    trace.new_trace("a.b")
+    token = context_api.attach(context_api.set_value("key", "value"))
+    trace.detach()
+    context_api.detach(token)
+
+    assert [found.capability for found in trace.get_recent()] == ["a.b"]
+
+
 def test_a_given_context_counts(installed):
     """Its span is the parent, whatever is current; an empty one begins a trace, and takes nothing from ours."""
     with trace.new_trace("a.b") as started:
@@ -106,6 +116,9 @@ def test_remote_parent_in_the_context(installed):
         assert current_id() != f"{REMOTE.span_id:016x}"
         assert trace.current_trace() is started
     assert current_id() == f"{REMOTE.span_id:016x}"
+    trace.attach(started)  # which has ended
+    assert current_id() == f"{REMOTE.span_id:016x}"
+    trace.detach()
     with installed.start_as_current_span("served"):
         pass
     context_api.detach(token)
@@ -141,6 +154,27 @@ def test_thread_has_neither_unless_it_is_carried(installed):
             thread.join()
 
     assert seen == [api.INVALID_SPAN, work]
+
+
+def test_context_attached_in_a_thread_takes_our_trace_with_it(installed):
+    """As the instrumentation of threads and pools does."""
+    with trace.new_trace("a.b"), installed.start_as_current_span("work"):
+        context = context_api.get_current()
+
+        def target():
+            token = context_api.attach(context)
+            with trace.span("ours"):
+                installed.start_span("theirs").end()
+            context_api.detach(token)
+            assert trace.current_trace() is None
+
+        thread = threading.Thread(target=target)
+        thread.start()
+        thread.join()
+
+    spans = spans_by_name(newest())
+    assert spans["ours"]["parent"] == spans["work"]["id"]
+    assert spans["theirs"]["parent"] == spans["ours"]["id"]
 
 
 @pytest.mark.parametrize("is_in_a_trace", [True, False])
@@ -251,10 +285,12 @@ def test_ended_spans_are_passed_over(installed):
     with trace.new_trace("a.b"), installed.start_as_current_span("outer"):
         token = context_api.attach(api.set_span_in_context(inner := installed.start_span("inner")))
         inner.end()
+        installed.start_span("at once").end()
         with trace.span("ours"), installed.start_as_current_span("theirs"):
             pass
         context_api.detach(token)
 
     spans = spans_by_name(newest())
+    assert spans["at once"]["parent"] == spans["outer"]["id"]
     assert spans["ours"]["parent"] == spans["outer"]["id"]
     assert spans["theirs"]["parent"] == spans["ours"]["id"]

@@ -15,6 +15,7 @@ from support.threads import at_once
 
 from hearthnet.errors import WireError
 from hearthnet.observability import trace
+from hearthnet.observability.otel import bridge_span
 from hearthnet.observability.traces.traceparent import headers_for, parse, root_span_id
 
 __all__ = ["fresh_api", "installed"]  # fixtures
@@ -169,9 +170,8 @@ def test_handled_cancellation_is_not_the_spans(installed):
 
 def test_events_and_links_are_bounded(installed):
     """The last ones are kept and the others counted; times and attributes are with each, and clean."""
-    with installed.start_as_current_span(
-        "root", links=[Link(OTHER, {"why": "batch"}), Link(api.INVALID_SPAN_CONTEXT)]
-    ) as span:
+    invalid = SpanContext(OTHER.trace_id, 0, is_remote=True)
+    with installed.start_as_current_span("root", links=[Link(OTHER, {"why": "batch"}), Link(invalid)]) as span:
         for number in range(20):
             span.add_event(f"event {number}", {"n": number, "api_key": "k-secret-1234"}, time.time_ns())
             span.add_link(OTHER)
@@ -252,6 +252,20 @@ def test_times_that_are_given_are_kept(installed):
     assert spans["end before start"]["duration_ms"] == 0
     assert 0 <= spans["end"]["duration_ms"] < 5_000
     assert spans["early"]["offset_ms"] == 0
+
+
+def test_clock_that_is_set_back_makes_no_negative_time(installed, monkeypatch):
+    """Within a span, by an hour: it ends after its start, and two times of the program are as far apart as it says."""
+    now = time.time_ns()
+    with trace.new_trace("a.b"):
+        both, end = installed.start_span("both", start_time=now), installed.start_span("end")
+        monkeypatch.setattr(bridge_span, "time_ns", lambda: time.time_ns() - 3_600_000 * MS)
+        both.end(now + 70 * MS)
+        end.end(bridge_span.time_ns())
+
+    spans = spans_by_name(newest())
+    assert spans["both"]["duration_ms"] == 70
+    assert 0 <= spans["end"]["duration_ms"] < 60_000
 
 
 def test_span_ends_on_another_thread(installed):

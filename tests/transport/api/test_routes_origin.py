@@ -221,16 +221,29 @@ async def test_handler_hands_the_trace_on(call):
         (OWN, f"00-{OTHER_AS_W3C}-{SPAN}-03", "01", None),  # another trace, which this one only has a link to
         (OWN, f"00-{OWN_AS_W3C}-{SPAN}-03-x", "01", None),
         (OWN, "", "01", None),
+        (OWN, None, "01", None),
         ("call-42", "", "03", None),  # an id that is minted here
     ],
 )
 async def test_tracestate_and_flags_go_with_the_trace(call, request_id, parent, flags, state):
     """They belong to the trace of `traceparent`: if that is not the call's, neither is passed on."""
     more = [("tracestate", "a=1"), ("tracestate", " b=2")]
-    response = await call(*more, capability="experimental.relay", request_id=request_id, traceparent=parent)
+    named = {} if parent is None else {"traceparent": parent}
+    response = await call(*more, capability="experimental.relay", request_id=request_id, **named)
 
     sent = response.json()["headers"]
     assert (sent["traceparent"][-2:], sent.get("tracestate")) == (flags, state)
+
+
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [("TraceState", "a=1"), ("TRACESTATE", "a=1"), ("trace-state", None), ("trace.state", None)],
+)
+async def test_name_of_tracestate(call, name, state):
+    """It has no case, and no other names."""
+    response = await call((name, "a=1"), capability="experimental.relay", traceparent=f"00-{OWN_AS_W3C}-{SPAN}-01")
+
+    assert response.json()["headers"].get("tracestate") == state
 
 
 async def test_open_telemetry_client_joins(call, keys):
