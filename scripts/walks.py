@@ -18,6 +18,7 @@ import importlib
 import io
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -213,18 +214,20 @@ def _ask(port: int, wire: bytes) -> bytes:
         return connection.recv(4_096)
 
 
-_DIES: Final = """
-import os, signal, sys
-from pathlib import Path
-sys.path[:0] = sys.argv[2:]
-from walks import _settings
-from hearthnet.observability import get_logger, telemetry, trace
-telemetry.open(_settings(Path(sys.argv[1])).model_copy(update={"flush_interval_s": 60.0})).start()
-with trace.new_trace("walk.lost"):
-    get_logger("hearthnet.walk").info("step")
-trace.new_trace("walk.open")
-os.kill(os.getpid(), signal.SIGKILL)
-"""
+def _die(home: Path) -> None:
+    """Records in a forked process, which is killed before it commits."""
+    from hearthnet.observability import get_logger, telemetry, trace
+
+    if pid := os.fork():
+        os.waitpid(pid, 0)
+        return
+    try:
+        telemetry.open(_settings(home).model_copy(update={"flush_interval_s": 60.0})).start()
+        with trace.new_trace("walk.lost"):
+            get_logger("hearthnet.walk").info("step")
+        trace.new_trace("walk.open")
+    finally:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _recovery(steps: Steps, home: Path) -> None:
@@ -233,9 +236,7 @@ def _recovery(steps: Steps, home: Path) -> None:
 
     steps.room = "observability/store/recovery/"
     for _ in range(_TIMES):
-        subprocess.run(  # noqa: S603  # ourselves
-            [sys.executable, "-c", _DIES, os.fspath(home), os.fspath(ROOT), os.fspath(ROOT / "scripts")], check=False
-        )
+        _die(home)
         store = telemetry.open(_settings(home))
         with steps.round():
             store.start()
@@ -251,18 +252,12 @@ WALKS: Final[dict[str, Callable[[Steps, Path], None]]] = {
 }
 
 
-def walk(name: str) -> list[str]:
-    """Returns the modules of a walk, from a process of its own."""
+def walk(name: str, run: Callable[..., Any] = subprocess.run) -> list[str]:
+    """Returns the modules of a walk, from a process of its own; `run` starts that, and captures its output."""
     with tempfile.TemporaryDirectory(prefix="hearthnet-walk-") as home:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("XDG_")} | {"HOME": home}
-        done = subprocess.run(  # noqa: S603  # ourselves
-            [sys.executable, __file__, name],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
+        more = {"capture_output": True} if run is subprocess.run else {}
+        done = run([sys.executable, __file__, name], env=environment, text=True, timeout=_TIMEOUT_S, **more)
     if done.returncode != 0:
         raise RuntimeError(f"the walk {name!r} failed: {done.stderr[-2_000:]}")
     found: list[str] = json.loads(done.stdout)

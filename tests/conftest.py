@@ -15,6 +15,7 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import support.environment  # noqa: F401  # before what it is for
 from hypothesis import HealthCheck, settings
 from support.ports import reserve_port
 from support.reading import rows
@@ -32,11 +33,7 @@ def pytest_xdist_auto_num_workers():
 
 
 def pytest_configure():
-    """Lets Ctrl-C end tests and their programs, also in a shell's background, which ignores it.
-
-    Plugins of pydantic, as logfire's, are not for them: one would cost each new interpreter a quarter of a second.
-    """
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    """Lets Ctrl-C end tests and their programs, also in a shell's background, which ignores it."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -59,9 +56,9 @@ def pytest_collection_modifyitems(items):
 
 
 # An example takes as long as a busy machine lets it, and so does the making of it. `scripts/soak properties` tries
-# twenty times as many.
+# fifty times as many.
 _UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("suite", max_examples=50, **_UNTIMED)
+settings.register_profile("suite", max_examples=20, **_UNTIMED)
 settings.register_profile("soak", max_examples=1_000, **_UNTIMED)
 settings.load_profile("suite")
 

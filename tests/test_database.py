@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from hearthnet import database
-from hearthnet.database import EVENTS, TELEMETRY, connect_read_only, migrations_dir, open_database
+from hearthnet.database import (
+    EVENTS,
+    TELEMETRY,
+    connect_read_only,
+    digest_of,
+    migrations_dir,
+    open_database,
+    parts_of,
+)
 from hearthnet.errors import DiskFullError, StoreError
 from hearthnet.observability.records.record import LogRecord, TraceRecord
 
@@ -414,3 +422,16 @@ def test_path_with_special_characters_can_be_read(tmp_path):
 
     assert reader.execute("SELECT count(*) FROM traces").fetchone() == (0,)
     reader.close()
+
+
+def test_digest_is_that_of_what_the_migrations_make(opened):
+    """A database that has these parts alone need not be tried: after a new migration, the constant is another."""
+    assert digest_of(parts_of(opened)) == TELEMETRY.digest
+
+
+def test_digest_is_another_for_any_difference(opened):
+    """A column, an index, a view that was made anew: whatever others have changed is looked at closely."""
+    for change in ("ALTER TABLE logs ADD COLUMN note TEXT", "CREATE INDEX mine ON logs (level)", "DROP VIEW slow"):
+        before = digest_of(parts_of(opened))
+        opened.execute(change)
+        assert digest_of(parts_of(opened)) not in (before, TELEMETRY.digest)

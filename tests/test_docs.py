@@ -200,6 +200,14 @@ def test_library_program_runs(home, tmp_path):
     assert re.fullmatch(r"\[<Trace [0-9A-Z]{26} experimental.work ok>\]\n", done.stdout)
 
 
+def test_every_soak_is_named_in_the_documents():
+    """What `scripts/soak` can run is in the documents, and they name nothing else."""
+    usage = (ROOT / "scripts" / "soak").read_text("utf-8")
+    texts = [path.read_text("utf-8") for path in (ROOT / "CONTRIBUTING.md", ROOT / "docs" / "operations.md")]
+
+    assert set(re.findall(r"`scripts/soak (\w+)", "".join(texts))) == set(re.findall(r" scripts/soak (\w+)", usage))
+
+
 def test_no_line_numbers_or_machine_paths():
     """Documents name files and functions, but no line numbers."""
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:

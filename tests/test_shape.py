@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import shape
 import walks
+from support import forkserver
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "hearthnet").rglob("*.py"))
@@ -57,37 +59,53 @@ BESIDE_THE_ROOMS = {
 }
 
 
-walk = cache(walks.walk)  # a process, which two tests compare
+@cache
+def walk(name: str) -> list[str]:
+    """The modules of a walk, from a process, which two tests compare."""
+    return walks.walk(name, forkserver.run)
+
+
+class Facts(NamedTuple):
+    """What is counted in a file; its tree is not kept, because each garbage collection would go through all of them.
+
+    Attributes:
+        lines: of the file.
+        bodies: the functions, with the number of lines of their bodies, docstrings not counted.
+        rebindings: the number of `global` statements.
+        has_fork_hook: whether it registers one.
+    """
+
+    lines: int
+    bodies: list[tuple[str, int]]
+    rebindings: int
+    has_fork_hook: bool
 
 
 @cache
-def tree_of(path: Path) -> ast.Module:
-    """The parsed file."""
-    return ast.parse(path.read_text("utf-8"))
-
-
-@cache
-def bodies(path: Path) -> list[tuple[str, int]]:
-    """The functions of a file with the number of lines of their bodies, docstrings not counted."""
-    found = []
-    for node in ast.walk(tree_of(path)):
+def facts_of(path: Path) -> Facts:
+    """Counts a file."""
+    text = path.read_text("utf-8")
+    bodies, rebindings = [], 0
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             body = node.body[1:] if ast.get_docstring(node) else node.body
-            lines = (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
-            found.append((node.name, lines))
-    return found
+            bodies.append((node.name, (node.end_lineno or 0) - body[0].lineno + 1 if body else 0))
+        rebindings += isinstance(node, ast.Global)
+    return Facts(len(text.splitlines()), bodies, rebindings, "os.register_at_fork(" in text)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_module_is_small(path):
+def test_modules_are_small():
     """No module passes 600 lines, no body 50."""
-    assert len(path.read_text("utf-8").splitlines()) <= MAX_MODULE_LINES
-    assert [(name, lines) for name, lines in bodies(path) if lines > MAX_BODY_LINES] == []
+    facts = {path.relative_to(ROOT).as_posix(): facts_of(path) for path in SOURCES}
+
+    assert {name: found.lines for name, found in facts.items() if found.lines > MAX_MODULE_LINES} == {}
+    long = [(name, *body) for name, found in facts.items() for body in found.bodies if body[1] > MAX_BODY_LINES]
+    assert long == []
 
 
 def test_functions_are_small_in_the_middle():
     """The median body has eight lines at most."""
-    lines = [count for path in SOURCES for _, count in bodies(path)]
+    lines = [count for path in SOURCES for _, count in facts_of(path).bodies]
 
     assert statistics.median(lines) <= MEDIAN_BODY_LINES
 
@@ -215,8 +233,5 @@ def test_tests_use_real_things():
 
 def test_state_is_in_one_object():
     """What is rebound at run time hangs on `runtime`, which has the one fork hook: a cache may be a module's own."""
-    rebinding = [path.name for path in SOURCES for node in ast.walk(tree_of(path)) if isinstance(node, ast.Global)]
-    hooks = [path.name for path in SOURCES if "os.register_at_fork(" in path.read_text("utf-8")]
-
-    assert len(rebinding) <= 3
-    assert hooks == ["runtime.py"]
+    assert sum(facts_of(path).rebindings for path in SOURCES) <= 3
+    assert [path.name for path in SOURCES if facts_of(path).has_fork_hook] == ["runtime.py"]

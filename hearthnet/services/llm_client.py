@@ -21,7 +21,7 @@ from hearthnet.services.llm_errors import TOO_LONG, BackendError, error_of
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["BackendClient", "chat_url", "address_of", "read_document", "read_events", "usable_key"]
+__all__ = ["BackendClient", "chat_url", "address_of", "is_plain_http", "read_document", "read_events", "usable_key"]
 
 _CONNECT_TIMEOUT_S: Final = 2.0  # as in the doctor's check; a server at home responds within milliseconds
 _MAX_DOCUMENT_BYTES: Final = 16 * 1024 * 1024  # a hundred times the longest response of models run at home
@@ -48,6 +48,11 @@ def chat_url(url: str) -> str:
     return f"{base}/chat/completions" if base.endswith("/v1") else f"{base}/v1/chat/completions"
 
 
+def is_plain_http(url: str) -> bool:
+    """Returns whether a URL is of HTTP without TLS: its server shows no certificate."""
+    return url[:5].lower() == "http:"
+
+
 def address_of(url: str) -> str:
     """Returns host and port of a URL, without user, password or query."""
     try:
@@ -57,7 +62,7 @@ def address_of(url: str) -> str:
 
 
 class BackendClient:
-    """One connection pool for all backends, created at the first request.
+    """Connection pools for all backends: one for those over TLS, one for the others; made at the first request.
 
     Args:
         timeout_s: the longest wait for the response, and within it for the next token; seconds.
@@ -65,21 +70,23 @@ class BackendClient:
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._pool: httpx.AsyncClient | None = None
+        self._pools: dict[bool, httpx.AsyncClient] = {}
 
-    def _http(self) -> httpx.AsyncClient:
+    def _http(self, url: str) -> httpx.AsyncClient:
         import httpx
 
-        if self._pool is None:
+        is_plain = is_plain_http(url)
+        if is_plain not in self._pools:
             timeout = httpx.Timeout(self._timeout_s, connect=_CONNECT_TIMEOUT_S)
+            # verify: the certificates of all authorities take 25 ms of the event loop, and plain HTTP has none
             # trust_env: a proxy from the environment must not see conversations
-            self._pool = httpx.AsyncClient(timeout=timeout, trust_env=False)
-        return self._pool
+            self._pools[is_plain] = httpx.AsyncClient(verify=not is_plain, timeout=timeout, trust_env=False)
+        return self._pools[is_plain]
 
     async def aclose(self) -> None:
         """Closes all connections; a later request opens new ones."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
+        pools, self._pools = self._pools, {}
+        for pool in pools.values():
             await pool.aclose()
 
     @asynccontextmanager
@@ -92,8 +99,9 @@ class BackendClient:
         import httpx
 
         try:
-            async with self._http().stream(
-                "POST", chat_url(backend.url), content=orjson.dumps(body), headers=_headers(backend)
+            url = chat_url(backend.url)
+            async with self._http(url).stream(
+                "POST", url, content=orjson.dumps(body), headers=_headers(backend)
             ) as response:
                 if response.status_code != httpx.codes.OK:
                     raise await _refusal(response)

@@ -17,7 +17,7 @@ import orjson
 
 from hearthnet.checks.probes.probe_all import probe_all
 from hearthnet.config import LlmBackend
-from hearthnet.services.llm_client import address_of, usable_key
+from hearthnet.services.llm_client import address_of, is_plain_http, usable_key
 from hearthnet.services.llm_errors import BackendError
 
 __all__ = ["CLOUD", "BackendStatus", "ask_backends"]
@@ -97,7 +97,8 @@ def _ask(backend: LlmBackend) -> BackendStatus:
 
 def _list_of_models(backend: LlmBackend, key: str | None) -> tuple[int, bytes]:
     """Returns the HTTP status and content of the backend's list: its native one, or else the OpenAI-compatible one."""
-    with httpx.Client(timeout=_ASK_TIMEOUT_S, trust_env=False, headers=_headers(backend, key)) as client:
+    verify = not is_plain_http(backend.url)  # all authorities' certificates are read only where there is one to check
+    with httpx.Client(verify=verify, timeout=_ASK_TIMEOUT_S, trust_env=False, headers=_headers(backend, key)) as client:
         status, content = 404, b""
         for url in _urls(backend):
             with client.stream("GET", url) as response:

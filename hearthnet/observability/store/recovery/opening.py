@@ -158,7 +158,9 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
-    """Raises UnusableStoreError if our tables and views are not as this program writes and reads them. 20 ms.
+    """Raises UnusableStoreError if our tables and views are not as this program writes and reads them.
+
+    A fraction of a millisecond, and 20 ms where others have changed or added anything.
 
     What others have added to them is left: their triggers and indexes, even such that refuse our records.
     """
