@@ -190,7 +190,10 @@ class ObservabilityConfig(Section):
     metrics_enabled: bool = Field(default=True, description="whether metrics are kept, and served at `GET /metrics`")
     metrics_loopback_only: bool = Field(default=False, description="whether `GET /metrics` serves this machine alone")
     otlp_endpoint: str | None = Field(
-        default=None, description="accepted, without effect yet", examples=["http://127.0.0.1:4318"]
+        default=None,
+        description="base URL of a backend that takes OTLP over HTTP; the environment's `OTEL_EXPORTER_OTLP_ENDPOINT`"
+        " wins. Needs `pip install 'hearthnet[otlp]'`, see `docs/opentelemetry.md`",
+        examples=["http://localhost:4318"],
     )
     flush_interval_s: Annotated[float, Field(ge=0.05, le=60)] = Field(
         default=1.0, description="time between commits; a failure is committed at once"

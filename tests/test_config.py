@@ -210,7 +210,7 @@ def test_what_is_commented_out_can_be_used(write):
     text = re.sub(r"(?m)^#(?=\w|\[)", "", as_toml(default_config()))
     config = load(write(text))
 
-    examples = {"community": {"community_id": "ed25519:…"}, "observability": {"otlp_endpoint": "http://127.0.0.1:4318"}}
+    examples = {"community": {"community_id": "ed25519:…"}, "observability": {"otlp_endpoint": "http://localhost:4318"}}
     (backend,) = config.llm.backends
     assert backend.api_key_env == "HF_TOKEN"
     assert config.model_copy(update={"llm": LlmConfig()}) == default_config().model_copy(

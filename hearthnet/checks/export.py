@@ -1,4 +1,4 @@
-"""The check of the export by OTLP: settings that can be meant, and a backend that takes what is recorded."""
+"""The check of the export by OTLP: settings that can be meant, and a backend that takes the records."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _NOUNS: Final = {"traces": "trace", "logs": "log record"}
 
 
 def telemetry_export(config: Config, _: CapabilityBus | None) -> CheckResult:
-    """The OTLP backend takes what is recorded, where one is set: settings, packages, last error, what waits."""
+    """The OTLP backend takes the records, where one is set: settings, packages, last error, records that wait."""
     directory = config.observability.data_dir or Path()
     try:
         settings = read(config.observability.otlp_endpoint, os.environ)

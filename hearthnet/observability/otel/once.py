@@ -82,7 +82,7 @@ def send(reader: Reader, routes: Sequence[Route], wanted: unsent.Selected, progr
 
     Raises:
         StoreError: raised when the store cannot be read.
-        ExportError: raised when the backend is away, or does not take what is sent.
+        ExportError: raised when the backend is away, or refuses them.
     """
     found = Exported()
     try:

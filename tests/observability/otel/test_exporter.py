@@ -444,13 +444,18 @@ def test_own_records_are_not_exported(observability, receiver):
 def test_instrumented_client_makes_no_span(observability, receiver, monkeypatch):
     """Where httpx is instrumented for OpenTelemetry, a hundred exports are none of its spans."""
     import httpx
-    from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
+    from opentelemetry import context
 
+    keys = (
+        "suppress_instrumentation",
+        context._SUPPRESS_INSTRUMENTATION_KEY,
+        context._SUPPRESS_HTTP_INSTRUMENTATION_KEY,
+    )
     seen = []
     inner = httpx.HTTPTransport.handle_request
 
     def instrumented(self, request):
-        seen.append(is_http_instrumentation_enabled())
+        seen.append([context.get_value(key) for key in keys])
         return inner(self, request)
 
     monkeypatch.setattr(httpx.HTTPTransport, "handle_request", instrumented)
@@ -458,7 +463,8 @@ def test_instrumented_client_makes_no_span(observability, receiver, monkeypatch)
         record("a.b")
 
     assert seen
-    assert not any(seen)
+    assert all(suppressed == [True] * 3 for suppressed in seen)
+    assert [context.get_value(key) for key in keys] == [None] * 3
 
 
 def test_proxy_of_the_environment_is_not_for_this_machine(observability, receiver, monkeypatch):

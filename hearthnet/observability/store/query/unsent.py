@@ -101,7 +101,7 @@ def _state(rows: Iterable[tuple[str, int]]) -> State:
 
 
 def last_seq(reader: Reader) -> int:
-    """Returns the highest seq of any row: what is committed later is not counted.
+    """Returns the highest seq of any row: rows committed later are not counted.
 
     Raises:
         StoreError: raised when there is no database, or it cannot be read.
