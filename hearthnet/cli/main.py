@@ -390,13 +390,14 @@ def wrapped(parts: Iterable[Part], indent: int, columns: int | None) -> str:
         return "".join(_styled(text, style) for text, style in parts)
     from rich.cells import cell_len
 
-    found, used, blanks = "", 0, ""
+    found, used, start, blanks = "", 0, 0, ""  # start: of the present line
     for text, style in parts:
         line, whole = "", blanks + text
         for match in _WORD.finditer(whole):
             needed = cell_len(match[0])
-            if match[1] and used > indent and used + needed > columns:
+            if match[1] and used > start and used + needed > columns:
                 line += "\n" + " " * indent + match[2]
+                start = indent
                 used = indent + cell_len(match[2])
             else:
                 line += match[0]

@@ -7,7 +7,7 @@ import json
 import click
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -114,6 +114,7 @@ def test_json_is_one_document(words, capsys):
     st.integers(0, 4),
     st.integers(5, 30),
 )
+@example([("a aa\u4e2d", {})], 1, 5)
 def test_wrapped_lines_fit_and_lose_nothing(parts, indent, columns):
     """Only a line of one word may be wider; words, blanks within a line and styles stay."""
     plain = click.unstyle(wrapped(parts, indent, columns))

@@ -9,6 +9,7 @@ that the database holds then (its table `state`, see the migration).
 from __future__ import annotations
 
 import sqlite3
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ __all__ = [
     "READ",
     "RECOUNT",
     "SET",
+    "Settled",
     "State",
     "cursor_name",
     "is_record_at_fault",
@@ -64,6 +66,50 @@ def _recount(table: str, notable: int) -> tuple[str, str]:
 RECOUNT: Final = tuple(
     statement for table in (TRACES, LOGS) for notable in (0, 1) for statement in _recount(table.name, notable)
 )
+
+
+class Settled:
+    """Knows up to which number all records of a run are committed, or counted as dropped.
+
+    Threads hand records over a little out of the order of their numbers. A record in the black box above this number
+    is not committed, unless the database has it; below it, it has been, whatever the ring has evicted since.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._ahead: set[int] = set()
+        self._waited_for = 0
+
+    def after(self, numbers: Sequence[int]) -> int:
+        """Returns what `number` will be once more are settled, given in order."""
+        if not self._ahead and numbers and numbers[-1] - self.number == len(numbers) == numbers[-1] - numbers[0] + 1:
+            return numbers[-1]
+        ahead, number = self._ahead.union(numbers), self.number
+        while number + 1 in ahead:
+            number += 1
+        return number
+
+    def add(self, numbers: Sequence[int]) -> None:
+        """Adds settled numbers, in order."""
+        number = self.after(numbers)
+        self._ahead.update(numbers[bisect_right(numbers, number) :])
+        self.skip(number)
+
+    def skip(self, number: int) -> None:
+        """Takes all numbers up to this one as settled."""
+        self.number = max(self.number, number)
+        if self._ahead:
+            self._ahead = {ahead for ahead in self._ahead if ahead > self.number}
+
+    def highest(self) -> int:
+        """Returns the highest settled number; some below it may not be."""
+        return max(self._ahead, default=self.number)
+
+    def give_up(self) -> None:
+        """Gives up the numbers that were missing at the last call already: their thread was stopped half-way."""
+        self.skip(self._waited_for)
+        self.add(())
+        self._waited_for = max(self._ahead, default=0)
 
 
 def surplus(held: Counts, added: Counts, size: int) -> Counts:

@@ -42,8 +42,9 @@ from hearthnet.observability.store.pacer import Pace, Pacer
 from hearthnet.observability.store.recovery.box_budget import compact, keep_boxes_within
 from hearthnet.observability.store.recovery.opening import NODE_RESERVE, Own, join_store, keep_house, open_store
 from hearthnet.observability.store.recovery.recover import Recovery, has_leftovers
+from hearthnet.observability.store.ring import Settled
 from hearthnet.observability.store.rows import LOGS, TRACES
-from hearthnet.observability.store.writer import CORRUPT, GONE, Settled, Writer
+from hearthnet.observability.store.writer import CORRUPT, GONE, Writer
 
 __all__ = ["StoreThread"]
 

@@ -24,7 +24,7 @@ import sqlite3
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing, nullcontext
 from itertools import accumulate
 from pathlib import Path
@@ -61,10 +61,19 @@ from hearthnet.observability.store.budget import (
     holders,
 )
 from hearthnet.observability.store.cursors import Cursors
-from hearthnet.observability.store.ring import BEGIN, SET, State, is_record_at_fault, oldest_of, surplus, without_oldest
+from hearthnet.observability.store.ring import (
+    BEGIN,
+    SET,
+    Settled,
+    State,
+    is_record_at_fault,
+    oldest_of,
+    surplus,
+    without_oldest,
+)
 from hearthnet.observability.store.rows import LOGS, TRACES, Table
 
-__all__ = ["BATCH_BYTES", "CORRUPT", "GONE", "Settled", "Writer"]
+__all__ = ["BATCH_BYTES", "CORRUPT", "GONE", "Writer"]
 
 log = get_logger(__name__)
 
@@ -88,50 +97,6 @@ _written_traces = metrics.telemetry_written_total.labels(kind="trace")
 _written_logs = metrics.telemetry_written_total.labels(kind="log")
 _dropped = metrics.telemetry_dropped_total.labels(reason="buffer_full")
 _poisoned = metrics.telemetry_dropped_total.labels(reason="poison")
-
-
-class Settled:
-    """Knows up to which number all records of a run are committed, or counted as dropped.
-
-    Threads hand records over a little out of the order of their numbers. A record in the black box above this number
-    is not committed, unless the database has it; below it, it has been, whatever the ring has evicted since.
-    """
-
-    def __init__(self) -> None:
-        self.number = 0
-        self._ahead: set[int] = set()
-        self._waited_for = 0
-
-    def after(self, numbers: Sequence[int]) -> int:
-        """Returns what `number` will be once more are settled, given in order."""
-        if not self._ahead and numbers and numbers[-1] - self.number == len(numbers) == numbers[-1] - numbers[0] + 1:
-            return numbers[-1]
-        ahead, number = self._ahead.union(numbers), self.number
-        while number + 1 in ahead:
-            number += 1
-        return number
-
-    def add(self, numbers: Sequence[int]) -> None:
-        """Adds settled numbers, in order."""
-        number = self.after(numbers)
-        self._ahead.update(numbers[bisect_right(numbers, number) :])
-        self.skip(number)
-
-    def skip(self, number: int) -> None:
-        """Takes all numbers up to this one as settled."""
-        self.number = max(self.number, number)
-        if self._ahead:
-            self._ahead = {ahead for ahead in self._ahead if ahead > self.number}
-
-    def highest(self) -> int:
-        """Returns the highest settled number; some below it may not be."""
-        return max(self._ahead, default=self.number)
-
-    def give_up(self) -> None:
-        """Gives up the numbers that were missing at the last call already: their thread was stopped half-way."""
-        self.skip(self._waited_for)
-        self.add(())
-        self._waited_for = max(self._ahead, default=0)
 
 
 class RunClosedError(Exception):

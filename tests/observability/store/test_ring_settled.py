@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hearthnet.observability.store.writer import Settled
+from hearthnet.observability.store.ring import Settled
 
 numbered = st.permutations(range(1, 31))
 
