@@ -9,6 +9,7 @@
     │   └── NewerStoreError       written by a newer version of this program
     ├── DiskFullError         no space for a file of the node
     ├── UnknownCheckError     the doctor has no check of that name
+    ├── MissingExtraError     a package of an extra is not installed
     ├── NodeUnreachableError  a running node is needed and none responds
     └── WireError             an error on the wire: a code, its HTTP status, a message
 
@@ -35,6 +36,17 @@ HTTP_STATUS: Final[dict[str, int]] = {
     "not_implemented": 501,
     "partition": 503,
 }
+
+# Import names of the packages that `hearthnet[node]` adds; a test compares them with pyproject.toml.
+NODE_PACKAGES: Final = frozenset(
+    {"cryptography", "fastapi", "httptools", "httpx", "jsonschema", "starlette", "tomli_w", "ulid", "uvicorn"}
+)
+# Those that `hearthnet[otlp]` and `hearthnet[otel]` add.
+OTLP_PACKAGES: Final = frozenset({"google", "opentelemetry.proto"})
+OTEL_PACKAGES: Final = frozenset({"opentelemetry"})
+_EXTRAS: Final = (
+    dict.fromkeys(NODE_PACKAGES, "node") | dict.fromkeys(OTLP_PACKAGES, "otlp") | dict.fromkeys(OTEL_PACKAGES, "otel")
+)
 
 EXIT_ERROR: Final = 1
 EXIT_USAGE: Final = 2
@@ -156,3 +168,32 @@ class WireError(HearthNetError):
         if self.retry_after_ms is not None:
             body["retry_after_ms"] = self.retry_after_ms
         return body
+
+
+class MissingExtraError(HearthNetError, ModuleNotFoundError):
+    """Raised when a package of an extra is needed and not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"{package} is not installed: this needs the {extra} extra of hearthnet",
+            hint=f"pip install 'hearthnet[{extra}]'",
+        )
+        self.name = package
+
+    def __str__(self) -> str:
+        """Returns the message with the install command: a traceback does not show the hint."""
+        return f"{self.message}; {self.hint}"
+
+
+def missing_extra(error: ModuleNotFoundError, extra: str | None = None) -> MissingExtraError | None:
+    """Returns the error to raise instead, or None if the missing module is not part of an extra.
+
+    Args:
+        error: raised by the import.
+        extra: that of the caller, where packages of two extras share a name, `opentelemetry`.
+    """
+    if isinstance(error, MissingExtraError):
+        return error
+    parts = (error.name or "").split(".")
+    package = next((one for one in (".".join(parts[:2]), parts[0]) if one in _EXTRAS), None)
+    return None if package is None else MissingExtraError(package, extra or _EXTRAS[package])

@@ -22,7 +22,6 @@ FLOORS = {
     "hearthnet.files": 0,
     "hearthnet.display": 0,
     "hearthnet.config": 1,
-    "hearthnet.extras": 0,
     "hearthnet.config_file": 1,
     "hearthnet.locations": 1,
     "hearthnet.config_sections": 1,
@@ -183,6 +182,5 @@ def test_help_is_light():
         "hearthnet.cli",
         "hearthnet.cli.output",
         "hearthnet.errors",
-        "hearthnet.extras",
         "hearthnet.cli.main",
     ]

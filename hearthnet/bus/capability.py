@@ -24,8 +24,7 @@ from hearthnet.constants import (
     RESERVED_CAPABILITY_PREFIXES,
     RPC_DEFAULT_TIMEOUT_SECONDS,
 )
-from hearthnet.errors import WireError
-from hearthnet.extras import missing_extra
+from hearthnet.errors import WireError, missing_extra
 from hearthnet.observability import metrics
 from hearthnet.observability.traces.traceparent import TraceParent
 

@@ -27,7 +27,7 @@ from hearthnet.checks import (
     telemetry,
 )
 from hearthnet.checks.results import found, skipped
-from hearthnet.extras import missing_extra
+from hearthnet.errors import missing_extra
 from hearthnet.observability.doctor import CheckResult, register
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ from urllib.parse import urlencode
 import orjson
 
 from hearthnet.constants import SENDER
-from hearthnet.errors import HearthNetError, IdentityError, NodeRefusedError, NodeUnreachableError
-from hearthnet.extras import missing_extra
+from hearthnet.errors import HearthNetError, IdentityError, NodeRefusedError, NodeUnreachableError, missing_extra
 
 if TYPE_CHECKING:
     from http.client import HTTPMessage

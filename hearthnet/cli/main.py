@@ -22,8 +22,7 @@ import click
 
 from hearthnet import __version__
 from hearthnet.cli.output import discard_rest, escape_unprintable, has_lost_reader, make_lenient
-from hearthnet.errors import EXIT_DISK_FULL, EXIT_ERROR, EXIT_USAGE, HearthNetError
-from hearthnet.extras import missing_extra
+from hearthnet.errors import EXIT_DISK_FULL, EXIT_ERROR, EXIT_USAGE, HearthNetError, missing_extra
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from hearthnet.extras import missing_extra
+from hearthnet.errors import missing_extra
 
 if TYPE_CHECKING:
     from hearthnet.client.client import Client

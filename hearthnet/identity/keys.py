@@ -13,8 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.errors import IdentityError
-from hearthnet.extras import missing_extra
+from hearthnet.errors import IdentityError, missing_extra
 from hearthnet.files import create_whole, hint_for, make_private_dir, read_regular
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hearthnet.extras import missing_extra
+from hearthnet.errors import missing_extra
 
 __all__ = ["install"]
 

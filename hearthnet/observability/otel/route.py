@@ -6,8 +6,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.errors import HearthNetError
-from hearthnet.extras import missing_extra
+from hearthnet.errors import HearthNetError, missing_extra
 from hearthnet.observability.otel import mapping
 from hearthnet.observability.otel.delivery import MAX_BYTES
 from hearthnet.observability.otel.otlp_json import dumps

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 from hearthnet import checks
 from hearthnet.cli.main import COMMANDS
-from hearthnet.extras import NODE_PACKAGES, OTEL_PACKAGES, OTLP_PACKAGES, MissingExtraError, missing_extra
+from hearthnet.errors import NODE_PACKAGES, OTEL_PACKAGES, OTLP_PACKAGES, MissingExtraError, missing_extra
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
