@@ -26,6 +26,7 @@ from hearthnet.observability.logs.messages import INFO, WARNING
 from hearthnet.observability.metrics import telemetry_dropped_total
 from hearthnet.observability.records.context import Counted, Scope, current, swap
 from hearthnet.observability.records.ids import canonical, new_trace_id
+from hearthnet.observability.records.kind import is_a
 from hearthnet.observability.records.record import (
     LogValues,
     TraceRecord,
@@ -235,7 +236,7 @@ class Trace:
 
     def fail(self, code: str, message: str | None = None) -> None:
         """Sets the result to `code`; one that is no wire error code is recorded as `internal_error`."""
-        self.result = code if isinstance(code, str) and code in RESULTS else "internal_error"
+        self.result = code if is_a(code, str) and code in RESULTS else "internal_error"
         if message is not None or is_failure(self.result):
             said = message if message is not None else code
             with Told() as told:
@@ -311,8 +312,8 @@ class Trace:
         ended_ns = ended_ns or monotonic_ns()
         self.duration_ms = duration_ms = (ended_ns - self.started_ns) / 1e6
         result = self.result
-        if result is None:
-            self.result = result = OK
+        if type(result) is not str:
+            result = self._decided()
         self.notable = notable = 1 if duration_ms >= runtime.slow_ms or result not in _FINE else 0
         self._handling = None
         recorder = runtime.recorder
@@ -344,6 +345,13 @@ class Trace:
         if _log.isEnabledFor(level):
             self._log_done(level, result)
         self.is_over = True
+
+    def _decided(self) -> str:
+        """Returns the result where none is set yet, or something that is no text."""
+        if self.result is not None:
+            self.fail(self.result)
+        self.result = result = self.result or OK
+        return result
 
     def _without_told(self, ended_ns: int) -> tuple[bytes, bytes]:
         """Returns the same without the secrets that one part of the trace has told, nowhere else."""
