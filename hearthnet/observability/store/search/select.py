@@ -105,7 +105,7 @@ def _keys(
     connection: sqlite3.Connection, query: Compiled, order: Order, n: int, place: tuple[float, ...] | None
 ) -> tuple[list[tuple[Any, ...]], int]:
     """Returns the values by which the rows are ordered, more than `n` if there are, and how many rows match."""
-    if query.where == "1" and order == "newest":  # a page begins so: it looks at the shown rows alone
+    if query.where == "1" and order == "newest":  # a page begins so: only the shown rows are read
         newest = f"SELECT seq FROM {query.table} WHERE seq < ? ORDER BY seq DESC LIMIT ?"  # noqa: S608  # constants
         before = _ABOVE_ALL if place is None else place[-1]
         count: int = connection.execute(f"SELECT count(*) FROM {query.table}").fetchone()[0]  # noqa: S608
