@@ -70,7 +70,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "trace": ("trace.command", "Show traces of calls and where their time went."),
     "log": ("log.command", "Read the JSON log."),
     "search": ("search", "Search traces and log records."),
-    "telemetry": ("telemetry.command", "Manage telemetry.db: status, copy, query, export, rebuild, purge."),
+    "telemetry": ("telemetry.command", "Manage telemetry.db: status, copy, query, export, migrate, purge."),
     "doctor": ("doctor.command", "Check this node and show how to fix problems."),
     "autopsy": ("autopsy", "Diagnose why the node's last run ended."),
     "paths": ("paths", "Show the paths of this node's files."),

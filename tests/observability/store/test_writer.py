@@ -67,6 +67,16 @@ async def test_gentle_flush_commits_both_kinds(path, writers, monkeypatch, trace
     assert query(path, "SELECT (SELECT count(*) FROM traces), (SELECT count(*) FROM logs)") == [(traces, logs)]
 
 
+async def test_first_writer_marks_the_database(path, writers):
+    """By a number that later ones leave as it is: whoever follows the store knows it again by that."""
+    numbers = []
+    for run_id in ("one", "two"):
+        await writers(run_id)
+        numbers += query(path, "SELECT value FROM state WHERE name = 'epoch'")
+
+    assert numbers[0] == numbers[1] != (0,)
+
+
 def flush_seconds():
     """The number of commits that were measured, and the sum of their seconds."""
     page = text_string_to_metric_families(metrics.exposition()[0].decode())

@@ -112,6 +112,13 @@ def test_wrong_parameters_are_refused(used, headers, path):
     assert (response.status_code, response.json()["error"]) == (400, "bad_request")
 
 
+def test_terms_have_their_moments(used, headers):
+    """So that the page can make a link of a relative time that shows the same tomorrow."""
+    terms = used.get("/page/v1/logs?q=started+since:1970-01-01T00:00:01Z", headers=headers).json()["terms"]
+
+    assert [(term["value"], term["us"]) for term in terms] == [("started", None), ("1970-01-01T00:00:01Z", 1_000_000)]
+
+
 def test_figures_are_those_of_sql(used, headers):
     """What the page shows is what SQL says."""
     totals = used.get("/page/v1/now", headers=headers).json()["totals"]
