@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, replace
 from math import inf, isnan
 from typing import Final
 
-from hearthnet.observability.records.kind import is_a
-from hearthnet.observability.records.record import clean_text, error_text, safe_text
+from hearthnet.observability.records.record import clean_text, error_text, is_a, safe_text
 
 __all__ = ["MAX_LABEL_BYTES", "Declaration", "declare", "label_value", "printable"]
 

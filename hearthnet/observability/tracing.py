@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Final, cast
 from hearthnet import observability
 from hearthnet.constants import MAX_CAPABILITY_CHARS, TRACE_RING_BUFFER
 from hearthnet.observability.records.context import current
-from hearthnet.observability.records.kind import is_a
-from hearthnet.observability.records.record import TraceRecord, clean_text, safe_text
+from hearthnet.observability.records.record import TraceRecord, clean_text, is_a, safe_text
 from hearthnet.observability.records.results import OK, is_failure, result_of
 from hearthnet.observability.redaction.rules import on_change
 from hearthnet.observability.runtime import runtime

@@ -21,7 +21,6 @@ from typing import Any, Final
 from hearthnet.constants import LEVELS, MAX_JSON_LINE_BYTES, MAX_LOG_ROW_BYTES
 from hearthnet.observability.logs.tracebacks import Error, ExcInfo, Texts, texts_of
 from hearthnet.observability.records.context import Scope, current, innermost
-from hearthnet.observability.records.kind import is_a
 from hearthnet.observability.records.record import (
     LogValues,
     clean_text,
@@ -29,6 +28,7 @@ from hearthnet.observability.records.record import (
     encode_plain,
     encode_value,
     fit,
+    is_a,
     one_line,
     safe_text,
 )

@@ -21,8 +21,6 @@ from itertools import count
 from time import time_ns
 from typing import Final, cast
 
-from hearthnet.observability.records.kind import is_a
-
 __all__ = ["canonical", "id_source", "is_trace_id", "new_span_id", "new_trace_id", "span_id_of"]
 
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford base32
@@ -133,7 +131,8 @@ def span_id_of(number: int) -> str:
 
 def is_trace_id(text: object) -> bool:
     """Returns whether `text` is a ULID in its canonical (upper-case) spelling."""
-    return is_a(text, str) and _TRACE_ID.fullmatch(text) is not None
+    # By the type: a proxy's own `__class__` may raise.
+    return issubclass(type(text), str) and _TRACE_ID.fullmatch(cast("str", text)) is not None
 
 
 def canonical(trace_id: object) -> str | None:

@@ -15,12 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from math import inf, isfinite
 from numbers import Integral, Rational, Real
-from typing import Any, Final, NamedTuple, get_args, get_type_hints
+from typing import Any, Final, NamedTuple, TypeGuard, TypeVar, get_args, get_type_hints
 
 import orjson
 
 from hearthnet.constants import MAX_KEYS, MAX_NESTING, MAX_STRING_BYTES, MIN_SECRET_CHARS
-from hearthnet.observability.records.kind import is_a
 from hearthnet.observability.redaction.rules import (
     REDACTED,
     is_secret,
@@ -47,6 +46,7 @@ __all__ = [
     "encode_value",
     "error_text",
     "fit",
+    "is_a",
     "is_plain",
     "one_line",
     "safe_text",
@@ -118,6 +118,17 @@ class LogRecord(NamedTuple):
 def column_types(record: type[TraceRecord | LogRecord]) -> dict[str, tuple[type, ...]]:
     """Returns the types that each column of a record may have; those that are bytes hold JSON."""
     return {name: get_args(kind) or (kind,) for name, kind in get_type_hints(record).items()}
+
+
+T = TypeVar("T")
+
+
+def is_a(value: object, kind: type[T]) -> TypeGuard[T]:
+    """Returns whether the type of `value` is `kind` or one below it. Never raises.
+
+    `isinstance` also asks the value, whose own code may raise: a proxy that is not bound does.
+    """
+    return issubclass(type(value), kind)
 
 
 CUT: Final = "…[cut]"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from hearthnet.errors import HTTP_STATUS, WireError
-from hearthnet.observability.records.kind import is_a
+from hearthnet.observability.records.record import is_a
 
 __all__ = ["CALLERS_ERRORS", "CANCELLED", "INTERRUPTED", "OK", "RESULTS", "decisive", "is_failure", "result_of"]
 

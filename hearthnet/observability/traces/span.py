@@ -20,8 +20,7 @@ import orjson
 from hearthnet.observability.metrics import orphan_spans_total
 from hearthnet.observability.records.context import Counted, Scope, collector, current, swap
 from hearthnet.observability.records.ids import id_source, span_id_of
-from hearthnet.observability.records.kind import is_a
-from hearthnet.observability.records.record import LogValues, clean_text, encode, error_text, is_plain
+from hearthnet.observability.records.record import LogValues, clean_text, encode, error_text, is_a, is_plain
 from hearthnet.observability.records.results import CANCELLED, OK
 from hearthnet.observability.redaction.rules import on_change
 from hearthnet.observability.redaction.told import Told, known

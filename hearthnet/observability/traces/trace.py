@@ -26,13 +26,13 @@ from hearthnet.observability.logs.messages import INFO, WARNING
 from hearthnet.observability.metrics import telemetry_dropped_total
 from hearthnet.observability.records.context import Counted, Scope, current, swap
 from hearthnet.observability.records.ids import canonical, new_trace_id
-from hearthnet.observability.records.kind import is_a
 from hearthnet.observability.records.record import (
     LogValues,
     TraceRecord,
     clean_text,
     encode,
     fit,
+    is_a,
     is_plain,
 )
 from hearthnet.observability.records.recorder import Recorder

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from hearthnet.observability import get_logger, metrics, trace
-from hearthnet.observability.records.kind import is_a
+from hearthnet.observability.records.record import is_a
 
 
 def _raise(_):
