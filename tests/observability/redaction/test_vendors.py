@@ -151,15 +151,15 @@ def test_url_of_a_webhook_is_redacted(url):
     assert ("slack.com" in cleaned) == ("slack.com" in url)
 
 
-@pytest.mark.parametrize("vendor", VENDORS, ids=lambda vendor: vendor.prefix)
-def test_row_of_the_table_is_in_force(vendor):
+def test_rows_of_the_table_are_in_force():
     """Each row finds a token of its own length and alphabet, also behind an escaped line break."""
     alphabet = [char for char in ALNUM if char.isdigit() or char in "abcdefABCDEF"]
-    token = vendor.prefix + ("7" + "".join(random.Random(7).choices(alphabet, k=vendor.length - 1))).upper()
+    for vendor in VENDORS:
+        token = vendor.prefix + ("7" + "".join(random.Random(7).choices(alphabet, k=vendor.length - 1))).upper()
 
-    assert vendor.source
-    assert scrub(f"with {token} sent") == f"with {vendor.prefix}{REDACTED} sent"
-    assert token[-8:] not in scrub(f"a line\\n{token}\\nanother")
+        assert vendor.source, vendor
+        assert scrub(f"with {token} sent") == f"with {vendor.prefix}{REDACTED} sent", vendor
+        assert token[-8:] not in scrub(f"a line\\n{token}\\nanother"), vendor
 
 
 @pytest.mark.parametrize("vendor", ["GitHub", "GitLab, personal", "npm", "SendGrid", "Vault"])
