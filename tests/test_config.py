@@ -225,7 +225,7 @@ def test_resolved_settings_round_trip(tmp_path):
     assert load(save(config, tmp_path / "config.toml")) == config
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     host=st.text(st.characters(codec="utf-8", exclude_characters="$")),
     port=st.integers(1, 42_423),

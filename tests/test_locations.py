@@ -10,6 +10,7 @@ import platformdirs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.longer import examples
 
 from hearthnet import config_file, locations
 from hearthnet.config import Config, default_config, load, resolve_paths, save
@@ -147,7 +148,7 @@ def loads_pydantic(path):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True\n"
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(4), deadline=None)
 @given(tree=st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=4))
 def test_what_the_models_accept_leads_to_the_same_place(tmp_path, tree):
     """For any value that the models accept, both ways give the same files and port."""

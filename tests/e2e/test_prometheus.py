@@ -25,10 +25,10 @@ from hearthnet.identity.keys import KeyPair, short_id
 
 DOCS = Path(__file__).parents[2] / "docs"
 PATIENCE_S = 30
-LOAD_FOR_S = 2.5
+LOAD_FOR_S = 1.5
 EVERY_S = 1  # a scrape may take as long: a hundred times what it takes on a small machine
 CALLERS = 2
-PAUSE_S = 0.015  # so that the ring has room for all calls of a minute, and SQL can count them
+PAUSE_S = 0.03  # so that the ring has room for all calls of a minute, and SQL can count them
 PER_RESULT = "SELECT capability, result, count(*) FROM traces GROUP BY 1, 2 ORDER BY 1, 2"
 needs_prometheus = pytest.mark.skipif(
     shutil.which("prometheus") is None, reason="prometheus is not here (on Debian: apt-get install prometheus)"

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
+from support.longer import examples
 from support.old_box import HEADER_BEFORE, packed_before
 
 from hearthnet.errors import IdentityError, WireError
@@ -169,7 +170,11 @@ def test_variations(name):
     """Whatever is made of the files, the parser says what it is."""
 
     @settings(
-        max_examples=400, derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+        max_examples=examples(4),
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow],
     )
     @given(variations(name))
     def read(raw):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from contextlib import closing
 
@@ -44,7 +43,7 @@ def wait_for(*children):
 
 @pytest.fixture
 def run(observability, tmp_path):
-    """Runs a program that begins with `HEAD`; with arguments as a file of its own, by a new interpreter."""
+    """Runs a program that begins with `HEAD`; with arguments as a file of its own, which its children import."""
 
     def run_program(text, *arguments):
         head = HEAD.replace("DATA", repr(str(observability.data_dir))).replace("LOGS", repr(str(observability.log_dir)))
@@ -52,8 +51,7 @@ def run(observability, tmp_path):
             return forkserver.run([sys.executable, "-c", head + text], check=True)
         path = tmp_path / "program.py"
         path.write_text(head + text)
-        command = [sys.executable, str(path), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = forkserver.run([sys.executable, str(path), *arguments])
         assert done.returncode == 0, done.stderr
         return done
 

@@ -52,28 +52,27 @@ SHOWN = {
 
 
 @pytest.mark.parametrize("shown", SHOWN)
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[:3]))
-def test_secret_of_a_command_is_redacted(command, shown):
+def test_secret_of_a_command_is_redacted(shown):
     """However the arguments are shown, the secret is gone, the command is not, and twice is once."""
-    text = f"ran {SHOWN[shown](command)}"
-    cleaned = scrub(text)
+    for command in COMMANDS:
+        cleaned = scrub(f"ran {SHOWN[shown](command)}")
 
-    assert SECRET not in cleaned
-    assert "a1b2c3d4e5f6g7h8i9j0" not in cleaned
-    assert command[0] in cleaned
-    assert scrub(cleaned) == cleaned
+        assert SECRET not in cleaned, command
+        assert "a1b2c3d4e5f6g7h8i9j0" not in cleaned, command
+        assert command[0] in cleaned
+        assert scrub(cleaned) == cleaned
 
 
 @pytest.mark.parametrize("make", [list, tuple])
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[:3]))
-def test_secret_of_a_field_of_arguments_is_redacted(command, make):
+def test_secret_of_a_field_of_arguments_is_redacted(make):
     """A list of arguments is recorded item by item, and each item alone looks harmless."""
-    kept = bounded({"argv": make(command)})["argv"]
+    for command in COMMANDS:
+        kept = bounded({"argv": make(command)})["argv"]
 
-    assert SECRET not in str(kept)
-    assert "a1b2c3d4e5f6g7h8i9j0" not in str(kept)
-    assert len(kept) == len(command)
-    assert kept[0] == command[0]
+        assert SECRET not in str(kept), command
+        assert "a1b2c3d4e5f6g7h8i9j0" not in str(kept), command
+        assert len(kept) == len(command)
+        assert kept[0] == command[0]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.longer import examples
 
 from hearthnet.observability.records.record import bounded
 from hearthnet.observability.redaction import rules
@@ -135,7 +136,7 @@ _PIECES = st.sampled_from([
 ])  # fmt: skip
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=examples(5))
 @given(st.lists(_PIECES | st.text(max_size=6), max_size=14).map("".join))
 @example('setenv("API_TOKEN", "k3y9aBcDeFgHiJkLm")')
 @example("redis://:s3cr3tpw@cache/0")
