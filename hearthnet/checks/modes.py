@@ -169,9 +169,9 @@ def _fix(deviations: Sequence[Deviation]) -> str:
         if paths:
             commands.append(f"{_sudo(paths)}chmod {expected.lstrip('0')} {shlex.join(paths)}")
     strange = [item.path for item in shown if item.uid is not None]
-    commands += [
-        f"sudo chown --reference={shlex.quote(str(Path(path).parent))} {shlex.quote(path)}" for path in strange
-    ]
+    for folder in dict.fromkeys(str(Path(path).parent) for path in strange):
+        inside = [path for path in strange if str(Path(path).parent) == folder]
+        commands.append(f"sudo chown --reference={shlex.quote(folder)} {shlex.join(inside)}")
     if len(deviations) > len(shown):
         commands.append("hearthnet doctor --check file_modes")
     return " && ".join(commands)

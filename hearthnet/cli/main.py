@@ -211,14 +211,21 @@ def _run(arguments: list[str] | None) -> int:
     except (_OutputClosedError, BrokenPipeError):
         return _end_quietly()
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return _report(str(error), _where_to_free(error) if full else None, EXIT_DISK_FULL if full else EXIT_ERROR)
+        return _report_os_error(error)
     except ModuleNotFoundError as error:
         missing = missing_extra(error)
         return _report_bug(error) if missing is None else _report(missing.message, missing.hint, missing.exit_code)
     except Exception as error:  # a bug: printed with its traceback  # noqa: BLE001
         return _report_bug(error)
     return code if isinstance(code, int) else 0
+
+
+def _report_os_error(error: OSError) -> int:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _report(str(error), _where_to_free(error), EXIT_DISK_FULL)
+    from hearthnet.files import hint_for
+
+    return _report(str(error), hint_for(error), EXIT_ERROR)
 
 
 def _where_to_free(error: OSError) -> str:
