@@ -11,6 +11,7 @@ import errno
 import importlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -225,7 +226,12 @@ def _report_os_error(error: OSError) -> int:
         return _report(str(error), _where_to_free(error), EXIT_DISK_FULL)
     from hearthnet.files import hint_for
 
-    return _report(str(error), hint_for(error), EXIT_ERROR)
+    if not isinstance(error.filename, str) or not error.strerror:
+        return _report(str(error), hint_for(error), EXIT_ERROR)
+    hint = hint_for(error)
+    if hint is None and isinstance(error, PermissionError):
+        hint = f"ls -ld {shlex.quote(str(Path(error.filename).parent))}"
+    return _report(f"{error.filename}: {error.strerror.lower()}", hint, EXIT_ERROR)
 
 
 def _where_to_free(error: OSError) -> str:
@@ -402,7 +408,7 @@ def wrapped(parts: Iterable[Part], indent: int, columns: int | None) -> str:
         line, whole = "", blanks + text
         for match in _WORD.finditer(whole):
             needed = cell_len(match[0])
-            if match[1] and used > indent and used + needed > columns:
+            if match[1] and used and used + needed > columns:
                 line += "\n" + " " * indent + match[2]
                 used = indent + cell_len(match[2])
             else:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from hearthnet.transport.page.grants import Grants
 
 _MAX_SHARE_S: Final = 86_400
-_OPENING: Final = "page.html"  # in the data folder; its token works once
 _ANY: Final = "0.0.0.0"  # noqa: S104  # bound only if the page is shared
 _ELSEWHERE: Final = ("192.0.2.1", 9)  # of a network for documentation; nothing is sent there
 
@@ -163,8 +162,9 @@ def _open(link: str, directory: Path | None) -> None:
     from tempfile import mkdtemp
 
     from hearthnet.files import replace_private
+    from hearthnet.transport.page.grants import OPENING_FILE
 
-    path = (directory or Path(mkdtemp(prefix="hearthnet-"))) / _OPENING
+    path = (directory or Path(mkdtemp(prefix="hearthnet-"))) / OPENING_FILE
     goes_on = f'<meta charset="utf-8"><meta http-equiv="refresh" content="0; url={escape(link)}">HearthNet'
     replace_private(path, goes_on.encode())
     if not webbrowser.open(path.resolve().as_uri()):
