@@ -223,6 +223,16 @@ def test_problem_is_that_of_the_table_that_understands_more(search):
     assert "until" in search("zzz", "since:5m", "until:10m")[2].partition(" is before since ")[0]
 
 
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(
+    "words", ["search --program cron", "search --logs --program cron", "trace recent --program cron"]
+)
+def test_unknown_program_is_told_with_those_that_are(words, capsys):
+    """Names are file names, with their endings."""
+    assert _run(words.split()) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == "no program has the name 'cron'; known are cron.py, run.py"
+
+
 def test_range_of_a_store_is_of_time(search):
     """Of all its records: one that was committed first may have ended last."""
     write(
