@@ -78,9 +78,9 @@ def _print_ignored(option: str, reason: str) -> None:
 
 def _save(made: Initialised, profile: str) -> None:
     """Writes config.toml without paths, which default to this system's standard ones."""
-    from hearthnet.config import load, save
+    from hearthnet.config import default_config, save
 
-    fresh = load()
+    fresh = default_config()  # without what the environment of this moment sets
     save(
         fresh.model_copy(
             update={

@@ -111,6 +111,7 @@ class Exporter:
         self._thread.join(within_s)
         if self._thread.is_alive():
             self._is_abandoned = True
+            self._reader.close()  # the last connection takes the WAL with it
             self._lock.release()
 
     def renew_in_child(self) -> None:
@@ -182,6 +183,8 @@ class Exporter:
 
     def _send_some(self, route: Route, line: Delivery) -> None:
         """Sends a batch, if the backend may be asked, and the cursor of the one before is committed."""
+        if self._is_abandoned:
+            return
         known, pending = unsent.state(self._reader), self._cursors.take()
         saved = known.cursors.get(route.signal)
         if saved is None:
