@@ -168,7 +168,8 @@ class Exporter:
         try:
             self._lock.acquire()
             for route, line in self._lines:
-                self._send_some(route, line)
+                if not self._is_abandoned:
+                    self._send_some(route, line)
         except StoreError as error:  # another process exports; or the store is not there, which the writer tells
             log.debug("nothing can be exported now", extra={"reason": error.message})
             self._oldest_us.clear()
@@ -183,8 +184,6 @@ class Exporter:
 
     def _send_some(self, route: Route, line: Delivery) -> None:
         """Sends a batch, if the backend may be asked, and the cursor of the one before is committed."""
-        if self._is_abandoned:
-            return
         known, pending = unsent.state(self._reader), self._cursors.take()
         saved = known.cursors.get(route.signal)
         if saved is None:
