@@ -245,22 +245,27 @@ class Telemetry:
         return self._thread
 
     def _start_export(self) -> None:
-        """Starts the export by OTLP, where an endpoint is set; a mistake in its settings is logged, no more."""
+        """Starts the export by OTLP, where an endpoint is set. Never raises: what keeps it from that is logged."""
+        try:
+            self._try_to_export()
+        except HearthNetError as error:
+            log.warning("telemetry is not exported", extra={"reason": error.message, "hint": error.hint})
+        except Exception:  # no more threads, say: never the fault of the program
+            log.exception("telemetry is not exported")
+
+    def _try_to_export(self) -> None:
         endpoint, thread = self._config.otlp_endpoint, self._thread
         if thread is None or not (endpoint or any(name.startswith("OTEL_EXPORTER_OTLP_") for name in os.environ)):
             return
         from hearthnet.observability.otel.exporter import Exporter  # late: most programs export nothing
         from hearthnet.observability.otel.settings import read
 
-        try:
-            settings = read(endpoint, os.environ)
-        except HearthNetError as error:
-            log.warning("telemetry is not exported", extra={"reason": error.message, "hint": error.hint})
-            return
+        settings = read(endpoint, os.environ)
         if settings is not None:
             wake = partial(thread.pacer.wake, at_once=True, skip_gap=True)
-            self._exporter = Exporter(thread.path, settings, thread.cursors, wake, self.run_id)
-            self._exporter.start()
+            exporter = Exporter(thread.path, settings, thread.cursors, wake, self.run_id)
+            exporter.start()
+            self._exporter = exporter
 
     def _stop_export(self) -> None:
         """Sends what was recorded last, while the writer can still commit how far that came."""
@@ -269,7 +274,10 @@ class Telemetry:
             self._exporter.stop(_EXPORT_TIMEOUT_S)
 
     def close(self) -> None:
-        """Commits the rest and marks the run clean, within 2 s; later records stay in memory. Idempotent."""
+        """Commits the rest and marks the run clean, within 2 s; later records stay in memory. Idempotent.
+
+        Where telemetry is exported, a backend that does not respond adds a second.
+        """
         if not self._is_open or os.getpid() != self._pid:  # a forked child has nothing to close
             return
         self._is_open = False

@@ -25,6 +25,12 @@ _IDS = {"traceId", "spanId", "parentSpanId"}
 Message = Any
 
 
+def encoded(request: dict[str, Any]) -> bytes:
+    """Returns the fields of a request as protobuf, by the protocol's own classes."""
+    kind = ExportTraceServiceRequest if "resource_spans" in request else ExportLogsServiceRequest
+    return kind(**request).SerializeToString()
+
+
 def plain(attributes) -> dict[str, Any]:
     """Returns attributes as Python's values."""
     return {item.key: value(item.value) for item in attributes}

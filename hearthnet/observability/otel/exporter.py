@@ -111,6 +111,7 @@ class Exporter:
         self._thread.join(within_s)
         if self._thread.is_alive():
             self._is_abandoned = True
+            self._reader.close()  # the last connection takes the WAL with it
             self._lock.release()
 
     def renew_in_child(self) -> None:
@@ -167,7 +168,8 @@ class Exporter:
         try:
             self._lock.acquire()
             for route, line in self._lines:
-                self._send_some(route, line)
+                if not self._is_abandoned:
+                    self._send_some(route, line)
         except StoreError as error:  # another process exports; or the store is not there, which the writer tells
             log.debug("nothing can be exported now", extra={"reason": error.message})
             self._oldest_us.clear()

@@ -11,7 +11,7 @@ cut over two requests: a backend that samples late would decide twice.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -25,10 +25,25 @@ from hearthnet.observability.records.record import LogRecord, TraceRecord
 from hearthnet.observability.records.results import CALLERS_ERRORS, INTERRUPTED, OK, is_failure
 from hearthnet.observability.traces.traceparent import root_span_id, to_w3c
 
-__all__ = ["SCHEMA_URL", "Gap", "Origin", "Sender", "logs_request", "span_count", "traces_request"]
+__all__ = [
+    "NAMES",
+    "SCHEMA_URL",
+    "Gap",
+    "Origin",
+    "Sender",
+    "mapped",
+    "request",
+    "resource_of",
+    "scope_of",
+]
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"  # has all names that are used here
 SCOPE: Final = "hearthnet"
+# The parts of a request: of runs, in them of scopes, in them the records.
+NAMES: Final = {
+    "traces": ("resource_spans", "scope_spans", "spans"),
+    "logs": ("resource_logs", "scope_logs", "log_records"),
+}
 _INTERNAL, _SERVER, _CLIENT = 1, 2, 3  # SpanKind
 _UNSET, _ERROR = 0, 2  # StatusCode: `ok` is a word for people, not for the program that made the span
 _SAMPLED, _KNOWS_PARENT, _IS_REMOTE = 0x1, 0x100, 0x200  # Span.flags
@@ -81,80 +96,66 @@ class Sender:
     has_exception_events: bool = True
 
 
-def traces_request(
-    records: Iterable[TraceRecord], origins: Mapping[str, Origin], sender: Sender, unmapped: list[int] | None = None
-) -> dict[str, Any]:
-    """Returns the fields of an `ExportTraceServiceRequest`, one resource for each run.
+def mapped(
+    signal: str, records: Iterable[Any], sender: Sender, unmapped: list[int] | None = None
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yields run, scope and fields of each span or log record, one by one: few of them are in memory at a time.
 
     Args:
-        records: committed traces.
-        origins: of their runs.
+        signal: `traces` or `logs`.
+        records: committed traces; or log records and gaps.
         sender: adds to each resource.
         unmapped: gets the seq of each record that has no form in OTLP, of a damaged file say; None: raise.
 
     Raises:
         ValueError: raised when there is such a record and `unmapped` is None.
     """
-    by_run: dict[str, list[dict[str, Any]]] = {}
+    make = _spans if signal == "traces" else _log_records
     for record in records:
         try:
-            spans = _trace(record, sender)
+            scope, made = make(record, sender)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             if unmapped is None:
-                raise ValueError(f"trace {record.seq} has no form in OTLP: {error}") from error
+                raise ValueError(f"record {record.seq} of {signal} has no form in OTLP: {error}") from error
             unmapped.append(record.seq)
             continue
-        by_run.setdefault(record.run_id, []).extend(spans)
-    return {
-        "resource_spans": [
-            {
-                "resource": _resource(origins.get(run_id) or Origin(run_id), sender),
-                "scope_spans": [{"scope": _scope(origins.get(run_id)), "spans": spans, "schema_url": SCHEMA_URL}],
-                "schema_url": SCHEMA_URL,
-            }
-            for run_id, spans in by_run.items()
-        ]
-    }
+        for fields in made:
+            yield record.run_id, scope, fields
 
 
-def logs_request(
-    records: Iterable[LogRecord | Gap],
+def request(
+    signal: str,
+    records: Iterable[Any],
     origins: Mapping[str, Origin],
     sender: Sender,
     unmapped: list[int] | None = None,
 ) -> dict[str, Any]:
-    """Returns the fields of an `ExportLogsServiceRequest`: one resource for each run, one scope for each logger.
+    """Returns the fields of a whole request: one resource for each run, in it one scope for each logger.
 
-    Args and errors are those of `traces_request`.
+    Args and errors are those of `mapped`; `origins` are the runs of the records.
     """
+    resources, scopes, items = NAMES[signal]
     by_run: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for record in records:
-        try:
-            scope, made = (SCOPE, _gap(record)) if isinstance(record, Gap) else (text(record.logger), _log(record))
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-            if unmapped is None:
-                raise ValueError(f"log record {record.seq} has no form in OTLP: {error}") from error
-            unmapped.append(record.seq)
-            continue
-        by_run.setdefault(record.run_id, {}).setdefault(scope, []).append(made)
+    for run_id, scope, fields in mapped(signal, records, sender, unmapped):
+        by_run.setdefault(run_id, {}).setdefault(scope, []).append(fields)
     return {
-        "resource_logs": [
-            {
-                "resource": _resource(origins.get(run_id) or Origin(run_id), sender),
-                "scope_logs": [
-                    {"scope": {"name": name}, "log_records": made, "schema_url": SCHEMA_URL}
-                    for name, made in scopes.items()
-                ],
-                "schema_url": SCHEMA_URL,
-            }
-            for run_id, scopes in by_run.items()
+        resources: [
+            resource_of(origins.get(run_id) or Origin(run_id), sender)
+            | {scopes: [scope_of(name, origins.get(run_id)) | {items: made} for name, made in of_run.items()]}
+            for run_id, of_run in by_run.items()
         ]
     }
 
 
-def span_count(record: TraceRecord) -> int:
-    """Returns how many spans a trace becomes, without decoding it; at most a few more."""
-    return 1 + record.spans.count(b'"offset_ms":')
+def resource_of(origin: Origin, sender: Sender) -> dict[str, Any]:
+    """Returns the fields of a run's part of a request, without its scopes."""
+    return {"resource": _resource(origin, sender), "schema_url": SCHEMA_URL}
+
+
+def scope_of(name: str, origin: Origin | None) -> dict[str, Any]:
+    """Returns the fields of a scope's part of a request, without its records."""
+    version = origin.version if origin is not None and name == SCOPE else None
+    return {"scope": {"name": name, **({"version": version} if version else {})}, "schema_url": SCHEMA_URL}
 
 
 def _resource(origin: Origin, sender: Sender) -> dict[str, Any]:
@@ -175,15 +176,10 @@ def _resource(origin: Origin, sender: Sender) -> dict[str, Any]:
     return {"attributes": attributes(fields)}
 
 
-def _scope(origin: Origin | None) -> dict[str, Any]:
-    version = None if origin is None else origin.version
-    return {"name": SCOPE, **({"version": version} if version else {})}
-
-
 # --- traces
 
 
-def _trace(record: TraceRecord, sender: Sender) -> list[dict[str, Any]]:
+def _spans(record: TraceRecord, sender: Sender) -> tuple[str, list[dict[str, Any]]]:
     trace_id = bytes.fromhex(to_w3c(record.trace_id))
     if trace_id == _NO_TRACE:
         raise ValueError("all zeros are no trace id")
@@ -194,7 +190,7 @@ def _trace(record: TraceRecord, sender: Sender) -> list[dict[str, Any]]:
     is_chat = record.capability == gen_ai.CAPABILITY
     said = gen_ai.conversation(extras) if is_chat and "request_body" in extras else {}
     root = _root(record, extras, spans, trace_id, root_id, sender)
-    return [root, *(_span(one, trace_id, root_id, start_ns, sender, said if is_chat else None) for one in spans)]
+    return SCOPE, [root, *(_span(one, trace_id, root_id, start_ns, sender, said if is_chat else None) for one in spans)]
 
 
 def _root(
@@ -316,6 +312,12 @@ def _count(dropped: object) -> int:
 
 
 # --- log records
+
+
+def _log_records(record: LogRecord | Gap, _: Sender) -> tuple[str, list[dict[str, Any]]]:
+    if isinstance(record, Gap):
+        return SCOPE, [_gap(record)]
+    return text(record.logger), [_log(record)]
 
 
 def _log(record: LogRecord) -> dict[str, Any]:

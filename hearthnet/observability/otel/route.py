@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Route", "Serial", "adds_of", "routes"]
 
-_RECORDS_A_PAUSE: Final = 8
+_RECORDS_A_PAUSE: Final = 4  # a quarter of a millisecond of work
 _ROW_BYTES: Final = 300  # ids and numbers of a record, besides its texts
 
 
@@ -58,15 +58,14 @@ class Serial:
             StoreError: raised when the store cannot be read.
         """
         origins = unsent.origins(self._reader, {record.run_id for record in records})
-        make = mapping.traces_request if self.signal == "traces" else mapping.logs_request
-        request = make(self._paced(records), origins, self._adds, unmapped)
-        if len(unmapped) == len(records):
-            return None
+        given = (self.signal, self._paced(records), origins, self._adds, unmapped)
         if self.is_json:
-            return dumps(request)
-        from hearthnet.observability.otel.protobuf import encode  # late: of hearthnet[otlp]
+            body = dumps(mapping.request(*given))
+        else:
+            from hearthnet.observability.otel.protobuf import encode  # late: of hearthnet[otlp]
 
-        return encode(request, self._pause)
+            body = encode(*given)
+        return None if len(unmapped) == len(records) else body
 
     def _paced(self, records: Sequence[Any]) -> Iterator[Any]:
         for at, record in enumerate(records):

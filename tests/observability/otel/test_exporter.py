@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import ssl
@@ -34,9 +33,7 @@ log = get_logger("hearthnet.work")
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Looks at the store and tries again at once; the environment names no endpoint."""
-    for name in [name for name in os.environ if name.startswith("OTEL_")]:
-        monkeypatch.delenv(name)
+    """Looks at the store and tries again at once."""
     monkeypatch.setattr(exporter, "_ROUND_S", 0.02)
     monkeypatch.setattr(exporter, "_IDLE_S", 0.05)
     monkeypatch.setattr(delivery, "_FIRST_WAIT_S", 0.02)
@@ -503,3 +500,34 @@ def test_port_of_grpc_is_named(observability):
 
         said = judge_failure(ssl.SSLError("wrong version"), 4317).words
     assert "4318" in said
+
+
+FORKING = """
+import os, sys
+from pathlib import Path
+from hearthnet.config import ObservabilityConfig
+from hearthnet.observability import telemetry, trace
+home = Path(sys.argv[1])
+settings = ObservabilityConfig(data_dir=home / "data", log_dir=home / "logs", otlp_endpoint=sys.argv[2])
+with telemetry.open(settings):
+    with trace.new_trace("of.parent"):
+        pass
+    child = os.fork()
+    if not child:
+        with trace.new_trace("of.child"):
+            pass
+        telemetry.opened().close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    with trace.new_trace("after.child"):
+        pass
+"""
+
+
+def test_forked_child(receiver, tmp_path):
+    """Its records arrive too, by whoever holds the lock; the parent's export goes on."""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING, str(tmp_path), receiver.url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(receiver.names) == ["after.child", "of.child", "of.parent"]
