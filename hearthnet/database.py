@@ -200,7 +200,7 @@ def unreadable(path: Path) -> StoreError | None:
     """Returns the error for a database with a file that we may not read, with how to take it back; None: we may."""
     for part in _parts(path):
         if part.exists() and not os.access(part, os.R_OK):
-            return StoreError(f"{part} cannot be read: permission denied", hint=foreign_hint(part))
+            return StoreError(f"{part} cannot be read by this user", hint=foreign_hint(part))
     return None
 
 

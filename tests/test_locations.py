@@ -16,7 +16,7 @@ from hearthnet import config_file, locations
 from hearthnet.config import Config, default_config, load, resolve_paths, save
 from hearthnet.config_file import RETIRED_TRANSPORT
 from hearthnet.errors import ConfigError
-from hearthnet.locations import locate, locations_of
+from hearthnet.locations import bytes_of, locate, locations_of
 from hearthnet.observability.redaction.rules import forget_secrets, scrub
 
 BACKEND = '[[llm.backends]]\nname = "{}"\nurl = "{}"\nmodel = "m"\n'
@@ -191,3 +191,12 @@ def test_folders_are_those_of_platformdirs(monkeypatch, home, base):
     }
 
     assert {kind: config_file._user_dir(kind) for kind in expected} == expected
+
+
+def test_size_of_a_closed_folder_is_unknown(tmp_path, as_nobody):
+    """It counts as none, and is no error: the rest of the status can still be shown."""
+    (tmp_path / "log").mkdir(mode=0o700)
+    (tmp_path / "log" / "a.log").write_bytes(b"12345")
+    with as_nobody():
+        assert bytes_of(tmp_path / "log") == 0
+    assert bytes_of(tmp_path / "log") == 5

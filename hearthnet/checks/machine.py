@@ -218,12 +218,14 @@ def _missing_log_directory(folder: Path) -> CheckResult:
     if os.access(parent, os.W_OK | os.X_OK) and parent.is_dir():
         return found(True, "nothing logged yet", path=str(folder), files=0, bytes=0)
     # Whether there is a folder cannot be seen below one that we may not enter.
-    problem = "is missing and cannot be created" if os.access(parent, os.X_OK) else "cannot be reached"
-    why = _why_not(parent).removeprefix("it ")
+    is_closed = parent.is_dir() and not os.access(parent, os.X_OK)
+    problem = "cannot be reached" if is_closed else "is missing and cannot be created"
+    why = _why_not(parent)
+    about = f"{parent} {why.removeprefix('it ')}" if why.startswith("it ") else why
     fix = f"sudo install -d -m 700 -o {user_name(os.geteuid())} {shlex.quote(str(folder))}"
     if (hint := foreign_hint(parent)) is not None and " -R " in hint:  # below a folder of ours
         fix = hint.partition(": ")[2]
-    return found(False, f"{folder} {problem}: {parent} {why}", fix, path=str(folder))
+    return found(False, f"{folder} {problem}: {about}", fix, path=str(folder))
 
 
 def _log_evidence(folder: Path, logs: Sequence[Path]) -> dict[str, Any]:

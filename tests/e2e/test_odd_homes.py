@@ -66,8 +66,8 @@ def prepare(home: Path, port: int) -> RunningNode:
 def configure(home: Path, port: int) -> RunningNode:
     """Gives the node of that home a port, and the outside world no part."""
     settings = home / ".config/hearthnet/config.toml"
-    text = re.sub(r"\nport = \d+", f"\nport = {port}", settings.read_text(), count=1)
-    settings.write_text(re.sub(r"probe_targets = \[[^]]*\]", "probe_targets = []", text))
+    text = re.sub(r"\n#?port = \d+", f"\nport = {port}", settings.read_text(), count=1)
+    settings.write_text(re.sub(r"#?probe_targets = \[[^]]*\]", "probe_targets = []", text))
     return RunningNode(home, port)
 
 

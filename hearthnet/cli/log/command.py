@@ -122,7 +122,7 @@ def _refuse_closed(where: Locations) -> None:
         with os.scandir(where.log_dir):
             pass
     except PermissionError as error:
-        message = f"{where.log_dir} cannot be read: permission denied"
+        message = f"{where.log_dir} cannot be read by this user"
         raise HearthNetError(message, hint=hint_for(error)) from error
     except OSError:  # it is missing, which is said
         pass
