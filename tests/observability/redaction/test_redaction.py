@@ -222,7 +222,8 @@ def test_bytes_of_a_key_are_found_in_every_spelling():
     [
         "", "short", "1234567", "12345678901234", "127.0.0.1:7080", "192.168.10.20", "localhost", "production",
         "changeme", "/usr/local/bin", "~/keys/device", "/run/user/1000/keyring:/tmp/x y", "http://127.0.0.1:8080",
-        "swordfish", "aaaaaaaaaaaa", "maple-street.local", "[redacted]", "redacted", "x[redacted]yz9", "x" * 20_000,
+        "swordfish", "größeren", "AAAAaaaa",
+        "aaaaaaaaaaaa", "maple-street.local", "[redacted]", "redacted", "x[redacted]yz9", "x" * 20_000,
     ],
 )  # fmt: skip
 def test_values_that_are_everywhere_are_not_registered(value):
@@ -263,6 +264,14 @@ def test_own_names_and_patterns():
     redaction.configure()
     assert not redaction.is_secret("houseCode")
     assert scrub("badge HH-1234") == "badge HH-1234"
+
+
+def test_text_that_was_clean_is_searched_anew():
+    """What the settings add is found in texts that were seen before."""
+    assert scrub("badge HH-1234, gate_code=4711x") == "badge HH-1234, gate_code=4711x"
+    redaction.configure(["gateCode"], [r"HH-\d{4}"])
+
+    assert scrub("badge HH-1234, gate_code=4711x") == "badge [redacted], gate_code=[redacted]"
 
 
 def test_pattern_that_is_none_is_refused():
