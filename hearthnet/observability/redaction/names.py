@@ -188,7 +188,7 @@ def could_be_secret(value: str | bytes) -> bool:
     is_base64 = _BASE64.fullmatch(value) is not None
     if not is_base64 and _RUN_OF_BOTH.search(value) is None and len(_SHORT_RUN_OF_BOTH.findall(value)) < _MANY_RUNS:
         return False
-    return _RANDOM.fullmatch(value) is not None and _ULID.fullmatch(value) is None and _FILE.fullmatch(value) is None
+    return re.search(r"\s", value) is None and _ULID.fullmatch(value) is None and _FILE.fullmatch(value) is None
 
 
 def looks_random(value: str | bytes) -> bool:

@@ -73,7 +73,7 @@ def flag_value(text: str, start: int) -> Span | None:
 
 def _flagged(text: str, option: str, start: int, kind: str) -> Span | None:
     end = start + len(option)
-    quote = text[start - 2 : start - 1]
+    quote = text[max(0, start - 3) : start].rstrip("-")[-1:]
     key = Key(option, quote, True, "=", end, end + _MAX_VALUE_CHARS)
     if text[end : end + 1] == "=" and kind != "glued":
         span = value_of(text, key, end + 1)

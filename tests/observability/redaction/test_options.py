@@ -101,4 +101,12 @@ def test_quoted_item_is_redacted_to_its_end():
     """A value with spaces in it ends with its quotes; names that follow in the same quotes stay."""
     assert scrub("['PGPASSWORD=two words here', 'A=b']") == "['PGPASSWORD=[redacted]', 'A=b']"
     assert scrub("tool '--password=two words' x") == "tool '--password=[redacted]' x"
+    assert scrub("sshpass '-p=two words' ssh") == "sshpass '-p=[redacted]' ssh"
+    assert scrub("curl '--user=bob:two words' x") == "curl '--user=bob:[redacted]' x"
     assert scrub("with 'password=hunter22 host=db' now") == "with 'password=[redacted] host=db' now"
+
+
+def test_option_belongs_to_the_command_before_it():
+    """A command far away, in another sentence, makes no secret of it."""
+    assert scrub(f"curl {'x ' * 150}-u bob:staff-of-it") == f"curl {'x ' * 150}-u bob:staff-of-it"
+    assert scrub(f"curl {'x ' * 50}-u bob:staff-of-it") == f"curl {'x ' * 50}-u bob:[redacted]"
