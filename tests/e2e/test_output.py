@@ -133,7 +133,9 @@ COMMANDS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", few(COMMANDS, ["doctor"], ["log"], ["trace", "recent"], ["autopsy"]), ids=" ".join
+)
 def test_command_ends_quietly_when_its_reader_has_gone(shared_node, arguments):
     """The exit code is that of a reader that has read all, or 0; no traceback is printed."""
     whole = forkserver.run([sys.executable, "-m", "hearthnet", *arguments], env=_env(shared_node))

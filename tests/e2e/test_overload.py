@@ -8,6 +8,7 @@ from pathlib import Path
 
 import orjson
 import overload
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support import forkserver
 
@@ -46,6 +47,7 @@ async def test_overload(stopped_node):
     assert {line["reason"] for line in lines if "reason" in line} == {"overload"}
 
 
+@pytest.mark.long
 def test_soak_prints_its_figures(home):
     """The soak runs on its own and prints one document."""
     script = [sys.executable, ROOT / "tests" / "e2e" / "overload.py"]

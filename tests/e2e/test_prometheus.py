@@ -18,6 +18,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.certificates import write_pair
 from support.llm_backend import Script, running_backend
+from support.longer import few
 from support.waiting import wait_until
 
 from hearthnet.config import LlmBackend, LlmConfig, load, save
@@ -128,7 +129,7 @@ def load_node(node) -> list[int]:
 
 
 @needs_prometheus
-@pytest.mark.parametrize("job", ["hearthnet", "hearthnet-tls"])
+@pytest.mark.parametrize("job", few(["hearthnet", "hearthnet-tls"], "hearthnet-tls"))
 def test_prometheus_scrapes_a_loaded_node(stopped_node, tmp_path, monkeypatch, job):
     """No scrape fails, the node's pages have samples, and when it is quiet the counts are those of SQL."""
     node = stopped_node

@@ -245,7 +245,7 @@ with telemetry.open(settings):
 
 
 def test_forks_at_any_moment_lose_nothing(run, sql):
-    """A hundred forks from a thread while traces are committed and read: no row is lost, none is there twice."""
+    """Dozens of forks from a thread while traces are committed and read: no row is lost, none is there twice."""
     done = run("""
 stop = threading.Event()
 
@@ -261,7 +261,7 @@ with telemetry.open(settings) as t:
     for thread in threads:
         thread.start()
     def fork():
-        for number in range(100):
+        for number in range(40):
             child = os.fork()
             if child == 0:
                 if number % 10 == 0:
@@ -280,7 +280,7 @@ with telemetry.open(settings) as t:
 print(sum(made))
 """)
 
-    assert of_each(sql, "in.child") == (30, 30, 10)
+    assert of_each(sql, "in.child") == (12, 12, 4)
     assert of_each(sql, "in.parent") == (int(done.stdout), int(done.stdout), 1)
 
 
