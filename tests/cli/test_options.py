@@ -36,7 +36,8 @@ def test_every_time_is_found():
     """The commands that take a time are those that people look in."""
     assert sorted(" ".join(item.values[0]) for item in TIMES) == [
         "autopsy --since", "autopsy --until", "log --since", "log --until", "search --since", "search --until",
-        "telemetry purge --older-than", "trace recent --since", "trace recent --until",
+        "telemetry export --since", "telemetry export --until", "telemetry purge --older-than", "trace recent --since",
+        "trace recent --until",
     ]  # fmt: skip
 
 
