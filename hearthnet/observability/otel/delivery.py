@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from hearthnet.errors import StoreError
 from hearthnet.observability import metrics
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.otel.verdict import Verdict
@@ -27,6 +28,7 @@ _FIRST_WAIT_S: Final = 1.0
 _LAST_WAIT_S: Final = 60.0
 _PROBE_S: Final = 300.0  # between two tries while the settings are at fault
 _UNSURE_TRIES: Final = 5
+_MAX_WORDS: Final = 200
 _MAX_SKIPS: Final = 8  # single records refused in a row: then it is not they that are at fault
 
 Encode = Callable[[Sequence[Any], list[int]], bytes | None]
@@ -95,11 +97,11 @@ class Delivery:
         while waiting and not (done and self._is_stopping()):
             part = waiting.pop()
             unmapped: list[int] = []
-            body = self._encode(part, unmapped)
+            body, verdict = self._try(part, unmapped)
             if body is not None and len(body) > MAX_BYTES and len(part) > 1:
                 waiting += _halves(part)
                 continue
-            verdict = Verdict("accepted") if body is None else self._send(body)
+            verdict = verdict or self._send(body or b"")
             is_exhausted = is_exhausted or (verdict.kind == "unsure" and self._unsure + 1 >= _UNSURE_TRIES)
             if verdict.kind == "accepted":
                 self._accept(len(part), len(unmapped), verdict, was_sent=body is not None)
@@ -113,6 +115,16 @@ class Delivery:
                 break
             done += len(part)
         return done
+
+    def _try(self, part: Sequence[Any], unmapped: list[int]) -> tuple[bytes | None, Verdict | None]:
+        """Returns the body of a request, or the verdict where there is nothing to send."""
+        try:
+            body = self._encode(part, unmapped)
+        except StoreError:
+            raise
+        except Exception as error:  # a row of a damaged file, of a kind that was not thought of  # noqa: BLE001
+            return None, Verdict("refused", "unmapped", f"{type(error).__name__}: {error}"[:_MAX_WORDS])
+        return body, Verdict("accepted") if body is None else None
 
     def _accept(self, count: int, unmapped: int, verdict: Verdict, *, was_sent: bool) -> None:
         if unmapped:

@@ -48,6 +48,7 @@ LOCK_FILE: Final = "export.lock"
 _ROUND_S: Final = 2.0  # between two rounds: a backend is this far behind at the most
 _ROUNDS_WITHOUT_LOCK: Final = 15  # between two tries to take the lock from a process that has ended
 _SAVE_S: Final = 5.0  # for the writer to commit a cursor
+_AFTER_AN_ERROR_S: Final = 60.0
 _IDLE_S: Final = (
     35.0  # after which a cursor is worth a commit: until then one of records, in eco mode too, takes it along
 )
@@ -131,8 +132,8 @@ class Exporter:
         try:
             self._prepare()
             while not self._is_over():
-                self._work()
-                self._stop.wait(0 if self._stop.is_set() else self._wait_s())
+                is_well = self._work_guarded()
+                self._stop.wait(0 if self._stop.is_set() else self._wait_s() if is_well else _AFTER_AN_ERROR_S)
         except HearthNetError as error:
             self._error = error.message
             log.warning("telemetry is not exported", extra={"reason": error.message, "hint": error.hint})
@@ -162,6 +163,15 @@ class Exporter:
         is_late = self._is_abandoned or time.monotonic() >= self._ends_at
         waiting = [line for route, line in self._lines if self._oldest_us.get(route.signal) is not None]
         return is_late or all(line.trouble is not None for line in waiting)
+
+    def _work_guarded(self) -> bool:
+        try:
+            self._work()
+        except Exception:  # the thread must not end: what cannot be sent today may be evicted tomorrow
+            log.exception("unexpected error in the export")
+            self._oldest_us.clear()
+            return False
+        return True
 
     def _work(self) -> None:
         """Sends one batch of each signal that has any and may, if no other process exports."""

@@ -50,6 +50,7 @@ _SAMPLED, _KNOWS_PARENT, _IS_REMOTE = 0x1, 0x100, 0x200  # Span.flags
 _SEVERITIES: Final = {"debug": 5, "info": 9, "warning": 13, "error": 17, "critical": 21}
 _WARNING: Final = 13
 _NO_TRACE: Final = bytes(16)
+_SPAN_ID_BYTES: Final = 8
 _TYPE: Final = re.compile(r"([A-Z]\w*)(?:: |$)")  # of an error's text, `TimeoutError: late`
 _ROUTE: Final = "/bus/v1/call"
 _NOT_ATTRIBUTES: Final = frozenset({"link", "truncated", "truncated_keys"})
@@ -221,8 +222,8 @@ def _root(
         "span_id": root_id,
         "name": text(record.capability),
         "kind": _SERVER if is_server else _INTERNAL,
-        "start_time_unix_nano": start_ns,
-        "end_time_unix_nano": start_ns + max(0, round(record.duration_ms * 1e6)),
+        "start_time_unix_nano": _nanoseconds(start_ns),
+        "end_time_unix_nano": _nanoseconds(start_ns + max(0, round(record.duration_ms * 1e6))),
         "attributes": attributes(fields),
         "dropped_attributes_count": _count(extras.get("truncated_keys")),
         "flags": _SAMPLED | _KNOWS_PARENT | (_IS_REMOTE if is_remote else 0),
@@ -230,7 +231,7 @@ def _root(
     if is_error:
         made["status"] = _status(record.error or (result if result == INTERRUPTED else None))
     if record.parent_id is not None:
-        made["parent_span_id"] = bytes.fromhex(record.parent_id)
+        made["parent_span_id"] = _span_id(record.parent_id)
     if is_failure(result) and record.error:
         _add_exception(made, record.error, sender)
     if isinstance(link := extras.get("link"), dict):
@@ -260,12 +261,12 @@ def _span(
     parent = span["parent"]
     made = {
         "trace_id": trace_id,
-        "span_id": bytes.fromhex(span["id"]),
-        "parent_span_id": bytes.fromhex(parent) if parent else root_id,
-        "name": gen_ai.name_of(extras) if is_model else span["name"],
+        "span_id": _span_id(span["id"]),
+        "parent_span_id": _span_id(parent) if parent else root_id,
+        "name": text(gen_ai.name_of(extras) if is_model else span["name"]),
         "kind": _CLIENT if is_model else _INTERNAL,
-        "start_time_unix_nano": start_ns,
-        "end_time_unix_nano": start_ns + max(0, round(span["duration_ms"] * 1e6)),
+        "start_time_unix_nano": _nanoseconds(start_ns),
+        "end_time_unix_nano": _nanoseconds(start_ns + max(0, round(span["duration_ms"] * 1e6))),
         "attributes": attributes(fields) if fields else [],
         "dropped_attributes_count": _count(extras.get("truncated_keys")),
         "flags": _SAMPLED | _KNOWS_PARENT,
@@ -303,8 +304,31 @@ def _type_of(error: object) -> str | None:
 
 
 def _link(link: dict[str, Any]) -> dict[str, Any]:
-    trace_id, span_id = bytes.fromhex(to_w3c(link["trace_id"])), bytes.fromhex(link["span_id"])
-    return {"trace_id": trace_id, "span_id": span_id, "flags": _KNOWS_PARENT | _IS_REMOTE}
+    trace_id = bytes.fromhex(to_w3c(link["trace_id"]))
+    return {"trace_id": trace_id, "span_id": _span_id(link["span_id"]), "flags": _KNOWS_PARENT | _IS_REMOTE}
+
+
+def _span_id(hexadecimal: str) -> bytes:
+    """Returns an id as bytes.
+
+    Raises:
+        ValueError: raised when it is none: a backend would refuse the whole request.
+    """
+    made = bytes.fromhex(hexadecimal)
+    if len(made) != _SPAN_ID_BYTES:
+        raise ValueError("no span id")
+    return made
+
+
+def _nanoseconds(since_1970: int) -> int:
+    """Returns a time as it is.
+
+    Raises:
+        ValueError: raised when the protocol has no field for it.
+    """
+    if not 0 <= since_1970 < 2**64:
+        raise ValueError("no time that OTLP has")
+    return since_1970
 
 
 def _count(dropped: object) -> int:
@@ -332,7 +356,7 @@ def _log(record: LogRecord) -> dict[str, Any]:
         last = record.exc.rstrip().rpartition("\n")[2]
         fields |= {"exception.type": _type_of(last), "exception.stacktrace": text(record.exc)}
     made: dict[str, Any] = {
-        "time_unix_nano": record.ts_us * 1_000,
+        "time_unix_nano": _nanoseconds(record.ts_us * 1_000),
         "observed_time_unix_nano": record.ts_us * 1_000,
         "severity_number": _SEVERITIES.get(record.level, _SEVERITIES["info"]),
         "severity_text": record.level,
@@ -343,7 +367,7 @@ def _log(record: LogRecord) -> dict[str, Any]:
     if record.trace_id is not None:
         made |= {"trace_id": bytes.fromhex(to_w3c(record.trace_id)), "flags": _SAMPLED}
         if record.span_id is not None:
-            made["span_id"] = bytes.fromhex(record.span_id)
+            made["span_id"] = _span_id(record.span_id)
     return made
 
 
@@ -351,7 +375,7 @@ def _gap(gap: Gap) -> dict[str, Any]:
     noun = {"trace": "traces", "log": "log records"}.get(gap.kind, gap.kind)
     fields = {"hearthnet.lost.kind": gap.kind, "hearthnet.lost.reason": gap.reason, "hearthnet.lost.count": gap.lost}
     return {
-        "time_unix_nano": gap.ts_us * 1_000,
+        "time_unix_nano": _nanoseconds(gap.ts_us * 1_000),
         "observed_time_unix_nano": gap.ts_us * 1_000,
         "severity_number": _WARNING,
         "severity_text": "warning",

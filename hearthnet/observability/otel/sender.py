@@ -12,6 +12,7 @@ from __future__ import annotations
 import gzip
 import ssl
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -76,10 +77,11 @@ class Sender:
 
     def _post(self, content: bytes) -> tuple[int, dict[str, str], bytes]:
         with self._client.stream("POST", self.target.url, content=content, headers=self._headers) as response:
-            received = b""
+            received, ends_at = b"", time.monotonic() + self.target.timeout_s
             for part in response.iter_bytes():
                 received += part
-                if len(received) > _MAX_RESPONSE_BYTES:  # the rest is not read: the connection closes
+                # The rest is not read, and the connection closes. httpx limits only the time between two reads.
+                if len(received) > _MAX_RESPONSE_BYTES or time.monotonic() > ends_at:
                     break
             headers = {name.lower(): text for name, text in response.headers.items()}
             return response.status_code, headers, received

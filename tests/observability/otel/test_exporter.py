@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from email.utils import formatdate
 
 import pytest
+from support.certificates import write_pair
 from support.otlp import Response, partial, receiving, spans_in
 from support.ports import reserve_port
 from support.reading import rows
@@ -477,6 +478,48 @@ def test_proxy_of_the_environment_is_not_for_this_machine(observability, receive
         assert sender.send(b"").kind == "accepted"
         sender.close()
         assert [request.path for request in proxy.requests] == ["http://collector.invalid:4318/v1/traces"]
+
+
+def test_certificates(observability, monkeypatch, tmp_path):
+    """A backend whose certificate is not trusted gets nothing; one that asks for ours gets it."""
+    theirs, ours = write_pair(tmp_path, "theirs"), write_pair(tmp_path, "ours")
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ours["tls_cert"])
+    server.verify_mode = ssl.CERT_REQUIRED
+    server.load_cert_chain(theirs["tls_cert"], theirs["tls_key"])
+    put(observability, traces(1))
+    with receiving(tls=server) as receiver:
+        with exporting(observability, receiver.url):
+            wait_until(lambda: "traces" in troubles(observability))
+            assert "CERTIFICATE_VERIFY_FAILED" in troubles(observability)["traces"]["words"]
+        files = {
+            "CERTIFICATE": theirs["tls_cert"],
+            "CLIENT_CERTIFICATE": ours["tls_cert"],
+            "CLIENT_KEY": ours["tls_key"],
+        }
+        for name, path in files.items():
+            monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", str(path))
+        assert receiver.names == []
+        with exporting(observability, receiver.url):
+            wait_until(lambda: "t.1" in receiver.names)
+
+
+def test_error_that_was_not_thought_of(observability, receiver, monkeypatch):
+    """Is logged, and the export goes on."""
+    monkeypatch.setattr(exporter, "_AFTER_AN_ERROR_S", 0.02)
+    real, raised = exporter.unsent.state, []
+
+    def state(reader):
+        if not raised:
+            raised.append(1)
+            raise RuntimeError("of a bug")
+        return real(reader)
+
+    monkeypatch.setattr(exporter.unsent, "state", state)
+    with exporting(observability, receiver.url):
+        record("a.b")
+        wait_until(lambda: receiver.names == ["a.b"])
+
+    assert "unexpected error in the export" in logged_texts(observability)
 
 
 @pytest.mark.parametrize("name", ["CERTIFICATE", "CLIENT_CERTIFICATE"])

@@ -247,7 +247,8 @@ def test_link():
 
 @pytest.mark.parametrize(
     "changes", [{"trace_id": "x"}, {"trace_id": "0" * 26}, {"spans": b"[{]"}, {"spans": b'[{"id": "z"}]'},
-                {"extras": b"[]"}, {"parent_id": "zz"}],
+                {"extras": b"[]"}, {"parent_id": "zz"}, {"parent_id": "ab"}, {"started_us": -1}, {"started_us": 2**62},
+                {"extras": b'{"link": {"trace_id": "x"}}'}, {"duration_ms": 1e300}],
 )  # fmt: skip
 def test_damaged_row_costs_no_other(changes):
     """It is named, and the rows beside it are in the request; asked for alone, it is an error."""

@@ -36,7 +36,8 @@ _LAST: Final = (
 _ENDED: Final = {"traces": "started_us + CAST(duration_ms * 1000 AS INTEGER)", "logs": "ts_us", "gaps": "ts_us"}
 # What the export itself logs would be exported without end.
 _NOT_OF_THE_EXPORT: Final = (
-    "logger <> 'httpx' AND logger NOT GLOB 'httpcore*' AND logger NOT GLOB 'hearthnet.observability.otel*'"
+    "logger NOT IN ('httpx', 'hearthnet.observability.otel.exporter', 'hearthnet.observability.otel.delivery')"
+    " AND logger NOT GLOB 'httpcore*'"
 )
 
 
