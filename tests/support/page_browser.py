@@ -9,10 +9,20 @@ from playwright.sync_api import Page
 from support.browser import chromium
 from support.nodes import end, make_node
 from support.ports import reserve_port
-from support.waiting import wait_until
 
 WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 400, "height": 800}
 PATIENCE_MS = 60_000  # of a machine that is busy with something else
+LOADED = "!document.querySelector('[aria-busy]') && document.querySelector('main').firstChild !== null"
+# Within the page: a question from here costs more than the page's whole answer.
+UNTIL = """async patience => {
+    const ends = performance.now() + patience;
+    while (!(%s)) {
+        if (performance.now() > ends) return false;
+        await new Promise(done => setTimeout(done, 10));
+    }
+    return true;
+}"""
+TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
 class Tab:
@@ -36,12 +46,18 @@ class Tab:
         self.settle()
 
     def settle(self) -> None:
-        """Waits until no part of the page is loading."""
-        self.until("!document.querySelector('[aria-busy]') && document.querySelector('main').firstChild !== null")
+        """Waits until no part of the page is loading, and has seen its size, on which the rows of a list depend."""
+        self.until(LOADED)
+        self.page.evaluate(TWO_FRAMES)
 
     def until(self, expression: str) -> None:
         """Waits until an expression is true; Playwright's own way needs `eval`, which the page forbids."""
-        wait_until(lambda: self.page.evaluate(expression), expression)
+        assert self.page.evaluate(UNTIL % expression, PATIENCE_MS), expression
+
+    def forget(self) -> None:
+        """Forgets what the page has kept, as if this were a browser that has never been here."""
+        self.page.evaluate("localStorage.clear(), sessionStorage.clear()")
+        self.page.goto("about:blank")
 
     def text(self, selector: str) -> str:
         """The text of the first match."""
@@ -109,22 +125,10 @@ def open_tab(browser):
 
 
 @pytest.fixture(scope="module")
-def signed_in(page_node, open_tab):
-    """What the browser keeps once it has claimed a token."""
+def shared_tab(page_node, open_tab):
+    """A browser with access, for the tests of a module: to open one and load the page costs more than most tests."""
     tab = open_tab(page_node.url)
     tab.page.goto(link(page_node))
-    tab.page.wait_for_selector(".tile")
-    state = tab.page.context.storage_state()
-    tab.check()
-    tab.page.context.close()
-    return state
-
-
-@pytest.fixture(scope="module")
-def shared_tab(page_node, open_tab, signed_in):
-    """One tab for a module: to load the page costs more than most tests."""
-    tab = open_tab(page_node.url, storage_state=signed_in)
-    tab.page.goto(page_node.url)
     tab.page.wait_for_selector(".tile")
     return tab
 
