@@ -36,7 +36,6 @@ def tab(one_browser):
     one_browser.forget()
 
 
-
 def api(tab) -> list[str]:
     """What the tab asked the node for besides files."""
     return [url for url in tab.asked if "/page/v1/" in url]

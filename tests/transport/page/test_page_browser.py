@@ -27,6 +27,7 @@ STATES = {
 }  # fmt: skip
 AXE = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "resultTypes": ["violations"]}
 COLOURS = {"runOnly": {"type": "rule", "values": ["color-contrast"]}, "resultTypes": ["violations"]}
+FEW_ROWS = {"exclude": [[".row[data-seq]:nth-child(n + 9)"]]}  # the others look the same
 FAILED = "result NOT IN ('ok', 'cancelled')"
 
 
@@ -72,7 +73,7 @@ def test_view_can_be_used_by_everybody(page_node, tab, axe, name):
     tab.go(address(page_node, name))
     for scheme, rules in (("light", AXE), ("dark", COLOURS)):  # the structure is the same in both
         tab.page.emulate_media(color_scheme=scheme)
-        found = axe.run(tab.page, options=rules).response["violations"]
+        found = axe.run(tab.page, FEW_ROWS, rules).response["violations"]
         severe = [one for one in found if one["impact"] in ("serious", "critical")]
         assert [(one["id"], [node["html"][:120] for node in one["nodes"][:3]]) for one in severe] == [], scheme
     for size in (NARROW, {"width": 360, "height": 700}, WIDE):
