@@ -12,9 +12,9 @@ from hearthnet.transport.api import openapi
 
 def test_every_answer_is_in_the_document(node):
     """Right requests and wrong ones, signed by the node's own key, are answered as the document says."""
-    answered = document.fuzz(node, count=500)
+    answered = document.fuzz(node, count=150)
 
-    assert answered.total() >= 500
+    assert answered.total() >= 150
     assert not [answer for answer in answered if answer.endswith(" 500")]
     # It reached what it is for: calls that were served, and each kind of refusal that comes before.
     call = {int(answer.rpartition(" ")[2]) for answer in answered if answer.startswith("POST /bus/v1/call ")}
