@@ -14,7 +14,7 @@ from pathlib import Path
 import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 from support.old_box import HEADER_BEFORE, packed_before
@@ -164,13 +164,12 @@ def test_what_was_once_hard(path):
     assert PARSERS[path.parent.name](path.read_bytes()) == path.name.startswith("good")
 
 
+@pytest.mark.hypothesis  # so that scripts/soak properties tries more of them
 @pytest.mark.parametrize("name", PARSERS)
 def test_variations(name):
     """Whatever is made of the files, the parser says what it is."""
 
-    @settings(
-        max_examples=400, derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
-    )
+    @settings(max_examples=2 * settings.default.max_examples, derandomize=True, database=None)
     @given(variations(name))
     def read(raw):
         PARSERS[name](raw)

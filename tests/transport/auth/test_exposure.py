@@ -100,6 +100,7 @@ async def test_each_route_admits_whom_it_lists(node_app):
     assert {whose["GET /openapi.json"], whose["GET /trace/recent"]}.isdisjoint({EVERYBODY})
 
 
+@pytest.mark.parametrize("node_app", [False], indirect=True)
 async def test_nothing_is_reachable_that_is_not_listed(node_app):
     """The application has no further route, page or socket; anything else is 404 for all."""
     _, ask = node_app
