@@ -142,6 +142,7 @@ def cases(schema) -> st.SearchStrategy:
             headers = {signing.CAPABILITY: "experimental.echo", signing.VERSION: "1.0"}
             served = operation.as_strategy(headers=headers)
             made += 6 * [st.tuples(served, echo_bodies()).map(with_body), served]
+            made += 6 * [operation.as_strategy(GenerationMode.NEGATIVE)]  # some of which are not signed
     return st.one_of(made)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page
 from support.browser import chromium
 from support.nodes import end, make_node
 from support.ports import reserve_port
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 400, "height": 800}
 PATIENCE_MS = 60_000  # of a machine that is busy with something else
