@@ -165,6 +165,7 @@ def test_what_was_once_hard(path):
     assert PARSERS[path.parent.name](path.read_bytes()) == path.name.startswith("good")
 
 
+@pytest.mark.hypothesis  # so that scripts/soak properties tries more of them
 @pytest.mark.parametrize("name", PARSERS)
 def test_variations(name):
     """Whatever is made of the files, the parser says what it is."""
