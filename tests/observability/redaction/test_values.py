@@ -113,6 +113,14 @@ def test_name_without_a_value_stays(text):
     assert scrub(text) is text
 
 
+def test_value_without_a_sign_is_judged_by_its_name():
+    """Behind the name of a variable it may be short; behind a word it must look random."""
+    for name in ("x_token", "stripe_key", "apiKey"):
+        assert scrub(f"with {name} abcd1234efgh sent") == f"with {name} {REDACTED} sent"
+    for name in ("token", "api key", "cache_key", "monkey"):
+        assert scrub(f"with {name} abcd1234efgh sent") == f"with {name} abcd1234efgh sent"
+
+
 @pytest.mark.parametrize(
     ("text", "cleaned"),
     [
