@@ -129,7 +129,7 @@ def words_of(name: str) -> list[str]:
 
 def last_word_is_secret(name: str) -> bool:
     """Returns whether the last word of a name is one of a secret by itself."""
-    return words_of(name)[-1:] != [] and words_of(name)[-1] in (*_SECRET_WORDS, *_OPEN_ENDINGS)
+    return any(word in _SECRET_WORDS or word in _OPEN_ENDINGS for word in words_of(name)[-1:])
 
 
 def judge(name: str, more: tuple[str, ...], own: tuple[str, ...]) -> int:

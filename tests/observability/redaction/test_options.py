@@ -31,6 +31,7 @@ COMMANDS = [
     ["openssl", "pkcs12", "-passin", f"pass:{SECRET}", "-in", "k"],
     ["keytool", "-storepass", SECRET, "-list"],
     ["7z", "x", f"-p{SECRET}", "a.7z"],
+    ["rar", "a", f"-hp{SECRET}", "a.rar"],
     ["tool", "--api-token", SECRET, "--verbose"],
     ["tool", "--stripe-key", "a1b2c3d4e5f6g7h8i9j0", "--verbose"],
     ["env", f"PGPASSWORD={SECRET}", "psql", "-h", "x"],
@@ -104,6 +105,11 @@ def test_quoted_item_is_redacted_to_its_end():
     assert scrub("sshpass '-p=two words' ssh") == "sshpass '-p=[redacted]' ssh"
     assert scrub("curl '--user=bob:two words' x") == "curl '--user=bob:[redacted]' x"
     assert scrub("with 'password=hunter22 host=db' now") == "with 'password=[redacted] host=db' now"
+
+
+def test_word_behind_an_option_is_a_value():
+    """Where the option is one for a password, no sentence goes on."""
+    assert scrub("sshpass -p swordfish ssh h") == "sshpass -p [redacted] ssh h"
 
 
 def test_option_belongs_to_the_command_before_it():
