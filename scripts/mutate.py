@@ -46,7 +46,8 @@ class Subject(NamedTuple):
 
 SUBJECTS = {
     "ring": Subject(
-        ("store/ring.py",), ("store/test_ring.py", "store/test_writer.py", "store/test_writer_failures.py")
+        ("store/ring.py",),
+        ("store/test_ring.py", "store/test_ring_settled.py", "store/test_writer.py", "store/test_writer_failures.py"),
     ),
     "record": Subject(
         ("records/record.py",),
@@ -78,7 +79,6 @@ SUBJECTS = {
     "writer": Subject(
         ("store/writer.py",),
         (
-            "store/test_writer_settled.py",
             "store/test_writer.py",
             "store/test_writer_failures.py",
             "store/test_ring.py",
