@@ -73,7 +73,8 @@ def read_traceparent(raw: bytes) -> bool:
     found = traceparent.parse(raw.decode("latin-1"))
     if found is None:
         return False
-    assert traceparent.parse(traceparent.spell(*found[:2], is_sampled=found.is_sampled, is_random=found.is_random)) == found
+    again = traceparent.spell(*found[:2], is_sampled=found.is_sampled, is_random=found.is_random)
+    assert traceparent.parse(again) == found
     return True
 
 
