@@ -56,7 +56,7 @@ from hearthnet.observability.tracing import Trace
 
 if TYPE_CHECKING:
     from hearthnet.config import ObservabilityConfig
-    from hearthnet.observability.otel.exporter import Exporter
+    from hearthnet.observability.otel.export.exporter import Exporter
 
 __all__ = ["DATABASE", "Telemetry", "keep_open", "open", "opened"]
 
@@ -249,8 +249,8 @@ class Telemetry:
         endpoint, thread = self._config.otlp_endpoint, self._thread
         if thread is None or not (endpoint or any(name.startswith("OTEL_EXPORTER_OTLP_") for name in os.environ)):
             return
-        from hearthnet.observability.otel.exporter import Exporter  # late: most programs export nothing
-        from hearthnet.observability.otel.settings import read
+        from hearthnet.observability.otel.export.exporter import Exporter  # late: most programs export nothing
+        from hearthnet.observability.otel.export.settings import read
 
         try:
             settings = read(endpoint, os.environ)

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Collection, Iterable
 from typing import Any, Final, NamedTuple
 
-from hearthnet.observability.otel.mapping import Gap, Origin
+from hearthnet.observability.otel.export.mapping import Gap, Origin
 from hearthnet.observability.records.record import LogRecord, TraceRecord
 from hearthnet.observability.store.reader import Reader
 from hearthnet.observability.store.ring import cursor_name, lost_name

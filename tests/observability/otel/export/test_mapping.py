@@ -11,10 +11,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from support.otlp import plain
 from support.records import a_log, a_trace
 
-from hearthnet.observability.otel import gen_ai
-from hearthnet.observability.otel.mapping import Gap, Origin, Sender, logs_request, span_count, traces_request
-from hearthnet.observability.otel.protobuf import encode
-from hearthnet.observability.otel.values import value_of
+from hearthnet.observability.otel.export import gen_ai
+from hearthnet.observability.otel.export.mapping import Gap, Origin, Sender, logs_request, span_count, traces_request
+from hearthnet.observability.otel.export.protobuf import encode
+from hearthnet.observability.otel.export.values import value_of
 from hearthnet.observability.traces.traceparent import from_w3c, root_span_id
 
 TRACE_ID = "01M8PB3HQC7D4KZXGR0H1X3EKY"

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any, Final
 from hearthnet.errors import HearthNetError, StoreError
 from hearthnet.observability import metrics
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.otel import status
-from hearthnet.observability.otel.delivery import Delivery
-from hearthnet.observability.otel.mapping import Gap
-from hearthnet.observability.otel.route import Route, routes
+from hearthnet.observability.otel.export import status
+from hearthnet.observability.otel.export.delivery import Delivery
+from hearthnet.observability.otel.export.mapping import Gap
+from hearthnet.observability.otel.export.route import Route, routes
 from hearthnet.observability.process.program import program_name
 from hearthnet.observability.records.tracked import tracked
 from hearthnet.observability.redaction.rules import scrub
@@ -38,7 +38,7 @@ from hearthnet.observability.store.reader import Reader
 from hearthnet.observability.store.rows import now_us
 
 if TYPE_CHECKING:
-    from hearthnet.observability.otel.settings import Settings
+    from hearthnet.observability.otel.export.settings import Settings
 
 __all__ = ["LOCK_FILE", "Exporter"]
 

@@ -23,8 +23,8 @@ from opentelemetry.util._decorator import _agnosticcontextmanager
 from opentelemetry.util.types import Attributes
 
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.otel.bridge_context import RuntimeContext, live_scope
-from hearthnet.observability.otel.bridge_span import BridgeSpan, capability_of, monotonic_of, to_ulid, wall_time
+from hearthnet.observability.otel.bridge.context import RuntimeContext, live_scope
+from hearthnet.observability.otel.bridge.span import BridgeSpan, capability_of, monotonic_of, to_ulid, wall_time
 from hearthnet.observability.records.context import current
 from hearthnet.observability.traces.span import Root, Span
 from hearthnet.observability.traces.trace import Trace

@@ -22,9 +22,9 @@ from support.waiting import nothing_happens, wait_until
 
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.observability import get_logger, telemetry, trace
-from hearthnet.observability.otel import delivery, exporter
-from hearthnet.observability.otel.settings import read
-from hearthnet.observability.otel.status import read_status
+from hearthnet.observability.otel.export import delivery, exporter
+from hearthnet.observability.otel.export.settings import read
+from hearthnet.observability.otel.export.status import read_status
 from hearthnet.observability.store import writer as writing
 from hearthnet.observability.store.lock import StoreLock
 
@@ -344,7 +344,7 @@ import sys
 from pathlib import Path
 from hearthnet.config import ObservabilityConfig
 from hearthnet.observability import telemetry, trace
-from hearthnet.observability.otel import exporter
+from hearthnet.observability.otel.export import exporter
 exporter._ROUND_S = 0.02
 home = Path(sys.argv[1])
 settings = ObservabilityConfig(data_dir=home / "data", log_dir=home / "logs", otlp_endpoint=sys.argv[2])
@@ -432,7 +432,7 @@ def test_damaged_rows_are_skipped_and_counted(observability, receiver):
 
 def test_own_records_are_not_exported(observability, receiver):
     """Neither those of the exporter nor those of the client that it sends with."""
-    names = ("httpx", "httpcore.http11", "hearthnet.observability.otel.delivery", "x")
+    names = ("httpx", "httpcore.http11", "hearthnet.observability.otel.export.delivery", "x")
     put(observability, logs=[a_log(n, logger=name, msg=name) for n, name in enumerate(names, 1)])
     with exporting(observability, receiver.url):
         wait_until(lambda: "x" in receiver.bodies)
@@ -474,7 +474,7 @@ def test_proxy_of_the_environment_is_not_for_this_machine(observability, receive
         with exporting(observability, receiver.url):
             record("a.b")
         assert (receiver.names, proxy.requests) == (["a.b"], [])
-        from hearthnet.observability.otel.sender import Sender
+        from hearthnet.observability.otel.export.sender import Sender
 
         sender = Sender("traces", read("http://collector.invalid:4318", {}).targets["traces"])
         assert sender.send(b"").kind == "accepted"
@@ -499,7 +499,7 @@ def test_port_of_grpc_is_named(observability):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        from hearthnet.observability.otel.verdict import judge_failure
+        from hearthnet.observability.otel.export.verdict import judge_failure
 
         said = judge_failure(ssl.SSLError("wrong version"), 4317).words
     assert "4318" in said

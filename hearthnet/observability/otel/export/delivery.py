@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from hearthnet.observability import metrics
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.otel.verdict import Verdict
+from hearthnet.observability.otel.export.verdict import Verdict
 
 __all__ = ["MAX_BYTES", "MAX_RECORDS", "Delivery"]
 

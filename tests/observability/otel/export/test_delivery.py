@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from support.records import a_trace
 
-from hearthnet.observability.otel import delivery
-from hearthnet.observability.otel.delivery import Delivery
-from hearthnet.observability.otel.verdict import Verdict
+from hearthnet.observability.otel.export import delivery
+from hearthnet.observability.otel.export.delivery import Delivery
+from hearthnet.observability.otel.export.verdict import Verdict
 
 BATCH = [a_trace(n)._replace(seq=n) for n in range(1, 9)]
 

@@ -15,7 +15,7 @@ from support.threads import at_once
 
 from hearthnet.errors import WireError
 from hearthnet.observability import trace
-from hearthnet.observability.otel import bridge_span
+from hearthnet.observability.otel.bridge import span as bridge_span
 from hearthnet.observability.traces.traceparent import headers_for, parse, root_span_id
 
 __all__ = ["fresh_api", "installed"]  # fixtures

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hearthnet.observability.otel.settings import SettingsError, read
+from hearthnet.observability.otel.export.settings import SettingsError, read
 
 BASE = "OTEL_EXPORTER_OTLP_"
 URL = "http://a.b:4318"

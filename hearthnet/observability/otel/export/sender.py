@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from hearthnet import __version__
-from hearthnet.observability.otel.settings import LogsOrTraces, Target
-from hearthnet.observability.otel.verdict import Verdict, judge, judge_failure
+from hearthnet.observability.otel.export.settings import LogsOrTraces, Target
+from hearthnet.observability.otel.export.verdict import Verdict, judge, judge_failure
 
 __all__ = ["Sender"]
 
@@ -100,7 +100,7 @@ def _verify(target: Target) -> ssl.SSLContext | bool:
 
 def _parse(signal: str, body: bytes) -> tuple[int, str]:
     try:
-        from hearthnet.observability.otel.protobuf import partial_success
+        from hearthnet.observability.otel.export.protobuf import partial_success
     except ModuleNotFoundError as error:  # where requests are JSON, and the response is not
         raise ValueError("opentelemetry-proto is not installed") from error
     return partial_success(signal, body)

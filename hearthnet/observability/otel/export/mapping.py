@@ -19,8 +19,8 @@ import orjson
 
 from hearthnet.constants import NODE_ROLE
 from hearthnet.errors import HTTP_STATUS
-from hearthnet.observability.otel import gen_ai
-from hearthnet.observability.otel.values import attributes, text
+from hearthnet.observability.otel.export import gen_ai
+from hearthnet.observability.otel.export.values import attributes, text
 from hearthnet.observability.records.record import LogRecord, TraceRecord
 from hearthnet.observability.records.results import CALLERS_ERRORS, INTERRUPTED, OK, is_failure
 from hearthnet.observability.traces.traceparent import root_span_id, to_w3c

@@ -6,8 +6,8 @@ import httpx
 import pytest
 from support.otlp import partial
 
-from hearthnet.observability.otel.protobuf import partial_success
-from hearthnet.observability.otel.verdict import MAX_WAIT_S, judge, judge_failure, retry_after_s
+from hearthnet.observability.otel.export.protobuf import partial_success
+from hearthnet.observability.otel.export.verdict import MAX_WAIT_S, judge, judge_failure, retry_after_s
 
 PROTO = "application/x-protobuf"
 NOW_S = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
