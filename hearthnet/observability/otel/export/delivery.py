@@ -1,5 +1,9 @@
 """Delivers batches of one signal in order, whatever the backend says: waits, halves, skips, holds.
 
+A single record that is refused is skipped only on evidence that it is at fault: that the backend takes others now, or
+an empty request. (The latter says nothing of a 500, which may come from what only records make the backend do.) So an
+outage of whatever status costs no record, and records that are too old for the backend hold nothing up.
+
 Knows neither threads nor SQL: it is called with records, and says how many are done with and when to come again. So an
 outage of the log records' receiver delays no trace.
 """
@@ -27,7 +31,8 @@ _FIRST_WAIT_S: Final = 1.0
 _LAST_WAIT_S: Final = 60.0
 _PROBE_S: Final = 300.0  # between two tries while the settings are at fault
 _UNSURE_TRIES: Final = 5
-_MAX_SKIPS: Final = 8  # single records refused in a row: then it is not they that are at fault
+_MAX_SUSPECTS: Final = 8  # single records refused in a row, without evidence: then it is hardly they that are at fault
+_MAX_REQUESTS: Final = 64  # of one call, which is enough to find one record: the other signal has its turn, too
 
 Encode = Callable[[Sequence[Any], list[int]], bytes | None]
 
@@ -45,13 +50,42 @@ class Counts:
     failed: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class _Course:
+    """How far the delivery of one batch has come.
+
+    Attributes:
+        waiting: its parts that are to be sent, the next one last.
+        passed: records that were delivered, skipped, or are suspect.
+        done: the first so many are done with.
+        requests: how many were sent.
+        is_proven: whether the backend takes anything at present.
+        is_exhausted: whether one was unsure five times: then it is refused, for the rest of this batch.
+        suspects: verdicts on single records that were refused before anything was taken.
+    """
+
+    waiting: list[Sequence[Any]]
+    passed: int = 0
+    done: int = 0
+    requests: int = 0
+    is_proven: bool = False
+    is_exhausted: bool = False
+    suspects: list[tuple[Any, Verdict]] = field(default_factory=list)
+
+    def pass_by(self, count: int) -> None:
+        """Goes on behind records; they are done with once no suspect is before them."""
+        self.passed += count
+        if not self.suspects:
+            self.done = self.passed
+
+
 class Delivery:
     """The way of one signal.
 
     Args:
         signal: `traces` or `logs`.
         encode: returns the body of these records, and appends the seq of each that has no form in OTLP; None if none
-            has one.
+            has one. Of no records that of an empty request.
         send: sends a body.
         is_stopping: whether to leave the rest to the next start.
         clock: monotonic seconds; tests pass their own.
@@ -80,7 +114,7 @@ class Delivery:
         self._clock = clock
         self._failures = 0
         self._unsure = 0
-        self._skips = 0
+        self._is_skipping = False
         self._told = ""
 
     @property
@@ -89,47 +123,71 @@ class Delivery:
         return MAX_RECORDS if self.trouble is None else _FIRST_RECORDS
 
     def deliver(self, records: Sequence[Any]) -> int:
-        """Sends records, in order; returns how many, from the first on, are delivered or skipped."""
-        waiting, done = [records], 0
-        is_exhausted = False  # one that was unsure five times is refused for the rest of this batch
-        while waiting and not (done and self._is_stopping()):
-            part = waiting.pop()
+        """Sends records, in order; returns how many, from the first on, are delivered or skipped.
+
+        With fewer than all the rest is to be read again: at `ready_at`, or at once if there is no `trouble`.
+        """
+        course = _Course([records])
+        while course.waiting and course.requests < _MAX_REQUESTS and not (course.done and self._is_stopping()):
+            part = course.waiting.pop()
             unmapped: list[int] = []
             body = self._encode(part, unmapped)
             if body is not None and len(body) > MAX_BYTES and len(part) > 1:
-                waiting += _halves(part)
+                course.waiting += _halves(part)
                 continue
-            verdict = Verdict("accepted") if body is None else self._send(body)
-            is_exhausted = is_exhausted or (verdict.kind == "unsure" and self._unsure + 1 >= _UNSURE_TRIES)
+            verdict = Verdict("accepted") if body is None else self._ask(body, course)
             if verdict.kind == "accepted":
-                self._accept(len(part), len(unmapped), verdict, was_sent=body is not None)
-            elif verdict.kind != "refused" and not (verdict.kind == "unsure" and is_exhausted):
+                self._accept(len(part), unmapped, verdict, course, was_sent=body is not None)
+            elif not self._is_refused(verdict, course):
                 self._wait(verdict)
-                break
+                return course.done
             elif len(part) > 1:
-                waiting += _halves(part)
-                continue
-            elif not self._skip(part[0], verdict):
+                course.waiting += _halves(part)
+            elif not self._suspect(part[0], verdict, course):
                 break
-            done += len(part)
-        return done
+        if course.suspects:
+            self._hold(course.suspects[-1][1])
+        return course.done
 
-    def _accept(self, count: int, unmapped: int, verdict: Verdict, *, was_sent: bool) -> None:
+    def _ask(self, body: bytes, course: _Course) -> Verdict:
+        course.requests += 1
+        return self._send(body)
+
+    def _is_refused(self, verdict: Verdict, course: _Course) -> bool:
+        if verdict.kind == "unsure" and self._unsure + 1 >= _UNSURE_TRIES:
+            course.is_exhausted = True
+        return verdict.kind == "refused" or (verdict.kind == "unsure" and course.is_exhausted)
+
+    def _accept(self, count: int, unmapped: list[int], verdict: Verdict, course: _Course, *, was_sent: bool) -> None:
+        if was_sent:
+            self._prove(course)
+        course.pass_by(count)
         if unmapped:
-            self._lose("unmapped", unmapped)
+            self._lose("unmapped", len(unmapped))
+            fields = {"kind": self.signal, "seq": unmapped[0], "count": len(unmapped)}
+            log.warning("records have no form in OTLP, and are skipped", extra=fields)
         if not was_sent:
             return
-        self._failures = self._unsure = self._skips = 0
-        sent = count - unmapped
+        self._is_skipping = False
+        sent = count - len(unmapped)
         if verdict.rejected:
             self._lose(verdict.reason, verdict.rejected)
             sent -= min(sent, verdict.rejected) if self.signal == "logs" else 0  # of traces, spans are counted
         self.counts.sent += sent
         metrics.telemetry_exported_total.labels(kind=self.signal).inc(sent)
         self._tell_words(verdict)
+
+    def _prove(self, course: _Course) -> None:
+        """Notes that the backend takes something: what it has refused before is at fault itself."""
+        course.is_proven = True
+        self._failures = self._unsure = 0
         if self.trouble is not None:
             log.info("telemetry is exported again", extra={"kind": self.signal, "reason": self.trouble.reason})
         self.trouble = None
+        for record, verdict in course.suspects:
+            self._skip(record, verdict)
+        course.suspects.clear()
+        course.done = course.passed
 
     def _lose(self, reason: str, count: int) -> None:
         self.counts.failed[reason] = self.counts.failed.get(reason, 0) + count
@@ -142,17 +200,31 @@ class Delivery:
             fields = {"kind": self.signal, "rejected": verdict.rejected, "words": verdict.words}
             log.warning("a backend took telemetry, and has something to say", extra=fields)
 
-    def _skip(self, record: Any, verdict: Verdict) -> bool:
-        """Skips one record that is refused; returns False where it cannot be its fault, as many in a row are."""
-        if self._skips >= _MAX_SKIPS:
-            self._skips = 0
-            self._wait(Verdict("misset", verdict.reason, f"each record is refused: {verdict.words}"))
-            return False
-        self._skips += 1
+    def _suspect(self, record: Any, verdict: Verdict, course: _Course) -> bool:
+        """Skips one record that is refused, if it is known to be at fault; returns False if it can hardly be."""
+        is_first = not course.suspects
+        course.suspects.append((record, verdict))
+        course.pass_by(1)
+        if not course.is_proven and is_first and verdict.kind == "refused":
+            body = self._encode((), [])
+            course.is_proven = body is not None and self._ask(body, course).kind == "accepted"
+        if course.is_proven:
+            self._prove(course)
+        return len(course.suspects) < _MAX_SUSPECTS
+
+    def _skip(self, record: Any, verdict: Verdict) -> None:
         self._lose(verdict.reason, 1)
-        fields = {"kind": self.signal, "seq": record.seq, "reason": verdict.words}
-        log.warning("a record is refused by the backend, and skipped", extra=fields)
-        return True
+        if not self._is_skipping:  # of many in a row the first is told, all are counted
+            self._is_skipping = True
+            fields = {"kind": self.signal, "seq": record.seq, "reason": verdict.words}
+            log.warning("records are refused by the backend, and skipped", extra=fields)
+
+    def _hold(self, verdict: Verdict) -> None:
+        """Waits, because there is no sign that the records are at fault."""
+        if verdict.kind == "refused":
+            self._wait(Verdict("misset", verdict.reason, f"each record is refused: {verdict.words}"))
+        else:
+            self._wait(Verdict("retry", verdict.reason, verdict.words, wait_s=verdict.wait_s))
 
     def _wait(self, verdict: Verdict) -> None:
         self._unsure = self._unsure + 1 if verdict.kind == "unsure" else 0
@@ -160,12 +232,11 @@ class Delivery:
         now = self._clock()
         if verdict.kind == "misset":
             self.ready_at = now + _PROBE_S
-        elif verdict.wait_s is not None:
-            # Not all at the same moment: there may be a fleet of us.
-            self.ready_at = now + verdict.wait_s * random.uniform(1.0, 1.1)  # noqa: S311  # no secret
         else:
+            # Not all at the same moment: there may be a fleet of us.
             wait_s = min(_FIRST_WAIT_S * 2.0 ** min(self._failures - 1, 10), _LAST_WAIT_S)
-            self.ready_at = now + wait_s * random.uniform(0.5, 1.0)  # noqa: S311
+            asked_s = (verdict.wait_s or 0.0) * random.uniform(1.0, 1.1)  # noqa: S311  # no secret
+            self.ready_at = now + max(asked_s, wait_s * random.uniform(0.5, 1.0))  # noqa: S311
         if self.trouble is None:
             fields: Mapping[str, Any] = {
                 "kind": self.signal,

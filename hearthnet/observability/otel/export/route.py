@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.errors import HearthNetError, missing_extra
@@ -54,13 +54,33 @@ class Serial:
     def encode(self, records: Sequence[Any], unmapped: list[int]) -> bytes | None:
         """Returns the body of a request, None if none of these has a form; appends the seq of each that has none.
 
+        That of no records is an empty request.
+
         Raises:
             StoreError: raised when the store cannot be read.
         """
         origins = unsent.origins(self._reader, {record.run_id for record in records})
+        try:
+            return self._encoded(records, origins, unmapped)
+        except (HearthNetError, MemoryError):
+            raise
+        except Exception:  # a value that the mapping lets pass, and the protocol's classes do not  # noqa: BLE001
+            good = [record for record in records if self._has_form(record, origins)]
+            unmapped[:] = sorted({record.seq for record in records} - {record.seq for record in good})
+            return self._encoded(good, origins, []) if good else None
+
+    def _has_form(self, record: Any, origins: Mapping[str, mapping.Origin]) -> bool:
+        try:
+            return self._encoded([record], origins, []) is not None
+        except Exception:  # see `encode`  # noqa: BLE001
+            return False
+
+    def _encoded(
+        self, records: Sequence[Any], origins: Mapping[str, mapping.Origin], unmapped: list[int]
+    ) -> bytes | None:
         make = mapping.traces_request if self.signal == "traces" else mapping.logs_request
         request = make(self._paced(records), origins, self._adds, unmapped)
-        if len(unmapped) == len(records):
+        if records and len(unmapped) == len(records):
             return None
         if self.is_json:
             return dumps(request)

@@ -204,15 +204,16 @@ def test_poison_with_status_500(observability, receiver):
     assert [len(request.names) for request in receiver.of("traces")][:5] == [8] * 5
 
 
-def test_backend_that_refuses_each_record_loses_few(observability, receiver):
-    """It is not the records: after eight of them the rest waits, as for mistaken settings."""
+def test_backend_that_refuses_each_record_gets_none_skipped(observability, receiver):
+    """Even an empty request: it is not the records, so everything waits, as for mistaken settings."""
     receiver.respond = lambda request: Response(400)
     put(observability, traces(64))
     with exporting(observability, receiver.url):
         wait_until(lambda: troubles(observability).get("traces", {}).get("is_misset"))
 
-    assert read_status(observability.data_dir)["counts"]["traces"]["failed"] == {"http_400": 8}
-    assert cursors(observability)["otlp.traces"] == 8
+    assert read_status(observability.data_dir)["counts"]["traces"]["failed"] == {}
+    assert cursors(observability)["otlp.traces"] == 0
+    assert any(request.message is not None and not spans_in(request.message) for request in receiver.of("traces"))
 
 
 @pytest.mark.parametrize("response", [Response(401), Response(404), Response(302, {"Location": "http://127.0.0.1:1/"}),
@@ -417,14 +418,15 @@ def test_batches_are_bounded(observability, receiver):
 
 
 def test_damaged_rows_are_skipped_and_counted(observability, receiver):
-    """What has no form in OTLP costs itself alone."""
-    made = traces(3)
-    put(observability, [made[0], made[1]._replace(trace_id="nonsense"), made[2]._replace(spans=b"[{}]")])
+    """What has no form in OTLP costs itself alone, also what only the protocol's classes refuse."""
+    odd = b'[{"id":"00000000000000aa","parent":null,"name":5,"offset_ms":0,"duration_ms":1,"status":"ok","extras":{}}]'
+    changes = [{}, {"trace_id": "nonsense"}, {"spans": b"[{}]"}, {"started_us": -1}, {"spans": odd}, {}]
+    put(observability, [one._replace(**change) for one, change in zip(traces(6), changes, strict=True)])
     with exporting(observability, receiver.url):
-        wait_until(lambda: cursors(observability).get("otlp.traces", 0) >= 3)
+        wait_until(lambda: cursors(observability).get("otlp.traces", 0) >= 6)
 
-    assert receiver.names[:1] == ["t.1"]
-    assert read_status(observability.data_dir)["counts"]["traces"]["failed"] == {"unmapped": 2}
+    assert receiver.names[:2] == ["t.1", "t.6"]
+    assert read_status(observability.data_dir)["counts"]["traces"]["failed"] == {"unmapped": 4}
 
 
 # --- it does not watch itself
