@@ -23,7 +23,7 @@ import sys
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
-from time import monotonic_ns
+from time import monotonic, monotonic_ns
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -257,16 +257,24 @@ class Telemetry:
         except HearthNetError as error:
             log.warning("telemetry is not exported", extra={"reason": error.message, "hint": error.hint})
             return
-        if settings is not None:
-            wake = partial(thread.pacer.wake, at_once=True, skip_gap=True)
-            self._exporter = Exporter(thread.path, settings, thread.cursors, wake, self.run_id)
-            self._exporter.start()
+        if settings is None:
+            return
+        redaction.register_secrets(settings.secrets())
+        wake = partial(thread.pacer.wake, at_once=True, skip_gap=True)
+        exporter = Exporter(thread.path, settings, thread.cursors, wake, self.run_id)
+        try:
+            exporter.start()
+        except RuntimeError as error:  # no more threads
+            log.warning("telemetry is not exported", extra={"reason": str(error)})
+        else:
+            self._exporter = exporter
 
     def _stop_export(self) -> None:
         """Sends what was recorded last, while the writer can still commit how far that came."""
         if self._exporter is not None and self._thread is not None:
+            ends_at = monotonic() + _EXPORT_TIMEOUT_S
             self._thread.flush(_EXPORT_TIMEOUT_S / 2)
-            self._exporter.stop(_EXPORT_TIMEOUT_S)
+            self._exporter.stop(max(0.0, ends_at - monotonic()))
 
     def close(self) -> None:
         """Commits the rest and marks the run clean, within 2 s; later records stay in memory. Idempotent."""
@@ -282,9 +290,12 @@ class Telemetry:
             self._reader.close()
         node_logging.log_dropped(all_of_them=True)  # while the store can still record them
         runtime.install(None)  # before the drain, so that new records cannot prolong it
+        ends_at = monotonic() + _CLOSE_TIMEOUT_S
         self._stop_export()
         if self._thread is not None:
-            self._thread.stop(_CLOSE_TIMEOUT_S)
+            self._thread.stop(max(_CLOSE_TIMEOUT_S - _EXPORT_TIMEOUT_S, ends_at - monotonic()))
+        if self._exporter is not None:
+            self._exporter.release()
         self._keep_uncommitted(is_in_box=self._close_box())
         node_logging.shutdown()
         runtime.telemetry = None

@@ -87,7 +87,8 @@ class Delivery:
         encode: returns the body of these records, and appends the seq of each that has no form in OTLP; None if none
             has one. Of no records that of an empty request.
         send: sends a body.
-        is_stopping: whether to leave the rest to the next start.
+        is_stopping: whether to leave the rest to the next start, once something is done.
+        is_over: whether to send nothing more.
         clock: monotonic seconds; tests pass their own.
 
     Attributes:
@@ -103,6 +104,7 @@ class Delivery:
         send: Callable[[bytes], Verdict],
         is_stopping: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
+        is_over: Callable[[], bool] = lambda: False,
     ) -> None:
         self.signal = signal
         self.counts = Counts()
@@ -111,6 +113,7 @@ class Delivery:
         self._encode = encode
         self._send = send
         self._is_stopping = is_stopping
+        self._is_over = is_over
         self._clock = clock
         self._failures = 0
         self._unsure = 0
@@ -128,7 +131,7 @@ class Delivery:
         With fewer than all the rest is to be read again: at `ready_at`, or at once if there is no `trouble`.
         """
         course = _Course([records])
-        while course.waiting and course.requests < _MAX_REQUESTS and not (course.done and self._is_stopping()):
+        while course.waiting and not self._must_end(course):
             part = course.waiting.pop()
             unmapped: list[int] = []
             body = self._encode(part, unmapped)
@@ -148,6 +151,9 @@ class Delivery:
         if course.suspects:
             self._hold(course.suspects[-1][1])
         return course.done
+
+    def _must_end(self, course: _Course) -> bool:
+        return course.requests >= _MAX_REQUESTS or self._is_over() or (course.done > 0 and self._is_stopping())
 
     def _ask(self, body: bytes, course: _Course) -> Verdict:
         course.requests += 1

@@ -143,7 +143,7 @@ def routes(settings: Settings, reader: Reader, pause: Callable[[], object] = lam
             import hearthnet.observability.otel.export.protobuf  # noqa: F401  # now, for its error
     except ModuleNotFoundError as error:
         raise missing_extra(error, "otlp") or error from error
-    register_secrets(settings.secrets())
+    register_secrets(settings.secrets())  # again: of those that send once it is the first time
     adds = adds_of(settings)
     try:
         return [Route(Sender(signal, target), adds, reader, pause) for signal, target in settings.targets.items()]

@@ -10,17 +10,17 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from email.utils import formatdate
 
 import pytest
+from support.exported import cursors, put, traces
 from support.otlp import Response, partial, receiving, spans_in
 from support.ports import reserve_port
 from support.reading import rows
-from support.records import a_log, a_trace
+from support.records import a_log
 from support.waiting import nothing_happens, wait_until
 
-from hearthnet.database import TELEMETRY, open_database
 from hearthnet.observability import get_logger, telemetry, trace
 from hearthnet.observability.otel.export import delivery, exporter
 from hearthnet.observability.otel.export.settings import read
@@ -28,7 +28,6 @@ from hearthnet.observability.otel.export.status import read_status
 from hearthnet.observability.store import writer as writing
 from hearthnet.observability.store.lock import StoreLock
 
-ID = "01M8PB3HQC7D4KZXGR0H1X3E{:02X}"
 log = get_logger("hearthnet.work")
 
 
@@ -62,12 +61,6 @@ def record(*names):
     for name in names:
         with trace.new_trace(name):
             pass
-
-
-def cursors(settings):
-    """The cursors in the database."""
-    found = rows(settings.data_dir / "telemetry.db", "SELECT name, value FROM state WHERE name GLOB 'otlp.*'")
-    return dict(found)
 
 
 def troubles(settings):
@@ -148,23 +141,6 @@ def test_mistaken_endpoint_costs_nothing_but_the_export(observability):
 
 
 # --- refusals
-
-
-def put(settings, traces=(), logs=()):
-    """Makes a store with rows, whose seq is their number, as another program left it."""
-    from support.stores import put as insert
-
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    path = settings.data_dir / "telemetry.db"
-    insert(path, traces, logs)
-    with closing(open_database(path, TELEMETRY)) as connection:
-        last = max([one.number for one in (*traces, *logs)])
-        connection.execute("UPDATE state SET value = ? WHERE name = 'seq'", (last,))
-
-
-def traces(count, **changes):
-    """So many traces, each named by its number."""
-    return [a_trace(n, trace_id=ID.format(n % 256), capability=f"t.{n}", **changes) for n in range(1, count + 1)]
 
 
 def test_partial_success_is_counted_and_not_repeated(observability, receiver):
