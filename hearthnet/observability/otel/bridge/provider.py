@@ -25,6 +25,7 @@ from opentelemetry.util.types import Attributes
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.otel.bridge.context import RuntimeContext, live_scope
 from hearthnet.observability.otel.bridge.span import BridgeSpan, capability_of, monotonic_of, to_ulid, wall_time
+from hearthnet.observability.otel.fields import PARENT_IS_REMOTE
 from hearthnet.observability.records.context import current
 from hearthnet.observability.traces.span import Root, Span
 from hearthnet.observability.traces.trace import Trace
@@ -191,6 +192,8 @@ def _root(name: object, start_time: int | None, parent: SpanContext | None) -> T
         made = Trace(capability_of(name), None, to_ulid(parent.trace_id), f"{parent.span_id:016x}")
         made.is_random = bool(parent.trace_flags & _RANDOM)
         made.tracestate = read_tracestate([parent.trace_state.to_header()]) if parent.trace_state else ""
+        if not parent.is_remote:
+            made.extras[PARENT_IS_REMOTE] = False
     if start_time is not None:
         made.started_ns, made.started_us = monotonic_of(start_time), start_time // 1_000
     return made

@@ -19,8 +19,11 @@ import orjson
 
 from hearthnet.constants import NODE_ROLE
 from hearthnet.errors import HTTP_STATUS
-from hearthnet.observability.otel.export import gen_ai
+from hearthnet.observability.otel.export import bridged, gen_ai
+from hearthnet.observability.otel.export.exceptions import type_in, type_of
 from hearthnet.observability.otel.export.values import attributes, text
+from hearthnet.observability.otel.fields import PARENT_IS_REMOTE
+from hearthnet.observability.otel.fields import SCOPE as SCOPE_NAME
 from hearthnet.observability.records.record import LogRecord, TraceRecord
 from hearthnet.observability.records.results import CALLERS_ERRORS, INTERRUPTED, OK, is_failure
 from hearthnet.observability.traces.traceparent import root_span_id, to_w3c
@@ -35,9 +38,9 @@ _SAMPLED, _KNOWS_PARENT, _IS_REMOTE = 0x1, 0x100, 0x200  # Span.flags
 _SEVERITIES: Final = {"debug": 5, "info": 9, "warning": 13, "error": 17, "critical": 21}
 _WARNING: Final = 13
 _NO_TRACE: Final = bytes(16)
-_TYPE: Final = re.compile(r"([A-Z]\w*)(?:: |$)")  # of an error's text, `TimeoutError: late`
+_SPAN_ID: Final = re.compile(r"(?!0{16})[0-9a-fA-F]{16}")
 _ROUTE: Final = "/bus/v1/call"
-_NOT_ATTRIBUTES: Final = frozenset({"link", "truncated", "truncated_keys"})
+_NOT_ATTRIBUTES: Final = frozenset({"truncated", "truncated_keys"})
 
 
 class Origin(NamedTuple):
@@ -95,24 +98,26 @@ def traces_request(
     Raises:
         ValueError: raised when there is such a record and `unmapped` is None.
     """
-    by_run: dict[str, list[dict[str, Any]]] = {}
+    by_run: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for record in records:
         try:
-            spans = _trace(record, sender)
+            made = _trace(record, sender)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             if unmapped is None:
                 raise ValueError(f"trace {record.seq} has no form in OTLP: {error}") from error
             unmapped.append(record.seq)
             continue
-        by_run.setdefault(record.run_id, []).extend(spans)
+        of_run = by_run.setdefault(record.run_id, {})
+        for name, spans in made.items():
+            of_run.setdefault(name, []).extend(spans)
     return {
         "resource_spans": [
             {
                 "resource": _resource(origins.get(run_id) or Origin(run_id), sender),
-                "scope_spans": [{"scope": _scope(origins.get(run_id)), "spans": spans, "schema_url": SCHEMA_URL}],
+                "scope_spans": [_of_scope(name, spans, origins.get(run_id)) for name, spans in scopes.items()],
                 "schema_url": SCHEMA_URL,
             }
-            for run_id, spans in by_run.items()
+            for run_id, scopes in by_run.items()
         ]
     }
 
@@ -175,50 +180,68 @@ def _resource(origin: Origin, sender: Sender) -> dict[str, Any]:
     return {"attributes": attributes(fields)}
 
 
-def _scope(origin: Origin | None) -> dict[str, Any]:
+def _of_scope(name: str, spans: list[dict[str, Any]], origin: Origin | None) -> dict[str, Any]:
+    if name != SCOPE:  # an instrumented library: which conventions it follows is not known
+        return {"scope": {"name": name}, "spans": spans}
     version = None if origin is None else origin.version
-    return {"name": SCOPE, **({"version": version} if version else {})}
+    scope = {"name": SCOPE, **({"version": version} if version else {})}
+    return {"scope": scope, "spans": spans, "schema_url": SCHEMA_URL}
 
 
 # --- traces
 
 
-def _trace(record: TraceRecord, sender: Sender) -> list[dict[str, Any]]:
+def _trace(record: TraceRecord, sender: Sender) -> dict[str, list[dict[str, Any]]]:
+    """Returns the spans of a trace by their scope."""
     trace_id = bytes.fromhex(to_w3c(record.trace_id))
     if trace_id == _NO_TRACE:
         raise ValueError("all zeros are no trace id")
     root_id = bytes.fromhex(root_span_id(*record.root_key))
     extras: dict[str, Any] = orjson.loads(record.extras)
     spans: list[dict[str, Any]] = orjson.loads(record.spans)
-    start_ns = record.started_us * 1_000
     is_chat = record.capability == gen_ai.CAPABILITY
     said = gen_ai.conversation(extras) if is_chat and "request_body" in extras else {}
-    root = _root(record, extras, spans, trace_id, root_id, sender)
-    return [root, *(_span(one, trace_id, root_id, start_ns, sender, said if is_chat else None) for one in spans)]
+    noted = bridged.take(extras) if bridged.MARK in record.extras else {}
+    found = {_scope_of(noted): [_root(record, extras, noted, spans, trace_id, root_id, sender)]}
+    has_noted = bridged.MARK in record.spans
+    for span in spans:
+        noted = bridged.take(span["extras"]) if has_noted else {}
+        made = _span(span, noted, trace_id, root_id, record.started_us * 1_000, sender, said if is_chat else None)
+        found.setdefault(_scope_of(noted), []).append(made)
+    return found
+
+
+def _scope_of(noted: Mapping[str, Any]) -> str:
+    return text(noted[SCOPE_NAME]) if SCOPE_NAME in noted else SCOPE
 
 
 def _root(
     record: TraceRecord,
     extras: dict[str, Any],
+    noted: dict[str, Any],
     spans: list[dict[str, Any]],
     trace_id: bytes,
     root_id: bytes,
     sender: Sender,
 ) -> dict[str, Any]:
     start_ns = record.started_us * 1_000
-    is_remote, is_served = record.parent_id is not None, "caller" in extras
-    is_server = is_remote or is_served
+    parent = record.parent_id if record.parent_id is not None and _SPAN_ID.fullmatch(record.parent_id) else None
+    is_remote = parent is not None and noted.get(PARENT_IS_REMOTE) is not False
+    is_served = "caller" in extras and SCOPE_NAME not in noted
+    is_server = (is_remote or is_served) and SCOPE_NAME not in noted
     result = record.result
     # An HTTP server's span is no error when the caller made one.
     is_error = is_failure(result) and not (is_server and result in CALLERS_ERRORS)
+    link = _link(extras.get("link"))
     fields = {
         "hearthnet.capability": record.capability,
         "hearthnet.capability.version": record.version,
         "hearthnet.result": result,
+        "hearthnet.parent_id": None if parent else record.parent_id,  # a program's own, which is no span's id
         "error.type": result if is_failure(result) else None,
         "hearthnet.truncated_spans": extras.get("truncated"),
         **(_http(result, spans) if is_remote and is_served else {}),
-        **{key: value for key, value in extras.items() if key not in _NOT_ATTRIBUTES},
+        **{key: value for key, value in extras.items() if key not in _NOT_ATTRIBUTES and (key != "link" or not link)},
     }
     made = {
         "trace_id": trace_id,
@@ -228,22 +251,25 @@ def _root(
         "start_time_unix_nano": start_ns,
         "end_time_unix_nano": start_ns + max(0, round(record.duration_ms * 1e6)),
         "attributes": attributes(fields),
-        "dropped_attributes_count": _count(extras.get("truncated_keys")),
+        "dropped_attributes_count": bridged.count(extras.get("truncated_keys")),
         "flags": _SAMPLED | _KNOWS_PARENT | (_IS_REMOTE if is_remote else 0),
     }
     if is_error:
         made["status"] = _status(record.error or (result if result == INTERRUPTED else None))
-    if record.parent_id is not None:
-        made["parent_span_id"] = bytes.fromhex(record.parent_id)
-    if is_failure(result) and record.error:
+    if parent is not None:
+        made["parent_span_id"] = bytes.fromhex(parent)
+    if is_failure(result) and record.error and not bridged.has_exception(noted):
         _add_exception(made, record.error, sender)
-    if isinstance(link := extras.get("link"), dict):
-        made["links"] = [_link(link)]
+    if link is not None:
+        made["links"] = [link]
+    if noted:
+        bridged.complete(made, noted, start_ns)
     return made
 
 
 def _span(
     span: dict[str, Any],
+    noted: dict[str, Any],
     trace_id: bytes,
     root_id: bytes,
     trace_start_ns: int,
@@ -254,11 +280,11 @@ def _span(
     extras: dict[str, Any] = span["extras"]
     status = span["status"]
     start_ns = trace_start_ns + round(span["offset_ms"] * 1e6)
-    is_model = said is not None and span["name"] == gen_ai.SPAN
+    is_model = said is not None and span["name"] == gen_ai.SPAN and SCOPE_NAME not in noted
     fields: dict[str, Any] = {**gen_ai.named(extras), **(said or {})} if is_model else extras
     error = extras.get("error") if status == "error" else None
-    if status == "error":
-        fields = {**fields, "error": None, "error.type": _type_of(error) or "_OTHER"}
+    if status == "error":  # the type that an instrumented library has set stays
+        fields = {**fields, "error": None, "error.type": extras.get("error.type") or type_of(error) or "_OTHER"}
     elif status != OK:
         fields = {**fields, "hearthnet.status": status}
     parent = span["parent"]
@@ -271,13 +297,15 @@ def _span(
         "start_time_unix_nano": start_ns,
         "end_time_unix_nano": start_ns + max(0, round(span["duration_ms"] * 1e6)),
         "attributes": attributes(fields) if fields else [],
-        "dropped_attributes_count": _count(extras.get("truncated_keys")),
+        "dropped_attributes_count": bridged.count(extras.get("truncated_keys")),
         "flags": _SAMPLED | _KNOWS_PARENT,
     }
     if status == "error":
         made["status"] = _status(error)
-    if error:
+    if error and not (noted and bridged.has_exception(noted)):
         _add_exception(made, error, sender)
+    if noted:
+        bridged.complete(made, noted, trace_start_ns)
     return made
 
 
@@ -294,25 +322,20 @@ def _status(said: object) -> dict[str, Any]:
 
 def _add_exception(made: dict[str, Any], error: object, sender: Sender) -> None:
     if sender.has_exception_events:
-        kind, said = _type_of(error), text(error)
+        kind, said = type_of(error), text(error)
         message = said if kind is None else said[len(kind) :].removeprefix(": ")
         fields = {"exception.type": kind, "exception.message": message or None}
         event = {"name": "exception", "time_unix_nano": made["end_time_unix_nano"], "attributes": attributes(fields)}
         made["events"] = [event]
 
 
-def _type_of(error: object) -> str | None:
-    match = _TYPE.match(error) if isinstance(error, str) else None
-    return None if match is None else match[1]
-
-
-def _link(link: dict[str, Any]) -> dict[str, Any]:
-    trace_id, span_id = bytes.fromhex(to_w3c(link["trace_id"])), bytes.fromhex(link["span_id"])
+def _link(link: object) -> dict[str, Any] | None:
+    """Returns the link to a caller's trace that is none of ours; None if it is none."""
+    try:
+        trace_id, span_id = bytes.fromhex(to_w3c(link["trace_id"])), bytes.fromhex(link["span_id"])  # type: ignore[index]
+    except (ValueError, TypeError, KeyError, AttributeError):  # a field of the program's, which has the same name
+        return None
     return {"trace_id": trace_id, "span_id": span_id, "flags": _KNOWS_PARENT | _IS_REMOTE}
-
-
-def _count(dropped: object) -> int:
-    return dropped if isinstance(dropped, int) and 0 <= dropped < 2**32 else 0
 
 
 # --- log records
@@ -327,8 +350,7 @@ def _log(record: LogRecord) -> dict[str, Any]:
         **{key: value for key, value in extras.items() if key != "truncated_keys"},
     }
     if record.exc:
-        last = record.exc.rstrip().rpartition("\n")[2]
-        fields |= {"exception.type": _type_of(last), "exception.stacktrace": text(record.exc)}
+        fields |= {"exception.type": type_in(record.exc), "exception.stacktrace": text(record.exc)}
     made: dict[str, Any] = {
         "time_unix_nano": record.ts_us * 1_000,
         "observed_time_unix_nano": record.ts_us * 1_000,
@@ -336,7 +358,7 @@ def _log(record: LogRecord) -> dict[str, Any]:
         "severity_text": record.level,
         "body": {"string_value": text(record.msg)},
         "attributes": attributes(fields),
-        "dropped_attributes_count": _count(extras.get("truncated_keys")),
+        "dropped_attributes_count": bridged.count(extras.get("truncated_keys")),
     }
     if record.trace_id is not None:
         made |= {"trace_id": bytes.fromhex(to_w3c(record.trace_id)), "flags": _SAMPLED}
