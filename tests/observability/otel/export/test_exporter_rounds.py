@@ -19,6 +19,7 @@ from hearthnet.observability.otel.export import exporter as exporting
 from hearthnet.observability.otel.export.exporter import LOCK_FILE, Exporter
 from hearthnet.observability.otel.export.settings import read
 from hearthnet.observability.otel.export.status import read_status
+from hearthnet.observability.redaction.rules import scrub
 from hearthnet.observability.store.cursors import Cursors
 from hearthnet.observability.store.lock import StoreInUseError, StoreLock
 from hearthnet.observability.store.merge import transaction
@@ -243,3 +244,12 @@ def test_no_thread_is_no_reason_to_fail(observability, receiver, monkeypatch):
 
     assert [found.capability for found in trace.get_recent()] == ["a.b"]
     assert receiver.requests == []
+
+
+def test_secrets_are_known_before_anything_is_exported(observability, receiver, monkeypatch):
+    """The exporter's thread has not begun, and a line that shows the token alone is redacted."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20plain-words-1")
+    monkeypatch.setattr(Exporter, "start", lambda self: None)
+    monkeypatch.setattr(Exporter, "stop", lambda self, within_s: None)
+    with telemetry.open(observability.model_copy(update={"otlp_endpoint": receiver.url})):
+        assert "plain-words-1" not in scrub("the backend said plain-words-1")
