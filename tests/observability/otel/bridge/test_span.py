@@ -74,6 +74,44 @@ def test_attributes_are_bounded_and_clean(installed):
     assert "tiger1234" not in json.dumps(row)
 
 
+class WordlessError(Exception):
+    """Has no text."""
+
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+def test_exception_without_a_text_reaches_the_program(installed):
+    """It is the program's own, not one of ours in its place; the span has failed."""
+    with pytest.raises(WordlessError), installed.start_as_current_span("root"):
+        raise WordlessError
+
+    assert newest()["result"] == "internal_error"
+    assert "WordlessError" in newest()["error"]
+
+
+def test_context_that_is_none(installed):
+    """Is no reason to raise: nothing is recorded."""
+    span = installed.start_span("x", context=5)
+    with installed.start_as_current_span("y", context=object()):
+        pass
+
+    assert not span.is_recording()
+    assert trace.get_recent() == []
+
+
+def test_spans_that_are_never_ended_are_bounded(installed):
+    """Of a trace that makes them without end, a thousand are kept; it goes on, and ends."""
+    with installed.start_as_current_span("root") as root:
+        for _ in range(1_100):
+            installed.start_span("forgotten")
+        assert len(root.trace._open) <= 1_000
+        with installed.start_as_current_span("last"):
+            pass
+
+    assert newest()["capability"] == "root"
+
+
 def test_own_names_are_not_the_programs(installed):
     """An attribute cannot pass for what is noted of the span."""
     with installed.start_as_current_span("root", kind=SpanKind.CLIENT) as span:

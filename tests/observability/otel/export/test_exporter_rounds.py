@@ -248,8 +248,8 @@ def test_no_thread_is_no_reason_to_fail(observability, receiver, monkeypatch):
 
 def test_secrets_are_known_before_anything_is_exported(observability, receiver, monkeypatch):
     """The exporter's thread has not begun, and a line that shows the token alone is redacted."""
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20plain-words-1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%209f2K-x81")
     monkeypatch.setattr(Exporter, "start", lambda self: None)
     monkeypatch.setattr(Exporter, "stop", lambda self, within_s: None)
     with telemetry.open(observability.model_copy(update={"otlp_endpoint": receiver.url})):
-        assert "plain-words-1" not in scrub("the backend said plain-words-1")
+        assert "9f2K-x81" not in scrub("the backend said 9f2K-x81")
