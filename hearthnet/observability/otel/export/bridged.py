@@ -21,21 +21,21 @@ _EXCEPTION: Final = "exception"
 
 
 def take(extras: dict[str, Any]) -> dict[str, Any]:
-    """Removes what is noted from extras, and returns it."""
+    """Removes the notes from extras, and returns them."""
     return {key: extras.pop(key) for key in [key for key in extras if key.startswith(OWN)]}
 
 
 def has_exception(noted: Mapping[str, Any]) -> bool:
-    """Returns whether its exceptions are among the events: always of spans that the API has made."""
+    """Returns whether the exceptions of a span are among the events: always of spans that the API has made."""
     return SCOPE in noted or any(event.get("name") == _EXCEPTION for event in _items(noted, EVENTS))
 
 
 def complete(made: dict[str, Any], noted: Mapping[str, Any], trace_start_ns: int) -> None:
-    """Adds what is noted to the fields of a span.
+    """Adds the notes to the fields of a span.
 
     Args:
         made: the span.
-        noted: of it.
+        noted: its notes.
         trace_start_ns: when its trace began, nanoseconds since 1970.
     """
     if SCOPE in noted:

@@ -220,7 +220,7 @@ class Delivery:
 
     def _skip(self, record: Any, verdict: Verdict) -> None:
         self._lose(verdict.reason, 1)
-        if not self._is_skipping:  # of many in a row the first is told, all are counted
+        if not self._is_skipping:  # of many in a row the first is logged, all are counted
             self._is_skipping = True
             fields = {"kind": self.signal, "seq": record.seq, "reason": verdict.words}
             log.warning("records are refused by the backend, and skipped", extra=fields)

@@ -181,7 +181,7 @@ class Exporter:
         return is_late or all(line.trouble is not None for line in waiting)
 
     def _round(self) -> None:
-        """Does what is to be done; after an unexpected error it is tried again, ever more slowly."""
+        """Makes one round; after an unexpected error the next one comes later each time."""
         try:
             self._work()
             self._stumbles = 0
@@ -206,7 +206,7 @@ class Exporter:
         self._oldest_us.clear()
 
     def _has_lock(self) -> bool:
-        """Takes the lock; returns False if another process has it, or it cannot be taken, which is told once."""
+        """Takes the lock; returns False if another process has it, or it cannot be taken, which is logged once."""
         was_held = self._lock.is_held
         try:
             self._lock.acquire()

@@ -101,7 +101,7 @@ class Sender:
             timer.cancel()
 
     def _note(self, _: str, info: Mapping[str, Any]) -> None:
-        """Keeps a connection that the client has made, also one that it has encrypted: each step is told here."""
+        """Keeps the connection that the client has made, or encrypted; it calls this for each of its steps."""
         stream = info.get("return_value")
         if hasattr(stream, "get_extra_info"):
             self._connection = stream

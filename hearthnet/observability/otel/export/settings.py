@@ -208,7 +208,7 @@ def _basic(user: str, password: str | None) -> str:
 
 
 def _within(value: str) -> Iterator[str]:
-    """Yields what is behind the scheme of an `Authorization`; of user and password the latter."""
+    """Yields the token behind the scheme of an `Authorization`; of user and password the latter, too."""
     if (match := _SCHEME.fullmatch(value)) is None:
         return
     yield match[2]
