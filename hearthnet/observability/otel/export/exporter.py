@@ -207,7 +207,6 @@ class Exporter:
 
     def _has_lock(self) -> bool:
         """Takes the lock; returns False if another process has it, or it cannot be taken, which is logged once."""
-        was_held = self._lock.is_held
         try:
             self._lock.acquire()
         except StoreInUseError:
@@ -217,9 +216,6 @@ class Exporter:
             if self._error != error.message:
                 self._tell_error(error)
             return False
-        if not was_held:
-            for table in _KINDS.keys() - self._settings.targets.keys():
-                self._cursors.end(table)
         return True
 
     def _tell_error(self, error: HearthNetError) -> None:
@@ -239,12 +235,11 @@ class Exporter:
         """Sends a batch, if the backend may be asked, and the cursor of the one before is committed."""
         pending = self._cursors.take()  # first: what the writer commits in between is known twice, not in neither
         known = unsent.state(self._reader)
+        for table in known.cursors.keys() - self._settings.targets.keys() - pending.ended:
+            self._cursors.end(table)  # a signal that was switched off
         saved = known.cursors.get(route.signal)
-        if saved is None:
-            self._cursors.begin(route.signal)
-            if not self._save():
-                return
-            saved = 0
+        if saved is None and (saved := self._begun(route.signal)) is None:
+            return
         cursor = pending.end_of(route.signal, saved)
         if route.signal == "logs":
             self._tell_lost(line, known, pending)
@@ -257,6 +252,11 @@ class Exporter:
                 self._save()
         elif time.monotonic() >= line.ready_at and self._save():
             self._deliver(route, line, cursor, records, known.seq)
+
+    def _begun(self, signal: str) -> int | None:
+        """Begins the export of a signal; returns its cursor: at the oldest row, or where it was when it was last on."""
+        self._cursors.begin(signal)
+        return unsent.state(self._reader).cursors.get(signal) if self._save() else None
 
     def _save(self) -> bool:
         """Has the cursor committed; returns False if that cannot be: it would be sent again."""

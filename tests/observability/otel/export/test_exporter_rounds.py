@@ -138,14 +138,20 @@ def test_unexpected_error_ends_nothing(observability, receiver, rig, monkeypatch
 
 
 def test_signal_that_was_switched_off_is_no_loss(observability, receiver, rig):
-    """Of its table no losses are told; its cursor is kept for the day when it is on again."""
-    put(observability, traces(3), **BEGUN, otlp_traces_lost=5)
+    """Of its table no losses are told; switched on again it goes on where it was."""
+    put(observability, traces(3), otlp_traces=2, otlp_logs=0, otlp_traces_lost=5)
     made = rig(variables={"OTEL_TRACES_EXPORTER": "none"})
     made.rounds(2)
     made.commit()
-
     assert receiver.requests == []
-    assert cursors(observability) == {"otlp.traces": -1, "otlp.traces.lost": 0, "otlp.logs": 3}
+    assert cursors(observability) == {"otlp.traces": ~2, "otlp.traces.lost": 0, "otlp.logs": 3}
+    made.close()
+    made = rig()
+    made.rounds(2)
+    made.commit()
+
+    assert receiver.names == ["t.3"]
+    assert cursors(observability)["otlp.traces"] == 3
 
 
 @pytest.mark.parametrize("status", [200, 400])
