@@ -107,12 +107,14 @@ def _send(
     from hearthnet.observability.otel.export.once import send
     from hearthnet.observability.otel.export.route import routes
     from hearthnet.observability.otel.export.settings import read
+    from hearthnet.observability.redaction.rules import register_secrets
 
     protocol = (
         {} if form is None else {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json" if form == "otlp-json" else "http/protobuf"}
     )
     settings = read(url, _environment() | protocol)
     assert settings is not None  # there is an endpoint, and nothing switches it off
+    register_secrets(settings.secrets())
     for doubt in settings.doubts:
         click.echo(f"warning: {printable(doubt.replace('[observability] otlp_endpoint', '--to'))}", err=True)
     chosen = [route for route in routes(settings, reader) if route.signal in signals]

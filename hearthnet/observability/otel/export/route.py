@@ -11,7 +11,6 @@ from hearthnet.observability.otel.export import mapping
 from hearthnet.observability.otel.export.delivery import MAX_BYTES
 from hearthnet.observability.otel.export.otlp_json import dumps
 from hearthnet.observability.process.program import program_name
-from hearthnet.observability.redaction.rules import register_secrets
 from hearthnet.observability.store.query import unsent
 from hearthnet.observability.store.reader import Reader
 
@@ -143,7 +142,6 @@ def routes(settings: Settings, reader: Reader, pause: Callable[[], object] = lam
             import hearthnet.observability.otel.export.protobuf  # noqa: F401  # now, for its error
     except ModuleNotFoundError as error:
         raise missing_extra(error, "otlp") or error from error
-    register_secrets(settings.secrets())  # again: of those that send once it is the first time
     adds = adds_of(settings)
     try:
         return [Route(Sender(signal, target), adds, reader, pause) for signal, target in settings.targets.items()]

@@ -93,7 +93,7 @@ class Sender:
         """Hangs up once the time of the request is over: the client's own timeout is one of each read."""
         self._is_late = False
         timer = threading.Timer(self.target.timeout_s, self._hang_up)
-        timer.daemon = True
+        timer.name, timer.daemon = "hearthnet-export-timer", True
         timer.start()
         try:
             yield
@@ -129,7 +129,7 @@ def _received(response: httpx.Response) -> bytes:
             received += part
             if len(received) > _MAX_RESPONSE_BYTES:  # the rest is not read: the connection closes
                 break
-    except (httpx.HTTPError, OSError):
+    except (httpx.HTTPError, OSError, ValueError):  # the latter of TLS, where `_hang_up` comes between
         return b""
     return received
 
