@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
 from textwrap import wrap
@@ -184,7 +185,8 @@ def _known_keys(location: tuple[int | str, ...]) -> str:
         for candidate in (field.annotation, *get_args(field.annotation)) if field is not None else ():
             if isinstance(candidate, type) and issubclass(candidate, BaseModel):
                 model = candidate
-    return f"known here: {', '.join(model.model_fields)}"
+    alike = get_close_matches(str(location[-1]), model.model_fields, 1)
+    return f"{f'did you mean {alike[0]}? ' if alike else ''}known here: {', '.join(model.model_fields)}"
 
 
 def validate(config: Config) -> None:

@@ -111,7 +111,7 @@ class Schema(NamedTuple):
 
 
 # 10,000 traces of 1 KB and 10,000 log records of 0.5 KB: at home rates the ring never outgrows it.
-TELEMETRY: Final = Schema("telemetry", 0x48_4E_74_6C, reserve_bytes=16_000_000, digest="d04e2f5878334f0c")  # "HNtl"
+TELEMETRY: Final = Schema("telemetry", 0x48_4E_74_6C, reserve_bytes=16_000_000, digest="cb4674e1f7193641")  # "HNtl"
 EVENTS: Final = Schema("events", 0x48_4E_65_76)  # "HNev"
 
 
@@ -192,8 +192,16 @@ def store_error(path: Path, error: OSError | sqlite3.Error) -> HearthNetError:
         )
     for part in _parts(path):
         if part.exists() and not _is_accessible(part) and (hint := foreign_hint(part)) is not None:
-            return StoreError(f"{part} cannot be used: {hint.partition(':')[0]}", hint=hint)
+            return StoreError(f"{part} cannot be used: {hint.partition(': ')[0]}", hint=hint)
     return StoreError(f"{path} cannot be used: {error}", hint=f"check that {path.parent} is writable")
+
+
+def unreadable(path: Path) -> StoreError | None:
+    """Returns the error for a database with a file that we may not read, with how to take it back; None: we may."""
+    for part in _parts(path):
+        if part.exists() and not os.access(part, os.R_OK):
+            return StoreError(f"{part} cannot be read by this user", hint=foreign_hint(part))
+    return None
 
 
 class CeilingError(sqlite3.OperationalError):
@@ -388,7 +396,7 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
         )
         connection.execute("PRAGMA query_only = ON")
     except sqlite3.Error as error:
-        raise StoreError(f"{path} cannot be read: {error}") from error
+        raise unreadable(path) or StoreError(f"{path} cannot be read: {error}") from error
     return connection
 
 

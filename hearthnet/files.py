@@ -43,6 +43,7 @@ _KINDS: Final = {
     stat.S_IFDIR: "a folder",
 }
 
+_MAX_NAMED: Final = 12  # files of another owner in a hint
 _DANGLING: Final = "it is a link to nothing, not a file"
 
 
@@ -84,21 +85,49 @@ def move_aside_hint(path: str | os.PathLike[str]) -> str:
 
 
 def foreign_hint(path: str | os.PathLike[str]) -> str | None:
-    """Returns the hint to take a file back from its owner, such as root after a run with `sudo`; None if it is ours."""
+    """Returns the hint to take a file back from its owner, such as root after a run with `sudo`; None if it is ours.
+
+    Below a folder of ours, whatever else of that owner is in its way or beside it is named as well.
+    """
     import pwd  # late: seldom needed
     import shlex
 
-    try:
-        owner = os.lstat(path).st_uid
-    except OSError:
-        return None
-    if owner == os.geteuid():
+    at, owner = _reached(Path(path))
+    if owner in (None, os.geteuid()):
         return None
     try:
         name = pwd.getpwuid(owner).pw_name
     except KeyError:
         name = f"uid {owner}"
-    return f"it belongs to {name}: sudo chown {os.geteuid()} {shlex.quote(os.fspath(path))}"
+    places, recursively = _all_of(at, owner)
+    which = "it" if os.fspath(places[0]) == os.fspath(path) else places[0]
+    return f"{which} belongs to {name}: sudo chown {recursively}{os.geteuid()} {shlex.join(map(str, places))}"
+
+
+def _reached(path: Path) -> tuple[Path, int | None]:
+    """Returns a path, or the nearest folder above it that can be seen, and its owner; None if there is no such file."""
+    try:
+        return path, os.lstat(path).st_uid
+    except PermissionError:
+        return _reached(path.parent)
+    except OSError:
+        return path, None
+
+
+def _all_of(path: Path, owner: int) -> tuple[list[Path], str]:
+    """Returns what has to be taken back with a path: its highest folder of that owner, or the files beside it.
+
+    And the option for a folder's content, which is taken back only below a folder of ours.
+    """
+    above = [path, *path.parents]
+    owners = [_reached(one)[1] for one in above]
+    first_other = next((at for at, uid in enumerate(owners) if uid != owner), 0)
+    if not first_other or owners[first_other] != os.geteuid():  # no folder of ours above it: nothing is known
+        return [path], ""
+    if first_other > 1 or path.is_dir():
+        return [above[first_other - 1]], "-R "
+    beside = sorted(one for one in path.parent.iterdir() if _reached(one)[1] == owner and not one.is_dir())
+    return [path, *(one for one in beside if one != path)][:_MAX_NAMED], ""
 
 
 def _check_regular(path: str | os.PathLike[str], mode: int) -> None:

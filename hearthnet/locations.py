@@ -87,13 +87,11 @@ def disk_use(where: Locations) -> dict[str, int]:
 
 def bytes_of(path: Path) -> int:
     """Returns the size in bytes of a file or of all files below a folder; 0 if missing."""
-    files = path.rglob("*") if path.is_dir() else (path,)
     total = 0
-    for file in files:
-        try:
-            total += file.stat().st_size if file.is_file() else 0
-        except FileNotFoundError:  # removed since it was listed: a rotated log, a -wal
-            continue
+    with suppress(PermissionError):  # in a folder that we may not enter
+        for file in path.rglob("*") if path.is_dir() else (path,):
+            with suppress(FileNotFoundError):  # removed since it was listed: a rotated log, a -wal
+                total += file.stat().st_size if file.is_file() else 0
     return total
 
 

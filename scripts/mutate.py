@@ -46,7 +46,8 @@ class Subject(NamedTuple):
 
 SUBJECTS = {
     "ring": Subject(
-        ("store/ring.py",), ("store/test_ring.py", "store/test_writer.py", "store/test_writer_failures.py")
+        ("store/ring.py",),
+        ("store/test_ring.py", "store/test_ring_settled.py", "store/test_writer.py", "store/test_writer_failures.py"),
     ),
     "record": Subject(
         ("records/record.py",),
@@ -78,7 +79,6 @@ SUBJECTS = {
     "writer": Subject(
         ("store/writer.py",),
         (
-            "store/test_writer_settled.py",
             "store/test_writer.py",
             "store/test_writer_failures.py",
             "store/test_ring.py",
@@ -106,7 +106,7 @@ SUBJECTS = {
     "run_ends": Subject(("store/recovery/run_ends.py",), ("store/recovery/test_run_ends.py", "../checks/test_runs.py")),
     "doctor": Subject(("doctor.py",), ("test_doctor.py", "reports/test_report_file.py")),
     "redaction": Subject(
-        ("redaction/rules.py", "redaction/values.py"),
+        tuple(f"redaction/{name}.py" for name in ("rules", "names", "values", "options", "spoken", "told")),
         ("redaction", "records/test_record_values.py", "logs/test_tracebacks.py"),
     ),
 }

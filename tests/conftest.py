@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -63,13 +65,32 @@ settings.register_profile("soak", max_examples=1_000, **_UNTIMED)
 settings.load_profile("suite")
 
 
+@pytest.fixture(scope="session")
+def _new_folder(tmp_path_factory):
+    """Makes folders by number: pytest would look through those of all tests before, for the name of each."""
+    base, numbers = tmp_path_factory.getbasetemp(), itertools.count()
+
+    def make(name: str):
+        path = base / f"{next(numbers)}-{name}"
+        path.mkdir(mode=0o700)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def tmp_path(_new_folder, request):
+    """A folder of a test's own."""
+    return _new_folder(re.sub(r"\W", "_", request.node.name)[:30])
+
+
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
+def home(_new_folder, monkeypatch):
     """A home directory that nothing else uses; no test may touch the real one."""
-    path = tmp_path / "home"
-    path.mkdir()
+    path = _new_folder("home")
     monkeypatch.setenv("HOME", str(path))
-    for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
+    exporting = [name for name in os.environ if name.startswith("OTEL_")]
+    for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", *exporting):
         monkeypatch.delenv(name, raising=False)
     return path
 

@@ -225,7 +225,7 @@ def test_resolved_settings_round_trip(tmp_path):
     assert load(save(config, tmp_path / "config.toml")) == config
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     host=st.text(st.characters(codec="utf-8", exclude_characters="$")),
     port=st.integers(1, 42_423),
@@ -523,3 +523,15 @@ def test_config_error_without_message_shows_its_code():
     error = ConfigError("invalid_field", field="a.b")
 
     assert (str(error), error.field, error.hint, error.exit_code) == ("invalid_field", "a.b", None, 1)
+
+
+@pytest.mark.parametrize(("variable", "endpoint"), [("http://env:4318", "http://env:4318"), ("", "http://file:4318")])
+def test_endpoint_of_the_environment_wins_over_the_file(write, monkeypatch, variable, endpoint):
+    """The standard variable of OpenTelemetry; an empty one counts as not set. `init` does not write it down."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", variable)
+    file = write('[observability]\notlp_endpoint = "http://file:4318"')
+
+    assert load(file).observability.otlp_endpoint == endpoint
+    assert load(file).source == file
+    assert load().observability.otlp_endpoint == (variable or None)
+    assert default_config().observability.otlp_endpoint is None

@@ -99,11 +99,26 @@ sys.meta_path.insert(0, Refuse())
 """
 
 
-def run_plain(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs Python as in a plain install."""
+# Runs commands one after another; prints the exit code and what was printed of each.
+IN_TURN = """
+import io, json
+from contextlib import redirect_stderr, redirect_stdout
+from hearthnet.cli.main import _run
+done = []
+for arguments in json.loads(sys.argv[1]):
+    out, error = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    with redirect_stdout(out), redirect_stderr(error):
+        code = _run(arguments)
+    done.append((code, out.buffer.getvalue().decode(), error.buffer.getvalue().decode()))
+print(json.dumps(done))
+"""
+
+
+def run_plain(script: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python as in a plain install, with more in its environment."""
     command = [sys.executable, "-c", PLAIN + script, *arguments]
     # Where logfire is installed, for the benchmarks, pydantic would warn that it cannot load its plugin.
-    environment = {**os.environ, "PYDANTIC_DISABLE_PLUGINS": "1"}
+    environment = {**os.environ, "PYDANTIC_DISABLE_PLUGINS": "1", **more}
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
 
 
@@ -112,14 +127,22 @@ def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
     return run_plain("from hearthnet.cli.main import main; main(sys.argv[1:])", *arguments)
 
 
-@pytest.fixture
-def trace_id(home):
-    """A trace and a log record, made by a program in a plain install."""
-    done = run_plain(MAKE_RECORDS)
+def in_turn(*commands: list[str], **more: str) -> list[tuple[int, str, str]]:
+    """Runs command lines in a plain install, all in one process; returns exit code, stdout and stderr of each."""
+    done = run_plain(IN_TURN, json.dumps(commands), **more)
+    assert done.returncode == 0, done.stderr
+    return [(code, out, error) for code, out, error in json.loads(done.stdout)]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """The home and the trace id of a trace and a log record, made by a program in a plain install."""
+    home = str(tmp_path_factory.mktemp("recorded"))
+    done = run_plain(MAKE_RECORDS, HOME=home)
     assert done.returncode == 0, done.stderr
     trace_id, capability, spans = done.stdout.split()
     assert (capability, spans) == ("experimental.work", "1")
-    return trace_id
+    return home, trace_id
 
 
 def test_what_telemetry_needs_is_little():
@@ -174,28 +197,37 @@ def test_a_nodes_packages_are_imported_by_a_nodes_modules():
     assert users == {}
 
 
-def test_records_are_read_back(trace_id):
+def test_records_are_read_back(recorded):
     """Each command that reads from disk works."""
-    assert cli("version").returncode == 0
-    assert "telemetry.db" in cli("paths", "telemetry").stdout
-    assert "working" in cli("log").stdout
-    assert trace_id in cli("trace", "recent").stdout
-    assert [item["trace_id"] for item in json.loads(cli("trace", "recent", "--json").stdout)] == [trace_id]
-    assert "step" in cli("trace", "show", trace_id).stdout
-    assert trace_id in cli("telemetry", "sql", "SELECT trace_id FROM traces").stdout
-    assert cli("telemetry", "info").returncode == 0
-    assert "telemetry.db" in cli("autopsy", "--json").stdout
+    home, trace_id = recorded
+    said = [
+        (["version"], "."),
+        (["paths", "telemetry"], "telemetry.db"),
+        (["log"], "working"),
+        (["trace", "recent"], trace_id),
+        (["trace", "recent", "--json"], trace_id),
+        (["trace", "show", trace_id], "step"),
+        (["telemetry", "sql", "SELECT trace_id FROM traces"], trace_id),
+        (["telemetry", "info"], "traces"),
+        (["autopsy", "--json"], "telemetry.db"),
+    ]
+    done = in_turn(*(arguments for arguments, _ in said), HOME=home)
+
+    for (arguments, text), (code, out, error) in zip(said, done, strict=True):
+        assert text in out, (arguments, error)
+        assert code == 0 or arguments[0] == "autopsy", arguments
 
 
-def test_the_doctor_skips_what_it_cannot_look_at(trace_id):
+def test_the_doctor_skips_what_it_cannot_look_at(recorded):
     """Checks that need a node's packages are skipped with the install command; no other fails because of it."""
-    done = cli("doctor", "--json")
-    found = {item["name"]: item for item in json.loads(done.stdout)["checks"]}
+    home, _ = recorded
+    (_, report, _), (code, _, _) = in_turn(["doctor", "--json"], ["doctor", "--list"], HOME=home)
+    found = {item["name"]: item for item in json.loads(report)["checks"]}
 
     assert set(found) == {check.__name__ for check in checks.ALL}
     assert found["telemetry_store"]["status"] == "pass"
-    assert "ModuleNotFoundError" not in done.stdout
-    assert cli("doctor", "--list").returncode == 0
+    assert "ModuleNotFoundError" not in report
+    assert code == 0
 
 
 def test_a_check_that_needs_the_extra_says_so(home):
@@ -209,22 +241,19 @@ def test_a_check_that_needs_the_extra_says_so(home):
     assert "pip install 'hearthnet[node]'" in found["detail"]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_its_help(home, name):
+def test_every_command_has_its_help(home):
     """Help is printed even for a command that cannot run."""
-    done = cli(name, "--help")
+    done = in_turn(*([name, "--help"] for name in COMMANDS))
 
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("Usage: hearthnet")
+    assert {(code, out.startswith("Usage: hearthnet"), error) for code, out, error in done} == {(0, True, "")}
+    assert len(done) == len(COMMANDS)
 
 
-@pytest.mark.parametrize("arguments", NEED_IT, ids=lambda arguments: arguments[0])
-def test_a_command_that_needs_the_extra_says_so(home, arguments):
+def test_a_command_that_needs_the_extra_says_so(home):
     """One line with the install command, exit code 1, and nothing is created."""
-    done = cli(*arguments)
-
-    assert done.returncode == 1
-    assert re.fullmatch(r"error: \w+ is not installed: .*\nhint: pip install 'hearthnet\[node\]'\n", done.stderr)
+    for code, _, error in in_turn(*NEED_IT):
+        assert code == 1
+        assert re.fullmatch(r"error: \w+ is not installed: .*\nhint: pip install 'hearthnet\[node\]'\n", error)
     assert not list(home.rglob("*"))
 
 

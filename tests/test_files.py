@@ -17,6 +17,7 @@ from hearthnet.files import (
     NotRegularError,
     create_private,
     create_whole,
+    foreign_hint,
     hint_for,
     make_private_dir,
     open_file,
@@ -24,6 +25,8 @@ from hearthnet.files import (
     read_regular,
     replace_private,
 )
+
+NOBODY = 65_534
 
 
 def mode(path: Path) -> int:
@@ -297,3 +300,33 @@ def test_file_of_another_owner_is_named(tmp_path, as_nobody):
     with as_nobody():
         assert hint_for(caught.value) == f"it belongs to root: sudo chown 65534 {path}"
     assert hint_for(caught.value) is None  # ours: its mode is the reason
+
+
+def owned(path: Path, uid: int, mode: int) -> Path:
+    """Gives a file or folder to a user."""
+    os.chown(path, uid, uid)
+    path.chmod(mode)
+    return path
+
+
+def test_leftovers_of_root_are_taken_back_at_once(tmp_path, as_nobody):
+    """All that root left beside a file, and the highest of its folders: not one command for each."""
+    for above in (tmp_path, *tmp_path.parents[:2]):
+        above.chmod(0o755)
+    home = tmp_path / "home"
+    (home / "state" / "log").mkdir(parents=True)
+    owned(home, NOBODY, 0o700)
+    owned(home / "state", 0, 0o700)
+    (home / "mine").touch()
+    owned(home / "mine", NOBODY, 0o600)
+    for name in ("b", "a", "c d"):
+        (home / name).touch(0o600)
+    with as_nobody():
+        assert foreign_hint(home / "b") == f"it belongs to root: sudo chown {NOBODY} {home}/b {home}/a '{home}/c d'"
+        assert foreign_hint(home / "state" / "log" / "x.log") == (
+            f"{home}/state belongs to root: sudo chown -R {NOBODY} {home}/state"
+        )
+        assert foreign_hint(home / "mine") is None
+        assert foreign_hint(home / "gone") is None
+        # Above are folders of root alone, which are to stay as they are.
+        assert foreign_hint(tmp_path) == f"it belongs to root: sudo chown {NOBODY} {tmp_path}"

@@ -10,12 +10,13 @@ import platformdirs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.longer import examples
 
 from hearthnet import config_file, locations
 from hearthnet.config import Config, default_config, load, resolve_paths, save
 from hearthnet.config_file import RETIRED_TRANSPORT
 from hearthnet.errors import ConfigError
-from hearthnet.locations import locate, locations_of
+from hearthnet.locations import bytes_of, locate, locations_of
 from hearthnet.observability.redaction.rules import forget_secrets, scrub
 
 BACKEND = '[[llm.backends]]\nname = "{}"\nurl = "{}"\nmodel = "m"\n'
@@ -147,7 +148,7 @@ def loads_pydantic(path):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True\n"
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(4), deadline=None)
 @given(tree=st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=4))
 def test_what_the_models_accept_leads_to_the_same_place(tmp_path, tree):
     """For any value that the models accept, both ways give the same files and port."""
@@ -190,3 +191,12 @@ def test_folders_are_those_of_platformdirs(monkeypatch, home, base):
     }
 
     assert {kind: config_file._user_dir(kind) for kind in expected} == expected
+
+
+def test_size_of_a_closed_folder_is_unknown(tmp_path, as_nobody):
+    """It counts as none, and is no error: the rest of the status can still be shown."""
+    (tmp_path / "log").mkdir(mode=0o700)
+    (tmp_path / "log" / "a.log").write_bytes(b"12345")
+    with as_nobody():
+        assert bytes_of(tmp_path / "log") == 0
+    assert bytes_of(tmp_path / "log") == 5

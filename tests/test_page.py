@@ -14,6 +14,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Mount
+from support import forkserver
 from support.old_store import OLDER, old_store
 from support.waiting import until
 
@@ -166,7 +167,7 @@ def test_folder_is_served_until_it_is_interrupted(recorded):
     """`hearthnet page --data`: its link works, nothing is written into the folder, and Ctrl-C ends it."""
     before = {path.name for path in recorded.data_dir.iterdir()}
     command = [sys.executable, "-m", "hearthnet", "page", "--data", str(recorded.data_dir), "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as serving, killing(serving):
+    with forkserver.spawn(command, stdout=subprocess.PIPE, text=True) as serving, killing(serving):
         base, _, token = json.loads(serving.stdout.readline())["url"].partition("/#token=")
         with httpx.Client(verify=False, timeout=60) as asking:
             claimed = asking.post(f"{base}/page/v1/claim", json={"token": token}, headers={"Origin": base})

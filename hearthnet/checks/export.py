@@ -72,8 +72,6 @@ def _progress(path: Path) -> dict[str, Progress]:
     try:
         with closing(connect_read_only(path)) as connection:
             return progress(connection)
-    except sqlite3.OperationalError:  # no table `state` yet
-        return {}
     except sqlite3.Error as error:
         raise store_error(path, error) from error
 

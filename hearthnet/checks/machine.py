@@ -19,7 +19,7 @@ from hearthnet.checks.probes.lock_owner import user_name
 from hearthnet.checks.results import found, warned
 from hearthnet.config import Config
 from hearthnet.display import counted, size
-from hearthnet.files import mount_of
+from hearthnet.files import foreign_hint, mount_of
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.logs.daily_file import log_key, log_paths
@@ -217,9 +217,15 @@ def _missing_log_directory(folder: Path) -> CheckResult:
     parent = next((path for path in folder.absolute().parents if os.access(path, os.F_OK)), Path("/"))
     if os.access(parent, os.W_OK | os.X_OK) and parent.is_dir():
         return found(True, "nothing logged yet", path=str(folder), files=0, bytes=0)
-    detail = f"{folder} is missing and cannot be created: {_why_not(parent)}"
+    # Whether there is a folder cannot be seen below one that we may not enter.
+    is_closed = parent.is_dir() and not os.access(parent, os.X_OK)
+    problem = "cannot be reached" if is_closed else "is missing and cannot be created"
+    why = _why_not(parent)
+    about = f"{parent} {why.removeprefix('it ')}" if why.startswith("it ") else why
     fix = f"sudo install -d -m 700 -o {user_name(os.geteuid())} {shlex.quote(str(folder))}"
-    return found(False, detail, fix, path=str(folder))
+    if (hint := foreign_hint(parent)) is not None and " -R " in hint:  # below a folder of ours
+        fix = hint.partition(": ")[2]
+    return found(False, f"{folder} {problem}: {about}", fix, path=str(folder))
 
 
 def _log_evidence(folder: Path, logs: Sequence[Path]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import shlex
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +18,7 @@ from hearthnet.identity.keys import PUBLIC_FILE
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.logs.daily_file import log_key, log_paths
 from hearthnet.observability.reports.report_file import MEMORY_FILE
+from hearthnet.transport.page.grants import GRANTS_FILE, OPENING_FILE
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus
@@ -27,11 +28,16 @@ __all__ = ["Deviation", "deviations_of", "file_modes", "owner_of"]
 _FILE_MODE: Final = 0o600
 _FOLDER_MODE: Final = 0o700
 _PUBLIC_MODES: Final = (0o600, 0o644)
+_PATTERNS: Final = ("telemetry.*", f"{MEMORY_FILE}*", GRANTS_FILE, OPENING_FILE)
 _OTHERS: Final = 0o077
 _MAX_ENTRIES: Final = 20_000  # a folder of blobs may hold more, but the check has a deadline
 _MAX_SHOWN: Final = 20
 _MAX_FIX_PATHS: Final = 8  # as many as a person reads before pasting
-_OWN_NAMES: Final = ("telemetry.", MEMORY_FILE, f".{MEMORY_FILE}", "keys", "communities", "blobs", "log")
+_PAGE: Final = (GRANTS_FILE, OPENING_FILE)
+_OWN_NAMES: Final = (
+    "telemetry.", *(prefix + name for name in (MEMORY_FILE, *_PAGE) for prefix in ("", ".")),
+    "keys", "communities", "blobs", "log",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +98,7 @@ def _ours(config: Config, settings: Path) -> Iterator[WithStatus]:
     """Yields each file and folder that this node wrote, with its status. Links are not followed."""
     yield from _with_status(settings)
     if (data_dir := config.observability.data_dir) is not None:
-        yield from _folder_and(data_dir, [*_glob(data_dir, "telemetry.*"), *_glob(data_dir, f"{MEMORY_FILE}*")])
+        yield from _folder_and(data_dir, chain.from_iterable(_glob(data_dir, name) for name in _PATTERNS))
     if (log_dir := config.observability.log_dir) is not None:
         yield from _folder_and(log_dir, log_paths(log_dir))
     for root in (config.identity.keys_dir, config.community.state_dir, config.file.blobs_dir):
@@ -169,9 +175,9 @@ def _fix(deviations: Sequence[Deviation]) -> str:
         if paths:
             commands.append(f"{_sudo(paths)}chmod {expected.lstrip('0')} {shlex.join(paths)}")
     strange = [item.path for item in shown if item.uid is not None]
-    commands += [
-        f"sudo chown --reference={shlex.quote(str(Path(path).parent))} {shlex.quote(path)}" for path in strange
-    ]
+    for folder in dict.fromkeys(str(Path(path).parent) for path in strange):
+        inside = [path for path in strange if str(Path(path).parent) == folder]
+        commands.append(f"sudo chown --reference={shlex.quote(folder)} {shlex.join(inside)}")
     if len(deviations) > len(shown):
         commands.append("hearthnet doctor --check file_modes")
     return " && ".join(commands)

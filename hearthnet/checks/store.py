@@ -19,9 +19,10 @@ from hearthnet.config import Config, ObservabilityConfig
 from hearthnet.database import Part, quoted
 from hearthnet.display import counted
 from hearthnet.errors import HearthNetError
-from hearthnet.files import why_no_file
+from hearthnet.files import foreign_hint, why_no_file
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.store.budget import MB, Budget
+from hearthnet.observability.store.lock import LOCK_FILE
 from hearthnet.observability.store.query.info import (
     Additions,
     Integrity,
@@ -139,6 +140,9 @@ def _why_not(reason: str, path: Path) -> tuple[str, str]:
 
 
 def _show_files(path: Path) -> str:
+    for file in (path.with_name(LOCK_FILE), path):
+        if (hint := foreign_hint(file)) is not None:
+            return hint.partition(": ")[2]
     return f"ls -la {shlex.quote(str(path.parent))}; hearthnet log --level warning"
 
 
@@ -242,7 +246,8 @@ def _damage(integrity: Integrity, path: Path, *, is_running: bool) -> Iterator[P
         fix = f"start the node ({_RESTART}): it moves a damaged store aside and salvages what can be read"
         yield Problem(True, f"{path} is damaged: {integrity.said}", fix)
     elif not integrity.is_readable:
-        yield Problem(True, f"{path} cannot be read: {integrity.said}", _show_files(path))
+        said = integrity.said if str(path) in integrity.said else f"{path} cannot be read: {integrity.said}"
+        yield Problem(True, said, _show_files(path))
     elif integrity.is_newer:
         text = f"{path} has schema {integrity.schema}, this program knows {integrity.known}"
         text += ": it leaves that alone, and keeps what it records in its black box"

@@ -88,10 +88,10 @@ def _by_hand(profile: str) -> str:
 
 def _save(made: Initialised, profile: str) -> None:
     """Writes config.toml without paths, which default to this system's standard ones."""
-    from hearthnet.config import load, save
+    from hearthnet.config import default_config, save
     from hearthnet.config_sections import PROFILES
 
-    fresh = load()
+    fresh = default_config()  # without what the environment of this moment sets
     changes = {**PROFILES[profile], "community": {"community_id": made.manifest.community_id}}
     save(
         fresh.model_copy(

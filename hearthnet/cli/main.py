@@ -11,6 +11,7 @@ import errno
 import importlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -70,7 +71,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "trace": ("trace.command", "Show traces of calls and where their time went."),
     "log": ("log.command", "Read the JSON log."),
     "search": ("search", "Search traces and log records."),
-    "telemetry": ("telemetry.command", "Manage telemetry.db: status, copy, query, export, rebuild, purge."),
+    "telemetry": ("telemetry.command", "Manage telemetry.db: status, copy, query, export, migrate, purge."),
     "doctor": ("doctor.command", "Check this node and show how to fix problems."),
     "autopsy": ("autopsy", "Diagnose why the node's last run ended."),
     "paths": ("paths", "Show the paths of this node's files."),
@@ -210,14 +211,26 @@ def _run(arguments: list[str] | None) -> int:
     except (_OutputClosedError, BrokenPipeError):
         return _end_quietly()
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return _report(str(error), _where_to_free(error) if full else None, EXIT_DISK_FULL if full else EXIT_ERROR)
+        return _report_os_error(error)
     except ModuleNotFoundError as error:
         missing = missing_extra(error)
         return _report_bug(error) if missing is None else _report(missing.message, missing.hint, missing.exit_code)
     except Exception as error:  # a bug: printed with its traceback  # noqa: BLE001
         return _report_bug(error)
     return code if isinstance(code, int) else 0
+
+
+def _report_os_error(error: OSError) -> int:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _report(str(error), _where_to_free(error), EXIT_DISK_FULL)
+    from hearthnet.files import hint_for
+
+    if not isinstance(error.filename, str) or not error.strerror:
+        return _report(str(error), hint_for(error), EXIT_ERROR)
+    hint = hint_for(error)
+    if hint is None and isinstance(error, PermissionError):
+        hint = f"ls -ld {shlex.quote(str(Path(error.filename).parent))}"
+    return _report(f"{error.filename}: {error.strerror.lower()}", hint, EXIT_ERROR)
 
 
 def _where_to_free(error: OSError) -> str:
@@ -389,14 +402,13 @@ def wrapped(parts: Iterable[Part], indent: int, columns: int | None) -> str:
         return "".join(_styled(text, style) for text, style in parts)
     from rich.cells import cell_len
 
-    found, used, start, blanks = "", 0, 0, ""  # start: of the present line
+    found, used, blanks = "", 0, ""
     for text, style in parts:
         line, whole = "", blanks + text
         for match in _WORD.finditer(whole):
             needed = cell_len(match[0])
-            if match[1] and used > start and used + needed > columns:
+            if match[1] and used and used + needed > columns:
                 line += "\n" + " " * indent + match[2]
-                start = indent
                 used = indent + cell_len(match[2])
             else:
                 line += match[0]

@@ -13,13 +13,13 @@ import click
 from hearthnet import moments
 from hearthnet.cli.main import config_option, json_option, print_json
 from hearthnet.cli.options import seconds_of
+from hearthnet.display import counted
 
 if TYPE_CHECKING:
     from hearthnet.config import Config
     from hearthnet.transport.page.grants import Grants
 
 _MAX_SHARE_S: Final = 86_400
-_OPENING: Final = "page.html"  # in the data folder; its token works once
 _ANY: Final = "0.0.0.0"  # noqa: S104  # bound only if the page is shared
 _ELSEWHERE: Final = ("192.0.2.1", 9)  # of a network for documentation; nothing is sent there
 
@@ -86,6 +86,8 @@ def command(
     from hearthnet.locations import locations_of
     from hearthnet.transport.page.grants import Grants
 
+    if revoke and (share_s is not None or is_opened or url is not None):
+        raise click.UsageError("--revoke ends all access; it cannot be combined with --share, --open or --url")
     where = locations_of(config)
     folder = data_dir or where.data_dir
     if revoke:
@@ -93,6 +95,8 @@ def command(
     elif url is not None:
         _print_link(Grants(folder), _checked(url), share_s, is_opened=is_opened, as_json=as_json)
     elif data_dir is None and NodeClient(where).is_running():
+        if port:
+            click.secho(f"--port is ignored: the node serves the page on port {where.port}", fg="yellow", err=True)
         if share_s is not None and _is_loopback(where.host):
             click.secho(f"the node listens on {where.host} alone: set [transport] host", fg="yellow", err=True)
         _print_link(Grants(folder), url_of(where), share_s, is_opened=is_opened, as_json=as_json)
@@ -116,7 +120,8 @@ def _revoke(grants: Grants, *, as_json: bool) -> None:
     if as_json:
         print_json({"revoked": count})
     else:
-        click.echo(f"access ended for {count} browser{'' if count == 1 else 's'}; open pages close within seconds")
+        browsers = counted(count, "browser")
+        click.echo(f"links and sharing have ended, and access for {browsers}; open pages close within seconds")
 
 
 def _print_link(grants: Grants, base: str, share_s: float | None, *, is_opened: bool, as_json: bool) -> None:
@@ -157,8 +162,9 @@ def _open(link: str, directory: Path | None) -> None:
     from tempfile import mkdtemp
 
     from hearthnet.files import replace_private
+    from hearthnet.transport.page.grants import OPENING_FILE
 
-    path = (directory or Path(mkdtemp(prefix="hearthnet-"))) / _OPENING
+    path = (directory or Path(mkdtemp(prefix="hearthnet-"))) / OPENING_FILE
     goes_on = f'<meta charset="utf-8"><meta http-equiv="refresh" content="0; url={escape(link)}">HearthNet'
     replace_private(path, goes_on.encode())
     if not webbrowser.open(path.resolve().as_uri()):

@@ -134,6 +134,10 @@ def command(
     found = _run(where, made, order, count)
     _print(found, made.table, as_json)
     _remark(found, made, text)
+    if not found.rows and program is not None:
+        from hearthnet.cli.trace.recent import remark_on
+
+        remark_on(where, program)
     if table is None:
         _count_other(where, made.table, text)
     return None

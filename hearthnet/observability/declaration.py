@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from math import inf, isnan
 from typing import Final
 
-from hearthnet.observability.records.record import clean_text, error_text, safe_text
+from hearthnet.observability.records.record import clean_text, error_text, is_a, safe_text
 
 __all__ = ["MAX_LABEL_BYTES", "Declaration", "declare", "label_value", "printable"]
 
@@ -114,8 +114,8 @@ def printable(text: str) -> str:
 
 def label_value(value: object) -> str:
     """Returns a label's value as safe text: of bytes what they spell, of anything else `str()`. Never raises."""
-    if isinstance(value, bytes | bytearray):
+    if is_a(value, bytes) or is_a(value, bytearray):
         value = value[: 2 * MAX_LABEL_BYTES].decode("utf-8", "backslashreplace")
-    elif isinstance(value, str):
+    elif is_a(value, str):
         value = str.__str__(value)  # a subclass, an enumeration's member say, is found by its text, so it is its text
     return printable(clean_text(value, MAX_LABEL_BYTES))

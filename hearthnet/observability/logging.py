@@ -529,8 +529,12 @@ def shutdown() -> None:
                 logging.setLogRecordFactory(make)
 
 
+_quiet: Final = logging.NullHandler()
+
+
 def _reset() -> None:
     shutdown()
+    logging.getLogger("hearthnet").removeHandler(_quiet)
     runtime.level = logging.NOTSET
     for root in _own_roots:
         logging.getLogger(root).setLevel(logging.NOTSET)
@@ -589,4 +593,4 @@ def log_file() -> DailyFile | None:
 
 def keep_quiet() -> None:
     """Installs a NullHandler, so that an unconfigured program prints nothing."""
-    logging.getLogger("hearthnet").addHandler(logging.NullHandler())
+    logging.getLogger("hearthnet").addHandler(_quiet)

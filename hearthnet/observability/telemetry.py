@@ -245,28 +245,27 @@ class Telemetry:
         return self._thread
 
     def _start_export(self) -> None:
-        """Starts the export by OTLP, where an endpoint is set; a mistake in its settings is logged, no more."""
+        """Starts the export by OTLP, where an endpoint is set. Never raises: what keeps it from that is logged."""
+        try:
+            self._try_to_export()
+        except HearthNetError as error:
+            log.warning("telemetry is not exported", extra={"reason": error.message, "hint": error.hint})
+        except Exception:  # no more threads, say: never the fault of the program
+            log.exception("telemetry is not exported")
+
+    def _try_to_export(self) -> None:
         endpoint, thread = self._config.otlp_endpoint, self._thread
         if thread is None or not (endpoint or any(name.startswith("OTEL_EXPORTER_OTLP_") for name in os.environ)):
             return
         from hearthnet.observability.otel.export.exporter import Exporter  # late: most programs export nothing
         from hearthnet.observability.otel.export.settings import read
 
-        try:
-            settings = read(endpoint, os.environ)
-        except HearthNetError as error:
-            log.warning("telemetry is not exported", extra={"reason": error.message, "hint": error.hint})
-            return
-        if settings is None:
-            return
-        redaction.register_secrets(settings.secrets())
-        wake = partial(thread.pacer.wake, at_once=True, skip_gap=True)
-        exporter = Exporter(thread.path, settings, thread.cursors, wake, self.run_id)
-        try:
+        settings = read(endpoint, os.environ)
+        if settings is not None:
+            redaction.register_secrets(settings.secrets())
+            wake = partial(thread.pacer.wake, at_once=True, skip_gap=True)
+            exporter = Exporter(thread.path, settings, thread.cursors, wake, self.run_id)
             exporter.start()
-        except RuntimeError as error:  # no more threads
-            log.warning("telemetry is not exported", extra={"reason": str(error)})
-        else:
             self._exporter = exporter
 
     def _stop_export(self) -> None:

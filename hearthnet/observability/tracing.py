@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, cast
 from hearthnet import observability
 from hearthnet.constants import MAX_CAPABILITY_CHARS, TRACE_RING_BUFFER
 from hearthnet.observability.records.context import current
-from hearthnet.observability.records.record import TraceRecord, clean_text, safe_text
+from hearthnet.observability.records.record import TraceRecord, clean_text, is_a, safe_text
 from hearthnet.observability.records.results import OK, is_failure, result_of
 from hearthnet.observability.redaction.rules import on_change
 from hearthnet.observability.runtime import runtime
@@ -88,7 +88,7 @@ def attach(trace: Trace | None) -> None:
     A trace that this very context began and that is current already stays so: `new_trace`, `attach`, `detach` is one
     trace, recorded. None, as returned by `current_trace` outside any trace, records nothing until `detach`.
     """
-    if isinstance(trace, Trace):
+    if is_a(trace, Trace):
         if innermost_root() is trace and trace.began_here():
             return
     else:

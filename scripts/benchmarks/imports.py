@@ -76,7 +76,7 @@ def _make_node(folder: Path) -> None:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
     settings = folder / "home" / ".config" / "hearthnet" / "config.toml"
-    settings.write_text(settings.read_text("utf-8").replace("port = 7080", f"port = {port}", 1), "utf-8")
+    settings.write_text(settings.read_text("utf-8").replace("#port = 7080", f"port = {port}", 1), "utf-8")
     _start(folder, ("-c", _RECORD))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, Final
 
+from benchmarks.export import export
 from benchmarks.lag import lag
 from benchmarks.machine import describe
 from benchmarks.queries import queries
@@ -26,6 +27,7 @@ PARTS: Final[dict[str, Callable[[bool], list[Section]]]] = {
     "wear": lambda is_quick: [wear(is_quick)],
     "siblings": lambda is_quick: [siblings(is_quick)],
     "lag": lag,
+    "export": export,
 }
 
 

@@ -102,7 +102,7 @@ BURSTS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(BURSTS)
 def test_limiter_is_its_model(bursts):
     """For any sequence of calls, outcomes equal those of plain token buckets, and memory stays bounded."""
@@ -118,7 +118,7 @@ def test_limiter_is_its_model(bursts):
             )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(st.sampled_from([10, 100, 1_000]), st.lists(st.integers(0, 3 * NS), max_size=60))
 def test_wait_is_true(per_second, pauses):
     """A token is available after exactly the returned wait, not a nanosecond before."""

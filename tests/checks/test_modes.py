@@ -12,6 +12,7 @@ from hearthnet.config import save
 from hearthnet.observability import doctor, get_logger, telemetry, trace
 from hearthnet.observability.process.fault_file import FaultFile
 from hearthnet.observability.reports.report_file import MEMORY_FILE, recall, remember
+from hearthnet.transport.page.grants import GRANTS_FILE, Grants
 
 
 @pytest.fixture
@@ -25,6 +26,7 @@ def written(node):
     report = {"ts": "2026-05-26T08:14:22.281Z", "program": "1", "source": "disk", "ok": True, "checks": []}
     remember(data_dir, report)
     assert len(recall(data_dir)) == 1
+    Grants(data_dir).offer()
     return config
 
 
@@ -53,9 +55,11 @@ def test_all_that_a_node_writes_is_for_its_owner_alone(written):
 def test_file_that_others_may_use_fails(written, mode):
     """Any deviating file is named with its mode, and the fix corrects it."""
     data_dir = written.observability.data_dir
-    paths = [data_dir / name for name in ("telemetry.db", "telemetry.lock", MEMORY_FILE, "keys/device.ed25519")]
+    paths = [
+        data_dir / name for name in ("telemetry.db", "telemetry.lock", MEMORY_FILE, GRANTS_FILE, "keys/device.ed25519")
+    ]
     paths += [*data_dir.glob("communities/*/events.sqlite"), *written.observability.log_dir.glob("*.log")]
-    assert len(paths) == 6
+    assert len(paths) == 7
     for path in paths:
         path.chmod(mode)
         result = check(written)

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import orjson
 import pytest
 from support.certificates import write_pair
+from support.longer import few
 from support.searched import write
 
 from hearthnet.cli.client import NodeClient
@@ -119,8 +120,9 @@ def changed(document):
             yield {name: value for name, value in document.items() if name != key}
 
 
+@pytest.mark.parametrize("share", few([4, 1], 4))
 @pytest.mark.parametrize("command", DOCUMENTS, ids=" ".join)
-def test_any_document_in_our_name_is_shown_or_refused(impostor, tmp_path, capsys, command):
+def test_any_document_in_our_name_is_shown_or_refused(impostor, tmp_path, capsys, command, share):
     """Whatever JSON it is, and of whatever status, text and --json end with a result or an error, not a traceback."""
     client = impostor(200, b"")
     write(locate().data_dir / DATABASE)
@@ -131,7 +133,8 @@ def test_any_document_in_our_name_is_shown_or_refused(impostor, tmp_path, capsys
     assert _run(arguments) == 0
 
     refused = 0
-    for status, document in [(200, one) for one in changed(DOCUMENTS[command])] + [(400, one) for one in WRONG]:
+    changes = [*WRONG, *list(changed(DOCUMENTS[command]))[len(WRONG) :: share]]
+    for status, document in [(200, one) for one in changes] + [(400, one) for one in WRONG]:
         impostor(status, orjson.dumps(document))
         assert _run(arguments) in (0, 1, 2), document
         said = capsys.readouterr()

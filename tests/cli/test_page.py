@@ -64,7 +64,7 @@ def test_revoking(data_dir, capsys):
     grants.share(60)
 
     assert page("--revoke", data_dir=data_dir) == 0
-    assert "ended for 1 browser;" in capsys.readouterr().out
+    assert "access for 1 browser;" in capsys.readouterr().out
     assert (grants.holder(secret), grants.shared_until_us()) == (None, None)
     assert page("--revoke", "--json", data_dir=data_dir) == 0
     assert json.loads(capsys.readouterr().out) == {"revoked": 0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 
 import pytest
@@ -46,12 +47,20 @@ def found(search):
 
 
 @pytest.fixture
-def store():
+def store(made):
+    """A copy of that store, as this home's own."""
+    path = locate().data_dir / "telemetry.db"
+    path.parent.mkdir(parents=True, mode=0o700)
+    return shutil.copy(made, path)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
     """Three traces, of three hours and two programs, and two log records."""
     start = {number: NOW_US - (4 - number) * HOUR_US for number in (1, 2, 3)}
     an_id = "01HXR4Z6W5S9E2JQ4Y0T7B3M0{}".format
     return write(
-        locate().data_dir / "telemetry.db",
+        tmp_path_factory.mktemp("searched") / "telemetry.db",
         trace(1, [a_span("load_model", model="tiny")], trace_id=an_id(1), started_us=start[1], error="E: no route"),
         trace(2, trace_id=an_id(2), started_us=start[2], result="timeout", run_id="cron", duration_ms=2_500.0),
         trace(3, extras={"text": "a b"}, trace_id=an_id(3), started_us=start[3], capability="llm.chat"),
@@ -221,6 +230,16 @@ def test_problem_is_that_of_the_table_that_understands_more(search):
     assert "there is no level 'eror'" in search("level:eror")[2]
     assert "there is no result 'okk'" in search("result:okk")[2]
     assert "until" in search("zzz", "since:5m", "until:10m")[2].partition(" is before since ")[0]
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(
+    "words", ["search --program cron", "search --logs --program cron", "trace recent --program cron"]
+)
+def test_unknown_program_is_told_with_those_that_are(words, capsys):
+    """Names are file names, with their endings."""
+    assert _run(words.split()) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == "no program has the name 'cron'; known are cron.py, run.py"
 
 
 def test_range_of_a_store_is_of_time(search):

@@ -21,7 +21,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 import orjson
 from benchmarks.callers import Request, signed_ahead
 from benchmarks.stats import percentile
@@ -217,7 +216,7 @@ async def mixed(node, seconds: float, every_s: float, number: int = 0) -> Tally:
 
 def refused_by_reason(node) -> dict[str, float]:
     """What the node says of its refusals: at the door, of signatures, for want of time."""
-    page = httpx.get(f"{node.url}/metrics", timeout=ANSWER_S).text
+    page = node.get("/metrics").text
     names = ("hearthnet_refused_total", "hearthnet_signature_failures_total", "hearthnet_rate_limited_total")
     return {
         f"refused {' '.join(found.labels.values())}": found.value

@@ -74,7 +74,7 @@ def caller(request, stopped_node, tmp_path, monkeypatch):
 def refused_counts(node) -> dict[str, float]:
     """Returns the counter of refused requests by reason."""
     name = 'hearthnet_refused_total{reason="'
-    lines = [line for line in httpx.get(f"{node.url}/metrics").text.splitlines() if line.startswith(name)]
+    lines = [line for line in node.get("/metrics").text.splitlines() if line.startswith(name)]
     return {line[len(name) :].partition('"')[0]: float(line.split()[-1]) for line in lines}
 
 
@@ -86,7 +86,7 @@ def test_hostile_requests_are_refused(caller):
     caller.served()
     ambiguous_bodies_are_refused(caller)
     caller.served()
-    traces = httpx.get(f"{caller.node.url}/trace/recent").json()
+    traces = caller.node.get("/trace/recent").json()
     assert [(found["capability"], found["result"]) for found in traces] == [("experimental.echo", "ok")] * 4
     assert [line for line in caller.node.log_lines() if line["level"] in ("error", "critical")] == []
 
@@ -143,7 +143,7 @@ def large_bodies_are_cut_off(caller):
     # A client that sends on gets its response all the same, or a reset.
     for content in (b"[" * BIG, (b"[" * 50_000 for _ in range(BIG // 50_000))):
         try:
-            response = httpx.post(caller.node.url + CALL, content=content, headers=caller.node.headers(BODY))
+            response = caller.node.post(CALL, content=content, headers=caller.node.headers(BODY))
         except httpx.TransportError:
             continue
         assert (response.status_code, response.headers["connection"]) == (413, "close")

@@ -11,6 +11,7 @@ import sys
 
 import pytest
 from support import forkserver
+from support.longer import few
 from support.terminal import on_terminal
 
 from hearthnet.config import default_path
@@ -195,11 +196,17 @@ def test_reader_that_has_enough_is_no_error(node):
         assert done.stderr == ""
 
 
-@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
-@pytest.mark.parametrize("arguments", ["log", "doctor --check disk_space", "paths", "version"])
-def test_closed_streams(stopped_node, arguments, closed):
+CLOSED = [
+    f"{arguments} {closed}"
+    for arguments in ("log", "doctor --check disk_space", "paths", "version")
+    for closed in (">&-", "<&- >&- 2>&-")
+]
+
+
+@pytest.mark.parametrize("arguments", few(CLOSED, "log >&-", "doctor --check disk_space <&- >&- 2>&-"))
+def test_closed_streams(stopped_node, arguments):
     """Commands work with closed standard streams, and no database gets their descriptors."""
-    command = f"{sys.executable} -m hearthnet {arguments} {closed}"
+    command = f"{sys.executable} -m hearthnet {arguments}"
     done = subprocess.run(["bash", "-c", command], stderr=subprocess.PIPE, text=True)
 
     assert done.returncode == 0
@@ -311,7 +318,7 @@ def test_status_after_a_kill_says_so(node):
     assert json.loads(node.cli("status", "--json").stdout)["last_run"] == "clean"
 
 
-@pytest.mark.parametrize("arguments", ["doctor --check disk_space", "doctor --list", "paths"])
+@pytest.mark.parametrize("arguments", few(["doctor --check disk_space", "doctor --list", "paths"], "paths"))
 def test_output_that_does_not_fit_is_not_the_nodes_disk(stopped_node, arguments):
     """The disk of the output is the one that is full."""
     done = subprocess.run(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from support.longer import few
 
 from hearthnet.checks.runs import last_run, restart_loop
 from hearthnet.config import load, resolve_paths, save
@@ -86,12 +87,16 @@ def dying(stopped_node):
 
 @pytest.mark.parametrize(
     ("way", "exit_code", "cause", "confidence"),
-    [
-        ("segv", -signal.SIGSEGV, "native_fault", "certain"),
-        ("abort", -signal.SIGABRT, "native_fault", "certain"),
-        ("exit", 3, "killed", "likely"),
-        ("kill", -signal.SIGKILL, "killed", "likely"),
-    ],
+    few(
+        [
+            ("segv", -signal.SIGSEGV, "native_fault", "certain"),
+            ("abort", -signal.SIGABRT, "native_fault", "certain"),
+            ("exit", 3, "killed", "likely"),
+            ("kill", -signal.SIGKILL, "killed", "likely"),
+        ],
+        "segv",
+        "kill",
+    ),
 )
 def test_death_without_an_end(dying, way, exit_code, cause, confidence):
     """A fault is certain and has its location; kill and exit look alike. The next start changes no verdict."""

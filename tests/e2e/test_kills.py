@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import kills
 import orjson
 import pytest
+from support import forkserver
+from support.longer import few
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", few(range(8), 0, 1))
 def test_kill_loses_nothing(tmp_path, seed):
     """A run killed at a random moment has all of its traces after the next start, and names those in flight."""
     figures = kills.kill_once(tmp_path / "data", tmp_path / "truth", seed, within_s=0.7)
@@ -40,13 +41,10 @@ def test_the_check_can_fail(tmp_path):
         kills.compare(tmp_path / "data", run_id, [(most + 2, least + 2, *rest), *truth[1:]])
 
 
+@pytest.mark.long
 def test_soak_prints_its_figures():
     """The soak runs by itself and prints one document."""
-    done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "e2e" / "kills.py", "--kills", "1", "--within-s", "0.2", "--json"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    script = ROOT / "tests" / "e2e" / "kills.py"
+    done = forkserver.run([sys.executable, script, "--kills", "1", "--within-s", "0.2", "--json"], check=True)
 
     assert orjson.loads(done.stdout)["traces_lost"] == 0

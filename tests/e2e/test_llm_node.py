@@ -105,7 +105,7 @@ def test_chat_at_the_command_line(llm_node, backend):
 def test_caller_that_leaves_a_stream(llm_node, backend):
     """If the caller leaves, the backend's connection closes, the trace is `cancelled`, and all gauges are zero."""
     backend.script = Script(tokens=TOKENS * 5_000, pace_s=0.01)
-    with httpx.Client() as client, open_stream(llm_node, client) as answer:
+    with httpx.Client(verify=False) as client, open_stream(llm_node, client) as answer:
         next(answer.iter_lines())
         left_at = time.monotonic()
 
@@ -123,7 +123,7 @@ def test_caller_that_leaves_a_stream(llm_node, backend):
 def test_caller_that_leaves_before_an_answer(llm_node, backend):
     """The same holds without streaming: the model does not continue for a caller that has left."""
     backend.script = Script(how="silent", after=0)
-    with httpx.Client() as client, pytest.raises(httpx.ReadTimeout):
+    with httpx.Client(verify=False) as client, pytest.raises(httpx.ReadTimeout):
         client.post(
             f"{llm_node.url}/bus/v1/call",
             content=orjson.dumps(BODY),
@@ -150,7 +150,7 @@ def chat_again(node, backend) -> httpx.Response:
 def test_node_stops_while_a_model_answers(llm_node, backend):
     """SIGTERM during a stream closes the backend's connection, and the node stops cleanly."""
     backend.script = Script(tokens=TOKENS * 5_000, pace_s=0.01)
-    with httpx.Client() as client, open_stream(llm_node, client) as answer:
+    with httpx.Client(verify=False) as client, open_stream(llm_node, client) as answer:
         next(answer.iter_lines())
         assert llm_node.stop() == 0
 
@@ -162,7 +162,7 @@ def test_node_stops_while_a_model_answers(llm_node, backend):
 def test_nothing_that_was_said_is_in_any_file(llm_node, backend):
     """Whatever happens to a call, neither prompt, response nor key is anywhere on disk."""
     chat(llm_node)
-    with httpx.Client() as client, open_stream(llm_node, client) as answer:
+    with httpx.Client(verify=False) as client, open_stream(llm_node, client) as answer:
         assert TOKENS[1] in answer.read().decode()
     backend.script = Script(how="status", status=400, error={"error": {"message": PROMPT, "type": PROMPT}})
     assert chat(llm_node).json()["error"] == "bad_request"
@@ -172,7 +172,7 @@ def test_nothing_that_was_said_is_in_any_file(llm_node, backend):
     unfit = {"params": {"stop": 1}, "input": {"messages": [{"role": PROMPT, "content": PROMPT}]}}
     assert chat(llm_node, unfit).json()["error"] == "schema_mismatch"
     backend.script = Script(tokens=TOKENS * 5_000, pace_s=0.01)
-    with httpx.Client() as client, open_stream(llm_node, client) as answer:
+    with httpx.Client(verify=False) as client, open_stream(llm_node, client) as answer:
         next(answer.iter_lines())
     llm_node.wait_for_sql([(7,)], "SELECT count(*) FROM traces")
 

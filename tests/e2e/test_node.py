@@ -10,6 +10,7 @@ import httpx
 import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from support.longer import few
 from support.wire import post_all
 from ulid import ULID
 
@@ -44,16 +45,17 @@ async def call_many(node, count, concurrency, **wanted) -> list[str]:
     return ids
 
 
-async def test_a_thousand_calls_agree_everywhere(node):
-    """1,000 signed calls, 16 at a time: SQL, metrics, log and client agree exactly."""
-    ids = await call_many(node, 1_000, 16)
+@pytest.mark.parametrize("count", few([300, 1_000], 300))
+async def test_hundreds_of_calls_agree_everywhere(node, count):
+    """Signed calls, 16 at a time: SQL, metrics, log and client agree exactly."""
+    ids = await call_many(node, count, 16)
 
-    node.wait_for_sql([(1_000,)], "SELECT count(*) FROM traces")
+    node.wait_for_sql([(count,)], "SELECT count(*) FROM traces")
     assert {row[0] for row in node.sql("SELECT trace_id FROM traces")} == set(ids)
     assert node.sql("SELECT DISTINCT capability, version, result FROM traces") == [("experimental.echo", "1.0", "ok")]
     found = samples(node)
-    assert requests_of(found, "experimental.echo", "ok") == 1_000
-    assert found["hearthnet_request_duration_ms_count", ("capability", "experimental.echo")] == 1_000
+    assert requests_of(found, "experimental.echo", "ok") == count
+    assert found["hearthnet_request_duration_ms_count", ("capability", "experimental.echo")] == count
     lines = node.log_lines()
     assert all(list(line)[:4] == ["ts", "level", "logger", "msg"] for line in lines)
     assert {line["trace_id"] for line in lines if line["msg"] == "done"} == set(ids)
@@ -63,7 +65,7 @@ async def test_a_thousand_calls_agree_everywhere(node):
 
 def test_restart_keeps_everything(node):
     """SIGTERM exits with 0; after the next start all records exist, also for a new process reading the disk."""
-    with httpx.Client() as client:
+    with httpx.Client(verify=False) as client:
         for number in range(120):
             node.echo(str(number), client)
     newest = [item["trace_id"] for item in node.get("/trace/recent", params={"n": 100}).json()]
@@ -212,7 +214,7 @@ def test_caller_that_leaves_ends_its_call(node):
     """A client that disconnects during a stream leaves a `cancelled` trace and no slot in use."""
     body = {"params": {}, "input": {"text": "x" * 100_000, "frames": 1_000}}
     with (
-        httpx.Client() as client,
+        httpx.Client(verify=False) as client,
         client.stream("POST", f"{node.url}/bus/v1/call", json=body, headers=node.headers(body)) as answer,
     ):
         next(answer.iter_bytes())

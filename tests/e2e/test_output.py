@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from support import forkserver
+from support.longer import few
 
 # Takes the terminal that is its standard input as its controlling one, then is a node.
 ON_ITS_TERMINAL = """
@@ -77,7 +78,7 @@ def opened(make):
         yield descriptor
 
 
-@pytest.mark.parametrize("make", STREAMS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", few(STREAMS, full, stuck, paused), ids=lambda make: make.__name__)
 def test_node_serves_whatever_its_streams_are(stopped_node, make):
     """It says nothing to anyone, serves, and ends with 0."""
     with opened(make) as stream:
@@ -132,7 +133,9 @@ COMMANDS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", few(COMMANDS, ["doctor"], ["log"], ["trace", "recent"], ["autopsy"]), ids=" ".join
+)
 def test_command_ends_quietly_when_its_reader_has_gone(shared_node, arguments):
     """The exit code is that of a reader that has read all, or 0; no traceback is printed."""
     whole = forkserver.run([sys.executable, "-m", "hearthnet", *arguments], env=_env(shared_node))
@@ -148,7 +151,7 @@ def test_command_ends_quietly_when_its_reader_has_gone(shared_node, arguments):
     assert "Broken pipe" not in complaints
 
 
-@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("arguments", few(COMMANDS, ["doctor"], ["nonsense"], ["log"], ["--help"]), ids=" ".join)
 def test_command_has_its_code_without_standard_error(shared_node, arguments):
     """Complaints that nobody can read change nothing."""
     whole = forkserver.run([sys.executable, "-m", "hearthnet", *arguments], env=_env(shared_node))

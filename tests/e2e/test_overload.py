@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import orjson
 import overload
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from support import forkserver
 
 from hearthnet.config import load, save
 
@@ -22,7 +22,7 @@ async def test_overload(stopped_node):
     node, config = stopped_node, load()
     save(config.model_copy(update={"transport": overload.with_room(config.transport)}))
     node.start()
-    figures = await overload.overload(node, seconds=2.0, probe_calls=800, share=0.5)  # others use the machine too
+    figures = await overload.overload(node, seconds=1.0, probe_calls=400, share=0.5)  # others use the machine too
 
     refused = figures["refused 429 capacity_exceeded"]
     assert refused > 0
@@ -30,7 +30,7 @@ async def test_overload(stopped_node):
     # In an unbounded queue every connection would wait, as long as it takes to serve one call of each.
     assert figures["accepted_p50_ms"] < 0.6 * 1_000 * overload.PACED_CONNECTIONS / figures["accepted_per_s"]
     assert figures["rss_after_mb"] - figures["rss_before_mb"] < 50
-    page = httpx.get(f"{node.url}/metrics", timeout=10).text
+    page = node.get("/metrics").text
     counts = {
         (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(page)
@@ -40,20 +40,19 @@ async def test_overload(stopped_node):
     assert counts["hearthnet_rate_limited_total", "other", "overload"] >= refused
     assert counts["hearthnet_requests_total", "other", "capacity_exceeded"] >= refused
     served = counts["hearthnet_requests_total", "experimental.echo", "ok"]
-    assert served >= figures["accepted_per_s"] * 1.9
+    assert served >= figures["accepted_per_s"] * 0.9
     assert node.stop() == 0
     lines = [line for line in node.log_lines() if line["msg"] == "calls refused"]
     assert 1 <= len(lines) <= 60  # one a second at most
     assert {line["reason"] for line in lines if "reason" in line} == {"overload"}
 
 
+@pytest.mark.long
 def test_soak_prints_its_figures(home):
     """The soak runs on its own and prints one document."""
     script = [sys.executable, ROOT / "tests" / "e2e" / "overload.py"]
-    done = subprocess.run(
-        [*script, "--seconds", "0.5", "--probe-calls", "200", "--share", "0.1", "--json"],  # others use the machine too
-        capture_output=True,
-        text=True,
+    done = forkserver.run(
+        [*script, "--seconds", "0.3", "--probe-calls", "100", "--share", "0.1", "--json"],  # others use the machine too
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "scripts")])},
         check=True,
     )

@@ -11,6 +11,7 @@ from collections import Counter
 from contextlib import contextmanager
 
 import pytest
+from support.longer import few
 from support.reading import rows
 from support.waiting import wait_until
 
@@ -133,7 +134,9 @@ def test_both_workers_of_uvicorn_are_in_sql_while_they_live(serving, observabili
     assert rows(path, "SELECT count(*) - count(DISTINCT run_id || number) FROM traces") == [(0,)]
 
 
-@pytest.mark.parametrize(("leave", "ends"), [("exit", {"clean": 4}), ("_exit", {"clean": 1, "unclean": 3})])
+@pytest.mark.parametrize(
+    ("leave", "ends"), few([("exit", {"clean": 4}), ("_exit", {"clean": 1, "unclean": 3})], "_exit")
+)
 def test_children_of_a_prefork_server_are_in_sql_while_they_live(serving, observability, leave, ends):
     """A server opens telemetry and forks three workers: each records as a run of its own, whichever way it leaves."""
     with serving(PREFORK, "server.py", "PORT", leave) as (answer, calls):

@@ -1,5 +1,5 @@
 """The real node of the end-to-end tests."""
 
-from support.nodes import node, stopped_node
+from support.nodes import node, shared_node, stopped_node
 
-__all__ = ["node", "stopped_node"]
+__all__ = ["node", "shared_node", "stopped_node"]

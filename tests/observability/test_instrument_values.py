@@ -107,7 +107,7 @@ def test_secrets_are_in_no_label(counter):
     assert b"hunter2hunter2" not in metrics.exposition()[0]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(deadline=None)
 @given(st.lists(st.text(st.characters(codec=None), max_size=200), min_size=1, max_size=20))
 def test_any_text_counts_and_parses(values):
     """Whatever the values are, the page is UTF-8, parses, and has every count."""

@@ -8,7 +8,6 @@ import logging
 import logging.config
 import os
 import stat
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -17,6 +16,7 @@ import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import forkserver
 from support.threads import at_once
 
 from hearthnet.config import ObservabilityConfig
@@ -272,7 +272,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM
 file.write(b'{{"n":3}}\\n', 0.0)
 print(file.dropped_lines)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = forkserver.run([sys.executable, "-c", script], check=True)
 
     assert done.stdout.strip() == "1"
     assert (tmp_path / "1970-01-01.log").read_bytes().splitlines() == [b'{"n":1}', b'{"n":22', b'{"n":3}']

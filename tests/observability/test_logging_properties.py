@@ -10,6 +10,7 @@ import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.longer import examples
 
 from hearthnet.config import ObservabilityConfig
 from hearthnet.constants import MAX_JSON_LINE_BYTES, MAX_LOG_ROW_BYTES
@@ -98,7 +99,9 @@ values = st.recursive(
 keys = st.one_of(odd_text, st.sampled_from(CLASHING), st.integers(), st.binary(), st.none())
 extras = st.one_of(st.dictionaries(keys, values, max_size=8), values)
 messages = st.one_of(odd_text, st.builds(UnshowableError), st.integers())
-any_record = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+any_record = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=examples(2)
+)
 
 
 def the_line(lines) -> dict:

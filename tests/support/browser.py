@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 import pytest
 from support.nodes import end, make_node
 from support.ports import reserve_port
-from support.waiting import wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -31,15 +30,36 @@ __all__ = [
     "page_node",
     "shared_tab",
     "sideways",
-    "signed_in",
     "tab",
 ]
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome")
+# The same engine without windows takes a third of the CPU time.
+_NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 _PROGRAM = next((found for name in _NAMES if (found := shutil.which(name))), "")
 WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 400, "height": 800}
 PATIENCE_MS = 60_000  # of a machine that is busy with something else
-NEEDS_CHROMIUM = pytest.mark.skipif(not _PROGRAM, reason="no Chromium here; on Debian: apt-get install chromium")
+NEEDS_CHROMIUM = pytest.mark.skipif(
+    not _PROGRAM, reason="no Chromium here; on Debian: apt-get install chromium-headless-shell"
+)
+# A browser with windows loads a page of its own for the address bar of each, and starts a process ahead of each load:
+# two thirds of its CPU time. The other names are Playwright's, whose own list this one replaces.
+_SWITCHED_OFF = (
+    "WebUIOmniboxPopup", "WebUIOmniboxAimPopup", "WebUIOmniboxFullPopup", "PreloadTopChromeWebUI",
+    "SpareRendererForSitePerProcess", "AimEnabled", "AvoidCorsURLLoaderRestartOnRedirect",
+    "HttpsFirstBalancedModeAutoEnable", "HttpsUpgrades", "MediaRouter", "NetworkTimeServiceQuerying",
+    "OptimizationHints", "PaintHolding", "PreconnectToSearch", "ThirdPartyStoragePartitioning",
+)  # fmt: skip
+LOADED = "!document.querySelector('[aria-busy]') && document.querySelector('main').firstChild !== null"
+# Within the page: a question from here costs more than the page's whole answer.
+UNTIL = """async patience => {
+    const ends = performance.now() + patience;
+    while (!(%s)) {
+        if (performance.now() > ends) return false;
+        await new Promise(done => setTimeout(done, 10));
+    }
+    return true;
+}"""
+TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
 @contextmanager
@@ -49,7 +69,8 @@ def chromium() -> Iterator[Any]:
 
     # A proxy that does not exist: a request that leaves the machine fails, and is seen.
     proxy = {"server": "127.0.0.1:9", "bypass": "127.0.0.1,127.0.0.2"}
-    options = {"args": ["--no-sandbox", "--disable-gpu"], "proxy": proxy}
+    switches = ["--no-sandbox", "--disable-gpu", f"--disable-features={','.join(_SWITCHED_OFF)}"]
+    options = {"args": switches, "proxy": proxy}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=_PROGRAM, **options)
         yield browser
@@ -96,12 +117,18 @@ class Tab(Seen):
         self.settle()
 
     def settle(self) -> None:
-        """Waits until no part of the page is loading."""
-        self.until("!document.querySelector('[aria-busy]') && document.querySelector('main').firstChild !== null")
+        """Waits until no part of the page is loading, and has seen its size, on which the rows of a list depend."""
+        self.until(LOADED)
+        self.page.evaluate(TWO_FRAMES)
 
     def until(self, expression: str) -> None:
         """Waits until an expression is true; Playwright's own way needs `eval`, which the page forbids."""
-        wait_until(lambda: self.page.evaluate(expression), expression)
+        assert self.page.evaluate(UNTIL % expression, PATIENCE_MS), expression
+
+    def forget(self) -> None:
+        """Forgets what the page has kept, as if this were a browser that has never been here."""
+        self.page.evaluate("localStorage.clear(), sessionStorage.clear()")
+        self.page.goto("about:blank")
 
     def text(self, selector: str) -> str:
         """The text of the first match."""
@@ -169,22 +196,10 @@ def open_tab(browser):
 
 
 @pytest.fixture(scope="module")
-def signed_in(page_node, open_tab):
-    """What the browser keeps once it has claimed a token."""
+def shared_tab(page_node, open_tab):
+    """A browser with access, for the tests of a module: to open one and load the page costs more than most tests."""
     tab = open_tab(page_node.url)
     tab.page.goto(link(page_node))
-    tab.page.wait_for_selector(".tile")
-    state = tab.page.context.storage_state()
-    tab.check()
-    tab.page.context.close()
-    return state
-
-
-@pytest.fixture(scope="module")
-def shared_tab(page_node, open_tab, signed_in):
-    """One tab for a module: to load the page costs more than most tests."""
-    tab = open_tab(page_node.url, storage_state=signed_in)
-    tab.page.goto(page_node.url)
     tab.page.wait_for_selector(".tile")
     return tab
 

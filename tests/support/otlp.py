@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 PATIENCE_S = 30.0
 _IDS = {"traceId", "spanId", "parentSpanId"}
 Message = Any
+
+
+def encoded(request: dict[str, Any]) -> bytes:
+    """Returns the fields of a request as protobuf, by the protocol's own classes."""
+    kind = ExportTraceServiceRequest if "resource_spans" in request else ExportLogsServiceRequest
+    return kind(**request).SerializeToString()
 
 
 def plain(attributes) -> dict[str, Any]:
@@ -207,11 +214,13 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def receiving(port: int = 0) -> Iterator[Receiver]:
+def receiving(port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
     """Gives a receiver on a port of loopback."""
     receiver = Receiver()
     server = Server(("127.0.0.1", port), type("ReceiverHandler", (Handler,), {"receiver": receiver}))
-    receiver.url = f"http://127.0.0.1:{server.server_port}"
+    receiver.url = f"http{'' if tls is None else 's'}://127.0.0.1:{server.server_port}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     serving.start()
     try:

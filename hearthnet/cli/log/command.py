@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +16,8 @@ from hearthnet.cli.log.shown import LinePrinter
 from hearthnet.cli.main import Group, json_option, printable, where_option
 from hearthnet.cli.options import TIMES, since_option, until_option
 from hearthnet.constants import LEVELS
+from hearthnet.errors import HearthNetError
+from hearthnet.files import hint_for
 
 if TYPE_CHECKING:
     from hearthnet.locations import Locations
@@ -78,6 +81,8 @@ def command(
         raise click.UsageError("--until cannot be combined with --follow")
     wanted = Wanted(level, component, trace and _trace_id(where, trace), since_us, until_us, pattern)
     found = newest(where.log_dir, count, wanted)
+    if found.tail is None:
+        _refuse_closed(where)
     show = _print_json if as_json else LinePrinter().show
     if as_json and not is_following:
         _print_array(found.lines)
@@ -109,6 +114,18 @@ def _trace_id(where: Locations, reference: str) -> str:
     from hearthnet.cli.trace.show import trace_id_of
 
     return trace_id_of(where, reference)
+
+
+def _refuse_closed(where: Locations) -> None:
+    """Raises the error of a log folder that is there, or may be, and cannot be listed."""
+    try:
+        with os.scandir(where.log_dir):
+            pass
+    except PermissionError as error:
+        message = f"{where.log_dir} cannot be read by this user"
+        raise HearthNetError(message, hint=hint_for(error)) from error
+    except OSError:  # it is missing, which is said
+        pass
 
 
 def _remark(found: Newest, where: Locations, count: int, *, is_limited: bool) -> None:

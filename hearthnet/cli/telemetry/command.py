@@ -34,7 +34,7 @@ _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 
 @click.group("telemetry", cls=Group)
 def command() -> None:
-    """Manage telemetry.db: status, copy, query, export, rebuild, purge.
+    """Manage telemetry.db: status, copy, query, export, migrate, purge.
 
     \b
     Example: hearthnet telemetry info

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +11,7 @@ import click
 from hearthnet.cli.main import (
     as_json_text,
     console,
+    hanging,
     json_option,
     print_json,
     print_plain,
@@ -22,6 +23,7 @@ from hearthnet.cli.main import (
 from hearthnet.cli.options import TIMES, since_option, until_option, wait_or_leave
 from hearthnet.cli.trace.show import ended_us, find, rows_of
 from hearthnet.constants import DATABASE, TRACE_RING_BUFFER
+from hearthnet.errors import StoreError
 from hearthnet.moments import at, local
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from hearthnet.locations import Locations
     from hearthnet.observability.store.reader import TraceFilter
 
-__all__ = ["print_traces", "recent"]
+__all__ = ["print_traces", "recent", "remark_on"]
 
 Trace = dict[str, Any]
 
@@ -95,8 +97,21 @@ def recent(
         print_traces(traces)
     else:
         click.echo("no traces match", err=True)
+        remark_on(where, program)
     if len(found) > n and (since_us is not None or until_us is not None):
         click.echo(f"older traces match, too: hearthnet trace recent {min(10 * n, TRACE_RING_BUFFER)} …", err=True)
+
+
+def remark_on(where: Locations, program: str | None) -> None:
+    """Says which programs are known if a name was asked for that is none of them."""
+    from hearthnet.observability.store.reader import Reader
+
+    if program is None:
+        return
+    with suppress(StoreError), closing(Reader(where.data_dir / DATABASE)) as reader:
+        if program not in (known := reader.program_names()):
+            names = ", ".join(map(printable, known)) or "none"
+            click.echo(hanging("", f"no program has the name {program!r}; known are {names}"), err=True)
 
 
 def print_traces(traces: list[Trace]) -> None:

@@ -28,6 +28,7 @@ from hearthnet.observability.records.record import (
     encode_plain,
     encode_value,
     fit,
+    is_a,
     one_line,
     safe_text,
 )
@@ -410,12 +411,13 @@ def keep_on(scope: Scope, logger: str, text: str, more: Mapping[str, Any]) -> No
 
 def exc_info_of(given: object) -> ExcInfo | None:
     """Returns the exception that a logger's `exc_info` argument names, or None."""
-    if isinstance(given, BaseException):
+    if is_a(given, BaseException):
         return type(given), given, given.__traceback__
-    if given is None or (isinstance(given, int | str | tuple) and not given):  # of other types even `bool` may raise
+    # Of other types even `bool` may raise.
+    if given is None or (issubclass(type(given), int | str | tuple) and not given):
         return None
-    found: Any = given if isinstance(given, tuple) else sys.exc_info()
-    return found if len(found) == 3 and isinstance(found[1], BaseException) else None
+    found: Any = given if is_a(given, tuple) else sys.exc_info()
+    return found if len(found) == 3 and is_a(found[1], BaseException) else None
 
 
 def new_entry(

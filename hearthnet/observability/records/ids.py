@@ -107,15 +107,15 @@ def new_trace_id(now_ns: int | None = None) -> str:
     """Returns a fresh ULID for the wall-clock time `now_ns` (nanoseconds since 1970; default: now)."""
     if now_ns is None:
         now_ns = time_ns()
-    second, tails = id_source.second, id_source.tails
+    second = id_source.second
     since_ns = now_ns - second.started_ns
     if not 0 <= since_ns < _SECOND_NS:
         second = id_source.second = _Second(now_ns // _SECOND_NS)
         since_ns = now_ns - second.started_ns
     try:
-        return f"{second.time}{_PAIRS[since_ns // 1_000_000]}{tails.take()}"
+        return f"{second.time}{_PAIRS[since_ns // 1_000_000]}{id_source.tails.take()}"
     except StopIteration:
-        id_source.tails = _Tails(tails.following)
+        id_source.tails = _Tails(id_source.tails.following)
         return new_trace_id(now_ns)
 
 
@@ -131,7 +131,8 @@ def span_id_of(number: int) -> str:
 
 def is_trace_id(text: object) -> bool:
     """Returns whether `text` is a ULID in its canonical (upper-case) spelling."""
-    return isinstance(text, str) and _TRACE_ID.fullmatch(text) is not None
+    # By the type: a proxy's own `__class__` may raise.
+    return issubclass(type(text), str) and _TRACE_ID.fullmatch(cast("str", text)) is not None
 
 
 def canonical(trace_id: object) -> str | None:

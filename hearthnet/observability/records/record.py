@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from math import inf, isfinite
 from numbers import Integral, Rational, Real
-from typing import Any, Final, NamedTuple, get_args, get_type_hints
+from typing import Any, Final, NamedTuple, TypeGuard, TypeVar, get_args, get_type_hints
 
 import orjson
 
@@ -46,6 +46,7 @@ __all__ = [
     "encode_value",
     "error_text",
     "fit",
+    "is_a",
     "is_plain",
     "one_line",
     "safe_text",
@@ -117,6 +118,17 @@ class LogRecord(NamedTuple):
 def column_types(record: type[TraceRecord | LogRecord]) -> dict[str, tuple[type, ...]]:
     """Returns the types that each column of a record may have; those that are bytes hold JSON."""
     return {name: get_args(kind) or (kind,) for name, kind in get_type_hints(record).items()}
+
+
+T = TypeVar("T")
+
+
+def is_a(value: object, kind: type[T]) -> TypeGuard[T]:
+    """Returns whether the type of `value` is `kind` or one below it. Never raises.
+
+    `isinstance` also asks the value, whose own code may raise: a proxy that is not bound does.
+    """
+    return issubclass(type(value), kind)
 
 
 CUT: Final = "…[cut]"
@@ -328,7 +340,7 @@ def _own_value(value: object) -> object:
     Whatever raises on the way stays as it is. Exact numbers (Decimal, Fraction) do too: their text loses nothing.
     """
     try:
-        if isinstance(value, BaseException):
+        if is_a(value, BaseException):
             return error_text(value)
         # By the type: an object that makes up its attributes has every one.
         if hasattr(type(value), "dtype") and hasattr(type(value), "item"):
@@ -347,7 +359,7 @@ def error_text(error: BaseException, depth: int = 0) -> str:
     """Returns an error with its type, `TimeoutError` or `KeyError: 'k'`; a group with its members, within bounds."""
     text = safe_text(error, 2 * MAX_STRING_BYTES)  # as much as is searched for secrets
     text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    if not isinstance(error, BaseExceptionGroup):
+    if not is_a(error, BaseExceptionGroup):
         return text
     shown = error.exceptions[:_MAX_MEMBERS] if depth < MAX_NESTING else ()
     members = [error_text(member, depth + 1) for member in shown]
@@ -365,7 +377,7 @@ def _bounded_mapping(value: Mapping[Any, Any], strict: bool, depth: int, budget:
         if len(kept) >= MAX_KEYS:
             kept[_free("truncated_keys", kept)] = len(value) - MAX_KEYS
             break
-        name = clean_text(error_text(key) if isinstance(key, BaseException) else key)
+        name = clean_text(error_text(key) if is_a(key, BaseException) else key)
         shown = _free(name[:_MAX_KEY_CHARS], kept)
         says = told if told is not None and key in _VALUES else name
         try:
@@ -405,7 +417,7 @@ def safe_text(value: object, limit: int = MAX_STRING_BYTES) -> str:
 def clean_text(value: object, limit: int = MAX_STRING_BYTES) -> str:
     """Returns `safe_text(value, limit)` with the secrets in it replaced. Never raises."""
     # Twice as much, then cut: no half of a secret is left at the edge.
-    if isinstance(value, bytes | bytearray):
+    if is_a(value, bytes) or is_a(value, bytearray):
         value = _clean_bytes(bytes(value[: 2 * limit]))
     return safe_text(scrub(safe_text(value, 2 * limit)), limit)
 

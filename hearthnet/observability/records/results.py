@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from hearthnet.errors import HTTP_STATUS, WireError
+from hearthnet.observability.records.record import is_a
 
 __all__ = ["CALLERS_ERRORS", "CANCELLED", "INTERRUPTED", "OK", "RESULTS", "decisive", "is_failure", "result_of"]
 
@@ -34,12 +35,12 @@ def is_failure(result: str) -> bool:
 def result_of(error: BaseException) -> str:
     """Returns the result of a trace that this exception ended; of a group, that of its decisive one."""
     error = decisive(error)
-    if isinstance(error, WireError):
+    if is_a(error, WireError):
         return error.code
-    if isinstance(error, TimeoutError):
+    if is_a(error, TimeoutError):
         return _TIMEOUT
     # Cancellation, GeneratorExit, KeyboardInterrupt: the work was cut short, it was not wrong.
-    return _UNEXPECTED if isinstance(error, Exception) else CANCELLED
+    return _UNEXPECTED if is_a(error, Exception) else CANCELLED
 
 
 def decisive(error: BaseException) -> BaseException:
@@ -47,7 +48,7 @@ def decisive(error: BaseException) -> BaseException:
 
     An unexpected error ranks above a wire error, that above a timeout, and that above a cancellation.
     """
-    if not isinstance(error, BaseExceptionGroup):
+    if not is_a(error, BaseExceptionGroup):
         return error
     return max(_leaves(error), key=lambda leaf: _RANKS.get(result_of(leaf), _OTHER_RANK))
 
@@ -57,7 +58,7 @@ def _leaves(group: BaseException) -> Iterator[BaseException]:
     waiting = [group]
     while waiting:
         error = waiting.pop()
-        if isinstance(error, BaseExceptionGroup):
+        if is_a(error, BaseExceptionGroup):
             waiting.extend(reversed(error.exceptions))
         else:
             yield error

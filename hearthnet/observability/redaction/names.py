@@ -129,7 +129,7 @@ def words_of(name: str) -> list[str]:
 
 def last_word_is_secret(name: str) -> bool:
     """Returns whether the last word of a name is one of a secret by itself."""
-    return words_of(name)[-1:] != [] and words_of(name)[-1] in (*_SECRET_WORDS, *_OPEN_ENDINGS)
+    return any(word in _SECRET_WORDS or word in _OPEN_ENDINGS for word in words_of(name)[-1:])
 
 
 def judge(name: str, more: tuple[str, ...], own: tuple[str, ...]) -> int:
@@ -188,7 +188,7 @@ def could_be_secret(value: str | bytes) -> bool:
     is_base64 = _BASE64.fullmatch(value) is not None
     if not is_base64 and _RUN_OF_BOTH.search(value) is None and len(_SHORT_RUN_OF_BOTH.findall(value)) < _MANY_RUNS:
         return False
-    return _RANDOM.fullmatch(value) is not None and _ULID.fullmatch(value) is None and _FILE.fullmatch(value) is None
+    return re.search(r"\s", value) is None and _ULID.fullmatch(value) is None and _FILE.fullmatch(value) is None
 
 
 def looks_random(value: str | bytes) -> bool:

@@ -19,7 +19,6 @@ _FLAG: Final = re.compile(r"[A-Za-z-]+")
 _MAX_VALUE_CHARS: Final = 256
 _MAX_COMMAND_CHARS: Final = 200  # between a command and its option
 _IN_PARTS: Final = re.compile(r"[:%]")  # of a user and a password
-_SOURCE: Final = re.compile(r"(?:pass|env|file|fd|stdin):?")
 
 # Options that are secret with these commands only. `user`: the value has a user before the password. `glued`: the value
 # follows at once, and the option by itself asks for the password.
@@ -36,7 +35,6 @@ _OPTIONS: Final = (
     ("", r"sqlcmd|bcp|mosquitto_\w+|ipmitool|zip|unzip", ("P",)),
     ("", r"snmp\w+", ("A", "X", "c")),
     ("", r"plink|pscp|psftp", ("pw",)),
-    ("openssl", r"openssl", ("passin", "passout", "k", "pass")),
 )
 _BY_OPTION: Final = {
     option: [
@@ -73,7 +71,7 @@ def flag_value(text: str, start: int) -> Span | None:
 
 def _flagged(text: str, option: str, start: int, kind: str) -> Span | None:
     end = start + len(option)
-    quote = text[start - 2 : start - 1]
+    quote = text[max(0, start - 3) : start].rstrip("-")[-1:]
     key = Key(option, quote, True, "=", end, end + _MAX_VALUE_CHARS)
     if text[end : end + 1] == "=" and kind != "glued":
         span = value_of(text, key, end + 1)
@@ -81,13 +79,8 @@ def _flagged(text: str, option: str, start: int, kind: str) -> Span | None:
         span = value_of(text, key, end) if len(option) <= 2 else None
     else:
         span = value_of(text, key._replace(before="-", separator=":"), before.end()) if kind != "glued" else None
-    if span is None or kind not in ("user", "openssl"):
+    if span is None or kind != "user":
         return span
-    if kind == "openssl":
-        source = _SOURCE.match(text, *span)
-        is_given = source is not None and source[0] == "pass:"
-        is_given = is_given and source is not None and not text.startswith(REDACTED, source.end())
-        return (source.end(), span[1]) if is_given and source is not None else None
     parts = _IN_PARTS.search(text, *span)
     is_known = parts is None or parts.end() >= span[1] or text.startswith(REDACTED, parts.end())
     return None if is_known or parts is None else (parts.end(), span[1])

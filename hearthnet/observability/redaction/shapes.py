@@ -38,14 +38,15 @@ _BRANCHES: Final = {
             rf"[A-Za-z](?<!\w-.)(?<![\w-]--.)(?:(?P<option>[\w-]{{1,63}}+)(?={NEXT_ITEM}[^\s-])"
             rf"|(?P<flag>)(?:(?<=[achkpuwAPUX])|(?<=p)w|(?<=h)p)(?=[^\s-]|{NEXT_ITEM}[^\s-]))"
         ),
-        r"us\d{1,2}(?<=([0-9a-f]{32})-us\d)",  # Mailchimp
+        rf"(?<={_BEGINS}(?:api|mob|sdk)-)([0-9a-z]{{8}}-(?:[0-9a-z]{{4}}-){{3}}[0-9a-z]{{12}})(?!\w)",  # LaunchDarkly
+        r"us\d{1,2}(?<=([0-9a-fA-F]{32})-us\d)",  # Mailchimp
     ],
     "_": [
         # Stripe; Chec, ClickUp, Courier, IEX Cloud, Klaviyo, Photoroom, Ticket Tailor; but keys of tables are
         # `pk_words_like_this`.
         (
             rf"(?<=[prs]k_)(?<={_BEGINS}.{{3}})(?:(?<!p..)(?:live|prod|test)_([0-9A-Za-z-]{{10,}})"
-            r"|(?=[A-Za-z_]{0,64}+\d)((?:[0-9A-Za-z]{1,12}_){0,2}[0-9A-Za-z]{28}[\w-]*))"
+            r"|(?=[A-Za-z_]{0,64}+\d)((?:[0-9A-Za-z]{1,24}_){0,2}[0-9A-Za-z]{28}[\w-]*))"
         ),
         r"TEST-(?<=FLW...K_TEST-)([0-9A-Za-z]{12,})",  # Flutterwave
         rf"(?<=rzp_live_|rzp_test_)(?<={_BEGINS}.{{9}})([0-9A-Za-z]{{14,}})",  # Razorpay

@@ -238,6 +238,14 @@ class Reader:
         """Returns False for a database of an older version, whose runs have no program."""
         return bool(self.rows("SELECT 1 FROM pragma_table_info('runs') WHERE name = 'program'"))
 
+    def program_names(self) -> list[str]:
+        """Returns the names of the programs that have recorded into the store, in order."""
+        if not self.knows_programs():
+            return []
+        return [
+            name for (name,) in self.rows("SELECT DISTINCT program FROM runs WHERE program NOT NULL ORDER BY program")
+        ]
+
     def has_node(self) -> bool:
         """Returns True if a run in the store is one of a node."""
         return bool(self.rows("SELECT 1 FROM runs WHERE node_id NOT NULL LIMIT 1"))

@@ -84,7 +84,7 @@ FORGET_RUN: Final = (
 )
 # Log records that are exported. What the export itself logs would be exported without end.
 OF_THE_EXPORT: Final = (
-    "logger <> 'httpx' AND logger NOT GLOB 'httpcore*' AND logger NOT GLOB 'hearthnet.observability.otel*'"
+    "logger <> 'httpx' AND logger NOT GLOB 'httpcore*' AND logger NOT GLOB 'hearthnet.observability.otel.export*'"
 )
 CLEAN: Final = "clean"
 UNCLEAN: Final = "unclean"

@@ -20,7 +20,7 @@ import orjson
 from hearthnet.observability.metrics import orphan_spans_total
 from hearthnet.observability.records.context import Counted, Scope, collector, current, swap
 from hearthnet.observability.records.ids import id_source, span_id_of
-from hearthnet.observability.records.record import LogValues, clean_text, encode, error_text, is_plain
+from hearthnet.observability.records.record import LogValues, clean_text, encode, error_text, is_a, is_plain
 from hearthnet.observability.records.results import CANCELLED, OK
 from hearthnet.observability.redaction.rules import on_change
 from hearthnet.observability.redaction.told import Told, known
@@ -301,7 +301,7 @@ class Span:
 
     def fail(self, error: BaseException) -> None:
         """Marks the span failed, or cancelled where the work was cut short rather than wrong."""
-        self.status = "error" if isinstance(error, Exception) else CANCELLED
+        self.status = "error" if is_a(error, Exception) else CANCELLED
         if isinstance(self.extras, dict):  # the program may have set anything
             with Told() as told:
                 self.extras.setdefault("error", describe(error))

@@ -32,6 +32,7 @@ from hearthnet.observability.records.record import (
     clean_text,
     encode,
     fit,
+    is_a,
     is_plain,
 )
 from hearthnet.observability.records.recorder import Recorder
@@ -236,7 +237,7 @@ class Trace:
 
     def fail(self, code: str, message: str | None = None) -> None:
         """Sets the result to `code`; one that is no wire error code is recorded as `internal_error`."""
-        self.result = code if isinstance(code, str) and code in RESULTS else "internal_error"
+        self.result = code if is_a(code, str) and code in RESULTS else "internal_error"
         if message is not None or is_failure(self.result):
             said = message if message is not None else code
             with Told() as told:
@@ -312,8 +313,8 @@ class Trace:
         ended_ns = ended_ns or monotonic_ns()
         self.duration_ms = duration_ms = (ended_ns - self.started_ns) / 1e6
         result = self.result
-        if result is None:
-            self.result = result = OK
+        if type(result) is not str:
+            result = self._decided()
         self.notable = notable = 1 if duration_ms >= runtime.slow_ms or result not in _FINE else 0
         self._handling = None
         recorder = runtime.recorder
@@ -345,6 +346,13 @@ class Trace:
         if _log.isEnabledFor(level):
             self._log_done(level, result)
         self.is_over = True
+
+    def _decided(self) -> str:
+        """Returns the result where none is set yet, or something that is no text."""
+        if self.result is not None:
+            self.fail(self.result)
+        self.result = result = self.result or OK
+        return result
 
     def _without_told(self, ended_ns: int) -> tuple[bytes, bytes]:
         """Returns the same without the secrets that one part of the trace has told, nowhere else."""

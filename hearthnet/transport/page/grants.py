@@ -28,9 +28,10 @@ import orjson
 
 from hearthnet.files import make_private_dir, open_file, replace_private
 
-__all__ = ["GRANTS_FILE", "MAX_SHARE_S", "SECRET_S", "TOKEN_S", "Granted", "Grants"]
+__all__ = ["GRANTS_FILE", "MAX_SHARE_S", "OPENING_FILE", "SECRET_S", "TOKEN_S", "Granted", "Grants"]
 
 GRANTS_FILE: Final = "page.json"
+OPENING_FILE: Final = "page.html"  # goes on to a link; its token works once
 TOKEN_S: Final = 600.0  # to open the link
 SECRET_S: Final = 30 * 86_400.0  # then the browser needs a new link
 MAX_SHARE_S: Final = 86_400.0

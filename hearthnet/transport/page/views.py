@@ -66,7 +66,7 @@ class Overview:
         }
 
     def _figures(self, reader: Reader, moment: int, run: dict[str, Any] | None) -> dict[str, Any]:
-        """Returns counts over thousands of rows, kept for a while: longer, while no record comes."""
+        """Returns counts over thousands of rows, kept for a while: for longer while no record comes."""
         seq, age_s = last_seq(reader), time.monotonic() - self._kept_at
         if age_s > (_KEPT_S if seq != self._kept_seq else _QUIET_S):
             settings = self._page.settings

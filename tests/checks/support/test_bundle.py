@@ -14,6 +14,7 @@ from functools import cache
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from support.longer import examples
 
 from hearthnet import checks
 from hearthnet.checks.support import bundle
@@ -345,7 +346,7 @@ def versions_once(monkeypatch):
 
 # Not made smaller when it fails: each try takes a store, and the text that leaked is told as it is.
 @settings(
-    max_examples=60,
+    max_examples=examples(0.5),
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=[HealthCheck.function_scoped_fixture],

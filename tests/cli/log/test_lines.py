@@ -221,3 +221,19 @@ def test_terminal_breaks_lines_at_words(write, columns, colour):
     assert f"    path={path}" in lines
     assert (lines[0] == "2026-11-29, UTC+00:00") == (columns < 125)
     assert all(one.startswith("    ") for one in lines[2:])
+
+
+def test_closed_folder_is_no_empty_log(write, capsys, as_nobody):
+    """After a run with `sudo`, say: what is in the way is named with its owner and the command."""
+    write(line("a"))
+    for above in locate().log_dir.parents:
+        if above.owner() == "root" and len(above.parts) > 2:
+            above.chmod(0o755)
+    locate().log_dir.chmod(0o700)
+    with as_nobody():
+        assert _run(["log"]) == 1
+    said = capsys.readouterr()
+
+    assert (said.out, "no log files" in said.err) == ("", False)
+    assert said.err.startswith(f"error: {locate().log_dir} cannot be read by this user\nhint: ")
+    assert "belongs to root: sudo chown " in said.err

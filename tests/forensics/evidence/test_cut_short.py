@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import resource
 import signal
-import subprocess
 import sys
 
 import pytest
+from support import forkserver
 
 from hearthnet.config import ObservabilityConfig
 from hearthnet.forensics.evidence.cut_short import cut_short, shortage_of
@@ -43,19 +42,12 @@ with FaultFile(data), telemetry.open(ObservabilityConfig(data_dir=data, log_dir=
 """
 
 
-def no_core() -> None:
-    """Has a crash leave no core file."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
 @pytest.fixture
 def cut_while_running(tmp_path):
     """Runs the program, which dies; returns the folder of its store."""
 
     def run(name: str, size: int):
-        done = subprocess.run(
-            [sys.executable, "-c", CUT, tmp_path, name, str(size)], check=False, capture_output=True, preexec_fn=no_core
-        )
+        done = forkserver.run([sys.executable, "-c", CUT, tmp_path, name, str(size)])
         assert done.returncode == -signal.SIGBUS, done.stderr
         return tmp_path / "data"
 
@@ -100,7 +92,7 @@ def test_bus_error_of_another_file_says_what_it_may_be(tmp_path):
     body += f"path = Path({str(tmp_path / 'other')!r})\npath.write_bytes(bytes(8192))\nfile = path.open('r+b')\n"
     body += "held = mmap.mmap(file.fileno(), 8192)\nos.truncate(path, 0)\nheld[5000]"
     code = CUT.replace("(path,) = data.glob(name)", body.replace("\n", "\n    "))
-    done = subprocess.run([sys.executable, "-c", code, tmp_path, "x", "0"], check=False, preexec_fn=no_core)
+    done = forkserver.run([sys.executable, "-c", code, tmp_path, "x", "0"])
     assert done.returncode == -signal.SIGBUS
 
     assert "none is too short now" in judge(gather(tmp_path / "data")).evidence[1]

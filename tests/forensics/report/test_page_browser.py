@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from support import forkserver
-from support.browser import NEEDS_CHROMIUM, chromium, opened
+from support.browser import NEEDS_CHROMIUM, opened
 from test_report import hostile
 
 from hearthnet.forensics.gather import gather
@@ -46,13 +46,6 @@ with telemetry.open(ObservabilityConfig(data_dir=base / "data", log_dir=base / "
 """
 
 WIDTHS = "rows => rows.map((row) => [row.dataset.span, Number(row.querySelector('.bar').getAttribute('width'))])"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """One browser for the module."""
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

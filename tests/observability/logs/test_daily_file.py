@@ -13,6 +13,7 @@ import threading
 
 import orjson
 import pytest
+from support import forkserver
 from support.threads import at_once
 from support.waiting import wait_until
 
@@ -82,21 +83,21 @@ def test_processes_share_the_parts_without_a_torn_or_lost_line(tmp_path):
 import sys
 from pathlib import Path
 from hearthnet.observability.logs.daily_file import DailyFile
-file = DailyFile(Path({str(tmp_path)!r}), clock=lambda: {NOON_S}, max_bytes=40_000_000)
-for number in range(4000):
+file = DailyFile(Path({str(tmp_path)!r}), clock=lambda: {NOON_S}, max_bytes=20_000_000)
+for number in range(2000):
     file.write(b'{{"n":%d,"p":%d,"x":"%b"}}\\n' % (number, int(sys.argv[1]), b"y" * 1500), {NOON_S})
 assert file.dropped_lines == 0
 """
-    running = [subprocess.Popen([sys.executable, "-c", script, str(number)]) for number in range(3)]
+    running = [forkserver.spawn([sys.executable, "-c", script, str(number)]) for number in range(3)]
     assert [process.wait(60) for process in running] == [0, 0, 0]
 
     lines = [orjson.loads(raw) for path in log_paths(tmp_path) for raw in path.read_bytes().splitlines()]
-    assert sorted((item["p"], item["n"]) for item in lines) == [(p, n) for p in range(3) for n in range(4_000)]
+    assert sorted((item["p"], item["n"]) for item in lines) == [(p, n) for p in range(3) for n in range(2_000)]
     assert len(log_paths(tmp_path)) > 2
 
 
 def test_processes_write_lines_of_all_sizes_to_one_file(tmp_path):
-    """Three processes, 2,000 lines each of 200 to 30,000 bytes, one file: each line is whole, once, and in order."""
+    """Three processes, 800 lines each of 200 to 30,000 bytes, one file: each line is whole, once, and in order."""
     script = f"""
 import random, sys
 from pathlib import Path
@@ -104,13 +105,13 @@ from hearthnet.observability.logs.daily_file import DailyFile
 file, process = DailyFile(Path({str(tmp_path)!r}), clock=lambda: {NOON_S}, max_bytes=4_000_000_000), int(sys.argv[1])
 sizes = random.Random(process)
 sys.stdin.read(1)  # all begin at once
-for number in range(2000):
+for number in range(800):
     text = b"%d" % process * sizes.randint(200, 30_000)
     file.write(b'{{"n":%d,"p":%d,"x":"%b"}}\\n' % (number, process, text), {NOON_S} + number / 1_000)
 assert file.dropped_lines == 0
 """
     running = [
-        subprocess.Popen([sys.executable, "-c", script, str(number)], stdin=subprocess.PIPE) for number in range(3)
+        forkserver.spawn([sys.executable, "-c", script, str(number)], stdin=subprocess.PIPE) for number in range(3)
     ]
     for process in running:
         process.stdin.write(b"\n")
@@ -119,9 +120,9 @@ assert file.dropped_lines == 0
 
     (path,) = log_paths(tmp_path)
     lines = [orjson.loads(raw) for raw in path.read_bytes().splitlines()]
-    assert len(lines) == 6_000
+    assert len(lines) == 2_400
     for process in range(3):
-        assert [item["n"] for item in lines if item["p"] == process] == list(range(2_000))
+        assert [item["n"] for item in lines if item["p"] == process] == list(range(800))
     assert all(item["x"] == str(item["p"]) * len(item["x"]) for item in lines)
 
 

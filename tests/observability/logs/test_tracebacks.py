@@ -9,6 +9,7 @@ import traceback
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.longer import examples
 from support.reading import log_lines
 
 from hearthnet.config import ObservabilityConfig
@@ -241,7 +242,7 @@ sections = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(4), deadline=None)
 @given(sections, st.integers(300, 9_000))
 def test_any_traceback_fits(texts, limit):
     """Within its bytes, valid text, with the type of the newest error, and the same when it is shortened again."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from support import forkserver
 from support.reading import log_lines
 
 from hearthnet.observability import logging as node_logging
@@ -38,6 +39,8 @@ from hearthnet.observability.process.fault_file import FaultFile
 with FaultFile(Path({str(directory)!r})) as faults:
 {indented}
 """
+    if not flags:
+        return forkserver.run([sys.executable, "-c", script])
     return subprocess.run(
         [sys.executable, *flags, "-c", script], capture_output=True, text=True, preexec_fn=no_core, timeout=60
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
 import threading
 import warnings
@@ -11,6 +10,7 @@ from types import SimpleNamespace
 
 import orjson
 import pytest
+from support import forkserver
 from support.reading import log_lines
 
 from hearthnet.observability import get_logger
@@ -347,7 +347,7 @@ settings = ObservabilityConfig(data_dir=Path({str(tmp_path / "data")!r}), log_di
 with telemetry.open(settings), capture.capturing():
     {{}}["missing"]
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = forkserver.run([sys.executable, "-c", script])
     (path,) = log_paths(tmp_path / "logs")
     found = [line for raw in path.read_bytes().splitlines() if (line := orjson.loads(raw))["level"] == "critical"]
 
@@ -371,10 +371,10 @@ telemetry.open(ObservabilityConfig(data_dir=data_dir, log_dir=log_dir, flush_int
 capture.install()
 {{}}["missing"]
 """
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == -9
+    assert forkserver.run([sys.executable, "-c", script]).returncode == -9
 
     script = script.partition("capture.install()")[0] + "telemetry.opened().close()"
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == 0
+    assert forkserver.run([sys.executable, "-c", script]).returncode == 0
     assert rows(tmp_path / "data") == [("critical", "uncaught exception")]
 
 

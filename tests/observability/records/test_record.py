@@ -208,6 +208,14 @@ def test_huge_values_share_the_space():
     assert all(found[name].startswith(name * 200) for name in "abc")
 
 
+@pytest.mark.parametrize("length", [1, 20, 60])
+def test_cut_values_fill_the_limit(length):
+    """Names of any length, and the signs between them, take no more than their own space."""
+    encoded = orjson.dumps({"a" * length: "x" * 1_000, "b": 1, "c" * length: "y" * 900})
+
+    assert 495 <= len(fit(encoded, 500)) <= 500
+
+
 def test_many_keys_that_do_not_fit_are_counted():
     """Names alone may be too much: the first ones are kept, and the number of the others."""
     encoded = orjson.dumps({f"{number:02d}{'k' * 120}": number for number in range(64)})

@@ -18,7 +18,8 @@ from hearthnet.constants import MAX_KEYS, MAX_STRING_BYTES
 from hearthnet.observability import get_logger, telemetry, trace
 from hearthnet.observability.logs.messages import find, new_entry
 from hearthnet.observability.records import record
-from hearthnet.observability.records.record import encode, encode_plain
+from hearthnet.observability.records.record import bounded, encode, encode_plain
+from hearthnet.observability.redaction.rules import REDACTED
 
 
 class Raising:
@@ -423,3 +424,28 @@ def test_secret_of_one_field_is_replaced_in_the_others(extras):
 def test_value_beside_a_harmless_name_is_kept(extras):
     """Only a pair says that one names the other."""
     assert orjson.loads(encode(extras)) == extras
+
+
+@pytest.mark.parametrize("number", [2**63 - 1, 2**62, -(2**63)])
+def test_integers_of_64_bits_are_numbers(number):
+    """The largest and the smallest, too; one more is text."""
+    assert bounded(number) == number
+    assert bounded(2 * number + 1) == hex(2 * number + 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [
+        (["tool", "--name", "bob", "--token", "swordfish-12"], ["tool", "--name", "bob", "--token", REDACTED]),
+        (["curl", "-u", "bob:swordfish-12", "-v", "x"], ["curl", "-u", REDACTED, "-v", "x"]),
+        (["--verbose", "yes"], ["--verbose", "yes"]),
+    ],
+)
+def test_arguments_without_a_secret_stay(arguments, kept):
+    """Of a command only the secrets behind their options are replaced."""
+    assert bounded(arguments) == kept
+
+
+def test_name_of_a_pair_stays():
+    """What is replaced is the value beside it."""
+    assert bounded({"headers": [("x-api-key", "swordfish-12")]}) == {"headers": [["x-api-key", REDACTED]]}

@@ -17,7 +17,15 @@ NOT_RANDOM = [
     "2026-11-30T08:14:22", "10.251.42.84:57069", "getElementsByClassName", "isHttpServer", "lowercaseletters",
     "a-name-without-any-digit-in-it", "two words a1b2c3d4e5f6g7h8", "",
 ]  # fmt: skip
-COULD_BE = ["12345678", "alice20261130", "a1b2c3d4", "ocaJ7h7+ub+2Rxkmp/K=", "ab12-cd34-ef56", "WHCUvjgBhfRONdAOFbop"]
+COULD_BE = [
+    "sk_q5rGw)Gv5$D4KaH9YkETFFA",
+    "12345678",
+    "alice20261130",
+    "a1b2c3d4",
+    "ocaJ7h7+ub+2Rxkmp/K=",
+    "ab12-cd34-ef56",
+    "WHCUvjgBhfRONdAOFbop",
+]
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
 import traceback
 
 import pytest
+from support import forkserver
 
 from hearthnet.errors import WireError
 from hearthnet.observability import doctor
@@ -99,7 +99,7 @@ def test_error_in_a_group_is_no_source_line():
 
 def test_uncaught_errors_are_printed_without_secrets():
     """What the interpreter prints of a thread, of a dying object and at the end has its traceback, and no secret."""
-    done = subprocess.run([sys.executable, "-c", UNCAUGHT], capture_output=True, text=True, check=False)
+    done = forkserver.run([sys.executable, "-c", UNCAUGHT])
 
     assert done.returncode == 1
     assert "hunter2" not in done.stderr

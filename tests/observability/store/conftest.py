@@ -11,9 +11,11 @@ import pytest
 from support import forkserver
 from support.writers import path, writers
 
+from hearthnet.observability import telemetry
+from hearthnet.observability.store.budget import Budget
 from hearthnet.observability.telemetry import DATABASE
 
-__all__ = ["path", "query", "run_and_die", "writers"]
+__all__ = ["keep_within", "path", "query", "run_and_die", "writers"]
 
 PRELUDE = """
 import os, signal, sys
@@ -50,3 +52,9 @@ def query(observability):
             return connection.execute(sql, values).fetchall()
 
     return ask
+
+
+@pytest.fixture
+def keep_within(monkeypatch):
+    """Has telemetry keep within so many MB: fewer than the settings allow, so that a store is full sooner."""
+    return lambda mb: monkeypatch.setattr(telemetry, "Budget", lambda _: Budget(mb))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 from support.old_store import FILES, OLDER, old_store
-from support.stores import put
 
 from hearthnet.errors import StoreError, UnusableStoreError
 from hearthnet.observability import telemetry, trace
@@ -38,7 +40,9 @@ def test_what_is_no_store_is_refused(tmp_path):
     with pytest.raises(StoreError, match="does not exist"):
         migrate_store(path)
     assert not path.exists()
-    put(path)
-    path.write_bytes(path.read_bytes()[:60] + b"\0\0\0\3\0\0\0\1" + path.read_bytes()[68:])  # version and owner
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("PRAGMA application_id = 1; PRAGMA user_version = 3; CREATE TABLE traces (x)")
+    before = path.read_bytes()
     with pytest.raises(UnusableStoreError):
         migrate_store(path)
+    assert path.read_bytes() == before

@@ -12,6 +12,7 @@ from functools import partial
 
 import pytest
 from support import forkserver
+from support.longer import few
 from support.reading import log_lines, rows
 from support.waiting import wait_until
 
@@ -277,7 +278,7 @@ def test_reader_that_stays_does_not_keep_others_in_the_past(observability, opene
     ],
     ids=["cut to nothing", "cut", "removed", "replaced by its copy", "replaced by another file"],
 )
-@pytest.mark.parametrize("is_pending", [True, False])
+@pytest.mark.parametrize("is_pending", few([True, False], True))
 def test_box_that_is_cut_or_replaced_is_made_again(observability, run_and_die, query, fault, is_pending):
     """At the next round there is a whole box, with what is pending: a kill after that loses nothing."""
     then = "record(5)" if is_pending else "pass"

@@ -12,9 +12,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.records import a_log, a_trace
 from support.writers import RUN, Counted, offer, query
 
+from hearthnet.database import TELEMETRY, open_database
 from hearthnet.observability import metrics
 from hearthnet.observability.store import rows
 from hearthnet.observability.store import writer as writing
+from hearthnet.observability.store.budget import PAGE_BYTES
 from hearthnet.observability.store.writer import Writer
 
 LATE = 5
@@ -42,7 +44,8 @@ async def test_flush_commits_what_there_was(path, writers, monkeypatch, is_gentl
     monkeypatch.setattr(writing, "BATCH_ROWS", 10)
     writer = await writers("run", Busy, ring_rows=1_000)
     offer(writer, range(1, buffered + 1))
-    writer.is_gentle = is_gentle
+    if is_gentle:
+        writer.is_gentle = True
 
     assert await writer.flush()
     assert (writer.commits, len(writer._recorder.traces)) == (commits, left)
@@ -65,6 +68,17 @@ async def test_gentle_flush_commits_both_kinds(path, writers, monkeypatch, trace
 
     assert await writer.flush()
     assert query(path, "SELECT (SELECT count(*) FROM traces), (SELECT count(*) FROM logs)") == [(traces, logs)]
+    assert writer.held == (traces, logs)
+
+
+async def test_first_writer_marks_the_database(path, writers):
+    """By a number that later ones leave as it is: whoever follows the store knows it again by that."""
+    numbers = []
+    for run_id in ("one", "two"):
+        await writers(run_id)
+        numbers += query(path, "SELECT value FROM state WHERE name = 'epoch'")
+
+    assert numbers[0] == numbers[1] != (0,)
 
 
 def flush_seconds():
@@ -340,3 +354,15 @@ async def test_space_is_made_where_most_rows_are(path, writers, monkeypatch):
 
     assert query(path, "SELECT count(*) FROM logs") == [(5,)]
     assert query(path, "SELECT number FROM traces ORDER BY seq") == [(1,), (16,)]
+
+
+async def test_pages_get_their_space_in_the_file_at_once(path, writers):
+    """A database that grows is copied to its file however little is due: later the disk may be full."""
+    path.unlink()
+    open_database(path, TELEMETRY._replace(reserve_bytes=0)).close()
+    writer = await writers("run")
+    offer(writer, range(1, 5), extras=b'"%b"' % (b"x" * 100_000))
+    assert await writer.flush()
+
+    ((pages,),) = query(path, "SELECT page_count FROM pragma_page_count()")
+    assert path.stat().st_size == pages * PAGE_BYTES > 400_000

@@ -130,7 +130,7 @@ async def test_record_that_cannot_be_stored_is_not_counted_as_a_row(path, writer
     assert await writer.flush()
 
     assert query(path, "SELECT number FROM traces ORDER BY seq") == [(1,), (2,), (4,)]
-    assert query(path, "SELECT reason, count, run_id FROM gaps") == [("poison", 1, "run")]
+    assert query(path, "SELECT kind, reason, count, run_id FROM gaps") == [("trace", "poison", 1, "run")]
     assert query(path, "SELECT value FROM state WHERE name = 'traces.0'") == [(3,)]
     assert writer.settled.number == 4
 
@@ -245,10 +245,31 @@ async def test_run_is_not_ended_in_a_database_that_was_damaged(path):
     await writer.open(("run", *RUN))
     offer(writer, [1])
     assert await writer.flush()
-    await writer._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    await writer._db.execute("PRAGMA wal_checkpoint(FULL)")
     with path.open("r+b") as file:
         file.seek(PAGE_BYTES)
         file.write(b"\xa5" * (path.stat().st_size - PAGE_BYTES))
 
     assert not await writer.close("run", within_s=2)
     assert writer.failing == "corrupt"
+
+
+class Ending(Writer):
+    """A writer that notes how long a statement would wait for others while its run is ended."""
+
+    patience_ms = 0
+
+    async def _set_wear(self, run_id):
+        ((self.patience_ms,),) = await self._db.execute_fetchall("PRAGMA busy_timeout")
+        await super()._set_wear(run_id)
+
+
+async def test_end_of_a_run_waits_for_other_writers_as_long_as_it_may(path):
+    """A run that has committed everything must not be taken for one that died because of a lock."""
+    writer = Ending(path, Recorder("run", lambda *_: None))
+    await writer.open(("run", *RUN))
+    offer(writer, [1])
+
+    assert await writer.close("run", within_s=120)
+    assert writer.patience_ms > 60_000
+    assert query(path, "SELECT end_reason FROM runs") == [(rows.CLEAN,)]

@@ -24,7 +24,7 @@ from hearthnet.observability.records.context import current
 def test_program_does_the_same_bare_and_decorated(kind, form):
     """Whatever it does, and whatever is sent, thrown and closed, when, and by whom: nothing that is seen differs."""
 
-    @settings(max_examples=60, suppress_health_check=list(HealthCheck))
+    @settings(suppress_health_check=list(HealthCheck))
     @given(bodies(kind), actions(is_coroutine=kind == "coroutine"), st.booleans())
     def compare(body, script, is_handling):
         expected = drive(kind, body, form, script, is_handling=is_handling)

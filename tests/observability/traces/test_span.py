@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import subprocess
 import sys
 import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import forkserver
 
 from hearthnet.observability import trace
 from hearthnet.observability.logs.messages import place
@@ -249,7 +249,7 @@ def test_finalizers_may_open_spans():
 
     In a program of its own, because a fault is one of the interpreter, which crashes or loses context variables.
     """
-    ran = subprocess.run([sys.executable, "-c", FINALIZERS], capture_output=True, text=True, timeout=120)
+    ran = forkserver.run([sys.executable, "-c", FINALIZERS], timeout=120)
 
     assert (ran.returncode, ran.stderr) == (0, "")
 

@@ -7,7 +7,7 @@ import tracemalloc
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hearthnet.errors import WireError
@@ -136,7 +136,6 @@ def test_a_megabyte_of_anything_is_refused_for_little(piece):
             tracemalloc.stop()
 
 
-@settings(max_examples=200, deadline=None)
 @given(VALUES, st.booleans())
 def test_whatever_is_json_is_read_as_every_reader_does(value, is_ascii):
     """Output of the standard library, with escapes or without, is read as the same value."""
@@ -145,7 +144,6 @@ def test_whatever_is_json_is_read_as_every_reader_does(value, is_ascii):
     assert parse(raw) == value
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(TEXTS, TEXTS), max_size=5), st.booleans())
 def test_repeated_keys_are_those_that_the_standard_library_finds(pairs, is_ascii):
     """An object is refused if and only if a parser that sees all pairs finds a key twice."""

@@ -6,7 +6,7 @@ import tracemalloc
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hearthnet.constants import PROTOCOL_TIMESTAMP_WINDOW_S as WINDOW_S
@@ -95,7 +95,6 @@ def test_clock_that_is_set_back_opens_nothing():
     assert replays.take("own", "new", clock.now_s) == "new"
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -113,7 +113,7 @@ def post(client, url, keys, capability="experimental.echo", request_id=REQUEST_I
 async def test_refused_call_gets_a_time_to_retry(bus, keys):
     """A refused call has no trace and the log does not name its caller; other routes and later calls are served."""
     load = Fixed()
-    async with serving(bus, keys, load) as (_, url), httpx.AsyncClient() as client:
+    async with serving(bus, keys, load) as (_, url), httpx.AsyncClient(verify=False) as client:
         load.why = "overload"
         refused = await post(client, url, keys)
         assert (await client.get(f"{url}/health")).status_code == 200
@@ -148,7 +148,7 @@ async def test_connection_serves_on_after_refusals(bus, keys):
 async def test_stop_ends_a_stream_with_an_error_and_a_call_with_503(bus, keys):
     """Calls that do not end in time get an error that the node stops: in a stream's last event, or as response."""
     load = Load(stop_limit_s=0.0)
-    async with serving(bus, keys, load) as (server, url), httpx.AsyncClient() as client:
+    async with serving(bus, keys, load) as (server, url), httpx.AsyncClient(verify=False) as client:
         hanging = asyncio.create_task(post(client, url, keys, "experimental.hang"))
         signed = {**JSON, **sign(keys, keys.node_id, "experimental.drip", "1.0", orjson.loads(BODY))}
         async with client.stream("POST", f"{url}/bus/v1/call", content=BODY, headers=signed) as response:
@@ -606,7 +606,7 @@ async def test_curl_head(bus, keys):
 async def test_monitor_with_head_keeps_its_connection(bus, keys):
     """A monitor that sends HEAD repeatedly on one connection gets no bodies and stays in sync."""
     metrics.configure(SimpleNamespace(metrics_enabled=True))
-    async with serving(bus, keys, Load()) as (_, url), httpx.AsyncClient(base_url=url) as client:
+    async with serving(bus, keys, Load()) as (_, url), httpx.AsyncClient(base_url=url, verify=False) as client:
         for path, status in (("/health", 200), ("/ready", 200), ("/nowhere", 404), ("/metrics", 200)) * 3:
             response = await client.head(path)
             assert (response.status_code, response.content) == (status, b"")

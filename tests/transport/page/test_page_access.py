@@ -37,10 +37,25 @@ LOCKED = "hearthnet page"
 REFUSED = "the server responded with a status of 401"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def running(page_node):
+@pytest.fixture(autouse=True)
+def running(page_node, monkeypatch):
     """The node runs."""
-    page_node.start()
+    monkeypatch.setenv("HOME", str(page_node.home))
+    if page_node.process is None or page_node.process.poll() is not None:
+        page_node.start()
+
+
+@pytest.fixture(scope="module")
+def one_browser(page_node, open_tab):
+    """One browser for a module: to open another costs more than most tests."""
+    return open_tab(page_node.url)
+
+
+@pytest.fixture
+def tab(one_browser):
+    """A browser that has never been here; `shared_tab` is another one, which has access."""
+    yield one_browser
+    one_browser.forget()
 
 
 def api(tab) -> list[str]:
@@ -48,9 +63,8 @@ def api(tab) -> list[str]:
     return [url for url in tab.asked if "/page/v1/" in url]
 
 
-def test_without_a_link_it_says_what_to_type(page_node, open_tab):
+def test_without_a_link_it_says_what_to_type(page_node, tab):
     """No data is asked for, and none is shown."""
-    tab = open_tab(page_node.url)
     tab.page.goto(page_node.url)
     tab.page.wait_for_selector(".locked code")
 
@@ -59,36 +73,38 @@ def test_without_a_link_it_says_what_to_type(page_node, open_tab):
     tab.check()
 
 
-def test_link_works_once_and_leaves_the_address(page_node, open_tab, signed_in):
+def test_link_works_once_and_leaves_the_address(page_node, tab, shared_tab):
     """The token is gone from the address before the first request, and another browser cannot use it."""
     address = link(page_node)
     token = address.partition("#token=")[2]
-    tab = open_tab(page_node.url)
     seen = []
-    tab.page.on("request", lambda request: seen.append((request.url, request.headers.get("referer"), tab.page.url)))
+
+    def note(request):
+        seen.append((request.url, request.headers.get("referer"), tab.page.url))
+
+    tab.page.on("request", note)
     tab.page.goto(address)
     tab.page.wait_for_selector(".tile")
+    tab.page.remove_listener("request", note)
 
     assert token not in tab.page.url
     assert [one for one in seen if token in one[0] or one[1]] == []
     assert tab.page.context.cookies() == []
     tab.check()
-    other = open_tab(page_node.url)
-    other.expected.append(REFUSED)
-    other.page.goto(address)
-    other.page.wait_for_selector(".locked code")
-    assert "used already" in other.text(".locked")
-    other.check()
-    ours = open_tab(page_node.url, storage_state=signed_in)
-    ours.expected.append(REFUSED)
-    ours.page.goto(address)
-    ours.page.wait_for_selector(".tile")  # a used link does not lock out who has access
-    ours.check()
+    tab.forget()
+    tab.expected.append(REFUSED)
+    tab.page.goto(address)
+    tab.page.wait_for_selector(".locked code")
+    assert "used already" in tab.text(".locked")
+    tab.check()
+    shared_tab.expected.append(REFUSED)
+    shared_tab.page.goto(address)
+    shared_tab.page.wait_for_selector(".tile")  # a used link does not lock out who has access
+    shared_tab.check()
 
 
-def test_a_link_in_an_open_tab_is_taken(page_node, open_tab):
+def test_a_link_in_an_open_tab_is_taken(page_node, tab):
     """Pasted into the address of the locked page it unlocks, though the browser loads nothing anew."""
-    tab = open_tab(page_node.url)
     tab.page.goto(page_node.url)
     tab.page.wait_for_selector(".locked code")
     tab.page.goto(link(page_node))
@@ -96,9 +112,8 @@ def test_a_link_in_an_open_tab_is_taken(page_node, open_tab):
     tab.check()
 
 
-def test_a_stale_secret_is_forgotten(page_node, open_tab):
+def test_a_stale_secret_is_forgotten(page_node, tab):
     """The line says so; the secret is not tried again."""
-    tab = open_tab(page_node.url)
     tab.expected.append(REFUSED)
     tab.page.goto(page_node.url)
     tab.page.evaluate("localStorage.setItem('hearthnet.page.secret', 'stale')")
@@ -110,10 +125,13 @@ def test_a_stale_secret_is_forgotten(page_node, open_tab):
     tab.check()
 
 
-def test_a_forwarded_request_is_not_from_here(page_node, open_tab, signed_in):
+def test_a_forwarded_request_is_not_from_here(page_node, shared_tab):
     """Not even the empty page is served."""
-    tab = open_tab(page_node.url, storage_state=signed_in, extra_http_headers={"X-Forwarded-For": "127.0.0.1"})
-    assert tab.page.goto(page_node.url).status == 403
+    shared_tab.page.set_extra_http_headers({"X-Forwarded-For": "127.0.0.1"})
+    try:
+        assert shared_tab.page.goto(page_node.url).status == 403
+    finally:
+        shared_tab.page.set_extra_http_headers({})
 
 
 def test_another_host_name_is_refused(page_node):
@@ -122,7 +140,7 @@ def test_another_host_name_is_refused(page_node):
     assert [page_node.get(path, headers=headers).status_code for path in ("/", "/page/v1/now")] == [421, 421]
 
 
-def test_a_server_on_another_port_learns_nothing(page_node, open_tab, signed_in):
+def test_a_server_on_another_port_learns_nothing(page_node, shared_tab):
     """The same host, another port: no cookie, no secret, and its page cannot read ours."""
     seen = []
 
@@ -139,10 +157,9 @@ def test_a_server_on_another_port_learns_nothing(page_node, open_tab, signed_in)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    secret = signed_in["origins"][0]["localStorage"][0]["value"]
-    tab = open_tab(page_node.url, storage_state=signed_in)
-    tab.page.goto(f"http://127.0.0.1:{server.server_port}/")
-    found = tab.page.evaluate(
+    secret = shared_tab.page.context.storage_state()["origins"][0]["localStorage"][0]["value"]
+    shared_tab.page.goto(f"http://127.0.0.1:{server.server_port}/")
+    found = shared_tab.page.evaluate(
         """async url => {
             const asked = (path, options) => fetch(url + path, options).then((one) => one.status, () => "refused");
             const read = await asked("/page/v1/now", { credentials: "include" });
@@ -158,10 +175,24 @@ def test_a_server_on_another_port_learns_nothing(page_node, open_tab, signed_in)
     assert [one for one in seen if "cookie" in map(str.lower, one) or secret in str(one)] == []
 
 
-def test_revoked_access_ends_while_one_looks(page_node, open_tab):
+def test_two_tabs_of_one_browser_share_the_access(page_node, tab):
+    """What one tab claims unlocks the other; where one forgets it, the other locks."""
+    tab.page.goto(page_node.url)
+    tab.page.wait_for_selector(".locked code")
+    second = tab.page.context.new_page()
+    second.goto(link(page_node))
+    wait_until(lambda: tab.page.locator(".tile").count() > 0, "the first tab is locked still")
+    second.locator(".settings summary").click()
+    second.get_by_role("button", name="Lock this browser").click()
+    tab.page.wait_for_selector(".locked code")
+    assert tab.page.locator(".tile").count() == 0
+    second.close()
+    tab.check()
+
+
+def test_revoked_access_ends_while_one_looks(page_node, tab):
     """The open page locks itself; neither token nor secret is in the log."""
     address = link(page_node)
-    tab = open_tab(page_node.url)
     tab.expected.append(REFUSED)
     tab.page.goto(address)
     tab.page.wait_for_selector(".tile")
@@ -175,23 +206,6 @@ def test_revoked_access_ends_while_one_looks(page_node, open_tab):
     written = (page_node.home / "run.out").read_text() + str(page_node.log_lines())
     assert secret not in written
     assert address.partition("#token=")[2] not in written
-
-
-def test_two_tabs_of_one_browser_share_the_access(page_node, open_tab, monkeypatch):
-    """What one tab claims unlocks the other; where one forgets it, the other locks."""
-    monkeypatch.setenv("HOME", str(page_node.home))
-    page_node.start()
-    first = open_tab(page_node.url)
-    first.page.goto(page_node.url)
-    first.page.wait_for_selector(".locked code")
-    second = first.page.context.new_page()
-    second.goto(link(page_node))
-    wait_until(lambda: first.page.locator(".tile").count() > 0, "the first tab is locked still")
-    second.locator(".settings summary").click()
-    second.get_by_role("button", name="Lock this browser").click()
-    first.page.wait_for_selector(".locked code")
-    assert first.page.locator(".tile").count() == 0
-    first.check()
 
 
 # --- without a node: served by this process

@@ -11,11 +11,15 @@ from contextlib import closing
 
 import httpx
 import pytest
+from support.stores import put
 from support.waiting import wait_until
 
-from hearthnet.transport.page import models
+from hearthnet.constants import DATABASE
+from hearthnet.transport.app import build_page_app
+from hearthnet.transport.page import models, routes
 from hearthnet.transport.page.access import HEADER
 from hearthnet.transport.page.grants import Grants
+from hearthnet.transport.page.source import Page, PageSettings
 
 ROUTES = {
     "/now": models.NowOut,
@@ -112,6 +116,13 @@ def test_wrong_parameters_are_refused(used, headers, path):
     assert (response.status_code, response.json()["error"]) == (400, "bad_request")
 
 
+def test_terms_have_their_moments(used, headers):
+    """So that the page can make a link of a relative time that shows the same tomorrow."""
+    terms = used.get("/page/v1/logs?q=started+since:1970-01-01T00:00:01Z", headers=headers).json()["terms"]
+
+    assert [(term["value"], term["us"]) for term in terms] == [("started", None), ("1970-01-01T00:00:01Z", 1_000_000)]
+
+
 def test_figures_are_those_of_sql(used, headers):
     """What the page shows is what SQL says."""
     totals = used.get("/page/v1/now", headers=headers).json()["totals"]
@@ -138,10 +149,16 @@ def test_sql_reads_alone(used, headers):
     assert used.sql("SELECT count(*) FROM traces") == [(26,)]
 
 
-def test_endless_sql_is_ended(used, headers):
-    """A query without an end gets 408, and the node serves on meanwhile."""
+async def test_endless_sql_is_ended(tmp_path, monkeypatch):
+    """A query without an end gets 408."""
+    monkeypatch.setattr(routes, "READ_S", 0.1)  # of CPU time that is spent for nothing
+    put(tmp_path / DATABASE)
     endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
-    response = used.post("/page/v1/sql", json={"sql": endless}, headers=headers)
+    with closing(Page(PageSettings(tmp_path, None, 256), Grants(None))) as page:
+        headers = {HEADER: page.grants.claim(page.grants.offer()).secret, "Origin": "http://localhost"}
+        through = httpx.ASGITransport(build_page_app(page))
+        async with httpx.AsyncClient(transport=through, base_url="http://localhost") as client:
+            response = await client.post("/page/v1/sql", json={"sql": endless}, headers=headers)
 
     assert (response.status_code, response.json()["error"]) == (408, "timeout")
 

@@ -104,12 +104,12 @@ class BridgeSpan(api.Span):
     def kind(self) -> SpanKind:
         """What it is to its parent."""
         said = self._extras().get(KIND)
-        return SpanKind[said.upper()] if isinstance(said, str) else SpanKind.INTERNAL
+        return SpanKind.__members__.get(str(said).upper(), SpanKind.INTERNAL)
 
     @property
     def attributes(self) -> Mapping[str, Any]:
         """The attributes as they were passed, cut where they are too long."""
-        return MappingProxyType({key: value for key, value in self._extras().items() if not key.startswith(OWN)})
+        return MappingProxyType({key: value for key, value in self._extras().items() if not str(key).startswith(OWN)})
 
     def _extras(self) -> dict[str, Any]:
         extras: object = self.scope.extras
@@ -203,7 +203,8 @@ class BridgeSpan(api.Span):
     def describe(self, scope_name: str, kind: SpanKind, attributes: Attributes, links: Sequence[Link] | None) -> None:
         """Notes what a span is made with."""
         extras = self._extras()
-        extras[SCOPE] = scope_name
+        if scope_name:
+            extras[SCOPE] = scope_name
         if kind is not SpanKind.INTERNAL:
             extras[KIND] = kind.name.lower()
         self._set_all(attributes)

@@ -38,7 +38,7 @@ def complete(made: dict[str, Any], noted: Mapping[str, Any], trace_start_ns: int
         noted: its notes.
         trace_start_ns: when its trace began, nanoseconds since 1970.
     """
-    if SCOPE in noted:
+    if SCOPE in noted or KIND in noted:
         made["kind"] = _KINDS.get(str(noted.get(KIND)), _KINDS["internal"])
     if noted.get(STATUS) == "OK":
         made["status"] = _OK

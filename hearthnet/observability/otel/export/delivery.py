@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from hearthnet.errors import StoreError
 from hearthnet.observability import metrics
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.otel.export.verdict import Verdict
@@ -134,8 +135,8 @@ class Delivery:
         while course.waiting and not self._must_end(course):
             part = course.waiting.pop()
             unmapped: list[int] = []
-            body = self._encode(part, unmapped)
-            if body is not None and len(body) > MAX_BYTES and len(part) > 1:
+            body, is_fit = self._body(part, unmapped)
+            if not is_fit:
                 course.waiting += _halves(part)
                 continue
             verdict = Verdict("accepted") if body is None else self._ask(body, course)
@@ -151,6 +152,17 @@ class Delivery:
         if course.suspects:
             self._hold(course.suspects[-1][1])
         return course.done
+
+    def _body(self, part: Sequence[Any], unmapped: list[int]) -> tuple[bytes | None, bool]:
+        """Returns the body of a request, and False if the part is to be halved: it is too large, or cannot be made."""
+        try:
+            body = self._encode(part, unmapped)
+        except StoreError:
+            raise
+        except Exception:  # a row of a damaged file, of a kind that was not thought of  # noqa: BLE001
+            unmapped[:] = [part[0].seq]
+            return None, len(part) == 1
+        return body, body is None or len(body) <= MAX_BYTES or len(part) == 1
 
     def _must_end(self, course: _Course) -> bool:
         return course.requests >= _MAX_REQUESTS or self._is_over() or (course.done > 0 and self._is_stopping())

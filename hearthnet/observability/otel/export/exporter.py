@@ -116,6 +116,8 @@ class Exporter:
         self._stop.set()
         self._thread.join(within_s)
         self._is_abandoned = self._thread.is_alive()
+        if self._is_abandoned:
+            self._reader.close()  # the last connection takes the WAL with it
 
     def release(self) -> None:
         """Lets another process export: the last cursor is committed, if it can be. A request still open comes first."""
@@ -188,6 +190,7 @@ class Exporter:
         except Exception:  # as in `_run`
             self._stumbles += 1
             self._error = "an unexpected error, see the log"
+            self._oldest_us.clear()
             if self._stumbles == 1:
                 log.exception("telemetry cannot be exported now")
         self._tell()

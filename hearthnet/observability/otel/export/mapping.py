@@ -11,7 +11,7 @@ cut over two requests: a backend that samples late would decide twice.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -28,16 +28,32 @@ from hearthnet.observability.records.record import LogRecord, TraceRecord
 from hearthnet.observability.records.results import CALLERS_ERRORS, INTERRUPTED, OK, is_failure
 from hearthnet.observability.traces.traceparent import root_span_id, to_w3c
 
-__all__ = ["SCHEMA_URL", "Gap", "Origin", "Sender", "logs_request", "span_count", "traces_request"]
+__all__ = [
+    "NAMES",
+    "SCHEMA_URL",
+    "Gap",
+    "Origin",
+    "Sender",
+    "mapped",
+    "request",
+    "resource_of",
+    "scope_of",
+]
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"  # has all names that are used here
 SCOPE: Final = "hearthnet"
+# The parts of a request: of runs, in them of scopes, in them the records.
+NAMES: Final = {
+    "traces": ("resource_spans", "scope_spans", "spans"),
+    "logs": ("resource_logs", "scope_logs", "log_records"),
+}
 _INTERNAL, _SERVER, _CLIENT = 1, 2, 3  # SpanKind
 _UNSET, _ERROR = 0, 2  # StatusCode: `ok` is a word for people, not for the program that made the span
 _SAMPLED, _KNOWS_PARENT, _IS_REMOTE = 0x1, 0x100, 0x200  # Span.flags
 _SEVERITIES: Final = {"debug": 5, "info": 9, "warning": 13, "error": 17, "critical": 21}
 _WARNING: Final = 13
 _NO_TRACE: Final = bytes(16)
+_SPAN_ID_BYTES: Final = 8
 _SPAN_ID: Final = re.compile(r"(?!0{16})[0-9a-fA-F]{16}")
 _ROUTE: Final = "/bus/v1/call"
 _NOT_ATTRIBUTES: Final = frozenset({"truncated", "truncated_keys"})
@@ -84,82 +100,68 @@ class Sender:
     has_exception_events: bool = True
 
 
-def traces_request(
-    records: Iterable[TraceRecord], origins: Mapping[str, Origin], sender: Sender, unmapped: list[int] | None = None
-) -> dict[str, Any]:
-    """Returns the fields of an `ExportTraceServiceRequest`, one resource for each run.
+def mapped(
+    signal: str, records: Iterable[Any], sender: Sender, unmapped: list[int] | None = None
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yields run, scope and fields of each span or log record, one by one: few of them are in memory at a time.
 
     Args:
-        records: committed traces.
-        origins: of their runs.
+        signal: `traces` or `logs`.
+        records: committed traces; or log records and gaps.
         sender: adds to each resource.
         unmapped: gets the seq of each record that has no form in OTLP, of a damaged file say; None: raise.
 
     Raises:
         ValueError: raised when there is such a record and `unmapped` is None.
     """
-    by_run: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    make = _spans if signal == "traces" else _log_records
     for record in records:
         try:
-            made = _trace(record, sender)
+            made = make(record, sender)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             if unmapped is None:
-                raise ValueError(f"trace {record.seq} has no form in OTLP: {error}") from error
+                raise ValueError(f"record {record.seq} of {signal} has no form in OTLP: {error}") from error
             unmapped.append(record.seq)
             continue
-        of_run = by_run.setdefault(record.run_id, {})
-        for name, spans in made.items():
-            of_run.setdefault(name, []).extend(spans)
-    return {
-        "resource_spans": [
-            {
-                "resource": _resource(origins.get(run_id) or Origin(run_id), sender),
-                "scope_spans": [_of_scope(name, spans, origins.get(run_id)) for name, spans in scopes.items()],
-                "schema_url": SCHEMA_URL,
-            }
-            for run_id, scopes in by_run.items()
-        ]
-    }
+        for scope, fields in made:
+            yield record.run_id, scope, fields
 
 
-def logs_request(
-    records: Iterable[LogRecord | Gap],
+def request(
+    signal: str,
+    records: Iterable[Any],
     origins: Mapping[str, Origin],
     sender: Sender,
     unmapped: list[int] | None = None,
 ) -> dict[str, Any]:
-    """Returns the fields of an `ExportLogsServiceRequest`: one resource for each run, one scope for each logger.
+    """Returns the fields of a whole request: one resource for each run, in it one scope for each logger.
 
-    Args and errors are those of `traces_request`.
+    Args and errors are those of `mapped`; `origins` are the runs of the records.
     """
+    resources, scopes, items = NAMES[signal]
     by_run: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for record in records:
-        try:
-            scope, made = (SCOPE, _gap(record)) if isinstance(record, Gap) else (text(record.logger), _log(record))
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-            if unmapped is None:
-                raise ValueError(f"log record {record.seq} has no form in OTLP: {error}") from error
-            unmapped.append(record.seq)
-            continue
-        by_run.setdefault(record.run_id, {}).setdefault(scope, []).append(made)
+    for run_id, scope, fields in mapped(signal, records, sender, unmapped):
+        by_run.setdefault(run_id, {}).setdefault(scope, []).append(fields)
     return {
-        "resource_logs": [
-            {
-                "resource": _resource(origins.get(run_id) or Origin(run_id), sender),
-                "scope_logs": [
-                    {"scope": {"name": name}, "log_records": made, "schema_url": SCHEMA_URL}
-                    for name, made in scopes.items()
-                ],
-                "schema_url": SCHEMA_URL,
-            }
-            for run_id, scopes in by_run.items()
+        resources: [
+            resource_of(origins.get(run_id) or Origin(run_id), sender)
+            | {scopes: [scope_of(signal, name, origins.get(run_id)) | {items: made} for name, made in of_run.items()]}
+            for run_id, of_run in by_run.items()
         ]
     }
 
 
-def span_count(record: TraceRecord) -> int:
-    """Returns how many spans a trace becomes, without decoding it; at most a few more."""
-    return 1 + record.spans.count(b'"offset_ms":')
+def resource_of(origin: Origin, sender: Sender) -> dict[str, Any]:
+    """Returns the fields of a run's part of a request, without its scopes."""
+    return {"resource": _resource(origin, sender), "schema_url": SCHEMA_URL}
+
+
+def scope_of(signal: str, name: str, origin: Origin | None) -> dict[str, Any]:
+    """Returns the fields of a scope's part of a request, without its records."""
+    if signal == "traces" and name != SCOPE:  # an instrumented library: which conventions it follows is not known
+        return {"scope": {"name": name}}
+    version = origin.version if origin is not None and name == SCOPE else None
+    return {"scope": {"name": name, **({"version": version} if version else {})}, "schema_url": SCHEMA_URL}
 
 
 def _resource(origin: Origin, sender: Sender) -> dict[str, Any]:
@@ -180,19 +182,11 @@ def _resource(origin: Origin, sender: Sender) -> dict[str, Any]:
     return {"attributes": attributes(fields)}
 
 
-def _of_scope(name: str, spans: list[dict[str, Any]], origin: Origin | None) -> dict[str, Any]:
-    if name != SCOPE:  # an instrumented library: which conventions it follows is not known
-        return {"scope": {"name": name}, "spans": spans}
-    version = None if origin is None else origin.version
-    scope = {"name": SCOPE, **({"version": version} if version else {})}
-    return {"scope": scope, "spans": spans, "schema_url": SCHEMA_URL}
-
-
 # --- traces
 
 
-def _trace(record: TraceRecord, sender: Sender) -> dict[str, list[dict[str, Any]]]:
-    """Returns the spans of a trace by their scope."""
+def _spans(record: TraceRecord, sender: Sender) -> list[tuple[str, dict[str, Any]]]:
+    """Returns the spans of a trace, the root first, each with its scope."""
     trace_id = bytes.fromhex(to_w3c(record.trace_id))
     if trace_id == _NO_TRACE:
         raise ValueError("all zeros are no trace id")
@@ -202,12 +196,12 @@ def _trace(record: TraceRecord, sender: Sender) -> dict[str, list[dict[str, Any]
     is_chat = record.capability == gen_ai.CAPABILITY
     said = gen_ai.conversation(extras) if is_chat and "request_body" in extras else {}
     noted = bridged.take(extras) if bridged.MARK in record.extras else {}
-    found = {_scope_of(noted): [_root(record, extras, noted, spans, trace_id, root_id, sender)]}
+    found = [(_scope_of(noted), _root(record, extras, noted, spans, trace_id, root_id, sender))]
     has_noted = bridged.MARK in record.spans
     for span in spans:
         noted = bridged.take(span["extras"]) if has_noted else {}
         made = _span(span, noted, trace_id, root_id, record.started_us * 1_000, sender, said if is_chat else None)
-        found.setdefault(_scope_of(noted), []).append(made)
+        found.append((_scope_of(noted), made))
     return found
 
 
@@ -248,8 +242,8 @@ def _root(
         "span_id": root_id,
         "name": text(record.capability),
         "kind": _SERVER if is_server else _INTERNAL,
-        "start_time_unix_nano": start_ns,
-        "end_time_unix_nano": start_ns + max(0, round(record.duration_ms * 1e6)),
+        "start_time_unix_nano": _nanoseconds(start_ns),
+        "end_time_unix_nano": _nanoseconds(start_ns + max(0, round(record.duration_ms * 1e6))),
         "attributes": attributes(fields),
         "dropped_attributes_count": bridged.count(extras.get("truncated_keys")),
         "flags": _SAMPLED | _KNOWS_PARENT | (_IS_REMOTE if is_remote else 0),
@@ -257,7 +251,7 @@ def _root(
     if is_error:
         made["status"] = _status(record.error or (result if result == INTERRUPTED else None))
     if parent is not None:
-        made["parent_span_id"] = bytes.fromhex(parent)
+        made["parent_span_id"] = _span_id(parent)
     if is_failure(result) and record.error and not bridged.has_exception(noted):
         _add_exception(made, record.error, sender)
     if link is not None:
@@ -290,12 +284,12 @@ def _span(
     parent = span["parent"]
     made = {
         "trace_id": trace_id,
-        "span_id": bytes.fromhex(span["id"]),
-        "parent_span_id": bytes.fromhex(parent) if parent else root_id,
-        "name": gen_ai.name_of(extras) if is_model else span["name"],
+        "span_id": _span_id(span["id"]),
+        "parent_span_id": _span_id(parent) if parent else root_id,
+        "name": text(gen_ai.name_of(extras) if is_model else span["name"]),
         "kind": _CLIENT if is_model else _INTERNAL,
-        "start_time_unix_nano": start_ns,
-        "end_time_unix_nano": start_ns + max(0, round(span["duration_ms"] * 1e6)),
+        "start_time_unix_nano": _nanoseconds(start_ns),
+        "end_time_unix_nano": _nanoseconds(start_ns + max(0, round(span["duration_ms"] * 1e6))),
         "attributes": attributes(fields) if fields else [],
         "dropped_attributes_count": bridged.count(extras.get("truncated_keys")),
         "flags": _SAMPLED | _KNOWS_PARENT,
@@ -332,13 +326,42 @@ def _add_exception(made: dict[str, Any], error: object, sender: Sender) -> None:
 def _link(link: object) -> dict[str, Any] | None:
     """Returns the link to a caller's trace that is none of ours; None if it is none."""
     try:
-        trace_id, span_id = bytes.fromhex(to_w3c(link["trace_id"])), bytes.fromhex(link["span_id"])  # type: ignore[index]
+        trace_id, span_id = bytes.fromhex(to_w3c(link["trace_id"])), _span_id(link["span_id"])  # type: ignore[index]
     except (ValueError, TypeError, KeyError, AttributeError):  # a field of the program's, which has the same name
         return None
     return {"trace_id": trace_id, "span_id": span_id, "flags": _KNOWS_PARENT | _IS_REMOTE}
 
 
+def _span_id(hexadecimal: str) -> bytes:
+    """Returns an id as bytes.
+
+    Raises:
+        ValueError: raised when it is none: a backend would refuse the whole request.
+    """
+    made = bytes.fromhex(hexadecimal)
+    if len(made) != _SPAN_ID_BYTES:
+        raise ValueError("no span id")
+    return made
+
+
+def _nanoseconds(since_1970: int) -> int:
+    """Returns a time as it is.
+
+    Raises:
+        ValueError: raised when the protocol has no field for it.
+    """
+    if not 0 <= since_1970 < 2**64:
+        raise ValueError("no time that OTLP has")
+    return since_1970
+
+
 # --- log records
+
+
+def _log_records(record: LogRecord | Gap, _: Sender) -> list[tuple[str, dict[str, Any]]]:
+    if isinstance(record, Gap):
+        return [(SCOPE, _gap(record))]
+    return [(text(record.logger), _log(record))]
 
 
 def _log(record: LogRecord) -> dict[str, Any]:
@@ -352,7 +375,7 @@ def _log(record: LogRecord) -> dict[str, Any]:
     if record.exc:
         fields |= {"exception.type": type_in(record.exc), "exception.stacktrace": text(record.exc)}
     made: dict[str, Any] = {
-        "time_unix_nano": record.ts_us * 1_000,
+        "time_unix_nano": _nanoseconds(record.ts_us * 1_000),
         "observed_time_unix_nano": record.ts_us * 1_000,
         "severity_number": _SEVERITIES.get(record.level, _SEVERITIES["info"]),
         "severity_text": record.level,
@@ -363,7 +386,7 @@ def _log(record: LogRecord) -> dict[str, Any]:
     if record.trace_id is not None:
         made |= {"trace_id": bytes.fromhex(to_w3c(record.trace_id)), "flags": _SAMPLED}
         if record.span_id is not None:
-            made["span_id"] = bytes.fromhex(record.span_id)
+            made["span_id"] = _span_id(record.span_id)
     return made
 
 
@@ -371,7 +394,7 @@ def _gap(gap: Gap) -> dict[str, Any]:
     noun = {"trace": "traces", "log": "log records"}.get(gap.kind, gap.kind)
     fields = {"hearthnet.lost.kind": gap.kind, "hearthnet.lost.reason": gap.reason, "hearthnet.lost.count": gap.lost}
     return {
-        "time_unix_nano": gap.ts_us * 1_000,
+        "time_unix_nano": _nanoseconds(gap.ts_us * 1_000),
         "observed_time_unix_nano": gap.ts_us * 1_000,
         "severity_number": _WARNING,
         "severity_text": "warning",

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import orjson
 
-from hearthnet.observability.otel.export.mapping import Origin, Sender, traces_request
+from hearthnet.observability.otel.export.mapping import Origin, Sender, request
 from hearthnet.observability.records.record import TraceRecord
 
 __all__ = ["as_json", "dumps", "export_request"]
@@ -24,16 +24,16 @@ _OF_64_BITS: Final = frozenset({"time_unix_nano", "start_time_unix_nano", "end_t
 _VALUES: Final = frozenset({"string_value", "bool_value", "int_value", "double_value", "array_value"})
 
 
-def dumps(request: Mapping[str, Any]) -> bytes:
+def dumps(fields: Mapping[str, Any]) -> bytes:
     """Returns a request as JSON."""
-    return orjson.dumps(as_json(request))
+    return orjson.dumps(as_json(fields))
 
 
-def as_json(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a request with the names and values of the JSON mapping."""
+def as_json(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a request, or a part of one, with the names and values of the JSON mapping."""
     return {
         _camel(name): _value(name, value)
-        for name, value in request.items()
+        for name, value in fields.items()
         if name in _VALUES or (value not in ({}, [], 0, b"", ""))
     }
 
@@ -44,7 +44,7 @@ def export_request(record: TraceRecord, origin: Origin) -> dict[str, Any]:
     Raises:
         ValueError: raised when it has no form in OTLP: its id is no ULID, in a damaged file.
     """
-    return as_json(traces_request([record], {record.run_id: origin}, Sender()))
+    return as_json(request("traces", [record], {record.run_id: origin}, Sender()))
 
 
 def _value(name: str, value: Any) -> Any:

@@ -5,8 +5,8 @@ Imported late, by what sends: the package is that of `hearthnet[otlp]`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
@@ -15,35 +15,38 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from hearthnet.observability.otel.export.mapping import NAMES, Origin, Sender, mapped, resource_of, scope_of
+
 __all__ = ["encode", "partial_success"]
 
 
-_RECORDS_A_PAUSE: Final = 16
+def encode(
+    signal: str,
+    records: Iterable[Any],
+    origins: Mapping[str, Origin],
+    sender: Sender,
+    unmapped: list[int] | None = None,
+) -> bytes:
+    """Returns a request as protobuf.
 
+    Made record by record: thousands of dictionaries at once would have the garbage collector visit the whole program,
+    and the message made of them in one step would hold the interpreter's lock for milliseconds.
 
-def encode(request: Mapping[str, Any], pause: Callable[[], object] = lambda: None) -> bytes:
-    """Returns a request of traces, or of log records, as protobuf.
-
-    Made record by record: the message as a whole would hold the interpreter's lock for milliseconds.
-
-    Args:
-        request: its fields.
-        pause: called every few records.
+    Args and errors are those of `mapping.request`.
     """
-    is_traces = "resource_spans" in request
-    resources, scopes, records = (
-        ("resource_spans", "scope_spans", "spans") if is_traces else ("resource_logs", "scope_logs", "log_records")
-    )
-    made: Any = ExportTraceServiceRequest() if is_traces else ExportLogsServiceRequest()
-    for resource in request[resources]:
-        of_run = getattr(made, resources).add(**{name: part for name, part in resource.items() if name != scopes})
-        for scope in resource.get(scopes, ()):
-            of_scope = getattr(of_run, scopes).add(**{name: part for name, part in scope.items() if name != records})
-            add = getattr(of_scope, records).add
-            for at, record in enumerate(scope[records]):
-                add(**record)
-                if at % _RECORDS_A_PAUSE == 0:
-                    pause()
+    resources, scopes, items = NAMES[signal]
+    made: Any = ExportTraceServiceRequest() if signal == "traces" else ExportLogsServiceRequest()
+    of_runs: dict[str, Any] = {}
+    adds: dict[tuple[str, str], Any] = {}
+    for run_id, scope, fields in mapped(signal, records, sender, unmapped):
+        add = adds.get((run_id, scope))
+        if add is None:
+            origin = origins.get(run_id)
+            if run_id not in of_runs:
+                of_runs[run_id] = getattr(made, resources).add(**resource_of(origin or Origin(run_id), sender))
+            of_scope = getattr(of_runs[run_id], scopes).add(**scope_of(signal, scope, origin))
+            add = adds[run_id, scope] = getattr(of_scope, items).add
+        add(**fields)
     encoded: bytes = made.SerializeToString()
     return encoded
 

@@ -63,7 +63,7 @@ def _view(path: Path) -> BoxView | None:
 
 @lru_cache(maxsize=_KEPT)
 def _dead(path: Path, _: tuple[int, int, int]) -> BoxView | None:
-    """Returns what the box of a dead run says: it is read whole, once for each identity: inode, time and size.
+    """Returns what the box of a dead run says. It is read whole, once for each identity: inode, time and size.
 
     Raises:
         OSError: raised when it cannot be read.

@@ -28,6 +28,7 @@ __all__ = [
 
 _RUNS_AT_ONCE: Final = 500  # values of a statement
 _STATE: Final = "SELECT name, value FROM state WHERE name = 'seq' OR name GLOB 'otlp.*'"
+_HAS_STATE: Final = "SELECT 1 FROM sqlite_schema WHERE name = 'state'"
 _LAST: Final = (
     "SELECT max((SELECT ifnull(max(seq), 0) FROM traces), (SELECT ifnull(max(seq), 0) FROM logs),"
     " (SELECT ifnull(max(seq), 0) FROM gaps))"
@@ -169,13 +170,15 @@ def count(reader: Reader, wanted: Selected) -> dict[str, int]:
 
 
 def progress(connection: sqlite3.Connection) -> dict[str, Progress]:
-    """Returns how far the export of each table has come; nothing where none was set up. 2 ms.
+    """Returns how far the export of each table has come; nothing where none was set up, or of an older version. 2 ms.
 
     Raises:
         sqlite3.Error: raised when the database cannot be read.
     """
+    found: dict[str, Progress] = {}
+    if connection.execute(_HAS_STATE).fetchone() is None:
+        return found
     known = _state(connection.execute(_STATE).fetchall())
-    found = {}
     for table, cursor in known.cursors.items():
         of_export = f" AND {OF_THE_EXPORT}" if table == "logs" else ""
         sql = f"SELECT count(*), min({_ENDED[table]}) FROM {table} WHERE seq > ?{of_export}"  # noqa: S608

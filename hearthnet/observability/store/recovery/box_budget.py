@@ -136,8 +136,8 @@ def _without_frames(box: Box) -> Box:
         box,
         in_flight=flying,
         heartbeat_ns=min(last_ns, _MAX_INTEGER),
-        last_trace=max([box.last_trace, *(frame.ordinal for frame in box.traces[-1:])]),
-        last_log=max([box.last_log, *(frame.ordinal for frame in box.logs[-1:])]),
+        last_trace=max([box.last_trace, *(frame.ordinal for frame in box.traces)]),
+        last_log=max([box.last_log, *(frame.ordinal for frame in box.logs)]),
     )
 
 

@@ -6,7 +6,7 @@ import json
 from importlib.resources import files
 
 import pytest
-from support.browser import chromium, opened
+from support.browser import opened
 
 DRAW = files("hearthnet.forensics.report") / "draw"
 # As strict as a served page's: no script but of its own address, no text that becomes markup.
@@ -53,11 +53,12 @@ class Sheet:
         return self.page.locator(selector).evaluate_all("all => all.map((one) => one.textContent)")
 
 
-@pytest.fixture(scope="module")
-def shared():
-    """One browser with one page for the module: to start them costs more than the tests."""
-    with chromium() as browser, opened(browser) as seen:
+@pytest.fixture(scope="package")
+def shared(browser):
+    """One page for the folder: to open it costs more than most tests."""
+    with opened(browser) as seen:
         seen.page.route("http://page.test/**", serve)
+        seen.page.goto("http://page.test/")
         yield seen
 
 
@@ -68,7 +69,7 @@ def sheet(shared):
     shared.said.clear()
     shared.page.set_viewport_size({"width": 1_000, "height": 800})
     shared.page.emulate_media(forced_colors="none")
-    shared.page.goto("http://page.test/")
+    shared.page.evaluate("document.body.replaceChildren(), scrollTo(0, 0)")
     yield Sheet(shared)
     assert shared.said == []
     assert {url.split("/")[2] for url in shared.asked} <= {"page.test", ""}

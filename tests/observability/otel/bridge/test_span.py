@@ -14,7 +14,7 @@ from support.open_telemetry import fresh_api, installed, newest, spans_by_name
 from support.threads import at_once
 
 from hearthnet.errors import WireError
-from hearthnet.observability import trace
+from hearthnet.observability import otel, trace
 from hearthnet.observability.otel.bridge import span as bridge_span
 from hearthnet.observability.traces.traceparent import headers_for, parse, root_span_id
 
@@ -266,7 +266,7 @@ def test_nothing_that_is_passed_raises(installed):
             installed.start_span("child", start_time=given).end()
 
     assert newest()["extras"]["a"] == 1
-    assert len(newest()["spans"]) == 6 + 5 + 5  # one name was none: that span records nothing
+    assert len(newest()["spans"]) == 6 + 6 + 5
     assert all(span["status"] == "ok" for span in newest()["spans"])
 
 
@@ -344,6 +344,21 @@ def test_name_may_change(installed):
         assert (root.name, child.name) == ("GET /things/{id}", "second")
 
     assert (newest()["capability"], newest()["spans"][0]["name"]) == ("GET /things/{id}", "second")
+
+
+def test_spans_of_ours_may_hold_anything(fresh_api):
+    """Of those the API sees what it can: extras of any kind do not raise there either."""
+    assert otel.install()
+    tracer = fresh_api.get_tracer("")
+    with trace.new_trace("a.b") as started, trace.span("ours") as ours:
+        ours.extras.update({1: 2, "otel.kind": "strange"})
+        seen = api.get_current_span()
+        assert (seen.kind, dict(seen.attributes)) == (SpanKind.INTERNAL, {1: 2})
+        started.extras = ours.extras = None
+        seen.set_attribute("a", 1)
+        tracer.start_span("child").end()
+    assert spans_by_name(newest())["ours"]["extras"] == {"a": 1}
+    assert spans_by_name(newest())["child"]["extras"] == {}
 
 
 def test_two_views_of_a_span_are_equal(installed):

@@ -119,6 +119,21 @@ def test_records_without_a_form_are_not_sent():
     assert (backend.sizes, line.counts.failed, line.counts.sent) == ([], {"unmapped": 8}, 0)
 
 
+def test_record_that_breaks_the_request_costs_itself_alone():
+    """Whatever is wrong with it, its neighbours are sent."""
+
+    def encode(records, _):
+        if any(record.seq == 5 for record in records):
+            raise OverflowError("no such time")
+        return bytes([len(records)])
+
+    backend = Backend(OK)
+    line = backend.line(encode=encode)
+
+    assert line.deliver(BATCH) == 8
+    assert (sum(backend.sizes), line.counts.failed) == (7, {"unmapped": 1})
+
+
 def test_stop_leaves_the_rest():
     """Between two requests."""
     backend = Backend(NO, OK, OK)

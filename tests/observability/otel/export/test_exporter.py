@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import ssl
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from email.utils import formatdate
 
 import pytest
+from support.certificates import write_pair
 from support.exported import cursors, put, traces
 from support.otlp import Response, partial, receiving, spans_in
 from support.ports import reserve_port
@@ -33,9 +33,7 @@ log = get_logger("hearthnet.work")
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Looks at the store and tries again at once; the environment names no endpoint."""
-    for name in [name for name in os.environ if name.startswith("OTEL_")]:
-        monkeypatch.delenv(name)
+    """Looks at the store and tries again at once."""
     monkeypatch.setattr(exporter, "_ROUND_S", 0.02)
     monkeypatch.setattr(exporter, "_IDLE_S", 0.05)
     monkeypatch.setattr(delivery, "_FIRST_WAIT_S", 0.02)
@@ -394,15 +392,15 @@ def test_batches_are_bounded(observability, receiver):
 
 
 def test_damaged_rows_are_skipped_and_counted(observability, receiver):
-    """What has no form in OTLP costs itself alone, also what only the protocol's classes refuse."""
+    """What has no form in OTLP costs itself alone; a name that is a number has one."""
     odd = b'[{"id":"00000000000000aa","parent":null,"name":5,"offset_ms":0,"duration_ms":1,"status":"ok","extras":{}}]'
     changes = [{}, {"trace_id": "nonsense"}, {"spans": b"[{}]"}, {"started_us": -1}, {"spans": odd}, {}]
     put(observability, [one._replace(**change) for one, change in zip(traces(6), changes, strict=True)])
     with exporting(observability, receiver.url):
         wait_until(lambda: cursors(observability).get("otlp.traces", 0) >= 6)
 
-    assert receiver.names[:2] == ["t.1", "t.6"]
-    assert read_status(observability.data_dir)["counts"]["traces"]["failed"] == {"unmapped": 4}
+    assert receiver.names[:3] == ["t.1", "t.5", "t.6"]
+    assert read_status(observability.data_dir)["counts"]["traces"]["failed"] == {"unmapped": 3}
 
 
 # --- it does not watch itself
@@ -460,6 +458,47 @@ def test_proxy_of_the_environment_is_not_for_this_machine(observability, receive
         assert [request.path for request in proxy.requests] == ["http://collector.invalid:4318/v1/traces"]
 
 
+def test_certificates(observability, monkeypatch, tmp_path):
+    """A backend whose certificate is not trusted gets nothing; one that asks for ours gets it."""
+    theirs, ours = write_pair(tmp_path, "theirs"), write_pair(tmp_path, "ours")
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ours["tls_cert"])
+    server.verify_mode = ssl.CERT_REQUIRED
+    server.load_cert_chain(theirs["tls_cert"], theirs["tls_key"])
+    put(observability, traces(1))
+    with receiving(tls=server) as receiver:
+        with exporting(observability, receiver.url):
+            wait_until(lambda: "traces" in troubles(observability))
+            assert "CERTIFICATE_VERIFY_FAILED" in troubles(observability)["traces"]["words"]
+        files = {
+            "CERTIFICATE": theirs["tls_cert"],
+            "CLIENT_CERTIFICATE": ours["tls_cert"],
+            "CLIENT_KEY": ours["tls_key"],
+        }
+        for name, path in files.items():
+            monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", str(path))
+        assert receiver.names == []
+        with exporting(observability, receiver.url):
+            wait_until(lambda: "t.1" in receiver.names)
+
+
+def test_error_that_was_not_thought_of(observability, receiver, monkeypatch):
+    """Is logged, and the export goes on."""
+    real, raised = exporter.unsent.state, []
+
+    def state(reader):
+        if not raised:
+            raised.append(1)
+            raise RuntimeError("of a bug")
+        return real(reader)
+
+    monkeypatch.setattr(exporter.unsent, "state", state)
+    with exporting(observability, receiver.url):
+        record("a.b")
+        wait_until(lambda: receiver.names == ["a.b"])
+
+    assert "telemetry cannot be exported now" in logged_texts(observability)
+
+
 @pytest.mark.parametrize("name", ["CERTIFICATE", "CLIENT_CERTIFICATE"])
 def test_certificate_that_is_missing(observability, receiver, monkeypatch, name):
     """Is a mistake that is told; the program records on."""
@@ -481,3 +520,34 @@ def test_port_of_grpc_is_named(observability):
 
         said = judge_failure(ssl.SSLError("wrong version"), 4317).words
     assert "4318" in said
+
+
+FORKING = """
+import os, sys
+from pathlib import Path
+from hearthnet.config import ObservabilityConfig
+from hearthnet.observability import telemetry, trace
+home = Path(sys.argv[1])
+settings = ObservabilityConfig(data_dir=home / "data", log_dir=home / "logs", otlp_endpoint=sys.argv[2])
+with telemetry.open(settings):
+    with trace.new_trace("of.parent"):
+        pass
+    child = os.fork()
+    if not child:
+        with trace.new_trace("of.child"):
+            pass
+        telemetry.opened().close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    with trace.new_trace("after.child"):
+        pass
+"""
+
+
+def test_forked_child(receiver, tmp_path):
+    """Its records arrive too, by whoever holds the lock; the parent's export goes on."""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING, str(tmp_path), receiver.url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(receiver.names) == ["after.child", "of.child", "of.parent"]

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from support.otlp import from_json
+from support.otlp import encoded, from_json
 from support.records import a_log
 
 from hearthnet.observability import telemetry, trace
-from hearthnet.observability.otel.export.mapping import Gap, Origin, Sender, logs_request, traces_request
+from hearthnet.observability.otel.export.mapping import Gap, Origin, Sender, request
 from hearthnet.observability.otel.export.otlp_json import as_json, dumps, export_request
-from hearthnet.observability.otel.export.protobuf import encode
 from hearthnet.observability.otel.export.values import value_of
 from hearthnet.observability.records.record import TraceRecord
 
@@ -43,7 +42,7 @@ def documents():
         Gap("run", 5, 7_000_000, "trace", "buffer_full", 12),
     ]
     origins = {"run": ORIGIN}
-    return traces_request([ROW], origins, SENDER), logs_request(logs, origins, SENDER)
+    return request("traces", [ROW], origins, SENDER), request("logs", logs, origins, SENDER)
 
 
 def test_golden_file():
@@ -58,7 +57,7 @@ def test_json_and_protobuf_say_the_same(which):
     """The protocol's own reader makes equal messages of both."""
     document = documents()[which]
 
-    assert from_json(dumps(document)).SerializeToString(deterministic=True) == encode(document)
+    assert from_json(dumps(document)).SerializeToString(deterministic=True) == encoded(document)
 
 
 @pytest.mark.parametrize(("value", "text"), [(math.nan, "NaN"), (math.inf, "Infinity"), (-math.inf, "-Infinity")])
@@ -85,9 +84,9 @@ def test_recorded_trace(observability):
         with trace.new_trace("job.run"), trace.span("outer", size=3), trace.span("inner"):
             pass
         (found,) = recording.find(1, telemetry.ANY)
-    request = from_json(json.dumps(export_request(found, ORIGIN)).encode())
-    assert isinstance(request, ExportTraceServiceRequest)
-    by_name = {made.name: made for made in request.resource_spans[0].scope_spans[0].spans}
+    made = from_json(json.dumps(export_request(found, ORIGIN)).encode())
+    assert isinstance(made, ExportTraceServiceRequest)
+    by_name = {span.name: span for span in made.resource_spans[0].scope_spans[0].spans}
 
     assert set(by_name) == {"job.run", "outer", "inner"}
     assert by_name["inner"].parent_span_id == by_name["outer"].span_id

@@ -85,3 +85,14 @@ def test_opening_that_fails_leaves_no_connection(database, tmp_path, monkeypatch
     (connection,) = opened
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         connection.execute("SELECT 1")
+
+
+def test_counts_that_are_wrong_are_corrected(database, tmp_path):
+    """Rows that were deleted by other means than ours: the rings are as full as they are."""
+    merge(database, [a_trace(1, "run"), a_trace(2, "run", notable=1), a_log(3, "run")])
+    right = dict(database.execute("SELECT name, value FROM state WHERE name GLOB 'traces.?' OR name GLOB 'logs.?'"))
+    database.execute("UPDATE state SET value = value + 90 WHERE name GLOB 'traces.?' OR name GLOB 'logs.?'")
+    opening.keep_house(database, tmp_path, "run", None)
+
+    assert right == {"traces.0": 1, "traces.1": 1, "logs.0": 1, "logs.1": 0}
+    assert dict(database.execute("SELECT name, value FROM state WHERE name IN (?, ?, ?, ?)", tuple(right))) == right

@@ -11,12 +11,15 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from support.records import a_log, a_trace
 
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.errors import StoreError
 from hearthnet.forensics import box as layout
 from hearthnet.observability import get_logger, telemetry, trace
-from hearthnet.observability.store.recovery.quarantine import holds_foreign_tables, move_aside, quarantined
+from hearthnet.observability.store import rows
+from hearthnet.observability.store.merge import merge
+from hearthnet.observability.store.recovery.quarantine import holds_foreign_tables, move_aside, quarantined, salvage
 from hearthnet.observability.store.rows import TRACES as TABLE
 from hearthnet.observability.telemetry import DATABASE
 
@@ -335,6 +338,23 @@ def test_only_tables_of_others_are_worth_keeping(tmp_path, addition, holds):
         connection.execute(addition)
 
     assert holds_foreign_tables(path) is holds
+
+
+def test_each_table_is_salvaged_and_what_it_lacks_is_told(tmp_path):
+    """Rows of every table; a column that is there under another name is read, and named."""
+    path = tmp_path / "telemetry.db"
+    with closing(open_database(path, TELEMETRY._replace(reserve_bytes=0))) as connection:
+        merge(connection, [a_trace(1), a_log(2), a_log(3)])
+        connection.execute(rows.INSERT_RUN, ("run", None, "1", 7, None, 1_000, "x.py", "node"))
+    whole = salvage(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("ALTER TABLE logs RENAME COLUMN exc TO said")
+    renamed = salvage(path)
+
+    assert [len(found) for found in (whole.traces, whole.logs, whole.runs, whole.gaps)] == [1, 2, 1, 0]
+    assert (whole.held, whole.missing) == ((1, 2), [])
+    assert (len(renamed.logs), renamed.missing) == (2, ["logs.exc"])
+    assert salvage(tmp_path / "nothing.db").missing == []
 
 
 def test_folder_in_quarantine_makes_room_for_the_next(tmp_path):

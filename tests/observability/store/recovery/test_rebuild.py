@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import sys
 from contextlib import closing
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -14,15 +15,18 @@ from support.reading import log_lines
 from hearthnet import files
 from hearthnet.database import TELEMETRY
 from hearthnet.errors import DiskFullError, StoreError
+from hearthnet.forensics import box as layout
 from hearthnet.forensics.box import boxes_in
 from hearthnet.observability import get_logger, telemetry, trace
+from hearthnet.observability.records.blackbox import BlackBox
+from hearthnet.observability.records.box_file import Sizes, new_header
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.store.lock import StoreInUseError
 from hearthnet.observability.store.recovery import quarantine
 from hearthnet.observability.store.recovery import rebuild as recovery_rebuild
 from hearthnet.observability.store.recovery.log_line import time_of
 from hearthnet.observability.store.recovery.quarantine import quarantined, set_aside
-from hearthnet.observability.store.recovery.rebuild import log_bytes, rebuild, rebuild_in_place
+from hearthnet.observability.store.recovery.rebuild import Leftovers, log_bytes, rebuild, rebuild_in_place
 from hearthnet.observability.telemetry import DATABASE
 
 SLOW_MS = 5_000.0
@@ -286,3 +290,17 @@ os._exit(9)
     assert ask(lived, "SELECT result FROM traces WHERE capability = 'in.flight'") == [("interrupted",)]
     assert boxes_in(lived.parent) == []
     assert ask(lived, "SELECT count(*) FROM gaps") == [(0,)]
+
+
+def test_box_that_is_gone_already_is_removed(tmp_path):
+    """By hand, say, between the look for boxes and the end of a rebuild."""
+    header = replace(new_header(layout.NODE, "run", "1", "me", Sizes(8_000, 8_000, 4)), pid=2**22 + 1)
+    box = BlackBox(tmp_path / "telemetry.9.box2", header)
+    content = box.path.read_bytes()
+    box.close(remove=True)
+    box.path.write_bytes(content)
+    leftovers = Leftovers(tmp_path)
+    box.path.unlink()
+    leftovers.remove()
+
+    assert boxes_in(tmp_path) == []

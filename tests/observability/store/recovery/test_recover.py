@@ -315,12 +315,12 @@ with telemetry.open(config) as t:
 
 
 def test_a_full_box_is_recovered(observability, run_and_die, query):
-    """Of 20,000 traces that were never committed the newest 10,000 are recovered, by the ring's rule."""
+    """Of 12,000 traces that were never committed the newest 10,000 are recovered, by the ring's rule."""
     run_and_die(f"""
 {NEVER}
 t = telemetry.open(config, node_id='n')
 t.start()
-record(20_000)
+record(12_000)
 die()
 """)
     with telemetry.open(observability):
@@ -532,12 +532,14 @@ def test_losses_that_were_counted_are_not_counted_again_after_a_kill(observabili
     """Records dropped from the buffer are one gap; the kill that follows adds none."""
     run_and_die("""
 import sqlite3
+from hearthnet.observability.records import recorder
+recorder.STORE_TRACES = 500
 with telemetry.open(config) as t:
     record(1)
     t.flush()
     other = sqlite3.connect(config.data_dir / "telemetry.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    record(60_000)
+    record(1_700)
     t.flush(0.5)
     other.execute("ROLLBACK")
     assert t.flush(30)
@@ -546,15 +548,16 @@ with telemetry.open(config) as t:
     with telemetry.open(observability):
         pass
 
-    assert query("SELECT reason, sum(count) FROM gaps GROUP BY 1") == [("buffer_full", 40_000)]
+    assert query("SELECT reason, sum(count) FROM gaps GROUP BY 1") == [("buffer_full", 1_200)]
 
 
-def test_recovery_keeps_the_ceiling(observability, run_and_die):
+def test_recovery_keeps_the_ceiling(observability, run_and_die, keep_within):
     """If run after run is killed with large traces in its box, the database stays below its share of a small budget."""
-    small = observability.model_copy(update={"max_disk_mb": 64})
-    for _ in range(10):
+    keep_within(16)
+    for _ in range(4):
         run_and_die("""
-config = config.model_copy(update={"max_disk_mb": 64})
+from hearthnet.observability.store.budget import Budget
+telemetry.Budget = lambda _: Budget(16)
 with telemetry.open(config) as t:
     for _ in range(600):
         with trace.new_trace("large.one"):
@@ -563,8 +566,8 @@ with telemetry.open(config) as t:
                     pass
     die()
 """)
-    with telemetry.open(small):
-        assert (observability.data_dir / DATABASE).stat().st_size <= Budget(64).database
+    with telemetry.open(observability):
+        assert 6_000_000 < (observability.data_dir / DATABASE).stat().st_size <= Budget(16).database
 
 
 def test_thread_survives_an_unexpected_error(observability, query):

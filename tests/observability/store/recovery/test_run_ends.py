@@ -6,15 +6,17 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
-from support.records import a_trace
+from support.records import a_log, a_trace
 
 from hearthnet.database import TELEMETRY, open_database
+from hearthnet.errors import StoreError
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.model import Run
 from hearthnet.observability.records.blackbox import BlackBox
 from hearthnet.observability.records.box_file import Sizes, new_header
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.merge import merge
+from hearthnet.observability.store.recovery import run_ends
 from hearthnet.observability.store.recovery.run_ends import died, end_us, read_case
 
 NO_PID = 2**22 + 1
@@ -71,6 +73,49 @@ def test_run_that_the_caller_knows_to_be_alive_is_not_judged(database, tmp_path)
 
     assert read_case(tmp_path / "telemetry.db").run.run_id == "own"
     assert read_case(tmp_path / "telemetry.db", {"own"}).run.run_id == "before"
+
+
+def dead_box(tmp_path, pid, logs):
+    """The box of a run whose process has ended, with these log records."""
+    header = replace(new_header(layout.NODE, f"run-{pid}", "1", "me", Sizes(8_000, 8_000, 4)), pid=NO_PID)
+    box = BlackBox(tmp_path / f"telemetry.{pid}.box2", header)
+    box.begin("01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "in.flight", 1_000, header.started_ns)
+    for number in logs:
+        box.append_log(a_log(number, header.run_id, level="error"))
+    content = box.path.read_bytes()
+    box.close(remove=True)
+    box.path.write_bytes(content)
+    return header
+
+
+def test_each_sign_is_told_once_and_the_newest_are_kept(database, tmp_path, monkeypatch):
+    """A box has records that are committed as well; those of store and box together have one bound."""
+    header = dead_box(tmp_path, 7, range(2, 6))
+    database.execute(rows.INSERT_RUN, (header.run_id, "me", "1", NO_PID, header.boot_id, 1_000, "x.py", "node"))
+    merge(database, [a_log(number, header.run_id, level="error") for number in range(1, 4)])
+
+    assert [entry.number for entry in read_case(tmp_path / "telemetry.db").signs] == [1, 2, 3, 4, 5]
+    monkeypatch.setattr(run_ends, "_MAX_SIGNS", 2)
+    assert [entry.number for entry in read_case(tmp_path / "telemetry.db").signs] == [4, 5]
+
+
+def test_box_that_is_none_hides_no_other(database, tmp_path):
+    """Half a file, from a disk that was full: the boxes behind it are read."""
+    (tmp_path / "telemetry.1.box2").write_bytes(b"\0" * 4_096)
+    for pid in (7, 8):
+        header = dead_box(tmp_path, pid, ())
+        database.execute(rows.INSERT_RUN, (header.run_id, "me", "1", NO_PID, header.boot_id, 1_000, "x.py", "node"))
+    (tmp_path / "telemetry.9.box2").write_bytes(b"")
+
+    assert len(read_case(tmp_path / "telemetry.db").in_flight) == 2
+
+
+def test_store_that_cannot_be_read_is_an_error_of_ours(database, tmp_path):
+    """Which names the file, and what to do about it."""
+    database.execute("DROP TABLE logs")
+
+    with pytest.raises(StoreError, match=r"telemetry\.db"):
+        read_case(tmp_path / "telemetry.db")
 
 
 def test_records_of_a_run_without_a_row_make_no_run(database, tmp_path):

@@ -30,6 +30,16 @@ def first_problem(text, table="traces"):
     return problem.message, text[problem.start : problem.end], problem.hint
 
 
+def test_moment_of_each_time_is_told():
+    """Of a relative one too, and of one that is negated; other terms have none."""
+    found = compile_query("since:2h -until:1970-01-01T00:00:01Z cap:x since:soon", "traces", now_us=NOW_US)
+
+    assert {one.text: us for one, us in found.moments.items()} == {
+        "since:2h": NOW_US - 7_200_000_000,
+        "-until:1970-01-01T00:00:01Z": 1_000_000,
+    }
+
+
 # --- traces
 
 

@@ -1,0 +1,5 @@
+"""New databases of these tests take no space ahead."""
+
+from support.stores import unreserved
+
+__all__ = ["unreserved"]
