@@ -1,6 +1,6 @@
 """The node's settings. No other module reads the configuration file or settings from the environment.
 
-Only OpenTelemetry's own variables, `OTEL_…`, are read by what exports to it (`observability/otel/settings.py`).
+Only OpenTelemetry's own variables, `OTEL_…`, are read by what exports to it (`observability/otel/export/settings.py`).
 
 Settings are frozen. `load` reads config.toml, replaces `${NAME}` from the environment and checks every key and value.
 It returns complete settings or raises; nothing is half applied. `resolve_paths` fills in this system's default paths.

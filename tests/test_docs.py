@@ -149,7 +149,7 @@ def test_short_help_is_each_commands_own():
 def test_variables_of_opentelemetry():
     """The table has exactly those that the code reads."""
     text = (ROOT / "docs" / "opentelemetry.md").read_text("utf-8").partition("## Settings")[2].partition("\n## ")[0]
-    code = (ROOT / "hearthnet" / "observability" / "otel" / "settings.py").read_text("utf-8")
+    code = (ROOT / "hearthnet" / "observability" / "otel" / "export" / "settings.py").read_text("utf-8")
     read = {f"OTEL_EXPORTER_OTLP_{name}" for name in re.findall(r'_get\(environment, "([A-Z_]+)"', code)}
     read |= {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_TRACES_EXPORTER", "OTEL_LOGS_EXPORTER"}
     read |= set(re.findall(r'"(OTEL_(?!EXPORTER)[A-Z_]+)"', code))

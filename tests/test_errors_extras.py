@@ -29,7 +29,7 @@ BROUGHT = {"starlette"}
 # Folders whose modules may import a node's packages at the top level; functions may do so anywhere.
 OF_A_NODE = {
     "hearthnet.bus.capability", "hearthnet.checks.probes.llm_backends",
-    "hearthnet.client.client", "hearthnet.client.reading", "hearthnet.observability.otel.sender",
+    "hearthnet.client.client", "hearthnet.client.reading", "hearthnet.observability.otel.export.sender",
 }  # fmt: skip
 NEED_IT = [
     ["run"],

@@ -17,8 +17,8 @@ from hearthnet.display import counted
 from hearthnet.errors import HearthNetError
 from hearthnet.moments import duration
 from hearthnet.observability.doctor import CheckResult
-from hearthnet.observability.otel.settings import Settings, read
-from hearthnet.observability.otel.status import read_status
+from hearthnet.observability.otel.export.settings import Settings, read
+from hearthnet.observability.otel.export.status import read_status
 from hearthnet.observability.store.query.unsent import Progress, progress
 from hearthnet.observability.store.rows import now_us
 from hearthnet.observability.telemetry import DATABASE

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
-from time import monotonic_ns
+from time import monotonic, monotonic_ns
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -56,7 +56,7 @@ from hearthnet.observability.tracing import Trace
 
 if TYPE_CHECKING:
     from hearthnet.config import ObservabilityConfig
-    from hearthnet.observability.otel.exporter import Exporter
+    from hearthnet.observability.otel.export.exporter import Exporter
 
 __all__ = ["DATABASE", "Telemetry", "keep_open", "open", "opened"]
 
@@ -257,11 +257,12 @@ class Telemetry:
         endpoint, thread = self._config.otlp_endpoint, self._thread
         if thread is None or not (endpoint or any(name.startswith("OTEL_EXPORTER_OTLP_") for name in os.environ)):
             return
-        from hearthnet.observability.otel.exporter import Exporter  # late: most programs export nothing
-        from hearthnet.observability.otel.settings import read
+        from hearthnet.observability.otel.export.exporter import Exporter  # late: most programs export nothing
+        from hearthnet.observability.otel.export.settings import read
 
         settings = read(endpoint, os.environ)
         if settings is not None:
+            redaction.register_secrets(settings.secrets())
             wake = partial(thread.pacer.wake, at_once=True, skip_gap=True)
             exporter = Exporter(thread.path, settings, thread.cursors, wake, self.run_id)
             exporter.start()
@@ -270,14 +271,12 @@ class Telemetry:
     def _stop_export(self) -> None:
         """Sends what was recorded last, while the writer can still commit how far that came."""
         if self._exporter is not None and self._thread is not None:
+            ends_at = monotonic() + _EXPORT_TIMEOUT_S
             self._thread.flush(_EXPORT_TIMEOUT_S / 2)
-            self._exporter.stop(_EXPORT_TIMEOUT_S)
+            self._exporter.stop(max(0.0, ends_at - monotonic()))
 
     def close(self) -> None:
-        """Commits the rest and marks the run clean, within 2 s; later records stay in memory. Idempotent.
-
-        Where telemetry is exported, a backend that does not respond adds a second.
-        """
+        """Commits the rest and marks the run clean, within 2 s; later records stay in memory. Idempotent."""
         if not self._is_open or os.getpid() != self._pid:  # a forked child has nothing to close
             return
         self._is_open = False
@@ -290,9 +289,12 @@ class Telemetry:
             self._reader.close()
         node_logging.log_dropped(all_of_them=True)  # while the store can still record them
         runtime.install(None)  # before the drain, so that new records cannot prolong it
+        ends_at = monotonic() + _CLOSE_TIMEOUT_S
         self._stop_export()
         if self._thread is not None:
-            self._thread.stop(_CLOSE_TIMEOUT_S)
+            self._thread.stop(max(_CLOSE_TIMEOUT_S - _EXPORT_TIMEOUT_S, ends_at - monotonic()))
+        if self._exporter is not None:
+            self._exporter.release()
         self._keep_uncommitted(is_in_box=self._close_box())
         node_logging.shutdown()
         runtime.telemetry = None

@@ -33,9 +33,9 @@ def ours(url: str, folder: Path) -> Export:
     """Returns what exports a store with these traces; what it needs is imported."""
     from hearthnet.config import ObservabilityConfig
     from hearthnet.observability import telemetry
-    from hearthnet.observability.otel import protobuf
-    from hearthnet.observability.otel.exporter import Exporter
-    from hearthnet.observability.otel.settings import read
+    from hearthnet.observability.otel.export import protobuf
+    from hearthnet.observability.otel.export.exporter import Exporter
+    from hearthnet.observability.otel.export.settings import read
 
     recording = telemetry.open(
         ObservabilityConfig(data_dir=folder / "data", log_dir=folder / "logs", log_level="warning")

@@ -13,8 +13,8 @@ from support.waiting import wait_until
 from hearthnet.cli.telemetry.text import info_lines
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.observability import doctor, telemetry, trace
-from hearthnet.observability.otel import delivery, exporter
-from hearthnet.observability.otel.status import read_status, write_status
+from hearthnet.observability.otel.export import delivery, exporter
+from hearthnet.observability.otel.export.status import read_status, write_status
 from hearthnet.observability.store.query.info import info
 
 

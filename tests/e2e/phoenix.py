@@ -24,7 +24,7 @@ from support.waiting import nothing_happens, wait_until
 
 from hearthnet.config import ObservabilityConfig
 from hearthnet.observability import get_logger, telemetry, trace
-from hearthnet.observability.otel.status import read_status
+from hearthnet.observability.otel.export.status import read_status
 from hearthnet.observability.traces.traceparent import to_w3c
 
 ROOT = Path(__file__).parent.parent.parent

@@ -16,7 +16,7 @@ from hearthnet.cli.telemetry.text import amount, ask, bar, info_lines, remarks, 
 from hearthnet.config import Config
 from hearthnet.display import counted
 from hearthnet.observability.logging import keep_quiet
-from hearthnet.observability.otel.status import read_status
+from hearthnet.observability.otel.export.status import read_status
 from hearthnet.observability.records.ids import is_trace_id
 from hearthnet.observability.store.budget import Budget
 from hearthnet.observability.store.lock import StoreInUseError

@@ -24,8 +24,8 @@ from hearthnet.observability.store.reader import Reader
 from hearthnet.observability.telemetry import DATABASE
 
 if TYPE_CHECKING:
-    from hearthnet.observability.otel.once import Exported
-    from hearthnet.observability.otel.settings import LogsOrTraces, Settings
+    from hearthnet.observability.otel.export.once import Exported
+    from hearthnet.observability.otel.export.settings import LogsOrTraces, Settings
 
 __all__ = ["export_command"]
 
@@ -104,15 +104,17 @@ def _send(
     form: str | None,
     progress: Callable[[int], None],
 ) -> Exported:
-    from hearthnet.observability.otel.once import send
-    from hearthnet.observability.otel.route import routes
-    from hearthnet.observability.otel.settings import read
+    from hearthnet.observability.otel.export.once import send
+    from hearthnet.observability.otel.export.route import routes
+    from hearthnet.observability.otel.export.settings import read
+    from hearthnet.observability.redaction.rules import register_secrets
 
     protocol = (
         {} if form is None else {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json" if form == "otlp-json" else "http/protobuf"}
     )
     settings = read(url, _environment() | protocol)
     assert settings is not None  # there is an endpoint, and nothing switches it off
+    register_secrets(settings.secrets())
     for doubt in settings.doubts:
         click.echo(f"warning: {printable(doubt.replace('[observability] otlp_endpoint', '--to'))}", err=True)
     chosen = [route for route in routes(settings, reader) if route.signal in signals]
@@ -128,8 +130,8 @@ def _write(
     force: bool,
     progress: Callable[[int], None],
 ) -> Exported:
-    from hearthnet.observability.otel.once import write
-    from hearthnet.observability.otel.route import Serial, adds_of
+    from hearthnet.observability.otel.export.once import write
+    from hearthnet.observability.otel.export.route import Serial, adds_of
 
     settings = _settings_of_resources()
     serials = [Serial(signal, adds_of(settings), reader, is_json=not is_binary) for signal in signals]
@@ -146,7 +148,7 @@ def _write(
 
 def _settings_of_resources() -> Settings | None:
     """Returns the settings for the attributes of resources alone; nothing is sent."""
-    from hearthnet.observability.otel.settings import read
+    from hearthnet.observability.otel.export.settings import read
 
     return read("http://localhost", _environment())
 

@@ -1,4 +1,4 @@
-"""OpenTelemetry: traces and log records out, by OTLP, and its API over our traces."""
+"""OpenTelemetry: `export/` sends traces and log records by OTLP, `bridge/` has its API record into our traces."""
 
 from __future__ import annotations
 

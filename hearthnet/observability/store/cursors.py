@@ -6,8 +6,9 @@ is a seq, in the table `state`: seq is given in the order of commits, so no row 
 Guarantees:
     - A cursor moves only from where it was: in a database that took the place of the one that was read, it stays.
     - What a failed commit did not write is written by the next.
+    - A row that is evicted while it is being sent counts as lost, and no more once it is accepted.
 Assumes:
-    - One thread calls `begin`, `move` and `tell_lost`, the writer's the rest.
+    - One thread calls `begin`, `end`, `fly`, `land`, `move` and `tell_lost`, the writer's the rest.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from hearthnet.observability.store.ring import State
 
@@ -30,6 +31,7 @@ class Moves:
 
     Attributes:
         begun: tables whose rows are exported from now on.
+        ended: tables whose rows are not, any more.
         ranges: by table, from which seq to which the cursor moves.
         told: by table, how many evicted rows the backend has been told of.
     """
@@ -37,11 +39,14 @@ class Moves:
     begun: set[str] = field(default_factory=set)
     ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
     told: dict[str, int] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
 
     def apply(self, state: State) -> None:
         """Puts them into the state that a transaction writes."""
         for table in self.begun:
             state.begin_export(table)
+        for table in self.ended:
+            state.end_export(table)
         for table, (start, end) in self.ranges.items():
             state.move_cursor(table, start, end)
         for table, count in self.told.items():
@@ -64,6 +69,9 @@ class Cursors:
         self.has_moves = False
         self._lock = threading.Lock()
         self._pending = Moves()
+        self._flying: dict[str, set[int]] = {}  # by table, the rows that were sent last
+        self._evicted: dict[str, set[int]] = {}  # those of them that were evicted, and count as lost
+        self._landed: dict[str, int] = {}  # by table, up to which seq they were accepted
         self._is_wanted = False
         self._committed = threading.Event()
 
@@ -71,13 +79,42 @@ class Cursors:
         """Begins the export of a table, unless the database has begun it."""
         with self._lock:
             self._pending.begun.add(table)
+            self._pending.ended.discard(table)
             self.has_moves = True
+
+    def end(self, table: str) -> None:
+        """Ends the export of a table, if it has begun: its evicted rows are no loss. Its cursor is kept."""
+        with self._lock:
+            self._pending.ended.add(table)
+            self._pending.begun.discard(table)
+            self.has_moves = True
+
+    def fly(self, table: str, seqs: Iterable[int]) -> None:
+        """Notes which rows are being sent."""
+        with self._lock:
+            self._flying[table], self._evicted[table] = set(seqs), set()
+            self._landed.pop(table, None)
+
+    def land(self, table: str, end: int) -> None:
+        """Notes that of the rows that were sent those up to `end` are accepted, or skipped."""
+        with self._lock:
+            self._landed[table] = end
+            self._tell_landed(table)
 
     def move(self, table: str, start: int, end: int) -> None:
         """Moves a table's cursor."""
         with self._lock:
             first, last = self._pending.ranges.get(table, (start, start))
             self._pending.ranges[table] = (first if last == start else start, end)
+            self.has_moves = True
+
+    def _tell_landed(self, table: str) -> None:
+        """Takes evicted rows off the count of those lost, once they are accepted all the same."""
+        evicted, end = self._evicted.get(table, set()), self._landed.get(table, 0)
+        landed = {seq for seq in evicted if seq <= end}
+        if landed:
+            self._evicted[table] = evicted - landed
+            self._pending.told[table] = self._pending.told.get(table, 0) + len(landed)
             self.has_moves = True
 
     def tell_lost(self, table: str, count: int) -> None:
@@ -107,7 +144,18 @@ class Cursors:
         """Returns a copy of the moves."""
         with self._lock:
             pending = self._pending
-            return Moves(set(pending.begun), dict(pending.ranges), dict(pending.told))
+            return Moves(set(pending.begun), dict(pending.ranges), dict(pending.told), set(pending.ended))
+
+    def last_sent(self, table: str) -> int:
+        """Returns the highest seq of the rows that were sent last; 0: none were."""
+        with self._lock:
+            return max(self._flying.get(table, ()), default=0)
+
+    def note_evicted(self, table: str, seqs: Iterable[int]) -> None:
+        """Notes rows that were evicted above the cursor, once that is committed."""
+        with self._lock:
+            self._evicted.setdefault(table, set()).update(self._flying.get(table, set()).intersection(seqs))
+            self._tell_landed(table)
 
     def applied(self, state: State) -> Moves:
         """Puts the moves into the state that a transaction writes, and returns them, for `confirm`."""
@@ -120,6 +168,7 @@ class Cursors:
         with self._lock:
             pending = self._pending
             pending.begun -= moves.begun
+            pending.ended -= moves.ended
             for table, (_, end) in moves.ranges.items():
                 now = pending.ranges[table]
                 if now[1] == end:
@@ -130,6 +179,6 @@ class Cursors:
                 pending.told[table] -= count
                 if not pending.told[table]:
                     del pending.told[table]
-            self.has_moves = bool(pending.begun or pending.ranges or pending.told)
+            self.has_moves = bool(pending.begun or pending.ranges or pending.told or pending.ended)
             self._is_wanted = self._is_wanted and self.has_moves
             self._committed.set()

@@ -26,14 +26,14 @@ from hearthnet.observability.store.ring import (
 )
 from hearthnet.observability.store.rows import LOGS, TRACES, Table
 
-__all__ = ["Record", "admit", "is_closed", "known_numbers", "merge", "transaction"]
+__all__ = ["MAX_SEQ", "Record", "admit", "is_closed", "known_numbers", "merge", "transaction"]
 
 log = get_logger(__name__)
 
 Record = TraceRecord | LogRecord
 _CHUNK_ROWS: Final = 1_000  # of a transaction: keeps the WAL of a recovery within its budget, whatever the rows hold
 _ROW_BYTES: Final = 100  # a row's numbers
-_MAX_SEQ: Final = 2**53  # a greater one is damage; seqs must last for all records to come
+MAX_SEQ: Final = 2**53  # a greater one is damage; seqs must last for all records to come
 
 
 @contextmanager
@@ -116,7 +116,7 @@ def _seqs(state: State, records: Sequence[Record]) -> dict[int, int]:
     """Returns the seq of each record by its identity in memory: its own if it has one that is still free."""
     seqs, highest = {}, state.seq
     for record in records:
-        highest = max(highest + 1, record.seq if record.seq < _MAX_SEQ else 0)
+        highest = max(highest + 1, record.seq if record.seq < MAX_SEQ else 0)
         seqs[id(record)] = highest
     state.take(highest)
     return seqs
@@ -159,7 +159,7 @@ def _make_space(connection: sqlite3.Connection, state: State, table: Table, reco
 def _evict(connection: sqlite3.Connection, state: State, table: Table, notable: int, count: int) -> None:
     count = min(count, state.held(table)[notable])
     oldest, cursor = (notable, state.first(table, notable)), state.cursor(table)
-    ((unsent,),) = [(0,)] if cursor is None else connection.execute(table.unsent, (*oldest, count, cursor)).fetchall()
+    unsent = 0 if cursor is None else connection.execute(table.unsent, (0, *oldest, count, cursor)).fetchone()[0]
     gone = connection.execute(table.delete_oldest, (*oldest, *oldest, count - 1)).rowcount if count else 0
     state.evicted(table, notable, gone)
     state.lose(table, unsent if gone else 0)

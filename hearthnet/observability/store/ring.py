@@ -28,6 +28,7 @@ __all__ = [
     "Settled",
     "State",
     "cursor_name",
+    "cursor_of",
     "is_record_at_fault",
     "lost_name",
     "oldest_of",
@@ -151,6 +152,14 @@ def cursor_name(table: str) -> str:
     return f"otlp.{table}"
 
 
+def cursor_of(held: int | None) -> int | None:
+    """Returns the seq of a cursor in `state`; None: there is none, or the export of its table has ended.
+
+    One that has ended is there as its complement, which is negative.
+    """
+    return None if held is None or held < 0 else held
+
+
 def lost_name(table: str) -> str:
     """Returns the name, in `state`, of the number of rows that were evicted before they were exported."""
     return f"otlp.{table}.lost"
@@ -212,7 +221,7 @@ class State:
 
     def cursor(self, table: Table) -> int | None:
         """Returns the seq up to which the rows of a table are exported; None: they are not."""
-        return self._values.get(cursor_name(table.name))
+        return cursor_of(self._values.get(cursor_name(table.name)))
 
     def lose(self, table: Table, count: int) -> None:
         """Counts rows as evicted before they were exported, if they are to be exported."""
@@ -221,14 +230,31 @@ class State:
             self._set(name, self._values.get(name, 0) + count)
 
     def begin_export(self, table: str) -> None:
-        """Begins to keep a cursor for a table, at its oldest row, unless there is one."""
-        if cursor_name(table) not in self._values:
-            self._set(cursor_name(table), 0)
+        """Begins to keep a cursor for a table: where it was when the export ended, else at its oldest row."""
+        held = self._values.get(cursor_name(table))
+        if held is None or held < 0:
+            self._set(cursor_name(table), 0 if held is None else ~held)
+
+    def end_export(self, table: str) -> None:
+        """Keeps the cursor of a table for later, and forgets what was lost."""
+        held = self._values.get(cursor_name(table))
+        if held is not None and held >= 0:
+            self._set(cursor_name(table), ~held)
+            self._set(lost_name(table), 0)
 
     def move_cursor(self, table: str, start: int, end: int) -> None:
-        """Moves a cursor, if it is where it is thought to be: the database may be another one by now."""
+        """Moves a cursor, if it is where it is thought to be: the database may be another one by now.
+
+        It stays below the seqs to come: of a damaged database, which had more rows, the last ones may not be there.
+        """
         if self._values.get(cursor_name(table)) == start:
-            self._set(cursor_name(table), end)
+            self._set(cursor_name(table), min(end, self.seq))
+
+    def resume_export(self, table: str, cursor: int, lost: int) -> None:
+        """Takes over how far the export has come in a database that this one replaces, unless it has begun here."""
+        if self._values.get(cursor_name(table), 0) == 0:
+            self._set(cursor_name(table), cursor)
+            self._set(lost_name(table), self._values.get(lost_name(table), 0) + lost)
 
     def tell_lost(self, table: str, count: int) -> None:
         """Takes evicted rows off the count: the backend knows of them."""

@@ -27,6 +27,7 @@ __all__ = [
     "INSERT_RUN",
     "LOGS",
     "LOST",
+    "OF_THE_EXPORT",
     "MARK_DATABASE",
     "OPEN_RUN",
     "ROWS_AT_ONCE",
@@ -81,6 +82,10 @@ FORGET_RUN: Final = (
     "WITH run (id) AS (VALUES (?)) DELETE FROM state"  # noqa: S608
     f" WHERE name IN (SELECT id FROM run UNION ALL SELECT '{LOST}' || id FROM run)"
 )
+# Log records that are exported. What the export itself logs would be exported without end.
+OF_THE_EXPORT: Final = (
+    "logger <> 'httpx' AND logger NOT GLOB 'httpcore*' AND logger NOT GLOB 'hearthnet.observability.otel.export*'"
+)
 CLEAN: Final = "clean"
 UNCLEAN: Final = "unclean"
 # When a record's subject ended, which is when the record was made.
@@ -104,8 +109,9 @@ class Table:
         delete_oldest: the statement that deletes the oldest rows of a class, given the class and a seq below which it
             has none, both twice, and one less than their number; it deletes none if there are fewer. It walks along the
             table; looking each row up would cost twice as much, and so would returning their seqs.
-        unsent: the query for how many of the rows that `delete_oldest` would delete are above a seq, given the class,
-            a seq below which it has none, how many to delete, and that seq.
+        unsent: the query for how many of the rows that `delete_oldest` would delete are to be exported and above a
+            seq, and, as JSON, the seqs of those up to another, given that other, the class, a seq below which it has
+            none, how many to delete, and the first seq.
         count: the query for the number of rows of each class.
         known: the query for the numbers of a run's rows, above a number.
         instead: the SQL expression for a column that a damaged database lacks, by name.
@@ -137,9 +143,11 @@ class Table:
             f"DELETE FROM {name} WHERE notable = ? AND seq >= ? AND seq <= (SELECT seq FROM {name}"  # noqa: S608
             f" WHERE notable = ? AND seq >= ? ORDER BY seq LIMIT 1 OFFSET ?)"
         )
+        kept = "seq, logger" if name == "logs" else "seq"
         self.unsent = (
-            f"SELECT count(*) FROM (SELECT seq FROM {name} WHERE notable = ? AND seq >= ? ORDER BY seq LIMIT ?)"  # noqa: S608
-            " WHERE seq > ?"
+            f"SELECT count(*), json_group_array(seq) FILTER (WHERE seq <= ?) FROM (SELECT {kept} FROM {name}"  # noqa: S608
+            " WHERE notable = ? AND seq >= ? ORDER BY seq LIMIT ?) WHERE seq > ?"
+            + (f" AND {OF_THE_EXPORT}" if name == "logs" else "")
         )
         of_class = "count(*) FILTER (WHERE notable = {})"
         self.count = f"SELECT {of_class.format(0)}, {of_class.format(1)} FROM {name}"  # noqa: S608

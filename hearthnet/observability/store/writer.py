@@ -32,6 +32,7 @@ from time import perf_counter
 from typing import Any, Final, TypeVar
 
 import aiosqlite
+import orjson
 
 from hearthnet.constants import MAX_GAP_ROWS, MAX_RUN_ROWS, TRACE_RING_BUFFER
 from hearthnet.database import (
@@ -60,7 +61,7 @@ from hearthnet.observability.store.budget import (
     damage_in,
     holders,
 )
-from hearthnet.observability.store.cursors import Cursors
+from hearthnet.observability.store.cursors import Cursors, Moves
 from hearthnet.observability.store.ring import (
     BEGIN,
     SET,
@@ -161,6 +162,7 @@ class Writer:
         self._is_doubtful = doubtful_to > 0
         self._is_singly = False  # after a batch with a row that cannot be stored
         self._gaps: list[rows.Gap] = []
+        self._evicted: list[tuple[str, str]] = []  # by table, as JSON, the rows that may be on their way to a backend
         self._batches_after_drops = 0
         self._commits = self._commits_told = 0
 
@@ -306,6 +308,7 @@ class Writer:
             self.settled.skip(numbers[0] - 1)
         ((state_rows, _, free_pages),) = await db.execute_fetchall(BEGIN)
         state = State(state_rows)
+        self._evicted.clear()
         if not state.is_open(self._recorder.run_id):
             raise RunClosedError("another process has closed this run, and recovered its box")
         if self._is_doubtful:  # a COMMIT that failed may have been written all the same
@@ -331,9 +334,14 @@ class Writer:
         await db.commit()
         self.held = sum(state.held(TRACES)), sum(state.held(LOGS))
         self._committed_to = state.settled(self._recorder.run_id)
+        self._confirm_export(moves)
+        return numbers
+
+    def _confirm_export(self, moves: Moves | None) -> None:
+        for name, seqs in self._evicted:
+            self.cursors.note_evicted(name, orjson.loads(seqs))
         if moves is not None:
             self.cursors.confirm(moves)
-        return numbers
 
     async def _unknown(self, table: Table, records: list[Record]) -> list[Record]:
         """Returns those of `records` that the database lacks."""
@@ -359,7 +367,9 @@ class Writer:
         oldest = (notable, state.first(table, notable))
         unsent = 0
         if (cursor := state.cursor(table)) is not None:
-            ((unsent,),) = await self._db.execute_fetchall(table.unsent, (*oldest, count, cursor))
+            given = (self.cursors.last_sent(table.name), *oldest, count, cursor)
+            ((unsent, flying),) = await self._db.execute_fetchall(table.unsent, given)
+            self._evicted.append((table.name, flying))
         gone = (await self._db.execute(table.delete_oldest, (*oldest, *oldest, count - 1))).rowcount
         state.evicted(table, notable, gone)
         if gone:

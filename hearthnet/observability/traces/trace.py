@@ -185,7 +185,8 @@ class Trace:
 
     def add_span(self, opened: Span, started_ns: int) -> None:
         """Adds a span that has just opened."""
-        self._open.append(opened)
+        if len(self._open) < MAX_SPANS:  # of those that nothing closes only so many are kept
+            self._open.append(opened)
         spans = self._spans
         if spans is not None:  # else it has just ended, in another thread
             if len(spans) >= MAX_SPANS:

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from hearthnet.errors import IdentityError, WireError
 from hearthnet.identity.keys import short_id
-from hearthnet.observability.otel.mapping import Origin
-from hearthnet.observability.otel.otlp_json import export_request
+from hearthnet.observability.otel.export.mapping import Origin
+from hearthnet.observability.otel.export.otlp_json import export_request
 from hearthnet.observability.store.query import calls, flights, holdings, lives, relations, trouble
 from hearthnet.observability.store.query.news import last_seq
 from hearthnet.observability.store.query.one_trace import one_trace

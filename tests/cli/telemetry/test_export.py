@@ -14,7 +14,7 @@ from support.searched import write
 
 from hearthnet.cli.main import _run
 from hearthnet.locations import locate
-from hearthnet.observability.otel import delivery
+from hearthnet.observability.otel.export import delivery
 
 ID = "01M8PB3HQC7D4KZXGR0H1X3E{:02X}"
 

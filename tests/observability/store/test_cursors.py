@@ -14,6 +14,7 @@ from hearthnet.database import TELEMETRY, open_database
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store.cursors import Cursors, Moves
 from hearthnet.observability.store.merge import merge
+from hearthnet.observability.store.query.unsent import progress
 from hearthnet.observability.store.ring import State
 from hearthnet.observability.store.rows import LOGS, TRACES
 from hearthnet.observability.store.writer import Writer
@@ -119,23 +120,98 @@ async def test_cursor_moves_only_from_where_it_was(path, writer):
     assert not writer.cursors.has_moves
 
 
-@pytest.mark.parametrize(("cursor", "lost"), [(None, None), (0, 15), (5, 10), (12, 3), (15, None), (25, None)])
+@pytest.mark.parametrize(("cursor", "lost"), [(None, None), (0, 15), (5, 10), (12, 3), (15, None)])
 async def test_evicted_rows_are_counted_that_were_not_sent(path, writer, cursor, lost):
     """In the transaction that evicts them; nothing where there is no export."""
     offer(writer, range(1, 6))
     assert await writer.flush()
     if cursor is not None:
         writer.cursors.begin("traces")
-        writer.cursors.move("traces", 0, cursor)
+    sent = 0
     for start in (6, 16):
+        if cursor is not None:
+            writer.cursors.move("traces", sent, sent := min(cursor, start - 1))
         offer(writer, range(start, start + 10))
         assert await writer.flush()
-        if cursor is None:
-            continue
-    found = exported(path)
 
-    expected = None if cursor is None else lost
-    assert found.get("otlp.traces.lost") == expected
+    assert exported(path).get("otlp.traces.lost") == lost
+
+
+@pytest.mark.parametrize("accepted", [0, 3, 10])
+@pytest.mark.parametrize("is_late", [True, False])
+async def test_rows_evicted_while_they_are_sent_are_not_lost_once_accepted(path, writer, accepted, is_late):
+    """Of those that are not accepted, all are; also where the commit that evicts them ends after the response."""
+    writer.cursors.begin("traces")
+    offer(writer, range(1, 11))
+    assert await writer.flush()
+    writer.cursors.fly("traces", range(1, 11))
+    offer(writer, range(11, 16))
+    noting = writer.cursors.note_evicted
+
+    def respond(*_):
+        if accepted:
+            writer.cursors.land("traces", accepted)
+            writer.cursors.move("traces", 0, accepted)
+
+    def note(*evicted):
+        respond()
+        noting(*evicted)
+
+    if is_late:
+        writer.cursors.note_evicted = note
+    assert await writer.flush()
+    assert exported(path)["otlp.traces.lost"] == 5  # a kill would lose them now
+    if not is_late:
+        respond()
+    writer.cursors.note_evicted = noting
+    writer.cursors.fly("traces", [15])
+    assert await writer.flush(is_last=True)
+
+    assert exported(path)["otlp.traces.lost"] == 5 - min(5, accepted)
+
+
+async def test_log_records_that_are_not_exported_are_not_lost(path, writer):
+    """Those of the export itself, and of its client."""
+    writer.cursors.begin("logs")
+    for number in range(1, 21):
+        writer._recorder.logs.offer(a_log(number, logger="httpx" if number % 2 else "x"))
+        assert await writer.flush()
+
+    assert exported(path)["otlp.logs.lost"] == 5
+
+
+async def test_signal_that_is_off_loses_nothing(path, writer):
+    """Its evicted rows are not counted; switched on again it goes on where it was."""
+    writer.cursors.begin("traces")
+    offer(writer, range(1, 11))
+    assert await writer.flush()
+    writer.cursors.move("traces", 0, 4)
+    offer(writer, range(11, 16))
+    assert await writer.flush()
+    assert exported(path) == {"otlp.traces": 4, "otlp.traces.lost": 1}
+    writer.cursors.end("traces")
+    offer(writer, range(16, 26))
+    assert await writer.flush()
+    with closing(sqlite3.connect(path)) as connection:
+        assert progress(connection) == {}
+    assert exported(path)["otlp.traces.lost"] == 0
+    writer.cursors.end("traces")
+    writer.cursors.begin("traces")
+    assert await writer.flush(is_last=True)
+
+    assert exported(path) == {"otlp.traces": 4, "otlp.traces.lost": 0}
+
+
+async def test_cursor_stays_below_the_seqs_to_come(path, writer):
+    """A damaged database may come back with fewer rows than were sent of it: those to come must not be skipped."""
+    writer.cursors.begin("traces")
+    offer(writer, range(1, 6))
+    assert await writer.flush()
+    writer.cursors.move("traces", 0, 100)
+    offer(writer, [6])
+    assert await writer.flush()
+
+    assert exported(path) == {"otlp.traces": 5}
 
 
 async def test_classes_are_counted_each(path, writer):

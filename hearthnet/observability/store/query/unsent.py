@@ -6,11 +6,11 @@ import sqlite3
 from collections.abc import Collection, Iterable
 from typing import Any, Final, NamedTuple
 
-from hearthnet.observability.otel.mapping import Gap, Origin
+from hearthnet.observability.otel.export.mapping import Gap, Origin
 from hearthnet.observability.records.record import LogRecord, TraceRecord
 from hearthnet.observability.store.reader import Reader
-from hearthnet.observability.store.ring import cursor_name, lost_name
-from hearthnet.observability.store.rows import LOGS, TRACES
+from hearthnet.observability.store.ring import cursor_name, cursor_of, lost_name
+from hearthnet.observability.store.rows import LOGS, OF_THE_EXPORT, TRACES
 
 __all__ = [
     "ALL",
@@ -34,11 +34,6 @@ _LAST: Final = (
     " (SELECT ifnull(max(seq), 0) FROM gaps))"
 )
 _ENDED: Final = {"traces": "started_us + CAST(duration_ms * 1000 AS INTEGER)", "logs": "ts_us", "gaps": "ts_us"}
-# What the export itself logs would be exported without end.
-_NOT_OF_THE_EXPORT: Final = (
-    "logger NOT IN ('httpx', 'hearthnet.observability.otel.exporter', 'hearthnet.observability.otel.delivery')"
-    " AND logger NOT GLOB 'httpcore*'"
-)
 
 
 class State(NamedTuple):
@@ -98,7 +93,8 @@ def state(reader: Reader) -> State:
 
 def _state(rows: Iterable[tuple[str, int]]) -> State:
     values = dict(rows)
-    cursors = {name: values[key] for name in ("traces", "logs") if (key := cursor_name(name)) in values}
+    found = {name: cursor_of(values.get(cursor_name(name))) for name in ("traces", "logs")}
+    cursors = {name: cursor for name, cursor in found.items() if cursor is not None}
     return State(values.get("seq", 0), cursors, {name: values.get(lost_name(name), 0) for name in cursors})
 
 
@@ -131,7 +127,7 @@ def logs_after(reader: Reader, seq: int, last: int, limit: int, wanted: Selected
     where, values = wanted.where("logs")
     sql = (
         f"SELECT {LOGS.columns} FROM logs WHERE seq > ? AND seq <= ?"  # noqa: S608
-        f" AND {_NOT_OF_THE_EXPORT}{where} ORDER BY seq LIMIT ?"
+        f" AND {OF_THE_EXPORT}{where} ORDER BY seq LIMIT ?"
     )
     logs = [LOGS.record_of(row) for row in reader.rows(sql, (seq, last, *values, limit))]
     where, values = wanted.where("gaps")
@@ -168,7 +164,7 @@ def count(reader: Reader, wanted: Selected) -> dict[str, int]:
     found = {}
     for table in ("traces", "logs", "gaps"):
         where, values = wanted.where(table)
-        of_export = f" AND {_NOT_OF_THE_EXPORT}" if table == "logs" else ""
+        of_export = f" AND {OF_THE_EXPORT}" if table == "logs" else ""
         found[table] = reader.rows(f"SELECT count(*) FROM {table} WHERE 1{of_export}{where}", values)[0][0]  # noqa: S608
     return {"traces": found["traces"], "logs": found["logs"] + found["gaps"]}
 
@@ -184,7 +180,7 @@ def progress(connection: sqlite3.Connection) -> dict[str, Progress]:
         return found
     known = _state(connection.execute(_STATE).fetchall())
     for table, cursor in known.cursors.items():
-        of_export = f" AND {_NOT_OF_THE_EXPORT}" if table == "logs" else ""
+        of_export = f" AND {OF_THE_EXPORT}" if table == "logs" else ""
         sql = f"SELECT count(*), min({_ENDED[table]}) FROM {table} WHERE seq > ?{of_export}"  # noqa: S608
         unsent, oldest_us = connection.execute(sql, (cursor,)).fetchone()
         found[table] = Progress(cursor, unsent, oldest_us, known.lost[table])

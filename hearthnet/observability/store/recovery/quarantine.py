@@ -22,8 +22,8 @@ from hearthnet.errors import StoreError
 from hearthnet.locations import bytes_of
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.store import rows
-from hearthnet.observability.store.merge import merge, transaction
-from hearthnet.observability.store.ring import cursor_name
+from hearthnet.observability.store.merge import MAX_SEQ, merge, transaction
+from hearthnet.observability.store.ring import cursor_name, lost_name
 from hearthnet.observability.store.rows import LOGS, TRACES
 
 __all__ = [
@@ -62,7 +62,7 @@ _INSTEAD: Final = {
     **dict.fromkeys(("seq", "number"), "rowid"),  # before records had numbers of their own, their seq was one
     "spans": "'[]'",
 }
-_CURSORS: Final = "SELECT value FROM state WHERE name = ?"
+_EXPORTS: Final = "SELECT name, value FROM state WHERE name GLOB 'otlp.*' AND typeof(value) = 'integer'"
 _HELD: Final = "SELECT value FROM state WHERE name IN ('{0}.0', '{0}.1')"
 
 
@@ -168,7 +168,8 @@ class Salvage:
         gaps: the columns `_GAP` of each.
         held: how many traces and log records the database had, by its own count; zeros if that cannot be read.
         missing: the columns that it lacked.
-        cursors: by table, the seq up to which its rows are exported: the rows keep theirs.
+        exports: by table, the seq up to which its rows are exported (they keep theirs), and how many were evicted
+            before they were.
     """
 
     traces: dict[Any, Any] = field(default_factory=dict)
@@ -177,7 +178,7 @@ class Salvage:
     gaps: dict[Any, Any] = field(default_factory=dict)
     held: tuple[int, int] = (0, 0)
     missing: list[str] = field(default_factory=list)
-    cursors: dict[str, int] = field(default_factory=dict)
+    exports: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def insert(self, connection: sqlite3.Connection) -> None:
         """Inserts the rows into the new database, by its rings' rule.
@@ -191,11 +192,12 @@ class Salvage:
             except (sqlite3.IntegrityError, sqlite3.InterfaceError) as error:
                 log.warning("a run could not be salvaged", extra={"error": error})
         records = [*self.traces.values(), *self.logs.values()]
+        last = max((record.seq for record in records if record.seq < MAX_SEQ), default=0)
+        with transaction(connection) as state:  # first: rows for which there is no space count as lost
+            for table, (cursor, lost) in self.exports.items():
+                state.resume_export(table, min(cursor, last), lost)
         merge(connection, sorted(records, key=lambda record: record.seq))
         with transaction(connection) as state, suppress(sqlite3.IntegrityError, sqlite3.InterfaceError):
-            for table, cursor in self.cursors.items():
-                state.begin_export(table)
-                state.move_cursor(table, 0, min(cursor, state.seq))
             for _, *gap in self.gaps.values():
                 connection.execute(rows.INSERT_GAP, (state.next_seq(), *gap))
         extra = {"traces": len(self.traces), "logs": len(self.logs), "without_columns": self.missing}
@@ -247,18 +249,19 @@ def _read(source: sqlite3.Connection, found: Salvage) -> bool:
     with suppress(sqlite3.Error, TypeError):
         traces, logs = (sum(value for (value,) in source.execute(_HELD.format(name))) for name in ("traces", "logs"))
         found.held = (max(found.held[0], traces), max(found.held[1], logs))
-        found.cursors |= cursors_in(source)
+        found.exports |= _exports_in(source)
     return is_whole
 
 
-def cursors_in(source: sqlite3.Connection) -> dict[str, int]:
-    """Returns how far the export of each table has come.
+def _exports_in(source: sqlite3.Connection) -> dict[str, tuple[int, int]]:
+    """Returns how far the export of each table has come, and how many rows were evicted before they were sent.
 
     Raises:
         sqlite3.Error: raised when it cannot be read.
     """
-    found = {table: source.execute(_CURSORS, (cursor_name(table),)).fetchone() for table in ("traces", "logs")}
-    return {table: row[0] for table, row in found.items() if row is not None and type(row[0]) is int}
+    held = dict(source.execute(_EXPORTS))
+    begun = [table for table in ("traces", "logs") if cursor_name(table) in held]
+    return {table: (held[cursor_name(table)], max(0, held.get(lost_name(table), 0))) for table in begun}
 
 
 def _columns(source: sqlite3.Connection, table: str) -> list[str]:

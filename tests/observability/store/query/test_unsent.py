@@ -10,7 +10,7 @@ from support.records import a_log, a_trace
 from support.stores import put
 
 from hearthnet.database import TELEMETRY, open_database
-from hearthnet.observability.otel.mapping import Gap, Origin
+from hearthnet.observability.otel.export.mapping import Gap, Origin
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.query import unsent
 from hearthnet.observability.store.reader import Reader

@@ -20,6 +20,7 @@ from hearthnet.observability import get_logger, telemetry, trace
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.merge import merge
 from hearthnet.observability.store.recovery.quarantine import holds_foreign_tables, move_aside, quarantined, salvage
+from hearthnet.observability.store.rows import TRACES as TABLE
 from hearthnet.observability.telemetry import DATABASE
 
 TRACES = 3_000
@@ -381,3 +382,18 @@ def test_cursors_of_the_export_are_salvaged(observability, place, cursor, kept):
         (found,) = connection.execute("SELECT value FROM state WHERE name = 'otlp.traces'").fetchone()
         (last,) = connection.execute("SELECT value FROM state WHERE name = 'seq'").fetchone()
     assert found == kept or (kept == "the last" and TRACES <= found <= last)
+
+
+def test_losses_of_the_export_are_salvaged(observability, place, monkeypatch):
+    """Those that nobody was told of, and those for which the new database has no space."""
+    with closing(sqlite3.connect(place)) as connection:
+        connection.execute("INSERT INTO state VALUES ('otlp.traces', 0), ('otlp.traces.lost', 7)")
+        connection.execute("DROP VIEW recent")
+        connection.commit()
+        ((held,),) = connection.execute("SELECT count(*) FROM traces")
+    monkeypatch.setattr(TABLE, "size", held - 10)
+    opens(observability)
+
+    with closing(sqlite3.connect(place)) as connection:
+        (lost,) = connection.execute("SELECT value FROM state WHERE name = 'otlp.traces.lost'").fetchone()
+    assert lost == 7 + 10

@@ -18,15 +18,25 @@ from typing import Final
 from opentelemetry import context as context_api
 from opentelemetry import trace as api
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, get_current_span, use_span
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    get_current_span,
+    set_span_in_context,
+)
 from opentelemetry.util._decorator import _agnosticcontextmanager
 from opentelemetry.util.types import Attributes
 
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.otel.bridge_context import RuntimeContext, live_scope
-from hearthnet.observability.otel.bridge_span import BridgeSpan, capability_of, monotonic_of, to_ulid, wall_time
+from hearthnet.observability.otel.bridge.context import RuntimeContext, live_scope
+from hearthnet.observability.otel.bridge.span import BridgeSpan, capability_of, monotonic_of, to_ulid, wall_time
+from hearthnet.observability.otel.fields import PARENT_IS_REMOTE
 from hearthnet.observability.records.context import current
-from hearthnet.observability.traces.span import Root, Span
+from hearthnet.observability.traces.span import Root, Span, describe
 from hearthnet.observability.traces.trace import Trace
 from hearthnet.observability.traces.traceparent import read_tracestate
 
@@ -117,8 +127,9 @@ class Tracer(api.Tracer):
 
         Under one of the suppression keys it records nothing and has the context of its parent.
         """
-        parent = get_current_span(context)
+        parent: api.Span = INVALID_SPAN
         try:
+            parent = get_current_span(context)
             if any(context_api.get_value(key, context) for key in _SUPPRESSION_KEYS):
                 return NonRecordingSpan(parent.get_span_context())
             began = wall_time(start_time)
@@ -148,13 +159,22 @@ class Tracer(api.Tracer):
     ) -> Iterator[api.Span]:
         """Starts a span and makes it current, for `with` or as a decorator."""
         made = self.start_span(name, context, kind, attributes, links, start_time)
-        with use_span(
-            made,
-            end_on_exit=end_on_exit,
-            record_exception=record_exception,
-            set_status_on_exception=set_status_on_exception,
-        ):
-            yield made
+        try:
+            token = context_api.attach(set_span_in_context(made))
+            try:
+                yield made
+            finally:
+                context_api.detach(token)
+        # Not by the API's `use_span`: that lets an exception that has no text raise another in its place.
+        except Exception as error:
+            if record_exception:
+                made.record_exception(error)
+            if set_status_on_exception:
+                made.set_status(StatusCode.ERROR, describe(error))
+            raise
+        finally:
+            if end_on_exit:
+                made.end()
 
 
 def _scope_under(parent: api.Span, name: object, start_time: int | None) -> Span | Trace:
@@ -191,6 +211,8 @@ def _root(name: object, start_time: int | None, parent: SpanContext | None) -> T
         made = Trace(capability_of(name), None, to_ulid(parent.trace_id), f"{parent.span_id:016x}")
         made.is_random = bool(parent.trace_flags & _RANDOM)
         made.tracestate = read_tracestate([parent.trace_state.to_header()]) if parent.trace_state else ""
+        if not parent.is_remote:
+            made.extras[PARENT_IS_REMOTE] = False
     if start_time is not None:
         made.started_ns, made.started_us = monotonic_of(start_time), start_time // 1_000
     return made

@@ -6,8 +6,8 @@ import httpx
 import pytest
 from support.otlp import partial
 
-from hearthnet.observability.otel.protobuf import partial_success
-from hearthnet.observability.otel.verdict import MAX_WAIT_S, judge, judge_failure, retry_after_s
+from hearthnet.observability.otel.export.protobuf import partial_success
+from hearthnet.observability.otel.export.verdict import MAX_WAIT_S, judge, judge_failure, retry_after_s
 
 PROTO = "application/x-protobuf"
 NOW_S = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
@@ -27,7 +27,8 @@ def judged(status, kind="", body=b"", signal="traces", **headers):
         (401, "misset"), (403, "misset"), (404, "misset"), (405, "misset"), (407, "misset"), (415, "misset"),
         (402, "misset"), (410, "misset"), (431, "misset"), (501, "misset"),
         (429, "retry"), (502, "retry"), (503, "retry"), (504, "retry"),
-        (408, "unsure"), (500, "unsure"), (507, "unsure"), (599, "unsure"),
+        (505, "retry"), (507, "retry"), (521, "retry"), (599, "retry"),
+        (408, "unsure"), (500, "unsure"),
     ],
 )  # fmt: skip
 def test_status(status, kind):
@@ -52,6 +53,7 @@ def test_status(status, kind):
         ("application/json", b"{}", "accepted", 0),
         ("application/json", b"{", "accepted", 0),
         ("application/json", b'{"partialSuccess":{"rejectedSpans":"many"}}', "accepted", 0),
+        ("application/json", b'{"partialSuccess":{"rejectedSpans":[1]}}', "accepted", 0),
         ("Text/HTML; charset=utf-8", b"<html>Sign in", "misset", 0),
     ],
 )

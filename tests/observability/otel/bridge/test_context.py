@@ -15,7 +15,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext
 from support.open_telemetry import fresh_api, installed, newest, spans_by_name
 
 from hearthnet.observability import get_logger, otel, trace
-from hearthnet.observability.otel.bridge_context import RuntimeContext
+from hearthnet.observability.otel.bridge.context import RuntimeContext
 from hearthnet.observability.traces.propagation import carry
 
 __all__ = ["fresh_api", "installed"]  # fixtures

@@ -5,11 +5,13 @@ evicts it, and the backend gets the number as soon as it responds.
 
 Guarantees:
     - A batch is sent only when the cursor of the one before is committed: a kill sends one batch twice at the most.
-    - One process of a store exports at a time: it holds a lock that ends with it.
+    - One process of a store exports at a time: it holds a lock that ends with it, and that it keeps until its last
+      cursor is committed.
     - Nothing here is on the path of a caller, and nothing raises into the program.
-    - `stop` returns within its limit. A request that the backend leaves open then ends by itself, in a daemon thread.
+    - `stop` returns within its limit. A request that the backend leaves open then ends by itself, in a daemon thread,
+      which sends nothing more.
 Assumes:
-    - `stop` is called before the writer ends, after the last record was committed.
+    - `stop` is called before the writer ends, after the last record was committed; `release` once it has ended.
 """
 
 from __future__ import annotations
@@ -24,21 +26,21 @@ from typing import TYPE_CHECKING, Any, Final
 from hearthnet.errors import HearthNetError, StoreError
 from hearthnet.observability import metrics
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.otel import status
-from hearthnet.observability.otel.delivery import Delivery
-from hearthnet.observability.otel.mapping import Gap
-from hearthnet.observability.otel.route import Route, routes
+from hearthnet.observability.otel.export import status
+from hearthnet.observability.otel.export.delivery import Delivery
+from hearthnet.observability.otel.export.mapping import Gap
+from hearthnet.observability.otel.export.route import Route, routes
 from hearthnet.observability.process.program import program_name
 from hearthnet.observability.records.tracked import tracked
 from hearthnet.observability.redaction.rules import scrub
 from hearthnet.observability.store.cursors import Cursors, Moves
-from hearthnet.observability.store.lock import StoreLock
+from hearthnet.observability.store.lock import StoreInUseError, StoreLock
 from hearthnet.observability.store.query import unsent
 from hearthnet.observability.store.reader import Reader
 from hearthnet.observability.store.rows import now_us
 
 if TYPE_CHECKING:
-    from hearthnet.observability.otel.settings import Settings
+    from hearthnet.observability.otel.export.settings import Settings
 
 __all__ = ["LOCK_FILE", "Exporter"]
 
@@ -48,11 +50,11 @@ LOCK_FILE: Final = "export.lock"
 _ROUND_S: Final = 2.0  # between two rounds: a backend is this far behind at the most
 _ROUNDS_WITHOUT_LOCK: Final = 15  # between two tries to take the lock from a process that has ended
 _SAVE_S: Final = 5.0  # for the writer to commit a cursor
-_AFTER_AN_ERROR_S: Final = 60.0
 _IDLE_S: Final = (
     35.0  # after which a cursor is worth a commit: until then one of records, in eco mode too, takes it along
 )
 _STATUS_S: Final = 60.0  # between two writes of the status while only counts change
+_LAST_ROUND_S: Final = 60.0  # between two rounds that end in an unexpected error
 _PAUSE_S: Final = 0.000_1  # lets a thread that waits for the interpreter's lock go on
 _KINDS: Final = {"traces": "trace", "logs": "log"}
 
@@ -90,6 +92,9 @@ class Exporter:
         self._ends_at = 0.0
         self._is_abandoned = False
         self._is_last_look = False
+        self._stumbles = 0  # rounds in a row that ended in an unexpected error
+        self._release_lock = threading.Lock()
+        self._is_thread_over = self._is_writer_over = False
         self._lines: list[tuple[Route, Delivery]] = []
         self._oldest_us: dict[str, int | None] = {}  # of those that wait, by signal
         self._sent_at = 0.0
@@ -110,10 +115,19 @@ class Exporter:
         self._ends_at = time.monotonic() + within_s
         self._stop.set()
         self._thread.join(within_s)
-        if self._thread.is_alive():
-            self._is_abandoned = True
+        self._is_abandoned = self._thread.is_alive()
+        if self._is_abandoned:
             self._reader.close()  # the last connection takes the WAL with it
-            self._lock.release()
+
+    def release(self) -> None:
+        """Lets another process export: the last cursor is committed, if it can be. A request still open comes first."""
+        self._is_writer_over = True
+        self._release_if_over()
+
+    def _release_if_over(self) -> None:
+        with self._release_lock:
+            if self._is_thread_over and self._is_writer_over:
+                self._lock.release()
 
     def renew_in_child(self) -> None:
         """Releases a forked child's descriptor of the lock; the parent's keeps the lock."""
@@ -132,22 +146,24 @@ class Exporter:
         try:
             self._prepare()
             while not self._is_over():
-                is_well = self._work_guarded()
-                self._stop.wait(0 if self._stop.is_set() else self._wait_s() if is_well else _AFTER_AN_ERROR_S)
+                self._round()
+                self._stop.wait(0 if self._stop.is_set() else self._wait_s())
         except HearthNetError as error:
-            self._error = error.message
-            log.warning("telemetry is not exported", extra={"reason": error.message, "hint": error.hint})
+            self._tell_error(error)
         except Exception:  # a thread has no caller to tell; the program must not notice
             self._error = "an unexpected error, see the log"
-            log.exception("telemetry is not exported any more")
+            log.exception("telemetry is not exported")
         finally:
             self._finish()
 
     def _prepare(self) -> None:
         made = routes(self._settings, self._reader, self._pause)
-        self._lines = [
-            (route, Delivery(route.signal, route.encode, route.sender.send, self._stop.is_set)) for route in made
-        ]
+        self._lines = [(route, self._line_of(route)) for route in made]
+
+    def _line_of(self, route: Route) -> Delivery:
+        return Delivery(
+            route.signal, route.encode, route.sender.send, self._stop.is_set, is_over=lambda: self._is_abandoned
+        )
 
     def _pause(self) -> None:
         if not self._stop.is_set():
@@ -157,6 +173,8 @@ class Exporter:
         """Returns whether to end: once stopped, when nothing is left that could be sent before the time is over."""
         if not self._stop.is_set():
             return False
+        if self._stumbles:
+            return True
         if not self._is_last_look:  # records were committed since the last one
             self._is_last_look = True
             return False
@@ -164,28 +182,52 @@ class Exporter:
         waiting = [line for route, line in self._lines if self._oldest_us.get(route.signal) is not None]
         return is_late or all(line.trouble is not None for line in waiting)
 
-    def _work_guarded(self) -> bool:
+    def _round(self) -> None:
+        """Makes one round; after an unexpected error the next one comes later each time."""
         try:
             self._work()
-        except Exception:  # the thread must not end: what cannot be sent today may be evicted tomorrow
-            log.exception("unexpected error in the export")
+            self._stumbles = 0
+        except Exception:  # as in `_run`
+            self._stumbles += 1
+            self._error = "an unexpected error, see the log"
             self._oldest_us.clear()
-            return False
-        return True
+            if self._stumbles == 1:
+                log.exception("telemetry cannot be exported now")
+        self._tell()
 
     def _work(self) -> None:
         """Sends one batch of each signal that has any and may, if no other process exports."""
         try:
-            self._lock.acquire()
-            for route, line in self._lines:
-                if not self._is_abandoned:
-                    self._send_some(route, line)
-        except StoreError as error:  # another process exports; or the store is not there, which the writer tells
+            if self._has_lock():
+                for route, line in self._lines:
+                    if not self._is_abandoned:
+                        self._send_some(route, line)
+                self._error = None
+                return
+        except StoreError as error:  # the store is not there, which the writer tells
             log.debug("nothing can be exported now", extra={"reason": error.message})
-            self._oldest_us.clear()
-        self._tell()
+        self._oldest_us.clear()
+
+    def _has_lock(self) -> bool:
+        """Takes the lock; returns False if another process has it, or it cannot be taken, which is logged once."""
+        try:
+            self._lock.acquire()
+        except StoreInUseError:
+            self._error = None
+            return False
+        except StoreError as error:
+            if self._error != error.message:
+                self._tell_error(error)
+            return False
+        return True
+
+    def _tell_error(self, error: HearthNetError) -> None:
+        self._error = error.message
+        log.warning("telemetry is not exported", extra={"reason": error.message, "hint": error.hint})
 
     def _wait_s(self) -> float:
+        if self._stumbles:
+            return min(self._round_s * 2.0 ** min(self._stumbles, 10), _LAST_ROUND_S)
         if not self._lock.is_held:
             return _ROUNDS_WITHOUT_LOCK * self._round_s
         now = time.monotonic()
@@ -194,13 +236,13 @@ class Exporter:
 
     def _send_some(self, route: Route, line: Delivery) -> None:
         """Sends a batch, if the backend may be asked, and the cursor of the one before is committed."""
-        known, pending = unsent.state(self._reader), self._cursors.take()
+        pending = self._cursors.take()  # first: what the writer commits in between is known twice, not in neither
+        known = unsent.state(self._reader)
+        for table in known.cursors.keys() - self._settings.targets.keys() - pending.ended:
+            self._cursors.end(table)  # a signal that was switched off
         saved = known.cursors.get(route.signal)
-        if saved is None:
-            self._cursors.begin(route.signal)
-            if not self._save():
-                return
-            saved = 0
+        if saved is None and (saved := self._begun(route.signal)) is None:
+            return
         cursor = pending.end_of(route.signal, saved)
         if route.signal == "logs":
             self._tell_lost(line, known, pending)
@@ -214,17 +256,25 @@ class Exporter:
         elif time.monotonic() >= line.ready_at and self._save():
             self._deliver(route, line, cursor, records, known.seq)
 
+    def _begun(self, signal: str) -> int | None:
+        """Begins the export of a signal; returns its cursor: at the oldest row, or where it was when it was last on."""
+        self._cursors.begin(signal)
+        return unsent.state(self._reader).cursors.get(signal) if self._save() else None
+
     def _save(self) -> bool:
         """Has the cursor committed; returns False if that cannot be: it would be sent again."""
         if self._has_sent or self._cursors.take().begun:
-            self._has_sent = not self._cursors.save(self._wake_writer, _SAVE_S)
+            within_s = max(0.0, self._ends_at - time.monotonic()) if self._stop.is_set() else _SAVE_S
+            self._has_sent = not self._cursors.save(self._wake_writer, min(within_s, _SAVE_S))
         return not self._has_sent
 
     def _deliver(self, route: Route, line: Delivery, cursor: int, records: list[Any], last: int) -> None:
+        self._cursors.fly(route.signal, (record.seq for record in records))
         done = line.deliver(records)
         if self._is_abandoned:  # the writer has ended
             return
         if done:
+            self._cursors.land(route.signal, records[done - 1].seq)
             self._cursors.move(route.signal, cursor, records[done - 1].seq)
             self._has_sent, self._sent_at = True, time.monotonic()
         if done < len(records):
@@ -236,7 +286,7 @@ class Exporter:
         """Sends a log record for each table whose rows were evicted before they were sent."""
         for table, count in known.lost.items():
             lost = count - pending.told.get(table, 0)
-            if lost <= 0 or time.monotonic() < line.ready_at:
+            if lost <= 0 or table not in self._settings.targets or time.monotonic() < line.ready_at:
                 continue
             gap = Gap(self._run_id, 0, now_us(), _KINDS[table], "evicted before they were exported", lost)
             if line.deliver([gap]) and not self._is_abandoned:
@@ -246,10 +296,11 @@ class Exporter:
     def _finish(self) -> None:
         for route, _ in self._lines:
             route.sender.close()
+        self._reader.close()
         if not self._is_abandoned:
             self._tell(is_last=True)
-            self._reader.close()
-            self._lock.release()
+        self._is_thread_over = True
+        self._release_if_over()
 
     # --- what others see
 

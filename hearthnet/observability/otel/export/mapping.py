@@ -19,8 +19,11 @@ import orjson
 
 from hearthnet.constants import NODE_ROLE
 from hearthnet.errors import HTTP_STATUS
-from hearthnet.observability.otel import gen_ai
-from hearthnet.observability.otel.values import attributes, text
+from hearthnet.observability.otel.export import bridged, gen_ai
+from hearthnet.observability.otel.export.exceptions import type_in, type_of
+from hearthnet.observability.otel.export.values import attributes, text
+from hearthnet.observability.otel.fields import PARENT_IS_REMOTE
+from hearthnet.observability.otel.fields import SCOPE as SCOPE_NAME
 from hearthnet.observability.records.record import LogRecord, TraceRecord
 from hearthnet.observability.records.results import CALLERS_ERRORS, INTERRUPTED, OK, is_failure
 from hearthnet.observability.traces.traceparent import root_span_id, to_w3c
@@ -51,9 +54,9 @@ _SEVERITIES: Final = {"debug": 5, "info": 9, "warning": 13, "error": 17, "critic
 _WARNING: Final = 13
 _NO_TRACE: Final = bytes(16)
 _SPAN_ID_BYTES: Final = 8
-_TYPE: Final = re.compile(r"([A-Z]\w*)(?:: |$)")  # of an error's text, `TimeoutError: late`
+_SPAN_ID: Final = re.compile(r"(?!0{16})[0-9a-fA-F]{16}")
 _ROUTE: Final = "/bus/v1/call"
-_NOT_ATTRIBUTES: Final = frozenset({"link", "truncated", "truncated_keys"})
+_NOT_ATTRIBUTES: Final = frozenset({"truncated", "truncated_keys"})
 
 
 class Origin(NamedTuple):
@@ -114,13 +117,13 @@ def mapped(
     make = _spans if signal == "traces" else _log_records
     for record in records:
         try:
-            scope, made = make(record, sender)
+            made = make(record, sender)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             if unmapped is None:
                 raise ValueError(f"record {record.seq} of {signal} has no form in OTLP: {error}") from error
             unmapped.append(record.seq)
             continue
-        for fields in made:
+        for scope, fields in made:
             yield record.run_id, scope, fields
 
 
@@ -142,7 +145,7 @@ def request(
     return {
         resources: [
             resource_of(origins.get(run_id) or Origin(run_id), sender)
-            | {scopes: [scope_of(name, origins.get(run_id)) | {items: made} for name, made in of_run.items()]}
+            | {scopes: [scope_of(signal, name, origins.get(run_id)) | {items: made} for name, made in of_run.items()]}
             for run_id, of_run in by_run.items()
         ]
     }
@@ -153,8 +156,10 @@ def resource_of(origin: Origin, sender: Sender) -> dict[str, Any]:
     return {"resource": _resource(origin, sender), "schema_url": SCHEMA_URL}
 
 
-def scope_of(name: str, origin: Origin | None) -> dict[str, Any]:
+def scope_of(signal: str, name: str, origin: Origin | None) -> dict[str, Any]:
     """Returns the fields of a scope's part of a request, without its records."""
+    if signal == "traces" and name != SCOPE:  # an instrumented library: which conventions it follows is not known
+        return {"scope": {"name": name}}
     version = origin.version if origin is not None and name == SCOPE else None
     return {"scope": {"name": name, **({"version": version} if version else {})}, "schema_url": SCHEMA_URL}
 
@@ -180,42 +185,57 @@ def _resource(origin: Origin, sender: Sender) -> dict[str, Any]:
 # --- traces
 
 
-def _spans(record: TraceRecord, sender: Sender) -> tuple[str, list[dict[str, Any]]]:
+def _spans(record: TraceRecord, sender: Sender) -> list[tuple[str, dict[str, Any]]]:
+    """Returns the spans of a trace, the root first, each with its scope."""
     trace_id = bytes.fromhex(to_w3c(record.trace_id))
     if trace_id == _NO_TRACE:
         raise ValueError("all zeros are no trace id")
     root_id = bytes.fromhex(root_span_id(*record.root_key))
     extras: dict[str, Any] = orjson.loads(record.extras)
     spans: list[dict[str, Any]] = orjson.loads(record.spans)
-    start_ns = record.started_us * 1_000
     is_chat = record.capability == gen_ai.CAPABILITY
     said = gen_ai.conversation(extras) if is_chat and "request_body" in extras else {}
-    root = _root(record, extras, spans, trace_id, root_id, sender)
-    return SCOPE, [root, *(_span(one, trace_id, root_id, start_ns, sender, said if is_chat else None) for one in spans)]
+    noted = bridged.take(extras) if bridged.MARK in record.extras else {}
+    found = [(_scope_of(noted), _root(record, extras, noted, spans, trace_id, root_id, sender))]
+    has_noted = bridged.MARK in record.spans
+    for span in spans:
+        noted = bridged.take(span["extras"]) if has_noted else {}
+        made = _span(span, noted, trace_id, root_id, record.started_us * 1_000, sender, said if is_chat else None)
+        found.append((_scope_of(noted), made))
+    return found
+
+
+def _scope_of(noted: Mapping[str, Any]) -> str:
+    return text(noted[SCOPE_NAME]) if SCOPE_NAME in noted else SCOPE
 
 
 def _root(
     record: TraceRecord,
     extras: dict[str, Any],
+    noted: dict[str, Any],
     spans: list[dict[str, Any]],
     trace_id: bytes,
     root_id: bytes,
     sender: Sender,
 ) -> dict[str, Any]:
     start_ns = record.started_us * 1_000
-    is_remote, is_served = record.parent_id is not None, "caller" in extras
-    is_server = is_remote or is_served
+    parent = record.parent_id if record.parent_id is not None and _SPAN_ID.fullmatch(record.parent_id) else None
+    is_remote = parent is not None and noted.get(PARENT_IS_REMOTE) is not False
+    is_served = "caller" in extras and SCOPE_NAME not in noted
+    is_server = (is_remote or is_served) and SCOPE_NAME not in noted
     result = record.result
     # An HTTP server's span is no error when the caller made one.
     is_error = is_failure(result) and not (is_server and result in CALLERS_ERRORS)
+    link = _link(extras.get("link"))
     fields = {
         "hearthnet.capability": record.capability,
         "hearthnet.capability.version": record.version,
         "hearthnet.result": result,
+        "hearthnet.parent_id": None if parent else record.parent_id,  # a program's own, which is no span's id
         "error.type": result if is_failure(result) else None,
         "hearthnet.truncated_spans": extras.get("truncated"),
         **(_http(result, spans) if is_remote and is_served else {}),
-        **{key: value for key, value in extras.items() if key not in _NOT_ATTRIBUTES},
+        **{key: value for key, value in extras.items() if key not in _NOT_ATTRIBUTES and (key != "link" or not link)},
     }
     made = {
         "trace_id": trace_id,
@@ -225,22 +245,25 @@ def _root(
         "start_time_unix_nano": _nanoseconds(start_ns),
         "end_time_unix_nano": _nanoseconds(start_ns + max(0, round(record.duration_ms * 1e6))),
         "attributes": attributes(fields),
-        "dropped_attributes_count": _count(extras.get("truncated_keys")),
+        "dropped_attributes_count": bridged.count(extras.get("truncated_keys")),
         "flags": _SAMPLED | _KNOWS_PARENT | (_IS_REMOTE if is_remote else 0),
     }
     if is_error:
         made["status"] = _status(record.error or (result if result == INTERRUPTED else None))
-    if record.parent_id is not None:
-        made["parent_span_id"] = _span_id(record.parent_id)
-    if is_failure(result) and record.error:
+    if parent is not None:
+        made["parent_span_id"] = _span_id(parent)
+    if is_failure(result) and record.error and not bridged.has_exception(noted):
         _add_exception(made, record.error, sender)
-    if isinstance(link := extras.get("link"), dict):
-        made["links"] = [_link(link)]
+    if link is not None:
+        made["links"] = [link]
+    if noted:
+        bridged.complete(made, noted, start_ns)
     return made
 
 
 def _span(
     span: dict[str, Any],
+    noted: dict[str, Any],
     trace_id: bytes,
     root_id: bytes,
     trace_start_ns: int,
@@ -251,11 +274,11 @@ def _span(
     extras: dict[str, Any] = span["extras"]
     status = span["status"]
     start_ns = trace_start_ns + round(span["offset_ms"] * 1e6)
-    is_model = said is not None and span["name"] == gen_ai.SPAN
+    is_model = said is not None and span["name"] == gen_ai.SPAN and SCOPE_NAME not in noted
     fields: dict[str, Any] = {**gen_ai.named(extras), **(said or {})} if is_model else extras
     error = extras.get("error") if status == "error" else None
-    if status == "error":
-        fields = {**fields, "error": None, "error.type": _type_of(error) or "_OTHER"}
+    if status == "error":  # the type that an instrumented library has set stays
+        fields = {**fields, "error": None, "error.type": extras.get("error.type") or type_of(error) or "_OTHER"}
     elif status != OK:
         fields = {**fields, "hearthnet.status": status}
     parent = span["parent"]
@@ -268,13 +291,15 @@ def _span(
         "start_time_unix_nano": _nanoseconds(start_ns),
         "end_time_unix_nano": _nanoseconds(start_ns + max(0, round(span["duration_ms"] * 1e6))),
         "attributes": attributes(fields) if fields else [],
-        "dropped_attributes_count": _count(extras.get("truncated_keys")),
+        "dropped_attributes_count": bridged.count(extras.get("truncated_keys")),
         "flags": _SAMPLED | _KNOWS_PARENT,
     }
     if status == "error":
         made["status"] = _status(error)
-    if error:
+    if error and not (noted and bridged.has_exception(noted)):
         _add_exception(made, error, sender)
+    if noted:
+        bridged.complete(made, noted, trace_start_ns)
     return made
 
 
@@ -291,21 +316,20 @@ def _status(said: object) -> dict[str, Any]:
 
 def _add_exception(made: dict[str, Any], error: object, sender: Sender) -> None:
     if sender.has_exception_events:
-        kind, said = _type_of(error), text(error)
+        kind, said = type_of(error), text(error)
         message = said if kind is None else said[len(kind) :].removeprefix(": ")
         fields = {"exception.type": kind, "exception.message": message or None}
         event = {"name": "exception", "time_unix_nano": made["end_time_unix_nano"], "attributes": attributes(fields)}
         made["events"] = [event]
 
 
-def _type_of(error: object) -> str | None:
-    match = _TYPE.match(error) if isinstance(error, str) else None
-    return None if match is None else match[1]
-
-
-def _link(link: dict[str, Any]) -> dict[str, Any]:
-    trace_id = bytes.fromhex(to_w3c(link["trace_id"]))
-    return {"trace_id": trace_id, "span_id": _span_id(link["span_id"]), "flags": _KNOWS_PARENT | _IS_REMOTE}
+def _link(link: object) -> dict[str, Any] | None:
+    """Returns the link to a caller's trace that is none of ours; None if it is none."""
+    try:
+        trace_id, span_id = bytes.fromhex(to_w3c(link["trace_id"])), _span_id(link["span_id"])  # type: ignore[index]
+    except (ValueError, TypeError, KeyError, AttributeError):  # a field of the program's, which has the same name
+        return None
+    return {"trace_id": trace_id, "span_id": span_id, "flags": _KNOWS_PARENT | _IS_REMOTE}
 
 
 def _span_id(hexadecimal: str) -> bytes:
@@ -331,17 +355,13 @@ def _nanoseconds(since_1970: int) -> int:
     return since_1970
 
 
-def _count(dropped: object) -> int:
-    return dropped if isinstance(dropped, int) and 0 <= dropped < 2**32 else 0
-
-
 # --- log records
 
 
-def _log_records(record: LogRecord | Gap, _: Sender) -> tuple[str, list[dict[str, Any]]]:
+def _log_records(record: LogRecord | Gap, _: Sender) -> list[tuple[str, dict[str, Any]]]:
     if isinstance(record, Gap):
-        return SCOPE, [_gap(record)]
-    return text(record.logger), [_log(record)]
+        return [(SCOPE, _gap(record))]
+    return [(text(record.logger), _log(record))]
 
 
 def _log(record: LogRecord) -> dict[str, Any]:
@@ -353,8 +373,7 @@ def _log(record: LogRecord) -> dict[str, Any]:
         **{key: value for key, value in extras.items() if key != "truncated_keys"},
     }
     if record.exc:
-        last = record.exc.rstrip().rpartition("\n")[2]
-        fields |= {"exception.type": _type_of(last), "exception.stacktrace": text(record.exc)}
+        fields |= {"exception.type": type_in(record.exc), "exception.stacktrace": text(record.exc)}
     made: dict[str, Any] = {
         "time_unix_nano": _nanoseconds(record.ts_us * 1_000),
         "observed_time_unix_nano": record.ts_us * 1_000,
@@ -362,7 +381,7 @@ def _log(record: LogRecord) -> dict[str, Any]:
         "severity_text": record.level,
         "body": {"string_value": text(record.msg)},
         "attributes": attributes(fields),
-        "dropped_attributes_count": _count(extras.get("truncated_keys")),
+        "dropped_attributes_count": bridged.count(extras.get("truncated_keys")),
     }
     if record.trace_id is not None:
         made |= {"trace_id": bytes.fromhex(to_w3c(record.trace_id)), "flags": _SAMPLED}

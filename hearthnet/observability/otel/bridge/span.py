@@ -7,6 +7,7 @@ begin with `otel.`, which its conventions reserve. So several of them may be of 
     otel.kind                     client, server, producer, consumer; internal ones have none
     otel.scope.name               the library that made the span
     otel.events, otel.links       the last 16 each; `otel.dropped_…_count` counts the others
+    otel.parent_is_remote         false, of a root whose parent is of this process
     otel.status_code              `OK`, where the program has said so: it is final
 
 Nothing here raises into the program, whatever it passes.
@@ -28,6 +29,7 @@ from opentelemetry.util.types import Attributes
 
 from hearthnet.constants import MAX_CAPABILITY_CHARS, MAX_KEYS, MAX_STRING_BYTES
 from hearthnet.observability.logs.tracebacks import Error, texts_of
+from hearthnet.observability.otel.fields import EVENTS, KIND, LINKS, OWN, SCOPE, STATUS, dropped
 from hearthnet.observability.records.record import bounded, clean_text, safe_text
 from hearthnet.observability.records.results import CANCELLED, OK, is_failure, result_of
 from hearthnet.observability.redaction.told import Told
@@ -42,12 +44,6 @@ P = ParamSpec("P")
 _MAX_ATTRIBUTES: Final = MAX_KEYS - 12  # a record keeps 64 fields: the others are for ours
 _MAX_ITEMS: Final = 16  # events, and links
 _MAX_CHARS: Final = 2 * MAX_STRING_BYTES + 1  # as much as is searched for secrets, and a sign that there was more
-_OWN: Final = "otel."
-_SCOPE: Final = "otel.scope.name"
-_KIND: Final = "otel.kind"
-_EVENTS: Final = "otel.events"
-_LINKS: Final = "otel.links"
-_STATUS: Final = "otel.status_code"
 _SAMPLED, _RANDOM = 1, 2
 _MAX_NS: Final = 2**63
 _API_KEY: Final = re.compile(r"[a-z][_0-9a-z\-*/]{0,255}|[a-z0-9][_0-9a-z\-*/]{0,240}@[a-z][_0-9a-z\-*/]{0,13}")
@@ -107,13 +103,13 @@ class BridgeSpan(api.Span):
     @property
     def kind(self) -> SpanKind:
         """What it is to its parent."""
-        said = self._extras().get(_KIND)
+        said = self._extras().get(KIND)
         return SpanKind.__members__.get(str(said).upper(), SpanKind.INTERNAL)
 
     @property
     def attributes(self) -> Mapping[str, Any]:
         """The attributes as they were passed, cut where they are too long."""
-        return MappingProxyType({key: value for key, value in self._extras().items() if not str(key).startswith(_OWN)})
+        return MappingProxyType({key: value for key, value in self._extras().items() if not str(key).startswith(OWN)})
 
     def _extras(self) -> dict[str, Any]:
         extras: object = self.scope.extras
@@ -153,7 +149,7 @@ class BridgeSpan(api.Span):
     @_quiet
     def set_attribute(self, key: str, value: Any) -> None:
         """Sets an attribute. None is no value; names of our own, `otel.…`, are not set."""
-        if not self.is_recording() or not isinstance(key, str) or not key or value is None or key.startswith(_OWN):
+        if not self.is_recording() or not isinstance(key, str) or not key or value is None or key.startswith(OWN):
             return
         extras = self._extras()
         if key not in extras and len(extras) >= _MAX_ATTRIBUTES:
@@ -182,7 +178,7 @@ class BridgeSpan(api.Span):
             return
         at_ns = monotonic_of(wall_time(timestamp))
         event = {"name": clean_text(name, 128), "offset_ms": (at_ns - self.trace.started_ns) / 1e6}
-        self._add(_EVENTS, event, attributes)
+        self._add(EVENTS, event, attributes)
 
     @_quiet
     def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
@@ -190,7 +186,7 @@ class BridgeSpan(api.Span):
         if not self.is_recording() or not context.is_valid:
             return
         link = {"trace_id": to_ulid(context.trace_id), "span_id": f"{context.span_id:016x}"}
-        self._add(_LINKS, link, attributes)
+        self._add(LINKS, link, attributes)
 
     def _add(self, key: str, item: dict[str, Any], attributes: Attributes) -> None:
         if attributes:
@@ -201,16 +197,16 @@ class BridgeSpan(api.Span):
         items.append(item)
         if len(items) > _MAX_ITEMS:
             del items[0]
-            _count_dropped(extras, key.removeprefix(_OWN))
+            _count_dropped(extras, key.removeprefix(OWN))
 
     @_quiet
     def describe(self, scope_name: str, kind: SpanKind, attributes: Attributes, links: Sequence[Link] | None) -> None:
         """Notes what a span is made with."""
         extras = self._extras()
         if scope_name:
-            extras[_SCOPE] = scope_name
+            extras[SCOPE] = scope_name
         if kind is not SpanKind.INTERNAL:
-            extras[_KIND] = kind.name.lower()
+            extras[KIND] = kind.name.lower()
         self._set_all(attributes)
         for link in links or ():
             self.add_link(link.context, link.attributes)
@@ -230,10 +226,10 @@ class BridgeSpan(api.Span):
         """Sets the status: OK is final, UNSET is ignored, a description counts with ERROR only."""
         code, said = (status.status_code, status.description) if isinstance(status, Status) else (status, description)
         extras = self._extras()
-        if not self.is_recording() or extras.get(_STATUS) == "OK":
+        if not self.is_recording() or extras.get(STATUS) == "OK":
             return
         if code is StatusCode.OK:
-            extras[_STATUS] = "OK"
+            extras[STATUS] = "OK"
             self._succeed(extras)
         elif code is StatusCode.ERROR:
             self._fail(extras, said if isinstance(said, str) and said else None)
@@ -308,7 +304,7 @@ class BridgeSpan(api.Span):
         scope = self.scope
         if isinstance(scope, Span):
             extras = self._extras()
-            if scope.status == OK and _STATUS not in extras:
+            if scope.status == OK and STATUS not in extras:
                 scope.status = CANCELLED
                 extras.setdefault("error", describe(error))
         elif scope.result is None:
@@ -335,7 +331,7 @@ class BridgeSpan(api.Span):
 
 
 def _count_dropped(extras: dict[str, Any], what: str) -> None:
-    key = f"{_OWN}dropped_{what}_count"
+    key = dropped(what)
     extras[key] = extras.get(key, 0) + 1
 
 

@@ -15,7 +15,7 @@ from support.threads import at_once
 
 from hearthnet.errors import WireError
 from hearthnet.observability import otel, trace
-from hearthnet.observability.otel import bridge_span
+from hearthnet.observability.otel.bridge import span as bridge_span
 from hearthnet.observability.traces.traceparent import headers_for, parse, root_span_id
 
 __all__ = ["fresh_api", "installed"]  # fixtures
@@ -72,6 +72,44 @@ def test_attributes_are_bounded_and_clean(installed):
     assert row["extras"]["key000"].endswith("[cut]")
     assert "abcdef0123456789" not in json.dumps(row)
     assert "tiger1234" not in json.dumps(row)
+
+
+class WordlessError(Exception):
+    """Has no text."""
+
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+def test_exception_without_a_text_reaches_the_program(installed):
+    """It is the program's own, not one of ours in its place; the span has failed."""
+    with pytest.raises(WordlessError), installed.start_as_current_span("root"):
+        raise WordlessError
+
+    assert newest()["result"] == "internal_error"
+    assert "WordlessError" in newest()["error"]
+
+
+def test_context_that_is_none(installed):
+    """Is no reason to raise: nothing is recorded."""
+    span = installed.start_span("x", context=5)
+    with installed.start_as_current_span("y", context=object()):
+        pass
+
+    assert not span.is_recording()
+    assert trace.get_recent() == []
+
+
+def test_spans_that_are_never_ended_are_bounded(installed):
+    """Of a trace that makes them without end, a thousand are kept; it goes on, and ends."""
+    with installed.start_as_current_span("root") as root:
+        for _ in range(1_100):
+            installed.start_span("forgotten")
+        assert len(root.trace._open) <= 1_000
+        with installed.start_as_current_span("last"):
+            pass
+
+    assert newest()["capability"] == "root"
 
 
 def test_own_names_are_not_the_programs(installed):
@@ -228,7 +266,7 @@ def test_nothing_that_is_passed_raises(installed):
             installed.start_span("child", start_time=given).end()
 
     assert newest()["extras"]["a"] == 1
-    assert len(newest()["spans"]) == 6 + 5 + 5  # one name was none: that span records nothing
+    assert len(newest()["spans"]) == 6 + 6 + 5
     assert all(span["status"] == "ok" for span in newest()["spans"])
 
 

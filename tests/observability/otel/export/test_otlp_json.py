@@ -12,9 +12,9 @@ from support.otlp import encoded, from_json
 from support.records import a_log
 
 from hearthnet.observability import telemetry, trace
-from hearthnet.observability.otel.mapping import Gap, Origin, Sender, request
-from hearthnet.observability.otel.otlp_json import as_json, dumps, export_request
-from hearthnet.observability.otel.values import value_of
+from hearthnet.observability.otel.export.mapping import Gap, Origin, Sender, request
+from hearthnet.observability.otel.export.otlp_json import as_json, dumps, export_request
+from hearthnet.observability.otel.export.values import value_of
 from hearthnet.observability.records.record import TraceRecord
 
 GOLDEN = Path(__file__).parent / "golden.json"

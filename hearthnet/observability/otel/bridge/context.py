@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 from opentelemetry.context.context import Context, _RuntimeContext
 from opentelemetry.trace import INVALID_SPAN, Span, get_current_span, set_span_in_context
 
-from hearthnet.observability.otel.bridge_span import BridgeSpan
+from hearthnet.observability.otel.bridge.span import BridgeSpan
 from hearthnet.observability.records.context import Scope, collector, current
 from hearthnet.observability.traces.span import Root, restore
 from hearthnet.observability.traces.span import Span as OurSpan

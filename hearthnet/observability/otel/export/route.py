@@ -7,17 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.errors import HearthNetError, missing_extra
-from hearthnet.observability.otel import mapping
-from hearthnet.observability.otel.delivery import MAX_BYTES
-from hearthnet.observability.otel.otlp_json import dumps
+from hearthnet.observability.otel.export import mapping
+from hearthnet.observability.otel.export.delivery import MAX_BYTES
+from hearthnet.observability.otel.export.otlp_json import dumps
 from hearthnet.observability.process.program import program_name
-from hearthnet.observability.redaction.rules import register_secrets
 from hearthnet.observability.store.query import unsent
 from hearthnet.observability.store.reader import Reader
 
 if TYPE_CHECKING:
-    from hearthnet.observability.otel.sender import Sender
-    from hearthnet.observability.otel.settings import LogsOrTraces, Settings
+    from hearthnet.observability.otel.export.sender import Sender
+    from hearthnet.observability.otel.export.settings import LogsOrTraces, Settings
 
 __all__ = ["Route", "Serial", "adds_of", "routes"]
 
@@ -54,6 +53,8 @@ class Serial:
     def encode(self, records: Sequence[Any], unmapped: list[int]) -> bytes | None:
         """Returns the body of a request, None if none of these has a form; appends the seq of each that has none.
 
+        That of no records is an empty request.
+
         Raises:
             StoreError: raised when the store cannot be read.
         """
@@ -62,10 +63,10 @@ class Serial:
         if self.is_json:
             body = dumps(mapping.request(*given))
         else:
-            from hearthnet.observability.otel.protobuf import encode  # late: of hearthnet[otlp]
+            from hearthnet.observability.otel.export.protobuf import encode  # late: of hearthnet[otlp]
 
             body = encode(*given)
-        return None if len(unmapped) == len(records) else body
+        return None if records and len(unmapped) == len(records) else body
 
     def _paced(self, records: Sequence[Any]) -> Iterator[Any]:
         for at, record in enumerate(records):
@@ -116,13 +117,12 @@ def routes(settings: Settings, reader: Reader, pause: Callable[[], object] = lam
         HearthNetError: raised when a certificate cannot be used.
     """
     try:
-        from hearthnet.observability.otel.sender import Sender
+        from hearthnet.observability.otel.export.sender import Sender
 
         if not all(target.is_json for target in settings.targets.values()):
-            import hearthnet.observability.otel.protobuf  # noqa: F401  # now, for its error
+            import hearthnet.observability.otel.export.protobuf  # noqa: F401  # now, for its error
     except ModuleNotFoundError as error:
         raise missing_extra(error, "otlp") or error from error
-    register_secrets(settings.secrets())
     adds = adds_of(settings)
     try:
         return [Route(Sender(signal, target), adds, reader, pause) for signal, target in settings.targets.items()]

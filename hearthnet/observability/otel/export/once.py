@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from hearthnet.errors import HearthNetError
-from hearthnet.observability.otel.delivery import MAX_RECORDS, Delivery
-from hearthnet.observability.otel.route import Route, Serial
+from hearthnet.observability.otel.export.delivery import MAX_RECORDS, Delivery
+from hearthnet.observability.otel.export.route import Route, Serial
 from hearthnet.observability.store.query import unsent
 
 if TYPE_CHECKING:

@@ -8,7 +8,10 @@ environment is an argument.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
@@ -27,6 +30,7 @@ _PROTOCOLS: Final = {"http/protobuf": False, "http/json": True}  # name: is it J
 _TIMEOUT_MS: Final = 10_000.0
 _MIN_TIMEOUT_MS: Final = 100.0
 _GRPC_PORT: Final = 4317
+_SCHEME: Final = re.compile(r"(Basic|Bearer|Token|Api-?Key|Digest)\s+(\S.*)", re.IGNORECASE)
 
 
 class SettingsError(HearthNetError):
@@ -82,8 +86,9 @@ class Settings:
     doubts: tuple[str, ...] = ()
 
     def secrets(self) -> list[str]:
-        """Returns the values of all headers: what authenticates is among them."""
-        return [value for target in self.targets.values() for value in target.headers.values()]
+        """Returns the values of all headers, as what authenticates is among them, and the token or password within."""
+        values = dict.fromkeys(value for target in self.targets.values() for value in target.headers.values())
+        return [secret for value in values for secret in (value, *_within(value))]
 
 
 def read(endpoint: str | None, environment: Environment) -> Settings | None:
@@ -199,9 +204,17 @@ def _target(signal: str, url: SplitResult, environment: Environment, doubts: lis
 
 
 def _basic(user: str, password: str | None) -> str:
-    from base64 import b64encode
-
     return "Basic " + b64encode(f"{unquote(user)}:{unquote(password or '')}".encode()).decode()
+
+
+def _within(value: str) -> Iterator[str]:
+    """Yields the token behind the scheme of an `Authorization`; of user and password the latter, too."""
+    if (match := _SCHEME.fullmatch(value)) is None:
+        return
+    yield match[2]
+    if match[1].lower() == "basic":
+        with suppress(ValueError):
+            yield b64decode(match[2]).decode().partition(":")[2]
 
 
 def _pairs(name: str, environment: Environment, doubts: list[str]) -> dict[str, str]:

@@ -3,7 +3,7 @@
     accepted   the records are delivered, but for those that it says it rejects
     retry      the same request, later: it is overloaded, or away
     unsure     likewise, but five times at most; then it is taken for refused
-    refused    it does not take this content: the batch is halved, and a single record skipped
+    refused    it does not take this content: the batch is halved, and a single record skipped if it takes others
     misset     the settings are at fault, not the records: they wait, and one request every five minutes asks again
 
 OTLP forbids to repeat a request that was refused with 401 or 404. For a program that must not lose a week because of a
@@ -25,7 +25,7 @@ __all__ = ["MAX_WAIT_S", "Verdict", "judge", "judge_failure", "retry_after_s"]
 Kind = Literal["accepted", "retry", "unsure", "refused", "misset"]
 
 MAX_WAIT_S: Final = 3_600.0  # that a Retry-After may ask for
-_RETRY: Final = frozenset({429, 502, 503, 504})
+_RETRY: Final = frozenset({429, *range(502, 600)})  # 502 to 504, and those of proxies, such as 521
 _UNSURE: Final = frozenset({408, 500})
 _REFUSED: Final = frozenset({400, 413, 422})
 _REJECTED: Final = {"traces": "rejectedSpans", "logs": "rejectedLogRecords"}
@@ -82,7 +82,7 @@ def judge(
         return Verdict("retry", reason, words, wait_s=wait_s)
     if status in _REFUSED:
         return Verdict("refused", reason, words)
-    if status in _UNSURE or (500 < status < 600 and status != 501):
+    if status in _UNSURE:
         return Verdict("unsure", reason, words, wait_s=retry_after_s(headers.get("retry-after"), now_s))
     if 300 <= status < 400:
         words = f"{_NO_COLLECTOR}: HTTP {status} leads elsewhere"
@@ -95,7 +95,7 @@ def _accepted(signal: str, kind: str, body: bytes, parse: Parse) -> Verdict:
         return Verdict("accepted")
     try:
         rejected, words = _of_json(signal, body) if kind == "application/json" else parse(signal, body)
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return Verdict("accepted", words=f"the response cannot be read: {kind or 'no content type'}")
     if rejected > 0:
         return Verdict("accepted", "partial", words[:_MAX_WORDS], rejected=rejected)

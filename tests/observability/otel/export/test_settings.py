@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hearthnet.observability.otel.settings import SettingsError, read
+from hearthnet.observability.otel.export.settings import SettingsError, read
 
 BASE = "OTEL_EXPORTER_OTLP_"
 URL = "http://a.b:4318"
@@ -101,6 +101,21 @@ def test_password_in_the_url():
     found = target("https://me:p%40ss@a.b")
 
     assert (found.url, found.headers) == ("https://a.b/v1/traces", {"authorization": "Basic bWU6cEBzcw=="})
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "header", "secrets"),
+    [
+        (URL, "authorization=Bearer%20tok-123456789", ["Bearer tok-123456789", "tok-123456789"]),
+        (URL, "x-key=tok-123456789", ["tok-123456789"]),
+        (URL, "x-key=two words", ["two words"]),
+        (URL, "authorization=Basic%20%FF%FF", ["Basic \ufffd\ufffd", "\ufffd\ufffd"]),
+        ("http://me:p%40ssw0rd!@a:4318", "", ["Basic bWU6cEBzc3cwcmQh", "bWU6cEBzc3cwcmQh", "p@ssw0rd!"]),
+    ],
+)
+def test_secrets(endpoint, header, secrets):
+    """A log line may have the token without its scheme, or the password alone."""
+    assert read(endpoint, {BASE + "HEADERS": header}).secrets() == secrets
 
 
 def test_bad_header_is_named_not_shown():

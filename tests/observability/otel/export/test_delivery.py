@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from support.records import a_trace
 
-from hearthnet.observability.otel import delivery
-from hearthnet.observability.otel.delivery import Delivery
-from hearthnet.observability.otel.verdict import Verdict
+from hearthnet.observability.otel.export import delivery
+from hearthnet.observability.otel.export.delivery import Delivery
+from hearthnet.observability.otel.export.verdict import Verdict
 
 BATCH = [a_trace(n)._replace(seq=n) for n in range(1, 9)]
 
@@ -50,14 +50,16 @@ def test_back_off(failures, least, most):
     assert line.limit == delivery._FIRST_RECORDS
 
 
-@pytest.mark.parametrize(("wait_s", "most"), [(0.0, 0.0), (10.0, 11.0), (3_600.0, 3_960.0)])
-def test_time_that_the_backend_asks_for(wait_s, most):
-    """Is waited for, and a little more."""
+@pytest.mark.parametrize(
+    ("wait_s", "least", "most"), [(0.0, 0.5, 1.0), (10.0, 10.0, 11.0), (3_600.0, 3_600.0, 3_960.0)]
+)
+def test_time_that_the_backend_asks_for(wait_s, least, most):
+    """Is waited for, and a little more; one that asks for none is not asked without end."""
     backend = Backend(Verdict("retry", "http_429", "x", wait_s=wait_s))
     line = backend.line()
     line.deliver(BATCH)
 
-    assert wait_s <= line.ready_at - backend.now <= most
+    assert least <= line.ready_at - backend.now <= most
 
 
 def test_settings_at_fault_are_asked_again_after_five_minutes():
@@ -140,12 +142,102 @@ def test_stop_leaves_the_rest():
     assert line.deliver(BATCH) == 4
 
 
-def test_each_record_is_refused():
-    """Eight are skipped, then the settings are at fault; five minutes later eight more: nothing waits for ever."""
-    backend = Backend(NO)
-    line = backend.line()
-    done = line.deliver([*BATCH, *BATCH])
+# --- what is skipped, and what is not
 
-    assert (done, line.trouble.kind, line.ready_at) == (8, "misset", backend.now + 300.0)
-    assert line.deliver(BATCH) == 8
-    assert line.counts.failed == {"http_400": 16}
+
+class Judge(Backend):
+    """Decides by the seqs of a request; an empty request has none."""
+
+    def __init__(self, decide):
+        super().__init__(OK)
+        self.decide = decide
+
+    def send(self, body):
+        """Takes a body."""
+        self.sizes.append(len(body))
+        return self.decide(set(body))
+
+    def line(self, **options):
+        """A delivery whose bodies are the seqs."""
+        return super().line(encode=lambda records, _: bytes(record.seq for record in records), **options)
+
+
+HALF = [a_trace(n)._replace(seq=n) for n in range(1, 33)]
+UNSURE = Verdict("unsure", "http_500", "HTTP 500")
+
+
+def a_day(backend, line, records):
+    """Delivers for a day; returns how many records are left."""
+    ends_at = backend.now + 86_400.0
+    while backend.now < ends_at and records:
+        done = line.deliver(records[: line.limit])
+        assert done or line.trouble
+        records = records[done:]
+        backend.now = max(backend.now + 2.0, line.ready_at)
+    return len(records)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "takes_empty"),
+    [(NO, False), (UNSURE, False), (UNSURE, True), (Verdict("retry", "http_521", "x"), True)],
+)
+def test_outage_of_a_day_costs_nothing(logged, verdict, takes_empty):
+    """Whatever its status: nothing says that the records are at fault. One line tells of it."""
+    backend = Judge(lambda seqs: OK if takes_empty and not seqs else verdict)
+    line = backend.line()
+
+    assert a_day(backend, line, HALF) == len(HALF)
+    assert line.counts.failed == {}
+    assert len(logged) == 1
+    assert len(backend.sizes) < 10_000
+
+
+@pytest.mark.parametrize("takes_empty", [True, False])
+@pytest.mark.parametrize("verdict", [NO, UNSURE])
+def test_record_at_fault_is_skipped_wherever_it_is(verdict, takes_empty):
+    """First, last, in the middle: that others are taken is evidence, also if they come behind it."""
+    for bad in ({1}, {32}, {14, 15}, {1, 2, 3, 4, 5, 6, 7}):
+
+        def decide(seqs, bad=bad):
+            return verdict if seqs & bad or not (seqs or takes_empty) else OK
+
+        backend = Judge(decide)
+        line = backend.line()
+
+        assert a_day(backend, line, HALF) == 0
+        assert (line.counts.failed, line.counts.sent) == ({verdict.reason: len(bad)}, 32 - len(bad))
+
+
+def test_records_that_are_too_old_do_not_hold_up_the_new_ones(logged):
+    """A backend that refuses them with 400, and takes an empty request, gets the new ones at once; one line says so."""
+    old = set(range(1, 201))
+    backend = Judge(lambda seqs: NO if seqs & old else OK)
+    line = backend.line()
+    records = [a_trace(n)._replace(seq=n) for n in range(1, 256)]
+    began = backend.now
+
+    assert a_day(backend, line, records) == 0
+    assert backend.now - began < 60.0
+    assert (line.counts.failed, line.counts.sent) == ({"http_400": 200}, 55)
+    assert len(logged) == 1
+    assert len(backend.sizes) < 700
+
+
+def test_one_call_is_bounded():
+    """However much is refused, the other signal has its turn."""
+    backend = Judge(lambda seqs: NO if seqs else OK)
+    line = backend.line()
+    done = line.deliver([a_trace(n)._replace(seq=n) for n in range(1, 256)])
+
+    assert 0 < done < 255
+    assert len(backend.sizes) == delivery._MAX_REQUESTS
+    assert line.trouble is None
+
+
+def test_refusal_of_everything_is_asked_again_after_five_minutes():
+    """Also of an empty request: the settings are at fault."""
+    backend = Judge(lambda seqs: NO)
+    line = backend.line()
+
+    assert line.deliver(HALF) == 0
+    assert (line.trouble.kind, line.ready_at) == ("misset", backend.now + 300.0)

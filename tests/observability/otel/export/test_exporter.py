@@ -9,26 +9,25 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from email.utils import formatdate
 
 import pytest
 from support.certificates import write_pair
+from support.exported import cursors, put, traces
 from support.otlp import Response, partial, receiving, spans_in
 from support.ports import reserve_port
 from support.reading import rows
-from support.records import a_log, a_trace
+from support.records import a_log
 from support.waiting import nothing_happens, wait_until
 
-from hearthnet.database import TELEMETRY, open_database
 from hearthnet.observability import get_logger, telemetry, trace
-from hearthnet.observability.otel import delivery, exporter
-from hearthnet.observability.otel.settings import read
-from hearthnet.observability.otel.status import read_status
+from hearthnet.observability.otel.export import delivery, exporter
+from hearthnet.observability.otel.export.settings import read
+from hearthnet.observability.otel.export.status import read_status
 from hearthnet.observability.store import writer as writing
 from hearthnet.observability.store.lock import StoreLock
 
-ID = "01M8PB3HQC7D4KZXGR0H1X3E{:02X}"
 log = get_logger("hearthnet.work")
 
 
@@ -60,12 +59,6 @@ def record(*names):
     for name in names:
         with trace.new_trace(name):
             pass
-
-
-def cursors(settings):
-    """The cursors in the database."""
-    found = rows(settings.data_dir / "telemetry.db", "SELECT name, value FROM state WHERE name GLOB 'otlp.*'")
-    return dict(found)
 
 
 def troubles(settings):
@@ -148,23 +141,6 @@ def test_mistaken_endpoint_costs_nothing_but_the_export(observability):
 # --- refusals
 
 
-def put(settings, traces=(), logs=()):
-    """Makes a store with rows, whose seq is their number, as another program left it."""
-    from support.stores import put as insert
-
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    path = settings.data_dir / "telemetry.db"
-    insert(path, traces, logs)
-    with closing(open_database(path, TELEMETRY)) as connection:
-        last = max([one.number for one in (*traces, *logs)])
-        connection.execute("UPDATE state SET value = ? WHERE name = 'seq'", (last,))
-
-
-def traces(count, **changes):
-    """So many traces, each named by its number."""
-    return [a_trace(n, trace_id=ID.format(n % 256), capability=f"t.{n}", **changes) for n in range(1, count + 1)]
-
-
 def test_partial_success_is_counted_and_not_repeated(observability, receiver):
     """The cursor moves; what was rejected is counted and told once."""
     receiver.respond = lambda request: partial("traces", 3, "too old") if request.names else None
@@ -202,15 +178,16 @@ def test_poison_with_status_500(observability, receiver):
     assert [len(request.names) for request in receiver.of("traces")][:5] == [8] * 5
 
 
-def test_backend_that_refuses_each_record_loses_few(observability, receiver):
-    """It is not the records: after eight of them the rest waits, as for mistaken settings."""
+def test_backend_that_refuses_each_record_gets_none_skipped(observability, receiver):
+    """Even an empty request: it is not the records, so everything waits, as for mistaken settings."""
     receiver.respond = lambda request: Response(400)
     put(observability, traces(64))
     with exporting(observability, receiver.url):
         wait_until(lambda: troubles(observability).get("traces", {}).get("is_misset"))
 
-    assert read_status(observability.data_dir)["counts"]["traces"]["failed"] == {"http_400": 8}
-    assert cursors(observability)["otlp.traces"] == 8
+    assert read_status(observability.data_dir)["counts"]["traces"]["failed"] == {}
+    assert cursors(observability)["otlp.traces"] == 0
+    assert any(request.message is not None and not spans_in(request.message) for request in receiver.of("traces"))
 
 
 @pytest.mark.parametrize("response", [Response(401), Response(404), Response(302, {"Location": "http://127.0.0.1:1/"}),
@@ -342,7 +319,7 @@ import sys
 from pathlib import Path
 from hearthnet.config import ObservabilityConfig
 from hearthnet.observability import telemetry, trace
-from hearthnet.observability.otel import exporter
+from hearthnet.observability.otel.export import exporter
 exporter._ROUND_S = 0.02
 home = Path(sys.argv[1])
 settings = ObservabilityConfig(data_dir=home / "data", log_dir=home / "logs", otlp_endpoint=sys.argv[2])
@@ -415,14 +392,15 @@ def test_batches_are_bounded(observability, receiver):
 
 
 def test_damaged_rows_are_skipped_and_counted(observability, receiver):
-    """What has no form in OTLP costs itself alone."""
-    made = traces(3)
-    put(observability, [made[0], made[1]._replace(trace_id="nonsense"), made[2]._replace(spans=b"[{}]")])
+    """What has no form in OTLP costs itself alone; a name that is a number has one."""
+    odd = b'[{"id":"00000000000000aa","parent":null,"name":5,"offset_ms":0,"duration_ms":1,"status":"ok","extras":{}}]'
+    changes = [{}, {"trace_id": "nonsense"}, {"spans": b"[{}]"}, {"started_us": -1}, {"spans": odd}, {}]
+    put(observability, [one._replace(**change) for one, change in zip(traces(6), changes, strict=True)])
     with exporting(observability, receiver.url):
-        wait_until(lambda: cursors(observability).get("otlp.traces", 0) >= 3)
+        wait_until(lambda: cursors(observability).get("otlp.traces", 0) >= 6)
 
-    assert receiver.names[:1] == ["t.1"]
-    assert read_status(observability.data_dir)["counts"]["traces"]["failed"] == {"unmapped": 2}
+    assert receiver.names[:3] == ["t.1", "t.5", "t.6"]
+    assert read_status(observability.data_dir)["counts"]["traces"]["failed"] == {"unmapped": 3}
 
 
 # --- it does not watch itself
@@ -430,7 +408,7 @@ def test_damaged_rows_are_skipped_and_counted(observability, receiver):
 
 def test_own_records_are_not_exported(observability, receiver):
     """Neither those of the exporter nor those of the client that it sends with."""
-    names = ("httpx", "httpcore.http11", "hearthnet.observability.otel.delivery", "x")
+    names = ("httpx", "httpcore.http11", "hearthnet.observability.otel.export.delivery", "x")
     put(observability, logs=[a_log(n, logger=name, msg=name) for n, name in enumerate(names, 1)])
     with exporting(observability, receiver.url):
         wait_until(lambda: "x" in receiver.bodies)
@@ -472,7 +450,7 @@ def test_proxy_of_the_environment_is_not_for_this_machine(observability, receive
         with exporting(observability, receiver.url):
             record("a.b")
         assert (receiver.names, proxy.requests) == (["a.b"], [])
-        from hearthnet.observability.otel.sender import Sender
+        from hearthnet.observability.otel.export.sender import Sender
 
         sender = Sender("traces", read("http://collector.invalid:4318", {}).targets["traces"])
         assert sender.send(b"").kind == "accepted"
@@ -505,7 +483,6 @@ def test_certificates(observability, monkeypatch, tmp_path):
 
 def test_error_that_was_not_thought_of(observability, receiver, monkeypatch):
     """Is logged, and the export goes on."""
-    monkeypatch.setattr(exporter, "_AFTER_AN_ERROR_S", 0.02)
     real, raised = exporter.unsent.state, []
 
     def state(reader):
@@ -519,7 +496,7 @@ def test_error_that_was_not_thought_of(observability, receiver, monkeypatch):
         record("a.b")
         wait_until(lambda: receiver.names == ["a.b"])
 
-    assert "unexpected error in the export" in logged_texts(observability)
+    assert "telemetry cannot be exported now" in logged_texts(observability)
 
 
 @pytest.mark.parametrize("name", ["CERTIFICATE", "CLIENT_CERTIFICATE"])
@@ -539,7 +516,7 @@ def test_port_of_grpc_is_named(observability):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        from hearthnet.observability.otel.verdict import judge_failure
+        from hearthnet.observability.otel.export.verdict import judge_failure
 
         said = judge_failure(ssl.SSLError("wrong version"), 4317).words
     assert "4318" in said

@@ -4,25 +4,27 @@ Written here because the exporter of the SDK reports success for a redirect, a w
 hides the status.
 
 Guarantees: no redirect is followed; a proxy of the environment is used, but never for this machine itself; libraries
-instrumented for OpenTelemetry make no span of a request. Never raises for what the network or the backend does.
+instrumented for OpenTelemetry make no span of a request; a request takes its timeout at the most, however slowly a
+response comes. Never raises for what the network or the backend does.
 """
 
 from __future__ import annotations
 
 import gzip
+import socket
 import ssl
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
 
 from hearthnet import __version__
-from hearthnet.observability.otel.settings import LogsOrTraces, Target
-from hearthnet.observability.otel.verdict import Verdict, judge, judge_failure
+from hearthnet.observability.otel.export.settings import LogsOrTraces, Target
+from hearthnet.observability.otel.export.verdict import Verdict, judge, judge_failure
 
 __all__ = ["Sender"]
 
@@ -64,31 +66,72 @@ class Sender:
             follow_redirects=False,
             mounts=dict.fromkeys((*_LOOPBACK, f"all://{host}") if is_local else _LOOPBACK),
         )
+        self._connection: Any = None  # the one that was made last
+        self._is_late = False
 
     def send(self, body: bytes) -> Verdict:
         """Sends one body, uncompressed; returns what the backend makes of it."""
         content = gzip.compress(body, 6, mtime=0) if self.target.is_gzip else body
         try:
-            with _suppressed():
+            with _suppressed(), self._limited():
                 status, headers, received = self._post(content)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            return judge_failure(error, self.target.port)
+            late = httpx.ReadTimeout(f"no response within {self.target.timeout_s:g} s")
+            return judge_failure(late if self._is_late else error, self.target.port)
         return judge(self.signal, status, headers, received, _parse)
 
     def _post(self, content: bytes) -> tuple[int, dict[str, str], bytes]:
-        with self._client.stream("POST", self.target.url, content=content, headers=self._headers) as response:
-            received, ends_at = b"", time.monotonic() + self.target.timeout_s
-            for part in response.iter_bytes():
-                received += part
-                # The rest is not read, and the connection closes. httpx limits only the time between two reads.
-                if len(received) > _MAX_RESPONSE_BYTES or time.monotonic() > ends_at:
-                    break
+        noting = {"trace": self._note}
+        with self._client.stream(
+            "POST", self.target.url, content=content, headers=self._headers, extensions=noting
+        ) as response:
             headers = {name.lower(): text for name, text in response.headers.items()}
-            return response.status_code, headers, received
+            return response.status_code, headers, _received(response)
+
+    @contextmanager
+    def _limited(self) -> Iterator[None]:
+        """Hangs up once the time of the request is over: the client's own timeout is one of each read."""
+        self._is_late = False
+        timer = threading.Timer(self.target.timeout_s, self._hang_up)
+        timer.name, timer.daemon = "hearthnet-export-timer", True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _note(self, _: str, info: Mapping[str, Any]) -> None:
+        """Keeps the connection that the client has made, or encrypted; it calls this for each of its steps."""
+        stream = info.get("return_value")
+        if hasattr(stream, "get_extra_info"):
+            self._connection = stream
+
+    def _hang_up(self) -> None:
+        self._is_late = True
+        connection = None if self._connection is None else self._connection.get_extra_info("socket")
+        if connection is not None:
+            with suppress(OSError):  # it has ended by itself
+                connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Closes the connection."""
         self._client.close()
+
+
+def _received(response: httpx.Response) -> bytes:
+    """Returns the body of a response, or its beginning; nothing if it breaks off or cannot be decoded.
+
+    The status is known: a request that was accepted must not be sent again because of it.
+    """
+    received = b""
+    try:
+        for part in response.iter_bytes():
+            received += part
+            if len(received) > _MAX_RESPONSE_BYTES:  # the rest is not read: the connection closes
+                break
+    except (httpx.HTTPError, OSError, ValueError):  # the latter of TLS, where `_hang_up` comes between
+        return b""
+    return received
 
 
 def _verify(target: Target) -> ssl.SSLContext | bool:
@@ -102,7 +145,7 @@ def _verify(target: Target) -> ssl.SSLContext | bool:
 
 def _parse(signal: str, body: bytes) -> tuple[int, str]:
     try:
-        from hearthnet.observability.otel.protobuf import partial_success
+        from hearthnet.observability.otel.export.protobuf import partial_success
     except ModuleNotFoundError as error:  # where requests are JSON, and the response is not
         raise ValueError("opentelemetry-proto is not installed") from error
     return partial_success(signal, body)

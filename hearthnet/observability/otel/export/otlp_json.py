@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import orjson
 
-from hearthnet.observability.otel.mapping import Origin, Sender, request
+from hearthnet.observability.otel.export.mapping import Origin, Sender, request
 from hearthnet.observability.records.record import TraceRecord
 
 __all__ = ["as_json", "dumps", "export_request"]

@@ -57,7 +57,7 @@ def test_another_provider_stays_and_is_named(fresh_api, logged):
     assert not otel.install()
     assert fresh_api.get_tracer_provider() is theirs
     assert context_api._RUNTIME_CONTEXT is there
-    (warning,) = [record for record in logged if record.name.endswith("otel.bridge")]
+    (warning,) = [record for record in logged if record.name.endswith("otel.bridge.provider")]
     assert warning.provider == "opentelemetry.trace.NoOpTracerProvider"
 
 

@@ -11,10 +11,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from support.otlp import encoded, plain
 from support.records import a_log, a_trace
 
-from hearthnet.observability.otel import gen_ai
-from hearthnet.observability.otel.mapping import Gap, Origin, Sender, request
-from hearthnet.observability.otel.protobuf import encode
-from hearthnet.observability.otel.values import value_of
+from hearthnet.observability.otel.export import gen_ai
+from hearthnet.observability.otel.export.mapping import Gap, Origin, Sender, request
+from hearthnet.observability.otel.export.protobuf import encode
+from hearthnet.observability.otel.export.values import value_of
 from hearthnet.observability.traces.traceparent import from_w3c, root_span_id
 
 TRACE_ID = "01M8PB3HQC7D4KZXGR0H1X3EKY"
@@ -242,13 +242,30 @@ def test_link():
     assert "link" not in plain(root.attributes)
 
 
+@pytest.mark.parametrize("link", ["x", {"trace_id": "x"}, {"trace_id": TRACE_ID, "span_id": 7}])
+def test_field_of_the_name_is_no_link(link):
+    """It is the program's, and an attribute like any other."""
+    root = root_of(a_row(extras={"link": link}))
+
+    assert not root.links
+    assert "link" in plain(root.attributes)
+
+
+@pytest.mark.parametrize("parent", ["caller-7", "ab", "0" * 16, "zz" * 8, "é" * 16, ""])
+def test_parent_that_is_no_span_id(parent):
+    """A program's own is an attribute; the trace is exported, and nothing is remote."""
+    root = root_of(a_row(parent_id=parent))
+
+    assert (root.parent_span_id, root.kind, root.flags) == (b"", 1, 0x101)
+    assert plain(root.attributes)["hearthnet.parent_id"] == parent
+
+
 # --- damaged rows
 
 
 @pytest.mark.parametrize(
     "changes", [{"trace_id": "x"}, {"trace_id": "0" * 26}, {"spans": b"[{]"}, {"spans": b'[{"id": "z"}]'},
-                {"extras": b"[]"}, {"parent_id": "zz"}, {"parent_id": "ab"}, {"started_us": -1}, {"started_us": 2**62},
-                {"extras": b'{"link": {"trace_id": "x"}}'}, {"duration_ms": 1e300}],
+                {"extras": b"[]"}, {"started_us": -1}, {"started_us": 2**62}, {"duration_ms": 1e300}],
 )  # fmt: skip
 def test_damaged_row_costs_no_other(changes):
     """It is named, and the rows beside it are in the request; asked for alone, it is an error."""
@@ -368,6 +385,13 @@ def test_traceback():
     assert found["exception.type"] == "ValueError"
     assert found["exception.stacktrace"].endswith("ValueError: no\n")
     assert made.body.string_value == "3"
+
+
+def test_exception_of_a_module():
+    """Its type has dots, of a root too."""
+    (event,) = root_of(a_row(result="internal_error", error="httpx.ConnectError: refused")).events
+
+    assert plain(event.attributes) == {"exception.type": "httpx.ConnectError", "exception.message": "refused"}
 
 
 def test_scope_is_the_logger():

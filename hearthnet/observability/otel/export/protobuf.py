@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from hearthnet.observability.otel.mapping import NAMES, Origin, Sender, mapped, resource_of, scope_of
+from hearthnet.observability.otel.export.mapping import NAMES, Origin, Sender, mapped, resource_of, scope_of
 
 __all__ = ["encode", "partial_success"]
 
@@ -44,7 +44,7 @@ def encode(
             origin = origins.get(run_id)
             if run_id not in of_runs:
                 of_runs[run_id] = getattr(made, resources).add(**resource_of(origin or Origin(run_id), sender))
-            of_scope = getattr(of_runs[run_id], scopes).add(**scope_of(scope, origin))
+            of_scope = getattr(of_runs[run_id], scopes).add(**scope_of(signal, scope, origin))
             add = adds[run_id, scope] = getattr(of_scope, items).add
         add(**fields)
     encoded: bytes = made.SerializeToString()
