@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import random
 import socket
 from pathlib import Path
-
-_reserved: list[socket.socket] = []
 
 
 def reserve_port() -> int:
@@ -27,6 +26,6 @@ def reserve_port() -> int:
         except OSError:
             name.close()
             continue
-        _reserved.append(name)
+        atexit.register(name.close)
         return port
     raise AssertionError("every port is taken")
