@@ -16,6 +16,7 @@ Guarantees:
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import traceback as tracebacks
@@ -44,6 +45,8 @@ _warnings: Final = RateLimitedLogger(get_logger("py.warnings"))
 
 _NO_ERRORS: Final = (KeyboardInterrupt, SystemExit)
 # These print secrets.
+# "Exception ignored while calling deallocator <function Leaky.__del__ at 0x7f…>"
+_WITH_NAME: Final = re.compile(r"(.*?) <(?:[\w-]+ )+(\S+) at 0x[0-9a-fA-F]+>")
 _INTERPRETERS: Final = (sys.__excepthook__, sys.__unraisablehook__, threading.__excepthook__)
 
 # Records the hook's arguments; returns whether the hook before it need not run.
@@ -185,12 +188,24 @@ def _report_thread(found: threading.ExceptHookArgs) -> bool:
 def _report_unraisable(found: sys.UnraisableHookArgs) -> bool:
     if not issubclass(found.exc_type, _NO_ERRORS):
         error = found.exc_value
-        # Only its name: a log record must not revive an object that is being destroyed.
-        name = getattr(found.object, "__qualname__", None) or type(found.object).__name__
-        fields = {"what": found.err_msg or "Exception ignored in", "in": name, "error": found.exc_type.__name__}
+        what, name = _place_of(found)
+        fields = {"what": what, "in": name, "error": found.exc_type.__name__}
         exc_info = None if error is None else (found.exc_type, error, found.exc_traceback)
         log.error("unraisable exception", extra=fields, exc_info=exc_info)
     return False
+
+
+def _place_of(found: sys.UnraisableHookArgs) -> tuple[str, str]:
+    """Returns what the interpreter says of an unraisable error, and the name of the object that it was in.
+
+    Only its name: a log record must not revive an object that is being destroyed. From Python 3.14 on there may be no
+    object: then the text ends with it, and with an address, which would make each message another one.
+    """
+    what = found.err_msg or "Exception ignored in"
+    named = None if found.object is not None else _WITH_NAME.fullmatch(what)
+    if named is not None:
+        return named[1], named[2]
+    return what, getattr(found.object, "__qualname__", None) or type(found.object).__name__
 
 
 def print_error(error: BaseException, heading: str = "") -> None:
@@ -216,8 +231,8 @@ def _print_thread(found: threading.ExceptHookArgs) -> None:
 
 def _print_unraisable(found: sys.UnraisableHookArgs) -> None:
     if found.exc_value is not None:
-        name = getattr(found.object, "__qualname__", None) or type(found.object).__name__
-        print_error(found.exc_value, f"{found.err_msg or 'Exception ignored in'}: {name}\n")
+        what, name = _place_of(found)
+        print_error(found.exc_value, f"{what}: {name}\n")
 
 
 def _report_warning(

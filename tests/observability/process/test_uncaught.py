@@ -179,6 +179,35 @@ def test_unraisable_without_a_value_is_recorded(captured):
     assert "exc" not in line
 
 
+@pytest.mark.parametrize(
+    ("text", "what", "name"),
+    [
+        (
+            "Exception ignored while calling deallocator <function Leaky.__del__ at 0x7f3b2c0a1d30>",
+            "Exception ignored while calling deallocator", "Leaky.__del__",
+        ),
+        (
+            "Exception ignored while calling weakref callback <built-in function print at 0x1F>",
+            "Exception ignored while calling weakref callback", "print",
+        ),
+        (
+            "Exception ignored while finalizing coroutine <coroutine object run.<locals>.later at 0x7f00>",
+            "Exception ignored while finalizing coroutine", "run.<locals>.later",
+        ),
+        ("Exception ignored on threading shutdown", "Exception ignored on threading shutdown", "NoneType"),
+    ],
+)  # fmt: skip
+def test_unraisable_names_its_object_without_an_address(captured, text, what, name):
+    """As Python 3.14 tells it: equal errors are one message, and the name is that of the method."""
+    error = ValueError("x")
+    sys.unraisablehook(
+        SimpleNamespace(exc_type=ValueError, exc_value=error, exc_traceback=None, err_msg=text, object=None)
+    )
+
+    (line,) = captured()
+    assert (line["what"], line["in"]) == (what, name)
+
+
 def test_error_in_a_loop_is_recorded_once(captured):
     """A callback that raises and a task that was never awaited are one error each, without asyncio's own line."""
 
