@@ -194,11 +194,10 @@ def _is_alone(logger: logging.Logger, handler: logging.Handler) -> bool:
     """Returns whether a logger's records reach `handler` and no other."""
     walked: logging.Logger | None = logger
     while walked is not None:
-        if walked.handlers:
-            return walked.handlers == [handler] and (walked.parent is None or not walked.propagate)
-        if not walked.propagate:
-            return False
-        walked = walked.parent
+        handlers = walked.handlers
+        if handlers:
+            return len(handlers) == 1 and handlers[0] is handler and (walked.parent is None or not walked.propagate)
+        walked = walked.parent if walked.propagate else None
     return False
 
 

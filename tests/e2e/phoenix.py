@@ -1,4 +1,4 @@
-"""Exports to a real backend, Arize Phoenix, which is killed half-way: a soak, run by itself.
+"""Exports to a real backend, Arize Phoenix, while it or the program is killed: a soak, run by itself.
 
 Phoenix gets an environment of its own, `.venv-phoenix`: it has two hundred dependencies, which are none of ours. It
 keeps traces alone, so log records are refused, as by many backends.
@@ -108,14 +108,64 @@ def wait_for(port: int, ids: list[str]) -> None:
     wait_until(lambda: not missing(), lambda: f"{len(missing())} of {len(wanted)} are missing", START_S)
 
 
-def export(program: Path, folder: Path, calls: int) -> dict[str, Any]:
-    """Records, kills Phoenix half-way, starts it again; returns what it has in the end."""
+def child_of(settings: ObservabilityConfig, first: int, calls: int) -> subprocess.Popen[str]:
+    """Starts a program that records calls, prints their ids, and ends in order when its input does."""
+    command = [sys.executable, __file__, "--record", str(first), str(calls), settings.model_dump_json()]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def record_as_child(first: int, calls: int, settings: ObservabilityConfig) -> None:
+    """What such a program does."""
+    with telemetry.open(settings):
+        for number in range(first, first + calls):
+            print(record(number))
+        print(flush=True)
+        sys.stdin.read()
+
+
+def ids_from(child: subprocess.Popen[str]) -> list[str]:
+    """Returns the ids that a program has printed when it has recorded all of its calls."""
+    return [line.strip() for line in iter(child.stdout.readline, "\n")]
+
+
+def recorded(settings: ObservabilityConfig, first: int, calls: int, *, is_killed: bool) -> list[str]:
+    """Records calls in a program of its own, which is killed, or ends in order; returns their ids."""
+    child = child_of(settings, first, calls)
+    ids = ids_from(child)
+    if is_killed:
+        child.kill()
+    child.stdin.close()
+    child.wait()
+    return ids
+
+
+def killed_in_mid_export(settings: ObservabilityConfig, port: int, first: int, calls: int) -> list[str]:
+    """Records calls in a program that is killed when some of them have arrived; returns the ids of all."""
+    before = len({span["context"]["trace_id"] for span in spans_of(port)})
+    child = child_of(settings, first, calls)
+    ids = ids_from(child)
+    wait_until(lambda: len({span["context"]["trace_id"] for span in spans_of(port)}) > before, "none arrives", START_S)
+    child.kill()
+    child.wait()
+    return ids
+
+
+def export(program: Path, folder: Path, calls: int, away: int) -> dict[str, Any]:
+    """Records while Phoenix or the program is killed, or Phoenix is away; returns what Phoenix has in the end."""
     port = reserve_port()
     settings = ObservabilityConfig(
         data_dir=folder / "data", log_dir=folder / "logs", otlp_endpoint=f"http://127.0.0.1:{port}"
     )
     (folder / "phoenix").mkdir()
     ids: list[str] = []
+    took_s: dict[str, float] = {}
+
+    def catch_up(name: str) -> None:
+        began = time.monotonic()
+        wait_for(port, ids)
+        took_s[name] = round(time.monotonic() - began, 1)
+        print(f"{name}: all of {len(ids):,} have arrived", file=sys.stderr)
+
     with telemetry.open(settings) as recording:
         with running(program, folder / "phoenix", port):
             ids += [record(number) for number in range(calls // 2)]
@@ -123,12 +173,19 @@ def export(program: Path, folder: Path, calls: int) -> dict[str, Any]:
         ids += [record(number) for number in range(calls // 2, calls)]
         recording.flush()
         wait_until(lambda: "traces" in read_status(settings.data_dir).get("troubles", {}), "no outage", START_S)
-        began = time.monotonic()
         with running(program, folder / "phoenix", port):
-            wait_for(port, ids)
-            took_s = time.monotonic() - began
+            catch_up("backend killed")
+    with running(program, folder / "phoenix", port):
+        ids += killed_in_mid_export(settings, port, len(ids), calls)
+        with telemetry.open(settings):
+            catch_up("program killed in mid-export")
+    for name, is_killed in (("backend away", False), ("backend away, program killed", True)):
+        ids += recorded(settings, len(ids), away, is_killed=is_killed)
+        with running(program, folder / "phoenix", port), telemetry.open(settings):
+            catch_up(name)
             spans = spans_of(port)
-    return {"calls": calls, "caught_up_s": round(took_s, 1), **figures(spans), "status": read_status(settings.data_dir)}
+    status = read_status(settings.data_dir)
+    return {"calls": len(ids), "caught_up_s": took_s, **figures(spans), "status": status}
 
 
 def figures(spans: list[dict[str, Any]]) -> dict[str, Any]:
@@ -149,22 +206,27 @@ def figures(spans: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Exports 1,000 calls to Phoenix, a tenth of them failed; exits with 1 if one is missing or differs."""
+    """Exports calls to Phoenix, a tenth failed, while it or the program is killed; exits with 1 if one is missing."""
+    if sys.argv[1:2] == ["--record"]:
+        record_as_child(int(sys.argv[2]), int(sys.argv[3]), ObservabilityConfig.model_validate_json(sys.argv[4]))
+        return
     parser = argparse.ArgumentParser(prog="scripts/soak otlp", description=main.__doc__)
-    parser.add_argument("--calls", type=int, default=1_000, help="how many (1000)")
+    parser.add_argument("--calls", type=int, default=1_000, help="of the first two parts, each (1000)")
+    parser.add_argument("--away", type=int, default=5_000, help="calls while Phoenix is away, twice (5000)")
     parser.add_argument("--phoenix", type=Path, help="program to use instead of that of .venv-phoenix")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     chosen = parser.parse_args()
     program = chosen.phoenix or installed()
     with tempfile.TemporaryDirectory() as folder:
-        found = export(program, Path(folder), chosen.calls)
+        found = export(program, Path(folder), chosen.calls, chosen.away)
     if chosen.json:
         print(json.dumps(found))
     else:
         for name, value in found.items():
             print(f"{name:<16} {value}")
-    failed = len(range(0, chosen.calls, 10))
-    is_right = (found["traces"], found["twice"], found["orphans"]) == (chosen.calls, 0, 0)
+    calls = 2 * (chosen.calls + chosen.away)
+    failed = len(range(0, calls, 10))
+    is_right = (found["traces"], found["calls"], found["twice"], found["orphans"]) == (calls, calls, 0, 0)
     sys.exit(not (is_right and found["roots_by_status"].get("ERROR") == failed))
 
 

@@ -320,7 +320,9 @@ class Entry:
 
     def line(self) -> bytes:
         """Returns the JSON line, its newline included: ts, level, logger, msg, then the ids and the fields."""
-        line = self._line(self._fields(MAX_JSON_LINE_BYTES))
+        extras = self.extras
+        is_short = len(extras) <= MESSAGE_BYTES and self.after_trace is None  # nearly always
+        line = self._line(extras if is_short else self._fields(MAX_JSON_LINE_BYTES))
         if len(line) <= MAX_JSON_LINE_BYTES:
             return line
         line = self._line(self._fields(MAX_JSON_LINE_BYTES // 4))
@@ -337,6 +339,9 @@ class Entry:
         return b"{%b%b" % (mark, b"}" if len(extras) == 2 else b"," + extras[1:])
 
     def _line(self, extras: bytes) -> bytes:
+        if self.trace_id is None and self.exc is None and not self.repeats and len(extras) > 2:  # the usual record
+            line = b"%b%b,%b\n" % (timestamp(self.now_ns), self.message.head, extras[1:])
+            return line if line.isascii() else one_line(line)
         parts = [timestamp(self.now_ns), self.message.head]
         if self.trace_id is not None:
             parts.append(b',"trace_id":"%b"' % self.trace_id.encode())
@@ -354,9 +359,10 @@ class Entry:
 
     def values(self) -> LogValues:
         """Returns the record for the store; the recorder numbers it."""
-        message, exc = self.message, self.exc
-        is_shared = exc is not None or message.is_long
-        extras = self._fields(MESSAGE_BYTES if is_shared else MAX_LOG_ROW_BYTES - 2 * MESSAGE_BYTES)
+        message, exc, extras = self.message, self.exc, self.extras
+        if len(extras) > MESSAGE_BYTES or self.after_trace is not None:
+            is_shared = exc is not None or message.is_long
+            extras = self._fields(MESSAGE_BYTES if is_shared else MAX_LOG_ROW_BYTES - 2 * MESSAGE_BYTES)
         return (
             self.now_ns // 1_000, message.level, message.logger, message.text, self.trace_id,
             self.span_id, message.is_notable, self.repeats, extras, None if exc is None else exc[1],
@@ -411,10 +417,11 @@ def keep_on(scope: Scope, logger: str, text: str, more: Mapping[str, Any]) -> No
 
 def exc_info_of(given: object) -> ExcInfo | None:
     """Returns the exception that a logger's `exc_info` argument names, or None."""
+    if given is None:
+        return None
     if is_a(given, BaseException):
         return type(given), given, given.__traceback__
-    # Of other types even `bool` may raise.
-    if given is None or (issubclass(type(given), int | str | tuple) and not given):
+    if issubclass(type(given), int | str | tuple) and not given:  # of other types even `bool` may raise
         return None
     found: Any = given if is_a(given, tuple) else sys.exc_info()
     return found if len(found) == 3 and is_a(found[1], BaseException) else None
