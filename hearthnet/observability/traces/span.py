@@ -37,6 +37,7 @@ __all__ = [
     "recent_orphans",
     "restore",
     "step_out",
+    "trace_types",
 ]
 
 P = ParamSpec("P")
@@ -48,6 +49,8 @@ MAX_SPANS: Final = 1_000  # of a trace in memory; about 8 KiB hold sixty
 _MAX_NAMES: Final = 1_024
 # Names of the last orphans. Code that loses its context does so repeatedly, so a few are enough.
 orphans: Final[deque[str]] = deque(maxlen=32)
+# What a scope may be that is a trace itself: `trace` adds its class, which is above this module.
+trace_types: Final[set[type]] = set()
 _scope: Final = current.get
 _set_scope: Final = current.set
 
@@ -168,7 +171,7 @@ class Span:
         if kind is Span:
             trace, is_open = outer.trace, not outer.closed_ns
         else:
-            trace, is_open = outer, kind not in _NO_TRACES
+            trace, is_open = outer, kind in trace_types
         name = self.name
         if not is_open or self.number or trace.ended or type(name) is not str or name not in _names or collector.thread:
             return self._enter(outer)
@@ -177,14 +180,14 @@ class Span:
             self._parent = outer.number
         self.number = id_source.next_span_number()
         self._started_ns = started_ns = monotonic_ns()
-        spans = trace._spans
-        if spans is None or len(spans) >= MAX_SPANS:
+        spans, still_open = trace._spans, trace._open
+        if spans is None or len(spans) >= MAX_SPANS or len(still_open) >= MAX_SPANS:
             trace.add_span(self, started_ns)
         else:
-            trace._open.append(self)
+            still_open.append(self)
             spans.append(self)
-            if trace._slot > 0:
-                trace._box.open_span(trace._slot, name, started_ns)
+            if (slot := trace._slot) > 0:
+                trace._box.open_span(slot, name, started_ns)
         _set_scope(self)
         return self
 
@@ -224,12 +227,15 @@ class Span:
         self.closed_ns = ended_ns
         _set_scope(self.outer)
         still_open = trace._open
-        if len(still_open) == 1 and still_open[0] is self and not trace._dropped_spans:
+        try:
+            if len(still_open) != 1 or still_open[0] is not self or trace._dropped_spans:
+                trace.close_span(self)
+                return
             del still_open[0]
-            if trace._slot > 0:
-                trace._box.close_span(trace._slot)
-        else:
-            trace.close_span(self)
+        except IndexError:  # another thread, or a signal handler, has ended the trace in between
+            return
+        if (slot := trace._slot) > 0:
+            trace._box.close_span(slot)
 
     def _exit(
         self,
@@ -397,9 +403,6 @@ class Root:
         """Puts the previous scope back. Returns False: a trace does not end where it is merely attached."""
         restore(self.token)
         return False
-
-
-_NO_TRACES: Final = frozenset({type(None), _Again, Root})  # scopes that are neither a trace nor a plain span
 
 
 def innermost_root() -> Root | OpenTrace | None:

@@ -39,7 +39,15 @@ from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.records.results import CANCELLED, OK, RESULTS, decisive, is_failure, result_of
 from hearthnet.observability.redaction.told import Known, Told, calls, told_throughout
 from hearthnet.observability.runtime import runtime
-from hearthnet.observability.traces.span import MAX_SPANS, Span, describe, outer_of, outermost_root, step_out
+from hearthnet.observability.traces.span import (
+    MAX_SPANS,
+    Span,
+    describe,
+    outer_of,
+    outermost_root,
+    step_out,
+    trace_types,
+)
 
 __all__ = ["Trace"]
 
@@ -192,8 +200,9 @@ class Trace:
             if len(spans) >= MAX_SPANS:
                 self._thin(spans, started_ns)
             spans.append(opened)
-        if self._slot > 0 and (box := self._box) is not None:
-            box.open_span(self._slot, opened.name, started_ns)
+        # Read once: another thread may end the trace at any moment.
+        if (slot := self._slot) > 0 and (box := self._box) is not None:
+            box.open_span(slot, opened.name, started_ns)
 
     def _thin(self, spans: list[Span], now_ns: int) -> None:
         """Drops half of the spans, and counts them."""
@@ -214,18 +223,22 @@ class Trace:
         """Removes a span that has just closed; the newest of those still open becomes the innermost."""
         if self._dropped_spans and closed.status is not OK:
             self._keep_failed(closed)
-        still_open = self._open
-        if still_open and still_open[-1] is closed:
-            del still_open[-1]
-        elif closed in still_open:  # one opened later in another task is still open
-            still_open.remove(closed)
-            return
-        if self._slot > 0 and (box := self._box) is not None:
-            if still_open:
-                innermost = still_open[-1]
-                box.open_span(self._slot, innermost.name, innermost.started_ns)
+        still_open, slot = self._open, self._slot
+        innermost: Span | None
+        try:
+            if still_open[-1] is closed:
+                del still_open[-1]
+            elif closed in still_open:  # one opened later in another task is still open
+                still_open.remove(closed)
+                return
+            innermost = still_open[-1]
+        except (IndexError, ValueError):  # none is left; or another thread has just ended the trace
+            innermost = None
+        if slot > 0 and (box := self._box) is not None:
+            if innermost is not None:
+                box.open_span(slot, innermost.name, innermost.started_ns)
             else:
-                box.close_span(self._slot)
+                box.close_span(slot)
 
     def __del__(self) -> None:
         # Garbage-collected before it ended: free its slot in the black box.
@@ -479,3 +492,6 @@ class Trace:
 
     def __repr__(self) -> str:
         return f"<Trace {self.trace_id} {self.capability} {self.result or 'running'}>"
+
+
+trace_types.add(Trace)

@@ -16,6 +16,7 @@ from support import forkserver
 from hearthnet.observability import trace
 from hearthnet.observability.logs.messages import place
 from hearthnet.observability.traces.propagation import ContextExecutor
+from hearthnet.observability.traces.span import MAX_SPANS
 from hearthnet.observability.traces.traceparent import headers_for
 
 
@@ -281,3 +282,43 @@ def test_name_by_keyword():
     ]  # fmt: skip
     with pytest.raises(TypeError, match="name"):
         trace.span(size=1)
+
+
+def test_span_of_a_class_of_the_programs_own():
+    """What inherits from a span is one: others are opened inside it."""
+
+    class Step(trace.Span):
+        """As a span is."""
+
+    with trace.new_trace("a.b"), Step("outer") as outer, trace.span("inner") as inner:
+        assert inner.parent == outer.id
+
+    (recorded,) = trace.get_recent(1)
+    assert [item.name for item in recorded.spans] == ["outer", "inner"]
+
+
+class Ending(list):
+    """The open spans of a trace that another thread ends while they are counted."""
+
+    def __len__(self):
+        count = super().__len__()
+        self.clear()
+        return count
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_trace_that_ends_while_a_span_closes(depth):
+    """Another thread, or a signal handler, may do that at any moment: nothing raises."""
+    with trace.new_trace("a.b") as made, contextlib.ExitStack() as stack:
+        for number in range(depth):
+            stack.enter_context(trace.span(f"s{number}"))
+        made._open = Ending(made._open)
+
+
+def test_spans_that_nothing_closes_are_bounded():
+    """Each in a context of its own, as of tasks that are dropped: no more are kept as open than as spans."""
+    with trace.new_trace("a.b") as made, trace.span("known"):
+        for _ in range(3 * MAX_SPANS):
+            contextvars.copy_context().run(trace.span("known").__enter__)
+        assert len(made._open) <= MAX_SPANS
+        assert len(made.spans) <= MAX_SPANS
