@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import sys
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -15,6 +16,7 @@ from support.searched import write
 from hearthnet.cli.main import _run
 from hearthnet.locations import locate
 from hearthnet.observability.otel.export import delivery
+from hearthnet.observability.otel.export.route import Serial
 
 ID = "01M8PB3HQC7D4KZXGR0H1X3E{:02X}"
 
@@ -86,6 +88,35 @@ def test_protobuf_in_a_file(export, tmp_path):
     assert len(spans_in(ExportTraceServiceRequest.FromString(content[4:]))) == 40
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["day.binpb"]
+
+
+def test_record_that_breaks_a_request_is_no_reason_to_end(export, monkeypatch):
+    """Whatever is wrong with it: the others are in the file, and it is counted."""
+    real = Serial.encode
+
+    def encode(serial, records, unmapped):
+        if any(record.seq == 3 for record in records):
+            raise OverflowError("no such time")
+        return real(serial, records, unmapped)
+
+    monkeypatch.setattr(Serial, "encode", encode)
+    code, out, err = export("--only", "traces")
+    names = [span.name for made in lines_of(out) for span in spans_in(made)]
+
+    assert names == [f"t.{n}" for n in range(1, 41) if n != 3]
+    assert code == 1
+    assert err.startswith("exported 39 traces")
+    assert err.endswith("unmapped (1)\n")
+
+
+def test_package_that_is_missing(export, monkeypatch):
+    """Is told; it is no record's fault."""
+    monkeypatch.delitem(sys.modules, "hearthnet.observability.otel.export.protobuf", raising=False)
+    monkeypatch.setitem(sys.modules, "opentelemetry.proto.collector.logs.v1.logs_service_pb2", None)
+    code, out, err = export("--format", "otlp")
+
+    assert (code, out) == (1, b"")
+    assert "hearthnet[otlp]" in err
 
 
 def test_file_that_exists(export, tmp_path):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from hearthnet.observability.otel.export.values import attributes, text
+from hearthnet.observability.otel.export.values import attributes, nanoseconds, span_id, text
 from hearthnet.observability.otel.fields import EVENTS, KIND, LINKS, OWN, SCOPE, STATUS, dropped
 from hearthnet.observability.traces.traceparent import to_w3c
 
@@ -61,7 +61,7 @@ def _add(
     for item in _items(noted, key):
         try:
             found.append(convert(item))
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             continue
     if found:
         made[what] = [*found, *made.get(what, ())]
@@ -72,12 +72,12 @@ def _add(
 
 def _event(event: Mapping[str, Any], trace_start_ns: int) -> dict[str, Any]:
     at_ns = max(0, trace_start_ns + round(event["offset_ms"] * 1e6))
-    return {"name": text(event["name"]), "time_unix_nano": at_ns, **_said_of(event)}
+    return {"name": text(event["name"]), "time_unix_nano": nanoseconds(at_ns), **_said_of(event)}
 
 
 def _link(link: Mapping[str, Any]) -> dict[str, Any]:
-    trace_id, span_id = bytes.fromhex(to_w3c(link["trace_id"])), bytes.fromhex(link["span_id"])
-    return {"trace_id": trace_id, "span_id": span_id, **_said_of(link)}
+    trace_id, linked_id = bytes.fromhex(to_w3c(link["trace_id"])), span_id(link["span_id"])
+    return {"trace_id": trace_id, "span_id": linked_id, **_said_of(link)}
 
 
 def _said_of(item: Mapping[str, Any]) -> dict[str, Any]:

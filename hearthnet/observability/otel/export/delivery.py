@@ -157,9 +157,10 @@ class Delivery:
         """Returns the body of a request, and False if the part is to be halved: it is too large, or cannot be made."""
         try:
             body = self._encode(part, unmapped)
-        except StoreError:
+        except (StoreError, ImportError, MemoryError):  # no record's fault
             raise
-        except Exception:  # a row of a damaged file, of a kind that was not thought of  # noqa: BLE001
+        except Exception as error:  # a row of a damaged file, of a kind that was not thought of  # noqa: BLE001
+            log.debug("a request cannot be made", extra={"kind": self.signal, "seq": part[0].seq, "error": error})
             unmapped[:] = [part[0].seq]
             return None, len(part) == 1
         return body, body is None or len(body) <= MAX_BYTES or len(part) == 1

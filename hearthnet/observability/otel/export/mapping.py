@@ -10,7 +10,6 @@ cut over two requests: a backend that samples late would decide twice.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -21,7 +20,7 @@ from hearthnet.constants import NODE_ROLE
 from hearthnet.errors import HTTP_STATUS
 from hearthnet.observability.otel.export import bridged, gen_ai
 from hearthnet.observability.otel.export.exceptions import type_in, type_of
-from hearthnet.observability.otel.export.values import attributes, text
+from hearthnet.observability.otel.export.values import attributes, nanoseconds, span_id, text
 from hearthnet.observability.otel.fields import PARENT_IS_REMOTE
 from hearthnet.observability.otel.fields import SCOPE as SCOPE_NAME
 from hearthnet.observability.records.record import LogRecord, TraceRecord
@@ -53,8 +52,6 @@ _SAMPLED, _KNOWS_PARENT, _IS_REMOTE = 0x1, 0x100, 0x200  # Span.flags
 _SEVERITIES: Final = {"debug": 5, "info": 9, "warning": 13, "error": 17, "critical": 21}
 _WARNING: Final = 13
 _NO_TRACE: Final = bytes(16)
-_SPAN_ID_BYTES: Final = 8
-_SPAN_ID: Final = re.compile(r"(?!0{16})[0-9a-fA-F]{16}")
 _ROUTE: Final = "/bus/v1/call"
 _NOT_ATTRIBUTES: Final = frozenset({"truncated", "truncated_keys"})
 
@@ -219,7 +216,7 @@ def _root(
     sender: Sender,
 ) -> dict[str, Any]:
     start_ns = record.started_us * 1_000
-    parent = record.parent_id if record.parent_id is not None and _SPAN_ID.fullmatch(record.parent_id) else None
+    parent = _parent_of(record)
     is_remote = parent is not None and noted.get(PARENT_IS_REMOTE) is not False
     is_served = "caller" in extras and SCOPE_NAME not in noted
     is_server = (is_remote or is_served) and SCOPE_NAME not in noted
@@ -231,7 +228,7 @@ def _root(
         "hearthnet.capability": record.capability,
         "hearthnet.capability.version": record.version,
         "hearthnet.result": result,
-        "hearthnet.parent_id": None if parent else record.parent_id,  # a program's own, which is no span's id
+        "hearthnet.parent_id": record.parent_id if parent is None else None,  # a program's own, which is no span's id
         "error.type": result if is_failure(result) else None,
         "hearthnet.truncated_spans": extras.get("truncated"),
         **(_http(result, spans) if is_remote and is_served else {}),
@@ -242,8 +239,8 @@ def _root(
         "span_id": root_id,
         "name": text(record.capability),
         "kind": _SERVER if is_server else _INTERNAL,
-        "start_time_unix_nano": _nanoseconds(start_ns),
-        "end_time_unix_nano": _nanoseconds(start_ns + max(0, round(record.duration_ms * 1e6))),
+        "start_time_unix_nano": nanoseconds(start_ns),
+        "end_time_unix_nano": nanoseconds(start_ns + max(0, round(record.duration_ms * 1e6))),
         "attributes": attributes(fields),
         "dropped_attributes_count": bridged.count(extras.get("truncated_keys")),
         "flags": _SAMPLED | _KNOWS_PARENT | (_IS_REMOTE if is_remote else 0),
@@ -251,7 +248,7 @@ def _root(
     if is_error:
         made["status"] = _status(record.error or (result if result == INTERRUPTED else None))
     if parent is not None:
-        made["parent_span_id"] = _span_id(parent)
+        made["parent_span_id"] = parent
     if is_failure(result) and record.error and not bridged.has_exception(noted):
         _add_exception(made, record.error, sender)
     if link is not None:
@@ -259,6 +256,13 @@ def _root(
     if noted:
         bridged.complete(made, noted, start_ns)
     return made
+
+
+def _parent_of(record: TraceRecord) -> bytes | None:
+    try:
+        return None if record.parent_id is None else span_id(record.parent_id)
+    except (ValueError, TypeError):
+        return None
 
 
 def _span(
@@ -284,12 +288,12 @@ def _span(
     parent = span["parent"]
     made = {
         "trace_id": trace_id,
-        "span_id": _span_id(span["id"]),
-        "parent_span_id": _span_id(parent) if parent else root_id,
+        "span_id": span_id(span["id"]),
+        "parent_span_id": span_id(parent) if parent else root_id,
         "name": text(gen_ai.name_of(extras) if is_model else span["name"]),
         "kind": _CLIENT if is_model else _INTERNAL,
-        "start_time_unix_nano": _nanoseconds(start_ns),
-        "end_time_unix_nano": _nanoseconds(start_ns + max(0, round(span["duration_ms"] * 1e6))),
+        "start_time_unix_nano": nanoseconds(start_ns),
+        "end_time_unix_nano": nanoseconds(start_ns + max(0, round(span["duration_ms"] * 1e6))),
         "attributes": attributes(fields) if fields else [],
         "dropped_attributes_count": bridged.count(extras.get("truncated_keys")),
         "flags": _SAMPLED | _KNOWS_PARENT,
@@ -326,33 +330,10 @@ def _add_exception(made: dict[str, Any], error: object, sender: Sender) -> None:
 def _link(link: object) -> dict[str, Any] | None:
     """Returns the link to a caller's trace that is none of ours; None if it is none."""
     try:
-        trace_id, span_id = bytes.fromhex(to_w3c(link["trace_id"])), _span_id(link["span_id"])  # type: ignore[index]
+        trace_id, caller_id = bytes.fromhex(to_w3c(link["trace_id"])), span_id(link["span_id"])  # type: ignore[index]
     except (ValueError, TypeError, KeyError, AttributeError):  # a field of the program's, which has the same name
         return None
-    return {"trace_id": trace_id, "span_id": span_id, "flags": _KNOWS_PARENT | _IS_REMOTE}
-
-
-def _span_id(hexadecimal: str) -> bytes:
-    """Returns an id as bytes.
-
-    Raises:
-        ValueError: raised when it is none: a backend would refuse the whole request.
-    """
-    made = bytes.fromhex(hexadecimal)
-    if len(made) != _SPAN_ID_BYTES:
-        raise ValueError("no span id")
-    return made
-
-
-def _nanoseconds(since_1970: int) -> int:
-    """Returns a time as it is.
-
-    Raises:
-        ValueError: raised when the protocol has no field for it.
-    """
-    if not 0 <= since_1970 < 2**64:
-        raise ValueError("no time that OTLP has")
-    return since_1970
+    return {"trace_id": trace_id, "span_id": caller_id, "flags": _KNOWS_PARENT | _IS_REMOTE}
 
 
 # --- log records
@@ -375,7 +356,7 @@ def _log(record: LogRecord) -> dict[str, Any]:
     if record.exc:
         fields |= {"exception.type": type_in(record.exc), "exception.stacktrace": text(record.exc)}
     made: dict[str, Any] = {
-        "time_unix_nano": _nanoseconds(record.ts_us * 1_000),
+        "time_unix_nano": nanoseconds(record.ts_us * 1_000),
         "observed_time_unix_nano": record.ts_us * 1_000,
         "severity_number": _SEVERITIES.get(record.level, _SEVERITIES["info"]),
         "severity_text": record.level,
@@ -386,7 +367,7 @@ def _log(record: LogRecord) -> dict[str, Any]:
     if record.trace_id is not None:
         made |= {"trace_id": bytes.fromhex(to_w3c(record.trace_id)), "flags": _SAMPLED}
         if record.span_id is not None:
-            made["span_id"] = _span_id(record.span_id)
+            made["span_id"] = span_id(record.span_id)
     return made
 
 
@@ -394,7 +375,7 @@ def _gap(gap: Gap) -> dict[str, Any]:
     noun = {"trace": "traces", "log": "log records"}.get(gap.kind, gap.kind)
     fields = {"hearthnet.lost.kind": gap.kind, "hearthnet.lost.reason": gap.reason, "hearthnet.lost.count": gap.lost}
     return {
-        "time_unix_nano": _nanoseconds(gap.ts_us * 1_000),
+        "time_unix_nano": nanoseconds(gap.ts_us * 1_000),
         "observed_time_unix_nano": gap.ts_us * 1_000,
         "severity_number": _WARNING,
         "severity_text": "warning",

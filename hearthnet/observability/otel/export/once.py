@@ -9,11 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from hearthnet.errors import HearthNetError
 from hearthnet.observability.otel.export.delivery import MAX_RECORDS, Delivery
 from hearthnet.observability.otel.export.route import Route, Serial
+from hearthnet.observability.otel.export.verdict import Verdict
 from hearthnet.observability.store.query import unsent
 
 if TYPE_CHECKING:
@@ -60,14 +62,16 @@ def write(
     """
     found = Exported()
     for serial in serials:
+        line = Delivery(serial.signal, serial.encode, partial(_put, out=out, is_json=serial.is_json))
         for records in _pages(reader, serial, wanted):
-            unmapped: list[int] = []
-            body = serial.encode(records, unmapped)
-            if body is not None:
-                out.write(body + b"\n" if serial.is_json else len(body).to_bytes(_LENGTH_BYTES, "big") + body)
-            found.add(serial.signal, len(records) - len(unmapped), {"unmapped": len(unmapped)} if unmapped else {})
-            progress(len(records))
+            _deliver(line, records, progress)
+        found.add(serial.signal, line.counts.sent, line.counts.failed)
     return found
+
+
+def _put(body: bytes, *, out: BinaryIO, is_json: bool) -> Verdict:
+    out.write(body + b"\n" if is_json else len(body).to_bytes(_LENGTH_BYTES, "big") + body)
+    return Verdict("accepted")
 
 
 def _pages(reader: Reader, serial: Serial, wanted: unsent.Selected) -> Iterator[list[Any]]:

@@ -11,8 +11,9 @@ from typing import Any, Final
 
 import orjson
 
-__all__ = ["attributes", "text", "value_of"]
+__all__ = ["attributes", "nanoseconds", "span_id", "text", "value_of"]
 
+_SPAN_ID_BYTES: Final = 8
 _MAX_INTEGER: Final = 2**63
 _FIELDS: Final = {str: "string_value", bool: "bool_value", int: "int_value", float: "double_value"}
 
@@ -44,6 +45,30 @@ def text(value: object) -> str:
         return value.decode("utf-8", "backslashreplace")
     shown = value if isinstance(value, str) else str(value)
     return shown if shown.isascii() else shown.encode("utf-8", "backslashreplace").decode()
+
+
+def span_id(hexadecimal: str) -> bytes:
+    """Returns an id as bytes.
+
+    Raises:
+        ValueError: raised when it is none: a backend would refuse the whole request.
+        TypeError: raised when it is no text.
+    """
+    made = bytes.fromhex(hexadecimal)
+    if len(made) != _SPAN_ID_BYTES or not any(made):
+        raise ValueError("no span id")
+    return made
+
+
+def nanoseconds(since_1970: int) -> int:
+    """Returns a time as it is.
+
+    Raises:
+        ValueError: raised when the protocol has no field for it.
+    """
+    if not 0 <= since_1970 < 2**64:
+        raise ValueError("no time that OTLP has")
+    return since_1970
 
 
 def _list(values: Sequence[Any]) -> dict[str, Any]:

@@ -150,6 +150,7 @@ def test_failed_server_of_the_api_is_an_error(installed):
         ({"otel.events": "[cut]"}, 0, 1),
         ({"otel.events": None, "otel.dropped_events_count": "many"}, 0, 1),
         ({"otel.events": [{"name": 7, "offset_ms": -1e12}]}, 1, 0),
+        ({"otel.events": [{"name": "x", "offset_ms": 1e16}, {"name": "y", "offset_ms": 0}]}, 1, 1),
     ],
 )
 def test_what_was_cut_is_counted(extras, events, dropped):
@@ -159,6 +160,16 @@ def test_what_was_cut_is_counted(extras, events, dropped):
 
     assert (len(root.events), root.dropped_events_count) == (events, dropped)
     assert not [name for name in plain(root.attributes) if name.startswith("otel.")]
+
+
+@pytest.mark.parametrize("span_id", ["00f067aa", "0" * 16, "zz", None])
+def test_link_that_was_cut_is_counted(span_id):
+    """A backend would refuse the whole request because of its id."""
+    whole = {"trace_id": "01M8PB3HQC7D4KZXGR0H1X3EKY", "span_id": "00f067aa0ba902b7"}
+    extras = json.dumps({"otel.links": [{**whole, "span_id": span_id}, whole]}).encode()
+    (root,) = scopes(a_trace(1, trace_id="01M8PB3HQC7D4KZXGR0H1X3EKY", extras=extras))["hearthnet"]
+
+    assert ([link.span_id.hex() for link in root.links], root.dropped_links_count) == (["00f067aa0ba902b7"], 1)
 
 
 def test_dropped_attributes_are_added_up():
