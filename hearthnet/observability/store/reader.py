@@ -95,6 +95,7 @@ class TraceFilter(NamedTuple):
 
 
 ANY = TraceFilter()
+_NO_TEXT: Final = "Could not decode to UTF-8"  # of the sqlite3 module, which has no code for it
 _COLUMNS: Final = "/* of traces */"  # replaced by those that the database has
 _HAS_NUMBERS: Final = "SELECT 1 FROM pragma_table_info('traces') WHERE name = 'number'"
 
@@ -152,8 +153,7 @@ class Reader:
             try:
                 # fetchall ends the statement, and with it the read transaction.
                 self._ends_at = time.monotonic() + (self._within_s or 0.0)
-                connection = self._connected()
-                return connection.execute(sql.replace(_COLUMNS, self._columns), tuple(values)).fetchall()
+                return self._fetched(self._connected(), sql.replace(_COLUMNS, self._columns), tuple(values))
             except sqlite3.Error as error:
                 if self._within_s is not None and error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
                     message = f"the query takes longer than {self._within_s:g} s"
@@ -164,6 +164,17 @@ class Reader:
                 raise StoreError(f"{self.path} cannot be read: {error}") from error
             finally:
                 self._reading = None
+
+    @staticmethod
+    def _fetched(connection: sqlite3.Connection, sql: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        try:
+            return connection.execute(sql, values).fetchall()
+        except sqlite3.OperationalError as error:
+            if not str(error).startswith(_NO_TEXT):
+                raise
+            # A byte that has flipped on the card: it must not hide the other rows. Only from now on, for it is slower.
+            connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+            return connection.execute(sql, values).fetchall()
 
     def _connected(self) -> sqlite3.Connection:
         """Returns a connection to the file now at the path: the store may have been moved aside since."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 from support.records import a_trace
+from support.stores import put
 
-from hearthnet.observability.store.reader import _joined
+from hearthnet.observability.store.reader import Reader, _joined
 
 
 def rows(*found):
@@ -34,3 +38,17 @@ def rows(*found):
 def test_pending_and_committed_in_one_order(pending, committed, expected):
     """Newest first, each once, whatever the writer has committed between the two looks."""
     assert _joined(rows(*pending), rows(*committed)) == rows(*expected)
+
+
+def test_a_text_that_is_none_hides_no_other_row(tmp_path):
+    """A byte has flipped on the card: the row is shown with a mark in its place, and so are those around it."""
+    path = tmp_path / "telemetry.db"
+    put(path, [a_trace(number) for number in (1, 2, 3)])
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE traces SET capability = CAST(x'61ff62' AS TEXT) WHERE number = 2")
+    reader = Reader(path)
+
+    found = reader.recent(10)
+    assert [record.number for record in found] == [3, 2, 1]
+    assert found[1].capability == "a\ufffdb"
+    reader.close()
