@@ -97,7 +97,7 @@ class Page:
         self._fitting = None
 
     def check_schema(self) -> None:
-        """Checks that the store's schema is one that the page reads. Waits up to a second for whoever has it locked.
+        """Checks that the store's schema is one that the page reads. Waits up to a second for one that is locked.
 
         Raises:
             OldStoreError: raised when it is older.

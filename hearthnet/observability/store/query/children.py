@@ -14,7 +14,7 @@ from typing import Final
 
 __all__ = ["Children"]
 
-_LOOK_S: Final = 0.5  # between two looks at the main thread: by so much a program ends later
+_LOOK_S: Final = 0.5  # by so much a program may end after its main thread
 
 
 class Children:
