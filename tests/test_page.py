@@ -7,7 +7,8 @@ import json
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+import threading
+from contextlib import closing, contextmanager
 
 import httpx
 import pytest
@@ -16,6 +17,8 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from support import forkserver
 from support.old_store import OLDER, old_store
+from support.records import a_trace
+from support.stores import put, unreserved
 from support.waiting import until
 
 from hearthnet.cli.main import _run
@@ -25,9 +28,11 @@ from hearthnet.observability.telemetry import DATABASE
 from hearthnet.page import page_app, page_of
 from hearthnet.transport.admission.gate import Load
 from hearthnet.transport.app import build_page_app
-from hearthnet.transport.page import autopsies
+from hearthnet.transport.page import autopsies, source
 from hearthnet.transport.page.access import HEADER
 from hearthnet.transport.page.grants import Grants
+
+__all__ = ["unreserved"]
 
 VIEWS = ["events", "now", "series", "capabilities", "traces", "logs", "doctor", "runs", "questions"]
 
@@ -134,6 +139,62 @@ async def test_store_of_an_older_version(tmp_path, version):
         migrate_store(path)
         for name in VIEWS[1:]:  # the first one is a stream
             assert (await asking.get(f"/page/v1/{name}", headers=headers)).status_code == 200, name
+
+
+@contextmanager
+def asking(directory):
+    """Yields a page, a client of it, and the headers of a browser with access."""
+    grants = Grants(directory)
+    with closing(page_of(directory, None, grants)) as page:
+        headers = {HEADER: grants.claim(grants.offer()).secret, "Origin": "http://localhost"}
+        yield page, client(build_page_app(page)), headers
+
+
+async def test_older_version_copied_over_the_store(tmp_path):
+    """`cp` keeps the inode: what the page knew of the file is true no more, and of the old one as little."""
+    path = tmp_path / DATABASE
+    put(path, [a_trace(1)])
+    old_store(tmp_path / "old" / DATABASE, OLDER[-1])
+    put(tmp_path / "new" / DATABASE, [a_trace(1)])
+    with asking(tmp_path) as (page, http, headers):
+        found = [(await http.get("/page/v1/now", headers=headers)).status_code]
+        for other in ("old", "new"):
+            page.disconnect()  # as after the last viewer
+            subprocess.run(["cp", tmp_path / other / DATABASE, path], check=True)
+            found.append((await http.get("/page/v1/now", headers=headers)).status_code)
+
+    assert found == [200, 501, 200]
+
+
+async def test_empty_file_becomes_an_older_store(tmp_path):
+    """What was no store yet is not remembered as one that fits."""
+    path = tmp_path / DATABASE
+    path.touch(0o600)
+    with asking(tmp_path) as (page, http, headers):
+        empty = await http.get("/page/v1/traces", headers=headers)
+        page.disconnect()
+        old_store(path, OLDER[-1])
+        old = await http.get("/page/v1/traces", headers=headers)
+
+    assert (empty.status_code, old.status_code) == (503, 501)
+
+
+async def test_store_is_opened_in_a_thread(tmp_path, monkeypatch):
+    """To connect may wait for a second; and once the store is known to fit, no request connects for that."""
+    by, real = [], source.schema_of
+    monkeypatch.setattr(source, "schema_of", lambda path: by.append(threading.get_ident()) or real(path))
+    path = tmp_path / DATABASE
+    old_store(path, OLDER[-1])
+    with asking(tmp_path) as (_, http, headers):
+        for _ in range(2):
+            assert (await http.get("/page/v1/traces", headers=headers)).status_code == 501
+        assert len(by) == 2
+        migrate_store(path)
+        for _ in range(2):
+            assert (await http.get("/page/v1/traces", headers=headers)).status_code == 200
+
+    assert len(by) == 3
+    assert threading.get_ident() not in by
 
 
 def test_folder_of_an_older_version_is_not_served(tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final, TypeGuard
 
 from fastapi import APIRouter, FastAPI, Request
@@ -26,6 +27,7 @@ from hearthnet.transport.api.openapi import openapi
 from hearthnet.transport.api.routes import Services, calls, operations, telemetry
 from hearthnet.transport.page.feed import Feed
 from hearthnet.transport.page.routes import page_data, page_files
+from hearthnet.transport.page.shell import page_version
 from hearthnet.transport.page.source import Page
 from hearthnet.transport.page.views import Overview
 
@@ -107,6 +109,9 @@ def _serve_page(app: FastAPI, page: Page | None, load: Load) -> None:
         app.state.overview = Overview(page)
         app.state.feed = Feed(page, app.state.overview)
         load.at_stop += [app.state.feed.end, page.children.close]
+        # Now, not with the first request: by then an upgrade may have brought files that are not of this program.
+        with suppress(OSError, ValueError):  # a damaged installation has no page: its requests say so
+            page_version()
 
 
 def _takes_post(route: BaseRoute) -> TypeGuard[APIRoute]:

@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
 
 from hearthnet.errors import HearthNetError, StoreError, WireError
 from hearthnet.observability.store.query.statement import QueryError, QueryLimitError
@@ -99,7 +100,8 @@ async def page_schema(page: ThePage) -> None:
     Raises:
         OldStoreError: raised when it is older.
     """
-    page.check_schema()
+    if not page.fits():  # one `stat`: a thread would cost more
+        await run_in_threadpool(page.check_schema)
 
 
 def unauthorized(message: str) -> WireError:
@@ -159,11 +161,23 @@ class PageRoute(APIRoute):
             except WireError as error:
                 failure = error
             except HearthNetError as error:
-                failure = _wire_error(error)
+                failure = _wire_error(await _explained(request, error))
             body = {**error_body(failure), **({"hint": failure.hint} if failure.hint else {})}
             return JSONResponse(body, failure.status)
 
         return guarded
+
+
+async def _explained(request: Request, error: HearthNetError) -> HearthNetError:
+    """Returns why a query failed: an older store, copied over the one that was checked, lacks what was asked for."""
+    if isinstance(error, StoreError) and not isinstance(error, OldStoreError):
+        page: Page = request.app.state.page
+        page.doubt()
+        try:
+            await run_in_threadpool(page.check_schema)
+        except OldStoreError as old:
+            return old
+    return error
 
 
 def _wire_error(error: HearthNetError) -> WireError:

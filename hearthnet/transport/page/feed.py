@@ -157,6 +157,7 @@ class Feed:
         try:
             await self._turn()
         except HearthNetError as error:
+            self._page.doubt()
             _often.warning("the page's stream cannot read the store", key="store", extra={"reason": error.message})
         except Exception:  # a bug must not leave the streams open without news
             log.exception("the page's stream failed")

@@ -39,7 +39,7 @@ class _Files:
 
 @cache
 def _files() -> _Files:
-    """Reads all files, once: an upgrade beneath a running process must not mix two versions."""
+    """Reads all files, once: an upgrade beneath a running process must not mix two versions. 1 ms of CPU."""
     by_name = {name: (path.read_bytes(), _TYPES[path.suffix]) for name, path in _paths()}
     html = _SHELL.read_text("utf-8")
     digest = hashlib.sha256(html.encode())

@@ -83,28 +83,41 @@ class Page:
         self.checks = Checks(settings.data_dir, doctor)
         self._turns = threading.BoundedSemaphore(_PROCESSES)
         self.path = settings.data_dir / DATABASE
-        self._fits = (-1, -1)  # the file whose schema was found to be new enough
+        self._fitting: tuple[int, int] | None = None  # the file whose schema was found to be new enough
         # Two: the stream must not wait for a search.
         self.reader = Reader(self.path, on_damage, READ_S)
         self.live = Reader(self.path, on_damage, READ_S)
 
+    def fits(self) -> bool:
+        """Returns whether this file's schema was found to be one that the page reads. One `stat`."""
+        return self._fitting is not None and self._fitting == self._identity()
+
+    def doubt(self) -> None:
+        """Has the schema checked again: a query failed, and another file's content may have been copied into this."""
+        self._fitting = None
+
     def check_schema(self) -> None:
-        """Checks that the store's schema is one that the page reads. One `stat`, once that is known.
+        """Checks that the store's schema is one that the page reads. Waits up to a second for one that is locked.
 
         Raises:
             OldStoreError: raised when it is older.
         """
+        identity = self._identity()
         try:
-            status = self.path.stat()
-            identity = (status.st_dev, status.st_ino)
-            if identity == self._fits:
-                return
             version = schema_of(self.path)
-        except (OSError, sqlite3.Error, StoreError):  # whatever reads it says so
+        except (sqlite3.Error, StoreError):  # whatever reads it says so
             return
         if 0 < version < _SCHEMA:
             raise OldStoreError(self.path, version)
-        self._fits = identity
+        if version:  # an empty file is about to become a store, of whatever version
+            self._fitting = identity
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
     @contextmanager
     def turn(self) -> Iterator[None]:

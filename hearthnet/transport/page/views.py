@@ -10,7 +10,7 @@ from hearthnet.identity.keys import short_id
 from hearthnet.observability.otel.export.mapping import Origin
 from hearthnet.observability.otel.export.otlp_json import export_request
 from hearthnet.observability.store.query import calls, flights, holdings, lives, relations, trouble
-from hearthnet.observability.store.query.news import last_seq
+from hearthnet.observability.store.query.news import Place, place_of
 from hearthnet.observability.store.query.one_trace import one_trace
 from hearthnet.observability.store.query.unsent import origins
 from hearthnet.observability.store.reader import Reader, TraceFilter
@@ -38,7 +38,8 @@ class Overview:
     def __init__(self, page: Page) -> None:
         self._page = page
         self._kept: dict[str, Any] = {}
-        self._kept_seq, self._kept_at = 0, float("-inf")
+        self._kept_place, self._kept_at = Place("", 0), float("-inf")
+        self._interrupted: tuple[object, list[dict[str, Any]]] = (None, [])  # with what they are of
 
     def now(self, *, has_vitals: bool = True) -> dict[str, Any]:
         """Returns the overview; the samples of process health are many, and only the newest goes into the stream.
@@ -50,7 +51,7 @@ class Overview:
         boxes = flights.boxes(page.settings.data_dir)
         living = {view.header.run_id for view in boxes if view.is_alive}
         run = lives.main_run(reader, living)
-        kept = self._figures(reader, moment, run)
+        kept = self._figures(reader, moment)
         vitals = _vitals(reader, run, boxes)
         if run is not None and run["last_seen_us"] is None:  # alive, or it died and is not recovered yet
             seen = (view.last_seen_us for view in boxes if view.header.run_id == run["run_id"])
@@ -59,26 +60,39 @@ class Overview:
             "now_us": moment,
             "node": _node(page, run),
             "verdict": verdict(run, kept["trouble"], page.checks.latest(), kept["last_failure_us"]),
-            "in_flight": flights.flights(boxes) + kept["interrupted"],
+            "in_flight": flights.flights(boxes) + self._interrupted_calls(reader, run, moment),
             "vitals": vitals if has_vitals else vitals[-1:],
             "store": kept["store"],
             "totals": kept["totals"],
         }
 
-    def _figures(self, reader: Reader, moment: int, run: dict[str, Any] | None) -> dict[str, Any]:
+    def _figures(self, reader: Reader, moment: int) -> dict[str, Any]:
         """Returns counts over thousands of rows, kept for a while: for longer while no record comes."""
-        seq, age_s = last_seq(reader), time.monotonic() - self._kept_at
-        if age_s > (_KEPT_S if seq != self._kept_seq else _QUIET_S):
-            settings = self._page.settings
+        settings = self._page.settings
+        place, age_s = place_of(reader, self._page.path), time.monotonic() - self._kept_at
+        is_other = place.epoch != self._kept_place.epoch
+        if is_other or age_s > (_KEPT_S if place != self._kept_place else _QUIET_S):
             self._kept = {
                 "store": holdings.holdings(reader, settings.data_dir, settings.log_dir, settings.max_disk_mb),
                 "totals": {**calls.totals(reader, moment - WINDOW_S * 1_000_000), "window_s": WINDOW_S},
                 "trouble": trouble.trouble(reader, moment),
                 "last_failure_us": trouble.last_failure_us(reader),
-                "interrupted": _interrupted(reader, run, moment),
             }
-            self._kept_seq, self._kept_at = seq, time.monotonic()
+            self._kept_place, self._kept_at = place, time.monotonic()
         return self._kept
+
+    def _interrupted_calls(self, reader: Reader, run: dict[str, Any] | None, moment: int) -> list[dict[str, Any]]:
+        """Returns the calls in flight of the run that died, kept as long as the figures: the whole ring is read.
+
+        Recovery writes last of a run that it died, after its calls.
+        """
+        run_id = _died(reader, run, moment)
+        if run_id is None:
+            return []
+        known = (run_id, self._kept_place.epoch, self._kept_at)
+        if self._interrupted[0] != known:
+            self._interrupted = (known, flights.interrupted(reader, run_id))
+        return self._interrupted[1]
 
 
 def _node(page: Page, run: dict[str, Any] | None) -> dict[str, Any]:
@@ -110,14 +124,14 @@ def _vitals(reader: Reader, run: dict[str, Any] | None, boxes: list[flights.BoxV
     return flights.vitals_json(lives.run_vitals(reader, run["run_id"]) if own is None else own)
 
 
-def _interrupted(reader: Reader, run: dict[str, Any] | None, moment: int) -> list[dict[str, Any]]:
-    """Returns the calls in flight of the last run that died: as long as no other runs, and for an hour after."""
+def _died(reader: Reader, run: dict[str, Any] | None, moment: int) -> str | None:
+    """Returns the id of the last run that died: as long as no other runs, and for an hour after."""
     dead = lives.last_dead_run(reader, of_node=bool(run and run["role"] == "node"))
     if dead is None or run is None:
-        return []
+        return None
     is_newest = dead["run_id"] == run["run_id"]
     is_recent = (dead["ended_us"] or 0) > moment - _HOUR_US
-    return flights.interrupted(reader, dead["run_id"]) if is_newest or is_recent else []
+    return str(dead["run_id"]) if is_newest or is_recent else None
 
 
 def living(page: Page) -> set[str]:

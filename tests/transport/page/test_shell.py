@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 
+import httpx
 import pytest
 
+from hearthnet.transport.app import build_page_app
 from hearthnet.transport.page import shell
+from hearthnet.transport.page.grants import Grants
+from hearthnet.transport.page.source import Page, PageSettings
 
 
 @pytest.fixture
@@ -66,6 +70,29 @@ def test_upgrade_beneath_a_running_process(static):
 
     assert shell.page_version() == version
     assert shell.file_of(version, "app.js") == (b"export const one = 1", "text/javascript")
+
+
+def an_app(directory):
+    """An application that serves a page."""
+    return build_page_app(Page(PageSettings(directory, None, 256), Grants(None)))
+
+
+def test_upgrade_before_the_first_request(static, tmp_path):
+    """The files are those that were there when the application was made: newer ones need newer routes."""
+    an_app(tmp_path)
+    (static / "app.js").write_text("export const two = 2")
+
+    assert shell.file_of(shell.page_version(), "app.js") == (b"export const one = 1", "text/javascript")
+
+
+async def test_page_without_its_files(static, tmp_path):
+    """A damaged installation costs the page, not the application."""
+    (static / "index.html").unlink()
+    through = httpx.ASGITransport(an_app(tmp_path), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=through, base_url="http://localhost") as client:
+        found = [(await client.get(path)).status_code for path in ("/", "/page/v1/now")]
+
+    assert found == [500, 401]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import zlib
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -53,7 +54,7 @@ def _view(path: Path) -> BoxView | None:
                 return None
             if not (layout.is_alive(header) or layout.is_locked(path)):
                 status = os.fstat(file.fileno())
-                return _dead(path, (status.st_ino, status.st_mtime_ns, status.st_size))
+                return _dead(path, (status.st_ino, status.st_mtime_ns, status.st_size, zlib.crc32(head)))
             # The table's place is the same in all layouts: right before the rings.
             table = file.read(header.traces_at - len(head)) if header.layout == layout.LAYOUT_VERSION else b""
     except OSError:  # recovered since it was listed, or another user's
@@ -62,8 +63,11 @@ def _view(path: Path) -> BoxView | None:
 
 
 @lru_cache(maxsize=_KEPT)
-def _dead(path: Path, _: tuple[int, int, int]) -> BoxView | None:
-    """Returns what the box of a dead run says. It is read whole, once for each identity: inode, time and size.
+def _dead(path: Path, _: tuple[int, int, int, int]) -> BoxView | None:
+    """Returns what the box of a dead run says. It is read whole, once for each inode, time, size and head.
+
+    The head, with its counters and heartbeat, because a file that is written through a mapping keeps its time for a
+    while: of a run that writes on, on another machine, that it is dead is a guess.
 
     Raises:
         OSError: raised when it cannot be read.

@@ -13,7 +13,7 @@ from typing import Any, Final
 from hearthnet.observability.store.query.shapes import LOG, SUMMARY, log_of, summary_of
 from hearthnet.observability.store.reader import Reader
 
-__all__ = ["News", "Place", "last_seq", "news_since", "place_of"]
+__all__ = ["News", "Place", "news_since", "place_of"]
 
 _EPOCH_CHARS: Final = 12
 _STATE: Final = "SELECT (SELECT value FROM state WHERE name = 'seq'), (SELECT value FROM state WHERE name = 'epoch')"
@@ -67,15 +67,6 @@ def place_of(reader: Reader, path: Path) -> Place:
         inode = 0
     digest = hashlib.sha256(f"{inode} {epoch}".encode()).hexdigest()
     return Place(digest[:_EPOCH_CHARS], seq or 0)
-
-
-def last_seq(reader: Reader) -> int:
-    """Returns the last number given in the store.
-
-    Raises:
-        StoreError: raised when there is no database, or it cannot be read.
-    """
-    return reader.rows(_STATE)[0][0] or 0
 
 
 def news_since(reader: Reader, after: int, until: int, most: int) -> News:
