@@ -48,7 +48,7 @@ def telemetry_export(config: Config, _: CapabilityBus | None) -> CheckResult:
     if settings is not None and (missing := _missing(settings)) is not None:
         return found(False, f"nothing is exported: {missing} is not installed", _INSTALL)
     status = read_status(directory)
-    is_live = now_us() - int(status.get("updated_us") or 0) < _STALE_US
+    is_live = 0 <= now_us() - status.get("updated_us", 0) < _STALE_US  # not by a clock that was ahead
     evidence = _evidence(come, status, settings)
     problems = [*_failures(status)] if is_live else []
     doubts = [*(settings.doubts if settings is not None else ()), *_delays(come, is_live=is_live)]
@@ -96,19 +96,18 @@ def _evidence(come: dict[str, Progress], status: dict[str, Any], settings: Setti
         if settings is None
         else {name: one.url.partition("?")[0] for name, one in settings.targets.items()},
         "progress": {name: one._asdict() for name, one in come.items()},
-        "troubles": status.get("troubles") or {},
-        "counts": status.get("counts") or {},
+        "troubles": status.get("troubles", {}),
+        "counts": status.get("counts", {}),
     }
 
 
 def _failures(status: dict[str, Any]) -> Iterator[str]:
     """Yields why nothing is delivered, by signal."""
     if error := status.get("error"):
-        yield str(error)
-    for signal, trouble in (status.get("troubles") or {}).items():
-        for_s = max(0.0, (now_us() - int(trouble.get("since_us") or 0)) / 1e6)
-        fault = "; the settings are at fault" if trouble.get("is_misset") else ""
-        yield f"{signal} have not been taken for {duration(for_s)}: {trouble.get('words')}{fault}"
+        yield error
+    for signal, trouble in status.get("troubles", {}).items():
+        fault = "; the settings are at fault" if trouble["is_misset"] else ""
+        yield f"{signal} have not been taken for {_age(trouble['since_us'])}: {trouble['words']}{fault}"
 
 
 def _delays(come: dict[str, Progress], *, is_live: bool) -> Iterator[str]:

@@ -10,12 +10,13 @@ from support.ports import reserve_port
 from support.stores import put
 from support.waiting import wait_until
 
-from hearthnet.cli.telemetry.text import info_lines
+from hearthnet.cli.telemetry.text import _export_lines, info_lines
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.observability import doctor, telemetry, trace
 from hearthnet.observability.otel.export import delivery, exporter
 from hearthnet.observability.otel.export.status import read_status, write_status
 from hearthnet.observability.store.query.info import info
+from hearthnet.observability.store.rows import now_us
 
 
 @pytest.fixture(autouse=True)
@@ -126,3 +127,32 @@ def test_trouble_of_a_process_that_has_ended(config):
     write_status(config.observability.data_dir, {"updated_us": 1, "troubles": {"traces": {"words": "x"}}})
 
     assert check(with_endpoint(config, "http://127.0.0.1:1")).status == "pass"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"troubles": ["x"]},
+        {"troubles": {"traces": "x"}, "counts": 3},
+        {"troubles": {"traces": {"since_us": "x", "words": 1}}, "error": {"a": 1}},
+        {"updated_us": "x", "troubles": {"traces": {"since_us": 2**62}}},
+    ],
+)
+def test_status_that_was_changed(config, odd):
+    """Breaks neither the check nor `telemetry info`."""
+    config.observability.data_dir.mkdir(parents=True, exist_ok=True)
+    write_status(config.observability.data_dir, {"updated_us": now_us(), **odd})
+
+    assert "itself failed" not in check(with_endpoint(config, "http://127.0.0.1:1")).detail
+    assert check(with_endpoint(config, "http://127.0.0.1:1")).status != "error"
+    found = read_status(config.observability.data_dir)
+    progress = {"traces": {"lost": 0, "unsent": 0, "oldest": None}}
+    assert next(name for name, _ in _export_lines(progress, found)) == "export"
+
+
+def test_status_of_a_clock_that_was_ahead(config):
+    """Is no sign of life."""
+    config.observability.data_dir.mkdir(parents=True, exist_ok=True)
+    write_status(config.observability.data_dir, {"updated_us": now_us() + 10**12})
+
+    assert check(with_endpoint(config, "http://127.0.0.1:1")).detail == "no process exports at present"

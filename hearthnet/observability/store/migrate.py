@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from hearthnet.database import PATIENT_S, TELEMETRY, connect_read_only, open_database
+from hearthnet.database import PATIENT_S, TELEMETRY, connect_read_only, open_database, store_error
+from hearthnet.errors import UnusableStoreError
 from hearthnet.observability.store.lock import StoreLock
 from hearthnet.observability.store.recovery.recover import refuse_living
 
@@ -29,16 +31,21 @@ def migrate_store(path: Path) -> tuple[int, int]:
 
     Raises:
         StoreInUseError: raised when a process records into the store: it may be an older program.
-        UnusableStoreError: raised when the file is damaged or not ours.
+        UnusableStoreError: raised when the file is damaged, empty or not ours.
         NewerStoreError: raised when it is newer than this program.
         StoreError: raised when there is no database at `path`, or it cannot be read or written.
     """
-    before = schema_of(path)
-    lock = StoreLock(path.parent)
-    lock.acquire()
     try:
-        refuse_living(path.parent)
-        open_database(path, TELEMETRY, PATIENT_S).close()
-    finally:
-        lock.release()
-    return before, schema_of(path)
+        before = schema_of(path)
+        if not before:  # opening it would make a new store
+            raise UnusableStoreError(f"{path} is not a telemetry database of HearthNet: it has no schema")
+        lock = StoreLock(path.parent)
+        lock.acquire()
+        try:
+            refuse_living(path.parent)
+            open_database(path, TELEMETRY, PATIENT_S).close()
+        finally:
+            lock.release()
+        return before, schema_of(path)
+    except sqlite3.Error as error:
+        raise store_error(path, error) from error

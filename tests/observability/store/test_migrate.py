@@ -46,3 +46,20 @@ def test_what_is_no_store_is_refused(tmp_path):
     with pytest.raises(UnusableStoreError):
         migrate_store(path)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (b"", StoreError),
+        (b"SQLite format 3\0" + b"\xff" * 4_080, UnusableStoreError),
+        (b"x" * 4_096, UnusableStoreError),
+    ],
+)
+def test_damaged_or_empty_file_is_refused(tmp_path, content, error):
+    """It stays as it is: an empty file is not made into a store."""
+    path = tmp_path / DATABASE
+    path.write_bytes(content)
+    with pytest.raises(error):
+        migrate_store(path)
+    assert path.read_bytes() == content
