@@ -365,15 +365,15 @@ class Writer:
     async def _evict(self, state: State, table: Table, notable: int, count: int) -> None:
         """Deletes the oldest rows of a class."""
         oldest = (notable, state.first(table, notable))
-        unsent = 0
+        unsent, flying = 0, "[]"
         if (cursor := state.cursor(table)) is not None:
             given = (self.cursors.last_sent(table.name), *oldest, count, cursor)
             ((unsent, flying),) = await self._db.execute_fetchall(table.unsent, given)
-            self._evicted.append((table.name, flying))
         gone = (await self._db.execute(table.delete_oldest, (*oldest, *oldest, count - 1))).rowcount
         state.evicted(table, notable, gone)
         if gone:
             state.lose(table, unsent)
+            self._evicted.append((table.name, flying))
         else:  # there are fewer than were counted
             await self._recount(state)
 

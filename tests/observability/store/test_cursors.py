@@ -15,7 +15,7 @@ from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store.cursors import Cursors, Moves
 from hearthnet.observability.store.merge import merge
 from hearthnet.observability.store.query.unsent import progress
-from hearthnet.observability.store.ring import State
+from hearthnet.observability.store.ring import BEGIN, State
 from hearthnet.observability.store.rows import LOGS, TRACES
 from hearthnet.observability.store.writer import Writer
 
@@ -168,6 +168,21 @@ async def test_rows_evicted_while_they_are_sent_are_not_lost_once_accepted(path,
     assert await writer.flush(is_last=True)
 
     assert exported(path)["otlp.traces.lost"] == 5 - min(5, accepted)
+
+
+async def test_rows_that_were_not_deleted_are_not_noted_as_evicted(path, writer):
+    """Something of others in the database may keep them."""
+    writer.cursors.begin("traces")
+    offer(writer, range(1, 11))
+    assert await writer.flush()
+    writer.cursors.fly("traces", range(1, 11))
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TRIGGER keep BEFORE DELETE ON traces BEGIN SELECT RAISE(IGNORE); END")
+    ((values, *_),) = await writer._db.execute_fetchall(BEGIN)
+    await writer._evict(State(values), TRACES, 0, 2)
+    await writer._db.rollback()
+
+    assert writer._evicted == []
 
 
 async def test_log_records_that_are_not_exported_are_not_lost(path, writer):
