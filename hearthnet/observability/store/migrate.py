@@ -9,7 +9,7 @@ from pathlib import Path
 from hearthnet.database import PATIENT_S, TELEMETRY, connect_read_only, open_database, store_error
 from hearthnet.errors import UnusableStoreError
 from hearthnet.observability.store.lock import StoreLock
-from hearthnet.observability.store.recovery.recover import refuse_living
+from hearthnet.observability.store.recovery.living import refuse_living
 
 __all__ = ["migrate_store", "schema_of"]
 
@@ -26,8 +26,12 @@ def schema_of(path: Path) -> int:
         return version
 
 
-def migrate_store(path: Path) -> tuple[int, int]:
+def migrate_store(path: Path, *, may_be_copy: bool = False) -> tuple[int, int]:
     """Returns the schema version before and after. Rows stay; older programs cannot write the database any more.
+
+    Args:
+        path: of the database.
+        may_be_copy: as of `refuse_living`.
 
     Raises:
         StoreInUseError: raised when a process records into the store: it may be an older program.
@@ -42,7 +46,7 @@ def migrate_store(path: Path) -> tuple[int, int]:
         lock = StoreLock(path.parent)
         lock.acquire()
         try:
-            refuse_living(path.parent)
+            refuse_living(path.parent, may_be_copy=may_be_copy)
             open_database(path, TELEMETRY, PATIENT_S).close()
         finally:
             lock.release()
