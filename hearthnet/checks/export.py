@@ -19,6 +19,7 @@ from hearthnet.moments import duration
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.otel.export.settings import Settings, read
 from hearthnet.observability.otel.export.status import read_status
+from hearthnet.observability.store.query.flights import living
 from hearthnet.observability.store.query.unsent import Progress, progress
 from hearthnet.observability.store.rows import now_us
 from hearthnet.observability.telemetry import DATABASE
@@ -51,7 +52,11 @@ def telemetry_export(config: Config, _: CapabilityBus | None) -> CheckResult:
     is_live = 0 <= now_us() - status.get("updated_us", 0) < _STALE_US  # not by a clock that was ahead
     evidence = _evidence(come, status, settings)
     problems = [*_failures(status)] if is_live else []
-    doubts = [*(settings.doubts if settings is not None else ()), *_delays(come, is_live=is_live)]
+    # An endpoint that was set without a restart, say; without one nothing is to be sent.
+    is_idle = settings is not None and not is_live and bool(living(directory))
+    doubts = [*(settings.doubts if settings is not None else ()), *_delays(come, is_due=is_live or is_idle)]
+    if is_idle and any(_is_late(one) for one in come.values()):
+        doubts.append("a process is recording, but none exports: restart the node")
     if problems:
         return found(False, "; ".join([*problems, *_waiting(come)][: MAX_NAMES + 1]), _SHOW, **evidence)
     if doubts:
@@ -110,12 +115,16 @@ def _failures(status: dict[str, Any]) -> Iterator[str]:
         yield f"{signal} have not been taken for {_age(trouble['since_us'])}: {trouble['words']}{fault}"
 
 
-def _delays(come: dict[str, Progress], *, is_live: bool) -> Iterator[str]:
-    """Yields what was lost unsent, and what has waited for long although a process exports."""
+def _is_late(one: Progress) -> bool:
+    return one.oldest_us is not None and (now_us() - one.oldest_us) / 1e6 > _LATE_S
+
+
+def _delays(come: dict[str, Progress], *, is_due: bool) -> Iterator[str]:
+    """Yields what was lost unsent, and what has waited for long although a process exports, or should."""
     for signal, one in come.items():
         if one.lost:
             yield f"{counted(one.lost, _NOUNS[signal])} evicted before the backend took them"
-        if is_live and one.oldest_us is not None and (now_us() - one.oldest_us) / 1e6 > _LATE_S:
+        if is_due and one.oldest_us is not None and _is_late(one):
             yield f"the oldest of {counted(one.unsent, _NOUNS[signal])} has waited for {_age(one.oldest_us)}"
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, nullcontext
 
 import pytest
 from support.otlp import Response, receiving
 from support.ports import reserve_port
+from support.records import a_trace
 from support.stores import put
 from support.waiting import wait_until
 
@@ -156,3 +157,18 @@ def test_status_of_a_clock_that_was_ahead(config):
     write_status(config.observability.data_dir, {"updated_us": now_us() + 10**12})
 
     assert check(with_endpoint(config, "http://127.0.0.1:1")).detail == "no process exports at present"
+
+
+@pytest.mark.parametrize(("is_recording", "status"), [(True, "warn"), (False, "pass")])
+def test_endpoint_to_which_nothing_is_sent_while_a_process_records(config, is_recording, status):
+    """As after an endpoint was set without a restart: what waits for long is no sign of health."""
+    path = config.observability.data_dir / "telemetry.db"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    put(path, [a_trace(1, started_us=now_us() - 3_600_000_000)])
+    with closing(open_database(path, TELEMETRY)) as connection:
+        connection.execute("INSERT INTO state VALUES ('otlp.traces', 0)")
+    with telemetry.open(config.observability) if is_recording else nullcontext():
+        found = check(with_endpoint(config, "http://127.0.0.1:1"))
+
+    assert found.status == status
+    assert ("is recording, but none exports" in found.detail) == is_recording
