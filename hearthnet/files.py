@@ -130,7 +130,7 @@ def foreign(path: str | os.PathLike[str]) -> Foreign | None:
     except KeyError:
         name = f"uid {owner}"
     which = "it" if os.fspath(places[0]) == os.fspath(path) else places[0]
-    # Only what is that owner's, and no target of a link: a folder may have changed when the command runs.
+    # Only files of that owner, and no target of a link: a folder may have changed when the command runs.
     command = f"sudo chown {recursively}-h --from={owner} {me} {shlex.join(map(str, places))}"
     return Foreign(f"{which} belongs to {name}", command)
 

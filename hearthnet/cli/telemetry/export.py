@@ -158,7 +158,7 @@ def _new_file(path: Path, *, force: bool) -> Iterator[BinaryIO]:
     """Yields a file that is at `path` once it is whole.
 
     Raises:
-        StoreError: raised when there is something at that path, and it may not be replaced: what is no file never is.
+        StoreError: raised when there is something at that path, and it may not be replaced; only a file ever is.
     """
     if path.is_dir():
         raise StoreError(f"{path} is a folder", hint="name a file in it")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from hearthnet.observability.store.ring import State
 
-__all__ = ["Cursors", "Moves"]
+__all__ = ["Cursors", "Evicted", "Moves"]
 
 
 @dataclass(slots=True)
@@ -66,10 +66,12 @@ class Cursors:
 
     Attributes:
         has_moves: whether there are any.
+        has_tried: whether a marked transaction may have been written although its COMMIT failed.
     """
 
     def __init__(self) -> None:
         self.has_moves = False
+        self.has_tried = False
         self._lock = threading.Lock()
         self._pending = Moves()
         self._flying: dict[str, set[int]] = {}  # by table, the rows that were sent last
@@ -170,17 +172,17 @@ class Cursors:
     def note_tried(self, state: State, run_id: str, moves: Moves | None, evicted: Evicted) -> None:
         """Marks a transaction that must not be repeated: its COMMIT may fail, and be written all the same."""
         if evicted or (moves is not None and moves.told):
-            self._tried = (state.mark(run_id), moves, list(evicted))
+            self._tried, self.has_tried = (state.mark(run_id), moves, list(evicted)), True
 
     def settle_tried(self, state: State, run_id: str) -> None:
         """Confirms the last transaction if its COMMIT failed, but the database has it."""
-        tried, self._tried = self._tried, None
+        tried, self._tried, self.has_tried = self._tried, None, False
         if tried is not None and state.marks(run_id) == tried[0]:
             self.committed(*tried[1:])
 
     def committed(self, moves: Moves | None, evicted: Evicted) -> None:
         """Notes what was evicted by a transaction that is committed, and forgets its moves."""
-        self._tried = None
+        self._tried, self.has_tried = None, False
         for table, seqs in evicted:
             self.note_evicted(table, seqs)
         if moves is not None:

@@ -61,7 +61,7 @@ from hearthnet.observability.store.budget import (
     damage_in,
     holders,
 )
-from hearthnet.observability.store.cursors import Cursors, Evicted
+from hearthnet.observability.store.cursors import Cursors, Evicted, Moves
 from hearthnet.observability.store.ring import (
     BEGIN,
     SET,
@@ -311,7 +311,8 @@ class Writer:
         self._evicted.clear()
         if not state.is_open(self._recorder.run_id):
             raise RunClosedError("another process has closed this run, and recovered its box")
-        self.cursors.settle_tried(state, self._recorder.run_id)
+        if self.cursors.has_tried:
+            self.cursors.settle_tried(state, self._recorder.run_id)
         if self._is_doubtful:  # a COMMIT that failed may have been written all the same
             traces, logs = await self._unknown(TRACES, traces), await self._unknown(LOGS, logs)
         moves = self.cursors.applied(state) if self.cursors.has_moves else None  # first: rows sent may be evicted now
@@ -331,13 +332,20 @@ class Writer:
             await db.executemany(rows.INSERT_GAP, [(state.next_seq(), *gap) for gap in gaps])
             await db.execute(rows.TRIM_GAPS, (MAX_GAP_ROWS,))
         state.settle(self._recorder.run_id, self.settled.after(numbers))
-        self.cursors.note_tried(state, self._recorder.run_id, moves, self._evicted)
-        await db.executemany(SET, state.changes())
-        await db.commit()
+        await self._commit_state(state, moves)
+        return numbers
+
+    async def _commit_state(self, state: State, moves: Moves | None) -> None:
+        """Writes the state and ends the transaction; then what it did for the export is confirmed."""
+        is_of_export = moves is not None or bool(self._evicted)
+        if is_of_export:
+            self.cursors.note_tried(state, self._recorder.run_id, moves, self._evicted)
+        await self._db.executemany(SET, state.changes())
+        await self._db.commit()
         self.held = sum(state.held(TRACES)), sum(state.held(LOGS))
         self._committed_to = state.settled(self._recorder.run_id)
-        self.cursors.committed(moves, self._evicted)
-        return numbers
+        if is_of_export:
+            self.cursors.committed(moves, self._evicted)
 
     async def _unknown(self, table: Table, records: list[Record]) -> list[Record]:
         """Returns those of `records` that the database lacks."""
