@@ -149,7 +149,8 @@ def _with_environment(config: Config) -> Config:
 
 def known_secrets(config: Config) -> list[str]:
     """Returns this process's secrets: environment variables with a secret's name, backend keys and passwords."""
-    return secrets_of((backend.url, backend.api_key_env) for backend in config.llm.backends)
+    backends = [(backend.url, backend.api_key_env) for backend in config.llm.backends]
+    return secrets_of([*backends, (config.observability.otlp_endpoint or "", None)])
 
 
 def _invalid(error: ValidationError, source: Path, tree: Any) -> ConfigError:

@@ -176,14 +176,14 @@ def key_of(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def secrets_of(backends: Iterable[tuple[str, str | None]]) -> list[str]:
-    """Returns this process's secrets: environment variables with a secret's name, backend keys and passwords.
+def secrets_of(places: Iterable[tuple[str, str | None]]) -> list[str]:
+    """Returns this process's secrets: environment variables with a secret's name, keys, passwords in URLs.
 
     Args:
-        backends: for each backend its URL and the variable that holds its key.
+        places: for each backend, of models or of telemetry, its URL and the variable that holds its key.
     """
     given = [value for name, value in os.environ.items() if is_secret(name)]
-    for url, variable in backends:
+    for url, variable in (*places, (os.environ.get(OTLP_ENDPOINT, ""), None)):
         given += filter(None, (os.environ.get(variable) if variable else None, _password(url)))
     return given
 

@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from hearthnet.errors import DiskFullError, HearthNetError, NewerStoreError, StoreError, UnusableStoreError
-from hearthnet.files import create_private, foreign_hint, make_private_dir, move_aside_hint, why_not_regular
+from hearthnet.files import create_private, foreign, make_private_dir, move_aside_hint, why_not_regular
 
 __all__ = [
     "BUSY_TIMEOUT_S",
@@ -191,8 +191,8 @@ def store_error(path: Path, error: OSError | sqlite3.Error) -> HearthNetError:
             f"{path} cannot be written: the disk is full", hint=f"free some space: df -h {path.parent}"
         )
     for part in _parts(path):
-        if part.exists() and not _is_accessible(part) and (hint := foreign_hint(part)) is not None:
-            return StoreError(f"{part} cannot be used: {hint.partition(': ')[0]}", hint=hint)
+        if (found := foreign(part)) is not None:
+            return StoreError(f"{part} cannot be used: {found.reason}", hint=found.hint)
     return StoreError(f"{path} cannot be used: {error}", hint=f"check that {path.parent} is writable")
 
 
@@ -200,16 +200,13 @@ def unreadable(path: Path) -> StoreError | None:
     """Returns the error for a database with a file that we may not read, with how to take it back; None: we may."""
     for part in _parts(path):
         if part.exists() and not os.access(part, os.R_OK):
-            return StoreError(f"{part} cannot be read by this user", hint=foreign_hint(part))
+            found = foreign(part)
+            return StoreError(f"{part} cannot be read by this user", hint=None if found is None else found.hint)
     return None
 
 
 class CeilingError(sqlite3.OperationalError):
     """Raised when the database may not grow, and tables that are not ours hold the space that our rows would need."""
-
-
-def _is_accessible(path: Path) -> bool:
-    return os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _parts(path: Path) -> list[Path]:

@@ -10,17 +10,21 @@ import errno
 import os
 import re
 import stat
+from collections.abc import Iterator
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
 __all__ = [
+    "Foreign",
     "Mount",
     "NotRegularError",
     "create_private",
     "create_whole",
-    "foreign_hint",
+    "foreign",
     "hint_for",
+    "is_accessible",
     "make_private_dir",
     "mount_of",
     "move_aside_hint",
@@ -44,6 +48,12 @@ _KINDS: Final = {
 }
 
 _MAX_NAMED: Final = 12  # files of another owner in a hint
+_NODE_HOME: Final = "hearthnet"
+_NODE_FOLDERS: Final = ("blobs", "communities", "keys", "log")
+_NODE_FILE: Final = re.compile(  # and the temporary ones, whose names begin with a dot
+    r"\.?(?:telemetry\..+|(?:config\.toml|doctor\.jsonl|export\.json|page\.(?:json|html)|manifest\.json|events\.sqlite"
+    r"|replays\.bin|device\.(?:ed25519|pub))(?:-.+)?|export\.lock|\d{4}-\d\d-\d\d(?:\.\d+)?\.log)"
+)
 _DANGLING: Final = "it is a link to nothing, not a file"
 
 
@@ -74,7 +84,8 @@ def hint_for(error: OSError) -> str | None:
         return None
     if isinstance(error, NotRegularError):
         return move_aside_hint(path)
-    return foreign_hint(path) if isinstance(error, PermissionError) else None
+    found = foreign(path) if isinstance(error, PermissionError) else None
+    return None if found is None else found.hint
 
 
 def move_aside_hint(path: str | os.PathLike[str]) -> str:
@@ -84,24 +95,53 @@ def move_aside_hint(path: str | os.PathLike[str]) -> str:
     return f"move it aside: mv {shlex.quote(os.fspath(path))} {shlex.quote(f'{os.fspath(path)}.aside')}"
 
 
-def foreign_hint(path: str | os.PathLike[str]) -> str | None:
-    """Returns the hint to take a file back from its owner, such as root after a run with `sudo`; None if it is ours.
+class Foreign(NamedTuple):
+    """That a file is another user's, in words, and the command that takes it back."""
 
-    Below a folder of ours, whatever else of that owner is in its way or beside it is named as well.
+    reason: str
+    command: str
+
+    @property
+    def hint(self) -> str:
+        """Both, as a hint."""
+        return f"{self.reason}: {self.command}"
+
+
+def foreign(path: str | os.PathLike[str]) -> Foreign | None:
+    """Returns how to take a file back that we may not use from its owner, such as root after a run with `sudo`.
+
+    Below a folder of ours, what else of that owner is in its way or beside it is named as well, if it is a node's.
+
+    Returns:
+        None if we may use it, or are root, whom nothing keeps from it; and for what may be no file of a node.
     """
     import pwd  # late: seldom needed
     import shlex
 
+    me = os.geteuid()
     at, owner = _reached(Path(path))
-    if owner in (None, os.geteuid()):
+    if owner is None or owner == me or me == 0 or is_accessible(at):
+        return None
+    places, recursively = _all_of(at, owner)
+    if not places:
         return None
     try:
         name = pwd.getpwuid(owner).pw_name
     except KeyError:
         name = f"uid {owner}"
-    places, recursively = _all_of(at, owner)
     which = "it" if os.fspath(places[0]) == os.fspath(path) else places[0]
-    return f"{which} belongs to {name}: sudo chown {recursively}{os.geteuid()} {shlex.join(map(str, places))}"
+    # Only files of that owner, and no target of a link: a folder may have changed when the command runs.
+    command = f"sudo chown {recursively}-h --from={owner} {me} {shlex.join(map(str, places))}"
+    return Foreign(f"{which} belongs to {name}", command)
+
+
+def is_accessible(path: Path) -> bool:
+    """Returns whether we may read and write a file, or list a folder and make files in it."""
+    try:
+        mode = os.R_OK | os.W_OK | (os.X_OK if stat.S_ISDIR(path.stat().st_mode) else 0)
+    except OSError:  # gone, or below a folder that we may not enter
+        return False
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _reached(path: Path) -> tuple[Path, int | None]:
@@ -115,19 +155,65 @@ def _reached(path: Path) -> tuple[Path, int | None]:
 
 
 def _all_of(path: Path, owner: int) -> tuple[list[Path], str]:
-    """Returns what has to be taken back with a path: its highest folder of that owner, or the files beside it.
+    """Returns what has to be taken back with a path: a node's folder of that owner, or the files beside it.
 
-    And the option for a folder's content, which is taken back only below a folder of ours.
+    And the option for a folder's content. Nothing if the path may be no file of a node: a disk, a link, a file with a
+    second name elsewhere.
     """
-    above = [path, *path.parents]
-    owners = [_reached(one)[1] for one in above]
-    first_other = next((at for at, uid in enumerate(owners) if uid != owner), 0)
-    if not first_other or owners[first_other] != os.geteuid():  # no folder of ours above it: nothing is known
-        return [path], ""
-    if first_other > 1 or path.is_dir():
-        return [above[first_other - 1]], "-R "
-    beside = sorted(one for one in path.parent.iterdir() if _reached(one)[1] == owner and not one.is_dir())
-    return [path, *(one for one in beside if one != path)][:_MAX_NAMED], ""
+    of_owner = list(takewhile(lambda one: _is_folder_of(one, owner), path.parents))
+    beyond = path.parents[len(of_owner)] if len(of_owner) < len(path.parents) else None
+    is_below_ours = beyond is not None and _reached(beyond)[1] == os.geteuid()
+    is_folder = _is_folder_of(path, owner)
+    of_node = [one for one in ([path] if is_folder else []) + of_owner if _is_node_folder(one) and not _has_mounts(one)]
+    if is_below_ours and of_node:
+        return [of_node[-1]], "-R "
+    if is_folder:  # one that can be listed would have shown that it is a node's
+        return ([] if _names_in(path) or _has_mounts(path) else [path]), ""
+    if not _is_node_file_of(path, owner):
+        return [], ""
+    beside = sorted(path.with_name(name) for name in _names_in(path.parent) or ()) if is_below_ours else []
+    return [path, *(one for one in beside if one != path and _is_node_file_of(one, owner))][:_MAX_NAMED], ""
+
+
+def _is_folder_of(path: Path, owner: int) -> bool:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == owner
+
+
+def _is_node_file_of(path: Path, owner: int) -> bool:
+    """Returns whether a file is one of a node's by its name, that owner's, and has no other name."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    is_plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+    return is_plain and status.st_uid == owner and _NODE_FILE.fullmatch(path.name) is not None
+
+
+def _is_node_folder(path: Path) -> bool:
+    """Returns whether a folder is a node's alone: by what it holds, or where that cannot be seen, by its name."""
+    if path.name in _NODE_FOLDERS and _is_node_folder(path.parent):
+        return True
+    names = _names_in(path)
+    if not names:
+        return path.name == _NODE_HOME
+    return all(name in _NODE_FOLDERS or _NODE_FILE.fullmatch(name) for name in names)
+
+
+def _names_in(folder: Path) -> list[str] | None:
+    try:
+        return [one.name for one in folder.iterdir()]
+    except OSError:  # we may not list it
+        return None
+
+
+def _has_mounts(folder: Path) -> bool:
+    """Returns whether another file system is mounted at a folder or below it."""
+    whole = Path(os.path.realpath(folder))
+    return os.path.ismount(whole) or any(mount.point.is_relative_to(whole) for mount in _mounts(_MOUNTS))
 
 
 def _check_regular(path: str | os.PathLike[str], mode: int) -> None:
@@ -332,16 +418,21 @@ def mount_of(path: Path, table: Path = _MOUNTS) -> Mount | None:
     A bind mount has the device number of the file system that it is part of, so that number does not tell.
     None if the system has no table of mounts.
     """
+    wanted, best = path.resolve(), None
+    for mount in _mounts(table):
+        is_deeper = best is None or len(mount.point.parts) >= len(best.point.parts)
+        if is_deeper and wanted.is_relative_to(mount.point):
+            best = mount
+    return best
+
+
+def _mounts(table: Path) -> Iterator[Mount]:
+    """Yields all mounts; none if the system has no table of them."""
     try:
         lines = table.read_bytes().splitlines()
     except OSError:  # not Linux
-        return None
-    wanted, best = path.resolve(), None
+        return
     for line in lines:
         before, _, behind = line.partition(b" - ")
         raw = _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), before.split()[4])  # a space is \040 there
-        point = Path(os.fsdecode(raw))
-        is_deeper = best is None or len(point.parts) >= len(best.point.parts)
-        if is_deeper and wanted.is_relative_to(point):
-            best = Mount(point, os.fsdecode(behind.split()[0]))
-    return best
+        yield Mount(Path(os.fsdecode(raw)), os.fsdecode(behind.split()[0]))

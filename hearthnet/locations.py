@@ -116,7 +116,9 @@ def _plain_locations(tree: Mapping[str, Any]) -> Locations:
 
 
 def _backends(tree: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
-    """Yields the URL and key variable of each language model backend whose settings have the right type."""
+    """Yields the URL and key variable of each backend, of models or telemetry, whose settings have the right type."""
+    if isinstance(endpoint := tree.get("observability", {}).get("otlp_endpoint"), str):
+        yield endpoint, None
     found = tree.get("llm", {}).get("backends")
     for item in found if isinstance(found, list) else ():
         if isinstance(item, dict) and isinstance(url := item.get("url"), str):

@@ -201,7 +201,7 @@ def test_file_of_another_owner_is_named(path, ending, as_nobody):
         found = store_error(path, sqlite3.OperationalError("unable to open database file"))
 
     assert found.message == f"{part} cannot be used: it belongs to root"
-    assert found.hint == f"it belongs to root: sudo chown 65534 {part}"
+    assert found.hint == f"it belongs to root: sudo chown -h --from=0 65534 {part}"
 
 
 def test_copy_of_an_unreadable_store_blames_the_store(path, tmp_path):

@@ -17,7 +17,7 @@ from hearthnet.files import (
     NotRegularError,
     create_private,
     create_whole,
-    foreign_hint,
+    foreign,
     hint_for,
     make_private_dir,
     open_file,
@@ -298,8 +298,8 @@ def test_file_of_another_owner_is_named(tmp_path, as_nobody):
     with as_nobody(), pytest.raises(PermissionError) as caught:
         open_regular(path, os.O_RDWR | os.O_CREAT)
     with as_nobody():
-        assert hint_for(caught.value) == f"it belongs to root: sudo chown 65534 {path}"
-    assert hint_for(caught.value) is None  # ours: its mode is the reason
+        assert hint_for(caught.value) == f"it belongs to root: sudo chown -h --from=0 65534 {path}"
+    assert hint_for(caught.value) is None  # root may use it
 
 
 def owned(path: Path, uid: int, mode: int) -> Path:
@@ -309,24 +309,79 @@ def owned(path: Path, uid: int, mode: int) -> Path:
     return path
 
 
-def test_leftovers_of_root_are_taken_back_at_once(tmp_path, as_nobody):
-    """All that root left beside a file, and the highest of its folders: not one command for each."""
+@pytest.fixture
+def home(tmp_path):
+    """A folder of another user than root, which that user can reach."""
     for above in (tmp_path, *tmp_path.parents[:2]):
         above.chmod(0o755)
-    home = tmp_path / "home"
-    (home / "state" / "log").mkdir(parents=True)
-    owned(home, NOBODY, 0o700)
-    owned(home / "state", 0, 0o700)
-    (home / "mine").touch()
-    owned(home / "mine", NOBODY, 0o600)
-    for name in ("b", "a", "c d"):
+    (tmp_path / "home").mkdir()
+    return owned(tmp_path / "home", NOBODY, 0o700)
+
+
+def test_leftovers_of_root_are_taken_back_at_once(home, as_nobody):
+    """All of a node's that root left beside a file, and the highest of its folders: not one command for each."""
+    (home / "state" / "hearthnet" / "log").mkdir(parents=True)
+    owned(home / "state", NOBODY, 0o700)
+    owned(home / "state" / "hearthnet", 0, 0o700)
+    (home / "page.json").touch()
+    owned(home / "page.json", NOBODY, 0o600)
+    for name in ("telemetry.lock", "telemetry.db", "telemetry.1.box x"):
         (home / name).touch(0o600)
+    command = f"sudo chown -h --from=0 {NOBODY}"
     with as_nobody():
-        assert foreign_hint(home / "b") == f"it belongs to root: sudo chown {NOBODY} {home}/b {home}/a '{home}/c d'"
-        assert foreign_hint(home / "state" / "log" / "x.log") == (
-            f"{home}/state belongs to root: sudo chown -R {NOBODY} {home}/state"
+        assert foreign(home / "telemetry.lock") == (
+            "it belongs to root",
+            f"{command} {home}/telemetry.lock '{home}/telemetry.1.box x' {home}/telemetry.db",
         )
-        assert foreign_hint(home / "mine") is None
-        assert foreign_hint(home / "gone") is None
-        # Above are folders of root alone, which are to stay as they are.
-        assert foreign_hint(tmp_path) == f"it belongs to root: sudo chown {NOBODY} {tmp_path}"
+        assert foreign(home / "state" / "hearthnet" / "log" / "x.log") == (
+            f"{home}/state/hearthnet belongs to root",
+            f"sudo chown -R -h --from=0 {NOBODY} {home}/state/hearthnet",
+        )
+        assert foreign(home / "gone") is None
+
+
+def test_root_takes_nothing(home):
+    """Nothing keeps root from a file; a hint would give a service's store, or a home, to root."""
+    (home / "telemetry.db").touch()
+    owned(home / "telemetry.db", NOBODY, 0o600)
+
+    assert foreign(home / "telemetry.db") is None
+    assert foreign(home) is None
+
+
+def test_what_is_no_file_of_a_node_is_not_taken(home, as_nobody):
+    """A disk, a folder with others' files, a link, a file with a second name elsewhere, one of another program."""
+    (home / "disk" / "photos").mkdir(parents=True)
+    (home / "disk" / "telemetry.db").touch(0o600)
+    (home / "shadow").touch(0o600)
+    (home / "telemetry.lock").hardlink_to(home / "shadow")
+    (home / "telemetry.db-wal").symlink_to(home / "shadow")
+    (home / "telemetry.db").touch(0o600)
+    (home / "closed").mkdir(0o700)
+    with as_nobody():
+        assert foreign(home / "disk") is None
+        assert foreign(home / "disk" / "telemetry.db").command.endswith(f" {home}/disk/telemetry.db")
+        assert [foreign(home / name) for name in ("shadow", "telemetry.lock", "telemetry.db-wal")] == [None] * 3
+        assert foreign(home / "telemetry.db").command == f"sudo chown -h --from=0 {NOBODY} {home}/telemetry.db"
+        # What a closed folder holds cannot be seen; this is the one that was asked for, or is in its way.
+        assert foreign(home / "closed" / "x").command == f"sudo chown -h --from=0 {NOBODY} {home}/closed"
+
+
+def test_mounted_disk_is_not_taken(home, as_nobody, monkeypatch, tmp_path):
+    """Whatever its name, and neither is a folder with one below it."""
+    (home / "hearthnet" / "blobs").mkdir(parents=True)
+    owned(home / "hearthnet", 0, 0o700)
+    table = tmp_path / "mountinfo"
+    monkeypatch.setattr(files, "_MOUNTS", table)
+    for mounted, is_taken in ((home, True), (home / "hearthnet", False), (home / "hearthnet" / "blobs", False)):
+        table.write_text(f"1 2 3:4 / {mounted} rw - ext4 /dev/x rw\n")
+        with as_nobody():
+            assert (foreign(home / "hearthnet") is not None) == is_taken
+
+
+def test_file_that_can_be_used_is_no_trouble(home, as_nobody):
+    """Another owner is then no reason: something else is the reason, and its hint is the right one."""
+    (home / "telemetry.db").touch()
+    (home / "telemetry.db").chmod(0o666)
+    with as_nobody():
+        assert foreign(home / "telemetry.db") is None

@@ -19,6 +19,7 @@ from hearthnet.moments import duration
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.otel.export.settings import Settings, read
 from hearthnet.observability.otel.export.status import read_status
+from hearthnet.observability.store.query.flights import living
 from hearthnet.observability.store.query.unsent import Progress, progress
 from hearthnet.observability.store.rows import now_us
 from hearthnet.observability.telemetry import DATABASE
@@ -48,10 +49,14 @@ def telemetry_export(config: Config, _: CapabilityBus | None) -> CheckResult:
     if settings is not None and (missing := _missing(settings)) is not None:
         return found(False, f"nothing is exported: {missing} is not installed", _INSTALL)
     status = read_status(directory)
-    is_live = now_us() - int(status.get("updated_us") or 0) < _STALE_US
+    is_live = 0 <= now_us() - status.get("updated_us", 0) < _STALE_US  # not by a clock that was ahead
     evidence = _evidence(come, status, settings)
     problems = [*_failures(status)] if is_live else []
-    doubts = [*(settings.doubts if settings is not None else ()), *_delays(come, is_live=is_live)]
+    # An endpoint that was set without a restart, say; without one nothing is to be sent.
+    is_idle = settings is not None and not is_live and bool(living(directory))
+    doubts = [*(settings.doubts if settings is not None else ()), *_delays(come, is_due=is_live or is_idle)]
+    if is_idle and any(_is_late(one) for one in come.values()):
+        doubts.append("a process is recording, but none exports: restart the node")
     if problems:
         return found(False, "; ".join([*problems, *_waiting(come)][: MAX_NAMES + 1]), _SHOW, **evidence)
     if doubts:
@@ -96,27 +101,30 @@ def _evidence(come: dict[str, Progress], status: dict[str, Any], settings: Setti
         if settings is None
         else {name: one.url.partition("?")[0] for name, one in settings.targets.items()},
         "progress": {name: one._asdict() for name, one in come.items()},
-        "troubles": status.get("troubles") or {},
-        "counts": status.get("counts") or {},
+        "troubles": status.get("troubles", {}),
+        "counts": status.get("counts", {}),
     }
 
 
 def _failures(status: dict[str, Any]) -> Iterator[str]:
     """Yields why nothing is delivered, by signal."""
     if error := status.get("error"):
-        yield str(error)
-    for signal, trouble in (status.get("troubles") or {}).items():
-        for_s = max(0.0, (now_us() - int(trouble.get("since_us") or 0)) / 1e6)
-        fault = "; the settings are at fault" if trouble.get("is_misset") else ""
-        yield f"{signal} have not been taken for {duration(for_s)}: {trouble.get('words')}{fault}"
+        yield error
+    for signal, trouble in status.get("troubles", {}).items():
+        fault = "; the settings are at fault" if trouble["is_misset"] else ""
+        yield f"{signal} have not been taken for {_age(trouble['since_us'])}: {trouble['words']}{fault}"
 
 
-def _delays(come: dict[str, Progress], *, is_live: bool) -> Iterator[str]:
-    """Yields what was lost unsent, and what has waited for long although a process exports."""
+def _is_late(one: Progress) -> bool:
+    return one.oldest_us is not None and (now_us() - one.oldest_us) / 1e6 > _LATE_S
+
+
+def _delays(come: dict[str, Progress], *, is_due: bool) -> Iterator[str]:
+    """Yields what was lost unsent, and what has waited for long although a process exports, or should."""
     for signal, one in come.items():
         if one.lost:
             yield f"{counted(one.lost, _NOUNS[signal])} evicted before the backend took them"
-        if is_live and one.oldest_us is not None and (now_us() - one.oldest_us) / 1e6 > _LATE_S:
+        if is_due and one.oldest_us is not None and _is_late(one):
             yield f"the oldest of {counted(one.unsent, _NOUNS[signal])} has waited for {_age(one.oldest_us)}"
 
 

@@ -19,7 +19,7 @@ from hearthnet.checks.probes.lock_owner import user_name
 from hearthnet.checks.results import found, warned
 from hearthnet.config import Config
 from hearthnet.display import counted, size
-from hearthnet.files import foreign_hint, mount_of
+from hearthnet.files import foreign, mount_of
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.logs.daily_file import log_key, log_paths
@@ -223,8 +223,8 @@ def _missing_log_directory(folder: Path) -> CheckResult:
     why = _why_not(parent)
     about = f"{parent} {why.removeprefix('it ')}" if why.startswith("it ") else why
     fix = f"sudo install -d -m 700 -o {user_name(os.geteuid())} {shlex.quote(str(folder))}"
-    if (hint := foreign_hint(parent)) is not None and " -R " in hint:  # below a folder of ours
-        fix = hint.partition(": ")[2]
+    if (other := foreign(parent)) is not None and " -R " in other.command:  # a node's folder, below one of ours
+        fix = other.command
     return found(False, f"{folder} {problem}: {about}", fix, path=str(folder))
 
 
@@ -267,12 +267,13 @@ def _why_not(path: Path) -> str:
 def _fix_access(path: Path) -> str:
     if os.statvfs(path).f_flag & os.ST_RDONLY:
         return f"sudo mount -o remount,rw $(findmnt -n -o TARGET --target {shlex.quote(str(path))})"
-    if path.stat().st_uid == os.geteuid():
+    owner = path.stat().st_uid
+    if owner == os.geteuid():
         return f"chmod u+rwX {shlex.quote(str(path))}"
     if path.is_dir() and _has_files_of_others(path):  # /var/log, say, which must stay as it is
         return "set [observability] log_dir to a folder of the node's own: hearthnet paths shows the settings"
     recursively = "-R " if path.is_dir() else ""
-    return f"sudo chown {recursively}{user_name(os.geteuid())} {shlex.quote(str(path))}"
+    return f"sudo chown {recursively}-h --from={owner} {user_name(os.geteuid())} {shlex.quote(str(path))}"
 
 
 def _has_files_of_others(folder: Path) -> bool:

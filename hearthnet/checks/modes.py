@@ -17,6 +17,8 @@ from hearthnet.display import counted
 from hearthnet.identity.keys import PUBLIC_FILE
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.logs.daily_file import log_key, log_paths
+from hearthnet.observability.otel.export.status import FILE as STATUS_FILE
+from hearthnet.observability.otel.export.status import LOCK_FILE as EXPORT_LOCK
 from hearthnet.observability.reports.report_file import MEMORY_FILE
 from hearthnet.transport.page.grants import GRANTS_FILE, OPENING_FILE
 
@@ -28,14 +30,19 @@ __all__ = ["Deviation", "deviations_of", "file_modes", "owner_of"]
 _FILE_MODE: Final = 0o600
 _FOLDER_MODE: Final = 0o700
 _PUBLIC_MODES: Final = (0o600, 0o644)
-_PATTERNS: Final = ("telemetry.*", f"{MEMORY_FILE}*", GRANTS_FILE, OPENING_FILE)
+_PATTERNS: Final = ("telemetry.*", f"{MEMORY_FILE}*", GRANTS_FILE, OPENING_FILE, STATUS_FILE, EXPORT_LOCK)
 _OTHERS: Final = 0o077
 _MAX_ENTRIES: Final = 20_000  # a folder of blobs may hold more, but the check has a deadline
 _MAX_SHOWN: Final = 20
 _MAX_FIX_PATHS: Final = 8  # as many as a person reads before pasting
-_PAGE: Final = (GRANTS_FILE, OPENING_FILE)
+_REPLACED: Final = (
+    MEMORY_FILE,
+    GRANTS_FILE,
+    OPENING_FILE,
+    STATUS_FILE,
+)  # by a temporary one, whose name begins with a dot
 _OWN_NAMES: Final = (
-    "telemetry.", *(prefix + name for name in (MEMORY_FILE, *_PAGE) for prefix in ("", ".")),
+    "telemetry.", EXPORT_LOCK, *(prefix + name for name in _REPLACED for prefix in ("", ".")),
     "keys", "communities", "blobs", "log",
 )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import shlex
 import stat
@@ -13,6 +14,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from hearthnet.checks.results import MAX_NAMES, found, warned
 from hearthnet.config import Config, LlmBackend, default_path, load, resolve_paths
+from hearthnet.config_file import OTLP_ENDPOINT
 from hearthnet.errors import ConfigError
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.redaction.rules import is_secret
@@ -87,7 +89,8 @@ def _doubts(config: Config) -> Iterator[str]:
     for backend in config.llm.backends:
         yield from _doubts_of_backend(backend)
     endpoint = config.observability.otlp_endpoint
-    if endpoint is not None and _holds_secret(endpoint):
+    is_of_file = not os.environ.get(OTLP_ENDPOINT, "").strip()  # the variable wins
+    if endpoint is not None and is_of_file and _holds_secret(endpoint):
         yield "[observability] otlp_endpoint contains a key or password; write ${NAME} and set it in the environment"
 
 

@@ -19,7 +19,7 @@ from hearthnet.config import Config, ObservabilityConfig
 from hearthnet.database import Part, quoted
 from hearthnet.display import counted
 from hearthnet.errors import HearthNetError
-from hearthnet.files import foreign_hint, why_no_file
+from hearthnet.files import foreign, why_no_file
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.store.budget import MB, Budget
 from hearthnet.observability.store.lock import LOCK_FILE
@@ -141,8 +141,8 @@ def _why_not(reason: str, path: Path) -> tuple[str, str]:
 
 def _show_files(path: Path) -> str:
     for file in (path.with_name(LOCK_FILE), path):
-        if (hint := foreign_hint(file)) is not None:
-            return hint.partition(": ")[2]
+        if (found := foreign(file)) is not None:
+            return found.command
     return f"ls -la {shlex.quote(str(path.parent))}; hearthnet log --level warning"
 
 

@@ -223,8 +223,8 @@ def _remark(found: Found, made: Compiled, text: str) -> None:
         return
     click.echo(hanging("", f"no {noun}s match{_range(found, made)}"), err=True)
     if found.newest_match_us is not None:
-        text = f"the newest match outside of that ended at {moments.local(found.newest_match_us)}"
-        click.echo(hanging("", text), err=True)
+        newest = f"the newest match outside of that ended at {moments.local(found.newest_match_us)}"
+        click.echo(hanging("", newest), err=True)
     for problem in found.problems:
         _show_problem(problem, text, kind="note", colour="yellow")
     if match := _COMPARED.search(text):

@@ -13,7 +13,7 @@ from hearthnet.cli.main import hanging
 from hearthnet.cli.output import serve_without_terminal
 from hearthnet.config import Config
 from hearthnet.display import counted
-from hearthnet.files import foreign_hint
+from hearthnet.files import foreign
 from hearthnet.identity.keys import short_id
 from hearthnet.node import Node, open_node
 from hearthnet.observability.store.lock import LOCK_FILE
@@ -63,8 +63,8 @@ def _print_summary(node: Node) -> None:
     if node.telemetry.error:
         click.secho(f"telemetry in memory only: {node.telemetry.error}", fg="yellow", err=True)
         places = (config.observability.data_dir / name for name in (LOCK_FILE, DATABASE))
-        if (hint := next(filter(None, map(foreign_hint, places)), None)) is not None:
-            click.echo(f"hint: {hint}", err=True)
+        if (found := next(filter(None, map(foreign, places)), None)) is not None:
+            click.echo(f"hint: {found.hint}", err=True)
     else:
         click.echo(f"telemetry  {config.observability.data_dir / DATABASE}")
         _print_recovery(node.telemetry.recovered)

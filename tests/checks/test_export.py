@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, nullcontext
 
 import pytest
 from support.otlp import Response, receiving
 from support.ports import reserve_port
+from support.records import a_trace
 from support.stores import put
 from support.waiting import wait_until
 
-from hearthnet.cli.telemetry.text import info_lines
+from hearthnet.cli.telemetry.text import _export_lines, info_lines
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.observability import doctor, telemetry, trace
 from hearthnet.observability.otel.export import delivery, exporter
 from hearthnet.observability.otel.export.status import read_status, write_status
 from hearthnet.observability.store.query.info import info
+from hearthnet.observability.store.rows import now_us
 
 
 @pytest.fixture(autouse=True)
@@ -126,3 +128,47 @@ def test_trouble_of_a_process_that_has_ended(config):
     write_status(config.observability.data_dir, {"updated_us": 1, "troubles": {"traces": {"words": "x"}}})
 
     assert check(with_endpoint(config, "http://127.0.0.1:1")).status == "pass"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"troubles": ["x"]},
+        {"troubles": {"traces": "x"}, "counts": 3},
+        {"troubles": {"traces": {"since_us": "x", "words": 1}}, "error": {"a": 1}},
+        {"updated_us": "x", "troubles": {"traces": {"since_us": 2**62}}},
+    ],
+)
+def test_status_that_was_changed(config, odd):
+    """Breaks neither the check nor `telemetry info`."""
+    config.observability.data_dir.mkdir(parents=True, exist_ok=True)
+    write_status(config.observability.data_dir, {"updated_us": now_us(), **odd})
+
+    assert "itself failed" not in check(with_endpoint(config, "http://127.0.0.1:1")).detail
+    assert check(with_endpoint(config, "http://127.0.0.1:1")).status != "error"
+    found = read_status(config.observability.data_dir)
+    progress = {"traces": {"lost": 0, "unsent": 0, "oldest": None}}
+    assert next(name for name, _ in _export_lines(progress, found)) == "export"
+
+
+def test_status_of_a_clock_that_was_ahead(config):
+    """Is no sign of life."""
+    config.observability.data_dir.mkdir(parents=True, exist_ok=True)
+    write_status(config.observability.data_dir, {"updated_us": now_us() + 10**12})
+
+    assert check(with_endpoint(config, "http://127.0.0.1:1")).detail == "no process exports at present"
+
+
+@pytest.mark.parametrize(("is_recording", "status"), [(True, "warn"), (False, "pass")])
+def test_endpoint_to_which_nothing_is_sent_while_a_process_records(config, is_recording, status):
+    """As after an endpoint was set without a restart: what waits for long is no sign of health."""
+    path = config.observability.data_dir / "telemetry.db"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    put(path, [a_trace(1, started_us=now_us() - 3_600_000_000)])
+    with closing(open_database(path, TELEMETRY)) as connection:
+        connection.execute("INSERT INTO state VALUES ('otlp.traces', 0)")
+    with telemetry.open(config.observability) if is_recording else nullcontext():
+        found = check(with_endpoint(config, "http://127.0.0.1:1"))
+
+    assert found.status == status
+    assert ("is recording, but none exports" in found.detail) == is_recording

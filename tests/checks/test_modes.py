@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from hearthnet.config import save
+from hearthnet.files import create_private
 from hearthnet.observability import doctor, get_logger, telemetry, trace
+from hearthnet.observability.otel.export.status import FILE as STATUS_FILE
+from hearthnet.observability.otel.export.status import LOCK_FILE, write_status
 from hearthnet.observability.process.fault_file import FaultFile
 from hearthnet.observability.reports.report_file import MEMORY_FILE, recall, remember
 from hearthnet.transport.page.grants import GRANTS_FILE, Grants
@@ -27,6 +30,8 @@ def written(node):
     remember(data_dir, report)
     assert len(recall(data_dir)) == 1
     Grants(data_dir).offer()
+    write_status(data_dir, {})
+    os.close(create_private(data_dir / LOCK_FILE))
     return config
 
 
@@ -55,11 +60,10 @@ def test_all_that_a_node_writes_is_for_its_owner_alone(written):
 def test_file_that_others_may_use_fails(written, mode):
     """Any deviating file is named with its mode, and the fix corrects it."""
     data_dir = written.observability.data_dir
-    paths = [
-        data_dir / name for name in ("telemetry.db", "telemetry.lock", MEMORY_FILE, GRANTS_FILE, "keys/device.ed25519")
-    ]
+    names = ("telemetry.db", "telemetry.lock", MEMORY_FILE, GRANTS_FILE, STATUS_FILE, LOCK_FILE, "keys/device.ed25519")
+    paths = [data_dir / name for name in names]
     paths += [*data_dir.glob("communities/*/events.sqlite"), *written.observability.log_dir.glob("*.log")]
-    assert len(paths) == 7
+    assert len(paths) == 9
     for path in paths:
         path.chmod(mode)
         result = check(written)

@@ -7,7 +7,16 @@ import subprocess
 import pytest
 
 from hearthnet.checks.settings import unusable
-from hearthnet.config import default_config, default_path, load, resolve_paths, save
+from hearthnet.config import (
+    Config,
+    ObservabilityConfig,
+    default_config,
+    default_path,
+    known_secrets,
+    load,
+    resolve_paths,
+    save,
+)
 from hearthnet.errors import ConfigError
 from hearthnet.observability import doctor
 
@@ -126,6 +135,17 @@ def test_what_is_hardly_meant_is_a_warning(look, text, words):
     assert words in result.detail
     assert len(result.evidence["doubts"]) == 1
     assert SECRET not in repr(result)
+
+
+def test_endpoint_of_the_environment_is_where_it_should_be(look, monkeypatch):
+    """The file has no password to be moved; and it is known as a secret."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"https://x:{SECRET}@a.b")
+
+    assert look("").status == "pass"
+    assert SECRET in known_secrets(Config())
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT")
+    assert SECRET not in known_secrets(Config())
+    assert SECRET in known_secrets(Config(observability=ObservabilityConfig(otlp_endpoint=f"https://x:{SECRET}@a.b")))
 
 
 @pytest.mark.parametrize("target", ["1.1.1.1", "quad9.net", "router.lan:8080", "[::1]:80", "box", "a.b."])

@@ -225,6 +225,14 @@ def test_field_as_other_tools_write_it(search, query, said):
 
 
 @pytest.mark.usefixtures("store")
+def test_field_as_other_tools_write_it_beside_a_match_of_another_time(search):
+    """Both are told."""
+    err = search("-zz=1", "result:timeout", "since:30m")[2]
+    assert "the newest match outside of that ended at" in err
+    assert err.endswith("hint: a field is written with a colon: zz:1\n")
+
+
+@pytest.mark.usefixtures("store")
 def test_problem_is_that_of_the_table_that_understands_more(search):
     """Without --traces or --logs: a wrong value of a field of log records is no field of the wrong table."""
     assert "there is no level 'eror'" in search("level:eror")[2]

@@ -141,7 +141,7 @@ def migrate_command(config: Config, folder: Path | None, as_json: bool) -> None:
     Example: hearthnet telemetry migrate /media/stick/hearthnet
     """
     store = _store(config) if folder is None else folder.absolute() / DATABASE
-    before, after = migrate_store(store)
+    before, after = migrate_store(store, may_be_copy=store.resolve() != _store(config).resolve())
     if as_json:
         print_json({"path": str(store), "before": before, "after": after})
         return

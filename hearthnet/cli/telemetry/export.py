@@ -18,7 +18,7 @@ from hearthnet.cli.telemetry.text import bar
 from hearthnet.config import Config
 from hearthnet.display import counted
 from hearthnet.errors import EXIT_ERROR, StoreError
-from hearthnet.files import name_new, private_temporary
+from hearthnet.files import name_new, private_temporary, why_no_file
 from hearthnet.observability.store.query.unsent import Selected, count
 from hearthnet.observability.store.reader import Reader
 from hearthnet.observability.telemetry import DATABASE
@@ -158,12 +158,15 @@ def _new_file(path: Path, *, force: bool) -> Iterator[BinaryIO]:
     """Yields a file that is at `path` once it is whole.
 
     Raises:
-        StoreError: raised when there is something at that path, and it may not be replaced.
+        StoreError: raised when there is something at that path, and it may not be replaced; only a file ever is.
     """
     if path.is_dir():
         raise StoreError(f"{path} is a folder", hint="name a file in it")
+    if (reason := why_no_file(path)) is not None:
+        raise StoreError(f"{path} cannot be replaced: {reason}", hint="name another file, or redirect the output to it")
     if not force and (path.exists() or path.is_symlink()):
         raise StoreError(f"{path} exists", hint="replace it with --force, or name another file")
+    path = Path(os.path.realpath(path))  # a link stays one
     fd, temporary = private_temporary(path)
     try:
         with os.fdopen(fd, "wb") as out:

@@ -143,14 +143,14 @@ def _export_lines(progress: dict[str, Any], status: dict[str, Any] | None) -> It
     """Yields how far the export has come, and why it comes no further."""
     if status is None:
         return
-    troubles = status.get("troubles") or {}
+    troubles = status.get("troubles", {})
     texts = [] if progress else ["not begun"]
     for name, found in progress.items():
         lost = f"; {found['lost']:,} evicted before they were exported" if found["lost"] else ""
         behind = f"{found['unsent']:,} wait, the oldest since {found['oldest']}" if found["unsent"] else "all sent"
         texts.append(f"{name}: {behind}{lost}")
         if name in troubles:
-            texts.append(f"  {troubles[name].get('words')}, since {iso(troubles[name].get('since_us'))}")
+            texts.append(f"  {troubles[name]['words']}, since {iso(troubles[name]['since_us'])}")
     texts += filter(None, [status.get("error")])
     yield from _with_name("export", [printable(in_local_time(text)) for text in texts])
 

@@ -5,7 +5,7 @@ is a seq, in the table `state`: seq is given in the order of commits, so no row 
 
 Guarantees:
     - A cursor moves only from where it was: in a database that took the place of the one that was read, it stays.
-    - What a failed commit did not write is written by the next.
+    - What a failed commit did not write is written by the next; what it wrote all the same is not written again.
     - A row that is evicted while it is being sent counts as lost, and no more once it is accepted.
 Assumes:
     - One thread calls `begin`, `end`, `fly`, `land`, `move` and `tell_lost`, the writer's the rest.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from hearthnet.observability.store.ring import State
 
-__all__ = ["Cursors", "Moves"]
+__all__ = ["Cursors", "Evicted", "Moves"]
 
 
 @dataclass(slots=True)
@@ -58,20 +58,26 @@ class Moves:
         return end if start == saved else saved
 
 
+Evicted = list[tuple[str, list[int]]]  # by table, seqs of rows
+
+
 class Cursors:
     """The moves that are not committed yet.
 
     Attributes:
         has_moves: whether there are any.
+        has_tried: whether a marked transaction may have been written although its COMMIT failed.
     """
 
     def __init__(self) -> None:
         self.has_moves = False
+        self.has_tried = False
         self._lock = threading.Lock()
         self._pending = Moves()
         self._flying: dict[str, set[int]] = {}  # by table, the rows that were sent last
         self._evicted: dict[str, set[int]] = {}  # those of them that were evicted, and count as lost
         self._landed: dict[str, int] = {}  # by table, up to which seq they were accepted
+        self._tried: tuple[int, Moves | None, Evicted] | None = None  # a marked transaction whose COMMIT was begun
         self._is_wanted = False
         self._committed = threading.Event()
 
@@ -162,6 +168,25 @@ class Cursors:
         moves = self.take()
         moves.apply(state)
         return moves
+
+    def note_tried(self, state: State, run_id: str, moves: Moves | None, evicted: Evicted) -> None:
+        """Marks a transaction that must not be repeated: its COMMIT may fail, and be written all the same."""
+        if evicted or (moves is not None and moves.told):
+            self._tried, self.has_tried = (state.mark(run_id), moves, list(evicted)), True
+
+    def settle_tried(self, state: State, run_id: str) -> None:
+        """Confirms the last transaction if its COMMIT failed, but the database has it."""
+        tried, self._tried, self.has_tried = self._tried, None, False
+        if tried is not None and state.marks(run_id) == tried[0]:
+            self.committed(*tried[1:])
+
+    def committed(self, moves: Moves | None, evicted: Evicted) -> None:
+        """Notes what was evicted by a transaction that is committed, and forgets its moves."""
+        self._tried, self.has_tried = None, False
+        for table, seqs in evicted:
+            self.note_evicted(table, seqs)
+        if moves is not None:
+            self.confirm(moves)
 
     def confirm(self, moves: Moves) -> None:
         """Forgets moves that are committed; those made meanwhile stay."""

@@ -261,6 +261,15 @@ class State:
         name = lost_name(table)
         self._set(name, max(0, self._values.get(name, 0) - count))
 
+    def marks(self, run_id: str) -> int:
+        """Returns how many transactions of a run are marked."""
+        return self._values.get(rows.TOLD + run_id, 0)
+
+    def mark(self, run_id: str) -> int:
+        """Marks this transaction, so that the next one knows whether it was committed; returns its mark."""
+        self._set(rows.TOLD + run_id, self.marks(run_id) + 1)
+        return self.marks(run_id)
+
     def is_open(self, run_id: str) -> bool:
         """Returns whether a run is open: its process has not closed it, and no other one has taken it for dead."""
         return run_id in self._values

@@ -77,10 +77,12 @@ MARK_DATABASE: Final = "INSERT INTO state (name, value) VALUES ('epoch', random(
 SET_VITALS: Final = "UPDATE runs SET last_seen_us = ?, vitals = ? WHERE run_id = ?"
 SET_WEAR: Final = "UPDATE runs SET commits = ?, written_bytes = ? WHERE run_id = ?"
 LOST: Final = "lost."  # before the id of a run in `state`
+TOLD: Final = "told."  # likewise: how many transactions of the run must not be repeated, for the export
 # A run that is closed. Not by ?1 twice: Python 3.12.0 to 3.12.3 take numbered placeholders for named ones, and warn.
 FORGET_RUN: Final = (
     "WITH run (id) AS (VALUES (?)) DELETE FROM state"  # noqa: S608
-    f" WHERE name IN (SELECT id FROM run UNION ALL SELECT '{LOST}' || id FROM run)"
+    f" WHERE name IN (SELECT id FROM run UNION ALL SELECT '{LOST}' || id FROM run"
+    f" UNION ALL SELECT '{TOLD}' || id FROM run)"
 )
 # Log records that are exported. What the export itself logs would be exported without end.
 OF_THE_EXPORT: Final = (

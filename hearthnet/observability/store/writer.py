@@ -61,7 +61,7 @@ from hearthnet.observability.store.budget import (
     damage_in,
     holders,
 )
-from hearthnet.observability.store.cursors import Cursors, Moves
+from hearthnet.observability.store.cursors import Cursors, Evicted, Moves
 from hearthnet.observability.store.ring import (
     BEGIN,
     SET,
@@ -162,7 +162,7 @@ class Writer:
         self._is_doubtful = doubtful_to > 0
         self._is_singly = False  # after a batch with a row that cannot be stored
         self._gaps: list[rows.Gap] = []
-        self._evicted: list[tuple[str, str]] = []  # by table, as JSON, the rows that may be on their way to a backend
+        self._evicted: Evicted = []  # those that may be on their way to a backend
         self._batches_after_drops = 0
         self._commits = self._commits_told = 0
 
@@ -311,6 +311,8 @@ class Writer:
         self._evicted.clear()
         if not state.is_open(self._recorder.run_id):
             raise RunClosedError("another process has closed this run, and recovered its box")
+        if self.cursors.has_tried:
+            self.cursors.settle_tried(state, self._recorder.run_id)
         if self._is_doubtful:  # a COMMIT that failed may have been written all the same
             traces, logs = await self._unknown(TRACES, traces), await self._unknown(LOGS, logs)
         moves = self.cursors.applied(state) if self.cursors.has_moves else None  # first: rows sent may be evicted now
@@ -330,18 +332,20 @@ class Writer:
             await db.executemany(rows.INSERT_GAP, [(state.next_seq(), *gap) for gap in gaps])
             await db.execute(rows.TRIM_GAPS, (MAX_GAP_ROWS,))
         state.settle(self._recorder.run_id, self.settled.after(numbers))
-        await db.executemany(SET, state.changes())
-        await db.commit()
-        self.held = sum(state.held(TRACES)), sum(state.held(LOGS))
-        self._committed_to = state.settled(self._recorder.run_id)
-        self._confirm_export(moves)
+        await self._commit_state(state, moves)
         return numbers
 
-    def _confirm_export(self, moves: Moves | None) -> None:
-        for name, seqs in self._evicted:
-            self.cursors.note_evicted(name, orjson.loads(seqs))
-        if moves is not None:
-            self.cursors.confirm(moves)
+    async def _commit_state(self, state: State, moves: Moves | None) -> None:
+        """Writes the state and ends the transaction; then what it did for the export is confirmed."""
+        is_of_export = moves is not None or bool(self._evicted)
+        if is_of_export:
+            self.cursors.note_tried(state, self._recorder.run_id, moves, self._evicted)
+        await self._db.executemany(SET, state.changes())
+        await self._db.commit()
+        self.held = sum(state.held(TRACES)), sum(state.held(LOGS))
+        self._committed_to = state.settled(self._recorder.run_id)
+        if is_of_export:
+            self.cursors.committed(moves, self._evicted)
 
     async def _unknown(self, table: Table, records: list[Record]) -> list[Record]:
         """Returns those of `records` that the database lacks."""
@@ -365,15 +369,16 @@ class Writer:
     async def _evict(self, state: State, table: Table, notable: int, count: int) -> None:
         """Deletes the oldest rows of a class."""
         oldest = (notable, state.first(table, notable))
-        unsent = 0
+        unsent, flying = 0, "[]"
         if (cursor := state.cursor(table)) is not None:
             given = (self.cursors.last_sent(table.name), *oldest, count, cursor)
             ((unsent, flying),) = await self._db.execute_fetchall(table.unsent, given)
-            self._evicted.append((table.name, flying))
         gone = (await self._db.execute(table.delete_oldest, (*oldest, *oldest, count - 1))).rowcount
         state.evicted(table, notable, gone)
         if gone:
             state.lose(table, unsent)
+            if seqs := orjson.loads(flying):
+                self._evicted.append((table.name, seqs))
         else:  # there are fewer than were counted
             await self._recount(state)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import sys
 
@@ -128,6 +129,23 @@ def test_file_that_exists(export, tmp_path):
     assert export("--to", file, "--force")[0] == 0
     assert len(lines_of(file.read_bytes())) == 2
     assert export("--to", tmp_path)[0] == 1
+
+
+def test_force_replaces_files_alone(export, tmp_path):
+    """Not a pipe or a device, or a link to one; a link to a file stays one, and its target is replaced."""
+    pipe, file, link = tmp_path / "pipe", tmp_path / "file", tmp_path / "link"
+    os.mkfifo(pipe)
+    for target in (pipe, tmp_path / "gone"):
+        link.symlink_to(target)
+        assert export("--to", link, "--force")[0] == 1
+        assert link.readlink() == target
+        link.unlink()
+    assert export("--to", pipe, "--force")[0] == 1
+    assert stat.S_ISFIFO(pipe.lstat().st_mode)
+    file.write_text("old")
+    link.symlink_to(file)
+    assert export("--to", link, "--force")[0] == 0
+    assert (link.is_symlink(), len(lines_of(file.read_bytes()))) == (True, 2)
 
 
 @pytest.mark.parametrize(("form", "kind"), [((), "protobuf"), (("--format", "otlp-json"), "json")])

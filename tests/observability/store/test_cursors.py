@@ -15,8 +15,8 @@ from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store.cursors import Cursors, Moves
 from hearthnet.observability.store.merge import merge
 from hearthnet.observability.store.query.unsent import progress
-from hearthnet.observability.store.ring import State
-from hearthnet.observability.store.rows import LOGS, TRACES
+from hearthnet.observability.store.ring import BEGIN, State
+from hearthnet.observability.store.rows import FORGET_RUN, LOGS, TRACES
 from hearthnet.observability.store.writer import Writer
 
 RUN = ("run", None, "0", os.getpid(), None, 0, "x.py", "library")
@@ -168,6 +168,79 @@ async def test_rows_evicted_while_they_are_sent_are_not_lost_once_accepted(path,
     assert await writer.flush(is_last=True)
 
     assert exported(path)["otlp.traces.lost"] == 5 - min(5, accepted)
+
+
+async def test_rows_that_were_not_deleted_are_not_noted_as_evicted(path, writer):
+    """Something of others in the database may keep them."""
+    writer.cursors.begin("traces")
+    offer(writer, range(1, 11))
+    assert await writer.flush()
+    writer.cursors.fly("traces", range(1, 11))
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TRIGGER keep BEFORE DELETE ON traces BEGIN SELECT RAISE(IGNORE); END")
+    ((values, *_),) = await writer._db.execute_fetchall(BEGIN)
+    await writer._evict(State(values), TRACES, 0, 2)
+    await writer._db.rollback()
+
+    assert writer._evicted == []
+
+
+async def commit_in_doubt(writer, monkeypatch):
+    """Flushes; the COMMIT fails although it is written."""
+    genuine = writer._db.commit
+
+    async def commit():
+        await genuine()
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer._db, "commit", commit)
+        assert not await writer.flush(is_last=True)
+
+
+async def test_rows_told_of_are_taken_off_once_if_the_commit_is_in_doubt(path, writer, monkeypatch):
+    """Else others that are lost later would never be told of."""
+    writer.cursors.begin("traces")
+    offer(writer, range(1, 11))
+    assert await writer.flush()
+    offer(writer, range(11, 16))
+    assert await writer.flush()
+    assert exported(path)["otlp.traces.lost"] == 5
+
+    writer.cursors.tell_lost("traces", 2)
+    await commit_in_doubt(writer, monkeypatch)
+    assert await writer.flush(is_last=True)
+    assert exported(path)["otlp.traces.lost"] == 3
+    assert not writer.cursors.has_moves
+
+
+async def test_rows_evicted_by_a_commit_in_doubt_are_not_lost_once_accepted(path, writer, monkeypatch):
+    """The next transaction finds that it was written."""
+    writer.cursors.begin("traces")
+    offer(writer, range(1, 11))
+    assert await writer.flush()
+    writer.cursors.fly("traces", range(1, 11))
+    offer(writer, range(11, 16))
+    await commit_in_doubt(writer, monkeypatch)
+    assert exported(path)["otlp.traces.lost"] == 5
+
+    assert await writer.flush()
+    writer.cursors.land("traces", 10)
+    writer.cursors.move("traces", 0, 10)
+    assert await writer.flush(is_last=True)
+    assert exported(path)["otlp.traces.lost"] == 0
+
+
+async def test_mark_of_a_run_ends_with_it(path, writer):
+    """The table does not grow with the runs."""
+    writer.cursors.begin("traces")
+    writer.cursors.tell_lost("traces", 1)
+    assert await writer.flush(is_last=True)
+    with closing(sqlite3.connect(path)) as other:
+        marked = "SELECT count(*) FROM state WHERE name GLOB 'told.*'"
+        assert other.execute(marked).fetchone() == (1,)
+        other.execute(FORGET_RUN, ("run",))
+        assert other.execute(marked).fetchone() == (0,)
 
 
 async def test_log_records_that_are_not_exported_are_not_lost(path, writer):

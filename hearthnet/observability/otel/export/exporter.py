@@ -42,11 +42,10 @@ from hearthnet.observability.store.rows import now_us
 if TYPE_CHECKING:
     from hearthnet.observability.otel.export.settings import Settings
 
-__all__ = ["LOCK_FILE", "Exporter"]
+__all__ = ["Exporter"]
 
 log = get_logger(__name__)
 
-LOCK_FILE: Final = "export.lock"
 _ROUND_S: Final = 2.0  # between two rounds: a backend is this far behind at the most
 _ROUNDS_WITHOUT_LOCK: Final = 15  # between two tries to take the lock from a process that has ended
 _SAVE_S: Final = 5.0  # for the writer to commit a cursor
@@ -87,7 +86,7 @@ class Exporter:
         self._run_id = run_id
         self._round_s = _ROUND_S if round_s is None else round_s
         self._reader = Reader(path)
-        self._lock = StoreLock(self._directory, LOCK_FILE)
+        self._lock = StoreLock(self._directory, status.LOCK_FILE)
         self._stop = threading.Event()
         self._ends_at = 0.0
         self._is_abandoned = False

@@ -26,9 +26,10 @@ from hearthnet.observability.store.budget import Budget, holders
 from hearthnet.observability.store.lock import StoreLock
 from hearthnet.observability.store.purge.log_files import count_lines, days_left, paths_of, purge_logs
 from hearthnet.observability.store.purge.selection import TRACE_END, Selection
+from hearthnet.observability.store.recovery.living import refuse_living
 from hearthnet.observability.store.recovery.opening import open_store
 from hearthnet.observability.store.recovery.quarantine import set_aside
-from hearthnet.observability.store.recovery.recover import leftover_boxes, refuse_living
+from hearthnet.observability.store.recovery.recover import leftover_boxes
 from hearthnet.observability.store.ring import RECOUNT
 
 __all__ = ["Places", "Purged", "count", "purge"]

@@ -27,9 +27,10 @@ from hearthnet.observability.store import rows
 from hearthnet.observability.store.lock import StoreLock
 from hearthnet.observability.store.merge import merge
 from hearthnet.observability.store.recovery.box_records import records_of
+from hearthnet.observability.store.recovery.living import refuse_living
 from hearthnet.observability.store.recovery.log_line import Reading, record_of
 from hearthnet.observability.store.recovery.quarantine import move_before_rebuild
-from hearthnet.observability.store.recovery.recover import leftover_boxes, recover_box, refuse_living
+from hearthnet.observability.store.recovery.recover import leftover_boxes, recover_box
 from hearthnet.observability.store.snapshot import building, count_rows, refuse_existing
 
 __all__ = ["REBUILT", "Leftovers", "Rebuilt", "log_bytes", "rebuild", "rebuild_in_place"]

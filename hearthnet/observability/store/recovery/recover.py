@@ -31,7 +31,6 @@ from hearthnet.observability import metrics
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.store import rows
-from hearthnet.observability.store.lock import StoreInUseError
 from hearthnet.observability.store.merge import Record, admit, is_closed, known_numbers, merge, transaction
 from hearthnet.observability.store.recovery.box_records import BoxRecords, records_of
 from hearthnet.observability.store.rows import LOGS, TRACES
@@ -46,7 +45,6 @@ __all__ = [
     "missing",
     "recover_box",
     "recover_boxes",
-    "refuse_living",
     "restore_committed",
 ]
 
@@ -131,21 +129,6 @@ def is_written(path: Path) -> bool:
         return _is_young(path)
     # A box that this process has closed with records not committed is a leftover, too.
     return header.pid != os.getpid() and layout.is_alive(header)
-
-
-def refuse_living(directory: Path) -> None:
-    """Checks that no process records into the store: some work on it must not happen meanwhile.
-
-    Raises:
-        StoreInUseError: raised when one does, with its pid.
-    """
-    for path in layout.boxes_in(directory):
-        if is_written(path):
-            header = layout.header_of(path)
-            raise StoreInUseError(
-                f"process {'of unknown number' if header is None else header.pid} is recording into {path}",
-                hint="stop the node first, and other programs that record, then try again",
-            )
 
 
 def _is_young(path: Path) -> bool:

@@ -24,7 +24,7 @@ from support.waiting import nothing_happens, wait_until
 from hearthnet.observability import get_logger, telemetry, trace
 from hearthnet.observability.otel.export import delivery, exporter
 from hearthnet.observability.otel.export.settings import read
-from hearthnet.observability.otel.export.status import read_status
+from hearthnet.observability.otel.export.status import LOCK_FILE, read_status
 from hearthnet.observability.store import writer as writing
 from hearthnet.observability.store.lock import StoreLock
 
@@ -356,7 +356,7 @@ def test_killed_while_it_exports(observability, receiver, tmp_path):
 def test_one_process_exports(observability, receiver):
     """While another holds the lock nothing is sent; when that ends, this one goes on."""
     observability.data_dir.mkdir(parents=True)
-    other = StoreLock(observability.data_dir, exporter.LOCK_FILE)
+    other = StoreLock(observability.data_dir, LOCK_FILE)
     other.acquire()
     with exporting(observability, receiver.url):
         record("a.b")

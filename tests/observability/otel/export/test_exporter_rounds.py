@@ -16,9 +16,9 @@ from hearthnet.errors import StoreError
 from hearthnet.observability import telemetry, trace
 from hearthnet.observability.otel.export import delivery
 from hearthnet.observability.otel.export import exporter as exporting
-from hearthnet.observability.otel.export.exporter import LOCK_FILE, Exporter
+from hearthnet.observability.otel.export.exporter import Exporter
 from hearthnet.observability.otel.export.settings import read
-from hearthnet.observability.otel.export.status import read_status
+from hearthnet.observability.otel.export.status import LOCK_FILE, read_status
 from hearthnet.observability.redaction.rules import scrub
 from hearthnet.observability.store.cursors import Cursors
 from hearthnet.observability.store.lock import StoreInUseError, StoreLock
