@@ -559,11 +559,13 @@ def test_recovery_keeps_the_ceiling(observability, run_and_die, keep_within):
 from hearthnet.observability.store.budget import Budget
 telemetry.Budget = lambda _: Budget(16)
 with telemetry.open(config) as t:
-    for _ in range(600):
+    for number in range(600):
         with trace.new_trace("large.one"):
             for _ in range(4):
                 with trace.span("part", text="x" * 1_100):
                     pass
+        if number == 500:
+            assert t.flush(30)  # the rest is in the box alone, or some of it is
     die()
 """)
     with telemetry.open(observability):
