@@ -94,6 +94,7 @@ SUBJECTS = {
             for name in (
                 "box_budget",
                 "box_records",
+                "living",
                 "log_line",
                 "opening",
                 "quarantine",
