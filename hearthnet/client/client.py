@@ -12,12 +12,12 @@ from typing import Any, Final, Self
 
 import httpx
 import orjson
-from ulid import ULID
 
 from hearthnet.client.reading import MAX_RESPONSE_BYTES, Expected, is_stream, read_document, read_frames
 from hearthnet.client.tls import pinned
 from hearthnet.errors import HearthNetError, NodeUnreachableError, WireError
 from hearthnet.identity.keys import KeyPair
+from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.traces.traceparent import TRACEPARENT, headers_for, spell
 from hearthnet.transport.auth.signing import SIGNATURE, sign, trace_id_of
 
@@ -163,7 +163,7 @@ class Client:
     ) -> Prepare:
         plain = {"Content-Type": "application/json", "Accept": accept}
         is_random = request_id is None
-        given_id = request_id or str(ULID())
+        given_id = request_id or new_trace_id()
 
         def prepare() -> httpx.Request:
             try:

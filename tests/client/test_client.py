@@ -7,6 +7,7 @@ import gzip
 import re
 import socket
 from contextlib import asynccontextmanager, closing
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -21,6 +22,8 @@ from hearthnet.errors import HearthNetError, NodeUnreachableError, UntrustedResp
 from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import telemetry, trace
+from hearthnet.observability.records.ids import is_trace_id
+from hearthnet.observability.traces.traceparent import TRACEPARENT, parse, to_w3c
 from hearthnet.services import echo
 from hearthnet.transport.admission.gate import Load
 from hearthnet.transport.api.routes import Services
@@ -121,6 +124,19 @@ async def test_node_is_called_and_read(bus, keys, observability):
     assert [frame["index"] for frame in frames] == [0, 1, 2]
     assert [found["result"] for found in traces] == ["ok", "ok"]
     assert caught.value.code == "not_found"
+
+
+async def test_low_bits_of_a_calls_trace_are_random(bus, keys, busy):
+    """What `traceparent` says of them is true: ids of the same millisecond differ there, too, by far."""
+    async with serving(bus, keys) as port, client(port, keys) as node:
+        prepare = [node._request_factory(BUSY.name, "1.0", BODY, None, "application/json") for _ in range(40)]
+        sent = [parse(made().headers[TRACEPARENT]) for made in prepare]
+        await node.call(BUSY.name, BODY)
+
+    low = sorted(int(to_w3c(one.trace_id), 16) % 2**56 for one in sent)
+    assert all(one.is_random for one in sent)
+    assert min(after - before for before, after in pairwise(low)) > 2**20
+    assert is_trace_id(busy.seen[0])
 
 
 async def test_whole_number_is_an_integer(bus, keys):

@@ -4,7 +4,7 @@ Names are split into words: `apiKey`, `API-KEY` and `api_key` are the same two. 
 `tokens_in` and `max_tokens` are everyday words of a node that serves language models, and neither are measures of a
 secret, such as `password_length`. Some names are open: `STRIPE_KEY` is the name of a secret, `sort_key` is not, and a
 signature is one in a link only. Of these the value decides: by whether it looks random, or, behind a `…_key`, by
-whether it could be a secret at all.
+whether it could be a secret at all: not by digits alone, or behind a word, as tables and queues have their keys.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ __all__ = [
     "judge",
     "last_word_is_secret",
     "looks_random",
+    "makes_words",
     "quick_look",
     "words_of",
 ]
@@ -64,10 +65,11 @@ _SECRET_ENDINGS: Final = (
 _OPEN_ENDINGS: Final = ("key", "keys", "sig", "signature", "session")
 _LIKELY_ENDINGS: Final = ("key", "keys")
 _OPEN_OWNERS: Final = frozenset({
-    "blob", "bucket", "cache", "config", "dedup", "deduplication", "dict", "event", "file", "foreign", "group",
-    "header", "host", "idempotency", "index", "item", "json", "label", "lock", "lookup", "map", "memcache", "message",
-    "node", "object", "order", "param", "partition", "peer", "primary", "public", "pub", "pubkey", "query", "rate",
-    "registry", "routing", "row", "setting", "sort", "storage", "translation", "unique", "verification", "verify",
+    "blob", "bucket", "cache", "config", "date", "dedup", "deduplication", "dict", "entity", "event", "file", "foreign",
+    "group", "header", "host", "idempotency", "index", "item", "json", "kafka", "label", "lock", "lookup", "map",
+    "memcache", "message", "node", "object", "order", "param", "partition", "peer", "primary", "pub", "pubkey",
+    "public", "query", "rate", "record", "redis", "registry", "routing", "row", "s3", "setting", "shard", "sort",
+    "span", "storage", "task", "trace", "translation", "unique", "verification", "verify",
 })  # fmt: skip
 # What follows the name of a secret in the name of one of its measures.
 _MEASURES: Final = frozenset({
@@ -81,7 +83,7 @@ _TOKEN_MEASURES: Final = re.compile(
 )
 
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_MIN_DIGITS: Final = 8  # of a value without letters that could be a secret
+_MAX_DIGITS: Final = 20  # of a number of 64 bits, and of a time with its microseconds
 _LETTERS_OF_A_WORD: Final = 3.5  # on average, in the shortest `camelCase` that a person would write
 _MIN_RANDOM_CHARS: Final = 12
 _MANY_CHARS: Final = 20  # for a value that is none a person would write, if it has both letters and digits
@@ -93,6 +95,7 @@ _RUN_OF_BOTH: Final = re.compile(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[0-9A-Za-z]{8,}
 _SHORT_RUN_OF_BOTH: Final = re.compile(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[0-9A-Za-z]{3,}")
 _BASE64: Final = re.compile(r"(?=[^+]*\+|.*=)(?=[^A-Z]*[A-Z])(?=[^a-z]*[a-z])[0-9A-Za-z+/]{12,}={0,3}")
 _MANY_RUNS: Final = 3  # of those, as in `ab12-cd34-ef56`
+_NUMBERED: Final = re.compile(r"[a-z]+\d+")  # what programs call a thing: `customer1234567`
 _ULID: Final = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 _FILE: Final = re.compile(r"[./~].*|\w+://.*|.*\.(?:pem|key|crt|cer|der|pub|json|ya?ml|toml|txt|p12|pfx|jks)")
 
@@ -163,8 +166,7 @@ def _judge_ending(words: list[str]) -> int:
         words = words[:-1]
     if not words or words in (["key"], ["keys"], ["session"]) or not words[-1].endswith(_OPEN_ENDINGS):
         return PLAIN
-    owner = words[-2] if len(words) > 1 else ""
-    if owner in _OPEN_OWNERS:
+    if words[-2:-1] and not _OPEN_OWNERS.isdisjoint((words[-2], "".join(words[-3:-1]))):  # `s3` is two words
         return PLAIN
     return LIKELY if words[-1].endswith(_LIKELY_ENDINGS) else OPEN
 
@@ -177,18 +179,23 @@ def is_meant(kind: int, value: str | bytes) -> bool:
 
 
 def could_be_secret(value: str | bytes) -> bool:
-    """Returns whether a value is more than words, a path, or a number of a few digits."""
+    """Returns whether a value is more than words, a path, a number, or a word with a number behind it."""
     if isinstance(value, bytes) or looks_random(value):
         return looks_random(value)
     value = value[:_MAX_RANDOM_CHARS].strip("\"'`")
-    if value.isdigit():
-        return len(value) >= _MIN_DIGITS
+    if value.isdigit() or _NUMBERED.fullmatch(value) is not None:
+        return value.isdigit() and len(value) > _MAX_DIGITS
     if value.isalpha():
-        return len(value) >= _MIN_RANDOM_CHARS and len(words_of(value)) * _LETTERS_OF_A_WORD > len(value)
+        return len(value) >= _MIN_RANDOM_CHARS and not makes_words(value)
     is_base64 = _BASE64.fullmatch(value) is not None
     if not is_base64 and _RUN_OF_BOTH.search(value) is None and len(_SHORT_RUN_OF_BOTH.findall(value)) < _MANY_RUNS:
         return False
     return re.search(r"\s", value) is None and _ULID.fullmatch(value) is None and _FILE.fullmatch(value) is None
+
+
+def makes_words(letters: str) -> bool:
+    """Returns whether letters are a word, or several as in `camelCase`, by where the capitals are."""
+    return len(words_of(letters)) * _LETTERS_OF_A_WORD <= len(letters)
 
 
 def looks_random(value: str | bytes) -> bool:

@@ -63,11 +63,16 @@ _BRANCHES: Final = {
     "$": [
         r"(?<=\$2[abxy]\$)\d\d\$([./0-9A-Za-z]{53})",
         r"(?<=\$[1568]\$)(?:rounds=\d{1,9}\$)?[./\w]{1,16}\$([./0-9A-Za-z]{22,})",
-        r"(?<=\$krb5(?:asrep|tgsrp)\$)23\$([\w:$*.@/-]{64,})",
+        r"(?:1[78]|23)\$(?:(?<=\$krb5asrep\$..\$)|(?<=\$krb5tgs\$..\$)|(?<=\$krb5pa\$..\$))([\w:$*.@/~-]{64,})",
     ],
     "!": [r"(?<=00[0-9A-Za-z]{13}!)([\w.]{80,})"],  # Salesforce
     "B": [
         rf"(?:earer|EARER)[ \t]+{_CREDENTIALS}",
+        # Bitbucket Data Center: with an `@` in it, unless that is before the host of a URL.
+        (
+            rf"BDC-(?<={_BEGINS}BBDC-)(?=[\w+/=@-]{{16}})(?=[a-z_-]{{0,64}}+[0-9A-Z+/=@])"
+            r"([\w+/=-]*+(?:@(?!localhost|[a-z0-9-]+[.:])[\w+/=-]*+)*)"
+        ),
         r"(?:asic|ASIC)[ \t]+(?=(?P<basic>[A-Za-z0-9+/_-]{6,}={0,2})(?!\w))",  # lookahead only: it may be a word
     ],
     "b": [rf"earer(?<!\wbearer)[ \t]+{_CREDENTIALS}"],

@@ -1,6 +1,7 @@
 """Secrets behind a name without a sign in between: `x_token VALUE`, `api key is VALUE`.
 
 Such a text is prose more often than not, so the value must look random; behind the name of a variable it may be short.
+Digits alone are a count of tokens, or the key of a row, unless the name is one of a password.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from hearthnet.observability.redaction.names import LIKELY, PLAIN, could_be_secret, looks_random, words_of
+from hearthnet.observability.redaction.names import PLAIN, SECRET, could_be_secret, looks_random, words_of
 from hearthnet.observability.redaction.values import ALONE, with_owner
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ __all__ = ["spoken_at"]
 
 _MAX_NAME_CHARS: Final = 80
 _NAME: Final = re.compile(r"([\w.-]+)(?:[ \t]+is)?[ \t]+[\"'`]?$")
+_PASSWORD: Final = re.compile(r"pass|pwd|secret", re.IGNORECASE)
 _VALUE: Final = re.compile(r"[\w+/=~%-]+(?:[.:]+[\w+/=~%-]+)*")
 
 
@@ -36,7 +38,9 @@ def spoken_at(text: str, start: int, kind_of: Callable[[str], int]) -> Span | No
         return None
     name = before[1]
     kind = kind_of(with_owner(head[: before.end(1)], name) if name in ALONE else name)
-    if kind == PLAIN or (kind == LIKELY and value[0].isdigit()):
+    if kind == PLAIN:
         return None
-    is_told = could_be_secret(value[0]) if len(words_of(name)) > 1 else looks_random(value[0])
-    return value.span() if is_told else None
+    if len(words_of(name)) == 1:
+        return value.span() if looks_random(value[0]) else None
+    is_password = value[0].isdigit() and kind == SECRET and _PASSWORD.search(name) is not None
+    return value.span() if is_password or could_be_secret(value[0]) else None

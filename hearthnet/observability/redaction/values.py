@@ -17,11 +17,13 @@ from typing import Final, NamedTuple
 from hearthnet.constants import REDACTED
 from hearthnet.observability.redaction.names import (
     LIKELY,
+    OPEN,
     PLAIN,
     SECRET,
     could_be_secret,
     is_meant,
     last_word_is_secret,
+    makes_words,
 )
 
 __all__ = ["ALONE", "Key", "Span", "is_basic", "named", "value_of", "with_owner"]
@@ -36,6 +38,8 @@ _MAX_NAME_CHARS: Final = 64  # bounds the search at each separator
 _MAX_LINE_CHARS: Final = 400  # how far back the start of a source line is searched
 _MAX_FRAME_CHARS: Final = 1_000  # between a frame's `File "…"` line and the end of its source
 _MAX_NESTED_CHARS: Final = 4_096  # of a value in brackets
+_MIN_QUOTED: Final = 8  # of a secret behind a word and a colon
+_MIN_LETTERS: Final = 16  # of a secret in letters alone that could be a word
 _MAX_OPEN_CHARS: Final = 512  # of a value that is a secret only if it looks random
 
 _SPACES: Final = re.compile(r"[ \t]*+")
@@ -100,6 +104,8 @@ _NO_OWNERS: Final = frozenset({
     "in", "invalid", "is", "its", "no", "not", "of", "on", "one", "or", "same", "some", "that", "the", "their", "this",
     "to", "under", "unknown", "with", "wrong",
 })  # fmt: skip
+_NUMBER: Final = 4  # a kind of name: secret if the value could be one, or is a number
+_OF_OWNED: Final = {PLAIN: PLAIN, OPEN: LIKELY, LIKELY: LIKELY, SECRET: _NUMBER}  # `stripe key: …`, `api key: …`
 _OWNER: Final = re.compile(r"([\w.-]{2,63})[ \t]{1,4}$")
 # User and password before a host. The password may hold an `@`: the last one counts.
 _USERINFO: Final = re.compile(r"://(?:([^\s/?#\"'<>@:]*+):([^\s/?#\"'<>]*)|(?=[^\s/@]{0,64}\d)([\w.~%+-]{20,}))@")
@@ -161,7 +167,7 @@ def _keyed(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
                 if name in _BORROWING and kind == PLAIN:
                     kind = kind_of(_borrowed(text[max(0, at - _MAX_BEFORE_CHARS) : at].rstrip(between), name))
                 elif name in ALONE:
-                    kind = LIKELY if kind_of(with_owner(bare, name)) != PLAIN else PLAIN
+                    kind = _OF_OWNED[kind_of(with_owner(bare, name))]
                 if (
                     kind != PLAIN
                     and (span := _value_if_meant(text, _key(head, bare, name, separator, at), kind)) is not None
@@ -176,7 +182,11 @@ def _value_if_meant(text: str, key: Key, kind: int) -> Span | None:
     if kind == SECRET:
         return _value(text, key)
     span = _value(text, key._replace(limit=key.at + _MAX_OPEN_CHARS))
-    return _value(text, key) if span is not None and is_meant(kind, text[slice(*span)]) else None
+    if span is None:
+        return None
+    value = text[slice(*span)]
+    is_secret = is_meant(kind, value) or (kind == _NUMBER and (value.isdigit() or could_be_secret(value)))
+    return _value(text, key) if is_secret else None
 
 
 def _borrowed(before: str, name: str) -> str:
@@ -266,12 +276,19 @@ def _quoted(text: str, key: Key, start: int, closer: str) -> Span | None:
         end = text.find(closer, start, key.limit)
         end = min(len(text), key.limit) if end < 0 else end
     content = text[start:end]
-    is_word = len(content) < 8 or (content.isalpha() and "_" not in key.name and not could_be_secret(content))
-    if key.separator == ":" and not key.is_quoted and is_word and _STRONG.search(key.name) is None:
+    if key.separator == ":" and not key.is_quoted and _is_word(key.name, content) and not _STRONG.search(key.name):
         return None  # "unexpected token: '}'"
     if _HARMLESS.fullmatch(content) is not None:
         return None
     return _unless_redacted(text, _skip_scheme(text, start)[0], end)
+
+
+def _is_word(name: str, content: str) -> bool:
+    if len(content) < _MIN_QUOTED or not content.isalpha():
+        return len(content) < _MIN_QUOTED
+    if "_" in name:
+        return len(content) < _MIN_LETTERS and makes_words(content)
+    return not could_be_secret(content)
 
 
 def _closing_bracket(text: str, start: int, limit: int) -> int:
@@ -330,7 +347,7 @@ def _is_prose(text: str, key: Key, value: str, end: int) -> bool:
     if _STRONG.search(key.name) is not None:
         return goes_on and word.lower() in _PROSE
     is_short = len(word) < 6 and not (word.isdigit() and _DIGITS_ARE_SECRET.search(key.name) is not None)
-    return is_short or (word.isalpha() and (goes_on or len(word) < 16) and not could_be_secret(word))
+    return is_short or (word.isalpha() and (goes_on or len(word) < _MIN_LETTERS) and not could_be_secret(word))
 
 
 def _is_source_line(text: str, at: int) -> bool:

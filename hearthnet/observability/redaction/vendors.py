@@ -79,7 +79,6 @@ VENDORS: Final = (
     Vendor("Atlassian", "ATATT3", BASE64 + "_-", 60, "Atlassian API tokens"),
     Vendor("Atlassian", "ATCTT3", BASE64 + "_-", 60, "Atlassian access tokens"),
     Vendor("Atlassian Bitbucket", "ATBB", ALNUM, 32, "App passwords", "whole"),
-    Vendor("Atlassian Bitbucket", "BBDC-", BASE64 + "@_-", 40, "Data Center, HTTP access tokens"),
     Vendor("Bannerbear", "bb_pr_", HEX, 30, "API keys"),
     Vendor("Bannerbear", "bb_ma_", HEX, 30, "API keys"),
     Vendor("Beamer", "b_", URL64, 44, "Beamer API", "whole"),

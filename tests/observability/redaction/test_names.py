@@ -19,8 +19,8 @@ NOT_RANDOM = [
 ]  # fmt: skip
 COULD_BE = [
     "sk_q5rGw)Gv5$D4KaH9YkETFFA",
-    "12345678",
-    "alice20261130",
+    "263734296171163271222",  # more digits than a number of 64 bits has
+    "alice2026rain",
     "a1b2c3d4",
     "ocaJ7h7+ub+2Rxkmp/K=",
     "ab12-cd34-ef56",
@@ -94,7 +94,7 @@ def test_values_that_do_not(value):
 
 @pytest.mark.parametrize("value", COULD_BE)
 def test_values_that_could_be_secrets(value):
-    """Of a key that belongs to something: digits alone, eight characters, letters that make no words."""
+    """Of a key that belongs to something: many digits, eight characters, letters that make no words."""
     for name in ("stripe_key", "STRIPE_KEY", "stripeKey", "stripe key"):
         assert is_told(name, value)
         assert value not in scrub(f"{name}={value}")
@@ -102,6 +102,27 @@ def test_values_that_could_be_secrets(value):
     for name in ("signature", "cache_key", "key", "max_tokens", "token_count"):
         assert not is_told(name, value)
         assert scrub(f"{name}={value}") == f"{name}={value}"
+
+
+@pytest.mark.parametrize("value", ["10293847", "20261130081422281000", "customer1234567", "shard0000012"])
+def test_keys_of_rows_and_of_entries_stay(value):
+    """Numbers, and what programs number: tables, queues and caches have more keys than vendors."""
+    for name in ("user_key", "press key", "customerKey", "STORE_KEY"):
+        assert bounded({name: value}) == {name: value}
+        assert scrub(f"with {name}={value}") == f"with {name}={value}"
+        assert scrub(f"got a {name}: {value} from h") == f"got a {name}: {value} from h"
+
+
+@pytest.mark.parametrize(
+    "name", ["Kafka key", "redis_key", "S3 key", "s3Key", "entity_key", "record key", "date_key", "shard_key",
+             "task_key", "trace_key", "span_key"],
+)  # fmt: skip
+def test_keys_of_stores_stay(name):
+    """Those of entries, messages, objects and rows, whatever they are; of another store they are none."""
+    for value in ("10293847", "img20240101.jpg", "a1b2-c3d4-e5f6", RANDOM[1], RANDOM[2]):
+        assert bounded({name: value}) == {name: value}
+        assert scrub(f"with {name}={value}") == f"with {name}={value}"
+    assert kind_of("s4_key") == kind_of("node2_key") == LIKELY
 
 
 @pytest.mark.parametrize(

@@ -105,13 +105,57 @@ def test_value_without_a_sign_is_redacted(form):
         "a user_key 4420616009715820 is there", "api key: missing", "stripe key: none", "private key: /etc/k/1.pem",
         "access_token 2026-11-30T08:14:22 is over", "token 12 of 512", "sort_key a1b2c3d4e5f6g7h8",
         "monkey a1b2c3d4e5f6", "max_tokens 12345678", "https://bob2:[redacted]@h", "key a1b2c3d4e5f6g7h8",
-        "password is a1 and b2 for all",
+        "password is a1 and b2 for all", "max_token 1234567890", "pad_token tok12345", "total_token 12345678",
+        "used_token 12345678 of 90000000", "kv_token 104857600", "access_token 12345678 is over",
         "['tool', '--token', '--verbose-output-of-all']", "['tool', '--token', '-v']",
     ],
 )  # fmt: skip
 def test_name_without_a_value_stays(text):
     """Prose, keys of caches, dates, numbers, paths, options."""
     assert scrub(text) is text
+
+
+def test_digits_without_a_sign_are_a_password_only():
+    """Behind any other name they count, or are the key of a row."""
+    for name in ("db_password", "client_secret", "PG_PASSWORD"):
+        assert scrub(f"with {name} 12345678 sent") == f"with {name} {REDACTED} sent"
+    for name in ("stripe_key", "x_token", "password"):
+        assert scrub(f"with {name} 12345678 sent") == f"with {name} 12345678 sent"
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ('auth_token: "identifier"', 'auth_token: "identifier"'),
+        ('unexpected_token: "identifier"', 'unexpected_token: "identifier"'),
+        ("bad_token: 'endOfStatement'", "bad_token: 'endOfStatement'"),
+        ('x_token: "hcauQVyzLci"', f'x_token: "{REDACTED}"'),
+        ('x_token: "qzvkrwmtlpxbdnhj"', f'x_token: "{REDACTED}"'),
+        ('x_token: "identifier7"', f'x_token: "{REDACTED}"'),
+        ('x_token = "identifier"', f'x_token = "{REDACTED}"'),
+        ('{"x_token": "identifier"}', f'{{"x_token": "{REDACTED}"}}'),
+        ('db_password: "identifier"', f'db_password: "{REDACTED}"'),
+        ('token: "hcauQVyzLci"', 'token: "hcauQVyzLci"'),
+    ],
+)
+def test_quoted_word_behind_a_colon_stays(text, cleaned):
+    """A parser says so of what it has read; what makes no words, or is written as a value, is a secret."""
+    assert scrub(text) == cleaned
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("api key: 379755465090", f"api key: {REDACTED}"),
+        ('secret key = "379755465090"', f'secret key = "{REDACTED}"'),
+        ("stripe key: 379755465090", "stripe key: 379755465090"),
+        ("api key: missing", "api key: missing"),
+        ("private key: /etc/k/1.pem", "private key: /etc/k/1.pem"),
+    ],
+)
+def test_number_of_a_key_in_two_words_is_judged_by_both(text, cleaned):
+    """An API key may be a number; of other keys there are too many numbers that are none."""
+    assert scrub(text) == cleaned
 
 
 def test_value_without_a_sign_is_judged_by_its_name():

@@ -36,6 +36,8 @@ FORMS = {
     "DigitalOcean": ["dop_v1_", (HEX, 64)],
     "Azure DevOps": [(ALNUM, 76), "AZDO", (ALNUM, 4)],
     "Authress": ["sc_", (LOWER, 10), ".", (LOWER, 5), ".acc-", (LOWER, 12), ".", (BASE64, 40)],
+    "Bitbucket": ["BBDC-", (f"{ALNUM}+/_-", 11), "@", (f"{ALNUM}+/_-", 32)],
+    "Bitbucket, no sign": ["BBDC-", (f"{ALNUM}+/", 44)],
     "ClickUp": ["pk_", (string.digits, 8), "_", (UPPER, 32)],
     "crates.io": ["cio", (ALNUM, 32)],
     "Databricks": ["dapi", (HEX, 32)],
@@ -112,6 +114,11 @@ FORMS = {
     "Vault, before 1.10": ["s.", (ALNUM, 24)],
     "X": ["A" * 22, (ALNUM, 90)],
     "Zoho": ["1000.", (HEX, 32), ".", (HEX, 32)],
+    "Kerberos, AS-REP": ["$krb5asrep$23$bob@EXAMPLE.ORG:", (HEX, 32), "$", (HEX, 200)],
+    "Kerberos, AS-REP, AES": ["$krb5asrep$18$bob$EXAMPLE.ORG$", (HEX, 24), "$", (HEX, 200)],
+    "Kerberos, TGS": ["$krb5tgs$23$*bob$EXAMPLE.ORG$MSSQLSvc/db.example.org~1433*$", (HEX, 32), "$", (HEX, 200)],
+    "Kerberos, TGS, AES": ["$krb5tgs$17$bob$EXAMPLE.ORG$", (HEX, 24), "$", (HEX, 200)],
+    "Kerberos, timestamp": ["$krb5pa$18$bob$EXAMPLE.ORG$EXAMPLE.ORGbob$", (HEX, 104)],
     "crypt": ["$6$rounds=5000$", (ALNUM, 16), "$", (f"{ALNUM}./", 86)],
     "bcrypt": ["$2b$12$", (f"{ALNUM}./", 53)],
 }
@@ -196,7 +203,7 @@ def test_token_that_was_cut_is_redacted(vendor):
         "00D!of_a_long_text", "the dapi of the 0123456789abcdef",
         "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCk1JSUJq0123456789",
         "rzp_live_mode", "a precious cio and 0123456789abcdef0123456789abcdef", "oy2 is no prefix of much",
-        "costs $6$ or $5",
+        "costs $6$ or $5", "the $krb5tgs$23$ of it", "BBDC-the-name-of-a-branch", "BBDC-1234",
         "org.apache.hadoop.hdfs.server.datanode.DataNode$PacketResponder", "10.251.42.84:57069", "b_tree_of_the_index",
     ],
 )  # fmt: skip
@@ -204,6 +211,16 @@ def test_words_with_a_prefix_stay(text):
     """A prefix alone, words that begin like a token, names with dots: the very same text."""
     assert scrub(text) is text
     assert scrub(f"in {text} it") == f"in {text} it"
+
+
+@pytest.mark.parametrize("host", ["h.example.org/a", "bitbucket:7990", "localhost/scm"])
+def test_token_with_an_at_ends_before_a_host(host):
+    """As the password of a URL; its own `@`, early or late, is no such end."""
+    for token in ("MDc0NTM4OTkAbcdEfghIjklMnop@zMDkzOp5Qe0kM2nSxB", "MDc0NTM4OTk@zMDkzOp5Qe0kM2nSxB+dk3J6xW8vT2yQ1"):
+        assert scrub(f"sent BBDC-{token}, then") == f"sent BBDC-{REDACTED}, then"
+        assert scrub(f"sent BBDC-{token}@{host}") == f"sent BBDC-{REDACTED}@{host}"
+        assert scrub(f"https://bob:BBDC-{token}@{host}") == f"https://bob:{REDACTED}@{host}"
+        assert scrub(f"sent BBDC-{token[:16]}") == f"sent BBDC-{REDACTED}"
 
 
 @pytest.mark.parametrize("mark", MARKS, ids=lambda mark: mark.mark)
