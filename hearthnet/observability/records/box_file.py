@@ -80,11 +80,15 @@ class _Written:
         self._lock = threading.RLock()  # a signal handler may log while its own thread is here
 
     def __setitem__(self, where: slice, content: bytes, /) -> None:
-        os.pwrite(self._open_fd(), content, self._start + where.start)
+        with (
+            self._lock
+        ):  # a write under way is over before the part is closed, and its descriptor used for another file
+            os.pwrite(self._open_fd(), content, self._start + where.start)
 
     def __getitem__(self, where: slice, /) -> bytes:
         first, last, _ = where.indices(self._size)
-        return os.pread(self._open_fd(), last - first, self._start + first)
+        with self._lock:
+            return os.pread(self._open_fd(), last - first, self._start + first)
 
     def write(self, content: bytes) -> None:
         with self._lock:

@@ -344,6 +344,26 @@ def test_box_grows_while_threads_append(tmp_path, monkeypatch, file_system):
     assert list(tmp_path.glob("telemetry.*")) == []
 
 
+def test_part_is_not_closed_in_the_middle_of_a_write(tmp_path, monkeypatch):
+    """Else a mark would go to the old file after it was copied, or to whatever file has got its descriptor since."""
+    write, closing = os.pwrite, []
+
+    def write_late(*arguments):
+        closing.append(threading.Thread(target=part.close))
+        closing[0].start()
+        closing[0].join(0.05)
+        closing.append(closing[0].is_alive())
+        return write(*arguments)
+
+    with (tmp_path / "box").open("w+b") as file:
+        part = box_file._Written(file.fileno(), 0, 100)
+        monkeypatch.setattr(os, "pwrite", write_late)
+        part[0:1] = b"x"
+        closing[0].join()
+        assert closing[1]
+        assert file.read() == b"x"
+
+
 def test_mark_made_while_the_table_moves_is_not_lost(box, monkeypatch):
     """A thread that ends a trace after the table was copied waits, and clears the mark in the new file."""
     first, second = box.begin(RUN, "first.one", 1, 1), box.begin(RUN, "second.one", 2, 2)
