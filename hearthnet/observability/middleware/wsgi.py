@@ -8,6 +8,7 @@ the context that it had.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from contextlib import suppress
 from time import monotonic_ns
 from typing import Any, Final
 
@@ -81,12 +82,16 @@ class WSGIMiddleware:
         environ[TRACE] = request.trace
         return request
 
-    def finish(self, request: Request, environ: Environ, error: BaseException | None) -> None:
-        """Ends a request. Never raises: whatever the application has left in the environ."""
+    def note_route(self, request: Request, environ: Environ) -> None:
+        """Notes the route that the application has found. Never raises: the environ may have anything in it."""
         try:
-            request.route = self._route(environ)
+            request.route = request.route or self._route(environ)
         except Exception:
             log.exception("the route of a request is not known")
+
+    def finish(self, request: Request, environ: Environ, error: BaseException | None) -> None:
+        """Ends a request."""
+        self.note_route(request, environ)
         request.end(error, self._templates)
 
     @property
@@ -102,7 +107,7 @@ class _Serving:
         scope: of the application's code, while that does not run.
     """
 
-    __slots__ = ("_environ", "_is_over", "_middleware", "_request", "_start_response", "scope")
+    __slots__ = ("_environ", "_is_over", "_middleware", "_missing", "_request", "_start_response", "scope")
 
     scope: Scope | None
 
@@ -114,11 +119,14 @@ class _Serving:
         self._start_response = start_response
         self._middleware = middleware
         self._is_over = False
+        self._missing: int | None = None
 
     def start_response(self, status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
         """Notes the status; called again with an exception, the server decides whether that is possible."""
-        number = status[:_STATUS_CHARS]
-        self._request.status = int(number) if number.isdecimal() else None
+        self._middleware.note_route(self._request, self._environ)  # Flask takes it away at the end of the call
+        with suppress(TypeError, ValueError, AttributeError):  # the server tells the application what is wrong
+            self._request.status = int(status[:_STATUS_CHARS])
+            self._missing = _length_in(headers)
         if (name := self._middleware.response_header) is not None:
             headers = [*headers, (name, self._request.header(name))]
         return self._start_response(status, headers, *exc_info)
@@ -133,16 +141,27 @@ class _Serving:
             return response
         return (_SizedBody if hasattr(response, "__len__") else _Body)(response, self)
 
+    def note_part(self, part: bytes) -> None:
+        """Notes a part of the response; with the last of the announced bytes it is complete."""
+        if self._missing is not None:
+            self._missing -= len(part)
+            if self._missing <= 0:
+                self.note_end()
+
     def note_end(self) -> None:
         """Notes that the response is complete."""
         self._request.ended_ns = monotonic_ns()
 
-    def end(self, error: BaseException | None, *, is_left: bool = False) -> None:
-        """Ends the trace, once."""
+    def end(self, error: BaseException | None) -> None:
+        """Ends the trace, once. One that is not complete has been left by its client."""
         if not self._is_over:
             self._is_over = True
-            self._request.is_gone = is_left
+            self._request.is_gone = error is None
             self._middleware.finish(self._request, self._environ, error)
+
+
+def _length_in(headers: list[tuple[str, str]]) -> int | None:
+    return next((int(value) for name, value in headers if name.lower() == "content-length"), None)
 
 
 class _Body:
@@ -152,7 +171,6 @@ class _Body:
         self._response = response
         self._serving = serving
         self._iterator: Iterator[bytes] | None = None
-        self._is_whole = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -163,9 +181,10 @@ class _Body:
         try:
             if self._iterator is None:
                 self._iterator = iter(self._response)
-            return next(self._iterator)
+            part = next(self._iterator)
+            serving.note_part(part)
+            return part
         except StopIteration:
-            self._is_whole = True
             serving.note_end()
             raise
         except BaseException as error:
@@ -178,7 +197,6 @@ class _Body:
         """Closes the application's response and ends the trace."""
         serving = self._serving
         outside = swap(serving.scope)
-        is_left = self._iterator is not None and not self._is_whole
         if self._iterator is None:
             serving.note_end()  # the response to HEAD, or one without a body
         try:
@@ -188,11 +206,11 @@ class _Body:
             serving.end(error)
             raise
         finally:
-            serving.end(None, is_left=is_left)
+            serving.end(None)
             swap(outside)
 
     def __del__(self) -> None:
-        self._serving.end(None, is_left=not self._is_whole)  # a server that does not call `close`
+        self._serving.end(None)  # a server that does not call `close`
 
 
 class _SizedBody(_Body):
