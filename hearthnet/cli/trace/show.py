@@ -11,6 +11,7 @@ import click
 from hearthnet import moments, references
 from hearthnet.cli.main import (
     console,
+    data_option,
     fields_text,
     json_option,
     print_json,
@@ -53,6 +54,7 @@ def _reference(context: click.Context, _: click.Parameter, text: str) -> str:
 
 @click.command("show", context_settings={"ignore_unknown_options": True})
 @click.argument("reference", metavar="ID", callback=_reference)
+@data_option
 @where_option
 @json_option
 def show(where: Locations, reference: str, as_json: bool) -> None:
