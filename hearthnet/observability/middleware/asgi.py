@@ -50,8 +50,8 @@ class ASGIMiddleware:
         app: the application.
         route: returns the template of a request's route after the application has found it, from its scope; None where
             there is none. Without this function those of Starlette, FastAPI and Litestar are found.
-        joins_callers: whether a request with a valid `traceparent` continues that trace. False, for a server that
-            anybody may call: it has a trace of its own with a link to the caller's span.
+        joins_callers: whether a request with a valid `traceparent` continues that trace. False, for a public server:
+            it has a trace of its own with a link to the caller's span.
         response_header: sends the trace's id in this header: of `traceparent` and `traceresponse` the value that W3C
             defines, of any other the id that `hearthnet trace` takes. None: no header.
     """

@@ -124,7 +124,7 @@ class _Serving:
     def start_response(self, status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
         """Notes the status; called again with an exception, the server decides whether that is possible."""
         self._middleware.note_route(self._request, self._environ)  # Flask takes it away at the end of the call
-        with suppress(TypeError, ValueError, AttributeError):  # the server tells the application what is wrong
+        with suppress(TypeError, ValueError, AttributeError):  # the server reports what the application did wrong
             self._request.status = int(status[:_STATUS_CHARS])
             self._missing = _length_in(headers)
         if (name := self._middleware.response_header) is not None:
@@ -142,7 +142,7 @@ class _Serving:
         return (_SizedBody if hasattr(response, "__len__") else _Body)(response, self)
 
     def note_part(self, part: bytes) -> None:
-        """Notes a part of the response; with the last of the announced bytes it is complete."""
+        """Notes a part of the response; with the last byte of its content length it is complete."""
         if self._missing is not None:
             self._missing -= len(part)
             if self._missing <= 0:
