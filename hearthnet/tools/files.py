@@ -21,9 +21,14 @@ class ToolFile(NamedTuple):
     purpose: str
     examples: tuple[str, ...]
 
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return Path(__file__).with_name(self.name)
+
     def text(self) -> str:
         """Returns its content."""
-        return Path(__file__).with_name(self.name).read_text("utf-8")
+        return self.path.read_text("utf-8")
 
 
 FILES: Final = {

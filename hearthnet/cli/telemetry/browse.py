@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from hearthnet.config import Config
 
 __all__ = ["browse_command"]
+
+_PATIENCE_S: Final = 5.0
 
 
 @click.command("browse")
@@ -38,15 +40,12 @@ def browse_command(config: Config, is_opened: bool, port: int, db: Path | None) 
     Example: hearthnet telemetry browse --open
              hearthnet telemetry browse --db copy.db --port 8001
     """
-    from contextlib import closing
-
-    from hearthnet.database import connect_read_only
+    from hearthnet.observability.store.query.statement import ask
     from hearthnet.tools import datasette
 
     assert config.observability.data_dir is not None
     store = (db or config.observability.data_dir / DATABASE).absolute()
-    with closing(connect_read_only(store)) as connection:
-        connection.execute("PRAGMA schema_version").fetchone()
+    ask(store, "PRAGMA schema_version", _PATIENCE_S)  # says what is wrong with the file, which Datasette would not
     program = datasette.find_program()
     fd = _readable(datasette.metadata(store.stem))
     command = datasette.arguments(program, store, fd, port or datasette.free_port(), is_opened=is_opened)

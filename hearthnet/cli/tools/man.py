@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from inspect import cleandoc
@@ -20,6 +21,7 @@ __all__ = ["man_command", "page", "pages"]
 
 _PROGRAM: Final = "hearthnet"
 _WIDTH: Final = 80
+_LINE: Final = 72  # of the source, in which editors and linters expect short lines
 _SPECIAL: Final = {"\\": "\\e", "-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti", '"': "\\(dq"}
 _EXAMPLE: Final = re.compile(r"^Example: +")
 _EXITS: Final = (
@@ -35,7 +37,7 @@ def _escaped(text: str) -> str:
 
 
 def _flowing(paragraph: str) -> str:
-    return _escaped(" ".join(paragraph.split()))
+    return _escaped(textwrap.fill(paragraph, _LINE, break_long_words=False, break_on_hyphens=False))
 
 
 def _verbatim(lines: list[str]) -> Iterator[str]:
@@ -53,7 +55,7 @@ def _section(title: str, lines: list[str]) -> Iterator[str]:
 def _told(text: str) -> tuple[list[str], list[str]]:
     """Returns the lines of the description and of the examples of a help text."""
     description, examples = list[str](), list[str]()
-    for paragraph in filter(None, re.split(r"\n\s*\n", cleandoc(text).partition("\f")[0])):
+    for paragraph in filter(None, re.split(r"\n\s*\n", text)):
         if not paragraph.startswith("\b"):
             description += [".PP", _flowing(paragraph)]
             continue
@@ -71,7 +73,7 @@ def _told(text: str) -> tuple[list[str], list[str]]:
 def _options(command: click.Command, context: click.Context) -> list[str]:
     found = []
     for parameter in command.get_params(context):
-        record = parameter.get_help_record(context)
+        record = None if isinstance(parameter, click.Argument) else parameter.get_help_record(context)
         if record is not None:
             found += [".TP", f"\\fB{_escaped(record[0])}\\fR", _flowing(record[1]) or "\\&"]
     return found
@@ -111,9 +113,10 @@ def page(names: tuple[str, ...], command: click.Command) -> str:
     context = click.Context(command, info_name=full, terminal_width=_WIDTH)
     title = full.replace(" ", "-")
     made = datetime.fromtimestamp(Path(package_file).stat().st_mtime, UTC)
-    text = f"{command.help or ''}\n\n{command.epilog or ''}"
-    first = cleandoc(text).partition("\n\n")[0]
-    summary = _flowing(re.split(r"(?<=[.:;]) ", " ".join(first.split()))[0].rstrip(".:;"))
+    text = "\n\n".join(cleandoc(part).partition("\f")[0] for part in (command.help, command.epilog) if part)
+    first = text.partition("\n\n")[0]
+    # One line, by which `apropos` finds it.
+    summary = _escaped(re.split(r"(?<=[.:;]) ", " ".join(first.split()))[0].rstrip(".:;"))
     description, examples = _told(text)
     see = [_PROGRAM, "-".join((_PROGRAM, *names[:-1]))] if names else []
     usage = " ".join(command.collect_usage_pieces(context))

@@ -37,16 +37,22 @@ _OWN: Final = "hearthnet."
 
 def _found(context: click.Context, kind: Kind, start: str) -> list[tuple[str, str | None]]:
     """Returns values of the store that the command line is about, and that a shell can take unquoted."""
-    from hearthnet.locations import locate
     from hearthnet.observability.store.search.values import values
 
     given = context.params.get("config") or context.params.get("where")
     try:
-        data_dir = locate(given if isinstance(given, Path) else None).data_dir
-        found = values(data_dir / DATABASE, kind, start)
+        found = values(_data_dir(given if isinstance(given, Path) else None) / DATABASE, kind, start)
     except Exception:  # whatever is wrong with them, the doctor says it  # noqa: BLE001
         return []
     return [(value, words) for value, words in found if value and _SAFE.issuperset(value)]
+
+
+def _data_dir(path: Path | None) -> Path:
+    """Returns the folder of the store, whatever else the settings say: to check all of them takes too long."""
+    from hearthnet.config_file import absolute, expand, read_tree, standard_paths
+
+    tree = expand(read_tree(path) or {})
+    return absolute(Path(tree.get("observability", {}).get("data_dir") or standard_paths().data_dir))
 
 
 def _items(found: list[tuple[str, str | None]]) -> list[CompletionItem]:

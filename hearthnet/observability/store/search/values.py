@@ -33,7 +33,7 @@ _STATEMENTS: Final[dict[Kind, str]] = {
     """,
     "capability": """
         SELECT DISTINCT capability, NULL
-          FROM (SELECT capability FROM traces ORDER BY seq DESC LIMIT ?3)
+          FROM (SELECT capability FROM traces WHERE result <> 'not_found' ORDER BY seq DESC LIMIT ?3)
          WHERE substr(capability, 1, length(?1)) = ?1 ORDER BY capability LIMIT ?2
     """,
     "logger": """
