@@ -1,0 +1,87 @@
+"""What is changed, and the tests that should notice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["PACKAGE", "ROOT", "SUBJECTS", "TESTS", "Subject"]
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PACKAGE, TESTS = "hearthnet/observability", "tests/observability"
+
+
+class Subject(NamedTuple):
+    """Modules below PACKAGE, and the tests below TESTS that should notice a change to them, the quickest first."""
+
+    modules: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+SUBJECTS = {
+    "ring": Subject(
+        ("store/ring.py",),
+        ("store/test_ring.py", "store/test_ring_settled.py", "store/test_writer.py", "store/test_writer_failures.py"),
+    ),
+    "record": Subject(
+        ("records/record.py",),
+        (
+            "records/test_record_values.py",
+            "records/test_results.py",
+            "records/test_record.py",
+            "redaction/test_redaction.py",
+        ),
+    ),
+    "limits": Subject(
+        ("logs/messages.py",),
+        (
+            "logs/test_messages.py",
+            "logs/test_messages_place.py",
+            "test_logging_limited.py",
+            "test_logging.py",
+        ),
+    ),
+    "box": Subject(
+        ("records/blackbox.py", "records/box_file.py"),
+        (
+            "records/test_box_file.py",
+            "records/test_blackbox.py",
+            "records/test_populate_pages.py",
+            "records/test_recorder_buffer.py",
+        ),
+    ),
+    "writer": Subject(
+        ("store/writer.py",),
+        (
+            "store/test_writer.py",
+            "store/test_writer_failures.py",
+            "store/test_ring.py",
+        ),
+    ),
+    "merge": Subject(
+        ("store/merge.py",),
+        ("store/test_merge.py", "store/recovery/test_rebuild.py", "store/recovery/test_recover.py"),
+    ),
+    "recovery": Subject(
+        tuple(
+            f"store/recovery/{name}.py"
+            for name in (
+                "box_budget",
+                "box_records",
+                "living",
+                "log_line",
+                "opening",
+                "quarantine",
+                "rebuild",
+                "recover",
+            )
+        ),
+        ("store/recovery",),
+    ),
+    "run_ends": Subject(("store/recovery/run_ends.py",), ("store/recovery/test_run_ends.py", "../checks/test_runs.py")),
+    "doctor": Subject(("doctor.py",), ("test_doctor.py", "reports/test_report_file.py")),
+    "redaction": Subject(
+        tuple(f"redaction/{name}.py" for name in ("rules", "names", "values", "options", "spoken", "told")),
+        ("redaction", "records/test_record_values.py", "logs/test_tracebacks.py"),
+    ),
+}
