@@ -1,8 +1,7 @@
-"""A copy of the working tree in which tests run, and which of them may notice the change of a line."""
+"""A copy of the working tree, in which tests run: once unchanged and watched, then for each change."""
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import shutil
@@ -10,32 +9,26 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from mutation.nearest import Runs, Test
 from mutation.subjects import ROOT
 
-__all__ = ["Copy", "Test", "nearest"]
+__all__ = ["NO_TEST", "Copy"]
 
-_HANG_S = 120  # a test that takes so long hangs, also on a busy machine: a mutant may loop without end
+_HANG_S, _HANG_TIMES = 15, 15  # a test that takes so long, and so many times as long as unchanged, hangs
 _REWRITE_WARNING = "ignore::pytest.PytestAssertRewriteWarning"  # that plugins are imported already
 _PROCESS_EVENTS = {"subprocess.Popen", "os.fork", "os.posix_spawn", "socket.connect"}  # the last: to a fork server
-_RUNS_FILE = "runs.json"
-
-
-class Test(NamedTuple):
-    """How long a test took, the lines that it ran of each module, and whether other processes may have run more."""
-
-    name: str
-    seconds: float
-    lines: dict[str, list[int]]
-    starts_processes: bool
+_RUNS_FILE, _KILLER_FILE = "runs.json", "killer.txt"
+NO_TEST = "(no test: none could be collected, or all of them took too long)"
 
 
 class _Watch:
-    """A plugin of pytest that notes each test that runs as a `Test`."""
+    """A plugin of pytest that notes what the tests run, as `Runs`."""
 
     def __init__(self, modules: list[str]) -> None:
         from coverage import Coverage
@@ -56,6 +49,8 @@ class _Watch:
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         """Drops what measures CPU time: that takes the longest, under a tracer even more, and notices only slowness."""
         items[:] = [item for item in items if "cpu_s" not in item.function.__code__.co_names]
+        for module in self.modules:  # now: what it runs on import must not be filed under the first test that needs it
+            import_module(module.removesuffix(".py").replace("/", "."))
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Files what runs from now on under this test."""
@@ -79,35 +74,29 @@ class _Watch:
                     lines.setdefault(name, {}).setdefault(module, []).append(line)
         passed = [name for name in self.seconds if name not in self.failed]
         tests = [Test(name, self.seconds[name], lines.get(name, {}), name in self.started) for name in passed]
-        Path(_RUNS_FILE).write_text(json.dumps(tests))
+        Path(_RUNS_FILE).write_text(json.dumps(Runs(tests, lines.get("", {}))))
 
 
 class _Only:
-    """A plugin of pytest that runs these tests alone, in this order."""
+    """A plugin of pytest that runs these tests alone, in this order, and notes the first that fails."""
 
-    def __init__(self, names: list[str]) -> None:
-        self.places = {name: place for place, name in enumerate(names)}
+    def __init__(self, tests: list[Test]) -> None:
+        self.places = {test.name: place for place, test in enumerate(tests)}
+        self.seconds = {test.name: test.seconds for test in tests}
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-        """Drops and sorts what was collected."""
+        """Drops and sorts what was collected; a mutant may loop without end."""
+        import pytest
+
         items[:] = sorted((i for i in items if i.nodeid in self.places), key=lambda item: self.places[item.nodeid])
+        for item in items:
+            limit_s = _HANG_S + _HANG_TIMES * self.seconds[item.nodeid]
+            item.add_marker(pytest.mark.timeout(limit_s), append=False)
 
-
-def nearest(tests: list[Test], module: str, source: str, line: int) -> list[str]:
-    """Returns the tests that may notice a change of this line, the quickest first.
-
-    These run the function around it, or start a process that may; all tests where it runs on import, or nowhere.
-    """
-    around = [
-        range(node.body[0].lineno, (node.end_lineno or 0) + 1)
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.body[0].lineno <= line <= (node.end_lineno or 0)
-    ]
-    inner = min(around, key=len, default=range(0))
-    running = {test.name for test in tests if set(test.lines.get(module, ())) & set(inner)}
-    may = [test for test in tests if not running or test.name in running or test.starts_processes]
-    return [test.name for test in sorted(may, key=lambda test: (test.name not in running, test.seconds))]
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Notes the test that fails: the run ends with it."""
+        if report.failed:
+            Path(_KILLER_FILE).write_text(report.nodeid)
 
 
 class Copy:
@@ -135,41 +124,48 @@ class Copy:
             import_module(name)
         import_module("coverage")
 
-    def watch(self, tests: list[str], modules: list[str]) -> list[Test]:
+    def watch(self, tests: list[str], modules: list[str]) -> Runs:
         """Runs tests of the unchanged package; returns what each of them did that passed."""
         notes = self.folder / _RUNS_FILE
-        notes.write_text("[]")
-        if not self._passes(tests, 3_600, modules=modules):
-            print(
-                (self.folder / "output.txt").read_text(),
-                "\nwarning: goes on without these",
-                file=sys.stderr,
-                flush=True,
-            )
-        return [Test(*test) for test in json.loads(notes.read_text())]
+        notes.write_text(json.dumps(Runs([], {})))
+        if not self._passes(tests, 3_600, _Watch, modules):
+            print(self.output(), "\nwarning: goes on without these", file=sys.stderr, flush=True)
+        noted, on_import = json.loads(notes.read_text())
+        return Runs([Test(*test) for test in noted], on_import)
 
-    def passes(self, names: list[str], within_s: float) -> bool:
-        """Returns whether these tests pass; the first failure ends them."""
-        return self._passes(sorted({name.partition("::")[0] for name in names}), within_s, names=names)
+    def output(self) -> str:
+        """Returns what the last tests have printed."""
+        return (self.folder / "output.txt").read_text("utf-8", "replace")
 
-    def _passes(self, tests: list[str], within_s: float, **plugin: list[str]) -> bool:
+    def killer(self, tests: list[Test]) -> str | None:
+        """Returns the first of these tests that fails, and ends them; None if all pass."""
+        noted = self.folder / _KILLER_FILE
+        noted.unlink(missing_ok=True)
+        within_s = 60 + 3 * sum(test.seconds for test in tests)
+        files = sorted({test.name.partition("::")[0] for test in tests})
+        if not tests or self._passes(files, within_s, _Only, tests):
+            return None
+        return noted.read_text() if noted.exists() else NO_TEST
+
+    def _passes(self, files: list[str], within_s: float, plugin: Callable[[Any], object], about: object) -> bool:
         child = os.fork()
         if child == 0:
-            self._run(tests, **plugin)
+            self._run(files, plugin, about)
         ends_at = time.monotonic() + within_s
-        while time.monotonic() < ends_at:
-            pid, status = os.waitpid(child, os.WNOHANG)
-            if pid:
-                break
-            time.sleep(0.02)
-        with suppress(ProcessLookupError):
-            os.killpg(child, signal.SIGKILL)  # also what the tests have left behind
-        if pid:
-            return os.waitstatus_to_exitcode(status) == 0
-        os.waitpid(child, 0)
-        return False
+        try:
+            while time.monotonic() < ends_at:
+                pid, status = os.waitpid(child, os.WNOHANG)
+                if pid:
+                    return os.waitstatus_to_exitcode(status) == 0
+                time.sleep(0.02)
+            return False
+        finally:  # also where this program is told to end
+            with suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)  # also what the tests have left behind
+            with suppress(ChildProcessError):
+                os.waitpid(child, 0)
 
-    def _run(self, tests: list[str], modules: list[str] | None = None, names: list[str] | None = None) -> None:
+    def _run(self, files: list[str], plugin: Callable[[Any], object], about: object) -> None:
         status = 1
         try:
             os.setsid()
@@ -181,19 +177,12 @@ class Copy:
             sys.dont_write_bytecode = False  # else each mutant compiles the package and the tests
             sys.path[:] = [str(self.folder), *(path for path in sys.path if Path(path) not in (ROOT, ROOT / "scripts"))]
             sys.argv = ["pytest"]
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             import pytest
 
-            plugin = _Only(names) if names else _Watch(modules or [])
-            options = [
-                *(["-x"] if names else []),
-                "-q",
-                "-p",
-                "no:cacheprovider",
-                f"--timeout={_HANG_S}",
-                "-W",
-                _REWRITE_WARNING,
-            ]
-            status = pytest.main([*options, *tests], plugins=[plugin])
+            given = plugin(about)
+            options = ["-q", "-p", "no:cacheprovider", f"--basetemp={self.folder / 't'}", "-W", _REWRITE_WARNING]
+            status = pytest.main([*(["-x"] if plugin is _Only else []), *options, *files], plugins=[given])
         finally:
             sys.stdout.flush()
             os._exit(status)

@@ -6,7 +6,7 @@ import difflib
 import tomllib
 from functools import cache
 
-from mutation.subjects import PACKAGE, ROOT
+from mutation.subjects import ROOT, path_of
 
 __all__ = ["change_of", "reason_for", "reasons"]
 
@@ -22,9 +22,7 @@ def change_of(source: str, mutated: str) -> tuple[str, str]:
 def reasons() -> dict[tuple[str, str, str], str]:
     """Returns why no test need notice a change: by module, lines before, and lines after or the name of an operator."""
     listed = tomllib.loads((ROOT / "scripts/survivors.toml").read_text("utf-8"))["survivor"]
-    return {
-        (f"{PACKAGE}/{one['module']}", one["before"], one.get("after") or one["operator"]): one["why"] for one in listed
-    }
+    return {(path_of(one["module"]), one["before"], one.get("after") or one["operator"]): one["why"] for one in listed}
 
 
 def reason_for(module: str, change: tuple[str, str], operator: str) -> str | None:

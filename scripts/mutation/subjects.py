@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["PACKAGE", "ROOT", "SUBJECTS", "TESTS", "Subject"]
+__all__ = ["PACKAGE", "ROOT", "SUBJECTS", "TESTS", "Subject", "path_of"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGE, TESTS = "hearthnet/observability", "tests/observability"
@@ -21,7 +22,13 @@ class Subject(NamedTuple):
 SUBJECTS = {
     "ring": Subject(
         ("store/ring.py",),
-        ("store/test_ring.py", "store/test_ring_settled.py", "store/test_writer.py", "store/test_writer_failures.py"),
+        (
+            "store/test_ring.py",
+            "store/test_ring_settled.py",
+            "store/test_cursors.py",
+            "store/test_writer.py",
+            "store/test_writer_failures.py",
+        ),
     ),
     "record": Subject(
         ("records/record.py",),
@@ -29,15 +36,28 @@ SUBJECTS = {
             "records/test_record_values.py",
             "records/test_results.py",
             "records/test_record.py",
+            "records/test_record_kind.py",
             "redaction/test_redaction.py",
         ),
     ),
+    "recorder": Subject(
+        ("records/recorder.py",),
+        (
+            "records/test_recorder_buffer.py",
+            "store/test_recent.py",
+            "store/test_writer.py",
+            "test_telemetry_uncommitted.py",
+            "test_runtime.py",
+        ),
+    ),
+    "ratelimit": Subject(("../bus/ratelimit.py",), ("../bus/test_ratelimit.py",)),
     "limits": Subject(
         ("logs/messages.py",),
         (
             "logs/test_messages.py",
             "logs/test_messages_place.py",
             "test_logging_limited.py",
+            "test_logging_properties.py",
             "test_logging.py",
         ),
     ),
@@ -55,7 +75,20 @@ SUBJECTS = {
         (
             "store/test_writer.py",
             "store/test_writer_failures.py",
+            "store/test_cursors.py",
             "store/test_ring.py",
+            "store/test_budget.py",
+        ),
+    ),
+    "budget": Subject(
+        ("store/budget.py",),
+        (
+            "store/test_budget.py",
+            "store/test_writer.py",
+            "store/test_writer_failures.py",
+            "store/recovery/test_box_budget.py",
+            "store/test_store_sidecars.py",
+            "store/test_store_faults.py",
         ),
     ),
     "merge": Subject(
@@ -85,3 +118,8 @@ SUBJECTS = {
         ("redaction", "records/test_record_values.py", "logs/test_tracebacks.py"),
     ),
 }
+
+
+def path_of(module: str) -> str:
+    """Returns the path of a module from ROOT."""
+    return os.path.normpath(f"{PACKAGE}/{module}")
