@@ -224,7 +224,7 @@ async def test_store_that_cannot_be_opened_says_why(tmp_path):
 
     with pytest.raises(sqlite3.DatabaseError, match="not a database"):
         await writer.open(("run", *RUN))
-    with pytest.raises(ValueError, match="no active connection|Connection closed"):
+    with pytest.raises(ValueError, match="connection"):
         await writer._db.execute("SELECT 1")
 
 
