@@ -78,12 +78,15 @@ SUBJECTS = {
             "store/test_cursors.py",
             "store/test_ring.py",
             "store/test_budget.py",
+            "store/test_budget_quota.py",
         ),
     ),
     "budget": Subject(
         ("store/budget.py",),
         (
             "store/test_budget.py",
+            "store/test_budget_shares.py",
+            "store/test_budget_quota.py",
             "store/test_writer.py",
             "store/test_writer_failures.py",
             "store/recovery/test_box_budget.py",
