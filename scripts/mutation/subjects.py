@@ -44,6 +44,7 @@ SUBJECTS = {
         ("records/recorder.py",),
         (
             "records/test_recorder_buffer.py",
+            "records/test_recorder_wakes.py",
             "store/test_recent.py",
             "store/test_writer.py",
             "test_telemetry_uncommitted.py",
