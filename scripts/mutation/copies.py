@@ -22,7 +22,7 @@ __all__ = ["NO_TEST", "Copy"]
 
 _HANG_S, _HANG_TIMES = 15, 15  # a test that takes so long, and so many times as long as unchanged, hangs
 _REWRITE_WARNING = "ignore::pytest.PytestAssertRewriteWarning"  # that plugins are imported already
-_PROCESS_EVENTS = {"subprocess.Popen", "os.fork", "os.posix_spawn", "socket.connect"}  # the last: to a fork server
+_PROCESS_EVENTS = {"subprocess.Popen", "os.fork", "os.posix_spawn", "socket.sendmsg"}  # the last: to a fork server
 _RUNS_FILE, _KILLER_FILE = "runs.json", "killer.txt"
 NO_TEST = "(no test: none could be collected, or all of them took too long)"
 

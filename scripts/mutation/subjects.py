@@ -100,20 +100,20 @@ SUBJECTS = {
         ("store/test_merge.py", "store/recovery/test_rebuild.py", "store/recovery/test_recover.py"),
     ),
     "recovery": Subject(
-        tuple(
-            f"store/recovery/{name}.py"
-            for name in (
-                "box_budget",
-                "box_records",
-                "living",
-                "log_line",
-                "opening",
-                "quarantine",
-                "rebuild",
-                "recover",
-            )
-        ),
-        ("store/recovery",),
+        ("store/recovery/recover.py", "store/recovery/living.py"),
+        ("store/recovery/test_recover_once.py", "store/recovery/test_recover.py"),
+    ),
+    "boxes": Subject(
+        ("store/recovery/box_budget.py", "store/recovery/box_records.py"),
+        ("store/recovery/test_box_records.py", "store/recovery/test_box_budget.py"),
+    ),
+    "rebuild": Subject(
+        ("store/recovery/rebuild.py", "store/recovery/log_line.py"),
+        ("store/recovery/test_log_line.py", "store/recovery/test_rebuild.py"),
+    ),
+    "quarantine": Subject(
+        ("store/recovery/quarantine.py", "store/recovery/opening.py"),
+        ("store/recovery/test_opening.py", "store/recovery/test_quarantine.py", "store/recovery/test_recover.py"),
     ),
     "run_ends": Subject(("store/recovery/run_ends.py",), ("store/recovery/test_run_ends.py", "../checks/test_runs.py")),
     "doctor": Subject(("doctor.py",), ("test_doctor.py", "reports/test_report_file.py")),
