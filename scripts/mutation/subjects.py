@@ -76,6 +76,7 @@ SUBJECTS = {
         (
             "store/test_writer.py",
             "store/test_writer_failures.py",
+            "store/test_writer_runs.py",
             "store/test_cursors.py",
             "store/test_ring.py",
             "store/test_budget.py",
