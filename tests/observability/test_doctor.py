@@ -224,6 +224,7 @@ def test_check_that_hangs(config, hanging):
     assert (first["hanging"].status, first["well"].status) == ("fail", "pass")
     assert first["hanging"].detail.startswith("no result within 0.05 s")
     assert first["hanging"].duration_ms >= 50
+    assert first["hanging"].duration_ms == pytest.approx(1_000 * first["hanging"].evidence["waited_s"], abs=1)
     for late in again:
         assert (late.status, late.detail.split(" since ")[0]) == ("fail", "still without a result")
         assert "it hangs in __call__ (test_doctor.py:" in late.detail
