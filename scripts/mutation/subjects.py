@@ -101,8 +101,12 @@ SUBJECTS = {
         ("store/test_merge.py", "store/recovery/test_rebuild.py", "store/recovery/test_recover.py"),
     ),
     "recovery": Subject(
-        ("store/recovery/recover.py", "store/recovery/living.py"),
-        ("store/recovery/test_recover_once.py", "store/recovery/test_recover.py"),
+        ("store/recovery/recover.py",),
+        ("store/recovery/test_recover_once.py", "store/recovery/test_opening.py", "store/recovery/test_recover.py"),
+    ),
+    "living": Subject(
+        ("store/recovery/living.py",),
+        ("store/recovery/test_living.py", "store/test_migrate.py"),
     ),
     "boxes": Subject(
         ("store/recovery/box_budget.py", "store/recovery/box_records.py"),

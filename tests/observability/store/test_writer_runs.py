@@ -7,6 +7,7 @@ from contextlib import closing
 from types import SimpleNamespace
 
 import pytest
+from support.reading import metric
 from support.records import a_log, a_trace
 from support.writers import RUN, offer, path, query, writers
 
@@ -20,12 +21,6 @@ from hearthnet.observability.store.budget import CROWDED, PAGE_BYTES
 from hearthnet.observability.store.writer import Writer
 
 __all__ = ["path", "writers"]
-
-
-def counted(name):
-    """The value of a metric."""
-    page = metrics.exposition()[0].decode().splitlines()
-    return sum(float(line.rpartition(" ")[2]) for line in page if line.startswith(name))
 
 
 @pytest.fixture
@@ -165,17 +160,19 @@ async def test_failures_in_a_row_need_another_connection_and_others_do_not(write
 async def test_checkpoint_that_fails_is_no_failed_flush(writers, monkeypatch, measured):
     """What was to be stored is committed; it is counted."""
     writer = await writers("run")
-    before = counted("hearthnet_telemetry_flush_failures_total")
+    before = metric('hearthnet_telemetry_flush_failures_total{reason="io"}')
 
     async def refuse(_):
-        raise sqlite3.OperationalError("disk I/O error")
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+        raise error
 
     monkeypatch.setattr(writer.quota, "has_grown", refuse)
     offer(writer, [1])
 
     assert await writer.flush()
     assert writer.failing is None
-    assert counted("hearthnet_telemetry_flush_failures_total") - before == 1
+    assert metric('hearthnet_telemetry_flush_failures_total{reason="io"}') - before == 1
 
 
 async def test_reader_that_pins_the_wal_is_why_nothing_is_written(path, writers, monkeypatch, logged):
@@ -249,15 +246,15 @@ async def test_what_is_written_and_dropped_is_counted(writers, monkeypatch, meas
         'hearthnet_telemetry_dropped_total{reason="poison"}',
         "hearthnet_telemetry_commits_total",
     ]
-    before = [counted(name) for name in names]
+    before = [metric(name) for name in names]
     writer = await writers("run")
     offer(writer, [1, 2])
     writer._recorder.logs.offer(a_log(3))
     monkeypatch.setattr(writer._recorder.logs, "_dropped", 7)
     assert await writer.flush()
-    after = [counted(name) for name in names]
+    after = [metric(name) for name in names]
     assert [now - then for now, then in zip(after, before, strict=True)] == [2, 1, 7, 0, 1]
 
     offer(writer, [4], capability=None)
     assert await writer.flush()
-    assert counted(names[3]) - before[3] == 1
+    assert metric(names[3]) - before[3] == 1

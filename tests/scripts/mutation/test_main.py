@@ -13,8 +13,8 @@ def test_subjects_are_named_by_word_or_by_module():
 
     assert subjects_of([]) == list(SUBJECTS.values())
     assert subjects_of(["recovery"]) == [SUBJECTS["recovery"]]
-    assert subjects_of(["store/recovery/living.py"]) == [
-        SUBJECTS["recovery"]._replace(modules=("store/recovery/living.py",))
+    assert subjects_of(["store/recovery/opening.py"]) == [
+        SUBJECTS["quarantine"]._replace(modules=("store/recovery/opening.py",))
     ]
     assert one == SUBJECTS["ratelimit"]
     with pytest.raises(KeyError, match="lving"):

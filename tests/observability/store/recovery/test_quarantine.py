@@ -345,7 +345,9 @@ def test_rows_that_the_wal_has_damaged_are_read_from_the_file(tmp_path, monkeypa
     for name in ("telemetry.db", "before.db"):
         with closing(open_database(tmp_path / name, TELEMETRY._replace(reserve_bytes=0))) as connection:
             capability = "now.now" if name == "telemetry.db" else "be.fore"
-            records = [a_trace(number, capability=capability, extras=b"x" * 900) for number in range(1, 301)]
+            records = [
+                a_trace(number, capability=capability, extras=b'{"v":"%b"}' % (b"x" * 900)) for number in range(1, 301)
+            ]
             merge(connection, records)
             connection.execute("VACUUM")
     with (tmp_path / "telemetry.db").open("r+b") as file:
