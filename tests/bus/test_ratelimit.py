@@ -216,15 +216,29 @@ def test_callers_that_are_idle_are_forgotten_at_once_and_no_other(clock):
     assert outcome(limiter) == "soft_capability"
 
 
-def test_wait_is_told_in_whole_milliseconds_rounded_up(limiter, clock):
+@pytest.mark.parametrize(("wait_ns", "told_ms"), [(1, 1), (1_000_000, 1), (99_000_000, 99), (99_000_001, 100)])
+def test_wait_is_told_in_whole_milliseconds_rounded_up(limiter, clock, wait_ns, told_ms):
     """A caller that waits so long is served; a part of a millisecond counts as one."""
     for _ in range(10):
         limiter.check(PEER, CAPABILITY)
-    clock.now += 100 * 1_000_000 - 1
+    clock.now += 100 * 1_000_000 - wait_ns
     with pytest.raises(RateLimitedError) as caught:
         limiter.check(PEER, CAPABILITY)
 
-    assert caught.value.retry_after_ms == 1
+    assert caught.value.retry_after_ms == told_ms
+
+
+def test_meter_with_one_limit_in_use_is_not_forgotten(clock):
+    """Of a capability whose calls were refused for the caller's total, the hard limit alone was used."""
+    limiter = RateLimiter(ME, clock, max_meters=103)
+    for number in range(RATE_LIMIT_SOFT_RPS_TOTAL):
+        assert outcome(limiter, capability=f"experimental.c{number}") == "ok"
+    assert {outcome(limiter) for _ in range(RATE_LIMIT_HARD_RPS_PER_CAP)} == {"soft_peer"}
+    for number in range(51):  # they push out the hundred, and at last the caller's total: this capability is next
+        assert outcome(limiter, f"ed25519:new{number}") == "ok"
+
+    with pytest.raises(RateLimitedError, match="capability"):
+        limiter.check_claimed(PEER, CAPABILITY)
 
 
 def test_bus_counts_by_capability_and_reason(clock):

@@ -77,6 +77,21 @@ def test_disk_that_refused_space_is_not_believed_for_a_minute(tmp_path, free, no
     assert seen == [True, False, False]
 
 
+@pytest.mark.parametrize("is_granted", [True, False])
+def test_file_at_its_ceiling_is_no_full_disk(tmp_path, monkeypatch, is_granted):
+    """A disk that grants space is not short of it, whatever SQLite has called full."""
+    quota = DiskQuota(tmp_path / "telemetry.db", Budget(256))
+
+    def grant(*_):
+        if not is_granted:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", grant)
+    quota.forbid_growth()
+
+    assert (quota.is_tight, quota.is_disk_short) == (True, not is_granted)
+
+
 def test_rows_fit_into_pages_that_are_free(tmp_path):
     """As many as they may take, no fewer."""
     quota = DiskQuota(tmp_path / "telemetry.db", Budget(256))

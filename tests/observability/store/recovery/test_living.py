@@ -104,6 +104,15 @@ def test_process_without_a_box_is_told_by_its_row(tmp_path, store):
     refuse_living(tmp_path, may_be_copy=True)
 
 
+def test_store_may_be_a_link(tmp_path, store):
+    """Its -wal is beside the file that it leads to."""
+    store(OTHER)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "telemetry.db").symlink_to(tmp_path / "telemetry.db")
+    with pytest.raises(StoreInUseError, match=f"process {OTHER} is recording"):
+        refuse_living(tmp_path / "linked")
+
+
 @pytest.mark.parametrize(
     "row",
     [
