@@ -139,6 +139,17 @@ def test_older_records_fill_what_is_free(database):
 
 
 @pytest.mark.usefixtures("small")
+def test_wal_of_a_merge_is_used_anew_after_each_transaction(database, tmp_path):
+    """Whatever a box holds: all that was merged is in the file."""
+    merge(database, [a_trace(number) for number in range(1, 11)])
+    copy = tmp_path / "copy.db"
+    copy.write_bytes((tmp_path / "telemetry.db").read_bytes())
+
+    with closing(sqlite3.connect(f"file:{copy}?immutable=1", uri=True)) as alone:
+        assert numbers(alone) == list(range(1, 11))
+
+
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(("held", "old", "inserted"), [(0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 0)])
 def test_record_is_too_old_for_its_own_class_alone(database, held, old, inserted):
     """One of a class that uses the other's slots pushes out the oldest of these, however old it is itself."""

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hearthnet.database import TELEMETRY, open_database
+from hearthnet.database import PARTS, TELEMETRY, open_database
 from hearthnet.observability.store.ring import (
     BEGIN,
     READ,
     RECOUNT,
     SET,
     State,
+    is_record_at_fault,
     lost_name,
     oldest_of,
     surplus,
@@ -296,6 +297,7 @@ REFUSED_EVENTS = [
     *(f"{event} ON {table}" for event in ("INSERT", "DELETE") for table in ("traces", "logs", "gaps", "runs", "state")),
     "INSERT ON state WHEN NEW.name = '1'",  # the run is open
     "DELETE ON state WHEN OLD.name = '1'",  # and closed
+    *(f"INSERT ON state WHEN NEW.name = '{table}.{notable}'" for table in ("traces", "logs") for notable in (0, 1)),
     "UPDATE ON state WHEN NEW.name = 'seq'",
     "UPDATE OF vitals ON runs",
     "UPDATE OF commits ON runs",
@@ -349,3 +351,33 @@ def test_trial_has_durations_of_a_part_of_a_millisecond(store):
 
     with pytest.raises(sqlite3.IntegrityError, match="cannot store REAL value in INTEGER column"):
         trial(store)
+
+
+def refused(name):
+    """An error as SQLite raises it where a constraint is not met."""
+    error = sqlite3.IntegrityError("refused")
+    error.sqlite_errorname = f"SQLITE_CONSTRAINT_{name}"
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "change", "is_at_fault"),
+    [
+        (refused("NOTNULL"), "", True),
+        (refused("DATATYPE"), "", True),
+        (refused("UNIQUE"), "", False),  # our schema has no such constraint
+        (refused("TRIGGER"), "", False),
+        (refused("FOREIGNKEY"), "", False),
+        (refused("CHECK"), "", False),
+        (sqlite3.InterfaceError("no such type"), "DROP TABLE gaps", True),
+        (refused("NOTNULL"), "DROP TABLE gaps", False),
+        (refused("NOTNULL"), "CREATE UNIQUE INDEX mine ON traces (notable)", False),
+        (refused("NOTNULL"), "CREATE INDEX mine ON traces (notable)", True),
+    ],
+    ids=lambda part: getattr(part, "sqlite_errorname", part),
+)
+def test_record_is_at_fault_where_the_schema_is_ours(store, error, change, is_at_fault):
+    """Else the records after it would be refused too, and dropped one by one."""
+    store.execute(change)
+
+    assert is_record_at_fault(error, store.execute(PARTS).fetchall()) is is_at_fault
