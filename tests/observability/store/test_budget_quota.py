@@ -234,7 +234,7 @@ async def test_checkpoint_frees_the_wal_unless_a_reader_needs_it(writers, reader
     assert writer.wal.used == 0
 
 
-async def test_wal_beyond_its_share_is_cut_once_no_reader_needs_it(writers, reader):
+async def test_wal_beyond_its_share_is_cut_once_no_reader_needs_it(writers):
     """And gets its reserve again."""
     writer = await writers("run", budget=Budget(64))
     await writer._be_patient(0)

@@ -113,10 +113,10 @@ def test_file_that_goes_while_files_are_counted_is_none(tmp_path):
     assert disk_bytes(tmp_path, None)["box"] == 5
 
 
-def test_floor_is_no_more_than_its_share_of_a_small_disk(tmp_path, monkeypatch):
+def test_floor_is_no_more_than_its_share_of_a_small_disk(tmp_path):
     """A twentieth: the default must not rule out a small disk."""
-    genuine = os.statvfs(tmp_path)
-    size = genuine.f_blocks * genuine.f_frsize
+    disk = os.statvfs(tmp_path)
+    size = disk.f_blocks * disk.f_frsize
     free, floor = free_bytes(tmp_path, 1)
 
     assert floor == 1
@@ -146,7 +146,7 @@ def foreign(path):
         yield connection, (after[0] - after[1]) - (before[0] - before[1])
 
 
-def test_pages_of_others_are_those_beside_ours(foreign, path):
+def test_pages_of_others_are_those_beside_ours(foreign):
     """Indexes too, and no free ones."""
     connection, taken = foreign
     connection.execute("DELETE FROM logs WHERE number < 200")

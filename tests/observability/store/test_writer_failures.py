@@ -112,30 +112,25 @@ async def test_lock_that_lasts_is_told_with_who_holds_the_file(path, writers, lo
     assert (told.reason, told.held_by, told.path) == ("locked", [], str(path))
 
 
-def full_disk(times):
-    """Makes a commit fail so many times because the disk is full."""
-    left = [times]
+def fill_disk(writer, times):
+    """Makes so many commits fail because the disk is full."""
+    genuine, failed = writer._db.commit, []
 
-    def on(writer):
-        genuine = writer._db.commit
+    async def commit():
+        if len(failed) < times:
+            failed.append(1)
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        await genuine()
 
-        async def commit():
-            if left[0]:
-                left[0] -= 1
-                error = sqlite3.OperationalError("database or disk is full")
-                error.sqlite_errorcode = sqlite3.SQLITE_FULL
-                raise error
-            await genuine()
-
-        writer._db.commit = commit
-
-    return on
+    writer._db.commit = commit
 
 
 async def test_full_disk_is_written_in_place_at_once(path, writers, logged):
     """The batch is tried again with a file that may not grow, once; that is no failure yet."""
     writer = await writers("run")
-    full_disk(1)(writer)
+    fill_disk(writer, 1)
     offer(writer, [1])
 
     assert await writer.flush()
@@ -147,7 +142,7 @@ async def test_full_disk_is_written_in_place_at_once(path, writers, logged):
 async def test_disk_that_stays_full_is_waited_for(writers):
     """It is not tried again and again in one flush; the store is as good as it was."""
     writer = await writers("run")
-    full_disk(2)(writer)
+    fill_disk(writer, 2)
     offer(writer, [1])
 
     assert not await writer.flush()
@@ -160,7 +155,7 @@ async def test_full_disk_gets_what_is_committed_into_the_file(path, writers):
     writer = await writers("run")
     offer(writer, [1, 2, 3])
     assert await writer.flush()
-    full_disk(1)(writer)
+    fill_disk(writer, 1)
     offer(writer, [4])
     assert await writer.flush()
 

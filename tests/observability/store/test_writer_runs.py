@@ -72,7 +72,7 @@ async def test_run_that_was_recovered_meanwhile_asks_for_all_that_waits(path, la
     assert query(path, "SELECT count(*) FROM (SELECT number FROM traces UNION ALL SELECT number FROM logs)") == [(5,)]
 
 
-async def test_end_of_a_run_has_its_wear(path, writers):
+async def test_end_of_a_run_has_its_wear(path):
     """How many commits it made, also where nothing asked for them before."""
     writer = Writer(path, Recorder("run", lambda *_: None))
     await writer.open(("run", *RUN))
@@ -85,7 +85,7 @@ async def test_end_of_a_run_has_its_wear(path, writers):
     assert query(path, "SELECT ended_us > 1000000000000000 FROM runs") == [(1,)]
 
 
-async def test_number_that_never_comes_is_given_up(path, writers):
+async def test_number_that_never_comes_is_given_up(writers):
     """After two rounds of housekeeping: its thread was stopped half-way."""
     writer = await writers("run")
     offer(writer, [1, 2, 4])
@@ -157,7 +157,8 @@ async def test_failures_in_a_row_need_another_connection_and_others_do_not(write
     assert seen == [(False, False), (True, False), (False, False), (False, True)]
 
 
-async def test_checkpoint_that_fails_is_no_failed_flush(writers, monkeypatch, measured):
+@pytest.mark.usefixtures("measured")
+async def test_checkpoint_that_fails_is_no_failed_flush(writers, monkeypatch):
     """What was to be stored is committed; it is counted."""
     writer = await writers("run")
     before = metric('hearthnet_telemetry_flush_failures_total{reason="io"}')
@@ -237,7 +238,8 @@ async def test_full_file_is_told_from_a_full_disk(path, writers, monkeypatch, is
     assert (writer.error == CROWDED) == (reason == "ceiling")
 
 
-async def test_what_is_written_and_dropped_is_counted(writers, monkeypatch, measured):
+@pytest.mark.usefixtures("measured")
+async def test_what_is_written_and_dropped_is_counted(writers, monkeypatch):
     """By kind."""
     names = [
         'hearthnet_telemetry_written_total{kind="trace"}',
