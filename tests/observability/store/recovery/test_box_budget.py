@@ -222,6 +222,31 @@ def test_boxes_of_dead_runs_fit_their_budget(tmp_path):
     assert own.stat().st_size == own_size
 
 
+def test_one_byte_too_much_is_too_much(tmp_path):
+    """And none is not: what fits stays as it is."""
+    path = dead_box(tmp_path / "telemetry.1.box2")
+    compact(path)
+    whole = path.stat().st_size
+
+    assert keep_boxes_within(tmp_path, whole, None) == 0
+    assert path.stat().st_size == whole
+    assert keep_boxes_within(tmp_path, whole - 1, None) == 1
+    assert path.stat().st_size < whole
+
+
+def test_boxes_that_are_being_written_take_nothing_from_the_dead(tmp_path):
+    """They have a budget of their own."""
+    path = dead_box(tmp_path / "telemetry.1.box2")
+    living = dead_box(tmp_path / "telemetry.2.box2", f"{RUN[:-1]}2")
+    size = path.stat().st_size
+    fd = os.open(living, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+
+    assert keep_boxes_within(tmp_path, size, None) == 0
+    assert path.stat().st_size == size
+    os.close(fd)
+
+
 def test_run_that_is_killed_while_it_compacts_loses_nothing(tmp_path):
     """Before the new file has the name, the old one is there in full; what was begun is cleaned up later."""
     path = dead_box(tmp_path / "telemetry.9.box2", committed=90)
