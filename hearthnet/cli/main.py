@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 import click
 
 from hearthnet import __version__
-from hearthnet.cli.output import discard_rest, escape_unprintable, has_lost_reader, make_lenient
+from hearthnet.cli.output import COMPLETE_VARIABLE, discard_rest, escape_unprintable, has_lost_reader, make_lenient
 from hearthnet.errors import EXIT_DISK_FULL, EXIT_ERROR, EXIT_USAGE, HearthNetError, missing_extra
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COMMANDS",
-    "COMPLETE_VARIABLE",
     "EXIT_INTERRUPTED",
     "Group",
     "Part",
@@ -88,7 +87,6 @@ _MIN_WIDTH: Final = 40
 _NO_TERMINAL: Final = 1_000_000  # columns: nothing is cut or wrapped for a program
 _JSON_DEPTH: Final = 10_000  # orjson reads 1,024 levels, each of which may take several frames to write
 EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
-COMPLETE_VARIABLE: Final = "_HEARTHNET_COMPLETE"  # by the name that click gives it
 
 
 class _OutputClosedError(Exception):
@@ -204,7 +202,7 @@ def _open_standard_streams() -> None:
 def _complete(instruction: str) -> int:
     from hearthnet.cli.tools.completion import complete
 
-    return complete(instruction)
+    return complete(cli, instruction)
 
 
 def _run(arguments: list[str] | None) -> int:

@@ -3,7 +3,7 @@
 Datasette opens a database with `mode=ro` and fetches all rows of a query at once, within a second: so it neither blocks
 the writer of a live store nor keeps its WAL from being reset. With `--immutable` SQLite would ignore the WAL.
 
-All users of a machine reach its ports. So the metadata let nobody in but root, who is the one with the link that
+All users of a machine reach its ports. So the metadata let in root alone, which is the browser with the link that
 Datasette prints; it works once.
 """
 

@@ -45,7 +45,7 @@ def browse_command(config: Config, is_opened: bool, port: int, db: Path | None) 
 
     assert config.observability.data_dir is not None
     store = (db or config.observability.data_dir / DATABASE).absolute()
-    ask(store, "PRAGMA schema_version", _PATIENCE_S)  # says what is wrong with the file, which Datasette would not
+    ask(store, "PRAGMA schema_version", _PATIENCE_S)  # its error has a hint, which Datasette's has not
     program = datasette.find_program()
     fd = _readable(datasette.metadata(store.stem))
     command = datasette.arguments(program, store, fd, port or datasette.free_port(), is_opened=is_opened)

@@ -19,14 +19,14 @@ from click.shell_completion import (
     split_arg_string,
 )
 
-from hearthnet.cli.main import COMPLETE_VARIABLE, cli
+from hearthnet.cli.output import COMPLETE_VARIABLE
 from hearthnet.errors import EXIT_ERROR
 
-__all__ = ["command", "complete", "script"]
+__all__ = ["command", "complete"]
 
 _PROGRAM: Final = "hearthnet"
 
-# Words are split by click, not by bash, which would split at `=` and `:` too. Bash replaces only what is behind these.
+# Words are split by click, not by bash, which would split at `=` and `:` too. Bash replaces only the rest.
 _BASH: Final = """\
 %(complete_func)s() {
     local kind value word=${COMP_WORDS[COMP_CWORD]}
@@ -86,12 +86,7 @@ class _Fish(_WholeWord, FishComplete):
 _SHELLS: Final[dict[str, type[ShellComplete]]] = {"bash": _Bash, "zsh": _Zsh, "fish": _Fish}
 
 
-def script(shell: str) -> str:
-    """Returns the script that a shell reads."""
-    return _SHELLS[shell](cli, {}, _PROGRAM, COMPLETE_VARIABLE).source()
-
-
-def complete(instruction: str) -> int:
+def complete(cli: click.Command, instruction: str) -> int:
     """Prints the completions that a shell asks for by `SHELL_complete`, and no error: a prompt is no place for one."""
     shell, _, what = instruction.partition("_")
     try:
@@ -104,7 +99,8 @@ def complete(instruction: str) -> int:
 
 @click.command("completion")
 @click.argument("shell", type=click.Choice(tuple(_SHELLS)))
-def command(shell: str) -> None:
+@click.pass_context
+def command(context: click.Context, shell: str) -> None:
     """Print what makes SHELL complete commands, options, names and ids.
 
     Put it where the shell finds it, and open a new one. Print it again after an upgrade.
@@ -119,4 +115,5 @@ def command(shell: str) -> None:
     In zsh, ~/.zshrc needs before that: fpath+=(~/.zfunc); autoload -Uz compinit; compinit
     Without bash-completion, ~/.bashrc needs: eval "$(hearthnet completion bash)"
     """
-    click.echo(script(shell), nl=False)
+    asked = _SHELLS[shell](context.find_root().command, {}, _PROGRAM, COMPLETE_VARIABLE)
+    click.echo(asked.source(), nl=False)

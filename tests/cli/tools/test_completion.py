@@ -16,7 +16,7 @@ from benchmarks.sample import make_store
 from support import forkserver
 
 from hearthnet import checks
-from hearthnet.cli.main import COMMANDS
+from hearthnet.cli.main import COMMANDS, cli
 from hearthnet.cli.tools import completion, names
 from hearthnet.config import default_config, resolve_paths
 from hearthnet.constants import DATABASE
@@ -162,7 +162,7 @@ def test_names_come_from_the_store(store, monkeypatch, capsys, line, value):
     """Of the kind that the option or argument takes."""
     monkeypatch.setenv("COMP_WORDS", f"hearthnet {line}")
 
-    assert completion.complete("bash_complete") == 0
+    assert completion.complete(cli, "bash_complete") == 0
     assert f"plain,{value}" in capsys.readouterr().out.splitlines()
 
 
@@ -230,10 +230,10 @@ def test_completion_is_light(store):
     """No command's completion imports the settings' models, a framework, or the store's writer."""
     lines = ["hearthnet ", *(f"hearthnet {name} -" for name in COMMANDS), "hearthnet trace show 0"]
     program = (
-        "import os, sys; from hearthnet.cli.tools.completion import complete\n"
+        "import os, sys; from hearthnet.cli.main import cli; from hearthnet.cli.tools.completion import complete\n"
         "for line in sys.argv[1:]:\n"
         "    os.environ['COMP_WORDS'] = line\n"
-        "    assert complete('bash_complete') == 0; print('END')\n"
+        "    assert complete(cli, 'bash_complete') == 0; print('END')\n"
         "sys.stderr.write(' '.join(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program, *lines], capture_output=True, text=True, check=True)
