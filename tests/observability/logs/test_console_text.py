@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import traceback
 
 import orjson
 import pytest
 
+from hearthnet.observability import trace
 from hearthnet.observability.logs.console_text import text_of_line
 
 RECORD = {"ts": "2026-05-26T08:14:22.281Z", "level": "info", "logger": "app.sync", "msg": "working"}
@@ -120,3 +122,22 @@ def test_trace_that_has_failed():
 def test_empty_message():
     """A record is a line in any case."""
     assert text({**RECORD, "msg": ""}) == "13:44:22.281 info    app.sync: \n"
+
+
+def test_frames_of_decorators_are_not_shown():
+    """They are between the program's own; the JSON log has them."""
+
+    @trace.span("step")
+    def fail():
+        raise KeyError("k")
+
+    try:
+        fail()
+    except KeyError:
+        exc = traceback.format_exc()
+    shown = text({**RECORD, "exc": exc})
+
+    assert "decorator.py" in exc
+    assert "decorator.py" not in shown
+    assert shown.count(__file__) == exc.count(__file__) == 2
+    assert shown.endswith("    KeyError: 'k'\n")
