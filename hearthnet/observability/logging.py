@@ -24,7 +24,7 @@ import orjson
 
 from hearthnet import observability
 from hearthnet.observability.logs.adapters import BoundLogger, LimitedLogger
-from hearthnet.observability.logs.context_fields import context_fields, copied, with_fields
+from hearthnet.observability.logs.context_fields import context_fields, copied, current_fields, with_fields
 from hearthnet.observability.logs.messages import (
     DEBUG,
     Entry,
@@ -89,7 +89,7 @@ class Record(logging.LogRecord):
     def __init__(self, name: str, *args: Any, **named: Any) -> None:
         super().__init__(name, *args, **named)
         self.hearthnet_place = place()
-        self.hearthnet_fields = context_fields.get()
+        self.hearthnet_fields = current_fields()
         handler: JsonHandler | None = runtime.handler
         if handler is not None and name not in _own_loggers and handler.is_taken_away():
             handler.count_missed()
@@ -104,7 +104,7 @@ def _placed(make: Factory) -> Factory:
     def made(*args: Any, **named: Any) -> logging.LogRecord:
         record = make(*args, **named)
         record.hearthnet_place = place()
-        record.hearthnet_fields = context_fields.get()
+        record.hearthnet_fields = current_fields()
         return record
 
     return made

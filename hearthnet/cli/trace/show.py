@@ -20,6 +20,7 @@ from hearthnet.cli.main import (
     result_style,
     where_option,
 )
+from hearthnet.cli.tools import names
 from hearthnet.constants import DATABASE, TRACE_RING_BUFFER
 from hearthnet.display import counted, has_unicode, span_tree
 from hearthnet.errors import EXIT_USAGE, HearthNetError, NodeRefusedError
@@ -53,7 +54,7 @@ def _reference(context: click.Context, _: click.Parameter, text: str) -> str:
 
 
 @click.command("show", context_settings={"ignore_unknown_options": True})
-@click.argument("reference", metavar="ID", callback=_reference)
+@click.argument("reference", metavar="ID", callback=_reference, shell_complete=names.traces)
 @data_option
 @where_option
 @json_option

@@ -14,7 +14,7 @@ from hearthnet.observability.records.context import collector
 from hearthnet.observability.records.record import bounded, clean_text
 from hearthnet.observability.redaction.rules import REDACTED
 
-__all__ = ["Fields", "context_fields", "copied", "swap_fields", "with_fields"]
+__all__ = ["Fields", "context_fields", "copied", "current_fields", "swap_fields", "with_fields"]
 
 
 class Fields:
@@ -24,14 +24,16 @@ class Fields:
         values: all of them.
         outer: the block around it.
         owner: what opened the block.
+        is_over: whether the block was left by the garbage collector, which cannot make the one around it current.
     """
 
-    __slots__ = ("outer", "owner", "values")
+    __slots__ = ("is_over", "outer", "owner", "values")
 
     def __init__(self, values: dict[str, Any], outer: Fields | None, owner: object) -> None:
         self.values = values
         self.outer = outer
         self.owner = owner
+        self.is_over = False
 
     def __reduce__(self) -> tuple[type[Fields], tuple[dict[str, Any], None, None]]:
         # Of a record on its way to another process: a value that holds a secret may be anything.
@@ -39,6 +41,14 @@ class Fields:
 
 
 context_fields: Final[ContextVar[Fields | None]] = ContextVar("hearthnet_fields", default=None)
+
+
+def current_fields() -> Fields | None:
+    """Returns the fields of the innermost block."""
+    found = context_fields.get()
+    while found is not None and found.is_over:
+        found = found.outer
+    return found
 
 
 def swap_fields(value: Fields | None) -> Fields | None:
@@ -65,7 +75,7 @@ def _copied(name: str, value: object) -> Any:
 
 def with_fields(extra: object) -> Any:
     """Returns a call's own fields with those of the context. The call's own win."""
-    found = context_fields.get()
+    found = current_fields()
     if found is None:
         return extra
     if extra is None:
