@@ -270,13 +270,14 @@ def test_records_of_a_trace_that_ends_well_are_counted(lines, still):
     with trace.new_trace("good.call"):
         for _ in range(50):
             log.info("working")
+    assert messages.is_any_dropped() is True
     node_logging.log_dropped(all_of_them=True)
 
     stored = runtime.recorder.pending_logs()
     assert sum(1 + entry.repeats for entry in stored) == 50
     assert len(stored) == 11
     assert total(line for line in lines() if line["msg"] == "working") == 50  # the file has had them all along
-    assert not messages.is_any_dropped()
+    assert messages.is_any_dropped() is False
 
 
 def test_records_of_a_trace_that_fails_are_not_counted_twice(lines, still):

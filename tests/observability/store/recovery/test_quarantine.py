@@ -381,7 +381,8 @@ def test_each_table_is_salvaged_and_what_it_lacks_is_told(tmp_path):
     assert [len(found) for found in (whole.traces, whole.logs, whole.runs, whole.gaps)] == [1, 2, 1, 0]
     assert (whole.held, whole.missing) == ((1, 2), [])
     assert (len(renamed.logs), renamed.missing) == (2, ["logs.exc"])
-    assert salvage(tmp_path / "nothing.db").missing == []
+    nothing = salvage(tmp_path / "nothing.db")
+    assert (nothing.missing, nothing.held, nothing.traces) == ([], (0, 0), {})
 
 
 def test_folder_in_quarantine_makes_room_for_the_next(tmp_path):
