@@ -478,6 +478,16 @@ def test_debug_record_that_cannot_be_kept_is_counted(lines, monkeypatch):
     messages.keep_on(broken, "hearthnet.test", "m", {})
 
 
+@pytest.mark.parametrize(
+    ("after_s", "is_admitted"), [(0.0, False), (59.9, False), (60.0, True), (60.1, True), (900.0, True)]
+)
+def test_key_is_admitted_again_once_its_time_is_over(after_s, is_admitted):
+    """However long ago that was; then its time begins anew."""
+    assert messages.admit_key("hearthnet.test", "k", 100.0, 60.0)
+    assert messages.admit_key("hearthnet.test", "k", 100.0 + after_s, 60.0) is is_admitted
+    assert messages.admit_key("hearthnet.test", "k", 161.0, 60.0) is not is_admitted
+
+
 def test_limits_are_remembered_for_a_bounded_number_of_keys():
     """A caller may name a new key each time."""
     for number in range(3_000):
