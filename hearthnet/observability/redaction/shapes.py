@@ -29,7 +29,12 @@ NEXT_ITEM: Final = r"(?:[ \t]+|[\"'\\]{1,8},\s{0,40}|[\"'\\]{0,8}[ \t]{0,8}\r?\n
 _UUID: Final = r"(?=[0-9a-z]{8}-(?:[0-9a-z]{4}-){3}[0-9a-z]{12})"
 # Behind the name of a secret, where a value may follow that has a digit: `spoken_at` checks both.
 _SPOKEN: Final = r"(?:[ \t]+is)?[ \t]{1,4}[\"'`]?(?=[\w+/=.~%:-]{8})(?=[A-Za-z_+/=.~%:-]{0,64}+\d)"
-_ENDINGS: Final = (r"[kK](?:ey|EY)", r"[tT](?:oken|OKEN)", r"[sS](?:ecret|ECRET)", r"[pP](?:ass(?:w(?:or)?d)?|ASS(?:W(?:OR)?D)?|wd|WD)")
+_ENDINGS: Final = (
+    r"[kK](?:ey|EY)",
+    r"[tT](?:oken|OKEN)",
+    r"[sS](?:ecret|ECRET)",
+    r"[pP](?:ass(?:w(?:or)?d)?|ASS(?:W(?:OR)?D)?|wd|WD)",
+)
 # By pivot. Unnamed groups are secrets; what the named ones match, and what matches without a group, must be checked
 # closely.
 _BRANCHES: Final = {
