@@ -22,7 +22,7 @@ _MAX_WORD_CHARS: Final = 4  # of a prefix that might be the end of a longer word
 
 # At the beginning of a word, or behind an escaped line break.
 _BEGINS: Final = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))"
-_PEM: Final = r"----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----([\s\S]*?)(?=-----END|\Z)"
+_PEM: Final = r"----BEGIN[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----([\s\S]*?)(?=-----END|\Z)"
 _CREDENTIALS: Final = r"(?=[^\s]{0,256}?(?:\d|[a-z][A-Z])|[\w.~+/-]{20})([\w.~+/-]{5,}={0,2})(?!\w)"
 # Between an option and its value: white space, or the end of a list's item and the beginning of the next.
 NEXT_ITEM: Final = r"(?:[ \t]+|[\"'\\]{1,8},\s{0,40}|[\"'\\]{0,8}[ \t]{0,8}\r?\n[ \t]{0,40}-[ \t]+)"
@@ -41,6 +41,7 @@ _BRANCHES: Final = {
         ),
         rf"{_UUID}(?<={_BEGINS}(?:api|mob|sdk)-)([0-9a-z-]{{36}})(?!\w)",  # LaunchDarkly
         r"us\d{1,2}(?<=([0-9a-fA-F]{32})-us\d)",  # Mailchimp
+        r"(?=[\w-]{22})(?<=sq0[a-z]{3}-)([\w-]+)",  # Square: of applications, access, in the sandbox
     ],
     "_": [
         # Stripe; Chec, ClickUp, Courier, IEX Cloud, Klaviyo, Photoroom, Ticket Tailor; but keys of tables are
@@ -103,9 +104,9 @@ _DOTTED: Final = (
 )
 _BEFORE_RUN: Final = (
     r"(?<=dt0[A-Za-z]\d\d\.)([0-9A-Za-z]{16,}(?:\.[0-9A-Za-z]+)?)",  # Dynatrace
-    r"(?:ey|ewo)(?:(?<=[\w=-]{17}\.ey)|(?<=[\w=-]{17}\.ewo))(?=[a-z_]{0,64}+[0-9A-Z])([\w/-]{9,}={0,2}\.[\w/=-]*)",
-    r"(?<=(?<![0-9A-Za-z])1000\.)([0-9a-f]{32}\.[0-9a-f]{32})",  # Zoho
-    r"(?<=(?<![0-9A-Za-z])[01]\.)(A[\w-]{50,}(?:\.\d)?\.Ag[\w-]{40,}(?:\.[\w-]+)?)",  # Entra ID, refresh tokens
+    r"(?:ey|ewo)(?:(?<=[\w=-]{14}\.ey)|(?<=[\w=-]{14}\.ewo))(?=[a-z_]{0,64}+[0-9A-Z])([\w/-]{9,}={0,2}\.[\w/=-]*)",
+    rf"(?<={_BEGINS}1000\.)([0-9a-f]{{32}}\.[0-9a-f]{{32}})",  # Zoho
+    rf"(?<={_BEGINS}[01]\.)(A[\w-]{{50,}}(?:\.\d)?\.Ag[\w-]{{40,}}(?:\.[\w-]+)?)",  # Entra ID, refresh tokens
     r"(?<=[0-9A-Za-z]{8}\.v1\.)([\w-]{16,}\.[0-9a-f]{20,})",  # Airtable, OAuth
     r"(?=[\w-]{27})(?:(?<=[MNO][\w-]{23}\.[\w-]{6}\.)|(?<=[MNO][\w-]{25}\.[\w-]{6}\.))([\w-]+)",  # Discord
     r"[0-9a-f]{64}(?<=pat[A-Za-z0-9]{14}\.([0-9a-f]{64}))",  # Airtable
@@ -147,7 +148,7 @@ def _split(prefix: str) -> tuple[str, str, str]:
 
 def _after(pivot: str, tail: str, prefixes: list[str]) -> str:
     if tail:
-        return rf"{re.escape(tail)}(?=[0-9A-Za-z_+/=.:-]{{16}}){_behind(prefixes, '')}"
+        return rf"{re.escape(tail)}(?=[0-9A-Za-z_+/=.:%-]{{16}}){_behind(prefixes, '')}"
     # The engine checks a set before it tries a branch, a lookahead only within it.
     dot = "." if pivot == "_" else ""
     has_others = r"(?<![a-z_](?=[a-z_.:-]{0,40}+[^0-9A-Z+/=]))"  # than small letters
