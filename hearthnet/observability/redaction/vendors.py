@@ -232,7 +232,7 @@ VENDORS: Final = (
     Vendor(
         "Notion before 2024, ConvertAPI, Stripe", "secret_", ALNUM, 16, "API keys; client secrets", "whole with a digit"
     ),
-    Vendor("npm", "npm_", ALNUM + "_", 36, "About access tokens"),
+    Vendor("npm", "npm_", ALNUM, 36, "About access tokens"),
     Vendor("NVIDIA", "nvapi-", WORD, 64, "API keys"),
     Vendor("Octopus Deploy", "API-", UPPER, 26, "API keys", "whole"),
     Vendor("OpenShift", "sha256~", WORD, 43, "Authentication"),
@@ -281,8 +281,8 @@ VENDORS: Final = (
     Vendor("Shopify", "shppa_", ALNUM, 32, "Access tokens"),
     Vendor("Shopify", "shpss_", ALNUM, 32, "Shared secrets"),
     Vendor("Slack", "xapp-", "+/" + WORD, 24, "Token types"),
-    Vendor("Smooch", "act_", "0-9a-z", 24, "Account keys", "whole with a digit"),
-    Vendor("Smooch", "app_", "0-9a-z", 24, "App keys", "whole with a digit"),
+    Vendor("Smooch", "act_", ALNUM, 24, "Account keys", "whole with a digit"),
+    Vendor("Smooch", "app_", ALNUM, 24, "App keys", "whole with a digit"),
     Vendor("SonarQube", "squ_", HEX, 40, "User tokens"),
     Vendor("SonarQube", "sqp_", HEX, 40, "Project tokens"),
     Vendor("SonarQube", "sqa_", HEX, 40, "Global tokens"),
@@ -299,7 +299,7 @@ VENDORS: Final = (
     Vendor("Tailscale", "tskey-", WORD, 24, "Key prefixes"),
     Vendor("Tavily", "tvly-", WORD, 32, "API keys"),
     Vendor("Teamwork", "tkn.v1_", ALNUM + "=", 71, "API tokens"),
-    Vendor("Telnyx", "KEY", WORD, 55, "API keys", "whole with a digit"),
+    Vendor("Telnyx", "KEY", ALNUM + "_", 55, "API keys", "whole with a digit"),
     Vendor("Terraform Cloud", ".atlasv1.", URL64, 60, "API tokens"),
     Vendor("Together, xAI", "xai-", ALNUM + "_", 80, "API keys", "whole"),
     Vendor("TruffleHog", "thog-secret-", HEX, 32, "Enterprise scanners"),
