@@ -40,9 +40,14 @@ def short_floats(value: object, depth: int = 0) -> object:
     return value
 
 
-def has_colour(out: TextIO) -> bool:
-    """Returns True if `out` is a terminal that shows colours."""
-    return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+def has_colour(out: TextIO, *, is_capable: bool = False) -> bool:
+    """Returns True if `out` is a terminal that shows colours, or the user has asked for them with FORCE_COLOR.
+
+    `is_capable` says that it shows them though it is no terminal.
+    """
+    if os.environ.get("NO_COLOR"):
+        return False
+    return is_capable or bool(os.environ.get("FORCE_COLOR")) or (out.isatty() and os.environ.get("TERM") != "dumb")
 
 
 def has_unicode(out: TextIO) -> bool:

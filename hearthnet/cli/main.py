@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 import click
 
 from hearthnet import __version__
-from hearthnet.cli.output import discard_rest, escape_unprintable, has_lost_reader, make_lenient
+from hearthnet.cli.output import COMPLETE_VARIABLE, discard_rest, escape_unprintable, has_lost_reader, make_lenient
 from hearthnet.errors import EXIT_DISK_FULL, EXIT_ERROR, EXIT_USAGE, HearthNetError, missing_extra
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "telemetry": ("telemetry.command", "Manage telemetry.db: status, copy, query, export, migrate, purge."),
     "doctor": ("doctor.command", "Check this node and show how to fix problems."),
     "autopsy": ("autopsy", "Diagnose why the node's last run ended."),
+    "tools": ("tools.command", "Write files for other programs: lnav, Datasette, Prometheus, Grafana, man."),
+    "completion": ("tools.completion", "Print what makes SHELL complete commands, options, names and ids."),
     "paths": ("paths", "Show the paths of this node's files."),
     "version": ("version", "Print the version."),
 }
@@ -179,7 +181,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     make_lenient("stderr")
     code: Any
     try:
-        code = _run(arguments)
+        code = _run(arguments) if COMPLETE_VARIABLE not in os.environ else _complete(os.environ[COMPLETE_VARIABLE])
     except SystemExit as error:  # so rich and click end a program whose reader has gone
         code = 0 if isinstance(error.__context__, BrokenPipeError) or has_lost_reader() else error.code
     discard_rest()
@@ -195,6 +197,12 @@ def _open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor, which is this one
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(fd, "w" if fd else "r", encoding="utf-8", closefd=False))
+
+
+def _complete(instruction: str) -> int:
+    from hearthnet.cli.tools.completion import complete
+
+    return complete(cli, instruction)
 
 
 def _run(arguments: list[str] | None) -> int:
@@ -272,13 +280,17 @@ def _report(message: str, hint: str | None, code: int) -> int:
     return code
 
 
-def _loaded(_: click.Context, __: click.Parameter, path: Path | None) -> Config:
+def _loaded(context: click.Context, _: click.Parameter, path: Path | None) -> Config | Path | None:
+    if context.resilient_parsing:  # a shell asks for completions: these need the path alone, if anything
+        return path
     from hearthnet.config import load, resolve_paths  # late: pydantic, which `--help` does not need
 
     return resolve_paths(load(path))
 
 
-def _located(_: click.Context, __: click.Parameter, path: Path | None) -> Locations:
+def _located(context: click.Context, _: click.Parameter, path: Path | None) -> Locations | Path | None:
+    if context.resilient_parsing:
+        return path
     from hearthnet.locations import locate
 
     return locate(path)

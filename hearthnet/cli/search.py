@@ -12,6 +12,7 @@ import click
 from hearthnet import moments
 from hearthnet.cli.main import hanging, json_option, print_json, printable, where_option
 from hearthnet.cli.options import TIMES, since_option, until_option
+from hearthnet.cli.tools import names
 from hearthnet.constants import DATABASE, TRACE_RING_BUFFER
 from hearthnet.display import counted
 from hearthnet.errors import EXIT_USAGE
@@ -73,7 +74,12 @@ def _requoted(argument: str) -> str:
 @click.option("--order", type=click.Choice(["newest", "slowest"]), default="newest", help="Of traces: the first ones.")
 @since_option("records")
 @until_option("records")
-@click.option("--program", metavar="NAME", help="Only what this program recorded: hearthnet, cron.py …")
+@click.option(
+    "--program",
+    metavar="NAME",
+    shell_complete=names.programs,
+    help="Only what this program recorded: hearthnet, cron.py …",
+)
 @click.option("--sql", "is_sql", is_flag=True, help="Print the query as SQL for `hearthnet telemetry sql -`.")
 @where_option
 @json_option

@@ -293,6 +293,11 @@ telemetry_metric_misuse_total = counter(
     "Calls of metrics that were refused: a negative amount, wrong labels …",
     ["metric"],
 )
+doctor_check_status = gauge(
+    "hearthnet_doctor_check_status",
+    "The doctor's checks as this node last ran them: 0 pass or skip, 1 warn, 2 fail.",
+    ["check"],
+)
 log_repeats_total = counter(
     "hearthnet_log_repeats_total", "Log records dropped by sampling: counted, not stored one by one.", ["level"]
 )

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING
 import click
 
 from hearthnet.cli.main import json_option, settings_option
+from hearthnet.cli.tools import names
 
 if TYPE_CHECKING:
     from hearthnet.cli.doctor.ask import NoSettings
     from hearthnet.config import Config
 
 
-def _settings(_: click.Context, __: click.Parameter, path: Path | None) -> Config | NoSettings:
+def _settings(context: click.Context, _: click.Parameter, path: Path | None) -> Config | NoSettings | Path | None:
     """Returns the settings, or the error that makes them unusable, which is reported as a finding."""
+    if context.resilient_parsing:  # for completions
+        return path
     from hearthnet.cli.doctor.ask import NoSettings
     from hearthnet.config import default_path, load, resolve_paths
     from hearthnet.errors import ConfigError
@@ -27,7 +30,9 @@ def _settings(_: click.Context, __: click.Parameter, path: Path | None) -> Confi
         return NoSettings(error, path or default_path())
 
 
-def _known(_: click.Context, __: click.Parameter, wanted: tuple[str, ...]) -> tuple[str, ...]:
+def _known(context: click.Context, _: click.Parameter, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    if context.resilient_parsing:
+        return wanted
     from hearthnet.cli.doctor.run import refuse_unknown
 
     refuse_unknown(wanted)
@@ -35,9 +40,19 @@ def _known(_: click.Context, __: click.Parameter, wanted: tuple[str, ...]) -> tu
 
 
 @click.command("doctor")
-@click.option("--check", "only", multiple=True, metavar="NAME", callback=_known, help="Run this check; repeatable.")
+@click.option(
+    "--check",
+    "only",
+    multiple=True,
+    metavar="NAME",
+    callback=_known,
+    shell_complete=names.checks,
+    help="Run this check; repeatable.",
+)
 @click.option("--list", "listing", is_flag=True, help="List the checks and what they verify.")
-@click.option("--history", metavar="NAME", help="Show a check's results in earlier reports.")
+@click.option(
+    "--history", metavar="NAME", shell_complete=names.checks, help="Show a check's results in earlier reports."
+)
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of the report.")
 @click.option("--quiet", "-q", is_flag=True, help="Print only problems: nothing when healthy.")
 @click.option("--verbose", "-v", is_flag=True, help="Also print the measurements.")

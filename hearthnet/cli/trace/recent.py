@@ -21,6 +21,7 @@ from hearthnet.cli.main import (
     where_option,
 )
 from hearthnet.cli.options import TIMES, since_option, until_option, wait_or_leave
+from hearthnet.cli.tools import names
 from hearthnet.cli.trace.show import ended_us, find, rows_of
 from hearthnet.constants import DATABASE, TRACE_RING_BUFFER
 from hearthnet.errors import StoreError
@@ -43,13 +44,18 @@ _MIN_CHARS: Final = 8
 
 @click.command("recent", epilog=TIMES)
 @click.argument("n", type=click.IntRange(1, TRACE_RING_BUFFER), default=20)
-@click.option("--capability", help="Only this capability.")
+@click.option("--capability", shell_complete=names.capabilities, help="Only this capability.")
 @click.option("--result", help="Only this result: ok, cancelled, timeout …")
 @click.option("--failed", is_flag=True, help="Only failures.")
 @click.option("--min-ms", type=float, help="Only traces of at least this many milliseconds.")
 @since_option("traces that ended")
 @until_option("traces that ended")
-@click.option("--program", metavar="NAME", help="Only what this program recorded: hearthnet, cron.py …")
+@click.option(
+    "--program",
+    metavar="NAME",
+    shell_complete=names.programs,
+    help="Only what this program recorded: hearthnet, cron.py …",
+)
 @click.option("--follow", "-f", is_flag=True, help="Keep printing new traces, oldest first.")
 @where_option
 @json_option

@@ -19,6 +19,7 @@ from hearthnet.cli.main import (
     result_style,
     where_option,
 )
+from hearthnet.cli.tools import names
 from hearthnet.constants import DATABASE, TRACE_RING_BUFFER
 from hearthnet.display import counted, has_unicode
 from hearthnet.errors import EXIT_USAGE, HearthNetError, NodeRefusedError
@@ -52,7 +53,7 @@ def _reference(context: click.Context, _: click.Parameter, text: str) -> str:
 
 
 @click.command("show", context_settings={"ignore_unknown_options": True})
-@click.argument("reference", metavar="ID", callback=_reference)
+@click.argument("reference", metavar="ID", callback=_reference, shell_complete=names.traces)
 @where_option
 @json_option
 def show(where: Locations, reference: str, as_json: bool) -> None:

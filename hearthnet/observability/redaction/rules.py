@@ -336,7 +336,7 @@ def _secret_of(text: str, match: re.Match[str]) -> Span | None:
     name = text[start : match.end()]
     kind = kind_of(name) if group == "option" else PLAIN
     flag = flag_value(text, start) if kind == PLAIN or not text.startswith("-", start - 2) else None
-    if kind == PLAIN or flag is not None:  # what is glued to a flag may look like the name of an option
+    if kind == PLAIN or flag is not None:  # a value glued to its flag may look like an option
         return flag
     span = option_value(text, name, match.end())
     return span if span is None or is_meant(kind, text[slice(*span)]) else None

@@ -182,7 +182,7 @@ def _keyed(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
 
 
 def _kind_beside(text: str, at: int, bare: str, name: str, kind_of: Callable[[str], int]) -> int:
-    """Returns what a name says that is plain by itself, by what is before it; `at` is its separator's offset."""
+    """Returns what a name says that is plain by itself, by the words before it; `at` is its separator's offset."""
     if name in _BORROWING:
         before = text[max(0, at - _MAX_BEFORE_CHARS) : at].rstrip(_BETWEEN[text[at]])
         return kind_of(_borrowed(before, name))
