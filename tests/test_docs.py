@@ -16,6 +16,7 @@ from hearthnet.cli.main import COMMANDS, cli
 from hearthnet.config import Config, facts_of
 from hearthnet.database import TELEMETRY, migrations_dir
 from hearthnet.observability import metrics
+from hearthnet.observability.middleware.request import duration_seconds  # noqa: F401  # its metrics are on the page
 from hearthnet.tools.files import FILES
 from hearthnet.transport.admission import refusals as refused
 from hearthnet.transport.api import openapi
