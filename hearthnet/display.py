@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from math import isfinite
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
-__all__ = ["counted", "has_colour", "has_unicode", "short_floats", "size"]
+__all__ = ["counted", "has_colour", "has_unicode", "short_floats", "size", "span_tree"]
 
 _UNITS: Final = ((10_000_000_000, 1e9, "GB"), (1_000_000, 1e6, "MB"), (1_000, 1e3, "kB"))
 _DECIMALS: Final = 3
@@ -56,3 +56,20 @@ def has_unicode(out: TextIO) -> bool:
     if locale in _COERCED:
         locale = os.environ.get("LC_ALL") or os.environ.get("LANG", "")
     return "utf" in locale.lower() and "utf" in (getattr(out, "encoding", None) or "").lower()
+
+
+def span_tree(spans: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
+    """Returns stored spans with their depth, by start time, each after its parent."""
+    depths: dict[str | None, int] = {None: -1}
+    for item in spans:
+        depths[item["id"]] = depths.get(item["parent"], -1) + 1
+    children: dict[str | None, list[dict[str, Any]]] = {}
+    for item in spans:
+        children.setdefault(item["parent"] if item["parent"] in depths else None, []).append(item)
+    ordered: list[tuple[int, dict[str, Any]]] = []
+    pending = list(reversed(children.pop(None, [])))
+    while pending:
+        item = pending.pop()
+        ordered.append((depths[item["id"]], item))
+        pending.extend(reversed(children.pop(item["id"], [])))
+    return ordered

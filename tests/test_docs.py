@@ -16,6 +16,8 @@ from hearthnet.cli.main import COMMANDS, cli
 from hearthnet.config import Config, facts_of
 from hearthnet.database import TELEMETRY, migrations_dir
 from hearthnet.observability import metrics
+from hearthnet.observability.middleware.request import duration_seconds  # noqa: F401  # its metrics are on the page
+from hearthnet.tools.files import FILES
 from hearthnet.transport.admission import refusals as refused
 from hearthnet.transport.api import openapi
 from hearthnet.transport.app import ROUTERS
@@ -155,6 +157,27 @@ def test_variables_of_opentelemetry():
     proxies = {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
 
     assert first_cells(text) - proxies == read - {"OTEL_EXPORTER_OTLP_INSECURE"}
+
+
+def test_tools_page_names_the_alerts_and_the_files():
+    """Its table has exactly the alerts, and it has a command for each file."""
+    text = (ROOT / "docs" / "tools.md").read_text("utf-8")
+
+    assert first_cells(text) == set(re.findall(r"- alert: (\w+)", FILES["alerts"].text()))
+    assert all(f"    hearthnet tools {name} --out" in text or f"&& hearthnet tools {name}" in text for name in FILES)
+
+
+@pytest.mark.parametrize("page", ["tools.md", "operations.md", "queries.md"])
+def test_commands_of_a_page_exist(page):
+    """With each of their options."""
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    for words in re.findall(r"hearthnet ((?:[a-z]+ ?)+)((?: ?--[a-z-]+)*)", text):
+        command, names = cli, words[0].split()
+        while names and isinstance(command, click.Group) and names[0] in command.list_commands(click.Context(command)):
+            command = command.get_command(click.Context(command), names.pop(0))
+        if command is not cli:
+            known = {option for parameter in command.params for option in parameter.opts}
+            assert set(words[1].split()) <= known, words
 
 
 def test_every_option_is_explained():

@@ -491,6 +491,12 @@ class Trace:
             "extras": self.extras,
         }
 
+    def _repr_html_(self) -> str:
+        """Returns it as a picture, for notebooks."""
+        from hearthnet.observability.reports.picture import picture  # late: no other program needs it
+
+        return picture(self)
+
     def __repr__(self) -> str:
         return f"<Trace {self.trace_id} {self.capability} {self.result or 'running'}>"
 
