@@ -17,6 +17,7 @@ from hearthnet.forensics.model import DEFAULT_LIMIT, MAX_LIMIT
 
 @click.command("autopsy", epilog=TIMES)
 @click.argument("path", required=False, type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="The same as PATH.")
 @click.option("--log-dir", type=click.Path(path_type=Path, file_okay=False), help="The folder of the JSON logs.")
 @click.option("--kernel-log", type=click.Path(path_type=Path, dir_okay=False), help="That machine's dmesg, as a file.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page that opens offline.")
@@ -48,6 +49,7 @@ from hearthnet.forensics.model import DEFAULT_LIMIT, MAX_LIMIT
 @json_option
 def command(
     path: Path | None,
+    data: Path | None,
     log_dir: Path | None,
     kernel_log: Path | None,
     html: Path | None,
@@ -81,6 +83,10 @@ def command(
     if schema:
         click.echo(SCHEMA.read_text("utf-8"), nl=False)
         return
+    if data is not None:
+        if path is not None:
+            raise click.UsageError("--data and PATH are the same: give one")
+        path = data
     if path is None:
         path, log_dir = _own_files(config, log_dir)
     colour = has_colour(sys.stdout)

@@ -13,7 +13,7 @@ from hearthnet import references
 from hearthnet.cli.log.level import level as level_command
 from hearthnet.cli.log.lines import Line, Newest, Wanted, follow, newest
 from hearthnet.cli.log.shown import LinePrinter
-from hearthnet.cli.main import Group, json_option, printable, where_option
+from hearthnet.cli.main import Group, data_option, json_option, printable, where_option
 from hearthnet.cli.options import TIMES, since_option, until_option
 from hearthnet.cli.tools import names
 from hearthnet.constants import LEVELS
@@ -56,6 +56,7 @@ def _pattern(_: click.Context, __: click.Parameter, text: str | None) -> re.Patt
 )
 @since_option("records")
 @until_option("records")
+@data_option
 @where_option
 @json_option
 @click.pass_context

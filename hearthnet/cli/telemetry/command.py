@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from hearthnet.cli.main import Group, config_option, json_option, print_json, printable
+from hearthnet.cli.main import Group, config_option, data_option, json_option, print_json, printable
 from hearthnet.cli.options import TIMES, moment
 from hearthnet.cli.telemetry.browse import browse_command
 from hearthnet.cli.telemetry.export import export_command
@@ -49,6 +49,7 @@ command.add_command(export_command)
 
 
 @command.command("info")
+@data_option
 @config_option
 @json_option
 def info_command(config: Config, as_json: bool) -> None:
@@ -75,6 +76,7 @@ def info_command(config: Config, as_json: bool) -> None:
 @command.command("snapshot")
 @click.argument("file", type=_FILE)
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@data_option
 @config_option
 @json_option
 def snapshot_command(config: Config, file: Path, force: bool, as_json: bool) -> None:
@@ -98,6 +100,7 @@ def snapshot_command(config: Config, file: Path, force: bool, as_json: bool) -> 
 @click.argument("file", type=_FILE, required=False)
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @_yes
+@data_option
 @config_option
 @json_option
 def rebuild_command(config: Config, file: Path | None, force: bool, yes: bool, as_json: bool) -> None:
@@ -136,6 +139,7 @@ def rebuild_command(config: Config, file: Path | None, force: bool, yes: bool, a
 
 @command.command("migrate")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), required=False)
+@data_option
 @config_option
 @json_option
 def migrate_command(config: Config, folder: Path | None, as_json: bool) -> None:
@@ -202,6 +206,7 @@ def _name(_: click.Context, __: click.Parameter, text: str | None) -> str | None
 )
 @click.option("--dry-run", is_flag=True, help="Only count; also works while the node runs.")
 @_yes
+@data_option
 @config_option
 @json_option
 def purge_command(

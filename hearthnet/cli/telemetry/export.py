@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 import click
 
-from hearthnet.cli.main import config_option, printable
+from hearthnet.cli.main import config_option, data_option, printable
 from hearthnet.cli.options import TIMES, since_option, until_option
 from hearthnet.cli.telemetry.text import bar
 from hearthnet.cli.tools import names
@@ -63,6 +63,7 @@ def _id_start(_: click.Context, __: click.Parameter, text: str | None) -> str | 
 )
 @click.option("--to", metavar="FILE|URL", help="Where to. Default: standard output.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@data_option
 @config_option
 def export_command(
     config: Config,

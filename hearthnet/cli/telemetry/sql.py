@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import orjson
 
-from hearthnet.cli.main import config_option, json_option, print_plain, printable, table
+from hearthnet.cli.main import config_option, data_option, json_option, print_plain, printable, table
 from hearthnet.constants import DATABASE
 from hearthnet.display import counted
 
@@ -55,6 +55,7 @@ _RELATIONS: Final = (
     metavar="FILE",
     help="Query this file, a snapshot say.",
 )
+@data_option
 @config_option
 @json_option
 def sql_command(
