@@ -74,6 +74,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "telemetry": ("telemetry.command", "Manage telemetry.db: status, copy, query, export, migrate, purge."),
     "doctor": ("doctor.command", "Check this node and show how to fix problems."),
     "autopsy": ("autopsy", "Diagnose why the node's last run ended."),
+    "config": ("config.command", "Show, explain, check and change the settings."),
+    "service": ("service.command", "Run the node as a service of systemd: install, uninstall, status."),
     "paths": ("paths", "Show the paths of this node's files."),
     "version": ("version", "Print the version."),
 }
