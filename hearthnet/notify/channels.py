@@ -65,7 +65,8 @@ class Channel(Protocol):
 
 
 def _key(kind: str, *parts: str) -> str:
-    return f"{kind}:{hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:16]}"
+    digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{kind}:{digest[:16]}"
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -52,10 +52,13 @@ class Message:
             "urgency": self.urgency,
             "host": self.host,
             "ts": _iso(self.at.timestamp()),
-            "changes": [
-                {**asdict(event), "since": _iso(event.since_s), "ts": _iso(event.at_s)} for event in self.events
-            ],
+            "changes": [_change(event) for event in self.events],
         }
+
+
+def _change(event: Event) -> dict[str, Any]:
+    about_it = {"name": event.name, "status": event.status, "detail": event.detail, "fix": event.fix}
+    return {**about_it, "since": _iso(event.since_s), "ts": _iso(event.at_s)}
 
 
 def about(events: Sequence[Event], now_s: float) -> Message:
