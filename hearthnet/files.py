@@ -56,7 +56,8 @@ _LOCK_POLL_S: Final = 0.02
 _NODE_HOME: Final = "hearthnet"
 _NODE_FOLDERS: Final = ("blobs", "communities", "keys", "log")
 _NODE_FILE: Final = re.compile(  # and the temporary ones, whose names begin with a dot
-    r"\.?(?:telemetry\..+|(?:config\.toml|doctor\.jsonl|export\.json|page\.(?:json|html)|manifest\.json|events\.sqlite"
+    r"\.?(?:telemetry\..+|(?:config\.toml|doctor\.jsonl|doctor-notify\.json|export\.json|page\.(?:json|html)"
+    r"|manifest\.json|events\.sqlite"
     r"|replays\.bin|device\.(?:ed25519|pub))(?:-.+)?|export\.lock|\d{4}-\d\d-\d\d(?:\.\d+)?\.log)"
 )
 _DANGLING: Final = "it is a link to nothing, not a file"
