@@ -53,6 +53,7 @@ def change(path: Path | None, name: str, text: str | None) -> Changed:
         OSError: raised when the file cannot be written; the old one is then untouched.
     """
     field = known(name)
+    readings = [] if text is None else [toml_value(value) for value in _readings(text)]
     source = (default_path() if path is None else path).resolve()  # a link to the file stays one
     make_private_dir(source.parent)
     with locked_folder(source.parent, _LOCK_S):
@@ -65,7 +66,7 @@ def change(path: Path | None, name: str, text: str | None) -> Changed:
             new = without_setting(old, name, shown, source)
             remaining = problems_of(tomllib.loads(new), source)
         else:
-            new, remaining = _first_valid(old, name, text, source)
+            new, remaining = _first_valid(old, name, readings, source)
         replace_private(source, new.encode())
     return Changed(source, before, tomllib.loads(new).get(section, {}).get(key), remaining)
 
@@ -78,15 +79,15 @@ def _text(source: Path, *, may_make: bool) -> str:
     return read_regular(source).decode()
 
 
-def _first_valid(old: str, name: str, text: str, source: Path) -> tuple[str, list[ConfigError]]:
-    """Returns the text with the value, as TOML or else as a plain text, whichever its model takes.
+def _first_valid(old: str, name: str, readings: list[str], source: Path) -> tuple[str, list[ConfigError]]:
+    """Returns the text with the first of the readings of a value that its model takes.
 
     Problems elsewhere in the file were there before, and remain: a file with two can be mended one by one.
     """
     before = {error.message for error in problems_of(tomllib.loads(old), source)}
     refused: ConfigError | None = None
-    for value in _readings(text):
-        new = with_setting(old, name, toml_value(value), source)
+    for value in readings:
+        new = with_setting(old, name, value, source)
         remaining = problems_of(tomllib.loads(new), source)
         is_own = (error for error in remaining if _is_about(error, name) or error.message not in before)
         if (error := next(is_own, None)) is None:
@@ -101,6 +102,7 @@ def _is_about(error: ConfigError, name: str) -> bool:
 
 
 def _readings(text: str) -> Iterator[Any]:
+    """Yields the values that a text may mean: as TOML, and as it is."""
     with suppress(tomllib.TOMLDecodeError):
         yield tomllib.loads(f"x = {text}")["x"]
     yield text

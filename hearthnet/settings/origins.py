@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
+import orjson
 from pydantic.fields import FieldInfo
 
-from hearthnet.config import Config, default_path, load, resolve_paths, toml_value
+from hearthnet.config import Config, default_path, load, resolve_paths
 from hearthnet.config_file import OTLP_ENDPOINT, has_variable, read_tree, variable_names
 from hearthnet.config_sections import PROFILES, SECRET
 from hearthnet.errors import ConfigError
@@ -162,4 +163,4 @@ def as_text(value: Any) -> str:
         return f"{{ {', '.join(f'{key} = {as_text(item)}' for key, item in value.items() if item is not None)} }}"
     if isinstance(value, list):
         return f"[{', '.join(map(as_text, value))}]"
-    return "-" if value is None else toml_value(value)
+    return "-" if value is None else orjson.dumps(value).decode()  # a text, number or boolean is the same in TOML
