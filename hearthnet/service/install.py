@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from hearthnet.errors import HearthNetError
-from hearthnet.files import NotRegularError, make_private_dir, read_regular, replace_whole
+from hearthnet.files import NotRegularError, make_private_dir, read_regular, replace_readable
 from hearthnet.service.layout import Found
 from hearthnet.service.units import DOCTOR, NODE, TIMER, is_as_written
 
@@ -90,7 +90,8 @@ def carry_out(changes: Sequence[Change], *, may_replace_edited: bool) -> list[Pa
         if change.after is None:
             change.path.unlink(missing_ok=True)
         else:
-            replace_whole(change.path, change.after.encode(), 0o644)
+            make_private_dir(change.path.parent)
+            replace_readable(change.path, change.after.encode())
     return copies
 
 

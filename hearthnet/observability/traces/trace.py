@@ -22,6 +22,7 @@ import orjson
 
 from hearthnet.constants import MAX_CAPABILITY_CHARS, MAX_TRACE_ROW_BYTES, NO_SLOT
 from hearthnet.observability.logging import DONE, TRACE_LOGGER, get_logger, log_done
+from hearthnet.observability.logs.context_fields import context_fields, with_fields
 from hearthnet.observability.logs.messages import INFO, WARNING
 from hearthnet.observability.metrics import telemetry_dropped_total
 from hearthnet.observability.records.context import Counted, Scope, current, swap
@@ -120,7 +121,7 @@ class Trace:
         self.duration_ms: float | None = None
         self.result: str | None = None
         self.error: str | None = None
-        self.extras: dict[str, Any] = {}
+        self.extras: dict[str, Any] = {} if context_fields.get() is None else {**(with_fields(None) or {})}
         recorder = runtime.recorder
         self.run_id = recorder.run_id
         self.seq = 0
@@ -489,6 +490,12 @@ class Trace:
             else orjson.loads(self._spans_json),
             "extras": self.extras,
         }
+
+    def _repr_html_(self) -> str:
+        """Returns it as a picture, for notebooks."""
+        from hearthnet.observability.reports.picture import picture  # late: no other program needs it
+
+        return picture(self)
 
     def __repr__(self) -> str:
         return f"<Trace {self.trace_id} {self.capability} {self.result or 'running'}>"
