@@ -78,6 +78,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "telemetry": ("telemetry.command", "Manage telemetry.db: status, copy, query, export, migrate, purge."),
     "doctor": ("doctor.command", "Check this node and show how to fix problems."),
     "autopsy": ("autopsy", "Diagnose why the node's last run ended."),
+    "config": ("config.command", "Show, explain, check and change the settings."),
+    "service": ("service.command", "Run the node as a service of systemd: install, uninstall, status."),
     "tools": ("tools.command", "Write files for other programs: lnav, Datasette, Prometheus, Grafana, man."),
     "completion": ("tools.completion", "Print what makes SHELL complete commands, options, names and ids."),
     "paths": ("paths", "Show the paths of this node's files."),
