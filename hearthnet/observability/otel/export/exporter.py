@@ -54,7 +54,6 @@ _IDLE_S: Final = (
 )
 _STATUS_S: Final = 60.0  # between two writes of the status while only counts change
 _LAST_ROUND_S: Final = 60.0  # between two rounds that end in an unexpected error
-_PAUSE_S: Final = 0.000_1  # lets a thread that waits for the interpreter's lock go on
 _KINDS: Final = {"traces": "trace", "logs": "log"}
 
 
@@ -156,17 +155,13 @@ class Exporter:
             self._finish()
 
     def _prepare(self) -> None:
-        made = routes(self._settings, self._reader, self._pause)
+        made = routes(self._settings, self._reader, self._stop.is_set)
         self._lines = [(route, self._line_of(route)) for route in made]
 
     def _line_of(self, route: Route) -> Delivery:
         return Delivery(
             route.signal, route.encode, route.sender.send, self._stop.is_set, is_over=lambda: self._is_abandoned
         )
-
-    def _pause(self) -> None:
-        if not self._stop.is_set():
-            time.sleep(_PAUSE_S)
 
     def _is_over(self) -> bool:
         """Returns whether to end: once stopped, when nothing is left that could be sent before the time is over."""
@@ -245,6 +240,7 @@ class Exporter:
         cursor = pending.end_of(route.signal, saved)
         if route.signal == "logs":
             self._tell_lost(line, known, pending)
+        route.pace.begin(known.seq - cursor, is_taken=line.trouble is None)
         records = route.read(cursor, known.seq, line.limit)
         self._oldest_us[route.signal] = _ended_us(records[0]) if records else None
         if not records:
