@@ -194,7 +194,7 @@ def is_echo(span: dict[str, Any]) -> bool:
 def call_in_vain(node: RunningNode) -> None:
     """A call that a kill cuts short."""
     with suppress(httpx.TransportError):
-        node.echo("slow", delay_ms=600_000)
+        node.echo("slow", delay_ms=60_000)
 
 
 def times_off(spans: list[dict[str, Any]], data_dir: Path) -> int:

@@ -224,9 +224,10 @@ class Exporter:
             return min(self._round_s * 2.0 ** min(self._stumbles, 10), _LAST_ROUND_S)
         if not self._lock.is_held:
             return _ROUNDS_WITHOUT_LOCK * self._round_s
+        pause_s = sum(route.pace.end() for route, _ in self._lines)
         now = time.monotonic()
         waits = [line.ready_at - now for route, line in self._lines if self._oldest_us.get(route.signal) is not None]
-        return max(0.0, min([self._round_s, *waits]))
+        return max(pause_s, min([self._round_s, *waits]))
 
     def _send_some(self, route: Route, line: Delivery) -> None:
         """Sends a batch, if the backend may be asked, and the cursor of the one before is committed."""
