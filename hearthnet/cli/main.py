@@ -77,6 +77,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "search": ("search", "Search traces and log records."),
     "telemetry": ("telemetry.command", "Manage telemetry.db: status, copy, query, export, migrate, purge."),
     "doctor": ("doctor.command", "Check this node and show how to fix problems."),
+    "mcp": ("mcp.command", "Serve the records to an assistant (MCP), read only."),
     "autopsy": ("autopsy", "Diagnose why the node's last run ended."),
     "config": ("config.command", "Show, explain, check and change the settings."),
     "service": ("service.command", "Run the node as a service of systemd: install, uninstall, status."),
