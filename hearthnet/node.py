@@ -245,7 +245,7 @@ async def open_node(config: Config) -> AsyncIterator[Node]:
     # Outermost, so that a crash in native code while the store is opened or closed is written as well.
     with FaultFile(config.observability.data_dir) as faults:
         async with (
-            telemetry.open(config.observability, node_id=keys.node_id) as recording,
+            telemetry.open(config.observability, console="off", node_id=keys.node_id) as recording,
             llm.LlmChat(config.llm.backends) as chat,
         ):
             faults.tell()

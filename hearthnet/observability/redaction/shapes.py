@@ -26,9 +26,10 @@ _PEM: Final = r"----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----([\s\S]*?)(?
 _CREDENTIALS: Final = r"(?=[^\s]{0,256}?(?:\d|[a-z][A-Z])|[\w.~+/-]{20})([\w.~+/-]{5,}={0,2})(?!\w)"
 # Between an option and its value: white space, or the end of a list's item and the beginning of the next.
 NEXT_ITEM: Final = r"(?:[ \t]+|[\"'\\]{1,8},\s{0,40}|[\"'\\]{0,8}[ \t]{0,8}\r?\n[ \t]{0,40}-[ \t]+)"
+_UUID: Final = r"(?=[0-9a-z]{8}-(?:[0-9a-z]{4}-){3}[0-9a-z]{12})"
 # Behind the name of a secret, where a value may follow that has a digit: `spoken_at` checks both.
 _SPOKEN: Final = r"(?:[ \t]+is)?[ \t]{1,4}[\"'`]?(?=[\w+/=.~%:-]{8})(?=[A-Za-z_+/=.~%:-]{0,64}+\d)"
-_ENDINGS: Final = r"(?:[kK](?:ey|EY)|[tT](?:oken|OKEN)|[sS](?:ecret|ECRET)|[pP](?:ass(?:wor)?d|ASS(?:WOR)?D|wd|WD))"
+_ENDINGS: Final = (r"[kK](?:ey|EY)", r"[tT](?:oken|OKEN)", r"[sS](?:ecret|ECRET)", r"[pP](?:ass(?:w(?:or)?d)?|ASS(?:W(?:OR)?D)?|wd|WD)")
 # By pivot. Unnamed groups are secrets; what the named ones match, and what matches without a group, must be checked
 # closely.
 _BRANCHES: Final = {
@@ -38,7 +39,7 @@ _BRANCHES: Final = {
             rf"[A-Za-z](?<!\w-.)(?<![\w-]--.)(?:(?P<option>[\w-]{{1,63}}+)(?={NEXT_ITEM}[^\s-])"
             rf"|(?P<flag>)(?:(?<=[achkpuwAPUX])|(?<=p)w|(?<=h)p)(?=[^\s-]|{NEXT_ITEM}[^\s-]))"
         ),
-        rf"(?<={_BEGINS}(?:api|mob|sdk)-)([0-9a-z]{{8}}-(?:[0-9a-z]{{4}}-){{3}}[0-9a-z]{{12}})(?!\w)",  # LaunchDarkly
+        rf"{_UUID}(?<={_BEGINS}(?:api|mob|sdk)-)([0-9a-z-]{{36}})(?!\w)",  # LaunchDarkly
         r"us\d{1,2}(?<=([0-9a-fA-F]{32})-us\d)",  # Mailchimp
     ],
     "_": [
@@ -46,13 +47,22 @@ _BRANCHES: Final = {
         # `pk_words_like_this`.
         (
             rf"(?<=[prs]k_)(?<={_BEGINS}.{{3}})(?:(?<!p..)(?:live|prod|test)_([0-9A-Za-z-]{{10,}})"
-            r"|(?=[A-Za-z_]{0,64}+\d)((?:[0-9A-Za-z]{1,24}_){0,2}[0-9A-Za-z]{28}[\w-]*))"
+            r"|(?=[A-Za-z_]{0,64}+\d)((?:(?:live|test)_[0-9A-Za-z]{20}|(?:[0-9A-Za-z]{1,36}_){0,2}[0-9A-Za-z]{28})[\w-]*))"
         ),
         r"TEST-(?<=FLW...K_TEST-)([0-9A-Za-z]{12,})",  # Flutterwave
-        rf"(?<=rzp_live_|rzp_test_)(?<={_BEGINS}.{{9}})([0-9A-Za-z]{{14,}})",  # Razorpay
-        _ENDINGS + _SPOKEN,
+        *(rf"{mode}_(?<=rzp_{mode}_)(?<={_BEGINS}.{{9}})([0-9A-Za-z]{{14,}})" for mode in ("live", "test")),  # Razorpay
+        *(ending + _SPOKEN for ending in _ENDINGS),
     ],
-    "k": [rf"(?:(?<=[tT]ok)en|(?<=\sk)ey){_SPOKEN}"],
+    "k": [
+        rf"en(?<=[tT]oken){_SPOKEN}",
+        rf"ey(?<=\skey){_SPOKEN}",
+        # Hooks: the host, or the beginning of the path, is before the pivot.
+        r"\.com/(?<=hooks\.slack\.com/)(?:services|workflows|triggers)/([\w/+]{20,})",
+        r"s/catch/(?<=zapier\.com/hooks/catch/)([\w/]{10,})",
+        r"s/(?<=com/api/webhooks/)\d{16,20}/([\w-]{50,})",  # Discord
+        r"(?:b2)?/(?:(?<=office\.com/webhook/)|(?<=office\.com/webhookb2/))([\w@/-]{40,})",  # Teams
+        r"/(?<=tines\.com/webhook/)([\w/]{40,})",
+    ],
     "K": [rf"(?:(?<=TOK)EN|ey|EY){_SPOKEN}"],
     "J": [
         rf"(?<={_BEGINS}eyJ)([\w-]{{5,1000}}+(?:\.[\w-]+)+)",  # JWT
@@ -85,21 +95,19 @@ _BRANCHES: Final = {
         r"A{9}(?<=[0-9A-Za-z]{11}A{10})([\w=-]{43})",  # Dropbox
     ],
 }
-# Dots are frequent, and no short text has a token with one: these have an expression of their own.
+# Dots are frequent, and no short text has a token with one: these have an expression of their own. Behind the dot, the
+# first begin with a letter that the engine checks before it tries one; the rest have a long run there.
 _DOTTED: Final = (
     r"st\.(?<=dp\.st\.)(?:[\w-]{2,35}\.)?([0-9A-Za-z]{16,})",  # Doppler
-    r"(?<=dt0[A-Za-z]\d\d\.)([0-9A-Za-z]{16,}(?:\.[0-9A-Za-z]+)?)",  # Dynatrace
     r"acc[_-](?<=\.acc.)([0-9A-Za-z-]{10,32}\.[\w+/=-]{30,})",  # Authress
-    r"ey(?<=[\w-]{17}\.ey)(?=[a-z_]{0,64}+[0-9A-Z])([\w/-]{15,}\.[\w/=-]*)",  # JWT, whose header has spaces
-    r"slack\.com/(?<=hooks\.slack\.com/)(?:services|workflows|triggers)/([\w/+]{20,})",
-    r"zapier\.com/hooks/catch/([\w/]{10,})",
-    r"com/api/webhooks/\d{16,20}/([\w-]{50,})",  # Discord
-    r"office\.com/webhook(?:b2)?/([\w@/-]{40,})",  # Teams
-    r"tines\.com/webhook/([\w/]{40,})",
+)
+_BEFORE_RUN: Final = (
+    r"(?<=dt0[A-Za-z]\d\d\.)([0-9A-Za-z]{16,}(?:\.[0-9A-Za-z]+)?)",  # Dynatrace
+    r"(?:ey|ewo)(?:(?<=[\w=-]{17}\.ey)|(?<=[\w=-]{17}\.ewo))(?=[a-z_]{0,64}+[0-9A-Z])([\w/-]{9,}={0,2}\.[\w/=-]*)",
     r"(?<=(?<![0-9A-Za-z])1000\.)([0-9a-f]{32}\.[0-9a-f]{32})",  # Zoho
     r"(?<=(?<![0-9A-Za-z])[01]\.)(A[\w-]{50,}(?:\.\d)?\.Ag[\w-]{40,}(?:\.[\w-]+)?)",  # Entra ID, refresh tokens
     r"(?<=[0-9A-Za-z]{8}\.v1\.)([\w-]{16,}\.[0-9a-f]{20,})",  # Airtable, OAuth
-    r"[0-9A-Za-z_-]{6}\.(?=[\w-]{27})(?:(?<=[MNO][\w-]{23}\.[\w-]{6}\.)|(?<=[MNO][\w-]{25}\.[\w-]{6}\.))([\w-]+)",
+    r"(?=[\w-]{27})(?:(?<=[MNO][\w-]{23}\.[\w-]{6}\.)|(?<=[MNO][\w-]{25}\.[\w-]{6}\.))([\w-]+)",  # Discord
     r"[0-9a-f]{64}(?<=pat[A-Za-z0-9]{14}\.([0-9a-f]{64}))",  # Airtable
 )
 # Tokens that begin with frequent letters. Python searches for the literal text with which an expression begins, which
@@ -163,9 +171,8 @@ def _behind(prefixes: Iterable[str], more: str) -> str:
 def _known_branches() -> tuple[list[str], str]:
     """Returns the branches, and the expression of those that begin with a dot."""
     tokens = _vendor_branches()
-    dotted = r"\.(?=[0-9A-Za-z_+/=-]{16}|[a-z]{2,7}[./]|acc[_-]|[0-9A-Za-z_-]{6}\.)" + _joined(
-        "", (*_DOTTED, *tokens.pop("."))
-    )
+    before_run = "(?=[0-9A-Za-z_+/=-]{16})" + _joined("", (*_BEFORE_RUN, *tokens.pop(".")))
+    dotted = _joined(".", (*_DOTTED, before_run))
     pivots = dict.fromkeys((*_BRANCHES, *tokens))
     return [_joined(pivot, (*_BRANCHES.get(pivot, ()), *tokens[pivot])) for pivot in pivots], dotted
 

@@ -104,6 +104,7 @@ _NO_OWNERS: Final = frozenset({
     "in", "invalid", "is", "its", "no", "not", "of", "on", "one", "or", "same", "some", "that", "the", "their", "this",
     "to", "under", "unknown", "with", "wrong",
 })  # fmt: skip
+_UNCERTAIN: Final = _BORROWING | ALONE
 _NUMBER: Final = 4  # a kind of name: secret if the value could be one, or is a number
 _OF_OWNED: Final = {PLAIN: PLAIN, OPEN: LIKELY, LIKELY: LIKELY, SECRET: _NUMBER}  # `stripe key: …`, `api key: …`
 _OWNER: Final = re.compile(r"([\w.-]{2,63})[ \t]{1,4}$")
@@ -154,27 +155,29 @@ def _paired(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
 
 
 def _keyed(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
-    for separator in "=:":
-        between = _BETWEEN[separator]
+    for separator, between in _BETWEEN.items():
         at = text.find(separator)
         while at >= 0:
             end = at + 1
-            if text[end : end + 1] not in _NO_VALUE:
-                head = text[at - _MAX_NAME_CHARS if at > _MAX_NAME_CHARS else 0 : at]
-                bare = head.rstrip(between)
-                name = bare[len(bare.rstrip(_NAME_CHARS)) :]
-                kind = kind_of(name) if name else PLAIN
-                if name in _BORROWING and kind == PLAIN:
-                    kind = kind_of(_borrowed(text[max(0, at - _MAX_BEFORE_CHARS) : at].rstrip(between), name))
-                elif name in ALONE:
-                    kind = _OF_OWNED[kind_of(with_owner(bare, name))]
-                if (
-                    kind != PLAIN
-                    and (span := _value_if_meant(text, _key(head, bare, name, separator, at), kind)) is not None
-                ):
+            head = text[at - _MAX_NAME_CHARS if at > _MAX_NAME_CHARS else 0 : at]
+            bare = head.rstrip(between)
+            name = bare[len(bare.rstrip(_NAME_CHARS)) :]
+            # Nearly all names end here.
+            if name and (kind := kind_of(name) or (name in _UNCERTAIN and _kind_beside(text, at, bare, name, kind_of))):
+                is_value = text[end : end + 1] not in _NO_VALUE
+                span = _value_if_meant(text, _key(head, bare, name, separator, at), kind) if is_value else None
+                if span is not None:
                     yield span
                     end = max(end, span[1])  # covered text is not searched again: the time stays linear
             at = text.find(separator, end)
+
+
+def _kind_beside(text: str, at: int, bare: str, name: str, kind_of: Callable[[str], int]) -> int:
+    """Returns what a name says that is plain by itself, by what is before it; `at` is its separator's offset."""
+    if name in _BORROWING:
+        before = text[max(0, at - _MAX_BEFORE_CHARS) : at].rstrip(_BETWEEN[text[at]])
+        return kind_of(_borrowed(before, name))
+    return _OF_OWNED[kind_of(with_owner(bare, name))]
 
 
 def _value_if_meant(text: str, key: Key, kind: int) -> Span | None:

@@ -21,6 +21,7 @@ from hearthnet.observability.logs import messages
 from hearthnet.observability.logs.daily_file import log_paths
 from hearthnet.observability.logs.messages import find
 from hearthnet.observability.logs.tracebacks import Error
+from hearthnet.observability.records.record import LogRecord
 from hearthnet.observability.redaction.rules import register_secrets
 from hearthnet.observability.runtime import runtime
 
@@ -67,6 +68,7 @@ def test_rows_beyond_the_budget_are_told_as_one(lines, still):
     assert [entry.repeats for entry in stored] == [0] * 10 + [39] + [0]
     assert total(lines()) == 51
     assert [line for line in lines() if "repeats" in line] == []  # the file has each of them
+    assert messages.dropped_by_level() == {"info": 40}
 
 
 def test_lines_beyond_the_budget_are_told_as_one(lines, still, monkeypatch):
@@ -325,6 +327,40 @@ def test_level_in_between_has_the_name_of_the_next_lower_one(number, name):
     assert messages.level_name(number) == name
 
 
+@pytest.mark.parametrize(
+    ("number", "is_notable"), [(10, 0), (20, 0), (29, 0), (30, 1), (35, 1), (40, 1), (50, 1), (99, 1)]
+)
+def test_warnings_and_worse_are_notable(number, is_notable):
+    """They have a share of the ring of their own, and more rows a second."""
+    entry = messages.new_entry(find("hearthnet.test", number, "m"), None, None, 0)
+
+    assert LogRecord(0, "run", 1, *entry.values()).notable == is_notable
+
+
+def test_message_hides_what_its_fields_tell(lines, still):
+    """A secret that stands in the text too is replaced in line and row, and in the record that counts the others."""
+    for _ in range(50):
+        log.info("sent orchid-lantern-4471", extra={"password": "orchid-lantern-4471"})
+    node_logging.log_dropped(all_of_them=True)
+
+    stored = runtime.recorder.pending_logs()
+    assert {entry.msg for entry in stored} == {line["msg"] for line in lines()} == {"sent [redacted]"}
+    assert [entry.repeats for entry in stored] == [0] * 10 + [39]
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_line_of_just_the_limit_is_whole(more):
+    """One byte more, and its fields are cut."""
+    message = find("hearthnet.test", 20, "m")
+    rest = len(messages.Entry(message, b'{"a":"","b":""}', None, 0).line())
+    half = (MAX_JSON_LINE_BYTES - rest) // 2
+    fields = {"a": "x" * half, "b": "x" * (MAX_JSON_LINE_BYTES - rest - half + more)}
+    line = messages.Entry(message, orjson.dumps(fields), None, 0).line()
+
+    assert ("[cut]" in line.decode()) == (more > 0)
+    assert len(line) <= MAX_JSON_LINE_BYTES
+
+
 @pytest.mark.parametrize("letter", ["x", "\x01", "ü"])
 def test_text_within_its_share_of_a_line_is_whole_and_a_longer_one_keeps_its_end(letter):
     """A traceback's end tells most: as much of it stays as there is space for."""
@@ -456,6 +492,7 @@ def test_drops_of_a_long_limit_are_told_once_a_minute(monkeypatch, interval_s, t
     now_s = 1_800_000_000
     monkeypatch.setattr(messages, "time_ns", lambda: now_s * 1_000_000_000)
     message = messages.Message("hearthnet.x", 30, "noisy")
+    assert not message.has_drops_before(None)
     assert message.admit_line(now_s)
     message.drop_until(now_s + interval_s)
 

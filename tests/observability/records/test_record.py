@@ -12,6 +12,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.records import a_trace
 
 from hearthnet.constants import MAX_KEYS, MAX_NESTING, MAX_STRING_BYTES
 from hearthnet.observability.records.record import CUT, encode, encode_value, fit, one_line, safe_text
@@ -164,6 +165,28 @@ def test_fit_keeps_an_object_within_its_limit(extras, limit):
 def test_a_value_alone_is_json(text):
     """A message is encoded whatever is in it."""
     assert isinstance(orjson.loads(encode_value(text)), str)
+
+
+@pytest.mark.parametrize("value", ["a\ud800", {1, 2}, "plain"])
+def test_value_that_is_no_json_is_encoded_as_text(value):
+    """A lone surrogate is shown as its escape."""
+    shown = str(value).replace("\ud800", "\\ud800")
+
+    assert encode_value(value) == orjson.dumps(shown)
+
+
+def test_items_beyond_the_limit_are_counted_truly():
+    """Also of the arguments of a command, which are looked through for secrets."""
+    for first in ("-v", "v"):
+        shown = orjson.loads(encode({"argv": [first, *["x"] * (MAX_KEYS + 9)]}))["argv"]
+        assert shown == [first, *["x"] * (MAX_KEYS - 1), "[10 more]"]
+
+
+def test_trace_shows_its_fields_decoded():
+    """Its spans and fields are JSON in the record, and values to a reader."""
+    shown = a_trace(3, spans=b'[{"name":"s"}]', extras=b'{"n":1}').as_dict()
+
+    assert (shown["number"], shown["spans"], shown["extras"]) == (3, [{"name": "s"}], {"n": 1})
 
 
 def test_one_bad_value_costs_its_neighbours_nothing():

@@ -340,6 +340,33 @@ def test_only_tables_of_others_are_worth_keeping(tmp_path, addition, holds):
     assert holds_foreign_tables(path) is holds
 
 
+def test_rows_that_the_wal_has_damaged_are_read_from_the_file(tmp_path, monkeypatch):
+    """What cannot be read with the WAL is as it was before; what can is as it is now."""
+    for name in ("telemetry.db", "before.db"):
+        with closing(open_database(tmp_path / name, TELEMETRY._replace(reserve_bytes=0))) as connection:
+            capability = "now.now" if name == "telemetry.db" else "be.fore"
+            records = [
+                a_trace(number, capability=capability, extras=b'{"v":"%b"}' % (b"x" * 900)) for number in range(1, 301)
+            ]
+            merge(connection, records)
+            connection.execute("VACUUM")
+    with (tmp_path / "telemetry.db").open("r+b") as file:
+        file.seek(40 * 4_096)
+        file.write(b"\xa5" * 4_096)
+    connect = sqlite3.connect
+
+    def without_wal(name, **how):
+        return connect(name.replace("telemetry.db", "before.db") if "immutable" in name else name, **how)
+
+    monkeypatch.setattr(sqlite3, "connect", without_wal)
+    found = salvage(tmp_path / "telemetry.db").traces
+
+    assert sorted(found) == list(range(1, 301))
+    kinds = [found[seq].capability for seq in sorted(found)]
+    assert 0 < kinds.count("be.fore") < 20
+    assert kinds[0] == kinds[-1] == "now.now"
+
+
 def test_each_table_is_salvaged_and_what_it_lacks_is_told(tmp_path):
     """Rows of every table; a column that is there under another name is read, and named."""
     path = tmp_path / "telemetry.db"

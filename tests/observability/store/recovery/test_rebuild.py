@@ -21,7 +21,7 @@ from hearthnet.observability import get_logger, telemetry, trace
 from hearthnet.observability.records.blackbox import BlackBox
 from hearthnet.observability.records.box_file import Sizes, new_header
 from hearthnet.observability.records.ids import new_trace_id
-from hearthnet.observability.store.lock import StoreInUseError
+from hearthnet.observability.store.lock import StoreInUseError, StoreLock
 from hearthnet.observability.store.recovery import quarantine
 from hearthnet.observability.store.recovery import rebuild as recovery_rebuild
 from hearthnet.observability.store.recovery.log_line import time_of
@@ -257,6 +257,21 @@ def test_refusal_leaves_everything(lived, observability):
     with telemetry.open(observability), pytest.raises(StoreInUseError):
         rebuild_in_place(observability.log_dir, lived, SLOW_MS, agree=nothing, progress=nothing)
     assert quarantined(lived) == []
+
+
+def test_rebuild_waits_for_nobody_who_keeps_house(lived, observability):
+    """Another process recovers, purges or rebuilds at this moment: that is an error, and everything stays."""
+    before = lived.read_bytes()
+    other = StoreLock(lived.parent)
+    other.acquire()
+    with pytest.raises(StoreInUseError):
+        rebuild_in_place(observability.log_dir, lived, SLOW_MS, agree=nothing, progress=nothing)
+    assert lived.read_bytes() == before
+
+    other.release()
+    assert rebuild_in_place(observability.log_dir, lived, SLOW_MS, agree=nothing, progress=nothing).moved_to
+    other.acquire()  # it is free again
+    other.release()
 
 
 @pytest.mark.usefixtures("unsampled")
