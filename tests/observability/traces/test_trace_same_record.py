@@ -67,7 +67,7 @@ async def run(steps):
 
 
 def recorded(program, own, monkeypatch, *, in_parts):
-    """Returns what is recorded of a program, from the buffer and from the box; ids and times are counted ones."""
+    """Returns the record of a program, from the buffer and from the box; ids and times are counted ones."""
     ticks, numbers = count(1_000, 1_000_000), count(1)
     with monkeypatch.context() as patched:
         for module in (traces, spans):
