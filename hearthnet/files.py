@@ -34,6 +34,7 @@ __all__ = [
     "private_temporary",
     "read_regular",
     "replace_private",
+    "replace_readable",
     "sync_folder",
     "why_no_file",
     "why_not_regular",
@@ -327,7 +328,19 @@ def replace_private(path: Path, content: bytes, *, is_synced: bool = True) -> No
         OSError: raised when the file cannot be written; the old content is then untouched.
     """
     make_private_dir(path.parent)
-    temporary = _written(path, content, 0o600, is_synced=is_synced)
+    _replace(path, _written(path, content, 0o600, is_synced=is_synced))
+
+
+def replace_readable(path: Path, content: bytes) -> None:
+    """Writes a file of mode 0644 in an existing folder atomically, unsynced: for other users' programs to read.
+
+    Raises:
+        OSError: raised when the file cannot be written; the old content is then untouched.
+    """
+    _replace(path, _written(path, content, 0o644, is_synced=False))
+
+
+def _replace(path: Path, temporary: Path) -> None:
     try:
         temporary.replace(path)
     except BaseException:

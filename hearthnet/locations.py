@@ -28,7 +28,17 @@ from hearthnet.observability.redaction.rules import register_secrets
 if TYPE_CHECKING:
     from hearthnet.config import Config
 
-__all__ = ["Locations", "StoreFolders", "bytes_of", "disk_use", "files_in", "locate", "locations_of", "store_in"]
+__all__ = [
+    "Locations",
+    "StoreFolders",
+    "bytes_of",
+    "disk_use",
+    "files_in",
+    "locate",
+    "locate_files",
+    "locations_of",
+    "store_in",
+]
 
 _LOGS: Final = "logs"
 
@@ -67,7 +77,11 @@ def files_in(folder: str | Path) -> StoreFolders:
 
 
 class Locations(NamedTuple):
-    """A node's absolute paths, its community, and its listening address."""
+    """A node's absolute paths, its community, and its listening address.
+
+    Attributes:
+        has_node: whether a node may be running there; False: these are files, and nothing is asked over the network.
+    """
 
     keys_dir: Path
     state_dir: Path
@@ -78,6 +92,14 @@ class Locations(NamedTuple):
     host: str
     port: int
     tls_cert: Path | None
+    has_node: bool = True
+
+
+def locate_files(folder: str | Path) -> Locations:
+    """Returns the locations of a store in a folder, whatever the settings are; see `files_in`."""
+    standard, store = standard_paths(), files_in(folder)
+    own = standard.keys_dir, standard.state_dir, standard.blobs_dir
+    return Locations(*own, *store, None, DEFAULT_HOST, DEFAULT_PORT, None, has_node=False)
 
 
 def locate(path: Path | None = None) -> Locations:

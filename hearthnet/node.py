@@ -43,6 +43,7 @@ __all__ = ["Node", "initialise", "open_node"]
 
 log = get_logger(__name__)
 
+_GAUGED: Final = {"warn": 1, "fail": 2}  # statuses of checks as `hearthnet_doctor_check_status` has them, else 0
 ONLINE_S: Final = 90.0  # a member whose last signed call is older counts as offline
 
 
@@ -152,9 +153,12 @@ class Node:
             WireError: raised as `bad_request` when no check has that name.
         """
         try:
-            return [result.as_dict() for result in doctor.run_all(self.config, self.bus, only=only)]
+            results = doctor.run_all(self.config, self.bus, only=only)
         except KeyError as error:
             raise WireError("bad_request", f"no check is named {error.args[0]}") from error
+        for result in results:
+            metrics.doctor_check_status.labels(result.name).set(_GAUGED.get(result.status, 0))
+        return [result.as_dict() for result in results]
 
     def note_seen(self, caller: str) -> None:
         """Records that a member's signed call arrived now."""

@@ -43,6 +43,7 @@ FLOORS = {
     "hearthnet.client": 6,
     "hearthnet.node": 6,
     "hearthnet.page": 6,
+    "hearthnet.tools": 6,
     "hearthnet.cli": 7,
     "hearthnet.__main__": 7,
 }

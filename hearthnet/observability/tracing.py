@@ -239,10 +239,13 @@ class _Call:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        begun = self._begun
+        if error is None and begun.result is None:
+            begun.result = OK  # whatever is being handled here, such as the end of a generator, is not its error
         if collector.thread and collector.is_here():  # a forgotten generator: see records/context.py
-            self._begun.end()
+            begun.end()
         else:
-            self._begun.__exit__(kind, error, traceback)
+            begun.__exit__(kind, error, traceback)
 
 
 def get_recent(n: int = 100) -> list[Trace]:

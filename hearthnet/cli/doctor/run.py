@@ -100,8 +100,26 @@ def refuse_unknown(wanted: Sequence[str]) -> None:
             raise _unknown(name, doctor.names(), "--check")
 
 
+# Of a store, whatever program it is of.
+STORE_CHECKS: Final = (
+    "disk_space",
+    "recent_error_rate",
+    "telemetry_store",
+    "last_run",
+    "restart_loop",
+    "log_directory",
+    "file_modes",
+)
+
+
 def run_checks(
-    config: Config | NoSettings, only: tuple[str, ...], action: Action, show: Show, *, is_saved: bool
+    config: Config | NoSettings,
+    only: tuple[str, ...],
+    action: Action,
+    show: Show,
+    *,
+    is_saved: bool,
+    has_node: bool = True,
 ) -> int:
     """Runs the checks, prints the report or runs the action, and returns the exit code.
 
@@ -111,7 +129,7 @@ def run_checks(
     has_action = action.is_any()
     try:
         with waiting(list(only) or doctor.names()):
-            found = diagnose(config, only)
+            found = diagnose(config, only, has_node=has_node)
         history = _History(config)
         news = history.changes(found)
         document = _document(found, news, strict=show.strict)

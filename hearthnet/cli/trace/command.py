@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from hearthnet.cli.main import Group
+from hearthnet.cli.tools import names
 from hearthnet.cli.trace.bodies import bodies
 from hearthnet.cli.trace.recent import recent
 from hearthnet.cli.trace.show import is_reference, show
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _HELP: Final = """Show traces of calls and where their time went.
 
@@ -26,6 +30,11 @@ class TraceGroup(Group):
     def instead_of(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Returns the arguments of `show` if they begin with a reference to a trace."""
         return ["show", *args] if is_reference(args[0]) else super().instead_of(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Returns commands, and traces where their id is begun."""
+        found = super().shell_complete(ctx, incomplete)
+        return found + names.traces(ctx, None, incomplete) if is_reference(incomplete) else found
 
 
 # So that -2 is taken for a trace, not for an option.

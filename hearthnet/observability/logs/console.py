@@ -152,5 +152,8 @@ class Console:
 
 def _prints(handler: Any) -> bool:
     """Returns whether a handler prints to stdout or stderr: one of the standard library, or of rich."""
-    stream = getattr(handler, "stream", None) or getattr(getattr(handler, "console", None), "file", None)
+    try:
+        stream = getattr(handler, "stream", None) or getattr(getattr(handler, "console", None), "file", None)
+    except Exception:  # any class of the program's  # noqa: BLE001
+        return False
     return stream is not None and stream in (sys.stderr, sys.stdout, sys.__stderr__, sys.__stdout__)

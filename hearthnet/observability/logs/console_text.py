@@ -11,7 +11,7 @@ are redacted already. Numbers have few digits and long values are cut: the JSON 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ _MAX_VALUE_CHARS: Final = 300
 # Besides control characters those that reorder or break lines.
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _NEEDS_QUOTES: Final = re.compile(r'[\s"=]|^$')
+_OWN_FRAME: Final = re.compile(r'  File "[^"]*[/\\]hearthnet[/\\]observability[/\\]traces[/\\]')
 # Shown elsewhere in the line, or said by the traceback.
 _NOT_FIELDS: Final = frozenset({"ts", "level", "logger", "msg", "span_id", "exc", "exc_type", "exc_message"})
 
@@ -54,8 +55,17 @@ def text_of_line(line: bytes, *, is_for_people: bool, has_colour: bool) -> str:
     skipped = _NOT_FIELDS | {"trace_id", "after_trace"} if is_for_people else _NOT_FIELDS
     if fields := _fields({key: value for key, value in values.items() if key not in skipped}):
         head.append(f" {fields}")
-    more += str(values.get("exc", "")).splitlines()
+    more += _without_own_frames(str(values.get("exc", "")).splitlines())
     return "".join([" ".join(head), "\n", *(f"{_INDENT}{escaped(part)}\n" for part in more)])
+
+
+def _without_own_frames(lines: list[str]) -> Iterator[str]:
+    """Yields the lines of a traceback without the frames of decorators, which tell nothing about the program."""
+    is_own = False
+    for line in lines:
+        is_own = _OWN_FRAME.match(line) is not None or (is_own and line.startswith(_INDENT))
+        if not is_own:
+            yield line
 
 
 def escaped(text: object) -> str:

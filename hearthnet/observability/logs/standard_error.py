@@ -52,8 +52,9 @@ class StandardError:
         """Learns about the present `sys.stderr`."""
         self.stream: Any = sys.stderr
         try:
-            self.is_for_people = self.stream.isatty() or _is_notebook(self.stream)
-            self.has_colour = has_colour(self.stream) or _is_notebook(self.stream)
+            is_notebook = type(self.stream).__module__.startswith("ipykernel.")
+            self.is_for_people = self.stream.isatty() or is_notebook
+            self.has_colour = has_colour(self.stream, is_capable=is_notebook)
         except Exception:  # closed, missing, or an object of the program's own  # noqa: BLE001
             self.is_for_people = self.has_colour = False
 
@@ -122,7 +123,3 @@ def _descriptor_of(stream: Any) -> int | None:
         return int(stream.fileno())
     except (OSError, ValueError):  # a text in memory, say
         return None
-
-
-def _is_notebook(stream: object) -> bool:
-    return type(stream).__module__.startswith("ipykernel.")

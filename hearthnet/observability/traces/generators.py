@@ -20,7 +20,7 @@ from hearthnet.observability.records.context import Scope, current, swap
 
 __all__ = ["Inside", "OpenSpan", "Steps", "Unstarted", "async_generator", "coroutine", "generator", "inside", "swap_in"]
 
-# What is current in a piece of work.
+# The scope and the fields of a piece of work.
 Inside = tuple[Scope | None, Fields | None]
 
 
