@@ -36,7 +36,7 @@ EXTRAS = st.dictionaries(st.sampled_from(["model", "size", "password", "note", M
 NAMES = st.sampled_from(["fetch", "rank", "x" * 200, MARK, "é", "\ud800"])
 
 
-class Odd(Exception):
+class OddError(Exception):
     """Leaves a span."""
 
 
@@ -55,7 +55,7 @@ async def run(steps):
     """Runs the steps of a program."""
     for kind, name, extras, later, inner in steps:
         if kind == "raise":
-            raise Odd(name)
+            raise OddError(name)
         if kind == "leave open":
             trace.span(name, **extras).__enter__()
         elif kind == "tasks":
@@ -76,7 +76,7 @@ def recorded(program, own, monkeypatch, *, in_parts):
         patched.setattr(spans.id_source, "next_span_number", lambda: next(numbers))
         if in_parts:  # as of a trace with a secret told, or without a box
             patched.setattr(traces.Trace, "_record_whole", lambda *_: False)
-        with suppress(Odd), trace.new_trace("a.b@1", trace_id=RUN, parent_id="caller") as made:
+        with suppress(OddError), trace.new_trace("a.b@1", trace_id=RUN, parent_id="caller") as made:
             made.extras.update(own)
             asyncio.run(run(program))
     newest = runtime.recorder.pending_fields()[-1]
@@ -116,8 +116,8 @@ def test_an_ordinary_trace_takes_the_short_way(recorder):
         made.extras["caller"] = MARK
     kept = recorder.traces.snapshot()[-1]
 
-    with suppress(Odd), trace.new_trace("a.b"):
-        raise Odd
+    with suppress(OddError), trace.new_trace("a.b"):
+        raise OddError
 
     assert type(kept) is bytes
     assert kept in recorder.box.traces.memory[:]
