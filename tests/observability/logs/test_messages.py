@@ -66,6 +66,7 @@ def test_rows_beyond_the_budget_are_told_as_one(lines, still):
 
     stored = runtime.recorder.pending_logs()
     assert [entry.repeats for entry in stored] == [0] * 10 + [39] + [0]
+    assert [entry.ts_us for entry in stored] == [still[0] // 1_000 - 1_000_000] * 10 + [still[0] // 1_000] * 2
     assert total(lines()) == 51
     assert [line for line in lines() if "repeats" in line] == []  # the file has each of them
     assert messages.dropped_by_level() == {"info": 40}
@@ -269,13 +270,14 @@ def test_records_of_a_trace_that_ends_well_are_counted(lines, still):
     with trace.new_trace("good.call"):
         for _ in range(50):
             log.info("working")
+    assert messages.is_any_dropped() is True
     node_logging.log_dropped(all_of_them=True)
 
     stored = runtime.recorder.pending_logs()
     assert sum(1 + entry.repeats for entry in stored) == 50
     assert len(stored) == 11
     assert total(line for line in lines() if line["msg"] == "working") == 50  # the file has had them all along
-    assert not messages.is_any_dropped()
+    assert messages.is_any_dropped() is False
 
 
 def test_records_of_a_trace_that_fails_are_not_counted_twice(lines, still):
@@ -346,6 +348,31 @@ def test_message_hides_what_its_fields_tell(lines, still):
     stored = runtime.recorder.pending_logs()
     assert {entry.msg for entry in stored} == {line["msg"] for line in lines()} == {"sent [redacted]"}
     assert [entry.repeats for entry in stored] == [0] * 10 + [39]
+
+
+@pytest.mark.parametrize(
+    "secrets", [("orchid-lantern-4471", "velvet-anchor-9902"), ("velvet-anchor-9902", "orchid-lantern-4471")]
+)
+def test_message_hides_what_each_of_its_records_tells(secrets):
+    """One after the other; where nothing is told, it is as it was."""
+    message = find("hearthnet.test", 20, "from orchid-lantern-4471 to velvet-anchor-9902")
+    for secret in secrets:
+        line = messages.new_entry(message, {"password": secret}, None, 0).line().decode()
+        assert secret not in line
+        assert "[redacted]" in line
+    plain = messages.new_entry(message, {"n": 1}, None, 0).line().decode()
+
+    assert "from orchid-lantern-4471 to velvet-anchor-9902" in plain
+
+
+@pytest.mark.parametrize(("length", "fields_bytes"), [(256, 2_048), (257, 1_024), (900, 1_024)])
+def test_long_message_takes_its_space_in_the_row_from_the_fields(length, fields_bytes):
+    """A quarter of its share is short."""
+    entry = messages.new_entry(find("hearthnet.test", 20, "x" * length), {"a": "y" * 2_000, "b": "z" * 2_000}, None, 0)
+    row = LogRecord(0, "run", 1, *entry.values())
+
+    assert fields_bytes - 100 < len(row.extras) <= fields_bytes
+    assert len(row.msg) == length
 
 
 @pytest.mark.parametrize("more", [-1, 0, 1])
@@ -449,6 +476,16 @@ def test_debug_record_that_cannot_be_kept_is_counted(lines, monkeypatch):
     assert runtime.handler.failures == 1
     monkeypatch.setattr(runtime, "handler", None)
     messages.keep_on(broken, "hearthnet.test", "m", {})
+
+
+@pytest.mark.parametrize(
+    ("after_s", "is_admitted"), [(0.0, False), (59.9, False), (60.0, True), (60.1, True), (900.0, True)]
+)
+def test_key_is_admitted_again_once_its_time_is_over(after_s, is_admitted):
+    """However long ago that was; then its time begins anew."""
+    assert messages.admit_key("hearthnet.test", "k", 100.0, 60.0)
+    assert messages.admit_key("hearthnet.test", "k", 100.0 + after_s, 60.0) is is_admitted
+    assert messages.admit_key("hearthnet.test", "k", 161.0, 60.0) is not is_admitted
 
 
 def test_limits_are_remembered_for_a_bounded_number_of_keys():

@@ -310,6 +310,18 @@ def test_ceiling_of_the_file_evicts_more_than_the_rule(database):
     assert counted(database).items() <= state(database).items()
 
 
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("held", [0, 3])
+def test_records_that_no_eviction_has_space_for_are_left(database, held):
+    """All rows have gone for them by then: the file is too small for one such."""
+    merge(database, [a_trace(number) for number in range(1, held + 1)])
+    ((pages,),) = database.execute("PRAGMA page_count").fetchall()
+    database.execute(f"PRAGMA max_page_count = {pages}")
+
+    assert merge(database, [a_trace(9, extras=b'"%b"' % (b"x" * 20_000_000))]) == 0
+    assert numbers(database) == []
+
+
 @pytest.mark.parametrize(("held", "gone"), [(200, 50), (5_000, 100)])
 def test_ceiling_of_the_file_evicts_a_little_at_a_time(database, held, gone):
     """Fifty rows or a fiftieth, the oldest, make space for a small record: not half of what is kept."""

@@ -150,6 +150,25 @@ async def test_disk_that_stays_full_is_waited_for(writers):
     assert await writer.flush()
 
 
+async def test_disk_without_space_for_a_checkpoint_is_not_tried_again(writers, monkeypatch):
+    """Until the next flush: there is nothing to write in place of."""
+    writer = await writers("run")
+    tried = []
+
+    async def refuse(*_):
+        tried.append(1)
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    monkeypatch.setattr(writer._db, "commit", refuse)
+    monkeypatch.setattr(writer.wal, "checkpoint", refuse)
+    offer(writer, [1])
+
+    assert not await writer.flush()
+    assert len(tried) == 2  # the commit, and the checkpoint
+
+
 async def test_full_disk_gets_what_is_committed_into_the_file(path, writers):
     """So that the WAL is used anew, which has its space already."""
     writer = await writers("run")

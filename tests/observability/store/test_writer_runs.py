@@ -98,6 +98,104 @@ async def test_number_that_never_comes_is_given_up(writers):
     assert seen == [2, 4]
 
 
+async def test_number_that_is_late_at_the_very_beginning_is_waited_for(path, writers):
+    """Nothing was dropped: the first record's thread is slow."""
+    writer = await writers("run")
+    offer(writer, [2, 3])
+    assert await writer.flush()
+    assert writer.settled.number == 0
+    offer(writer, [1])
+    assert await writer.flush()
+
+    assert writer.settled.number == 3
+    assert query(path, "SELECT value FROM state WHERE name = 'run'") == [(3,)]
+
+
+async def test_records_of_both_kinds_are_in_the_order_in_which_they_were_made(path, writers):
+    """Whatever table they are in, and whichever comes first."""
+    writer = await writers("run")
+    for number in (1, 2, 4):
+        writer._recorder.logs.offer(a_log(number))
+    offer(writer, [3, 5])
+    assert await writer.flush()
+    offer(writer, [6])
+    assert await writer.flush()
+
+    rows_of_both = "SELECT seq, number FROM traces UNION ALL SELECT seq, number FROM logs ORDER BY seq"
+    assert query(path, rows_of_both) == [(number, number) for number in range(1, 7)]
+    assert writer.settled.number == 6
+
+
+@pytest.mark.parametrize(
+    ("is_short", "is_crowded", "failing"),
+    [(False, False, None), (False, True, "ceiling"), (True, True, None), (True, False, None)],
+)
+async def test_tables_of_others_are_in_the_way_only_where_the_file_is_full(
+    path, writers, monkeypatch, is_short, is_crowded, failing
+):
+    """Where the disk has no space, rows of ours make space all the same."""
+    writer = await writers("run")
+    offer(writer, [1, 2])
+    assert await writer.flush()
+    asked = iter([True])
+
+    async def is_full(*_):
+        return next(asked, False)
+
+    monkeypatch.setattr(writer.quota, "fits", lambda *_: False)
+    monkeypatch.setattr(writer.quota, "is_short", is_full)
+    monkeypatch.setattr(writer.quota, "is_crowded", lambda: is_crowded)
+    monkeypatch.setattr(writer.quota, "is_disk_short", is_short)
+    offer(writer, [3])
+
+    assert await writer.flush() == (failing is None)
+    assert writer.failing == failing
+    assert query(path, "SELECT number FROM traces") == ([(3,)] if failing is None else [(1,), (2,)])
+
+
+async def test_end_of_a_run_is_tried_again_while_another_process_writes(path):
+    """As long as it may take."""
+    writer = Writer(path, Recorder("run", lambda *_: None))
+    await writer.open(("run", *RUN))
+    genuine, tried = writer._db.commit, []
+
+    async def commit():
+        tried.append(1)
+        if len(tried) == 1:
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise error
+        await genuine()
+
+    writer._db.commit = commit
+    offer(writer, [1])
+
+    assert await writer.close("run", within_s=600)
+    assert query(path, "SELECT end_reason FROM runs") == [(rows.CLEAN,)]
+
+
+PRAGMAS = {
+    "synchronous": 2,  # what is committed survives a power cut
+    "secure_delete": 1,  # what is evicted is overwritten
+    "wal_autocheckpoint": 0,
+    "journal_size_limit": 16_000_000,
+    "max_page_count": 31_250,
+}
+
+
+async def test_connection_is_set_up_each_time(path, writers):
+    """For a fork it is closed, and opened again."""
+    writer = await writers("run")
+    await writer.disconnect()
+    await writer.connect()
+
+    for name, value in PRAGMAS.items():
+        assert await writer._db.execute_fetchall(f"PRAGMA {name}") == [(value,)], name
+    offer(writer, [1])
+    assert await writer.flush()
+    assert query(path, "SELECT number FROM traces") == [(1,)]
+
+
 async def test_gaps_are_bounded(path, writers, monkeypatch):
     """The oldest go."""
     monkeypatch.setattr(writing, "MAX_GAP_ROWS", 3)

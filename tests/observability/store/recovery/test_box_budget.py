@@ -234,13 +234,19 @@ def test_one_byte_too_much_is_too_much(tmp_path):
     assert path.stat().st_size < whole
 
 
-def test_boxes_that_are_being_written_take_nothing_from_the_dead(tmp_path):
-    """They have a budget of their own."""
+@pytest.mark.parametrize("sign", ["lock", "process"])
+def test_boxes_that_are_being_written_take_nothing_from_the_dead(tmp_path, sign):
+    """They have a budget of their own, whether the lock says that they live, or the process does."""
     path = dead_box(tmp_path / "telemetry.1.box2")
     living = dead_box(tmp_path / "telemetry.2.box2", f"{RUN[:-1]}2")
     size = path.stat().st_size
     fd = os.open(living, os.O_RDONLY)
-    fcntl.flock(fd, fcntl.LOCK_EX)
+    if sign == "lock":
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    else:
+        pid = os.getppid()
+        header = replace(layout.header_of(living), pid=pid, process_start=layout.process_start(pid)).pack()
+        living.write_bytes(header + living.read_bytes()[len(header) :])
 
     assert keep_boxes_within(tmp_path, size, None) == 0
     assert path.stat().st_size == size
