@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from math import isfinite
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
-__all__ = ["counted", "has_colour", "has_unicode", "short_floats", "size"]
+__all__ = ["counted", "has_colour", "has_unicode", "short_floats", "size", "span_tree"]
 
 _UNITS: Final = ((10_000_000_000, 1e9, "GB"), (1_000_000, 1e6, "MB"), (1_000, 1e3, "kB"))
 _DECIMALS: Final = 3
@@ -40,9 +40,14 @@ def short_floats(value: object, depth: int = 0) -> object:
     return value
 
 
-def has_colour(out: TextIO) -> bool:
-    """Returns True if `out` is a terminal that shows colours."""
-    return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+def has_colour(out: TextIO, *, is_capable: bool = False) -> bool:
+    """Returns True if `out` is a terminal that shows colours, or the user has asked for them with FORCE_COLOR.
+
+    `is_capable` says that it shows them though it is no terminal.
+    """
+    if os.environ.get("NO_COLOR"):
+        return False
+    return is_capable or bool(os.environ.get("FORCE_COLOR")) or (out.isatty() and os.environ.get("TERM") != "dumb")
 
 
 def has_unicode(out: TextIO) -> bool:
@@ -51,3 +56,20 @@ def has_unicode(out: TextIO) -> bool:
     if locale in _COERCED:
         locale = os.environ.get("LC_ALL") or os.environ.get("LANG", "")
     return "utf" in locale.lower() and "utf" in (getattr(out, "encoding", None) or "").lower()
+
+
+def span_tree(spans: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
+    """Returns stored spans with their depth, by start time, each after its parent."""
+    depths: dict[str | None, int] = {None: -1}
+    for item in spans:
+        depths[item["id"]] = depths.get(item["parent"], -1) + 1
+    children: dict[str | None, list[dict[str, Any]]] = {}
+    for item in spans:
+        children.setdefault(item["parent"] if item["parent"] in depths else None, []).append(item)
+    ordered: list[tuple[int, dict[str, Any]]] = []
+    pending = list(reversed(children.pop(None, [])))
+    while pending:
+        item = pending.pop()
+        ordered.append((depths[item["id"]], item))
+        pending.extend(reversed(children.pop(item["id"], [])))
+    return ordered

@@ -28,11 +28,60 @@ from hearthnet.observability.redaction.rules import register_secrets
 if TYPE_CHECKING:
     from hearthnet.config import Config
 
-__all__ = ["Locations", "bytes_of", "disk_use", "locate", "locations_of"]
+__all__ = [
+    "Locations",
+    "StoreFolders",
+    "bytes_of",
+    "disk_use",
+    "files_in",
+    "locate",
+    "locate_files",
+    "locations_of",
+    "store_in",
+]
+
+_LOGS: Final = "logs"
+
+
+class StoreFolders(NamedTuple):
+    """The folders of one program's records: that of telemetry.db with the black boxes, and that of the JSON logs."""
+
+    data_dir: Path
+    log_dir: Path
+
+
+def store_in(folder: str | Path) -> StoreFolders:
+    """Returns the layout of a store in one folder: telemetry.db and black boxes in it, the JSON logs in `logs`.
+
+    `telemetry.open("folder")` writes this, and `--data folder` reads it.
+
+    Raises:
+        RuntimeError: raised when the folder begins with `~` and there is no home directory.
+    """
+    directory = absolute(Path(folder))
+    return StoreFolders(directory, directory / _LOGS)
+
+
+def files_in(folder: str | Path) -> StoreFolders:
+    """Returns where to read a store from: its folder, or its telemetry.db, as any program or a copy has laid it out.
+
+    Without a folder `logs`, JSON logs beside the store are taken, as `autopsy` finds them.
+    """
+    directory = absolute(Path(folder))
+    found = store_in(directory.parent if directory.name == DATABASE and not directory.is_dir() else directory)
+    if found.log_dir.is_dir():
+        return found
+    from hearthnet.forensics.evidence.log_lines import find_log_dir  # late: the nodes' own folders need no search
+
+    return StoreFolders(found.data_dir, find_log_dir(found.data_dir) or found.log_dir)
 
 
 class Locations(NamedTuple):
-    """A node's absolute paths, its community, and its listening address."""
+    """A node's absolute paths, its community, and its listening address.
+
+    Attributes:
+        has_node: whether a node may be running there; False: these are files, and nothing is asked over the network.
+    """
 
     keys_dir: Path
     state_dir: Path
@@ -43,6 +92,14 @@ class Locations(NamedTuple):
     host: str
     port: int
     tls_cert: Path | None
+    has_node: bool = True
+
+
+def locate_files(folder: str | Path) -> Locations:
+    """Returns the locations of a store in a folder, whatever the settings are; see `files_in`."""
+    standard, store = standard_paths(), files_in(folder)
+    own = standard.keys_dir, standard.state_dir, standard.blobs_dir
+    return Locations(*own, *store, None, DEFAULT_HOST, DEFAULT_PORT, None, has_node=False)
 
 
 def locate(path: Path | None = None) -> Locations:

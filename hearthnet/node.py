@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,7 @@ __all__ = ["Node", "initialise", "open_node"]
 
 log = get_logger(__name__)
 
+_GAUGED: Final = {"warn": 1, "fail": 2}  # statuses of checks as `hearthnet_doctor_check_status` has them, else 0
 ONLINE_S: Final = 90.0  # a member whose last signed call is older counts as offline
 
 
@@ -152,9 +153,12 @@ class Node:
             WireError: raised as `bad_request` when no check has that name.
         """
         try:
-            return [result.as_dict() for result in doctor.run_all(self.config, self.bus, only=only)]
+            results = doctor.run_all(self.config, self.bus, only=only)
         except KeyError as error:
             raise WireError("bad_request", f"no check is named {error.args[0]}") from error
+        for result in results:
+            metrics.doctor_check_status.labels(result.name).set(_GAUGED.get(result.status, 0))
+        return [result.as_dict() for result in results]
 
     def note_seen(self, caller: str) -> None:
         """Records that a member's signed call arrived now."""
@@ -209,14 +213,16 @@ class Node:
         self._journal.close()
         self._page.close()
 
-    async def serve(self, listening: socket.socket, stop: asyncio.Event) -> None:
-        """Serves on a bound socket until `stop` is set."""
+    async def serve(
+        self, listening: socket.socket, stop: asyncio.Event, on_started: Callable[[], None] | None = None
+    ) -> None:
+        """Serves on a bound socket until `stop` is set; calls `on_started` once it listens."""
         load = Load()
         transport = self.config.transport
         app = build_app(self.services(), self.levels, load, transport)
         server = Server(app, transport, load, self.bus.node_id)
         log.info("node started", extra={"port": transport.port, "node": short_id(self.bus.node_id)})
-        serving = asyncio.create_task(server.serve(sockets=[listening]), name="transport")
+        serving = asyncio.create_task(server.serve([listening], on_started), name="transport")
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
             await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -245,7 +251,7 @@ async def open_node(config: Config) -> AsyncIterator[Node]:
     # Outermost, so that a crash in native code while the store is opened or closed is written as well.
     with FaultFile(config.observability.data_dir) as faults:
         async with (
-            telemetry.open(config.observability, node_id=keys.node_id) as recording,
+            telemetry.open(config.observability, console="off", node_id=keys.node_id) as recording,
             llm.LlmChat(config.llm.backends) as chat,
         ):
             faults.tell()

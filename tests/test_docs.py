@@ -16,6 +16,8 @@ from hearthnet.cli.main import COMMANDS, cli
 from hearthnet.config import Config, facts_of
 from hearthnet.database import TELEMETRY, migrations_dir
 from hearthnet.observability import metrics
+from hearthnet.observability.middleware.request import duration_seconds  # noqa: F401  # its metrics are on the page
+from hearthnet.tools.files import FILES
 from hearthnet.transport.admission import refusals as refused
 from hearthnet.transport.api import openapi
 from hearthnet.transport.app import ROUTERS
@@ -23,7 +25,6 @@ from hearthnet.transport.auth import failed_signatures
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = (ROOT / "docs" / "reference.md").read_text("utf-8")
-LIBRARY = (ROOT / "docs" / "library.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
 
@@ -158,6 +159,27 @@ def test_variables_of_opentelemetry():
     assert first_cells(text) - proxies == read - {"OTEL_EXPORTER_OTLP_INSECURE"}
 
 
+def test_tools_page_names_the_alerts_and_the_files():
+    """Its table has exactly the alerts, and it has a command for each file."""
+    text = (ROOT / "docs" / "tools.md").read_text("utf-8")
+
+    assert first_cells(text) == set(re.findall(r"- alert: (\w+)", FILES["alerts"].text()))
+    assert all(f"    hearthnet tools {name} --out" in text or f"&& hearthnet tools {name}" in text for name in FILES)
+
+
+@pytest.mark.parametrize("page", ["tools.md", "operations.md", "queries.md"])
+def test_commands_of_a_page_exist(page):
+    """With each of their options."""
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    for words in re.findall(r"hearthnet ((?:[a-z]+ ?)+)((?: ?--[a-z-]+)*)", text):
+        command, names = cli, words[0].split()
+        while names and isinstance(command, click.Group) and names[0] in command.list_commands(click.Context(command)):
+            command = command.get_command(click.Context(command), names.pop(0))
+        if command is not cli:
+            known = {option for parameter in command.params for option in parameter.opts}
+            assert set(words[1].split()) <= known, words
+
+
 def test_every_option_is_explained():
     """Every option of every command has a help text."""
     waiting = [cli.get_command(click.Context(cli), name) for name in COMMANDS]
@@ -199,17 +221,6 @@ def test_readme_is_short():
     """README and ARCHITECTURE stay short."""
     assert len(README.splitlines()) < 120
     assert len(ARCHITECTURE.splitlines()) < 200
-
-
-def test_library_program_runs(home, tmp_path):
-    """The program in docs/library.md works as printed."""
-    import subprocess
-    import sys
-
-    program = re.search(r"```python\n(.*?)```", LIBRARY, re.DOTALL)[1]
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
-
-    assert re.fullmatch(r"\[<Trace [0-9A-Z]{26} experimental.work ok>\]\n", done.stdout)
 
 
 def test_every_soak_is_named_in_the_documents():

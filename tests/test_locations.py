@@ -16,7 +16,7 @@ from hearthnet import config_file, locations
 from hearthnet.config import Config, default_config, load, resolve_paths, save
 from hearthnet.config_file import RETIRED_TRANSPORT
 from hearthnet.errors import ConfigError
-from hearthnet.locations import bytes_of, locate, locations_of
+from hearthnet.locations import bytes_of, files_in, locate, locations_of, store_in
 from hearthnet.observability.redaction.rules import forget_secrets, scrub
 
 BACKEND = '[[llm.backends]]\nname = "{}"\nurl = "{}"\nmodel = "m"\n'
@@ -200,3 +200,34 @@ def test_size_of_a_closed_folder_is_unknown(tmp_path, as_nobody):
     with as_nobody():
         assert bytes_of(tmp_path / "log") == 0
     assert bytes_of(tmp_path / "log") == 5
+
+
+def test_store_in_one_folder(home, monkeypatch, tmp_path):
+    """The folder has the database, and `logs` in it the JSON logs; `~` and relative paths are those of this process."""
+    monkeypatch.chdir(tmp_path)
+
+    assert store_in("runs") == (tmp_path / "runs", tmp_path / "runs" / "logs")
+    assert store_in("~/runs").data_dir == home / "runs"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_files_are_read_as_a_store_in_one_folder_has_them(tmp_path):
+    """By its folder, and by its database."""
+    (tmp_path / "logs").mkdir()
+
+    assert files_in(tmp_path) == files_in(tmp_path / "telemetry.db") == store_in(tmp_path)
+
+
+def test_logs_beside_a_store_are_found(tmp_path):
+    """A program may have named its two folders itself."""
+    data, logs = tmp_path / "data", tmp_path / "log"
+    data.mkdir()
+    logs.mkdir()
+    (logs / "2026-05-26.log").write_text("{}\n")
+
+    assert files_in(data).log_dir.resolve() == logs
+
+
+def test_files_without_logs(tmp_path):
+    """A folder without any JSON logs has the place for them, where there is nothing."""
+    assert files_in(tmp_path / "nothing") == store_in(tmp_path / "nothing")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from hearthnet.tools.files import FILES
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -31,6 +33,8 @@ def test_wheel_has_the_migrations_and_the_types(wheel):
     assert {f"hearthnet/_migrations/{name}" for name in migrations} <= names
     assert {"hearthnet/py.typed", "hearthnet/schemas/doctor.json"} <= names
     assert not any(name.startswith("tests") for name in names)
+    tools = {f"hearthnet/tools/{file.name}" for file in FILES.values()}
+    assert tools <= names
     shown = [*(ROOT / "hearthnet").rglob("*.js"), *(ROOT / "hearthnet").rglob("*.css")]
     assert "hearthnet/forensics/report/draw/waterfall.js" in names
     assert {path.relative_to(ROOT).as_posix() for path in shown} <= names

@@ -45,7 +45,7 @@ class RateLimitedError(WireError):
         super().__init__(
             "rate_limited",
             f"more {calls} than this node accepts from one caller",
-            retry_after_ms=max(1, -(-wait_ns // 1_000_000)),
+            retry_after_ms=-(-wait_ns // 1_000_000),  # rounded up
         )
         self.reason = reason
         self.is_dropped = reason.startswith("hard")

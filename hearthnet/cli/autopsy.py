@@ -9,36 +9,47 @@ import click
 
 from hearthnet.cli.main import json_option
 from hearthnet.cli.options import TIMES, since_option, until_option
-from hearthnet.config import load, resolve_paths
+from hearthnet.cli.tools import names
 from hearthnet.display import has_colour
 from hearthnet.errors import ConfigError
-from hearthnet.forensics.main import (
-    DEFAULT_LIMIT,
-    EXIT_NOTHING,
-    MAX_LIMIT,
-    SCHEMA,
-    Request,
-    print_report,
-)
+from hearthnet.forensics.model import DEFAULT_LIMIT, MAX_LIMIT
 
 
 @click.command("autopsy", epilog=TIMES)
 @click.argument("path", required=False, type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="The same as PATH.")
 @click.option("--log-dir", type=click.Path(path_type=Path, file_okay=False), help="The folder of the JSON logs.")
 @click.option("--kernel-log", type=click.Path(path_type=Path, dir_okay=False), help="That machine's dmesg, as a file.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page that opens offline.")
 @click.option("--force", is_flag=True, help="Overwrite the page.")
 @since_option("entries")
 @until_option("entries")
-@click.option("--run", "run_id", metavar="ID", help="This run: its id or the beginning, last (that ended), -2 …")
-@click.option("--program", metavar="NAME", help="The last run of this program, not the node's: cron.py.")
-@click.option("--around", metavar="TRACE", help="Show what happened around this trace: id, last, -2 …")
+@click.option(
+    "--run",
+    "run_id",
+    metavar="ID",
+    shell_complete=names.runs,
+    help="This run: its id or the beginning, last (that ended), -2 …",
+)
+@click.option(
+    "--program",
+    metavar="NAME",
+    shell_complete=names.programs,
+    help="The last run of this program, not the node's: cron.py.",
+)
+@click.option(
+    "--around",
+    metavar="TRACE",
+    shell_complete=names.traces,
+    help="Show what happened around this trace: id, last, -2 …",
+)
 @click.option("--limit", type=click.IntRange(0, MAX_LIMIT), default=DEFAULT_LIMIT, show_default=True, help="Moments.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of --json.")
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="Use these settings, not config.toml.")
 @json_option
 def command(
     path: Path | None,
+    data: Path | None,
     log_dir: Path | None,
     kernel_log: Path | None,
     html: Path | None,
@@ -67,9 +78,15 @@ def command(
 
     Exits with 0 when the run stopped cleanly or still runs, 1 when it ended uncleanly, 2 when no run was found.
     """
+    from hearthnet.forensics.main import SCHEMA, Request, print_report
+
     if schema:
         click.echo(SCHEMA.read_text("utf-8"), nl=False)
         return
+    if data is not None:
+        if path is not None:
+            raise click.UsageError("--data and PATH are the same: give one")
+        path = data
     if path is None:
         path, log_dir = _own_files(config, log_dir)
     colour = has_colour(sys.stdout)
@@ -81,6 +98,9 @@ def command(
 
 
 def _own_files(config: Path | None, log_dir: Path | None) -> tuple[Path, Path | None]:
+    from hearthnet.config import load, resolve_paths
+    from hearthnet.forensics.main import EXIT_NOTHING
+
     try:
         found = resolve_paths(load(config)).observability
     except ConfigError as error:

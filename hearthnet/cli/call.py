@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from hearthnet.cli.main import json_option, print_json, where_option
+from hearthnet.cli.tools import names
 from hearthnet.errors import HearthNetError, NodeUnreachableError, UntrustedResponseError, WireError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def _trace_id(_: click.Context, __: click.Parameter, text: str | None) -> str:
 
 
 @click.command("call")
-@click.argument("capability", metavar="NAME[@VERSION]")
+@click.argument("capability", metavar="NAME[@VERSION]", shell_complete=names.capabilities)
 @click.option("--body", default="{}", help="The JSON body, {params, input}; '-' reads standard input.")
 @click.option("--stream", is_flag=True, help="Print the response frame by frame, one JSON line each.")
 @click.option("--trace-id", callback=_trace_id, help="The trace's ULID. Default: a new one.")

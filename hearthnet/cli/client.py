@@ -194,6 +194,8 @@ class NodeClient:
                 raise ConnectionError(f"the response is not HTTP: {error!r}") from error
 
     def _connect(self, timeout_s: float) -> socket.socket:
+        if not self._where.has_node:
+            raise ConnectionError("these are files")
         try:
             connected = socket.create_connection((host_of(self._where.host), self._where.port), _CONNECT_TIMEOUT_S)
         except UnicodeError as error:  # an invalid host name

@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 import click
 
 from hearthnet import __version__
-from hearthnet.cli.output import discard_rest, escape_unprintable, has_lost_reader, make_lenient
+from hearthnet.cli.output import COMPLETE_VARIABLE, discard_rest, escape_unprintable, has_lost_reader, make_lenient
 from hearthnet.errors import EXIT_DISK_FULL, EXIT_ERROR, EXIT_USAGE, HearthNetError, missing_extra
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
     from rich.console import Console, RenderableType
     from rich.table import Table
 
@@ -42,9 +43,12 @@ __all__ = [
     "colour",
     "config_option",
     "console",
+    "data_given",
+    "data_option",
     "fields_text",
     "hanging",
     "json_option",
+    "loaded",
     "main",
     "print_json",
     "print_plain",
@@ -75,6 +79,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "doctor": ("doctor.command", "Check this node and show how to fix problems."),
     "mcp": ("mcp.command", "Serve the records to an assistant (MCP), read only."),
     "autopsy": ("autopsy", "Diagnose why the node's last run ended."),
+    "config": ("config.command", "Show, explain, check and change the settings."),
+    "service": ("service.command", "Run the node as a service of systemd: install, uninstall, status."),
+    "tools": ("tools.command", "Write files for other programs: lnav, Datasette, Prometheus, Grafana, man."),
+    "completion": ("tools.completion", "Print what makes SHELL complete commands, options, names and ids."),
     "paths": ("paths", "Show the paths of this node's files."),
     "version": ("version", "Print the version."),
 }
@@ -85,6 +93,7 @@ _WORD: Final = re.compile(r"( *)([^ ]+)")
 _MIN_WIDTH: Final = 40
 _NO_TERMINAL: Final = 1_000_000  # columns: nothing is cut or wrapped for a program
 _JSON_DEPTH: Final = 10_000  # orjson reads 1,024 levels, each of which may take several frames to write
+_DATA: Final = "hearthnet.data"
 EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
 
 
@@ -143,6 +152,15 @@ class LazyGroup(Group):
         command: click.Command = module.command
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Returns the completions of a command's name, without importing the commands."""
+        from click.shell_completion import CompletionItem
+
+        if not incomplete or incomplete[0].isalpha():
+            found = [(name, text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)]
+            return [CompletionItem(name, help=text) for name, text in found]
+        return super().shell_complete(ctx, incomplete)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command."""
         try:
@@ -180,7 +198,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     make_lenient("stderr")
     code: Any
     try:
-        code = _run(arguments)
+        code = _run(arguments) if COMPLETE_VARIABLE not in os.environ else _complete(os.environ[COMPLETE_VARIABLE])
     except SystemExit as error:  # so rich and click end a program whose reader has gone
         code = 0 if isinstance(error.__context__, BrokenPipeError) or has_lost_reader() else error.code
     discard_rest()
@@ -196,6 +214,12 @@ def _open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor, which is this one
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(fd, "w" if fd else "r", encoding="utf-8", closefd=False))
+
+
+def _complete(instruction: str) -> int:
+    from hearthnet.cli.tools.completion import complete
+
+    return complete(cli, instruction)
 
 
 def _run(arguments: list[str] | None) -> int:
@@ -273,16 +297,46 @@ def _report(message: str, hint: str | None, code: int) -> int:
     return code
 
 
-def _loaded(_: click.Context, __: click.Parameter, path: Path | None) -> Config:
-    from hearthnet.config import load, resolve_paths  # late: pydantic, which `--help` does not need
+def loaded(context: click.Context, _: click.Parameter, path: Path | None) -> Config | Path | None:
+    """Returns the settings of `--config` or of the user, paths resolved; of `--data` the defaults with its folders."""
+    if context.resilient_parsing:  # a shell asks for completions: these need the path alone, if anything
+        return path
+    from hearthnet.config import default_config, load, resolve_paths  # late: pydantic, which `--help` does not need
 
-    return resolve_paths(load(path))
+    folder = _data(context, path)
+    if folder is None:
+        return resolve_paths(load(path))
+    from hearthnet.locations import files_in
+
+    config = default_config()  # the program's own settings are not known
+    store = config.observability.model_copy(update=files_in(folder)._asdict())
+    return resolve_paths(config.model_copy(update={"observability": store}))
 
 
-def _located(_: click.Context, __: click.Parameter, path: Path | None) -> Locations:
-    from hearthnet.locations import locate
+def _located(context: click.Context, _: click.Parameter, path: Path | None) -> Locations | Path | None:
+    if context.resilient_parsing:
+        return path
+    from hearthnet.locations import locate, locate_files
 
-    return locate(path)
+    folder = _data(context, path)
+    return locate(path) if folder is None else locate_files(folder)
+
+
+def _data(context: click.Context, config: Path | None) -> Path | None:
+    """Returns the folder of `--data`, which has been parsed before `--config`; None: it is not given."""
+    folder: Path | None = context.meta.get(_DATA)
+    if folder is not None and config is not None:
+        raise click.UsageError("--data and --config cannot be combined: each names a store")
+    return folder
+
+
+def data_given(context: click.Context) -> bool:
+    """Returns whether `--data` is given."""
+    return context.meta.get(_DATA) is not None
+
+
+def _keep_data(context: click.Context, _: click.Parameter, folder: Path | None) -> None:
+    context.meta[_DATA] = folder
 
 
 def settings_option(
@@ -300,12 +354,25 @@ def settings_option(
 
 def config_option(command: F) -> F:
     """Adds `--config`; the command gets the settings with resolved paths as `config`."""
-    return settings_option("config", _loaded)(command)
+    return settings_option("config", loaded)(command)
 
 
 def where_option(command: F) -> F:
     """Adds `--config`; the command gets only the node's paths and address as `where`, which is faster."""
     return settings_option("where", _located)(command)
+
+
+def data_option(command: F) -> F:
+    """Adds `--data`, the store in a folder instead of the node's, to a command with `config_option`, `where_option`."""
+    return click.option(
+        "--data",
+        metavar="DIR",
+        type=click.Path(path_type=Path, exists=True),
+        is_eager=True,
+        expose_value=False,
+        callback=_keep_data,
+        help="The store in this folder, as of telemetry.open(DIR).",
+    )(command)
 
 
 def json_option(command: F) -> F:

@@ -13,8 +13,16 @@ import signal
 import sys
 from typing import Any, Final
 
-__all__ = ["discard_rest", "escape_unprintable", "has_lost_reader", "make_lenient", "serve_without_terminal"]
+__all__ = [
+    "COMPLETE_VARIABLE",
+    "discard_rest",
+    "escape_unprintable",
+    "has_lost_reader",
+    "make_lenient",
+    "serve_without_terminal",
+]
 
+COMPLETE_VARIABLE: Final = "_HEARTHNET_COMPLETE"  # what a shell asks for, by the name that click gives it
 _OF_TERMINALS: Final = ("SIGHUP", "SIGTTOU")
 
 

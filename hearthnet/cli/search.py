@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, get_type_hints
 import click
 
 from hearthnet import moments
-from hearthnet.cli.main import hanging, json_option, print_json, printable, where_option
+from hearthnet.cli.main import data_option, hanging, json_option, print_json, printable, where_option
 from hearthnet.cli.options import TIMES, since_option, until_option
+from hearthnet.cli.tools import names
 from hearthnet.constants import DATABASE, TRACE_RING_BUFFER
 from hearthnet.display import counted
 from hearthnet.errors import EXIT_USAGE
@@ -75,8 +76,14 @@ def _requoted(argument: str) -> str:
 @click.option("--order", type=click.Choice(["newest", "slowest"]), default="newest", help="Of traces: the first ones.")
 @since_option("records")
 @until_option("records")
-@click.option("--program", metavar="NAME", help="Only what this program recorded: hearthnet, cron.py …")
+@click.option(
+    "--program",
+    metavar="NAME",
+    shell_complete=names.programs,
+    help="Only what this program recorded: hearthnet, cron.py …",
+)
 @click.option("--sql", "is_sql", is_flag=True, help="Print the query as SQL for `hearthnet telemetry sql -`.")
+@data_option
 @where_option
 @json_option
 def command(
@@ -136,10 +143,12 @@ def command(
     found = _run(where, made, order, count)
     _print(found, made.table, as_json)
     _remark(found, made, text)
-    if not found.rows and program is not None:
-        from hearthnet.cli.trace.recent import remark_on
+    if not (found.rows and where.has_node):
+        from hearthnet.cli.trace.recent import remark_on, remark_on_boxes
 
-        remark_on(where, program)
+        if not found.rows:
+            remark_on(where, program)
+        remark_on_boxes(where)
     if table is None:
         _count_other(where, made.table, text)
     return None

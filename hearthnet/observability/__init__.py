@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hearthnet.observability import tracing as trace
     from hearthnet.observability.doctor import Check
     from hearthnet.observability.logging import get_logger
+    from hearthnet.observability.logs.console import Mode
     from hearthnet.observability.records.record import TraceRecord
 
 __all__ = ["doctor", "get_logger", "metrics", "trace"]
@@ -48,11 +49,11 @@ def read_recent(n: int) -> list[TraceRecord]:
     return recent.read_recent(n)
 
 
-def open_store(config: ObservabilityConfig) -> None:
+def open_store(config: ObservabilityConfig, console: Mode) -> None:
     """Opens telemetry until the process ends: `logging.configure`."""
     from hearthnet.observability import telemetry
 
-    telemetry.keep_open(config)
+    telemetry.keep_open(config, console=console)
 
 
 def standard_checks() -> dict[str, Check]:

@@ -18,18 +18,18 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from time import monotonic, time_ns
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import orjson
 
 from hearthnet import observability
+from hearthnet.observability.logs.adapters import BoundLogger, LimitedLogger
+from hearthnet.observability.logs.context_fields import context_fields, copied, current_fields, with_fields
 from hearthnet.observability.logs.messages import (
     DEBUG,
-    ERROR,
     Entry,
     Message,
     Place,
-    admit_key,
     exc_info_of,
     find,
     forget,
@@ -43,7 +43,6 @@ from hearthnet.observability.logs.messages import (
     repeats_of,
     text_of,
     timestamp,
-    with_repeats,
 )
 from hearthnet.observability.logs.set_up import look, passes_on
 from hearthnet.observability.logs.standard_records import (
@@ -63,6 +62,7 @@ from hearthnet.observability.runtime import runtime
 
 if TYPE_CHECKING:
     from hearthnet.config import ObservabilityConfig
+    from hearthnet.observability.logs.console import Console, Mode
     from hearthnet.observability.logs.daily_file import DailyFile
     from hearthnet.observability.settings import LoggingConfig
 
@@ -71,7 +71,7 @@ __all__ = ["JsonFormatter", "Logger", "RateLimitedLogger", "configure", "get_log
 DONE: Final = "done"
 TRACE_LOGGER: Final = "hearthnet.trace"  # its "done" lines are written to the JSON log alone: the trace has a row
 
-_OURS: Final = frozenset({"hearthnet_extras", "hearthnet_place", "hearthnet_taken"})
+_OURS: Final = frozenset({"hearthnet_extras", "hearthnet_fields", "hearthnet_place", "hearthnet_taken"})
 _RESERVED: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"} | _OURS
 _MAX_UNFED: Final = 3  # checks, of one a second: a listener may be late
 _get_factory: Final = logging.getLogRecordFactory
@@ -79,16 +79,17 @@ _is_enabled: Final = logging.Logger.isEnabledFor
 
 
 class Record(logging.LogRecord):
-    """A record that knows in which trace it was made, however late and by whatever thread it is handled.
+    """A record that knows its trace and the context's fields, however late and by whatever thread it is handled.
 
     In slots: formatters that print all other attributes of a record are not to print these.
     """
 
-    __slots__ = ("hearthnet_extras", "hearthnet_place", "hearthnet_shown", "hearthnet_taken")
+    __slots__ = ("hearthnet_extras", "hearthnet_fields", "hearthnet_place", "hearthnet_shown", "hearthnet_taken")
 
     def __init__(self, name: str, *args: Any, **named: Any) -> None:
         super().__init__(name, *args, **named)
         self.hearthnet_place = place()
+        self.hearthnet_fields = current_fields()
         handler: JsonHandler | None = runtime.handler
         if handler is not None and name not in _own_loggers and handler.is_taken_away():
             handler.count_missed()
@@ -103,6 +104,7 @@ def _placed(make: Factory) -> Factory:
     def made(*args: Any, **named: Any) -> logging.LogRecord:
         record = make(*args, **named)
         record.hearthnet_place = place()
+        record.hearthnet_fields = current_fields()
         return record
 
     return made
@@ -129,6 +131,8 @@ class Logger(logging.Logger):
     ) -> logging.LogRecord:
         """Returns the record; its fields are attributes of it, and all of them are in `hearthnet_extras`."""
         record = logging.getLogRecordFactory()(name, level, fn, lno, msg, args, exc_info, func, sinfo)
+        extra = with_fields(extra)
+        record.hearthnet_fields = None  # they are attributes, like the call's own
         try:
             fields, _ = told_throughout(lambda: redact(record, extra))
             if extra is not None:
@@ -163,6 +167,8 @@ class Logger(logging.Logger):
         ):
             super()._log(level, msg, args, exc_info, extra, stack_info, stacklevel + 1)
         elif level >= handler.level:
+            if context_fields.get() is not None:
+                extra = with_fields(extra)
             handler.take(self.name, level, text_of(msg, args), exc_info_of(exc_info), extra)
         else:
             handler.count_missed()
@@ -187,7 +193,11 @@ class Logger(logging.Logger):
         if _is_enabled(self, DEBUG):
             self._log(DEBUG, msg, args, stacklevel=stacklevel + 1, **more)
         elif runtime.keep_debug and (scope := current.get()) is not None:
-            keep_on(scope, self.name, text_of(msg, args), more)
+            keep_on(scope, self.name, text_of(msg, args), {**more, "extra": with_fields(more.get("extra"))})
+
+    def bind(self, /, **fields: Any) -> BoundLogger:
+        """Returns a logger whose records all have these fields; this one does not change. Values are copied now."""
+        return BoundLogger(self, copied(fields))
 
 
 def _is_alone(logger: logging.Logger, handler: logging.Handler) -> bool:
@@ -201,8 +211,11 @@ def _is_alone(logger: logging.Logger, handler: logging.Handler) -> bool:
     return False
 
 
-def get_logger(name: str) -> logging.Logger:
-    """Returns the logger for a module's `__name__`; it emits JSON lines from `configure` or `telemetry.open` on."""
+def get_logger(name: str) -> Logger:
+    """Returns the logger for a module's `__name__`; it emits JSON lines from `configure` or `telemetry.open` on.
+
+    A logger of a class that the program has set (`logging.setLoggerClass`) stays of that class, and gets `bind`.
+    """
     root = name.partition(".")[0]
     if root not in _own_roots:
         _own_roots.add(root)
@@ -212,7 +225,9 @@ def get_logger(name: str) -> logging.Logger:
         # Only our own loggers: setLoggerClass would change all further ones.
         logger.__class__ = Logger
         _own_loggers[name] = logger
-    return logger
+    elif not hasattr(logger, "bind"):
+        logger.bind = Logger.bind.__get__(logger)  # type: ignore[attr-defined]
+    return cast("Logger", logger)
 
 
 _own_roots: set[str] = {"hearthnet"}  # packages whose loggers pass on `log_level` and above
@@ -233,11 +248,8 @@ def own_roots() -> list[logging.Logger]:
     return [logging.getLogger(root) for root in sorted(_own_roots)]
 
 
-class RateLimitedLogger(logging.LoggerAdapter[logging.Logger]):
-    """A logger for noisy messages: at most one record a second for each message key.
-
-    The next record of the message has in `repeats` how many were dropped before it; if none follows, they are logged
-    like those of a message over its budget. A record below the logger's level takes no key's time.
+class RateLimitedLogger(LimitedLogger):
+    """A logger for noisy messages: at most one record a second for each message key; see `LimitedLogger`.
 
     Args:
         logger: where to log, or its name.
@@ -248,38 +260,7 @@ class RateLimitedLogger(logging.LoggerAdapter[logging.Logger]):
     def __init__(
         self, logger: logging.Logger | str, interval_s: float = 1.0, clock: Callable[[], float] = monotonic
     ) -> None:
-        super().__init__(get_logger(logger) if isinstance(logger, str) else logger, {})
-        self.interval_s = interval_s
-        self._clock = clock
-
-    def log(  # type: ignore[override]  # the key is one keyword more
-        self,
-        level: int,
-        msg: object,
-        *args: object,
-        key: str | None = None,
-        exc_info: Any = None,
-        extra: Any = None,
-        **more: Any,
-    ) -> None:
-        """Logs a record unless one of its `key` was logged less than `interval_s` ago.
-
-        The key is the message, without its arguments, if none is given. At error and above, `exc_info` is the exception
-        being handled.
-        """
-        if not self.isEnabledFor(level):
-            return
-        message = find(self.name, level, clean_text(msg))
-        now_s = self._clock()
-        if not admit_key(self.name, message.text if key is None else key, now_s, self.interval_s):
-            message.drop_until(int(time_ns() / 1e9 + self.interval_s))
-            return
-        if dropped := message.take_dropped_records():
-            extra = with_repeats(extra, dropped)
-        if exc_info is None and level >= ERROR:
-            exc_info = sys.exc_info()[1]
-        more["stacklevel"] = more.get("stacklevel", 1) + 1
-        self.logger.log(level, msg, *args, exc_info=exc_info, extra=extra, **more)
+        super().__init__(get_logger(logger) if isinstance(logger, str) else logger, interval_s, clock)
 
 
 class JsonFormatter(logging.Formatter):
@@ -295,6 +276,7 @@ class JsonHandler(logging.Handler):
 
     Attributes:
         file: of the JSON lines; None: there is none.
+        console: shows records on stderr; None: there is none.
         failures: records neither written nor stored: a bug here.
         missed: records that the program's set-up of logging kept from us: by a disabled logger, a level, a removed
             handler.
@@ -307,6 +289,7 @@ class JsonHandler(logging.Handler):
     def __init__(self, file: DailyFile | None) -> None:
         super().__init__()
         self.file = file
+        self.console: Console | None = None
         self.failures = 0
         self.missed = 0
         self.is_fed = False
@@ -390,6 +373,8 @@ class JsonHandler(logging.Handler):
             return
         entry = new_entry(message, extra, error, now_ns, made, repeats)
         self._write(entry.line(), message, now_ns)
+        if runtime.journal is not None and message.logger != TRACE_LOGGER:
+            runtime.journal.send(entry)
         if message.logger == TRACE_LOGGER:
             return
         if message.admit_row():
@@ -405,12 +390,14 @@ class JsonHandler(logging.Handler):
 
     def _write(self, line: bytes, message: Message, now_ns: int) -> None:
         file = self.file
-        if file is None:
-            return
-        if file.is_shedding and not message.is_notable:
-            file.shed_lines += 1
-        else:
-            file.write(line, now_ns / 1e9)
+        if file is not None:
+            if file.is_shedding and not message.is_notable:
+                file.shed_lines += 1
+            else:
+                file.write(line, now_ns / 1e9)
+        console = self.console
+        if console is not None and (console.is_talkative or message.is_notable):
+            console.show(line, message.logger, message.level, message.is_notable)
 
     def log_repeats(self, message: Message) -> None:
         """Writes and records how many records of a message were dropped."""
@@ -418,6 +405,9 @@ class JsonHandler(logging.Handler):
         now_ns = time_ns()
         if lines:
             self._write(repeats_of(message, lines, now_ns)[0], message, now_ns)
+            if runtime.journal is not None:
+                shown = message.shown()
+                runtime.journal.send_text(shown.level, shown.logger, shown.text, {"repeats": lines - 1})
         if dropped_rows:
             runtime.recorder.record_log(repeats_of(message, dropped_rows, now_ns)[1])
 
@@ -430,6 +420,8 @@ class JsonHandler(logging.Handler):
                 timestamp(now_ns), message.head, trace_id.encode(), orjson.dumps(fields)[1:],
             )  # fmt: skip
             self._write(one_line(line), message, now_ns)
+            if runtime.journal is not None and message.is_notable:
+                runtime.journal.send_text(message.level, TRACE_LOGGER, DONE, fields, trace_id)
         except Exception:  # as above  # noqa: BLE001
             self.failures += 1
 
@@ -437,8 +429,8 @@ class JsonHandler(logging.Handler):
 _trace_log = get_logger(TRACE_LOGGER)
 
 
-def configure(config: ObservabilityConfig) -> None:
-    """Installs every sink: the daily file, the black box, and the store, which is closed when the process ends.
+def configure(config: ObservabilityConfig, *, console: Mode = "auto") -> None:
+    """Installs every sink: console, daily file, black box, and the store, which is closed when the process ends.
 
     Idempotent: the same settings again change nothing; with others the store is closed and opened anew. Folders that
     are not set are the standard ones. `telemetry.open`, called later, takes over. Levels are those of `install_sinks`.
@@ -448,16 +440,21 @@ def configure(config: ObservabilityConfig) -> None:
         ConfigError: raised with the name of a setting that cannot be.
         RuntimeError: raised within a `telemetry.open` that has other settings.
     """
-    observability.open_store(config)
+    observability.open_store(config, console)
 
 
-def install_sinks(config: LoggingConfig) -> None:
+def install_sinks(config: LoggingConfig, *, console: Mode = "off") -> None:
     """Installs the JSON handler with its file, without a store; a second call replaces the first one's settings.
 
     Loggers made by `get_logger` pass on `config.log_level` and above, other libraries' warnings and errors.
-    """
-    from hearthnet.observability.logs.daily_file import DailyFile  # late: a program may log without a file
 
+    Raises:
+        ValueError: raised when there is no such mode of the console.
+    """
+    from hearthnet.observability.logs.console import console_of  # late: a program may log without either
+    from hearthnet.observability.logs.daily_file import DailyFile
+
+    shown = console_of(console, logging.root)
     with runtime.config_lock:
         file = DailyFile(config.log_dir) if config.log_dir is not None else None
         if runtime.handler is None:
@@ -470,6 +467,7 @@ def install_sinks(config: LoggingConfig) -> None:
         else:
             # Swapped in place: no record falls between two handlers. The old file closes with its last writer.
             runtime.handler.file = file
+        runtime.handler.console = shown
         reattach()
         runtime.level = logging.getLevelName(config.log_level.upper())
         runtime.keep_debug = config.keep_debug_of_failures
@@ -504,6 +502,7 @@ def warn_visibly(logger: logging.Logger, msg: str, reason: str) -> None:
     logger.warning(msg, extra={"reason": reason})
     handler: JsonHandler | None = runtime.handler
     is_written = handler is not None and handler.file is not None and dropped_lines() == dropped
+    is_written = is_written or (handler is not None and handler.console is not None)
     is_passed_on = handler is None or not _is_alone(logger, handler)
     if not is_written and not is_passed_on and sys.stderr is not None:
         with suppress(OSError, ValueError):  # closed by the program
@@ -520,7 +519,7 @@ def shutdown() -> None:
         if handler is not None:
             logging.root.removeHandler(handler)
             # Not in `close`: the standard library calls that of every handler whenever a program uses `dictConfig`.
-            handler.file = None
+            handler.file = handler.console = None
             handler.close()
             runtime.handler = None
             make, ours = handler.factories
@@ -533,6 +532,7 @@ _quiet: Final = logging.NullHandler()
 
 def _reset() -> None:
     shutdown()
+    runtime.journal = None
     logging.getLogger("hearthnet").removeHandler(_quiet)
     runtime.level = logging.NOTSET
     for root in _own_roots:

@@ -14,9 +14,12 @@ However many label values callers invent, an instrument has a bounded number of 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
+from hearthnet.files import replace_readable
 from hearthnet.observability.callback import Callback, call_all
 from hearthnet.observability.declaration import Declaration, declare
 from hearthnet.observability.instrument import Counter, Gauge, Histogram, Hooks, Instrument
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Counter", "Gauge", "Histogram", "Instrument", "configure", "counter", "disabled", "exposition", "gauge",
-    "histogram", "on_scrape",
+    "histogram", "on_scrape", "write_textfile",
 ]  # fmt: skip
 
 # Milliseconds, from a cache hit to a long response of a language model on a Raspberry Pi.
@@ -113,6 +116,7 @@ def _count_misuse(name: str, method: str, error: Exception) -> None:
 
 
 _MAX_TOLD: Final = 1_000
+_OURS: Final = "hearthnet_"
 _hooks: Final = Hooks(_count_overflow, _count_misuse)
 
 
@@ -186,21 +190,56 @@ def on_scrape(refresh: Callable[[], object]) -> Callable[[], None]:
     return lambda: _on_scrape.remove(callback) if callback in _on_scrape else None
 
 
-def exposition(accept: str = "") -> tuple[bytes, str]:
+def exposition(accept: str = "", *, is_own: bool = False) -> tuple[bytes, str]:
     """Returns all metrics, and the content type. Takes milliseconds: not for a loop.
 
     Args:
         accept: an `Accept` header. OpenMetrics, which has exemplars, where it asks for that; else the Prometheus text
             format.
+        is_own: without HearthNet's own metrics, whose names begin with `hearthnet_`.
     """
     registry = runtime.registry
     if registry is None:
         return b"# metrics are disabled\n", "text/plain; version=0.0.4; charset=utf-8"
     from hearthnet.observability import scrape
 
-    _refresh()
+    if not is_own:
+        _refresh()
     chosen = scrape.negotiate(accept)
-    return scrape.page(registry, _instruments.copy().values(), chosen), chosen.content_type
+    return scrape.page(registry, _shown(is_own=is_own), chosen), chosen.content_type
+
+
+def write_textfile(path: str | Path) -> bool:
+    """Writes the program's own metrics for the textfile collector of Prometheus's node_exporter, atomically.
+
+    For programs that end before anything could scrape them. HearthNet's own metrics and those of the process are not in
+    the file: several programs would have the same ones, and the collector refuses a series that is there twice. The
+    file is readable by every user (mode 0644), for the collector is another. An earlier one is replaced.
+
+    Args:
+        path: in the folder that the collector reads; it takes names that end in `.prom` alone.
+
+    Returns:
+        Whether it was written. If not, why is logged.
+    """
+    try:
+        if not os.fspath(path).endswith(".prom"):
+            raise ValueError("the collector takes files that end in .prom")
+        if runtime.registry is None:
+            raise ValueError("metrics are disabled")
+        from hearthnet.observability import scrape
+
+        text = scrape.page(scrape.Registry(is_empty=True), _shown(is_own=True), scrape.TEXT)
+        replace_readable(Path(path), text)
+    except (OSError, ValueError, TypeError) as error:
+        log.warning("metrics cannot be written", extra={"path": path, "error": error})
+        return False
+    return True
+
+
+def _shown(*, is_own: bool) -> list[Instrument[Any]]:
+    made = list(_instruments.copy().values())
+    return [one for one in made if not one.name.startswith(_OURS)] if is_own else made
 
 
 def _refresh() -> None:
@@ -282,6 +321,11 @@ telemetry_export_lag_seconds = gauge(
     "hearthnet_telemetry_export_lag_seconds",
     "Age of the oldest record that waits for the OTLP export; 0: there is none.",
 )
+trace_headers_rejected_total = counter(
+    "hearthnet_trace_headers_rejected_total",
+    "Headers of calls that named no valid trace, or more than one.",
+    ["header"],
+)
 orphan_spans_total = counter("hearthnet_telemetry_orphan_spans_total", "Spans opened outside any trace.")
 telemetry_label_overflow_total = counter(
     "hearthnet_telemetry_label_overflow_total",
@@ -292,6 +336,11 @@ telemetry_metric_misuse_total = counter(
     "hearthnet_telemetry_metric_misuse_total",
     "Calls of metrics that were refused: a negative amount, wrong labels …",
     ["metric"],
+)
+doctor_check_status = gauge(
+    "hearthnet_doctor_check_status",
+    "The doctor's checks as this node last ran them: 0 pass or skip, 1 warn, 2 fail.",
+    ["check"],
 )
 log_repeats_total = counter(
     "hearthnet_log_repeats_total", "Log records dropped by sampling: counted, not stored one by one.", ["level"]

@@ -61,13 +61,18 @@ OPENMETRICS: Final = Format(
 
 
 class Registry(CollectorRegistry):
-    """Collectors of others and that of the process, each called with a deadline, and isolated from the others."""
+    """Collectors of others and that of the process, each called with a deadline, and isolated from the others.
 
-    def __init__(self) -> None:
+    Args:
+        is_empty: without the collector of the process.
+    """
+
+    def __init__(self, *, is_empty: bool = False) -> None:
         self._collectors: dict[Collector, Callback[list[Metric]]] = {}
         self._told: set[tuple[str, str]] = set()
         super().__init__()
-        ProcessCollector(registry=self)
+        if not is_empty:
+            ProcessCollector(registry=self)
 
     def register(self, collector: Collector) -> None:
         """Adds a collector; see `CollectorRegistry`."""

@@ -7,6 +7,8 @@ has its default, whatever else is set. A program that wants a log file and no st
 
 from __future__ import annotations
 
+import os
+from os import PathLike
 from typing import TYPE_CHECKING, Protocol
 
 from hearthnet.config_file import absolute
@@ -36,8 +38,10 @@ class LoggingConfig(Protocol):
         """The folder of the daily files; None: no files."""
 
 
-def complete(given: ObservabilityConfig | None = None) -> ObservabilityConfig:
+def complete(given: ObservabilityConfig | str | PathLike[str] | None = None) -> ObservabilityConfig:
     """Returns checked settings with absolute folders; None: the section of the user's config.toml, or the defaults.
+
+    A folder means the same settings with all files in that folder; see `locations.store_in`.
 
     Raises:
         ConfigError: raised as `invalid_field`, with the setting's name, for a value that cannot be (a copy by
@@ -48,11 +52,28 @@ def complete(given: ObservabilityConfig | None = None) -> ObservabilityConfig:
 
     if given is None:
         return resolve_paths(load()).observability
+    if isinstance(given, str | PathLike):
+        return _in_folder(resolve_paths(load()).observability, given)
     if not isinstance(given, ObservabilityConfig):
         raise TypeError(
-            f"telemetry takes an ObservabilityConfig, such as `config.observability`: {type(given).__name__} is none"
+            "telemetry takes a folder, or an ObservabilityConfig such as `config.observability`: "
+            f"{type(given).__name__} is none"
         )
     return _with_folders(_checked(given))
+
+
+def _in_folder(config: ObservabilityConfig, folder: str | PathLike[str]) -> ObservabilityConfig:
+    from hearthnet.locations import store_in
+
+    if not os.fspath(folder):  # a variable that is not set, mostly: this is not the current folder
+        raise ConfigError(
+            "invalid_field", field="observability.data_dir", message="the folder of telemetry has no name"
+        )
+    try:
+        data_dir, log_dir = store_in(os.fspath(folder))
+    except RuntimeError as error:  # `~` without a home directory
+        raise ConfigError("invalid_field", field="observability.data_dir", message=f"{folder}: {error}") from error
+    return config.model_copy(update={"data_dir": data_dir, "log_dir": log_dir})
 
 
 def _checked(given: ObservabilityConfig) -> ObservabilityConfig:

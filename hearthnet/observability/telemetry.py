@@ -1,10 +1,12 @@
 """The public entry point: opens the store, runs its writer in a thread of its own, and closes it.
 
-    async with telemetry.open(config.observability) as t:      with telemetry.open(config.observability) as t:
-        …                                                          …
+    with telemetry.open() as t:                     with telemetry.open("folder"):
+        …                                               …
+    async with telemetry.open(settings) as t:       telemetry.keep_open()
+        …
 
-`open` also configures logging and metrics; without settings it takes the user's config.toml and the standard folders.
-`keep_open` is the same until the process ends, for `logging.configure`.
+`open` also configures logging, with the console, and metrics; without settings it takes the user's config.toml and the
+standard folders. `keep_open` is the same until the process ends.
 
 The thread has an event loop of its own, so records are committed whatever the program's loop is doing. If the store
 cannot be opened, the program runs on, telemetry is served from memory, and the thread keeps trying. Any number of
@@ -22,6 +24,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Collection
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from time import monotonic, monotonic_ns
 from types import SimpleNamespace
@@ -34,6 +37,7 @@ from hearthnet.errors import HearthNetError, StoreError
 from hearthnet.forensics import box as layout
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability import metrics
+from hearthnet.observability.logs.console import Mode, check_mode
 from hearthnet.observability.process.program import program_name
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import TraceRecord
@@ -69,35 +73,46 @@ _FORK_TIMEOUT_S: Final = 2.0  # for the transaction under way
 _HANDED_ON: Final = "hearthnet_telemetry"
 
 
-def open(config: ObservabilityConfig | None = None, *, node_id: str | None = None) -> Telemetry:  # noqa: A001  # the spec's name
+def open(  # noqa: A001  # the spec's name
+    config: ObservabilityConfig | str | PathLike[str] | None = None,
+    *,
+    console: Mode = "auto",
+    node_id: str | None = None,
+) -> Telemetry:
     """Returns telemetry for these settings; `with` or `async with` starts it.
 
     Args:
-        config: None: the settings of the user's config.toml, or the defaults. Folders not set are the standard ones.
+        config: None: the settings of the user's config.toml, or the defaults. A folder: the same, in that folder.
+            Folders that settings do not name are the standard ones.
+        console: shows records on stderr: `auto`, `text`, `json` or `off`; see `logs.console`.
         node_id: of the node that this program is.
 
     Raises:
         ConfigError: raised with the name of a setting that cannot be.
+        ValueError: raised when there is no such mode of the console.
     """
-    return Telemetry(complete(config), node_id)
+    return Telemetry(complete(config), node_id, console=console)
 
 
-def keep_open(config: ObservabilityConfig) -> None:
+def keep_open(config: ObservabilityConfig | str | PathLike[str] | None = None, *, console: Mode = "auto") -> None:
     """Opens telemetry until the process ends, or `open` takes over; the same settings again change nothing.
+
+    Arguments are those of `open`.
 
     Raises:
         ConfigError: raised as `open` does.
+        ValueError: raised as `open` does.
         RuntimeError: raised while telemetry is open with other settings, by `open`: who opened it closes it.
     """
     wanted = complete(config)
     with runtime.open_lock:
         found = opened()
-        if found is not None and found.config == wanted:
+        if found is not None and found.config == wanted and found.console == check_mode(console):
             node_logging.reattach()
         elif found is not None and not found.is_kept_open:
             raise RuntimeError("telemetry is open with other settings: configure logging before, or not at all")
         else:
-            Telemetry(wanted, is_kept_open=True).start()
+            Telemetry(wanted, is_kept_open=True, console=console).start()
 
 
 def opened() -> Telemetry | None:
@@ -113,10 +128,19 @@ class Telemetry:
         run_id: of this run.
         config: its settings, with all folders.
         is_kept_open: whether `keep_open` opened it: the next opening closes it.
+        console: the mode of the console.
     """
 
-    def __init__(self, config: ObservabilityConfig, node_id: str | None = None, *, is_kept_open: bool = False) -> None:
+    def __init__(
+        self,
+        config: ObservabilityConfig,
+        node_id: str | None = None,
+        *,
+        is_kept_open: bool = False,
+        console: Mode = "auto",
+    ) -> None:
         self._config = self.config = config
+        self.console: Mode = check_mode(console)
         self.is_kept_open = is_kept_open
         self._node_id = node_id
         self.run_id = new_trace_id()
@@ -202,7 +226,7 @@ class Telemetry:
         runtime.install(self._recorder)
         self._start_export()
         self._stop_refreshing = metrics.on_scrape(self._refresh_metrics)
-        _hand_on(_packed(self._config))
+        _hand_on(_packed(self._config, self.console))
 
     def _configure(self) -> None:
         self._configure_instruments()
@@ -215,7 +239,7 @@ class Telemetry:
 
     def _configure_instruments(self) -> None:
         redaction.configure(self._config.redact_keys, self._config.redact_patterns)  # before anything is recorded
-        node_logging.install_sinks(self._config)
+        node_logging.install_sinks(self._config, console=self.console)
         if (file := node_logging.log_file()) is not None:
             file.limit(self._budget.rest)
         metrics.configure(self._config)
@@ -361,7 +385,9 @@ class Telemetry:
             runtime.install(LazyRecorder(self._open_in_child))
 
     def _open_in_child(self) -> Recorder:
-        child = Telemetry(self._config, is_kept_open=True)  # the child may open it itself: that takes over
+        child = Telemetry(
+            self._config, is_kept_open=True, console=self.console
+        )  # the child may open it itself: that takes over
         try:
             child._start_in_child(may_connect=self._is_safe_to_fork)
         except Exception as error:  # no more threads, say: never the fault of the caller, who records  # noqa: BLE001
@@ -401,7 +427,7 @@ class Telemetry:
         A box has them too, for the next process that opens the store. Without a box they are dropped from the store:
         counted, and logged in the JSON log, the one sink that is still open.
         """
-        traces, logs = self._recorder.traces.snapshot(), self._recorder.logs.snapshot()
+        traces, logs = self._recorder.pending_fields(), self._recorder.logs.snapshot()
         for record in traces:
             runtime.recorder.traces.offer(record)
         for entry in logs:
@@ -498,16 +524,16 @@ def _follow(packed: bytes, secrets: tuple[str | bytes, ...]) -> _HandedOn:
     try:
         redaction.register_secrets(secrets)
         settings: Any = SimpleNamespace(**pickle.loads(packed))  # noqa: S301  # from the parent
-        Telemetry(settings).follow_parent()
+        Telemetry(settings, console=settings.console).follow_parent()
     except Exception as error:  # whatever its settings are, the program runs on  # noqa: BLE001
         log.warning("telemetry is kept in memory only", extra={"reason": error})
     return _HandedOn(packed)
 
 
-def _packed(config: Any) -> bytes | None:
+def _packed(config: Any, console: Mode) -> bytes | None:
     """Returns settings for another process; None if they are not plain values."""
     try:
-        return pickle.dumps(vars(config))
+        return pickle.dumps({**vars(config), "console": console})
     except Exception:  # pickle raises whatever the values raise  # noqa: BLE001
         log.debug("settings cannot be handed on to child processes")
         return None

@@ -4,28 +4,31 @@
 Spans find their parent through the context, also nested and parallel ones. Nothing here raises into the traced program,
 waits, or touches a file.
 
-    trace = new_trace("llm.chat")          with new_trace("llm.chat"):         (ends by itself)
-    try:                                       with span("generate", model="tiny") as generate:
-        with span("generate"):                     …
-            …                                      generate.extras["tokens"] = 128
-    finally:
-        detach()
+    with trace("nightly", host="den"):      @trace("nightly")              started = new_trace("llm.chat")
+        with span("fetch") as fetch:        async def main():              try:
+            …                                   …                              …
+            fetch.extras["bytes"] = 128     (also generators, methods …)   finally:
+                                                                               detach()
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from functools import partial
 from operator import index
-from typing import TYPE_CHECKING, Final, cast
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, cast
 
 from hearthnet import observability
 from hearthnet.constants import MAX_CAPABILITY_CHARS, TRACE_RING_BUFFER
-from hearthnet.observability.records.context import current
+from hearthnet.observability.records.context import collector, current, innermost
 from hearthnet.observability.records.record import TraceRecord, clean_text, is_a, safe_text
 from hearthnet.observability.records.results import OK, is_failure, result_of
 from hearthnet.observability.redaction.rules import on_change
 from hearthnet.observability.runtime import runtime
-from hearthnet.observability.traces.span import Root, Span, innermost_root, step_out
-from hearthnet.observability.traces.trace import Trace
+from hearthnet.observability.traces.span import OpenTrace, Root, Span, innermost_root, span, step_out
+from hearthnet.observability.traces.trace import Trace, begin
 
 if TYPE_CHECKING:
     from ulid import ULID
@@ -41,11 +44,13 @@ __all__ = [
     "new_trace",
     "result_of",
     "span",
+    "trace",
 ]
 
 _MAX_NAMES: Final = 1_024
 
-span = Span
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def new_trace(capability: str, *, trace_id: str | ULID | None = None, parent_id: str | None = None) -> Trace:
@@ -60,21 +65,22 @@ def new_trace(capability: str, *, trace_id: str | ULID | None = None, parent_id:
         The trace. Used with `with`, it detaches by itself and takes its result from an exception that leaves.
     """
     try:
-        name, version = _names[capability]
+        name, version, encoded = _names[capability]
     except (KeyError, TypeError):  # new, or no text
-        name, version = _learn(capability)
-    trace = Trace(name, version, trace_id, parent_id)
+        name, version, encoded = _learn(capability)
+    trace = begin(name, version, encoded, trace_id, parent_id)
     trace.token = current.set(trace)
     return trace
 
 
-_names: dict[str, tuple[str, str | None]] = {}  # of capabilities: as passed, and as recorded
+_names: dict[str, tuple[str, str | None, bytes]] = {}  # of capabilities: as passed, and as recorded
 on_change(_names.clear)
 
 
-def _learn(capability: object) -> tuple[str, str | None]:
+def _learn(capability: object) -> tuple[str, str | None, bytes]:
     text, _, version = clean_text(capability, 2 * MAX_CAPABILITY_CHARS).partition("@")
-    found = safe_text(text, MAX_CAPABILITY_CHARS), safe_text(version, MAX_CAPABILITY_CHARS) if version else None
+    name = safe_text(text, MAX_CAPABILITY_CHARS)
+    found = name, safe_text(version, MAX_CAPABILITY_CHARS) if version else None, name.encode()
     if type(capability) is str:
         if len(_names) >= _MAX_NAMES:
             _names.clear()
@@ -108,18 +114,27 @@ def detach() -> None:
     For a trace that was attached, or inherited with a copied context, it only restores. Without one it does nothing.
     An exception on its way out of the `try … finally` around this call sets the result, if nothing else did.
     """
-    scope = current.get()
-    if type(scope) is Trace:
-        if scope.leave():
+    scope: Any = current.get()  # tracing sets only its own scopes
+    if type(scope) is not Trace:
+        _detach_around(innermost_root())
+    elif (token := scope.token) is not None:
+        try:
+            current.reset(token)
+        except (ValueError, RuntimeError):
+            scope.leave()  # of a context that this one is a copy of
+        else:
+            scope.token = None
+            if (error := sys.exception()) is not None:
+                scope.fail_on_way(error)
             scope.end()
-    else:
-        root = innermost_root()
-        if root is None:
-            return
-        if root.leave():
-            root.trace.end()
     if current.get() is not None:
         step_out()
+
+
+def _detach_around(root: Root | OpenTrace | None) -> None:
+    """Leaves the trace around spans that were left open, or one that was attached here."""
+    if root is not None and root.leave():
+        root.trace.end()
 
 
 def current_trace() -> Trace | None:
@@ -129,6 +144,108 @@ def current_trace() -> Trace | None:
         return None
     trace = cast("Trace", scope.trace)  # tracing sets only its own scopes
     return None if trace.ended else trace
+
+
+class trace:  # noqa: N801  # used like a function
+    """A trace around a block, `with` or `async with`, or around each call of a function of any kind.
+
+    One that begins inside another trace is a trace of its own; its `extras.link` names the span around it. A decorated
+    function has its trace as long as a span of it would last, see `traces.decorator`.
+
+    Args:
+        name: of the work, a constant, in the column `capability`: a node's traces are calls of its capabilities. What
+            follows an `@` is the version.
+        extras: fields of the trace.
+
+    Raises:
+        TypeError: raised when the name is a function: `@trace("name")`, with a name.
+    """
+
+    __slots__ = ("_extras", "_name", "_open")
+
+    def __init__(self, name: str, /, **extras: Any) -> None:
+        if callable(name):
+            raise TypeError(f'a trace has a name: @trace("{getattr(name, "__name__", "name")}")')
+        self._name = name
+        self._extras = extras
+        self._open: list[Trace] = []
+
+    def __enter__(self) -> Trace:
+        begun = _begin(self._name, self._extras)
+        self._open.append(begun)
+        return begun
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        here = current_trace()
+        # The same object may be open in several tasks: each leaves its own.
+        ending = here if here in self._open else self._open[-1] if self._open else None
+        if ending is not None:
+            self._open.remove(ending)
+            ending.__exit__(kind, error, traceback)
+
+    async def __aenter__(self) -> Trace:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, traceback)
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Returns `function` with a trace around each of its calls, and else unchanged."""
+        from hearthnet.observability.traces.decorator import decorate  # late: it imports `inspect`
+
+        return cast("Callable[P, R]", decorate(partial(_Call, self._name, self._extras), function))
+
+
+def _begin(name: str, extras: dict[str, Any]) -> Trace:
+    around = innermost()
+    begun = new_trace(name)
+    if around is not None and not (outer := cast("Trace", around.trace)).ended:
+        from hearthnet.observability.traces.traceparent import root_span_id  # late: it is rarely needed
+
+        span_id = around.span_id or root_span_id(outer.trace_id, outer.started_us, outer.started_ns)
+        begun.extras["link"] = {"trace_id": outer.trace_id, "span_id": span_id}
+    begun.extras.update(extras)
+    return begun
+
+
+class _Call:
+    """A trace around one call, in the place of the span that the decorator opens."""
+
+    __slots__ = ("_begun", "_extras", "_name")
+
+    number = 1  # it records, also outside any trace
+
+    def __init__(self, name: str, extras: dict[str, Any]) -> None:
+        self._name = name
+        self._extras = extras
+
+    @property
+    def status(self) -> str:
+        """How it ended; set by the decorator for a task that is cancelled."""
+        return self._begun.result or OK
+
+    @status.setter
+    def status(self, status: str) -> None:
+        self._begun.fail(status)
+
+    def __enter__(self) -> Self:
+        self._begun = _begin(self._name, self._extras)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        begun = self._begun
+        if error is None and begun.result is None:
+            begun.result = OK  # whatever is being handled here, such as the end of a generator, is not its error
+        if collector.thread and collector.is_here():  # a forgotten generator: see records/context.py
+            begun.end()
+        else:
+            begun.__exit__(kind, error, traceback)
 
 
 def get_recent(n: int = 100) -> list[Trace]:

@@ -202,6 +202,45 @@ def test_memory_is_bounded(clock):
     assert outcome(limiter) == "soft_capability"  # what it has used was not forgotten
 
 
+def test_callers_that_are_idle_are_forgotten_at_once_and_no_other(clock):
+    """Those unused for the longest time go first, and all that are as good as new with them; a used one stays."""
+    limiter = RateLimiter(ME, clock, max_meters=6)  # two a caller
+    for caller in (PEER, "ed25519:idle", "ed25519:idle too"):
+        assert outcome(limiter, caller) == "ok"
+    clock.now += NS
+    assert [outcome(limiter) for _ in range(10)] == ["ok"] * 10
+    assert outcome(limiter, OTHER) == "ok"
+
+    assert len(limiter) == 4
+    assert outcome(limiter, "ed25519:new") == "ok"
+    assert outcome(limiter) == "soft_capability"
+
+
+@pytest.mark.parametrize(("wait_ns", "told_ms"), [(1, 1), (1_000_000, 1), (99_000_000, 99), (99_000_001, 100)])
+def test_wait_is_told_in_whole_milliseconds_rounded_up(limiter, clock, wait_ns, told_ms):
+    """A caller that waits so long is served; a part of a millisecond counts as one."""
+    for _ in range(10):
+        limiter.check(PEER, CAPABILITY)
+    clock.now += 100 * 1_000_000 - wait_ns
+    with pytest.raises(RateLimitedError) as caught:
+        limiter.check(PEER, CAPABILITY)
+
+    assert caught.value.retry_after_ms == told_ms
+
+
+def test_meter_with_one_limit_in_use_is_not_forgotten(clock):
+    """Of a capability whose calls were refused for the caller's total, the hard limit alone was used."""
+    limiter = RateLimiter(ME, clock, max_meters=103)
+    for number in range(RATE_LIMIT_SOFT_RPS_TOTAL):
+        assert outcome(limiter, capability=f"experimental.c{number}") == "ok"
+    assert {outcome(limiter) for _ in range(RATE_LIMIT_HARD_RPS_PER_CAP)} == {"soft_peer"}
+    for number in range(51):  # they push out the hundred, and at last the caller's total: this capability is next
+        assert outcome(limiter, f"ed25519:new{number}") == "ok"
+
+    with pytest.raises(RateLimitedError, match="capability"):
+        limiter.check_claimed(PEER, CAPABILITY)
+
+
 def test_bus_counts_by_capability_and_reason(clock):
     """A call refused by the bus is counted under its capability or `other`, and leaves no trace."""
     metrics.configure(SimpleNamespace(metrics_enabled=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -23,8 +24,8 @@ from support.waiting import wait_until
 
 from hearthnet.config import LlmBackend, LlmConfig, load, save
 from hearthnet.identity.keys import KeyPair, short_id
+from hearthnet.tools.files import FILES
 
-DOCS = Path(__file__).parents[2] / "docs"
 PATIENCE_S = 30
 LOAD_FOR_S = 1.5
 EVERY_S = 1  # a scrape may take as long: a hundred times what it takes on a small machine
@@ -58,6 +59,11 @@ class Prometheus:
         (value,) = self.value(query).values()
         return value
 
+    def firing(self) -> set[tuple[str, str | None]]:
+        """The alerts that fire, each with the check that it is about."""
+        alerts = self.http.get("/api/v1/alerts").json()["data"]["alerts"]
+        return {(alert["labels"]["alertname"], alert["labels"].get("check")) for alert in alerts}
+
     def targets(self) -> list[dict]:
         """What is scraped, with the last error of each."""
         return self.http.get("/api/v1/targets").json()["data"]["activeTargets"]
@@ -77,7 +83,10 @@ def wait_for(condition, process, output: Path):
 @contextmanager
 def scraping(node, folder: Path, port: int, job: str):
     """A Prometheus with the documented configuration, its one job turned to the node."""
-    text = (DOCS / "prometheus.yml").read_text("utf-8").replace("scrape_interval: 15s", f"scrape_interval: {EVERY_S}s")
+    intervals = f"scrape_interval: {EVERY_S}s\n  evaluation_interval: {EVERY_S}s"
+    text = FILES["prometheus"].text().replace("scrape_interval: 15s", intervals)
+    # An alert fires at once: the tests have no minutes.
+    (folder / "hearthnet-alerts.yml").write_text(re.sub(r"(?m)^ +for: .*\n", "", FILES["alerts"].text()))
     head, *jobs = re.split(r"(?m)^(?=  - job_name: )", text)
     (wanted,) = [text for text in jobs if text.startswith(f"  - job_name: {job}\n")]
     wanted = re.sub(r"localhost:\d+", f"localhost:{node.port}", wanted)
@@ -111,6 +120,17 @@ def scraping(node, folder: Path, port: int, job: str):
         process.wait(PATIENCE_S)
 
 
+def expressions() -> list[str]:
+    """Those of the dashboard, with what Grafana replaces."""
+    replaced = {"$__rate_interval": "10s", "$__range": "1m", "$job": ".*", "$instance": ".*", "$capability": ".*"}
+    found = [
+        target["expr"] for panel in json.loads(FILES["grafana"].text())["panels"] for target in panel.get("targets", ())
+    ]
+    for name, value in replaced.items():
+        found = [expression.replace(name, value) for expression in found]
+    return found
+
+
 def load_node(node) -> list[int]:
     """Calls the node from several threads for a while; returns the statuses of the answers."""
     ends_at = time.monotonic() + LOAD_FOR_S
@@ -131,7 +151,10 @@ def load_node(node) -> list[int]:
 @needs_prometheus
 @pytest.mark.parametrize("job", few(["hearthnet", "hearthnet-tls"], "hearthnet-tls"))
 def test_prometheus_scrapes_a_loaded_node(stopped_node, tmp_path, monkeypatch, job):
-    """No scrape fails, the node's pages have samples, and when it is quiet the counts are those of SQL."""
+    """No scrape fails, the node's pages have samples, and when it is quiet the counts are those of SQL.
+
+    No alert fires for a node that is well; one does for a check that fails, and for a node that was killed.
+    """
     node = stopped_node
     scheme, shown = "http", "(http, not encrypted)"
     if job == "hearthnet-tls":
@@ -169,12 +192,21 @@ def test_prometheus_scrapes_a_loaded_node(stopped_node, tmp_path, monkeypatch, j
             "samples": prometheus.only("scrape_samples_scraped"),
             "longest_s": prometheus.only("max_over_time(scrape_duration_seconds[1h])"),
         }
-        alerts = re.search(r"```promql\n(.*?)```", (DOCS / "operations.md").read_text("utf-8"), re.DOTALL)[1]
-        for query in alerts.splitlines():
+        for query in expressions():
             prometheus.value(query)
         assert json.loads(node.cli("status", "--json").stdout)["running"] is True
+        assert prometheus.firing() == set()
+
+        key = next((node.home / ".local/share/hearthnet/keys").glob("*.ed25519"))
+        key.chmod(0o644)
+        assert node.cli("doctor", "--check", "keys_present").returncode == 1
+        wait(lambda: prometheus.firing() == {("HearthNetDoctorFails", "keys_present")})
+        key.chmod(0o600)
+        assert node.cli("doctor", "--check", "keys_present").returncode == 0
+        wait(lambda: not prometheus.firing())
+        assert node.stop(signal.SIGKILL) == -signal.SIGKILL
+        wait(lambda: prometheus.firing() == {("HearthNetDown", None)})
     print(f"{job}: {figures}")
-    assert node.stop() == 0
 
 
 def test_page_tells_nothing_of_people(stopped_node, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from dataclasses import FrozenInstanceError
 from types import MappingProxyType
 
 import orjson
@@ -91,6 +92,15 @@ def test_result_of_four_fields():
         "duration_ms": 0.0,
     }
     assert CheckResult("keys", 1, "there").as_dict()["ok"] is True
+
+
+def test_result_stays_as_it_was_found():
+    """Whoever gets it, a report and a metric say the same; its time is told in whole microseconds."""
+    found = CheckResult("keys", True, "there", duration_ms=1.234567)
+    with pytest.raises(FrozenInstanceError):
+        found.ok = False
+
+    assert found.as_dict()["duration_ms"] == 1.235
 
 
 def test_error_of_a_result_tells_what_can_be():
@@ -214,6 +224,7 @@ def test_check_that_hangs(config, hanging):
     assert (first["hanging"].status, first["well"].status) == ("fail", "pass")
     assert first["hanging"].detail.startswith("no result within 0.05 s")
     assert first["hanging"].duration_ms >= 50
+    assert first["hanging"].duration_ms == pytest.approx(1_000 * first["hanging"].evidence["waited_s"], abs=1)
     for late in again:
         assert (late.status, late.detail.split(" since ")[0]) == ("fail", "still without a result")
         assert "it hangs in __call__ (test_doctor.py:" in late.detail
@@ -296,6 +307,7 @@ def test_hanging_check_does_not_keep_the_process():
     """The program exits once it has reported, whatever still hangs."""
     program = """
 import threading
+from dataclasses import FrozenInstanceError
 from types import MappingProxyType
 from hearthnet.observability import doctor
 doctor.register("hanging", lambda config, bus: threading.Event().wait(), deadline_s=0.05)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,7 +49,8 @@ def test_configure_alone_brings_every_sink():
     """A program that never closes anything: file and store have its records, and its run has ended clean."""
     done = subprocess.run([sys.executable, "-c", SEED], capture_output=True, text=True, timeout=120, check=True)
 
-    assert (done.stdout, done.stderr) == ("True True\n", "")
+    assert done.stdout == "True True\n"
+    assert re.fullmatch(r"[-0-9]{10} [0-9:.+-]+ warning program: careful  trace_id=[0-9A-Z]{26} n=1\n", done.stderr)
     assert stored("SELECT capability, result FROM traces") == [("a.b", "ok")]
     assert stored("SELECT logger, msg, extras FROM logs") == [("program", "careful", '{"n":1}')]
     assert stored("SELECT end_reason FROM runs") == [("clean",)]
@@ -155,36 +157,41 @@ STORELESS = """
 from pathlib import Path
 from hearthnet.config import ObservabilityConfig
 from hearthnet.observability import logging, trace
-logging.configure(ObservabilityConfig(data_dir={data!r}, log_dir={log!r}))
+logging.configure(ObservabilityConfig(data_dir={data!r}, log_dir={log!r}), console={console!r})
 with trace.new_trace("a.b"):
     pass
 print(*[item.capability for item in trace.get_recent()])
 """
 
 
+@pytest.mark.parametrize("console", ["auto", "off"])
 @pytest.mark.parametrize("is_log_whole", [True, False])
-def test_store_that_cannot_be_opened_is_told_somewhere(tmp_path, is_log_whole):
-    """The program runs on in memory; the warning is in the daily file, or on stderr once where that is impossible."""
+def test_store_that_cannot_be_opened_is_told_somewhere(tmp_path, is_log_whole, console):
+    """The program runs on in memory; the warning is on the console, without one in the daily file or once on stderr."""
     (tmp_path / "file").write_text("")
     log_dir = tmp_path / "logs" if is_log_whole else tmp_path / "file" / "logs"
-    program = STORELESS.format(data=str(tmp_path / "file" / "data"), log=str(log_dir))
+    program = STORELESS.format(data=str(tmp_path / "file" / "data"), log=str(log_dir), console=console)
     done = forkserver.run([sys.executable, "-c", program], check=True)
 
     assert done.stdout == "a.b\n"
     said = "telemetry is kept in memory only"
     if is_log_whole:
-        assert done.stderr == ""
         assert [line["msg"] for line in log_lines(log_dir)].count(said) == 1
+    if is_log_whole and console == "off":
+        assert done.stderr == ""
     else:
-        assert done.stderr.count(said) == len(done.stderr.splitlines()) == 1
+        assert said in done.stderr.splitlines()[0]
+        assert done.stderr.count(said) == 1
         assert "file" in done.stderr
+    if console == "off":
+        assert len(done.stderr.splitlines()) == 1 - is_log_whole
 
 
 def test_program_with_a_handler_of_its_own_is_told_by_that(tmp_path):
     """Where another handler takes the warning, nothing is printed beside it."""
     (tmp_path / "file").write_text("")
     program = "import logging as own, sys; own.basicConfig(stream=sys.stdout, format='%(message)s')" + STORELESS
-    folders = {"data": str(tmp_path / "file" / "data"), "log": str(tmp_path / "file" / "logs")}
+    folders = {"data": str(tmp_path / "file" / "data"), "log": str(tmp_path / "file" / "logs"), "console": "auto"}
     done = forkserver.run([sys.executable, "-c", program.format(**folders)], check=True)
 
     assert done.stderr == ""

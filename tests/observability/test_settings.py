@@ -71,3 +71,44 @@ def test_anything_but_the_section_is_an_error(given):
     """Above all the whole settings: the error says what to pass."""
     with pytest.raises(TypeError, match=r"config\.observability.: \w+ is none"):
         complete(given)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_folder_means_the_same_settings_there(tmp_path, monkeypatch, kind):
+    """Those of the user's file, with database and logs in the folder; `~` and relative names are this process's."""
+    save(Config(observability=ObservabilityConfig(data_dir=tmp_path / "data", max_disk_mb=99)))
+    monkeypatch.chdir(tmp_path)
+    found = complete(kind("runs"))
+
+    assert (found.data_dir, found.log_dir) == (tmp_path / "runs", tmp_path / "runs" / "logs")
+    assert found.max_disk_mb == 99
+    assert complete(kind("~/runs")).data_dir == Path.home() / "runs"
+
+
+@pytest.mark.parametrize("folder", ["", "~nobody_of_this_name/runs"])
+def test_folder_that_is_none_is_an_error(folder):
+    """A variable that is not set is not the current folder."""
+    with pytest.raises(ConfigError):
+        telemetry.open(folder)
+    assert telemetry.opened() is None
+
+
+@pytest.mark.parametrize("given", [5, b"runs", ["runs"], SimpleNamespace(data_dir=None)])
+def test_what_is_neither_folder_nor_settings_is_an_error(given):
+    """Said with both."""
+    with pytest.raises(TypeError, match="a folder, or an ObservabilityConfig"):
+        telemetry.open(given)
+
+
+def test_open_again_in_a_notebook_changes_nothing(tmp_path):
+    """A cell is run twice; with other arguments it opens the other store, or changes the console."""
+    telemetry.keep_open(tmp_path / "a")
+    first = telemetry.opened()
+    telemetry.keep_open(tmp_path / "a")
+    assert telemetry.opened() is first
+    telemetry.keep_open(tmp_path / "a", console="off")
+    assert (telemetry.opened().console, telemetry.opened().data_dir) == ("off", tmp_path / "a")
+    telemetry.keep_open(tmp_path / "b", console="off")
+    assert telemetry.opened().data_dir == tmp_path / "b"
+    with telemetry.open(tmp_path / "c"), pytest.raises(RuntimeError, match="open"), telemetry.open(tmp_path / "d"):
+        pass

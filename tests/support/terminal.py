@@ -30,13 +30,26 @@ def on_terminal(
     *arguments: str, columns: int = 80, answer: bytes = b"", stderr_apart: bool = False, **environment: str
 ) -> Shown:
     """Runs `hearthnet` on a terminal of so many columns and types an answer."""
+    command = [sys.executable, "-m", "hearthnet", *arguments]
+    return command_on_terminal(command, columns, answer, stderr_apart=stderr_apart, **environment)
+
+
+def command_on_terminal(
+    command: list[str],
+    columns: int = 80,
+    answer: bytes = b"",
+    *,
+    stderr_apart: bool = False,
+    cwd: str | None = None,
+    **environment: str,
+) -> Shown:
+    """Runs a program of Python's there."""
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     plain = {name: value for name, value in os.environ.items() if name not in _THEIRS}
     given = {**plain, "TERM": "xterm-256color", **environment}
     streams = {"stdin": follower, "stdout": follower, "stderr": subprocess.PIPE if stderr_apart else follower}
-    command = [sys.executable, "-m", "hearthnet", *arguments]
-    with forkserver.spawn(command, **streams, env=given, text=True) as process:
+    with forkserver.spawn(command, **streams, cwd=cwd, env=given, text=True) as process:
         os.close(follower)
         os.write(leader, answer)
         sent = b""

@@ -70,10 +70,13 @@ class Findings:
     duration_ms: float = 0.0
 
 
-def diagnose(config: Config | NoSettings, only: Sequence[str]) -> Findings:
-    """Runs the checks in `only`, or all: in the node if it responds, else from the disk."""
+def diagnose(config: Config | NoSettings, only: Sequence[str], *, has_node: bool = True) -> Findings:
+    """Runs the checks in `only`, or all: in the node if there is one and it responds, else from the disk."""
     started = time.monotonic()
-    found = _unconfigured(config) if isinstance(config, NoSettings) else _ask(config, only)
+    if isinstance(config, NoSettings):
+        found = _unconfigured(config)
+    else:
+        found = _ask(config, only) if has_node else _from_disk(config, only, "read from the disk")
     found.duration_ms = round((time.monotonic() - started) * 1_000, 3)
     return found
 

@@ -13,8 +13,9 @@ from hearthnet import references
 from hearthnet.cli.log.level import level as level_command
 from hearthnet.cli.log.lines import Line, Newest, Wanted, follow, newest
 from hearthnet.cli.log.shown import LinePrinter
-from hearthnet.cli.main import Group, json_option, printable, where_option
+from hearthnet.cli.main import Group, data_option, json_option, printable, where_option
 from hearthnet.cli.options import TIMES, since_option, until_option
+from hearthnet.cli.tools import names
 from hearthnet.constants import LEVELS
 from hearthnet.errors import HearthNetError
 from hearthnet.files import hint_for
@@ -37,8 +38,15 @@ def _pattern(_: click.Context, __: click.Parameter, text: str | None) -> re.Patt
 @click.option("-n", "count", type=click.IntRange(0), default=50, show_default=True, help="Records to show, at most.")
 @click.option("--follow", "-f", "is_following", is_flag=True, help="Keep printing new records.")
 @click.option("--level", type=click.Choice(LEVELS), default="debug", help="Only this level and above.")
-@click.option("--component", help="Only this logger and its children: hearthnet.bus or just bus.")
-@click.option("--trace", metavar="ID", help="Only records of this trace: its id or the beginning, last, -2 …")
+@click.option(
+    "--component", shell_complete=names.loggers, help="Only this logger and its children: hearthnet.bus or just bus."
+)
+@click.option(
+    "--trace",
+    metavar="ID",
+    shell_complete=names.traces,
+    help="Only records of this trace: its id or the beginning, last, -2 …",
+)
 @click.option(
     "--grep",
     "pattern",
@@ -48,6 +56,7 @@ def _pattern(_: click.Context, __: click.Parameter, text: str | None) -> re.Patt
 )
 @since_option("records")
 @until_option("records")
+@data_option
 @where_option
 @json_option
 @click.pass_context

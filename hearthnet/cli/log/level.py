@@ -8,6 +8,7 @@ import click
 
 from hearthnet.cli.main import json_option, print_json, printable, where_option
 from hearthnet.cli.options import for_option
+from hearthnet.cli.tools import names
 from hearthnet.constants import LEVELS
 from hearthnet.errors import EXIT_USAGE, HearthNetError
 from hearthnet.moments import duration
@@ -21,7 +22,7 @@ _BAD_REQUEST: Final = 400
 
 
 @click.command("level")
-@click.argument("change", metavar="[LOGGER=LEVEL]", required=False)
+@click.argument("change", metavar="[LOGGER=LEVEL]", required=False, shell_complete=names.level_changes)
 @for_option("30s, 10m or 2h", _MAX_S, "24 hours")
 @click.option("--reset", is_flag=True, help="Restore the level of all loggers, or of LOGGER.")
 @where_option

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from hearthnet.cli.main import Group, config_option, json_option, print_json, printable
+from hearthnet.cli.main import Group, config_option, data_option, json_option, print_json, printable
 from hearthnet.cli.options import TIMES, moment
+from hearthnet.cli.telemetry.browse import browse_command
 from hearthnet.cli.telemetry.export import export_command
 from hearthnet.cli.telemetry.sql import sql_command
 from hearthnet.cli.telemetry.text import amount, ask, bar, info_lines, remarks, rows
-from hearthnet.config import Config
+from hearthnet.cli.tools import names
+from hearthnet.constants import DATABASE
 from hearthnet.display import counted
-from hearthnet.observability.logging import keep_quiet
-from hearthnet.observability.otel.export.status import read_status
-from hearthnet.observability.records.ids import is_trace_id
-from hearthnet.observability.store.budget import Budget
-from hearthnet.observability.store.lock import StoreInUseError
-from hearthnet.observability.store.migrate import migrate_store
-from hearthnet.observability.store.purge.purge import Places, Purged, count, purge
-from hearthnet.observability.store.purge.selection import Selection
-from hearthnet.observability.store.query.info import info
-from hearthnet.observability.store.recovery.rebuild import Rebuilt, log_bytes, rebuild, rebuild_in_place
-from hearthnet.observability.store.snapshot import snapshot
-from hearthnet.observability.telemetry import DATABASE
+
+if TYPE_CHECKING:
+    from hearthnet.config import Config
+    from hearthnet.observability.store.purge.purge import Places, Purged
+    from hearthnet.observability.store.purge.selection import Selection
+    from hearthnet.observability.store.recovery.rebuild import Rebuilt
 
 _FILE: Final = click.Path(path_type=Path, dir_okay=True)
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")
@@ -41,15 +37,19 @@ def command() -> None:
              hearthnet telemetry snapshot /media/stick/telemetry.db
              hearthnet telemetry purge --older-than 7d
     """
+    from hearthnet.observability.logging import keep_quiet
+
     # The commands print by themselves what the store logs in a node.
     keep_quiet()
 
 
 command.add_command(sql_command)
+command.add_command(browse_command)
 command.add_command(export_command)
 
 
 @command.command("info")
+@data_option
 @config_option
 @json_option
 def info_command(config: Config, as_json: bool) -> None:
@@ -59,6 +59,9 @@ def info_command(config: Config, as_json: bool) -> None:
     Example: hearthnet telemetry info
              hearthnet telemetry info --json
     """
+    from hearthnet.observability.otel.export.status import read_status
+    from hearthnet.observability.store.query.info import info
+
     store = _store(config)
     found = info(store, config.observability)
     if found["export"] or config.observability.otlp_endpoint:
@@ -73,6 +76,7 @@ def info_command(config: Config, as_json: bool) -> None:
 @command.command("snapshot")
 @click.argument("file", type=_FILE)
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@data_option
 @config_option
 @json_option
 def snapshot_command(config: Config, file: Path, force: bool, as_json: bool) -> None:
@@ -82,6 +86,8 @@ def snapshot_command(config: Config, file: Path, force: bool, as_json: bool) -> 
     Example: hearthnet telemetry snapshot /media/stick/telemetry.db
              hearthnet telemetry snapshot today.db --force --json
     """
+    from hearthnet.observability.store.snapshot import snapshot
+
     made = snapshot(_store(config), file.absolute(), force=force)
     if as_json:
         print_json({"path": str(made.path), "rows": made.rows, "bytes": made.bytes, "newest": made.newest})
@@ -94,6 +100,7 @@ def snapshot_command(config: Config, file: Path, force: bool, as_json: bool) -> 
 @click.argument("file", type=_FILE, required=False)
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @_yes
+@data_option
 @config_option
 @json_option
 def rebuild_command(config: Config, file: Path | None, force: bool, yes: bool, as_json: bool) -> None:
@@ -106,6 +113,9 @@ def rebuild_command(config: Config, file: Path | None, force: bool, yes: bool, a
     Example: hearthnet telemetry rebuild /tmp/rebuilt.db
              hearthnet telemetry rebuild --yes
     """
+    from hearthnet.observability.store.lock import StoreInUseError
+    from hearthnet.observability.store.recovery.rebuild import log_bytes, rebuild, rebuild_in_place
+
     settings, store = config.observability, _store(config)
     if force and file is None:
         raise click.UsageError("--force requires FILE; without it, the old database is moved aside")
@@ -129,6 +139,7 @@ def rebuild_command(config: Config, file: Path | None, force: bool, yes: bool, a
 
 @command.command("migrate")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), required=False)
+@data_option
 @config_option
 @json_option
 def migrate_command(config: Config, folder: Path | None, as_json: bool) -> None:
@@ -140,6 +151,8 @@ def migrate_command(config: Config, folder: Path | None, as_json: bool) -> None:
     \b
     Example: hearthnet telemetry migrate /media/stick/hearthnet
     """
+    from hearthnet.observability.store.migrate import migrate_store
+
     store = _store(config) if folder is None else folder.absolute() / DATABASE
     before, after = migrate_store(store, may_be_copy=store.resolve() != _store(config).resolve())
     if as_json:
@@ -161,6 +174,8 @@ def _print_rebuilt(made: Rebuilt, as_json: bool) -> None:
 
 
 def _trace_id(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    from hearthnet.observability.records.ids import is_trace_id
+
     if text is not None and not is_trace_id(text.upper()):
         raise click.BadParameter("a trace id is a ULID of 26 characters")
     return None if text is None else text.upper()
@@ -176,11 +191,22 @@ def _name(_: click.Context, __: click.Parameter, text: str | None) -> str | None
 @click.option("--all", "everything", is_flag=True, help="Everything.")
 @click.option("--older-than", "before_us", callback=moment, metavar="TIME", help="Records from before: 24h, 7d …")
 @click.option(
-    "--capability", callback=_name, help="Traces of or naming this capability, and their log records; not JSON logs."
+    "--capability",
+    callback=_name,
+    shell_complete=names.capabilities,
+    help="Traces of or naming this capability, and their log records; not JSON logs.",
 )
-@click.option("--trace", "trace_id", callback=_trace_id, metavar="ID", help="One trace and its log records.")
+@click.option(
+    "--trace",
+    "trace_id",
+    callback=_trace_id,
+    metavar="ID",
+    shell_complete=names.traces,
+    help="One trace and its log records.",
+)
 @click.option("--dry-run", is_flag=True, help="Only count; also works while the node runs.")
 @_yes
+@data_option
 @config_option
 @json_option
 def purge_command(
@@ -205,6 +231,10 @@ def purge_command(
              hearthnet telemetry purge --capability llm.chat
              hearthnet telemetry purge --all --yes
     """
+    from hearthnet.observability.store.budget import Budget
+    from hearthnet.observability.store.purge.purge import Places, count
+    from hearthnet.observability.store.purge.selection import Selection
+
     if [everything, before_us is not None, capability is not None, trace_id is not None].count(True) != 1:
         raise click.UsageError("specify one of --all, --older-than, --capability, --trace")
     settings = config.observability
@@ -220,6 +250,8 @@ def purge_command(
 
 
 def _purge(places: Places, selection: Selection, yes: bool) -> Purged:
+    from hearthnet.observability.store.purge.purge import purge
+
     def agree(found: Purged) -> None:
         if not yes:
             ask("\n".join([f"to be erased: {amount(found)}", *remarks(found)]), "Erase it permanently?")

@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 import click
 
-from hearthnet.cli.main import config_option, printable
+from hearthnet.cli.main import config_option, data_option, printable
 from hearthnet.cli.options import TIMES, since_option, until_option
 from hearthnet.cli.telemetry.text import bar
-from hearthnet.config import Config
+from hearthnet.cli.tools import names
+from hearthnet.constants import DATABASE
 from hearthnet.display import counted
 from hearthnet.errors import EXIT_ERROR, StoreError
 from hearthnet.files import name_new, private_temporary, why_no_file
-from hearthnet.observability.store.query.unsent import Selected, count
-from hearthnet.observability.store.reader import Reader
-from hearthnet.observability.telemetry import DATABASE
 
 if TYPE_CHECKING:
+    from hearthnet.config import Config
     from hearthnet.observability.otel.export.once import Exported
     from hearthnet.observability.otel.export.settings import LogsOrTraces, Settings
+    from hearthnet.observability.store.query.unsent import Selected
+    from hearthnet.observability.store.reader import Reader
 
 __all__ = ["export_command"]
 
@@ -45,7 +46,14 @@ def _id_start(_: click.Context, __: click.Parameter, text: str | None) -> str | 
 @click.command("export", epilog=TIMES)
 @since_option("records")
 @until_option("records")
-@click.option("--trace", "trace_id", callback=_id_start, metavar="ID", help="One trace and its log records.")
+@click.option(
+    "--trace",
+    "trace_id",
+    callback=_id_start,
+    metavar="ID",
+    shell_complete=names.traces,
+    help="One trace and its log records.",
+)
 @click.option("--only", type=click.Choice(["traces", "logs"]), help="One kind of records. Default: both.")
 @click.option(
     "--format",
@@ -55,6 +63,7 @@ def _id_start(_: click.Context, __: click.Parameter, text: str | None) -> str | 
 )
 @click.option("--to", metavar="FILE|URL", help="Where to. Default: standard output.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@data_option
 @config_option
 def export_command(
     config: Config,
@@ -79,6 +88,9 @@ def export_command(
              hearthnet telemetry export --format otlp --to day.binpb
              hearthnet telemetry export --to http://localhost:4318
     """
+    from hearthnet.observability.store.query.unsent import Selected, count
+    from hearthnet.observability.store.reader import Reader
+
     wanted = Selected(since_us, until_us, trace_id)
     assert config.observability.data_dir is not None
     with closing(Reader(config.observability.data_dir / DATABASE)) as reader:

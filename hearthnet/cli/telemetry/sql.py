@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import orjson
 
-from hearthnet.cli.main import config_option, json_option, print_plain, printable, table
-from hearthnet.config import Config
+from hearthnet.cli.main import config_option, data_option, json_option, print_plain, printable, table
+from hearthnet.constants import DATABASE
 from hearthnet.display import counted
-from hearthnet.observability.store.query.statement import QueryResult, ask, too_slow
-from hearthnet.observability.telemetry import DATABASE
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from hearthnet.config import Config
+    from hearthnet.observability.store.query.statement import QueryResult
 
 _TERMINAL_ROWS: Final = 100  # as many as a person scrolls through
 _MAX_TIMEOUT_S: Final = 60.0  # for so long the writer can do without reusing its WAL
@@ -54,6 +55,7 @@ _RELATIONS: Final = (
     metavar="FILE",
     help="Query this file, a snapshot say.",
 )
+@data_option
 @config_option
 @json_option
 def sql_command(
@@ -81,6 +83,8 @@ def sql_command(
              hearthnet telemetry sql --json - < query.sql
              hearthnet telemetry sql --db copy.db "SELECT * FROM run_history"
     """
+    from hearthnet.observability.store.query.statement import ask
+
     if (sql is None) is not is_list:
         raise click.UsageError("specify either SQL or --list")
     if as_json and as_csv:
@@ -119,6 +123,8 @@ def _killed_after(timeout_s: float) -> Iterator[None]:
     """
 
     def kill() -> None:
+        from hearthnet.observability.store.query.statement import too_slow
+
         # Not click: the other thread may be writing to the same stream.
         error = too_slow(timeout_s)
         os.write(2, f"error: {error.message}\nhint: {error.hint}\n".encode())

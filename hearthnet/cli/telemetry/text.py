@@ -13,10 +13,11 @@ import click
 from hearthnet.cli.main import printable
 from hearthnet.display import counted, size
 from hearthnet.moments import duration, in_local_time, iso
-from hearthnet.observability.store.purge.purge import Purged
 
 if TYPE_CHECKING:
     from click._termui_impl import ProgressBar
+
+    from hearthnet.observability.store.purge.purge import Purged
 
 __all__ = ["amount", "ask", "bar", "info_lines", "remarks", "rows"]
 

@@ -8,6 +8,7 @@ import click
 
 from hearthnet.cli.main import json_option, print_json, printable, where_option
 from hearthnet.cli.options import for_option
+from hearthnet.cli.tools import names
 from hearthnet.errors import HearthNetError
 from hearthnet.moments import duration
 
@@ -19,7 +20,7 @@ _MAX_S: Final = 3_600
 
 
 @click.command("bodies")
-@click.argument("capability", required=False)
+@click.argument("capability", required=False, shell_complete=names.capabilities)
 @for_option("30s, 10m or 1h", _MAX_S, "one hour")
 @click.option("--off", is_flag=True, help="Stop recording all bodies, or those of CAPABILITY.")
 @where_option

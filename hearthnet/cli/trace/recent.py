@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -11,6 +12,7 @@ import click
 from hearthnet.cli.main import (
     as_json_text,
     console,
+    data_option,
     hanging,
     json_option,
     print_json,
@@ -21,8 +23,10 @@ from hearthnet.cli.main import (
     where_option,
 )
 from hearthnet.cli.options import TIMES, since_option, until_option, wait_or_leave
+from hearthnet.cli.tools import names
 from hearthnet.cli.trace.show import ended_us, find, rows_of
 from hearthnet.constants import DATABASE, TRACE_RING_BUFFER
+from hearthnet.display import counted
 from hearthnet.errors import StoreError
 from hearthnet.moments import at, local
 
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
     from hearthnet.locations import Locations
     from hearthnet.observability.store.reader import TraceFilter
 
-__all__ = ["print_traces", "recent", "remark_on"]
+__all__ = ["print_traces", "recent", "remark_on", "remark_on_boxes"]
 
 Trace = dict[str, Any]
 
@@ -43,14 +47,20 @@ _MIN_CHARS: Final = 8
 
 @click.command("recent", epilog=TIMES)
 @click.argument("n", type=click.IntRange(1, TRACE_RING_BUFFER), default=20)
-@click.option("--capability", help="Only this capability.")
+@click.option("--capability", shell_complete=names.capabilities, help="Only this capability.")
 @click.option("--result", help="Only this result: ok, cancelled, timeout …")
 @click.option("--failed", is_flag=True, help="Only failures.")
 @click.option("--min-ms", type=float, help="Only traces of at least this many milliseconds.")
 @since_option("traces that ended")
 @until_option("traces that ended")
-@click.option("--program", metavar="NAME", help="Only what this program recorded: hearthnet, cron.py …")
+@click.option(
+    "--program",
+    metavar="NAME",
+    shell_complete=names.programs,
+    help="Only what this program recorded: hearthnet, cron.py …",
+)
 @click.option("--follow", "-f", is_flag=True, help="Keep printing new traces, oldest first.")
+@data_option
 @where_option
 @json_option
 def recent(
@@ -98,6 +108,8 @@ def recent(
     else:
         click.echo("no traces match", err=True)
         remark_on(where, program)
+    if not (traces and where.has_node):
+        remark_on_boxes(where)
     if len(found) > n and (since_us is not None or until_us is not None):
         click.echo(f"older traces match, too: hearthnet trace recent {min(10 * n, TRACE_RING_BUFFER)} …", err=True)
 
@@ -112,6 +124,21 @@ def remark_on(where: Locations, program: str | None) -> None:
         if program not in (known := reader.program_names()):
             names = ", ".join(map(printable, known)) or "none"
             click.echo(hanging("", f"no program has the name {program!r}; known are {names}"), err=True)
+
+
+def remark_on_boxes(where: Locations) -> None:
+    """Says where the last records of processes are that were killed, until the next start of their program."""
+    from hearthnet.observability.store.query.flights import boxes
+
+    dead = sum(not view.is_alive for view in boxes(where.data_dir))
+    if dead:
+        option = "" if where.has_node else f" --data {shlex.quote(str(where.data_dir))}"
+        verb, whose = ("has", "its") if dead == 1 else ("have", "their")
+        text = (
+            f"{counted(dead, 'process', 'processes')} ended uncleanly and {verb} records in {whose} black box, until "
+            f"the next start recovers them; hearthnet autopsy{option} reads them now"
+        )
+        click.echo(hanging("", printable(text)), err=True)
 
 
 def print_traces(traces: list[Trace]) -> None:

@@ -11,6 +11,7 @@ import click
 from hearthnet import moments, references
 from hearthnet.cli.main import (
     console,
+    data_option,
     fields_text,
     json_option,
     print_json,
@@ -19,8 +20,9 @@ from hearthnet.cli.main import (
     result_style,
     where_option,
 )
+from hearthnet.cli.tools import names
 from hearthnet.constants import DATABASE, TRACE_RING_BUFFER
-from hearthnet.display import counted, has_unicode
+from hearthnet.display import counted, has_unicode, span_tree
 from hearthnet.errors import EXIT_USAGE, HearthNetError, NodeRefusedError
 
 if TYPE_CHECKING:
@@ -52,7 +54,8 @@ def _reference(context: click.Context, _: click.Parameter, text: str) -> str:
 
 
 @click.command("show", context_settings={"ignore_unknown_options": True})
-@click.argument("reference", metavar="ID", callback=_reference)
+@click.argument("reference", metavar="ID", callback=_reference, shell_complete=names.traces)
+@data_option
 @where_option
 @json_option
 def show(where: Locations, reference: str, as_json: bool) -> None:
@@ -236,7 +239,7 @@ def _waterfall(trace: dict[str, Any]) -> RenderableType:
     lines.add_column(no_wrap=True)
     lines.add_column(justify="right", no_wrap=True)
     lines.add_column(overflow="fold", style="dim")
-    for depth, item in _tree(trace["spans"]):
+    for depth, item in span_tree(trace["spans"]):
         lines.add_row(
             Text("  " * depth + printable(item["name"])),
             Text(_bar(item, trace["duration_ms"]), style="green" if item["status"] == "ok" else "red"),
@@ -244,23 +247,6 @@ def _waterfall(trace: dict[str, Any]) -> RenderableType:
             Text(fields_text(item["extras"], is_short=True)),
         )
     return lines
-
-
-def _tree(spans: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
-    """Returns the spans with their depth, by start time, each after its parent."""
-    depths: dict[str | None, int] = {None: -1}
-    for item in spans:
-        depths[item["id"]] = depths.get(item["parent"], -1) + 1
-    children: dict[str | None, list[dict[str, Any]]] = {}
-    for item in spans:
-        children.setdefault(item["parent"] if item["parent"] in depths else None, []).append(item)
-    ordered: list[tuple[int, dict[str, Any]]] = []
-    pending = list(reversed(children.pop(None, [])))
-    while pending:
-        item = pending.pop()
-        ordered.append((depths[item["id"]], item))
-        pending.extend(reversed(children.pop(item["id"], [])))
-    return ordered
 
 
 def _bar(item: dict[str, Any], total_ms: float) -> str:

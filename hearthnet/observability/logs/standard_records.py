@@ -91,6 +91,8 @@ def add_fields(record: logging.LogRecord, extra: object, reserved: frozenset[str
 def fields_of(record: logging.LogRecord, reserved: frozenset[str]) -> dict[Any, Any] | None:
     """Returns the fields of a record: what it has at last, whatever filters and factories did to it."""
     fields: dict[Any, Any] = {key: value for key, value in record.__dict__.items() if key not in reserved}
+    if (context := getattr(record, "hearthnet_fields", None)) is not None:
+        fields = {**context.values, **fields}
     passed = getattr(record, "hearthnet_extras", None)
     if isinstance(passed, Mapping):
         fields.update((key, value) for key, value in passed.items() if _clashes(key, reserved))

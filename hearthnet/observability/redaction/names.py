@@ -57,9 +57,10 @@ _SECRET_PAIRS: Final = frozenset({
 } | {(owner, "tokens") for owner in ("access", "api", "auth", "bearer", "id", "refresh", "session")}
   | {("connect", "sid")})  # fmt: skip
 _SECRET_ENDINGS: Final = (
-    "accesskey", "accesstoken", "apikey", "apikeys", "apitoken", "authheader", "authtoken", "csrftoken", "idtoken",
-    "keypass", "passwd", "password", "passwords", "presharedkey", "privatekey", "privkey", "refreshtoken", "secret",
-    "secretkey", "sessid", "sessionid", "sessiontoken", "storepass",
+    "accesskey", "accesstoken", "apikey", "apikeys", "apitoken", "authheader", "authtoken", "clientkeydata",
+    "csrftoken", "identitytoken", "idtoken", "keypass", "passwd", "password", "passwords", "presharedkey",
+    "privatekey", "privkey", "refreshtoken", "secret", "secretkey", "sessid", "sessionid", "sessiontoken",
+    "storepass",
 )  # fmt: skip
 # Last words of names that are secret only if their value looks random; unless the word before says what the key opens.
 _OPEN_ENDINGS: Final = ("key", "keys", "sig", "signature", "session")
@@ -97,7 +98,8 @@ _BASE64: Final = re.compile(r"(?=[^+]*\+|.*=)(?=[^A-Z]*[A-Z])(?=[^a-z]*[a-z])[0-
 _MANY_RUNS: Final = 3  # of those, as in `ab12-cd34-ef56`
 _NUMBERED: Final = re.compile(r"[a-z]+\d+")  # what programs call a thing: `customer1234567`
 _ULID: Final = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
-_FILE: Final = re.compile(r"[./~].*|\w+://.*|.*\.(?:pem|key|crt|cer|der|pub|json|ya?ml|toml|txt|p12|pfx|jks)")
+_SYMBOL: Final = re.compile(r"[!#$^*?;~\[\]{}|<]")  # in passwords that programs make, not in what they call a thing
+_FILE: Final = re.compile(r"[./~].*(?<!=)|\w+://.*|.*\.(?:pem|key|crt|cer|der|pub|json|ya?ml|toml|txt|p12|pfx|jks)")
 
 
 # Between a name and its value: a sign, the end of a quotation or a tag, or another word where that is a type, the word
@@ -188,7 +190,15 @@ def could_be_secret(value: str | bytes) -> bool:
     if value.isalpha():
         return len(value) >= _MIN_RANDOM_CHARS and not makes_words(value)
     is_base64 = _BASE64.fullmatch(value) is not None
-    if not is_base64 and _RUN_OF_BOTH.search(value) is None and len(_SHORT_RUN_OF_BOTH.findall(value)) < _MANY_RUNS:
+    is_made = (
+        len(value) >= _MIN_RANDOM_CHARS and _SYMBOL.search(value) is not None and _CHANGE.search(value) is not None
+    )
+    if (
+        not is_base64
+        and not is_made
+        and _RUN_OF_BOTH.search(value) is None
+        and len(_SHORT_RUN_OF_BOTH.findall(value)) < _MANY_RUNS
+    ):
         return False
     return re.search(r"\s", value) is None and _ULID.fullmatch(value) is None and _FILE.fullmatch(value) is None
 

@@ -18,12 +18,14 @@ _TO_VALUE: Final = re.compile(rf"{NEXT_ITEM}(?![\"'\\]*-(?:-|(?![\w=-]{{16}})))"
 _FLAG: Final = re.compile(r"[A-Za-z-]+")
 _MAX_VALUE_CHARS: Final = 256
 _MAX_COMMAND_CHARS: Final = 200  # between a command and its option
-_IN_PARTS: Final = re.compile(r"[:%]")  # of a user and a password
+_IN_PARTS: Final = re.compile(r"[:%,]")  # of a user and a password
 
 # Options that are secret with these commands only. `user`: the value has a user before the password. `glued`: the value
 # follows at once, and the option by itself asks for the password.
 _OPTIONS: Final = (
     ("user", r"curl", ("u", "U", "user", "proxy-user")),
+    ("user", r"lftp", ("u", "user")),
+    ("", r"user(?:add|mod)", ("p",)),
     ("user", r"https?", ("a",)),
     ("user", r"smbclient|rpcclient|smbget|net", ("U",)),
     ("user", r"(?:skopeo|podman|buildah|crane)", ("creds", "src-creds", "dest-creds")),

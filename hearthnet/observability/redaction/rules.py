@@ -130,7 +130,7 @@ def _search_first_lettered(at: int, text: str) -> object:
 
 
 # Each for its own expression: another thread may forget the shapes while one is halfway through them.
-_FIRST_LETTERED: Final = tuple(partial(_search_first_lettered, at) for at in range(3))
+_FIRST_LETTERED: Final = tuple(partial(_search_first_lettered, at) for at in range(4))
 
 
 active: Final = Rules()
@@ -224,15 +224,20 @@ def needs_scrub(text: str) -> bool:
             len(text) >= _MIN_LONG_CHARS
             and (
                 ("." in text and rules.search_dotted(text) is not None)
-                or rules.search_lettered[0](text) is not None
+                or rules.search_lettered[3](text) is not None
                 or rules.search_lettered[1](text) is not None
                 or rules.search_lettered[2](text) is not None
+                or ("assword" in text and rules.search_lettered[0](text) is not None)
             )
         )
         # A separator of each thing that `values.named` finds, and a word of a name or the user of a URL.
         or (
             (":" in text or "=" in text or '"' in text or "'" in text or "<" in text)
-            and (len(text) > _SHORT_CHARS or rules.look(text.lower()) is not None or ("@" in text and "://" in text))
+            and (
+                len(text) > _SHORT_CHARS
+                or rules.look(text.lower()) is not None
+                or ("@" in text and ("://" in text or "oracle:" in text))
+            )
             and any(_named_spans(text))
         )
     ):
@@ -330,8 +335,9 @@ def _secret_of(text: str, match: re.Match[str]) -> Span | None:
     start = match.start(group) - 1  # a first letter was matched before the group
     name = text[start : match.end()]
     kind = kind_of(name) if group == "option" else PLAIN
-    if kind == PLAIN:
-        return flag_value(text, start)
+    flag = flag_value(text, start) if kind == PLAIN or not text.startswith("-", start - 2) else None
+    if kind == PLAIN or flag is not None:  # a value glued to its flag may look like an option
+        return flag
     span = option_value(text, name, match.end())
     return span if span is None or is_meant(kind, text[slice(*span)]) else None
 

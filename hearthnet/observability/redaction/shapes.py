@@ -22,47 +22,72 @@ _MAX_WORD_CHARS: Final = 4  # of a prefix that might be the end of a longer word
 
 # At the beginning of a word, or behind an escaped line break.
 _BEGINS: Final = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))"
-_PEM: Final = r"----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----([\s\S]*?)(?=-----END|\Z)"
+_PEM: Final = r"----BEGIN[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----([\s\S]*?)(?=-----END|\Z)"
 _CREDENTIALS: Final = r"(?=[^\s]{0,256}?(?:\d|[a-z][A-Z])|[\w.~+/-]{20})([\w.~+/-]{5,}={0,2})(?!\w)"
 # Between an option and its value: white space, or the end of a list's item and the beginning of the next.
 NEXT_ITEM: Final = r"(?:[ \t]+|[\"'\\]{1,8},\s{0,40}|[\"'\\]{0,8}[ \t]{0,8}\r?\n[ \t]{0,40}-[ \t]+)"
+# In SQL and in build files; with something else than letters, for a sentence may quote a word.
+_QUOTED: Final = r"[ \t]+\\{0,7}[\"'](?=[A-Za-z]*[^A-Za-z\s\"'\\])([^\s\"'\\]{6,128})(?=\\{0,7}[\"'])"
+_CRYPT: Final = r"(?:(?<=\$[15678y]\$)|(?<=\$gy\$)|(?<=\$apr1\$))"
+_UUID: Final = r"(?=[0-9a-z]{8}-(?:[0-9a-z]{4}-){3}[0-9a-z]{12})"
 # Behind the name of a secret, where a value may follow that has a digit: `spoken_at` checks both.
 _SPOKEN: Final = r"(?:[ \t]+is)?[ \t]{1,4}[\"'`]?(?=[\w+/=.~%:-]{8})(?=[A-Za-z_+/=.~%:-]{0,64}+\d)"
-_ENDINGS: Final = r"(?:[kK](?:ey|EY)|[tT](?:oken|OKEN)|[sS](?:ecret|ECRET)|[pP](?:ass(?:wor)?d|ASS(?:WOR)?D|wd|WD))"
+_ENDINGS: Final = (
+    r"[kK](?:ey|EY)",
+    r"[tT](?:oken|OKEN)",
+    r"[sS](?:ecret|ECRET)",
+    r"[pP](?:sk|SK|ass(?:w(?:or)?d)?|ASS(?:W(?:OR)?D)?|wd|WD)",
+)
 # By pivot. Unnamed groups are secrets; what the named ones match, and what matches without a group, must be checked
 # closely.
 _BRANCHES: Final = {
     "-": [
         _PEM,
+        r"--- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----([\s\S]*?)(?=---- END|\Z)",
+        r"Lines:(?<=Private-Lines:)[ ]\d{1,3}([\s\S]*?)(?=Private-MAC|\Z)",  # PuTTY
         (
             rf"[A-Za-z](?<!\w-.)(?<![\w-]--.)(?:(?P<option>[\w-]{{1,63}}+)(?={NEXT_ITEM}[^\s-])"
             rf"|(?P<flag>)(?:(?<=[achkpuwAPUX])|(?<=p)w|(?<=h)p)(?=[^\s-]|{NEXT_ITEM}[^\s-]))"
         ),
-        rf"(?<={_BEGINS}(?:api|mob|sdk)-)([0-9a-z]{{8}}-(?:[0-9a-z]{{4}}-){{3}}[0-9a-z]{{12}})(?!\w)",  # LaunchDarkly
+        rf"{_UUID}(?<={_BEGINS}(?:api|mob|sdk)-)([0-9a-z-]{{36}})(?!\w)",  # LaunchDarkly
+        rf"[pP](?:sk|SK){_SPOKEN}",
         r"us\d{1,2}(?<=([0-9a-fA-F]{32})-us\d)",  # Mailchimp
+        r"(?=[\w-]{22})(?<=sq0[a-z]{3}-)([\w-]+)",  # Square: of applications, access, in the sandbox
     ],
     "_": [
         # Stripe; Chec, ClickUp, Courier, IEX Cloud, Klaviyo, Photoroom, Ticket Tailor; but keys of tables are
         # `pk_words_like_this`.
         (
             rf"(?<=[prs]k_)(?<={_BEGINS}.{{3}})(?:(?<!p..)(?:live|prod|test)_([0-9A-Za-z-]{{10,}})"
-            r"|(?=[A-Za-z_]{0,64}+\d)((?:[0-9A-Za-z]{1,24}_){0,2}[0-9A-Za-z]{28}[\w-]*))"
+            r"|(?=[A-Za-z_]{0,64}+\d)((?:(?:live|test)_[0-9A-Za-z]{20}|(?:[0-9A-Za-z]{1,36}_){0,2}[0-9A-Za-z]{28})[\w-]*))"
         ),
         r"TEST-(?<=FLW...K_TEST-)([0-9A-Za-z]{12,})",  # Flutterwave
-        rf"(?<=rzp_live_|rzp_test_)(?<={_BEGINS}.{{9}})([0-9A-Za-z]{{14,}})",  # Razorpay
-        _ENDINGS + _SPOKEN,
+        *(rf"{mode}_(?<=rzp_{mode}_)(?<={_BEGINS}.{{9}})([0-9A-Za-z]{{14,}})" for mode in ("live", "test")),  # Razorpay
+        *(ending + _SPOKEN for ending in _ENDINGS),
     ],
-    "k": [rf"(?:(?<=[tT]ok)en|(?<=\sk)ey){_SPOKEN}"],
+    "k": [
+        rf"en(?<=[tT]oken){_SPOKEN}",
+        rf"ey(?<=[\s-]key){_SPOKEN}",
+        # Hooks: the host, or the beginning of the path, is before the pivot.
+        r"\.com/(?<=hooks\.slack\.com/)(?:services|workflows|triggers)/([\w/+]{20,})",
+        r"s/catch/(?<=zapier\.com/hooks/catch/)([\w/]{10,})",
+        r"s/(?<=com/api/webhooks/)\d{16,20}/([\w-]{50,})",  # Discord
+        r"(?:b2)?/(?:(?<=office\.com/webhook/)|(?<=office\.com/webhookb2/))([\w@/-]{40,})",  # Teams
+        r"/(?<=tines\.com/webhook/)([\w/]{40,})",
+    ],
     "K": [rf"(?:(?<=TOK)EN|ey|EY){_SPOKEN}"],
     "J": [
         rf"(?<={_BEGINS}eyJ)([\w-]{{5,1000}}+(?:\.[\w-]+)+)",  # JWT
         # A private key in PEM, in base64: of RSA, EC, DSA, OpenSSH, PKCS#8, an encrypted one, PGP; not a certificate.
         r"TiB(?<=LS0tLS1CRUdJTiB)(?=SU0E|FQyBQ|EU0Eg|PUEVO|QUklW|FTkNS|QR1Ag)([\w+/=-]{40,})",
     ],
-    # Hashes of passwords: bcrypt, those of crypt(3), Kerberos.
+    # Hashes of passwords: bcrypt, those of crypt(3) and of Apache, of web frameworks, Kerberos.
     "$": [
         r"(?<=\$2[abxy]\$)\d\d\$([./0-9A-Za-z]{53})",
-        r"(?<=\$[1568]\$)(?:rounds=\d{1,9}\$)?[./\w]{1,16}\$([./0-9A-Za-z]{22,})",
+        rf"{_CRYPT}(?:rounds=\d{{1,9}}\$)?(?:[./\w]{{1,60}}\$){{1,2}}([./0-9A-Za-z]{{20,}})",
+        r"v=\d{1,3}\$m=\d{1,9},t=\d{1,4},p=\d{1,4}\$[\w+/]{1,128}\$([\w+/]{16,})",  # Argon2
+        r"\d{3,8}\$[\w+/]{1,64}\$([\w+/=]{24,})",  # Django, PBKDF2
+        r"[0-9A-Za-z]{8,16}\$([0-9a-f]{64,})",  # Werkzeug
         r"(?:1[78]|23)\$(?:(?<=\$krb5asrep\$..\$)|(?<=\$krb5tgs\$..\$)|(?<=\$krb5pa\$..\$))([\w:$*.@/~-]{64,})",
     ],
     "!": [r"(?<=00[0-9A-Za-z]{13}!)([\w.]{80,})"],  # Salesforce
@@ -73,38 +98,40 @@ _BRANCHES: Final = {
             rf"BDC-(?<={_BEGINS}BBDC-)(?=[\w+/=@-]{{16}})(?=[a-z_-]{{0,64}}+[0-9A-Z+/=@])"
             r"([\w+/=-]*+(?:@(?!localhost|[a-z0-9-]+[.:])[\w+/=-]*+)*)"
         ),
+        r"Y(?<=DENTIFIED BY)" + _QUOTED,
         r"(?:asic|ASIC)[ \t]+(?=(?P<basic>[A-Za-z0-9+/_-]{6,}={0,2})(?!\w))",  # lookahead only: it may be a word
     ],
-    "b": [rf"earer(?<!\wbearer)[ \t]+{_CREDENTIALS}"],
+    "b": [rf"earer(?<!\wbearer)[ \t]+{_CREDENTIALS}", r"y(?<=dentified by)" + _QUOTED],
     "x": [r"ox[a-z]-(?![a-z-]{0,64}+(?!\w))([\w%+/=-]{6,})"],  # Slack
     "~": [r"(?<=[\w.~-]{3}\dQ~)([\w.~-]{31,})"],  # Entra ID
     "|": [r"(?<=\d{15}\|)([\w-]{27,})"],  # Facebook, an app's
     "%": [r"(?<=\d{15}%)(?:7C)?([\w-]{27,})"],
     "A": [
         r"(?:(?<=\d{6}:A)|(?<=\d{5}:A)(?<!d25519:A))([\w-]{32,})",  # Telegram; ids of nodes are `ed25519:A…`
+        r"SSWORD(?<=PASSWORD)" + _QUOTED,
+        r"\}(?:(?<=\{SHA\})|(?<=\{SSHA\}))([\w+/]{20,}={0,2})",
         r"A{9}(?<=[0-9A-Za-z]{11}A{10})([\w=-]{43})",  # Dropbox
     ],
 }
-# Dots are frequent, and no short text has a token with one: these have an expression of their own.
+# Dots are frequent, and no short text has a token with one: these have an expression of their own. Behind the dot, the
+# first begin with a letter that the engine checks before it tries one; the rest have a long run there.
 _DOTTED: Final = (
     r"st\.(?<=dp\.st\.)(?:[\w-]{2,35}\.)?([0-9A-Za-z]{16,})",  # Doppler
-    r"(?<=dt0[A-Za-z]\d\d\.)([0-9A-Za-z]{16,}(?:\.[0-9A-Za-z]+)?)",  # Dynatrace
     r"acc[_-](?<=\.acc.)([0-9A-Za-z-]{10,32}\.[\w+/=-]{30,})",  # Authress
-    r"ey(?<=[\w-]{17}\.ey)(?=[a-z_]{0,64}+[0-9A-Z])([\w/-]{15,}\.[\w/=-]*)",  # JWT, whose header has spaces
-    r"slack\.com/(?<=hooks\.slack\.com/)(?:services|workflows|triggers)/([\w/+]{20,})",
-    r"zapier\.com/hooks/catch/([\w/]{10,})",
-    r"com/api/webhooks/\d{16,20}/([\w-]{50,})",  # Discord
-    r"office\.com/webhook(?:b2)?/([\w@/-]{40,})",  # Teams
-    r"tines\.com/webhook/([\w/]{40,})",
-    r"(?<=(?<![0-9A-Za-z])1000\.)([0-9a-f]{32}\.[0-9a-f]{32})",  # Zoho
-    r"(?<=(?<![0-9A-Za-z])[01]\.)(A[\w-]{50,}(?:\.\d)?\.Ag[\w-]{40,}(?:\.[\w-]+)?)",  # Entra ID, refresh tokens
+)
+_BEFORE_RUN: Final = (
+    r"(?<=dt0[A-Za-z]\d\d\.)([0-9A-Za-z]{16,}(?:\.[0-9A-Za-z]+)?)",  # Dynatrace
+    r"(?:ey|ewo)(?:(?<=[\w=-]{14}\.ey)|(?<=[\w=-]{14}\.ewo))(?=[a-z_]{0,64}+[0-9A-Z])([\w/-]{9,}={0,2}\.[\w/=-]*)",
+    rf"(?<={_BEGINS}1000\.)([0-9a-f]{{32}}\.[0-9a-f]{{32}})",  # Zoho
+    rf"(?<={_BEGINS}[01]\.)(A[\w-]{{50,}}(?:\.\d)?\.Ag[\w-]{{40,}}(?:\.[\w-]+)?)",  # Entra ID, refresh tokens
     r"(?<=[0-9A-Za-z]{8}\.v1\.)([\w-]{16,}\.[0-9a-f]{20,})",  # Airtable, OAuth
-    r"[0-9A-Za-z_-]{6}\.(?=[\w-]{27})(?:(?<=[MNO][\w-]{23}\.[\w-]{6}\.)|(?<=[MNO][\w-]{25}\.[\w-]{6}\.))([\w-]+)",
+    r"(?=[\w-]{27})(?:(?<=[MNO][\w-]{23}\.[\w-]{6}\.)|(?<=[MNO][\w-]{25}\.[\w-]{6}\.))([\w-]+)",  # Discord
     r"[0-9a-f]{64}(?<=pat[A-Za-z0-9]{14}\.([0-9a-f]{64}))",  # Airtable
 )
 # Tokens that begin with frequent letters. Python searches for the literal text with which an expression begins, which
 # costs less than a branch that begins with one of its letters.
 LETTERED: Final = (
+    rf"assword(?:(?<=[\w.-]password)|(?<=Password)|(?<=\bpassword))(?:{_QUOTED}|{_SPOKEN}|(?:\s|\\n){{1,8}}(?=[^\s\\]))",
     rf"dapi(?<={_BEGINS}dapi)([0-9a-fA-F]{{22,}}(?:-\d+)?)",  # Databricks
     rf"oy2(?<={_BEGINS}oy2)([0-9a-z]{{43}})(?!\w)",  # NuGet
     rf"cio(?<={_BEGINS}cio)(?=[A-Za-z]{{0,32}}+\d)([0-9A-Za-z]{{32}})(?!\w)",  # crates.io
@@ -139,7 +166,7 @@ def _split(prefix: str) -> tuple[str, str, str]:
 
 def _after(pivot: str, tail: str, prefixes: list[str]) -> str:
     if tail:
-        return rf"{re.escape(tail)}(?=[0-9A-Za-z_+/=.:-]{{16}}){_behind(prefixes, '')}"
+        return rf"{re.escape(tail)}(?=[0-9A-Za-z_+/=.:%-]{{16}}){_behind(prefixes, '')}"
     # The engine checks a set before it tries a branch, a lookahead only within it.
     dot = "." if pivot == "_" else ""
     has_others = r"(?<![a-z_](?=[a-z_.:-]{0,40}+[^0-9A-Z+/=]))"  # than small letters
@@ -163,9 +190,8 @@ def _behind(prefixes: Iterable[str], more: str) -> str:
 def _known_branches() -> tuple[list[str], str]:
     """Returns the branches, and the expression of those that begin with a dot."""
     tokens = _vendor_branches()
-    dotted = r"\.(?=[0-9A-Za-z_+/=-]{16}|[a-z]{2,7}[./]|acc[_-]|[0-9A-Za-z_-]{6}\.)" + _joined(
-        "", (*_DOTTED, *tokens.pop("."))
-    )
+    before_run = "(?=[0-9A-Za-z_+/=-]{16})" + _joined("", (*_BEFORE_RUN, *tokens.pop(".")))
+    dotted = _joined(".", (*_DOTTED, before_run))
     pivots = dict.fromkeys((*_BRANCHES, *tokens))
     return [_joined(pivot, (*_BRANCHES.get(pivot, ()), *tokens[pivot])) for pivot in pivots], dotted
 

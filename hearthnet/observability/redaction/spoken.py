@@ -20,6 +20,8 @@ __all__ = ["spoken_at"]
 
 _MAX_NAME_CHARS: Final = 80
 _NAME: Final = re.compile(r"([\w.-]+)(?:[ \t]+is)?[ \t]+[\"'`]?$")
+_NETRC: Final = re.compile(r"login\s+\S{1,64}?(?:\s|\\n)+password(?:\s|\\n)+[\"'`]?$")
+_ENTRY: Final = re.compile(r"[^\s\"'`\\]+")
 _PASSWORD: Final = re.compile(r"pass|pwd|secret", re.IGNORECASE)
 _VALUE: Final = re.compile(r"[\w+/=~%-]+(?:[.:]+[\w+/=~%-]+)*")
 
@@ -33,6 +35,9 @@ def spoken_at(text: str, start: int, kind_of: Callable[[str], int]) -> Span | No
         kind_of: judges a name.
     """
     head = text[max(0, start - _MAX_NAME_CHARS) : start]
+    if _NETRC.search(head) is not None:
+        entry = _ENTRY.match(text, start)
+        return None if entry is None else entry.span()
     before, value = _NAME.search(head), _VALUE.match(text, start)
     if before is None or value is None:
         return None

@@ -69,6 +69,7 @@ _PROSE: Final = frozenset({
     "must", "needs", "no", "not", "only", "option", "or", "please", "rejected", "required", "should", "string",
     "the", "to", "too", "unknown", "was", "wrong",
 })  # fmt: skip
+_ITEM: Final = re.compile(r"[^\s,;|&<>\"'`\\]{12,}")  # where a list or an escaped quote goes on behind it
 _NEXT_WORD: Final = re.compile(r"[ \t]+\w")
 _STRONG: Final = re.compile(r"passw|passphrase|passcode|pwd|secret|mnemonic", re.IGNORECASE)
 _DIGITS_ARE_SECRET: Final = re.compile(r"pin|otp|passcode|passw|pwd|secret", re.IGNORECASE)
@@ -104,11 +105,15 @@ _NO_OWNERS: Final = frozenset({
     "in", "invalid", "is", "its", "no", "not", "of", "on", "one", "or", "same", "some", "that", "the", "their", "this",
     "to", "under", "unknown", "with", "wrong",
 })  # fmt: skip
+_ESCAPES: Final = ("n", "r", "t")
+_UNCERTAIN: Final = _BORROWING | ALONE
 _NUMBER: Final = 4  # a kind of name: secret if the value could be one, or is a number
 _OF_OWNED: Final = {PLAIN: PLAIN, OPEN: LIKELY, LIKELY: LIKELY, SECRET: _NUMBER}  # `stripe key: …`, `api key: …`
+_VERB: Final = re.compile(r"(?!(?:pre)?shared|signing)\w*(?:ed|ing)")
 _OWNER: Final = re.compile(r"([\w.-]{2,63})[ \t]{1,4}$")
 # User and password before a host. The password may hold an `@`: the last one counts.
 _USERINFO: Final = re.compile(r"://(?:([^\s/?#\"'<>@:]*+):([^\s/?#\"'<>]*)|(?=[^\s/@]{0,64}\d)([\w.~%+-]{20,}))@")
+_ORACLE: Final = re.compile(r"oracle:(?:thin|oci8?):[\w$#]{1,64}/([^\s@/\"']{1,128})@")
 _TOKEN_AS_USER: Final = re.compile(r"(?=\D*\d)[\w.~%+-]{20,}")  # before `:x-oauth-basic`, say
 _PORT: Final = re.compile(r"\d{1,5}(?!\w)")
 
@@ -131,6 +136,8 @@ def named(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
         yield from _elements(text, kind_of)
     if '"' in text or "'" in text:
         yield from _paired(text, kind_of)
+    if "@" in text and "oracle:" in text:
+        yield from (match.span(1) for match in _ORACLE.finditer(text))
     if "@" in text and "://" in text:
         for match in _USERINFO.finditer(text):
             yield match.span(match.lastindex or 0)
@@ -154,27 +161,32 @@ def _paired(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
 
 
 def _keyed(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
-    for separator in "=:":
-        between = _BETWEEN[separator]
+    has_escapes = "\\" in text
+    for separator, between in _BETWEEN.items():
         at = text.find(separator)
         while at >= 0:
             end = at + 1
-            if text[end : end + 1] not in _NO_VALUE:
-                head = text[at - _MAX_NAME_CHARS if at > _MAX_NAME_CHARS else 0 : at]
-                bare = head.rstrip(between)
-                name = bare[len(bare.rstrip(_NAME_CHARS)) :]
-                kind = kind_of(name) if name else PLAIN
-                if name in _BORROWING and kind == PLAIN:
-                    kind = kind_of(_borrowed(text[max(0, at - _MAX_BEFORE_CHARS) : at].rstrip(between), name))
-                elif name in ALONE:
-                    kind = _OF_OWNED[kind_of(with_owner(bare, name))]
-                if (
-                    kind != PLAIN
-                    and (span := _value_if_meant(text, _key(head, bare, name, separator, at), kind)) is not None
-                ):
+            head = text[at - _MAX_NAME_CHARS if at > _MAX_NAME_CHARS else 0 : at]
+            bare = head.rstrip(between)
+            name = bare[len(bare.rstrip(_NAME_CHARS)) :]
+            if has_escapes and bare[: -len(name)].endswith("\\") and name[:1] in _ESCAPES and kind_of(name[1:]):
+                name = name[1:]  # behind an escaped line break
+            # Nearly all names end here.
+            if name and (kind := kind_of(name) or (name in _UNCERTAIN and _kind_beside(text, at, bare, name, kind_of))):
+                is_value = text[end : end + 1] not in _NO_VALUE
+                span = _value_if_meant(text, _key(head, bare, name, separator, at), kind) if is_value else None
+                if span is not None:
                     yield span
                     end = max(end, span[1])  # covered text is not searched again: the time stays linear
             at = text.find(separator, end)
+
+
+def _kind_beside(text: str, at: int, bare: str, name: str, kind_of: Callable[[str], int]) -> int:
+    """Returns what a name says that is plain by itself, by the words before it; `at` is its separator's offset."""
+    if name in _BORROWING:
+        before = text[max(0, at - _MAX_BEFORE_CHARS) : at].rstrip(_BETWEEN[text[at]])
+        return kind_of(_borrowed(before, name))
+    return _OF_OWNED[kind_of(with_owner(bare, name))]
 
 
 def _value_if_meant(text: str, key: Key, kind: int) -> Span | None:
@@ -184,7 +196,8 @@ def _value_if_meant(text: str, key: Key, kind: int) -> Span | None:
     span = _value(text, key._replace(limit=key.at + _MAX_OPEN_CHARS))
     if span is None:
         return None
-    value = text[slice(*span)]
+    first = _ITEM.match(text, *span)
+    value = text[slice(*span)] if first is None else first[0]
     is_secret = is_meant(kind, value) or (kind == _NUMBER and (value.isdigit() or could_be_secret(value)))
     return _value(text, key) if is_secret else None
 
@@ -202,7 +215,7 @@ def _borrowed(before: str, name: str) -> str:
 def with_owner(before: str, name: str) -> str:
     """Returns a name that is a word by itself with the word before it: `stripe key`."""
     owner = _OWNER.search(before, 0, len(before) - len(name))
-    is_none = owner is None or owner[1].lower() in _NO_OWNERS or owner[1].endswith(("ed", "ing"))
+    is_none = owner is None or owner[1].lower() in _NO_OWNERS or _VERB.fullmatch(owner[1]) is not None
     return name if owner is None or is_none else f"{owner[1]} {name}"
 
 
@@ -342,6 +355,8 @@ def _is_no_secret(text: str, key: Key, value: str, start: int, end: int) -> bool
 
 def _is_prose(text: str, key: Key, value: str, end: int) -> bool:
     """Returns whether a sentence continues behind the colon."""
+    if "=" in value and _COOKIE.search(key.name) is not None:
+        return False
     word = value.rstrip(".,;:!?…")
     goes_on = _NEXT_WORD.match(text, end) is not None
     if _STRONG.search(key.name) is not None:

@@ -21,6 +21,7 @@ WORD: Final = "0-9A-Za-z_-"
 BASE64: Final = "0-9A-Za-z+/="
 URL64: Final = "0-9A-Za-z_=-"
 DOTTED: Final = "0-9A-Za-z_.=-"
+DOTTED64: Final = "0-9A-Za-z_.+/=-"
 
 _MIN_TOKEN_CHARS: Final = 16  # behind a prefix that is no word; a token may have been cut
 # To the end of the run, whatever the token's alphabet: no tail of a longer one is left.
@@ -54,7 +55,7 @@ class Vendor(NamedTuple):
 
 VENDORS: Final = (
     Vendor("1Password", "A3-", UPPER + "-", 31, "About your Secret Key", "whole"),
-    Vendor("1Password", "ops_eyJ", BASE64, 250, "Service account tokens"),
+    Vendor("1Password", "ops_ey", BASE64, 250, "Service account tokens"),
     Vendor("Adafruit IO", "aio_", ALNUM, 28, "Adafruit IO HTTP API, authentication"),
     Vendor("Adobe", "p8e-", WORD, 32, "OAuth Server-to-Server credentials"),
     Vendor("age", "AGE-SECRET-KEY-1", UPPER, 58, "age file format, C2SP"),
@@ -76,9 +77,9 @@ VENDORS: Final = (
     Vendor("Apify", "apify_api_", WORD, 36, "API tokens"),
     Vendor("Artifactory", "AKCp", ALNUM, 69, "JFrog API keys", "whole"),
     Vendor("Artifactory", "cmVmd", ALNUM, 59, "JFrog reference tokens", "whole"),
-    Vendor("Atlassian", "ATATT3", BASE64 + "_-", 60, "Atlassian API tokens"),
-    Vendor("Atlassian", "ATCTT3", BASE64 + "_-", 60, "Atlassian access tokens"),
-    Vendor("Atlassian Bitbucket", "ATBB", ALNUM, 32, "App passwords", "whole"),
+    Vendor("Atlassian", "ATATT", BASE64 + "_-", 60, "Atlassian API tokens"),
+    Vendor("Atlassian", "ATCTT", BASE64 + "_-", 60, "Atlassian access tokens"),
+    Vendor("Atlassian Bitbucket", "ATBB", URL64, 24, "App passwords", "whole"),
     Vendor("Bannerbear", "bb_pr_", HEX, 30, "API keys"),
     Vendor("Bannerbear", "bb_ma_", HEX, 30, "API keys"),
     Vendor("Beamer", "b_", URL64, 44, "Beamer API", "whole"),
@@ -130,6 +131,10 @@ VENDORS: Final = (
     Vendor("Figma", "figd_", WORD, 40, "Personal access tokens"),
     Vendor("Figma", "figo_", WORD, 40, "OAuth tokens"),
     Vendor("Figma", "figu_", WORD, 40, "OAuth tokens"),
+    Vendor("Figma", "figur_", WORD, 40, "OAuth refresh tokens"),
+    Vendor("Figma", "figor_", WORD, 40, "OAuth refresh tokens"),
+    Vendor("Figma", "figuh_", WORD, 40, "OAuth tokens"),
+    Vendor("Figma", "figoh_", WORD, 40, "OAuth tokens"),
     Vendor("Figma", "figp_", URL64, 40, "Plan access tokens"),
     Vendor("Finage", "API_KEY", UPPER, 32, "API keys", "whole"),
     Vendor("Firecrawl", "fc-", HEX, 32, "API keys", "whole"),
@@ -197,16 +202,16 @@ VENDORS: Final = (
     Vendor("LaunchDarkly", "sdk-", HEX + "-", 36, "SDK keys", "whole"),
     Vendor("LaunchDarkly", "mob-", HEX + "-", 36, "Mobile keys", "whole"),
     Vendor("LaunchDarkly", "api-", HEX + "-", 36, "API access tokens", "whole"),
-    Vendor("Linear", "lin_api_", ALNUM, 40, "API keys"),
+    Vendor("Linear", "lin_api_", ALNUM + "_", 32, "API keys"),
     Vendor("Linear", "lin_oauth_", ALNUM, 40, "OAuth"),
     Vendor("Lob", "live_pub_", HEX, 31, "Publishable keys"),
     Vendor("Lob", "test_pub_", HEX, 31, "Publishable keys"),
     Vendor("LocationIQ", "pk.", ALNUM + "-", 32, "Access tokens", "whole with a digit"),
     Vendor("Mailgun", "key-", ALNUM, 32, "API keys", "whole with a digit"),
     Vendor("Mailgun", "pubkey-", HEX, 32, "API keys", "whole"),
-    Vendor("Mapbox", "pk.", "+/" + DOTTED, 80, "Access tokens", "whole"),
-    Vendor("Mapbox", "sk.", "+/" + DOTTED, 80, "Access tokens", "whole"),
-    Vendor("Mapbox", "tk.", "+/" + DOTTED, 80, "Access tokens, temporary", "whole"),
+    Vendor("Mapbox", "pk.", DOTTED64, 53, "Access tokens", "whole with a digit"),
+    Vendor("Mapbox", "sk.", DOTTED64, 53, "Access tokens", "whole with a digit"),
+    Vendor("Mapbox", "tk.", DOTTED64, 53, "Access tokens, temporary", "whole with a digit"),
     Vendor("Mercury", "secret-token:", WORD, 40, "RFC 8959"),
     Vendor("Netlify", "nfp_", ALNUM + "_", 36, "Personal access tokens"),
     Vendor("New Relic", "NRAA-", HEX, 27, "API keys"),
@@ -216,6 +221,10 @@ VENDORS: Final = (
     Vendor("New Relic", "NRRA-", HEX, 42, "API keys"),
     Vendor("New Relic", "NRJS-", HEX, 19, "API keys"),
     Vendor("New Relic", "NRBR-", HEX, 19, "API keys"),
+    *(
+        Vendor("New Relic, in small letters", prefix, WORD, 27, "API keys")
+        for prefix in ("nrak-", "nraa-", "nrii-", "nriq-", "nrra-")
+    ),
     Vendor("New Relic", "px-dep-", HEX + "-", 36, "Pixie deploy keys"),
     Vendor("New Relic", "px-api-", HEX + "-", 36, "Pixie API keys"),
     Vendor("Nightfall", "NF-", ALNUM, 32, "API keys", "whole with a digit"),
@@ -272,6 +281,8 @@ VENDORS: Final = (
     Vendor("Shopify", "shppa_", ALNUM, 32, "Access tokens"),
     Vendor("Shopify", "shpss_", ALNUM, 32, "Shared secrets"),
     Vendor("Slack", "xapp-", "+/" + WORD, 24, "Token types"),
+    Vendor("Smooch", "act_", ALNUM, 24, "Account keys", "whole with a digit"),
+    Vendor("Smooch", "app_", ALNUM, 24, "App keys", "whole with a digit"),
     Vendor("SonarQube", "squ_", HEX, 40, "User tokens"),
     Vendor("SonarQube", "sqp_", HEX, 40, "Project tokens"),
     Vendor("SonarQube", "sqa_", HEX, 40, "Global tokens"),
@@ -281,8 +292,6 @@ VENDORS: Final = (
     Vendor("Spectral", "spu-", ALNUM, 32, "Personal API keys"),
     Vendor("Spectral", "spo-", ALNUM, 32, "Organization API keys"),
     Vendor("Square", "EAAA", BASE64 + "_-", 22, "Access tokens", "whole"),
-    Vendor("Square", "sq0atp-", WORD, 22, "Access tokens"),
-    Vendor("Square", "sq0csp-", WORD, 43, "Application secrets"),
     Vendor("StackHawk", "hawk.", DOTTED, 41, "API keys", "whole with a digit"),
     Vendor("Stripe, Svix", "whsec_", BASE64, 32, "Webhook signatures"),
     Vendor("Supabase", "sbp_", ALNUM, 40, "Access tokens"),
@@ -347,6 +356,7 @@ MARKS: Final = (
     Mark("Azure Search", "AzSe", ALNUM, 42, _AZURE),
     Mark("Azure Service Bus", "+ASb", ALNUM + "+/", 33, _AZURE),
     Mark("Azure Storage", "+ASt", ALNUM + "+/", 76, _AZURE),
+    Mark("Storyblok", "tt-", ALNUM, 22, "Personal access tokens"),
     Mark("MaxMind", "_mmk", ALNUM, 29, "License keys"),
     Mark("New Relic", "NRAL", ALNUM, 36, "License keys"),
     Mark("New Relic", "-NRMA", ALNUM, 42, "Mobile app tokens"),

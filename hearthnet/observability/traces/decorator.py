@@ -1,4 +1,4 @@
-"""A span as a decorator: a span around each call, and else nothing changes.
+"""A span as a decorator: a span around each call, and else nothing changes. Traces and fields decorate like this too.
 
     decorated                                       the span lasts
     a function                                      until it returns
@@ -23,10 +23,9 @@ from functools import cached_property, wraps
 from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType, coroutine
 from typing import Any, Final
 
-from hearthnet.observability.records.context import Scope, current, swap
 from hearthnet.observability.records.results import CANCELLED
 from hearthnet.observability.traces import generators
-from hearthnet.observability.traces.generators import OpenSpan, Steps, Unstarted
+from hearthnet.observability.traces.generators import Inside, OpenSpan, Steps, Unstarted, inside, swap_in
 
 __all__ = ["TracedCallable", "TracedDescriptor", "decorate"]
 
@@ -76,7 +75,7 @@ def _calls(make: MakeSpan, function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns a function whose calls have a span, which stays open as long as the work that they return."""
 
     def called(*args: Any, **kwargs: Any) -> Any:
-        outside = current.get()
+        outside = inside()
         span = make().__enter__()
         try:
             result = function(*args, **kwargs)
@@ -85,7 +84,7 @@ def _calls(make: MakeSpan, function: Callable[..., Any]) -> Callable[..., Any]:
             raise
         kind = type(result)
         if span.number and kind in _WRAPPERS and sys.getrefcount(result) <= _REFERENCES and not _is_awaitable(result):
-            wrapper = _WRAPPERS[kind](Unstarted(result, span, swap(outside)))
+            wrapper = _WRAPPERS[kind](Unstarted(result, span, swap_in(outside)))
             wrapper.__name__, wrapper.__qualname__ = result.__name__, result.__qualname__
             return wrapper
         if not hasattr(kind, "add_done_callback") or not _end_with(result, span, outside):
@@ -108,7 +107,7 @@ def _is_awaitable(result: Any) -> bool:
     return type(result) is GeneratorType and bool(result.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE)
 
 
-def _end_with(future: Any, span: OpenSpan, outside: Scope | None) -> bool:
+def _end_with(future: Any, span: OpenSpan, outside: Inside) -> bool:
     """Has a span close when a future is done; returns False if that is not to be known."""
 
     def close(done: Any) -> None:
@@ -122,7 +121,7 @@ def _end_with(future: Any, span: OpenSpan, outside: Scope | None) -> bool:
         if future.done():
             close(future)
         else:
-            swap(outside)
+            swap_in(outside)
             future.add_done_callback(close)
     except Exception:  # its loop is closed, or it is another kind of future  # noqa: BLE001
         return False

@@ -1,7 +1,8 @@
 """Generators and coroutines with a span around them; the span of a generator is current only while it runs.
 
 A generator's body runs in the context of its consumer, so a span left open in it would become the parent of the
-consumer's spans. Here each step swaps the span's scope in and out. Whatever the consumer sends or throws,
+consumer's spans, and fields of a block in it would be on the consumer's records. Here each step swaps the generator's
+scope and fields in and out. Whatever the consumer sends or throws,
 `GeneratorExit` included, reaches the wrapped generator as it is, and what that one yields, returns or raises reaches
 the consumer. The wrapper keeps no value alive that has passed through.
 """
@@ -14,9 +15,27 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from hearthnet.observability.logs.context_fields import Fields, context_fields, swap_fields
 from hearthnet.observability.records.context import Scope, current, swap
 
-__all__ = ["OpenSpan", "Steps", "Unstarted", "async_generator", "coroutine", "generator"]
+__all__ = ["Inside", "OpenSpan", "Steps", "Unstarted", "async_generator", "coroutine", "generator", "inside", "swap_in"]
+
+# The scope and the fields of a piece of work.
+Inside = tuple[Scope | None, Fields | None]
+
+
+def inside() -> Inside:
+    """Returns the scope and the fields that are current."""
+    return current.get(), context_fields.get()
+
+
+def swap_in(found: Inside) -> Inside:
+    """Makes a scope and fields current and returns the previous ones."""
+    scope, fields = found
+    previous = context_fields.get()
+    if previous is not fields:
+        swap_fields(fields)
+    return swap(scope), previous
 
 
 class OpenSpan(Protocol):
@@ -38,16 +57,16 @@ class Steps:
     Args:
         inner: the generator.
         span: it is open.
-        inside: the scope of the generator's next step.
+        found: the scope and the fields of the generator's next step.
     """
 
     __slots__ = ("_inside", "_item", "_send", "_span", "_step", "_throw", "_value")
 
     _step: Callable[[Any], Any]
 
-    def __init__(self, inner: Any, span: OpenSpan, inside: Scope | None) -> None:
+    def __init__(self, inner: Any, span: OpenSpan, found: Inside) -> None:
         self._span = span
-        self._inside = inside
+        self._inside = found
         if isinstance(inner, Generator):
             self._step = self._send = inner.send
             self._throw = inner.throw
@@ -60,9 +79,9 @@ class Steps:
     @classmethod
     def begin(cls, inner: Any, span: OpenSpan) -> Steps:
         """Opens the span."""
-        outside = current.get()
+        outside = inside()
         span.__enter__()
-        return cls(inner, span, swap(outside))
+        return cls(inner, span, swap_in(outside))
 
     def send(self, value: Any) -> None:
         """Makes the next step one that sends `value`."""
@@ -80,26 +99,26 @@ class Steps:
     def run(self) -> None:
         """Takes the next step, which raises at the end of the generator."""
         value, self._value = self._value, None
-        outside = swap(self._inside)
+        outside = swap_in(self._inside)
         try:
             self._item = self._step(value)
         except BaseException as error:
             self._close(error)
             raise
         finally:
-            self._inside = swap(outside)
+            self._inside = swap_in(outside)
 
     async def run_async(self) -> None:
         """Takes the next step of an asynchronous generator, which raises at its end."""
         value, self._value = self._value, None
-        outside = swap(self._inside)
+        outside = swap_in(self._inside)
         try:
             self._item = await self._step(value)
         except BaseException as error:
             self._close(error)
             raise
         finally:
-            self._inside = swap(outside)
+            self._inside = swap_in(outside)
 
     def _close(self, error: BaseException) -> None:
         # A consumer that stops early is no failure of the generator.
@@ -126,10 +145,10 @@ class Unstarted:
 
     __slots__ = ("_inner", "inside", "span")
 
-    def __init__(self, inner: Any, span: OpenSpan, inside: Scope | None) -> None:
+    def __init__(self, inner: Any, span: OpenSpan, found: Inside) -> None:
         self._inner = inner
         self.span = span
-        self.inside = inside
+        self.inside = found
 
     def take(self) -> Any:
         """Returns the generator or coroutine."""
@@ -189,7 +208,7 @@ def async_generator(begin: Callable[..., Steps]) -> Callable[..., AsyncGenerator
 
 async def coroutine(unstarted: Unstarted) -> Any:
     """Awaits a coroutine that a call has returned, within the span of the call."""
-    outside = swap(unstarted.inside)
+    outside = swap_in(unstarted.inside)
     try:
         result = await unstarted.take()
     except BaseException as error:
@@ -199,4 +218,4 @@ async def coroutine(unstarted: Unstarted) -> Any:
         unstarted.span.__exit__(None, None, None)
         return result
     finally:
-        swap(outside)
+        swap_in(outside)

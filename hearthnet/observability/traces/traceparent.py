@@ -18,7 +18,7 @@ from hearthnet.observability.records.context import innermost
 from hearthnet.observability.records.ids import is_trace_id
 
 if TYPE_CHECKING:
-    from hearthnet.observability.tracing import Trace
+    from hearthnet.observability.traces.trace import Trace
 
 __all__ = [
     "TRACEPARENT",

@@ -62,19 +62,12 @@ __all__ = [
     "origin_of",
     "services_of",
     "telemetry",
-    "trace_headers_rejected_total",
 ]
 
 T = TypeVar("T")
 
 _ID_START: Final = "^[0-9A-Z]{1,26}$"
 _PATIENCE_S: Final = 0.05  # most calls have ended by then; others notice a client that left this much later
-
-trace_headers_rejected_total: Final = metrics.counter(
-    "hearthnet_trace_headers_rejected_total",
-    "Headers of calls that named no valid trace, or more than one.",
-    ["header"],
-)
 
 
 class Origin(NamedTuple):
@@ -112,7 +105,7 @@ def _request_id(headers: Headers) -> str | None:
     given = headers.get(REQUEST_ID, "")
     trace_id = trace_id_of(given)
     if given and trace_id is None:
-        trace_headers_rejected_total.labels(REQUEST_ID).inc()
+        metrics.trace_headers_rejected_total.labels(REQUEST_ID).inc()
     return trace_id
 
 
@@ -122,7 +115,7 @@ def _caller(headers: Headers) -> TraceParent | None:
         return None
     caller = parse(given[0]) if len(given) == 1 else None
     if caller is None:
-        trace_headers_rejected_total.labels(TRACEPARENT).inc()
+        metrics.trace_headers_rejected_total.labels(TRACEPARENT).inc()
     return caller
 
 

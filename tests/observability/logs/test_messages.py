@@ -21,6 +21,7 @@ from hearthnet.observability.logs import messages
 from hearthnet.observability.logs.daily_file import log_paths
 from hearthnet.observability.logs.messages import find
 from hearthnet.observability.logs.tracebacks import Error
+from hearthnet.observability.records.record import LogRecord
 from hearthnet.observability.redaction.rules import register_secrets
 from hearthnet.observability.runtime import runtime
 
@@ -65,8 +66,10 @@ def test_rows_beyond_the_budget_are_told_as_one(lines, still):
 
     stored = runtime.recorder.pending_logs()
     assert [entry.repeats for entry in stored] == [0] * 10 + [39] + [0]
+    assert [entry.ts_us for entry in stored] == [still[0] // 1_000 - 1_000_000] * 10 + [still[0] // 1_000] * 2
     assert total(lines()) == 51
     assert [line for line in lines() if "repeats" in line] == []  # the file has each of them
+    assert messages.dropped_by_level() == {"info": 40}
 
 
 def test_lines_beyond_the_budget_are_told_as_one(lines, still, monkeypatch):
@@ -267,13 +270,14 @@ def test_records_of_a_trace_that_ends_well_are_counted(lines, still):
     with trace.new_trace("good.call"):
         for _ in range(50):
             log.info("working")
+    assert messages.is_any_dropped() is True
     node_logging.log_dropped(all_of_them=True)
 
     stored = runtime.recorder.pending_logs()
     assert sum(1 + entry.repeats for entry in stored) == 50
     assert len(stored) == 11
     assert total(line for line in lines() if line["msg"] == "working") == 50  # the file has had them all along
-    assert not messages.is_any_dropped()
+    assert messages.is_any_dropped() is False
 
 
 def test_records_of_a_trace_that_fails_are_not_counted_twice(lines, still):
@@ -323,6 +327,65 @@ def test_levels_are_those_of_the_standard_library():
 def test_level_in_between_has_the_name_of_the_next_lower_one(number, name):
     """Other libraries have levels of their own: 15, 25."""
     assert messages.level_name(number) == name
+
+
+@pytest.mark.parametrize(
+    ("number", "is_notable"), [(10, 0), (20, 0), (29, 0), (30, 1), (35, 1), (40, 1), (50, 1), (99, 1)]
+)
+def test_warnings_and_worse_are_notable(number, is_notable):
+    """They have a share of the ring of their own, and more rows a second."""
+    entry = messages.new_entry(find("hearthnet.test", number, "m"), None, None, 0)
+
+    assert LogRecord(0, "run", 1, *entry.values()).notable == is_notable
+
+
+def test_message_hides_what_its_fields_tell(lines, still):
+    """A secret that stands in the text too is replaced in line and row, and in the record that counts the others."""
+    for _ in range(50):
+        log.info("sent orchid-lantern-4471", extra={"password": "orchid-lantern-4471"})
+    node_logging.log_dropped(all_of_them=True)
+
+    stored = runtime.recorder.pending_logs()
+    assert {entry.msg for entry in stored} == {line["msg"] for line in lines()} == {"sent [redacted]"}
+    assert [entry.repeats for entry in stored] == [0] * 10 + [39]
+
+
+@pytest.mark.parametrize(
+    "secrets", [("orchid-lantern-4471", "velvet-anchor-9902"), ("velvet-anchor-9902", "orchid-lantern-4471")]
+)
+def test_message_hides_what_each_of_its_records_tells(secrets):
+    """One after the other; where nothing is told, it is as it was."""
+    message = find("hearthnet.test", 20, "from orchid-lantern-4471 to velvet-anchor-9902")
+    for secret in secrets:
+        line = messages.new_entry(message, {"password": secret}, None, 0).line().decode()
+        assert secret not in line
+        assert "[redacted]" in line
+    plain = messages.new_entry(message, {"n": 1}, None, 0).line().decode()
+
+    assert "from orchid-lantern-4471 to velvet-anchor-9902" in plain
+
+
+@pytest.mark.parametrize(("length", "fields_bytes"), [(256, 2_048), (257, 1_024), (900, 1_024)])
+def test_long_message_takes_its_space_in_the_row_from_the_fields(length, fields_bytes):
+    """A quarter of its share is short."""
+    entry = messages.new_entry(find("hearthnet.test", 20, "x" * length), {"a": "y" * 2_000, "b": "z" * 2_000}, None, 0)
+    row = LogRecord(0, "run", 1, *entry.values())
+
+    assert fields_bytes - 100 < len(row.extras) <= fields_bytes
+    assert len(row.msg) == length
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_line_of_just_the_limit_is_whole(more):
+    """One byte more, and its fields are cut."""
+    message = find("hearthnet.test", 20, "m")
+    rest = len(messages.Entry(message, b'{"a":"","b":""}', None, 0).line())
+    half = (MAX_JSON_LINE_BYTES - rest) // 2
+    fields = {"a": "x" * half, "b": "x" * (MAX_JSON_LINE_BYTES - rest - half + more)}
+    line = messages.Entry(message, orjson.dumps(fields), None, 0).line()
+
+    assert ("[cut]" in line.decode()) == (more > 0)
+    assert len(line) <= MAX_JSON_LINE_BYTES
 
 
 @pytest.mark.parametrize("letter", ["x", "\x01", "ü"])
@@ -415,6 +478,16 @@ def test_debug_record_that_cannot_be_kept_is_counted(lines, monkeypatch):
     messages.keep_on(broken, "hearthnet.test", "m", {})
 
 
+@pytest.mark.parametrize(
+    ("after_s", "is_admitted"), [(0.0, False), (59.9, False), (60.0, True), (60.1, True), (900.0, True)]
+)
+def test_key_is_admitted_again_once_its_time_is_over(after_s, is_admitted):
+    """However long ago that was; then its time begins anew."""
+    assert messages.admit_key("hearthnet.test", "k", 100.0, 60.0)
+    assert messages.admit_key("hearthnet.test", "k", 100.0 + after_s, 60.0) is is_admitted
+    assert messages.admit_key("hearthnet.test", "k", 161.0, 60.0) is not is_admitted
+
+
 def test_limits_are_remembered_for_a_bounded_number_of_keys():
     """A caller may name a new key each time."""
     for number in range(3_000):
@@ -456,6 +529,7 @@ def test_drops_of_a_long_limit_are_told_once_a_minute(monkeypatch, interval_s, t
     now_s = 1_800_000_000
     monkeypatch.setattr(messages, "time_ns", lambda: now_s * 1_000_000_000)
     message = messages.Message("hearthnet.x", 30, "noisy")
+    assert not message.has_drops_before(None)
     assert message.admit_line(now_s)
     message.drop_until(now_s + interval_s)
 

@@ -12,6 +12,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.records import a_trace
 
 from hearthnet.constants import MAX_KEYS, MAX_NESTING, MAX_STRING_BYTES
 from hearthnet.observability.records.record import CUT, encode, encode_value, fit, one_line, safe_text
@@ -164,6 +165,70 @@ def test_fit_keeps_an_object_within_its_limit(extras, limit):
 def test_a_value_alone_is_json(text):
     """A message is encoded whatever is in it."""
     assert isinstance(orjson.loads(encode_value(text)), str)
+
+
+@pytest.mark.parametrize("value", ["a\ud800", {1, 2}, "plain"])
+def test_value_that_is_no_json_is_encoded_as_text(value):
+    """A lone surrogate is shown as its escape."""
+    shown = str(value).replace("\ud800", "\\ud800")
+
+    assert encode_value(value) == orjson.dumps(shown)
+
+
+def test_items_beyond_the_limit_are_counted_truly():
+    """Also of the arguments of a command, which are looked through for secrets."""
+    for first in ("-v", "v"):
+        shown = orjson.loads(encode({"argv": [first, *["x"] * (MAX_KEYS + 9)]}))["argv"]
+        assert shown == [first, *["x"] * (MAX_KEYS - 1), "[10 more]"]
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (2**63 - 1, 2**63 - 1),
+        (-(2**63), -(2**63)),
+        (2**63, "0x8000000000000000"),
+        (-(2**63) - 1, "-0x8000000000000001"),
+    ],
+)
+@pytest.mark.parametrize("beside", [1, decimal.Decimal(1)], ids=["plain", "slow"])
+def test_integer_of_64_bits_is_a_number(number, shown, beside):
+    """A larger one is text; whatever stands beside it."""
+    assert orjson.loads(encode({"beside": beside, "n": number, "in": [number]}))["n"] == shown
+    assert orjson.loads(encode({"beside": beside, "n": number, "in": [number]}))["in"] == [shown]
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [
+        (2, ": [ValueError: 0; ValueError: 1]"),
+        (8, "; ValueError: 7]"),
+        (9, "ValueError: 7; 1 more]"),
+        (11, "; 3 more]"),
+    ],
+)
+def test_group_of_errors_tells_its_first_members(count, told):
+    """Eight of them, and how many more there are."""
+    group = ExceptionGroup("two", [ValueError(number) for number in range(count)])
+    shown = orjson.loads(encode({"error": group}))["error"]
+
+    assert shown.startswith("ExceptionGroup: two")
+    assert shown.endswith(told)
+
+
+@given(st.dictionaries(st.text(max_size=20), json_like, max_size=6))
+def test_object_of_just_the_limit_is_whole(extras):
+    """One byte less, and it is cut."""
+    encoded = encode(extras)
+
+    assert fit(encoded, len(encoded)) == encoded
+
+
+def test_trace_shows_its_fields_decoded():
+    """Its spans and fields are JSON in the record, and values to a reader."""
+    shown = a_trace(3, spans=b'[{"name":"s"}]', extras=b'{"n":1}').as_dict()
+
+    assert (shown["number"], shown["spans"], shown["extras"]) == (3, [{"name": "s"}], {"n": 1})
 
 
 def test_one_bad_value_costs_its_neighbours_nothing():

@@ -57,6 +57,27 @@ def test_what_is_in_flight_is_never_pushed_out():
     assert buffer.take_dropped() == 6
 
 
+def test_buffer_of_one_keeps_the_newest():
+    """The smallest there is."""
+    buffer = Buffer(1)
+    buffer.offer(1)
+    buffer.offer(2)
+
+    assert (buffer.snapshot(), buffer.take_dropped()) == ([2], 1)
+
+
+def test_offer_waits_for_no_lock_while_there_is_space():
+    """The writer may be stopped while it holds it; only to drop a record takes the lock."""
+    buffer = Buffer(4)
+    caller = threading.Thread(target=lambda: [buffer.offer(number) for number in range(4)], daemon=True)
+    with buffer._lock:
+        caller.start()
+        caller.join(10)
+        assert not caller.is_alive()
+
+    assert buffer.snapshot() == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("capacity", [0, -1])
 def test_capacity_must_be_positive(capacity):
     """A buffer that could hold nothing is refused."""

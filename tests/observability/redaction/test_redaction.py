@@ -74,6 +74,11 @@ HOSTILE = [
     "password='a'b", "password=a1b2c3d4;", "_token ", "x_token a1b2c3d4 ", "key ", "api key: a1b2c3d4 ", "token a1",
     "_key a", "$2b$12$", "$6$a$", "1000.", "0.A", ".v1.", "cio", "oy2", "stripe key: ", "a key = ",
     "BBDC-", "BBDC-1234567890123456@a.", "BBDC-@a.", "@", "$krb5tgs$23$",
+    "password '", "login b password ", "password ", "PASSWORD 'a", "Private-Lines: 1", "oracle:thin:a/",
+    "oracle:thin:a/@",
+    "--- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----", "$argon2id$v=1$m=1,t=1,p=1$a", "$123456$a", "$y$a$",
+    "IDENTIFIED BY 'a",
+    "\\ntoken=", "a\\npassword: a",
     "M", "M.", "aaaaaaa.", "%", "token=\"x token=\"a1b2c3d4e5\"\" ",
 ]  # fmt: skip
 

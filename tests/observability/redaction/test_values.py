@@ -215,3 +215,66 @@ def test_quick_check_is_never_stricter_than_the_search(text):
 
     assert needs_scrub(text) or not found
     assert scrub(cleaned) == cleaned
+
+
+KEY = "yAnz5TF+lXXJte14tci3IRZ0GgZT5uwLWPa0JtsE/Xw="
+WRITTEN = {
+    "netrc": [
+        "machine h login bob password {}",
+        "default login bob password {}",
+        "machine h\n  login b\n  password {}",
+    ],
+    "build": ["signingKeyPassword {} for it", "storePassword '{}' for it", "with password '{}' for it"],
+    "SQL": ["ALTER USER bob PASSWORD '{}'", "user identified by '{}'", 'CREATE USER b IDENTIFIED BY "{}"'],
+    "name and escape": ["name: bob\\npassword: {}\\n", "a\\ntoken={}\\nb", "a\\r\\nx_token: {}"],
+    "database": ["jdbc:oracle:thin:bob/{}@h:1521:x", "jdbc:oracle:oci:bob/{}@h", "postgres://bob:{}@h/db"],
+    "command": ["mysql -p{} db", "useradd -p {} bob", "lftp -u bob,{} h"],
+    "network": ["wpa_psk {} set", "wpa-psk {} set", 'psk="{}"'],
+    "cookie": ["Cookie: a=1; session={}", "Set-Cookie: b=2; id={}", "cookie: c=3; x={}"],
+}
+HASHES = [
+    "$apr1$Zk2VbX9m$q7Zk2VbX9mT4wLr8sD1f/.", "$y$j9T$Zk2VbX9mT4wLr8$q7Zk2VbX9mT4wLr8sD1fGhq7Zk2VbX9mT4wLr8sD1fG",
+    "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHQ$q7Zk2VbX9mT4wLr8sD1f",
+    "pbkdf2_sha256$600000$Zk2VbX9mT4$q7Zk2VbX9mT4wLr8sD1fGhq7Zk2VbX9mT4wLr8=", "bob:{SSHA}q7Zk2VbX9mT4wLr8sD1fGhq7Zk2=",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_secret_of_a_file_or_a_command_is_redacted(kind):
+    """As configuration, builds, databases and shells write one; also with digits last, and as JSON."""
+    for form in WRITTEN[kind]:
+        for secret in ("S3cr3tPassw0rd", "hunter2secret"):
+            assert secret not in scrub(f"ran {form.format(secret)} and went on"), form
+
+
+@pytest.mark.parametrize("text", HASHES)
+def test_hash_of_a_password_is_redacted(text):
+    """Of web servers, of systems, of frameworks."""
+    assert "D1f" not in scrub(f"has {text} there")
+
+
+@pytest.mark.parametrize("form", ["preshared key: {}", "wg set wg0 private-key {}", "client-key-data: {}"])
+def test_key_of_two_words_is_redacted(form):
+    """Of WireGuard, of Kubernetes."""
+    assert KEY not in scrub(form.format(KEY))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-----BEGINRSA PRIVATE KEY-----\nMIIEq7Zk2VbX9mT4", "---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\nq7Zk2VbX9mT4",
+        "Private-Lines: 1\nq7Zk2VbX9mT4\nPrivate-MAC: 9f86",
+    ],
+)  # fmt: skip
+def test_private_key_in_other_frames_is_redacted(text):
+    """Without a space, of SSH2, of PuTTY."""
+    assert "q7Zk2VbX9mT4" not in scrub(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["no password 'required' for it", "the password is wrong for bob", "the login bob had a password prompt twice"],
+)
+def test_sentence_about_a_password_stays(text):
+    """Without a value."""
+    assert scrub(text) is text

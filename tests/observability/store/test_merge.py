@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.records import a_log, a_trace
 
-from hearthnet.database import TELEMETRY, open_database
+from hearthnet.database import TELEMETRY, CeilingError, open_database
 from hearthnet.observability.store import merge as merging
 from hearthnet.observability.store.merge import known_numbers, merge, transaction
 from hearthnet.observability.store.rows import LOGS, TRACES
@@ -139,6 +139,52 @@ def test_older_records_fill_what_is_free(database):
 
 
 @pytest.mark.usefixtures("small")
+def test_wal_of_a_merge_is_used_anew_after_each_transaction(database, tmp_path):
+    """Whatever a box holds: all that was merged is in the file."""
+    merge(database, [a_trace(number) for number in range(1, 11)])
+    copy = tmp_path / "copy.db"
+    copy.write_bytes((tmp_path / "telemetry.db").read_bytes())
+
+    with closing(sqlite3.connect(f"file:{copy}?immutable=1", uri=True)) as alone:
+        assert numbers(alone) == list(range(1, 11))
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(("held", "old", "inserted"), [(0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 0)])
+def test_record_is_too_old_for_its_own_class_alone(database, held, old, inserted):
+    """One of a class that uses the other's slots pushes out the oldest of these, however old it is itself."""
+    merge(database, [a_trace(number, "new", notable=held) for number in range(100, 110)])
+
+    assert merge(database, [a_trace(1, "old", notable=old)], run_id="old") == inserted
+    assert sum(counted(database).values()) == SIZE
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(("cursor", "lost"), [(None, None), (0, 4), (3, 1), (4, None), (10, None)])
+def test_evicted_rows_that_were_not_exported_are_counted(database, cursor, lost):
+    """As the writer counts them."""
+    merge(database, [a_trace(number) for number in range(1, 11)])
+    if cursor is not None:
+        database.execute("INSERT INTO state VALUES ('otlp.traces', ?)", (cursor,))
+    merge(database, [a_trace(number) for number in range(11, 15)])
+
+    assert state(database).get("otlp.traces.lost") == lost
+
+
+@pytest.mark.usefixtures("small")
+def test_records_that_the_ring_never_held_are_lost_to_the_export_too(database, monkeypatch):
+    """There are more in one transaction than it has slots; rows deleted by hand are no loss."""
+    monkeypatch.setattr(merging, "_CHUNK_ROWS", 100)
+    database.execute("INSERT INTO state VALUES ('otlp.traces', 0)")
+    merge(database, [a_trace(number) for number in range(1, 16)])
+    assert state(database)["otlp.traces.lost"] == 5
+
+    database.execute("DELETE FROM traces")
+    merge(database, [a_trace(number) for number in range(21, 24)])
+    assert state(database)["otlp.traces.lost"] == 5
+
+
+@pytest.mark.usefixtures("small")
 def test_age_is_that_of_the_end(database):
     """A trace that lasted long is as new as its end: it is what happened last, and is not left out for its start."""
     merge(database, [a_trace(number, "new", notable=1) for number in range(100, 110)])
@@ -264,6 +310,18 @@ def test_ceiling_of_the_file_evicts_more_than_the_rule(database):
     assert counted(database).items() <= state(database).items()
 
 
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("held", [0, 3])
+def test_records_that_no_eviction_has_space_for_are_left(database, held):
+    """All rows have gone for them by then: the file is too small for one such."""
+    merge(database, [a_trace(number) for number in range(1, held + 1)])
+    ((pages,),) = database.execute("PRAGMA page_count").fetchall()
+    database.execute(f"PRAGMA max_page_count = {pages}")
+
+    assert merge(database, [a_trace(9, extras=b'"%b"' % (b"x" * 20_000_000))]) == 0
+    assert numbers(database) == []
+
+
 @pytest.mark.parametrize(("held", "gone"), [(200, 50), (5_000, 100)])
 def test_ceiling_of_the_file_evicts_a_little_at_a_time(database, held, gone):
     """Fifty rows or a fiftieth, the oldest, make space for a small record: not half of what is kept."""
@@ -275,3 +333,20 @@ def test_ceiling_of_the_file_evicts_a_little_at_a_time(database, held, gone):
     merge(database, [a_trace(held + 1)])
 
     assert numbers(database) == list(range(gone + 1, held + 2))
+
+
+@pytest.mark.parametrize(("foreign", "is_blamed"), [(0.4, False), (0.5, False), (0.52, True), (0.9, True)])
+def test_tables_of_others_are_blamed_where_they_take_more_than_half(database, monkeypatch, foreign, is_blamed):
+    """Else rows of ours make space."""
+    text = b'{"v":"%s"}' % (b"x" * 60_000)
+    merge(database, [a_trace(number, extras=text) for number in range(1, 11)])
+    database.execute("VACUUM")
+    ((pages,),) = database.execute("PRAGMA page_count").fetchall()
+    pages += pages % 2
+    database.execute(f"PRAGMA max_page_count = {pages}")
+    monkeypatch.setattr(merging, "foreign_pages", lambda _: int(pages * foreign))
+
+    if is_blamed:
+        with pytest.raises(CeilingError):
+            merge(database, [a_trace(11, extras=text)])
+    assert merge(database, [] if is_blamed else [a_trace(11, extras=text)]) == (not is_blamed)

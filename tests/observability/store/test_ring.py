@@ -11,13 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hearthnet.database import TELEMETRY, open_database
+from hearthnet.database import PARTS, TELEMETRY, open_database
 from hearthnet.observability.store.ring import (
     BEGIN,
     READ,
     RECOUNT,
     SET,
     State,
+    is_record_at_fault,
+    lost_name,
     oldest_of,
     surplus,
     trial,
@@ -115,6 +117,11 @@ def test_eviction_for_space_takes_of_the_fuller_class(ordinary, notable, count):
         assert fullness[at] == max(fullness)
 
 
+def test_eviction_for_space_takes_ordinary_rows_where_both_classes_are_as_full():
+    """What failed is worth more."""
+    assert oldest_of((2 * ORDINARY_SHARE, 2 * NOTABLE_SHARE), SIZE, 3) == (3, 0)
+
+
 @given(st.lists(st.integers(0, 1), max_size=30), st.integers(0, 1), st.integers(0, 30))
 def test_batch_larger_than_the_ring_loses_its_oldest(notables, notable, count):
     """Of the records of a class the first so many are left out; all others stay, in their order."""
@@ -157,6 +164,69 @@ def test_settled_number_never_falls():
 
     assert (state.settled("run"), state.settled("other")) == (9, 0)
     assert dict(state.changes()) == {"seq": 0}
+
+
+def export_of(state, table):
+    """Up to where a table is exported, and how many rows were lost on the way."""
+    return state.cursor(table), dict(state.changes()).get(lost_name(table.name))
+
+
+@pytest.mark.parametrize("sent", [0, 1, 7])
+def test_export_goes_on_where_it_ended(sent):
+    """Also one that had sent nothing. To begin or end it twice changes nothing."""
+    state = State(json.dumps({**BLANK, "seq": 9}))
+    state.begin_export("traces")
+    state.move_cursor("traces", 0, sent)
+    state.begin_export("traces")
+    assert state.cursor(TRACES) == sent
+    assert state.cursor(LOGS) is None
+
+    state.end_export("traces")
+    state.end_export("traces")
+    assert export_of(state, TRACES) == (None, 0)
+    state.begin_export("traces")
+    assert state.cursor(TRACES) == sent
+
+
+def test_rows_evicted_unsent_are_counted_once_there_is_an_export():
+    """And no longer once it has ended, or once the backend knows of them."""
+    state = State(json.dumps({**BLANK, "seq": 9}))
+    state.lose(TRACES, 5)
+    state.begin_export("traces")
+    state.lose(TRACES, 2)
+    state.lose(TRACES, 3)
+    assert export_of(state, TRACES) == (0, 5)
+
+    state.tell_lost("traces", 1)
+    assert export_of(state, TRACES) == (0, 4)
+    state.tell_lost("traces", 6)
+    assert export_of(state, TRACES) == (0, 0)
+    state.lose(TRACES, 3)
+    state.end_export("traces")
+    state.lose(TRACES, 1)
+    assert export_of(state, TRACES) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("cursor", "expected"), [(None, (50, 4)), (0, (50, 7)), (1, (1, 3)), (20, (20, 3))], ids=["none", "new", "1", "20"]
+)
+def test_export_of_a_replaced_database_is_taken_over(cursor, expected):
+    """Where this one has sent nothing yet; what was lost in both is added up."""
+    here = {} if cursor is None else {"otlp.traces": cursor, "otlp.traces.lost": 3}
+    state = State(json.dumps({**BLANK, "seq": 99, **here}))
+    state.resume_export("traces", 50, 4)
+    state.tell_lost("traces", 0)
+
+    assert export_of(state, TRACES) == expected
+
+
+def test_marks_of_a_run_count_up():
+    """Each transaction has the next one, and is told from those of other runs."""
+    state = State(json.dumps(BLANK))
+
+    assert [state.mark("run"), state.mark("run"), state.mark("other")] == [1, 2, 1]
+    assert (state.marks("run"), state.marks("none")) == (2, 0)
+    assert {2, 1} <= {value for name, value in state.changes() if name != "seq"}
 
 
 def test_counting_anew_finds_rows_below_the_hint():
@@ -227,6 +297,7 @@ REFUSED_EVENTS = [
     *(f"{event} ON {table}" for event in ("INSERT", "DELETE") for table in ("traces", "logs", "gaps", "runs", "state")),
     "INSERT ON state WHEN NEW.name = '1'",  # the run is open
     "DELETE ON state WHEN OLD.name = '1'",  # and closed
+    *(f"INSERT ON state WHEN NEW.name = '{table}.{notable}'" for table in ("traces", "logs") for notable in (0, 1)),
     "UPDATE ON state WHEN NEW.name = 'seq'",
     "UPDATE OF vitals ON runs",
     "UPDATE OF commits ON runs",
@@ -280,3 +351,33 @@ def test_trial_has_durations_of_a_part_of_a_millisecond(store):
 
     with pytest.raises(sqlite3.IntegrityError, match="cannot store REAL value in INTEGER column"):
         trial(store)
+
+
+def refused(name):
+    """An error as SQLite raises it where a constraint is not met."""
+    error = sqlite3.IntegrityError("refused")
+    error.sqlite_errorname = f"SQLITE_CONSTRAINT_{name}"
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "change", "is_at_fault"),
+    [
+        (refused("NOTNULL"), "", True),
+        (refused("DATATYPE"), "", True),
+        (refused("UNIQUE"), "", False),  # our schema has no such constraint
+        (refused("TRIGGER"), "", False),
+        (refused("FOREIGNKEY"), "", False),
+        (refused("CHECK"), "", False),
+        (sqlite3.InterfaceError("no such type"), "DROP TABLE gaps", True),
+        (refused("NOTNULL"), "DROP TABLE gaps", False),
+        (refused("NOTNULL"), "CREATE UNIQUE INDEX mine ON traces (notable)", False),
+        (refused("NOTNULL"), "CREATE INDEX mine ON traces (notable)", True),
+    ],
+    ids=lambda part: getattr(part, "sqlite_errorname", part),
+)
+def test_record_is_at_fault_where_the_schema_is_ours(store, error, change, is_at_fault):
+    """Else the records after it would be refused too, and dropped one by one."""
+    store.execute(change)
+
+    assert is_record_at_fault(error, store.execute(PARTS).fetchall()) is is_at_fault

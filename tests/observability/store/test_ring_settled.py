@@ -53,3 +53,24 @@ def test_skipped_numbers_join_what_is_ahead():
     assert settled.number == 7
     settled.skip(3)
     assert settled.number == 7
+
+
+def test_highest_settled_number_is_the_one_skipped_to():
+    """Whether or not numbers below it had come."""
+    settled = Settled()
+    settled.add([5, 8])
+    assert (settled.number, settled.highest()) == (0, 8)
+    settled.skip(6)
+    assert (settled.number, settled.highest()) == (6, 8)
+    settled.skip(10)
+    assert (settled.number, settled.highest()) == (10, 10)
+
+
+def test_number_that_comes_after_it_was_given_up_settles_no_other():
+    """As many numbers as are missing may be others: late ones, and one ahead."""
+    settled = Settled()
+    settled.skip(2)
+    settled.add([1, 2, 5])
+    assert (settled.number, settled.highest()) == (2, 5)
+    settled.add([2, 3, 4])
+    assert settled.number == 5

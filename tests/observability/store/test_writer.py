@@ -37,7 +37,7 @@ class Busy(Writer):
 
 @pytest.mark.parametrize(
     ("is_gentle", "buffered", "commits", "left"),
-    [(True, 10, 1, 1), (True, 25, 3, 1), (False, 10, LATE + 1, 0), (False, 25, LATE + 1, 0)],
+    [(True, 10, 1, 1), (True, 11, 2, 1), (True, 25, 3, 1), (False, 10, LATE + 1, 0), (False, 25, LATE + 1, 0)],
 )
 async def test_flush_commits_what_there_was(path, writers, monkeypatch, is_gentle, buffered, commits, left):
     """A flush commits all records that it found, in as many batches as needed; later ones only if a caller waits."""
@@ -65,6 +65,7 @@ async def test_gentle_flush_commits_both_kinds(path, writers, monkeypatch, trace
     for number in range(traces + 1, traces + logs + 1):
         writer._recorder.logs.offer(a_log(number))
     writer.is_gentle = True
+    assert writer.held == (0, 0)
 
     assert await writer.flush()
     assert query(path, "SELECT (SELECT count(*) FROM traces), (SELECT count(*) FROM logs)") == [(traces, logs)]
@@ -291,7 +292,7 @@ async def test_what_is_settled_is_committed_with_the_batch(path, writers):
 
 @pytest.mark.parametrize(("kind", "make", "expected"), [("traces", a_trace, (5, 0)), ("logs", a_log, (0, 5))])
 async def test_dropped_records_are_noted_in_the_box_once_their_gap_is_committed(
-    path, writers, monkeypatch, kind, make, expected
+    path, writers, monkeypatch, logged, kind, make, expected
 ):
     """Until then nobody has counted them: recovery must, if the process is killed."""
     writer = await writers("run")
@@ -310,6 +311,7 @@ async def test_dropped_records_are_noted_in_the_box_once_their_gap_is_committed(
     assert await writer.flush()
     assert noted[0] == expected
     assert query(path, "SELECT kind, reason, count FROM gaps") == [(kind[:-1], "buffer_full", 2)]
+    assert [(told.kind, told.count) for told in logged if "dropped" in told.getMessage()] == [(kind[:-1], 2)]
 
 
 async def test_oldest_ended_runs_make_room(path, writers, monkeypatch):
@@ -366,3 +368,46 @@ async def test_pages_get_their_space_in_the_file_at_once(path, writers):
 
     ((pages,),) = query(path, "SELECT page_count FROM pragma_page_count()")
     assert path.stat().st_size == pages * PAGE_BYTES > 400_000
+
+
+@pytest.mark.parametrize(("times", "left"), [(1, 70), (2, 20), (3, 0), (99, 0)])
+async def test_space_is_made_until_there_is_enough_or_nothing_left(path, writers, monkeypatch, times, left):
+    """The oldest rows go, fifty at a time."""
+    writer = await writers("run", ring_rows=200)
+    offer(writer, range(1, 121))
+    assert await writer.flush()
+    asked = iter([True] * times)
+
+    async def is_short(*_):
+        return next(asked, False)
+
+    monkeypatch.setattr(writer.quota, "fits", lambda *_: False)
+    monkeypatch.setattr(writer.quota, "is_short", is_short)
+    offer(writer, [121])
+    assert await writer.flush()
+
+    numbers = [number for (number,) in query(path, "SELECT number FROM traces ORDER BY seq")]
+    assert numbers == list(range(121 - left, 122))
+
+
+def rows_in_the_file(path):
+    """Counts the traces that the database has without its WAL: those of the last checkpoint."""
+    copy = path.with_name("copy.db")
+    copy.write_bytes(path.read_bytes())
+    with closing(sqlite3.connect(f"file:{copy}?immutable=1", uri=True)) as connection:
+        return connection.execute("SELECT count(*) FROM traces").fetchone()[0]
+
+
+async def test_wal_is_copied_to_the_file_once_enough_was_written(path, writers):
+    """So that it is used anew from its start, and stays small: not at each commit, and not never."""
+    writer = await writers("run", wal_due=400_000)
+    counts = []
+    for number in range(1, 21):
+        offer(writer, [number], extras=b'"%b"' % (b"x" * 10_000))
+        assert await writer.flush()
+        counts.append(rows_in_the_file(path))
+
+    assert counts[0] == 0
+    assert 10 <= counts[-1] <= 20
+    assert len(set(counts)) < 10
+    assert writer.wal.used < 400_000

@@ -80,6 +80,194 @@ async def test_failure_is_told_once_and_so_is_its_end(writers, monkeypatch, logg
     assert len(told()) == 2
 
 
+async def test_lock_that_ended_soon_is_not_told_at_all(writers, monkeypatch, logged):
+    """Neither that it was there, nor that it is gone."""
+    writer = await writers("run")
+
+    async def refuse():
+        error = sqlite3.OperationalError("database is locked")
+        error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+        raise error
+
+    offer(writer, [1])
+    with monkeypatch.context() as patch:
+        patch.setattr(writer._db, "commit", refuse)
+        assert not await writer.flush()
+    assert await writer.flush()
+
+    assert [record.getMessage() for record in logged if "telemetry" in record.getMessage()] == []
+
+
+async def test_lock_that_lasts_is_told_with_who_holds_the_file(path, writers, logged):
+    """The other processes, by name: this one knows its own connection."""
+    writer = await writers("run")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        await writer._be_patient(0)
+        for _ in range(3):
+            offer(writer, [1])
+            assert not await writer.flush()
+
+    (told,) = [record for record in logged if record.getMessage() == "telemetry cannot be written"]
+    assert (told.reason, told.held_by, told.path) == ("locked", [], str(path))
+
+
+def fill_disk(writer, times):
+    """Makes so many commits fail because the disk is full."""
+    genuine, failed = writer._db.commit, []
+
+    async def commit():
+        if len(failed) < times:
+            failed.append(1)
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        await genuine()
+
+    writer._db.commit = commit
+
+
+async def test_full_disk_is_written_in_place_at_once(path, writers, logged):
+    """The batch is tried again with a file that may not grow, once; that is no failure yet."""
+    writer = await writers("run")
+    fill_disk(writer, 1)
+    offer(writer, [1])
+
+    assert await writer.flush()
+    assert writer.quota.is_tight
+    assert query(path, "SELECT number FROM traces") == [(1,)]
+    assert [record for record in logged if "telemetry" in record.getMessage()] == []
+
+
+async def test_disk_that_stays_full_is_waited_for(writers):
+    """It is not tried again and again in one flush; the store is as good as it was."""
+    writer = await writers("run")
+    fill_disk(writer, 2)
+    offer(writer, [1])
+
+    assert not await writer.flush()
+    assert (writer.failing, writer.must_reopen) == ("disk_full", False)
+    assert await writer.flush()
+
+
+async def test_disk_without_space_for_a_checkpoint_is_not_tried_again(writers, monkeypatch):
+    """Until the next flush: there is nothing to write in place of."""
+    writer = await writers("run")
+    tried = []
+
+    async def refuse(*_):
+        tried.append(1)
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    monkeypatch.setattr(writer._db, "commit", refuse)
+    monkeypatch.setattr(writer.wal, "checkpoint", refuse)
+    offer(writer, [1])
+
+    assert not await writer.flush()
+    assert len(tried) == 2  # the commit, and the checkpoint
+
+
+async def test_full_disk_gets_what_is_committed_into_the_file(path, writers):
+    """So that the WAL is used anew, which has its space already."""
+    writer = await writers("run")
+    offer(writer, [1, 2, 3])
+    assert await writer.flush()
+    fill_disk(writer, 1)
+    offer(writer, [4])
+    assert await writer.flush()
+
+    copy = path.with_name("copy.db")
+    copy.write_bytes(path.read_bytes())
+    assert query(copy, "SELECT number FROM traces ORDER BY seq") == [(1,), (2,), (3,)]
+
+
+async def test_commit_that_cannot_be_undone_needs_another_connection(path, writers, logged):
+    """The file is gone or damaged: this one is of no more use, and is not tried again."""
+    writer = await writers("run")
+    genuine, tried = writer._db.commit, []
+
+    async def refuse():
+        tried.append(1)
+        if len(tried) == 1:
+            raise sqlite3.OperationalError("disk I/O error")
+        await genuine()
+
+    async def fail():
+        raise sqlite3.DatabaseError("file is not a database")
+
+    writer._db.commit, writer._db.rollback = refuse, fail
+    offer(writer, [1])
+
+    assert not await writer.flush()
+    assert (writer.must_reopen, tried) == (True, [1])
+    (told,) = [record for record in logged if record.getMessage() == "telemetry cannot be read"]
+    assert (str(told.error), told.path) == ("file is not a database", str(path))
+    del writer._db.rollback
+    await writer._db.rollback()
+
+
+async def test_disk_that_fails_row_by_row_drops_no_record(path, writers, monkeypatch):
+    """A batch is written row by row because one of them cannot be stored; the disk's failure is not theirs."""
+    writer = await writers("run")
+    execute = writer._db.execute
+
+    async def refuse(statement, *values):
+        if statement == rows.TRACES.insert:
+            raise sqlite3.OperationalError("disk I/O error")
+        return await execute(statement, *values)
+
+    offer(writer, [1])
+    offer(writer, [2], capability=None)
+    with monkeypatch.context() as patch:
+        patch.setattr(writer._db, "execute", refuse)
+        assert not await writer.flush()
+    assert query(path, "SELECT * FROM gaps") == []
+    assert await writer.flush()
+
+    assert query(path, "SELECT number FROM traces") == [(1,)]
+    assert query(path, "SELECT reason, count FROM gaps") == [("poison", 1)]
+
+
+async def test_store_that_cannot_be_opened_says_why(tmp_path):
+    """In the words of SQLite, and leaves no connection behind."""
+    path = tmp_path / "telemetry.db"
+    path.write_bytes(b"no database" * 1_000)
+    writer = Writer(path, Recorder("run", lambda *_: None))
+
+    with pytest.raises(sqlite3.DatabaseError, match="not a database"):
+        await writer.open(("run", *RUN))
+    with pytest.raises(ValueError, match="connection"):
+        await writer._db.execute("SELECT 1")
+
+
+@pytest.mark.parametrize("change", ["UPDATE state SET value = 2 WHERE name = 'run'", "DELETE FROM state"])
+async def test_run_is_not_ended_where_its_records_are_not(path, change):
+    """Of a database that others have put back in time: what the run committed is in its box, which must stay."""
+    writer = Writer(path, Recorder("run", lambda *_: None))
+    await writer.open(("run", *RUN))
+    offer(writer, [1, 2, 3])
+    assert await writer.flush()
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute(change)
+
+    assert not await writer.close("run", within_s=2)
+    assert (writer.failing, writer.error) == ("corrupt", "it lacks what was committed")
+
+
+async def test_run_of_a_store_that_was_opened_again_is_ended(path, writers):
+    """Although this connection has committed nothing: the one before it had."""
+    first = await writers("run")
+    offer(first, [1, 2, 3])
+    assert await first.flush()
+    again = Writer(path, Recorder("run", lambda *_: None), settled=first.settled)
+    await again.open(("run", *RUN))
+
+    assert await again.close("run", within_s=2)
+    assert query(path, "SELECT end_reason FROM runs") == [(rows.CLEAN,)]
+
+
 @pytest.mark.parametrize("reason", ["io", None])
 async def test_failure_of_the_writer_before_is_not_told_again(writers, monkeypatch, logged, reason):
     """One that takes over from a writer whose failure was logged logs the end of it alone."""

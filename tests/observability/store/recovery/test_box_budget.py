@@ -35,10 +35,10 @@ def log_of(number, notable=0, run=RUN) -> LogRecord:
     return LogRecord(0, run, number, number, "info", "hearthnet.x", "message", None, None, notable, 0, b"{}", None)
 
 
-def dead_box(path, run=RUN, *, count=100, committed=0, notable=(), sizes=None):
+def dead_box(path, run=RUN, *, count=100, committed=0, notable=(), sizes=None, pid=DEAD, vitals=2):
     """The box of a killed process: `count` traces and as many log records, numbered in turns."""
     header = new_header(layout.LIBRARY, run, "1", "ed25519:me", sizes or Sizes(64_000, 64_000, 64), "cron.py")
-    box = BlackBox(path, replace(header, pid=DEAD))
+    box = BlackBox(path, replace(header, pid=pid))
     for number in range(1, 2 * count + 1, 2):
         box.append_trace(trace_of(number, int(number in notable), run))
         box.append_log(log_of(number + 1, int(number + 1 in notable), run))
@@ -46,8 +46,8 @@ def dead_box(path, run=RUN, *, count=100, committed=0, notable=(), sizes=None):
     box.open_span(slot, "generate", 7)
     box.begin(run, "a.b", 1, 1)  # killed between the record of its end and the mark
     box.note_committed(committed, committed, 2 * committed)
-    box.note_vitals(Vitals(5, rss_bytes=7))
-    box.note_vitals(Vitals(6, loop_lag_s=0.5))
+    for at in range(vitals):
+        box.note_vitals(Vitals(5 + at, rss_bytes=7 + at, loop_lag_s=0.5))
     os.close(box._fd)  # as a kill does
     box._fd = -1
     return path
@@ -85,6 +85,30 @@ def test_dead_box_keeps_what_is_not_committed(tmp_path):
     content = path.read_bytes()
     assert compact(path) == 0
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("vitals", [0, 1, 500])
+def test_dead_box_keeps_its_samples(tmp_path, vitals):
+    """All that there are, beside what was in flight: however many its process had taken."""
+    path = dead_box(tmp_path / "telemetry.9.box2", committed=90, vitals=vitals)
+    before = layout.read_box(path)
+    compact(path)
+    after = layout.read_box(path)
+
+    assert after.vitals == before.vitals
+    assert [entry.capability for entry in after.in_flight] == ["llm.chat"]
+    assert len(after.traces) == 10
+
+
+def test_box_that_this_process_has_closed_is_a_dead_one(tmp_path):
+    """Its pid is that of a live process: ours, which knows its own box by its path."""
+    for name in ("1", "2"):
+        dead_box(tmp_path / f"telemetry.{name}.box2", pid=os.getpid())
+    sizes = [path.stat().st_size for path in layout.boxes_in(tmp_path)]
+    keep_boxes_within(tmp_path, 0, tmp_path / "telemetry.2.box2")
+
+    after = [path.stat().st_size for path in layout.boxes_in(tmp_path)]
+    assert [size < before for size, before in zip(after, sizes, strict=True)] == [True, False]
 
 
 def test_oldest_ordinary_records_give_way_first(tmp_path):
@@ -196,6 +220,37 @@ def test_boxes_of_dead_runs_fit_their_budget(tmp_path):
     keep_boxes_within(tmp_path, 0, own)
     assert [numbers(path) for path in paths] == [[]] * 4
     assert own.stat().st_size == own_size
+
+
+def test_one_byte_too_much_is_too_much(tmp_path):
+    """And none is not: what fits stays as it is."""
+    path = dead_box(tmp_path / "telemetry.1.box2")
+    compact(path)
+    whole = path.stat().st_size
+
+    assert keep_boxes_within(tmp_path, whole, None) == 0
+    assert path.stat().st_size == whole
+    assert keep_boxes_within(tmp_path, whole - 1, None) == 1
+    assert path.stat().st_size < whole
+
+
+@pytest.mark.parametrize("sign", ["lock", "process"])
+def test_boxes_that_are_being_written_take_nothing_from_the_dead(tmp_path, sign):
+    """They have a budget of their own, whether the lock says that they live, or the process does."""
+    path = dead_box(tmp_path / "telemetry.1.box2")
+    living = dead_box(tmp_path / "telemetry.2.box2", f"{RUN[:-1]}2")
+    size = path.stat().st_size
+    fd = os.open(living, os.O_RDONLY)
+    if sign == "lock":
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    else:
+        pid = os.getppid()
+        header = replace(layout.header_of(living), pid=pid, process_start=layout.process_start(pid)).pack()
+        living.write_bytes(header + living.read_bytes()[len(header) :])
+
+    assert keep_boxes_within(tmp_path, size, None) == 0
+    assert path.stat().st_size == size
+    os.close(fd)
 
 
 def test_run_that_is_killed_while_it_compacts_loses_nothing(tmp_path):

@@ -63,6 +63,48 @@ def test_interrupted_trace_had_run_until_the_last_sign_of_life(box, trace_ms, of
     assert (record.result, record.notable, span["name"], span["status"]) == ("interrupted", 1, "step", "open")
 
 
+def test_records_of_a_box_are_those_that_were_written():
+    """Each of its run, with its number; the seq is given when it is inserted."""
+    found = records_of(layout.Box(HEADER, [frame(TRACE)], [frame(LOG)]))
+
+    assert found.traces == [
+        (0, RUN, 7, "t", None, "a.b", None, 1, STARTED, 0.5, "ok", None, 0, b"[]", b"{}"),
+    ]
+    assert found.logs == [(0, RUN, 8, 1, "info", "x", "m", None, None, 0, 0, b"{}", None)]
+
+
+@pytest.mark.parametrize(
+    ("span_s", "said"),
+    [(None, "its run ended while it was outside any span"), (2, "its run ended while it was in step")],
+)
+def test_interrupted_trace_says_where_it_was(span_s, said):
+    """It has no number yet: it was never recorded."""
+    (record,) = records_of(
+        layout.Box(HEADER, in_flight=[flying(1, span_s)], heartbeat_ns=STARTED + 4 * SECOND)
+    ).interrupted
+
+    assert record._replace(spans=b"[]") == (
+        0, RUN, 0, "t", None, "a.b", None, 1, STARTED + SECOND, 3_000.0, "interrupted", said, 1, b"[]", b"{}",
+    )  # fmt: skip
+    for span in orjson.loads(record.spans):
+        assert len(span.pop("id")) == 16
+        assert span == {
+            "parent": None, "name": "step", "offset_ms": 1_000, "duration_ms": 2_000, "status": "open", "extras": {},
+        }  # fmt: skip
+
+
+def test_what_a_box_lost_is_counted_by_kind():
+    """What it overwrote, and what gave way to its budget."""
+    box = layout.Box(
+        HEADER, [frame(TRACE, 9)], [frame(LOG, 5)], committed_traces=6, committed_logs=1, last_trace=9, last_log=5,
+        gave_way_traces=1, gave_way_logs=2,
+    )  # fmt: skip
+    found = records_of(box)
+
+    assert (found.dropped_traces, found.dropped_logs) == (box.overwritten_traces, box.overwritten_logs)
+    assert (found.gave_way_traces, found.gave_way_logs) == (1, 2)
+
+
 def test_trace_outside_any_span_has_none():
     """Nothing is made up."""
     (record,) = records_of(layout.Box(HEADER, in_flight=[flying(1)])).interrupted

@@ -112,6 +112,13 @@ def test_long_texts_share_a_row():
     assert 900 < len(found.extras) <= 1_024
 
 
+@pytest.mark.parametrize("beside", [{"msg": "x" * 1_025}, {"exc": "KeyError"}, {"msg": "x" * 8_000, "exc": "KeyError"}])
+def test_fields_beside_a_long_message_or_a_traceback_have_a_quarter_of_the_row(beside):
+    """Either is enough."""
+    assert 900 < len(record(LOG, a="x" * 4_000, **beside).extras) <= 1_024
+    assert 1_900 < len(record(LOG, a="x" * 4_000, msg="x" * 1_024).extras) <= 2_048
+
+
 @pytest.mark.parametrize("count", [1_024, 1_025])
 def test_traceback_within_its_share_is_whole(count):
     """One that is longer by a character loses its beginning."""
@@ -160,3 +167,4 @@ def test_duration_of_many_digits_is_no_duration():
 def test_time_of_a_line_is_in_utc(ts, expected):
     """In microseconds, as exact as a line is: to the millisecond."""
     assert time_of({"ts": ts}) == expected
+    assert isinstance(time_of({"ts": ts}), int)

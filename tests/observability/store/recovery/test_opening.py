@@ -15,6 +15,7 @@ from hearthnet.forensics import box as layout
 from hearthnet.observability.records.blackbox import BlackBox
 from hearthnet.observability.records.box_file import Sizes, new_header
 from hearthnet.observability.store import rows
+from hearthnet.observability.store.budget import Budget
 from hearthnet.observability.store.merge import merge
 from hearthnet.observability.store.recovery import opening
 
@@ -96,3 +97,77 @@ def test_counts_that_are_wrong_are_corrected(database, tmp_path):
 
     assert right == {"traces.0": 1, "traces.1": 1, "logs.0": 1, "logs.1": 0}
     assert dict(database.execute("SELECT name, value FROM state WHERE name IN (?, ?, ?, ?)", tuple(right))) == right
+
+
+@pytest.fixture
+def own(tmp_path):
+    """The box of this process with the records 1 to 5, of which it has committed 1 to 4."""
+    box = BlackBox(
+        tmp_path / "telemetry.9.box2", new_header(layout.LIBRARY, "run", "1", None, Sizes(64_000, 64_000, 4))
+    )
+    for number in (1, 2, 4, 5):
+        box.append_trace(tuple(a_trace(number, "run")))
+    box.append_log(tuple(a_log(3, "run")))
+    box.note_committed(3, 1, 4)
+    yield opening.Own(box, {5}, 5)
+    box.close(remove=True)
+
+
+def numbers(path):
+    """The numbers of all rows."""
+    sql = "SELECT number FROM traces UNION ALL SELECT number FROM logs ORDER BY number"
+    with closing(sqlite3.connect(path)) as connection:
+        return [number for (number,) in connection.execute(sql)]
+
+
+def gaps(path):
+    """What is recorded as missing."""
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("SELECT kind, reason, count FROM gaps").fetchall()
+
+
+def join(path, own):
+    """Opens a store while another process keeps house."""
+    opening.join_store(path, own)
+
+
+def keep(path, own):
+    """Opens a store and keeps house."""
+    opening.open_store(path, Budget(256), "run", own, reserve=0)
+
+
+@pytest.mark.parametrize("opens", [join, keep])
+def test_what_this_run_had_committed_is_in_a_new_database_again(tmp_path, own, opens):
+    """Whoever keeps house: the old one is gone. What waits is left to the writer, and nothing is missing."""
+    opens(tmp_path / "telemetry.db", own)
+
+    assert numbers(tmp_path / "telemetry.db") == [1, 2, 3, 4]
+    assert gaps(tmp_path / "telemetry.db") == []
+
+
+@pytest.mark.parametrize("opens", [join, keep])
+def test_store_is_opened_by_a_process_that_has_recorded_nothing(tmp_path, opens):
+    """Nothing is restored, and nothing is missing."""
+    opens(tmp_path / "telemetry.db", None)
+
+    assert (numbers(tmp_path / "telemetry.db"), gaps(tmp_path / "telemetry.db")) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("held", "missing"), [((0, 0), []), ((6, 1), [("trace", "wal_lost", 3)]), ((3, 4), [("log", "wal_lost", 3)])]
+)
+def test_rows_that_are_in_no_file_are_a_gap(tmp_path, own, held, missing):
+    """Of the database that was lost it is known how many it had."""
+    keep(tmp_path / "telemetry.db", own._replace(held=held))
+
+    assert gaps(tmp_path / "telemetry.db") == missing
+
+
+def test_database_that_is_salvaged_whole_has_no_gap(database, tmp_path):
+    """It lacks a view, so it is replaced; all its rows are there."""
+    merge(database, [a_trace(1, "old"), a_trace(2, "old"), a_log(3, "old")])
+    database.execute("DROP VIEW recent")
+    database.close()
+    keep(tmp_path / "telemetry.db", None)
+
+    assert (numbers(tmp_path / "telemetry.db"), gaps(tmp_path / "telemetry.db")) == ([1, 2, 3], [])

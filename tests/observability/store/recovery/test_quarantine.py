@@ -340,6 +340,33 @@ def test_only_tables_of_others_are_worth_keeping(tmp_path, addition, holds):
     assert holds_foreign_tables(path) is holds
 
 
+def test_rows_that_the_wal_has_damaged_are_read_from_the_file(tmp_path, monkeypatch):
+    """What cannot be read with the WAL is as it was before; what can is as it is now."""
+    for name in ("telemetry.db", "before.db"):
+        with closing(open_database(tmp_path / name, TELEMETRY._replace(reserve_bytes=0))) as connection:
+            capability = "now.now" if name == "telemetry.db" else "be.fore"
+            records = [
+                a_trace(number, capability=capability, extras=b'{"v":"%b"}' % (b"x" * 900)) for number in range(1, 301)
+            ]
+            merge(connection, records)
+            connection.execute("VACUUM")
+    with (tmp_path / "telemetry.db").open("r+b") as file:
+        file.seek(40 * 4_096)
+        file.write(b"\xa5" * 4_096)
+    connect = sqlite3.connect
+
+    def without_wal(name, **how):
+        return connect(name.replace("telemetry.db", "before.db") if "immutable" in name else name, **how)
+
+    monkeypatch.setattr(sqlite3, "connect", without_wal)
+    found = salvage(tmp_path / "telemetry.db").traces
+
+    assert sorted(found) == list(range(1, 301))
+    kinds = [found[seq].capability for seq in sorted(found)]
+    assert 0 < kinds.count("be.fore") < 20
+    assert kinds[0] == kinds[-1] == "now.now"
+
+
 def test_each_table_is_salvaged_and_what_it_lacks_is_told(tmp_path):
     """Rows of every table; a column that is there under another name is read, and named."""
     path = tmp_path / "telemetry.db"
@@ -354,7 +381,30 @@ def test_each_table_is_salvaged_and_what_it_lacks_is_told(tmp_path):
     assert [len(found) for found in (whole.traces, whole.logs, whole.runs, whole.gaps)] == [1, 2, 1, 0]
     assert (whole.held, whole.missing) == ((1, 2), [])
     assert (len(renamed.logs), renamed.missing) == (2, ["logs.exc"])
-    assert salvage(tmp_path / "nothing.db").missing == []
+    nothing = salvage(tmp_path / "nothing.db")
+    assert (nothing.missing, nothing.held, nothing.traces) == ([], (0, 0), {})
+
+
+def test_what_was_salvaged_is_in_the_new_database_and_told(tmp_path, logged):
+    """Rows keep their seq; gaps get one of their own, above them."""
+    old, new = tmp_path / "old.db", tmp_path / "new.db"
+    with closing(open_database(old, TELEMETRY._replace(reserve_bytes=0))) as connection:
+        merge(connection, [a_trace(1), a_log(2), a_log(3)])
+        connection.execute(rows.INSERT_RUN, ("run", None, "1", 7, None, 1_000, "x.py", "node"))
+        connection.execute(rows.END_RUN, (2_000, rows.CLEAN, "run"))
+        for seq, count in ((4, 10), (5, 20)):
+            connection.execute(rows.INSERT_GAP, (seq, seq, "trace", "poison", count, "run"))
+    with closing(open_database(new, TELEMETRY._replace(reserve_bytes=0))) as connection:
+        salvage(old).insert(connection)
+        found = [connection.execute(f"SELECT seq FROM {name}").fetchall() for name in ("traces", "logs")]
+        gaps = connection.execute("SELECT seq, ts_us, kind, reason, count, run_id FROM gaps ORDER BY seq").fetchall()
+        runs = connection.execute("SELECT run_id, ended_us, end_reason, role FROM runs").fetchall()
+
+    assert found == [[(1,)], [(2,), (3,)]]
+    assert gaps == [(4, 4, "trace", "poison", 10, "run"), (5, 5, "trace", "poison", 20, "run")]
+    assert runs == [("run", 2_000, rows.CLEAN, "node")]
+    (told,) = [record for record in logged if record.getMessage() == "telemetry was salvaged"]
+    assert (told.traces, told.logs, told.without_columns) == (1, 2, [])
 
 
 def test_folder_in_quarantine_makes_room_for_the_next(tmp_path):

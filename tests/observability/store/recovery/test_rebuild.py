@@ -21,7 +21,7 @@ from hearthnet.observability import get_logger, telemetry, trace
 from hearthnet.observability.records.blackbox import BlackBox
 from hearthnet.observability.records.box_file import Sizes, new_header
 from hearthnet.observability.records.ids import new_trace_id
-from hearthnet.observability.store.lock import StoreInUseError
+from hearthnet.observability.store.lock import StoreInUseError, StoreLock
 from hearthnet.observability.store.recovery import quarantine
 from hearthnet.observability.store.recovery import rebuild as recovery_rebuild
 from hearthnet.observability.store.recovery.log_line import time_of
@@ -193,6 +193,33 @@ def test_log_file_that_cannot_be_read_is_an_error_unless_it_is_gone(tmp_path, mo
         assert list(tmp_path.glob("new.db*")) == []
 
 
+def test_folder_that_is_named_like_a_log_file_is_named(tmp_path):
+    """It is not passed over: whoever rebuilds wants all that was logged. The hint says what to do."""
+    write(tmp_path / "logs", line("old"), name="2026-02-01.log")
+    (tmp_path / "logs" / "2026-02-02.log").mkdir()
+    with pytest.raises(StoreError, match=r"2026-02-02\.log cannot be read") as refused:
+        rebuild(tmp_path / "logs", tmp_path / "none.db", tmp_path / "new.db", SLOW_MS, progress=nothing)
+
+    assert "2026-02-02.log" in refused.value.hint
+    assert list(tmp_path.glob("new.db*")) == []
+
+
+def test_database_that_fails_on_the_way_leaves_the_old_one(lived, observability, monkeypatch):
+    """In SQLite's words; the old one is where it was, and the lock is free."""
+    before = lived.read_bytes()
+
+    def refuse(_):
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recovery_rebuild, "count_rows", refuse)
+        with pytest.raises(StoreError, match="disk I/O error"):
+            rebuild_in_place(observability.log_dir, lived, SLOW_MS, agree=nothing, progress=nothing)
+    assert (lived.read_bytes(), quarantined(lived)) == (before, [])
+
+    assert rebuild_in_place(observability.log_dir, lived, SLOW_MS, agree=nothing, progress=nothing).moved_to
+
+
 def test_full_disk_leaves_nothing(lived, observability, tiny_disk):
     """A database that does not fit is a disk-full error, and no part of it remains."""
     (tiny_disk / "filler").write_bytes(bytes(40 * 1024 * 1024 - 96 * 1024))
@@ -257,6 +284,21 @@ def test_refusal_leaves_everything(lived, observability):
     with telemetry.open(observability), pytest.raises(StoreInUseError):
         rebuild_in_place(observability.log_dir, lived, SLOW_MS, agree=nothing, progress=nothing)
     assert quarantined(lived) == []
+
+
+def test_rebuild_waits_for_nobody_who_keeps_house(lived, observability):
+    """Another process recovers, purges or rebuilds at this moment: that is an error, and everything stays."""
+    before = lived.read_bytes()
+    other = StoreLock(lived.parent)
+    other.acquire()
+    with pytest.raises(StoreInUseError):
+        rebuild_in_place(observability.log_dir, lived, SLOW_MS, agree=nothing, progress=nothing)
+    assert lived.read_bytes() == before
+
+    other.release()
+    assert rebuild_in_place(observability.log_dir, lived, SLOW_MS, agree=nothing, progress=nothing).moved_to
+    other.acquire()  # it is free again
+    other.release()
 
 
 @pytest.mark.usefixtures("unsampled")

@@ -7,12 +7,15 @@ import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from support.reading import metric
 from support.records import a_log, a_trace
 
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.forensics import box as layout
+from hearthnet.observability import metrics
 from hearthnet.observability.records.blackbox import BlackBox
 from hearthnet.observability.records.box_file import Sizes, new_header
 from hearthnet.observability.records.ids import new_trace_id
@@ -251,6 +254,33 @@ def test_recovery_after_rows_were_deleted_by_hand(path, tmp_path, monkeypatch):
         recover_box(connection, layout.read_box(box))
 
     assert numbers(path) == [1, 2, 3, 4, 5]
+
+
+def test_run_that_never_reached_the_database_gets_its_row(path, tmp_path):
+    """Of what its box says of it: killed before it could insert one."""
+    box = box_of(tmp_path, mixed(3))
+    header = replace(layout.read_box(box).header, node_id="ed25519:me", program="cron.py", boot_id="")
+    with closing(open_database(path, EMPTY_SCHEMA)) as connection:
+        recover_box(connection, replace(layout.read_box(box), header=header))
+
+    assert query(path, "SELECT run_id, node_id, version, pid, boot_id, started_us, program, role FROM runs") == [
+        (RUN, "ed25519:me", "1", 2**22 + 1, None, header.started_us, "cron.py", "node")
+    ]
+    assert query(path, "SELECT count(*) FROM state WHERE name = '" + RUN + "'") == [(0,)]
+
+
+def test_rows_that_are_gone_are_counted(path):
+    """As a gap of their kind, and by their reason."""
+    metrics.configure(SimpleNamespace(metrics_enabled=True))
+    before = metric('hearthnet_telemetry_dropped_total{reason="wal_lost"}')
+    with closing(open_database(path, EMPTY_SCHEMA)) as connection:
+        recovery.count_missing(connection, (5, 2), 3)
+
+    assert query(path, "SELECT kind, reason, count, run_id FROM gaps") == [
+        ("trace", "wal_lost", 2, None),
+        ("log", "wal_lost", 2, None),
+    ]
+    assert metric('hearthnet_telemetry_dropped_total{reason="wal_lost"}') - before == 4
 
 
 def test_own_box_gives_back_what_the_database_lost(path, tmp_path):

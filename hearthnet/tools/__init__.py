@@ -1,0 +1,1 @@
+"""Files for programs that others make: lnav, Prometheus, Grafana, Datasette."""

@@ -1,0 +1,61 @@
+"""The names that the package itself offers to programs: each is the one of its module, and none costs the others."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from support import forkserver, public_api
+
+import hearthnet
+
+PLACES = {
+    "current_trace": "tracing", "fields": "logs.fields", "get_logger": "logging", "get_recent": "tracing",
+    "span": "tracing", "trace": "tracing",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", hearthnet.__all__)
+def test_name_is_that_of_its_module(name):
+    """Whichever way it is imported."""
+    place = import_module(f"hearthnet.observability.{PLACES.get(name, name)}")
+
+    assert getattr(hearthnet, name) is (getattr(place, name) if name in PLACES else place)
+    assert name in dir(hearthnet)
+
+
+def test_other_names_are_none():
+    """As of any module; its own modules are."""
+    with pytest.raises(AttributeError, match="no attribute 'traces'"):
+        _ = hearthnet.traces
+    assert not hasattr(hearthnet, "__wrapped__")
+    assert import_module("hearthnet.display") is hearthnet.display
+
+
+def test_import_is_light():
+    """The package imports nothing, and a program that logs and traces gets neither database nor settings."""
+    script = "import sys, hearthnet; print(*sys.modules)"
+    bare = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    script = "import sys; from hearthnet import fields, get_logger, span, trace; print(*sys.modules)"
+    used = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+
+    assert [name for name in bare if name.startswith("hearthnet")] == ["hearthnet"]
+    assert not {"sqlite3", "aiosqlite", "pydantic", "asyncio", "click", "rich"} & set(used)
+
+
+def test_public_api_runs_as_it_is_typed(tmp_path):
+    """The file whose types `scripts/check` checks is a program that works."""
+    done = forkserver.run([sys.executable, public_api.__file__], cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "folder" / "telemetry.db").exists()
+    assert (tmp_path / "data" / "telemetry.db").exists()
+
+
+def test_public_api_is_type_checked():
+    """Mypy's list has it."""
+    root = Path(__file__).parent.parent
+    assert '"tests/support/public_api.py"' in (root / "pyproject.toml").read_text("utf-8")
