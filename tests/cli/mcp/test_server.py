@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from mcp import Client, StdioServerParameters
+from mcp import Client, StdioServerParameters, stdio_client
 
 from hearthnet.cli.mcp.records import Records
 from hearthnet.cli.mcp.server import server_of
@@ -38,7 +38,7 @@ async def talk(server, *calls):
 
 def test_a_child_is_asked(recorded):
     """Over standard input and output, which nothing else is printed to; an error is told and ends nothing."""
-    server = StdioServerParameters(command=SERVE[0], args=SERVE[1:], env=dict(os.environ))
+    server = stdio_client(StdioServerParameters(command=SERVE[0], args=SERVE[1:], env=dict(os.environ)))
     tools, results = asyncio.run(
         talk(
             server,
