@@ -1,0 +1,1 @@
+"""What `hearthnet doctor --notify` tells of what has changed, and by which channels."""
