@@ -242,7 +242,7 @@ class ObservabilityConfig(Section):
 
 
 class DoctorConfig(Section):
-    """`[doctor]`: whom `hearthnet doctor --notify` tells of what has changed."""
+    """`[doctor]`: whom `hearthnet doctor --notify` tells about changes."""
 
     webhook: Annotated[str, Field(pattern=r"^https?://[^\s/]+[^\s]*$", max_length=2_048)] | None = Field(
         default=None,
@@ -268,7 +268,7 @@ class DoctorConfig(Section):
         examples=["me@example.org"],
     )
     notify_level: Literal["fail", "warn"] = Field(
-        default="fail", description="from which result on a check is told of; `warn` includes failures"
+        default="fail", description="from which result on a check is reported; `warn` includes failures"
     )
 
 

@@ -1,1 +1,1 @@
-"""What `hearthnet doctor --notify` tells of what has changed, and by which channels."""
+"""What `hearthnet doctor --notify` tells about changes, and by which channels."""

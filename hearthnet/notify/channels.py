@@ -54,7 +54,7 @@ class Channel(Protocol):
 
     @property
     def key(self) -> str:
-        """What it is called in the file of what was told: a hash, for the target may be secret."""
+        """What it is called in the state file: a hash, for the target may be secret."""
 
     def send(self, message: Message) -> None:
         """Sends a message.
@@ -102,7 +102,7 @@ class Webhook:
 
     @property
     def key(self) -> str:
-        """Its name in the file of what was told."""
+        """Its name in the state file."""
         return _key("webhook", self.url)
 
     def send(self, message: Message) -> None:
@@ -182,7 +182,7 @@ class Command:
 
     @property
     def key(self) -> str:
-        """Its name in the file of what was told."""
+        """Its name in the state file."""
         return _key("command", *self.arguments)
 
     def send(self, message: Message) -> None:
@@ -204,7 +204,7 @@ class Mail:
 
     @property
     def key(self) -> str:
-        """Its name in the file of what was told."""
+        """Its name in the state file."""
         return _key("mail", self.address)
 
     def send(self, message: Message) -> None:

@@ -17,7 +17,7 @@ __all__ = ["Delivery", "channels_of", "deliver", "try_out"]
 
 
 class Delivery(NamedTuple):
-    """What became of the messages to a channel: how many changes it was told; or why it was not."""
+    """What became of the messages to a channel: how many changes it got; or why it did not."""
 
     channel: str
     changes: int
@@ -43,7 +43,7 @@ def deliver(
     """Takes the results of a run of the doctor, and tells each channel what it has not been told.
 
     Raises:
-        OSError: raised when what was told cannot be read or written; then nothing is sent, so that nothing is sent
+        OSError: raised when the state cannot be read or written; then nothing is sent, so that nothing is sent
             twice.
     """
     with opened(directory) as told:

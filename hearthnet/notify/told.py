@@ -1,11 +1,11 @@
-"""What was told of each check, and what is still to be sent, in `doctor-notify.json` in the data folder.
+"""What was reported of each check, and the changes still to be sent, in `doctor-notify.json` in the data folder.
 
-A check that fails is told of at once; that it is well again only when that has held for `WELL_RUNS` runs, so one that
-flaps is one message and not twenty. One that is told of as well and fails again within `QUIET_S` waits until that time
-is over. What a channel could not send stays and is sent with the next run, also what is over by then.
+A check that fails is reported at once; that it is well again only when that has held for `WELL_RUNS` runs, so one that
+flaps is one message and not twenty. One that is reported as well and fails again within `QUIET_S` waits until that time
+is over. What a channel could not send stays and is sent with the next run, also a failure that is over by then.
 
 Guarantees:
-    - Each change is told once to each channel; a crash between sending and saving is the only way to a second time.
+    - Each change is sent once to each channel; a crash between sending and saving is the only way to a second time.
     - The file is whole, of mode 0600, and written by one doctor at a time. A damaged one counts as empty.
 """
 
@@ -58,7 +58,7 @@ class Event:
 
 @dataclass(slots=True)
 class _Known:
-    """A check that was told of as not well."""
+    """A check that was reported as not well."""
 
     event: Event
     well_runs: int = 0
@@ -66,7 +66,7 @@ class _Known:
 
 @dataclass(slots=True)
 class Told:
-    """What was told. Changed by `note` and `sent`, saved by `save`."""
+    """What was reported. Changed by `note` and `sent`, saved by `save`."""
 
     directory: Path
     known: dict[str, _Known] = field(default_factory=dict)
@@ -78,9 +78,9 @@ class Told:
 
         Args:
             results: of checks, with the keys of the JSON report. Those that were skipped change nothing.
-            level: `fail` or `warn`: the least that is told.
+            level: `fail` or `warn`: the least that is reported.
             now_s: seconds since 1970.
-            channels: their names; what waits for any other is dropped. A new one is told how things are.
+            channels: their names; what waits for any other is dropped. A new one gets the present state.
         """
         lowest = _RANKS[level]
         before = [known.event for known in self.known.values()]
@@ -147,7 +147,7 @@ class Told:
 
 @contextmanager
 def opened(directory: Path) -> Iterator[Told]:
-    """Yields what was told, locked against other doctors.
+    """Yields what was reported, locked against other doctors.
 
     Raises:
         OSError: raised when the folder or the file cannot be read, or another doctor holds it.

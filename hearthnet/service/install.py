@@ -22,7 +22,7 @@ State = Literal["new", "same", "changed", "edited", "absent", "remove"]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is to be done with a unit's file.
+    """The change of a unit's file.
 
     Attributes:
         path: of the file.

@@ -1,6 +1,6 @@
 """What a service tells systemd, by datagrams of `name=value` lines to the socket in NOTIFY_SOCKET (sd_notify(3)).
 
-    READY=1       the node listens: what is ordered after it may start
+    READY=1       the node listens: units that are ordered after it may start
     STATUS=…      a line that `systemctl status` shows
     STOPPING=1    it ends in order
     WATCHDOG=1    the event loop turns; without one for WatchdogSec systemd ends the service and starts it again

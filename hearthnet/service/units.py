@@ -4,7 +4,7 @@
     hearthnet-doctor.service   one run of the doctor, which tells what has changed
     hearthnet-doctor.timer     starts that every quarter of an hour
 
-The first line of each carries the SHA-256 of what follows it: a unit that a person has changed is recognised.
+The first line of each carries the SHA-256 of all that follows: a unit that a person has changed is recognised.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ DOCTOR: Final = "hearthnet-doctor.service"
 TIMER: Final = "hearthnet-doctor.timer"
 
 PRIVILEGED_PORTS: Final = 1_024
-_MARK: Final = re.compile(r"# Written by `hearthnet service install`; sha256 of what follows: ([0-9a-f]{64})\n")
+_MARK: Final = re.compile(r"# Written by `hearthnet service install`; sha256 of the rest: ([0-9a-f]{64})\n")
 _HOMES: Final = ("/home", "/root", "/run/user")
 _TEMPORARY: Final = ("/tmp", "/var/tmp")  # noqa: S108  # compared, not used
 _ANY_ADDRESS: Final = ("", "0.0.0.0", "::", "localhost")  # noqa: S104  # compared, not bound
+_REFUSED: Final = frozenset("\"'\\")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")  # needs no quotes
 
 
@@ -97,7 +98,7 @@ def listed(text: str, name: str) -> list[str]:
 
 
 def _marked(text: str) -> str:
-    return f"# Written by `hearthnet service install`; sha256 of what follows: {_digest(text)}\n{text}"
+    return f"# Written by `hearthnet service install`; sha256 of the rest: {_digest(text)}\n{text}"
 
 
 def _digest(text: str) -> str:
@@ -139,7 +140,16 @@ def _checked(text: str) -> str:
 
 
 def _command(layout: Layout, *arguments: str) -> str:
-    """Returns the line that starts a command; `:` keeps a `$` in a path from being a variable."""
+    """Returns the line that starts a command; `:` keeps a `$` in a path from being a variable.
+
+    Raises:
+        HearthNetError: raised for a program that systemd does not start.
+    """
+    if not layout.program[0].isprintable() or set(layout.program[0]) & _REFUSED:
+        raise HearthNetError(
+            f"systemd starts no program whose path has quotes or backslashes: {layout.program[0]}",
+            hint="install it in another folder",
+        )
     config = () if layout.config is None else ("--config", str(layout.config))
     return f"ExecStart=:{words(*layout.program, *arguments, *config)}"
 
@@ -165,7 +175,7 @@ def _node(layout: Layout) -> Iterator[str]:
         *_environment(layout),
         "Restart=on-failure",
         "RestartSec=15",
-        "# Recovery of what a killed run left, and calls that are running at the end.",
+        "# Recovery of the records of a killed run, and calls that are running at the end.",
         "TimeoutStartSec=180",
         "TimeoutStopSec=30",
         "# A leak ends the node, and not the machine; `hearthnet autopsy` tells.",
@@ -256,12 +266,12 @@ def _doctor(layout: Layout) -> Iterator[str]:
         "Type=oneshot",
         _command(layout, "doctor", "--quiet", "--notify"),
         *_environment(layout),
-        "# 1: a check failed, which is told. That is no failure of this unit.",
+        "# 1: a check failed, and its message is sent. That is no failure of this unit.",
         "SuccessExitStatus=1",
         "TimeoutStartSec=180",
         "Nice=10",
         "UMask=0077",
-        "# Little of what the node has: sendmail and a command of yours may need privileges, and folders of their own.",
+        "# Fewer restrictions than the node: sendmail and a command of yours may need privileges, and own folders.",
         "LockPersonality=yes",
     )
     if layout.is_system:

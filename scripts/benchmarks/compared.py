@@ -13,7 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -226,7 +226,12 @@ def _after_kill(name: str, text: str, url: str, spans: list[Any], orders: int, p
 
 def _in_lines(folder: Path, _: list[Any]) -> Found:
     """Returns the records in a file of JSON lines; a torn last line is none."""
-    return Found(set(), {number for number in map(_number_in, (folder / "shop.jsonl").open()) if number is not None})
+    return Found(set(), _numbers_in([folder / "shop.jsonl"]))
+
+
+def _numbers_in(files: Iterable[Path]) -> set[int]:
+    lines = (line for file in files for line in file.read_text("utf-8").splitlines())
+    return {number for number in map(_number_in, lines) if number is not None}
 
 
 def _number_in(line: str) -> int | None:
@@ -255,8 +260,7 @@ def _in_store(folder: Path, _: list[Any]) -> Found:
     with closing(sqlite3.connect(folder / "runs" / "telemetry.db")) as store:
         spans = {int(row[0]) for row in store.execute("SELECT extras ->> '$.number' FROM spans WHERE status = 'ok'")}
         knows = store.execute("SELECT count(*) FROM traces WHERE result = 'interrupted'").fetchone() == (1,)
-    lines = (line for path in (folder / "runs" / "logs").glob("*.log") for line in path.open())
-    return Found(spans, {number for number in map(_number_in, lines) if number is not None}, knows)
+    return Found(spans, _numbers_in((folder / "runs" / "logs").glob("*.log")), knows)
 
 
 _FINDERS: Final[dict[str, Callable[[Path, list[Any]], Found]]] = {

@@ -16,11 +16,14 @@ from hearthnet.forensics.verdict import RESTART_LOOP_RUNS, RESTART_LOOP_US
 from hearthnet.service.units import DOCTOR, NODE, TIMER, Layout, is_as_written, listed, units_of, value_of, words
 
 ODD = "a b%c$d'e\"f\\g;#é"
+ODD_PROGRAM = "a b%c$d;#é"  # systemd refuses quotes and backslashes in the path of a program
 
 
 def layout(tmp_path, **changes):
     """The layout of a node in a folder, as of a service of the machine."""
-    program = tmp_path / "hearthnet"
+    folder = tmp_path.parent / ODD_PROGRAM
+    folder.mkdir(exist_ok=True)
+    program = folder / f"hearthnet-{len(list(folder.iterdir()))}"
     program.symlink_to(sys.executable)
     given = {
         "program": (str(program),), "config": None, "environment_file": tmp_path / "environment",
@@ -77,6 +80,13 @@ def test_path_that_no_unit_can_hold_is_refused(tmp_path):
         words("\udcff")
     with pytest.raises(HearthNetError, match="no unit can hold"):
         units_of(layout(tmp_path, environment_file=Path("/a\nb/environment")))
+
+
+@pytest.mark.parametrize("name", ["a'b", 'a"b', "a\\b", "a\nb"])
+def test_program_that_systemd_would_not_start_is_refused(tmp_path, name):
+    """Before the unit is written."""
+    with pytest.raises(HearthNetError, match="systemd starts no program"):
+        units_of(layout(tmp_path, program=(f"/srv/{name}/hearthnet",)))
 
 
 def test_node_is_watched_and_restarted(tmp_path):

@@ -104,7 +104,7 @@ def change(path: Path | None, name: str, text: str | None, *, as_json: bool) -> 
 
 
 def check(path: Path | None, *, as_json: bool) -> int:
-    """Prints what is wrong with the file; returns the exit code."""
+    """Prints the problems of the file; returns the exit code."""
     try:
         source, problems = problems_in_file(path)
     except ConfigError as unreadable:

@@ -30,7 +30,7 @@ class Notice:
     """Whom to tell.
 
     Attributes:
-        directory: where it is kept what was told; None: there is no node.
+        directory: where the state of the messages is kept; None: there is no node.
         channels: those of the settings, and those of the options.
         level: from which result on.
     """

@@ -191,7 +191,7 @@ def uninstall_units(is_system: bool | None, agreed: Agreed) -> None:
 
 
 def _stop(manager: Manager, changes: Sequence[Change]) -> None:
-    """Stops and disables what is installed, if a manager is there to know of it."""
+    """Stops and disables the installed units, if a manager is there to know of it."""
     if manager.is_there():
         names = [change.path.name for change in changes if change.before is not None]
         manager.run("disable", "--now", *names)

@@ -79,7 +79,7 @@ class Journal:
         self.dropped = 0
 
     def close(self) -> None:
-        """Closes the socket. What is sent later is counted as dropped."""
+        """Closes the socket. A record that is sent later is counted as dropped."""
         self._socket.close()
 
     def send(self, entry: Entry) -> None:
