@@ -75,7 +75,7 @@ _OURS: Final = frozenset({"hearthnet_extras", "hearthnet_fields", "hearthnet_pla
 _RESERVED: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"} | _OURS
 _MAX_UNFED: Final = 3  # checks, of one a second: a listener may be late
 _get_factory: Final = logging.getLogRecordFactory
-_is_enabled: Final = logging.Logger.isEnabledFor
+is_enabled: Final = logging.Logger.isEnabledFor
 
 
 class Record(logging.LogRecord):
@@ -182,7 +182,7 @@ class Logger(logging.Logger):
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # the same
         """Returns whether records of a level are logged; counts one that others than our settings prevent."""
-        if _is_enabled(self, level):
+        if is_enabled(self, level):
             return True
         if level >= runtime.level and runtime.handler is not None:
             runtime.handler.count_missed()
@@ -190,7 +190,7 @@ class Logger(logging.Logger):
 
     def debug(self, msg: object, *args: object, stacklevel: int = 1, **more: Any) -> None:
         """Logs at level debug. Below the logger's level, a trace may keep the record until it ends."""
-        if _is_enabled(self, DEBUG):
+        if is_enabled(self, DEBUG):
             self._log(DEBUG, msg, args, stacklevel=stacklevel + 1, **more)
         elif runtime.keep_debug and (scope := current.get()) is not None:
             keep_on(scope, self.name, text_of(msg, args), {**more, "extra": with_fields(more.get("extra"))})
