@@ -32,6 +32,8 @@ _CRYPT: Final = r"(?:(?<=\$[15678y]\$)|(?<=\$gy\$)|(?<=\$apr1\$))"
 _UUID: Final = r"(?=[0-9a-z]{8}-(?:[0-9a-z]{4}-){3}[0-9a-z]{12})"
 # Behind the name of a secret, where a value may follow that has a digit: `spoken_at` checks both.
 _SPOKEN: Final = r"(?:[ \t]+is)?[ \t]{1,4}[\"'`]?(?=[\w+/=.~%:-]{8})(?=[A-Za-z_+/=.~%:-]{0,64}+\d)"
+# Behind the name of a variable; one without a digit must be longer.
+_NAMED: Final = r"(?:[ \t]+is)?[ \t]{1,4}[\"'`]?(?=[^\s\"'`]{8})(?=[^\s\d]{0,64}+\d|[^\s\"'`]{12})"
 _ENDINGS: Final = (
     r"[kK](?:ey|EY)",
     r"[tT](?:oken|OKEN)",
@@ -42,6 +44,7 @@ _ENDINGS: Final = (
 # closely.
 _BRANCHES: Final = {
     "-": [
+        r"(?<=\bhtpasswd -)[A-Za-z]{0,8}b[A-Za-z]{0,8}[ \t]+\S{1,256}[ \t]+\S{1,64}[ \t]+[\"']?([^\s\"']{3,128})",
         _PEM,
         r"--- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----([\s\S]*?)(?=---- END|\Z)",
         r"Lines:(?<=Private-Lines:)[ ]\d{1,3}([\s\S]*?)(?=Private-MAC|\Z)",  # PuTTY
@@ -63,7 +66,7 @@ _BRANCHES: Final = {
         ),
         r"TEST-(?<=FLW...K_TEST-)([0-9A-Za-z]{12,})",  # Flutterwave
         *(rf"{mode}_(?<=rzp_{mode}_)(?<={_BEGINS}.{{9}})([0-9A-Za-z]{{14,}})" for mode in ("live", "test")),  # Razorpay
-        *(ending + _SPOKEN for ending in _ENDINGS),
+        *(ending + _NAMED for ending in _ENDINGS),
     ],
     "k": [
         rf"en(?<=[tT]oken){_SPOKEN}",
@@ -101,10 +104,25 @@ _BRANCHES: Final = {
         r"Y(?<=DENTIFIED BY)" + _QUOTED,
         r"(?:asic|ASIC)[ \t]+(?=(?P<basic>[A-Za-z0-9+/_-]{6,}={0,2})(?!\w))",  # lookahead only: it may be a word
     ],
-    "b": [rf"earer(?<!\wbearer)[ \t]+{_CREDENTIALS}", r"y(?<=dentified by)" + _QUOTED],
-    "x": [r"ox[a-z]-(?![a-z-]{0,64}+(?!\w))([\w%+/=-]{6,})"],  # Slack
+    "q": [
+        r"uirepass(?<=\brequirepass)[ \t]+[\"']?([^\s\"']{3,128})",  # Redis
+        r"lplus(?<=\bsqlplus)[ \t][^\n]{0,100}?\b\w{1,64}/([^\s@/\"']{3,128})@",
+    ],
+    "b": [
+        r"indpw(?<=\bbindpw)[ \t]+[\"']?([^\s\"']{3,128})",  # LDAP
+        r"le secret(?<=\benable secret)[ \t]+(?:\d[ \t]+)?(?=[^\s\d]{0,64}+\d)(\S{4,128})",  # routers
+        rf"earer(?<!\wbearer)[ \t]+{_CREDENTIALS}",
+        r"y(?<=dentified by)" + _QUOTED,
+    ],
+    "x": [
+        r"freerdp\d?[ \t][^\n]{0,200}?[ \t\"']/p:([^\s\"']{3,128})",
+        r"ox[a-z]-(?![a-z-]{0,64}+(?!\w))([\w%+/=-]{6,})",  # Slack
+    ],
     "~": [r"(?<=[\w.~-]{3}\dQ~)([\w.~-]{31,})"],  # Entra ID
-    "|": [r"(?<=\d{15}\|)([\w-]{27,})"],  # Facebook, an app's
+    "|": [
+        r"[ \t]*(?:sudo[ \t]+)?(?:chpasswd\b|passwd\b[^|\n]{0,40}--stdin)",  # `piped_at` finds the password
+        r"(?<=\d{15}\|)([\w-]{27,})",  # Facebook, an app's
+    ],
     "%": [r"(?<=\d{15}%)(?:7C)?([\w-]{27,})"],
     "A": [
         r"(?:(?<=\d{6}:A)|(?<=\d{5}:A)(?<!d25519:A))([\w-]{32,})",  # Telegram; ids of nodes are `ed25519:A…`
