@@ -33,9 +33,11 @@ from hearthnet.config_file import (
     standard_paths,
 )
 from hearthnet.config_sections import (
+    SECRET_SETTINGS,
     BusConfig,
     CommunityConfig,
     DiscoveryConfig,
+    DoctorConfig,
     EmergencyConfig,
     FileConfig,
     IdentityConfig,
@@ -47,10 +49,11 @@ from hearthnet.config_sections import (
 )
 from hearthnet.errors import ConfigError
 from hearthnet.files import replace_private
-from hearthnet.observability.redaction.rules import register_secrets
+from hearthnet.observability.redaction.rules import REDACTED, register_secrets
 
 __all__ = [
     "Config",
+    "DoctorConfig",
     "EmergencyConfig",
     "LlmBackend",
     "LlmConfig",
@@ -60,10 +63,15 @@ __all__ = [
     "default_config",
     "default_path",
     "facts_of",
+    "from_tree",
     "known_secrets",
+    "line_of",
     "load",
+    "problems_of",
     "resolve_paths",
     "save",
+    "table_of",
+    "toml_value",
     "validate",
 ]
 
@@ -97,6 +105,7 @@ class Config(Section):
     file: FileConfig = FileConfig()
     emergency: EmergencyConfig = EmergencyConfig()
     observability: ObservabilityConfig = ObservabilityConfig()
+    doctor: DoctorConfig = DoctorConfig()
 
     @property
     def source(self) -> Path | None:
@@ -129,13 +138,34 @@ def load(path: Path | None = None) -> Config:
     if tree is None:
         register_secrets(known_secrets(default_config()))
         return _with_environment(default_config())
+    config = from_tree(tree, source)
+    register_secrets(known_secrets(config))
+    return _with_environment(config).read_from(source)
+
+
+def from_tree(tree: dict[str, Any], source: Path) -> Config:
+    """Returns the settings in the parsed tables of `source`, without what the environment overrides.
+
+    Raises:
+        ConfigError: raised as `invalid_field`, as by `load`.
+    """
     try:
         config = Config.model_validate(expand(tree))
     except ValidationError as error:
         raise _invalid(error, source, tree) from error
     validate(config)
-    register_secrets(known_secrets(config))
-    return _with_environment(config).read_from(source)
+    return config
+
+
+def problems_of(tree: dict[str, Any], source: Path) -> list[ConfigError]:
+    """Returns an error for each invalid setting in the parsed tables of `source`; empty if they can be used."""
+    try:
+        validate(Config.model_validate(expand(tree)))
+    except ValidationError as error:
+        return [_error_of(problem, source, tree) for problem in error.errors(include_url=False)]
+    except ConfigError as error:
+        return [error]
+    return []
 
 
 def _with_environment(config: Config) -> Config:
@@ -150,29 +180,34 @@ def _with_environment(config: Config) -> Config:
 def known_secrets(config: Config) -> list[str]:
     """Returns this process's secrets: environment variables with a secret's name, backend keys and passwords."""
     backends = [(backend.url, backend.api_key_env) for backend in config.llm.backends]
-    return secrets_of([*backends, (config.observability.otlp_endpoint or "", None)])
+    webhook, token = config.doctor.webhook, config.doctor.webhook_token_env
+    return secrets_of([*backends, (config.observability.otlp_endpoint or "", None), (webhook or "", token)])
 
 
 def _invalid(error: ValidationError, source: Path, tree: Any) -> ConfigError:
     """Returns an error that names section, key and value of the first problem, and counts the others."""
     problems = error.errors(include_url=False)
-    first = problems[0]
-    name = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        problem, hint = "no such setting", _known_keys(first["loc"])
+    return _error_of(problems[0], source, tree, f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
+
+
+def _error_of(problem: Any, source: Path, tree: Any, more: str = "") -> ConfigError:
+    name = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        text, hint = "no such setting", _known_keys(problem["loc"])
     else:
-        problem, hint = f"{_as_written(tree, first)}: {first['msg'].lower()}", None
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        text, hint = f"{_as_written(tree, problem)}: {problem['msg'].lower()}", None
     return ConfigError(
         "invalid_field",
         field=name,
-        message=f"{source}: [{section_of(name)}] {key_of(name)}: {problem}{more}",
+        message=f"{source}: [{section_of(name)}] {key_of(name)}: {text}{more}",
         hint=hint,
     )
 
 
 def _as_written(tree: Any, problem: Any) -> str:
     """Returns the value as written in the file; its expansion from the environment may be a secret."""
+    if tuple(problem["loc"][:2]) in SECRET_SETTINGS:
+        return REDACTED
     for part in problem["loc"]:
         if isinstance(tree, dict | list):
             tree = tree[part] if isinstance(part, int) or part in tree else None
@@ -263,11 +298,11 @@ def as_toml(config: Config) -> str:
         lines += ["", f"# {_about(type(section), name)}", f"[{name}]"]
         values = section.model_dump(mode="json")
         for key, setting in type(section).model_fields.items():
-            model = _table_of(setting)
+            model = table_of(setting)
             own = setting.get_default(call_default_factory=True) == getattr(section, key)
             lines += ["", *_comment(key, setting)]
             if model is None:
-                lines.append(_line(key, setting, None if own else values[key]))
+                lines.append(line_of(key, setting, None if own else values[key]))
             else:
                 lines += _tables(f"{name}.{key}", model, values[key])
     return "\n".join(lines) + "\n"
@@ -278,7 +313,7 @@ def _about(model: type[Section], name: str) -> str:
     return about[:1].upper() + about[1:]
 
 
-def _table_of(setting: FieldInfo) -> type[Section] | None:
+def table_of(setting: FieldInfo) -> type[Section] | None:
     """Returns the model of a setting that is a list of tables; None for any other."""
     kinds = (kind for kind in get_args(setting.annotation) if isinstance(kind, type) and issubclass(kind, Section))
     return next(kinds, None)
@@ -289,18 +324,18 @@ def _tables(name: str, model: type[Section], tables: list[dict[str, Any]]) -> It
     for number, table in enumerate(tables):
         yield from ([""] if number else [])
         yield f"[[{name}]]"
-        yield from (f"{key} = {_toml(value)}" for key, value in table.items() if value is not None)
+        yield from (f"{key} = {toml_value(value)}" for key, value in table.items() if value is not None)
     if not tables:
         yield f"#[[{name}]]"
         for key, setting in model.model_fields.items():
-            yield f"{_line(key, setting, None)}  # {setting.description}"
+            yield f"{line_of(key, setting, None)}  # {setting.description}"
 
 
 def _comment(key: str, setting: FieldInfo) -> list[str]:
     about = setting.description or ""
     facts = facts_of(key, setting)
-    if setting.default is not None and _table_of(setting) is None:
-        facts = f"{facts}; default: {_toml(setting.default)}".removeprefix("; ")
+    if setting.default is not None and table_of(setting) is None:
+        facts = f"{facts}; default: {toml_value(setting.default)}".removeprefix("; ")
     texts = (about[:1].upper() + about[1:], facts)
     lines = [wrap(text, _COMMENT_CHARS, break_long_words=False, break_on_hyphens=False) for text in texts]
     return [f"# {line}" for line in chain.from_iterable(lines)]
@@ -322,19 +357,20 @@ def _facts(key: str, setting: FieldInfo) -> Iterator[str]:
                 yield f"{words} {limit}"
 
 
-def _line(key: str, setting: FieldInfo, value: Any) -> str:
+def line_of(key: str, setting: FieldInfo, value: Any) -> str:
     """Returns the line that sets a value; None: the default, or an example of it, commented out."""
     if value is not None:
-        return f"{key} = {_toml(value)}"
+        return f"{key} = {toml_value(value)}"
     shown = setting.default if not (setting.is_required() or setting.default is None) else None
     if shown is None:
         shown = setting.examples[0] if setting.examples else ""
-    return f"#{key} = {_toml(shown)}"
+    return f"#{key} = {toml_value(shown)}"
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """Returns a value as TOML."""
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_toml, value))}]"
+        return f"[{', '.join(map(toml_value, value))}]"
     import tomli_w
 
     return tomli_w.dumps({"x": value}).removeprefix("x = ").strip()

@@ -34,6 +34,7 @@ __all__ = [
     "secrets_of",
     "section_of",
     "standard_paths",
+    "variable_names",
 ]
 
 APP: Final = "hearthnet"
@@ -129,17 +130,10 @@ def expand(tree: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: raised as `invalid_field` for a variable that is not set.
     """
-    register_secrets(_variables(tree))  # first: an error in the settings may quote them
+    # First: an error in the settings may quote them. A value kept out of the file is taken for a secret.
+    register_secrets([os.environ.get(name, "") for name in variable_names(tree)])
     expanded: dict[str, Any] = _expand(tree, "")
     return expanded
-
-
-def _variables(value: Any) -> list[str]:
-    """Returns the value of each `${NAME}` in the tree: a value kept out of the file is taken for a secret."""
-    if isinstance(value, dict | list):
-        items = value.values() if isinstance(value, dict) else value
-        return [found for item in items for found in _variables(item)]
-    return [os.environ.get(name, "") for name in _VARIABLE.findall(value)] if isinstance(value, str) else []
 
 
 def _expand(value: Any, name: str) -> Any:
@@ -164,6 +158,14 @@ def _variable(variable: str, name: str) -> str:
 def has_variable(value: Any) -> bool:
     """Returns whether a value refers to an environment variable."""
     return isinstance(value, str) and _VARIABLE.search(value) is not None
+
+
+def variable_names(value: Any) -> list[str]:
+    """Returns the environment variables that texts in a tree refer to as `${NAME}`."""
+    if isinstance(value, dict | list):
+        items = value.values() if isinstance(value, dict) else value
+        return [name for item in items for name in variable_names(item)]
+    return _VARIABLE.findall(value) if isinstance(value, str) else []
 
 
 def section_of(name: str) -> str:

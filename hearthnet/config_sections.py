@@ -18,9 +18,12 @@ from hearthnet.observability.redaction.rules import check_pattern
 
 __all__ = [
     "PROFILES",
+    "SECRET",
+    "SECRET_SETTINGS",
     "BusConfig",
     "CommunityConfig",
     "DiscoveryConfig",
+    "DoctorConfig",
     "EmergencyConfig",
     "FileConfig",
     "IdentityConfig",
@@ -48,6 +51,10 @@ MaybePath = Annotated[Path | None, BeforeValidator(_empty_is_none)]
 Share = Annotated[float, Field(ge=0, le=1)]
 KeyName = Annotated[str, Field(min_length=2, max_length=64, pattern="[A-Za-z]")]
 Pattern = Annotated[str, AfterValidator(check_pattern)]
+
+
+SECRET: Final = "is_secret"  # noqa: S105  # marks a setting whose value is never shown
+SECRET_SETTINGS: Final = frozenset({("doctor", "webhook")})
 
 
 class Section(BaseModel):
@@ -231,6 +238,37 @@ class ObservabilityConfig(Section):
     redact_patterns: Annotated[tuple[Pattern, ...], Field(max_length=16)] = Field(
         default=(),
         description="regular expressions for further secrets in texts; if one has a group, only the group is replaced",
+    )
+
+
+class DoctorConfig(Section):
+    """`[doctor]`: whom `hearthnet doctor --notify` tells about changes."""
+
+    webhook: Annotated[str, Field(pattern=r"^https?://[^\s/]+[^\s]*$", max_length=2_048)] | None = Field(
+        default=None,
+        description="URL that a message is posted to, as ntfy takes it; never shown, since for many services it is the"
+        " key. `${NAME}` keeps it out of this file",
+        examples=["https://ntfy.example.org/my-topic"],
+        json_schema_extra={SECRET: True},
+    )
+    webhook_format: Literal["text", "json"] = Field(
+        default="text", description="`text`: the message, with the headers Title, Priority and Tags; `json`: a document"
+    )
+    webhook_token_env: str | None = Field(
+        default=None, description="the environment variable that holds a bearer token for it", examples=["NTFY_TOKEN"]
+    )
+    command: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=64)] = Field(
+        default=(), description="program and arguments that get the message as JSON on standard input, within 30 s"
+    )
+    mail: (
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9._%+][A-Za-z0-9._%+-]*(@[A-Za-z0-9.-]+)?$", max_length=254)] | None
+    ) = Field(
+        default=None,
+        description="address that a mail is sent to, by this machine's `sendmail`",
+        examples=["me@example.org"],
+    )
+    notify_level: Literal["fail", "warn"] = Field(
+        default="fail", description="from which result on a check is reported; `warn` includes failures"
     )
 
 

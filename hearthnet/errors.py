@@ -41,12 +41,17 @@ HTTP_STATUS: Final[dict[str, int]] = {
 NODE_PACKAGES: Final = frozenset(
     {"cryptography", "fastapi", "httptools", "httpx", "jsonschema", "starlette", "tomli_w", "ulid", "uvicorn"}
 )
-# Those that `hearthnet[otlp]` and `hearthnet[otel]` add.
+# Those that `hearthnet[otlp]`, `hearthnet[otel]` and `hearthnet[mcp]` add.
 OTLP_PACKAGES: Final = frozenset({"google", "opentelemetry.proto"})
 OTEL_PACKAGES: Final = frozenset({"opentelemetry"})
-_EXTRAS: Final = (
-    dict.fromkeys(NODE_PACKAGES, "node") | dict.fromkeys(OTLP_PACKAGES, "otlp") | dict.fromkeys(OTEL_PACKAGES, "otel")
-)
+MCP_PACKAGES: Final = frozenset({"mcp"})
+_EXTRAS: Final = {
+    package: extra
+    for extra, packages in (
+        ("node", NODE_PACKAGES), ("otlp", OTLP_PACKAGES), ("otel", OTEL_PACKAGES), ("mcp", MCP_PACKAGES),
+    )
+    for package in packages
+}  # fmt: skip
 
 EXIT_ERROR: Final = 1
 EXIT_USAGE: Final = 2

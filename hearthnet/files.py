@@ -7,11 +7,13 @@ regular files only, so reading never waits and nothing is written into a device.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
@@ -25,6 +27,7 @@ __all__ = [
     "foreign",
     "hint_for",
     "is_accessible",
+    "locked_folder",
     "make_private_dir",
     "mount_of",
     "move_aside_hint",
@@ -49,10 +52,12 @@ _KINDS: Final = {
 }
 
 _MAX_NAMED: Final = 12  # files of another owner in a hint
+_LOCK_POLL_S: Final = 0.02
 _NODE_HOME: Final = "hearthnet"
 _NODE_FOLDERS: Final = ("blobs", "communities", "keys", "log")
 _NODE_FILE: Final = re.compile(  # and the temporary ones, whose names begin with a dot
-    r"\.?(?:telemetry\..+|(?:config\.toml|doctor\.jsonl|export\.json|page\.(?:json|html)|manifest\.json|events\.sqlite"
+    r"\.?(?:telemetry\..+|(?:config\.toml|doctor\.jsonl|doctor-notify\.json|export\.json|page\.(?:json|html)"
+    r"|manifest\.json|events\.sqlite"
     r"|replays\.bin|device\.(?:ed25519|pub))(?:-.+)?|export\.lock|\d{4}-\d\d-\d\d(?:\.\d+)?\.log)"
 )
 _DANGLING: Final = "it is a link to nothing, not a file"
@@ -403,6 +408,33 @@ def name_new(temporary: Path, path: Path) -> None:
         temporary.rename(path)
     else:
         temporary.unlink()
+
+
+@contextmanager
+def locked_folder(directory: Path, wait_s: float) -> Iterator[None]:
+    """Holds a lock on a folder, for programs of ours that read a file in it, change it and write it anew.
+
+    Raises:
+        OSError: raised when the folder cannot be opened; TimeoutError when another program holds it for `wait_s`.
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _lock(fd, directory, time.monotonic() + wait_s)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int, directory: Path, ends_at: float) -> None:
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= ends_at:
+                raise TimeoutError(errno.ETIMEDOUT, "another program of ours keeps it locked", str(directory)) from None
+            time.sleep(_LOCK_POLL_S)
+        else:
+            return
 
 
 def sync_folder(directory: Path) -> None:

@@ -223,5 +223,6 @@ _KEYS: Final = {
         "observability": "log_level log_dir data_dir metrics_enabled metrics_loopback_only otlp_endpoint"
         " flush_interval_s eco max_disk_mb keep_free_mb slow_ms keep_debug_of_failures stall_s redact_keys"
         " redact_patterns",
+        "doctor": "webhook webhook_format webhook_token_env command mail notify_level",
     }.items()
 }

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,14 +213,16 @@ class Node:
         self._journal.close()
         self._page.close()
 
-    async def serve(self, listening: socket.socket, stop: asyncio.Event) -> None:
-        """Serves on a bound socket until `stop` is set."""
+    async def serve(
+        self, listening: socket.socket, stop: asyncio.Event, on_started: Callable[[], None] | None = None
+    ) -> None:
+        """Serves on a bound socket until `stop` is set; calls `on_started` once it listens."""
         load = Load()
         transport = self.config.transport
         app = build_app(self.services(), self.levels, load, transport)
         server = Server(app, transport, load, self.bus.node_id)
         log.info("node started", extra={"port": transport.port, "node": short_id(self.bus.node_id)})
-        serving = asyncio.create_task(server.serve(sockets=[listening]), name="transport")
+        serving = asyncio.create_task(server.serve([listening], on_started), name="transport")
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
             await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -51,6 +51,7 @@ DEFAULTS = {
         "flush_interval_s": 1.0,
         "max_disk_mb": 256,
     },
+    "doctor": {"webhook": None, "command": (), "mail": None, "notify_level": "fail"},
 }
 
 # TOML, the invalid field, and text that the message must contain.
@@ -100,7 +101,7 @@ def test_defaults_are_those_of_the_spec(section):
 
 
 def test_sections_are_those_of_the_spec():
-    """There are exactly the documented sections."""
+    """There are exactly the documented sections, and that of what the doctor notifies."""
     assert set(Config.model_fields) == set(DEFAULTS)
 
 
@@ -211,6 +212,9 @@ def test_what_is_commented_out_can_be_used(write):
     config = load(write(text))
 
     examples = {"community": {"community_id": "ed25519:…"}, "observability": {"otlp_endpoint": "http://localhost:4318"}}
+    examples["doctor"] = {
+        "webhook": "https://ntfy.example.org/my-topic", "webhook_token_env": "NTFY_TOKEN", "mail": "me@example.org",
+    }  # fmt: skip
     (backend,) = config.llm.backends
     assert backend.api_key_env == "HF_TOKEN"
     assert config.model_copy(update={"llm": LlmConfig()}) == default_config().model_copy(

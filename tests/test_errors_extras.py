@@ -35,6 +35,7 @@ NEED_IT = [
     ["run"],
     ["init", "--non-interactive"],
     ["call", "experimental.echo"],
+    ["config", "set", "transport.port", "7081"],
 ]
 MAKE_RECORDS = """
 from hearthnet.config import load, resolve_paths

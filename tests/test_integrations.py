@@ -216,6 +216,7 @@ def test_jupyter(folder):
     shell_class = pytest.importorskip("IPython.core.interactiveshell").InteractiveShell
     shell = shell_class.instance()
     try:
+        shell.run_cell(programs("Jupyter")[0], store_history=False)
         result = shell.run_cell(programs("Jupyter")[0], store_history=False)
         data, _ = shell.display_formatter.format(result.result)
     finally:

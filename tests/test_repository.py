@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -75,3 +76,44 @@ def test_hooks_are_lines_of_the_check():
     assert len(hooks) == 2
     for hook in hooks:
         assert re.search(rf"^{hook}\b", check, re.MULTILINE)
+
+
+def container_lines() -> list[tuple[str, str]]:
+    """The instructions of the Containerfile with their arguments."""
+    lines = (ROOT / "Containerfile").read_text("utf-8").splitlines()
+    return [(word, rest) for word, _, rest in (line.partition(" ") for line in lines) if word and word != "#"]
+
+
+def test_container_has_all_that_the_package_is_built_from():
+    """What pyproject.toml names is copied, exists, and the node's extra is installed."""
+    copies = [rest.split()[:-1] for word, rest in container_lines() if word == "COPY" and "--from" not in rest]
+    copied = {name for names in copies for name in names}
+    target = PROJECT["tool"]["hatch"]["build"]["targets"]
+    needed = {PROJECT["project"]["readme"], *PROJECT["project"]["license-files"], *target["wheel"]["packages"]}
+    assert needed | {"migrations", "pyproject.toml"} <= copied
+    assert [name for name in copied if not (ROOT / name).exists()] == []
+    install = next(rest for word, rest in container_lines() if "pip install" in rest)
+    assert re.search(r"\[node\b", install)
+
+
+def test_container_runs_as_a_user_with_its_data_in_the_volume():
+    """It ends with a signal that the node takes, because the shell gives way to it."""
+    lines = dict(container_lines())
+    assert lines["USER"] == "hearthnet"
+    assert lines["VOLUME"] == "/data"
+    assert lines["ENV"].startswith("HOME=/data ")
+    assert lines["STOPSIGNAL"] == "SIGTERM"
+    assert json.loads(lines["CMD"])[2].endswith("&& exec hearthnet run")
+
+
+def test_commands_of_the_container_are_ones_that_there_are():
+    """Its health check asks the doctor, and fails when a check does."""
+    from hearthnet.cli.main import _run
+
+    lines = dict(container_lines())
+    check = json.loads(lines["HEALTHCHECK"].partition("CMD ")[2])
+    assert check[0] == "hearthnet"
+    assert _run(["init", "--non-interactive"]) == 0
+    assert _run([*check[1:], "--check", "keys_present"]) == 0
+    (Path.home() / ".local/share/hearthnet/keys/device.ed25519").chmod(0o644)
+    assert _run([*check[1:], "--check", "keys_present"]) == 1

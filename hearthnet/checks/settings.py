@@ -27,6 +27,7 @@ __all__ = ["config_file", "unusable"]
 _TOML_POSITION: Final = re.compile(r"at line (\d+), column (\d+)")
 _VARIABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HOST_LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+_OF_COMMANDS: Final = "doctor"  # a section that each `hearthnet doctor` reads anew, and no node
 _MAX_HOST_CHARS: Final = 253
 _GROUP_OR_OTHERS_WRITE: Final = 0o022
 
@@ -78,7 +79,8 @@ def _changed(running: Config, written: Config) -> list[str]:
     # The log level is not compared: `hearthnet run --debug` overrides it.
     level = {"log_level": running.observability.log_level}
     written = written.model_copy(update={"observability": written.observability.model_copy(update=level)})
-    return [name for name in Config.model_fields if getattr(running, name) != getattr(written, name)]
+    used = (name for name in Config.model_fields if name != _OF_COMMANDS)
+    return [name for name in used if getattr(running, name) != getattr(written, name)]
 
 
 def _doubts(config: Config) -> Iterator[str]:

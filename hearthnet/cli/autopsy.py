@@ -12,14 +12,7 @@ from hearthnet.cli.options import TIMES, since_option, until_option
 from hearthnet.cli.tools import names
 from hearthnet.display import has_colour
 from hearthnet.errors import ConfigError
-from hearthnet.forensics.main import (
-    DEFAULT_LIMIT,
-    EXIT_NOTHING,
-    MAX_LIMIT,
-    SCHEMA,
-    Request,
-    print_report,
-)
+from hearthnet.forensics.model import DEFAULT_LIMIT, MAX_LIMIT
 
 
 @click.command("autopsy", epilog=TIMES)
@@ -85,6 +78,8 @@ def command(
 
     Exits with 0 when the run stopped cleanly or still runs, 1 when it ended uncleanly, 2 when no run was found.
     """
+    from hearthnet.forensics.main import SCHEMA, Request, print_report
+
     if schema:
         click.echo(SCHEMA.read_text("utf-8"), nl=False)
         return
@@ -104,6 +99,7 @@ def command(
 
 def _own_files(config: Path | None, log_dir: Path | None) -> tuple[Path, Path | None]:
     from hearthnet.config import load, resolve_paths
+    from hearthnet.forensics.main import EXIT_NOTHING
 
     try:
         found = resolve_paths(load(config)).observability

@@ -26,6 +26,7 @@ from hearthnet.cli.output import COMPLETE_VARIABLE, discard_rest, escape_unprint
 from hearthnet.errors import EXIT_DISK_FULL, EXIT_ERROR, EXIT_USAGE, HearthNetError, missing_extra
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
     from rich.console import Console, RenderableType
     from rich.table import Table
 
@@ -76,7 +77,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "search": ("search", "Search traces and log records."),
     "telemetry": ("telemetry.command", "Manage telemetry.db: status, copy, query, export, migrate, purge."),
     "doctor": ("doctor.command", "Check this node and show how to fix problems."),
+    "mcp": ("mcp.command", "Serve the records to an assistant (MCP), read only."),
     "autopsy": ("autopsy", "Diagnose why the node's last run ended."),
+    "config": ("config.command", "Show, explain, check and change the settings."),
+    "service": ("service.command", "Run the node as a service of systemd: install, uninstall, status."),
     "tools": ("tools.command", "Write files for other programs: lnav, Datasette, Prometheus, Grafana, man."),
     "completion": ("tools.completion", "Print what makes SHELL complete commands, options, names and ids."),
     "paths": ("paths", "Show the paths of this node's files."),
@@ -147,6 +151,15 @@ class LazyGroup(Group):
         module = importlib.import_module(f"hearthnet.cli.{COMMANDS[cmd_name][0]}")
         command: click.Command = module.command
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Returns the completions of a command's name, without importing the commands."""
+        from click.shell_completion import CompletionItem
+
+        if not incomplete or incomplete[0].isalpha():
+            found = [(name, text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)]
+            return [CompletionItem(name, help=text) for name, text in found]
+        return super().shell_complete(ctx, incomplete)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command."""

@@ -6,13 +6,24 @@ import re
 import select
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
 from hearthnet import moments
+from hearthnet.constants import DATABASE
 
-__all__ = ["TIMES", "for_option", "moment", "seconds_of", "since_option", "until_option", "wait_or_leave"]
+__all__ = [
+    "TIMES",
+    "folder_of_store",
+    "for_option",
+    "moment",
+    "seconds_of",
+    "since_option",
+    "until_option",
+    "wait_or_leave",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,6 +51,15 @@ def since_option(records: str) -> Callable[[F], F]:
 def until_option(records: str) -> Callable[[F], F]:
     """Adds `--until TIME` as `until_us`; `records` names in its help the things that it selects."""
     return click.option("--until", "until_us", metavar="TIME", callback=moment, help=f"Only {records} before TIME.")
+
+
+def folder_of_store(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
+    """Returns the value of an option that takes a folder; the telemetry.db in it will do: a callback for click."""
+    if path is None or path.is_dir():
+        return path
+    if path.name != DATABASE:
+        raise click.BadParameter(f"{path} is no folder with a {DATABASE}")
+    return path.parent
 
 
 def seconds_of(

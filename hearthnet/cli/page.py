@@ -12,7 +12,7 @@ import click
 
 from hearthnet import moments
 from hearthnet.cli.main import config_option, json_option, print_json
-from hearthnet.cli.options import seconds_of
+from hearthnet.cli.options import folder_of_store, seconds_of
 from hearthnet.display import counted
 
 if TYPE_CHECKING:
@@ -22,17 +22,6 @@ if TYPE_CHECKING:
 _MAX_SHARE_S: Final = 86_400
 _ANY: Final = "0.0.0.0"  # noqa: S104  # bound only if the page is shared
 _ELSEWHERE: Final = ("192.0.2.1", 9)  # of a network for documentation; nothing is sent there
-
-
-def _folder(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
-    """Returns a folder; `autopsy` takes the file in it as well."""
-    from hearthnet.constants import DATABASE
-
-    if path is None or path.is_dir():
-        return path
-    if path.name != DATABASE:
-        raise click.BadParameter(f"{path} is no folder with a {DATABASE}")
-    return path.parent
 
 
 @click.command("page")
@@ -50,7 +39,7 @@ def _folder(_: click.Context, __: click.Parameter, path: Path | None) -> Path | 
     "data_dir",
     type=click.Path(path_type=Path, exists=True),
     metavar="DIR",
-    callback=_folder,
+    callback=folder_of_store,
     help="Serve this folder with a telemetry.db, read only, until Ctrl-C.",
 )
 @click.option("--port", type=click.IntRange(0, 65_535), default=0, help="Port of a page without a node; 0: a free one.")

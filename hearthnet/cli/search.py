@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from hearthnet.observability.store.search import Compiled, Found, Order, TableName
     from hearthnet.observability.store.search.language import Problem
 
+__all__ = ["command", "compiled"]
+
 _MINUS: Final = "\0-"  # which no argument has: click would take the letters behind a - for options
 _OWN_SHORT: Final = re.compile(r"-(?:n\d*|h)")
 _WITH_SPACE: Final = re.compile(r'(-?(?:[^\W\d][\w.-]*:)?)([^"]*\s[^"]*)')
@@ -128,7 +130,7 @@ def command(
     from hearthnet.observability.store.search.select import statement
 
     text = _with_options(query, since_us, until_us, program)
-    made = _compiled(text, table)
+    made = compiled(text, table)
     if made.problems:
         for problem in made.problems:
             _show_problem(problem, text)
@@ -164,7 +166,7 @@ def _exact(us: int | None) -> str | None:
     return moments.iso(us, "microseconds")
 
 
-def _compiled(text: str, table: TableName | None) -> Compiled:
+def compiled(text: str, table: TableName | None) -> Compiled:
     """Returns the query of a table, by default of traces, unless only log records have all its fields."""
     from hearthnet.observability.store.search import compile_query
 

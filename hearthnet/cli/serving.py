@@ -16,9 +16,13 @@ from hearthnet.display import counted
 from hearthnet.files import foreign
 from hearthnet.identity.keys import short_id
 from hearthnet.node import Node, open_node
+from hearthnet.observability.logs.journal import journal_of_stderr
+from hearthnet.observability.redaction.rules import scrub
+from hearthnet.observability.runtime import runtime
 from hearthnet.observability.store.lock import LOCK_FILE
 from hearthnet.observability.store.recovery.recover import Recovery
 from hearthnet.observability.telemetry import DATABASE
+from hearthnet.service.notify import Notifier
 from hearthnet.transport.app import ROUTERS
 from hearthnet.transport.auth.exposure import reachable, summary
 from hearthnet.transport.server import bind
@@ -28,32 +32,46 @@ __all__ = ["serve"]
 
 
 def serve(config: Config) -> None:
-    """Runs the node until SIGINT or SIGTERM.
+    """Runs the node until SIGINT or SIGTERM; as a service of systemd, tells it so and logs to its journal too.
 
     Raises:
         HearthNetError: raised when the node cannot start.
     """
     serve_without_terminal()
-    asyncio.run(_serve(config))
+    notifier = Notifier.of_environment()
+    runtime.journal = journal_of_stderr()
+    asyncio.run(_serve(config, notifier))
 
 
-async def _serve(config: Config) -> None:
+async def _serve(config: Config, notifier: Notifier) -> None:
     # Bind first, so that a port in use is reported before anything is opened; `serve` starts to listen later.
     with closing(bind(config.transport)) as listening:
         pair = ServingPair.of(config.transport)  # likewise for an unusable certificate
         async with open_node(config) as node:
             stop = asyncio.Event()
+
+            def end() -> None:
+                notifier.stopping("ending the calls that are running")
+                stop.set()
+
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, stop.set)
+                loop.add_signal_handler(number, end)
             _print_summary(node)
             _print_reach(config, None if pair is None else pair.certificate)
             click.echo("stop       Ctrl-C")
             # All objects so far stay: excluding them makes full collections, which stop the loop, shorter.
             gc.collect()
             gc.freeze()
-            await node.serve(listening, stop)
+            await node.serve(listening, stop, lambda: notifier.ready(_status(node)))
+        await notifier.close()
     click.echo("stopped")
+
+
+def _status(node: Node) -> str:
+    """Returns what `systemctl status` shows of the node."""
+    about = f"serving on port {node.config.transport.port}"
+    return f"{about}; telemetry in memory only: {scrub(node.telemetry.error)}" if node.telemetry.error else about
 
 
 def _print_summary(node: Node) -> None:

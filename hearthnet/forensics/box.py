@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 from hearthnet.files import open_file
+from hearthnet.forensics.frames import FRAME, FRAME_FIELDS, FRAME_MAGIC, pack
 from hearthnet.forensics.model import OomKills, Vitals
 from hearthnet.forensics.tables import FRAMES, PAYLOAD_VERSION
 
@@ -97,10 +98,7 @@ ENTRY: Final = struct.Struct(f"{TRACE.format}53x")
 SPAN: Final = struct.Struct("<44sqB")
 SPAN_AT: Final = TRACE.size
 SPAN_MARK_AT: Final = TRACE.size + SPAN.size - 1
-FRAME_MAGIC: Final = b"\xf5HN\xfa"  # two of its bytes never occur in UTF-8
 _FRAME_1: Final = struct.Struct("<4sIQ")  # magic, length, ordinal; the checksum follows the payload
-FRAME: Final = struct.Struct("<4sI16s")  # magic, checksum, and of the bytes that it covers:
-FRAME_FIELDS: Final = struct.Struct("<HHIQ")  # version of the payload, spare, length, ordinal; the payload follows
 MAX_PAYLOAD_BYTES: Final = 64 * 1024  # several times the largest row: a greater length is corrupt
 NODE: Final = 1
 LIBRARY: Final = 2  # another program
@@ -410,8 +408,7 @@ def _frame_2(ring: bytes, at: int) -> tuple[Frame | None, int]:
 
 def pack_frame(frame: Frame) -> bytes:
     """Returns the bytes of a frame in this program's layout."""
-    head = FRAME_FIELDS.pack(frame.version, 0, len(frame.payload), frame.ordinal)
-    return FRAME.pack(FRAME_MAGIC, zlib.crc32(frame.payload, zlib.crc32(head)), head) + frame.payload
+    return pack(frame.payload, frame.ordinal, version=frame.version)
 
 
 def in_flight_in(table: bytes) -> list[InFlight]:

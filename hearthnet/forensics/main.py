@@ -21,7 +21,7 @@ from hearthnet import moments
 from hearthnet.display import has_colour, has_unicode
 from hearthnet.forensics.evidence.kernel import KernelSources
 from hearthnet.forensics.gather import gather
-from hearthnet.forensics.model import Case, Verdict
+from hearthnet.forensics.model import DEFAULT_LIMIT, MAX_LIMIT, Case, Verdict
 from hearthnet.forensics.report.document import document
 from hearthnet.forensics.report.text import printable, report
 from hearthnet.forensics.verdict import judge
@@ -32,8 +32,6 @@ EXIT_FINE: Final = 0
 EXIT_DIED: Final = 1
 EXIT_NOTHING: Final = 2
 EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
-DEFAULT_LIMIT: Final = 30
-MAX_LIMIT: Final = 20_000  # both rings
 SCHEMA: Final = Path(__file__).parent.parent / "schemas" / "autopsy.json"
 _EXAMPLES: Final = """examples:
   forensics.py                                  how this user's node ended

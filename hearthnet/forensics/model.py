@@ -15,6 +15,8 @@ from hearthnet.constants import NODE_ROLE
 __all__ = [
     "CAUSES",
     "CONFIDENCES",
+    "DEFAULT_LIMIT",
+    "MAX_LIMIT",
     "Case",
     "Entry",
     "ErrorGroup",
@@ -42,6 +44,8 @@ CAUSES: Final = {
     "unknown": "the files do not show how it ended",
 }
 CONFIDENCES: Final = ("certain", "likely", "possible")  # strongest first
+DEFAULT_LIMIT: Final = 30  # entries of the timeline
+MAX_LIMIT: Final = 20_000  # both rings
 
 
 @dataclass(frozen=True, slots=True)

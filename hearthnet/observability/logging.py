@@ -373,6 +373,8 @@ class JsonHandler(logging.Handler):
             return
         entry = new_entry(message, extra, error, now_ns, made, repeats)
         self._write(entry.line(), message, now_ns)
+        if runtime.journal is not None and message.logger != TRACE_LOGGER:
+            runtime.journal.send(entry)
         if message.logger == TRACE_LOGGER:
             return
         if message.admit_row():
@@ -403,6 +405,9 @@ class JsonHandler(logging.Handler):
         now_ns = time_ns()
         if lines:
             self._write(repeats_of(message, lines, now_ns)[0], message, now_ns)
+            if runtime.journal is not None:
+                shown = message.shown()
+                runtime.journal.send_text(shown.level, shown.logger, shown.text, {"repeats": lines - 1})
         if dropped_rows:
             runtime.recorder.record_log(repeats_of(message, dropped_rows, now_ns)[1])
 
@@ -415,6 +420,8 @@ class JsonHandler(logging.Handler):
                 timestamp(now_ns), message.head, trace_id.encode(), orjson.dumps(fields)[1:],
             )  # fmt: skip
             self._write(one_line(line), message, now_ns)
+            if runtime.journal is not None and message.is_notable:
+                runtime.journal.send_text(message.level, TRACE_LOGGER, DONE, fields, trace_id)
         except Exception:  # as above  # noqa: BLE001
             self.failures += 1
 
@@ -525,6 +532,7 @@ _quiet: Final = logging.NullHandler()
 
 def _reset() -> None:
     shutdown()
+    runtime.journal = None
     logging.getLogger("hearthnet").removeHandler(_quiet)
     runtime.level = logging.NOTSET
     for root in _own_roots:

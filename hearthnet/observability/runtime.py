@@ -43,6 +43,7 @@ class Runtime:
         store_dir: the folder of the store that this process has open or had open last; None: it never had one.
         slow_ms: a trace that lasts this long is notable.
         handler: our `JsonHandler`, once logging is configured.
+        journal: of systemd, to which records go besides; None: none.
         level: the lowest level that our own loggers pass on.
         keep_debug: whether traces keep debug records until they end.
         registry: where metrics are registered; None: they are off.
@@ -57,7 +58,7 @@ class Runtime:
 
     __slots__ = (
         "_at_fork", "_at_reset", "_fork_lock", "_forks", "config_lock", "handler", "hook_failures",
-        "keep_debug", "level", "lock", "open_lock", "recent", "recorder", "redaction", "registry", "slow_ms",
+        "journal", "keep_debug", "level", "lock", "open_lock", "recent", "recorder", "redaction", "registry", "slow_ms",
         "store_dir", "telemetry",
     )  # fmt: skip
 
@@ -67,6 +68,7 @@ class Runtime:
         self.redaction: Final = rules.active
         # Of higher floors, which this one does not know by type.
         self.handler: Any = None
+        self.journal: Any = None
         self.telemetry: Any = None
         self.store_dir: Path | None = None
         self.registry: Any = None

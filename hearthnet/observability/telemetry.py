@@ -427,7 +427,7 @@ class Telemetry:
         A box has them too, for the next process that opens the store. Without a box they are dropped from the store:
         counted, and logged in the JSON log, the one sink that is still open.
         """
-        traces, logs = self._recorder.traces.snapshot(), self._recorder.logs.snapshot()
+        traces, logs = self._recorder.pending_fields(), self._recorder.logs.snapshot()
         for record in traces:
             runtime.recorder.traces.offer(record)
         for entry in logs:

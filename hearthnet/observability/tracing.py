@@ -13,6 +13,7 @@ waits, or touches a file.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from operator import index
@@ -26,8 +27,8 @@ from hearthnet.observability.records.record import TraceRecord, clean_text, is_a
 from hearthnet.observability.records.results import OK, is_failure, result_of
 from hearthnet.observability.redaction.rules import on_change
 from hearthnet.observability.runtime import runtime
-from hearthnet.observability.traces.span import Root, Span, innermost_root, step_out
-from hearthnet.observability.traces.trace import Trace
+from hearthnet.observability.traces.span import OpenTrace, Root, Span, innermost_root, span, step_out
+from hearthnet.observability.traces.trace import Trace, begin
 
 if TYPE_CHECKING:
     from ulid import ULID
@@ -51,8 +52,6 @@ _MAX_NAMES: Final = 1_024
 P = ParamSpec("P")
 R = TypeVar("R")
 
-span = Span
-
 
 def new_trace(capability: str, *, trace_id: str | ULID | None = None, parent_id: str | None = None) -> Trace:
     """Starts a trace and makes it current; `detach` ends it.
@@ -66,21 +65,22 @@ def new_trace(capability: str, *, trace_id: str | ULID | None = None, parent_id:
         The trace. Used with `with`, it detaches by itself and takes its result from an exception that leaves.
     """
     try:
-        name, version = _names[capability]
+        name, version, encoded = _names[capability]
     except (KeyError, TypeError):  # new, or no text
-        name, version = _learn(capability)
-    trace = Trace(name, version, trace_id, parent_id)
+        name, version, encoded = _learn(capability)
+    trace = begin(name, version, encoded, trace_id, parent_id)
     trace.token = current.set(trace)
     return trace
 
 
-_names: dict[str, tuple[str, str | None]] = {}  # of capabilities: as passed, and as recorded
+_names: dict[str, tuple[str, str | None, bytes]] = {}  # of capabilities: as passed, and as recorded
 on_change(_names.clear)
 
 
-def _learn(capability: object) -> tuple[str, str | None]:
+def _learn(capability: object) -> tuple[str, str | None, bytes]:
     text, _, version = clean_text(capability, 2 * MAX_CAPABILITY_CHARS).partition("@")
-    found = safe_text(text, MAX_CAPABILITY_CHARS), safe_text(version, MAX_CAPABILITY_CHARS) if version else None
+    name = safe_text(text, MAX_CAPABILITY_CHARS)
+    found = name, safe_text(version, MAX_CAPABILITY_CHARS) if version else None, name.encode()
     if type(capability) is str:
         if len(_names) >= _MAX_NAMES:
             _names.clear()
@@ -114,18 +114,27 @@ def detach() -> None:
     For a trace that was attached, or inherited with a copied context, it only restores. Without one it does nothing.
     An exception on its way out of the `try … finally` around this call sets the result, if nothing else did.
     """
-    scope = current.get()
-    if type(scope) is Trace:
-        if scope.leave():
+    scope: Any = current.get()  # tracing sets only its own scopes
+    if type(scope) is not Trace:
+        _detach_around(innermost_root())
+    elif (token := scope.token) is not None:
+        try:
+            current.reset(token)
+        except (ValueError, RuntimeError):
+            scope.leave()  # of a context that this one is a copy of
+        else:
+            scope.token = None
+            if (error := sys.exception()) is not None:
+                scope.fail_on_way(error)
             scope.end()
-    else:
-        root = innermost_root()
-        if root is None:
-            return
-        if root.leave():
-            root.trace.end()
     if current.get() is not None:
         step_out()
+
+
+def _detach_around(root: Root | OpenTrace | None) -> None:
+    """Leaves the trace around spans that were left open, or one that was attached here."""
+    if root is not None and root.leave():
+        root.trace.end()
 
 
 def current_trace() -> Trace | None:

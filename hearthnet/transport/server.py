@@ -104,8 +104,13 @@ class Server:
         self._stopping = asyncio.Event()
         self.started = False
 
-    async def serve(self, sockets: list[socket.socket]) -> None:
-        """Serves on bound sockets until `stop`; then ends calls and connections, and closes the sockets."""
+    async def serve(self, sockets: list[socket.socket], on_started: Callable[[], None] | None = None) -> None:
+        """Serves on bound sockets until `stop`; then ends calls and connections, and closes the sockets.
+
+        Args:
+            sockets: bound ones.
+            on_started: called once they listen.
+        """
         self._connections.limit = connections_for(self._connections.limit)
         tls: dict[str, Any] = {}
         if self._pair is not None:
@@ -113,6 +118,8 @@ class Server:
         context = None if self._pair is None else self._pair.context
         listeners = [Listener(one, self._connections, self._protocol, _BACKLOG, context, **tls) for one in sockets]
         self.started = True
+        if on_started is not None:
+            on_started()
         while not self._stopping.is_set():
             self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
             self._sweep()

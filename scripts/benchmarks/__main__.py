@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from benchmarks import compared as compared_bench
 from benchmarks import hot as hot_bench
 from benchmarks import http as http_bench
 from benchmarks import imports as imports_bench
@@ -30,6 +31,7 @@ def bench() -> None:
       scripts/bench hot --quick      a look, about one minute
       scripts/bench http             calls a second through HTTP, about three minutes
       scripts/bench imports          what starting a command costs, about half a minute
+      scripts/bench compared         five libraries side by side, a minute and a half
       scripts/bench store --json     one JSON document on standard output
     """  # noqa: D301  # click reads \b as "keep these lines as they are"
 
@@ -118,6 +120,27 @@ def imports(is_json: bool, is_quick: bool) -> None:
     """  # noqa: D301
     machine, sections = imports_bench.run(is_quick)
     _show("imports", is_json, is_quick, machine, sections)
+
+
+@bench.command()
+@_is_quick
+@click.option("--write", "is_written", is_flag=True, help="Write it into docs/compared.md.")
+def compared(is_quick: bool, is_written: bool) -> None:
+    """Runs the programs of docs/compared.md: what each library shows, what is left after kill -9, and what it costs.
+
+    Takes a minute and a half; --quick ten seconds.
+
+    \b
+    Examples:
+      scripts/bench compared --quick
+      scripts/bench compared --write
+    """  # noqa: D301
+    text = compared_bench.report(compared_bench.run(is_quick=is_quick, tell=lambda name: click.echo(name, err=True)))
+    if is_written:
+        page = compared_bench.PAGE
+        page.write_text(compared_bench.written_into(page.read_text("utf-8"), text), "utf-8")
+    else:
+        click.echo(text)
 
 
 def _show(name: str, is_json: bool, is_quick: bool, machine: dict[str, Any], sections: list[Section]) -> None:

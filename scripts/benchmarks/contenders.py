@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, Protocol
 
-from benchmarks.records import count_rows, numbered
+from benchmarks.records import count_rows, framed, numbered
 from hearthnet import __version__
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.observability.records.ids import new_trace_id
@@ -108,7 +108,7 @@ class Ours:
         total = 0.0
         for _ in range(batches):
             for record in numbered(self._record, self._next, batch_rows):
-                self._recorder.traces.offer(record)
+                self._recorder.traces.offer(framed(record))
             self._next += batch_rows
             started = perf_counter()
             is_committed = await self._writer.flush()

@@ -1,6 +1,7 @@
 """One turn of one contender in a process of its own: paces traces on an event loop and measures how late it wakes.
 
-Prints one JSON document. Called by `benchmarks.lag`: `python -m benchmarks.lag_child CONTENDER SECONDS FOLDER`.
+Prints one JSON document. Called by `benchmarks.lag` and `benchmarks.export`:
+`python -m benchmarks.lag_child CONTENDER SECONDS FOLDER [RATE [URL]]`, the last of a backend that takes OTLP.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from time import perf_counter, process_time
+from time import perf_counter, process_time, thread_time
 from typing import Any, Final, Literal, Protocol
 
 import click
@@ -22,7 +23,7 @@ from benchmarks.stats import percentile
 
 __all__ = ["CONTENDERS", "main"]
 
-_RATE: Final = 5_000  # traces a second
+_RATE: Final = 5_000  # traces a second, unless another one is wanted
 _BURST_S: Final = 0.002  # between two bursts, of ten traces each
 _SLEEP_S: Final = 0.001  # what the watching task asks for
 _WRITTEN: Final = re.compile(rb'^hearthnet_telemetry_written_total\{kind="trace"\} (\S+)', re.MULTILINE)
@@ -51,15 +52,17 @@ class Nothing:
 
 
 class Ours:
-    """Telemetry as a node has it, with or without the line that each trace writes to the JSON log."""
+    """Telemetry as a node has it, with or without the line that each trace writes to the JSON log, and the export."""
 
-    def __init__(self, folder: Path, log_level: Literal["info", "warning"]) -> None:
+    def __init__(self, folder: Path, log_level: Literal["info", "warning"], url: str | None = None) -> None:
         from benchmarks.records import make_trace
         from hearthnet.config import ObservabilityConfig
         from hearthnet.observability import telemetry
 
         self._database = folder / "data" / telemetry.DATABASE
-        config = ObservabilityConfig(data_dir=folder / "data", log_dir=folder / "logs", log_level=log_level)
+        config = ObservabilityConfig(
+            data_dir=folder / "data", log_dir=folder / "logs", log_level=log_level, otlp_endpoint=url
+        )
         self._telemetry = telemetry.open(config)
         self._telemetry.start()
         self.make_trace: Callable[[], None] = make_trace
@@ -84,25 +87,27 @@ def _peer(folder: Path) -> Contender:
     return Peer(folder / "peer.db")
 
 
-CONTENDERS: Final[dict[str, Callable[[Path], Contender]]] = {
-    "none": lambda _: Nothing(),
-    "ours": lambda folder: Ours(folder, "warning"),
-    "ours_done": lambda folder: Ours(folder, "info"),
-    "peer": _peer,
+CONTENDERS: Final[dict[str, Callable[[Path, str | None], Contender]]] = {
+    "none": lambda _folder, _url: Nothing(),
+    "ours": lambda folder, url: Ours(folder, "warning", url),
+    "ours_done": lambda folder, url: Ours(folder, "info", url),
+    "peer": lambda folder, _url: _peer(folder),
 }
 
 
-async def _pace(make_trace: Callable[[], None], seconds: float) -> int:
-    """Makes traces at the rate, those that are due at once; returns how many."""
-    made = 0
+async def _pace(make_trace: Callable[[], None], seconds: float, rate: int) -> tuple[int, float]:
+    """Makes traces at a rate, those that are due at once; returns how many, and the CPU seconds they took."""
+    made, cpu = 0, 0.0
     started = perf_counter()
     while (elapsed := perf_counter() - started) < seconds:
-        due = int(elapsed * _RATE)
+        due = int(elapsed * rate)
+        before = thread_time()
         while made < due:
             make_trace()
             made += 1
+        cpu += thread_time() - before
         await asyncio.sleep(_BURST_S)
-    return made
+    return made, cpu
 
 
 async def _watch(lags: list[float]) -> None:
@@ -113,20 +118,21 @@ async def _watch(lags: list[float]) -> None:
         lags.append((perf_counter() - asked - _SLEEP_S) * 1e3)
 
 
-async def _measure(make_trace: Callable[[], None], seconds: float) -> tuple[int, list[float]]:
-    made = await _pace(make_trace, _WARM_UP_S)
+async def _measure(make_trace: Callable[[], None], seconds: float, rate: int) -> tuple[int, float, list[float]]:
+    """Returns how many traces were made, the CPU microseconds of one, and the lags in order."""
+    warm_up, _ = await _pace(make_trace, _WARM_UP_S, rate)
     lags: list[float] = []
     watcher = asyncio.create_task(_watch(lags))
-    made += await _pace(make_trace, seconds)
+    made, cpu = await _pace(make_trace, seconds, rate)
     watcher.cancel()
-    return made, sorted(lags)
+    return warm_up + made, cpu / made * 1e6, sorted(lags)
 
 
-def main(name: str, seconds: float, folder: Path) -> dict[str, Any]:
+def main(name: str, seconds: float, folder: Path, rate: int = _RATE, url: str | None = None) -> dict[str, Any]:
     """Runs one turn and returns what came of it: lag in milliseconds, share of one CPU, traces made and stored."""
-    contender = CONTENDERS[name](folder)
+    contender = CONTENDERS[name](folder, url)
     cpu_before, before = process_time(), perf_counter()
-    made, lags = asyncio.run(_measure(contender.make_trace, seconds))
+    made, caller_us, lags = asyncio.run(_measure(contender.make_trace, seconds, rate))
     elapsed = perf_counter() - before
     stored = contender.close()
     return {
@@ -134,6 +140,7 @@ def main(name: str, seconds: float, folder: Path) -> dict[str, Any]:
         "p99": percentile(lags, 0.99),
         "p99.9": percentile(lags, 0.999),
         "max": lags[-1],
+        "caller_us": caller_us,
         "cpu": (process_time() - cpu_before) / elapsed,  # with what was left to do at the end
         "made": made,
         "stored": stored,
@@ -141,4 +148,6 @@ def main(name: str, seconds: float, folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    click.echo(orjson.dumps(main(sys.argv[1], float(sys.argv[2]), Path(sys.argv[3]))))
+    click.echo(
+        orjson.dumps(main(sys.argv[1], float(sys.argv[2]), Path(sys.argv[3]), *map(int, sys.argv[4:5]), *sys.argv[5:6]))
+    )

@@ -5,13 +5,16 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 
+import orjson
+
+from hearthnet.forensics.frames import pack
 from hearthnet.observability import trace
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.runtime import runtime
 from hearthnet.observability.store.ring import RECOUNT
 
-__all__ = ["CAPABILITY", "count_rows", "make_trace", "numbered", "template"]
+__all__ = ["CAPABILITY", "count_rows", "framed", "make_trace", "numbered", "template"]
 
 CAPABILITY = "experimental.echo"
 
@@ -34,6 +37,12 @@ def numbered(record: TraceRecord, first: int, count: int) -> Iterator[TraceRecor
     """Returns `count` records like `record`, with numbers from `first` on and ids of their own."""
     for number in range(first, first + count):
         yield record._replace(seq=number, number=number, trace_id=new_trace_id())
+
+
+def framed(record: TraceRecord) -> bytes:
+    """Returns a record as the buffer holds an ordinary trace: as its frame in the black box."""
+    columns = (*record[2:-2], orjson.Fragment(record.spans), orjson.Fragment(record.extras))
+    return pack(orjson.dumps(columns), record.number, len(record.extras))
 
 
 def count_rows(connection: sqlite3.Connection) -> None:

@@ -62,6 +62,14 @@ def test_commands_read_the_store_of_a_program(store, capsys, home, command, show
     assert list(home.iterdir()) == []
 
 
+@pytest.mark.parametrize("rest", [[], ["recent"], ["last"], ["show", "last"]])
+def test_option_before_the_command_of_a_trace(store, capsys, rest):
+    """As one writes it first; alone it lists the newest."""
+    for given in (["--data", str(store)], [f"--data={store}"]):
+        assert _run(["trace", *given, *rest]) == 0
+        assert "shop.order" in capsys.readouterr().out
+
+
 def test_configuration_is_not_read(store, capsys, home):
     """A config.toml that cannot be used keeps nobody from another program's store."""
     broken = home / ".config" / "hearthnet" / "config.toml"

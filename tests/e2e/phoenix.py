@@ -1,4 +1,4 @@
-"""Exports to a real backend, Arize Phoenix, while it or the program is killed: a soak, run by itself.
+"""Exports to a real backend, Arize Phoenix, while it, a program or a node is killed: a soak, run by itself.
 
 Phoenix gets an environment of its own, `.venv-phoenix`: it has two hundred dependencies, which are none of ours. It
 keeps traces alone, so log records are refused, as by many backends.
@@ -9,17 +9,24 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
+from support.nodes import end, make_node
 from support.ports import reserve_port
+from support.reading import rows
+from support.running_node import RunningNode
 from support.waiting import nothing_happens, wait_until
 
 from hearthnet.config import ObservabilityConfig
@@ -29,6 +36,8 @@ from hearthnet.observability.traces.traceparent import to_w3c
 
 ROOT = Path(__file__).parent.parent.parent
 START_S = 180.0
+CALLS = ("soak.call", "llm.chat", "experimental.echo")
+RESULTS = "SELECT result, count(*) FROM traces WHERE capability = 'experimental.echo' GROUP BY result ORDER BY result"
 MODEL = {"backend": "ollama", "model": "tiny", "stream": True, "ttft_ms": 120.0, "tokens_in": 11, "tokens_out": 3,
          "finish_reason": "stop", "outcome": "ok"}  # fmt: skip
 log = get_logger("hearthnet.soak")
@@ -150,8 +159,63 @@ def killed_in_mid_export(settings: ObservabilityConfig, port: int, first: int, c
     return ids
 
 
+def node_killed_in_mid_export(folder: Path, port: int, calls: int) -> dict[str, Any]:
+    """Kills a node that has been called, when some of its traces have arrived, and starts it again; returns figures."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("HOME", str(folder))
+        patched.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+        node = make_node(folder, reserve_port())
+        try:
+            node.start()
+            with httpx.Client(verify=False) as client:
+                for number in range(calls):
+                    assert node.echo(f"call {number}", client).status_code == 200
+            waiting = threading.Thread(target=call_in_vain, args=(node,))
+            waiting.start()
+            wait_until(lambda: node.get("/status").json()["calls_in_flight"] == 1, "no call in flight", START_S)
+            wait_until(lambda: any(map(is_echo, spans_of(port))), "none arrives", START_S)
+            node.stop(signal.SIGKILL)
+            waiting.join()
+            sent = sum(map(is_echo, spans_of(port)))
+            node.start()
+            node.wait_for_sql([("interrupted", 1), ("ok", calls)], RESULTS)
+            wait_for(port, [trace_id for (trace_id,) in node.sql("SELECT trace_id FROM traces")])
+            late = times_off(spans_of(port), node.data_dir)
+            return {"calls": calls, "arrived_before_the_kill": sent, "times_off": late, "exit": node.stop()}
+        finally:
+            end(node)
+
+
+def is_echo(span: dict[str, Any]) -> bool:
+    """Returns whether it is a call of a node."""
+    return span["name"] == "experimental.echo"
+
+
+def call_in_vain(node: RunningNode) -> None:
+    """A call that a kill cuts short."""
+    with suppress(httpx.TransportError):
+        node.echo("slow", delay_ms=60_000)
+
+
+def times_off(spans: list[dict[str, Any]], data_dir: Path) -> int:
+    """Returns how many traces have not the start and end that the store has, to the microsecond."""
+    roots = {span["context"]["trace_id"]: span for span in spans if span["name"] in CALLS}
+    found = rows(data_dir / "telemetry.db", "SELECT trace_id, started_us, duration_ms FROM traces")
+    known = [(roots[to_w3c(trace_id)], start, ms) for trace_id, start, ms in found if to_w3c(trace_id) in roots]
+    assert known
+    return sum(
+        abs(microseconds(root["start_time"]) - start) > 1 or abs(microseconds(root["end_time"]) - start - ms * 1e3) > 1
+        for root, start, ms in known
+    )
+
+
+def microseconds(text: str) -> float:
+    """Returns a time of Phoenix's as UTC microseconds."""
+    return datetime.fromisoformat(text).timestamp() * 1e6
+
+
 def export(program: Path, folder: Path, calls: int, away: int) -> dict[str, Any]:
-    """Records while Phoenix or the program is killed, or Phoenix is away; returns what Phoenix has in the end."""
+    """Records while Phoenix, the program or a node is killed, or Phoenix is away; returns what Phoenix has then."""
     port = reserve_port()
     settings = ObservabilityConfig(
         data_dir=folder / "data", log_dir=folder / "logs", otlp_endpoint=f"http://127.0.0.1:{port}"
@@ -184,8 +248,16 @@ def export(program: Path, folder: Path, calls: int, away: int) -> dict[str, Any]
         with running(program, folder / "phoenix", port), telemetry.open(settings):
             catch_up(name)
             spans = spans_of(port)
-    status = read_status(settings.data_dir)
-    return {"calls": len(ids), "caught_up_s": took_s, **figures(spans), "status": status}
+    found = {
+        **figures(spans),
+        "times_off": times_off(spans, settings.data_dir),
+        "status": read_status(settings.data_dir),
+    }
+    (folder / "node").mkdir()
+    with running(program, folder / "phoenix", port):
+        node = node_killed_in_mid_export(folder / "node", port, calls)
+    print(f"node killed in mid-export: {node}", file=sys.stderr)
+    return {"calls": len(ids), "caught_up_s": took_s, **found, "node": node}
 
 
 def figures(spans: list[dict[str, Any]]) -> dict[str, Any]:
@@ -206,7 +278,7 @@ def figures(spans: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Exports calls to Phoenix, a tenth failed, while it or the program is killed; exits with 1 if one is missing."""
+    """Exports calls to Phoenix, a tenth failed, while it, the program or a node is killed; 1 if one is missing."""
     if sys.argv[1:2] == ["--record"]:
         record_as_child(int(sys.argv[2]), int(sys.argv[3]), ObservabilityConfig.model_validate_json(sys.argv[4]))
         return
@@ -227,6 +299,7 @@ def main() -> None:
     calls = 2 * (chosen.calls + chosen.away)
     failed = len(range(0, calls, 10))
     is_right = (found["traces"], found["calls"], found["twice"], found["orphans"]) == (calls, calls, 0, 0)
+    is_right = is_right and not found["times_off"] and not found["node"]["times_off"] and found["node"]["exit"] == 0
     sys.exit(not (is_right and found["roots_by_status"].get("ERROR") == failed))
 
 

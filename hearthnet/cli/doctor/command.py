@@ -63,6 +63,11 @@ def _known(context: click.Context, _: click.Parameter, wanted: tuple[str, ...]) 
 @click.option("--fix", is_flag=True, help="Make safe repairs: shows the plan and asks.")
 @click.option("--dry-run", is_flag=True, help="With --fix: only show the plan.")
 @click.option("--bundle", type=click.Path(path_type=Path, dir_okay=False), help="Write a zip that is safe to publish.")
+@click.option("--notify", is_flag=True, help="Tell the channels in [doctor] of config.toml what has changed.")
+@click.option("--notify-webhook", metavar="URL", help="Tell this URL.")
+@click.option("--notify-command", metavar="COMMAND", help="Tell this command, with JSON on its standard input.")
+@click.option("--notify-mail", metavar="ADDRESS", help="Tell this address, by sendmail.")
+@click.option("--test", is_flag=True, help="With --notify: only send a test message.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--force", is_flag=True, help="With --bundle: overwrite FILE.")
 @data_option
@@ -83,6 +88,11 @@ def command(
     fix: bool,
     dry_run: bool,
     bundle: Path | None,
+    notify: bool,
+    notify_webhook: str | None,
+    notify_command: str | None,
+    notify_mail: str | None,
+    test: bool,
     yes: bool,
     force: bool,
     as_json: bool,
@@ -96,6 +106,7 @@ def command(
              hearthnet doctor --quiet --strict
              hearthnet doctor --fix --dry-run
              hearthnet doctor --bundle bundle.zip
+             hearthnet doctor --quiet --notify
              hearthnet doctor --data runs
 
     Each report is saved in doctor.jsonl; without --fix nothing else is changed.
@@ -112,11 +123,19 @@ def command(
     elif history is not None:
         doctor_run.show_history(config, history, as_json=as_json)
     else:
+        from hearthnet.cli.doctor.notify import Notice
+
+        notice = Notice.of_options(
+            config, is_wanted=notify, webhook=notify_webhook, command=notify_command, mail=notify_mail
+        )
+        if test:
+            context.exit(doctor_run.try_channels(notice, as_json=as_json))
         action = doctor_run.Action(fix=fix, dry_run=dry_run, bundle=bundle, yes=yes, force=force, as_json=as_json)
         show = doctor_run.Show(quiet=quiet, verbose=verbose, strict=strict, as_json=as_json)
         is_store = data_given(context)
         if is_store:
             only, no_memory = only or doctor_run.STORE_CHECKS, True
-        code = doctor_run.run_checks(config, only, action, show, is_saved=not no_memory, has_node=not is_store)
+        code = doctor_run.run_checks(config, only, action, show, notice, is_saved=not no_memory, has_node=not is_store)
         # Not sys.exit: the group still has to notice a closed pipe.
+        context.exit(code)
         context.exit(code)

@@ -15,6 +15,7 @@ import click
 
 from hearthnet import __version__, checks
 from hearthnet.cli.doctor.ask import Findings, NoSettings, diagnose
+from hearthnet.cli.doctor.notify import Notice
 from hearthnet.cli.doctor.text import print_history, print_report, waiting
 from hearthnet.cli.main import hanging, print_json, printable
 from hearthnet.config import Config
@@ -24,7 +25,7 @@ from hearthnet.observability.redaction.rules import scrub
 from hearthnet.observability.reports.history import Change, changes, streaks
 from hearthnet.observability.reports.report_file import Remembered, recall, remember, timestamp
 
-__all__ = ["Action", "Show", "list_checks", "refuse_unknown", "run_checks", "show_history"]
+__all__ = ["Action", "Show", "list_checks", "refuse_unknown", "run_checks", "show_history", "try_channels"]
 
 _REPORT_VERSION: Final = 1
 
@@ -117,16 +118,19 @@ def run_checks(
     only: tuple[str, ...],
     action: Action,
     show: Show,
+    notice: Notice | None = None,
     *,
     is_saved: bool,
     has_node: bool = True,
 ) -> int:
-    """Runs the checks, prints the report or runs the action, and returns the exit code.
+    """Runs the checks, prints the report or runs the action, tells what has changed, and returns the exit code.
 
     Raises:
         click.UsageError: raised when the action's options are inconsistent.
     """
     has_action = action.is_any()
+    if has_action and notice is not None:
+        raise click.UsageError("--notify cannot be combined with --fix or --bundle")
     try:
         with waiting(list(only) or doctor.names()):
             found = diagnose(config, only, has_node=has_node)
@@ -143,7 +147,19 @@ def run_checks(
         print_json(document)
     else:
         print_report(document, news, quiet=show.quiet, verbose=show.verbose)
-    return 0 if document["ok"] else EXIT_ERROR
+    is_told = notice is None or notice.tell(found.results, quiet=show.quiet, strict=show.strict)
+    return 0 if document["ok"] and is_told else EXIT_ERROR
+
+
+def try_channels(notice: Notice | None, *, as_json: bool) -> int:
+    """Sends a test message to each channel, prints what became of it, and returns the exit code.
+
+    Raises:
+        click.UsageError: raised without `--notify`, and when there is no channel.
+    """
+    if notice is None:
+        raise click.UsageError("--test requires --notify")
+    return 0 if notice.try_out(as_json=as_json) else EXIT_ERROR
 
 
 class _History:

@@ -17,7 +17,7 @@ from hearthnet.constants import DATABASE, LEVELS
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from hearthnet.observability.store.search.values import Kind
+    from hearthnet.observability.store.values import Kind
 
     Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
@@ -37,7 +37,7 @@ _OWN: Final = "hearthnet."
 
 def _found(context: click.Context, kind: Kind, start: str) -> list[tuple[str, str | None]]:
     """Returns values of the store that the command line is about, and that a shell can take unquoted."""
-    from hearthnet.observability.store.search.values import values
+    from hearthnet.observability.store.values import values
 
     given = context.params.get("config") or context.params.get("where")
     try:

@@ -21,14 +21,21 @@ _HELP: Final = """Show traces of calls and where their time went.
 Example: hearthnet trace recent 20 --failed
          hearthnet trace show last
          hearthnet trace 01HXR4Z6W5S9
+         hearthnet trace --data runs
 """
 
 
 class TraceGroup(Group):
-    """The group; a trace instead of a command shows that trace."""
+    """The group; a trace instead of a command shows that trace, and `--data` alone the newest ones of that store."""
 
     def instead_of(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Returns the arguments of `show` if they begin with a reference to a trace."""
+        """Returns the arguments of `show` if they begin with a reference to a trace, of `recent` if with `--data`."""
+        if args[0] == "--data" or args[0].startswith("--data="):
+            count = 1 if "=" in args[0] else 2
+            given, rest = args[:count], args[count:]
+            if rest and (rest[0] in self.commands or is_reference(rest[0])):
+                return [*(rest if rest[0] in self.commands else ["show", *rest]), *given]
+            return ["recent", *rest, *given]
         return ["show", *args] if is_reference(args[0]) else super().instead_of(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:

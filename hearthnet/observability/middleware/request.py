@@ -1,4 +1,4 @@
-"""One HTTP request as a trace: how it begins, what is recorded of it, and its result. For both kinds of middleware.
+"""One HTTP request as a trace: how it begins, its fields, and its result. For both kinds of middleware.
 
 The result is `ok` for every status below 500: an error of the caller's is no failure of the program, and scanners
 make thousands of them. Its status is an extra of the trace and a label of the metric. An exception, a status from 500

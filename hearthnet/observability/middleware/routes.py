@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from inspect import isclass, isroutine
 from typing import Any, Final
 
@@ -45,14 +46,22 @@ def asgi_route(scope: Mapping[str, Any], path: str, root: str) -> str | None:
 
 def _whole(path: str, route: str, parameters: Mapping[str, Any]) -> str:
     """Returns a route's template behind those of the routers around it, which the route does not know."""
-    own = _PARAMETER.sub(r"{\1}", route)
-    tail = _PARAMETER.sub(lambda match: str(parameters.get(match[1], "")), route)
+    own, parts, names = _parsed(route)
+    tail = "".join([str(parameters.get(part, "")) if at % 2 else part for at, part in enumerate(parts)])
     if not path.endswith(tail):  # a parameter was converted: `007` is 7
         return own
-    names = set(_PARAMETER.findall(route))
+    if len(tail) == len(path):
+        return own
     others = {name: value for name, value in parameters.items() if name not in names}
     prefix = _named(path[: len(path) - len(tail)], others)
     return own if prefix is None else prefix + own
+
+
+@lru_cache(maxsize=_MAX_TEMPLATES)
+def _parsed(route: str) -> tuple[str, list[str], frozenset[str]]:
+    """Returns a template without converters, its texts and the names between them by turns, and the names."""
+    parts = _PARAMETER.split(route)
+    return _PARAMETER.sub(r"{\1}", route), parts, frozenset(parts[1::2])
 
 
 def _named(path: str, parameters: Mapping[str, Any]) -> str | None:

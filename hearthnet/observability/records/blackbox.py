@@ -38,6 +38,7 @@ import orjson
 
 from hearthnet.constants import NO_SLOT
 from hearthnet.forensics import box as layout
+from hearthnet.forensics.frames import FRAME_FIELDS, FRAME_MAGIC
 from hearthnet.forensics.model import Vitals
 from hearthnet.forensics.tables import FRAMES, PAYLOAD_VERSION
 from hearthnet.observability.records.box_file import Sizes, box_path, make, new_header
@@ -47,13 +48,12 @@ from hearthnet.observability.records.tracked import tracked
 
 __all__ = ["BlackBox", "Sizes", "box_path", "new_header"]
 
-_FRAME_MAGIC: Final = layout.FRAME_MAGIC
 _SPAN_AT: Final = layout.SPAN_AT
 _SPAN_MARK_AT: Final = layout.SPAN_MARK_AT
 _TRACE_MARK_AT: Final = layout.TRACE_MARK_AT
 _pack_entry: Final = layout.ENTRY.pack_into
 _pack_span: Final = layout.SPAN.pack_into
-_pack_fields: Final = layout.FRAME_FIELDS.pack
+_pack_fields: Final = FRAME_FIELDS.pack
 _NUMBER: Final = TraceRecord._fields.index("number")  # from here on a record's fields are a frame's values
 _SPANS: Final = TraceRecord._fields.index("spans")
 # A trace's spans and extras are JSON already and its last fields, so they are appended as they are.
@@ -65,7 +65,7 @@ _WORTH_BYTES: Final = 128 * 1024  # to prepare: a few hundred records a second
 _MOVED_SHARE: Final = 7 / 8  # of a ring that old frames may take: the rest is for new ones meanwhile
 
 
-class _Ring:
+class Ring:
     """A byte ring in the file, written from its start to its end and then from its start again."""
 
     __slots__ = ("is_turning", "late", "lock", "memory", "next_ordinal", "prepared_at", "size", "write")
@@ -123,12 +123,23 @@ class BlackBox:
 
     Attributes:
         path: of the file.
+        traces: the ring of finished traces.
+        logs: the ring of log records.
+        table: the header and the table of traces in flight; another mapping once the box moves.
+        free: offsets of the free slots of that table.
         failures: records that could not be kept.
         was_cut: whether the file was found shorter than it was made, and so may lack anything.
 
     Raises:
         OSError: raised when the file cannot be made in full.
     """
+
+    # What traces and spans write to their slot, for those that do it without a call of ours.
+    pack_entry = staticmethod(_pack_entry)
+    pack_span = staticmethod(_pack_span)
+    trace_mark_at: Final = _TRACE_MARK_AT
+    span_at: Final = _SPAN_AT
+    span_mark_at: Final = _SPAN_MARK_AT
 
     def __init__(self, path: Path, header: layout.Header) -> None:
         self.path = path
@@ -140,28 +151,32 @@ class BlackBox:
         self._committed_logs = 0
         self._committed_number = 0
         self._sampled = 0
-        self._free = _slots(0, header.entries)
+        self.free = _slots(0, header.entries)
         # Held while the box moves to another file: a thread that is to change its header or table waits.
         self._moving = threading.RLock()
         made = make(path, header)
-        self._fd, self._map, self._identity = made.fd, made.head, made.identity
+        self._fd, self.table, self._identity = made.fd, made.head, made.identity
         self._bytes = header.total_bytes
-        self._traces = _Ring(made.traces, header.trace_bytes)
-        self._logs = _Ring(made.logs, header.log_bytes)
+        self.traces = Ring(made.traces, header.trace_bytes)
+        self.logs = Ring(made.logs, header.log_bytes)
         tracked.add(self)
 
     # --- traces in flight
 
-    def begin(self, trace_id: str, capability: str, started_us: int, started_ns: int) -> int:
-        """Marks a trace as in flight; returns the offset of its slot, or `NO_SLOT` if the table is full (counted)."""
+    def begin(self, trace_id: str, capability: str, started_us: int, started_ns: int, slot: int = NO_SLOT) -> int:
+        """Marks a trace as in flight; returns the offset of its slot, or `NO_SLOT` if the table is full (counted).
+
+        `slot` is one that the caller has taken out of those that are free.
+        """
+        if slot == NO_SLOT:
+            try:
+                slot = self.free.pop()
+            except IndexError:
+                self._overflow += 1
+                self._put(layout.OVERFLOW_AT, self._overflow.to_bytes(8, "little"))
+                return NO_SLOT
         try:
-            slot = self._free.pop()
-        except IndexError:
-            self._overflow += 1
-            self._put(layout.OVERFLOW_AT, self._overflow.to_bytes(8, "little"))
-            return NO_SLOT
-        try:
-            _pack_entry(self._map, slot, trace_id.encode(), capability.encode(), started_us, started_ns, 1)
+            _pack_entry(self.table, slot, trace_id.encode(), capability.encode(), started_us, started_ns, 1)
         except (TypeError, ValueError):  # not a mapping, or closed because the box moves
             entry = layout.ENTRY.pack(trace_id.encode(), capability.encode(), started_us, started_ns, 1)
             self._put(slot, entry)
@@ -170,26 +185,24 @@ class BlackBox:
     def open_span(self, slot: int, name: str, started_ns: int) -> None:
         """Writes the innermost open span of the trace in `slot`."""
         try:
-            _pack_span(self._map, slot + _SPAN_AT, name.encode(), started_ns, 1)
+            _pack_span(self.table, slot + _SPAN_AT, name.encode(), started_ns, 1)
         except (TypeError, AttributeError, ValueError):  # as above; or no text, or none that is UTF-8
             self._put(slot + layout.SPAN_AT, layout.SPAN.pack(_bytes_of(name), started_ns, 1))
 
     def close_span(self, slot: int) -> None:
         """Marks the trace in `slot` as outside any span."""
-        at = slot + _SPAN_MARK_AT
         try:
-            self._map[at : at + 1] = b"\0"
+            self.table[slot + _SPAN_MARK_AT] = 0
         except (OSError, ValueError):
-            self._put(at, b"\0")
+            self._put(slot + _SPAN_MARK_AT, b"\0")
 
     def end(self, slot: int) -> None:
         """Frees a trace's slot: it has ended, or can no longer end."""
-        at = slot + _TRACE_MARK_AT
         try:
-            self._map[at : at + 1] = b"\0"
+            self.table[slot + _TRACE_MARK_AT] = 0
         except (OSError, ValueError):
-            self._put(at, b"\0")
-        self._free.append(slot)
+            self._put(slot + _TRACE_MARK_AT, b"\0")
+        self.free.append(slot)
 
     # --- records
 
@@ -198,7 +211,7 @@ class BlackBox:
         try:
             head = orjson.dumps(_trace_head(record))
             spans, extras = _trace_json(record)
-            self._append(self._traces, b"%b,%b,%b]" % (head[:-1], spans, extras))
+            self._append(self.traces, b"%b,%b,%b]" % (head[:-1], spans, extras))
         except Exception:  # not JSON, or a full disk: the record is still in the buffer  # noqa: BLE001
             self.failures += 1
 
@@ -207,22 +220,29 @@ class BlackBox:
         try:
             values = list(_log_values(record))
             values[_LOG_JSON_AT] = orjson.Fragment(values[_LOG_JSON_AT])
-            self._append(self._logs, orjson.dumps(values))
+            self._append(self.logs, orjson.dumps(values))
         except Exception:  # as above  # noqa: BLE001
             self.failures += 1
 
-    def _append(self, ring: _Ring, payload: bytes) -> None:
+    def _append(self, ring: Ring, payload: bytes) -> None:
         covered = _pack_fields(PAYLOAD_VERSION, 0, len(payload), ring.next_ordinal()) + payload
-        frame = _FRAME_MAGIC + crc32(covered).to_bytes(4, "little") + covered
+        frame = FRAME_MAGIC + crc32(covered).to_bytes(4, "little") + covered  # as `frames.pack`
         try:
             ring.write(frame)
         except ValueError:
             ring.turn(frame)
 
+    def turn(self, ring: Ring, frame: bytes) -> None:
+        """Writes a frame that its ring did not take: for want of space at its end, mostly."""
+        try:
+            ring.turn(frame)
+        except Exception:  # as above  # noqa: BLE001
+            self.failures += 1
+
     def _put(self, at: int, content: bytes) -> None:
         try:
             with self._moving:
-                self._map[at : at + len(content)] = content
+                self.table[at : at + len(content)] = content
         except (OSError, ValueError):  # written by system calls; or a signal handler's, in the middle of the move
             self.failures += 1
 
@@ -247,7 +267,7 @@ class BlackBox:
 
         Does nothing when little is written: a populated page will be written to the disk.
         """
-        for ring in (self._traces, self._logs):
+        for ring in (self.traces, self.logs):
             memory = ring.memory
             if not isinstance(memory, mmap.mmap):
                 continue
@@ -332,15 +352,15 @@ class BlackBox:
         held_path = self.path if self.is_in_place() else None
         with self._moving:
             # Writers that hold the old mapping fail from here on, and wait for the lock.
-            self._map.close()
+            self.table.close()
             held_end = layout.HEADER_BYTES + held.entries * layout.ENTRY_BYTES
             kept = os.pread(held_fd, held_end - layout.COUNTERS_AT, layout.COUNTERS_AT)
             made.head[layout.COUNTERS_AT : held_end] = kept
-            self._free[:0] = _slots(held.entries, header.entries)
+            self.free[:0] = _slots(held.entries, header.entries)
             self.path, self.header, self._identity = path, header, made.identity
-            self._fd, self._map, self._bytes = made.fd, made.head, header.total_bytes
-        _move_ring(self._traces, made.traces, header.trace_bytes)
-        _move_ring(self._logs, made.logs, header.log_bytes)
+            self._fd, self.table, self._bytes = made.fd, made.head, header.total_bytes
+        _move_ring(self.traces, made.traces, header.trace_bytes)
+        _move_ring(self.logs, made.logs, header.log_bytes)
         if held_path is not None:
             held_path.unlink(missing_ok=True)
         os.close(held_fd)  # last: until then its lock shows that the old file is no leftover
@@ -349,13 +369,13 @@ class BlackBox:
         """Returns the traces that have begun and not ended, oldest first. 0.2 ms."""
         with self._moving:
             end = layout.HEADER_BYTES + self.header.entries * layout.ENTRY_BYTES
-            table = self._map[layout.HEADER_BYTES : end]
+            table = self.table[layout.HEADER_BYTES : end]
         return layout.in_flight_in(table)
 
     def contents(self) -> layout.Box | None:
         """Returns the current contents."""
         with self._moving:
-            return layout.parse(self._map[:] + self._traces.memory[:] + self._logs.memory[:])
+            return layout.parse(self.table[:] + self.traces.memory[:] + self.logs.memory[:])
 
     def close(self, *, remove: bool) -> None:
         """Stops writing; removes the file if all of it is in the database. Late records are discarded. Idempotent."""
@@ -369,8 +389,8 @@ class BlackBox:
     def renew_in_child(self) -> None:
         """Makes every later write go to memory that is never read, and releases the file's lock."""
         self._moving = threading.RLock()
-        self._map = mmap.mmap(-1, self.header.traces_at)
-        for ring in (self._traces, self._logs):
+        self.table = mmap.mmap(-1, self.header.traces_at)
+        for ring in (self.traces, self.logs):
             ring.renew(mmap.mmap(-1, ring.size), ring.size)
         if self._fd >= 0:
             os.close(self._fd)
@@ -382,7 +402,7 @@ def _slots(first: int, end: int) -> list[int]:
     return [layout.HEADER_BYTES + number * layout.ENTRY_BYTES for number in reversed(range(first, end))]
 
 
-def _move_ring(ring: _Ring, memory: Any, size: int) -> None:
+def _move_ring(ring: Ring, memory: Any, size: int) -> None:
     """Continues a ring in other memory, and copies its newest frames there with their ordinals."""
     held, held_size = ring.memory, ring.size
     with ring.lock:

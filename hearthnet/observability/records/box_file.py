@@ -79,11 +79,12 @@ class _Written:
         self._start, self._size, self._at = start, size, 0
         self._lock = threading.RLock()  # a signal handler may log while its own thread is here
 
-    def __setitem__(self, where: slice, content: bytes, /) -> None:
-        with (
-            self._lock
-        ):  # a write under way is over before the part is closed, and its descriptor used for another file
-            os.pwrite(self._open_fd(), content, self._start + where.start)
+    def __setitem__(self, where: slice | int, content: bytes | int, /) -> None:
+        at = where.start if isinstance(where, slice) else where
+        written = bytes([content]) if isinstance(content, int) else content
+        # A write under way is over before the part is closed, and its descriptor used for another file.
+        with self._lock:
+            os.pwrite(self._open_fd(), written, self._start + at)
 
     def __getitem__(self, where: slice, /) -> bytes:
         first, last, _ = where.indices(self._size)

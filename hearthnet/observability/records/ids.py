@@ -77,12 +77,14 @@ class IdSource:
 
     Attributes:
         second: of the trace ids minted last.
+        moment: their millisecond: when it began and ends, in nanoseconds, and the first ten characters of an id.
         tails: of the trace ids to come.
         next_span_number: returns a fresh span id as a number, never 0; another function after `reseed`.
     """
 
-    __slots__ = ("next_span_number", "second", "tails")
+    __slots__ = ("moment", "next_span_number", "second", "tails")
 
+    moment: tuple[int, int, str]
     second: _Second
     tails: _Tails
     next_span_number: Callable[[], int]
@@ -93,6 +95,7 @@ class IdSource:
     def reseed(self) -> None:
         """Draws new randomness: a forked child would repeat its parent's ids otherwise."""
         self.second = _Second(0)
+        self.moment = (0, 0, "")
         drawn = int.from_bytes(os.urandom(12), "big")
         # Processes count from different places, in whole draws.
         self.tails = _Tails((drawn >> 64) % _COUNTER_LIMIT // _DRAWN_IDS * _DRAWN_IDS)
@@ -107,16 +110,27 @@ def new_trace_id(now_ns: int | None = None) -> str:
     """Returns a fresh ULID for the wall-clock time `now_ns` (nanoseconds since 1970; default: now)."""
     if now_ns is None:
         now_ns = time_ns()
+    began_ns, ends_ns, time = id_source.moment
+    if not began_ns <= now_ns < ends_ns:
+        time = _at(now_ns)
+    try:
+        return time + id_source.tails.take()
+    except StopIteration:
+        id_source.tails = _Tails(id_source.tails.following)
+        return new_trace_id(now_ns)
+
+
+def _at(now_ns: int) -> str:
+    """Returns the ten characters of this millisecond, and keeps them."""
     second = id_source.second
     since_ns = now_ns - second.started_ns
     if not 0 <= since_ns < _SECOND_NS:
         second = id_source.second = _Second(now_ns // _SECOND_NS)
         since_ns = now_ns - second.started_ns
-    try:
-        return f"{second.time}{_PAIRS[since_ns // 1_000_000]}{id_source.tails.take()}"
-    except StopIteration:
-        id_source.tails = _Tails(id_source.tails.following)
-        return new_trace_id(now_ns)
+    time = second.time + _PAIRS[since_ns // 1_000_000]
+    began_ns = now_ns - since_ns % 1_000_000
+    id_source.moment = (began_ns, began_ns + 1_000_000, time)
+    return time
 
 
 def new_span_id() -> str:

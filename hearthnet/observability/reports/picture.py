@@ -6,12 +6,9 @@ It is part of the notebook's file, where pages and previews that run no scripts 
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from hearthnet.display import span_tree
-
-if TYPE_CHECKING:
-    from hearthnet.observability.traces.trace import Trace
 
 __all__ = ["picture"]
 
@@ -27,7 +24,14 @@ _GOOD, _BAD = "#2b8a4b", "#c0392b"  # both legible on white and on black
 _FONT: Final = "font:12px system-ui,sans-serif;fill:currentColor"
 
 
-def picture(trace: Trace) -> str:
+class Shown(Protocol):
+    """A trace as its picture knows it."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns its columns, spans unfolded."""
+
+
+def picture(trace: Shown) -> str:
     """Returns a trace as HTML: its name, result and duration, and its spans as SVG. All text in it is escaped."""
     found = trace.as_dict()
     result, duration_ms = found["result"] or "running", found["duration_ms"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability import metrics
 from hearthnet.observability.logs import messages
+from hearthnet.observability.runtime import runtime
 
 if TYPE_CHECKING:
     from hearthnet.observability.records.blackbox import BlackBox
@@ -53,6 +54,8 @@ class MetricsBridge:
         totals = {"log_file": node_logging.dropped_lines(), "log_set_up": node_logging.missed_records()}
         if (file := node_logging.log_file()) is not None:
             totals["log_shed"] = file.shed_lines
+        if (journal := runtime.journal) is not None:
+            totals["journal"] = journal.dropped
         if box is not None:
             totals |= {"box": box.failures, "in_flight_table_full": box.overflow}
         for reason, total in totals.items():

@@ -43,7 +43,6 @@ from hearthnet.observability.store.recovery.box_budget import compact, keep_boxe
 from hearthnet.observability.store.recovery.opening import NODE_RESERVE, Own, join_store, keep_house, open_store
 from hearthnet.observability.store.recovery.recover import Recovery, has_leftovers
 from hearthnet.observability.store.ring import Settled
-from hearthnet.observability.store.rows import LOGS, TRACES
 from hearthnet.observability.store.writer import CORRUPT, GONE, Writer
 
 __all__ = ["StoreThread"]
@@ -149,8 +148,7 @@ class StoreThread:
 
     def _pending(self) -> set[int]:
         """Returns the numbers of the records that are not committed."""
-        traces = set(map(TRACES.number_of, self._recorder.traces.snapshot()))
-        return traces.union(map(LOGS.number_of, self._recorder.logs.snapshot()))
+        return set(self._recorder.pending_numbers())
 
     def stop(self, timeout_s: float) -> None:
         """Ends the thread, after it has committed what it can of the buffers within `timeout_s`."""

@@ -49,7 +49,7 @@ from hearthnet.database import (
 from hearthnet.errors import StoreError
 from hearthnet.observability import metrics
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.records.record import LogFields, TraceFields
+from hearthnet.observability.records.record import LogFields, TraceFields, fields_of
 from hearthnet.observability.records.recorder import Buffer, Recorder
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.budget import (
@@ -186,7 +186,7 @@ class Writer:
             await self._be_patient(PATIENT_S)
             await self._db.execute(rows.INSERT_RUN, run)
             if (await self._db.execute(rows.OPEN_RUN, run[:1])).rowcount > 0:  # it was taken for dead, and recovered
-                self._doubtful_to = max(self._doubtful_to, self._highest_pending())
+                self._doubtful_to = max([self._doubtful_to, *self._recorder.pending_numbers()])
                 self._is_doubtful = True
             await self._db.execute(rows.FOLLOW_RUN, (run[0], self.settled.number))
             await self._db.execute(rows.MARK_DATABASE)
@@ -198,11 +198,6 @@ class Writer:
         except BaseException:
             await self._db.close()
             raise
-
-    def _highest_pending(self) -> int:
-        recorder = self._recorder
-        numbers = [*map(TRACES.number_of, recorder.traces.snapshot()), *map(LOGS.number_of, recorder.logs.snapshot())]
-        return max(numbers, default=0)
 
     async def _be_patient(self, seconds: float) -> None:
         """Sets how long a statement waits for another process that writes."""
@@ -282,9 +277,11 @@ class Writer:
 
     def _take(self) -> tuple[list[TraceFields], list[LogFields], int]:
         limit = self.quota.batch_rows(BATCH_ROWS)
-        traces, trace_bytes = _within(self._recorder.traces, limit, rows.trace_sizes)
-        logs, log_bytes = _within(self._recorder.logs, limit, rows.log_sizes)
-        return traces, logs, trace_bytes + log_bytes
+        run_id, traces = self._recorder.run_id, self._recorder.traces
+        found = [fields_of(kept, run_id) for kept in traces.take(limit)]
+        found, trace_bytes = _within(traces, found, rows.trace_sizes)
+        logs, log_bytes = _within(self._recorder.logs, self._recorder.logs.take(limit), rows.log_sizes)
+        return found, logs, trace_bytes + log_bytes
 
     def _record_drops(self) -> None:
         buffers: tuple[tuple[str, Buffer[Any]], ...] = (
@@ -575,10 +572,12 @@ class Writer:
 
 
 def _within(
-    buffer: Buffer[Record], max_rows: int, sizes_of: Callable[[list[Record]], list[int]]
+    buffer: Buffer[Any], records: list[Record], sizes_of: Callable[[list[Record]], list[int]]
 ) -> tuple[list[Record], int]:
-    """Returns a batch of at most `max_rows` rows and `BATCH_BYTES` bytes, but at least one row, and its bytes."""
-    records = buffer.take(max_rows)
+    """Returns the first of the records taken from a buffer, `BATCH_BYTES` bytes but at least one row, and their bytes.
+
+    The others are put back.
+    """
     sizes = sizes_of(records)
     total = sum(sizes) + _ROW_BYTES * len(sizes)
     if total <= BATCH_BYTES:

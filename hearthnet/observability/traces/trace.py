@@ -3,12 +3,15 @@
 A trace ends once. Its spans are then encoded into one bounded record for the recorder, and one "done" line is written
 to the JSON log. A span still open is stored with the status `open`. `tracing` has the public calls.
 
-    CPU time of the caller's thread, the least of 60 rounds: begins 1.5 us · a span with two extras 1.8 us, its part of
-    the record 1.5 us · ends and is recorded 3.4 us
+Nearly all traces are ordinary: they end well and in time, their spans are closed, and what they hold can be encoded as
+it is. `begin`, `Span.__enter__`, `Span.__exit__` and `_record_whole` are written for those, with few calls in them,
+since it is calls that cost. Each leaves the rest to a function that copes with anything (`canonical`, `Span._enter`,
+`Span._exit`, `_record`); a property test compares what both record.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from contextvars import Token
@@ -16,9 +19,10 @@ from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from time import monotonic_ns, time_ns
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import orjson
+from orjson import Fragment
 
 from hearthnet.constants import MAX_CAPABILITY_CHARS, MAX_TRACE_ROW_BYTES, NO_SLOT
 from hearthnet.observability.logging import DONE, TRACE_LOGGER, get_logger, log_done
@@ -26,15 +30,17 @@ from hearthnet.observability.logs.context_fields import context_fields, with_fie
 from hearthnet.observability.logs.messages import INFO, WARNING
 from hearthnet.observability.metrics import telemetry_dropped_total
 from hearthnet.observability.records.context import Counted, Scope, current, swap
-from hearthnet.observability.records.ids import canonical, new_trace_id
+from hearthnet.observability.records.ids import canonical, id_source, new_trace_id
 from hearthnet.observability.records.record import (
     LogValues,
     TraceRecord,
     clean_text,
     encode,
+    encode_plain,
     fit,
     is_a,
     is_plain,
+    spans_in,
 )
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.records.results import CANCELLED, OK, RESULTS, decisive, is_failure, result_of
@@ -50,7 +56,10 @@ from hearthnet.observability.traces.span import (
     trace_types,
 )
 
-__all__ = ["Trace"]
+if TYPE_CHECKING:
+    from hearthnet.observability.records.blackbox import BlackBox
+
+__all__ = ["Trace", "begin"]
 
 _MAX_HELD: Final = 200  # log records held until the end
 # Bytes of spans and extras in a row, besides ids, names and an error of at most 2 KiB.
@@ -59,7 +68,9 @@ _FINE: Final = (OK, CANCELLED)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _dumps: Final = orjson.dumps
+_new: Final = object.__new__  # a class that is called takes twice as long
 _log = get_logger(TRACE_LOGGER)
+_is_enabled: Final = logging.Logger.isEnabledFor
 unencodable_total = telemetry_dropped_total.labels(reason="unencodable")
 
 
@@ -95,51 +106,44 @@ class Trace:
     """
 
     __slots__ = (
-        "_box", "_dropped_spans", "_handling", "_held", "_number", "_open", "_said", "_slot", "_spans", "_spans_json",
+        "_box", "_dropped_spans", "_handling", "_held", "_kept", "_number", "_open", "_said", "_slot", "_spans",
         "_told", "capability", "duration_ms", "ended", "error", "extras", "is_over", "is_random", "notable",
         "parent_id", "result", "run_id", "seq", "started_ns", "started_us", "token", "trace_id", "tracestate",
         "version",
     )  # fmt: skip
 
+    trace_id: str
+    parent_id: str | None
+    capability: str
+    version: str | None
+    started_ns: int
+    started_us: int
+    duration_ms: float | None
+    result: str | None
+    error: str | None
+    extras: dict[str, Any]
+    is_random: bool
+    tracestate: str
+    run_id: str
+    seq: int
+    token: Token[Scope | None] | None
+    ended: bool
+    is_over: bool
+    notable: int
+    _number: int
+    _dropped_spans: int
+    _spans: list[Span] | None
+    _open: list[Span]
+    _held: list[tuple[LogValues, Counted | None]] | None
+    _handling: BaseException | None  # what was being handled when it began
+    _told: tuple[str, ...]  # secrets that its errors have told
+    _kept: bytes  # its spans once it has ended, in its frame or by themselves
+    _box: BlackBox | None
+    _slot: int  # in the box; it has one as long as this is above 0
+
     # As a scope: the current one where it began, outside any span.
     number = closed_ns = 0
     span_id: None = None
-
-    def __init__(self, name: str, version: str | None, trace_id: object, parent_id: str | None) -> None:
-        self._slot = NO_SLOT
-        now_ns = time_ns()
-        # An id that is no ULID is replaced, never recorded.
-        given_id = None if trace_id is None else canonical(trace_id)
-        self.trace_id = given_id or new_trace_id(now_ns)
-        self.is_random = given_id is None
-        self.tracestate = ""
-        self.parent_id = None if parent_id is None else clean_text(parent_id, MAX_CAPABILITY_CHARS)
-        self.capability = name
-        self.version = version
-        self.started_us = started_us = now_ns // 1_000
-        self.started_ns = started_ns = monotonic_ns()
-        self.duration_ms: float | None = None
-        self.result: str | None = None
-        self.error: str | None = None
-        self.extras: dict[str, Any] = {} if context_fields.get() is None else {**(with_fields(None) or {})}
-        recorder = runtime.recorder
-        self.run_id = recorder.run_id
-        self.seq = 0
-        self._number = 0
-        self.notable = 0
-        self.ended = self.is_over = False
-        self._dropped_spans = 0
-        self._spans: list[Span] | None = []
-        self._spans_json = b"[]"
-        self._open: list[Span] = []
-        self._held: list[tuple[LogValues, Counted | None]] | None = None
-        self._told: tuple[str, ...] = ()  # secrets that its errors have told
-        # An error that is already being handled is not the trace's.
-        self._handling = sys.exception()
-        self.token: Token[Scope | None] | None = None
-        self._box = box = recorder.box
-        if box is not None:
-            self._slot = box.begin(self.trace_id, name, started_us, started_ns)
 
     @classmethod
     def from_record(cls, record: TraceRecord) -> Self:
@@ -149,7 +153,7 @@ class Trace:
         (
             trace.seq, trace.run_id, trace._number, trace.trace_id, trace.parent_id, trace.capability, trace.version,
             trace.started_us, trace.started_ns, trace.duration_ms, trace.result, trace.error, trace.notable,
-            trace._spans_json, extras,
+            trace._kept, extras,
         ) = record  # fmt: skip
         trace.extras = orjson.loads(extras) if len(extras) > 2 else {}  # "{}"
         trace.ended = trace.is_over = True
@@ -184,13 +188,18 @@ class Trace:
     def spans(self) -> list[Span]:
         """The spans in the order of their start."""
         if self._spans is None:
-            self._spans = [Span.from_dict(self, item) for item in orjson.loads(self._spans_json)]
+            self._spans = [Span.from_dict(self, item) for item in orjson.loads(self._stored_spans())]
         return self._spans
 
     @property
     def failed(self) -> bool:
         """Whether it ended with anything but `ok` and `cancelled`."""
         return self.result is not None and is_failure(self.result)
+
+    def _stored_spans(self) -> bytes:
+        """Returns the spans as JSON, of a trace that has ended."""
+        kept = self._kept
+        return kept if kept.startswith(b"[") else spans_in(kept)
 
     def add_span(self, opened: Span, started_ns: int) -> None:
         """Adds a span that has just opened."""
@@ -243,8 +252,12 @@ class Trace:
 
     def __del__(self) -> None:
         # Garbage-collected before it ended: free its slot in the black box.
-        if getattr(self, "_slot", NO_SLOT) > 0 and self._box is not None:
-            self._box.end(self._slot)
+        try:
+            slot = self._slot
+        except AttributeError:  # interrupted while it was made
+            return
+        if slot > 0 and self._box is not None:
+            self._box.end(slot)
             for _, message in self._held or ():
                 if message is not None:
                     message.drop_row()
@@ -296,10 +309,14 @@ class Trace:
             current.set(outer_of(token))
             return False
         self.token = None
-        error = sys.exception()
-        if error is not None and self.result is None and error is not self._handling:
-            self.fail_with(error)  # propagating, and raised within this trace
+        if (error := sys.exception()) is not None:
+            self.fail_on_way(error)
         return True
+
+    def fail_on_way(self, error: BaseException) -> None:
+        """Sets the result of an exception that is being handled where it ends, if that was raised within it."""
+        if self.result is None and error is not self._handling:
+            self.fail_with(error)
 
     def __enter__(self) -> Self:
         return self
@@ -326,40 +343,92 @@ class Trace:
         self.ended = True  # before any call: no other thread or signal handler may end it too
         ended_ns = ended_ns or monotonic_ns()
         self.duration_ms = duration_ms = (ended_ns - self.started_ns) / 1e6
-        result = self.result
-        if type(result) is not str:
-            result = self._decided()
-        self.notable = notable = 1 if duration_ms >= runtime.slow_ms or result not in _FINE else 0
         self._handling = None
         recorder = runtime.recorder
         self.run_id = recorder.run_id  # telemetry may have been opened since the trace began
         # First the record, then the slot: killed in between, the box has both, and recovery matches them.
         try:
-            calls_before = calls[0]
-            spans, extras = self._encoded(ended_ns)
-            if self._told or calls[0] != calls_before:
-                spans, extras = self._without_told(ended_ns)
-            self._spans_json = spans
-            self._number = recorder.record_trace(
-                (
-                    self.trace_id, self.parent_id, self.capability, self.version, self.started_us, self.started_ns,
-                    duration_ms, result, self.error, notable, spans, extras,
-                )
-            )  # fmt: skip
-        except Exception:  # the program set something unforeseen  # noqa: BLE001
-            unencodable_total.inc()
-        if (slot := self._slot) > 0:
+            is_recorded = self._record_whole(recorder, duration_ms)
+        except Exception:  # a name that is no text, an integer over 64 bits  # noqa: BLE001
+            is_recorded = False
+        if not is_recorded:
+            self._record(recorder, ended_ns, duration_ms)
+        if (slot := self._slot) > 0 and (box := self._box) is not None:
             self._slot = NO_SLOT
-            self._box.end(slot)  # type: ignore[union-attr]  # its slot
+            box.end(slot)
         # Spans refer to this trace: a reference cycle would wait for the garbage collector.
         self._spans = None
         self._open.clear()
         if self._held is not None:
             self._release_held(recorder)
+        result = self.result or OK
         level = INFO if result in _FINE else WARNING
-        if _log.isEnabledFor(level):
+        if _is_enabled(_log, level) or _log.isEnabledFor(level):  # the latter counts what does not come
             self._log_done(level, result)
         self.is_over = True
+
+    def _record_whole(self, recorder: Recorder, duration_ms: float) -> bool:
+        """Records the trace in one go; returns False, and does nothing, if it is none of the usual ones.
+
+        These have ended well and in time, all spans are closed, and what they hold can be encoded as it is.
+        """
+        result, box, spans = self.result, recorder.box, self._spans
+        if result is None:
+            self.result = result = OK
+        is_usual = result is OK and duration_ms < runtime.slow_ms and not (self._told or self._dropped_spans)
+        if not is_usual or box is None or spans is None:
+            return False
+        trace_ns, stored = self.started_ns, []
+        for item in spans:
+            started_ns, closed_ns, extras, parent = item._started_ns, item.closed_ns, item.extras, item._parent
+            if not closed_ns or not is_plain(extras):
+                return False
+            stored.append({
+                "id": item.number.to_bytes(8, "big").hex(),  # as `span_id_of`, in half the time
+                "parent": parent.to_bytes(8, "big").hex() if parent else None,
+                "name": item.name,
+                "offset_ms": (started_ns - trace_ns) / 1e6,
+                "duration_ms": (closed_ns - started_ns) / 1e6,
+                "status": item.status,
+                "extras": extras,
+            })  # fmt: skip
+        shown: object = self.extras
+        extras_bytes = 2
+        if shown != {}:
+            encoded = encode_plain(shown)
+            if encoded is None:
+                return False
+            shown, extras_bytes = Fragment(encoded), len(encoded)
+        self._number = number = recorder.next_number()
+        columns = (
+            number, self.trace_id, self.parent_id, self.capability, self.version, self.started_us, trace_ns,
+            duration_ms, result, self.error, 0, stored, shown,
+        )  # fmt: skip
+        frame = recorder.record_whole(box, columns, extras_bytes)
+        if frame is None:
+            return False
+        self._kept = frame
+        return True
+
+    def _record(self, recorder: Recorder, ended_ns: int, duration_ms: float) -> None:
+        """Records any trace."""
+        result = self.result
+        if type(result) is not str:
+            result = self._decided()
+        self.notable = 1 if duration_ms >= runtime.slow_ms or result not in _FINE else 0
+        try:
+            calls_before = calls[0]
+            spans, extras = self._encoded(ended_ns)
+            if self._told or calls[0] != calls_before:
+                spans, extras = self._without_told(ended_ns)
+            self._kept = spans
+            values = (
+                self.trace_id, self.parent_id, self.capability, self.version, self.started_us, self.started_ns,
+                duration_ms, result, self.error, self.notable, spans, extras,
+            )  # fmt: skip
+            self._number = recorder.record_trace(values, self._number)
+        except Exception:  # the program set something unforeseen  # noqa: BLE001
+            unencodable_total.inc()
 
     def _decided(self) -> str:
         """Returns the result where none is set yet, or something that is no text."""
@@ -380,41 +449,16 @@ class Trace:
 
     def _encoded(self, ended_ns: int) -> tuple[bytes, bytes]:
         """Returns spans and extras as JSON that fits a row."""
-        spans = self._spans_in_json(ended_ns) if self._spans else b"[]"
+        spans = self._spans_in_json(self._spans, ended_ns) if self._spans else b"[]"
         extras = encode(self.extras) if self.extras != {} else b"{}"
         if len(spans) + len(extras) > _ROOM_BYTES or self._dropped_spans:
             spans, extras = self._cut(ended_ns, extras)
         return spans, extras
 
-    def _spans_in_json(self, ended_ns: int) -> bytes:
-        """Returns the spans as JSON: straight from what they hold where all are closed, and their extras plain."""
-        trace_ns, stored = self.started_ns, []
-        spans: list[Span] = self._spans  # type: ignore[assignment]  # it has some
-        for item in spans:
-            started_ns, closed_ns, extras, parent = item._started_ns, item.closed_ns, item.extras, item._parent
-            if not closed_ns or not is_plain(extras):
-                return self._odd_spans_in_json(spans, ended_ns)
-            stored.append(
-                {
-                    "id": item.number.to_bytes(8, "big").hex(),  # as `span_id_of`, in half the time
-                    "parent": parent.to_bytes(8, "big").hex() if parent else None,
-                    "name": item.name,
-                    "offset_ms": (started_ns - trace_ns) / 1e6,
-                    "duration_ms": (closed_ns - started_ns) / 1e6,
-                    "status": item.status,
-                    "extras": extras,
-                }
-            )
-        try:
-            return b"%b" % _dumps(stored)  # a copy: see record.py
-        except Exception:  # a name that is no text, an integer over 64 bits  # noqa: BLE001
-            return self._odd_spans_in_json(spans, ended_ns)
-
-    def _odd_spans_in_json(self, spans: list[Span], ended_ns: int) -> bytes:
-        """Returns the same of any spans."""
+    def _spans_in_json(self, spans: list[Span], ended_ns: int) -> bytes:
         try:
             return b"%b" % _dumps([opened.as_dict(ended_ns) for opened in spans])
-        except Exception:  # as above  # noqa: BLE001
+        except Exception:  # a name that is no text, an integer over 64 bits  # noqa: BLE001
             return b"%b" % _dumps([opened.as_safe_dict(ended_ns) for opened in spans])
 
     def _cut(self, ended_ns: int, extras: bytes) -> tuple[bytes, bytes]:
@@ -487,7 +531,7 @@ class Trace:
             "notable": self.notable,
             "spans": [item.as_dict() for item in self.spans]
             if self._spans is not None
-            else orjson.loads(self._spans_json),
+            else orjson.loads(self._stored_spans()),
             "extras": self.extras,
         }
 
@@ -499,6 +543,56 @@ class Trace:
 
     def __repr__(self) -> str:
         return f"<Trace {self.trace_id} {self.capability} {self.result or 'running'}>"
+
+
+def begin(name: str, version: str | None, encoded: bytes, trace_id: object, parent_id: str | None) -> Trace:
+    """Returns a trace that begins now. What makes it current sets its token.
+
+    Args:
+        name: of its capability, clean.
+        version: of its capability, clean.
+        encoded: the name, in bytes.
+        trace_id: the caller's id; anything else than a ULID is replaced.
+        parent_id: the caller's span.
+    """
+    trace = _new(Trace)
+    trace._slot = NO_SLOT
+    now_ns = time_ns()
+    given_id = None if trace_id is None else canonical(trace_id)
+    trace.is_random = given_id is None  # an id that is no ULID is replaced, never recorded
+    if given_id is None:
+        began_ns, ends_ns, time = id_source.moment
+        try:
+            given_id = time + id_source.tails.take() if began_ns <= now_ns < ends_ns else new_trace_id(now_ns)
+        except StopIteration:
+            given_id = new_trace_id(now_ns)
+    trace.trace_id = given_id
+    trace.parent_id = None if parent_id is None else clean_text(parent_id, MAX_CAPABILITY_CHARS)
+    trace.capability = name
+    trace.version = version
+    trace.started_us = started_us = now_ns // 1_000
+    trace.started_ns = started_ns = monotonic_ns()
+    recorder = runtime.recorder
+    trace.run_id = recorder.run_id
+    trace.duration_ms = trace.result = trace.error = trace.token = trace._held = None
+    trace.seq = trace._number = trace.notable = trace._dropped_spans = 0
+    trace.ended = trace.is_over = False
+    trace.tracestate = ""
+    trace.extras = {} if context_fields.get() is None else {**(with_fields(None) or {})}
+    trace._spans, trace._open = [], []
+    trace._kept = b"[]"
+    trace._told = ()
+    trace._handling = sys.exception()  # an error that is already being handled is not the trace's
+    trace._box = box = recorder.box
+    if box is not None:
+        slot = NO_SLOT
+        try:
+            slot = box.free.pop()
+            box.pack_entry(box.table, slot, given_id.encode(), encoded, started_us, started_ns, 1)
+        except (IndexError, TypeError, ValueError):  # none is free, or the box moves
+            slot = box.begin(given_id, name, started_us, started_ns, slot)
+        trace._slot = slot
+    return trace
 
 
 trace_types.add(Trace)

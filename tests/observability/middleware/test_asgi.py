@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import re
+import signal
+import subprocess
+import sys
 import traceback
+from pathlib import Path
 
 import pytest
 from support.reading import sample
 from support.web import ask, made, only, scope_of
 
+from hearthnet.cli.main import _run
 from hearthnet.observability import get_logger, metrics, trace
 from hearthnet.observability.logging import install_sinks
 from hearthnet.observability.middleware import ASGIMiddleware
@@ -436,3 +443,39 @@ async def test_scope_is_the_servers_own():
 
     assert scope["endpoint"] is app
     assert scope["hearthnet.trace"].trace_id == only().trace_id
+
+
+KILLED = """
+import asyncio, os, signal
+from support.web import ask
+from hearthnet import span, telemetry
+from hearthnet.observability.middleware import ASGIMiddleware
+
+async def app(scope, receive, send):
+    with span("charge"):
+        if scope["path"] == "/orders/2":
+            os.kill(os.getpid(), signal.SIGKILL)
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body"})
+
+async def serve():
+    wrapped = ASGIMiddleware(app, route=lambda scope: "/orders/{number}")
+    await ask(wrapped, "/orders/1")
+    await ask(wrapped, "/orders/2")
+
+with telemetry.open("runs"):
+    asyncio.run(serve())
+"""
+
+
+def test_request_in_flight_survives_a_kill(tmp_path, monkeypatch, capsys):
+    """With its route and its innermost span; the requests before it are whole."""
+    monkeypatch.chdir(tmp_path)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, env=environment)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+    assert _run(["autopsy", "--data", "runs"]) == 1
+    told = capsys.readouterr().out
+    assert re.search(r"GET /orders/\{number\}\s+at least [\d.]+ ms old, in charge for", told)
+    assert re.search(r"trace +ok +GET /orders/\{number\}", told)

@@ -190,10 +190,10 @@ def test_forked_child_gets_free_locks(box):
     held, done = threading.Event(), threading.Event()
 
     def locks():
-        return [box._moving, box._traces.lock, box._logs.lock]
+        return [box._moving, box.traces.lock, box.logs.lock]
 
     def hold():
-        with box._moving, box._traces.lock, box._logs.lock:
+        with box._moving, box.traces.lock, box.logs.lock:
             held.set()
             done.wait(30)
 
@@ -257,7 +257,7 @@ def in_threads(number, work) -> None:
 def test_signal_handler_that_logs_during_the_turn_loses_nothing(tmp_path):
     """A record made between the jump to the start and the write there, by the same thread, is kept as well."""
     box = BlackBox(tmp_path / "telemetry.1.box2", new_header(layout.LIBRARY, RUN, "1", None, Sizes(4_096, 4_096, 64)))
-    ring = box._traces
+    ring = box.traces
     while ring.memory.tell() < ring.size - 200:
         box.append_trace(record_of(7))
 
@@ -336,7 +336,7 @@ def test_box_grows_while_threads_append(tmp_path, monkeypatch, file_system):
     assert sorted(layout.fields(frame, "traces")["number"] for frame in found.traces) == list(range(1, 2_401))
     assert [entry.capability for entry in found.in_flight] == ["stays.open"]
     assert (found.committed_traces, found.committed_number, box.failures) == (1, 1, 0)
-    assert (found.header.entries, len(box._free)) == (9, 8)
+    assert (found.header.entries, len(box.free)) == (9, 8)
     assert layout.boxes_in(tmp_path) == [box.path]
     assert layout.is_locked(box.path)
     box.end(stays)
@@ -560,7 +560,7 @@ def test_copy_on_write_file_systems_are_written_by_calls(tmp_path, monkeypatch):
     """Where a mapped page may need new space, the same box is written with `pwrite`, and reads the same."""
     monkeypatch.setattr(box_file, "_file_system", lambda path: {"telemetry.1.box2": "btrfs"}[path.name])
     box = BlackBox(tmp_path / "telemetry.1.box2", new_header(layout.NODE, RUN, "1", None, Sizes(500_000, 100_000)))
-    assert not isinstance(box._traces.memory, mmap.mmap)
+    assert not isinstance(box.traces.memory, mmap.mmap)
     place = box.begin(RUN, "a.b", 1, 2)
     box.open_span(place, "step", 3)
     for seq in range(1, 101):

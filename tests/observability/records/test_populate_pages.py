@@ -51,13 +51,13 @@ def test_box_prepares_what_a_busy_ring_needs_next(tmp_path, monkeypatch):
     )
     header = new_header(layout.NODE, "01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "1", None, Sizes(400_000, 50_000))
     box = BlackBox(tmp_path / "telemetry.1.box2", header)
-    ring = box._traces
+    ring = box.traces
 
-    box._append(box._traces, b"[" + b"1" * 20_000 + b"]")
+    box._append(box.traces, b"[" + b"1" * 20_000 + b"]")
     box.prepare()
     assert asked == []
     for _ in range(5):
-        box._append(box._traces, b"[" + b"1" * 60_000 + b"]")
+        box._append(box.traces, b"[" + b"1" * 60_000 + b"]")
     box.prepare()
     (first, second) = asked
     assert first == (ring.memory.tell(), ring.size)

@@ -37,7 +37,7 @@ from hearthnet.observability.otel.bridge.span import BridgeSpan, capability_of, 
 from hearthnet.observability.otel.fields import PARENT_IS_REMOTE
 from hearthnet.observability.records.context import current
 from hearthnet.observability.traces.span import Root, Span, describe
-from hearthnet.observability.traces.trace import Trace
+from hearthnet.observability.traces.trace import Trace, begin
 from hearthnet.observability.traces.traceparent import read_tracestate
 
 __all__ = ["Tracer", "TracerProvider", "install"]
@@ -205,10 +205,11 @@ def _child(outer: Span | Root | Trace, parent: int, name: object, start_time: in
 
 
 def _root(name: object, start_time: int | None, parent: SpanContext | None) -> Trace:
+    capability = capability_of(name)
     if parent is None:
-        made = Trace(capability_of(name), None, None, None)
+        made = begin(capability, None, capability.encode(), None, None)
     else:
-        made = Trace(capability_of(name), None, to_ulid(parent.trace_id), f"{parent.span_id:016x}")
+        made = begin(capability, None, capability.encode(), to_ulid(parent.trace_id), f"{parent.span_id:016x}")
         made.is_random = bool(parent.trace_flags & _RANDOM)
         made.tracestate = read_tracestate([parent.trace_state.to_header()]) if parent.trace_state else ""
         if not parent.is_remote:

@@ -54,7 +54,6 @@ _IDLE_S: Final = (
 )
 _STATUS_S: Final = 60.0  # between two writes of the status while only counts change
 _LAST_ROUND_S: Final = 60.0  # between two rounds that end in an unexpected error
-_PAUSE_S: Final = 0.000_1  # lets a thread that waits for the interpreter's lock go on
 _KINDS: Final = {"traces": "trace", "logs": "log"}
 
 
@@ -156,17 +155,13 @@ class Exporter:
             self._finish()
 
     def _prepare(self) -> None:
-        made = routes(self._settings, self._reader, self._pause)
+        made = routes(self._settings, self._reader, self._stop.is_set)
         self._lines = [(route, self._line_of(route)) for route in made]
 
     def _line_of(self, route: Route) -> Delivery:
         return Delivery(
             route.signal, route.encode, route.sender.send, self._stop.is_set, is_over=lambda: self._is_abandoned
         )
-
-    def _pause(self) -> None:
-        if not self._stop.is_set():
-            time.sleep(_PAUSE_S)
 
     def _is_over(self) -> bool:
         """Returns whether to end: once stopped, when nothing is left that could be sent before the time is over."""
@@ -229,9 +224,10 @@ class Exporter:
             return min(self._round_s * 2.0 ** min(self._stumbles, 10), _LAST_ROUND_S)
         if not self._lock.is_held:
             return _ROUNDS_WITHOUT_LOCK * self._round_s
+        pause_s = sum(route.pace.end() for route, _ in self._lines)
         now = time.monotonic()
         waits = [line.ready_at - now for route, line in self._lines if self._oldest_us.get(route.signal) is not None]
-        return max(0.0, min([self._round_s, *waits]))
+        return max(pause_s, min([self._round_s, *waits]))
 
     def _send_some(self, route: Route, line: Delivery) -> None:
         """Sends a batch, if the backend may be asked, and the cursor of the one before is committed."""
@@ -245,6 +241,7 @@ class Exporter:
         cursor = pending.end_of(route.signal, saved)
         if route.signal == "logs":
             self._tell_lost(line, known, pending)
+        route.pace.begin(known.seq - cursor, is_taken=line.trouble is None)
         records = route.read(cursor, known.seq, line.limit)
         self._oldest_us[route.signal] = _ended_us(records[0]) if records else None
         if not records:

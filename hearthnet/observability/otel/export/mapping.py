@@ -10,7 +10,7 @@ cut over two requests: a backend that samples late would decide twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -130,15 +130,17 @@ def request(
     origins: Mapping[str, Origin],
     sender: Sender,
     unmapped: list[int] | None = None,
+    convert: Callable[[dict[str, Any]], Any] = lambda fields: fields,
 ) -> dict[str, Any]:
     """Returns the fields of a whole request: one resource for each run, in it one scope for each logger.
 
-    Args and errors are those of `mapped`; `origins` are the runs of the records.
+    Args and errors are those of `mapped`; `origins` are the runs of the records; `convert` is called with the fields of
+    each span or log record at once.
     """
     resources, scopes, items = NAMES[signal]
-    by_run: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    by_run: dict[str, dict[str, list[Any]]] = {}
     for run_id, scope, fields in mapped(signal, records, sender, unmapped):
-        by_run.setdefault(run_id, {}).setdefault(scope, []).append(fields)
+        by_run.setdefault(run_id, {}).setdefault(scope, []).append(convert(fields))
     return {
         resources: [
             resource_of(origins.get(run_id) or Origin(run_id), sender)
@@ -329,6 +331,8 @@ def _add_exception(made: dict[str, Any], error: object, sender: Sender) -> None:
 
 def _link(link: object) -> dict[str, Any] | None:
     """Returns the link to a caller's trace that is none of ours; None if it is none."""
+    if link is None:
+        return None
     try:
         trace_id, caller_id = bytes.fromhex(to_w3c(link["trace_id"])), span_id(link["span_id"])  # type: ignore[index]
     except (ValueError, TypeError, KeyError, AttributeError):  # a field of the program's, which has the same name

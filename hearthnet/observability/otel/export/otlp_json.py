@@ -7,7 +7,7 @@ integers, such as nanoseconds, are strings. Numbers that JSON lacks are the stri
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ import orjson
 from hearthnet.observability.otel.export.mapping import Origin, Sender, request
 from hearthnet.observability.records.record import TraceRecord
 
-__all__ = ["as_json", "dumps", "export_request"]
+__all__ = ["as_json", "encode", "export_request"]
 
 _OF_64_BITS: Final = frozenset({"time_unix_nano", "start_time_unix_nano", "end_time_unix_nano", "int_value",
                                 "observed_time_unix_nano"})  # fmt: skip
@@ -24,9 +24,22 @@ _OF_64_BITS: Final = frozenset({"time_unix_nano", "start_time_unix_nano", "end_t
 _VALUES: Final = frozenset({"string_value", "bool_value", "int_value", "double_value", "array_value"})
 
 
-def dumps(fields: Mapping[str, Any]) -> bytes:
-    """Returns a request as JSON."""
-    return orjson.dumps(as_json(fields))
+def encode(
+    signal: str,
+    records: Iterable[Any],
+    origins: Mapping[str, Origin],
+    sender: Sender,
+    unmapped: list[int] | None = None,
+) -> bytes:
+    """Returns a request as JSON, made record by record as `protobuf.encode` does.
+
+    Args and errors are those of `mapping.request`.
+    """
+    return orjson.dumps(as_json(request(signal, records, origins, sender, unmapped, _as_fragment)))
+
+
+def _as_fragment(fields: Mapping[str, Any]) -> orjson.Fragment:
+    return orjson.Fragment(orjson.dumps(as_json(fields)))
 
 
 def as_json(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,7 +65,7 @@ def _value(name: str, value: Any) -> Any:
     if kind is dict:
         return as_json(value)
     if kind is list:
-        return list(map(as_json, value))
+        return [item if type(item) is orjson.Fragment else as_json(item) for item in value]
     if kind is bytes:
         return value.hex()
     if name in _OF_64_BITS:

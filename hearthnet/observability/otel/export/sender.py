@@ -15,7 +15,7 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -42,14 +42,16 @@ class Sender:
     Args:
         signal: `traces` or `logs`.
         target: where to.
+        rest: called between the steps of a request.
 
     Raises:
         OSError: raised when a certificate cannot be read, also as ssl.SSLError.
     """
 
-    def __init__(self, signal: LogsOrTraces, target: Target) -> None:
+    def __init__(self, signal: LogsOrTraces, target: Target, rest: Callable[[], object] = lambda: None) -> None:
         self.signal = signal
         self.target = target
+        self._rest = rest
         self._headers = {
             **target.headers,
             "content-type": _JSON if target.is_json else _PROTOBUF,
@@ -74,6 +76,7 @@ class Sender:
         content = gzip.compress(body, 6, mtime=0) if self.target.is_gzip else body
         try:
             with _suppressed(), self._limited():
+                self._rest()
                 status, headers, received = self._post(content)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             late = httpx.ReadTimeout(f"no response within {self.target.timeout_s:g} s")
@@ -105,6 +108,7 @@ class Sender:
         stream = info.get("return_value")
         if hasattr(stream, "get_extra_info"):
             self._connection = stream
+        self._rest()
 
     def _hang_up(self) -> None:
         self._is_late = True

@@ -16,8 +16,8 @@ from support.records import a_trace
 
 from hearthnet.observability import trace
 from hearthnet.observability.otel.export import bridged
-from hearthnet.observability.otel.export.mapping import Origin, Sender, request
-from hearthnet.observability.otel.export.otlp_json import dumps
+from hearthnet.observability.otel.export.mapping import Origin, Sender
+from hearthnet.observability.otel.export.otlp_json import encode as encode_json
 from hearthnet.observability.otel.export.protobuf import encode
 
 __all__ = ["fresh_api", "installed"]  # fixtures
@@ -29,7 +29,7 @@ START_US = 1_786_000_000_000_000
 def scopes(*records):
     """The scopes of a request with their spans, as a receiver decodes them."""
     given = ("traces", records, {"run": Origin("run", version="2.0")}, Sender())
-    assert dumps(request(*given))
+    assert encode_json(*given)
     (resource,) = ExportTraceServiceRequest.FromString(encode(*given)).resource_spans
     return {scope.scope.name: list(scope.spans) for scope in resource.scope_spans}
 

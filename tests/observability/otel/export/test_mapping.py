@@ -8,13 +8,14 @@ import math
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from support.otlp import encoded, plain
+from support.otlp import encoded, plain, spans_in
 from support.records import a_log, a_trace
 
 from hearthnet.observability.otel.export import gen_ai
 from hearthnet.observability.otel.export.mapping import Gap, Origin, Sender, request
 from hearthnet.observability.otel.export.protobuf import encode
 from hearthnet.observability.otel.export.values import value_of
+from hearthnet.observability.otel.fields import SCOPE
 from hearthnet.observability.traces.traceparent import from_w3c, root_span_id
 
 TRACE_ID = "01M8PB3HQC7D4KZXGR0H1X3EKY"
@@ -92,7 +93,19 @@ def test_same_row_gives_the_same_bytes():
     """What is sent twice can be recognised."""
     given = [a_row([span(extras={"b": 1, "a": 2})])], {"run": RUN}, SENDER
 
-    assert encode("traces", *given) == encode("traces", *given) == encoded(request("traces", *given))
+    assert encode("traces", *given) == encode("traces", *given)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 400])
+def test_joined_pieces_are_the_whole_request(count):
+    """Whatever its length, of several runs and scopes."""
+    runs = {"run": RUN, "other": RUN._replace(run_id="other")}
+    spans = [span(extras={"text": "x" * 40, **({SCOPE: "library"} if number % 2 else {})}) for number in range(3)]
+    rows = [a_row(spans, run_id=("run", "other", "gone")[at % 3], started_us=at) for at in range(count)]
+    made = ExportTraceServiceRequest.FromString(encode("traces", rows, runs, SENDER))
+
+    assert made == ExportTraceServiceRequest(**request("traces", rows, runs, SENDER))
+    assert len(spans_in(made)) == 4 * count
 
 
 # --- kind, status, error.type

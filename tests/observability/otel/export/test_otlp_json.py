@@ -13,7 +13,7 @@ from support.records import a_log
 
 from hearthnet.observability import telemetry, trace
 from hearthnet.observability.otel.export.mapping import Gap, Origin, Sender, request
-from hearthnet.observability.otel.export.otlp_json import as_json, dumps, export_request
+from hearthnet.observability.otel.export.otlp_json import as_json, encode, export_request
 from hearthnet.observability.otel.export.values import value_of
 from hearthnet.observability.records.record import TraceRecord
 
@@ -35,14 +35,19 @@ ROW = TraceRecord(
 )  # fmt: skip
 
 
-def documents():
-    """A request of either kind, with whatever a row can have."""
+def given():
+    """What a request of either kind is made of, with whatever a row can have."""
     logs = [
         a_log(3, trace_id=ROW.trace_id, span_id="000000000000000a", level="error", exc="ValueError: x", repeats=1),
         Gap("run", 5, 7_000_000, "trace", "buffer_full", 12),
     ]
     origins = {"run": ORIGIN}
-    return request("traces", [ROW], origins, SENDER), request("logs", logs, origins, SENDER)
+    return ("traces", [ROW], origins, SENDER), ("logs", logs, origins, SENDER)
+
+
+def documents():
+    """The fields of both requests."""
+    return [request(*one) for one in given()]
 
 
 def test_golden_file():
@@ -57,7 +62,8 @@ def test_json_and_protobuf_say_the_same(which):
     """The protocol's own reader makes equal messages of both."""
     document = documents()[which]
 
-    assert from_json(dumps(document)).SerializeToString(deterministic=True) == encoded(document)
+    assert json.loads(encode(*given()[which])) == as_json(document)
+    assert from_json(encode(*given()[which])).SerializeToString(deterministic=True) == encoded(document)
 
 
 @pytest.mark.parametrize(("value", "text"), [(math.nan, "NaN"), (math.inf, "Infinity"), (-math.inf, "-Infinity")])

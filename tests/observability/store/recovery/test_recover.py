@@ -491,7 +491,7 @@ def test_box_with_hostile_values_stops_nothing(observability, query, hostile):
         good.replace(b"{}", b'{"v":%b}' % hostile).replace(b"[1,", b"[2,"),
         good.replace(b"0.5", hostile),
     ):
-        box._append(box._traces, payload)
+        box._append(box.traces, payload)
     box.close(remove=False)
     with telemetry.open(observability) as t:
         assert t.error is None

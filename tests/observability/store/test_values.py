@@ -10,7 +10,7 @@ from benchmarks.sample import make_store
 
 from hearthnet.database import connect_read_only
 from hearthnet.errors import StoreError
-from hearthnet.observability.store.search.values import values
+from hearthnet.observability.store.values import values
 
 
 @pytest.fixture(scope="module")

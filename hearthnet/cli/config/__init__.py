@@ -1,0 +1,1 @@
+"""`hearthnet config`."""

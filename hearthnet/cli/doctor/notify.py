@@ -1,0 +1,131 @@
+"""`hearthnet doctor --notify`: the channels of the settings and of the options, and what became of the messages."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import click
+from pydantic import ValidationError
+
+from hearthnet.cli.doctor.ask import NoSettings
+from hearthnet.cli.main import print_json, printable
+from hearthnet.config import Config, DoctorConfig
+from hearthnet.config_file import standard_paths
+from hearthnet.display import counted
+from hearthnet.notify.channels import Channel
+from hearthnet.notify.deliver import Delivery, channels_of, deliver, try_out
+from hearthnet.observability.redaction.rules import scrub
+
+__all__ = ["Notice"]
+
+_NO_CHANNEL = "no channel is set: hearthnet config set doctor.webhook URL, doctor.mail or doctor.command"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Whom to tell.
+
+    Attributes:
+        directory: where the state of the messages is kept; None: there is no node.
+        channels: those of the settings, and those of the options.
+        level: from which result on.
+    """
+
+    directory: Path | None
+    channels: list[Channel]
+    level: str
+
+    @classmethod
+    def of_options(
+        cls,
+        config: Config | NoSettings,
+        *,
+        is_wanted: bool,
+        webhook: str | None,
+        command: str | None,
+        mail: str | None,
+    ) -> Self | None:
+        """Returns whom to tell, or None if nothing of it is asked for.
+
+        Raises:
+            click.BadParameter: raised for a value that the setting of that name cannot have.
+        """
+        given = {"webhook": webhook, "command": None if command is None else _words(command), "mail": mail}
+        options = {key: value for key, value in given.items() if value is not None}
+        if not is_wanted and not options:
+            return None
+        if isinstance(config, NoSettings):
+            settings, directory = DoctorConfig(), standard_paths().data_dir
+        else:
+            assert config.observability.data_dir is not None
+            settings, directory = config.doctor, config.observability.data_dir
+        channels = [*channels_of(settings), *channels_of(_checked(settings, options))]
+        unique = {channel.key: channel for channel in channels}
+        is_there = directory.is_dir()
+        return cls(directory if is_there else None, list(unique.values()), settings.notify_level)
+
+    def tell(self, results: Iterable[Mapping[str, Any]], *, quiet: bool, strict: bool) -> bool:
+        """Tells what has changed; returns False if a channel did not take it, which is tried again next time."""
+        if not self.channels and not quiet:
+            _note(_NO_CHANNEL)
+        if self.directory is None or not self.channels:
+            return True
+        try:
+            done = deliver(self.directory, results, self.channels, "warn" if strict else self.level)
+        except OSError as error:
+            _note(f"nothing is sent, because what was sent cannot be kept: {error}")
+            return False
+        for delivery in done:
+            if delivery.error is not None:
+                waiting = counted(delivery.changes, "change")
+                _note(f"{delivery.channel}: {delivery.error}; {waiting} will be sent with the next run")
+            elif not quiet:
+                _note(f"{delivery.channel}: told of {counted(delivery.changes, 'change')}")
+        return all(delivery.error is None for delivery in done)
+
+    def try_out(self, *, as_json: bool) -> bool:
+        """Sends a test message to each channel and prints what became of it; returns whether all have taken it.
+
+        Raises:
+            click.UsageError: raised when there is no channel.
+        """
+        if not self.channels:
+            raise click.UsageError(_NO_CHANNEL)
+        done = try_out(self.channels)
+        if as_json:
+            print_json([_as_dict(delivery) for delivery in done])
+        else:
+            for delivery in done:
+                text = "sent" if delivery.error is None else f"failed: {delivery.error}"
+                click.echo(printable(scrub(f"{delivery.channel}: {text}")))
+        return all(delivery.error is None for delivery in done)
+
+
+def _as_dict(delivery: Delivery) -> dict[str, Any]:
+    return {"channel": delivery.channel, "ok": delivery.error is None, "error": delivery.error}
+
+
+def _words(command: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(command))
+    except ValueError as error:
+        raise click.BadParameter(f"{error}".lower(), param_hint="--notify-command") from None
+
+
+def _checked(settings: DoctorConfig, options: Mapping[str, Any]) -> DoctorConfig:
+    """Returns settings with the channels of the options alone."""
+    plain = {"webhook_format": settings.webhook_format, "webhook_token_env": settings.webhook_token_env}
+    try:
+        return DoctorConfig.model_validate({**(plain if "webhook" in options else {}), **options})
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        option = f"--notify-{problem['loc'][0]}"
+        raise click.BadParameter(problem["msg"].lower(), param_hint=option) from None
+
+
+def _note(text: str) -> None:
+    click.echo(f"note: {printable(scrub(text))}", err=True)

@@ -1,0 +1,1 @@
+"""`hearthnet mcp`: lets an assistant look things up in the records, by the Model Context Protocol, read only."""

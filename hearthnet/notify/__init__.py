@@ -1,0 +1,1 @@
+"""What `hearthnet doctor --notify` tells about changes, and by which channels."""

@@ -1,0 +1,130 @@
+"""`hearthnet doctor --notify`: from the checks to the channels, through the settings and the options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import pytest
+from support.programs_of import script
+
+from hearthnet.cli.main import _run
+from hearthnet.config import default_path
+
+
+@pytest.fixture
+def node(capsys):
+    """A node that is set up, and the path of its key."""
+    assert _run(["init", "--non-interactive"]) == 0
+    assert _run(["config", "get", "identity.keys_dir"]) == 0
+    folder = capsys.readouterr().out.splitlines()[-1]
+    return f"{folder}/device.ed25519"
+
+
+@pytest.fixture
+def told(tmp_path):
+    """A command that keeps what it is told, and what it was told."""
+    program = script(tmp_path / "tell", f'cat >> "{tmp_path}/got"')
+
+    def read():
+        path = tmp_path / "got"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [change["status"] for line in lines for change in orjson.loads(line)["changes"]]
+
+    return str(program), read
+
+
+def doctor(*arguments):
+    """Runs one check, with an exit code that tells how it went."""
+    return _run(["doctor", "--check", "keys_present", "--quiet", *arguments])
+
+
+def chmod(path, mode):
+    """Makes the key readable by others, or private."""
+    Path(path).chmod(mode)
+
+
+def test_change_is_told_once_and_its_end_too(node, told, capsys):
+    """By the command in config.toml; the exit code is that of the checks."""
+    program, read = told
+    assert _run(["config", "set", "doctor.command", orjson.dumps([program]).decode()]) == 0
+    chmod(node, 0o644)
+    codes = [doctor("--notify") for _ in range(3)]
+    chmod(node, 0o600)
+    codes += [doctor("--notify") for _ in range(3)]
+
+    assert codes == [1, 1, 1, 0, 0, 0]
+    assert read() == ["fail", "pass"]
+    assert "note" not in capsys.readouterr().err
+
+
+def test_option_names_a_channel(node, told):
+    """Without `--notify`, and without settings."""
+    program, read = told
+    chmod(node, 0o644)
+
+    assert doctor("--notify-command", program) == 1
+    assert read() == ["fail"]
+
+
+def test_channel_that_fails_is_said_and_tried_again(node, capsys):
+    """The exit code tells a program; no address is printed."""
+    chmod(node, 0o644)
+    away = ["--notify-webhook", "http://127.0.0.1:1/s3cret-topic"]
+    assert doctor(*away) == 1
+    said = capsys.readouterr().err
+    chmod(node, 0o600)
+    assert doctor(*away) == 1
+
+    assert said == "note: webhook at 127.0.0.1: connection refused; 1 change will be sent with the next run\n"
+    assert "s3cret" not in capsys.readouterr().err
+
+
+def test_without_a_channel_nothing_is_told_and_that_is_said(node, capsys):
+    """Not with `--quiet`, as in a unit, whose settings may come later."""
+    assert doctor("--notify") == 0
+    assert capsys.readouterr().err == ""
+    assert _run(["doctor", "--check", "keys_present", "--notify"]) == 0
+    assert capsys.readouterr().err.startswith("note: no channel is set: hearthnet config set doctor.webhook URL")
+
+
+def test_test_message_needs_a_channel_and_says_what_became_of_it(node, told, tmp_path, capsys):
+    """`--notify --test` runs no check."""
+    program, read = told
+    assert _run(["doctor", "--notify", "--test"]) == 2
+    assert _run(["doctor", "--test"]) == 2
+    capsys.readouterr()
+
+    assert _run(["doctor", "--notify-command", program, "--test"]) == 0
+    assert capsys.readouterr().out == "command tell: sent\n"
+    failing = script(tmp_path / "fail", "echo no network >&2; exit 3")
+    assert _run(["doctor", "--notify-command", str(failing), "--test", "--json"]) == 1
+    assert orjson.loads(capsys.readouterr().out) == [
+        {"channel": "command fail", "ok": False, "error": "it ended with 3: no network"}
+    ]
+    assert read() == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--notify-webhook", "ftp://example.org/s3cret"],
+        ["--notify-mail", "me@example.org\nBcc: all@example.org"],
+        ["--notify-mail", "-oQ/tmp"],
+        ["--notify-command", "'"],
+        ["--notify", "--fix"],
+    ],
+)
+def test_option_that_cannot_be_is_refused(node, arguments, capsys):
+    """As its setting would be, without quoting an address."""
+    assert _run(["doctor", *arguments]) == 2
+    assert "s3cret" not in capsys.readouterr().err
+
+
+def test_settings_that_cannot_be_used_are_told_to_a_channel_of_an_option(node, told):
+    """Those of the file are unknown then."""
+    program, read = told
+    default_path().write_text("[transport]\nprot = 1\n")
+
+    assert _run(["doctor", "--quiet", "--notify-command", program]) == 1
+    assert read() == ["fail"]

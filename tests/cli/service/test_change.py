@@ -1,0 +1,290 @@
+"""`hearthnet service`, with a systemctl that stands in for the one of a running systemd."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+
+import orjson
+import pytest
+from support.programs_of import script
+
+from hearthnet.cli.main import _run
+from hearthnet.config import default_path
+from hearthnet.service import manager
+from hearthnet.service.units import DOCTOR, NODE, TIMER, is_as_written
+
+
+@pytest.fixture
+def node(capsys):
+    """A node that is set up."""
+    assert _run(["init", "--non-interactive"]) == 0
+    capsys.readouterr()
+
+
+@pytest.fixture
+def units(home):
+    """The folder of this user's units."""
+    return home / ".config" / "systemd" / "user"
+
+
+@pytest.fixture
+def systemctl(tmp_path, monkeypatch):
+    """A systemd that takes every command; returns those that it got."""
+    state = tmp_path / "state"
+    program = f'echo "$@" >> "{tmp_path}/calls"\ncase "$*" in *show\\ *) cat "{state}" 2>/dev/null;; esac\nexit 0'
+    script(tmp_path / "systemctl", program)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(manager, "BOOTED", tmp_path)
+    monkeypatch.setattr(manager, "LINGER", tmp_path)
+
+    def calls():
+        path = tmp_path / "calls"
+        found = path.read_text().splitlines() if path.exists() else []
+        asked = [line.replace("--no-pager --user ", "") for line in found]
+        return [line for line in asked if not line.startswith("show")]
+
+    calls.state = state
+    return calls
+
+
+def service(*arguments):
+    """Runs the command for this user's service."""
+    return _run(["service", *arguments, "--user"])
+
+
+def test_install_shows_writes_and_starts(node, units, systemctl, capsys):
+    """The whole text is shown before; the files are readable by all, and the node is enabled."""
+    assert service("install", "--yes") == 0
+    out, err = capsys.readouterr()
+
+    assert f"{units / NODE}: to be written" in out
+    assert "Type=notify" in out
+    assert "loginctl enable-linger" in err
+    for name in (NODE, DOCTOR, TIMER):
+        assert is_as_written((units / name).read_text("utf-8"))
+        assert stat.S_IMODE((units / name).stat().st_mode) == 0o644
+    assert systemctl() == ["daemon-reload", f"enable {NODE} {TIMER}", f"restart {NODE} {TIMER}"]
+
+
+def test_dry_run_changes_nothing_and_needs_no_systemd(node, units, capsys, monkeypatch):
+    """It shows what would be written."""
+    monkeypatch.setenv("PATH", "")
+    assert service("install", "--dry-run", "--json") == 0
+    document = orjson.loads(capsys.readouterr().out)
+
+    assert [unit["state"] for unit in document["units"]] == ["new"] * 3
+    assert "ExecStart=" in document["units"][0]["text"]
+    assert not units.exists()
+
+
+def test_nothing_is_written_without_agreement(node, units, systemctl, capsys):
+    """Nobody can be asked where there is no terminal."""
+    assert service("install") == 2
+    assert "--yes" in capsys.readouterr().err
+    assert not units.exists()
+
+
+def test_second_install_shows_the_difference(node, units, systemctl, capsys):
+    """After an update, or when a setting has changed; without one there is none."""
+    service("install", "--yes")
+    capsys.readouterr()
+    assert service("install", "--yes") == 0
+    assert capsys.readouterr().out.count("unchanged") == 3
+    before = (units / NODE).read_text("utf-8")
+    (units / NODE).write_text(marked(before.partition("\n")[2].replace("WatchdogSec=60", "WatchdogSec=30")), "utf-8")
+
+    assert service("install", "--yes") == 0
+    out = capsys.readouterr().out
+    assert "-WatchdogSec=30\n+WatchdogSec=60" in out
+    assert (units / NODE).read_text("utf-8") == before
+
+
+def marked(text):
+    """A unit as an earlier version would have written it."""
+    from hearthnet.service import units as module
+
+    return module._marked(text)
+
+
+@pytest.mark.parametrize("verb", ["install", "uninstall"])
+def test_unit_that_was_edited_is_left_alone(node, units, systemctl, capsys, verb):
+    """Unless it is to be lost: then a copy is kept."""
+    service("install", "--yes")
+    edited = (units / NODE).read_text("utf-8") + "Environment=X=1\n"
+    (units / NODE).write_text(edited, "utf-8")
+
+    assert service(verb, "--yes") == 1
+    assert (units / NODE).read_text("utf-8") == edited
+    assert (units / TIMER).exists()
+    assert "systemctl edit hearthnet" in capsys.readouterr().err
+    assert service(verb, "--yes", "--force") == 0
+    (copy,) = units.glob(f"{NODE}.edited-*")
+    assert copy.read_text("utf-8") == edited
+
+
+def test_masked_unit_is_an_administrators_decision(node, units, systemctl, capsys):
+    """A link to /dev/null is not written through."""
+    units.mkdir(parents=True)
+    (units / NODE).symlink_to("/dev/null")
+
+    assert service("install", "--yes") == 1
+    assert (units / NODE).is_symlink()
+    assert "edited by hand" in capsys.readouterr().err
+
+
+def test_uninstall_keeps_all_data_and_says_where(node, units, systemctl, capsys):
+    """And is no error when there is nothing to remove."""
+    service("install", "--yes")
+    capsys.readouterr()
+    assert service("uninstall", "--yes", "--json") == 0
+    document = orjson.loads(capsys.readouterr().out)
+
+    assert list(units.iterdir()) == []
+    assert default_path().exists()
+    assert document["kept"][0].endswith("/hearthnet")
+    assert systemctl()[-2:] == [f"disable --now {NODE} {DOCTOR} {TIMER}", "daemon-reload"]
+    assert service("uninstall") == 0
+    assert capsys.readouterr().out.count("not installed") == 3
+
+
+def test_machine_without_systemd_is_told_so(node, units, capsys, tmp_path, monkeypatch):
+    """With what to do instead."""
+    monkeypatch.setattr(manager, "BOOTED", tmp_path / "missing")
+    assert service("install", "--yes") == 1
+    assert "not started by systemd" in capsys.readouterr().err
+    monkeypatch.setenv("PATH", "")
+    assert service("install", "--yes") == 1
+    assert "hint: see what would be written" in capsys.readouterr().err
+    assert not units.exists()
+    assert service("install", "--yes", "--no-start") == 0  # an image that is started later
+    assert (units / NODE).exists()
+
+
+def test_node_that_is_not_set_up_is_an_error(systemctl, capsys):
+    """`hearthnet init` comes first."""
+    assert service("install", "--yes") == 1
+    assert "hint: hearthnet init" in capsys.readouterr().err
+
+
+def test_low_port_needs_the_machine(node, systemctl, capsys):
+    """A user's service cannot have it."""
+    assert _run(["config", "set", "transport.port", "80"]) == 0
+    assert service("install", "--yes") == 1
+    assert "cannot listen on port 80" in capsys.readouterr().err
+
+
+def test_node_that_runs_by_hand_is_not_started_twice(node, units, systemctl, capsys, monkeypatch):
+    """Its port would be in use."""
+    monkeypatch.setattr("hearthnet.cli.service.change.live_nodes", lambda folder: [4_711])
+    assert service("install", "--yes") == 1
+    assert "hint: stop it first: kill 4711" in capsys.readouterr().err
+    systemctl.state.write_text("MainPID=4711\n")
+    assert service("install", "--yes") == 0
+
+
+def test_failure_of_systemd_is_shown(node, systemctl, tmp_path, capsys):
+    """With the command that tells more."""
+    script(tmp_path / "systemctl", 'case "$*" in *restart*) echo "Job failed." >&2; exit 1;; esac')
+    assert service("install", "--yes") == 1
+    err = capsys.readouterr().err
+    assert "systemctl restart failed: Job failed." in err
+    assert "hint: journalctl --user -u hearthnet -n 30" in err
+
+
+def test_variables_that_the_service_lacks_are_named(node, systemctl, capsys, monkeypatch):
+    """A service has not those of a shell."""
+    monkeypatch.setenv("NTFY_URL", "https://ntfy.example.org/x")
+    _run(["config", "set", "doctor.webhook", "${NTFY_URL}"])
+    service("install", "--yes")
+    assert "the service has no NTFY_URL: write NAME=value into" in capsys.readouterr().err
+    (default_path().parent / "environment").write_text("# mine\nNTFY_URL=https://ntfy.example.org/x\n")
+    service("install", "--yes")
+    assert "NTFY_URL" not in capsys.readouterr().err
+
+
+def test_status_says_whether_it_runs(node, units, systemctl, capsys):
+    """Exit code 0 when active, 3 when not, or not installed."""
+    assert service("status") == 3
+    assert "not installed: hearthnet service install" in capsys.readouterr().out
+    service("install", "--yes")
+    capsys.readouterr()
+    systemctl.state.write_text(
+        "ActiveState=active\nSubState=running\nMainPID=4711\nNRestarts=2\nUnitFileState=enabled\n"
+        "StatusText=serving on port 7080\n"
+    )
+
+    assert service("status") == 0
+    out = capsys.readouterr().out
+    assert "active (running), pid 4711, restarted 2 times, starts by itself" in out
+    assert "serving on port 7080" in out
+    systemctl.state.write_text("ActiveState=failed\nSubState=failed\nResult=watchdog\n")
+    assert service("status") == 3
+    assert "failed (failed), watchdog" in capsys.readouterr().out
+
+
+def test_status_knows_units_of_other_settings(node, units, systemctl, capsys):
+    """And edited ones."""
+    service("install", "--yes")
+    (units / TIMER).write_text("[Timer]\n", "utf-8")
+    (units / NODE).write_text(marked("[Service]\n"), "utf-8")
+    capsys.readouterr()
+    service("status", "--json")
+    document = orjson.loads(capsys.readouterr().out)
+
+    assert [(unit["edited"], unit["current"]) for unit in document["units"]] == [
+        (False, False), (False, True), (True, False),
+    ]  # fmt: skip
+
+
+def test_machine_service_is_refused_without_root(node, capsys, as_nobody):
+    """Before anything else."""
+    with as_nobody():
+        assert _run(["service", "install", "--system", "--yes"]) == 1
+    assert "needs root" in capsys.readouterr().err
+
+
+def test_user_who_runs_it_must_exist_and_not_be_root(capsys):
+    """With the command that makes one."""
+    assert _run(["service", "install", "--system", "--dry-run", "--run-as", "no-such-user"]) == 1
+    assert "useradd --system" in capsys.readouterr().err
+    assert _run(["service", "install", "--system", "--dry-run", "--run-as", "root"]) == 1
+    assert "not run as root" in capsys.readouterr().err
+    assert _run(["service", "install", "--user", "--dry-run", "--run-as", "root"]) == 2
+
+
+def test_user_who_cannot_start_the_program_is_told_so(tmp_path, capsys, monkeypatch):
+    """As with an installation in root's home."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    program = script(tmp_path / "hearthnet", "exit 0")
+    program.chmod(0o700)
+    monkeypatch.setattr("hearthnet.service.layout.own_program", lambda: (str(program),))
+
+    assert _run(["service", "install", "--system", "--dry-run", "--run-as", "nobody"]) == 1
+    assert f"user nobody cannot use {program}: " in capsys.readouterr().err
+
+
+def test_machine_service_has_the_paths_of_its_user(tmp_path, capsys, monkeypatch):
+    """Its settings are read as that user, with that user's home."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    account = pwd.getpwnam("nobody")
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "device.ed25519").touch()
+    rows = {
+        "identity.keys_dir": str(keys), "community.state_dir": "/srv/n/c", "file.blobs_dir": "/srv/n/blobs",
+        "observability.data_dir": "/srv/n", "observability.log_dir": "/srv/log",
+        "transport.host": "::", "transport.port": 80,
+    }  # fmt: skip
+    shown = {"file": "/srv/n/config.toml", "settings": [{"key": key, "value": value} for key, value in rows.items()]}
+    monkeypatch.setattr("hearthnet.service.layout._ask", lambda *_: shown)
+    assert _run(["service", "install", "--system", "--dry-run", "--run-as", "nobody", "--json"]) == 0
+    text = orjson.loads(capsys.readouterr().out)["units"][0]["text"]
+
+    assert f"ReadWritePaths={keys} /srv/n /srv/log" in text
+    assert f"User={account.pw_name}" in text
+    assert "AmbientCapabilities=CAP_NET_BIND_SERVICE" in text
+    assert "EnvironmentFile=-/srv/n/environment" in text

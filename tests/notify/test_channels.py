@@ -1,0 +1,257 @@
+"""Messages by webhook, command and mail, and what becomes of those that are not taken."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import os
+import socket
+import threading
+from contextlib import suppress
+from email.header import decode_header
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import orjson
+import pytest
+from support.programs_of import script
+from support.waiting import wait_until
+
+from hearthnet.notify.channels import ChannelError, Command, Mail, Webhook
+from hearthnet.notify.message import about
+from hearthnet.notify.told import Event
+
+NOW = 1_800_000_000.0
+EVIL = "x\r\nBcc: all@example.org\r\n\r\nbody\u2028\u202e\x00\x1b[31m"
+
+
+def message(*, name="keys_present", status="fail", detail="has mode 0644", fix="chmod 600 key"):
+    """A message about one change."""
+    return about([Event(name, status, detail, fix, NOW - 60, NOW)], NOW)
+
+
+@pytest.fixture
+def server():
+    """A webhook: what it got, and the status it responds with."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            """Keeps what it got."""
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.server.got.append((self.path, dict(self.headers), body))
+            self.send_response(self.server.status)
+            self.send_header("Location", "/elsewhere")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_GET = do_POST  # noqa: N815  # the standard library's name
+
+        def log_message(self, *args):
+            """Stays quiet."""
+
+    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    made.got, made.status = [], 200
+    thread = threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield made
+    made.shutdown()
+    made.server_close()
+    thread.join()
+
+
+def of_group(group):
+    """The processes of a group that are alive."""
+    for directory in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, _, owner = (directory / "stat").read_text().rpartition(")")[2].split()[:3]
+            if int(owner) == group and state != "Z":
+                yield directory.name
+
+
+def url(server, path="topic", user=""):
+    """Its address."""
+    return f"http://{user}127.0.0.1:{server.server_port}/{path}"
+
+
+def test_text_has_the_headers_that_ntfy_reads(server):
+    """Title, priority and tags; the text is the body."""
+    Webhook(url(server, "topic?x=1")).send(message())
+
+    path, headers, body = server.got[0]
+    assert path == "/topic?x=1"
+    assert headers["Title"] == f"HearthNet on {socket.gethostname()}: keys_present fails"
+    assert (headers["Priority"], headers["Tags"]) == ("4", "rotating_light")
+    assert body.decode() == "FAIL keys_present: has mode 0644\n  fix: chmod 600 key"
+
+
+def test_document_says_all_of_it(server):
+    """For programs: what changed, and the text for people."""
+    Webhook(url(server), "json").send(message(status="pass", fix=None))
+
+    _, headers, body = server.got[0]
+    document = orjson.loads(body)
+    assert headers["Content-Type"] == "application/json"
+    assert document["changes"] == [
+        {
+            "name": "keys_present",
+            "status": "pass",
+            "detail": "has mode 0644",
+            "fix": None,
+            "since": "2027-01-15T07:59:00Z",
+            "ts": "2027-01-15T08:00:00Z",
+        }
+    ]
+    assert document["text"].startswith(document["title"])
+    assert document["urgency"] == "low"
+
+
+@pytest.mark.parametrize(
+    ("user", "token", "expected"),
+    [("", "t0ken", "Bearer t0ken"), ("me:p%40ss@", None, "Basic bWU6cEBzcw=="), ("", None, None)],
+)
+def test_webhook_gets_its_token_or_password(server, user, token, expected):
+    """As a header, and not in the address."""
+    Webhook(url(server, user=user), token=token).send(message())
+
+    path, headers, _ = server.got[0]
+    assert headers.get("Authorization") == expected
+    assert "ss" not in path
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_hostile_text_is_no_header(server, style):
+    """Whatever a check has found."""
+    Webhook(url(server), style).send(message(name=EVIL, detail=EVIL, fix=EVIL))
+
+    _, headers, body = server.got[0]
+    assert "Bcc" not in headers
+    assert b"\x1b" not in body
+
+
+def test_title_that_is_not_ascii_is_encoded(server):
+    """As RFC 2047 says, which ntfy reads."""
+    Webhook(url(server)).send(message(name="grün"))
+
+    (raw, charset), *_ = decode_header(server.got[0][1]["Title"])
+    assert raw.decode(charset).endswith("grün fails")
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308, 400, 404, 429, 500])
+def test_other_response_is_a_failure(server, status):
+    """A redirect too: it is not followed, so no token goes elsewhere."""
+    server.status = status
+    with pytest.raises(ChannelError, match=f"it responded with {status}") as failed:
+        Webhook(url(server, "s3cret-topic")).send(message())
+
+    assert len(server.got) == 1
+    assert "s3cret" not in str(failed.value)
+
+
+def test_webhook_that_is_away_is_a_failure_that_names_no_address(free_port):
+    """For many services the address is the key."""
+    webhook = Webhook(f"http://127.0.0.1:{free_port}/s3cret-topic")
+    with pytest.raises(ChannelError) as failed:
+        webhook.send(message())
+
+    assert str(failed.value) == "connection refused"
+    assert "s3cret" not in webhook.name + webhook.key
+
+
+@pytest.mark.parametrize(
+    "broken", ["http://[::1/s3cret", "http://ho st/s3cret", "http://:0x/s3cret", "http://x:99999/s3cret"]
+)
+def test_address_that_is_none_is_a_failure(broken):
+    """And no error of Python's."""
+    webhook = Webhook(broken)
+    with pytest.raises(ChannelError) as failed:
+        webhook.send(message())
+
+    assert "s3cret" not in str(failed.value) + webhook.name
+
+
+def test_webhook_that_does_not_respond_holds_the_doctor_up_for_a_bounded_time():
+    """A server that takes the connection and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(ChannelError, match="no response"):
+            Webhook(f"http://127.0.0.1:{port}/", timeout_s=0.2).send(message())
+
+
+def test_command_gets_the_message_as_json(tmp_path):
+    """On its standard input."""
+    program = script(tmp_path / "tell", f'cat > "{tmp_path}/got"; echo "$1" > "{tmp_path}/argument"')
+    Command((str(program), "a b; c")).send(message())
+
+    assert orjson.loads((tmp_path / "got").read_bytes())["changes"][0]["name"] == "keys_present"
+    assert (tmp_path / "argument").read_text() == "a b; c\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("echo 'no network' >&2; exit 3", "it ended with 3: no network"),
+        ("exec <&-; exit 0", None),  # reads nothing
+        ("echo 'password=hunter2hunter2' >&2; exit 1", r"it ended with 1: password=\[redacted\]"),
+    ],
+)
+def test_command_that_fails_is_a_failure(tmp_path, body, reason):
+    """With the first line of what it said, redacted."""
+    command = Command((str(script(tmp_path / "tell", body)),))
+    if reason is None:
+        command.send(message())
+    else:
+        with pytest.raises(ChannelError, match=reason):
+            command.send(message())
+
+
+def test_command_that_hangs_is_ended_with_its_children(tmp_path):
+    """After its time."""
+    program = script(tmp_path / "tell", f"echo $$ > '{tmp_path}/pid'; tail -f /dev/null")
+    with pytest.raises(ChannelError, match="did not end within"):
+        Command((str(program),), timeout_s=0.5).send(message())
+
+    group = int((tmp_path / "pid").read_text())
+    wait_until(lambda: not any(of_group(group)), lambda: list(of_group(group)))
+
+
+@pytest.mark.parametrize("program", ["/nonexistent/tell", "a\0b", "/"])
+def test_command_that_cannot_be_started_is_a_failure(program):
+    """And no error of Python's."""
+    with pytest.raises(ChannelError, match="cannot be started"):
+        Command((program,)).send(message())
+
+
+def test_mail_goes_through_sendmail(tmp_path, monkeypatch):
+    """With a subject and plain text; its recipient is in a header, so that it cannot be an option."""
+    script(tmp_path / "sendmail", f'echo "$@" > "{tmp_path}/arguments"; cat > "{tmp_path}/mail"')
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    Mail("me@example.org").send(message(name="grün", detail=EVIL))
+
+    assert (tmp_path / "arguments").read_text() == "-i -t\n"
+    mail = email.message_from_bytes((tmp_path / "mail").read_bytes(), policy=email.policy.default)
+    assert mail["To"] == "me@example.org"
+    assert mail["Subject"].endswith("grün fails")
+    assert mail["Auto-Submitted"] == "auto-generated"
+    assert "Bcc" not in mail
+    assert mail.get_content_type() == "text/plain"
+    assert mail.get_content().startswith("FAIL grün: x Bcc: all@example.org body")
+
+
+def test_machine_without_sendmail_says_so(monkeypatch):
+    """And what to install."""
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("hearthnet.notify.channels._SENDMAIL_FOLDERS", ())
+    with pytest.raises(ChannelError, match="no sendmail"):
+        Mail("me@example.org").send(message())
+
+
+def test_many_changes_are_one_message_worst_first():
+    """Within what a phone shows."""
+    events = [
+        Event(f"check_{n}", status, "d" * 200, None, NOW, NOW) for n, status in enumerate(["pass", "warn", "fail"] * 20)
+    ]
+    made = about(events, NOW)
+
+    assert made.title.endswith(": 20 checks failing, 20 checks warning, 20 checks well again")
+    assert made.text.startswith("FAIL check_2:")
+    assert len(made.text.encode()) < 4_096

@@ -1,0 +1,157 @@
+"""What is told, once, of checks that fail, flap and are well again."""
+
+from __future__ import annotations
+
+import stat
+
+import orjson
+import pytest
+
+from hearthnet.notify.told import QUIET_S, STATE_FILE, WELL_RUNS, opened
+
+NOW = 1_800_000_000.0
+
+
+def result(status, name="keys_present", detail="has mode 0644"):
+    """A check's result in the JSON report."""
+    return {"name": name, "status": status, "detail": detail, "fix": "chmod 600 key"}
+
+
+class Runs:
+    """Runs of the doctor, a quarter of an hour apart, each of which reads the file and writes it."""
+
+    def __init__(self, directory, level="fail", channels=("a",)):
+        self.directory, self.level, self.channels, self.now_s = directory, level, channels, NOW
+
+    def __call__(self, *results, sent=True, every_s=900.0):
+        """One run; returns what is to be sent to the first channel."""
+        self.now_s += every_s
+        with opened(self.directory) as told:
+            told.note(results, self.level, self.now_s, self.channels)
+            waiting = told.pending[self.channels[0]]
+            if sent:
+                told.sent(self.channels[0])
+            told.save()
+        return [(event.name, event.status) for event in waiting]
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Runs with one channel."""
+    return Runs(tmp_path)
+
+
+def test_failure_is_told_once_and_so_is_its_end(runs):
+    """At once when it fails, and after two runs without it."""
+    assert runs(result("pass")) == []
+    assert runs(result("fail")) == [("keys_present", "fail")]
+    assert [runs(result("fail", detail=f"{n} keys")) for n in range(5)] == [[]] * 5
+    assert runs(result("pass")) == []
+    assert runs(result("pass")) == [("keys_present", "pass")]
+    assert runs(result("pass")) == []
+
+
+def test_check_that_flaps_is_one_message(runs):
+    """It is not well again before that has held."""
+    found = [runs(result(status)) for status in ("fail", "pass") * 10]
+
+    assert found == [[("keys_present", "fail")], *[[]] * 19]
+
+
+def test_check_that_flaps_slowly_is_told_of_once_an_hour(runs):
+    """Two healthy runs between failures, every minute."""
+    found = [runs(result(status), every_s=60) for status in ("fail", *("pass",) * WELL_RUNS) * 40]
+
+    failures = [at for at, events in enumerate(found) if ("keys_present", "fail") in events]
+    assert len(failures) == 2
+    assert (failures[1] - failures[0]) * 60 >= QUIET_S
+
+
+def test_failure_within_the_quiet_hour_is_told_after_it(runs):
+    """It is late, and not lost."""
+    runs(result("fail"), every_s=60)
+    runs(result("pass"), every_s=60)
+    runs(result("pass"), every_s=60)
+    found = [runs(result("fail"), every_s=600) for _ in range(8)]
+
+    assert [events for events in found if events] == [[("keys_present", "fail")]]
+
+
+@pytest.mark.parametrize(("level", "expected"), [("fail", []), ("warn", [("keys_present", "warn")])])
+def test_warnings_are_told_if_asked_for(tmp_path, level, expected):
+    """By default failures alone."""
+    assert Runs(tmp_path, level)(result("warn")) == expected
+
+
+def test_warning_that_becomes_a_failure_is_told_again(tmp_path):
+    """And a failure that becomes a warning is not."""
+    runs = Runs(tmp_path, "warn")
+    runs(result("warn"))
+
+    assert runs(result("fail")) == [("keys_present", "fail")]
+    assert runs(result("warn")) == []
+
+
+def test_skipped_check_changes_nothing(runs):
+    """It says nothing about how things are."""
+    runs(result("fail"))
+
+    assert [runs(result("skip")) for _ in range(5)] == [[]] * 5
+    assert runs() == []
+
+
+def test_what_could_not_be_sent_is_sent_later(runs):
+    """Also what is over by then."""
+    assert runs(result("fail"), sent=False) == [("keys_present", "fail")]
+    assert runs(result("pass"), sent=False) == [("keys_present", "fail")]
+    assert runs(result("pass")) == [("keys_present", "fail"), ("keys_present", "pass")]
+    assert runs(result("pass")) == []
+
+
+def test_new_channel_is_told_how_things_are(tmp_path):
+    """What it has missed; a channel that is gone leaves nothing."""
+    Runs(tmp_path)(result("fail"))
+    runs = Runs(tmp_path, channels=("b",))
+
+    assert runs(result("fail")) == [("keys_present", "fail")]
+    assert runs(result("fail")) == []
+    assert orjson.loads((tmp_path / STATE_FILE).read_bytes())["pending"].keys() == {"b"}
+
+
+def test_channel_that_is_away_for_weeks_keeps_a_bounded_file(runs, tmp_path):
+    """The newest changes are kept."""
+    for number in range(60):
+        runs(result("fail", name=f"check_{number}", detail="x" * 10_000), sent=False)
+
+    assert len(orjson.loads((tmp_path / STATE_FILE).read_bytes())["pending"]["a"]) == 50
+    assert runs(sent=False)[-1] == ("check_59", "fail")
+
+
+def test_clock_that_was_set_back_silences_nothing(runs):
+    """A time in the future is no quiet hour."""
+    runs(result("fail"))
+    runs(result("pass"))
+    runs(result("pass"))
+    runs.now_s -= 10 * 86_400
+
+    assert runs(result("fail")) == [("keys_present", "fail")]
+
+
+def test_file_is_private(runs, tmp_path):
+    """It has the details of checks."""
+    runs(result("fail"))
+
+    assert stat.S_IMODE((tmp_path / STATE_FILE).stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b'{"known": {}}', b'{"known": {"x": {}}, "told_s": {}, "pending": {}}',
+     b'{"known": [], "told_s": {}, "pending": {}}', b'{"known": {}, "told_s": {"x": "y"}, "pending": {}}', b"\xff\x00"],
+)  # fmt: skip
+def test_damaged_file_counts_as_empty(runs, tmp_path, content):
+    """What fails is told again, which is better than never."""
+    runs(result("fail"))
+    (tmp_path / STATE_FILE).write_bytes(content)
+
+    assert runs(result("fail")) == [("keys_present", "fail")]

@@ -1,0 +1,153 @@
+"""A trace that is recorded in one go and one that is recorded in parts say the same."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from itertools import count
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hearthnet.forensics import box as layout
+from hearthnet.observability import trace
+from hearthnet.observability.records import record
+from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
+from hearthnet.observability.records.recorder import Recorder
+from hearthnet.observability.runtime import runtime
+from hearthnet.observability.traces import span as spans
+from hearthnet.observability.traces import trace as traces
+
+RUN = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
+MARK = ',[{"id":"'  # how spans begin in a frame
+# Also hostile: what tells a secret, what cannot be encoded, and what looks like the parts of a frame.
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.text(max_size=12),
+    st.sampled_from([MARK, "}],{", ",[],{}]", "password=tiger1234", "tiger1234", "\ud800", "é" * 9]),
+    st.just([1, [{"id": "x"}]]),
+)
+EXTRAS = st.dictionaries(st.sampled_from(["model", "size", "password", "note", MARK]), VALUES, max_size=3)
+NAMES = st.sampled_from(["fetch", "rank", "x" * 200, MARK, "é", "\ud800"])
+
+
+class OddError(Exception):
+    """Leaves a span."""
+
+
+@st.composite
+def programs(draw, depth=3):
+    """Steps of a program: spans with steps of their own, tasks side by side, and errors."""
+    kinds = ["span", "raise", "leave open"] + ["tasks"] * (depth == 3)
+    steps = []
+    for kind in draw(st.lists(st.sampled_from(kinds), max_size=3)):
+        inner = draw(programs(depth=depth - 1)) if depth else []
+        steps.append((kind, draw(NAMES), draw(EXTRAS), draw(EXTRAS), inner))
+    return steps
+
+
+async def run(steps):
+    """Runs the steps of a program."""
+    for kind, name, extras, later, inner in steps:
+        if kind == "raise":
+            raise OddError(name)
+        if kind == "leave open":
+            trace.span(name, **extras).__enter__()
+        elif kind == "tasks":
+            await asyncio.gather(run(inner), run(inner), return_exceptions=True)
+        else:
+            with trace.span(name, **extras) as opened:
+                await run(inner)
+                opened.extras.update(later)
+
+
+def recorded(program, own, monkeypatch, *, in_parts):
+    """Returns the record of a program, from the buffer and from the box; ids and times are counted ones."""
+    ticks, numbers = count(1_000, 1_000_000), count(1)
+    with monkeypatch.context() as patched:
+        for module in (traces, spans):
+            patched.setattr(module, "monotonic_ns", lambda: next(ticks))
+        patched.setattr(traces, "time_ns", lambda: 1_790_000_000_000_000_000)
+        patched.setattr(spans.id_source, "next_span_number", lambda: next(numbers))
+        if in_parts:  # as of a trace with a secret told, or without a box
+            patched.setattr(traces.Trace, "_record_whole", lambda *_: False)
+        with suppress(OddError), trace.new_trace("a.b@1", trace_id=RUN, parent_id="caller") as made:
+            made.extras.update(own)
+            asyncio.run(run(program))
+    newest = runtime.recorder.pending_fields()[-1]
+    frame = runtime.recorder.box.contents().traces[-1]
+    seen = made.as_dict()
+    seen.pop("number")
+    return newest[:2] + newest[3:], orjson.loads(frame.payload)[1:], seen
+
+
+@pytest.fixture(scope="module")
+def recorder(tmp_path_factory):
+    """One with a box, and no writer."""
+    header = new_header(layout.NODE, RUN, "1", None, Sizes(64_000, 4_096))
+    box = BlackBox(tmp_path_factory.mktemp("box") / "telemetry.1.box2", header)
+    made = Recorder(RUN)
+    made.box = box
+    yield made
+    box.close(remove=True)
+
+
+@settings(max_examples=40, deadline=None)
+@given(program=programs(), own=EXTRAS)
+def test_both_ways_give_the_same_record(recorder, program, own):
+    """Any program of spans, tasks, errors and extras leaves the same row, frame and object, whichever way it takes."""
+    runtime.install(recorder)
+    monkeypatch = pytest.MonkeyPatch()
+    whole = recorded(program, own, monkeypatch, in_parts=False)
+    parts = recorded(program, own, monkeypatch, in_parts=True)
+
+    assert whole == parts
+
+
+def test_an_ordinary_trace_takes_the_short_way(recorder):
+    """It stays in the buffer as the very frame that the box has; one that failed stays as its fields."""
+    runtime.install(recorder)
+    with trace.new_trace("a.b") as made, trace.span("fetch", model="tiny"):
+        made.extras["caller"] = MARK
+    kept = recorder.traces.snapshot()[-1]
+
+    with suppress(OddError), trace.new_trace("a.b"):
+        raise OddError
+
+    assert type(kept) is bytes
+    assert kept in recorder.box.traces.memory[:]
+    fields = record.TraceRecord._make(record.fields_of(kept, RUN))
+    assert (fields.number, fields.extras) == (record.number_of(kept), orjson.dumps({"caller": MARK}))
+    assert orjson.loads(fields.spans)[0]["extras"] == {"model": "tiny"}
+    assert type(recorder.traces.snapshot()[-1]) is tuple
+
+
+@pytest.mark.parametrize("extras", [{}, {"a": MARK}, {"a": ",[],"}, {"a": [1, [{"id": "x"}]]}])
+def test_a_frame_without_spans_is_read(recorder, extras):
+    """The place of the extras is known by their length, whatever they hold."""
+    runtime.install(recorder)
+    with trace.new_trace("a.b") as made:
+        made.extras.update(extras)
+
+    fields = recorder.pending_traces()[-1]
+    assert (fields.spans, orjson.loads(fields.extras)) == (b"[]", extras)
+
+
+def test_a_trace_too_large_for_one_go_keeps_its_number(recorder):
+    """It is cut to a row by the other way, and no number is left out between it and the next."""
+    runtime.install(recorder)
+    with trace.new_trace("a.b"):
+        for at in range(200):
+            with trace.span("step", text="x" * 100, at=at):
+                pass
+    with trace.new_trace("a.b"):
+        pass
+
+    first, second = recorder.pending_traces()[-2:]
+    assert second.number == first.number + 1
+    assert orjson.loads(first.extras)["truncated"] > 0
