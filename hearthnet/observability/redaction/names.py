@@ -118,7 +118,7 @@ _CLASSES: Final = str.maketrans(
 )
 _CASES: Final = frozenset("aA")
 _ALL_CLASSES: Final = frozenset("aA0")
-_JOINS: Final = re.compile(r"[:/.,]")  # between the parts of what programs call a thing
+_JOINS: Final = re.compile(r"[:/.,]")  # between the parts of a name in a program
 _MIN_SYMBOLS: Final = 3
 _CALL: Final = re.compile(r"[A-Za-z_][\w.]*[(\[{][^!#$^*?;~|]*")
 _GROUPS: Final = re.compile(r"(?=\D*\d)[0-9A-Z]{3,6}(?:-[0-9A-Z]{3,6}){3,}")  # of a license
