@@ -170,7 +170,7 @@ def _keyed(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
             head = text[at - _MAX_NAME_CHARS if at > _MAX_NAME_CHARS else 0 : at]
             bare = head.rstrip(between)
             name = bare[len(bare.rstrip(_NAME_CHARS)) :]
-            if has_escapes and bare[: -len(name)].endswith("\\") and name[:1] in _ESCAPES and kind_of(name[1:]):
+            if has_escapes and name[:1] in _ESCAPES and bare[: -len(name)].endswith("\\") and kind_of(name[1:]):
                 name = name[1:]  # behind an escaped line break
             # Nearly all names end here.
             if name and (kind := kind_of(name) or (name in _UNCERTAIN and _kind_beside(text, at, bare, name, kind_of))):

@@ -38,7 +38,8 @@ class Vendor(NamedTuple):
         alphabet: of the characters behind the prefix, as a set of a regular expression.
         length: how many of these a token has at least.
         source: the page of the vendor's documentation, or the scanners of source code whose expressions agree.
-        needs: "whole" where fewer characters could be a word's, "digit" where they must include one, or both.
+        needs: "whole" where fewer characters could be a word's, "digit" where they must include one, or both; "uuid"
+            where they have the form of one, but any letters.
     """
 
     name: str
@@ -46,7 +47,7 @@ class Vendor(NamedTuple):
     alphabet: str
     length: int
     source: str
-    needs: Literal["", "digit", "whole", "whole with a digit"] = ""
+    needs: Literal["", "digit", "whole", "whole with a digit", "uuid"] = ""
 
     @property
     def least(self) -> int:
@@ -200,9 +201,9 @@ VENDORS: Final = (
     Vendor("LangChain", "lsv2_pt_", HEX + "_", 43, "LangSmith API keys"),
     Vendor("LangChain", "lsv2_sk_", HEX + "_", 43, "LangSmith API keys"),
     Vendor("Langfuse", "pk-lf-", HEX + "-", 36, "API keys"),
-    Vendor("LaunchDarkly", "sdk-", HEX + "-", 36, "SDK keys", "whole"),
-    Vendor("LaunchDarkly", "mob-", HEX + "-", 36, "Mobile keys", "whole"),
-    Vendor("LaunchDarkly", "api-", HEX + "-", 36, "API access tokens", "whole"),
+    Vendor("LaunchDarkly", "sdk-", "0-9a-z-", 36, "SDK keys", "uuid"),
+    Vendor("LaunchDarkly", "mob-", "0-9a-z-", 36, "Mobile keys", "uuid"),
+    Vendor("LaunchDarkly", "api-", "0-9a-z-", 36, "API access tokens", "uuid"),
     Vendor("Linear", "lin_api_", ALNUM + "_", 32, "API keys"),
     Vendor("Linear", "lin_oauth_", ALNUM, 40, "OAuth"),
     Vendor("Lob", "live_pub_", HEX, 31, "Publishable keys"),
@@ -385,6 +386,8 @@ def marked_at(text: str, end: int) -> tuple[int, int] | None:
 
 @cache
 def _characters(vendor: Vendor) -> re.Pattern[str]:
+    if vendor.needs == "uuid":
+        return re.compile(r"[0-9A-Za-z]{8}-(?:[0-9A-Za-z]{4}-){3}[0-9A-Za-z]{12}(?!\w)")
     digit = rf"(?=[{vendor.alphabet.removeprefix('0-9')}]{{0,64}}+\d)" if vendor.needs.endswith("digit") else ""
     return re.compile(rf"{digit}[{vendor.alphabet}]{{{vendor.least}}}")
 
