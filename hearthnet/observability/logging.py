@@ -347,7 +347,9 @@ class JsonHandler(logging.Handler):
         return bool(passed)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes and records a standard library record."""
+        """Writes and records a standard library record, but for the console's own lines where stderr is a logger."""
+        if self.console is not None and self.console.is_writing:
+            return
         try:
             text, error = said(record)
             message = find(record.name, record.levelno, text)
@@ -518,6 +520,8 @@ def shutdown() -> None:
         handler: JsonHandler | None = runtime.handler
         if handler is not None:
             logging.root.removeHandler(handler)
+            if handler.console is not None:
+                handler.console.close()
             # Not in `close`: the standard library calls that of every handler whenever a program uses `dictConfig`.
             handler.file = handler.console = None
             handler.close()
