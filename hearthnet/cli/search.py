@@ -68,7 +68,12 @@ def _requoted(argument: str) -> str:
 
 @click.command("search", cls=_SearchCommand, epilog=TIMES)
 @click.argument("query", nargs=-1, callback=_query, metavar="[QUERY]...")
-@click.option("--traces", "table", flag_value="traces", help="Only traces; the default, unless a field is of logs or only they match.")
+@click.option(
+    "--traces",
+    "table",
+    flag_value="traces",
+    help="Only traces; the default, unless a field is of logs or only they match.",
+)
 @click.option("--logs", "table", flag_value="logs", help="Log records, oldest first, as `hearthnet log` shows them.")
 @click.option(
     "-n", "count", type=click.IntRange(1, TRACE_RING_BUFFER), default=20, show_default=True, help="Rows, at most."
@@ -146,12 +151,7 @@ def command(
     if not is_of_logs:
         _print(found, made.table, as_json)
         _remark(found, made, text)
-    if not (found.rows and where.has_node):
-        from hearthnet.cli.trace.recent import remark_on, remark_on_boxes
-
-        if not (found.rows or is_of_logs):
-            remark_on(where, program)
-        remark_on_boxes(where)
+    _remark_on_store(where, program, has_rows=is_of_logs or bool(found.rows))
     if table is None and not is_of_logs:
         _count_other(where, made.table, text)
     return None
@@ -256,6 +256,16 @@ def _remark(found: Found, made: Compiled, text: str) -> None:
         name, sign, value = match.groups()
         wanted = f"{name}:{sign.removeprefix('=')}{value}"
         click.echo(f"hint: a field is written with a colon: {printable(wanted)}", err=True)
+
+
+def _remark_on_store(where: Locations, program: str | None, *, has_rows: bool) -> None:
+    from hearthnet.cli.trace.recent import remark_on, remark_on_boxes
+
+    if has_rows and where.has_node:
+        return
+    if not has_rows:
+        remark_on(where, program)
+    remark_on_boxes(where)
 
 
 def _remark_on_more(found: Found, noun: str) -> None:

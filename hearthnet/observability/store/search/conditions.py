@@ -19,7 +19,18 @@ from hearthnet.observability.records.ids import canonical
 from hearthnet.observability.records.results import RESULTS
 from hearthnet.observability.store.search.language import Value
 
-__all__ = ["ENDED", "FIELDS", "SHORT", "TIMES", "Condition", "TableName", "UnclearValueError", "any_of", "attribute", "word"]
+__all__ = [
+    "ENDED",
+    "FIELDS",
+    "SHORT",
+    "TIMES",
+    "Condition",
+    "TableName",
+    "UnclearValueError",
+    "any_of",
+    "attribute",
+    "word",
+]
 
 TableName = Literal["traces", "logs"]
 
