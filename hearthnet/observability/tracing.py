@@ -260,7 +260,7 @@ def get_recent(n: int = 100) -> list[Trace]:
     try:
         wanted = min(index(n), TRACE_RING_BUFFER)
     except TypeError:
-        raise TypeError(f"n is the number of traces, an int: {type(n).__name__} is none") from None
+        raise TypeError(f"n is the number of traces, an int: got {type(n).__name__}") from None
     if wanted < 1:
         return []
     read = runtime.recent or observability.read_recent

@@ -64,7 +64,7 @@ def check_mode(mode: str) -> Mode:
     for found in known:
         if mode == found:
             return found
-    raise ValueError(f"console is one of {', '.join(known)}: {mode!r} is none")
+    raise ValueError(f"console is one of {', '.join(known)}: got {mode!r}")
 
 
 class Console:
