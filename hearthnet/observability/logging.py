@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import orjson
 
 from hearthnet import observability
-from hearthnet.observability.logs.adapters import BoundLogger, LimitedLogger
+from hearthnet.observability.logs.adapters import BoundLogger, LimitedLogger, refuse
 from hearthnet.observability.logs.context_fields import context_fields, copied, current_fields, with_fields
 from hearthnet.observability.logs.messages import (
     DEBUG,
@@ -150,12 +150,15 @@ class Logger(logging.Logger):
         extra: Mapping[str, object] | None = None,
         stack_info: bool = False,
         stacklevel: int = 1,
+        **unknown: object,
     ) -> None:
         """Passes the record straight to our handler if no other handler would get it.
 
         The standard way looks up the caller's line, the process and the thread, which our lines do not have, and takes
-        three times as long.
+        three times as long. Other keywords raise, as they do there.
         """
+        if unknown:
+            refuse(unknown)
         handler: JsonHandler | None = runtime.handler
         if (
             handler is None
