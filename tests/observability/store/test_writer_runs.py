@@ -85,6 +85,19 @@ async def test_end_of_a_run_has_its_wear(path):
     assert query(path, "SELECT ended_us > 1000000000000000 FROM runs") == [(1,)]
 
 
+@pytest.mark.parametrize("batch_bytes", [2_000_000, 20_000, 5_000, 1])
+async def test_bytes_of_rows_are_counted_in_full(writers, monkeypatch, batch_bytes):
+    """However many batches they take: the WAL is checkpointed after so many."""
+    monkeypatch.setattr(writing, "BATCH_BYTES", batch_bytes)
+    writer = await writers("run")
+    offer(writer, range(1, 41))
+    added = []
+    monkeypatch.setattr(writer.wal, "add", added.append)
+    assert await writer.flush()
+
+    assert sum(added) == 40 * (len(b"[]") + len(b"{}") + 250)
+
+
 async def test_number_that_never_comes_is_given_up(writers):
     """After two rounds of housekeeping: its thread was stopped half-way."""
     writer = await writers("run")
