@@ -46,6 +46,8 @@ from hearthnet.observability.logs.messages import (
 )
 from hearthnet.observability.logs.set_up import look, passes_on
 from hearthnet.observability.logs.standard_records import (
+    DONE,
+    TRACE_LOGGER,
     add_fields,
     created_ns,
     entry_of,
@@ -67,9 +69,6 @@ if TYPE_CHECKING:
     from hearthnet.observability.settings import LoggingConfig
 
 __all__ = ["JsonFormatter", "Logger", "RateLimitedLogger", "configure", "get_logger", "install_sinks", "shutdown"]
-
-DONE: Final = "done"
-TRACE_LOGGER: Final = "hearthnet.trace"  # its "done" lines are written to the JSON log alone: the trace has a row
 
 _OURS: Final = frozenset({"hearthnet_extras", "hearthnet_fields", "hearthnet_place", "hearthnet_taken"})
 _RESERVED: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"} | _OURS
