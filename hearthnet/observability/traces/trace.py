@@ -24,9 +24,10 @@ import orjson
 from orjson import Fragment
 
 from hearthnet.constants import MAX_CAPABILITY_CHARS, MAX_TRACE_ROW_BYTES, NO_SLOT
-from hearthnet.observability.logging import DONE, TRACE_LOGGER, get_logger, is_enabled, log_done
+from hearthnet.observability.logging import get_logger, is_enabled, log_done
 from hearthnet.observability.logs.context_fields import context_fields, with_fields
 from hearthnet.observability.logs.messages import INFO, WARNING
+from hearthnet.observability.logs.standard_records import TRACE_LOGGER, done_text
 from hearthnet.observability.metrics import telemetry_dropped_total
 from hearthnet.observability.records.context import Counted, Scope, current, swap
 from hearthnet.observability.records.ids import canonical, id_source, new_trace_id
@@ -509,7 +510,7 @@ class Trace:
         if not log_done(level, self.trace_id, fields):
             outside = swap(self)
             try:
-                _log.log(level, DONE, extra=fields)
+                _log.log(level, done_text(fields), extra=fields)
             finally:
                 swap(outside)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import logging.handlers
+import queue
+import re
 import sqlite3
 import threading
 from contextlib import closing
@@ -241,7 +244,25 @@ def test_other_handlers_get_every_record_the_standard_way(lines):
 
     assert seen[0] == ("for both", "INFO", "test_other_handlers_get_every_record_the_standard_way", 7)
     assert [line["msg"] for line in lines()] == ["for both", "done", "ours alone"]
-    assert [message for message, *_ in seen] == ["for both", "done"]
+    assert re.fullmatch(r"a\.b ok in [\d.]+ ms", seen[1][0])
+
+
+def test_other_handlers_get_a_failed_trace_with_its_error(lines):
+    """As the console has it: a formatter that shows the message alone says which trace, and why."""
+    waiting = queue.SimpleQueue()
+    other = logging.handlers.QueueHandler(waiting)
+    logging.getLogger("hearthnet").addHandler(other)
+    try:
+        with pytest.raises(ValueError, match="no bank"), trace.trace("sync"):
+            raise ValueError("no bank at 100 %")
+    finally:
+        logging.getLogger("hearthnet").removeHandler(other)
+
+    record = waiting.get_nowait()
+    shown = re.fullmatch(r"sync internal_error in [\d.]+ ms: ValueError: no bank at 100 %", record.getMessage())
+    assert (shown is not None, record.capability, record.levelname) == (True, "sync", "WARNING")
+    (line,) = lines()
+    assert (line["msg"], line["error"]) == ("done", "ValueError: no bank at 100 %")
 
 
 def test_filter_of_a_logger_is_asked(lines):
