@@ -74,7 +74,7 @@ _OURS: Final = frozenset({"hearthnet_extras", "hearthnet_fields", "hearthnet_pla
 _RESERVED: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"} | _OURS
 _MAX_UNFED: Final = 3  # checks, of one a second: a listener may be late
 _get_factory: Final = logging.getLogRecordFactory
-_is_enabled: Final = logging.Logger.isEnabledFor
+is_enabled: Final = logging.Logger.isEnabledFor
 
 
 class Record(logging.LogRecord):
@@ -184,7 +184,7 @@ class Logger(logging.Logger):
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # the same
         """Returns whether records of a level are logged; counts one that others than our settings prevent."""
-        if _is_enabled(self, level):
+        if is_enabled(self, level):
             return True
         if level >= runtime.level and runtime.handler is not None:
             runtime.handler.count_missed()
@@ -192,7 +192,7 @@ class Logger(logging.Logger):
 
     def debug(self, msg: object, *args: object, stacklevel: int = 1, **more: Any) -> None:
         """Logs at level debug. Below the logger's level, a trace may keep the record until it ends."""
-        if _is_enabled(self, DEBUG):
+        if is_enabled(self, DEBUG):
             self._log(DEBUG, msg, args, stacklevel=stacklevel + 1, **more)
         elif runtime.keep_debug and (scope := current.get()) is not None:
             keep_on(scope, self.name, text_of(msg, args), {**more, "extra": with_fields(more.get("extra"))})
@@ -280,8 +280,7 @@ class JsonHandler(logging.Handler):
         file: of the JSON lines; None: there is none.
         console: shows records on stderr; None: there is none.
         failures: records neither written nor stored: a bug here.
-        missed: records that the program's set-up of logging kept from us: by a disabled logger, a level, a removed
-            handler.
+        missed: records that the program's set-up kept from us: a disabled logger, a level, a removed handler.
         is_fed: whether a queue's listener or another handler passes records to us, since we are not the root's.
         unfed_looks: checks of the set-up since the first record that came past the loggers' handlers, and by no queue.
         factories: of records, that of the program before and ours.
@@ -349,7 +348,9 @@ class JsonHandler(logging.Handler):
         return bool(passed)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes and records a standard library record."""
+        """Writes and records a standard library record, but for the console's own lines where stderr is a logger."""
+        if self.console is not None and self.console.is_writing:
+            return
         try:
             text, error = said(record)
             message = find(record.name, record.levelno, text)
@@ -520,6 +521,8 @@ def shutdown() -> None:
         handler: JsonHandler | None = runtime.handler
         if handler is not None:
             logging.root.removeHandler(handler)
+            if handler.console is not None:
+                handler.console.close()
             # Not in `close`: the standard library calls that of every handler whenever a program uses `dictConfig`.
             handler.file = handler.console = None
             handler.close()

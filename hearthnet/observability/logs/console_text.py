@@ -19,7 +19,7 @@ import orjson
 
 from hearthnet.display import escaped, needs_quotes, short_floats
 
-__all__ = ["DONE", "TRACE_LOGGER", "text_of_line"]
+__all__ = ["DONE", "TRACE_LOGGER", "escaped_json", "text_of_line"]
 
 DONE: Final = "done"
 TRACE_LOGGER: Final = "hearthnet.trace"  # its "done" lines are of traces that have ended
@@ -28,6 +28,8 @@ _COLOURS: Final = {"debug": "90", "info": "34", "warning": "33", "error": "31", 
 _DIM, _BOLD, _PLAIN = "2", "1", ""
 _INDENT: Final = "    "
 _MAX_VALUE_CHARS: Final = 300
+# JSON escapes the others.
+_CONTROL_IN_JSON: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _OWN_FRAME: Final = re.compile(r'  File "[^"]*[/\\]hearthnet[/\\]observability[/\\]traces[/\\]')
 # Shown elsewhere in the line, or said by the traceback.
 _NOT_FIELDS: Final = frozenset({"ts", "level", "logger", "msg", "span_id", "exc", "exc_type", "exc_message"})
@@ -63,6 +65,11 @@ def _without_own_frames(lines: list[str]) -> Iterator[str]:
         is_own = _OWN_FRAME.match(line) is not None or (is_own and line.startswith(_INDENT))
         if not is_own:
             yield line
+
+
+def escaped_json(line: str) -> str:
+    """Returns a line of JSON whose control characters, and those that reorder text, are escaped as JSON does it."""
+    return _CONTROL_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", line)
 
 
 def _done(values: Mapping[str, Any], paint: Any) -> list[str]:
