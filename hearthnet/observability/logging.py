@@ -280,8 +280,7 @@ class JsonHandler(logging.Handler):
         file: of the JSON lines; None: there is none.
         console: shows records on stderr; None: there is none.
         failures: records neither written nor stored: a bug here.
-        missed: records that the program's set-up of logging kept from us: by a disabled logger, a level, a removed
-            handler.
+        missed: records that the program's set-up kept from us: a disabled logger, a level, a removed handler.
         is_fed: whether a queue's listener or another handler passes records to us, since we are not the root's.
         unfed_looks: checks of the set-up since the first record that came past the loggers' handlers, and by no queue.
         factories: of records, that of the program before and ours.
