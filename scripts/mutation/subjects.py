@@ -38,6 +38,7 @@ SUBJECTS = {
             "records/test_record.py",
             "records/test_record_kind.py",
             "redaction/test_redaction.py",
+            "redaction/test_redaction_careless.py",
         ),
     ),
     "recorder": Subject(
