@@ -213,8 +213,13 @@ class Telemetry:
         earlier = opened()
         if earlier is not None and earlier.is_kept_open and earlier is not self:
             earlier.close()
-        if (is_open := opened() is not None) or self._pid is not None:
-            raise RuntimeError("telemetry is open already" if is_open else "make a new one to open again")
+        if (found := opened()) is not None:
+            raise RuntimeError(
+                f"telemetry is open already, in {found.data_dir}: open it once, around the whole program. "
+                "`telemetry.keep_open` with these settings leaves it as it is"
+            )
+        if self._pid is not None:
+            raise RuntimeError("make a new one to open again")
         self._pid = os.getpid()
         runtime.telemetry = self
         tracked.add(self)

@@ -419,8 +419,9 @@ def test_second_opening_in_one_process_is_refused(observability, tmp_path):
     other = observability.model_copy(update={"data_dir": tmp_path / "other"})
     first = telemetry.open(observability)
     with first:
-        with pytest.raises(RuntimeError, match="open already"):
+        with pytest.raises(RuntimeError, match=r"open already, in .*: .*keep_open") as raised:
             telemetry.open(other).start()
+        assert str(observability.data_dir) in str(raised.value)
         record(1)
     with pytest.raises(RuntimeError, match="make a new one"):
         first.start()
