@@ -351,7 +351,7 @@ with telemetry.open(sys.argv[1], console="off") as t:
     os.write(1, t.run_id.encode())
     os.kill(os.getpid(), 9)
 """
-    found = forkserver.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True)
+    found = forkserver.run([sys.executable, "-c", script, tmp_path])
     case = gather(tmp_path)
 
     assert sorted(str(run.end_reason) for run in case.runs) == ["None", "clean"]

@@ -438,6 +438,28 @@ def test_trace_that_began_before_opening_belongs_to_the_run_it_ends_in(observabi
     assert query(observability, "SELECT count(*) FROM traces JOIN runs USING (run_id)") == [(1,)]
 
 
+def test_trace_that_has_not_ended_when_telemetry_closes_is_interrupted(observability):
+    """As of a program that is killed: with the step that it was in. Its own end, in a later run even, is no second."""
+    for _ in range(2):
+        with telemetry.open(observability):
+            left = trace.new_trace("left.behind")
+            trace.span("step").__enter__()
+            trace.attach(None)
+            record(1)
+            trace.attach(left)
+        with telemetry.open(observability):
+            trace.detach()
+    left.fail("timeout")
+    left.end()
+
+    found = query(observability, "SELECT capability, result, error, spans ->> '$[0].status' FROM traces ORDER BY seq")
+    assert found == 2 * [
+        ("a.b", "ok", None, None),
+        ("left.behind", "interrupted", "its run ended while it was in step", "open"),
+    ]
+    assert query(observability, "SELECT DISTINCT end_reason FROM runs") == [("clean",)]
+
+
 def close_while_locked(observability) -> list[tuple[int, bool]]:
     """Records twenty traces and closes while another process holds the database; returns the log lines about it."""
     with telemetry.open(observability):

@@ -374,7 +374,7 @@ class Trace:
         if result is None:
             self.result = result = OK
         is_usual = result is OK and duration_ms < runtime.slow_ms and not (self._told or self._dropped_spans)
-        if not is_usual or box is None or spans is None:
+        if not is_usual or box is None or box is not self._box or spans is None:
             return False
         trace_ns, stored = self.started_ns, []
         for item in spans:
@@ -414,6 +414,8 @@ class Trace:
         if type(result) is not str:
             result = self._decided()
         self.notable = 1 if duration_ms >= runtime.slow_ms or result not in _FINE else 0
+        if self._box is not None and (self.trace_id, self.started_ns) in self._box.interrupted:
+            return  # its run ended before it, and has recorded it
         try:
             calls_before = calls[0]
             spans, extras = self._encoded(ended_ns)
