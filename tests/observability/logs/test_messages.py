@@ -357,7 +357,8 @@ def test_warnings_and_worse_are_notable(number, is_notable):
     """They have a share of the ring of their own, and more rows a second."""
     entry = messages.new_entry(find("hearthnet.test", number, "m"), None, None, 0)
 
-    assert LogRecord(0, "run", 1, *entry.values()).notable == is_notable
+    record = LogRecord(0, "run", 1, *entry.values())
+    assert (record.notable, record.repeats) == (is_notable, 0)
 
 
 def test_message_hides_what_its_fields_tell(lines, still):
@@ -573,3 +574,16 @@ def test_hostile_exc_info_is_no_exception(tmp_path, level):
         getattr(get_logger("hearthnet.hostile"), level)("said", exc_info=Hostile())
 
     assert [line["msg"] for line in log_lines(settings.log_dir) if line["logger"] == "hearthnet.hostile"] == ["said"]
+
+
+@pytest.mark.parametrize(("lines", "rows", "later"), [(3, 3, 0), (3, 5, 2), (3, 1, 0)])
+def test_dropped_records_are_told_once(lines, rows, later):
+    """A record represents as many as were dropped from both; what was dropped from the rows alone is told later."""
+    message = find("hearthnet.test", 20, "told once")
+    message.drop(lines, rows)
+
+    assert message.take_dropped_records() == lines
+    assert message.take_dropped() == (0, later)
+    message.drop(lines, lines)
+    message.take_dropped_records()
+    assert message not in messages._with_drops
