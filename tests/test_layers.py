@@ -36,6 +36,7 @@ FLOORS = {
     "hearthnet.events": 3,
     "hearthnet.observability.store": 3,
     "hearthnet.observability.otel": 3,
+    "hearthnet.observability.pytest_plugin": 3,
     "hearthnet.observability.telemetry": 3,
     "hearthnet.bus": 4,
     "hearthnet.services": 4,

@@ -200,7 +200,7 @@ def test_doctor_that_fails_itself(stopped_node, arguments):
 import sys
 from hearthnet.cli import main
 from hearthnet.cli.doctor import run as doctor_run
-def fails(*_): raise ValueError("no such luck")
+def fails(*_, **__): raise ValueError("no such luck")
 doctor_run.diagnose = fails
 main.main(sys.argv[1:])
 """

@@ -123,7 +123,7 @@ def test_each_expression_of_the_dashboard_parses(tmp_path):
 
 def test_names_are_those_of_a_node():
     """Metrics and labels of rules and dashboard exist."""
-    assert routes.trace_headers_rejected_total.name  # declared by its import
+    assert routes.operations  # its import declares metrics
     asked = expressions() + [rule["expr"] for rule in RULES]
 
     assert {name for expression in asked for name in wrong_names(expression)} == set()

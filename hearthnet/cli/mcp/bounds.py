@@ -1,6 +1,6 @@
 """Documents for an assistant: JSON of a bounded length, whatever is in the records.
 
-An assistant reads all that it is given, and pays for it. What is too long is shortened evenly, the deepest parts and
+An assistant reads all that it is given, and pays for it. A long document is shortened evenly, the deepest parts and
 longest texts first, and says so where it was.
 """
 

@@ -90,7 +90,7 @@ class Records:
     def trace(self, reference: str) -> str:
         """Returns one trace with its spans, once for each call of it that this store has."""
         with closing(Reader(self.data_dir / DATABASE)) as reader:
-            ids = (trace_id for (trace_id,) in reader.rows("SELECT trace_id FROM traces ORDER BY seq DESC"))
+            ids = (record.trace_id for record in reader.recent(TRACE_RING_BUFFER))
             try:
                 trace_id = references.chosen(reference, ids, "trace")
             except ValueError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -67,6 +68,17 @@ def test_it_ends_with_its_input(recorded):
         assert json.loads(line)["jsonrpc"] == "2.0"
 
 
+@pytest.fixture
+def own_root_handlers():
+    """The SDK gives the root logger a handler of its own, for the life of a process."""
+    root = logging.getLogger()
+    before = list(root.handlers)
+    yield
+    for handler in set(root.handlers) - set(before):
+        root.removeHandler(handler)
+
+
+@pytest.mark.usefixtures("own_root_handlers")
 def test_folder_of_another_node_has_no_doctor(recorded):
     """All else is the same, with bounded arguments."""
     server = server_of(Records.in_folder(recorded.observability.data_dir))
@@ -77,6 +89,7 @@ def test_folder_of_another_node_has_no_doctor(recorded):
     assert [is_error for is_error, _ in results] == [True, True, True, False]
 
 
+@pytest.mark.usefixtures("own_root_handlers")
 def test_failure_that_was_not_thought_of(recorded, monkeypatch):
     """Is told without its words, which may hold anything, and ends nothing."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hearthnet.errors import HearthNetError, missing_extra
 from hearthnet.observability.otel.export import mapping, otlp_json
 from hearthnet.observability.otel.export.delivery import MAX_BYTES
-from hearthnet.observability.otel.export.pace import Pace
+from hearthnet.observability.otel.pace import Pace
 from hearthnet.observability.process.program import program_name
 from hearthnet.observability.store.query import unsent
 from hearthnet.observability.store.reader import Reader
@@ -115,7 +115,7 @@ def adds_of(settings: Settings | None) -> mapping.Sender:
 
 
 def routes(settings: Settings, reader: Reader, is_urgent: Callable[[], bool] = lambda: True) -> list[Route]:
-    """Returns the route of each signal, which makes no pause while it is urgent.
+    """Returns the route of each signal, which makes no pause while there is no time for it.
 
     Raises:
         MissingExtraError: raised when a package of `hearthnet[otlp]` is not installed.

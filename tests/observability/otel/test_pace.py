@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hearthnet.constants import TRACE_RING_BUFFER
-from hearthnet.observability.otel.export import pace
-from hearthnet.observability.otel.export.pace import Pace
+from hearthnet.observability.otel import pace
+from hearthnet.observability.otel.pace import Pace
 
 MANY = TRACE_RING_BUFFER - 1
 WORK_S = 0.01
