@@ -31,6 +31,7 @@ from hearthnet.observability.logs.standard_records import TRACE_LOGGER, done_tex
 from hearthnet.observability.metrics import telemetry_dropped_total
 from hearthnet.observability.records.context import Counted, Scope, current, swap
 from hearthnet.observability.records.ids import canonical, id_source, new_trace_id
+from hearthnet.observability.records.kept import spans_in
 from hearthnet.observability.records.record import (
     LogValues,
     TraceRecord,
@@ -40,7 +41,6 @@ from hearthnet.observability.records.record import (
     fit,
     is_a,
     is_plain,
-    spans_in,
 )
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.records.results import CANCELLED, OK, RESULTS, decisive, is_failure, result_of
@@ -401,9 +401,9 @@ class Trace:
         self._number = number = recorder.next_number()
         columns = (
             number, self.trace_id, self.parent_id, self.capability, self.version, self.started_us, trace_ns,
-            duration_ms, result, self.error, 0, stored, shown,
+            duration_ms, result, self.error, 0,
         )  # fmt: skip
-        frame = recorder.record_whole(box, columns, extras_bytes)
+        frame = recorder.record_whole(box, columns, stored, shown, extras_bytes)
         if frame is None:
             return False
         self._kept = frame
