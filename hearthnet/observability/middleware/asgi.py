@@ -109,7 +109,7 @@ def _path(scope: Scope) -> str:
 class _Serving:
     """A request on its way through the application: passes messages on, and notes what they tell."""
 
-    __slots__ = ("_find", "_header", "_path", "_receive", "_root", "_scope", "_send", "request")
+    __slots__ = ("_find", "_header", "_path", "_receive", "_scope", "_send", "request")
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class _Serving:
     ) -> None:
         self.request = request
         self._scope = scope
-        self._path, self._root = _path(scope), scope.get("root_path", "")
+        self._path = _path(scope)
         self._receive, self._send = receive, send
         self._find = find
         self._header = header
@@ -155,6 +155,6 @@ class _Serving:
         """Notes the route that the application has found. Never raises: values of parameters may be anything."""
         try:
             find = self._find
-            self.request.route = asgi_route(self._scope, self._path, self._root) if find is None else find(self._scope)
+            self.request.route = asgi_route(self._scope, self._path) if find is None else find(self._scope)
         except Exception:
             log.exception("the route of a request is not known")
