@@ -11,7 +11,7 @@ from time import monotonic_ns
 from typing import Any, Final
 
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.middleware.request import Request, begin
+from hearthnet.observability.middleware.request import Request, begin, status_of
 from hearthnet.observability.middleware.routes import KnownTemplates, asgi_route
 from hearthnet.observability.tracing import detach
 
@@ -84,8 +84,10 @@ class ASGIMiddleware:
             raise
         finally:
             serving.note_route()
-            serving.request.end(problem, self._templates)
-            detach()
+            try:
+                serving.request.end(problem, self._templates)
+            finally:
+                detach()
 
     def _begin(self, scope: Scope) -> Request:
         parents, states = [], []
@@ -136,7 +138,7 @@ class _Serving:
     async def send(self, message: Message) -> None:
         kind = message.get("type")
         if kind == "http.response.start":
-            self.request.status = message.get("status")
+            self.request.status = status_of(message.get("status"))
             if self._header is not None:
                 message = self._with_header(message, self._header)
         try:
