@@ -383,7 +383,11 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
     Raises:
         StoreError: raised when the database does not exist or cannot be opened.
     """
-    if not path.exists():
+    try:
+        is_there = path.exists()
+    except OSError as error:  # in a folder that may not be entered, say
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+    if not is_there:
         raise StoreError(f"{path} does not exist", hint="start the node once: hearthnet run")
     check_place(path)
     try:

@@ -212,3 +212,31 @@ def test_database_that_goes_between_two_looks_raises_nothing_but_our_error(obser
 
     with pytest.raises(StoreError, match="cannot be read"):
         Reader(path).recent(1)
+
+
+FORBIDDEN = """
+import os, sys
+from hearthnet.observability import telemetry, trace
+from hearthnet.observability.runtime import runtime
+opened = telemetry.open(sys.argv[1] + "/store")
+with trace.trace("stored"):
+    pass
+opened.flush()
+os.chmod(sys.argv[1], 0)
+if os.geteuid() == 0:
+    os.setuid(65534)
+with trace.trace("in memory"):
+    pass
+trace.get_recent()
+print(*[item.capability for item in trace.get_recent()], flush=True)
+os._exit(0)
+"""
+
+
+def test_folder_that_may_not_be_entered(tmp_path):
+    """The traces in memory are returned."""
+    done = forkserver.run([sys.executable, "-c", FORBIDDEN, str(tmp_path)], env=dict(os.environ))
+    tmp_path.chmod(0o700)
+
+    assert (done.stdout.strip(), "Traceback" in done.stderr) == ("in memory", False), done.stderr
+    assert done.stderr.count("telemetry.db cannot be read") == 1
