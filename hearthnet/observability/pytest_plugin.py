@@ -74,7 +74,7 @@ def _runs_in(database: Path) -> set[str]:
     """Returns the runs of this process in a store; none where it cannot be read."""
     try:
         with closing(Reader(database)) as reader:
-            return {run_id for (run_id,) in reader.rows("SELECT run_id FROM runs WHERE pid = ?", [os.getpid()])}
+            return reader.runs_of(os.getpid())
     except StoreError:
         return set()
 

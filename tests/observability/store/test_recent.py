@@ -233,3 +233,13 @@ def test_database_whose_folder_may_not_be_entered(observability, monkeypatch, wa
 
     assert ["in memory" in one for one in found] == [True, True]
     assert [os.strerror(number) in reason for _, reason in warned()] == [True]
+
+
+@pytest.mark.parametrize("wrong", [5, None, b"id", object()])
+def test_id_that_a_program_has_set(observability, wrong):
+    """Costs no other trace."""
+    with telemetry.open(observability):
+        record("good")
+        with trace.trace("odd") as odd:
+            odd.trace_id = wrong
+        assert "good" in recent()
