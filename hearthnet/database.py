@@ -374,6 +374,9 @@ def _apply(connection: sqlite3.Connection, script: str, number: int, schema: Sch
             raise
 
 
+_NONE_YET: Final = "start the node once: hearthnet run; of a program, name the folder that it records in"
+
+
 def connect_read_only(path: Path) -> sqlite3.Connection:
     """Returns a read-only connection, usable from any thread but only one at a time.
 
@@ -383,8 +386,12 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
     Raises:
         StoreError: raised when the database does not exist or cannot be opened.
     """
-    if not path.exists():
-        raise StoreError(f"{path} does not exist", hint="start the node once: hearthnet run")
+    try:
+        is_there = path.exists()
+    except OSError as error:  # in a folder that may not be entered, say
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+    if not is_there:
+        raise StoreError(f"{path} does not exist", hint=_NONE_YET)
     check_place(path)
     try:
         uri = f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if _is_on_read_only_disk(path) else ''}"

@@ -334,6 +334,11 @@ def data_given(context: click.Context) -> bool:
 
 
 def _keep_data(context: click.Context, _: click.Parameter, folder: Path | None) -> None:
+    if folder is not None and not folder.is_dir():
+        from hearthnet.constants import DATABASE  # late: help must be quick
+
+        if folder.name != DATABASE:
+            raise click.BadParameter(f"{folder} is no folder")
     context.meta[_DATA] = folder
 
 

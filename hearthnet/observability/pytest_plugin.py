@@ -8,17 +8,23 @@ plugin: pytest's own `caplog` and its section "Captured log call" have them, as 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator
+from contextlib import closing
+from pathlib import Path
 from time import monotonic_ns
 from typing import Any, Final
 
 import pytest
 
-from hearthnet.constants import TRACE_RING_BUFFER
+from hearthnet.constants import DATABASE, TRACE_RING_BUFFER
 from hearthnet.display import span_tree
+from hearthnet.errors import StoreError
 from hearthnet.observability import telemetry
+from hearthnet.observability.logs.console_text import escaped
 from hearthnet.observability.runtime import runtime
-from hearthnet.observability.tracing import Trace
+from hearthnet.observability.store.reader import Reader
+from hearthnet.observability.tracing import Trace, get_recent
 
 __all__ = ["pytest_runtest_makereport", "pytest_runtest_setup", "traces"]
 
@@ -53,18 +59,31 @@ def pytest_runtest_makereport(
 
 def _since(started_ns: int) -> list[Trace]:
     """Returns the traces of this process that ended and had begun by then or later, oldest first."""
-    opened = telemetry.opened()
-    if opened is None:
-        found = [Trace.from_record(record) for record in runtime.recorder.pending_traces()]
-    else:
+    opened, closed_dir, runs = telemetry.opened(), runtime.store_dir, {runtime.recorder.run_id}
+    if opened is not None:
         found = list(reversed(opened.traces(TRACE_RING_BUFFER)))
-    return [one for one in found if one.run_id == runtime.recorder.run_id and one.started_ns >= started_ns]
+    elif closed_dir is not None:  # the test may have closed it
+        runs |= _runs_in(closed_dir / DATABASE)
+        found = list(reversed(get_recent(TRACE_RING_BUFFER)))
+    else:
+        found = [Trace.from_record(record) for record in runtime.recorder.pending_traces()]
+    return [one for one in found if one.run_id in runs and one.started_ns >= started_ns]
+
+
+def _runs_in(database: Path) -> set[str]:
+    """Returns the runs of this process in a store; none where it cannot be read."""
+    try:
+        with closing(Reader(database)) as reader:
+            return reader.runs_of(os.getpid())
+    except StoreError:
+        return set()
 
 
 def _shown(trace: Trace) -> str:
     error = "" if trace.error is None else f"  {trace.error}"
-    lines = [f"{trace.capability}  {trace.result}  {trace.duration_ms:.1f} ms{error}"]
+    lines = [escaped(f"{trace.capability}  {trace.result}  {trace.duration_ms:.1f} ms{error}")]
     for depth, item in span_tree(trace.as_dict()["spans"]):
         fields = "".join(f"  {name}={value!r}" for name, value in item["extras"].items())
-        lines.append(f"{'  ' * (depth + 1)}{item['name']}  {item['status']}  {item['duration_ms']:.1f} ms{fields}")
+        said = f"{item['name']}  {item['status']}  {item['duration_ms']:.1f} ms{fields}"
+        lines.append(f"{'  ' * (depth + 1)}{escaped(said)}")  # names come from anywhere, and a terminal obeys some
     return "\n".join(lines)

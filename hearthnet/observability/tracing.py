@@ -161,7 +161,7 @@ class trace:  # noqa: N801  # used like a function
         TypeError: raised when the name is a function: `@trace("name")`, with a name.
     """
 
-    __slots__ = ("_extras", "_name", "_open")
+    __slots__ = ("_extras", "_lost", "_name", "_open")
 
     def __init__(self, name: str, /, **extras: Any) -> None:
         if callable(name):
@@ -169,6 +169,7 @@ class trace:  # noqa: N801  # used like a function
         self._name = name
         self._extras = extras
         self._open: list[Trace] = []
+        self._lost = 0  # of them, those whose blocks were left where that could not be seen
 
     def __enter__(self) -> Trace:
         begun = _begin(self._name, self._extras)
@@ -178,12 +179,19 @@ class trace:  # noqa: N801  # used like a function
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        here = current_trace()
+        scope = current.get()
+        here = None if scope is None else cast("Trace", scope.trace)
         # The same object may be open in several tasks: each leaves its own.
-        ending = here if here in self._open else self._open[-1] if self._open else None
-        if ending is not None:
-            self._open.remove(ending)
-            ending.__exit__(kind, error, traceback)
+        if here is not None and here in self._open:
+            self._open.remove(here)
+            here.__exit__(kind, error, traceback)
+        else:  # left in another context, which does not know its trace
+            self._lost += 1
+        if 0 < self._lost >= len(self._open):  # whichever is whose, all have been left
+            self._lost, rest = 0, self._open[:]
+            self._open.clear()
+            for ending in rest:
+                ending.__exit__(kind, error, traceback)
 
     async def __aenter__(self) -> Trace:
         return self.__enter__()

@@ -120,12 +120,15 @@ def test_program_that_was_killed(tmp_path, capsys):
 
 @pytest.mark.parametrize("command", [["trace", "recent"], ["log"], ["search", "x"], ["doctor"], ["telemetry", "info"]])
 def test_wrong_usage(tmp_path, capsys, command):
-    """A folder that is not there; two stores at once."""
+    """A folder that is not there, or is none; two stores at once."""
     config = tmp_path / "config.toml"
     config.write_text("")
 
     assert _run([*command, "--data", str(tmp_path / "missing")]) == 2
     assert "does not exist" in capsys.readouterr().err
+    for wrong in (str(config), "/dev/null"):
+        assert _run([*command, "--data", wrong]) == 2
+        assert "is no folder" in capsys.readouterr().err
     assert _run([*command, "--data", str(tmp_path), "--config", str(config)]) == 2
     assert "cannot be combined" in capsys.readouterr().err
 
@@ -137,9 +140,11 @@ def test_autopsy_takes_one_place(tmp_path, capsys):
 
 
 def test_folder_without_a_store(tmp_path, capsys):
-    """Is an error that names the file."""
+    """Is an error that names the file, and says what to do also of a program's store."""
     assert _run(["trace", "recent", "--data", str(tmp_path)]) == 1
-    assert f"{tmp_path}/telemetry.db does not exist" in " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{tmp_path}/telemetry.db does not exist" in said
+    assert "of a program, name the folder that it records in" in said
 
 
 def test_report_of_the_doctor_is_not_saved(store):

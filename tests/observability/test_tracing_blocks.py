@@ -326,3 +326,23 @@ def test_module_is_what_it_was():
     """The contract's names are the module's; `trace` is one more."""
     assert tracing.trace is trace
     assert set(tracing.__all__) >= {"Trace", "attach", "current_trace", "detach", "get_recent", "new_trace", "span"}
+
+
+def test_one_object_in_many_tasks_that_is_left_elsewhere():
+    """A generator that is finished in another context ends no other's trace; the last one to be left ends all."""
+    block = trace("shared")
+
+    async def items():
+        async with block as opened:
+            yield opened
+
+    async def work():
+        first, second = items(), items()
+        mine = await asyncio.create_task(anext(first))
+        others = await asyncio.create_task(anext(second))
+        await asyncio.create_task(first.aclose())
+        seen = mine.ended, others.ended
+        await asyncio.create_task(second.aclose())
+        return seen, (mine.ended, others.ended), block._open
+
+    assert asyncio.run(work()) == ((False, False), (True, True), [])

@@ -148,7 +148,10 @@ def test_no_store_is_said_before_anything_starts(tmp_path):
     done = browse()
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines()[1] == "hint: start the node once: hearthnet run"
+    assert (
+        done.stderr.splitlines()[1]
+        == "hint: start the node once: hearthnet run; of a program, name the folder that it records in"
+    )
 
     other = tmp_path / "other.db"
     other.write_text("no database at all, and long enough for a header of one " * 3)

@@ -13,7 +13,7 @@ from time import monotonic, time_ns
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from hearthnet.observability.logs.context_fields import copied
+from hearthnet.observability.logs.context_fields import copied, without_secrets
 from hearthnet.observability.logs.messages import ERROR, admit_key, find, with_repeats
 from hearthnet.observability.records.record import clean_text
 
@@ -86,7 +86,13 @@ class BoundLogger(logging.LoggerAdapter[logging.Logger]):
             return getattr(self.logger, name)
 
     def __reduce__(self) -> tuple[type[BoundLogger], tuple[logging.Logger, dict[str, Any]]]:
-        return type(self), (self.logger, self._fields)
+        return type(self), (self.logger, without_secrets(self._fields))
+
+    def __copy__(self) -> BoundLogger:
+        return self  # it does not change
+
+    def __deepcopy__(self, _: dict[int, Any]) -> BoundLogger:
+        return self
 
     def __repr__(self) -> str:
         return f"<BoundLogger {self.logger.name} {' '.join(self._fields)}>"

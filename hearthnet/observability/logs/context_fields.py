@@ -10,11 +10,23 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, Final, cast
 
+from hearthnet.constants import MAX_NESTING
 from hearthnet.observability.records.context import collector
 from hearthnet.observability.records.record import bounded, clean_text
 from hearthnet.observability.redaction.rules import REDACTED
 
-__all__ = ["Fields", "context_fields", "copied", "current_fields", "swap_fields", "with_fields"]
+__all__ = [
+    "Fields",
+    "context_fields",
+    "copied",
+    "current_fields",
+    "fields_of_trace",
+    "swap_fields",
+    "with_fields",
+    "without_secrets",
+]
+
+_MAX_CONTAINERS: Final = 100  # copied in one value: a list may hold itself many times over
 
 
 class Fields:
@@ -36,8 +48,8 @@ class Fields:
         self.is_over = False
 
     def __reduce__(self) -> tuple[type[Fields], tuple[dict[str, Any], None, None]]:
-        # Of a record on its way to another process: a value that holds a secret may be anything.
-        return Fields, ({name: bounded(value, name=name) for name, value in self.values.items()}, None, None)
+        # Of a record on its way to another process.
+        return Fields, (without_secrets(self.values), None, None)
 
 
 context_fields: Final[ContextVar[Fields | None]] = ContextVar("hearthnet_fields", default=None)
@@ -60,17 +72,46 @@ def swap_fields(value: Fields | None) -> Fields | None:
 
 
 def copied(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns fields as they are now: bounded, of JSON's types. One that holds a secret stays as it is."""
-    return {key if type(key) is str else clean_text(key): _copied(key, value) for key, value in values.items()}
+    """Returns fields as they are now: bounded, of JSON's types. Secrets in them stay as they are."""
+    return {
+        key if type(key) is str else clean_text(key): _copied(key, value, [_MAX_CONTAINERS])
+        for key, value in values.items()
+    }
 
 
-def _copied(name: str, value: object) -> Any:
+def _copied(name: str, value: object, budget: list[int], depth: int = 0) -> Any:
     try:
         kept = bounded(value, name=name)
     except Exception as error:  # a value whose own methods raise  # noqa: BLE001
         return f"[{type(value).__name__}: {type(error).__name__}]"
-    # As it is, each record replaces it, and what else of the record has the same text.
-    return value if REDACTED in str(kept) else kept
+    if REDACTED not in str(kept):
+        return kept
+    # Each record replaces the secret, and what else of the record has the same text: only the containers are copied.
+    if not isinstance(value, Mapping | list | tuple | set | frozenset):
+        return value
+    budget[0] -= 1
+    if budget[0] < 0 or depth >= MAX_NESTING:
+        return kept
+    if isinstance(value, Mapping):
+        return {key: _copied(key if type(key) is str else "", item, budget, depth + 1) for key, item in value.items()}
+    return [_copied("", item, budget, depth + 1) for item in value]
+
+
+def without_secrets(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns fields, as they were copied, with their secrets replaced: to leave this process."""
+    return {name: bounded(value, name=name) for name, value in values.items()}
+
+
+def fields_of_trace() -> dict[str, Any]:
+    """Returns the context's fields for a trace to keep and to change: its own copies."""
+    found = current_fields()
+    return {} if found is None else {name: _own(value) for name, value in found.values.items()}
+
+
+def _own(value: Any) -> Any:
+    if type(value) is dict:
+        return {key: _own(item) for key, item in value.items()}
+    return [_own(item) for item in value] if type(value) is list else value
 
 
 def with_fields(extra: object) -> Any:

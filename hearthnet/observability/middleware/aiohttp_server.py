@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from time import monotonic_ns
 from typing import Any, Final
 
-from hearthnet.observability.middleware.request import begin
+from hearthnet.observability.middleware.request import begin, status_of
 from hearthnet.observability.middleware.routes import KnownTemplates
 from hearthnet.observability.tracing import detach
 
@@ -26,10 +26,11 @@ _templates: Final = KnownTemplates()
 async def aiohttp_middleware(request: Any, handler: Handler) -> Any:
     """Makes a trace of a request, as `ASGIMiddleware` does; it lasts until the handler has returned.
 
-    What the handler raises leaves unchanged. A response that is raised, such as `web.HTTPNotFound`, is a response. A
-    handler that is cancelled, because its client has left, is `cancelled`.
+    A websocket is passed through: a connection is no request. What the handler raises leaves unchanged. A response that
+    is raised, such as `web.HTTPNotFound`, is a response. A handler that is cancelled, because its client has left, is
+    `cancelled`.
     """
-    if _served.get() is request:
+    if _served.get() is request or request.headers.get("upgrade", "").lower() == "websocket":
         return await handler(request)
     parents, states = request.headers.getall("traceparent", []), request.headers.getall("tracestate", [])
     serving = begin(request.method, request.path, parents, states, _templates, joins=True)
@@ -37,12 +38,12 @@ async def aiohttp_middleware(request: Any, handler: Handler) -> Any:
     problem: BaseException | None = None
     try:
         response = await handler(request)
-        serving.status = response.status
+        serving.status = status_of(getattr(response, "status", None))  # a handler may have forgotten its `return`
         return response
     except BaseException as error:
         status = getattr(error, "status", None)
         if hasattr(error, "status_code") and isinstance(status, int):  # of web.HTTPException: it is the response
-            serving.status = status
+            serving.status = status_of(status)
         else:
             problem = error
         raise
@@ -50,9 +51,11 @@ async def aiohttp_middleware(request: Any, handler: Handler) -> Any:
         resource = getattr(getattr(request.match_info, "route", None), "resource", None)
         serving.route = getattr(resource, "canonical", None)
         serving.ended_ns = monotonic_ns()
-        serving.end(problem, _templates)
-        detach()
-        _served.reset(served)
+        try:
+            serving.end(problem, _templates)
+        finally:
+            detach()
+            _served.reset(served)
 
 
 aiohttp_middleware.__middleware_version__ = 1  # type: ignore[attr-defined]  # what aiohttp's decorator sets

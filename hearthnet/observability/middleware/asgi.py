@@ -11,7 +11,7 @@ from time import monotonic_ns
 from typing import Any, Final
 
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.middleware.request import Request, begin
+from hearthnet.observability.middleware.request import Request, begin, status_of
 from hearthnet.observability.middleware.routes import KnownTemplates, asgi_route
 from hearthnet.observability.tracing import detach
 
@@ -84,8 +84,10 @@ class ASGIMiddleware:
             raise
         finally:
             serving.note_route()
-            serving.request.end(problem, self._templates)
-            detach()
+            try:
+                serving.request.end(problem, self._templates)
+            finally:
+                detach()
 
     def _begin(self, scope: Scope) -> Request:
         parents, states = [], []
@@ -109,7 +111,7 @@ def _path(scope: Scope) -> str:
 class _Serving:
     """A request on its way through the application: passes messages on, and notes what they tell."""
 
-    __slots__ = ("_find", "_header", "_path", "_receive", "_root", "_scope", "_send", "request")
+    __slots__ = ("_find", "_header", "_path", "_receive", "_scope", "_send", "request")
 
     def __init__(
         self,
@@ -122,7 +124,7 @@ class _Serving:
     ) -> None:
         self.request = request
         self._scope = scope
-        self._path, self._root = _path(scope), scope.get("root_path", "")
+        self._path = _path(scope)
         self._receive, self._send = receive, send
         self._find = find
         self._header = header
@@ -136,7 +138,7 @@ class _Serving:
     async def send(self, message: Message) -> None:
         kind = message.get("type")
         if kind == "http.response.start":
-            self.request.status = message.get("status")
+            self.request.status = status_of(message.get("status"))
             if self._header is not None:
                 message = self._with_header(message, self._header)
         try:
@@ -155,6 +157,6 @@ class _Serving:
         """Notes the route that the application has found. Never raises: values of parameters may be anything."""
         try:
             find = self._find
-            self.request.route = asgi_route(self._scope, self._path, self._root) if find is None else find(self._scope)
+            self.request.route = asgi_route(self._scope, self._path) if find is None else find(self._scope)
         except Exception:
             log.exception("the route of a request is not known")

@@ -8,6 +8,7 @@ on and a response that was never completed are failures; a request whose client 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from http import HTTPStatus
 from time import monotonic_ns
 from typing import Final
 
@@ -28,7 +29,7 @@ from hearthnet.observability.traces.traceparent import (
 )
 from hearthnet.observability.tracing import new_trace
 
-__all__ = ["Request", "active_requests", "begin", "duration_seconds"]
+__all__ = ["Request", "active_requests", "begin", "duration_seconds", "status_of"]
 
 log = get_logger(__name__)
 
@@ -122,6 +123,11 @@ class Request:
             trace.fail("internal_error", "the response was never completed")
         elif status is not None and status >= _FIRST_FAILURE:
             trace.fail(_RESULTS.get(status, "internal_error"), f"HTTP {status}")
+
+
+def status_of(value: object) -> int | None:
+    """Returns the status of a response, or None for what is no number: an application may send anything."""
+    return int(value) if type(value) is int or isinstance(value, HTTPStatus) else None
 
 
 def begin(

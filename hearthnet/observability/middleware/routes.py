@@ -6,9 +6,8 @@ A path may have ids and secrets in it, and callers invent them; a program has as
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from inspect import isclass, isroutine
 from typing import Any, Final
 
 __all__ = ["KnownTemplates", "asgi_route", "wsgi_route"]
@@ -19,49 +18,88 @@ _REST: Final = "/{path}"  # of an application that is mounted, and says no more
 _MAX_TEMPLATES: Final = 1_000
 _MAX_PATH_CHARS: Final = 256  # of a path that is compared with templates
 _MAX_PER_SHAPE: Final = 64
+_MAX_DEPTH: Final = 16  # of routers in routers: one may be in itself
 
 
-def asgi_route(scope: Mapping[str, Any], path: str, root: str) -> str | None:
+def asgi_route(scope: Mapping[str, Any], path: str) -> str | None:
     """Returns the template of the route that Starlette, FastAPI or Litestar has found; None: it found none.
+
+    All of its text is in templates of the application: where these do not say which one is the right one, it is shorter
+    or None.
 
     Args:
         scope: of the request, after the framework has changed it.
-        path: as it was before, without `root`.
-        root: the `root_path` as it was before.
+        path: as it was before, without the `root_path` of that time.
     """
     if isinstance(template := scope.get("path_template"), str):  # Litestar
         return template
     route, endpoint, given = scope.get("route"), scope.get("endpoint"), scope.get("path_params")
     parameters: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
+    routes = getattr(scope.get("router"), "routes", ())
     own = getattr(route, "path", None)
     if isinstance(own, str) and not hasattr(route, "routes"):
-        return _whole(path, own, parameters)
+        return _whole(path, route, parameters, routes)
     if endpoint is None:
         return None
-    if isroutine(endpoint) or isclass(endpoint):  # Starlette before 1.0 does not name the route
-        return _named(path, parameters)
-    mounted = _named(scope.get("root_path", "").removeprefix(root), parameters)
-    return None if mounted is None else mounted + _REST
+    found = {around + _full(one) for around, one in _walk(routes) if _serves(one, route, endpoint)}
+    return _chosen(found, _named(path, parameters))
 
 
-def _whole(path: str, route: str, parameters: Mapping[str, Any]) -> str:
+def _whole(path: str, route: Any, parameters: Mapping[str, Any], routes: Iterable[Any]) -> str:
     """Returns a route's template behind those of the routers around it, which the route does not know."""
-    own, parts, names = _parsed(route)
+    own, parts = _parsed(route.path)
     tail = "".join([str(parameters.get(part, "")) if at % 2 else part for at, part in enumerate(parts)])
-    if not path.endswith(tail):  # a parameter was converted: `007` is 7
+    if tail == path:
         return own
-    if len(tail) == len(path):
-        return own
-    others = {name: value for name, value in parameters.items() if name not in names}
-    prefix = _named(path[: len(path) - len(tail)], others)
-    return own if prefix is None else prefix + own
+    found = {around + own for around, one in _walk(routes) if one is route}
+    return _chosen(found, _named(path, parameters)) or own
+
+
+def _chosen(found: set[str], named: str | None) -> str | None:
+    """Returns the template that is the only one, or else the one that the path itself shows."""
+    if len(found) == 1:
+        return next(iter(found))
+    return named if named in found else None
+
+
+def _serves(one: Any, route: Any, endpoint: Any) -> bool:
+    """Returns whether a route or mount is what the framework has found.
+
+    A function may be either's: it is a route's handler, or an application that is mounted.
+    """
+    if not isinstance(getattr(one, "path", None), str):  # a host, or routers that are included
+        return False
+    if _is_mount(route) and hasattr(route, "path"):
+        return one is route
+    return getattr(one, "app" if _is_mount(one) else "endpoint", None) is endpoint  # Starlette before 1.0
+
+
+def _full(route: Any) -> str:
+    template = _parsed(route.path)[0]
+    return template + _REST if _is_mount(route) else template
+
+
+def _is_mount(route: Any) -> bool:
+    return hasattr(route, "routes")
+
+
+def _walk(routes: Iterable[Any], around: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Returns all routes and mounts, each with the template of what is around it."""
+    for one in routes:
+        yield around, one
+        if depth >= _MAX_DEPTH:
+            continue
+        if (included := getattr(one, "original_router", None)) is not None:  # FastAPI from 0.13x on
+            prefix = getattr(getattr(one, "include_context", None), "prefix", "")
+            yield from _walk(included.routes, around + _parsed(prefix)[0], depth + 1)
+        elif _is_mount(one):  # a host has no path
+            yield from _walk(one.routes, around + _parsed(getattr(one, "path", ""))[0], depth + 1)
 
 
 @lru_cache(maxsize=_MAX_TEMPLATES)
-def _parsed(route: str) -> tuple[str, list[str], frozenset[str]]:
-    """Returns a template without converters, its texts and the names between them by turns, and the names."""
-    parts = _PARAMETER.split(route)
-    return _PARAMETER.sub(r"{\1}", route), parts, frozenset(parts[1::2])
+def _parsed(route: str) -> tuple[str, list[str]]:
+    """Returns a template without converters, and its texts and the names between them by turns."""
+    return _PARAMETER.sub(r"{\1}", route), _PARAMETER.split(route)
 
 
 def _named(path: str, parameters: Mapping[str, Any]) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.middleware.request import Request, begin
 from hearthnet.observability.middleware.routes import KnownTemplates, wsgi_route
-from hearthnet.observability.records.context import Scope, swap
+from hearthnet.observability.traces.generators import Inside, inside, swap_in
 
 __all__ = ["RouteOfEnviron", "WSGIMiddleware"]
 
@@ -63,7 +63,8 @@ class WSGIMiddleware:
         """Serves one request."""
         if TRACE in environ:
             return self.app(environ, start_response)
-        outside = swap(None)
+        outside = inside()
+        swap_in((None, outside[1]))
         serving = _Serving(self._begin(environ), environ, start_response, self)
         try:
             response = self.app(environ, serving.start_response)
@@ -71,7 +72,7 @@ class WSGIMiddleware:
             serving.end(error)
             raise
         finally:
-            serving.scope = swap(outside)
+            serving.inside = swap_in(outside)
         return serving.passed_on(response)
 
     def _begin(self, environ: Environ) -> Request:
@@ -104,12 +105,12 @@ class _Serving:
     """A request on its way through the application.
 
     Attributes:
-        scope: of the application's code, while that does not run.
+        inside: scope and fields of the application's code, while that does not run.
     """
 
-    __slots__ = ("_environ", "_is_over", "_middleware", "_missing", "_request", "_start_response", "scope")
+    __slots__ = ("_environ", "_is_over", "_middleware", "_missing", "_request", "_start_response", "inside")
 
-    scope: Scope | None
+    inside: Inside
 
     def __init__(
         self, request: Request, environ: Environ, start_response: StartResponse, middleware: WSGIMiddleware
@@ -144,7 +145,8 @@ class _Serving:
     def note_part(self, part: bytes) -> None:
         """Notes a part of the response; with the last byte of its content length it is complete."""
         if self._missing is not None:
-            self._missing -= len(part)
+            with suppress(TypeError):  # no bytes: the server reports it
+                self._missing -= len(part)
             if self._missing <= 0:
                 self.note_end()
 
@@ -177,7 +179,7 @@ class _Body:
 
     def __next__(self) -> bytes:
         serving = self._serving
-        outside = swap(serving.scope)
+        outside = swap_in(serving.inside)
         try:
             if self._iterator is None:
                 self._iterator = iter(self._response)
@@ -191,12 +193,12 @@ class _Body:
             serving.end(error)
             raise
         finally:
-            serving.scope = swap(outside)
+            serving.inside = swap_in(outside)
 
     def close(self) -> None:
         """Closes the application's response and ends the trace."""
         serving = self._serving
-        outside = swap(serving.scope)
+        outside = swap_in(serving.inside)
         if self._iterator is None:
             serving.note_end()  # the response to HEAD, or one without a body
         try:
@@ -207,7 +209,7 @@ class _Body:
             raise
         finally:
             serving.end(None)
-            swap(outside)
+            swap_in(outside)
 
     def __del__(self) -> None:
         self._serving.end(None)  # a server that does not call `close`

@@ -403,7 +403,9 @@ def safe_text(value: object, limit: int = MAX_STRING_BYTES) -> str:
     else:
         try:
             text = str(value)
-        except Exception as error:  # `__str__` is the caller's code and may do anything  # noqa: BLE001
+        except KeyboardInterrupt:  # of a person
+            raise
+        except BaseException as error:  # `__str__` is the caller's code and may do anything  # noqa: BLE001
             text = f"[{type(value).__name__}: str() raised {type(error).__name__}]"
     if len(text) <= limit and text.isascii():
         return text

@@ -25,7 +25,7 @@ from orjson import Fragment
 
 from hearthnet.constants import MAX_CAPABILITY_CHARS, MAX_TRACE_ROW_BYTES, NO_SLOT
 from hearthnet.observability.logging import get_logger, is_enabled, log_done
-from hearthnet.observability.logs.context_fields import context_fields, with_fields
+from hearthnet.observability.logs.context_fields import context_fields, fields_of_trace
 from hearthnet.observability.logs.messages import INFO, WARNING
 from hearthnet.observability.logs.standard_records import TRACE_LOGGER, done_text
 from hearthnet.observability.metrics import telemetry_dropped_total
@@ -579,7 +579,7 @@ def begin(name: str, version: str | None, encoded: bytes, trace_id: object, pare
     trace.seq = trace._number = trace.notable = trace._dropped_spans = 0
     trace.ended = trace.is_over = False
     trace.tracestate = ""
-    trace.extras = {} if context_fields.get() is None else {**(with_fields(None) or {})}
+    trace.extras = {} if context_fields.get() is None else fields_of_trace()
     trace._spans, trace._open = [], []
     trace._kept = b"[]"
     trace._told = ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import logging
 import pickle
 
@@ -15,6 +17,7 @@ from hearthnet.observability.logging import RateLimitedLogger
 from hearthnet.observability.logs.adapters import BoundLogger
 
 NAME = "hearthnet.test_adapters"
+SECRET = "hunter2hunter2"
 OWN = {"ts", "level", "logger", "msg"}
 
 
@@ -199,3 +202,40 @@ def test_loggers_of_a_programs_own_class_can_be_bound(said):
     assert type(log) is Own
     assert isinstance(bound, BoundLogger)
     assert said() == [{"a": 1}]
+
+
+def test_it_is_pickled_without_secrets(log):
+    """Also without those inside of a value."""
+    pickled = pickle.dumps(log.bind(password=SECRET, user={"name": "ann", "token": SECRET}, header=["Cookie", SECRET]))
+
+    assert SECRET.encode() not in pickled
+    assert pickle.loads(pickled).extra["user"] == {"name": "ann", "token": "[redacted]"}
+
+
+@pytest.mark.parametrize("copy_of", [copy.copy, copy.deepcopy])
+def test_its_copy_is_itself(log, copy_of):
+    """It does not change."""
+    bound = log.bind(a=[1])
+
+    assert copy_of(bound) is bound
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"password": SECRET, "step": 1},
+        {"steps": [1], "inner": [{"token": SECRET}]},
+        ["1", {"api_key": SECRET, "in": {"step": 1}}],
+    ],
+)
+def test_value_with_a_secret_is_copied(log, said, value):
+    """A record does not change because what was given changes later, at any depth."""
+    bound, before = log.bind(value=value), json.dumps(value).replace(SECRET, "[redacted]")
+    for item in (*(value if type(value) is list else value.values()), value):
+        if type(item) is dict:
+            item.update(step=2)
+        if type(item) is list:
+            item.append(2)
+    bound.info(f"told {SECRET}")
+
+    assert said() == [{"value": json.loads(before)}]

@@ -327,3 +327,16 @@ def test_forgotten_generator_leaves_its_block(said):
 
     assert current_fields() is None
     assert orjson.loads(runtime.recorder.pending_logs()[-1].extras) == {"b": 2}
+
+
+@pytest.mark.parametrize("value", [{"items": [1]}, [1, {"a": 1}], {"password": "hunter2hunter2", "of": [1]}])
+def test_traces_have_their_own_values(value):
+    """What the program adds to one is not in the next."""
+    with fields(order=value):
+        with trace.new_trace("first") as first:
+            order = first.extras["order"]
+            (order if type(order) is list else order[[*order][-1]]).append("added")
+        with trace.new_trace("second"):
+            pass
+
+    assert ["added" in str(one.extras) for one in reversed(trace.get_recent(2))] == [True, False]

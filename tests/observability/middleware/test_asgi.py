@@ -479,3 +479,14 @@ def test_request_in_flight_survives_a_kill(tmp_path, monkeypatch, capsys):
     told = capsys.readouterr().out
     assert re.search(r"GET /orders/\{number\}\s+at least [\d.]+ ms old, in charge for", told)
     assert re.search(r"trace +ok +GET /orders/\{number\}", told)
+
+
+@pytest.mark.parametrize("status", ["200", None, 200.5, object()])
+async def test_status_that_is_no_number(status):
+    """Is the server's business: the trace ends, and nothing of it stays current."""
+    sent = await ask(ASGIMiddleware(respond(status)))
+
+    assert sent[0]["status"] is status
+    assert only().result == "ok"
+    assert trace.current_trace() is None
+    assert active_requests.labels("GET").samples()[0].value == 0

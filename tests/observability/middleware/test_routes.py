@@ -119,21 +119,130 @@ async def test_at_sign_is_no_version():
     assert (found.capability, found.version, found.extras["http.route"]) == ("GET /%40{user}", None, "/@{user}")
 
 
+SECRET = "hunter2hunter2"
+
+
+@pytest.mark.parametrize(
+    ("path", "template"),
+    [
+        (f"/function/reset/{SECRET}", "/function/{path}"),
+        (f"/method/{SECRET}", "/method/{path}"),
+        (f"/tenants/{SECRET}/users/7", "/tenants/{id}/users/{id}"),
+        (f"/tenants/{SECRET}/none", "/tenants/{id}/{path}"),
+        (f"/cut/{SECRET}/users/7", "/users/{id}"),
+        (f"/7/{SECRET}/007/end", "/7/{word}/{id}/end"),
+        (f"/wrapped/{SECRET}/q/7", "/q/{id}"),
+        (f"/user-{SECRET}/q/7", "/user-{name}/q/{id}"),
+    ],
+)
+async def test_name_has_no_text_of_a_path(path, template):
+    """Of a function or method that is mounted, a parameter that hides another, a path that was cut, converters."""
+    pytest.importorskip("starlette")
+    from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+    from starlette.routing import Mount, Route
+
+    class Page:
+        async def serve(self, scope, receive, send):
+            await done(scope, receive, send)
+
+    class Cuts:
+        def __init__(self, app):
+            self.app = app
+
+        async def __call__(self, scope, receive, send):
+            if scope["path"].startswith("/cut/"):
+                scope["path"] = scope["path"].removeprefix(f"/cut/{SECRET}")
+            await self.app(scope, receive, send)
+
+    async def found(request):
+        return done
+
+    inner, cut = [Route("/q/{id:int}", found)], [Route("/q/{id:int}", found)]
+    routes = [
+        Mount("/function", done),
+        Mount("/method", Page().serve),
+        Mount("/tenants/{id}", routes=[Route("/users/{id}", found)]),
+        Route("/users/{id}", found),
+        Mount("/7/{word}", routes=[Route("/{id:int}/end", found)]),
+        Mount("/wrapped/{word}", app=Cuts(Starlette(routes=cut))),
+        Mount("/user-{name}", routes=inner),
+    ]
+    await ask(ASGIMiddleware(Starlette(routes=routes, middleware=[Middleware(Cuts)])), path)
+
+    (name,) = names()
+    assert name == f"GET {template}"
+
+
+async def test_parameter_of_fastapi_that_hides_another():
+    """In a mounted application, and in a router that is included below a function that is mounted."""
+    fastapi = pytest.importorskip("fastapi")
+    app, mounted, router = fastapi.FastAPI(), fastapi.FastAPI(), fastapi.APIRouter()
+
+    @mounted.get("/users/{id}")
+    def user(id: str):  # noqa: A002  # the name that hides the other
+        return id
+
+    app.mount("/tenants/{id}", mounted)
+    router.mount("/pages", done)
+    app.include_router(router, prefix="/all")
+    app.add_middleware(ASGIMiddleware)
+    await ask(app, f"/tenants/{SECRET}/users/7")
+    await ask(app, f"/all/pages/{SECRET}")
+
+    assert SECRET not in "".join(names())
+    assert names()[0] == "GET /tenants/{id}/users/{id}"
+
+
+async def done(scope, receive, send):
+    """An application with an empty response."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body"})
+
+
+def route(path, **more):
+    """A route as frameworks have them."""
+    return type("Route", (), {"path": path, **more})
+
+
+ID = route("/{id:int}")
+
+
+def router(*routes):
+    """A router as frameworks have them."""
+    return type("Router", (), {"routes": routes})
+
+
 @pytest.mark.parametrize(
     ("path", "scope", "template"),
     [
-        ("/007", {"route": type("Route", (), {"path": "/{id:int}"}), "path_params": {"id": 7}}, "/{id}"),
+        ("/007", {"route": ID, "path_params": {"id": 7}}, "/{id}"),
+        ("/secret/7", {"route": ID, "path_params": {"id": 7}}, "/{id}"),
+        ("/b/7", {"route": ID, "path_params": {"id": 7}, "router": router(router(ID), ID)}, "/{id}"),
         ("/x/007", {"endpoint": len, "path_params": {"id": 7}}, None),
-        ("/x/7", {"endpoint": len, "path_params": {"id": 7}}, "/x/{id}"),
-        ("/a/b/c", {"endpoint": len, "path_params": {"rest": "b/c"}}, "/a/{rest}"),
+        ("/x/7", {"endpoint": len, "path_params": {"id": 7}}, None),
+        ("/x/7", {"endpoint": len, "router": router(route("/x/{id}", endpoint=len))}, "/x/{id}"),
+        ("/y", {"endpoint": len, "router": router(route("/x", endpoint=len), route("/y", endpoint=len))}, "/y"),
+        ("/z", {"endpoint": len, "router": router(route("/x", endpoint=len), route("/y", endpoint=len))}, None),
+        ("/m/z", {"endpoint": len, "router": router(route("/m", app=len, routes=()))}, "/m/{path}"),
+        ("/m/z", {"endpoint": len, "route": router(), "router": router(router())}, None),
         ("/x", {"path_template": "/{any}"}, "/{any}"),
         ("/x", {"path_params": None, "endpoint": None}, None),
-        ("/h", {"route": type("Route", (), {"path": "/h"}), "path_params": {"sub": "domain"}}, "/h"),
+        ("/h", {"route": route("/h"), "path_params": {"sub": "domain"}}, "/h"),
     ],
 )
 def test_template_of_a_scope(path, scope, template):
-    """A converted parameter, an older Starlette, a parameter that is not in the path."""
-    assert asgi_route(scope, path, "") == template
+    """A converted parameter, an older Starlette, a parameter that is not in the path, a host."""
+    assert asgi_route(scope, path) == template
+
+
+def test_routers_within_themselves():
+    """A walk through them ends."""
+    inside = route("/in")
+    around = router(inside)
+    around.path, around.routes = "/x", (inside, around)
+
+    assert asgi_route({"route": inside, "path_params": {}, "router": around}, "/x/x/in") == "/x/x/in"
 
 
 PART = st.text(st.characters(codec="ascii", exclude_characters="/{}<>:"), min_size=1)

@@ -13,6 +13,8 @@ import pytest
 from support.web import environ_of, made, only
 
 from hearthnet.observability import trace
+from hearthnet.observability.logs.context_fields import current_fields
+from hearthnet.observability.logs.fields import fields
 from hearthnet.observability.middleware import WSGIMiddleware
 from hearthnet.observability.middleware.request import active_requests
 from hearthnet.observability.traces.traceparent import from_w3c
@@ -335,3 +337,35 @@ def test_route_by_a_function():
     serve(WSGIMiddleware(plain, route=lambda environ: environ["none"]))
 
     assert [one.capability for one in made()] == ["GET /all", "GET"]
+
+
+@pytest.mark.parametrize("part", [None, 7, object()])
+def test_part_that_is_no_bytes(part):
+    """Is passed on: the server says what is wrong."""
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Length", "3")])
+        yield part
+
+    assert list(WSGIMiddleware(app)(environ_of(), lambda *_: None)) == [part]
+
+
+def test_fields_of_a_block_around_parts():
+    """The server's code between them does not have these, each step has."""
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        with fields(user="ann"):
+            yield b"1"
+            seen.append(current_fields().values)
+            yield b"2"
+
+    seen = []
+    with fields(server="one"):
+        body = WSGIMiddleware(app)(environ_of(), lambda *_: None)
+        for _ in body:
+            assert current_fields().values == {"server": "one"}
+        body.close()
+
+    assert seen == [{"server": "one", "user": "ann"}]
+    assert current_fields() is None

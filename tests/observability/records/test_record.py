@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import decimal
 import enum
@@ -15,7 +16,16 @@ from hypothesis import strategies as st
 from support.records import a_trace
 
 from hearthnet.constants import MAX_KEYS, MAX_NESTING, MAX_STRING_BYTES
-from hearthnet.observability.records.record import CUT, clean_text, encode, encode_value, fit, one_line, safe_text
+from hearthnet.observability.records.record import (
+    CUT,
+    clean_text,
+    encode,
+    encode_value,
+    error_text,
+    fit,
+    one_line,
+    safe_text,
+)
 
 
 class Raising:
@@ -342,3 +352,17 @@ def test_bytes_keep_what_stands_beside_a_secret():
     """It is hidden before the bytes are shown, when a tab would be a backslash and a letter of the secret."""
     assert clean_text(b"api_key=abc\ttoken\n") == r"b'api_key=[redacted]\ttoken\n'"
     assert clean_text(bytearray(b"api_key=abc\ttoken")) == r"b'api_key=[redacted]\ttoken'"
+
+
+@pytest.mark.parametrize("raised", [SystemExit, GeneratorExit, asyncio.CancelledError, RecursionError])
+def test_text_of_an_error_that_ends_programs(raised):
+    """What `__str__` raises does not take the place of the error; a person's interrupt does."""
+
+    class OddError(Exception):
+        def __str__(self):
+            raise raised
+
+    assert error_text(OddError()) == f"OddError: [OddError: str() raised {raised.__name__}]"
+    raised = KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        error_text(OddError())

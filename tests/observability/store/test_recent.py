@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+from pathlib import Path
 
 import pytest
 from support import forkserver
@@ -212,3 +214,32 @@ def test_database_that_goes_between_two_looks_raises_nothing_but_our_error(obser
 
     with pytest.raises(StoreError, match="cannot be read"):
         Reader(path).recent(1)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ENAMETOOLONG])
+def test_database_whose_folder_may_not_be_entered(observability, monkeypatch, warned, number):
+    """The traces in memory are returned, with one warning, also by a store that is open."""
+
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    with telemetry.open(observability) as opened:
+        record("stored")
+        assert opened.flush()
+        monkeypatch.setattr(Path, "stat", refuse)
+        record("in memory")
+        found = recent(), recent()
+        monkeypatch.undo()
+
+    assert ["in memory" in one for one in found] == [True, True]
+    assert [os.strerror(number) in reason for _, reason in warned()] == [True]
+
+
+@pytest.mark.parametrize("wrong", [5, None, b"id", object()])
+def test_id_that_a_program_has_set(observability, wrong):
+    """Costs no other trace."""
+    with telemetry.open(observability):
+        record("good")
+        with trace.trace("odd") as odd:
+            odd.trace_id = wrong
+        assert "good" in recent()

@@ -1,0 +1,36 @@
+"""aiohttp: what is no request with a response is passed through."""
+
+from __future__ import annotations
+
+import pytest
+from support.web import made, only
+
+from hearthnet.observability.middleware.aiohttp_server import aiohttp_middleware
+
+aiohttp = pytest.importorskip("aiohttp")
+from aiohttp.test_utils import make_mocked_request  # noqa: E402  # an optional library
+
+HANDSHAKES = ["websocket", "WebSocket", "WEBSOCKET"]
+
+
+@pytest.mark.parametrize("response", [None, "text", 7])
+async def test_handler_that_returns_no_response(response):
+    """Is passed on: aiohttp says what is wrong."""
+
+    async def handler(_):
+        return response
+
+    assert await aiohttp_middleware(make_mocked_request("GET", "/"), handler) is response
+    assert only().extras["http.request.method"] == "GET"
+
+
+@pytest.mark.parametrize("upgrade", HANDSHAKES)
+async def test_websocket_is_no_request(upgrade):
+    """Nothing is recorded of a connection."""
+
+    async def handler(_):
+        return aiohttp.web.Response()
+
+    await aiohttp_middleware(make_mocked_request("GET", "/", headers={"Upgrade": upgrade}), handler)
+
+    assert made() == []
