@@ -1,4 +1,4 @@
-"""`hearthnet trace import`: another's exported traces and log records as a store of their own, to read beside one's own."""
+"""`hearthnet trace import`: exported traces and log records as a store of their own, to read beside one's own."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def import_command(
 ) -> None:
     """Import exported traces and log records, to read them beside one's own.
 
-    FILE is of `hearthnet telemetry export`, here or elsewhere, in either format, or of an OpenTelemetry Collector's file
-    exporter. It becomes a store of its own: `trace show` finds its traces where one's own store has none, `--data` of
-    any command reads it alone. One's own records, statistics and checks stay as they are.
+    FILE is of `hearthnet telemetry export`, in either format, or of a Collector's file exporter. It becomes a store of
+    its own: `trace show` finds its traces where one's own store has none, `--data` of any command reads it alone. One's
+    own records, statistics and checks stay as they are.
 
     \b
     Example: hearthnet trace import kitchen.jsonl

@@ -44,12 +44,13 @@ def read(run_id: str, scope: str, found: Mapping[str, Any]) -> LogRecord | Gap:
     if dropped := parts.integer(found, "droppedAttributesCount"):
         fields["truncated_keys"] = dropped
     room = MAX_LOG_ROW_BYTES - len(msg.encode())
-    extras = fit(encode(fields), room)
+    exc = exc if isinstance(exc, str) else None
+    extras = fit(encode(fields), room - min(len(exc or ""), room // 2))
     trace_id = parts.trace_id(found)
     return LogRecord(
         0, run_id, number, ts_us, level, clean_text(scope, _LOGGER_BYTES), msg, trace_id,
         parts.span_id(found) if trace_id else None, int(level in _NOTABLE), repeats if type(repeats) is int else 0,
-        extras, clean_text(exc, max(0, room - len(extras))) if isinstance(exc, str) else None,
+        extras, clean_text(exc, room - len(extras)) if exc is not None else None,
     )  # fmt: skip
 
 

@@ -23,10 +23,11 @@ from hearthnet.errors import EXIT_USAGE, HearthNetError, StoreError
 from hearthnet.files import make_private_dir
 from hearthnet.observability.otel.export.mapping import Gap, Origin
 from hearthnet.observability.otel.imports.contents import Contents
+from hearthnet.observability.records.record import LogRecord, TraceRecord
 from hearthnet.observability.store.merge import merge, transaction
 from hearthnet.observability.store.query import unsent
 from hearthnet.observability.store.reader import Reader, TraceFilter
-from hearthnet.observability.store.rows import END_RUN, INSERT_GAP, INSERT_RUN, LOGS, TRACES
+from hearthnet.observability.store.rows import END_RUN, INSERT_GAP, INSERT_RUN, TRACES
 
 __all__ = ["Imported", "create", "folder_of", "name_for", "names", "remove", "summary", "traces_alike"]
 
@@ -122,20 +123,21 @@ def _write(path: Path, contents: Contents) -> None:
     schema = TELEMETRY._replace(reserve_bytes=0)  # nothing will be added to it
     with closing(open_database(path, schema)) as connection:
         in_order = heapq.merge(contents.traces, contents.logs, key=_ended_us)
-        for is_gap, group in groupby(in_order, lambda record: isinstance(record, Gap)):
-            if is_gap:
-                _insert_gaps(connection, list(group))
-            else:
-                merge(connection, list(group))
+        for _, group in groupby(in_order, lambda record: isinstance(record, Gap)):
+            alike = list(group)
+            _insert_gaps(connection, [record for record in alike if isinstance(record, Gap)])
+            merge(connection, [record for record in alike if not isinstance(record, Gap)])
         _insert_runs(connection, contents)
 
 
-def _ended_us(record: Any) -> int:
+def _ended_us(record: TraceRecord | LogRecord | Gap) -> int:
     """Returns when a record was made; each kind keeps the order of the file, which is that of its commits."""
-    return record.ts_us if isinstance(record, Gap) else (TRACES if hasattr(record, "spans") else LOGS).ended_us(record)
+    return TRACES.ended_us(record) if isinstance(record, TraceRecord) else record.ts_us
 
 
 def _insert_gaps(connection: sqlite3.Connection, gaps: list[Gap]) -> None:
+    if not gaps:
+        return
     with transaction(connection) as state:
         connection.executemany(
             INSERT_GAP,
@@ -148,7 +150,7 @@ def _insert_runs(connection: sqlite3.Connection, contents: Contents) -> None:
     began: dict[str, int] = {}
     ended: dict[str, int] = {}
     for record in (*contents.traces, *contents.logs):
-        start_us = record.started_us if hasattr(record, "started_us") else record.ts_us
+        start_us = record.started_us if isinstance(record, TraceRecord) else record.ts_us
         began[record.run_id] = min(start_us, began.get(record.run_id, start_us))
         ended[record.run_id] = max(_ended_us(record), ended.get(record.run_id, 0))
     runs = sorted((at, run_id) for run_id, at in began.items())
