@@ -88,7 +88,8 @@ def test_list_and_remove(exported, capsys):
     ("words", "code", "said"),
     [
         ([], 2, "name a FILE"), (["x", "--list"], 2, "name a FILE"), (["--list", "--name", "x"], 2, "name a FILE"),
-        (["missing.jsonl"], 1, "missing.jsonl cannot be read: No such file"), (["."], 1, ". cannot be read: it is a folder"),
+        (["missing.jsonl"], 1, "missing.jsonl cannot be read: No such file"),
+        (["."], 1, ". cannot be read: it is a folder"),
         (["missing.jsonl", "--name", "../x"], 2, "cannot be the name of a store"),
         (["--remove", "x"], 1, "there is no imported store x\nhint: hearthnet trace import --list"),
     ],

@@ -41,6 +41,7 @@ def read(run_id: str, scope: str, found: Mapping[str, Any]) -> LogRecord | Gap:
     if isinstance(exc, str) and fields.get("exception.type") == type_in(exc):
         fields.pop("exception.type", None)
     number, repeats = _number(run_id, fields), fields.pop("hearthnet.repeats", 0)
+    is_count = type(repeats) is int and 0 <= repeats < _MAX_INTEGER
     if dropped := parts.integer(found, "droppedAttributesCount"):
         fields["truncated_keys"] = dropped
     room = MAX_LOG_ROW_BYTES - len(msg.encode())
@@ -49,7 +50,7 @@ def read(run_id: str, scope: str, found: Mapping[str, Any]) -> LogRecord | Gap:
     trace_id = parts.trace_id(found)
     return LogRecord(
         0, run_id, number, ts_us, level, clean_text(scope, _LOGGER_BYTES), msg, trace_id,
-        parts.span_id(found) if trace_id else None, int(level in _NOTABLE), repeats if type(repeats) is int else 0,
+        parts.span_id(found) if trace_id else None, int(level in _NOTABLE), repeats if is_count else 0,
         extras, clean_text(exc, room - len(extras)) if exc is not None else None,
     )  # fmt: skip
 

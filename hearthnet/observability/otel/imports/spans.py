@@ -6,7 +6,10 @@ no parent among the spans of its run, or one that is remote. All that is below i
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -40,8 +43,11 @@ _KNOWS_PARENT, _IS_REMOTE = 0x100, 0x200  # Span.flags
 _UNKNOWN_ERROR: Final = "_OTHER"
 _FAILED: Final = "internal_error"  # a result of ours, for an error of another program
 _NAME_CHARS: Final = 128
+_MAX_OPEN: Final = 64  # visits of one trace that are looked through for the one around a span
 # Bytes of spans and extras in a row, besides ids, names and an error of at most 2 KiB, as for a trace that is recorded.
 _ROOM_BYTES: Final = MAX_TRACE_ROW_BYTES - 2_048 - 512
+
+_began: Final = attrgetter("start_ns")
 
 
 class Span(NamedTuple):
@@ -139,7 +145,7 @@ def traces(spans: Iterable[Span]) -> tuple[list[TraceRecord], int]:
 
 def _trees(group: Mapping[str, Span]) -> Iterator[tuple[Span, list[Span]]]:
     """Yields each root among the spans of one trace in one run, with the spans below it."""
-    own = [span for span in group.values() if span.is_own_root]
+    own = sorted((span for span in group.values() if span.is_own_root), key=_began)
     roots: dict[str, str] = {span.span_id: span.span_id for span in own}
     below: dict[str, list[Span]] = {}
     for span in group.values():
@@ -173,8 +179,9 @@ def _root_of(span: Span, group: Mapping[str, Span], own: list[Span], roots: dict
 
 def _adopting(span: Span, own: list[Span]) -> str | None:
     """Returns the root of ours that a span belongs to whose parent did not fit the row: the last begun around it."""
-    around = [root for root in own if root.start_ns <= span.start_ns <= root.end_ns]
-    return max(around, key=lambda root: root.start_ns).span_id if around else own[0].span_id if own else None
+    before = bisect_right(own, span.start_ns, key=_began)
+    around = (root for root in reversed(own[max(0, before - _MAX_OPEN) : before]) if span.start_ns <= root.end_ns)
+    return next((root.span_id for root in chain(around, own)), None)
 
 
 def _trace(root: Span, below: list[Span]) -> TraceRecord:
@@ -205,7 +212,7 @@ def _outcome(root: Span, fields: dict[str, Any]) -> tuple[str, str | None]:
     error = root.message or next(filter(None, map(_exception, root.events)), None)
     if not root.is_own_root:
         kind = fields.get("error.type")
-        result = OK if root.status != _ERROR else kind if kind in RESULTS else _FAILED
+        result = OK if root.status != _ERROR else kind if isinstance(kind, str) and kind in RESULTS else _FAILED
         return result, error if root.status == _ERROR else None
     result = clean_text(fields.pop(_RESULT), MAX_CAPABILITY_CHARS)
     if fields.get("error.type") == result:
@@ -231,7 +238,7 @@ def _root_extras(root: Span, fields: dict[str, Any], error: str | None, start_ns
     links = fields.get(LINKS)
     if root.scope == OWN_SCOPE and links and len(links) == 1 and "attributes" not in links[0]:
         fields["link"] = fields.pop(LINKS)[0]
-    return fields if truncated is None else {**fields, "truncated": truncated}
+    return fields if type(truncated) is not int else {**fields, "truncated": truncated}
 
 
 def _span(span: Span, root_id: str, trace_start_ns: int) -> dict[str, Any]:

@@ -6,9 +6,11 @@ import json
 
 import pytest
 
+from hearthnet.observability.otel.export.mapping import Gap
 from hearthnet.observability.otel.imports import contents as module
 from hearthnet.observability.otel.imports.contents import load
 from hearthnet.observability.otel.imports.file import ImportRefusedError
+from hearthnet.observability.records.record import column_types
 
 SPAN = {
     "traceId": "0af7651916cd43dd8448eb211c80319c", "spanId": "00f067aa0ba902b7", "name": "x",
@@ -70,6 +72,77 @@ def test_span_that_is_none_is_refused(changes, said, tmp_path):
         loaded(tmp_path, of_spans(SPAN), of_spans(SPAN | {"spanId": "00f067aa0ba902b8"} | changes))
 
     assert said in caught.value.message
+
+
+WHOLE = {
+    **of_spans(
+        SPAN | {
+            "kind": 2, "flags": 0x300, "parentSpanId": "00f067aa0ba902b9", "status": {"code": 2, "message": "E: x"},
+            "events": [{"name": "exception", "timeUnixNano": "1700000000000000000", "attributes": attributes(a_b="c")}],
+            "links": [{"traceId": SPAN["traceId"], "spanId": SPAN["spanId"], "attributes": attributes(a_b="c")}],
+            "droppedAttributesCount": 1,
+            "attributes": attributes(
+                hearthnet_result="timeout", hearthnet_capability="a", http_route="/bus/v1/call", error_type="timeout"
+            ),
+        },
+        SPAN | {
+            "spanId": "00f067aa0ba902b8", "parentSpanId": SPAN["spanId"], "kind": 3, "status": {"code": 2},
+            "attributes": attributes(error_type="x", **{"gen_ai.operation.name": "chat", "gen_ai.provider.name": "y"}),
+        },
+        service_name="a", telemetry_sdk_name="hearthnet", service_instance_id="run",
+    ),
+    **of_logs(
+        LOG | {
+            "severityNumber": 9, "severityText": "info", "eventName": "hearthnet.lost", "traceId": SPAN["traceId"],
+            "attributes": [
+                *attributes(hearthnet_lost_kind="trace", hearthnet_lost_reason="x", exception_stacktrace="E: x"),
+                {"key": "hearthnet.lost.count", "value": {"intValue": "5"}},
+                {"key": "hearthnet.repeats", "value": {"intValue": "5"}},
+            ],
+        },
+        telemetry_sdk_name="hearthnet", process_pid="5",
+    ),
+}  # fmt: skip
+JUNK = [
+    None, True, -1, 2**64, 1.5, "", "x" * 300, "\x00\x1b[2J", [], [[]], {}, {"a": {}}, {"intValue": 2**64 - 1},
+    {"arrayValue": {"values": [{"stringValue": "x"}, {}]}}, {"kvlistValue": {"values": [{"key": "a"}]}},
+]  # fmt: skip
+
+
+def places(part, way=()):
+    """The way to each part of a document."""
+    yield way
+    items = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
+    for key, item in items:
+        yield from places(item, (*way, key))
+
+
+def replaced(part, way, junk):
+    """The document with something else at one place."""
+    if not way:
+        return junk
+    copy = part.copy()
+    copy[way[0]] = replaced(part[way[0]], way[1:], junk)
+    return copy
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=repr)
+def test_anything_anywhere(junk, tmp_path, monkeypatch):
+    """Is refused, or becomes records of the types that their columns have."""
+    loaded(tmp_path, WHOLE)
+    for way in list(places(WHOLE))[1:]:
+        document = replaced(WHOLE, way, junk)
+        monkeypatch.setattr(module, "requests", lambda _, document=document: [(1, document)])
+        try:
+            found = load(tmp_path)
+        except ImportRefusedError:
+            continue
+        for record in (*found.traces, *found.logs):
+            if not isinstance(record, Gap):
+                types = column_types(type(record)).items()
+                assert all(isinstance(getattr(record, name), kinds) for name, kinds in types), (way, record)
+                assert isinstance(json.loads(record.extras), dict)
+                assert all(-(2**63) <= item < 2**63 for item in record if isinstance(item, int))
 
 
 def test_span_that_is_its_own_parent(tmp_path):
