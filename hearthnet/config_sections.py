@@ -8,12 +8,22 @@ Each field is validated here on its own; `hearthnet.config.validate` checks fiel
 from __future__ import annotations
 
 import os
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from hearthnet.config_file import DEFAULT_HOST, DEFAULT_PORT, DEFAULT_UDP_PORT, RETIRED_TRANSPORT
+from hearthnet.errors import ConfigError
 from hearthnet.observability.redaction.rules import check_pattern
 
 __all__ = [
@@ -32,6 +42,7 @@ __all__ = [
     "ObservabilityConfig",
     "Section",
     "TransportConfig",
+    "invalid_telemetry",
 ]
 
 
@@ -43,6 +54,10 @@ def _no_boolean(value: Any) -> Any:
 
 def _empty_is_none(value: Any) -> Any:
     return None if value == "" else value
+
+
+def _in_lower_case(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
 
 
 Port = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1, le=65_535)]
@@ -183,10 +198,14 @@ class EmergencyConfig(Section):
 
 
 class ObservabilityConfig(Section):
-    """`[observability]`: logs, metrics, traces and their store."""
+    """`[observability]`: logs, metrics, traces and their store.
 
-    log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
-        default="info", description="lowest level that is logged"
+    Raises:
+        ConfigError: raised as `invalid_field`, with the setting's name, for a program's values that cannot be.
+    """
+
+    log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_in_lower_case)] = (
+        Field(default="info", description="lowest level that is logged")
     )
     log_dir: MaybePath = Field(
         default=None, description="folder of the JSON logs; empty: `<LOG>`, whatever `data_dir` is, in programs too"
@@ -238,6 +257,29 @@ class ObservabilityConfig(Section):
     redact_patterns: Annotated[tuple[Pattern, ...], Field(max_length=16)] = Field(
         default=(),
         description="regular expressions for further secrets in texts; if one has a group, only the group is replaced",
+    )
+
+    def __new__(cls, **values: Any) -> Self:
+        """Checks a program's values. Pydantic makes a section of a file without any, so the file is named there."""
+        if values:
+            try:
+                cls.model_validate(values)
+            except ValidationError as error:
+                raise invalid_telemetry(error) from error
+        return super().__new__(cls)
+
+
+def invalid_telemetry(error: ValidationError) -> ConfigError:
+    """Returns the error of the first value that cannot be, of `[observability]` as a program passes it."""
+    problem = error.errors(include_url=False)[0]
+    key, hint = ".".join(map(str, problem["loc"])), None
+    text = f"{problem['input']!r}: {problem['msg'].lower()}"
+    if problem["type"] == "extra_forbidden":
+        alike = get_close_matches(key, ObservabilityConfig.model_fields, 1)
+        hint = f"did you mean {alike[0]}?" if alike else f"there are: {', '.join(ObservabilityConfig.model_fields)}"
+        text = f"no such setting; {hint}"  # in the message, too: a traceback does not show the hint
+    return ConfigError(
+        "invalid_field", field=f"observability.{key}", message=f"[observability] {key}: {text}", hint=hint
     )
 
 

@@ -68,7 +68,12 @@ def _requoted(argument: str) -> str:
 
 @click.command("search", cls=_SearchCommand, epilog=TIMES)
 @click.argument("query", nargs=-1, callback=_query, metavar="[QUERY]...")
-@click.option("--traces", "table", flag_value="traces", help="Only traces; the default, unless a field is of logs.")
+@click.option(
+    "--traces",
+    "table",
+    flag_value="traces",
+    help="Only traces; the default, unless a field is of logs or only they match.",
+)
 @click.option("--logs", "table", flag_value="logs", help="Log records, oldest first, as `hearthnet log` shows them.")
 @click.option(
     "-n", "count", type=click.IntRange(1, TRACE_RING_BUFFER), default=20, show_default=True, help="Rows, at most."
@@ -141,15 +146,13 @@ def command(
         click.echo(statement(made, order, count))
         return None
     found = _run(where, made, order, count)
-    _print(found, made.table, as_json)
-    _remark(found, made, text)
-    if not (found.rows and where.has_node):
-        from hearthnet.cli.trace.recent import remark_on, remark_on_boxes
-
-        if not found.rows:
-            remark_on(where, program)
-        remark_on_boxes(where)
-    if table is None:
+    is_of_any = table is None and order == "newest" and not as_json
+    is_of_logs = is_of_any and not found.rows and _show_logs_instead(where, made, text, count)
+    if not is_of_logs:
+        _print(found, made.table, as_json)
+        _remark(found, made, text)
+    _remark_on_store(where, program, has_rows=is_of_logs or bool(found.rows))
+    if table is None and not is_of_logs:
         _count_other(where, made.table, text)
     return None
 
@@ -184,6 +187,18 @@ def _run(where: Locations, made: Compiled, order: Order, count: int) -> Found:
 
     pending = _pending(where) if made.table == "traces" else []
     return run_query(where.data_dir / DATABASE, made, order, count, timeout_s=_TIMEOUT_S, pending=pending)
+
+
+def _show_logs_instead(where: Locations, made: Compiled, text: str, count: int) -> bool:
+    """Shows the log records that match where no trace does; returns False if none do, or the query is not of them."""
+    if made.table == "logs" or not made.terms or (logs := compiled(text, "logs")).problems:
+        return False
+    found = _run(where, logs, "newest", count)
+    if found.rows:
+        _print_logs(found.rows)
+        click.echo("no traces match, only log records", err=True)
+        _remark_on_more(found, _NOUNS["logs"])
+    return bool(found.rows)
 
 
 def _pending(where: Locations) -> list[dict[str, Any]]:
@@ -227,10 +242,9 @@ def _print_logs(rows: list[dict[str, Any]]) -> None:
 
 
 def _remark(found: Found, made: Compiled, text: str) -> None:
-    noun, shown = _NOUNS[made.table], len(found.rows)
+    noun = _NOUNS[made.table]
     if found.rows:
-        if found.count > shown or not found.count_is_exact:
-            click.echo(f"{shown:,} of {found.count_text} {noun}s: -n shows more", err=True)
+        _remark_on_more(found, noun)
         return
     click.echo(hanging("", f"no {noun}s match{_range(found, made)}"), err=True)
     if found.newest_match_us is not None:
@@ -242,6 +256,22 @@ def _remark(found: Found, made: Compiled, text: str) -> None:
         name, sign, value = match.groups()
         wanted = f"{name}:{sign.removeprefix('=')}{value}"
         click.echo(f"hint: a field is written with a colon: {printable(wanted)}", err=True)
+
+
+def _remark_on_store(where: Locations, program: str | None, *, has_rows: bool) -> None:
+    from hearthnet.cli.trace.recent import remark_on, remark_on_boxes
+
+    if has_rows and where.has_node:
+        return
+    if not has_rows:
+        remark_on(where, program)
+    remark_on_boxes(where)
+
+
+def _remark_on_more(found: Found, noun: str) -> None:
+    shown = len(found.rows)
+    if found.count > shown or not found.count_is_exact:
+        click.echo(f"{shown:,} of {found.count_text} {noun}s: -n shows more", err=True)
 
 
 def _range(found: Found, made: Compiled) -> str:
@@ -260,7 +290,8 @@ def _range(found: Found, made: Compiled) -> str:
 
 
 def _from_to(since: int, until: int) -> str:
-    return f" from {moments.local(since)} to {moments.local(until)}"
+    first, last = moments.local(since), moments.local(until)
+    return f" from {first} to {last}" if first != last else f" at {first}"
 
 
 def _count_other(where: Locations, table: TableName, text: str) -> None:

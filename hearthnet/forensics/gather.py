@@ -30,7 +30,7 @@ from hearthnet.forensics.evidence.runs import Boxes, as_in_flight, in_flight_in,
 from hearthnet.forensics.evidence.safe_stat import is_file, is_folder, listed, why_unreadable
 from hearthnet.forensics.model import Case, Entry, InFlight, Run, Source
 from hearthnet.forensics.timeline import ended_us, fresh_lines, timeline, with_runs
-from hearthnet.forensics.whose import like, runs_to_judge
+from hearthnet.forensics.whose import last_first, like, runs_to_judge
 from hearthnet.moments import iso
 from hearthnet.references import chosen, place
 
@@ -195,7 +195,7 @@ def _chosen(runs: list[Run], wanted: str | None, program: str | None) -> Run | N
     if not runs:
         return None
     if wanted is None or place(wanted) is not None:
-        own = runs_to_judge(runs, program)
+        own = last_first(runs_to_judge(runs, program))
         own = [run for run in own if not run.is_alive] or own
         if wanted is None:
             return next(iter(own), None)

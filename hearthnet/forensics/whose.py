@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from hearthnet.forensics.model import Run
 
-__all__ = ["like", "program_names", "runs_to_judge"]
+__all__ = ["last_first", "like", "program_names", "runs_to_judge"]
 
+_CLEAN: Final = "clean"
 _REBUILT: Final = "rebuilt"  # rows rebuilt from the logs, which belong to no real run
 
 
@@ -30,6 +31,41 @@ def runs_to_judge(runs: Sequence[Run], program: str | None = None) -> list[Run]:
         known = ", ".join(program_names(real)) or "none"
         raise ValueError(f"no run is of a program {program!r}; known programs: {known}")
     return found
+
+
+def last_first(runs: Sequence[Run], living: Collection[str] = ()) -> list[Run]:
+    """Returns runs with the one that ended last in front of the others that have ended.
+
+    A program's workers start after it, and each is a run, too. They end before it, unless it was killed: so an unclean
+    end of the program counts, whatever its workers did after it.
+
+    Args:
+        runs: newest first, by their start.
+        living: ids of runs that are known to be running, besides those that say so themselves.
+    """
+    ended = [run for run in runs if not run.is_alive and run.run_id not in living]
+    if not ended:
+        return list(runs)
+    # Only what ran at the same time is compared by its end: the clock may have been set back between two others.
+    last = max([ended[0], *(run for run in ended if _had_begun_before(run, ended[0]))], key=_end_us)
+    before = [run for run in ended if run.program == last.program and _had_begun_before(run, last)]
+    parent = min(before, key=lambda run: run.started_us, default=last)
+    if last.end_reason == _CLEAN and parent.end_reason != _CLEAN:
+        last = parent
+    place = next(index for index, run in enumerate(runs) if run is ended[0])
+    others = [run for run in runs if run is not last]
+    return [*others[:place], last, *others[place:]]
+
+
+def _had_begun_before(run: Run, other: Run) -> bool:
+    """Returns whether a run other than the node's was under way when another one of its boot started."""
+    if run.is_node or other.is_node or (run.boot_id and other.boot_id and run.boot_id != other.boot_id):
+        return False
+    return run.started_us < other.started_us <= _end_us(run)
+
+
+def _end_us(run: Run) -> int:
+    return run.ended_us or run.last_seen_us or run.started_us
 
 
 def program_names(runs: Sequence[Run]) -> list[str]:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import orjson
 
 from hearthnet import observability
-from hearthnet.observability.logs.adapters import BoundLogger, LimitedLogger
+from hearthnet.observability.logs.adapters import BoundLogger, LimitedLogger, refuse
 from hearthnet.observability.logs.context_fields import context_fields, copied, current_fields, with_fields
 from hearthnet.observability.logs.messages import (
     DEBUG,
@@ -75,7 +75,7 @@ _OURS: Final = frozenset({"hearthnet_extras", "hearthnet_fields", "hearthnet_pla
 _RESERVED: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"} | _OURS
 _MAX_UNFED: Final = 3  # checks, of one a second: a listener may be late
 _get_factory: Final = logging.getLogRecordFactory
-_is_enabled: Final = logging.Logger.isEnabledFor
+is_enabled: Final = logging.Logger.isEnabledFor
 
 
 class Record(logging.LogRecord):
@@ -150,12 +150,15 @@ class Logger(logging.Logger):
         extra: Mapping[str, object] | None = None,
         stack_info: bool = False,
         stacklevel: int = 1,
+        **unknown: object,
     ) -> None:
         """Passes the record straight to our handler if no other handler would get it.
 
         The standard way looks up the caller's line, the process and the thread, which our lines do not have, and takes
-        three times as long.
+        three times as long. Other keywords raise, as they do there.
         """
+        if unknown:
+            refuse(unknown)
         handler: JsonHandler | None = runtime.handler
         if (
             handler is None
@@ -182,7 +185,7 @@ class Logger(logging.Logger):
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # the same
         """Returns whether records of a level are logged; counts one that others than our settings prevent."""
-        if _is_enabled(self, level):
+        if is_enabled(self, level):
             return True
         if level >= runtime.level and runtime.handler is not None:
             runtime.handler.count_missed()
@@ -190,7 +193,7 @@ class Logger(logging.Logger):
 
     def debug(self, msg: object, *args: object, stacklevel: int = 1, **more: Any) -> None:
         """Logs at level debug. Below the logger's level, a trace may keep the record until it ends."""
-        if _is_enabled(self, DEBUG):
+        if is_enabled(self, DEBUG):
             self._log(DEBUG, msg, args, stacklevel=stacklevel + 1, **more)
         elif runtime.keep_debug and (scope := current.get()) is not None:
             keep_on(scope, self.name, text_of(msg, args), {**more, "extra": with_fields(more.get("extra"))})
@@ -347,7 +350,9 @@ class JsonHandler(logging.Handler):
         return bool(passed)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes and records a standard library record."""
+        """Writes and records a standard library record, but for the console's own lines where stderr is a logger."""
+        if self.console is not None and self.console.is_writing:
+            return
         try:
             text, error = said(record)
             message = find(record.name, record.levelno, text)
@@ -518,6 +523,8 @@ def shutdown() -> None:
         handler: JsonHandler | None = runtime.handler
         if handler is not None:
             logging.root.removeHandler(handler)
+            if handler.console is not None:
+                handler.console.close()
             # Not in `close`: the standard library calls that of every handler whenever a program uses `dictConfig`.
             handler.file = handler.console = None
             handler.close()

@@ -57,7 +57,7 @@ def complete(given: ObservabilityConfig | str | PathLike[str] | None = None) -> 
     if not isinstance(given, ObservabilityConfig):
         raise TypeError(
             "telemetry takes a folder, or an ObservabilityConfig such as `config.observability`: "
-            f"{type(given).__name__} is none"
+            f"got a value of type {type(given).__name__}"
         )
     return _with_folders(_checked(given))
 
@@ -79,16 +79,12 @@ def _in_folder(config: ObservabilityConfig, folder: str | PathLike[str]) -> Obse
 def _checked(given: ObservabilityConfig) -> ObservabilityConfig:
     from pydantic import ValidationError
 
+    from hearthnet.config_sections import invalid_telemetry
+
     try:
         return type(given).model_validate(dict(given))
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        key = ".".join(map(str, problem["loc"]))
-        raise ConfigError(
-            "invalid_field",
-            field=f"observability.{key}",
-            message=f"[observability] {key}: {problem['input']!r}: {problem['msg'].lower()}",
-        ) from error
+        raise invalid_telemetry(error) from error
 
 
 def _with_folders(config: ObservabilityConfig) -> ObservabilityConfig:

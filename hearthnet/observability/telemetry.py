@@ -53,6 +53,7 @@ from hearthnet.observability.store.pacer import Pace
 from hearthnet.observability.store.query.stats import capability_stats
 from hearthnet.observability.store.reader import ANY, Reader, TraceFilter
 from hearthnet.observability.store.recent import warn_unreadable
+from hearthnet.observability.store.recovery.box_records import record_interrupted
 from hearthnet.observability.store.recovery.recover import Recovery
 from hearthnet.observability.store.rows import Run, now_us, role_of
 from hearthnet.observability.store.thread import StoreThread
@@ -213,8 +214,13 @@ class Telemetry:
         earlier = opened()
         if earlier is not None and earlier.is_kept_open and earlier is not self:
             earlier.close()
-        if (is_open := opened() is not None) or self._pid is not None:
-            raise RuntimeError("telemetry is open already" if is_open else "make a new one to open again")
+        if (found := opened()) is not None:
+            raise RuntimeError(
+                f"telemetry is open already, in {found.data_dir}: open it once, around the whole program. "
+                "`telemetry.keep_open` with these settings leaves it as it is"
+            )
+        if self._pid is not None:
+            raise RuntimeError("make a new one to open again")
         self._pid = os.getpid()
         runtime.telemetry = self
         tracked.add(self)
@@ -300,7 +306,10 @@ class Telemetry:
             self._exporter.stop(max(0.0, ends_at - monotonic()))
 
     def close(self) -> None:
-        """Commits the rest and marks the run clean, within 2 s; later records stay in memory. Idempotent."""
+        """Commits the rest and marks the run clean, within 2 s; later records stay in memory. Idempotent.
+
+        Traces that have not ended are recorded as `interrupted`.
+        """
         if not self._is_open or os.getpid() != self._pid:  # a forked child has nothing to close
             return
         self._is_open = False
@@ -313,6 +322,7 @@ class Telemetry:
             self._reader.close()
         node_logging.log_dropped(all_of_them=True)  # while the store can still record them
         runtime.install(None)  # before the drain, so that new records cannot prolong it
+        record_interrupted(self._recorder)
         ends_at = monotonic() + _CLOSE_TIMEOUT_S
         self._stop_export()
         if self._thread is not None:

@@ -27,7 +27,7 @@ from hearthnet.observability.records.record import TraceRecord, clean_text, is_a
 from hearthnet.observability.records.results import OK, is_failure, result_of
 from hearthnet.observability.redaction.rules import on_change
 from hearthnet.observability.runtime import runtime
-from hearthnet.observability.traces.span import OpenTrace, Root, Span, innermost_root, span, step_out
+from hearthnet.observability.traces.span import OpenTrace, Root, Span, innermost_root, quoted_name, span, step_out
 from hearthnet.observability.traces.trace import Trace, begin
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class trace:  # noqa: N801  # used like a function
 
     def __init__(self, name: str, /, **extras: Any) -> None:
         if callable(name):
-            raise TypeError(f'a trace has a name: @trace("{getattr(name, "__name__", "name")}")')
+            raise TypeError(f"a trace has a name: @trace({quoted_name(name)})")
         self._name = name
         self._extras = extras
         self._open: list[Trace] = []
@@ -260,7 +260,7 @@ def get_recent(n: int = 100) -> list[Trace]:
     try:
         wanted = min(index(n), TRACE_RING_BUFFER)
     except TypeError:
-        raise TypeError(f"n is the number of traces, an int: {type(n).__name__} is none") from None
+        raise TypeError(f"n is the number of traces, an int: got {type(n).__name__}") from None
     if wanted < 1:
         return []
     read = runtime.recent or observability.read_recent

@@ -106,6 +106,9 @@ def test_program_that_was_killed(tmp_path, capsys):
         note = capsys.readouterr().err
         assert "1 process ended uncleanly and has records in its black box" in " ".join(note.split())
         assert "hearthnet autopsy --data" in " ".join(note.split())
+    assert _run(["doctor", "--data", str(tmp_path / "runs"), "--check", "last_run", "--json"]) == 0
+    (check,) = json.loads(capsys.readouterr().out)["checks"]
+    assert check["fix"] == f"hearthnet autopsy --data {tmp_path / 'runs'}"
 
     with telemetry.open(ObservabilityConfig(**store_in(tmp_path / "runs")._asdict())):
         pass

@@ -127,6 +127,24 @@ def test_query_of_logs_needs_no_option(search, found):
 
 
 @pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("query", ["peer:x", "second"])
+def test_log_records_are_shown_where_only_they_match(search, query):
+    """A script that reads JSON gets rows of one kind, whatever matches."""
+    assert search(query) == (0, search("--logs", query)[1], "no traces match, only log records\n")
+    code, out, err = search("--json", query)
+    assert (code, out) == (0, "[]\n")
+    assert err.endswith("1 log record matches: add --logs\n")
+    assert search("--order", "slowest", query)[2].startswith("no traces match from ")
+    assert search("--traces", query)[1] == ""
+
+
+def test_store_of_one_moment(search):
+    """A range from a time to the same is none."""
+    write(locate().data_dir / "telemetry.db", trace(1, started_us=1_000_000, duration_ms=0.0))
+    assert search("result:expired")[2].startswith("no traces match at 1970-01-01 00:00:01.000+00:00\n")
+
+
+@pytest.mark.usefixtures("store")
 def test_problem_is_pointed_at(search):
     """Each with its hint; nothing is searched."""
     code, out, err = search("ok", "result:timout", "\x1b[31m", "duration:2s")

@@ -338,6 +338,27 @@ with telemetry.open(ObservabilityConfig(data_dir=Path(sys.argv[1]), log_dir=None
         gather(tmp_path, program="third.py")
 
 
+def test_killed_program_is_chosen_before_its_workers(tmp_path):
+    """Its worker started after it, and ended in order; the doctor has the same run as autopsy."""
+    script = """
+import multiprocessing, os, sys
+from hearthnet.observability import telemetry
+from hearthnet.observability.logging import get_logger
+with telemetry.open(sys.argv[1], console="off") as t:
+    worker = multiprocessing.get_context("fork").Process(target=get_logger("app").info, args=("worked",))
+    worker.start()
+    worker.join()
+    os.write(1, t.run_id.encode())
+    os.kill(os.getpid(), 9)
+"""
+    found = forkserver.run([sys.executable, "-c", script, tmp_path])
+    case = gather(tmp_path)
+
+    assert sorted(str(run.end_reason) for run in case.runs) == ["None", "clean"]
+    assert case.run.run_id == read_case(tmp_path / "telemetry.db").run.run_id == found.stdout
+    assert judge(case).cause == "killed"
+
+
 def report_of(data, moment_us, name):
     """Adds a report of the doctor."""
     ts = datetime.fromtimestamp(moment_us / 1e6, tz=UTC).isoformat()

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from hearthnet.forensics.model import Run
-from hearthnet.forensics.whose import like, program_names, runs_to_judge
+from hearthnet.forensics.whose import last_first, like, program_names, runs_to_judge
 
 NODE = Run("01NODE", 1, node_id="ed25519:n", program="hearthnet", role="node")
 OLD = Run("01OLD", 2, node_id="ed25519:n")  # of a version without the columns
@@ -45,3 +45,44 @@ def test_runs_that_follow_each_other():
 
     assert like(runs, OLD) == [OLD, NODE]
     assert like(runs, CRON) == [CRON]
+
+
+def run(name, started, ended, reason="clean", **others):
+    """A run of a program; one without an end was last seen then."""
+    times = {"ended_us": ended} if reason == "clean" else {"last_seen_us": ended}
+    return Run(name, started, end_reason=reason, **{"program": "job.py", "boot_id": "b", **times, **others})
+
+
+@pytest.mark.parametrize("reason", ["clean", None, "unclean"])
+def test_last_run_is_the_program_and_not_its_workers(reason):
+    """The pool's workers started after it, and ended in order before it did."""
+    parent, workers = run("parent", 10, 90, reason), [run("two", 22, 50), run("one", 20, 52)]
+
+    assert last_first([*workers, parent, run("old", 1, 5)]) == [parent, *workers, run("old", 1, 5)]
+
+
+def test_killed_program_is_the_last_run_though_its_workers_lived_on():
+    """They ended in order, for want of work: that says nothing of the program. Of a clean one, the last end counts."""
+    worker, parent = run("worker", 20, 99), run("parent", 10, 90, "unclean")
+
+    assert last_first([worker, parent])[0] is parent
+    assert last_first([worker, run("parent", 10, 90)])[0] is worker
+
+
+def test_last_run_of_several_programs_is_the_one_that_ended_last():
+    """The one that started last has ended before; only what ran at the same time is compared by its end."""
+    short, long = run("short", 20, 30), run("long", 10, 90, program="web.py")
+
+    assert last_first([short, long]) == [long, short]
+    for earlier in (replace(long, ended_us=19), replace(long, boot_id="another"), replace(long, role="node")):
+        assert last_first([short, earlier]) == [short, earlier]
+
+
+def test_last_run_is_none_that_is_running():
+    """By its box, or by what the caller knows."""
+    worker, parent = run("worker", 20, 30), run("parent", 10, 90, None)
+
+    assert last_first([worker, replace(parent, is_alive=True)])[0] is worker
+    assert last_first([worker, parent], {"parent"})[0] is worker
+    assert last_first([parent], {"parent"}) == [parent]
+    assert last_first([]) == []

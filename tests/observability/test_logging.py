@@ -456,3 +456,10 @@ def test_record_factory_is_used(logged):
         logging.setLogRecordFactory(standard)
 
     assert [record.request for record in logged] == ["r1"]
+
+
+@pytest.mark.parametrize("wrap", [lambda log: log, lambda log: log.bind(user="ann"), node_logging.RateLimitedLogger])
+def test_field_as_a_keyword_is_refused_with_a_hint(wrap):
+    """As in the standard library, whose message names a function that nobody has called."""
+    with pytest.raises(TypeError, match=r'^amount= is no argument of a logger: use extra={"amount": …}, or log\.bind'):
+        wrap(node_logging.get_logger("shop")).warning("paid", amount=5)

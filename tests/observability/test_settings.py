@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -66,10 +68,40 @@ def test_setting_that_cannot_be_is_an_error(call, name, value):
     assert not standard_paths().data_dir.exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"log_lvl": "debug"}, "[observability] log_lvl: no such setting; did you mean log_level?"),
+        ({"colour": 1}, "[observability] colour: no such setting; there are: log_level, log_dir, "),
+        ({"log_level": "loud"}, "[observability] log_level: 'loud': input should be 'debug', 'info', "),
+        ({"max_disk_mb": 1}, "[observability] max_disk_mb: 1: input should be greater than or equal to 64"),
+    ],
+)
+def test_programs_settings_that_cannot_be(given, said):
+    """The same error where they are made as where they are used."""
+    with pytest.raises(ConfigError) as raised:
+        ObservabilityConfig(**given)
+
+    assert (raised.value.code, raised.value.field) == ("invalid_field", f"observability.{next(iter(given))}")
+    assert str(raised.value).startswith(said)
+
+
+def test_level_in_capitals_is_the_level():
+    """As the standard library writes them; a file may, too."""
+    assert ObservabilityConfig(log_level="DEBUG").log_level == "debug"
+    assert Config.model_validate({"observability": {"log_level": "Warning"}}).observability.log_level == "warning"
+
+
+def test_settings_can_be_copied_and_pickled():
+    """They are checked when they are made, not when Python makes them again."""
+    given = ObservabilityConfig(log_level="error", max_disk_mb=99)
+    assert pickle.loads(pickle.dumps(given)) == copy.deepcopy(given) == given.model_copy() == given
+
+
 @pytest.mark.parametrize("given", [Config(), SimpleNamespace(log_level="info"), {"log_level": "info"}])
 def test_anything_but_the_section_is_an_error(given):
     """Above all the whole settings: the error says what to pass."""
-    with pytest.raises(TypeError, match=r"config\.observability.: \w+ is none"):
+    with pytest.raises(TypeError, match=r"config\.observability.: got a value of type \w+$"):
         complete(given)
 
 

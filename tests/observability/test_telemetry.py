@@ -419,8 +419,9 @@ def test_second_opening_in_one_process_is_refused(observability, tmp_path):
     other = observability.model_copy(update={"data_dir": tmp_path / "other"})
     first = telemetry.open(observability)
     with first:
-        with pytest.raises(RuntimeError, match="open already"):
+        with pytest.raises(RuntimeError, match=r"open already, in .*: .*keep_open") as raised:
             telemetry.open(other).start()
+        assert str(observability.data_dir) in str(raised.value)
         record(1)
     with pytest.raises(RuntimeError, match="make a new one"):
         first.start()
@@ -435,6 +436,28 @@ def test_trace_that_began_before_opening_belongs_to_the_run_it_ends_in(observabi
         trace.detach()
 
     assert query(observability, "SELECT count(*) FROM traces JOIN runs USING (run_id)") == [(1,)]
+
+
+def test_trace_that_has_not_ended_when_telemetry_closes_is_interrupted(observability):
+    """As of a program that is killed: with the step that it was in. Its own end, in a later run even, is no second."""
+    for _ in range(2):
+        with telemetry.open(observability):
+            left = trace.new_trace("left.behind")
+            trace.span("step").__enter__()
+            trace.attach(None)
+            record(1)
+            trace.attach(left)
+        with telemetry.open(observability):
+            trace.detach()
+    left.fail("timeout")
+    left.end()
+
+    found = query(observability, "SELECT capability, result, error, spans ->> '$[0].status' FROM traces ORDER BY seq")
+    assert found == 2 * [
+        ("a.b", "ok", None, None),
+        ("left.behind", "interrupted", "its run ended while it was in step", "open"),
+    ]
+    assert query(observability, "SELECT DISTINCT end_reason FROM runs") == [("clean",)]
 
 
 def close_while_locked(observability) -> list[tuple[int, bool]]:

@@ -200,7 +200,7 @@ def test_calls_in_any_order_record_each_trace_once(calls):
 @pytest.mark.parametrize("n", [2.0, 1.5, "2", None])
 def test_number_of_traces_is_a_whole_number(n):
     """What is no whole number is refused by name, where it is passed."""
-    with pytest.raises(TypeError, match=f"n is the number of traces, an int: {type(n).__name__} is none"):
+    with pytest.raises(TypeError, match=f"n is the number of traces, an int: got {type(n).__name__}"):
         trace.get_recent(n)
 
 

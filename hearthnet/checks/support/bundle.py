@@ -37,7 +37,7 @@ from hearthnet.forensics.evidence.entries import integer, number
 from hearthnet.forensics.gather import gather
 from hearthnet.forensics.model import Case, Entry, Run, Source
 from hearthnet.forensics.verdict import judge
-from hearthnet.forensics.whose import runs_to_judge
+from hearthnet.forensics.whose import last_first, runs_to_judge
 from hearthnet.moments import iso
 from hearthnet.observability.doctor import STATUSES
 from hearthnet.observability.records.results import RESULTS, is_failure
@@ -242,7 +242,7 @@ def _cases(settings: ObservabilityConfig) -> tuple[list[Run], list[Source], dict
 
     newest, cases = read(), dict[str, Case]()
     for name, is_alive in (("last", False), ("present", True)):
-        run = next((run for run in runs_to_judge(newest.runs) if bool(run.is_alive) == is_alive), None)
+        run = next((run for run in last_first(runs_to_judge(newest.runs)) if bool(run.is_alive) == is_alive), None)
         with suppress(ValueError):  # recovered by a start meanwhile, or its id is damaged
             if run is not None:
                 cases[name] = newest if newest.run is run else read(run.run_id)

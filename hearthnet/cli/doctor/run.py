@@ -6,6 +6,8 @@ Separate from the command, so that its `--help` imports none of the checks.
 from __future__ import annotations
 
 import difflib
+import re
+import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,8 @@ from hearthnet.observability.reports.report_file import Remembered, recall, reme
 __all__ = ["Action", "Show", "list_checks", "refuse_unknown", "run_checks", "show_history", "try_channels"]
 
 _REPORT_VERSION: Final = 1
+# Recommended as a whole, without words around it.
+_READS_STORE: Final = re.compile(r"hearthnet (?:autopsy|doctor|log|search|telemetry|trace)(?: [\w.@/-]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +138,8 @@ def run_checks(
     try:
         with waiting(list(only) or doctor.names()):
             found = diagnose(config, only, has_node=has_node)
+        if not has_node and not isinstance(config, NoSettings):
+            _name_folder(found, config.observability.data_dir)
         history = _History(config)
         news = history.changes(found)
         document = _document(found, news, strict=show.strict)
@@ -149,6 +155,13 @@ def run_checks(
         print_report(document, news, quiet=show.quiet, verbose=show.verbose)
     is_told = notice is None or notice.tell(found.results, quiet=show.quiet, strict=show.strict)
     return 0 if document["ok"] and is_told else EXIT_ERROR
+
+
+def _name_folder(found: Findings, folder: Path | None) -> None:
+    """Makes the commands that results recommend read the same store as these checks."""
+    for result in found.results:
+        if folder is not None and result["fix"] and _READS_STORE.fullmatch(result["fix"]):
+            result["fix"] = f"{result['fix']} --data {shlex.quote(str(folder))}"
 
 
 def try_channels(notice: Notice | None, *, as_json: bool) -> int:

@@ -48,6 +48,7 @@ _KMSG_BYTES: Final = 8_192  # the longest record
 _MAX_RECORDS: Final = 200_000
 _MAX_LOG_BYTES: Final = 64_000_000
 _JOURNAL_S: Final = 5.0
+_BOOT_ID: Final = re.compile(r"[0-9a-fA-F-]{1,36}")  # as the kernel writes it: what a file holds may be anything
 _KMSG: Final = re.compile(r"(\d+),\d+,(\d+),[^;]*;(.*)")
 _DMESG: Final = re.compile(r"(?:<\d+>)?\[\s*(\d+)\.(\d{6})\]\s*(.*)")
 _KILLED: Final = re.compile(r"\bKilled process (\d+)\b")
@@ -263,14 +264,15 @@ class KernelSources:
 
     def _from_journal(self, run: Run, seen_us: int) -> Kernel | None:
         """Returns the account by the journal, which has the kernel's log of earlier boots as well."""
-        if self._journal is None or not run.boot_id or not _is_first_namespace(self._proc):
+        boot_id = run.boot_id or ""
+        if self._journal is None or not _BOOT_ID.fullmatch(boot_id) or not _is_first_namespace(self._proc):
             return None
         import subprocess  # late: a node does not need it
 
         since, until = (seen_us - _BEFORE_US) // 1_000_000, (seen_us + _AFTER_US) // 1_000_000
         command = [
             self._journal, "--no-pager", "--quiet", "--output=short-iso", f"--since=@{since}", f"--until=@{until}",
-            "_TRANSPORT=kernel", f"_BOOT_ID={run.boot_id.replace('-', '')}",
+            "_TRANSPORT=kernel", f"_BOOT_ID={boot_id.replace('-', '')}",
         ]  # fmt: skip
         with suppress(OSError, subprocess.SubprocessError):
             done = subprocess.run(command, capture_output=True, timeout=_JOURNAL_S, check=False)  # noqa: S603

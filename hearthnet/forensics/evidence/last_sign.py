@@ -15,6 +15,8 @@ __all__ = ["last_moments", "last_seen_us"]
 _LAST: Final = 100  # records are in the order of their end, except for a few that ended at the same time
 _MAX_MS: Final = 1e12  # a longer duration is invalid
 _MAX: Final = 2**63
+# A writer's heartbeats are no further apart while it records: so much later than one its clock was set, at the most.
+_MAX_AFTER_NS: Final = 120 * 1_000_000_000
 
 
 class _Ended(NamedTuple):
@@ -43,19 +45,31 @@ def last_seen_us(box: Box) -> int:
     The heartbeat is by the monotonic clock. What started last had both clocks read at nearly the same time.
     """
     ended = list(_ended(box.traces[-_LAST:]))
+    started_ns, started_us = _clocks(box, ended)
+    seen = [box.ended_us, started_us + (_last_ns(box, ended) - started_ns) // 1_000]
+    seen += [sample.ts_us for sample in box.vitals[-1:]]
+    seen += _logged_us(box)
+    return max(moment for moment in seen if moment < _MAX)
+
+
+def _clocks(box: Box, ended: list[_Ended]) -> tuple[int, int]:
+    """Returns the same moment by the monotonic clock and by UTC: of what started last."""
     clocks = [(box.header.started_ns, box.header.started_us)]
     clocks += [(trace.started_ns, trace.started_us) for trace in ended]
     clocks += [(trace.started_ns, trace.started_us) for trace in box.in_flight]
-    started_ns, started_us = max(clocks)
-    seen = [box.ended_us, started_us + (_last_ns(box, ended) - started_ns) // 1_000]
-    seen += [sample.ts_us for sample in box.vitals[-1:]]
-    seen += [_integer(values.get("ts_us")) for values in _values(box.logs[-_LAST:], "logs")]
-    return max(moment for moment in seen if moment < _MAX)
+    return max(clocks)
+
+
+def _logged_us(box: Box) -> list[int]:
+    return [_integer(values.get("ts_us")) for values in _values(box.logs[-_LAST:], "logs")]
 
 
 def _last_ns(box: Box, ended: list[_Ended]) -> int:
     moments = [box.heartbeat_ns, box.header.started_ns, *(trace.ended_ns for trace in ended)]
-    return max(moments + [max(trace.started_ns, trace.span_started_ns or 0) for trace in box.in_flight])
+    last_ns = max(moments + [max(trace.started_ns, trace.span_started_ns or 0) for trace in box.in_flight])
+    started_ns, started_us = _clocks(box, ended)
+    logged_ns = max(((moment - started_us) * 1_000 + started_ns for moment in _logged_us(box)), default=0)
+    return max(last_ns, min(logged_ns, last_ns + _MAX_AFTER_NS))
 
 
 def _ended(frames: list[Frame]) -> Iterator[_Ended]:

@@ -25,6 +25,7 @@ _CERTAINTY: Final = {"certain": "certain", "likely": "likely, not certain", "pos
 _BARS: Final = " ▁▂▃▄▅▆▇█"
 _ASCII_BARS: Final = " .:-=+*#@"
 _MAX_RUNS: Final = 8
+_MAX_RUNNING: Final = 3
 _MAX_ERRORS: Final = 10
 _MAX_ALIKE: Final = 3  # this many entries that differ only in time are shown one by one
 _MAX_BARS: Final = 30
@@ -77,7 +78,7 @@ class Report:
             ("Timeline, newest last; traces at their end", self._timeline_lines()),
             ("Errors", self._error_lines()),
             ("Slowest", self._slowest_lines()),
-            ("Calls per minute", self._minute_lines()),
+            ("Calls that ended, per minute", self._minute_lines()),
             (self._findings_heading(), self._finding_lines()),
             ("Runs, newest first", self._run_lines()),
             ("Files", self._source_lines()),
@@ -99,6 +100,10 @@ class Report:
             whose = f" of {printable(run.program)}" if run.program else ""
             start = f"pid {run.pid}, started {_local(run.started_us)}{self._run_time(run)}"
             yield from self._wrapped("", f"run {printable(run.run_id)}{whose}, {start}")
+            running = [other for other in self._case.runs if other.is_alive and other is not run]
+            for other in running[:_MAX_RUNNING]:
+                who = printable(other.program) or "a program"
+                yield from self._wrapped("running now: ", f"{who}, pid {other.pid}, since {_local(other.started_us)}")
         if verdict.cause != "unknown":
             yield f"confidence: {_CERTAINTY.get(verdict.confidence, verdict.confidence)}"
         for line in verdict.evidence:

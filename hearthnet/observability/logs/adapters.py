@@ -11,13 +11,23 @@ import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from time import monotonic, time_ns
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hearthnet.observability.logs.context_fields import copied
 from hearthnet.observability.logs.messages import ERROR, admit_key, find, with_repeats
 from hearthnet.observability.records.record import clean_text
 
-__all__ = ["BoundLogger", "LimitedLogger"]
+__all__ = ["BoundLogger", "LimitedLogger", "refuse"]
+
+
+def refuse(keywords: Mapping[str, object]) -> NoReturn:
+    """Says how a field is logged that was passed as a keyword.
+
+    Raises:
+        TypeError: always, as by the standard library's loggers.
+    """
+    name = next(iter(keywords))
+    raise TypeError(f'{name}= is no argument of a logger: use extra={{"{name}": …}}, or log.bind({name}=…)')
 
 
 class BoundLogger(logging.LoggerAdapter[logging.Logger]):

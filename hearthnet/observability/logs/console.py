@@ -17,12 +17,13 @@ and errors alone, of the store's errors, and no tracebacks that the interpreter 
 from __future__ import annotations
 
 import sys
+import threading
 from typing import Any, Final, Literal, Protocol, get_args
 
 import orjson
 
 from hearthnet.constants import CRASH_LOGGER, LEVELS
-from hearthnet.observability.logs.console_text import TRACE_LOGGER, text_of_line
+from hearthnet.observability.logs.console_text import TRACE_LOGGER, escaped_json, text_of_line
 from hearthnet.observability.logs.messages import timestamp
 from hearthnet.observability.logs.standard_error import StandardError
 
@@ -63,7 +64,7 @@ def check_mode(mode: str) -> Mode:
     for found in known:
         if mode == found:
             return found
-    raise ValueError(f"console is one of {', '.join(known)}: {mode!r} is none")
+    raise ValueError(f"console is one of {', '.join(known)}: got {mode!r}")
 
 
 class Console:
@@ -83,12 +84,22 @@ class Console:
         self.failures = 0
         self._root: Any = root
         self._out = StandardError()
+        self._busy = threading.local()
         self.is_talkative = mode != "auto" or self._out.is_for_people
 
     @property
     def missed(self) -> int:
         """How many records were not shown because stderr took no more."""
         return self._out.missed
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether this thread is in `show`: what it logs now is our own line, by a stderr that leads to the log."""
+        return hasattr(self._busy, "line")
+
+    def close(self) -> None:
+        """Says how many records were not shown, if that was not said yet and stderr takes it."""
+        self._out.close(self._json_note if self.mode == "json" else self._text_note)
 
     def show(self, line: bytes, logger: str, level: str, is_notable: int) -> None:
         """Shows a line of the JSON log.
@@ -99,17 +110,22 @@ class Console:
             level: its name.
             is_notable: whether it is a warning or worse.
         """
+        if self.is_writing:
+            return
+        self._busy.line = line
         try:
             self._show(line, logger, level, is_notable)
         except Exception:  # a program's own handler may be anything  # noqa: BLE001
             self.failures += 1
+        finally:
+            del self._busy.line
 
     def _show(self, line: bytes, logger: str, level: str, is_notable: int) -> None:
         if sys.stderr is not self._out.stream:  # redirected, or replaced, since the last line
             self._out.look_up()
             self.is_talkative = self.mode != "auto" or self._out.is_for_people
         if self.mode == "json":
-            self._out.write(line.decode(), self._json_note)
+            self._out.write(escaped_json(line.decode()), self._json_note)
         elif self._shows(logger, level, is_notable) and not self._is_shown_by_others(line, logger, level):
             shown = text_of_line(line, is_for_people=self._out.is_for_people, has_colour=self._out.has_colour)
             self._out.write(shown, self._text_note)
@@ -151,8 +167,17 @@ class Console:
 
 
 def _prints(handler: Any) -> bool:
-    """Returns whether a handler prints to stdout or stderr: one of the standard library, or of rich."""
+    """Returns whether a handler prints to stdout or stderr: one of the standard library, or of rich.
+
+    A filter of it may keep the record back. A buffer prints what its target prints, a queue what the handlers of its
+    listener do, as far as it knows them: from Python 3.12 on.
+    """
     try:
+        if handler.filters:
+            return False
+        others = getattr(getattr(handler, "listener", None), "handlers", ())
+        if any(_prints(other) for other in (*others, getattr(handler, "target", None)) if other is not None):
+            return True
         stream = getattr(handler, "stream", None) or getattr(getattr(handler, "console", None), "file", None)
     except Exception:  # any class of the program's  # noqa: BLE001
         return False

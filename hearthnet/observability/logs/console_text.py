@@ -19,7 +19,7 @@ import orjson
 
 from hearthnet.display import short_floats
 
-__all__ = ["DONE", "TRACE_LOGGER", "text_of_line"]
+__all__ = ["DONE", "TRACE_LOGGER", "escaped_json", "text_of_line"]
 
 DONE: Final = "done"
 TRACE_LOGGER: Final = "hearthnet.trace"  # its "done" lines are of traces that have ended
@@ -30,6 +30,8 @@ _INDENT: Final = "    "
 _MAX_VALUE_CHARS: Final = 300
 # Besides control characters those that reorder or break lines.
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# JSON escapes the others.
+_CONTROL_IN_JSON: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _NEEDS_QUOTES: Final = re.compile(r'[\s"=]|^$')
 _OWN_FRAME: Final = re.compile(r'  File "[^"]*[/\\]hearthnet[/\\]observability[/\\]traces[/\\]')
 # Shown elsewhere in the line, or said by the traceback.
@@ -73,6 +75,11 @@ def escaped(text: object) -> str:
     return _CONTROL.sub(
         lambda match: f"\\x{ord(match[0]):02x}" if match[0] < "\u0100" else f"\\u{ord(match[0]):04x}", str(text)
     )
+
+
+def escaped_json(line: str) -> str:
+    """Returns a line of JSON whose control characters, and those that reorder text, are escaped as JSON does it."""
+    return _CONTROL_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", line)
 
 
 def _done(values: Mapping[str, Any], paint: Any) -> list[str]:

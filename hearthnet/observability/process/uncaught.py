@@ -150,18 +150,23 @@ def watch_loop(loop: asyncio.AbstractEventLoop) -> None:
 def capturing() -> Iterator[None]:
     """Installs the hooks within the block, and records the exception that ends it and is raised on.
 
-    `sys.excepthook` would get that one too late: telemetry, opened around this block, is closed by then.
+    `sys.excepthook` would get that one too late: telemetry, opened around this block, is closed by then. Where it ends
+    the program it is printed with secrets replaced: what prints so is left in place of the interpreter's own hook.
     """
     is_ours = not _hooks
+    is_failing = False
     install()
     try:
         yield
     except Exception as error:
+        is_failing = True
         log.critical("uncaught exception", exc_info=error)
         raise
     finally:
         if is_ours:
             uninstall()
+            if is_failing and sys.excepthook is sys.__excepthook__:
+                sys.excepthook = _print_uncaught
 
 
 def failures() -> int:

@@ -129,6 +129,7 @@ class BlackBox:
         free: offsets of the free slots of that table.
         failures: records that could not be kept.
         was_cut: whether the file was found shorter than it was made, and so may lack anything.
+        interrupted: ids and monotonic starts of traces that were recorded at the end of the run, before they ended.
 
     Raises:
         OSError: raised when the file cannot be made in full.
@@ -146,6 +147,7 @@ class BlackBox:
         self.header = header
         self.failures = 0
         self.was_cut = False
+        self.interrupted: frozenset[tuple[str, int]] = frozenset()
         self._overflow = 0
         self._committed_traces = 0
         self._committed_logs = 0
@@ -380,7 +382,7 @@ class BlackBox:
     def close(self, *, remove: bool) -> None:
         """Stops writing; removes the file if all of it is in the database. Late records are discarded. Idempotent."""
         for slot in _slots(0, self.header.entries):
-            # The process goes on: its traces in flight will end in memory.
+            # The process goes on: its traces in flight will end without a slot.
             self._put(slot + layout.TRACE_MARK_AT, b"\0")
         self.renew_in_child()
         if remove and self.is_in_place():

@@ -23,6 +23,8 @@ __all__ = [
     "PLAIN",
     "SECRET",
     "TELLING",
+    "could_be_secret",
+    "is_made",
     "is_meant",
     "judge",
     "last_word_is_secret",
@@ -70,7 +72,7 @@ _OPEN_OWNERS: Final = frozenset({
     "group", "header", "host", "idempotency", "index", "item", "json", "kafka", "label", "lock", "lookup", "map",
     "memcache", "message", "node", "object", "order", "param", "partition", "peer", "primary", "pub", "pubkey",
     "public", "query", "rate", "record", "redis", "registry", "routing", "row", "s3", "setting", "shard", "sort",
-    "span", "storage", "task", "trace", "translation", "unique", "verification", "verify",
+    "span", "task", "trace", "translation", "unique", "verification", "verify",
 })  # fmt: skip
 # What follows the name of a secret in the name of one of its measures.
 _MEASURES: Final = frozenset({
@@ -85,7 +87,8 @@ _TOKEN_MEASURES: Final = re.compile(
 
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _MAX_DIGITS: Final = 20  # of a number of 64 bits, and of a time with its microseconds
-_LETTERS_OF_A_WORD: Final = 3.5  # on average, in the shortest `camelCase` that a person would write
+# On average, in the shortest `camelCase` that a person would write: in eight letters, and in more.
+_LETTERS_OF_A_WORD: Final = (2.5, 3.5)
 _MIN_RANDOM_CHARS: Final = 12
 _MANY_CHARS: Final = 20  # for a value that is none a person would write, if it has both letters and digits
 _MIN_CHANGES: Final = 3  # in a shorter one, between letters and digits
@@ -98,8 +101,29 @@ _BASE64: Final = re.compile(r"(?=[^+]*\+|.*=)(?=[^A-Z]*[A-Z])(?=[^a-z]*[a-z])[0-
 _MANY_RUNS: Final = 3  # of those, as in `ab12-cd34-ef56`
 _NUMBERED: Final = re.compile(r"[a-z]+\d+")  # what programs call a thing: `customer1234567`
 _ULID: Final = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
+# Letters that often follow a letter in words, of any language that programs are written in.
+_AFTER: Final = (
+    "abcdgiklmnprstuvxy baeilorsu cacdehiklorstu dadefilorsu eabcdefgilmnopqrstvwxy faefilorstu gaehilnorsu haeiot"
+    " iabcdefglmnoprstvxz keis ladeilostuy mabeimopsu nacdefgiklnostuv oabcdfgiklmnoprstuvw paehiloprstuy qu"
+    " racdegiklmnoprstuy sacehilmopstuy tacdefhilmoprstuy uabceilmnprst vaei waeio xept yps ze"
+)
+_USUAL: Final = frozenset(letters[0] + after for letters in _AFTER.split() for after in letters[1:])
+_MIN_PAIRS: Final = 7
+# Usual pairs for each unusual one, in eight letters and in more: in random letters there are fewer.
+_USUAL_FOR_ONE: Final = (2, 3)
+_ONE_NAME: Final = re.compile(r"[\w+/=~%-]+")
+_CLASSES: Final = str.maketrans(
+    {chr(code): "0" if chr(code).isdigit() else "aA"[chr(code).isupper()] for code in range(128) if chr(code).isalnum()}
+    | {chr(code): "#" for code in range(33, 127) if not chr(code).isalnum()}
+)
+_CASES: Final = frozenset("aA")
+_ALL_CLASSES: Final = frozenset("aA0")
+_JOINS: Final = re.compile(r"[:/.,]")  # between the parts of a name in a program
+_MIN_SYMBOLS: Final = 3
+_CALL: Final = re.compile(r"[A-Za-z_][\w.]*[(\[{][^!#$^*?;~|]*")
+_GROUPS: Final = re.compile(r"(?=\D*\d)[0-9A-Z]{3,6}(?:-[0-9A-Z]{3,6}){3,}")  # of a license
 _SYMBOL: Final = re.compile(r"[!#$^*?;~\[\]{}|<]")  # in passwords that programs make, not in what they call a thing
-_FILE: Final = re.compile(r"[./~].*(?<!=)|\w+://.*|.*\.(?:pem|key|crt|cer|der|pub|json|ya?ml|toml|txt|p12|pfx|jks)")
+_FILE: Final = re.compile(r"([./~].*(?<!=))|\w+://.*|.*\.(?:pem|key|crt|cer|der|pub|json|ya?ml|toml|txt|p12|pfx|jks)")
 
 
 # Between a name and its value: a sign, the end of a quotation or a tag, or another word where that is a type, the word
@@ -188,24 +212,51 @@ def could_be_secret(value: str | bytes) -> bool:
     if value.isdigit() or _NUMBERED.fullmatch(value) is not None:
         return value.isdigit() and len(value) > _MAX_DIGITS
     if value.isalpha():
-        return len(value) >= _MIN_RANDOM_CHARS and not makes_words(value)
-    is_base64 = _BASE64.fullmatch(value) is not None
-    is_made = (
-        len(value) >= _MIN_RANDOM_CHARS and _SYMBOL.search(value) is not None and _CHANGE.search(value) is not None
-    )
-    if (
-        not is_base64
-        and not is_made
-        and _RUN_OF_BOTH.search(value) is None
-        and len(_SHORT_RUN_OF_BOTH.findall(value)) < _MANY_RUNS
-    ):
+        return len(value) >= MIN_SECRET_CHARS and not makes_words(value)
+    if re.search(r"\s", value) is not None or _ULID.fullmatch(value) is not None or _is_file(value):
         return False
-    return re.search(r"\s", value) is None and _ULID.fullmatch(value) is None and _FILE.fullmatch(value) is None
+    return (
+        is_made(value)
+        or (len(value) >= _MIN_RANDOM_CHARS and _ONE_NAME.fullmatch(value) is not None and _is_unusual(value))
+        or _GROUPS.fullmatch(value) is not None
+        or _BASE64.fullmatch(value) is not None
+        or _RUN_OF_BOTH.search(value) is not None
+        or len(_SHORT_RUN_OF_BOTH.findall(value)) >= _MANY_RUNS
+    )
+
+
+def is_made(value: str) -> bool:
+    """Returns whether a value mixes symbols, digits and both cases, as only passwords do that programs make."""
+    if _CALL.fullmatch(value) is not None:
+        return False
+    if len(value) >= _MIN_RANDOM_CHARS and _SYMBOL.search(value) is not None and _CHANGE.search(value) is not None:
+        return True
+    classes = value.translate(_CLASSES)
+    if 2 * sum(one != other for one, other in pairwise(classes)) < len(value):
+        return False
+    if len(value) >= _MIN_RANDOM_CHARS and classes.count("#") >= _MIN_SYMBOLS and _CASES.issubset(classes):
+        return True
+    return len(value) >= MIN_SECRET_CHARS and _ALL_CLASSES.issubset(classes) and _JOINS.search(value) is None
 
 
 def makes_words(letters: str) -> bool:
-    """Returns whether letters are a word, or several as in `camelCase`, by where the capitals are."""
-    return len(words_of(letters)) * _LETTERS_OF_A_WORD <= len(letters)
+    """Returns whether letters are a word, or several as in `camelCase`, by where the capitals are, and by pairs."""
+    expected = len(words_of(letters)) * _LETTERS_OF_A_WORD[len(letters) >= _MIN_RANDOM_CHARS]
+    return expected <= len(letters) and not _is_unusual(letters)
+
+
+def _is_unusual(value: str) -> bool:
+    """Returns whether many letters in a value follow others that they seldom follow in words."""
+    pairs = [one + other for one, other in pairwise(value.lower()) if one.isalpha() and other.isalpha()]
+    usual = sum(pair in _USUAL for pair in pairs)
+    most = _USUAL_FOR_ONE[len(value) >= _MIN_RANDOM_CHARS]
+    return len(pairs) >= _MIN_PAIRS and usual <= most * (len(pairs) - usual)
+
+
+def _is_file(value: str) -> bool:
+    """Returns whether a value is a path or the name of a file."""
+    match = _FILE.fullmatch(value)
+    return match is not None and (match[1] is None or not _is_unusual(value))
 
 
 def looks_random(value: str | bytes) -> bool:
@@ -217,4 +268,4 @@ def looks_random(value: str | bytes) -> bool:
         return False
     if len(value) < _MANY_CHARS and len(_CHANGE.findall(value)) < _MIN_CHANGES:
         return False
-    return _ULID.fullmatch(value) is None and _FILE.fullmatch(value) is None
+    return _ULID.fullmatch(value) is None and not _is_file(value)

@@ -12,12 +12,16 @@ from hearthnet.constants import REDACTED
 from hearthnet.observability.redaction.shapes import NEXT_ITEM
 from hearthnet.observability.redaction.values import Key, Span, value_of
 
-__all__ = ["flag_value", "option_value"]
+__all__ = ["flag_value", "option_value", "piped_at"]
 
 _TO_VALUE: Final = re.compile(rf"{NEXT_ITEM}(?![\"'\\]*-(?:-|(?![\w=-]{{16}})))")
 _FLAG: Final = re.compile(r"[A-Za-z-]+")
 _MAX_VALUE_CHARS: Final = 256
 _MAX_COMMAND_CHARS: Final = 200  # between a command and its option
+_PIPED: Final = re.compile(
+    r"echo[ \t]+(?:-\w[ \t]+)?[\"']?(?:[\w.-]{1,64}:)?([^\s\"'|]{3,128})[\"']?"
+    r"[ \t]*\|[ \t]*(?:sudo[ \t]+)?(?:ch)?passwd[^|\n]*$"
+)
 _IN_PARTS: Final = re.compile(r"[:%,]")  # of a user and a password
 
 # Options that are secret with these commands only. `user`: the value has a user before the password. `glued`: the value
@@ -69,6 +73,12 @@ def flag_value(text: str, start: int) -> Span | None:
             if expression.search(command) is not None:
                 return _flagged(text, option, start, kind)
     return None
+
+
+def piped_at(text: str, end: int) -> Span | None:
+    """Returns the span of the password that `echo` passes to the command that ends here: `echo bob:pw | chpasswd`."""
+    match = _PIPED.search(text, max(0, end - _MAX_COMMAND_CHARS), end)
+    return None if match is None else match.span(1)
 
 
 def _flagged(text: str, option: str, start: int, kind: str) -> Span | None:

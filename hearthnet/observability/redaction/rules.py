@@ -318,7 +318,7 @@ def _shaped_spans(text: str) -> Iterator[Span]:
 
 
 def _secret_of(text: str, match: re.Match[str]) -> Span | None:
-    from hearthnet.observability.redaction.options import flag_value, option_value
+    from hearthnet.observability.redaction.options import flag_value, option_value, piped_at
     from hearthnet.observability.redaction.spoken import spoken_at
     from hearthnet.observability.redaction.values import is_basic
     from hearthnet.observability.redaction.vendors import marked_at, token_at
@@ -327,7 +327,7 @@ def _secret_of(text: str, match: re.Match[str]) -> Span | None:
     if match.lastindex is None:
         end = match.end()
         token = token_at(text, end) or token_at(text, end - 1) or marked_at(text, end)
-        return token or spoken_at(text, end, kind_of)
+        return token or piped_at(text, end) or spoken_at(text, end, kind_of)
     if group is None:
         return match.span(match.lastindex)
     if group == "basic":

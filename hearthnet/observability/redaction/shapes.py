@@ -29,9 +29,10 @@ NEXT_ITEM: Final = r"(?:[ \t]+|[\"'\\]{1,8},\s{0,40}|[\"'\\]{0,8}[ \t]{0,8}\r?\n
 # In SQL and in build files; with something else than letters, for a sentence may quote a word.
 _QUOTED: Final = r"[ \t]+\\{0,7}[\"'](?=[A-Za-z]*[^A-Za-z\s\"'\\])([^\s\"'\\]{6,128})(?=\\{0,7}[\"'])"
 _CRYPT: Final = r"(?:(?<=\$[15678y]\$)|(?<=\$gy\$)|(?<=\$apr1\$))"
-_UUID: Final = r"(?=[0-9a-z]{8}-(?:[0-9a-z]{4}-){3}[0-9a-z]{12})"
 # Behind the name of a secret, where a value may follow that has a digit: `spoken_at` checks both.
 _SPOKEN: Final = r"(?:[ \t]+is)?[ \t]{1,4}[\"'`]?(?=[\w+/=.~%:-]{8})(?=[A-Za-z_+/=.~%:-]{0,64}+\d)"
+# Behind the name of a variable; one without a digit must be longer.
+_NAMED: Final = r"(?:[ \t]+is)?[ \t]{1,4}[\"'`]?(?=[^\s\"'`]{8})(?=[^\s\d]{0,64}+\d|[^\s\"'`]{12})"
 _ENDINGS: Final = (
     r"[kK](?:ey|EY)",
     r"[tT](?:oken|OKEN)",
@@ -42,6 +43,10 @@ _ENDINGS: Final = (
 # closely.
 _BRANCHES: Final = {
     "-": [
+        (
+            r"[A-Za-z](?<=htpasswd -.)(?:(?<=b)|[A-Za-z]{0,8}b)[A-Za-z]{0,8}"
+            r"[ \t]+\S{1,256}[ \t]+\S{1,64}[ \t]+[\"']?([^\s\"']{3,128})"
+        ),
         _PEM,
         r"--- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----([\s\S]*?)(?=---- END|\Z)",
         r"Lines:(?<=Private-Lines:)[ ]\d{1,3}([\s\S]*?)(?=Private-MAC|\Z)",  # PuTTY
@@ -49,10 +54,9 @@ _BRANCHES: Final = {
             rf"[A-Za-z](?<!\w-.)(?<![\w-]--.)(?:(?P<option>[\w-]{{1,63}}+)(?={NEXT_ITEM}[^\s-])"
             rf"|(?P<flag>)(?:(?<=[achkpuwAPUX])|(?<=p)w|(?<=h)p)(?=[^\s-]|{NEXT_ITEM}[^\s-]))"
         ),
-        rf"{_UUID}(?<={_BEGINS}(?:api|mob|sdk)-)([0-9a-z-]{{36}})(?!\w)",  # LaunchDarkly
         rf"[pP](?:sk|SK){_SPOKEN}",
         r"us\d{1,2}(?<=([0-9a-fA-F]{32})-us\d)",  # Mailchimp
-        r"(?=[\w-]{22})(?<=sq0[a-z]{3}-)([\w-]+)",  # Square: of applications, access, in the sandbox
+        r"(?<=sq0[a-z]{3}-)([\w-]{22,})",  # Square: of applications, access, in the sandbox
     ],
     "_": [
         # Stripe; Chec, ClickUp, Courier, IEX Cloud, Klaviyo, Photoroom, Ticket Tailor; but keys of tables are
@@ -63,7 +67,7 @@ _BRANCHES: Final = {
         ),
         r"TEST-(?<=FLW...K_TEST-)([0-9A-Za-z]{12,})",  # Flutterwave
         *(rf"{mode}_(?<=rzp_{mode}_)(?<={_BEGINS}.{{9}})([0-9A-Za-z]{{14,}})" for mode in ("live", "test")),  # Razorpay
-        *(ending + _SPOKEN for ending in _ENDINGS),
+        *(ending + _NAMED for ending in _ENDINGS),
     ],
     "k": [
         rf"en(?<=[tT]oken){_SPOKEN}",
@@ -101,10 +105,25 @@ _BRANCHES: Final = {
         r"Y(?<=DENTIFIED BY)" + _QUOTED,
         r"(?:asic|ASIC)[ \t]+(?=(?P<basic>[A-Za-z0-9+/_-]{6,}={0,2})(?!\w))",  # lookahead only: it may be a word
     ],
-    "b": [rf"earer(?<!\wbearer)[ \t]+{_CREDENTIALS}", r"y(?<=dentified by)" + _QUOTED],
-    "x": [r"ox[a-z]-(?![a-z-]{0,64}+(?!\w))([\w%+/=-]{6,})"],  # Slack
+    "q": [
+        r"uirepass(?<=\brequirepass)[ \t]+[\"']?([^\s\"']{3,128})",  # Redis
+        r"lplus(?<=\bsqlplus)[ \t][^\n]{0,100}?\b\w{1,64}/([^\s@/\"']{3,128})@",
+    ],
+    "b": [
+        r"indpw(?<=\bbindpw)[ \t]+[\"']?([^\s\"']{3,128})",  # LDAP
+        r"le secret(?<=\benable secret)[ \t]+(?:\d[ \t]+)?(?=[^\s\d]{0,64}+\d)(\S{4,128})",  # routers
+        rf"earer(?<!\wbearer)[ \t]+{_CREDENTIALS}",
+        r"y(?<=dentified by)" + _QUOTED,
+    ],
+    "x": [
+        r"freerdp\d?[ \t][^\n]{0,200}?[ \t\"']/p:([^\s\"']{3,128})",
+        r"ox[a-z]-(?![a-z-]{0,64}+(?!\w))([\w%+/=-]{6,})",  # Slack
+    ],
     "~": [r"(?<=[\w.~-]{3}\dQ~)([\w.~-]{31,})"],  # Entra ID
-    "|": [r"(?<=\d{15}\|)([\w-]{27,})"],  # Facebook, an app's
+    "|": [
+        r" (?:sudo )?(?:chpasswd\b|passwd\b[^|\n]{0,40}--stdin)",  # `piped_at` finds the password
+        r"(?<=\d{15}\|)([\w-]{27,})",  # Facebook, an app's
+    ],
     "%": [r"(?<=\d{15}%)(?:7C)?([\w-]{27,})"],
     "A": [
         r"(?:(?<=\d{6}:A)|(?<=\d{5}:A)(?<!d25519:A))([\w-]{32,})",  # Telegram; ids of nodes are `ed25519:A…`
@@ -119,12 +138,15 @@ _DOTTED: Final = (
     r"st\.(?<=dp\.st\.)(?:[\w-]{2,35}\.)?([0-9A-Za-z]{16,})",  # Doppler
     r"acc[_-](?<=\.acc.)([0-9A-Za-z-]{10,32}\.[\w+/=-]{30,})",  # Authress
 )
-_BEFORE_RUN: Final = (
+_BEHIND_DIGIT: Final = (
     r"(?<=dt0[A-Za-z]\d\d\.)([0-9A-Za-z]{16,}(?:\.[0-9A-Za-z]+)?)",  # Dynatrace
-    r"(?:ey|ewo)(?:(?<=[\w=-]{14}\.ey)|(?<=[\w=-]{14}\.ewo))(?=[a-z_]{0,64}+[0-9A-Z])([\w/-]{9,}={0,2}\.[\w/=-]*)",
     rf"(?<={_BEGINS}1000\.)([0-9a-f]{{32}}\.[0-9a-f]{{32}})",  # Zoho
     rf"(?<={_BEGINS}[01]\.)(A[\w-]{{50,}}(?:\.\d)?\.Ag[\w-]{{40,}}(?:\.[\w-]+)?)",  # Entra ID, refresh tokens
     r"(?<=[0-9A-Za-z]{8}\.v1\.)([\w-]{16,}\.[0-9a-f]{20,})",  # Airtable, OAuth
+)
+_BEFORE_RUN: Final = (
+    rf"(?<=\d\.)(?:{'|'.join(_BEHIND_DIGIT)})",
+    r"(?:ey|ewo)(?:(?<=[\w=-]{14}\.ey)|(?<=[\w=-]{14}\.ewo))(?=[a-z_]{0,64}+[0-9A-Z])([\w/-]{9,}={0,2}\.[\w/=-]*)",
     r"(?=[\w-]{27})(?:(?<=[MNO][\w-]{23}\.[\w-]{6}\.)|(?<=[MNO][\w-]{25}\.[\w-]{6}\.))([\w-]+)",  # Discord
     r"[0-9a-f]{64}(?<=pat[A-Za-z0-9]{14}\.([0-9a-f]{64}))",  # Airtable
 )
@@ -145,16 +167,19 @@ def _vendor_branches() -> dict[str, list[str]]:
     Roughly: enough characters behind the prefix, not all of them small letters; `vendors.token_at` checks the rest. A
     match ends where the token begins, or one character behind that.
     """
-    prefixes: dict[tuple[str, str], list[str]] = defaultdict(list)
+    prefixes: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
     for vendor in VENDORS:
-        head, pivot, tail = _split(vendor.prefix)
-        prefixes[pivot, tail].append(head + pivot + tail)
+        _, pivot, tail = _split(vendor.prefix)
+        prefixes[pivot, tail][vendor.prefix] = None
     branches: dict[str, list[str]] = defaultdict(list)
     for (pivot, tail), same in prefixes.items():
         branches[pivot].append(_after(pivot, tail, same))
     for mark in MARKS:
         _, pivot, tail = _split(mark.mark)
-        branches[pivot].append(rf"{re.escape(tail)}(?<=[{mark.alphabet}]{{{mark.length}}}{re.escape(mark.mark)})")
+        first = "" if tail else f"(?<={re.escape(mark.mark)})"  # costs less than to begin with a set, far back
+        branches[pivot].append(
+            rf"{re.escape(tail)}{first}(?<=[{mark.alphabet}]{{{mark.length}}}{re.escape(mark.mark)})"
+        )
     return branches
 
 
@@ -164,7 +189,7 @@ def _split(prefix: str) -> tuple[str, str, str]:
     return prefix[:at], pivot, prefix[at + 1 :]
 
 
-def _after(pivot: str, tail: str, prefixes: list[str]) -> str:
+def _after(pivot: str, tail: str, prefixes: Iterable[str]) -> str:
     if tail:
         return rf"{re.escape(tail)}(?=[0-9A-Za-z_+/=.:%-]{{16}}){_behind(prefixes, '')}"
     # The engine checks a set before it tries a branch, a lookahead only within it.

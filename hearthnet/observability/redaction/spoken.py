@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from hearthnet.observability.redaction.names import PLAIN, SECRET, could_be_secret, looks_random, words_of
+from hearthnet.observability.redaction.names import PLAIN, SECRET, could_be_secret, is_made, looks_random, words_of
 from hearthnet.observability.redaction.values import ALONE, with_owner
 
 if TYPE_CHECKING:
@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["spoken_at"]
 
 _MAX_NAME_CHARS: Final = 80
+_MAX_VALUE_CHARS: Final = 256
 _NAME: Final = re.compile(r"([\w.-]+)(?:[ \t]+is)?[ \t]+[\"'`]?$")
 _NETRC: Final = re.compile(r"login\s+\S{1,64}?(?:\s|\\n)+password(?:\s|\\n)+[\"'`]?$")
 _ENTRY: Final = re.compile(r"[^\s\"'`\\]+")
 _PASSWORD: Final = re.compile(r"pass|pwd|secret", re.IGNORECASE)
-_VALUE: Final = re.compile(r"[\w+/=~%-]+(?:[.:]+[\w+/=~%-]+)*")
+_MIN_DIGITS: Final = 12  # of a value that is neither a password nor a count
+_RUN: Final = re.compile(r"[^\s\"'`]*[^\s\"'`.,;:)]")
+_VALUE: Final = re.compile(r"\.?[\w+/=~%-]+(?:[.:]+[\w+/=~%-]+)*")
 
 
 def spoken_at(text: str, start: int, kind_of: Callable[[str], int]) -> Span | None:
@@ -39,13 +42,24 @@ def spoken_at(text: str, start: int, kind_of: Callable[[str], int]) -> Span | No
         entry = _ENTRY.match(text, start)
         return None if entry is None else entry.span()
     before, value = _NAME.search(head), _VALUE.match(text, start)
-    if before is None or value is None:
+    run = _RUN.match(text, start, start + _MAX_VALUE_CHARS)
+    if before is None or run is None:
         return None
     name = before[1]
     kind = kind_of(with_owner(head[: before.end(1)], name) if name in ALONE else name)
     if kind == PLAIN:
         return None
+    if len(words_of(name)) > 1 and is_made(run[0]):
+        return run.span()
+    if value is None:
+        return None
     if len(words_of(name)) == 1:
         return value.span() if looks_random(value[0]) else None
-    is_password = value[0].isdigit() and kind == SECRET and _PASSWORD.search(name) is not None
-    return value.span() if is_password or could_be_secret(value[0]) else None
+    return value.span() if could_be_secret(value[0]) or _is_number(name, kind, value[0]) else None
+
+
+def _is_number(name: str, kind: int, value: str) -> bool:
+    """Returns whether a value that begins with a digit is a secret: of a password any, else one of many digits."""
+    if kind != SECRET or not value[0].isdigit():
+        return False
+    return _PASSWORD.search(name) is not None or (value.isdigit() and len(value) >= _MIN_DIGITS)

@@ -33,7 +33,7 @@ Span = tuple[int, int]
 _NAME_CHARS: Final = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
 # Allowed between a name and its separator: quotes, escaped or not, a closing bracket, the rest of `:=`, `?=` or `==`.
 _BETWEEN: Final = {"=": " \t\"'\\]:=!?.+|", ":": " \t\"'\\]"}
-_NO_VALUE: Final = frozenset({"", "\n", "\r", ":", "="})
+_NO_VALUE: Final = {"=": ("", "\n", "\r", "="), ":": ("", "\n", "\r", ":", "=")}
 _MAX_NAME_CHARS: Final = 64  # bounds the search at each separator
 _MAX_LINE_CHARS: Final = 400  # how far back the start of a source line is searched
 _MAX_FRAME_CHARS: Final = 1_000  # between a frame's `File "…"` line and the end of its source
@@ -74,6 +74,7 @@ _NEXT_WORD: Final = re.compile(r"[ \t]+\w")
 _STRONG: Final = re.compile(r"passw|passphrase|passcode|pwd|secret|mnemonic", re.IGNORECASE)
 _DIGITS_ARE_SECRET: Final = re.compile(r"pin|otp|passcode|passw|pwd|secret", re.IGNORECASE)
 _PHRASE: Final = re.compile(r"(?:passphrase|mnemonic)$", re.IGNORECASE)
+_HEADER: Final = re.compile(r"X-", re.IGNORECASE)  # its value is no prose
 _COOKIE: Final = re.compile(r"cookies?$", re.IGNORECASE)
 _NO_NAME: Final = re.compile(
     r"(?:(?:Error|Exception|Warning|Failure)|\.(?:py|pyc|pyi|js|ts|rs|go|c|h|md|toml|json|txt|log|sql|sh))$"
@@ -169,11 +170,11 @@ def _keyed(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
             head = text[at - _MAX_NAME_CHARS if at > _MAX_NAME_CHARS else 0 : at]
             bare = head.rstrip(between)
             name = bare[len(bare.rstrip(_NAME_CHARS)) :]
-            if has_escapes and bare[: -len(name)].endswith("\\") and name[:1] in _ESCAPES and kind_of(name[1:]):
+            if has_escapes and name[:1] in _ESCAPES and bare[: -len(name)].endswith("\\") and kind_of(name[1:]):
                 name = name[1:]  # behind an escaped line break
             # Nearly all names end here.
             if name and (kind := kind_of(name) or (name in _UNCERTAIN and _kind_beside(text, at, bare, name, kind_of))):
-                is_value = text[end : end + 1] not in _NO_VALUE
+                is_value = text[end : end + 1] not in _NO_VALUE[separator]
                 span = _value_if_meant(text, _key(head, bare, name, separator, at), kind) if is_value else None
                 if span is not None:
                     yield span
@@ -349,6 +350,8 @@ def _is_no_secret(text: str, key: Key, value: str, start: int, end: int) -> bool
         return True  # a mode: "auth:SIMPLE"
     if not value.isdigit() and _is_source_line(text, key.at):
         return True  # an expression; a literal would be quoted
+    if _HEADER.match(key.name) is not None:
+        return value.rstrip(".,;:!?…").lower() in _PROSE
     is_spaced = key.separator == ":" and start > key.at + 1 - (key.before == "-")
     return is_spaced and not key.is_quoted and _is_prose(text, key, value, end)
 

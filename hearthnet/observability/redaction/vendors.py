@@ -23,6 +23,7 @@ URL64: Final = "0-9A-Za-z_=-"
 DOTTED: Final = "0-9A-Za-z_.=-"
 DOTTED64: Final = "0-9A-Za-z_.+/=-"
 
+_SCANNERS: Final = "no page of the vendor tells the form; expressions of public scanners do"
 _MIN_TOKEN_CHARS: Final = 16  # behind a prefix that is no word; a token may have been cut
 # To the end of the run, whatever the token's alphabet: no tail of a longer one is left.
 _TOKEN: Final = re.compile(r"[\w+/=~%-]+(?:\.+[\w+/=~%-]+)*")
@@ -36,8 +37,9 @@ class Vendor(NamedTuple):
         prefix: with which the token begins. It stays: it names the issuer.
         alphabet: of the characters behind the prefix, as a set of a regular expression.
         length: how many of these a token has at least.
-        source: the page of the vendor's documentation.
-        needs: "whole" where fewer characters could be a word's, "digit" where they must include one, or both.
+        source: the page of the vendor's documentation, or the scanners of source code whose expressions agree.
+        needs: "whole" where fewer characters could be a word's, "digit" where they must include one, or both; "uuid"
+            where they have the form of one, but any letters.
     """
 
     name: str
@@ -45,7 +47,7 @@ class Vendor(NamedTuple):
     alphabet: str
     length: int
     source: str
-    needs: Literal["", "digit", "whole", "whole with a digit"] = ""
+    needs: Literal["", "digit", "whole", "whole with a digit", "uuid"] = ""
 
     @property
     def least(self) -> int:
@@ -131,10 +133,10 @@ VENDORS: Final = (
     Vendor("Figma", "figd_", WORD, 40, "Personal access tokens"),
     Vendor("Figma", "figo_", WORD, 40, "OAuth tokens"),
     Vendor("Figma", "figu_", WORD, 40, "OAuth tokens"),
-    Vendor("Figma", "figur_", WORD, 40, "OAuth refresh tokens"),
-    Vendor("Figma", "figor_", WORD, 40, "OAuth refresh tokens"),
-    Vendor("Figma", "figuh_", WORD, 40, "OAuth tokens"),
-    Vendor("Figma", "figoh_", WORD, 40, "OAuth tokens"),
+    Vendor("Figma", "figur_", WORD, 40, _SCANNERS),
+    Vendor("Figma", "figor_", WORD, 40, _SCANNERS),
+    Vendor("Figma", "figuh_", WORD, 40, _SCANNERS),
+    Vendor("Figma", "figoh_", WORD, 40, _SCANNERS),
     Vendor("Figma", "figp_", URL64, 40, "Plan access tokens"),
     Vendor("Finage", "API_KEY", UPPER, 32, "API keys", "whole"),
     Vendor("Firecrawl", "fc-", HEX, 32, "API keys", "whole"),
@@ -199,9 +201,9 @@ VENDORS: Final = (
     Vendor("LangChain", "lsv2_pt_", HEX + "_", 43, "LangSmith API keys"),
     Vendor("LangChain", "lsv2_sk_", HEX + "_", 43, "LangSmith API keys"),
     Vendor("Langfuse", "pk-lf-", HEX + "-", 36, "API keys"),
-    Vendor("LaunchDarkly", "sdk-", HEX + "-", 36, "SDK keys", "whole"),
-    Vendor("LaunchDarkly", "mob-", HEX + "-", 36, "Mobile keys", "whole"),
-    Vendor("LaunchDarkly", "api-", HEX + "-", 36, "API access tokens", "whole"),
+    Vendor("LaunchDarkly", "sdk-", "0-9a-z-", 36, "SDK keys", "uuid"),
+    Vendor("LaunchDarkly", "mob-", "0-9a-z-", 36, "Mobile keys", "uuid"),
+    Vendor("LaunchDarkly", "api-", "0-9a-z-", 36, "API access tokens", "uuid"),
     Vendor("Linear", "lin_api_", ALNUM + "_", 32, "API keys"),
     Vendor("Linear", "lin_oauth_", ALNUM, 40, "OAuth"),
     Vendor("Lob", "live_pub_", HEX, 31, "Publishable keys"),
@@ -209,9 +211,9 @@ VENDORS: Final = (
     Vendor("LocationIQ", "pk.", ALNUM + "-", 32, "Access tokens", "whole with a digit"),
     Vendor("Mailgun", "key-", ALNUM, 32, "API keys", "whole with a digit"),
     Vendor("Mailgun", "pubkey-", HEX, 32, "API keys", "whole"),
-    Vendor("Mapbox", "pk.", DOTTED64, 53, "Access tokens", "whole with a digit"),
-    Vendor("Mapbox", "sk.", DOTTED64, 53, "Access tokens", "whole with a digit"),
-    Vendor("Mapbox", "tk.", DOTTED64, 53, "Access tokens, temporary", "whole with a digit"),
+    Vendor("Mapbox", "pk.", DOTTED64, 53, _SCANNERS, "whole with a digit"),
+    Vendor("Mapbox", "sk.", DOTTED64, 53, _SCANNERS, "whole with a digit"),
+    Vendor("Mapbox", "tk.", DOTTED64, 53, _SCANNERS, "whole with a digit"),
     Vendor("Mercury", "secret-token:", WORD, 40, "RFC 8959"),
     Vendor("Netlify", "nfp_", ALNUM + "_", 36, "Personal access tokens"),
     Vendor("New Relic", "NRAA-", HEX, 27, "API keys"),
@@ -222,7 +224,7 @@ VENDORS: Final = (
     Vendor("New Relic", "NRJS-", HEX, 19, "API keys"),
     Vendor("New Relic", "NRBR-", HEX, 19, "API keys"),
     *(
-        Vendor("New Relic, in small letters", prefix, WORD, 27, "API keys")
+        Vendor("New Relic, in small letters", prefix, WORD, 27, _SCANNERS)
         for prefix in ("nrak-", "nraa-", "nrii-", "nriq-", "nrra-")
     ),
     Vendor("New Relic", "px-dep-", HEX + "-", 36, "Pixie deploy keys"),
@@ -281,8 +283,7 @@ VENDORS: Final = (
     Vendor("Shopify", "shppa_", ALNUM, 32, "Access tokens"),
     Vendor("Shopify", "shpss_", ALNUM, 32, "Shared secrets"),
     Vendor("Slack", "xapp-", "+/" + WORD, 24, "Token types"),
-    Vendor("Smooch", "act_", ALNUM, 24, "Account keys", "whole with a digit"),
-    Vendor("Smooch", "app_", ALNUM, 24, "App keys", "whole with a digit"),
+    Vendor("Smooch", "act_", ALNUM, 24, _SCANNERS, "whole with a digit"),
     Vendor("SonarQube", "squ_", HEX, 40, "User tokens"),
     Vendor("SonarQube", "sqp_", HEX, 40, "Project tokens"),
     Vendor("SonarQube", "sqa_", HEX, 40, "Global tokens"),
@@ -331,7 +332,7 @@ class Mark(NamedTuple):
         mark: what it ends with.
         alphabet: of the characters before the mark, as a set of a regular expression.
         length: how many these are.
-        source: the page of the vendor's documentation.
+        source: the page of the vendor's documentation, or the scanners of source code whose expressions agree.
     """
 
     name: str
@@ -356,7 +357,7 @@ MARKS: Final = (
     Mark("Azure Search", "AzSe", ALNUM, 42, _AZURE),
     Mark("Azure Service Bus", "+ASb", ALNUM + "+/", 33, _AZURE),
     Mark("Azure Storage", "+ASt", ALNUM + "+/", 76, _AZURE),
-    Mark("Storyblok", "tt-", ALNUM, 22, "Personal access tokens"),
+    Mark("Storyblok", "tt-", ALNUM, 22, _SCANNERS),
     Mark("MaxMind", "_mmk", ALNUM, 29, "License keys"),
     Mark("New Relic", "NRAL", ALNUM, 36, "License keys"),
     Mark("New Relic", "-NRMA", ALNUM, 42, "Mobile app tokens"),
@@ -385,6 +386,8 @@ def marked_at(text: str, end: int) -> tuple[int, int] | None:
 
 @cache
 def _characters(vendor: Vendor) -> re.Pattern[str]:
+    if vendor.needs == "uuid":
+        return re.compile(r"[0-9A-Za-z]{8}-(?:[0-9A-Za-z]{4}-){3}[0-9A-Za-z]{12}(?!\w)")
     digit = rf"(?=[{vendor.alphabet.removeprefix('0-9')}]{{0,64}}+\d)" if vendor.needs.endswith("digit") else ""
     return re.compile(rf"{digit}[{vendor.alphabet}]{{{vendor.least}}}")
 

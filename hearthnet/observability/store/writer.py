@@ -162,6 +162,7 @@ class Writer:
         self._is_doubtful = doubtful_to > 0
         self._is_singly = False  # after a batch with a row that cannot be stored
         self._gaps: list[rows.Gap] = []
+        self._poisoned: list[rows.Gap] = []  # for the records of this batch that cannot be stored
         self._evicted: Evicted = []  # those that may be on their way to a backend
         self._batches_after_drops = 0
         self._commits = self._commits_told = 0
@@ -319,13 +320,13 @@ class Writer:
         logs = await self._make_space(state, LOGS, logs)
         if not self.quota.fits(free_pages, row_bytes):
             await self._evict_for_space(state, row_bytes)
-        gaps = [*self._gaps, *await self._insert(TRACES, traces, before), *await self._insert(LOGS, logs, before)]
+        self._poisoned = [*await self._insert(TRACES, traces, before), *await self._insert(LOGS, logs, before)]
         state.added(TRACES, TRACES.counts(traces))
         state.added(LOGS, LOGS.counts(logs))
         if self._is_singly:  # not all of them may be there
             await self._recount(state)
         state.take(before + numbers[-1] if numbers else state.seq)
-        if gaps:
+        if gaps := [*self._gaps, *self._poisoned]:
             await db.executemany(rows.INSERT_GAP, [(state.next_seq(), *gap) for gap in gaps])
             await db.execute(rows.TRIM_GAPS, (MAX_GAP_ROWS,))
         state.settle(self._recorder.run_id, self.settled.after(numbers))
@@ -428,7 +429,6 @@ class Writer:
                 if not gaps and not is_record_at_fault(error, await self._db.execute_fetchall(PARTS)):
                     raise
                 kind = "trace" if table is TRACES else "log"
-                _poisoned.inc()
                 gaps.append((rows.now_us(), kind, "poison", 1, self._recorder.run_id))
                 log.warning("a record cannot be stored", extra={"kind": kind, "error": error})
         return gaps
@@ -456,8 +456,10 @@ class Writer:
         self._gaps.clear()
         self._commits += 1
         self.wal.add(row_bytes)
-        _written_traces.inc(len(traces))
-        _written_logs.inc(len(logs))
+        lost = Counter(kind for _, kind, *_ in self._poisoned)
+        _poisoned.inc(lost.total())
+        _written_traces.inc(len(traces) - lost["trace"])
+        _written_logs.inc(len(logs) - lost["log"])
         metrics.telemetry_commits_total.inc()
         metrics.telemetry_fsyncs_total.inc()
 

@@ -34,6 +34,7 @@ __all__ = [
     "orphans",
     "outer_of",
     "outermost_root",
+    "quoted_name",
     "recent_orphans",
     "restore",
     "span",
@@ -375,16 +376,31 @@ def span(name: str = _BY_KEYWORD, /, **extras: Any) -> Span:
     """Returns a span that is not open yet; see `Span`. A class that is called takes twice as long as this function.
 
     Raises:
-        TypeError: raised without a name.
+        TypeError: raised without a name, and when the name is a function: `@span("name")`, with a name.
     """
-    if name is _BY_KEYWORD:
-        return Span(**extras)
+    if type(name) is not str:
+        return _made_otherwise(name, extras)
     made = _new(Span)
     made.name = name
     made.extras = extras
     made.number = made._parent = made._started_ns = made.closed_ns = 0
     made.status = OK
     return made
+
+
+def _made_otherwise(name: object, extras: dict[str, Any]) -> Span:
+    """Returns a span whose name is a keyword, or no text."""
+    if name is _BY_KEYWORD:
+        return Span(**extras)
+    if callable(name):
+        raise TypeError(f"a span has a name: @span({quoted_name(name)})")
+    return Span(cast("str", name), **extras)
+
+
+def quoted_name(function: object) -> str:
+    """Returns a function's name in quotes, for the decorator that lacks it."""
+    name = getattr(function, "__name__", "")
+    return f'"{name if isinstance(name, str) and name.isidentifier() else "name"}"'
 
 
 class _Again(Span):

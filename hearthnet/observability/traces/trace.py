@@ -11,7 +11,6 @@ since it is calls that cost. Each leaves the rest to a function that copes with 
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Sequence
 from contextvars import Token
@@ -25,7 +24,7 @@ import orjson
 from orjson import Fragment
 
 from hearthnet.constants import MAX_CAPABILITY_CHARS, MAX_TRACE_ROW_BYTES, NO_SLOT
-from hearthnet.observability.logging import DONE, TRACE_LOGGER, get_logger, log_done
+from hearthnet.observability.logging import DONE, TRACE_LOGGER, get_logger, is_enabled, log_done
 from hearthnet.observability.logs.context_fields import context_fields, with_fields
 from hearthnet.observability.logs.messages import INFO, WARNING
 from hearthnet.observability.metrics import telemetry_dropped_total
@@ -70,7 +69,6 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _dumps: Final = orjson.dumps
 _new: Final = object.__new__  # a class that is called takes twice as long
 _log = get_logger(TRACE_LOGGER)
-_is_enabled: Final = logging.Logger.isEnabledFor
 unencodable_total = telemetry_dropped_total.labels(reason="unencodable")
 
 
@@ -363,7 +361,7 @@ class Trace:
             self._release_held(recorder)
         result = self.result or OK
         level = INFO if result in _FINE else WARNING
-        if _is_enabled(_log, level) or _log.isEnabledFor(level):  # the latter counts what does not come
+        if is_enabled(_log, level) or _log.isEnabledFor(level):  # the latter counts what does not come
             self._log_done(level, result)
         self.is_over = True
 
@@ -376,7 +374,7 @@ class Trace:
         if result is None:
             self.result = result = OK
         is_usual = result is OK and duration_ms < runtime.slow_ms and not (self._told or self._dropped_spans)
-        if not is_usual or box is None or spans is None:
+        if not is_usual or box is None or box is not self._box or spans is None:
             return False
         trace_ns, stored = self.started_ns, []
         for item in spans:
@@ -416,6 +414,8 @@ class Trace:
         if type(result) is not str:
             result = self._decided()
         self.notable = 1 if duration_ms >= runtime.slow_ms or result not in _FINE else 0
+        if self._box is not None and (self.trace_id, self.started_ns) in self._box.interrupted:
+            return  # its run ended before it, and has recorded it
         try:
             calls_before = calls[0]
             spans, extras = self._encoded(ended_ns)

@@ -331,6 +331,19 @@ def test_journal_knows_of_earlier_boots(tmp_path, monkeypatch):
     assert KernelSources(log=None, journal=str(journal)).of_run(run) is None
 
 
+@pytest.mark.parametrize("boot_id", ["\0", "a b", "+", "x" * 40, "", None])
+def test_journal_is_not_asked_about_a_boot_that_is_none(tmp_path, monkeypatch, boot_id):
+    """A database may hold anything in that column."""
+    monkeypatch.setattr(kernel, "_is_first_namespace", lambda _: True)
+    journal = tmp_path / "journalctl"
+    journal.write_text(f"#!/bin/sh\ntouch {tmp_path}/asked\n")
+    journal.chmod(0o700)
+    run = Run(RUN, 1_000_000_000, pid=PID, boot_id=boot_id, last_seen_us=1_000_000_000)
+
+    assert KernelSources(log=None, journal=str(journal)).of_run(run) is None
+    assert not (tmp_path / "asked").exists()
+
+
 @pytest.mark.parametrize(
     "kept",
     [None, [], [{}], [5], [{"kernel": 1}], [{"kernel": {"confidence": "sure", "lines": []}}], [{"kernel": {}}], {}],

@@ -105,6 +105,16 @@ def test_report_of_a_real_death_says_what_matters(program):
         assert said in text, said
 
 
+def test_heading_says_what_is_running_besides(program):
+    """Of a store whose program runs again it is the run before that is shown; else nothing more is said."""
+    case = gather(program(4) / "data")
+    assert "running now" not in report(case, judge(case), colour=False, unicode=True, columns=100)
+    case.runs.append(Run("01NEXT", case.run.started_us + 1, pid=77, program="web.py", is_alive=True))
+    text = report(case, judge(case), colour=False, unicode=True, columns=100)
+
+    assert "running now: web.py, pid 77, since " in text[: text.index("confidence")]
+
+
 def test_nothing_is_wrapped_or_cut_for_a_program(program, capsys):
     """A path of any length is whole, and the run is one line, whatever the width of the terminal it was started in."""
     folder = program(40) / "data"

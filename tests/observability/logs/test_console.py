@@ -10,6 +10,7 @@ import sys
 import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console as RichConsole
@@ -246,7 +247,7 @@ def test_mode_that_is_chosen_shows_a_record_in_any_case(shown, mode):
     assert len(shown(work, mode)) == 2
 
 
-@pytest.mark.parametrize("kind", ["file", "memory", "level", "strange"])
+@pytest.mark.parametrize("kind", ["file", "memory", "level", "filter", "strange"])
 def test_record_that_the_program_does_not_print_is_shown(shown, tmp_path, kind):
     """Its handlers may write elsewhere, or from another level on."""
 
@@ -261,9 +262,12 @@ def test_record_that_the_program_does_not_print_is_shown(shown, tmp_path, kind):
             "file": lambda: logging.FileHandler(tmp_path / "own.log"),
             "memory": lambda: logging.StreamHandler(io.StringIO()),
             "level": lambda: logging.StreamHandler(sys.stderr),
+            "filter": lambda: logging.StreamHandler(sys.stderr),
             "strange": Strange,
         }[kind]()
         own.setLevel(logging.ERROR if kind == "level" else logging.DEBUG)
+        if kind == "filter":
+            own.addFilter(lambda record: record.name == "mine")
         logging.root.addHandler(own)
         get_logger(NAME).warning("said")
         logging.root.removeHandler(own)
@@ -272,6 +276,50 @@ def test_record_that_the_program_does_not_print_is_shown(shown, tmp_path, kind):
     assert len(shown(work)) == 1
     assert runtime.handler.console.failures == 0
     assert [line["msg"] for line in log_lines(tmp_path)] == ["said"]
+
+
+@pytest.mark.parametrize("kind", ["target", "listener"])
+def test_handler_that_passes_on_prints_if_its_next_one_does(shown, kind):
+    """What is behind a queue is known from Python 3.12 on."""
+
+    def work():
+        printing = logging.StreamHandler(sys.stderr)
+        own = logging.NullHandler()
+        setattr(own, kind, SimpleNamespace(handlers=[printing]) if kind == "listener" else printing)
+        logging.root.addHandler(own)
+        get_logger(NAME).warning("said")
+        logging.root.removeHandler(own)
+
+    assert shown(work) == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_stderr_that_leads_to_the_log(shown, tmp_path, mode):
+    """A line of the console is no record again, and a record that the program prints still is."""
+
+    class ToLog(io.StringIO):
+        def write(self, text):
+            for line in text.rstrip().splitlines():
+                logging.getLogger("stderr").warning(line)
+            return len(text)
+
+    def work():
+        get_logger(NAME).warning("said")
+        print("printed", file=sys.stderr)
+
+    shown(work, mode, ToLog())
+
+    assert [line["msg"] for line in log_lines(tmp_path)] == ["said", "printed"]
+
+
+def test_control_characters_in_json(shown):
+    """Are escaped, those that JSON allows too."""
+    hostile = "c1 \x9b31m bidi \u202e del \x7f"
+
+    (line,) = shown(lambda: get_logger(NAME).warning(hostile, extra={hostile: 1}), "json")
+
+    assert json.loads(line)["msg"] == hostile
+    assert not set(line) & set("\x7f\x9b\u202e")
 
 
 def test_basic_config_in_the_middle(shown):

@@ -196,6 +196,82 @@ def test_text_follows_what_the_program_has_in_its_buffer(tmp_path):
     assert (tmp_path / "errors").read_text() == "own\nline\n"
 
 
+@pytest.mark.parametrize("buffering", [1, -1])
+@pytest.mark.parametrize("can_open", [True, False])
+def test_terminal_that_nothing_reads_does_not_stop_the_program(monkeypatch, buffering, can_open):
+    """Its buffer is full in the midst of a line, whatever the stream before it is."""
+    leader, follower = os.openpty()
+    monkeypatch.setattr(standard_error, "WAIT_S", 0.001)
+    if not can_open:  # it is another user's
+        monkeypatch.setattr(standard_error, "_open_unblocked", lambda _: (None, 1))
+
+    monkeypatch.setattr(sys, "stderr", os.fdopen(follower, "w", buffering, closefd=False))
+    out = StandardError()
+    for _ in range(3_000):
+        out.write("x" * 99 + "\n", note)
+
+    assert out.missed > 0
+    monkeypatch.undo()
+    os.close(leader)
+    os.close(follower)
+
+
+class Tee:
+    """Writes to another stream, too."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text):
+        """As it comes."""
+        self.stream.write(text)
+
+    def flush(self):
+        """At once."""
+        self.stream.flush()
+
+
+@pytest.mark.parametrize("kind", ["buffered", "object"])
+def test_full_pipe_behind_a_stream_of_the_program_drops_and_counts(pipe, kind, monkeypatch):
+    """One that has another encoding, or writes elsewhere, too."""
+    stream = io.TextIOWrapper(os.fdopen(pipe.stream.fileno(), "wb", closefd=False), encoding="utf-8")
+    monkeypatch.setattr(sys, "__stderr__", pipe.stream)
+    stream = Tee(pipe.stream) if kind == "object" else stream
+    with redirect_stderr(stream):
+        out = StandardError()
+        for _ in range(100):
+            out.write("x" * 999 + "\n", note)
+
+        assert out.missed > 0
+        pipe.read()
+        if kind == "buffered":
+            out.close(note)
+            assert f"{out.missed} dropped\n".encode() in pipe.read()
+
+
+def test_library_that_takes_poll_away(pipe, monkeypatch):
+    """As those do that replace what blocks."""
+    monkeypatch.delattr("select.poll")
+    with redirect_stderr(pipe.stream):
+        out = StandardError()
+        for _ in range(100):
+            out.write("x" * 999 + "\n", note)
+
+        assert pipe.read().startswith(b"xxx")
+        assert out.missed > 0
+
+
+def test_full_disk_is_counted(monkeypatch):
+    """The line is lost."""
+    with open("/dev/full", "w", 1) as full:  # noqa: PTH123
+        monkeypatch.setattr(sys, "stderr", full)
+        out = StandardError()
+        out.write("line\n", note)
+        monkeypatch.undo()
+
+    assert out.missed == 1
+
+
 def test_characters_that_the_encoding_lacks_are_escaped():
     """In the C locale, say."""
     pipe = Pipe("ascii")

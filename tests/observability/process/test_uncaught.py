@@ -346,6 +346,17 @@ def test_capturing_records_what_leaves_the_block(lines, below):
     assert sys.excepthook is before
 
 
+def test_error_that_leaves_the_block_is_printed_without_its_secrets(lines, below, monkeypatch, capsys):
+    """By the hook that then runs, where that would be the interpreter's; nothing else of ours stays."""
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    with pytest.raises(LockedError) as left, capture.capturing():
+        raise LockedError("no entry: token=abcd1234efgh5678")
+    sys.excepthook(left.type, left.value, left.tb)
+
+    assert capsys.readouterr().err.splitlines()[-1].endswith("LockedError: no entry: token=[redacted]")
+    assert [line["msg"] for line in lines()] == ["uncaught exception"]
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, asyncio.CancelledError])
 def test_capturing_records_no_ordinary_end(lines, below, error):
     """Ctrl-C, `sys.exit` and a cancellation end a block like any other."""
@@ -366,7 +377,7 @@ def test_capturing_leaves_what_the_program_installed(lines, below):
 
 
 def test_uncaught_exception_of_a_program_survives_it(tmp_path):
-    """A program that ends with a traceback has it in the log, in the database, and on standard error as ever."""
+    """A program that ends with a traceback has it in the log, in the database, and on stderr, without its secrets."""
     script = f"""
 from pathlib import Path
 from hearthnet.config import ObservabilityConfig
@@ -374,15 +385,15 @@ from hearthnet.observability import telemetry
 from hearthnet.observability.process import uncaught as capture
 settings = ObservabilityConfig(data_dir=Path({str(tmp_path / "data")!r}), log_dir=Path({str(tmp_path / "logs")!r}))
 with telemetry.open(settings), capture.capturing():
-    {{}}["missing"]
+    raise KeyError("missing token=abcd1234efgh5678")
 """
     done = forkserver.run([sys.executable, "-c", script])
     (path,) = log_paths(tmp_path / "logs")
     found = [line for raw in path.read_bytes().splitlines() if (line := orjson.loads(raw))["level"] == "critical"]
 
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "KeyError: 'missing'"
-    assert [line["exc"].splitlines()[-1] for line in found] == ["KeyError: 'missing'"]
+    assert done.stderr.splitlines()[-1] == "KeyError: 'missing token=[redacted]'"
+    assert [line["exc"].splitlines()[-1] for line in found] == ["KeyError: 'missing token=[redacted]'"]
     assert rows(tmp_path / "data") == [("critical", "uncaught exception")]
 
 

@@ -25,7 +25,20 @@ COULD_BE = [
     "ocaJ7h7+ub+2Rxkmp/K=",
     "ab12-cd34-ef56",
     "WHCUvjgBhfRONdAOFbop",
+    "BHOUSndjuEHaosxxruxs",
+    "omvctjpfdttyjdaxxasmjfsnokhvdsqh",
+    "bMiuqxQZ-NQZe-Nq1r-CSu2-oawWNnUumVKL",
+    "rcXiQiiu",
+    "NVlLqbtX",
+    "R%fv0kKus",
+    "HHE-E2D-BIZ-2IN",
+    "x}<Y#sUY)zNt%W",
 ]
+WORDS = [
+    "getElementsByClassName", "skipkeys", "subquery", "McDonalds", "XMLHttpRequest", "lowercaseletters", "keyboard",
+    "PKey.__new__(PKey", "Foo.Bar(x)[1]", "self._pkey._pkey", "user-by-name-of-it", "US-EAST-WEST-NORTH", "a_1_b_2_c",
+    "/usr/lib/x86_64-linux-gnu/libcrypt", "org.apache.hadoop.hdfs", "F7-A8-B9", "ABCDEFGH",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -102,6 +115,30 @@ def test_values_that_could_be_secrets(value):
     for name in ("signature", "cache_key", "key", "max_tokens", "token_count"):
         assert not is_told(name, value)
         assert scrub(f"{name}={value}") == f"{name}={value}"
+
+
+def test_random_value_that_begins_like_a_path_is_none():
+    """One in sixty-four keys in base64 begins with a slash."""
+    value = "/e6cwlx9mgofu5v/1nfqfklmm+n3dsf/ye+ny6u7"
+
+    assert scrub(f"STRIPE_KEY={value}, sent") == f"STRIPE_KEY={REDACTED}, sent"
+    assert scrub(f"max_tokens={value}") == f"max_tokens={value}"
+
+
+@pytest.mark.parametrize("value", WORDS)
+def test_values_that_could_not(value):
+    """Words, names of things in code, paths, and what is short or has too few signs."""
+    for name in ("stripe_key", "STRIPE_KEY", "x_key"):
+        assert not is_told(name, value)
+    assert scrub(f"stripe_key={value}") == f"stripe_key={value}"
+
+
+def test_key_of_a_store_of_files_is_one():
+    """`AZURE_STORAGE_KEY` opens an account; a cache's key is the name of an entry."""
+    value = "mRD2/9ajqSdO2+ak7WhxjIckoysba/eCvDGFkubqugrrEaOb7z488uporU6gXrZXBPoERTbO979IRhvHlCsBnPk2=="
+
+    assert scrub(f"AZURE_STORAGE_KEY={value}") == f"AZURE_STORAGE_KEY={REDACTED}"
+    assert scrub(f"storage_cache_key={value}") == f"storage_cache_key={value}"
 
 
 @pytest.mark.parametrize("value", ["10293847", "20261130081422281000", "customer1234567", "shard0000012"])

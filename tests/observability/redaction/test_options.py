@@ -36,6 +36,11 @@ COMMANDS = [
     ["tool", "--stripe-key", "a1b2c3d4e5f6g7h8i9j0", "--verbose"],
     ["env", f"PGPASSWORD={SECRET}", "psql", "-h", "x"],
 ]
+LINES = [
+    "echo bob:{} | chpasswd", "ran echo '{}' | sudo passwd --stdin bob", "htpasswd -b /etc/x bob {}",
+    "htpasswd -cb /etc/x bob {}", "xfreerdp /u:bob /p:{} /v:h", "sqlplus bob/{}@db", "sqlplus -s bob/{}@//h:1521/x",
+    "requirepass {}", 'requirepass "{}"', "bindpw {}", "enable secret 5 {}", "enable secret {}",
+]  # fmt: skip
 SHOWN = {
     "repr": repr,
     "tuple": lambda items: repr(tuple(items)),
@@ -62,6 +67,25 @@ def test_secret_of_a_command_is_redacted(shown):
         assert "a1b2c3d4e5f6g7h8i9j0" not in cleaned, command
         assert command[0] in cleaned
         assert scrub(cleaned) == cleaned
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_secret_of_a_directive_or_a_pipe_is_redacted(line):
+    """Of Redis, LDAP and routers, and of commands that take a password in their own way; the rest stays."""
+    assert scrub(f"x {line.format('S3cretPw')} y") == f"x {line.format('[redacted]')} y"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the enable secret is gone", "ls | passwd", "echo it | tee chpasswd", "we require passes | and so on",
+        "xfreerdp /v:h /port:3389", "sqlplus at db", "htpasswd -c /etc/x bob", "echo a | sort | passwd --stdin bob",
+        "bindpw", "requirepass", "unrequirepass a1b2c3d4",
+    ],
+)  # fmt: skip
+def test_command_without_a_password_stays(text):
+    """Words about it, other options, other pipes."""
+    assert scrub(text) is text
 
 
 @pytest.mark.parametrize("make", [list, tuple])

@@ -135,7 +135,8 @@ def test_digits_without_a_sign_are_a_password_only():
         ('x_token = "identifier"', f'x_token = "{REDACTED}"'),
         ('{"x_token": "identifier"}', f'{{"x_token": "{REDACTED}"}}'),
         ('db_password: "identifier"', f'db_password: "{REDACTED}"'),
-        ('token: "hcauQVyzLci"', 'token: "hcauQVyzLci"'),
+        ('token: "hcauQVyzLci"', f'token: "{REDACTED}"'),
+        ('token: "getUserName"', 'token: "getUserName"'),
     ],
 )
 def test_quoted_word_behind_a_colon_stays(text, cleaned):
@@ -155,6 +156,53 @@ def test_quoted_word_behind_a_colon_stays(text, cleaned):
 )
 def test_number_of_a_key_in_two_words_is_judged_by_both(text, cleaned):
     """An API key may be a number; of other keys there are too many numbers that are none."""
+    assert scrub(text) == cleaned
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "omvctjpfdttyjdaxxasmjfsnokhvdsqh",
+        "0485297355062309433",
+        ".3ok8nxjyyqMaxj52DtfQC9.73vTFA7hU2",
+        "a!73sn#0cdAE+4$(yZsR",
+    ],
+)
+def test_value_of_one_class_without_a_sign_is_redacted(value):
+    """Letters that make no words, many digits, symbols; behind a word that is no variable they stay."""
+    assert scrub(f"with x_token {value}, sent") == f"with x_token {REDACTED}, sent"
+    assert scrub(f"with max_tokens {value} sent") == f"with max_tokens {value} sent"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "with x_token expirationOfTheSession it",
+        "with x_token 10293847561 it",
+        "with x_token getElementsByName(a) it",
+        "with x_token 2026-11-30T08:14:22 it",
+        "a stripe_key 048529735506230943 is there",
+    ],
+)
+def test_words_and_counts_without_a_sign_stay(text):
+    """A word of code, a call, a count, a time, the key of a row."""
+    assert scrub(text) is text
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("X-Api-Key: swordfish", f"X-Api-Key: {REDACTED}"),
+        ("x-vendor-token: ab1", f"x-vendor-token: {REDACTED}"),
+        ("X-Api-Key: not sent", "X-Api-Key: not sent"),
+        ("X-Api-Key: missing", "X-Api-Key: missing"),
+        ("api-key: swordfish", "api-key: swordfish"),
+        ("token=:8f2kd93k", f"token={REDACTED}"),
+        ("token::8f2kd93k", "token::8f2kd93k"),
+    ],
+)
+def test_header_has_no_prose(text, cleaned):
+    """Behind the name of a header's field follows its value; behind an equals sign a colon may begin one."""
     assert scrub(text) == cleaned
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import random
 import string
+from uuid import UUID
 
 import pytest
 from support.longer import few
@@ -67,6 +68,7 @@ FORMS = {
     "Groq": ["gsk_", (ALNUM, 52)],
     "Harness": ["pat.", (WORD, 22), ".", (ALNUM, 24), ".", (ALNUM, 20)],
     "Hugging Face": ["hf_", (LETTERS, 34)],
+    "LaunchDarkly": ["sdk-", (LOWER, 8), "-", (LOWER, 4), "-", (LOWER, 4), "-", (LOWER, 4), "-", (LOWER, 12)],
     "Linear": ["lin_api_", (ALNUM, 40)],
     "Lob": ["test_", (HEX, 35)],
     "Mailchimp": [(HEX, 32), "-us12"],
@@ -176,6 +178,8 @@ def test_rows_of_the_table_are_in_force():
     alphabet = [char for char in ALNUM if char.isdigit() or char in "abcdefABCDEF"]
     for vendor in VENDORS:
         token = vendor.prefix + ("7" + "".join(random.Random(7).choices(alphabet, k=vendor.length - 1))).upper()
+        if vendor.needs == "uuid":
+            token = f"{vendor.prefix}{UUID(int=7)}"
 
         assert vendor.source, vendor
         assert scrub(f"with {token} sent") == f"with {vendor.prefix}{REDACTED} sent", vendor
@@ -202,6 +206,7 @@ def test_token_that_was_cut_is_redacted(vendor):
         "pk_customer_order_item_history_2026_11_30", "disk_test_performance", "risk_live_assessment", "xoxo-forever",
         "00D!of_a_long_text", "the dapi of the 0123456789abcdef",
         "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCk1JSUJq0123456789",
+        "api-gateway-of-the-house-in-2026-11-30", "sdk-0123456789abcdef0123456789abcdef0123",
         "rzp_live_mode", "a precious cio and 0123456789abcdef0123456789abcdef", "oy2 is no prefix of much",
         "costs $6$ or $5", "the $krb5tgs$23$ of it", "BBDC-the-name-of-a-branch", "BBDC-1234",
         "org.apache.hadoop.hdfs.server.datanode.DataNode$PacketResponder", "10.251.42.84:57069", "b_tree_of_the_index",

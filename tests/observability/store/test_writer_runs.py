@@ -85,6 +85,19 @@ async def test_end_of_a_run_has_its_wear(path):
     assert query(path, "SELECT ended_us > 1000000000000000 FROM runs") == [(1,)]
 
 
+@pytest.mark.parametrize("batch_bytes", [2_000_000, 20_000, 5_000, 1])
+async def test_bytes_of_rows_are_counted_in_full(writers, monkeypatch, batch_bytes):
+    """However many batches they take: the WAL is checkpointed after so many."""
+    monkeypatch.setattr(writing, "BATCH_BYTES", batch_bytes)
+    writer = await writers("run")
+    offer(writer, range(1, 41))
+    added = []
+    monkeypatch.setattr(writer.wal, "add", added.append)
+    assert await writer.flush()
+
+    assert sum(added) == 40 * (len(b"[]") + len(b"{}") + 250)
+
+
 async def test_number_that_never_comes_is_given_up(writers):
     """After two rounds of housekeeping: its thread was stopped half-way."""
     writer = await writers("run")
@@ -355,6 +368,33 @@ async def test_what_is_written_and_dropped_is_counted(writers, monkeypatch):
     after = [metric(name) for name in names]
     assert [now - then for now, then in zip(after, before, strict=True)] == [2, 1, 7, 0, 1]
 
-    offer(writer, [4], capability=None)
+
+@pytest.mark.usefixtures("measured")
+async def test_record_that_cannot_be_stored_is_dropped_and_not_written(writers, monkeypatch):
+    """Counted once, however often its batch is tried: of a commit that fails, nothing is counted."""
+    names = [
+        'hearthnet_telemetry_written_total{kind="trace"}',
+        'hearthnet_telemetry_written_total{kind="log"}',
+        'hearthnet_telemetry_dropped_total{reason="poison"}',
+    ]
+    before = [metric(name) for name in names]
+    writer = await writers("run")
+    offer(writer, [1, 2])
+    offer(writer, [3], capability=None)
+    writer._recorder.logs.offer(a_log(4))
+    writer._recorder.logs.offer(a_log(5, level=None))
+    writer._recorder.logs.offer(a_log(6, logger=None))
+
+    async def refuse():
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer._db, "commit", refuse)
+        assert not await writer.flush()
+    assert [metric(name) for name in names] == before
     assert await writer.flush()
-    assert metric(names[3]) - before[3] == 1
+    offer(writer, [7])
+    assert await writer.flush()
+
+    after = [metric(name) for name in names]
+    assert [now - then for now, then in zip(after, before, strict=True)] == [3, 1, 3]

@@ -284,6 +284,19 @@ def test_name_by_keyword():
         trace.span(size=1)
 
 
+@pytest.mark.parametrize("make", [trace.span, trace.trace])
+def test_decorator_without_a_name_is_refused_at_once(make):
+    """Not at the first call, and with the line to write."""
+
+    def work():
+        """Does nothing."""
+
+    with pytest.raises(TypeError, match=rf'@{make.__name__}\("work"\)'):
+        make(work)
+    with pytest.raises(TypeError, match=rf'@{make.__name__}\("name"\)'):
+        make(lambda: 1)
+
+
 def test_span_of_a_class_of_the_programs_own():
     """What inherits from a span is one: others are opened inside it."""
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Any, Final
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import orjson
 
@@ -16,10 +17,15 @@ from hearthnet.forensics.box import Box, Frame, InFlight, fields
 from hearthnet.forensics.evidence.last_sign import last_moments
 from hearthnet.observability.records.ids import new_span_id
 from hearthnet.observability.records.record import LogRecord, TraceRecord, column_types
+from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.records.results import INTERRUPTED
 
-__all__ = ["BoxRecords", "records_of"]
+if TYPE_CHECKING:
+    from hearthnet.observability.records.record import TraceValues
 
+__all__ = ["BoxRecords", "record_interrupted", "records_of"]
+
+_VALUES_AT: Final = TraceRecord._fields.index("trace_id")  # where a record's values begin that no recorder sets
 _JSON: Final = {"spans": list, "extras": dict}  # decoded in a payload, JSON in the record
 
 
@@ -71,6 +77,24 @@ def records_of(box: Box) -> BoxRecords:
         box.gave_way_traces,
         box.gave_way_logs,
     )
+
+
+def record_interrupted(recorder: Recorder) -> None:
+    """Records the traces that are in flight when a run ends in order; their own end then records nothing more.
+
+    Nothing else of them is kept than of a run that was killed. Nothing may begin with this recorder any more.
+    """
+    flying = [] if recorder.box is None else recorder.box.in_flight()
+    if recorder.box is None or not flying:
+        return
+    # A trace is recorded before its slot is free.
+    ended = {(trace.trace_id, trace.started_mono_ns) for trace in recorder.pending_traces()}
+    left = [entry for entry in flying if (entry.trace_id, entry.started_ns) not in ended]
+    recorder.box.interrupted = frozenset((entry.trace_id, entry.started_ns) for entry in left)
+    end_ns = monotonic_ns()
+    for entry in left:
+        values = _interrupted(entry, recorder.run_id, end_ns)[_VALUES_AT:]
+        recorder.record_trace(cast("TraceValues", values))
 
 
 def _valid(frames: list[Frame], table: str, kinds: dict[str, tuple[type, ...]]) -> Iterator[dict[str, Any]]:

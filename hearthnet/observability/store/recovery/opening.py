@@ -51,7 +51,7 @@ class Own(NamedTuple):
     box: BlackBox
     pending: Collection[int]
     highest: int
-    held: tuple[int, int] = (0, 0)
+    held: tuple[int, int]
 
 
 def open_store(
@@ -90,7 +90,7 @@ def open_store(
                 salvaged.insert(connection)
             lost = _restore(connection, own)
             recovery = keep_house(connection, path.parent, run_id, None if own is None else own.box.path)
-            held = [own.held if own is not None else (0, 0), salvaged.held if salvaged is not None else (0, 0)]
+            held = [(0, 0), *(one.held for one in (own, salvaged) if one is not None)]
             count_missing(connection, (max(kind) for kind in zip(*held, strict=True)), lost)
             return recovery
     except sqlite3.Error as error:

@@ -301,5 +301,5 @@ def _readable(source: sqlite3.Connection, select: str, make: Callable[[Any], Any
 def _keep(found: dict[Any, Any], row: Any, make: Callable[[Any], Any]) -> None:
     try:
         found[row[0]] = make(row)
-    except (AttributeError, TypeError, ValueError):  # a damaged value
+    except AttributeError:  # a damaged value: a number where there should be text
         return

@@ -26,7 +26,7 @@ from hearthnet.forensics.evidence.runs import (
 )
 from hearthnet.forensics.model import Case, Entry, InFlight, Run
 from hearthnet.forensics.tables import COLUMNS
-from hearthnet.forensics.whose import runs_to_judge
+from hearthnet.forensics.whose import last_first, runs_to_judge
 from hearthnet.observability.records.results import INTERRUPTED
 from hearthnet.observability.store.rows import CLEAN
 
@@ -66,7 +66,7 @@ def read_case(path: Path, alive: Collection[str] = (), run_id: str | None = None
             rows = _rows(connection, "runs", "ORDER BY rowid")
             seen = {run_id: (first_us, last_us) for run_id, first_us, last_us in connection.execute(_SEEN)}
             runs = runs_of(rows, boxes, path.parent, seen, is_damaged=False)
-            case = Case(path.parent, runs=runs_to_judge(runs))
+            case = Case(path.parent, runs=last_first(runs_to_judge(runs), living))
             ended = (run for run in case.runs if run.run_id not in living and not run.is_alive)
             case.run = next((run for run in ended if run_id in (None, run.run_id)), None)
             case.in_flight = list(_interrupted(connection))

@@ -19,7 +19,18 @@ from hearthnet.observability.records.ids import canonical
 from hearthnet.observability.records.results import RESULTS
 from hearthnet.observability.store.search.language import Value
 
-__all__ = ["ENDED", "FIELDS", "TIMES", "Condition", "TableName", "UnclearValueError", "any_of", "attribute", "word"]
+__all__ = [
+    "ENDED",
+    "FIELDS",
+    "SHORT",
+    "TIMES",
+    "Condition",
+    "TableName",
+    "UnclearValueError",
+    "any_of",
+    "attribute",
+    "word",
+]
 
 TableName = Literal["traces", "logs"]
 
@@ -57,6 +68,9 @@ class UnclearValueError(ValueError):
         self.message = message
         self.hint = hint
 
+
+# Attributes of traces that have a long name of OpenTelemetry's, and a short one besides.
+SHORT: Final[Mapping[str, str]] = {"status": "http.response.status_code"}
 
 # Given an operator, a value and the present moment, the condition.
 Field = Callable[[str, Value, datetime], Condition]
@@ -233,6 +247,12 @@ def attribute(table: TableName, name: str, op: str, value: Value) -> Condition:
     Raises:
         UnclearValueError: raised when it is compared with something that is no number.
     """
+    if table == "traces" and name in SHORT:
+        return any_of([_attribute(table, one, op, value) for one in (name, SHORT[name])])
+    return _attribute(table, name, op, value)
+
+
+def _attribute(table: TableName, name: str, op: str, value: Value) -> Condition:
     test = _of_attribute(op, value)
     found = Condition(f"key = ? AND {test.sql}", (name, *test.values))
     own = _likely_attribute("extras", name, op, value, _row_of("json_each(extras)", found))

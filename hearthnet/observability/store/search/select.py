@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 from hearthnet.observability.store.query.shapes import decoded
 from hearthnet.observability.store.query.statement import QueryError
-from hearthnet.observability.store.search.conditions import ENDED, FIELDS, TableName
+from hearthnet.observability.store.search.conditions import ENDED, FIELDS, SHORT, TableName
 from hearthnet.observability.store.search.language import Problem, Term
 from hearthnet.observability.store.search.query import Compiled, is_attribute, pasted
 
@@ -157,7 +157,9 @@ def _unknown_attributes(connection: sqlite3.Connection, query: Compiled) -> list
         return []
     sql = f"WITH newest AS (SELECT * FROM {query.table} ORDER BY seq DESC LIMIT {_SAMPLE}) {_NAMES[query.table]}"  # noqa: S608
     known = {name for (name,) in connection.execute(sql)}
-    return [_unknown(one, known, query.table) for one in asked if one.field not in known]
+    return [
+        _unknown(one, known, query.table) for one in asked if known.isdisjoint({one.field, SHORT.get(str(one.field))})
+    ]
 
 
 def _unknown(one: Term, known: set[str], table: TableName) -> Problem:

@@ -26,6 +26,13 @@ def flying(start_s, span_s=None):
     return layout.InFlight("t", "a.b", 1, STARTED + int(start_s * SECOND), *span)
 
 
+def logged(second):
+    """The frame of a log record of so many seconds after the run; `flying` began a second after it by this clock."""
+    values = LOG.copy()
+    values[1] = 1 + (second - 1) * 1_000_000
+    return frame(values)
+
+
 def frame(values, ordinal=1):
     """A frame with that payload."""
     return layout.Frame(ordinal, json.dumps(values).encode())
@@ -50,10 +57,16 @@ def finished(start_s, duration_s):
         (layout.Box(HEADER, [finished(2, 4)], [], [flying(1, 3)]), 5_000, 2_000, 3_000),
         (layout.Box(HEADER, in_flight=[flying(1, 1.0625)]), 62.5, 62.5, 0),
         (layout.Box(HEADER, in_flight=[flying(1, 1.5), flying(4)]), 3_000, 500, 2_500),
+        (layout.Box(HEADER, [], [logged(4)], [flying(1, 3)], heartbeat_ns=STARTED + 2 * SECOND), 3_000, 2_000, 1_000),
+        (layout.Box(HEADER, [], [logged(0)], [flying(1, 3)]), 2_000, 2_000, 0),
+        (layout.Box(HEADER, [], [logged(9_000)], [flying(1, 3)]), 122_000, 2_000, 120_000),
         (layout.Box(HEADER, in_flight=[flying(-2, -1)]), 2_000, 1_000, 1_000),  # before the run had a box
     ],
-    ids=["heartbeat", "another's end", "its own span", "another's start", "start of the run"],
-)
+    ids=[
+        "heartbeat", "another's end", "its own span", "another's start", "a log record", "an earlier log record",
+        "a clock that was set", "start of the run",
+    ],
+)  # fmt: skip
 def test_interrupted_trace_had_run_until_the_last_sign_of_life(box, trace_ms, offset_ms, span_ms):
     """The last moment at which anything of the run is known to have happened ends it and its open span."""
     record = records_of(box).interrupted[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections import Counter
 from contextlib import closing
 
 import pytest
@@ -18,6 +19,8 @@ from hearthnet.observability.store import rows
 from hearthnet.observability.store.budget import Budget
 from hearthnet.observability.store.merge import merge
 from hearthnet.observability.store.recovery import opening
+from hearthnet.observability.store.recovery.quarantine import quarantined
+from hearthnet.observability.store.recovery.recover import Recovery
 
 
 @pytest.fixture
@@ -109,7 +112,7 @@ def own(tmp_path):
         box.append_trace(tuple(a_trace(number, "run")))
     box.append_log(tuple(a_log(3, "run")))
     box.note_committed(3, 1, 4)
-    yield opening.Own(box, {5}, 5)
+    yield opening.Own(box, {5}, 5, (0, 0))
     box.close(remove=True)
 
 
@@ -171,3 +174,36 @@ def test_database_that_is_salvaged_whole_has_no_gap(database, tmp_path):
     keep(tmp_path / "telemetry.db", None)
 
     assert (numbers(tmp_path / "telemetry.db"), gaps(tmp_path / "telemetry.db")) == ([1, 2, 3], [])
+
+
+def test_index_that_lacks_a_row_is_damage(database, tmp_path):
+    """Whatever SQLite says of it, and though each page is whole; a node that opens the store moves it aside."""
+    merge(database, [a_log(1)])
+    database.executescript(
+        "CREATE INDEX mine ON logs (level); PRAGMA writable_schema = ON;"
+        "UPDATE sqlite_schema SET sql = sql || ' WHERE 0' WHERE name = 'mine'; PRAGMA writable_schema = RESET"
+    )
+    merge(database, [a_log(2)])
+    database.executescript(
+        "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, ' WHERE 0', '') WHERE name = 'mine';"
+        "PRAGMA writable_schema = RESET"
+    )
+    database.close()
+    path = tmp_path / "telemetry.db"
+    opening.open_store(path, Budget(256), "run", reserve=0)
+
+    assert len(quarantined(path)) == 1
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT number FROM logs").fetchall() == [(1,), (2,)]
+
+
+@pytest.mark.parametrize(("unclean", "level"), [(1, "WARNING"), (0, "INFO")])
+def test_recovery_is_told(logged, unclean, level):
+    """A warning only where a run did not stop cleanly; nothing where there was none."""
+    opening.log_recovery(Recovery())
+    assert logged == []
+    opening.log_recovery(Recovery(2, 3, 4, 5, Counter(poison=6, overwritten=1), unclean))
+
+    (told,) = logged
+    assert told.levelname == level
+    assert (told.runs, told.traces, told.logs, told.interrupted, told.lost) == (2, 3, 4, 5, 7)

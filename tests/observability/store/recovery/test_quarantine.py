@@ -385,6 +385,21 @@ def test_each_table_is_salvaged_and_what_it_lacks_is_told(tmp_path):
     assert (nothing.missing, nothing.held, nothing.traces) == ([], (0, 0), {})
 
 
+@pytest.mark.parametrize("value", ["5", "5.5"])
+def test_number_in_place_of_text_costs_its_row(tmp_path, value):
+    """JSON it may be: only a column of any type keeps it as a number. The rows beside it are read."""
+    path = tmp_path / "telemetry.db"
+    with closing(open_database(path, TELEMETRY._replace(reserve_bytes=0))) as connection:
+        merge(connection, [a_log(1), a_log(2), a_log(3)])
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "ALTER TABLE logs RENAME COLUMN extras TO before; ALTER TABLE logs ADD COLUMN extras ANY;"
+            f"UPDATE logs SET extras = CASE seq WHEN 2 THEN {value} ELSE before END"
+        )
+
+    assert sorted(salvage(path).logs) == [1, 3]
+
+
 def test_what_was_salvaged_is_in_the_new_database_and_told(tmp_path, logged):
     """Rows keep their seq; gaps get one of their own, above them."""
     old, new = tmp_path / "old.db", tmp_path / "new.db"

@@ -9,6 +9,8 @@ import pytest
 
 from hearthnet.forensics import box as layout
 from hearthnet.observability import telemetry, trace
+from hearthnet.observability.store import thread, writer
+from hearthnet.observability.store.recovery import opening
 from hearthnet.observability.telemetry import DATABASE
 
 RUNS, CALLS = 3, 10
@@ -87,13 +89,15 @@ MENDED = (renamed_column, added_column)  # by the first run: it moves the databa
 
 
 @pytest.mark.parametrize("cause", [renamed_column, trigger, added_column, locked, newer])
-def test_records_of_all_of_them_are_taken_over(observability, cause):
+def test_records_of_all_of_them_are_taken_over(observability, monkeypatch, cause):
     """Their numbers are equal, each run's from 1: all are rows, once, with seqs of their own; nothing is a gap."""
     path = observability.data_dir / DATABASE
     with telemetry.open(observability) as t:
         record(CALLS, "of.before")
         assert t.flush()
-    with cause(path):
+    with cause(path), monkeypatch.context() as patch:
+        for place, name in ((opening, "PATIENT_S"), (writer, "PATIENT_S"), (thread, "PATIENT_S"), (thread, "_END_S")):
+            patch.setattr(place, name, 0.05)  # the lock is kept longer than any of them
         for run in range(RUNS):
             with telemetry.open(observability):
                 record(CALLS, f"of.run{run}")

@@ -184,3 +184,13 @@ def test_name_that_is_known_is_not_doubted(path, text):
     """Nor one that the records must not have."""
     found = run_query(path, compiled(text))
     assert (found.count, found.problems) == (0, [])
+
+
+def test_status_of_a_response_has_a_short_name(tmp_path):
+    """Of traces, beside an attribute that is called so; it is not doubted where the long one is known."""
+    long, short = {"http.response.status_code": 500}, {"status": 503}
+    path = write(tmp_path / "t.db", trace(1, extras=long), trace(2, extras=short), log(3, long), log(4, short))
+    assert [row["seq"] for row in run_query(path, compiled("status:>=500")).rows] == [2, 1]
+    assert [row["seq"] for row in run_query(path, compiled("-status:503")).rows] == [1]
+    assert [row["seq"] for row in run_query(path, compiled("status:>=500", "logs")).rows] == [4]
+    assert run_query(path, compiled("status:404")).problems == []
