@@ -24,7 +24,7 @@ __all__ = ["import_command", "imported_traces"]
 @click.command("import")
 @click.argument("file", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
 @click.option("--name", metavar="NAME", help="What to call it. Default: the name of FILE.")
-@click.option("--list", "is_list", is_flag=True, help="List what is imported.")
+@click.option("--list", "is_list", is_flag=True, help="List the imported stores.")
 @click.option("--remove", metavar="NAME", help="Remove what was imported as NAME.")
 @data_option
 @where_option
@@ -125,7 +125,7 @@ def _warn(error: StoreError) -> None:
 
 
 def imported_traces(where: Locations, trace_id: str, n: int) -> list[dict[str, Any]]:
-    """Returns the traces with an id, or its beginning, of what is imported beside a store, each with its source.
+    """Returns the traces with an id, or its beginning, of the stores imported beside one, each with its source.
 
     Of each source there are `n` at most.
     """

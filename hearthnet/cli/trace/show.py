@@ -66,7 +66,7 @@ def show(where: Locations, reference: str, as_json: bool) -> None:
 
     ID is a trace's id or its beginning; or `last` or -1 for the one at the top of `hearthnet trace recent`, -2 for the
     second, and so on. The word `show` may be omitted. Times are local, in --json UTC. A trace that the store does not
-    have may be of what `hearthnet trace import` has imported; its source is shown, in --json as `imported`.
+    have may be one that `hearthnet trace import` brought; its source is shown, in --json as `imported`.
 
     \b
     Example: hearthnet trace show last
@@ -121,7 +121,7 @@ def trace_id_of(where: Locations, reference: str) -> str:
 def _or_imported(
     find_own: Callable[[], list[dict[str, Any]]], where: Locations, trace_id: str, n: int
 ) -> list[dict[str, Any]]:
-    """Returns the store's own traces, or where it has none, or is none, those that are imported beside it."""
+    """Returns the store's own traces, or where it has none, or is none, those imported beside it."""
     try:
         if found := find_own():
             return found

@@ -67,7 +67,7 @@ def requests(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def refused(path: Path, number: int, error: ValueError) -> ImportRefusedError:
-    """Returns the error for a request that is not what it must be."""
+    """Returns the error for a request with a wrong form."""
     hint = "hearthnet telemetry export writes such files, and a Collector's file exporter: JSON lines or protobuf"
     return ImportRefusedError(f"{path} cannot be imported: request {number}: {error}", hint=hint)
 

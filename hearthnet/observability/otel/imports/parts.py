@@ -1,4 +1,4 @@
-"""The parts of a request of OTLP in JSON, read as what they must be: the file may be anybody's.
+"""The parts of a request of OTLP in JSON, read as what they must be: the file may be hostile.
 
 Each function raises ValueError with the name of the field that has another form.
 """

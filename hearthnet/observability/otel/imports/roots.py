@@ -10,7 +10,7 @@ from typing import Final
 
 from hearthnet.observability.traces.traceparent import root_span_id
 
-__all__ = ["started_mono_ns"]
+__all__ = ["mono_ns_of"]
 
 _SPREAD: Final = 0x9E37_79B9_7F4A_7C15  # that of `root_span_id`; a test compares
 _SHIFT: Final = 7
@@ -19,7 +19,7 @@ _INVERSE: Final = pow(_SPREAD, -1, 2**_BITS)
 _MAX_INTEGER: Final = 2**63  # that a column holds
 
 
-def started_mono_ns(trace_id: str, started_us: int, span_id: str) -> int | None:
+def mono_ns_of(trace_id: str, started_us: int, span_id: str) -> int | None:
     """Returns the least time in nanoseconds with which a trace's root has this id; None: no time that a column holds.
 
     128 times have it, spread over 2^71. That of a clock which counts from the start of a machine is the lowest by far.

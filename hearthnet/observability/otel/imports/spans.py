@@ -1,4 +1,4 @@
-"""Spans of OTLP back to traces: `export/mapping.py` the other way round, for its own spans and for anybody's.
+"""Spans of OTLP back to traces: `export/mapping.py` the other way round, for its own spans and for others.
 
 A span becomes a trace if it is the first of its trace in its run: this project's export says so of its own; else it has
 no parent among the spans of its run, or one that is remote. All that is below it are the spans of that trace.
@@ -19,7 +19,7 @@ from hearthnet.observability.otel.export import gen_ai
 from hearthnet.observability.otel.export.exceptions import type_of
 from hearthnet.observability.otel.fields import EVENTS, KIND, LINKS, PARENT_IS_REMOTE, SCOPE, STATUS, dropped
 from hearthnet.observability.otel.imports import parts
-from hearthnet.observability.otel.imports.roots import started_mono_ns
+from hearthnet.observability.otel.imports.roots import mono_ns_of
 from hearthnet.observability.records.record import TraceRecord, clean_text, encode, fit
 from hearthnet.observability.records.results import INTERRUPTED, OK, RESULTS, is_failure
 
@@ -186,7 +186,7 @@ def _adopting(span: Span, own: list[Span]) -> str | None:
 
 def _trace(root: Span, below: list[Span]) -> TraceRecord:
     started_us = root.start_ns // 1_000
-    mono_ns = started_mono_ns(root.trace_id, started_us, root.span_id)
+    mono_ns = mono_ns_of(root.trace_id, started_us, root.span_id)
     fields = dict(root.attributes)
     named = fields.pop(_CAPABILITY, None), fields.pop(_VERSION, None), fields.pop(_PARENT, None)
     capability, version, parent_id = (None if item is None else str(item) for item in named)

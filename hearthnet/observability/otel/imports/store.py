@@ -50,7 +50,7 @@ class Imported(NamedTuple):
 
 
 def name_for(file: Path) -> str:
-    """Returns the name that a file's store gets if nobody names it."""
+    """Returns the name that a file's store gets by default."""
     return _NO_NAME.sub("-", file.stem).lstrip("._-")[:64] or "traces"
 
 
