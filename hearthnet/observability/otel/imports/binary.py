@@ -21,7 +21,7 @@ _IDS: Final = frozenset({"traceId", "spanId", "parentSpanId"})  # base64 in prot
 def decoded(body: bytes) -> dict[str, Any]:
     """Returns a request of traces or log records.
 
-    A message does not say which it is, and the fields of both have the same numbers. But what is an id in a span is a
+    A message does not say which it is, and the fields of both have the same numbers. But the id of a span is a
     time in a log record, which a reader of spans passes over: log records are spans without ids.
 
     Raises:

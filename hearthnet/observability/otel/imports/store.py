@@ -164,7 +164,7 @@ def _insert_runs(connection: sqlite3.Connection, contents: Contents) -> None:
 
 
 def summary(data_dir: Path, name: str) -> Imported:
-    """Returns what is in a store.
+    """Returns the contents of a store, in numbers.
 
     Raises:
         StoreError: raised when it cannot be read.
