@@ -35,8 +35,8 @@ def import_command(
     """Import exported traces and log records, to read them beside one's own.
 
     FILE is of `hearthnet telemetry export`, in either format, or of a Collector's file exporter. It becomes a store of
-    its own: `trace show` finds its traces where one's own store has none, `--data` of any command reads it alone. One's
-    own records, statistics and checks stay as they are.
+    its own: `trace show` finds its traces where one's own store has none; `trace recent`, `search` and `telemetry sql`
+    read it alone with `--data`. One's own records, statistics and checks stay as they are.
 
     \b
     Example: hearthnet trace import kitchen.jsonl
