@@ -30,7 +30,6 @@ from hearthnet.observability.logs.messages import INFO, WARNING
 from hearthnet.observability.metrics import telemetry_dropped_total
 from hearthnet.observability.records.context import Counted, Scope, current, swap
 from hearthnet.observability.records.ids import canonical, id_source, new_trace_id
-from hearthnet.observability.records.kept import spans_in
 from hearthnet.observability.records.record import (
     LogValues,
     TraceRecord,
@@ -40,6 +39,7 @@ from hearthnet.observability.records.record import (
     fit,
     is_a,
     is_plain,
+    spans_in,
 )
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.records.results import CANCELLED, OK, RESULTS, decisive, is_failure, result_of
