@@ -31,7 +31,6 @@ from hearthnet.observability.logs.standard_records import TRACE_LOGGER, done_tex
 from hearthnet.observability.metrics import telemetry_dropped_total
 from hearthnet.observability.records.context import Counted, Scope, current, swap
 from hearthnet.observability.records.ids import canonical, id_source, new_trace_id
-from hearthnet.observability.records.kept import spans_in
 from hearthnet.observability.records.record import (
     LogValues,
     TraceRecord,
@@ -41,6 +40,7 @@ from hearthnet.observability.records.record import (
     fit,
     is_a,
     is_plain,
+    spans_in,
 )
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.records.results import CANCELLED, OK, RESULTS, decisive, is_failure, result_of
