@@ -17,7 +17,7 @@ RUN = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
 def in_one_go(recorder):
     """Records a trace, encoded as a whole."""
     columns = a_trace(recorder.next_number())[2:-2]
-    assert recorder.record_whole(recorder.box, (*columns, [], {}), 2) is not None
+    assert recorder.record_whole(recorder.box, columns, [], {}, 2) is not None
 
 
 def in_parts(recorder):
@@ -53,7 +53,7 @@ def test_box_and_buffer_have_the_same(make, ring_bytes):
         for _ in range(100):
             record(recorder)
         frames = [(frame.ordinal, frame.payload) for frame in recorder.box.contents().traces]
-        fields = [fields_of(one, RUN)[2:] for one in recorder.traces.take(200)]
+        fields = [fields_of(one)[2:] for one in recorder.traces.take(200)]
         kept.append((frames, fields, woken, recorder.box.failures))
 
     assert kept[0] == kept[1]
@@ -84,7 +84,7 @@ def test_what_is_being_written_counts_as_waiting(make, record):
 def test_trace_that_may_be_too_large_for_a_row_is_left_to_the_other_way(make, size):
     """Nothing of it is kept then."""
     recorder, woken = make(200_000)
-    frame = recorder.record_whole(recorder.box, (*a_trace(1)[2:-2], [], {"text": "x" * size}), size + 11)
+    frame = recorder.record_whole(recorder.box, a_trace(1)[2:-2], [], {"text": "x" * size}, size + 11)
 
     is_kept = size < 10_000
     assert (frame is not None) is is_kept
@@ -96,6 +96,6 @@ def test_value_that_cannot_be_encoded_leaves_nothing(make):
     """The caller is told, and records it the other way."""
     recorder, _ = make()
     with pytest.raises(TypeError):
-        recorder.record_whole(recorder.box, (*a_trace(1)[2:-2], [], {"value": object()}), 2)
+        recorder.record_whole(recorder.box, a_trace(1)[2:-2], [], {"value": object()}, 2)
 
     assert len(recorder.traces) == len(recorder.box.contents().traces) == 0
