@@ -126,7 +126,7 @@ class Request:
 
 
 def status_of(value: object) -> int | None:
-    """Returns the status of a response, or None for what is no number: an application may send anything."""
+    """Returns the status of a response, None if it is no number: an application may send anything."""
     return int(value) if type(value) is int or isinstance(value, HTTPStatus) else None
 
 

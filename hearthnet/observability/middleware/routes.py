@@ -84,7 +84,7 @@ def _is_mount(route: Any) -> bool:
 
 
 def _walk(routes: Iterable[Any], around: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """Returns all routes and mounts, each with the template of what is around it."""
+    """Returns all routes and mounts, each with the template of the mounts around it."""
     for one in routes:
         yield around, one
         if depth >= _MAX_DEPTH:
