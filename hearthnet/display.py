@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from math import isfinite
 from typing import Any, Final, TextIO
 
-__all__ = ["counted", "has_colour", "has_unicode", "short_floats", "size", "span_tree"]
+__all__ = ["counted", "escaped", "has_colour", "has_unicode", "needs_quotes", "short_floats", "size", "span_tree"]
 
 _UNITS: Final = ((10_000_000_000, 1e9, "GB"), (1_000_000, 1e6, "MB"), (1_000, 1e3, "kB"))
 _DECIMALS: Final = 3
@@ -14,6 +15,25 @@ _SMALL: Final = 0.1  # smaller numbers have that many significant digits instead
 _MAX_DEPTH: Final = 8  # of lists and dicts; deeper values are shown as they are
 # Values that Python itself puts into LC_CTYPE in the C locale (PEP 538): they say nothing about the terminal.
 _COERCED: Final = ("", "C.UTF-8", "C.utf8", "UTF-8")
+
+# Besides control characters those that reorder or break lines.
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_SHORT_ESCAPES: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_NEEDS_QUOTES: Final = re.compile(r'[\s"=]|^$')
+
+
+def escaped(text: object) -> str:
+    """Returns text with its control characters escaped as in JSON: the terminal obeys none of them."""
+    return _CONTROL.sub(_escape, str(text))
+
+
+def _escape(match: re.Match[str]) -> str:
+    return _SHORT_ESCAPES.get(match[0]) or f"\\u{ord(match[0]):04x}"
+
+
+def needs_quotes(value: str) -> bool:
+    """Returns whether a field's value is shown as a JSON string, so that it is seen where it ends."""
+    return _NEEDS_QUOTES.search(value) is not None
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:

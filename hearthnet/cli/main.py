@@ -87,8 +87,6 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "version": ("version", "Print the version."),
 }
 
-# C0, DEL, C1, and characters that reorder text: recorded strings are untrusted.
-_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _WORD: Final = re.compile(r"( *)([^ ]+)")
 _MIN_WIDTH: Final = 40
 _NO_TERMINAL: Final = 1_000_000  # columns: nothing is cut or wrapped for a program
@@ -387,7 +385,9 @@ def json_option(command: F) -> F:
 
 def printable(text: object) -> str:
     """Returns `text` with all control characters escaped."""
-    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text))
+    from hearthnet.display import escaped  # late: `--help` needs none of it
+
+    return escaped(text)
 
 
 def print_json(value: Any) -> None:
@@ -415,14 +415,17 @@ def as_json_text(value: Any, *, is_indented: bool = False) -> str:
 def fields_text(fields: Mapping[str, Any], *, is_short: bool = False) -> str:
     """Returns fields of a record as `key=value  key=value`, values that are no text as JSON.
 
-    If short, numbers have few decimals.
+    If short, as on the console: numbers have few decimals, and a text with blanks is in quotes.
     """
+    from hearthnet.display import needs_quotes, short_floats  # late, as above
+
     values: Iterable[Any] = fields.values()
     if is_short:
-        from hearthnet.display import short_floats  # late: `--help` needs none of it
-
         values = map(short_floats, values)
-    texts = (value if isinstance(value, str) else as_json_text(value) for value in values)
+    texts = (
+        value if isinstance(value, str) and not (is_short and needs_quotes(value)) else as_json_text(value)
+        for value in values
+    )
     return printable("  ".join(f"{key}={text}" for key, text in zip(fields, texts, strict=True)))
 
 

@@ -30,7 +30,7 @@ from hearthnet.forensics.evidence.runs import Boxes, as_in_flight, in_flight_in,
 from hearthnet.forensics.evidence.safe_stat import is_file, is_folder, listed, why_unreadable
 from hearthnet.forensics.model import Case, Entry, InFlight, Run, Source
 from hearthnet.forensics.timeline import ended_us, fresh_lines, timeline, with_runs
-from hearthnet.forensics.whose import last_first, like, runs_to_judge
+from hearthnet.forensics.whose import last_first, like, one_by_one, runs_to_judge
 from hearthnet.moments import iso
 from hearthnet.references import chosen, place
 
@@ -99,8 +99,8 @@ def gather(
         around = _trace_id(around, run, numbered)
     window, own = _window(run, numbered, (since_us or 0, until_us), around), (run.started_us, _end_us(run) + _SLACK_US)
     lines = _lines(log_dir, directory, window, own, limit, case.sources)
-    # Programs commit at different intervals, so the order of commits says little about records of two of them.
-    own_ids = {other.run_id for other in like(runs, run)}
+    # Processes commit at different intervals, so the order of commits says little about records of two of them.
+    own_ids = {other.run_id for other in one_by_one(like(runs, run))}
     apart = {other.run_id for other in runs if other.run_id not in own_ids}
     apart |= {key for key, (_, box) in boxes.by_run.items() if box.header.role == LIBRARY}
     entries = timeline(numbered, with_runs(lines.entries, runs), runs, apart)

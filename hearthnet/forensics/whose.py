@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import accumulate
+from math import inf
 from typing import Final
 
 from hearthnet.forensics.model import Run
 
-__all__ = ["last_first", "like", "program_names", "runs_to_judge"]
+__all__ = ["last_first", "like", "one_by_one", "program_names", "runs_to_judge"]
 
 _CLEAN: Final = "clean"
 _REBUILT: Final = "rebuilt"  # rows rebuilt from the logs, which belong to no real run
@@ -55,6 +57,17 @@ def last_first(runs: Sequence[Run], living: Collection[str] = ()) -> list[Run]:
     place = next(index for index, run in enumerate(runs) if run is ended[0])
     others = [run for run in runs if run is not last]
     return [*others[:place], last, *others[place:]]
+
+
+def one_by_one(runs: Sequence[Run]) -> list[Run]:
+    """Returns the runs beside which no other of these was under way. A node has no others."""
+    ordered = sorted(runs, key=lambda run: run.started_us)
+    starts = [*(run.started_us for run in ordered[1:]), inf]
+    ends = accumulate(map(_end_us, ordered), max, initial=0)
+    alone = zip(ordered, starts, ends, strict=False)
+    return [
+        run for run, next_us, ended_us in alone if run.is_node or ended_us < run.started_us <= _end_us(run) <= next_us
+    ]
 
 
 def _had_begun_before(run: Run, other: Run) -> bool:

@@ -46,6 +46,8 @@ from hearthnet.observability.logs.messages import (
 )
 from hearthnet.observability.logs.set_up import look, passes_on
 from hearthnet.observability.logs.standard_records import (
+    DONE,
+    TRACE_LOGGER,
     add_fields,
     created_ns,
     entry_of,
@@ -67,9 +69,6 @@ if TYPE_CHECKING:
     from hearthnet.observability.settings import LoggingConfig
 
 __all__ = ["JsonFormatter", "Logger", "RateLimitedLogger", "configure", "get_logger", "install_sinks", "shutdown"]
-
-DONE: Final = "done"
-TRACE_LOGGER: Final = "hearthnet.trace"  # its "done" lines are written to the JSON log alone: the trace has a row
 
 _OURS: Final = frozenset({"hearthnet_extras", "hearthnet_fields", "hearthnet_place", "hearthnet_taken"})
 _RESERVED: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"} | _OURS
@@ -281,8 +280,7 @@ class JsonHandler(logging.Handler):
         file: of the JSON lines; None: there is none.
         console: shows records on stderr; None: there is none.
         failures: records neither written nor stored: a bug here.
-        missed: records that the program's set-up of logging kept from us: by a disabled logger, a level, a removed
-            handler.
+        missed: records that the program's set-up kept from us: a disabled logger, a level, a removed handler.
         is_fed: whether a queue's listener or another handler passes records to us, since we are not the root's.
         unfed_looks: checks of the set-up since the first record that came past the loggers' handlers, and by no queue.
         factories: of records, that of the program before and ours.
@@ -378,10 +376,10 @@ class JsonHandler(logging.Handler):
             return
         entry = new_entry(message, extra, error, now_ns, made, repeats)
         self._write(entry.line(), message, now_ns)
-        if runtime.journal is not None and message.logger != TRACE_LOGGER:
-            runtime.journal.send(entry)
         if message.logger == TRACE_LOGGER:
             return
+        if runtime.journal is not None:
+            runtime.journal.send(entry)
         if message.admit_row():
             runtime.recorder.record_log(entry.values())
         elif not self._is_held(entry, message):
@@ -394,8 +392,7 @@ class JsonHandler(logging.Handler):
         return is_own and scope.trace.hold(entry.values(), message)  # type: ignore[union-attr]
 
     def _write(self, line: bytes, message: Message, now_ns: int) -> None:
-        file = self.file
-        if file is not None:
+        if (file := self.file) is not None:
             if file.is_shedding and not message.is_notable:
                 file.shed_lines += 1
             else:

@@ -10,6 +10,7 @@ import orjson
 from hearthnet.forensics.frames import pack
 from hearthnet.observability import trace
 from hearthnet.observability.records.ids import new_trace_id
+from hearthnet.observability.records.kept import WholeTrace
 from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.runtime import runtime
 from hearthnet.observability.store.ring import RECOUNT
@@ -39,10 +40,10 @@ def numbered(record: TraceRecord, first: int, count: int) -> Iterator[TraceRecor
         yield record._replace(seq=number, number=number, trace_id=new_trace_id())
 
 
-def framed(record: TraceRecord) -> bytes:
-    """Returns a record as the buffer holds an ordinary trace: as its frame in the black box."""
+def framed(record: TraceRecord) -> WholeTrace:
+    """Returns a record as the buffer holds an ordinary trace: with its frame in the black box."""
     columns = (*record[2:-2], orjson.Fragment(record.spans), orjson.Fragment(record.extras))
-    return pack(orjson.dumps(columns), record.number, len(record.extras))
+    return (*record[:-2], pack(orjson.dumps(columns), record.number, len(record.extras)))
 
 
 def count_rows(connection: sqlite3.Connection) -> None:

@@ -38,6 +38,7 @@ SUBJECTS = {
             "records/test_record.py",
             "records/test_record_kind.py",
             "redaction/test_redaction.py",
+            "redaction/test_redaction_careless.py",
         ),
     ),
     "recorder": Subject(
@@ -45,6 +46,7 @@ SUBJECTS = {
         (
             "records/test_recorder_buffer.py",
             "records/test_recorder_wakes.py",
+            "records/test_recorder_whole.py",
             "store/test_recent.py",
             "store/test_writer.py",
             "test_telemetry_uncommitted.py",

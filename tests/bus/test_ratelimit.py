@@ -264,3 +264,11 @@ def test_bus_counts_by_capability_and_reason(clock):
         'hearthnet_rate_limited_total{capability="other",reason="soft_capability"} 90.0',
     ]
     assert trace.get_recent(10) == []
+
+
+def test_bucket_is_full_as_soon_as_its_last_token_is_back():
+    """Not a nanosecond before."""
+    bucket = Bucket(10)
+    bucket.take(7 * NS)
+
+    assert [bucket.is_full(7 * NS + NS // 10 + late) for late in (-1, 0, 1)] == [False, True, True]

@@ -97,7 +97,9 @@ def test_what_can_be_read_can_be_printed(text, capsys):
 def test_fields_are_text_or_json():
     """Texts are as they are, other values JSON; control characters are escaped."""
     fields = {"a": "x y", "b": True, "c": None, "d": {"e": [1, 1.5]}, "f\n": "\x1b", "g": orjson.loads(nested(900))}
-    assert fields_text(fields) == (f'a=x y  b=true  c=null  d={{"e":[1,1.5]}}  f\\u000a=\\u001b  g={nested(900)}')
+    short = fields_text({"a": "x y", "b": "x\n=", "c": "", "d": "plain", "e": 1.23456}, is_short=True)
+    assert short == r'a="x y"  b="x\n="  c=""  d=plain  e=1.235'
+    assert fields_text(fields) == (f'a=x y  b=true  c=null  d={{"e":[1,1.5]}}  f\\n=\\u001b  g={nested(900)}')
 
 
 @pytest.mark.parametrize(

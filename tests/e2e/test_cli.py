@@ -234,7 +234,7 @@ def test_log_filters(stopped_node, observability):
     assert messages("--trace", started.trace_id) == ["three", "done"]
     text = stopped_node.cli("log").stdout
     assert "\x1b[31m" not in text
-    assert "\\u001b[31mred\\u000d\\u000a" in text
+    assert "\\u001b[31mred\\r\\n" in text
 
 
 def test_foreign_server_is_no_node(stopped_node, http_date_server):

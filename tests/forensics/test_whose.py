@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from hearthnet.forensics.model import Run
-from hearthnet.forensics.whose import last_first, like, program_names, runs_to_judge
+from hearthnet.forensics.whose import last_first, like, one_by_one, program_names, runs_to_judge
 
 NODE = Run("01NODE", 1, node_id="ed25519:n", program="hearthnet", role="node")
 OLD = Run("01OLD", 2, node_id="ed25519:n")  # of a version without the columns
@@ -86,3 +86,14 @@ def test_last_run_is_none_that_is_running():
     assert last_first([worker, parent], {"parent"})[0] is worker
     assert last_first([parent], {"parent"}) == [parent]
     assert last_first([]) == []
+
+
+def test_runs_one_by_one_are_those_without_another_beside_them():
+    """Of a program with workers the order of commits says little; a node is alone, whatever its clock said."""
+    before, after = run("before", 1, 9), run("after", 91, 99)
+    beside = [run("parent", 10, 90), run("worker", 20, 30), run("worker", 25, 95)]
+
+    assert one_by_one([after, *beside, before]) == [before]
+    assert one_by_one([after, beside[0], before]) == [before, beside[0], after]
+    nodes = [replace(item, role="node") for item in beside]
+    assert one_by_one(nodes) == nodes

@@ -53,7 +53,7 @@ def last_seen_us(box: Box) -> int:
 
 
 def _clocks(box: Box, ended: list[_Ended]) -> tuple[int, int]:
-    """Returns the same moment by the monotonic clock and by UTC: of what started last."""
+    """Returns one moment by the monotonic clock and by UTC: the last start of anything."""
     clocks = [(box.header.started_ns, box.header.started_us)]
     clocks += [(trace.started_ns, trace.started_us) for trace in ended]
     clocks += [(trace.started_ns, trace.started_us) for trace in box.in_flight]

@@ -12,13 +12,13 @@ from itertools import groupby
 from typing import Final
 
 from hearthnet import moments
+from hearthnet.display import escaped
 from hearthnet.forensics.model import CAUSES, Case, Entry, Run, Verdict, Vitals
 from hearthnet.forensics.timeline import ended_us
 
 __all__ = ["Paint", "printable", "report"]
 
-# C0, DEL, C1, and characters that reorder text.
-_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_SURROGATES: Final = re.compile("[\ud800-\udfff]")  # a damaged file may have them; no terminal can show them
 _COLOURS: Final = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "dim": 2, "bold": 1}
 _GOOD: Final = ("clean_stop", "running")
 _CERTAINTY: Final = {"certain": "certain", "likely": "likely, not certain", "possible": "only possible"}
@@ -40,7 +40,7 @@ Paint = Callable[[str, str], str]
 
 def printable(text: object) -> str:
     """Returns `text` with every control character escaped."""
-    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text))
+    return _SURROGATES.sub(lambda match: f"\\u{ord(match[0]):04x}", escaped(text))
 
 
 def report(case: Case, verdict: Verdict, *, colour: bool, unicode: bool, columns: int | None = None) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import orjson
 
-from hearthnet.display import short_floats
+from hearthnet.display import escaped, needs_quotes, short_floats
 
 __all__ = ["DONE", "TRACE_LOGGER", "escaped_json", "text_of_line"]
 
@@ -28,11 +28,8 @@ _COLOURS: Final = {"debug": "90", "info": "34", "warning": "33", "error": "31", 
 _DIM, _BOLD, _PLAIN = "2", "1", ""
 _INDENT: Final = "    "
 _MAX_VALUE_CHARS: Final = 300
-# Besides control characters those that reorder or break lines.
-_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 # JSON escapes the others.
 _CONTROL_IN_JSON: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-_NEEDS_QUOTES: Final = re.compile(r'[\s"=]|^$')
 _OWN_FRAME: Final = re.compile(r'  File "[^"]*[/\\]hearthnet[/\\]observability[/\\]traces[/\\]')
 # Shown elsewhere in the line, or said by the traceback.
 _NOT_FIELDS: Final = frozenset({"ts", "level", "logger", "msg", "span_id", "exc", "exc_type", "exc_message"})
@@ -70,13 +67,6 @@ def _without_own_frames(lines: list[str]) -> Iterator[str]:
             yield line
 
 
-def escaped(text: object) -> str:
-    """Returns text with its control characters escaped."""
-    return _CONTROL.sub(
-        lambda match: f"\\x{ord(match[0]):02x}" if match[0] < "\u0100" else f"\\u{ord(match[0]):04x}", str(text)
-    )
-
-
 def escaped_json(line: str) -> str:
     """Returns a line of JSON whose control characters, and those that reorder text, are escaped as JSON does it."""
     return _CONTROL_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", line)
@@ -101,7 +91,7 @@ def _fields(values: Mapping[str, Any]) -> str:
 def _value(value: object) -> str:
     if not isinstance(value, str):
         return _short(orjson.dumps(short_floats(value)).decode())
-    return _short(orjson.dumps(value).decode() if _NEEDS_QUOTES.search(value) else value)
+    return _short(orjson.dumps(value).decode() if needs_quotes(value) else value)
 
 
 def _short(text: object) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
 
+from hearthnet.display import short_floats
 from hearthnet.observability.logs.messages import (
     Entry,
     Place,
@@ -26,11 +27,32 @@ from hearthnet.observability.redaction.rules import REDACTED, scrub
 if TYPE_CHECKING:
     import logging
 
-__all__ = ["add_fields", "created_ns", "entry_of", "fields_of", "place_of", "redact", "said", "without_secrets"]
+__all__ = [
+    "DONE",
+    "TRACE_LOGGER",
+    "add_fields",
+    "created_ns",
+    "done_text",
+    "entry_of",
+    "fields_of",
+    "place_of",
+    "redact",
+    "said",
+    "without_secrets",
+]
+
+DONE: Final = "done"
+TRACE_LOGGER: Final = "hearthnet.trace"  # its "done" lines are written to the JSON log alone: the trace has a row
 
 _FIRST_S: Final = -62_135_596_800  # years 1 and 10000, between which a day has a name
 _END_S: Final = 253_402_300_800
 _TRACEBACK: Final = "\nTraceback (most recent call last):\n"
+
+
+def done_text(fields: Mapping[str, Any]) -> str:
+    """Returns a trace that has ended as text, for other handlers: their formatters show the message alone."""
+    error = f": {fields['error']}" if "error" in fields else ""
+    return f"{fields['capability']} {fields['result']} in {short_floats(fields['ms'])} ms{error}"
 
 
 def redact(record: logging.LogRecord, extra: object = None) -> object:
@@ -121,6 +143,8 @@ def place_of(record: logging.LogRecord) -> Place:
 
 def said(record: logging.LogRecord) -> tuple[str, Error | None]:
     """Returns the message, and the exception with the texts of traceback and stack."""
+    if record.name == TRACE_LOGGER:
+        return DONE, None  # the text is for other handlers
     text = text_of(record.msg, record.args)
     exc_info, exc_text = exc_info_of(record.exc_info), record.exc_text
     if exc_info is None and not exc_text and _TRACEBACK in text:

@@ -15,13 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from math import inf, isfinite
 from numbers import Integral, Rational, Real
-from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeGuard, TypeVar, get_args, get_type_hints
 
 import orjson
 
 from hearthnet.constants import MAX_KEYS, MAX_NESTING, MAX_STRING_BYTES, MIN_SECRET_CHARS
-from hearthnet.forensics.frames import FRAME
 from hearthnet.observability.redaction.rules import (
     REDACTED,
     is_secret,
@@ -34,7 +32,6 @@ from hearthnet.observability.redaction.rules import (
 from hearthnet.observability.redaction.told import known, tell
 
 __all__ = [
-    "KeptTrace",
     "LogFields",
     "LogRecord",
     "LogValues",
@@ -48,14 +45,11 @@ __all__ = [
     "encode_plain",
     "encode_value",
     "error_text",
-    "fields_of",
     "fit",
     "is_a",
     "is_plain",
-    "number_of",
     "one_line",
     "safe_text",
-    "spans_in",
 ]
 
 
@@ -66,8 +60,6 @@ LogValues = tuple[int, str, str, str, str | None, str | None, int, int, bytes, s
 # one it would visit again and again, thousands of them) and which is made in a third of the time.
 TraceFields = tuple[int, str, int, *TraceValues]
 LogFields = tuple[int, str, int, *LogValues]
-# A trace in the buffer: where it was encoded in one go, its frame in the box, a third of the memory of its fields.
-KeptTrace = TraceFields | bytes
 
 
 class TraceRecord(NamedTuple):
@@ -126,43 +118,6 @@ class LogRecord(NamedTuple):
 def column_types(record: type[TraceRecord | LogRecord]) -> dict[str, tuple[type, ...]]:
     """Returns the types that each column of a record may have; those that are bytes hold JSON."""
     return {name: get_args(kind) or (kind,) for name, kind in get_type_hints(record).items()}
-
-
-_PAYLOAD_AT: Final = FRAME.size
-_EXTRAS_BYTES: Final = slice(10, 12)  # their length, in the frame's fields
-_FIRST_SPAN: Final = b',[{"id":"'  # no text has these bytes: a quote within one is escaped
-_NO_SPANS: Final = b"[]"
-_number: Final = itemgetter(TraceRecord._fields.index("number"))
-
-
-def fields_of(kept: KeptTrace, run_id: str) -> TraceFields:
-    """Returns the fields of a trace in the buffer, which belongs to the run `run_id`. 0.6 us for a frame."""
-    if type(kept) is not bytes:
-        return kept  # type: ignore[return-value]  # a tuple, then
-    spans_at, extras_at = _parts(kept)
-    head = orjson.loads(kept[_PAYLOAD_AT : spans_at - 1] + b"]")
-    return (0, run_id, *head, kept[spans_at : extras_at - 1], kept[extras_at:-1])
-
-
-def spans_in(frame: bytes) -> bytes:
-    """Returns the spans in the frame of a trace, as JSON."""
-    spans_at, extras_at = _parts(frame)
-    return frame[spans_at : extras_at - 1]
-
-
-def _parts(frame: bytes) -> tuple[int, int]:
-    """Returns where spans and extras begin."""
-    extras_at = len(frame) - 1 - int.from_bytes(frame[_EXTRAS_BYTES], "little")
-    if frame[extras_at - 3 : extras_at - 1] == _NO_SPANS:
-        return extras_at - 3, extras_at
-    return frame.index(_FIRST_SPAN, _PAYLOAD_AT) + 1, extras_at
-
-
-def number_of(kept: KeptTrace) -> int:
-    """Returns the number of a trace in the buffer."""
-    if type(kept) is not bytes:
-        return _number(kept)  # type: ignore[no-any-return]
-    return int(kept[_PAYLOAD_AT + 1 : kept.index(b",", _PAYLOAD_AT)])
 
 
 T = TypeVar("T")

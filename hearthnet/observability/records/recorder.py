@@ -33,16 +33,14 @@ from hearthnet.constants import LOG_RING_BUFFER, MAX_TRACE_ROW_BYTES, TRACE_RING
 from hearthnet.forensics.frames import FRAME_FIELDS, FRAME_MAGIC
 from hearthnet.forensics.tables import PAYLOAD_VERSION
 from hearthnet.observability.records.ids import new_trace_id
+from hearthnet.observability.records.kept import KeptTrace, WholeColumns, fields_of
 from hearthnet.observability.records.record import (
-    KeptTrace,
     LogFields,
     LogRecord,
     LogValues,
     TraceFields,
     TraceRecord,
     TraceValues,
-    fields_of,
-    number_of,
 )
 
 if TYPE_CHECKING:
@@ -57,6 +55,7 @@ TRACE_BYTES: Final = 600  # of one in the box, about
 LOG_BYTES: Final = 400
 _TRACE_NOTABLE: Final = TraceRecord._fields.index("notable")
 _LOG_NOTABLE: Final = LogRecord._fields.index("notable")
+_trace_number: Final = itemgetter(TraceRecord._fields.index("number"))
 _log_number: Final = itemgetter(LogRecord._fields.index("number"))
 # Of a trace encoded in one go: its spans and extras fit a row, besides ids, names and an error of at most 2 KiB.
 _MAX_WHOLE_BYTES: Final = MAX_TRACE_ROW_BYTES - 2_048 - 512
@@ -166,12 +165,16 @@ class Recorder:
         self._many_traces = self.traces.capacity // 2
         self._many_logs = self.logs.capacity // 2
 
-    def record_whole(self, box: BlackBox, columns: tuple[Any, ...], extras_bytes: int) -> bytes | None:
-        """Keeps an ordinary finished trace, encoded here in one go: what `record_trace` does in twice the time.
+    def record_whole(
+        self, box: BlackBox, columns: WholeColumns, spans: list[Any], extras: object, extras_bytes: int
+    ) -> bytes | None:
+        """Keeps an ordinary finished trace, encoded here in one go: with fewer calls.
 
         Args:
             box: of this recorder.
-            columns: from its number on, as in `TraceFields`, but spans and extras are what orjson encodes.
+            columns: from its number to `notable`.
+            spans: what orjson encodes as its spans.
+            extras: the same for its extras.
             extras_bytes: the length of the extras in JSON.
 
         Returns:
@@ -180,7 +183,7 @@ class Recorder:
         Raises:
             TypeError: raised for a value that orjson does not encode; the trace is not kept.
         """
-        payload = _dumps(columns)
+        payload = _dumps(columns + (spans, extras))  # noqa: RUF005  # half the time of unpacking
         if len(payload) > _MAX_WHOLE_BYTES:
             return None
         ring = box.traces
@@ -191,7 +194,7 @@ class Recorder:
         except Exception:  # there is no space at its end, mostly  # noqa: BLE001
             box.turn(ring, frame)
         buffer = self.traces
-        buffer.queue.append(frame)
+        buffer.queue.append((0, self.run_id, *columns, frame))
         if len(buffer.queue) + len(buffer.in_flight) >= self._many_traces:  # far below the capacity
             buffer.make_room()
             self._wake_writer(at_once=True, is_crowd=True)
@@ -226,7 +229,7 @@ class Recorder:
 
     def pending_fields(self) -> list[TraceFields]:
         """Returns the fields of the traces that are not committed, oldest first."""
-        return [fields_of(kept, self.run_id) for kept in self.traces.snapshot()]
+        return list(map(fields_of, self.traces.snapshot()))
 
     def pending_traces(self) -> list[TraceRecord]:
         """Returns the traces that are not committed, oldest first."""
@@ -238,7 +241,7 @@ class Recorder:
 
     def pending_numbers(self) -> list[int]:
         """Returns the numbers of the records that are not committed."""
-        return [*map(number_of, self.traces.snapshot()), *map(_log_number, self.logs.snapshot())]
+        return [*map(_trace_number, self.traces.snapshot()), *map(_log_number, self.logs.snapshot())]
 
     def keep_in(self, box: BlackBox) -> None:
         """Writes pending records to `box`, and all further ones."""
@@ -269,7 +272,7 @@ class Recorder:
         if self.wake is None:  # no writer: records stay in the buffers
             return 0.0
         traces, logs = self.traces.snapshot()[:1], self.pending_logs()[:1]
-        oldest = [TraceRecord._make(fields_of(kept, self.run_id)) for kept in traces]
+        oldest = [TraceRecord._make(fields_of(kept)) for kept in traces]
         ages = [(mono_ns - trace.started_mono_ns) / 1e9 - trace.duration_ms / 1e3 for trace in oldest]
         ages += [min((utc_us - entry.ts_us) / 1e6, (mono_ns - self._made_ns) / 1e9) for entry in logs]
         return max(0.0, *ages) if ages else 0.0

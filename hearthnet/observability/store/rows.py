@@ -10,13 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
-from operator import add, itemgetter
+from operator import itemgetter
 from types import NoneType
 from typing import Any, Final, get_args, get_type_hints
 
 from hearthnet.constants import LIBRARY_ROLE, LOG_RING_BUFFER, NODE_ROLE, TRACE_RING_BUFFER
 from hearthnet.moments import ended_us
-from hearthnet.observability.records.record import LogFields, LogRecord, TraceFields, TraceRecord
+from hearthnet.observability.records.kept import WHOLE_ITEMS, fields_of, json_texts_of
+from hearthnet.observability.records.record import LogFields, LogRecord, TraceRecord
 
 __all__ = [
     "CLEAN",
@@ -164,14 +165,21 @@ class Table:
         return len(records) - notable, notable
 
     def values_of(self, record: tuple[Any, ...], before: int) -> list[Any]:
-        """Returns the values of a record for `insert_many`, its seq being `before` and its number. About 0.3 us."""
+        """Returns the values of a record for `insert_many`, its seq being `before` and its number.
+
+        About 0.4 us, 0.8 with a frame.
+        """
         values = list(record)
+        if len(values) == WHOLE_ITEMS:
+            values[-1], extras = json_texts_of(values[-1])
+            values.append(extras)
+        else:
+            for at in self._json:
+                values[at] = values[at].decode()
         values[_SEQ] = before + values[_NUMBER]
         for at in self._nullable:
             if values[at] is None:
                 values[at] = 0
-        for at in self._json:
-            values[at] = values[at].decode()
         return values
 
     def ended_us(self, record: Any) -> int:
@@ -180,7 +188,8 @@ class Table:
 
     def with_seq(self, record: tuple[Any, ...], seq: int) -> tuple[Any, ...]:
         """Returns the values of a record for `insert`."""
-        return (seq, *record[_SEQ + 1 :])
+        fields = fields_of(record) if len(record) == WHOLE_ITEMS else record
+        return (seq, *fields[_SEQ + 1 :])
 
     def record_of(self, row: tuple[Any, ...]) -> Any:
         """Returns the record of a row, which has the values of `columns`."""
@@ -197,14 +206,12 @@ TRACES: Final = Table("traces", TRACE_RING_BUFFER, TraceRecord)
 LOGS: Final = Table("logs", LOG_RING_BUFFER, LogRecord)
 
 
-_spans_of: Final = itemgetter(TraceRecord._fields.index("spans"))
-_extras_of: Final = itemgetter(TraceRecord._fields.index("extras"))
 _texts_of: Final = itemgetter(*map(LogRecord._fields.index, ("msg", "extras", "exc")))
 
 
-def trace_sizes(records: list[TraceFields]) -> list[int]:
-    """Returns the bytes of JSON of each record."""
-    return list(map(add, map(len, map(_spans_of, records)), map(len, map(_extras_of, records))))
+def trace_sizes(records: Sequence[tuple[Any, ...]]) -> list[int]:
+    """Returns the bytes of JSON of each record; of its whole frame where it has one."""
+    return [len(made[-1]) if len(made) == WHOLE_ITEMS else len(made[-1]) + len(made[-2]) for made in records]
 
 
 def log_sizes(records: list[LogFields]) -> list[int]:

@@ -49,7 +49,8 @@ from hearthnet.database import (
 from hearthnet.errors import StoreError
 from hearthnet.observability import metrics
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.records.record import LogFields, TraceFields, fields_of
+from hearthnet.observability.records.kept import KeptTrace
+from hearthnet.observability.records.record import LogFields
 from hearthnet.observability.records.recorder import Buffer, Recorder
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.budget import (
@@ -92,7 +93,7 @@ LOCKED: Final = "locked"
 SETTLED: Final = "SELECT (SELECT value FROM state WHERE name = ?)"
 _PATIENT_TRIES: Final = 3  # another process that commits takes milliseconds: a lock that lasts is worth a word
 
-Record = TypeVar("Record", TraceFields, LogFields)
+Record = TypeVar("Record", KeptTrace, LogFields)
 
 _written_traces = metrics.telemetry_written_total.labels(kind="trace")
 _written_logs = metrics.telemetry_written_total.labels(kind="log")
@@ -276,13 +277,11 @@ class Writer:
             return "ceiling", CROWDED
         return reason, str(error)
 
-    def _take(self) -> tuple[list[TraceFields], list[LogFields], int]:
+    def _take(self) -> tuple[list[KeptTrace], list[LogFields], int]:
         limit = self.quota.batch_rows(BATCH_ROWS)
-        run_id, traces = self._recorder.run_id, self._recorder.traces
-        found = [fields_of(kept, run_id) for kept in traces.take(limit)]
-        found, trace_bytes = _within(traces, found, rows.trace_sizes)
+        traces, trace_bytes = _within(self._recorder.traces, self._recorder.traces.take(limit), rows.trace_sizes)
         logs, log_bytes = _within(self._recorder.logs, self._recorder.logs.take(limit), rows.log_sizes)
-        return found, logs, trace_bytes + log_bytes
+        return traces, logs, trace_bytes + log_bytes
 
     def _record_drops(self) -> None:
         buffers: tuple[tuple[str, Buffer[Any]], ...] = (
@@ -298,7 +297,7 @@ class Writer:
                 self._gaps.append((rows.now_us(), kind, "buffer_full", dropped, self._recorder.run_id))
                 log.warning("records were dropped: the buffer was full", extra={"kind": kind, "count": dropped})
 
-    async def _commit(self, traces: list[TraceFields], logs: list[LogFields], row_bytes: int) -> list[int]:
+    async def _commit(self, traces: list[KeptTrace], logs: list[LogFields], row_bytes: int) -> list[int]:
         """Commits a batch; returns the numbers of its records."""
         db = self._db
         numbers = sorted([*map(TRACES.number_of, traces), *map(LOGS.number_of, logs)])
@@ -433,7 +432,7 @@ class Writer:
                 log.warning("a record cannot be stored", extra={"kind": kind, "error": error})
         return gaps
 
-    def _confirm(self, traces: list[TraceFields], logs: list[LogFields], row_bytes: int, numbers: list[int]) -> None:
+    def _confirm(self, traces: list[KeptTrace], logs: list[LogFields], row_bytes: int, numbers: list[int]) -> None:
         if self.failing is not None and self._is_told:
             # Before the batch is confirmed: a caller that waits for that, and then closes, gets this record stored too.
             log.info("telemetry is written again", extra={"reason": self.failing})

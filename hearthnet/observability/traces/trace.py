@@ -24,12 +24,14 @@ import orjson
 from orjson import Fragment
 
 from hearthnet.constants import MAX_CAPABILITY_CHARS, MAX_TRACE_ROW_BYTES, NO_SLOT
-from hearthnet.observability.logging import DONE, TRACE_LOGGER, get_logger, is_enabled, log_done
+from hearthnet.observability.logging import get_logger, is_enabled, log_done
 from hearthnet.observability.logs.context_fields import context_fields, fields_of_trace
 from hearthnet.observability.logs.messages import INFO, WARNING
+from hearthnet.observability.logs.standard_records import TRACE_LOGGER, done_text
 from hearthnet.observability.metrics import telemetry_dropped_total
 from hearthnet.observability.records.context import Counted, Scope, current, swap
 from hearthnet.observability.records.ids import canonical, id_source, new_trace_id
+from hearthnet.observability.records.kept import spans_in
 from hearthnet.observability.records.record import (
     LogValues,
     TraceRecord,
@@ -39,7 +41,6 @@ from hearthnet.observability.records.record import (
     fit,
     is_a,
     is_plain,
-    spans_in,
 )
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.records.results import CANCELLED, OK, RESULTS, decisive, is_failure, result_of
@@ -400,9 +401,9 @@ class Trace:
         self._number = number = recorder.next_number()
         columns = (
             number, self.trace_id, self.parent_id, self.capability, self.version, self.started_us, trace_ns,
-            duration_ms, result, self.error, 0, stored, shown,
+            duration_ms, result, self.error, 0,
         )  # fmt: skip
-        frame = recorder.record_whole(box, columns, extras_bytes)
+        frame = recorder.record_whole(box, columns, stored, shown, extras_bytes)
         if frame is None:
             return False
         self._kept = frame
@@ -509,7 +510,7 @@ class Trace:
         if not log_done(level, self.trace_id, fields):
             outside = swap(self)
             try:
-                _log.log(level, DONE, extra=fields)
+                _log.log(level, done_text(fields), extra=fields)
             finally:
                 swap(outside)
 

@@ -10,11 +10,15 @@ import subprocess
 import sys
 
 import pytest
-from mcp import Client, StdioServerParameters, stdio_client
 
 from hearthnet.cli.mcp.records import Records
-from hearthnet.cli.mcp.server import server_of
 from hearthnet.observability import telemetry, trace
+
+pytest.importorskip("mcp")  # it needs newer packages than the lowest that the others take
+
+from mcp import Client, StdioServerParameters, stdio_client
+
+from hearthnet.cli.mcp.server import server_of
 
 SERVE = [sys.executable, "-m", "hearthnet", "mcp"]
 PATIENCE_S = 60.0

@@ -92,7 +92,7 @@ def test_nothing_is_wrapped_or_padded_for_a_program(ids, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
     assert lines[3].startswith("step ")
-    assert lines[3].endswith(f'values={{"a":[true,null]}}  text={"x y " * 60}'.rstrip())
+    assert lines[3].endswith(f'values={{"a":[true,null]}}  text="{"x y " * 60}"')
     assert [line for line in lines if line != line.rstrip()] == []
 
 

@@ -115,7 +115,7 @@ def test_trace_that_has_failed():
     ended = {"capability": "night\x1bly", "result": "timeout", "ms": 30, "error": "E: \x1b" + "x" * 500}
     values = {**DONE, **ended, "level": "warning"}
 
-    assert text(values).startswith("13:44:22.281 warning night\\x1bly timeout in 30 ms: E: \\x1bxxx")
+    assert text(values).startswith("13:44:22.281 warning night\\u001bly timeout in 30 ms: E: \\u001bxxx")
     assert text(values).endswith("x…  01M8MXPDA831G2S0GZETXTBR6A\n")
 
 

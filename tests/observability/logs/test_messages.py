@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import logging.handlers
+import queue
+import re
 import sqlite3
 import threading
 from contextlib import closing
@@ -241,7 +244,25 @@ def test_other_handlers_get_every_record_the_standard_way(lines):
 
     assert seen[0] == ("for both", "INFO", "test_other_handlers_get_every_record_the_standard_way", 7)
     assert [line["msg"] for line in lines()] == ["for both", "done", "ours alone"]
-    assert [message for message, *_ in seen] == ["for both", "done"]
+    assert re.fullmatch(r"a\.b ok in [\d.]+ ms", seen[1][0])
+
+
+def test_other_handlers_get_a_failed_trace_with_its_error(lines):
+    """As the console has it: a formatter that shows the message alone says which trace, and why."""
+    waiting = queue.SimpleQueue()
+    other = logging.handlers.QueueHandler(waiting)
+    logging.getLogger("hearthnet").addHandler(other)
+    try:
+        with pytest.raises(ValueError, match="no bank"), trace.trace("sync"):
+            raise ValueError("no bank at 100 %")
+    finally:
+        logging.getLogger("hearthnet").removeHandler(other)
+
+    record = waiting.get_nowait()
+    shown = re.fullmatch(r"sync internal_error in [\d.]+ ms: ValueError: no bank at 100 %", record.getMessage())
+    assert (shown is not None, record.capability, record.levelname) == (True, "sync", "WARNING")
+    (line,) = lines()
+    assert (line["msg"], line["error"]) == ("done", "ValueError: no bank at 100 %")
 
 
 def test_filter_of_a_logger_is_asked(lines):
@@ -336,7 +357,8 @@ def test_warnings_and_worse_are_notable(number, is_notable):
     """They have a share of the ring of their own, and more rows a second."""
     entry = messages.new_entry(find("hearthnet.test", number, "m"), None, None, 0)
 
-    assert LogRecord(0, "run", 1, *entry.values()).notable == is_notable
+    record = LogRecord(0, "run", 1, *entry.values())
+    assert (record.notable, record.repeats) == (is_notable, 0)
 
 
 def test_message_hides_what_its_fields_tell(lines, still):
@@ -552,3 +574,16 @@ def test_hostile_exc_info_is_no_exception(tmp_path, level):
         getattr(get_logger("hearthnet.hostile"), level)("said", exc_info=Hostile())
 
     assert [line["msg"] for line in log_lines(settings.log_dir) if line["logger"] == "hearthnet.hostile"] == ["said"]
+
+
+@pytest.mark.parametrize(("lines", "rows", "later"), [(3, 3, 0), (3, 5, 2), (3, 1, 0)])
+def test_dropped_records_are_told_once(lines, rows, later):
+    """A record represents as many as were dropped from both; what was dropped from the rows alone is told later."""
+    message = find("hearthnet.test", 20, "told once")
+    message.drop(lines, rows)
+
+    assert message.take_dropped_records() == lines
+    assert message.take_dropped() == (0, later)
+    message.drop(lines, lines)
+    message.take_dropped_records()
+    assert message not in messages._with_drops

@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 from support.records import a_trace
 
 from hearthnet.constants import MAX_KEYS, MAX_NESTING, MAX_STRING_BYTES
-from hearthnet.observability.records.record import CUT, encode, encode_value, error_text, fit, one_line, safe_text
+from hearthnet.observability.records.record import (
+    CUT,
+    clean_text,
+    encode,
+    encode_value,
+    error_text,
+    fit,
+    one_line,
+    safe_text,
+)
 
 
 class Raising:
@@ -343,3 +352,17 @@ def test_text_of_an_error_that_ends_programs(raised):
     raised = KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt):
         error_text(OddError())
+
+
+@pytest.mark.parametrize(("bytes_more", "is_whole"), [(-2, True), (0, True), (2, False)])
+def test_text_of_just_the_limit_is_whole(bytes_more, is_whole):
+    """Counted in bytes, of which these letters have two each."""
+    text = "ä" * (50 + bytes_more // 2)
+
+    assert (safe_text(text, 100) == text) is is_whole
+
+
+def test_bytes_keep_what_stands_beside_a_secret():
+    """It is hidden before the bytes are shown, when a tab would be a backslash and a letter of the secret."""
+    assert clean_text(b"api_key=abc\ttoken\n") == r"b'api_key=[redacted]\ttoken\n'"
+    assert clean_text(bytearray(b"api_key=abc\ttoken")) == r"b'api_key=[redacted]\ttoken'"

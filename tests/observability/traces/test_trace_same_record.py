@@ -15,8 +15,10 @@ from hearthnet.forensics import box as layout
 from hearthnet.observability import trace
 from hearthnet.observability.records import record
 from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
+from hearthnet.observability.records.kept import fields_of
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.runtime import runtime
+from hearthnet.observability.store.rows import TRACES
 from hearthnet.observability.traces import span as spans
 from hearthnet.observability.traces import trace as traces
 
@@ -79,7 +81,10 @@ def recorded(program, own, monkeypatch, *, in_parts):
         with suppress(OddError), trace.new_trace("a.b@1", trace_id=RUN, parent_id="caller") as made:
             made.extras.update(own)
             asyncio.run(run(program))
-    newest = runtime.recorder.pending_fields()[-1]
+    kept = runtime.recorder.traces.snapshot()[-1]
+    newest = fields_of(kept)
+    assert TRACES.values_of(kept, 7) == TRACES.values_of(newest, 7)
+    assert TRACES.with_seq(kept, 7) == (7, *newest[1:])
     frame = runtime.recorder.box.contents().traces[-1]
     seen = made.as_dict()
     seen.pop("number")
@@ -119,12 +124,16 @@ def test_an_ordinary_trace_takes_the_short_way(recorder):
     with suppress(OddError), trace.new_trace("a.b"):
         raise OddError
 
-    assert type(kept) is bytes
-    assert kept in recorder.box.traces.memory[:]
-    fields = record.TraceRecord._make(record.fields_of(kept, RUN))
-    assert (fields.number, fields.extras) == (record.number_of(kept), orjson.dumps({"caller": MARK}))
+    assert type(kept[-1]) is bytes
+    assert kept[-1] in recorder.box.traces.memory[:]
+    fields = record.TraceRecord._make(fields_of(kept))
+    assert (fields.run_id, fields.number, fields.extras) == (
+        RUN,
+        made.as_dict()["number"],
+        orjson.dumps({"caller": MARK}),
+    )
     assert orjson.loads(fields.spans)[0]["extras"] == {"model": "tiny"}
-    assert type(recorder.traces.snapshot()[-1]) is tuple
+    assert len(recorder.traces.snapshot()[-1]) == len(record.TraceRecord._fields)
 
 
 @pytest.mark.parametrize("extras", [{}, {"a": MARK}, {"a": ",[],"}, {"a": [1, [{"id": "x"}]]}])

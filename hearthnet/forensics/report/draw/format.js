@@ -128,11 +128,15 @@ export function valueTicks(most, count) {
   return Array.from({ length: Math.floor(most / step + 1e-9) + 1 }, (_, index) => index * step);
 }
 
+const ESCAPES = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
+
+const escape = (character) => `\\u${character.codePointAt(0).toString(16).padStart(4, "0")}`;
+
 /** A recorded text with its control and reordering characters escaped, as the command line prints it, and cut. */
 export function printable(text, most = 300) {
   const whole = String(text ?? "");
   const cut = whole.length > most ? `${whole.slice(0, most).replace(/[\ud800-\udbff]$/, "")}…` : whole;
-  return cut.replace(/(?! )[\p{C}\p{Z}]/gu, (found) => `\\u${found.codePointAt(0).toString(16).padStart(4, "0")}`);
+  return cut.replace(/(?! )[\p{C}\p{Z}]/gu, (found) => ESCAPES[found] ?? escape(found));
 }
 
 /** How the status of a trace or span is drawn: `ok`, `warn`, `open` (no end is known) or `bad`. */

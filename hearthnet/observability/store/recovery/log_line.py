@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 
 from hearthnet.constants import LEVELS, MAX_CAPABILITY_CHARS, MAX_LOG_ROW_BYTES
-from hearthnet.observability.logging import TRACE_LOGGER
+from hearthnet.observability.logs.standard_records import TRACE_LOGGER
 from hearthnet.observability.records.ids import is_trace_id
 from hearthnet.observability.records.record import LogRecord, TraceRecord, encode, fit, safe_text
 from hearthnet.observability.records.results import is_failure

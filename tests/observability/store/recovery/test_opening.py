@@ -149,6 +149,14 @@ def test_what_this_run_had_committed_is_in_a_new_database_again(tmp_path, own, o
 
 
 @pytest.mark.parametrize("opens", [join, keep])
+def test_what_a_thread_is_about_to_hand_over_is_not_restored(tmp_path, own, opens):
+    """Above the highest number that is known it is the writer's; the record of just that number is not."""
+    opens(tmp_path / "telemetry.db", own._replace(pending=(), highest=4))
+
+    assert numbers(tmp_path / "telemetry.db") == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("opens", [join, keep])
 def test_store_is_opened_by_a_process_that_has_recorded_nothing(tmp_path, opens):
     """Nothing is restored, and nothing is missing."""
     opens(tmp_path / "telemetry.db", None)

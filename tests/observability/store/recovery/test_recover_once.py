@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -357,3 +358,16 @@ def test_run_that_ends_in_order_meanwhile_stays_so(path, monkeypatch):
         recovery.close_other_runs(connection, set())
 
     assert query(path, "SELECT end_reason FROM runs") == [(rows.CLEAN,)]
+
+
+def test_file_that_may_become_a_box_is_left_alone(tmp_path):
+    """A young one, or one that is gone by now: another process makes or renames it. Nothing else becomes a box."""
+    young, old, folder, dangling = (tmp_path / f"telemetry.{name}.box2" for name in ("1", "2", "3", "4"))
+    young.touch()
+    old.touch()
+    os.utime(old, ns=(0, 0))
+    folder.mkdir()
+    dangling.symlink_to(tmp_path / "nothing")
+
+    found = [recovery.is_written(path) for path in (young, tmp_path / "gone", old, folder, dangling)]
+    assert found == [True, True, False, False, False]
