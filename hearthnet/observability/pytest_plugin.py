@@ -18,10 +18,9 @@ from typing import Any, Final
 import pytest
 
 from hearthnet.constants import DATABASE, TRACE_RING_BUFFER
-from hearthnet.display import span_tree
+from hearthnet.display import escaped, span_tree
 from hearthnet.errors import StoreError
 from hearthnet.observability import telemetry
-from hearthnet.observability.logs.console_text import escaped
 from hearthnet.observability.runtime import runtime
 from hearthnet.observability.store.reader import Reader
 from hearthnet.observability.tracing import Trace, get_recent
