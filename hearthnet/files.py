@@ -54,7 +54,7 @@ _KINDS: Final = {
 _MAX_NAMED: Final = 12  # files of another owner in a hint
 _LOCK_POLL_S: Final = 0.02
 _NODE_HOME: Final = "hearthnet"
-_NODE_FOLDERS: Final = ("blobs", "communities", "keys", "log")
+_NODE_FOLDERS: Final = ("blobs", "communities", "imported", "keys", "log")
 _NODE_FILE: Final = re.compile(  # and the temporary ones, whose names begin with a dot
     r"\.?(?:telemetry\..+|(?:config\.toml|doctor\.jsonl|doctor-notify\.json|export\.json|page\.(?:json|html)"
     r"|manifest\.json|events\.sqlite"

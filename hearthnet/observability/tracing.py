@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from operator import index
 from types import TracebackType
@@ -212,10 +213,11 @@ def _begin(name: str, extras: dict[str, Any]) -> Trace:
     around = innermost()
     begun = new_trace(name)
     if around is not None and not (outer := cast("Trace", around.trace)).ended:
-        from hearthnet.observability.traces.traceparent import root_span_id  # late: it is rarely needed
+        with suppress(ImportError):  # a signal handler has interrupted that import, and comes here itself
+            from hearthnet.observability.traces.traceparent import root_span_id  # late: it is rarely needed
 
-        span_id = around.span_id or root_span_id(outer.trace_id, outer.started_us, outer.started_ns)
-        begun.extras["link"] = {"trace_id": outer.trace_id, "span_id": span_id}
+            span_id = around.span_id or root_span_id(outer.trace_id, outer.started_us, outer.started_ns)
+            begun.extras["link"] = {"trace_id": outer.trace_id, "span_id": span_id}
     begun.extras.update(extras)
     return begun
 

@@ -10,8 +10,7 @@ import orjson
 from hearthnet.forensics.frames import pack
 from hearthnet.observability import trace
 from hearthnet.observability.records.ids import new_trace_id
-from hearthnet.observability.records.kept import WholeTrace
-from hearthnet.observability.records.record import TraceRecord
+from hearthnet.observability.records.record import TraceRecord, WholeTrace
 from hearthnet.observability.runtime import runtime
 from hearthnet.observability.store.ring import RECOUNT
 

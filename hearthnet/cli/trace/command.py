@@ -9,6 +9,7 @@ import click
 from hearthnet.cli.main import Group
 from hearthnet.cli.tools import names
 from hearthnet.cli.trace.bodies import bodies
+from hearthnet.cli.trace.importing import import_command
 from hearthnet.cli.trace.recent import recent
 from hearthnet.cli.trace.show import is_reference, show
 
@@ -22,6 +23,7 @@ Example: hearthnet trace recent 20 --failed
          hearthnet trace show last
          hearthnet trace 01HXR4Z6W5S9
          hearthnet trace --data runs
+         hearthnet trace import kitchen.jsonl
 """
 
 
@@ -46,5 +48,5 @@ class TraceGroup(Group):
 
 # So that -2 is taken for a trace, not for an option.
 command: Final = TraceGroup("trace", help=_HELP, context_settings={"ignore_unknown_options": True})
-for _command in (bodies, recent, show):
+for _command in (bodies, import_command, recent, show):
     command.add_command(_command)

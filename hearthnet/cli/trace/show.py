@@ -21,11 +21,14 @@ from hearthnet.cli.main import (
     where_option,
 )
 from hearthnet.cli.tools import names
+from hearthnet.cli.trace.importing import imported_traces
 from hearthnet.constants import DATABASE, TRACE_RING_BUFFER
 from hearthnet.display import counted, has_unicode, span_tree
-from hearthnet.errors import EXIT_USAGE, HearthNetError, NodeRefusedError
+from hearthnet.errors import EXIT_USAGE, HearthNetError, NodeRefusedError, StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import RenderableType
 
     from hearthnet.locations import Locations
@@ -62,7 +65,8 @@ def show(where: Locations, reference: str, as_json: bool) -> None:
     """Show one trace as a waterfall: the start and duration of each span.
 
     ID is a trace's id or its beginning; or `last` or -1 for the one at the top of `hearthnet trace recent`, -2 for the
-    second, and so on. The word `show` may be omitted. Times are local, in --json UTC.
+    second, and so on. The word `show` may be omitted. Times are local, in --json UTC. A trace that the store does not
+    have may be one that `hearthnet trace import` brought; its source is shown, in --json as `imported`.
 
     \b
     Example: hearthnet trace show last
@@ -70,7 +74,7 @@ def show(where: Locations, reference: str, as_json: bool) -> None:
              hearthnet trace -2
     """
     trace_id = trace_id_of(where, reference)
-    visits = _visits(where, trace_id)
+    visits = _or_imported(lambda: _visits(where, trace_id), where, trace_id, TRACE_RING_BUFFER)
     if not visits:
         raise _missing(trace_id)
     if as_json:
@@ -99,7 +103,9 @@ def trace_id_of(where: Locations, reference: str) -> str:
             raise HearthNetError(f"there is no trace {reference}: only {counted(len(found), 'trace')}", hint=hint)
         found = found[place - 1 :]
     else:
-        found = find(where, _MAX_ALIKE, TraceFilter(trace_id=reference.upper()))
+        begin = reference.upper()
+        wanted = TraceFilter(trace_id=begin)
+        found = _or_imported(lambda: find(where, _MAX_ALIKE, wanted), where, begin, _MAX_ALIKE)
     ids = list(dict.fromkeys(item["trace_id"] for item in found))
     if len(ids) > 1:
         error = HearthNetError(
@@ -110,6 +116,20 @@ def trace_id_of(where: Locations, reference: str) -> str:
     if not ids:
         raise _missing(reference.upper())
     return str(ids[0])
+
+
+def _or_imported(
+    find_own: Callable[[], list[dict[str, Any]]], where: Locations, trace_id: str, n: int
+) -> list[dict[str, Any]]:
+    """Returns the store's own traces, or where it has none, or is none, those imported beside it."""
+    try:
+        if found := find_own():
+            return found
+    except StoreError:
+        if found := imported_traces(where, trace_id, n):
+            return found
+        raise
+    return imported_traces(where, trace_id, n)
 
 
 def _missing(trace_id: str) -> HearthNetError:
@@ -219,6 +239,8 @@ def _draw(trace: dict[str, Any]) -> None:
         Text(f"started {moments.local(trace['started_us'])}", style="dim"),
         Text(f"trace {printable(trace['trace_id'])}  run {printable(trace['run_id'])}{whose}", style="dim"),
     ]  # fmt: skip
+    if trace.get("imported"):
+        parts.append(Text(f"imported as {printable(trace['imported'])}", style="dim"))
     if trace["error"]:
         parts.append(Text(printable(trace["error"]), style=style))
     if trace["extras"]:

@@ -33,14 +33,16 @@ from hearthnet.constants import LOG_RING_BUFFER, MAX_TRACE_ROW_BYTES, TRACE_RING
 from hearthnet.forensics.frames import FRAME_FIELDS, FRAME_MAGIC
 from hearthnet.forensics.tables import PAYLOAD_VERSION
 from hearthnet.observability.records.ids import new_trace_id
-from hearthnet.observability.records.kept import KeptTrace, WholeColumns, fields_of
 from hearthnet.observability.records.record import (
+    KeptTrace,
     LogFields,
     LogRecord,
     LogValues,
     TraceFields,
     TraceRecord,
     TraceValues,
+    WholeColumns,
+    fields_of,
 )
 
 if TYPE_CHECKING:

@@ -16,8 +16,14 @@ from typing import Any, Final, get_args, get_type_hints
 
 from hearthnet.constants import LIBRARY_ROLE, LOG_RING_BUFFER, NODE_ROLE, TRACE_RING_BUFFER
 from hearthnet.moments import ended_us
-from hearthnet.observability.records.kept import WHOLE_ITEMS, fields_of, json_texts_of
-from hearthnet.observability.records.record import LogFields, LogRecord, TraceRecord
+from hearthnet.observability.records.record import (
+    WHOLE_ITEMS,
+    LogFields,
+    LogRecord,
+    TraceRecord,
+    fields_of,
+    json_texts_of,
+)
 
 __all__ = [
     "CLEAN",

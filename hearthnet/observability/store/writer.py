@@ -49,8 +49,7 @@ from hearthnet.database import (
 from hearthnet.errors import StoreError
 from hearthnet.observability import metrics
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.records.kept import KeptTrace
-from hearthnet.observability.records.record import LogFields
+from hearthnet.observability.records.record import KeptTrace, LogFields
 from hearthnet.observability.records.recorder import Buffer, Recorder
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.budget import (

@@ -178,7 +178,7 @@ class Span:
         name = self.name
         if not is_open or self.number or trace.ended or collector.thread or type(name) is not str:
             return self._enter(outer)
-        encoded = _names.get(name)
+        encoded = known_names.get(name)
         if encoded is None:
             return self._enter(outer)
         self.outer, self.trace = outer, trace
@@ -212,7 +212,7 @@ class Span:
             self._started_ns = monotonic_ns()
             return self
         name = self.name
-        if type(name) is not str or name not in _names:
+        if type(name) is not str or name not in known_names:
             self.name = _clean_name(name)
         if outer.closed_ns:  # out of order, elsewhere, or since this context was copied
             outer = _open_around(outer)
@@ -356,10 +356,10 @@ class Span:
         return {
             "id": span_id_of(self.number),
             "parent": span_id_of(self._parent) if self._parent else None,
-            "name": clean_text(self.name, _SHORT_NAME_CHARS) if known else self.name,
+            "name": self.name if self.name in known_names and not known else clean_text(self.name, _SHORT_NAME_CHARS),
             "offset_ms": (started_ns - self.trace.started_ns) / 1e6,
             "duration_ms": ((closed_ns or ended_ns or monotonic_ns()) - started_ns) / 1e6,
-            "status": self.status if closed_ns else "open",
+            "status": (self.status if self.status in _STATUSES else clean_text(self.status)) if closed_ns else "open",
             "extras": extras if is_plain(extras) else orjson.Fragment(encode(extras)),
         }
 
@@ -497,16 +497,17 @@ def restore(token: Token[Scope | None]) -> bool:
     return True
 
 
-_names: dict[str, bytes] = {}  # of spans, that can be recorded as they are: encoded
-on_change(_names.clear)
+_STATUSES: Final = (OK, "error", CANCELLED)
+known_names: dict[str, bytes] = {}  # of spans, that can be recorded as they are: encoded
+on_change(known_names.clear)
 
 
 def _clean_name(name: object) -> str:
     """Returns the name as it is recorded, and caches it."""
     safe = clean_text(name, _SHORT_NAME_CHARS)
-    if len(_names) >= _MAX_NAMES:
-        _names.clear()
-    _names[safe] = safe.encode()
+    if len(known_names) >= _MAX_NAMES:
+        known_names.clear()
+    known_names[safe] = safe.encode()
     return safe
 
 

@@ -31,7 +31,6 @@ from hearthnet.observability.logs.standard_records import TRACE_LOGGER, done_tex
 from hearthnet.observability.metrics import telemetry_dropped_total
 from hearthnet.observability.records.context import Counted, Scope, current, swap
 from hearthnet.observability.records.ids import canonical, id_source, new_trace_id
-from hearthnet.observability.records.kept import spans_in
 from hearthnet.observability.records.record import (
     LogValues,
     TraceRecord,
@@ -41,6 +40,7 @@ from hearthnet.observability.records.record import (
     fit,
     is_a,
     is_plain,
+    spans_in,
 )
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.records.results import CANCELLED, OK, RESULTS, decisive, is_failure, result_of
@@ -50,6 +50,7 @@ from hearthnet.observability.traces.span import (
     MAX_SPANS,
     Span,
     describe,
+    known_names,
     outer_of,
     outermost_root,
     step_out,
@@ -349,7 +350,7 @@ class Trace:
         try:
             is_recorded = self._record_whole(recorder, duration_ms)
         except Exception:  # a name that is no text, an integer over 64 bits  # noqa: BLE001
-            is_recorded = False
+            is_recorded = self._number in recorder.pending_numbers()  # kept, then raised: a signal handler, say
         if not is_recorded:
             self._record(recorder, ended_ns, duration_ms)
         if (slot := self._slot) > 0 and (box := self._box) is not None:
@@ -369,18 +370,18 @@ class Trace:
     def _record_whole(self, recorder: Recorder, duration_ms: float) -> bool:
         """Records the trace in one go; returns False, and does nothing, if it is none of the usual ones.
 
-        These have ended well and in time, all spans are closed, and what they hold can be encoded as it is.
+        These have ended well and in time, all spans are closed, and all in them can be encoded as it is.
         """
         result, box, spans = self.result, recorder.box, self._spans
         if result is None:
             self.result = result = OK
-        is_usual = result is OK and duration_ms < runtime.slow_ms and not (self._told or self._dropped_spans)
-        if not is_usual or box is None or box is not self._box or spans is None:
+        is_usual = result is OK and duration_ms < runtime.slow_ms and self.error is None
+        if not is_usual or box is None or box is not self._box or spans is None or self._told or self._dropped_spans:
             return False
         trace_ns, stored = self.started_ns, []
         for item in spans:
             started_ns, closed_ns, extras, parent = item._started_ns, item.closed_ns, item.extras, item._parent
-            if not closed_ns or not is_plain(extras):
+            if not closed_ns or item.status is not OK or item.name not in known_names or not is_plain(extras):
                 return False
             stored.append({
                 "id": item.number.to_bytes(8, "big").hex(),  # as `span_id_of`, in half the time
@@ -391,19 +392,15 @@ class Trace:
                 "status": item.status,
                 "extras": extras,
             })  # fmt: skip
-        shown: object = self.extras
-        extras_bytes = 2
-        if shown != {}:
-            encoded = encode_plain(shown)
-            if encoded is None:
-                return False
-            shown, extras_bytes = Fragment(encoded), len(encoded)
+        encoded = encode_plain(self.extras) if self.extras != {} else b"{}"
+        if encoded is None:
+            return False
         self._number = number = recorder.next_number()
         columns = (
             number, self.trace_id, self.parent_id, self.capability, self.version, self.started_us, trace_ns,
             duration_ms, result, self.error, 0,
         )  # fmt: skip
-        frame = recorder.record_whole(box, columns, stored, shown, extras_bytes)
+        frame = recorder.record_whole(box, columns, stored, Fragment(encoded), len(encoded))
         if frame is None:
             return False
         self._kept = frame
@@ -423,6 +420,8 @@ class Trace:
             if self._told or calls[0] != calls_before:
                 spans, extras = self._without_told(ended_ns)
             self._kept = spans
+            if getattr(self, "_said", (None, None))[1] is not self.error:  # the program has set it
+                self.error = None if self.error is None else clean_text(self.error)
             values = (
                 self.trace_id, self.parent_id, self.capability, self.version, self.started_us, self.started_ns,
                 duration_ms, result, self.error, self.notable, spans, extras,
@@ -516,6 +515,8 @@ class Trace:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the trace with the names and the order of its columns, spans unfolded."""
+        is_whole = self._spans is not None
+        spans = [item.as_dict() for item in self.spans] if is_whole else orjson.loads(self._stored_spans())
         return {
             "seq": self.seq,
             "run_id": self.run_id,
@@ -530,9 +531,7 @@ class Trace:
             "result": self.result,
             "error": self.error,
             "notable": self.notable,
-            "spans": [item.as_dict() for item in self.spans]
-            if self._spans is not None
-            else orjson.loads(self._stored_spans()),
+            "spans": spans,
             "extras": self.extras,
         }
 

@@ -340,20 +340,6 @@ def test_line_ends_of_unicode_are_escaped():
     assert "ü" in encoded.decode()
 
 
-@pytest.mark.parametrize("raised", [SystemExit, GeneratorExit, asyncio.CancelledError, RecursionError])
-def test_text_of_an_error_that_ends_programs(raised):
-    """What `__str__` raises does not take the place of the error; a person's interrupt does."""
-
-    class OddError(Exception):
-        def __str__(self):
-            raise raised
-
-    assert error_text(OddError()) == f"OddError: [OddError: str() raised {raised.__name__}]"
-    raised = KeyboardInterrupt
-    with pytest.raises(KeyboardInterrupt):
-        error_text(OddError())
-
-
 @pytest.mark.parametrize(("bytes_more", "is_whole"), [(-2, True), (0, True), (2, False)])
 def test_text_of_just_the_limit_is_whole(bytes_more, is_whole):
     """Counted in bytes, of which these letters have two each."""
@@ -366,3 +352,17 @@ def test_bytes_keep_what_stands_beside_a_secret():
     """It is hidden before the bytes are shown, when a tab would be a backslash and a letter of the secret."""
     assert clean_text(b"api_key=abc\ttoken\n") == r"b'api_key=[redacted]\ttoken\n'"
     assert clean_text(bytearray(b"api_key=abc\ttoken")) == r"b'api_key=[redacted]\ttoken'"
+
+
+@pytest.mark.parametrize("raised", [SystemExit, GeneratorExit, asyncio.CancelledError, RecursionError])
+def test_text_of_an_error_that_ends_programs(raised):
+    """What `__str__` raises does not take the place of the error; a person's interrupt does."""
+
+    class OddError(Exception):
+        def __str__(self):
+            raise raised
+
+    assert error_text(OddError()) == f"OddError: [OddError: str() raised {raised.__name__}]"
+    raised = KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        error_text(OddError())

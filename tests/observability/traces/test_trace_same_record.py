@@ -15,7 +15,7 @@ from hearthnet.forensics import box as layout
 from hearthnet.observability import trace
 from hearthnet.observability.records import record
 from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
-from hearthnet.observability.records.kept import fields_of
+from hearthnet.observability.records.record import fields_of
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.runtime import runtime
 from hearthnet.observability.store.rows import TRACES

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-__all__ = ["CAPABILITY", "SPAN", "conversation", "name_of", "named"]
+__all__ = ["CAPABILITY", "SPAN", "conversation", "is_named", "name_of", "named", "unnamed"]
 
 CAPABILITY: Final = "llm.chat"
 SPAN: Final = "generate"
@@ -22,6 +22,10 @@ _NAMES: Final = {
     "tokens_in": "gen_ai.usage.input_tokens",
     "tokens_out": "gen_ai.usage.output_tokens",
 }
+_OWN_NAMES: Final = {theirs: ours for ours, theirs in _NAMES.items()}
+_OWN_PROVIDERS: Final = {theirs: ours for ours, theirs in _PROVIDERS.items()}
+_OPERATION: Final = "gen_ai.operation.name"
+_MESSAGES: Final = ("gen_ai.input.messages", "gen_ai.output.messages")
 
 
 def name_of(extras: Mapping[str, Any]) -> str:
@@ -31,7 +35,7 @@ def name_of(extras: Mapping[str, Any]) -> str:
 
 def named(extras: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a span's fields under the names of the conventions; those that have none keep their own."""
-    made: dict[str, Any] = {"gen_ai.operation.name": "chat"}
+    made: dict[str, Any] = {_OPERATION: "chat"}
     for key, value in extras.items():
         if key == "backend":
             made["gen_ai.provider.name"] = _PROVIDERS.get(value, value) if isinstance(value, str) else value
@@ -45,10 +49,33 @@ def named(extras: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
+def is_named(fields: Mapping[str, Any]) -> bool:
+    """Returns whether fields are those that `named` has made."""
+    return fields.get(_OPERATION) == "chat"
+
+
+def unnamed(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a span's fields under their own names: those that `named` was called with, without the conversation.
+
+    That is in the bodies of the trace as well.
+    """
+    made: dict[str, Any] = {}
+    for key, value in fields.items():
+        if key == "gen_ai.provider.name":
+            made["backend"] = _OWN_PROVIDERS.get(value, value) if isinstance(value, str) else value
+        elif key == "gen_ai.response.finish_reasons" and isinstance(value, list) and len(value) == 1:
+            made["finish_reason"] = value[0]
+        elif key == "gen_ai.response.time_to_first_chunk" and isinstance(value, int | float):
+            made["ttft_ms"] = value * 1_000
+        elif key != _OPERATION and key not in _MESSAGES:
+            made[_OWN_NAMES.get(key, key)] = value
+    return made
+
+
 def conversation(extras: Mapping[str, Any]) -> dict[str, str]:
     """Returns the messages of a call whose bodies were recorded; nothing of a body that was cut."""
     asked, told = _asked(extras.get("request_body")), _told(extras.get("answer_body"))
-    found = {"gen_ai.input.messages": asked, "gen_ai.output.messages": told}
+    found = dict(zip(_MESSAGES, (asked, told), strict=True))
     return {name: orjson.dumps(messages).decode() for name, messages in found.items() if messages}
 
 
