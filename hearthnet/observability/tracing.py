@@ -188,7 +188,7 @@ class trace:  # noqa: N801  # used like a function
             here.__exit__(kind, error, traceback)
         else:  # left in another context, which does not know its trace
             self._lost += 1
-        if 0 < self._lost >= len(self._open):  # whichever is whose, all have been left
+        if 0 < self._lost >= len(self._open):  # all have been left
             self._lost, rest = 0, self._open[:]
             self._open.clear()
             for ending in rest:

@@ -38,6 +38,9 @@ def asgi_route(scope: Mapping[str, Any], path: str) -> str | None:
     routes = getattr(scope.get("router"), "routes", ())
     own = getattr(route, "path", None)
     if isinstance(own, str) and not hasattr(route, "routes"):
+        included = _included(scope, route)
+        if included is not None and _filled(included, parameters) == path:
+            return _parsed(included)[0]
         return _whole(path, route, parameters, routes)
     if endpoint is None:
         return None
@@ -47,12 +50,25 @@ def asgi_route(scope: Mapping[str, Any], path: str) -> str | None:
 
 def _whole(path: str, route: Any, parameters: Mapping[str, Any], routes: Iterable[Any]) -> str:
     """Returns a route's template behind those of the routers around it, which the route does not know."""
-    own, parts = _parsed(route.path)
-    tail = "".join([str(parameters.get(part, "")) if at % 2 else part for at, part in enumerate(parts)])
-    if tail == path:
+    own = _parsed(route.path)[0]
+    if _filled(route.path, parameters) == path:
         return own
     found = {around + own for around, one in _walk(routes) if one is route}
     return _chosen(found, _named(path, parameters)) or own
+
+
+def _included(scope: Mapping[str, Any], route: Any) -> str | None:
+    """Returns the template of a route behind those of the routers of FastAPI that include it: quicker than a walk."""
+    own = scope.get("fastapi")
+    found = own.get("effective_route_context") if isinstance(own, dict) else None
+    template = getattr(found, "path_format", None) if getattr(found, "original_route", None) is route else None
+    return template if isinstance(template, str) else None
+
+
+def _filled(template: str, parameters: Mapping[str, Any]) -> str:
+    """Returns the path that a template and its parameters make."""
+    parts = _parsed(template)[1]
+    return "".join([str(parameters.get(part, "")) if at % 2 else part for at, part in enumerate(parts)])
 
 
 def _chosen(found: set[str], named: str | None) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from hearthnet.database import STEPS_BETWEEN_CHECKS, connect_read_only, lengthen_shm, reason_of
 from hearthnet.errors import StoreError
 from hearthnet.observability.process.program import program_name
-from hearthnet.observability.records.record import TraceRecord, clean_text
+from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.tracked import tracked
 from hearthnet.observability.store.query.statement import QueryLimitError
 from hearthnet.observability.store.rows import TRACES
@@ -89,7 +89,7 @@ class TraceFilter(NamedTuple):
             and (self.min_ms is None or record.duration_ms >= self.min_ms)
             and (self.since_us is None or end_us >= self.since_us)
             and (self.until_us is None or end_us < self.until_us)
-            and (not self.trace_id or clean_text(record.trace_id).startswith(self.trace_id))
+            and (not self.trace_id or str(record.trace_id).startswith(self.trace_id))
             and self.program in (None, program_name())
         )
 

@@ -1,4 +1,4 @@
-"""aiohttp: what is no request with a response is passed through."""
+"""aiohttp: websockets and wrong responses are passed through."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HANDSHAKES = ["websocket", "WebSocket", "WEBSOCKET"]
 
 @pytest.mark.parametrize("response", [None, "text", 7])
 async def test_handler_that_returns_no_response(response):
-    """Is passed on: aiohttp says what is wrong."""
+    """Is passed on: aiohttp reports the mistake."""
 
     async def handler(_):
         return response

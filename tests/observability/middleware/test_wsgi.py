@@ -341,7 +341,7 @@ def test_route_by_a_function():
 
 @pytest.mark.parametrize("part", [None, 7, object()])
 def test_part_that_is_no_bytes(part):
-    """Is passed on: the server says what is wrong."""
+    """Is passed on: the server reports the mistake."""
 
     def app(environ, start_response):
         start_response("200 OK", [("Content-Length", "3")])
