@@ -371,6 +371,8 @@ def toml_value(value: Any) -> str:
     """Returns a value as TOML."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(toml_value, value))}]"
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{toml_value(str(key))} = {toml_value(item)}' for key, item in value.items())} }}"
     import tomli_w
 
     return tomli_w.dumps({"x": value}).removeprefix("x = ").strip()

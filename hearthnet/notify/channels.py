@@ -13,6 +13,7 @@ import shutil
 import signal
 import ssl
 import subprocess
+import tempfile
 import threading
 import urllib.error
 import urllib.request
@@ -39,6 +40,7 @@ _PRIORITIES: Final = {"high": "4", "default": "3", "low": "2"}  # ntfy's, of 1 t
 _TAGS: Final = {"high": "rotating_light", "default": "warning", "low": "white_check_mark"}
 _SENDMAIL_FOLDERS: Final = ("/usr/sbin", "/usr/lib", "/usr/local/sbin")
 _MAX_REASON_CHARS: Final = 200
+_MAX_SAID_BYTES: Final = 4_096  # that a command prints on stderr
 
 
 class ChannelError(Exception):
@@ -228,19 +230,22 @@ def _run(command: Sequence[str], given: bytes, timeout_s: float) -> None:
         ChannelError: raised when it cannot be started, fails, or takes too long.
     """
     pipe, null = subprocess.PIPE, subprocess.DEVNULL
-    try:
-        process = subprocess.Popen(command, stdin=pipe, stdout=null, stderr=pipe, start_new_session=True)  # noqa: S603
-    except OSError as error:
-        raise ChannelError(f"it cannot be started: {(error.strerror or 'unknown').lower()}") from None
-    except ValueError:  # a NUL in an argument
-        raise ChannelError("it cannot be started: invalid argument") from None
-    with process:
+    with tempfile.TemporaryFile() as errors:  # no pipe: what the program leaves in the background may hold its end open
         try:
-            _, said = process.communicate(given, timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            raise ChannelError(f"it did not end within {timeout_s:g} s") from None
+            process = subprocess.Popen(command, stdin=pipe, stdout=null, stderr=errors, start_new_session=True)  # noqa: S603
+        except OSError as error:
+            raise ChannelError(f"it cannot be started: {(error.strerror or 'unknown').lower()}") from None
+        except ValueError:  # a NUL in an argument
+            raise ChannelError("it cannot be started: invalid argument") from None
+        with process:
+            try:
+                process.communicate(given, timeout=timeout_s)
+            except subprocess.TimeoutExpired:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                raise ChannelError(f"it did not end within {timeout_s:g} s") from None
+        errors.seek(0)
+        said = errors.read(_MAX_SAID_BYTES)
     if process.returncode:
         lines = said.decode("utf-8", "replace").strip().splitlines()
         about = f": {one_line(scrub(lines[0]))[:_MAX_REASON_CHARS]}" if lines else ""

@@ -5,7 +5,8 @@ flaps is one message and not twenty. One that is reported as well and fails agai
 is over. What a channel could not send stays and is sent with the next run, also a failure that is over by then.
 
 Guarantees:
-    - Each change is sent once to each channel; a crash between sending and saving is the only way to a second time.
+    - Each change is sent once to each channel; a crash between sending and saving, or a channel that takes a message and does not
+      say so in time, is a way to a second time.
     - The file is whole, of mode 0600, and written by one doctor at a time. A damaged one counts as empty.
 """
 
@@ -28,6 +29,7 @@ __all__ = ["STATE_FILE", "WELL_RUNS", "Event", "Told", "opened"]
 STATE_FILE: Final = "doctor-notify.json"
 WELL_RUNS: Final = 2
 QUIET_S: Final = 3_600.0
+_MAX_S: Final = 4e9  # since 1970
 _MAX_PENDING: Final = 50  # of a channel that is away for weeks
 _MAX_TEXT_BYTES: Final = 1_024
 _LOCK_S: Final = 60.0  # a webhook may take its time
@@ -94,7 +96,9 @@ class Told:
         rank = _RANKS.get(status, 0)
         if rank >= lowest:
             return self._bad(name, rank, result, now_s)
-        return None if status == "skip" else self._well(name, result, now_s)
+        if status == "warn" and (known := self.known.get(name)) is not None:
+            known.well_runs = 0  # better, and not well
+        return self._well(name, result, now_s) if status == "pass" else None
 
     def _bad(self, name: str, rank: int, result: Mapping[str, Any], now_s: float) -> Event | None:
         known = self.known.get(name)
@@ -160,11 +164,13 @@ def _read(directory: Path) -> Told:
     try:
         value = orjson.loads(read_regular(directory / STATE_FILE))
         known = {str(name): _Known(_parsed(one), int(one.get("well_runs", 0))) for name, one in value["known"].items()}
+        if any(one.event.status not in _RANKS for one in known.values()):
+            raise ValueError("a check that is well is not known")
         told_s = {str(name): float(at) for name, at in value["told_s"].items()}
         pending = {str(name): [_parsed(one) for one in events] for name, events in value["pending"].items()}
     except FileNotFoundError:
         return Told(directory)
-    except (ValueError, KeyError, TypeError, AttributeError):  # damaged, or changed by hand
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):  # damaged, or changed by hand
         return Told(directory)
     return Told(directory, known, told_s, pending)
 
@@ -172,6 +178,8 @@ def _read(directory: Path) -> Told:
 def _parsed(value: Mapping[str, Any]) -> Event:
     if value["status"] not in ("pass", *_RANKS):
         raise ValueError(value["status"])
+    if not all(0 <= float(value[key]) < _MAX_S for key in ("since_s", "at_s")):
+        raise ValueError("a time that no clock shows")
     fix = value["fix"]
     return Event(
         str(value["name"]), value["status"], str(value["detail"]), None if fix is None else str(fix),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -106,11 +107,19 @@ def make_folders(found: Found) -> None:
     """Creates the folders that the node writes to, as their user: a service cannot, where all else is read-only.
 
     Raises:
+        HearthNetError: raised when the user may not create one.
         OSError: raised when one cannot be created.
     """
+    account = found.account
     for folder in found.layout.folders:
-        missing = [path for path in (folder, *folder.parents) if not path.exists()]
-        make_private_dir(folder)
-        if os.geteuid() == 0:
-            for path in missing:
-                os.chown(path, found.account.pw_uid, found.account.pw_gid, follow_symlinks=False)
+        if os.geteuid() != 0:
+            make_private_dir(folder)
+            continue
+        # As the user itself: a link in its home must not lead root to a folder that is not the user's.
+        done = subprocess.run(  # noqa: S603  # a fixed program
+            ["/bin/mkdir", "-p", "-m", "700", "--", str(folder)],
+            user=account.pw_uid, group=account.pw_gid, extra_groups=os.getgrouplist(account.pw_name, account.pw_gid),
+            umask=0o077, cwd="/", env={"PATH": os.defpath}, stdin=subprocess.DEVNULL, capture_output=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise HearthNetError(f"{account.pw_name} cannot create {folder}", hint="create it, as that user, first")

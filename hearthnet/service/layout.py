@@ -42,7 +42,7 @@ def own_program() -> tuple[str, ...]:
     script = Path(sysconfig.get_path("scripts")) / "hearthnet"
     if os.access(script, os.X_OK):
         return (str(script),)
-    return (sys.executable, "-m", "hearthnet")
+    return (sys.executable, "-P", "-m", "hearthnet")
 
 
 def of_user(config: Path | None) -> Found:

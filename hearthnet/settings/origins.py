@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from hearthnet.observability.redaction.rules import REDACTED, is_secret, scrub
 __all__ = ["VARIABLES", "Setting", "Settings", "as_text", "fields", "known", "read"]
 
 # Settings that a variable of the environment overrides, whatever the file says.
+_VARIABLE_ALONE: Final = re.compile(r"\$\{\w+\}")
 VARIABLES: Final = {"observability.otlp_endpoint": OTLP_ENDPOINT}
 
 
@@ -140,10 +142,11 @@ def _shown(value: Any, written: Any, field: FieldInfo | None) -> Any:
         return [_shown(item, items[at] if at < len(items) else None, field) for at, item in enumerate(value)]
     if not isinstance(value, str):
         return value
-    if has_variable(written):
-        return written
     extra = field.json_schema_extra if field is not None else None
-    return _origin_of_url(value) if isinstance(extra, dict) and extra.get(SECRET) else scrub(value)
+    is_secret_text = isinstance(extra, dict) and bool(extra.get(SECRET))
+    if has_variable(written):  # beside a variable there may be a secret
+        return written if _VARIABLE_ALONE.fullmatch(written) or not is_secret_text else _origin_of_url(value)
+    return _origin_of_url(value) if is_secret_text else scrub(value)
 
 
 def _origin_of_url(url: str) -> str:

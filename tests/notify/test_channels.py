@@ -5,6 +5,7 @@ from __future__ import annotations
 import email
 import email.policy
 import os
+import signal
 import socket
 import threading
 from contextlib import suppress
@@ -212,6 +213,14 @@ def test_command_that_hangs_is_ended_with_its_children(tmp_path):
 
     group = int((tmp_path / "pid").read_text())
     wait_until(lambda: not any(of_group(group)), lambda: list(of_group(group)))
+
+
+def test_command_that_leaves_a_program_behind_has_succeeded(tmp_path):
+    """That program holds its standard error open."""
+    program = script(tmp_path / "tell", f"tail -f /dev/null & echo $! > '{tmp_path}/pid'")
+    Command((str(program),), timeout_s=60.0).send(message())
+
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("program", ["/nonexistent/tell", "a\0b", "/"])

@@ -92,6 +92,14 @@ def test_warning_that_becomes_a_failure_is_told_again(tmp_path):
     assert runs(result("warn")) == []
 
 
+def test_failure_that_becomes_a_warning_is_not_well(runs):
+    """Below the level that is told, and not well either."""
+    assert runs(result("fail")) == [("keys_present", "fail")]
+    for _ in range(WELL_RUNS + 1):
+        assert runs(result("warn")) == []
+    assert [runs(result("pass")) for _ in range(WELL_RUNS)][-1] == [("keys_present", "pass")]
+
+
 def test_skipped_check_changes_nothing(runs):
     """It says nothing about how things are."""
     runs(result("fail"))
@@ -147,6 +155,10 @@ def test_file_is_private(runs, tmp_path):
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"[]", b"null", b'{"known": {}}', b'{"known": {"x": {}}, "told_s": {}, "pending": {}}',
+     (b'{"known": {"x": {"name": "x", "status": "pass", "detail": "", "fix": null, "since_s": 1, "at_s": 1}},'
+     b' "told_s": {}, "pending": {}}'),
+     (b'{"known": {"x": {"name": "x", "status": "fail", "detail": "", "fix": null, "since_s": 1e300, "at_s": 1}},'
+     b' "told_s": {}, "pending": {}}'),
      b'{"known": [], "told_s": {}, "pending": {}}', b'{"known": {}, "told_s": {"x": "y"}, "pending": {}}', b"\xff\x00"],
 )  # fmt: skip
 def test_damaged_file_counts_as_empty(runs, tmp_path, content):

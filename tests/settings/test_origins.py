@@ -69,10 +69,12 @@ def test_secrets_are_not_shown(monkeypatch):
         ("https://u:p@ntfy.example.org:8443/topic?auth=x", "https://ntfy.example.org:8443/[redacted]"),
         ("http://[::1]:80/topic", "http://[::1]:80/[redacted]"),
         ("http://[::1/topic", "[redacted]"),
+        ("https://me:hunter2@ntfy.example.org/topic-key/${SUFFIX}", "https://ntfy.example.org/[redacted]"),
     ],
 )
-def test_webhook_is_shown_by_its_host(url, shown):
-    """Its path may be the key."""
+def test_webhook_is_shown_by_its_host(url, shown, monkeypatch):
+    """Its path may be the key, beside a variable, too."""
+    monkeypatch.setenv("SUFFIX", "end")
     write(f'[doctor]\nwebhook = "{url}"\n')
 
     assert setting("doctor.webhook").value == shown

@@ -30,8 +30,8 @@ def command(config: Config, data_dir: Path | None) -> None:
 
     An assistant's program starts this command and speaks with it over standard input and output, until it closes them:
     name `hearthnet` as the command and `mcp` as its argument (docs/mcp.md). The assistant can search, read traces and
-    log records, ask the doctor, have the last run's end diagnosed, and query by SQL. Nothing is changed or sent
-    elsewhere. It needs no running node.
+    log records, ask the doctor, have the last run's end diagnosed, and query by SQL. Nothing is changed. Only the
+    doctor sends anything: it asks the backends of the settings and the node's port. It needs no running node.
 
     \b
     Example: hearthnet mcp

@@ -151,7 +151,20 @@ class Records:
             raise HearthNetError(f"the statement is longer than {_SQL_BYTES:,} bytes")
         database = str(self.data_dir / DATABASE)
         limits = ["--limit", str(_rows(limit)), "--timeout", str(_SQL_TIMEOUT_S)]
-        command = [sys.executable, "-m", "hearthnet", "telemetry", "sql", "--json", "--db", database, *limits, "-"]
+        # -P: nothing may be imported from the folder that the assistant works in.
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "hearthnet",
+            "telemetry",
+            "sql",
+            "--json",
+            "--db",
+            database,
+            *limits,
+            "-",
+        ]
         try:
             done = subprocess.run(  # noqa: S603  # ourselves
                 command, input=text, capture_output=True, timeout=_SQL_TIMEOUT_S + _SQL_START_S, check=False

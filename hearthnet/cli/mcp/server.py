@@ -143,7 +143,7 @@ def server_of(records: Records) -> MCPServer:
         server.add_tool(
             _told(getattr(tools, method.__name__)),
             description=description,
-            annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
+            annotations=ToolAnnotations(read_only_hint=True, open_world_hint=method is Tools.doctor),
             structured_output=False,  # the text is the document: a second copy would cost the assistant as much again
         )
     return server

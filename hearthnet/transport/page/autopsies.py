@@ -75,7 +75,7 @@ class Autopsies:
         options = [f"--run={run_id}", "--json", "--limit=0"]
         if self._log_dir is not None:
             options.append(f"--log-dir={self._log_dir}")
-        command = [sys.executable, "-c", _PROGRAM, *options, "--", str(self._directory)]
+        command = [sys.executable, "-P", "-c", _PROGRAM, *options, "--", str(self._directory)]
         try:
             done = self._children.run(command, _WITHIN_S)
         except (OSError, subprocess.TimeoutExpired) as error:

@@ -84,6 +84,16 @@ def test_doctor_and_autopsy(records):
         records.autopsy("zz", None)
 
 
+def test_sql_imports_nothing_of_the_folder_it_is_asked_in(records, tmp_path, monkeypatch):
+    """An assistant works in repositories of anybody."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("click", "orjson", "sqlite3", "hearthnet"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+
+    assert json.loads(records.sql("SELECT 1 AS n", 1))["rows"] == [{"n": 1}]
+    assert not (tmp_path / "ran").exists()
+
+
 def test_sql(records):
     """One SELECT, with few rows; what takes for ever is ended."""
     assert json.loads(records.sql("SELECT count(*) AS n FROM traces", 10))["rows"] == [{"n": 2}]

@@ -109,7 +109,10 @@ def _items(
     """Yields run, scope and fields of each span or log record."""
     resources, scopes, items = names
     for of in parts.objects(request, resources):
-        origin = _origin(_object(of, "resource"))
+        resource = _object(of, "resource")
+        if not of.get(scopes):
+            continue  # without making a run of it, for it may be the millionth
+        origin = _origin(resource)
         found.origins.setdefault(origin.run_id, origin)
         for within in parts.objects(of, scopes):
             scope = clean_text(parts.text(_object(within, "scope"), "name"), _NAME_CHARS)

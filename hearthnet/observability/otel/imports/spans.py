@@ -43,6 +43,7 @@ _KNOWS_PARENT, _IS_REMOTE = 0x100, 0x200  # Span.flags
 _UNKNOWN_ERROR: Final = "_OTHER"
 _FAILED: Final = "internal_error"  # a result of ours, for an error of another program
 _NAME_CHARS: Final = 128
+_PARTS: Final = 10_000  # attributes, events and links of a span: each costs memory until the file is read
 _MAX_OPEN: Final = 64  # visits of one trace that are looked through for the one around a span
 # Bytes of spans and extras in a row, besides ids, names and an error of at most 2 KiB, as for a trace that is recorded.
 _ROOM_BYTES: Final = MAX_TRACE_ROW_BYTES - 2_048 - 512
@@ -99,6 +100,8 @@ def read(run_id: str, scope: str, found: Mapping[str, Any]) -> Span:
     if not isinstance(status, dict):
         raise ValueError("status is not an object")  # of a file, not of a program
     start_ns = parts.time_ns(found, "startTimeUnixNano")
+    if sum(len(parts.objects(found, what)) for what in ("attributes", "events", "links")) > _PARTS:
+        raise ValueError("a span has too many attributes, events and links")
     counts = {what: parts.integer(found, f"dropped{what.title()}Count") for what in ("attributes", "events", "links")}
     return Span(
         run_id, scope, trace_id, span_id, parts.span_id(found, "parentSpanId"), parts.text(found, "name"),
@@ -235,7 +238,7 @@ def _root_extras(root: Span, fields: dict[str, Any], error: str | None, start_ns
     if root.parent_id is not None and root.flags & _KNOWS_PARENT and not root.has_remote_parent:
         fields[PARENT_IS_REMOTE] = False
     fields |= _notes(root, error, start_ns)
-    links = fields.get(LINKS)
+    links = root.links  # not what the file has under that name
     if root.scope == OWN_SCOPE and links and len(links) == 1 and "attributes" not in links[0]:
         fields["link"] = fields.pop(LINKS)[0]
     return fields if type(truncated) is not int else {**fields, "truncated": truncated}

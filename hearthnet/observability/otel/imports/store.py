@@ -188,6 +188,8 @@ def remove(data_dir: Path, name: str) -> None:
     if folder.is_symlink() or not (folder / DATABASE).is_file():
         raise StoreError(f"there is no imported store {name}", hint="hearthnet trace import --list names them")
     try:
+        if others := [file.name for file in folder.iterdir() if not file.match(_OWN_FILES)]:
+            raise StoreError(f"{folder} has files of others: {others[0]}", hint="move them elsewhere first")
         for file in folder.glob(_OWN_FILES):
             file.unlink()
         folder.rmdir()

@@ -45,7 +45,7 @@ def ask_in_child(path: Path, sql: str, timeout_s: float, max_rows: int, children
         StoreError: raised as `ask` does, or when no process can be started.
     """
     request = orjson.dumps({"path": os.fspath(path), "sql": sql, "timeout_s": timeout_s, "max_rows": max_rows})
-    command = [sys.executable, "-m", "hearthnet.observability.store.query.child"]
+    command = [sys.executable, "-P", "-m", "hearthnet.observability.store.query.child"]
     try:
         done = children.run(command, timeout_s + _START_S, request)
         done.check_returncode()

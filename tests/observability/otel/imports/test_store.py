@@ -96,9 +96,12 @@ def test_remove_takes_the_store_alone(tmp_path):
     with pytest.raises(StoreError, match="there is no imported store"):
         store.remove(tmp_path, "link")
     (folder / "mine").touch()
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError, match="has files of others: mine"):
         store.remove(tmp_path, "kitchen")
-    assert [path.name for path in folder.iterdir()] == ["mine"]
+    assert {path.name for path in folder.iterdir()} == {"telemetry.db", "mine"}
+    (folder / "mine").unlink()
+    store.remove(tmp_path, "kitchen")
+    assert not folder.exists()
 
 
 def test_store_that_is_damaged_hides_no_other(tmp_path):
