@@ -5,8 +5,8 @@ flaps is one message and not twenty. One that is reported as well and fails agai
 is over. What a channel could not send stays and is sent with the next run, also a failure that is over by then.
 
 Guarantees:
-    - Each change is sent once to each channel; a crash between sending and saving, or a channel that takes a message and does not
-      say so in time, is a way to a second time.
+    - Each change is sent once to each channel; again only after a crash between sending and saving, or if the channel
+      takes a message and does not say so in time.
     - The file is whole, of mode 0600, and written by one doctor at a time. A damaged one counts as empty.
 """
 
