@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -67,7 +68,10 @@ def change(path: Path | None, name: str, text: str | None) -> Changed:
             remaining = problems_of(tomllib.loads(new), source)
         else:
             new, remaining = _first_valid(old, name, readings, source)
+        was = source.stat() if source.exists() else None
         replace_private(source, new.encode())
+        if was is not None and os.geteuid() == 0:  # else the node's user could not read it any more
+            os.chown(source, was.st_uid, was.st_gid, follow_symlinks=False)
     return Changed(source, before, tomllib.loads(new).get(section, {}).get(key), remaining)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import threading
 import tomllib
@@ -105,6 +106,16 @@ def test_setting_is_removed_for_its_default(file):
     assert file.read_text("utf-8") == "# mine\n[transport]\n#port = 7080\n"
     assert (done.before, done.after) == (7081, None)
     assert change(None, "transport.port", None).before is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may change the file of another")
+def test_file_of_another_user_stays_theirs(file):
+    """The node's user has to read it."""
+    os.chown(file, 65_534, 65_534)
+    change(None, "transport.port", "7082")
+
+    assert (file.stat().st_uid, file.stat().st_gid) == (65_534, 65_534)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_link_to_the_file_stays_a_link(file, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,8 +15,9 @@ from pydantic import ValidationError
 from hearthnet.cli.doctor.ask import NoSettings
 from hearthnet.cli.main import print_json, printable
 from hearthnet.config import Config, DoctorConfig
-from hearthnet.config_file import standard_paths
+from hearthnet.config_file import expand, read_tree, standard_paths
 from hearthnet.display import counted
+from hearthnet.errors import ConfigError
 from hearthnet.notify.channels import Channel
 from hearthnet.notify.deliver import Delivery, channels_of, deliver, try_out
 from hearthnet.observability.redaction.rules import scrub
@@ -59,7 +61,7 @@ class Notice:
         if not is_wanted and not options:
             return None
         if isinstance(config, NoSettings):
-            settings, directory = DoctorConfig(), standard_paths().data_dir
+            settings, directory = _usable(config.path), standard_paths().data_dir
         else:
             assert config.observability.data_dir is not None
             settings, directory = config.doctor, config.observability.data_dir
@@ -114,6 +116,14 @@ def _words(command: str) -> tuple[str, ...]:
         return tuple(shlex.split(command))
     except ValueError as error:
         raise click.BadParameter(f"{error}".lower(), param_hint="--notify-command") from None
+
+
+def _usable(path: Path) -> DoctorConfig:
+    """Returns the section `[doctor]` of a file with an error elsewhere, whose channels get a message about it."""
+    with suppress(ConfigError, ValidationError):
+        section = (read_tree(path) or {}).get("doctor", {})
+        return DoctorConfig.model_validate(expand({"doctor": section})["doctor"])
+    return DoctorConfig()
 
 
 def _checked(settings: DoctorConfig, options: Mapping[str, Any]) -> DoctorConfig:

@@ -128,3 +128,15 @@ def test_settings_that_cannot_be_used_are_told_to_a_channel_of_an_option(node, t
 
     assert _run(["doctor", "--quiet", "--notify-command", program]) == 1
     assert read() == ["fail"]
+
+
+def test_settings_that_cannot_be_used_are_told_to_their_own_channels(node, told):
+    """If those can be read."""
+    program, read = told
+    assert _run(["config", "set", "doctor.command", orjson.dumps([program]).decode()]) == 0
+    text = default_path().read_text().replace("#port = 7080", 'port = "none"')
+    assert 'port = "none"' in text
+    default_path().write_text(text)
+
+    _run(["doctor", "--quiet", "--notify"])
+    assert "fail" in read()
