@@ -26,7 +26,9 @@ from hearthnet.observability.process.fault_file import FaultFile
 
 base, name, size = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 data = base / "data"
-with FaultFile(data), telemetry.open(ObservabilityConfig(data_dir=data, log_dir=base / "log", max_disk_mb=64)) as t:
+# No round of the telemetry thread in between: it would notice the cut, and make the file whole.
+config = ObservabilityConfig(data_dir=data, log_dir=base / "log", max_disk_mb=64, flush_interval_s=60.0)
+with FaultFile(data), telemetry.open(config) as t:
     with trace.new_trace("llm.chat"):
         pass
     t.flush()

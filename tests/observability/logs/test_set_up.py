@@ -405,10 +405,9 @@ def test_telemetry_thread_notices_within_a_second_or_two(observability, take_awa
             lambda: {line["msg"] for line in log_lines(settings.log_dir)} & {CORRECTED, HIDES},
             lambda: log_lines(settings.log_dir),
         )
-        assert opened.flush()
-        assert rows(
-            settings.data_dir / DATABASE, "SELECT count(*) FROM logs WHERE msg IN (?, ?)", CORRECTED, HIDES
-        ) == [(1,)]
+        counted = "SELECT count(*) FROM logs WHERE msg IN (?, ?)"
+        # The row comes behind the line.
+        wait_until(lambda: opened.flush() and rows(settings.data_dir / DATABASE, counted, CORRECTED, HIDES) == [(1,)])
         missed = node_logging.missed_records()
         assert missed >= 1
         page = metrics.exposition()[0].decode()
