@@ -330,6 +330,25 @@ def test_store_of_an_older_version(open_tab, tmp_path):
         tab.page.goto("about:blank")
 
 
+def test_a_request_given_up_has_no_answer(page_node, tab):
+    """A view that goes away while a refusal is on its way: what it said is not known, and nothing is claimed of it."""
+    script = """async () => {
+        const version = document.querySelector("script").getAttribute("src").split("/")[1];
+        const api = await import(`/page/${version}/api.js`);
+        const told = [];
+        api.whenOldStore(error => told.push(error.message));
+        const fetched = window.fetch;
+        const body = () => Promise.reject(new DOMException("", "AbortError"));
+        window.fetch = async () => ({ ok: false, status: 501, json: body });
+        const error = await api.get("now").catch(error => error);
+        window.fetch = fetched;
+        return [error.name, told];
+    }"""
+    tab.page.goto(page_node.url)
+    tab.page.wait_for_selector(".locked")
+    assert tab.page.evaluate(script) == ["AbortError", []]
+
+
 @contextmanager
 def serving(page, transport):
     """A server of our own that runs in a thread."""

@@ -107,7 +107,7 @@ export async function ask(path, { json = false, headers = {}, ...options } = {})
     referrerPolicy: "no-referrer",
   }).catch(unreachable);
   if (response.ok) return response;
-  const body = await response.json().catch(() => ({}));
+  const body = await response.json().catch(unspoken);
   if (response.status === 401 && path !== "claim") return locked(sent, path, { json, headers, ...options }, body);
   const error = new ApiError(response.status, body);
   if (response.status === OLD_STORE) onOldStore(error);
@@ -126,6 +126,12 @@ async function json(response) {
 function unreachable(error) {
   if (error.name === "AbortError") throw error;
   throw new ApiError(0, { message: "the node does not answer", hint: "hearthnet status" });
+}
+
+// A body of no JSON says nothing; a request that was given up has no answer, whatever its status.
+function unspoken(error) {
+  if (error.name === "AbortError") throw error;
+  return {};
 }
 
 // Another tab may have got a newer secret meanwhile: that one is tried first.
