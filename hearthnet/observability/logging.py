@@ -59,6 +59,7 @@ from hearthnet.observability.logs.standard_records import (
 from hearthnet.observability.logs.tracebacks import Error, ExcInfo
 from hearthnet.observability.records.context import current
 from hearthnet.observability.records.record import clean_text, one_line
+from hearthnet.observability.redaction.rules import prepare
 from hearthnet.observability.redaction.told import told_throughout
 from hearthnet.observability.runtime import runtime
 
@@ -457,6 +458,7 @@ def install_sinks(config: LoggingConfig, *, console: Mode = "off") -> None:
     from hearthnet.observability.logs.daily_file import DailyFile
 
     shown = console_of(console, logging.root)
+    prepare()
     with runtime.config_lock:
         file = DailyFile(config.log_dir) if config.log_dir is not None else None
         if runtime.handler is None:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.display import short_floats
 from hearthnet.observability.logs.messages import (
     Entry,
     Place,
@@ -51,6 +50,8 @@ _TRACEBACK: Final = "\nTraceback (most recent call last):\n"
 
 def done_text(fields: Mapping[str, Any]) -> str:
     """Returns a trace that has ended as text, for other handlers: their formatters show the message alone."""
+    from hearthnet.display import short_floats  # late: only a program with handlers of its own needs it
+
     error = f": {fields['error']}" if "error" in fields else ""
     return f"{fields['capability']} {fields['result']} in {short_floats(fields['ms'])} ms{error}"
 

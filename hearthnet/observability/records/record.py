@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import inf, isfinite
-from numbers import Integral, Rational, Real
 from typing import Any, Final, NamedTuple, TypeGuard, TypeVar, cast, get_args, get_type_hints
 
 import orjson
@@ -395,6 +394,8 @@ def _own_value(value: object) -> object:
     try:
         if is_a(value, BaseException):
             return error_text(value)
+        from numbers import Integral, Rational, Real  # late: few records have other numbers than Python's own
+
         # By the type: an object that makes up its attributes has every one.
         if hasattr(type(value), "dtype") and hasattr(type(value), "item"):
             item = value.item() if getattr(value, "shape", None) == () else None  # type: ignore[attr-defined]

@@ -16,15 +16,16 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from hearthnet.constants import MIN_SECRET_CHARS, REDACTED
 from hearthnet.observability.redaction.names import PLAIN, SECRET, is_meant, judge, looks_random, quick_look, words_of
 from hearthnet.observability.redaction.told import MAX_TOLD, PATH, is_distinct, known, known_here, tell
 
 if TYPE_CHECKING:
+    from hearthnet.observability.redaction.shapes import Shapes
     from hearthnet.observability.redaction.values import Span
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "looks_random",
     "needs_scrub",
     "on_change",
+    "prepare",
     "register_secrets",
     "scrub",
     "spellings",
@@ -70,8 +72,8 @@ class Rules:
         look: finds a word of a secret's name where a value may follow, in lower case.
         verdicts: what names say of their values.
         clean: texts that hold nothing secret.
-        lock: over `secrets` and `shapes`. Re-entrant: compiling takes a millisecond, and a signal handler or a
-            finalizer may log in the meantime.
+        lock: over `secrets`, `shapes`, `words` and `look`. Re-entrant: compiling takes milliseconds, and a signal
+            handler or a finalizer may log in the meantime.
     """
 
     __slots__ = (
@@ -97,7 +99,7 @@ class Rules:
         self.clean: dict[str, None] = {}
         self.lock = threading.RLock()
         self.words: tuple[str, ...] = ()
-        self.look: Callable[[str], object] = quick_look(()).search
+        self.look: Callable[[str], object] = _look_first
         self.forget_shapes()
 
     def forget_shapes(self) -> None:
@@ -111,10 +113,18 @@ class Rules:
         """Returns the expressions, compiled on first use: 15 ms, and 12 ms again for other values."""
         with self.lock:
             if self.shapes is None:
+                from hearthnet.observability.redaction.shapes import compile_shapes  # a table of two hundred rows
+
                 self.shapes = compile_shapes({spelling for value in self.secrets for spelling in spellings(value)})
                 self.search, self.search_dotted = self.shapes.all.search, self.shapes.dotted.search
                 self.search_lettered = tuple(expression.search for expression in self.shapes.lettered)
             return self.shapes
+
+
+def _look_first(text: str) -> object:
+    with active.lock:  # over both: `configure` may have other words
+        active.look = quick_look(active.words).search
+        return active.look(text)
 
 
 def _search_first(text: str) -> object:
@@ -134,6 +144,14 @@ _FIRST_LETTERED: Final = tuple(partial(_search_first_lettered, at) for at in ran
 
 
 active: Final = Rules()
+
+
+def prepare() -> None:
+    """Compiles and imports what finds secrets, 40 ms: where logging is configured, so that no record waits for it."""
+    from hearthnet.observability.redaction import options, spoken, values, vendors  # noqa: F401  # for what follows
+
+    active.compiled()
+    active.look("")
 
 
 def is_secret(name: str) -> bool:
@@ -170,8 +188,9 @@ def configure(keys: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
     words = [words_of(key) for key in keys]
     active.patterns = tuple(re.compile(pattern) for pattern in patterns)
     active.names = tuple(f"_{'_'.join(parts)}_" for parts in words if parts)
-    active.words = tuple(max(parts, key=len) for parts in words if parts)
-    active.look = quick_look(active.words).search
+    with active.lock:
+        active.words = tuple(max(parts, key=len) for parts in words if parts)
+        active.look = _look_first
     active.verdicts = {}
     _forget_texts()
 
@@ -417,65 +436,6 @@ def _repeats_a_repeat(pattern: str) -> bool:
             return True
         plain = f"{plain[: group.start()]}{'x+' if has_repeat or group[2] else 'x'}{plain[group.end() :]}"
     return False
-
-
-# Rarest in logs first: the order of choice for pivots of registered values.
-_RARITY: Final = {
-    char: place
-    for place, char in enumerate(
-        "\\%+QZXYJVWqK#$^~`|!&*GUzHjBFLORMPDNkECwISATvx;?(){}[]<>yb9g8h7f6p5u4m3d2c0/l1rnsoiate"
-    )
-}
-_ORDINARY: Final = len(_RARITY)  # for unlisted characters: `-`, `_`, `.`, `=`, `:`, space
-_FIRST: Final = "-_JKSIBb"  # pivots of the branches above, used again
-
-
-class Shapes(NamedTuple):
-    """The expression as a whole, for searching, and its parts: a match of one must not hide one of the other.
-
-    `dotted` and `lettered` are no part of `all`: they are for longer texts.
-    """
-
-    all: re.Pattern[str]
-    dotted: re.Pattern[str]
-    lettered: tuple[re.Pattern[str], ...]
-    known: re.Pattern[str]
-    registered: re.Pattern[str] | None
-
-
-def compile_shapes(registered: Collection[str]) -> Shapes:
-    """Returns the expression for the known shapes and these spellings; a match's last group is the secret."""
-    from hearthnet.observability.redaction import shapes  # a table of some two hundred rows
-
-    wanted = sorted(registered, key=len, reverse=True)  # the longest first: one may begin with another
-    pivots = _choose_pivots(wanted)
-    branches: list[str] = []
-    for spelling in wanted:
-        at = min((spelling.index(pivot) for pivot in pivots if pivot in spelling), default=0)
-        head, pivot, tail = spelling[:at], spelling[at], spelling[at + 1 :]
-        behind = f"(?<={re.escape(head + pivot)})" if head else ""
-        branches.append(f"{re.escape(pivot)}{behind}(?P<value_{len(branches)}_{at}>{re.escape(tail)})")
-    return Shapes(
-        all=re.compile("|".join((*branches, *shapes.BRANCHES))),
-        dotted=re.compile(shapes.DOTTED),
-        lettered=tuple(map(re.compile, shapes.LETTERED)),
-        known=re.compile("|".join(shapes.BRANCHES)),
-        registered=re.compile("|".join(branches)) if branches else None,
-    )
-
-
-def _choose_pivots(wanted: list[str]) -> str:
-    """Returns few and rare characters such that each spelling has one: greedily, the most useful first."""
-    pivots = ""
-    waiting = [spelling for spelling in wanted if not set(spelling) & set(_FIRST)]
-    if len(waiting) < len(wanted):
-        pivots = _FIRST
-    while waiting:
-        candidates = {char for spelling in waiting for char in spelling}
-        best = max(candidates, key=lambda char: (sum(char in item for item in waiting), -_RARITY.get(char, _ORDINARY)))
-        pivots += best
-        waiting = [spelling for spelling in waiting if best not in spelling]
-    return pivots
 
 
 def spellings(value: str | bytes) -> set[str]:

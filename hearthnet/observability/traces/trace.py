@@ -71,7 +71,6 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _dumps: Final = orjson.dumps
 _new: Final = object.__new__  # a class that is called takes twice as long
 _log = get_logger(TRACE_LOGGER)
-unencodable_total = telemetry_dropped_total.labels(reason="unencodable")
 
 
 def _weightiest(spans: list[Span], now_ns: int) -> list[Span]:
@@ -428,7 +427,7 @@ class Trace:
             )  # fmt: skip
             self._number = recorder.record_trace(values, self._number)
         except Exception:  # the program set something unforeseen  # noqa: BLE001
-            unencodable_total.inc()
+            telemetry_dropped_total.labels(reason="unencodable").inc()
 
     def _decided(self) -> str:
         """Returns the result where none is set yet, or something that is no text."""

@@ -7,6 +7,7 @@ import json
 import re
 import threading
 from itertools import count
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import pytest
@@ -16,15 +17,17 @@ from support.longer import few
 from support.planted import PLANTED, REGISTERED, TEXTS
 from support.waiting import cpu_s
 
+from hearthnet.observability.logging import install_sinks
 from hearthnet.observability.redaction import rules as redaction
+from hearthnet.observability.redaction import shapes
 from hearthnet.observability.redaction.rules import (
     REDACTED,
-    _choose_pivots,
     is_worth_registering,
     needs_scrub,
     scrub,
     spellings,
 )
+from hearthnet.observability.redaction.shapes import _choose_pivots
 
 # What looks like a secret, or like its name, and is none: it must come out as it went in.
 PLAIN = [
@@ -422,18 +425,30 @@ def test_pivots_are_few():
 def test_text_looked_at_while_the_expression_is_compiled_does_not_wait(monkeypatch):
     """A signal handler, or a finalizer, logs in the millisecond that compiling takes: it is scrubbed all the same."""
     redaction.register_secrets(["correct horse battery"])
-    compiling = redaction.compile_shapes
+    compiling = shapes.compile_shapes
     seen = []
 
     def interrupted(values):
-        monkeypatch.setattr(redaction, "compile_shapes", compiling)
+        monkeypatch.setattr(shapes, "compile_shapes", compiling)
         seen.append(scrub("inner: correct horse battery"))
         return compiling(values)
 
-    monkeypatch.setattr(redaction, "compile_shapes", interrupted)
+    monkeypatch.setattr(shapes, "compile_shapes", interrupted)
     outer = threading.Thread(target=lambda: seen.append(scrub("outer: correct horse battery")), daemon=True)
     outer.start()
     outer.join(10)
 
     assert not outer.is_alive()
     assert seen == [f"inner: {REDACTED}", f"outer: {REDACTED}"]
+
+
+def test_everything_is_compiled_where_logging_is_configured():
+    """No record waits tens of milliseconds for it."""
+    redaction.configure(["moon-phase"])
+    redaction.register_secrets(["correct horse battery"])
+    assert (redaction.active.shapes, redaction.active.look) == (None, redaction._look_first)
+
+    install_sinks(SimpleNamespace(log_level="info", log_dir=None, keep_debug_of_failures=False))
+    assert redaction.active.shapes is not None
+    assert redaction.active.look is not redaction._look_first
+    assert redaction.active.look("moon-phase: new") is not None
