@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
 
+from hearthnet.constants import DONE, TRACE_LOGGER
 from hearthnet.observability.logs.messages import (
     Entry,
     Place,
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     import logging
 
 __all__ = [
-    "DONE",
-    "TRACE_LOGGER",
     "add_fields",
     "created_ns",
     "done_text",
@@ -39,9 +38,6 @@ __all__ = [
     "said",
     "without_secrets",
 ]
-
-DONE: Final = "done"
-TRACE_LOGGER: Final = "hearthnet.trace"  # its "done" lines are written to the JSON log alone: the trace has a row
 
 _FIRST_S: Final = -62_135_596_800  # years 1 and 10000, between which a day has a name
 _END_S: Final = 253_402_300_800

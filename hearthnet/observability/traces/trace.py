@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import orjson
 from orjson import Fragment
 
-from hearthnet.constants import MAX_CAPABILITY_CHARS, MAX_TRACE_ROW_BYTES, NO_SLOT
+from hearthnet.constants import MAX_CAPABILITY_CHARS, MAX_TRACE_ROW_BYTES, NO_SLOT, TRACE_LOGGER
 from hearthnet.observability.logging import get_logger, is_enabled, log_done
 from hearthnet.observability.logs.context_fields import context_fields, fields_of_trace
 from hearthnet.observability.logs.messages import INFO, WARNING
-from hearthnet.observability.logs.standard_records import TRACE_LOGGER, done_text
+from hearthnet.observability.logs.standard_records import done_text
 from hearthnet.observability.metrics import telemetry_dropped_total
 from hearthnet.observability.records.context import Counted, Scope, current, swap
 from hearthnet.observability.records.ids import canonical, id_source, new_trace_id
