@@ -29,7 +29,6 @@ from hearthnet.observability.logs.handler import (
     JsonFormatter,
     JsonHandler,
     Record,
-    is_alone,
     loggers,
     own_roots,
     placed,
@@ -37,6 +36,7 @@ from hearthnet.observability.logs.handler import (
 )
 from hearthnet.observability.logs.messages import (
     DEBUG,
+    INFO,
     exc_info_of,
     forget,
     forget_keys,
@@ -45,6 +45,7 @@ from hearthnet.observability.logs.messages import (
     messages_with_drops,
     text_of,
 )
+from hearthnet.observability.logs.ordinary import is_alone, take_ordinary
 from hearthnet.observability.logs.set_up import look
 from hearthnet.observability.logs.standard_records import (
     add_fields,
@@ -110,6 +111,25 @@ class Logger(logging.Logger):
         stacklevel: int = 1,
         **unknown: object,
     ) -> None:
+        """Passes a record on: an ordinary one by its own way, see `logs/ordinary.py`."""
+        handler: JsonHandler | None = runtime.handler
+        if (
+            args or exc_info is not None or stack_info or unknown or handler is None
+            or _get_factory() is not Record or not take_ordinary(handler, self, level, msg, extra)
+        ):  # fmt: skip
+            self._log_any(level, msg, args, exc_info, extra, stack_info, stacklevel + 1, **unknown)
+
+    def _log_any(
+        self,
+        level: int,
+        msg: object,
+        args: Any,
+        exc_info: Any = None,
+        extra: Mapping[str, object] | None = None,
+        stack_info: bool = False,
+        stacklevel: int = 1,
+        **unknown: object,
+    ) -> None:
         """Passes the record straight to our handler if no other handler would get it.
 
         The standard way looks up the caller's line, the process and the thread, which our lines do not have, and takes
@@ -148,6 +168,18 @@ class Logger(logging.Logger):
         if level >= runtime.level and runtime.handler is not None:
             runtime.handler.count_missed()
         return False
+
+    def info(self, msg: object, *args: object, extra: Any = None, stacklevel: int = 1, **more: Any) -> None:
+        """Logs at level info: most records are of this level."""
+        if not is_enabled(self, INFO):
+            self.isEnabledFor(INFO)  # counts what does not come
+            return
+        handler: JsonHandler | None = runtime.handler
+        if (
+            args or more or handler is None or _get_factory() is not Record
+            or not take_ordinary(handler, self, INFO, msg, extra)
+        ):  # fmt: skip
+            self._log_any(INFO, msg, args, extra=extra, stacklevel=stacklevel + 1, **more)
 
     def debug(self, msg: object, *args: object, stacklevel: int = 1, **more: Any) -> None:
         """Logs at level debug. Below the logger's level, a trace may keep the record until it ends."""

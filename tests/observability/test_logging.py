@@ -306,6 +306,7 @@ def test_no_module_logs_past_us():
         "observability/logging.py",
         "observability/logs/adapters.py",
         "observability/logs/handler.py",
+        "observability/logs/ordinary.py",
     ]
 
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from hearthnet.observability.logs.daily_file import DailyFile
 
 __all__ = [
-    "RESERVED", "Factory", "JsonFormatter", "JsonHandler", "Record", "is_alone", "loggers", "own_roots", "placed",
+    "RESERVED", "Factory", "JsonFormatter", "JsonHandler", "Record", "loggers", "own_roots", "placed",
     "roots",
 ]  # fmt: skip
 
@@ -91,17 +91,6 @@ def placed(make: Factory) -> Factory:
         return record
 
     return made
-
-
-def is_alone(logger: logging.Logger, handler: logging.Handler) -> bool:
-    """Returns whether a logger's records reach `handler` and no other."""
-    walked: logging.Logger | None = logger
-    while walked is not None:
-        handlers = walked.handlers
-        if handlers:
-            return len(handlers) == 1 and handlers[0] is handler and (walked.parent is None or not walked.propagate)
-        walked = walked.parent if walked.propagate else None
-    return False
 
 
 class JsonFormatter(logging.Formatter):

@@ -22,6 +22,7 @@ from hearthnet.constants import MAX_KEYS, MAX_NESTING, MAX_STRING_BYTES, MIN_SEC
 from hearthnet.forensics.frames import FRAME
 from hearthnet.observability.redaction.rules import (
     REDACTED,
+    active,
     is_secret,
     is_told,
     kind_of,
@@ -207,12 +208,15 @@ def is_plain(extras: object) -> bool:
     """
     if type(extras) is not dict or len(extras) > MAX_KEYS or known:
         return False
+    clean = active.clean
     for key, value in extras.items():
         if key not in _harmless and not _is_harmless(key, extras):
             return False
         kind = type(value)
         if kind is str:
-            if len(value) >= MIN_SECRET_CHARS and (len(value) > _SHORT_CHARS or needs_scrub(value)):
+            if len(value) < MIN_SECRET_CHARS or value in clean:
+                continue
+            if len(value) > _SHORT_CHARS or needs_scrub(value):
                 return False
         elif kind not in _SCALARS and (kind is not float or value - value):  # NaN, infinity: orjson makes them null
             return False
