@@ -45,7 +45,7 @@ from hearthnet.observability.logs.messages import (
     messages_with_drops,
     text_of,
 )
-from hearthnet.observability.logs.ordinary import is_alone, take_ordinary
+from hearthnet.observability.logs.ordinary import is_alone, take_ordinary, write_done
 from hearthnet.observability.logs.set_up import look
 from hearthnet.observability.logs.standard_records import (
     add_fields,
@@ -367,7 +367,7 @@ def log_done(level: int, trace_id: str, fields: dict[str, Any]) -> bool:
     if handler is None or _trace_log.filters or handler.filters or not is_alone(_trace_log, handler):
         return False
     if level >= handler.level:
-        handler.take_done(level, trace_id, fields)
+        write_done(handler, level, trace_id, fields)
     return True
 
 

@@ -11,9 +11,7 @@ from collections.abc import Callable
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
-
-from hearthnet.constants import DONE, TRACE_LOGGER
+from hearthnet.constants import TRACE_LOGGER
 from hearthnet.observability.logs.context_fields import current_fields
 from hearthnet.observability.logs.messages import (
     Entry,
@@ -24,7 +22,6 @@ from hearthnet.observability.logs.messages import (
     place,
     repeats_in,
     repeats_of,
-    timestamp,
 )
 from hearthnet.observability.logs.set_up import passes_on
 from hearthnet.observability.logs.standard_records import (
@@ -36,7 +33,6 @@ from hearthnet.observability.logs.standard_records import (
 )
 from hearthnet.observability.logs.tracebacks import Error, ExcInfo
 from hearthnet.observability.records.context import current
-from hearthnet.observability.records.record import one_line
 from hearthnet.observability.runtime import runtime
 
 if TYPE_CHECKING:
@@ -240,17 +236,3 @@ class JsonHandler(logging.Handler):
                 runtime.journal.send_text(shown.level, shown.logger, shown.text, {"repeats": lines - 1})
         if dropped_rows:
             runtime.recorder.record_log(repeats_of(message, dropped_rows, now_ns)[1])
-
-    def take_done(self, level: int, trace_id: str, fields: dict[str, Any]) -> None:
-        """Writes the line of a trace that has ended. Not limited."""
-        try:
-            message = find(TRACE_LOGGER, level, DONE)
-            now_ns = time_ns()
-            line = b'%b%b,"trace_id":"%b",%b\n' % (
-                timestamp(now_ns), message.head, trace_id.encode(), orjson.dumps(fields)[1:],
-            )  # fmt: skip
-            self._write(one_line(line), message, now_ns)
-            if runtime.journal is not None and message.is_notable:
-                runtime.journal.send_text(message.level, TRACE_LOGGER, DONE, fields, trace_id)
-        except Exception:  # as above  # noqa: BLE001
-            self.failures += 1

@@ -1,4 +1,4 @@
-"""Ordinary records, by a way of their own with few calls: it is calls that cost.
+"""Ordinary records, and the lines of ended traces, by ways of their own with few calls: it is calls that cost.
 
 A record is ordinary if our handler alone gets it, its message was logged before, has no argument, no error and no
 secret, and is within its budget, and its fields can be encoded as they are. Nearly all are. Any other takes the way of
@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import logging
 from time import time_ns
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from orjson import dumps
 
+from hearthnet.constants import DONE, TRACE_LOGGER
 from hearthnet.observability.logs.context_fields import context_fields
 from hearthnet.observability.logs.messages import (
     MESSAGE_BYTES,
     OWN_KEYS,
+    find,
     known_messages,
     place,
     timestamp,
@@ -30,7 +32,7 @@ from hearthnet.observability.runtime import runtime
 if TYPE_CHECKING:
     from hearthnet.observability.logs.handler import JsonHandler
 
-__all__ = ["is_alone", "take_ordinary"]
+__all__ = ["is_alone", "take_ordinary", "write_done"]
 
 _SECOND_NS: Final = 1_000_000_000
 _NONE: Final = b"{}"
@@ -111,6 +113,33 @@ def take_ordinary(handler: JsonHandler, logger: logging.Logger, level: int, text
     except Exception:  # must not raise into the program  # noqa: BLE001
         handler.failures += 1
     return True
+
+
+def write_done(handler: JsonHandler, level: int, trace_id: str, fields: dict[str, Any]) -> None:
+    """Writes the line of a trace that has ended. Not limited; it has no row, for the trace has one.
+
+    Args:
+        handler: ours.
+        level: the standard library's number.
+        trace_id: a ULID.
+        fields: of a trace's record, so that they can be encoded as they are.
+    """
+    try:
+        message = known_messages.get((TRACE_LOGGER, level, DONE)) or find(TRACE_LOGGER, level, DONE)
+        file, console, notable, now_ns = handler.file, handler.console, message.is_notable, time_ns()
+        line = b'%b%b,"trace_id":"%b",%b\n' % (timestamp(now_ns), message.head, trace_id.encode(), dumps(fields)[1:])
+        line = line if line.isascii() else one_line(line)
+        if file is not None:
+            if file.is_shedding and not notable:
+                file.shed_lines += 1
+            else:
+                file.write(line, now_ns / 1e9)
+        if console is not None and (console.is_talkative or notable):
+            console.show(line, TRACE_LOGGER, message.level, notable)
+        if notable and runtime.journal is not None:
+            runtime.journal.send_text(message.level, TRACE_LOGGER, DONE, fields, trace_id)
+    except Exception:  # must not raise into the program  # noqa: BLE001
+        handler.failures += 1
 
 
 def _encoded(trace_id: str, span_id: str | None) -> tuple[bytes, bytes]:
