@@ -43,6 +43,7 @@ __all__ = [
     "ERROR",
     "INFO",
     "MESSAGE_BYTES",
+    "MS",
     "OWN_KEYS",
     "WARNING",
     "Entry",
@@ -60,11 +61,13 @@ __all__ = [
     "json_text",
     "keep_on",
     "known_messages",
+    "latest",
     "level_name",
     "messages_with_drops",
     "place",
     "repeats_in",
     "repeats_of",
+    "start_of",
     "text_of",
     "timestamp",
     "with_repeats",
@@ -82,8 +85,8 @@ DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40  # the standard library's numbers
 
 # Keys of the line or the row itself; a field of that name is stored as `x_<name>`.
 OWN_KEYS: Final = frozenset({"ts", "level", "logger", "msg", "trace_id", "span_id", "after_trace", "exc", "repeats"})
-_MS: Final = tuple(b"%03d" % ms for ms in range(1_000))  # to format one takes twice as long
-_second: tuple[int, bytes] = (-1, b"")
+MS: Final = tuple(b"%03d" % ms for ms in range(1_000))  # to format one takes twice as long
+latest: Final[list[tuple[int, bytes]]] = [(-1, b"")]  # second, and the start of its lines
 
 known_messages: Final[dict[tuple[str, int, str], Message]] = {}
 on_change(known_messages.clear)
@@ -390,13 +393,18 @@ def repeats_of(message: Message, count: int, now_ns: int) -> tuple[bytes, LogVal
 
 
 def timestamp(now_ns: int) -> bytes:
-    """Returns the start of a line: UTC in milliseconds. Caches the part down to the second."""
-    global _second
+    """Returns the start of a line: UTC in milliseconds."""
     ms = now_ns // 1_000_000
-    kept = _second
-    if kept[0] != (second := ms // 1_000):
-        kept = _second = (second, strftime('{"ts":"%Y-%m-%dT%H:%M:%S.', gmtime(second)).encode())
-    return kept[1] + _MS[ms % 1_000]
+    second = ms // 1_000
+    kept = latest[0]
+    return (kept[1] if kept[0] == second else start_of(second)) + MS[ms % 1_000]
+
+
+def start_of(second: int) -> bytes:
+    """Returns the start of a line down to the second, and remembers it."""
+    start = strftime('{"ts":"%Y-%m-%dT%H:%M:%S.', gmtime(second)).encode()
+    latest[0] = second, start
+    return start
 
 
 def text_of(msg: object, args: Any) -> str:

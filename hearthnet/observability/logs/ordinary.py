@@ -19,10 +19,13 @@ from hearthnet.constants import DONE, TRACE_LOGGER
 from hearthnet.observability.logs.context_fields import context_fields
 from hearthnet.observability.logs.messages import (
     MESSAGE_BYTES,
+    MS,
     OWN_KEYS,
     find,
     known_messages,
+    latest,
     place,
+    start_of,
     timestamp,
 )
 from hearthnet.observability.records.context import current
@@ -83,7 +86,9 @@ def take_ordinary(handler: JsonHandler, logger: logging.Logger, level: int, text
         message.lines += 1
         message.rows += 1
         rest = b"}" if fields == _NONE else b"," + fields[1:]
-        line = b"%b%b%b%b\n" % (timestamp(now_ns), message.head, line_ids, rest)
+        stamp = latest[0]
+        start, ms = stamp[1] if stamp[0] == second else start_of(second), MS[now_ns // 1_000_000 % 1_000]
+        line = b"%b%b%b%b%b\n" % (start, ms, message.head, line_ids, rest)
         line = line if line.isascii() else one_line(line)
         if file is not None:
             file.write(line, now_ns / 1e9)
